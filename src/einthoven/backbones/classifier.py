@@ -1,0 +1,182 @@
+"""A backbone with a linear head: the network that is post-trained and shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.registry import create_backbone, seeded
+from einthoven.errors import BackboneError
+
+if TYPE_CHECKING:
+    from einthoven.signals.prepare import Preparation
+
+__all__ = ["Classifier", "create_classifier"]
+
+# By name, because weights are the room below: the catalogue knows who reads a checkpoint, the
+# backbones do not depend on it.
+_LOADER = "einthoven.weights.load:load_backbone"
+
+
+class Classifier(nn.Module):
+    """A backbone, an optional dropout, and one linear layer.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The encoder.
+    labels : int or sequence of str
+        Number of labels, or their names in the order of the outputs.
+    head_dropout : float
+        Dropout in front of the head.
+    head_init : {"stock", "zero", "normal-0.01"}
+        Start of the head: PyTorch's own for a linear layer (the recipe's choice), all zero, or
+        normal weights of std 0.01 with zero biases.
+
+    Attributes
+    ----------
+    labels : tuple of str or None
+        Names of the outputs when they were given.
+    head : nn.Linear
+        Replaceable; everything else belongs to the backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        labels: int | Sequence[str] = 71,
+        *,
+        head_dropout: float = 0.0,
+        head_init: str = "stock",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.labels = None if isinstance(labels, int) else tuple(labels)
+        self.head_dropout = nn.Dropout(head_dropout)
+        self.head = nn.Linear(backbone.feature_dim, _count(labels))
+        initialise_head(self.head, head_init)
+
+    def forward(self, x: Tensor, leads: Sequence[str] | None = None) -> Tensor:
+        """Logits, (batch, labels), of prepared signals (batch, leads, samples)."""
+        logits: Tensor = self.head(self.head_dropout(self.backbone.features(x, leads=leads)))
+        return logits
+
+    @property
+    def preparation(self) -> Preparation:
+        """The backbone's."""
+        return self.backbone.preparation
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """The backbone's."""
+        return self.backbone.residual_branches()
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """The backbone's."""
+        return self.backbone.feedforward_dropouts()
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """The backbone's; the dropout in front of the head is `head_dropout`."""
+        return self.backbone.other_dropouts()
+
+    def layer_groups(self) -> list[list[str]]:
+        """The backbone's groups under this module's names; the head joins the final norm."""
+        groups = [[f"backbone.{name}" for name in group] for group in self.backbone.layer_groups()]
+        groups[-1] += [f"head.{name}" for name, _ in self.head.named_parameters()]
+        return groups
+
+    def no_weight_decay(self) -> set[str]:
+        """The backbone's under this module's names."""
+        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
+
+
+def _count(labels: int | Sequence[str]) -> int:
+    count = labels if isinstance(labels, int) else len(labels)
+    if count < 1 or isinstance(labels, str):
+        raise BackboneError(
+            f"labels = {labels!r} gives a head without outputs",
+            remedy="give the number of labels, or a sequence of their names.",
+        )
+    if not isinstance(labels, int) and len(set(labels)) < count:
+        raise BackboneError("labels: a name comes twice", remedy="give every label once.")
+    return count
+
+
+def initialise_head(head: nn.Linear, kind: str) -> None:
+    """Start a head by rule; see `Classifier`'s `head_init`.
+
+    Raises
+    ------
+    BackboneError
+        For an unknown rule.
+    """
+    if kind == "stock":
+        head.reset_parameters()
+    elif kind == "zero":
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+    elif kind == "normal-0.01":
+        nn.init.normal_(head.weight, std=0.01)
+        nn.init.zeros_(head.bias)
+    else:
+        raise BackboneError(
+            f"head_init = {kind!r} is unknown",
+            remedy="choose 'stock', 'zero' or 'normal-0.01'.",
+        )
+
+
+def create_classifier(
+    name: str,
+    *,
+    labels: int | Sequence[str] = 71,
+    weights: str | PathLike[str] | None = None,
+    leads: Sequence[str] | None = None,
+    seed: int | None = None,
+    head_dropout: float = 0.0,
+    head_init: str = "stock",
+    **overrides: Any,
+) -> Classifier:
+    """Build a registered backbone with a linear head.
+
+    Parameters
+    ----------
+    name : str
+        A registered backbone.
+    labels, head_dropout, head_init
+        See `Classifier`.
+    weights : path, optional
+        Checkpoint of the backbone, see `einthoven.weights.load_backbone`; fresh when left out.
+    leads : sequence of str, optional
+        Leads that inputs will have; the twelve standard ones when left out.
+    seed : int, optional
+        Seed of all fresh weights; the caller's random state is left as it was.
+    **overrides
+        Fields of the backbone's config.
+
+    Returns
+    -------
+    Classifier
+        In training mode.
+
+    Raises
+    ------
+    BackboneError
+        For an unknown name, lead or option.
+    WeightsError
+        For a checkpoint that cannot be trusted or is of another network.
+    """
+    if leads is not None:
+        overrides["leads"] = tuple(leads)
+    with seeded(seed):
+        if weights is None:
+            backbone = create_backbone(name, **overrides)
+        else:
+            module, function = _LOADER.split(":")
+            backbone = getattr(import_module(module), function)(name, weights=weights, **overrides)
+        classifier = Classifier(backbone, labels, head_dropout=head_dropout, head_init=head_init)
+    return classifier.train()

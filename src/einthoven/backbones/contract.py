@@ -1,0 +1,123 @@
+"""What every backbone answers: declarations only, checked over every registered name by tests.
+
+They are abstract classes rather than `typing.Protocol`s because a Protocol cannot say that its
+implementation is an `nn.Module` as well.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+
+if TYPE_CHECKING:
+    from einthoven.signals.prepare import Preparation
+
+__all__ = ["Backbone", "PatchBackbone"]
+
+
+class Backbone(nn.Module, ABC):
+    """A network that turns prepared signals into tokens and features.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    family : str
+        Whose checkpoints it reads (`einthoven.weights`).
+    leads : tuple of str
+        Leads of an input when `leads` is not given.
+    feature_dim : int
+        Size of a feature vector.
+    config : dataclass
+        Its shape; ``create_backbone(name, **overrides)`` takes the same fields.
+    """
+
+    name: str
+    family: str
+    leads: tuple[str, ...]
+    feature_dim: int
+    config: Any
+
+    @property
+    @abstractmethod
+    def preparation(self) -> Preparation:
+        """How a record becomes an input."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+
+    @abstractmethod
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """(batch, leads, samples) to (batch, tokens, dim), after the final norm.
+
+        `leads` names the rows of x, in their order; `self.leads` when left out.
+        """
+
+    @abstractmethod
+    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """(batch, leads, samples) to (batch, feature_dim)."""
+
+    @abstractmethod
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """Where stochastic depth goes: one inner list a block, in depth order."""
+
+    @abstractmethod
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """Where the recipe's dropout goes."""
+
+    @abstractmethod
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts on the embedding and on attention outputs (recipe option `stmem_all`)."""
+
+    @abstractmethod
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by layer, embeddings first, final norm last: a partition of them all."""
+
+    @abstractmethod
+    def no_weight_decay(self) -> set[str]:
+        """Parameter names that the source exempts from weight decay."""
+
+
+class PatchBackbone(Backbone):
+    """A backbone whose input is a grid of patches, any part of which it can encode.
+
+    A grid is (batch, rows, patches, ...): ST-MEM has a row for each lead, MTECG one row for all.
+
+    Attributes
+    ----------
+    patch : int
+        Samples in a patch.
+    max_patches : int
+        Patches in a row of the longest input.
+    rate : float
+        Sampling rate of the input, Hz.
+    special_tokens : (int, int)
+        Special tokens in front of and behind the patches of a row.
+    """
+
+    patch: int
+    max_patches: int
+    rate: float
+    special_tokens: tuple[int, int]
+
+    @abstractmethod
+    def initialise(self, kind: str) -> None:
+        """Draw every weight afresh, for training from "scratch" or for "pretraining"."""
+
+    @abstractmethod
+    def patch_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """(batch, leads, samples) to (batch, rows, patches, values), values lead-major."""
+
+    @abstractmethod
+    def embed_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """(batch, leads, samples) to (batch, rows, patches, dim), positions added."""
+
+    @abstractmethod
+    def encode_grid(self, grid: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """(batch, rows, kept, dim) to (batch, rows, special + kept, dim), after the norm."""

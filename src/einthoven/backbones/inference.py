@@ -1,0 +1,114 @@
+"""A classifier's probabilities for many records, crop by crop, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from einthoven.signals.batches import SignalSource
+
+Aggregate = Literal["probability", "logit", "max"]
+
+
+def record_outputs(
+    model: Callable[[Tensor], Tensor],
+    source: SignalSource,
+    *,
+    batch_size: int = 64,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    device: torch.device | str = "cpu",
+    rows: NDArray[np.intp] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    """What a network answers for every evaluation crop.
+
+    Parameters
+    ----------
+    model : callable
+        `(crops, leads, window) -> (crops, outputs)`.
+    source : SignalSource
+        The records.
+    batch_size : int
+        Records at a time.
+    rows : array of int, optional
+        Which records of the source; all of them by default.
+
+    Returns
+    -------
+    list of (outputs, owner)
+        A pair a batch: float32 `(crops, outputs)` on the CPU, and which of its records a crop
+        belongs to, counted from the batch's first.
+    """
+    chosen = np.arange(len(source)) if rows is None else rows
+    kind = torch.device(device).type
+    answers = []
+    with torch.no_grad():
+        for start in range(0, len(chosen), batch_size):
+            crops, owner = source.evaluation_crops(chosen[start : start + batch_size])
+            with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
+                outputs = model(crops.to(device))
+            answers.append((outputs.float().cpu(), owner))
+            if progress:
+                progress(min(start + batch_size, len(chosen)), len(chosen))
+    return answers
+
+
+def aggregate_crops(logits: Tensor, owner: Tensor, count: int, how: Aggregate) -> Tensor:
+    """Probabilities of records from their crops' logits.
+
+    Parameters
+    ----------
+    logits : Tensor
+        `(crops, labels)`.
+    owner : Tensor
+        `(crops,)` record of each crop, 0 to `count` - 1.
+    how : {"probability", "logit", "max"}
+        Mean of probabilities, sigmoid of the mean logit, or the highest probability.
+
+    Returns
+    -------
+    Tensor
+        `(count, labels)` float64.
+    """
+    values = logits.double() if how == "logit" else logits.double().sigmoid()
+    index = owner[:, None].expand_as(values)
+    out = torch.zeros(count, values.shape[1], dtype=torch.float64)
+    reduced = out.scatter_reduce(
+        0, index, values, reduce="amax" if how == "max" else "mean", include_self=False
+    )
+    return reduced.sigmoid() if how == "logit" else reduced
+
+
+def probabilities(
+    classifier: nn.Module,
+    source: SignalSource,
+    *,
+    aggregate: Aggregate = "probability",
+    batch_size: int = 64,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    device: torch.device | str = "cpu",
+    rows: NDArray[np.intp] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float64]:
+    """`(records, labels)` probabilities of a classifier, over each record's evaluation crops."""
+    was_training = classifier.training
+    classifier.eval()
+    answers = record_outputs(
+        classifier,
+        source,
+        batch_size=batch_size,
+        precision=precision,
+        device=device,
+        rows=rows,
+        progress=progress,
+    )
+    classifier.train(was_training)
+    parts = [
+        aggregate_crops(logits, owner, int(owner.max()) + 1, aggregate) for logits, owner in answers
+    ]
+    return torch.cat(parts).numpy()

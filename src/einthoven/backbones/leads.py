@@ -1,0 +1,70 @@
+"""Leads by name: which rows of a lead-wise table an input uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+
+__all__ = ["canonical_leads", "check_leads", "lead_rows"]
+
+_ROW = {name.lower(): row for row, name in enumerate(STANDARD_LEADS)}
+
+
+def lead_rows(leads: Sequence[str]) -> list[int]:
+    """Positions of the named leads among the twelve standard ones.
+
+    Parameters
+    ----------
+    leads : sequence of str
+        Lead names, in any order and any case.
+
+    Raises
+    ------
+    BackboneError
+        When a name is unknown, comes twice, or none is given.
+    """
+    if isinstance(leads, str):
+        leads = (leads,)
+    unknown = [name for name in leads if name.lower() not in _ROW]
+    if unknown or not leads:
+        raise BackboneError(
+            f"leads = {tuple(leads)!r}: {unknown or 'nothing'} is not among {STANDARD_LEADS}",
+            remedy="name the leads of the input's rows, for example leads=('II', 'V1').",
+        )
+    rows = [_ROW[name.lower()] for name in leads]
+    if len(set(rows)) < len(rows):
+        raise BackboneError(
+            f"leads = {tuple(leads)!r} names a lead twice",
+            remedy="give every lead once.",
+        )
+    return rows
+
+
+def canonical_leads(leads: Sequence[str]) -> tuple[str, ...]:
+    """The same leads in their standard spelling; refuses what `lead_rows` refuses."""
+    return tuple(STANDARD_LEADS[row] for row in lead_rows(leads))
+
+
+def check_leads(x: Tensor, leads: Sequence[str]) -> None:
+    """Refuse an input whose rows are not the named leads.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, leads, samples)
+    leads : sequence of str
+        What the rows are said to be.
+
+    Raises
+    ------
+    BackboneError
+        When x has another number of axes or of rows.
+    """
+    if x.ndim != 3 or x.shape[1] != len(leads):
+        raise BackboneError(
+            f"input of shape {tuple(x.shape)} for {len(leads)} leads {tuple(leads)}",
+            remedy="give (batch, leads, samples), and leads=(...) with one name for each row.",
+        )

@@ -1,0 +1,286 @@
+"""MTECG: a tiny Vision Transformer over time segments of all twelve leads together.
+
+Zhou et al., "Masked Transformer for Electrocardiogram Classification", arXiv 2309.07136. A patch
+is 50 ms of all leads; a class token gathers the record. The network takes 12 x 25-sample patches
+at 500 Hz (`mtecg_tiny`); `mtecg_tiny_100hz` is our own preset with the same 50 ms patches at
+100 Hz (12 x 5), small enough to be pretrained on PTB-XL's 100 Hz signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from einthoven.backbones.config import override
+from einthoven.backbones.contract import PatchBackbone
+from einthoven.backbones.layers.patches import check_samples, cut_patches
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.layers.structure import (
+    attention_dropouts,
+    block_branches,
+    feedforward_dropouts,
+    group_by_depth,
+    initialise_linears,
+)
+from einthoven.backbones.layers.transformer import Block
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Preparation, Resample, Scale, Window
+
+__all__ = ["MTECG", "MTECGConfig", "mtecg_tiny", "mtecg_tiny_100hz"]
+
+TYPICAL_DEVIATION_MV = 0.25
+
+
+@dataclass(frozen=True)
+class MTECGConfig:
+    """Everything that decides the shape of an MTECG network.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    rate : int
+        Sampling rate in Hz that the patches are meant for.
+    patch : int
+        Samples in a patch.
+    max_patches : int
+        Patches in the longest input; there is one position for each, and one for the class token.
+    width, depth, heads : int
+        Token width, number of blocks, attention heads.
+    global_pool : {"cls", "mean"}
+        Feature: the class token after the final norm, or the mean of the patch tokens through
+        `fc_norm`, which then stands in for `norm` (MAE's option of the same name).
+    leads : tuple of str
+        Leads that inputs have when nothing else is said.
+    window : int or None
+        Samples of the prepared input when it is to be shorter than the longest one.
+    init : {"scratch", "pretraining"}
+        Both draw the same weights here.
+    """
+
+    name: str
+    rate: int
+    patch: int
+    max_patches: int = 200
+    width: int = 192
+    depth: int = 12
+    heads: int = 3
+    global_pool: str = "cls"
+    leads: tuple[str, ...] = STANDARD_LEADS
+    window: int | None = None
+    init: str = "scratch"
+
+
+class PatchEmbedding(nn.Module):
+    """Segments of all leads to tokens, as one matrix product.
+
+    The weight has the layout (width, leads, patch) of the published convolution without its
+    one-channel axis.
+    """
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        fan_in = len(STANDARD_LEADS) * patch
+        bound = fan_in**-0.5
+        shape = (width, len(STANDARD_LEADS), patch)
+        self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, patches: Tensor, rows: Sequence[int]) -> Tensor:
+        """Embed (..., len(rows) * patch) values, lead-major, of the leads with these rows."""
+        all_leads = list(rows) == list(range(len(STANDARD_LEADS)))
+        kernel = self.weight if all_leads else self.weight[:, list(rows)]
+        return linear(patches, kernel.flatten(1), self.bias)
+
+
+class MTECG(PatchBackbone):
+    """The MTECG encoder.
+
+    Parameters
+    ----------
+    config : MTECGConfig
+        Its shape.
+
+    Notes
+    -----
+    Layer norms have eps 1e-6; linear layers, the class token and the positions start from a
+    truncated normal of std 0.02, biases from zero (the authors' SPEED-TR release).
+
+    With `leads` the kernel of the patch embedding is restricted to those leads, picked by name;
+    that equals giving all twelve with the missing ones set to zero.
+    """
+
+    family = "mtecg"
+    special_tokens = (1, 0)  # in front of and behind the patches: the class token
+
+    def __init__(self, config: MTECGConfig) -> None:
+        super().__init__()
+        self.config = replace(config, leads=canonical_leads(config.leads))
+        self.name = config.name
+        self.leads = self.config.leads
+        self.feature_dim = config.width
+        self.patch, self.max_patches, self.rate = config.patch, config.max_patches, config.rate
+        if config.window is not None:
+            check_samples(self.name, config.window, patch=self.patch, max_patches=self.max_patches)
+        self.patch_embed = PatchEmbedding(config.width, config.patch)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.max_patches, config.width))
+        self.pos_dropout = nn.Dropout(0.0)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, eps=1e-6) for _ in range(config.depth)
+        )
+        self._add_final_norm()
+        self.initialise(config.init)
+
+    def _add_final_norm(self) -> None:
+        norm = nn.LayerNorm(self.config.width, eps=1e-6)
+        if self.config.global_pool == "cls":
+            self.norm = norm
+        elif self.config.global_pool == "mean":
+            self.fc_norm = norm
+        else:
+            raise BackboneError(
+                f"global_pool = {self.config.global_pool!r} is unknown",
+                remedy="choose 'cls' (the class token) or 'mean' (mean of the patch tokens).",
+            )
+
+    def initialise(self, kind: str) -> None:
+        """Draw every weight afresh; "scratch" and "pretraining" are the same here."""
+        if kind not in ("scratch", "pretraining"):
+            raise BackboneError(
+                f"init = {kind!r} is unknown", remedy="choose 'scratch' or 'pretraining'."
+            )
+        initialise_linears(self, rule="truncated-normal")
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How a record becomes an input: our choice, because MTECG's own is not published.
+
+        The network's rate, its whole window, no filter, and millivolts over 0.25, which brings an
+        ordinary ECG near unit size and leaves low or high voltage visible as such.
+        """
+        return Preparation(
+            leads=self.leads,
+            steps=(
+                Resample(self.rate),
+                Window(self.config.window or self.max_patches * self.patch),
+                Scale(mean=0.0, std=TYPICAL_DEVIATION_MV),
+            ),
+        )
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+        return self.features(x, leads=leads)
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Patch tokens after the final norm.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples) or (batch, 1, leads, samples)
+            Prepared signals; samples a multiple of the patch, at most the longest input.
+        leads : sequence of str, optional
+            Names of the input's rows; `self.leads` when left out.
+
+        Returns
+        -------
+        Tensor, shape (batch, patches, width)
+        """
+        return self._final_norm(self._encode(self.embed_grid(x, leads=leads)))[:, 1:]
+
+    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """One vector for each record; input as for `tokens`, output (batch, feature_dim)."""
+        encoded = self._encode(self.embed_grid(x, leads=leads))
+        if self.config.global_pool == "mean":
+            return self._final_norm(encoded[:, 1:].mean(1))
+        return self._final_norm(encoded[:, 0])
+
+    # ------------------------------------------------------------------ for masked objectives
+
+    def patch_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Cut an input into patches; (batch, 1, patches, leads * patch), lead-major values."""
+        if x.ndim == 4 and x.shape[1] == 1:
+            x = x[:, 0]
+        check_leads(x, self.leads if leads is None else leads)
+        check_samples(self.name, x.shape[-1], patch=self.patch, max_patches=self.max_patches)
+        return cut_patches(x, self.patch).transpose(1, 2).flatten(2).unsqueeze(1)
+
+    def embed_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Embedded patches with their positions, shape (batch, 1, patches, width)."""
+        rows = lead_rows(self.leads if leads is None else leads)
+        patches = self.patch_grid(x, leads=leads)
+        embedded: Tensor = self.patch_embed(patches, rows)
+        return embedded + self.pos_embed[:, 1 : 1 + patches.shape[2]]
+
+    def encode_grid(self, grid: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Run the encoder on some embedded patches.
+
+        Parameters
+        ----------
+        grid : Tensor, shape (batch, 1, kept, width)
+            Any of the patches that `embed_grid` gave, in any order.
+        leads : ignored
+            All leads share a patch.
+
+        Returns
+        -------
+        Tensor, shape (batch, 1, 1 + kept, width)
+            The class token, then the patches, normalised.
+        """
+        encoded: Tensor = self._final_norm(self._encode(grid))
+        return encoded.unsqueeze(1)
+
+    def _encode(self, grid: Tensor) -> Tensor:
+        patches = grid[:, 0]
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
+        x: Tensor = self.pos_dropout(torch.cat([first.to(patches.dtype), patches], dim=1))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def _final_norm(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(x) if self.config.global_pool == "cls" else self.fc_norm(x)
+        return out
+
+    # ------------------------------------------------------------------ for the recipe
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """Two holders a block, attention then feed-forward, in depth order."""
+        return block_branches(self.blocks)
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts inside the feed-forwards."""
+        return feedforward_dropouts(self.blocks)
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts on the embedding and behind each attention."""
+        return [self.pos_dropout, *attention_dropouts(self.blocks)]
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by layer: embeddings, each block, final norm."""
+        return group_by_depth(self, depth=self.config.depth, last=("norm.", "fc_norm."))
+
+    def no_weight_decay(self) -> set[str]:
+        """Positions and class token, as the authors exempt them."""
+        return {"pos_embed", "cls_token"}
+
+
+def mtecg_tiny(**overrides: Any) -> MTECG:
+    """MTECG as published: 12 x 25 patches at 500 Hz, 10 s, 5.4 M parameters."""
+    return MTECG(override(MTECGConfig(name="mtecg_tiny", rate=500, patch=25), overrides))
+
+
+def mtecg_tiny_100hz(**overrides: Any) -> MTECG:
+    """Our preset at 100 Hz: 12 x 5 patches, which are the same 50 ms, 10 s."""
+    return MTECG(override(MTECGConfig(name="mtecg_tiny_100hz", rate=100, patch=5), overrides))

@@ -1,0 +1,299 @@
+"""ST-MEM: a Vision Transformer over 0.3 s patches of single leads.
+
+Na et al., "Guiding Masked Representation Learning to Capture Spatio-Temporal Relationship of
+Electrocardiogram", ICLR 2024 (arXiv 2402.09450). Every lead is cut into patches that share one
+embedding; positions say when, lead embeddings say where, a separator stands at both ends of every
+lead, and all tokens of all leads attend to each other. There is no class token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from einthoven.backbones.config import override
+from einthoven.backbones.contract import PatchBackbone
+from einthoven.backbones.layers.patches import check_samples, cut_patches
+from einthoven.backbones.layers.positions import sincos_positions
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.layers.structure import (
+    attention_dropouts,
+    block_branches,
+    feedforward_dropouts,
+    group_by_depth,
+    initialise_linears,
+)
+from einthoven.backbones.layers.transformer import Block
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Filter, Preparation, Resample, Standardise, Window
+
+__all__ = ["STMEM", "STMEMConfig", "st_mem_base", "st_mem_small", "st_mem_tiny"]
+
+
+@dataclass(frozen=True)
+class STMEMConfig:
+    """Everything that decides the shape of an ST-MEM encoder.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    width, depth, heads : int
+        Token width, number of blocks, attention heads (64 features each in the release).
+    patch : int
+        Samples in a patch.
+    max_patches : int
+        Patches of a lead in the longest input; there is one position for each and one for either
+        separator.
+    rate : int
+        Sampling rate in Hz that the patches are meant for.
+    leads : tuple of str
+        Leads that inputs have when nothing else is said.
+    window : int or None
+        Samples of the prepared input when it is to be shorter than the longest one.
+    init : {"scratch", "pretraining"}
+        How fresh weights are drawn, see `STMEM.initialise`.
+    """
+
+    name: str
+    width: int
+    heads: int
+    depth: int = 12
+    patch: int = 75
+    max_patches: int = 30
+    rate: int = 250
+    leads: tuple[str, ...] = STANDARD_LEADS
+    window: int | None = None
+    init: str = "scratch"
+
+
+class PatchEmbedding(nn.Module):
+    """Norm, linear, norm: one embedding for the patches of all leads."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(patch)
+        self.proj = nn.Linear(patch, width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(..., patch) to (..., width)."""
+        out: Tensor = self.norm2(self.proj(self.norm1(patches)))
+        return out
+
+
+class STMEM(PatchBackbone):
+    """The ST-MEM encoder.
+
+    Parameters
+    ----------
+    config : STMEMConfig
+        Its shape.
+
+    Notes
+    -----
+    Layer norms have eps 1e-5. The position table is trained along with the rest in a classifier
+    (as in the released code) and fixed in pretraining.
+
+    Reduced leads pick rows of the lead embedding by name, so that lead II alone is seen as lead II;
+    the released code picks them by position.
+    """
+
+    family = "st_mem"
+    special_tokens = (1, 1)  # a separator at both ends of a lead
+
+    def __init__(self, config: STMEMConfig) -> None:
+        super().__init__()
+        self.config = replace(config, leads=canonical_leads(config.leads))
+        self.name = config.name
+        self.leads = self.config.leads
+        self.feature_dim = config.width
+        self.patch, self.max_patches, self.rate = config.patch, config.max_patches, config.rate
+        width = config.width
+        if config.window is not None:
+            check_samples(self.name, config.window, patch=self.patch, max_patches=self.max_patches)
+        self.patch_embed = PatchEmbedding(config.patch, width)
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.max_patches + 2, width))
+        self.sep_token = nn.Parameter(torch.zeros(width))
+        self.lead_embed = nn.Parameter(torch.zeros(len(STANDARD_LEADS), width))
+        self.embed_dropout = nn.Dropout(0.0)
+        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width)
+        self._draw_tables(config.init)
+
+    def initialise(self, kind: str) -> None:
+        """Draw every weight afresh.
+
+        Parameters
+        ----------
+        kind : {"scratch", "pretraining"}
+            "scratch", for training a classifier without pretraining: PyTorch's own start for
+            linear layers, all three tables standard normal and trained. "pretraining":
+            Xavier-uniform linear layers, separator and lead embeddings normal of std 0.02,
+            positions fixed to sines and cosines.
+        """
+        for part in self.modules():
+            if isinstance(part, nn.Linear | nn.LayerNorm):
+                part.reset_parameters()
+        self._draw_tables(kind)
+
+    def _draw_tables(self, kind: str) -> None:
+        # Linear layers and norms come out of their constructors with the "scratch" start.
+        if kind not in ("scratch", "pretraining"):
+            raise BackboneError(
+                f"init = {kind!r} is unknown", remedy="choose 'scratch' or 'pretraining'."
+            )
+        pretraining = kind == "pretraining"
+        std = 0.02 if pretraining else 1.0
+        nn.init.normal_(self.sep_token, std=std)
+        nn.init.normal_(self.lead_embed, std=std)
+        self.pos_embed.requires_grad_(not pretraining)
+        if pretraining:
+            initialise_linears(self, rule="xavier")
+            table = sincos_positions(self.max_patches, self.feature_dim, before=1, after=1)
+            with torch.no_grad():
+                self.pos_embed.copy_(table)
+        else:
+            nn.init.normal_(self.pos_embed)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How a record becomes an input, as the released code does it.
+
+        250 Hz, a crop of 9 s (three of them in evaluation), zero-phase Butterworth filters of
+        order 5 at 0.67 and 40 Hz on the crop, and one mean and deviation for the crop, so that
+        leads keep their relative amplitude. The cut comes before the filters there, and here.
+        """
+        return Preparation(
+            leads=self.leads,
+            steps=(
+                Resample(self.rate),
+                Window(self.config.window or self.max_patches * self.patch, evaluation_crops=3),
+                Filter("highpass", 0.67, order=5),
+                Filter("lowpass", 40.0, order=5),
+                Standardise(over="record"),
+            ),
+        )
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+        return self.features(x, leads=leads)
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Patch tokens without separators, each after the final norm (as in pretraining).
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals; samples a multiple of the patch, at most the longest input.
+        leads : sequence of str, optional
+            Names of the input's rows; `self.leads` when left out.
+
+        Returns
+        -------
+        Tensor, shape (batch, leads * patches, width), lead-major
+        """
+        out: Tensor = self.norm(self._patch_tokens(x, leads))
+        return out
+
+    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """One vector for each record; input as for `tokens`, output (batch, feature_dim).
+
+        The mean of the patch tokens first, the final norm after it: not the mean of `tokens`.
+        """
+        out: Tensor = self.norm(self._patch_tokens(x, leads).mean(1))
+        return out
+
+    def _patch_tokens(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
+        encoded = self._encode(self.embed_grid(x, leads=leads), leads)
+        return encoded[:, :, 1:-1].flatten(1, 2)
+
+    # ------------------------------------------------------------------ for masked objectives
+
+    def patch_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Cut every lead into patches; (batch, leads, patches, patch)."""
+        check_leads(x, self.leads if leads is None else leads)
+        # One patch more would fit the table and silently take the separator's position.
+        check_samples(self.name, x.shape[-1], patch=self.patch, max_patches=self.max_patches)
+        return cut_patches(x, self.patch)
+
+    def embed_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Embedded patches with their positions, shape (batch, leads, patches, width)."""
+        embedded: Tensor = self.patch_embed(self.patch_grid(x, leads=leads))
+        return embedded + self.pos_embed[:, None, 1 : 1 + embedded.shape[2]]
+
+    def encode_grid(self, grid: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Run the encoder on some embedded patches of every lead.
+
+        Parameters
+        ----------
+        grid : Tensor, shape (batch, leads, kept, width)
+            As many patches of every lead as are kept, in any order.
+        leads : sequence of str, optional
+            Names of the grid's rows.
+
+        Returns
+        -------
+        Tensor, shape (batch, leads, 2 + kept, width)
+            Separator, patches, separator of every lead, each token normalised.
+        """
+        out: Tensor = self.norm(self._encode(grid, leads))
+        return out
+
+    def _encode(self, grid: Tensor, leads: Sequence[str] | None) -> Tensor:
+        names = self.leads if leads is None else leads
+        batch, rows = grid.shape[:2]
+        ends = (self.sep_token + self.pos_embed[:, [0, -1]]).to(grid.dtype)
+        ends = ends[:, None].expand(batch, rows, -1, -1)
+        x = torch.cat([ends[:, :, :1], grid, ends[:, :, 1:]], dim=2)
+        x = (x + self.lead_embed[lead_rows(names), None]).flatten(1, 2)
+        x = self.embed_dropout(x)
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = x.reshape(batch, rows, grid.shape[2] + 2, self.feature_dim)
+        return out
+
+    # ------------------------------------------------------------------ for the recipe
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """Two holders a block, attention then feed-forward, in depth order."""
+        return block_branches(self.blocks)
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts inside the feed-forwards."""
+        return feedforward_dropouts(self.blocks)
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts on the embedding and behind each attention."""
+        return [self.embed_dropout, *attention_dropouts(self.blocks)]
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by layer: embeddings, each block, final norm."""
+        return group_by_depth(self, depth=self.config.depth, last=("norm.",))
+
+    def no_weight_decay(self) -> set[str]:
+        """Nothing: the released code decays every parameter."""
+        return set()
+
+
+def st_mem_base(**overrides: Any) -> STMEM:
+    """ST-MEM's released size, 85 M parameters."""
+    return STMEM(override(STMEMConfig(name="st_mem_base", width=768, heads=12), overrides))
+
+
+def st_mem_small(**overrides: Any) -> STMEM:
+    """ST-MEM's smaller released constructor, 21 M parameters."""
+    return STMEM(override(STMEMConfig(name="st_mem_small", width=384, heads=6), overrides))
+
+
+def st_mem_tiny(**overrides: Any) -> STMEM:
+    """Our own size for work without an accelerator, 5.4 M parameters; not in the release."""
+    return STMEM(override(STMEMConfig(name="st_mem_tiny", width=192, heads=3), overrides))

@@ -1,0 +1,153 @@
+"""A bundle: a model on disk, with everything that is needed to trust and to use it.
+
+::
+
+    bundle.json           backbone, labels, Preparation, recipe, licence, provenance, checksums
+    weights.safetensors   backbone and head
+    README.md             the model card, once there are numbers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+
+from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.errors import BundleError
+from einthoven.files import write_json, write_tensors
+from einthoven.signals.prepare import Preparation
+
+ABOUT, WEIGHTS, CARD = "bundle.json", "weights.safetensors", "README.md"
+FORMAT = "einthoven-bundle-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A classifier that predicts.
+
+    Attributes
+    ----------
+    classifier : Classifier
+        In eval mode, on the CPU.
+    labels : tuple of str
+        Names of its outputs, in order.
+    preparation : Preparation
+        From a Record to its input.
+    aggregate : str
+        How the crops of a record are joined.
+    about : dict
+        Backbone, descriptions of labels, recipe, licence, provenance and metrics.
+    """
+
+    classifier: Classifier
+    labels: tuple[str, ...]
+    preparation: Preparation
+    aggregate: str = "probability"
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """Wording of every label that has one."""
+        descriptions: dict[str, str] = self.about.get("descriptions", {})
+        return descriptions
+
+
+def save_bundle(bundle: Bundle, path: str | Path, *, backbone: str) -> Path:
+    """Write a bundle folder; `bundle.json` comes last and makes it complete."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / WEIGHTS, bundle.classifier.state_dict(), {"format": FORMAT})
+    about = bundle.about | {
+        "format": FORMAT,
+        "backbone": backbone,
+        "labels": list(bundle.labels),
+        "preparation": bundle.preparation.to_dict(),
+        "aggregate": bundle.aggregate,
+        "checksums": {WEIGHTS: _sha256(folder / WEIGHTS)},
+    }
+    write_json(folder / ABOUT, about)
+    return folder
+
+
+def update_bundle(path: str | Path, **entries: Any) -> None:
+    """Add entries (metrics, ...) to a bundle's description."""
+    folder = Path(path)
+    write_json(folder / ABOUT, read_about(folder) | entries)
+
+
+def read_about(path: str | Path) -> dict[str, Any]:
+    """The description of a bundle, without its weights.
+
+    Raises
+    ------
+    BundleError
+        When the folder is no complete bundle.
+    """
+    file = Path(path) / ABOUT
+    try:
+        about: dict[str, Any] = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(
+            f"{path} is no bundle: {ABOUT} is missing",
+            remedy="name the folder `bundle` of a finished run",
+        ) from error
+    except json.JSONDecodeError as error:
+        raise BundleError(f"{file} is damaged: {error}", remedy="make the bundle again") from error
+    if about.get("format") != FORMAT:
+        raise BundleError(
+            f"{file}: format {about.get('format')!r}, this version reads {FORMAT!r}",
+            remedy="make the bundle again with this version",
+        )
+    return about
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Open a bundle, its checksum verified.
+
+    Raises
+    ------
+    BundleError
+        When a part is missing or damaged.
+    """
+    about = read_about(path)
+    data = _verified(Path(path) / WEIGHTS, about["checksums"][WEIGHTS])
+    try:
+        classifier = create_classifier(about["backbone"], labels=about["labels"])
+        classifier.load_state_dict(load_tensors(data))
+    except (RuntimeError, SafetensorError) as error:
+        raise BundleError(
+            f"{path}: the weights do not fit {about['backbone']}: {error}",
+            remedy="make the bundle again",
+        ) from error
+    return Bundle(
+        classifier=classifier.eval().requires_grad_(False).to(torch.device("cpu")),
+        labels=tuple(about["labels"]),
+        preparation=Preparation.from_dict(about["preparation"]),
+        aggregate=about["aggregate"],
+        about=about,
+    )
+
+
+def _verified(file: Path, expected: str) -> bytes:
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"{file} is missing", remedy="copy the whole bundle folder") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise BundleError(
+            f"{file} is damaged: SHA-256 {found[:12]}..., {expected[:12]}... expected",
+            remedy="copy the bundle again",
+        )
+    return data
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

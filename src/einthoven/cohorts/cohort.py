@@ -1,0 +1,212 @@
+"""A Cohort: who is in, what is said of them, and which fold they belong to.
+
+A Cohort holds no signals. It names records, patients, ordered labels and patient-disjoint splits,
+and can be cut to a fraction of its training patients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from einthoven.errors import CohortError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+REQUIRED_COLUMNS = ("path", "patient", "split")
+UNLABELLED = "unlabelled"
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Labelled records in patient-disjoint splits.
+
+    Attributes
+    ----------
+    name : str
+        What the cohort is (`ptb-xl`, or the name of the user's table).
+    version : str
+        Version of the data, found by content; `unversioned` for own data.
+    task : str
+        The labelling task (`all-71`, ...).
+    labels : tuple of str
+        Ordered label names, the columns of `targets`.
+    root : Path
+        Folder that `path` entries are relative to.
+    table : pandas.DataFrame
+        One row a record; index is the record id (text), columns `path`, `patient`, `split`.
+    matrix : numpy.ndarray
+        `(records, labels)` uint8, 1 where the label holds, row by row with `table`.
+    descriptions : dict
+        Label name to its wording, where the source gives one.
+    """
+
+    name: str
+    version: str
+    task: str
+    labels: tuple[str, ...]
+    root: Path
+    table: pd.DataFrame
+    matrix: NDArray[np.uint8]
+    descriptions: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def ids(self, split: str | None = None) -> NDArray[np.str_]:
+        """Record ids of a split (all records without one), in the order of `targets`."""
+        return self.table.index.to_numpy(dtype=str)[self._rows(split)]
+
+    def patients(self, split: str | None = None) -> NDArray[np.str_]:
+        """The patient of each record of a split, aligned with `ids`."""
+        return self.table["patient"].to_numpy(dtype=str)[self._rows(split)]
+
+    def targets(self, split: str | None = None) -> NDArray[np.uint8]:
+        """`(records, labels)` array of 0 and 1 of a split, aligned with `ids` and `labels`."""
+        return self.matrix[self._rows(split)]
+
+    def paths(self, split: str | None = None) -> list[Path]:
+        """The file of each record of a split, aligned with `ids`."""
+        return [self.root / path for path in self.table["path"].to_numpy()[self._rows(split)]]
+
+    def counts(self) -> pd.DataFrame:
+        """Positives of every label in every split (index: label; columns: splits)."""
+        sums = {split: self.targets(split).sum(axis=0, dtype=int) for split in SPLITS}
+        return pd.DataFrame(sums, index=pd.Index(self.labels, name="label"))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of ids, patients, splits, labels and targets: two equal digests, one cohort."""
+        text = self.table[["patient", "split"]].to_csv() + json.dumps(self.labels)
+        return hashlib.sha256(text.encode() + self.matrix.tobytes()).hexdigest()
+
+    def select(self, keep: NDArray[np.bool_]) -> Cohort:
+        """The records where `keep` is true."""
+        return replace(self, table=self.table[keep], matrix=self.matrix[keep])
+
+    def fraction(self, share: float, *, seed: int = 0) -> Cohort:
+        """Keep about `share` of the training records, as whole patients.
+
+        Fractions of one seed are nested (a smaller one lies inside a larger one), stratified by
+        each patient's rarest label, and start with one patient of every label, so that even a
+        small fraction knows every label. Validation and test stay as they are.
+
+        Raises
+        ------
+        CohortError
+            When `share` is not in (0, 1].
+        """
+        if not 0 < share <= 1:
+            raise CohortError(
+                f"training fraction {share} is outside (0, 1]",
+                remedy="give the share of training records to keep, such as 0.1",
+            )
+        training = (self.table["split"] == "train").to_numpy()
+        order = patient_order(self.patients("train"), self.targets("train"), seed=seed)
+        sizes = self.table[training].groupby("patient").size().loc[order].to_numpy()
+        taken = int(np.searchsorted(np.cumsum(sizes), round(share * training.sum()))) + 1
+        kept = set(order[: min(taken, len(order))])
+        return self.select(~training | self.table["patient"].isin(kept).to_numpy())
+
+    def _rows(self, split: str | None) -> NDArray[np.intp]:
+        if split is None:
+            return np.arange(len(self.table))
+        if split not in SPLITS:
+            raise CohortError(f"no split {split!r}", remedy=f"the splits are {', '.join(SPLITS)}")
+        return np.flatnonzero((self.table["split"] == split).to_numpy())
+
+
+def checked(cohort: Cohort) -> Cohort:
+    """The same cohort, after its promises were checked.
+
+    Raises
+    ------
+    CohortError
+        For duplicated record ids or labels, a matrix of another shape, or a patient in two splits.
+    """
+    missing = [name for name in REQUIRED_COLUMNS if name not in cohort.table]
+    if missing:
+        raise CohortError(f"the record table lacks {missing}", remedy="add these columns")
+    duplicated = cohort.table.index[cohort.table.index.duplicated()]
+    if len(duplicated):
+        raise CohortError(
+            f"{cohort.name}: record id {duplicated[0]!r} occurs more than once "
+            f"({len(duplicated)} such rows)",
+            remedy="give every record its own id (column `record`), or drop the duplicates",
+        )
+    if len(set(cohort.labels)) != len(cohort.labels) or (
+        not cohort.labels and cohort.task != UNLABELLED
+    ):
+        raise CohortError(
+            f"{cohort.name}: {len(cohort.labels)} labels, {len(set(cohort.labels))} distinct",
+            remedy="name at least one label, each once",
+        )
+    if cohort.matrix.shape != (len(cohort.table), len(cohort.labels)):
+        raise CohortError(
+            f"targets have shape {cohort.matrix.shape} for {len(cohort.table)} records and "
+            f"{len(cohort.labels)} labels",
+            remedy="rebuild the cohort from its tables",
+        )
+    _assert_patient_disjoint(cohort)
+    return cohort
+
+
+def _assert_patient_disjoint(cohort: Cohort) -> None:
+    pairs = cohort.table[["patient", "split"]].drop_duplicates()
+    crossing = pairs["patient"][pairs["patient"].duplicated()].unique()
+    if len(crossing):
+        where = sorted(pairs["split"][pairs["patient"] == crossing[0]])
+        raise CohortError(
+            f"{cohort.name}: {len(crossing)} patients are in more than one split, "
+            f"for example patient {crossing[0]!r} in {' and '.join(where)}",
+            remedy="put all records of a patient into one fold, or leave the fold column out and "
+            "einthoven splits by patient",
+        )
+
+
+def patient_order(
+    patients: Sequence[str] | NDArray[np.str_], targets: NDArray[np.uint8], *, seed: int
+) -> NDArray[np.str_]:
+    """One order of patients whose every prefix has about the label shares of the whole.
+
+    Patients are grouped by their rarest label and spread evenly, in random order, over [0, 1);
+    one patient of every label comes first.
+    """
+    names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    has = np.zeros((len(names), targets.shape[1] + 1), dtype=bool)
+    np.logical_or.at(has, owner, np.pad(targets.astype(bool), ((0, 0), (0, 1))))
+    has[:, -1] = ~has[:, :-1].any(axis=1)  # a group of their own: patients without any label
+    frequency = has.sum(axis=0).astype(float)
+    rarest = np.where(has, frequency, np.inf).argmin(axis=1)
+
+    generator = np.random.default_rng(np.random.SeedSequence([seed, 0x0DE5]))
+    shuffled = generator.permutation(len(names))
+    position = np.empty(len(names))
+    for label in np.unique(rarest):
+        members = shuffled[rarest[shuffled] == label]
+        spread = np.arange(len(members)) + generator.random(len(members))
+        position[members] = spread / len(members)
+    for label in range(targets.shape[1]):
+        carriers = shuffled[has[shuffled, label]]
+        if len(carriers) and position[carriers].min() >= 0:
+            position[carriers[0]] = -1.0
+    return names[np.argsort(position, kind="stable")]
+
+
+def split_by_patient(
+    patients: Sequence[str] | NDArray[np.str_], targets: NDArray[np.uint8], *, seed: int = 0
+) -> NDArray[np.str_]:
+    """A split for every record, 80 / 10 / 10 by patients, stratified by their rarest label."""
+    order = patient_order(patients, targets, seed=seed)
+    # Every tenth patient of a stratified order is itself stratified.
+    place = {name: rank % 10 for rank, name in enumerate(order)}
+    names = {8: "validation", 9: "test"}
+    return np.array([names.get(place[str(patient)], "train") for patient in patients], dtype=str)

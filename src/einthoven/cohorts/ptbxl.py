@@ -1,0 +1,272 @@
+"""PTB-XL and anything in its folder layout, by the rules of its benchmark.
+
+Sources: Wagner et al. 2020 (the data set); Strodthoff et al. 2021 (the six tasks and the folds).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from einthoven.cohorts.cohort import Cohort, checked
+from einthoven.errors import CohortError
+
+DATABASE = "ptbxl_database.csv"
+STATEMENTS = "scp_statements.csv"
+
+# task -> (flag column in scp_statements.csv or None, column the codes are mapped to or None, size)
+TASKS: dict[str, tuple[str | None, str | None, int]] = {
+    "all-71": (None, None, 71),
+    "diagnostic-44": ("diagnostic", None, 44),
+    "subclass-23": ("diagnostic", "diagnostic_subclass", 23),
+    "superclass-5": ("diagnostic", "diagnostic_class", 5),
+    "form-19": ("form", None, 19),
+    "rhythm-12": ("rhythm", None, 12),
+}
+
+# Records of 1.0.1 that 1.0.3 no longer has: duplicates and triplicates.
+# fmt: off
+REMOVED_IN_1_0_3 = frozenset({
+    137, 139, 140, 141, 142, 143, 145, 456, 458, 459, 461, 462, 2506, 2511, 3795, 3798, 3800,
+    3801, 3832, 5817, 7777, 7779, 7782, 9821, 9825, 9888, 11810, 11814, 11815, 11817, 11838,
+    13791, 13793, 13796, 13797, 13799, 15742, 18150,
+})
+# fmt: on
+# ecg_id -> patient_id of a few records, by which real PTB-XL is told from its look-alikes.
+_KNOWN_PATIENTS = {
+    1: 15709,
+    2: 13243,
+    3: 20372,
+    10: 9456,
+    100: 21404,
+    136: 13445,
+    500: 1168,
+    1000: 4008,
+    2000: 6645,
+    4000: 5410,
+    8000: 17772,
+    12000: 658,
+    16000: 6533,
+    20000: 17638,
+    21837: 11744,
+}
+
+
+def open_ptbxl(
+    path: str | Path,
+    task: str = "all-71",
+    *,
+    empty_rows: Literal["drop", "keep"] = "drop",
+    min_records: int = 0,
+    match_1_0_3: bool = False,
+    rate: int | None = None,
+) -> Cohort:
+    """Open a folder in PTB-XL's layout.
+
+    A statement counts as positive when its code is present, whatever its likelihood; labels are
+    sorted by code point; folds 1 to 8 train, 9 validates, 10 tests.
+
+    Parameters
+    ----------
+    path : path
+        Folder with `ptbxl_database.csv` and `scp_statements.csv`.
+    task : str
+        One of `all-71`, `diagnostic-44`, `subclass-23`, `superclass-5`, `form-19`, `rhythm-12`.
+    empty_rows : {"drop", "keep"}
+        What happens to records without any label of the task. The benchmark drops them.
+    min_records : int
+        Leave out labels that fewer records carry. 0 keeps the task's whole list.
+    match_1_0_3 : bool
+        Leave out the 38 records of version 1.0.1 that version 1.0.3 removed.
+    rate : int, optional
+        100 or 500: which of the two recordings the paths name. By default the one that is there,
+        500 Hz only when `records100` is not.
+
+    Raises
+    ------
+    CohortError
+        For missing files, tables of another layout, unknown codes, or folds that share a patient.
+    """
+    root = Path(path)
+    if task not in TASKS:
+        raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(TASKS)}")
+    if empty_rows not in ("drop", "keep"):
+        raise CohortError(f"empty_rows = {empty_rows!r}", remedy="choose 'drop' or 'keep'")
+    database = _read_database(root / DATABASE)
+    mapping, descriptions = _label_mapping(root / STATEMENTS, task)
+    version = _version(database)
+    labels = tuple(sorted(set(mapping.values())))
+    codes = [_parse_codes(text, root / DATABASE) for text in database["scp_codes"]]
+    _refuse_unknown_codes(codes, root)
+    matrix = _targets(codes, mapping, labels)
+    is_ptbxl = version != "unversioned"
+    cohort = Cohort(
+        name="ptb-xl" if is_ptbxl else root.resolve().name,
+        version=version,
+        task=task,
+        labels=labels,
+        root=root,
+        table=_record_table(database, root, rate),
+        matrix=matrix,
+        descriptions=descriptions,
+    )
+    if match_1_0_3:
+        cohort = cohort.select(~database.index.isin(REMOVED_IN_1_0_3))
+    cohort = _with_common_labels(cohort, min_records)
+    if empty_rows == "drop":
+        cohort = cohort.select(cohort.matrix.any(axis=1))
+    return checked(cohort)
+
+
+def is_ptbxl_layout(path: Path) -> bool:
+    """Whether a folder holds PTB-XL's two tables."""
+    return (path / DATABASE).is_file() and (path / STATEMENTS).is_file()
+
+
+def _read_database(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        raise CohortError(
+            f"{file} is missing",
+            remedy="name the folder that holds it, or fetch it: einthoven download ptb-xl DEST",
+        )
+    table = pd.read_csv(file, dtype={"scp_codes": str, "patient_id": str})
+    needed = ["ecg_id", "patient_id", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]
+    missing = [name for name in needed if name not in table.columns]
+    if missing:
+        raise CohortError(
+            f"{file}: columns {missing} are missing; it starts {list(table.columns[:4])}",
+            remedy="use the file as PhysioNet publishes it; spreadsheets rewrite its header",
+        )
+    gaps = table[needed[:4]].isna().any(axis=1)
+    if gaps.any():
+        raise CohortError(
+            f"{file}: {int(gaps.sum())} rows lack a patient, codes or a fold, "
+            f"first ecg_id {table.loc[gaps, 'ecg_id'].iloc[0]}",
+            remedy="use the file as PhysioNet publishes it",
+        )
+    outside = ~table["strat_fold"].isin(range(1, 11))
+    if outside.any():
+        raise CohortError(
+            f"{file}: strat_fold {table.loc[outside, 'strat_fold'].iloc[0]} is outside 1 to 10",
+            remedy="use the folds as PhysioNet publishes them",
+        )
+    return table.set_index("ecg_id")
+
+
+def _record_table(database: pd.DataFrame, root: Path, rate: int | None) -> pd.DataFrame:
+    folds = database["strat_fold"].astype(int)
+    names = np.select([folds == 9, folds == 10], ["validation", "test"], "train").astype(str)
+    chosen = rate or (500 if not (root / "records100").is_dir() else 100)
+    if chosen not in (100, 500):
+        raise CohortError(f"rate {rate} Hz", remedy="PTB-XL is recorded at 100 and at 500 Hz")
+    column = "filename_lr" if chosen == 100 else "filename_hr"
+    table = pd.DataFrame(
+        {
+            "path": database[column].astype(str),
+            # PTB-XL writes patients as `15709.0`.
+            "patient": database["patient_id"].str.removesuffix(".0"),
+            "split": names,
+            "fold": folds,
+        }
+    )
+    for extra in ("age", "sex"):
+        if extra in database:
+            table[extra] = database[extra]
+    table.index = pd.Index(database.index.astype(str), name="record")
+    return table
+
+
+def _label_mapping(file: Path, task: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Code -> label of the task, and label -> description."""
+    statements = _read_statements(file)
+    flag, column, size = TASKS[task]
+    chosen = statements if flag is None else statements[statements[flag] == 1]
+    if column is None:
+        mapping = {code: code for code in chosen.index}
+        descriptions = chosen["description"].to_dict()
+    else:
+        mapping = chosen[column].to_dict()
+        descriptions = {}
+    if len(set(mapping.values())) != size:
+        raise CohortError(
+            f"{file}: {len(set(mapping.values()))} labels for task {task}, {size} expected",
+            remedy="use scp_statements.csv as PhysioNet publishes it, or open your own label "
+            "table (einthoven.open_cohort('labels.csv'))",
+        )
+    return mapping, {str(key): str(value) for key, value in descriptions.items()}
+
+
+def _read_statements(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        raise CohortError(f"{file} is missing", remedy="put it beside ptbxl_database.csv")
+    statements = pd.read_csv(file, index_col=0)
+    needed = ["description", "diagnostic", "form", "rhythm"]
+    needed += ["diagnostic_class", "diagnostic_subclass"]
+    missing = [name for name in needed if name not in statements.columns]
+    if missing:
+        raise CohortError(
+            f"{file}: columns {missing} are missing", remedy="use PhysioNet's scp_statements.csv"
+        )
+    return statements
+
+
+def _parse_codes(text: str, file: Path) -> frozenset[str]:
+    try:
+        codes = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise CohortError(
+            f"{file}: scp_codes {text!r} is not a dictionary", remedy="use PhysioNet's table"
+        ) from error
+    if not isinstance(codes, dict):
+        raise CohortError(f"{file}: scp_codes {text!r} is not a dictionary", remedy="as above")
+    return frozenset(map(str, codes))
+
+
+def _refuse_unknown_codes(codes: Iterable[frozenset[str]], root: Path) -> None:
+    known = set(_read_statements(root / STATEMENTS).index)
+    unknown = sorted(frozenset[str]().union(*codes) - known)
+    if unknown:
+        raise CohortError(
+            f"{root / DATABASE} uses codes {unknown[:5]} that {STATEMENTS} does not list",
+            remedy="use both files of one version, or add the codes to scp_statements.csv",
+        )
+
+
+def _targets(
+    codes: list[frozenset[str]], mapping: dict[str, str], labels: tuple[str, ...]
+) -> NDArray[np.uint8]:
+    column = {label: index for index, label in enumerate(labels)}
+    matrix = np.zeros((len(codes), len(labels)), dtype=np.uint8)
+    for row, present in enumerate(codes):
+        for code in present & mapping.keys():
+            matrix[row, column[mapping[code]]] = 1
+    return matrix
+
+
+def _with_common_labels(cohort: Cohort, min_records: int) -> Cohort:
+    kept = cohort.matrix.sum(axis=0) >= min_records
+    if kept.all():
+        return cohort
+    labels = tuple(np.array(cohort.labels)[kept])
+    return replace(cohort, labels=labels, matrix=np.ascontiguousarray(cohort.matrix[:, kept]))
+
+
+def _version(database: pd.DataFrame) -> str:
+    """The version of PTB-XL, by content.
+
+    A part of PTB-XL tells its version only when it reaches as far as the first removed record.
+    """
+    known = [i for i in _KNOWN_PATIENTS if i in database.index]
+    patients = {i: database["patient_id"][i].removesuffix(".0") for i in known}
+    if not known or any(patients[i] != str(_KNOWN_PATIENTS[i]) for i in known):
+        return "unversioned"
+    if not REMOVED_IN_1_0_3.isdisjoint(database.index):
+        return "1.0.1"
+    return "1.0.3" if database.index.max() > min(REMOVED_IN_1_0_3) else "1.0.1 or 1.0.3"

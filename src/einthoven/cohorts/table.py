@@ -1,0 +1,126 @@
+"""A user's own cohort: one table of records and labels, and a folder of ECG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from einthoven.cohorts.cohort import SPLITS, Cohort, checked, split_by_patient
+from einthoven.errors import CohortError
+
+_NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex")
+
+
+def open_table(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Cohort:
+    """Open a CSV or Parquet table as a cohort.
+
+    Columns: `path` (relative to `root`, the table's folder by default), `patient`, and one column
+    of 0 and 1 a label. Optional: `record` (id; the path without it), `split` (`train`,
+    `validation`, `test`) or `fold` (whole numbers: the last fold tests, the last but one
+    validates). Without either, patients are split 80 / 10 / 10, stratified by label.
+
+    Raises
+    ------
+    CohortError
+        For missing columns, label values other than 0 and 1, or a patient in two splits.
+    """
+    file = Path(path)
+    frame = _read(file)
+    missing = [name for name in ("path", "patient") if name not in frame]
+    if missing:
+        raise CohortError(
+            f"{file}: columns {missing} are missing; it has {list(frame.columns[:8])}",
+            remedy="name the ECG file in `path` and its patient in `patient`",
+        )
+    names = tuple(labels) if labels else tuple(c for c in frame if c not in _NOT_LABELS)
+    matrix = _label_matrix(frame, names, file)
+    patients = frame["patient"].astype(str).to_numpy(dtype=str)
+    table = pd.DataFrame({"path": frame["path"].astype(str), "patient": patients})
+    table["split"] = _splits(frame, patients, matrix, seed, file)
+    for extra in ("fold", "age", "sex"):
+        if extra in frame:
+            table[extra] = frame[extra].to_numpy()
+    table.index = pd.Index(frame.get("record", frame["path"]).astype(str), name="record")
+    return checked(
+        Cohort(
+            name=file.stem,
+            version="unversioned",
+            task=",".join(names) if len(names) < 5 else f"{len(names)} labels",
+            labels=names,
+            root=Path(root) if root else file.parent,
+            table=table,
+            matrix=matrix,
+        )
+    )
+
+
+def _read(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        raise CohortError(f"{file} is missing", remedy="name an existing CSV or Parquet table")
+    if file.suffix not in (".csv", ".parquet"):
+        raise CohortError(f"{file}: unknown kind of table", remedy="use .csv or .parquet")
+    try:
+        frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+    except Exception as error:
+        raise CohortError(f"{file} cannot be read: {error}", remedy="save it again") from error
+    gaps = [c for c in ("path", "patient", "split", "fold") if c in frame and frame[c].isna().any()]
+    if gaps or frame.empty:
+        raise CohortError(
+            f"{file}: {'no rows' if frame.empty else f'empty cells in {gaps}'}",
+            remedy="fill in every path, patient and fold",
+        )
+    return frame
+
+
+def _label_matrix(frame: pd.DataFrame, names: Sequence[str], file: Path) -> NDArray[np.uint8]:
+    absent = [name for name in names if name not in frame]
+    if absent or not names:
+        raise CohortError(
+            f"{file}: " + (f"no label columns {absent}" if absent else "no label column"),
+            remedy="add one column of 0 and 1 for every label",
+        )
+    for name in names:
+        bad = ~frame[name].isin([0, 1])
+        if bad.any():
+            raise CohortError(
+                f"{file}: label {name!r} holds {frame.loc[bad, name].iloc[0]!r} "
+                f"in {int(bad.sum())} rows",
+                remedy="write 0 or 1; leave columns that are no labels out with --label",
+            )
+    return np.ascontiguousarray(frame[list(names)].to_numpy(dtype=np.uint8))
+
+
+def _splits(
+    frame: pd.DataFrame,
+    patients: NDArray[np.str_],
+    matrix: NDArray[np.uint8],
+    seed: int,
+    file: Path,
+) -> NDArray[np.str_]:
+    if "split" in frame:
+        unknown = sorted(set(frame["split"]) - set(SPLITS))
+        if unknown:
+            raise CohortError(
+                f"{file}: splits {unknown}", remedy=f"use the names {', '.join(SPLITS)}"
+            )
+        return frame["split"].to_numpy(dtype=str)
+    if "fold" not in frame:
+        return split_by_patient(patients, matrix, seed=seed)
+    folds = np.unique(frame["fold"])
+    if len(folds) < 3:
+        raise CohortError(
+            f"{file}: {len(folds)} folds, at least 3 are needed",
+            remedy="number at least three folds, or drop the column to split by patient",
+        )
+    names = {folds[-1]: "test", folds[-2]: "validation"}
+    return np.array([names.get(fold, "train") for fold in frame["fold"]], dtype=str)

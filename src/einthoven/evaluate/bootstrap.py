@@ -1,0 +1,217 @@
+"""Bootstrap resamples as multiplicities: how often each record was drawn.
+
+A resample of n units (records, or patients with all of their records) is n draws with replacement.
+Under accept-reject a resample counts only if every label has a positive and a negative in it. On
+the 71 statements of PTB-XL's test fold nine of ten resamples fail that, nearly all of them
+because of the same few dozen records. How many of the n draws fall on those records is binomial,
+and where they fall among them is uniform, independently of the rest: so those records are drawn
+first, and the rest only for the resamples that are still alive. The distribution is the same as
+that of drawing everything and then looking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from einthoven.errors import EvaluationError
+from einthoven.predictions import listed
+
+Counts = NDArray[np.int32]
+Multiplicities = NDArray[np.uint8] | NDArray[np.int32]
+
+RARE = 12  # a class held by k units is missed by less than one resample in exp(k), here 160,000
+SURE = 64  # ... and here 6e27: nobody will ever see that one, so it is not looked for
+BLOCK = 1024  # resamples drawn at a time; changes nothing but speed and memory
+CELLS = 500_000  # of the largest table of counts held at a time
+TRIAL = 20_000  # draws after which acceptance is judged
+HOPELESS = 1e-3  # acceptance below which drawing stops
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Accepted resamples.
+
+    Attributes
+    ----------
+    multiplicities : array of uint8 (int32 where a count exceeds 255), shape (resamples, records)
+        How often each record occurs in each resample.
+    drawn : int
+        How many resamples were drawn until the last accepted one.
+    """
+
+    multiplicities: Multiplicities
+    drawn: int
+
+    @property
+    def acceptance(self) -> float:
+        """Accepted resamples over drawn ones."""
+        return len(self.multiplicities) / self.drawn if self.drawn else 1.0
+
+
+def multiplicities(
+    n: int,
+    resamples: int,
+    *,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+    accept: NDArray[np.uint8] | None = None,
+    labels: Sequence[str] | None = None,
+    block: int = BLOCK,
+) -> Draws:
+    """Draw bootstrap resamples of `n` records.
+
+    Parameters
+    ----------
+    n : int
+        Number of records.
+    resamples : int
+        How many resamples to return.
+    seed : int
+        The result is a function of the seed and the other arguments, but not of `block`.
+    groups : array, shape (n,), optional
+        Patient of each record; patients are drawn instead of records, as many as there are, each
+        with all of its records.
+    accept : array of 0 and 1, shape (n, labels), optional
+        Targets; resamples without a positive or without a negative of some label are drawn again
+        (the rule of the PTB-XL benchmark asks for the positives).
+    labels : sequence of str, optional
+        Names of the labels, for messages.
+    block : int
+        Resamples drawn at a time.
+
+    Raises
+    ------
+    EvaluationError
+        When fewer than one resample in a thousand is accepted; names the rarest labels.
+    """
+    unit, count = _units(n, groups)
+    required = np.empty((count, 0), bool) if accept is None else _presence(accept, unit, count)
+    block = int(np.clip(CELLS // count, 1, block))
+    kept: list[NDArray[Any]] = [np.empty((0, n), np.uint8)]
+    done = drawn = 0
+    source = _Source(count, required, seed)
+    place = np.argsort(source.order)[unit]
+    while done < resamples:
+        # As many as should suffice, judged by the acceptance so far.
+        wanted = (resamples - done) * max(drawn, 1) // max(done, 1) + 16
+        size = min(block, wanted)
+        accepted, counts = source.draw(size)
+        enough = accepted[: resamples - done]
+        kept.append(_narrow(counts[: enough.size])[:, place])
+        drawn += int(enough[-1]) + 1 if done + enough.size == resamples else size
+        done += enough.size
+        if drawn >= TRIAL and done < drawn * HOPELESS:
+            raise _hopeless(done, drawn, required, labels)
+    return Draws(np.concatenate(kept), drawn)
+
+
+def jackknife(n: int, *, groups: ArrayLike | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Multiplicities with one record, or one patient, left out; blocks of (some, n) rows."""
+    unit, count = _units(n, groups)
+    step = int(np.clip(CELLS // n, 1, BLOCK))
+    for start in range(0, count, step):
+        left_out = np.arange(start, min(start + step, count))[:, None]
+        yield (unit != left_out).astype(np.uint8)
+
+
+class _Source:
+    """Draws resamples in order; how many at a time does not change them."""
+
+    def __init__(self, count: int, required: NDArray[np.bool_], seed: int) -> None:
+        holders = required.sum(axis=0)
+        rare, common = holders <= RARE, (holders > RARE) & (holders <= SURE)
+        first = required[:, rare].any(axis=1)
+        self.count = count
+        # The units drawn first, then the others; counts are kept in this order until the end.
+        self.order = np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)])
+        self.first = int(first.sum())
+        self.rare = _Check(required[self.order[: self.first]][:, rare])
+        self.common = _Check(required[self.order][:, common])
+        # One stream for each kind of draw, so that none depends on how far another has gone.
+        self.sizes, self.firsts, self.rests = (
+            np.random.Generator(np.random.PCG64(child))
+            for child in np.random.SeedSequence(seed).spawn(3)
+        )
+
+    def draw(self, size: int) -> tuple[NDArray[np.intp], Counts]:
+        """Which of the next `size` resamples are accepted, and their (accepted, units) counts."""
+        inside = self.sizes.binomial(self.count, self.first / self.count, size)
+        first = _tally(self.firsts, inside, self.first)
+        alive = np.flatnonzero(self.rare.passed(first))
+        rest = _tally(self.rests, self.count - inside[alive], self.count - self.first)
+        counts = np.concatenate([first[alive], rest], axis=1)
+        passed = self.common.passed(counts)
+        return alive[passed], counts[passed]
+
+
+class _Check:
+    """Whether every class of some is present in a resample; looks only where they are held."""
+
+    def __init__(self, required: NDArray[np.bool_]) -> None:
+        self.held = np.flatnonzero(required.any(axis=1))
+        self.required = required[self.held].astype(np.float32)
+
+    def passed(self, counts: Counts) -> NDArray[np.bool_]:
+        present = counts[:, self.held].astype(np.float32) @ self.required > 0
+        return np.asarray(present.all(axis=1))
+
+
+def _tally(source: np.random.Generator, draws: NDArray[np.integer], bins: int) -> Counts:
+    # Row i: `draws[i]` balls thrown into `bins` bins.
+    if not bins:
+        return np.zeros((draws.size, 0), np.int32)
+    row = np.repeat(np.arange(draws.size) * bins, draws)
+    cells = row + source.integers(0, bins, row.size)
+    counts = np.bincount(cells, minlength=draws.size * bins).reshape(draws.size, bins)
+    return counts.astype(np.int32)
+
+
+def _units(n: int, groups: ArrayLike | None) -> tuple[NDArray[np.intp], int]:
+    if groups is None:
+        return np.arange(n), n
+    names = np.asarray(groups)
+    if names.shape != (n,):
+        raise EvaluationError(
+            f"groups have shape {names.shape}, expected ({n},)",
+            remedy="pass the patient of every record",
+        )
+    # Numbered by first occurrence: one record a patient then draws as if by record.
+    _, place, inverse = np.unique(names, return_index=True, return_inverse=True)
+    number = np.empty_like(place)
+    number[np.argsort(place)] = np.arange(place.size)
+    return number[inverse], int(place.size)
+
+
+def _presence(targets: NDArray[np.uint8], unit: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
+    # (units, 2 x labels): which unit holds a positive, then a negative, of each label.
+    both = np.concatenate([targets == 1, targets == 0], axis=1)
+    present = np.zeros((count, both.shape[1]), dtype=bool)
+    np.logical_or.at(present, unit, both)
+    return present
+
+
+def _narrow(counts: Counts) -> Multiplicities:
+    fits = not counts.size or counts.max() <= np.iinfo(np.uint8).max
+    return counts.astype(np.uint8) if fits else counts
+
+
+def _hopeless(
+    done: int, drawn: int, required: NDArray[np.bool_], labels: Sequence[str] | None
+) -> EvaluationError:
+    holders = required.sum(axis=0)
+    half = holders.size // 2
+    names = labels if labels is not None else [str(i) for i in range(half)]
+    rarest = [
+        f"{names[i % half]} ({holders[i]} with a {'positive' if i < half else 'negative'})"
+        for i in np.argsort(holders, kind="stable")
+    ]
+    return EvaluationError(
+        f"only {done} of {drawn} resamples hold a positive and a negative of every label; the "
+        f"rarest are {listed(rarest)}",
+        remedy='use absent="skip", or drop the rarest labels',
+    )

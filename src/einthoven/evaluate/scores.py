@@ -1,0 +1,273 @@
+"""Macro and per-label metrics of one set of predictions, with bootstrap intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from einthoven.errors import EvaluationError
+from einthoven.evaluate.bootstrap import Draws
+from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
+from einthoven.evaluate.metrics import f_max
+from einthoven.evaluate.undefined import Absent
+from einthoven.predictions import (
+    checked_labels,
+    checked_probabilities,
+    checked_targets,
+    listed,
+)
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What `score` found. Metrics that are undefined are NaN here and None in `to_dict`.
+
+    Attributes
+    ----------
+    macro_auroc, macro_auprc : float
+        Means over labels, under the policy `absent`.
+    f_max : float
+        Sample-centric; NaN where some record has no true label.
+    macro_auroc_interval, macro_auprc_interval : (low, high) or None
+        None without resamples.
+    macro_auroc_bias, macro_auprc_bias : float or None
+        Mean of the resamples minus the value. The AUPRC of rare labels is biased upwards: a
+        positive that was drawn twice stands beside itself in the ranking.
+    labels : tuple of str
+    positives : array of int, shape (labels,)
+    auroc, auprc : arrays of float64, shape (labels,)
+    auroc_intervals, auprc_intervals : arrays of float64, shape (labels, 2), or None
+        Over the resamples in which the label is defined.
+    defined_labels : int
+        Labels with a positive and a negative, the ones both macro values rest on.
+    records, resamples, drawn, seed : int
+        `drawn` counts the resamples until the last accepted one; `resamples` were accepted.
+    unit : {"record", "patient"}
+        What was drawn.
+    absent, interval, auprc_definition : str
+    level : float
+    """
+
+    macro_auroc: float
+    macro_auprc: float
+    f_max: float
+    macro_auroc_interval: Interval | None
+    macro_auprc_interval: Interval | None
+    macro_auroc_bias: float | None
+    macro_auprc_bias: float | None
+    labels: tuple[str, ...]
+    positives: NDArray[np.int64]
+    auroc: Floats
+    auprc: Floats
+    auroc_intervals: Floats | None
+    auprc_intervals: Floats | None
+    defined_labels: int
+    records: int
+    resamples: int
+    drawn: int
+    seed: int
+    unit: str
+    absent: str
+    interval: str
+    level: float
+    auprc_definition: str
+
+    @property
+    def acceptance(self) -> float:
+        """Accepted resamples over drawn ones; 1 without resamples."""
+        return self.resamples / self.drawn if self.drawn else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON: lists for arrays, None for NaN, labels under `per_label`."""
+        arrays = ("labels", "positives", "auroc", "auprc", "auroc_intervals", "auprc_intervals")
+        shared = {name: value for name, value in vars(self).items() if name not in arrays}
+        shared |= {"acceptance": self.acceptance, "per_label": self._per_label()}
+        result: dict[str, Any] = plain(shared)
+        return result
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each label: positives, and both metrics with their limits."""
+        columns: dict[str, Any] = {"label": self.labels, "positives": self.positives}
+        for name in ("auroc", "auprc"):
+            columns |= limit_columns(name, getattr(self, name), getattr(self, f"{name}_intervals"))
+        return pd.DataFrame(columns)
+
+    def _per_label(self) -> dict[str, dict[str, Any]]:
+        return {
+            label: {
+                "positives": self.positives[i],
+                "auroc": self.auroc[i],
+                "auroc_interval": row(self.auroc_intervals, i),
+                "auprc": self.auprc[i],
+                "auprc_interval": row(self.auprc_intervals, i),
+            }
+            for i, label in enumerate(self.labels)
+        }
+
+
+def score(
+    targets: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    labels: Sequence[str],
+    resamples: int = 1000,
+    seed: int = 0,
+    absent: str = "resample",
+    interval: str = "percentile",
+    level: float = 0.95,
+    auprc: str = "average-precision",
+    groups: ArrayLike | None = None,
+    engine: str = "auto",
+    device: str = "cpu",
+) -> Score:
+    """Score predictions: macro AUROC and AUPRC with bootstrap intervals, F-max, every label.
+
+    The defaults are the PTB-XL benchmark's rules with 1,000 resamples and 95 % intervals.
+
+    Parameters
+    ----------
+    targets, probabilities : array, list or data frame, shape (records, labels)
+        0 or 1, and numbers in [0, 1].
+    labels : sequence of str
+        Names of the columns.
+    resamples : int
+        0 leaves the intervals out.
+    seed : int
+        The same seed draws the same resamples, whatever the engine.
+    absent : {"resample", "skip", "zero", "error"}
+        What to do about labels that a resample lacks; see `einthoven.evaluate.undefined.Absent`.
+    interval : {"percentile", "basic", "bca"}
+    level : float
+        Of the intervals, between 0 and 1.
+    auprc : {"average-precision", "trapezoid"}
+    groups : array, shape (records,), optional
+        Patient of each record: patients are drawn instead of records.
+    engine : {"auto", "tensor", "compiled"}
+    device : str
+        Of the tensor engine.
+
+    Raises
+    ------
+    EvaluationError
+        For inputs that do not fit each other, and for undefined labels under "resample" and
+        "error".
+    """
+    plan = Plan(resamples, seed, Absent.of(absent), interval, level, auprc, engine, device)
+    truth = checked_truth(targets, labels, groups)
+    scores = checked_probabilities(_in_order(probabilities, truth.labels), truth.labels)
+    if len(scores) != len(truth.targets):
+        raise EvaluationError(
+            f"targets have {len(truth.targets)} rows, probabilities {len(scores)}",
+            remedy="pass both for the same records, in the same order",
+        )
+    draws = draw(truth, plan)
+    return summary(truth, scores, estimate(truth, scores, draws, plan), draws, plan)
+
+
+def checked_truth(
+    targets: ArrayLike, labels: Sequence[str], groups: ArrayLike | None = None
+) -> Truth:
+    """Targets, names and patients that fit each other."""
+    names = checked_labels(labels)
+    values = checked_targets(_in_order(targets, names), names)
+    if groups is None:
+        return Truth(values, names, None)
+    patients = np.asarray(groups).astype(np.str_)
+    unknown = int((pd.isna(np.asarray(groups)) | (patients == "")).sum())
+    if patients.shape != (len(values),) or unknown:
+        raise EvaluationError(
+            f"the patients have shape {patients.shape}, expected ({len(values)},); {unknown} of "
+            "them are unknown",
+            remedy="name every record's patient, or draw by record",
+        )
+    return Truth(values, names, patients)
+
+
+def _in_order(table: ArrayLike, labels: tuple[str, ...]) -> ArrayLike:
+    # A data frame says which column is which: another order would be scored without a trace.
+    if not isinstance(table, pd.DataFrame) or isinstance(table.columns, pd.RangeIndex):
+        return table
+    if table.columns.tolist() != list(labels):
+        raise EvaluationError(
+            f"the data frame has the columns {listed(table.columns.tolist())}, the labels are "
+            f"{listed(labels)}",
+            remedy="select the columns in the order of the labels: table[labels]",
+        )
+    return table
+
+
+def summary(
+    truth: Truth,
+    probabilities: Floats,
+    estimates: tuple[Estimate, Estimate],
+    draws: Draws,
+    plan: Plan,
+) -> Score:
+    """The Score of predictions whose estimates are known."""
+    auroc, auprc = estimates
+    macro_auroc, macro_auprc = (each.macro(plan.absent) for each in estimates)
+    return Score(
+        macro_auroc=float(macro_auroc.point[0]),
+        macro_auprc=float(macro_auprc.point[0]),
+        f_max=f_max(truth.targets, probabilities) if truth.targets.any(axis=1).all() else math.nan,
+        macro_auroc_interval=pair(macro_auroc, plan),
+        macro_auprc_interval=pair(macro_auprc, plan),
+        macro_auroc_bias=macro_auroc.bias() if plan.resamples else None,
+        macro_auprc_bias=macro_auprc.bias() if plan.resamples else None,
+        labels=truth.labels,
+        positives=truth.targets.sum(axis=0, dtype=np.int64),
+        auroc=auroc.point,
+        auprc=auprc.point,
+        auroc_intervals=auroc.limits(plan) if plan.resamples else None,
+        auprc_intervals=auprc.limits(plan) if plan.resamples else None,
+        defined_labels=int((~np.isnan(auroc.point)).sum()),
+        records=len(truth.targets),
+        resamples=plan.resamples,
+        drawn=draws.drawn,
+        seed=plan.seed,
+        unit="record" if truth.groups is None else "patient",
+        absent=str(plan.absent),
+        interval=plan.interval,
+        level=plan.level,
+        auprc_definition=plan.auprc,
+    )
+
+
+def pair(estimate: Estimate, plan: Plan) -> Interval | None:
+    """The limits of an estimate with one column; None without resamples."""
+    if not plan.resamples:
+        return None
+    low, high = estimate.limits(plan)[0]
+    return float(low), float(high)
+
+
+def row(limits: Floats | None, index: int) -> list[float] | None:
+    """One label's limits; None without resamples."""
+    return None if limits is None else limits[index].tolist()
+
+
+def limit_columns(name: str, values: Floats, limits: Floats | None) -> dict[str, Floats]:
+    """The columns `name`, and `name_low` and `name_high` where there are limits."""
+    if limits is None:
+        return {name: values}
+    return {name: values, f"{name}_low": limits[:, 0], f"{name}_high": limits[:, 1]}
+
+
+def plain(value: Any) -> Any:
+    """`value` in what JSON knows, None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

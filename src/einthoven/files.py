@@ -1,0 +1,89 @@
+"""Plain files, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from einthoven.errors import FileError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(file.name + ".writing")
+    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, file)
+
+
+def read_json(file: Path) -> Any:
+    """Read JSON.
+
+    Raises
+    ------
+    FileError
+        When the file is missing or damaged.
+    """
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise FileError(f"{file} is missing", remedy="check the path") from error
+    except json.JSONDecodeError as error:
+        raise FileError(f"{file} is damaged: {error}", remedy="make it again") from error
+
+
+def append_line(file: Path, entry: dict[str, Any]) -> None:
+    """Add one JSON line."""
+    with open(file, "a") as handle:
+        handle.write(json.dumps(entry) + "\n")
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """All JSON lines of a file, an unfinished last one left out; none without the file."""
+    if not file.is_file():
+        return []
+    lines = file.read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def keep_lines(file: Path, entries: list[dict[str, Any]]) -> None:
+    """Replace a file's lines atomically."""
+    temporary = file.with_name(file.name + ".writing")
+    temporary.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    os.replace(temporary, file)
+
+
+def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file atomically."""
+    from safetensors.torch import save_file
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(file.name + ".writing")
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(whole, str(temporary), metadata=metadata)
+    os.replace(temporary, file)
+
+
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises
+    ------
+    FileError
+        When the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="pt") as handle:
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            return tensors, handle.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise FileError(
+            f"{file} is damaged: {error}", remedy="delete it and make it again"
+        ) from error

@@ -1,0 +1,118 @@
+"""Which patches an objective hides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from einthoven.errors import RecipeError
+
+__all__ = ["Masking", "draw_masking", "gather_patches", "kept_count", "random_masking"]
+
+
+@dataclass(frozen=True, eq=False)
+class Masking:
+    """A choice of patches to keep, for every row of a grid.
+
+    Attributes
+    ----------
+    keep : Tensor, shape (batch, rows, kept), int64
+        Indices of the patches that stay, in the order in which they are encoded.
+    restore : Tensor, shape (batch, rows, patches), int64
+        Where each patch is found in "kept patches, then hidden patches".
+    mask : Tensor, shape (batch, rows, patches), float32
+        1 where a patch was removed, 0 where it was kept.
+    """
+
+    keep: Tensor
+    restore: Tensor
+    mask: Tensor
+
+
+def kept_count(patches: int, ratio: float) -> int:
+    """Patches that stay of `patches` at a masked ratio: ``int(patches * (1 - ratio))``.
+
+    Raises
+    ------
+    RecipeError
+        When the ratio hides no patch or leaves none.
+    """
+    kept = int(patches * (1 - ratio)) if 0.0 < ratio < 1.0 else 0
+    if not 0 < kept < patches:
+        raise RecipeError(
+            f"mask_ratio = {ratio!r} of {patches} patches would keep "
+            f"{kept if 0.0 < ratio < 1.0 else 'all or none'} of them",
+            remedy="choose a ratio between 0 and 1 that hides at least one patch and keeps one, "
+            "such as 0.75.",
+        )
+    return kept
+
+
+def random_masking(noise: Tensor, kept: int) -> Masking:
+    """Keep the patches with the smallest noise in every row.
+
+    Parameters
+    ----------
+    noise : Tensor, shape (batch, rows, patches)
+        Uniform draws; ties go to the earlier patch.
+    kept : int
+        Patches that stay in each row.
+    """
+    order = noise.argsort(dim=-1, stable=True)
+    restore = order.argsort(dim=-1)
+    return Masking(keep=order[..., :kept], restore=restore, mask=(restore >= kept).float())
+
+
+def draw_masking(
+    grid: tuple[int, int, int],
+    ratio: float,
+    *,
+    per_row: bool = True,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> Masking:
+    """Hide a ratio of the patches of a grid at random.
+
+    Parameters
+    ----------
+    grid : (batch, rows, patches)
+    ratio : float
+        Share of patches to hide.
+    per_row : bool
+        Draw for every row (ST-MEM: every lead) on its own, or hide the same patches in all rows
+        of a record.
+    noise : Tensor, optional
+        Takes the place of the draw; (batch, rows, patches), or one row when not `per_row`.
+    generator : torch.Generator, optional
+        Source of the draw, on any device; PyTorch's default when left out.
+    device : torch.device, optional
+        Where the masking is needed.
+
+    Raises
+    ------
+    RecipeError
+        For an impossible ratio, or noise of another shape.
+    """
+    batch, rows, patches = grid
+    shape = (batch, rows if per_row else 1, patches)
+    kept = kept_count(patches, ratio)
+    if noise is None:
+        source = device if generator is None else generator.device
+        noise = torch.rand(shape, generator=generator, device=source)
+    elif tuple(noise.shape) != shape:
+        raise RecipeError(
+            f"noise of shape {tuple(noise.shape)} for a mask of shape {shape}",
+            remedy="give one uniform number for each patch.",
+        )
+    masking = random_masking(noise.to(device), kept)
+    if per_row:
+        return masking
+    return Masking(*(t.expand(-1, rows, -1) for t in (masking.keep, masking.restore, masking.mask)))
+
+
+def gather_patches(grid: Tensor, index: Tensor) -> Tensor:
+    """Pick patches of every row; grid (batch, rows, patches, dim), index (batch, rows, picked)."""
+    return grid.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, grid.shape[-1]))

@@ -1,0 +1,349 @@
+"""The predictions table: who, what is true, what was predicted, with named columns.
+
+Nothing after this table sees a model: metrics, comparisons and reports read it and nothing else.
+On disk it has the columns `record` and `patient`, then `target:LABEL` for every label and
+`probability:LABEL` for every label, in the order of the labels. Any Parquet or CSV reader opens it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
+from einthoven.errors import EvaluationError
+
+TARGET = "target:"
+PROBABILITY = "probability:"
+METADATA_KEY = b"einthoven.predictions"
+NAMED = 5  # how many names a message lists before it says how many more there are
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Probabilities of every label for every record, with the targets where they are known.
+
+    Lists and other dtypes are converted and checked once, at construction; the arrays are then
+    read-only.
+
+    Parameters
+    ----------
+    labels : tuple of str
+        Label names, in the order of the columns of `targets` and `probabilities`.
+    records : array of str, shape (records,)
+        Record names, each one once.
+    patients : array of str, shape (records,)
+        Patient of each record; the empty string where it is unknown.
+    targets : array of uint8, shape (records, labels), or None
+        1 where the label holds, 0 where it does not; None where nobody knows.
+    probabilities : array of float64, shape (records, labels)
+        In [0, 1].
+    metadata : mapping of str to str
+        Where the predictions come from. Kept by Parquet, not by CSV.
+
+    Raises
+    ------
+    EvaluationError
+        For shapes that disagree, repeated labels or records, targets that are not 0 or 1, or
+        probabilities that are not finite or outside [0, 1]; the message names label and record.
+    """
+
+    labels: tuple[str, ...]
+    records: NDArray[np.str_]
+    patients: NDArray[np.str_]
+    targets: NDArray[np.uint8] | None
+    probabilities: NDArray[np.float64]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        labels = checked_labels(self.labels)
+        records = _names(self.records, "records")
+        _refuse_repeats(records.tolist(), "record")
+        patients = _names(self.patients, "patients")
+        _refuse_length(patients, records.size, "patients")
+        probabilities = checked_probabilities(self.probabilities, labels, records.tolist())
+        _refuse_length(probabilities, records.size, "rows of probabilities")
+        targets = self.targets
+        if targets is not None:
+            targets = checked_targets(targets, labels, records.tolist())
+            _refuse_length(targets, records.size, "rows of targets")
+        checked = (labels, records, patients, targets, probabilities, dict(self.metadata))
+        for name, value in zip(self.__dataclass_fields__, checked, strict=True):
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return int(self.records.size)
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as Parquet or CSV, by the suffix of `path`, all of it or nothing.
+
+        CSV carries no metadata: what `metadata` holds is lost there. Probabilities come back
+        bit for bit from both.
+
+        Raises
+        ------
+        EvaluationError
+            For another suffix than .parquet, .pq or .csv.
+        """
+        path = Path(path)
+        suffix = _suffix(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(path) as temporary:
+            if suffix == ".csv":
+                pd.DataFrame(self._columns()).to_csv(temporary, index=False)
+            else:
+                table = pa.table(self._columns())
+                stored = {METADATA_KEY: json.dumps(dict(self.metadata)).encode()}
+                pq.write_table(table.replace_schema_metadata(stored), temporary)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictions:
+        """Read a table that `save` or any other program wrote.
+
+        The labels' order is that of the probability columns. Targets may be absent, but not for
+        some labels only. A CSV file has no metadata.
+
+        Raises
+        ------
+        EvaluationError
+            For a missing file, another suffix, or columns that are missing, repeated or not
+            numbers; the message names them.
+        """
+        path = Path(path)
+        reader = _read_csv if _suffix(path) == ".csv" else _read_parquet
+        if not path.is_file():
+            raise EvaluationError(
+                f"{path}: there is no such predictions table", remedy="check the path"
+            )
+        columns, metadata = reader(path)
+        labels, has_targets = _labels_of(columns, path)
+        return cls(
+            labels=labels,
+            records=np.asarray(columns["record"], dtype=np.str_),
+            patients=np.asarray(columns["patient"], dtype=np.str_),
+            targets=_matrix(columns, TARGET, labels, path) if has_targets else None,  # type: ignore[arg-type]
+            probabilities=_matrix(columns, PROBABILITY, labels, path),
+            metadata=metadata,
+        )
+
+    def _columns(self) -> dict[str, list[str] | NDArray[np.generic]]:
+        columns: dict[str, list[str] | NDArray[np.generic]] = {
+            "record": self.records.tolist(),
+            "patient": self.patients.tolist(),
+        }
+        if self.targets is not None:
+            columns |= {TARGET + s: self.targets[:, i] for i, s in enumerate(self.labels)}
+        return columns | {
+            PROBABILITY + s: self.probabilities[:, i] for i, s in enumerate(self.labels)
+        }
+
+
+def listed(names: Sequence[object]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(str(name) for name in names[:NAMED])
+    more = len(names) - NAMED
+    return shown if more <= 0 else f"{shown} and {more} more"
+
+
+def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Label names as a tuple, each one a non-empty string that occurs once."""
+    if isinstance(labels, str):
+        raise EvaluationError(
+            f"labels = {labels!r} is one string, not a sequence of names",
+            remedy=f"pass a sequence of label names, for one label [{labels!r}]",
+        )
+    names = tuple(labels)
+    wrong = [name for name in names if not isinstance(name, str) or not name]
+    if wrong or not names:
+        raise EvaluationError(
+            f"label names must be non-empty strings, got {wrong or names!r}",
+            remedy="pass the label names in the order of the columns",
+        )
+    _refuse_repeats(names, "label")
+    return tuple(str(name) for name in names)
+
+
+def checked_targets(
+    targets: ArrayLike, labels: Sequence[str], records: Sequence[str] | None = None
+) -> NDArray[np.uint8]:
+    """Targets as a fresh uint8 array of shape (records, labels) that holds 0 and 1 only."""
+    values = _numbers(targets, labels, "targets")
+    _refuse_values((values != 0) & (values != 1), values, "target", "0 or 1", labels, records)
+    return values.astype(np.uint8)
+
+
+def checked_probabilities(
+    probabilities: ArrayLike, labels: Sequence[str], records: Sequence[str] | None = None
+) -> NDArray[np.float64]:
+    """Probabilities as a fresh float64 array of shape (records, labels), finite, in [0, 1]."""
+    values = _numbers(probabilities, labels, "probabilities").astype(np.float64)
+    # The comparison is written so that NaN fails it.
+    wrong = ~((values >= 0) & (values <= 1))
+    _refuse_values(wrong, values, "probability", "a number from 0 to 1", labels, records)
+    return values
+
+
+def _numbers(values: ArrayLike, labels: Sequence[str], what: str) -> NDArray[np.generic]:
+    array = np.asarray(values)
+    if array.ndim != 2 or array.shape[1] != len(labels) or not array.shape[0]:
+        raise EvaluationError(
+            f"{what} have shape {array.shape}, expected (records, {len(labels)}) "
+            f"for the {len(labels)} labels {listed(list(labels))}",
+            remedy="pass one row for each record and one column for each label",
+        )
+    if array.dtype.kind not in "biuf":
+        raise EvaluationError(
+            f"{what} have dtype {array.dtype}, expected numbers",
+            remedy="convert them to integers or floats",
+        )
+    return array
+
+
+def _refuse_values(
+    wrong: NDArray[np.bool_],
+    values: NDArray[np.generic],
+    what: str,
+    limit: str,
+    labels: Sequence[str],
+    records: Sequence[str] | None,
+) -> None:
+    if not wrong.any():
+        return
+    row, column = np.argwhere(wrong)[0]
+    record = f"row {row}" if records is None or len(records) <= row else f"record {records[row]}"
+    raise EvaluationError(
+        f"{what} of label {labels[column]} for {record} is {values[row, column]}, expected "
+        f"{limit}; {int(wrong.sum())} values are wrong",
+        remedy="pass probabilities after the sigmoid, and targets of 0 and 1, without gaps",
+    )
+
+
+def _names(values: ArrayLike, what: str) -> NDArray[np.str_]:
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "UOiu":
+        raise EvaluationError(
+            f"{what} have shape {array.shape} and dtype {array.dtype}, expected names (records,)",
+            remedy="pass one name for each record",
+        )
+    return array.astype(np.str_)
+
+
+def _refuse_length(array: NDArray[np.generic], expected: int, what: str) -> None:
+    if len(array) != expected:
+        raise EvaluationError(
+            f"there are {expected} records but {len(array)} {what}",
+            remedy="pass one of each for every record, in the same order",
+        )
+
+
+def _refuse_repeats(names: Sequence[str], what: str) -> None:
+    if len(set(names)) == len(names):
+        return
+    unique, counts = np.unique(np.asarray(names, dtype=np.str_), return_counts=True)
+    repeated = unique[counts > 1].tolist()
+    raise EvaluationError(
+        f"{len(repeated)} {what} names occur more than once: {listed(repeated)}",
+        remedy=f"keep one {'column' if what == 'label' else 'row'} for each {what}",
+    )
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in (".parquet", ".pq", ".csv"):
+        raise EvaluationError(
+            f"{path}: a predictions table ends in .parquet, .pq or .csv, not in {suffix!r}",
+            remedy="name the file predictions.parquet (keeps the metadata) or predictions.csv",
+        )
+    return suffix
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    # Written beside its destination, so that the replacement is one rename in one file system.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    try:
+        table = pq.read_table(path)
+        metadata = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise EvaluationError(
+            f"{path}: not a readable Parquet file: {error}", remedy="write the table again"
+        ) from error
+    _refuse_columns(table.column_names, path)
+    return table.to_pandas(), metadata
+
+
+def _read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        header = next(csv.reader(file), [])
+    # pandas would rename repeated columns, so the header is judged before it sees the file.
+    _refuse_columns(header, path)
+    try:
+        frame = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(("record", "patient"), str),
+            keep_default_na=False,
+        )
+    except ValueError as error:
+        raise EvaluationError(
+            f"{path}: not a readable CSV file: {error}", remedy="write the table again"
+        ) from error
+    return frame, {}
+
+
+def _refuse_columns(names: Sequence[str], path: Path) -> None:
+    missing = [name for name in ("record", "patient") if name not in names]
+    if missing:
+        raise EvaluationError(
+            f"{path}: the columns {listed(missing)} are missing",
+            remedy="add them; an unknown patient is an empty string",
+        )
+    _refuse_repeats(names, "column")
+
+
+def _labels_of(columns: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], bool]:
+    found = {
+        kind: [str(name)[len(kind) :] for name in columns.columns if str(name).startswith(kind)]
+        for kind in (TARGET, PROBABILITY)
+    }
+    bare = [PROBABILITY + name for name in found[TARGET] if name not in found[PROBABILITY]]
+    if found[TARGET]:
+        bare += [TARGET + name for name in found[PROBABILITY] if name not in found[TARGET]]
+    if bare or not found[PROBABILITY]:
+        raise EvaluationError(
+            f"{path}: the columns {listed(bare or [PROBABILITY + 'LABEL'])} are missing",
+            remedy="give every label a probability column, and a target column to all or to none",
+        )
+    return tuple(found[PROBABILITY]), bool(found[TARGET])
+
+
+def _matrix(
+    columns: pd.DataFrame, kind: str, labels: Sequence[str], path: Path
+) -> NDArray[np.float64]:
+    frame = columns[[kind + label for label in labels]]
+    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
+    if texts:
+        raise EvaluationError(
+            f"{path}: the columns {listed(texts)} hold something that is not a number",
+            remedy="fill empty cells and remove text from these columns",
+        )
+    return frame.to_numpy(dtype=np.float64)

@@ -1,0 +1,214 @@
+"""One ECG as every other room sees it: millivolts, hertz, lead names, and where it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from einthoven.errors import RecordError
+
+STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+"""The twelve leads, in the order of every array of this package."""
+
+_CANONICAL = {name.lower(): name for name in STANDARD_LEADS}
+
+
+def canonical_lead(name: str) -> str:
+    """Spell a lead as the field does: `AVR`, `avr` and `aVR` are one lead.
+
+    Parameters
+    ----------
+    name : str
+        A lead name as a file spells it.
+
+    Returns
+    -------
+    str
+        The standard spelling of the twelve leads; any other name (`MLII`, `X`) as it stands,
+        without surrounding blanks. No name is guessed from its position.
+    """
+    name = name.strip()
+    return _CANONICAL.get(name.lower(), name)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One ECG.
+
+    Readers make it with `Record.create`, which checks what the fields promise.
+
+    Attributes
+    ----------
+    signal : np.ndarray
+        Float32 millivolts, shape (leads, samples), C-contiguous and read-only. NaN marks a sample
+        that the file declares invalid.
+    rate : float
+        Samples a second (Hz).
+    leads : tuple of str
+        Lead names in the order of the rows; see `canonical_lead`.
+    name : str
+        Record name.
+    patient : str or None
+        Patient identifier, where the file holds one.
+    source : str
+        Path of the file.
+    source_hash : str
+        SHA-256 of the file's bytes, hexadecimal (a header first, then its signal files).
+    metadata : Mapping of str to str
+        What else the file said (Age, Sex, Dx, ...).
+    """
+
+    signal: np.ndarray
+    rate: float
+    leads: tuple[str, ...]
+    name: str
+    patient: str | None
+    source: str
+    source_hash: str
+    metadata: Mapping[str, str]
+
+    @classmethod
+    def create(
+        cls,
+        signal: np.ndarray,
+        rate: float,
+        *,
+        leads: Iterable[str],
+        name: str,
+        patient: str | None = None,
+        source: str = "",
+        source_hash: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> Record:
+        """Make a Record and check it.
+
+        Parameters are the attributes of the class. A signal that the caller could still write to
+        is copied.
+
+        Raises
+        ------
+        RecordError
+            If the signal is not float32, not 2-D, empty or holds an infinity; if the rate is not
+            a positive finite number; if lead names are empty, repeated, or not one a row.
+        """
+        file = source or name
+        _check_signal(signal, file)
+        _check_rate(rate, file)
+        names = tuple(canonical_lead(lead) for lead in leads)
+        _check_leads(names, len(signal), file)
+        return cls(
+            signal=_frozen(signal),
+            rate=float(rate),
+            leads=names,
+            name=name,
+            patient=patient,
+            source=source,
+            source_hash=source_hash,
+            metadata=dict(metadata or {}),
+        )
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return float(self.signal.shape[1] / self.rate)
+
+    def select(self, leads: Sequence[str]) -> Record:
+        """Take some leads, in the order asked for.
+
+        Parameters
+        ----------
+        leads : sequence of str
+            Lead names; case does not matter.
+
+        Returns
+        -------
+        Record
+            This record itself where it already has these leads in this order.
+
+        Raises
+        ------
+        RecordError
+            If a lead is missing, asked for twice, or none is asked for.
+        """
+        rows = {lead.lower(): row for row, lead in enumerate(self.leads)}
+        wanted = [canonical_lead(lead) for lead in leads]
+        missing = [lead for lead in wanted if lead.lower() not in rows]
+        if missing:
+            raise RecordError(
+                self.source or self.name,
+                "leads",
+                ", ".join(self.leads),
+                f"lead {', '.join(missing)} is asked for but not in the record",
+                remedy="ask for leads that the record has, or leave this record out of the cohort",
+            )
+        order = [rows[lead.lower()] for lead in wanted]
+        if order == list(range(len(self.leads))):
+            return self
+        names = tuple(self.leads[row] for row in order)
+        _check_leads(names, len(order), self.source or self.name)
+        taken = self.signal[order]
+        taken.flags.writeable = False
+        return replace(self, signal=taken, leads=names)
+
+
+def _frozen(signal: np.ndarray) -> np.ndarray:
+    """C-contiguous and read-only, without touching the flags of an array that others hold."""
+    owned = signal if not signal.flags.writeable else signal.copy(order="C")
+    frozen = np.ascontiguousarray(owned)
+    frozen.flags.writeable = False
+    return frozen
+
+
+def _check_signal(signal: np.ndarray, file: str) -> None:
+    remedy = "give float32 millivolts of shape (leads, samples)"
+    if not isinstance(signal, np.ndarray) or signal.dtype != np.float32:
+        found = getattr(signal, "dtype", type(signal).__name__)
+        raise RecordError(file, "signal", str(found), "not a float32 array", remedy=remedy)
+    if signal.ndim != 2 or signal.size == 0:
+        reason = "not a 2-D array with at least one lead and one sample"
+        raise RecordError(file, "shape of the signal", signal.shape, reason, remedy=remedy)
+    if np.isinf(signal).any():
+        row = int(np.isinf(signal).any(axis=1).argmax())
+        raise RecordError(
+            file,
+            "signal",
+            "inf",
+            f"row {row} holds an infinite voltage",
+            remedy="check the gain in the file; mark samples that are not known as NaN",
+        )
+
+
+def _check_rate(rate: float, file: str) -> None:
+    if not (math.isfinite(rate) and rate > 0):
+        raise RecordError(
+            file,
+            "sampling rate",
+            rate,
+            "must be a positive finite number of samples a second",
+            remedy="correct the rate; it is never guessed from the number of samples",
+        )
+
+
+def _check_leads(leads: tuple[str, ...], rows: int, file: str) -> None:
+    if len(leads) != rows or not rows:
+        raise RecordError(
+            file,
+            "leads",
+            leads,
+            f"{len(leads)} lead names for {rows} rows of signal",
+            remedy="name every lead once, and at least one",
+        )
+    seen: set[str] = set()
+    for lead in leads:
+        if not lead or lead.lower() in seen:
+            raise RecordError(
+                file,
+                "leads",
+                lead,
+                "a lead name that is repeated" if lead else "a lead without a name",
+                remedy="give every lead its own name; case does not tell two leads apart",
+            )
+        seen.add(lead.lower())

@@ -1,0 +1,131 @@
+"""Write WFDB records: format 16, microvolts, checksums, and never half a record under its name."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from einthoven.errors import RecordError
+from einthoven.records.record import canonical_lead
+
+_LARGEST = 32767
+_INVALID = -32768
+_STEPS_PER_MILLIVOLT = 1000
+_NAME = re.compile(r"[-\w]+", re.ASCII)
+
+
+def write_wfdb(
+    path: str | os.PathLike[str],
+    signal_mv: np.ndarray,
+    *,
+    rate: float,
+    leads: Sequence[str],
+    comments: Iterable[str] = (),
+) -> None:
+    """Write a WFDB record in format 16 with 1000 steps a millivolt and baseline 0.
+
+    The signal file is put in place first and the header last, each in one step, so a record that
+    has a header is complete. An existing record of this name is replaced.
+
+    Parameters
+    ----------
+    path : path-like
+        The record, with or without `.hea`; its folder must exist.
+    signal_mv : np.ndarray
+        Millivolts, shape (leads, samples), rounded to the nearest microvolt. NaN becomes WFDB's
+        mark for an invalid sample.
+    rate : float
+        Hz.
+    leads : sequence of str
+        Lead names, one a row.
+    comments : iterable of str
+        Lines for the end of the header, without the `#`: `Age: 85`.
+
+    Raises
+    ------
+    RecordError
+        If a value lies outside +-32.767 mV, if name, leads, comments, shape or rate cannot be
+        written to a header, or if the files cannot be written.
+    """
+    stem = os.fspath(path)
+    stem = stem[:-4] if stem.lower().endswith(".hea") else stem
+    names = [canonical_lead(lead) for lead in leads]
+    notes = list(comments)
+    _check_texts(stem, names, notes)
+    if not (math.isfinite(rate) and rate > 0):
+        raise _refusal(stem, "sampling rate", rate, "must be a positive finite number of hertz")
+    if signal_mv.ndim != 2 or signal_mv.size == 0 or len(signal_mv) != len(names):
+        reason = f"must be (leads, samples), with one row for each of {len(names)} leads"
+        raise _refusal(stem, "shape of the signal", signal_mv.shape, reason)
+    digital = _digital(stem, signal_mv, names)
+    header = _header(os.path.basename(stem), digital, rate, names, notes)
+    _replace(f"{stem}.dat", np.ascontiguousarray(digital.T).astype("<i2").tobytes())
+    _replace(f"{stem}.hea", header.encode())
+
+
+def _digital(stem: str, signal_mv: np.ndarray, leads: list[str]) -> np.ndarray:
+    steps = np.rint(signal_mv.astype(np.float64) * _STEPS_PER_MILLIVOLT)
+    over = np.abs(steps) > _LARGEST
+    if over.any():
+        row, column = np.argwhere(over)[0]
+        raise _refusal(
+            stem,
+            f"signal of lead {leads[row]}",
+            float(signal_mv[row, column]),
+            f"sample {column} exceeds the +-{_LARGEST / 1000} mV that 16 bits of 1 uV hold",
+            remedy="check the units of the signal (millivolts), or leave the record out",
+        )
+    steps[np.isnan(steps)] = _INVALID
+    return steps.astype(np.int16)
+
+
+def _header(
+    name: str, digital: np.ndarray, rate: float, leads: list[str], comments: list[str]
+) -> str:
+    shown = int(rate) if float(rate).is_integer() else float(rate)
+    lines = [f"{name} {len(leads)} {shown} {digital.shape[1]}"]
+    for lead, row in zip(leads, digital, strict=True):
+        checksum = int(row.sum(dtype=np.int64)) & 0xFFFF
+        lines.append(
+            f"{name}.dat 16 {_STEPS_PER_MILLIVOLT}(0)/mV 16 0 {row[0]} {checksum} 0 {lead}"
+        )
+    return "\n".join(lines + [f"#{comment}" for comment in comments]) + "\n"
+
+
+def _check_texts(stem: str, leads: list[str], comments: list[str]) -> None:
+    name = os.path.basename(stem)
+    if not _NAME.fullmatch(name):
+        raise _refusal(stem, "record name", name, "may hold letters, digits, _ and - only")
+    if len({lead.lower() for lead in leads}) != len(leads):
+        raise _refusal(stem, "leads", leads, "a lead name is repeated")
+    for lead in leads:
+        if not lead.isprintable() or lead.split() != [lead]:
+            raise _refusal(stem, "leads", lead, "a lead name must be one printable word")
+    for comment in comments:
+        if not comment.isprintable():
+            raise _refusal(stem, "comments", comment, "a comment must be one printable line")
+
+
+def _replace(path: str, content: bytes) -> None:
+    """Write beside the target and rename, so that no reader sees half a file."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = "cannot be written"
+        raise _refusal(path, "file", error.strerror or str(error), reason) from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _refusal(
+    file: str, field: str, value: object, reason: str, *, remedy: str = "correct it and write again"
+) -> RecordError:
+    return RecordError(file, field, value, reason, remedy=remedy)

@@ -1,0 +1,339 @@
+"""Resampling, cropping and zero-phase filtering as one linear map, exact and fast.
+
+Resampling by Fourier interpolation, cropping, and forward-backward filtering of the crop are linear
+in the signal, edge effects included, but a dense matrix costs a hundred million operations a record.
+This module uses the structure of that map instead. Let C be the *periodic* version of a zero-phase
+filter, which is a multiplication by |h(f)|^2 in the spectrum. The filter F that runs over a crop of
+finite length, with `scipy.signal.sosfiltfilt`'s extension and initial states, differs from C only by
+what the filters' states bring in at the two ends of the crop: for a filter with m poles that is m
+transients forwards and m backwards. So
+
+    F(crop(y)) = crop(C(y)) + U (V y)          with U V of rank 2 m, exactly,
+
+for every start of the crop, because C commutes with shifts. Fourier resampling and the shift live in
+the same spectrum, so the whole chain is one transform forth, one back and two thin products.
+
+The rank-2m part is found with random probes (Halko, Martinsson and Tropp, SIAM Review 53, 2011) in
+float64, from F and its transpose, without forming a matrix. Every map is compared with scipy when
+it is made; one that would lose accuracy in float32 works in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import signal as sps
+from torch import Tensor
+
+from einthoven.errors import PreparationError
+from einthoven.signals.steps import Filter
+
+Array = NDArray[np.float64]
+
+# Largest deviation from scipy, relative to the largest output, at which a map may use float32.
+FLOAT32_LIMIT = 3e-6
+_NOTCH_QUALITY = 30.0
+_PHASE_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class MapKey:
+    """What a map does: everything that its numbers depend on.
+
+    Parameters
+    ----------
+    samples : int
+        Length of the input.
+    resampled : int
+        Length after Fourier resampling; `samples` when nothing is resampled.
+    window : int
+        Length of the crop of the resampled signal.
+    rate : float
+        Rate of the resampled signal, in Hz.
+    filters : tuple of Filter
+        Zero-phase filters of the crop, in order.
+    gain : float
+        Constant factor of the whole map.
+    """
+
+    samples: int
+    resampled: int
+    window: int
+    rate: float
+    filters: tuple[Filter, ...] = ()
+    gain: float = 1.0
+
+
+def design(filter: Filter, rate: float) -> Array:
+    """Second-order sections of a filter.
+
+    Parameters
+    ----------
+    filter : Filter
+        The filter.
+    rate : float
+        Rate of the signal that it will run on, in Hz.
+
+    Returns
+    -------
+    ndarray
+        (sections, 6).
+
+    Raises
+    ------
+    PreparationError
+        When a cutoff is not below half the rate.
+    """
+    corners = filter.cutoff if isinstance(filter.cutoff, tuple) else (filter.cutoff,)
+    if corners[-1] >= rate / 2:
+        raise PreparationError(
+            f"{filter.kind}: cutoff {corners[-1]:g} Hz is not below half the rate of {rate:g} Hz",
+            remedy=f"Lower the cutoff below {rate / 2:g} Hz, or resample to a higher rate first.",
+        )
+    if filter.kind == "notch":
+        return np.asarray(sps.tf2sos(*sps.iirnotch(corners[0], _NOTCH_QUALITY, fs=rate)))
+    return np.asarray(sps.butter(filter.order, filter.cutoff, filter.kind, fs=rate, output="sos"))
+
+
+def edge_of(sections: Array) -> int:
+    """Samples of odd extension at each end, the default of `scipy.signal.sosfiltfilt`."""
+    zeros_at_origin = min(int((sections[:, 2] == 0).sum()), int((sections[:, 5] == 0).sum()))
+    return 3 * (2 * len(sections) + 1 - zeros_at_origin)
+
+
+def transposed(sections: Array, v: Array) -> Array:
+    """Apply the transpose of ``x -> sosfiltfilt(sections, x)`` along the last axis.
+
+    Forward-backward filtering is ``crop . flip . S . flip . S . extend`` with S the causal filter that
+    starts in the steady state of its first sample; here each factor is transposed, in reverse.
+    """
+    edge = edge_of(sections)
+    w = np.zeros((*v.shape[:-1], v.shape[-1] + 2 * edge))
+    w[..., edge:-edge] = v
+    for _ in range(2):
+        w = _causal_transposed(sections, w[..., ::-1])
+    return _extend_transposed(w, edge)
+
+
+def _causal_transposed(sections: Array, v: Array) -> Array:
+    start = sps.sosfilt_zi(sections)
+    response = sps.sosfilt(sections, np.zeros(v.shape[-1]), zi=start)[0]
+    out = np.asarray(sps.sosfilt(sections, v[..., ::-1], axis=-1))[..., ::-1].copy()
+    out[..., 0] += v @ response
+    return out
+
+
+def _extend_transposed(w: Array, edge: int) -> Array:
+    out = w[..., edge:-edge].copy()
+    left, right = w[..., :edge], w[..., -edge:]
+    out[..., 0] += 2 * left.sum(-1)
+    out[..., -1] += 2 * right.sum(-1)
+    out[..., 1 : edge + 1] -= left[..., ::-1]
+    out[..., -edge - 1 : -1] -= right[..., ::-1]
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralMap:
+    """A resample-crop-filter chain, ready to run on one device.
+
+    Attributes
+    ----------
+    key : MapKey
+        What it does.
+    response : Tensor
+        (bins,) real: gain of the periodic chain at every kept frequency.
+    from_spectrum : Tensor or None
+        (2 bins, rank): V of the module's text, acting on real and imaginary parts in turn.
+    to_crop : Tensor or None
+        (rank, window): U of the module's text.
+    """
+
+    key: MapKey
+    response: Tensor
+    from_spectrum: Tensor | None
+    to_crop: Tensor | None
+
+    @property
+    def rank(self) -> int:
+        """Rank of the part that the two ends of the crop need."""
+        return 0 if self.to_crop is None else self.to_crop.shape[0]
+
+    def __call__(self, x: Tensor, starts: Tensor | None = None) -> Tensor:
+        """Apply to (batch, leads, samples); the result is (batch, leads, window) float32.
+
+        Parameters
+        ----------
+        x : Tensor
+            Signals, never changed.
+        starts : Tensor, optional
+            (batch,) where each crop begins, in resampled samples; 0 when left out.
+        """
+        key, bins = self.key, len(self.response)
+        spectrum = torch.fft.rfft(x.to(self.response.dtype))[..., :bins]
+        if starts is not None:
+            spectrum = spectrum * self._shift(starts)[:, None]
+        periodic = torch.fft.irfft(spectrum * self.response, n=key.resampled, norm="forward")
+        out = periodic[..., : key.window]
+        if self.from_spectrum is not None and self.to_crop is not None:
+            parts = torch.view_as_real(spectrum.contiguous()).flatten(0, 1).flatten(1)
+            # A view of `periodic`, so that the thin product is added without another pass.
+            out.flatten(0, 1).addmm_(parts @ self.from_spectrum, self.to_crop)
+        return out.float()
+
+    def _shift(self, starts: Tensor) -> Tensor:
+        """exp(2 pi i start k / resampled) for every kept bin k, (batch, bins)."""
+        bins, period = len(self.response), self.key.resampled
+        blocks = -(-bins // _PHASE_BLOCK)
+        steps = torch.cat([torch.arange(blocks) * _PHASE_BLOCK, torch.arange(_PHASE_BLOCK)]).to(
+            starts.device
+        )
+        # Whole turns are dropped in integers: a float32 angle of thousands of turns is useless.
+        turns = torch.outer(starts, steps).remainder_(period).to(self.response.dtype)
+        unit = torch.polar(torch.ones_like(turns), turns * (2 * torch.pi / period))
+        coarse, fine = unit[:, :blocks, None], unit[:, None, blocks:]
+        return (coarse * fine).flatten(1)[:, :bins]
+
+
+@lru_cache(maxsize=128)
+def spectral_map(key: MapKey, device: torch.device) -> SpectralMap:
+    """Make a map, or hand back the one made before.
+
+    Raises
+    ------
+    PreparationError
+        When a cutoff is too high for the rate or the crop is too short for the filters.
+    """
+    sections = [design(filter, key.rate) for filter in key.filters]
+    if sections and key.window <= (shortest := max(edge_of(s) for s in sections)):
+        raise PreparationError(
+            f"a window of {key.window} samples is too short for its filters",
+            remedy=f"Use a window of more than {shortest} samples.",
+        )
+    weights = _resample_weights(key)
+    response = _periodic_response(sections, key.resampled)
+    factors = _end_effects(sections, response, key)
+    exact = _assemble(key, weights, response, factors, torch.float64, device)
+    fast = _assemble(key, weights, response, factors, torch.float32, device)
+    return fast if _deviation(fast, sections) <= FLOAT32_LIMIT else exact
+
+
+def _resample_weights(key: MapKey) -> Array:
+    """Factor of every kept bin in Fourier resampling, the shared Nyquist bin as scipy has it."""
+    kept = min(key.samples, key.resampled)
+    weights = np.ones(kept // 2 + 1)
+    if kept % 2 == 0 and key.samples != key.resampled:
+        weights[-1] = 2.0 if key.resampled < key.samples else 0.5
+    return weights * (key.gain / key.samples)
+
+
+def _periodic_response(sections: Sequence[Array], period: int) -> Array:
+    angles = 2 * np.pi * np.arange(period // 2 + 1) / period
+    response = np.ones(len(angles))
+    for part in sections:
+        response *= np.abs(sps.freqz_sos(part, worN=angles)[1]) ** 2
+    return response
+
+
+def _end_effects(
+    sections: Sequence[Array], response: Array, key: MapKey
+) -> tuple[Array, Array] | None:
+    """U (window, rank) and V (rank, resampled) in float64."""
+    if not sections:
+        return None
+    n, window = key.resampled, key.window
+
+    def periodic(y: Array) -> Array:
+        return np.fft.irfft(np.fft.rfft(y) * response, n=n)
+
+    def difference(y: Array) -> Array:
+        return _filtered(sections, y[..., :window]) - periodic(y)[..., :window]
+
+    def difference_transposed(v: Array) -> Array:
+        padded = np.zeros((*v.shape[:-1], n))
+        padded[..., :window] = v
+        out = -periodic(padded)
+        for part in reversed(sections):
+            v = transposed(part, v)
+        out[..., :window] += v
+        return out
+
+    # Two poles a section, forwards and backwards; a few probes more make the basis safe.
+    probes = min(4 * sum(len(part) for part in sections) + 8, window)
+    random = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(difference(random.standard_normal((probes, n))).T)
+    left, scale, right = np.linalg.svd(difference_transposed(basis.T), full_matrices=False)
+    kept = scale > 1e-9 * max(1.0, float(scale[0]))
+    root = np.sqrt(scale[kept])
+    return (basis @ left[:, kept]) * root, root[:, None] * right[kept]
+
+
+def _filtered(sections: Sequence[Array], y: Array) -> Array:
+    for part in sections:
+        y = np.asarray(sps.sosfiltfilt(part, y, axis=-1))
+    return y
+
+
+def _assemble(
+    key: MapKey,
+    weights: Array,
+    response: Array,
+    factors: tuple[Array, Array] | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> SpectralMap:
+    def place(values: Array) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(dtype).to(device)
+
+    bins = len(weights)
+    spectral = place(weights * response[:bins])
+    if factors is None:
+        return SpectralMap(key, spectral, None, None)
+    # Bins other than 0 and Nyquist stand for two frequencies of the real signal.
+    counted = np.full(bins, 2.0)
+    counted[0] = 1.0
+    if key.resampled % 2 == 0 and bins == key.resampled // 2 + 1:
+        counted[-1] = 1.0
+    rows = np.fft.rfft(factors[1])[:, :bins] * (weights * counted)
+    interleaved = np.stack([rows.real, rows.imag], axis=-1).reshape(len(rows), -1)
+    return SpectralMap(key, spectral, place(interleaved.T), place(factors[0].T))
+
+
+def _deviation(candidate: SpectralMap, sections: Sequence[Array]) -> float:
+    """Largest difference from scipy on probes with drift, offset and noise, relative to the largest."""
+    key, device = candidate.key, candidate.response.device
+    random = np.random.default_rng(1)
+    probes = random.standard_normal((1, 4, key.samples))
+    probes[0, 1:3] = np.cumsum(probes[0, 1:3], axis=-1) / np.sqrt(key.samples)
+    probes[0, 2:] += 3.0
+    starts = [0, key.resampled - key.window]
+    whole = probes
+    if key.resampled != key.samples:
+        whole = np.asarray(sps.resample(probes, key.resampled, axis=-1))
+    worst = 0.0
+    for start in starts:
+        expected = key.gain * _filtered(sections, whole[..., start : start + key.window])
+        given = torch.from_numpy(probes.astype(np.float32)).to(device)
+        found = candidate(given, torch.tensor([start], device=device)).cpu().numpy()
+        worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
+    return worst
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No autocast and no reduced-precision products, whatever the caller's settings."""
+    before = torch.get_float32_matmul_precision()
+    if before != "highest":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False), torch.no_grad():
+            yield
+    finally:
+        if before != "highest":
+            torch.set_float32_matmul_precision(before)

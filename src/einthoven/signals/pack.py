@@ -1,0 +1,312 @@
+"""Packing: read every record of a cohort once, verify it, and write the store.
+
+Shards are written whole or not at all: a shard's data goes to a temporary name, then takes its
+own, then its part of the index follows. A run that was stopped goes on with the first shard that
+has no index part.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import RecordError, StoreError
+from einthoven.records import STANDARD_LEADS
+from einthoven.records.wfdb import Digital, read_digital
+from einthoven.signals.store import (
+    FORMAT_VERSION,
+    INDEX,
+    MANIFEST,
+    QUARANTINE,
+    Store,
+    shard_name,
+)
+
+PLAN = "plan.json"
+SHARD_RECORDS = 1024
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One shard to write: everything a worker process needs."""
+
+    shard: int
+    store: Path
+    root: Path
+    leads: tuple[str, ...]
+    records: tuple[tuple[str, str], ...]  # (id, path)
+
+
+def pack(
+    cohort: Cohort,
+    store: str | Path,
+    *,
+    leads: Sequence[str] = STANDARD_LEADS,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Store:
+    """Pack a cohort's signals into a store and open it.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Open it with `empty_rows="keep"`, so that one store serves every task.
+    store : path
+        Folder to write. An unfinished pack of the same cohort goes on; a finished one is opened.
+    leads : sequence of str
+        Leads to keep, in this order; a record without one of them is quarantined.
+    workers : int, optional
+        Processes; the number of processors by default.
+    progress : callable, optional
+        Called with (records done, records in all).
+
+    Raises
+    ------
+    StoreError
+        When the folder holds a store of another cohort, or the disk is full.
+    """
+    folder = Path(store)
+    plan = _plan(cohort, tuple(leads))
+    if _is_finished(folder, plan):
+        return Store.open(folder)
+    _begin(folder, plan)
+    jobs = list(_jobs(cohort, folder, tuple(leads)))
+    open_jobs = [job for job in jobs if not _part(folder, job.shard).is_file()]
+    done = len(cohort) - sum(len(job.records) for job in open_jobs)
+    if progress:
+        progress(done, len(cohort))
+    try:
+        for count in _run(open_jobs, workers or os.cpu_count() or 1):
+            done += count
+            if progress:
+                progress(done, len(cohort))
+        _finish(cohort, folder, jobs, plan)
+    except OSError as error:
+        raise _disk_error(error, folder) from error
+    return Store.open(folder)
+
+
+def _plan(cohort: Cohort, leads: tuple[str, ...]) -> dict[str, Any]:
+    listing = cohort.table[["path", "patient"]].to_csv()
+    return {
+        "format": FORMAT_VERSION,
+        "records_digest": hashlib.sha256(listing.encode()).hexdigest(),
+        "leads": list(leads),
+        "shard_records": SHARD_RECORDS,
+    }
+
+
+def _is_finished(folder: Path, plan: dict[str, Any]) -> bool:
+    file = folder / MANIFEST
+    if not file.is_file():
+        return False
+    manifest = json.loads(file.read_text())
+    if any(manifest.get(key) != value for key, value in plan.items()):
+        raise StoreError(
+            f"{folder} holds another cohort or other leads ({manifest.get('name')}, "
+            f"{manifest.get('records')} records)",
+            remedy="name another folder, or delete this one",
+        )
+    return True
+
+
+def _begin(folder: Path, plan: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / PLAN
+    if file.is_file() and json.loads(file.read_text()) != plan:
+        raise StoreError(
+            f"{folder} holds an unfinished store of another cohort",
+            remedy="name another folder, or delete this one",
+        )
+    if not file.is_file() and any(folder.iterdir()):
+        raise StoreError(
+            f"{folder} is not empty and no store", remedy="name a new or an empty folder"
+        )
+    _write_text(file, json.dumps(plan))
+
+
+def _jobs(cohort: Cohort, folder: Path, leads: tuple[str, ...]) -> Iterator[_Job]:
+    records = list(zip(cohort.table.index.astype(str), cohort.table["path"], strict=True))
+    for shard, start in enumerate(range(0, len(records), SHARD_RECORDS)):
+        part = tuple(records[start : start + SHARD_RECORDS])
+        yield _Job(shard, folder, cohort.root, leads, part)
+
+
+def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
+    if workers == 1 or len(jobs) < 2:
+        yield from map(_pack_shard, jobs)
+        return
+    parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
+    yield from parallel(joblib.delayed(_pack_shard)(job) for job in jobs)
+
+
+def _pack_shard(job: _Job) -> int:
+    """Write one shard and then its part of the index; returns the number of records seen."""
+    target = job.store / shard_name(job.shard)
+    temporary = target.with_suffix(".writing")
+    rows: list[dict[str, Any]] = []
+    offset = 0
+    try:
+        with open(temporary, "wb") as handle:
+            for name, path in job.records:
+                row, signal = _pack_record(job, name, path)
+                if signal is not None:
+                    handle.write(memoryview(signal).cast("B"))
+                    row["offset"] = offset
+                    offset += signal.size
+                rows.append(row)
+        os.replace(temporary, target)
+        part = _part(job.store, job.shard)
+        pd.DataFrame(rows).to_parquet(part.with_suffix(".writing"), index=False)
+        os.replace(part.with_suffix(".writing"), part)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(rows)
+
+
+def _pack_record(
+    job: _Job, name: str, path: str
+) -> tuple[dict[str, Any], NDArray[np.int16] | None]:
+    row: dict[str, Any] = {
+        "record": name,
+        "path": path,
+        "shard": job.shard,
+        "offset": -1,
+        "rate": 0.0,
+        "samples": 0,
+        "source_hash": "",
+        "notes": "",
+        "reason": "",
+    }
+    try:
+        digital = read_digital(job.root / path)
+        signal, notes = _microvolts(digital, job.leads, str(job.root / path))
+    except RecordError as error:
+        row["reason"] = str(error)
+        return row, None
+    row |= {
+        "rate": float(digital.rate),
+        "samples": int(signal.shape[1]),
+        "source_hash": digital.source_hash,
+        "notes": notes,
+    }
+    return row, signal
+
+
+def _microvolts(
+    digital: Digital, leads: tuple[str, ...], source: str
+) -> tuple[NDArray[np.int16], str]:
+    """`(leads, samples)` int16 microvolts, and notes (`rounded`, `flat:V3`)."""
+    missing = [lead for lead in leads if lead not in digital.leads]
+    if missing:
+        raise RecordError(
+            source, "leads", digital.leads, f"lacks {missing}", remedy="pack fewer leads: --leads"
+        )
+    order = [digital.leads.index(lead) for lead in leads]
+    samples = (
+        digital.samples if order == list(range(len(digital.leads))) else (digital.samples[order])
+    )
+    scale = np.asarray(digital.microvolts_per_unit, dtype=np.float64)[order]
+    baseline = np.asarray(digital.baseline, dtype=np.float64)[order]
+    notes = []
+    if (samples == np.iinfo(samples.dtype).min).any():
+        raise RecordError(
+            source,
+            "samples",
+            "invalid (NaN)",
+            "some samples are marked as missing",
+            remedy="repair or leave out the record",
+        )
+    if (scale == 1).all() and (baseline == 0).all():
+        signal = np.ascontiguousarray(samples, dtype="<i2")
+    else:
+        physical = (samples - baseline[:, None]) * scale[:, None]
+        rounded = np.rint(physical)
+        if np.abs(rounded).max() > 32767:
+            raise RecordError(
+                source,
+                "amplitude",
+                f"{np.abs(physical).max() / 1000:.1f} mV",
+                "beyond the 32.7 mV that the store can hold",
+                remedy="check the header's gain and units",
+            )
+        if np.abs(physical - rounded).max() > 1e-6:
+            notes.append("rounded")
+        signal = np.ascontiguousarray(rounded, dtype="<i2")
+    flat = (signal == signal[:, :1]).all(axis=1)
+    if flat.all():
+        raise RecordError(
+            source, "signal", "flat", "every lead is constant", remedy="leave out the record"
+        )
+    notes += [f"flat:{lead}" for lead, is_flat in zip(leads, flat, strict=True) if is_flat]
+    return signal, " ".join(notes)
+
+
+def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]) -> None:
+    parts = [pd.read_parquet(_part(folder, job.shard)) for job in jobs]
+    rows = pd.concat(parts, ignore_index=True)
+    failed = rows["reason"] != ""
+    if failed.all():
+        raise StoreError(
+            f"none of the {len(rows)} records could be packed; the first: {rows['reason'].iloc[0]}",
+            remedy="check the paths of the cohort",
+        )
+    quarantine = rows.loc[failed, ["record", "path", "reason"]]
+    about = cohort.table.loc[rows["record"], ["patient", "split"]].reset_index(drop=True)
+    names = [
+        [label for label, present in zip(cohort.labels, row, strict=True) if present]
+        for row in cohort.matrix
+    ]
+    index = pd.concat([rows.drop(columns="reason"), about], axis=1).assign(labels=names)
+    _replace(folder / INDEX, lambda file: index[~failed].to_parquet(file, index=False))
+    _replace(folder / QUARANTINE, lambda file: quarantine.to_csv(file, index=False))
+    manifest = plan | {
+        "name": cohort.name,
+        "version": cohort.version,
+        "task": cohort.task,
+        "label_names": list(cohort.labels),
+        "cohort_digest": cohort.digest,
+        "records": int((~failed).sum()),
+        "quarantined": int(failed.sum()),
+        "shard_bytes": [os.path.getsize(folder / shard_name(job.shard)) for job in jobs],
+    }
+    _write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
+    for job in jobs:
+        _part(folder, job.shard).unlink()
+    (folder / PLAN).unlink()
+
+
+def _part(folder: Path, shard: int) -> Path:
+    return folder / f"shard-{shard:05d}.index"
+
+
+def _replace(target: Path, write: Callable[[Path], Any]) -> None:
+    temporary = target.with_name(target.name + ".writing")
+    write(temporary)
+    os.replace(temporary, target)
+
+
+def _write_text(target: Path, text: str) -> None:
+    _replace(target, lambda file: file.write_text(text))
+
+
+def _disk_error(error: OSError, folder: Path) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            f"{folder}: the disk is full ({error.strerror})",
+            remedy="free some space and run the same command again: finished shards are kept",
+        )
+    return StoreError(f"{folder}: {error}", remedy="check the folder's permissions")

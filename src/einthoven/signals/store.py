@@ -1,0 +1,203 @@
+"""The store: a cohort's signals, packed once, read without copying the cohort into memory.
+
+A store is a folder (or an fsspec URL) of plain files::
+
+    store.json            what it is: leads, shards, label names, the packed cohort's digest
+    index.parquet         one row a record: id, patient, split, labels, rate, samples, place, hash
+    shard-00000.i16       int16 microvolts, little-endian, `(leads, samples)` a record
+    quarantine.csv        records that could not be packed, with the reason
+
+`store.json` is written last; a folder without it is an unfinished store, which `pack` goes on with.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
+
+from einthoven.errors import StoreError
+from einthoven.records import Record
+
+FORMAT_VERSION = 1
+MANIFEST, INDEX, QUARANTINE = "store.json", "index.parquet", "quarantine.csv"
+# Pages of a shard that were read count as this process's memory until they are given back.
+_GIVE_BACK_AFTER = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Records of one rate and length: `signals` is `(records, leads, samples)` int16 microvolts,
+    `places` says which of the requested rows they are."""
+
+    places: NDArray[np.intp]
+    rate: float
+    signals: NDArray[np.int16]
+
+
+@dataclass(eq=False)
+class Store:
+    """A packed cohort, open for reading.
+
+    Attributes
+    ----------
+    root : str
+        Folder or fsspec URL.
+    leads : tuple of str
+        Lead names, in the order of the rows of every signal.
+    index : pandas.DataFrame
+        One row a record (index: record id); columns `patient`, `split`, `labels`, `path`, `rate`
+        (Hz), `samples`, `shard`, `offset` (int16 values), `source_hash`, `notes`.
+    quarantine : pandas.DataFrame
+        Records that could not be packed: `record`, `path`, `reason`.
+    manifest : dict
+        The contents of `store.json`.
+    """
+
+    root: str
+    leads: tuple[str, ...]
+    index: pd.DataFrame
+    quarantine: pd.DataFrame
+    manifest: dict[str, Any]
+    _filesystem: Any = field(repr=False)
+    _maps: dict[int, mmap.mmap] = field(default_factory=dict, repr=False)
+    _touched: int = 0
+
+    @classmethod
+    def open(cls, root: str | Path) -> Store:
+        """Open a finished store.
+
+        Raises
+        ------
+        StoreError
+            When there is none, it was not finished, or a file is missing or has another size.
+        """
+        filesystem, path = fsspec.url_to_fs(str(root))
+        if not filesystem.exists(f"{path}/{MANIFEST}"):
+            raise StoreError(
+                f"{root} is no finished store: {MANIFEST} is missing",
+                remedy=f"pack it, or let an interrupted run finish: einthoven pack SOURCE {root}",
+            )
+        manifest = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}"))
+        if manifest.get("format") != FORMAT_VERSION:
+            raise StoreError(
+                f"{root}: store format {manifest.get('format')}, this version reads "
+                f"{FORMAT_VERSION}",
+                remedy="pack it again with this version",
+            )
+        with filesystem.open(f"{path}/{INDEX}", "rb") as handle:
+            index = pd.read_parquet(handle).set_index("record")
+        with filesystem.open(f"{path}/{QUARANTINE}", "rb") as handle:
+            quarantine = pd.read_csv(handle, dtype=str)
+        store = cls(path, tuple(manifest["leads"]), index, quarantine, manifest, filesystem)
+        store._check_sizes()
+        return store
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def rows(self, ids: Sequence[str] | NDArray[np.str_]) -> NDArray[np.intp]:
+        """Row numbers of records, in the order asked for.
+
+        Raises
+        ------
+        StoreError
+            When a record is not in the store, with the reason where it was quarantined.
+        """
+        rows = self.index.index.get_indexer(pd.Index(np.asarray(ids, dtype=str)))
+        if (rows < 0).any():
+            absent = np.asarray(ids, dtype=str)[rows < 0]
+            reasons = dict(zip(self.quarantine["record"], self.quarantine["reason"], strict=True))
+            raise StoreError(
+                f"{self.root}: {len(absent)} records are not in the store, first {absent[0]!r}"
+                + (f" (quarantined: {reasons[absent[0]]})" if absent[0] in reasons else ""),
+                remedy="pack the cohort that is trained on, or leave these records out",
+            )
+        return rows
+
+    def without_quarantined(self, ids: Sequence[str] | NDArray[np.str_]) -> NDArray[np.bool_]:
+        """True for every id that was packed, false for quarantined ones."""
+        return ~np.isin(np.asarray(ids, dtype=str), self.quarantine["record"].to_numpy(dtype=str))
+
+    def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
+        """The signals of some rows, grouped by rate and length.
+
+        The arrays are copies; pages that were mapped are given back, so that memory does not grow
+        with the records seen.
+        """
+        part = self.index.iloc[rows]
+        rates, samples = part["rate"].to_numpy(), part["samples"].to_numpy()
+        shards, offsets = part["shard"].to_numpy(), part["offset"].to_numpy()
+        chunks = []
+        for rate, length in sorted(set(zip(rates, samples, strict=True))):
+            places = np.flatnonzero((rates == rate) & (samples == length))
+            signals = np.empty((len(places), len(self.leads), length), dtype="<i2")
+            for i, place in enumerate(places):
+                signals[i] = self._signal(int(shards[place]), int(offsets[place]), int(length))
+            chunks.append(Chunk(places, float(rate), signals))
+        self._give_back()
+        return chunks
+
+    def record(self, name: str) -> Record:
+        """One record in millivolts, as a `Record`."""
+        row = self.rows([name])[0]
+        about = self.index.iloc[row]
+        signal = self.read(np.array([row]))[0].signals[0].astype(np.float32) / np.float32(1000)
+        return Record(
+            signal=signal,
+            rate=float(about["rate"]),
+            leads=self.leads,
+            name=name,
+            patient=str(about["patient"]),
+            source=str(about["path"]),
+            source_hash=str(about["source_hash"]),
+            metadata={},
+        )
+
+    def _signal(self, shard: int, offset: int, samples: int) -> NDArray[np.int16]:
+        count = len(self.leads) * samples
+        if not isinstance(self._filesystem, LocalFileSystem):
+            name = f"{self.root}/{shard_name(shard)}"
+            data = self._filesystem.cat_file(name, start=2 * offset, end=2 * (offset + count))
+            return np.frombuffer(data, dtype="<i2").reshape(len(self.leads), samples)
+        if shard not in self._maps:
+            with open(os.path.join(self.root, shard_name(shard)), "rb") as handle:
+                self._maps[shard] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        self._touched += 2 * count
+        flat = np.frombuffer(self._maps[shard], dtype="<i2", count=count, offset=2 * offset)
+        return flat.reshape(len(self.leads), samples)
+
+    def _give_back(self) -> None:
+        if self._touched > _GIVE_BACK_AFTER and hasattr(mmap, "MADV_DONTNEED"):
+            for mapped in self._maps.values():
+                mapped.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+
+    def _check_sizes(self) -> None:
+        for shard, expected in enumerate(self.manifest["shard_bytes"]):
+            name = f"{self.root}/{shard_name(shard)}"
+            found = self._filesystem.size(name) if self._filesystem.exists(name) else None
+            if found != expected:
+                raise StoreError(
+                    f"{name}: {'missing' if found is None else f'{found} bytes'}, "
+                    f"{expected} bytes were packed",
+                    remedy="delete the store and pack it again",
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}, "_touched": 0}
+
+
+def shard_name(shard: int) -> str:
+    """File name of a shard."""
+    return f"shard-{shard:05d}.i16"

@@ -1,0 +1,1 @@
+"""Stages: pretrain, probe, finetune, and posttrain, which is probe then finetune."""

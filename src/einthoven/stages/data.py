@@ -1,0 +1,86 @@
+"""From a cohort and a store to what the stages train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import CohortError
+from einthoven.signals.batches import Augmentation, SignalSource
+from einthoven.signals.prepare import Preparation
+from einthoven.signals.store import Store
+from einthoven.stages.recipe import Data
+from einthoven.training.loop import Precision
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A cohort, its store, and how signals are prepared.
+
+    Records that packing put in quarantine are left out of every split.
+    """
+
+    cohort: Cohort
+    store: Store
+    preparation: Preparation
+
+    def source(self, split: str) -> SignalSource:
+        """The records of a split.
+
+        Raises
+        ------
+        CohortError
+            When the split is empty.
+        """
+        cohort = self.usable
+        ids = cohort.ids(split)
+        if not len(ids):
+            raise CohortError(
+                f"{cohort.name}: no records in {split}",
+                remedy="check the folds, or the number of records",
+            )
+        return SignalSource(
+            self.store, self.store.rows(ids), cohort.targets(split), self.preparation
+        )
+
+    @cached_property
+    def usable(self) -> Cohort:
+        """The cohort without quarantined records."""
+        return self.cohort.select(self.store.without_quarantined(self.cohort.ids()))
+
+
+def adapted(preparation: Preparation, data: Data) -> Preparation:
+    """A backbone's preparation with the recipe's crop and number of evaluation crops."""
+    if data.crop_seconds is not None:
+        preparation = preparation.with_window(seconds=data.crop_seconds)
+    if data.evaluation_crops is not None:
+        preparation = preparation.with_evaluation_crops(data.evaluation_crops)
+    return preparation
+
+
+def augmentation(data: Data) -> Augmentation | None:
+    """What the recipe does to training crops."""
+    from einthoven.signals.augment import build_augmentation
+
+    return build_augmentation(data.augmentation, level=data.augmentation_level)
+
+
+def with_fraction(cohort: Cohort, data: Data, *, seed: int) -> Cohort:
+    """The cohort with the recipe's share of training records."""
+    return cohort if data.fraction == 1 else cohort.fraction(data.fraction, seed=seed)
+
+
+def without_targets(source: SignalSource) -> SignalSource:
+    """The same records without labels."""
+    return replace(source, targets=np.zeros((len(source), 0), dtype=np.uint8))
+
+
+def resolved(precision: str, device: torch.device) -> Precision:
+    """`auto` is bf16 on an accelerator and fp32 on a CPU."""
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return "bf16" if precision == "bf16" else "fp32"

@@ -1,0 +1,169 @@
+"""Stage 2, full fine-tuning; regularised or plain by the same code."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.inference import Aggregate, probabilities
+from einthoven.errors import RecipeError
+from einthoven.signals.batches import Augmentation, Batch, SignalSource, TrainingBatches
+from einthoven.stages.pretrain import exempt_parameters
+from einthoven.stages.recipe import Stage2
+from einthoven.stages.selection import SELECT, validation_metrics
+from einthoven.training.checkpoint import load_weights
+from einthoven.training.loop import BEST, Loop, Precision, Result, Settings, Watcher
+from einthoven.training.optim import parameter_groups
+from einthoven.training.processes import Processes
+
+
+def finetune(
+    classifier: Classifier,
+    train: SignalSource,
+    validation: SignalSource,
+    *,
+    settings: Stage2,
+    folder: Path,
+    seed: int,
+    augment: Augmentation | None,
+    aggregate: Aggregate = "probability",
+    precision: Precision = "fp32",
+    processes: Processes | None = None,
+    watcher: Watcher | None = None,
+) -> Result:
+    """Train backbone and head in place; at the end they hold the selected epoch's weights.
+
+    Raises
+    ------
+    RecipeError
+        When the batch does not divide over processes and micro-batches.
+    TrainingError
+        When the loss is not finite.
+    """
+    together = processes or Processes()
+    regularise(classifier, settings)
+    micro = micro_batch(settings, together.world)
+    loop = Loop(
+        name="stage 2, fine-tuning",
+        model=classifier,
+        loss=_classifier_loss,
+        batches=TrainingBatches(
+            train, micro, seed, augment=augment, rank=together.rank, world=together.world
+        ),
+        groups=parameter_groups(
+            classifier,
+            weight_decay=settings.weight_decay,
+            layers=classifier.layer_groups(),
+            layer_decay=settings.layer_decay,
+            exempt=exempt_parameters(classifier, settings.decay_exempt, prefix="backbone."),
+        ),
+        settings=Settings(
+            epochs=settings.epochs,
+            base_lr=settings.base_lr,
+            batch_size=settings.batch_size,
+            accumulation=settings.batch_size // (micro * together.world),
+            warmup_epochs=settings.warmup_epochs,
+            min_lr=settings.min_lr,
+            betas=settings.betas,
+            clip=settings.clip,
+            precision=precision,
+            select=SELECT if settings.select == "best" else None,
+            seed=seed,
+        ),
+        folder=folder,
+        validate=partial(
+            _validate,
+            source=validation,
+            aggregate=aggregate,
+            precision=precision,
+            processes=together,
+        ),
+        processes=together,
+        watcher=watcher,
+    )
+    result = loop.run()
+    load_weights(folder / BEST, classifier)
+    return result
+
+
+def micro_batch(settings: Stage2, world: int) -> int:
+    """Records that one process sees in one forward pass.
+
+    Raises
+    ------
+    RecipeError
+        When they do not divide the batch.
+    """
+    micro = settings.micro_batch or settings.batch_size // world
+    if micro < 1 or settings.batch_size % (micro * world):
+        raise RecipeError(
+            f"batch_size {settings.batch_size} does not divide into {world} processes and "
+            f"micro-batches of {micro}",
+            remedy="choose a batch size that is a multiple of processes x micro_batch",
+        )
+    return micro
+
+
+def regularise(classifier: Classifier, settings: Stage2) -> None:
+    """Set drop rates, dropouts and frozen positions as the recipe says."""
+    set_drop_path(classifier.backbone, settings.drop_path, schedule=settings.drop_path_schedule)
+    for dropout in classifier.feedforward_dropouts():
+        dropout.p = settings.dropout
+    for dropout in classifier.other_dropouts():
+        dropout.p = settings.dropout if settings.dropout_where == "stmem-all" else 0.0
+    classifier.head_dropout.p = settings.head_dropout
+    if settings.freeze_positions:
+        for name, parameter in classifier.backbone.named_parameters():
+            if "position" in name:
+                parameter.requires_grad_(False)
+
+
+def set_drop_path(backbone: Backbone, rate: float, *, schedule: str = "linear") -> list[float]:
+    """Give every residual branch its drop rate; returns the rate of each block.
+
+    `linear` rises from 0 in the first block to `rate` in the last (both branches of a block
+    share a rate and draw independently); `constant` is `rate` everywhere.
+    """
+    blocks = backbone.residual_branches()
+    if schedule == "constant":
+        rates = [rate] * len(blocks)
+    else:
+        rates = np.linspace(0, rate, len(blocks)).tolist() if len(blocks) > 1 else [rate]
+    for branches, value in zip(blocks, rates, strict=True):
+        for branch in branches:
+            branch.rate = value
+    return rates
+
+
+def _classifier_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    logits = model(batch.signals.to(device))
+    # In fp32 whatever the autocast: the sum over 71 rare labels is small.
+    return binary_cross_entropy_with_logits(logits.float(), batch.targets.to(device))
+
+
+def _validate(
+    model: nn.Module,
+    *,
+    source: SignalSource,
+    aggregate: Aggregate,
+    precision: Precision,
+    processes: Processes,
+) -> dict[str, float]:
+    rows = np.array_split(np.arange(len(source)), processes.world)[processes.rank]
+    mine = probabilities(
+        model,
+        source,
+        aggregate=aggregate,
+        precision=precision,
+        device=processes.device,
+        rows=rows,
+    )
+    everyone = np.concatenate(processes.gather(mine))
+    return validation_metrics(source.targets, everyone)

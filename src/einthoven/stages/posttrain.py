@@ -1,0 +1,164 @@
+"""Post-training: probe, then finetune, from a recipe and a backbone to a trained classifier.
+
+Plain fine-tuning, the linear probe and training from scratch are the same code with parts of the
+recipe left out, so that a comparison differs in nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import RecipeError
+from einthoven.signals.prepare import Preparation
+from einthoven.signals.store import Store
+from einthoven.stages.data import Dataset, adapted, augmentation, resolved, with_fraction
+from einthoven.stages.finetune import finetune
+from einthoven.stages.probe import probe
+from einthoven.stages.recipe import Recipe
+from einthoven.training.loop import Result, Watcher
+from einthoven.training.processes import Processes
+from einthoven.training.run import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class Posttrained:
+    """A trained classifier and how it came about.
+
+    Attributes
+    ----------
+    run : RunFolder
+        Its folder.
+    classifier : Classifier
+        In eval mode, on the device that it was trained on.
+    preparation : Preparation
+        What was done to signals, in training and for evaluation.
+    data : Dataset
+        Cohort (with the recipe's fraction), store and preparation.
+    results : dict
+        `stage1`, `stage2`: the history and the selected epoch of each stage that ran.
+    """
+
+    run: RunFolder
+    classifier: Classifier
+    preparation: Preparation
+    data: Dataset
+    results: dict[str, Result]
+
+
+def posttrain(
+    cohort: Cohort,
+    store: Store,
+    backbone: str,
+    *,
+    recipe: Recipe,
+    out: str | Path,
+    weights: str | Path | None = None,
+    processes: Processes | None = None,
+    watcher: Watcher | None = None,
+) -> Posttrained:
+    """Train a classifier on a cohort by a recipe. The test split is not read.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Labels and splits.
+    store : Store
+        The packed cohort.
+    backbone : str
+        A registered name.
+    recipe : Recipe
+        What is done (see `einthoven.stages.recipe.load_recipe`).
+    out : path
+        Run folder; an unfinished run of the same request goes on where it stopped.
+    weights : path, optional
+        The pretrained backbone. Required unless the recipe starts from random weights.
+
+    Raises
+    ------
+    RecipeError
+        When the recipe needs weights and none are given, or the other way round.
+    TrainingError
+        When the folder holds another run, or the loss is not finite.
+    """
+    check_weights(recipe, weights)
+    together = processes or Processes()
+    chosen = with_fraction(cohort, recipe.data, seed=recipe.seed)
+    classifier = create_classifier(
+        backbone,
+        labels=cohort.labels,
+        weights=weights,
+        seed=recipe.seed,
+        head_init=recipe.stage2.head_init if recipe.stage2 else "stock",
+    )
+    preparation = adapted(classifier.preparation, recipe.data)
+    data = Dataset(chosen, store, preparation)
+    run = RunFolder.begin(out, _asked(chosen, store, backbone, recipe, weights, together))
+    results: dict[str, Result] = {}
+    train, validation = data.source("train"), data.source("validation")
+    common: dict[str, Any] = {
+        "seed": recipe.seed,
+        "augment": augmentation(recipe.data),
+        "aggregate": recipe.data.aggregate,
+        "precision": resolved(recipe.precision, together.device),
+        "processes": together,
+        "watcher": watcher,
+    }
+    if recipe.stage1:
+        folder = run.stage("stage1")
+        results["stage1"] = probe(
+            classifier, train, validation, settings=recipe.stage1, folder=folder, **common
+        )
+    if recipe.stage2:
+        folder = run.stage("stage2")
+        results["stage2"] = finetune(
+            classifier, train, validation, settings=recipe.stage2, folder=folder, **common
+        )
+    return Posttrained(run, classifier.eval(), preparation, data, results)
+
+
+def check_weights(recipe: Recipe, weights: str | Path | None) -> None:
+    """Refuse a recipe and weights that do not belong together."""
+    if recipe.initialise == "pretrained" and weights is None:
+        raise RecipeError(
+            f"recipe {recipe.name} starts from a pretrained backbone, and no weights are given",
+            remedy="name a checkpoint (--weights), or take the recipe `scratch`",
+        )
+    if recipe.initialise == "random" and weights is not None:
+        raise RecipeError(
+            f"recipe {recipe.name} starts from random weights, and {weights} is given",
+            remedy="leave --weights out, or take another recipe",
+        )
+
+
+def _asked(
+    cohort: Cohort,
+    store: Store,
+    backbone: str,
+    recipe: Recipe,
+    weights: str | Path | None,
+    processes: Processes,
+) -> dict[str, Any]:
+    return {
+        "stage": "posttrain",
+        "backbone": backbone,
+        "weights": {"path": str(weights), "sha256": file_digest(weights)} if weights else None,
+        "recipe": recipe.model_dump(mode="json"),
+        "cohort": cohort.name,
+        "version": cohort.version,
+        "task": cohort.task,
+        "labels": list(cohort.labels),
+        "cohort_digest": cohort.digest,
+        "records_digest": store.manifest["records_digest"],
+        "world": processes.world,
+    }
+
+
+def file_digest(file: str | Path) -> str:
+    """SHA-256 of a file."""
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,190 @@
+"""Self-supervised pretraining: a backbone learns from signals without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.cohorts.cohort import UNLABELLED, Cohort
+from einthoven.files import write_tensors
+from einthoven.objectives.registry import create_objective
+from einthoven.signals.batches import Batch, SignalSource, TrainingBatches, generator_for
+from einthoven.signals.store import Store
+from einthoven.stages.data import Dataset, resolved, without_targets
+from einthoven.stages.recipe import Pretraining
+from einthoven.training.loop import Loop, Settings, Watcher
+from einthoven.training.optim import parameter_groups
+from einthoven.training.processes import Processes
+from einthoven.training.run import RunFolder
+
+ENCODER = "encoder.safetensors"
+_VALIDATION_RECORDS = 1024
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What pretraining left: the encoder's file, for `load_backbone(name, weights=...)`."""
+
+    run: RunFolder
+    encoder: Path
+    history: list[dict[str, Any]]
+
+
+def pretrain(
+    cohort: Cohort,
+    store: Store,
+    backbone: str,
+    *,
+    recipe: Pretraining,
+    out: str | Path,
+    processes: Processes | None = None,
+    watcher: Watcher | None = None,
+) -> Pretrained:
+    """Pretrain a backbone on the training split of a cohort; labels are never read.
+
+    The loss on at most 1,024 validation records, under masks that stay the same, is logged; it
+    chooses nothing.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Whose `train` records are used.
+    store : Store
+        The packed cohort.
+    backbone : str
+        A registered name.
+    recipe : Pretraining
+        Objective and schedule.
+    out : path
+        Run folder; an unfinished run of the same request goes on.
+
+    Raises
+    ------
+    TrainingError
+        When the folder holds another run, or the loss is not finite.
+    """
+    together = processes or Processes()
+    objective, source, validation = _parts(cohort, store, backbone, recipe)
+    asked = {
+        "stage": "pretrain",
+        "backbone": backbone,
+        "recipe": recipe.model_dump(mode="json"),
+        "cohort": cohort.name,
+        "version": cohort.version,
+        "records_digest": store.manifest["records_digest"],
+        "records": len(source),
+        "world": together.world,
+    }
+    run = RunFolder.begin(out, asked)
+    micro = recipe.micro_batch or recipe.batch_size // together.world
+    settings = Settings(
+        epochs=recipe.epochs,
+        base_lr=recipe.base_lr,
+        batch_size=recipe.batch_size,
+        accumulation=max(1, recipe.batch_size // (micro * together.world)),
+        warmup_epochs=recipe.warmup_epochs,
+        min_lr=recipe.min_lr,
+        betas=recipe.betas,
+        clip=recipe.clip,
+        precision=resolved(recipe.precision, together.device),
+        seed=recipe.seed,
+    )
+    loop = Loop(
+        name="pretrain",
+        model=objective,
+        loss=_objective_loss,
+        batches=TrainingBatches(
+            source, micro, recipe.seed, rank=together.rank, world=together.world
+        ),
+        groups=parameter_groups(
+            objective,
+            weight_decay=recipe.weight_decay,
+            exempt=exempt_parameters(objective, recipe.decay_exempt, prefix="backbone."),
+        ),
+        settings=settings,
+        folder=run.stage("pretrain"),
+        validate=partial(_reconstruction, source=validation, device=together.device)
+        if validation
+        else None,
+        processes=together,
+        watcher=watcher,
+    )
+    result = loop.run()
+    encoder = run.path / ENCODER
+    if together.is_main:
+        _write_encoder(encoder, objective.backbone, backbone, asked)
+    together.wait()
+    return Pretrained(run, encoder, result.history)
+
+
+def _parts(
+    cohort: Cohort, store: Store, backbone: str, recipe: Pretraining
+) -> tuple[Any, SignalSource, SignalSource | None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        network = create_backbone(backbone, init="pretraining")
+        options = {"mask_ratio": recipe.mask_ratio, "masking": recipe.masking}
+        options["target"] = recipe.target
+        given = {key: value for key, value in options.items() if value is not None}
+        objective = create_objective(recipe.objective, network, **given)
+    preparation = network.preparation
+    if recipe.crop_seconds is not None:
+        preparation = preparation.with_window(seconds=recipe.crop_seconds)
+    data = Dataset(cohort, store, preparation)
+    source = without_targets(data.source("train"))
+    if cohort.task == UNLABELLED or not len(data.usable.ids("validation")):
+        return objective, source, None
+    validation = without_targets(data.source("validation"))
+    kept = validation.rows[:_VALIDATION_RECORDS]
+    return (
+        objective,
+        source,
+        replace(validation, rows=kept, targets=validation.targets[: len(kept)]),
+    )
+
+
+def _objective_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    loss: Tensor = model(batch.signals.to(device)).loss
+    return loss
+
+
+def _reconstruction(
+    model: nn.Module, *, source: SignalSource, device: torch.device
+) -> dict[str, float]:
+    losses = []
+    with torch.no_grad(), torch.random.fork_rng():
+        for start in range(0, len(source), 128):
+            torch.manual_seed(generator_for(start, 0x5EED).initial_seed())
+            chosen = np.arange(start, min(start + 128, len(source)))
+            batch = source.training_batch(chosen, generator_for(start, 0x5EED), None)
+            losses.append(float(model(batch.signals.to(device)).loss) * len(chosen))
+    return {"validation_loss": sum(losses) / len(source)}
+
+
+def exempt_parameters(model: nn.Module, rule: str, *, prefix: str) -> Sequence[str]:
+    """Names of parameters without weight decay under a rule of the recipe."""
+    if rule == "1d":
+        return [name for name, value in model.named_parameters() if value.ndim <= 1]
+    if rule == "backbone":
+        backbone: Any = model.backbone
+        return [prefix + name for name in backbone.no_weight_decay()]
+    return []
+
+
+def _write_encoder(file: Path, network: nn.Module, name: str, asked: dict[str, Any]) -> None:
+    metadata = {
+        "format": "einthoven-backbone",
+        "backbone": name,
+        "pretraining_data": f"{asked['cohort']} {asked['version']}, training split, "
+        f"{asked['records']} records",
+        "recipe": str(asked["recipe"]["name"]),
+    }
+    write_tensors(file, network.state_dict(), metadata)

@@ -1,0 +1,44 @@
+"""The numbers by which an epoch is chosen, on the validation split."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einthoven.errors import TrainingError
+from einthoven.evaluate.metrics import auroc, average_precision
+
+SELECT = "macro_auroc"
+
+
+def validation_metrics(
+    targets: NDArray[np.uint8], probabilities: NDArray[np.float64]
+) -> dict[str, float]:
+    """Macro AUROC and macro average precision over the labels that validation can score.
+
+    A label without a positive or without a negative is left out, never counted as zero.
+
+    Raises
+    ------
+    TrainingError
+        When no label can be scored, or a probability is not finite.
+    """
+    if not np.isfinite(probabilities).all():
+        raise TrainingError(
+            "the network's validation outputs are not finite",
+            remedy="lower base_lr, or use precision = 'fp32'",
+        )
+    positives = targets.sum(axis=0)
+    defined = np.flatnonzero((positives > 0) & (positives < len(targets)))
+    if not len(defined):
+        raise TrainingError(
+            f"none of {targets.shape[1]} labels has both positives and negatives among the "
+            f"{len(targets)} validation records",
+            remedy="use a larger cohort, or folds stratified by label",
+        )
+    scored, of = targets[:, defined], probabilities[:, defined]
+    return {
+        SELECT: float(auroc(scored, of).mean()),
+        "macro_auprc": float(average_precision(scored, of).mean()),
+        "defined_labels": len(defined),
+    }

@@ -1,0 +1,62 @@
+"""Checkpoints: one safetensors file, written whole or not at all.
+
+Weights, optimiser state and the loop's counters travel in one file, so that no kill can leave two
+files of different steps. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from einthoven.errors import TrainingError
+from einthoven.files import read_tensors, write_tensors
+
+_MODEL, _OPTIMIZER = "model.", "optimizer."
+
+
+def save_checkpoint(
+    file: Path, model: nn.Module, optimizer: Optimizer, counters: dict[str, Any]
+) -> None:
+    """Write model, optimiser state and counters (anything JSON can hold)."""
+    tensors = {_MODEL + name: value for name, value in model.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"{_OPTIMIZER}{number}.{key}": value for key, value in state.items()}
+    write_tensors(file, tensors, {"counters": json.dumps(counters)})
+
+
+def load_checkpoint(file: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Restore what `save_checkpoint` wrote and return its counters.
+
+    Raises
+    ------
+    TrainingError
+        When the file is damaged or belongs to another network.
+    """
+    tensors, metadata = read_tensors(file)
+    weights = {k.removeprefix(_MODEL): v for k, v in tensors.items() if k.startswith(_MODEL)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{file} belongs to another network: {error}",
+            remedy="use another run folder, or the recipe and backbone that this run began with",
+        ) from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(_OPTIMIZER):
+            number, name = key.removeprefix(_OPTIMIZER).split(".", 1)
+            state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    counters: dict[str, Any] = json.loads(metadata["counters"])
+    return counters
+
+
+def load_weights(file: Path, model: nn.Module) -> None:
+    """Load what `write_tensors` wrote from `model.state_dict()`."""
+    tensors, _ = read_tensors(file)
+    model.load_state_dict(tensors)

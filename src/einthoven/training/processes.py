@@ -1,0 +1,92 @@
+"""One process or several: a thin face of Accelerate.
+
+Started by `torchrun` or `accelerate launch`, every process trains on its share of each batch and
+gradients are averaged; started plainly, there is one process.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from einthoven.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, and the device of this one.
+
+    Attributes
+    ----------
+    device_name : str
+        `auto`, `cpu` or `cuda`.
+    """
+
+    device_name: str = "auto"
+
+    @cached_property
+    def accelerator(self) -> Any:
+        """Accelerate's own object, made on first use."""
+        from accelerate import Accelerator
+
+        if self.device_name == "cuda" and not torch.cuda.is_available():
+            raise TrainingError("no CUDA device is there", remedy="use --device cpu or auto")
+        return Accelerator(cpu=self.device_name == "cpu" or not torch.cuda.is_available())
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        """How many processes there are."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model on this process's device, averaging gradients over all processes."""
+        prepared: nn.Module = self.accelerator.prepare_model(model)
+        return prepared
+
+    def unsynchronised(self, model: nn.Module, skip: bool) -> AbstractContextManager[Any]:
+        """Leave gradients of this backward pass to the process (all but the last micro-batch)."""
+        if skip and self.world > 1:
+            context: AbstractContextManager[Any] = self.accelerator.no_sync(model)
+            return context
+        return nullcontext()
+
+    def gather(self, value: Any) -> list[Any]:
+        """One value of every process, in order of rank."""
+        if self.world == 1:
+            return [value]
+        everyone: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(everyone, value)
+        return everyone
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a scalar over processes."""
+        if self.world == 1:
+            return value
+        total: Tensor = self.accelerator.reduce(value, reduction="mean")
+        return total
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.world > 1:
+            self.accelerator.wait_for_everyone()

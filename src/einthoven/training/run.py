@@ -1,0 +1,94 @@
+"""A run folder: everything about one experiment, in plain files.
+
+::
+
+    run.json              what was asked: recipe, backbone, cohort, versions, command
+    stage1/, stage2/      metrics.jsonl, checkpoint.safetensors, best.safetensors
+    predictions/          validation.parquet, test.parquet
+    metrics.json          the numbers
+    bundle/               the model, ready to predict
+    report.html           the page
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from einthoven.errors import TrainingError
+from einthoven.files import read_json, write_json
+from einthoven.version import __version__
+
+ABOUT = "run.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder."""
+
+    path: Path
+
+    @classmethod
+    def begin(cls, path: str | Path, asked: dict[str, Any]) -> RunFolder:
+        """Begin a run, or go on with one that asked for the same.
+
+        Raises
+        ------
+        TrainingError
+            When the folder holds a run that asked for something else; names what differs.
+        """
+        folder = Path(path)
+        file = folder / ABOUT
+        if file.is_file():
+            _refuse_other(json.loads(file.read_text())["asked"], asked, folder)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            about = {"asked": asked, "environment": environment(), "command": sys.argv}
+            write_json(file, about)
+        return cls(folder)
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage."""
+        folder = self.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def about(self) -> dict[str, Any]:
+        """The contents of `run.json`."""
+        about: dict[str, Any] = read_json(self.path / ABOUT)
+        return about
+
+
+def environment() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = ("torch", "numpy", "scipy", "accelerate", "safetensors")
+    return {
+        "einthoven": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+    } | {name: metadata.version(name) for name in packages}
+
+
+def _refuse_other(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    now = json.loads(json.dumps(now))
+    different = [
+        key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
+    ]
+    if different:
+        key = different[0]
+        raise TrainingError(
+            f"{folder} holds a run with another {', '.join(different)} "
+            f"({key}: {_short(before.get(key))}; now {_short(now.get(key))})",
+            remedy="name another folder, or repeat the original command to go on with that run",
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 120 else text[:117] + "..."

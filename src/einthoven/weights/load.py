@@ -1,0 +1,183 @@
+"""Backbones and classifiers from checkpoints on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.registry import backbone_names, create_backbone, entry
+from einthoven.errors import WeightsError
+from einthoven.weights import mtecg, st_mem
+from einthoven.weights.convert import Parts, convert, own_parts
+from einthoven.weights.safe import read_checkpoint
+from einthoven.weights.state import recognise, state_of, without_prefix
+
+__all__ = ["FAMILIES", "PublicNames", "load_backbone", "load_classifier", "to_public"]
+
+
+@dataclass(frozen=True)
+class PublicNames:
+    """How one family of public checkpoints names its tensors.
+
+    Attributes
+    ----------
+    parts : callable
+        Public names of one of our tensors, see `einthoven.weights.convert.Parts`.
+    encoder_state : callable
+        The encoder's (and head's) entries of any file of the family.
+    to_public : callable
+        Our state dict in public names.
+    """
+
+    parts: Parts
+    encoder_state: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    to_public: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+
+FAMILIES: dict[str, PublicNames] = {
+    "st_mem": PublicNames(st_mem.encoder_parts, st_mem.encoder_state, st_mem.to_public),
+    "mtecg": PublicNames(mtecg.encoder_parts, mtecg.encoder_state, mtecg.to_public),
+}
+
+
+def load_backbone(
+    name: str, *, weights: str | PathLike[str], strict: bool = True, **overrides: Any
+) -> Backbone:
+    """Build a registered backbone with the weights of a file.
+
+    Parameters
+    ----------
+    name : str
+        A registered backbone.
+    weights : path
+        A public checkpoint of its family (encoder, classifier or full pretraining model), or one
+        in our own naming (encoder, classifier or pretraining run); safetensors or PyTorch.
+    strict : bool
+        Refuse missing and unexpected tensors. Otherwise missing ones keep their fresh values;
+        tensors of another shape are refused all the same.
+    **overrides
+        Fields of the backbone's config.
+
+    Returns
+    -------
+    Backbone
+        In eval mode, on the CPU.
+
+    Raises
+    ------
+    WeightsError
+        When the file is damaged, unsafe, or of another network.
+    BackboneError
+        For an unknown name or override.
+    """
+    state, parts = _read_encoder(name, weights)
+    state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
+    with torch.device("meta" if strict else "cpu"):  # fresh values are not wanted when strict
+        backbone = create_backbone(name, **overrides)
+    _fill(backbone, state, parts, weights, name, strict)
+    return backbone.eval()
+
+
+def load_classifier(
+    name: str,
+    *,
+    weights: str | PathLike[str],
+    labels: Sequence[str] | None = None,
+    **overrides: Any,
+) -> Classifier:
+    """Build a backbone with its head from a file that holds both.
+
+    Parameters
+    ----------
+    name : str
+        A registered backbone.
+    weights : path
+        A public classifier checkpoint of its family, or one in our own naming.
+    labels : sequence of str, optional
+        Names of the outputs; as many as the file's head has.
+    **overrides
+        Fields of the backbone's config.
+
+    Returns
+    -------
+    Classifier
+        In eval mode, on the CPU.
+
+    Raises
+    ------
+    WeightsError
+        As `load_backbone`, and when the file has no head or one of another size.
+    """
+    state, parts = _read_encoder(name, weights)
+    if "head.weight" not in state or "head.bias" not in state:
+        raise WeightsError(
+            f"{weights}: has no head, only an encoder",
+            remedy="load it with load_backbone, or create_classifier(name, weights=...).",
+        )
+    outputs = len(state["head.weight"])
+    with torch.device("meta"):
+        classifier = Classifier(create_backbone(name, **overrides), labels or outputs)
+    _fill(classifier, state, _classifier_parts(parts), weights, name, True)
+    return classifier.eval()
+
+
+def to_public(model: Backbone | Classifier) -> dict[str, Tensor]:
+    """A model's state dict in the public names of its family, for use elsewhere.
+
+    Returns
+    -------
+    dict of str to Tensor
+        What the family's own code loads as ``checkpoint["model"]``.
+    """
+    backbone = model.backbone if isinstance(model, Classifier) else model
+    return FAMILIES[backbone.family].to_public(model.state_dict())
+
+
+def _classifier_parts(parts: Parts) -> Parts:
+    return lambda key, shape: parts(key.removeprefix("backbone."), shape)
+
+
+def _read_encoder(name: str, weights: str | PathLike[str]) -> tuple[dict[str, Tensor], Parts]:
+    """The encoder's and head's tensors of a file, and how they are named."""
+    family = entry(name).family
+    state = state_of(read_checkpoint(weights), file=weights)
+    found = recognise(state)
+    if found is None or found[0] != family:
+        held = f"a checkpoint of {found[1]}" if found else "no network that einthoven knows"
+        raise WeightsError(
+            f"{weights}: holds {held}, not {name}", remedy=_remedy(found[0] if found else "")
+        )
+    if found[1].startswith("einthoven"):
+        return _own_state(state), own_parts
+    return FAMILIES[family].encoder_state(state), FAMILIES[family].parts
+
+
+def _own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    inner = without_prefix(state, "backbone.")
+    return inner | {key: state[key] for key in ("head.weight", "head.bias") if key in state}
+
+
+def _remedy(family: str) -> str:
+    fitting = [name for name in backbone_names() if family and entry(name).family == family]
+    if fitting:
+        return f"load it as {' or '.join(fitting)}."
+    return "give a checkpoint of the backbone's own family; `einthoven backbones` lists them."
+
+
+def _fill(
+    module: torch.nn.Module,
+    state: Mapping[str, Tensor],
+    parts: Parts,
+    file: object,
+    name: str,
+    strict: bool,
+) -> None:
+    ours = convert(state, module.state_dict(), parts, file=file, what=name, strict=strict)
+    module.load_state_dict(ours, strict=strict, assign=True)

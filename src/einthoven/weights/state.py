@@ -1,0 +1,86 @@
+"""From what a file holds to one flat table of named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from einthoven.errors import WeightsError
+
+__all__ = ["recognise", "state_of", "without_prefix"]
+
+_CONTAINERS = ("model", "state_dict", "model_state_dict")
+
+# Keys that only one kind of checkpoint has, most specific first. The first part is a family of
+# ours when it can be loaded, the second what to call it.
+_SIGNATURES: tuple[tuple[frozenset[str], str, str], ...] = (
+    (frozenset({"sep_embedding", "to_patch_embedding.2.weight"}), "st_mem", "ST-MEM"),
+    (frozenset({"sep_token", "lead_embed"}), "st_mem", "einthoven's ST-MEM"),
+    (frozenset({"cls_token", "patch_embed.weight"}), "mtecg", "einthoven's MTECG"),
+    (frozenset({"cls_token", "patch_embed.proj.weight"}), "mtecg", "MTECG or another image ViT"),
+    (frozenset({"cls_embedding", "pos_embedding"}), "", "MTAE or MLAE of the ST-MEM release"),
+    (frozenset({"first_conv.conv.weight"}), "", "ECGFounder"),
+    (frozenset({"feature_extractor.conv_layers.0.conv.weight"}), "", "HuBERT-ECG"),
+    (frozenset({"layers.0.self_attn.k_proj.weight"}), "", "ECG-FM"),
+)
+
+
+def state_of(content: Mapping[str, Any], *, file: object) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint, its tensors in float32.
+
+    Looks under `model`, `state_dict` and `model_state_dict`, or takes the table itself; strips
+    what DistributedDataParallel and `torch.compile` put in front of names.
+
+    Raises
+    ------
+    WeightsError
+        When there are no tensors, or one holds NaN or infinity.
+    """
+    inner = next((content[k] for k in _CONTAINERS if isinstance(content.get(k), Mapping)), content)
+    named = {key: value for key, value in inner.items() if isinstance(value, Tensor)}
+    if not named or not all(isinstance(key, str) for key in named):
+        raise WeightsError(
+            f"{file}: no named tensors, only {', '.join(map(str, list(content)[:8]))}",
+            remedy="save the network's state_dict(), alone or under 'model'.",
+        )
+    named = {key.replace("_orig_mod.", ""): value for key, value in named.items()}
+    while all(key.startswith("module.") for key in named):
+        named = {key.removeprefix("module."): value for key, value in named.items()}
+    return {key: _plain(key, value, file) for key, value in named.items()}
+
+
+def _plain(key: str, tensor: Tensor, file: object) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    tensor = tensor.to(torch.float32)
+    if not bool(tensor.isfinite().all()):
+        raise WeightsError(
+            f"{file}: {key} holds NaN or infinity",
+            remedy="the training that made it diverged, or the file is damaged; use another.",
+        )
+    return tensor
+
+
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries under a prefix, without it; everything when nothing is under it."""
+    under = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return under or dict(state)
+
+
+def recognise(state: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """Tell by its names what network a state dict belongs to.
+
+    Returns
+    -------
+    (family, title) or None
+        `family` is empty for a network that einthoven knows of but does not load here.
+    """
+    # Names are compared from any depth, so that wrappers do not hide them.
+    endings = {key.split(".", depth)[-1] for key in state for depth in range(4)}
+    for keys, family, title in _SIGNATURES:
+        if keys <= endings:
+            return family, title
+    return None

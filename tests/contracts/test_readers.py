@@ -1,0 +1,119 @@
+"""What every reader must hold to, for every format in READERS.
+
+A new format adds one entry to `SOUND`: a function that writes a small sound file of it. The suite
+then runs over it without another line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from einthoven.errors import RecordError
+from einthoven.records import READERS, read_record
+from einthoven.records.wfdb import write_wfdb
+
+
+def sound_wfdb(folder: Path) -> Path:
+    signal = np.random.default_rng(5).normal(0, 0.5, (3, 200)).astype(np.float32)
+    write_wfdb(folder / "sound", signal, rate=250, leads=["I", "II", "V6"], comments=["Age: 70"])
+    return folder / "sound.hea"
+
+
+def sound_dat(folder: Path) -> Path:
+    return sound_wfdb(folder).with_suffix(".dat")
+
+
+def sound_mat(folder: Path) -> Path:
+    header = sound_wfdb(folder)
+    body = header.with_suffix(".dat")
+    matlab = np.array([30, 3, 200, 0, 4], "<i4").tobytes() + b"val\0" + body.read_bytes()
+    body.unlink()
+    header.with_suffix(".mat").write_bytes(matlab)
+    header.write_text(header.read_text().replace("sound.dat 16", "sound.mat 16+24"))
+    return header.with_suffix(".mat")
+
+
+SOUND: dict[str, Callable[[Path], Path]] = {
+    ".hea": sound_wfdb,
+    ".dat": sound_dat,
+    ".mat": sound_mat,
+}
+
+every_reader = pytest.mark.parametrize("suffix", sorted(READERS))
+
+
+def assert_refused(suffix: str, path: Path, at_fault: Path | None = None) -> None:
+    for read in (READERS[suffix], read_record):
+        with pytest.raises(RecordError) as caught:
+            read(path)
+        assert (at_fault or path).stem in Path(caught.value.file).name
+        assert caught.value.file in str(caught.value)
+        assert caught.value.remedy
+
+
+def test_every_reader_has_a_sound_file() -> None:
+    assert set(SOUND) == set(READERS)
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in READERS)
+
+
+@every_reader
+def test_record_invariants(suffix: str, tmp_path: Path) -> None:
+    path = SOUND[suffix](tmp_path)
+    record = READERS[suffix](path)
+    assert record.signal.dtype == np.float32
+    assert record.signal.ndim == 2
+    assert record.signal.flags.c_contiguous
+    assert not record.signal.flags.writeable
+    assert record.rate > 0
+    assert len(record.leads) == len(set(record.leads)) == len(record.signal)
+    assert record.name
+    assert Path(record.source).exists()
+    assert len(record.source_hash) == 64
+    assert all(isinstance(key, str) for key in record.metadata)
+
+
+@every_reader
+def test_reading_twice_gives_the_same(suffix: str, tmp_path: Path) -> None:
+    path = SOUND[suffix](tmp_path)
+    once, twice = READERS[suffix](path), read_record(str(path))
+    np.testing.assert_array_equal(once.signal, twice.signal)
+    assert once.source_hash == twice.source_hash
+
+
+@every_reader
+def test_missing_file(suffix: str, tmp_path: Path) -> None:
+    assert_refused(suffix, tmp_path / f"gone{suffix}")
+
+
+@every_reader
+def test_empty_file(suffix: str, tmp_path: Path) -> None:
+    path = SOUND[suffix](tmp_path)
+    path.write_bytes(b"")
+    assert_refused(suffix, path)
+
+
+@every_reader
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+def test_truncated_file(suffix: str, tmp_path: Path, kept: float) -> None:
+    path = SOUND[suffix](tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept) - 8])
+    assert_refused(suffix, path)
+
+
+@every_reader
+def test_random_bytes(suffix: str, tmp_path: Path) -> None:
+    path = SOUND[suffix](tmp_path)
+    for seed in range(20):
+        path.write_bytes(np.random.default_rng(seed).bytes(1 + 53 * seed))
+        assert_refused(suffix, path)
+
+
+@every_reader
+def test_a_folder_of_that_name(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"folder{suffix}").mkdir()
+    assert_refused(suffix, tmp_path / f"folder{suffix}")

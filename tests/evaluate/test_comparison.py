@@ -1,0 +1,210 @@
+"""Paired comparisons: identities, alignment and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from einthoven.errors import EvaluationError
+from einthoven.evaluate import Comparison, Difference, compare, score
+from einthoven.evaluate.bootstrap import multiplicities
+from einthoven.predictions import Predictions
+
+LABELS = ("NORM", "MI", "STTC", "2AVB")
+
+
+def predictions(seed: int, gain: float = 0.2, **changes: Any) -> Predictions:
+    truth = np.random.default_rng(0)
+    targets = (truth.random((300, 4)) < [0.5, 0.2, 0.1, 0.01]).astype(np.uint8)
+    targets[5, 3] = 1
+    noise = np.random.default_rng(seed).normal(0, 0.2, targets.shape)
+    values: dict[str, Any] = {
+        "labels": LABELS,
+        "records": [f"r{i}" for i in range(300)],
+        "patients": [f"p{i // 2}" for i in range(300)],
+        "targets": targets,
+        "probabilities": np.clip(0.4 + gain * targets + noise, 0, 1),
+    }
+    return Predictions(**(values | changes))
+
+
+def shuffled(table: Predictions) -> Predictions:
+    rng = np.random.default_rng(4)
+    rows, columns = rng.permutation(300), rng.permutation(4)
+    assert table.targets is not None
+    return Predictions(
+        labels=tuple(table.labels[i] for i in columns),
+        records=table.records[rows],
+        patients=table.patients[rows],
+        targets=table.targets[rows][:, columns],
+        probabilities=table.probabilities[rows][:, columns],
+    )
+
+
+def differences(found: Comparison) -> list[Difference]:
+    return [found.auroc, found.auprc]
+
+
+@pytest.mark.parametrize("by", ["record", "patient"])
+@pytest.mark.parametrize("interval", ["percentile", "basic", "bca"])
+def test_a_model_does_not_differ_from_itself(by: str, interval: str) -> None:
+    a = predictions(1)
+    found = compare(a, a, resamples=100, by=by, interval=interval)
+    for one in differences(found):
+        assert (one.macro, one.macro_interval, one.bias) == (0, (0, 0), 0)
+        assert not one.per_label.any()
+        assert one.intervals is not None
+        assert not one.intervals.any()
+        assert one.improved == one.significantly_better == one.significantly_worse == 0
+        assert one.share_above_zero == 0
+        assert one.relative_gain == 0
+
+
+@pytest.mark.parametrize("interval", ["percentile", "basic", "bca"])
+@pytest.mark.parametrize("absent", ["resample", "skip"])
+def test_swapping_the_models_changes_the_sign(interval: str, absent: str) -> None:
+    a, b = predictions(1, 0.3), predictions(2, 0.1)
+    options: dict[str, Any] = {"resamples": 100, "interval": interval, "absent": absent}
+    ab, ba = compare(a, b, **options), compare(b, a, **options)
+    for one, other in zip(differences(ab), differences(ba), strict=True):
+        assert one.macro == -other.macro
+        np.testing.assert_allclose(one.per_label, -other.per_label, rtol=0, atol=1e-15)
+        assert one.intervals is not None
+        assert other.intervals is not None
+        np.testing.assert_allclose(one.intervals, -other.intervals[:, ::-1], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            one.macro_interval, np.negative(other.macro_interval)[::-1], rtol=0, atol=1e-12
+        )
+        assert one.significantly_better == other.significantly_worse
+    assert ab.a.to_dict() == ba.b.to_dict()
+
+
+def test_both_scores_are_those_that_score_gives() -> None:
+    a, b = predictions(1), predictions(2)
+    found = compare(a, b, resamples=100, seed=5, by="patient")
+    assert a.targets is not None
+    for table, held in ((a, found.a), (b, found.b)):
+        alone = score(
+            table.targets,
+            table.probabilities,
+            labels=LABELS,
+            groups=table.patients,
+            resamples=100,
+            seed=5,
+        )
+        assert held.to_dict() == alone.to_dict()
+    assert found.auroc.macro == pytest.approx(found.a.macro_auroc - found.b.macro_auroc)
+    gain = found.a.macro_auprc / found.b.macro_auprc - 1
+    assert found.auprc.relative_gain == pytest.approx(gain)
+
+
+def test_the_interval_is_of_paired_differences() -> None:
+    a, b = predictions(1, 0.3), predictions(2, 0.1)
+    found = compare(a, b, resamples=80, seed=5)
+    assert a.targets is not None
+    from einthoven.evaluate.kernels import resampled_metrics
+    from einthoven.evaluate.ranking import rank
+
+    drawn = multiplicities(300, 80, seed=5, accept=a.targets).multiplicities
+    ours, theirs = (
+        resampled_metrics(rank(a.targets, table.probabilities), drawn)[0].mean(axis=1)
+        for table in (a, b)
+    )
+    np.testing.assert_allclose(
+        found.auroc.macro_interval, np.quantile(ours - theirs, [0.025, 0.975]), atol=1e-12
+    )
+    assert found.auroc.share_above_zero == (ours > theirs).mean()
+
+
+def test_a_better_model_is_found_better() -> None:
+    found = compare(predictions(1, 0.4), predictions(2, 0.05), resamples=300)
+    assert found.auroc.improved == 4
+    assert found.auroc.significantly_better is not None
+    assert found.auroc.significantly_better >= 3
+    assert found.auroc.significantly_worse == 0
+    assert found.auroc.macro_interval is not None
+    assert found.auroc.macro_interval[0] > 0
+    assert found.auroc.share_above_zero == 1.0
+
+
+def test_rows_and_labels_are_aligned_by_name() -> None:
+    a, b = predictions(1), predictions(2)
+    straight, mixed = (compare(a, other, resamples=50) for other in (b, shuffled(b)))
+    assert mixed.to_dict() == straight.to_dict()
+
+
+def test_reads_saved_tables(tmp_path: Path) -> None:
+    a, b = predictions(1), predictions(2)
+    a.save(tmp_path / "a.parquet")
+    b.save(tmp_path / "b.csv")
+    found = compare(tmp_path / "a.parquet", str(tmp_path / "b.csv"), resamples=20)
+    assert found.to_dict() == compare(a, b, resamples=20).to_dict()
+
+
+def test_dict_and_frame_hold_the_same_numbers() -> None:
+    found = compare(predictions(1), predictions(2), resamples=50)
+    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    frame = found.to_frame().set_index("label")
+    assert values["a"]["macro_auroc"] == found.a.macro_auroc
+    for metric in ("auroc", "auprc"):
+        for label in LABELS:
+            entry, line = values[metric]["per_label"][label], frame.loc[label]
+            assert entry["difference"] == line[f"{metric}_difference"]
+            assert entry["interval"] == [
+                line[f"{metric}_difference_low"],
+                line[f"{metric}_difference_high"],
+            ]
+            difference = line[f"{metric}_a"] - line[f"{metric}_b"]
+            assert entry["difference"] == pytest.approx(difference)
+
+
+def test_without_resamples_nothing_is_significant() -> None:
+    found = compare(predictions(1), predictions(2), resamples=0)
+    for one in differences(found):
+        assert one.macro_interval is one.intervals is one.significantly_better is None
+        assert one.share_above_zero is one.bias is None
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert "auroc_difference_low" not in found.to_frame()
+
+
+def wrong_targets() -> np.ndarray:
+    targets = predictions(1).targets
+    assert targets is not None
+    changed = targets.copy()
+    changed[7, 2] = 1 - changed[7, 2]
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": ("NORM", "MI", "STTC", "3AVB")}, r"1 only in a \(2AVB\), 1 only in b \(3AVB\)"),
+        ({"records": [f"r{i}" for i in range(1, 301)]}, r"in a \(r0\), 1 only in b \(r300\)"),
+        ({"targets": wrong_targets()}, "differ in 1 places: STTC of record r7"),
+        ({"targets": None}, "predictions b hold no targets"),
+    ],
+)
+def test_refuses_predictions_that_disagree(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        compare(predictions(1), predictions(2, **changes), resamples=5)
+
+
+def test_patients_matter_when_they_are_drawn() -> None:
+    a, b = predictions(1), predictions(2, patients=["q"] + [f"p{i // 2}" for i in range(1, 300)])
+    compare(a, b, resamples=5)
+    with pytest.raises(EvaluationError, match=r"patients of 1 records differ: r0 \('p0' and 'q'\)"):
+        compare(a, b, resamples=5, by="patient")
+    unknown = predictions(1, patients=[""] * 300)
+    with pytest.raises(EvaluationError, match="300 of them are unknown"):
+        compare(unknown, unknown, by="patient")
+    with pytest.raises(EvaluationError, match="by = 'site' is unknown"):
+        compare(a, b, by="site")
+
+
+def test_a_without_targets_is_named() -> None:
+    with pytest.raises(EvaluationError, match="predictions a hold no targets"):
+        compare(predictions(1, targets=None), predictions(2))

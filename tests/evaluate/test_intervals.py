@@ -1,0 +1,75 @@
+"""Intervals against scipy, and under gaps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from einthoven.errors import EvaluationError
+from einthoven.evaluate.intervals import INTERVALS, intervals
+
+
+def skewed(data: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.var(data, axis=axis)
+
+
+@pytest.mark.parametrize("method", INTERVALS)
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_equals_scipy_on_the_same_replicates(method: str, level: float) -> None:
+    data = np.random.default_rng(0).exponential(size=40)
+    theirs = bootstrap(
+        (data,), skewed, n_resamples=999, method=method, confidence_level=level, rng=1
+    )
+    left_out = np.array([skewed(np.delete(data, i)) for i in range(40)])
+    ours = intervals(
+        method,
+        np.array([skewed(data)]),
+        theirs.bootstrap_distribution[:, None],
+        level=level,
+        left_out=left_out[:, None],
+    )
+    np.testing.assert_allclose(ours[0], theirs.confidence_interval, rtol=1e-12)
+
+
+def test_bca_moves_with_the_bias() -> None:
+    replicates = np.random.default_rng(0).normal(0.5, 1, (4000, 1))
+    left_out = np.linspace(-1, 1, 11)[:, None]
+    point = np.zeros(1)
+    plain = intervals("percentile", point, replicates)[0]
+    corrected = intervals("bca", point, replicates, left_out=left_out)[0]
+    # The point is at the replicates' -0.5 quantile, so both limits move by about twice that.
+    np.testing.assert_allclose(corrected, plain - 1, atol=0.15)
+
+
+@pytest.mark.parametrize("method", INTERVALS)
+def test_gaps_are_left_out_by_column(method: str) -> None:
+    rng = np.random.default_rng(0)
+    replicates, left_out, point = rng.random((200, 3)), rng.random((50, 3)), np.full(3, 0.5)
+    gapped, gapped_out = replicates.copy(), left_out.copy()
+    gapped[::2, 1] = gapped_out[::5, 1] = np.nan
+    gapped[:, 2] = gapped_out[:, 2] = np.nan
+    ours = intervals(method, point, gapped, left_out=gapped_out)
+    whole = intervals(method, point, replicates, left_out=left_out)
+    np.testing.assert_array_equal(ours[0], whole[0])
+    kept = ~np.isnan(gapped_out[:, 1])
+    alone = intervals(method, point[:1], replicates[1::2, 1:2], left_out=left_out[kept, 1:2])
+    np.testing.assert_allclose(ours[1], alone[0], rtol=1e-12)
+    assert np.isnan(ours[2]).all()
+
+
+def test_bca_of_a_point_beyond_all_replicates_is_finite() -> None:
+    replicates = np.linspace(0.4, 0.6, 101)[:, None]
+    limits = intervals("bca", np.array([0.3]), replicates, left_out=np.zeros((5, 1)))
+    assert (np.isfinite(limits)).all()
+    assert limits[0, 0] == pytest.approx(0.4)
+
+
+def test_bca_of_a_constant_is_that_constant() -> None:
+    limits = intervals("bca", np.ones(1), np.ones((50, 1)), left_out=np.ones((9, 1)))
+    np.testing.assert_array_equal(limits, [[1.0, 1.0]])
+
+
+def test_bca_needs_the_jackknife() -> None:
+    with pytest.raises(EvaluationError, match="leave-one-out"):
+        intervals("bca", np.ones(1), np.ones((5, 1)))

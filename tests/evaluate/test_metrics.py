@@ -1,0 +1,120 @@
+"""Metrics of a whole set, against scikit-learn and against counting by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+)
+
+from einthoven.errors import EvaluationError
+from einthoven.evaluate import auroc, average_precision, f_max, trapezoid_auprc
+
+
+def sklearn_trapezoid(target: NDArray[np.uint8], score: NDArray[np.float64]) -> float:
+    precision, recall, _ = precision_recall_curve(target, score)
+    return float(auc(recall, precision))
+
+
+def example(decimals: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    rng = np.random.default_rng(seed)
+    share = np.array([0.004, 0.01, 0.05, 0.3, 0.8, 0.99])
+    targets = (rng.random((500, share.size)) < share).astype(np.uint8)
+    targets[:1] = 1
+    targets[1:2] = 0
+    return targets, np.round(np.clip(rng.normal(0.3 + 0.3 * targets, 0.25), 0, 1), decimals)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 2, 16])
+def test_equals_scikit_learn_ties_included(decimals: int) -> None:
+    targets, scores = example(decimals)
+    pairs = [
+        (auroc, roc_auc_score),
+        (average_precision, average_precision_score),
+        (trapezoid_auprc, sklearn_trapezoid),
+    ]
+    for ours, theirs in pairs:
+        expected = [theirs(t, s) for t, s in zip(targets.T, scores.T, strict=True)]
+        np.testing.assert_allclose(ours(targets, scores), expected, rtol=0, atol=1e-12)
+
+
+def test_negative_zero_ties_with_zero() -> None:
+    assert auroc([1, 0], [-0.0, 0.0]) == [0.5]
+
+
+def test_values_by_hand() -> None:
+    # Descending: + - (+ -) -, the middle two tied.
+    target, score = [1, 0, 1, 0, 0], [0.9, 0.8, 0.5, 0.5, 0.1]
+    assert auroc(target, score) == pytest.approx([(3 + 1.5) / 6])
+    assert average_precision(target, score) == pytest.approx([0.5 * 1 + 0.5 * 2 / 4])
+    assert trapezoid_auprc(target, score) == pytest.approx([0.5 * 1 + 0.5 * (1 / 2 + 2 / 4) / 2])
+
+
+def test_one_class_is_undefined_not_zero() -> None:
+    targets = np.array([[0, 1, 1], [0, 1, 0]])
+    scores = np.array([[0.9] * 3, [0.1] * 3])
+    for metric in (auroc, average_precision, trapezoid_auprc):
+        np.testing.assert_array_equal(metric(targets, scores), [np.nan, np.nan, 1])
+
+
+def test_order_of_records_and_labels_does_not_matter() -> None:
+    targets, scores = example(1)
+    rng = np.random.default_rng(1)
+    rows, columns = rng.permutation(len(targets)), rng.permutation(targets.shape[1])
+    for metric in (auroc, average_precision, trapezoid_auprc):
+        mixed = metric(targets[rows][:, columns], scores[rows][:, columns])
+        np.testing.assert_array_equal(mixed, metric(targets, scores)[columns])
+
+
+def slow_f_max(targets: NDArray[np.uint8], scores: NDArray[np.float64]) -> float:
+    best = 0.0
+    for threshold in np.linspace(0, 1, 101):
+        precisions, recalls = [], []
+        for true, score in zip(targets, scores, strict=True):
+            predicted = score >= threshold
+            hits = (predicted & (true == 1)).sum()
+            recalls.append(hits / true.sum())
+            if predicted.any():
+                precisions.append(hits / predicted.sum())
+        p, r = np.mean(precisions) if precisions else 0.0, np.mean(recalls)
+        best = max(best, 2 * p * r / (p + r) if p + r else 0.0)
+    return best
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 16])
+def test_f_max_is_its_definition(decimals: int) -> None:
+    targets, scores = example(decimals)
+    targets[targets.sum(axis=1) == 0, 3] = 1
+    assert f_max(targets, scores) == pytest.approx(slow_f_max(targets, scores), abs=1e-12)
+
+
+def test_f_max_of_perfect_and_of_useless_predictions() -> None:
+    targets = np.eye(3, dtype=np.uint8)
+    assert f_max(targets, targets) == 1.0
+    assert f_max(targets, 1 - targets) == pytest.approx(0.5)  # everything predicted at threshold 0
+
+
+def test_f_max_refuses_a_record_without_a_label() -> None:
+    with pytest.raises(EvaluationError, match="1 of 2 records have no true label"):
+        f_max([[0, 0], [1, 0]], [[0.1, 0.1], [0.1, 0.1]])
+
+
+@pytest.mark.parametrize(
+    ("targets", "scores", "message"),
+    [
+        ([[1], [0]], [[0.5]], r"shape \(2, 1\), probabilities \(1, 1\)"),
+        ([1, 2], [0.5, 0.5], "target of label 0 for row 1 is 2"),
+        ([1, 0], [0.5, 2.5], r"is 2\.5, expected a number from 0 to 1"),
+        ([1, 0], [0.5, np.nan], "is nan"),
+        ([], [], "shape"),
+        (1, 0.5, "shape"),
+    ],
+)
+def test_refuses_what_it_cannot_score(targets: object, scores: object, message: str) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        auroc(targets, scores)  # type: ignore[arg-type]

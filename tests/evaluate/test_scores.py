@@ -1,0 +1,219 @@
+"""Scores: values, policies, intervals, forms and refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from einthoven.errors import EvaluationError
+from einthoven.evaluate import f_max, score
+from einthoven.evaluate.bootstrap import multiplicities
+
+LABELS = ("NORM", "MI", "STTC", "2AVB")
+
+
+def example(n: int = 240) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    rng = np.random.default_rng(11)
+    targets = (rng.random((n, 4)) < [0.5, 0.2, 0.1, 0.0]).astype(np.uint8)
+    targets[5, 3] = 1
+    targets[targets.sum(axis=1) == 0, 0] = 1
+    return targets, np.clip(rng.normal(0.4 + 0.2 * targets, 0.2), 0, 1)
+
+
+def test_values_and_intervals_are_those_of_a_plain_loop() -> None:
+    targets, scores = example()
+    found = score(targets, scores, labels=LABELS, resamples=60, seed=4)
+    drawn = multiplicities(len(targets), 60, seed=4, accept=targets)
+    for name, metric in (("auroc", roc_auc_score), ("auprc", average_precision_score)):
+        loop = np.array(
+            [
+                [metric(targets[:, j], scores[:, j], sample_weight=w) for j in range(4)]
+                for w in drawn.multiplicities
+            ]
+        )
+        point = metric(targets, scores, average=None)
+        macro = loop.mean(axis=1)
+        values = vars(found)
+        np.testing.assert_allclose(values[name], point, atol=1e-12)
+        np.testing.assert_allclose(values[f"macro_{name}"], point.mean(), atol=1e-12)
+        np.testing.assert_allclose(
+            values[f"macro_{name}_interval"], np.quantile(macro, [0.025, 0.975]), atol=1e-12
+        )
+        np.testing.assert_allclose(
+            values[f"{name}_intervals"], np.quantile(loop, [0.025, 0.975], axis=0).T, atol=1e-12
+        )
+        assert values[f"macro_{name}_bias"] == pytest.approx(macro.mean() - point.mean(), abs=1e-12)
+    assert found.f_max == f_max(targets, scores)
+    assert found.positives.tolist() == targets.sum(axis=0).tolist()
+    assert (found.records, found.resamples, found.drawn) == (240, 60, drawn.drawn)
+    assert found.acceptance == pytest.approx(1 - 1 / math.e, abs=0.2)
+    assert (found.defined_labels, found.unit, found.absent) == (4, "record", "resample")
+
+
+def test_precision_of_rare_labels_is_biased_upwards() -> None:
+    targets, scores = example()
+    found = score(targets, scores, labels=LABELS, resamples=500)
+    assert found.macro_auprc_bias is not None
+    assert found.macro_auprc_bias > 0.005
+
+
+@pytest.mark.parametrize("interval", ["percentile", "basic", "bca"])
+@pytest.mark.parametrize("absent", ["resample", "skip", "zero"])
+@pytest.mark.parametrize("by_patient", [False, True])
+def test_every_option_brackets_the_auroc(interval: str, absent: str, by_patient: bool) -> None:
+    targets, scores = example()
+    groups = np.arange(240) // 2 if by_patient else None
+    found = score(
+        targets,
+        scores,
+        labels=LABELS,
+        resamples=200,
+        interval=interval,
+        absent=absent,
+        groups=groups,
+    )
+    assert found.unit == ("patient" if by_patient else "record")
+    assert found.auroc_intervals is not None
+    for i in range(3):
+        low, high = found.auroc_intervals[i]
+        assert low < found.auroc[i] < high
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_bca_uses_the_jackknife_of_the_macro_value() -> None:
+    from einthoven.evaluate.intervals import intervals
+
+    targets, scores = example(60)
+    labels, targets, scores = LABELS[:2], targets[:, :2], scores[:, :2]
+    found = score(targets, scores, labels=labels, resamples=80, interval="bca", seed=3)
+    drawn = multiplicities(60, 80, seed=3, accept=targets).multiplicities
+
+    def macro(weight: NDArray[np.generic]) -> Any:
+        return roc_auc_score(targets, scores, sample_weight=weight)
+
+    limits = intervals(
+        "bca",
+        np.array([macro(np.ones(60))]),
+        np.array([[macro(w)] for w in drawn]),
+        left_out=np.array([[macro(np.arange(60) != i)] for i in range(60)]),
+    )
+    np.testing.assert_allclose(found.macro_auroc_interval, limits[0], atol=1e-10)
+
+
+def test_the_trapezoid_is_another_number() -> None:
+    targets, scores = example()
+    step = score(targets, scores, labels=LABELS, resamples=50)
+    trapezoid = score(targets, scores, labels=LABELS, resamples=50, auprc="trapezoid")
+    assert trapezoid.auprc_definition == "trapezoid"
+    assert trapezoid.macro_auprc < step.macro_auprc
+    assert trapezoid.macro_auprc_interval != step.macro_auprc_interval
+    assert trapezoid.macro_auroc_interval == step.macro_auroc_interval
+
+
+def test_undefined_labels_follow_the_policy() -> None:
+    targets, scores = example()
+    targets[:, 1] = 0
+    targets[:, 0] |= targets.sum(axis=1) == 0
+    for absent in ("resample", "error"):
+        with pytest.raises(EvaluationError, match=r"no positive among 240 records for MI"):
+            score(targets, scores, labels=LABELS, absent=absent)
+    skipped = score(targets, scores, labels=LABELS, absent="skip", resamples=50)
+    zeroed = score(targets, scores, labels=LABELS, absent="zero", resamples=50)
+    assert skipped.defined_labels == zeroed.defined_labels == 3
+    assert skipped.macro_auroc == pytest.approx(np.nanmean(skipped.auroc))
+    assert zeroed.macro_auroc == pytest.approx(skipped.macro_auroc * 3 / 4)
+    assert math.isnan(skipped.auroc[1])
+    entry = skipped.to_dict()["per_label"]["MI"]
+    assert entry["auroc"] is None
+    assert entry["auroc_interval"] == [None, None]
+
+
+def test_error_refuses_resamples_that_lack_a_label() -> None:
+    targets, scores = example()
+    with pytest.raises(EvaluationError, match=r"resamples lack a label: 2AVB in \d+"):
+        score(targets, scores, labels=LABELS, absent="error", resamples=50)
+    assert score(targets, scores, labels=LABELS, absent="error", resamples=0).defined_labels == 4
+
+
+def test_without_resamples_there_are_no_intervals() -> None:
+    found = score(*example(), labels=LABELS, resamples=0, interval="bca")
+    assert found.macro_auroc_interval is None
+    assert found.auroc_intervals is None
+    assert found.macro_auprc_bias is None
+    assert found.to_dict()["per_label"]["MI"]["auprc_interval"] is None
+    assert found.to_frame().columns.tolist() == ["label", "positives", "auroc", "auprc"]
+
+
+def test_f_max_is_none_where_records_have_no_label() -> None:
+    targets, scores = example()
+    targets[0] = 0
+    found = score(targets, scores, labels=LABELS, resamples=0)
+    assert math.isnan(found.f_max)
+    assert found.to_dict()["f_max"] is None
+
+
+def test_same_seed_same_score_whatever_the_input_type() -> None:
+    targets, scores = example()
+    found = score(targets, scores, labels=LABELS, resamples=50, seed=7).to_dict()
+    frames = [pd.DataFrame(values, columns=LABELS) for values in (targets, scores)]
+    for given in (frames, [targets.tolist(), scores.tolist()], [targets.astype(bool), scores]):
+        assert score(*given, labels=list(LABELS), resamples=50, seed=7).to_dict() == found
+    other = score(targets, scores, labels=LABELS, resamples=50, seed=8)
+    assert other.to_dict()["macro_auroc_interval"] != found["macro_auroc_interval"]
+
+
+def test_dict_and_frame_hold_the_same_numbers() -> None:
+    found = score(*example(), labels=LABELS, resamples=50)
+    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    frame = found.to_frame().set_index("label")
+    assert values["macro_auroc"] == found.macro_auroc
+    assert values["macro_auroc_interval"] == list(found.macro_auroc_interval or ())
+    for label in LABELS:
+        entry, line = values["per_label"][label], frame.loc[label]
+        assert entry["auroc_interval"] == [line["auroc_low"], line["auroc_high"]]
+        assert entry["auprc"] == line["auprc"]
+        assert entry["positives"] == line["positives"]
+    assert frame.index.tolist() == list(values["per_label"]) == list(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": LABELS[:3]}, r"targets have shape \(240, 4\), expected \(records, 3\)"),
+        ({"labels": ("A", "A", "B", "C")}, "label names occur more than once: A"),
+        ({"resamples": -1}, "resamples = -1"),
+        ({"resamples": 10.0}, r"resamples = 10\.0"),
+        ({"seed": -3}, "seed = -3"),
+        ({"level": 1.0}, r"level = 1\.0"),
+        ({"level": 95}, "level = 95"),
+        ({"interval": "bootstrap-t"}, "interval = 'bootstrap-t' is unknown"),
+        ({"absent": "nan"}, "absent = 'nan'"),
+        ({"auprc": "ap"}, "auprc = 'ap'"),
+        ({"engine": "gpu"}, "engine = 'gpu'"),
+        ({"groups": ["p"] * 3}, r"shape \(3,\), expected \(240,\)"),
+        ({"groups": ["p"] * 239 + [""]}, "1 of them are unknown"),
+        ({"groups": pd.Series(["p"] * 239 + [None])}, "1 of them are unknown"),
+    ],
+)
+def test_refuses_what_does_not_fit(changes: dict[str, Any], message: str) -> None:
+    options: dict[str, Any] = {"labels": LABELS, "resamples": 5} | changes
+    with pytest.raises(EvaluationError, match=message):
+        score(*example(), **options)
+
+
+def test_refuses_other_lengths_columns_and_logits() -> None:
+    targets, scores = example()
+    with pytest.raises(EvaluationError, match="targets have 240 rows, probabilities 239"):
+        score(targets, scores[1:], labels=LABELS)
+    with pytest.raises(EvaluationError, match="after the sigmoid"):
+        score(targets, scores * 9 - 4, labels=LABELS)
+    mixed = pd.DataFrame(scores, columns=LABELS)[list(LABELS[::-1])]
+    with pytest.raises(EvaluationError, match="columns 2AVB, STTC, MI, NORM, the labels are NORM"):
+        score(targets, mixed, labels=LABELS)

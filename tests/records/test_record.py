@@ -1,0 +1,98 @@
+"""What a Record promises, and what it refuses."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from einthoven.errors import RecordError
+from einthoven.records import STANDARD_LEADS, Record, canonical_lead
+
+
+def make(signal: np.ndarray | None = None, rate: float = 100.0, **changes: object) -> Record:
+    signal = np.arange(8, dtype=np.float32).reshape(2, 4) if signal is None else signal
+    fields = {"leads": ("AVR", "MLII"), "name": "demo"} | changes
+    return Record.create(signal, rate, **fields)  # type: ignore[arg-type]
+
+
+def test_standard_leads_are_spelled_one_way() -> None:
+    for lead in STANDARD_LEADS:
+        assert canonical_lead(lead.upper()) == canonical_lead(f" {lead.lower()} ") == lead
+
+
+def test_unknown_lead_names_stand() -> None:
+    assert canonical_lead("MLII") == "MLII"
+    assert canonical_lead("vx") == "vx"
+
+
+def test_create_names_leads_and_measures_duration() -> None:
+    record = make()
+    assert record.leads == ("aVR", "MLII")
+    assert record.duration == 0.04
+
+
+def test_signal_cannot_be_changed_from_either_side() -> None:
+    mine = np.zeros((2, 4), np.float32)
+    record = make(mine)
+    mine[0, 0] = 9.0
+    assert record.signal[0, 0] == 0.0
+    with pytest.raises(ValueError, match="read-only"):
+        record.signal[0, 0] = 1.0
+
+
+def test_signal_is_contiguous_whatever_was_given() -> None:
+    assert make(np.zeros((4, 2), np.float32).T).signal.flags.c_contiguous
+
+
+def test_select_orders_rows_without_case() -> None:
+    chosen = make().select(["mlii", "avr"])
+    assert chosen.leads == ("MLII", "aVR")
+    np.testing.assert_array_equal(chosen.signal, [[4, 5, 6, 7], [0, 1, 2, 3]])
+    assert not chosen.signal.flags.writeable
+
+
+def test_select_of_the_same_leads_is_the_record() -> None:
+    record = make()
+    assert record.select(["aVR", "MLII"]) is record
+
+
+@pytest.mark.parametrize("leads", [["V1"], ["aVR", "AVR"], []])
+def test_select_refuses_missing_repeated_and_none(leads: list[str]) -> None:
+    with pytest.raises(RecordError) as caught:
+        make().select(leads)
+    assert caught.value.field == "leads"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"signal": np.zeros((2, 4))}, "signal"),
+        ({"signal": [[0.0]]}, "signal"),
+        ({"signal": np.full((2, 4), np.inf, np.float32)}, "signal"),
+        ({"signal": np.zeros(4, np.float32)}, "shape of the signal"),
+        ({"signal": np.zeros((2, 0), np.float32)}, "shape of the signal"),
+        ({"rate": 0.0}, "sampling rate"),
+        ({"rate": float("nan")}, "sampling rate"),
+        ({"rate": float("inf")}, "sampling rate"),
+        ({"leads": ("I",)}, "leads"),
+        ({"leads": ("avl", "AVL")}, "leads"),
+        ({"leads": ("I", " ")}, "leads"),
+    ],
+)
+def test_create_refuses(changes: dict[str, object], field: str) -> None:
+    with pytest.raises(RecordError, match="What to do") as caught:
+        make(**changes)  # type: ignore[arg-type]
+    assert caught.value.field == field
+
+
+def test_nan_marks_an_invalid_sample_and_is_kept() -> None:
+    assert np.isnan(make(np.full((2, 4), np.nan, np.float32)).signal).all()
+
+
+def test_records_travel_to_worker_processes() -> None:
+    record = make(metadata={"Age": "85"})
+    back = pickle.loads(pickle.dumps(record))
+    assert (back.leads, back.rate, back.metadata) == (record.leads, 100.0, {"Age": "85"})
+    np.testing.assert_array_equal(back.signal, record.signal)

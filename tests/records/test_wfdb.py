@@ -1,0 +1,269 @@
+"""Values that WFDB files hold, against the wfdb package and against the bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from einthoven.errors import RecordError
+from einthoven.records import STANDARD_LEADS, read_record
+from einthoven.records.wfdb import read_digital, read_header, read_wfdb, write_wfdb
+
+wfdb = pytest.importorskip("wfdb")
+
+
+def assert_agrees_with_package(path: Path) -> None:
+    theirs = wfdb.rdrecord(str(path.with_suffix("")))
+    ours = read_record(path)
+    np.testing.assert_array_equal(ours.signal, theirs.p_signal.T.astype(np.float32))
+    assert ours.rate == theirs.fs
+    assert [lead.lower() for lead in ours.leads] == [lead.lower() for lead in theirs.sig_name]
+
+
+def test_ptbxl_agrees_with_the_wfdb_package(ptbxl: Path) -> None:
+    headers = sorted(ptbxl.glob("records100/*/*.hea"))
+    assert len(headers) == 60
+    for path in headers:
+        assert_agrees_with_package(path)
+
+
+def test_ptbxl_is_lossless_in_integer_microvolts(ptbxl: Path) -> None:
+    path = ptbxl / "records100" / "00000" / "00001_lr.hea"
+    digital = read_digital(path)
+    stored = np.fromfile(path.with_suffix(".dat"), "<i2").reshape(1000, 12).T
+    np.testing.assert_array_equal(digital.samples, stored)
+    assert digital.samples.dtype == np.int16
+    assert digital.samples.flags.c_contiguous
+    assert digital.leads == STANDARD_LEADS
+    assert set(digital.microvolts_per_unit) == {1.0}
+    assert not digital.baseline.any()
+
+
+@pytest.mark.slow
+def test_all_of_ptbxl_reads(shared: Path, tmp_path: Path) -> None:
+    unpack = shared / "data" / "ptbxl" / "unpack.py"
+    subprocess.run([sys.executable, unpack, tmp_path], check=True, capture_output=True)
+    headers = sorted(tmp_path.glob("records100/*/*.hea"))
+    assert len(headers) == 21799
+    for path in headers:
+        assert read_digital(path).samples.shape == (12, 1000)
+    for path in headers[:: len(headers) // 300]:
+        assert_agrees_with_package(path)
+
+
+def test_records_of_other_sources_match_their_bytes(shared: Path) -> None:
+    headers = sorted((shared / "data" / "samples").glob("*/*.hea"))
+    assert len(headers) == 19
+    for path in headers:
+        raw = np.fromfile(path.with_suffix(".mat"), "<i2", offset=24).reshape(-1, 12).T
+        record = read_record(path)
+        np.testing.assert_array_equal(record.signal, (raw / 1000.0).astype(np.float32))
+        assert record.leads == STANDARD_LEADS
+        assert record.rate == (1000.0 if path.parent.name == "ptb" else 500.0)
+        assert record.metadata["Dx"]
+
+
+def test_hash_is_of_header_then_signal(record: Path) -> None:
+    expected = hashlib.sha256(record.read_bytes() + record.with_suffix(".dat").read_bytes())
+    assert read_record(record).source_hash == expected.hexdigest()
+    assert read_digital(record).source_hash == expected.hexdigest()
+
+
+def test_comments_become_metadata(record: Path) -> None:
+    assert read_record(record).metadata == {"Age": "85", "Sex": "F"}
+
+
+@pytest.mark.parametrize(
+    ("units", "factor"),
+    [
+        ("mV", 1),
+        ("MV", 1),
+        ("uV", 1e-3),
+        ("UV", 1e-3),
+        ("\u00b5V", 1e-3),
+        ("\u03bcV", 1e-3),
+        ("V", 1e3),
+    ],
+)
+def test_units_become_millivolts(
+    edit: Callable[[str, str], Path], samples: np.ndarray, units: str, factor: float
+) -> None:
+    record = read_wfdb(edit("1000(0)/mV", f"50(7)/{units}"))
+    expected = (samples[0].astype(np.float64) - 7) / 50 * factor
+    np.testing.assert_allclose(record.signal[0], expected, rtol=2e-7)
+    np.testing.assert_allclose(record.signal[1], samples[1] / 1000, rtol=2e-7)
+
+
+def test_microvolts_per_unit_follows_gain_and_units(edit: Callable[[str, str], Path]) -> None:
+    edit("1000(0)/mV", "200(7)/mV")
+    digital = read_digital(edit("1000(0)/mV", "0.2/uV"))
+    np.testing.assert_array_equal(digital.microvolts_per_unit, [5.0, 5.0, 1.0])
+    np.testing.assert_array_equal(digital.baseline, [7, 0, 0])
+
+
+def test_left_out_baseline_is_the_adc_zero(edit: Callable[[str, str], Path]) -> None:
+    assert read_header(edit("1000(0)/mV 16 0", "1000/mV 16 12")).leads[0].baseline == 12
+
+
+def test_a_gain_without_units_is_in_millivolts_by_the_format(
+    edit: Callable[[str, str], Path],
+) -> None:
+    assert read_header(edit("1000(0)/mV", "1000(0)")).leads[0].units == "mV"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "demo 3 100/500 50",
+        "demo 3 100/500(2) 50",
+        "demo 3 100 50 12:33:59 12-May-2020",
+        "demo 3 100.0 50 23:59:59.5 01/02/1990",
+        "  demo 3 1e2 50 whenever",
+    ],
+)
+def test_record_line_forms(edit: Callable[[str, str], Path], line: str) -> None:
+    header = read_header(edit("demo 3 100 50", line))
+    assert (header.name, header.rate, header.samples) == ("demo", 100.0, 50)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", "\n\n"),
+        lambda text: "# made by hand\n" + text,
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace(" 0 V1", " 0 v1  "),
+    ],
+)
+def test_headers_of_other_editors(record: Path, convert: Callable[[str], str]) -> None:
+    record.write_bytes(convert(record.read_text()).encode())
+    assert read_record(record).leads == ("I", "II", "V1")
+
+
+def test_a_latin_1_header_is_text(record: Path, edit: Callable[[str, str], Path]) -> None:
+    edit("1000(0)/mV", "1(0)/\u00b5V")
+    record.write_bytes(record.read_text().encode("latin-1"))
+    assert read_header(record).leads[0].units == "uV"
+
+
+def test_a_signed_checksum_is_the_same_checksum(record: Path, samples: np.ndarray) -> None:
+    total = int(samples[0].sum(dtype=np.int64)) % 65536
+    record.write_text(record.read_text().replace(f" {total} 0 I\n", f" {total - 65536} 0 I\n"))
+    assert read_header(record).leads[0].checksum == total - 65536
+    assert read_record(record).leads[0] == "I"
+
+
+def test_checks_that_the_header_leaves_out_are_skipped(record: Path, samples: np.ndarray) -> None:
+    lines = [f"demo.dat 16 1000/mV 16 0 {lead}" for lead in ("I", "II", "V1")]
+    record.write_text("\n".join(["demo 3 100 50", *lines]))
+    assert read_header(record).leads[0].checksum is None
+    np.testing.assert_array_equal(read_digital(record).samples, samples)
+
+
+def test_invalid_samples_are_nan(record: Path, samples: np.ndarray) -> None:
+    samples[1, 4] = -32768
+    lines = [f"demo.dat 16 1000/mV 16 0 {lead}" for lead in ("I", "II", "V1")]
+    record.write_text("\n".join(["demo 3 100 50", *lines]))
+    record.with_suffix(".dat").write_bytes(samples.T.astype("<i2").tobytes())
+    assert np.argwhere(np.isnan(read_record(record).signal)).tolist() == [[1, 4]]
+    assert_agrees_with_package(record)
+
+
+def test_leads_of_two_signal_files(record: Path, samples: np.ndarray) -> None:
+    text = record.read_text().split("\n")
+    text[2] = text[2].replace("demo.dat", "other.dat")
+    record.write_text("\n".join(text))
+    record.with_suffix(".dat").write_bytes(samples[[0, 2]].T.astype("<i2").tobytes())
+    record.with_name("other.dat").write_bytes(samples[1].astype("<i2").tobytes())
+    np.testing.assert_array_equal(read_digital(record).samples, samples)
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # of the package's own writer
+@pytest.mark.parametrize("fmt", ["24", "32", "80", "212", "508", "516", "524"])
+def test_other_formats_come_from_the_package(tmp_path: Path, fmt: str) -> None:
+    bound = {"80": 100, "508": 100, "212": 2000}.get(fmt, 30000)
+    digital = np.random.default_rng(3).integers(-bound, bound, (400, 2))
+    wfdb.wrsamp(
+        "other",
+        fs=250,
+        units=["mV", "mV"],
+        sig_name=["I", "II"],
+        d_signal=digital,
+        fmt=[fmt, fmt],
+        adc_gain=[200.0, 10.0],
+        baseline=[0, 5],
+        write_dir=str(tmp_path),
+    )
+    np.testing.assert_array_equal(read_digital(tmp_path / "other").samples, digital.T)
+    assert_agrees_with_package(tmp_path / "other.hea")
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # of the package's own writer
+def test_formats_of_the_package_are_verified_too(tmp_path: Path) -> None:
+    digital = np.arange(-50, 50).reshape(50, 2)
+    wfdb.wrsamp(
+        "other",
+        fs=250,
+        units=["mV", "mV"],
+        sig_name=["I", "II"],
+        d_signal=digital,
+        fmt=["80", "80"],
+        adc_gain=[200.0, 10.0],
+        baseline=[0, 0],
+        write_dir=str(tmp_path),
+    )
+    raw = bytearray((tmp_path / "other.dat").read_bytes())
+    raw[41] ^= 4
+    (tmp_path / "other.dat").write_bytes(raw)
+    with pytest.raises(RecordError, match="checksum of lead II"):
+        read_record(tmp_path / "other")
+    (tmp_path / "other.dat").write_bytes(raw[:60])
+    with pytest.raises(RecordError, match="size of the signal file"):
+        read_record(tmp_path / "other")
+
+
+def segments(folder: Path, **changes: str) -> Path:
+    signal = np.linspace(-1, 1, 60, dtype=np.float32).reshape(2, 30)
+    write_wfdb(folder / "one", signal, rate=250, leads=["I", "II"])
+    write_wfdb(folder / "two", signal * 2, rate=250, leads=["II", "I"])
+    lines = {"head": "all/3 2 250 70", "a": "one 30", "b": "~ 10", "c": "two 30"} | changes
+    (folder / "all.hea").write_text("\n".join([*lines.values(), "#Age: 3"]))
+    return folder / "all.hea"
+
+
+def test_segments_are_joined_by_lead_name(tmp_path: Path) -> None:
+    record = read_record(segments(tmp_path))
+    assert (record.leads, record.signal.shape) == (("I", "II"), (2, 70))
+    assert np.isnan(record.signal[:, 30:40]).all()
+    np.testing.assert_array_equal(record.signal[:, :30], read_record(tmp_path / "one").signal)
+    two = read_record(tmp_path / "two").select(["I", "II"])
+    np.testing.assert_array_equal(record.signal[:, 40:], two.signal)
+    with pytest.raises(RecordError, match="number of segments"):
+        read_digital(tmp_path / "all")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"head": "all/3 2 250 71"}, "number of samples"),
+        ({"head": "all/4 2 250 70"}, "number of segments"),
+        ({"head": "all/3 2 500 70"}, "segment one"),
+        ({"a": "../one 30"}, "segment"),
+        ({"a": "one"}, "segment"),
+        ({"c": "all 30"}, "number of segments"),
+        ({"c": "gone 30"}, "header"),
+    ],
+)
+def test_segments_that_do_not_hold_together(
+    tmp_path: Path, changes: dict[str, str], field: str
+) -> None:
+    with pytest.raises(RecordError) as caught:
+        read_record(segments(tmp_path, **changes))
+    assert caught.value.field == field

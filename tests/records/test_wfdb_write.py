@@ -1,0 +1,100 @@
+"""What is written reads back, and nothing half-written carries a record's name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from einthoven.errors import RecordError
+from einthoven.records import read_record
+from einthoven.records.wfdb import read_digital, write_wfdb
+
+
+def signal(leads: int = 2, samples: int = 40) -> np.ndarray:
+    steps = np.random.default_rng(1).integers(-32767, 32768, (leads, samples))
+    return (steps / 1000.0).astype(np.float32)
+
+
+def test_round_trip_is_exact_in_microvolts(tmp_path: Path) -> None:
+    mine = signal()
+    mine[1, 3] = np.nan
+    write_wfdb(
+        tmp_path / "mine.hea", mine, rate=257.5, leads=["AVR", "V1"], comments=["Age: 85", "a note"]
+    )
+    record = read_record(tmp_path / "mine")
+    np.testing.assert_array_equal(record.signal, mine)
+    assert (record.rate, record.leads, record.name) == (257.5, ("aVR", "V1"), "mine")
+    assert record.metadata == {"Age": "85", "comments": "a note"}
+    assert read_digital(tmp_path / "mine").samples[1, 3] == -32768
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.dat", "mine.hea"]
+
+
+def test_the_wfdb_package_reads_it(tmp_path: Path) -> None:
+    wfdb = pytest.importorskip("wfdb")
+    write_wfdb(tmp_path / "mine", signal(), rate=500, leads=["I", "II"])
+    theirs = wfdb.rdrecord(str(tmp_path / "mine"))
+    np.testing.assert_array_equal(theirs.p_signal.T.astype(np.float32), signal())
+    stored = wfdb.rdrecord(str(tmp_path / "mine"), physical=False)
+    assert (theirs.fs, theirs.checksum) == (500, stored.calc_checksum())
+
+
+def test_ptbxl_survives_a_round_trip(ptbxl: Path, tmp_path: Path) -> None:
+    source = read_record(ptbxl / "records100" / "00000" / "00007_lr")
+    write_wfdb(tmp_path / "00007_lr", source.signal, rate=source.rate, leads=source.leads)
+    theirs = (ptbxl / "records100" / "00000" / "00007_lr.dat").read_bytes()
+    assert (tmp_path / "00007_lr.dat").read_bytes() == theirs
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"signal_mv": np.full((2, 3), 32.768)}, "signal of lead I"),
+        ({"signal_mv": np.full((2, 3), -32.768)}, "signal of lead I"),
+        ({"signal_mv": np.array([[0.0], [np.inf]])}, "signal of lead II"),
+        ({"signal_mv": np.zeros((3, 3))}, "shape of the signal"),
+        ({"signal_mv": np.zeros(2)}, "shape of the signal"),
+        ({"signal_mv": np.zeros((2, 0))}, "shape of the signal"),
+        ({"rate": 0}, "sampling rate"),
+        ({"rate": float("nan")}, "sampling rate"),
+        ({"leads": ["I", "i"]}, "leads"),
+        ({"leads": ["I", "a b"]}, "leads"),
+        ({"leads": ["I", ""]}, "leads"),
+        ({"comments": ["fine", "two\nlines"]}, "comments"),
+    ],
+)
+def test_what_cannot_be_written(tmp_path: Path, changes: dict[str, object], field: str) -> None:
+    arguments = {"signal_mv": signal(), "rate": 100, "leads": ["I", "II"]} | changes
+    with pytest.raises(RecordError) as caught:
+        write_wfdb(tmp_path / "mine", **arguments)  # type: ignore[arg-type]
+    assert caught.value.field == field
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a b", "", "a\nb", "x.y"])
+def test_record_names_that_wfdb_does_not_know(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RecordError, match="record name"):
+        write_wfdb(f"{tmp_path}/{name}", signal(), rate=100, leads=["I", "II"])
+
+
+def test_a_missing_folder_is_a_refusal(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="cannot be written"):
+        write_wfdb(tmp_path / "gone" / "mine", signal(), rate=100, leads=["I", "II"])
+
+
+def test_an_interrupted_write_leaves_no_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+
+    def interrupted(source: str, target: str) -> None:
+        if target.endswith(".hea"):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_wfdb(tmp_path / "mine", signal(), rate=100, leads=["I", "II"])
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.dat"]

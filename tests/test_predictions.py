@@ -1,0 +1,182 @@
+"""The predictions table: round trips, checks, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from einthoven.errors import EvaluationError
+from einthoven.predictions import Predictions
+
+LABELS = ("NORM", "ISC_", "LAO/LAE", "PRC(S)")
+
+
+def table(**changes: object) -> Predictions:
+    rng = np.random.default_rng(3)
+    values: dict[str, object] = {
+        "labels": LABELS,
+        "records": [f"{i:05d}_hr" for i in range(6)],
+        "patients": ["007", "007", "NA", "", "x,y", "12"],
+        "targets": rng.integers(0, 2, (6, 4)),
+        "probabilities": rng.random((6, 4)),
+        "metadata": {"bundle": "tiny", "ptbxl_version": "1.0.3"},
+    }
+    return Predictions(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.csv", "deep/er/p.PQ"])
+def test_comes_back_bit_for_bit_in_label_order(tmp_path: Path, name: str) -> None:
+    saved = table()
+    saved.save(tmp_path / name)
+    loaded = Predictions.load(tmp_path / name)
+    assert loaded.labels == LABELS
+    assert loaded.records.tolist() == saved.records.tolist()
+    assert loaded.patients.tolist() == saved.patients.tolist()
+    assert loaded.targets is not None
+    np.testing.assert_array_equal(loaded.targets, saved.targets)
+    np.testing.assert_array_equal(loaded.probabilities, saved.probabilities)
+    assert loaded.metadata == ({} if name.endswith("csv") else saved.metadata)
+    assert [p.name for p in (tmp_path / name).parent.iterdir()] == [Path(name).name]
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.csv"])
+def test_column_names_are_the_published_ones(tmp_path: Path, name: str) -> None:
+    table().save(tmp_path / name)
+    read = pd.read_csv if name.endswith("csv") else pd.read_parquet
+    columns = [
+        "record",
+        "patient",
+        *(f"{k}:{s}" for k in ("target", "probability") for s in LABELS),
+    ]
+    assert read(tmp_path / name).columns.tolist() == columns
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.csv"])
+def test_targets_may_be_unknown(tmp_path: Path, name: str) -> None:
+    table(targets=None).save(tmp_path / name)
+    assert Predictions.load(tmp_path / name).targets is None
+
+
+def test_arrays_are_typed_copies_that_nobody_can_write(tmp_path: Path) -> None:
+    mine = np.full((6, 4), 0.5, dtype=np.float32)
+    held = table(probabilities=mine)
+    mine[:] = 0.25
+    assert held.probabilities.dtype == np.float64
+    assert held.probabilities[0, 0] == 0.5
+    assert held.targets is not None
+    assert held.targets.dtype == np.uint8
+    with pytest.raises(ValueError, match="read-only"):
+        held.probabilities[0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"records": ["a", "b", "a", "c", "d", "e"]}, "record names occur more than once: a"),
+        ({"labels": ("A", "B", "A", "C")}, "label names occur more than once: A"),
+        ({"labels": ("A", "B")}, r"shape \(6, 4\), expected \(records, 2\)"),
+        ({"labels": "ABCD"}, "one string"),
+        ({"labels": ("A", "B", "C", "")}, "non-empty strings"),
+        ({"patients": ["a"]}, "6 records but 1 patients"),
+        ({"records": ["a", "b"], "patients": ["", ""]}, "2 records but 6 rows of probabilities"),
+        ({"targets": np.full((6, 4), 2)}, "target of label NORM for record 00000_hr is 2"),
+        ({"targets": np.zeros((5, 4))}, "6 records but 5 rows of targets"),
+        ({"targets": np.full((6, 4), "1")}, "dtype <U1"),
+        (
+            {"probabilities": np.full((6, 4), 1.5)},
+            "is 1.5, expected a number from 0 to 1; 24 values",
+        ),
+        ({"probabilities": np.full((6, 4), np.nan)}, "is nan"),
+        ({"records": np.zeros((6, 1), dtype=int)}, "expected names"),
+    ],
+)
+def test_refuses_what_does_not_fit(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(EvaluationError, match=message) as caught:
+        table(**changes)
+    assert caught.value.remedy
+
+
+def test_names_label_and_record_of_a_wrong_probability() -> None:
+    probabilities = np.full((6, 4), 0.5)
+    probabilities[3, 2] = -0.1
+    with pytest.raises(EvaluationError, match=r"label LAO/LAE for record 00003_hr is -0\.1"):
+        table(probabilities=probabilities)
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.csv"])
+@pytest.mark.parametrize(
+    ("dropped", "message"),
+    [
+        (["record"], "the columns record are missing"),
+        (["target:ISC_"], "the columns target:ISC_ are missing"),
+        (["probability:NORM"], "the columns probability:NORM are missing"),
+        ([f"probability:{s}" for s in LABELS], "probability:NORM, probability:ISC_"),
+        ([f"{k}:{s}" for k in ("target", "probability") for s in LABELS], "probability:LABEL"),
+    ],
+)
+def test_names_the_columns_that_a_table_lacks(
+    tmp_path: Path, name: str, dropped: list[str], message: str
+) -> None:
+    frame = pd.DataFrame(table()._columns()).drop(columns=dropped)
+    if name.endswith("csv"):
+        frame.to_csv(tmp_path / name, index=False)
+    else:
+        frame.to_parquet(tmp_path / name)
+    with pytest.raises(EvaluationError, match=message):
+        Predictions.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("record,patient,probability:A,probability:A\n1,1,0.5,0.5\n", "column names occur more"),
+        ("record,patient,probability:A\n1,1,high\n", "probability:A hold something"),
+        ("record,patient,probability:A\n1,1,\n2,1,0.5\n", "probability:A hold something"),
+        ("record,patient,probability:A\n1,1,nan\n", "probability:A"),
+        ("", "the columns record, patient are missing"),
+        ("record,patient,probability:A\n1,1,0.5\n1,1,0.5,0.5,0.5\n", "not a readable CSV"),
+    ],
+)
+def test_refuses_a_damaged_csv(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(EvaluationError, match=message):
+        Predictions.load(tmp_path / "p.csv")
+
+
+def test_integer_ids_of_another_program_become_names(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"record": [1, 2], "patient": [7, 7], "probability:A": [0.5, 1.0]})
+    frame.to_parquet(tmp_path / "p.parquet")
+    loaded = Predictions.load(tmp_path / "p.parquet")
+    assert loaded.records.tolist() == ["1", "2"]
+    assert loaded.patients.tolist() == ["7", "7"]
+
+
+def test_refuses_other_suffixes_missing_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"\.parquet, \.pq or \.csv"):
+        table().save(tmp_path / "p.xlsx")
+    with pytest.raises(EvaluationError, match="no such predictions table"):
+        Predictions.load(tmp_path / "p.parquet")
+    (tmp_path / "q.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(EvaluationError, match="not a readable Parquet"):
+        Predictions.load(tmp_path / "q.parquet")
+
+
+def test_a_failed_write_leaves_the_old_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "p.csv"
+    table().save(path)
+    before = path.read_bytes()
+
+    def fail(self: pd.DataFrame, target: Path, **options: object) -> None:
+        Path(target).write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    with pytest.raises(OSError, match="disk full"):
+        table(metadata={}).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
