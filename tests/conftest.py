@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from einthoven.cohorts import Cohort, open_cohort
+from einthoven.cohorts.synthetic import synthesize
+from einthoven.signals.pack import pack
+from einthoven.signals.store import Store
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -15,3 +22,31 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared folder of real data and golden outputs is not on this machine")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def ptbxl_60(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 60 records of real PTB-XL, as PhysioNet lays them out."""
+    folder = tmp_path_factory.mktemp("ptbxl") / "data"
+    unpack = shared / "data" / "ptbxl" / "unpack.py"
+    subprocess.run([sys.executable, unpack, folder, "--records", "60"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated cohort of 160 records."""
+    return synthesize(tmp_path_factory.mktemp("synthetic") / "cohort", records=160, seed=1)
+
+
+@pytest.fixture(scope="session")
+def synthetic(synthetic_path: Path) -> Cohort:
+    """It, opened with the labels that at least eight records carry."""
+    return open_cohort(synthetic_path, min_records=8)
+
+
+@pytest.fixture(scope="session")
+def synthetic_store(synthetic_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """It, packed."""
+    everyone = open_cohort(synthetic_path, empty_rows="keep")
+    return pack(everyone, tmp_path_factory.mktemp("store") / "store", workers=1)

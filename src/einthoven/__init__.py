@@ -1,5 +1,70 @@
-"""einthoven post-trains ECG foundation models."""
+"""einthoven post-trains ECG foundation models.
+
+`import einthoven` loads nothing heavy: each name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from einthoven.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from einthoven import evaluate
+    from einthoven.backbones.classifier import create_classifier
+    from einthoven.backbones.registry import backbone_names, create_backbone
+    from einthoven.bundle import load_bundle
+    from einthoven.cohorts import Cohort, open_cohort
+    from einthoven.errors import EinthovenError
+    from einthoven.predictions import Predictions
+    from einthoven.records import Record, read_record
+    from einthoven.signals.prepare import Preparation
+    from einthoven.signals.store import Store
+    from einthoven.weights import load_backbone
+
+_HOMES = {
+    "Cohort": "cohorts",
+    "EinthovenError": "errors",
+    "Predictions": "predictions",
+    "Preparation": "signals.prepare",
+    "Record": "records",
+    "Store": "signals.store",
+    "backbone_names": "backbones.registry",
+    "create_backbone": "backbones.registry",
+    "create_classifier": "backbones.classifier",
+    "load_backbone": "weights",
+    "load_bundle": "bundle",
+    "open_cohort": "cohorts",
+    "read_record": "records",
+}
+
+__all__ = [
+    "Cohort",
+    "EinthovenError",
+    "Predictions",
+    "Preparation",
+    "Record",
+    "Store",
+    "__version__",
+    "backbone_names",
+    "create_backbone",
+    "create_classifier",
+    "evaluate",
+    "load_backbone",
+    "load_bundle",
+    "open_cohort",
+    "read_record",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "evaluate":
+        return import_module("einthoven.evaluate")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'einthoven' has no attribute {name!r}")
+    return getattr(import_module(f"einthoven.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

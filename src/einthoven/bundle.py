@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ class Bundle:
         return descriptions
 
 
-def save_bundle(bundle: Bundle, path: str | Path, *, backbone: str) -> Path:
+def save_bundle(
+    bundle: Bundle, path: str | Path, *, backbone: str, options: Mapping[str, Any] | None = None
+) -> Path:
     """Write a bundle folder; `bundle.json` comes last and makes it complete."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +70,7 @@ def save_bundle(bundle: Bundle, path: str | Path, *, backbone: str) -> Path:
     about = bundle.about | {
         "format": FORMAT,
         "backbone": backbone,
+        "backbone_options": dict(options or {}),
         "labels": list(bundle.labels),
         "preparation": bundle.preparation.to_dict(),
         "aggregate": bundle.aggregate,
@@ -119,7 +123,9 @@ def load_bundle(path: str | Path) -> Bundle:
     about = read_about(path)
     data = _verified(Path(path) / WEIGHTS, about["checksums"][WEIGHTS])
     try:
-        classifier = create_classifier(about["backbone"], labels=about["labels"])
+        classifier = create_classifier(
+            about["backbone"], labels=about["labels"], **about["backbone_options"]
+        )
         classifier.load_state_dict(load_tensors(data))
     except (RuntimeError, SafetensorError) as error:
         raise BundleError(

@@ -28,9 +28,9 @@ class EinthovenError(Exception):
         return _rebuild, (type(self), self.__dict__.copy(), self.args)
 
 
-def _rebuild(kind: type[EinthovenError], state: dict[str, object], args: tuple[object, ...]) -> (
-    EinthovenError
-):
+def _rebuild(
+    kind: type[EinthovenError], state: dict[str, object], args: tuple[object, ...]
+) -> EinthovenError:
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(state)
@@ -54,7 +54,9 @@ class RecordError(EinthovenError):
         What the user can do about it.
     """
 
-    def __init__(self, file: object, field: str, value: object, reason: str, *, remedy: str) -> None:
+    def __init__(
+        self, file: object, field: str, value: object, reason: str, *, remedy: str
+    ) -> None:
         super().__init__(f"{file}: {field} = {value!r}: {reason}", remedy=remedy)
         self.file = str(file)
         self.field = field

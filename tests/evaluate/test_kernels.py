@@ -102,6 +102,8 @@ def test_large_multiplicities_are_exact(engine: str) -> None:
 def test_paths_agree_across_blocks_and_threads(auprc: str) -> None:
     rng = np.random.default_rng(2)
     targets = (rng.random((700, 40)) < rng.random(40) ** 3).astype(np.uint8)
+    targets[:, [0, 3, 4, 39]] = 0  # labels without a positive, between and around the others
+    targets[:, [10, 11]] = 1
     ranking = rank(targets, np.round(rng.random((700, 40)), 2))
     weights = rng.poisson(1.0, (1500, 700)).astype(np.uint8)
     both = [
@@ -110,6 +112,9 @@ def test_paths_agree_across_blocks_and_threads(auprc: str) -> None:
     ]
     for tensor, compiled in zip(*both, strict=True):
         np.testing.assert_allclose(tensor, compiled, rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(
+            np.isnan(compiled).all(axis=0), targets.sum(axis=0) % len(targets) == 0
+        )
 
 
 def test_the_engine_is_picked_by_work_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,13 +128,16 @@ def test_the_engine_is_picked_by_work_and_device(monkeypatch: pytest.MonkeyPatch
         pick_engine("compiled", device="cpu", work=10)
 
 
-def test_refuses_unknown_engines_and_areas() -> None:
+def test_refuses_unknown_engines_areas_and_devices() -> None:
     ranking = rank(*example(1)[:2])
     weights = np.ones((1, 200), np.uint8)
     with pytest.raises(EvaluationError, match="engine = 'fast' is unknown"):
         resampled_metrics(ranking, weights, engine="fast")
     with pytest.raises(EvaluationError, match="auprc = 'ap' is unknown"):
         resampled_metrics(ranking, weights, auprc="ap")
+    for device in ("mps", "gpu", "cuda:99"):
+        with pytest.raises(EvaluationError, match=f"device = '{device}' cannot be used"):
+            resampled_metrics(ranking, weights, device=device)
 
 
 def test_the_tensor_path_never_imports_numba() -> None:

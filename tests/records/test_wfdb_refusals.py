@@ -225,3 +225,17 @@ def test_an_absurd_gain_does_not_become_infinite_voltage(
     with pytest.raises(RecordError) as caught:
         read_record(edit("1000(0)/mV", "1e-300/mV"))
     assert caught.value.field == "signal"
+
+
+def test_a_damaged_header_is_refused_or_says_the_same(record: Path) -> None:
+    sound, whole = record.read_bytes(), read_record(record)
+    rng = np.random.default_rng(11)
+    for _ in range(400):
+        damaged = bytearray(sound)
+        damaged[rng.integers(len(sound))] = rng.integers(256)
+        record.write_bytes(damaged)
+        try:
+            read = read_record(record)
+        except RecordError:
+            continue
+        assert read.signal.shape == whole.signal.shape

@@ -92,6 +92,24 @@ class Cohort:
         """The records where `keep` is true."""
         return replace(self, table=self.table[keep], matrix=self.matrix[keep])
 
+    def with_labels(self, labels: Sequence[str]) -> Cohort:
+        """The same records with only these labels, in this order.
+
+        Raises
+        ------
+        CohortError
+            When a label is not the cohort's.
+        """
+        absent = [label for label in labels if label not in self.labels]
+        if absent:
+            raise CohortError(
+                f"{self.name} has no labels {absent[:5]}",
+                remedy="open the cohort with the task that these labels belong to",
+            )
+        columns = [self.labels.index(label) for label in labels]
+        matrix = np.ascontiguousarray(self.matrix[:, columns])
+        return replace(self, labels=tuple(labels), matrix=matrix)
+
     def fraction(self, share: float, *, seed: int = 0) -> Cohort:
         """Keep about `share` of the training records, as whole patients.
 

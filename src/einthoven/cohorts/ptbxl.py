@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -254,8 +253,7 @@ def _with_common_labels(cohort: Cohort, min_records: int) -> Cohort:
     kept = cohort.matrix.sum(axis=0) >= min_records
     if kept.all():
         return cohort
-    labels = tuple(np.array(cohort.labels)[kept])
-    return replace(cohort, labels=labels, matrix=np.ascontiguousarray(cohort.matrix[:, kept]))
+    return cohort.with_labels([str(label) for label in np.array(cohort.labels)[kept]])
 
 
 def _version(database: pd.DataFrame) -> str:

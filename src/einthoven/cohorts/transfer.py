@@ -10,8 +10,9 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
@@ -266,14 +267,25 @@ def _save(
 ) -> int:
     """Write and hash a body as it comes; appended where the server resumes."""
     received = 0
-    with _opened(path, part, "ab" if response.status == 206 else "wb") as write:
+    with ExitStack() as stack:
+        with _disk(path):
+            mode = "a" if response.status == 206 else "w"
+            # Not buffered: what was received is on disk when the line drops.
+            handle = stack.enter_context(FileIO(part, mode))
         while chunk := response.read(_CHUNK):
             if stop.is_set():
                 raise Stopped
             hasher.update(chunk)
-            write(chunk)
+            with _disk(path):
+                _write_all(handle, chunk)
             received += len(chunk)
     return received
+
+
+def _write_all(handle: FileIO, chunk: bytes) -> None:
+    left = memoryview(chunk)
+    while left:  # A disk that is nearly full takes a part of it first.
+        left = left[handle.write(left) :]
 
 
 def _check_status(path: str, response: http.client.HTTPResponse) -> None:
@@ -294,20 +306,6 @@ def _hashed(path: Path) -> tuple[Any, int]:
                 hasher.update(chunk)
                 size += len(chunk)
     return hasher, size
-
-
-@contextmanager
-def _opened(path: str, part: Path, mode: str) -> Iterator[Any]:
-    """Open the part file unbuffered, so that what was received is on disk when the line drops."""
-    with _disk(path):
-        handle = open(part, mode, buffering=0)
-
-    def write(chunk: bytes) -> None:
-        with _disk(path):
-            handle.write(chunk)
-
-    with handle:
-        yield write
 
 
 @contextmanager

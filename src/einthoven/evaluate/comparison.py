@@ -246,7 +246,7 @@ def _refuse_other_targets(a: Predictions, targets: NDArray[np.uint8]) -> None:
 def _refuse_other_patients(a: Predictions, patients: NDArray[np.str_]) -> None:
     places = np.flatnonzero(a.patients != patients)
     if places.size:
-        named = [f"{a.records[i]} ({a.patients[i]!r} and {patients[i]!r})" for i in places]
+        named = [f"{a.records[i]} ({a.patients[i]} and {patients[i]})" for i in places]
         raise EvaluationError(
             f"the patients of {places.size} records differ: {listed(named)}",
             remedy="predict both from one cohort, of the same version",

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 ENGINES = ("auto", "tensor", "compiled")
 COMPILED_WORTH = 20_000_000  # additions below which importing numba costs more than it saves
-COLUMNS = {"compiled": 1024, "cpu": 256}  # resamples at a time, by cache size; else all at once
+COLUMNS = 1024  # resamples at a time: their multiplicities fit a second-level cache
 
 
 def resampled_metrics(
@@ -62,9 +62,8 @@ def resampled_metrics(
     path = "compiled" if compiled else device
     shape = (len(multiplicities), ranking.labels)
     areas, precisions = np.empty(shape), np.empty(shape)
-    columns = COLUMNS.get(path, 4096)
-    for start in range(0, len(multiplicities), columns):
-        rows = slice(start, start + columns)
+    for start in range(0, len(multiplicities), COLUMNS):
+        rows = slice(start, start + COLUMNS)
         weights = np.ascontiguousarray(multiplicities[rows].T)
         sums = _walk(ranking, weights, trapezoid, path)
         areas[rows], precisions[rows] = _ratios(*sums)

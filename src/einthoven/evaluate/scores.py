@@ -194,9 +194,10 @@ def checked_truth(
 
 def _in_order(table: ArrayLike, labels: tuple[str, ...]) -> ArrayLike:
     # A data frame says which column is which: another order would be scored without a trace.
-    if not isinstance(table, pd.DataFrame) or isinstance(table.columns, pd.RangeIndex):
+    if not isinstance(table, pd.DataFrame):
         return table
-    if table.columns.tolist() != list(labels):
+    # Numbers from 0 on are what pandas gives to columns that nobody named.
+    if table.columns.tolist() not in (list(labels), list(range(table.shape[1]))):
         raise EvaluationError(
             f"the data frame has the columns {listed(table.columns.tolist())}, the labels are "
             f"{listed(labels)}",

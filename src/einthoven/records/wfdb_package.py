@@ -94,12 +94,12 @@ def _checked_files(source: str, header: Header, data: bytes, root: PathLike | No
 
 def _through_package(source: str) -> np.ndarray:
     """Digital values as stored, int64 (leads, samples)."""
-    import wfdb
-
     stem = str(PurePath(os.path.abspath(source)).with_suffix(""))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # Already its import warns under a newer pandas.
+            import wfdb
+
             record = wfdb.rdrecord(stem, physical=False, smooth_frames=False)
         return np.stack(record.e_d_signal).astype(np.int64)
     except Exception as error:  # The package raises whatever its parsing ran into.

@@ -99,11 +99,16 @@ def pack(
     return Store.open(folder)
 
 
-def _plan(cohort: Cohort, leads: tuple[str, ...]) -> dict[str, Any]:
+def records_digest(cohort: Cohort) -> str:
+    """SHA-256 of which records a cohort holds: ids, paths and patients."""
     listing = cohort.table[["path", "patient"]].to_csv()
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _plan(cohort: Cohort, leads: tuple[str, ...]) -> dict[str, Any]:
     return {
         "format": FORMAT_VERSION,
-        "records_digest": hashlib.sha256(listing.encode()).hexdigest(),
+        "records_digest": records_digest(cohort),
         "leads": list(leads),
         "shard_records": SHARD_RECORDS,
     }

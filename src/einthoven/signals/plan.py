@@ -7,22 +7,33 @@ training run builds one for every length and rate that its records have.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from einthoven.errors import PreparationError
-from einthoven.signals.linear import MapKey, full_precision, spectral_map
+from einthoven.signals.linear import MapKey, SpectralMap, full_precision, spectral_map
 from einthoven.signals.steps import Filter, Resample, Scale, Standardise, Step, Window
 
-Operation = Callable[[Tensor, Tensor], Tensor]
+
+class Operation(Protocol):
+    """One step, or several linear ones, on (batch, leads, samples)."""
+
+    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return a new tensor, or `out` where the operation is able to fill it directly."""
+        ...
+
 
 # Records are prepared a few at a time, so that their spectra stay in a core's cache.
 _CHUNK_VALUES = {"cpu": 1 << 20}
 _CHUNK_VALUES_ELSEWHERE = 1 << 26
+
+# Windows in a record from which on resampling and the filters of the crop are kept apart.
+_LONG = 4
 
 # Standard deviation, in mV, at or below which a signal counts as flat: a three-hundredth of the
 # noise that storing whole microvolts adds.
@@ -101,10 +112,12 @@ def run(
     with full_precision(device):
         for begin in range(0, batch, size):
             part = slice(begin, begin + size)
-            x = _as_float(signals[part], begin)
+            x, target = _as_float(signals[part], begin), out[part]
             for operation in operations:
-                x = operation(x, starts[part])
-            out[part] = x
+                last = operation is operations[-1]
+                x = operation(x, starts[part], target if last else None)
+            if x is not target:
+                target.copy_(x)
     return out
 
 
@@ -154,7 +167,10 @@ def _linear_run(steps: Sequence[Step], shape: Shape) -> tuple[Step, ...]:
         taken.append(steps[0])
         following = steps[1] if len(steps) > 1 else None
         length = _after(steps[0], shape).samples
-        if isinstance(following, Window) and following.samples <= length:
+        if isinstance(following, Window):
+            # A crop out of a long recording is cheaper to filter after it is cut.
+            if not following.samples <= length <= _LONG * following.samples:
+                return tuple(taken)
             taken.append(following)
     for step in steps[len(taken) :]:
         if not isinstance(step, Filter):
@@ -177,10 +193,7 @@ def _map_key(steps: Sequence[Step], shape: Shape, gain: float) -> MapKey:
 
 
 def _linear(key: MapKey, device: torch.device, *, cropped: bool) -> Operation:
-    chain = spectral_map(key, device)
-    if cropped:
-        return chain
-    return lambda x, starts: chain(x)
+    return _Linear(spectral_map(key, device), cropped)
 
 
 def _plain(step: Step, shape: Shape) -> list[Operation]:
@@ -202,10 +215,19 @@ def _is_window(step: Step) -> bool:
 
 
 @dataclass(frozen=True)
+class _Linear:
+    chain: SpectralMap
+    cropped: bool
+
+    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
+        return self.chain(x, starts if self.cropped else None)
+
+
+@dataclass(frozen=True)
 class _Gain:
     factor: float
 
-    def __call__(self, x: Tensor, starts: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
         return x * self.factor
 
 
@@ -214,7 +236,7 @@ class _Constants:
     mean: float
     std: float
 
-    def __call__(self, x: Tensor, starts: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
         return (x - self.mean) / self.std
 
 
@@ -222,7 +244,7 @@ class _Constants:
 class _Crop:
     samples: int
 
-    def __call__(self, x: Tensor, starts: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
         if x.shape[2] < self.samples:
             return torch.nn.functional.pad(x, (0, self.samples - x.shape[2]))
         crops = [r[:, s : s + self.samples] for r, s in zip(x, starts.tolist(), strict=True)]
@@ -233,9 +255,9 @@ class _Crop:
 class _Standardise:
     axes: tuple[int, ...]
 
-    def __call__(self, x: Tensor, starts: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
         mean = x.mean(self.axes, keepdim=True)
-        out = x - mean
+        out = torch.sub(x, mean, out=out)
         count = math.prod(x.shape[axis] for axis in self.axes)
         std = torch.linalg.vector_norm(out, dim=self.axes, keepdim=True) / math.sqrt(count)
         # In float32 a flat signal leaves rounding behind, which must not be blown up to unit size.

@@ -136,7 +136,7 @@ class Preparation:
         return cls(leads=tuple(values["leads"]), steps=steps)
 
     def with_window(self, *, seconds: float) -> Preparation:
-        """A copy that cuts shorter or longer crops; lengths that are no whole sample are refused."""
+        """A copy with shorter or longer crops; they must be a whole number of samples."""
         samples = seconds * self._window_rate
         if samples < 1 or abs(samples - round(samples)) > 1e-6:
             raise PreparationError(

@@ -64,6 +64,8 @@ def adapted(preparation: Preparation, data: Data) -> Preparation:
 
 def augmentation(data: Data) -> Augmentation | None:
     """What the recipe does to training crops."""
+    if data.augmentation == "none":
+        return None
     from einthoven.signals.augment import build_augmentation
 
     return build_augmentation(data.augmentation, level=data.augmentation_level)

@@ -121,7 +121,7 @@ def regularise(classifier: Classifier, settings: Stage2) -> None:
     classifier.head_dropout.p = settings.head_dropout
     if settings.freeze_positions:
         for name, parameter in classifier.backbone.named_parameters():
-            if "position" in name:
+            if "pos" in name.split(".")[0]:
                 parameter.requires_grad_(False)
 
 

@@ -7,6 +7,7 @@ recipe left out, so that a comparison differs in nothing else.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def posttrain(
     recipe: Recipe,
     out: str | Path,
     weights: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
     watcher: Watcher | None = None,
 ) -> Posttrained:
@@ -77,6 +79,8 @@ def posttrain(
         Run folder; an unfinished run of the same request goes on where it stopped.
     weights : path, optional
         The pretrained backbone. Required unless the recipe starts from random weights.
+    options : mapping, optional
+        Fields of the backbone's config, such as `leads`.
 
     Raises
     ------
@@ -94,10 +98,14 @@ def posttrain(
         weights=weights,
         seed=recipe.seed,
         head_init=recipe.stage2.head_init if recipe.stage2 else "stock",
+        **(options or {}),
     )
     preparation = adapted(classifier.preparation, recipe.data)
     data = Dataset(chosen, store, preparation)
-    run = RunFolder.begin(out, _asked(chosen, store, backbone, recipe, weights, together))
+    asked = _asked(chosen, store, backbone, recipe, weights, together)
+    if options:
+        asked["backbone_options"] = dict(options)
+    run = RunFolder.begin(out, asked)
     results: dict[str, Result] = {}
     train, validation = data.source("train"), data.source("validation")
     common: dict[str, Any] = {

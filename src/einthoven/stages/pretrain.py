@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ def pretrain(
     *,
     recipe: Pretraining,
     out: str | Path,
+    options: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
     watcher: Watcher | None = None,
 ) -> Pretrained:
@@ -65,6 +66,8 @@ def pretrain(
         Objective and schedule.
     out : path
         Run folder; an unfinished run of the same request goes on.
+    options : mapping, optional
+        Fields of the backbone's config, such as `leads`.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def pretrain(
         When the folder holds another run, or the loss is not finite.
     """
     together = processes or Processes()
-    objective, source, validation = _parts(cohort, store, backbone, recipe)
+    objective, source, validation = _parts(cohort, store, backbone, recipe, options or {})
     asked = {
         "stage": "pretrain",
         "backbone": backbone,
@@ -83,6 +86,8 @@ def pretrain(
         "records": len(source),
         "world": together.world,
     }
+    if options:
+        asked["backbone_options"] = dict(options)
     run = RunFolder.begin(out, asked)
     micro = recipe.micro_batch or recipe.batch_size // together.world
     settings = Settings(
@@ -126,14 +131,18 @@ def pretrain(
 
 
 def _parts(
-    cohort: Cohort, store: Store, backbone: str, recipe: Pretraining
+    cohort: Cohort,
+    store: Store,
+    backbone: str,
+    recipe: Pretraining,
+    options: Mapping[str, Any],
 ) -> tuple[Any, SignalSource, SignalSource | None]:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        network = create_backbone(backbone, init="pretraining")
-        options = {"mask_ratio": recipe.mask_ratio, "masking": recipe.masking}
-        options["target"] = recipe.target
-        given = {key: value for key, value in options.items() if value is not None}
+        network = create_backbone(backbone, **{"init": "pretraining", **options})
+        wanted = {"mask_ratio": recipe.mask_ratio, "masking": recipe.masking}
+        wanted["target"] = recipe.target
+        given = {key: value for key, value in wanted.items() if value is not None}
         objective = create_objective(recipe.objective, network, **given)
     preparation = network.preparation
     if recipe.crop_seconds is not None:

@@ -17,6 +17,8 @@ from einthoven.errors import RecipeError
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
+_GENERAL, _PRETRAINING = "post-training", "pretraining"
+
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
@@ -206,9 +208,16 @@ def load_pretraining(name: str | Path, overrides: Sequence[str] = ()) -> Pretrai
 
 
 def recipe_names(kind: type[BaseModel] = Recipe) -> list[str]:
-    """Presets of a kind."""
-    folder = RECIPES / ("pretraining" if kind is Pretraining else "post-training")
-    return sorted(file.stem for file in folder.glob("*.toml"))
+    """Presets of a kind: `post-training`, ..., and those of an experiment, `folder/name`."""
+    if kind is Pretraining:
+        return sorted(file.stem for file in (RECIPES / _PRETRAINING).glob("*.toml"))
+    general = sorted(file.stem for file in (RECIPES / _GENERAL).glob("*.toml"))
+    experiments = sorted(
+        f"{file.parent.name}/{file.stem}"
+        for file in RECIPES.glob("*/*.toml")
+        if file.parent.name not in (_PRETRAINING, _GENERAL)
+    )
+    return general + experiments
 
 
 def _checked(kind: type[M], name: str | Path, overrides: Sequence[str]) -> M:
@@ -233,7 +242,7 @@ def _read(kind: type[BaseModel], name: str | Path) -> dict[str, Any]:
                 f"no recipe {str(name)!r}",
                 remedy=f"choose {', '.join(recipe_names(kind))}, or name a .toml file",
             )
-        folder = "pretraining" if kind is Pretraining else "post-training"
+        folder = _PRETRAINING if kind is Pretraining else "" if "/" in str(name) else _GENERAL
         file = RECIPES / folder / f"{name}.toml"
     try:
         return tomllib.loads(file.read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -152,7 +153,8 @@ def _read_encoder(name: str, weights: str | PathLike[str]) -> tuple[dict[str, Te
     if found is None or found[0] != family:
         held = f"a checkpoint of {found[1]}" if found else "no network that einthoven knows"
         raise WeightsError(
-            f"{weights}: holds {held}, not {name}", remedy=_remedy(found[0] if found else "")
+            f"{weights}: holds {held}, not {name}",
+            remedy=_same_family(found[0] if found else ""),
         )
     if found[1].startswith("einthoven"):
         return _own_state(state), own_parts
@@ -164,11 +166,11 @@ def _own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return inner | {key: state[key] for key in ("head.weight", "head.bias") if key in state}
 
 
-def _remedy(family: str) -> str:
+def _same_family(family: str) -> str:
     fitting = [name for name in backbone_names() if family and entry(name).family == family]
     if fitting:
         return f"load it as {' or '.join(fitting)}."
-    return "give a checkpoint of the backbone's own family; `einthoven backbones` lists them."
+    return "give a checkpoint of the backbone's own family."
 
 
 def _fill(
@@ -179,5 +181,21 @@ def _fill(
     name: str,
     strict: bool,
 ) -> None:
-    ours = convert(state, module.state_dict(), parts, file=file, what=name, strict=strict)
+    try:
+        ours = convert(state, module.state_dict(), parts, file=file, what=name, strict=strict)
+    except WeightsError as error:
+        raise WeightsError(error.problem, remedy=_better_name(name, state, parts)) from error
     module.load_state_dict(ours, strict=strict, assign=True)
+
+
+def _better_name(name: str, state: Mapping[str, Tensor], parts: Parts) -> str:
+    encoder = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
+    for other in backbone_names():
+        if entry(other).family != entry(name).family:
+            continue
+        with torch.device("meta"):
+            expected = create_backbone(other).state_dict()
+        with contextlib.suppress(WeightsError):
+            convert(encoder, expected, parts, file="", what=other)
+            return f"load it as {other}, which it fits."
+    return "the file is incomplete or from a changed network; fetch the publisher's again."

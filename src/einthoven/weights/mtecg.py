@@ -15,7 +15,7 @@ from einthoven.weights.convert import Shape, export
 __all__ = ["encoder_parts", "encoder_state", "to_public"]
 
 # What image masked autoencoders call what only pretraining needs.
-DECODER = ("decoder_", "mask_token")
+_PRETRAINING_ONLY = ("decoder_", "mask_token")
 
 
 def encoder_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
@@ -32,7 +32,7 @@ def encoder_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
 
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The encoder's entries of a public file."""
-    return {key: tensor for key, tensor in state.items() if not key.startswith(DECODER)}
+    return {key: tensor for key, tensor in state.items() if not key.startswith(_PRETRAINING_ONLY)}
 
 
 def to_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,10 +10,16 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from einthoven.weights.convert import Parts, Shape, export
+from einthoven.weights.convert import Shape, export
 from einthoven.weights.state import without_prefix
 
-__all__ = ["DECODER", "encoder_parts", "encoder_state", "pretraining_parts", "pretraining_state"]
+__all__ = [
+    "encoder_parts",
+    "encoder_state",
+    "pretraining_parts",
+    "pretraining_state",
+    "to_public",
+]
 
 _LEADS = 12
 
@@ -42,7 +48,8 @@ _IN_DECODER = {
     "head": "decoder_head",
 }
 # First words of the entries that only the pretraining model has.
-DECODER = ("decoder_", "to_decoder_embedding.", "mask_embedding")
+_PRETRAINING_ONLY = ("decoder_", "to_decoder_embedding.", "mask_embedding")
+# The pretraining model holds the patch embedding twice: here and under `encoder.`.
 _ALIAS = "to_patch_embedding."
 
 
@@ -68,7 +75,7 @@ def pretraining_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The encoder's entries of any of the public files, under the encoder's names."""
     state = without_prefix(state, "encoder.")
-    return {key: tensor for key, tensor in state.items() if not key.startswith(DECODER)}
+    return {key: tensor for key, tensor in state.items() if not key.startswith(_PRETRAINING_ONLY)}
 
 
 def pretraining_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -78,17 +85,12 @@ def pretraining_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def to_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our encoder, classifier (`head.*` beside it) or masked autoencoder in public names."""
-    pretraining = any(key.startswith("decoder.") for key in state)
-    if not pretraining:
-        return export(without_head_prefix(state), encoder_parts)
+    if not any(key.startswith("decoder.") for key in state):
+        plain = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
+        return export(plain, encoder_parts)
     public = export(state, pretraining_parts)
     aliases = {k.removeprefix("encoder."): v for k, v in public.items() if _ALIAS in k}
     return public | aliases
-
-
-def without_head_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A classifier's entries with `backbone.` taken off; the head's stay."""
-    return {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
 
 
 def _renamed(key: str, table: Mapping[str, str], block: str) -> str:
@@ -100,6 +102,3 @@ def _renamed(key: str, table: Mapping[str, str], block: str) -> str:
         return table[key]
     inner, _, last = key.rpartition(".")
     return f"{table[inner]}.{last}"
-
-
-_: Parts = encoder_parts

@@ -35,8 +35,10 @@ class Truth:
 
     Attributes
     ----------
+    qrs_times : tuple of float
+        Start of QRS of each beat whose R peak lies within the recording, seconds.
     r_times : tuple of float
-        Times of the R peaks (largest QRS vector) within the recording, seconds.
+        Their R peaks (largest QRS vector), seconds.
     beat_kinds : tuple of int
         One a beat: 0 conducted, 1 ventricular ectopic, 2 atrial ectopic, 3 paced.
     heart_rate : float
@@ -49,6 +51,7 @@ class Truth:
         Frontal QRS axis of the dominant beat, from net areas.
     """
 
+    qrs_times: tuple[float, ...]
     r_times: tuple[float, ...]
     beat_kinds: tuple[int, ...]
     heart_rate: float
@@ -67,7 +70,7 @@ class SyntheticECG:
     signal : numpy.ndarray
         (12, samples) mV, leads in the standard order, as an electrocardiograph would record it.
     clean : numpy.ndarray
-        The same without noise.
+        The same without noise, and with the heart's zero as zero.
     rate : float
         Hz.
     statements : tuple of str
@@ -162,7 +165,10 @@ def record_ecg(
     clean = heart.field @ vector
     noise = electrode_noise(len(time), rate, breath=breath, rng=rng)
     truth = _truth(events, beats, heart)
-    return SyntheticECG(clean + noise.leads, clean, rate, statements, truth, noise)
+    # Electrocardiographs are AC-coupled: no lead has an offset.
+    signal = clean + noise.leads
+    signal -= signal.mean(axis=1, keepdims=True)
+    return SyntheticECG(signal, clean, rate, statements, truth, noise)
 
 
 def _beats(
@@ -220,6 +226,7 @@ def _truth(events: Rhythm, beats: dict[int, Beat], heart: Heart) -> Truth:
     main = beats[PACED if PACED in events.kind else SINUS]
     mean_rr = float(np.diff(r_times).mean())
     return Truth(
+        qrs_times=tuple(events.qrs[inside].tolist()),
         r_times=tuple(r_times.tolist()),
         beat_kinds=tuple(events.kind[inside].tolist()),
         heart_rate=60.0 / mean_rr,

@@ -24,8 +24,8 @@ _OUTFLOW_TRACT = [
     (48, 92, 102, 150, 0.38, 0.78, 0.42),
 ]
 _RIGHT_APEX = [
-    (0, 42, 60, 110, 0.30, -0.52, 0.50),
-    (60, 104, 116, 164, 0.22, -0.66, 0.55),
+    (0, 50, 54, 112, 0.30, -0.46, 0.42),
+    (44, 96, 100, 166, 0.24, -0.72, 0.56),
 ]
 _SPIKE = (-20.0, -11.0, -10.0, -2.0)
 
@@ -58,9 +58,9 @@ def paced_beat(heart: Heart, rng: np.random.Generator) -> Beat:
     The P waves, where the mode senses the atrium, stay with the caller.
     """
     wide = waves(_RIGHT_APEX).warped(stretch=rng.uniform(0.92, 1.1)).turned(rng.uniform(0.9, 1.35))
-    size = rng.uniform(0.5, 1.3) * rng.choice([-1.0, 1.0])
+    size = rng.uniform(0.7, 1.5) * rng.choice([-1.0, 1.0])
     spike = waves([(*_SPIKE, 0.25 * size, 0.6 * size, 0.1 * size)])
     beat = replace(heart.beat, qrs=wide, fixed=NO_WAVES, qtc=heart.beat.qtc + 0.03, u=np.zeros(3))
     beat = oriented(beat, heart.field, axis=-86 + 26 * heart.tilt)
-    beat = with_secondary_repolarisation(beat, heart.beat, share=0.58)
+    beat = with_secondary_repolarisation(beat, heart.beat, share=0.5)
     return replace(beat, fixed=spike, pr=rng.uniform(0.15, 0.18))

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 FOLDS = tuple(range(1, 11))
 _HELD_OUT = (9, 10)
 _FEWEST = 2  # patients of every statement that validation and test each want
+_SHARED = 3 * _FEWEST  # patients of a statement from which on they get them
 
 
 def assign_folds(
@@ -48,10 +50,26 @@ def assign_folds(
             room[choice] -= len(histories[patient])
             for code in labels[patient]:
                 wanted[code][choice] -= 1
+    return _repaired(folds, labels, order)
+
+
+def _repaired(
+    folds: list[int], labels: Sequence[frozenset[str]], order: npt.NDArray[np.int64]
+) -> list[int]:
+    """Move training patients to a held-out fold that still misses a statement of theirs."""
+    for code in sorted(set().union(*labels)):
+        having = [int(patient) for patient in order if code in labels[patient]]
+        if len(having) < _SHARED:
+            continue  # too few to share
+        for fold in _HELD_OUT:
+            missing = _FEWEST - sum(folds[patient] == fold for patient in having)
+            train = [patient for patient in having if folds[patient] not in _HELD_OUT]
+            for patient in train[: max(0, missing)]:
+                folds[patient] = fold
     return folds
 
 
-def _wanted(count: int) -> np.ndarray:
+def _wanted(count: int) -> npt.NDArray[np.float64]:
     """How many patients of a statement each fold would like."""
     wanted = np.full(len(FOLDS), count / len(FOLDS))
     held = [FOLDS.index(fold) for fold in _HELD_OUT]

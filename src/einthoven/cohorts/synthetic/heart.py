@@ -131,7 +131,7 @@ def normal_heart(rng: np.random.Generator, *, age: float = 50.0, sex: int = 0) -
     tilt = float(rng.uniform())
     sway = turn_transverse(rng.normal(0.0, 9.0)) @ turn_frontal(rng.normal(0.0, 4.0))
     qrs = _jittered(waves(_QRS), rng).warped(stretch=rng.uniform(0.92, 1.08) - 0.02 * sex)
-    size = np.exp(rng.normal(0.0, 0.18)) * (1.05 - 0.1 * sex)
+    size = np.exp(rng.normal(0.0, 0.18)) * (1.12 - 0.1 * sex)
     beat = Beat(
         p=_jittered(waves(_P), rng).warped(stretch=rng.uniform(0.88, 1.08)),
         pr=float(np.clip(rng.normal(0.155 + 0.0002 * (age - 50), 0.016), 0.125, 0.192)),

@@ -13,8 +13,8 @@ from einthoven.cohorts.synthetic.waves import Array
 SINUS, VENTRICULAR, ATRIAL, PACED = range(4)
 Indices = npt.NDArray[np.int64]
 
-# The rhythm runs a little beyond both ends of the recording.
-_BEFORE, _AFTER = 2.0, 1.5
+# The rhythm runs beyond both ends of the recording; atrial ectopy pulls what follows forwards.
+_BEFORE, _AFTER = 2.0, 4.0
 
 # Heart rates, beats a minute: mean, standard deviation, lowest, highest.
 _RATES = {
@@ -97,11 +97,11 @@ def _cut(onsets: Array, duration: float) -> Array:
 def _fibrillation_onsets(duration: float, rng: np.random.Generator) -> Array:
     mean = 60.0 / _rate("AFIB", rng)
     spread = rng.uniform(0.18, 0.27)
-    beats = int((duration + _BEFORE + _AFTER) / 0.3) + 4
+    beats = int((duration + _BEFORE + _AFTER) / mean) + 6
+    chance = rng.standard_normal(beats)
+    chance = (chance - chance.mean()) / chance.std()  # few beats, but always irregular
     # The AV node lets impulses through at random, but not before it has recovered.
-    rr = np.maximum(
-        mean * (1 + spread * rng.standard_normal(beats)), 0.34 + 0.1 * rng.random(beats)
-    )
+    rr = np.maximum(mean * (1 + spread * chance), 0.34 + 0.1 * rng.random(beats))
     return _cut(-_BEFORE - rng.uniform(0, mean) + np.cumsum(rr), duration)
 
 
@@ -249,6 +249,6 @@ def flutter_waves(time: Array, cycle: float, rng: np.random.Generator) -> Array:
     # A saw-tooth without its sharpest corner.
     saw = sum(np.sin(k * turn) / k * np.sinc(k / 6.0) for k in range(1, 6))
     bump = np.cos(turn - 0.9) + 0.3 * np.cos(2 * turn - 1.6)
-    inferior, anterior = rng.uniform(0.075, 0.14), rng.uniform(0.05, 0.10)
+    inferior, anterior = rng.uniform(0.095, 0.15), rng.uniform(0.05, 0.10)
     axis = np.array([-0.05, 1.0, 0.1])[:, None], np.array([-0.4, 0.0, -0.85])[:, None]
     return np.asarray(inferior * saw * axis[0] + anterior * bump * axis[1])

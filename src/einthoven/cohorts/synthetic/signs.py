@@ -19,6 +19,7 @@ from einthoven.cohorts.synthetic.heart import (
     Heart,
     limb_voltage,
     oriented,
+    qrs_leads,
     scaled,
     sokolow,
     with_secondary_repolarisation,
@@ -63,7 +64,7 @@ def _left_bundle_branch_block(beat: Beat, rng: np.random.Generator) -> Beat:
         (62, 94, 104, 148, 0.58, 0.05, 0.42),
     ]
     block = waves(rows).warped(stretch=rng.uniform(0.93, 1.08)).turned(rng.uniform(0.9, 1.4))
-    return replace(beat, qrs=block, u=beat.u * 0)
+    return replace(beat, qrs=block, t=beat.t * 0.55, u=beat.u * 0)
 
 
 def _late_right_ventricle(beat: Beat, *, end: float, size: float) -> Beat:
@@ -246,8 +247,10 @@ SIGNS: dict[str, Sign] = {
 _AXES = {
     "LAFB": (-73, -47),
     "CLBBB": (-40, 50),
+    "CRBBB": (-15, 95),
     "IMI": (-28, 35),
     "AMI": (-10, 85),
+    "QWAVE": (-5, 80),
     "LVH": (-28, 45),
 }
 _WIDE = ("CLBBB", "CRBBB", "WPW")
@@ -279,8 +282,23 @@ def beat_of(heart: Heart, statements: Collection[str], rng: np.random.Generator)
         if code in statements and not scar:
             beat = sign(beat, stream)
     beat = _voltage(_axis(beat, heart, statements), heart, statements)
+    if "ASMI" in statements:
+        beat = _without_septum(beat, heart)
     if any(code in statements for code in _WIDE):
         beat = with_secondary_repolarisation(beat, heart.beat)
+    return beat
+
+
+def _without_septum(beat: Beat, heart: Heart) -> Beat:
+    """Turn what is left of R in V1..V3 into QS, wherever this patient's electrodes are."""
+    for _ in range(8):
+        leads = qrs_leads(beat, heart.field)[6:9]
+        lead, when = np.unravel_index(np.argmax(leads), leads.shape)
+        if leads[lead, when] < 0.06:
+            break
+        away = -heart.field[6 + lead] / np.linalg.norm(heart.field[6 + lead]) ** 2
+        top = float(np.clip(when, 26, 1000 * beat.qrs_duration - 26))
+        beat = _add(beat, _row(top - 25, top, top, top + 25, *(1.05 * leads[lead, when] * away)))
     return beat
 
 

@@ -1,0 +1,26 @@
+"""The command line. Verbs live in their own modules and import what they need when they run."""
+
+from __future__ import annotations
+
+import sys
+
+from einthoven.errors import EinthovenError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a refusal is printed with its remedy and exits with status 1."""
+    from einthoven.cli.app import app
+
+    try:
+        app(args=arguments, prog_name="einthoven")
+    except EinthovenError as error:
+        print(f"einthoven: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    except KeyboardInterrupt as error:
+        print(
+            "\neinthoven: stopped. Nothing is lost: the same command goes on where it was.",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from error
+    except BrokenPipeError:
+        raise SystemExit(0) from None

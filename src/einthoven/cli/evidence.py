@@ -1,0 +1,260 @@
+"""Verbs that judge: evaluate, compare, report."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from einthoven.cli.progress import console, counting
+from einthoven.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from einthoven.predictions import Predictions
+
+Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+class Absent(StrEnum):
+    """What happens to labels without a positive or without a negative."""
+
+    auto = "auto"
+    resample = "resample"
+    skip = "skip"
+    zero = "zero"
+    error = "error"
+
+
+class Interval(StrEnum):
+    """Kind of bootstrap interval."""
+
+    percentile = "percentile"
+    basic = "basic"
+    bca = "bca"
+
+
+class Unit(StrEnum):
+    """What the bootstrap draws."""
+
+    record = "record"
+    patient = "patient"
+
+
+class Auprc(StrEnum):
+    """Which area under the precision-recall curve."""
+
+    average_precision = "average-precision"
+    trapezoid = "trapezoid"
+
+
+AbsentOption = Annotated[
+    Absent, typer.Option(help="Undefined labels; auto: resample where possible, otherwise skip.")
+]
+IntervalOption = Annotated[Interval, typer.Option(help="Kind of interval.")]
+UnitOption = Annotated[Unit, typer.Option(help="What is resampled.")]
+
+
+def evaluate(
+    what: Annotated[
+        Path | None, typer.Argument(help="A run folder, a bundle, or a predictions table.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="A bundle, to evaluate on --cohort.")] = None,
+    cohort: Annotated[Path | None, typer.Option(help="Labelled cohort for a bundle.")] = None,
+    task: Annotated[str, typer.Option(help="Task of the cohort.")] = "all-71",
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    store: Annotated[Path | None, typer.Option(help="The packed cohort.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Keep the predictions in this table.")] = None,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    absent: AbsentOption = Absent.auto,
+    interval: IntervalOption = Interval.percentile,
+    by: UnitOption = Unit.record,
+    auprc: Annotated[Auprc, typer.Option(help="Definition.")] = Auprc.average_precision,
+    as_json: AsJson = False,
+) -> None:
+    """Macro and per-label AUROC and average precision, F-max, with bootstrap intervals."""
+    from einthoven.experiment import score_predictions
+
+    place = what or bundle
+    if place is None:
+        raise EvaluationError(
+            "nothing to evaluate", remedy="name a run folder, a bundle or a predictions table"
+        )
+    predictions = (
+        _predict(place, cohort, task, split, store)
+        if (place / "bundle.json").is_file()
+        else load_predictions(place, split)
+    )
+    if save:
+        predictions.save(save)
+    found = score_predictions(
+        predictions,
+        absent=None if absent is Absent.auto else absent.value,
+        by=by.value,
+        resamples=resamples,
+        seed=seed,
+        interval=interval.value,
+        auprc=auprc.value,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    _print_score(found, predictions)
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="Run folder or predictions table.")],
+    b: Annotated[Path, typer.Argument(help="Run folder or predictions table to compare with.")],
+    split: Annotated[str, typer.Option(help="Of run folders: validation or test.")] = "test",
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    absent: AbsentOption = Absent.auto,
+    interval: IntervalOption = Interval.percentile,
+    by: UnitOption = Unit.record,
+    as_json: AsJson = False,
+) -> None:
+    """Paired differences A minus B on the same records, macro and per label, with intervals."""
+    from einthoven.evaluate import compare as paired
+    from einthoven.experiment import suitable_absent
+
+    ours, theirs = load_predictions(a, split), load_predictions(b, split)
+    policy = suitable_absent(ours) if absent is Absent.auto else absent.value
+    found = paired(
+        ours,
+        theirs,
+        resamples=resamples,
+        seed=seed,
+        absent=policy,
+        interval=interval.value,
+        by=by.value,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    _print_comparison(found, str(a), str(b))
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, the one of interest first.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    reference: Annotated[
+        Path | None, typer.Option(help="The run that others are compared with; the last one.")
+    ] = None,
+    cohort: Annotated[Path | None, typer.Option(help="Cohort, to draw example ECGs from.")] = None,
+    resamples: Resamples = 1000,
+) -> None:
+    """One self-contained HTML page: tables, per-label differences, curves and example ECGs.
+
+    Writes every number on it to a .json beside it.
+    """
+    from einthoven.experiment import write_run_report
+
+    page = write_run_report(runs, out, reference=reference, cohort=cohort, resamples=resamples)
+    typer.echo(f"Report: {page}")
+
+
+def load_predictions(place: Path, split: str) -> Predictions:
+    """The predictions of a run folder, or a predictions table."""
+    from einthoven.predictions import Predictions
+
+    if not place.is_dir():
+        return Predictions.load(place)
+    file = place / "predictions" / f"{split}.parquet"
+    if not file.is_file():
+        raise EvaluationError(
+            f"{place} holds no predictions of {split}",
+            remedy="name a finished run, a bundle with --cohort, or a predictions table",
+        )
+    return Predictions.load(file)
+
+
+def _predict(
+    bundle: Path, cohort: Path | None, task: str, split: str, store: Path | None
+) -> Predictions:
+    from einthoven.bundle import load_bundle
+    from einthoven.cli.stores import store_of
+    from einthoven.cohorts import open_cohort
+    from einthoven.predict import predict_cohort
+
+    if cohort is None:
+        raise EvaluationError(
+            f"{bundle} is a bundle, and no cohort is named", remedy="add --cohort PATH --task NAME"
+        )
+    model = load_bundle(bundle)
+    chosen = open_cohort(cohort, task)
+    if len(model.labels) < len(chosen.labels):
+        chosen = chosen.with_labels(model.labels)
+    packed = store_of(cohort, store)
+    with counting(f"predict {split}") as progress:
+        return predict_cohort(model, chosen, packed, split, progress=progress)
+
+
+def _print_score(found: Any, predictions: Predictions) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    about = ", ".join(f"{k} {v}" for k, v in predictions.metadata.items() if v)
+    table = Table(title=f"{found.records} records" + (f" ({about})" if about else ""))
+    for name in ("label", "positives", "AUROC", "95 % interval", "AP", "95 % interval "):
+        table.add_column(name, justify="left" if name == "label" else "right")
+    table.add_row(
+        "macro",
+        f"{found.defined_labels} of {len(found.labels)} labels",
+        f"{found.macro_auroc:.4f}",
+        _range(found.macro_auroc_interval),
+        f"{found.macro_auprc:.4f}",
+        _range(found.macro_auprc_interval),
+        end_section=True,
+    )
+    for i, label in enumerate(found.labels):
+        table.add_row(
+            label,
+            str(found.positives[i]),
+            f"{found.auroc[i]:.4f}",
+            _range(None if found.auroc_intervals is None else found.auroc_intervals[i]),
+            f"{found.auprc[i]:.4f}",
+            _range(None if found.auprc_intervals is None else found.auprc_intervals[i]),
+        )
+    Console().print(table)
+    if found.macro_auprc_bias is not None:
+        console.print(
+            f"{found.resamples} {found.unit} resamples, seed {found.seed}, {found.interval}, "
+            f"undefined labels: {found.absent}. Bootstrap bias (mean minus point): AUROC "
+            f"{found.macro_auroc_bias:+.4f}, AP {found.macro_auprc_bias:+.4f}; duplicated "
+            "positives of rare labels raise AP."
+        )
+
+
+def _print_comparison(found: Any, a: str, b: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{a} minus {b}")
+    for name in ("", a, b, "difference", "95 % interval", "relative", "better", "sig.", "worse"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, metric in (("macro AUROC", "auroc"), ("macro AP", "auprc")):
+        difference = getattr(found, metric)
+        table.add_row(
+            name,
+            f"{getattr(found.a, 'macro_' + metric):.4f}",
+            f"{getattr(found.b, 'macro_' + metric):.4f}",
+            f"{difference.macro:+.4f}",
+            _range(difference.macro_interval, sign=True),
+            f"{100 * difference.relative_gain:+.1f} %",
+            f"{difference.improved} of {len(found.labels)}",
+            str(difference.significantly_better),
+            str(difference.significantly_worse),
+        )
+    Console().print(table)
+
+
+def _range(limits: Any, *, sign: bool = False) -> str:
+    if limits is None:
+        return ""
+    form = "+.4f" if sign else ".4f"
+    return f"{limits[0]:{form}} to {limits[1]:{form}}"

@@ -1,0 +1,60 @@
+"""Which store belongs to a cohort; packed on first use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from einthoven.cli.progress import console, counting
+
+if TYPE_CHECKING:
+    from einthoven.cohorts import Cohort
+    from einthoven.signals.store import Store
+
+
+def every_record(path: str | Path, **options: Any) -> Cohort:
+    """The cohort with all its records, whether or not they carry a label of some task."""
+    from einthoven.cohorts import open_cohort
+
+    if Path(path).is_dir():
+        options.setdefault("empty_rows", "keep")
+    return open_cohort(path, **options)
+
+
+def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
+    """The cohort's store: the one named, or one in the cache folder, packed when it is not there.
+
+    The cache is `$EINTHOVEN_CACHE`, or `~/.cache/einthoven`.
+    """
+    from einthoven.signals.pack import pack, records_digest
+    from einthoven.signals.store import Store
+
+    if store is not None and (store / "store.json").is_file():
+        return Store.open(store)
+    cohort = every_record(path, **options)
+    folder = store or cache() / "stores" / f"{cohort.name}-{records_digest(cohort)[:12]}"
+    if not (folder / "store.json").is_file():
+        console.print(f"Packing {len(cohort)} records into {folder} (once)")
+    with counting("pack") as progress:
+        packed = pack(cohort, folder, progress=progress)
+    tell_quarantine(packed)
+    return packed
+
+
+def tell_quarantine(store: Store) -> None:
+    """Say how many records could not be packed, and why the first one could not."""
+    if len(store.quarantine):
+        first = store.quarantine.iloc[0]
+        console.print(
+            f"[yellow]{len(store.quarantine)} records are in quarantine and left out "
+            f"({store.root}/quarantine.csv); the first, {first['record']}: {first['reason']}",
+            markup=True,
+            highlight=False,
+        )
+
+
+def cache() -> Path:
+    """The cache folder."""
+    named = os.environ.get("EINTHOVEN_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "einthoven"

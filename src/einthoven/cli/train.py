@@ -1,0 +1,169 @@
+"""Verbs that train: demo, pretrain, posttrain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from einthoven.cli.progress import console, training
+
+if TYPE_CHECKING:
+    from einthoven.experiment import Finished
+
+CohortPath = Annotated[
+    Path, typer.Argument(metavar="COHORT", help="PTB-XL's folder, or a label table.")
+]
+StorePath = Annotated[
+    Path | None, typer.Option(help="The packed cohort; made in the cache folder without it.")
+]
+Out = Annotated[
+    Path, typer.Option(help="Run folder; an unfinished run of the same request goes on.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: stage2.drop_path=0.2"),
+]
+
+
+def demo(
+    dest: Annotated[Path, typer.Argument(help="Folder for everything the demo makes.")] = Path(
+        "demo"
+    ),
+    records: Annotated[int, typer.Option(min=200, help="Simulated ECGs.")] = 800,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all of it.")] = 0,
+) -> None:
+    """The whole job on simulated ECGs: pretrain, post-train, compare with plain fine-tuning.
+
+    Ends by naming the report it wrote. A demo that was stopped goes on.
+    """
+    from einthoven.demo import run_demo
+
+    with training() as (watcher, progress):
+        page = run_demo(dest, records=records, seed=seed, watcher=watcher, progress=progress)
+    typer.echo(f"Report: {page}")
+    typer.echo(
+        f"Next:   einthoven predict --bundle {dest}/post-training/bundle "
+        f"{dest}/cohort/records100/00000/00001_lr.hea"
+    )
+
+
+def pretrain(
+    cohort: CohortPath,
+    out: Out,
+    backbone: Annotated[str, typer.Option(help="A name of `einthoven backbones`.")],
+    recipe: Annotated[
+        str, typer.Option(help="mae, release, ptbxl-100hz-cpu, or a .toml file.")
+    ] = "release",
+    store: StorePath = None,
+    overrides: Overrides = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Pretrain a backbone on the training split, without labels.
+
+    Leaves OUT/encoder.safetensors, which `posttrain --weights` reads.
+    """
+    from einthoven.cli.stores import every_record, store_of
+    from einthoven.stages.pretrain import pretrain as run
+    from einthoven.stages.recipe import load_pretraining
+    from einthoven.training.processes import Processes
+
+    asked = load_pretraining(recipe, overrides or ())
+    _use_threads(threads)
+    with training() as (watcher, _):
+        done = run(
+            every_record(cohort),
+            store_of(cohort, store),
+            backbone,
+            recipe=asked,
+            out=out,
+            processes=Processes(device),
+            watcher=watcher,
+        )
+    typer.echo(f"Encoder: {done.encoder}")
+
+
+def posttrain(
+    cohort: CohortPath,
+    out: Out,
+    backbone: Annotated[str, typer.Option(help="A name of `einthoven backbones`.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="The pretrained backbone: a public checkpoint, or ours.")
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="PTB-XL: all-71, diagnostic-44, subclass-23, superclass-5, form-19, rhythm-12."
+        ),
+    ] = "all-71",
+    recipe: Annotated[
+        str, typer.Option(help="post-training, fine-tuning, linear-probe, scratch, or a .toml.")
+    ] = "post-training",
+    store: StorePath = None,
+    overrides: Overrides = None,
+    min_records: Annotated[
+        int, typer.Option(min=0, help="Leave out labels that fewer records carry.")
+    ] = 0,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")] = 1000,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Post-train a classifier: linear probe, then regularised fine-tuning; then its evidence.
+
+    The test split is predicted once, after training. Leaves a bundle, predictions, metrics.json
+    and report.html in OUT. Start it with torchrun for several processes.
+    """
+    from einthoven.cli.stores import store_of
+    from einthoven.cohorts import open_cohort
+    from einthoven.experiment import run_experiment
+    from einthoven.stages.posttrain import check_weights
+    from einthoven.stages.recipe import load_recipe
+    from einthoven.training.processes import Processes
+
+    asked = load_recipe(recipe, overrides or ())
+    check_weights(asked, weights)
+    _use_threads(threads)
+    options = {"min_records": min_records} if min_records else {}
+    chosen = open_cohort(cohort, task, **options)
+    with training() as (watcher, progress):
+        done = run_experiment(
+            chosen,
+            store_of(cohort, store),
+            backbone,
+            recipe=asked,
+            out=out,
+            weights=weights,
+            resamples=resamples,
+            processes=Processes(device),
+            watcher=watcher,
+            progress=progress,
+        )
+    if done is not None:
+        _tell(done, out)
+
+
+def _tell(done: Finished, out: Path) -> None:
+    from einthoven.experiment import write_run_report
+
+    page = write_run_report([out], out / "report.html")
+    found = done.test
+    typer.echo(f"Test macro AUROC {_with(found.macro_auroc, found.macro_auroc_interval)}")
+    typer.echo(f"Test macro AUPRC {_with(found.macro_auprc, found.macro_auprc_interval)}")
+    typer.echo(f"Bundle: {out / 'bundle'}")
+    typer.echo(f"Report: {page}")
+
+
+def _with(value: float, interval: tuple[float, float] | None) -> str:
+    return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+        console.print(f"{threads} threads")

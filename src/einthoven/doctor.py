@@ -1,0 +1,144 @@
+"""What is wrong with an installation, an ECG file, a cohort or a store, in plain lines."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from einthoven.errors import BackboneError, EinthovenError
+from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.version import __version__
+
+_LARGEST_MV = 5.0  # a QRS above this is nearly always a wrong gain
+_SMALLEST_MV = 0.05
+
+
+def installation() -> list[str]:
+    """Versions, devices and what is optional."""
+    import torch
+
+    packages = ("torch", "numpy", "scipy", "pandas", "wfdb", "safetensors", "accelerate")
+    lines = [f"einthoven {__version__}"]
+    lines += [f"  {name} {metadata.version(name)}" for name in packages]
+    lines.append(f"processors: {os.cpu_count()}, threads of torch: {torch.get_num_threads()}")
+    lines.append(
+        f"GPU: {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "GPU: none"
+    )
+    compiled = importlib.util.find_spec("numba") is not None
+    lines.append(
+        "bootstrap: compiled (extra `fast`)"
+        if compiled
+        else "bootstrap: tensor path; pip install 'einthoven[fast]' makes it about ten times faster"
+    )
+    return lines
+
+
+def examine(path: Path, *, backbone: str | None = None, picture: Path | None = None) -> list[str]:
+    """Findings about a cohort folder, a store or an ECG file.
+
+    Raises
+    ------
+    EinthovenError
+        When it cannot be read at all.
+    """
+    if (path / "store.json").is_file():
+        return list(_examine_store(path))
+    if path.is_dir() or path.suffix in (".csv", ".parquet"):
+        return list(_examine_cohort(path))
+    record = read_record(path)
+    lines = list(_examine_record(record))
+    if backbone is not None:
+        lines += _examine_preparation(record, backbone, picture)
+    elif picture is not None:
+        raise BackboneError("a picture shows a backbone's input", remedy="add --backbone NAME")
+    return lines
+
+
+def _examine_record(record: Record) -> Iterator[str]:
+    yield f"{record.source}: {len(record.leads)} leads, {record.duration:g} s at {record.rate:g} Hz"
+    yield f"  leads {' '.join(record.leads)}; SHA-256 {record.source_hash[:16]}..."
+    missing = [lead for lead in STANDARD_LEADS if lead not in record.leads]
+    if missing:
+        yield f"  warning: leads {' '.join(missing)} are missing"
+    for lead, signal in zip(record.leads, record.signal, strict=True):
+        finite = signal[np.isfinite(signal)]
+        if len(finite) < len(signal):
+            yield f"  warning: {lead} has {len(signal) - len(finite)} samples that are not numbers"
+        if len(finite) and np.ptp(finite) == 0:
+            yield f"  warning: {lead} is flat"
+    span = np.nanmax(record.signal) - np.nanmin(record.signal)
+    yield f"  amplitude {np.nanmin(record.signal):.2f} to {np.nanmax(record.signal):.2f} mV"
+    if span > 2 * _LARGEST_MV or span < _SMALLEST_MV:
+        yield f"  warning: a range of {span:.3g} mV is unusual; check gain and units of the header"
+    yield from _limb_leads(record)
+
+
+def _limb_leads(record: Record) -> Iterator[str]:
+    """Einthoven's law, III = II - I: leads that were exchanged or scaled apart break it."""
+    if not {"I", "II", "III"} <= set(record.leads):
+        return
+    one, two, three = (record.signal[record.leads.index(lead)] for lead in ("I", "II", "III"))
+    gap = float(np.nanmax(np.abs(three - (two - one))))
+    yield f"  Einthoven's law: III differs from II - I by at most {gap:.3f} mV"
+    if gap > 0.1:
+        yield "  warning: the limb leads do not belong together (exchanged, filtered or scaled apart)"
+
+
+def _examine_preparation(record: Record, backbone: str, picture: Path | None) -> list[str]:
+    from einthoven.backbones.registry import create_backbone
+    from einthoven.signals.prepare import prepare_record
+
+    preparation = create_backbone(backbone, seed=0).preparation
+    lines = [f"for {backbone}: {preparation.describe()}"]
+    try:
+        crops = prepare_record(preparation, record).numpy()
+    except EinthovenError as error:
+        return [*lines, f"  warning: {error}"]
+    lines.append(
+        f"  {crops.shape[0]} crops of {crops.shape[1]} leads x {crops.shape[2]} samples, "
+        f"mean {crops.mean():+.3f}, standard deviation {crops.std():.3f}"
+    )
+    if picture is not None:
+        from einthoven.report.figures import before_and_after
+
+        picture.write_bytes(before_and_after(record, crops[0], preparation.leads, preparation.rate))
+        lines.append(f"  picture: {picture}")
+    return lines
+
+
+def _examine_cohort(path: Path) -> Iterator[str]:
+    from einthoven.cohorts import SPLITS, open_cohort
+
+    cohort = open_cohort(path)
+    patients = len(np.unique(cohort.patients()))
+    yield f"{path}: {cohort.name} {cohort.version}, {len(cohort)} records of {patients} patients"
+    yield "  " + ", ".join(f"{split} {len(cohort.ids(split))}" for split in SPLITS)
+    yield f"  {len(cohort.labels)} labels; no patient is in two splits"
+    counts = cohort.counts()
+    for split in SPLITS:
+        absent = counts.index[counts[split] == 0].tolist()
+        if absent:
+            yield f"  warning: {split} has no record of {len(absent)} labels: {absent[:8]}"
+    missing = [file for file in cohort.paths() if not file.with_suffix(".hea").is_file()]
+    if missing and not cohort.paths()[0].is_file():
+        yield f"  warning: {len(missing)} records have no header, first {missing[0]}.hea"
+
+
+def _examine_store(path: Path) -> Iterator[str]:
+    from einthoven.signals.store import Store
+
+    store = Store.open(path)
+    yield f"{path}: {len(store)} records of {store.manifest['name']} {store.manifest['version']}"
+    yield f"  leads {' '.join(store.leads)}; every shard has the size that was packed"
+    rates = store.index["rate"].value_counts()
+    yield "  " + ", ".join(f"{count} records at {rate:g} Hz" for rate, count in rates.items())
+    for note, count in store.index["notes"].value_counts().head(5).items():
+        if note:
+            yield f"  note: {count} records {note}"
+    for row in store.quarantine.head(5).itertuples():
+        yield f"  quarantine: {row.record}: {row.reason}"

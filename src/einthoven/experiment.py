@@ -1,0 +1,208 @@
+"""One experiment from a recipe to its evidence: train, bundle, predict, score.
+
+The test split is predicted once, after training has ended; a run whose test predictions exist is
+never evaluated again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import EvaluationError
+from einthoven.evaluate.scores import Score, score
+from einthoven.files import read_json, write_json
+from einthoven.predict import predict_cohort
+from einthoven.predictions import Predictions
+from einthoven.report.card import model_card
+from einthoven.signals.store import Store
+from einthoven.stages.data import resolved
+from einthoven.stages.posttrain import Posttrained, posttrain
+from einthoven.stages.recipe import Recipe
+from einthoven.training.loop import Watcher
+from einthoven.training.processes import Processes
+from einthoven.training.run import RunFolder
+
+METRICS, BUNDLE, PREDICTIONS = "metrics.json", "bundle", "predictions"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished experiment: its folder and its numbers on the test split."""
+
+    run: RunFolder
+    test: Score
+
+
+def run_experiment(
+    cohort: Cohort,
+    store: Store,
+    backbone: str,
+    *,
+    recipe: Recipe,
+    out: str | Path,
+    weights: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    resamples: int = 1000,
+    processes: Processes | None = None,
+    watcher: Watcher | None = None,
+    progress: Progress | None = None,
+) -> Finished | None:
+    """Post-train by a recipe, write the bundle, predict validation and test, and score them.
+
+    Parameters are those of `posttrain`; `resamples` is the bootstrap's. Among several processes
+    only the main one goes on after training; the others return None.
+
+    Raises
+    ------
+    EinthovenError
+        Whatever training, prediction or scoring refuses.
+    """
+    together = processes or Processes()
+    began = time.monotonic()
+    trained = posttrain(
+        cohort,
+        store,
+        backbone,
+        recipe=recipe,
+        out=out,
+        weights=weights,
+        options=options,
+        processes=together,
+        watcher=watcher,
+    )
+    if not together.is_main:
+        return None
+    folder = trained.run.path
+    if not (folder / BUNDLE / "bundle.json").is_file():
+        bundle = bundle_of(trained, cohort, recipe)
+        save_bundle(bundle, folder / BUNDLE, backbone=backbone, options=options)
+    bundle = load_bundle(folder / BUNDLE)
+    precision = resolved(recipe.precision, together.device)
+    for split in ("validation", "test"):
+        file = folder / PREDICTIONS / f"{split}.parquet"
+        if not file.is_file():
+            file.parent.mkdir(exist_ok=True)
+            predict_cohort(
+                bundle,
+                cohort,
+                store,
+                split,
+                precision=precision,
+                device=together.device,
+                progress=partial(progress, f"predict {split}") if progress else None,
+            ).save(file)
+    return _scored(trained, resamples, time.monotonic() - began)
+
+
+def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
+    """The trained classifier with all that a bundle says about it."""
+    classifier = trained.classifier
+    about = {
+        "recipe": recipe.model_dump(mode="json"),
+        "descriptions": cohort.descriptions,
+        "cohort": {
+            "name": cohort.name,
+            "version": cohort.version,
+            "task": cohort.task,
+            "digest": cohort.digest,
+            "training_records": len(trained.data.usable.ids("train")),
+        },
+        "weights": trained.run.about()["asked"]["weights"],
+        "selected_epoch": {name: result.best_epoch for name, result in trained.results.items()},
+        "environment": trained.run.about()["environment"],
+    }
+    return Bundle(
+        classifier=classifier,
+        labels=cohort.labels,
+        preparation=trained.preparation,
+        aggregate=recipe.data.aggregate,
+        about=about,
+    )
+
+
+def _scored(trained: Posttrained, resamples: int, seconds: float) -> Finished:
+    folder = trained.run.path
+    scores = {}
+    for split in ("validation", "test"):
+        predictions = Predictions.load(folder / PREDICTIONS / f"{split}.parquet")
+        scores[split] = score_predictions(predictions, resamples=resamples)
+    known = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
+    numbers = {name: found.to_dict() for name, found in scores.items()}
+    # A run that was stopped and went on adds up; one that was finished keeps its time.
+    numbers["seconds"] = known.get("seconds") or round(_trained_seconds(trained) or seconds, 1)
+    write_json(folder / METRICS, numbers)
+    update_bundle(folder / BUNDLE, metrics=_headline(scores["test"]))
+    card = model_card(
+        read_json(folder / BUNDLE / "bundle.json"), numbers["test"], numbers["validation"]
+    )
+    (folder / BUNDLE / "README.md").write_text(card)
+    return Finished(trained.run, scores["test"])
+
+
+def _trained_seconds(trained: Posttrained) -> float:
+    lines = [entry for result in trained.results.values() for entry in result.history]
+    return sum(entry["seconds"] + entry.get("validation_seconds", 0.0) for entry in lines)
+
+
+def _headline(found: Score) -> dict[str, Any]:
+    return {
+        "macro_auroc": found.macro_auroc,
+        "macro_auroc_interval": found.macro_auroc_interval,
+        "macro_auprc": found.macro_auprc,
+        "macro_auprc_interval": found.macro_auprc_interval,
+        "records": found.records,
+        "defined_labels": found.defined_labels,
+    }
+
+
+def score_predictions(
+    predictions: Predictions, *, absent: str | None = None, by: str = "record", **options: Any
+) -> Score:
+    """Score a predictions table.
+
+    Without `absent`, resamples that lack a label are drawn again, as in PTB-XL's benchmark; where
+    the whole table lacks a label that is impossible, and undefined labels are left out instead
+    (the score says how many labels are defined).
+    """
+    return score(
+        known_targets(predictions),
+        predictions.probabilities,
+        labels=predictions.labels,
+        absent=absent or suitable_absent(predictions),
+        groups=predictions.patients if by == "patient" else None,
+        **options,
+    )
+
+
+def suitable_absent(predictions: Predictions) -> str:
+    """`resample` where every label has a positive and a negative, `skip` otherwise."""
+    positives = known_targets(predictions).sum(axis=0)
+    defined = (positives > 0) & (positives < len(predictions.records))
+    return "resample" if defined.all() else "skip"
+
+
+def known_targets(predictions: Predictions) -> NDArray[np.uint8]:
+    """The table's targets.
+
+    Raises
+    ------
+    EvaluationError
+        When the table has none.
+    """
+    if predictions.targets is None:
+        raise EvaluationError(
+            "the predictions table holds no targets",
+            remedy="add the columns target:LABEL, or evaluate a bundle on a labelled cohort",
+        )
+    return predictions.targets

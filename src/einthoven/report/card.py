@@ -1,0 +1,251 @@
+"""The model card: what a bundle is, what it was trained on, how good it is. Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from einthoven.report import facts
+from einthoven.report.values import (
+    count,
+    decimal,
+    level_text,
+    limits_text,
+    percent,
+    with_limits,
+)
+
+Json = Mapping[str, Any]
+
+_PTB_XL = (
+    "Attribution: Wagner et al., PTB-XL, a large publicly available electrocardiography dataset, "
+    "Scientific Data 7:154, 2020. The data are published on PhysioNet under CC BY 4.0."
+)
+_SYNTHETIC = "The data are synthetic: computed waveforms of nobody, which say nothing of patients."
+_USE = """\
+Research on electrocardiograms with the leads and the labels named below. Not a medical device: it
+was not validated for the diagnosis or the treatment of patients, and must not be used for either.
+
+- Probabilities are those of the training cohort's statements and population. Elsewhere their level
+  can be off, and their order too.
+- The numbers below hold for the test split of the training cohort. Other hospitals, devices and
+  populations were not tested.
+- Labels with few positives in the test split have wide intervals, or none."""
+
+
+def model_card(
+    about: Json, score: Json, validation: Json | None, *, comparison: Json | None = None
+) -> str:
+    """Write the model card of a bundle from its description and its numbers.
+
+    What they do not say is written as `not recorded`.
+
+    Parameters
+    ----------
+    about : mapping
+        The contents of `bundle.json`. Read are `backbone`, `weights`, `cohort`, `version`, `task`,
+        `labels`, `descriptions`, `recipe`, `preparation` (or its wording, `preparation_text`),
+        `aggregate`, `checksums` and `licence`.
+    score : mapping
+        `Score.to_dict()` of the test split.
+    validation : mapping or None
+        `macro_auroc` and `macro_auprc` of the validation split.
+    comparison : mapping, optional
+        `Comparison.to_dict()` with this model as a; `reference` in it names b.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    asked = facts.asked_of(about)
+    sections = (
+        (None, _what(asked)),
+        ("Intended use and limits", _USE),
+        ("Training data", _data(asked)),
+        ("Training", _training(asked)),
+        ("Preparation of signals", _preparation(asked)),
+        ("Results", _results(score, validation, comparison)),
+        ("Results by label", _by_label(score, comparison)),
+        ("Labels", _labels(asked)),
+        ("How to use", _how_to_use()),
+        ("Licence", _licence(asked)),
+    )
+    title = f"# {_escaped(facts.text(asked.get('backbone')))} on {_cohort_name(asked)}"
+    parts = [text if name is None else f"## {name}\n\n{text}" for name, text in sections]
+    return "\n\n".join([title, *parts]) + "\n"
+
+
+def _what(about: Json) -> str:
+    labels = about.get("labels") or []
+    shown = f"{len(labels)} labels" if labels else "labels (not recorded)"
+    return (
+        f"An ECG classifier: the backbone `{_code(about.get('backbone'))}` with a linear head that "
+        f"gives a probability to each of {shown}, trained with einthoven by the recipe "
+        f"“{_escaped(facts.recipe_name(about))}”."
+    )
+
+
+def _data(about: Json) -> str:
+    cohort = facts.cohort_of(about)
+    lines = [
+        _items(
+            ("cohort", cohort.get("name")),
+            ("version", cohort.get("version")),
+            ("task", cohort.get("task")),
+            ("digest of ids, folds and targets", cohort.get("digest")),
+        )
+    ]
+    if cohort.get("name") == "ptb-xl":
+        lines.append(_PTB_XL)
+    if cohort.get("synthetic") or "synthetic" in str(cohort.get("name")).lower():
+        lines.append(_SYNTHETIC)
+    return "\n\n".join(lines)
+
+
+def _training(about: Json) -> str:
+    sentence = facts.recipe_sentence(about)
+    summary = _items(
+        ("initial weights of the backbone", facts.weights_sentence(about)), ("stages", sentence)
+    )
+    settings = list(facts.flattened(about.get("recipe") or {}))
+    if not settings:
+        return summary
+    return summary + "\n\n" + _table(["Setting", "Value"], map(_escaped_all, settings))
+
+
+def _preparation(about: Json) -> str:
+    return _items(
+        ("steps", facts.preparation_text(about)),
+        ("crops of a record are joined by", about.get("aggregate")),
+    )
+
+
+def _results(score: Json, validation: Json | None, comparison: Json | None) -> str:
+    head = ["Split", "Macro AUROC", "Macro AUPRC"]
+    rows = [["test", _macro(score, "auroc"), _macro(score, "auprc")]]
+    if validation:
+        rows.append(["validation", _macro(validation, "auroc"), _macro(validation, "auprc")])
+    parts = [_table(head, rows), _conditions(score)]
+    return "\n\n".join([*parts, *([_against(comparison)] if comparison else [])])
+
+
+def _macro(score: Json, metric: str) -> str:
+    return with_limits(score.get(f"macro_{metric}"), score.get(f"macro_{metric}_interval"))
+
+
+def _conditions(score: Json) -> str:
+    labels = len(score["per_label"])
+    text = (
+        f"{count(score['records'])} test records; means over labels, {score['defined_labels']} of "
+        f"{labels} of which have positives and negatives (policy `{score['absent']}`). AUPRC is "
+        f"{score['auprc_definition'].replace('-', ' ')}."
+    )
+    if not score["resamples"]:
+        return f"{text} No resamples were drawn, so there are no intervals."
+    return (
+        f"{text} In brackets: {level_text(score['level'])} {score['interval']} intervals from "
+        f"{count(score['resamples'])} bootstrap resamples by {score['unit']}, seed "
+        f"{score['seed']}. The bootstrap's bias is "
+        f"{decimal(score['macro_auroc_bias'], signed=True)} in macro AUROC and "
+        f"{decimal(score['macro_auprc_bias'], signed=True)} in macro AUPRC."
+    )
+
+
+def _against(comparison: Json) -> str:
+    reference = _escaped(comparison.get("reference", "the reference"))
+    rows = [_against_row(name, comparison[key]) for key, name in _METRICS]
+    head = ["Metric", "Difference", "Relative", "Labels improved", "Better", "Worse"]
+    return (
+        f"Paired differences to {reference} on the same records. Better and worse count the labels "
+        f"whose own interval leaves out zero.\n\n{_table(head, rows)}"
+    )
+
+
+_METRICS = (("auroc", "macro AUROC"), ("auprc", "macro AUPRC"))
+
+
+def _against_row(name: str, found: Json) -> list[str]:
+    return [
+        name,
+        with_limits(found["macro"], found["macro_interval"], signed=True),
+        percent(found["relative_gain"], signed=True),
+        f"{found['improved']} of {len(found['per_label'])}",
+        count(found["significantly_better"]),
+        count(found["significantly_worse"]),
+    ]
+
+
+def _by_label(score: Json, comparison: Json | None) -> str:
+    head = ["Label", "Positives", "AUROC", "Interval", "AUPRC", "Interval"]
+    head += ["AUROC difference"] if comparison else []
+    return _table(head, _label_rows(score, comparison))
+
+
+def _label_rows(score: Json, comparison: Json | None) -> Iterator[list[str]]:
+    for label, entry in score["per_label"].items():
+        row = [_escaped(label), count(entry["positives"])]
+        for metric in ("auroc", "auprc"):
+            row += [decimal(entry[metric]), limits_text(entry[f"{metric}_interval"])]
+        if comparison:
+            found = comparison["auroc"]["per_label"].get(label, {})
+            difference, interval = found.get("difference"), found.get("interval")
+            row.append(with_limits(difference, interval, signed=True))
+        yield row
+
+
+def _labels(about: Json) -> str:
+    labels, descriptions = about.get("labels") or [], about.get("descriptions") or {}
+    if not labels:
+        return facts.UNKNOWN
+    named = [(label, descriptions.get(label)) for label in labels]
+    return "In the order of the model's outputs:\n\n" + "\n".join(
+        f"{place}. {_escaped(label)}" + (f": {_escaped(wording)}" if wording else "")
+        for place, (label, wording) in enumerate(named, 1)
+    )
+
+
+def _how_to_use() -> str:
+    return (
+        "```sh\neinthoven predict --bundle PATH FILE\n```\n\n"
+        "`PATH` is the folder of this card, `FILE` an ECG. The bundle's weights are checked "
+        "against the checksum in `bundle.json` before they are used."
+    )
+
+
+def _licence(about: Json) -> str:
+    licence = facts.text(about.get("licence"))
+    return (
+        f"Of these weights: {_escaped(licence)}. The terms of the initial weights and of the "
+        "training data hold beside it."
+    )
+
+
+def _cohort_name(about: Json) -> str:
+    cohort = facts.cohort_of(about)
+    version = f" {cohort['version']}" if cohort.get("version") else ""
+    return _escaped(facts.text(cohort.get("name")) + version)
+
+
+def _items(*entries: tuple[str, object]) -> str:
+    return "\n".join(f"- {name}: {_escaped(facts.text(value))}" for name, value in entries)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped_all(texts: Iterable[str]) -> list[str]:
+    return [_escaped(text) for text in texts]
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it stands, in one line."""
+    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*\[\]|])|(?<!\w)_|_(?!\w)", lambda found: "\\" + found.group(), flat)
+
+
+def _code(value: object) -> str:
+    return facts.text(value).replace("`", "'").replace("\n", " ")

@@ -1,0 +1,124 @@
+"""What `run.json` and `bundle.json` say about a model, in words; what they do not say is said so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+UNKNOWN = "not recorded"
+
+About = Mapping[str, Any]
+
+_UNITS = {"rate": "Hz", "cutoff": "Hz", "samples": "samples", "mean": "mV", "std": "mV"}
+
+
+def asked_of(about: About) -> About:
+    """What was asked of a run: `asked` of run.json; a bundle's description itself."""
+    asked: About = about.get("asked", about)
+    return asked
+
+
+def text(value: object) -> str:
+    """A recorded value; `not recorded` for none."""
+    if value is None or value == "" or value == {} or value == []:
+        return UNKNOWN
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def cohort_of(about: About) -> dict[str, Any]:
+    """Name, version, task and digest of the training cohort.
+
+    A bundle holds them as a table `cohort`, a run beside the cohort's name.
+    """
+    cohort = about.get("cohort")
+    if isinstance(cohort, Mapping):
+        return dict(cohort)
+    keys = {"version": "version", "task": "task", "digest": "cohort_digest"}
+    return {"name": cohort} | {key: about.get(source) for key, source in keys.items()}
+
+
+def cohort_sentence(about: About) -> str:
+    """`ptb-xl 1.0.3, task all-71 (71 labels)`."""
+    cohort, labels = cohort_of(about), about.get("labels")
+    parts = [text(cohort.get("name"))]
+    if cohort.get("version"):
+        parts[0] += f" {cohort['version']}"
+    if cohort.get("task"):
+        parts.append(f"task {cohort['task']}")
+    return ", ".join(parts) + (f" ({len(labels)} labels)" if labels else "")
+
+
+def recipe_name(about: About) -> str:
+    """The recipe's name."""
+    return text((about.get("recipe") or {}).get("name"))
+
+
+def recipe_sentence(about: About) -> str:
+    """The stages of a recipe and what regularises them."""
+    recipe = about.get("recipe") or {}
+    stages = [
+        _stage("a linear probe of the head", recipe.get("stage1")),
+        _stage("full fine-tuning", recipe.get("stage2")),
+    ]
+    known = [stage for stage in stages if stage]
+    if not known:
+        return UNKNOWN
+    start = "from random weights: " if recipe.get("initialise") == "random" else ""
+    return start + ", then ".join(known)
+
+
+def weights_sentence(about: About) -> str:
+    """Where the backbone's weights came from."""
+    weights, recipe = about.get("weights"), about.get("recipe") or {}
+    if isinstance(weights, Mapping):
+        digest = weights.get("sha256")
+        return text(weights.get("path")) + (f" (SHA-256 {digest})" if digest else "")
+    if weights is None and recipe.get("initialise") == "random":
+        return "none: random weights"
+    return text(weights)
+
+
+def preparation_text(about: About) -> str:
+    """What is done to a signal before the network sees it."""
+    given, preparation = about.get("preparation_text"), about.get("preparation")
+    if given or not isinstance(preparation, Mapping):
+        return text(given)
+    leads = preparation.get("leads") or []
+    steps = [_step(step) for step in preparation.get("steps") or []]
+    return "; ".join([f"{len(leads)} leads ({', '.join(leads)})", *steps])
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every entry of nested tables as `section.key` and its text."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield prefix + str(key), "none" if value in (None, [], "") else text(value)
+
+
+def _stage(what: str, stage: Any) -> str | None:
+    if not stage:
+        return None
+    sentence = what
+    if stage.get("epochs"):
+        sentence += f" for {stage['epochs']} epoch{'s' if stage['epochs'] != 1 else ''}"
+    drops = [
+        f"{name} {stage[key]:g}"
+        for key, name in (("drop_path", "stochastic depth"), ("dropout", "dropout"))
+        if stage.get(key)
+    ]
+    return sentence + (f" with {' and '.join(drops)}" if drops else "")
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    details = []
+    for key, value in step.items():
+        if key != "step":
+            unit = f" {_UNITS[key]}" if key in _UNITS else ""
+            details.append(f"{key.replace('_', ' ')} {text(value)}{unit}")
+    return text(step.get("step")) + (f" ({', '.join(details)})" if details else "")

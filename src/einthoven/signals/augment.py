@@ -1,0 +1,308 @@
+"""Augmentation of prepared batches.
+
+Every augmentation is a frozen value that is called with a batch (batch, leads, samples) and an
+explicit generator, and returns a new batch of the same shape and type. Each record draws for itself.
+A result depends on the generator's state and on the batch as a whole: the same record in a batch
+of another size or at another place gets other draws.
+
+RandAugment and its eight operations are those of ST-MEM's fine-tuning (Na et al., ICLR 2024,
+arXiv 2402.09450, released code); they run after standardisation and nothing is standardised again.
+The operations themselves are plain functions of a batch and of what was drawn for each record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from einthoven.errors import RecipeError
+
+HIGHEST_LEVEL = 10.0
+_RATIO = 0.3
+_AMPLITUDE = 0.3
+_PERIOD = 0.5
+
+
+class Augmentation(Protocol):
+    """What a training run does to a prepared batch before the network sees it."""
+
+    def __call__(self, x: Tensor, generator: Generator) -> Tensor:
+        """Return an augmented copy of x, (batch, leads, samples)."""
+        ...
+
+
+def shift(x: Tensor, by: Tensor) -> Tensor:
+    """Move each record in time, all leads together; what comes in is zero.
+
+    Parameters
+    ----------
+    x : Tensor
+        (batch, leads, samples).
+    by : Tensor
+        (batch,) integers; positive moves later.
+    """
+    source = torch.arange(x.shape[2], device=x.device) - by[:, None]
+    inside = (source >= 0) & (source < x.shape[2])
+    index = source.clamp(0, x.shape[2] - 1)[:, None].expand_as(x)
+    return torch.where(inside[:, None], x.gather(2, index), 0.0)
+
+
+def cutout(x: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    """Zero one stretch of each record in all leads; start and length are (batch,) in samples."""
+    return torch.where(_stretch(x, start, length)[:, None], 0.0, x)
+
+
+def drop(x: Tensor, points: Tensor) -> Tensor:
+    """Zero single samples in all leads; points is a mask of shape (batch, samples)."""
+    return torch.where(points[:, None], 0.0, x)
+
+
+def flip(x: Tensor) -> Tensor:
+    """Change the sign."""
+    return -x
+
+
+def erase(x: Tensor, lead: Tensor) -> Tensor:
+    """Zero one lead of each record; lead is (batch,) positions."""
+    erased = torch.arange(x.shape[1], device=x.device) == lead[:, None]
+    return torch.where(erased[:, :, None], 0.0, x)
+
+
+def sine(x: Tensor, amplitude: float, period: float) -> Tensor:
+    """Add the same sine to every lead.
+
+    Parameters
+    ----------
+    x : Tensor
+        (batch, leads, samples).
+    amplitude : float
+        In the unit of x.
+    period : float
+        As a part of the record's length.
+    """
+    return x + _sine(x, amplitude, period)
+
+
+def partial_sine(
+    x: Tensor, start: Tensor, length: Tensor, *, amplitude: float, period: float
+) -> Tensor:
+    """Add the first `length` samples of that sine, beginning at sample `start`; both (batch,)."""
+    source = torch.arange(x.shape[2], device=x.device) - start[:, None]
+    wave = _sine(x, amplitude, period)[source.clamp(min=0)]
+    return x + torch.where(_stretch(x, start, length), wave, 0.0)[:, None]
+
+
+def partial_white_noise(x: Tensor, start: Tensor, length: Tensor, noise: Tensor) -> Tensor:
+    """Add noise (of the shape of x) within one stretch of each record; start and length (batch,)."""
+    return x + torch.where(_stretch(x, start, length)[:, None], noise, 0.0)
+
+
+def _stretch(x: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    time = torch.arange(x.shape[2], device=x.device)
+    return (time >= start[:, None]) & (time < (start + length)[:, None])
+
+
+def _sine(x: Tensor, amplitude: float, period: float) -> Tensor:
+    time = torch.arange(x.shape[2], device=x.device, dtype=x.dtype) / x.shape[2]
+    return amplitude * torch.sin(2 * math.pi * time / period)
+
+
+# What each record draws. `strength` is level / 10, above 0.
+
+
+def _uniform(x: Tensor, generator: Generator, *more: int) -> Tensor:
+    return torch.rand(len(x), *more, generator=generator, device=generator.device).to(x.device)
+
+
+def _below(x: Tensor, limit: Tensor | int, generator: Generator) -> Tensor:
+    """(batch,) integers, uniform on 0 ... limit - 1, and 0 where the limit is 0."""
+    drawn = (_uniform(x, generator).double() * limit).long()
+    return drawn.clamp(min=0) if isinstance(limit, int) else torch.minimum(drawn, limit)
+
+
+def _draw_length(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    return (_uniform(x, generator) * (_RATIO * strength * x.shape[2])).floor().long()
+
+
+def _draw_stretch(x: Tensor, strength: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    length = _draw_length(x, strength, generator)
+    return _below(x, x.shape[2] - length + 1, generator), length
+
+
+def _random_shift(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    direction = 1 - 2 * _below(x, 2, generator)
+    return shift(x, direction * _draw_length(x, strength, generator))
+
+
+def _random_cutout(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    start, length = _draw_stretch(x, strength, generator)
+    return cutout(x, start, length)
+
+
+def _random_drop(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    count = _below(x, math.floor(_RATIO * strength * x.shape[2]), generator)
+    # The first `count` places of a random order are `count` different places.
+    place = _uniform(x, generator, x.shape[2]).argsort(1).argsort(1)
+    return drop(x, place < count[:, None])
+
+
+def _flip(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    return flip(x)
+
+
+def _random_erase(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    return erase(x, _below(x, x.shape[1], generator))
+
+
+def _full_sine(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    return sine(x, _AMPLITUDE * strength, _PERIOD / strength)
+
+
+def _random_partial_sine(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    start, length = _draw_stretch(x, strength, generator)
+    wave = {"amplitude": _AMPLITUDE * strength, "period": _PERIOD / strength}
+    return partial_sine(x, start, length, **wave)
+
+
+def _random_partial_white_noise(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    start, length = _draw_stretch(x, strength, generator)
+    noise = torch.randn(x.shape, generator=generator, device=generator.device)
+    scaled = (_AMPLITUDE * strength * noise).to(device=x.device, dtype=x.dtype)
+    return partial_white_noise(x, start, length, scaled)
+
+
+Drawn = Callable[[Tensor, float, Generator], Tensor]
+
+OPERATIONS: Mapping[str, Drawn] = MappingProxyType(
+    {
+        "shift": _random_shift,
+        "cutout": _random_cutout,
+        "drop": _random_drop,
+        "flip": _flip,
+        "erase": _random_erase,
+        "sine": _full_sine,
+        "partial_sine": _random_partial_sine,
+        "partial_white_noise": _random_partial_white_noise,
+    }
+)
+"""The eight operations: (batch, level / 10, generator) to a new batch."""
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """A few different operations for every record, each carried out with a probability.
+
+    Parameters
+    ----------
+    level : float
+        Strength of the operations, 0 to 10; 0 changes nothing.
+    operations : int
+        How many of the eight operations are drawn for a record, without repetition.
+    probability : float
+        Probability with which a drawn operation is carried out.
+
+    Notes
+    -----
+    At level l, stretches are up to 0.3 l/10 of the record, amplitudes 0.3 l/10 (of a standardised
+    signal), and the period of the sine is 0.5/(l/10) of the record. ST-MEM: level 10, two
+    operations, probability 0.5.
+    """
+
+    level: float = 10.0
+    operations: int = 2
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        _within(self.level, HIGHEST_LEVEL, "rand-augment: level")
+        _within(self.operations, len(OPERATIONS), "rand-augment: operations")
+        _within(self.probability, 1.0, "rand-augment: probability")
+
+    def __call__(self, x: Tensor, generator: Generator) -> Tensor:
+        """Return an augmented copy of x, (batch, leads, samples)."""
+        x = x.clone()
+        if self.level == 0:
+            return x
+        order = _uniform(x, generator, len(OPERATIONS)).argsort(1)
+        carried_out = _uniform(x, generator, len(OPERATIONS)) < self.probability
+        for turn in range(self.operations):
+            for number, operation in enumerate(OPERATIONS.values()):
+                rows = ((order[:, turn] == number) & carried_out[:, turn]).nonzero().flatten()
+                if len(rows):
+                    x[rows] = operation(x[rows], self.level / HIGHEST_LEVEL, generator)
+        return x
+
+
+@dataclass(frozen=True)
+class RandomLeadMask:
+    """Zero every lead of every record with a probability, independently (ECG-FM, RLM).
+
+    Parameters
+    ----------
+    probability : float
+        Probability that a lead is zeroed; ECG-FM uses 0.5.
+
+    Notes
+    -----
+    As published, nothing keeps a record from losing all its leads; with twelve leads and 0.5 that
+    happens to one record in 4,096.
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        _within(self.probability, 1.0, "lead-mask: probability")
+
+    def __call__(self, x: Tensor, generator: Generator) -> Tensor:
+        """Return a masked copy of x, (batch, leads, samples)."""
+        masked = _uniform(x, generator, x.shape[1]) < self.probability
+        return torch.where(masked[:, :, None], 0.0, x)
+
+
+@dataclass(frozen=True)
+class NoAugmentation:
+    """Hands the batch back."""
+
+    def __call__(self, x: Tensor, generator: Generator) -> Tensor:
+        """Return x itself."""
+        return x
+
+
+AUGMENTATIONS: Mapping[str, Callable[..., Augmentation]] = MappingProxyType(
+    {"none": NoAugmentation, "rand-augment": RandAugment, "lead-mask": RandomLeadMask}
+)
+"""The names that recipes use."""
+
+
+def create_augmentation(name: str, **options: Any) -> Augmentation:
+    """The augmentation of a name, for example ``create_augmentation("rand-augment", level=5)``.
+
+    Raises
+    ------
+    RecipeError
+        For an unknown name or option, or a value out of its range.
+    """
+    if name not in AUGMENTATIONS:
+        raise RecipeError(
+            f"augmentation = {name!r} is unknown",
+            remedy=f"Use one of {', '.join(sorted(AUGMENTATIONS))}.",
+        )
+    try:
+        return AUGMENTATIONS[name](**options)
+    except TypeError as error:
+        raise RecipeError(
+            f"augmentation {name}: {error}", remedy="Give only the options in its documentation."
+        ) from error
+
+
+def _within(value: float, highest: float, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
+        raise RecipeError(
+            f"{what} = {value!r}, but it must be between 0 and {highest:g}",
+            remedy=f"Give a number from 0 to {highest:g}.",
+        )

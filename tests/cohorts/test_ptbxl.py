@@ -1,0 +1,191 @@
+"""The six tasks against the benchmark's counts, on PTB-XL's real tables."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from einthoven.cohorts import SPLITS, open_cohort
+from einthoven.cohorts.ptbxl import REMOVED_IN_1_0_3, TASKS
+from einthoven.errors import CohortError
+
+# records per split in 1.0.3
+RECORDS = {
+    "all-71": (17418, 2183, 2198),
+    "diagnostic-44": (17084, 2146, 2158),
+    "subclass-23": (17084, 2146, 2158),
+    "superclass-5": (17084, 2146, 2158),
+    "form-19": (7197, 901, 880),
+    "rhythm-12": (16832, 2100, 2098),
+}
+# positives per split in 1.0.3
+LABELS = {
+    "all-71": {
+        "1AVB": (634, 80, 79),
+        "AFIB": (1211, 151, 152),
+        "CLBBB": (428, 54, 54),
+        "ISC_": (1019, 125, 128),
+        "NORM": (7596, 955, 963),
+        "PRC(S)": (8, 1, 1),
+        "SR": (13404, 1670, 1674),
+        "WPW": (64, 7, 8),
+    },
+    "subclass-23": {
+        "AMI": (2466, 306, 306),
+        "IMI": (2618, 326, 327),
+        "STTC": (1792, 225, 222),
+        "_AVB": (658, 83, 82),
+        "LAFB/LPFB": (1437, 181, 179),
+    },
+    "superclass-5": {
+        "CD": (3907, 495, 496),
+        "HYP": (2119, 268, 262),
+        "MI": (4379, 540, 550),
+        "NORM": (7596, 955, 963),
+        "STTC": (4186, 528, 521),
+    },
+}
+ORDERS = {
+    "form-19": "ABQRS DIG HVOLT INVT LNGQT LOWT LPR LVOLT NDT NST_ NT_ PAC PRC(S) PVC QWAVE STD_ "
+    "STE_ TAB_ VCLVH",
+    "rhythm-12": "AFIB AFLT BIGU PACE PSVT SARRH SBRAD SR STACH SVARR SVTAC TRIGU",
+    "superclass-5": "CD HYP MI NORM STTC",
+    "subclass-23": "AMI CLBBB CRBBB ILBBB IMI IRBBB ISCA ISCI ISC_ IVCD LAFB/LPFB LAO/LAE LMI LVH "
+    "NORM NST_ PMI RAO/RAE RVH SEHYP STTC WPW _AVB",
+}
+
+
+@pytest.fixture(scope="module")
+def tables(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PTB-XL 1.0.3's two tables, rebuilt without the waveforms."""
+    source, folder = shared / "data" / "ptbxl", tmp_path_factory.mktemp("tables")
+    labels = pd.read_csv(source / "labels.csv", dtype=str)
+    codes = labels["scp_codes"].fillna("").str.split(",")
+    labels["scp_codes"] = [repr({c: 0.0 for c in row if c}) for row in codes]
+    labels.to_csv(folder / "ptbxl_database.csv", index=False)
+    shutil.copy(source / "scp_statements.csv", folder)
+    (folder / "records100").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_golden_counts(tables: Path, task: str) -> None:
+    cohort = open_cohort(tables, task)
+    assert (cohort.name, cohort.version) == ("ptb-xl", "1.0.3")
+    assert tuple(len(cohort.ids(split)) for split in SPLITS) == RECORDS[task]
+    assert len(cohort.labels) == int(task.rsplit("-", 1)[1])
+    for label, expected in LABELS.get(task, {}).items():
+        assert tuple(cohort.counts().loc[label]) == expected, label
+    if task in ORDERS:
+        assert list(cohort.labels) == ORDERS[task].split()
+    assert list(cohort.labels) == sorted(cohort.labels)
+    assert cohort.targets("test").shape == (RECORDS[task][2], len(cohort.labels))
+    assert cohort.targets("test").any(axis=1).all()
+
+
+def test_folds_are_patient_disjoint_and_labels_per_record_match(tables: Path) -> None:
+    cohort = open_cohort(tables)
+    seen = [set(cohort.patients(split)) for split in SPLITS]
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    histogram = np.bincount(cohort.targets().sum(axis=1))[1:]
+    # 709 records with one statement: the sheet counts records of the whole set with 1..9 labels.
+    assert histogram[2:].tolist() == [5101, 2594, 1251, 596, 253, 63, 7]
+
+
+def test_empty_rows_may_be_kept(tables: Path) -> None:
+    kept = open_cohort(tables, "form-19", empty_rows="keep")
+    assert tuple(len(kept.ids(split)) for split in SPLITS) == (17418, 2183, 2198)
+    assert not kept.targets("test").any(axis=1).all()
+
+
+def test_version_1_0_1_is_recognised_and_can_be_matched(tables: Path, tmp_path: Path) -> None:
+    shutil.copytree(tables, tmp_path / "old")
+    database = pd.read_csv(tables / "ptbxl_database.csv", dtype=str)
+    extra = database.iloc[: len(REMOVED_IN_1_0_3)].copy()
+    extra["ecg_id"] = sorted(REMOVED_IN_1_0_3)
+    extra["patient_id"] = [f"{99000 + i}.0" for i in range(len(extra))]
+    both = pd.concat([database, extra])
+    both.to_csv(tmp_path / "old" / "ptbxl_database.csv", index=False)
+    old = open_cohort(tmp_path / "old")
+    assert (old.version, len(old)) == ("1.0.1", 21799 + 38)
+    assert len(open_cohort(tmp_path / "old", match_1_0_3=True)) == 21799
+
+
+def test_ids_and_patients_are_the_source_s(tables: Path) -> None:
+    cohort = open_cohort(tables)
+    assert dict(zip(cohort.ids(), cohort.patients(), strict=True))["1"] == "15709"
+    assert cohort.paths()[0] == tables / "records100/00000/00001_lr"
+    assert open_cohort(tables, rate=500).paths()[0] == tables / "records500/00000/00001_hr"
+
+
+def test_a_part_of_ptbxl_reads(ptbxl_60: Path) -> None:
+    cohort = open_cohort(ptbxl_60)
+    assert (len(cohort), len(cohort.labels)) == (60, 71)
+    assert cohort.version == "1.0.1 or 1.0.3"
+
+
+def _with(tables: Path, tmp_path: Path, **columns: str) -> Path:
+    folder = tmp_path / "changed"
+    shutil.copytree(tables, folder)
+    frame = pd.read_csv(folder / "ptbxl_database.csv", dtype=str).head(40)
+    for name, value in columns.items():
+        frame.loc[frame.index[3], name] = value
+    frame.to_csv(folder / "ptbxl_database.csv", index=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("strat_fold", "11", "outside 1 to 10"),
+        ("scp_codes", "__import__('os').getcwd()", "no dictionary|is not a dictionary"),
+        ("scp_codes", "{'NOPE': 0.0}", "NOPE"),
+        ("patient_id", "", "lack a patient"),
+    ],
+)
+def test_damaged_tables_are_refused(
+    tables: Path, tmp_path: Path, column: str, value: str, message: str
+) -> None:
+    with pytest.raises(CohortError, match=message):
+        open_cohort(_with(tables, tmp_path, **{column: value}))
+
+
+def test_folds_that_share_a_patient_are_refused(tables: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shared-patient"
+    shutil.copytree(tables, folder)
+    frame = pd.read_csv(folder / "ptbxl_database.csv", dtype=str)
+    frame.loc[frame["strat_fold"] == "10", "patient_id"] = "15709.0"
+    frame.to_csv(folder / "ptbxl_database.csv", index=False)
+    with pytest.raises(CohortError, match="'15709' in test and train"):
+        open_cohort(folder)
+
+
+def test_a_spreadsheet_s_header_is_refused(tables: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "spreadsheet"
+    shutil.copytree(tables, folder)
+    file = folder / "ptbxl_database.csv"
+    file.write_text(file.read_text().replace("ecg_id", " ecg_id", 1))
+    with pytest.raises(CohortError, match=r"columns \['ecg_id'\] are missing"):
+        open_cohort(folder)
+
+
+def test_unknown_tasks_missing_files_and_truncated_statements(tables: Path, tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="unknown task 'all'"):
+        open_cohort(tables, "all")
+    with pytest.raises(CohortError, match=r"ptbxl_database\.csv is missing"):
+        open_cohort(tmp_path)
+    shutil.copytree(tables, tmp_path / "short")
+    statements = pd.read_csv(tables / "scp_statements.csv", index_col=0)
+    statements.drop("NORM").to_csv(tmp_path / "short" / "scp_statements.csv")
+    with pytest.raises(CohortError, match="70 labels for task all-71, 71 expected"):
+        open_cohort(tmp_path / "short")
+
+
+def test_rare_labels_can_be_left_out(tables: Path) -> None:
+    cohort = open_cohort(tables, min_records=100)
+    assert 30 < len(cohort.labels) < 71
+    assert cohort.counts().sum(axis=1).min() >= 100

@@ -1,0 +1,220 @@
+"""The cohort on disk: PTB-XL's layout, folds, determinism, refusals."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from einthoven.cohorts.synthetic import statements_made, synthesize
+from einthoven.cohorts.synthetic.patients import plan
+from einthoven.cohorts.synthetic.tables import filename
+from einthoven.errors import CohortError
+
+RHYTHMS = {"SR", "SBRAD", "STACH", "SARRH", "AFIB", "AFLT", "PACE"}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesize(tmp_path_factory.mktemp("cohorts") / "synthetic", records=600, seed=3)
+
+
+@pytest.fixture(scope="module")
+def database(cohort: Path) -> pd.DataFrame:
+    table = pd.read_csv(cohort / "ptbxl_database.csv")
+    table["codes"] = table.scp_codes.map(ast.literal_eval)
+    return table
+
+
+def digest(folder: Path) -> str:
+    content = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        content.update(path.relative_to(folder).as_posix().encode())
+        content.update(path.read_bytes())
+    return content.hexdigest()
+
+
+def test_the_tables_have_the_columns_of_ptbxl(cohort: Path, database: pd.DataFrame) -> None:
+    header = (cohort / "ptbxl_database.csv").read_text().split("\n")[0].split(",")
+    assert len(header) == 28
+    assert header[:4] == ["ecg_id", "patient_id", "age", "sex"]
+    assert header[11] == "scp_codes"
+    assert header[-3:] == ["strat_fold", "filename_lr", "filename_hr"]
+    assert database.ecg_id.tolist() == list(range(1, 601))
+    first = (cohort / "ptbxl_database.csv").read_text().split("\n")[1].split(",")
+    assert first[1].endswith(".0")  # patient_id is float text
+    assert database.validated_by_human.all()
+    assert set(database.sex) == {0, 1}
+    assert database.recording_date.is_monotonic_increasing
+    assert pd.to_datetime(database.recording_date, format="%Y-%m-%d %H:%M:%S").notna().all()
+    assert all(set(codes) <= set(statements_made()) for codes in database.codes)
+    assert all(len(RHYTHMS & set(codes)) == 1 for codes in database.codes)
+
+
+def test_the_tables_equal_real_ones_in_shape(cohort: Path, shared: Path) -> None:
+    found = sorted(shared.parent.glob("data/ptbxl/ptbxl_database.csv"))
+    if not found:
+        pytest.skip("PTB-XL is not on this machine")
+    for name in ("ptbxl_database.csv", "scp_statements.csv"):
+        with (found[0].parent / name).open() as real:
+            assert (cohort / name).read_text().split("\n")[0] == real.readline().rstrip("\n")
+    flags = ["diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"]
+    ours = pd.read_csv(cohort / "scp_statements.csv", index_col=0)[flags]
+    theirs = pd.read_csv(found[0].parent / "scp_statements.csv", index_col=0)[flags]
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_all_71_statements_with_their_groups(cohort: Path) -> None:
+    table = pd.read_csv(cohort / "scp_statements.csv", index_col=0)
+    assert len(table) == 71
+    assert table[["diagnostic", "form", "rhythm"]].sum().tolist() == [44, 19, 12]
+    assert sorted(set(table.diagnostic_class.dropna())) == ["CD", "HYP", "MI", "NORM", "STTC"]
+    assert table.diagnostic_subclass.nunique() == 23
+
+
+def test_wfdb_reads_the_records(cohort: Path, database: pd.DataFrame) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # importing wfdb warns under pandas 3.1
+        import wfdb
+    for name in database.filename_lr[::150]:
+        record = wfdb.rdrecord(str(cohort / name), physical=False)
+        assert (record.n_sig, record.fs, record.sig_len) == (12, 100, 1000)
+        assert record.fmt == ["16"] * 12
+        assert set(record.units) == {"mV"}
+        assert set(record.adc_gain) == {1000.0}
+        assert " ".join(record.sig_name).upper() == "I II III AVR AVL AVF V1 V2 V3 V4 V5 V6"
+        sums = record.d_signal.astype(np.int64).sum(axis=0)
+        stated = np.array(record.checksum).astype(np.int64)
+        assert np.array_equal(sums % 65536, stated % 65536)
+        assert record.init_value == record.d_signal[0].tolist()
+
+
+def test_recorded_leads_obey_einthoven(cohort: Path, database: pd.DataFrame) -> None:
+    for name in database.filename_lr[::50]:
+        leads = np.fromfile(cohort / f"{name}.dat", "<i2").reshape(-1, 12).T.astype(float)
+        one, two, three, avr, avl, avf = leads[:6]
+        # Each lead is rounded by itself: half a microvolt each.
+        assert np.abs(three - (two - one)).max() <= 1.5
+        assert np.abs(avr + (one + two) / 2).max() <= 1.0
+        assert np.abs(avl - (one - two / 2)).max() <= 1.25
+        assert np.abs(avf - (two - one / 2)).max() <= 1.25
+        assert np.abs(leads.mean(axis=1)).max() < 1.0  # AC-coupled
+
+
+def test_patients_stay_in_one_fold_and_some_come_back(database: pd.DataFrame) -> None:
+    assert (database.groupby("patient_id").strat_fold.nunique() == 1).all()
+    visits = database.patient_id.value_counts()
+    assert 0.12 < (visits > 1).mean() < 0.24
+    assert visits.max() <= 4
+    assert set(database.strat_fold) == set(range(1, 11))
+
+
+@pytest.mark.parametrize(("records", "seed"), [(400, 0), (400, 7), (600, 1), (600, 9)])
+def test_every_statement_is_in_train_validation_and_test(records: int, seed: int) -> None:
+    patients = plan(records, seed)
+    assert sum(len(p.visits) for p in patients) == records
+    for code in statements_made():
+        having = [p.fold for p in patients if any(code in v.statements for v in p.visits)]
+        assert having.count(9) >= 2, code
+        assert having.count(10) >= 2, code
+        assert sum(fold < 9 for fold in having) >= 3, code
+
+
+def test_records_of_a_patient_share_chronic_statements(database: pd.DataFrame) -> None:
+    chronic = {"CLBBB", "CRBBB", "LAFB", "ASMI", "IMI", "AMI", "LVH", "WPW", "PACE", "1AVB"}
+    for _, records in database.groupby("patient_id"):
+        assert len({frozenset(chronic & set(codes)) for codes in records.codes}) == 1
+
+
+def test_same_seed_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
+    one = synthesize(tmp_path / "one", records=40, seed=5)
+    two = synthesize(tmp_path / "two", records=40, seed=5, workers=2)
+    other = synthesize(tmp_path / "other", records=40, seed=6)
+    assert digest(one) == digest(two)
+    assert digest(one) != digest(other)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "other", "two"]
+
+
+def test_500_hz_has_the_same_beats(tmp_path: Path) -> None:
+    low = synthesize(tmp_path / "low", records=6)
+    high = synthesize(tmp_path / "high", records=6, rate=500)
+    assert (low / "ground_truth.csv").read_bytes() == (high / "ground_truth.csv").read_bytes()
+    fine = np.fromfile(high / "records500/00000/00003_hr.dat", "<i2").reshape(-1, 12)
+    coarse = np.fromfile(low / "records100/00000/00003_lr.dat", "<i2").reshape(-1, 12)
+    assert fine.shape == (5000, 12)
+    assert np.corrcoef(fine[::5, 1], coarse[:, 1])[0, 1] > 0.9
+
+
+def test_progress_counts_every_record(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    synthesize(tmp_path / "c", records=30, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (30, 30)
+    assert all(total == 30 for _, total in seen)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_folder_names_of_thousands() -> None:
+    assert filename(999, 100) == "records100/00000/00999_lr"
+    assert filename(21837, 500) == "records500/21000/21837_hr"
+
+
+def test_refuses_a_folder_with_something_in_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(CohortError, match="not an empty folder"):
+        synthesize(tmp_path, records=3)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"records": 0}, {"records": 100000}, {"rate": 250}, {"workers": 0}, {"seed": -1}]
+)
+def test_refuses_numbers_out_of_range(tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(CohortError, match=next(iter(wrong))):
+        synthesize(tmp_path / "c", **{"records": 3, **wrong})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_is_filled_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(tmp_path / "c", records=3, progress=stop)
+    assert [p.name for p in tmp_path.rglob("*")] == ["c"]
+    assert synthesize(tmp_path / "c", records=3) == tmp_path / "c"
+    assert (tmp_path / "c" / "ptbxl_database.csv").is_file()
+
+
+@pytest.mark.slow
+def test_simple_features_find_the_statements(cohort: Path, database: pd.DataFrame) -> None:
+    """Ridge regression on mean beats: far better than chance, in the held-out folds."""
+    from sklearn.metrics import roc_auc_score
+
+    truth = pd.read_csv(cohort / "ground_truth.csv")
+    features = []
+    for name, times in zip(database.filename_lr, truth.r_times, strict=True):
+        leads = np.fromfile(cohort / f"{name}.dat", "<i2").reshape(-1, 12) / 1000.0
+        peaks = np.array([round(float(t) * 100) for t in times.split()])
+        inside = peaks[(peaks > 30) & (peaks < 955)]
+        beats = np.stack([leads[p - 28 : p + 44] for p in inside])
+        rr = np.diff(peaks) / 100
+        extra = [rr.mean(), rr.std(), beats.std(axis=0).mean()]
+        features.append(np.concatenate([np.median(beats, axis=0).ravel(), extra]))
+    x = np.array(features)
+    y = np.array([[code in codes for code in statements_made()] for codes in database.codes])
+    train = (database.strat_fold < 9).to_numpy()
+    x = (x - x[train].mean(axis=0)) / (x[train].std(axis=0) + 1e-6)
+    kernel = x @ x[train].T / x.shape[1]
+    weights = np.linalg.solve(
+        kernel[train] + 0.3 * np.eye(train.sum()), y[train] - y[train].mean(0)
+    )
+    scores = kernel[~train] @ weights
+    areas = [roc_auc_score(y[~train][:, k], scores[:, k]) for k in range(y.shape[1])]
+    assert np.mean(areas) > 0.85

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from einthoven.cohorts import SPLITS, open_cohort
+from einthoven.errors import CohortError
+
+
+def rows(count: int = 60) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "path": [f"r/{i:03d}" for i in range(count)],
+            "patient": [f"p{i // 2}" for i in range(count)],
+            "AFIB": [int(i % 3 == 0) for i in range(count)],
+            "STEMI": [int(i % 5 == 0) for i in range(count)],
+        }
+    )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_without_folds_is_split_by_patient(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"own{suffix}"
+    rows().to_csv(file, index=False) if suffix == ".csv" else rows().to_parquet(file)
+    cohort = open_cohort(file)
+    assert cohort.labels == ("AFIB", "STEMI")
+    assert sum(len(cohort.ids(split)) for split in SPLITS) == 60
+    assert not set(cohort.patients("train")) & set(cohort.patients("test"))
+    assert cohort.paths("train")[0].parent == tmp_path / "r"
+    assert open_cohort(file, seed=7).ids("test").tolist() != cohort.ids("test").tolist()
+
+
+def test_folds_and_splits_are_honoured(tmp_path: Path) -> None:
+    frame = rows().assign(fold=[i // 2 % 5 + 1 for i in range(60)])
+    frame.to_csv(tmp_path / "folds.csv", index=False)
+    cohort = open_cohort(tmp_path / "folds.csv")
+    assert [len(cohort.ids(split)) for split in SPLITS] == [36, 12, 12]
+    named = rows().assign(split=["train"] * 40 + ["validation"] * 10 + ["test"] * 10)
+    named.to_csv(tmp_path / "splits.csv", index=False)
+    assert len(open_cohort(tmp_path / "splits.csv").ids("validation")) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop(columns="patient"), r"columns \['patient'\] are missing"),
+        (lambda f: f.assign(AFIB=2), "label 'AFIB' holds 2"),
+        (lambda f: f.assign(notes="x"), "label 'notes' holds 'x'"),
+        (lambda f: f[["path", "patient"]], "no label column"),
+        (lambda f: f.assign(fold=1), "1 folds, at least 3"),
+        (lambda f: f.assign(split="valid"), r"splits \['valid'\]"),
+        (lambda f: f.assign(fold=range(60)), "in more than one split"),
+        (lambda f: f.assign(path=None), "empty cells"),
+        (lambda f: f.head(0), "no rows"),
+    ],
+)
+def test_tables_that_do_not_hold_together_are_refused(
+    tmp_path: Path, change, message: str
+) -> None:
+    change(rows()).to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(CohortError, match=message):
+        open_cohort(tmp_path / "own.csv")
+
+
+def test_labels_can_be_chosen(tmp_path: Path) -> None:
+    rows().assign(notes="x").to_csv(tmp_path / "own.csv", index=False)
+    assert open_cohort(tmp_path / "own.csv", labels=["STEMI"]).labels == ("STEMI",)
+    with pytest.raises(CohortError, match="no label columns"):
+        open_cohort(tmp_path / "own.csv", labels=["nope"])
+
+
+def test_neither_folder_nor_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("x")
+    for name in ("x.txt", "absent"):
+        with pytest.raises(CohortError, match="neither a folder"):
+            open_cohort(tmp_path / name)
+    with pytest.raises(CohortError, match="is missing"):
+        open_cohort(tmp_path / "absent.csv")

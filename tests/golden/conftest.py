@@ -1,0 +1,79 @@
+"""Reading the parity fixtures: golden outputs of the reference implementations at full size."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One fixture: its description, its golden arrays and the rule that makes its weights."""
+
+    meta: dict[str, Any]
+    golden: dict[str, np.ndarray]
+    rule: ModuleType
+
+    def weights(self) -> dict[str, Tensor]:
+        """The reference's state dict, checked bit for bit."""
+        made = self.rule.formula_state_dict(
+            self.meta["keys"],
+            self.meta["seed"],
+            self.meta["aliases"],
+            skip=self.meta["kept_as_computed"],
+            scale=self.meta["scale"],
+        )
+        return {key: torch.from_numpy(value) for key, value in made.items()}
+
+    def x(self) -> Tensor:
+        """The input, checked bit for bit."""
+        about = self.meta["inputs"]["x"]
+        array = self.rule.formula_input(about["shape"], 0)
+        assert self.rule.checksum(array) == about["crc32"]
+        return torch.from_numpy(array)
+
+    def stored(self, name: str) -> Tensor:
+        """A stored input."""
+        return torch.from_numpy(self.golden[name])
+
+    def check(self, **outputs: Tensor) -> None:
+        """Compare outputs by name, each to its own tolerance."""
+        for name, ours in outputs.items():
+            golden = self.golden.get(name, self.golden.get(f"out_{name}"))
+            assert golden is not None, name
+            value = ours.detach().numpy()
+            assert value.shape == golden.shape, name
+            about = self.meta["outputs"][name]
+            if golden.dtype.kind in "ui":
+                assert np.array_equal(value, golden), name
+                continue
+            error = np.abs(value - golden).max() / np.abs(golden).max()
+            assert error <= about["tolerance"], (name, error)
+
+
+@pytest.fixture(scope="session")
+def parity(shared: Path) -> Callable[[str], Parity]:
+    """Open a fixture by name."""
+    folder = shared / "parity"
+    spec = importlib.util.spec_from_file_location("parity_weights", folder / "weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    rule = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rule)
+
+    def read(name: str) -> Parity:
+        meta = json.loads((folder / f"{name}.json").read_text())
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
+            return Parity(meta=meta, golden=dict(arrays), rule=rule)
+
+    return read

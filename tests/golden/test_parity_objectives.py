@@ -1,0 +1,92 @@
+"""Our objectives against the reference implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from einthoven.backbones.layers.positions import sincos_positions
+from einthoven.objectives.distill import distillation_loss
+from einthoven.objectives.mae import MaskedAutoencoder, masked_mse
+from einthoven.objectives.pretrained import load_pretraining
+from einthoven.objectives.targets import standardise_patches
+
+
+def test_masked_reconstruction_loss(parity: Callable[[str], Any]) -> None:
+    case = parity("ssl_masked_reconstruction_loss")
+    prediction, mask = case.stored("in_prediction"), case.stored("in_mask")
+    patches = case.stored("in_signal").reshape(prediction.shape)
+    case.check(
+        loss_normalised_target=masked_mse(prediction, standardise_patches(patches), mask),
+        loss_raw_target=masked_mse(prediction, patches, mask),
+    )
+
+
+def test_self_distillation_loss(parity: Callable[[str], Any]) -> None:
+    case = parity("ssl_self_distillation_loss")
+    three = [case.stored(f"in_{name}") for name in ("student", "teacher", "target")]
+    case.check(
+        loss=distillation_loss(*three),
+        loss_T4_w05=distillation_loss(*three, temperature=4.0, weight=0.5),
+    )
+
+
+@pytest.fixture(scope="module")
+def pretraining(
+    parity: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Any, MaskedAutoencoder]]:
+    """ST-MEM's full public checkpoint, loaded."""
+    case = parity("st_mem_pretrain_base")
+    weights = case.weights()
+    for key, width in (("encoder.pos_embedding", 768), ("decoder_pos_embed", 256)):
+        table = sincos_positions(30, width, before=1, after=1)
+        about = case.meta["kept_as_computed"][key]
+        assert float(table.double().sum()) == pytest.approx(about["sum"], abs=1e-3)
+        assert float(table.double().abs().sum()) == pytest.approx(about["abs_sum"], abs=1e-3)
+        weights[key] = table
+    path: Path = tmp_path_factory.mktemp("st_mem") / "st_mem_vit_base_full.pth"
+    torch.save({"epoch": 0, "model": weights}, path)
+    model = load_pretraining("st_mem_base", weights=path)
+    path.unlink()
+    yield case, model
+
+
+def test_st_mem_pretraining(pretraining: tuple[Any, MaskedAutoencoder]) -> None:
+    case, model = pretraining
+    assert sum(p.numel() for p in model.parameters()) == case.meta["parameters"]
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert frozen == ["backbone.pos_embed", "decoder.positions"]
+    with torch.no_grad():
+        out = model(case.x(), noise=case.stored("noise"))
+    case.check(
+        loss=out.loss,
+        mask=out.mask.to(torch.uint8),
+        pred_first5=out.prediction[..., :5],
+        pred_mean=out.prediction.mean(-1),
+        pred_std=out.prediction.std(-1, correction=0),
+        latent_first_tokens=out.latent[:, :3],
+        latent_mean=out.latent.mean(1),
+    )
+
+
+def test_st_mem_pretraining_other_target_and_ratio(
+    pretraining: tuple[Any, MaskedAutoencoder],
+) -> None:
+    case, model = pretraining
+    raw = MaskedAutoencoder(model.backbone, replace(model.config, target="raw"))
+    raw.decoder = model.decoder
+    other = MaskedAutoencoder(model.backbone, replace(model.config, mask_ratio=0.5))
+    other.decoder = model.decoder
+    x, noise = case.x(), case.stored("noise")
+    with torch.no_grad():
+        half = other(x, noise=noise)
+        case.check(
+            loss_raw_target=raw(x, noise=noise).loss,
+            loss_alt_ratio=half.loss,
+            mask_alt_ratio=half.mask.to(torch.uint8),
+        )

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.cohorts import Cohort
+from einthoven.errors import StoreError
+from einthoven.signals.batches import SignalSource, TrainingBatches, epoch_order, generator_for
+from einthoven.signals.prepare import Preparation, prepare_record
+from einthoven.signals.store import Store
+
+
+@pytest.fixture(scope="module")
+def preparation() -> Preparation:
+    return create_backbone("mtecg_tiny_100hz", depth=1).preparation.with_window(seconds=2.5)
+
+
+@pytest.fixture(scope="module")
+def source(synthetic: Cohort, synthetic_store: Store, preparation: Preparation) -> SignalSource:
+    rows = synthetic_store.rows(synthetic.ids("train"))
+    return SignalSource(synthetic_store, rows, synthetic.targets("train"), preparation)
+
+
+def test_a_batch_is_a_function_of_seed_epoch_and_position(source: SignalSource) -> None:
+    batches = TrainingBatches(source, 16, seed=4)
+    whole = list(batches.epoch(2))
+    tail = list(batches.epoch(2, start=3))
+    assert len(whole) == batches.per_epoch == len(source) // 16
+    for ours, theirs in zip(tail, whole[3:], strict=True):
+        assert torch.equal(ours.signals, theirs.signals)
+        assert torch.equal(ours.targets, theirs.targets)
+    other = next(TrainingBatches(source, 16, seed=5).epoch(2))
+    assert not torch.equal(other.signals, whole[0].signals)
+
+
+def test_an_epoch_sees_every_record_once_and_epochs_differ(source: SignalSource) -> None:
+    batches = TrainingBatches(source, 8, seed=0)
+    first = np.concatenate([batch.rows for batch in batches.epoch(0)])
+    assert len(set(first)) == len(first) == batches.per_epoch * 8
+    assert not np.array_equal(first, np.concatenate([b.rows for b in batches.epoch(1)]))
+
+
+def test_targets_belong_to_their_signals(source: SignalSource, synthetic: Cohort) -> None:
+    batch = next(TrainingBatches(source, 8, seed=0).epoch(0))
+    expected = synthetic.targets("train")[batch.rows].astype(np.float32)
+    assert np.array_equal(batch.targets.numpy(), expected)
+
+
+def test_processes_share_a_batch(source: SignalSource) -> None:
+    alone = next(TrainingBatches(source, 16, seed=1).epoch(0)).rows
+    shares = [
+        next(TrainingBatches(source, 8, seed=1, rank=rank, world=2).epoch(0)).rows
+        for rank in range(2)
+    ]
+    assert set(alone) == set(shares[0]) | set(shares[1])
+    assert not set(shares[0]) & set(shares[1])
+
+
+def test_crops_are_cut_from_the_records(source: SignalSource) -> None:
+    batch = next(TrainingBatches(source, 4, seed=0).epoch(0))
+    assert batch.signals.shape == (4, 12, 250)
+    record = source.store.index.index[source.rows[batch.rows[0]]]
+    whole = source.store.record(record).signal / np.float32(0.25)
+    crop = batch.signals[0].numpy()
+    assert any(np.allclose(whole[:, s : s + 250], crop, atol=1e-5) for s in range(751))
+
+
+def test_evaluation_crops_are_those_of_the_record(source: SignalSource) -> None:
+    chosen = np.array([5, 2])
+    crops, owner = source.evaluation_crops(chosen)
+    name = source.store.index.index[source.rows[2]]
+    expected = prepare_record(source.preparation, source.store.record(name))
+    assert torch.allclose(crops[owner == 1], expected, atol=1e-6)
+
+
+def test_a_cohort_smaller_than_a_batch_still_trains(source: SignalSource) -> None:
+    batches = TrainingBatches(source, 100_000, seed=0)
+    assert [len(batch.rows) for batch in batches.epoch(0)] == [len(source)]
+
+
+def test_targets_and_leads_are_checked(source: SignalSource, synthetic_store: Store) -> None:
+    with pytest.raises(StoreError, match="targets"):
+        SignalSource(source.store, source.rows, source.targets[:-1], source.preparation)
+
+
+def test_orders_and_generators_depend_on_their_key_alone() -> None:
+    assert np.array_equal(epoch_order(50, seed=1, epoch=2), epoch_order(50, seed=1, epoch=2))
+    assert not np.array_equal(epoch_order(50, seed=1, epoch=2), epoch_order(50, seed=2, epoch=1))
+    draws = {float(torch.rand(1, generator=generator_for(*key))) for key in [(1, 2), (2, 1), (1,)]}
+    assert len(draws) == 3

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import errno
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+
+from einthoven.cohorts import Cohort, open_cohort
+from einthoven.errors import StoreError
+from einthoven.records import read_record
+from einthoven.records.wfdb import write_wfdb
+from einthoven.signals import pack as packing
+from einthoven.signals.pack import pack
+from einthoven.signals.store import Store
+
+
+@pytest.fixture
+def everyone(synthetic_path: Path) -> Cohort:
+    return open_cohort(synthetic_path, empty_rows="keep")
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "SHARD_RECORDS", 40)
+
+
+def test_signals_come_back_exactly(synthetic_path: Path, synthetic_store: Store) -> None:
+    record = read_record(synthetic_path / "records100/00000/00007_lr")
+    stored = synthetic_store.record("7")
+    assert np.array_equal(stored.signal, record.signal)
+    assert (stored.rate, stored.leads) == (record.rate, record.leads)
+    assert stored.source_hash == record.source_hash
+
+
+def test_rows_are_read_in_the_order_asked_for(synthetic_store: Store) -> None:
+    rows = synthetic_store.rows(["9", "3", "5"])
+    (chunk,) = synthetic_store.read(rows)
+    for place, name in zip(chunk.places, ["9", "3", "5"], strict=True):
+        assert np.array_equal(
+            chunk.signals[place] / np.float32(1000), synthetic_store.record(name).signal
+        )
+
+
+def test_the_index_holds_labels_patients_and_splits(
+    synthetic_store: Store, everyone: Cohort
+) -> None:
+    index = synthetic_store.index
+    assert index["patient"].tolist() == everyone.patients().tolist()
+    assert index["split"].tolist() == everyone.table["split"].tolist()
+    row = everyone.targets()[10]
+    names = [name for name, value in zip(everyone.labels, row, strict=True) if value]
+    assert list(index["labels"].iloc[10]) == names
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_several_processes_write_the_same_store(everyone: Cohort, tmp_path: Path) -> None:
+    one = pack(everyone, tmp_path / "one", workers=1)
+    two = pack(everyone, tmp_path / "two", workers=2)
+    assert one.manifest == two.manifest
+    for shard in range(4):
+        name = f"shard-{shard:05d}.i16"
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    pd.testing.assert_frame_equal(one.index, two.index)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_stopped_pack_goes_on(
+    everyone: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pack(everyone, tmp_path / "whole", workers=1)
+    original, seen = packing._pack_record, []
+
+    def stopped(job, name, path):
+        if job.shard == 2:
+            raise KeyboardInterrupt
+        return original(job, name, path)
+
+    monkeypatch.setattr(packing, "_pack_record", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        pack(everyone, tmp_path / "stopped", workers=1)
+    assert not (tmp_path / "stopped" / "store.json").exists()
+    assert not list((tmp_path / "stopped").glob("*.writing"))
+    with pytest.raises(StoreError, match="no finished store"):
+        Store.open(tmp_path / "stopped")
+
+    def counted(job, name, path):
+        seen.append(job.shard)
+        return original(job, name, path)
+
+    monkeypatch.setattr(packing, "_pack_record", counted)
+    resumed = pack(everyone, tmp_path / "stopped", workers=1)
+    assert set(seen) == {2, 3}, "finished shards are not read again"
+    pd.testing.assert_frame_equal(resumed.index, whole.index)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("shard", [1, 3])
+def test_a_full_disk_is_an_error_with_a_remedy_and_loses_nothing(
+    everyone: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int
+) -> None:
+    original = packing._pack_record
+
+    def full(job, name, path):
+        if job.shard == shard:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(job, name, path)
+
+    monkeypatch.setattr(packing, "_pack_record", full)
+    with pytest.raises(StoreError, match="disk is full") as caught:
+        pack(everyone, tmp_path / "store", workers=1)
+    assert "same command again" in str(caught.value)
+    assert sorted(f.name for f in (tmp_path / "store").glob("*.i16")) == [
+        f"shard-{i:05d}.i16" for i in range(shard)
+    ]
+    monkeypatch.setattr(packing, "_pack_record", original)
+    assert len(pack(everyone, tmp_path / "store", workers=1)) == len(everyone)
+
+
+def test_bad_records_go_to_quarantine_with_their_reason(
+    synthetic_path: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cohort"
+    shutil.copytree(synthetic_path, folder)
+    where = folder / "records100" / "00000"
+    (where / "00001_lr.dat").unlink()
+    truncated = where / "00002_lr.dat"
+    truncated.write_bytes(truncated.read_bytes()[:-100])
+    header = where / "00003_lr.hea"
+    header.write_text(header.read_text().replace("1000.0(0)/mV", "0(0)/mV"))
+    leads = read_record(synthetic_path / "records100/00000/00004_lr").leads
+    flat = np.zeros((12, 1000), dtype=np.float32)
+    write_wfdb(where / "00004_lr", flat, rate=100, leads=leads)
+    missing = flat + np.sin(np.arange(1000) / 9).astype(np.float32)
+    missing[3, 100:120] = np.nan
+    write_wfdb(where / "00005_lr", missing, rate=100, leads=leads)
+    half_flat = np.nan_to_num(missing)
+    half_flat[8] = 0
+    write_wfdb(where / "00006_lr", half_flat, rate=100, leads=leads)
+
+    cohort = open_cohort(folder, empty_rows="keep")
+    store = pack(cohort, tmp_path / "store", workers=1)
+    reasons = dict(zip(store.quarantine["record"], store.quarantine["reason"], strict=True))
+    assert set(reasons) == {"1", "2", "3", "4", "5"}
+    assert "00001_lr" in reasons["1"]
+    assert "gain" in reasons["3"]
+    assert "every lead is constant" in reasons["4"]
+    assert "missing" in reasons["5"]
+    assert store.index.loc["6", "notes"] == "flat:V3"
+    with pytest.raises(StoreError, match=r"'4' \(quarantined: .*constant"):
+        store.rows(["7", "4"])
+    assert store.without_quarantined(["4", "7"]).tolist() == [False, True]
+
+
+def test_another_cohort_s_folder_is_refused(
+    everyone: Cohort, synthetic_store: Store, tmp_path: Path
+) -> None:
+    part = everyone.select(np.arange(len(everyone)) < 20)
+    with pytest.raises(StoreError, match="another cohort"):
+        pack(part, synthetic_store.root)
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(StoreError, match="not empty"):
+        pack(part, tmp_path)
+    assert (tmp_path / "x").read_text() == "mine"
+
+
+def test_a_finished_store_is_opened_not_written(everyone: Cohort, tmp_path: Path) -> None:
+    pack(everyone, tmp_path / "store", workers=1)
+    before = (tmp_path / "store" / "shard-00000.i16").stat().st_mtime_ns
+    pack(everyone, tmp_path / "store", workers=1)
+    assert (tmp_path / "store" / "shard-00000.i16").stat().st_mtime_ns == before
+
+
+def test_damaged_stores_are_refused(everyone: Cohort, tmp_path: Path) -> None:
+    pack(everyone, tmp_path / "store", workers=1)
+    shard = tmp_path / "store" / "shard-00000.i16"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-2])
+    with pytest.raises(StoreError, match="bytes were packed"):
+        Store.open(tmp_path / "store")
+    shard.unlink()
+    with pytest.raises(StoreError, match="missing"):
+        Store.open(tmp_path / "store")
+    manifest = json.loads((tmp_path / "store" / "store.json").read_text())
+    (tmp_path / "store" / "store.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(StoreError, match="format 99"):
+        Store.open(tmp_path / "store")
+
+
+def test_a_store_reads_the_same_from_another_file_system(synthetic_store: Store) -> None:
+    memory = fsspec.filesystem("memory")
+    for file in Path(synthetic_store.root).iterdir():
+        memory.pipe(f"/stores/one/{file.name}", file.read_bytes())
+    remote = Store.open("memory://stores/one")
+    assert np.array_equal(remote.record("12").signal, synthetic_store.record("12").signal)
+
+
+def test_an_open_store_can_be_sent_to_another_process(synthetic_store: Store) -> None:
+    synthetic_store.record("3")
+    copy = pickle.loads(pickle.dumps(synthetic_store))
+    assert np.array_equal(copy.record("3").signal, synthetic_store.record("3").signal)
+
+
+def test_fewer_leads_can_be_packed(everyone: Cohort, tmp_path: Path) -> None:
+    store = pack(everyone, tmp_path / "store", leads=("V2", "II"), workers=1)
+    whole = read_record(everyone.paths()[0]).select(["V2", "II"])
+    assert store.leads == ("V2", "II")
+    assert np.array_equal(store.record(everyone.ids()[0]).signal, whole.signal)
