@@ -24,7 +24,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from einthoven.evaluate.bootstrap import Draws, multiplicities
 from einthoven.evaluate.kernels import resampled_metrics
-from einthoven.evaluate.ranking import rank
+from einthoven.metrics.ranking import rank
 from einthoven.evaluate.scores import score
 from table import Row, print_table
 

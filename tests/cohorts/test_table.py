@@ -46,7 +46,7 @@ def test_folds_and_splits_are_honoured(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda f: f.drop(columns="patient"), r"columns \['patient'\] are missing"),
-        (lambda f: f.assign(AFIB=2), "label 'AFIB' holds 2"),
+        (lambda f: f.assign(AFIB=2), "label 'AFIB' holds '2'"),
         (lambda f: f.assign(notes="x"), "label 'notes' holds 'x'"),
         (lambda f: f[["path", "patient"]], "no label column"),
         (lambda f: f.assign(fold=1), "1 folds, at least 3"),

@@ -107,7 +107,7 @@ def test_the_interval_is_of_paired_differences() -> None:
     found = compare(a, b, resamples=80, seed=5)
     assert a.targets is not None
     from einthoven.evaluate.kernels import resampled_metrics
-    from einthoven.evaluate.ranking import rank
+    from einthoven.metrics.ranking import rank
 
     drawn = multiplicities(300, 80, seed=5, accept=a.targets).multiplicities
     ours, theirs = (

@@ -17,8 +17,8 @@ from sklearn.metrics import (
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.kernels import pick_engine, resampled_metrics
-from einthoven.evaluate.metrics import point_metrics
-from einthoven.evaluate.ranking import rank
+from einthoven.metrics.label_metrics import point_metrics
+from einthoven.metrics.ranking import rank
 
 ENGINES = [
     "tensor",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def test_self_distillation_loss(parity: Callable[[str], Any]) -> None:
 @pytest.fixture(scope="module")
 def pretraining(
     parity: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Any, MaskedAutoencoder]]:
+) -> tuple[Any, MaskedAutoencoder]:
     """ST-MEM's full public checkpoint, loaded."""
     case = parity("st_mem_pretrain_base")
     weights = case.weights()
@@ -53,7 +53,7 @@ def pretraining(
     torch.save({"epoch": 0, "model": weights}, path)
     model = load_pretraining("st_mem_base", weights=path)
     path.unlink()
-    yield case, model
+    return case, model
 
 
 def test_st_mem_pretraining(pretraining: tuple[Any, MaskedAutoencoder]) -> None:

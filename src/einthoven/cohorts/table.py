@@ -93,7 +93,7 @@ def _label_matrix(frame: pd.DataFrame, names: Sequence[str], file: Path) -> NDAr
         bad = ~frame[name].isin([0, 1])
         if bad.any():
             raise CohortError(
-                f"{file}: label {name!r} holds {frame.loc[bad, name].iloc[0]!r} "
+                f"{file}: label {name!r} holds {str(frame.loc[bad, name].iloc[0])!r} "
                 f"in {int(bad.sum())} rows",
                 remedy="write 0 or 1; leave columns that are no labels out with --label",
             )

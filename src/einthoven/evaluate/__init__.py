@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from einthoven.evaluate.comparison import Comparison, Difference, compare
-    from einthoven.evaluate.metrics import auroc, average_precision, f_max, trapezoid_auprc
     from einthoven.evaluate.scores import Score, score
+    from einthoven.metrics.label_metrics import auroc, average_precision, f_max, trapezoid_auprc
 
 # No module bears the name of a function: importing it would hide the function.
 _HOMES = {
-    "Comparison": "comparison",
-    "Difference": "comparison",
-    "Score": "scores",
-    "auroc": "metrics",
-    "average_precision": "metrics",
-    "compare": "comparison",
-    "f_max": "metrics",
-    "score": "scores",
-    "trapezoid_auprc": "metrics",
+    "Comparison": "einthoven.evaluate.comparison",
+    "Difference": "einthoven.evaluate.comparison",
+    "Score": "einthoven.evaluate.scores",
+    "auroc": "einthoven.metrics",
+    "average_precision": "einthoven.metrics",
+    "compare": "einthoven.evaluate.comparison",
+    "f_max": "einthoven.metrics",
+    "score": "einthoven.evaluate.scores",
+    "trapezoid_auprc": "einthoven.metrics",
 }
 
 __all__ = [
@@ -40,4 +40,4 @@ def __getattr__(name: str) -> Any:
     # pandas and scipy wait until somebody evaluates something.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from einthoven.evaluate.ranking import Ranking
+from einthoven.metrics.ranking import Ranking
 
 THREAD_WORTH = 20_000_000  # additions that are worth a second thread
 

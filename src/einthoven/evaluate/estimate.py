@@ -11,9 +11,9 @@ from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws, jackknife, multiplicities
 from einthoven.evaluate.intervals import INTERVALS, intervals
 from einthoven.evaluate.kernels import chosen, pick_engine, resampled_metrics
-from einthoven.evaluate.metrics import AUPRC, point_metrics
-from einthoven.evaluate.ranking import Ranking, rank
 from einthoven.evaluate.undefined import Absent, macro, refuse_absent, refuse_gaps
+from einthoven.metrics.label_metrics import AUPRC, point_metrics
+from einthoven.metrics.ranking import Ranking, rank
 
 Floats = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.metrics import AUPRC
-from einthoven.evaluate.ranking import Ranking
+from einthoven.metrics.label_metrics import AUPRC
+from einthoven.metrics.ranking import Ranking
 
 Floats = NDArray[np.float64]
 

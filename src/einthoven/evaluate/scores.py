@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
-from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.undefined import Absent
+from einthoven.metrics.label_metrics import f_max
 from einthoven.predictions import (
     checked_labels,
     checked_probabilities,

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.ranking import Ranking
+from einthoven.metrics.ranking import Ranking
 
 EXACT = 2**24  # integers up to here are exact in float32
 COLUMNS = 64  # resamples at a time on a CPU, so that the running sums stay in its cache

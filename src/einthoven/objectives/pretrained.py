@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
@@ -19,7 +20,11 @@ __all__ = ["load_pretraining"]
 
 
 def load_pretraining(
-    name: str, *, weights: str | PathLike[str], **options: Any
+    name: str,
+    *,
+    weights: str | PathLike[str],
+    backbone_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> MaskedAutoencoder:
     """Build a registered backbone under its masked-reconstruction objective, with weights.
 
@@ -30,6 +35,8 @@ def load_pretraining(
     weights : path
         ST-MEM's full public checkpoint (228 entries), or a state dict of our own
         `MaskedAutoencoder` of the same backbone.
+    backbone_options : mapping, optional
+        Fields of the backbone's config.
     **options
         Fields of `MAEConfig`.
 
@@ -50,8 +57,9 @@ def load_pretraining(
             f"{weights}: pretraining models of {name} are read in our own naming only",
             remedy="load the encoder alone, with einthoven.weights.load_backbone.",
         )
+    overrides = {"init": "pretraining", **(backbone_options or {})}
     with torch.device("meta"):
-        model = create_mae(create_backbone(name, init="pretraining"), **options)
+        model = create_mae(create_backbone(name, **overrides), **options)
     parts = own_parts if own else pretraining_parts
     state = state if own else pretraining_state(state)
     ours = convert(state, model.state_dict(), parts, file=weights, what=f"{name}'s pretraining")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,12 @@ def create_objective(name: str, backbone: Backbone, **options: Any) -> Objective
 
 
 def create_pretraining(
-    backbone: str, *, objective: str = "mae", seed: int | None = None, **options: Any
+    backbone: str,
+    *,
+    objective: str = "mae",
+    seed: int | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Objective:
     """A fresh backbone, initialised the way its authors pretrain it, under an objective.
 
@@ -72,10 +78,12 @@ def create_pretraining(
         A registered objective.
     seed : int, optional
         Seed of all weights; the caller's random state is left as it was.
+    backbone_options : mapping, optional
+        Fields of the backbone's config.
     **options
-        The objective's own; `backbone_options` (a mapping) goes to the backbone.
+        The objective's own.
     """
-    backbone_options = dict(options.pop("backbone_options", None) or {})
+    overrides = {"init": "pretraining", **(backbone_options or {})}
     with seeded(seed):
-        encoder = create_backbone(backbone, **{"init": "pretraining", **backbone_options})
+        encoder = create_backbone(backbone, **overrides)
         return create_objective(objective, encoder, **options)

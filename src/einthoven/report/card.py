@@ -44,9 +44,10 @@ def model_card(
     Parameters
     ----------
     about : mapping
-        The contents of `bundle.json`. Read are `backbone`, `weights`, `cohort`, `version`, `task`,
-        `labels`, `descriptions`, `recipe`, `preparation` (or its wording, `preparation_text`),
-        `aggregate`, `checksums` and `licence`.
+        The contents of `bundle.json`. Read are `backbone`, `weights` (`path`, `sha256`,
+        `licence`), `cohort` (`name`, `version`, `task`, `digest`, `synthetic`), `labels`,
+        `descriptions`, `recipe`, `environment`, `preparation` (or its wording,
+        `preparation_text`), `aggregate` and `licence`.
     score : mapping
         `Score.to_dict()` of the test split.
     validation : mapping or None
@@ -107,7 +108,9 @@ def _data(about: Json) -> str:
 def _training(about: Json) -> str:
     sentence = facts.recipe_sentence(about)
     summary = _items(
-        ("initial weights of the backbone", facts.weights_sentence(about)), ("stages", sentence)
+        ("initial weights of the backbone", facts.weights_sentence(about)),
+        ("stages", sentence),
+        ("made with", facts.environment_text(about)),
     )
     settings = list(facts.flattened(about.get("recipe") or {}))
     if not settings:
@@ -116,10 +119,9 @@ def _training(about: Json) -> str:
 
 
 def _preparation(about: Json) -> str:
-    return _items(
-        ("steps", facts.preparation_text(about)),
-        ("crops of a record are joined by", about.get("aggregate")),
-    )
+    steps = [f"{i}. {_escaped(step)}" for i, step in enumerate(facts.preparation_steps(about), 1)]
+    crops = _escaped(facts.text(about.get("aggregate")))
+    return "\n".join(steps) + f"\n\nHow the crops of a record are joined: {crops}."
 
 
 def _results(score: Json, validation: Json | None, comparison: Json | None) -> str:
@@ -215,10 +217,11 @@ def _how_to_use() -> str:
 
 
 def _licence(about: Json) -> str:
-    licence = facts.text(about.get("licence"))
+    weights = about.get("weights")
+    initial = weights.get("licence") if isinstance(weights, Mapping) else None
     return (
-        f"Of these weights: {_escaped(licence)}. The terms of the initial weights and of the "
-        "training data hold beside it."
+        _items(("of this model", about.get("licence")), ("of the initial weights", initial))
+        + "\n\nThe terms of the initial weights and of the training data hold beside it."
     )
 
 

@@ -95,6 +95,4 @@ def _explain(figure: Figure, histories: Mapping[str, History]) -> None:
 
 
 def _looks() -> Iterable[tuple[str, str]]:
-    return (
-        (colour, style) for style in cycle(STYLES) for colour in COLOURS
-    )
+    return ((colour, style) for style in cycle(STYLES) for colour in COLOURS)

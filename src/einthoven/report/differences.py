@@ -19,6 +19,7 @@ METRICS: dict[Metric, str] = {"auroc": "AUROC", "auprc": "AUPRC"}
 
 BETTER, WORSE, OPEN = "#2a7fb8", "#d1602a", "#a3a9b0"
 _LONGEST_NAME = 26
+_WIDTH = 5.2  # inches
 
 
 def label_differences(
@@ -76,13 +77,24 @@ def _figure(
     order = order[~np.isnan(found.per_label[order])]
     pitch = float(np.interp(len(order), [8, 40], [0.26, 0.155]))
     height = pitch * max(len(order), 2)
-    figure = Figure(figsize=(5.2, height + 0.85))
-    axes = figure.add_axes((0.36, 0.45 / (height + 0.85), 0.62, height / (height + 0.85)))
+    figure = Figure(figsize=(_WIDTH, height + 0.85))
+    left = _room(comparison, order) / _WIDTH
+    axes = figure.add_axes((left, 0.45 / (height + 0.85), 0.98 - left, height / (height + 0.85)))
     _draw_bars(axes, found, order)
     _name_labels(axes, comparison, verdicts(found)[order], order)
     _style(axes, f"{metric} of {_short(names[0])} minus {metric} of {_short(names[1])}")
     _explain(axes, verdicts(found)[order], has_intervals=found.intervals is not None)
     return figure
+
+
+def _room(comparison: Comparison, order: NDArray[np.intp]) -> float:
+    # Inches for the longest name; about 0.065 a character, and the legend must fit beside it.
+    longest = max((len(_named(comparison, i)) for i in order.tolist()), default=0)
+    return min(0.2 + 0.065 * longest, 0.42 * _WIDTH)
+
+
+def _named(comparison: Comparison, label: int) -> str:
+    return f"{_short(comparison.labels[label])} ({comparison.positives[label]})"
 
 
 def _draw_bars(axes: Axes, found: Difference, order: NDArray[np.intp]) -> None:
@@ -98,7 +110,7 @@ def _draw_bars(axes: Axes, found: Difference, order: NDArray[np.intp]) -> None:
 def _name_labels(
     axes: Axes, comparison: Comparison, verdict: NDArray[np.int64], order: NDArray[np.intp]
 ) -> None:
-    named = [f"{_short(comparison.labels[i])} ({comparison.positives[i]})" for i in order]
+    named = [_named(comparison, i) for i in order.tolist()]
     axes.set_yticks(range(len(order)), named)
     size = float(np.interp(len(order), [8, 40], [8.0, 6.8]))
     for text, significant in zip(axes.get_yticklabels(), verdict != 0, strict=True):
@@ -122,7 +134,7 @@ def _explain(axes: Axes, verdict: NDArray[np.int64], *, has_intervals: bool) -> 
         [Patch(color=colour) for colour, _ in counted],
         [text for _, text in counted],
         loc="lower center",
-        bbox_to_anchor=(0.32, 1.0),
+        bbox_to_anchor=(0.5, 1.0),
         ncols=3,
         frameon=False,
         fontsize=7.5,

@@ -24,8 +24,8 @@ def example_section(report: Mapping[str, Any], place: int, record: Record, *, nu
     hash_ = entry["source_hash"]
     caption = fragment(
         f"Figure {number}. {entry['title']}: {entry['seconds']:.4g} s at {entry['rate']:g} Hz, ",
-        f"{len(entry['leads'])} leads. Drawn at 25 mm/s and 10 mm/mV, true to size in print at "
-        "100 %; every lead about its median.",
+        f"{len(entry['leads'])} leads. Drawn at 25 mm/s and 10 mm/mV, true to size on an A4 "
+        "sheet in landscape; every lead about its median.",
         f" SHA-256 of the file {hash_[:16]}…" if hash_ else None,
     )
     return element(

@@ -1,4 +1,4 @@
-"""What `run.json` and `bundle.json` say about a model, in words; what they do not say is said so."""
+"""What `run.json` and `bundle.json` say of a model, in words, and what they do not say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ UNKNOWN = "not recorded"
 
 About = Mapping[str, Any]
 
-_UNITS = {"rate": "Hz", "cutoff": "Hz", "samples": "samples", "mean": "mV", "std": "mV"}
+_UNITS = {"rate": "Hz", "cutoff": "Hz", "mean": "mV", "std": "mV"}
 
 
 def asked_of(about: About) -> About:
@@ -23,7 +23,7 @@ def text(value: object) -> str:
     if value is None or value == "" or value == {} or value == []:
         return UNKNOWN
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
+        return ", ".join(map(text, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -82,14 +82,22 @@ def weights_sentence(about: About) -> str:
     return text(weights)
 
 
-def preparation_text(about: About) -> str:
-    """What is done to a signal before the network sees it."""
+def preparation_steps(about: About) -> list[str]:
+    """What is done to a signal before the network sees it, one thing after the other.
+
+    The wording `preparation_text` is preferred to the steps that `preparation` lists.
+    """
     given, preparation = about.get("preparation_text"), about.get("preparation")
     if given or not isinstance(preparation, Mapping):
-        return text(given)
+        return text(given).split("; ")
     leads = preparation.get("leads") or []
     steps = [_step(step) for step in preparation.get("steps") or []]
-    return "; ".join([f"{len(leads)} leads ({', '.join(leads)})", *steps])
+    return [f"{len(leads)} leads: {', '.join(leads)}", *steps]
+
+
+def environment_text(about: About) -> str:
+    """Versions that the model was made with, where they are recorded."""
+    return ", ".join(f"{key} {value}" for key, value in flattened(about.get("environment") or {}))
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -62,14 +62,12 @@ def table(
 
 def figure(identity: str, content: str, caption: str, *, class_: str | None = None) -> Html:
     """A figure with its caption below."""
-    return element(
-        "figure", content, element("figcaption", caption), id=identity, class_=class_
-    )
+    return element("figure", content, element("figcaption", caption), id=identity, class_=class_)
 
 
 def definitions(pairs: Iterable[tuple[str, str]], *, class_: str | None = None) -> Html:
-    """A list of names and what they stand for."""
-    entries = (fragment(element("dt", name), element("dd", value)) for name, value in pairs)
+    """A list of names and what they stand for, each pair in a `div` of its own."""
+    entries = (element("div", element("dt", name), element("dd", value)) for name, value in pairs)
     return element("dl", *entries, class_=class_)
 
 

@@ -80,7 +80,8 @@ def _patients(patients: np.ndarray) -> int | None:
 
 def _training(run: ReportRun, reference: ReportRun | None) -> dict[str, Any]:
     history = [dict(line) for line in run.history]
-    spent = [line[key] for line in history for key in ("seconds", "validation_seconds") if key in line]
+    clocks = ("seconds", "validation_seconds")
+    spent = [line[clock] for line in history for clock in clocks if clock in line]
     whole = run.seconds is not None
     return {
         "epochs": len(history),

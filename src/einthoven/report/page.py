@@ -16,7 +16,13 @@ from einthoven.report.inputs import Contents, Example, PairedRuns, ReportRun
 from einthoven.report.markup import Html, element, figure, fragment
 from einthoven.report.numbers import document
 from einthoven.report.provenance import provenance
-from einthoven.report.results import label_table, macro_table, paired_table, runs_by_label
+from einthoven.report.results import (
+    label_table,
+    macro_table,
+    paired_table,
+    runs_by_label,
+    training_table,
+)
 from einthoven.report.summary import caveats, summary
 
 STYLE = Path(__file__).with_name("page.css")
@@ -97,7 +103,7 @@ def _sections(contents: Contents, report: dict[str, Any]) -> Iterator[Section]:
     if contents.comparisons:
         yield "differences", "Differences by label", _differences(contents, figures)
     if any(run.history for run in contents.runs):
-        yield "training", "Training", _training(contents, figures)
+        yield "training", "Training", _training(contents, report, tables, figures)
     yield "labels", "Every label", _labels(report, tables)
     if contents.examples:
         yield "examples", "Examples", _examples(contents, report, figures)
@@ -159,12 +165,12 @@ def _pair_figure(pair: PairedRuns, place: int, number: int) -> Html:
         "out zero. In brackets: positives in the test split."
         + (f" Not drawn: {undefined} labels without a value." if undefined else "")
     )
-    return figure(
-        f"figure-differences-{place}", element("div", *drawings, class_="pair"), caption
-    )
+    return figure(f"figure-differences-{place}", element("div", *drawings, class_="pair"), caption)
 
 
-def _training(contents: Contents, figures: Iterator[int]) -> Html:
+def _training(
+    contents: Contents, report: dict[str, Any], tables: Iterator[int], figures: Iterator[int]
+) -> Html:
     histories = {run.name: run.history for run in contents.runs if run.history}
     drawing = Html(validation_curves(histories, reference=contents.reference))
     caption = (
@@ -172,7 +178,9 @@ def _training(contents: Contents, figures: Iterator[int]) -> Html:
         "best epoch by validation macro AUROC."
         + (f" Thin lines: the best of {contents.reference}." if contents.reference else "")
     )
-    return figure("figure-training", element("div", drawing, class_="wide"), caption)
+    curves = figure("figure-training", element("div", drawing, class_="wide"), caption)
+    best = training_table(report, identity="table-training", place=next(tables))
+    return fragment(curves, best)
 
 
 def _labels(report: dict[str, Any], tables: Iterator[int]) -> Html:

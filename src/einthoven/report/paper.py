@@ -62,11 +62,12 @@ def paper_figure(rows: Sequence[Row], *, title: str, caption: str) -> Figure:
     width = to_square(max(float(row[-1].x[-1]) for row in rows) + 2)
     axes = _millimetre_axes(width, height)
     for step, colour, line in ((1, _FINE, 0.25), (SQUARE, _COARSE, 0.45)):
-        axes.add_patch(PathPatch(_grid(width, height, step), fill=False, ec=colour, lw=line))
-    for row, baseline in zip(rows, baselines, strict=True):
-        _draw_calibration(axes, baseline)
-        for strip in row:
-            _draw_strip(axes, strip, baseline)
+        lines = PathPatch(_grid(width, height, step), fill=False, ec=colour, lw=line)
+        axes.add_patch(lines).set_gid(f"grid-{step}")
+    for i, (row, baseline) in enumerate(zip(rows, baselines, strict=True)):
+        _draw_calibration(axes, baseline, name=f"calibration-{i}")
+        for j, strip in enumerate(row):
+            _draw_strip(axes, strip, baseline, name=f"strip-{i}-{j}")
     axes.text(0, height + 2.5, title, fontsize=9, fontweight="bold")
     axes.text(width, height + 2.5, caption, fontsize=8, ha="right")
     figure = axes.get_figure()
@@ -120,21 +121,21 @@ def _grid(width: float, height: float, step: int) -> Path:
     return Path(points, [Path.MOVETO, Path.LINETO] * (len(points) // 2))
 
 
-def _draw_calibration(axes: Axes, baseline: float) -> None:
+def _draw_calibration(axes: Axes, baseline: float, *, name: str) -> None:
     # 1 mV for 200 ms.
     start, end = 2.0, 2.0 + 0.2 * MM_PER_SECOND
     x = [start - 1, start, start, end, end, end + 1]
     y = baseline + MM_PER_MV * np.array([0, 0, 1, 1, 0, 0])
-    axes.plot(x, y, color=_TRACE, lw=0.8, solid_joinstyle="miter", gid="calibration")
+    axes.plot(x, y, color=_TRACE, lw=0.8, solid_joinstyle="miter", gid=name)
 
 
-def _draw_strip(axes: Axes, strip: Strip, baseline: float) -> None:
+def _draw_strip(axes: Axes, strip: Strip, baseline: float, *, name: str) -> None:
     x, y = strip.x, baseline + strip.height
-    axes.plot(x, y, color=_TRACE, lw=0.75, gid=f"strip-{strip.lead}-{strip.start:g}")
+    axes.plot(x, y, color=_TRACE, lw=0.75, gid=name)
     if strip.start:
         axes.plot([x[0]] * 2, [baseline - 2, baseline + 2], color=_TRACE, lw=0.8)
-    name = axes.text(x[0] + 1, baseline + _label_height(strip), strip.lead)
-    name.set(fontsize=8.5, fontweight="bold", color=_TRACE)
+    lead = axes.text(x[0] + 1, baseline + _label_height(strip), strip.lead)
+    lead.set(fontsize=8.5, fontweight="bold", color=_TRACE)
 
 
 def _label_height(strip: Strip) -> float:

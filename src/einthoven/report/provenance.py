@@ -8,7 +8,7 @@ from typing import Any
 
 from einthoven.report import facts
 from einthoven.report.markup import Html, definitions, element, fragment
-from einthoven.report.values import data, duration, number, whole
+from einthoven.report.values import data, duration
 
 Json = Mapping[str, Any]
 
@@ -33,7 +33,6 @@ def _run(run: Json, *, opened: bool) -> Html:
     groups = (
         ("Data and model", _data(asked, run)),
         ("Recipe", list(facts.flattened(asked.get("recipe") or {}))),
-        ("Training", _training(run)),
         ("Environment", list(facts.flattened(about.get("environment") or {}))),
     )
     blocks = [element("div", element("h4", name), _pairs(pairs)) for name, pairs in groups]
@@ -68,16 +67,9 @@ def _data(asked: Json, run: Json) -> list[tuple[str, str]]:
         "processes": asked.get("world"),
     }
     predicted = {f"predictions: {key}": value for key, value in run["predictions"].items()}
-    return [(name, facts.text(value)) for name, value in (entries | predicted).items()]
-
-
-def _training(run: Json) -> list[tuple[str, str]]:
-    training, best = run["training"], run["training"]["best"]
-    entries: list[tuple[str, str]] = [
-        ("epochs shown", whole(training["epochs"])),
-        ("best validation epoch", whole(best.get("epoch"))),
-        ("macro AUROC there", number(best.get("macro_auroc"))),
-        ("macro AUPRC there", number(best.get("macro_auprc"))),
-    ]
+    training = run["training"]
     seconds = data(training["seconds"], duration(training["seconds"]))
-    return [*entries, (f"wall time of {training['seconds_of']}", seconds)]
+    return [
+        *((name, facts.text(value)) for name, value in (entries | predicted).items()),
+        (f"wall time of {training['seconds_of']}", seconds),
+    ]

@@ -8,6 +8,8 @@ from typing import Any
 from einthoven.report.markup import Html, element, fragment, joined, table
 from einthoven.report.values import (
     NONE,
+    data,
+    duration,
     estimate,
     level_text,
     number,
@@ -48,14 +50,26 @@ def paired_table(report: Json, *, identity: str, place: int) -> Html:
     """Every paired comparison, in both metrics."""
     level = level_text(report["runs"][0]["score"]["level"])
     head = ["Comparison", "Metric", f"Difference ({level} interval)", "Relative"]
-    head += ["Resamples above zero", "Labels improved", "Better", "Worse"]
+    head += ["Above zero", "Labels improved", "Better", "Worse"]
     rows = [
         _paired_row(pair, metric) for pair in report["comparisons"] for metric in ("auroc", "auprc")
     ]
     caption = (
-        f"Table {place}. Paired differences. Better and worse count the labels whose own interval "
-        "leaves out zero; they are not corrected for the number of labels."
+        f"Table {place}. Paired differences. Above zero: share of the resamples. Better and worse: "
+        "labels whose own interval leaves out zero, not corrected for the number of labels."
     )
+    return table(identity, caption, head=head, rows=rows, class_="numbers")
+
+
+def training_table(report: Json, *, identity: str, place: int) -> Html:
+    """When every run was at its best in validation, and what that took."""
+    head = ["Run", "Epochs", "Best epoch", "Macro AUROC there", "Macro AUPRC there"]
+    caption = f"Table {place}. Training, judged by validation macro AUROC."
+    if report["reference"]:
+        head.append(f"Passes {report['reference']} in epoch")
+        caption += f" A run passes {report['reference']} where it is above that run's best."
+    rows = [_training_row(run, report["reference"]) for run in report["runs"]]
+    head.append("Wall time")
     return table(identity, caption, head=head, rows=rows, class_="numbers")
 
 
@@ -148,6 +162,15 @@ def _paired_row(pair: Json, metric: str) -> list[Html]:
         whole(found["significantly_better"]),
         whole(found["significantly_worse"]),
     ]
+
+
+def _training_row(run: Json, reference: str | None) -> list[Html]:
+    training, best = run["training"], run["training"]["best"]
+    row = [fragment(run["name"]), whole(training["epochs"]), whole(best.get("epoch"))]
+    row += [number(best.get("macro_auroc")), number(best.get("macro_auprc"))]
+    if reference:
+        row.append(whole(training["passes_reference_in_epoch"]))
+    return [*row, data(training["seconds"], duration(training["seconds"]))]
 
 
 def _label_row(report: Json, label: str, entry: Json, pair: Json | None) -> list[Html]:

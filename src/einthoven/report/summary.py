@@ -61,15 +61,15 @@ def _found(report: Json) -> Html:
 def _difference(report: Json, pair: Json) -> Html:
     auroc, auprc = pair["auroc"], pair["auprc"]
     return fragment(
-        f"Against {pair['reference']}, on the same records, macro AUROC differs by ",
+        f"The difference to {pair['reference']}, on the same records, is ",
         estimate(auroc["macro"], auroc["macro_interval"], signed=True),
-        ", relatively by ",
+        " in macro AUROC, ",
         share(auroc["relative_gain"], signed=True),
-        ", and macro AUPRC by ",
+        " in relative terms, and ",
         estimate(auprc["macro"], auprc["macro_interval"], signed=True),
-        ", relatively by ",
+        " in macro AUPRC, ",
         share(auprc["relative_gain"], signed=True),
-        ". ",
+        " in relative terms. ",
         _verdict("AUROC", auroc["macro_interval"]),
         _verdict("AUPRC", auprc["macro_interval"]),
         _labels("AUROC", auroc, pair["labels"]),

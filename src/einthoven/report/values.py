@@ -18,8 +18,10 @@ def decimal(value: Number, *, signed: bool = False, places: int = 3) -> str:
     if value is None:
         return NONE
     text = f"{abs(value):.{places}f}"
-    negative = value < 0 and float(text) != 0
-    return (MINUS if negative else "+" if signed else "") + text
+    if not signed or not value:
+        return text if value >= 0 else MINUS + text
+    # The sign is the value's, not the rounded text's: a limit just below zero shows as −0.000.
+    return (MINUS if value < 0 else "+") + text
 
 
 def percent(share: Number, *, signed: bool = False, places: int = 1) -> str:

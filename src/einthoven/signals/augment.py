@@ -1,9 +1,9 @@
 """Augmentation of prepared batches.
 
 Every augmentation is a frozen value that is called with a batch (batch, leads, samples) and an
-explicit generator, and returns a new batch of the same shape and type. Each record draws for itself.
-A result depends on the generator's state and on the batch as a whole: the same record in a batch
-of another size or at another place gets other draws.
+explicit generator, and returns a new batch of the same shape and type. Each record draws for
+itself. A result depends on the generator's state and on the batch as a whole: the same record in a
+batch of another size or at another place gets other draws.
 
 RandAugment and its eight operations are those of ST-MEM's fine-tuning (Na et al., ICLR 2024,
 arXiv 2402.09450, released code); they run after standardisation and nothing is standardised again.
@@ -99,7 +99,7 @@ def partial_sine(
 
 
 def partial_white_noise(x: Tensor, start: Tensor, length: Tensor, noise: Tensor) -> Tensor:
-    """Add noise (of the shape of x) within one stretch of each record; start and length (batch,)."""
+    """Add noise, of the shape of x, within a stretch of each record; start and length (batch,)."""
     return x + torch.where(_stretch(x, start, length)[:, None], noise, 0.0)
 
 
@@ -122,8 +122,7 @@ def _uniform(x: Tensor, generator: Generator, *more: int) -> Tensor:
 
 def _below(x: Tensor, limit: Tensor | int, generator: Generator) -> Tensor:
     """(batch,) integers, uniform on 0 ... limit - 1, and 0 where the limit is 0."""
-    drawn = (_uniform(x, generator).double() * limit).long()
-    return drawn.clamp(min=0) if isinstance(limit, int) else torch.minimum(drawn, limit)
+    return (_uniform(x, generator).double() * limit).long()
 
 
 def _draw_length(x: Tensor, strength: float, generator: Generator) -> Tensor:
@@ -220,7 +219,7 @@ class RandAugment:
 
     def __post_init__(self) -> None:
         _within(self.level, HIGHEST_LEVEL, "rand-augment: level")
-        _within(self.operations, len(OPERATIONS), "rand-augment: operations")
+        _within(self.operations, len(OPERATIONS), "rand-augment: operations", whole=True)
         _within(self.probability, 1.0, "rand-augment: probability")
 
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
@@ -300,9 +299,10 @@ def create_augmentation(name: str, **options: Any) -> Augmentation:
         ) from error
 
 
-def _within(value: float, highest: float, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
+def _within(value: float, highest: float, what: str, *, whole: bool = False) -> None:
+    kinds = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value <= highest:
         raise RecipeError(
             f"{what} = {value!r}, but it must be between 0 and {highest:g}",
-            remedy=f"Give a number from 0 to {highest:g}.",
+            remedy=f"Give a {'whole ' if whole else ''}number from 0 to {highest:g}.",
         )

@@ -39,7 +39,7 @@ Array = NDArray[np.float64]
 # Largest deviation from scipy, relative to the largest output, at which a map may use float32.
 FLOAT32_LIMIT = 3e-6
 _NOTCH_QUALITY = 30.0
-_PHASE_BLOCK = 64
+_KEPT_SHIFTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,22 @@ class MapKey:
     gain: float = 1.0
 
 
+def check_cutoff(filter: Filter, rate: float) -> None:
+    """Refuse a filter that a rate cannot carry.
+
+    Raises
+    ------
+    PreparationError
+        When a cutoff is not below half the rate.
+    """
+    corner = filter.cutoff[-1] if isinstance(filter.cutoff, tuple) else filter.cutoff
+    if corner >= rate / 2:
+        raise PreparationError(
+            f"{filter.kind}: cutoff {corner:g} Hz is not below half the rate of {rate:g} Hz",
+            remedy=f"Lower the cutoff below {rate / 2:g} Hz, or resample to a higher rate first.",
+        )
+
+
 def design(filter: Filter, rate: float) -> Array:
     """Second-order sections of a filter.
 
@@ -90,15 +106,12 @@ def design(filter: Filter, rate: float) -> Array:
     PreparationError
         When a cutoff is not below half the rate.
     """
-    corners = filter.cutoff if isinstance(filter.cutoff, tuple) else (filter.cutoff,)
-    if corners[-1] >= rate / 2:
-        raise PreparationError(
-            f"{filter.kind}: cutoff {corners[-1]:g} Hz is not below half the rate of {rate:g} Hz",
-            remedy=f"Lower the cutoff below {rate / 2:g} Hz, or resample to a higher rate first.",
-        )
-    if filter.kind == "notch":
-        return np.asarray(sps.tf2sos(*sps.iirnotch(corners[0], _NOTCH_QUALITY, fs=rate)))
-    return np.asarray(sps.butter(filter.order, filter.cutoff, filter.kind, fs=rate, output="sos"))
+    check_cutoff(filter, rate)
+    kind = filter.kind
+    if kind == "notch":
+        centre = float(np.max(filter.cutoff))
+        return np.asarray(sps.tf2sos(*sps.iirnotch(centre, _NOTCH_QUALITY, fs=rate)))
+    return np.asarray(sps.butter(filter.order, filter.cutoff, kind, fs=rate, output="sos"))
 
 
 def edge_of(sections: Array) -> int:
@@ -154,12 +167,16 @@ class SpectralMap:
         (2 bins, rank): V of the module's text, acting on real and imaginary parts in turn.
     to_crop : Tensor or None
         (rank, window): U of the module's text.
+    shifts : Tensor or None
+        (starts, bins) complex: the factors that move a crop's start to 0; None where they are too
+        many to keep.
     """
 
     key: MapKey
     response: Tensor
     from_spectrum: Tensor | None
     to_crop: Tensor | None
+    shifts: Tensor | None
 
     @property
     def rank(self) -> int:
@@ -177,35 +194,29 @@ class SpectralMap:
             (batch,) where each crop begins, in resampled samples; 0 when left out.
         """
         key, bins = self.key, len(self.response)
-        spectrum = torch.fft.rfft(x.to(self.response.dtype))[..., :bins]
+        spectrum = torch.fft.rfft(x.to(self.response.dtype).contiguous())[..., :bins]
         # From here on in place: a batch is limited by memory more than by arithmetic.
         spectrum = spectrum.clone() if starts is None else spectrum * self._shift(starts)[:, None]
         ends = self._ends(spectrum)
         spectrum *= self.response
         periodic: Tensor = torch.fft.irfft(spectrum, n=key.resampled, norm="forward")
         if ends is not None and self.to_crop is not None:
-            periodic.flatten(0, 1)[:, : key.window].addmm_(ends, self.to_crop)
+            periodic.view(-1, key.resampled)[:, : key.window].addmm_(ends, self.to_crop)
         return periodic[..., : key.window].float()
 
     def _ends(self, spectrum: Tensor) -> Tensor | None:
         """V y for every row, (batch * leads, rank)."""
         if self.from_spectrum is None:
             return None
-        parts = torch.view_as_real(spectrum).flatten(0, 1).flatten(1)
+        parts = torch.view_as_real(spectrum).view(-1, 2 * spectrum.shape[-1])
         return parts @ self.from_spectrum
 
     def _shift(self, starts: Tensor) -> Tensor:
         """exp(2 pi i start k / resampled) for every kept bin k, (batch, bins)."""
-        bins, period = len(self.response), self.key.resampled
-        blocks = -(-bins // _PHASE_BLOCK)
-        fine_steps = torch.arange(_PHASE_BLOCK, device=starts.device)
-        coarse_steps = torch.arange(blocks, device=starts.device) * _PHASE_BLOCK
-        steps = torch.cat([coarse_steps, fine_steps])
-        # Whole turns are dropped in integers: a float32 angle of thousands of turns is useless.
-        turns = torch.outer(starts, steps).remainder_(period).to(self.response.dtype)
-        unit = torch.polar(torch.ones_like(turns), turns * (2 * torch.pi / period))
-        coarse, fine = unit[:, :blocks, None], unit[:, None, blocks:]
-        return (coarse * fine).flatten(1)[:, :bins]
+        if self.shifts is not None:
+            return self.shifts.index_select(0, starts)
+        bins = torch.arange(len(self.response), device=starts.device)
+        return _phases(starts, bins, self.key.resampled).to(self.response.dtype.to_complex())
 
 
 @lru_cache(maxsize=128)
@@ -303,8 +314,13 @@ def _assemble(
 
     bins = len(weights)
     spectral = place(weights * response[:bins])
+    shifts = None
+    starts = torch.arange(key.resampled - key.window + 1)
+    if len(starts) * bins <= _KEPT_SHIFTS:
+        shifts = _phases(starts, torch.arange(bins), key.resampled)
+        shifts = shifts.to(device=device, dtype=dtype.to_complex())
     if factors is None:
-        return SpectralMap(key, spectral, None, None)
+        return SpectralMap(key, spectral, None, None, shifts)
     # Bins other than 0 and Nyquist stand for two frequencies of the real signal.
     counted = np.full(bins, 2.0)
     counted[0] = 1.0
@@ -312,7 +328,14 @@ def _assemble(
         counted[-1] = 1.0
     rows = np.fft.rfft(factors[1])[:, :bins] * (weights * counted)
     interleaved = np.stack([rows.real, rows.imag], axis=-1).reshape(len(rows), -1)
-    return SpectralMap(key, spectral, place(interleaved.T), place(factors[0].T))
+    return SpectralMap(key, spectral, place(interleaved.T), place(factors[0].T), shifts)
+
+
+def _phases(starts: Tensor, bins: Tensor, period: int) -> Tensor:
+    """exp(2 pi i start bin / period) in complex128, (starts, bins)."""
+    # Whole turns are dropped in integers: the cosine of thousands of turns is inexact.
+    turns = torch.outer(starts, bins).remainder_(period).double()
+    return torch.polar(torch.ones_like(turns), turns * (2 * torch.pi / period))
 
 
 def _deviation(candidate: SpectralMap, sections: Sequence[Array]) -> float:

@@ -16,7 +16,13 @@ import torch
 from torch import Tensor
 
 from einthoven.errors import PreparationError
-from einthoven.signals.linear import MapKey, SpectralMap, full_precision, spectral_map
+from einthoven.signals.linear import (
+    MapKey,
+    SpectralMap,
+    check_cutoff,
+    full_precision,
+    spectral_map,
+)
 from einthoven.signals.steps import Filter, Resample, Scale, Standardise, Step, Window
 
 
@@ -54,7 +60,8 @@ def check_steps(steps: Sequence[Step]) -> None:
     Raises
     ------
     PreparationError
-        Unless there is exactly one window, and a rate is declared before it.
+        Unless there is exactly one window, a rate is declared before it, and every filter after
+        that suits the rate.
     """
     windows = [i for i, step in enumerate(steps) if isinstance(step, Window)]
     if len(windows) != 1:
@@ -67,6 +74,11 @@ def check_steps(steps: Sequence[Step]) -> None:
             "no Resample before the Window, so the window has no duration",
             remedy="Give the rate with a Resample step first; records that have it are left alone.",
         )
+    rate = math.inf
+    for step in steps:
+        rate = step.rate if isinstance(step, Resample) else rate
+        if isinstance(step, Filter):
+            check_cutoff(step, rate)
 
 
 def window_shape(steps: Sequence[Step], samples: int, rate: float) -> Shape:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import TrainingError
-from einthoven.evaluate.metrics import auroc, average_precision
+from einthoven.metrics.label_metrics import auroc, average_precision
 
 SELECT = "macro_auroc"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.ranking import Integers, Ranking, rank
+from einthoven.metrics.ranking import Integers, Ranking, rank
 from einthoven.predictions import checked_probabilities, checked_targets
 
 Floats = NDArray[np.float64]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from einthoven.backbones.classifier import Classifier, create_classifier, initialise_head
+from einthoven.errors import BackboneError
+
+NAME = "mtecg_tiny_100hz"
+
+
+def test_logits_are_the_head_of_the_features() -> None:
+    net = create_classifier(NAME, labels=("NORM", "AFIB"), seed=0, depth=1).eval()
+    x = torch.randn(3, 12, 100)
+    assert net.labels == ("NORM", "AFIB")
+    assert torch.equal(net(x), net.head(net.backbone.features(x)))
+    assert create_classifier(NAME, depth=1).head.out_features == 71
+
+
+def test_layer_groups_are_a_partition_with_the_head_in_the_last() -> None:
+    net = create_classifier(NAME, labels=3, depth=2)
+    groups = net.layer_groups()
+    names = [name for group in groups for name in group]
+    assert sorted(names) == sorted(name for name, _ in net.named_parameters())
+    assert groups[-1] == [
+        "backbone.norm.weight", "backbone.norm.bias", "head.weight", "head.bias",
+    ]  # fmt: skip
+    assert net.no_weight_decay() <= set(names)
+
+
+def test_head_start() -> None:
+    assert not create_classifier(NAME, labels=4, depth=1, head_init="zero").head.weight.any()
+    head = torch.nn.Linear(192, 500)
+    initialise_head(head, "normal-0.01")
+    assert head.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert not head.bias.any()
+    initialise_head(head, "stock")
+    assert head.weight.abs().max().item() == pytest.approx(192**-0.5, rel=0.01)
+
+
+def test_head_dropout_acts_in_training_only() -> None:
+    net = create_classifier(NAME, labels=4, depth=1, head_dropout=0.5)
+    x = torch.randn(2, 12, 100)
+    assert not torch.equal(net(x), net(x))
+    assert torch.equal(net.eval()(x), net(x))
+
+
+def test_leads_are_passed_on() -> None:
+    net = create_classifier(NAME, labels=4, depth=1, leads=("I", "II")).eval()
+    x = torch.randn(2, 2, 100)
+    assert net.preparation.leads == ("I", "II")
+    assert torch.equal(net(x), net(x, leads=("I", "II")))
+    assert not torch.equal(net(x), net(x, leads=("V1", "V2")))
+
+
+def test_weights_fill_the_backbone_and_leave_a_seeded_head(tmp_path: Path) -> None:
+    source = create_classifier(NAME, labels=5, seed=0, depth=1)
+    save_file(source.backbone.state_dict(), tmp_path / "encoder.safetensors")
+    path = tmp_path / "encoder.safetensors"
+    net = create_classifier(NAME, labels=3, seed=1, depth=1, weights=path)
+    again = create_classifier(NAME, labels=3, seed=1, depth=1, weights=path)
+    assert net.training
+    assert torch.equal(net.backbone.pos_embed, source.backbone.pos_embed)
+    assert torch.equal(net.head.weight, again.head.weight)
+
+
+@pytest.mark.parametrize("labels", [0, (), "NORM", ("A", "A")])
+def test_refuses_impossible_labels(labels: object) -> None:
+    net = create_classifier(NAME, labels=2, depth=1)
+    with pytest.raises(BackboneError, match="labels"):
+        Classifier(net.backbone, labels)  # type: ignore[arg-type]
+
+
+def test_refuses_an_unknown_head_start() -> None:
+    with pytest.raises(BackboneError, match="head_init = 'ones'"):
+        create_classifier(NAME, depth=1, head_init="ones")

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from einthoven.backbones.layers.positions import sincos_positions
+from einthoven.backbones.registry import create_backbone
+from einthoven.backbones.st_mem import STMEM
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+
+
+@pytest.fixture
+def net() -> STMEM:
+    built = create_backbone("st_mem_tiny", seed=0, depth=2)
+    assert isinstance(built, STMEM)
+    return built.eval()
+
+
+def test_leads_permuted_together_with_their_names_change_nothing(net: STMEM) -> None:
+    x = torch.randn(2, 12, 300)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0)).tolist()
+    names = [STANDARD_LEADS[i] for i in order]
+    assert torch.allclose(net(x[:, order], leads=names), net(x), atol=1e-5)
+    # and without their names they do, or the test above would say nothing
+    assert not torch.allclose(net(x[:, order]), net(x), atol=1e-3)
+
+
+def test_reduced_leads_are_seen_as_what_they_are(net: STMEM) -> None:
+    x = torch.randn(2, 2, 300)
+    by_name = net(x, leads=("II", "V1"))
+    assert torch.allclose(net(x.flip(1), leads=("v1", "ii")), by_name, atol=1e-5)
+    # Lead II's row of the table is the second: the same net with the rows moved to the front
+    # gives the same features to what it then takes for leads I and II.
+    moved = create_backbone("st_mem_tiny", depth=2).eval()
+    moved.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        moved.lead_embed[:2] = net.lead_embed[[1, 6]]
+    assert torch.allclose(moved(x, leads=("I", "II")), by_name, atol=1e-6)
+
+
+def test_default_leads_of_a_reduced_network(net: STMEM) -> None:
+    reduced = create_backbone("st_mem_tiny", depth=2, leads=("V1", "ii")).eval()
+    reduced.load_state_dict(net.state_dict())
+    x = torch.randn(2, 2, 300)
+    assert reduced.leads == reduced.preparation.leads == ("V1", "II")
+    assert torch.equal(reduced(x), net(x, leads=("V1", "II")))
+    with pytest.raises(BackboneError, match="for 2 leads"):
+        reduced(torch.randn(2, 12, 300))
+
+
+@pytest.mark.parametrize("samples", [75, 600, 2250])
+def test_shorter_inputs_use_the_first_positions_and_the_last_separator(
+    net: STMEM, samples: int
+) -> None:
+    x = torch.randn(1, 12, samples)
+    patches = samples // 75
+    before = net(x)
+    assert net.tokens(x).shape == (1, 12 * patches, 192)
+    with torch.no_grad():
+        net.pos_embed[:, 1 + patches : 31] = 7.0  # positions that the input does not reach
+    assert torch.equal(net(x), before)
+    with torch.no_grad():
+        net.pos_embed[:, -1] += 1.0
+    assert not torch.equal(net(x), before)
+
+
+@pytest.mark.parametrize("samples", [0, 74, 2325, 2500])
+def test_refuses_lengths_without_positions(net: STMEM, samples: int) -> None:
+    with pytest.raises(BackboneError, match=f"{samples} samples.*multiples of 75 up to 2250"):
+        net(torch.randn(1, 12, samples))
+
+
+def test_refuses_leads_that_do_not_fit(net: STMEM) -> None:
+    x = torch.randn(1, 2, 300)
+    with pytest.raises(BackboneError, match="for 12 leads"):
+        net(x)
+    with pytest.raises(BackboneError, match="for 3 leads"):
+        net(x, leads=("I", "II", "III"))
+    with pytest.raises(BackboneError, match="V9"):
+        net(x, leads=("I", "V9"))
+    with pytest.raises(BackboneError, match="twice"):
+        net(x, leads=("I", "i"))
+
+
+def test_features_are_the_norm_of_the_mean_and_tokens_are_normalised_each(net: STMEM) -> None:
+    x = torch.randn(2, 12, 300)
+    net.norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    seen: list[torch.Tensor] = []
+    features, tokens = net.features(x), net.tokens(x)
+    assert torch.allclose(seen[0], seen[1].mean(1), atol=1e-6)
+    assert torch.allclose(tokens.mean(-1), torch.zeros(2, 48), atol=1e-5)
+    assert not torch.allclose(features, tokens.mean(1), atol=1e-3)
+
+
+def test_scratch_start_is_the_released_one() -> None:
+    net = create_backbone("st_mem_tiny", seed=0, depth=1)
+    for table in (net.pos_embed, net.sep_token, net.lead_embed):
+        assert table.std().item() == pytest.approx(1.0, abs=0.15)
+        assert table.requires_grad
+
+
+def test_pretraining_start_is_the_released_one() -> None:
+    net = create_backbone("st_mem_tiny", seed=0, depth=1, init="pretraining")
+    assert torch.equal(net.pos_embed, sincos_positions(30, 192, before=1, after=1))
+    assert not net.pos_embed.requires_grad
+    assert net.lead_embed.std().item() == pytest.approx(0.02, abs=0.002)
+    weight = net.blocks[0].mlp.fc1.weight
+    assert weight.abs().max().item() == pytest.approx((6 / (192 + 768)) ** 0.5, rel=0.01)
+    assert not any(bool(p.any()) for name, p in net.named_parameters() if name.endswith("bias"))
+
+
+def test_preparation_is_the_released_one() -> None:
+    preparation = create_backbone("st_mem_tiny", depth=1).preparation
+    assert (preparation.rate, preparation.window, preparation.evaluation_crops) == (250, 2250, 3)
+    assert [step.name for step in preparation.steps] == [
+        "resample", "window", "filter", "filter", "standardise",
+    ]  # fmt: skip
+
+
+def test_window_override_reaches_the_preparation() -> None:
+    assert create_backbone("st_mem_tiny", depth=1, window=750).preparation.window == 750
+    with pytest.raises(BackboneError, match="1000 samples"):
+        create_backbone("st_mem_tiny", depth=1, window=1000)

@@ -1,0 +1,128 @@
+"""What the recipe relies on, over every registered backbone."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.registry import backbone_names, create_backbone
+from einthoven.signals.prepare import Preparation
+
+# Full size, but a short input where the whole window is not the point.
+SAMPLES = {250: 150, 500: 500, 100: 100}
+BIG = ("st_mem_base", "st_mem_small")
+
+
+@cache
+def _built(name: str) -> Backbone:
+    return create_backbone(name, seed=0)
+
+
+@pytest.fixture(
+    params=[pytest.param(n, marks=pytest.mark.slow if n in BIG else ()) for n in backbone_names()]
+)
+def net(request: pytest.FixtureRequest) -> Backbone:
+    """A registered backbone at full size, as it was built."""
+    built = _built(request.param).eval()
+    for branches in built.residual_branches():
+        for branch in branches:
+            branch.rate = 0.0
+    return built.requires_grad_(True)
+
+
+def _x(net: Backbone, batch: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(batch)
+    samples = SAMPLES[int(net.preparation.rate)]
+    return torch.randn(batch, len(net.leads), samples, generator=generator)
+
+
+def test_takes_what_its_preparation_gives(net: Backbone) -> None:
+    preparation = net.preparation
+    assert isinstance(preparation, Preparation)
+    assert preparation.leads == net.leads
+    assert Preparation.from_dict(preparation.to_dict()) == preparation
+    x = torch.randn(1, len(preparation.leads), preparation.window)
+    with torch.no_grad():
+        features, tokens = net.features(x), net.tokens(x)
+    assert features.shape == (1, net.feature_dim)
+    assert (tokens.shape[0], tokens.ndim) == (1, 3)
+    assert features.isfinite().all()
+
+
+def test_forward_is_features_and_eval_is_deterministic(net: Backbone) -> None:
+    x = _x(net)
+    with torch.no_grad():
+        assert torch.equal(net(x), net.features(x))
+
+
+def test_a_row_of_a_batch_is_the_record_alone(net: Backbone) -> None:
+    x = _x(net, 3)
+    with torch.no_grad():
+        assert torch.allclose(net(x)[1:2], net(x[1:2]), atol=1e-4)
+        assert net(x[:0]).shape == (0, net.feature_dim)
+
+
+def test_backward_reaches_every_parameter(net: Backbone) -> None:
+    classifier = Classifier(net.train(), 3)
+    classifier.zero_grad()
+    classifier(_x(net)).square().sum().backward()
+    lost = [n for n, p in classifier.named_parameters() if p.grad is None or not p.grad.any()]
+    # Softmax cancels the key biases, which are part of a fused tensor and so do not show here.
+    assert lost == []
+
+
+def test_layer_groups_partition_the_parameters(net: Backbone) -> None:
+    groups = net.layer_groups()
+    names = [name for group in groups for name in group]
+    assert sorted(names) == sorted(name for name, _ in net.named_parameters())
+    assert all(groups)
+    assert len(groups) == len(net.residual_branches()) + 2
+    assert net.no_weight_decay() <= set(names)
+
+
+def test_residual_branches_are_all_the_holders_and_they_work(net: Backbone) -> None:
+    blocks = net.residual_branches()
+    holders = [module for module in net.modules() if isinstance(module, StochasticDepth)]
+    assert [id(h) for block in blocks for h in block] == [id(h) for h in holders]
+    assert all(block for block in blocks)
+    x = _x(net)
+    with torch.no_grad():
+        plain = net.train().features(x)
+        for block in blocks:
+            for branch in block:
+                branch.rate = 0.5
+        assert not torch.allclose(net.features(x), plain, atol=1e-4)
+        assert torch.allclose(net.eval().features(x), plain, atol=1e-4)
+
+
+def test_dropouts_are_off_and_all_listed(net: Backbone) -> None:
+    listed = [*net.feedforward_dropouts(), *net.other_dropouts()]
+    assert all(isinstance(d, nn.Dropout) and d.p == 0.0 for d in listed)
+    assert len({id(d) for d in listed}) == len(listed)
+    assert net.feedforward_dropouts()
+    x = _x(net)
+    with torch.no_grad():
+        plain = net.train().features(x)
+        for chosen in (net.feedforward_dropouts(), net.other_dropouts()):
+            for dropout in chosen:
+                dropout.p = 0.3
+            assert not torch.allclose(net.features(x), plain, atol=1e-4)
+            for dropout in chosen:
+                dropout.p = 0.0
+
+
+def test_is_rebuilt_from_its_name_and_config(net: Backbone) -> None:
+    overrides: dict[str, Any] = {
+        key: value for key, value in vars(net.config).items() if key != "name"
+    }
+    with torch.device("meta"):
+        again = create_backbone(net.name, **overrides)
+    shapes = {key: tensor.shape for key, tensor in again.state_dict().items()}
+    assert shapes == {key: tensor.shape for key, tensor in net.state_dict().items()}

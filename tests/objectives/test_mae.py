@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.errors import BackboneError, RecipeError, WeightsError
+from einthoven.objectives.mae import MaskedAutoencoder, create_mae
+from einthoven.objectives.pretrained import load_pretraining
+
+NAMES = ("st_mem_tiny", "mtecg_tiny_100hz")
+
+
+def _mae(name: str, **options: Any) -> MaskedAutoencoder:
+    torch.manual_seed(0)
+    return create_mae(create_backbone(name, depth=2, init="pretraining"), **options).eval()
+
+
+def test_published_sizes() -> None:
+    with torch.device("meta"):
+        base = create_mae(create_backbone("st_mem_base", init="pretraining"))
+        tiny = create_mae(create_backbone("st_mem_tiny", init="pretraining"))
+        mtecg = create_mae(create_backbone("mtecg_tiny"))
+    count = [sum(p.numel() for p in net.parameters()) for net in (base, tiny, mtecg)]
+    assert count == [88_534_753, 8_599_201, 5_723_116]
+    assert sum(p.numel() for p in base.parameters() if p.requires_grad) == 88_501_985
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_kept_patches_are_encoded(name: str) -> None:
+    net = _mae(name, mask_ratio=0.75)
+    seen: list[int] = []
+    net.backbone.blocks[0].register_forward_pre_hook(lambda _, a: seen.append(a[0].shape[1]))  # type: ignore[union-attr, index]
+    out = net(torch.randn(2, 12, net.backbone.preparation.window))
+    expected = 12 * (7 + 2) if name.startswith("st_mem") else 50 + 1
+    assert seen == [expected]
+    assert out.latent.shape == (2, expected, 192)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hidden_samples_do_not_reach_the_prediction(name: str) -> None:
+    net = _mae(name, mask_ratio=0.5)
+    x = torch.randn(2, 12, 300)
+    out = net(x, generator=torch.Generator().manual_seed(0))
+    patches = net.backbone.patch_grid(x)
+    other = torch.where(out.mask[..., None] == 1, torch.randn_like(patches), patches)
+    rows, leads = patches.shape[1], 12 // patches.shape[1]
+    hidden = other.reshape(2, rows, -1, leads, net.backbone.patch).transpose(2, 3).reshape(x.shape)
+    again = net(hidden, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(x, hidden)
+    assert torch.allclose(again.prediction, out.prediction, atol=1e-5)
+    assert not torch.equal(again.loss, out.loss)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_counts_hidden_patches_only(name: str) -> None:
+    net = _mae(name, target="raw")
+    x = torch.randn(2, 12, 300)
+    out = net(x)
+    error = (out.prediction - net.backbone.patch_grid(x)).square().mean(-1)
+    assert out.loss.item() == pytest.approx(error[out.mask == 1].mean().item(), rel=1e-5)
+    assert out.metrics["masked"].item() == out.mask.mean().item()
+    assert not out.metrics["reconstruction_loss"].requires_grad
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_trainable_parameter_learns(name: str) -> None:
+    net = _mae(name).train()
+    net(torch.randn(2, 12, net.backbone.preparation.window)).loss.backward()
+    missing = [n for n, p in net.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+
+
+def test_a_row_of_a_batch_is_the_record_alone() -> None:
+    net = _mae("st_mem_tiny")
+    x, noise = torch.randn(3, 12, 300), torch.rand(3, 12, 4)
+    together, alone = net(x, noise=noise), net(x[1:2], noise=noise[1:2])
+    assert torch.allclose(together.prediction[1:2], alone.prediction, atol=1e-5)
+
+
+def test_leads_are_decoded_on_their_own() -> None:
+    net = _mae("st_mem_tiny")
+    encoded = torch.randn(1, 12, 9, 192)
+    restore = torch.rand(1, 12, 30).argsort(-1)
+    before = net.decoder(encoded, restore)
+    encoded[:, 3] += 1.0
+    after = net.decoder(encoded, restore)
+    changed = (after != before).any(-1).any(-1)[0]
+    assert changed.tolist() == [lead == 3 for lead in range(12)]
+
+
+def test_all_lead_masking_hides_the_same_patches_in_every_lead() -> None:
+    mask = _mae("st_mem_tiny", masking="all-lead")(torch.randn(2, 12, 2250)).mask
+    assert torch.equal(mask, mask[:, :1].expand(-1, 12, -1))
+    apart = _mae("st_mem_tiny")(torch.randn(2, 12, 2250)).mask
+    assert not torch.equal(apart[:, 0], apart[:, 1])
+
+
+@pytest.mark.parametrize(("name", "masked"), [("st_mem_tiny", 23 / 30), ("mtecg_tiny_100hz", 0.25)])
+def test_default_ratio_is_the_familys(name: str, masked: float) -> None:
+    net = _mae(name)
+    out = net(torch.randn(1, 12, net.backbone.preparation.window))
+    assert out.mask.mean().item() == pytest.approx(masked)
+
+
+def test_a_flat_lead_gives_a_finite_loss() -> None:
+    x = torch.randn(1, 12, 300)
+    x[:, 4] = 0.0
+    assert _mae("st_mem_tiny")(x).loss.isfinite()
+
+
+def test_reduced_leads_are_reconstructed_alone() -> None:
+    for name, rows in (("st_mem_tiny", 2), ("mtecg_tiny_100hz", 1)):
+        net = create_mae(create_backbone(name, depth=1, leads=("II", "V1")))
+        out = net(torch.randn(2, 2, 300))
+        assert out.prediction.shape[1] == rows
+        assert out.prediction.shape[1] * out.prediction.shape[3] == 2 * net.backbone.patch
+
+
+def test_the_backbone_keeps_its_weights() -> None:
+    backbone = create_backbone("st_mem_tiny", depth=1, seed=0)
+    before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
+    create_mae(backbone)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [
+    {"mask_ratio": 0.0}, {"mask_ratio": 1.0}, {"mask_ratio": 0.99}, {"masking": "random"},
+    {"target": "x"}, {"ratio": 0.5},
+])  # fmt: skip
+def test_refuses_impossible_options(options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=next(iter(options))):
+        _mae("st_mem_tiny", **options)
+
+
+def test_refuses_a_backbone_without_patches() -> None:
+    class Other(torch.nn.Module):
+        name = "other"
+
+    with pytest.raises(BackboneError, match="other has no patches"):
+        create_mae(Other())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pretraining_models_are_read_back(name: str, tmp_path: Path) -> None:
+    small = {"depth": 1}
+    net = create_mae(create_backbone(name, init="pretraining", seed=0, **small)).eval()
+    save_file(net.state_dict(), tmp_path / "x.safetensors")
+    again = load_pretraining(name, weights=tmp_path / "x.safetensors", backbone_options=small)
+    x = torch.randn(1, 12, 300)
+    noise = torch.rand(*net.backbone.patch_grid(x).shape[:3])
+    assert torch.equal(again(x, noise=noise).loss, net(x, noise=noise).loss)
+    frozen = {n for n, p in again.named_parameters() if not p.requires_grad}
+    assert frozen == {n for n, p in net.named_parameters() if not p.requires_grad}
+    save_file(net.backbone.state_dict(), tmp_path / "encoder.safetensors")
+    with pytest.raises(WeightsError):
+        load_pretraining(name, weights=tmp_path / "encoder.safetensors", backbone_options=small)

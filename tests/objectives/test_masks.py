@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from einthoven.errors import RecipeError
+from einthoven.objectives.masks import draw_masking, gather_patches, kept_count, random_masking
+
+
+@pytest.mark.parametrize(("ratio", "removed"), [(0.75, 23), (0.5, 15), (0.25, 8), (0.8, 25)])
+def test_counts_are_the_reference_ones(ratio: float, removed: int) -> None:
+    assert 30 - kept_count(30, ratio) == removed
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.5, 1.5, 0.01, 0.99, float("nan")])
+def test_refuses_ratios_that_hide_or_keep_nothing(ratio: float) -> None:
+    if ratio == 0.01:
+        assert kept_count(30, ratio) == 29  # int(29.7): one patch is hidden, which is enough
+        return
+    with pytest.raises(RecipeError, match="mask_ratio"):
+        kept_count(30, ratio)
+
+
+def test_keeps_the_smallest_noise_in_its_order() -> None:
+    masking = random_masking(torch.tensor([[[0.3, 0.1, 0.9, 0.2]]]), 2)
+    assert masking.keep.tolist() == [[[1, 3]]]
+    assert masking.mask.tolist() == [[[1.0, 0.0, 1.0, 0.0]]]
+
+
+def test_restore_undoes_the_shuffle() -> None:
+    grid = torch.randn(2, 3, 10, 4)
+    masking = draw_masking((2, 3, 10), 0.5)
+    hidden = (1 - masking.mask).argsort(dim=-1, stable=True)[..., :5]
+    assert masking.mask.sum(-1).eq(5).all()
+    both = torch.cat([gather_patches(grid, masking.keep), torch.zeros(2, 3, 5, 4)], dim=2)
+    restored = gather_patches(both, masking.restore)
+    kept = masking.mask.unsqueeze(-1) == 0
+    assert torch.equal(restored, torch.where(kept, grid, 0.0))
+    assert hidden.shape == (2, 3, 5)
+
+
+def test_rows_are_masked_on_their_own_or_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    apart = draw_masking((4, 12, 30), 0.75, generator=generator).mask
+    together = draw_masking((4, 12, 30), 0.75, per_row=False, generator=generator).mask
+    assert not torch.equal(apart[:, 0], apart[:, 1])
+    assert torch.equal(together, together[:, :1].expand(-1, 12, -1))
+    assert not torch.equal(together[0], together[1])
+
+
+def test_every_patch_is_hidden_equally_often() -> None:
+    mask = draw_masking((2000, 1, 20), 0.25, generator=torch.Generator().manual_seed(0)).mask
+    assert mask.mean((0, 1)).sub(0.25).abs().max().item() < 0.04
+
+
+def test_a_generator_decides_the_draw() -> None:
+    draws = [
+        draw_masking((2, 3, 10), 0.5, generator=torch.Generator().manual_seed(s)).keep
+        for s in (1, 1, 2)
+    ]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_refuses_noise_of_another_shape() -> None:
+    with pytest.raises(RecipeError, match="noise of shape"):
+        draw_masking((2, 3, 10), 0.5, noise=torch.rand(2, 1, 10))

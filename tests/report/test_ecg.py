@@ -1,0 +1,136 @@
+"""ECGs on paper: a second is 25 mm, a millivolt 10 mm, and nobody is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from einthoven.errors import RecordError
+from einthoven.records.record import STANDARD_LEADS, Record
+from einthoven.report.figures import ecg_figure, ecg_paper
+
+RATE = 500
+Make = Callable[..., Record]
+
+
+def pulse() -> np.ndarray:
+    """1 mV from 3 s to 4 s."""
+    time = np.arange(10 * RATE) / RATE
+    return ((time >= 3) & (time < 4)).astype(np.float32)
+
+
+class Sheet:
+    """A drawn ECG, measured in millimetres."""
+
+    def __init__(self, svg: str) -> None:
+        self.root = ElementTree.fromstring(svg)
+        width, height = (float(self.root.attrib[key][:-2]) for key in ("width", "height"))
+        box = [float(each) for each in self.root.attrib["viewBox"].split()]
+        self.scale = width / box[2]
+        assert height / box[3] == pytest.approx(self.scale, rel=1e-3)
+
+    def group(self, pattern: str) -> list[np.ndarray]:
+        """The points of every path of the groups of that name, y upwards."""
+        found = [n for n in self.root.iter() if re.fullmatch(f"ecg-{pattern}", n.get("id") or "")]
+        return [points(path.attrib["d"]) * self.scale for node in found for path in paths(node)]
+
+
+def paths(node: ElementTree.Element) -> list[ElementTree.Element]:
+    return [each for each in node.iter() if each.tag.endswith("path")]
+
+
+def points(path: str) -> np.ndarray:
+    numbers = [float(each) for each in re.findall(r"-?\d+\.?\d*", path)]
+    return np.array(numbers).reshape(-1, 2) * [1, -1]
+
+
+def test_a_second_is_25_mm_and_a_millivolt_10_mm(make_record: Make) -> None:
+    sheet = Sheet(ecg_paper(make_record(pulse())))
+    (rhythm,) = sheet.group("strip-3-0")
+    up = rhythm[rhythm[:, 1] > rhythm[:, 1].max() - 1]
+    assert np.ptp(rhythm[:, 0]) == pytest.approx(250, rel=0.01)
+    assert np.ptp(rhythm[:, 1]) == pytest.approx(10, rel=0.01)
+    assert np.ptp(up[:, 0]) == pytest.approx(25, rel=0.01)
+    assert up[0, 0] - rhythm[0, 0] == pytest.approx(75, rel=0.01)
+
+
+def test_calibration_is_1_mv_for_200_ms_and_stands_on_the_grid(make_record: Make) -> None:
+    sheet = Sheet(ecg_paper(make_record(pulse())))
+    calibrations = sheet.group(r"calibration-\d")
+    assert len(calibrations) == 4
+    large = np.unique(np.round(sheet.group("grid-5")[0][:, 1], 2))
+    for x, y in (each.T for each in calibrations):
+        assert np.ptp(y) == pytest.approx(10, rel=0.01)
+        assert np.ptp(x[y > y.max() - 1]) == pytest.approx(5, rel=0.01)
+        assert np.abs(large - y.min()).min() < 0.05
+
+
+def test_the_grid_has_squares_of_1_and_5_mm(make_record: Make) -> None:
+    sheet = Sheet(ecg_paper(make_record()))
+    for step in (1, 5):
+        upright = np.unique(np.round(sheet.group(f"grid-{step}")[0][:, 0], 2))
+        assert np.allclose(np.diff(upright), step, atol=0.02)
+
+
+def test_standard_layout_shows_columns_one_after_the_other(make_record: Make) -> None:
+    sheet = Sheet(ecg_paper(make_record(pulse())))
+    one, augmented = sheet.group("strip-0-0")[0], sheet.group("strip-0-1")[0]
+    assert augmented[0, 0] - one[0, 0] == pytest.approx(62.5, rel=0.01)
+    # Lead II is high from 3 s to 4 s, which its short strip, up to 2.5 s, does not show.
+    (short,) = sheet.group("strip-1-0")
+    assert np.ptp(short[:, 1]) < 0.05
+
+
+def test_rows_make_room_for_tall_complexes(make_record: Make) -> None:
+    heights = [Sheet(ecg_paper(make_record(k * pulse()))).root.attrib["height"] for k in (1, 3)]
+    # Only the rhythm strip is tall: 30 mm need a gap of 35 mm instead of the usual 20 mm.
+    assert float(heights[1][:-2]) - float(heights[0][:-2]) == pytest.approx(15, abs=0.1)
+
+
+def test_a_constant_offset_is_not_drawn(make_record: Make) -> None:
+    assert ecg_paper(make_record(pulse() + 2)) == ecg_paper(make_record(pulse()))
+
+
+def test_unknown_samples_leave_a_gap(make_record: Make) -> None:
+    signal = pulse()
+    signal[2500:3000] = np.nan
+    drawn = ecg_paper(make_record(signal), leads_layout="stacked")
+    root = ElementTree.fromstring(drawn)
+    strip = next(node for node in root.iter() if node.get("id") == "ecg-strip-1-0")
+    assert paths(strip)[0].attrib["d"].count("M") == 2
+    ecg_paper(make_record(np.nan))
+
+
+@pytest.mark.parametrize(
+    ("leads", "seconds", "rows", "width"),
+    [(STANDARD_LEADS, 10.0, 4, 269), (STANDARD_LEADS, 4.0, 12, 119), (("II", "V5"), 30.0, 2, 269)],
+)
+def test_layout_follows_leads_and_length(
+    make_record: Make, leads: tuple[str, ...], seconds: float, rows: int, width: float
+) -> None:
+    sheet = Sheet(ecg_paper(make_record(leads=leads, seconds=seconds)))
+    assert len(sheet.group(r"calibration-\d+")) == rows
+    assert float(sheet.root.attrib["width"][:-2]) == pytest.approx(width, abs=0.5)
+
+
+def test_standard_layout_refuses_what_it_cannot_show(make_record: Make) -> None:
+    with pytest.raises(RecordError, match=r"twelve leads of 10 s; I, III.* not in the record"):
+        ecg_paper(make_record(leads=("II", "V5")), leads_layout="3x4")
+
+
+def test_nobody_is_named_and_titles_are_text(make_record: Make) -> None:
+    drawn = ecg_paper(make_record(), title='<script>$x$ "a"')
+    assert "MRN-4711" not in drawn
+    assert "Jane" not in drawn
+    assert "<script" not in drawn
+    assert "&lt;script&gt;$x$" in drawn
+    assert "25 mm/s" in drawn
+
+
+def test_the_figure_has_the_size_of_the_paper(make_record: Make) -> None:
+    width, _ = ecg_figure(make_record()).get_size_inches()
+    assert width * 25.4 == pytest.approx(269)

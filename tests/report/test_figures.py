@@ -1,0 +1,135 @@
+"""Differences by label and curves by epoch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from einthoven.errors import EvaluationError
+from einthoven.evaluate import compare
+from einthoven.evaluate.comparison import Comparison
+from einthoven.predictions import Predictions
+from einthoven.report import PairedRuns
+from einthoven.report.curves import best_line
+from einthoven.report.differences import BETTER, OPEN, WORSE, verdicts
+from einthoven.report.figures import label_differences, validation_curves
+
+
+def texts(svg: str) -> list[ElementTree.Element]:
+    return [node for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")]
+
+
+def bars(svg: str) -> list[str]:
+    return re.findall(rf"fill: ({BETTER}|{WORSE}|{OPEN})[^-]", svg)
+
+
+def comparison_of(labels: int, **settings: Any) -> Comparison:
+    generator = np.random.default_rng(0)
+    shape = (60, labels)
+    targets = (generator.random(shape) < 0.3).astype(np.uint8)
+    names = np.array([f"r{i}" for i in range(60)])
+    tables = [
+        Predictions(
+            labels=tuple(f"L{i}" for i in range(labels)),
+            records=names,
+            patients=names,
+            targets=targets,
+            probabilities=np.clip(0.5 + gain * (targets - 0.5) + 0.2 * noise, 0, 1),
+        )
+        for gain, noise in (
+            (0.5, generator.normal(size=shape)),
+            (0.1, generator.normal(size=shape)),
+        )
+    ]
+    return compare(*tables, **{"resamples": 20, "absent": "skip", **settings})
+
+
+def test_labels_are_sorted_and_significant_ones_marked(paired: list[PairedRuns]) -> None:
+    comparison = paired[0].comparison
+    for metric in ("auroc", "auprc"):
+        found = getattr(comparison, metric)
+        drawn = label_differences(comparison, metric, names=("new", "old"))
+        named = [node.text for node in texts(drawn)]
+        order = [comparison.labels[i] for i in np.argsort(-found.per_label, kind="stable")]
+        shown = [text for text in named if text and re.fullmatch(r".*\(\d+\)", text)]
+        assert [text.rpartition(" (")[0][:20] for text in shown] == [x[:20] for x in order]
+        bold = [node.text for node in texts(drawn) if "700" in node.attrib["style"]]
+        assert len(bold) == found.significantly_better + found.significantly_worse
+        assert bars(drawn).count(BETTER) == found.significantly_better + 1  # and in the legend
+        assert f"{metric.upper()} of new minus {metric.upper()} of old" in named
+        assert "<script" not in drawn
+        assert "currentColor" in drawn
+
+
+@pytest.mark.parametrize("labels", [1, 5, 71])
+def test_every_label_has_room(labels: int) -> None:
+    drawn = label_differences(comparison_of(labels), "auroc")
+    height = float(re.search(r'height="([\d.]+)mm"', drawn)[1])  # type: ignore[index]
+    size = max(float(re.search(r"([\d.]+)px", node.attrib["style"])[1]) for node in texts(drawn))  # type: ignore[index]
+    assert height / labels > 0.4 * size * 25.4 / 72
+    assert height < 330
+    assert len(bars(drawn)) == labels + 3
+
+
+def test_differences_without_resamples_carry_no_verdict() -> None:
+    comparison = comparison_of(4, resamples=0)
+    drawn = label_differences(comparison, "auprc")
+    assert not verdicts(comparison.auprc).any()
+    assert bars(drawn) == [OPEN] * 4
+    assert "better" not in drawn
+
+
+def test_labels_without_a_value_are_left_out() -> None:
+    comparison = comparison_of(3)
+    gone = replace(comparison.auroc, per_label=np.array([0.1, np.nan, -0.2]))
+    drawn = label_differences(replace(comparison, auroc=gone), "auroc")
+    assert [n.text for n in texts(drawn) if n.text and n.text.startswith("L1")] == []
+    nothing = replace(gone, per_label=np.full(3, np.nan))
+    assert "<svg" in label_differences(replace(comparison, auroc=nothing), "auroc")
+
+
+def test_an_unknown_metric_is_refused(paired: list[PairedRuns]) -> None:
+    with pytest.raises(EvaluationError, match="auroc, auprc"):
+        label_differences(paired[0].comparison, "f1")  # type: ignore[arg-type]
+
+
+def line(epoch: int, auroc: float | None, loss: float = 0.1) -> dict[str, Any]:
+    return {"epoch": epoch, "macro_auroc": auroc, "macro_auprc": auroc, "train_loss": loss}
+
+
+def test_the_best_epoch_is_the_earliest_of_equals() -> None:
+    history = [line(1, 0.8), line(2, 0.9), line(3, 0.9), line(4, None)]
+    assert best_line(history) == history[1]
+    assert best_line([{"epoch": 1, "train_loss": 1.0}]) is None
+
+
+def test_curves_show_every_run_under_its_name() -> None:
+    histories = {
+        "_new $x$": [line(i, 0.9 - 0.1 / i) for i in range(1, 9)],
+        "old": [line(1, 0.7)],
+        "loss only": [{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.4}],
+    }
+    drawn = validation_curves(histories, reference="old", name="c7")
+    named = [node.text for node in texts(drawn)]
+    assert {"_new $x$", "old", "loss only", "Validation macro AUPRC", "epoch"} <= set(named)
+    assert set(re.findall(r' id="(\w+)-', drawn)) == {"c7"}
+    assert validation_curves(histories, reference="old", name="c7") == drawn
+
+
+def test_many_runs_are_told_apart() -> None:
+    histories = {f"run {i}": [line(1, 0.5), line(2, 0.6)] for i in range(8)}
+    drawn = validation_curves(histories)
+    assert "stroke-dasharray" in drawn
+
+
+def test_figures_do_not_ask_for_anything_outside(paired: list[PairedRuns]) -> None:
+    drawn = label_differences(paired[0].comparison, "auroc")
+    assert re.findall(r"https?://[^\"]*", drawn) == ["http://www.w3.org/2000/svg"]
+    assert "<style" not in drawn
+    assert 'role="img"' in drawn
+    assert "aria-label=" in drawn

@@ -1,0 +1,215 @@
+"""Every operation against a plain statement of its rule, and how often each is used."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from einthoven.errors import RecipeError
+from einthoven.signals import augment
+from einthoven.signals.augment import (
+    AUGMENTATIONS,
+    OPERATIONS,
+    NoAugmentation,
+    RandAugment,
+    RandomLeadMask,
+    create_augmentation,
+)
+
+T = 400
+
+
+def _generator(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(5, 3, T, generator=_generator(9))
+
+
+START, LENGTH = torch.tensor([0, 10, 399, 300, 50]), torch.tensor([0, 25, 1, 100, 120])
+
+
+def _wave(amplitude: float, period: float) -> np.ndarray:
+    return amplitude * np.sin(2 * np.pi * np.arange(T) / T / period)
+
+
+def test_shift_moves_all_leads_and_fills_with_zeros(x: Tensor) -> None:
+    by = [0, 3, -3, 119, -119]
+    for record, ours, d in zip(
+        x.numpy(), augment.shift(x, torch.tensor(by)).numpy(), by, strict=True
+    ):
+        expected = np.zeros_like(record)
+        for t in range(T):
+            if 0 <= t - d < T:
+                expected[:, t] = record[:, t - d]
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_cutout_zeroes_one_stretch_in_all_leads(x: Tensor) -> None:
+    expected = x.numpy().copy()
+    for record, start, length in zip(expected, START.tolist(), LENGTH.tolist(), strict=True):
+        record[:, start : start + length] = 0
+    np.testing.assert_array_equal(augment.cutout(x, START, LENGTH).numpy(), expected)
+
+
+def test_erase_and_drop_zero_a_lead_and_points(x: Tensor) -> None:
+    expected = x.numpy().copy()
+    expected[np.arange(5), [2, 0, 1, 1, 2]] = 0
+    lead = torch.tensor([2, 0, 1, 1, 2])
+    np.testing.assert_array_equal(augment.erase(x, lead).numpy(), expected)
+    points = torch.rand(5, T, generator=_generator()) < 0.1
+    expected = x.numpy().copy()
+    for record, mask in zip(expected, points.numpy(), strict=True):
+        record[:, mask] = 0
+    np.testing.assert_array_equal(augment.drop(x, points).numpy(), expected)
+
+
+def test_sines_and_noise_are_added(x: Tensor) -> None:
+    wave = _wave(0.3, 0.5)
+    np.testing.assert_allclose(augment.sine(x, 0.3, 0.5), x.numpy() + wave, atol=1e-6)
+    noise = torch.randn(x.shape, generator=_generator())
+    partial, noisy = x.numpy().copy(), x.numpy().copy()
+    for i, (start, length) in enumerate(zip(START.tolist(), LENGTH.tolist(), strict=True)):
+        partial[i, :, start : start + length] += wave[:length]
+        noisy[i, :, start : start + length] += noise[i, :, start : start + length].numpy()
+    ours = augment.partial_sine(x, START, LENGTH, amplitude=0.3, period=0.5)
+    np.testing.assert_allclose(ours, partial, atol=1e-6)
+    np.testing.assert_array_equal(augment.partial_white_noise(x, START, LENGTH, noise), noisy)
+
+
+def _lengths_of_zeros(level: float, name: str) -> Tensor:
+    ones = torch.ones(4000, 2, T)
+    out = OPERATIONS[name](ones, level / 10, _generator(3))
+    assert torch.equal(out[:, 0], out[:, 1])
+    return (out[:, 0] == 0).sum(1)
+
+
+@pytest.mark.parametrize("name", ["shift", "cutout", "drop"])
+@pytest.mark.parametrize("level", [10, 5])
+def test_zeroed_lengths_are_uniform_up_to_the_levels_limit(name: str, level: float) -> None:
+    longest = math.floor(0.3 * level / 10 * T)
+    lengths = _lengths_of_zeros(level, name)
+    assert int(lengths.min()) == 0
+    assert int(lengths.max()) == longest - 1
+    # The mean of a uniform draw on 0 ... longest - 1, within five standard errors.
+    tolerance = 5 * longest / math.sqrt(12 * 4000)
+    assert float(lengths.double().mean()) == pytest.approx((longest - 1) / 2, abs=tolerance)
+
+
+def test_shift_goes_both_ways_and_stretches_reach_both_ends() -> None:
+    moved = augment._random_shift(torch.ones(4000, 1, T), 1.0, _generator())[:, 0]
+    later, earlier = (moved[:, 0] == 0).double().mean(), (moved[:, -1] == 0).double().mean()
+    assert float(later) == pytest.approx(0.5, abs=0.04)
+    assert float(earlier) == pytest.approx(0.5, abs=0.04)
+    cut = augment._random_cutout(torch.ones(20_000, 1, T), 1.0, _generator())[:, 0] == 0
+    assert cut[:, 0].any()
+    assert cut[:, -1].any()
+
+
+def test_added_signals_have_the_levels_size_and_place() -> None:
+    zeros = torch.zeros(2000, 2, T)
+    wave = OPERATIONS["sine"](zeros, 0.5, _generator())
+    np.testing.assert_allclose(wave[0, 0], _wave(0.15, 1.0), atol=1e-6)
+    noise = OPERATIONS["partial_white_noise"](zeros, 1.0, _generator())
+    assert float(noise[noise != 0].std()) == pytest.approx(0.3, abs=0.005)
+    assert float((noise[:, 0] != 0).sum(1).double().mean()) == pytest.approx(59.5, abs=4)
+    assert not torch.equal(noise[:, 0], noise[:, 1])
+    partial = OPERATIONS["partial_sine"](zeros, 1.0, _generator())
+    assert torch.equal(partial[:, 0], partial[:, 1])
+    assert float(partial.abs().max()) == pytest.approx(0.3, abs=1e-3)
+
+
+def test_erase_takes_every_lead_alike() -> None:
+    erased = OPERATIONS["erase"](torch.ones(3000, 3, 4), 1.0, _generator())[:, :, 0] == 0
+    assert erased.sum(1).eq(1).all()
+    np.testing.assert_allclose(erased.double().mean(0), 1 / 3, atol=0.05)
+
+
+def test_each_operation_is_used_as_often_as_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: dict[str, int] = {}
+
+    def counting(name: str) -> augment.Drawn:
+        def operation(x: Tensor, strength: float, generator: Generator) -> Tensor:
+            used[name] = used.get(name, 0) + len(x)
+            return x + (1 << list(OPERATIONS).index(name))
+
+        return operation
+
+    counted = {name: counting(name) for name in OPERATIONS}
+    monkeypatch.setattr(augment, "OPERATIONS", counted)
+    out = RandAugment(level=10)(torch.zeros(8000, 1, 1), _generator())
+    # Two of eight, each with probability 0.5: one in eight; four standard errors.
+    for name in counted:
+        assert used[name] / 8000 == pytest.approx(0.125, abs=4 * math.sqrt(0.125 * 0.875 / 8000))
+    # Powers of two show what each record got: none twice, and none or one or two.
+    bits = [bin(int(value)).count("1") for value in out.flatten()]
+    assert sum(bits) == sum(used.values())
+    assert np.bincount(bits) / 8000 == pytest.approx([0.25, 0.5, 0.25], abs=0.025)
+
+
+def test_operations_run_in_the_order_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    plus = lambda x, strength, generator: x + 1  # noqa: E731
+    times = lambda x, strength, generator: x * 2  # noqa: E731
+    monkeypatch.setattr(augment, "OPERATIONS", {"plus": plus, "times": times})
+    out = RandAugment(probability=1.0)(torch.ones(500, 1, 1), _generator())
+    assert set(out.flatten().tolist()) == {3.0, 4.0}
+
+
+@pytest.mark.parametrize(
+    "augmentation", [RandAugment(), RandAugment(operations=8, probability=1.0), RandomLeadMask()]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batches_keep_shape_and_type_and_follow_the_generator(
+    augmentation: augment.Augmentation, dtype: torch.dtype
+) -> None:
+    x = torch.randn(16, 12, 300, generator=_generator(), dtype=dtype)
+    before = x.clone()
+    state = torch.get_rng_state()
+    first, again = augmentation(x, _generator(4)), augmentation(x, _generator(4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, augmentation(x, _generator(5)))
+    assert (first.shape, first.dtype) == (x.shape, dtype)
+    assert torch.isfinite(first).all()
+    assert torch.equal(x, before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_level_zero_and_no_augmentation_change_nothing(x: Tensor) -> None:
+    assert torch.equal(RandAugment(level=0, probability=1.0)(x, _generator()), x)
+    assert torch.equal(RandAugment(operations=0)(x, _generator()), x)
+    assert torch.equal(NoAugmentation()(x, _generator()), x)
+
+
+def test_leads_are_masked_whole_and_independently() -> None:
+    x = torch.randn(4096, 12, 5, generator=_generator())
+    out = RandomLeadMask(0.25)(x, _generator())
+    masked = (out == 0).all(2)
+    assert torch.equal(out[~masked], x[~masked])
+    np.testing.assert_allclose(masked.double().mean(0), 0.25, atol=0.03)
+    assert float(masked.double().sum(1).var()) == pytest.approx(12 * 0.25 * 0.75, rel=0.1)
+
+
+def test_names_build_augmentations_and_mistakes_are_refused() -> None:
+    assert create_augmentation("rand-augment", level=5) == RandAugment(level=5)
+    assert {name: type(build()) for name, build in AUGMENTATIONS.items()} == {
+        "none": NoAugmentation,
+        "rand-augment": RandAugment,
+        "lead-mask": RandomLeadMask,
+    }
+    for name, options in [
+        ("mixup", {}),
+        ("rand-augment", {"levl": 3}),
+        ("rand-augment", {"level": 11}),
+        ("rand-augment", {"operations": 9}),
+        ("rand-augment", {"operations": 1.5}),
+        ("rand-augment", {"probability": -0.1}),
+        ("lead-mask", {"probability": float("nan")}),
+    ]:
+        with pytest.raises(RecipeError):
+            create_augmentation(name, **options)

@@ -1,0 +1,374 @@
+"""The value, its runtime against the published outputs and scipy, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import signal as sps
+
+from einthoven.errors import PreparationError
+from einthoven.records.record import STANDARD_LEADS, Record
+from einthoven.signals import plan
+from einthoven.signals.prepare import (
+    Filter,
+    Preparation,
+    Resample,
+    Scale,
+    Standardise,
+    Window,
+    evaluation_starts,
+    prepare_batch,
+    prepare_record,
+    random_starts,
+    resampled_length,
+)
+
+ST_MEM = Preparation(
+    leads=STANDARD_LEADS,
+    steps=(
+        Resample(250),
+        Window(2250, evaluation_crops=3),
+        Filter("highpass", 0.67, order=5),
+        Filter("lowpass", 40, order=5),
+        Standardise(over="record"),
+    ),
+)
+TWO = ("II", "V5")
+
+
+def _ecg(records: int, leads: int, samples: int, rate: float, seed: int = 0) -> NDArray[np.float64]:
+    """Beats, drift, offset and noise, in mV."""
+    random = np.random.default_rng(seed)
+    time = np.arange(samples) / rate
+    beats = np.exp(-(((time * 1.2) % 1 - 0.5) ** 2) / 5e-4)
+    size = random.uniform(0.2, 2.0, (records, leads, 1))
+    drift = np.cumsum(random.standard_normal((records, leads, samples)), -1) / samples**0.5
+    noise = 0.03 * random.standard_normal((records, leads, samples))
+    return size * beats + drift + noise + random.uniform(-1, 1, (records, leads, 1))
+
+
+def _by_scipy(steps: tuple, x: NDArray[np.float64], rate: float, start: int) -> NDArray[np.float64]:
+    """One record, step by step, in float64."""
+    for step in steps:
+        if isinstance(step, Resample):
+            if step.rate != rate:
+                x = sps.resample(x, int(x.shape[-1] * step.rate / rate), axis=-1)
+            rate = step.rate
+        elif isinstance(step, Window):
+            x = np.pad(x, [(0, 0), (0, max(0, step.samples - x.shape[-1]))])
+            x = x[:, start : start + step.samples]
+        elif isinstance(step, Filter):
+            design = sps.butter(step.order, step.cutoff, step.kind, fs=rate, output="sos")
+            x = sps.sosfiltfilt(design, x)
+        elif isinstance(step, Standardise):
+            axis = (0, 1) if step.over == "record" else 1
+            x = (x - x.mean(axis, keepdims=True)) / x.std(axis, keepdims=True)
+        else:
+            x = (x - step.mean) / step.std
+    return x
+
+
+def _check_against_scipy(preparation: Preparation, samples: int, rate: float) -> None:
+    x = _ecg(5, len(preparation.leads), samples, rate)
+    generator = torch.Generator().manual_seed(1)
+    starts = random_starts(preparation, samples, rate=rate, count=5, generator=generator)
+    ours = prepare_batch(preparation, torch.from_numpy(x).float(), rate=rate, starts=starts)
+    single = x.astype(np.float32).astype(np.float64)
+    pairs = zip(single, starts.tolist(), strict=True)
+    expected = np.stack([_by_scipy(preparation.steps, r, rate, start) for r, start in pairs])
+    assert ours.dtype == torch.float32
+    assert ours.shape == expected.shape == (5, len(preparation.leads), preparation.window)
+    assert np.abs(ours.numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("rate", "stored", "crops"),
+    [(500, "crops_500", [0, 1, 2]), (100, "first_last_crop_100", [0, 2])],
+)
+def test_st_mem_equals_the_published_transforms(
+    shared: Path, rate: int, stored: str, crops: list[int]
+) -> None:
+    with np.load(shared / "parity" / "preprocess_st_mem.npz") as golden:
+        raw, expected = torch.from_numpy(golden[f"raw{rate}_uV"]), golden[stored]
+    starts = torch.tensor(evaluation_starts(ST_MEM, raw.shape[1], rate=rate))[crops]
+    batch = raw.expand(len(crops), -1, -1)
+    ours = prepare_batch(ST_MEM, batch, rate=rate, starts=starts, unit="uV").numpy()
+    assert np.abs(ours - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("rate", "samples"),
+    [
+        (500, 5000),
+        (500, 4999),
+        (100, 1000),
+        (100, 997),
+        (250, 2500),
+        (250, 2250),
+        (257, 2570),
+        (360, 3601),
+        (1000, 15001),
+        (128.5, 1285),
+        (500, 100_000),
+    ],
+)
+def test_st_mem_equals_scipy_for_other_lengths_and_rates(rate: float, samples: int) -> None:
+    _check_against_scipy(ST_MEM, samples, rate)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (Resample(500), Standardise("lead"), Window(2500)),
+        (Resample(500), Filter("bandpass", (0.67, 40), order=4), Window(2501), Standardise()),
+        (Filter("lowpass", 45, order=3), Resample(250), Window(1000), Filter("highpass", 0.5)),
+        (Resample(250), Window(1250), Scale(mean=0.1, std=0.5)),
+        (Scale(mean=0.1, std=0.5), Resample(100), Window(600), Standardise("lead")),
+        (Resample(500), Window(2500), Standardise(), Resample(100), Filter("lowpass", 20, order=2)),
+        (Resample(300), Resample(200), Window(1000), Filter("bandpass", (0.05, 47), order=3)),
+    ],
+    ids=lambda steps: "-".join(step.name for step in steps),
+)
+@pytest.mark.parametrize("rate", [500, 120])
+def test_steps_run_in_the_order_given(steps: tuple, rate: float) -> None:
+    _check_against_scipy(Preparation(TWO, steps), int(10.2 * rate), rate)
+
+
+def test_short_records_are_padded_with_zeros_at_the_end_when_asked() -> None:
+    steps = (Resample(250), Window(2250, short="pad"), Filter("highpass", 0.67), Standardise())
+    preparation = Preparation(TWO, steps)
+    assert evaluation_starts(preparation, 3000, rate=500) == [0]
+    _check_against_scipy(preparation, 3000, 500)
+    raw = Preparation(TWO, steps[:2])
+    out = prepare_batch(raw, torch.ones(1, 2, 500), rate=250, starts=torch.tensor([0]))
+    assert out[0, 0].tolist() == [1.0] * 500 + [0.0] * 1750
+
+
+def test_microvolts_equal_millivolts_and_a_large_batch_equals_single_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = torch.from_numpy((1000 * _ecg(7, 12, 5000, 500)).astype(np.int16))
+    starts = torch.tensor([0, 1, 7, 99, 125, 249, 250])
+    whole = prepare_batch(ST_MEM, raw, rate=500, starts=starts, unit="uV")
+    volts = prepare_batch(ST_MEM, raw.double() / 1000, rate=500, starts=starts)
+    torch.testing.assert_close(volts, whole, rtol=0, atol=2e-5)
+    monkeypatch.setattr(plan, "_CHUNK_VALUES", {"cpu": 3 * 12 * 5000})
+    parts = prepare_batch(ST_MEM, raw, rate=500, starts=starts, unit="uV")
+    torch.testing.assert_close(parts, whole, rtol=0, atol=2e-5)
+
+
+def test_the_callers_signals_are_left_alone() -> None:
+    for steps in (ST_MEM.steps, (Resample(500), Standardise(), Window(4000))):
+        signals = torch.from_numpy(_ecg(2, 12, 5000, 500)).float()
+        before = signals.clone()
+        preparation = Preparation(STANDARD_LEADS, steps)
+        prepare_batch(preparation, signals, rate=500, starts=torch.tensor([3, 5]))
+        assert torch.equal(signals, before)
+
+
+def test_precision_does_not_follow_the_callers_autocast_or_matmul_setting() -> None:
+    signals = torch.from_numpy(_ecg(2, 12, 5000, 500)).float()
+    starts = torch.tensor([3, 200])
+    plain = prepare_batch(ST_MEM, signals, rate=500, starts=starts)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = prepare_batch(ST_MEM, signals, rate=500, starts=starts)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(cast, plain)
+
+
+def test_flat_signals_become_zero_and_never_nan() -> None:
+    signals = torch.from_numpy(_ecg(3, 12, 5000, 500)).float()
+    signals[0] = 0.0
+    signals[1] = 2.5
+    starts = torch.tensor([0, 10, 20])
+    out = prepare_batch(ST_MEM, signals, rate=500, starts=starts)
+    assert not out[:2].any()
+    assert torch.isfinite(out).all()
+    by_lead = Preparation(STANDARD_LEADS, (Resample(500), Window(5000), Standardise("lead")))
+    signals[2, 4] = -1.7
+    out = prepare_batch(by_lead, signals[2:], rate=500, starts=torch.tensor([0]))
+    assert not out[0, 4].any()
+    torch.testing.assert_close(out[0, 5].std(correction=0), torch.tensor(1.0))
+
+
+def test_json_round_trip_is_exact_and_the_digest_tells_preparations_apart() -> None:
+    steps = (Resample(500), Filter("bandpass", [0.67, 40.1], order=4), Window(100), Scale(0.1, 3))
+    for preparation in (ST_MEM, Preparation(TWO, steps)):
+        again = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
+        assert again == preparation
+        assert hash(again) == hash(preparation)
+        assert again.digest == preparation.digest
+    others = [
+        ST_MEM.with_evaluation_crops(2),
+        ST_MEM.with_window(seconds=8),
+        Preparation(STANDARD_LEADS, (*ST_MEM.steps[:2], ST_MEM.steps[3], *ST_MEM.steps[2:3])),
+        Preparation(STANDARD_LEADS[::-1], ST_MEM.steps),
+    ]
+    assert len({ST_MEM.digest, *(other.digest for other in others)}) == 5
+    # Stores and bundles hold this digest; a change here breaks them.
+    assert ST_MEM.digest == "46195d9efec2b27b6ed41fc6ba57a2a709a848b38b1721fe50176541708ae788"
+
+
+def test_derived_values_and_changed_copies() -> None:
+    assert (ST_MEM.rate, ST_MEM.window, ST_MEM.evaluation_crops) == (250.0, 2250, 3)
+    shorter = ST_MEM.with_window(seconds=2.4).with_evaluation_crops(5)
+    assert (shorter.window, shorter.evaluation_crops, shorter.steps[2:]) == (
+        600,
+        5,
+        ST_MEM.steps[2:],
+    )
+    later = Preparation(TWO, (Resample(500), Window(2500), Resample(100)))
+    assert (later.rate, later.window) == (100.0, 500)
+    assert later.with_window(seconds=10).window == 1000
+    assert "\n" not in ST_MEM.describe()
+    assert "highpass 0.67 Hz" in ST_MEM.describe()
+
+
+@pytest.mark.parametrize(
+    ("samples", "crops", "expected"),
+    [
+        (2500, 3, [0, 125, 250]),
+        (2250, 3, [0]),
+        (2251, 3, [0, 1]),
+        (2252, 3, [0, 1, 2]),
+        (2253, 3, [0, 1, 2]),
+        (4500, 3, [0, 1125, 2250]),
+        (2500, 1, [125]),
+        (2500, 2, [0, 250]),
+        (2500, 7, [0, 41, 82, 123, 164, 205, 246]),
+    ],
+)
+def test_evaluation_starts(samples: int, crops: int, expected: list[int]) -> None:
+    preparation = ST_MEM.with_evaluation_crops(crops)
+    assert evaluation_starts(preparation, samples, rate=250) == expected
+
+
+def test_random_starts_reach_both_ends_and_follow_the_generator() -> None:
+    def draw(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return random_starts(ST_MEM, 4520, rate=500, count=2000, generator=generator)
+
+    assert torch.equal(draw(1), draw(1))
+    assert set(draw(1).tolist()) == set(range(11))
+
+
+def test_resampled_length_rounds_down() -> None:
+    assert resampled_length(ST_MEM, 4096, rate=400) == 2560
+    assert resampled_length(ST_MEM, 2571, rate=257) == 2500
+    assert resampled_length(ST_MEM, 5000, rate=500.0) == 2500
+
+
+def _record(leads: tuple[str, ...], samples: int = 5000) -> Record:
+    signal = _ecg(1, len(leads), samples, 500)[0].astype(np.float32)
+    return Record(signal, 500.0, leads, "r1", None, "r1.hea", "0" * 64, {})
+
+
+def test_a_record_is_prepared_with_its_leads_picked_by_name() -> None:
+    record = _record(("V5", "I", "II"))
+    preparation = Preparation(TWO, ST_MEM.steps)
+    out = prepare_record(preparation, record)
+    assert out.shape == (3, 2, 2250)
+    expected = [
+        _by_scipy(preparation.steps, record.signal[[2, 0]].astype(float), 500, start)
+        for start in (0, 125, 250)
+    ]
+    np.testing.assert_allclose(out.numpy(), np.stack(expected), atol=5e-5)
+    every = prepare_record(preparation.with_window(seconds=4), record, crops="all")
+    assert every.shape == (2, 2, 1000)
+
+
+def test_missing_leads_are_named() -> None:
+    with pytest.raises(PreparationError, match="leads II, V5 are missing"):
+        prepare_record(Preparation(TWO, ST_MEM.steps), _record(("I", "V1")))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_refused(bad: float) -> None:
+    signals = torch.zeros(40, 12, 5000)
+    signals[37, 2, 4999] = bad
+    with pytest.raises(PreparationError, match="number 37"):
+        prepare_batch(ST_MEM, signals, rate=500, starts=torch.zeros(40, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"signals": torch.zeros(2, 11, 5000)}, "12, samples"),
+        ({"signals": torch.zeros(2, 12, 4400)}, "shorter than the window"),
+        ({"rate": 0.0}, "rate = 0.0"),
+        ({"rate": float("nan")}, "rate = nan"),
+        ({"starts": torch.tensor([0, 251])}, "between 0 and 250"),
+        ({"starts": torch.tensor([-1, 0])}, "between 0 and 250"),
+        ({"starts": torch.tensor([0])}, "for 2 records"),
+        ({"starts": torch.tensor([0.0, 1.0])}, "float32"),
+        ({"unit": "V"}, "unit = 'V'"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(change: dict, message: str) -> None:
+    given = {"signals": torch.zeros(2, 12, 5000), "rate": 500.0, "starts": torch.tensor([0, 1])}
+    given |= change
+    with pytest.raises(PreparationError, match=message):
+        prepare_batch(ST_MEM, given.pop("signals"), **given)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Resample(0), "rate = 0"),
+        (lambda: Resample(250, method="linear"), "method = 'linear'"),
+        (lambda: Window(2250.0), "samples = 2250.0"),
+        (lambda: Window(2250, evaluation_crops=0), "evaluation_crops = 0"),
+        (lambda: Window(2250, short="repeat"), "short = 'repeat'"),
+        (lambda: Filter("bandstop", 50), "kind = 'bandstop'"),
+        (lambda: Filter("bandpass", 40), "cutoff = 40"),
+        (lambda: Filter("bandpass", (40, 0.67)), "lower one first"),
+        (lambda: Filter("lowpass", (0.67, 40)), "does not suit"),
+        (lambda: Filter("lowpass", -1), "above 0"),
+        (lambda: Filter("lowpass", 40, order=0), "order = 0"),
+        (lambda: Filter("notch", 50, order=5), "order = 5"),
+        (lambda: Standardise(over="batch"), "over = 'batch'"),
+        (lambda: Scale(0.0, 0.0), "std = 0"),
+        (lambda: Scale(float("nan"), 1.0), "mean = nan"),
+        (lambda: Preparation((), ST_MEM.steps), r"leads = \(\)"),
+        (lambda: Preparation(("I", "I"), ST_MEM.steps), "none twice"),
+        (lambda: Preparation(TWO, ST_MEM.steps[:1]), "0 windows"),
+        (lambda: Preparation(TWO, ST_MEM.steps[1:]), "no Resample"),
+        (lambda: ST_MEM.with_window(seconds=0.001), "whole number"),
+        (lambda: Preparation.from_dict({"leads": ["I"]}), "keys leads and steps"),
+    ],
+)
+def test_contradictions_are_refused_when_the_value_is_made(make, message: str) -> None:
+    with pytest.raises(PreparationError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"step": "median", "samples": 3}, "unknown preparation step 'median'"),
+        ({"step": "resample", "rate": 250, "methd": "fourier"}, "unknown key 'methd'"),
+        ({"step": "resample"}, "a key is missing"),
+    ],
+)
+def test_unknown_steps_and_keys_are_refused(step: dict, message: str) -> None:
+    with pytest.raises(PreparationError, match=message):
+        Preparation.from_dict({"leads": ["I"], "steps": [step]})
+
+
+def test_filters_that_the_rate_or_the_window_cannot_carry_are_refused() -> None:
+    with pytest.raises(PreparationError, match="50 Hz is not below half the rate of 100 Hz"):
+        Preparation(TWO, (Resample(100), Window(900), Filter("lowpass", 50)))
+    first = Preparation(TWO, (Filter("lowpass", 60), Resample(500), Window(900)))
+    short = Preparation(TWO, (Resample(100), Window(18), Filter("lowpass", 40)))
+    for preparation, message in [(first, "60 Hz is not below half"), (short, "more than 18 ")]:
+        with pytest.raises(PreparationError, match=message):
+            prepare_batch(preparation, torch.zeros(1, 2, 1000), rate=100, starts=torch.tensor([0]))

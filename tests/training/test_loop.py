@@ -1,0 +1,260 @@
+"""The loop: exact resume, selection, accumulation, refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from einthoven.errors import FileError, TrainingError
+from einthoven.signals.batches import generator_for
+from einthoven.training.checkpoint import load_weights
+from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop, Settings
+from einthoven.training.optim import Schedule, parameter_groups, scaled_lr
+from einthoven.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Batches of a linear problem, each a function of (epoch, position)."""
+
+    size: int = 8
+    per_epoch: int = 6
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for position in range(start, self.per_epoch):
+            x = torch.randn(self.size, 4, generator=generator_for(epoch, position))
+            yield x, (x @ torch.tensor([1.0, -2.0, 0.5, 0.0]))[:, None]
+
+
+class Killed(Exception):
+    """Stands in for the signal that ends a process."""
+
+
+@dataclass
+class Killer:
+    """A watcher that ends training after so many steps."""
+
+    after: int
+    seen: int = 0
+
+    def began(self, stage: str, epochs: int, steps: int) -> None:
+        pass
+
+    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
+        self.seen += 1
+        if self.seen == self.after:
+            raise Killed
+
+    def epoch_ended(self, entry: dict[str, Any]) -> None:
+        pass
+
+    def ended(self, stage: str) -> None:
+        pass
+
+
+def squared(model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) -> Tensor:
+    x, y = batch
+    return (model(x.to(device)) - y.to(device)).square().mean()
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Dropout(0.2), nn.Linear(16, 1))
+
+
+def loop(folder: Path, model: nn.Module, **changes: Any) -> Loop[Any]:
+    settings = {"epochs": 4, "base_lr": 0.5, "batch_size": 8, "warmup_epochs": 1}
+    settings |= changes.pop("settings", {})
+    parts: dict[str, Any] = {
+        "name": "test",
+        "model": model,
+        "loss": squared,
+        "batches": Numbers(),
+        "groups": parameter_groups(model, weight_decay=0.05),
+        "settings": Settings(**settings),
+        "folder": folder,
+        "processes": Processes("cpu"),
+    }
+    return Loop(**(parts | changes))
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("after", [1, 5, 6, 7, 13, 23])
+@pytest.mark.parametrize("every", [0.0, 1e9])
+def test_a_run_killed_anywhere_goes_on_to_the_same_weights(
+    tmp_path: Path, after: int, every: float
+) -> None:
+    """With a checkpoint after every step (0 s) and with one after every epoch only."""
+    whole = network()
+    expected = loop(tmp_path / "whole", whole).run()
+    killed = network()
+    with pytest.raises(Killed):
+        loop(
+            tmp_path / "killed",
+            killed,
+            watcher=Killer(after),
+            settings={"checkpoint_seconds": every},
+        ).run()
+    again = network()
+    resumed = loop(tmp_path / "killed", again, settings={"checkpoint_seconds": every}).run()
+    assert same(state(again), state(whole))
+    numbers = ("epoch", "train_loss", "lr")
+    assert [[e[k] for k in numbers] for e in resumed.history] == [
+        [e[k] for k in numbers] for e in expected.history
+    ]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first = network()
+    loop(tmp_path, first).run()
+    again, counter = network(), Killer(after=1)
+    loop(tmp_path, again, watcher=counter).run()
+    assert counter.seen == 0
+    assert same(state(first), state(again))
+
+
+def test_the_caller_s_random_state_is_left_alone(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    loop(tmp_path, network()).run()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_accumulated_micro_batches_are_one_batch(tmp_path: Path) -> None:
+    """Six batches of 8 as three of two micro-batches: the gradients of 16 samples."""
+
+    @dataclass(frozen=True)
+    class Doubled:
+        per_epoch: int = 3
+
+        def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+            small = list(Numbers().epoch(epoch))
+            for p in range(start, 3):
+                pair = small[2 * p : 2 * p + 2]
+                yield torch.cat([x for x, _ in pair]), torch.cat([y for _, y in pair])
+
+    def plain() -> nn.Module:
+        model = network()
+        model[2] = nn.Identity()
+        return model
+
+    micro, large = plain(), plain()
+    settings = {"batch_size": 16, "base_lr": 0.5}
+    loop(tmp_path / "micro", micro, settings=settings | {"accumulation": 2}).run()
+    loop(tmp_path / "large", large, batches=Doubled(), settings=settings).run()
+    for a, b in zip(state(micro).values(), state(large).values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_the_best_epoch_is_kept_and_ties_go_to_the_earliest(tmp_path: Path) -> None:
+    values = iter([0.5, 0.9, 0.9, 0.7])
+    kept: list[dict[str, Tensor]] = []
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        kept.append(state(model))
+        return {"macro_auroc": next(values)}
+
+    result = loop(
+        tmp_path, network(), validate=validate, settings={"select": "macro_auroc"}
+    ).run()
+    assert (result.best_epoch, result.best) == (2, 0.9)
+    chosen = network()
+    load_weights(tmp_path / BEST, chosen)
+    assert same(state(chosen), kept[1])
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path,
+) -> None:
+    def breaking(model: nn.Module, batch: Any, device: torch.device) -> Tensor:
+        loss = squared(model, batch, device)
+        breaking.calls += 1  # type: ignore[attr-defined]
+        return loss * float("nan") if breaking.calls == 9 else loss  # type: ignore[attr-defined]
+
+    breaking.calls = 0  # type: ignore[attr-defined]
+    model = network()
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 2, step 3") as caught:
+        loop(tmp_path, model, loss=breaking).run()
+    assert "base_lr" in str(caught.value)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert (tmp_path / CHECKPOINT).is_file()
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    loop(tmp_path, network()).run()
+    other = nn.Sequential(nn.Linear(4, 1))
+    with pytest.raises(TrainingError, match="another network"):
+        loop(tmp_path, other).run()
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    loop(tmp_path, network()).run()
+    file = tmp_path / CHECKPOINT
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(FileError, match="damaged"):
+        loop(tmp_path, network()).run()
+
+
+def test_metrics_are_json_lines_with_the_real_learning_rate(tmp_path: Path) -> None:
+    loop(tmp_path, network()).run()
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    peak = scaled_lr(0.5, 8)
+    assert lines[0]["lr"] == pytest.approx(peak * 5 / 6)
+    assert lines[-1]["lr"] < 0.01 * peak
+
+
+def test_clipping_bounds_the_gradient(tmp_path: Path) -> None:
+    clipped, free = network(), network()
+    loop(tmp_path / "a", clipped, settings={"clip": 1e-8}).run()
+    loop(tmp_path / "b", free).run()
+    assert not same(state(clipped), state(free))
+
+
+def test_schedule_warms_up_and_falls_to_the_minimum() -> None:
+    schedule = Schedule(peak_lr=1.0, min_lr=0.1, warmup_steps=10, total_steps=110)
+    assert schedule.lr(0) == 0
+    assert schedule.lr(5) == 0.5
+    assert schedule.lr(10) == 1.0
+    assert schedule.lr(60) == pytest.approx(0.55)
+    assert schedule.lr(110) == pytest.approx(0.1)
+
+
+def test_parameter_groups_scale_by_layer_and_spare_by_name() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+    model[1].bias.requires_grad_(False)
+    groups = parameter_groups(
+        model,
+        weight_decay=0.1,
+        layers=[["0.weight", "0.bias"], ["1.weight", "1.bias"]],
+        layer_decay=0.5,
+        exempt=["0.bias"],
+    )
+    found = {
+        name: (group["lr_scale"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+        for name, candidate in model.named_parameters()
+        if candidate is parameter
+    }
+    assert found == {
+        "0.weight": (0.25, 0.1),
+        "0.bias": (0.25, 0.0),
+        "1.weight": (0.5, 0.1),
+        "2.weight": (1.0, 0.1),
+        "2.bias": (1.0, 0.1),
+    }

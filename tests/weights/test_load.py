@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.registry import create_backbone
+from einthoven.errors import BackboneError, WeightsError
+from einthoven.objectives import create_objective
+from einthoven.weights import load_backbone, load_classifier, to_public
+
+# The smallest of each family, cut to two blocks.
+SMALL = ("st_mem_tiny", "mtecg_tiny_100hz")
+DEPTH = {"depth": 2}
+
+
+@pytest.fixture(params=SMALL)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def _public(name: str, **options: Any) -> dict[str, Tensor]:
+    return to_public(create_classifier(name, labels=5, seed=0, **DEPTH, **options))
+
+
+def _same(net: torch.nn.Module, state: dict[str, Tensor]) -> bool:
+    return all(torch.equal(net.state_dict()[key], state[key]) for key in net.state_dict())
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda s: {"model": s},
+    lambda s: {"epoch": 1, "model": s, "optimizer": {"state": {}}},
+    lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+    lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
+    lambda s: {k: v for k, v in s.items() if not k.startswith("head.")},
+    lambda s: {k: v.half().float() if v.ndim == 0 else v.double() for k, v in s.items()},
+])  # fmt: skip
+def test_reads_every_container(name: str, wrap: Callable[[Any], Any], tmp_path: Path) -> None:
+    source = create_classifier(name, labels=5, seed=0, **DEPTH)
+    torch.save(wrap(to_public(source)), tmp_path / "x.pth")
+    net = load_backbone(name, weights=tmp_path / "x.pth", **DEPTH)
+    assert not net.training
+    assert _same(net, source.backbone.state_dict())
+    assert all(p.requires_grad and p.dtype is torch.float32 for p in net.parameters())
+
+
+def test_reads_our_own_naming(name: str, tmp_path: Path) -> None:
+    source = create_classifier(name, labels=5, seed=0, **DEPTH)
+    pretraining: Any = create_objective("mae", source.backbone)
+    states = (source.backbone.state_dict(), source.state_dict(), pretraining.state_dict())
+    for state in states:
+        save_file(state, tmp_path / "x.safetensors")
+        net = load_backbone(name, weights=tmp_path / "x.safetensors", **DEPTH)
+        assert _same(net, source.backbone.state_dict())
+
+
+def test_reads_whole_classifiers(name: str, tmp_path: Path) -> None:
+    source = create_classifier(name, labels=5, seed=0, **DEPTH).eval()
+    x = torch.randn(2, 12, 300)
+    torch.save({"model": to_public(source)}, tmp_path / "public.pth")
+    save_file(source.state_dict(), tmp_path / "own")
+    for path in (tmp_path / "public.pth", tmp_path / "own"):
+        assert torch.equal(load_classifier(name, weights=path, **DEPTH)(x), source(x))
+    with pytest.raises(WeightsError, match="head"):
+        load_classifier(name, weights=tmp_path / "own", labels=("A", "B"), **DEPTH)
+    save_file(source.backbone.state_dict(), tmp_path / "encoder")
+    with pytest.raises(WeightsError, match="has no head"):
+        load_classifier(name, weights=tmp_path / "encoder", **DEPTH)
+
+
+def test_reading_draws_no_random_numbers(name: str, tmp_path: Path) -> None:
+    torch.save(_public(name), tmp_path / "x.pth")
+    state = torch.get_rng_state()
+    load_backbone(name, weights=tmp_path / "x.pth", **DEPTH)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_lists_missing_unexpected_and_reshaped_in_the_names_of_the_file(tmp_path: Path) -> None:
+    state = _public("st_mem_tiny")
+    state["block1.extra"] = torch.ones(1)
+    del state["lead_embeddings.3"]
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(WeightsError) as refusal:
+        load_backbone("st_mem_tiny", weights=tmp_path / "x.pth", **DEPTH)
+    assert "1 missing: lead_embeddings.3" in refusal.value.problem
+    assert "1 unexpected: block1.extra" in refusal.value.problem
+    state = _public("st_mem_tiny")
+    state["norm.weight"] = torch.ones(190)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"norm.weight \(190,\) instead of \(192,\)"):
+        load_backbone("st_mem_tiny", weights=tmp_path / "x.pth", strict=False, **DEPTH)
+
+
+def test_not_strict_keeps_fresh_values_for_what_is_missing(tmp_path: Path) -> None:
+    state = _public("st_mem_tiny")
+    del state["block0.attn.norm.weight"]
+    torch.save(state | {"extra": torch.ones(1)}, tmp_path / "x.pth")
+    net = load_backbone("st_mem_tiny", weights=tmp_path / "x.pth", strict=False, **DEPTH)
+    loaded = net.state_dict()
+    assert torch.equal(loaded["blocks.0.norm1.weight"], torch.ones(192))
+    assert torch.equal(loaded["sep_token"], state["sep_embedding"])
+
+
+def test_names_the_backbone_that_a_file_fits(tmp_path: Path) -> None:
+    torch.save(to_public(create_backbone("mtecg_tiny", seed=0)), tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"2 reshaped|1 reshaped") as refusal:
+        load_backbone("mtecg_tiny_100hz", weights=tmp_path / "x.pth")
+    assert "load it as mtecg_tiny," in refusal.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (("to_patch_embedding.2.weight", "sep_embedding"), "ST-MEM, not"),
+        (("first_conv.conv.weight", "dense.weight"), "ECGFounder"),
+        (("hubert_ecg.feature_extractor.conv_layers.0.conv.weight",), "HuBERT-ECG"),
+        (("encoder.encoder.layers.0.self_attn.k_proj.weight",), "ECG-FM"),
+        (("encoder.cls_embedding", "encoder.pos_embedding"), "MTAE or MLAE"),
+        (("fc.weight",), "no network that einthoven knows"),
+    ],
+)
+def test_names_the_wrong_family(keys: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    torch.save({key: torch.ones(1) for key in keys}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=said):
+        load_backbone("mtecg_tiny", weights=tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    "fixture", ["ecgfounder_12lead", "hubert_ecg_small", "ecg_fm_pretrain", "ecg_fm_classifier"]
+)
+def test_recognises_real_key_lists(fixture: str, shared: Path, tmp_path: Path) -> None:
+    import json
+
+    keys = json.loads((shared / "parity" / f"{fixture}.json").read_text())["keys"]
+    torch.save({"model": {key: torch.ones(1) for key in keys}}, tmp_path / "x.pth")
+    titles = {"ecgfounder": "ECGFounder", "hubert": "HuBERT-ECG", "ecg_fm": "ECG-FM"}
+    title = next(title for start, title in titles.items() if fixture.startswith(start))
+    with pytest.raises(WeightsError, match=f"a checkpoint of {title}, not"):
+        load_backbone("st_mem_tiny", weights=tmp_path / "x.pth")
+
+
+def test_refuses_tensors_that_are_not_finite(name: str, tmp_path: Path) -> None:
+    state = {key: tensor.clone() for key, tensor in _public(name).items()}
+    state["norm.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"norm\.bias holds NaN"):
+        load_backbone(name, weights=tmp_path / "x.pth", **DEPTH)
+
+
+def test_refuses_files_without_tensors_and_unknown_names(tmp_path: Path) -> None:
+    torch.save({"epoch": 1, "best": 0.9}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="no named tensors, only epoch, best"):
+        load_backbone("mtecg_tiny", weights=tmp_path / "x.pth")
+    with pytest.raises(BackboneError, match="unknown backbone"):
+        load_backbone("vit", weights=tmp_path / "x.pth")
