@@ -8,7 +8,8 @@ from pathlib import Path
 
 from einthoven.cohorts import open_cohort
 from einthoven.cohorts.synthetic import synthesize
-from einthoven.experiment import run_experiment, write_run_report
+from einthoven.experiment import run_experiment
+from einthoven.run_report import write_run_report
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
 from einthoven.stages.pretrain import pretrain
@@ -66,8 +67,7 @@ def run_demo(
         [folder / arm for arm in ARMS],
         folder / "report.html",
         reference=folder / "fine-tuning",
-        cohort=folder / "cohort",
-        store=store,
+        cohort=everyone,
     )
 
 

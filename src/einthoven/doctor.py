@@ -86,7 +86,7 @@ def _limb_leads(record: Record) -> Iterator[str]:
     gap = float(np.nanmax(np.abs(three - (two - one))))
     yield f"  Einthoven's law: III differs from II - I by at most {gap:.3f} mV"
     if gap > 0.1:
-        yield "  warning: the limb leads do not belong together (exchanged, filtered or scaled apart)"
+        yield "  warning: the limb leads do not fit together (exchanged, filtered or scaled apart)"
 
 
 def _examine_preparation(record: Record, backbone: str, picture: Path | None) -> list[str]:
@@ -104,9 +104,9 @@ def _examine_preparation(record: Record, backbone: str, picture: Path | None) ->
         f"mean {crops.mean():+.3f}, standard deviation {crops.std():.3f}"
     )
     if picture is not None:
-        from einthoven.report.figures import before_and_after
+        from einthoven.report.preparation import before_and_after
 
-        picture.write_bytes(before_and_after(record, crops[0], preparation.leads, preparation.rate))
+        before_and_after(record, crops[0], preparation.leads, rate=preparation.rate, file=picture)
         lines.append(f"  picture: {picture}")
     return lines
 

@@ -108,7 +108,10 @@ def run_experiment(
 def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
     """The trained classifier with all that a bundle says about it."""
     classifier = trained.classifier
+    description = trained.preparation.describe()
     about = {
+        "preparation_text": description,
+        "licence": licence_of(cohort),
         "recipe": recipe.model_dump(mode="json"),
         "descriptions": cohort.descriptions,
         "cohort": {
@@ -116,6 +119,7 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
             "version": cohort.version,
             "task": cohort.task,
             "digest": cohort.digest,
+            "synthetic": is_synthetic(cohort),
             "training_records": len(trained.data.usable.ids("train")),
         },
         "weights": trained.run.about()["asked"]["weights"],
@@ -138,7 +142,7 @@ def _scored(trained: Posttrained, resamples: int, seconds: float) -> Finished:
         predictions = Predictions.load(folder / PREDICTIONS / f"{split}.parquet")
         scores[split] = score_predictions(predictions, resamples=resamples)
     known = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
-    numbers = {name: found.to_dict() for name, found in scores.items()}
+    numbers: dict[str, Any] = {name: found.to_dict() for name, found in scores.items()}
     # A run that was stopped and went on adds up; one that was finished keeps its time.
     numbers["seconds"] = known.get("seconds") or round(_trained_seconds(trained) or seconds, 1)
     write_json(folder / METRICS, numbers)
@@ -152,7 +156,8 @@ def _scored(trained: Posttrained, resamples: int, seconds: float) -> Finished:
 
 def _trained_seconds(trained: Posttrained) -> float:
     lines = [entry for result in trained.results.values() for entry in result.history]
-    return sum(entry["seconds"] + entry.get("validation_seconds", 0.0) for entry in lines)
+    spent = [entry["seconds"] + entry.get("validation_seconds", 0.0) for entry in lines]
+    return float(sum(spent))
 
 
 def _headline(found: Score) -> dict[str, Any]:
@@ -206,3 +211,17 @@ def known_targets(predictions: Predictions) -> NDArray[np.uint8]:
             remedy="add the columns target:LABEL, or evaluate a bundle on a labelled cohort",
         )
     return predictions.targets
+
+
+def is_synthetic(cohort: Cohort) -> bool:
+    """Whether the cohort was simulated by einthoven: it then carries its ground truth."""
+    return (cohort.root / "ground_truth.csv").is_file()
+
+
+def licence_of(cohort: Cohort) -> str:
+    """What the licence of a model trained on this cohort has to say."""
+    if cohort.name == "ptb-xl":
+        return "weights trained on PTB-XL (CC BY 4.0; attribute Wagner et al. 2020)"
+    if is_synthetic(cohort):
+        return "weights trained on simulated ECGs; no rights of others"
+    return "weights trained on the user's own data; its owner decides"

@@ -13,7 +13,7 @@ from scipy import signal as sps
 
 from einthoven.errors import PreparationError
 from einthoven.records.record import STANDARD_LEADS, Record
-from einthoven.signals import plan
+from einthoven.signals import linear, plan
 from einthoven.signals.prepare import (
     Filter,
     Preparation,
@@ -171,18 +171,24 @@ def test_the_callers_signals_are_left_alone() -> None:
         assert torch.equal(signals, before)
 
 
-def test_precision_does_not_follow_the_callers_autocast_or_matmul_setting() -> None:
+def test_precision_does_not_follow_the_callers_settings() -> None:
+    backend = torch.backends.mkldnn.matmul
     signals = torch.from_numpy(_ecg(2, 12, 5000, 500)).float()
     starts = torch.tensor([3, 200])
     plain = prepare_batch(ST_MEM, signals, rate=500, starts=starts)
-    torch.set_float32_matmul_precision("medium")
+    # Maps are checked when they are made, and this must not follow the settings either.
+    plan._operations.cache_clear()
+    linear.spectral_map.cache_clear()
+    before = backend.fp32_precision
+    backend.fp32_precision = "tf32"
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            cast = prepare_batch(ST_MEM, signals, rate=500, starts=starts)
-        assert torch.get_float32_matmul_precision() == "medium"
+            cast = prepare_batch(ST_MEM, signals.requires_grad_(), rate=500, starts=starts)
+        assert backend.fp32_precision == "tf32"
     finally:
-        torch.set_float32_matmul_precision("highest")
+        backend.fp32_precision = before
     assert torch.equal(cast, plain)
+    assert not cast.requires_grad
 
 
 def test_flat_signals_become_zero_and_never_nan() -> None:
@@ -344,6 +350,7 @@ def test_batches_that_do_not_fit_are_refused(change: dict, message: str) -> None
         (lambda: Preparation(TWO, ST_MEM.steps[1:]), "no Resample"),
         (lambda: ST_MEM.with_window(seconds=0.001), "whole number"),
         (lambda: Preparation.from_dict({"leads": ["I"]}), "keys leads and steps"),
+        (lambda: Preparation.from_dict({"leads": "II", "steps": []}), "two lists"),
     ],
 )
 def test_contradictions_are_refused_when_the_value_is_made(make, message: str) -> None:
@@ -357,9 +364,10 @@ def test_contradictions_are_refused_when_the_value_is_made(make, message: str) -
         ({"step": "median", "samples": 3}, "unknown preparation step 'median'"),
         ({"step": "resample", "rate": 250, "methd": "fourier"}, "unknown key 'methd'"),
         ({"step": "resample"}, "a key is missing"),
+        ("resample", "is not a table"),
     ],
 )
-def test_unknown_steps_and_keys_are_refused(step: dict, message: str) -> None:
+def test_unknown_steps_and_keys_are_refused(step: object, message: str) -> None:
     with pytest.raises(PreparationError, match=message):
         Preparation.from_dict({"leads": ["I"], "steps": [step]})
 

@@ -59,7 +59,7 @@ def download(
             dest,
             base_url=mirror,
             workers=workers,
-            rate=rate.value,  # type: ignore[arg-type]
+            rate=rate.value,
             progress=progress,
         )
     typer.echo(f"{done.files} files in {done.folder}, {done.downloaded} of them fetched now")

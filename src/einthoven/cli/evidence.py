@@ -152,9 +152,11 @@ def report(
 
     Writes every number on it to a .json beside it.
     """
-    from einthoven.experiment import write_run_report
+    from einthoven.cohorts import open_cohort
+    from einthoven.run_report import write_run_report
 
-    page = write_run_report(runs, out, reference=reference, cohort=cohort, resamples=resamples)
+    source = open_cohort(cohort) if cohort else None
+    page = write_run_report(runs, out, reference=reference, cohort=source, resamples=resamples)
     typer.echo(f"Report: {page}")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from einthoven.cli.progress import console, training
 
 if TYPE_CHECKING:
+    from einthoven.cohorts import Cohort
     from einthoven.experiment import Finished
 
 CohortPath = Annotated[
@@ -23,6 +24,9 @@ Out = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
+Leads = Annotated[
+    str | None, typer.Option(help="Leads of the input, such as I,II,V2; all twelve by default.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key: stage2.drop_path=0.2"),
@@ -60,6 +64,7 @@ def pretrain(
     ] = "release",
     store: StorePath = None,
     overrides: Overrides = None,
+    leads: Leads = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -81,6 +86,7 @@ def pretrain(
             backbone,
             recipe=asked,
             out=out,
+            options=_options(leads),
             processes=Processes(device),
             watcher=watcher,
         )
@@ -109,6 +115,7 @@ def posttrain(
         int, typer.Option(min=0, help="Leave out labels that fewer records carry.")
     ] = 0,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")] = 1000,
+    leads: Leads = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -137,19 +144,20 @@ def posttrain(
             recipe=asked,
             out=out,
             weights=weights,
+            options=_options(leads),
             resamples=resamples,
             processes=Processes(device),
             watcher=watcher,
             progress=progress,
         )
     if done is not None:
-        _tell(done, out)
+        _tell(done, out, chosen)
 
 
-def _tell(done: Finished, out: Path) -> None:
-    from einthoven.experiment import write_run_report
+def _tell(done: Finished, out: Path, cohort: Cohort) -> None:
+    from einthoven.run_report import write_run_report
 
-    page = write_run_report([out], out / "report.html")
+    page = write_run_report([out], out / "report.html", cohort=cohort)
     found = done.test
     typer.echo(f"Test macro AUROC {_with(found.macro_auroc, found.macro_auroc_interval)}")
     typer.echo(f"Test macro AUPRC {_with(found.macro_auprc, found.macro_auprc_interval)}")
@@ -159,6 +167,10 @@ def _tell(done: Finished, out: Path) -> None:
 
 def _with(value: float, interval: tuple[float, float] | None) -> str:
     return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")
+
+
+def _options(leads: str | None) -> dict[str, Any] | None:
+    return {"leads": tuple(leads.split(","))} if leads else None
 
 
 def _use_threads(threads: int | None) -> None:

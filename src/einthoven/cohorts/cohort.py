@@ -129,7 +129,7 @@ class Cohort:
             )
         training = (self.table["split"] == "train").to_numpy()
         order = patient_order(self.patients("train"), self.targets("train"), seed=seed)
-        sizes = self.table[training].groupby("patient").size().loc[order].to_numpy()
+        sizes = self.table[training].groupby("patient").size().reindex(order).to_numpy()
         taken = int(np.searchsorted(np.cumsum(sizes), round(share * training.sum()))) + 1
         kept = set(order[: min(taken, len(order))])
         return self.select(~training | self.table["patient"].isin(kept).to_numpy())

@@ -42,7 +42,7 @@ def open_table(
             f"{file}: columns {missing} are missing; it has {list(frame.columns[:8])}",
             remedy="name the ECG file in `path` and its patient in `patient`",
         )
-    names = tuple(labels) if labels else tuple(c for c in frame if c not in _NOT_LABELS)
+    names = tuple(labels) if labels else tuple(str(c) for c in frame if c not in _NOT_LABELS)
     matrix = _label_matrix(frame, names, file)
     patients = frame["patient"].astype(str).to_numpy(dtype=str)
     table = pd.DataFrame({"path": frame["path"].astype(str), "patient": patients})

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -360,13 +361,16 @@ def _deviation(candidate: SpectralMap, sections: Sequence[Array]) -> float:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast and no reduced-precision products, whatever the caller's settings."""
-    before = torch.get_float32_matmul_precision()
-    if before != "highest":
-        torch.set_float32_matmul_precision("highest")
+    """No autocast, no gradients, no reduced-precision products, whatever the caller has set."""
+    settings: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    before = settings.matmul.fp32_precision
+    # "none" inherits a full-precision default; anything but these two is a reduction.
+    reduced = before not in ("ieee", "none")
+    if reduced:
+        settings.matmul.fp32_precision = "ieee"
     try:
         with torch.autocast(device.type, enabled=False), torch.no_grad():
             yield
     finally:
-        if before != "highest":
-            torch.set_float32_matmul_precision(before)
+        if reduced:
+            settings.matmul.fp32_precision = before

@@ -169,7 +169,7 @@ def _pack_shard(job: _Job) -> int:
             for name, path in job.records:
                 row, signal = _pack_record(job, name, path)
                 if signal is not None:
-                    handle.write(memoryview(signal).cast("B"))
+                    handle.write(signal.tobytes())
                     row["offset"] = offset
                     offset += signal.size
                 rows.append(row)
@@ -275,7 +275,8 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]
         [label for label, present in zip(cohort.labels, row, strict=True) if present]
         for row in cohort.matrix
     ]
-    index = pd.concat([rows.drop(columns="reason"), about], axis=1).assign(labels=names)
+    index = pd.concat([rows.drop(columns="reason"), about], axis=1)
+    index["labels"] = pd.Series(names, index=index.index)
     _replace(folder / INDEX, lambda file: index[~failed].to_parquet(file, index=False))
     _replace(folder / QUARANTINE, lambda file: quarantine.to_csv(file, index=False))
     manifest = plan | {

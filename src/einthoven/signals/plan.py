@@ -115,13 +115,13 @@ def run(
     """Carry out the steps on signals (batch, leads, samples), a few records at a time."""
     batch, leads, samples = signals.shape
     device = signals.device
-    operations = _operations(steps, Shape(samples, rate), gain, device)
     window = prepared_shape(steps).samples
     out = torch.empty(batch, leads, window, device=device)
     budget = _CHUNK_VALUES.get(device.type, _CHUNK_VALUES_ELSEWHERE)
     size = max(1, budget // (leads * max(window, samples)))
     starts = starts.to(device)
     with full_precision(device):
+        operations = _operations(steps, Shape(samples, rate), gain, device)
         for begin in range(0, batch, size):
             part = slice(begin, begin + size)
             x, target = _as_float(signals[part], begin), out[part]

@@ -85,12 +85,12 @@ class Preparation:
     steps: tuple[Step, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "leads", tuple(self.leads))
-        object.__setattr__(self, "steps", tuple(self.steps))
         if not self.leads or len(set(self.leads)) != len(self.leads):
             raise PreparationError(
                 f"leads = {self.leads!r}", remedy="Name at least one lead, and none twice."
             )
+        object.__setattr__(self, "leads", tuple(self.leads))
+        object.__setattr__(self, "steps", tuple(self.steps))
         plan.check_steps(self.steps)
 
     @property
@@ -127,9 +127,11 @@ class Preparation:
         PreparationError
             For a missing or an unknown key.
         """
-        if set(values) != {"leads", "steps"}:
+        # A string would pass for a sequence of one-letter leads.
+        whole = set(values) == {"leads", "steps"} and not isinstance(values["leads"], str)
+        if not whole:
             raise PreparationError(
-                f"a preparation has the keys leads and steps, but this one has {sorted(values)}",
+                f"a preparation has the keys leads and steps, two lists, but this is {values!r}",
                 remedy="Use the dictionary that Preparation.to_dict wrote.",
             )
         steps = tuple(step_from_dict(step) for step in values["steps"])

@@ -7,6 +7,7 @@ carries its unit in the docstring, and a step that contradicts itself cannot be 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
@@ -182,14 +183,19 @@ def step_to_dict(step: Step) -> dict[str, Any]:
     return {"step": step.name, **values}
 
 
-def step_from_dict(values: dict[str, Any]) -> Step:
-    """The step that `step_to_dict` wrote.
+def step_from_dict(values: Mapping[str, Any]) -> Step:
+    """Read what `step_to_dict` wrote.
 
     Raises
     ------
     PreparationError
         For an unknown step, an unknown key or a missing one.
     """
+    if not isinstance(values, Mapping):
+        raise PreparationError(
+            f"preparation step {values!r} is not a table of keys",
+            remedy='Give the step as {"step": NAME, ...}.',
+        )
     values = dict(values)
     name = values.pop("step", None)
     if name not in STEPS:

@@ -10,6 +10,7 @@ import torch
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError
+from einthoven.signals.augment import create_augmentation
 from einthoven.signals.batches import Augmentation, SignalSource
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
@@ -66,9 +67,8 @@ def augmentation(data: Data) -> Augmentation | None:
     """What the recipe does to training crops."""
     if data.augmentation == "none":
         return None
-    from einthoven.signals.augment import build_augmentation
-
-    return build_augmentation(data.augmentation, level=data.augmentation_level)
+    options = {"level": data.augmentation_level} if data.augmentation == "rand-augment" else {}
+    return create_augmentation(data.augmentation, **options)
 
 
 def with_fraction(cohort: Cohort, data: Data, *, seed: int) -> Cohort:

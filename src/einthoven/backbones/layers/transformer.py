@@ -61,7 +61,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, dropout: float = 0.0) -
     # Autocast would turn the scores into fp32 and back.
     with torch.autocast("cpu", enabled=False):
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        return scores.softmax(-1) @ value
+        mixed: Tensor = scores.softmax(-1) @ value
+    return mixed
 
 
 class FeedForward(nn.Module):
