@@ -6,7 +6,11 @@ import pytest
 
 from einthoven.errors import RecipeError
 from einthoven.stages.recipe import (
+    Data,
     Pretraining,
+    Recipe,
+    Stage1,
+    Stage2,
     load_pretraining,
     load_recipe,
     recipe_names,
@@ -86,3 +90,22 @@ def test_unknown_recipes_and_broken_files(tmp_path: Path) -> None:
         load_recipe(tmp_path / "empty.toml")
     (tmp_path / "own.toml").write_text('name = "own"\n[stage1]\nepochs = 3\n')
     assert load_recipe(tmp_path / "own.toml").stage2 is None
+
+
+def test_docs_describe_every_key_with_its_default_s_reason() -> None:
+    """docs/recipes.md and the recipe's own descriptions say the same."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text()
+    for table, prefix in [
+        (Recipe, ""),
+        (Data, "data."),
+        (Stage1, "stage1."),
+        (Stage2, "stage2."),
+        (Pretraining, ""),
+    ]:
+        for key, field in table.model_fields.items():
+            if key in ("data", "stage1", "stage2"):
+                continue
+            assert field.description, f"{prefix}{key} has no description"
+            row = f"| `{prefix}{key}` |"
+            assert row in page, row
+            assert " ".join(field.description.split()) in page, row

@@ -117,7 +117,7 @@ def open_ptbxl(
         descriptions=descriptions,
     )
     if match_1_0_3:
-        cohort = cohort.select(np.asarray(~database.index.isin(REMOVED_IN_1_0_3)))
+        cohort = cohort.select(~np.isin(database.index.to_numpy(), list(REMOVED_IN_1_0_3)))
     cohort = _with_common_labels(cohort, min_records)
     if empty_rows == "drop":
         cohort = cohort.select(cohort.matrix.any(axis=1))

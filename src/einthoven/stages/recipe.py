@@ -28,7 +28,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Data(_Table):
@@ -130,7 +132,9 @@ class Recipe(_Table):
     """How a backbone becomes a classifier."""
 
     name: str
+    """Of the recipe; reports call the run by it."""
     description: str = ""
+    """One line."""
     seed: Annotated[int, Field(ge=0)] = 0
     """What batches, crops, heads and drops are drawn from."""
     initialise: Literal["pretrained", "random"] = "pretrained"
@@ -138,8 +142,11 @@ class Recipe(_Table):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of forward passes; `auto` is bf16 on a GPU and fp32 on a CPU."""
     data: Data = Data()
+    """How records become batches."""
     stage1: Stage1 | None = None
+    """Preview linear probing; left out, fine-tuning starts from a new head."""
     stage2: Stage2 | None = None
+    """Full fine-tuning; left out, only the head is trained."""
 
     @model_validator(mode="after")
     def _has_a_stage(self) -> Recipe:
@@ -154,28 +161,46 @@ class Pretraining(_Table):
     """How a backbone is pretrained."""
 
     name: str
+    """Of the recipe."""
     description: str = ""
+    """One line."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """What weights, batches, crops and masks are drawn from."""
     objective: Literal["mae"] = "mae"
+    """What is learned: masked reconstruction."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of patches removed; the family's own without it (ST-MEM 0.75, MTECG 0.25)."""
     masking: Literal["per-lead", "all-lead"] | None = None
     """ST-MEM masks every lead on its own; MTECG's patches hold all leads."""
     target: str | None = None
-    """What is reconstructed; the family's own without it (see `einthoven.objectives.mae`)."""
+    """What is rebuilt: `segment-standardised`, `lead-mean-removed`, `baseline-removed` or `raw`.
+
+    The first is the default of both families. MTECG's "fluctuated" target is not defined in any
+    source that we found; the first three are its readings."""
     crop_seconds: Annotated[float, Field(gt=0)] | None = None
     """Length of a crop; the backbone's own window without it."""
     epochs: Positive = 800
+    """Passes over the training records."""
     batch_size: Positive = 4096
+    """Records an optimiser step sees, over all processes and micro-batches."""
     micro_batch: Positive | None = None
+    """Records a forward pass sees; smaller than the batch accumulates gradients."""
     base_lr: LearningRate = 1.5e-4
+    """Learning rate per 256 samples."""
     weight_decay: NonNegative = 0.05
+    """Of AdamW."""
     decay_exempt: Literal["none", "1d", "backbone"] = "none"
+    """Tensors without weight decay: none (ST-MEM), all 1-D ones, or those its source exempts."""
     warmup_epochs: NonNegative = 40
+    """Linear warm-up."""
     min_lr: NonNegative = 0.0
+    """End of the cosine."""
     betas: Betas = (0.9, 0.95)
+    """AdamW's."""
     clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest gradient norm."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of forward passes; `auto` is bf16 on a GPU and fp32 on a CPU."""
 
 
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:

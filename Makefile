@@ -1,0 +1,33 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both need Python 3.11 or later.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: $(VENV)/.ready
+	$(BIN)/einthoven demo demo
+
+test: $(VENV)/.ready lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadfile -q
+
+# Long tests, and those that read all of PTB-XL where it is at hand.
+test-slow: $(VENV)/.ready
+	$(BIN)/pytest -m slow -q
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready
+	$(BIN)/python benchmarks/run.py
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo
