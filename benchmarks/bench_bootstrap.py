@@ -7,15 +7,12 @@ probabilities, 1,000 accepted resamples. The baseline calls `roc_auc_score` and
 `average_precision_score` for the resample's records, once a resample and label; it runs for a few
 resamples and its time is multiplied up to 1,000. Both of our paths run all 1,000, after one
 warm-up call (which compiles the compiled path), sorting included; the fastest of several runs
-counts. Both wall time and CPU time over all threads are shown: the first is what a user waits,
-the second is what an otherwise busy machine leaves unchanged.
+counts.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
@@ -24,12 +21,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from einthoven.evaluate.bootstrap import Draws, multiplicities
 from einthoven.evaluate.kernels import resampled_metrics
-from einthoven.metrics.ranking import rank
 from einthoven.evaluate.scores import score
-from table import Row, print_table
+from einthoven.metrics.ranking import rank
+from table import Row, Times, fastest, print_table, speed_row, timed
 
 Floats = NDArray[np.float64]
-Times = tuple[float, float]  # wall, CPU
 
 RECORDS = 2198
 # Positives of the 71 statements, in code order, in fold 10 of PTB-XL 1.0.3.
@@ -58,16 +54,6 @@ def example() -> tuple[NDArray[np.uint8], Floats]:
     return targets, scores
 
 
-def timed(call: Callable[[], object], runs: int) -> Times:
-    """The least wall time and the least CPU time of several runs."""
-    times = []
-    for _ in range(runs):
-        wall, cpu = time.perf_counter(), time.process_time()
-        call()
-        times.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return min(t[0] for t in times), min(t[1] for t in times)
-
-
 def loop(targets: NDArray[np.uint8], scores: Floats, draws: Draws, count: int) -> Floats:
     """The baseline: (2, count, labels) values of the first resamples."""
     values = np.empty((2, count, targets.shape[1]))
@@ -79,12 +65,12 @@ def loop(targets: NDArray[np.uint8], scores: Floats, draws: Draws, count: int) -
 
 
 def run(resamples: int = 1000, baseline: int = 5, runs: int = 5) -> list[Row]:
-    """Measure; one row a path and kind of time, then the drawing and a whole `score`."""
+    """Measure both paths, then the drawing and a whole `score`."""
     targets, scores = example()
     draws = multiplicities(RECORDS, resamples, seed=0, accept=targets)
     expected = loop(targets, scores, draws, baseline)
-    theirs = timed(lambda: loop(targets, scores, draws, baseline), 1)
-    wall, cpu = (t / baseline * resamples for t in theirs)
+    few = timed(lambda: loop(targets, scores, draws, baseline))
+    theirs = Times(*(t / baseline * resamples for t in few))
     rows = []
     for engine in ("tensor", "compiled") if find_spec("numba") else ("tensor",):
 
@@ -93,16 +79,23 @@ def run(resamples: int = 1000, baseline: int = 5, runs: int = 5) -> list[Row]:
             return np.stack(resampled_metrics(ranking, draws.multiplicities, engine=engine))
 
         deviation = np.abs(path()[:, :baseline] - expected).max()
-        ours = timed(path, runs)
+        ours = fastest([timed(path) for _ in range(runs)])
         note = f"sort included; max deviation {deviation:.0e}"
-        for kind, mine, other in (("wall", ours[0], wall), ("CPU", ours[1], cpu)):
-            rows.append(Row(f"{engine}, {kind}", mine, other, other / mine, TARGETS[engine], note))
-    whole = timed(lambda: score(targets, scores, labels=label_names(), resamples=resamples), runs)
-    drawn = timed(lambda: multiplicities(RECORDS, resamples, seed=0, accept=targets), runs)
+        rows.append(
+            speed_row(f"bootstrap, {engine}", ours, theirs, target=TARGETS[engine], note=note)
+        )
+    drawn = [
+        timed(lambda: multiplicities(RECORDS, resamples, seed=0, accept=targets))
+        for _ in range(runs)
+    ]
+    whole = [
+        timed(lambda: score(targets, scores, labels=label_names(), resamples=resamples))
+        for _ in range(runs)
+    ]
     note = f"{resamples} accepted of {draws.drawn} drawn"
-    rows.append(Row("drawing alone, wall", drawn[0], wall, wall / drawn[0], None, note))
+    rows.append(speed_row("bootstrap, drawing alone", fastest(drawn), theirs, note=note))
     note = "drawing, sort, both metrics, all intervals, F-max"
-    rows.append(Row("score(), wall", whole[0], wall, wall / whole[0], None, note))
+    rows.append(speed_row("bootstrap, all of score()", fastest(whole), theirs, note=note))
     return rows
 
 

@@ -12,9 +12,6 @@ other: on a busy machine, read the rows of one thread, where the baseline has on
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,7 +28,7 @@ from einthoven.signals.prepare import (
     prepare_batch,
     random_starts,
 )
-from table import Row, print_table
+from table import Row, alternately, print_table, speed_row, timed
 
 BATCH = 64
 TARGET = 20.0
@@ -73,12 +70,6 @@ def _records(rate: int) -> NDArray[np.int16]:
     return (size * beats + noise).astype(np.int16)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
 def _measure(rate: int, *, threads: int, target: float | None) -> Row:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -100,17 +91,12 @@ def _compare(rate: int, target: float | None) -> Row:
     def baseline() -> Tensor:
         return one_by_one(raw, starts.tolist())
 
-    first = _seconds(ours)
+    first = timed(ours).wall
     deviation = float((ours() - baseline()).abs().max() / baseline().abs().max())
-    pairs = [(_seconds(ours), _seconds(baseline)) for _ in range(ROUNDS)]
-    mine, theirs = (min(column) / BATCH for column in zip(*pairs, strict=True))
-    typical = float(np.median([slow / fast for fast, slow in pairs]))
-    note = (
-        f"a record of a batch of {BATCH}; typical ratio {typical:.1f}; first batch {first:.2f} s; "
-        f"deviation {deviation:.0e}"
-    )
-    name = f"prepare {rate} Hz, threads: {torch.get_num_threads()}"
-    return Row(name, mine, theirs, theirs / mine, target, note)
+    mine, theirs = alternately(ours, baseline, ROUNDS)
+    note = f"of a batch of {BATCH}; first batch {first:.2f} s; deviation {deviation:.0e}"
+    name = f"prepare a record, {rate} Hz, threads: {torch.get_num_threads()}"
+    return speed_row(name, mine, theirs, per=BATCH, target=target, note=note)
 
 
 def run() -> list[Row]:

@@ -27,6 +27,7 @@ from einthoven.signals.prepare import Preparation
 
 ABOUT, WEIGHTS, CARD = "bundle.json", "weights.safetensors", "README.md"
 FORMAT = "einthoven-bundle-1"
+_NEEDED = ("backbone", "backbone_options", "labels", "preparation", "aggregate", "checksums")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +103,18 @@ def read_about(path: str | Path) -> dict[str, Any]:
             f"{path} is no bundle: {ABOUT} is missing",
             remedy="name the folder `bundle` of a finished run",
         ) from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no text at all
         raise BundleError(f"{file} is damaged: {error}", remedy="make the bundle again") from error
-    if about.get("format") != FORMAT:
+    found = about.get("format") if isinstance(about, dict) else None
+    if found != FORMAT:
         raise BundleError(
-            f"{file}: format {about.get('format')!r}, this version reads {FORMAT!r}",
+            f"{file}: format {found!r}, this version reads {FORMAT!r}",
             remedy="make the bundle again with this version",
+        )
+    missing = [key for key in _NEEDED if key not in about]
+    if missing:
+        raise BundleError(
+            f"{file} lacks {', '.join(missing)}", remedy="copy the whole bundle again"
         )
     return about
 
@@ -121,10 +128,10 @@ def load_bundle(path: str | Path) -> Bundle:
         When a part is missing or damaged.
     """
     about = read_about(path)
-    data = _verified(Path(path) / WEIGHTS, about["checksums"][WEIGHTS])
+    data = _verified(Path(path) / WEIGHTS, about["checksums"].get(WEIGHTS, ""))
     try:
         classifier = create_classifier(
-            about["backbone"], labels=about["labels"], **about["backbone_options"]
+            about["backbone"], labels=about["labels"], seed=0, **about["backbone_options"]
         )
         classifier.load_state_dict(load_tensors(data))
     except (RuntimeError, SafetensorError) as error:

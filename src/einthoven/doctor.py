@@ -71,8 +71,11 @@ def _examine_record(record: Record) -> Iterator[str]:
             yield f"  warning: {lead} has {len(signal) - len(finite)} samples that are not numbers"
         if len(finite) and np.ptp(finite) == 0:
             yield f"  warning: {lead} is flat"
-    span = np.nanmax(record.signal) - np.nanmin(record.signal)
-    yield f"  amplitude {np.nanmin(record.signal):.2f} to {np.nanmax(record.signal):.2f} mV"
+    values = record.signal[np.isfinite(record.signal)]
+    if not len(values):
+        return
+    span = np.ptp(values)
+    yield f"  amplitude {values.min():.2f} to {values.max():.2f} mV"
     if span > 2 * _LARGEST_MV or span < _SMALLEST_MV:
         yield f"  warning: a range of {span:.3g} mV is unusual; check gain and units of the header"
     yield from _limb_leads(record)
@@ -83,7 +86,11 @@ def _limb_leads(record: Record) -> Iterator[str]:
     if not {"I", "II", "III"} <= set(record.leads):
         return
     one, two, three = (record.signal[record.leads.index(lead)] for lead in ("I", "II", "III"))
-    gap = float(np.nanmax(np.abs(three - (two - one))))
+    distance = np.abs(three - (two - one))
+    known = distance[np.isfinite(distance)]
+    if not len(known):
+        return
+    gap = float(known.max())
     yield f"  Einthoven's law: III differs from II - I by at most {gap:.3f} mV"
     if gap > 0.1:
         yield "  warning: the limb leads do not fit together (exchanged, filtered or scaled apart)"

@@ -20,12 +20,11 @@ from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.scores import Score, score
-from einthoven.files import read_json, write_json
+from einthoven.files import read_json, read_lines, write_json
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.report.card import model_card
 from einthoven.signals.store import Store
-from einthoven.stages.data import resolved
 from einthoven.stages.posttrain import Posttrained, posttrain
 from einthoven.stages.recipe import Recipe
 from einthoven.training.loop import Watcher
@@ -88,7 +87,6 @@ def run_experiment(
         bundle = bundle_of(trained, cohort, recipe)
         save_bundle(bundle, folder / BUNDLE, backbone=backbone, options=options)
     bundle = load_bundle(folder / BUNDLE)
-    precision = resolved(recipe.precision, together.device)
     for split in ("validation", "test"):
         file = folder / PREDICTIONS / f"{split}.parquet"
         if not file.is_file():
@@ -98,7 +96,6 @@ def run_experiment(
                 cohort,
                 store,
                 split,
-                precision=precision,
                 device=together.device,
                 progress=partial(progress, f"predict {split}") if progress else None,
             ).save(file)
@@ -155,7 +152,10 @@ def _scored(trained: Posttrained, resamples: int, seconds: float) -> Finished:
 
 
 def _trained_seconds(trained: Posttrained) -> float:
-    lines = [entry for result in trained.results.values() for entry in result.history]
+    """Of every stage, every learning rate that was tried, and the cached features."""
+    folder = trained.run.path
+    files = [*folder.glob("**/metrics.jsonl"), *folder.glob("**/seconds.jsonl")]
+    lines = [entry for file in files for entry in read_lines(file)]
     spent = [entry["seconds"] + entry.get("validation_seconds", 0.0) for entry in lines]
     return float(sum(spent))
 

@@ -102,11 +102,13 @@ def stage_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
-    """Names for the page: the recipe's where they differ, the folder's otherwise."""
+    """Names for the page: the recipe's where they differ, the folder's otherwise, or its path."""
     recipes = {folder: _recipe_name(folder) for folder in folders}
-    if len(set(recipes.values())) == len(folders):
-        return recipes
-    return {folder: folder.name for folder in folders}
+    short = {folder: folder.name for folder in folders}
+    for names in (recipes, short):
+        if len(set(names.values())) == len(folders):
+            return names
+    return {folder: str(folder) for folder in folders}
 
 
 def _recipe_name(folder: Path) -> str:

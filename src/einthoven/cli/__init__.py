@@ -6,6 +6,8 @@ import sys
 
 from einthoven.errors import EinthovenError
 
+_INTERRUPTED = 130
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a refusal is printed with its remedy and exits with status 1."""
@@ -17,10 +19,14 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"einthoven: {error}", file=sys.stderr)
         raise SystemExit(1) from error
     except KeyboardInterrupt as error:
-        print(
-            "\neinthoven: stopped. Nothing is lost: the same command goes on where it was.",
-            file=sys.stderr,
-        )
-        raise SystemExit(130) from error
-    except BrokenPipeError:
-        raise SystemExit(0) from None
+        _tell_stopped()
+        raise SystemExit(_INTERRUPTED) from error
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # Typer's form of Ctrl-C
+            _tell_stopped()
+        raise
+
+
+def _tell_stopped() -> None:
+    text = "einthoven: stopped. Nothing is lost: the same command goes on where it was."
+    print("\n" + text, file=sys.stderr)

@@ -76,6 +76,10 @@ def pack(
     rate: Annotated[
         int | None, typer.Option(help="PTB-XL: the 100 or the 500 Hz recordings.")
     ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Own table: a label column; all by default. Repeat it."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; one a processor by default.")
     ] = None,
@@ -89,7 +93,7 @@ def pack(
     from einthoven.records import STANDARD_LEADS, canonical_lead
     from einthoven.signals.pack import pack as write
 
-    cohort = every_record(source, **({"rate": rate} if rate else {}))
+    cohort = every_record(source, rate=rate, labels=labels)
     chosen = tuple(canonical_lead(name) for name in leads.split(",")) if leads else STANDARD_LEADS
     with counting("pack") as progress:
         packed = write(cohort, store, leads=chosen, workers=workers, progress=progress)

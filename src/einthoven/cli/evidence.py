@@ -164,6 +164,8 @@ def load_predictions(place: Path, split: str) -> Predictions:
     """The predictions of a run folder, or a predictions table."""
     from einthoven.predictions import Predictions
 
+    if not place.exists():
+        raise EvaluationError(f"{place} is missing", remedy="check the path")
     if not place.is_dir():
         return Predictions.load(place)
     file = place / "predictions" / f"{split}.parquet"
@@ -179,8 +181,7 @@ def _predict(
     bundle: Path, cohort: Path | None, task: str, split: str, store: Path | None
 ) -> Predictions:
     from einthoven.bundle import load_bundle
-    from einthoven.cli.stores import store_of
-    from einthoven.cohorts import open_cohort
+    from einthoven.cli.stores import labelled, store_of
     from einthoven.predict import predict_cohort
 
     if cohort is None:
@@ -188,10 +189,12 @@ def _predict(
             f"{bundle} is a bundle, and no cohort is named", remedy="add --cohort PATH --task NAME"
         )
     model = load_bundle(bundle)
-    chosen = open_cohort(cohort, task)
+    chosen = labelled(cohort, task, labels=model.labels)
     if len(model.labels) < len(chosen.labels):
         chosen = chosen.with_labels(model.labels)
-    packed = store_of(cohort, store)
+        if cohort.is_dir():  # PTB-XL's rule: a record without any of the labels is left out
+            chosen = chosen.select(chosen.matrix.sum(axis=1) > 0)
+    packed = store_of(cohort, store, labels=model.labels)
     with counting(f"predict {split}") as progress:
         return predict_cohort(model, chosen, packed, split, progress=progress)
 
@@ -236,23 +239,33 @@ def _print_comparison(found: Any, a: str, b: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{a} minus {b}")
-    for name in ("", a, b, "difference", "95 % interval", "relative", "better", "sig.", "worse"):
+    # Quantities are rows, so that no number is cut in a terminal of 80 columns.
+    table = Table(title=f"A: {a}\nB: {b}", title_justify="left")
+    for name in ("", "macro AUROC", "macro AP"):
         table.add_column(name, justify="right" if name else "left")
-    for name, metric in (("macro AUROC", "auroc"), ("macro AP", "auprc")):
-        difference = getattr(found, metric)
-        table.add_row(
-            name,
-            f"{getattr(found.a, 'macro_' + metric):.4f}",
-            f"{getattr(found.b, 'macro_' + metric):.4f}",
-            f"{difference.macro:+.4f}",
-            _range(difference.macro_interval, sign=True),
-            f"{100 * difference.relative_gain:+.1f} %",
-            f"{difference.improved} of {len(found.labels)}",
-            str(difference.significantly_better),
-            str(difference.significantly_worse),
-        )
+    quantities = zip(_quantities(found, "auroc"), _quantities(found, "auprc"), strict=True)
+    for (name, auroc), (_, auprc) in quantities:
+        table.add_row(name, auroc, auprc)
     Console().print(table)
+
+
+def _quantities(found: Any, metric: str) -> list[tuple[str, str]]:
+    difference = getattr(found, metric)
+    labels = len(found.labels)
+    lines = [
+        ("A", f"{getattr(found.a, 'macro_' + metric):.4f}"),
+        ("B", f"{getattr(found.b, 'macro_' + metric):.4f}"),
+        ("A minus B", f"{difference.macro:+.4f}"),
+        ("relative gain", f"{100 * difference.relative_gain:+.1f} %"),
+        ("labels with A above B", f"{difference.improved} of {labels}"),
+    ]
+    if difference.macro_interval is not None:
+        lines[3:3] = [("95 % interval", _range(difference.macro_interval, sign=True))]
+        lines += [
+            ("  significantly above", str(difference.significantly_better)),
+            ("  significantly below", str(difference.significantly_worse)),
+        ]
+    return lines
 
 
 def _range(limits: Any, *, sign: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True)
+# Among several processes (torchrun sets RANK) only the first one talks.
+console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
 
 
 def bars() -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,20 @@ from einthoven.cli.progress import console, counting
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
     from einthoven.signals.store import Store
+    from einthoven.training.processes import Processes
+
+
+def labelled(
+    path: str | Path, task: str, *, labels: Sequence[str] | None = None, min_records: int = 0
+) -> Cohort:
+    """The cohort of a task, or an own table with all or some of its label columns."""
+    from einthoven.cohorts import open_cohort
+
+    if Path(path).is_dir():
+        options: dict[str, Any] = {"min_records": min_records} if min_records else {}
+    else:
+        options = {"labels": labels} if labels else {}
+    return open_cohort(path, task, **options)
 
 
 def every_record(path: str | Path, **options: Any) -> Cohort:
@@ -18,8 +33,8 @@ def every_record(path: str | Path, **options: Any) -> Cohort:
     from einthoven.cohorts import open_cohort
 
     if Path(path).is_dir():
-        options.setdefault("empty_rows", "keep")
-    return open_cohort(path, **options)
+        options = {"empty_rows": "keep"} | {k: v for k, v in options.items() if k != "labels"}
+    return open_cohort(path, **{key: value for key, value in options.items() if value})
 
 
 def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
@@ -39,6 +54,18 @@ def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
     with counting("pack") as progress:
         packed = pack(cohort, folder, progress=progress)
     tell_quarantine(packed)
+    return packed
+
+
+def shared_store(
+    path: str | Path, store: Path | None, processes: Processes, **options: Any
+) -> Store:
+    """`store_of` for processes that train together: the main one packs, the others wait."""
+    if not processes.is_main:
+        processes.wait()
+    packed = store_of(path, store, **options)
+    if processes.is_main:
+        processes.wait()
     return packed
 
 

@@ -27,6 +27,10 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by de
 Leads = Annotated[
     str | None, typer.Option(help="Leads of the input, such as I,II,V2; all twelve by default.")
 ]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="Own table: a label column; all by default. Repeat it."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key: stage2.drop_path=0.2"),
@@ -63,6 +67,7 @@ def pretrain(
         str, typer.Option(help="mae, release, ptbxl-100hz-cpu, or a .toml file.")
     ] = "release",
     store: StorePath = None,
+    labels: Labels = None,
     overrides: Overrides = None,
     leads: Leads = None,
     device: Device = "auto",
@@ -72,22 +77,24 @@ def pretrain(
 
     Leaves OUT/encoder.safetensors, which `posttrain --weights` reads.
     """
-    from einthoven.cli.stores import every_record, store_of
+    from einthoven.cli.stores import every_record, shared_store
     from einthoven.stages.pretrain import pretrain as run
     from einthoven.stages.recipe import load_pretraining
     from einthoven.training.processes import Processes
 
     asked = load_pretraining(recipe, overrides or ())
+    together = Processes(device)
     _use_threads(threads)
+    packed = shared_store(cohort, store, together, labels=labels)
     with training() as (watcher, _):
         done = run(
-            every_record(cohort),
-            store_of(cohort, store),
+            every_record(cohort, labels=labels),
+            packed,
             backbone,
             recipe=asked,
             out=out,
             options=_options(leads),
-            processes=Processes(device),
+            processes=together,
             watcher=watcher,
         )
     typer.echo(f"Encoder: {done.encoder}")
@@ -110,6 +117,7 @@ def posttrain(
         str, typer.Option(help="post-training, fine-tuning, linear-probe, scratch, or a .toml.")
     ] = "post-training",
     store: StorePath = None,
+    labels: Labels = None,
     overrides: Overrides = None,
     min_records: Annotated[
         int, typer.Option(min=0, help="Leave out labels that fewer records carry.")
@@ -124,8 +132,7 @@ def posttrain(
     The test split is predicted once, after training. Leaves a bundle, predictions, metrics.json
     and report.html in OUT. Start it with torchrun for several processes.
     """
-    from einthoven.cli.stores import store_of
-    from einthoven.cohorts import open_cohort
+    from einthoven.cli.stores import labelled, shared_store
     from einthoven.experiment import run_experiment
     from einthoven.stages.posttrain import check_weights
     from einthoven.stages.recipe import load_recipe
@@ -133,20 +140,21 @@ def posttrain(
 
     asked = load_recipe(recipe, overrides or ())
     check_weights(asked, weights)
+    together = Processes(device)
     _use_threads(threads)
-    options = {"min_records": min_records} if min_records else {}
-    chosen = open_cohort(cohort, task, **options)
+    chosen = labelled(cohort, task, labels=labels, min_records=min_records)
+    packed = shared_store(cohort, store, together, labels=labels)
     with training() as (watcher, progress):
         done = run_experiment(
             chosen,
-            store_of(cohort, store),
+            packed,
             backbone,
             recipe=asked,
             out=out,
             weights=weights,
             options=_options(leads),
             resamples=resamples,
-            processes=Processes(device),
+            processes=together,
             watcher=watcher,
             progress=progress,
         )
@@ -170,7 +178,9 @@ def _with(value: float, interval: tuple[float, float] | None) -> str:
 
 
 def _options(leads: str | None) -> dict[str, Any] | None:
-    return {"leads": tuple(leads.split(","))} if leads else None
+    from einthoven.records import canonical_lead
+
+    return {"leads": tuple(map(canonical_lead, leads.split(",")))} if leads else None
 
 
 def _use_threads(threads: int | None) -> None:

@@ -117,10 +117,10 @@ def open_ptbxl(
         descriptions=descriptions,
     )
     if match_1_0_3:
-        cohort = cohort.select(~np.isin(database.index.to_numpy(), list(REMOVED_IN_1_0_3)))
+        cohort = cohort.select(np.array([i not in REMOVED_IN_1_0_3 for i in database.index]))
     cohort = _with_common_labels(cohort, min_records)
     if empty_rows == "drop":
-        cohort = cohort.select(cohort.matrix.any(axis=1))
+        cohort = cohort.select(cohort.matrix.sum(axis=1) > 0)
     return checked(cohort)
 
 

@@ -95,7 +95,7 @@ def _label_matrix(frame: pd.DataFrame, names: Sequence[str], file: Path) -> NDAr
             raise CohortError(
                 f"{file}: label {name!r} holds {str(frame.loc[bad, name].iloc[0])!r} "
                 f"in {int(bad.sum())} rows",
-                remedy="write 0 or 1; leave columns that are no labels out with --label",
+                remedy="write 0 or 1, or name the label columns (--label NAME; labels=[...])",
             )
     return np.ascontiguousarray(frame[list(names)].to_numpy(dtype=np.uint8))
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import CohortError
+from einthoven.errors import CohortError, RecipeError
 from einthoven.signals.augment import create_augmentation
 from einthoven.signals.batches import Augmentation, SignalSource
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.recipe import Data
+from einthoven.stages.recipe import Data, Pretraining, Stage2
 from einthoven.training.loop import Precision
 
 
@@ -74,6 +74,31 @@ def augmentation(data: Data) -> Augmentation | None:
 def with_fraction(cohort: Cohort, data: Data, *, seed: int) -> Cohort:
     """The cohort with the recipe's share of training records."""
     return cohort if data.fraction == 1 else cohort.fraction(data.fraction, seed=seed)
+
+
+def micro_batch(settings: Stage2 | Pretraining, *, records: int, world: int) -> int:
+    """Records that one process sees in one forward pass.
+
+    Raises
+    ------
+    RecipeError
+        When they do not divide the batch, or an accumulated batch is larger than the data.
+    """
+    batch = settings.batch_size
+    micro = settings.micro_batch or batch // world
+    if micro < 1 or batch % (micro * world):
+        raise RecipeError(
+            f"batch_size {batch} does not divide into {world} processes and micro-batches of "
+            f"{micro}",
+            remedy="choose a batch size that is a multiple of processes x micro_batch",
+        )
+    if batch > micro * world and records < batch:
+        raise RecipeError(
+            f"batch_size {batch} is more than the {records} training records, and micro-batches "
+            f"of {micro} cannot fill it",
+            remedy=f"take a batch_size of at most {records}, or leave micro_batch out",
+        )
+    return micro
 
 
 def without_targets(source: SignalSource) -> SignalSource:

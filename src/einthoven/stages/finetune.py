@@ -13,8 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import Aggregate, probabilities
-from einthoven.errors import RecipeError
 from einthoven.signals.batches import Augmentation, Batch, SignalSource, TrainingBatches
+from einthoven.stages.data import micro_batch
 from einthoven.stages.pretrain import exempt_parameters
 from einthoven.stages.recipe import Stage2
 from einthoven.stages.selection import SELECT, validation_metrics
@@ -43,13 +43,14 @@ def finetune(
     Raises
     ------
     RecipeError
-        When the batch does not divide over processes and micro-batches.
+        When the batch does not divide over processes and micro-batches, or is accumulated from
+        more records than there are.
     TrainingError
         When the loss is not finite.
     """
     together = processes or Processes()
     regularise(classifier, settings)
-    micro = micro_batch(settings, together.world)
+    micro = micro_batch(settings, records=len(train), world=together.world)
     loop = Loop(
         name="stage 2, fine-tuning",
         model=classifier,
@@ -60,7 +61,8 @@ def finetune(
         groups=parameter_groups(
             classifier,
             weight_decay=settings.weight_decay,
-            layers=classifier.layer_groups(),
+            # Norm and head, the last group, are the layer after the last one: their rate is whole.
+            layers=classifier.layer_groups()[:-1],
             layer_decay=settings.layer_decay,
             exempt=exempt_parameters(classifier, settings.decay_exempt, prefix="backbone."),
         ),
@@ -91,24 +93,6 @@ def finetune(
     result = loop.run()
     load_weights(folder / BEST, classifier)
     return result
-
-
-def micro_batch(settings: Stage2, world: int) -> int:
-    """Records that one process sees in one forward pass.
-
-    Raises
-    ------
-    RecipeError
-        When they do not divide the batch.
-    """
-    micro = settings.micro_batch or settings.batch_size // world
-    if micro < 1 or settings.batch_size % (micro * world):
-        raise RecipeError(
-            f"batch_size {settings.batch_size} does not divide into {world} processes and "
-            f"micro-batches of {micro}",
-            remedy="choose a batch size that is a multiple of processes x micro_batch",
-        )
-    return micro
 
 
 def regularise(classifier: Classifier, settings: Stage2) -> None:

@@ -17,7 +17,15 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.data import Dataset, adapted, augmentation, resolved, with_fraction
+from einthoven.stages.begin import begin_run
+from einthoven.stages.data import (
+    Dataset,
+    adapted,
+    augmentation,
+    micro_batch,
+    resolved,
+    with_fraction,
+)
 from einthoven.stages.finetune import finetune
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
@@ -85,7 +93,8 @@ def posttrain(
     Raises
     ------
     RecipeError
-        When the recipe needs weights and none are given, or the other way round.
+        When the recipe needs weights and none are given, or the other way round, or its batch
+        does not divide over processes and micro-batches.
     TrainingError
         When the folder holds another run, or the loss is not finite.
     """
@@ -102,12 +111,14 @@ def posttrain(
     )
     preparation = adapted(classifier.preparation, recipe.data)
     data = Dataset(chosen, store, preparation)
+    train, validation = data.source("train"), data.source("validation")
+    if recipe.stage2:  # refused now, not after stage 1
+        micro_batch(recipe.stage2, records=len(train), world=together.world)
     asked = _asked(chosen, store, backbone, recipe, weights, together)
     if options:
         asked["backbone_options"] = dict(options)
-    run = RunFolder.begin(out, asked)
+    run = begin_run(out, asked, together)
     results: dict[str, Result] = {}
-    train, validation = data.source("train"), data.source("validation")
     common: dict[str, Any] = {
         "seed": recipe.seed,
         "augment": augmentation(recipe.data),

@@ -18,7 +18,8 @@ from einthoven.files import write_tensors
 from einthoven.objectives.registry import create_objective
 from einthoven.signals.batches import Batch, SignalSource, TrainingBatches, generator_for
 from einthoven.signals.store import Store
-from einthoven.stages.data import Dataset, resolved, without_targets
+from einthoven.stages.begin import begin_run
+from einthoven.stages.data import Dataset, micro_batch, resolved, without_targets
 from einthoven.stages.recipe import Pretraining
 from einthoven.training.loop import Loop, Settings, Watcher
 from einthoven.training.optim import parameter_groups
@@ -71,6 +72,9 @@ def pretrain(
 
     Raises
     ------
+    RecipeError
+        When the batch does not divide over processes and micro-batches, or is accumulated from
+        more records than there are.
     TrainingError
         When the folder holds another run, or the loss is not finite.
     """
@@ -88,13 +92,13 @@ def pretrain(
     }
     if options:
         asked["backbone_options"] = dict(options)
-    run = RunFolder.begin(out, asked)
-    micro = recipe.micro_batch or recipe.batch_size // together.world
+    micro = micro_batch(recipe, records=len(source), world=together.world)
+    run = begin_run(out, asked, together)
     settings = Settings(
         epochs=recipe.epochs,
         base_lr=recipe.base_lr,
         batch_size=recipe.batch_size,
-        accumulation=max(1, recipe.batch_size // (micro * together.world)),
+        accumulation=recipe.batch_size // (micro * together.world),
         warmup_epochs=recipe.warmup_epochs,
         min_lr=recipe.min_lr,
         betas=recipe.betas,
@@ -124,7 +128,8 @@ def pretrain(
     )
     result = loop.run()
     encoder = run.path / ENCODER
-    if together.is_main:
+    # Written once: its checksum is part of what later runs asked for.
+    if together.is_main and not encoder.is_file():
         _write_encoder(encoder, objective.backbone, backbone, asked)
     together.wait()
     return Pretrained(run, encoder, result.history)

@@ -7,6 +7,7 @@ crops of every record at random.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import Classifier, initialise_head
 from einthoven.backbones.inference import Aggregate, aggregate_crops, record_outputs
+from einthoven.files import append_line
 from einthoven.signals.batches import Augmentation, SignalSource, epoch_order, generator_for
 from einthoven.stages.recipe import Stage1
 from einthoven.stages.selection import SELECT, validation_metrics
@@ -37,6 +39,7 @@ from einthoven.training.optim import parameter_groups
 from einthoven.training.processes import Processes
 
 _FEATURE_BATCH = 64
+SECONDS = "seconds.jsonl"
 
 
 @dataclass(frozen=True)
@@ -236,6 +239,7 @@ def probe_data(
     watcher: Watcher | None = None,
 ) -> ProbeData:
     """Features of both splits, from the cache where they are there."""
+    began = time.monotonic()
     classifier.to(processes.device).eval()
     encode = classifier.backbone.features
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,6 +264,8 @@ def probe_data(
         save_array(validation_file, torch.cat([features for features, _ in parts]).numpy())
         owners = [owner + i * _FEATURE_BATCH for i, (_, owner) in enumerate(parts)]
         save_array(owner_file, torch.cat(owners).numpy())
+    if processes.is_main and time.monotonic() - began > 0.1:
+        append_line(folder / SECONDS, {"seconds": round(time.monotonic() - began, 3)})
     if watcher:
         watcher.ended("features")
     processes.wait()

@@ -1,0 +1,55 @@
+"""Every benchmark, one table.
+
+    python benchmarks/run.py
+    python benchmarks/run.py --only pack memory --ptbxl /data/ptb-xl --json rows.json
+
+Each compares with its own baseline in the same run; the module of the same name says how. A
+machine with nothing else to do is assumed: where it is busy, the ratios in CPU time are the ones to
+read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from einthoven.training.run import environment
+from table import Row, print_table
+
+NAMES = ("bootstrap", "prepare", "pack", "memory", "finetune", "probe")
+
+
+def measure(name: str, ptbxl: Path | None) -> list[Row]:
+    """The rows of one benchmark."""
+    work: Callable[[], list[Row]] = import_module(f"bench_{name}").run
+    return partial(work, ptbxl)() if name == "pack" else work()
+
+
+def main() -> None:
+    """Measure, print, and write JSON when asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--ptbxl", type=Path, help="PTB-XL for `pack`; simulated records without")
+    parser.add_argument("--json", type=Path, help="file to write the rows to")
+    options = parser.parse_args()
+    about = environment() | {"threads": str(torch.get_num_threads())}
+    rows = []
+    for name in options.only:
+        began = time.perf_counter()
+        rows += measure(name, options.ptbxl)
+        print(f"{name}: measured in {time.perf_counter() - began:.0f} s", flush=True)
+        if options.json:  # after each, so that an interrupted run leaves what it has
+            content = {"environment": about, "rows": [row.to_dict() for row in rows]}
+            options.json.write_text(json.dumps(content, indent=1) + "\n")
+    print_table(rows, title=", ".join(f"{key} {value}" for key, value in about.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The command line as a user types it, on a network small enough for tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from einthoven.backbones.mtecg import mtecg_tiny_100hz
+from einthoven.backbones.registry import BACKBONES, create_backbone
+from einthoven.cli import main
+from einthoven.files import write_tensors
+from einthoven.signals.store import Store
+
+BACKBONE = "tiny"
+RECIPE = """
+name = "short"
+precision = "fp32"
+[data]
+crop_seconds = 2.5
+evaluation_crops = 2
+augmentation = "none"
+[stage1]
+epochs = 2
+batch_size = 16
+[stage2]
+epochs = 2
+batch_size = 16
+base_lr = 1e-2
+warmup_epochs = 1
+drop_path = 0.1
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tiny_backbone() -> Iterator[str]:
+    """A name of the catalogue, for these tests only."""
+    module = ModuleType("tiny_backbone_of_the_tests")
+    module.build = lambda **overrides: mtecg_tiny_100hz(  # type: ignore[attr-defined]
+        **({"depth": 1, "width": 32, "heads": 1} | overrides)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, module.__name__, module)
+        entry = replace(BACKBONES["mtecg_tiny_100hz"], factory=f"{module.__name__}:build")
+        patch.setitem(BACKBONES, BACKBONE, entry)
+        yield BACKBONE
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command came to."""
+
+    status: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Said]
+
+
+def typed(*arguments: Any) -> int:
+    """Run a command; its exit status."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Type a command: `cli("predict", file, "--json")`."""
+    monkeypatch.setenv("EINTHOVEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("EINTHOVEN_BUNDLE", raising=False)
+
+    def run(*arguments: Any) -> Said:
+        capsys.readouterr()
+        status = typed(*arguments)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Said(status, captured.out, captured.err)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Made:
+    """What earlier commands left: a recipe, an encoder, two runs."""
+
+    recipe: Path
+    encoder: Path
+    run: Path
+    other: Path
+
+    @property
+    def bundle(self) -> Path:
+        return self.run / "bundle"
+
+
+@pytest.fixture(scope="session")
+def made(
+    tiny_backbone: str,
+    synthetic_path: Path,
+    synthetic_store: Store,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Made:
+    """Two runs of `einthoven posttrain`."""
+    folder = tmp_path_factory.mktemp("cli")
+    made = Made(folder / "short.toml", folder / "encoder.safetensors", folder / "pt", folder / "ft")
+    made.recipe.write_text(RECIPE)
+    network = create_backbone(tiny_backbone, seed=0, init="pretraining")
+    write_tensors(made.encoder, network.state_dict(), {})
+    for out, more in (
+        (made.run, []),
+        (made.other, ["--set", "stage2.drop_path=0", "--set", "seed=1"]),
+    ):
+        status = typed(
+            "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", made.encoder,
+            "--recipe", made.recipe, "--store", synthetic_store.root, "--out", out,
+            "--min-records", 8, "--resamples", 20, "--device", "cpu", *more,
+        )  # fmt: skip
+        assert status == 0
+    return made

@@ -1,0 +1,115 @@
+"""evaluate, compare and report agree with each other and with the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from einthoven.cohorts import Cohort
+from einthoven.files import read_json
+from einthoven.predictions import Predictions
+from einthoven.signals.store import Store
+
+QUICK = ("--resamples", 20, "--json")
+
+
+def test_a_run_its_table_and_its_bundle_score_the_same(
+    cli: Any, made: Any, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    """The bundle knows the labels that 8 records carry; the cohort is opened with all 71."""
+    numbers = read_json(made.run / "metrics.json")["test"]
+    table = made.run / "predictions" / "test.parquet"
+    cohort = ("--cohort", synthetic_path, "--task", "all-71", "--split", "test")
+    cohort += ("--store", synthetic_store.root)
+    kept = tmp_path / "kept.csv"
+    for command in (
+        (made.run,),
+        (table,),
+        (made.bundle, *cohort),
+        ("--bundle", made.bundle, *cohort, "--save", kept),
+        (kept,),
+    ):
+        said = cli("evaluate", *command, *QUICK)
+        assert said.status == 0, said.err
+        found = json.loads(said.out)
+        assert found["records"] == numbers["records"], command
+        assert found["macro_auroc"] == pytest.approx(numbers["macro_auroc"], abs=1e-9), command
+        interval = found["macro_auroc_interval"]
+        assert interval == pytest.approx(numbers["macro_auroc_interval"], abs=1e-9)
+
+
+def test_another_split_and_other_definitions(cli: Any, made: Any) -> None:
+    found = json.loads(cli("evaluate", made.run, "--split", "validation", *QUICK).out)
+    stored = read_json(made.run / "metrics.json")["validation"]
+    assert found["macro_auroc"] == stored["macro_auroc"]
+    more = ("--by", "patient", "--interval", "basic", "--auprc", "trapezoid", "--absent", "skip")
+    found = json.loads(cli("evaluate", made.run, *QUICK, *more).out)
+    assert (found["unit"], found["interval"], found["absent"]) == ("patient", "basic", "skip")
+    assert found["auprc_definition"] == "trapezoid"
+
+
+def test_the_table_for_people_cuts_no_number(cli: Any, made: Any) -> None:
+    numbers = read_json(made.run / "metrics.json")["test"]
+    said = cli("evaluate", made.run, "--resamples", 20)
+    assert said.status == 0
+    assert "…" not in said.out
+    assert f"{numbers['macro_auroc']:.4f}" in said.out
+    assert f"{numbers['per_label']['AFIB']['auprc']:.4f}" in said.out
+    assert "20 record resamples, seed 0" in " ".join(said.err.split())
+
+
+def test_a_run_compared_with_itself_differs_by_nothing(cli: Any, made: Any) -> None:
+    found = json.loads(cli("compare", made.run, made.run, *QUICK).out)
+    assert found["auroc"]["macro"] == 0.0
+    assert found["auroc"]["macro_interval"] == [0.0, 0.0]
+
+
+def test_two_runs_compared(cli: Any, made: Any) -> None:
+    scores = [read_json(run / "metrics.json")["test"] for run in (made.run, made.other)]
+    difference = scores[0]["macro_auroc"] - scores[1]["macro_auroc"]
+    found = json.loads(cli("compare", made.run, made.other, *QUICK).out)
+    assert found["auroc"]["macro"] == pytest.approx(difference)
+    said = cli("compare", made.run, made.other, "--resamples", 20)
+    assert f"{difference:+.4f}" in said.out
+    assert "…" not in said.out
+    assert cli("compare", made.run, made.other, "--resamples", 0).status == 0
+
+
+def test_a_report_of_two_runs(cli: Any, made: Any, synthetic_path: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    said = cli(
+        "report", made.run, made.other, "--out", page, "--cohort", synthetic_path,
+        "--resamples", 20,
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    assert said.out.strip() == f"Report: {page}"
+    numbers = json.loads(page.with_suffix(".json").read_text())
+    assert len(numbers["comparisons"]) == 1
+    assert "<svg" in page.read_text()
+
+
+def test_a_table_without_targets_cannot_be_scored(cli: Any, made: Any, tmp_path: Path) -> None:
+    table = Predictions.load(made.run / "predictions" / "test.parquet")
+    bare = Predictions(table.labels, table.records, table.patients, None, table.probabilities)
+    bare.save(tmp_path / "bare.csv")
+    said = cli("evaluate", tmp_path / "bare.csv")
+    assert said.status == 1
+    assert "holds no targets" in said.err
+
+
+def test_a_bundle_wants_a_cohort_of_its_own_labels(
+    cli: Any, made: Any, synthetic_path: Path, synthetic: Cohort
+) -> None:
+    assert "no cohort is named" in cli("evaluate", made.bundle).err
+    said = cli("evaluate", made.bundle, "--cohort", synthetic_path, "--task", "superclass-5")
+    assert said.status == 1
+    assert "labels" in said.err
+
+
+def test_a_run_without_predictions_of_a_split(cli: Any, made: Any) -> None:
+    said = cli("evaluate", made.run, "--split", "train")
+    assert said.status == 1
+    assert "no predictions of train" in said.err

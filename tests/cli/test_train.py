@@ -1,0 +1,125 @@
+"""From a folder of files to a bundle, a report and predictions, by commands alone."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from einthoven import demo
+from einthoven.bundle import read_about
+from einthoven.files import read_json
+from einthoven.signals.store import Store
+from einthoven.stages import recipe as recipes
+
+
+def test_posttrain_leaves_its_evidence_and_goes_on(
+    made: Any, cli: Any, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str
+) -> None:
+    names = {"run.json", "stage1", "stage2", "bundle", "predictions", "metrics.json"}
+    names |= {"report.html", "report.json"}
+    assert {entry.name for entry in made.run.iterdir()} == names
+    page = (made.run / "report.html").stat().st_mtime_ns
+    said = cli(
+        "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", made.encoder,
+        "--recipe", made.recipe, "--store", synthetic_store.root, "--out", made.run,
+        "--min-records", 8, "--resamples", 20, "--device", "cpu",
+    )  # fmt: skip
+    assert said.status == 0
+    numbers = read_json(made.run / "metrics.json")["test"]
+    assert f"Test macro AUROC {numbers['macro_auroc']:.4f} (" in said.out
+    assert f"Bundle: {made.bundle}" in said.out
+    assert "epoch" not in said.err  # nothing was trained again
+    assert (made.run / "report.html").stat().st_mtime_ns > page
+
+
+def test_another_request_for_the_same_folder_is_refused(
+    made: Any, cli: Any, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str
+) -> None:
+    said = cli(
+        "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", made.encoder,
+        "--recipe", made.recipe, "--store", synthetic_store.root, "--out", made.run,
+        "--min-records", 8, "--set", "stage2.epochs=7",
+    )  # fmt: skip
+    assert said.status == 1
+    assert "another recipe" in said.err
+
+
+def test_pretrain_packs_trains_and_posttrain_reads_it(
+    cli: Any, tmp_path: Path, synthetic_path: Path, tiny_backbone: str, made: Any
+) -> None:
+    said = cli(
+        "pretrain", synthetic_path, "--backbone", tiny_backbone, "--out", tmp_path / "mae",
+        "--recipe", "demo", "--set", "epochs=1", "--set", "precision=fp32", "--leads", "I, v2",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    assert "Packing 160 records" in said.err
+    encoder = tmp_path / "mae" / "encoder.safetensors"
+    assert said.out.strip() == f"Encoder: {encoder}"
+    assert read_json(tmp_path / "mae" / "run.json")["asked"]["backbone_options"] == {
+        "leads": ["I", "V2"]
+    }
+    said = cli(
+        "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", encoder,
+        "--recipe", made.recipe, "--out", tmp_path / "run", "--leads", "I,V2", "--task",
+        "superclass-5", "--resamples", 0, "--set", "stage2.epochs=1", "--device", "cpu",
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    assert "Packing" not in said.err  # the cache has it
+    about = read_about(tmp_path / "run" / "bundle")
+    assert about["labels"] == ["CD", "HYP", "MI", "NORM", "STTC"]
+    file = next((synthetic_path / "records100").rglob("*.hea"))
+    said = cli("predict", "--bundle", tmp_path / "run" / "bundle", file, "--json")
+    assert said.status == 0
+    assert list(json.loads(said.out)["probabilities"]) == about["labels"]
+
+
+def shrink(monkeypatch: pytest.MonkeyPatch, backbone: str) -> None:
+    """The demo with a tiny network and hardly any epochs."""
+
+    def shorter(read: Any, more: list[str], name: str, overrides: list[str]) -> Any:
+        return read(name, [*overrides, *more, "precision=fp32"])
+
+    def fine(name: str, overrides: list[str]) -> Any:
+        more = ["stage2.epochs=1"] + ["stage1.epochs=2"] * ("post" in name)
+        return shorter(recipes.load_recipe, more, name, overrides)
+
+    monkeypatch.setattr(demo, "BACKBONE", backbone)
+    monkeypatch.setattr(demo, "load_recipe", fine)
+    monkeypatch.setattr(
+        demo, "load_pretraining", partial(shorter, recipes.load_pretraining, ["epochs=1"])
+    )
+
+
+def test_the_demo_ends_with_a_report_and_its_next_command_works(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_backbone: str
+) -> None:
+    shrink(monkeypatch, tiny_backbone)
+    said = cli("demo", tmp_path / "demo", "--records", 200)
+    assert said.status == 0, said.err
+    report, following = said.out.strip().splitlines()
+    page = Path(report.removeprefix("Report: "))
+    numbers = json.loads(page.with_suffix(".json").read_text())
+    assert len(numbers["comparisons"]) == 1
+    command = following.split("einthoven ")[1].split()
+    assert cli(*command).status == 0
+    # Again: everything is there, nothing is trained.
+    best = tmp_path / "demo" / "post-training" / "stage2" / "best.safetensors"
+    kept = best.stat().st_mtime_ns
+    said = cli("demo", tmp_path / "demo", "--records", 200)
+    assert said.status == 0
+    assert "epoch" not in said.err
+    assert best.stat().st_mtime_ns == kept
+
+
+@pytest.mark.slow
+def test_the_whole_demo(cli: Any, tmp_path: Path) -> None:
+    """As users run it, only with fewer ECGs."""
+    said = cli("demo", tmp_path / "demo", "--records", 400)
+    assert said.status == 0, said.err
+    numbers = read_json(tmp_path / "demo" / "post-training" / "metrics.json")
+    assert numbers["test"]["macro_auroc"] > 0.6

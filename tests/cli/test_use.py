@@ -1,0 +1,109 @@
+"""predict, backbones, doctor, synthesize, pack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from einthoven.bundle import load_bundle
+from einthoven.cohorts import Cohort
+from einthoven.predict import predict_record
+from einthoven.records import read_record
+from einthoven.signals.store import Store
+
+
+def test_predict_prints_one_json_object_a_file(cli: Any, made: Any, synthetic: Cohort) -> None:
+    files = synthetic.paths("test")[:3]
+    said = cli("predict", "--bundle", made.bundle, *files, "--json")
+    assert said.status == 0
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    assert [line["record"] for line in lines] == [str(file) for file in files]
+    assert all(line.keys() == {"record", "probabilities"} for line in lines)
+    bundle = load_bundle(made.bundle)
+    assert lines[1]["probabilities"] == predict_record(bundle, read_record(files[1])).probabilities
+
+
+def test_a_bad_file_does_not_stop_the_good_ones(
+    cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    good = synthetic.paths("test")[:2]
+    (tmp_path / "empty.hea").write_text("")
+    said = cli(
+        "predict", "--bundle", made.bundle, "--json",
+        good[0], tmp_path / "empty.hea", tmp_path / "absent.hea", tmp_path, good[1],
+    )  # fmt: skip
+    assert said.status == 1
+    assert [json.loads(line)["record"] for line in said.out.splitlines()] == list(map(str, good))
+    assert said.err.count("What to do:") == 3
+    for name in ("empty.hea", "absent.hea", str(tmp_path)):
+        assert name in said.err
+
+
+def test_predict_names_the_labels_it_is_surest_of(
+    cli: Any, made: Any, synthetic: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = synthetic.paths("test")[0]
+    monkeypatch.setenv("EINTHOVEN_BUNDLE", str(made.bundle))
+    said = cli("predict", file, "--top", 2)
+    assert said.status == 0
+    found = predict_record(load_bundle(made.bundle), read_record(file)).probabilities
+    ranked = sorted(found, key=lambda label: -found[label])
+    rows = [line.split("│")[1].strip() for line in said.out.splitlines() if "│" in line]
+    assert rows == ranked[:2]
+    assert f"{found[ranked[0]]:.3f}" in said.out
+
+
+def test_the_catalogue(cli: Any) -> None:
+    catalogue = json.loads(cli("backbones", "--json").out)
+    names = {"st_mem_base", "st_mem_small", "st_mem_tiny", "mtecg_tiny", "mtecg_tiny_100hz"}
+    assert names <= catalogue.keys()
+    for about in catalogue.values():
+        assert about["parameters"] > 1_000_000
+        assert about["weights_licence"]
+    shown = cli("backbones").out
+    assert "85,150,614" in shown
+    assert "CC BY-NC" in shown
+
+
+def test_doctor_of_everything(
+    cli: Any, synthetic_path: Path, synthetic_store: Store, synthetic: Cohort, tmp_path: Path
+) -> None:
+    assert "torch" in cli("doctor").out
+    assert "160 records of 127 patients" in cli("doctor", synthetic_path).out
+    assert "160 records" in cli("doctor", synthetic_store.root).out
+    picture = tmp_path / "x.png"
+    file = synthetic.paths("test")[0]
+    said = cli("doctor", file, "--backbone", "mtecg_tiny_100hz", "--picture", picture)
+    assert said.status == 0
+    assert "Einthoven's law" in said.out
+    assert picture.is_file()
+
+
+def test_synthesize_then_pack(cli: Any, tmp_path: Path) -> None:
+    cohort, store = tmp_path / "cohort", tmp_path / "store"
+    said = cli("synthesize", cohort, "--records", 12, "--workers", 1, "--seed", 4)
+    assert (said.status, said.out.strip()) == (0, f"12 simulated ECGs in {cohort}")
+    signal = next((cohort / "records100").rglob("*.dat"))
+    signal.write_bytes(signal.read_bytes()[:-7])
+    said = cli("pack", cohort, store, "--leads", "ii,V1", "--workers", 1)
+    assert said.status == 0
+    assert said.out.strip() == f"11 records in {store}"
+    assert "1 records are in quarantine" in said.err
+    assert signal.stem in said.err
+    packed = Store.open(store)
+    assert packed.leads == ("II", "V1")
+    said = cli("synthesize", cohort)
+    assert said.status == 1
+    assert "What to do" in said.err
+
+
+def test_a_store_of_another_cohort_is_not_overwritten(
+    cli: Any, synthetic_store: Store, tmp_path: Path
+) -> None:
+    cli("synthesize", tmp_path / "cohort", "--records", 3, "--workers", 1)
+    said = cli("pack", tmp_path / "cohort", synthetic_store.root)
+    assert said.status == 1
+    assert "another cohort" in said.err

@@ -1,0 +1,146 @@
+"""Golden losses: every preset recipe, shrunk to seconds, loses what it always lost.
+
+A change of losses.json is a change of training that users will see: write it again only on
+purpose, with
+
+    EINTHOVEN_WRITE_GOLDEN=1 python -m pytest tests/golden/test_golden_losses.py
+
+and say in the commit why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.cohorts import Cohort
+from einthoven.files import write_json, write_tensors
+from einthoven.signals.store import Store
+from einthoven.stages.posttrain import posttrain
+from einthoven.stages.pretrain import pretrain
+from einthoven.stages.recipe import Pretraining, load_pretraining, load_recipe, recipe_names
+from einthoven.training.processes import Processes
+
+GOLDEN = Path(__file__).with_name("losses.json")
+BACKBONE = "mtecg_tiny_100hz"
+TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
+# Only sizes are changed: whatever else a recipe says is what is tested. The learning rates are
+# those of the recipes for batches that are larger, so that a few steps go somewhere.
+SHRUNK = {
+    "precision": "fp32",
+    "data.crop_seconds": 2.5,
+    "stage1.epochs": 2,
+    "stage1.batch_size": 16,
+    "stage1.warmup_epochs": 1,
+    "stage2.epochs": 2,
+    "stage2.batch_size": 16,
+    "stage2.warmup_epochs": 1,
+}
+SHRUNK_PRETRAINING = {
+    "precision": "fp32",
+    "crop_seconds": 2.5,
+    "epochs": 2,
+    "batch_size": 16,
+    "warmup_epochs": 1,
+}
+
+
+class Losses:
+    """A watcher that keeps the loss of every step, by stage."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[float]] = {}
+
+    def began(self, stage: str, epochs: int, steps: int) -> None:
+        self.stage = stage
+
+    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
+        if self.stage != "features":
+            self.seen.setdefault(self.stage, []).append(loss)
+
+    def epoch_ended(self, entry: dict[str, Any]) -> None:
+        pass
+
+    def ended(self, stage: str) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("golden") / "encoder.safetensors"
+    network = create_backbone(BACKBONE, seed=0, init="pretraining", **TINY)
+    write_tensors(file, network.state_dict(), {})
+    return file
+
+
+def compare(name: str, found: dict[str, list[float]]) -> None:
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
+    if os.environ.get("EINTHOVEN_WRITE_GOLDEN"):
+        rounded = {stage: [round(loss, 6) for loss in losses] for stage, losses in found.items()}
+        write_json(GOLDEN, dict(sorted((golden | {name: rounded}).items())))
+        pytest.skip("written, not compared")
+    assert found.keys() == golden[name].keys()
+    for stage, losses in found.items():
+        np.testing.assert_allclose(losses, golden[name][stage], rtol=0, atol=1e-4, err_msg=stage)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_post_training(
+    name: str, tmp_path: Path, synthetic: Cohort, synthetic_store: Store, encoder: Path
+) -> None:
+    preset = load_recipe(name)
+    stages = [stage for stage in ("stage1", "stage2") if getattr(preset, stage) is not None]
+    changes = {k: v for k, v in SHRUNK.items() if k.split(".")[0] not in {"stage1", "stage2"}}
+    changes |= {k: v for k, v in SHRUNK.items() if k.split(".")[0] in stages}
+    recipe = load_recipe(name, [f"{key}={value}" for key, value in changes.items()])
+    losses = Losses()
+    posttrain(
+        synthetic,
+        synthetic_store,
+        BACKBONE,
+        recipe=recipe,
+        out=tmp_path,
+        weights=encoder if recipe.initialise == "pretrained" else None,
+        options=TINY,
+        processes=Processes("cpu"),
+        watcher=losses,
+    )
+    compare(f"post-training/{name}", losses.seen)
+
+
+@pytest.mark.parametrize("name", recipe_names(Pretraining))
+def test_pretraining(name: str, tmp_path: Path, synthetic: Cohort, synthetic_store: Store) -> None:
+    losses = Losses()
+    pretrain(
+        synthetic,
+        synthetic_store,
+        BACKBONE,
+        recipe=load_pretraining(name, [f"{k}={v}" for k, v in SHRUNK_PRETRAINING.items()]),
+        out=tmp_path,
+        options=TINY,
+        processes=Processes("cpu"),
+        watcher=losses,
+    )
+    compare(f"pretraining/{name}", losses.seen)
+
+
+def test_every_golden_recipe_still_exists() -> None:
+    known = {f"post-training/{name}" for name in recipe_names()}
+    known |= {f"pretraining/{name}" for name in recipe_names(Pretraining)}
+    assert json.loads(GOLDEN.read_text()).keys() == known

@@ -1,0 +1,128 @@
+"""A network, a recipe and a cohort so small that every stage runs in a blink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.cohorts import Cohort
+from einthoven.files import write_tensors
+from einthoven.signals.store import Store
+from einthoven.stages.posttrain import Posttrained, posttrain
+from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
+from einthoven.training.processes import Processes
+
+BACKBONE = "mtecg_tiny_100hz"
+TINY = {"depth": 2, "width": 32, "heads": 1}
+
+
+class KilledError(Exception):
+    """Stands in for the signal that ends a process."""
+
+
+@dataclass
+class Recorder:
+    """A watcher that keeps losses by stage, and ends training at a step of one of them."""
+
+    kill: tuple[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        self.losses: dict[str, list[float]] = {}
+        self.rates: dict[str, list[float]] = {}
+
+    def began(self, stage: str, epochs: int, steps: int) -> None:
+        self.stage = stage
+        self.losses[stage], self.rates[stage] = [], []
+
+    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
+        self.losses[self.stage].append(loss)
+        self.rates[self.stage].append(lr)
+        if self.kill and self.stage.startswith(self.kill[0]):
+            self.kill = (self.kill[0], self.kill[1] - 1)
+            if self.kill[1] == 0:
+                raise KilledError
+
+    def epoch_ended(self, entry: dict[str, Any]) -> None:
+        pass
+
+    def ended(self, stage: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def killed() -> type[Exception]:
+    return KilledError
+
+
+@pytest.fixture(scope="session")
+def recorder() -> type[Recorder]:
+    return Recorder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, whatever the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the tiny network, as pretraining leaves it."""
+    file = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    network = create_backbone(BACKBONE, seed=7, init="pretraining", **TINY)
+    write_tensors(file, network.state_dict(), {})
+    return file
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """Both stages, with everything on that draws random numbers."""
+    return Recipe(
+        name="tiny",
+        precision="fp32",
+        data=Data(crop_seconds=2.5, evaluation_crops=2),
+        stage1=Stage1(epochs=3, batch_size=16, crops=2, base_lr_sweep=(1e-2, 1.0), warmup_epochs=1),
+        stage2=Stage2(
+            epochs=3, batch_size=16, base_lr=1e-2, warmup_epochs=1, drop_path=0.2, dropout=0.1
+        ),
+    )
+
+
+Train = Callable[..., Posttrained]
+
+
+@pytest.fixture(scope="session")
+def train(synthetic: Cohort, synthetic_store: Store, encoder: Path, recipe: Recipe) -> Train:
+    """Post-train the tiny network: `train(folder, **changes)`; `stage1={...}`, `stage2={...}`
+    and `data={...}` change single keys of the recipe."""
+
+    def run(out: Path, *, cohort: Cohort = synthetic, **changes: Any) -> Posttrained:
+        asked = recipe
+        for section in ("data", "stage1", "stage2"):
+            keys = changes.pop(section, {})
+            part = getattr(asked, section).model_copy(update=keys) if keys is not None else None
+            asked = asked.model_copy(update={section: part})
+        given: dict[str, Any] = {"weights": encoder, "processes": Processes("cpu")}
+        given |= {"options": TINY, "recipe": asked}
+        return posttrain(cohort, synthetic_store, BACKBONE, out=out, **(given | changes))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Posttrained:
+    """A run from its beginning to its end, uninterrupted."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run = train(tmp_path_factory.mktemp("finished") / "run")
+    torch.set_num_threads(threads)
+    return run

@@ -1,0 +1,136 @@
+"""Fine-tuning: where drop rates, dropouts, frozen positions and layer decay go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.stages.finetune import regularise, set_drop_path
+from einthoven.stages.posttrain import Posttrained
+from einthoven.stages.recipe import Stage2
+from einthoven.training.loop import Loop, Result
+
+SIZE = {"depth": 3, "width": 32, "heads": 1}
+
+
+@pytest.fixture(params=["mtecg_tiny_100hz", "st_mem_tiny"])
+def classifier(request: pytest.FixtureRequest) -> Classifier:
+    return create_classifier(request.param, labels=4, seed=0, **SIZE)
+
+
+def rates(classifier: Classifier) -> list[list[float]]:
+    return [[branch.rate for branch in block] for block in classifier.residual_branches()]
+
+
+def test_drop_path_rises_over_depth_or_is_constant(classifier: Classifier) -> None:
+    assert set_drop_path(classifier.backbone, 0.2) == pytest.approx([0.0, 0.1, 0.2])
+    assert rates(classifier) == [pytest.approx([r, r]) for r in (0.0, 0.1, 0.2)]
+    assert set_drop_path(classifier.backbone, 0.2, schedule="constant") == [0.2, 0.2, 0.2]
+    assert rates(classifier) == [[0.2, 0.2]] * 3
+
+
+def test_a_single_block_takes_the_whole_rate() -> None:
+    small = create_classifier("mtecg_tiny_100hz", labels=4, **(SIZE | {"depth": 1}))
+    assert set_drop_path(small.backbone, 0.2) == [0.2]
+
+
+@pytest.mark.parametrize(("where", "elsewhere"), [("feed-forward", 0.0), ("stmem-all", 0.3)])
+def test_dropout_goes_where_the_recipe_says(
+    classifier: Classifier, where: Any, elsewhere: float
+) -> None:
+    for dropout in classifier.other_dropouts():
+        dropout.p = 0.9
+    regularise(classifier, Stage2(dropout=0.3, dropout_where=where, head_dropout=0.4))
+    assert {dropout.p for dropout in classifier.feedforward_dropouts()} == {0.3}
+    assert {dropout.p for dropout in classifier.other_dropouts()} == {elsewhere}
+    assert classifier.head_dropout.p == 0.4
+
+
+def test_plain_fine_tuning_regularises_nothing(classifier: Classifier) -> None:
+    regularise(classifier, Stage2(drop_path=0.5, dropout=0.5))
+    regularise(classifier, Stage2())
+    assert rates(classifier) == [[0.0, 0.0]] * 3
+    assert all(d.p == 0.0 for d in classifier.modules() if isinstance(d, torch.nn.Dropout))
+    assert all(parameter.requires_grad for parameter in classifier.parameters())
+
+
+def test_freezing_positions_freezes_exactly_the_position_table(classifier: Classifier) -> None:
+    regularise(classifier, Stage2(freeze_positions=True))
+    frozen = [name for name, p in classifier.named_parameters() if not p.requires_grad]
+    assert frozen == ["backbone.pos_embed"]
+
+
+Train = Callable[..., Posttrained]
+
+
+def test_frozen_positions_stay_and_everything_else_moves(tmp_path: Path, train: Train) -> None:
+    fixed = {"freeze_positions": True, "weight_decay": 0.05, "epochs": 2, "select": "last"}
+    run = train(tmp_path, stage1=None, stage2=fixed)
+    before = create_classifier(
+        "mtecg_tiny_100hz", labels=1, weights=run.run.about()["asked"]["weights"]["path"],
+        depth=2, width=32, heads=1,
+    ).state_dict()  # fmt: skip
+    for name, value in run.classifier.state_dict().items():
+        if not name.startswith("head"):
+            assert torch.equal(value, before[name]) == (name == "backbone.pos_embed"), name
+
+
+def test_layer_decay_halves_the_rate_from_layer_to_layer(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MAE's rule: norm and head have the whole rate, the last block one factor less."""
+    loops: list[Loop[Any]] = []
+
+    def kept(loop: Loop[Any]) -> Result:
+        loops.append(loop)
+        raise InterruptedError
+
+    monkeypatch.setattr(Loop, "run", kept)
+    with pytest.raises(InterruptedError):
+        train(tmp_path, stage1=None, stage2={"layer_decay": 0.5, "decay_exempt": "1d"})
+    names = {id(p): name for name, p in loops[0].model.named_parameters()}
+    scale = {
+        names[id(p)]: (group["lr_scale"], group["weight_decay"])
+        for group in loops[0].groups
+        for p in group["params"]
+    }
+    assert scale.keys() == set(names.values())
+    assert scale["head.weight"] == (1.0, 0.05)
+    assert scale["head.bias"] == (1.0, 0.0)
+    assert scale["backbone.norm.weight"] == (1.0, 0.0)
+    assert {v[0] for k, v in scale.items() if k.startswith("backbone.blocks.1.")} == {0.5}
+    assert {v[0] for k, v in scale.items() if k.startswith("backbone.blocks.0.")} == {0.25}
+    assert scale["backbone.pos_embed"] == (0.125, 0.05)
+    assert scale["backbone.patch_embed.weight"] == (0.125, 0.05)
+
+
+def test_the_backbone_s_own_exemptions_can_be_followed(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loops: list[Loop[Any]] = []
+
+    def kept(loop: Loop[Any]) -> Result:
+        loops.append(loop)
+        raise InterruptedError
+
+    monkeypatch.setattr(Loop, "run", kept)
+    with pytest.raises(InterruptedError):
+        train(tmp_path, stage1=None, stage2={"decay_exempt": "backbone"})
+    names = {id(p): name for name, p in loops[0].model.named_parameters()}
+    spared = {
+        names[id(p)] for g in loops[0].groups for p in g["params"] if g["weight_decay"] == 0.0
+    }
+    assert spared == {"backbone.pos_embed", "backbone.cls_token"}
+
+
+def test_gradients_are_clipped_when_asked(tmp_path: Path, train: Train) -> None:
+    base = {"epochs": 1, "weight_decay": 0.0, "select": "last", "warmup_epochs": 0}
+    free = train(tmp_path / "free", stage1=None, stage2=base)
+    clipped = train(tmp_path / "clipped", stage1=None, stage2=base | {"clip": 1e-9})
+    pairs = zip(free.classifier.parameters(), clipped.classifier.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)

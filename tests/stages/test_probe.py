@@ -1,0 +1,198 @@
+"""The linear probe: a frozen backbone, cached features, the best of several rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.cohorts import Cohort
+from einthoven.files import read_lines, read_tensors
+from einthoven.signals.batches import SignalSource, epoch_order, generator_for
+from einthoven.signals.store import Store
+from einthoven.stages.data import Dataset
+from einthoven.stages.probe import FeatureBatch, FeatureBatches, probe
+from einthoven.stages.recipe import Stage1
+from einthoven.training.loop import BEST, Loop, Result, Settings
+from einthoven.training.optim import parameter_groups
+from einthoven.training.processes import Processes
+
+TINY = {"depth": 2, "width": 32, "heads": 1}
+SETTINGS = Stage1(epochs=4, batch_size=16, base_lr=0.1, warmup_epochs=1)
+Probe = Callable[..., Result]
+
+
+@pytest.fixture
+def classifier(encoder: Path, synthetic: Cohort) -> Classifier:
+    return create_classifier(
+        "mtecg_tiny_100hz", labels=synthetic.labels, weights=encoder, seed=0, **TINY
+    )
+
+
+@pytest.fixture
+def dataset(classifier: Classifier, synthetic: Cohort, synthetic_store: Store) -> Dataset:
+    preparation = classifier.preparation.with_window(seconds=2.5).with_evaluation_crops(2)
+    return Dataset(synthetic, synthetic_store, preparation)
+
+
+@pytest.fixture
+def run(classifier: Classifier, dataset: Dataset) -> Probe:
+    def start(folder: Path, settings: Stage1 = SETTINGS, **changes: Any) -> Result:
+        given: dict[str, Any] = {"seed": 3, "augment": None, "processes": Processes("cpu")}
+        return probe(
+            changes.pop("classifier", classifier),
+            dataset.source("train"),
+            dataset.source("validation"),
+            settings=settings,
+            folder=folder,
+            **(given | changes),
+        )
+
+    return start
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_backbone_is_untouched_and_the_head_is_trained(
+    tmp_path: Path, classifier: Classifier, run: Probe
+) -> None:
+    before, head = state(classifier.backbone), state(classifier.head)
+    run(tmp_path)
+    assert same(state(classifier.backbone), before)
+    assert not same(state(classifier.head), head)
+    assert all(parameter.grad is None for parameter in classifier.backbone.parameters())
+
+
+def test_features_are_computed_once(
+    tmp_path: Path, classifier: Classifier, run: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    features = classifier.backbone.features
+
+    def counted(x: Tensor, **options: Any) -> Tensor:
+        calls.append(len(x))
+        return features(x, **options)
+
+    monkeypatch.setattr(classifier.backbone, "features", counted)
+    two = SETTINGS.model_copy(update={"crops": 2, "base_lr_sweep": (0.1, 1.0)})
+    first = run(tmp_path, two)
+    # Two crops of 58 training records, two evaluation crops of 50 validation records.
+    assert sum(calls) == 2 * 58 + 2 * 50
+    calls.clear()
+    again = run(tmp_path, two)
+    assert not calls
+    assert again == first
+
+
+def test_the_rate_that_is_best_on_validation_is_handed_on(
+    tmp_path: Path, classifier: Classifier, run: Probe
+) -> None:
+    rates = (1e-6, 0.1, 1.0)
+    result = run(tmp_path, SETTINGS.model_copy(update={"base_lr_sweep": rates}))
+    best = {
+        rate: max(
+            line["macro_auroc"] for line in read_lines(tmp_path / f"lr-{rate:g}/metrics.jsonl")
+        )
+        for rate in rates
+    }
+    chosen = max(best, key=lambda rate: best[rate])
+    assert result.best == best[chosen]
+    assert len(set(best.values())) > 1
+    assert same(state(classifier.head), read_tensors(tmp_path / f"lr-{chosen:g}" / BEST)[0])
+
+
+def test_the_head_of_the_last_epoch_can_be_handed_on(
+    tmp_path: Path, classifier: Classifier, run: Probe
+) -> None:
+    result = run(tmp_path, SETTINGS.model_copy(update={"hand_on": "last"}))
+    assert result.best_epoch == SETTINGS.epochs
+    checkpoint, _ = read_tensors(tmp_path / "lr-0.1" / "checkpoint.safetensors")
+    assert torch.equal(classifier.head.weight, checkpoint["model.weight"])
+
+
+@pytest.mark.parametrize("init", ["zero", "normal-0.01", "stock"])
+def test_the_head_is_started_afresh(tmp_path: Path, run: Probe, init: Any) -> None:
+    """Whatever the classifier's head was: two rates see the same start."""
+    still = SETTINGS.model_copy(
+        update={"head_init": init, "base_lr_sweep": (1e-20, 2e-20), "weight_decay": 0.0}
+    )
+    run(tmp_path, still)
+    heads = [read_tensors(tmp_path / f"lr-{rate}" / BEST)[0] for rate in ("1e-20", "2e-20")]
+    assert torch.allclose(heads[0]["weight"], heads[1]["weight"], atol=1e-12)
+    if init == "zero":
+        assert heads[0]["weight"].abs().max() < 1e-12
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """What the cache replaces: every epoch encodes the same crop of every record again."""
+
+    classifier: Classifier
+    source: SignalSource
+    per_epoch: int
+    seed: int = 3
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[FeatureBatch]:
+        crops = self.source.training_batch(
+            np.arange(len(self.source)), generator_for(self.seed, 0, 0, 0xFEA7), None
+        )
+        order = epoch_order(len(self.source), seed=self.seed, epoch=epoch)
+        for position in range(start, self.per_epoch):
+            chosen = torch.from_numpy(order[16 * position :][:16])
+            with torch.no_grad():
+                features = self.classifier.eval().backbone.features(crops.signals)
+            yield FeatureBatch(features[chosen], crops.targets[chosen])
+
+
+def test_the_cache_changes_nothing(
+    tmp_path: Path, classifier: Classifier, dataset: Dataset, run: Probe
+) -> None:
+    run(tmp_path / "cached", SETTINGS.model_copy(update={"hand_on": "last", "head_init": "zero"}))
+    head = nn.Linear(32, len(dataset.cohort.labels))
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    source = dataset.source("train")
+    Loop(
+        name="recomputed",
+        model=head,
+        loss=lambda model, batch, device: nn.functional.binary_cross_entropy_with_logits(
+            model(batch.features), batch.targets
+        ),
+        batches=Recomputed(classifier, source, len(source) // 16),
+        groups=parameter_groups(head, weight_decay=SETTINGS.weight_decay),
+        settings=Settings(epochs=4, base_lr=0.1, batch_size=16, warmup_epochs=1, seed=3),
+        folder=tmp_path / "recomputed",
+        processes=Processes("cpu"),
+    ).run()
+    assert torch.allclose(head.weight, classifier.head.weight, atol=1e-6)
+    assert torch.allclose(head.bias, classifier.head.bias, atol=1e-6)
+
+
+def test_an_epoch_takes_one_of_the_crops_of_every_record() -> None:
+    features = torch.stack([torch.arange(40.0), torch.arange(40.0) + 100])[:, :, None]
+    targets = torch.arange(40.0)[:, None]
+    batches = FeatureBatches(features, targets, batch_size=8, seed=0)
+    seen = list(batches.epoch(1))
+    assert batches.per_epoch == len(seen) == 5
+    records = torch.cat([batch.targets for batch in seen])
+    values = torch.cat([batch.features for batch in seen])
+    assert sorted(records.flatten().tolist()) == list(range(40))
+    assert torch.equal(values % 100, records)
+    assert {0.0, 1.0} == set((values >= 100).float().flatten().tolist())
+    late = list(batches.epoch(1, start=3))
+    assert torch.equal(late[0].features, seen[3].features)
+    small = FeatureBatches(features, targets, batch_size=1000, seed=0)
+    assert [len(batch.targets) for batch in small.epoch(0)] == [40]

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from einthoven.errors import TrainingError
+from einthoven.stages.selection import validation_metrics
+
+
+def test_macro_values_are_means_over_the_labels_that_can_be_scored() -> None:
+    generator = np.random.default_rng(0)
+    targets = (generator.random((60, 5)) < 0.3).astype(np.uint8)
+    targets[:, 1], targets[:, 3] = 0, 1
+    values = generator.random((60, 5)).round(1)  # with ties
+    found = validation_metrics(targets, values)
+    scored = [0, 2, 4]
+    areas = [roc_auc_score(targets[:, i], values[:, i]) for i in scored]
+    precisions = [average_precision_score(targets[:, i], values[:, i]) for i in scored]
+    assert found["macro_auroc"] == pytest.approx(np.mean(areas))
+    assert found["macro_auprc"] == pytest.approx(np.mean(precisions))
+    assert found["defined_labels"] == 3
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    with pytest.raises(TrainingError, match="none of 2 labels has both"):
+        validation_metrics(np.zeros((4, 2), dtype=np.uint8), np.full((4, 2), 0.5))
+    with pytest.raises(TrainingError, match="not finite"):
+        validation_metrics(np.eye(2, dtype=np.uint8), np.full((2, 2), np.nan))

@@ -1,0 +1,176 @@
+"""The house's plan: rooms import downwards, the light paths stay light, files stay small."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import einthoven
+
+PACKAGE = Path(einthoven.__file__).parent
+ROOMS = (
+    "errors",
+    "version",
+    "files",
+    "records",
+    "cohorts",
+    "signals",
+    "predictions",
+    "metrics",
+    "backbones",
+    "weights",
+    "objectives",
+    "training",
+    "stages",
+    "bundle",
+    "predict",
+    "evaluate",
+    "report",
+    "experiment",
+    "run_report",
+    "demo",
+    "doctor",
+    "cli",
+    "__main__",
+)
+FILES = sorted(PACKAGE.rglob("*.py"))
+LONGEST, LONGEST_FUNCTION = 400, 60
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def room_in(module: str) -> str:
+    """The room of a module of ours; nothing for those of others."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "einthoven" and len(parts) > 1 else ""
+
+
+def imports(tree: ast.Module, *, typing_only: bool = False) -> Iterator[tuple[int, str]]:
+    """Line and module of every import, within functions too.
+
+    Those under `if TYPE_CHECKING` are left out unless asked for: they never run, and a name in an
+    annotation ties no room to another.
+    """
+    skipped = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            skipped |= {id(inner) for child in node.body for inner in ast.walk(child)}
+    for node in ast.walk(tree):
+        if id(node) in skipped and not typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write imports in full"
+            module = node.module or ""
+            if module == "einthoven":
+                yield from ((node.lineno, f"einthoven.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, module
+
+
+def test_every_room_has_its_place() -> None:
+    found = {room_of(file) for file in FILES} - {"__init__"}
+    assert found == set(ROOMS)
+
+
+def test_rooms_import_downwards_only() -> None:
+    """`backbones.classifier` names the weights' loader in a string, for its users' convenience:
+    the one way up, and no import. The package's own `__init__` imports names when they are used.
+    """
+    upwards = []
+    for file in FILES:
+        if room_of(file) == "__init__":
+            continue
+        above = set(ROOMS[ROOMS.index(room_of(file)) + 1 :])
+        for line, module in imports(ast.parse(file.read_text())):
+            if room_in(module) in above:
+                upwards.append(f"{file.relative_to(PACKAGE)}:{line} imports {module}")
+    assert not upwards
+
+
+def test_the_rule_would_notice_a_way_up() -> None:
+    source = "def f():\n    from einthoven.stages.probe import probe\n"
+    assert list(imports(ast.parse(source))) == [(2, "einthoven.stages.probe")]
+    typed = "if TYPE_CHECKING:\n    from einthoven import cli\n"
+    assert list(imports(ast.parse(typed))) == []
+    assert list(imports(ast.parse(typed), typing_only=True)) == [(2, "einthoven.cli")]
+
+
+def test_evaluation_and_report_never_see_a_model() -> None:
+    """Not even for annotations."""
+    for file in FILES:
+        if room_of(file) in {"evaluate", "report", "predictions", "metrics"}:
+            rooms = {
+                room_in(module)
+                for _, module in imports(ast.parse(file.read_text()), typing_only=True)
+            }
+            assert not rooms & {"backbones", "weights", "training", "stages", "bundle"}, file
+
+
+def test_files_are_small_and_say_what_they_are() -> None:
+    for file in FILES:
+        text = file.read_text()
+        assert len(text.splitlines()) <= LONGEST, file
+        assert ast.get_docstring(ast.parse(text)), file
+        assert file.stem not in {"utils", "util", "helpers", "misc", "common"}, file
+
+
+def test_functions_fit_on_a_screen() -> None:
+    """Longer ones are lists: a page's parameters and their documentation, with little to do."""
+    long = {
+        f"{file.relative_to(PACKAGE)}: {node.name}"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef) and statements(node) > LONGEST_FUNCTION
+    }
+    assert not long
+
+
+def statements(function: ast.FunctionDef) -> int:
+    """Lines of a function's body without its docstring."""
+    first = function.body[1] if ast.get_docstring(function) and function.body[1:] else None
+    start = (first or function.body[0]).lineno
+    return (function.end_lineno or start) - start + 1
+
+
+def loaded(statement: str) -> set[str]:
+    """Top-level packages, and einthoven's modules, in a fresh interpreter after a statement."""
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    own = {name for name in done if name.startswith("einthoven")}
+    return own | {name.split(".")[0] for name in done}
+
+
+def test_importing_the_package_is_light() -> None:
+    heavy = {"torch", "numpy", "pandas", "scipy", "pydantic", "rich", "typer", "matplotlib"}
+    assert not loaded("import einthoven") & heavy
+
+
+def test_the_command_line_starts_without_the_heavy_libraries() -> None:
+    statement = "from einthoven.cli.app import app"
+    assert not loaded(statement) & {"torch", "numpy", "pandas", "scipy", "matplotlib"}
+
+
+def test_the_prediction_path_holds_no_training_code() -> None:
+    found = loaded("import einthoven.bundle, einthoven.predict")
+    rooms = {room_in(name) for name in found}
+    assert not rooms & {"training", "stages", "objectives", "experiment", "evaluate", "report"}
+    assert not found & {"accelerate", "pydantic", "matplotlib", "wfdb", "sklearn", "typer"}
+
+
+def test_every_public_name_resolves() -> None:
+    assert sorted(einthoven.__all__) == dir(einthoven)
+    for name in einthoven.__all__:
+        assert getattr(einthoven, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = einthoven.nonsense

@@ -1,0 +1,152 @@
+"""A bundle comes back as it went, or is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from einthoven import load_bundle
+from einthoven.backbones.classifier import create_classifier
+from einthoven.bundle import Bundle, read_about, save_bundle, update_bundle
+from einthoven.cohorts import Cohort
+from einthoven.errors import BackboneError, BundleError
+from einthoven.predict import predict_record
+from einthoven.records import read_record
+
+TINY = {"depth": 1, "width": 32, "heads": 1}
+LABELS = ("SR", "AFIB", "NORM")
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    classifier = create_classifier("mtecg_tiny_100hz", labels=LABELS, seed=1, **TINY).eval()
+    preparation = classifier.preparation.with_window(seconds=2.5).with_evaluation_crops(3)
+    about = {"descriptions": {"SR": "sinus rhythm"}, "licence": "none"}
+    return Bundle(classifier, LABELS, preparation, aggregate="logit", about=about)
+
+
+@pytest.fixture
+def saved(bundle: Bundle, tmp_path: Path) -> Path:
+    return save_bundle(bundle, tmp_path / "bundle", backbone="mtecg_tiny_100hz", options=TINY)
+
+
+def test_it_predicts_the_same_after_a_round_trip(
+    bundle: Bundle, saved: Path, synthetic: Cohort
+) -> None:
+    record = read_record(synthetic.paths("test")[0])
+    loaded = load_bundle(saved)
+    assert predict_record(loaded, record).probabilities == (
+        predict_record(bundle, record).probabilities
+    )
+    assert loaded.labels == LABELS
+    assert loaded.preparation == bundle.preparation
+    assert loaded.aggregate == "logit"
+    assert loaded.descriptions == {"SR": "sinus rhythm"}
+
+
+def test_it_is_ready_to_predict_and_nothing_else(saved: Path) -> None:
+    loaded = load_bundle(saved)
+    assert not loaded.classifier.training
+    assert not any(parameter.requires_grad for parameter in loaded.classifier.parameters())
+
+
+def test_loading_leaves_the_caller_s_random_state_alone(saved: Path) -> None:
+    before = torch.get_rng_state()
+    load_bundle(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_reduced_leads_are_part_of_it(tmp_path: Path) -> None:
+    options = TINY | {"leads": ("II", "V1")}
+    classifier = create_classifier("mtecg_tiny_100hz", labels=LABELS, seed=1, **options)
+    bundle = Bundle(classifier, LABELS, classifier.preparation)
+    loaded = load_bundle(
+        save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz", options=options)
+    )
+    assert loaded.preparation.leads == loaded.classifier.backbone.leads == ("II", "V1")
+
+
+def test_entries_are_added(saved: Path) -> None:
+    update_bundle(saved, metrics={"macro_auroc": 0.9})
+    assert read_about(saved)["metrics"] == {"macro_auroc": 0.9}
+    assert load_bundle(saved).about["licence"] == "none"
+
+
+def change(key: str, value: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        about = json.loads((folder / "bundle.json").read_text())
+        (folder / "bundle.json").write_text(json.dumps(about | {key: value}))
+
+    return damage
+
+
+def shorten(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        file = folder / name
+        file.write_bytes(file.read_bytes()[:-20])
+
+    return damage
+
+
+def flip_a_bit(folder: Path) -> None:
+    data = bytearray((folder / "weights.safetensors").read_bytes())
+    data[-5] ^= 1
+    (folder / "weights.safetensors").write_bytes(data)
+
+
+def without(key: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        about = json.loads((folder / "bundle.json").read_text())
+        del about[key]
+        (folder / "bundle.json").write_text(json.dumps(about))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_bit, r"weights.safetensors is damaged: SHA-256"),
+        (shorten("weights.safetensors"), r"weights.safetensors is damaged: SHA-256"),
+        (
+            lambda folder: (folder / "weights.safetensors").unlink(),
+            "weights.safetensors is missing",
+        ),
+        (lambda folder: (folder / "bundle.json").unlink(), "no bundle: bundle.json is missing"),
+        (shorten("bundle.json"), "bundle.json is damaged"),
+        (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\x00"), "is damaged"),
+        (lambda folder: (folder / "bundle.json").write_text("[1]"), "format None"),
+        (change("format", "einthoven-bundle-99"), "'einthoven-bundle-99', this version reads"),
+        (change("labels", ["SR"]), "weights do not fit"),
+        (change("checksums", {}), "weights.safetensors is damaged"),
+        (without("preparation"), "lacks preparation"),
+    ],
+)
+def test_damage_is_refused(saved: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(saved)
+    with pytest.raises(BundleError, match=message) as caught:
+        load_bundle(saved)
+    assert "What to do" in str(caught.value)
+
+
+def test_what_this_version_does_not_know_is_refused(saved: Path) -> None:
+    change("backbone", "mtecg_giant")(saved)
+    with pytest.raises(BackboneError, match="mtecg_giant"):
+        load_bundle(saved)
+
+
+def test_a_file_is_no_bundle(saved: Path) -> None:
+    with pytest.raises(BundleError, match="is no bundle"):
+        load_bundle(saved / "weights.safetensors")
+
+
+def test_a_bundle_that_was_not_finished_is_none(bundle: Bundle, tmp_path: Path) -> None:
+    """`bundle.json` is written last."""
+    folder = save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz", options=TINY)
+    written = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert written.keys() == {"bundle.json", "weights.safetensors"}
+    assert written["bundle.json"] >= written["weights.safetensors"]

@@ -1,0 +1,211 @@
+"""An experiment from a recipe to its evidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.bundle import load_bundle, read_about
+from einthoven.cohorts import Cohort
+from einthoven.errors import EvaluationError
+from einthoven.experiment import (
+    Finished,
+    is_synthetic,
+    licence_of,
+    run_experiment,
+    score_predictions,
+)
+from einthoven.files import read_json, read_lines, write_tensors
+from einthoven.predict import predict_record
+from einthoven.predictions import Predictions
+from einthoven.records import read_record
+from einthoven.run_report import stage_history, write_run_report
+from einthoven.signals.store import Store
+from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
+from einthoven.training.processes import Processes
+
+TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
+RECIPE = Recipe(
+    name="tiny",
+    precision="fp32",
+    data=Data(crop_seconds=2.5, evaluation_crops=2, augmentation="none"),
+    stage1=Stage1(epochs=3, batch_size=16, base_lr_sweep=(1e-3, 1e-1), warmup_epochs=1),
+    stage2=Stage2(epochs=3, batch_size=16, base_lr=1e-2, warmup_epochs=1, drop_path=0.1),
+)
+Experiment = Callable[..., Finished]
+
+
+@pytest.fixture(scope="module")
+def experiment(
+    synthetic: Cohort, synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> Experiment:
+    encoder = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    network = create_backbone("mtecg_tiny_100hz", seed=0, init="pretraining", **TINY)
+    write_tensors(encoder, network.state_dict(), {})
+
+    def run(out: Path, recipe: Recipe = RECIPE, **changes: Any) -> Finished:
+        given: dict[str, Any] = {"weights": encoder, "options": TINY, "resamples": 20}
+        given |= {"processes": Processes("cpu")}
+        found = run_experiment(
+            synthetic, synthetic_store, "mtecg_tiny_100hz", recipe=recipe, out=out,
+            **(given | changes),
+        )  # fmt: skip
+        assert found is not None
+        return found
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return experiment(tmp_path_factory.mktemp("experiment") / "run")
+
+
+def test_the_folder_holds_everything(finished: Finished, synthetic: Cohort) -> None:
+    folder = finished.run.path
+    numbers = read_json(folder / "metrics.json")
+    assert numbers["test"]["records"] == len(synthetic.ids("test"))
+    assert numbers["validation"]["records"] == len(synthetic.ids("validation"))
+    assert numbers["test"]["macro_auroc"] == finished.test.macro_auroc
+    assert numbers["seconds"] > 0
+    card = (folder / "bundle" / "README.md").read_text()
+    assert f"{finished.test.macro_auroc:.4f}"[:5] in card
+    assert not list(folder.rglob("*.writing"))
+
+
+def test_the_numbers_are_those_of_the_tables(finished: Finished) -> None:
+    for split in ("validation", "test"):
+        table = Predictions.load(finished.run.path / "predictions" / f"{split}.parquet")
+        assert table.targets is not None
+        areas = [
+            roc_auc_score(table.targets[:, i], table.probabilities[:, i])
+            for i in range(len(table.labels))
+        ]
+        stored = read_json(finished.run.path / "metrics.json")[split]
+        assert stored["macro_auroc"] == pytest.approx(np.mean(areas), abs=1e-12)
+
+
+def test_the_selected_epoch_s_validation_is_that_of_its_predictions(finished: Finished) -> None:
+    lines = read_lines(finished.run.path / "stage2" / "metrics.jsonl")
+    chosen = read_about(finished.run.path / "bundle")["selected_epoch"]["stage2"]
+    stored = read_json(finished.run.path / "metrics.json")["validation"]
+    assert stored["macro_auroc"] == pytest.approx(lines[chosen - 1]["macro_auroc"], abs=1e-6)
+    assert stored["macro_auprc"] == pytest.approx(lines[chosen - 1]["macro_auprc"], abs=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_so_is_the_linear_probe_s(tmp_path: Path, experiment: Experiment, precision: str) -> None:
+    probe = RECIPE.model_copy(update={"stage2": None, "precision": precision})
+    run = experiment(tmp_path, probe)
+    best = max(line["macro_auroc"] for line in stage_history(run.run.path))
+    stored = read_json(tmp_path / "metrics.json")["validation"]["macro_auroc"]
+    assert stored == pytest.approx(best, abs=1e-6 if precision == "fp32" else 0.01)
+
+
+def test_the_bundle_says_what_it_is(finished: Finished, synthetic: Cohort) -> None:
+    about = read_about(finished.run.path / "bundle")
+    assert about["labels"] == list(synthetic.labels)
+    assert about["licence"] == "weights trained on simulated ECGs; no rights of others"
+    assert about["recipe"]["stage2"]["drop_path"] == 0.1
+    assert about["preparation"]
+    assert "100 Hz" in about["preparation_text"]
+    assert about["cohort"]["training_records"] == len(synthetic.ids("train"))
+    assert about["cohort"]["digest"] == synthetic.digest
+    assert about["weights"]["sha256"]
+    assert about["environment"]["torch"]
+    assert about["metrics"]["macro_auroc"] == finished.test.macro_auroc
+    assert about["descriptions"]["AFIB"] == "atrial fibrillation"
+
+
+def test_the_bundle_predicts_what_the_table_holds(finished: Finished, synthetic: Cohort) -> None:
+    bundle = load_bundle(finished.run.path / "bundle")
+    table = Predictions.load(finished.run.path / "predictions" / "test.parquet")
+    for row in (0, 17):
+        done = predict_record(bundle, read_record(synthetic.paths("test")[row]))
+        values = list(done.probabilities.values())
+        assert values == pytest.approx(table.probabilities[row].tolist(), abs=1e-5)
+
+
+def test_the_test_split_is_predicted_once(finished: Finished, experiment: Experiment) -> None:
+    folder = finished.run.path
+    kept = [*(folder / "predictions").iterdir(), folder / "bundle" / "weights.safetensors"]
+    before = {file: file.stat().st_mtime_ns for file in kept}
+    asked: list[str] = []
+    again = experiment(folder, progress=lambda what, done, total: asked.append(what))
+    assert not asked
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert again.test.macro_auroc == finished.test.macro_auroc
+    assert again.test.macro_auroc_interval == finished.test.macro_auroc_interval
+
+
+def test_a_run_stopped_before_its_test_predictions_goes_on(
+    tmp_path: Path, finished: Finished, experiment: Experiment
+) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "predict test":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment(tmp_path, progress=stop)
+    assert not (tmp_path / "metrics.json").exists()
+    assert not (tmp_path / "predictions" / "test.parquet").exists()
+    assert experiment(tmp_path).test.macro_auroc == finished.test.macro_auroc
+
+
+def test_the_time_of_training_is_kept(finished: Finished, experiment: Experiment) -> None:
+    before = read_json(finished.run.path / "metrics.json")["seconds"]
+    experiment(finished.run.path)
+    assert read_json(finished.run.path / "metrics.json")["seconds"] == before
+
+
+def test_undefined_labels_are_left_out_and_counted() -> None:
+    table = Predictions(
+        labels=("a", "b"),
+        records=np.array(["1", "2", "3"]),
+        patients=np.array(["1", "2", "3"]),
+        targets=np.array([[1, 0], [0, 0], [0, 0]], dtype=np.uint8),
+        probabilities=np.array([[0.9, 0.1], [0.2, 0.2], [0.1, 0.3]]),
+    )
+    found = score_predictions(table, resamples=0)
+    assert (found.macro_auroc, found.defined_labels, found.absent) == (1.0, 1, "skip")
+    with pytest.raises(EvaluationError, match="no targets"):
+        score_predictions(
+            Predictions(table.labels, table.records, table.patients, None, table.probabilities)
+        )
+
+
+def test_licences_follow_the_data(synthetic: Cohort, tmp_path: Path) -> None:
+    assert is_synthetic(synthetic)
+    elsewhere = replace(synthetic, root=tmp_path)
+    assert "its owner decides" in licence_of(elsewhere)
+    assert "CC BY 4.0" in licence_of(replace(elsewhere, name="ptb-xl"))
+
+
+def test_a_report_of_runs_with_one_recipe_and_one_name(
+    tmp_path: Path, finished: Finished, experiment: Experiment, synthetic: Cohort
+) -> None:
+    """Told apart by their paths."""
+    other = RECIPE.model_copy(update={"seed": 1})
+    experiment(tmp_path / "other" / "run", other)
+    runs = [finished.run.path, tmp_path / "other" / "run"]
+    page = write_run_report(runs, tmp_path / "page.html", cohort=synthetic, resamples=20)
+    numbers = json.loads(page.with_suffix(".json").read_text())
+    text = page.read_text()
+    assert str(runs[0]) in text
+    assert str(runs[1]) in text
+    assert len(numbers["comparisons"]) == 1
+
+
+def test_a_report_of_an_unfinished_run_is_refused(tmp_path: Path, finished: Finished) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text((finished.run.path / "run.json").read_text())
+    with pytest.raises(EvaluationError, match="no finished run"):
+        write_run_report([tmp_path / "run"], tmp_path / "page.html")

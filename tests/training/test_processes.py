@@ -1,0 +1,134 @@
+"""One process, and two that train together."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.bundle import load_bundle
+from einthoven.errors import TrainingError
+from einthoven.files import read_json, read_lines, write_tensors
+from einthoven.predictions import Predictions
+from einthoven.signals.store import Store
+from einthoven.training.processes import Processes
+
+
+def test_a_single_process_is_the_main_one() -> None:
+    alone = Processes("cpu")
+    assert (alone.rank, alone.world, alone.is_main) == (0, 1, True)
+    assert alone.device == torch.device("cpu")
+    assert alone.gather("x") == ["x"]
+    assert float(alone.mean(torch.tensor(3.0))) == 3.0
+    alone.wait()
+    model = nn.Linear(2, 1)
+    assert alone.wrap(model) is model
+    with alone.unsynchronised(model, skip=True):
+        pass
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrainingError, match="no CUDA device"):
+        _ = Processes("cuda").device
+
+
+# Every process says what it learned; the folder is shared.
+TOGETHER = """
+import json, sys, torch
+from torch import nn
+from einthoven.stages.begin import begin_run
+from einthoven.training.processes import Processes
+
+here = Processes("cpu")
+begin_run(sys.argv[1], {"stage": "test"}, here)
+model = nn.Linear(1, 1)
+nn.init.ones_(model.weight)
+wrapped = here.wrap(model)
+gradients = []
+for skip in (False, True):
+    model.zero_grad()
+    with here.unsynchronised(wrapped, skip=skip):
+        wrapped(torch.full((1, 1), float(1 + 2 * here.rank))).sum().backward()
+    gradients.append(float(model.weight.grad))
+here.wait()
+print(json.dumps({
+    "rank": here.rank, "world": here.world, "gradients": gradients,
+    "gathered": here.gather(f"from {here.rank}"),
+    "mean": float(here.mean(torch.tensor(float(here.rank)))),
+}))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return int(place.getsockname()[1])
+
+
+def test_two_processes_share_a_folder_and_average_gradients(tmp_path: Path) -> None:
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", TOGETHER, tmp_path / "run"],
+            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said: list[dict[str, Any]] = []
+    for process in started:
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        said.append(json.loads(out.splitlines()[-1]))
+    assert [each["rank"] for each in said] == [0, 1]
+    for each in said:
+        assert each["world"] == 2
+        assert each["gathered"] == ["from 0", "from 1"]
+        assert each["mean"] == 0.5
+        assert each["gradients"] == [2.0, 1.0 + 2 * each["rank"]]
+    assert read_json(tmp_path / "run" / "run.json")["asked"] == {"stage": "test"}
+
+
+@pytest.mark.slow
+def test_torchrun_post_trains_with_two_processes(
+    tmp_path: Path, synthetic_path: Path, synthetic_store: Store
+) -> None:
+    encoder = tmp_path / "encoder.safetensors"
+    network = create_backbone("mtecg_tiny_100hz", seed=0, init="pretraining")
+    write_tensors(encoder, network.state_dict(), {})
+    settings = [
+        "precision=fp32", "data.crop_seconds=1.0", "data.evaluation_crops=1",
+        "stage1.epochs=2", "stage1.crops=1", "stage2.epochs=2", "stage2.batch_size=16",
+    ]  # fmt: skip
+    command: list[Any] = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+        "--master_port", str(free_port()), "-m", "einthoven", "posttrain", synthetic_path,
+        "--backbone", "mtecg_tiny_100hz", "--weights", encoder, "--recipe", "demo/post-training",
+        "--out", tmp_path / "run", "--min-records", "8", "--resamples", "20", "--device", "cpu",
+    ]  # fmt: skip
+    for setting in settings:
+        command += ["--set", setting]
+    # The cache is empty: one process packs, the other waits.
+    environment = os.environ | {"EINTHOVEN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Bundle:") == 1
+    run = tmp_path / "run"
+    assert read_json(run / "run.json")["asked"]["world"] == 2
+    assert [line["epoch"] for line in read_lines(run / "stage2" / "metrics.jsonl")] == [1, 2]
+    predictions = Predictions.load(run / "predictions" / "test.parquet")
+    assert predictions.labels == load_bundle(run / "bundle").labels
+    best = max(line["macro_auroc"] for line in read_lines(run / "stage2" / "metrics.jsonl"))
+    assert read_json(run / "metrics.json")["validation"]["macro_auroc"] == pytest.approx(best)
