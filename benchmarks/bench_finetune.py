@@ -74,7 +74,8 @@ class MaskedDepth(nn.Module):
 def plain(classifier: Classifier) -> Classifier:
     """A copy of the network with the baseline's attention and drop path."""
     copy = deepcopy(classifier)
-    for block in copy.backbone.blocks:
+    blocks: Any = copy.backbone.blocks
+    for block in blocks:
         block.attn = EagerAttention(block.attn)
         for name in ("drop_path1", "drop_path2"):
             ours: StochasticDepth = getattr(block, name)

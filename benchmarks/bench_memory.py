@@ -91,7 +91,7 @@ def measure(folder: Path, cohort: Cohort, records: int) -> dict[str, float]:
     pack(open_cohort(table, root=cohort.root), store)
     command = [sys.executable, __file__, "--child", table, store, folder / f"run-{records}"]
     command += ["--threads", str(torch.get_num_threads())]
-    answer = subprocess.run(map(str, command), check=True, capture_output=True, text=True)
+    answer = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
     return result
 

@@ -111,7 +111,7 @@ def every_epoch(setting: Setting, epochs: int, *, fresh: bool) -> float:
     optimizer = AdamW(
         head.parameters(), lr=0.0, betas=SETTINGS.betas, weight_decay=SETTINGS.weight_decay
     )
-    steps = len(train) // SETTINGS.batch_size
+    steps = max(1, len(train) // SETTINGS.batch_size)
     schedule = Settings(
         epochs=SETTINGS.epochs,
         base_lr=SETTINGS.base_lr,
@@ -135,15 +135,17 @@ def every_epoch(setting: Setting, epochs: int, *, fresh: bool) -> float:
                 features = encode(signals)
             optimizer.param_groups[0]["lr"] = schedule.lr(epoch * steps + step)
             optimizer.zero_grad()
-            binary_cross_entropy_with_logits(head(features), targets[chosen]).backward()
+            loss = binary_cross_entropy_with_logits(head(features), targets[chosen])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         auroc = _validate(setting, head, crops)
     return auroc
 
 
 def _validate(setting: Setting, head: nn.Module, crops: Tensor) -> float:
+    encode = setting.classifier.backbone.features
     with torch.no_grad():
-        parts = [head(setting.classifier.backbone.features(part)) for part in crops.split(CHUNK)]
+        parts = [head(encode(part)) for part in torch.split(crops, CHUNK)]
     probabilities = torch.cat(parts).double().sigmoid().numpy()
     return validation_metrics(setting.validation.targets, probabilities)[SELECT]
 

@@ -14,7 +14,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -28,8 +27,8 @@ NAMES = ("bootstrap", "prepare", "pack", "memory", "finetune", "probe")
 
 def measure(name: str, ptbxl: Path | None) -> list[Row]:
     """The rows of one benchmark."""
-    work: Callable[[], list[Row]] = import_module(f"bench_{name}").run
-    return partial(work, ptbxl)() if name == "pack" else work()
+    work: Callable[..., list[Row]] = import_module(f"bench_{name}").run
+    return work(ptbxl) if name == "pack" else work()
 
 
 def main() -> None:

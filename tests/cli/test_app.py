@@ -15,19 +15,9 @@ from einthoven.cli.app import app
 from einthoven.version import __version__
 
 VERBS = [
-    "demo",
-    "synthesize",
-    "download",
-    "pack",
-    "pretrain",
-    "posttrain",
-    "evaluate",
-    "compare",
-    "report",
-    "predict",
-    "backbones",
-    "doctor",
-]
+    "demo", "synthesize", "download", "pack", "pretrain", "posttrain",
+    "evaluate", "compare", "report", "predict", "backbones", "doctor",
+]  # fmt: skip
 
 
 def test_the_verbs() -> None:

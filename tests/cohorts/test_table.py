@@ -56,9 +56,7 @@ def test_folds_and_splits_are_honoured(tmp_path: Path) -> None:
         (lambda f: f.head(0), "no rows"),
     ],
 )
-def test_tables_that_do_not_hold_together_are_refused(
-    tmp_path: Path, change, message: str
-) -> None:
+def test_tables_that_do_not_hold_together_are_refused(tmp_path: Path, change, message: str) -> None:
     change(rows()).to_csv(tmp_path / "own.csv", index=False)
     with pytest.raises(CohortError, match=message):
         open_cohort(tmp_path / "own.csv")

@@ -15,7 +15,13 @@ from torch import nn
 
 from einthoven.bundle import Bundle
 from einthoven.cohorts import Cohort
-from einthoven.errors import CohortError, RecipeError, TrainingError, WeightsError
+from einthoven.errors import (
+    CohortError,
+    EinthovenError,
+    RecipeError,
+    TrainingError,
+    WeightsError,
+)
 from einthoven.experiment import bundle_of
 from einthoven.files import read_tensors
 from einthoven.predict import predict_record
@@ -209,6 +215,22 @@ def test_an_impossible_batch_is_refused_before_the_folder_is_begun(
     with pytest.raises(RecipeError, match=f"batch_size {stage2['batch_size']}"):
         train(tmp_path / "run", stage2=stage2)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "message"), [(20.0, "shorter than the window"), (2.52, "multiples of 5")]
+)
+def test_a_crop_that_does_not_fit_is_refused_before_the_folder_is_begun(
+    tmp_path: Path, train: Train, seconds: float, message: str
+) -> None:
+    with pytest.raises(EinthovenError, match=message):
+        train(tmp_path / "run", data={"crop_seconds": seconds})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_no_run_folder(encoder: Path, train: Train) -> None:
+    with pytest.raises(TrainingError, match="cannot be a run folder"):
+        train(encoder)
 
 
 def test_micro_batches_add_up_to_the_batch(tmp_path: Path, train: Train, recipe: Recipe) -> None:

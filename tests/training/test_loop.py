@@ -33,7 +33,7 @@ class Numbers:
             yield x, (x @ torch.tensor([1.0, -2.0, 0.5, 0.0]))[:, None]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands in for the signal that ends a process."""
 
 
@@ -50,7 +50,7 @@ class Killer:
     def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
         self.seen += 1
         if self.seen == self.after:
-            raise Killed
+            raise KilledError
 
     def epoch_ended(self, entry: dict[str, Any]) -> None:
         pass
@@ -103,7 +103,7 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_weights(
     whole = network()
     expected = loop(tmp_path / "whole", whole).run()
     killed = network()
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         loop(
             tmp_path / "killed",
             killed,

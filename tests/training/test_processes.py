@@ -75,6 +75,7 @@ def free_port() -> int:
         return int(place.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_folder_and_average_gradients(tmp_path: Path) -> None:
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}

@@ -49,8 +49,9 @@ def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
         return Store.open(store)
     cohort = every_record(path, **options)
     folder = store or cache() / "stores" / f"{cohort.name}-{records_digest(cohort)[:12]}"
-    if not (folder / "store.json").is_file():
-        console.print(f"Packing {len(cohort)} records into {folder} (once)")
+    if (folder / "store.json").is_file():
+        return pack(cohort, folder)  # opens it, or says that it is another cohort's
+    console.print(f"Packing {len(cohort)} records into {folder} (once)")
     with counting("pack") as progress:
         packed = pack(cohort, folder, progress=progress)
     tell_quarantine(packed)

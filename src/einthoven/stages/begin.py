@@ -1,10 +1,16 @@
-"""Beginning a run with several processes."""
+"""Beginning a run: what can be refused is refused before its folder exists."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from einthoven.backbones.contract import Backbone
+from einthoven.errors import TrainingError
+from einthoven.signals.batches import SignalSource
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
 
@@ -15,11 +21,31 @@ def begin_run(out: str | Path, asked: dict[str, Any], processes: Processes) -> R
     Raises
     ------
     TrainingError
-        When the folder holds a run that asked for something else.
+        When the folder holds a run that asked for something else, or cannot be written.
     """
     if not processes.is_main:
         processes.wait()
-    run = RunFolder.begin(out, asked)
+    try:
+        run = RunFolder.begin(out, asked)
+    except OSError as error:
+        raise TrainingError(
+            f"{out} cannot be a run folder: {error.strerror}", remedy="name another folder"
+        ) from error
     if processes.is_main:
         processes.wait()
     return run
+
+
+def check_fit(backbone: Backbone, source: SignalSource) -> None:
+    """Prepare one record and encode it, so that a crop of a wrong length is refused now.
+
+    Raises
+    ------
+    EinthovenError
+        When the records are too short for the crop, or the backbone does not take it.
+    """
+    crops, _ = source.evaluation_crops(np.arange(1))
+    was_training = backbone.training
+    with torch.no_grad():
+        backbone.eval().features(crops[:1])
+    backbone.train(was_training)

@@ -17,7 +17,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.begin import begin_run
+from einthoven.stages.begin import begin_run, check_fit
 from einthoven.stages.data import (
     Dataset,
     adapted,
@@ -95,6 +95,8 @@ def posttrain(
     RecipeError
         When the recipe needs weights and none are given, or the other way round, or its batch
         does not divide over processes and micro-batches.
+    PreparationError, BackboneError
+        When the recipe's crop fits neither the records nor the backbone.
     TrainingError
         When the folder holds another run, or the loss is not finite.
     """
@@ -114,6 +116,7 @@ def posttrain(
     train, validation = data.source("train"), data.source("validation")
     if recipe.stage2:  # refused now, not after stage 1
         micro_batch(recipe.stage2, records=len(train), world=together.world)
+    check_fit(classifier.backbone, train)
     asked = _asked(chosen, store, backbone, recipe, weights, together)
     if options:
         asked["backbone_options"] = dict(options)

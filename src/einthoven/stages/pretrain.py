@@ -18,7 +18,7 @@ from einthoven.files import write_tensors
 from einthoven.objectives.registry import create_objective
 from einthoven.signals.batches import Batch, SignalSource, TrainingBatches, generator_for
 from einthoven.signals.store import Store
-from einthoven.stages.begin import begin_run
+from einthoven.stages.begin import begin_run, check_fit
 from einthoven.stages.data import Dataset, micro_batch, resolved, without_targets
 from einthoven.stages.recipe import Pretraining
 from einthoven.training.loop import Loop, Settings, Watcher
@@ -93,6 +93,7 @@ def pretrain(
     if options:
         asked["backbone_options"] = dict(options)
     micro = micro_batch(recipe, records=len(source), world=together.world)
+    check_fit(objective.backbone, source)
     run = begin_run(out, asked, together)
     settings = Settings(
         epochs=recipe.epochs,
