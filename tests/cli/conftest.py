@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -37,9 +38,9 @@ drop_path = 0.1
 """
 
 
-@pytest.fixture(scope="session", autouse=True)
-def tiny_backbone() -> Iterator[str]:
-    """A name of the catalogue, for these tests only."""
+@contextmanager
+def registered() -> Iterator[str]:
+    """A tiny network in the catalogue, and out of it again: other tests read the catalogue too."""
     module = ModuleType("tiny_backbone_of_the_tests")
     module.build = lambda **overrides: mtecg_tiny_100hz(  # type: ignore[attr-defined]
         **({"depth": 1, "width": 32, "heads": 1} | overrides)
@@ -49,6 +50,13 @@ def tiny_backbone() -> Iterator[str]:
         entry = replace(BACKBONES["mtecg_tiny_100hz"], factory=f"{module.__name__}:build")
         patch.setitem(BACKBONES, BACKBONE, entry)
         yield BACKBONE
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone() -> Iterator[str]:
+    """The name of a network that only these tests know."""
+    with registered() as name:
+        yield name
 
 
 @dataclass(frozen=True)
@@ -104,22 +112,20 @@ class Made:
 
 @pytest.fixture(scope="session")
 def made(
-    tiny_backbone: str,
-    synthetic_path: Path,
-    synthetic_store: Store,
-    tmp_path_factory: pytest.TempPathFactory,
+    synthetic_path: Path, synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory
 ) -> Made:
     """Two runs of `einthoven posttrain`."""
     folder = tmp_path_factory.mktemp("cli")
     made = Made(folder / "short.toml", folder / "encoder.safetensors", folder / "pt", folder / "ft")
     made.recipe.write_text(RECIPE)
-    network = create_backbone(tiny_backbone, seed=0, init="pretraining")
-    write_tensors(made.encoder, network.state_dict(), {})
-    for out, seed in ((made.run, 0), (made.other, 1)):
-        status = typed(
-            "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", made.encoder,
-            "--recipe", made.recipe, "--store", synthetic_store.root, "--out", out,
-            "--min-records", 8, "--resamples", 20, "--device", "cpu", "--set", f"seed={seed}",
-        )  # fmt: skip
-        assert status == 0
+    with registered() as name:
+        network = create_backbone(name, seed=0, init="pretraining")
+        write_tensors(made.encoder, network.state_dict(), {})
+        for out, seed in ((made.run, 0), (made.other, 1)):
+            status = typed(
+                "posttrain", synthetic_path, "--backbone", name, "--weights", made.encoder,
+                "--recipe", made.recipe, "--store", synthetic_store.root, "--out", out,
+                "--min-records", 8, "--resamples", 20, "--device", "cpu", "--set", f"seed={seed}",
+            )  # fmt: skip
+            assert status == 0
     return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,15 @@ from einthoven.errors import (
     WeightsError,
 )
 from einthoven.experiment import bundle_of
-from einthoven.files import read_tensors
+from einthoven.files import read_lines, read_tensors
 from einthoven.predict import predict_record
 from einthoven.records import read_record
 from einthoven.signals.store import Store
 from einthoven.stages import posttrain as stage
 from einthoven.stages.posttrain import Posttrained
 from einthoven.stages.recipe import Recipe, Stage2
-from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Result, Settings
+from einthoven.training.checkpoint import save_checkpoint
+from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop, Result
 
 Train = Callable[..., Posttrained]
 
@@ -77,6 +78,16 @@ def test_a_run_killed_in_either_stage_goes_on_to_the_same_weights(
     assert numbers(again) == numbers(finished)
 
 
+def checkpoint_after_every_step(patch: pytest.MonkeyPatch) -> None:
+    run = Loop.run
+
+    def often(loop: Loop[Any]) -> Result:
+        loop.settings = replace(loop.settings, checkpoint_seconds=0.0)
+        return run(loop)
+
+    patch.setattr(Loop, "run", often)
+
+
 @pytest.mark.parametrize("step", [2, 3, 4, 7])
 def test_a_checkpoint_within_an_epoch_is_as_good(
     tmp_path: Path,
@@ -88,8 +99,7 @@ def test_a_checkpoint_within_an_epoch_is_as_good(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With a checkpoint after every step, the step that was being done is all that is repeated."""
-    often = partial(Settings, checkpoint_seconds=0.0)
-    monkeypatch.setattr("einthoven.stages.finetune.Settings", often)
+    checkpoint_after_every_step(monkeypatch)
     with pytest.raises(killed):
         train(tmp_path, watcher=recorder(kill=("stage 2", step)))
     watcher = recorder()
@@ -106,17 +116,40 @@ def test_a_run_killed_while_it_validates_goes_on(
     tmp_path: Path, train: Train, finished: Posttrained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of an epoch's last step: no step is left, only its end."""
-    often = partial(Settings, checkpoint_seconds=0.0)
 
     def dies(*arguments: Any) -> dict[str, float]:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("einthoven.stages.finetune.Settings", often)
+        checkpoint_after_every_step(patch)
         patch.setattr("einthoven.stages.finetune.validation_metrics", dies)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path)
     assert numbers(train(tmp_path)) == numbers(finished)
+
+
+def test_an_epoch_whose_checkpoint_was_not_written_counts_once(
+    tmp_path: Path,
+    train: Train,
+    finished: Posttrained,
+    killed: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its line is in metrics.jsonl already; the epoch is done again."""
+
+    def dies(file: Path, *parts: Any) -> None:
+        if file.parent.name == "stage2":
+            raise killed
+        save_checkpoint(file, *parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("einthoven.training.loop.save_checkpoint", dies)
+        with pytest.raises(killed):
+            train(tmp_path)
+    assert len(read_lines(tmp_path / "stage2" / METRICS)) == 1
+    again = train(tmp_path)
+    assert_same(weights(again), weights(finished))
+    assert numbers(again) == numbers(finished)
 
 
 def test_a_finished_run_is_not_trained_again(

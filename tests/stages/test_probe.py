@@ -83,6 +83,7 @@ def test_features_are_computed_once(
     features = classifier.backbone.features
 
     def counted(x: Tensor, **options: Any) -> Tensor:
+        assert not classifier.backbone.training
         calls.append(len(x))
         return features(x, **options)
 

@@ -17,9 +17,10 @@ from einthoven.signals.batches import Augmentation, Batch, SignalSource, Trainin
 from einthoven.stages.data import micro_batch
 from einthoven.stages.pretrain import exempt_parameters
 from einthoven.stages.recipe import Stage2
+from einthoven.stages.schedule import loop_settings
 from einthoven.stages.selection import SELECT, validation_metrics
 from einthoven.training.checkpoint import load_weights
-from einthoven.training.loop import BEST, Loop, Precision, Result, Settings, Watcher
+from einthoven.training.loop import BEST, Loop, Precision, Result, Watcher
 from einthoven.training.optim import parameter_groups
 from einthoven.training.processes import Processes
 
@@ -66,18 +67,13 @@ def finetune(
             layer_decay=settings.layer_decay,
             exempt=exempt_parameters(classifier, settings.decay_exempt, prefix="backbone."),
         ),
-        settings=Settings(
-            epochs=settings.epochs,
-            base_lr=settings.base_lr,
-            batch_size=settings.batch_size,
-            accumulation=settings.batch_size // (micro * together.world),
-            warmup_epochs=settings.warmup_epochs,
-            min_lr=settings.min_lr,
-            betas=settings.betas,
-            clip=settings.clip,
+        settings=loop_settings(
+            settings,
+            micro=micro,
+            world=together.world,
             precision=precision,
-            select=SELECT if settings.select == "best" else None,
             seed=seed,
+            select=SELECT if settings.select == "best" else None,
         ),
         folder=folder,
         validate=partial(

@@ -21,7 +21,8 @@ from einthoven.signals.store import Store
 from einthoven.stages.begin import begin_run, check_fit
 from einthoven.stages.data import Dataset, micro_batch, resolved, without_targets
 from einthoven.stages.recipe import Pretraining
-from einthoven.training.loop import Loop, Settings, Watcher
+from einthoven.stages.schedule import loop_settings
+from einthoven.training.loop import Loop, Watcher
 from einthoven.training.optim import parameter_groups
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
@@ -95,18 +96,6 @@ def pretrain(
     micro = micro_batch(recipe, records=len(source), world=together.world)
     check_fit(objective.backbone, source)
     run = begin_run(out, asked, together)
-    settings = Settings(
-        epochs=recipe.epochs,
-        base_lr=recipe.base_lr,
-        batch_size=recipe.batch_size,
-        accumulation=recipe.batch_size // (micro * together.world),
-        warmup_epochs=recipe.warmup_epochs,
-        min_lr=recipe.min_lr,
-        betas=recipe.betas,
-        clip=recipe.clip,
-        precision=resolved(recipe.precision, together.device),
-        seed=recipe.seed,
-    )
     loop = Loop(
         name="pretrain",
         model=objective,
@@ -119,7 +108,13 @@ def pretrain(
             weight_decay=recipe.weight_decay,
             exempt=exempt_parameters(objective, recipe.decay_exempt, prefix="backbone."),
         ),
-        settings=settings,
+        settings=loop_settings(
+            recipe,
+            micro=micro,
+            world=together.world,
+            precision=resolved(recipe.precision, together.device),
+            seed=recipe.seed,
+        ),
         folder=run.stage("pretrain"),
         validate=partial(_reconstruction, source=validation, device=together.device)
         if validation
