@@ -12,6 +12,8 @@ from einthoven.errors import FileError
 if TYPE_CHECKING:
     from torch import Tensor
 
+METADATA = "einthoven"
+
 
 def write_json(file: Path, value: Any) -> None:
     """Write JSON atomically."""
@@ -59,13 +61,16 @@ def keep_lines(file: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file atomically."""
+    """Write a safetensors file atomically; the same content gives the same bytes.
+
+    Metadata goes under one key, because safetensors writes several in random order.
+    """
     from safetensors.torch import save_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(file.name + ".writing")
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(whole, str(temporary), metadata=metadata)
+    save_file(whole, str(temporary), metadata={METADATA: json.dumps(metadata, sort_keys=True)})
     os.replace(temporary, file)
 
 
@@ -82,7 +87,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(str(file), framework="pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-            return tensors, handle.metadata() or {}
+            return tensors, json.loads((handle.metadata() or {}).get(METADATA, "{}"))
     except (SafetensorError, OSError) as error:
         raise FileError(
             f"{file} is damaged: {error}", remedy="delete it and make it again"

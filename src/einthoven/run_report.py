@@ -97,8 +97,12 @@ def stage_history(folder: Path) -> list[dict[str, Any]]:
     if fine.is_file():
         return read_lines(fine)
     probes = [read_lines(file) for file in sorted(folder.glob("stage1/lr-*/metrics.jsonl"))]
-    best = max(probes, key=lambda lines: max(line["macro_auroc"] for line in lines), default=[])
-    return list(best)
+    last = read_json(folder / "run.json")["asked"]["recipe"]["stage1"]["hand_on"] == "last"
+
+    def value(lines: list[dict[str, Any]]) -> float:
+        return float(max(line["macro_auroc"] for line in lines[-1 if last else 0 :]))
+
+    return max(probes, key=value) if probes else []
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:

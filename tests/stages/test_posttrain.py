@@ -109,9 +109,6 @@ def test_a_checkpoint_within_an_epoch_is_as_good(
     assert len(watcher.losses["stage 2, fine-tuning"]) == 9 - (step - 1)
 
 
-@pytest.mark.xfail(
-    raises=UnboundLocalError, strict=True, reason="the rate of the last step is lost"
-)
 def test_a_run_killed_while_it_validates_goes_on(
     tmp_path: Path, train: Train, finished: Posttrained, monkeypatch: pytest.MonkeyPatch
 ) -> None:

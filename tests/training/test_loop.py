@@ -168,9 +168,7 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_earliest(tmp_path: Path) -> N
         kept.append(state(model))
         return {"macro_auroc": next(values)}
 
-    result = loop(
-        tmp_path, network(), validate=validate, settings={"select": "macro_auroc"}
-    ).run()
+    result = loop(tmp_path, network(), validate=validate, settings={"select": "macro_auroc"}).run()
     assert (result.best_epoch, result.best) == (2, 0.9)
     chosen = network()
     load_weights(tmp_path / BEST, chosen)

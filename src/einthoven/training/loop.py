@@ -213,6 +213,8 @@ class Loop(Generic[T]):
         micro_batches = self.batches.epoch(counters.epoch, start=start)
         began = saved = time.monotonic()
         wrapped.train()
+        # The rate of the step before, should every step of the epoch be done already.
+        lr = schedule.lr(counters.epoch * steps + max(counters.position - 1, 0))
         for position in range(counters.position, steps):
             step = counters.epoch * steps + position
             lr = schedule.lr(step)

@@ -76,7 +76,7 @@ def environment() -> dict[str, str]:
 
 
 def _refuse_other(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    now = json.loads(json.dumps(now))
+    before, now = _comparable(before), _comparable(now)
     different = [
         key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
     ]
@@ -87,6 +87,14 @@ def _refuse_other(before: dict[str, Any], now: dict[str, Any], folder: Path) -> 
             f"({key}: {_short(before.get(key))}; now {_short(now.get(key))})",
             remedy="name another folder, or repeat the original command to go on with that run",
         )
+
+
+def _comparable(asked: dict[str, Any]) -> dict[str, Any]:
+    """What was asked, without where the weights lie: their hash says what they are."""
+    plain: dict[str, Any] = json.loads(json.dumps(asked))
+    if plain.get("weights"):
+        plain["weights"].pop("path", None)
+    return plain
 
 
 def _short(value: Any) -> str:

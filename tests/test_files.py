@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from einthoven.errors import FileError
+from einthoven.files import (
+    append_line,
+    read_json,
+    read_lines,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+
+
+def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(3), "a": torch.ones(2, 2)}
+    about = {name: name * 3 for name in "qwertyuiop"}
+    for number in range(5):
+        write_tensors(tmp_path / f"{number}.safetensors", tensors, about)
+    contents = {(tmp_path / f"{number}.safetensors").read_bytes() for number in range(5)}
+    assert len(contents) == 1
+    found, metadata = read_tensors(tmp_path / "0.safetensors")
+    assert metadata == about
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert read_json(tmp_path / "a.json") == {"x": 1}
+
+
+def test_an_unfinished_last_line_is_left_out(tmp_path: Path) -> None:
+    append_line(tmp_path / "log", {"a": 1})
+    with open(tmp_path / "log", "a") as handle:
+        handle.write('{"a": 2')
+    assert read_lines(tmp_path / "log") == [{"a": 1}]
+    assert read_lines(tmp_path / "absent") == []
+
+
+def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="missing"):
+        read_json(tmp_path / "absent.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(FileError, match="damaged"):
+        read_json(tmp_path / "bad.json")
+    (tmp_path / "bad.safetensors").write_bytes(b"123")
+    with pytest.raises(FileError, match="damaged"):
+        read_tensors(tmp_path / "bad.safetensors")

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from einthoven.errors import TrainingError
+from einthoven.training.run import RunFolder
+
+ASKED = {"recipe": {"name": "a", "seed": 0}, "weights": {"path": "/x/w", "sha256": "12"}}
+
+
+def test_the_same_request_goes_on_wherever_the_weights_lie(tmp_path: Path) -> None:
+    RunFolder.begin(tmp_path / "run", ASKED)
+    moved = ASKED | {"weights": {"path": "../x/w", "sha256": "12"}}
+    run = RunFolder.begin(tmp_path / "run", moved)
+    assert run.about()["asked"] == ASKED
+    assert "torch" in run.about()["environment"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("recipe", {"name": "a", "seed": 1}), ("weights", {"path": "/x/w", "sha256": "34"})],
+)
+def test_another_request_is_refused_by_name(tmp_path: Path, key: str, value: object) -> None:
+    RunFolder.begin(tmp_path / "run", ASKED)
+    with pytest.raises(TrainingError, match=f"another {key}"):
+        RunFolder.begin(tmp_path / "run", ASKED | {key: value})
