@@ -200,7 +200,7 @@ def _pack_record(
         digital = read_digital(job.root / path)
         signal, notes = _microvolts(digital, job.leads, str(job.root / path))
     except RecordError as error:
-        row["reason"] = str(error)
+        row["reason"] = error.problem
         return row, None
     row |= {
         "rate": float(digital.rate),

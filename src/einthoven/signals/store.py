@@ -116,7 +116,7 @@ class Store:
         """
         rows = self.index.index.get_indexer(pd.Index(np.asarray(ids, dtype=str)))
         if (rows < 0).any():
-            absent = np.asarray(ids, dtype=str)[rows < 0]
+            absent = np.asarray(ids, dtype=str)[rows < 0].tolist()
             reasons = dict(zip(self.quarantine["record"], self.quarantine["reason"], strict=True))
             raise StoreError(
                 f"{self.root}: {len(absent)} records are not in the store, first {absent[0]!r}"
