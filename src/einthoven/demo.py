@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int], None]
 def run_demo(
     dest: str | Path,
     *,
-    records: int = 800,
+    records: int = 600,
     seed: int = 0,
     watcher: Watcher | None = None,
     progress: Progress | None = None,

@@ -41,7 +41,7 @@ def demo(
     dest: Annotated[Path, typer.Argument(help="Folder for everything the demo makes.")] = Path(
         "demo"
     ),
-    records: Annotated[int, typer.Option(min=200, help="Simulated ECGs.")] = 800,
+    records: Annotated[int, typer.Option(min=200, help="Simulated ECGs.")] = 600,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all of it.")] = 0,
 ) -> None:
     """The whole job on simulated ECGs: pretrain, post-train, compare with plain fine-tuning.
