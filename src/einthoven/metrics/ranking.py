@@ -83,9 +83,13 @@ def _steps(
     target: NDArray[np.uint8], score: NDArray[np.float64]
 ) -> tuple[Integers, Integers, Integers]:
     place = np.arange(score.size, dtype=np.int32)
-    opens = np.r_[True, score[1:] != score[:-1]]
+    opens = np.ones(score.size, dtype=bool)
+    np.not_equal(score[1:], score[:-1], out=opens[1:])
     group = np.maximum.accumulate(np.where(opens, place, 0))
     hits = place[target == 1]
-    last = np.r_[group[hits][1:] != group[hits][:-1], [True] * bool(hits.size)].astype(bool)
-    leads = np.r_[[True] * bool(hits.size), last[:-1]].astype(bool)
-    return group[hits][leads].astype(np.int32), hits[leads], hits[last] + np.int32(1)
+    starts = group[hits]
+    last = np.ones(hits.size, dtype=bool)
+    np.not_equal(starts[1:], starts[:-1], out=last[:-1])
+    leads = np.ones(hits.size, dtype=bool)
+    leads[1:] = last[:-1]
+    return starts[leads].astype(np.int32), hits[leads], hits[last] + np.int32(1)

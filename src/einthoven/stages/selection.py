@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import TrainingError
-from einthoven.metrics.label_metrics import auroc, average_precision
+from einthoven.metrics.label_metrics import point_metrics
+from einthoven.metrics.ranking import rank
 
 SELECT = "macro_auroc"
 
@@ -36,9 +37,10 @@ def validation_metrics(
             f"{len(targets)} validation records",
             remedy="use a larger cohort, or folds stratified by label",
         )
-    scored, of = targets[:, defined], probabilities[:, defined]
+    ranking = rank(targets[:, defined], probabilities[:, defined])
+    areas, precisions = point_metrics(ranking)
     return {
-        SELECT: float(auroc(scored, of).mean()),
-        "macro_auprc": float(average_precision(scored, of).mean()),
+        SELECT: float(areas.mean()),
+        "macro_auprc": float(precisions.mean()),
         "defined_labels": len(defined),
     }

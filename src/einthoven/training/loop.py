@@ -321,5 +321,11 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 def seed_for(*key: int) -> None:
-    """Seed torch's generators with nothing but a key."""
-    torch.manual_seed(generator_for(*key).initial_seed())
+    """Seed torch's generators with nothing but a key.
+
+    Not `torch.manual_seed`: without a device it queues its seeds, and a stack trace each, forever.
+    """
+    seed = generator_for(*key).initial_seed()
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed(seed)
