@@ -6,7 +6,6 @@ never evaluated again.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -68,7 +67,6 @@ def run_experiment(
         Whatever training, prediction or scoring refuses.
     """
     together = processes or Processes()
-    began = time.monotonic()
     trained = posttrain(
         cohort,
         store,
@@ -99,7 +97,7 @@ def run_experiment(
                 device=together.device,
                 progress=partial(progress, f"predict {split}") if progress else None,
             ).save(file)
-    return _scored(trained, resamples, time.monotonic() - began)
+    return _scored(trained, resamples)
 
 
 def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
@@ -132,16 +130,14 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
     )
 
 
-def _scored(trained: Posttrained, resamples: int, seconds: float) -> Finished:
+def _scored(trained: Posttrained, resamples: int) -> Finished:
     folder = trained.run.path
     scores = {}
     for split in ("validation", "test"):
         predictions = Predictions.load(folder / PREDICTIONS / f"{split}.parquet")
         scores[split] = score_predictions(predictions, resamples=resamples)
-    known = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
     numbers: dict[str, Any] = {name: found.to_dict() for name, found in scores.items()}
-    # A run that was stopped and went on adds up; one that was finished keeps its time.
-    numbers["seconds"] = known.get("seconds") or round(_trained_seconds(trained) or seconds, 1)
+    numbers["seconds"] = round(_trained_seconds(trained), 1)
     write_json(folder / METRICS, numbers)
     update_bundle(folder / BUNDLE, metrics=_headline(scores["test"]))
     card = model_card(
