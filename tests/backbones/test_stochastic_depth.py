@@ -64,6 +64,17 @@ def test_with_no_sample_kept_parameters_get_a_zero_gradient() -> None:
     assert torch.equal(x.grad, torch.ones_like(x))  # type: ignore[arg-type]
 
 
+def test_a_shortcut_of_another_shape_is_what_the_branch_is_added_to() -> None:
+    holder = _with_generator(0.5)
+    x, shortcut = torch.ones(1000, 4), torch.full((1000, 2), 7.0)
+    out = holder(x, lambda kept: kept[:, :2], shortcut=shortcut)
+    kept = out[:, 0] != 7.0
+    assert 400 < int(kept.sum()) < 600
+    assert torch.equal(out[kept], torch.full_like(out[kept], 7 + 1 / 0.5))
+    assert torch.equal(out[~kept], shortcut[~kept])
+    assert torch.equal(holder.eval()(x, lambda kept: kept[:, :2], shortcut=shortcut), shortcut + 1)
+
+
 def test_eval_and_rate_zero_add_the_plain_branch_without_a_draw() -> None:
     x = torch.randn(5, 3)
     state = torch.get_rng_state()

@@ -17,7 +17,7 @@ from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 if TYPE_CHECKING:
     from einthoven.signals.prepare import Preparation
 
-__all__ = ["Backbone", "PatchBackbone"]
+__all__ = ["Backbone", "PatchBackbone", "SequenceBackbone"]
 
 
 class Backbone(nn.Module, ABC):
@@ -77,7 +77,11 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer, embeddings first, final norm last: a partition of them all."""
+        """Parameter names by layer, embeddings first, final norm last: a partition of them all.
+
+        One group more than there are blocks at either end; the last is empty where a network has
+        no final norm.
+        """
 
     @abstractmethod
     def no_weight_decay(self) -> set[str]:
@@ -121,3 +125,28 @@ class PatchBackbone(Backbone):
     @abstractmethod
     def encode_grid(self, grid: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """(batch, rows, kept, dim) to (batch, rows, special + kept, dim), after the norm."""
+
+
+class SequenceBackbone(Backbone):
+    """A backbone that is a local stem and, on top of it, a model of the sequence.
+
+    ``tokens(x)`` is ``contextualise(embed(x))``.
+
+    Attributes
+    ----------
+    causal : bool
+        Whether a token of `contextualise` depends on no later one.
+    token_rate : float
+        Tokens a second.
+    """
+
+    causal: bool
+    token_rate: float
+
+    @abstractmethod
+    def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """(batch, leads, samples) to (batch, tokens, dim): what is seen locally."""
+
+    @abstractmethod
+    def contextualise(self, z: Tensor) -> Tensor:
+        """(batch, tokens, dim) to the same shape: what is known in context."""

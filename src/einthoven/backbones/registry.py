@@ -39,8 +39,12 @@ class Entry:
         Licence of the public weights.
     weights_from : str
         Where to get them; they are never downloaded unasked nor shipped.
-    contains_ptbxl : bool
-        Whether PTB-XL was among the pretraining data of the public weights.
+    contains_ptbxl : bool or None
+        Whether PTB-XL was among the pretraining data of the public weights; None where their
+        authors' list could not be checked.
+    weights_sha256 : str
+        SHA-256 of the file that `weights_from` names first, as others recorded it; empty where
+        nobody has.
     """
 
     factory: str
@@ -51,7 +55,8 @@ class Entry:
     pretraining_data: str
     weights_licence: str
     weights_from: str
-    contains_ptbxl: bool = False
+    contains_ptbxl: bool | None = False
+    weights_sha256: str = ""
 
 
 _ST_MEM: Any = {
@@ -68,10 +73,31 @@ _NO_WEIGHTS: Any = {
     "weights_licence": "none: no public weights",
     "weights_from": "no public weights; pretrain it with einthoven",
 }
+_S4: Any = {
+    "family": "s4",
+    "paper": "arXiv 2509.25095 (ECG-CPC) and arXiv 2605.12241; layers after Gu et al., ICLR 2022",
+}
 _MTECG: Any = {
     "family": "mtecg",
     "paper": "Zhou et al., Masked Transformer for Electrocardiogram Classification, "
     "arXiv 2309.07136",
+}
+_HUBERT_ECG: Any = {
+    "family": "hubert_ecg",
+    "paper": "Coppola et al., HuBERT-ECG: a self-supervised foundation model for broad and "
+    "scalable cardiac applications, medRxiv 2024.11.14.24317328",
+    "pretraining_data": "9.1 million 12-lead ECGs from four countries (the list was not checked "
+    "for PTB-XL; the classifiers called SFT-CardioLearning were trained on it)",
+    "weights_licence": "CC BY-NC 4.0 (non-commercial)",
+    "contains_ptbxl": None,
+}
+_ECGFOUNDER: Any = {
+    "family": "ecgfounder",
+    "paper": "Li et al., NEJM AI 2(7) 2025, AIoa2401033 (arXiv 2410.04133)",
+    "pretraining_data": "Harvard-Emory ECG Database, supervised with 150 labels "
+    "(10,771,552 records, 7,519,035 of them for development); not PTB-XL",
+    "weights_licence": "MIT for the code; the weights are used as MIT by others, their card says "
+    "nothing against it",
 }
 
 BACKBONES: dict[str, Entry] = {
@@ -111,6 +137,65 @@ BACKBONES: dict[str, Entry] = {
         parameters=5_389_248,
         **_MTECG,
         **_NO_WEIGHTS,
+    ),
+    "s4": Entry(
+        factory="einthoven.backbones.s4:s4",
+        summary="S4, the published causal shape: width 512, state 8, 240 Hz, 2.5 s",
+        parameters=2_932_736,
+        **_S4,
+        **_NO_WEIGHTS,
+    ),
+    "s4_small": Entry(
+        factory="einthoven.backbones.s4:s4_small",
+        summary="Diagonal S4 of width 192 at 100 Hz, our own size for two CPU cores",
+        parameters=355_584,
+        **_S4,
+        **_NO_WEIGHTS,
+    ),
+    "s4_tiny": Entry(
+        factory="einthoven.backbones.s4:s4_tiny",
+        summary="Diagonal S4 of width 96 at 100 Hz, our own size for demonstrations",
+        parameters=94_848,
+        **_S4,
+        **_NO_WEIGHTS,
+    ),
+    "hubert_ecg_small": Entry(
+        factory="einthoven.backbones.hubert_ecg:hubert_ecg_small",
+        summary="HuBERT-ECG small: tokens of 0.82 s, twelve leads end to end, 100 Hz, 5 s",
+        parameters=30_209_152,
+        weights_from="model.safetensors (122 MB) of huggingface.co/Edoardo-BS/hubert-ecg-small",
+        weights_sha256="c78fa955268212f8ed20bc69fb1b882d76a4351df2466061335950949394a4d2",
+        **_HUBERT_ECG,
+    ),
+    "hubert_ecg_base": Entry(
+        factory="einthoven.backbones.hubert_ecg:hubert_ecg_base",
+        summary="HuBERT-ECG base: tokens of 0.82 s, twelve leads end to end, 100 Hz, 5 s",
+        parameters=92_798_080,
+        weights_from="model.safetensors of huggingface.co/Edoardo-BS/hubert-ecg-base",
+        weights_sha256="05bc1b1317f8e3063811a03fb840f5bf8a85968191e209c0cfbaa0c52c8aa1ae",
+        **_HUBERT_ECG,
+    ),
+    "hubert_ecg_large": Entry(
+        factory="einthoven.backbones.hubert_ecg:hubert_ecg_large",
+        summary="HuBERT-ECG large: tokens of 0.82 s, twelve leads end to end, 100 Hz, 5 s",
+        parameters=187_643_776,
+        weights_from="model.safetensors of huggingface.co/Edoardo-BS/hubert-ecg-large",
+        weights_sha256="9a0eb8484f73793aa678936984243da92ae80d7b81e2fe77d1ea6dee2bdf5ec2",
+        **_HUBERT_ECG,
+    ),
+    "ecgfounder_12lead": Entry(
+        factory="einthoven.backbones.ecgfounder:ecgfounder_12lead",
+        summary="ECGFounder Net1D: residual convolutions over twelve leads, 500 Hz, 10 s",
+        parameters=30_598_896,
+        weights_from="file 12_lead_ECGFounder.pth of huggingface.co/PKUDigitalHealth/ECGFounder",
+        **_ECGFOUNDER,
+    ),
+    "ecgfounder_1lead": Entry(
+        factory="einthoven.backbones.ecgfounder:ecgfounder_1lead",
+        summary="ECGFounder Net1D: residual convolutions over one lead, 500 Hz, 10 s",
+        parameters=30_587_632,
+        weights_from="file 1_lead_ECGFounder.pth of huggingface.co/PKUDigitalHealth/ECGFounder",
+        **_ECGFOUNDER,
     ),
 }
 

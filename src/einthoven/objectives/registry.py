@@ -18,6 +18,7 @@ __all__ = ["OBJECTIVES", "create_objective", "create_pretraining", "objective_na
 
 OBJECTIVES: dict[str, str] = {
     "mae": "einthoven.objectives.mae:create_mae",
+    "cpc": "einthoven.objectives.cpc:create_cpc",
 }
 
 

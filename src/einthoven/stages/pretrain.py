@@ -141,13 +141,7 @@ def _parts(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         network = create_backbone(backbone, **{"init": "pretraining", **options})
-        wanted = {
-            "mask_ratio": recipe.mask_ratio,
-            "masking": recipe.masking,
-            "target": recipe.target,
-        }
-        given = {key: value for key, value in wanted.items() if value is not None}
-        objective = create_objective(recipe.objective, network, **given)
+        objective = create_objective(recipe.objective, network, **recipe.options)
     preparation = network.preparation
     if recipe.crop_seconds is not None:
         preparation = preparation.with_window(seconds=recipe.crop_seconds)

@@ -18,12 +18,14 @@ from einthoven.errors import RecipeError
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 _GENERAL, _PRETRAINING = "post-training", "pretraining"
+EXPERIMENTS = "reproduce"  # grids of recipes, see `einthoven.reproduce`
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 NonNegative = Annotated[float, Field(ge=0)]
 Betas = tuple[Rate, Rate]
+Option = bool | int | float | str | tuple[float, ...]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -166,17 +168,10 @@ class Pretraining(_Table):
     """One line."""
     seed: Annotated[int, Field(ge=0)] = 0
     """What weights, batches, crops and masks are drawn from."""
-    objective: Literal["mae"] = "mae"
-    """What is learned: masked reconstruction."""
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of patches removed; the family's own without it (ST-MEM 0.75, MTECG 0.25)."""
-    masking: Literal["per-lead", "all-lead"] | None = None
-    """ST-MEM masks every lead on its own; MTECG's patches hold all leads."""
-    target: str | None = None
-    """What is rebuilt: `segment-standardised`, `lead-mean-removed`, `baseline-removed` or `raw`.
-
-    The first is the default of both families. MTECG's "fluctuated" target is not defined in any
-    source that we found; the first three are its readings."""
+    objective: str = "mae"
+    """What is learned: `mae` (masked reconstruction) or `cpc` (contrastive predictive coding)."""
+    options: dict[str, Option] = {}
+    """The objective's own settings, such as `mask_ratio` or `preset`; its module has them all."""
     crop_seconds: Annotated[float, Field(gt=0)] | None = None
     """Length of a crop; the backbone's own window without it."""
     epochs: Positive = 800
@@ -240,7 +235,7 @@ def recipe_names(kind: type[BaseModel] = Recipe) -> list[str]:
     experiments = sorted(
         f"{file.parent.name}/{file.stem}"
         for file in RECIPES.glob("*/*.toml")
-        if file.parent.name not in (_PRETRAINING, _GENERAL)
+        if file.parent.name not in (_PRETRAINING, _GENERAL, EXPERIMENTS)
     )
     return general + experiments
 

@@ -14,16 +14,27 @@ __all__ = ["recognise", "state_of", "without_prefix"]
 
 _CONTAINERS = ("model", "state_dict", "model_state_dict")
 
+# The networks that share `backbones.layers.wav2vec` name their tensors alike; how many channels
+# their extractor reads tells them apart, and `recognise` adds it to the names.
+_OWN_EXTRACTOR = "extractor.convs.0.weight, channels: "
+
 # Keys that only one kind of checkpoint has, most specific first. The first part is a family of
 # ours when it can be loaded, the second what to call it.
 _SIGNATURES: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset({"sep_embedding", "to_patch_embedding.2.weight"}), "st_mem", "ST-MEM"),
     (frozenset({"sep_token", "lead_embed"}), "st_mem", "einthoven's ST-MEM"),
+    (frozenset({"blocks.0.kernel.log_step", "stem.0.weight"}), "s4", "einthoven's S4"),
     (frozenset({"cls_token", "patch_embed.weight"}), "mtecg", "einthoven's MTECG"),
     (frozenset({"cls_token", "patch_embed.proj.weight"}), "mtecg", "MTECG or another image ViT"),
     (frozenset({"cls_embedding", "pos_embedding"}), "", "MTAE or MLAE of the ST-MEM release"),
-    (frozenset({"first_conv.conv.weight"}), "", "ECGFounder"),
-    (frozenset({"feature_extractor.conv_layers.0.conv.weight"}), "", "HuBERT-ECG"),
+    (frozenset({"first_conv.conv.weight"}), "ecgfounder", "ECGFounder"),
+    (
+        frozenset({"stem.conv.weight", "stages.0.0.se.fc1.weight"}),
+        "ecgfounder",
+        "einthoven's Net1D",
+    ),
+    (frozenset({"feature_extractor.conv_layers.0.conv.weight"}), "hubert_ecg", "HuBERT-ECG"),
+    (frozenset({"pos_conv.gain", _OWN_EXTRACTOR + "1"}), "hubert_ecg", "einthoven's HuBERT-ECG"),
     (frozenset({"layers.0.self_attn.k_proj.weight"}), "", "ECG-FM"),
 )
 
@@ -80,6 +91,11 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, str] | None:
     """
     # Names are compared from any depth, so that wrappers do not hide them.
     endings = {key.split(".", depth)[-1] for key in state for depth in range(4)}
+    endings |= {
+        f"{_OWN_EXTRACTOR}{tensor.shape[1]}"
+        for key, tensor in state.items()
+        if key.endswith("extractor.convs.0.weight") and tensor.ndim == 3
+    }
     for keys, family, title in _SIGNATURES:
         if keys <= endings:
             return family, title

@@ -1,0 +1,281 @@
+"""S4: a convolutional stem and a stack of state-space layers, causal or bidirectional.
+
+The encoder of arXiv 2605.12241 and 2509.25095 (its pretrained form is ECG-CPC): four convolutions
+from the leads to the width, the first over three samples with stride 2, then four post-norm S4
+layers. `s4` has the published shape at 240 Hz; `s4_small` and `s4_tiny` are our own presets at
+100 Hz with diagonal dynamics, small enough to be pretrained on two CPU cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad
+
+from einthoven.backbones.config import override
+from einthoven.backbones.contract import SequenceBackbone
+from einthoven.backbones.layers.state_space import (
+    Dynamics,
+    StateSpaceBlock,
+    StateSpaceKernel,
+    TiedDropout,
+)
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.layers.structure import block_branches, group_by_depth
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Preparation, Resample, Scale, Window
+
+__all__ = ["S4", "S4Config", "s4", "s4_small", "s4_tiny"]
+
+TYPICAL_DEVIATION_MV = 0.25
+
+
+@dataclass(frozen=True)
+class S4Config:
+    """Everything that decides the shape of an S4 encoder.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    rate : int
+        Sampling rate in Hz that the weights are meant for.
+    window : int
+        Samples of a prepared input; the network itself takes any even number.
+    width, depth : int
+        Channels and state-space layers.
+    state : int
+        Size of a channel's state.
+    dynamics : {"nplr", "diagonal"}
+        See `StateSpaceKernel`.
+    causal : bool
+        Whether a token sees the past only (contrastive predictive coding needs that).
+    stem_depth : int
+        Convolutions in front; all but the first are over a single token.
+    stem_norm : {"batch", "layer"}
+        Published, or over the channels of a token: the same in training and evaluation, and
+        whatever else is in the batch.
+    dropout : float
+        Tied dropout in every state-space layer, until a recipe says otherwise.
+    scale : float or None
+        Millivolts that count as one; None leaves millivolts, as ECG-CPC does.
+    leads : tuple of str
+        Leads that inputs have when nothing else is said.
+    init : {"scratch", "pretraining"}
+        Both draw the same weights here.
+    """
+
+    name: str
+    rate: int = 240
+    window: int = 600
+    width: int = 512
+    depth: int = 4
+    state: int = 8
+    dynamics: Dynamics = "nplr"
+    causal: bool = True
+    stem_depth: int = 4
+    stem_norm: str = "batch"
+    dropout: float = 0.2
+    scale: float | None = None
+    leads: tuple[str, ...] = STANDARD_LEADS
+    init: str = "scratch"
+
+
+class StemLayer(nn.Module):
+    """A bias-free convolution over `size` samples, norm and ReLU; tokens last but one."""
+
+    def __init__(self, inputs: int, width: int, *, size: int, norm: str) -> None:
+        super().__init__()
+        weight = torch.empty(width, inputs, size)
+        nn.init.kaiming_uniform_(weight, a=5**0.5)
+        self.weight = nn.Parameter(weight)
+        self.norm: nn.Module = nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width)
+
+    def forward(self, patches: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """(batch, tokens, inputs * size) to (batch, tokens, width)."""
+        weight = self.weight if rows is None else self.weight[:, list(rows)]
+        tokens = linear(patches, weight.flatten(1))
+        normed = self.norm(tokens.flatten(0, 1)).view(tokens.shape)
+        return torch.relu(normed)
+
+
+class S4(SequenceBackbone):
+    """The S4 encoder.
+
+    Parameters
+    ----------
+    config : S4Config
+        Its shape.
+
+    Raises
+    ------
+    BackboneError
+        For an impossible shape.
+
+    Notes
+    -----
+    With `leads` the kernel of the first convolution is restricted to those leads, picked by name;
+    that equals giving all twelve with the missing ones set to zero. A token is two samples; it
+    sees one sample beyond them, because the first convolution is centred.
+    """
+
+    family = "s4"
+    STRIDE = 2
+    TAPS = 3
+
+    def __init__(self, config: S4Config) -> None:
+        super().__init__()
+        if config.stem_norm not in ("batch", "layer") or config.stem_depth < 1:
+            raise BackboneError(
+                f"stem_norm = {config.stem_norm!r}, stem_depth = {config.stem_depth}",
+                remedy="choose 'batch' or 'layer', and at least one stem layer.",
+            )
+        if config.init not in ("scratch", "pretraining"):
+            raise BackboneError(
+                f"init = {config.init!r} is unknown", remedy="choose 'scratch' or 'pretraining'."
+            )
+        self.config = replace(config, leads=canonical_leads(config.leads))
+        self.name, self.leads = config.name, self.config.leads
+        self.feature_dim = config.width
+        self.causal = config.causal
+        self.token_rate = config.rate / self.STRIDE
+        self.stem = nn.ModuleList(
+            StemLayer(
+                config.width if layer else len(STANDARD_LEADS),
+                config.width,
+                size=1 if layer else self.TAPS,
+                norm=config.stem_norm,
+            )
+            for layer in range(config.stem_depth)
+        )
+        self.blocks = nn.ModuleList(self._block() for _ in range(config.depth))
+
+    def _block(self) -> StateSpaceBlock:
+        config = self.config
+        kernel = StateSpaceKernel(
+            config.width, config.state, dynamics=config.dynamics, causal=config.causal
+        )
+        return StateSpaceBlock(config.width, kernel, dropout=config.dropout)
+
+    @property
+    def preparation(self) -> Preparation:
+        """Rate and window; millivolts as they are, or over `scale`."""
+        steps: list[Any] = [Resample(self.config.rate), Window(self.config.window)]
+        if self.config.scale is not None:
+            steps.append(Scale(mean=0.0, std=self.config.scale))
+        return Preparation(leads=self.leads, steps=tuple(steps))
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+        return self.features(x, leads=leads)
+
+    def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The stem: (batch, leads, samples) to (batch, samples / 2, width)."""
+        named = self.leads if leads is None else leads
+        check_leads(x, named)
+        if x.shape[-1] < self.STRIDE or x.shape[-1] % self.STRIDE:
+            raise BackboneError(
+                f"input of {x.shape[-1]} samples for {self.name}",
+                remedy=f"give a positive multiple of {self.STRIDE} samples.",
+            )
+        side = self.TAPS // 2
+        patches = pad(x, (side, side)).unfold(2, self.TAPS, self.STRIDE)
+        tokens = patches.transpose(1, 2).flatten(2)
+        rows = lead_rows(named)
+        first = None if rows == list(range(len(STANDARD_LEADS))) else rows
+        for index, layer in enumerate(self.stem):
+            tokens = layer(tokens, None if index else first)
+        return tokens
+
+    def contextualise(self, z: Tensor) -> Tensor:
+        """The state-space layers: (batch, tokens, width) to the same shape."""
+        for block in self.blocks:
+            z = block(z)
+        return z
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Tokens after the last norm.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals; an even number of samples.
+        leads : sequence of str, optional
+            Names of the input's rows; `self.leads` when left out.
+
+        Returns
+        -------
+        Tensor, shape (batch, samples / 2, width)
+        """
+        return self.contextualise(self.embed(x, leads=leads))
+
+    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Mean of the tokens, (batch, feature_dim)."""
+        return self.tokens(x, leads=leads).mean(1)
+
+    # ------------------------------------------------------------------ for the recipe
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """One holder a layer."""
+        return block_branches(self.blocks)
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """Both tied dropouts of every layer: in front of the gated projection and behind it."""
+        blocks = cast("list[StateSpaceBlock]", list(self.blocks))
+        drops: list[TiedDropout] = [drop for block in blocks for drop in (block.drop1, block.drop2)]
+        return list(drops)
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """None: the stem has no dropout."""
+        return []
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by layer: stem, each state-space layer, and the norm of the last one.
+
+        Layers are post-norm, so the last layer's norm is the final one.
+        """
+        groups = group_by_depth(self, depth=self.config.depth, last=())
+        final = f"blocks.{self.config.depth - 1}.norm."
+        groups[-1] = [name for name in groups[-2] if name.startswith(final)]
+        groups[-2] = [name for name in groups[-2] if not name.startswith(final)]
+        return groups
+
+    def no_weight_decay(self) -> set[str]:
+        """Nothing is exempt in the published runs; the skip weights are by our choice."""
+        return {name for name, _ in self.named_parameters() if name.endswith(".D")}
+
+
+def s4(**overrides: Any) -> S4:
+    """The published shape, causal: 240 Hz, 2.5 s, 2.93 M parameters."""
+    return S4(override(S4Config(name="s4"), overrides))
+
+
+_OURS = S4Config(
+    name="",
+    rate=100,
+    window=250,
+    state=16,
+    dynamics="diagonal",
+    stem_depth=2,
+    stem_norm="layer",
+    dropout=0.0,
+    scale=TYPICAL_DEVIATION_MV,
+)
+
+
+def s4_small(**overrides: Any) -> S4:
+    """Our preset for two CPU cores: 100 Hz, 2.5 s, width 192."""
+    return S4(override(replace(_OURS, name="s4_small", width=192), overrides))
+
+
+def s4_tiny(**overrides: Any) -> S4:
+    """Our smallest preset, for demonstrations and tests: 100 Hz, 2.5 s, width 96."""
+    return S4(override(replace(_OURS, name="s4_tiny", width=96), overrides))

@@ -1,0 +1,261 @@
+"""Contrastive predictive coding: tell the token that comes next from others of the same record.
+
+Van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018; for ECGs
+as in arXiv 2605.12241 and its predecessor ECG-CPC (arXiv 2509.25095). A causal encoder sees the
+past; a linear head predicts the stem's output some tokens ahead; the prediction's dot product with
+the true token competes with those of other tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from einthoven.backbones.contract import Backbone, SequenceBackbone
+from einthoven.errors import BackboneError, RecipeError
+from einthoven.objectives.objective import ObjectiveOutput
+
+__all__ = ["CPC_PRESETS", "CPCConfig", "ContrastivePrediction", "create_cpc", "draw_negatives"]
+
+
+@dataclass(frozen=True)
+class CPCConfig:
+    """How far ahead is predicted and what the truth competes with.
+
+    Attributes
+    ----------
+    offsets_ms : tuple of float
+        How far ahead, in milliseconds; one linear head each.
+    negatives : int
+        Other tokens of the same record, drawn with replacement for every position; 0 takes every
+        other token of the record once.
+    pool : int
+        Tokens drawn from the whole batch that compete at every position as well: what tells one
+        record from another, not only one moment from the next.
+    normalise : bool
+        Cosine similarities over `temperature`, instead of plain dot products.
+    temperature : float
+        Of the cosine similarities.
+    reduction : {"sum", "mean"}
+        Over positions: summed as published, which scales the loss with the window, or averaged.
+    """
+
+    offsets_ms: tuple[float, ...] = (14 * 1000 / 120,)
+    negatives: int = 128
+    pool: int = 0
+    normalise: bool = False
+    temperature: float = 1.0
+    reduction: str = "sum"
+
+
+CPC_PRESETS: dict[str, CPCConfig] = {
+    # One offset of 14 tokens of 8.33 ms, 128 negatives of the same record, raw dot products.
+    "published": CPCConfig(),
+    # Several offsets, from inside a QRS complex to half a beat, every other token as a negative.
+    "corrected": CPCConfig(
+        offsets_ms=(40.0, 120.0, 240.0, 480.0), negatives=0, pool=128, reduction="mean"
+    ),
+}
+
+
+def draw_negatives(
+    positives: Tensor, tokens: int, count: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Positions drawn uniformly with replacement from all but the positive one.
+
+    Parameters
+    ----------
+    positives : Tensor, shape (...,)
+        The position that is left out, of every row.
+    tokens : int
+        Positions there are.
+    count : int
+        Draws a row.
+
+    Returns
+    -------
+    Tensor, shape (..., count)
+    """
+    # On the CPU, whatever the device: the same seed draws the same negatives everywhere.
+    drawn = torch.randint(tokens - 1, (*positives.shape, count), generator=generator)
+    drawn = drawn.to(positives.device)
+    return drawn + (drawn >= positives.unsqueeze(-1))
+
+
+class ContrastivePrediction(nn.Module):
+    """A causal encoder with linear heads that predict its own stem ahead of time.
+
+    Parameters
+    ----------
+    backbone : SequenceBackbone
+        The encoder; its weights are left as they are.
+    config : CPCConfig
+        Offsets and negatives.
+
+    Raises
+    ------
+    BackboneError
+        When the encoder is not causal: it would see what it has to predict.
+    RecipeError
+        For impossible offsets or numbers.
+
+    Notes
+    -----
+    Nothing is detached: the stem learns from being predicted as well as from predicting.
+    Similarities are one matrix product a record, from which the negatives' scores are gathered;
+    gathering the negatives' vectors instead gives the same loss and costs many times more.
+    """
+
+    def __init__(self, backbone: SequenceBackbone, config: CPCConfig) -> None:
+        super().__init__()
+        if not backbone.causal:
+            raise BackboneError(
+                f"{backbone.name} sees the future that it would have to predict",
+                remedy="build it with causal=True, or choose another objective.",
+            )
+        offsets = [round(ms * backbone.token_rate / 1000) for ms in config.offsets_ms]
+        if not offsets or min(offsets) < 1 or len(set(offsets)) < len(offsets):
+            raise RecipeError(
+                f"offsets_ms = {config.offsets_ms} are {offsets} tokens of {backbone.name}",
+                remedy="give different offsets of at least one token "
+                f"({1000 / backbone.token_rate:.3g} ms).",
+            )
+        if config.reduction not in ("sum", "mean"):
+            raise RecipeError(
+                f"reduction = {config.reduction!r} is unknown", remedy="choose 'sum' or 'mean'."
+            )
+        if config.negatives < 0 or config.pool < 0 or config.temperature <= 0:
+            raise RecipeError(
+                f"negatives = {config.negatives}, pool = {config.pool}, "
+                f"temperature = {config.temperature}",
+                remedy="counts are zero or more, the temperature is above zero.",
+            )
+        self.backbone = backbone
+        self.config = config
+        self.offsets = tuple(offsets)
+        width = backbone.feature_dim
+        self.heads = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in offsets)
+
+    def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> ObjectiveOutput:
+        """Loss of a batch.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals.
+        generator : torch.Generator, optional
+            Source of the negatives; a CPU one.
+
+        Raises
+        ------
+        RecipeError
+            When the window is no longer than an offset.
+        """
+        z = self.backbone.embed(x)
+        tokens = z.shape[1]
+        if tokens <= max(self.offsets):
+            raise RecipeError(
+                f"a window of {tokens} tokens, predicted {max(self.offsets)} ahead",
+                remedy="lengthen crop_seconds or shorten offsets_ms.",
+            )
+        context = self.backbone.contextualise(z)
+        pool = self._draw_pool(z, generator)
+        losses, hits = [], []
+        for head, offset in zip(self.heads, self.offsets, strict=True):
+            logits, truth = self._logits(head(context[:, :-offset]), z, offset, pool, generator)
+            losses.append(self._loss(logits, truth, len(x)))
+            hits.append((logits.detach().argmax(-1) == truth).float().mean())
+        loss = torch.stack(losses).mean()
+        return ObjectiveOutput(
+            loss=loss,
+            metrics={"contrastive_loss": loss.detach(), "accuracy": torch.stack(hits).mean()},
+        )
+
+    def _loss(self, logits: Tensor, truth: Tensor, batch: int) -> Tensor:
+        reduction = self.config.reduction
+        loss = cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction=reduction)
+        return loss / batch if reduction == "sum" else loss
+
+    def _draw_pool(self, z: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        if not self.config.pool:
+            return None
+        count = z.shape[0] * z.shape[1]
+        return torch.randint(count, (self.config.pool,), generator=generator).to(z.device)
+
+    def _logits(
+        self,
+        predicted: Tensor,
+        z: Tensor,
+        offset: int,
+        pool: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Scores of all candidates, (batch, positions, candidates), and the true one's index."""
+        batch, tokens = z.shape[:2]
+        if self.config.normalise:
+            z = nn.functional.normalize(z, dim=-1)
+            predicted = nn.functional.normalize(predicted, dim=-1) / self.config.temperature
+        scores = torch.bmm(predicted, z.transpose(1, 2)).float()
+        truth = torch.arange(offset, tokens, device=z.device).expand(batch, -1)
+        candidates = [scores]
+        if pool is not None:
+            others = (predicted @ z.flatten(0, 1)[pool].t()).float()
+            flat = truth + tokens * torch.arange(batch, device=z.device)[:, None]
+            candidates.append(others.masked_fill(flat[..., None] == pool, -torch.inf))
+        if self.config.negatives:
+            drawn = draw_negatives(truth, tokens, self.config.negatives, generator)
+            chosen = torch.cat([truth[..., None], drawn], dim=-1)
+            candidates[0] = scores.gather(-1, chosen)
+            truth = torch.zeros_like(truth)
+        return torch.cat(candidates, dim=-1), truth
+
+
+def create_cpc(
+    backbone: Backbone, *, preset: str = "corrected", **options: Any
+) -> ContrastivePrediction:
+    """Contrastive predictive coding on a causal sequence model.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        A `SequenceBackbone`.
+    preset : {"corrected", "published"}
+        Which of `CPC_PRESETS` to start from.
+    **options
+        Fields of `CPCConfig`; None stands for the preset's.
+
+    Returns
+    -------
+    ContrastivePrediction
+
+    Raises
+    ------
+    BackboneError
+        When the backbone has no stem and causal context.
+    RecipeError
+        For an unknown preset or an unknown or impossible option.
+    """
+    if not isinstance(backbone, SequenceBackbone):
+        raise BackboneError(
+            f"{backbone.name} has no stem with a sequence model on top",
+            remedy="pretrain it with another objective, or choose a backbone such as s4.",
+        )
+    if preset not in CPC_PRESETS:
+        raise RecipeError(
+            f"preset = {preset!r} is unknown", remedy=f"choose {' or '.join(CPC_PRESETS)}."
+        )
+    known = [field.name for field in fields(CPCConfig)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise RecipeError(
+            f"unknown option {', '.join(unknown)} for objective cpc",
+            remedy=f"choose among preset, {', '.join(known)}.",
+        )
+    given = {key: value for key, value in options.items() if value is not None}
+    if "offsets_ms" in given:
+        given["offsets_ms"] = tuple(given["offsets_ms"])
+    return ContrastivePrediction(backbone, replace(CPC_PRESETS[preset], **given))

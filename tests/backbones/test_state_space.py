@@ -1,0 +1,182 @@
+"""State-space layers against dense computations from the definition."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+
+from einthoven.backbones.layers import state_space
+from einthoven.backbones.layers.state_space import (
+    Dynamics,
+    StateSpaceBlock,
+    StateSpaceKernel,
+    TiedDropout,
+    convolve,
+    hippo_legs,
+)
+from einthoven.errors import BackboneError
+
+LENGTH = 40
+
+
+def _kernel(
+    dynamics: Dynamics, *, causal: bool = True, channels: int = 3, state: int = 8
+) -> StateSpaceKernel:
+    torch.manual_seed(1)
+    return StateSpaceKernel(channels, state, dynamics=dynamics, causal=causal)
+
+
+def test_hippo_legs_is_a_normal_matrix_minus_rank_one() -> None:
+    a, _, p = hippo_legs(6)
+    normal = a + torch.outer(p, p)
+    skew = normal + 0.5 * torch.eye(6)
+    assert torch.allclose(skew, -skew.T, atol=1e-12)
+
+
+def _weights(kernel: StateSpaceKernel, channel: int) -> NDArray[np.complex128]:
+    pairs = kernel.C[0, channel].detach().double().contiguous()
+    weights: NDArray[np.complex128] = torch.view_as_complex(pairs).numpy()
+    return weights
+
+
+def test_diagonal_kernel_is_the_matrix_exponential() -> None:
+    kernel = _kernel("diagonal")
+    found = kernel(LENGTH)[0].detach().numpy()
+    for channel in range(3):
+        step = math.exp(kernel.log_step[channel].item())
+        half = -0.5 + 1j * math.pi * np.arange(4)
+        a = np.diag(half)
+        # Zero-order hold by one exponential of the block matrix [[A, B], [0, 0]].
+        block = np.zeros((5, 5), complex)
+        block[:4, :4], block[:4, 4] = a, 1.0
+        hold = scipy.linalg.expm(step * block)
+        state, answers = hold[:4, 4], []
+        for _ in range(LENGTH):
+            answers.append(2 * (_weights(kernel, channel) @ state).real)
+            state = hold[:4, :4] @ state
+        assert np.allclose(found[channel], answers, atol=2e-6)
+
+
+def test_nplr_kernel_is_the_dense_bilinear_system_and_near_its_exponential() -> None:
+    kernel = _kernel("nplr")
+    found = kernel(LENGTH)[0].detach().numpy()
+    a, b, p = (part.numpy() for part in hippo_legs(8))
+    normal = a + np.outer(p, p)
+    frequencies, vectors = np.linalg.eigh((normal + 0.5 * np.eye(8)) * -1j)
+    order = np.argsort(-frequencies)
+    # The layer's own basis, whose phases are free, is recovered from what it stores.
+    inputs = torch.view_as_complex(kernel.input_weights.double().contiguous()).numpy()
+    vectors = vectors[:, order]
+    phases = inputs / (vectors.conj().T @ b)[:4]
+    vectors = vectors[:, :4] * phases.conj()
+    for channel in range(3):
+        step = math.exp(kernel.log_step[channel].item())
+        left = np.eye(8) - step / 2 * a
+        bilinear = np.linalg.solve(left, np.eye(8) + step / 2 * a)
+        state = np.linalg.solve(left, step * b)
+        exact = scipy.linalg.expm(step * a)
+        held = np.linalg.solve(a, (exact - np.eye(8)) @ b)
+        answers, near = [], []
+        for _ in range(LENGTH):
+            answers.append(2 * (_weights(kernel, channel) @ (vectors.conj().T @ state)).real)
+            near.append(2 * (_weights(kernel, channel) @ (vectors.conj().T @ held)).real)
+            state, held = bilinear @ state, exact @ held
+        assert np.allclose(found[channel], answers, atol=1e-5)
+        scale = np.abs(answers).max()
+        if step < 0.005:  # the two discretisations meet as the step goes to zero
+            assert np.allclose(found[channel], near, atol=0.05 * scale)
+
+
+@pytest.mark.parametrize("dynamics", ["nplr", "diagonal"])
+def test_a_longer_kernel_begins_with_the_shorter_one(dynamics: Dynamics) -> None:
+    kernel = _kernel(dynamics)
+    assert torch.allclose(kernel(64)[..., :20], kernel(20), atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("tokens", [1, 2, 17])
+def test_toeplitz_and_fft_are_the_sum_from_the_definition(causal: bool, tokens: int) -> None:
+    torch.manual_seed(2)
+    x = torch.randn(2, tokens, 3, dtype=torch.double)
+    kernels = torch.randn(1 if causal else 2, 3, tokens, dtype=torch.double)
+    skip = torch.randn(3)
+    expected = torch.zeros_like(x)
+    for t in range(tokens):
+        for s in range(tokens):
+            if s <= t:
+                weight = kernels[0, :, t - s]
+            elif not causal:
+                weight = kernels[1, :, s - t - 1]
+            else:
+                continue
+            expected[:, t] += weight * x[:, s]
+        expected[:, t] += skip * x[:, t]
+    assert torch.allclose(convolve(x, kernels, skip), expected)
+    taps = state_space._taps(kernels, skip)
+    assert torch.allclose(state_space._fft_convolve(x, taps), expected)
+
+
+def test_gradients_of_the_toeplitz_product() -> None:
+    torch.manual_seed(3)
+    x = torch.randn(2, 9, 3, dtype=torch.double, requires_grad=True)
+    taps = torch.randn(3, 17, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(state_space._Toeplitz.apply, (x, taps))
+
+
+def test_long_and_short_windows_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(4)
+    block = StateSpaceBlock(8, _kernel("nplr", causal=False, channels=8)).eval()
+    x = torch.randn(2, 50, 8)
+    short = block(x)
+    monkeypatch.setattr(state_space, "TOEPLITZ_TOKENS", 10)
+    assert torch.allclose(block(x), short, atol=1e-5)
+
+
+@pytest.mark.parametrize("dynamics", ["nplr", "diagonal"])
+def test_causal_layers_do_not_see_the_future_and_others_do(dynamics: Dynamics) -> None:
+    torch.manual_seed(5)
+    x = torch.randn(1, 30, 4)
+    changed = x.clone()
+    changed[:, 15:] += 1.0
+    for causal in (True, False):
+        block = StateSpaceBlock(4, _kernel(dynamics, causal=causal, channels=4)).eval()
+        same = torch.allclose(block(x)[:, :15], block(changed)[:, :15], atol=1e-6)
+        assert same == causal
+
+
+def test_only_the_output_weights_of_a_kernel_learn() -> None:
+    kernel = _kernel("nplr")
+    assert [name for name, _ in kernel.named_parameters()] == ["C"]
+    kernel(LENGTH).square().sum().backward()
+    assert kernel.C.grad is not None
+    assert kernel.C.grad.abs().min() > 0
+
+
+def test_loading_other_dynamics_forgets_the_cached_kernels() -> None:
+    first, second = _kernel("diagonal"), _kernel("diagonal")
+    second.log_step += 0.5
+    before = first(LENGTH)
+    first.load_state_dict(second.state_dict())
+    assert not torch.allclose(first(LENGTH), before)
+    assert torch.equal(first(LENGTH), second(LENGTH))
+
+
+def test_tied_dropout_drops_whole_channels_and_keeps_the_mean() -> None:
+    dropout = TiedDropout(0.25)
+    x = torch.ones(200, 5, 40)
+    out = dropout(x)
+    assert torch.equal(out, out[:, :1].expand_as(out))
+    assert out.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert out.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert torch.equal(dropout.eval()(x), x)
+
+
+@pytest.mark.parametrize(("state", "dynamics"), [(7, "nplr"), (0, "diagonal"), (8, "s6")])
+def test_impossible_kernels_are_refused(state: int, dynamics: str) -> None:
+    with pytest.raises(BackboneError):
+        StateSpaceKernel(2, state, dynamics=dynamics)  # type: ignore[arg-type]

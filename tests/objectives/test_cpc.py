@@ -1,0 +1,127 @@
+"""Contrastive predictive coding against its definition, loop by loop."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.errors import BackboneError, RecipeError
+from einthoven.objectives import create_objective
+from einthoven.objectives.cpc import draw_negatives
+
+
+def _cpc(**options: Any) -> Any:
+    backbone = create_backbone("s4_tiny", width=16, depth=1, state=4, seed=0)
+    torch.manual_seed(0)
+    return create_objective("cpc", backbone, **options).eval()  # type: ignore[attr-defined]
+
+
+X = torch.randn(3, 12, 80, generator=torch.Generator().manual_seed(0))
+
+
+def test_published_loss_is_that_of_gathered_vectors() -> None:
+    cpc = _cpc(preset="published", negatives=7)
+    loss = cpc(X, generator=torch.Generator().manual_seed(5)).loss
+    z = cpc.backbone.embed(X)
+    tokens, offset = z.shape[1], cpc.offsets[0]
+    truth = torch.arange(offset, tokens).expand(3, -1)
+    drawn = draw_negatives(truth, tokens, 7, torch.Generator().manual_seed(5))
+    predicted = cpc.heads[0](cpc.backbone.contextualise(z)[:, :-offset])
+    total = torch.zeros(())
+    for record in range(3):
+        for t in range(tokens - offset):
+            rows = [t + offset, *drawn[record, t].tolist()]
+            scores = z[record, rows] @ predicted[record, t]
+            total = total + cross_entropy(scores[None], torch.zeros(1, dtype=torch.long))
+    assert loss.item() == pytest.approx(total.item() / 3, rel=1e-5)
+
+
+def test_published_offset_is_that_of_the_paper() -> None:
+    published = create_objective("cpc", create_backbone("s4"), preset="published")
+    assert published.offsets == (14,)  # type: ignore[attr-defined]
+
+
+def test_all_negatives_are_the_softmax_over_the_record() -> None:
+    cpc = _cpc(offsets_ms=[40.0, 100.0], pool=0)
+    z = cpc.backbone.embed(X)
+    context = cpc.backbone.contextualise(z)
+    losses = []
+    for head, offset in zip(cpc.heads, (2, 5), strict=True):
+        scores = head(context[:, :-offset]) @ z.transpose(1, 2)
+        truth = torch.arange(offset, z.shape[1]).expand(3, -1)
+        losses.append(cross_entropy(scores.flatten(0, 1), truth.flatten()))
+    assert cpc(X).loss.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
+def test_the_pool_never_holds_the_truth_and_makes_the_task_harder() -> None:
+    alone, pooled = _cpc(pool=0), _cpc(pool=4000)  # every token of the batch, many times over
+    generator = torch.Generator().manual_seed(0)
+    out = pooled(X, generator=generator)
+    assert out.loss.isfinite()
+    assert out.loss > alone(X).loss
+
+
+def test_loss_starts_at_chance() -> None:
+    cpc = _cpc(preset="published", negatives=15, reduction="mean")
+    for head in cpc.heads:
+        torch.nn.init.zeros_(head.weight)
+    assert cpc(X).loss.item() == pytest.approx(math.log(16), rel=1e-5)
+
+
+def test_cosine_similarities_do_not_know_the_scale() -> None:
+    cpc = _cpc(normalise=True, temperature=0.1, pool=0)
+    before = cpc(X).loss.item()
+    with torch.no_grad():
+        for head in cpc.heads:
+            head.weight *= 7.0
+    assert cpc(X).loss.item() == pytest.approx(before, rel=1e-4)
+
+
+def test_negatives_are_uniform_over_all_but_the_truth() -> None:
+    truth = torch.tensor([[0, 3, 4]])
+    drawn = draw_negatives(truth, 5, 40_000, torch.Generator().manual_seed(0))
+    for row, positive in zip(drawn[0], truth[0].tolist(), strict=True):
+        counts = torch.bincount(row, minlength=5).tolist()
+        assert counts.pop(positive) == 0
+        assert all(abs(count - 10_000) < 400 for count in counts)
+
+
+def test_stem_learns_from_both_sides() -> None:
+    cpc = _cpc(pool=0)
+    cpc(X).loss.backward()
+    assert cpc.backbone.stem[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"offsets_ms": [1.0]},
+        {"offsets_ms": []},
+        {"offsets_ms": [40.0, 41.0]},
+        {"preset": "other"},
+        {"reduction": "max"},
+        {"negatives": -1},
+        {"temperature": 0.0},
+        {"ratio": 1},
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError):
+        _cpc(**options)
+
+
+def test_windows_shorter_than_an_offset_are_refused() -> None:
+    with pytest.raises(RecipeError, match="window of 24 tokens"):
+        _cpc()(X[..., :48])
+
+
+def test_encoders_that_see_the_future_are_refused() -> None:
+    with pytest.raises(BackboneError, match="sees the future"):
+        create_objective("cpc", create_backbone("s4_tiny", causal=False))
+    with pytest.raises(BackboneError, match="no stem"):
+        create_objective("cpc", create_backbone("mtecg_tiny_100hz", depth=1))
