@@ -10,13 +10,13 @@ import scipy.linalg
 import torch
 from numpy.typing import NDArray
 
-from einthoven.backbones.layers import state_space
+from einthoven.backbones.layers import long_convolution
+from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.state_space import (
     Dynamics,
     StateSpaceBlock,
     StateSpaceKernel,
     TiedDropout,
-    convolve,
     hippo_legs,
 )
 from einthoven.errors import BackboneError
@@ -117,15 +117,15 @@ def test_toeplitz_and_fft_are_the_sum_from_the_definition(causal: bool, tokens: 
             expected[:, t] += weight * x[:, s]
         expected[:, t] += skip * x[:, t]
     assert torch.allclose(convolve(x, kernels, skip), expected)
-    taps = state_space._taps(kernels, skip)
-    assert torch.allclose(state_space._fft_convolve(x, taps), expected)
+    taps = long_convolution._taps(kernels, skip)
+    assert torch.allclose(long_convolution._fft_convolve(x, taps), expected)
 
 
 def test_gradients_of_the_toeplitz_product() -> None:
     torch.manual_seed(3)
     x = torch.randn(2, 9, 3, dtype=torch.double, requires_grad=True)
     taps = torch.randn(3, 17, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(state_space._Toeplitz.apply, (x, taps))
+    assert torch.autograd.gradcheck(long_convolution._Toeplitz.apply, (x, taps))
 
 
 def test_long_and_short_windows_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_long_and_short_windows_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     block = StateSpaceBlock(8, _kernel("nplr", causal=False, channels=8)).eval()
     x = torch.randn(2, 50, 8)
     short = block(x)
-    monkeypatch.setattr(state_space, "TOEPLITZ_TOKENS", 10)
+    monkeypatch.setattr(long_convolution, "TOEPLITZ_TOKENS", 10)
     assert torch.allclose(block(x), short, atol=1e-5)
 
 

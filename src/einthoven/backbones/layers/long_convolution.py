@@ -1,0 +1,119 @@
+"""Convolution of every channel with a kernel as long as the window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+__all__ = ["convolve"]
+
+# A Toeplitz product costs length squared but runs on matrix units, an FFT costs length times its
+# logarithm and does not: measured with benchmarks/, they meet near these lengths on a CPU.
+TOEPLITZ_TOKENS = 400
+
+
+def convolve(x: Tensor, kernels: Tensor, skip: Tensor) -> Tensor:
+    """Filter every channel with its kernel and add the skip.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, tokens, channels)
+    kernels : Tensor, shape (directions, channels, tokens)
+        The first looks at the present and the past; a second one, ``k[m]`` for m steps + 1 ahead,
+        at the future.
+    skip : Tensor, shape (channels,)
+        Added to the weight of the present.
+
+    Returns
+    -------
+    Tensor, shape (batch, tokens, channels)
+
+    Notes
+    -----
+    Short windows are one batched Toeplitz product, in the autocast's precision; long ones go
+    through the FFT in fp32.
+    """
+    tokens = x.shape[1]
+    taps = _taps(kernels, skip)
+    if tokens <= TOEPLITZ_TOKENS:
+        kind = x.device.type
+        low = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if low else x.dtype
+        filtered: Tensor = _Toeplitz.apply(x.to(dtype), taps.to(dtype))  # type: ignore[no-untyped-call]
+        return filtered
+    with torch.autocast(x.device.type, enabled=False):
+        return _fft_convolve(x.float(), taps)
+
+
+def _taps(kernels: Tensor, skip: Tensor) -> Tensor:
+    """Weights of lags 1 - tokens to tokens - 1, shape (channels, 2 * tokens - 1)."""
+    past = kernels[0]
+    now = past[:, :1] + skip.float()[:, None]
+    if len(kernels) == 2:
+        future = kernels[1, :, :-1].flip(-1)
+    else:
+        future = past.new_zeros(past.shape[0], past.shape[1] - 1)
+    return torch.cat([future, now, past[:, 1:]], dim=1)
+
+
+class _Toeplitz(Function):
+    """Batched product with Toeplitz matrices; one copy in and one out to bring channels first."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
+        batch, tokens, _ = x.shape
+        columns = _channels_first(x)
+        matrices = _matrices(taps, tokens)
+        ctx.save_for_backward(columns, matrices)
+        return _channels_last(torch.bmm(columns, matrices), batch)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        columns, matrices = ctx.saved_tensors
+        above = _channels_first(grad.to(columns.dtype))
+        below = _channels_last(torch.bmm(above, matrices.transpose(1, 2)), grad.shape[0])
+        return below, _lag_sums(torch.bmm(columns.transpose(1, 2), above))
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    batch, tokens, channels = x.shape
+    return x.reshape(batch * tokens, channels).t().contiguous().view(channels, batch, tokens)
+
+
+def _channels_last(x: Tensor, batch: int) -> Tensor:
+    channels, _, tokens = x.shape
+    return x.reshape(channels, batch * tokens).t().contiguous().view(batch, tokens, channels)
+
+
+def _matrices(taps: Tensor, tokens: int) -> Tensor:
+    """``m[c, i, j] = taps[c, tokens - 1 + j - i]``."""
+    taps = taps.contiguous()
+    hankel = taps.as_strided((len(taps), tokens, tokens), (2 * tokens - 1, 1, 1))
+    return hankel.flip(1)
+
+
+def _lag_sums(products: Tensor) -> Tensor:
+    """Sums over the diagonals: the gradient of `_matrices`, with respect to the taps."""
+    channels, tokens, _ = products.shape
+    lags = 2 * tokens - 1
+    # Rows of `lags` places, cut anew into rows of one more, move by one place from row to row:
+    # diagonals become columns. Their sum is a matrix product, which is much faster than `sum`.
+    flat = products.new_zeros(channels, tokens * (lags + 1))
+    flat[:, : tokens * lags].view(channels, tokens, lags)[:, :, tokens - 1 :] = products
+    columns = flat.view(channels, tokens, lags + 1)
+    ones = products.new_ones(1, 1, tokens).expand(channels, 1, tokens)
+    return torch.bmm(ones, columns)[:, 0, :lags]
+
+
+def _fft_convolve(x: Tensor, taps: Tensor) -> Tensor:
+    tokens = x.shape[1]
+    size = 2 * tokens
+    # Lags before zero sit at the end of the circle.
+    circle = torch.cat(
+        [taps[:, tokens - 1 :], taps.new_zeros(len(taps), 1), taps[:, : tokens - 1]], dim=1
+    )
+    spectrum = torch.fft.rfft(x.transpose(1, 2), size) * torch.fft.rfft(circle, size)
+    return torch.fft.irfft(spectrum, size)[..., :tokens].transpose(1, 2)
