@@ -128,13 +128,25 @@ def test_gradients_of_the_toeplitz_product() -> None:
     assert torch.autograd.gradcheck(long_convolution._Toeplitz.apply, (x, taps))
 
 
-def test_long_and_short_windows_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_of_convolving_agree_and_are_both_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(4)
     block = StateSpaceBlock(8, _kernel("nplr", causal=False, channels=8)).eval()
     x = torch.randn(2, 50, 8)
-    short = block(x)
-    monkeypatch.setattr(long_convolution, "TOEPLITZ_TOKENS", 10)
-    assert torch.allclose(block(x), short, atol=1e-5)
+    answers = []
+    for faster in (True, False):
+        monkeypatch.setattr(
+            long_convolution, "_toeplitz_is_faster", lambda *_, answer=faster, **__: answer
+        )
+        answers.append(block(x))
+    product, fourier = answers
+    assert torch.allclose(product, fourier, atol=1e-5)
+    assert not torch.equal(product, fourier)
+
+
+def test_large_batches_of_short_windows_are_products() -> None:
+    faster = long_convolution._toeplitz_is_faster
+    cases = [(128, 125, True), (128, 125, False), (16, 125, True), (64, 1000, True)]
+    assert [faster(b, t, low=low) for b, t, low in cases] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("dynamics", ["nplr", "diagonal"])

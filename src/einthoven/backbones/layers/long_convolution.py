@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from torch.autograd import Function
 
 __all__ = ["convolve"]
 
-# A Toeplitz product costs length squared but runs on matrix units, an FFT costs length times its
-# logarithm and does not: measured with benchmarks/, they meet near these lengths on a CPU.
-TOEPLITZ_TOKENS = 400
+# Nanoseconds on a CPU core, forward and backward: a Toeplitz product costs (a + b * batch) for
+# every channel and tokens squared, an FFT c * batch for every channel, token and doubling.
+_TOEPLITZ_FP32, _TOEPLITZ_BF16, _FFT = (6.0, 0.16), (4.2, 0.063), 4.5
 
 
 def convolve(x: Tensor, kernels: Tensor, skip: Tensor) -> Tensor:
@@ -33,19 +34,23 @@ def convolve(x: Tensor, kernels: Tensor, skip: Tensor) -> Tensor:
 
     Notes
     -----
-    Short windows are one batched Toeplitz product, in the autocast's precision; long ones go
-    through the FFT in fp32.
+    Short windows of a large batch are one batched Toeplitz product, in the autocast's precision;
+    the others go through the FFT in fp32.
     """
-    tokens = x.shape[1]
     taps = _taps(kernels, skip)
-    if tokens <= TOEPLITZ_TOKENS:
-        kind = x.device.type
-        low = torch.is_autocast_enabled(kind)
+    kind = x.device.type
+    low = torch.is_autocast_enabled(kind)
+    if _toeplitz_is_faster(x.shape[0], x.shape[1], low=low):
         dtype = torch.get_autocast_dtype(kind) if low else x.dtype
         filtered: Tensor = _Toeplitz.apply(x.to(dtype), taps.to(dtype))  # type: ignore[no-untyped-call]
         return filtered
     with torch.autocast(x.device.type, enabled=False):
         return _fft_convolve(x.float(), taps)
+
+
+def _toeplitz_is_faster(batch: int, tokens: int, *, low: bool) -> bool:
+    fixed, each = _TOEPLITZ_BF16 if low else _TOEPLITZ_FP32
+    return tokens * (fixed + each * batch) < _FFT * batch * math.log2(2 * tokens)
 
 
 def _taps(kernels: Tensor, skip: Tensor) -> Tensor:
@@ -71,7 +76,7 @@ class _Toeplitz(Function):
         return _channels_last(torch.bmm(columns, matrices), batch)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         columns, matrices = ctx.saved_tensors
         above = _channels_first(grad.to(columns.dtype))
         below = _channels_last(torch.bmm(above, matrices.transpose(1, 2)), grad.shape[0])
@@ -116,4 +121,5 @@ def _fft_convolve(x: Tensor, taps: Tensor) -> Tensor:
         [taps[:, tokens - 1 :], taps.new_zeros(len(taps), 1), taps[:, : tokens - 1]], dim=1
     )
     spectrum = torch.fft.rfft(x.transpose(1, 2), size) * torch.fft.rfft(circle, size)
-    return torch.fft.irfft(spectrum, size)[..., :tokens].transpose(1, 2)
+    filtered: Tensor = torch.fft.irfft(spectrum, size)[..., :tokens].transpose(1, 2)
+    return filtered

@@ -239,8 +239,8 @@ class StateSpaceKernel(nn.Module):
             states = diagonal_basis(step, values, length)
         else:
             b, p = _complex(self.input_weights), _complex(self.correction)
-            whole = [torch.cat([part, part.conj()]) for part in (values, b, p)]
-            states = nplr_basis(step, *whole, length)[:, : self.pairs]
+            values, b, p = (torch.cat([part, part.conj()]) for part in (values, b, p))
+            states = nplr_basis(step, values, b, p, length)[:, : self.pairs]
         # 2 Re(C x) = 2 Re(C) Re(x) - 2 Im(C) Im(x)
         parts = torch.stack([2 * states.real, -2 * states.imag], dim=2)
         return parts.flatten(1, 2).float()

@@ -57,20 +57,25 @@ class StochasticDepth(nn.Module):
             )
         self._rate = float(value)
 
-    def forward(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(
+        self, x: Tensor, branch: Callable[[Tensor], Tensor], *, shortcut: Tensor | None = None
+    ) -> Tensor:
         """Return ``x + branch(x)``, the branch dropped for some samples in training.
 
         Parameters
         ----------
         x : Tensor, shape (batch, ...)
         branch : callable
-            Maps (kept, ...) to the same shape, each sample on its own.
+            Maps (kept, ...) to the same shape, or to the shortcut's, each sample on its own.
+        shortcut : Tensor, shape (batch, ...), optional
+            What the branch is added to where it changes the shape; x when left out.
         """
+        base = x if shortcut is None else shortcut
         if not self.training or self.rate == 0.0:
-            return x + branch(x)
+            return base + branch(x)
         kept = self._draw(len(x))
         if len(kept) == len(x):
-            return x + branch(x) / (1.0 - self.rate)
+            return base + branch(x) / (1.0 - self.rate)
         scale = 1.0 / (1.0 - self.rate)
         if len(kept) == 0:
             # One sample at weight zero: every parameter still gets a (zero) gradient, without
@@ -78,7 +83,7 @@ class StochasticDepth(nn.Module):
             kept, scale = torch.zeros(1, dtype=torch.long), 0.0
         index = kept.to(x.device, non_blocking=True)
         update = branch(x.index_select(0, index))
-        return x.index_add(0, index, update.to(x.dtype), alpha=scale)
+        return base.index_add(0, index, update.to(base.dtype), alpha=scale)
 
     def _draw(self, batch: int) -> Tensor:
         # On the CPU, whatever the device: the same seed drops the same samples everywhere, and
