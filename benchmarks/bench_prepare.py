@@ -5,12 +5,17 @@
 One batch of 64 twelve-lead records of 10 s, int16 microvolts as the store holds them, becomes
 random 9 s crops at 250 Hz, filtered and standardised, as ST-MEM's fine-tuning reads them. The
 baseline does the same record by record: `scipy.signal.resample`, crop, `sosfiltfilt` twice,
-standardise, stack. Both are run in turn, several times over, and the fastest of each counts, since
-whatever else the machine does only ever adds time. It adds most to two threads that wait for each
-other: on a busy machine, read the rows of one thread, where the baseline has one as well.
+standardise, stack. Where numba is installed, ours is the compiled path, as in training, and the
+last rows show the tensor path, which serves without it. Both sides are run in turn, several times
+over, and the fastest of each counts, since whatever else the machine does only ever adds time. It
+adds most to two threads that wait for each other: on a busy machine, read the rows of one thread,
+where the baseline has one as well.
 """
 
 from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -19,6 +24,7 @@ from scipy import signal as sps
 from torch import Tensor
 
 from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals import plan
 from einthoven.signals.prepare import (
     Filter,
     Preparation,
@@ -70,16 +76,19 @@ def _records(rate: int) -> NDArray[np.int16]:
     return (size * beats + noise).astype(np.int16)
 
 
-def _measure(rate: int, *, threads: int, target: float | None) -> Row:
-    before = torch.get_num_threads()
+def _measure(rate: int, *, threads: int, target: float | None, path: str) -> Row:
+    before = torch.get_num_threads(), plan.COMPILED_WORTH
     torch.set_num_threads(threads)
+    if path == "tensor":
+        plan.COMPILED_WORTH = sys.maxsize
     try:
-        return _compare(rate, target)
+        return _compare(rate, target, path)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        plan.COMPILED_WORTH = before[1]
 
 
-def _compare(rate: int, target: float | None) -> Row:
+def _compare(rate: int, target: float | None, path: str) -> Row:
     raw = _records(rate)
     signals = torch.from_numpy(raw)
     generator = torch.Generator().manual_seed(0)
@@ -95,15 +104,18 @@ def _compare(rate: int, target: float | None) -> Row:
     deviation = float((ours() - baseline()).abs().max() / baseline().abs().max())
     mine, theirs = alternately(ours, baseline, ROUNDS)
     note = f"of a batch of {BATCH}; first batch {first:.2f} s; deviation {deviation:.0e}"
-    name = f"prepare a record, {rate} Hz, threads: {torch.get_num_threads()}"
+    name = f"prepare a record, {rate} Hz, {path}, threads: {torch.get_num_threads()}"
     return speed_row(name, mine, theirs, per=BATCH, target=target, note=note)
 
 
 def run() -> list[Row]:
-    """Measure both rates of PTB-XL, on two cores and on one."""
+    """Measure both rates of PTB-XL, on two cores and on one, and the path without numba."""
+    cases = [("tensor", 2, None), ("tensor", 1, None)]
+    if find_spec("numba"):
+        cases = [("compiled", 2, TARGET), ("compiled", 1, None), *cases]
     return [
-        _measure(rate, threads=threads, target=target)
-        for threads, target in ((2, TARGET), (1, None))
+        _measure(rate, threads=threads, target=target, path=path)
+        for path, threads, target in cases
         for rate in (500, 100)
     ]
 

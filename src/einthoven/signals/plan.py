@@ -1,16 +1,18 @@
 """From a tuple of steps to operations on tensors of one length and rate.
 
 Neighbouring linear steps (resample, window, filters) become one `SpectralMap`. Plans are cached: a
-training run builds one for every length and rate that its records have.
+training run builds one for every length and rate that its records have. Where numba is installed, a
+map and the standardisation after it take the `compiled` path, if the batch is worth it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +27,9 @@ from einthoven.signals.linear import (
 )
 from einthoven.signals.steps import Filter, Resample, Scale, Standardise, Step, Window
 
+if TYPE_CHECKING:
+    from einthoven.signals.compiled import Tables
+
 
 class Operation(Protocol):
     """One step, or several linear ones, on (batch, leads, samples)."""
@@ -37,6 +42,9 @@ class Operation(Protocol):
 # Records are prepared a few at a time, so that their spectra stay in a core's cache.
 _CHUNK_VALUES = {"cpu": 1 << 20}
 _CHUNK_VALUES_ELSEWHERE = 1 << 26
+
+# Values, read and written, below which importing numba costs more than it saves: a few records.
+COMPILED_WORTH = 1 << 19
 
 # Windows in a record from which on resampling and the filters of the crop are kept apart.
 _LONG = 4
@@ -117,20 +125,29 @@ def run(
     device = signals.device
     window = prepared_shape(steps).samples
     out = torch.empty(batch, leads, window, device=device)
-    budget = _CHUNK_VALUES.get(device.type, _CHUNK_VALUES_ELSEWHERE)
-    size = max(1, budget // (leads * max(window, samples)))
+    fast = device.type == "cpu" and batch * leads * (samples + window) >= COMPILED_WORTH
     starts = starts.to(device)
     with full_precision(device):
-        operations = _operations(steps, Shape(samples, rate), gain, device)
-        for begin in range(0, batch, size):
-            part = slice(begin, begin + size)
-            x, target = _as_float(signals[part], begin), out[part]
+        operations = _operations(steps, Shape(samples, rate), gain, device, fast)
+        size = _together(operations, device, leads * max(window, samples))
+        for begin in range(0, batch, size or batch):
+            part = slice(begin, begin + (size or batch))
+            x, target = signals[part], out[part]
+            if not (isinstance(operations[0], _Compiled) and x.dtype == torch.int16):
+                x = _as_float(x, begin)
             for operation in operations:
                 last = operation is operations[-1]
                 x = operation(x, starts[part], target if last else None)
             if x is not target:
                 target.copy_(x)
     return out
+
+
+def _together(operations: Sequence[Operation], device: torch.device, values: int) -> int:
+    """Records to prepare at a time, of so many values each; 0 for all of them."""
+    if len(operations) == 1 and isinstance(operations[0], _Compiled):
+        return 0  # it divides the batch itself, and leaves nothing between two steps
+    return max(1, _CHUNK_VALUES.get(device.type, _CHUNK_VALUES_ELSEWHERE) // values)
 
 
 def _as_float(signals: Tensor, first: int) -> Tensor:
@@ -150,7 +167,7 @@ def _as_float(signals: Tensor, first: int) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _operations(
-    steps: tuple[Step, ...], shape: Shape, gain: float, device: torch.device
+    steps: tuple[Step, ...], shape: Shape, gain: float, device: torch.device, fast: bool
 ) -> tuple[Operation, ...]:
     operations: list[Operation] = []
     position = 0
@@ -169,7 +186,22 @@ def _operations(
         for step in taken:
             shape = _after(step, shape)
         position += len(taken)
-    return tuple(operations)
+    return tuple(_compiled(operations) if fast and find_spec("numba") else operations)
+
+
+def _compiled(operations: Sequence[Operation]) -> list[Operation]:
+    """The same operations, with compiled ones for every map that has one."""
+    from einthoven.signals import compiled  # numba is optional, and takes its time
+
+    found: list[Operation] = []
+    for operation in operations:
+        if isinstance(operation, _Linear) and compiled.suits(operation.chain):
+            found.append(_Compiled(compiled.tables(operation.chain), operation.cropped))
+        elif isinstance(operation, _Standardise) and found and isinstance(found[-1], _Compiled):
+            found[-1] = replace(found[-1], standardise=operation)
+        else:
+            found.append(operation)
+    return found
 
 
 def _linear_run(steps: Sequence[Step], shape: Shape) -> tuple[Step, ...]:
@@ -275,6 +307,28 @@ class _Standardise:
         # In float32 a flat signal leaves rounding behind, which must not be blown up to unit size.
         flat = std <= FLAT * mean.abs().clamp(min=1.0)
         return out.mul_(torch.where(flat, 0.0, 1.0 / std))
+
+
+@dataclass(frozen=True, eq=False)
+class _Compiled:
+    """A map and, where there is one, the standardisation after it."""
+
+    tables: Tables
+    cropped: bool
+    standardise: _Standardise | None = None
+
+    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
+        from einthoven.signals import compiled
+
+        batch, leads, _ = x.shape
+        if out is None:
+            out = torch.empty(batch, leads, self.tables.window)
+        together = 0
+        if self.standardise is not None:
+            together = leads if 1 in self.standardise.axes else 1
+        begins = starts if self.cropped else None
+        compiled.prepare(self.tables, x, begins, out, leads_together=together, flat=FLAT)
+        return out
 
 
 def _after(step: Step, shape: Shape) -> Shape:
