@@ -22,7 +22,7 @@ import torch
 from einthoven.training.run import environment
 from table import Row, print_table
 
-NAMES = ("bootstrap", "prepare", "pack", "memory", "finetune", "probe")
+NAMES = ("bootstrap", "prepare", "pack", "memory", "finetune", "pretrain", "probe")
 
 
 def measure(name: str, ptbxl: Path | None) -> list[Row]:

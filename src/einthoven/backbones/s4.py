@@ -58,9 +58,10 @@ class S4Config:
         Whether a token sees the past only (contrastive predictive coding needs that).
     stem_depth : int
         Convolutions in front; all but the first are over a single token.
-    stem_norm : {"batch", "layer"}
-        Published, or over the channels of a token: the same in training and evaluation, and
-        whatever else is in the batch.
+    stem_norm : {"batch", "none"}
+        Batch norm as published, or none and a bias instead: the same in training and evaluation,
+        and whatever else is in the batch. (A norm over the channels of a token would hide the
+        ECG's amplitude from the network.)
     dropout : float
         Tied dropout in every state-space layer, until a recipe says otherwise.
     scale : float or None
@@ -88,21 +89,26 @@ class S4Config:
 
 
 class StemLayer(nn.Module):
-    """A bias-free convolution over `size` samples, norm and ReLU; tokens last but one."""
+    """A convolution over `size` samples, batch norm or a bias, and ReLU."""
 
     def __init__(self, inputs: int, width: int, *, size: int, norm: str) -> None:
         super().__init__()
         weight = torch.empty(width, inputs, size)
-        nn.init.kaiming_uniform_(weight, a=5**0.5)
+        if norm == "batch":
+            nn.init.kaiming_uniform_(weight, a=5**0.5)
+        else:  # nothing rescales what comes out: keep its size through ReLU
+            nn.init.kaiming_normal_(weight, nonlinearity="relu")
         self.weight = nn.Parameter(weight)
-        self.norm: nn.Module = nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width)
+        self.norm = nn.BatchNorm1d(width) if norm == "batch" else None
+        self.bias = nn.Parameter(torch.zeros(width)) if norm == "none" else None
 
     def forward(self, patches: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """(batch, tokens, inputs * size) to (batch, tokens, width)."""
         weight = self.weight if rows is None else self.weight[:, list(rows)]
-        tokens = linear(patches, weight.flatten(1))
-        normed = self.norm(tokens.flatten(0, 1)).view(tokens.shape)
-        return torch.relu(normed)
+        tokens = linear(patches, weight.flatten(1), self.bias)
+        if self.norm is not None:
+            tokens = self.norm(tokens.flatten(0, 1)).view(tokens.shape)
+        return torch.relu(tokens)
 
 
 class S4(SequenceBackbone):
@@ -131,10 +137,10 @@ class S4(SequenceBackbone):
 
     def __init__(self, config: S4Config) -> None:
         super().__init__()
-        if config.stem_norm not in ("batch", "layer") or config.stem_depth < 1:
+        if config.stem_norm not in ("batch", "none") or config.stem_depth < 1:
             raise BackboneError(
                 f"stem_norm = {config.stem_norm!r}, stem_depth = {config.stem_depth}",
-                remedy="choose 'batch' or 'layer', and at least one stem layer.",
+                remedy="choose 'batch' or 'none', and at least one stem layer.",
             )
         if config.init not in ("scratch", "pretraining"):
             raise BackboneError(
@@ -265,7 +271,6 @@ _OURS = S4Config(
     state=16,
     dynamics="diagonal",
     stem_depth=2,
-    stem_norm="layer",
     dropout=0.0,
     scale=TYPICAL_DEVIATION_MV,
 )
@@ -277,5 +282,5 @@ def s4_small(**overrides: Any) -> S4:
 
 
 def s4_tiny(**overrides: Any) -> S4:
-    """Our smallest preset, for demonstrations and tests: 100 Hz, 2.5 s, width 96."""
-    return S4(override(replace(_OURS, name="s4_tiny", width=96), overrides))
+    """Our smallest preset, for demonstrations and tests: 100 Hz, 2.5 s, width 96, no batch norm."""
+    return S4(override(replace(_OURS, name="s4_tiny", width=96, stem_norm="none"), overrides))
