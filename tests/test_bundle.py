@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from einthoven import load_bundle
 from einthoven.backbones.classifier import create_classifier
 from einthoven.bundle import Bundle, read_about, save_bundle, update_bundle
+from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, BundleError
 from einthoven.predict import predict_record
@@ -76,6 +78,39 @@ def test_entries_are_added(saved: Path) -> None:
     assert load_bundle(saved).about["licence"] == "none"
 
 
+CALIBRATION = Calibration((1.5, 0.8, 1.0), (0.0, 0.1, 0.0), (0.2, 0.5, 1 / 3))
+
+
+def test_a_calibration_comes_along(bundle: Bundle, tmp_path: Path, synthetic: Cohort) -> None:
+    calibrated = replace(bundle, calibration=CALIBRATION)
+    folder = save_bundle(calibrated, tmp_path / "new", backbone="mtecg_tiny_100hz", options=TINY)
+    loaded = load_bundle(folder)
+    assert loaded.calibration == CALIBRATION
+    record = read_record(synthetic.paths("test")[0])
+    assert predict_record(loaded, record).probabilities == (
+        predict_record(calibrated, record).probabilities
+    )
+
+
+def test_a_bundle_without_one_loads_and_may_be_given_one_later(saved: Path) -> None:
+    assert "calibration" not in read_about(saved)
+    assert load_bundle(saved).calibration is None
+    update_bundle(saved, calibration=CALIBRATION.to_dict())
+    assert load_bundle(saved).calibration == CALIBRATION
+
+
+def test_a_calibration_is_not_kept_by_accident(saved: Path, tmp_path: Path) -> None:
+    update_bundle(saved, calibration=CALIBRATION.to_dict())
+    bare = replace(load_bundle(saved), calibration=None)
+    folder = save_bundle(bare, tmp_path / "bare", backbone="mtecg_tiny_100hz", options=TINY)
+    assert load_bundle(folder).calibration is None
+
+
+def test_a_calibration_of_other_labels_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="a calibration of 1 labels for a bundle of 3"):
+        replace(bundle, calibration=Calibration((1.0,), (0.0,), (0.5,)))
+
+
 def change(key: str, value: object) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         about = json.loads((folder / "bundle.json").read_text())
@@ -124,6 +159,11 @@ def without(key: str) -> Callable[[Path], None]:
         (change("labels", ["SR"]), "weights do not fit"),
         (change("checksums", {}), "weights.safetensors is damaged"),
         (without("preparation"), "lacks preparation"),
+        (change("calibration", {"temperatures": [1.0]}), "the calibration is damaged"),
+        (
+            change("calibration", {**CALIBRATION.to_dict(), "thresholds": [2.0] * 3}),
+            "the calibration is damaged: thresholds",
+        ),
     ],
 )
 def test_damage_is_refused(saved: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,11 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.bundle import load_bundle, read_about
 from einthoven.cohorts import Cohort
 from einthoven.errors import EvaluationError
-from einthoven.experiment import (
-    Finished,
-    is_synthetic,
-    licence_of,
-    run_experiment,
-    score_predictions,
-)
-from einthoven.files import read_json, read_lines, write_tensors
+from einthoven.evaluate import fit_calibration
+from einthoven.evaluate.tables import score_predictions
+from einthoven.evidence import read_evidence
+from einthoven.experiment import Finished, is_synthetic, licence_of, run_experiment
+from einthoven.files import read_json, read_lines, write_json, write_tensors
 from einthoven.predict import predict_record
 from einthoven.predictions import Predictions
 from einthoven.records import read_record
@@ -125,13 +123,71 @@ def test_the_bundle_says_what_it_is(finished: Finished, synthetic: Cohort) -> No
     assert about["descriptions"]["AFIB"] == "atrial fibrillation"
 
 
-def test_the_bundle_predicts_what_the_table_holds(finished: Finished, synthetic: Cohort) -> None:
+def test_the_bundle_predicts_what_the_table_holds_calibrated(
+    finished: Finished, synthetic: Cohort
+) -> None:
     bundle = load_bundle(finished.run.path / "bundle")
     table = Predictions.load(finished.run.path / "predictions" / "test.parquet")
+    assert table.metadata["calibrated"] == "no"
+    assert bundle.calibration is not None
+    expected = bundle.calibration.apply(table.probabilities)
     for row in (0, 17):
         done = predict_record(bundle, read_record(synthetic.paths("test")[row]))
         values = list(done.probabilities.values())
-        assert values == pytest.approx(table.probabilities[row].tolist(), abs=1e-5)
+        assert values == pytest.approx(expected[row].tolist(), abs=1e-5)
+
+
+def test_the_calibration_is_fitted_on_validation_and_on_nothing_else(finished: Finished) -> None:
+    table = Predictions.load(finished.run.path / "predictions" / "validation.parquet")
+    fitted = fit_calibration(table.targets, table.probabilities, table.labels)  # type: ignore[arg-type]
+    assert load_bundle(finished.run.path / "bundle").calibration == fitted
+    about = read_about(finished.run.path / "bundle")["calibration_fit"]
+    assert (about["split"], about["records"]) == ("validation", len(table))
+    assert about["positives"]["AFIB"] == int(table.targets[:, table.labels.index("AFIB")].sum())  # type: ignore[index]
+
+
+def test_the_evidence_is_of_the_test_table(finished: Finished, synthetic: Cohort) -> None:
+    found = read_evidence(finished.run.path / "bundle")
+    assert found is not None
+    numbers = read_json(finished.run.path / "metrics.json")
+    assert found["score"] == numbers["test"]
+    assert found["validation"] == numbers["validation"]
+    assert found["calibration"]["records"] == len(synthetic.ids("test"))
+    ages = found["subgroups"]["attributes"]["age"]
+    assert sum(each["records"] for each in ages) == len(synthetic.ids("test"))
+    card = (finished.run.path / "bundle" / "README.md").read_text()
+    assert "## Calibration" in card
+    assert "## Subgroups" in card
+    assert "## Fewer leads" not in card
+
+
+def test_a_finished_run_of_an_earlier_version_is_calibrated_by_its_own_command(
+    tmp_path: Path, finished: Finished, experiment: Experiment
+) -> None:
+    folder = shutil.copytree(finished.run.path, tmp_path / "run")
+    wanted = load_bundle(folder / "bundle").calibration
+    about = read_about(folder / "bundle")
+    bare = {key: value for key, value in about.items() if not key.startswith("calibration")}
+    (folder / "bundle" / "bundle.json").write_text(json.dumps(bare))
+    (folder / "bundle" / "evidence.json").unlink()
+    assert load_bundle(folder / "bundle").calibration is None
+    before = (folder / "predictions" / "test.parquet").read_bytes()
+    experiment(folder)
+    assert load_bundle(folder / "bundle").calibration == wanted
+    assert (folder / "predictions" / "test.parquet").read_bytes() == before
+
+
+def test_what_was_measured_of_robustness_survives_the_same_command(
+    tmp_path: Path, finished: Finished, experiment: Experiment
+) -> None:
+    folder = shutil.copytree(finished.run.path, tmp_path / "run")
+    evidence = read_evidence(folder / "bundle")
+    assert evidence is not None
+    measured = {"clean": {}, "leads": [], "noise": [], "left_out": {}, "records": 1}
+    measured |= {"resamples": 0, "seed": 0, "by": "record"}
+    write_json(folder / "bundle" / "evidence.json", evidence | {"robustness": measured})
+    experiment(folder)
+    assert (read_evidence(folder / "bundle") or {})["robustness"] == measured
 
 
 def test_the_test_split_is_predicted_once(finished: Finished, experiment: Experiment) -> None:

@@ -11,9 +11,11 @@ import torch
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.bundle import Bundle
+from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
-from einthoven.errors import EvaluationError, PreparationError, RecordError
-from einthoven.predict import predict_cohort, predict_files, predict_record
+from einthoven.errors import BackboneError, EvaluationError, PreparationError, RecordError
+from einthoven.metrics import auroc
+from einthoven.predict import calibrate_table, predict_cohort, predict_files, predict_record
 from einthoven.records import read_record
 from einthoven.signals.prepare import prepare_record
 from einthoven.signals.store import Store
@@ -130,3 +132,55 @@ def test_a_longer_record_at_another_rate_is_used(bundle: Bundle, synthetic: Coho
     twice = replace(record, signal=np.repeat(record.signal, 2, axis=1), rate=200.0)
     plain, slow = (predict_record(bundle, each).probabilities for each in (record, twice))
     assert list(slow.values()) == pytest.approx(list(plain.values()), abs=0.1)
+
+
+def calibrated(bundle: Bundle) -> Bundle:
+    count = len(bundle.labels)
+    temperatures = tuple(np.linspace(0.5, 3.0, count))
+    return replace(bundle, calibration=Calibration(temperatures, (0.1,) * count, (0.45,) * count))
+
+
+def test_a_calibration_is_applied_to_the_join_of_crops(bundle: Bundle, synthetic: Cohort) -> None:
+    record = read_record(synthetic.paths("test")[0])
+    said, done = (predict_record(each, record) for each in (bundle, calibrated(bundle)))
+    expected = calibrated(bundle).calibration.apply(list(said.probabilities.values()))  # type: ignore[union-attr]
+    assert list(done.probabilities.values()) == expected.tolist()
+    assert said.above_threshold is None
+    above = [label for label, value in done.probabilities.items() if value >= 0.45]
+    assert done.above_threshold is not None
+    assert 0 < len(above) < len(synthetic.labels)
+    assert set(done.above_threshold) == set(above)
+    values = [done.probabilities[label] for label in done.above_threshold]
+    assert values == sorted(values, reverse=True)
+
+
+def test_a_table_says_whether_it_is_calibrated(
+    bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    able = calibrated(bundle)
+    given = synthetic, synthetic_store, "test"
+    raw, done = (predict_cohort(able, *given, calibrated=wanted) for wanted in (False, True))
+    assert (raw.metadata["calibrated"], done.metadata["calibrated"]) == ("no", "yes")
+    assert np.array_equal(raw.probabilities, predict_cohort(bundle, *given).probabilities)
+    assert predict_cohort(bundle, *given).metadata["calibrated"] == "no"
+    assert able.calibration is not None
+    assert np.array_equal(done.probabilities, able.calibration.apply(raw.probabilities))
+    assert np.array_equal(
+        auroc(raw.targets, raw.probabilities), auroc(done.targets, done.probabilities)
+    )  # type: ignore[arg-type]
+    assert np.array_equal(calibrate_table(able, raw).probabilities, done.probabilities)
+    with pytest.raises(EvaluationError, match="calibrated already"):
+        calibrate_table(able, done)
+
+
+def test_fewer_leads_need_no_others(bundle: Bundle, synthetic: Cohort) -> None:
+    leads = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+    record = read_record(synthetic.paths("test")[0])
+    found = predict_record(bundle, record.select(leads), leads=leads).probabilities
+    assert found == predict_record(bundle, record, leads=leads[::-1]).probabilities
+    zeroed = record.signal.copy()
+    zeroed[[record.leads.index(lead) for lead in record.leads if lead not in leads]] = 0.0
+    alike = predict_record(bundle, replace(record, signal=zeroed)).probabilities  # MTECG's policy
+    assert list(found.values()) == pytest.approx(list(alike.values()), abs=1e-5)
+    with pytest.raises(BackboneError, match="X"):
+        predict_record(bundle, record, leads=("I", "X"))

@@ -2,9 +2,13 @@
 
 ::
 
-    bundle.json           backbone, labels, Preparation, recipe, licence, provenance, checksums
+    bundle.json           backbone, labels, Preparation, calibration, recipe, licence, checksums
     weights.safetensors   backbone and head
-    README.md             the model card, once there are numbers
+    evidence.json         how good it is: scores, calibration, subgroups, robustness
+    README.md             the model card: both files in words, once there are numbers
+
+A bundle predicts without its evidence and its card, and without a calibration, as those of earlier
+versions do: its probabilities are then the network's own.
 """
 
 from __future__ import annotations
@@ -21,12 +25,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from einthoven.backbones.classifier import Classifier, create_classifier
-from einthoven.errors import BundleError
+from einthoven.calibration import Calibration
+from einthoven.errors import BundleError, CalibrationError
 from einthoven.files import write_json, write_tensors
 from einthoven.signals.prepare import Preparation
 
-ABOUT, WEIGHTS, CARD = "bundle.json", "weights.safetensors", "README.md"
-FORMAT = "einthoven-bundle-1"
+ABOUT, WEIGHTS, EVIDENCE, CARD = (
+    "bundle.json",
+    "weights.safetensors",
+    "evidence.json",
+    "README.md",
+)
+FORMAT, CALIBRATION = "einthoven-bundle-1", "calibration"
 _NEEDED = ("backbone", "backbone_options", "labels", "preparation", "aggregate", "checksums")
 
 
@@ -46,6 +56,13 @@ class Bundle:
         How the crops of a record are joined.
     about : dict
         Backbone, descriptions of labels, recipe, licence, provenance and metrics.
+    calibration : Calibration or None
+        What makes its probabilities ones to believe, and decides; None where none was fitted.
+
+    Raises
+    ------
+    BundleError
+        When the calibration is of another number of labels.
     """
 
     classifier: Classifier
@@ -53,6 +70,15 @@ class Bundle:
     preparation: Preparation
     aggregate: str = "probability"
     about: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        if self.calibration is not None and len(self.calibration) != len(self.labels):
+            raise BundleError(
+                f"a calibration of {len(self.calibration)} labels for a bundle of "
+                f"{len(self.labels)}",
+                remedy="fit the calibration on predictions of this bundle",
+            )
 
     @property
     def descriptions(self) -> dict[str, str]:
@@ -68,7 +94,8 @@ def save_bundle(
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS, bundle.classifier.state_dict(), {"format": FORMAT})
-    about = bundle.about | {
+    known = {key: value for key, value in bundle.about.items() if key != CALIBRATION}
+    about = known | {
         "format": FORMAT,
         "backbone": backbone,
         "backbone_options": dict(options or {}),
@@ -77,6 +104,8 @@ def save_bundle(
         "aggregate": bundle.aggregate,
         "checksums": {WEIGHTS: _sha256(folder / WEIGHTS)},
     }
+    if bundle.calibration is not None:
+        about[CALIBRATION] = bundle.calibration.to_dict()
     write_json(folder / ABOUT, about)
     return folder
 
@@ -145,7 +174,20 @@ def load_bundle(path: str | Path) -> Bundle:
         preparation=Preparation.from_dict(about["preparation"]),
         aggregate=about["aggregate"],
         about=about,
+        calibration=_calibration(path, about),
     )
+
+
+def _calibration(path: str | Path, about: dict[str, Any]) -> Calibration | None:
+    if about.get(CALIBRATION) is None:
+        return None
+    try:
+        return Calibration.from_dict(about[CALIBRATION])
+    except CalibrationError as error:
+        raise BundleError(
+            f"{path}: the calibration is damaged: {error.problem}",
+            remedy="copy the bundle again, or take the key `calibration` out of bundle.json",
+        ) from error
 
 
 def _verified(file: Path, expected: str) -> bytes:

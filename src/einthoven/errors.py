@@ -99,9 +99,17 @@ class EvaluationError(EinthovenError):
     """Predictions that cannot be scored or compared."""
 
 
+class CalibrationError(EinthovenError):
+    """A calibration, or probabilities given to it, that do not hold together."""
+
+
 class DownloadError(EinthovenError):
     """A download that failed or did not match its checksum."""
 
 
 class FileError(EinthovenError):
     """A file of einthoven's own that is missing or damaged."""
+
+
+class ReproduceError(EinthovenError):
+    """A reproduction that cannot be planned, shared between processes, or written down."""

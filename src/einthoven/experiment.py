@@ -1,7 +1,8 @@
 """One experiment from a recipe to its evidence: train, bundle, predict, score.
 
 The test split is predicted once, after training has ended; a run whose test predictions exist is
-never evaluated again.
+never evaluated again. A run's tables hold what the network says; the calibration that is fitted on
+the validation table goes into the bundle, which applies it to whatever it predicts later.
 """
 
 from __future__ import annotations
@@ -12,23 +13,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import EvaluationError
-from einthoven.evaluate.scores import Score, score
-from einthoven.files import read_json, read_lines, write_json
+from einthoven.evaluate.scores import Score
+from einthoven.evaluate.tables import known_targets, score_predictions, suitable_absent
+from einthoven.evidence import evidence_of, fitted_calibration, kept, write_evidence
+from einthoven.files import read_lines, write_json
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
-from einthoven.report.card import model_card
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import Posttrained, posttrain
 from einthoven.stages.recipe import Recipe
 from einthoven.training.loop import Watcher
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
+
+__all__ = [
+    "BUNDLE",
+    "METRICS",
+    "PREDICTIONS",
+    "Finished",
+    "bundle_of",
+    "is_synthetic",
+    "known_targets",
+    "licence_of",
+    "run_experiment",
+    "score_predictions",
+    "suitable_absent",
+]
 
 METRICS, BUNDLE, PREDICTIONS = "metrics.json", "bundle", "predictions"
 Progress = Callable[[str, int, int], None]
@@ -52,11 +64,12 @@ def run_experiment(
     weights: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     resamples: int = 1000,
+    allow_overlap: bool = False,
     processes: Processes | None = None,
     watcher: Watcher | None = None,
     progress: Progress | None = None,
 ) -> Finished | None:
-    """Post-train by a recipe, write the bundle, predict validation and test, and score them.
+    """Post-train by a recipe, write the bundle, predict validation and test, calibrate, score.
 
     Parameters are those of `posttrain`; `resamples` is the bootstrap's. Among several processes
     only the main one goes on after training; the others return None.
@@ -75,6 +88,7 @@ def run_experiment(
         out=out,
         weights=weights,
         options=options,
+        allow_overlap=allow_overlap,
         processes=together,
         watcher=watcher,
     )
@@ -94,10 +108,14 @@ def run_experiment(
                 cohort,
                 store,
                 split,
+                calibrated=False,
                 device=together.device,
                 progress=partial(progress, f"predict {split}") if progress else None,
             ).save(file)
-    return _scored(trained, resamples)
+    if bundle.calibration is None:
+        validation = Predictions.load(folder / PREDICTIONS / "validation.parquet")
+        update_bundle(folder / BUNDLE, **fitted_calibration(validation))
+    return _scored(trained, cohort, resamples)
 
 
 def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
@@ -130,20 +148,29 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
     )
 
 
-def _scored(trained: Posttrained, resamples: int) -> Finished:
+def _scored(trained: Posttrained, cohort: Cohort, resamples: int) -> Finished:
     folder = trained.run.path
-    scores = {}
-    for split in ("validation", "test"):
-        predictions = Predictions.load(folder / PREDICTIONS / f"{split}.parquet")
-        scores[split] = score_predictions(predictions, resamples=resamples)
+    tables = {
+        split: Predictions.load(folder / PREDICTIONS / f"{split}.parquet")
+        for split in ("validation", "test")
+    }
+    scores = {
+        split: score_predictions(table, resamples=resamples) for split, table in tables.items()
+    }
     numbers: dict[str, Any] = {name: found.to_dict() for name, found in scores.items()}
     numbers["seconds"] = round(_trained_seconds(trained), 1)
     write_json(folder / METRICS, numbers)
     update_bundle(folder / BUNDLE, metrics=_headline(scores["test"]))
-    card = model_card(
-        read_json(folder / BUNDLE / "bundle.json"), numbers["test"], numbers["validation"]
+    evidence = evidence_of(
+        load_bundle(folder / BUNDLE),
+        cohort,
+        tables["test"],
+        score=numbers["test"],
+        validation=numbers["validation"],
+        resamples=resamples,
     )
-    (folder / BUNDLE / "README.md").write_text(card)
+    evidence["robustness"] = kept(folder / BUNDLE, evidence, "robustness")
+    write_evidence(folder / BUNDLE, evidence)
     return Finished(trained.run, scores["test"])
 
 
@@ -165,48 +192,6 @@ def _headline(found: Score) -> dict[str, Any]:
         "records": found.records,
         "defined_labels": found.defined_labels,
     }
-
-
-def score_predictions(
-    predictions: Predictions, *, absent: str | None = None, by: str = "record", **options: Any
-) -> Score:
-    """Score a predictions table.
-
-    Without `absent`, resamples that lack a label are drawn again, as in PTB-XL's benchmark; where
-    the whole table lacks a label that is impossible, and undefined labels are left out instead
-    (the score says how many labels are defined).
-    """
-    return score(
-        known_targets(predictions),
-        predictions.probabilities,
-        labels=predictions.labels,
-        absent=absent or suitable_absent(predictions),
-        groups=predictions.patients if by == "patient" else None,
-        **options,
-    )
-
-
-def suitable_absent(predictions: Predictions) -> str:
-    """`resample` where every label has a positive and a negative, `skip` otherwise."""
-    positives = known_targets(predictions).sum(axis=0)
-    defined = (positives > 0) & (positives < len(predictions.records))
-    return "resample" if defined.all() else "skip"
-
-
-def known_targets(predictions: Predictions) -> NDArray[np.uint8]:
-    """The table's targets.
-
-    Raises
-    ------
-    EvaluationError
-        When the table has none.
-    """
-    if predictions.targets is None:
-        raise EvaluationError(
-            "the predictions table holds no targets",
-            remedy="add the columns target:LABEL, or evaluate a bundle on a labelled cohort",
-        )
-    return predictions.targets
 
 
 def is_synthetic(cohort: Cohort) -> bool:

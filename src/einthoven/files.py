@@ -92,3 +92,15 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FileError(
             f"{file} is damaged: {error}", remedy="delete it and make it again"
         ) from error
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """Metadata of a safetensors file that einthoven wrote; none of any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="pt") as handle:
+            found: dict[str, str] = json.loads((handle.metadata() or {}).get(METADATA, "{}"))
+            return found
+    except (SafetensorError, OSError):
+        return {}

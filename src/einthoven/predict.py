@@ -1,49 +1,76 @@
-"""From a bundle and ECGs to named probabilities."""
+"""From a bundle and ECGs to named probabilities, calibrated where the bundle knows how."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from einthoven.backbones.inference import aggregate_crops, probabilities
+from einthoven.backbones.subset import FewerLeads
 from einthoven.bundle import Bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.predictions import Predictions
 from einthoven.records import Record, read_record
 from einthoven.signals.batches import SignalSource
-from einthoven.signals.prepare import prepare_record
+from einthoven.signals.prepare import Preparation, prepare_record
 from einthoven.signals.store import Store
+
+CALIBRATED = "calibrated"  # key of a table's metadata: yes or no
 
 
 @dataclass(frozen=True)
 class RecordPrediction:
-    """A record and its probabilities by label name."""
+    """A record and its probabilities by label name.
+
+    Attributes
+    ----------
+    record : Record
+    probabilities : dict of str to float
+        Calibrated where the bundle has a calibration.
+    above_threshold : tuple of str, or None
+        The labels that are called present, most probable first; None where the bundle has no
+        thresholds.
+    """
 
     record: Record
     probabilities: dict[str, float]
+    above_threshold: tuple[str, ...] | None = None
 
 
-def predict_record(bundle: Bundle, record: Record) -> RecordPrediction:
+def predict_record(
+    bundle: Bundle, record: Record, *, leads: Sequence[str] | None = None
+) -> RecordPrediction:
     """Probabilities of one ECG.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    record : Record
+    leads : sequence of str, optional
+        Use these leads and no others, as for a record that lacks the rest; see
+        `einthoven.backbones.subset`.
 
     Raises
     ------
     PreparationError
         When the record lacks a lead, is too short, or holds values that are not finite.
+    BackboneError
+        When `leads` are not among those that the bundle reads.
     """
-    crops = prepare_record(bundle.preparation, record)
+    network, preparation = with_leads(bundle, bundle.classifier, leads)
+    crops = prepare_record(preparation, record)
     with torch.no_grad():
-        logits = bundle.classifier(crops).float()
+        logits = network(crops).float()
     how: Any = bundle.aggregate
     joined = aggregate_crops(logits, torch.zeros(len(logits), dtype=torch.long), 1, how)[0]
-    named = dict(zip(bundle.labels, joined.tolist(), strict=True))
-    return RecordPrediction(record, named)
+    return _named(bundle, record, joined.numpy())
 
 
 def predict_files(bundle: Bundle, files: Iterable[str | Path]) -> Iterator[RecordPrediction]:
@@ -58,6 +85,8 @@ def predict_cohort(
     store: Store,
     split: str,
     *,
+    calibrated: bool = True,
+    leads: Sequence[str] | None = None,
     batch_size: int = 64,
     precision: Any = "fp32",
     device: torch.device | str = "cpu",
@@ -65,10 +94,22 @@ def predict_cohort(
 ) -> Predictions:
     """Predictions of a split, beside its targets.
 
+    Parameters
+    ----------
+    bundle, cohort, store, split
+        What is predicted.
+    calibrated : bool
+        Apply the bundle's calibration, where it has one; the table's metadata says whether it was
+        applied (`calibrated`: yes or no). False gives what the network says.
+    leads : sequence of str, optional
+        Use these leads and no others; see `predict_record`.
+
     Raises
     ------
     EvaluationError
         When the bundle's labels are not the cohort's, or the split is empty.
+    BackboneError
+        When `leads` are not among those that the bundle reads.
     """
     kept = cohort.select(store.without_quarantined(cohort.ids()))
     columns = _label_columns(bundle, kept)
@@ -78,33 +119,82 @@ def predict_cohort(
             f"{cohort.name}: no records in {split}", remedy="choose a split that has records"
         )
     targets = kept.targets(split)[:, columns]
-    source = SignalSource(store, store.rows(ids), targets, bundle.preparation)
+    network, preparation = with_leads(bundle, bundle.classifier.to(device), leads)
     how: Any = bundle.aggregate
     values = probabilities(
-        bundle.classifier.to(device),
-        source,
+        network,
+        SignalSource(store, store.rows(ids), targets, preparation),
         aggregate=how,
         batch_size=batch_size,
         precision=precision,
         device=device,
         progress=progress,
     )
-    return Predictions(
+    table = Predictions(
         labels=bundle.labels,
         records=ids,
         patients=kept.patients(split),
         targets=targets,
         probabilities=values,
-        metadata={
-            "cohort": cohort.name,
-            "version": cohort.version,
-            "task": cohort.task,
-            "split": split,
-            "backbone": str(bundle.about.get("backbone", "")),
-            "recipe": str(bundle.about.get("recipe", {}).get("name", "")),
-            "quarantined": str(len(cohort) - len(kept)),
-        },
+        metadata=_metadata(bundle, cohort, split)
+        | {"quarantined": str(len(cohort) - len(kept)), CALIBRATED: "no"}
+        | ({} if leads is None else {"leads": ",".join(preparation.leads)}),
     )
+    return calibrate_table(bundle, table) if calibrated else table
+
+
+def calibrate_table(bundle: Bundle, table: Predictions) -> Predictions:
+    """A table of what the network said, with the bundle's calibration; itself without one.
+
+    Raises
+    ------
+    EvaluationError
+        When the table is calibrated already, or has other labels.
+    """
+    if table.labels != bundle.labels or table.metadata.get(CALIBRATED) == "yes":
+        raise EvaluationError(
+            "the table is calibrated already, or its labels are not the bundle's",
+            remedy="pass what predict_cohort(..., calibrated=False) gave for this bundle",
+        )
+    if bundle.calibration is None:
+        return table
+    return replace(
+        table,
+        probabilities=bundle.calibration.apply(table.probabilities),
+        metadata=dict(table.metadata) | {CALIBRATED: "yes"},
+    )
+
+
+def with_leads(
+    bundle: Bundle, network: nn.Module, leads: Sequence[str] | None
+) -> tuple[nn.Module, Preparation]:
+    """A bundle's network and preparation for some of its leads, or for all where None are named."""
+    if leads is None:
+        return network, bundle.preparation
+    every, samples = bundle.preparation.leads, bundle.preparation.window
+    fewer = FewerLeads(network, leads, every=every, samples=samples)
+    return fewer, replace(bundle.preparation, leads=fewer.leads)
+
+
+def _named(bundle: Bundle, record: Record, said: np.ndarray[Any, Any]) -> RecordPrediction:
+    if bundle.calibration is None:
+        return RecordPrediction(record, dict(zip(bundle.labels, said.tolist(), strict=True)))
+    values = bundle.calibration.apply(said)
+    named = dict(zip(bundle.labels, values.tolist(), strict=True))
+    called = zip(bundle.labels, bundle.calibration.decide(values), strict=True)
+    above = sorted((label for label, present in called if present), key=lambda label: -named[label])
+    return RecordPrediction(record, named, tuple(above))
+
+
+def _metadata(bundle: Bundle, cohort: Cohort, split: str) -> dict[str, str]:
+    return {
+        "cohort": cohort.name,
+        "version": cohort.version,
+        "task": cohort.task,
+        "split": split,
+        "backbone": str(bundle.about.get("backbone", "")),
+        "recipe": str(bundle.about.get("recipe", {}).get("name", "")),
+    }
 
 
 def _label_columns(bundle: Bundle, cohort: Cohort) -> np.ndarray[Any, np.dtype[np.intp]]:

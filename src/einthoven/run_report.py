@@ -13,20 +13,19 @@ import numpy as np
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, EvaluationError, RecordError
 from einthoven.evaluate.comparison import compare
-from einthoven.experiment import (
-    METRICS,
-    PREDICTIONS,
-    score_predictions,
-    suitable_absent,
-)
+from einthoven.evaluate.tables import score_predictions, suitable_absent
+from einthoven.evidence import read_evidence
+from einthoven.experiment import BUNDLE, METRICS, PREDICTIONS
 from einthoven.files import read_json, read_lines
 from einthoven.predictions import Predictions
 from einthoven.records import read_record
 from einthoven.report import (
     Example,
     PairedRuns,
+    PretrainingRun,
     ReportRun,
     build_page,
+    pretraining_page,
     report_json,
     write_report,
 )
@@ -44,6 +43,8 @@ def write_run_report(
     resamples: int = 1000,
 ) -> Path:
     """Write one HTML page about finished runs, and its numbers as JSON beside it.
+
+    Of pretraining runs, finished or not, it shows the losses.
 
     Parameters
     ----------
@@ -66,6 +67,8 @@ def write_run_report(
         When a run is not finished, or runs were tested on different records or labels.
     """
     folders = [Path(run) for run in runs]
+    if all(_is_pretraining(folder) for folder in folders):
+        return _write_pretraining(folders, Path(out))
     other = Path(reference) if reference else folders[-1]
     if other not in folders:
         folders.append(other)
@@ -84,10 +87,41 @@ def write_run_report(
     }
     page = Path(out)
     write_report(page, build_page(found, **what))
-    numbers = json.dumps(report_json(found, **what), allow_nan=False, indent=1)
+    _write_numbers(page, report_json(found, **what))
+    return page
+
+
+def _write_numbers(page: Path, numbers: dict[str, Any]) -> None:
     temporary = page.with_suffix(".json.writing")
-    temporary.write_text(numbers)
+    temporary.write_text(json.dumps(numbers, allow_nan=False, indent=1))
     os.replace(temporary, page.with_suffix(".json"))
+
+
+def _is_pretraining(folder: Path) -> bool:
+    file = folder / "run.json"
+    return file.is_file() and read_json(file)["asked"].get("stage") == "pretrain"
+
+
+def _write_pretraining(folders: Sequence[Path], page: Path) -> Path:
+    names = _names(folders)
+    runs = [
+        PretrainingRun(
+            names[folder],
+            read_json(folder / "run.json"),
+            read_lines(folder / "pretrain" / "metrics.jsonl"),
+        )
+        for folder in folders
+    ]
+    early = [run.name for run in runs if not run.history]
+    if early:
+        raise EvaluationError(
+            f"{early[0]} has not finished an epoch", remedy="wait until its first one is done"
+        )
+    title = f"Pretraining {', '.join(run.name for run in runs)}"
+    commands = [f"einthoven report {' '.join(map(str, folders))}"]
+    write_report(page, pretraining_page(runs, title=title, commands=commands))
+    numbers = [{"name": run.name, "about": run.about, "history": run.history} for run in runs]
+    _write_numbers(page, {"title": title, "runs": numbers})
     return page
 
 
@@ -138,6 +172,7 @@ def _report_run(folder: Path, name: str, resamples: int) -> ReportRun:
         history=stage_history(folder),
         predictions=test,
         seconds=numbers["seconds"],
+        evidence=read_evidence(folder / BUNDLE),
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -30,7 +31,9 @@ def test_entries_are_complete(name: str) -> None:
     texts = (about.summary, about.paper, about.weights_licence, about.weights_from)
     assert all(texts)
     assert about.pretraining_data
-    assert not about.contains_ptbxl
+    # Unknown or not, what the public weights saw of PTB-XL is never left unsaid.
+    assert about.contains_ptbxl is False or "PTB-XL" in about.pretraining_data
+    assert re.fullmatch(r"([0-9a-f]{64})?", about.weights_sha256)
 
 
 def test_unknown_names_and_overrides_are_answered_with_what_exists() -> None:

@@ -15,8 +15,8 @@ from einthoven.cli.app import app
 from einthoven.version import __version__
 
 VERBS = [
-    "demo", "synthesize", "download", "pack", "pretrain", "posttrain",
-    "evaluate", "compare", "report", "predict", "backbones", "doctor",
+    "demo", "synthesize", "download", "pack", "convert", "pretrain", "posttrain",
+    "evaluate", "compare", "report", "reproduce", "predict", "backbones", "doctor",
 ]  # fmt: skip
 
 

@@ -1,13 +1,15 @@
-"""evaluate, compare and report agree with each other and with the run."""
+"""evaluate, compare, report and card agree with each other and with the run."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from einthoven.bundle import load_bundle
 from einthoven.cohorts import Cohort
 from einthoven.files import read_json
 from einthoven.predictions import Predictions
@@ -113,3 +115,55 @@ def test_a_run_without_predictions_of_a_split(cli: Any, made: Any) -> None:
     said = cli("evaluate", made.run, "--split", "train")
     assert said.status == 1
     assert "no predictions of train" in said.err
+
+
+def test_a_card_and_the_report_that_shows_it(
+    cli: Any, made: Any, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    run = shutil.copytree(made.run, tmp_path / "run")
+    numbers = read_json(run / "metrics.json")["test"]
+    said = cli(
+        "card", run / "bundle", "--cohort", synthetic_path, "--store", synthetic_store.root,
+        "--resamples", 20, "--device", "cpu",
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    assert said.out.strip() == f"Card: {run / 'bundle' / 'README.md'}"
+    evidence = read_json(run / "bundle" / "evidence.json")
+    assert evidence["score"]["macro_auroc"] == pytest.approx(numbers["macro_auroc"], abs=1e-9)
+    assert evidence["validation"]["macro_auroc"] > 0
+    text = (run / "bundle" / "README.md").read_text()
+    assert "## Fewer leads and noise" in text
+    page = tmp_path / "report.html"
+    assert cli("report", run, "--out", page, "--resamples", 20).status == 0
+    shown = page.read_text()
+    for section in ("calibration", "subgroups", "robustness"):
+        assert f'<section id="{section}"' in shown
+    assert repr(evidence["robustness"]["noise"][0]["auroc"]["value"]) in shown
+
+
+def test_a_card_without_what_takes_long(
+    cli: Any, made: Any, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    bundle = shutil.copytree(made.bundle, tmp_path / "bundle")
+    given = ("--cohort", synthetic_path, "--store", synthetic_store.root, "--resamples", 0)
+    assert cli("card", bundle, *given, "--no-robustness", "--split", "validation").status == 0
+    evidence = read_json(bundle / "evidence.json")
+    assert (evidence["split"], evidence["robustness"]) == ("validation", None)
+    assert "| validation |" in (bundle / "README.md").read_text()
+
+
+def test_a_bundle_s_table_is_calibrated_and_a_run_s_is_not(
+    cli: Any, made: Any, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.parquet"
+    cli(
+        "evaluate", made.bundle, "--cohort", synthetic_path, "--store", synthetic_store.root,
+        "--save", kept, *QUICK,
+    )  # fmt: skip
+    ours = Predictions.load(made.run / "predictions" / "test.parquet")
+    theirs = Predictions.load(kept)
+    assert (ours.metadata["calibrated"], theirs.metadata["calibrated"]) == ("no", "yes")
+    calibration = load_bundle(made.bundle).calibration
+    assert calibration is not None
+    expected = calibration.apply(ours.probabilities)
+    assert theirs.probabilities == pytest.approx(expected, abs=1e-6)

@@ -1,15 +1,19 @@
-"""predict, backbones, doctor, synthesize, pack."""
+"""predict, embed, backbones, doctor, synthesize, pack."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from einthoven.bundle import load_bundle
-from einthoven.cohorts import Cohort
+from einthoven.cohorts import Cohort, open_cohort
+from einthoven.files import read_json, write_json
 from einthoven.predict import predict_record
 from einthoven.records import read_record
 from einthoven.signals.store import Store
@@ -21,9 +25,37 @@ def test_predict_prints_one_json_object_a_file(cli: Any, made: Any, synthetic: C
     assert said.status == 0
     lines = [json.loads(line) for line in said.out.splitlines()]
     assert [line["record"] for line in lines] == [str(file) for file in files]
-    assert all(line.keys() == {"record", "probabilities"} for line in lines)
+    keys = {"record", "probabilities", "above_threshold"}
+    assert all(line.keys() == keys for line in lines)
     bundle = load_bundle(made.bundle)
-    assert lines[1]["probabilities"] == predict_record(bundle, read_record(files[1])).probabilities
+    done = predict_record(bundle, read_record(files[1]))
+    assert lines[1]["probabilities"] == done.probabilities
+    assert lines[1]["above_threshold"] == list(done.above_threshold or ())
+
+
+def test_predict_says_where_there_are_no_thresholds(
+    cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(made.bundle, tmp_path / "bundle")
+    about = read_json(bare / "bundle.json")
+    write_json(bare / "bundle.json", {k: v for k, v in about.items() if k != "calibration"})
+    file = synthetic.paths("test")[0]
+    assert (
+        json.loads(cli("predict", "--bundle", bare, file, "--json").out)["above_threshold"] is None
+    )
+    assert "not calibrated" in cli("predict", "--bundle", bare, file).out
+    assert "not calibrated" not in cli("predict", "--bundle", made.bundle, file).out
+
+
+def test_predict_with_fewer_leads(cli: Any, made: Any, synthetic: Cohort) -> None:
+    file = synthetic.paths("test")[0]
+    said = cli("predict", "--bundle", made.bundle, file, "--json", "--leads", "I,ii")
+    found = json.loads(said.out)["probabilities"]
+    expected = predict_record(load_bundle(made.bundle), read_record(file), leads=("I", "II"))
+    assert found == expected.probabilities
+    said = cli("predict", "--bundle", made.bundle, file, "--leads", "I,X1")
+    assert said.status == 1
+    assert "X1" in said.err
 
 
 def test_a_bad_file_does_not_stop_the_good_ones(
@@ -49,11 +81,53 @@ def test_predict_names_the_labels_it_is_surest_of(
     monkeypatch.setenv("EINTHOVEN_BUNDLE", str(made.bundle))
     said = cli("predict", file, "--top", 2)
     assert said.status == 0
-    found = predict_record(load_bundle(made.bundle), read_record(file)).probabilities
+    done = predict_record(load_bundle(made.bundle), read_record(file))
+    found, above = done.probabilities, done.above_threshold or ()
     ranked = sorted(found, key=lambda label: -found[label])
-    rows = [line.split("│")[1].strip() for line in said.out.splitlines() if "│" in line]
-    assert rows == ranked[:2]
+    wanted = [label for i, label in enumerate(ranked) if i < 2 or label in above]
+    lines = [line for line in said.out.splitlines() if "│" in line]
+    assert [line.split("│")[1].strip() for line in lines] == wanted
     assert f"{found[ranked[0]]:.3f}" in said.out
+    assert above
+    assert [("above" in line) for line in lines] == [label in above for label in wanted]
+
+
+def test_embed_a_cohort(
+    cli: Any, made: Any, synthetic: Cohort, synthetic_path: Path, synthetic_store: Store,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    out = tmp_path / "x.npy"
+    said = cli(
+        "embed", made.bundle, synthetic_path, "--store", synthetic_store.root, "--out", out,
+        "--split", "test", "--level", "lead", "--device", "cpu",
+    )  # fmt: skip
+    records = len(open_cohort(synthetic_path, empty_rows="keep").ids("test"))
+    assert said.status == 0, said.err
+    assert said.out.strip() == f"Embeddings: {out} ({records} x 12 x 32, lead)"
+    assert np.load(out).shape == (records, 12, 32)
+
+
+def test_embed_files_and_leave_out_the_bad(
+    cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    good, out = synthetic.paths("test")[:2], tmp_path / "x.parquet"
+    bad = tmp_path / "absent.hea"
+    said = cli("embed", made.bundle, good[0], bad, good[1], "--out", out)
+    assert said.status == 1
+    assert said.err.count("What to do:") == 1
+    assert said.out.strip() == f"Embeddings: {out} (2 x 32, pooled)"
+    assert pd.read_parquet(out)["record"].tolist() == [str(file) for file in good]
+    said = cli("embed", made.bundle, bad, "--out", tmp_path / "y.parquet")
+    assert said.status == 1
+    assert "absent.hea" in said.err
+    assert "no record to embed" in said.err
+    assert not (tmp_path / "y.parquet").exists()
+
+
+def test_a_device_that_is_not_there_is_refused(cli: Any, made: Any, tmp_path: Path) -> None:
+    said = cli("embed", made.bundle, "x.hea", "--out", tmp_path / "x.npy", "--device", "cuda:99")
+    assert said.status == 1
+    assert "device 'cuda:99' is not there" in said.err
 
 
 def test_the_catalogue(cli: Any) -> None:
@@ -61,7 +135,7 @@ def test_the_catalogue(cli: Any) -> None:
     names = {"st_mem_base", "st_mem_small", "st_mem_tiny", "mtecg_tiny", "mtecg_tiny_100hz"}
     assert names <= catalogue.keys()
     for about in catalogue.values():
-        assert about["parameters"] > 1_000_000
+        assert about["parameters"] > 100_000
         assert about["weights_licence"]
     shown = cli("backbones").out
     assert "85,150,614" in shown

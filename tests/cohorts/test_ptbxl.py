@@ -103,6 +103,21 @@ def test_ids_and_patients_are_the_source_s(tables: Path) -> None:
     assert open_cohort(tables, rate=500).paths()[0] == tables / "records500/00000/00001_hr"
 
 
+def test_sex_in_words_and_age_as_it_stands(synthetic_path: Path, tmp_path: Path) -> None:
+    cohort = open_cohort(synthetic_path)
+    source = pd.read_csv(synthetic_path / "ptbxl_database.csv", index_col="ecg_id")
+    chosen = source.loc[cohort.ids("train").astype(int)]
+    found = cohort.metadata("train")
+    assert list(found) == ["age", "sex"]
+    assert found["age"].tolist() == chosen["age"].tolist()
+    assert set(found["sex"]) == {"male", "female"}
+    assert (found["sex"] == "female").tolist() == (chosen["sex"] == 1).tolist()
+    bare = source.drop(columns=["age", "sex"])
+    shutil.copy(synthetic_path / "scp_statements.csv", tmp_path)
+    bare.to_csv(tmp_path / "ptbxl_database.csv")
+    assert list(open_cohort(tmp_path).metadata()) == []
+
+
 def test_a_part_of_ptbxl_reads(ptbxl_60: Path) -> None:
     cohort = open_cohort(ptbxl_60)
     assert (len(cohort), len(cohort.labels)) == (60, 71)

@@ -18,6 +18,7 @@ from einthoven.signals.prepare import Preparation
 # Full size, but a short input where the whole window is not the point.
 SAMPLES = {250: 150, 500: 500, 100: 100, 240: 120}
 BIG = ("st_mem_base", "st_mem_small", "hubert_ecg_base", "hubert_ecg_large", "ecgfounder_1lead")
+BIG += ("ecg_fm",)
 
 
 @cache

@@ -32,6 +32,11 @@ from einthoven.training.processes import Processes
 GOLDEN = Path(__file__).with_name("losses.json")
 BACKBONE = "mtecg_tiny_100hz"
 TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
+# One recipe with both stages over every other family, so that a change of a network shows as well.
+OTHERS: dict[str, dict[str, Any]] = {
+    "hubert_ecg_small": {"depth": 2, "width": 32, "heads": 2, "conv_width": 16, "pos_groups": 4},
+    "ecgfounder_12lead": {"stem_width": 16, "widths": (16, 32), "depths": (1, 2)},
+}
 # Only sizes are changed: whatever else a recipe says is what is tested. The learning rates are
 # those of the recipes for batches that are larger, so that a few steps go somewhere.
 SHRUNK = {
@@ -124,6 +129,27 @@ def test_post_training(
     compare(f"post-training/{name}", losses.seen)
 
 
+@pytest.mark.parametrize("backbone", OTHERS)
+def test_other_backbones(
+    backbone: str, tmp_path: Path, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    network = create_backbone(backbone, seed=0, init="pretraining", **OTHERS[backbone])
+    write_tensors(tmp_path / "encoder.safetensors", network.state_dict(), {})
+    losses = Losses()
+    posttrain(
+        synthetic,
+        synthetic_store,
+        backbone,
+        recipe=load_recipe("post-training", [f"{key}={value}" for key, value in SHRUNK.items()]),
+        out=tmp_path / "run",
+        weights=tmp_path / "encoder.safetensors",
+        options=OTHERS[backbone],
+        processes=Processes("cpu"),
+        watcher=losses,
+    )
+    compare(f"backbones/{backbone}", losses.seen)
+
+
 @pytest.mark.parametrize("name", recipe_names(Pretraining))
 def test_pretraining(name: str, tmp_path: Path, synthetic: Cohort, synthetic_store: Store) -> None:
     losses = Losses()
@@ -143,4 +169,5 @@ def test_pretraining(name: str, tmp_path: Path, synthetic: Cohort, synthetic_sto
 def test_every_golden_recipe_still_exists() -> None:
     known = {f"post-training/{name}" for name in recipe_names()}
     known |= {f"pretraining/{name}" for name in recipe_names(Pretraining)}
+    known |= {f"backbones/{name}" for name in OTHERS}
     assert json.loads(GOLDEN.read_text()).keys() == known

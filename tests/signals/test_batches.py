@@ -90,3 +90,38 @@ def test_orders_and_generators_depend_on_their_key_alone() -> None:
     assert not np.array_equal(epoch_order(50, seed=1, epoch=2), epoch_order(50, seed=2, epoch=1))
     draws = {float(torch.rand(1, generator=generator_for(*key))) for key in [(1, 2), (2, 1), (1,)]}
     assert len(draws) == 3
+
+
+def test_a_record_s_crop_does_not_depend_on_how_many_processes_share_the_batch(
+    source: SignalSource,
+) -> None:
+    alone = next(TrainingBatches(source, 16, seed=1).epoch(2, start=1))
+    for rank in range(2):
+        share = next(TrainingBatches(source, 8, seed=1, rank=rank, world=2).epoch(2, start=1))
+        assert np.array_equal(share.rows, alone.rows[rank::2])
+        assert torch.equal(share.signals, alone.signals[rank::2])
+
+
+def test_processes_augment_differently_and_one_alone_as_ever(source: SignalSource) -> None:
+    def noise(signals: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return signals * 0 + torch.rand(len(signals), 1, 1, generator=generator)
+
+    alone = next(TrainingBatches(source, 16, seed=1, augment=noise).epoch(0)).signals[:, 0, 0]
+    generator = generator_for(1, 0, 0, 0)
+    source.crop_starts(next(TrainingBatches(source, 16, seed=1).epoch(0)).rows, generator)
+    assert torch.equal(alone, torch.rand(16, 1, 1, generator=generator)[:, 0, 0])
+    shares = [
+        next(TrainingBatches(source, 8, seed=1, augment=noise, rank=rank, world=2).epoch(0))
+        for rank in range(2)
+    ]
+    assert not set(shares[0].signals[:, 0, 0].tolist()) & set(shares[1].signals[:, 0, 0].tolist())
+
+
+def test_processes_get_equal_shares_of_a_batch_that_is_all_there_is(source: SignalSource) -> None:
+    odd = 57
+    few = SignalSource(source.store, source.rows[:odd], source.targets[:odd], source.preparation)
+    shares = [
+        next(TrainingBatches(few, 100_000, seed=0, rank=rank, world=2).epoch(0)).rows
+        for rank in range(2)
+    ]
+    assert len(shares[0]) == len(shares[1]) == odd // 2

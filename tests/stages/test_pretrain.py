@@ -22,7 +22,7 @@ from einthoven.training.processes import Processes
 
 RECIPE = Pretraining(
     name="tiny",
-    mask_ratio=0.5,
+    options={"mask_ratio": 0.5},
     crop_seconds=2.5,
     epochs=3,
     batch_size=16,
@@ -71,7 +71,7 @@ def test_the_encoder_loads_strictly(whole: Pretrained) -> None:
 
 @pytest.mark.parametrize("backbone", ["mtecg_tiny", "st_mem_tiny"])
 def test_other_families_pretrain_too(tmp_path: Path, run: Pretrain, backbone: str) -> None:
-    once = RECIPE.model_copy(update={"epochs": 1, "crop_seconds": 2.4, "mask_ratio": None})
+    once = RECIPE.model_copy(update={"epochs": 1, "crop_seconds": 2.4, "options": {}})
     done = run(tmp_path, backbone=backbone, recipe=once)
     load_backbone(backbone, weights=done.encoder, **OPTIONS)
     assert np.isfinite(done.history[0]["train_loss"])
@@ -124,7 +124,7 @@ def test_a_finished_run_keeps_its_encoder_s_bytes(tmp_path: Path, run: Pretrain)
 
 def test_another_request_in_the_same_folder_is_refused(run: Pretrain, whole: Pretrained) -> None:
     with pytest.raises(TrainingError, match="another recipe"):
-        run(whole.run.path, recipe=RECIPE.model_copy(update={"mask_ratio": 0.6}))
+        run(whole.run.path, recipe=RECIPE.model_copy(update={"options": {"mask_ratio": 0.6}}))
 
 
 def test_an_unlabelled_folder_is_pretrained_on(

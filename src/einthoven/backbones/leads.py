@@ -1,15 +1,17 @@
-"""Leads by name: which rows of a lead-wise table an input uses."""
+"""Leads by name: which rows of a lead-wise table an input uses, and which follow from others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from einthoven.errors import BackboneError
+from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["canonical_leads", "check_leads", "lead_rows"]
+__all__ = ["canonical_leads", "check_leads", "derive_leads", "lead_rows"]
 
 _ROW = {name.lower(): row for row, name in enumerate(STANDARD_LEADS)}
 
@@ -68,3 +70,37 @@ def check_leads(x: Tensor, leads: Sequence[str]) -> None:
             f"input of shape {tuple(x.shape)} for {len(leads)} leads {tuple(leads)}",
             remedy="give (batch, leads, samples), and leads=(...) with one name for each row.",
         )
+
+
+def derive_leads(x: Tensor, leads: Sequence[str]) -> Tensor:
+    """Append the limb leads that follow from the given ones, see `einthoven.records.limb_leads`.
+
+    What was measured is left as it is.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, leads, samples)
+        In mV, or in mV times a factor that all leads share. Once a mean has been subtracted, or
+        each lead has been scaled on its own, the relations do not hold.
+    leads : sequence of str
+        Names of the rows.
+
+    Returns
+    -------
+    Tensor, shape (batch, leads + derived, samples)
+        The derived leads last, in the order of `derivable_leads`.
+
+    Raises
+    ------
+    BackboneError
+        When names and rows do not agree.
+    """
+    check_leads(x, leads)
+    if not derivable_leads(leads):
+        return x
+    names = canonical_leads(leads)
+    pair, shares = derivation(leads)
+    first, second = (x[:, names.index(lead), None] for lead in pair)
+    weights = torch.from_numpy(shares).to(x)[:, :, None]
+    # Two products and a sum, which autocast leaves in full precision, unlike a matrix product.
+    return torch.cat([x, weights[:, 0] * first + weights[:, 1] * second], dim=1)

@@ -145,6 +145,19 @@ BACKBONES: dict[str, Entry] = {
         **_S4,
         **_NO_WEIGHTS,
     ),
+    "ecg_cpc": Entry(
+        factory="einthoven.backbones.s4:ecg_cpc",
+        summary="ECG-CPC: convolutional stem and causal S4, raw millivolts, 240 Hz, 2.5 s",
+        parameters=2_932_736,
+        pretraining_data="Harvard-Emory ECG Database (10 million records, crops of 10 s), by "
+        "contrastive predictive coding; not PTB-XL",
+        weights_licence="not stated in our sources",
+        weights_from="not stated in our sources; the authors' repositories are "
+        "AI4HealthUOL/ecg-fm-benchmarking and AI4HealthUOL/ecg-pretraining-strategies, whose "
+        "released files end in _e10.ckpt",
+        contains_ptbxl=False,
+        **_S4,
+    ),
     "s4_small": Entry(
         factory="einthoven.backbones.s4:s4_small",
         summary="Diagonal S4 of width 192 at 100 Hz, our own size for two CPU cores",
@@ -155,7 +168,7 @@ BACKBONES: dict[str, Entry] = {
     "s4_tiny": Entry(
         factory="einthoven.backbones.s4:s4_tiny",
         summary="Diagonal S4 of width 96 at 100 Hz, our own size for demonstrations",
-        parameters=94_848,
+        parameters=94_656,
         **_S4,
         **_NO_WEIGHTS,
     ),
@@ -196,6 +209,21 @@ BACKBONES: dict[str, Entry] = {
         parameters=30_587_632,
         weights_from="file 1_lead_ECGFounder.pth of huggingface.co/PKUDigitalHealth/ECGFounder",
         **_ECGFOUNDER,
+    ),
+    "ecg_fm": Entry(
+        factory="einthoven.backbones.ecg_fm:ecg_fm",
+        summary="ECG-FM: wav2vec 2.0 of the base size over twelve leads, 500 Hz, 5 s",
+        parameters=90_373_248,
+        family="ecg_fm",
+        paper="McKeen et al., ECG-FM: an open electrocardiogram foundation model, JAMIA Open "
+        "8(5) 2025, ooaf122 (arXiv 2408.05178)",
+        pretraining_data="MIMIC-IV-ECG and PhysioNet/CinC 2021, whose training set includes "
+        "PTB-XL (873,706 records, 699,001 of them for training)",
+        weights_licence="MIT",
+        weights_from="file mimic_iv_ecg_physionet_pretrained.pt of huggingface.co/wanglab/"
+        "ecg-fm-preprint (1,090,825,421 bytes), which the checksum is of, or of wanglab/ecg-fm",
+        contains_ptbxl=True,
+        weights_sha256="4d0142bcb485eb9f0c7845e0c19ff3463f6ae9d0e458eab69136efe90ceb9b7e",
     ),
 }
 

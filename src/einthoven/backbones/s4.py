@@ -2,8 +2,9 @@
 
 The encoder of arXiv 2605.12241 and 2509.25095 (its pretrained form is ECG-CPC): four convolutions
 from the leads to the width, the first over three samples with stride 2, then four post-norm S4
-layers. `s4` has the published shape at 240 Hz; `s4_small` and `s4_tiny` are our own presets at
-100 Hz with diagonal dynamics, small enough to be pretrained on two CPU cores.
+layers. `s4` has the published shape at 240 Hz, `ecg_cpc` the same for the published weights;
+`s4_small` and `s4_tiny` are our own presets at 100 Hz with diagonal dynamics, small enough to be
+pretrained on two CPU cores.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Preparation, Resample, Scale, Window
 
-__all__ = ["S4", "S4Config", "s4", "s4_small", "s4_tiny"]
+__all__ = ["S4", "S4Config", "ecg_cpc", "s4", "s4_small", "s4_tiny"]
 
 TYPICAL_DEVIATION_MV = 0.25
 
@@ -48,6 +49,8 @@ class S4Config:
         Sampling rate in Hz that the weights are meant for.
     window : int
         Samples of a prepared input; the network itself takes any even number.
+    evaluation_crops : int
+        Windows of a record that are used in evaluation.
     width, depth : int
         Channels and state-space layers.
     state : int
@@ -70,11 +73,15 @@ class S4Config:
         Leads that inputs have when nothing else is said.
     init : {"scratch", "pretraining"}
         Both draw the same weights here.
+    corrected_tokens : int or None
+        Only for reading a published file that does not say it: the number of tokens that its C is
+        corrected for (see `einthoven.weights.s4`). Those of the window without it.
     """
 
     name: str
     rate: int = 240
     window: int = 600
+    evaluation_crops: int = 3
     width: int = 512
     depth: int = 4
     state: int = 8
@@ -86,6 +93,7 @@ class S4Config:
     scale: float | None = None
     leads: tuple[str, ...] = STANDARD_LEADS
     init: str = "scratch"
+    corrected_tokens: int | None = None
 
 
 class StemLayer(nn.Module):
@@ -172,7 +180,8 @@ class S4(SequenceBackbone):
     @property
     def preparation(self) -> Preparation:
         """Rate and window; millivolts as they are, or over `scale`."""
-        steps: list[Any] = [Resample(self.config.rate), Window(self.config.window)]
+        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
+        steps: list[Any] = [Resample(self.config.rate), window]
         if self.config.scale is not None:
             steps.append(Scale(mean=0.0, std=self.config.scale))
         return Preparation(leads=self.leads, steps=tuple(steps))
@@ -262,6 +271,11 @@ class S4(SequenceBackbone):
 def s4(**overrides: Any) -> S4:
     """The published shape, causal: 240 Hz, 2.5 s, 2.93 M parameters."""
     return S4(override(S4Config(name="s4"), overrides))
+
+
+def ecg_cpc(**overrides: Any) -> S4:
+    """ECG-CPC: the published shape, for its weights; a record of 10 s is four windows."""
+    return S4(override(S4Config(name="ecg_cpc", evaluation_crops=4), overrides))
 
 
 _OURS = S4Config(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from einthoven.cli import data, evidence, train, use
+from einthoven.cli import data, evidence, reproduce, train, use, weights
 
 app = typer.Typer(
     name="einthoven",
@@ -63,11 +63,15 @@ app.command()(train.demo)
 app.command()(data.synthesize)
 app.command()(data.download)
 app.command()(data.pack)
+app.command()(weights.convert)
 app.command()(train.pretrain)
 app.command()(train.posttrain)
 app.command()(evidence.evaluate)
 app.command()(evidence.compare)
 app.command()(evidence.report)
+app.command()(evidence.card)
+app.command()(reproduce.reproduce)
 app.command()(use.predict)
+app.command()(use.embed)
 app.command()(use.backbones)
 app.command()(use.doctor)

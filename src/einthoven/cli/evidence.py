@@ -1,4 +1,4 @@
-"""Verbs that judge: evaluate, compare, report."""
+"""Verbs that judge: evaluate, compare, report, card."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from einthoven.cli.progress import console, counting
+from einthoven.cli.device import DeviceOption, device_of
+from einthoven.cli.progress import console, counting, training
 from einthoven.errors import EvaluationError
 
 if TYPE_CHECKING:
+    from einthoven.bundle import Bundle
+    from einthoven.cohorts import Cohort
     from einthoven.predictions import Predictions
+    from einthoven.signals.store import Store
 
 Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
@@ -75,10 +79,11 @@ def evaluate(
     interval: IntervalOption = Interval.percentile,
     by: UnitOption = Unit.record,
     auprc: Annotated[Auprc, typer.Option(help="Definition.")] = Auprc.average_precision,
+    device: DeviceOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Macro and per-label AUROC and average precision, F-max, with bootstrap intervals."""
-    from einthoven.experiment import score_predictions
+    from einthoven.evaluate.tables import score_predictions
 
     place = what or bundle
     if place is None:
@@ -86,7 +91,7 @@ def evaluate(
             "nothing to evaluate", remedy="name a run folder, a bundle or a predictions table"
         )
     predictions = (
-        _predict(place, cohort, task, split, store)
+        _predict(place, cohort, task, split, store, device)
         if (place / "bundle.json").is_file()
         else load_predictions(place, split)
     )
@@ -120,7 +125,7 @@ def compare(
 ) -> None:
     """Paired differences A minus B on the same records, macro and per label, with intervals."""
     from einthoven.evaluate import compare as paired
-    from einthoven.experiment import suitable_absent
+    from einthoven.evaluate.tables import suitable_absent
 
     ours, theirs = load_predictions(a, split), load_predictions(b, split)
     policy = suitable_absent(ours) if absent is Absent.auto else absent.value
@@ -160,6 +165,49 @@ def report(
     typer.echo(f"Report: {page}")
 
 
+def card(
+    bundle: Annotated[Path, typer.Argument(help="The bundle of a run.")],
+    cohort: Annotated[Path, typer.Option(help="Labelled cohort to measure it on.")],
+    task: Annotated[
+        str | None, typer.Option(help="Task of the cohort; the one it was trained for.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    store: Annotated[Path | None, typer.Option(help="The packed cohort.")] = None,
+    robustness: Annotated[
+        bool, typer.Option(help="Predict again with fewer leads and with noise: 12 times.")
+    ] = True,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
+    by: UnitOption = Unit.record,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure a bundle and write its model card: scores, calibration, subgroups, leads, noise.
+
+    Leaves README.md and every number of it, evidence.json, in the bundle; nothing that decides a
+    prediction changes. `einthoven report` of the bundle's run shows the same numbers.
+    """
+    from einthoven.bundle import load_bundle
+    from einthoven.evidence import fill_card
+
+    model = load_bundle(bundle)
+    trained_for = str(model.about.get("cohort", {}).get("task", "all-71"))
+    chosen, packed = _cohort_of(model, cohort, task or trained_for, store)
+    with training() as (_, progress):
+        page = fill_card(
+            bundle,
+            chosen,
+            packed,
+            split,
+            robustness=robustness,
+            resamples=resamples,
+            seed=seed,
+            by=by.value,
+            device=device_of(device),
+            progress=progress,
+        )
+    typer.echo(f"Card: {page}")
+
+
 def load_predictions(place: Path, split: str) -> Predictions:
     """The predictions of a run folder, or a predictions table."""
     from einthoven.predictions import Predictions
@@ -178,10 +226,9 @@ def load_predictions(place: Path, split: str) -> Predictions:
 
 
 def _predict(
-    bundle: Path, cohort: Path | None, task: str, split: str, store: Path | None
+    bundle: Path, cohort: Path | None, task: str, split: str, store: Path | None, device: str
 ) -> Predictions:
     from einthoven.bundle import load_bundle
-    from einthoven.cli.stores import labelled, store_of
     from einthoven.predict import predict_cohort
 
     if cohort is None:
@@ -189,14 +236,23 @@ def _predict(
             f"{bundle} is a bundle, and no cohort is named", remedy="add --cohort PATH --task NAME"
         )
     model = load_bundle(bundle)
+    chosen, packed = _cohort_of(model, cohort, task, store)
+    with counting(f"predict {split}") as progress:
+        return predict_cohort(
+            model, chosen, packed, split, device=device_of(device), progress=progress
+        )
+
+
+def _cohort_of(model: Bundle, cohort: Path, task: str, store: Path | None) -> tuple[Cohort, Store]:
+    """A cohort with a bundle's labels, and its store."""
+    from einthoven.cli.stores import labelled, store_of
+
     chosen = labelled(cohort, task, labels=model.labels)
     if len(model.labels) < len(chosen.labels):
         chosen = chosen.with_labels(model.labels)
         if cohort.is_dir():  # PTB-XL's rule: a record without any of the labels is left out
             chosen = chosen.select(chosen.matrix.sum(axis=1) > 0)
-    packed = store_of(cohort, store, labels=model.labels)
-    with counting(f"predict {split}") as progress:
-        return predict_cohort(model, chosen, packed, split, progress=progress)
+    return chosen, store_of(cohort, store, labels=model.labels)
 
 
 def _print_score(found: Any, predictions: Predictions) -> None:

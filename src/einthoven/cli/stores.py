@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einthoven.cli.progress import console, counting
+from einthoven.errors import CohortError
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
@@ -18,14 +19,25 @@ if TYPE_CHECKING:
 def labelled(
     path: str | Path, task: str, *, labels: Sequence[str] | None = None, min_records: int = 0
 ) -> Cohort:
-    """The cohort of a task, or an own table with all or some of its label columns."""
+    """The cohort of a task, or an own table with all or some of its label columns.
+
+    Raises
+    ------
+    CohortError
+        When it has no labels.
+    """
     from einthoven.cohorts import open_cohort
 
     if Path(path).is_dir():
         options: dict[str, Any] = {"min_records": min_records} if min_records else {}
     else:
         options = {"labels": labels} if labels else {}
-    return open_cohort(path, task, **options)
+    cohort = open_cohort(path, task, **options)
+    if not cohort.labels:
+        raise CohortError(
+            f"{path} has no labels", remedy="name a table with one column of 0 and 1 a label"
+        )
+    return cohort
 
 
 def every_record(path: str | Path, **options: Any) -> Cohort:
@@ -42,13 +54,13 @@ def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
 
     The cache is `$EINTHOVEN_CACHE`, or `~/.cache/einthoven`.
     """
-    from einthoven.signals.pack import pack, records_digest
+    from einthoven.signals.pack import pack
     from einthoven.signals.store import Store
 
     if store is not None and (store / "store.json").is_file():
         return Store.open(store)
     cohort = every_record(path, **options)
-    folder = store or cache() / "stores" / f"{cohort.name}-{records_digest(cohort)[:12]}"
+    folder = store or _cached(cohort)
     if (folder / "store.json").is_file():
         return pack(cohort, folder)  # opens it, or says that it is another cohort's
     console.print(f"Packing {len(cohort)} records into {folder} (once)")
@@ -56,6 +68,17 @@ def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
         packed = pack(cohort, folder, progress=progress)
     tell_quarantine(packed)
     return packed
+
+
+def store_folder(path: str | Path, store: Path | None) -> Path:
+    """Where the cohort's store is, or would be packed; nothing is packed."""
+    return store or _cached(every_record(path))
+
+
+def _cached(cohort: Cohort) -> Path:
+    from einthoven.signals.pack import records_digest
+
+    return cache() / "stores" / f"{cohort.name}-{records_digest(cohort)[:12]}"
 
 
 def shared_store(

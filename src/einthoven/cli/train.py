@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from einthoven.cli.progress import console, training
+from einthoven.cli.progress import console, shown_warnings, training
+from einthoven.errors import CohortError
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
     from einthoven.experiment import Finished
+    from einthoven.stages.corpus import Member
+    from einthoven.stages.recipe import Pretraining
+    from einthoven.training.processes import Processes
 
 CohortPath = Annotated[
     Path, typer.Argument(metavar="COHORT", help="PTB-XL's folder, or a label table.")
@@ -60,22 +65,50 @@ def demo(
 
 
 def pretrain(
-    cohort: CohortPath,
     out: Out,
     backbone: Annotated[str, typer.Option(help="A name of `einthoven backbones`.")],
+    cohorts: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="COHORT...",
+            help="PTB-XL's folder, a table, or a folder of ECG files; the recipe's without any.",
+        ),
+    ] = None,
     recipe: Annotated[
         str, typer.Option(help="mae, release, ptbxl-100hz-cpu, or a .toml file.")
     ] = "release",
-    store: StorePath = None,
+    weights: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--weight", help="A cohort's share of every epoch; by its records without. Repeat it."
+        ),
+    ] = None,
+    stores: Annotated[
+        list[Path] | None,
+        typer.Option("--store", help="A packed cohort; in the cache without it. Repeat it."),
+    ] = None,
+    protect: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COHORT[:TASK]",
+            help="Another cohort whose test split must not be seen. Repeat it.",
+        ),
+    ] = None,
+    allow_overlap: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A cohort whose test split may be seen. Repeat it."),
+    ] = None,
     labels: Labels = None,
     overrides: Overrides = None,
     leads: Leads = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Pretrain a backbone on the training split, without labels.
+    """Pretrain a backbone on the training splits of cohorts, without labels.
 
-    Leaves OUT/encoder.safetensors, which `posttrain --weights` reads.
+    Refuses records and patients of the test splits of the cohorts themselves and of --protect.
+    Leaves OUT/encoder.safetensors, which `posttrain --weights` reads. `einthoven report OUT` draws
+    its losses.
     """
     from einthoven.cli.stores import every_record, shared_store
     from einthoven.stages.pretrain import pretrain as run
@@ -83,21 +116,71 @@ def pretrain(
     from einthoven.training.processes import Processes
 
     asked = load_pretraining(recipe, overrides or ())
+    chosen, packed, mix = _mixture(asked, cohorts, stores, weights)
     together = Processes(device)
     _use_threads(threads)
-    packed = shared_store(cohort, store, together, labels=labels)
+    opened = [every_record(cohort, labels=labels) for cohort in chosen]
+    own = [
+        shared_store(cohort, store, together, labels=labels)
+        for cohort, store in zip(chosen, packed, strict=True)
+    ]
+    known = dict(zip(chosen, own, strict=True))
+    guarded = [_protected(text, known, together) for text in protect or ()]
     with training() as (watcher, _):
         done = run(
-            every_record(cohort, labels=labels),
-            packed,
+            opened,
+            own,
             backbone,
             recipe=asked,
             out=out,
+            mix=mix,
+            protect=guarded,
+            allow_overlap=allow_overlap or (),
             options=_options(leads),
             processes=together,
             watcher=watcher,
         )
     typer.echo(f"Encoder: {done.encoder}")
+
+
+def _mixture(
+    recipe: Pretraining,
+    cohorts: Sequence[Path] | None,
+    stores: Sequence[Path] | None,
+    weights: Sequence[float] | None,
+) -> tuple[list[Path], Sequence[Path | None], Sequence[float] | None]:
+    """Cohorts, a store or none for each, and weights: of the command line, or of the recipe."""
+    if not cohorts and not recipe.cohorts:
+        raise CohortError(
+            "nothing to pretrain on", remedy="name a cohort, or [[cohorts]] in the recipe"
+        )
+    if not cohorts and (stores or weights):
+        raise CohortError(
+            "--store and --weight without a cohort", remedy="set them in the recipe's [[cohorts]]"
+        )
+    if not cohorts:
+        shares = recipe.cohorts
+        named = [Path(share.store) if share.store else None for share in shares]
+        mix = [share.weight for share in shares if share.weight is not None]
+        return [Path(share.path) for share in shares], named, mix or None
+    if stores and len(stores) != len(cohorts):
+        raise CohortError(
+            f"{len(stores)} stores for {len(cohorts)} cohorts",
+            remedy="repeat --store for each cohort, in their order, or leave it out",
+        )
+    return list(cohorts), stores or [None] * len(cohorts), weights or None
+
+
+def _protected(text: str, known: dict[Path, Any], together: Processes) -> Member:
+    """A cohort whose test split is protected, and its store; `COHORT` or `COHORT:TASK`."""
+    from einthoven.cli.stores import every_record, labelled, shared_store
+
+    path, colon, task = text.rpartition(":")
+    if not colon or Path(text).exists():
+        path, task = text, ""
+    cohort = labelled(path, task) if task else every_record(path)
+    place = Path(path)
+    return cohort, known[place] if place in known else shared_store(place, None, together)
 
 
 def posttrain(
@@ -123,6 +206,13 @@ def posttrain(
         int, typer.Option(min=0, help="Leave out labels that fewer records carry.")
     ] = 0,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")] = 1000,
+    allow_overlap: Annotated[
+        bool,
+        typer.Option(
+            "--allow-overlap",
+            help="Use an encoder that was pretrained on test records, and say so.",
+        ),
+    ] = False,
     leads: Leads = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -144,7 +234,7 @@ def posttrain(
     _use_threads(threads)
     chosen = labelled(cohort, task, labels=labels, min_records=min_records)
     packed = shared_store(cohort, store, together, labels=labels)
-    with training() as (watcher, progress):
+    with training() as (watcher, progress), shown_warnings():
         done = run_experiment(
             chosen,
             packed,
@@ -154,6 +244,7 @@ def posttrain(
             weights=weights,
             options=_options(leads),
             resamples=resamples,
+            allow_overlap=allow_overlap,
             processes=together,
             watcher=watcher,
             progress=progress,

@@ -1,18 +1,30 @@
-"""Verbs that use what there is: predict, backbones, doctor."""
+"""Verbs that use what there is: predict, embed, backbones, doctor."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from einthoven.cli.device import DeviceOption, device_of
+from einthoven.cli.progress import counting
 from einthoven.errors import BundleError, EinthovenError
 
 if TYPE_CHECKING:
     from einthoven.bundle import Bundle
+    from einthoven.embed import Embedded
     from einthoven.predict import RecordPrediction
+
+
+class Level(StrEnum):
+    """What is embedded."""
+
+    pooled = "pooled"
+    token = "token"
+    lead = "lead"
 
 
 def predict(
@@ -21,11 +33,17 @@ def predict(
         Path | None, typer.Option(help="The bundle of a run.", envvar="EINTHOVEN_BUNDLE")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to print a file.")] = 8,
+    leads: Annotated[
+        str | None, typer.Option(help="Use these leads only, where files lack others: I,II,V5.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a file, with every label.")
     ] = False,
 ) -> None:
     """Named probabilities for raw ECG files. Not a medical device.
+
+    Probabilities are calibrated where the bundle has a calibration; labels that reach their
+    threshold are marked, and shown however many others are more probable.
 
     A file that cannot be used is reported and does not stop the others; the exit status is then 1.
     """
@@ -39,40 +57,121 @@ def predict(
             remedy="add --bundle RUN/bundle, or set EINTHOVEN_BUNDLE; `einthoven demo` makes one",
         )
     model = load_bundle(bundle)
+    chosen = leads.split(",") if leads else None
     failed = False
     for file in files:
         try:
-            done = predict_record(model, read_record(file))
+            done = predict_record(model, read_record(file), leads=chosen)
         except EinthovenError as error:
             failed = True
             typer.echo(f"einthoven: {error}", err=True)
             continue
         if as_json:
-            typer.echo(json.dumps({"record": str(file), "probabilities": done.probabilities}))
+            typer.echo(json.dumps(_entry(file, done)))
         else:
             _print_prediction(file, done, model, top)
     if failed:
         raise typer.Exit(1)
 
 
+def _entry(file: Path, done: RecordPrediction) -> dict[str, Any]:
+    above = done.above_threshold
+    return {
+        "record": str(file),
+        "probabilities": done.probabilities,
+        "above_threshold": None if above is None else list(above),
+    }
+
+
 def _print_prediction(file: Path, done: RecordPrediction, model: Bundle, top: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    record = done.record
+    record, calibration = done.record, model.calibration
     table = Table(
         title=f"{file}: {len(record.leads)} leads, {record.duration:.1f} s at {record.rate:g} Hz",
         title_justify="left",
+        caption="not calibrated: the bundle has no calibration" if calibration is None else None,
+        caption_justify="left",
     )
     table.add_column("label")
     table.add_column("probability", justify="right")
+    if calibration is not None:
+        table.add_column("threshold", justify="right")
     table.add_column("")
     table.add_column("meaning")
+    limits = dict(zip(model.labels, calibration.thresholds if calibration else (), strict=False))
     ranked = sorted(done.probabilities.items(), key=lambda item: -item[1])
-    for label, value in ranked[:top]:
-        bar = "█" * round(20 * value)
-        table.add_row(label, f"{value:.3f}", bar, model.descriptions.get(label, ""))
+    present = done.above_threshold or ()
+    shown = [item for i, item in enumerate(ranked) if i < top or item[0] in present]
+    for label, value in shown:
+        above = label in present
+        limit = [f"{limits[label]:.3f}"] if label in limits else []
+        bar = "█" * round(10 * value) + (" above" if above else "")
+        meaning = model.descriptions.get(label, "")
+        table.add_row(label, f"{value:.3f}", *limit, bar, meaning, style="bold" if above else None)
     Console().print(table)
+
+
+def embed(
+    bundle: Annotated[Path, typer.Argument(help="The bundle of a run.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="COHORT|FILE...", help="A cohort as for `pack`, or ECG files."),
+    ],
+    out: Annotated[Path, typer.Option(help="A .parquet file, or .npy with ids in a .json.")],
+    level: Annotated[
+        Level, typer.Option(help="One vector a record, all tokens, or one vector a lead.")
+    ] = Level.pooled,
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test; all records without it.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="The packed cohort.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Records at a time.")] = 64,
+    device: DeviceOption = "auto",
+) -> None:
+    """Embeddings by the bundle's backbone, streamed to a file that appears when it is complete.
+
+    A file that cannot be used is reported and left out; the exit status is then 1.
+    """
+    from einthoven.bundle import load_bundle
+    from einthoven.embed import embed_cohort, embed_files
+
+    model = load_bundle(bundle)
+    options: dict[str, Any] = {"level": level.value, "device": device_of(device)}
+    if len(sources) == 1 and _is_cohort(sources[0]):
+        from einthoven.cli.stores import every_record, store_of
+
+        cohort, packed = every_record(sources[0]), store_of(sources[0], store)
+        with counting("embed") as progress:
+            done = embed_cohort(
+                model, cohort, packed, out, split=split, batch_size=batch_size,
+                progress=progress, **options,
+            )  # fmt: skip
+        _tell_embedded(done)
+        return
+    refusals: list[EinthovenError] = []
+    try:
+        with counting("embed") as progress:
+            done = embed_files(
+                model, sources, out, refused=lambda _, error: refusals.append(error),
+                progress=progress, **options,
+            )  # fmt: skip
+    finally:  # below the bar, and also where no file could be used
+        for error in refusals:
+            typer.echo(f"einthoven: {error}", err=True)
+    _tell_embedded(done)
+    if refusals:
+        raise typer.Exit(1)
+
+
+def _is_cohort(path: Path) -> bool:
+    return path.is_dir() or path.suffix in (".csv", ".parquet")
+
+
+def _tell_embedded(done: Embedded) -> None:
+    shape = " x ".join(map(str, done.shape))
+    typer.echo(f"Embeddings: {done.file} ({shape}, {done.about['level']})")
 
 
 def backbones(

@@ -42,7 +42,8 @@ class Cohort:
     root : Path
         Folder that `path` entries are relative to.
     table : pandas.DataFrame
-        One row a record; index is the record id (text), columns `path`, `patient`, `split`.
+        One row a record; index is the record id (text), columns `path`, `patient`, `split`, and
+        what else the source says of a record, such as `age` (years) and `sex`.
     matrix : numpy.ndarray
         `(records, labels)` uint8, 1 where the label holds, row by row with `table`.
     descriptions : dict
@@ -76,6 +77,15 @@ class Cohort:
     def paths(self, split: str | None = None) -> list[Path]:
         """The file of each record of a split, aligned with `ids`."""
         return [self.root / path for path in self.table["path"].to_numpy()[self._rows(split)]]
+
+    def metadata(self, split: str | None = None) -> pd.DataFrame:
+        """What else is known of each record of a split, aligned with `ids` (index: record id).
+
+        Columns such as `age` (years; PTB-XL writes 300 for more than 89) and `sex` (`male`,
+        `female` in PTB-XL, an own table's values otherwise); none where the source has none.
+        """
+        extra = [name for name in self.table if name not in (*REQUIRED_COLUMNS, "fold")]
+        return self.table.iloc[self._rows(split)][extra]
 
     def counts(self) -> pd.DataFrame:
         """Positives of every label in every split (index: label; columns: splits)."""

@@ -30,6 +30,7 @@ TASKS: dict[str, tuple[str | None, str | None, int]] = {
     "rhythm-12": ("rhythm", None, 12),
 }
 
+SEXES = {0: "male", 1: "female"}
 # Records of 1.0.1 that 1.0.3 no longer has: duplicates and triplicates.
 # fmt: off
 REMOVED_IN_1_0_3 = frozenset({
@@ -175,9 +176,10 @@ def _record_table(database: pd.DataFrame, root: Path, rate: int | None) -> pd.Da
             "fold": folds,
         }
     )
-    for extra in ("age", "sex"):
-        if extra in database:
-            table[extra] = database[extra]
+    if "age" in database:
+        table["age"] = database["age"]
+    if "sex" in database:
+        table["sex"] = database["sex"].map(SEXES)
     table.index = pd.Index(database.index.astype(str), name="record")
     return table
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from einthoven.cohorts.cohort import SPLITS, Cohort, checked, split_by_patient
+from einthoven.cohorts.cohort import SPLITS, UNLABELLED, Cohort, checked, split_by_patient
 from einthoven.errors import CohortError
 
 _NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex")
@@ -28,6 +28,8 @@ def open_table(
     of 0 and 1 a label. Optional: `record` (id; the path without it), `split` (`train`,
     `validation`, `test`) or `fold` (whole numbers: the last fold tests, the last but one
     validates). Without either, patients are split 80 / 10 / 10, stratified by label.
+
+    A table without a label column is there to be pretrained on: nothing is set aside for a test.
 
     Raises
     ------
@@ -55,7 +57,7 @@ def open_table(
         Cohort(
             name=file.stem,
             version="unversioned",
-            task=",".join(names) if len(names) < 5 else f"{len(names)} labels",
+            task=(",".join(names) or UNLABELLED) if len(names) < 5 else f"{len(names)} labels",
             labels=names,
             root=Path(root) if root else file.parent,
             table=table,
@@ -84,9 +86,9 @@ def _read(file: Path) -> pd.DataFrame:
 
 def _label_matrix(frame: pd.DataFrame, names: Sequence[str], file: Path) -> NDArray[np.uint8]:
     absent = [name for name in names if name not in frame]
-    if absent or not names:
+    if absent:
         raise CohortError(
-            f"{file}: " + (f"no label columns {absent}" if absent else "no label column"),
+            f"{file}: no label columns {absent}",
             remedy="add one column of 0 and 1 for every label",
         )
     for name in names:
@@ -115,7 +117,8 @@ def _splits(
             )
         return frame["split"].to_numpy(dtype=str)
     if "fold" not in frame:
-        return split_by_patient(patients, matrix, seed=seed)
+        splits = split_by_patient(patients, matrix, seed=seed)
+        return splits if matrix.shape[1] else np.where(splits == "test", "train", splits)
     folds = np.unique(frame["fold"])
     if len(folds) < 3:
         raise CohortError(

@@ -6,32 +6,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from einthoven.evaluate.calibrate import fit_calibration
     from einthoven.evaluate.comparison import Comparison, Difference, compare
+    from einthoven.evaluate.reliability import CalibrationReport, calibration_report
     from einthoven.evaluate.scores import Score, score
+    from einthoven.evaluate.subgroups import Subgroups, score_subgroups
     from einthoven.metrics.label_metrics import auroc, average_precision, f_max, trapezoid_auprc
 
 # No module bears the name of a function: importing it would hide the function.
 _HOMES = {
+    "CalibrationReport": "einthoven.evaluate.reliability",
     "Comparison": "einthoven.evaluate.comparison",
     "Difference": "einthoven.evaluate.comparison",
     "Score": "einthoven.evaluate.scores",
+    "Subgroups": "einthoven.evaluate.subgroups",
     "auroc": "einthoven.metrics",
     "average_precision": "einthoven.metrics",
+    "calibration_report": "einthoven.evaluate.reliability",
     "compare": "einthoven.evaluate.comparison",
     "f_max": "einthoven.metrics",
+    "fit_calibration": "einthoven.evaluate.calibrate",
     "score": "einthoven.evaluate.scores",
+    "score_subgroups": "einthoven.evaluate.subgroups",
     "trapezoid_auprc": "einthoven.metrics",
 }
 
 __all__ = [
+    "CalibrationReport",
     "Comparison",
     "Difference",
     "Score",
+    "Subgroups",
     "auroc",
     "average_precision",
+    "calibration_report",
     "compare",
     "f_max",
+    "fit_calibration",
     "score",
+    "score_subgroups",
     "trapezoid_auprc",
 ]
 

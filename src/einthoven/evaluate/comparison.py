@@ -165,12 +165,13 @@ def compare(
     return Comparison(
         a=summary(truth, first.probabilities, ours, draws, plan),
         b=summary(truth, scores, theirs, draws, plan),
-        auroc=_difference(ours[0], theirs[0], plan),
-        auprc=_difference(ours[1], theirs[1], plan),
+        auroc=difference(ours[0], theirs[0], plan),
+        auprc=difference(ours[1], theirs[1], plan),
     )
 
 
-def _difference(ours: Estimate, theirs: Estimate, plan: Plan) -> Difference:
+def difference(ours: Estimate, theirs: Estimate, plan: Plan) -> Difference:
+    """How one metric differs between two estimates from the same resamples."""
     labels, base = ours.minus(theirs), float(theirs.macro(plan.absent).point[0])
     whole = labels.macro(plan.absent)
     limits = labels.limits(plan) if plan.resamples else None

@@ -17,7 +17,9 @@ from torch.nn.functional import cross_entropy
 
 from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.errors import BackboneError, RecipeError
+from einthoven.objectives.gathering import batch_places, tokens_of_batch
 from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.signals.draws import integers, share_of
 
 __all__ = ["CPC_PRESETS", "CPCConfig", "ContrastivePrediction", "create_cpc", "draw_negatives"]
 
@@ -34,8 +36,8 @@ class CPCConfig:
         Other tokens of the same record, drawn with replacement for every position; 0 takes every
         other token of the record once.
     pool : int
-        Tokens drawn from the whole batch that compete at every position as well: what tells one
-        record from another, not only one moment from the next.
+        Tokens drawn from the whole batch, of all processes, that compete at every position as
+        well: what tells one record from another, not only one moment from the next.
     normalise : bool
         Cosine similarities over `temperature`, instead of plain dot products.
     temperature : float
@@ -75,13 +77,15 @@ def draw_negatives(
         Positions there are.
     count : int
         Draws a row.
+    generator : torch.Generator, optional
+        With a `ShareGenerator` the first axis is that of the records.
 
     Returns
     -------
     Tensor, shape (..., count)
     """
     # On the CPU, whatever the device: the same seed draws the same negatives everywhere.
-    drawn = torch.randint(tokens - 1, (*positives.shape, count), generator=generator)
+    drawn = integers(tokens - 1, (*positives.shape, count), generator=generator)
     drawn = drawn.to(positives.device)
     return drawn + (drawn >= positives.unsqueeze(-1))
 
@@ -183,7 +187,7 @@ class ContrastivePrediction(nn.Module):
     def _draw_pool(self, z: Tensor, generator: torch.Generator | None) -> Tensor | None:
         if not self.config.pool:
             return None
-        count = z.shape[0] * z.shape[1]
+        count = z.shape[0] * z.shape[1] * share_of(generator)[1]
         return torch.randint(count, (self.config.pool,), generator=generator).to(z.device)
 
     def _logits(
@@ -203,8 +207,8 @@ class ContrastivePrediction(nn.Module):
         truth = torch.arange(offset, tokens, device=z.device).expand(batch, -1)
         candidates = [scores]
         if pool is not None:
-            others = (predicted @ z.flatten(0, 1)[pool].t()).float()
-            flat = truth + tokens * torch.arange(batch, device=z.device)[:, None]
+            others = (predicted @ tokens_of_batch(z, pool, generator).t()).float()
+            flat = truth + tokens * batch_places(batch, generator).to(z.device)[:, None]
             candidates.append(others.masked_fill(flat[..., None] == pool, -torch.inf))
         if self.config.negatives:
             drawn = draw_negatives(truth, tokens, self.config.negatives, generator)

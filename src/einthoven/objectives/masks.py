@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from einthoven.errors import RecipeError
+from einthoven.signals.draws import uniform
 
 __all__ = ["Masking", "draw_masking", "gather_patches", "kept_count", "random_masking"]
 
@@ -87,7 +88,8 @@ def draw_masking(
     noise : Tensor, optional
         Takes the place of the draw; (batch, rows, patches), or one row when not `per_row`.
     generator : torch.Generator, optional
-        Source of the draw, on any device; PyTorch's default when left out.
+        Source of the draw, on any device; PyTorch's default when left out. A `ShareGenerator`
+        hides the same patches of a record however many processes share the batch.
     device : torch.device, optional
         Where the masking is needed.
 
@@ -100,8 +102,7 @@ def draw_masking(
     shape = (batch, rows if per_row else 1, patches)
     kept = kept_count(patches, ratio)
     if noise is None:
-        source = device if generator is None else generator.device
-        noise = torch.rand(shape, generator=generator, device=source)
+        noise = uniform(shape, generator=generator, device=device)
     elif tuple(noise.shape) != shape:
         raise RecipeError(
             f"noise of shape {tuple(noise.shape)} for a mask of shape {shape}",

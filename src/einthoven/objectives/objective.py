@@ -1,17 +1,30 @@
-"""What every self-supervised objective answers."""
+"""What every self-supervised objective answers.
+
+What an objective learns beside its parameters has to survive a killed run, and to be equal in all
+processes:
+
+* A teacher, a codebook, a counter: a submodule (`einthoven.objectives.teacher`) or a buffer, so
+  that it is in the state dict. What is no tensor goes through `get_extra_state` and
+  `set_extra_state`, as anything JSON can hold; the checkpoint keeps both.
+* It changes in `after_step`, which the loop calls after every optimiser step, before a checkpoint
+  can be written. `forward` runs several times a step where gradients are accumulated, and in
+  validation.
+* Its update follows the same rule in every process: from parameters, which are equal, or from sums
+  over all processes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from einthoven.backbones.contract import Backbone
 
-__all__ = ["Objective", "ObjectiveOutput"]
+__all__ = ["Objective", "ObjectiveOutput", "SteppedObjective"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,4 +51,24 @@ class Objective(Protocol):
         """The encoder that is being pretrained."""
 
     def __call__(self, x: Tensor, *, generator: torch.Generator | None = None) -> ObjectiveOutput:
-        """Loss of prepared signals (batch, leads, samples); all randomness from `generator`."""
+        """Loss of prepared signals (batch, leads, samples); all randomness from `generator`.
+
+        In training the generator is a CPU one and a `einthoven.signals.draws.ShareGenerator`.
+        What is drawn for each record is drawn by that module's `uniform` and `integers`, which
+        give a record the same numbers however many processes share the batch. What is drawn once
+        for all records is drawn as usual: it is then the same in all processes.
+        """
+
+
+@runtime_checkable
+class SteppedObjective(Protocol):
+    """An objective with something to do after an optimiser step; optional."""
+
+    def after_step(self, step: int) -> None:
+        """Called once after every optimiser step, in every process.
+
+        Parameters
+        ----------
+        step : int
+            Optimiser steps done since the beginning of training, from 1; a resumed run counts on.
+        """

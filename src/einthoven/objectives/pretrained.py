@@ -1,4 +1,4 @@
-"""A masked autoencoder, encoder and decoder, from a checkpoint on disk."""
+"""A whole pretraining model, encoder and heads, from a checkpoint on disk."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ import torch
 
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import WeightsError
-from einthoven.objectives.mae import MaskedAutoencoder, create_mae
+from einthoven.objectives.registry import create_objective
+from einthoven.weights import ecg_fm, st_mem
 from einthoven.weights.convert import convert, own_parts
 from einthoven.weights.safe import read_checkpoint
-from einthoven.weights.st_mem import pretraining_parts, pretraining_state
-from einthoven.weights.state import state_of
+from einthoven.weights.state import CONTAINERS, state_of
 
 __all__ = ["load_pretraining"]
+
+# How the public pretraining model of a family names its tensors, and its entries.
+_PUBLIC = {
+    "st_mem": (st_mem.pretraining_parts, st_mem.pretraining_state),
+    "ecg_fm": (ecg_fm.pretraining_parts, ecg_fm.pretraining_state),
+}
 
 
 def load_pretraining(
@@ -25,43 +31,54 @@ def load_pretraining(
     weights: str | PathLike[str],
     backbone_options: Mapping[str, Any] | None = None,
     **options: Any,
-) -> MaskedAutoencoder:
-    """Build a registered backbone under its masked-reconstruction objective, with weights.
+) -> Any:
+    """Build a registered backbone under the objective of its authors, with weights.
 
     Parameters
     ----------
     name : str
         A registered backbone.
     weights : path
-        ST-MEM's full public checkpoint (228 entries), or a state dict of our own
-        `MaskedAutoencoder` of the same backbone.
+        ST-MEM's full public checkpoint (228 entries), ECG-FM's pretrained one (215), or a state
+        dict of our own pretraining model of the same backbone.
     backbone_options : mapping, optional
         Fields of the backbone's config.
     **options
-        Fields of `MAEConfig`.
+        The objective's own: fields of `MAEConfig`, or of `WCRConfig` for ECG-FM. To go on with its
+        public weights, ``code_temperature=(0.5, 0.5, 1.0)`` is where their quantiser had cooled to.
 
     Returns
     -------
-    MaskedAutoencoder
+    MaskedAutoencoder or WCR
         In eval mode, on the CPU.
 
     Raises
     ------
     WeightsError
-        When the file is damaged, unsafe, of another network, or has no decoder.
+        When the file is damaged, unsafe, of another network, or an encoder without the rest.
     """
-    state = state_of(read_checkpoint(weights), file=weights)
+    family = entry(name).family
+    state = state_of(read_checkpoint(weights, parts=CONTAINERS), file=weights)
     own = any(key.startswith("backbone.") for key in state)
-    if not own and entry(name).family != "st_mem":
+    if not own and family not in _PUBLIC:
         raise WeightsError(
             f"{weights}: pretraining models of {name} are read in our own naming only",
             remedy="load the encoder alone, with einthoven.weights.load_backbone.",
         )
     overrides = {"init": "pretraining", **(backbone_options or {})}
     with torch.device("meta"):
-        model = create_mae(create_backbone(name, **overrides), **options)
-    parts = own_parts if own else pretraining_parts
-    state = state if own else pretraining_state(state)
-    ours = convert(state, model.state_dict(), parts, file=weights, what=f"{name}'s pretraining")
-    model.load_state_dict(ours, assign=True)
+        backbone = create_backbone(name, **overrides)
+        objective = "ecg_fm" if family == "ecg_fm" else "mae"
+        model: Any = create_objective(objective, backbone, **options)
+    expected, parts, counters = model.state_dict(), own_parts, {}
+    if not own:
+        counters = {
+            key: torch.zeros_like(expected.pop(key), device="cpu")
+            for key in ecg_fm.COUNTERS
+            if key in expected
+        }
+        parts, entries = _PUBLIC[family]
+        state = entries(state)
+    ours = convert(state, expected, parts, file=weights, what=f"{name}'s pretraining")
+    model.load_state_dict(ours | counters, assign=True)
     return model.eval()

@@ -19,6 +19,9 @@ __all__ = ["OBJECTIVES", "create_objective", "create_pretraining", "objective_na
 OBJECTIVES: dict[str, str] = {
     "mae": "einthoven.objectives.mae:create_mae",
     "cpc": "einthoven.objectives.cpc:create_cpc",
+    "cmsc": "einthoven.objectives.cmsc:create_cmsc",
+    "wav2vec2": "einthoven.objectives.ecg_fm:create_wav2vec2",
+    "ecg_fm": "einthoven.objectives.ecg_fm:create_ecg_fm",
 }
 
 

@@ -10,13 +10,16 @@ if TYPE_CHECKING:
     from einthoven.report.inputs import Example, PairedRuns, ReportRun
     from einthoven.report.numbers import report_json
     from einthoven.report.page import build_page, write_report
+    from einthoven.report.pretraining import PretrainingRun, pretraining_page
 
 _HOMES = {
     "Example": "inputs",
     "PairedRuns": "inputs",
+    "PretrainingRun": "pretraining",
     "ReportRun": "inputs",
     "build_page": "page",
     "model_card": "card",
+    "pretraining_page": "pretraining",
     "report_json": "numbers",
     "write_report": "page",
 }
@@ -24,9 +27,11 @@ _HOMES = {
 __all__ = [
     "Example",
     "PairedRuns",
+    "PretrainingRun",
     "ReportRun",
     "build_page",
     "model_card",
+    "pretraining_page",
     "report_json",
     "write_report",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from einthoven.report import facts
+from einthoven.report.card_evidence import evidence_sections
+from einthoven.report.markdown import code, escaped, escaped_all, items, table
 from einthoven.report.values import (
     count,
     decimal,
@@ -29,13 +30,18 @@ was not validated for the diagnosis or the treatment of patients, and must not b
 
 - Probabilities are those of the training cohort's statements and population. Elsewhere their level
   can be off, and their order too.
-- The numbers below hold for the test split of the training cohort. Other hospitals, devices and
+- The numbers below hold for the records that they were measured on. Other hospitals, devices and
   populations were not tested.
 - Labels with few positives in the test split have wide intervals, or none."""
 
 
 def model_card(
-    about: Json, score: Json, validation: Json | None, *, comparison: Json | None = None
+    about: Json,
+    score: Json,
+    validation: Json | None,
+    *,
+    comparison: Json | None = None,
+    evidence: Json | None = None,
 ) -> str:
     """Write the model card of a bundle from its description and its numbers.
 
@@ -54,6 +60,9 @@ def model_card(
         `macro_auroc` and `macro_auprc` of the validation split.
     comparison : mapping, optional
         `Comparison.to_dict()` with this model as a; `reference` in it names b.
+    evidence : mapping, optional
+        The contents of `evidence.json`: `calibration`, `subgroups` and `robustness` have a section
+        where they are there, `cohort` and `split` say what was measured.
 
     Returns
     -------
@@ -67,13 +76,14 @@ def model_card(
         ("Training data", _data(asked)),
         ("Training", _training(asked)),
         ("Preparation of signals", _preparation(asked)),
-        ("Results", _results(score, validation, comparison)),
+        ("Results", _results(score, validation, comparison, evidence or {})),
+        *evidence_sections(evidence or {}),
         ("Results by label", _by_label(score, comparison)),
         ("Labels", _labels(asked)),
         ("How to use", _how_to_use()),
         ("Licence", _licence(asked)),
     )
-    title = f"# {_escaped(facts.text(asked.get('backbone')))} on {_cohort_name(asked)}"
+    title = f"# {escaped(facts.text(asked.get('backbone')))} on {_cohort_name(asked)}"
     parts = [text if name is None else f"## {name}\n\n{text}" for name, text in sections]
     return "\n\n".join([title, *parts]) + "\n"
 
@@ -82,16 +92,16 @@ def _what(about: Json) -> str:
     labels = about.get("labels") or []
     shown = f"{len(labels)} labels" if labels else "labels (not recorded)"
     return (
-        f"An ECG classifier: the backbone `{_code(about.get('backbone'))}` with a linear head that "
+        f"An ECG classifier: the backbone `{code(about.get('backbone'))}` with a linear head that "
         f"gives a probability to each of {shown}, trained with einthoven by the recipe "
-        f"“{_escaped(facts.recipe_name(about))}”."
+        f"“{escaped(facts.recipe_name(about))}”."
     )
 
 
 def _data(about: Json) -> str:
     cohort = facts.cohort_of(about)
     lines = [
-        _items(
+        items(
             ("cohort", cohort.get("name")),
             ("version", cohort.get("version")),
             ("task", cohort.get("task")),
@@ -107,7 +117,7 @@ def _data(about: Json) -> str:
 
 def _training(about: Json) -> str:
     sentence = facts.recipe_sentence(about)
-    summary = _items(
+    summary = items(
         ("initial weights of the backbone", facts.weights_sentence(about)),
         ("stages", sentence),
         ("made with", facts.environment_text(about)),
@@ -115,21 +125,24 @@ def _training(about: Json) -> str:
     settings = list(facts.flattened(about.get("recipe") or {}))
     if not settings:
         return summary
-    return summary + "\n\n" + _table(["Setting", "Value"], map(_escaped_all, settings))
+    return summary + "\n\n" + table(["Setting", "Value"], map(escaped_all, settings))
 
 
 def _preparation(about: Json) -> str:
-    steps = [f"{i}. {_escaped(step)}" for i, step in enumerate(facts.preparation_steps(about), 1)]
-    crops = _escaped(facts.text(about.get("aggregate")))
+    steps = [f"{i}. {escaped(step)}" for i, step in enumerate(facts.preparation_steps(about), 1)]
+    crops = escaped(facts.text(about.get("aggregate")))
     return "\n".join(steps) + f"\n\nHow the crops of a record are joined: {crops}."
 
 
-def _results(score: Json, validation: Json | None, comparison: Json | None) -> str:
+def _results(score: Json, validation: Json | None, comparison: Json | None, evidence: Json) -> str:
     head = ["Split", "Macro AUROC", "Macro AUPRC"]
-    rows = [["test", _macro(score, "auroc"), _macro(score, "auprc")]]
+    rows = [[evidence.get("split") or "test", _macro(score, "auroc"), _macro(score, "auprc")]]
     if validation:
         rows.append(["validation", _macro(validation, "auroc"), _macro(validation, "auprc")])
-    parts = [_table(head, rows), _conditions(score)]
+    parts = [table(head, rows), _conditions(score)]
+    if evidence.get("cohort"):
+        tested = facts.cohort_sentence({"cohort": evidence["cohort"]})
+        parts.insert(0, f"Measured on the {evidence['split']} split of {escaped(tested)}.")
     return "\n\n".join([*parts, *([_against(comparison)] if comparison else [])])
 
 
@@ -156,12 +169,12 @@ def _conditions(score: Json) -> str:
 
 
 def _against(comparison: Json) -> str:
-    reference = _escaped(comparison.get("reference", "the reference"))
+    reference = escaped(comparison.get("reference", "the reference"))
     rows = [_against_row(name, comparison[key]) for key, name in _METRICS]
     head = ["Metric", "Difference", "Relative", "Labels improved", "Better", "Worse"]
     return (
         f"Paired differences to {reference} on the same records. Better and worse count the labels "
-        f"whose own interval leaves out zero.\n\n{_table(head, rows)}"
+        f"whose own interval leaves out zero.\n\n{table(head, rows)}"
     )
 
 
@@ -182,12 +195,12 @@ def _against_row(name: str, found: Json) -> list[str]:
 def _by_label(score: Json, comparison: Json | None) -> str:
     head = ["Label", "Positives", "AUROC", "Interval", "AUPRC", "Interval"]
     head += ["AUROC difference"] if comparison else []
-    return _table(head, _label_rows(score, comparison))
+    return table(head, _label_rows(score, comparison))
 
 
 def _label_rows(score: Json, comparison: Json | None) -> Iterator[list[str]]:
     for label, entry in score["per_label"].items():
-        row = [_escaped(label), count(entry["positives"])]
+        row = [escaped(label), count(entry["positives"])]
         for metric in ("auroc", "auprc"):
             row += [decimal(entry[metric]), limits_text(entry[f"{metric}_interval"])]
         if comparison:
@@ -203,7 +216,7 @@ def _labels(about: Json) -> str:
         return facts.UNKNOWN
     named = [(label, descriptions.get(label)) for label in labels]
     return "In the order of the model's outputs:\n\n" + "\n".join(
-        f"{place}. {_escaped(label)}" + (f": {_escaped(wording)}" if wording else "")
+        f"{place}. {escaped(label)}" + (f": {escaped(wording)}" if wording else "")
         for place, (label, wording) in enumerate(named, 1)
     )
 
@@ -220,7 +233,7 @@ def _licence(about: Json) -> str:
     weights = about.get("weights")
     initial = weights.get("licence") if isinstance(weights, Mapping) else None
     return (
-        _items(("of this model", about.get("licence")), ("of the initial weights", initial))
+        items(("of this model", about.get("licence")), ("of the initial weights", initial))
         + "\n\nThe terms of the initial weights and of the training data hold beside it."
     )
 
@@ -228,27 +241,4 @@ def _licence(about: Json) -> str:
 def _cohort_name(about: Json) -> str:
     cohort = facts.cohort_of(about)
     version = f" {cohort['version']}" if cohort.get("version") else ""
-    return _escaped(facts.text(cohort.get("name")) + version)
-
-
-def _items(*entries: tuple[str, object]) -> str:
-    return "\n".join(f"- {name}: {_escaped(facts.text(value))}" for name, value in entries)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped_all(texts: Iterable[str]) -> list[str]:
-    return [_escaped(text) for text in texts]
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it stands, in one line."""
-    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*\[\]|])|(?<!\w)_|_(?!\w)", lambda found: "\\" + found.group(), flat)
-
-
-def _code(value: object) -> str:
-    return facts.text(value).replace("`", "'").replace("\n", " ")
+    return escaped(facts.text(cohort.get("name")) + version)

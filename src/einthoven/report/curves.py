@@ -42,16 +42,40 @@ def validation_curves(
     name : str
         Put before the ids in the SVG; give each figure of a page its own.
     """
+    what = "Validation macro AUROC, macro AUPRC and training loss"
+    return panel_curves(histories, PANELS, what=what, reference=reference, name=name)
+
+
+def panel_curves(
+    histories: Mapping[str, History],
+    panels: Mapping[str, str],
+    *,
+    what: str,
+    reference: str | None = None,
+    name: str = "curves",
+) -> str:
+    """A panel for each number of an epoch, as SVG.
+
+    Parameters
+    ----------
+    histories : mapping of str to sequence of mapping
+        Lines of `metrics.jsonl` by the name of the run.
+    panels : mapping of str to str
+        Key in a line to the panel's title.
+    what : str
+        The same in words, for those who do not see the figure.
+    reference, name : str
+        As in `validation_curves`.
+    """
     with drawing():
         figure = Figure(figsize=(10.2, 3.4))
-        panels = figure.subplots(1, 3)
-        for axes, (key, title) in zip(panels, PANELS.items(), strict=True):
+        places = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (key, title) in zip(places, panels.items(), strict=True):
             _draw_panel(axes, histories, key, reference)
             axes.set_title(title, fontsize=8.5, loc="left")
         figure.subplots_adjust(left=0.05, right=0.99, top=0.9, bottom=0.24, wspace=0.2)
         _explain(figure, histories)
-        runs = ", ".join(histories)
-        alt = f"Validation macro AUROC, macro AUPRC and training loss by epoch, of {runs}"
+        alt = f"{what} by epoch, of {', '.join(histories)}"
         return to_svg(figure, name=name, alt=alt)
 
 

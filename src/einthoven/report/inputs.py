@@ -35,6 +35,9 @@ class ReportRun:
         Of the test split; its patients and its metadata are reported.
     seconds : float, optional
         Wall time of the run. Without it the history's epochs are summed.
+    evidence : mapping, optional
+        `calibration`, `subgroups` and `robustness` of its bundle's `evidence.json`, as far as they
+        are there; those of the first run are on the page.
     """
 
     name: str
@@ -44,6 +47,7 @@ class ReportRun:
     history: Sequence[Mapping[str, Any]] = ()
     predictions: Predictions | None = None
     seconds: float | None = None
+    evidence: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)

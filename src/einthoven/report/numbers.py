@@ -15,6 +15,8 @@ from einthoven.version import __version__
 
 FEW = 10
 """Labels with fewer positives are counted among the caveats."""
+EVIDENCE = ("calibration", "subgroups", "robustness")
+"""Parts of a bundle's evidence that the page shows; the others are the run's own numbers."""
 
 
 def report_json(
@@ -71,6 +73,7 @@ def _run(run: ReportRun, reference: ReportRun | None) -> dict[str, Any]:
         "training": _training(run, reference),
         "patients": None if table is None else _patients(table.patients),
         "predictions": {} if table is None else dict(table.metadata),
+        "evidence": {key: each for key in EVIDENCE if (each := (run.evidence or {}).get(key))},
     }
 
 

@@ -24,6 +24,7 @@ from einthoven.report.results import (
     training_table,
 )
 from einthoven.report.summary import caveats, summary
+from einthoven.report.trust import calibration, robustness, subgroups
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -105,6 +106,13 @@ def _sections(contents: Contents, report: dict[str, Any]) -> Iterator[Section]:
     if any(run.history for run in contents.runs):
         yield "training", "Training", _training(contents, report, tables, figures)
     yield "labels", "Every label", _labels(report, tables)
+    evidence = report["runs"][0]["evidence"]
+    if "calibration" in evidence:
+        yield "calibration", "Calibration", calibration(report, tables, figures)
+    if "subgroups" in evidence:
+        yield "subgroups", "Subgroups", subgroups(report, tables)
+    if "robustness" in evidence:
+        yield "robustness", "Fewer leads and noise", robustness(report, tables)
     if contents.examples:
         yield "examples", "Examples", _examples(contents, report, figures)
     yield "provenance", "Provenance", provenance(report)

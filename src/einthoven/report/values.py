@@ -34,18 +34,19 @@ def count(value: int | None) -> str:
     return NONE if value is None else f"{value:,}"
 
 
-def limits_text(limits: Limits, *, signed: bool = False) -> str:
+def limits_text(limits: Limits, *, signed: bool = False, places: int = 3) -> str:
     """`0.938–0.951`, signed `+0.040 to +0.055`; a dash without limits."""
     low, high = limits or (None, None)
     if low is None or high is None:
         return NONE
     between = " to " if signed else "–"
-    return between.join(decimal(each, signed=signed) for each in (low, high))
+    return between.join(decimal(each, signed=signed, places=places) for each in (low, high))
 
 
-def with_limits(value: Number, limits: Limits, *, signed: bool = False) -> str:
+def with_limits(value: Number, limits: Limits, *, signed: bool = False, places: int = 3) -> str:
     """`0.945 (0.938–0.951)`, without the brackets where there are no limits."""
-    text, span = decimal(value, signed=signed), limits_text(limits, signed=signed)
+    text = decimal(value, signed=signed, places=places)
+    span = limits_text(limits, signed=signed, places=places)
     return text if span == NONE else f"{text} ({span})"
 
 
@@ -70,9 +71,9 @@ def data(value: Number, text: str) -> Html:
     return fragment(text) if value is None else element("data", text, value=repr(value))
 
 
-def number(value: Number, *, signed: bool = False) -> Html:
+def number(value: Number, *, signed: bool = False, places: int = 3) -> Html:
     """A metric."""
-    return data(value, decimal(value, signed=signed))
+    return data(value, decimal(value, signed=signed, places=places))
 
 
 def share(value: Number, *, signed: bool = False) -> Html:
@@ -85,19 +86,20 @@ def whole(value: int | None) -> Html:
     return data(value, count(value))
 
 
-def span(limits: Limits, *, signed: bool = False) -> Html:
+def span(limits: Limits, *, signed: bool = False, places: int = 3) -> Html:
     """Limits of an interval."""
     low, high = limits or (None, None)
     if low is None or high is None:
         return fragment(NONE)
     between = " to " if signed else "–"
-    return fragment(number(low, signed=signed), between, number(high, signed=signed))
+    first, second = (number(each, signed=signed, places=places) for each in (low, high))
+    return fragment(first, between, second)
 
 
-def estimate(value: Number, limits: Limits, *, signed: bool = False) -> Html:
+def estimate(value: Number, limits: Limits, *, signed: bool = False, places: int = 3) -> Html:
     """A metric with its interval in brackets."""
-    shown = number(value, signed=signed)
+    shown = number(value, signed=signed, places=places)
     if not limits or limits[0] is None:
         return shown
-    between = fragment(" (", span(limits, signed=signed), ")")
+    between = fragment(" (", span(limits, signed=signed, places=places), ")")
     return fragment(shown, element("span", between, class_="limits"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from einthoven.errors import StoreError
+from einthoven.signals.draws import generator_for
 from einthoven.signals.prepare import (
     Preparation,
     evaluation_starts,
@@ -23,6 +25,16 @@ from einthoven.signals.prepare import (
     random_starts,
 )
 from einthoven.signals.store import Chunk, Store
+
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "SignalSource",
+    "Source",
+    "TrainingBatches",
+    "epoch_order",
+    "generator_for",
+]
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -44,6 +56,25 @@ class Batch:
     signals: Tensor
     targets: Tensor
     rows: NDArray[np.intp]
+
+
+class Source(Protocol):
+    """What training batches are cut from: the records of one store, or a mixture of several."""
+
+    def __len__(self) -> int:
+        """Draws in an epoch."""
+
+    def order(self, *, seed: int, epoch: int) -> NDArray[np.intp]:
+        """Which record each draw of an epoch is; a function of seed and epoch alone."""
+
+    def crop_starts(self, chosen: NDArray[np.intp], generator: torch.Generator) -> Tensor:
+        """Where a random crop of each chosen record begins, (chosen,), at the window's rate."""
+
+    def crops(self, chosen: NDArray[np.intp], starts: Tensor) -> Tensor:
+        """Those crops, (chosen, leads, window)."""
+
+    def targets_of(self, chosen: NDArray[np.intp]) -> Tensor:
+        """Labels of the chosen records, (chosen, labels)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,20 +113,39 @@ class SignalSource:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def order(self, *, seed: int, epoch: int) -> NDArray[np.intp]:
+        """Every record once, in random order."""
+        return epoch_order(len(self), seed=seed, epoch=epoch)
+
+    def crop_starts(self, chosen: NDArray[np.intp], generator: torch.Generator) -> Tensor:
+        """Where a random crop of each chosen record begins; no signal is read for it."""
+        starts = torch.empty(len(chosen), dtype=torch.long)
+        for rate, samples, places in self.store.groups(self.rows[chosen]):
+            starts[torch.from_numpy(places)] = random_starts(
+                self.preparation, samples, rate=rate, count=len(places), generator=generator
+            )
+        return starts
+
+    def crops(self, chosen: NDArray[np.intp], starts: Tensor) -> Tensor:
+        """One prepared crop of each chosen record."""
+        out = torch.empty(len(chosen), len(self.preparation.leads), self.preparation.window)
+        for chunk in self._chunks(chosen):
+            places = torch.from_numpy(chunk.places)
+            out[places] = self._prepare(chunk, starts[places])
+        return out
+
+    def targets_of(self, chosen: NDArray[np.intp]) -> Tensor:
+        """Labels of the chosen records."""
+        return torch.from_numpy(self.targets[chosen].astype(np.float32))
+
     def training_batch(
         self, chosen: NDArray[np.intp], generator: torch.Generator, augment: Augmentation | None
     ) -> Batch:
         """One random crop of each chosen record, augmented."""
-        out = torch.empty(len(chosen), len(self.preparation.leads), self.preparation.window)
-        for chunk in self._chunks(chosen):
-            count, samples = len(chunk.places), chunk.signals.shape[2]
-            starts = random_starts(
-                self.preparation, samples, rate=chunk.rate, count=count, generator=generator
-            )
-            out[torch.from_numpy(chunk.places)] = self._prepare(chunk, starts)
+        signals = self.crops(chosen, self.crop_starts(chosen, generator))
         if augment is not None:
-            out = augment(out, generator)
-        return Batch(out, self._targets(chosen), chosen)
+            signals = augment(signals, generator)
+        return Batch(signals, self.targets_of(chosen), chosen)
 
     def evaluation_crops(self, chosen: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
         """All evaluation crops of the chosen records.
@@ -128,17 +178,17 @@ class SignalSource:
             self.preparation, torch.from_numpy(signals), rate=chunk.rate, starts=starts, unit="uV"
         )
 
-    def _targets(self, chosen: NDArray[np.intp]) -> Tensor:
-        return torch.from_numpy(self.targets[chosen].astype(np.float32))
-
 
 @dataclass(frozen=True)
 class TrainingBatches:
     """Shuffled, cropped and augmented batches of one process.
 
+    Crops are drawn for the batch of all processes together: where a crop begins does not depend
+    on how many share the batch. Augmentation is drawn by each process on its own.
+
     Attributes
     ----------
-    source : SignalSource
+    source : Source
         The records.
     batch_size : int
         Records a batch, in each process. An epoch's incomplete last batch is dropped, unless it
@@ -151,7 +201,7 @@ class TrainingBatches:
         This process's number, and how many there are; they share every epoch.
     """
 
-    source: SignalSource
+    source: Source
     batch_size: int
     seed: int
     augment: Augmentation | None = None
@@ -165,24 +215,25 @@ class TrainingBatches:
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a position on."""
-        order = epoch_order(len(self.source), seed=self.seed, epoch=epoch)
+        order = self.source.order(seed=self.seed, epoch=epoch)
         for position in range(start, self.per_epoch):
             yield self._batch(order, epoch, position)
 
     def _batch(self, order: NDArray[np.intp], epoch: int, position: int) -> Batch:
-        everyone = order[position * self.batch_size * self.world :][: self.batch_size * self.world]
-        generator = generator_for(self.seed, epoch, position, self.rank)
-        return self.source.training_batch(
-            everyone[self.rank :: self.world], generator, self.augment
-        )
+        whole = self.batch_size * self.world
+        everyone = order[position * whole :][:whole]
+        # A batch that is all there is may be smaller: each process gets as many of it.
+        everyone = everyone[: len(everyone) // self.world * self.world]
+        generator = generator_for(self.seed, epoch, position, 0)
+        starts = self.source.crop_starts(everyone, generator)[self.rank :: self.world]
+        mine = everyone[self.rank :: self.world]
+        signals = self.source.crops(mine, starts)
+        if self.augment is not None:
+            own = generator_for(self.seed, epoch, position, self.rank) if self.rank else generator
+            signals = self.augment(signals, own)
+        return Batch(signals, self.source.targets_of(mine), mine)
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> NDArray[np.intp]:
     """A permutation of the records, a function of seed and epoch alone."""
     return np.random.default_rng(np.random.SeedSequence([seed, epoch, 0xEC6])).permutation(count)
-
-
-def generator_for(*key: int) -> torch.Generator:
-    """A torch generator that depends on nothing but its key."""
-    state = np.random.SeedSequence(key).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)

@@ -33,6 +33,7 @@ from scipy import signal as sps
 from torch import Tensor
 
 from einthoven.errors import PreparationError
+from einthoven.signals.released_steps import Decimate, Fir
 from einthoven.signals.steps import Filter
 
 Array = NDArray[np.float64]
@@ -57,8 +58,8 @@ class MapKey:
         Length of the crop of the resampled signal.
     rate : float
         Rate of the resampled signal, in Hz.
-    filters : tuple of Filter
-        Zero-phase filters of the crop, in order.
+    filters : tuple of Filter or Decimate
+        Zero-phase filters of the crop, in order; of a decimation, its low-pass.
     gain : float
         Constant factor of the whole map.
     """
@@ -67,11 +68,11 @@ class MapKey:
     resampled: int
     window: int
     rate: float
-    filters: tuple[Filter, ...] = ()
+    filters: tuple[Filter | Decimate, ...] = ()
     gain: float = 1.0
 
 
-def check_cutoff(filter: Filter, rate: float) -> None:
+def check_cutoff(filter: Filter | Fir, rate: float) -> None:
     """Refuse a filter that a rate cannot carry.
 
     Raises
@@ -87,13 +88,13 @@ def check_cutoff(filter: Filter, rate: float) -> None:
         )
 
 
-def design(filter: Filter, rate: float) -> Array:
+def design(filter: Filter | Decimate, rate: float) -> Array:
     """Second-order sections of a filter.
 
     Parameters
     ----------
-    filter : Filter
-        The filter.
+    filter : Filter or Decimate
+        The filter; of a decimation, its low-pass.
     rate : float
         Rate of the signal that it will run on, in Hz.
 
@@ -107,6 +108,8 @@ def design(filter: Filter, rate: float) -> Array:
     PreparationError
         When a cutoff is not below half the rate.
     """
+    if isinstance(filter, Decimate):
+        return np.asarray(sps.cheby1(8, 0.05, 0.8 / filter.factor, output="sos"))
     check_cutoff(filter, rate)
     kind = filter.kind
     if kind == "notch":
@@ -355,21 +358,27 @@ def _phases(starts: Tensor, bins: Tensor, period: int) -> Tensor:
 def _deviation(candidate: SpectralMap, sections: Sequence[Array]) -> float:
     """Largest difference from scipy on noise, drift and offsets, relative to its maximum."""
     key, device = candidate.key, candidate.response.device
-    random = np.random.default_rng(1)
-    probes = random.standard_normal((1, 4, key.samples))
-    probes[0, 1:3] = np.cumsum(probes[0, 1:3], axis=-1) / np.sqrt(key.samples)
-    probes[0, 2:] += 3.0
+    given = probes(key.samples)
     starts = [0, key.resampled - key.window]
-    whole = probes
+    whole = given
     if key.resampled != key.samples:
-        whole = np.asarray(sps.resample(probes, key.resampled, axis=-1))
+        whole = np.asarray(sps.resample(given, key.resampled, axis=-1))
     worst = 0.0
     for start in starts:
         expected = key.gain * _filtered(sections, whole[..., start : start + key.window])
-        given = torch.from_numpy(probes.astype(np.float32)).to(device)
-        found = candidate(given, torch.tensor([start], device=device)).cpu().numpy()
+        x = torch.from_numpy(given.astype(np.float32)).to(device)
+        found = candidate(x, torch.tensor([start], device=device)).cpu().numpy()
         worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
     return worst
+
+
+def probes(samples: int) -> Array:
+    """Noise, drift and offsets, (1, 4, samples): what a filter is tried on."""
+    random = np.random.default_rng(1)
+    made = random.standard_normal((1, 4, samples))
+    made[0, 1:3] = np.cumsum(made[0, 1:3], axis=-1) / np.sqrt(samples)
+    made[0, 2:] += 3.0
+    return made
 
 
 @contextmanager

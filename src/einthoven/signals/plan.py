@@ -12,31 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from einthoven.errors import PreparationError
-from einthoven.signals.linear import (
-    MapKey,
-    SpectralMap,
-    check_cutoff,
-    full_precision,
-    spectral_map,
-)
+from einthoven.signals import operations as ops
+from einthoven.signals.fir import zero_phase_fir
+from einthoven.signals.linear import MapKey, check_cutoff, full_precision, spectral_map
+from einthoven.signals.operations import FLAT, Operation
+from einthoven.signals.released_steps import Baseline, Decimate, Derive, Fill, Fir, MinMax
 from einthoven.signals.steps import Filter, Resample, Scale, Standardise, Step, Window
 
 if TYPE_CHECKING:
     from einthoven.signals.compiled import Tables
-
-
-class Operation(Protocol):
-    """One step, or several linear ones, on (batch, leads, samples)."""
-
-    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return a new tensor, or `out` where the operation is able to fill it directly."""
-        ...
 
 
 # Records are prepared a few at a time, so that their spectra stay in a core's cache.
@@ -48,10 +38,6 @@ COMPILED_WORTH = 1 << 19
 
 # Windows in a record from which on resampling and the filters of the crop are kept apart.
 _LONG = 4
-
-# Standard deviation, in mV, at or below which a signal counts as flat: a three-hundredth of the
-# noise that storing whole microvolts adds.
-FLAT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,8 +54,8 @@ def check_steps(steps: Sequence[Step]) -> None:
     Raises
     ------
     PreparationError
-        Unless there is exactly one window, a rate is declared before it, and every filter after
-        that suits the rate.
+        Unless there is exactly one window, a rate is declared before it, every filter after that
+        suits the rate, and steps that need a certain place have it.
     """
     windows = [i for i, step in enumerate(steps) if isinstance(step, Window)]
     if len(windows) != 1:
@@ -83,10 +69,33 @@ def check_steps(steps: Sequence[Step]) -> None:
             remedy="Give the rate with a Resample step first; records that have it are left alone.",
         )
     rate = math.inf
-    for step in steps:
+    for place, step in enumerate(steps):
+        _check_place(step, place, windows[0], steps)
         rate = step.rate if isinstance(step, Resample) else rate
-        if isinstance(step, Filter):
+        rate = rate / step.factor if isinstance(step, Decimate) else rate
+        if isinstance(step, Filter | Fir):
             check_cutoff(step, rate)
+
+
+def _check_place(step: Step, place: int, window: int, steps: Sequence[Step]) -> None:
+    late = isinstance(step, Decimate) or (isinstance(step, Fill) and step.value == "crop-mean")
+    if late and place < window:
+        raise PreparationError(
+            f"{step.name} before the window, but it works on crops",
+            remedy="Put it behind the Window step.",
+        )
+    if isinstance(step, Derive) and place > 0:
+        raise PreparationError(
+            f"derive is step {place + 1}, but leads can only be computed from voltages as recorded",
+            remedy="Put it first.",
+        )
+    if isinstance(step, Decimate):
+        samples = prepared_shape(steps[:place]).samples
+        if samples % step.factor:
+            raise PreparationError(
+                f"a window of {samples} samples cannot be decimated by {step.factor}",
+                remedy=f"Take a length that is a multiple of {step.factor} samples.",
+            )
 
 
 def window_shape(steps: Sequence[Step], samples: int, rate: float) -> Shape:
@@ -124,6 +133,7 @@ def run(
     batch, leads, samples = signals.shape
     device = signals.device
     window = prepared_shape(steps).samples
+    fills = any(isinstance(step, Fill) for step in steps)
     out = torch.empty(batch, leads, window, device=device)
     fast = device.type == "cpu" and batch * leads * (samples + window) >= COMPILED_WORTH
     starts = starts.to(device)
@@ -134,7 +144,7 @@ def run(
             part = slice(begin, begin + (size or batch))
             x, target = signals[part], out[part]
             if not (isinstance(operations[0], _Compiled) and x.dtype == torch.int16):
-                x = _as_float(x, begin)
+                x = _as_float(x, begin, fills=fills)
             for operation in operations:
                 last = operation is operations[-1]
                 x = operation(x, starts[part], target if last else None)
@@ -150,16 +160,18 @@ def _together(operations: Sequence[Operation], device: torch.device, values: int
     return max(1, _CHUNK_VALUES.get(device.type, _CHUNK_VALUES_ELSEWHERE) // values)
 
 
-def _as_float(signals: Tensor, first: int) -> Tensor:
+def _as_float(signals: Tensor, first: int, *, fills: bool) -> Tensor:
+    """Float32; refuses infinity, and NaN where no step fills it."""
     if not signals.is_floating_point():
         return signals.float()
     x = signals.float()
     # NaN and infinity survive a sum, which is cheaper than a look at every value.
     if not bool(torch.isfinite(x.sum())):
-        bad = (~torch.isfinite(x)).flatten(1).any(1).nonzero().flatten() + first
+        bad = (x.isinf() if fills else ~x.isfinite()).flatten(1).any(1).nonzero().flatten() + first
         if len(bad):
+            what = "infinity" if fills else "NaN or infinity"
             raise PreparationError(
-                f"NaN or infinity in {len(bad)} of the records; the first is number {int(bad[0])}",
+                f"{what} in {len(bad)} of the records; the first is number {int(bad[0])}",
                 remedy="Leave these records out, or repair them before preparation.",
             )
     return x
@@ -179,10 +191,10 @@ def _operations(
             gain = 1.0
         else:
             taken = steps[position : position + 1]
-            if gain != 1.0 and _does_something(taken[0], shape):
-                operations.append(_Gain(gain))
+            if gain != 1.0 and _needs_volts(taken[0], shape):
+                operations.append(ops.Gain(gain))
                 gain = 1.0
-            operations.extend(_plain(taken[0], shape))
+            operations.extend(_plain(taken[0], shape, device))
         for step in taken:
             shape = _after(step, shape)
         position += len(taken)
@@ -195,9 +207,9 @@ def _compiled(operations: Sequence[Operation]) -> list[Operation]:
 
     found: list[Operation] = []
     for operation in operations:
-        if isinstance(operation, _Linear) and compiled.suits(operation.chain):
+        if isinstance(operation, ops.Linear) and compiled.suits(operation.chain):
             found.append(_Compiled(compiled.tables(operation.chain), operation.cropped))
-        elif isinstance(operation, _Standardise) and found and isinstance(found[-1], _Compiled):
+        elif isinstance(operation, ops.Standardised) and found and isinstance(found[-1], _Compiled):
             found[-1] = replace(found[-1], standardise=operation)
         else:
             found.append(operation)
@@ -207,7 +219,7 @@ def _compiled(operations: Sequence[Operation]) -> list[Operation]:
 def _linear_run(steps: Sequence[Step], shape: Shape) -> tuple[Step, ...]:
     """The leading steps that one `SpectralMap` can carry out together."""
     taken: list[Step] = []
-    if isinstance(steps[0], Resample) and _does_something(steps[0], shape):
+    if _is_fourier(steps[0]) and _does_something(steps[0], shape):
         taken.append(steps[0])
         following = steps[1] if len(steps) > 1 else None
         length = _after(steps[0], shape).samples
@@ -237,16 +249,30 @@ def _map_key(steps: Sequence[Step], shape: Shape, gain: float) -> MapKey:
 
 
 def _linear(key: MapKey, device: torch.device, *, cropped: bool) -> Operation:
-    return _Linear(spectral_map(key, device), cropped)
+    return ops.Linear(spectral_map(key, device), cropped)
 
 
-def _plain(step: Step, shape: Shape) -> list[Operation]:
-    if isinstance(step, Window):
-        return [_Crop(step.samples)]
-    if isinstance(step, Standardise):
-        return [_Standardise((1, 2) if step.over == "record" else (2,))]
-    if isinstance(step, Scale):
-        return [_Constants(step.mean, step.std)]
+def _plain(step: Step, shape: Shape, device: torch.device) -> list[Operation]:
+    """The operation of a step that is no part of a map; none where it does nothing."""
+    match step:
+        case Window():
+            return [ops.Crop(step.samples)]
+        case Standardise():
+            return [ops.Standardised((1, 2) if step.over == "record" else (2,))]
+        case Scale():
+            return [ops.Constants(step.mean, step.std)]
+        case Resample() if _does_something(step, shape):
+            return [ops.Interpolation(shape.samples, _after(step, shape).samples)]
+        case Fir():
+            return [zero_phase_fir(step, shape.samples, shape.rate, device)]
+        case MinMax():
+            return [ops.ScaledByExtremes()]
+        case Baseline():
+            return [ops.MinusMedian(step.samples(shape.rate))]
+        case Fill():
+            return [ops.FillZero() if step.value == "zero" else ops.FillMean()]
+        case Decimate():
+            return [_decimation(step, shape, device)]
     return []
 
 
@@ -254,59 +280,12 @@ def _does_something(step: Step, shape: Shape) -> bool:
     return not (isinstance(step, Resample) and step.rate == shape.rate)
 
 
+def _is_fourier(step: Step) -> bool:
+    return isinstance(step, Resample) and step.method == "fourier"
+
+
 def _is_window(step: Step) -> bool:
     return isinstance(step, Window)
-
-
-@dataclass(frozen=True)
-class _Linear:
-    chain: SpectralMap
-    cropped: bool
-
-    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
-        return self.chain(x, starts if self.cropped else None)
-
-
-@dataclass(frozen=True)
-class _Gain:
-    factor: float
-
-    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
-        return x * self.factor
-
-
-@dataclass(frozen=True)
-class _Constants:
-    mean: float
-    std: float
-
-    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
-        return (x - self.mean) / self.std
-
-
-@dataclass(frozen=True)
-class _Crop:
-    samples: int
-
-    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
-        if x.shape[2] < self.samples:
-            return torch.nn.functional.pad(x, (0, self.samples - x.shape[2]))
-        crops = [r[:, s : s + self.samples] for r, s in zip(x, starts.tolist(), strict=True)]
-        return torch.stack(crops)
-
-
-@dataclass(frozen=True)
-class _Standardise:
-    axes: tuple[int, ...]
-
-    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
-        mean = x.mean(self.axes, keepdim=True)
-        out = torch.sub(x, mean, out=out)
-        count = math.prod(x.shape[axis] for axis in self.axes)
-        std = torch.linalg.vector_norm(out, dim=self.axes, keepdim=True) / math.sqrt(count)
-        # In float32 a flat signal leaves rounding behind, which must not be blown up to unit size.
-        flat = std <= FLAT * mean.abs().clamp(min=1.0)
-        return out.mul_(torch.where(flat, 0.0, 1.0 / std))
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,7 +294,7 @@ class _Compiled:
 
     tables: Tables
     cropped: bool
-    standardise: _Standardise | None = None
+    standardise: ops.Standardised | None = None
 
     def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
         from einthoven.signals import compiled

@@ -1,19 +1,21 @@
 """The vocabulary of preparation: one small frozen value a step.
 
-A step says *what* is done, never how: the arithmetic is in `prepare` and `linear`. Every number
-carries its unit in the docstring, and a step that contradicts itself cannot be made.
+A step says *what* is done, never how: the arithmetic is in `operations` and `linear`. Every number
+carries its unit in the docstring, and a step that contradicts itself cannot be made. Steps that
+only single public networks know are in `released_steps`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from einthoven.errors import PreparationError
+from einthoven.signals.released_steps import Baseline, Decimate, Derive, Fill, Fir, MinMax
+from einthoven.signals.step_checks import check_choice, finite, positive, whole
 
-ResampleMethod = Literal["fourier"]
+ResampleMethod = Literal["fourier", "linear"]
 ShortPolicy = Literal["refuse", "pad"]
 FilterKind = Literal["highpass", "lowpass", "bandpass", "notch"]
 FilterForm = Literal["sos-zero-phase"]
@@ -28,9 +30,11 @@ class Resample:
     ----------
     rate : float
         Rate after this step, in Hz.
-    method : {"fourier"}
-        `fourier` is the band-limited periodic interpolation of `scipy.signal.resample`; the new
-        length is ``floor(samples * rate / old_rate)``. A signal that has the rate is left alone.
+    method : {"fourier", "linear"}
+        `fourier` is the band-limited periodic interpolation of `scipy.signal.resample`. `linear`
+        draws straight lines between samples, the first and the last of which stay the first and
+        the last; to a lower rate it aliases. The new length is
+        ``floor(samples * rate / old_rate)``. A signal that has the rate is left alone.
     """
 
     name: ClassVar[str] = "resample"
@@ -38,8 +42,8 @@ class Resample:
     method: ResampleMethod = "fourier"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rate", _positive(self.rate, "resample: rate", "Hz"))
-        _choice(self.method, get_args(ResampleMethod), "resample: method")
+        object.__setattr__(self, "rate", positive(self.rate, "resample: rate", "Hz"))
+        check_choice(self.method, get_args(ResampleMethod), "resample: method")
 
     def __str__(self) -> str:
         return f"{self.method} resampling to {self.rate:g} Hz"
@@ -66,13 +70,9 @@ class Window:
 
     def __post_init__(self) -> None:
         for field in ("samples", "evaluation_crops"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise PreparationError(
-                    f"window: {field} = {value!r}, but it must be a whole number of at least 1",
-                    remedy=f"Give {field} as a positive integer.",
-                )
-        _choice(self.short, get_args(ShortPolicy), "window: short")
+            remedy = f"Give {field} as a positive integer."
+            whole(getattr(self, field), 1, f"window: {field}", remedy)
+        check_choice(self.short, get_args(ShortPolicy), "window: short")
 
     def __str__(self) -> str:
         return f"window of {self.samples} samples ({self.evaluation_crops} evaluation crops)"
@@ -102,10 +102,10 @@ class Filter:
     form: FilterForm = "sos-zero-phase"
 
     def __post_init__(self) -> None:
-        _choice(self.kind, get_args(FilterKind), "filter: kind")
-        _choice(self.form, get_args(FilterForm), "filter: form")
+        check_choice(self.kind, get_args(FilterKind), "filter: kind")
+        check_choice(self.form, get_args(FilterForm), "filter: form")
         corners = self.cutoff if isinstance(self.cutoff, list | tuple) else (self.cutoff,)
-        values = tuple(_positive(corner, "filter: cutoff", "Hz") for corner in corners)
+        values = tuple(positive(corner, "filter: cutoff", "Hz") for corner in corners)
         expected = 2 if self.kind == "bandpass" else 1
         if len(values) != expected or list(values) != sorted(set(values)):
             raise PreparationError(
@@ -113,11 +113,7 @@ class Filter:
                 remedy=f"Give {expected} frequency in Hz"
                 + (", the lower one first." if expected == 2 else "."),
             )
-        if isinstance(self.order, bool) or not isinstance(self.order, int) or self.order < 1:
-            raise PreparationError(
-                f"filter: order = {self.order!r}, but it must be a whole number of at least 1",
-                remedy="Give the order of the design, for example 5.",
-            )
+        whole(self.order, 1, "filter: order", "Give the order of the design, for example 5.")
         if self.kind == "notch" and self.order != 2:
             raise PreparationError(
                 f"filter: order = {self.order}, but a notch has order 2",
@@ -145,7 +141,7 @@ class Standardise:
     over: StandardiseOver = "record"
 
     def __post_init__(self) -> None:
-        _choice(self.over, get_args(StandardiseOver), "standardise: over")
+        check_choice(self.over, get_args(StandardiseOver), "standardise: over")
 
     def __str__(self) -> str:
         return f"standardised over each {self.over}"
@@ -166,14 +162,26 @@ class Scale:
     std: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "std", _positive(self.std, "scale: std", "mV"))
-        object.__setattr__(self, "mean", _finite(self.mean, "scale: mean", "mV"))
+        object.__setattr__(self, "std", positive(self.std, "scale: std", "mV"))
+        object.__setattr__(self, "mean", finite(self.mean, "scale: mean", "mV"))
 
     def __str__(self) -> str:
         return f"minus {self.mean:g} mV, over {self.std:g} mV"
 
 
-Step = Resample | Window | Filter | Standardise | Scale
+Step = (
+    Resample
+    | Window
+    | Filter
+    | Standardise
+    | Scale
+    | Derive
+    | Fill
+    | Fir
+    | Baseline
+    | MinMax
+    | Decimate
+)
 STEPS: dict[str, type[Step]] = {kind.name: kind for kind in get_args(Step)}
 
 
@@ -214,28 +222,3 @@ def step_from_dict(values: Mapping[str, Any]) -> Step:
         raise PreparationError(
             f"{name}: a key is missing ({error})", remedy=f"Give {', '.join(known)}."
         ) from error
-
-
-def _finite(value: object, what: str, unit: str) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good:
-        raise PreparationError(
-            f"{what} = {value!r} is not a number", remedy=f"Give a finite number in {unit}."
-        )
-    return float(value)  # type: ignore[arg-type]
-
-
-def _positive(value: object, what: str, unit: str) -> float:
-    number = _finite(value, what, unit)
-    if number <= 0:
-        raise PreparationError(
-            f"{what} = {value!r} must be above 0", remedy=f"Give a positive number in {unit}."
-        )
-    return number
-
-
-def _choice(value: object, allowed: tuple[str, ...], what: str) -> None:
-    if value not in allowed:
-        raise PreparationError(
-            f"{what} = {value!r} is unknown", remedy=f"Use one of {', '.join(allowed)}."
-        )

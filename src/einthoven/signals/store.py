@@ -135,18 +135,28 @@ class Store:
         The arrays are copies; pages that were mapped are given back, so that memory does not grow
         with the records seen.
         """
-        part = self.index.iloc[rows]
-        rates, samples = part["rate"].to_numpy(), part["samples"].to_numpy()
-        shards, offsets = part["shard"].to_numpy(), part["offset"].to_numpy()
+        shards = self.index["shard"].to_numpy()[rows]
+        offsets = self.index["offset"].to_numpy()[rows]
         chunks = []
-        for rate, length in sorted(set(zip(rates, samples, strict=True))):
-            places = np.flatnonzero((rates == rate) & (samples == length))
+        for rate, length, places in self.groups(rows):
             signals = np.empty((len(places), len(self.leads), length), dtype="<i2")
             for i, place in enumerate(places):
-                signals[i] = self._signal(int(shards[place]), int(offsets[place]), int(length))
-            chunks.append(Chunk(places, float(rate), signals))
+                signals[i] = self._signal(int(shards[place]), int(offsets[place]), length)
+            chunks.append(Chunk(places, rate, signals))
         self._give_back()
         return chunks
+
+    def groups(self, rows: NDArray[np.intp]) -> list[tuple[float, int, NDArray[np.intp]]]:
+        """Rate and samples that occur among some rows, and the places that have them.
+
+        In the order of `read`, without reading a signal.
+        """
+        rates = self.index["rate"].to_numpy()[rows]
+        samples = self.index["samples"].to_numpy()[rows]
+        return [
+            (float(rate), int(length), np.flatnonzero((rates == rate) & (samples == length)))
+            for rate, length in sorted(set(zip(rates, samples, strict=True)))
+        ]
 
     def record(self, name: str) -> Record:
         """One record in millivolts, as a `Record`."""

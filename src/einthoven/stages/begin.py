@@ -10,7 +10,7 @@ import torch
 
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import TrainingError
-from einthoven.signals.batches import SignalSource
+from einthoven.signals.batches import Source
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
 
@@ -36,7 +36,7 @@ def begin_run(out: str | Path, asked: dict[str, Any], processes: Processes) -> R
     return run
 
 
-def check_fit(backbone: Backbone, source: SignalSource) -> None:
+def check_fit(backbone: Backbone, source: Source) -> None:
     """Prepare one record and encode it, so that a crop of a wrong length is refused now.
 
     Raises
@@ -44,8 +44,8 @@ def check_fit(backbone: Backbone, source: SignalSource) -> None:
     EinthovenError
         When the records are too short for the crop, or the backbone does not take it.
     """
-    crops, _ = source.evaluation_crops(np.arange(1))
+    crop = source.crops(np.arange(1), torch.zeros(1, dtype=torch.long))
     was_training = backbone.training
     with torch.no_grad():
-        backbone.eval().features(crops[:1])
+        backbone.eval().features(crop)
     backbone.train(was_training)

@@ -27,6 +27,7 @@ from einthoven.stages.data import (
     with_fraction,
 )
 from einthoven.stages.finetune import finetune
+from einthoven.stages.overlap import check_encoder, check_public_weights
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
 from einthoven.training.loop import Result, Watcher
@@ -68,10 +69,13 @@ def posttrain(
     out: str | Path,
     weights: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    allow_overlap: bool = False,
     processes: Processes | None = None,
     watcher: Watcher | None = None,
 ) -> Posttrained:
-    """Train a classifier on a cohort by a recipe. The test split is not read.
+    """Train a classifier on a cohort by a recipe. Nothing is learned from the test split; its
+    signals are compared with those that an encoder of ours was pretrained on. Public weights that
+    were pretrained on the cohort are warned of, and `run.json` says so.
 
     Parameters
     ----------
@@ -89,12 +93,16 @@ def posttrain(
         The pretrained backbone. Required unless the recipe starts from random weights.
     options : mapping, optional
         Fields of the backbone's config, such as `leads`.
+    allow_overlap : bool
+        Go on, with a warning, when the encoder was pretrained on records of the test split.
 
     Raises
     ------
     RecipeError
         When the recipe needs weights and none are given, or the other way round, or its batch
         does not divide over processes and micro-batches.
+    CohortError
+        When the encoder was pretrained on records of the test split and nobody allowed it.
     PreparationError, BackboneError
         When the recipe's crop fits neither the records nor the backbone.
     TrainingError
@@ -120,6 +128,11 @@ def posttrain(
     asked = _asked(chosen, store, backbone, recipe, weights, together)
     if options:
         asked["backbone_options"] = dict(options)
+    overlap = check_encoder(weights, (chosen, store), allow=allow_overlap)
+    if overlap:
+        asked["overlap"] = overlap
+    if seen := check_public_weights(backbone, weights, chosen):
+        asked["public_weights"] = seen
     run = begin_run(out, asked, together)
     results: dict[str, Result] = {}
     common: dict[str, Any] = {

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from einthoven.backbones.registry import create_backbone
-from einthoven.cohorts.cohort import UNLABELLED, Cohort
+from einthoven.cohorts.cohort import Cohort
 from einthoven.files import write_tensors
+from einthoven.objectives.objective import SteppedObjective
 from einthoven.objectives.registry import create_objective
-from einthoven.signals.batches import Batch, SignalSource, TrainingBatches, generator_for
+from einthoven.signals.batches import Batch, TrainingBatches
 from einthoven.signals.store import Store
 from einthoven.stages.begin import begin_run, check_fit
-from einthoven.stages.data import Dataset, micro_batch, resolved, without_targets
+from einthoven.stages.corpus import Corpus, Member, corpus_of
+from einthoven.stages.data import micro_batch, resolved
+from einthoven.stages.held_out import HeldOut
+from einthoven.stages.overlap import guarded, overlap_metadata
 from einthoven.stages.recipe import Pretraining
 from einthoven.stages.schedule import loop_settings
+from einthoven.stages.snapshots import Snapshots
 from einthoven.training.loop import Loop, Watcher
 from einthoven.training.optim import parameter_groups
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
 
-ENCODER = "encoder.safetensors"
-_VALIDATION_RECORDS = 1024
+ENCODER, SNAPSHOTS = "encoder.safetensors", "snapshots"
 
 
 @dataclass(frozen=True)
@@ -41,67 +43,111 @@ class Pretrained:
 
 
 def pretrain(
-    cohort: Cohort,
-    store: Store,
+    cohort: Cohort | Sequence[Cohort],
+    store: Store | Sequence[Store],
     backbone: str,
     *,
     recipe: Pretraining,
     out: str | Path,
+    mix: Sequence[float] | None = None,
+    protect: Sequence[Member] = (),
+    allow_overlap: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
     watcher: Watcher | None = None,
 ) -> Pretrained:
-    """Pretrain a backbone on the training split of a cohort; labels are never read.
+    """Pretrain a backbone on the training split of one or several cohorts; labels are never read.
 
-    The loss on at most 1,024 validation records, under masks that stay the same, is logged; it
-    chooses nothing.
+    An epoch is as many draws as there are training records. The loss on at most 1,024 validation
+    records, under masks that stay the same, is logged; it chooses nothing but snapshots.
 
     Parameters
     ----------
-    cohort : Cohort
+    cohort : Cohort, or a sequence of them
         Whose `train` records are used.
-    store : Store
-        The packed cohort.
+    store : Store, or as many as cohorts
+        The packed cohorts; of any rate, with the leads that the backbone reads.
     backbone : str
         A registered name.
     recipe : Pretraining
         Objective and schedule.
     out : path
         Run folder; an unfinished run of the same request goes on.
+    mix : sequence of float, optional
+        Each cohort's share of an epoch's draws, in ratio to the others'; without it every record
+        is drawn once an epoch (see `einthoven.signals.mixture`).
+    protect : sequence of (Cohort, Store)
+        Cohorts whose test splits must not be seen, beside those of the labelled ones given.
+    allow_overlap : sequence of str
+        Names of cohorts whose test splits may be seen all the same; the encoder's file says so.
     options : mapping, optional
         Fields of the backbone's config, such as `leads`.
 
     Raises
     ------
+    CohortError
+        When records or patients of a protected test split would be trained on.
+    PreparationError, StoreError
+        When records are too short for the crop, or lack a lead.
     RecipeError
         When the batch does not divide over processes and micro-batches, or is accumulated from
-        more records than there are.
+        more records than there are; when weights and cohorts do not fit each other.
     TrainingError
         When the folder holds another run, or the loss is not finite.
     """
     together = processes or Processes()
-    objective, source, validation = _parts(cohort, store, backbone, recipe, options or {})
+    objective = _objective(backbone, recipe, options or {})
+    preparation = objective.backbone.preparation
+    if recipe.crop_seconds is not None:
+        preparation = preparation.with_window(seconds=recipe.crop_seconds)
+    corpus = corpus_of(cohort, store, preparation, weights=mix)
     asked = {
         "stage": "pretrain",
         "backbone": backbone,
-        "recipe": recipe.model_dump(mode="json"),
-        "cohort": cohort.name,
-        "version": cohort.version,
-        "records_digest": store.manifest["records_digest"],
-        "records": len(source),
+        "recipe": recipe.asked(),
+        **corpus.describe(),
         "world": together.world,
     }
     if options:
         asked["backbone_options"] = dict(options)
-    micro = micro_batch(recipe, records=len(source), world=together.world)
-    check_fit(objective.backbone, source)
+    if allow_overlap:
+        asked["allow_overlap"] = sorted(set(allow_overlap))
+    micro = micro_batch(recipe, records=len(corpus.train), world=together.world)
+    check_fit(objective.backbone, corpus.train)
+    seen = allowed = None
+    if together.is_main:
+        seen, allowed = guarded(corpus.members, protect=protect, allow=allow_overlap)
     run = begin_run(out, asked, together)
-    loop = Loop(
+    about: dict[str, str] = {}
+    if seen is not None and allowed is not None:
+        seen.write(run.path)
+        about = _about(backbone, recipe, corpus) | overlap_metadata(seen, allowed)
+    snapshots = Snapshots(run.path / SNAPSHOTS, objective.backbone, recipe, about)
+    result = _loop(objective, corpus, recipe, micro, run, together, watcher, snapshots).run()
+    encoder = run.path / ENCODER
+    # Written once: its checksum is part of what later runs asked for.
+    if together.is_main and not encoder.is_file():
+        write_tensors(encoder, objective.backbone.state_dict(), about)
+    together.wait()
+    return Pretrained(run, encoder, result.history)
+
+
+def _loop(
+    objective: Any,
+    corpus: Corpus,
+    recipe: Pretraining,
+    micro: int,
+    run: RunFolder,
+    together: Processes,
+    watcher: Watcher | None,
+    snapshots: Snapshots,
+) -> Loop[Batch]:
+    return Loop(
         name="pretrain",
         model=objective,
         loss=_objective_loss,
         batches=TrainingBatches(
-            source, micro, recipe.seed, rank=together.rank, world=together.world
+            corpus.train, micro, recipe.seed, rank=together.rank, world=together.world
         ),
         groups=parameter_groups(
             objective,
@@ -114,66 +160,29 @@ def pretrain(
             world=together.world,
             precision=resolved(recipe.precision, together.device),
             seed=recipe.seed,
+            shared_draws=True,
         ),
         folder=run.stage("pretrain"),
-        validate=partial(_reconstruction, source=validation, device=together.device)
-        if validation
-        else None,
+        validate=HeldOut.of(corpus, together),
         processes=together,
         watcher=watcher,
+        after_step=objective.after_step if isinstance(objective, SteppedObjective) else None,
+        after_epoch=snapshots.update,
     )
-    result = loop.run()
-    encoder = run.path / ENCODER
-    # Written once: its checksum is part of what later runs asked for.
-    if together.is_main and not encoder.is_file():
-        _write_encoder(encoder, objective.backbone, backbone, asked)
-    together.wait()
-    return Pretrained(run, encoder, result.history)
 
 
-def _parts(
-    cohort: Cohort,
-    store: Store,
-    backbone: str,
-    recipe: Pretraining,
-    options: Mapping[str, Any],
-) -> tuple[Any, SignalSource, SignalSource | None]:
+def _objective(backbone: str, recipe: Pretraining, options: Mapping[str, Any]) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         network = create_backbone(backbone, **{"init": "pretraining", **options})
-        objective = create_objective(recipe.objective, network, **recipe.options)
-    preparation = network.preparation
-    if recipe.crop_seconds is not None:
-        preparation = preparation.with_window(seconds=recipe.crop_seconds)
-    data = Dataset(cohort, store, preparation)
-    source = without_targets(data.source("train"))
-    if cohort.task == UNLABELLED or not len(data.usable.ids("validation")):
-        return objective, source, None
-    validation = without_targets(data.source("validation"))
-    kept = validation.rows[:_VALIDATION_RECORDS]
-    return (
-        objective,
-        source,
-        replace(validation, rows=kept, targets=validation.targets[: len(kept)]),
-    )
+        return create_objective(recipe.objective, network, **recipe.options)
 
 
-def _objective_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-    loss: Tensor = model(batch.signals.to(device)).loss
+def _objective_loss(
+    model: nn.Module, batch: Batch, device: torch.device, *, generator: torch.Generator
+) -> Tensor:
+    loss: Tensor = model(batch.signals.to(device), generator=generator).loss
     return loss
-
-
-def _reconstruction(
-    model: nn.Module, *, source: SignalSource, device: torch.device
-) -> dict[str, float]:
-    losses = []
-    with torch.no_grad(), torch.random.fork_rng():
-        for start in range(0, len(source), 128):
-            torch.manual_seed(generator_for(start, 0x5EED).initial_seed())
-            chosen = np.arange(start, min(start + 128, len(source)))
-            batch = source.training_batch(chosen, generator_for(start, 0x5EED), None)
-            losses.append(float(model(batch.signals.to(device)).loss) * len(chosen))
-    return {"validation_loss": sum(losses) / len(source)}
 
 
 def exempt_parameters(model: nn.Module, rule: str, *, prefix: str) -> Sequence[str]:
@@ -186,12 +195,10 @@ def exempt_parameters(model: nn.Module, rule: str, *, prefix: str) -> Sequence[s
     return []
 
 
-def _write_encoder(file: Path, network: nn.Module, name: str, asked: dict[str, Any]) -> None:
-    metadata = {
+def _about(backbone: str, recipe: Pretraining, corpus: Corpus) -> dict[str, str]:
+    return {
         "format": "einthoven-backbone",
-        "backbone": name,
-        "pretraining_data": f"{asked['cohort']} {asked['version']}, training split, "
-        f"{asked['records']} records",
-        "recipe": str(asked["recipe"]["name"]),
+        "backbone": backbone,
+        "pretraining_data": corpus.sentence(),
+        "recipe": recipe.name,
     }
-    write_tensors(file, network.state_dict(), metadata)

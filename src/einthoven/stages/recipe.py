@@ -159,6 +159,17 @@ class Recipe(_Table):
         return self
 
 
+class CohortShare(_Table):
+    """One of several cohorts that a pretraining recipe names."""
+
+    path: str
+    """As on the command line: PTB-XL's folder, a table, or a folder of ECG files."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Its share of every epoch, in ratio to the others'; by its number of records without it."""
+    store: str | None = None
+    """The packed cohort; made in the cache folder without it."""
+
+
 class Pretraining(_Table):
     """How a backbone is pretrained."""
 
@@ -175,7 +186,7 @@ class Pretraining(_Table):
     crop_seconds: Annotated[float, Field(gt=0)] | None = None
     """Length of a crop; the backbone's own window without it."""
     epochs: Positive = 800
-    """Passes over the training records."""
+    """Passes over the training records; of a mixture, as many draws as it has records."""
     batch_size: Positive = 4096
     """Records an optimiser step sees, over all processes and micro-batches."""
     micro_batch: Positive | None = None
@@ -196,6 +207,33 @@ class Pretraining(_Table):
     """Largest gradient norm."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of forward passes; `auto` is bf16 on a GPU and fp32 on a CPU."""
+    keep_every: Positive | None = None
+    """Keep the encoder of every n-th epoch, `snapshots/epoch-0010.safetensors`."""
+    keep_last: Annotated[int, Field(ge=0)] = 0
+    """Keep the encoders of the last epochs so far, as many as this."""
+    keep_best: bool = False
+    """Keep the encoder of the lowest validation loss so far."""
+    cohorts: tuple[CohortShare, ...] = ()
+    """What to pretrain on, when the command line names no cohort."""
+
+    @model_validator(mode="after")
+    def _weights_for_all_or_none(self) -> Pretraining:
+        if len({share.weight is None for share in self.cohorts}) > 1:
+            raise ValueError("some cohorts have a weight and some have none")
+        return self
+
+    def asked(self) -> dict[str, Any]:
+        """What a run that goes on has to repeat.
+
+        The cohorts are left out, because a run says itself what they hold; so are keys that are
+        younger than some runs, where they are at their default.
+        """
+        whole = self.model_dump(mode="json", exclude={"cohorts"})
+        defaults = {key: type(self).model_fields[key].default for key in _YOUNGER}
+        return {k: v for k, v in whole.items() if k not in defaults or v != defaults[k]}
+
+
+_YOUNGER = ("keep_every", "keep_last", "keep_best")
 
 
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -217,7 +255,7 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_pretraining(name: str | Path, overrides: Sequence[str] = ()) -> Pretraining:
-    """Read a pretraining recipe: a preset's name (`mae`, `release`) or a TOML file.
+    """Read a pretraining recipe: the name of a preset, such as `mae`, or a TOML file.
 
     Raises
     ------

@@ -14,6 +14,7 @@ def loop_settings(
     precision: Precision,
     seed: int,
     select: str | None = None,
+    shared_draws: bool = False,
 ) -> Settings:
     """What the loop has to know of a stage whose batches are made of micro-batches of `micro`."""
     return Settings(
@@ -28,4 +29,5 @@ def loop_settings(
         precision=precision,
         select=select,
         seed=seed,
+        shared_draws=shared_draws,
     )

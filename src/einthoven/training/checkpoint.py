@@ -17,16 +17,18 @@ from einthoven.errors import TrainingError
 from einthoven.files import read_tensors, write_tensors
 
 _MODEL, _OPTIMIZER = "model.", "optimizer."
+_COUNTERS, _EXTRA = "counters", "extra_state"
 
 
 def save_checkpoint(
     file: Path, model: nn.Module, optimizer: Optimizer, counters: dict[str, Any]
 ) -> None:
     """Write model, optimiser state and counters (anything JSON can hold)."""
-    tensors = {_MODEL + name: value for name, value in model.state_dict().items()}
+    weights, extra = _parted(model)
+    tensors = {_MODEL + name: value for name, value in weights.items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{number}.{key}": value for key, value in state.items()}
-    write_tensors(file, tensors, {"counters": json.dumps(counters)})
+    write_tensors(file, tensors, {_COUNTERS: json.dumps(counters)} | extra)
 
 
 def load_checkpoint(file: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def load_checkpoint(file: Path, model: nn.Module, optimizer: Optimizer) -> dict[
     tensors, metadata = read_tensors(file)
     weights = {k.removeprefix(_MODEL): v for k, v in tensors.items() if k.startswith(_MODEL)}
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(weights | _extra_of(metadata))
     except RuntimeError as error:
         raise TrainingError(
             f"{file} belongs to another network: {error}",
@@ -52,11 +54,29 @@ def load_checkpoint(file: Path, model: nn.Module, optimizer: Optimizer) -> dict[
             number, name = key.removeprefix(_OPTIMIZER).split(".", 1)
             state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    counters: dict[str, Any] = json.loads(metadata["counters"])
+    counters: dict[str, Any] = json.loads(metadata[_COUNTERS])
     return counters
 
 
+def save_weights(file: Path, model: nn.Module) -> None:
+    """Write a model's state dict."""
+    write_tensors(file, *_parted(model))
+
+
 def load_weights(file: Path, model: nn.Module) -> None:
-    """Load what `write_tensors` wrote from `model.state_dict()`."""
-    tensors, _ = read_tensors(file)
-    model.load_state_dict(tensors)
+    """Load what `save_weights` wrote."""
+    tensors, metadata = read_tensors(file)
+    model.load_state_dict(tensors | _extra_of(metadata))
+
+
+def _parted(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a state dict, and what modules keep beside them, as metadata."""
+    state: dict[str, Any] = model.state_dict()
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    extra = {name: value for name, value in state.items() if name not in tensors}
+    return tensors, {_EXTRA: json.dumps(extra)} if extra else {}
+
+
+def _extra_of(metadata: dict[str, str]) -> dict[str, Any]:
+    extra: dict[str, Any] = json.loads(metadata.get(_EXTRA, "{}"))
+    return extra

@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from einthoven.errors import TrainingError
-from einthoven.files import append_line, keep_lines, read_lines, write_tensors
-from einthoven.signals.batches import generator_for
-from einthoven.training.checkpoint import load_checkpoint, save_checkpoint
+from einthoven.files import append_line, keep_lines, read_lines
+from einthoven.signals.draws import ShareGenerator, generator_for
+from einthoven.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from einthoven.training.optim import Schedule, adamw, scaled_lr, set_lr
 from einthoven.training.processes import Processes
 
@@ -58,6 +58,14 @@ class Watcher(Protocol):
         """The stage is done."""
 
 
+@runtime_checkable
+class SampleWatcher(Protocol):
+    """A watcher that also wants to know how many samples a step is; optional."""
+
+    def sized(self, samples: int) -> None:
+        """Called after `began`: an optimiser step sees so many samples."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the loop has to know.
@@ -89,6 +97,10 @@ class Settings:
         A checkpoint is written after every epoch, and within one after this many seconds.
     seed : int
         What dropout, drop path and masks are drawn from.
+    shared_draws : bool
+        Whether `loss` takes `generator`, a `ShareGenerator`: what an objective draws for a record
+        does not depend on how many processes share the batch. Dropout and drop path are drawn by
+        each process on its own.
     """
 
     epochs: int
@@ -103,6 +115,7 @@ class Settings:
     select: str | None = None
     checkpoint_seconds: float = 120.0
     seed: int = 0
+    shared_draws: bool = False
 
     def schedule(self, steps_per_epoch: int) -> Schedule:
         """The learning rate over all steps."""
@@ -146,7 +159,7 @@ class Loop(Generic[T]):
     model : nn.Module
         What is trained, on the CPU; the loop moves it.
     loss : callable
-        `(model, batch, device) -> scalar loss`.
+        `(model, batch, device) -> scalar loss`; see `Settings.shared_draws`.
     batches : Batches
         Where micro-batches come from.
     groups : list of dict
@@ -161,11 +174,16 @@ class Loop(Generic[T]):
         Who trains together.
     watcher : Watcher, optional
         Who is told.
+    after_step : callable, optional
+        `(optimiser steps done)`, called in every process after each of them.
+    after_epoch : callable, optional
+        `(lines of metrics.jsonl)`, called in the main process after an epoch's line is written
+        and before its checkpoint is: when it is killed in between, the epoch is done again.
     """
 
     name: str
     model: nn.Module
-    loss: Callable[[nn.Module, T, torch.device], Tensor]
+    loss: Callable[..., Tensor]
     batches: Batches[T]
     groups: list[dict[str, Any]]
     settings: Settings
@@ -173,6 +191,8 @@ class Loop(Generic[T]):
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     processes: Processes = field(default_factory=Processes)
     watcher: Watcher | None = None
+    after_step: Callable[[int], None] | None = None
+    after_epoch: Callable[[list[dict[str, Any]]], None] | None = None
 
     def run(self) -> Result:
         """Train to the end, from the checkpoint where there is one; the model keeps the weights
@@ -192,6 +212,8 @@ class Loop(Generic[T]):
         wrapped = self.processes.wrap(self.model)
         if self.watcher:
             self.watcher.began(self.name, settings.epochs, steps)
+            if isinstance(self.watcher, SampleWatcher):
+                self.watcher.sized(settings.batch_size)
         with torch.random.fork_rng():
             while counters.epoch < settings.epochs:
                 self._epoch(wrapped, optimizer, schedule, counters, steps)
@@ -238,12 +260,12 @@ class Loop(Generic[T]):
         settings, device = self.settings, self.processes.device
         total = torch.zeros((), device=device)
         for micro in range(settings.accumulation):
-            seed_for(settings.seed, step, micro, self.processes.rank)
+            given = self._draws(step, micro)
             batch = next(micro_batches)
             last = micro == settings.accumulation - 1
             with self.processes.unsynchronised(wrapped, skip=not last):
                 with autocast(device, settings.precision):
-                    loss = self.loss(wrapped, batch, device) / settings.accumulation
+                    loss = self.loss(wrapped, batch, device, **given) / settings.accumulation
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         mean = float(self.processes.mean(total))
@@ -251,8 +273,20 @@ class Loop(Generic[T]):
             if settings.clip is not None:
                 nn.utils.clip_grad_norm_(wrapped.parameters(), settings.clip)
             optimizer.step()
+            if self.after_step is not None:
+                self.after_step(step + 1)
         optimizer.zero_grad(set_to_none=True)
         return mean
+
+    def _draws(self, step: int, micro: int) -> dict[str, Any]:
+        """Seed torch for a micro-batch; and the generator that all processes share, if wanted."""
+        seed, here = self.settings.seed, self.processes
+        if not self.settings.shared_draws:
+            seed_for(seed, step, micro, here.rank)
+            return {}
+        seed_for(seed, step, micro, 1 + here.rank)
+        shared = ShareGenerator(seed, step, micro, 0, rank=here.rank, world=here.world)
+        return {"generator": shared}
 
     def _end_epoch(
         self, wrapped: nn.Module, optimizer: AdamW, counters: Counters, steps: int, lr: float
@@ -279,8 +313,10 @@ class Loop(Generic[T]):
         counters.loss_sum = counters.seconds = 0.0
         if self.processes.is_main:
             if is_best:
-                write_tensors(self.folder / BEST, self.model.state_dict(), {})
+                save_weights(self.folder / BEST, self.model)
             append_line(self.folder / METRICS, entry)
+            if self.after_epoch is not None:
+                self.after_epoch(read_lines(self.folder / METRICS))
         self._save(optimizer, counters)
         if self.watcher:
             self.watcher.epoch_ended(entry)

@@ -15,12 +15,16 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import WeightsError
-from einthoven.weights import mtecg, st_mem
+from einthoven.weights import ecg_fm, ecgfounder, hubert_ecg, mtecg, s4, st_mem
 from einthoven.weights.convert import Parts, convert, own_parts
 from einthoven.weights.safe import read_checkpoint
-from einthoven.weights.state import recognise, state_of, without_prefix
+from einthoven.weights.state import CONTAINERS, recognise, state_of, without_prefix
 
 __all__ = ["FAMILIES", "PublicNames", "load_backbone", "load_classifier", "to_public"]
+
+
+def _all_of_them(state: Mapping[str, Tensor], config: object) -> dict[str, Tensor]:
+    return dict(state)
 
 
 @dataclass(frozen=True)
@@ -35,16 +39,31 @@ class PublicNames:
         The encoder's (and head's) entries of any file of the family.
     to_public : callable
         Our state dict in public names.
+    used : callable
+        Those of a file's tensors that a network of this config has a use for; all of them unless
+        said otherwise. What is left out is not unexpected.
     """
 
     parts: Parts
     encoder_state: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     to_public: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    used: Callable[[Mapping[str, Tensor], Any], dict[str, Tensor]] = _all_of_them
 
 
 FAMILIES: dict[str, PublicNames] = {
     "st_mem": PublicNames(st_mem.encoder_parts, st_mem.encoder_state, st_mem.to_public),
     "mtecg": PublicNames(mtecg.encoder_parts, mtecg.encoder_state, mtecg.to_public),
+    "hubert_ecg": PublicNames(
+        hubert_ecg.encoder_parts, hubert_ecg.encoder_state, hubert_ecg.to_public
+    ),
+    "ecgfounder": PublicNames(
+        ecgfounder.encoder_parts,
+        ecgfounder.encoder_state,
+        ecgfounder.to_public,
+        used=ecgfounder.used,
+    ),
+    "ecg_fm": PublicNames(ecg_fm.encoder_parts, ecg_fm.encoder_state, ecg_fm.to_public),
+    "s4": PublicNames(s4.encoder_parts, s4.encoder_state, s4.to_public, used=s4.used),
 }
 
 
@@ -82,6 +101,7 @@ def load_backbone(
     state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
     with torch.device("meta" if strict else "cpu"):  # fresh values are not wanted when strict
         backbone = create_backbone(name, **overrides)
+    state = _used(name, state, backbone.config)
     _fill(backbone, state, parts, weights, name, strict)
     return backbone.eval()
 
@@ -119,12 +139,13 @@ def load_classifier(
     state, parts = _read_encoder(name, weights)
     if "head.weight" not in state or "head.bias" not in state:
         raise WeightsError(
-            f"{weights}: has no head, only an encoder",
+            f"{weights}: has no head of one linear layer, only an encoder",
             remedy="load it with load_backbone, or create_classifier(name, weights=...).",
         )
     outputs = len(state["head.weight"])
     with torch.device("meta"):
         classifier = Classifier(create_backbone(name, **overrides), labels or outputs)
+    state = _used(name, state, classifier.backbone.config)
     _fill(classifier, state, _classifier_parts(parts), weights, name, True)
     return classifier.eval()
 
@@ -148,7 +169,7 @@ def _classifier_parts(parts: Parts) -> Parts:
 def _read_encoder(name: str, weights: str | PathLike[str]) -> tuple[dict[str, Tensor], Parts]:
     """The encoder's and head's tensors of a file, and how they are named."""
     family = entry(name).family
-    state = state_of(read_checkpoint(weights), file=weights)
+    state = state_of(read_checkpoint(weights, parts=CONTAINERS), file=weights)
     found = recognise(state)
     if found is None or found[0] != family:
         held = f"a checkpoint of {found[1]}" if found else "no network that einthoven knows"
@@ -173,6 +194,11 @@ def _same_family(family: str) -> str:
     return "give a checkpoint of the backbone's own family."
 
 
+def _used(name: str, state: Mapping[str, Tensor], config: object) -> dict[str, Tensor]:
+    family = entry(name).family  # one without public checkpoints has no names of its own
+    return FAMILIES[family].used(state, config) if family in FAMILIES else dict(state)
+
+
 def _fill(
     module: torch.nn.Module,
     state: Mapping[str, Tensor],
@@ -194,8 +220,9 @@ def _better_name(name: str, state: Mapping[str, Tensor], parts: Parts) -> str:
         if entry(other).family != entry(name).family:
             continue
         with torch.device("meta"):
-            expected = create_backbone(other).state_dict()
+            network = create_backbone(other)
         with contextlib.suppress(WeightsError):
-            convert(encoder, expected, parts, file="", what=other)
+            fitting = _used(other, encoder, network.config)
+            convert(fitting, network.state_dict(), parts, file="", what=other)
             return f"load it as {other}, which it fits."
     return "the file is incomplete or from a changed network; fetch the publisher's again."

@@ -10,13 +10,17 @@ from torch import Tensor
 
 from einthoven.errors import WeightsError
 
-__all__ = ["recognise", "state_of", "without_prefix"]
+__all__ = ["CONTAINERS", "recognise", "state_of", "without_prefix"]
 
-_CONTAINERS = ("model", "state_dict", "model_state_dict")
+# Entries under which a checkpoint keeps its tensors, beside what its training left.
+CONTAINERS = ("model", "state_dict", "model_state_dict")
 
 # The networks that share `backbones.layers.wav2vec` name their tensors alike; how many channels
 # their extractor reads tells them apart, and `recognise` adds it to the names.
 _OWN_EXTRACTOR = "extractor.convs.0.weight, channels: "
+
+# Of published state-space encoders only the structure is known, not the names.
+_STATE_SPACE = "C of conjugate pairs, and D"
 
 # Keys that only one kind of checkpoint has, most specific first. The first part is a family of
 # ours when it can be loaded, the second what to call it.
@@ -24,6 +28,7 @@ _SIGNATURES: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset({"sep_embedding", "to_patch_embedding.2.weight"}), "st_mem", "ST-MEM"),
     (frozenset({"sep_token", "lead_embed"}), "st_mem", "einthoven's ST-MEM"),
     (frozenset({"blocks.0.kernel.log_step", "stem.0.weight"}), "s4", "einthoven's S4"),
+    (frozenset({_STATE_SPACE}), "s4", "a published S4 encoder"),
     (frozenset({"cls_token", "patch_embed.weight"}), "mtecg", "einthoven's MTECG"),
     (frozenset({"cls_token", "patch_embed.proj.weight"}), "mtecg", "MTECG or another image ViT"),
     (frozenset({"cls_embedding", "pos_embedding"}), "", "MTAE or MLAE of the ST-MEM release"),
@@ -35,7 +40,8 @@ _SIGNATURES: tuple[tuple[frozenset[str], str, str], ...] = (
     ),
     (frozenset({"feature_extractor.conv_layers.0.conv.weight"}), "hubert_ecg", "HuBERT-ECG"),
     (frozenset({"pos_conv.gain", _OWN_EXTRACTOR + "1"}), "hubert_ecg", "einthoven's HuBERT-ECG"),
-    (frozenset({"layers.0.self_attn.k_proj.weight"}), "", "ECG-FM"),
+    (frozenset({"layers.0.self_attn.k_proj.weight"}), "ecg_fm", "ECG-FM"),
+    (frozenset({"pos_conv.gain", _OWN_EXTRACTOR + "12"}), "ecg_fm", "einthoven's ECG-FM"),
 )
 
 
@@ -50,7 +56,7 @@ def state_of(content: Mapping[str, Any], *, file: object) -> dict[str, Tensor]:
     WeightsError
         When there are no tensors, or one holds NaN or infinity.
     """
-    inner = next((content[k] for k in _CONTAINERS if isinstance(content.get(k), Mapping)), content)
+    inner = next((content[k] for k in CONTAINERS if isinstance(content.get(k), Mapping)), content)
     named = {key: value for key, value in inner.items() if isinstance(value, Tensor)}
     if not named or not all(isinstance(key, str) for key in named):
         raise WeightsError(
@@ -96,7 +102,15 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, str] | None:
         for key, tensor in state.items()
         if key.endswith("extractor.convs.0.weight") and tensor.ndim == 3
     }
+    if _has_state_spaces(state):
+        endings.add(_STATE_SPACE)
     for keys, family, title in _SIGNATURES:
         if keys <= endings:
             return family, title
     return None
+
+
+def _has_state_spaces(state: Mapping[str, Tensor]) -> bool:
+    kernels = [t for key, t in state.items() if key.endswith(".C")]
+    pairs = any(t.is_complex() or t.shape[-1:] == (2,) for t in kernels)
+    return pairs and any(key.endswith(".D") for key in state)

@@ -28,12 +28,13 @@ def same_conv(
     adds equal numbers by itself; the odd one costs a column that is dropped (stride 1, nearly every
     block) or, rarely, a padded copy.
     """
-    if x.device.type == "cpu" and weight.shape[1] < 16 and torch.is_autocast_enabled("cpu"):
-        # In bf16 such a convolution is wrong by its own size on processors with AMX when its
-        # kernel is a multiple of 8, as ECGFounder's stem has it (seen with torch 2.13, 4 to 14
-        # channels a group).
+    if weight.shape[1] < 16 and _in_bf16_on_cpu(x):
+        # Such a convolution is wrong by its own size on processors with AMX when its kernel is a
+        # multiple of 8, as the kernel of ECGFounder's stem is (torch 2.13, 4 to 14 channels).
         with torch.autocast("cpu", enabled=False):
-            return same_conv(x.float(), weight, bias, stride=stride, groups=groups)
+            wide = None if bias is None else bias.float()
+            out = same_conv(x.float(), weight.float(), wide, stride=stride, groups=groups)
+            return out.to(x.dtype)
     samples, kernel = x.shape[-1], weight.shape[-1]
     total = max(0, (math.ceil(samples / stride) - 1) * stride + kernel - samples)
     left, right = total // 2, total - total // 2
@@ -42,6 +43,12 @@ def same_conv(
     if stride == 1:
         return conv1d(x, weight, bias, padding=right, groups=groups)[..., 1:]
     return conv1d(pad(x, (0, 1)), weight, bias, stride=stride, padding=left, groups=groups)
+
+
+def _in_bf16_on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and (
+        x.dtype is torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    )
 
 
 def halve(x: Tensor) -> Tensor:
@@ -63,9 +70,9 @@ class Stem(nn.Module):
         if list(rows) != list(range(weight.shape[1])):
             weight = weight[:, list(rows)]
         h = same_conv(x, weight, self.conv.bias, stride=2, groups=1)
-        # The stream that the blocks add to is in full precision, whatever the autocast: there is
-        # no norm to take up the rounding of twenty sums.
-        return silu(self.norm(h.float()))
+        # The stream that the blocks add to has the parameters' precision, whatever the autocast:
+        # there is no norm to take up the rounding of twenty sums.
+        return silu(self.norm(h.to(self.conv.weight.dtype)))
 
 
 class PreActivation(nn.Module):

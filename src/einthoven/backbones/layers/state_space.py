@@ -29,6 +29,7 @@ __all__ = [
     "diagonal_basis",
     "hippo_legs",
     "nplr_basis",
+    "nplr_system",
 ]
 
 Dynamics = Literal["nplr", "diagonal"]
@@ -75,8 +76,21 @@ def hippo_legs(state: int) -> tuple[Tensor, Tensor, Tensor]:
     return a, root, torch.sqrt(n + 0.5)
 
 
-def _nplr_system(state: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenvalues, B and P of HiPPO-LegS in the basis that diagonalises its normal part."""
+def nplr_system(state: int) -> tuple[Tensor, Tensor, Tensor]:
+    """HiPPO-LegS in a basis that diagonalises its normal part, ``A = diag(values) - P P*``.
+
+    The basis is free up to a phase for each eigenvector, which B and P share (and C takes back).
+
+    Parameters
+    ----------
+    state : int
+        Size N of the state.
+
+    Returns
+    -------
+    values, b, p : Tensor, shape (N,)
+        Complex128, one of each conjugate pair in the first half.
+    """
     a, b, p = hippo_legs(state)
     skew = a + torch.outer(p, p) + 0.5 * torch.eye(state, dtype=torch.float64)
     frequencies, vectors = torch.linalg.eigh(skew * -1j)
@@ -216,7 +230,7 @@ class StateSpaceKernel(nn.Module):
 
     def _system(self, state: int) -> dict[str, Tensor]:
         if self.dynamics == "nplr":
-            values, b, p = _nplr_system(state)
+            values, b, p = nplr_system(state)
             half = slice(0, self.pairs)
             return {"eigenvalues": values[half], "input_weights": b[half], "correction": p[half]}
         n = torch.arange(self.pairs, dtype=torch.float64)

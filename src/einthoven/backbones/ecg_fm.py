@@ -1,0 +1,356 @@
+"""ECG-FM: a wav2vec 2.0 encoder over twelve leads at once.
+
+McKeen et al., "ECG-FM: an open electrocardiogram foundation model", JAMIA Open 8(5), 2025, ooaf122
+(arXiv 2408.05178, whose first version describes another, larger network). Five seconds of twelve
+leads at 500 Hz go through four convolutions of two samples each; the 156 tokens that come out stand
+for 32 ms each and do not overlap. The rest is wav2vec 2.0 of the base size. It was pretrained by
+contrastive prediction of masked tokens and of the other half of a recording, half of all leads
+zeroed at random (`einthoven.objectives.ecg_fm`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from einthoven.backbones.config import override
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.layers.structure import (
+    attention_dropouts,
+    block_branches,
+    feedforward_dropouts,
+)
+from einthoven.backbones.layers.wav2vec import (
+    ConvExtractor,
+    ConvPositions,
+    FeatureProjection,
+    PostNormBlocks,
+    mean_of_valid,
+    post_norm_groups,
+    valid_tokens,
+)
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Preparation, Resample, Standardise, Window
+
+__all__ = ["ECGFM", "ECGFMConfig", "ecg_fm", "scaled_gradient"]
+
+RATE = 500
+
+
+@dataclass(frozen=True)
+class ECGFMConfig:
+    """Everything that decides the shape of an ECG-FM encoder.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    width, depth, heads : int
+        Token width, number of blocks, attention heads; the feed-forward is four times as wide.
+    conv_width : int
+        Channels of the convolutional extractor.
+    conv_kernels, conv_strides : tuple of int
+        Its convolutions.
+    pos_kernel, pos_groups : int
+        Taps and groups of the positional convolution.
+    layerdrop : float
+        Probability of skipping a whole block in training (see `PostNormBlocks`), beside the
+        recipe's stochastic depth; 0 in every released setting.
+    attention_dropout : float
+        Dropout on attention probabilities in training; 0.1 in the released pretraining, 0 in the
+        released fine-tuning.
+    extractor_gradient : float
+        Factor of the gradient that reaches the extractor. 1 trains it like the rest, 0 freezes it,
+        as the released fine-tuning does, and saves its backward pass; the released pretraining
+        takes 0.1 (`einthoven.objectives.ecg_fm` sets that itself).
+    missing_leads : {"zero", "refuse"}
+        What becomes of an input without some of the twelve leads, see `ECGFM`.
+    leads : tuple of str
+        Leads that inputs have when nothing else is said.
+    window : int
+        Samples of the prepared input.
+    init : {"scratch", "pretraining"}
+        Both draw the same weights here.
+    """
+
+    name: str
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    conv_width: int = 256
+    conv_kernels: tuple[int, ...] = (2, 2, 2, 2)
+    conv_strides: tuple[int, ...] = (2, 2, 2, 2)
+    pos_kernel: int = 128
+    pos_groups: int = 16
+    layerdrop: float = 0.0
+    attention_dropout: float = 0.0
+    extractor_gradient: float = 1.0
+    missing_leads: str = "zero"
+    leads: tuple[str, ...] = STANDARD_LEADS
+    window: int = 2500
+    init: str = "scratch"
+
+
+class ECGFM(Backbone):
+    """The ECG-FM encoder.
+
+    Parameters
+    ----------
+    config : ECGFMConfig
+        Its shape.
+
+    Raises
+    ------
+    BackboneError
+        When the configuration is impossible.
+
+    Notes
+    -----
+    The norms have eps 1e-5, and there is none behind the last block: its blocks normalise after
+    each addition. Features are the mean of the tokens, as in the released classifier, which divides
+    by the number of values that are not exactly zero; that is the same but for a coincidence.
+
+    *Lengths.* Any number of samples from 16 on: nothing in the network counts positions. It was
+    pretrained on 5 s; others have given it 10 s at once (312 tokens).
+
+    *Fewer leads.* All twelve places are always there, and a lead that an input does not name is
+    zero in it. That is what the network was pretrained on: every lead of every segment was zeroed
+    with probability 0.5. Leads are named (`leads=`, or the field `leads`); an input of fewer than
+    twelve rows without names is refused, so that no row is taken for another lead.
+    ``missing_leads="refuse"`` takes nothing but twelve leads. Zeroing also holds for limb leads
+    that follow from others (III from I and II): once each lead is scaled on its own that law is
+    lost. Who wants them derives them in millivolts, before the preparation
+    (`einthoven.records.limb_leads`). With all leads zero the features are finite and mean nothing.
+
+    *What stays frozen.* Nothing unless asked. The released fine-tuning freezes the extractor
+    (``extractor_gradient=0``) and trains everything else from the first step; `freeze_positions`
+    of a recipe freezes the positional convolution.
+
+    *Left out.* The vector that stands in for masked tokens, the quantiser and its projections:
+    they belong to the pretraining objective.
+    """
+
+    family = "ecg_fm"
+
+    def __init__(self, config: ECGFMConfig) -> None:
+        super().__init__()
+        self.config = replace(config, leads=canonical_leads(config.leads))
+        self.name = config.name
+        self.leads = self.config.leads
+        self.feature_dim = config.width
+        _check_choices(config)
+        self._rows(self.leads)
+        self.extractor = ConvExtractor(
+            len(STANDARD_LEADS),
+            config.conv_width,
+            kernels=config.conv_kernels,
+            strides=config.conv_strides,
+        )
+        self.projection = FeatureProjection(config.conv_width, config.width)
+        self.pos_conv = ConvPositions(
+            config.width, kernel=config.pos_kernel, groups=config.pos_groups
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.embed_dropout = nn.Dropout(0.0)
+        self.blocks = PostNormBlocks(
+            config.depth,
+            config.width,
+            config.heads,
+            layerdrop=config.layerdrop,
+            attention_dropout=config.attention_dropout,
+        )
+        self._check_samples(config.window)
+        if config.extractor_gradient == 0:
+            self.extractor.requires_grad_(False)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How a record becomes an input, as near to the released chain as our steps come.
+
+        As there: 500 Hz, every lead standardised on its own over the whole recording (a flat lead
+        becomes zero), no filter, segments of 5 s. Not as there: resampling is band-limited
+        (piecewise linear there), which makes no difference to records of 500 Hz. A recording is
+        evaluated on two segments, which for 10 s are those of the release: its two halves.
+        """
+        return Preparation(
+            leads=self.leads,
+            steps=(
+                Resample(RATE),
+                Standardise(over="lead"),
+                Window(self.config.window, evaluation_crops=2),
+            ),
+        )
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+        return self.features(x, leads=leads)
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Tokens after the last block.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals.
+        leads : sequence of str, optional
+            Names of the input's rows; `self.leads` when left out.
+
+        Returns
+        -------
+        Tensor, shape (batch, tokens, width)
+            156 tokens for 2,500 samples.
+
+        Raises
+        ------
+        BackboneError
+            For another shape, too few samples, or leads that are missing and must not be.
+        """
+        return self.contextualise(self.projection(self.extract(x, leads=leads)))
+
+    def features(
+        self,
+        x: Tensor,
+        *,
+        leads: Sequence[str] | None = None,
+        valid_samples: Tensor | None = None,
+    ) -> Tensor:
+        """The mean of the tokens.
+
+        Parameters
+        ----------
+        x, leads
+            As for `tokens`.
+        valid_samples : Tensor, optional
+            (batch,) integers: how many samples of each input, from its start, are the record. What
+            follows is padding, which the blocks do not see and the mean leaves out.
+
+        Returns
+        -------
+        Tensor, shape (batch, feature_dim)
+        """
+        if valid_samples is None:
+            return self.tokens(x, leads=leads).mean(1)
+        z = self.projection(self.extract(x, leads=leads))
+        valid = valid_tokens(self.extractor, valid_samples, tokens=z.shape[1])
+        return mean_of_valid(self.contextualise(z, valid), valid)
+
+    def extract(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """What the convolutions make of a signal; (batch, leads, samples) to (batch, tokens, conv).
+
+        The targets of pretraining are made of it.
+        """
+        out: Tensor = self.extractor(self._twelve_leads(x, leads))
+        return scaled_gradient(out, self.config.extractor_gradient)
+
+    def contextualise(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Run positions and blocks.
+
+        Parameters
+        ----------
+        z : Tensor, shape (batch, tokens, width)
+            What `projection` gave, or part of it replaced.
+        valid : Tensor, optional
+            (batch, tokens) booleans, False for tokens of padding; their outputs mean nothing. As
+            in the release, the positional convolution still reads into the padding; the blocks
+            do not.
+
+        Returns
+        -------
+        Tensor, shape (batch, tokens, width)
+        """
+        out: Tensor = self.blocks(self.embed_dropout(self.norm(self.pos_conv(z))), valid)
+        return out
+
+    def _twelve_leads(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
+        names = self.leads if leads is None else leads
+        check_leads(x, names)
+        self._check_samples(x.shape[-1])
+        rows = self._rows(names)
+        if rows == list(range(len(STANDARD_LEADS))):
+            return x
+        places = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
+        places[:, rows] = x
+        return places
+
+    def _rows(self, leads: Sequence[str]) -> list[int]:
+        rows = lead_rows(leads)
+        missing = [lead for row, lead in enumerate(STANDARD_LEADS) if row not in rows]
+        if missing and self.config.missing_leads == "refuse":
+            raise BackboneError(
+                f"{self.name}: leads = {tuple(leads)} leaves out {', '.join(missing)}, and "
+                "missing_leads is 'refuse'",
+                remedy="give all twelve leads, or take missing_leads='zero', which the public "
+                "weights were pretrained on.",
+            )
+        return rows
+
+    def _check_samples(self, samples: int) -> None:
+        if samples < self.extractor.receptive_field:
+            raise BackboneError(
+                f"{self.name}: input of {samples} samples; a token takes "
+                f"{self.extractor.receptive_field}",
+                remedy="prepare the signal with the backbone's own Preparation.",
+            )
+
+    # ------------------------------------------------------------------ for the recipe
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """The positional convolution's holder, then two a block: attention, feed-forward."""
+        return [[self.pos_conv.drop_path], *block_branches(self.blocks)]
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts inside the feed-forwards."""
+        return feedforward_dropouts(self.blocks)
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts on the projection, on the embedding and behind each attention."""
+        return [self.projection.dropout, self.embed_dropout, *attention_dropouts(self.blocks)]
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by layer: extractor; projection and positions; each block; last norm."""
+        return post_norm_groups(self, depth=self.config.depth)
+
+    def no_weight_decay(self) -> set[str]:
+        """Nothing: the released code decays every parameter."""
+        return set()
+
+
+def scaled_gradient(x: Tensor, factor: float) -> Tensor:
+    """The same values; gradients that flow back through them are multiplied by a factor."""
+    if factor == 0:
+        return x.detach()
+    if factor == 1 or not x.requires_grad:
+        return x
+    out = x.view_as(x)  # a hook on x itself would stay on what others hold
+    out.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _check_choices(config: ECGFMConfig) -> None:
+    for field, allowed in (
+        ("init", ("scratch", "pretraining")),
+        ("missing_leads", ("zero", "refuse")),
+    ):
+        if (value := getattr(config, field)) not in allowed:
+            raise BackboneError(
+                f"{field} = {value!r} is unknown",
+                remedy=f"choose {' or '.join(map(repr, allowed))}.",
+            )
+    if not 0.0 <= config.extractor_gradient <= 1.0:
+        raise BackboneError(
+            f"extractor_gradient = {config.extractor_gradient!r} is outside [0, 1]",
+            remedy="choose 1 to train the extractor like the rest, 0 to freeze it.",
+        )
+
+
+def ecg_fm(**overrides: Any) -> ECGFM:
+    """The public network: wav2vec 2.0 of the base size, 90 M parameters."""
+    return ECGFM(override(ECGFMConfig(name="ecg_fm"), overrides))

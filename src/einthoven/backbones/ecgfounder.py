@@ -1,0 +1,337 @@
+"""ECGFounder: a one-dimensional residual network (Net1D) over all leads, or over one.
+
+Li et al., NEJM AI 2(7) 2025, AIoa2401033 (arXiv 2410.04133), as released: a stem and twenty
+residual blocks in seven stages, see `einthoven.backbones.layers.net1d`. The features are the mean
+over time; there is no final norm. Batch norm and dropout are part of the design and off in the
+release, whose file holds 66,368 batch-norm weights that nothing uses: they are no part of the
+network here. The paper says 76.3 M parameters; the release has 30.8 M with its head and these.
+
+Fewer leads than twelve
+-----------------------
+`ecgfounder_12lead` can be built with ``leads=(...)``, any of the twelve in any order:
+
+* Two limb leads determine all six (`einthoven.records.limb_leads`), so the missing ones are
+  computed; leads that were measured stay as they are. That holds in millivolts and under a factor
+  that all leads share, but not once a mean has been subtracted. The Preparation of such a network
+  therefore ends in a constant factor, and the network itself derives the leads and then
+  standardises over all that it has, as the twelve-lead Preparation does. From I, II and V1 to V6
+  comes the same input as from all twelve.
+* Chest leads, and limb leads when only one is given, cannot be computed: they are zero, which is
+  the mean of what was standardised.
+* A network that was built for other leads refuses ``leads=(...)`` at call time where leads would
+  have to be derived, because its own Preparation has subtracted a mean.
+
+`ecgfounder_1lead` reads lead I unless one other lead is named. It was pretrained on lead I and,
+half of the time, on another frontal lead or its negative (aVL, -aVR, II, -III, aVF, -aVF); chest
+leads are new to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from einthoven.backbones.config import override
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.layers.net1d import Bottleneck, PreActivation, Stem
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.leads import (
+    canonical_leads,
+    check_leads,
+    derive_leads,
+    lead_rows,
+)
+from einthoven.errors import BackboneError
+from einthoven.records.limb_leads import derivable_leads
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.plan import FLAT
+from einthoven.signals.prepare import (
+    Filter,
+    Preparation,
+    Resample,
+    Scale,
+    Standardise,
+    Window,
+)
+
+__all__ = ["ECGFounder", "ECGFounderConfig", "ecgfounder_1lead", "ecgfounder_12lead"]
+
+RATE, SAMPLES = 500, 5000
+TYPICAL_DEVIATION_MV = 0.25
+
+
+@dataclass(frozen=True)
+class ECGFounderConfig:
+    """Everything that decides the shape of a Net1D.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    channels : int
+        12, a channel for each standard lead, or 1, for any one lead.
+    stem_width : int
+        Channels behind the stem.
+    widths, depths : tuple of int
+        Channels and blocks of each stage; the first block of every stage halves the length.
+    group_width : int
+        Channels in a group of the grouped convolutions; divides every width.
+    kernel : int
+        Taps of the stem and of the grouped convolutions.
+    use_bn : bool
+        Batch norm in front of every activation; off in the release.
+    leads : tuple of str
+        Leads that inputs have when nothing else is said; exactly one when `channels` is 1.
+    window : int or None
+        Samples of the prepared input at 500 Hz when it is not to be the released 10 s.
+    init : {"scratch", "pretraining"}
+        Both draw PyTorch's own start.
+    """
+
+    name: str
+    channels: int = len(STANDARD_LEADS)
+    stem_width: int = 64
+    widths: tuple[int, ...] = (64, 160, 160, 400, 400, 1024, 1024)
+    depths: tuple[int, ...] = (2, 2, 2, 3, 3, 4, 4)
+    group_width: int = 16
+    kernel: int = 16
+    use_bn: bool = False
+    leads: tuple[str, ...] = STANDARD_LEADS
+    window: int | None = None
+    init: str = "scratch"
+
+
+class ECGFounder(Backbone):
+    """The ECGFounder encoder.
+
+    Parameters
+    ----------
+    config : ECGFounderConfig
+        Its shape.
+
+    Notes
+    -----
+    Inputs of any length are taken (the mean over time is the last step); the release was trained
+    on 10 s. With `use_bn`, stochastic depth takes the batch's statistics over the kept samples.
+    """
+
+    family = "ecgfounder"
+
+    def __init__(self, config: ECGFounderConfig) -> None:
+        super().__init__()
+        self.config = _checked(config)
+        self.name = config.name
+        self.leads = self.config.leads
+        self.feature_dim = self.config.widths[-1]
+        self.stem = Stem(config.channels, config.stem_width, config.kernel, use_bn=config.use_bn)
+        self.stages = nn.ModuleList()
+        inputs = config.stem_width
+        for width, depth in zip(self.config.widths, self.config.depths, strict=True):
+            first = not len(self.stages)
+            blocks = [self._block(inputs, width, 2, activated=first)]
+            blocks += [self._block(width, width, 1) for _ in range(depth - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+            inputs = width
+
+    def _block(
+        self, inputs: int, width: int, stride: int, *, activated: bool = False
+    ) -> Bottleneck:
+        return Bottleneck(
+            inputs,
+            width,
+            groups=width // self.config.group_width,
+            kernel=self.config.kernel,
+            stride=stride,
+            activated=activated,
+            use_bn=self.config.use_bn,
+        )
+
+    @property
+    def preparation(self) -> Preparation:
+        """How a record becomes an input.
+
+        500 Hz, a notch at 50 Hz, a Butterworth band-pass of order 4 from 0.67 to 40 Hz, ten
+        seconds (zeros behind a shorter record, as the paper has it) and one mean and deviation for
+        all leads together. This is the released fine-tuning code, which its author recommends over
+        the two other, contradictory ones in circulation, less one step: the median baseline that
+        it subtracts after the filters is not done here.
+
+        Where the network derives leads, the last step is a constant factor: see the module.
+        """
+        derives = self.config.channels > 1 and derivable_leads(self.leads)
+        return Preparation(
+            leads=self.leads,
+            steps=(
+                Resample(RATE),
+                Filter("notch", 50.0, order=2),
+                Filter("bandpass", (0.67, 40.0), order=4),
+                Window(self.config.window or SAMPLES, short="pad"),
+                Scale(mean=0.0, std=TYPICAL_DEVIATION_MV) if derives else Standardise("record"),
+            ),
+        )
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+        return self.features(x, leads=leads)
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """What the last stage gives at every time step.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals of any length.
+        leads : sequence of str, optional
+            Names of the input's rows; `self.leads` when left out.
+
+        Returns
+        -------
+        Tensor, shape (batch, tokens, feature_dim)
+            A token for every 256 samples begun.
+        """
+        return self._encode(x, leads).transpose(1, 2)
+
+    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The mean of the tokens; input as for `tokens`, output (batch, feature_dim)."""
+        return self._encode(x, leads).mean(-1)
+
+    def _encode(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
+        x, rows = self._rows(x, self.leads if leads is None else canonical_leads(leads))
+        x = self.stem(x, rows)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def _rows(self, x: Tensor, leads: tuple[str, ...]) -> tuple[Tensor, list[int]]:
+        """The input with the leads that can be derived, and its rows among the stem's channels."""
+        check_leads(x, leads)
+        if x.shape[-1] == 0:
+            raise BackboneError(
+                f"{self.name}: input of shape {tuple(x.shape)} has no samples",
+                remedy="prepare the signal with the backbone's own Preparation.",
+            )
+        if self.config.channels == 1:
+            _check_single(self.name, leads)
+            return x, [0]
+        derived = derivable_leads(leads)
+        if derived:
+            self._check_derivation(leads, derived)
+            x, leads = _standardise(derive_leads(x, leads)), leads + derived
+        return x, lead_rows(leads)
+
+    def _check_derivation(self, leads: tuple[str, ...], derived: tuple[str, ...]) -> None:
+        if set(leads) != set(self.leads):
+            raise BackboneError(
+                f"{self.name} was built for leads {', '.join(self.leads)}; with "
+                f"{', '.join(leads)} it would have to derive {', '.join(derived)}, which its "
+                "Preparation makes impossible: it subtracts a mean",
+                remedy=f"build it with leads={leads!r} and prepare the signals as it then says.",
+            )
+
+    # ------------------------------------------------------------------ for the recipe
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """One holder a block, behind squeeze-and-excitation, in depth order."""
+        return [[block.drop_path] for block in self._blocks()]
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """Net1D's own dropouts in front of the pointwise convolutions, which mix channels only."""
+        found = [act for block in self._blocks() for act in (block.act1, block.act3)]
+        return [act.dropout for act in found if isinstance(act, PreActivation)]
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """Net1D's own dropouts in front of the grouped convolutions, which mix time."""
+        return [block.act2.dropout for block in self._blocks()]
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by layer: stem, each block; nothing last, for there is no final norm."""
+        layers = [(name, part) for name, part in self.named_modules() if _is_layer(part)]
+        groups = [[f"{name}.{inner}" for inner, _ in p.named_parameters()] for name, p in layers]
+        return [*groups, []]
+
+    def no_weight_decay(self) -> set[str]:
+        """Nothing: the released code decays every parameter."""
+        return set()
+
+    def _blocks(self) -> list[Bottleneck]:
+        return [part for part in self.stages.modules() if isinstance(part, Bottleneck)]
+
+
+def _is_layer(part: nn.Module) -> bool:
+    return isinstance(part, Stem | Bottleneck)
+
+
+def _standardise(x: Tensor) -> Tensor:
+    """One mean and population deviation a record, over its leads and samples; flat ones to zero."""
+    mean = x.mean((1, 2), keepdim=True)
+    centred = x - mean
+    deviation = torch.linalg.vector_norm(centred, dim=(1, 2), keepdim=True)
+    deviation = deviation / math.sqrt(x.shape[1] * x.shape[2])
+    flat = deviation <= FLAT * mean.abs().clamp(min=1.0)
+    return centred / torch.where(flat, math.inf, deviation)
+
+
+# ---------------------------------------------------------------------- what a config may say
+
+
+def _checked(config: ECGFounderConfig) -> ECGFounderConfig:
+    """The config with tuples for lists and leads in their standard spelling, if it is possible."""
+    config = replace(
+        config,
+        leads=canonical_leads(config.leads),
+        widths=tuple(config.widths),
+        depths=tuple(config.depths),
+    )
+    for field, possible, remedy in (
+        ("channels", config.channels in (1, len(STANDARD_LEADS)), "choose 12 or 1."),
+        ("stem_width", config.stem_width > 0, "give a number of channels."),
+        ("widths", len(config.widths) > 0, "give a width for each stage, at least one."),
+        (
+            "widths",
+            list(config.widths) == sorted((max(1, config.stem_width), *config.widths))[1:],
+            f"give widths that do not fall, from stem_width = {config.stem_width} on.",
+        ),
+        ("depths", len(config.depths) == len(config.widths), "give a number for each width."),
+        ("depths", min(config.depths, default=0) > 0, "give every stage a block."),
+        (
+            "group_width",
+            config.group_width > 0 and not any(w % config.group_width for w in config.widths),
+            f"choose a number that divides the widths {config.widths}.",
+        ),
+        ("kernel", config.kernel > 1, "choose two taps or more."),
+        ("window", config.window is None or config.window > 0, "give a number of samples."),
+        ("init", config.init in ("scratch", "pretraining"), "choose 'scratch' or 'pretraining'."),
+    ):
+        if not possible:
+            raise BackboneError(
+                f"{config.name}: {field} = {getattr(config, field)!r} is impossible", remedy=remedy
+            )
+    if config.channels == 1:
+        _check_single(config.name, config.leads)
+    return config
+
+
+def _check_single(name: str, leads: tuple[str, ...]) -> None:
+    if len(leads) != 1:
+        raise BackboneError(
+            f"{name} reads one lead, not {len(leads)}: {', '.join(leads)}",
+            remedy="name one lead, or use ecgfounder_12lead, which takes any number of them.",
+        )
+
+
+def ecgfounder_12lead(**overrides: Any) -> ECGFounder:
+    """The released twelve-lead network, 30.6 M parameters."""
+    return ECGFounder(override(ECGFounderConfig(name="ecgfounder_12lead"), overrides))
+
+
+def ecgfounder_1lead(**overrides: Any) -> ECGFounder:
+    """The released single-lead network, for lead I unless another is named."""
+    preset = ECGFounderConfig(name="ecgfounder_1lead", channels=1, leads=("I",))
+    return ECGFounder(override(preset, overrides))

@@ -1,0 +1,340 @@
+"""HuBERT-ECG: a HuBERT encoder over the twelve leads laid end to end.
+
+Coppola et al., "HuBERT-ECG: a self-supervised foundation model for broad and scalable cardiac
+applications", medRxiv 2024.11.14.24317328. Five seconds of twelve leads at 100 Hz become one
+signal of 6,000 samples; strided convolutions make 93 tokens of it, each 64 samples after the one
+before, so that tokens straddle the seams between leads. Nothing but its place in the row tells the
+network which lead it sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from einthoven.backbones.config import override
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.layers.structure import (
+    attention_dropouts,
+    block_branches,
+    feedforward_dropouts,
+)
+from einthoven.backbones.layers.wav2vec import (
+    ConvExtractor,
+    ConvPositions,
+    FeatureProjection,
+    PostNormBlocks,
+    post_norm_groups,
+)
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.errors import BackboneError
+from einthoven.records.limb_leads import derivable_leads
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Filter, Preparation, Resample, Standardise, Window
+
+__all__ = [
+    "HubertECG",
+    "HubertECGConfig",
+    "hubert_ecg_base",
+    "hubert_ecg_large",
+    "hubert_ecg_small",
+]
+
+RATE = 100
+
+
+@dataclass(frozen=True)
+class HubertECGConfig:
+    """Everything that decides the shape of a HuBERT-ECG encoder.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    width, depth, heads : int
+        Token width, number of blocks, attention heads; the feed-forward is four times as wide.
+    conv_width : int
+        Channels of the convolutional extractor.
+    conv_kernels, conv_strides : tuple of int
+        Its convolutions; the release has the same five in every size.
+    pos_kernel, pos_groups : int
+        Taps and groups of the positional convolution.
+    max_samples : int
+        Samples of a lead in the longest input. The authors state that the network is not made for
+        10 s; it runs, when this is raised.
+    layerdrop : float
+        Probability of skipping a whole block in training (see `PostNormBlocks`), beside the
+        recipe's stochastic depth. Released pretraining 0.1, 0.1, 0 for small, base and large;
+        released fine-tuning 0, 0.1, 0.1.
+    attention_dropout : float
+        Dropout on attention probabilities in training; 0.1 throughout in the released training.
+    missing_leads : {"refuse", "zero"}
+        What becomes of an input without some of the twelve leads, see `HubertECG`.
+    leads : tuple of str
+        Leads that inputs have when nothing else is said.
+    window : int or None
+        Samples of a lead in the prepared input when it is to be shorter than the longest one.
+    init : {"scratch", "pretraining"}
+        Both draw the same weights here.
+    """
+
+    name: str
+    width: int
+    depth: int
+    heads: int
+    conv_width: int = 512
+    conv_kernels: tuple[int, ...] = (10, 3, 3, 2, 2)
+    conv_strides: tuple[int, ...] = (4, 2, 2, 2, 2)
+    pos_kernel: int = 128
+    pos_groups: int = 16
+    max_samples: int = 500
+    layerdrop: float = 0.0
+    attention_dropout: float = 0.0
+    missing_leads: str = "refuse"
+    leads: tuple[str, ...] = STANDARD_LEADS
+    window: int | None = None
+    init: str = "scratch"
+
+
+class HubertECG(Backbone):
+    """The HuBERT-ECG encoder.
+
+    Parameters
+    ----------
+    config : HubertECGConfig
+        Its shape.
+
+    Notes
+    -----
+    The norms have eps 1e-5, and there is none behind the last block: its blocks normalise after
+    each addition. Features are the mean of the tokens, as in the released classifier. The group
+    norm in the extractor takes out any factor and offset that all leads share.
+
+    *Fewer leads.* All twelve places are always there. A missing lead that follows from those given
+    (III from I and II) is refused whatever the setting, because scaling each lead on its own has
+    undone the law by which it follows: derive it in millivolts, before the preparation
+    (`einthoven.records.limb_leads`). Other missing leads are refused too, unless
+    ``missing_leads="zero"`` fills their places with zeros. That is our choice: the authors publish
+    no rule (their scaling turns a flat lead into -1), and name missing leads as a cause of
+    misleading outputs.
+
+    *What stays frozen.* Nothing unless asked. The released fine-tuning freezes the extractor, the
+    positional convolution and the norm behind it even when "all layers" are trained.
+    `freeze_positions` of a recipe freezes the positional convolution.
+
+    *Left out.* The vector that stands in for masked tokens in pretraining, and the heads that
+    predict cluster numbers: nothing else uses them. Neither is the attention mask of the released
+    training part of `features`: it marks as many tokens as there are samples that are not padding,
+    counted from the start of the row of leads, and so hides the last leads and not the padded
+    times. `contextualise` takes such a mask.
+    """
+
+    family = "hubert_ecg"
+
+    def __init__(self, config: HubertECGConfig) -> None:
+        super().__init__()
+        self.config = replace(config, leads=canonical_leads(config.leads))
+        self.name = config.name
+        self.leads = self.config.leads
+        self.feature_dim = config.width
+        _check_choices(config)
+        self._check_missing(self.leads)
+        self.extractor = ConvExtractor(
+            1, config.conv_width, kernels=config.conv_kernels, strides=config.conv_strides
+        )
+        self.projection = FeatureProjection(config.conv_width, config.width)
+        self.pos_conv = ConvPositions(
+            config.width, kernel=config.pos_kernel, groups=config.pos_groups
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.embed_dropout = nn.Dropout(0.0)
+        self.blocks = PostNormBlocks(
+            config.depth,
+            config.width,
+            config.heads,
+            layerdrop=config.layerdrop,
+            attention_dropout=config.attention_dropout,
+        )
+        if config.window is not None:
+            self._check_samples(config.window)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How a record becomes an input, as near to the released chain as our steps come.
+
+        As there: a filter at the record's own rate, Fourier resampling, every lead scaled on its
+        own over the whole recording, a crop of 5 s. Not as there: the filter is a Butterworth
+        low-pass (there a linear-phase band-pass of 0.05 to 47 Hz, too short for its lower corner:
+        it lets 0.96 of a constant through), the scaling is by mean and deviation (there by the
+        extremes, to -1 ... 1), and each lead is brought to 100 Hz alone (there all of them end to
+        end, which smears their seams). Leads correlate with the released chain's by 0.995 and
+        more. Evaluation takes three crops (there the first 5 s).
+        """
+        return Preparation(
+            leads=self.leads,
+            steps=(
+                Filter("lowpass", 47.0, order=5),
+                Resample(RATE),
+                Standardise(over="lead"),
+                Window(self.config.window or self.config.max_samples, evaluation_crops=3),
+            ),
+        )
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+        return self.features(x, leads=leads)
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Tokens after the last block.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals, at most `max_samples` of each lead.
+        leads : sequence of str, optional
+            Names of the input's rows; `self.leads` when left out.
+
+        Returns
+        -------
+        Tensor, shape (batch, tokens, width)
+            93 tokens for 500 samples a lead.
+
+        Raises
+        ------
+        BackboneError
+            For another shape, a length that the network does not take, or missing leads.
+        """
+        return self.contextualise(self.embed(x, leads=leads))
+
+    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The mean of `tokens`; input as there, output (batch, feature_dim)."""
+        return self.tokens(x, leads=leads).mean(1)
+
+    def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Tokens before positions and blocks, each from 82 samples; shapes as for `tokens`.
+
+        What masked objectives replace, at the tokens that they hide.
+        """
+        out: Tensor = self.projection(self.extractor(self._end_to_end(x, leads)))
+        return out
+
+    def contextualise(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Run positions and blocks.
+
+        Parameters
+        ----------
+        z : Tensor, shape (batch, tokens, width)
+            What `embed` gave, or part of it replaced.
+        valid : Tensor, optional
+            (batch, tokens) booleans, False for tokens that are to be left out (see
+            `layers.wav2vec.valid_tokens`); their outputs mean nothing.
+
+        Returns
+        -------
+        Tensor, shape (batch, tokens, width)
+        """
+        if valid is not None:
+            z = z.masked_fill(~valid[..., None], 0.0)
+        out: Tensor = self.blocks(self.embed_dropout(self.norm(self.pos_conv(z))), valid)
+        return out
+
+    def _end_to_end(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
+        """(batch, leads, samples) to (batch, 1, 12 * samples), leads in their standard order."""
+        names = self.leads if leads is None else leads
+        check_leads(x, names)
+        self._check_samples(x.shape[-1])
+        rows = lead_rows(names)
+        if rows != list(range(len(STANDARD_LEADS))):
+            self._check_missing(names)
+            places = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
+            places[:, rows] = x
+            x = places
+        return x.flatten(1).unsqueeze(1)
+
+    def _check_samples(self, samples: int) -> None:
+        longest = self.config.max_samples
+        shortest = -(-self.extractor.receptive_field // len(STANDARD_LEADS))
+        if not shortest <= samples <= longest:
+            raise BackboneError(
+                f"{self.name}: input of {samples} samples a lead; it takes {shortest} to {longest}",
+                remedy="prepare the signal with the backbone's own Preparation, or crop it; "
+                "max_samples lifts the upper limit, but the public weights know leads by where "
+                "they stand in twelve times 500 samples.",
+            )
+
+    def _check_missing(self, leads: Sequence[str]) -> None:
+        names = canonical_leads(leads)
+        missing = [lead for lead in STANDARD_LEADS if lead not in names]
+        follow = [lead for lead in missing if lead in derivable_leads(names)]
+        if follow:
+            raise BackboneError(
+                f"{self.name}: leads = {names} leaves out {', '.join(follow)}, which can be "
+                "derived from those, though not once each lead is scaled on its own",
+                remedy="derive them in millivolts, before the preparation, with "
+                "einthoven.records.limb_leads.derive_limb_leads, and name them too.",
+            )
+        if missing and self.config.missing_leads == "refuse":
+            raise BackboneError(
+                f"{self.name}: leads = {names} leaves out {', '.join(missing)}, and the network "
+                "reads all twelve",
+                remedy="missing_leads='zero' puts zeros in their places, which the public weights "
+                "were not trained on as far as is known; st_mem_base takes any set of leads.",
+            )
+
+    # ------------------------------------------------------------------ for the recipe
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """The positional convolution's holder, then two a block: attention, feed-forward."""
+        return [[self.pos_conv.drop_path], *block_branches(self.blocks)]
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts inside the feed-forwards."""
+        return feedforward_dropouts(self.blocks)
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts on the projection, on the embedding and behind each attention."""
+        return [self.projection.dropout, self.embed_dropout, *attention_dropouts(self.blocks)]
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by layer: extractor; projection and positions; each block; last norm."""
+        return post_norm_groups(self, depth=self.config.depth)
+
+    def no_weight_decay(self) -> set[str]:
+        """Nothing: the released code decays every parameter."""
+        return set()
+
+
+def _check_choices(config: HubertECGConfig) -> None:
+    for field, allowed in (
+        ("init", ("scratch", "pretraining")),
+        ("missing_leads", ("refuse", "zero")),
+    ):
+        if (value := getattr(config, field)) not in allowed:
+            raise BackboneError(
+                f"{field} = {value!r} is unknown",
+                remedy=f"choose {' or '.join(map(repr, allowed))}.",
+            )
+
+
+def hubert_ecg_small(**overrides: Any) -> HubertECG:
+    """The released small size, 30 M parameters."""
+    preset = HubertECGConfig(name="hubert_ecg_small", width=512, depth=8, heads=8)
+    return HubertECG(override(preset, overrides))
+
+
+def hubert_ecg_base(**overrides: Any) -> HubertECG:
+    """The released base size, 93 M parameters."""
+    preset = HubertECGConfig(name="hubert_ecg_base", width=768, depth=12, heads=12)
+    return HubertECG(override(preset, overrides))
+
+
+def hubert_ecg_large(**overrides: Any) -> HubertECG:
+    """The released large size, 188 M parameters."""
+    preset = HubertECGConfig(name="hubert_ecg_large", width=960, depth=16, heads=12)
+    return HubertECG(override(preset, overrides))

@@ -1,0 +1,311 @@
+"""Scores of parts of a cohort, by sex and by age, and how far each part is from the rest.
+
+A group is scored over the labels that it defines: those with a positive and a negative in it. Its
+gap is its macro value minus that of everyone else whose attribute is known, over the labels that
+both define, from the same resamples of the whole set; a label that a resample leaves undefined on
+either side drops out of that resample. AUROC does not depend on how common a label is, AUPRC does:
+a gap in AUPRC may say no more than that a label is rarer in one group than in the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from einthoven.errors import EvaluationError
+from einthoven.evaluate.bootstrap import Draws, multiplicities
+from einthoven.evaluate.comparison import UNITS
+from einthoven.evaluate.estimate import Estimate, Plan, Truth, estimate
+from einthoven.evaluate.kernels import chosen
+from einthoven.evaluate.scores import Interval, checked_truth, pair, plain
+from einthoven.evaluate.tables import known_targets
+from einthoven.evaluate.undefined import Absent
+from einthoven.predictions import Predictions
+
+AGE_BANDS = ("<40", "40-59", "60-79", ">=80")
+_AGES = (40.0, 60.0, 80.0)  # lower limits of all bands but the first
+_SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
+UNKNOWN = ""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A macro value with its interval; NaN where no label is defined, None without resamples."""
+
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """One group.
+
+    Attributes
+    ----------
+    attribute, name : str
+        `sex` and `female`, say.
+    records, patients : int
+    labels : tuple of str
+        Those that the group defines; the macro values are means over them.
+    auroc, auprc : Value
+    gap_labels : tuple of str
+        Those that the group and the rest define.
+    auroc_gap, auprc_gap : Value
+        The group minus the rest.
+    """
+
+    attribute: str
+    name: str
+    records: int
+    patients: int
+    labels: tuple[str, ...]
+    auroc: Value
+    auprc: Value
+    gap_labels: tuple[str, ...]
+    auroc_gap: Value
+    auprc_gap: Value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        values = {
+            name: {"value": getattr(self, name).value, "interval": getattr(self, name).interval}
+            for name in ("auroc", "auprc", "auroc_gap", "auprc_gap")
+        }
+        counts = {
+            "name": self.name,
+            "records": self.records,
+            "patients": self.patients,
+            "labels": len(self.labels),
+            "gap_labels": len(self.gap_labels),
+        }
+        result: dict[str, Any] = plain(counts | values)
+        return result
+
+
+@dataclass(frozen=True)
+class Subgroups:
+    """What `score_subgroups` found.
+
+    Attributes
+    ----------
+    groups : tuple of Subgroup
+        Attribute by attribute.
+    unknown : dict of str to int
+        Records whose attribute nobody knows, by attribute; they are in no group.
+    resamples, seed, min_positives : int
+    unit : {"record", "patient"}
+    level : float
+    auprc_definition : str
+    """
+
+    groups: tuple[Subgroup, ...]
+    unknown: dict[str, int]
+    resamples: int
+    seed: int
+    min_positives: int
+    unit: str
+    level: float
+    auprc_definition: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON, groups under their attribute."""
+        shared = {key: value for key, value in vars(self).items() if key != "groups"}
+        attributes: dict[str, list[dict[str, Any]]] = {name: [] for name in self.unknown}
+        for group in self.groups:
+            attributes[group.attribute].append(group.to_dict())
+        return shared | {"attributes": attributes}
+
+
+def demographics(metadata: pd.DataFrame) -> dict[str, NDArray[np.str_]]:
+    """Sex and age band of every record, as far as a cohort's metadata has them.
+
+    Parameters
+    ----------
+    metadata : DataFrame
+        Of `Cohort.metadata`: columns `sex` and `age`, either of which may be absent.
+
+    Returns
+    -------
+    dict of str to array of str
+        The empty string where nobody knows.
+    """
+    found = {}
+    if "sex" in metadata:
+        found["sex"] = sexes(metadata["sex"].to_numpy())
+    if "age" in metadata:
+        found["age"] = age_bands(metadata["age"].to_numpy())
+    return found
+
+
+def sexes(values: ArrayLike) -> NDArray[np.str_]:
+    """`male` and `female` for these words and for their first letters; other codes as they are."""
+    series = pd.Series(np.asarray(values))
+    texts = series.astype(str).str.strip().where(series.notna(), UNKNOWN)
+    return np.array([_SEXES.get(text.lower(), text) for text in texts], dtype=np.str_)
+
+
+def age_bands(ages: ArrayLike) -> NDArray[np.str_]:
+    """The band of every age in years, one of `AGE_BANDS`.
+
+    PTB-XL writes 300 for an age above 89, which the last band takes in. What is no number, or
+    below 0, is unknown.
+    """
+    years = pd.to_numeric(pd.Series(np.asarray(ages)), errors="coerce").to_numpy(dtype=np.float64)
+    known = years >= 0  # false for NaN
+    place = np.searchsorted(_AGES, np.where(known, years, 0.0), side="right")
+    return np.where(known, np.array(AGE_BANDS)[place], UNKNOWN)
+
+
+def score_subgroups(
+    predictions: Predictions,
+    attributes: Mapping[str, ArrayLike],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    by: str = "record",
+    level: float = 0.95,
+    auprc: str = "average-precision",
+    min_positives: int = 1,
+) -> Subgroups:
+    """Score every group of every attribute.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        With targets.
+    attributes : mapping of str to array of str, shape (records,)
+        The group of every record, row by row; the empty string where nobody knows. See
+        `demographics`.
+    by : {"record", "patient"}
+        What is drawn.
+    min_positives : int
+        Positives that a label needs within a group to count there, 1 or more.
+    resamples, seed, level, auprc
+        As in `score`. Intervals are percentile intervals.
+
+    Raises
+    ------
+    EvaluationError
+        For groups that are not one a record, no targets, and settings that `score` would refuse.
+    """
+    plan = Plan(resamples, seed, Absent.SKIP, "percentile", level, auprc)
+    patients = predictions.patients if chosen("by", by, UNITS) == "patient" else None
+    truth = checked_truth(known_targets(predictions), predictions.labels, patients)
+    draws = multiplicities(len(predictions), resamples, seed=seed, groups=truth.groups)
+    parts = _Parts(predictions, truth, draws, plan, max(1, min_positives))
+    groups, unknown = [], {}
+    for attribute, given in attributes.items():
+        values = np.asarray(given).astype(np.str_)
+        if values.shape != (len(predictions),):
+            raise EvaluationError(
+                f"{attribute} has shape {values.shape} for {len(predictions)} records",
+                remedy="give one group for each record of the predictions",
+            )
+        unknown[attribute] = int((values == UNKNOWN).sum())
+        groups += [parts.score(attribute, name, values) for name in _ordered(values)]
+    return Subgroups(
+        groups=tuple(groups),
+        unknown=unknown,
+        resamples=resamples,
+        seed=seed,
+        min_positives=parts.least,
+        unit="record" if truth.groups is None else "patient",
+        level=level,
+        auprc_definition=auprc,
+    )
+
+
+Pair = tuple[Estimate, Estimate]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """AUROC and AUPRC of some records, over the labels that they define."""
+
+    defined: NDArray[np.bool_]
+    estimates: Pair
+
+    def over(self, labels: NDArray[np.bool_]) -> Pair:
+        """Over some of the defined labels only."""
+        columns = labels[self.defined]
+        first, second = (
+            Estimate(found.point[columns], found.replicates[:, columns], None)
+            for found in self.estimates
+        )
+        return first, second
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """Scores parts of one table on one set of resamples."""
+
+    table: Predictions
+    truth: Truth
+    draws: Draws
+    plan: Plan
+    least: int
+    known: dict[bytes, _Part] = field(default_factory=dict)
+
+    def score(self, attribute: str, name: str, values: NDArray[np.str_]) -> Subgroup:
+        inside = values == name
+        ours, theirs = self._part(inside), self._part(~inside & (values != UNKNOWN))
+        shared = ours.defined & theirs.defined
+        auroc, auprc = (self._value(found) for found in ours.over(ours.defined))
+        gaps = [
+            self._value(mine.minus(other))
+            for mine, other in zip(ours.over(shared), theirs.over(shared), strict=True)
+        ]
+        patients = np.unique(self.table.patients[inside])
+        return Subgroup(
+            attribute=attribute,
+            name=name,
+            records=int(inside.sum()),
+            patients=int((patients != "").sum()),
+            labels=self._names(ours.defined),
+            auroc=auroc,
+            auprc=auprc,
+            gap_labels=self._names(shared),
+            auroc_gap=gaps[0],
+            auprc_gap=gaps[1],
+        )
+
+    def _part(self, rows: NDArray[np.bool_]) -> _Part:
+        # One group's rest may be another group.
+        key = rows.tobytes()
+        if key not in self.known:
+            targets = self.truth.targets[rows]
+            positives = targets.sum(axis=0, dtype=np.int64)
+            defined = (positives >= self.least) & (positives < len(targets))
+            self.known[key] = _Part(defined, self._estimates(rows, defined))
+        return self.known[key]
+
+    def _estimates(self, rows: NDArray[np.bool_], labels: NDArray[np.bool_]) -> Pair:
+        if not labels.any():
+            nothing = Estimate(np.empty(0), np.empty((self.plan.resamples, 0)), None)
+            return nothing, nothing
+        truth = Truth(self.truth.targets[np.ix_(rows, labels)], self._names(labels), None)
+        drawn: Any = np.ascontiguousarray(self.draws.multiplicities[:, rows])
+        draws = Draws(drawn, self.draws.drawn)
+        return estimate(truth, self.table.probabilities[np.ix_(rows, labels)], draws, self.plan)
+
+    def _value(self, found: Estimate) -> Value:
+        if not found.point.size:
+            return Value(float("nan"), None)
+        whole = found.macro(self.plan.absent)
+        return Value(float(whole.point[0]), pair(whole, self.plan))
+
+    def _names(self, labels: NDArray[np.bool_]) -> tuple[str, ...]:
+        pairs = zip(self.table.labels, labels.tolist(), strict=True)
+        return tuple(name for name, there in pairs if there)
+
+
+def _ordered(values: NDArray[np.str_]) -> Sequence[str]:
+    # Age bands from young to old, anything else by name.
+    names = sorted(set(values.tolist()) - {UNKNOWN})
+    bands = [band for band in AGE_BANDS if band in names]
+    return [*bands, *(name for name in names if name not in bands)]

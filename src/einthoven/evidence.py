@@ -1,0 +1,210 @@
+"""A bundle's evidence: every number of its card, as `evidence.json` beside its weights.
+
+Scores are those of what the network says. Calibration is measured before and after, on the same
+records, which are not the ones that it was fitted on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from einthoven.bundle import CARD, EVIDENCE, Bundle, load_bundle, read_about
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import EvaluationError
+from einthoven.evaluate.calibrate import fit_calibration
+from einthoven.evaluate.reliability import calibration_report
+from einthoven.evaluate.subgroups import demographics, score_subgroups
+from einthoven.evaluate.tables import known_targets, score_predictions
+from einthoven.files import read_json, write_json
+from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
+from einthoven.predictions import Predictions
+from einthoven.report.card import model_card
+from einthoven.robustness import Progress, measure_robustness
+from einthoven.signals.store import Store
+
+Json = dict[str, Any]
+
+
+def fitted_calibration(validation: Predictions) -> Json:
+    """The entries `calibration` and `calibration_fit` of a bundle, from validation predictions.
+
+    Raises
+    ------
+    EvaluationError
+        When the table is calibrated already, or has no targets.
+    """
+    if validation.metadata.get(CALIBRATED) == "yes":
+        raise EvaluationError(
+            "the validation predictions are calibrated already",
+            remedy="predict with calibrated=False",
+        )
+    targets = known_targets(validation)
+    found = fit_calibration(targets, validation.probabilities, validation.labels)
+    positives = targets.sum(axis=0, dtype=int).tolist()
+    return {
+        "calibration": found.to_dict(),
+        "calibration_fit": {
+            "split": validation.metadata.get("split", ""),
+            "cohort": validation.metadata.get("cohort", ""),
+            "records": len(validation),
+            "positives": dict(zip(validation.labels, positives, strict=True)),
+            "bias": False,
+        },
+    }
+
+
+def evidence_of(
+    bundle: Bundle,
+    cohort: Cohort,
+    table: Predictions,
+    *,
+    score: Mapping[str, Any] | None = None,
+    validation: Mapping[str, Any] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    by: str = "record",
+) -> Json:
+    """Score, calibration and subgroups of a split.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    cohort : Cohort
+        Of the table's records; sex and age are read from it.
+    table : Predictions
+        What the network says of a split, not calibrated.
+    score : mapping, optional
+        `Score.to_dict()` of the table, where it is known already.
+    validation : mapping, optional
+        `Score.to_dict()` of the validation split.
+    resamples, seed, by
+        Of every bootstrap.
+
+    Returns
+    -------
+    dict
+        The contents of `evidence.json`, ready for JSON.
+
+    Raises
+    ------
+    EvaluationError
+        When the table is calibrated already, or has no targets.
+    """
+    options: Json = {"resamples": resamples, "seed": seed}
+    calibrate_table(bundle, table)  # refuses what is not the network's own
+    measured = calibration_report(
+        known_targets(table),
+        table.probabilities,
+        table.labels,
+        bundle.calibration,
+        groups=table.patients if by == "patient" else None,
+        **options,
+    )
+    groups = demographics(cohort.metadata().loc[table.records.tolist()])
+    parts = score_subgroups(table, groups, by=by, **options).to_dict() if groups else None
+    known = score or score_predictions(table, by=by, **options).to_dict()
+    return {
+        "split": table.metadata.get("split", ""),
+        "cohort": {"name": cohort.name, "version": cohort.version, "task": cohort.task},
+        "score": dict(known),
+        "validation": dict(validation) if validation else None,
+        "calibration": measured.to_dict(),
+        "subgroups": parts,
+        "robustness": None,
+    }
+
+
+def write_evidence(folder: str | Path, evidence: Json) -> Path:
+    """Write a bundle's `evidence.json`, and its card from it.
+
+    Raises
+    ------
+    BundleError
+        When the folder is no bundle.
+    """
+    place = Path(folder)
+    about = read_about(place)
+    write_json(place / EVIDENCE, evidence)
+    card = model_card(about, evidence["score"], evidence["validation"], evidence=evidence)
+    temporary = place / (CARD + ".writing")
+    temporary.write_text(card, encoding="utf-8")
+    os.replace(temporary, place / CARD)
+    return place / CARD
+
+
+def read_evidence(folder: str | Path) -> Json | None:
+    """A bundle's evidence; None where it has none, as bundles of earlier versions."""
+    file = Path(folder) / EVIDENCE
+    found: Json | None = read_json(file) if file.is_file() else None
+    return found
+
+
+def kept(folder: str | Path, evidence: Json, part: str) -> Any:
+    """A part of what a bundle's evidence says already, if it is of the same cohort and split."""
+    before = read_evidence(folder) or {}
+    same = all(before.get(key) == evidence[key] for key in ("cohort", "split"))
+    return before.get(part) if same else None
+
+
+def fill_card(
+    folder: str | Path,
+    cohort: Cohort,
+    store: Store,
+    split: str = "test",
+    *,
+    robustness: bool = True,
+    resamples: int = 1000,
+    seed: int = 0,
+    by: str = "record",
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Path:
+    """Measure a bundle on a split of a cohort, and write its evidence and its card.
+
+    Parameters
+    ----------
+    folder : path
+        The bundle's. Nothing that decides a prediction is changed.
+    cohort, store, split
+        As in `predict_cohort`.
+    robustness : bool
+        Predict the split again with fewer leads and with noise, which takes twelve times as long.
+    resamples, seed, by
+        Of every bootstrap.
+    progress : callable, optional
+        `(what, done, total)`.
+
+    Raises
+    ------
+    EinthovenError
+        Whatever loading, prediction or scoring refuses.
+    """
+    bundle = load_bundle(folder)
+    options: Json = {"resamples": resamples, "seed": seed, "by": by}
+
+    def told(done: int, total: int) -> None:
+        if progress:
+            progress(f"predict {split}", done, total)
+
+    table = predict_cohort(
+        bundle, cohort, store, split, calibrated=False, device=device, progress=told
+    )
+    evidence = evidence_of(bundle, cohort, table, **options)
+    evidence["validation"] = kept(folder, evidence, "validation")
+    if robustness:
+        evidence["robustness"] = measure_robustness(
+            bundle,
+            cohort,
+            store,
+            split,
+            clean=calibrate_table(bundle, table),
+            device=device,
+            progress=progress,
+            **options,
+        ).to_dict()
+    return write_evidence(folder, evidence)

@@ -1,0 +1,228 @@
+"""Contrastive multi-segment coding: two stretches of one recording are told from all others.
+
+Kiyasseh et al., "CLOCS: Contrastive Learning of Cardiac Signals Across Space, Time, and Patients",
+ICML 2021; as ECG-FM uses it (McKeen et al., JAMIA Open 2025). Neighbouring segments of a recording
+share the heart and the electrodes, so their representations should be alike and unlike those of
+other recordings.
+
+A batch holds one window of every recording; its two halves are the two segments. Positives are
+therefore segments of the same recording, not of the same patient, as in ECG-FM's release.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from einthoven.backbones.contract import Backbone
+from einthoven.errors import RecipeError
+from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.signals.draws import uniform
+
+__all__ = [
+    "CMSCConfig",
+    "SegmentContrast",
+    "cmsc_loss",
+    "create_cmsc",
+    "halves",
+    "mask_leads",
+    "retrieval",
+]
+
+
+@dataclass(frozen=True)
+class CMSCConfig:
+    """How segments are compared.
+
+    Attributes
+    ----------
+    temperature : float
+        Divides the similarities.
+    lead_mask : float
+        Probability with which every lead of every segment is zeroed in training, each segment on
+        its own (random lead masking).
+    """
+
+    temperature: float = 0.1
+    lead_mask: float = 0.5
+
+
+def halves(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two halves of every window, as a batch of their own.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, leads, samples)
+        An odd sample at the end is left out.
+
+    Returns
+    -------
+    segments : Tensor, shape (2 * batch, leads, samples // 2)
+        First and second half of the first window, then of the next.
+    record, segment : Tensor, shape (2 * batch,), int64
+        Whose half a row is, and which: 0 or 1.
+
+    Raises
+    ------
+    RecipeError
+        When a window is too short to be halved.
+    """
+    half = x.shape[-1] // 2
+    if half < 1:
+        raise RecipeError(
+            f"a window of {x.shape[-1]} samples has no halves", remedy="lengthen crop_seconds."
+        )
+    segments = torch.stack([x[..., :half], x[..., half : 2 * half]], dim=1).flatten(0, 1)
+    place = torch.arange(2 * len(x), device=x.device)
+    return segments, place // 2, place % 2
+
+
+def mask_leads(
+    segments: Tensor,
+    probability: float,
+    *,
+    records: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Zero every lead of every segment with a probability, independently (random lead masking).
+
+    Parameters
+    ----------
+    segments : Tensor, shape (rows, leads, samples)
+        The same number of rows a record, record by record.
+    probability : float
+        That a lead is zeroed. Nothing keeps a segment from losing all of them.
+    records : int
+        How many records the rows belong to.
+    generator : torch.Generator, optional
+        Source of the draw, see `einthoven.signals.draws`.
+    """
+    if not probability:
+        return segments
+    shape = (records, len(segments) // max(records, 1), segments.shape[1])
+    drawn = uniform(shape, generator=generator, device=segments.device).flatten(0, 1)
+    return segments.masked_fill((drawn < probability)[..., None], 0.0)
+
+
+def cmsc_loss(
+    features: Tensor, record: Tensor, segment: Tensor, *, temperature: float = 0.1
+) -> Tensor:
+    """Cross-entropy of finding the other segment of a recording, in both directions.
+
+    Parameters
+    ----------
+    features : Tensor, shape (rows, dim)
+        One vector a segment.
+    record : Tensor, shape (rows,)
+        Rows of equal number belong together.
+    segment : Tensor, shape (rows,)
+        0 or 1.
+    temperature : float
+        Divides the cosine similarities.
+
+    Returns
+    -------
+    Tensor, scalar
+        Mean negative log-softmax over all pairs that belong together, with first segments as
+        queries and with second ones, averaged.
+
+    Notes
+    -----
+    Vectors are divided by their length, at least 1e-8, through which no gradient flows, as in
+    ECG-FM's release. As there, several processes compare within their own records only.
+    """
+    scores, together = _compare(features, record, segment)
+    logits = scores / temperature
+    directions = [-logits.log_softmax(dim)[together].mean() for dim in (1, 0)]
+    return torch.stack(directions).mean()
+
+
+def retrieval(features: Tensor, record: Tensor, segment: Tensor) -> Tensor:
+    """Share of first segments whose nearest second segment is of the same recording."""
+    scores, together = _compare(features.detach(), record, segment)
+    return together.gather(1, scores.argmax(1, keepdim=True)).float().mean()
+
+
+def _compare(features: Tensor, record: Tensor, segment: Tensor) -> tuple[Tensor, Tensor]:
+    """Similarity of every first segment to every second one, and which belong together."""
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.float()
+        length = features.detach().norm(dim=-1, keepdim=True).clamp(min=1e-8)
+        unit = features / length
+        first, second = segment == 0, segment == 1
+        return unit[first] @ unit[second].t(), record[first, None] == record[None, second]
+
+
+class SegmentContrast(nn.Module):
+    """A backbone whose features of two halves of a window are to be alike.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Any one that takes windows of half the length; its weights are left as they are.
+    config : CMSCConfig
+        How segments are compared.
+    """
+
+    def __init__(self, backbone: Backbone, config: CMSCConfig) -> None:
+        super().__init__()
+        if not config.temperature > 0 or not 0 <= config.lead_mask <= 1:
+            raise RecipeError(
+                f"temperature = {config.temperature!r}, lead_mask = {config.lead_mask!r}",
+                remedy="choose a temperature above 0, such as 0.1, and a probability.",
+            )
+        self.backbone = backbone
+        self.config = config
+
+    def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> ObjectiveOutput:
+        """Loss of a batch.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals of at least two recordings; one alone has nothing to be told from.
+        generator : torch.Generator, optional
+            Source of the masked leads.
+        """
+        segments, record, segment = halves(x)
+        if self.training:
+            segments = mask_leads(
+                segments, self.config.lead_mask, records=len(x), generator=generator
+            )
+        features = self.backbone.features(segments)
+        loss = cmsc_loss(features, record, segment, temperature=self.config.temperature)
+        return ObjectiveOutput(
+            loss=loss,
+            metrics={
+                "cmsc_loss": loss.detach(),
+                "retrieval": retrieval(features, record, segment),
+            },
+        )
+
+
+def create_cmsc(backbone: Backbone, **options: Any) -> SegmentContrast:
+    """Contrastive multi-segment coding on any backbone.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The encoder.
+    **options
+        Fields of `CMSCConfig`; None stands for the default.
+
+    Raises
+    ------
+    RecipeError
+        For an unknown or impossible option.
+    """
+    known = [field.name for field in fields(CMSCConfig)]
+    if unknown := sorted(set(options) - set(known)):
+        raise RecipeError(
+            f"unknown option {', '.join(unknown)} for objective cmsc",
+            remedy=f"choose among {', '.join(known)}.",
+        )
+    given = {key: value for key, value in options.items() if value is not None}
+    return SegmentContrast(backbone, CMSCConfig(**given))

@@ -1,0 +1,377 @@
+"""ECG-FM's pretraining: masked contrastive prediction, two halves of a recording, masked leads.
+
+McKeen et al., "ECG-FM", JAMIA Open 8(5) 2025, after Oh et al., "Lead-agnostic self-supervised
+learning for local and global representations of electrocardiogram", CHIL 2022. Three ideas at once:
+
+* wav2vec 2.0: hide spans of tokens and tell the quantised target of each from those of others;
+* contrastive multi-segment coding: the mean of a segment's tokens, some of them hidden, should be
+  nearer to that of the other half of the recording than to any other recording's;
+* random lead masking: every lead of every segment is zero with probability one half.
+
+Segments of a pair come from one window, cut in two: take ``crop_seconds = 10`` for the published
+pairs of 5 s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.ecg_fm import ECGFM, scaled_gradient
+from einthoven.backbones.layers.wav2vec import PostNormBlock
+from einthoven.errors import BackboneError, RecipeError
+from einthoven.objectives.cmsc import cmsc_loss, halves, mask_leads, retrieval
+from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.objectives.quantiser import GumbelQuantiser
+from einthoven.objectives.wav2vec2 import (
+    contrastive_logits,
+    contrastive_loss,
+    draw_spans,
+    other_positions,
+    picked,
+)
+from einthoven.signals.draws import integers
+
+__all__ = [
+    "PRESETS",
+    "WCR",
+    "WCRConfig",
+    "WCROutput",
+    "create_ecg_fm",
+    "create_wav2vec2",
+]
+
+
+@dataclass(frozen=True)
+class WCRConfig:
+    """What is hidden, what is compared, and how much each part counts.
+
+    Attributes
+    ----------
+    mask_probability, mask_length : float, int
+        Of `einthoven.objectives.wav2vec2.draw_spans`.
+    negatives : int
+        Other hidden tokens of the same segment that a target competes with.
+    temperature : float
+        Of the contrastive scores.
+    codes, code_groups, target_width : int
+        Of the quantiser, and width in which contexts meet targets.
+    code_temperature : tuple of float
+        Start, end and factor a training step of the quantiser's temperature.
+    diversity_weight, penalty_weight, cmsc_weight : float
+        Weights beside the contrastive loss: that codes be used evenly; of the mean square of the
+        extractor's output; of the comparison of segments. Without the last, windows stay whole.
+    cmsc_temperature : float
+        Of the comparison of segments.
+    lead_mask : float
+        Probability with which a lead of a segment is zeroed in training.
+    extractor_gradient : float
+        Factor of the gradient that reaches the extractor, on top of the backbone's own.
+    dropout : float
+        Of projection, embedding, attention, branches and targets in training; set on the backbone.
+    """
+
+    mask_probability: float = 0.65
+    mask_length: int = 10
+    negatives: int = 100
+    temperature: float = 0.1
+    codes: int = 320
+    code_groups: int = 2
+    target_width: int = 256
+    code_temperature: tuple[float, float, float] = (2.0, 0.5, 0.999995)
+    diversity_weight: float = 0.1
+    penalty_weight: float = 10.0
+    cmsc_weight: float = 1.0
+    cmsc_temperature: float = 0.1
+    lead_mask: float = 0.5
+    extractor_gradient: float = 0.1
+    dropout: float = 0.1
+
+
+PRESETS: dict[str, WCRConfig] = {
+    "ecg_fm": WCRConfig(),
+    "wav2vec2": WCRConfig(cmsc_weight=0.0, lead_mask=0.0),
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WCROutput(ObjectiveOutput):
+    """Loss and what led to it.
+
+    Attributes
+    ----------
+    logits : Tensor, shape (rows, hidden, 1 + negatives)
+        Contrastive scores, the true target's first.
+    codes : Tensor, shape (rows, hidden, groups)
+        Codes of the targets.
+    pooled : Tensor, shape (rows, width)
+        Mean token of every segment, some hidden.
+    """
+
+    logits: Tensor
+    codes: Tensor
+    pooled: Tensor
+
+
+class WCR(nn.Module):
+    """An ECG-FM encoder with the heads of its pretraining (wav2vec 2.0, CMSC, RLM).
+
+    Parameters
+    ----------
+    backbone : ECGFM
+        The encoder; its weights are left as they are, its dropouts are set.
+    config : WCRConfig
+        What is hidden and compared.
+
+    Attributes
+    ----------
+    steps : Tensor, scalar int64
+        Optimiser steps done, by which the quantiser cools.
+
+    Notes
+    -----
+    The loss is per hidden token, as it is after the release's division by their number: contrastive
+    loss + 0.1 diversity + 10 feature penalty + CMSC. As in the release, several processes compare
+    segments, and measure how evenly codes are used, each among their own records.
+    """
+
+    def __init__(self, backbone: ECGFM, config: WCRConfig) -> None:
+        super().__init__()
+        _check(config)
+        width, conv_width = backbone.config.width, backbone.config.conv_width
+        self.backbone = backbone
+        self.config = config
+        self.mask_vector = nn.Parameter(torch.rand(width))
+        self.quantiser = GumbelQuantiser(
+            conv_width,
+            codes=config.codes,
+            groups=config.code_groups,
+            out_width=config.target_width,
+        )
+        self.target_projection = nn.Linear(config.target_width, config.target_width)
+        self.context_projection = nn.Linear(width, config.target_width)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.steps: Tensor
+        _set_dropout(backbone, config.dropout)
+
+    def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> WCROutput:
+        """Loss of a batch.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals with the backbone's leads. Each window is cut into two halves when
+            segments are compared.
+        generator : torch.Generator, optional
+            Source of masked leads, hidden tokens, negatives and codes; a CPU one. Dropout draws
+            from PyTorch's own.
+
+        Raises
+        ------
+        RecipeError
+            When the window is too short to hide spans in it.
+        """
+        config = self.config
+        rows, record, segment = (len(x), 1), None, None
+        if config.cmsc_weight:
+            rows = (len(x), 2)
+            x, record, segment = halves(x)
+        if self.training:
+            x = mask_leads(x, config.lead_mask, records=rows[0], generator=generator)
+        tokens = self.backbone.extractor.tokens_of(x.shape[-1])
+        mask = draw_spans(
+            rows,
+            tokens,
+            probability=config.mask_probability,
+            length=config.mask_length,
+            generator=generator,
+        )
+        hidden = int(mask[:1].sum())
+        choices = other_positions(rows, hidden, config.negatives, generator=generator)
+        noise = None
+        if self.training:
+            per_record = (rows[1], hidden, config.codes * config.code_groups)
+            noise = _noise((rows[0], *per_record), generator, x).flatten(0, 1)
+        return self.compare(
+            x,
+            mask=mask.to(x.device),
+            choices=choices.to(x.device),
+            noise=noise,
+            record=record,
+            segment=segment,
+        )
+
+    def after_step(self, step: int) -> None:
+        """Cool the quantiser; `step` updates are done."""
+        self.steps.fill_(step)
+
+    def compare(
+        self,
+        segments: Tensor,
+        *,
+        mask: Tensor,
+        choices: Tensor,
+        noise: Tensor | None = None,
+        record: Tensor | None = None,
+        segment: Tensor | None = None,
+    ) -> WCROutput:
+        """Loss of segments, nothing being drawn.
+
+        Parameters
+        ----------
+        segments : Tensor, shape (rows, leads, samples)
+        mask : Tensor, shape (rows, tokens), bool
+            Hidden tokens, as many in each row.
+        choices : Tensor, shape (rows, hidden, negatives), int64
+            What each hidden token competes with: positions among the hidden ones of its row.
+        noise : Tensor, shape (rows, hidden, groups * codes), optional
+            Of `GumbelQuantiser`.
+        record, segment : Tensor, shape (rows,), optional
+            Of `einthoven.objectives.cmsc.cmsc_loss`; without them segments are not compared.
+        """
+        config = self.config
+        local = scaled_gradient(self.backbone.extract(segments), config.extractor_gradient)
+        embedded = self.backbone.projection(local)
+        context = self.backbone.contextualise(
+            torch.where(mask[..., None], self.mask_vector.to(embedded.dtype), embedded)
+        )
+        logits, codes, parts = self._contrast(local, context, mask, choices, noise)
+        loss = parts["contrastive_loss"] + config.diversity_weight * parts["diversity_loss"]
+        loss = loss + config.penalty_weight * parts["feature_penalty"]
+        pooled = context.mean(1)
+        if record is not None and segment is not None:
+            parts["cmsc_loss"] = cmsc_loss(
+                pooled, record, segment, temperature=config.cmsc_temperature
+            )
+            loss = loss + config.cmsc_weight * parts["cmsc_loss"]
+            parts["retrieval"] = retrieval(pooled, record, segment)
+        metrics = {name: value.detach() for name, value in parts.items()}
+        return WCROutput(loss=loss, metrics=metrics, logits=logits, codes=codes, pooled=pooled)
+
+    def _contrast(
+        self,
+        local: Tensor,
+        context: Tensor,
+        mask: Tensor,
+        choices: Tensor,
+        noise: Tensor | None,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Scores, codes, and the parts of the loss and the numbers beside them."""
+        normed = self.backbone.projection.norm(local)
+        sources = dropout(picked(normed, mask), self.config.dropout, self.training)
+        quantised = self.quantiser(sources, temperature=self._code_temperature(), noise=noise)
+        base = quantised.codes.new_tensor(
+            [self.config.codes**group for group in range(self.config.code_groups)]
+        )
+        logits = contrastive_logits(
+            self.context_projection(picked(context, mask)),
+            self.target_projection(quantised.vectors),
+            (quantised.codes * base).sum(-1),
+            choices,
+            temperature=self.config.temperature,
+        )
+        parts = {
+            "contrastive_loss": contrastive_loss(logits),
+            "diversity_loss": self.quantiser.diversity_loss(quantised),
+            "feature_penalty": local.float().square().mean(),
+            "accuracy": (logits.argmax(-1) == 0).float().mean(),
+            "code_perplexity": quantised.code_perplexity,
+            "prob_perplexity": quantised.prob_perplexity,
+            "masked": mask.float().mean(),
+        }
+        return logits, quantised.codes, parts
+
+    def _code_temperature(self) -> float:
+        start, end, factor = self.config.code_temperature
+        return float(max(start * factor ** int(self.steps), end))
+
+
+def create_ecg_fm(backbone: Backbone, **options: Any) -> WCR:
+    """ECG-FM's whole objective.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        An ECG-FM encoder.
+    **options
+        Fields of `WCRConfig`; None stands for the published value.
+
+    Raises
+    ------
+    BackboneError
+        When the backbone is of another family.
+    RecipeError
+        For an unknown or impossible option.
+    """
+    return _create("ecg_fm", backbone, options)
+
+
+def create_wav2vec2(backbone: Backbone, **options: Any) -> WCR:
+    """Its contrastive part alone, on whole windows with all leads; see `create_ecg_fm`."""
+    return _create("wav2vec2", backbone, options)
+
+
+def _create(name: str, backbone: Backbone, options: dict[str, Any]) -> WCR:
+    if not isinstance(backbone, ECGFM):
+        raise BackboneError(
+            f"{backbone.name} has no convolutional tokens to be hidden and quantised",
+            remedy="choose the backbone ecg_fm, or the objective cmsc, which takes any.",
+        )
+    known = [field.name for field in fields(WCRConfig)]
+    if unknown := sorted(set(options) - set(known)):
+        raise RecipeError(
+            f"unknown option {', '.join(unknown)} for objective {name}",
+            remedy=f"choose among {', '.join(known)}.",
+        )
+    given = {key: value for key, value in options.items() if value is not None}
+    if "code_temperature" in given:
+        given["code_temperature"] = tuple(given["code_temperature"])
+    return WCR(backbone, replace(PRESETS[name], **given))
+
+
+def _check(config: WCRConfig) -> None:
+    start, end, factor = config.code_temperature
+    positive = ("temperature", "cmsc_temperature", "negatives")
+    wrong = [name for name in positive if not getattr(config, name) > 0]
+    weights = ("diversity_weight", "penalty_weight", "cmsc_weight")
+    wrong += [name for name in weights if not getattr(config, name) >= 0]
+    wrong += [] if 0 <= config.dropout < 1 else ["dropout"]
+    wrong += [] if 0 <= config.extractor_gradient <= 1 else ["extractor_gradient"]
+    wrong += [] if 0 < end <= start and 0 < factor <= 1 else ["code_temperature"]
+    if wrong:
+        raise RecipeError(
+            "; ".join(f"{name} = {getattr(config, name)!r}" for name in wrong),
+            remedy="temperatures and counts are above 0, weights at least 0, dropout below 1; "
+            "code_temperature is (start, end, factor) with start >= end and factor <= 1.",
+        )
+
+
+def _set_dropout(backbone: ECGFM, rate: float) -> None:
+    """Everywhere but behind the feed-forward's activation, as released."""
+    for part in backbone.other_dropouts():
+        part.p = rate
+    for block in backbone.blocks:
+        if isinstance(block, PostNormBlock):
+            block.attn.attention_dropout.p = block.mlp.drop2.p = rate
+
+
+def _noise(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """Uniform numbers, a block a record, from a seed that each record draws.
+
+    There are some 30,000 a segment: only the seeds are drawn for the records of other processes.
+    """
+    seeds = integers(2**62, shape[:1], generator=generator).tolist()
+    blocks = [
+        torch.rand(shape[1:], generator=_seeded(seed, like.device), device=like.device)
+        for seed in seeds
+    ]
+    return torch.stack(blocks) if blocks else like.new_zeros(shape, dtype=torch.float32)
+
+
+def _seeded(seed: int, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)

@@ -1,0 +1,47 @@
+"""Tokens of a batch that several processes share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from einthoven.signals.draws import share_of
+
+__all__ = ["batch_places", "tokens_of_batch"]
+
+
+def batch_places(records: int, generator: torch.Generator | None) -> Tensor:
+    """Place in the whole batch of each of this process's records, (records,), on the CPU."""
+    rank, world = share_of(generator)
+    return rank + world * torch.arange(records)
+
+
+def tokens_of_batch(z: Tensor, index: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Pick tokens from the records of all processes; gradients go back to their owners.
+
+    Parameters
+    ----------
+    z : Tensor, shape (records, tokens, dim)
+        Those of this process's records.
+    index : Tensor, shape (picked,)
+        Numbers in the whole batch, ``record * tokens + token``; the same in every process.
+    generator : torch.Generator or None
+        What the index was drawn from; it knows whose records are where.
+
+    Returns
+    -------
+    Tensor, shape (picked, dim)
+        The same in every process.
+    """
+    rank, world = share_of(generator)
+    if world == 1:
+        return z.flatten(0, 1)[index]
+    from torch.distributed.nn.functional import all_reduce  # not in every build of PyTorch
+
+    tokens = z.shape[1]
+    record = index // tokens
+    mine = (record % world == rank).unsqueeze(-1)
+    own = z.flatten(0, 1)[record // world * tokens + index % tokens]
+    # One process has the token and the others add zeros, so that the sum is exact.
+    picked: Tensor = all_reduce(torch.where(mine, own.float(), 0.0))
+    return picked.to(z.dtype)

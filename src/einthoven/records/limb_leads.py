@@ -1,0 +1,103 @@
+"""The six limb leads, any two of which give the other four.
+
+Einthoven's law and Goldberger's definition of the augmented leads, in millivolts:
+
+    III = II - I    aVR = -(I + II) / 2    aVL = I - II / 2    aVF = II - I / 2
+
+They hold for voltages, and no longer once leads are filtered or scaled apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einthoven.records.record import Record, canonical_lead
+
+__all__ = ["derivable_leads", "derivation", "derive_limb_leads"]
+
+# As so much of I and so much of II, in the standard order.
+_LIMB = {
+    "I": (1.0, 0.0),
+    "II": (0.0, 1.0),
+    "III": (-1.0, 1.0),
+    "aVR": (-0.5, -0.5),
+    "aVL": (1.0, -0.5),
+    "aVF": (-0.5, 1.0),
+}
+
+
+def derivable_leads(leads: Iterable[str]) -> tuple[str, ...]:
+    """Leads that follow from some given ones, without those.
+
+    Parameters
+    ----------
+    leads : iterable of str
+        Names of the leads at hand; case does not matter.
+
+    Returns
+    -------
+    tuple of str
+        In the standard order; empty with fewer than two limb leads. Chest leads never follow.
+    """
+    given = {canonical_lead(lead) for lead in leads} & set(_LIMB)
+    return tuple(lead for lead in _LIMB if len(given) >= 2 and lead not in given)
+
+
+def derivation(leads: Iterable[str]) -> tuple[tuple[str, str], NDArray[np.float64]]:
+    """How the leads of `derivable_leads` follow.
+
+    Parameters
+    ----------
+    leads : iterable of str
+        Names of the leads at hand, two limb leads at least.
+
+    Returns
+    -------
+    pair : (str, str)
+        The two that the others are computed from: the first of the given limb leads in the
+        standard order. Where there are more, and they contradict each other, they are not asked;
+        `einthoven doctor` looks for that.
+    shares : ndarray, shape (derivable leads, 2)
+        So much of the one and so much of the other.
+    """
+    names = list(leads)
+    given = {canonical_lead(lead) for lead in names}
+    first, second = [lead for lead in _LIMB if lead in given][:2]
+    wanted = np.array([_LIMB[lead] for lead in derivable_leads(names)]).reshape(-1, 2)
+    shares: NDArray[np.float64] = wanted @ np.linalg.inv(np.array([_LIMB[first], _LIMB[second]]))
+    return (first, second), shares
+
+
+def derive_limb_leads(record: Record) -> Record:
+    """Add the limb leads that a record lacks and that follow from two it has.
+
+    Parameters
+    ----------
+    record : Record
+        In millivolts, as read.
+
+    Returns
+    -------
+    Record
+        The record itself when nothing follows. Otherwise with the derived leads behind its own,
+        and their names under `derived_leads` in its metadata, so that they are never taken for
+        recorded ones. A sample is NaN where one of the two leads it comes from is.
+    """
+    missing = derivable_leads(record.leads)
+    if not missing:
+        return record
+    pair, shares = derivation(record.leads)
+    rows = [record.leads.index(lead) for lead in pair]
+    derived = (shares @ record.signal[rows].astype(np.float64)).astype(np.float32)
+    signal = np.concatenate([record.signal, derived])
+    signal.flags.writeable = False
+    return replace(
+        record,
+        signal=signal,
+        leads=(*record.leads, *missing),
+        metadata={**record.metadata, "derived_leads": ", ".join(missing)},
+    )

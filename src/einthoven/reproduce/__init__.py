@@ -1,0 +1,1 @@
+"""The paper's tables and figures: a grid of runs, resumable and shared between processes."""

@@ -1,0 +1,278 @@
+"""Experiments as data: which recipes, tasks, seeds and fractions a reproduction is made of.
+
+An experiment is a TOML file. Its arms point at recipes and may change single keys of them, for
+all backbones or for one; nothing in the code knows a learning rate.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from einthoven.errors import ReproduceError
+from einthoven.stages.recipe import (
+    EXPERIMENTS,
+    RECIPES,
+    Pretraining,
+    Recipe,
+    load_pretraining,
+    load_recipe,
+)
+
+OURS, PLAIN = "post-training", "fine-tuning"
+PROBE, SCRATCH, SCRATCH_OURS = "linear-probe", "scratch", "scratch-post-training"
+NO_DEPTH, NO_PROBE = "without-stochastic-depth", "without-probe"
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0)]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Arm(_Table):
+    """One way of making a classifier: a recipe, and what is changed in it."""
+
+    recipe: str
+    """A preset, or a `.toml` file (relative to the experiment's own)."""
+    description: str = ""
+    """One line, for tables; the recipe's own without it."""
+    set: tuple[str, ...] = ()
+    """Changes, as in `--set`: `stage2.drop_path=0.0`."""
+    without: tuple[Literal["stage1", "stage2"], ...] = ()
+    """Stages of the recipe to leave out."""
+    start: Literal["pretrained", "random"] = "pretrained"
+    """Where the backbone's weights come from. A recipe with a linear probe that starts from
+    random weights probes the frozen random network."""
+
+
+class ArmChange(_Table):
+    """What one backbone changes of an arm."""
+
+    recipe: str | None = None
+    """Another recipe."""
+    set: tuple[str, ...] = ()
+    """Further changes, applied last."""
+
+
+class Source(_Table):
+    """Where pretrained weights come from when none are given."""
+
+    recipe: str
+    """A pretraining preset, or a `.toml` file."""
+    set: tuple[str, ...] = ()
+    """Changes."""
+    per_seed: bool = False
+    """One pretraining for every seed, instead of one (seed 0) that all seeds share."""
+
+
+class ForBackbone(_Table):
+    """What one backbone changes of an experiment."""
+
+    pretraining: Source | None = None
+    """Another pretraining."""
+    set: tuple[str, ...] = ()
+    """Changes of every arm's recipe, where it has the section; before the arm's own."""
+    arms: dict[str, ArmChange] = {}
+    """Changes of single arms."""
+    options: dict[str, Any] = {}
+    """Fields of the backbone's config, such as `leads`."""
+
+
+class Seeds(_Table):
+    """Seeds of some cells; an empty list matches everything."""
+
+    seeds: tuple[Seed, ...]
+    """Which."""
+    arms: tuple[str, ...] = ()
+    """Of these arms."""
+    tasks: tuple[str, ...] = ()
+    """On these tasks."""
+    fractions: tuple[Fraction, ...] = ()
+    """At these shares of the training records."""
+
+
+class Row(_Table):
+    """A row of table 1: a backbone, a recipe, and where its weights come from."""
+
+    name: str
+    """What the table calls it."""
+    arm: str
+    """The arm that names recipe and start."""
+    backbone: str | None = None
+    """The command's own without it."""
+    published: str | None = None
+    """Name of the published row that it stands beside."""
+
+
+class Experiment(_Table):
+    """A grid of runs."""
+
+    name: str
+    """Of the experiment."""
+    description: str = ""
+    """One line."""
+    tasks: tuple[str, ...] = ("all-71", "diagnostic-44", "subclass-23", "rhythm-12")
+    """The columns of the tables."""
+    main_task: str = "all-71"
+    """The task of all figures."""
+    fractions: tuple[Fraction, ...] = (1.0,)
+    """Shares of the training records, for figure 4."""
+    seeds: tuple[Seed, ...] = (0,)
+    """Of every cell that no entry of `more_seeds` matches."""
+    more_seeds: tuple[Seeds, ...] = ()
+    """Seeds of some cells; the last entry that matches decides."""
+    schedule: tuple[str, ...] = ()
+    """Changes of every recipe, where it has the section: `stage2.epochs=8`."""
+    resamples: Annotated[int, Field(ge=0)] = 1000
+    """Of the bootstrap."""
+    min_records: Annotated[int, Field(ge=0)] = 0
+    """Leave out labels that fewer records carry; for cohorts that lack many."""
+    pretraining: Source
+    """Where weights come from when none are given."""
+    arms: dict[str, Arm]
+    """By name."""
+    backbones: dict[str, ForBackbone] = {}
+    """What single backbones change."""
+    rows: tuple[Row, ...] = ()
+    """Table 1; the command's backbone, plain and post-trained, without any."""
+    folder: Path = Path()
+    """Where the experiment's file lies; set when it is read."""
+    asked: str = ""
+    """What it was called when it was read: a name or a file."""
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Experiment:
+        missing = [arm for arm in (OURS, PLAIN) if arm not in self.arms]
+        if missing:
+            raise ValueError(f"the arm {missing[0]} is missing")
+        used = [row.arm for row in self.rows] + [
+            arm for each in self.more_seeds for arm in each.arms
+        ]
+        used += [arm for each in self.backbones.values() for arm in each.arms]
+        unknown = sorted(set(used) - set(self.arms))
+        if unknown:
+            raise ValueError(f"unknown arm {unknown[0]}; there are {', '.join(self.arms)}")
+        if self.main_task not in self.tasks:
+            raise ValueError(f"main_task {self.main_task} is none of the tasks")
+        odd = [name for name in (self.name, *self.arms) if not _NAME.fullmatch(name)]
+        if odd:
+            raise ValueError(f"{odd[0]!r} is no name for a folder: letters, digits, . _ and -")
+        return self
+
+    def seeds_of(self, arm: str, task: str, fraction: float) -> tuple[int, ...]:
+        """Seeds of a cell."""
+        found = self.seeds
+        for entry in self.more_seeds:
+            wanted = ((entry.arms, arm), (entry.tasks, task), (entry.fractions, fraction))
+            if all(not names or value in names for names, value in wanted):
+                found = entry.seeds
+        return found
+
+    def recipe(self, arm: str, backbone: str, *, seed: int = 0, fraction: float = 1.0) -> Recipe:
+        """The recipe of a cell, with every change applied.
+
+        Raises
+        ------
+        RecipeError
+            When the arm's recipe or one of its changes is wrong.
+        """
+        about, own = self.arms[arm], self.backbones.get(backbone, ForBackbone())
+        change = own.arms.get(arm, ArmChange())
+        source = self._file(change.recipe or about.recipe)
+        whole = load_recipe(source)
+        kept = [*_applicable((*self.schedule, *own.set), whole), *about.set, *change.set]
+        table = load_recipe(source, [*kept, f"seed={seed}"]).model_dump()
+        table |= dict.fromkeys(about.without) | {"name": arm}
+        table["data"]["fraction"] = fraction
+        if about.description:
+            table["description"] = about.description
+        if about.start == "random" and table["stage1"] is None:
+            table["initialise"] = "random"
+        return Recipe.model_validate(table)
+
+    def starts_random(self, arm: str, backbone: str) -> bool:
+        """Whether an arm starts from random weights."""
+        own = self.backbones.get(backbone, ForBackbone())
+        change = own.arms.get(arm, ArmChange())
+        recipe = load_recipe(self._file(change.recipe or self.arms[arm].recipe))
+        return self.arms[arm].start == "random" or recipe.initialise == "random"
+
+    def options_of(self, backbone: str) -> dict[str, Any] | None:
+        """Fields of a backbone's config that the experiment sets."""
+        return self.backbones.get(backbone, ForBackbone()).options or None
+
+    def source_of(self, backbone: str) -> Source:
+        """Where a backbone's weights come from when none are given."""
+        return self.backbones.get(backbone, ForBackbone()).pretraining or self.pretraining
+
+    def pretraining_recipe(self, backbone: str, seed: int) -> Pretraining:
+        """How a backbone is pretrained.
+
+        Raises
+        ------
+        RecipeError
+            When the recipe or one of its changes is wrong.
+        """
+        source = self.source_of(backbone)
+        return load_pretraining(self._file(source.recipe), [*source.set, f"seed={seed}"])
+
+    def _file(self, recipe: str) -> str | Path:
+        return self.folder / recipe if recipe.endswith(".toml") else recipe
+
+
+def experiment_names() -> list[str]:
+    """Experiments that come with einthoven."""
+    return sorted(file.stem for file in (RECIPES / EXPERIMENTS).glob("*.toml"))
+
+
+def load_experiment(name: str | Path) -> Experiment:
+    """Read an experiment: one that comes with einthoven, or a TOML file.
+
+    Raises
+    ------
+    ReproduceError
+        For an unknown experiment or key, a wrong type, or parts that do not hold together.
+    """
+    file = Path(name)
+    if file.suffix != ".toml":
+        if str(name) not in experiment_names():
+            raise ReproduceError(
+                f"no experiment {str(name)!r}",
+                remedy=f"choose {', '.join(experiment_names())}, or name a .toml file",
+            )
+        file = RECIPES / EXPERIMENTS / f"{name}.toml"
+    try:
+        table: dict[str, Any] = tomllib.loads(file.read_text())
+        return Experiment.model_validate(
+            table | {"folder": file.resolve().parent, "asked": str(name)}
+        )
+    except FileNotFoundError as error:
+        raise ReproduceError(f"{file} is missing", remedy="name an existing .toml file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ReproduceError(f"{file} is no TOML: {error}", remedy="correct that line") from error
+    except ValidationError as error:
+        raise ReproduceError(
+            f"{file}: {_problems(error)}",
+            remedy="correct the experiment; docs/reproduce.md lists every key",
+        ) from error
+
+
+def _applicable(changes: Iterable[str], recipe: Recipe) -> list[str]:
+    # A schedule names stages that not every recipe has; setting a key would bring the stage in.
+    absent = [stage for stage in ("stage1", "stage2") if getattr(recipe, stage) is None]
+    return [change for change in changes if change.split(".", 1)[0] not in absent]
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, entry['loc'])) or 'experiment'}: {entry['msg']}"
+        for entry in error.errors()
+    )

@@ -1,0 +1,178 @@
+"""Where a reproduction keeps its runs, and how far each of them is.
+
+::
+
+    OUT/runs/CELL/             run folders, as `einthoven posttrain` leaves them
+    OUT/shared/                pretraining, random encoders, linear probes that several cells use
+    OUT/claims/                who is at work on what
+    OUT/failures/CELL.json     why a cell stopped, until it is run again
+    OUT/results.md, figures/   tables, figures, and their numbers as JSON
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from einthoven.experiment import METRICS
+from einthoven.files import read_json, read_lines
+from einthoven.reproduce.claims import holder
+from einthoven.reproduce.experiments import Experiment
+from einthoven.reproduce.grid import Cell
+from einthoven.signals.store import Store
+from einthoven.stages.posttrain import file_digest
+from einthoven.stages.pretrain import ENCODER
+from einthoven.stages.recipe import Recipe
+from einthoven.training.run import ABOUT
+
+
+class State(StrEnum):
+    """How far a cell is."""
+
+    DONE = "done"
+    RUNNING = "running"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    OTHER = "other"  # its folder holds a run with another request
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is reproduced, from what, and where; everything but the choice of cells.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    backbone : str
+        The command's; table 1 may name others.
+    cohort, store, out : Path
+    weights : Path or None
+        The backbone's pretrained encoder; the experiment pretrains one without it.
+    device : str
+        `auto`, `cpu` or `cuda`.
+    threads : int or None
+        Of each process.
+    """
+
+    experiment: Experiment
+    backbone: str
+    cohort: Path
+    store: Path
+    out: Path
+    weights: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+
+    @property
+    def claims(self) -> Path:
+        """Folder of lock files."""
+        return self.out / "claims"
+
+    @cached_property
+    def records_digest(self) -> str | None:
+        """What the store holds; None before it is packed."""
+        if not (self.store / "store.json").is_file():
+            return None
+        return str(Store.open(self.store).manifest["records_digest"])
+
+    def recipe(self, cell: Cell) -> Recipe:
+        """A cell's recipe."""
+        return self.experiment.recipe(
+            cell.arm, cell.backbone, seed=cell.seed, fraction=cell.fraction
+        )
+
+    def run_folder(self, cell: Cell) -> Path:
+        """A cell's run."""
+        return self.out / "runs" / cell.key
+
+    def failure(self, cell: Cell) -> Path:
+        """Why a cell stopped."""
+        return self.out / "failures" / f"{cell.key}.json"
+
+    def pretraining(self, cell: Cell) -> Path:
+        """The pretraining run that a cell starts from, when no weights are given."""
+        return self.out / "shared" / f"pretraining--{cell.backbone}--seed{self.source_seed(cell)}"
+
+    def source_seed(self, cell: Cell) -> int:
+        """Seed of a cell's pretraining."""
+        return cell.seed if self.experiment.source_of(cell.backbone).per_seed else 0
+
+    def random_encoder(self, cell: Cell) -> Path:
+        """An encoder with random weights, for recipes that probe one."""
+        return self.out / "shared" / f"random--{cell.backbone}--seed{cell.seed}.safetensors"
+
+    def weights_of(self, cell: Cell) -> Path | None:
+        """The file that a cell starts from, whether or not it is there yet; None for none."""
+        if self.recipe(cell).initialise == "random":
+            return None
+        if self.experiment.starts_random(cell.arm, cell.backbone):
+            return self.random_encoder(cell)
+        if self.weights is not None and cell.backbone == self.backbone:
+            return self.weights
+        return self.pretraining(cell) / ENCODER
+
+    def probe(self, cell: Cell, alone: Recipe, cohort_digest: str) -> Path:
+        """The run of a linear probe, shared by all cells that ask for the same."""
+        weights = self.weights_of(cell)
+        asked = {
+            "backbone": cell.backbone,
+            "weights": digest_of(weights) if weights else None,
+            "cohort": cohort_digest,
+            "records": self.records_digest,
+            "options": self.experiment.options_of(cell.backbone),
+            "recipe": json.loads(alone.model_dump_json()),
+        }
+        short = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+        return self.out / "shared" / f"probe--{cell.backbone}--{short}"
+
+    def state(self, cell: Cell, *, claimed: bool = False) -> State:
+        """How far a cell is; `claimed` by ourselves, so that it does not count as running."""
+        if not claimed and holder(self.claims, cell.key):
+            return State.RUNNING
+        folder = self.run_folder(cell)
+        if not (folder / ABOUT).is_file():
+            return State.FAILED if self.failure(cell).is_file() else State.MISSING
+        if not self.is_same(cell, read_json(folder / ABOUT)["asked"]):
+            return State.OTHER
+        if (folder / METRICS).is_file():
+            return State.DONE
+        return State.FAILED if self.failure(cell).is_file() else State.PARTIAL
+
+    def is_same(self, cell: Cell, asked: dict[str, Any]) -> bool:
+        """Whether a run asked for what the cell asks for."""
+        wanted = {
+            "backbone": cell.backbone,
+            "task": cell.task,
+            "recipe": json.loads(self.recipe(cell).model_dump_json()),
+            "backbone_options": self.experiment.options_of(cell.backbone),
+        }
+        if self.records_digest is not None:
+            wanted["records_digest"] = self.records_digest
+        if any(asked.get(key) != value for key, value in wanted.items()):
+            return False
+        file, had = self.weights_of(cell), asked.get("weights")
+        if file is None or had is None:
+            return file is None and had is None
+        return not file.is_file() or bool(had["sha256"] == digest_of(file))
+
+    def epochs_done(self, cell: Cell) -> int:
+        """Epochs of fine-tuning that a cell has behind it."""
+        return len(read_lines(self.run_folder(cell) / "stage2" / "metrics.jsonl"))
+
+
+_digests: dict[tuple[Path, int, int], str] = {}
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file, computed once as long as it stays the same."""
+    stat = file.stat()
+    key = (file.resolve(), stat.st_mtime_ns, stat.st_size)
+    if key not in _digests:
+        _digests[key] = file_digest(file)
+    return _digests[key]

@@ -1,0 +1,176 @@
+"""From a table or figure to the runs that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from einthoven.errors import ReproduceError
+from einthoven.reproduce.experiments import (
+    NO_DEPTH,
+    NO_PROBE,
+    OURS,
+    PLAIN,
+    SCRATCH,
+    SCRATCH_OURS,
+    Experiment,
+    Row,
+)
+
+WHAT = {
+    "table-1": "macro AUROC on four tasks, beside the published peers",
+    "table-2": "plain fine-tuning against post-training on four tasks, with paired gains",
+    "figure-2": "paired differences of every label",
+    "figure-3": "validation metrics by epoch",
+    "figure-4": "from a tenth of the training records to all of them",
+    "figure-5": "ablation: without stochastic depth, without the probe, from random weights",
+    "grid": "everything above, and every other arm on the main task",
+}
+ABLATION = (OURS, NO_DEPTH, NO_PROBE, PLAIN, SCRATCH, SCRATCH_OURS)
+WHOLE = 1.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: what is trained, how, on what, and from which seed.
+
+    Attributes
+    ----------
+    backbone, arm, task : str
+    fraction : float
+        Share of the training records.
+    seed : int
+    """
+
+    backbone: str
+    arm: str
+    task: str
+    fraction: float
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Name of the cell and of its folder."""
+        share = f"{100 * self.fraction:g}pct"
+        return f"{self.backbone}--{self.arm}--{self.task}--{share}--seed{self.seed}"
+
+
+def rows_of(experiment: Experiment) -> tuple[Row, ...]:
+    """Rows of table 1."""
+    return experiment.rows or (
+        Row(name="plain fine-tuning", arm=PLAIN, published="Transformer-FM"),
+        Row(name="post-training", arm=OURS, published="Transformer-FM-PT"),
+    )
+
+
+def cells_of(what: str, experiment: Experiment, backbone: str) -> list[Cell]:
+    """The cells of a table or figure, in the order in which they are best run.
+
+    First seeds come first, and of these the arms of a comparison side by side, so that a grid
+    that is stopped anywhere has compared as much as it could.
+
+    Raises
+    ------
+    ReproduceError
+        For an unknown table or figure.
+    """
+    if what not in WHAT:
+        raise ReproduceError(f"no table or figure {what!r}", remedy=f"choose {', '.join(WHAT)}")
+    names = [each for each in WHAT if each != "grid"] if what == "grid" else [what]
+    groups = [group for each in names for group in _groups(each, experiment, backbone)]
+    if what == "grid":
+        groups += [(backbone, arm, experiment.main_task, WHOLE) for arm in experiment.arms]
+    groups = sorted(dict.fromkeys(groups), key=lambda group: _place(experiment, group))
+    by_turn: dict[int, list[Cell]] = {}
+    for group in groups:
+        for turn, seed in enumerate(experiment.seeds_of(*group[1:])):
+            by_turn.setdefault(turn, []).append(Cell(*group, seed))
+    return [cell for turn in sorted(by_turn) for cell in by_turn[turn]]
+
+
+Group = tuple[str, str, str, float]
+
+
+def _groups(what: str, experiment: Experiment, backbone: str) -> Iterator[Group]:
+    main = experiment.main_task
+    if what == "table-1":
+        for row in rows_of(experiment):
+            for task in experiment.tasks:
+                yield row.backbone or backbone, row.arm, task, WHOLE
+    elif what == "table-2":
+        yield from ((backbone, arm, task, WHOLE) for task in experiment.tasks for arm in _PAIR)
+    elif what in ("figure-2", "figure-3"):
+        yield from ((backbone, arm, main, WHOLE) for arm in _PAIR)
+    elif what == "figure-4":
+        shares = sorted({*experiment.fractions, WHOLE})
+        yield from ((backbone, arm, main, share) for share in shares for arm in _PAIR)
+    else:
+        arms = [arm for arm in ABLATION if arm in experiment.arms]
+        yield from ((backbone, arm, main, WHOLE) for arm in arms)
+
+
+_PAIR = (PLAIN, OURS)
+
+
+def _place(experiment: Experiment, group: Group) -> tuple[Any, ...]:
+    # The main task's pair first, then its other arms, other tasks, and smaller fractions last.
+    backbone, arm, task, fraction = group
+    tasks = [experiment.main_task, *experiment.tasks]
+    arms = [OURS, PLAIN, *experiment.arms]
+    return fraction != WHOLE, tasks.index(task), -fraction, arms.index(arm), backbone
+
+
+def only(cells: Sequence[Cell], filters: Sequence[str]) -> list[Cell]:
+    """Cells that every filter lets through: `arm=post-training,scratch`, `seed=0`, ...
+
+    Raises
+    ------
+    ReproduceError
+        For a filter of another form, or a value that no cell has.
+    """
+    kept = list(cells)
+    for text in filters:
+        key, equals, values = text.partition("=")
+        if not equals or key not in Cell.__dataclass_fields__:
+            raise ReproduceError(
+                f"--only {text!r} is no filter",
+                remedy=f"write KEY=VALUE,... with a key of {', '.join(Cell.__dataclass_fields__)}",
+            )
+        present = {_text(getattr(cell, key)) for cell in cells}
+        wanted = {_text(_number(value)) for value in values.split(",")}
+        if wanted - present:
+            raise ReproduceError(
+                f"--only {text}: no cell has {key} {', '.join(sorted(wanted - present))}",
+                remedy=f"choose among {', '.join(sorted(present))}",
+            )
+        kept = [cell for cell in kept if _text(getattr(cell, key)) in wanted]
+    return kept
+
+
+def shard(cells: Sequence[T], part: str | None) -> list[T]:
+    """Every N-th cell: the I-th part of N, written `I/N`; all of them without a part.
+
+    Raises
+    ------
+    ReproduceError
+        For a part that is not one of N.
+    """
+    if part is None:
+        return list(cells)
+    index, _, count = part.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise ReproduceError(f"--shard {part!r} is no part", remedy="write 1/2, or 2/2")
+    return list(cells[int(index) - 1 :: int(count)])
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text.strip()
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

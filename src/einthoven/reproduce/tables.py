@@ -1,0 +1,253 @@
+"""Tables 1 and 2, and the table of every arm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from einthoven.reproduce import published
+from einthoven.reproduce.evidence import METRICS, Evidence, Group
+from einthoven.reproduce.experiments import OURS, PLAIN, Row
+from einthoven.reproduce.grid import rows_of
+from einthoven.reproduce.sections import Section, table
+from einthoven.reproduce.wording import (
+    METRIC_NAMES,
+    counts,
+    footing,
+    gain,
+    minutes,
+    paragraph,
+    percent,
+    progress,
+    recipes,
+    seeds,
+    value,
+)
+from einthoven.reproduce.wording import published as quoted
+
+_PEERS = (
+    "Published rows are quoted by arXiv 2509.12991 from their own papers, except the last two, "
+    "which are its plain and its post-trained ST-MEM."
+)
+_BIAS = (
+    "AUPRC is average precision; resampling duplicates the positives of rare labels, which biases "
+    "it upward by the amount shown and puts its interval high."
+)
+_PAIRED = (
+    "Post-training minus plain fine-tuning, paired: both on the same resamples. Labels: with a "
+    "higher value / with an interval above zero / below zero, not corrected for their number. "
+    "Relative gains are of the macro values."
+)
+
+_SAME_SEEDS = "Differences are paired, over the seeds that both have finished."
+
+
+def table_1(evidence: Evidence) -> Section:
+    """Macro AUROC on the tasks: published rows, and ours below the row they stand beside."""
+    request = evidence.request
+    tasks, rows = request.experiment.tasks, rows_of(request.experiment)
+    lines: list[list[str]] = []
+    numbers: list[dict[str, Any]] = []
+    groups: list[Group] = []
+    beside: dict[str | None, list[Row]] = {}
+    for row in rows:
+        beside.setdefault(row.published, []).append(row)
+    for name, values in published.AUROC.items():
+        lines.append([name, "published", *(quoted(values.get(task)) for task in tasks)])
+        numbers.append({"name": name, "published": True, "auroc": _plain(values)})
+        for row in beside.pop(name, []):
+            lines.append(_our_row(evidence, row, numbers, groups))
+    for row in (row for left in beside.values() for row in left):
+        lines.append(_our_row(evidence, row, numbers, groups))
+    text = f"""
+### Table 1: beside the published peers, `{request.backbone}`
+
+{paragraph("Macro AUROC.", _PEERS, footing(evidence, groups))}
+
+{table(["row", "whose", *tasks], lines)}
+
+{progress(evidence, "table-1", groups)}"""
+    return _section(evidence, "table-1", text, {"rows": numbers})
+
+
+def _our_row(
+    evidence: Evidence, row: Row, numbers: list[dict[str, Any]], groups: list[Group]
+) -> list[str]:
+    backbone, experiment = row.backbone or evidence.request.backbone, evidence.request.experiment
+    mine = [Group(backbone, row.arm, task) for task in experiment.tasks]
+    found = [evidence.macro(group, "auroc") for group in mine]
+    groups += mine
+    values = zip(experiment.tasks, found, strict=True)
+    numbers.append(
+        {
+            "name": row.name,
+            "published": False,
+            "backbone": backbone,
+            "arm": row.arm,
+            "auroc": {task: None if each is None else each.to_dict() for task, each in values},
+        }
+    )
+    return [f"**{row.name}**, `{backbone}`", "ours", *map(value, found)]
+
+
+def table_2(evidence: Evidence) -> Section:
+    """Plain fine-tuning against post-training on every task, with paired gains."""
+    request = evidence.request
+    groups = [
+        Group(request.backbone, arm, task)
+        for task in request.experiment.tasks
+        for arm in (PLAIN, OURS)
+    ]
+    numbers = {
+        "groups": [_group_numbers(evidence, group) for group in groups],
+        "gains": [_gain_numbers(evidence, task) for task in request.experiment.tasks],
+    }
+    gains = [line for task in request.experiment.tasks for line in _gain_lines(evidence, task)]
+    text = f"""
+### Table 2: plain fine-tuning and post-training, `{request.backbone}`
+
+{recipes(evidence, groups)}
+
+{paragraph(footing(evidence, groups), _BIAS, "Published: arXiv 2509.12991, ST-MEM base.")}
+
+{table(_HEAD, [_group_line(evidence, group) for group in groups])}
+
+{paragraph(_PAIRED)}
+
+{table(_GAIN_HEAD, gains)}
+
+{progress(evidence, "table-2", groups)}"""
+    return _section(evidence, "table-2", text, numbers)
+
+
+_HEAD = [
+    "task", "recipe", "seeds", "macro AUROC", "published", "macro AUPRC", "bias of AUPRC",
+    "published",
+]  # fmt: skip
+_GAIN_HEAD = [
+    "task", "seeds", "AUROC", "relative", "published", "labels", "AUPRC", "relative", "published",
+    "labels",
+]  # fmt: skip
+
+
+def _group_line(evidence: Evidence, group: Group) -> list[str]:
+    row = published.ROW_OF_ARM[group.arm]
+    auroc, auprc = (evidence.macro(group, metric) for metric in METRICS)
+    bias = "–" if auprc is None or auprc.bias is None else f"{auprc.bias:+.4f}"
+    return [
+        group.task,
+        f"`{group.arm}`",
+        seeds(evidence, group),
+        value(auroc),
+        quoted(published.AUROC[row].get(group.task)),
+        value(auprc),
+        bias,
+        quoted(published.AUPRC[row].get(group.task)),
+    ]
+
+
+def _gain_lines(evidence: Evidence, task: str) -> list[list[str]]:
+    """One line for every seed where there are several, and one for their mean."""
+    ours, plain = _pair(evidence, task)
+    done = evidence.finished(ours, plain)
+    lines = []
+    if len(done) > 1:
+        for i, seed in enumerate(done):
+            line = [task, f"{seed}"]
+            for metric in METRICS:
+                found, base = (
+                    evidence.difference(ours, plain, metric),
+                    evidence.macro(plain, metric),
+                )
+                assert found is not None
+                assert base is not None
+                one = base.values[base.seeds.index(seed)]
+                each = _single(found.values[i], found.intervals[i])
+                line += [each, percent(found.values[i] / one), "", ""]
+            lines.append(line)
+    whole = [task, "–" if not done else f"mean of {len(done)}" if len(done) > 1 else f"{done[0]}"]
+    comparison = evidence.comparison(ours, plain)
+    for metric in METRICS:
+        relative = None if comparison is None else getattr(comparison, metric).relative_gain
+        whole += [
+            gain(evidence.difference(ours, plain, metric)),
+            percent(relative),
+            percent(published.relative_gain(task, metric)),
+            counts(comparison, metric),
+        ]
+    return [*lines, whole]
+
+
+def _single(found: float, interval: tuple[float, float] | None) -> str:
+    return f"{found:+.4f}" + (
+        f" ({interval[0]:+.4f} to {interval[1]:+.4f})" if interval is not None else ""
+    )
+
+
+def grid_table(evidence: Evidence) -> Section:
+    """Every arm on the main task, and how it differs from plain fine-tuning."""
+    request = evidence.request
+    task = request.experiment.main_task
+    plain = Group(request.backbone, PLAIN, task)
+    groups = [Group(request.backbone, arm, task) for arm in request.experiment.arms]
+    lines, numbers = [], []
+    for group in groups:
+        auroc, auprc = (evidence.macro(group, metric) for metric in METRICS)
+        chosen = evidence.macro(group, "auroc", "validation")
+        line = [f"`{group.arm}`", seeds(evidence, group), value(auroc), value(auprc)]
+        line.append("–" if chosen is None else f"{chosen.mean:.4f}")
+        for metric in METRICS:
+            same = group == plain
+            line.append("–" if same else gain(evidence.difference(group, plain, metric)))
+        line.append(minutes(evidence, group))
+        lines.append(line)
+        numbers.append(_group_numbers(evidence, group) | {"seconds": evidence.seconds(group)})
+    head = ["recipe", "seeds", *METRIC_NAMES.values(), "validation AUROC"]
+    head += [f"{name} minus `{PLAIN}`" for name in METRIC_NAMES.values()] + ["minutes"]
+    text = f"""
+### Every recipe on {task}, `{request.backbone}`
+
+{recipes(evidence, groups)}
+
+{paragraph(footing(evidence, groups), _SAME_SEEDS)}
+
+{table(head, lines)}
+
+{progress(evidence, "grid", groups)}"""
+    return _section(evidence, "grid", text, {"groups": numbers})
+
+
+def _pair(evidence: Evidence, task: str) -> tuple[Group, Group]:
+    backbone = evidence.request.backbone
+    return Group(backbone, OURS, task), Group(backbone, PLAIN, task)
+
+
+def _group_numbers(evidence: Evidence, group: Group) -> dict[str, Any]:
+    found: dict[str, Any] = {"backbone": group.backbone, "arm": group.arm, "task": group.task}
+    row = published.ROW_OF_ARM.get(group.arm)
+    for metric in METRICS:
+        pooled = evidence.macro(group, metric)
+        found[metric] = None if pooled is None else pooled.to_dict()
+        quoted_value = published.BY_METRIC[metric].get(row or "", {}).get(group.task)
+        found[f"published_{metric}"] = None if quoted_value is None else quoted_value.value
+    return found
+
+
+def _gain_numbers(evidence: Evidence, task: str) -> dict[str, Any]:
+    ours, plain = _pair(evidence, task)
+    comparison = evidence.comparison(ours, plain)
+    found: dict[str, Any] = {"task": task}
+    for metric in METRICS:
+        pooled = evidence.difference(ours, plain, metric)
+        found[metric] = None if pooled is None else pooled.to_dict()
+        found[f"published_relative_{metric}"] = published.relative_gain(task, metric)
+    found["comparison"] = None if comparison is None else comparison.to_dict()
+    return found
+
+
+def _plain(values: dict[str, published.Value]) -> dict[str, Any]:
+    return {task: {"value": each.value, "interval": each.interval} for task, each in values.items()}
+
+
+def _section(evidence: Evidence, what: str, text: str, numbers: dict[str, Any]) -> Section:
+    request = evidence.request
+    return Section(what, request.backbone, request.experiment.name, text, {}, numbers)

@@ -1,0 +1,171 @@
+"""How values, gaps and commands are written in tables."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from einthoven.evaluate.comparison import Comparison, Difference
+from einthoven.reproduce.evidence import Evidence, Group, Metric, Pooled
+from einthoven.reproduce.folders import Request, State, digest_of
+from einthoven.reproduce.published import Value
+
+NOT_RUN = "not run yet"
+METRIC_NAMES: dict[Metric, str] = {"auroc": "macro AUROC", "auprc": "macro AUPRC"}
+
+
+def value(found: Pooled | None) -> str:
+    """`0.9107 ± 0.0012 (0.9026 to 0.9187)`: mean, spread over seeds, interval of the mean."""
+    if found is None:
+        return NOT_RUN
+    spread = "" if found.spread is None else f" ± {found.spread:.4f}"
+    return f"{found.mean:.4f}{spread}{limits(found.interval)}"
+
+
+def gain(found: Pooled | None) -> str:
+    """The same with signs, for differences."""
+    if found is None:
+        return NOT_RUN
+    spread = "" if found.spread is None else f" ± {found.spread:.4f}"
+    return f"{found.mean:+.4f}{spread}{limits(found.interval, sign=True)}"
+
+
+def limits(interval: tuple[float, float] | None, *, sign: bool = False) -> str:
+    """` (0.9026 to 0.9187)`, or nothing."""
+    if interval is None:
+        return ""
+    form = "+.4f" if sign else ".4f"
+    return f" ({interval[0]:{form}} to {interval[1]:{form}})"
+
+
+def published(found: Value | None) -> str:
+    """A published value with its interval."""
+    if found is None:
+        return "–"
+    low_high = "" if found.interval is None else " ({:.3f} to {:.3f})".format(*found.interval)
+    return f"{found.value:.3f}{low_high}"
+
+
+def percent(share: float | None) -> str:
+    """`+5.2 %`."""
+    return "–" if share is None else f"{100 * share:+.1f} %"
+
+
+def counts(found: Comparison | None, metric: Metric) -> str:
+    """Labels with a higher value / with an interval above zero / below zero."""
+    if found is None:
+        return NOT_RUN
+    difference: Difference = getattr(found, metric)
+    if difference.significantly_better is None:
+        return str(difference.improved)
+    better, worse = difference.significantly_better, difference.significantly_worse
+    return f"{difference.improved} / {better} / {worse}"
+
+
+def seeds(evidence: Evidence, group: Group) -> str:
+    """`0, 1, 2`, or `0 (1 of 3)` while others are missing."""
+    done, asked = evidence.finished(group), evidence.cells(group)
+    if not done:
+        return "–"
+    named = ", ".join(map(str, done))
+    return named if len(done) == len(asked) else f"{named} ({len(done)} of {len(asked)})"
+
+
+def command(request: Request, what: str, *more: str) -> str:
+    """The command that makes a table or figure, as one would type it here."""
+    words = ["einthoven", "reproduce", what, "--cohort", _short(request.cohort)]
+    words += ["--store", _short(request.store), "--backbone", request.backbone]
+    if request.weights:
+        words += ["--weights", _short(request.weights)]
+    words += ["--experiment", request.experiment.asked, "--out", _short(request.out), *more]
+    return shlex.join(words)
+
+
+def progress(evidence: Evidence, what: str, groups: Sequence[Group]) -> str:
+    """What is missing and the one command that runs it; nothing when all is there."""
+    cells = list(dict.fromkeys(cell for group in groups for cell in evidence.cells(group)))
+    missing = [cell for cell in cells if evidence.state(cell) is not State.DONE]
+    if not missing:
+        return ""
+    by_state: dict[str, int] = {}
+    for cell in missing:
+        state = str(evidence.state(cell))
+        by_state[state] = by_state.get(state, 0) + 1
+    listed = ", ".join(f"{count} {state}" for state, count in sorted(by_state.items()))
+    other = (
+        " Those of state `other` lie in folders that hold runs of another request, with another "
+        "recipe or other weights: delete them, or name another --out."
+    )
+    return paragraph(
+        f"{len(missing)} of {len(cells)} runs are not finished ({listed})."
+        + (other if State.OTHER in by_state else ""),
+        "This runs them, and goes on where they stopped:",
+    ) + (f"\n\n    {command(evidence.request, what)}\n")
+
+
+def footing(evidence: Evidence, groups: Sequence[Group], split: str = "test") -> str:
+    """On what records, with which intervals."""
+    fold = {"test": "fold 10", "validation": "fold 9"}[split]
+    resamples = evidence.request.experiment.resamples
+    said = (
+        f"{split.capitalize()} split ({fold} of PTB-XL); in brackets 95 % percentile intervals of "
+        f"{resamples:,} record resamples (seed 0)."
+    )
+    if any(len(evidence.finished(group)) > 1 for group in groups):
+        said += (
+            " With several seeds: the mean, ± the standard deviation over seeds, and the interval "
+            "of the mean; that interval is about other records, not about other seeds."
+        )
+    return said
+
+
+def recipes(evidence: Evidence, groups: Sequence[Group]) -> str:
+    """What each arm is, in numbers, and where weights come from: a Markdown list."""
+    lines: dict[str, str] = {}
+    for group in groups:
+        recipe = evidence.request.recipe(evidence.cells(group)[0])
+        facts = [recipe.description.rstrip(".")]
+        if recipe.stage1:
+            facts.append(f"probe: {recipe.stage1.epochs} epochs")
+        if recipe.stage2:
+            facts.append(
+                f"fine-tuning: {recipe.stage2.epochs} epochs, batch {recipe.stage2.batch_size}, "
+                f"base rate {recipe.stage2.base_lr:g} per 256 records, stochastic depth "
+                f"{recipe.stage2.drop_path:g}, dropout {recipe.stage2.dropout:g}"
+            )
+        lines.setdefault(group.arm, f"* `{group.arm}`: {'; '.join(facts)}.")
+    return "\n".join([*lines.values(), f"* Weights: {_weights(evidence.request)}."])
+
+
+def _weights(request: Request) -> str:
+    if request.weights:
+        return f"`{request.weights.name}`, SHA-256 {digest_of(request.weights)[:12]}"
+    recipe = request.experiment.pretraining_recipe(request.backbone, 0)
+    return (
+        f"pretrained on folds 1 to 8 without labels (`{recipe.objective}`, {recipe.epochs} epochs, "
+        f"batch {recipe.batch_size})"
+    )
+
+
+def minutes(evidence: Evidence, group: Group) -> str:
+    """Mean minutes of a run, shared work counted in each."""
+    spent = evidence.seconds(group)
+    return "–" if spent is None else f"{spent / 60:.0f}"
+
+
+def paragraph(*parts: str) -> str:
+    """Sentences, in lines of at most 100 characters."""
+    text = " ".join(" ".join(parts).split()).replace(" %", "\0%")  # never a line of its own
+    filled = textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\0", " ")
+
+
+def _short(path: Path) -> str:
+    # Relative where the path lies below the working folder, as in the documentation.
+    try:
+        return os.fspath(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return os.fspath(path)

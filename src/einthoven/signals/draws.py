@@ -1,0 +1,89 @@
+"""Random numbers as a function of a key, the same however many processes share a batch.
+
+A record of a step's batch draws what it would draw if one process had the whole batch: every
+process draws for all records of the batch from the same key and keeps its own rows. Drawing the
+others' costs a little and needs no talk between processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["ShareGenerator", "generator_for", "integers", "share_of", "uniform"]
+
+
+class ShareGenerator(torch.Generator):
+    """A CPU generator that knows which records of a batch are this process's.
+
+    Plain code may draw from it as from any generator. `uniform` and `integers` draw for the whole
+    batch and give this process's rows.
+
+    Parameters
+    ----------
+    *key : int
+        What it is seeded with, as in `generator_for`.
+    rank, world : int
+        This process has the records rank, rank + world, ... of the batch.
+    """
+
+    rank: int
+    world: int
+
+    def __new__(cls, *key: int, rank: int = 0, world: int = 1) -> ShareGenerator:
+        made: Any = super().__new__(cls)
+        made.manual_seed(_seed_of(*key))
+        made.rank, made.world = rank, world
+        return made  # type: ignore[no-any-return]
+
+    def __init__(self, *key: int, rank: int = 0, world: int = 1) -> None:
+        pass  # the C type takes its arguments in __new__
+
+
+def generator_for(*key: int) -> torch.Generator:
+    """A torch generator that depends on nothing but its key."""
+    return torch.Generator().manual_seed(_seed_of(*key))
+
+
+def share_of(generator: torch.Generator | None) -> tuple[int, int]:
+    """Rank and world of a generator; 0 and 1 for one that knows of no others."""
+    return getattr(generator, "rank", 0), getattr(generator, "world", 1)
+
+
+def uniform(
+    shape: tuple[int, ...],
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Uniform numbers of [0, 1), one row a record.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (records of this process, ...).
+    generator : torch.Generator, optional
+        Source of the draw; a `ShareGenerator` draws for the other processes' records too.
+    device : torch.device, optional
+        Where the numbers are wanted; without a generator they are drawn there.
+    """
+    rank, world = share_of(generator)
+    source = device if generator is None else generator.device
+    drawn = torch.rand((shape[0] * world, *shape[1:]), generator=generator, device=source)
+    return drawn[rank::world].to(device or drawn.device)
+
+
+def integers(
+    high: int, shape: tuple[int, ...], *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Whole numbers of 0 ... high - 1 on the CPU, one row a record, as `uniform`."""
+    rank, world = share_of(generator)
+    return torch.randint(high, (shape[0] * world, *shape[1:]), generator=generator)[rank::world]
+
+
+def _seed_of(*key: int) -> int:
+    state = np.random.SeedSequence(key).generate_state(2, np.uint32)
+    return int(state[0]) << 31 | int(state[1]) >> 1

@@ -1,0 +1,170 @@
+"""What a backbone is pretrained on: one cohort, or several by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import CohortError, PreparationError, RecipeError
+from einthoven.signals.batches import SignalSource
+from einthoven.signals.mixture import Mixture, draws_by_weight
+from einthoven.signals.prepare import Preparation, resampled_length
+from einthoven.signals.store import Store
+from einthoven.stages.data import Dataset, without_targets
+
+Member = tuple[Cohort, Store]
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """The training records of one or several cohorts, and what is held out of each.
+
+    Attributes
+    ----------
+    members : tuple of (Cohort, Store)
+        Cohorts without their quarantined records.
+    train : SignalSource or Mixture
+        What batches are cut from; its length is that of an epoch.
+    draws : tuple of int
+        How many draws of an epoch come from each member.
+    validation : tuple of (int, SignalSource)
+        The validation records of each member that has any, after the member's place.
+    """
+
+    members: tuple[Member, ...]
+    train: SignalSource | Mixture
+    draws: tuple[int, ...]
+    validation: tuple[tuple[int, SignalSource], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' names, told apart by their place where two are alike."""
+        names = [cohort.name for cohort, _ in self.members]
+        return tuple(
+            f"{name}#{place + 1}" if names.count(name) > 1 else name
+            for place, name in enumerate(names)
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What a run asks for: names, versions, digests, records, and shares of several."""
+        each = [
+            {
+                "cohort": cohort.name,
+                "version": cohort.version,
+                "records_digest": store.manifest["records_digest"],
+                "records": len(cohort.ids("train")),
+            }
+            for cohort, store in self.members
+        ]
+        if len(each) == 1:
+            return each[0]
+        joined = {key: " + ".join(part[key] for part in each) for key in ("cohort", "version")}
+        drawn = [part | {"draws": count} for part, count in zip(each, self.draws, strict=True)]
+        return {
+            **joined,
+            "records_digest": " + ".join(str(part["records_digest"])[:16] for part in each),
+            "records": sum(part["records"] for part in each),
+            "cohorts": drawn,
+        }
+
+    def sentence(self) -> str:
+        """The same in words, for the encoder's metadata."""
+        parts = [
+            f"{cohort.name} {cohort.version}, training split, {len(cohort.ids('train'))} records"
+            + (f", {count / len(self.train):.1%} of the draws" if len(self.members) > 1 else "")
+            for (cohort, _), count in zip(self.members, self.draws, strict=True)
+        ]
+        return "; ".join(parts)
+
+
+def corpus_of(
+    cohorts: Cohort | Sequence[Cohort],
+    stores: Store | Sequence[Store],
+    preparation: Preparation,
+    *,
+    weights: Sequence[float] | None = None,
+) -> Corpus:
+    """Put cohorts and their stores together.
+
+    Parameters
+    ----------
+    cohorts, stores : one, or as many of each
+    preparation : Preparation
+        Done to the records of every store, whatever its rate.
+    weights : sequence of float, optional
+        Each cohort's share of an epoch's draws, in ratio to the others'. Without them every
+        record is drawn once an epoch.
+
+    Raises
+    ------
+    RecipeError
+        When cohorts, stores and weights are not as many, or a weight is not above zero.
+    CohortError, PreparationError, StoreError
+        When a cohort has no training records, records that are too short, or lacks a lead.
+    """
+    several = [cohorts] if isinstance(cohorts, Cohort) else list(cohorts)
+    packed = [stores] if isinstance(stores, Store) else list(stores)
+    _check_numbers(several, packed, weights)
+    pairs = zip(several, packed, strict=True)
+    parts = [Dataset(cohort, store, preparation) for cohort, store in pairs]
+    sources = [without_targets(part.source("train")) for part in parts]
+    for part, source in zip(parts, sources, strict=True):
+        _check_lengths(part.cohort.name, source)
+    validation = [
+        (place, without_targets(part.source("validation")))
+        for place, part in enumerate(parts)
+        if len(part.usable.ids("validation"))
+    ]
+    records = [len(source) for source in sources]
+    draws = tuple(records) if weights is None else draws_by_weight(records, weights)
+    if min(draws) < 1:
+        raise RecipeError(
+            f"weights {list(weights or ())} give {several[draws.index(min(draws))].name} none of "
+            f"the {sum(draws)} draws of an epoch",
+            remedy="raise its weight, or leave the cohort out",
+        )
+    train = sources[0] if len(sources) == 1 else Mixture(tuple(sources), draws)
+    return Corpus(
+        members=tuple((part.usable, part.store) for part in parts),
+        train=train,
+        draws=draws,
+        validation=tuple(validation),
+    )
+
+
+def shortened(source: SignalSource, records: int) -> SignalSource:
+    """The first records of a source, at most so many."""
+    return replace(source, rows=source.rows[:records], targets=source.targets[:records])
+
+
+def _check_numbers(
+    cohorts: list[Cohort], stores: list[Store], weights: Sequence[float] | None
+) -> None:
+    if not cohorts or len(stores) != len(cohorts):
+        raise CohortError(
+            f"{len(cohorts)} cohorts and {len(stores)} stores", remedy="give each cohort its store"
+        )
+    if weights is not None and len(weights) != len(cohorts):
+        raise RecipeError(
+            f"{len(weights)} weights for {len(cohorts)} cohorts",
+            remedy="give each cohort a weight, in their order, or none at all",
+        )
+    if weights is not None and not all(0 < weight < float("inf") for weight in weights):
+        raise RecipeError(
+            f"weights {list(weights)}", remedy="give weights above zero; leave out what is not used"
+        )
+
+
+def _check_lengths(name: str, source: SignalSource) -> None:
+    for rate, samples, places in source.store.groups(source.rows):
+        try:
+            resampled_length(source.preparation, samples, rate=rate)
+        except PreparationError as error:
+            first = source.store.index.index[source.rows[places[0]]]
+            raise PreparationError(
+                f"{name}: {len(places)} records of {samples / rate:g} s at {rate:g} Hz, such as "
+                f"{first!r}: {error.problem}",
+                remedy=error.remedy,
+            ) from error

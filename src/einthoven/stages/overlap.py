@@ -1,0 +1,161 @@
+"""Test folds that pretraining must not touch, and encoders that touched them all the same."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from einthoven.backbones.registry import entry
+from einthoven.cohorts.cohort import UNLABELLED, Cohort
+from einthoven.errors import CohortError
+from einthoven.files import read_metadata
+from einthoven.stages.corpus import Member
+from einthoven.stages.seen import Overlap, Seen
+
+ALLOWED = "allowed_overlap"
+PTB_XL = "ptb-xl"  # the name that its own tables give a cohort
+
+
+class OverlapWarning(UserWarning):
+    """An encoder that was pretrained on records of a test split is tested there."""
+
+
+def guarded(
+    members: Sequence[Member], *, protect: Sequence[Member] = (), allow: Sequence[str] = ()
+) -> tuple[Seen, list[Overlap]]:
+    """Refuse to pretrain on records of test splits.
+
+    Protected are the test splits of the members themselves, where they have labels, and of others.
+
+    Parameters
+    ----------
+    members : sequence of (Cohort, Store)
+        What will be trained on.
+    protect : sequence of (Cohort, Store)
+        Other cohorts whose test splits are protected.
+    allow : sequence of str
+        Names of cohorts whose test splits may be touched.
+
+    Returns
+    -------
+    Seen
+        What training will see.
+    list of Overlap
+        What was found and allowed.
+
+    Raises
+    ------
+    CohortError
+        When a protected split is touched and not allowed, or an allowed name is none of theirs.
+    """
+    protected = [member for member in members if member[0].task != UNLABELLED] + list(protect)
+    names = {cohort.name for cohort, _ in [*members, *protect]}
+    empty = [cohort.name for cohort, _ in protect if not len(cohort.ids("test"))]
+    if empty:
+        raise CohortError(
+            f"{', '.join(empty)} has no test split that could be protected",
+            remedy="mark its records with `split` = test in a table",
+        )
+    unknown = sorted(set(allow) - names)
+    if unknown:
+        raise CohortError(
+            f"overlap with {', '.join(unknown)} is allowed, but no such test split is protected",
+            remedy=f"the names are {', '.join(sorted(names))}",
+        )
+    seen = Seen.of(members, _leads(members, protected))
+    found = [overlap for overlap in map(seen.meets, protected) if overlap is not None]
+    refused = [overlap for overlap in found if overlap.cohort not in allow]
+    if refused:
+        raise CohortError(
+            f"pretraining would see {'; and '.join(map(str, refused))}",
+            remedy="leave these records and patients out, or, knowing that results on that test "
+            "split will be worth less, "
+            + " ".join(f"--allow-overlap {overlap.cohort}" for overlap in refused),
+        )
+    return seen, found
+
+
+def overlap_metadata(seen: Seen, allowed: Sequence[Overlap]) -> dict[str, str]:
+    """What an encoder's file says of the records it has seen."""
+    said = {"seen": seen.to_text()}
+    if allowed:
+        said[ALLOWED] = json.dumps([overlap.to_dict() for overlap in allowed])
+    return said
+
+
+def check_encoder(
+    weights: str | Path | None, member: Member, *, allow: bool = False
+) -> dict[str, Any] | None:
+    """Hold an encoder's pretraining against the test split that it is about to be tested on.
+
+    Warns when the overlap was allowed, in pretraining or now.
+
+    Returns
+    -------
+    dict or None
+        What was found, to be recorded with the run.
+
+    Raises
+    ------
+    CohortError
+        When the encoder has seen test records and nobody allowed it.
+    """
+    seen = Seen.by(Path(weights)) if weights is not None else None
+    found = seen.meets(member) if seen is not None else None
+    if weights is None or found is None:
+        return None
+    before = json.loads(read_metadata(Path(weights)).get(ALLOWED, "[]"))
+    known = any(overlap["cohort"] == found.cohort for overlap in before)
+    if not known and not allow:
+        raise CohortError(
+            f"{weights} was pretrained on {found}",
+            remedy="use another encoder or other folds; with --allow-overlap it is used all the "
+            "same, and the run says so",
+        )
+    warnings.warn(
+        f"{weights} was pretrained on {found}"
+        + (", as was allowed then" if known else "")
+        + ": its results on this test split are too good",
+        OverlapWarning,
+        stacklevel=2,
+    )
+    return found.to_dict()
+
+
+def check_public_weights(
+    backbone: str, weights: str | Path | None, cohort: Cohort
+) -> dict[str, str] | None:
+    """Say so when public weights were pretrained on the cohort that they are about to be tested on.
+
+    Nobody can leave those records out any more, so this warns and refuses nothing. It goes by what
+    the catalogue says of the backbone's public weights; a file that was pretrained here, and says
+    on what, is `check_encoder`'s. A cohort is known as PTB-XL by its own tables: an excerpt under
+    another name is not.
+
+    Returns
+    -------
+    dict or None
+        What was found, to be recorded with the run.
+    """
+    about = entry(backbone)
+    if weights is None or cohort.name != PTB_XL or not about.contains_ptbxl:
+        return None
+    if "pretraining_data" in read_metadata(Path(weights)):
+        return None
+    warning = (
+        f"the public weights of {backbone} were pretrained on data that include PTB-XL "
+        f"({about.pretraining_data}): results on PTB-XL are not those of an unseen cohort"
+    )
+    warnings.warn(warning, OverlapWarning, stacklevel=2)
+    return {"cohort": cohort.name, "pretraining_data": about.pretraining_data, "warning": warning}
+
+
+def _leads(members: Sequence[Member], protected: Sequence[Member]) -> list[str]:
+    """Leads that the stores have in common; of the members alone where a fold has none of them."""
+    common = set.intersection(*(set(store.leads) for _, store in members))
+    for _, store in protected:
+        common = common & set(store.leads) or common
+    return sorted(common)

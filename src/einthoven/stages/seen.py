@@ -1,0 +1,188 @@
+"""Which records an encoder has seen, compactly: sorted 48-bit fingerprints.
+
+Signals are told by their content, record ids and patients by hashes of their names. Names mean
+something within one data set only: those of a known data set are compared with those of its other
+copies, those of own tables with those of tables in the same folder.
+
+What travels in an encoder's file tells whether somebody who has a recording finds it there, and
+nothing else. Patients of own tables are not in it: their numbers could be guessed from hashes.
+They are in `seen.json` of the run folder, which stays with its owner.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einthoven.cohorts.cohort import Cohort
+from einthoven.files import read_json, read_metadata, write_json
+from einthoven.signals.fingerprint import BITS, fingerprint, signal_fingerprints
+from einthoven.signals.store import Store
+from einthoven.stages.corpus import Member
+
+SEEN = "seen.json"
+_KEY = "seen"
+_OWN = "unversioned"
+Fingerprints = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Test records that an encoder has seen.
+
+    Attributes
+    ----------
+    cohort : str
+        Whose test split.
+    records : int
+        Records in it.
+    found : dict of str to tuple of str
+        Ids of the records found by `signal`, by `record id` and by `patient`.
+    """
+
+    cohort: str
+    records: int
+    found: dict[str, tuple[str, ...]]
+
+    @property
+    def ids(self) -> list[str]:
+        """Test records that were found in any way."""
+        return sorted({name for names in self.found.values() for name in names})
+
+    def __str__(self) -> str:
+        ways = ", ".join(f"{len(ids):,} by {way}" for way, ids in self.found.items() if ids)
+        named = ", ".join(repr(name) for name in self.ids[:3])
+        return (
+            f"{len(self.ids):,} of the {self.records:,} test records of {self.cohort} ({ways}), "
+            f"such as {named}"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Counts and examples, for run folders and metadata."""
+        counts = {f"by {way}": len(ids) for way, ids in self.found.items()}
+        return {"cohort": self.cohort, "test records": self.records, "seen": len(self.ids)} | counts
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Fingerprints of the records that a pretraining reads.
+
+    Attributes
+    ----------
+    leads : tuple of str
+        Leads whose samples the signals' fingerprints are made of.
+    signals, records, patients, own_patients : numpy.ndarray
+        Sorted uint64. Record ids are known while pretraining begins, and not kept.
+    """
+
+    leads: tuple[str, ...]
+    signals: Fingerprints
+    patients: Fingerprints
+    own_patients: Fingerprints = field(default_factory=lambda: _sorted([]))
+    records: Fingerprints = field(default_factory=lambda: _sorted([]))
+
+    @classmethod
+    def of(cls, members: Sequence[Member], leads: Sequence[str]) -> Seen:
+        """The training records of cohorts, by the content of some leads."""
+        signals, records, public, own = [], [], [], []
+        for cohort, store in members:
+            ids = cohort.ids("train")
+            signals.append(signal_fingerprints(store, store.rows(ids), leads))
+            records += _named(cohort, "record", ids)
+            kept = own if cohort.version == _OWN else public
+            kept += _named(cohort, "patient", cohort.patients("train"))
+        return cls(
+            tuple(leads),
+            signals=_sorted(np.concatenate(signals)),
+            patients=_sorted(public),
+            own_patients=_sorted(own),
+            records=_sorted(records),
+        )
+
+    def meets(self, member: Member) -> Overlap | None:
+        """The records of a cohort's test split that were seen; None when none was."""
+        cohort, store = member
+        ids = cohort.ids("test")
+        packed = store.without_quarantined(ids)
+        people = _named(cohort, "patient", cohort.patients("test"))
+        known_people = np.union1d(self.patients, self.own_patients)
+        found = {
+            "signal": ids[packed][self._known_signals(store, ids[packed])],
+            "record id": ids[_among(_named(cohort, "record", ids), self.records)],
+            "patient": ids[_among(people, known_people)],
+        }
+        if not any(map(len, found.values())):
+            return None
+        named = {way: tuple(map(str, names)) for way, names in found.items()}
+        return Overlap(cohort.name, len(ids), named)
+
+    def to_text(self) -> str:
+        """For an encoder's metadata."""
+        return json.dumps(self._table(), sort_keys=True)
+
+    def write(self, folder: Path) -> None:
+        """For the run folder, with patients of own tables."""
+        write_json(folder / SEEN, self._table() | {"own_patients": _packed(self.own_patients)})
+
+    @classmethod
+    def by(cls, encoder: Path) -> Seen | None:
+        """What an encoder's file says it has seen, and its run folder where it still lies there.
+
+        None for files that say nothing, such as public checkpoints.
+        """
+        text = read_metadata(encoder).get(_KEY)
+        if text is None:
+            return None
+        table = json.loads(text)
+        for folder in list(encoder.resolve().parents)[:2]:
+            if (folder / SEEN).is_file():
+                whole = read_json(folder / SEEN)
+                table = whole if whole.items() >= table.items() else table
+        numbers = {key: _unpacked(value) for key, value in table.items() if key != "leads"}
+        return cls(tuple(table["leads"]), **numbers)
+
+    def _table(self) -> dict[str, object]:
+        return {
+            "leads": list(self.leads),
+            "signals": _packed(self.signals),
+            "patients": _packed(self.patients),
+        }
+
+    def _known_signals(self, store: Store, ids: NDArray[np.str_]) -> NDArray[np.bool_]:
+        if not set(self.leads) <= set(store.leads):  # not comparable: names have to do
+            return np.zeros(len(ids), dtype=bool)
+        return _among(signal_fingerprints(store, store.rows(ids), self.leads), self.signals)
+
+
+def _named(cohort: Cohort, kind: str, names: NDArray[np.str_]) -> list[int]:
+    """Fingerprints of names, in the space where they mean something."""
+    space = str(cohort.root.resolve()) if cohort.version == _OWN else cohort.name
+    return [fingerprint(space, kind, name) for name in names]
+
+
+def _among(numbers: Sequence[int] | Fingerprints, known: Fingerprints) -> NDArray[np.bool_]:
+    values = np.asarray(numbers, dtype=np.uint64)
+    return np.isin(values, known) & (values != 0)
+
+
+def _sorted(numbers: Sequence[int] | Fingerprints) -> Fingerprints:
+    return np.unique(np.asarray(numbers, dtype=np.uint64))
+
+
+def _packed(numbers: Fingerprints) -> str:
+    """Big-endian, without the bytes that are always zero, as base64."""
+    content = numbers.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - BITS // 8 :]
+    return base64.b64encode(content.tobytes()).decode()
+
+
+def _unpacked(text: str) -> Fingerprints:
+    content = np.frombuffer(base64.b64decode(text), dtype=np.uint8).reshape(-1, BITS // 8)
+    whole = np.zeros((len(content), 8), dtype=np.uint8)
+    whole[:, 8 - BITS // 8 :] = content
+    return whole.view(">u8").ravel().astype(np.uint64)

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.ecgfounder import ECGFounder
+from einthoven.backbones.registry import create_backbone
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Preparation, prepare_batch
+from einthoven.stages.finetune import regularise
+from einthoven.stages.recipe import Stage2
+
+TINY: dict[str, Any] = {"stem_width": 16, "widths": (16, 32), "depths": (1, 2)}
+LIMB, CHEST = STANDARD_LEADS[:6], STANDARD_LEADS[6:]
+EIGHT = ("I", "II", *CHEST)
+
+
+def _tiny(name: str = "ecgfounder_12lead", **options: Any) -> ECGFounder:
+    built = create_backbone(name, seed=0, **(TINY | options))
+    assert isinstance(built, ECGFounder)
+    return built.eval()
+
+
+@pytest.fixture
+def record() -> Tensor:
+    """Two 12-lead records in mV, 10 s at 500 Hz, offset and drifting, limb leads by the law."""
+    generator = torch.Generator().manual_seed(0)
+    wave = 0.2 * torch.randn(2, 12, 5000, generator=generator).cumsum(-1) / 10 + 0.3
+    one, two = wave[:, 0], wave[:, 1]
+    limb = (one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2)
+    wave[:, :6] = torch.stack(limb, dim=1)
+    return wave
+
+
+def _prepared(preparation: Preparation, record: Tensor) -> Tensor:
+    rows = [STANDARD_LEADS.index(lead) for lead in preparation.leads]
+    starts = torch.zeros(len(record), dtype=torch.long)
+    return prepare_batch(preparation, record[:, rows], rate=500, starts=starts)
+
+
+# ---------------------------------------------------------------------- fewer leads
+
+
+@pytest.mark.parametrize(
+    "leads",
+    [EIGHT, EIGHT[::-1], ("II", "III", *CHEST), ("V6", "aVF", *CHEST[:5], "aVR", "I")],
+    ids=["I-II", "reversed", "II-III", "three limb leads"],
+)
+def test_derived_leads_are_what_twelve_would_have_been(
+    leads: tuple[str, ...], record: Tensor
+) -> None:
+    whole, reduced = _tiny(), _tiny(leads=leads)
+    reduced.load_state_dict(whole.state_dict())
+    expected = whole(_prepared(whole.preparation, record))
+    assert torch.allclose(reduced(_prepared(reduced.preparation, record)), expected, atol=1e-4)
+    # which zeros in the place of derived leads, or a mean taken off before, are not
+    rows = [STANDARD_LEADS.index(lead) for lead in leads]
+    zeros = torch.zeros(2, 12, 5000)
+    zeros[:, rows] = _prepared(whole.preparation, record)[:, rows]
+    assert not torch.allclose(whole(zeros), expected, atol=1e-2)
+
+
+def test_limb_leads_alone_are_standardised_among_themselves(record: Tensor) -> None:
+    """Six leads, two of them or all: the same input, the chest leads zero."""
+    six, two, whole = _tiny(leads=LIMB), _tiny(leads=("I", "II")), _tiny()
+    x = _prepared(six.preparation, record)
+    assert torch.allclose(x.mean((1, 2)), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(x.std((1, 2), correction=0), torch.ones(2), atol=1e-5)
+    filled = torch.cat([x, torch.zeros(2, 6, 5000)], dim=1)
+    assert torch.allclose(six(x), whole(filled), atol=1e-5)
+    assert torch.allclose(two(_prepared(two.preparation, record)), six(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("lead", ["I", "II", "V4"])
+def test_a_single_lead_stands_in_its_own_channel(lead: str, record: Tensor) -> None:
+    one, whole = _tiny(leads=(lead,)), _tiny()
+    x = _prepared(one.preparation, record)
+    assert x.shape == (2, 1, 5000)
+    filled = torch.zeros(2, 12, 5000)
+    filled[:, STANDARD_LEADS.index(lead)] = x[:, 0]
+    assert torch.allclose(one(x), whole(filled), atol=1e-5)
+
+
+def test_only_a_network_that_derives_leaves_the_mean_to_itself() -> None:
+    last = {leads: _tiny(leads=leads).preparation.steps[-1].name for leads in (
+        STANDARD_LEADS, EIGHT, LIMB, ("I", "II"), ("II", "V1"), ("III",),
+    )}  # fmt: skip
+    assert list(last.values()) == [
+        "standardise", "scale", "standardise", "scale", "standardise", "standardise",
+    ]  # fmt: skip
+
+
+def test_leads_named_at_the_call() -> None:
+    net = _tiny()
+    x = torch.zeros(2, 12, 300)
+    x[:, [1, 6]] = torch.randn(2, 2, 300)
+    assert torch.allclose(net(x[:, [6, 1]], leads=("v1", "II")), net(x), atol=1e-5)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0)).tolist()
+    names = [STANDARD_LEADS[row] for row in order]
+    assert torch.allclose(net(x[:, order], leads=names), net(x), atol=1e-5)
+    eight = _tiny(leads=EIGHT)
+    y = torch.randn(2, 8, 300)
+    assert torch.allclose(eight(y.flip(1), leads=EIGHT[::-1]), eight(y), atol=1e-5)
+
+
+def test_refuses_to_derive_from_signals_whose_mean_is_gone() -> None:
+    with pytest.raises(BackboneError, match=r"derive III, aVR, aVL, aVF[\s\S]*leads=\('I', 'II'\)"):
+        _tiny()(torch.randn(1, 2, 300), leads=("I", "II"))
+    with pytest.raises(BackboneError, match="derive III, aVR, aVL, aVF"):
+        _tiny(leads=("I", "II", "V1"))(torch.randn(1, 2, 300), leads=("I", "II"))
+
+
+def test_flat_records_of_few_leads_become_zero_not_nan() -> None:
+    net = _tiny(leads=("I", "II"))
+    x = torch.full((2, 2, 300), 0.7)
+    x[1] = torch.randn(2, 300)
+    features = net(x.requires_grad_())
+    features.sum().backward()
+    assert features.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_the_single_lead_network_takes_any_one_lead() -> None:
+    net = _tiny("ecgfounder_1lead")
+    x = torch.randn(2, 1, 300)
+    assert net.leads == net.preparation.leads == ("I",)
+    assert torch.equal(net(x, leads=("V2",)), net(x))
+    assert _tiny("ecgfounder_1lead", leads=("aVF",)).preparation.leads == ("aVF",)
+    with pytest.raises(BackboneError, match=r"reads one lead, not 2: I, II[\s\S]*12lead"):
+        _tiny("ecgfounder_1lead", leads=("I", "II"))
+    with pytest.raises(BackboneError, match="reads one lead, not 12"):
+        net(torch.randn(1, 12, 300), leads=STANDARD_LEADS)
+    with pytest.raises(BackboneError, match="for 1 leads"):
+        net(torch.randn(1, 12, 300))
+
+
+# ---------------------------------------------------------------------- the network
+
+
+@pytest.mark.parametrize(
+    ("samples", "tokens"), [(1, 1), (256, 1), (257, 2), (1250, 5), (4999, 20), (5000, 20)]
+)
+def test_takes_any_length_with_a_token_for_every_256_samples_begun(
+    samples: int, tokens: int
+) -> None:
+    deep = {"widths": (16,) * 7, "depths": (1,) * 7, "stem_width": 16}
+    net = _tiny(**deep)
+    x = torch.randn(1, 12, samples)
+    found = net.tokens(x)
+    assert found.shape == (1, tokens, 16)
+    assert torch.allclose(net(x), found.mean(1), atol=1e-6)
+
+
+def test_refuses_inputs_without_samples() -> None:
+    with pytest.raises(BackboneError, match="has no samples"):
+        _tiny()(torch.randn(1, 12, 0))
+
+
+def test_twenty_branches_behind_squeeze_and_excitation_in_seven_stages() -> None:
+    with torch.device("meta"):
+        net = create_backbone("ecgfounder_12lead")
+    assert [len(stage) for stage in net.stages] == [2, 2, 2, 3, 3, 4, 4]
+    assert [len(block) for block in net.residual_branches()] == [1] * 20
+    assert [b[0].conv1.stride for b in net.stages] == [(1,)] * 7
+    assert [[block.stride for block in stage] for stage in net.stages] == [
+        [2] + [1] * (depth - 1) for depth in (2, 2, 2, 3, 3, 4, 4)
+    ]
+    assert {block.conv2.groups for stage in net.stages for block in stage} == {4, 10, 25, 64}
+    sizes = [
+        sum(dict(net.named_parameters())[name].numel() for name in group)
+        for group in net.layer_groups()
+    ]
+    # The sheet's counts with the batch norms, less those: twice each norm's width.
+    block_5 = 3_418_624 - 2 * 3 * 1024
+    assert sizes[:3] == [12_352, 29_344 - 2 * 3 * 64, 29_344 - 2 * 3 * 64]
+    assert sizes[-2:] == [block_5, 0]
+    # The first block's input is activated already: two dropouts there, three elsewhere.
+    assert len(net.feedforward_dropouts()) == 39
+    assert len(net.other_dropouts()) == 20
+
+
+def test_batch_norm_is_a_choice() -> None:
+    net = _tiny(use_bn=True)
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d)]
+    assert len(norms) == 1 + 3 * 3 - 1
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in _tiny().modules())
+    groups = net.layer_groups()
+    assert sorted(n for group in groups for n in group) == sorted(dict(net.named_parameters()))
+    net.train()(torch.randn(4, 12, 300)).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_bf16_stays_close_to_fp32() -> None:
+    """A wrong convolution would be off by the features' own size."""
+    net = create_backbone("ecgfounder_12lead", seed=0, widths=(64, 160), depths=(2, 2)).eval()
+    x = torch.randn(2, 12, 1000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = net(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = net(x)
+    assert rough.dtype is torch.float32
+    assert (rough - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"channels": 3}, "channels = 3"),
+        ({"widths": ()}, "widths = ()"),
+        ({"widths": (32, 16)}, "widths = (32, 16)"),
+        ({"stem_width": 48}, "widths = (16, 32)"),
+        ({"stem_width": 0}, "stem_width = 0"),
+        ({"depths": (1,)}, "depths = (1,)"),
+        ({"depths": (1, 0)}, "depths = (1, 0)"),
+        ({"group_width": 7}, "group_width = 7"),
+        ({"group_width": 0}, "group_width = 0"),
+        ({"kernel": 1}, "kernel = 1"),
+        ({"window": 0}, "window = 0"),
+        ({"init": "best"}, "init = 'best'"),
+    ],
+)
+def test_refuses_impossible_shapes(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(BackboneError) as refusal:
+        _tiny(**options)
+    assert said in refusal.value.problem
+
+
+def test_lists_from_a_file_do_for_tuples() -> None:
+    net = _tiny(widths=[16, 32], depths=[1, 2], leads=["ii"])
+    assert net.config == _tiny(leads=("II",)).config
+
+
+def test_preparation_is_the_released_fine_tuning_one_without_its_median() -> None:
+    preparation = _tiny().preparation
+    assert (preparation.rate, preparation.window) == (500, 5000)
+    assert [str(step) for step in preparation.steps] == [
+        "fourier resampling to 500 Hz",
+        "notch 50 Hz (order 2)",
+        "bandpass 0.67-40 Hz (order 4)",
+        "window of 5000 samples (3 evaluation crops)",
+        "standardised over each record",
+    ]
+    assert _tiny(window=1250).preparation.window == 1250
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ecgfounder_12lead", "ecgfounder_1lead"])
+def test_a_probe_step_and_a_fine_tuning_step_at_full_size(name: str) -> None:
+    net = create_classifier(name, labels=71, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, len(net.backbone.leads), 5000, generator=generator)
+    y = (torch.rand(4, 71, generator=generator) < 0.1).float()
+
+    def step() -> tuple[float, list[str]]:
+        optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-4)
+        loss = binary_cross_entropy_with_logits(net(x), y)
+        optimiser.zero_grad()
+        loss.backward()
+        lost = [
+            name
+            for name, p in net.named_parameters()
+            if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
+        ]
+        optimiser.step()
+        return loss.item(), lost
+
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    net.backbone.requires_grad_(False).eval()
+    loss, lost = step()
+    assert 0.5 < loss < 1.0
+    assert lost == []
+    changed = {n for n, p in net.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {"head.weight", "head.bias"}
+    net.train().requires_grad_(True)
+    regularise(net, Stage2(drop_path=0.1, dropout=0.1))
+    loss, lost = step()
+    assert 0.5 < loss < 1.0
+    assert lost == []
+    same = [n for n, p in net.named_parameters() if torch.equal(p, before[n])]
+    assert same == []

@@ -1,0 +1,82 @@
+"""Fewer leads: the network's own policy where it has one, zeros where it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.registry import create_backbone
+from einthoven.backbones.subset import FewerLeads
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+
+TINY = {"depth": 1, "width": 32, "heads": 1}
+
+
+class AllOrNothing(nn.Module):
+    """A network that refuses to be told of fewer leads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.arange(12.0))
+
+    def forward(self, x: Tensor, leads: Sequence[str] | None = None) -> Tensor:
+        if leads is not None and tuple(leads) != STANDARD_LEADS:
+            raise BackboneError("twelve leads or nothing", remedy="give twelve")
+        return torch.einsum("l,bls->bs", self.weight, x)
+
+
+def fewer(network: nn.Module, leads: Sequence[str], samples: int = 500) -> FewerLeads:
+    return FewerLeads(network, leads, every=STANDARD_LEADS, samples=samples)
+
+
+@pytest.mark.parametrize("name", ["mtecg_tiny_100hz", "st_mem_tiny"])
+def test_a_network_s_own_policy_is_asked_for(name: str) -> None:
+    options = {"depth": 1} if name == "st_mem_tiny" else TINY
+    network = create_backbone(name, seed=0, **options).eval()
+    x = torch.randn(2, 2, 1500 if name == "st_mem_tiny" else 500)
+    part = fewer(network, ("V1", "II"), x.shape[2])
+    assert part.policy == "own"
+    assert part.leads == ("II", "V1")  # in the network's order
+    with torch.no_grad():
+        assert torch.equal(part(x), network(x, leads=("II", "V1")))
+
+
+def test_without_a_policy_the_missing_leads_are_zero() -> None:
+    network = AllOrNothing()
+    part = fewer(network, ("aVF", "V6"))
+    assert part.policy == "zeroed"
+    x = torch.randn(3, 2, 500)
+    assert torch.allclose(part(x), 5 * x[:, 0] + 11 * x[:, 1], atol=1e-5)
+
+
+def test_a_classifier_of_fewer_leads_is_one_of_its_backbone() -> None:
+    classifier = create_classifier("mtecg_tiny_100hz", labels=3, seed=0, **TINY).eval()
+    x = torch.randn(2, 8, 250)
+    leads = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+    whole = torch.zeros(2, 12, 250)
+    whole[:, [STANDARD_LEADS.index(lead) for lead in leads]] = x
+    with torch.no_grad():  # MTECG's policy equals zeros
+        assert torch.allclose(fewer(classifier, leads, 250)(x), classifier(whole), atol=1e-5)
+
+
+def test_it_trains_and_evaluates_with_its_network() -> None:
+    classifier = create_classifier("mtecg_tiny_100hz", labels=3, seed=0, **TINY).eval()
+    part = fewer(classifier, ("I",), 250)
+    part.train()
+    assert classifier.training
+    part.eval()
+    assert not classifier.training
+
+
+def test_leads_that_it_was_not_made_for_are_refused() -> None:
+    network = create_backbone("mtecg_tiny_100hz", seed=0, leads=("I", "II"), **TINY).eval()
+    with pytest.raises(BackboneError, match="V1 is not among the leads that this network reads"):
+        FewerLeads(network, ("I", "V1"), every=("I", "II"), samples=500)
+    for wrong in ((), ("X",), ("I", "i")):
+        with pytest.raises(BackboneError):
+            fewer(network, wrong)

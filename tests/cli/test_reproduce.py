@@ -1,0 +1,124 @@
+"""The verb as a user types it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from einthoven.files import read_json
+from einthoven.signals.store import Store
+
+EXPERIMENT = """
+name = "short"
+tasks = ["all-71"]
+resamples = 20
+min_records = 8
+[pretraining]
+recipe = "demo"
+[arms.post-training]
+recipe = "{recipe}"
+[arms.fine-tuning]
+recipe = "{recipe}"
+without = ["stage1"]
+set = ["stage2.drop_path=0.0"]
+"""
+
+
+@pytest.fixture
+def words(
+    made: Any, tmp_path: Path, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str
+) -> list[Any]:
+    experiment = tmp_path / "short.toml"
+    experiment.write_text(EXPERIMENT.format(recipe=made.recipe))
+    return [
+        "--cohort", synthetic_path, "--store", synthetic_store.root, "--backbone", tiny_backbone,
+        "--experiment", experiment, "--out", tmp_path / "out", "--weights", made.encoder,
+        "--device", "cpu", "--threads", 1,
+    ]  # fmt: skip
+
+
+def test_plan_then_part_then_all_then_the_page(cli: Any, words: list[Any], tmp_path: Path) -> None:
+    said = cli("reproduce", "table-2", *words, "--plan")
+    assert said.status == 0, said.err
+    keys = [
+        "tiny--post-training--all-71--100pct--seed0",
+        "tiny--fine-tuning--all-71--100pct--seed0",
+    ]
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["missing"] * 2
+    assert [line.split()[-1] for line in lines[:2]] == keys
+    assert lines[2].startswith("2 cells: 2 missing")
+    assert not (tmp_path / "out").exists()
+
+    said = cli("reproduce", "table-2", *words, "--only", "arm=fine-tuning")
+    assert said.status == 0, said.err
+    assert f"{keys[1]}: done" in said.err
+    assert "1 of 2 runs" in (tmp_path / "out" / "results.md").read_text()
+    said = cli("reproduce", "table-2", *words, "--plan")
+    assert [line.split()[0] for line in said.out.splitlines()[:2]] == ["missing", "done"]
+
+    page = tmp_path / "docs" / "results.md"
+    page.parent.mkdir()
+    page.write_text("# By hand\n")
+    said = cli("reproduce", "table-2", *words, "--shard", "1/1", "--write", page)
+    assert said.status == 0, said.err
+    assert keys[1] not in said.err
+    assert f"Page: {page}" in said.out
+    assert f"Report: {tmp_path / 'out' / 'report.html'}" in said.out
+    text = page.read_text()
+    assert text.startswith("# By hand\n")
+    run = read_json(tmp_path / "out" / "runs" / keys[0] / "metrics.json")
+    assert f"{run['test']['macro_auroc']:.4f}" in text
+
+    before = page.read_text()
+    said = cli("reproduce", "table-2", *words, "--no-run", "--write", page)
+    assert said.status == 0
+    assert page.read_text() == before
+
+
+def test_a_failed_cell_makes_the_command_fail(cli: Any, words: list[Any], tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "runs" / "tiny--fine-tuning--all-71--100pct--seed0"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text('{"asked": {"backbone": "another"}}')
+    said = cli("reproduce", "table-2", *words, "--only", "arm=fine-tuning")
+    assert said.status == 1
+    assert "1 cells failed" in said.err
+    assert "holds a run with another" in said.err
+    assert (tmp_path / "out" / "results.md").is_file()  # what there is, is written
+
+
+def test_planning_packs_nothing(cli: Any, words: list[Any], tmp_path: Path) -> None:
+    without_store = words[:2] + words[4:]
+    assert cli("reproduce", "grid", *without_store, "--plan").status == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_list(cli: Any) -> None:
+    said = cli("reproduce", "list")
+    assert said.status == 0
+    for name in ("table-1", "figure-5", "grid", "ptbxl-100hz-cpu", "published"):
+        assert name in said.out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--cohort": None}, "no --cohort is named"),
+        ({"--backbone": None}, "no --backbone is named"),
+        ({"--backbone": "s5"}, "unknown backbone"),
+        ({"--experiment": "tomorrow"}, "no experiment 'tomorrow'"),
+        ({"--weights": "nowhere.pth"}, "nowhere.pth is missing"),
+        ({"--cohort": "nowhere.csv"}, "is no folder"),
+        ({"--only": "arm=x"}, "no cell has arm x"),
+        ({"--shard": "3/2"}, "is no part"),
+    ],
+)
+def test_refusals(cli: Any, words: list[Any], changes: dict[str, str | None], message: str) -> None:
+    given = dict(zip(words[::2], words[1::2], strict=True)) | changes
+    kept = [word for pair in given.items() if pair[1] is not None for word in pair]
+    said = cli("reproduce", "table-2", *kept)
+    assert said.status == 1
+    assert message in said.err
+    assert "What to do" in said.err

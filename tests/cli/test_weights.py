@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from einthoven.backbones.registry import BACKBONES, create_backbone
+from einthoven.weights import load_backbone, to_public
+
+
+@pytest.fixture
+def public(tmp_path: Path, tiny_backbone: str) -> Path:
+    """A public checkpoint of the tests' own network."""
+    torch.save({"model": to_public(create_backbone(tiny_backbone, seed=0))}, tmp_path / "x.pth")
+    return tmp_path / "x.pth"
+
+
+def test_convert_writes_a_file_that_posttrain_reads(
+    cli: Any, public: Path, tmp_path: Path, tiny_backbone: str
+) -> None:
+    out = tmp_path / "encoder.safetensors"
+    said = cli("convert", public, out, "--backbone", tiny_backbone)
+    assert said.status == 0
+    assert f"Written: {out}" in said.out
+    assert "SHA-256 of x.pth" in said.out
+    x = torch.randn(1, 12, 250)
+    first = load_backbone(tiny_backbone, weights=public)
+    assert torch.equal(first(x), load_backbone(tiny_backbone, weights=out)(x))
+    again = cli("convert", public, out, "--backbone", tiny_backbone)
+    assert again.status == 1
+    assert "exists already" in again.err
+
+
+def test_convert_refuses_a_pickle_that_would_run(
+    cli: Any, tmp_path: Path, tiny_backbone: str
+) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "trace",)
+
+    torch.save({"model": Evil()}, tmp_path / "x.pth")
+    said = cli("convert", tmp_path / "x.pth", tmp_path / "out", "--backbone", tiny_backbone)
+    assert said.status == 1
+    assert "could run code" in said.err
+    assert "do not open it with any other loader" in said.err
+    assert not (tmp_path / "trace").exists()
+    assert not (tmp_path / "out").exists()
+
+
+SHORT = ["stage2.epochs=1", "stage1.epochs=1", "data.crop_seconds=2.5", "stage2.batch_size=8"]
+
+
+def test_posttrain_says_that_public_weights_have_seen_ptbxl(
+    cli: Any,
+    public: Path,
+    ptbxl_60: Path,
+    tmp_path: Path,
+    tiny_backbone: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = replace(
+        BACKBONES[tiny_backbone], contains_ptbxl=True, pretraining_data="a corpus with PTB-XL"
+    )
+    monkeypatch.setitem(BACKBONES, tiny_backbone, known)
+    arguments: list[Any] = ["--backbone", tiny_backbone, "--weights", public, "--resamples", 0]
+    arguments += [word for key in SHORT for word in ("--set", key)]
+    said = cli("posttrain", ptbxl_60, "--out", tmp_path / "run", *arguments, "--device", "cpu")
+    assert said.status == 0, said.err
+    warning = "were pretrained on data that include PTB-XL"
+    assert warning in " ".join(said.err.split())
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())["asked"]
+    assert warning in asked["public_weights"]["warning"]
+    assert asked["public_weights"]["cohort"] == "ptb-xl"
+
+
+FULL = ["stage1.epochs=1", "stage1.batch_size=4", "stage2.epochs=1", "stage2.batch_size=4"]
+
+
+@pytest.mark.slow
+def test_ecg_fm_at_full_size(cli: Any, ptbxl_60: Path, tmp_path: Path) -> None:
+    """Convert, one step of the probe, one of fine-tuning, and its evidence, on real records."""
+    weights, encoder = tmp_path / "public.pt", tmp_path / "encoder.safetensors"
+    torch.save({"args": None, "model": to_public(create_backbone("ecg_fm", seed=0))}, weights)
+    assert cli("convert", weights, encoder, "--backbone", "ecg_fm").status == 0
+    arguments: list[Any] = ["--backbone", "ecg_fm", "--weights", encoder, "--resamples", 0]
+    settings = [*FULL, "data.fraction=0.1", "data.augmentation=none"]
+    arguments += [word for key in settings for word in ("--set", key)]
+    said = cli("posttrain", ptbxl_60, "--out", tmp_path / "run", *arguments, "--device", "cpu")
+    assert said.status == 0, said.err
+    assert "include PTB-XL" in " ".join(said.err.split())
+    for stage in ("stage1", "stage2"):
+        lines = (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()
+        assert torch.tensor(json.loads(lines[0])["train_loss"]).isfinite(), sys.argv

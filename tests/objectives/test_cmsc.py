@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.errors import RecipeError
+from einthoven.objectives.cmsc import cmsc_loss, create_cmsc, halves, mask_leads, retrieval
+from einthoven.signals.draws import ShareGenerator
+
+SMALL: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
+
+
+def test_halves_are_neighbours_of_one_record() -> None:
+    x = torch.arange(14.0).reshape(2, 1, 7)
+    segments, record, segment = halves(x)
+    assert segments[:, 0].tolist() == [[0, 1, 2], [3, 4, 5], [7, 8, 9], [10, 11, 12]]
+    assert record.tolist() == [0, 0, 1, 1]
+    assert segment.tolist() == [0, 1, 0, 1]
+    with pytest.raises(RecipeError, match="1 samples has no halves"):
+        halves(torch.zeros(1, 1, 1))
+
+
+def test_loss_by_hand() -> None:
+    features = torch.tensor([[2.0, 0.0], [0.6, 0.8], [0.0, 5.0], [0.0, 1.0]])
+    record, segment = torch.tensor([4, 4, 9, 9]), torch.tensor([0, 1, 0, 1])
+    scores = torch.tensor([[0.6, 0.0], [0.8, 1.0]]) / 0.5
+    rows = torch.nn.functional.cross_entropy(scores, torch.arange(2))
+    columns = torch.nn.functional.cross_entropy(scores.t(), torch.arange(2))
+    loss = cmsc_loss(features, record, segment, temperature=0.5)
+    assert loss.item() == pytest.approx((rows + columns).item() / 2, rel=1e-5)
+    assert retrieval(features, record, segment) == 1.0
+    assert retrieval(features[[0, 3, 2, 1]], record, segment) == 0.0
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    features = torch.randn(8, 5)
+    record, segment = torch.arange(8) // 2, torch.arange(8) % 2
+    order = torch.randperm(8)
+    whole = cmsc_loss(features, record, segment)
+    assert torch.allclose(cmsc_loss(features[order], record[order], segment[order]), whole)
+
+
+def test_no_gradient_flows_through_the_length() -> None:
+    """As released: a longer vector is not the same as a shorter one to its gradient's direction."""
+    features = torch.randn(4, 5, requires_grad=True)
+    record, segment = torch.arange(4) // 2, torch.arange(4) % 2
+    (gradient,) = torch.autograd.grad(cmsc_loss(features, record, segment), features)
+    radial = (gradient * features).sum(-1)
+    assert (radial.abs() > 1e-4).any()
+
+
+def test_vectors_without_length_stay_finite() -> None:
+    features = torch.zeros(4, 5, requires_grad=True)
+    loss = cmsc_loss(features, torch.arange(4) // 2, torch.arange(4) % 2)
+    loss.backward()
+    assert loss.item() == pytest.approx(torch.tensor(2.0).log().item(), rel=1e-5)
+
+
+def test_lead_masking_zeroes_whole_leads_by_segment() -> None:
+    x = torch.ones(400, 12, 3)
+    masked = mask_leads(x, 0.5, records=200, generator=torch.Generator().manual_seed(0))
+    kept = masked[..., 0]
+    assert torch.equal(masked, kept[..., None].expand_as(masked))
+    assert kept.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert (kept[::2] != kept[1::2]).any(1).float().mean() > 0.99  # halves draw for themselves
+    assert mask_leads(x, 0.0, records=200) is x
+    assert x.min() == 1.0
+
+
+def test_lead_masking_is_shared_by_processes() -> None:
+    x = torch.ones(8, 12, 1)
+    whole = mask_leads(x, 0.5, records=4, generator=ShareGenerator(3)).reshape(4, 2, 12)
+    for rank in (0, 1):
+        mine = ShareGenerator(3, rank=rank, world=2)
+        part = mask_leads(x[:4], 0.5, records=2, generator=mine)
+        assert torch.equal(part.reshape(2, 2, 12), whole[rank::2])
+
+
+def test_any_backbone_can_be_trained_with_it() -> None:
+    net = create_cmsc(create_backbone("mtecg_tiny_100hz", seed=0, **SMALL))
+    x = torch.randn(6, 12, 200)
+    x = x + 3 * torch.randn(6, 12, 1)  # what the halves of a record have in common
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for step in range(30):
+        out = net(x, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+    net.eval()
+    assert net(x).metrics["retrieval"] == 1.0
+    assert torch.equal(net(x).loss, net(x).loss)  # nothing is drawn outside training
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"lead_mask": 1.5}, {"margin": 1}])
+def test_refuses_impossible_options(options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=next(iter(options))):
+        create_cmsc(create_backbone("mtecg_tiny_100hz", **SMALL), **options)

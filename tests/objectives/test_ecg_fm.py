@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.errors import BackboneError, RecipeError
+from einthoven.objectives import create_objective
+from einthoven.objectives.ecg_fm import WCR, create_ecg_fm, create_wav2vec2
+from einthoven.objectives.objective import SteppedObjective
+from einthoven.signals.draws import ShareGenerator
+
+TINY: dict[str, Any] = {
+    "width": 32, "depth": 2, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4,
+}  # fmt: skip
+SMALL: dict[str, Any] = {"codes": 8, "target_width": 16, "negatives": 10}
+
+
+def _backbone(**options: Any) -> Any:
+    return create_backbone("ecg_fm", seed=0, **(TINY | options))
+
+
+def _wcr(**options: Any) -> WCR:
+    torch.manual_seed(0)
+    return create_ecg_fm(_backbone(), **(SMALL | options))
+
+
+def _draw(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_published_size() -> None:
+    with torch.device("meta"):
+        model = create_ecg_fm(create_backbone("ecg_fm"))
+    assert sum(p.numel() for p in model.parameters()) == 90_883_072
+
+
+def test_the_loss_is_the_sum_of_its_parts() -> None:
+    model = _wcr(diversity_weight=0.3, penalty_weight=2.0, cmsc_weight=0.7).eval()
+    out = model(torch.randn(3, 12, 640), generator=_draw())
+    part = out.metrics
+    expected = part["contrastive_loss"] + 0.3 * part["diversity_loss"]
+    expected = expected + 2.0 * part["feature_penalty"] + 0.7 * part["cmsc_loss"]
+    assert out.loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_windows_are_halved_for_segments_and_whole_without_them() -> None:
+    x = torch.randn(3, 12, 640)
+    both, alone = _wcr().eval()(x), create_wav2vec2(_backbone(), **SMALL).eval()(x)
+    assert both.pooled.shape[0] == 6
+    assert alone.pooled.shape[0] == 3
+    assert "cmsc_loss" not in alone.metrics
+
+
+def test_targets_are_of_what_was_hidden_and_see_nothing_else() -> None:
+    """The targets do not depend on the mask's vector; the contexts do not see hidden tokens."""
+    model = create_wav2vec2(_backbone(), **SMALL).eval()
+    x = torch.randn(2, 12, 640)
+    mask = torch.zeros(2, 40, dtype=torch.bool)
+    mask[:, 10:20] = True
+    choices = torch.randint(9, (2, 10, 5))
+    before = model.compare(x, mask=mask, choices=choices)
+    with torch.no_grad():
+        model.mask_vector += 1.0
+    after = model.compare(x, mask=mask, choices=choices)
+    assert torch.equal(before.codes, after.codes)
+    assert not torch.allclose(before.logits, after.logits, atol=1e-3)
+    # What replaces a hidden token is the vector, whatever the token was.
+    seen: list[torch.Tensor] = []
+    model.backbone.pos_conv.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.compare(x, mask=mask, choices=choices)
+    assert torch.equal(seen[0][mask], model.mask_vector.expand(20, -1))
+    assert not torch.equal(seen[0][~mask], model.mask_vector.expand(60, -1))
+
+
+def test_leads_are_masked_in_training_only() -> None:
+    model = _wcr(lead_mask=1.0, dropout=0.0)
+    x = torch.randn(2, 12, 640)
+    seen: list[torch.Tensor] = []
+    model.backbone.extractor.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.train()(x)
+    model.eval()(x)
+    assert not seen[0].any()
+    assert seen[1].any()
+
+
+def test_every_parameter_learns_and_the_extractor_a_tenth() -> None:
+    x = torch.randn(2, 12, 640)
+    gradients = []
+    for factor in (1.0, 0.1):
+        model = _wcr(extractor_gradient=factor, dropout=0.0, lead_mask=0.0).train()
+        model(x, generator=_draw()).loss.backward()
+        missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+        assert missing == []
+        gradients.append(model.backbone.extractor.convs[0].weight.grad)
+    assert torch.allclose(0.1 * gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
+
+
+def test_the_quantiser_cools_by_optimiser_steps() -> None:
+    model = _wcr(code_temperature=[2.0, 0.5, 0.5])
+    assert isinstance(model, SteppedObjective)
+    found = []
+    for step in range(4):
+        found.append(model._code_temperature())
+        model.after_step(step + 1)
+    assert found == [2.0, 1.0, 0.5, 0.5]
+    again = _wcr()
+    again.load_state_dict(model.state_dict())
+    assert int(again.steps) == 4  # a resumed run goes on where it was
+
+
+def test_dropout_is_set_as_released_and_can_be_off() -> None:
+    x = torch.randn(2, 12, 640)
+    model = _wcr(dropout=0.1)
+    on = {name for name, part in model.named_modules() if getattr(part, "p", 0.0) == 0.1}
+    assert {name.rsplit(".", 1)[1] for name in on} == {
+        "dropout", "embed_dropout", "attention_dropout", "output_dropout", "drop2",
+    }  # fmt: skip
+    torch.manual_seed(0)
+    first = model.train()(x, generator=_draw()).loss
+    assert model(x, generator=_draw()).loss != first
+    model = _wcr(dropout=0.0).train()
+    losses = [model(x, generator=_draw()).loss.item() for _ in range(2)]
+    assert losses[0] == losses[1]
+
+
+def test_draws_are_the_same_however_many_processes_share_the_batch() -> None:
+    """Contexts see no other record, so that processes together pool what one would."""
+    model = _wcr(dropout=0.0).train()
+    x = torch.randn(4, 12, 640)
+    with torch.no_grad():
+        whole = model(x, generator=ShareGenerator(1)).logits.unflatten(0, (4, 2))
+        for rank in (0, 1):
+            mine = ShareGenerator(1, rank=rank, world=2)
+            part = model(x[rank::2], generator=mine).logits.unflatten(0, (2, 2))
+            assert torch.allclose(part, whole[rank::2], atol=1e-4)
+
+
+def test_a_short_window_is_refused() -> None:
+    with pytest.raises(RecipeError, match="mask_length = 10 for 10 tokens"):
+        _wcr()(torch.randn(2, 12, 320))
+
+
+def test_an_empty_batch_has_no_hidden_tokens() -> None:
+    with pytest.raises(RecipeError, match="0 hidden tokens"):
+        _wcr()(torch.zeros(0, 12, 640))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": 0.0}, {"negatives": 0}, {"dropout": 1.0}, {"cmsc_weight": -1.0},
+     {"code_temperature": (0.5, 2.0, 0.9)}, {"codes": 0}, {"mask": 0.5}],
+)  # fmt: skip
+def test_refuses_impossible_options(options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=next(iter(options))):
+        _wcr(**options)
+
+
+def test_refuses_other_networks() -> None:
+    other = create_backbone("mtecg_tiny_100hz", depth=1)
+    for name in ("ecg_fm", "wav2vec2"):
+        with pytest.raises(BackboneError, match="mtecg_tiny_100hz has no convolutional tokens"):
+            create_objective(name, other)

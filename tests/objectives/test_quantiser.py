@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from einthoven.errors import RecipeError
+from einthoven.objectives.quantiser import GumbelQuantiser
+
+
+@pytest.fixture
+def quantiser() -> GumbelQuantiser:
+    torch.manual_seed(0)
+    return GumbelQuantiser(6, codes=4, groups=2, out_width=10)
+
+
+def test_without_noise_the_best_codes_are_laid_side_by_side(quantiser: GumbelQuantiser) -> None:
+    x = torch.randn(2, 3, 6)
+    found = quantiser(x)
+    logits = quantiser.projection(x).reshape(2, 3, 2, 4)
+    assert torch.equal(found.codes, logits.argmax(-1))
+    table = quantiser.codebook[0]
+    first = torch.cat([table[found.codes[0, 0, 0]], table[4 + found.codes[0, 0, 1]]])
+    assert torch.allclose(found.vectors[0, 0], first)
+
+
+def test_noise_draws_codes_by_their_probabilities(quantiser: GumbelQuantiser) -> None:
+    x = torch.randn(1, 1, 6).expand(1, 20_000, 6)
+    with torch.no_grad():
+        quantiser.projection.weight.mul_(0.3)
+        found = quantiser(x, noise=torch.rand(1, 20_000, 8))
+        expected = quantiser.projection(x[0, 0]).reshape(2, 4).softmax(-1)
+    for group in range(2):
+        share = torch.bincount(found.codes[0, :, group], minlength=4) / 20_000
+        assert torch.allclose(share, expected[group], atol=0.015)
+    # How the codes are used is measured without the noise.
+    assert found.code_perplexity.item() == pytest.approx(2.0, abs=1e-4)
+
+
+def test_the_choice_is_hard_and_its_gradient_soft(quantiser: GumbelQuantiser) -> None:
+    x, noise = torch.randn(1, 5, 6, requires_grad=True), torch.rand(1, 5, 8)
+    gradients = []
+    for temperature in (2.0, 0.5):
+        found = quantiser(x, temperature=temperature, noise=noise)
+        table = quantiser.codebook[0]
+        hard = [torch.cat([table[a], table[4 + b]]) for a, b in found.codes[0].tolist()]
+        assert torch.allclose(found.vectors[0], torch.stack(hard), atol=1e-6)
+        gradients.append(torch.autograd.grad(found.vectors.square().sum(), x)[0])
+    assert gradients[0].abs().sum() > 0
+    assert not torch.allclose(gradients[0], gradients[1], rtol=0.1)
+
+
+def test_extreme_noise_stays_finite(quantiser: GumbelQuantiser) -> None:
+    noise = torch.tensor([0.0, 1 - 2**-24]).repeat(4).expand(1, 3, 8)
+    found = quantiser(torch.randn(1, 3, 6), noise=noise)
+    assert found.vectors.isfinite().all()
+
+
+def test_diversity_is_lowest_when_all_codes_are_used_alike(quantiser: GumbelQuantiser) -> None:
+    with torch.no_grad():
+        quantiser.projection.weight.zero_()
+        even = quantiser(torch.randn(1, 3, 6))
+        assert even.prob_perplexity.item() == pytest.approx(8.0, abs=1e-3)
+        assert quantiser.diversity_loss(even).item() == pytest.approx(0.0, abs=1e-3)
+        quantiser.projection.bias[[0, 4]] = 100.0
+        one = quantiser(torch.randn(1, 3, 6))
+        assert quantiser.diversity_loss(one).item() == pytest.approx(0.75, abs=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"codes": 0}, {"groups": 3}, {"groups": 0}])
+def test_refuses_impossible_sizes(options: dict[str, int]) -> None:
+    with pytest.raises(RecipeError, match="code_groups"):
+        GumbelQuantiser(6, **({"codes": 4, "groups": 2, "out_width": 10} | options))

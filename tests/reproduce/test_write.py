@@ -1,0 +1,239 @@
+"""Tables and figures of finished, half finished and untouched reproductions."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from einthoven.files import read_json
+from einthoven.reproduce import published
+from einthoven.reproduce.drawings import mean_curve
+from einthoven.reproduce.evidence import Evidence, Group, Pooled
+from einthoven.reproduce.experiments import OURS, PLAIN, Row
+from einthoven.reproduce.folders import Request
+from einthoven.reproduce.grid import Cell
+from einthoven.reproduce.tables import table_1
+from einthoven.reproduce.wording import command, gain, paragraph, value
+from einthoven.reproduce.write import SECTIONS, write
+
+BACKBONE = "mtecg_tiny_100hz"
+
+
+@pytest.fixture(scope="module")
+def page(whole: Request, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finished reproduction."""
+    file = tmp_path_factory.mktemp("page") / "results.md"
+    write(whole, "grid", file)
+    return file
+
+
+def numbers(page: Path, what: str) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(page.parent / "figures" / f"{what}--{BACKBONE}--tiny.json")
+    return found
+
+
+def section(page: Path, what: str) -> str:
+    marker = f"<!-- reproduce:{what} backbone={BACKBONE} experiment=tiny"
+    _, begin, rest = page.read_text().partition(f"{marker} begin -->")
+    assert begin
+    return rest.partition(f"{marker} end -->")[0]
+
+
+def copied(whole: Request, out: Path, *cells: Cell) -> Request:
+    """A reproduction in which only these cells are finished."""
+    for cell in cells:
+        shutil.copytree(whole.run_folder(cell), out / "runs" / cell.key)
+    shared = whole.pretraining(cells[0])
+    shutil.copytree(shared, out / "shared" / shared.name)
+    return replace(whole, out=out)
+
+
+def test_everything_is_there(page: Path, whole: Request) -> None:
+    text = page.read_text()
+    assert "not run yet" not in text
+    assert "not finished" not in text
+    for what in SECTIONS:
+        assert section(page, what).strip().startswith("### ")
+    linked = set(re.findall(r"\]\(figures/(.+?)\)", text))
+    drawn = {file.name for file in (page.parent / "figures").glob("*.svg")}
+    assert linked == drawn
+    assert len(drawn) == 5
+    for name in drawn:
+        ElementTree.fromstring((page.parent / "figures" / name).read_text())
+    assert (whole.out / "report.html").is_file()
+
+
+def test_table_2_holds_the_runs_numbers(page: Path, whole: Request) -> None:
+    text, found = section(page, "table-2"), numbers(page, "table-2")
+    for seed in (0, 1):
+        cell = Cell(BACKBONE, OURS, "all-71", 1.0, seed)
+        own = read_json(whole.run_folder(cell) / "metrics.json")["test"]["macro_auroc"]
+        group = next(g for g in found["groups"] if g["arm"] == OURS and g["task"] == "all-71")
+        assert group["auroc"]["values"][seed] == pytest.approx(own, abs=1e-12)
+    mean = group["auroc"]["mean"]
+    row = next(line for line in text.splitlines() if "| all-71 | `post-training` | 0, 1 |" in line)
+    assert f"{mean:.4f} ± " in row
+    assert "0.945 (0.938 to 0.951)" in row
+    gains = [line for line in text.splitlines() if line.startswith("| all-71 | ")][2:]
+    assert [line.split(" | ")[1] for line in gains] == ["0", "1", "mean of 2"]
+    assert "+5.2 %" in gains[2]
+    assert "+34.9 %" in gains[2]
+    (task,) = [g for g in found["gains"] if g["task"] == "all-71"]
+    assert f"{task['auroc']['mean']:+.4f}" in gains[2]
+    assert len(task["comparison"]["auroc"]["per_label"]) == len(
+        read_json(whole.run_folder(cell) / "run.json")["asked"]["labels"]
+    )
+
+
+def test_table_1_has_peers_and_ours_below_their_rows(page: Path) -> None:
+    rows = [line.split(" | ")[0].strip("| ") for line in section(page, "table-1").splitlines()]
+    place = rows.index("Transformer-FM-PT")
+    assert rows[place + 1] == f"**post-training**, `{BACKBONE}`"
+    assert rows[rows.index("Transformer-FM") + 1] == f"**plain fine-tuning**, `{BACKBONE}`"
+    assert "Chimera" in rows
+
+
+def test_rows_of_table_1_are_data(whole: Request) -> None:
+    rows = (
+        Row(name="MULTIRESNET (ours)", backbone="a_peer", arm="scratch", published="MULTIRESNET"),
+        Row(name="from nothing", arm="scratch"),
+    )
+    experiment = whole.experiment.model_copy(update={"rows": rows})
+    found = table_1(Evidence(replace(whole, experiment=experiment)))
+    lines = [line for line in found.text.splitlines() if line.startswith("| ")]
+    names = [line.split(" | ")[0] for line in lines]
+    assert names[names.index("| MULTIRESNET") + 1] == "| **MULTIRESNET (ours)**, `a_peer`"
+    assert "not run yet" in lines[names.index("| **MULTIRESNET (ours)**, `a_peer`")]
+    assert re.search(r"from nothing\*\*, .* ours \| 0\.\d{4}", lines[-1])
+
+
+def test_figure_2_counts_labels(page: Path, whole: Request) -> None:
+    found = numbers(page, "figure-2")["comparison"]["auroc"]
+    differences = [each["difference"] for each in found["per_label"].values()]
+    higher = sum(each > 0 for each in differences)
+    assert f"AUROC is higher for {higher} of {len(differences)} labels" in " ".join(
+        section(page, "figure-2").split()
+    )
+
+
+def test_figure_3_says_when_post_training_passes(page: Path) -> None:
+    found = numbers(page, "figure-3")
+    curves = {
+        arm: mean_curve([run["epochs"] for run in runs], "macro_auroc")
+        for arm, runs in found["histories"].items()
+    }
+    assert [run["seed"] for run in found["histories"][OURS]] == [0, 1]
+    passes = curves[OURS][0] > curves[PLAIN][0]
+    assert found["passes_reference_in_epoch"]["auroc"] == (1 if passes else None)
+
+
+def test_figure_4_has_a_row_for_every_share(page: Path) -> None:
+    found = numbers(page, "figure-4")["groups"]
+    assert [(g["fraction"], g["arm"]) for g in found] == [
+        (0.5, PLAIN), (0.5, OURS), (1.0, PLAIN), (1.0, OURS),
+    ]  # fmt: skip
+    assert found[3]["published"] == {"auroc": 0.945, "auprc": 0.414}
+
+
+def test_figure_5_is_on_validation_and_its_corners_on_test(page: Path, whole: Request) -> None:
+    found = numbers(page, "figure-5")
+    by_arm = {each["arm"]: each for each in found["validation"]}
+    cell = Cell(BACKBONE, "without-probe", "all-71", 1.0, 0)
+    own = read_json(whole.run_folder(cell) / "metrics.json")
+    assert by_arm[cell.arm]["auroc"]["mean"] == pytest.approx(own["validation"]["macro_auroc"])
+    assert by_arm[cell.arm]["auprc_published_relative"] == -0.259
+    assert by_arm[cell.arm]["auroc_difference"]["seeds"] == [0]
+    corners = {each["arm"]: each["auroc"]["mean"] for each in found["test"]}
+    assert set(corners) == {"scratch", "scratch-post-training", PLAIN, OURS}
+    cell = replace(cell, arm="scratch")
+    own = read_json(whole.run_folder(cell) / "metrics.json")
+    assert corners["scratch"] == pytest.approx(own["test"]["macro_auroc"])
+
+
+def test_a_half_finished_reproduction_has_partial_tables(whole: Request, tmp_path: Path) -> None:
+    cells = [Cell(BACKBONE, arm, "all-71", 1.0, 0) for arm in (OURS, PLAIN)]
+    request = copied(whole, tmp_path / "half", *cells)
+    page = tmp_path / "results.md"
+    write(request, "grid", page)
+    text = section(page, "table-2")
+    assert "| all-71 | `post-training` | 0 (1 of 2) | 0." in text
+    assert "| superclass-5 | `post-training` | – | not run yet |" in text
+    flat = " ".join(text.split())
+    assert "4 of 6 runs are not finished (4 missing)" in flat
+    assert command(request, "table-2") in text
+    assert "| `without-probe` | – | not run yet |" in section(page, "figure-5")
+    assert "| random | macro AUROC | not run yet | not run yet | not run yet |" in section(
+        page, "figure-5"
+    )
+    assert "not finished" in section(page, "figure-4")
+
+
+def test_an_untouched_reproduction_says_so_everywhere(whole: Request, tmp_path: Path) -> None:
+    request = replace(whole, out=tmp_path / "none")
+    page = tmp_path / "results.md"
+    written = write(request, "grid", page)
+    for what in SECTIONS:
+        assert "not run yet" in section(page, what).lower(), what
+        assert f"einthoven reproduce {what} --cohort " in section(page, what)
+    assert not list((tmp_path / "figures").glob("*.svg"))
+    assert not request.out.exists()
+    assert [file.suffix for file in written[1:]] == [".json"] * 7
+
+
+def test_runs_of_another_request_are_named(whole: Request, tmp_path: Path) -> None:
+    experiment = whole.experiment.model_copy(update={"schedule": ("stage2.epochs=5",)})
+    page = tmp_path / "results.md"
+    write(replace(whole, experiment=experiment), "table-2", page)
+    assert "(6 other)" in " ".join(page.read_text().split())
+    assert "another --out" in " ".join(page.read_text().split())
+
+
+def test_the_same_runs_write_the_same_page(page: Path, whole: Request, tmp_path: Path) -> None:
+    again = tmp_path / "results.md"
+    write(whole, "grid", again)
+    assert again.read_text() == page.read_text()
+    for file in (page.parent / "figures").iterdir():
+        assert (tmp_path / "figures" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_the_command_can_be_typed_again(whole: Request) -> None:
+    words = command(replace(whole, weights=Path("/a b/encoder.pth")), "table-2").split()
+    assert words[:3] == ["einthoven", "reproduce", "table-2"]
+    assert "'/a b/encoder.pth'" in command(replace(whole, weights=Path("/a b/encoder.pth")), "x")
+    assert words[words.index("--experiment") + 1].endswith("tiny.toml")
+
+
+def test_wording() -> None:
+    one = Pooled((0,), (0.5,), ((0.4, 0.6),), 0.5, None, (0.4, 0.6), 0.0)
+    two = replace(one, seeds=(0, 1), spread=0.01, interval=(-0.4, 0.6))
+    assert value(one) == "0.5000 (0.4000 to 0.6000)"
+    assert gain(two) == "+0.5000 ± 0.0100 (-0.4000 to +0.6000)"
+    assert value(None) == gain(None) == "not run yet"
+    lines = paragraph("word " * 18 + "at the end of a line 95 % of it").splitlines()
+    assert not any(line.startswith("%") for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+def test_published_gains_are_the_paper_s() -> None:
+    """The percentages of its tables, from the values of its tables."""
+    gains = {
+        metric: [100 * (published.relative_gain(task, metric) or 0) for task in published.TASKS]
+        for metric in ("auroc", "auprc")
+    }
+    assert gains["auroc"] == pytest.approx([5.2, 8.9, 3.6, 0.7], abs=0.06)
+    assert gains["auprc"] == pytest.approx([34.9, 77.9, 25.9, 23.3], abs=0.06)
+    assert published.AUROC["MSW-Transformer"].keys() == set(published.TASKS[1:])
+    assert published.relative_gain("form-19", "auroc") is None
+
+
+def test_group_cells_follow_the_experiment(whole: Request) -> None:
+    cells = Evidence(whole).cells(Group(BACKBONE, OURS, "all-71"))
+    assert [cell.seed for cell in cells] == [0, 1]
+    assert json.dumps([cell.key for cell in cells])

@@ -1,0 +1,163 @@
+"""A bundle's evidence and its card: the same numbers, and nothing that decides a prediction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from einthoven.backbones.classifier import create_classifier
+from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
+from einthoven.cohorts import Cohort
+from einthoven.errors import BundleError, EvaluationError
+from einthoven.evaluate import calibration_report, score_subgroups
+from einthoven.evaluate.subgroups import demographics
+from einthoven.evaluate.tables import score_predictions
+from einthoven.evidence import (
+    evidence_of,
+    fill_card,
+    fitted_calibration,
+    read_evidence,
+    write_evidence,
+)
+from einthoven.files import write_json
+from einthoven.predict import predict_cohort
+from einthoven.predictions import Predictions
+from einthoven.signals.store import Store
+
+TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
+
+
+@pytest.fixture(scope="module")
+def bundle(synthetic: Cohort) -> Bundle:
+    classifier = create_classifier("mtecg_tiny_100hz", labels=synthetic.labels, seed=5, **TINY)
+    with torch.no_grad():
+        classifier.head.weight.mul_(20)
+    preparation = classifier.preparation.with_window(seconds=2.5).with_evaluation_crops(1)
+    about = {"backbone": "mtecg_tiny_100hz", "cohort": {"name": "synthetic"}}
+    return Bundle(classifier.eval(), synthetic.labels, preparation, about=about)
+
+
+@pytest.fixture(scope="module")
+def tables(bundle: Bundle, synthetic: Cohort, synthetic_store: Store) -> dict[str, Predictions]:
+    return {
+        split: predict_cohort(bundle, synthetic, synthetic_store, split)
+        for split in ("validation", "test")
+    }
+
+
+@pytest.fixture
+def saved(bundle: Bundle, tables: dict[str, Predictions], tmp_path: Path) -> Path:
+    folder = save_bundle(bundle, tmp_path / "bundle", backbone="mtecg_tiny_100hz", options=TINY)
+    update_bundle(folder, **fitted_calibration(tables["validation"]))
+    return folder
+
+
+def test_every_part_is_what_its_own_function_says(
+    saved: Path, tables: dict[str, Predictions], synthetic: Cohort
+) -> None:
+    table, bundle = tables["test"], load_bundle(saved)
+    found = evidence_of(bundle, synthetic, table, resamples=20, seed=2, by="patient")
+    options: Any = {"resamples": 20, "seed": 2}
+    assert found["score"] == score_predictions(table, by="patient", **options).to_dict()
+    own = calibration_report(
+        table.targets, table.probabilities, table.labels, bundle.calibration,  # type: ignore[arg-type]
+        groups=table.patients, **options,
+    )  # fmt: skip
+    assert found["calibration"] == own.to_dict()
+    groups = demographics(synthetic.metadata("test"))
+    assert found["subgroups"] == score_subgroups(table, groups, by="patient", **options).to_dict()
+    assert (found["split"], found["cohort"]["task"]) == ("test", "all-71")
+    assert found["validation"] is None
+
+
+def test_groups_belong_to_records_whatever_the_order_of_the_table(
+    saved: Path, tables: dict[str, Predictions], synthetic: Cohort
+) -> None:
+    table = tables["test"]
+    order = np.random.default_rng(0).permutation(len(table))
+    shuffled = Predictions(
+        table.labels, table.records[order], table.patients[order],
+        table.targets[order], table.probabilities[order], table.metadata,  # type: ignore[index]
+    )  # fmt: skip
+    bundle = load_bundle(saved)
+    one, two = (
+        evidence_of(bundle, synthetic, each, resamples=0)["subgroups"] for each in (table, shuffled)
+    )
+    for attribute, groups in one["attributes"].items():
+        for mine, other in zip(groups, two["attributes"][attribute], strict=True):
+            assert mine["records"] == other["records"]
+            assert mine["auroc"]["value"] == pytest.approx(other["auroc"]["value"], abs=1e-12)
+
+
+def test_a_cohort_without_sex_and_age_has_no_groups(
+    saved: Path, tables: dict[str, Predictions], synthetic: Cohort
+) -> None:
+    bare = replace(synthetic, table=synthetic.table[["path", "patient", "split"]])
+    assert evidence_of(load_bundle(saved), bare, tables["test"], resamples=0)["subgroups"] is None
+
+
+def test_calibrated_tables_are_refused(
+    saved: Path, tables: dict[str, Predictions], synthetic: Cohort
+) -> None:
+    done = replace(tables["test"], metadata=dict(tables["test"].metadata) | {"calibrated": "yes"})
+    with pytest.raises(EvaluationError, match="calibrated already"):
+        evidence_of(load_bundle(saved), synthetic, done)
+    with pytest.raises(EvaluationError, match="calibrated already"):
+        fitted_calibration(done)
+
+
+def test_the_card_is_filled_and_predictions_stay(
+    saved: Path, synthetic: Cohort, synthetic_store: Store, tables: dict[str, Predictions]
+) -> None:
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    told: list[str] = []
+    options: Any = {"resamples": 10, "progress": lambda what, done, total: told.append(what)}
+    page = fill_card(saved, synthetic, synthetic_store, **options)
+    text, found = page.read_text(), read_evidence(saved)
+    assert found is not None
+    for heading in ("## Calibration", "## Subgroups", "## Fewer leads and noise"):
+        assert heading in text
+    assert "Measured on the test split of" in text
+    for each in (*found["robustness"]["leads"], *found["robustness"]["noise"]):
+        assert f"{each['auroc']['value']:.3f} (" in text
+        assert each["name"] in told
+    assert len(found["robustness"]["noise"]) == 9
+    assert {name: (saved / name).read_bytes() for name in before} == before
+    plain = score_predictions(tables["test"], resamples=10).to_dict()
+    assert found["score"]["macro_auroc"] == plain["macro_auroc"]
+
+
+def test_validation_numbers_are_kept_for_the_same_cohort_only(
+    saved: Path, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    options: Any = {"robustness": False, "resamples": 0}
+    fill_card(saved, synthetic, synthetic_store, **options)
+    found = read_evidence(saved) or {}
+    validation = {"macro_auroc": 0.75, "macro_auprc": 0.25}
+    write_json(saved / "evidence.json", found | {"validation": validation})
+    card = fill_card(saved, synthetic, synthetic_store, **options)
+    assert "| validation | 0.750 | 0.250 |" in card.read_text()
+    elsewhere = replace(synthetic, name="elsewhere")
+    card = fill_card(saved, elsewhere, synthetic_store, **options)
+    assert "| validation |" not in card.read_text()
+    assert "split of elsewhere" in card.read_text()
+
+
+def test_a_bundle_without_a_calibration_has_a_card_that_says_so(
+    bundle: Bundle, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+) -> None:
+    folder = save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz", options=TINY)
+    assert read_evidence(folder) is None
+    card = fill_card(folder, synthetic, synthetic_store, robustness=False, resamples=0)
+    assert "No calibration was fitted" in card.read_text()
+
+
+def test_evidence_goes_into_bundles_only(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is no bundle"):
+        write_evidence(tmp_path, {})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,166 @@
+"""Conditions are predicted as they are named, and compared with the clean predictions."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from einthoven.backbones.classifier import create_classifier
+from einthoven.bundle import Bundle
+from einthoven.calibration import Calibration
+from einthoven.cohorts import Cohort
+from einthoven.errors import EvaluationError, PreparationError
+from einthoven.evaluate import compare
+from einthoven.predict import predict_cohort
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.robustness import LEAD_SETS, NoisyStore, Robustness, measure_robustness
+from einthoven.signals.noise import add_noise
+from einthoven.signals.store import Store
+
+TINY = {"depth": 1, "width": 32, "heads": 1}
+
+
+def make(labels: tuple[str, ...], leads: tuple[str, ...] = STANDARD_LEADS) -> Bundle:
+    classifier = create_classifier(
+        "mtecg_tiny_100hz", labels=labels, seed=5, leads=leads, **TINY
+    ).eval()
+    with torch.no_grad():
+        classifier.head.weight.mul_(20)  # probabilities that differ
+    preparation = classifier.preparation.with_window(seconds=2.5).with_evaluation_crops(2)
+    count = len(labels)
+    calibration = Calibration((2.0,) * count, (0.0,) * count, (0.5,) * count)
+    return Bundle(classifier, labels, preparation, calibration=calibration)
+
+
+@pytest.fixture(scope="module")
+def bundle(synthetic: Cohort) -> Bundle:
+    return make(synthetic.labels)
+
+
+@pytest.fixture(scope="module")
+def told() -> list[tuple[str, int, int]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def found(
+    bundle: Bundle, synthetic: Cohort, synthetic_store: Store, told: list[tuple[str, int, int]]
+) -> Robustness:
+    return measure_robustness(
+        bundle,
+        synthetic,
+        synthetic_store,
+        noises=("white", "baseline-wander"),
+        snrs=(20.0, -10.0),
+        resamples=30,
+        progress=lambda *step: told.append(step),
+    )
+
+
+def test_every_condition_is_there_and_told_of(
+    found: Robustness, synthetic: Cohort, told: list[tuple[str, int, int]]
+) -> None:
+    assert [each.name for each in found.leads] == list(LEAD_SETS)
+    noisy = ["white, 20 dB", "white, -10 dB", "baseline-wander, 20 dB", "baseline-wander, -10 dB"]
+    assert [each.name for each in found.noise] == noisy
+    records = len(synthetic.ids("test"))
+    done = [name for name, count, total in told if count == total == records]
+    assert done == ["clean", *LEAD_SETS, *noisy]
+
+
+def test_a_condition_is_its_comparison_with_clean(
+    found: Robustness, bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    one = found.leads[-1]
+    assert one.about == {"leads": ["I"], "policy": "own"}
+    alone = predict_cohort(bundle, synthetic, synthetic_store, "test", leads=("I",))
+    assert alone.metadata["leads"] == "I"
+    clean = predict_cohort(bundle, synthetic, synthetic_store, "test")
+    paired = compare(alone, clean, resamples=30, absent=found.settings["absent"])
+    assert one.comparison.auroc.macro == paired.auroc.macro
+    assert one.comparison.auroc.macro_interval == paired.auroc.macro_interval
+    loss = -np.where(alone.targets == 1, np.log(alone.probabilities),
+                     np.log1p(-alone.probabilities)).mean()  # fmt: skip
+    assert one.log_loss == pytest.approx(loss)
+
+
+def test_all_leads_named_are_no_condition_and_little_noise_does_little(
+    found: Robustness, bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    clean = found.clean.probabilities
+    named = predict_cohort(bundle, synthetic, synthetic_store, "test", leads=STANDARD_LEADS[::-1])
+    assert np.allclose(named.probabilities, clean, atol=1e-6)
+    distance = {}
+    for snr in (60.0, 10.0, -10.0):
+        store = NoisyStore.over(synthetic_store, kind="white", snr=snr)
+        noisy = predict_cohort(bundle, synthetic, store, "test").probabilities
+        distance[snr] = float(np.abs(noisy - clean).mean())
+    assert distance[60.0] < 1e-3 < distance[10.0] < distance[-10.0]
+
+
+def test_the_same_seed_gives_the_same_numbers_however_batches_fall(
+    bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    store = NoisyStore.over(synthetic_store, kind="muscle", snr=0.0, seed=3)
+    one, two = (
+        predict_cohort(bundle, synthetic, store, "test", batch_size=size).probabilities
+        for size in (5, 64)
+    )
+    assert np.allclose(one, two, atol=1e-6)
+    other = NoisyStore.over(synthetic_store, kind="muscle", snr=0.0, seed=4)
+    again = predict_cohort(bundle, synthetic, other, "test").probabilities
+    assert not np.allclose(one, again, atol=1e-3)
+
+
+def test_a_noisy_store_is_the_store_with_noise(synthetic_store: Store) -> None:
+    rows = np.array([9, 4, 100])
+    store = NoisyStore.over(synthetic_store, kind="powerline", snr=3.0, seed=7)
+    (clean,), (noisy,) = synthetic_store.read(rows), store.read(rows)
+    names = synthetic_store.index.index[rows].tolist()
+    expected = add_noise(
+        clean.signals, rate=clean.rate, kind="powerline", snr=3.0, names=names, seed=7
+    )
+    assert np.array_equal(noisy.signals, expected)
+    assert np.array_equal(noisy.places, clean.places)
+    assert len(store) == len(synthetic_store)
+
+
+def test_it_is_json(found: Robustness) -> None:
+    said = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert said["clean"]["auroc"]["value"] == found.leads[0].comparison.b.macro_auroc
+    assert said["leads"][0]["auroc"]["difference"] == found.leads[0].comparison.auroc.macro
+    assert [each["snr"] for each in said["noise"]] == [20.0, -10.0, 20.0, -10.0]
+    assert (said["resamples"], said["seed"], said["by"]) == (30, 0, "record")
+
+
+def test_a_bundle_of_fewer_leads_is_measured_where_that_means_something(
+    synthetic: Cohort, synthetic_store: Store
+) -> None:
+    limbs = make(synthetic.labels, LEAD_SETS["6 limb leads"])
+    found = measure_robustness(limbs, synthetic, synthetic_store, noises=(), resamples=0)
+    assert [each.name for each in found.leads] == ["lead I"]
+    assert found.left_out == {
+        "8 leads": "the bundle does not read V1, V2, V3, V4, V5, V6",
+        "6 limb leads": "these are all leads that the bundle reads",
+    }
+    nothing = measure_robustness(
+        limbs, synthetic, synthetic_store, lead_sets={}, noises=(), clean=found.clean, resamples=0
+    )
+    assert nothing.to_dict()["clean"] == {}
+
+
+def test_unknown_leads_and_noise_are_refused(
+    bundle: Bundle, synthetic: Cohort, synthetic_store: Store, found: Robustness
+) -> None:
+    common = {"clean": found.clean, "resamples": 0}
+    with pytest.raises(EvaluationError, match="lead set 'odd' names"):
+        measure_robustness(
+            bundle, synthetic, synthetic_store, lead_sets={"odd": ("I", "Vx")}, **common
+        )  # type: ignore[arg-type]
+    with pytest.raises(PreparationError, match="noise 'hum'"):
+        measure_robustness(
+            bundle, synthetic, synthetic_store, lead_sets={}, noises=("hum",), **common
+        )  # type: ignore[arg-type]

@@ -1,0 +1,100 @@
+"""Checkpoints: whole or not at all, with what a module keeps beside its tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from einthoven.files import read_tensors, write_tensors
+from einthoven.training.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
+
+
+class Noted(nn.Linear):
+    """A layer that remembers something that is no tensor."""
+
+    def __init__(self, note: Any) -> None:
+        super().__init__(2, 1)
+        self.note = note
+
+    def get_extra_state(self) -> Any:
+        return self.note
+
+    def set_extra_state(self, state: Any) -> None:
+        self.note = state
+
+
+def optimiser(model: nn.Module) -> torch.optim.AdamW:
+    chosen = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    chosen.step()
+    return chosen
+
+
+@pytest.mark.parametrize("note", [{"steps": 3, "names": ["a"]}, torch.tensor([1.5, 2.5])])
+def test_extra_state_travels_along(tmp_path: Path, note: Any) -> None:
+    model = Noted(note)
+    save_checkpoint(tmp_path / "c.safetensors", model, optimiser(model), {"epoch": 2})
+    save_weights(tmp_path / "w.safetensors", model)
+    again = Noted(None if not isinstance(note, Tensor) else torch.zeros(2))
+    counters = load_checkpoint(tmp_path / "c.safetensors", again, optimiser(again))
+    assert counters == {"epoch": 2}
+    other = Noted(None if not isinstance(note, Tensor) else torch.zeros(2))
+    load_weights(tmp_path / "w.safetensors", other)
+    for read in (again, other):
+        assert torch.equal(read.weight, model.weight)
+        assert (
+            torch.equal(torch.as_tensor(read.note), note)
+            if isinstance(note, Tensor)
+            else (read.note == note)
+        )
+
+
+def test_checkpoints_without_extra_state_are_what_they_were(tmp_path: Path) -> None:
+    """Runs that began with an earlier version go on."""
+    model = nn.Linear(2, 1)
+    chosen = optimiser(model)
+    save_checkpoint(tmp_path / "c.safetensors", model, chosen, {"epoch": 1})
+    tensors, metadata = read_tensors(tmp_path / "c.safetensors")
+    assert metadata == {"counters": json.dumps({"epoch": 1})}
+    assert {name for name in tensors if name.startswith("model.")} == {"model.weight", "model.bias"}
+    assert "optimizer.0.exp_avg" in tensors
+    old = {f"model.{name}": value for name, value in model.state_dict().items()}
+    state = chosen.state_dict()["state"]
+    old |= {f"optimizer.{i}.{k}": v for i, each in state.items() for k, v in each.items()}
+    write_tensors(tmp_path / "old.safetensors", old, {"counters": '{"epoch": 1}'})
+    assert (tmp_path / "old.safetensors").read_bytes() == (tmp_path / "c.safetensors").read_bytes()
+
+
+def test_a_kill_while_writing_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "c.safetensors"
+    model = nn.Linear(2, 1)
+    chosen = optimiser(model)
+    save_checkpoint(file, model, chosen, {"epoch": 1})
+    before = file.read_bytes()
+
+    def half(tensors: Any, name: str, metadata: Any) -> None:
+        Path(name).write_bytes(before[:50])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.torch, "save_file", half)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(file, model, chosen, {"epoch": 2})
+    assert file.read_bytes() == before
+    assert load_checkpoint(file, model, chosen) == {"epoch": 1}
+    save_checkpoint(file, model, chosen, {"epoch": 2})
+    assert load_checkpoint(file, model, chosen) == {"epoch": 2}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.safetensors"]

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.backbones.registry import create_backbone
+from einthoven.errors import WeightsError
+from einthoven.objectives import create_objective
+from einthoven.objectives.pretrained import load_pretraining
+from einthoven.weights import ecg_fm as names
+from einthoven.weights import load_backbone, load_classifier, to_public
+
+TINY: dict[str, Any] = {
+    "width": 32, "depth": 2, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4,
+}  # fmt: skip
+HEADS: dict[str, Any] = {"codes": 8, "target_width": 16, "negatives": 5}
+LAYER = "encoder.layers.1"
+
+
+@pytest.fixture
+def source() -> Classifier:
+    return create_classifier("ecg_fm", labels=5, seed=0, **TINY).eval()
+
+
+@pytest.fixture
+def model(source: Classifier) -> Any:
+    torch.manual_seed(0)
+    return create_objective("ecg_fm", source.backbone, **HEADS)
+
+
+def _fairseq(state: dict[str, Tensor], path: Path, **options: Any) -> Path:
+    """As fairseq wraps it; the optimiser's state names no parameters."""
+    content = {
+        "args": argparse.Namespace(arch="wav2vec2_cmsc"),
+        "cfg": {"model": {"_name": "wav2vec2_cmsc"}},
+        "model": state,
+        "last_optimizer_state": {"state": {0: {"exp_avg": torch.full((3,), torch.nan)}}},
+    }
+    torch.save(content, path, **options)
+    return path
+
+
+def _same(net: torch.nn.Module, other: torch.nn.Module) -> bool:
+    ours, theirs = net.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_reads_pretrained_networks_and_classifiers(
+    source: Classifier, model: Any, tmp_path: Path, zipped: bool
+) -> None:
+    options = {"_use_new_zipfile_serialization": zipped}
+    pretrained = names.to_public(model.state_dict())
+    classifier = to_public(source)
+    assert "quantizer.vars" in pretrained
+    assert {"proj.weight", "encoder.encoder.layers.0.fc1.weight"} <= classifier.keys()
+    for state in (pretrained, classifier, to_public(source.backbone)):
+        path = _fairseq(state, tmp_path / "x.pt", **options)
+        assert _same(load_backbone("ecg_fm", weights=path, **TINY), source.backbone)
+    x = torch.randn(2, 12, 320)
+    path = _fairseq(classifier, tmp_path / "x.pt")
+    assert torch.equal(load_classifier("ecg_fm", weights=path, **TINY)(x), source(x))
+    with pytest.raises(WeightsError, match="has no head"):
+        load_classifier("ecg_fm", weights=_fairseq(pretrained, tmp_path / "x.pt"), **TINY)
+
+
+def test_reads_the_older_spelling_of_the_weight_norm(source: Classifier, tmp_path: Path) -> None:
+    older = {
+        key.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): tensor
+        for key, tensor in to_public(source).items()
+    }
+    assert older.keys() != to_public(source).keys()
+    path = _fairseq(older, tmp_path / "x.pt")
+    assert _same(load_backbone("ecg_fm", weights=path, **TINY), source.backbone)
+
+
+def test_reads_our_own_naming(source: Classifier, model: Any, tmp_path: Path) -> None:
+    for state in (source.backbone.state_dict(), source.state_dict(), model.state_dict()):
+        save_file(state, tmp_path / "x.safetensors")
+        net = load_backbone("ecg_fm", weights=tmp_path / "x.safetensors", **TINY)
+        assert _same(net, source.backbone)
+
+
+def test_whole_pretraining_models_are_read_back(model: Any, tmp_path: Path) -> None:
+    model.after_step(7)
+    public = _fairseq(names.to_public(model.state_dict()), tmp_path / "x.pt")
+    save_file(model.state_dict(), tmp_path / "own")
+    options = {"backbone_options": TINY, **HEADS}
+    again = load_pretraining("ecg_fm", weights=tmp_path / "own", **options)
+    assert _same(again, model)
+    again = load_pretraining("ecg_fm", weights=public, **options)
+    assert int(again.steps) == 0  # which nobody publishes
+    again.after_step(7)
+    assert _same(again, model)
+    save_file(model.backbone.state_dict(), tmp_path / "encoder")
+    with pytest.raises(WeightsError, match=r"missing: .*mask"):
+        load_pretraining("ecg_fm", weights=tmp_path / "encoder", **options)
+
+
+def test_lists_what_does_not_fit_in_the_names_of_the_file(
+    source: Classifier, tmp_path: Path
+) -> None:
+    state = to_public(source)
+    state["encoder.extra.weight"] = torch.ones(1)
+    state["more"] = torch.ones(1)
+    del state[f"encoder.{LAYER}.self_attn.k_proj.bias"]
+    with pytest.raises(WeightsError) as refusal:
+        load_backbone("ecg_fm", weights=_fairseq(state, tmp_path / "x.pt"), **TINY)
+    assert f"1 missing: {LAYER}.self_attn.k_proj.bias" in refusal.value.problem
+    assert "2 unexpected: extra.weight, more" in refusal.value.problem
+    state = to_public(source.backbone)
+    state["post_extract_proj.weight"] = torch.ones(32, 15)
+    with pytest.raises(WeightsError, match=r"post_extract_proj.weight \(32, 15\) instead of"):
+        load_backbone("ecg_fm", weights=_fairseq(state, tmp_path / "x.pt"), **TINY)
+
+
+def test_a_smaller_network_is_told_from_the_public_one(source: Classifier, tmp_path: Path) -> None:
+    path = _fairseq(to_public(source), tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match=r"reshaped: .*missing: encoder\.layers\.2\."):
+        load_backbone("ecg_fm", weights=path)
+
+
+def test_names_the_right_family_when_it_is_another(source: Classifier, tmp_path: Path) -> None:
+    path = _fairseq(to_public(source), tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="a checkpoint of ECG-FM, not") as refusal:
+        load_backbone("mtecg_tiny", weights=path)
+    assert refusal.value.remedy == "load it as ecg_fm."
+    save_file(source.state_dict(), tmp_path / "own")
+    with pytest.raises(WeightsError, match="a checkpoint of einthoven's ECG-FM, not"):
+        load_backbone("hubert_ecg_small", weights=tmp_path / "own")
+    other = create_backbone("mtecg_tiny_100hz", depth=1)
+    torch.save({"model": to_public(other)}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match=r"MTECG.*not ecg_fm"):
+        load_backbone("ecg_fm", weights=tmp_path / "x.pt")
+
+
+def test_hostile_files_are_refused_through_the_front_door(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "trace",)
+
+    _fairseq({"w": torch.ones(1)}, tmp_path / "x.pt")
+    torch.save({"cfg": Evil(), "model": {"w": torch.ones(1)}}, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="besides tensors and plain values"):
+        load_backbone("ecg_fm", weights=tmp_path / "x.pt")
+    assert not (tmp_path / "trace").exists()

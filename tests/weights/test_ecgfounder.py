@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.errors import WeightsError
+from einthoven.weights import load_backbone, load_classifier, to_public
+
+NAME = "ecgfounder_12lead"
+TINY: dict[str, Any] = {"stem_width": 16, "widths": (16, 32), "depths": (1, 2)}
+
+
+def _source(**options: Any) -> Classifier:
+    """A tiny classifier of 150 labels; its batch norms, if it has any, have seen a batch."""
+    net = create_classifier(NAME, labels=150, seed=0, **(TINY | options))
+    net(torch.randn(4, 12, 300))
+    return net.eval()
+
+
+def _released(state: dict[str, Tensor], path: Path) -> Path:
+    torch.save({"state_dict": state}, path)
+    return path
+
+
+def _same(net: torch.nn.Module, like: torch.nn.Module) -> bool:
+    theirs = like.state_dict()
+    return all(torch.equal(tensor, theirs[key]) for key, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda s: {"state_dict": s},
+    lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+    lambda s: {"state_dict": {f"module._orig_mod.{k}": v for k, v in s.items()}},
+    lambda s: {"epoch": 4, "step": 90, "state_dict": s, "optimizer": {"state": {}}, "mae": 7.5},
+    lambda s: s,
+    lambda s: {"state_dict": {k: v for k, v in s.items() if "bn" not in k}},
+    lambda s: {"state_dict": {k: v for k, v in s.items() if not k.startswith("dense.")}},
+])  # fmt: skip
+def test_reads_the_released_container(wrap: Callable[[Any], Any], tmp_path: Path) -> None:
+    source = _source()
+    torch.save(wrap(to_public(source)), tmp_path / "x.pth")
+    net = load_backbone(NAME, weights=tmp_path / "x.pth", **TINY)
+    assert _same(net, source.backbone)
+    assert not net.training
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_the_head_is_kept_only_when_it_is_asked_for(tmp_path: Path) -> None:
+    source = _source()
+    path = _released(to_public(source), tmp_path / "x.pth")
+    x = torch.randn(2, 12, 300)
+    assert torch.equal(load_classifier(NAME, weights=path, **TINY)(x), source(x))
+    fresh = create_classifier(NAME, labels=5, seed=0, weights=path, **TINY)
+    assert fresh.head.out_features == 5
+    assert _same(fresh.backbone, source.backbone)
+    with pytest.raises(WeightsError, match=r"head\.weight \(150, 32\) instead of \(3, 32\)"):
+        load_classifier(NAME, weights=path, labels=("a", "b", "c"), **TINY)
+
+
+def test_fewer_leads_read_the_same_file(tmp_path: Path) -> None:
+    source = _source()
+    path = _released(to_public(source), tmp_path / "x.pth")
+    net = load_backbone(NAME, weights=path, leads=("V2", "I", "II"), **TINY)
+    assert net.leads == ("V2", "I", "II")
+    assert _same(net, source.backbone)
+
+
+def test_reads_our_own_naming(tmp_path: Path) -> None:
+    source = _source(use_bn=True)
+    for state in (source.state_dict(), source.backbone.state_dict()):
+        save_file(state, tmp_path / "x.safetensors")
+        net = load_backbone(NAME, weights=tmp_path / "x.safetensors", use_bn=True, **TINY)
+        assert _same(net, source.backbone)
+
+
+def test_batch_norm_that_was_at_work_is_read_or_refused(tmp_path: Path) -> None:
+    source = _source(use_bn=True)
+    path = _released(to_public(source), tmp_path / "x.pth")
+    net = load_classifier(NAME, weights=path, use_bn=True, **TINY)
+    assert _same(net, source)
+    x = torch.randn(2, 12, 300)
+    assert torch.equal(net(x), source(x))
+    with pytest.raises(WeightsError, match=r"bn\d?\.num_batches_tracked = 1[\s\S]*use_bn=True"):
+        load_backbone(NAME, weights=path, **TINY)
+
+
+def test_batch_norm_that_the_file_lacks_is_missing(tmp_path: Path) -> None:
+    state = {k: v for k, v in to_public(_source()).items() if "bn" not in k}
+    with pytest.raises(WeightsError, match=r"45 missing: first_bn\.weight"):
+        load_backbone(NAME, weights=_released(state, tmp_path / "x.pth"), use_bn=True, **TINY)
+
+
+def test_lists_missing_unexpected_and_reshaped_in_the_names_of_the_file(tmp_path: Path) -> None:
+    state = to_public(_source())
+    bias = state.pop("stage_list.1.block_list.0.conv2.conv.bias")
+    state["stage_list.1.block_list.2.conv1.conv.bias"] = bias
+    state["stage_list.1.block_list.0.bn4.weight"] = torch.ones(3)
+    with pytest.raises(WeightsError) as refusal:
+        load_backbone(NAME, weights=_released(state, tmp_path / "x.pth"), **TINY)
+    problem = refusal.value.problem
+    assert "1 missing: stage_list.1.block_list.0.conv2.conv.bias" in problem
+    assert "2 unexpected: stage_list.1.block_list.2.conv1.conv.bias" in problem
+    state = to_public(_source())
+    state["stage_list.0.block_list.0.se_fc1.weight"] = torch.ones(9, 16)
+    with pytest.raises(WeightsError, match=r"se_fc1\.weight \(9, 16\) instead of \(8, 16\)"):
+        load_backbone(NAME, weights=_released(state, tmp_path / "x.pth"), **TINY)
+
+
+def test_other_families_are_named(tmp_path: Path) -> None:
+    path = _released(to_public(_source()), tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="a checkpoint of ECGFounder, not mtecg_tiny") as refusal:
+        load_backbone("mtecg_tiny", weights=path)
+    assert "load it as ecgfounder_12lead or ecgfounder_1lead" in refusal.value.remedy
+    other = to_public(create_classifier("mtecg_tiny", labels=2, seed=0, depth=1))
+    with pytest.raises(WeightsError, match="MTECG or another image ViT, not ecgfounder_12lead"):
+        load_backbone(NAME, weights=_released(other, tmp_path / "y.pth"))

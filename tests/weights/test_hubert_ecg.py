@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.backbones.registry import create_backbone
+from einthoven.errors import WeightsError
+from einthoven.weights import load_backbone, load_classifier, to_public
+
+NAME = "hubert_ecg_small"
+TINY: dict[str, Any] = {"depth": 2, "width": 32, "heads": 2, "conv_width": 16, "pos_groups": 4}
+NEW, OLD = "parametrizations.weight.original", "weight_"
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def source() -> Classifier:
+    return create_classifier(NAME, labels=5, seed=0, **TINY).eval()
+
+
+@pytest.fixture(scope="module")
+def encoder(source: Classifier) -> State:
+    """As on the hub: with what pretraining alone needs."""
+    return to_public(source.backbone) | {
+        "masked_spec_embed": torch.rand(32),
+        "final_proj.0.weight": torch.rand(8, 32),
+        "final_proj.0.bias": torch.rand(8),
+        "label_embedding.0.weight": torch.rand(500, 8),
+    }
+
+
+def _old(state: State) -> State:
+    """In the spelling of PyTorch before 2.0."""
+    return {
+        key.replace(f"{NEW}0", f"{OLD}g").replace(f"{NEW}1", f"{OLD}v"): tensor
+        for key, tensor in state.items()
+    }
+
+
+def _same(net: torch.nn.Module, source: torch.nn.Module) -> bool:
+    theirs = source.state_dict()
+    return all(torch.equal(tensor, theirs[key]) for key, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda s: s,
+    _old,
+    lambda s: {"global_step": 7, "best_val_loss": 1.5, "pretraining_vocab_sizes": [500],
+               "model_state_dict": _old(s), "optimizer_state_dict": {"state": {}}},
+    lambda s: {"model_state_dict": {f"module.{k}": v for k, v in s.items()}},
+    lambda s: {f"module._orig_mod.{k}": v for k, v in _old(s).items()},
+    lambda s: {f"hubert_ecg.{k}": v for k, v in s.items() if "masked" not in k},
+    lambda s: {f"module.hubert_ecg.{k}": v for k, v in _old(s).items()},
+    lambda s: {k: v for k, v in s.items() if k.split(".")[0] in ("encoder", "feature_extractor",
+                                                                  "feature_projection")},
+])  # fmt: skip
+def test_reads_every_public_form_of_the_encoder(
+    source: Classifier, encoder: State, wrap: Callable[[State], Any], tmp_path: Path
+) -> None:
+    wrapped = wrap(encoder)
+    torch.save(wrapped, tmp_path / "x.pt")
+    assert _same(load_backbone(NAME, weights=tmp_path / "x.pt", **TINY), source.backbone)
+    if all(isinstance(value, Tensor) for value in wrapped.values()):
+        save_file(wrapped, tmp_path / "model.safetensors")
+        again = load_backbone(NAME, weights=tmp_path / "model.safetensors", **TINY)
+        assert _same(again, source.backbone)
+
+
+@pytest.mark.parametrize("spell", [dict, _old])
+def test_reads_classifiers(
+    source: Classifier, spell: Callable[[State], State], tmp_path: Path
+) -> None:
+    state = spell(to_public(source)) | {"hubert_ecg.masked_spec_embed": torch.rand(32)}
+    held = {"model_state_dict": state, "linear": True, "finetuning_vocab_size": 5}
+    torch.save(held, tmp_path / "x.pt")
+    assert _same(load_classifier(NAME, weights=tmp_path / "x.pt", **TINY), source)
+    assert _same(load_backbone(NAME, weights=tmp_path / "x.pt", **TINY), source.backbone)
+
+
+@pytest.mark.parametrize("head", [
+    {"classifier.0.weight": (16, 32), "classifier.0.bias": (16,),
+     "classifier.2.weight": (5, 16), "classifier.2.bias": (5,)},
+    {"label_embedding.weight": (5, 32)},
+])  # fmt: skip
+def test_other_heads_are_left_out_and_never_taken_for_a_linear_one(
+    source: Classifier, head: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    state = {k: v for k, v in to_public(source).items() if k.startswith("hubert_ecg.")}
+    save_file(state | {k: torch.rand(shape) for k, shape in head.items()}, tmp_path / "x")
+    assert _same(load_backbone(NAME, weights=tmp_path / "x", **TINY), source.backbone)
+    with pytest.raises(WeightsError, match="has no head of one linear layer"):
+        load_classifier(NAME, weights=tmp_path / "x", **TINY)
+
+
+def test_public_names_are_those_of_the_released_classes(source: Classifier) -> None:
+    assert not any(key.startswith("hubert_ecg.") for key in to_public(source.backbone))
+    public = to_public(source)
+    outside = {key for key in public if not key.startswith("hubert_ecg.")}
+    assert outside == {"classifier.weight", "classifier.bias"}
+    query, key, value = source.backbone.blocks[1].attn.qkv.weight.chunk(3)
+    layer = "hubert_ecg.encoder.layers.1.attention"
+    assert torch.equal(public[f"{layer}.q_proj.weight"], query)
+    assert torch.equal(public[f"{layer}.k_proj.weight"], key)
+    assert torch.equal(public[f"{layer}.v_proj.weight"], value)
+
+
+def test_reads_our_own_naming(source: Classifier, tmp_path: Path) -> None:
+    for model in (source, source.backbone):
+        save_file(model.state_dict(), tmp_path / "x")
+        assert _same(load_backbone(NAME, weights=tmp_path / "x", **TINY), source.backbone)
+    save_file(source.state_dict(), tmp_path / "x")
+    assert _same(load_classifier(NAME, weights=tmp_path / "x", **TINY), source)
+
+
+def test_a_network_of_the_same_parts_over_twelve_channels_is_another(
+    source: Classifier, tmp_path: Path
+) -> None:
+    state = source.backbone.state_dict() | {"extractor.convs.0.weight": torch.rand(16, 12, 2)}
+    save_file(state, tmp_path / "x")
+    with pytest.raises(WeightsError, match=f"not {NAME}"):
+        load_backbone(NAME, weights=tmp_path / "x", **TINY)
+
+
+def test_lists_what_does_not_fit_in_the_names_of_the_file(encoder: State, tmp_path: Path) -> None:
+    changed = dict(encoder)
+    del changed["encoder.layers.1.attention.v_proj.bias"]
+    changed["encoder.layers.2.layer_norm.bias"] = torch.rand(32)
+    save_file(changed, tmp_path / "x")
+    with pytest.raises(WeightsError) as refusal:
+        load_backbone(NAME, weights=tmp_path / "x", **TINY)
+    assert "1 missing: encoder.layers.1.attention.v_proj.bias" in refusal.value.problem
+    assert "1 unexpected: encoder.layers.2.layer_norm.bias" in refusal.value.problem
+    gain = f"encoder.pos_conv_embed.conv.{NEW}0"
+    save_file(encoder | {gain: torch.rand(1, 1, 64)}, tmp_path / "x")
+    with pytest.raises(WeightsError, match=r"original0 \(1, 1, 64\) instead of \(1, 1, 128\)"):
+        load_backbone(NAME, weights=tmp_path / "x", strict=False, **TINY)
+
+
+def test_a_cut_off_positional_convolution_is_missed(encoder: State, tmp_path: Path) -> None:
+    bare = {key: tensor for key, tensor in encoder.items() if not key.endswith("original0")}
+    save_file(bare, tmp_path / "x")
+    with pytest.raises(WeightsError, match=r"1 missing: encoder\.pos_conv_embed\.conv\.param"):
+        load_backbone(NAME, weights=tmp_path / "x", **TINY)
+
+
+@pytest.mark.parametrize("asked", ["st_mem_tiny", "mtecg_tiny"])
+def test_is_named_when_another_family_is_asked_for(
+    encoder: State, asked: str, tmp_path: Path
+) -> None:
+    save_file(_old(encoder), tmp_path / "x")
+    with pytest.raises(WeightsError, match=f"a checkpoint of HuBERT-ECG, not {asked}") as refusal:
+        load_backbone(asked, weights=tmp_path / "x")
+    assert "hubert_ecg_small or hubert_ecg_base or hubert_ecg_large" in refusal.value.remedy
+
+
+def test_names_the_size_that_a_file_fits(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        small = to_public(create_backbone("hubert_ecg_small"))
+    save_file({k: torch.zeros(v.shape, dtype=torch.half) for k, v in small.items()}, tmp_path / "x")
+    with pytest.raises(WeightsError, match="reshaped") as refusal:
+        load_backbone("hubert_ecg_base", weights=tmp_path / "x")
+    assert "load it as hubert_ecg_small, which it fits" in refusal.value.remedy
