@@ -28,7 +28,9 @@ ROOMS = (
     "objectives",
     "training",
     "stages",
+    "shipped",
     "bundle",
+    "hub",
     "predict",
     "embed",
     "evaluate",
@@ -40,6 +42,7 @@ ROOMS = (
     "reproduce",
     "demo",
     "doctor",
+    "estimator",
     "cli",
     "__main__",
 )

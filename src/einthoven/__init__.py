@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from einthoven.bundle import load_bundle
     from einthoven.cohorts import Cohort, open_cohort
     from einthoven.errors import EinthovenError
+    from einthoven.estimator import EcgClassifier, EcgEmbedder
+    from einthoven.hub import from_pretrained, save_pretrained
     from einthoven.predictions import Predictions
     from einthoven.records import Record, read_record
     from einthoven.signals.prepare import Preparation
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Cohort": "cohorts",
+    "EcgClassifier": "estimator",
+    "EcgEmbedder": "estimator",
     "EinthovenError": "errors",
     "Predictions": "predictions",
     "Preparation": "signals.prepare",
@@ -33,14 +37,18 @@ _HOMES = {
     "backbone_names": "backbones.registry",
     "create_backbone": "backbones.registry",
     "create_classifier": "backbones.classifier",
+    "from_pretrained": "hub",
     "load_backbone": "weights",
     "load_bundle": "bundle",
     "open_cohort": "cohorts",
     "read_record": "records",
+    "save_pretrained": "hub",
 }
 
 __all__ = [
     "Cohort",
+    "EcgClassifier",
+    "EcgEmbedder",
     "EinthovenError",
     "Predictions",
     "Preparation",
@@ -51,10 +59,12 @@ __all__ = [
     "create_backbone",
     "create_classifier",
     "evaluate",
+    "from_pretrained",
     "load_backbone",
     "load_bundle",
     "open_cohort",
     "read_record",
+    "save_pretrained",
 ]
 
 

@@ -28,14 +28,10 @@ from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.calibration import Calibration
 from einthoven.errors import BundleError, CalibrationError
 from einthoven.files import write_json, write_tensors
+from einthoven.shipped import ABOUT, SHIPPED, WEIGHTS, bundle_folder
 from einthoven.signals.prepare import Preparation
 
-ABOUT, WEIGHTS, EVIDENCE, CARD = (
-    "bundle.json",
-    "weights.safetensors",
-    "evidence.json",
-    "README.md",
-)
+EVIDENCE, CARD = "evidence.json", "README.md"
 FORMAT, CALIBRATION = "einthoven-bundle-1", "calibration"
 _NEEDED = ("backbone", "backbone_options", "labels", "preparation", "aggregate", "checksums")
 
@@ -148,14 +144,20 @@ def read_about(path: str | Path) -> dict[str, Any]:
     return about
 
 
-def load_bundle(path: str | Path) -> Bundle:
+def load_bundle(path: str | Path = SHIPPED) -> Bundle:
     """Open a bundle, its checksum verified.
+
+    Parameters
+    ----------
+    path : path or str
+        A bundle's folder, or the name of one that comes with einthoven.
 
     Raises
     ------
     BundleError
         When a part is missing or damaged.
     """
+    path = bundle_folder(path)
     about = read_about(path)
     data = _verified(Path(path) / WEIGHTS, about["checksums"].get(WEIGHTS, ""))
     try:

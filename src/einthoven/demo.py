@@ -10,13 +10,12 @@ from einthoven.cohorts import open_cohort
 from einthoven.cohorts.synthetic import synthesize
 from einthoven.experiment import run_experiment
 from einthoven.run_report import write_run_report
+from einthoven.shipped import SHIPPED, start_from
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
-from einthoven.stages.pretrain import pretrain
-from einthoven.stages.recipe import load_pretraining, load_recipe
+from einthoven.stages.recipe import load_recipe
 from einthoven.training.loop import Watcher
 
-BACKBONE = "mtecg_tiny_100hz"
 ARMS = ("post-training", "fine-tuning")
 Progress = Callable[[str, int, int], None]
 
@@ -29,7 +28,7 @@ def run_demo(
     watcher: Watcher | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Simulate a cohort, pretrain, post-train, fine-tune plainly, compare, and report.
+    """Simulate a cohort, post-train the shipped encoder, fine-tune it plainly, compare, report.
 
     Parameters
     ----------
@@ -53,16 +52,7 @@ def run_demo(
         )
     everyone = open_cohort(folder / "cohort", empty_rows="keep")
     store = pack(everyone, folder / "store", progress=partial(tell, "pack"))
-    seeded = [f"seed={seed}"]
-    encoder = pretrain(
-        everyone,
-        store,
-        BACKBONE,
-        recipe=load_pretraining("demo", seeded),
-        out=folder / "pretraining",
-        watcher=watcher,
-    ).encoder
-    _run_arms(folder, store, encoder, seeded, watcher, tell)
+    _run_arms(folder, store, [f"seed={seed}"], watcher, tell)
     return write_run_report(
         [folder / arm for arm in ARMS],
         folder / "report.html",
@@ -74,21 +64,22 @@ def run_demo(
 def _run_arms(
     folder: Path,
     store: Store,
-    encoder: Path,
     overrides: list[str],
     watcher: Watcher | None,
     progress: Progress,
 ) -> None:
     # Simulated hearts carry about a quarter of the 71 statements; the others are left out.
     cohort = open_cohort(folder / "cohort", "all-71", min_records=1)
+    start = start_from(SHIPPED)
     for arm in ARMS:
         run_experiment(
             cohort,
             store,
-            BACKBONE,
+            start.backbone,
             recipe=load_recipe(f"demo/{arm}", overrides),
             out=folder / arm,
-            weights=encoder,
+            weights=start.weights,
+            options=start.options,
             watcher=watcher,
             progress=progress,
         )

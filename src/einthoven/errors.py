@@ -95,6 +95,14 @@ class BundleError(EinthovenError):
     """A bundle that is incomplete or damaged."""
 
 
+class HubError(EinthovenError):
+    """A model's folder that is incomplete or damaged, or that cannot be fetched."""
+
+
+class EstimatorError(EinthovenError, ValueError):
+    """Arrays or parameters that an estimator cannot use; a ValueError, as scikit-learn expects."""
+
+
 class EvaluationError(EinthovenError):
     """Predictions that cannot be scored or compared."""
 

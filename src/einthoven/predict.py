@@ -37,17 +37,23 @@ class RecordPrediction:
     above_threshold : tuple of str, or None
         The labels that are called present, most probable first; None where the bundle has no
         thresholds.
+    derived_leads : tuple of str
+        Limb leads that the record lacked and that were computed from two others, in mV.
     """
 
     record: Record
     probabilities: dict[str, float]
     above_threshold: tuple[str, ...] | None = None
+    derived_leads: tuple[str, ...] = ()
 
 
 def predict_record(
     bundle: Bundle, record: Record, *, leads: Sequence[str] | None = None
 ) -> RecordPrediction:
     """Probabilities of one ECG.
+
+    Limb leads that the record lacks are computed where two of its own give them, which is exact;
+    the prediction names them.
 
     Parameters
     ----------
@@ -60,17 +66,19 @@ def predict_record(
     Raises
     ------
     PreparationError
-        When the record lacks a lead, is too short, or holds values that are not finite.
+        When the record lacks another lead, is too short, or holds values that are not finite.
     BackboneError
         When `leads` are not among those that the bundle reads.
     """
     network, preparation = with_leads(bundle, bundle.classifier, leads)
+    preparation = preparation.deriving(record.leads)
     crops = prepare_record(preparation, record)
     with torch.no_grad():
         logits = network(crops).float()
     how: Any = bundle.aggregate
     joined = aggregate_crops(logits, torch.zeros(len(logits), dtype=torch.long), 1, how)[0]
-    return _named(bundle, record, joined.numpy())
+    said = _named(bundle, record, joined.numpy())
+    return replace(said, derived_leads=preparation.derived)
 
 
 def predict_files(bundle: Bundle, files: Iterable[str | Path]) -> Iterator[RecordPrediction]:
@@ -173,7 +181,7 @@ def with_leads(
         return network, bundle.preparation
     every, samples = bundle.preparation.leads, bundle.preparation.window
     fewer = FewerLeads(network, leads, every=every, samples=samples)
-    return fewer, replace(bundle.preparation, leads=fewer.leads)
+    return fewer, bundle.preparation.with_leads(fewer.leads)
 
 
 def _named(bundle: Bundle, record: Record, said: np.ndarray[Any, Any]) -> RecordPrediction:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from einthoven.bundle import ABOUT, WEIGHTS, read_about
 from einthoven.errors import BundleError
+from einthoven.files import read_json
 
 SHIPPED = "einthoven-small"
+ABOUT, WEIGHTS = "bundle.json", "weights.safetensors"
 
 _FOLDER = Path(__file__).resolve().parent / "shipped_bundles"
 
@@ -51,17 +52,34 @@ def shipped_bundle(name: str = SHIPPED) -> Path:
     return folder
 
 
-def bundle_folder(bundle: str | Path | None) -> Path:
-    """Folder of a bundle: a path, the name of a shipped one, or the default for None."""
-    if bundle is None:
-        return shipped_bundle()
+def is_bundle(path: str | Path) -> bool:
+    """Whether a path is a bundle's folder, or the name of a shipped one."""
+    return (Path(path) / ABOUT).is_file() or _shipped(Path(path)) is not None
+
+
+def bundle_folder(bundle: str | Path) -> Path:
+    """Folder of a bundle: a path, or the name of a shipped one.
+
+    Raises
+    ------
+    BundleError
+        When the shipped one is named and is not there.
+    """
     path = Path(bundle)
-    if not path.exists() and (_FOLDER / path.name / ABOUT).is_file() and len(path.parts) == 1:
-        return _FOLDER / path.name
-    return path
+    if path == Path(SHIPPED) and not path.exists():
+        return shipped_bundle()
+    return _shipped(path) or path
 
 
-def start_from(backbone: str, weights: str | Path | None = None) -> Start:
+def _shipped(path: Path) -> Path | None:
+    # A folder of the user's own goes before a shipped bundle of the same name.
+    if len(path.parts) != 1 or path.exists():
+        return None
+    folder = _FOLDER / path.name
+    return folder if (folder / ABOUT).is_file() else None
+
+
+def start_from(backbone: str, weights: str | Path | None = None, *, random: bool = False) -> Start:
     """What a backbone's name stands for: itself, or the shipped bundle's encoder.
 
     Parameters
@@ -70,6 +88,8 @@ def start_from(backbone: str, weights: str | Path | None = None) -> Start:
         A registered backbone, or the name of a shipped bundle.
     weights : path, optional
         Pretrained weights; a shipped bundle has its own.
+    random : bool
+        Start from random weights: of a shipped bundle only the network is taken.
 
     Raises
     ------
@@ -84,5 +104,6 @@ def start_from(backbone: str, weights: str | Path | None = None) -> Start:
             remedy="leave --weights out, or name the backbone that the weights belong to",
         )
     folder = shipped_bundle(backbone)
-    about = read_about(folder)
-    return Start(about["backbone"], folder / WEIGHTS, dict(about["backbone_options"]))
+    about = read_json(folder / ABOUT)
+    pretrained = None if random else folder / WEIGHTS
+    return Start(about["backbone"], pretrained, dict(about["backbone_options"]))

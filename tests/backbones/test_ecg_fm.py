@@ -77,7 +77,10 @@ def test_fewer_leads_are_zeros_in_the_places_of_the_others(net: ECGFM, count: in
     given = net(x[:, rows], leads=leads)
     assert torch.equal(given, net(x))
     assert torch.equal(net(x[:, rows[::-1]], leads=[lead.lower() for lead in leads[::-1]]), given)
-    assert torch.equal(_tiny(leads=leads).eval()(x[:, rows]), given)
+    built = _tiny(leads=leads).eval()
+    assert built.preparation.sources == leads
+    if count != 8:  # of eight, the preparation makes twelve
+        assert torch.equal(built(x[:, rows]), given)
     # What is zero matters: the same rows in other places are other leads.
     other = STANDARD_LEADS[-count:] if count < 6 else STANDARD_LEADS[12 - count :]
     assert not torch.allclose(net(x[:, rows], leads=other), given, atol=1e-3)
@@ -101,9 +104,20 @@ def test_a_record_without_any_signal_gives_finite_features(net: ECGFM) -> None:
     assert net(torch.zeros(1, 12, 320)).isfinite().all()
 
 
-def test_preparation_is_the_released_chain_but_for_resampling() -> None:
+def test_eight_leads_are_twelve_once_limb_leads_are_derived() -> None:
+    eight = _tiny(leads=LEADS[8], missing_leads="refuse")
+    assert eight.leads == eight.preparation.leads == STANDARD_LEADS
+    assert eight.preparation.derived == ("III", "aVR", "aVL", "aVF")
+    assert [step.name for step in eight.preparation.steps][:2] == ["derive", "resample"]
+
+
+def test_preparation_is_the_released_chain() -> None:
     preparation = create_backbone("ecg_fm", **TINY).preparation
-    assert [step.name for step in preparation.steps] == ["resample", "standardise", "window"]
+    assert [str(step) for step in preparation.steps] == [
+        "linear resampling to 500 Hz",
+        "standardised over each lead",
+        "window of 2500 samples (2 evaluation crops)",
+    ]
     assert (preparation.rate, preparation.window, preparation.evaluation_crops) == (500, 2500, 2)
 
 

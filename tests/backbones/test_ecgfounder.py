@@ -39,7 +39,7 @@ def record() -> Tensor:
 
 
 def _prepared(preparation: Preparation, record: Tensor) -> Tensor:
-    rows = [STANDARD_LEADS.index(lead) for lead in preparation.leads]
+    rows = [STANDARD_LEADS.index(lead) for lead in preparation.sources]
     starts = torch.zeros(len(record), dtype=torch.long)
     return prepare_batch(preparation, record[:, rows], rate=500, starts=starts)
 
@@ -57,18 +57,22 @@ def test_derived_leads_are_what_twelve_would_have_been(
 ) -> None:
     whole, reduced = _tiny(), _tiny(leads=leads)
     reduced.load_state_dict(whole.state_dict())
-    expected = whole(_prepared(whole.preparation, record))
-    assert torch.allclose(reduced(_prepared(reduced.preparation, record)), expected, atol=1e-4)
-    # which zeros in the place of derived leads, or a mean taken off before, are not
-    rows = [STANDARD_LEADS.index(lead) for lead in leads]
-    zeros = torch.zeros(2, 12, 5000)
-    zeros[:, rows] = _prepared(whole.preparation, record)[:, rows]
-    assert not torch.allclose(whole(zeros), expected, atol=1e-2)
+    twelve = _prepared(whole.preparation, record)
+    assert set(reduced.preparation.sources) == set(leads)
+    assert reduced.leads == reduced.preparation.leads == STANDARD_LEADS
+    few = _prepared(reduced.preparation, record)
+    assert torch.allclose(few, twelve, atol=1e-4)
+    assert torch.allclose(reduced(few), whole(twelve), atol=1e-4)
+    # which zeros in the place of derived leads are not
+    zeros = twelve.clone()
+    zeros[:, [row for row in range(6) if STANDARD_LEADS[row] not in leads]] = 0.0
+    assert not torch.allclose(whole(zeros), whole(twelve), atol=1e-2)
 
 
 def test_limb_leads_alone_are_standardised_among_themselves(record: Tensor) -> None:
     """Six leads, two of them or all: the same input, the chest leads zero."""
     six, two, whole = _tiny(leads=LIMB), _tiny(leads=("I", "II")), _tiny()
+    assert two.preparation.sources == ("I", "II")
     x = _prepared(six.preparation, record)
     assert torch.allclose(x.mean((1, 2)), torch.zeros(2), atol=1e-5)
     assert torch.allclose(x.std((1, 2), correction=0), torch.ones(2), atol=1e-5)
@@ -87,13 +91,14 @@ def test_a_single_lead_stands_in_its_own_channel(lead: str, record: Tensor) -> N
     assert torch.allclose(one(x), whole(filled), atol=1e-5)
 
 
-def test_only_a_network_that_derives_leaves_the_mean_to_itself() -> None:
-    last = {leads: _tiny(leads=leads).preparation.steps[-1].name for leads in (
+def test_leads_are_computed_first_where_any_follow_and_never_else() -> None:
+    first = {leads: _tiny(leads=leads).preparation.steps[0] for leads in (
         STANDARD_LEADS, EIGHT, LIMB, ("I", "II"), ("II", "V1"), ("III",),
     )}  # fmt: skip
-    assert list(last.values()) == [
-        "standardise", "scale", "standardise", "scale", "standardise", "standardise",
+    assert [step.name for step in first.values()] == [
+        "fill", "derive", "fill", "derive", "fill", "fill",
     ]  # fmt: skip
+    assert str(first[EIGHT]) == "III, aVR, aVL, aVF computed from I and II, in mV"
 
 
 def test_leads_named_at_the_call() -> None:
@@ -104,27 +109,17 @@ def test_leads_named_at_the_call() -> None:
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0)).tolist()
     names = [STANDARD_LEADS[row] for row in order]
     assert torch.allclose(net(x[:, order], leads=names), net(x), atol=1e-5)
-    eight = _tiny(leads=EIGHT)
-    y = torch.randn(2, 8, 300)
-    assert torch.allclose(eight(y.flip(1), leads=EIGHT[::-1]), eight(y), atol=1e-5)
+    limb = _tiny(leads=("II", "I"))
+    y = torch.randn(2, 6, 300)
+    assert limb.leads == LIMB
+    assert torch.allclose(limb(y.flip(1), leads=LIMB[::-1]), limb(y), atol=1e-5)
 
 
-def test_refuses_to_derive_from_signals_whose_mean_is_gone() -> None:
-    with pytest.raises(BackboneError, match=r"derive III, aVR, aVL, aVF[\s\S]*leads=\('I', 'II'\)"):
+def test_refuses_leads_that_lack_others_whose_mean_is_gone() -> None:
+    with pytest.raises(BackboneError, match=r"follow III, aVR, aVL, aVF[\s\S]*leads=\('I', 'II'\)"):
         _tiny()(torch.randn(1, 2, 300), leads=("I", "II"))
-    with pytest.raises(BackboneError, match="derive III, aVR, aVL, aVF"):
+    with pytest.raises(BackboneError, match="follow III, aVR, aVL, aVF"):
         _tiny(leads=("I", "II", "V1"))(torch.randn(1, 2, 300), leads=("I", "II"))
-
-
-def test_flat_records_of_few_leads_become_zero_not_nan() -> None:
-    net = _tiny(leads=("I", "II"))
-    x = torch.full((2, 2, 300), 0.7)
-    x[1] = torch.randn(2, 300)
-    features = net(x.requires_grad_())
-    features.sum().backward()
-    assert features.isfinite().all()
-    assert x.grad is not None
-    assert x.grad.isfinite().all()
 
 
 def test_the_single_lead_network_takes_any_one_lead() -> None:
@@ -224,6 +219,7 @@ def test_bf16_stays_close_to_fp32() -> None:
         ({"kernel": 1}, "kernel = 1"),
         ({"window": 0}, "window = 0"),
         ({"init": "best"}, "init = 'best'"),
+        ({"preparation": "best"}, "preparation = 'best'"),
     ],
 )
 def test_refuses_impossible_shapes(options: dict[str, Any], said: str) -> None:
@@ -237,17 +233,55 @@ def test_lists_from_a_file_do_for_tuples() -> None:
     assert net.config == _tiny(leads=("II",)).config
 
 
-def test_preparation_is_the_released_fine_tuning_one_without_its_median() -> None:
-    preparation = _tiny().preparation
+WINDOW = "window of 5000 samples (3 evaluation crops)"
+STANDARDISED = "standardised over each record"
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (
+            {},
+            [
+                "0 for values that are not numbers",
+                "linear resampling to 500 Hz",
+                "notch 50 Hz (order 2)",
+                "bandpass 0.67-40 Hz (order 4)",
+                "minus a running median of 0.4 s",
+                WINDOW,
+                STANDARDISED,
+            ],
+        ),
+        (
+            {"preparation": "evaluation"},
+            [STANDARDISED, "linear resampling to 500 Hz", WINDOW],
+        ),
+        (
+            {"preparation": "paper"},
+            [
+                "linear resampling to 500 Hz",
+                "highpass 0.5 Hz (order 2)",
+                "lowpass 50 Hz (order 2)",
+                "notch 50 Hz (order 2)",
+                "notch 60 Hz (order 2)",
+                WINDOW,
+                STANDARDISED,
+            ],
+        ),
+    ],
+    ids=["fine-tuning", "evaluation", "paper"],
+)
+def test_the_published_preparations(options: dict[str, Any], steps: list[str]) -> None:
+    preparation = _tiny(**options).preparation
     assert (preparation.rate, preparation.window) == (500, 5000)
-    assert [str(step) for step in preparation.steps] == [
-        "fourier resampling to 500 Hz",
-        "notch 50 Hz (order 2)",
-        "bandpass 0.67-40 Hz (order 4)",
-        "window of 5000 samples (3 evaluation crops)",
-        "standardised over each record",
-    ]
-    assert _tiny(window=1250).preparation.window == 1250
+    assert [str(step) for step in preparation.steps] == steps
+    assert _tiny(window=1250, **options).preparation.window == 1250
+
+
+def test_the_single_lead_s_preparation_is_that_of_its_lead_alone(record: Tensor) -> None:
+    one = _tiny("ecgfounder_1lead")
+    x = _prepared(one.preparation, record)
+    assert torch.allclose(x.std((1, 2), correction=0), torch.ones(2), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -9,12 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import Classifier, create_classifier
-from einthoven.backbones.hubert_ecg import HubertECG
+from einthoven.backbones.hubert_ecg import FLAT_LEAD, HubertECG
 from einthoven.backbones.layers.wav2vec import valid_tokens
-from einthoven.backbones.leads import derive_leads
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
-from einthoven.records.limb_leads import derivable_leads
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import prepare_batch
 from einthoven.stages.finetune import regularise, set_drop_path
@@ -58,22 +56,37 @@ def test_leads_permuted_together_with_their_names_change_nothing(net: HubertECG)
     assert not torch.allclose(net(x[:, order]), net(x), atol=1e-3)
 
 
-@pytest.mark.parametrize("missing", ["refuse", "zero"])
+@pytest.mark.parametrize("missing", ["refuse", "zero", "mean"])
 def test_eight_leads_are_derived_before_they_are_scaled_or_refused(missing: str) -> None:
-    net = _tiny(missing_leads=missing)
-    with pytest.raises(BackboneError, match=r"leaves out III, aVR, aVL, aVF, which can be derived"):
-        net(_x(8), leads=EIGHT)
-    with pytest.raises(BackboneError, match="derive_limb_leads"):
-        _tiny(missing_leads=missing, leads=EIGHT)
+    whole, eight = _tiny(missing_leads=missing), _tiny(missing_leads=missing, leads=EIGHT)
+    with pytest.raises(BackboneError, match="leaves out III, aVR, aVL, aVF, which") as refusal:
+        whole(_x(8), leads=EIGHT)
+    assert f"build it with leads={EIGHT}" in refusal.value.remedy
+    assert eight.preparation.sources == EIGHT
+    assert eight.leads == eight.preparation.leads == STANDARD_LEADS
     volts = _x(8, 5000)
-    names = (*EIGHT, *derivable_leads(EIGHT))
-    twelve = derive_leads(volts, EIGHT)
-    reordered = twelve[:, [names.index(lead) for lead in STANDARD_LEADS]]
-    starts = torch.tensor([0, 250])
-    whole = net(prepare_batch(net.preparation, reordered, rate=500, starts=starts))
-    derived = _tiny(missing_leads=missing, leads=names)
-    ours = derived(prepare_batch(derived.preparation, twelve, rate=500, starts=starts))
-    assert torch.allclose(ours, whole, atol=1e-4)
+    one, two = volts[:, :1], volts[:, 1:2]
+    limb = torch.cat([two - one, -(one + two) / 2, one - two / 2, two - one / 2], dim=1)
+    twelve = torch.cat([volts[:, :2], limb, volts[:, 2:]], dim=1)
+    starts = torch.tensor([0, 2500])
+    expected = prepare_batch(whole.preparation, twelve, rate=500, starts=starts)
+    found = prepare_batch(eight.preparation, volts, rate=500, starts=starts)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(eight(found), whole(expected), atol=1e-4)
+
+
+def test_what_fills_a_missing_lead_is_what_the_released_code_makes_of_one() -> None:
+    """A lead of zeros, and one that is no number, all the way through the preparation."""
+    preparation = _tiny().preparation
+    volts = _x(12, 5000)
+    for value in (0.0, float("nan")):
+        volts[:, 6:] = value
+        x = prepare_batch(preparation, volts, rate=500, starts=torch.tensor([0, 9]))
+        mean = x[:, :6].mean((1, 2))[:, None]
+        expected = torch.full((2, 1), FLAT_LEAD) if value == 0.0 else mean
+        # but for what rings at the seam to aVF, and at the end of the row
+        chest = x[:, 6:].flatten(1)[:, 40:-40]
+        assert torch.allclose(chest, expected.expand_as(chest), atol=2e-3)
 
 
 @pytest.mark.parametrize("leads", [LIMB, ("II",), ("V1", "V5")])
@@ -83,14 +96,19 @@ def test_what_cannot_be_derived_is_refused_unless_zeros_are_asked_for(
     x = _x(len(leads))
     with pytest.raises(BackboneError, match=r"leaves out .*V6") as refusal:
         net(x, leads=leads)
-    assert "missing_leads='zero'" in refusal.value.remedy
+    assert "missing_leads='mean' or 'zero'" in refusal.value.remedy
     with pytest.raises(BackboneError, match="reads all twelve"):
         _tiny(leads=leads)
     zeros = _tiny(missing_leads="zero", leads=leads)
-    filled = torch.zeros(2, 12, 500)
-    filled[:, [STANDARD_LEADS.index(lead) for lead in leads]] = x
+    rows = [STANDARD_LEADS.index(lead) for lead in leads]
+    filled = torch.full((2, 12, 500), FLAT_LEAD)
+    filled[:, rows] = x
     assert torch.equal(zeros(x), net(filled))
     assert zeros.leads == zeros.preparation.leads == leads
+    means = _tiny(missing_leads="mean", leads=leads)
+    filled = x.mean((1, 2), keepdim=True).repeat(1, 12, 500)
+    filled[:, rows] = x
+    assert torch.allclose(means(x), net(filled), atol=1e-6)
 
 
 def test_refuses_shapes_that_do_not_fit(net: HubertECG) -> None:
@@ -154,9 +172,21 @@ def test_unknown_choices_are_refused(field: str) -> None:
         _tiny(**{field: "best"})
 
 
-def test_preparation_keeps_the_released_order() -> None:
-    steps = _tiny().preparation.steps
-    assert [step.name for step in steps] == ["filter", "resample", "standardise", "window"]
+def test_preparation_is_the_released_chain() -> None:
+    assert [str(step) for step in _tiny().preparation.steps] == [
+        "linear-phase bandpass 0.05-47 Hz (0.3 s)",
+        "fourier resampling to 500 Hz",
+        "each lead's extremes to -1 and 1",
+        "window of 2500 samples (3 evaluation crops)",
+        "the mean of the crop for values that are not numbers",
+        "decimation by 5 of all leads end to end",
+    ]
+
+
+def test_leads_that_are_laid_end_to_end_have_an_order() -> None:
+    with pytest.raises(BackboneError, match="not in the standard order") as refusal:
+        _tiny(leads=("V1", *STANDARD_LEADS[:6], *STANDARD_LEADS[7:]))
+    assert f"name them as {STANDARD_LEADS}" in refusal.value.remedy
 
 
 # ------------------------------------------------------------------ for the recipe

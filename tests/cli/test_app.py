@@ -16,7 +16,7 @@ from einthoven.version import __version__
 
 VERBS = [
     "demo", "synthesize", "download", "pack", "convert", "pretrain", "posttrain",
-    "evaluate", "compare", "report", "reproduce", "predict", "backbones", "doctor",
+    "evaluate", "compare", "report", "card", "reproduce", "predict", "embed", "backbones", "doctor",
 ]  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +77,8 @@ def test_pretrain_packs_trains_and_posttrain_reads_it(
     assert list(json.loads(said.out)["probabilities"]) == about["labels"]
 
 
-def shrink(monkeypatch: pytest.MonkeyPatch, backbone: str) -> None:
-    """The demo with a tiny network and hardly any epochs."""
+def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo with hardly any epochs."""
 
     def shorter(read: Any, more: list[str], name: str, overrides: list[str]) -> Any:
         return read(name, [*overrides, *more, "precision=fp32"])
@@ -88,17 +87,13 @@ def shrink(monkeypatch: pytest.MonkeyPatch, backbone: str) -> None:
         more = ["stage2.epochs=1"] + ["stage1.epochs=2"] * ("post" in name)
         return shorter(recipes.load_recipe, more, name, overrides)
 
-    monkeypatch.setattr(demo, "BACKBONE", backbone)
     monkeypatch.setattr(demo, "load_recipe", fine)
-    monkeypatch.setattr(
-        demo, "load_pretraining", partial(shorter, recipes.load_pretraining, ["epochs=1"])
-    )
 
 
 def test_the_demo_ends_with_a_report_and_its_next_command_works(
-    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_backbone: str
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shrink(monkeypatch, tiny_backbone)
+    shrink(monkeypatch)
     said = cli("demo", tmp_path / "demo", "--records", 200)
     assert said.status == 0, said.err
     report, following = said.out.strip().splitlines()

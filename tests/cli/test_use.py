@@ -1,4 +1,4 @@
-"""predict, embed, backbones, doctor, synthesize, pack."""
+"""predict, embed, doctor, synthesize, pack."""
 
 from __future__ import annotations
 
@@ -128,18 +128,6 @@ def test_a_device_that_is_not_there_is_refused(cli: Any, made: Any, tmp_path: Pa
     said = cli("embed", made.bundle, "x.hea", "--out", tmp_path / "x.npy", "--device", "cuda:99")
     assert said.status == 1
     assert "device 'cuda:99' is not there" in said.err
-
-
-def test_the_catalogue(cli: Any) -> None:
-    catalogue = json.loads(cli("backbones", "--json").out)
-    names = {"st_mem_base", "st_mem_small", "st_mem_tiny", "mtecg_tiny", "mtecg_tiny_100hz"}
-    assert names <= catalogue.keys()
-    for about in catalogue.values():
-        assert about["parameters"] > 100_000
-        assert about["weights_licence"]
-    shown = cli("backbones").out
-    assert "85,150,614" in shown
-    assert "CC BY-NC" in shown
 
 
 def test_doctor_of_everything(

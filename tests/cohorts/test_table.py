@@ -48,7 +48,6 @@ def test_folds_and_splits_are_honoured(tmp_path: Path) -> None:
         (lambda f: f.drop(columns="patient"), r"columns \['patient'\] are missing"),
         (lambda f: f.assign(AFIB=2), "label 'AFIB' holds '2'"),
         (lambda f: f.assign(notes="x"), "label 'notes' holds 'x'"),
-        (lambda f: f[["path", "patient"]], "no label column"),
         (lambda f: f.assign(fold=1), "1 folds, at least 3"),
         (lambda f: f.assign(split="valid"), r"splits \['valid'\]"),
         (lambda f: f.assign(fold=range(60)), "in more than one split"),
@@ -76,3 +75,17 @@ def test_neither_folder_nor_table_is_refused(tmp_path: Path) -> None:
             open_cohort(tmp_path / name)
     with pytest.raises(CohortError, match="is missing"):
         open_cohort(tmp_path / "absent.csv")
+
+
+def test_a_table_without_labels_is_there_to_be_pretrained_on(tmp_path: Path) -> None:
+    frame = rows()[["path", "patient"]]
+    frame.assign(age=50, sex=1).to_csv(tmp_path / "own.csv", index=False)
+    cohort = open_cohort(tmp_path / "own.csv")
+    assert (cohort.task, cohort.labels) == ("unlabelled", ())
+    assert cohort.matrix.shape == (60, 0)
+    sizes = [len(cohort.ids(split)) for split in SPLITS]
+    assert sizes == [54, 6, 0]
+    assert not set(cohort.patients("train")) & set(cohort.patients("validation"))
+    named = frame.assign(split=["train"] * 50 + ["test"] * 10)
+    named.to_csv(tmp_path / "split.csv", index=False)
+    assert len(open_cohort(tmp_path / "split.csv").ids("test")) == 10

@@ -69,7 +69,7 @@ def test_it_moves_by_one_minus_the_momentum_and_copies_buffers() -> None:
 def test_the_momentum_rises_along_a_line_and_stays() -> None:
     ramp = Momentum(0.5, 0.9, steps=4)
     assert [ramp.at(step) for step in range(1, 7)] == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 0.9])
-    with pytest.raises(RecipeError, match="momentum from 0.9 to 1.1"):
+    with pytest.raises(RecipeError, match=r"momentum from 0\.9 to 1\.1"):
         Momentum(0.9, 1.1)
     with pytest.raises(RecipeError, match="in 0 steps"):
         Momentum(steps=0)

@@ -19,6 +19,7 @@ BACKBONE = "mtecg_tiny_100hz"
 EXPERIMENT = """
 name = "tiny"
 tasks = ["all-71", "superclass-5"]
+table_arms = ["scratch", "fine-tuning", "linear-probe", "post-training"]
 fractions = [0.5, 1.0]
 schedule = [
     "stage1.epochs=3", "stage1.crops=1", "stage1.batch_size=16",

@@ -137,6 +137,15 @@ def test_the_last_entry_of_seeds_that_matches_decides(tiny: Experiment) -> None:
     assert tiny.seeds_of(SCRATCH, "all-71", 1.0) == (0,)
 
 
+def test_the_arms_of_table_2(tiny: Experiment, tmp_path: Path) -> None:
+    assert written(tmp_path, SMALL).table_arms_of("all-71") == (PLAIN, OURS)
+    four = (SCRATCH, PLAIN, "linear-probe", OURS)
+    assert tiny.table_arms_of("all-71") == tiny.table_arms_of("superclass-5") == four
+    some = tiny.model_copy(update={"table_arms_on": ("superclass-5",)})
+    assert some.table_arms_of("superclass-5") == four
+    assert some.table_arms_of("all-71") == (PLAIN, OURS)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -147,6 +156,25 @@ def test_the_last_entry_of_seeds_that_matches_decides(tiny: Experiment) -> None:
         (('name = "small"', 'name = "small"\nfractions = [0.0]'), "fractions"),
         (("[pre", '[[rows]]\nname = "x"\narm = "y"\n[pre'), "unknown arm y"),
         (("[pre", "[backbones.b.arms.z]\n[pre"), "unknown arm z"),
+        (('name = "small"', 'name = "small"\ntable_arms = ["fine-tuning"]'), "out post-training"),
+        (
+            (
+                'name = "small"',
+                'name = "small"\ntable_arms = ["fine-tuning", "post-training", "scratch"]',
+            ),
+            "unknown arm scratch",
+        ),
+        (
+            (
+                'name = "small"',
+                'name = "small"\ntable_arms = ["fine-tuning", "post-training", "fine-tuning"]',
+            ),
+            "an arm twice",
+        ),
+        (
+            ('name = "small"', 'name = "small"\ntable_arms_on = ["form-19"]'),
+            "table_arms_on names form-19",
+        ),
         (("[pretraining]", "[pretraining"), "no TOML"),
     ],
 )

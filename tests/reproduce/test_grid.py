@@ -3,8 +3,19 @@ from __future__ import annotations
 import pytest
 
 from einthoven.errors import ReproduceError
-from einthoven.reproduce.experiments import OURS, PLAIN, Experiment, Row, load_experiment
-from einthoven.reproduce.grid import WHAT, cells_of, only, shard
+from einthoven.reproduce.experiments import (
+    NO_DEPTH,
+    NO_PROBE,
+    OURS,
+    PLAIN,
+    PROBE,
+    SCRATCH,
+    SCRATCH_OURS,
+    Experiment,
+    Row,
+    load_experiment,
+)
+from einthoven.reproduce.grid import WHAT, Cell, cells_of, only, shard
 
 BACKBONE = "s4"
 
@@ -18,7 +29,7 @@ def experiment() -> Experiment:
     ("what", "count"),
     [
         ("table-1", 12),
-        ("table-2", 12),
+        ("table-2", 14),
         ("figure-2", 6),
         ("figure-3", 6),
         ("figure-4", 10),
@@ -27,20 +38,75 @@ def experiment() -> Experiment:
     ],
 )
 def test_the_cells_of_every_table_and_figure(experiment: Experiment, what: str, count: int) -> None:
-    """Four tasks x two arms, two more seeds of both on all-71, two smaller fractions, ..."""
+    """Four tasks x two arms, two more seeds of both and two more arms on all-71, ..."""
     cells = cells_of(what, experiment, BACKBONE)
     assert len({cell.key for cell in cells}) == len(cells) == count
     assert set(cells) <= set(cells_of("grid", experiment, BACKBONE))
 
 
-def test_first_seeds_come_first_and_comparisons_side_by_side(experiment: Experiment) -> None:
-    cells = cells_of("grid", experiment, BACKBONE)
-    assert [(cell.arm, cell.task, cell.fraction, cell.seed) for cell in cells[:2]] == [
-        (OURS, "all-71", 1.0, 0),
-        (PLAIN, "all-71", 1.0, 0),
+def test_a_grid_that_is_stopped_anywhere_has_what_says_most() -> None:
+    """All of it, in order; four recipes on four tasks are the last rungs."""
+    cells = cells_of("grid", load_experiment("s4-100hz-cpu"), BACKBONE)
+    main = [cell for cell in cells if cell.task == "all-71"]
+    assert cells[: len(main)] == main
+    assert [(cell.arm, cell.fraction, cell.seed) for cell in main] == [
+        (OURS, 1.0, 0), (PLAIN, 1.0, 0),
+        (PROBE, 1.0, 0), (SCRATCH, 1.0, 0),
+        (OURS, 1.0, 1), (PLAIN, 1.0, 1), (OURS, 1.0, 2), (PLAIN, 1.0, 2),
+        (NO_DEPTH, 1.0, 0), (NO_PROBE, 1.0, 0), (SCRATCH_OURS, 1.0, 0),
+        (OURS, 0.1, 0), (PLAIN, 0.1, 0), (OURS, 0.3, 0), (PLAIN, 0.3, 0),
+    ]  # fmt: skip
+    others = ("diagnostic-44", "subclass-23", "rhythm-12")
+    assert [(cell.task, cell.arm) for cell in cells[len(main) :]] == [
+        (task, arm) for arms in ((OURS, PLAIN), (PROBE, SCRATCH)) for task in others for arm in arms
     ]
-    seeds = [cell.seed for cell in cells]
-    assert seeds == sorted(seeds)
+
+
+def test_further_seeds_of_other_tasks_and_peers_come_last(experiment: Experiment) -> None:
+    wider = experiment.model_copy(
+        update={"more_seeds": (), "seeds": (4, 2), "rows": (Row(name="a", backbone="a", arm=OURS),)}
+    )
+    cells = cells_of("grid", wider, BACKBONE)
+    assert [cell.backbone for cell in cells[-8:]] == ["a"] * 8
+    own = cells[:-8]
+    assert {cell.backbone for cell in own} == {BACKBONE}
+    assert [cell.seed for cell in own[-6:]] == [2] * 6  # the order is the experiment's
+    assert {cell.task for cell in own[-6:]} == set(experiment.tasks) - {"all-71"}
+    assert [(cell.arm, cell.seed) for cell in own[:6]] == [
+        (OURS, 4), (PLAIN, 4), (PROBE, 4), (SCRATCH, 4), (OURS, 2), (PLAIN, 2),
+    ]  # fmt: skip
+
+
+def test_table_2_has_further_arms_where_the_experiment_says() -> None:
+    pair, four = {PLAIN, OURS}, {PLAIN, OURS, PROBE, SCRATCH}
+
+    def arms(name: str) -> dict[str, set[str]]:
+        by_task: dict[str, set[str]] = {}
+        for cell in cells_of("table-2", load_experiment(name), BACKBONE):
+            by_task.setdefault(cell.task, set()).add(cell.arm)
+        return by_task
+
+    tasks = load_experiment("published").tasks
+    assert arms("s4-100hz-cpu") == dict.fromkeys(tasks, four)
+    assert arms("ptbxl-100hz-cpu") == dict.fromkeys(tasks, pair) | {"all-71": four}
+    assert arms("published") == dict.fromkeys(tasks, pair)
+
+
+def test_table_arms_change_no_other_cell(experiment: Experiment) -> None:
+    """They add some: what was run before they were asked for still counts."""
+    alone = experiment.model_copy(update={"table_arms": (PLAIN, OURS), "table_arms_on": ()})
+    wide = experiment.model_copy(update={"table_arms_on": ()})
+    before, after = (set(cells_of("grid", each, BACKBONE)) for each in (alone, wide))
+    assert before < after
+    assert after - before == {
+        Cell(BACKBONE, arm, task, 1.0, 0)
+        for arm in (PROBE, SCRATCH)
+        for task in ("diagnostic-44", "subclass-23", "rhythm-12")
+    }
+    for cell in before:
+        assert wide.recipe(cell.arm, BACKBONE, seed=cell.seed, fraction=cell.fraction) == (
+            alone.recipe(cell.arm, BACKBONE, seed=cell.seed, fraction=cell.fraction)
+        )
 
 
 def test_keys_are_folder_names_that_say_everything(experiment: Experiment) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from einthoven.reproduce import run
 from einthoven.reproduce.claims import claim
 from einthoven.reproduce.experiments import NO_PROBE, OURS, PLAIN, PROBE, SCRATCH, SCRATCH_OURS
 from einthoven.reproduce.folders import Request, State
-from einthoven.reproduce.grid import Cell, cells_of, only
+from einthoven.reproduce.grid import Cell, cells_of, only, shard
 from einthoven.reproduce.jobs import run_in_jobs
 from einthoven.reproduce.run import Runner
 from einthoven.signals.store import Store
@@ -126,6 +127,35 @@ def test_weights_come_from_one_pretraining_or_from_nowhere(whole: Request) -> No
     assert source(cell(OURS)) == source(cell(OURS, seed=1)) == source(cell(PLAIN))
     assert source(cell(SCRATCH)) is None
     assert source(cell(SCRATCH_OURS))["path"].endswith(f"random--{BACKBONE}--seed0.safetensors")
+
+
+def test_parts_that_were_run_apart_are_put_together(
+    whole: Request, begun: Request, tmp_path: Path
+) -> None:
+    """As docs/reproduce.md says: one pretraining for all, then the folders of both, less claims."""
+    cells = cells_of("grid", whole.experiment, BACKBONE)
+    machines = [replace(whole, out=tmp_path / name) for name in ("one", "two")]
+    for machine, part in zip(machines, ("1/2", "2/2"), strict=True):
+        shutil.copytree(begun.out / "shared", machine.out / "shared")
+        for each in shard(cells, part):
+            shutil.copytree(whole.run_folder(each), machine.run_folder(each))
+    mine, theirs = machines
+    running = shard(cells, "2/2")[0]
+    with claim(theirs.claims, running.key):
+        for name in ("runs", "shared"):
+            shutil.copytree(theirs.out / name, mine.out / name, dirs_exist_ok=True)
+        assert theirs.state(running) is State.RUNNING
+    assert {mine.state(each) for each in cells} == {State.DONE}
+    assert Runner(mine).run(cells).done == [each.key for each in cells]
+
+
+def test_a_part_with_a_pretraining_of_its_own_is_another_run(
+    whole: Request, begun: Request
+) -> None:
+    shutil.copytree(whole.run_folder(cell(PLAIN)), begun.run_folder(cell(PLAIN)))
+    assert begun.state(cell(PLAIN)) is State.DONE
+    begun.pretraining(cell(PLAIN)).joinpath("encoder.safetensors").write_bytes(b"made elsewhere")
+    assert begun.state(cell(PLAIN)) is State.OTHER
 
 
 def test_given_weights_are_taken_instead(whole: Request, tmp_path: Path) -> None:

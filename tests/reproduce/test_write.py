@@ -19,7 +19,7 @@ from einthoven.reproduce.evidence import Evidence, Group, Pooled
 from einthoven.reproduce.experiments import OURS, PLAIN, Row
 from einthoven.reproduce.folders import Request
 from einthoven.reproduce.grid import Cell
-from einthoven.reproduce.tables import table_1
+from einthoven.reproduce.tables import table_1, table_2
 from einthoven.reproduce.wording import command, gain, paragraph, value
 from einthoven.reproduce.write import SECTIONS, write
 
@@ -90,6 +90,66 @@ def test_table_2_holds_the_runs_numbers(page: Path, whole: Request) -> None:
     assert len(task["comparison"]["auroc"]["per_label"]) == len(
         read_json(whole.run_folder(cell) / "run.json")["asked"]["labels"]
     )
+
+
+def side_by_side(text: str) -> list[list[str]]:
+    """Lines of the table of every recipe on every task, cell by cell."""
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return cells[[line[0] for line in cells].index("metric") :]
+
+
+def test_table_2_sets_every_recipe_beside_the_pair(page: Path, whole: Request) -> None:
+    head, *lines = side_by_side(section(page, "table-2"))
+    arms = ["scratch", PLAIN, "linear-probe", OURS]
+    assert head[2:] == [*(f"`{arm}`" for arm in arms), f"`{OURS}` minus `{PLAIN}`"]
+    assert [line[:2] for line in lines[1:]] == [
+        [metric, task]
+        for metric in ("macro AUROC", "macro AUPRC")
+        for task in ("all-71", "superclass-5")
+    ]
+    found = numbers(page, "table-2")
+    for metric, rows in (("auroc", lines[1:3]), ("auprc", lines[3:])):
+        for task, row in zip(("all-71", "superclass-5"), rows, strict=True):
+            for arm, text in zip(arms, row[2:6], strict=True):
+                (group,) = [g for g in found["groups"] if (g["arm"], g["task"]) == (arm, task)]
+                cell = Cell(BACKBONE, arm, task, 1.0, 0)
+                own = read_json(whole.run_folder(cell) / "metrics.json")["test"]
+                assert group[metric]["values"][0] == pytest.approx(
+                    own[f"macro_{metric}"], abs=1e-12
+                )
+                low, high = group[metric]["interval"]
+                assert text.startswith(f"{group[metric]['mean']:.4f}")
+                assert text.endswith(f" ({low:.4f} to {high:.4f})")
+            (paired,) = [g[metric] for g in found["gains"] if g["task"] == task]
+            assert row[6].startswith(f"{paired['mean']:+.4f}")
+
+
+def test_table_2_says_which_of_its_recipes_are_no_part_and_which_are_not_run(
+    whole: Request, tmp_path: Path
+) -> None:
+    experiment = whole.experiment.model_copy(update={"table_arms_on": ("all-71",)})
+    finished = [Cell(BACKBONE, arm, "all-71", 1.0, 0) for arm in (OURS, PLAIN, "scratch")]
+    request = copied(replace(whole, experiment=experiment), tmp_path / "some", *finished)
+    text = table_2(Evidence(request)).text
+    lines = {tuple(line[:2]): line[2:] for line in side_by_side(text)}
+    scratch, plain, probe, ours, paired = lines["macro AUROC", "all-71"]
+    assert probe == "not run yet"
+    assert all(each[:2] == "0." for each in (scratch, plain, ours))
+    assert paired[0] in "+-"
+    assert lines["macro AUPRC", "superclass-5"] == [
+        "–", "not run yet", "–", "not run yet", "not run yet",
+    ]  # fmt: skip
+    assert "5 of 8 runs are not finished (5 missing)" in " ".join(text.split())
+    assert command(request, "table-2") in text
+
+
+def test_table_2_of_the_pair_alone_is_the_paper_s(whole: Request) -> None:
+    experiment = whole.experiment.model_copy(update={"table_arms": (PLAIN, OURS)})
+    found = table_2(Evidence(replace(whole, experiment=experiment)))
+    assert "`scratch`" not in found.text
+    assert "\n| metric" not in found.text
+    assert {group["arm"] for group in found.numbers["groups"]} == {PLAIN, OURS}
+    assert not re.search(r"\n{3}", found.text.strip())
 
 
 def test_table_1_has_peers_and_ours_below_their_rows(page: Path) -> None:
@@ -166,7 +226,7 @@ def test_a_half_finished_reproduction_has_partial_tables(whole: Request, tmp_pat
     assert "| all-71 | `post-training` | 0 (1 of 2) | 0." in text
     assert "| superclass-5 | `post-training` | – | not run yet |" in text
     flat = " ".join(text.split())
-    assert "4 of 6 runs are not finished (4 missing)" in flat
+    assert "8 of 10 runs are not finished (8 missing)" in flat
     assert command(request, "table-2") in text
     assert "| `without-probe` | – | not run yet |" in section(page, "figure-5")
     assert "| random | macro AUROC | not run yet | not run yet | not run yet |" in section(
@@ -191,7 +251,7 @@ def test_runs_of_another_request_are_named(whole: Request, tmp_path: Path) -> No
     experiment = whole.experiment.model_copy(update={"schedule": ("stage2.epochs=5",)})
     page = tmp_path / "results.md"
     write(replace(whole, experiment=experiment), "table-2", page)
-    assert "(6 other)" in " ".join(page.read_text().split())
+    assert "(10 other)" in " ".join(page.read_text().split())
     assert "another --out" in " ".join(page.read_text().split())
 
 

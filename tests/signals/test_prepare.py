@@ -330,7 +330,7 @@ def test_batches_that_do_not_fit_are_refused(change: dict, message: str) -> None
     ("make", "message"),
     [
         (lambda: Resample(0), "rate = 0"),
-        (lambda: Resample(250, method="linear"), "method = 'linear'"),
+        (lambda: Resample(250, method="cubic"), "method = 'cubic'"),
         (lambda: Window(2250.0), "samples = 2250.0"),
         (lambda: Window(2250, evaluation_crops=0), "evaluation_crops = 0"),
         (lambda: Window(2250, short="repeat"), "short = 'repeat'"),

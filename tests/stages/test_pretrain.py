@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,14 @@ import torch
 
 from einthoven import load_backbone
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.errors import RecipeError, TrainingError
+from einthoven.cohorts.cohort import UNLABELLED
+from einthoven.errors import CohortError, RecipeError, TrainingError
 from einthoven.files import read_tensors
+from einthoven.objectives import create_pretraining
 from einthoven.signals.store import Store
+from einthoven.stages import held_out
+from einthoven.stages.corpus import corpus_of
+from einthoven.stages.overlap import OverlapWarning, check_encoder
 from einthoven.stages.pretrain import Pretrained, pretrain
 from einthoven.stages.recipe import Pretraining
 from einthoven.training.processes import Processes
@@ -39,16 +45,21 @@ Pretrain = Callable[..., Pretrained]
 def run(synthetic: Cohort, synthetic_store: Store) -> Pretrain:
     def start(out: Path, *, cohort: Cohort = synthetic, **changes: Any) -> Pretrained:
         network = changes.pop("backbone", "mtecg_tiny_100hz")
+        store = changes.pop("store", synthetic_store)
         given: dict[str, Any] = {"recipe": RECIPE, "options": OPTIONS}
         given |= {"processes": Processes("cpu")}
-        return pretrain(cohort, synthetic_store, network, out=out, **(given | changes))
+        return pretrain(cohort, store, network, out=out, **(given | changes))
 
     return start
 
 
 @pytest.fixture(scope="module")
 def whole(run: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Pretrained:
-    return run(tmp_path_factory.mktemp("pretrained") / "run")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    done = run(tmp_path_factory.mktemp("pretrained") / "run")
+    torch.set_num_threads(threads)
+    return done
 
 
 def assert_same(a: Pretrained, b: Pretrained) -> None:
@@ -145,3 +156,165 @@ def test_micro_batches_that_do_not_divide_are_refused(tmp_path: Path, run: Pretr
     with pytest.raises(RecipeError, match="batch_size 4096 is more than the 58 training records"):
         run(tmp_path / "b", recipe=large)
     assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------- several cohorts
+
+
+@pytest.fixture(scope="module")
+def halves(synthetic: Cohort) -> list[Cohort]:
+    """Two cohorts of one store: the training patients shared between them."""
+    names = sorted(set(synthetic.patients("train")))
+    first = np.isin(synthetic.patients(), names[: len(names) // 2])
+    training = synthetic.table["split"].to_numpy() == "train"
+    other = synthetic.select(training & ~first)
+    return [synthetic.select(first | ~training), replace(other, name="more")]
+
+
+def test_cohorts_are_mixed_and_each_one_s_validation_is_logged(
+    tmp_path: Path, run: Pretrain, halves: list[Cohort], synthetic_store: Store
+) -> None:
+    stores = [synthetic_store, synthetic_store]
+    with_own = [halves[0], replace(halves[0], name="again")]
+    done = run(tmp_path, cohort=with_own, store=stores, mix=[1, 3])
+    line = done.history[-1]
+    losses = {key: value for key, value in line.items() if key.startswith("validation_loss")}
+    name = halves[0].name
+    assert losses.keys() == {
+        "validation_loss", f"validation_loss:{name}", "validation_loss:again"
+    }  # fmt: skip
+    draws = [part["draws"] for part in done.run.about()["asked"]["cohorts"]]
+    share = draws[0] / sum(draws)
+    assert share == pytest.approx(0.25, abs=0.02)
+    assert losses["validation_loss"] == pytest.approx(
+        share * losses[f"validation_loss:{name}"] + (1 - share) * losses["validation_loss:again"]
+    )
+    said = read_tensors(done.encoder)[1]["pretraining_data"]
+    assert said.startswith(f"{name} unversioned, training split, ")
+    assert "; again unversioned" in said
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_killed_mixture_goes_on_to_the_same_encoder(
+    tmp_path: Path,
+    step: int,
+    run: Pretrain,
+    halves: list[Cohort],
+    synthetic_store: Store,
+    recorder: Any,
+    killed: type[Exception],
+) -> None:
+    asked = {"cohort": halves, "store": [synthetic_store] * 2, "mix": [1, 2]}
+    whole = run(tmp_path / "whole", **asked)
+    with pytest.raises(killed):
+        run(tmp_path / "killed", watcher=recorder(kill=("pretrain", step)), **asked)
+    assert_same(run(tmp_path / "killed", **asked), whole)
+    with pytest.raises(TrainingError, match="another cohorts"):
+        run(tmp_path / "killed", **(asked | {"mix": [2, 1]}))
+
+
+# ---------------------------------------------------------------------- what is kept and said
+
+
+def test_snapshots_are_encoders_and_no_more_than_asked(
+    tmp_path: Path, run: Pretrain, whole: Pretrained, recorder: Any, killed: type[Exception]
+) -> None:
+    recipe = RECIPE.model_copy(update={"keep_every": 2, "keep_last": 1})
+    with pytest.raises(killed):
+        run(tmp_path, recipe=recipe, watcher=recorder(kill=("pretrain", 8)))
+    folder = tmp_path / "snapshots"
+    assert [file.name for file in folder.iterdir()] == ["epoch-0002.safetensors"]
+    done = run(tmp_path, recipe=recipe)
+    assert_encoders_equal(done.encoder, whole.encoder)
+    names = sorted(file.name for file in folder.iterdir())
+    assert names == ["epoch-0002.safetensors", "epoch-0003.safetensors"]
+    assert_encoders_equal(folder / names[1], done.encoder)
+    load_backbone("mtecg_tiny_100hz", weights=folder / names[0], **OPTIONS)
+    assert read_tensors(folder / names[0])[1]["epoch"] == "2"
+    asked = done.run.about()["asked"]["recipe"]
+    assert asked["keep_every"] == 2
+
+
+def assert_encoders_equal(a: Path, b: Path) -> None:
+    ours, theirs = read_tensors(a)[0], read_tensors(b)[0]
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_runs_that_began_before_snapshots_existed_go_on(whole: Pretrained) -> None:
+    """Their run.json lacks the younger keys, and ours leaves them out at their defaults."""
+    keys = whole.run.about()["asked"]["recipe"].keys()
+    assert keys == Pretraining.model_fields.keys() - {
+        "keep_every", "keep_last", "keep_best", "cohorts"
+    }  # fmt: skip
+    assert set(whole.run.about()["asked"]) == {
+        "stage", "backbone", "recipe", "cohort", "version", "records_digest", "records",
+        "world", "backbone_options",
+    }  # fmt: skip
+
+
+def test_the_objective_s_metrics_are_logged_on_validation(tmp_path: Path, run: Pretrain) -> None:
+    recipe = RECIPE.model_copy(
+        update={"objective": "cpc", "options": {"offsets_ms": (40.0,)}, "epochs": 1}
+    )
+    shape = {"width": 16, "depth": 1}
+    line = run(tmp_path, backbone="s4_tiny", recipe=recipe, options=shape).history[0]
+    assert 0 <= line["validation_accuracy"] <= 1
+    assert line["validation_contrastive_loss"] == line["validation_loss"]
+
+
+def test_validation_does_not_depend_on_who_computes_which_batch(
+    synthetic: Cohort, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_out, "BATCH", 4)
+    objective = create_pretraining("mtecg_tiny_100hz", seed=0, backbone_options=OPTIONS)
+    preparation = objective.backbone.preparation.with_window(seconds=2.5)
+    corpus = corpus_of([synthetic] * 2, [synthetic_store] * 2, preparation, weights=[1, 2])
+    alone = held_out.HeldOut.of(corpus, Processes("cpu"))
+    assert alone is not None
+    model: Any = objective
+    expected = alone(model.eval())
+    shares: list[Any] = [[], []]
+
+    class One(Processes):
+        """A process of two that notes what it would give to the other one."""
+
+        def __init__(self, rank: int) -> None:
+            super().__init__("cpu")
+            object.__setattr__(self, "place", rank)
+
+        rank = property(lambda self: self.place)  # type: ignore[assignment]
+        world = property(lambda self: 2)  # type: ignore[assignment]
+
+        def gather(self, value: Any) -> list[Any]:
+            shares[self.rank] = value
+            return shares
+
+    def by(rank: int) -> dict[str, float]:
+        return replace(alone, processes=One(rank))(model)
+
+    with pytest.raises(IndexError):  # the other one's share is missing yet
+        by(0)
+    assert by(1) == expected
+
+
+# ---------------------------------------------------------------------- test folds
+
+
+def test_a_protected_fold_is_refused_and_an_allowed_one_is_noted(
+    tmp_path: Path, run: Pretrain, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    everything = replace(
+        synthetic, name="all", task=UNLABELLED, table=synthetic.table.assign(split="train")
+    )
+    asked: dict[str, Any] = {"cohort": everything, "protect": [(synthetic, synthetic_store)]}
+    once = RECIPE.model_copy(update={"epochs": 1})
+    with pytest.raises(CohortError, match=f"test records of {synthetic.name}"):
+        run(tmp_path / "refused", recipe=once, **asked)
+    assert not (tmp_path / "refused").exists()
+    done = run(tmp_path / "noted", recipe=once, allow_overlap=[synthetic.name], **asked)
+    assert done.run.about()["asked"]["allow_overlap"] == [synthetic.name]
+    metadata = read_tensors(done.encoder)[1]
+    assert json.loads(metadata["allowed_overlap"])[0]["cohort"] == synthetic.name
+    with pytest.warns(OverlapWarning, match="as was allowed then"):
+        check_encoder(done.encoder, (synthetic, synthetic_store))

@@ -32,7 +32,7 @@ JOBS: dict[str, dict[str, Any]] = {
     # Negatives from the same record, and a pool of tokens from the records of both processes.
     "cpc": {
         "backbone": "s4_tiny",
-        "options": {"width": 16, "depth": 1},
+        "options": {"width": 16, "depth": 1, "stem_norm": "none"},
         "recipe": COMMON
         | {"name": "cpc", "objective": "cpc", "clip": 1.0}
         | {"options": {"negatives": 8, "pool": 16, "offsets_ms": [40.0, 120.0]}},

@@ -60,8 +60,12 @@ for skip in (False, True):
     with here.unsynchronised(wrapped, skip=skip):
         wrapped(torch.full((1, 1), float(1 + 2 * here.rank))).sum().backward()
     gradients.append(float(model.weight.grad))
+norm = nn.BatchNorm1d(1)
+norm.running_mean.fill_(5.0 + here.rank)
+here.share_buffers(norm)
 here.wait()
 print(json.dumps({
+    "running_mean": float(norm.running_mean),
     "rank": here.rank, "world": here.world, "gradients": gradients,
     "gathered": here.gather(f"from {here.rank}"),
     "mean": float(here.mean(torch.tensor(float(here.rank)))),
@@ -98,6 +102,7 @@ def test_two_processes_share_a_folder_and_average_gradients(tmp_path: Path) -> N
         assert each["world"] == 2
         assert each["gathered"] == ["from 0", "from 1"]
         assert each["mean"] == 0.5
+        assert each["running_mean"] == 5.0
         assert each["gradients"] == [2.0, 1.0 + 2 * each["rank"]]
     assert read_json(tmp_path / "run" / "run.json")["asked"] == {"stage": "test"}
 

@@ -66,7 +66,8 @@ def test_no_payload_is_carried_out(container: str, trap: Path) -> None:
 
 # Payloads that misuse a name of ours: refused as nonsense rather than as code.
 _DAMAGED = {
-    "codecs.encode to another", "numpy object scalar", "persistent id that is a number", "device without an end",
+    "codecs.encode to another", "device without an end", "numpy object scalar",
+    "persistent id that is a number",
 }  # fmt: skip
 
 

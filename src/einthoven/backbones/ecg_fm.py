@@ -33,7 +33,7 @@ from einthoven.backbones.layers.wav2vec import (
     post_norm_groups,
     valid_tokens,
 )
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Preparation, Resample, Standardise, Window
@@ -72,7 +72,8 @@ class ECGFMConfig:
     missing_leads : {"zero", "refuse"}
         What becomes of an input without some of the twelve leads, see `ECGFM`.
     leads : tuple of str
-        Leads that inputs have when nothing else is said.
+        Leads that records have. Limb leads that follow from two of them are computed in the
+        preparation and are leads of the input too.
     window : int
         Samples of the prepared input.
     init : {"scratch", "pretraining"}
@@ -123,10 +124,10 @@ class ECGFM(Backbone):
     zero in it. That is what the network was pretrained on: every lead of every segment was zeroed
     with probability 0.5. Leads are named (`leads=`, or the field `leads`); an input of fewer than
     twelve rows without names is refused, so that no row is taken for another lead.
-    ``missing_leads="refuse"`` takes nothing but twelve leads. Zeroing also holds for limb leads
-    that follow from others (III from I and II): once each lead is scaled on its own that law is
-    lost. Who wants them derives them in millivolts, before the preparation
-    (`einthoven.records.limb_leads`). With all leads zero the features are finite and mean nothing.
+    ``missing_leads="refuse"`` takes nothing but twelve leads. Limb leads that follow from those of
+    the field `leads` (III from I and II) are computed by the preparation, in millivolts; once each
+    lead is scaled on its own their law is lost, so that what is missing at call time is zero
+    whether or not it follows. With all leads zero the features are finite and mean nothing.
 
     *What stays frozen.* Nothing unless asked. The released fine-tuning freezes the extractor
     (``extractor_gradient=0``) and trains everything else from the first step; `freeze_positions`
@@ -142,7 +143,7 @@ class ECGFM(Backbone):
         super().__init__()
         self.config = replace(config, leads=canonical_leads(config.leads))
         self.name = config.name
-        self.leads = self.config.leads
+        self.leads, self._derive = with_derived(self.config.leads)
         self.feature_dim = config.width
         _check_choices(config)
         self._rows(self.leads)
@@ -171,17 +172,17 @@ class ECGFM(Backbone):
 
     @property
     def preparation(self) -> Preparation:
-        """How a record becomes an input, as near to the released chain as our steps come.
+        """How a record becomes an input: the released chain.
 
-        As there: 500 Hz, every lead standardised on its own over the whole recording (a flat lead
-        becomes zero), no filter, segments of 5 s. Not as there: resampling is band-limited
-        (piecewise linear there), which makes no difference to records of 500 Hz. A recording is
-        evaluated on two segments, which for 10 s are those of the release: its two halves.
+        Piecewise linear resampling to 500 Hz, every lead standardised on its own over the whole
+        recording (a flat lead becomes zero), no filter, segments of 5 s. A recording is evaluated
+        on two segments, which for 10 s are those of the release: its two halves.
         """
         return Preparation(
             leads=self.leads,
             steps=(
-                Resample(RATE),
+                *self._derive,
+                Resample(RATE, method="linear"),
                 Standardise(over="lead"),
                 Window(self.config.window, evaluation_crops=2),
             ),

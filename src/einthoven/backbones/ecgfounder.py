@@ -6,20 +6,38 @@ over time; there is no final norm. Batch norm and dropout are part of the design
 release, whose file holds 66,368 batch-norm weights that nothing uses: they are no part of the
 network here. The paper says 76.3 M parameters; the release has 30.8 M with its head and these.
 
+Preparations
+------------
+Paper and release know three that contradict each other; ``preparation=`` picks one by name.
+
+* ``"fine-tuning"``, the default: the released fine-tuning code, which the authors declare mandatory
+  and recommend over the others when asked. NaN becomes 0; piecewise linear resampling to 500 Hz (a
+  broken call there, so that 500 Hz is all that it was used with); a notch at 50 Hz; a Butterworth
+  band-pass of order 4, 0.67 to 40 Hz; minus a running median of 0.4 s; one mean and deviation for
+  all leads together.
+* ``"evaluation"``, the released script that scores PTB-XL: no filter at all; mean and deviation
+  first, then linear resampling.
+* ``"paper"``: linear resampling, a high-pass at 0.5 Hz, a low-pass of order 2 at 50 Hz, notches at
+  50 and 60 Hz, mean and deviation of each segment. The paper does not say more, and its code is not
+  public: the high-pass's order (2), that filters run without phase shift, that there are both
+  notches and that the leads share a mean and a deviation are our reading. If the pretraining did
+  what the paper says, this is the one that the weights know; nobody outside can tell.
+
+In all of them a record's ten seconds are cut after the filters, as the whole recording was filtered
+there, and zeros fill up a shorter record. The standardisation is that of the window, or of the
+whole recording where it comes first.
+
 Fewer leads than twelve
 -----------------------
 `ecgfounder_12lead` can be built with ``leads=(...)``, any of the twelve in any order:
 
-* Two limb leads determine all six (`einthoven.records.limb_leads`), so the missing ones are
-  computed; leads that were measured stay as they are. That holds in millivolts and under a factor
-  that all leads share, but not once a mean has been subtracted. The Preparation of such a network
-  therefore ends in a constant factor, and the network itself derives the leads and then
-  standardises over all that it has, as the twelve-lead Preparation does. From I, II and V1 to V6
-  comes the same input as from all twelve.
+* Two limb leads determine all six, so the missing ones are computed by the preparation, from
+  voltages, before anything else (`einthoven.records.limb_leads`); leads that were measured stay as
+  they are. From I, II and V1 to V6 comes the same input as from all twelve.
 * Chest leads, and limb leads when only one is given, cannot be computed: they are zero, which is
   the mean of what was standardised.
-* A network that was built for other leads refuses ``leads=(...)`` at call time where leads would
-  have to be derived, because its own Preparation has subtracted a mean.
+* ``leads=(...)`` at call time is refused where leads would have to be computed: a mean has been
+  subtracted by then.
 
 `ecgfounder_1lead` reads lead I unless one other lead is named. It was pretrained on lead I and,
 half of the time, on another frontal lead or its negative (aVL, -aVR, II, -III, aVF, -aVF); chest
@@ -28,41 +46,35 @@ leads are new to it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.net1d import Bottleneck, PreActivation, Stem
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.leads import (
-    canonical_leads,
-    check_leads,
-    derive_leads,
-    lead_rows,
-)
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
 from einthoven.errors import BackboneError
 from einthoven.records.limb_leads import derivable_leads
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.plan import FLAT
 from einthoven.signals.prepare import (
+    Baseline,
+    Fill,
     Filter,
     Preparation,
     Resample,
-    Scale,
     Standardise,
+    Step,
     Window,
 )
 
 __all__ = ["ECGFounder", "ECGFounderConfig", "ecgfounder_1lead", "ecgfounder_12lead"]
 
 RATE, SAMPLES = 500, 5000
-TYPICAL_DEVIATION_MV = 0.25
+PREPARATIONS = ("fine-tuning", "evaluation", "paper")
 
 
 @dataclass(frozen=True)
@@ -86,9 +98,12 @@ class ECGFounderConfig:
     use_bn : bool
         Batch norm in front of every activation; off in the release.
     leads : tuple of str
-        Leads that inputs have when nothing else is said; exactly one when `channels` is 1.
+        Leads that records have; exactly one when `channels` is 1. Limb leads that follow from two
+        of them are computed in the preparation and are leads of the input too.
     window : int or None
         Samples of the prepared input at 500 Hz when it is not to be the released 10 s.
+    preparation : {"fine-tuning", "evaluation", "paper"}
+        Which of the published preparations, see the module.
     init : {"scratch", "pretraining"}
         Both draw PyTorch's own start.
     """
@@ -103,6 +118,7 @@ class ECGFounderConfig:
     use_bn: bool = False
     leads: tuple[str, ...] = STANDARD_LEADS
     window: int | None = None
+    preparation: str = "fine-tuning"
     init: str = "scratch"
 
 
@@ -126,7 +142,7 @@ class ECGFounder(Backbone):
         super().__init__()
         self.config = _checked(config)
         self.name = config.name
-        self.leads = self.config.leads
+        self.leads, self._derive = with_derived(self.config.leads)
         self.feature_dim = self.config.widths[-1]
         self.stem = Stem(config.channels, config.stem_width, config.kernel, use_bn=config.use_bn)
         self.stages = nn.ModuleList()
@@ -153,27 +169,10 @@ class ECGFounder(Backbone):
 
     @property
     def preparation(self) -> Preparation:
-        """How a record becomes an input.
-
-        500 Hz, a notch at 50 Hz, a Butterworth band-pass of order 4 from 0.67 to 40 Hz, ten
-        seconds (zeros behind a shorter record, as the paper has it) and one mean and deviation for
-        all leads together. This is the released fine-tuning code, which its author recommends over
-        the two other, contradictory ones in circulation, less one step: the median baseline that
-        it subtracts after the filters is not done here.
-
-        Where the network derives leads, the last step is a constant factor: see the module.
-        """
-        derives = self.config.channels > 1 and derivable_leads(self.leads)
-        return Preparation(
-            leads=self.leads,
-            steps=(
-                Resample(RATE),
-                Filter("notch", 50.0, order=2),
-                Filter("bandpass", (0.67, 40.0), order=4),
-                Window(self.config.window or SAMPLES, short="pad"),
-                Scale(mean=0.0, std=TYPICAL_DEVIATION_MV) if derives else Standardise("record"),
-            ),
-        )
+        """How a record becomes an input, as the config says; see the module."""
+        window = Window(self.config.window or SAMPLES, short="pad")
+        steps = _steps(self.config.preparation, window)
+        return Preparation(leads=self.leads, steps=(*self._derive, *steps))
 
     # ------------------------------------------------------------------ forward
 
@@ -210,7 +209,7 @@ class ECGFounder(Backbone):
         return x
 
     def _rows(self, x: Tensor, leads: tuple[str, ...]) -> tuple[Tensor, list[int]]:
-        """The input with the leads that can be derived, and its rows among the stem's channels."""
+        """The input, and its rows among the stem's channels."""
         check_leads(x, leads)
         if x.shape[-1] == 0:
             raise BackboneError(
@@ -220,19 +219,17 @@ class ECGFounder(Backbone):
         if self.config.channels == 1:
             _check_single(self.name, leads)
             return x, [0]
-        derived = derivable_leads(leads)
-        if derived:
-            self._check_derivation(leads, derived)
-            x, leads = _standardise(derive_leads(x, leads)), leads + derived
+        self._check_derivable(leads)
         return x, lead_rows(leads)
 
-    def _check_derivation(self, leads: tuple[str, ...], derived: tuple[str, ...]) -> None:
-        if set(leads) != set(self.leads):
+    def _check_derivable(self, leads: tuple[str, ...]) -> None:
+        lacking = derivable_leads(leads)
+        if lacking:
             raise BackboneError(
-                f"{self.name} was built for leads {', '.join(self.leads)}; with "
-                f"{', '.join(leads)} it would have to derive {', '.join(derived)}, which its "
-                "Preparation makes impossible: it subtracts a mean",
-                remedy=f"build it with leads={leads!r} and prepare the signals as it then says.",
+                f"{self.name} was built for leads {', '.join(self.leads)}; from "
+                f"{', '.join(leads)} follow {', '.join(lacking)}, but only in millivolts, and its "
+                "Preparation has subtracted a mean",
+                remedy=f"build it with leads={leads!r}, whose preparation computes them first.",
             )
 
     # ------------------------------------------------------------------ for the recipe
@@ -268,14 +265,23 @@ def _is_layer(part: nn.Module) -> bool:
     return isinstance(part, Stem | Bottleneck)
 
 
-def _standardise(x: Tensor) -> Tensor:
-    """One mean and population deviation a record, over its leads and samples; flat ones to zero."""
-    mean = x.mean((1, 2), keepdim=True)
-    centred = x - mean
-    deviation = torch.linalg.vector_norm(centred, dim=(1, 2), keepdim=True)
-    deviation = deviation / math.sqrt(x.shape[1] * x.shape[2])
-    flat = deviation <= FLAT * mean.abs().clamp(min=1.0)
-    return centred / torch.where(flat, math.inf, deviation)
+def _steps(preparation: str, window: Window) -> tuple[Step, ...]:
+    resample, standardise = Resample(RATE, method="linear"), Standardise(over="record")
+    if preparation == "evaluation":
+        return standardise, resample, window
+    if preparation == "paper":
+        band = Filter("highpass", 0.5, order=2), Filter("lowpass", 50.0, order=2)
+        mains = Filter("notch", 50.0, order=2), Filter("notch", 60.0, order=2)
+        return resample, *band, *mains, window, standardise
+    return (
+        Fill("zero"),
+        resample,
+        Filter("notch", 50.0, order=2),
+        Filter("bandpass", (0.67, 40.0), order=4),
+        Baseline(0.4),
+        window,
+        standardise,
+    )
 
 
 # ---------------------------------------------------------------------- what a config may say
@@ -307,6 +313,11 @@ def _checked(config: ECGFounderConfig) -> ECGFounderConfig:
         ),
         ("kernel", config.kernel > 1, "choose two taps or more."),
         ("window", config.window is None or config.window > 0, "give a number of samples."),
+        (
+            "preparation",
+            config.preparation in PREPARATIONS,
+            f"choose {' or '.join(map(repr, PREPARATIONS))}.",
+        ),
         ("init", config.init in ("scratch", "pretraining"), "choose 'scratch' or 'pretraining'."),
     ):
         if not possible:

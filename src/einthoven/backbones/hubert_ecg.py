@@ -30,11 +30,19 @@ from einthoven.backbones.layers.wav2vec import (
     PostNormBlocks,
     post_norm_groups,
 )
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
 from einthoven.errors import BackboneError
 from einthoven.records.limb_leads import derivable_leads
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Filter, Preparation, Resample, Standardise, Window
+from einthoven.signals.prepare import (
+    Decimate,
+    Fill,
+    Fir,
+    MinMax,
+    Preparation,
+    Resample,
+    Window,
+)
 
 __all__ = [
     "HubertECG",
@@ -44,7 +52,10 @@ __all__ = [
     "hubert_ecg_small",
 ]
 
-RATE = 100
+RATE = 500  # Hz at which recordings are scaled and cropped
+DECIMATION = 5
+# What a lead of zero volts is in the prepared input: -1, times the decimation's gain at 0 Hz.
+FLAT_LEAD = -(10 ** (2 * -0.05 / 20))
 
 
 @dataclass(frozen=True)
@@ -72,10 +83,11 @@ class HubertECGConfig:
         released fine-tuning 0, 0.1, 0.1.
     attention_dropout : float
         Dropout on attention probabilities in training; 0.1 throughout in the released training.
-    missing_leads : {"refuse", "zero"}
+    missing_leads : {"refuse", "zero", "mean"}
         What becomes of an input without some of the twelve leads, see `HubertECG`.
     leads : tuple of str
-        Leads that inputs have when nothing else is said.
+        Leads that records have, in the standard order. Limb leads that follow from two of them are
+        computed in the preparation and are leads of the input too.
     window : int or None
         Samples of a lead in the prepared input when it is to be shorter than the longest one.
     init : {"scratch", "pretraining"}
@@ -114,13 +126,15 @@ class HubertECG(Backbone):
     each addition. Features are the mean of the tokens, as in the released classifier. The group
     norm in the extractor takes out any factor and offset that all leads share.
 
-    *Fewer leads.* All twelve places are always there. A missing lead that follows from those given
-    (III from I and II) is refused whatever the setting, because scaling each lead on its own has
-    undone the law by which it follows: derive it in millivolts, before the preparation
-    (`einthoven.records.limb_leads`). Other missing leads are refused too, unless
-    ``missing_leads="zero"`` fills their places with zeros. That is our choice: the authors publish
-    no rule (their scaling turns a flat lead into -1), and name missing leads as a cause of
-    misleading outputs.
+    *Fewer leads.* All twelve places are always there. Limb leads that follow from those of
+    `leads` (III from I and II) are computed by the preparation, in millivolts; at call time they
+    are refused whatever the setting, because scaling each lead on its own has undone the law by
+    which they follow. Other missing leads are refused too, unless `missing_leads` says what takes
+    their places. The authors publish no rule, and name missing leads as a cause of misleading
+    outputs; their code leaves two. A lead that is zero in the recording becomes -1 by their
+    scaling, and -0.989 by their decimation: ``"zero"`` fills in that. A lead whose values are not
+    numbers becomes the mean of the crop's others: ``"mean"`` fills in the mean of the leads given.
+    Either leaves out what the decimation's filter does at the seams to the neighbouring leads.
 
     *What stays frozen.* Nothing unless asked. The released fine-tuning freezes the extractor, the
     positional convolution and the norm behind it even when "all layers" are trained.
@@ -139,9 +153,10 @@ class HubertECG(Backbone):
         super().__init__()
         self.config = replace(config, leads=canonical_leads(config.leads))
         self.name = config.name
-        self.leads = self.config.leads
+        self.leads, self._derive = with_derived(self.config.leads)
         self.feature_dim = config.width
         _check_choices(config)
+        _check_order(config.name, self.leads)
         self._check_missing(self.leads)
         self.extractor = ConvExtractor(
             1, config.conv_width, kernels=config.conv_kernels, strides=config.conv_strides
@@ -164,23 +179,29 @@ class HubertECG(Backbone):
 
     @property
     def preparation(self) -> Preparation:
-        """How a record becomes an input, as near to the released chain as our steps come.
+        """How a record becomes an input: the released chain.
 
-        As there: a filter at the record's own rate, Fourier resampling, every lead scaled on its
-        own over the whole recording, a crop of 5 s. Not as there: the filter is a Butterworth
-        low-pass (there a linear-phase band-pass of 0.05 to 47 Hz, too short for its lower corner:
-        it lets 0.96 of a constant through), the scaling is by mean and deviation (there by the
-        extremes, to -1 ... 1), and each lead is brought to 100 Hz alone (there all of them end to
-        end, which smears their seams). Leads correlate with the released chain's by 0.995 and
-        more. Evaluation takes three crops (there the first 5 s).
+        At the record's own rate a linear-phase band-pass of 0.05 to 47 Hz, whose 0.3 s are too
+        short for its lower corner (it lets 0.96 of a constant through), so that records of 100 and
+        of 500 Hz come out differently; Fourier resampling to 500 Hz, whatever the rate of the
+        input is to be; every lead scaled to -1 ... 1 by its extremes over the whole recording; a
+        crop of 5 s; the crop's mean for values that are not numbers; and decimation by 5 of the
+        leads laid end to end, whose filter smears their seams. One value of a lead that is not a
+        number makes all of the lead such, as it does there.
+
+        Evaluation takes three crops, the first of which is the one that the release evaluates.
         """
+        samples = DECIMATION * (self.config.window or self.config.max_samples)
         return Preparation(
             leads=self.leads,
             steps=(
-                Filter("lowpass", 47.0, order=5),
+                *self._derive,
+                Fir((0.05, 47.0), seconds=0.3),
                 Resample(RATE),
-                Standardise(over="lead"),
-                Window(self.config.window or self.config.max_samples, evaluation_crops=3),
+                MinMax(),
+                Window(samples, evaluation_crops=3),
+                Fill("crop-mean"),
+                Decimate(DECIMATION, over="end-to-end"),
             ),
         )
 
@@ -252,10 +273,17 @@ class HubertECG(Backbone):
         rows = lead_rows(names)
         if rows != list(range(len(STANDARD_LEADS))):
             self._check_missing(names)
-            places = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
+            places = self._filled(x)
             places[:, rows] = x
             x = places
         return x.flatten(1).unsqueeze(1)
+
+    def _filled(self, x: Tensor) -> Tensor:
+        """Twelve leads of what stands for a missing one."""
+        shape = len(x), len(STANDARD_LEADS), x.shape[-1]
+        if self.config.missing_leads == "mean":
+            return x.mean((1, 2), keepdim=True).repeat(1, *shape[1:])
+        return x.new_full(shape, FLAT_LEAD)
 
     def _check_samples(self, samples: int) -> None:
         longest = self.config.max_samples
@@ -276,15 +304,16 @@ class HubertECG(Backbone):
             raise BackboneError(
                 f"{self.name}: leads = {names} leaves out {', '.join(follow)}, which can be "
                 "derived from those, though not once each lead is scaled on its own",
-                remedy="derive them in millivolts, before the preparation, with "
-                "einthoven.records.limb_leads.derive_limb_leads, and name them too.",
+                remedy=f"build it with leads={names}, whose preparation computes them in "
+                "millivolts before anything else.",
             )
         if missing and self.config.missing_leads == "refuse":
             raise BackboneError(
                 f"{self.name}: leads = {names} leaves out {', '.join(missing)}, and the network "
                 "reads all twelve",
-                remedy="missing_leads='zero' puts zeros in their places, which the public weights "
-                "were not trained on as far as is known; st_mem_base takes any set of leads.",
+                remedy="missing_leads='mean' or 'zero' fills their places, which the public "
+                "weights were not trained on as far as is known; st_mem_base takes any set of "
+                "leads.",
             )
 
     # ------------------------------------------------------------------ for the recipe
@@ -313,13 +342,23 @@ class HubertECG(Backbone):
 def _check_choices(config: HubertECGConfig) -> None:
     for field, allowed in (
         ("init", ("scratch", "pretraining")),
-        ("missing_leads", ("refuse", "zero")),
+        ("missing_leads", ("refuse", "zero", "mean")),
     ):
         if (value := getattr(config, field)) not in allowed:
             raise BackboneError(
                 f"{field} = {value!r} is unknown",
                 remedy=f"choose {' or '.join(map(repr, allowed))}.",
             )
+
+
+def _check_order(name: str, leads: tuple[str, ...]) -> None:
+    ordered = tuple(lead for lead in STANDARD_LEADS if lead in leads)
+    if leads != ordered:
+        raise BackboneError(
+            f"{name}: leads = {leads} are not in the standard order, and its preparation lays "
+            "them end to end",
+            remedy=f"name them as {ordered}; signals are picked by name.",
+        )
 
 
 def hubert_ecg_small(**overrides: Any) -> HubertECG:

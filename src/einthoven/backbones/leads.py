@@ -10,8 +10,9 @@ from torch import Tensor
 from einthoven.errors import BackboneError
 from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.released_steps import Derive
 
-__all__ = ["canonical_leads", "check_leads", "derive_leads", "lead_rows"]
+__all__ = ["canonical_leads", "check_leads", "derive_leads", "lead_rows", "with_derived"]
 
 _ROW = {name.lower(): row for row, name in enumerate(STANDARD_LEADS)}
 
@@ -70,6 +71,31 @@ def check_leads(x: Tensor, leads: Sequence[str]) -> None:
             f"input of shape {tuple(x.shape)} for {len(leads)} leads {tuple(leads)}",
             remedy="give (batch, leads, samples), and leads=(...) with one name for each row.",
         )
+
+
+def with_derived(leads: Sequence[str]) -> tuple[tuple[str, ...], tuple[Derive, ...]]:
+    """Rows of an input made from recorded leads, and the step that computes those that follow.
+
+    Parameters
+    ----------
+    leads : sequence of str
+        Leads that records have.
+
+    Returns
+    -------
+    rows : tuple of str
+        The same leads in their standard spelling; when limb leads follow from two of them, those
+        too, and all in the standard order.
+    steps : tuple of Derive
+        What a Preparation has to begin with: one step, or none where nothing follows.
+    """
+    given = canonical_leads(leads)
+    follow = derivable_leads(given)
+    if not follow:
+        return given, ()
+    pair, _ = derivation(given)
+    rows = tuple(lead for lead in STANDARD_LEADS if lead in (*given, *follow))
+    return rows, (Derive(follow, pair),)
 
 
 def derive_leads(x: Tensor, leads: Sequence[str]) -> Tensor:

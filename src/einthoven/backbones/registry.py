@@ -45,6 +45,11 @@ class Entry:
     weights_sha256 : str
         SHA-256 of the file that `weights_from` names first, as others recorded it; empty where
         nobody has.
+    weights_name : str
+        What to search for: a repository's name where there is one, otherwise a file's; empty where
+        neither is known.
+    weights_size : str
+        Size of that file, in words; empty where nobody recorded it.
     """
 
     factory: str
@@ -57,6 +62,8 @@ class Entry:
     weights_from: str
     contains_ptbxl: bool | None = False
     weights_sha256: str = ""
+    weights_name: str = ""
+    weights_size: str = ""
 
 
 _ST_MEM: Any = {
@@ -107,6 +114,7 @@ BACKBONES: dict[str, Entry] = {
         parameters=85_150_614,
         weights_from="files st_mem_vit_base_encoder and st_mem_vit_base_full, linked from "
         "github.com/vuno/ST-MEM",
+        weights_name="vuno/ST-MEM",
         **_ST_MEM,
         **_ST_MEM_PUBLIC,
     ),
@@ -153,8 +161,9 @@ BACKBONES: dict[str, Entry] = {
         "contrastive predictive coding; not PTB-XL",
         weights_licence="not stated in our sources",
         weights_from="not stated in our sources; the authors' repositories are "
-        "AI4HealthUOL/ecg-fm-benchmarking and AI4HealthUOL/ecg-pretraining-strategies, whose "
-        "released files end in _e10.ckpt",
+        "AI4HealthUOL/ecg-fm-benchmarking and AI4HealthUOL/ecg-pretraining-strategies (released "
+        "files there end in _e10.ckpt)",
+        weights_name="AI4HealthUOL/ecg-fm-benchmarking",
         contains_ptbxl=False,
         **_S4,
     ),
@@ -176,7 +185,9 @@ BACKBONES: dict[str, Entry] = {
         factory="einthoven.backbones.hubert_ecg:hubert_ecg_small",
         summary="HuBERT-ECG small: tokens of 0.82 s, twelve leads end to end, 100 Hz, 5 s",
         parameters=30_209_152,
-        weights_from="model.safetensors (122 MB) of huggingface.co/Edoardo-BS/hubert-ecg-small",
+        weights_from="model.safetensors of huggingface.co/Edoardo-BS/hubert-ecg-small",
+        weights_name="Edoardo-BS/hubert-ecg-small",
+        weights_size="122 MB",
         weights_sha256="c78fa955268212f8ed20bc69fb1b882d76a4351df2466061335950949394a4d2",
         **_HUBERT_ECG,
     ),
@@ -185,6 +196,7 @@ BACKBONES: dict[str, Entry] = {
         summary="HuBERT-ECG base: tokens of 0.82 s, twelve leads end to end, 100 Hz, 5 s",
         parameters=92_798_080,
         weights_from="model.safetensors of huggingface.co/Edoardo-BS/hubert-ecg-base",
+        weights_name="Edoardo-BS/hubert-ecg-base",
         weights_sha256="05bc1b1317f8e3063811a03fb840f5bf8a85968191e209c0cfbaa0c52c8aa1ae",
         **_HUBERT_ECG,
     ),
@@ -193,6 +205,7 @@ BACKBONES: dict[str, Entry] = {
         summary="HuBERT-ECG large: tokens of 0.82 s, twelve leads end to end, 100 Hz, 5 s",
         parameters=187_643_776,
         weights_from="model.safetensors of huggingface.co/Edoardo-BS/hubert-ecg-large",
+        weights_name="Edoardo-BS/hubert-ecg-large",
         weights_sha256="9a0eb8484f73793aa678936984243da92ae80d7b81e2fe77d1ea6dee2bdf5ec2",
         **_HUBERT_ECG,
     ),
@@ -201,6 +214,7 @@ BACKBONES: dict[str, Entry] = {
         summary="ECGFounder Net1D: residual convolutions over twelve leads, 500 Hz, 10 s",
         parameters=30_598_896,
         weights_from="file 12_lead_ECGFounder.pth of huggingface.co/PKUDigitalHealth/ECGFounder",
+        weights_name="PKUDigitalHealth/ECGFounder",
         **_ECGFOUNDER,
     ),
     "ecgfounder_1lead": Entry(
@@ -208,6 +222,7 @@ BACKBONES: dict[str, Entry] = {
         summary="ECGFounder Net1D: residual convolutions over one lead, 500 Hz, 10 s",
         parameters=30_587_632,
         weights_from="file 1_lead_ECGFounder.pth of huggingface.co/PKUDigitalHealth/ECGFounder",
+        weights_name="PKUDigitalHealth/ECGFounder",
         **_ECGFOUNDER,
     ),
     "ecg_fm": Entry(
@@ -221,7 +236,9 @@ BACKBONES: dict[str, Entry] = {
         "PTB-XL (873,706 records, 699,001 of them for training)",
         weights_licence="MIT",
         weights_from="file mimic_iv_ecg_physionet_pretrained.pt of huggingface.co/wanglab/"
-        "ecg-fm-preprint (1,090,825,421 bytes), which the checksum is of, or of wanglab/ecg-fm",
+        "ecg-fm-preprint, which size and checksum are of, or of wanglab/ecg-fm",
+        weights_name="wanglab/ecg-fm-preprint",
+        weights_size="1,090,825,421 bytes",
         contains_ptbxl=True,
         weights_sha256="4d0142bcb485eb9f0c7845e0c19ff3463f6ae9d0e458eab69136efe90ceb9b7e",
     ),

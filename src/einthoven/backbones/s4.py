@@ -154,6 +154,10 @@ class S4(SequenceBackbone):
             raise BackboneError(
                 f"init = {config.init!r} is unknown", remedy="choose 'scratch' or 'pretraining'."
             )
+        if config.corrected_tokens is not None and config.corrected_tokens < 1:
+            raise BackboneError(
+                f"corrected_tokens = {config.corrected_tokens}", remedy="give 1 or more, or None."
+            )
         self.config = replace(config, leads=canonical_leads(config.leads))
         self.name, self.leads = config.name, self.config.leads
         self.feature_dim = config.width

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from einthoven.cli import data, evidence, reproduce, train, use, weights
+from einthoven.cli import catalogue, data, evidence, reproduce, train, use, weights
 
 app = typer.Typer(
     name="einthoven",
@@ -73,5 +73,5 @@ app.command()(evidence.card)
 app.command()(reproduce.reproduce)
 app.command()(use.predict)
 app.command()(use.embed)
-app.command()(use.backbones)
+app.command()(catalogue.backbones)
 app.command()(use.doctor)

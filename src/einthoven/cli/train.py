@@ -10,6 +10,7 @@ import typer
 
 from einthoven.cli.progress import console, shown_warnings, training
 from einthoven.errors import CohortError
+from einthoven.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
@@ -186,7 +187,10 @@ def _protected(text: str, known: dict[Path, Any], together: Processes) -> Member
 def posttrain(
     cohort: CohortPath,
     out: Out,
-    backbone: Annotated[str, typer.Option(help="A name of `einthoven backbones`.")],
+    backbone: Annotated[
+        str,
+        typer.Option(help="A name of `einthoven backbones`, or the shipped encoder's."),
+    ] = SHIPPED,
     weights: Annotated[
         Path | None, typer.Option(help="The pretrained backbone: a public checkpoint, or ours.")
     ] = None,
@@ -224,12 +228,14 @@ def posttrain(
     """
     from einthoven.cli.stores import labelled, shared_store
     from einthoven.experiment import run_experiment
+    from einthoven.shipped import start_from
     from einthoven.stages.posttrain import check_weights
     from einthoven.stages.recipe import load_recipe
     from einthoven.training.processes import Processes
 
     asked = load_recipe(recipe, overrides or ())
-    check_weights(asked, weights)
+    start = start_from(backbone, weights, random=asked.initialise == "random")
+    check_weights(asked, start.weights)
     together = Processes(device)
     _use_threads(threads)
     chosen = labelled(cohort, task, labels=labels, min_records=min_records)
@@ -238,11 +244,11 @@ def posttrain(
         done = run_experiment(
             chosen,
             packed,
-            backbone,
+            start.backbone,
             recipe=asked,
             out=out,
-            weights=weights,
-            options=_options(leads),
+            weights=start.weights,
+            options={**start.options, **(_options(leads) or {})} or None,
             resamples=resamples,
             allow_overlap=allow_overlap,
             processes=together,

@@ -1,4 +1,4 @@
-"""Verbs that use what there is: predict, embed, backbones, doctor."""
+"""Verbs that use what there is: predict, embed, doctor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from einthoven.cli.device import DeviceOption, device_of
 from einthoven.cli.progress import counting
 from einthoven.errors import BundleError, EinthovenError
+from einthoven.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from einthoven.bundle import Bundle
@@ -30,8 +31,9 @@ class Level(StrEnum):
 def predict(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Raw ECG files.")],
     bundle: Annotated[
-        Path | None, typer.Option(help="The bundle of a run.", envvar="EINTHOVEN_BUNDLE")
-    ] = None,
+        Path,
+        typer.Option(help="The bundle of a run, or the shipped one.", envvar="EINTHOVEN_BUNDLE"),
+    ] = Path(SHIPPED),
     top: Annotated[int, typer.Option(min=1, help="Labels to print a file.")] = 8,
     leads: Annotated[
         str | None, typer.Option(help="Use these leads only, where files lack others: I,II,V5.")
@@ -51,11 +53,6 @@ def predict(
     from einthoven.predict import predict_record
     from einthoven.records import read_record
 
-    if bundle is None:
-        raise BundleError(
-            "no bundle is named",
-            remedy="add --bundle RUN/bundle, or set EINTHOVEN_BUNDLE; `einthoven demo` makes one",
-        )
     model = load_bundle(bundle)
     chosen = leads.split(",") if leads else None
     failed = False
@@ -114,10 +111,12 @@ def _print_prediction(file: Path, done: RecordPrediction, model: Bundle, top: in
 
 
 def embed(
-    bundle: Annotated[Path, typer.Argument(help="The bundle of a run.")],
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="COHORT|FILE...", help="A cohort as for `pack`, or ECG files."),
+        typer.Argument(
+            metavar="[BUNDLE] COHORT|FILE...",
+            help="A bundle (the shipped one by default), then a cohort as for `pack` or ECG files.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="A .parquet file, or .npy with ids in a .json.")],
     level: Annotated[
@@ -137,7 +136,8 @@ def embed(
     from einthoven.bundle import load_bundle
     from einthoven.embed import embed_cohort, embed_files
 
-    model = load_bundle(bundle)
+    folder, sources = _bundle_first(sources)
+    model = load_bundle(folder)
     options: dict[str, Any] = {"level": level.value, "device": device_of(device)}
     if len(sources) == 1 and _is_cohort(sources[0]):
         from einthoven.cli.stores import every_record, store_of
@@ -165,6 +165,21 @@ def embed(
         raise typer.Exit(1)
 
 
+def _bundle_first(arguments: list[Path]) -> tuple[Path, list[Path]]:
+    """The bundle, the shipped one where none is named, and what is to be embedded."""
+    from einthoven.shipped import is_bundle
+
+    first, *others = arguments
+    if not is_bundle(first):
+        return Path(SHIPPED), arguments
+    if not others:
+        raise BundleError(
+            f"{first} is a bundle, and nothing to embed is named",
+            remedy="add a cohort or ECG files",
+        )
+    return first, others
+
+
 def _is_cohort(path: Path) -> bool:
     return path.is_dir() or path.suffix in (".csv", ".parquet")
 
@@ -172,35 +187,6 @@ def _is_cohort(path: Path) -> bool:
 def _tell_embedded(done: Embedded) -> None:
     shape = " x ".join(map(str, done.shape))
     typer.echo(f"Embeddings: {done.file} ({shape}, {done.about['level']})")
-
-
-def backbones(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """The catalogue: parameters, input, public weights and their licence."""
-    from dataclasses import asdict
-
-    from einthoven.backbones.registry import backbone_names, entry
-
-    if as_json:
-        typer.echo(json.dumps({name: asdict(entry(name)) for name in backbone_names()}, indent=1))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_lines=True)
-    for column in ("name", "parameters", "what", "public weights", "their licence"):
-        table.add_column(column, justify="right" if column == "parameters" else "left")
-    for name in backbone_names():
-        about = entry(name)
-        table.add_row(
-            name,
-            f"{about.parameters:,}",
-            f"{about.summary}\n{about.paper}",
-            about.weights_from,
-            about.weights_licence,
-        )
-    Console().print(table)
 
 
 def doctor(

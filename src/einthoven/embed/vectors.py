@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.subset import FewerLeads
-from einthoven.bundle import WEIGHTS, Bundle
+from einthoven.bundle import Bundle
 from einthoven.errors import EvaluationError
+from einthoven.shipped import WEIGHTS
 
 Level = Literal["pooled", "token", "lead"]
 LEVELS: tuple[str, ...] = get_args(Level)
@@ -50,7 +50,7 @@ class Embedder:
             given: dict[str, Any] = {"every": self.leads, "samples": bundle.preparation.window}
             alone = [FewerLeads(self.backbone, [lead], **given) for lead in self.leads]
             self.networks = [*alone]
-            self.preparations = [replace(bundle.preparation, leads=each.leads) for each in alone]
+            self.preparations = [bundle.preparation.with_leads(each.leads) for each in alone]
         self.about = self._about(bundle)
 
     def __call__(self, crops: Iterable[tuple[Tensor, Tensor]], count: int) -> list[Floats]:
@@ -61,7 +61,7 @@ class Embedder:
                 tokens = self.backbone.tokens(signals.to(self.device)).float().cpu()
                 return [tokens[owner == place].flatten(0, 1).numpy() for place in range(count)]
             means = [
-                _mean(network(signals.to(self.device)).float().cpu(), owner, count)
+                crop_means(network(signals.to(self.device)).float().cpu(), owner, count)
                 for network, (signals, owner) in zip(self.networks, crops, strict=True)
             ]
         vectors = torch.stack(means, dim=1) if self.level == "lead" else means[0]
@@ -85,6 +85,7 @@ class Embedder:
         }
 
 
-def _mean(features: Tensor, owner: Tensor, count: int) -> Tensor:
+def crop_means(features: Tensor, owner: Tensor, count: int) -> Tensor:
+    """Each record's mean over its crops, (count, dim); `owner` is the record of each crop."""
     total = torch.zeros(count, features.shape[1]).index_add_(0, owner, features)
     return total / torch.bincount(owner, minlength=count)[:, None]

@@ -43,5 +43,5 @@ def tokens_of_batch(z: Tensor, index: Tensor, generator: torch.Generator | None)
     mine = (record % world == rank).unsqueeze(-1)
     own = z.flatten(0, 1)[record // world * tokens + index % tokens]
     # One process has the token and the others add zeros, so that the sum is exact.
-    picked: Tensor = all_reduce(torch.where(mine, own.float(), 0.0))
+    picked: Tensor = all_reduce(torch.where(mine, own.float(), 0.0))  # type: ignore[no-untyped-call]
     return picked.to(z.dtype)

@@ -152,7 +152,8 @@ def _number(value: float | None) -> Html:
 
 
 def _seconds(history: History) -> float:
-    return sum(line.get("seconds", 0) + line.get("validation_seconds", 0) for line in history)
+    spent = [line.get("seconds", 0) + line.get("validation_seconds", 0) for line in history]
+    return float(sum(spent))
 
 
 def _document(runs: Sequence[PretrainingRun], commands: Sequence[str]) -> dict[str, Any]:

@@ -123,6 +123,10 @@ class Experiment(_Table):
     """The columns of the tables."""
     main_task: str = "all-71"
     """The task of all figures."""
+    table_arms: tuple[str, ...] = (PLAIN, OURS)
+    """Arms of table 2; any beyond the pair bring a table of all of them below the paper's."""
+    table_arms_on: tuple[str, ...] = ()
+    """Tasks on which those beyond the pair are run; all of them without any."""
     fractions: tuple[Fraction, ...] = (1.0,)
     """Shares of the training records, for figure 4."""
     seeds: tuple[Seed, ...] = (0,)
@@ -156,6 +160,7 @@ class Experiment(_Table):
         used = [row.arm for row in self.rows] + [
             arm for each in self.more_seeds for arm in each.arms
         ]
+        used += self.table_arms
         used += [arm for each in self.backbones.values() for arm in each.arms]
         unknown = sorted(set(used) - set(self.arms))
         if unknown:
@@ -166,6 +171,23 @@ class Experiment(_Table):
         if odd:
             raise ValueError(f"{odd[0]!r} is no name for a folder: letters, digits, . _ and -")
         return self
+
+    @model_validator(mode="after")
+    def _table_2_holds_together(self) -> Experiment:
+        missing = [arm for arm in (OURS, PLAIN) if arm not in self.table_arms]
+        if missing:
+            raise ValueError(f"table_arms leaves out {missing[0]}, which the table compares")
+        if len(set(self.table_arms)) < len(self.table_arms):
+            raise ValueError(f"table_arms names an arm twice: {', '.join(self.table_arms)}")
+        unknown = sorted(set(self.table_arms_on) - set(self.tasks))
+        if unknown:
+            raise ValueError(f"table_arms_on names {unknown[0]}, which is none of the tasks")
+        return self
+
+    def table_arms_of(self, task: str) -> tuple[str, ...]:
+        """Arms of table 2 that are run on a task, in the order of its columns."""
+        all_of_them = not self.table_arms_on or task in self.table_arms_on
+        return tuple(arm for arm in self.table_arms if all_of_them or arm in (OURS, PLAIN))
 
     def seeds_of(self, arm: str, task: str, fraction: float) -> tuple[int, ...]:
         """Seeds of a cell."""

@@ -12,6 +12,7 @@ from einthoven.reproduce.experiments import (
     NO_PROBE,
     OURS,
     PLAIN,
+    PROBE,
     SCRATCH,
     SCRATCH_OURS,
     Experiment,
@@ -20,7 +21,7 @@ from einthoven.reproduce.experiments import (
 
 WHAT = {
     "table-1": "macro AUROC on four tasks, beside the published peers",
-    "table-2": "plain fine-tuning against post-training on four tasks, with paired gains",
+    "table-2": "plain fine-tuning against post-training on four tasks, and the other table_arms",
     "figure-2": "paired differences of every label",
     "figure-3": "validation metrics by epoch",
     "figure-4": "from a tenth of the training records to all of them",
@@ -68,8 +69,8 @@ def rows_of(experiment: Experiment) -> tuple[Row, ...]:
 def cells_of(what: str, experiment: Experiment, backbone: str) -> list[Cell]:
     """The cells of a table or figure, in the order in which they are best run.
 
-    First seeds come first, and of these the arms of a comparison side by side, so that a grid
-    that is stopped anywhere has compared as much as it could.
+    A grid that is stopped anywhere has the cells that say most: the main task's pair, what it is
+    measured against, its other seeds, the ablation, smaller fractions, other tasks, peers.
 
     Raises
     ------
@@ -82,12 +83,12 @@ def cells_of(what: str, experiment: Experiment, backbone: str) -> list[Cell]:
     groups = [group for each in names for group in _groups(each, experiment, backbone)]
     if what == "grid":
         groups += [(backbone, arm, experiment.main_task, WHOLE) for arm in experiment.arms]
-    groups = sorted(dict.fromkeys(groups), key=lambda group: _place(experiment, group))
-    by_turn: dict[int, list[Cell]] = {}
-    for group in groups:
-        for turn, seed in enumerate(experiment.seeds_of(*group[1:])):
-            by_turn.setdefault(turn, []).append(Cell(*group, seed))
-    return [cell for turn in sorted(by_turn) for cell in by_turn[turn]]
+    places = {
+        Cell(*group, seed): _place(experiment, backbone, group, turn)
+        for group in dict.fromkeys(groups)
+        for turn, seed in enumerate(experiment.seeds_of(*group[1:]))
+    }
+    return sorted(places, key=lambda cell: places[cell])
 
 
 Group = tuple[str, str, str, float]
@@ -100,7 +101,8 @@ def _groups(what: str, experiment: Experiment, backbone: str) -> Iterator[Group]
             for task in experiment.tasks:
                 yield row.backbone or backbone, row.arm, task, WHOLE
     elif what == "table-2":
-        yield from ((backbone, arm, task, WHOLE) for task in experiment.tasks for arm in _PAIR)
+        for task in experiment.tasks:
+            yield from ((backbone, arm, task, WHOLE) for arm in experiment.table_arms_of(task))
     elif what in ("figure-2", "figure-3"):
         yield from ((backbone, arm, main, WHOLE) for arm in _PAIR)
     elif what == "figure-4":
@@ -114,12 +116,24 @@ def _groups(what: str, experiment: Experiment, backbone: str) -> Iterator[Group]
 _PAIR = (PLAIN, OURS)
 
 
-def _place(experiment: Experiment, group: Group) -> tuple[Any, ...]:
-    # The main task's pair first, then its other arms, other tasks, and smaller fractions last.
-    backbone, arm, task, fraction = group
-    tasks = [experiment.main_task, *experiment.tasks]
-    arms = [OURS, PLAIN, *experiment.arms]
-    return fraction != WHOLE, tasks.index(task), -fraction, arms.index(arm), backbone
+def _place(experiment: Experiment, backbone: str, group: Group, turn: int) -> tuple[Any, ...]:
+    # Within a rung first seeds come first, cheap fractions before dear ones, and the arms of a
+    # comparison side by side.
+    whose, arm, task, fraction = group
+    rung = _rung(experiment, arm, task, fraction, first=turn == 0)
+    at = experiment.tasks.index(task), [OURS, PLAIN, *experiment.arms].index(arm)
+    return whose != backbone, rung, turn, fraction, *at, whose
+
+
+def _rung(experiment: Experiment, arm: str, task: str, fraction: float, *, first: bool) -> int:
+    pair = arm in _PAIR
+    if task != experiment.main_task:
+        return (5 if pair else 6) if first else 7
+    if fraction != WHOLE:
+        return 4
+    if pair:
+        return 0 if first else 2
+    return 1 if first and arm in (PROBE, SCRATCH, *experiment.table_arms) else 3
 
 
 def only(cells: Sequence[Cell], filters: Sequence[str]) -> list[Cell]:

@@ -104,10 +104,12 @@ class SignalSource:
                 f"{len(self.rows)} records and {len(self.targets)} targets",
                 remedy="pass one row of targets a record",
             )
-        absent = [lead for lead in self.preparation.leads if lead not in self.store.leads]
+        absent = [lead for lead in self.preparation.sources if lead not in self.store.leads]
         if absent:
             raise StoreError(
-                f"the store lacks leads {absent}", remedy="pack the leads that the backbone reads"
+                f"{self.store.root} lacks leads {absent}",
+                remedy="pack the leads that the backbone reads, or name those that there are "
+                "(--leads): a backbone built for them computes limb leads that follow",
             )
 
     def __len__(self) -> int:
@@ -171,8 +173,8 @@ class SignalSource:
 
     def _prepare(self, chunk: Chunk, starts: Tensor) -> Tensor:
         signals = chunk.signals
-        if self.preparation.leads != self.store.leads:
-            order = [self.store.leads.index(lead) for lead in self.preparation.leads]
+        if self.preparation.sources != self.store.leads:
+            order = [self.store.leads.index(lead) for lead in self.preparation.sources]
             signals = signals[:, order]
         return prepare_batch(
             self.preparation, torch.from_numpy(signals), rate=chunk.rate, starts=starts, unit="uV"

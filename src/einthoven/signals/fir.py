@@ -42,7 +42,9 @@ class ZeroPhaseFir:
     length: int
     response: Tensor
 
-    def __call__(self, x: Tensor, starts: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, starts: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
         """Filter (..., samples); the result is float32."""
         edge, samples = self.edge, x.shape[-1]
         x = x.to(self.response.dtype)
@@ -83,7 +85,7 @@ def zero_phase_fir(step: Fir, samples: int, rate: float, device: torch.device) -
 def _deviation(candidate: ZeroPhaseFir, h: Array, samples: int) -> float:
     """Largest difference from scipy, relative to its maximum."""
     given = probes(samples)
-    expected = sps.filtfilt(h, 1.0, given, padlen=candidate.edge)
+    expected = sps.filtfilt(h, np.ones(1), given, padlen=candidate.edge)
     x = torch.from_numpy(given).float().to(candidate.response.device)
     found = candidate(x).cpu().numpy()
     return float(np.abs(found - expected).max() / np.abs(expected).max())

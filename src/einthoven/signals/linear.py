@@ -302,7 +302,9 @@ def _sorted_by_reach(to_crop: Array, from_signal: Array) -> tuple[Array, Array]:
     The transients of a fast filter die out near the ends, so that most of a crop needs few columns.
     """
     window = len(to_crop)
-    turn = np.linalg.svd(to_crop[window // 4 : window - window // 4], full_matrices=True)[2].T
+    middle = to_crop[window // 4 : window - window // 4]
+    # Only a middle shorter than the rank needs the whole square, whose other side is the window.
+    turn = np.linalg.svd(middle, full_matrices=len(middle) < middle.shape[1])[2].T
     to_crop = to_crop @ turn
     # Far below rounding; their products would be slow denormal numbers.
     to_crop[np.abs(to_crop) < 1e-16 * np.abs(to_crop).max()] = 0.0

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from einthoven.errors import PreparationError
-from einthoven.signals.linear import SpectralMap
+from einthoven.signals.linear import MapKey, SpectralMap, spectral_map
 from einthoven.signals.median import running_median
+from einthoven.signals.released_steps import Decimate
 
 __all__ = [
     "FLAT",
@@ -156,13 +157,15 @@ class MinusMedian:
 class Decimation:
     """One sample in so many behind a low-pass, of each lead or of all of them end to end."""
 
-    chain: SpectralMap
-    factor: int
-    end_to_end: bool
+    step: Decimate
+    rate: float
 
     def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
-        rows = x.flatten(1).unsqueeze(1) if self.end_to_end else x
-        return self.chain(rows)[..., :: self.factor].reshape(*x.shape[:2], -1)
+        rows = x.flatten(1).unsqueeze(1) if self.step.over == "end-to-end" else x
+        samples = rows.shape[-1]
+        key = MapKey(samples, samples, samples, self.rate, (self.step,))
+        kept = spectral_map(key, x.device)(rows)[..., :: self.step.factor]
+        return kept.reshape(*x.shape[:2], -1)
 
 
 @dataclass(frozen=True)

@@ -272,12 +272,17 @@ def _plain(step: Step, shape: Shape, device: torch.device) -> list[Operation]:
         case Fill():
             return [ops.FillZero() if step.value == "zero" else ops.FillMean()]
         case Decimate():
-            return [_decimation(step, shape, device)]
+            return [ops.Decimation(step, shape.rate)]
     return []
 
 
 def _does_something(step: Step, shape: Shape) -> bool:
     return not (isinstance(step, Resample) and step.rate == shape.rate)
+
+
+def _needs_volts(step: Step, shape: Shape) -> bool:
+    """Whether a factor in front of a step cannot wait until behind it."""
+    return _does_something(step, shape) and not isinstance(step, Fill | Derive)
 
 
 def _is_fourier(step: Step) -> bool:
@@ -317,6 +322,8 @@ def _after(step: Step, shape: Shape) -> Shape:
         return Shape(math.floor(shape.samples * step.rate / shape.rate), step.rate)
     if isinstance(step, Window):
         return Shape(step.samples, shape.rate)
+    if isinstance(step, Decimate):
+        return Shape(-(-shape.samples // step.factor), shape.rate / step.factor)
     return shape
 
 

@@ -20,32 +20,28 @@ out.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from einthoven.errors import PreparationError
+from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.records.record import Record
 from einthoven.signals import plan
-from einthoven.signals.steps import (
-    Filter,
-    Resample,
-    Scale,
-    Standardise,
-    Step,
-    Window,
-    step_from_dict,
-    step_to_dict,
-)
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.released_steps import Baseline, Decimate, Derive, Fill, Fir, MinMax
+from einthoven.signals.steps import Filter, Resample, Scale, Standardise, Step, Window
 
 __all__ = [
+    "Baseline",
+    "Decimate",
+    "Derive",
+    "Fill",
     "Filter",
+    "Fir",
+    "MinMax",
     "Preparation",
     "Resample",
     "Scale",
@@ -61,113 +57,6 @@ __all__ = [
 
 Unit = Literal["mV", "uV"]
 _MILLIVOLTS: dict[str, float] = {"mV": 1.0, "uV": 1e-3}
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """Leads and steps, in order.
-
-    Parameters
-    ----------
-    leads : tuple of str
-        Names of the leads that the network reads, in its order.
-    steps : tuple of Step
-        What is done, in this order. Exactly one `Window`, and at least one `Resample`, which
-        declares the rate (it costs nothing where the record has that rate already).
-
-    Raises
-    ------
-    PreparationError
-        When the leads or the steps contradict each other.
-    """
-
-    leads: tuple[str, ...]
-    steps: tuple[Step, ...]
-
-    def __post_init__(self) -> None:
-        if not self.leads or len(set(self.leads)) != len(self.leads):
-            raise PreparationError(
-                f"leads = {self.leads!r}", remedy="Name at least one lead, and none twice."
-            )
-        object.__setattr__(self, "leads", tuple(self.leads))
-        object.__setattr__(self, "steps", tuple(self.steps))
-        plan.check_steps(self.steps)
-
-    @property
-    def rate(self) -> float:
-        """Rate of the prepared signal, in Hz."""
-        return plan.prepared_shape(self.steps).rate
-
-    @property
-    def window(self) -> int:
-        """Length of the prepared signal, in samples at `rate`."""
-        return plan.prepared_shape(self.steps).samples
-
-    @property
-    def evaluation_crops(self) -> int:
-        """How many stretches of a record are used in evaluation, at most."""
-        return self._window.evaluation_crops
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical JSON, hexadecimal."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; `from_dict` gives back an equal value."""
-        return {"leads": list(self.leads), "steps": [step_to_dict(step) for step in self.steps]}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preparation:
-        """Read what `to_dict` wrote.
-
-        Raises
-        ------
-        PreparationError
-            For a missing or an unknown key.
-        """
-        # A string would pass for a sequence of one-letter leads.
-        whole = set(values) == {"leads", "steps"} and not isinstance(values["leads"], str)
-        if not whole:
-            raise PreparationError(
-                f"a preparation has the keys leads and steps, two lists, but this is {values!r}",
-                remedy="Use the dictionary that Preparation.to_dict wrote.",
-            )
-        steps = tuple(step_from_dict(step) for step in values["steps"])
-        return cls(leads=tuple(values["leads"]), steps=steps)
-
-    def with_window(self, *, seconds: float) -> Preparation:
-        """A copy with shorter or longer crops; they must be a whole number of samples."""
-        samples = seconds * self._window_rate
-        if samples < 1 or abs(samples - round(samples)) > 1e-6:
-            raise PreparationError(
-                f"a window of {seconds} s is {samples:g} samples at {self._window_rate:g} Hz",
-                remedy="Give a length that is a whole number of samples.",
-            )
-        return self._with(replace(self._window, samples=round(samples)))
-
-    def with_evaluation_crops(self, count: int) -> Preparation:
-        """A copy that evaluates on another number of crops."""
-        return self._with(replace(self._window, evaluation_crops=count))
-
-    def describe(self) -> str:
-        """One line for people."""
-        return f"{len(self.leads)} leads; " + "; ".join(str(step) for step in self.steps)
-
-    @property
-    def _window(self) -> Window:
-        return next(step for step in self.steps if isinstance(step, Window))
-
-    @property
-    def _window_rate(self) -> float:
-        """Rate at which the window is cut, in Hz."""
-        before = self.steps[: self.steps.index(self._window)]
-        return [step.rate for step in before if isinstance(step, Resample)][-1]
-
-    def _with(self, window: Window) -> Preparation:
-        steps = tuple(window if isinstance(step, Window) else step for step in self.steps)
-        return replace(self, steps=steps)
 
 
 def resampled_length(preparation: Preparation, samples: int, *, rate: float) -> int:
@@ -272,7 +161,7 @@ def prepare_batch(
     preparation : Preparation
         What is done.
     signals : Tensor
-        (batch, leads, samples), floating point or integer, leads as `preparation.leads`.
+        (batch, leads, samples), floating point or integer, leads as `preparation.sources`.
     rate : float
         Rate of the signals, in Hz.
     starts : Tensor
@@ -283,20 +172,22 @@ def prepare_batch(
     Returns
     -------
     Tensor
-        (batch, leads, window), float32, on the device of `signals`; full float32 precision also
-        under autocast.
+        (batch, leads, window), float32, leads as `preparation.leads`, on the device of `signals`;
+        full float32 precision also under autocast.
 
     Raises
     ------
     PreparationError
         When shapes, rate, starts or values do not suit the preparation: a record shorter than the
-        window, NaN or infinity, a cutoff above half the rate, a start outside the record.
+        window, NaN without a `Fill` step, infinity, a cutoff above half the rate, a start outside
+        the record.
     """
-    if signals.ndim != 3 or signals.shape[1] != len(preparation.leads):
+    sources = preparation.sources
+    if signals.ndim != 3 or signals.shape[1] != len(sources):
         raise PreparationError(
-            f"signals of shape {tuple(signals.shape)}, but (batch, {len(preparation.leads)}, "
+            f"signals of shape {tuple(signals.shape)}, but (batch, {len(sources)}, "
             "samples) is needed",
-            remedy=f"Select the leads {', '.join(preparation.leads)}, in this order.",
+            remedy=f"Select the leads {', '.join(sources)}, in this order.",
         )
     if unit not in _MILLIVOLTS:
         raise PreparationError(
@@ -305,7 +196,22 @@ def prepare_batch(
     room = resampled_length(preparation, signals.shape[2], rate=rate) - preparation._window.samples
     starts = _checked_starts(starts, len(signals), room)
     gain = _MILLIVOLTS[unit]
+    signals = _with_derived(preparation, signals)
     return plan.run(preparation.steps, signals, starts, rate=float(rate), gain=gain)
+
+
+def _with_derived(preparation: Preparation, signals: Tensor) -> Tensor:
+    """Rows as `preparation.leads`, from rows as `preparation.sources`."""
+    if not preparation.derived:
+        return signals
+    x = signals if signals.is_floating_point() else signals.float()
+    rows = dict(zip(preparation.sources, x.unbind(1), strict=True))
+    step = next(step for step in preparation.steps if isinstance(step, Derive))
+    pair, shares = derivation(step.of)
+    for lead, (much, more) in zip(derivable_leads(step.of), shares.tolist(), strict=True):
+        if lead in step.leads:
+            rows[lead] = much * rows[pair[0]] + more * rows[pair[1]]
+    return torch.stack([rows[lead] for lead in preparation.leads], dim=1)
 
 
 def prepare_record(
@@ -321,7 +227,8 @@ def prepare_record(
     preparation : Preparation
         What is done.
     record : Record
-        The record; leads are picked by name.
+        The record; leads are picked by name. Those that it lacks are computed only where the
+        preparation says so (`Preparation.deriving`).
     crops : {"evaluation", "all"}
         The evaluation crops, or consecutive crops without overlap from the start on (what is left
         at the end is dropped).
@@ -336,13 +243,7 @@ def prepare_record(
     PreparationError
         When leads are missing, and as in `prepare_batch`.
     """
-    missing = [lead for lead in preparation.leads if lead not in record.leads]
-    if missing:
-        raise PreparationError(
-            f"{record.name}: leads {', '.join(missing)} are missing; the record has "
-            f"{', '.join(record.leads)}",
-            remedy="Use a record with these leads, or a backbone that reads fewer.",
-        )
+    _check_present(preparation, record)
     samples = record.signal.shape[1]
     if crops == "all":
         window = preparation._window.samples
@@ -352,10 +253,24 @@ def prepare_record(
         starts = evaluation_starts(preparation, samples, rate=record.rate)
     else:
         raise PreparationError(f"crops = {crops!r} is unknown", remedy="Use 'evaluation' or 'all'.")
-    rows = [record.leads.index(lead) for lead in preparation.leads]
+    rows = [record.leads.index(lead) for lead in preparation.sources]
     signal = torch.from_numpy(np.ascontiguousarray(record.signal[rows], dtype=np.float32))
     batch = signal.expand(len(starts), -1, -1)
     return prepare_batch(preparation, batch, rate=record.rate, starts=torch.tensor(starts))
+
+
+def _check_present(preparation: Preparation, record: Record) -> None:
+    missing = [lead for lead in preparation.sources if lead not in record.leads]
+    if not missing:
+        return
+    remedy = "Use a record with these leads, or a backbone that reads fewer."
+    if set(missing) <= set(derivable_leads(record.leads)):
+        remedy = "They follow from the others: preparation.deriving(record.leads) computes them."
+    raise PreparationError(
+        f"{record.name}: leads {', '.join(missing)} are missing; the record has "
+        f"{', '.join(record.leads)}",
+        remedy=remedy,
+    )
 
 
 def _checked_starts(starts: Tensor, batch: int, room: int) -> Tensor:

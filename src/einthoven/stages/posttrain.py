@@ -15,6 +15,7 @@ from typing import Any
 from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
+from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.begin import begin_run, check_fit
@@ -122,9 +123,7 @@ def posttrain(
     preparation = adapted(classifier.preparation, recipe.data)
     data = Dataset(chosen, store, preparation)
     train, validation = data.source("train"), data.source("validation")
-    if recipe.stage2:  # refused now, not after stage 1
-        micro_batch(recipe.stage2, records=len(train), world=together.world)
-    check_fit(classifier.backbone, train)
+    check_stages(classifier, train, recipe=recipe, processes=together)
     asked = _asked(chosen, store, backbone, recipe, weights, together)
     if options:
         asked["backbone_options"] = dict(options)
@@ -134,13 +133,62 @@ def posttrain(
     if seen := check_public_weights(backbone, weights, chosen):
         asked["public_weights"] = seen
     run = begin_run(out, asked, together)
+    results = train_stages(
+        classifier, train, validation, recipe=recipe, run=run, processes=together, watcher=watcher
+    )
+    return Posttrained(run, classifier.eval(), preparation, data, results)
+
+
+def check_stages(
+    classifier: Classifier, train: SignalSource, *, recipe: Recipe, processes: Processes
+) -> None:
+    """Refuse before anything is written what would be refused when a stage begins.
+
+    Raises
+    ------
+    RecipeError
+        When the batch does not divide over processes and micro-batches.
+    PreparationError, BackboneError
+        When the recipe's crop fits neither the records nor the backbone.
+    """
+    if recipe.stage2:
+        micro_batch(recipe.stage2, records=len(train), world=processes.world)
+    check_fit(classifier.backbone, train)
+
+
+def train_stages(
+    classifier: Classifier,
+    train: SignalSource,
+    validation: SignalSource,
+    *,
+    recipe: Recipe,
+    run: RunFolder,
+    processes: Processes,
+    watcher: Watcher | None = None,
+) -> dict[str, Result]:
+    """Train a classifier in place by the stages that a recipe has.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Backbone and head, as the first stage is to find them.
+    train, validation : SignalSource
+        The records, prepared as the recipe says.
+    run : RunFolder
+        Each stage has a folder in it, and goes on with what it finds there.
+
+    Returns
+    -------
+    dict of str to Result
+        `stage1`, `stage2`: those that ran.
+    """
     results: dict[str, Result] = {}
     common: dict[str, Any] = {
         "seed": recipe.seed,
         "augment": augmentation(recipe.data),
         "aggregate": recipe.data.aggregate,
-        "precision": resolved(recipe.precision, together.device),
-        "processes": together,
+        "precision": resolved(recipe.precision, processes.device),
+        "processes": processes,
         "watcher": watcher,
     }
     if recipe.stage1:
@@ -153,7 +201,7 @@ def posttrain(
         results["stage2"] = finetune(
             classifier, train, validation, settings=recipe.stage2, folder=folder, **common
         )
-    return Posttrained(run, classifier.eval(), preparation, data, results)
+    return results
 
 
 def check_weights(recipe: Recipe, weights: str | Path | None) -> None:

@@ -90,7 +90,10 @@ class Seen:
     @classmethod
     def of(cls, members: Sequence[Member], leads: Sequence[str]) -> Seen:
         """The training records of cohorts, by the content of some leads."""
-        signals, records, public, own = [], [], [], []
+        signals: list[Fingerprints] = []
+        records: list[int] = []
+        public: list[int] = []
+        own: list[int] = []
         for cohort, store in members:
             ids = cohort.ids("train")
             signals.append(signal_fingerprints(store, store.rows(ids), leads))
@@ -168,7 +171,8 @@ def _named(cohort: Cohort, kind: str, names: NDArray[np.str_]) -> list[int]:
 
 def _among(numbers: Sequence[int] | Fingerprints, known: Fingerprints) -> NDArray[np.bool_]:
     values = np.asarray(numbers, dtype=np.uint64)
-    return np.isin(values, known) & (values != 0)
+    found: NDArray[np.bool_] = np.isin(values, known) & (values != 0)
+    return found
 
 
 def _sorted(numbers: Sequence[int] | Fingerprints) -> Fingerprints:

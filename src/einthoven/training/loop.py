@@ -302,6 +302,7 @@ class Loop(Generic[T]):
         }
         if self.validate is not None:
             wrapped.eval()
+            self.processes.share_buffers(self.model)
             entry |= self.validate(self.model)
             entry["validation_seconds"] = round(time.monotonic() - began, 3)
         is_best = self._is_best(entry, counters)

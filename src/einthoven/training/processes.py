@@ -86,6 +86,12 @@ class Processes:
         total: Tensor = self.accelerator.reduce(value, reduction="mean")
         return total
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the main one's buffers, such as running statistics."""
+        if self.world > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.world > 1:

@@ -1,0 +1,121 @@
+"""The verb that shows the catalogue of backbones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+_INSIDE = {True: "yes", False: "no", None: "unknown"}
+_UNKNOWN = "not known"
+
+
+def backbones(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One backbone, with everything known.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """The catalogue: size, input, and the public weights: where, whose, trained on what.
+
+    Weights are never downloaded unasked. Whether PTB-XL was among their pretraining data matters
+    to whoever tests on it; `unknown` is where their authors' list could not be checked.
+    """
+    from einthoven.backbones.registry import backbone_names
+
+    if name is not None:
+        about = _about(name)
+        typer.echo(json.dumps(about, indent=1) if as_json else _in_full(about))
+        return
+    catalogue = {each: _about(each) for each in backbone_names()}
+    if as_json:
+        typer.echo(json.dumps(catalogue, indent=1))
+    else:
+        _print_all(catalogue)
+
+
+def _about(name: str) -> dict[str, Any]:
+    """The catalogue's entry, and the input that the network itself declares."""
+    from dataclasses import asdict
+
+    import torch
+
+    from einthoven.backbones.registry import create_backbone, entry
+
+    about = asdict(entry(name))
+    with torch.device("meta"):  # no weights are drawn
+        preparation = create_backbone(name).preparation
+    return {
+        "name": name,
+        **about,
+        "leads": list(preparation.leads),
+        "rate_hz": preparation.rate,
+        "window_samples": preparation.window,
+        "window_seconds": preparation.window / preparation.rate,
+        "unit": "mV",
+        "preparation": [str(step) for step in preparation.steps],
+    }
+
+
+def _in_full(about: Mapping[str, Any]) -> str:
+    """One fact a line; the longest stay whole, to be copied."""
+    steps = [f"{place}. {step}" for place, step in enumerate(about["preparation"], 1)]
+    facts = [
+        ("parameters", f"{about['parameters']:,} without a head"),
+        ("input", _input(about)),
+        ("leads", " ".join(about["leads"])),
+        *(("preparation" if i == 0 else "", step) for i, step in enumerate(steps)),
+        ("pretraining data", about["pretraining_data"]),
+        ("PTB-XL inside", _INSIDE[about["contains_ptbxl"]]),
+        ("weights", about["weights_from"]),
+        ("search for", about["weights_name"] or _UNKNOWN),
+        ("file size", about["weights_size"] or _UNKNOWN),
+        ("SHA-256", about["weights_sha256"] or _UNKNOWN),
+        ("licence", about["weights_licence"]),
+        ("paper", about["paper"]),
+    ]
+    lines = [f"  {title:<17} {text}" for title, text in facts]
+    return "\n".join([f"{about['name']}: {about['summary']}", *lines])
+
+
+def _input(about: Mapping[str, Any]) -> str:
+    leads = len(about["leads"])
+    return (
+        f"{leads} lead{'s' if leads > 1 else ''}, {about['rate_hz']:g} Hz, "
+        f"{about['window_seconds']:g} s ({about['window_samples']} samples), from mV"
+    )
+
+
+def _print_all(catalogue: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        show_lines=True,
+        caption="einthoven backbones NAME shows one in full; --json prints all of it",
+        caption_justify="left",
+    )
+    table.add_column("backbone", no_wrap=True)
+    for column in ("input", "public weights", "their licence", "pretrained on"):
+        table.add_column(column)
+    table.add_column("PTB-XL inside")
+    for name, about in catalogue.items():
+        table.add_row(
+            f"{name}\n{about['parameters']:,}",
+            f"{_input(about)}\n{'; '.join(about['preparation'])}",
+            _weights(about),
+            about["weights_licence"],
+            about["pretraining_data"],
+            _INSIDE[about["contains_ptbxl"]],
+        )
+    Console().print(table)
+
+
+def _weights(about: Mapping[str, Any]) -> str:
+    """Where to look for them; size and the beginning of the checksum where they are known."""
+    known = [about["weights_name"] or about["weights_from"]]
+    known += [about["weights_size"]] if about["weights_size"] else []
+    known += [f"SHA-256 {about['weights_sha256'][:12]}..."] if about["weights_sha256"] else []
+    return "\n".join(known)

@@ -1,0 +1,246 @@
+"""What X and y mean: leads and samples, classes and label names, who validates."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from torch import nn
+
+from einthoven.backbones.leads import canonical_leads
+from einthoven.cohorts.cohort import patient_order
+from einthoven.errors import EstimatorError
+from einthoven.signals.arrays import ArrayStore
+from einthoven.signals.batches import SignalSource
+from einthoven.signals.prepare import Preparation, Window
+
+Kind = Literal["binary", "multiclass", "multilabel"]
+# Records that are scored after every epoch where none are set aside.
+_WATCHED = 512
+
+
+def flattened(x: Any, leads: Sequence[str] | None) -> Any:
+    """(records, leads, samples) as (records, leads * samples); anything else as it is."""
+    if np.ndim(x) != 3:
+        return x
+    array = np.asarray(x)
+    if leads is not None and array.shape[1] != len(leads):
+        raise EstimatorError(
+            f"X of shape {array.shape} has {array.shape[1]} leads, and leads names {len(leads)}",
+            remedy="give (records, leads, samples), and leads=(...) with one name a row",
+        )
+    return array.reshape(len(array), -1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the columns of a flattened X are.
+
+    Attributes
+    ----------
+    leads : tuple of str
+        One after the other.
+    rate : float
+        In hertz.
+    samples : int
+        Of each lead.
+    """
+
+    leads: tuple[str, ...]
+    rate: float
+    samples: int
+
+    @classmethod
+    def of(cls, parameters: Any, columns: int) -> Layout:
+        """What an estimator's `leads`, `rate` and `samples` make of so many columns.
+
+        Raises
+        ------
+        EstimatorError
+            When one is missing, impossible, or does not fit the number of columns.
+        """
+        rate, named = parameters.rate, parameters.leads
+        if rate is None or named is None:
+            raise EstimatorError(
+                f"rate = {rate}, leads = {named}: they cannot be told from X",
+                remedy="give the sampling rate in Hz and the names of the leads, in X's order",
+            )
+        if not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
+            raise EstimatorError(f"rate = {rate!r} Hz", remedy="give a positive number of hertz")
+        leads = canonical_leads(named)
+        samples, rest = divmod(columns, len(leads))
+        if rest or parameters.samples not in (None, samples):
+            wanted = parameters.samples or "any number of"
+            raise EstimatorError(
+                f"X has {columns} columns, which is not {len(leads)} leads x {wanted} samples",
+                remedy="give (records, leads, samples), or leads and samples that multiply to "
+                "the number of columns, lead after lead",
+            )
+        return cls(leads, float(rate), samples)
+
+    def source(
+        self,
+        x: NDArray[Any],
+        preparation: Preparation,
+        *,
+        rows: NDArray[np.intp] | None = None,
+        targets: NDArray[np.uint8] | None = None,
+    ) -> SignalSource:
+        """Rows of a flattened X, or all of them, ready to be cut into batches.
+
+        X is shared and not copied; `targets` are those of all its rows.
+        """
+        store = ArrayStore.over(
+            x.reshape(len(x), len(self.leads), self.samples), leads=self.leads, rate=self.rate
+        )
+        rows = np.arange(len(x)) if rows is None else rows
+        labels = np.zeros((len(rows), 0), dtype=np.uint8) if targets is None else targets[rows]
+        return SignalSource(store, rows, labels, preparation)
+
+
+def with_short(preparation: Preparation, short: Any) -> Preparation:
+    """The preparation with what becomes of records shorter than its window."""
+    steps = (
+        replace(step, short=short) if isinstance(step, Window) else step
+        for step in preparation.steps
+    )
+    return replace(preparation, steps=tuple(steps))
+
+
+# ---------------------------------------------------------------------- targets
+
+
+@dataclass(frozen=True)
+class Targets:
+    """y as the network learns it.
+
+    Attributes
+    ----------
+    kind : {"binary", "multiclass", "multilabel"}
+        Whether a record has one of two classes, one of several, or any number of labels.
+    classes : numpy.ndarray
+        The classes in order, or the names (or numbers) of the labels.
+    matrix : numpy.ndarray
+        (records, outputs) uint8: the second class, every class, or every label.
+    """
+
+    kind: Kind
+    classes: NDArray[Any]
+    matrix: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, y: NDArray[Any], names: Sequence[Any] | None = None) -> Targets:
+        """Read y: labels of 0 and 1, (records, labels), or one class a record, (records,).
+
+        Parameters
+        ----------
+        y : numpy.ndarray
+        names : sequence, optional
+            Of labels, such as the columns of a data frame.
+
+        Raises
+        ------
+        ValueError, EstimatorError
+            For numbers that are no classes, and when there is one class only.
+        """
+        check_classification_targets(y)
+        if type_of_target(y) == "multilabel-indicator":
+            dense = y.toarray() if hasattr(y, "toarray") else y
+            classes = np.arange(dense.shape[1]) if names is None else np.asarray(names)
+            return cls("multilabel", classes, np.ascontiguousarray(dense, dtype=np.uint8))
+        column = column_or_1d(y, warn=True)
+        classes, place = np.unique(column, return_inverse=True)
+        if len(classes) < 2:
+            raise EstimatorError(
+                f"y holds one class only, {classes[0]!r}",
+                remedy="give records of at least two classes",
+            )
+        if len(classes) == 2:
+            return cls("binary", classes, place.astype(np.uint8)[:, None])
+        return cls("multiclass", classes, np.eye(len(classes), dtype=np.uint8)[place])
+
+    @property
+    def names(self) -> list[str]:
+        """Of the network's outputs."""
+        return [str(name) for name in (self.classes[1:] if self.kind == "binary" else self.classes)]
+
+
+def set_aside(
+    targets: NDArray[np.uint8], groups: Any, *, fraction: float | None, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows to train and to validate on, by groups and stratified by their rarest label.
+
+    Without a fraction everything is trained on, and a part of it is scored all the same.
+
+    Raises
+    ------
+    EstimatorError
+        For an impossible fraction, groups of another number, or too few of them.
+    """
+    count = len(targets)
+    owners = np.arange(count) if groups is None else np.asarray(groups)
+    if owners.shape != (count,):
+        raise EstimatorError(
+            f"groups of shape {owners.shape} for {count} records", remedy="give one a record"
+        )
+    owners = owners.astype(str)
+    if fraction is not None and not 0 < fraction <= 0.5:
+        raise EstimatorError(
+            f"validation_fraction = {fraction}",
+            remedy="give a share above 0 and up to 0.5, or None to train on everything",
+        )
+    order = patient_order(owners, targets, seed=seed)
+    rank = {name: place for place, name in enumerate(order)}
+    ranks = np.array([rank[str(name)] for name in owners])
+    if fraction is None:
+        return np.arange(count), np.flatnonzero(ranks < _WATCHED)
+    every = round(1 / fraction)
+    chosen = ranks % every == every - 1  # of a stratified order, itself stratified
+    if not chosen.any():
+        raise EstimatorError(
+            f"validation_fraction = {fraction} of {len(order)} groups is none",
+            remedy="give a larger share, or None to train on everything",
+        )
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+# ---------------------------------------------------------------------- machines
+
+
+@contextmanager
+def threads(n_jobs: int | None) -> Iterator[None]:
+    """PyTorch's threads inside the block; -1 is all processors, None leaves them as they are."""
+    if n_jobs is None:
+        yield
+        return
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
+        raise EstimatorError(
+            f"n_jobs = {n_jobs!r}", remedy="give a number of threads, -1 for all, or None"
+        )
+    before = torch.get_num_threads()
+    torch.set_num_threads((os.cpu_count() or 1) if n_jobs == -1 else n_jobs)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def lent(network: nn.Module, device: str) -> Iterator[torch.device]:
+    """A network on a device inside the block, and on the CPU again after it; `auto` is a GPU."""
+    name = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.device(name)
+    network.to(there)
+    try:
+        yield there
+    finally:
+        network.cpu()

@@ -1,0 +1,166 @@
+"""Pretraining by commands: mixtures, protected folds, and the page of its losses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from einthoven.cohorts import open_cohort
+from einthoven.files import read_json, read_metadata
+from einthoven.signals.store import Store
+
+QUICK = ("--recipe", "demo", "--set", "epochs=1", "--set", "precision=fp32", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def unlabelled(synthetic_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of half of the simulated training records, without labels."""
+    cohort = open_cohort(synthetic_path, empty_rows="keep")
+    chosen = np.isin(cohort.ids(), cohort.ids("train")[::2])
+    paths = [str(path) for path in np.array(cohort.paths())[chosen]]
+    table = pd.DataFrame({"path": paths, "patient": cohort.patients()[chosen]})
+    file = tmp_path_factory.mktemp("own") / "exports.csv"
+    table.to_csv(file, index=False)
+    return file
+
+
+def test_cohorts_are_mixed_by_weight(
+    cli: Any,
+    tmp_path: Path,
+    synthetic_path: Path,
+    synthetic_store: Store,
+    unlabelled: Path,
+    tiny_backbone: str,
+) -> None:
+    out = tmp_path / "mixed"
+    said = cli(
+        "pretrain", synthetic_path, unlabelled, "--weight", 3, "--weight", 1,
+        "--store", synthetic_store.root, "--store", tmp_path / "own.store",
+        "--backbone", tiny_backbone, "--out", out, *QUICK,
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    asked = read_json(out / "run.json")["asked"]
+    assert [part["cohort"] for part in asked["cohorts"]] == [synthetic_path.name, "exports"]
+    first, second = (part["draws"] for part in asked["cohorts"])
+    assert first == pytest.approx(3 * second, abs=3)
+    assert (
+        f"validation_loss:{synthetic_path.name}" in (out / "pretrain" / "metrics.jsonl").read_text()
+    )
+    page = tmp_path / "losses.html"
+    said = cli("report", out, "--out", page)
+    assert said.status == 0, said.err
+    assert json.loads(page.with_suffix(".json").read_text())["runs"][0]["history"][0]["epoch"] == 1
+    text = page.read_text()
+    assert "Training loss" in text
+    assert "of the draws" in text
+
+
+def test_a_recipe_may_name_its_cohorts(
+    cli: Any, tmp_path: Path, synthetic_path: Path, unlabelled: Path, tiny_backbone: str
+) -> None:
+    recipe = tmp_path / "mixture.toml"
+    recipe.write_text(
+        'name = "mixture"\nepochs = 1\nbatch_size = 32\ncrop_seconds = 2.5\nprecision = "fp32"\n'
+        f'[[cohorts]]\npath = "{synthetic_path}"\nweight = 1\n'
+        f'[[cohorts]]\npath = "{unlabelled}"\nweight = 0.5\n'
+    )
+    command = ("pretrain", "--backbone", tiny_backbone, "--recipe", recipe, "--device", "cpu")
+    said = cli(*command, "--out", tmp_path / "run")
+    assert said.status == 0, said.err
+    asked = read_json(tmp_path / "run" / "run.json")["asked"]
+    assert len(asked["cohorts"]) == 2
+    assert "cohorts" not in asked["recipe"]
+    said = cli(*command, "--out", tmp_path / "other", "--weight", 2)
+    assert said.status == 1
+    assert "--weight without a cohort" in said.err
+
+
+def test_what_does_not_fit_together_is_refused(
+    cli: Any, tmp_path: Path, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str
+) -> None:
+    command = ("pretrain", "--backbone", tiny_backbone, "--out", tmp_path / "run", *QUICK)
+    said = cli(*command)
+    assert said.status == 1
+    assert "nothing to pretrain on" in said.err
+    said = cli(*command, synthetic_path, synthetic_path, "--store", synthetic_store.root)
+    assert said.status == 1
+    assert "1 stores for 2 cohorts" in said.err
+    said = cli(
+        *command, synthetic_path, "--store", synthetic_store.root, "--weight", 1, "--weight", 2
+    )
+    assert said.status == 1
+    assert "2 weights for 1 cohorts" in said.err
+
+
+@pytest.mark.filterwarnings("default::einthoven.stages.overlap.OverlapWarning")
+def test_a_protected_fold_is_refused_allowed_and_remembered(
+    cli: Any,
+    tmp_path: Path,
+    synthetic_path: Path,
+    synthetic_store: Store,
+    tiny_backbone: str,
+    made: Any,
+) -> None:
+    """A folder of ECG files that holds the test fold under other names."""
+    files = synthetic_path / "records100"
+    command = (
+        "pretrain", files, "--protect", f"{synthetic_path}:superclass-5",
+        "--backbone", tiny_backbone, *QUICK,
+    )  # fmt: skip
+    said = cli(*command, "--out", tmp_path / "run")
+    assert said.status == 1
+    assert "pretraining would see" in said.err
+    assert "by signal" in said.err
+    name = synthetic_path.name
+    said = cli(*command, "--out", tmp_path / "run", "--allow-overlap", name)
+    assert said.status == 0, said.err
+    encoder = tmp_path / "run" / "encoder.safetensors"
+    assert json.loads(read_metadata(encoder)["allowed_overlap"])[0]["cohort"] == name
+    train = (
+        "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", encoder,
+        "--recipe", made.recipe, "--store", synthetic_store.root, "--min-records", 8,
+        "--resamples", 0, "--device", "cpu", "--set", "stage2.epochs=1",
+    )  # fmt: skip
+    said = cli(*train, "--out", tmp_path / "pt")
+    assert said.status == 0, said.err
+    assert "Warning:" in said.err
+    assert "as was allowed then" in " ".join(said.err.split())
+    assert read_json(tmp_path / "pt" / "run.json")["asked"]["overlap"]["cohort"] == name
+
+
+def test_posttrain_refuses_an_encoder_that_has_seen_the_test_fold(
+    cli: Any,
+    tmp_path: Path,
+    synthetic_path: Path,
+    synthetic_store: Store,
+    tiny_backbone: str,
+    made: Any,
+) -> None:
+    files = synthetic_path / "records100"
+    said = cli("pretrain", files, "--backbone", tiny_backbone, *QUICK, "--out", tmp_path / "run")
+    assert said.status == 0, said.err
+    said = cli(
+        "posttrain", synthetic_path, "--backbone", tiny_backbone, "--recipe", made.recipe,
+        "--weights", tmp_path / "run" / "encoder.safetensors", "--store", synthetic_store.root,
+        "--out", tmp_path / "pt", "--min-records", 8, "--device", "cpu",
+    )  # fmt: skip
+    assert said.status == 1
+    assert "was pretrained on" in said.err
+    assert "--allow-overlap" in said.err
+    assert not (tmp_path / "pt").exists()
+
+
+def test_a_cohort_without_labels_cannot_be_posttrained_on(
+    cli: Any, tmp_path: Path, unlabelled: Path, tiny_backbone: str
+) -> None:
+    said = cli(
+        "posttrain", unlabelled, "--backbone", tiny_backbone, "--recipe", "scratch",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert said.status == 1
+    assert "exports.csv has no labels" in said.err

@@ -1,0 +1,66 @@
+"""scikit-learn's own checks of its conventions, on the flattened view.
+
+They feed tables of one to twenty columns that are no ECGs: records of one lead that are padded to
+a window of ten samples. What fails is listed with the reason, and has to go on failing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.estimator import EcgClassifier, EcgEmbedder
+from einthoven.files import write_tensors
+
+ENCODER = "encoder.safetensors"  # in the working directory: test names have to be short and fixed
+OPTIONS = {"width": 32, "depth": 1, "window": 10, "scale": 1.0}
+GIVEN: dict[str, Any] = {
+    "options": OPTIONS,
+    "rate": 100,
+    "leads": ("I",),
+    "short": "pad",
+    "n_jobs": 1,
+}
+QUICK = [
+    "stage1.epochs=20",
+    "stage1.batch_size=32",
+    "stage1.base_lr=1.0",
+    "stage1.base_lr_sweep=[]",
+    "stage1.weight_decay=0.0",
+    "data.augmentation='none'",
+    "data.evaluation_crops=1",
+]
+EXPECTED: dict[type, dict[str, str]] = {
+    EcgEmbedder: {},
+    EcgClassifier: {},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With an encoder's file, as pretraining writes it."""
+    folder = tmp_path_factory.mktemp("checks")
+    network = create_backbone("s4_tiny", seed=0, **OPTIONS)
+    write_tensors(folder / ENCODER, network.state_dict(), {"backbone": "s4_tiny"})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+@parametrize_with_checks(
+    [
+        EcgEmbedder(ENCODER, **GIVEN),
+        EcgClassifier(ENCODER, overrides=QUICK, validation_fraction=None, **GIVEN),
+    ],
+    expected_failed_checks=lambda estimator: EXPECTED[type(estimator)],
+    xfail_strict=True,
+)
+def test_conventions(estimator: Any, check: Any) -> None:
+    check(estimator)

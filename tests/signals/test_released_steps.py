@@ -1,0 +1,315 @@
+"""Steps of single public networks: the values, and what they do against scipy's own."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import signal as sps
+from torch import Tensor
+
+from einthoven.errors import PreparationError
+from einthoven.records.record import Record
+from einthoven.signals.prepare import (
+    Baseline,
+    Decimate,
+    Derive,
+    Fill,
+    Filter,
+    Fir,
+    MinMax,
+    Preparation,
+    Resample,
+    Standardise,
+    Step,
+    Window,
+    prepare_batch,
+    prepare_record,
+)
+
+TWO = ("II", "V5")
+LIMB = ("I", "II", "III", "aVR", "aVL", "aVF")
+FOLLOW = LIMB[2:]
+Floats = NDArray[np.float64]
+
+
+def _ecg(leads: int, samples: int, rate: float) -> Floats:
+    """Three records with beats, drift, offsets and noise, in mV."""
+    random = np.random.default_rng(samples)
+    time = np.arange(samples) / rate
+    beats = np.exp(-(((time * 1.2) % 1 - 0.5) ** 2) / 5e-4)
+    shape = (3, leads, samples)
+    drift = np.cumsum(random.standard_normal(shape), -1) / samples**0.5
+    wave = random.uniform(0.2, 2.0, (3, leads, 1)) * beats + drift
+    return wave + 0.03 * random.standard_normal(shape) + random.uniform(-1, 1, (3, leads, 1))
+
+
+def _prepared(preparation: Preparation, x: Floats, rate: float, start: int = 0) -> Tensor:
+    starts = torch.full((len(x),), start)
+    return prepare_batch(preparation, torch.from_numpy(x).float(), rate=rate, starts=starts)
+
+
+def _close(found: Tensor, expected: Floats) -> None:
+    assert found.shape == expected.shape
+    assert np.abs(found.numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def _whole(samples: int, *steps: Step) -> Preparation:
+    """Steps on records of 500 Hz whose window is the whole record."""
+    return Preparation(TWO, (Resample(500), *steps, Window(samples)))
+
+
+# ---------------------------------------------------------------------- what steps do
+
+
+@pytest.mark.parametrize(
+    ("rate", "samples"), [(500, 5000), (100, 1000), (257, 2571), (1000, 10_000), (500, 152)]
+)
+def test_fir_is_scipys_filter_forwards_and_backwards(rate: float, samples: int) -> None:
+    x = _ecg(2, samples, rate)
+    taps = int(0.3 * rate) | 1
+    h = sps.firwin(taps, [0.05, 47], pass_zero=False, fs=rate)
+    padlen = min(3 * taps, samples - 1)
+    preparation = Preparation(TWO, (Fir((0.05, 47)), Resample(rate), Window(samples)))
+    _close(_prepared(preparation, x, rate), sps.filtfilt(h, 1.0, x, padlen=padlen))
+
+
+def test_fir_refuses_what_it_cannot_filter() -> None:
+    first = Preparation(TWO, (Fir((0.05, 47)), Resample(500), Window(100)))
+    with pytest.raises(PreparationError, match="47 Hz is not below half the rate of 90 Hz"):
+        _prepared(first, _ecg(2, 900, 90), 90)
+    with pytest.raises(PreparationError, match="150 samples at 500 Hz is shorter than its filter"):
+        _prepared(first, _ecg(2, 150, 500), 500)
+
+
+@pytest.mark.parametrize(("rate", "samples"), [(100, 1000), (257, 2571), (1000, 9999), (250, 5)])
+def test_linear_resampling_keeps_the_ends(rate: float, samples: int) -> None:
+    x = _ecg(2, samples, rate)
+    length = int(samples * 500 / rate)
+    preparation = Preparation(TWO, (Resample(500, method="linear"), Window(length)))
+    places = np.linspace(0, samples - 1, length)
+    expected = [[np.interp(places, np.arange(samples), row) for row in record] for record in x]
+    found = _prepared(preparation, x, rate)
+    _close(found, np.array(expected))
+    torch.testing.assert_close(found[..., [0, -1]], torch.from_numpy(x[..., [0, -1]]).float())
+
+
+@pytest.mark.parametrize(("seconds", "window"), [(0.4, 201), (0.2, 101), (0.003, 3)])
+def test_baseline_is_a_running_median(seconds: float, window: int) -> None:
+    x = _ecg(2, 1200, 500).astype(np.float32).astype(np.float64)
+    median = [[sps.medfilt(row, window) for row in record] for record in x]
+    _close(_prepared(_whole(1200, Baseline(seconds)), x, 500), x - np.array(median))
+
+
+def test_min_max_spreads_every_lead_from_minus_one_to_one() -> None:
+    x = _ecg(2, 1000, 500)
+    x[1, 0], x[2] = 3.7, 0.0
+    low, high = x.min(-1, keepdims=True), x.max(-1, keepdims=True)
+    found = _prepared(_whole(1000, MinMax()), x, 500)
+    _close(found, 2 * (x - low) / (high - low + 1e-8) - 1)
+    assert (found[1, 0] == -1).all()
+    assert (found[2] == -1).all()
+
+
+def test_a_flat_lead_stays_flat_behind_a_filter() -> None:
+    """Rounding in float32 must not be taken for a signal and spread over all of the range."""
+    x = np.full((3, 2, 5000), 4.0)
+    x[1] = -0.3
+    preparation = Preparation(TWO, (Fir((0.05, 47)), Resample(500), MinMax(), Window(5000)))
+    assert (_prepared(preparation, x, 500) == -1).all()
+
+
+@pytest.mark.parametrize("over", ["lead", "end-to-end"])
+@pytest.mark.parametrize(("samples", "factor"), [(2500, 5), (996, 4), (35, 5)])
+def test_decimation_is_scipys(over: str, samples: int, factor: int) -> None:
+    x = _ecg(2, samples, 500)
+    preparation = Preparation(TWO, (Resample(500), Window(samples), Decimate(factor, over=over)))
+    rows = x.reshape(3, 1, -1) if over == "end-to-end" else x
+    found = _prepared(preparation, x, 500)
+    _close(found, sps.decimate(rows, factor, axis=-1).reshape(3, 2, -1))
+    assert (preparation.rate, preparation.window) == (500 / factor, samples // factor)
+
+
+def test_values_that_are_no_numbers_are_filled() -> None:
+    x = _ecg(2, 1000, 500)
+    x[0, 1, 100:200] = x[2, 0] = np.nan
+    crop = x[..., 50:550]
+    steps = (Resample(500), Window(500))
+    zero = _prepared(Preparation(TWO, (Fill("zero"), *steps)), x, 500, start=50)
+    _close(zero, np.nan_to_num(crop, nan=0.0))
+    mean = _prepared(Preparation(TWO, (*steps, Fill("crop-mean"))), x, 500, start=50)
+    means = np.nanmean(crop, axis=(1, 2), keepdims=True)
+    _close(mean, np.where(np.isnan(crop), means, crop))
+    # A filter in between makes all of the lead what one of its values is, and no other lead.
+    spread = (Fir((0.05, 47)), *steps, Fill("crop-mean"))
+    found = _prepared(Preparation(TWO, spread), x, 500, start=50)
+    assert found[0, 1].unique().numel() == 1
+    torch.testing.assert_close(found[0, 1, 0], found[0, 0].mean())
+
+
+def test_infinity_and_records_without_any_number_are_refused_all_the_same() -> None:
+    x = _ecg(2, 1000, 500)
+    preparation = Preparation(TWO, (Resample(500), Window(500), Fill("crop-mean")))
+    x[1, 1, 3] = np.inf
+    with pytest.raises(PreparationError, match="infinity in 1 of the records; .* number 1"):
+        _prepared(preparation, x, 500)
+    x[1] = np.nan
+    with pytest.raises(PreparationError, match="nothing is left"):
+        _prepared(preparation, x, 500)
+
+
+@pytest.mark.parametrize("step", [Fir((0.05, 47)), Baseline(0.4), MinMax(), Fill("zero")])
+def test_microvolts_are_millivolts(step: Step) -> None:
+    raw = torch.from_numpy(1000 * _ecg(2, 1000, 500)).round()
+    preparation = _whole(1000, step)
+    starts = torch.zeros(3, dtype=torch.long)
+    whole = prepare_batch(preparation, raw.short(), rate=500, starts=starts, unit="uV")
+    volts = prepare_batch(preparation, raw / 1000, rate=500, starts=starts)
+    torch.testing.assert_close(whole, volts, rtol=0, atol=1e-5)
+    assert not torch.allclose(whole, raw.float(), atol=1e-2)
+
+
+# ---------------------------------------------------------------------- leads that follow
+
+
+def _derived(leads: tuple[str, ...], step: Derive) -> Preparation:
+    return Preparation(leads, (step, Resample(500), Window(1000)))
+
+
+@pytest.mark.parametrize("of", [("I", "II"), ("III", "aVF"), ("aVR", "II")])
+def test_derived_leads_keep_the_law(of: tuple[str, str]) -> None:
+    x = _ecg(2, 1000, 500)
+    one, two = x[:, 0], x[:, 1]
+    limb = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2], axis=1)
+    rest = tuple(lead for lead in LIMB if lead not in of)
+    preparation = _derived(LIMB, Derive(rest, of))
+    assert set(preparation.sources) == set(of)
+    assert preparation.derived == rest
+    given = limb[:, [LIMB.index(lead) for lead in preparation.sources]]
+    _close(_prepared(preparation, given, 500), limb)
+    whole = torch.from_numpy(np.round(1000 * given)).short()
+    starts = torch.zeros(3, dtype=torch.long)
+    found = prepare_batch(preparation, whole, rate=500, starts=starts, unit="uV")
+    assert np.abs(found.numpy() - limb).max() < 2.1e-3  # what rounding to microvolts leaves
+
+
+def test_leads_that_others_come_from_are_read_whether_or_not_they_are_wanted() -> None:
+    x = _ecg(3, 1000, 500)
+    alone = _derived(("V1", "III"), Derive(("III",), ("I", "II")))
+    assert alone.sources == ("V1", "I", "II")
+    _close(_prepared(alone, x, 500), np.stack([x[:, 0], x[:, 2] - x[:, 1]], axis=1))
+
+
+def test_a_part_of_the_leads_is_computed_as_it_was() -> None:
+    whole = _derived((*LIMB, "V1"), Derive(FOLLOW, ("I", "II")))
+    part = whole.with_leads(("III", "V1"))
+    assert (part.leads, part.derived, part.sources) == (("III", "V1"), ("III",), ("V1", "I", "II"))
+    plain = whole.with_leads(("I", "V1"))
+    assert (plain.derived, plain.sources) == ((), ("I", "V1"))
+    assert whole.with_leads(whole.leads) == whole
+
+
+def test_a_preparation_is_fitted_to_what_a_record_has() -> None:
+    plain = Preparation((*LIMB, "V1"), (Resample(500), Window(1000)))
+    assert plain.deriving((*LIMB, "V1", "V2")) is plain
+    assert plain.deriving(("I", "V1")) is plain
+    eight = plain.deriving(("V1", "II", "I"))
+    assert eight == _derived((*LIMB, "V1"), Derive(FOLLOW, ("I", "II")))
+    assert eight.digest != plain.digest
+    assert eight.describe().startswith("7 leads; III, aVR, aVL, aVF computed from I and II, in mV;")
+    # What was measured stays, and a record without the first pair is computed from another.
+    assert plain.deriving(("I", "II", "aVF", "V1")).derived == ("III", "aVR", "aVL")
+    again = eight.deriving(("II", "III", "V1"))
+    assert (again.sources, again.derived) == (("II", "III", "V1"), ("I", "aVR", "aVL", "aVF"))
+    # Chest leads do not follow: they are still asked for.
+    assert plain.deriving(("I", "II")).sources == ("I", "II", "V1")
+
+
+def test_records_are_never_completed_unasked() -> None:
+    leads = ("I", "II", "V1")
+    signal = _ecg(3, 1000, 500)[0].astype(np.float32)
+    record = Record(signal, 500.0, leads, "r1", None, "r1.hea", "0" * 64, {})
+    plain = Preparation((*LIMB, "V1"), (Resample(500), Window(1000)))
+    with pytest.raises(PreparationError, match="III, aVR, aVL, aVF are missing") as refusal:
+        prepare_record(plain, record)
+    assert "preparation.deriving(record.leads)" in refusal.value.remedy
+    out = prepare_record(plain.deriving(record.leads), record)[0].numpy()
+    np.testing.assert_allclose(out[2], signal[1] - signal[0], atol=1e-6)
+    with pytest.raises(PreparationError, match="leads V2 are missing") as refusal:
+        prepare_record(plain.with_leads(("I", "V2")), record)
+    assert "backbone that reads fewer" in refusal.value.remedy
+
+
+# ---------------------------------------------------------------------- what steps are
+
+
+def test_json_round_trip_is_exact() -> None:
+    steps = (
+        Derive(["III"], ["I", "II"]),
+        Fill("zero"),
+        Fir([0.05, 47]),
+        Resample(500, method="linear"),
+        Baseline(0.4),
+        MinMax(),
+        Window(100),
+        Fill("crop-mean"),
+        Decimate(5, over="end-to-end"),
+    )
+    preparation = Preparation(("I", "II", "III"), steps)
+    again = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
+    assert again == preparation
+    assert hash(again) == hash(preparation)
+    assert again.digest == preparation.digest
+    assert len({str(step) for step in steps}) == len(steps)
+    assert "; " not in "".join(str(step) for step in steps)  # a description is split there
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Fir(47), "does not suit a band-pass"),
+        (lambda: Fir((47, 0.05)), "lower one first"),
+        (lambda: Fir((0.05, 47), seconds=0), "seconds = 0"),
+        (lambda: Baseline(-1.0), "seconds = -1.0"),
+        (lambda: Fill("mean"), "value = 'mean'"),
+        (lambda: Decimate(1), "factor = 1"),
+        (lambda: Decimate(5, over="record"), "over = 'record'"),
+        (lambda: Derive("III", ("I", "II")), "leads = 'III'"),
+        (lambda: Derive((), ("I", "II")), "no lead from I, II"),
+        (lambda: Derive(("V1",), ("I", "II")), "V1 from I, II"),
+        (lambda: Derive(("III",), ("I", "V1")), "III from I, V1"),
+        (lambda: Derive(("I",), ("I", "II")), "I from I, II"),
+        (lambda: Derive(("III",), ("I", "II", "aVR")), "from I, II, aVR"),
+        (lambda: _derived(("I", "II"), Derive(("III",), ("I", "II"))), "only leads of the prepar"),
+        (
+            lambda: Preparation(TWO, (Resample(500), Derive(("I",), ("II", "III")), Window(9))),
+            "derive is step 2",
+        ),
+        (lambda: _whole(100, Decimate(5)), "decimate before the window"),
+        (lambda: _whole(100, Fill("crop-mean")), "fill before the window"),
+        (
+            lambda: Preparation(TWO, (Resample(500), Window(99), Decimate(5))),
+            "99 samples cannot be decimated by 5",
+        ),
+        (
+            lambda: Preparation(
+                TWO, (Resample(500), Window(100), Decimate(5), Filter("lowpass", 50))
+            ),
+            "not below half the rate of 100 Hz",
+        ),
+    ],
+)
+def test_contradictions_are_refused_when_the_value_is_made(make, message: str) -> None:
+    with pytest.raises(PreparationError, match=message):
+        make()
+
+
+def test_a_window_that_is_decimated_keeps_a_multiple() -> None:
+    steps = (Resample(500), Window(2500), Decimate(5, over="end-to-end"), Standardise())
+    preparation = Preparation(TWO, steps)
+    assert preparation.with_window(seconds=2.5).window == 250
+    with pytest.raises(PreparationError, match="1252 samples cannot be decimated"):
+        preparation.with_window(seconds=2.504)

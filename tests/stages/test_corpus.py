@@ -1,0 +1,111 @@
+"""One cohort or several: shares, refusals, and what a run asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.cohorts import Cohort, open_cohort
+from einthoven.errors import CohortError, PreparationError, RecipeError, StoreError
+from einthoven.signals.batches import SignalSource
+from einthoven.signals.mixture import Mixture
+from einthoven.signals.pack import pack
+from einthoven.signals.prepare import Preparation
+from einthoven.signals.store import Store
+from einthoven.stages.corpus import corpus_of
+
+
+@pytest.fixture(scope="module")
+def preparation() -> Preparation:
+    return create_backbone("mtecg_tiny_100hz", depth=1).preparation.with_window(seconds=2.5)
+
+
+@pytest.fixture(scope="module")
+def folder(synthetic_path: Path) -> Cohort:
+    """The same simulated records as a plain folder without labels."""
+    return open_cohort(synthetic_path / "records100")
+
+
+@pytest.fixture(scope="module")
+def folder_store(folder: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return pack(folder, tmp_path_factory.mktemp("folder") / "store", workers=1)
+
+
+def test_one_cohort_asks_for_what_it_always_asked_for(
+    synthetic: Cohort, synthetic_store: Store, preparation: Preparation
+) -> None:
+    corpus = corpus_of(synthetic, synthetic_store, preparation)
+    assert isinstance(corpus.train, SignalSource)
+    assert corpus.describe() == {
+        "cohort": synthetic.name,
+        "version": synthetic.version,
+        "records_digest": synthetic_store.manifest["records_digest"],
+        "records": 58,
+    }
+    assert corpus.sentence() == f"{synthetic.name} unversioned, training split, 58 records"
+
+
+def test_cohorts_are_mixed_by_weight(
+    synthetic: Cohort,
+    synthetic_store: Store,
+    folder: Cohort,
+    folder_store: Store,
+    preparation: Preparation,
+) -> None:
+    cohorts, stores = [synthetic, folder], [synthetic_store, folder_store]
+    union = corpus_of(cohorts, stores, preparation)
+    assert isinstance(union.train, Mixture)
+    assert union.draws == (58, 160)
+    weighted = corpus_of(cohorts, stores, preparation, weights=[1, 0.5])
+    assert len(weighted.train) == 218
+    assert weighted.draws == (145, 73)
+    asked = weighted.describe()
+    assert asked["records"] == 218
+    assert [part["draws"] for part in asked["cohorts"]] == [145, 73]
+    assert "33.5% of the draws" in weighted.sentence()
+    # The folder has no validation records; the labelled cohort's are what is held out.
+    assert [place for place, _ in weighted.validation] == [0]
+
+
+def test_impossible_numbers_are_refused(
+    synthetic: Cohort, synthetic_store: Store, preparation: Preparation
+) -> None:
+    both, stores = [synthetic, synthetic], [synthetic_store, synthetic_store]
+    with pytest.raises(CohortError, match="2 cohorts and 1 stores"):
+        corpus_of(both, synthetic_store, preparation)
+    with pytest.raises(RecipeError, match="1 weights for 2 cohorts"):
+        corpus_of(both, stores, preparation, weights=[1])
+    for bad in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(RecipeError, match="above zero"):
+            corpus_of(both, stores, preparation, weights=[1, bad])
+    with pytest.raises(RecipeError, match="none of the 116 draws"):
+        corpus_of(both, stores, preparation, weights=[1, 1e-6])
+
+
+def test_records_that_are_too_short_are_refused_before_training(
+    synthetic: Cohort, synthetic_store: Store, preparation: Preparation
+) -> None:
+    with pytest.raises(PreparationError, match=r"58 records of 10 s at 100 Hz, such as '\d+'"):
+        corpus_of(synthetic, synthetic_store, preparation.with_window(seconds=12))
+
+
+def test_a_store_without_a_lead_is_named(
+    folder: Cohort, tmp_path: Path, preparation: Preparation
+) -> None:
+    few = folder.select(folder.ids() < folder.ids()[5])
+    store = pack(few, tmp_path / "two", leads=("I", "II"), workers=1)
+    with pytest.raises(StoreError, match=r"two lacks leads \['III'"):
+        corpus_of(few, store, preparation)
+    two = create_backbone("mtecg_tiny_100hz", depth=1, leads=("II", "I")).preparation
+    assert len(corpus_of(few, store, two).train) == len(few)
+
+
+def test_equal_names_are_told_apart(
+    synthetic: Cohort, synthetic_store: Store, preparation: Preparation
+) -> None:
+    renamed = replace(synthetic, name="other")
+    corpus = corpus_of([synthetic, renamed, synthetic], [synthetic_store] * 3, preparation)
+    assert corpus.names == (f"{synthetic.name}#1", "other", f"{synthetic.name}#3")

@@ -1,0 +1,84 @@
+"""Public weights that have seen the cohort they are tested on."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.cohorts import Cohort
+from einthoven.files import write_tensors
+from einthoven.signals.store import Store
+from einthoven.stages.overlap import OverlapWarning, check_public_weights
+from einthoven.stages.posttrain import posttrain
+from einthoven.stages.recipe import Data, Recipe, Stage1
+from einthoven.training.processes import Processes
+from einthoven.weights import to_public
+
+TINY = {"width": 32, "depth": 1, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4}
+RECIPE = Recipe(
+    name="probe",
+    precision="fp32",
+    data=Data(crop_seconds=1, evaluation_crops=1, augmentation="none"),
+    stage1=Stage1(epochs=1, batch_size=16, warmup_epochs=0),
+)
+
+
+@pytest.fixture
+def ptbxl(synthetic: Cohort) -> Cohort:
+    """Simulated records under PTB-XL's name."""
+    return replace(synthetic, name="ptb-xl")
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    torch.save({"model": to_public(create_backbone("ecg_fm", seed=0, **TINY))}, tmp_path / "x.pt")
+    return tmp_path / "x.pt"
+
+
+def test_posttrain_warns_and_the_run_says_so(
+    ptbxl: Cohort, synthetic_store: Store, public: Path, tmp_path: Path
+) -> None:
+    def run() -> dict[str, object]:
+        with pytest.warns(OverlapWarning, match="public weights of ecg_fm were pretrained on"):
+            posttrain(
+                ptbxl,
+                synthetic_store,
+                "ecg_fm",
+                recipe=RECIPE,
+                out=tmp_path / "run",
+                weights=public,
+                options=TINY,
+                processes=Processes("cpu"),
+            )
+        asked: dict[str, object] = json.loads((tmp_path / "run" / "run.json").read_text())["asked"]
+        return asked
+
+    said = run()["public_weights"]
+    assert isinstance(said, dict)
+    assert said["cohort"] == "ptb-xl"
+    assert "PTB-XL" in said["pretraining_data"]
+    assert "not those of an unseen cohort" in said["warning"]
+    # A later version may word it anew: the run is the same.
+    file = tmp_path / "run" / "run.json"
+    file.write_text(file.read_text().replace("unseen cohort", "other cohort"))
+    run()
+
+
+def test_silent_where_nothing_was_seen(ptbxl: Cohort, public: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.safetensors"
+    network = create_backbone("ecg_fm", seed=0, **TINY)
+    write_tensors(own, network.state_dict(), {"pretraining_data": "something else"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check_public_weights("ecg_fm", None, ptbxl) is None
+        assert check_public_weights("ecg_fm", public, replace(ptbxl, name="cart")) is None
+        assert check_public_weights("st_mem_base", public, ptbxl) is None
+        assert check_public_weights("ecg_fm", own, ptbxl) is None
+    with pytest.warns(OverlapWarning):
+        assert check_public_weights("ecg_fm", public, ptbxl) is not None
