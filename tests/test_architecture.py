@@ -41,6 +41,7 @@ ROOMS = (
     "run_report",
     "reproduce",
     "demo",
+    "inspection",
     "doctor",
     "estimator",
     "cli",

@@ -10,12 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from einthoven.errors import BackboneError, EinthovenError
+from einthoven.errors import BackboneError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.version import __version__
-
-_LARGEST_MV = 5.0  # a QRS above this is nearly always a wrong gain
-_SMALLEST_MV = 0.05
 
 
 def installation() -> list[str]:
@@ -31,15 +28,25 @@ def installation() -> list[str]:
     )
     compiled = importlib.util.find_spec("numba") is not None
     lines.append(
-        "bootstrap: compiled (extra `fast`)"
+        "bootstrap and preparation of signals: compiled (extra `fast`)"
         if compiled
-        else "bootstrap: tensor path; pip install 'einthoven[fast]' makes it about ten times faster"
+        else "bootstrap and preparation of signals: tensor path; pip install 'einthoven[fast]' "
+        "compiles both"
     )
     return lines
 
 
 def examine(path: Path, *, backbone: str | None = None, picture: Path | None = None) -> list[str]:
     """Findings about a cohort folder, a store or an ECG file.
+
+    Parameters
+    ----------
+    path : Path
+        What to look at.
+    backbone : str, optional
+        For an ECG file: say what this backbone's preparation makes of it.
+    picture : Path, optional
+        Draw it before and after there: .png, .svg, or .html with the findings.
 
     Raises
     ------
@@ -53,7 +60,9 @@ def examine(path: Path, *, backbone: str | None = None, picture: Path | None = N
     record = read_record(path)
     lines = list(_examine_record(record))
     if backbone is not None:
-        lines += _examine_preparation(record, backbone, picture)
+        from einthoven.inspection import inspect
+
+        lines += inspect(record, backbone, findings=lines, picture=picture)
     elif picture is not None:
         raise BackboneError("a picture shows a backbone's input", remedy="add --backbone NAME")
     return lines
@@ -71,14 +80,38 @@ def _examine_record(record: Record) -> Iterator[str]:
             yield f"  warning: {lead} has {len(signal) - len(finite)} samples that are not numbers"
         if len(finite) and np.ptp(finite) == 0:
             yield f"  warning: {lead} is flat"
-    values = record.signal[np.isfinite(record.signal)]
-    if not len(values):
-        return
-    span = np.ptp(values)
-    yield f"  amplitude {values.min():.2f} to {values.max():.2f} mV"
-    if span > 2 * _LARGEST_MV or span < _SMALLEST_MV:
-        yield f"  warning: a range of {span:.3g} mV is unusual; check gain and units of the header"
+    yield from _size(record)
+    yield from _mains(record)
     yield from _limb_leads(record)
+
+
+def _size(record: Record) -> Iterator[str]:
+    from einthoven.signals.quality import size_of
+
+    size = size_of(record)
+    if size is None:
+        return
+    yield f"  amplitude {size.low:.2f} to {size.high:.2f} mV"
+    looks = {"uV": "microvolts", "V": "volts"}.get(size.unit)
+    if looks or size.unit == "?":
+        span = size.high - size.low
+        yield (
+            f"  warning: a range of {span:.3g} mV is unusual; check gain and units of the header"
+            + (f": the values look like {looks} that are called millivolts" if looks else "")
+        )
+    elif size.beyond:
+        yield f"  warning: {' '.join(size.beyond)} further than 5 mV from the median: artefacts?"
+
+
+def _mains(record: Record) -> Iterator[str]:
+    from einthoven.signals.quality import mains_hum
+
+    hum = mains_hum(record)
+    if hum is not None:
+        yield (
+            f"  warning: {hum.frequency:g} Hz from the mains in {' '.join(hum.leads)}, "
+            f"up to {max(hum.leads.values()):.2f} mV"
+        )
 
 
 def _limb_leads(record: Record) -> Iterator[str]:
@@ -94,28 +127,6 @@ def _limb_leads(record: Record) -> Iterator[str]:
     yield f"  Einthoven's law: III differs from II - I by at most {gap:.3f} mV"
     if gap > 0.1:
         yield "  warning: the limb leads do not fit together (exchanged, filtered or scaled apart)"
-
-
-def _examine_preparation(record: Record, backbone: str, picture: Path | None) -> list[str]:
-    from einthoven.backbones.registry import create_backbone
-    from einthoven.signals.prepare import prepare_record
-
-    preparation = create_backbone(backbone, seed=0).preparation
-    lines = [f"for {backbone}: {preparation.describe()}"]
-    try:
-        crops = prepare_record(preparation, record).numpy()
-    except EinthovenError as error:
-        return [*lines, f"  warning: {error}"]
-    lines.append(
-        f"  {crops.shape[0]} crops of {crops.shape[1]} leads x {crops.shape[2]} samples, "
-        f"mean {crops.mean():+.3f}, standard deviation {crops.std():.3f}"
-    )
-    if picture is not None:
-        from einthoven.report.preparation import before_and_after
-
-        before_and_after(record, crops[0], preparation.leads, rate=preparation.rate, file=picture)
-        lines.append(f"  picture: {picture}")
-    return lines
 
 
 def _examine_cohort(path: Path) -> Iterator[str]:

@@ -25,6 +25,7 @@ from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.report.card import model_card
 from einthoven.robustness import Progress, measure_robustness
+from einthoven.shipped import bundle_folder
 from einthoven.signals.store import Store
 
 Json = dict[str, Any]
@@ -127,7 +128,7 @@ def write_evidence(folder: str | Path, evidence: Json) -> Path:
     BundleError
         When the folder is no bundle.
     """
-    place = Path(folder)
+    place = bundle_folder(folder)
     about = read_about(place)
     write_json(place / EVIDENCE, evidence)
     card = model_card(about, evidence["score"], evidence["validation"], evidence=evidence)
@@ -139,7 +140,7 @@ def write_evidence(folder: str | Path, evidence: Json) -> Path:
 
 def read_evidence(folder: str | Path) -> Json | None:
     """A bundle's evidence; None where it has none, as bundles of earlier versions."""
-    file = Path(folder) / EVIDENCE
+    file = bundle_folder(folder) / EVIDENCE
     found: Json | None = read_json(file) if file.is_file() else None
     return found
 

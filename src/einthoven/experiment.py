@@ -135,7 +135,7 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
             "synthetic": is_synthetic(cohort),
             "training_records": len(trained.data.usable.ids("train")),
         },
-        "weights": trained.run.about()["asked"]["weights"],
+        "weights": _named(trained.run.about()["asked"]["weights"]),
         "selected_epoch": {name: result.best_epoch for name, result in trained.results.items()},
         "environment": trained.run.about()["environment"],
     }
@@ -146,6 +146,11 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
         aggregate=recipe.data.aggregate,
         about=about,
     )
+
+
+def _named(weights: Any) -> Any:
+    # A bundle travels; folders of the machine that made it are nobody else's business.
+    return weights | {"path": Path(weights["path"]).name} if isinstance(weights, dict) else weights
 
 
 def _scored(trained: Posttrained, cohort: Cohort, resamples: int) -> Finished:

@@ -62,7 +62,7 @@ def test_a_run_that_goes_on_counts_from_where_it_was() -> None:
 
 def bars(*, terminal: bool) -> tuple[TrainingBars, io.StringIO, Clock, Progress]:
     out, clock = io.StringIO(), Clock()
-    console = Console(file=out, force_terminal=terminal, width=200)
+    console = Console(file=out, force_terminal=terminal, width=40)  # lines are never broken
     display = Progress(TextColumn("{task.fields[note]}"), console=console, auto_refresh=False)
     return TrainingBars(display, clock=clock), out, clock, display
 

@@ -169,7 +169,7 @@ class TrainingBars:
         return not self._display.console.is_terminal
 
     def _say(self, line: str) -> None:
-        self._display.console.print(line, highlight=False)
+        self._display.console.print(line, highlight=False, soft_wrap=True)
         self._said = self._clock()
 
     def _speed(self) -> str:
@@ -200,7 +200,8 @@ def shown_warnings() -> Iterator[None]:
     """Print warnings as lines of ours, without the place in the code that they come from."""
 
     def show(message: Warning | str, *details: Any, **more: Any) -> None:
-        console.print(f"Warning: {message}", style="yellow", highlight=False, markup=False)
+        line = f"Warning: {message}"
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -30,7 +30,8 @@ _WATCHED = 512
 
 def flattened(x: Any, leads: Sequence[str] | None) -> Any:
     """(records, leads, samples) as (records, leads * samples); anything else as it is."""
-    if np.ndim(x) != 3:
+    axes = x.ndim if hasattr(x, "ndim") else np.asarray(x).ndim
+    if axes != 3:
         return x
     array = np.asarray(x)
     if leads is not None and array.shape[1] != len(leads):

@@ -56,8 +56,14 @@ class Strip:
 Row = Sequence[Strip]
 
 
-def paper_figure(rows: Sequence[Row], *, title: str, caption: str) -> Figure:
-    """Rows of strips on paper, in the figure's true size."""
+def paper_figure(
+    rows: Sequence[Row], *, title: str, caption: str, pulses: Sequence[float] | None = None
+) -> Figure:
+    """Rows of strips on paper, in the figure's true size.
+
+    `pulses` are the heights of the rows' calibration pulses in mm, those of 1 mV without.
+    """
+    pulses = [MM_PER_MV] * len(rows) if pulses is None else pulses
     baselines, height = baselines_and_height(rows)
     width = to_square(max(float(row[-1].x[-1]) for row in rows) + 2)
     axes = _millimetre_axes(width, height)
@@ -65,7 +71,7 @@ def paper_figure(rows: Sequence[Row], *, title: str, caption: str) -> Figure:
         lines = PathPatch(_grid(width, height, step), fill=False, ec=colour, lw=line)
         axes.add_patch(lines).set_gid(f"grid-{step}")
     for i, (row, baseline) in enumerate(zip(rows, baselines, strict=True)):
-        _draw_calibration(axes, baseline, name=f"calibration-{i}")
+        _draw_calibration(axes, baseline, pulses[i], name=f"calibration-{i}")
         for j, strip in enumerate(row):
             _draw_strip(axes, strip, baseline, name=f"strip-{i}-{j}")
     axes.text(0, height + 2.5, title, fontsize=9, fontweight="bold")
@@ -121,11 +127,11 @@ def _grid(width: float, height: float, step: int) -> Path:
     return Path(points, [Path.MOVETO, Path.LINETO] * (len(points) // 2))
 
 
-def _draw_calibration(axes: Axes, baseline: float, *, name: str) -> None:
-    # 1 mV for 200 ms.
+def _draw_calibration(axes: Axes, baseline: float, height: float, *, name: str) -> None:
+    # 1 mV, or what stands for it, for 200 ms.
     start, end = 2.0, 2.0 + 0.2 * MM_PER_SECOND
     x = [start - 1, start, start, end, end, end + 1]
-    y = baseline + MM_PER_MV * np.array([0, 0, 1, 1, 0, 0])
+    y = baseline + height * np.array([0, 0, 1, 1, 0, 0])
     axes.plot(x, y, color=_TRACE, lw=0.8, solid_joinstyle="miter", gid=name)
 
 

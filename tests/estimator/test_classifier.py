@@ -1,0 +1,280 @@
+"""A recipe on arrays is the recipe on a packed cohort, in scikit-learn's manner."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from einthoven import EcgClassifier, from_pretrained, save_pretrained
+from einthoven.backbones.registry import create_backbone
+from einthoven.bundle import Bundle
+from einthoven.cohorts import Cohort
+from einthoven.errors import EstimatorError, RecipeError, TrainingError
+from einthoven.estimator.arrays import Targets, set_aside
+from einthoven.predict import predict_cohort, predict_record
+from einthoven.records import read_record
+from einthoven.signals.store import Store
+from einthoven.stages.posttrain import posttrain
+from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2, load_recipe
+from einthoven.training.processes import Processes
+
+RECIPE = Recipe(
+    name="tiny",
+    precision="fp32",
+    data=Data(crop_seconds=2.5, evaluation_crops=2),
+    stage1=Stage1(epochs=4, batch_size=32, base_lr_sweep=(1e-1, 1.0), warmup_epochs=1),
+)
+BOTH = RECIPE.model_copy(
+    update={"stage2": Stage2(epochs=2, batch_size=32, base_lr=1e-2, warmup_epochs=1, drop_path=0.2)}
+)
+
+
+@pytest.fixture(scope="module")
+def fitted(arrays: Any) -> EcgClassifier:
+    model = EcgClassifier(**arrays.given, recipe=RECIPE, validation_fraction=0.25)
+    return model.fit(arrays.x, arrays.y, groups=arrays.patients)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, BOTH], ids=["probe", "both stages"])
+def test_it_is_the_training_of_the_stages(
+    recipe: Recipe, arrays: Any, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+) -> None:
+    model = EcgClassifier(**arrays.given, recipe=recipe, validation_fraction=0.25)
+    model.fit(arrays.x, arrays.y, groups=arrays.patients)
+    train, _ = set_aside(arrays.y, arrays.patients, fraction=0.25, seed=0)
+    table = synthetic.table.assign(split="validation")
+    table.iloc[train, table.columns.get_loc("split")] = "train"
+    cohort = replace(synthetic, table=table)
+    given = arrays.given
+    trained = posttrain(
+        cohort, synthetic_store, given["backbone"], weights=given["weights"], recipe=recipe,
+        options=given["options"], out=tmp_path / "run", processes=Processes("cpu"),
+    )  # fmt: skip
+    assert model.results_.keys() == trained.results.keys()
+    for stage, result in trained.results.items():
+        losses = [line["train_loss"] for line in result.history]
+        found = [line["train_loss"] for line in model.results_[stage].history]
+        assert found == pytest.approx(losses, rel=1e-4)
+    bundle = Bundle(trained.classifier, cohort.labels, trained.preparation)
+    expected = predict_cohort(bundle, cohort, synthetic_store, "train").probabilities
+    assert np.allclose(model.predict_proba(arrays.x[train]), expected, atol=1e-3)
+
+
+def test_the_probe_leaves_the_backbone_and_post_training_changes_it(arrays: Any) -> None:
+    network = create_backbone("mtecg_tiny_100hz", seed=1, **arrays.given["options"])
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    given = {k: v for k, v in arrays.given.items() if k not in ("backbone", "weights", "options")}
+    small = {"validation_fraction": 0.25, **given}
+    trained = [
+        EcgClassifier(network, recipe=recipe, **small).fit(arrays.x, arrays.y)
+        for recipe in (RECIPE, BOTH)
+    ]
+    same = [
+        all(torch.equal(m.classifier_.backbone.state_dict()[key], before[key]) for key in before)
+        for m in trained
+    ]
+    assert same == [True, False]
+    assert all(torch.equal(network.state_dict()[key], before[key]) for key in before)
+    assert list(trained[1].results_) == ["stage1", "stage2"]
+
+
+def test_it_learns(arrays: Any) -> None:
+    probe = ["stage1.epochs=60", "stage1.base_lr_sweep=[1.0]", "data.augmentation='none'"]
+    model = EcgClassifier(**arrays.given, overrides=probe, validation_fraction=None)
+    said = model.fit(arrays.x, arrays.y).predict_proba(arrays.x)
+    assert roc_auc_score(arrays.y, said) > 0.9
+
+
+def test_labels_classes_and_shapes(arrays: Any, fitted: EcgClassifier, synthetic: Cohort) -> None:
+    count = arrays.y.shape[1]
+    said = fitted.predict_proba(arrays.x[:9])
+    assert said.shape == (9, count)
+    assert fitted.classes_.tolist() == list(range(count))
+    assert np.array_equal(fitted.predict(arrays.x[:9]), (said > 0.5).astype(int))
+    decided = fitted.decision_function(arrays.x[:9])
+    assert np.allclose(1 / (1 + np.exp(-decided)), said)
+    frame = pd.DataFrame(arrays.y, columns=synthetic.labels)
+    named = EcgClassifier(**arrays.given, recipe=RECIPE, validation_fraction=0.25)
+    named.fit(arrays.x, frame, groups=arrays.patients)
+    assert named.classes_.tolist() == list(synthetic.labels)
+    assert named.classifier_.labels == synthetic.labels
+    assert np.array_equal(named.predict_proba(arrays.x[:9]), said)
+
+
+@pytest.mark.parametrize("classes", [("no", "yes"), ("a", "b", "c")])
+def test_one_class_a_record(arrays: Any, classes: tuple[str, ...]) -> None:
+    y = np.array(classes)[arrays.y[:, 0] if len(classes) == 2 else np.arange(len(arrays.y)) % 3]
+    model = EcgClassifier(**arrays.given, recipe=RECIPE, validation_fraction=0.25)
+    said = model.fit(arrays.x, y).predict_proba(arrays.x)
+    assert model.classes_.tolist() == list(classes)
+    assert said.shape == (len(y), len(classes))
+    assert np.allclose(said.sum(axis=1), 1)
+    chosen = np.array(classes)[said.argmax(axis=1)]
+    assert (model.predict(arrays.x) == chosen).all()
+    decided = model.decision_function(arrays.x)
+    assert decided.shape == ((len(y),) if len(classes) == 2 else (len(y), 3))
+    outputs = ("yes",) if len(classes) == 2 else classes
+    assert model.classifier_.labels == outputs
+
+
+def test_seeds(arrays: Any) -> None:
+    def head(**changes: Any) -> torch.Tensor:
+        model = EcgClassifier(**arrays.given, recipe=RECIPE, validation_fraction=None, **changes)
+        return model.fit(arrays.x[:40], arrays.y[:40]).classifier_.head.weight
+
+    recipe_s, first, again = head(), head(random_state=5), head(random_state=np.int64(5))
+    assert torch.equal(recipe_s, head(random_state=RECIPE.seed))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, recipe_s)
+    states = [head(random_state=np.random.RandomState(3)) for _ in range(2)]
+    assert torch.equal(*states)
+
+
+def test_from_scratch_needs_no_weights(arrays: Any) -> None:
+    given = {**arrays.given, "weights": None}
+    short = ["stage2.epochs=1", "stage2.batch_size=32", "data.crop_seconds=2.5"]
+    model = EcgClassifier(
+        **given, recipe="scratch", overrides=short, validation_fraction=0.25, random_state=3
+    )
+    model.fit(arrays.x, arrays.y)
+    assert list(model.results_) == ["stage2"]
+    other = clone(model).set_params(random_state=4).fit(arrays.x, arrays.y)
+    parts = [dict(m.classifier_.named_parameters()) for m in (model, other)]
+    assert not torch.allclose(parts[0]["head.weight"], parts[1]["head.weight"], atol=1e-2)
+
+
+def test_nothing_is_left_behind(
+    arrays: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    state = torch.get_rng_state()
+    model = EcgClassifier(**arrays.given, recipe=RECIPE, validation_fraction=None, n_jobs=2)
+    model.fit(arrays.x[:40], arrays.y[:40])
+    assert list(tmp_path.iterdir()) == []
+    assert torch.get_num_threads() == 1
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_pickles(arrays: Any, fitted: EcgClassifier) -> None:
+    again = pickle.loads(pickle.dumps(fitted))
+    x = arrays.x[:5].reshape(5, -1)
+    assert np.array_equal(again.predict_proba(x), fitted.predict_proba(arrays.x[:5]))
+
+
+def test_it_is_searched_over_keys_of_the_recipe(arrays: Any) -> None:
+    model = make_pipeline(
+        FunctionTransformer(),
+        EcgClassifier(**arrays.given, validation_fraction=None, random_state=0),
+    )
+    base = ["stage1.epochs=3", "stage1.base_lr_sweep=[]", "data.crop_seconds=2.5"]
+    grid = {"ecgclassifier__overrides": [[*base, f"stage1.base_lr={lr}"] for lr in (1e-6, 1.0)]}
+    x = arrays.x.reshape(len(arrays.x), -1)
+    search = GridSearchCV(model, grid, cv=2, scoring="accuracy").fit(x, arrays.y[:, 0])
+    assert len(search.cv_results_["mean_test_score"]) == 2
+    assert search.best_estimator_.predict(x).shape == (len(x),)
+
+
+def test_it_becomes_a_bundle(
+    arrays: Any, fitted: EcgClassifier, synthetic: Cohort, tmp_path: Path
+) -> None:
+    bundle = from_pretrained(save_pretrained(fitted.to_bundle(), tmp_path))
+    assert isinstance(bundle, Bundle)
+    assert bundle.preparation == fitted.preparation_
+    found = predict_record(bundle, read_record(synthetic.paths()[3])).probabilities
+    expected = fitted.predict_proba(arrays.x[3:4])[0]
+    assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-4)
+    assert bundle.about["recipe"]["name"] == "tiny"
+
+
+# ---------------------------------------------------------------------- who validates
+
+
+def test_nobody_is_trained_and_validated_on(arrays: Any) -> None:
+    train, validation = set_aside(arrays.y, arrays.patients, fraction=0.2, seed=1)
+    assert sorted([*train, *validation]) == list(range(len(arrays.y)))
+    assert not set(arrays.patients[train]) & set(arrays.patients[validation])
+    assert 0.15 < len(validation) / len(arrays.y) < 0.25
+    other = set_aside(arrays.y, arrays.patients, fraction=0.2, seed=2)[1]
+    assert validation.tolist() != other.tolist()
+
+
+def test_without_a_fraction_everybody_trains(arrays: Any) -> None:
+    train, watched = set_aside(arrays.y, None, fraction=None, seed=0)
+    assert train.tolist() == watched.tolist() == list(range(len(arrays.y)))
+    many = np.random.default_rng(0).integers(0, 2, (2000, 1)).astype(np.uint8)
+    train, watched = set_aside(many, None, fraction=None, seed=0)
+    assert (len(train), len(watched)) == (2000, 512)
+    assert 0.4 < many[watched].mean() < 0.6
+
+
+def test_without_a_fraction_the_last_epoch_is_kept(arrays: Any) -> None:
+    model = EcgClassifier(**arrays.given, recipe=RECIPE, validation_fraction=None)
+    model.fit(arrays.x[:60], arrays.y[:60])
+    assert model.results_["stage1"].best_epoch == RECIPE.stage1.epochs  # type: ignore[union-attr]
+
+
+def test_targets() -> None:
+    labels = Targets.of(np.array([[0, 1], [1, 1]]), names=pd.Index(["A", "B"]))
+    assert (labels.kind, labels.names, labels.matrix.tolist()) == (
+        "multilabel", ["A", "B"], [[0, 1], [1, 1]],
+    )  # fmt: skip
+    two = Targets.of(np.array([7, 3, 7]))
+    assert (two.kind, two.classes.tolist(), two.names) == ("binary", [3, 7], ["7"])
+    assert two.matrix.tolist() == [[1], [0], [1]]
+    three = Targets.of(np.array(["b", "a", "c"]))
+    assert three.matrix.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    with pytest.raises(EstimatorError, match="one class only"):
+        Targets.of(np.array([1, 1]))
+    with pytest.raises(ValueError, match="Unknown label type"):
+        Targets.of(np.array([0.5, 1.2]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"weights": None}, RecipeError, "no weights are given"),
+        ({"recipe": "scratch"}, RecipeError, "starts from random weights"),
+        ({"recipe": "linear-prob"}, RecipeError, "no recipe 'linear-prob'"),
+        ({"recipe": RECIPE, "overrides": ["seed=1"]}, EstimatorError, "beside a Recipe"),
+        ({"overrides": ["data.fraction=0.5"]}, EstimatorError, r"data\.fraction = 0\.5"),
+        ({"overrides": ["stage1.epoch=5"]}, RecipeError, r"unknown key stage1\.epoch"),
+        ({"overrides": ["data.crop_seconds=20.0"]}, Exception, "record"),
+        ({"validation_fraction": 0.9}, EstimatorError, r"validation_fraction = 0\.9"),
+        ({"validation_fraction": 0.01}, EstimatorError, "of 30 groups is none"),
+        ({"rate": None}, EstimatorError, "cannot be told from X"),
+    ],
+)  # fmt: skip
+def test_refusals(
+    arrays: Any, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        EcgClassifier(**(arrays.given | changes)).fit(arrays.x[:30], arrays.y[:30])
+
+
+def test_groups_of_another_number_are_refused(arrays: Any) -> None:
+    with pytest.raises(EstimatorError, match=r"groups of shape \(3,\) for 30 records"):
+        EcgClassifier(**arrays.given).fit(arrays.x[:30], arrays.y[:30], groups=[1, 2, 3])
+
+
+def test_labels_that_nobody_can_score_are_refused(arrays: Any) -> None:
+    y = np.zeros((30, 2), int)
+    with pytest.raises(TrainingError, match="none of 2 labels"):
+        EcgClassifier(**arrays.given).fit(arrays.x[:30], y)
+
+
+def test_the_default_recipe_is_the_linear_probe(arrays: Any) -> None:
+    assert EcgClassifier(**arrays.given).recipe == "linear-probe"
+    assert load_recipe("linear-probe").stage2 is None

@@ -1,0 +1,235 @@
+"""Features of arrays are those of records, by whatever name the backbone is called."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from einthoven import EcgEmbedder, save_pretrained
+from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.mtecg import MTECG
+from einthoven.backbones.registry import create_backbone
+from einthoven.bundle import Bundle, save_bundle
+from einthoven.errors import BackboneError, EstimatorError, HubError, PreparationError
+from einthoven.records import Record
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import prepare_record
+from einthoven.weights import load_backbone
+
+
+def record(signal: np.ndarray, *, rate: float, leads: tuple[str, ...] = STANDARD_LEADS) -> Record:
+    return Record(
+        signal=signal, rate=rate, leads=leads, name="x", patient=None, source="", source_hash="",
+        metadata={},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network(arrays: Any) -> Any:
+    given = arrays.given
+    return load_backbone(given["backbone"], weights=given["weights"], **given["options"])
+
+
+def test_features_are_the_mean_over_each_record_s_crops(arrays: Any, network: Any) -> None:
+    embed = EcgEmbedder(**arrays.given, crop_seconds=2.5, evaluation_crops=4).fit(arrays.x)
+    found = embed.transform(arrays.x[:20])
+    assert (found.shape, found.dtype) == ((20, 32), np.float32)
+    preparation = network.preparation.with_window(seconds=2.5).with_evaluation_crops(4)
+    with torch.no_grad():
+        for signal, features in zip(arrays.x, found, strict=False):
+            crops = prepare_record(preparation, record(signal, rate=arrays.given["rate"]))
+            assert np.allclose(network.features(crops).mean(0), features, atol=1e-5)
+
+
+def test_the_rate_is_believed(arrays: Any, network: Any) -> None:
+    at_50 = {**arrays.given, "rate": 50}
+    found = EcgEmbedder(**at_50).fit_transform(arrays.x[:2])
+    crops = prepare_record(network.preparation, record(arrays.x[1], rate=50))
+    with torch.no_grad():
+        assert np.allclose(network.features(crops).mean(0), found[1], atol=1e-5)
+
+
+def test_both_views_of_x_and_every_batch_size_give_the_same(arrays: Any) -> None:
+    x = arrays.x[:30]
+    whole = EcgEmbedder(**arrays.given).fit_transform(x)
+    flat = EcgEmbedder(**arrays.given, batch_size=7).fit(x).transform(x.reshape(30, -1))
+    assert np.allclose(whole, flat, atol=1e-5)
+    nested = EcgEmbedder(**arrays.given, samples=1000).fit_transform(x[:2].tolist())
+    assert np.allclose(nested, whole[:2], atol=1e-5)
+
+
+def test_leads_are_picked_by_name(arrays: Any) -> None:
+    order = np.random.default_rng(0).permutation(12)
+    shuffled = {**arrays.given, "leads": [STANDARD_LEADS[i].upper() for i in order]}
+    expected = EcgEmbedder(**arrays.given).fit_transform(arrays.x[:5])
+    found = EcgEmbedder(**shuffled).fit_transform(arrays.x[:5, order])
+    assert np.allclose(found, expected, atol=1e-6)
+
+
+def test_fewer_leads_are_the_network_s_own_policy(arrays: Any, network: Any) -> None:
+    rows = [STANDARD_LEADS.index(lead) for lead in ("V2", "I")]
+    given = {**arrays.given, "leads": ("V2", "I")}
+    embed = EcgEmbedder(**given).fit(arrays.x[:3, rows])
+    assert embed.preparation_.leads == ("I", "V2")
+    found = embed.transform(arrays.x[:3, rows])
+    crops = prepare_record(
+        embed.preparation_, record(arrays.x[2, rows], rate=100, leads=("V2", "I"))
+    )
+    with torch.no_grad():
+        expected = network.features(crops, leads=("I", "V2")).mean(0)
+    assert np.allclose(found[2], expected, atol=1e-5)
+
+
+def test_every_way_to_call_a_backbone(arrays: Any, network: Any, tmp_path: Path) -> None:
+    given = dict(arrays.given)
+    name, weights, options = (given.pop(key) for key in ("backbone", "weights", "options"))
+    classifier = Classifier(network, ("a", "b"))
+    shorter = network.preparation.with_window(seconds=5.0)
+    bundle = Bundle(classifier, ("a", "b"), shorter)
+    x = arrays.x[:4]
+    expected = EcgEmbedder(name, weights=weights, options=options, **given).fit_transform(x)
+    same = [
+        EcgEmbedder(weights, options=options, **given),
+        EcgEmbedder(str(weights), options=options, **given),
+        EcgEmbedder(network, **given),
+        EcgEmbedder(classifier, **given),
+        EcgEmbedder(save_pretrained(network, tmp_path / "backbone"), **given),
+        EcgEmbedder(str(save_pretrained(classifier, tmp_path / "classifier")), **given),
+    ]
+    for embed in same:
+        assert np.array_equal(embed.fit_transform(x), expected)
+    cut = EcgEmbedder(name, weights=weights, options=options, crop_seconds=5.0, **given)
+    expected = cut.fit_transform(x)  # a bundle has its own preparation
+    own = [
+        EcgEmbedder(bundle, **given),
+        EcgEmbedder(save_pretrained(bundle, tmp_path / "bundle"), **given),
+        EcgEmbedder(save_bundle(bundle, tmp_path / "own", backbone=name, options=options), **given),
+    ]
+    for embed in own:
+        assert np.array_equal(embed.fit_transform(x), expected)
+        assert embed.preparation_ == shorter
+
+
+def test_a_model_that_is_given_is_left_alone(arrays: Any, network: Any) -> None:
+    given = {k: v for k, v in arrays.given.items() if k not in ("backbone", "weights", "options")}
+    network.train()
+    embed = EcgEmbedder(network, **given).fit(arrays.x[:2])
+    assert embed.backbone_ is not network
+    assert network.training
+    assert not embed.backbone_.training
+    network.eval()
+
+
+def test_memory_is_bounded_by_the_batch(arrays: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    features = MTECG.features
+
+    def watched(self: Any, x: torch.Tensor, **given: Any) -> torch.Tensor:
+        seen.append((len(x), torch.get_num_threads()))
+        return features(self, x, **given)
+
+    monkeypatch.setattr(MTECG, "features", watched)
+    embed = EcgEmbedder(**arrays.given, batch_size=8, n_jobs=2, crop_seconds=5.0).fit(arrays.x)
+    seen.clear()
+    embed.transform(arrays.x[:30])
+    assert seen == [(24, 2), (24, 2), (24, 2), (18, 2)]  # three crops a record
+    assert torch.get_num_threads() == 1
+
+
+def test_it_works_in_pipelines_and_searches(arrays: Any) -> None:
+    given = arrays.given
+    model = make_pipeline(EcgEmbedder(**given), LogisticRegression())
+    grid = {"ecgembedder__evaluation_crops": [1, 2], "logisticregression__C": [0.1, 1.0]}
+    y = arrays.y[:60].argmax(axis=1) % 2
+    search = GridSearchCV(model, grid, cv=2).fit(arrays.x[:60], y)
+    assert set(search.best_params_) == set(grid)
+    assert search.predict(arrays.x[:60].reshape(60, -1)).shape == (60,)
+    names = search.best_estimator_[0].get_feature_names_out()
+    assert (names[0], names[-1]) == ("ecgembedder0", "ecgembedder31")
+
+
+def test_clones_and_pickles(arrays: Any) -> None:
+    embed = EcgEmbedder(**arrays.given, n_jobs=1).fit(arrays.x[:2])
+    again = pickle.loads(pickle.dumps(embed))
+    assert np.array_equal(again.transform(arrays.x[:2]), embed.transform(arrays.x[:2]))
+    fresh = clone(embed)
+    assert not hasattr(fresh, "backbone_")
+    assert fresh.get_params() == embed.get_params()
+    assert fresh.set_params(rate=250).rate == 250
+
+
+def test_short_records_are_refused_or_padded(arrays: Any) -> None:
+    x = arrays.x[:3, :, :400]
+    with pytest.raises(PreparationError):
+        EcgEmbedder(**arrays.given).fit(x)
+    padded = np.concatenate([x, np.zeros((3, 12, 600), np.float32)], axis=2)
+    found = EcgEmbedder(**arrays.given, short="pad").fit_transform(x)
+    assert np.allclose(found, EcgEmbedder(**arrays.given).fit_transform(padded), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"rate": None}, EstimatorError, "rate = None.*cannot be told from X"),
+        ({"leads": None}, EstimatorError, "leads = None: they cannot be told from X"),
+        ({"rate": -100}, EstimatorError, "rate = -100 Hz"),
+        ({"rate": "100"}, EstimatorError, "rate = '100' Hz"),
+        ({"leads": STANDARD_LEADS[:7]}, EstimatorError, "12 leads, and leads names 7"),
+        ({"leads": (*STANDARD_LEADS[:11], "V7")}, BackboneError, "V7"),
+        ({"samples": 500}, EstimatorError, "12000 columns, which is not 12 leads x 500 samples"),
+        ({"backbone": None, "weights": None}, EstimatorError, "no backbone is given"),
+        ({"backbone": "mtecg_tny", "weights": None, "options": None}, BackboneError, "you mean"),
+        ({"weights": None}, EstimatorError, "without weights would be a network of random numbers"),
+        ({"options": {"dept": 1}}, BackboneError, "unknown override dept"),
+        ({"n_jobs": 0}, EstimatorError, "n_jobs = 0"),
+        ({"short": "stretch"}, PreparationError, "stretch"),
+        ({"crop_seconds": 0.123456}, PreparationError, "whole number of samples"),
+    ],
+)  # fmt: skip
+def test_refusals(
+    arrays: Any, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        EcgEmbedder(**(arrays.given | changes)).fit_transform(arrays.x[:2])
+
+
+def test_what_does_not_go_together_is_refused(arrays: Any, network: Any, tmp_path: Path) -> None:
+    given = {k: v for k, v in arrays.given.items() if k not in ("backbone", "weights", "options")}
+    weights = arrays.given["weights"]
+    folder = save_pretrained(network, tmp_path / "model")
+    torch.save({"model": network.state_dict()}, tmp_path / "x.pth")
+    cases: list[tuple[EcgEmbedder, type[Exception], str]] = [
+        (EcgEmbedder(folder, weights=weights, **given), EstimatorError, "has weights of its own"),
+        (EcgEmbedder(network, weights=weights, **given), EstimatorError, "for a MTECG, which has"),
+        (EcgEmbedder(folder, options={"depth": 1}, **given), EstimatorError, "is built already"),
+        (EcgEmbedder(tmp_path / "x.pth", **given), EstimatorError, "does not say which backbone"),
+        (EcgEmbedder(tmp_path / "absent", **given), HubError, "is no folder"),
+    ]
+    for embed, error, message in cases:
+        with pytest.raises(error, match=message):
+            embed.fit(arrays.x[:2])
+    only_v1 = create_backbone("ecgfounder_1lead", seed=0)
+    with pytest.raises(EstimatorError, match="the backbone reads I, and X has V1"):
+        EcgEmbedder(only_v1, **(given | {"leads": ("V1",)})).fit(arrays.x[:2, :1])
+
+
+def test_a_shipped_bundle_is_a_backbone_too(arrays: Any, network: Any, tmp_path: Path) -> None:
+    from einthoven import shipped
+
+    given = {k: v for k, v in arrays.given.items() if k not in ("backbone", "weights", "options")}
+    bundle = Bundle(Classifier(network, ("a",)), ("a",), network.preparation)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipped, "_FOLDER", tmp_path)
+        options = arrays.given["options"]
+        save_bundle(bundle, tmp_path / "some-name", backbone=network.name, options=options)
+        found = EcgEmbedder("some-name", **given).fit_transform(arrays.x[:2])
+    assert np.array_equal(found, EcgEmbedder(**arrays.given).fit_transform(arrays.x[:2]))

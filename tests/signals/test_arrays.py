@@ -1,0 +1,75 @@
+"""Arrays in place of a store: the same records, whatever their type, and no copy of them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from einthoven.errors import StoreError
+from einthoven.signals.arrays import ArrayStore
+from einthoven.signals.batches import SignalSource
+from einthoven.signals.prepare import Filter, Preparation, Resample, Scale, Window
+from einthoven.signals.store import Store
+
+PREPARATION = Preparation(
+    leads=("V2", "II"),
+    steps=(Resample(50), Window(100, evaluation_crops=3), Filter("lowpass", 20), Scale(0.0, 0.25)),
+)
+
+
+def of_store(store: Store) -> np.ndarray:
+    return store.read(np.arange(len(store)))[0].signals / 1000.0
+
+
+def sources(store: Store, array: np.ndarray) -> list[SignalSource]:
+    targets = np.zeros((len(store), 1), dtype=np.uint8)
+    rate = float(store.index["rate"].iloc[0])
+    stores = [store, ArrayStore.over(array, leads=store.leads, rate=rate)]
+    return [SignalSource(each, np.arange(len(store)), targets, PREPARATION) for each in stores]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_batches_are_those_of_the_packed_records(synthetic_store: Store, dtype: Any) -> None:
+    packed, array = sources(synthetic_store, of_store(synthetic_store).astype(dtype))
+    chosen = np.array([7, 3, 3, 120])
+    (ours, owner), (theirs, other) = (s.evaluation_crops(chosen) for s in (array, packed))
+    assert torch.equal(owner, other)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    starts = torch.tensor([0, 5, 9, 300])
+    assert torch.allclose(array.crops(chosen, starts), packed.crops(chosen, starts), atol=1e-5)
+
+
+def test_nothing_is_rounded_or_cut_off() -> None:
+    signals = np.array([[[1e-5, 250.0, -40.0, 0.0]]])
+    (chunk,) = ArrayStore.over(signals, leads=("I",), rate=10).read(np.array([0]))
+    assert chunk.signals.dtype == np.float32
+    assert chunk.signals.ravel().tolist() == pytest.approx([1e-2, 250_000.0, -40_000.0, 0.0])
+    assert ArrayStore.over(signals, leads=("I",), rate=10).read(np.array([], dtype=int)) == []
+
+
+def test_a_memory_map_is_read_by_rows_and_never_written(tmp_path: Path) -> None:
+    shape = (50, 2, 30)
+    file = tmp_path / "x.npy"
+    np.save(file, np.arange(np.prod(shape), dtype=np.float32).reshape(shape))
+    mapped = np.load(file, mmap_mode="r")
+    store = ArrayStore.over(mapped, leads=("I", "II"), rate=100)
+    assert store.array is mapped
+    (chunk,) = store.read(np.array([49, 0]))
+    chunk.signals[:] = 0
+    assert mapped[0, 0, 1] == 1
+
+
+def test_ids_are_row_numbers() -> None:
+    store = ArrayStore.over(np.zeros((3, 1, 5)), leads=("I",), rate=100)
+    assert store.rows(["2", "0"]).tolist() == [2, 0]
+    assert store.groups(np.array([1]))[0][:2] == (100.0, 5)
+
+
+def test_other_shapes_are_refused() -> None:
+    for shape in ((3, 5), (3, 2, 5)):
+        with pytest.raises(StoreError, match="an array of shape"):
+            ArrayStore.over(np.zeros(shape), leads=("I",), rate=100)

@@ -1,0 +1,86 @@
+"""The bundle that comes with einthoven."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import einthoven
+from einthoven.bundle import load_bundle
+from einthoven.errors import BundleError
+from einthoven.shipped import SHIPPED, bundle_folder, is_bundle, shipped_bundle, start_from
+from einthoven.stages.recipe import load_recipe
+
+LARGEST = 10_000_000  # bytes
+
+
+def test_it_is_small_whole_and_calibrated() -> None:
+    folder = shipped_bundle()
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST
+    assert {file.name for file in folder.iterdir()} == {
+        "README.md", "bundle.json", "evidence.json", "weights.safetensors",
+    }  # fmt: skip
+    bundle = einthoven.load_bundle()
+    assert len(bundle.labels) == 71
+    assert bundle.calibration is not None
+    assert all(bundle.descriptions[label] for label in bundle.labels)
+    assert "CC BY 4.0" in bundle.about["licence"]
+
+
+def test_it_names_no_path_of_where_it_was_made() -> None:
+    text = "".join((shipped_bundle() / name).read_text() for name in ("bundle.json", "README.md"))
+    assert "/work/" not in text
+    assert "/home/" not in text
+
+
+def test_its_card_says_how_good_it_is() -> None:
+    card = (shipped_bundle() / "README.md").read_text()
+    for part in ("Macro AUROC", "Calibration", "By sex", "Fewer leads", "Noise"):
+        assert part.lower() in card.lower(), part
+
+
+def test_a_folder_of_the_same_name_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert bundle_folder(SHIPPED) == shipped_bundle()
+    assert is_bundle(SHIPPED)
+    assert not is_bundle("other")
+    (tmp_path / SHIPPED).mkdir()
+    assert bundle_folder(SHIPPED) == Path(SHIPPED)
+    assert not is_bundle(SHIPPED)
+
+
+def test_it_gives_training_its_start() -> None:
+    start = start_from(SHIPPED)
+    assert start.weights == shipped_bundle() / "weights.safetensors"
+    assert start_from(SHIPPED, random=True).weights is None
+    assert start_from("mtecg_tiny", "some.pt") == type(start)("mtecg_tiny", "some.pt")
+    with pytest.raises(BundleError, match="weights of its own"):
+        start_from(SHIPPED, "some.pt")
+    with pytest.raises(BundleError, match="no bundle 'einthoven-large'"):
+        shipped_bundle("einthoven-large")
+
+
+def test_its_encoder_is_what_its_bundle_holds() -> None:
+    start = start_from(SHIPPED)
+    assert start.weights is not None
+    encoder = einthoven.load_backbone(start.backbone, weights=start.weights, **start.options)
+    inside = load_bundle(SHIPPED).classifier.backbone.state_dict()
+    assert all((encoder.state_dict()[key] == value).all() for key, value in inside.items())
+
+
+def test_it_is_post_trained_on_a_small_cohort_in_seconds(
+    synthetic: Any, synthetic_store: Any, tmp_path: Path
+) -> None:
+    from einthoven.stages.posttrain import posttrain
+
+    start = start_from(SHIPPED)
+    recipe = load_recipe("demo/post-training", ["stage1.epochs=5", "stage2.epochs=1"])
+    done = posttrain(
+        synthetic, synthetic_store, start.backbone, recipe=recipe, out=tmp_path / "run",
+        weights=start.weights, options=start.options or None,
+    )  # fmt: skip
+    assert done.results["stage2"].history[-1]["macro_auroc"] > 0.5
