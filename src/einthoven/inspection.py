@@ -116,9 +116,10 @@ def _for_leads(network: Backbone, record: Record) -> tuple[Preparation, list[str
             "in mV, before anything else"
         )
     if missing:
+        policy = MISSING.get(network.family, "its own policy holds")
         said.append(
             f"  warning: leads {' '.join(missing)} are missing and do not follow; built for those "
-            f"that there are (--leads {','.join(there)}), {MISSING[network.family]}"
+            f"that there are (--leads {','.join(there)}), {policy}"
         )
     return preparation, said
 

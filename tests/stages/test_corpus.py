@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import CohortError, PreparationError, RecipeError, StoreError
+from einthoven.records import STANDARD_LEADS
+from einthoven.records.wfdb_write import write_wfdb
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.mixture import Mixture
 from einthoven.signals.pack import pack
@@ -109,3 +113,31 @@ def test_equal_names_are_told_apart(
     renamed = replace(synthetic, name="other")
     corpus = corpus_of([synthetic, renamed, synthetic], [synthetic_store] * 3, preparation)
     assert corpus.names == (f"{synthetic.name}#1", "other", f"{synthetic.name}#3")
+
+
+def test_cohorts_of_other_rates_and_leads_go_through_one_preparation(
+    synthetic: Cohort, synthetic_store: Store, tmp_path: Path, preparation: Preparation
+) -> None:
+    """Two records again, sampled twice as often and with their leads the other way round."""
+    times = np.arange(1000) / 100
+    twice = np.arange(2000) / 200
+    names = synthetic.ids("train")[:2]
+    leads = STANDARD_LEADS[::-1]
+    (tmp_path / "fast").mkdir()
+    for name in names:
+        record = synthetic_store.record(name)
+        signal = record.signal[[record.leads.index(lead) for lead in leads]]
+        smooth = np.stack([np.interp(twice, times, row) for row in signal])
+        write_wfdb(tmp_path / "fast" / f"r{name}", smooth, rate=200, leads=leads)
+    fast = open_cohort(tmp_path / "fast")
+    store = pack(fast, tmp_path / "fast.store", leads=leads, workers=1)
+    corpus = corpus_of([synthetic, fast], [synthetic_store, store], preparation)
+    slow_rows = np.flatnonzero(np.isin(synthetic.ids("train"), names))
+    starts = torch.tensor([300, 300, 300, 300])
+    crops = corpus.train.crops(np.concatenate([slow_rows, [58, 59]]), starts)
+    assert crops.shape == (4, 12, 250)
+    for ours, theirs in zip(crops[:2], crops[2:], strict=True):
+        alike = np.corrcoef(ours.ravel(), theirs.ravel())[0, 1]
+        assert alike > 0.98
+    shuffled = np.corrcoef(crops[0].ravel(), crops[3].ravel())[0, 1]
+    assert shuffled < 0.9

@@ -71,7 +71,7 @@ def pretrain(
     cohorts: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="COHORT...",
+            metavar="COHORT",
             help="PTB-XL's folder, a table, or a folder of ECG files; the recipe's without any.",
         ),
     ] = None,

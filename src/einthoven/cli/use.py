@@ -77,6 +77,7 @@ def _entry(file: Path, done: RecordPrediction) -> dict[str, Any]:
         "record": str(file),
         "probabilities": done.probabilities,
         "above_threshold": None if above is None else list(above),
+        "derived_leads": list(done.derived_leads),
     }
 
 
@@ -88,7 +89,7 @@ def _print_prediction(file: Path, done: RecordPrediction, model: Bundle, top: in
     table = Table(
         title=f"{file}: {len(record.leads)} leads, {record.duration:.1f} s at {record.rate:g} Hz",
         title_justify="left",
-        caption="not calibrated: the bundle has no calibration" if calibration is None else None,
+        caption="; ".join(_remarks(done, model)) or None,
         caption_justify="left",
     )
     table.add_column("label")
@@ -108,6 +109,13 @@ def _print_prediction(file: Path, done: RecordPrediction, model: Bundle, top: in
         meaning = model.descriptions.get(label, "")
         table.add_row(label, f"{value:.3f}", *limit, bar, meaning, style="bold" if above else None)
     Console().print(table)
+
+
+def _remarks(done: RecordPrediction, model: Bundle) -> list[str]:
+    said = ["not calibrated: the bundle has no calibration"] if model.calibration is None else []
+    if done.derived_leads:
+        said.append(f"{', '.join(done.derived_leads)} computed from the other limb leads")
+    return said
 
 
 def embed(
@@ -197,12 +205,22 @@ def doctor(
         str | None, typer.Option(help="Show the file as this backbone receives it.")
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw the ECG before and after preparation here (.png).")
+        Path | None,
+        typer.Option(
+            help="Draw the ECG before and after preparation here: .html, .png or .svg; "
+            "FILE-BACKBONE.html in this folder without it."
+        ),
     ] = None,
 ) -> None:
-    """Check an installation, or an ECG file, a cohort or a store, and say what is wrong with it."""
+    """Check an installation, or an ECG file, a cohort or a store, and say what is wrong with it.
+
+    With --backbone, an ECG file is drawn lead by lead as recorded and, below, as that backbone
+    receives it.
+    """
     from einthoven.doctor import examine, installation
 
+    if file is not None and file.is_file() and backbone is not None and picture is None:
+        picture = Path(f"{file.stem}-{backbone}.html")
     lines = installation() if file is None else examine(file, backbone=backbone, picture=picture)
     for line in lines:
         typer.echo(line)

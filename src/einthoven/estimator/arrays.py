@@ -188,20 +188,20 @@ def set_aside(
         For an impossible fraction, groups of another number, or too few of them.
     """
     count = len(targets)
-    owners = np.arange(count) if groups is None else np.asarray(groups)
+    owners: NDArray[Any] = np.arange(count) if groups is None else np.asarray(groups)
     if owners.shape != (count,):
         raise EstimatorError(
             f"groups of shape {owners.shape} for {count} records", remedy="give one a record"
         )
-    owners = owners.astype(str)
+    named: NDArray[np.str_] = owners.astype(str)
     if fraction is not None and not 0 < fraction <= 0.5:
         raise EstimatorError(
             f"validation_fraction = {fraction}",
             remedy="give a share above 0 and up to 0.5, or None to train on everything",
         )
-    order = patient_order(owners, targets, seed=seed)
+    order = patient_order(named, targets, seed=seed)
     rank = {name: place for place, name in enumerate(order)}
-    ranks = np.array([rank[str(name)] for name in owners])
+    ranks = np.array([rank[name] for name in named])
     if fraction is None:
         return np.arange(count), np.flatnonzero(ranks < _WATCHED)
     every = round(1 / fraction)

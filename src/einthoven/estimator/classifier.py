@@ -177,7 +177,8 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self._kind == "multilabel":
             return said
         total = said.sum(axis=1, keepdims=True)
-        return np.where(total > 0, said, 1.0) / np.where(total > 0, total, said.shape[1])
+        shares: NDArray[np.float64] = np.where(total > 0, said, 1.0)
+        return shares / shares.sum(axis=1, keepdims=True)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Logits of the probabilities: (records,) of two classes, otherwise (records, outputs)."""
@@ -200,10 +201,9 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         their sum there: a bundle's labels do not exclude each other.
         """
         check_is_fitted(self)
-        labels = self.classifier_.labels
         return Bundle(
             self.classifier_,
-            labels,
+            self.classifier_.labels or (),
             self.preparation_,
             aggregate=self._aggregate,
             about={"backbone": self.classifier_.backbone.name, **self._about},

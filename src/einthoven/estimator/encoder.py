@@ -77,7 +77,8 @@ def encoder_of(
         )
     if present != preparation.leads:
         network = _for_leads(network, present)
-        preparation = dataclasses.replace(preparation, leads=present)
+        # A network may compute limb leads from those that there are: it then reads more of them.
+        preparation = preparation.with_leads(network.leads).deriving(present)
     return network.eval().requires_grad_(True), preparation
 
 

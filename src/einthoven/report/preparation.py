@@ -21,7 +21,7 @@ from einthoven.report.svg import drawing, to_svg
 __all__ = ["FORMATS", "before_and_after"]
 
 FORMATS = (".html", ".png", ".svg")
-_MM_PER_UNIT = (20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+_MM_PER_UNIT = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 _TALLEST = 20.0  # mm over or below a baseline, for all but a thousandth of the samples
 _DPI = 110
 

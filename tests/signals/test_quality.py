@@ -1,0 +1,70 @@
+"""Sizes and mains that are there are found, and others are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from einthoven.records.record import Record
+from einthoven.signals.quality import mains_hum, size_of
+
+LEADS = ("I", "II", "V1")
+
+
+def _record(signal: np.ndarray, rate: float = 500.0) -> Record:
+    return Record.create(signal.astype(np.float32), rate, leads=LEADS[: len(signal)], name="r")
+
+
+def _beats(samples: int = 5000, rate: float = 500.0) -> np.ndarray:
+    """1 mV beats with noise of 10 microvolts."""
+    time = np.arange(samples) / rate
+    beats = np.exp(-(((time * 1.2) % 1 - 0.5) ** 2) / 2e-4)
+    return beats + 0.01 * np.random.default_rng(0).standard_normal((3, samples))
+
+
+@pytest.mark.parametrize("mains", [50, 60])
+@pytest.mark.parametrize("rate", [250.0, 500.0, 1000.0])
+def test_the_mains_are_found_with_their_size(mains: int, rate: float) -> None:
+    signal = _beats(int(10 * rate), rate)
+    assert mains_hum(_record(signal, rate)) is None
+    signal[1] += 0.08 * np.sin(2 * np.pi * (mains + 0.1) * np.arange(signal.shape[1]) / rate)
+    hum = mains_hum(_record(signal, rate))
+    assert hum is not None
+    assert hum.frequency == mains
+    assert hum.leads.keys() == {"II"}
+    assert hum.leads["II"] == pytest.approx(0.08, rel=0.2)
+
+
+def test_broad_noise_and_small_lines_are_no_mains() -> None:
+    signal = _beats()
+    loud = signal + 0.3 * np.random.default_rng(1).standard_normal(signal.shape)
+    assert mains_hum(_record(loud)) is None
+    assert mains_hum(_record(signal + 0.01 * np.sin(np.arange(5000) * 0.2 * np.pi))) is None
+
+
+def test_what_cannot_be_seen_is_not_searched_for() -> None:
+    hum = np.sin(2 * np.pi * 50 * np.arange(1000) / 500)
+    broken = _beats(1000) + 0.1 * hum
+    broken[0, 5] = np.nan
+    found = mains_hum(_record(broken))
+    assert found is not None
+    assert found.leads.keys() == {"II", "V1"}
+    assert mains_hum(_record(broken[:, :900])) is None  # below 2 s
+    assert mains_hum(_record(_beats(1000, 100), 100.0)) is None
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1, "mV"), (1000, "uV"), (1e-3, "V"), (20, "?")])
+def test_units_by_size(factor: float, unit: str) -> None:
+    size = size_of(_record(factor * _beats()))
+    assert size is not None
+    assert size.unit == unit
+
+
+def test_leads_that_go_too_far_and_records_without_a_size() -> None:
+    signal = _beats()
+    signal[2, 10] = -6.0
+    size = size_of(_record(signal))
+    assert size is not None
+    assert (size.beyond, size.unit) == (("V1",), "mV")
+    assert size_of(_record(np.full((3, 100), 0.3))) is None
+    assert size_of(_record(np.full((3, 100), np.nan))) is None
