@@ -94,7 +94,11 @@ def test_it_learns_what_can_be_learned(arrays: Any) -> None:
     """ECGs at three times their size, from others at their own; tested on records not seen."""
     probe = ["stage1.epochs=30", "stage1.base_lr_sweep=[1.0]", "data.augmentation='none'"]
     model = EcgClassifier(
-        **arrays.given, overrides=[*probe, "stage1.batch_size=16"], validation_fraction=0.2
+        create_backbone("s4_tiny", seed=7, width=32, depth=1),
+        rate=arrays.given["rate"],
+        leads=arrays.given["leads"],
+        overrides=[*probe, "stage1.batch_size=16"],
+        validation_fraction=0.2,
     )
     large = np.random.default_rng(0).integers(0, 2, len(arrays.x))
     x = arrays.x * (1 + 2 * large)[:, None, None]

@@ -161,6 +161,11 @@ BOMBS: dict[str, bytes] = {
         shape=b"K\x00\x8a\x0b" + bytes(10) + b"\x01\x86",
         stride=b"K\x01\x8a\x0b" + bytes(10) + b"\x01\x86",
     ),
+    "sizes of a million digits": tensor(
+        storage(text("0")),
+        shape=b"(" + (b"\x8b" + struct.pack("<I", 400_000) + bytes(399_999) + b"\x01") * 8 + b"t",
+        stride=b"(" + b"K\x01" * 8 + b"t",
+    ),
     "negative stride": tensor(storage(text("0")), stride=b"J\xff\xff\xff\xff\x85"),
     "a storage of two sizes": (
         tensor(storage(text("0"))) + b"0" + tensor(storage(text("0"), count=b"K\x02"))

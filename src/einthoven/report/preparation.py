@@ -104,7 +104,7 @@ def _sheet(
     shown = slice(round(begin * record.rate), round((begin + max(SHEET, crop)) * record.rate))
     before = [_about_median(whole.signal[whole.leads.index(lead)][shown]) for lead in leads]
     after = [row.astype(np.float64) for row in prepared]
-    per_mv, per_unit = _scale(before, limit=10.0), _scale(after)
+    per_mv, per_unit = _scale(before), _scale(after)
     rows: list[Row] = []
     for lead, voltage, row in zip(leads, before, after, strict=True):
         name = lead if lead in record.leads else f"{lead} (computed)"
@@ -125,12 +125,12 @@ def _about_median(voltage: NDArray[np.float32]) -> NDArray[np.float64]:
     return values - (np.median(known) if known.size else 0.0)
 
 
-def _scale(rows: Sequence[NDArray[np.float64]], *, limit: float = _MM_PER_UNIT[0]) -> float:
+def _scale(rows: Sequence[NDArray[np.float64]]) -> float:
     """The largest of some round scales at which the rows fit between baselines."""
     values = np.abs(np.concatenate(rows))
     known = values[~np.isnan(values)]
     reach = float(np.quantile(known, 0.999)) if known.size else 0.0
-    fitting = (each for each in _MM_PER_UNIT if each <= limit and each * reach <= _TALLEST)
+    fitting = (each for each in _MM_PER_UNIT if each * reach <= _TALLEST)
     return next(fitting, _MM_PER_UNIT[-1])
 
 

@@ -96,7 +96,7 @@ class TensorRef:
 
     def __post_init__(self) -> None:
         numbers = (self.offset, *self.size, *self.stride)
-        if not all(type(number) is int and number >= 0 for number in numbers):
+        if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
             raise ValueError("a tensor whose sizes are no numbers of at least 0")
         if len(self.size) != len(self.stride) or len(self.size) > MAX_AXES:
             raise ValueError(f"a tensor of {len(self.size)} axes and {len(self.stride)} strides")
