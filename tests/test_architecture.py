@@ -17,6 +17,7 @@ ROOMS = (
     "errors",
     "version",
     "files",
+    "licences",
     "records",
     "cohorts",
     "signals",
@@ -161,7 +162,8 @@ def loaded(statement: str) -> set[str]:
 
 
 def test_importing_the_package_is_light() -> None:
-    heavy = {"torch", "numpy", "pandas", "scipy", "pydantic", "rich", "typer", "matplotlib"}
+    heavy = {"torch", "numpy", "pandas", "scipy", "sklearn", "pydantic", "rich", "typer"}
+    heavy |= {"matplotlib", "huggingface_hub"}
     assert not loaded("import einthoven") & heavy
 
 

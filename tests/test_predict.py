@@ -184,3 +184,16 @@ def test_fewer_leads_need_no_others(bundle: Bundle, synthetic: Cohort) -> None:
     assert list(found.values()) == pytest.approx(list(alike.values()), abs=1e-5)
     with pytest.raises(BackboneError, match="X"):
         predict_record(bundle, record, leads=("I", "X"))
+
+
+def test_leads_that_follow_are_computed_and_named(bundle: Bundle, synthetic: Cohort) -> None:
+    record = read_record(synthetic.paths("test")[0])
+    whole = predict_record(bundle, record)
+    assert whole.derived_leads == ()
+    eight = predict_record(bundle, record.select(("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")))
+    assert eight.derived_leads == ("III", "aVR", "aVL", "aVF")
+    # To the microvolts that the recorded ones were rounded to.
+    found, expected = eight.probabilities, whole.probabilities
+    assert list(found.values()) == pytest.approx(list(expected.values()), abs=0.02)
+    with pytest.raises(PreparationError, match="leads V3, V4, V5, V6 are missing"):
+        predict_record(bundle, record.select(("I", "II", "V1", "V2")))

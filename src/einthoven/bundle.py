@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.calibration import Calibration
 from einthoven.errors import BundleError, CalibrationError
 from einthoven.files import write_json, write_tensors
+from einthoven.licences import LicenceWarning, is_non_commercial, terms_of
 from einthoven.shipped import ABOUT, SHIPPED, WEIGHTS, bundle_folder
 from einthoven.signals.prepare import Preparation
 
@@ -81,6 +83,14 @@ class Bundle:
         """Wording of every label that has one."""
         descriptions: dict[str, str] = self.about.get("descriptions", {})
         return descriptions
+
+    @property
+    def licence(self) -> str:
+        """Its terms, those of the weights that it began with included; empty where none are known.
+
+        `einthoven.licences.is_non_commercial` tells whether they forbid commercial use.
+        """
+        return terms_of(self.about)
 
 
 def save_bundle(
@@ -145,7 +155,7 @@ def read_about(path: str | Path) -> dict[str, Any]:
 
 
 def load_bundle(path: str | Path = SHIPPED) -> Bundle:
-    """Open a bundle, its checksum verified.
+    """Open a bundle, its checksum verified. Warns where its terms forbid commercial use.
 
     Parameters
     ----------
@@ -170,6 +180,8 @@ def load_bundle(path: str | Path = SHIPPED) -> Bundle:
             f"{path}: the weights do not fit {about['backbone']}: {error}",
             remedy="make the bundle again",
         ) from error
+    if is_non_commercial(terms := terms_of(about)):
+        warnings.warn(f"{Path(path).name}: {terms}", LicenceWarning, stacklevel=2)
     return Bundle(
         classifier=classifier.eval().requires_grad_(False).to(torch.device("cpu")),
         labels=tuple(about["labels"]),

@@ -19,6 +19,7 @@ from einthoven.evaluate.scores import Score
 from einthoven.evaluate.tables import known_targets, score_predictions, suitable_absent
 from einthoven.evidence import evidence_of, fitted_calibration, kept, write_evidence
 from einthoven.files import read_lines, write_json
+from einthoven.licences import joined
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.signals.store import Store
@@ -122,9 +123,10 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
     """The trained classifier with all that a bundle says about it."""
     classifier = trained.classifier
     description = trained.preparation.describe()
+    weights = trained.run.about()["asked"]["weights"]
     about = {
         "preparation_text": description,
-        "licence": licence_of(cohort),
+        "licence": joined(licence_of(cohort), (weights or {}).get("licence")),
         "recipe": recipe.model_dump(mode="json"),
         "descriptions": cohort.descriptions,
         "cohort": {
@@ -135,7 +137,7 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
             "synthetic": is_synthetic(cohort),
             "training_records": len(trained.data.usable.ids("train")),
         },
-        "weights": _named(trained.run.about()["asked"]["weights"]),
+        "weights": _named(weights),
         "selected_epoch": {name: result.best_epoch for name, result in trained.results.items()},
         "environment": trained.run.about()["environment"],
     }

@@ -64,7 +64,7 @@ def test_an_unknown_option_is_a_mistake_in_typing(cli: Any) -> None:
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ("predict a.hea", "no bundle is named"),
+        ("embed einthoven-small --out a.npy", "nothing to embed is named"),
         ("predict a.hea --bundle nowhere", "is no bundle"),
         ("evaluate", "nothing to evaluate"),
         ("evaluate nowhere", "nowhere is missing"),
@@ -129,6 +129,6 @@ def test_training_bars_tell_every_epoch_where_nobody_watches(
         after("predict test", 3, 6)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "epoch 1: train loss 0.2500 val AUROC 0.7500 (10 samples/s)" in captured.err
+    assert "epoch 1: train loss 0.2500 val AUROC 0.7500 (10 samples/s, " in captured.err
     assert "10/10" in captured.err
     assert "3/6" in captured.err

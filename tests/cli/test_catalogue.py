@@ -49,10 +49,10 @@ def test_one_in_full(cli: Any) -> None:
     about = entry("ecg_fm")
     for text in (about.paper, about.weights_sha256, about.pretraining_data, about.weights_from):
         assert text in shown
-    facts = dict(line.strip().split("  ", 1) for line in shown.splitlines()[1:] if "  " in line[2:])
-    assert facts["PTB-XL inside"].strip() == "yes"
-    assert facts["file size"].strip() == "1,090,825,421 bytes"
-    assert facts["parameters"].strip() == "90,373,248 without a head"
+    facts = {line[2:19].strip(): line[20:] for line in shown.splitlines()[1:]}
+    assert facts["PTB-XL inside"] == "yes"
+    assert facts["file size"] == "1,090,825,421 bytes"
+    assert facts["parameters"] == "90,373,248 without a head"
     alone = json.loads(cli("backbones", "ecg_fm", "--json").out)
     assert alone == json.loads(cli("backbones", "--json").out)["ecg_fm"]
 

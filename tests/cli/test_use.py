@@ -16,6 +16,7 @@ from einthoven.cohorts import Cohort, open_cohort
 from einthoven.files import read_json, write_json
 from einthoven.predict import predict_record
 from einthoven.records import read_record
+from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.store import Store
 
 
@@ -142,6 +143,40 @@ def test_doctor_of_everything(
     assert said.status == 0
     assert "Einthoven's law" in said.out
     assert picture.is_file()
+
+
+def test_doctor_draws_in_this_folder_when_no_place_is_named(
+    cli: Any, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = synthetic.paths("test")[0].with_suffix(".hea").resolve()
+    said = cli("doctor", file, "--backbone", "ecg_fm")
+    assert said.status == 0
+    page = tmp_path / f"{file.stem}-ecg_fm.html"
+    assert f"picture: {page.name}" in said.out
+    assert "100 Hz is below the 500 Hz" in page.read_text()
+
+
+@pytest.mark.filterwarnings("always::einthoven.licences.LicenceWarning")
+def test_predict_says_what_it_computed_and_under_which_terms(
+    cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    record = read_record(synthetic.paths("test")[0])
+    eight = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+    write_wfdb(tmp_path / "eight", record.select(eight).signal, rate=record.rate, leads=eight)
+    bundle = shutil.copytree(made.bundle, tmp_path / "bundle")
+    said = cli("predict", "--bundle", bundle, tmp_path / "eight.hea", "--json")
+    assert json.loads(said.out)["derived_leads"] == ["III", "aVR", "aVL", "aVF"]
+    assert "commercial" not in said.err
+    said = cli("predict", "--bundle", bundle, tmp_path / "eight.hea")
+    assert "III, aVR, aVL, aVF computed from the other limb leads" in " ".join(said.out.split())
+    about = read_json(bundle / "bundle.json")
+    terms = about["weights"] | {"licence": "CC BY-NC 4.0"}
+    write_json(bundle / "bundle.json", about | {"weights": terms})
+    said = cli("predict", "--bundle", bundle, tmp_path / "eight.hea", "--json")
+    assert said.status == 0
+    assert "this model is for non-commercial use only" in " ".join(said.err.split())
+    assert len(said.out.splitlines()) == 1
 
 
 def test_synthesize_then_pack(cli: Any, tmp_path: Path) -> None:

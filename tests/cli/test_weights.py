@@ -36,6 +36,21 @@ def test_convert_writes_a_file_that_posttrain_reads(
     assert "exists already" in again.err
 
 
+def test_convert_writes_a_folder_that_posttrain_reads(
+    cli: Any, public: Path, tmp_path: Path, tiny_backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = replace(BACKBONES[tiny_backbone], weights_licence="CC BY-NC 4.0 (non-commercial)")
+    monkeypatch.setitem(BACKBONES, tiny_backbone, bound)
+    folder = tmp_path / "encoder"
+    said = cli("convert", public, folder, "--backbone", tiny_backbone)
+    assert said.status == 0
+    assert "Not for commercial use, nor is anything that is trained from them." in said.out
+    assert (folder / "README.md").is_file()
+    x = torch.randn(1, 12, 250)
+    first = load_backbone(tiny_backbone, weights=public)
+    assert torch.equal(first(x), load_backbone(tiny_backbone, weights=folder)(x))
+
+
 def test_convert_refuses_a_pickle_that_would_run(
     cli: Any, tmp_path: Path, tiny_backbone: str
 ) -> None:

@@ -27,7 +27,8 @@ from einthoven.errors import BackboneError, HubError
 from einthoven.files import read_metadata, write_tensors
 from einthoven.predict import predict_record
 from einthoven.records import read_record
-from einthoven.weights import load_backbone
+from einthoven.weights import load_backbone, to_public
+from einthoven.weights.converted import convert_checkpoint
 
 TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
 # One of each class of network, as small as its config allows.
@@ -171,6 +172,18 @@ def test_what_the_source_says_of_itself_goes_along(tmp_path: Path) -> None:
     assert "600 simulated" in (folder / "README.md").read_text()
     other = load_backbone(net.name, weights=folder / "model.safetensors", **TINY)
     assert same_tensors(net, other)
+
+
+def test_a_converted_checkpoint_s_card_says_whose_it_was(tmp_path: Path) -> None:
+    source = create_backbone("ecg_fm", seed=0, **SMALL["ecg_fm"])
+    torch.save({"model": to_public(source)}, tmp_path / "public.pt")
+    out = tmp_path / "encoder.safetensors"
+    convert_checkpoint("ecg_fm", weights=tmp_path / "public.pt", out=out, **SMALL["ecg_fm"])
+    net = load_backbone("ecg_fm", weights=out, **SMALL["ecg_fm"])
+    text = (save_pretrained(net, tmp_path / "model", source=out) / "README.md").read_text()
+    assert "Converted from the public public.pt (SHA-256 " in text
+    assert "Of these weights: MIT" in text
+    assert "MIMIC-IV-ECG" in text
 
 
 def test_a_model_is_replaced_only_when_asked(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import StoreError
+from einthoven.signals.arrays import ArrayStore
 from einthoven.signals.batches import SignalSource, TrainingBatches, epoch_order, generator_for
 from einthoven.signals.prepare import Preparation, prepare_record
 from einthoven.signals.store import Store
@@ -125,3 +126,24 @@ def test_processes_get_equal_shares_of_a_batch_that_is_all_there_is(source: Sign
         for rank in range(2)
     ]
     assert len(shares[0]) == len(shares[1]) == odd // 2
+
+
+def test_leads_that_a_preparation_computes_need_not_be_in_the_store(
+    source: SignalSource, synthetic_store: Store
+) -> None:
+    eight = ("V6", "V5", "V4", "V3", "V2", "V1", "II", "I")
+    (chunk,) = synthetic_store.read(source.rows[:4])
+    rows = [synthetic_store.leads.index(lead) for lead in eight]
+    volts = chunk.signals[:, rows].astype(np.float32) / 1000
+    store = ArrayStore.over(volts, leads=eight, rate=chunk.rate)
+    targets = np.zeros((4, 0), dtype=np.uint8)
+    with pytest.raises(StoreError, match="lacks leads") as refusal:
+        SignalSource(store, np.arange(4), targets, source.preparation)
+    assert "--leads" in refusal.value.remedy
+    fitted = SignalSource(store, np.arange(4), targets, source.preparation.deriving(eight))
+    starts = torch.tensor([0, 10, 99, 750])
+    whole = source.crops(chunk.places, starts)
+    found = fitted.crops(np.arange(4), starts)
+    assert found.shape == whole.shape
+    # Recorded leads are rounded to microvolts, computed ones are not.
+    torch.testing.assert_close(found, whole, rtol=0, atol=0.03)

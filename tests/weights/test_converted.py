@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,13 @@ from safetensors import safe_open
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.registry import BACKBONES
-from einthoven.errors import WeightsError
+from einthoven.bundle import load_bundle
+from einthoven.errors import BundleError, WeightsError
 from einthoven.files import read_metadata
+from einthoven.signals.prepare import Preparation
 from einthoven.weights import load_backbone, load_classifier, to_public
-from einthoven.weights.converted import convert_checkpoint
+from einthoven.weights.converted import convert_checkpoint, convert_to_folder
+from einthoven.weights.folder import licence_of_weights
 
 TINY: dict[str, Any] = {
     "width": 32, "depth": 2, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4,
@@ -69,3 +74,56 @@ def test_refusals_write_nothing(public: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not fit ecg_fm"):
         convert_checkpoint("ecg_fm", weights=public, out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_says_what_it_holds(public: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    about = convert_to_folder("ecg_fm", weights=public, out=folder, **TINY)
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "README.md", "bundle.json", "weights.safetensors",
+    ]  # fmt: skip
+    assert json.loads((folder / "bundle.json").read_text()) == json.loads(json.dumps(about))
+    net = load_backbone("ecg_fm", weights=folder, **TINY)
+    x = torch.randn(2, 12, 320)
+    assert torch.equal(net(x), load_backbone("ecg_fm", weights=public, **TINY)(x))
+    assert about["parameters"] == sum(p.numel() for p in net.parameters())
+    assert Preparation.from_dict(about["preparation"]) == net.preparation
+    assert (about["licence"], about["commercial_use"]) == ("MIT", True)
+    assert about["source"]["sha256"] == hashlib.sha256(public.read_bytes()).hexdigest()
+    card = (folder / "README.md").read_text()
+    assert "3. window of 2500 samples" not in card  # the leads come first
+    assert "4. window of 2500 samples" in card
+    assert "Not for commercial use" not in card
+    with pytest.raises(BundleError, match="reads 'einthoven-bundle-1'"):
+        load_bundle(folder)
+
+
+def test_a_folder_keeps_the_head_when_asked(public: Path, tmp_path: Path) -> None:
+    about = convert_to_folder("ecg_fm", weights=public, out=tmp_path / "x", head=True, **TINY)
+    assert about["head"] is True
+    assert load_classifier("ecg_fm", weights=tmp_path / "x", **TINY).head.out_features == 3
+    with pytest.raises(WeightsError, match="exists already"):
+        convert_to_folder("ecg_fm", weights=public, out=tmp_path / "x", **TINY)
+
+
+def test_a_folder_is_checked(public: Path, tmp_path: Path) -> None:
+    convert_to_folder("ecg_fm", weights=public, out=tmp_path / "x", **TINY)
+    file = tmp_path / "x" / "weights.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(WeightsError, match="is damaged: its SHA-256"):
+        load_backbone("ecg_fm", weights=tmp_path / "x", **TINY)
+
+
+def test_terms_go_along(public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = replace(BACKBONES["ecg_fm"], weights_licence="CC BY-NC 4.0 (non-commercial)")
+    monkeypatch.setitem(BACKBONES, "ecg_fm", bound)
+    about = convert_to_folder("ecg_fm", weights=public, out=tmp_path / "x", **TINY)
+    assert about["commercial_use"] is False
+    assert "**Not for commercial use.**" in (tmp_path / "x" / "README.md").read_text()
+    monkeypatch.undo()
+    # In the folder, and in the file alone.
+    assert licence_of_weights("ecg_fm", tmp_path / "x") == "CC BY-NC 4.0 (non-commercial)"
+    shutil.copy(tmp_path / "x" / "weights.safetensors", tmp_path / "alone.safetensors")
+    assert licence_of_weights("ecg_fm", tmp_path / "alone.safetensors").startswith("CC BY-NC")

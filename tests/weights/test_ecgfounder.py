@@ -68,7 +68,7 @@ def test_fewer_leads_read_the_same_file(tmp_path: Path) -> None:
     source = _source()
     path = _released(to_public(source), tmp_path / "x.pth")
     net = load_backbone(NAME, weights=path, leads=("V2", "I", "II"), **TINY)
-    assert net.leads == ("V2", "I", "II")
+    assert net.preparation.sources == ("I", "II", "V2")
     assert _same(net, source.backbone)
 
 

@@ -23,6 +23,7 @@ from einthoven.stages.pretrain import pretrain
 from einthoven.stages.recipe import load_pretraining
 from einthoven.training.processes import Processes
 from einthoven.weights import load_backbone, load_classifier, to_public
+from einthoven.weights.converted import convert_checkpoint
 from einthoven.weights.s4 import AssumedLengthWarning
 
 published: Any = SimpleNamespace(
@@ -139,6 +140,16 @@ def test_safetensors_are_read_too(tmp_path: Path) -> None:
     save_file(state, tmp_path / "x.safetensors")
     net: Any = load_backbone("ecg_cpc", weights=tmp_path / "x.safetensors", **SMALL)
     assert np.abs(kernels_of(net, 40)[1] - kernels[1]).max() < 1e-5 * np.abs(kernels[1]).max()
+
+
+def test_a_converted_file_needs_no_correction_any_more(tmp_path: Path) -> None:
+    file = written(Published(length="none").build()[0], tmp_path)
+    out = tmp_path / "encoder.safetensors"
+    about = convert_checkpoint("ecg_cpc", weights=file, out=out, corrected_tokens=40, **SMALL)
+    assert about["public_weights_licence"] == "not stated in our sources"
+    expected = load_backbone("ecg_cpc", weights=file, corrected_tokens=40, **SMALL).state_dict()
+    found = load_backbone("ecg_cpc", weights=out, **SMALL).state_dict()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 # ---------------------------------------------------------------------- how long C was made for
@@ -258,6 +269,10 @@ def _without(state: State, ending: str) -> State:
             "unknown tensors beside C",
         ),
         (
+            lambda s: s | {"model.predictor.s4_layers.0.kernel.kernel.N": torch.tensor(8)},
+            r"unknown tensors beside C .*kernel\.N",
+        ),
+        (
             lambda s: s | {"model.encoder.0.0.bias": torch.ones(6)},
             r"tensors in model\.encoder that have no place there: model\.encoder\.0\.0\.bias",
         ),
@@ -282,6 +297,13 @@ def test_what_is_wrong_or_ambiguous_is_refused_by_name(
     file = written(damage(Published().build()[0]), tmp_path)
     with pytest.raises(WeightsError, match=said):
         load_backbone("ecg_cpc", weights=file, **SMALL)
+
+
+def test_complex_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state, _ = Published(complex_tensors=True).build()
+    state[_key(state, 0, ".C")][0, 2, 1] = float("nan")
+    with pytest.raises(WeightsError, match="a C that holds NaN or infinity"):
+        load_backbone("ecg_cpc", weights=written(state, tmp_path), **SMALL)
 
 
 def test_q_is_p_or_its_conjugate(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from einthoven.cli.device import DeviceOption, device_of
-from einthoven.cli.progress import console, counting, training
+from einthoven.cli.progress import console, counting, shown_warnings, training
 from einthoven.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ def card(
     from einthoven.bundle import load_bundle
     from einthoven.evidence import fill_card
 
-    model = load_bundle(bundle)
+    with shown_warnings():
+        model = load_bundle(bundle)
     trained_for = str(model.about.get("cohort", {}).get("task", "all-71"))
     chosen, packed = _cohort_of(model, cohort, task or trained_for, store)
     with training() as (_, progress):
@@ -235,7 +236,8 @@ def _predict(
         raise EvaluationError(
             f"{bundle} is a bundle, and no cohort is named", remedy="add --cohort PATH --task NAME"
         )
-    model = load_bundle(bundle)
+    with shown_warnings():
+        model = load_bundle(bundle)
     chosen, packed = _cohort_of(model, cohort, task, store)
     with counting(f"predict {split}") as progress:
         return predict_cohort(

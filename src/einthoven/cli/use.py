@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from einthoven.cli.device import DeviceOption, device_of
-from einthoven.cli.progress import counting
+from einthoven.cli.progress import counting, shown_warnings
 from einthoven.errors import BundleError, EinthovenError
 from einthoven.shipped import SHIPPED
 
@@ -53,7 +53,8 @@ def predict(
     from einthoven.predict import predict_record
     from einthoven.records import read_record
 
-    model = load_bundle(bundle)
+    with shown_warnings():
+        model = load_bundle(bundle)
     chosen = leads.split(",") if leads else None
     failed = False
     for file in files:
@@ -145,7 +146,8 @@ def embed(
     from einthoven.embed import embed_cohort, embed_files
 
     folder, sources = _bundle_first(sources)
-    model = load_bundle(folder)
+    with shown_warnings():
+        model = load_bundle(folder)
     options: dict[str, Any] = {"level": level.value, "device": device_of(device)}
     if len(sources) == 1 and _is_cohort(sources[0]):
         from einthoven.cli.stores import every_record, store_of

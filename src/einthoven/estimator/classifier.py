@@ -177,8 +177,9 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self._kind == "multilabel":
             return said
         total = said.sum(axis=1, keepdims=True)
-        shares: NDArray[np.float64] = np.where(total > 0, said, 1.0)
-        return shares / shares.sum(axis=1, keepdims=True)
+        some = np.where(total > 0, said, 1.0)
+        shares: NDArray[np.float64] = some / some.sum(axis=1, keepdims=True)
+        return shares
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Logits of the probabilities: (records,) of two classes, otherwise (records, outputs)."""

@@ -43,7 +43,8 @@ def card_of(
         Markdown below YAML.
     """
     about = entry(config["backbone"])
-    stated = licence or config.get("bundle", {}).get("about", {}).get("licence") or "unknown"
+    bundled = config.get("bundle", {}).get("about", {}).get("licence")
+    stated = licence or bundled or said.get("public_weights_licence") or "unknown"
     parts = [
         _metadata(config, about, stated, tags),
         f"# {config['backbone']}" + (" classifier" if "id2label" in config else ""),
@@ -99,6 +100,11 @@ def _labels(config: Mapping[str, Any]) -> str:
 def _origin(about: Entry, said: Mapping[str, str]) -> str:
     if "pretraining_data" in said:
         return f"Pretrained with einthoven on: {said['pretraining_data']}"
+    if "converted_from" in said:
+        return (
+            f"Converted from the public {said['converted_from']} (SHA-256 {said['sha256']}), "
+            f"pretrained on: {said['public_weights_data']}"
+        )
     return (
         "Not recorded in this folder. The public weights of this backbone, if these were made from "
         f"them: {about.weights_from}. Pretraining data: {about.pretraining_data}. PTB-XL inside: "

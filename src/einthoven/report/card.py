@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from einthoven.licences import is_non_commercial, terms_of
 from einthoven.report import facts
 from einthoven.report.card_evidence import evidence_sections
 from einthoven.report.markdown import code, escaped, escaped_all, items, table
@@ -232,10 +233,10 @@ def _how_to_use() -> str:
 def _licence(about: Json) -> str:
     weights = about.get("weights")
     initial = weights.get("licence") if isinstance(weights, Mapping) else None
-    return (
-        items(("of this model", about.get("licence")), ("of the initial weights", initial))
-        + "\n\nThe terms of the initial weights and of the training data hold beside it."
-    )
+    terms = items(("of this model", about.get("licence")), ("of the initial weights", initial))
+    if is_non_commercial(terms_of(about)):
+        terms = f"**Not for commercial use.**\n\n{terms}"
+    return terms + "\n\nThe terms of the initial weights and of the training data hold beside it."
 
 
 def _cohort_name(about: Json) -> str:

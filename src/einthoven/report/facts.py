@@ -9,7 +9,7 @@ UNKNOWN = "not recorded"
 
 About = Mapping[str, Any]
 
-_UNITS = {"rate": "Hz", "cutoff": "Hz", "mean": "mV", "std": "mV"}
+_UNITS = {"rate": "Hz", "cutoff": "Hz", "mean": "mV", "std": "mV", "seconds": "s"}
 
 
 def asked_of(about: About) -> About:
@@ -80,6 +80,14 @@ def weights_sentence(about: About) -> str:
     if weights is None and recipe.get("initialise") == "random":
         return "none: random weights"
     return text(weights)
+
+
+def weights_licence(about: About) -> str:
+    """The terms of the initial weights; `none needed` where there are none."""
+    weights = about.get("weights")
+    if isinstance(weights, Mapping):
+        return text(weights.get("licence"))
+    return "none needed" if weights_sentence(about) != UNKNOWN else UNKNOWN
 
 
 def preparation_steps(about: About) -> list[str]:

@@ -58,6 +58,7 @@ def _data(asked: Json, run: Json) -> list[tuple[str, str]]:
     entries = {
         "backbone": asked.get("backbone"),
         "weights": facts.weights_sentence(asked),
+        "licence of the weights": facts.weights_licence(asked),
         "cohort": cohort.get("name"),
         "version": cohort.get("version"),
         "task": cohort.get("task"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from einthoven.licences import is_non_commercial, terms_of
 from einthoven.report import facts
 from einthoven.report.markup import Html, definitions, element, fragment
 from einthoven.report.results import NAMES, interval_name, main_pair
@@ -139,6 +140,16 @@ def _caveats(report: Json) -> list[Html]:
         *_few(report),
         *_units(report),
         *_multiplicity(report),
+        *_terms(report),
+    ]
+
+
+def _terms(report: Json) -> list[Html]:
+    terms = {run["name"]: terms_of(facts.asked_of(run["about"])) for run in report["runs"]}
+    bound = {name: said for name, said in terms.items() if is_non_commercial(said)}
+    return [
+        fragment(element("strong", "Not for commercial use."), f" {name}: {said}.")
+        for name, said in bound.items()
     ]
 
 

@@ -34,6 +34,7 @@ from einthoven.stages.recipe import Recipe
 from einthoven.training.loop import Result, Watcher
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
+from einthoven.weights.folder import licence_of_weights, weights_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,8 @@ def posttrain(
     out : path
         Run folder; an unfinished run of the same request goes on where it stopped.
     weights : path, optional
-        The pretrained backbone. Required unless the recipe starts from random weights.
+        The pretrained backbone, a file or the folder of one. Required unless the recipe starts
+        from random weights.
     options : mapping, optional
         Fields of the backbone's config, such as `leads`.
     allow_overlap : bool
@@ -110,6 +112,7 @@ def posttrain(
         When the folder holds another run, or the loss is not finite.
     """
     check_weights(recipe, weights)
+    weights = None if weights is None else weights_file(weights)
     together = processes or Processes()
     chosen = with_fraction(cohort, recipe.data, seed=recipe.seed)
     classifier = create_classifier(
@@ -229,7 +232,7 @@ def _asked(
     return {
         "stage": "posttrain",
         "backbone": backbone,
-        "weights": {"path": str(weights), "sha256": file_digest(weights)} if weights else None,
+        "weights": _described(backbone, weights) if weights else None,
         "recipe": recipe.model_dump(mode="json"),
         "cohort": cohort.name,
         "version": cohort.version,
@@ -239,6 +242,12 @@ def _asked(
         "records_digest": store.manifest["records_digest"],
         "world": processes.world,
     }
+
+
+def _described(backbone: str, weights: str | Path) -> dict[str, str]:
+    said = {"path": str(weights), "sha256": file_digest(weights)}
+    licence = licence_of_weights(backbone, weights)
+    return said | ({"licence": licence} if licence else {})
 
 
 def file_digest(file: str | Path) -> str:

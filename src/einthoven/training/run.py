@@ -91,11 +91,12 @@ def _refuse_other(before: dict[str, Any], now: dict[str, Any], folder: Path) -> 
 
 def _comparable(asked: dict[str, Any]) -> dict[str, Any]:
     """What was asked, without where the weights lie: their hash says what they are, and what the
-    catalogue says of them is worded anew in later versions."""
+    catalogue says of them, their licence too, is worded anew in later versions."""
     plain: dict[str, Any] = json.loads(json.dumps(asked))
     plain.pop("public_weights", None)
     if plain.get("weights"):
         plain["weights"].pop("path", None)
+        plain["weights"].pop("licence", None)
     return plain
 
 

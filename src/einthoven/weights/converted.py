@@ -1,4 +1,4 @@
-"""A public checkpoint as a safetensors file in our own naming, with where it came from."""
+"""A public checkpoint as safetensors in our own naming, with where it came from and its terms."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import entry
 from einthoven.errors import WeightsError
-from einthoven.files import write_tensors
+from einthoven.files import write_json, write_tensors
+from einthoven.licences import is_non_commercial
+from einthoven.weights.folder import ABOUT, LICENCE, WEIGHTS
 from einthoven.weights.load import load_backbone, load_classifier
 
-__all__ = ["convert_checkpoint"]
+__all__ = ["CARD", "FORMAT", "convert_checkpoint", "convert_to_folder"]
+
+FORMAT, CARD = "einthoven-encoder-1", "README.md"
+Model = Backbone | Classifier
 
 
 def convert_checkpoint(
@@ -52,20 +59,68 @@ def convert_checkpoint(
     BackboneError
         For an unknown name or override.
     """
-    weights, out = Path(weights), Path(out)
-    if out.exists():
-        raise WeightsError(f"{out} exists already", remedy="name another file, or remove it.")
-    read = load_classifier if head else load_backbone
-    model = read(name, weights=weights, **overrides)
+    weights, out = Path(weights), _new(out)
+    model = _read(name, weights, head=head, **overrides)
     metadata = _origin(name, weights)
     write_tensors(out, model.state_dict(), metadata)
     return metadata
 
 
+def convert_to_folder(
+    name: str,
+    *,
+    weights: str | PathLike[str],
+    out: str | PathLike[str],
+    head: bool = False,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Read a checkpoint strictly and write a folder that says what it is.
+
+    ::
+
+        weights.safetensors   what `convert_checkpoint` writes
+        bundle.json           backbone, Preparation, licence, origin, parameters, checksum
+        README.md             the same in words
+
+    Parameters are those of `convert_checkpoint`; `out` is the folder, and every reader of weights
+    takes it.
+
+    Returns
+    -------
+    dict
+        The contents of `bundle.json`.
+
+    Raises
+    ------
+    WeightsError, BackboneError
+        As `convert_checkpoint`.
+    """
+    weights, out = Path(weights), _new(out)
+    model = _read(name, weights, head=head, **overrides)
+    metadata = _origin(name, weights)
+    write_tensors(out / WEIGHTS, model.state_dict(), metadata)
+    about = _about(name, model, metadata, overrides)
+    about["checksums"] = {WEIGHTS: _sha256(out / WEIGHTS)}
+    (out / CARD).write_text(_card(about), encoding="utf-8")
+    write_json(out / ABOUT, about)
+    return about
+
+
+def _new(out: str | PathLike[str]) -> Path:
+    path = Path(out)
+    if path.exists():
+        raise WeightsError(f"{path} exists already", remedy="name another file, or remove it.")
+    return path
+
+
+def _read(name: str, weights: Path, *, head: bool, **overrides: Any) -> Model:
+    if head:
+        return load_classifier(name, weights=weights, **overrides)
+    return load_backbone(name, weights=weights, **overrides)
+
+
 def _origin(name: str, weights: Path) -> dict[str, str]:
-    about = entry(name)
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    about, digest = entry(name), _sha256(weights)
     known = "as recorded by others" if digest == about.weights_sha256 else "another"
     return {
         "format": "einthoven-converted",
@@ -73,6 +128,76 @@ def _origin(name: str, weights: Path) -> dict[str, str]:
         "converted_from": weights.name,
         "sha256": digest,
         "checksum": known if about.weights_sha256 else "none recorded",
-        "public_weights_licence": about.weights_licence,
+        LICENCE: about.weights_licence,
         "public_weights_data": about.pretraining_data,
     }
+
+
+def _about(
+    name: str, model: Model, origin: dict[str, str], overrides: dict[str, Any]
+) -> dict[str, Any]:
+    catalogue, preparation = entry(name), model.preparation
+    return {
+        "format": FORMAT,
+        "backbone": name,
+        "backbone_options": overrides,
+        "head": isinstance(model, Classifier),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "preparation": preparation.to_dict(),
+        "preparation_text": preparation.describe(),
+        "licence": catalogue.weights_licence,
+        "commercial_use": not is_non_commercial(catalogue.weights_licence),
+        "pretraining_data": catalogue.pretraining_data,
+        "contains_ptbxl": catalogue.contains_ptbxl,
+        "paper": catalogue.paper,
+        "source": {
+            "file": origin["converted_from"],
+            "sha256": origin["sha256"],
+            "checksum": origin["checksum"],
+            "from": catalogue.weights_from,
+        },
+    }
+
+
+_INSIDE = {True: "yes", False: "no", None: "unknown: the list could not be checked"}
+
+
+def _card(about: dict[str, Any]) -> str:
+    name, what = about["backbone"], "Network with its head" if about["head"] else "Encoder"
+    steps = about["preparation_text"].split("; ")
+    sections = {
+        "Licence": _terms(about),
+        "Origin": _source(about),
+        "Pretraining data": f"{about['pretraining_data']}.\n\n"
+        f"PTB-XL among them: {_INSIDE[about['contains_ptbxl']]}.",
+        "Preparation of signals": "\n".join(f"{i}. {step}" for i, step in enumerate(steps, 1)),
+        "How to use": f"```sh\neinthoven posttrain COHORT --backbone {name} --weights FOLDER "
+        f'--out RUN\n```\n\nor `einthoven.load_backbone("{name}", weights="FOLDER")`, where '
+        "`FOLDER` is the folder of this card.",
+    }
+    parts = [f"# {name}", f"{what}, {about['parameters']:,} parameters."]
+    parts += [f"## {title}\n\n{text}" for title, text in sections.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _terms(about: dict[str, Any]) -> str:
+    if about["commercial_use"]:
+        return str(about["licence"])
+    return (
+        f"{about['licence']}\n\n**Not for commercial use.** That holds for everything that is "
+        "trained from these weights; einthoven repeats it in their bundles, cards and reports."
+    )
+
+
+def _source(about: dict[str, Any]) -> str:
+    source = about["source"]
+    return (
+        f"Converted by einthoven from `{source['file']}`, SHA-256 `{source['sha256']}` (checksum "
+        f"of the public file: {source['checksum']}).\n\nTo be had from: {source['from']}.\n\n"
+        f"Paper: {about['paper']}."
+    )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

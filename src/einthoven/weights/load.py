@@ -17,6 +17,7 @@ from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import WeightsError
 from einthoven.weights import ecg_fm, ecgfounder, hubert_ecg, mtecg, s4, st_mem
 from einthoven.weights.convert import Parts, convert, own_parts
+from einthoven.weights.folder import weights_file
 from einthoven.weights.safe import read_checkpoint
 from einthoven.weights.state import CONTAINERS, recognise, state_of, without_prefix
 
@@ -78,7 +79,8 @@ def load_backbone(
         A registered backbone.
     weights : path
         A public checkpoint of its family (encoder, classifier or full pretraining model), or one
-        in our own naming (encoder, classifier or pretraining run); safetensors or PyTorch.
+        in our own naming (encoder, classifier or pretraining run); safetensors or PyTorch. Or the
+        folder of a converted checkpoint, a bundle or a pretraining run.
     strict : bool
         Refuse missing and unexpected tensors. Otherwise missing ones keep their fresh values;
         tensors of another shape are refused all the same.
@@ -169,6 +171,7 @@ def _classifier_parts(parts: Parts) -> Parts:
 def _read_encoder(name: str, weights: str | PathLike[str]) -> tuple[dict[str, Tensor], Parts]:
     """The encoder's and head's tensors of a file, and how they are named."""
     family = entry(name).family
+    weights = weights_file(weights)
     state = state_of(read_checkpoint(weights, parts=CONTAINERS), file=weights)
     found = recognise(state)
     if found is None or found[0] != family:

@@ -138,7 +138,7 @@ def _stem(left: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     width = len(left[firsts[0]])
     later = [key for key, tensor in left.items() if tensor.shape == (width, width, 1)]
     convs = firsts + _numbered(later, "convolutions of the stem")
-    means = [key for key, t in left.items() if _last(key) == "running_mean" and len(t) == width]
+    means = [k for k, t in left.items() if _last(k) == "running_mean" and t.shape == (width,)]
     norms = _numbered([_module(key) for key in means], "batch norms")
     if len(convs) != len(norms):
         refuse(f"{len(convs)} convolutions and {len(norms)} batch norms", convs + norms)
@@ -184,6 +184,8 @@ def _kernel(left: dict[str, Tensor], prefix: str, width: int) -> tuple[dict[str,
     """A layer's kernel in our names, C as stored, and for how many tokens that is corrected."""
     c = complex_of(left.pop(f"{prefix}.C"))
     assert c is not None
+    if not bool(c.isfinite().all()):
+        refuse("a C that holds NaN or infinity", [f"{prefix}.C"])
     beside = {key: left.pop(key) for key in list(left) if _module(key) == prefix}
     step, log_step = step_sizes(beside, width, prefix)
     length, said = length_of(beside)

@@ -23,6 +23,7 @@ __all__ = ["complex_of", "legs", "length_of", "refuse", "step_sizes", "without_c
 
 State = Mapping[str, Tensor]
 _STEPS = (math.log(1e-3), math.log(1e-1))  # where published step sizes were drawn
+_LENGTHS = ("l", "l_max", "l_kernel", "length", "kernel_length")
 _CLOSE = 1e-3
 
 
@@ -42,17 +43,21 @@ def step_sizes(beside: State, width: int, prefix: str) -> tuple[str, Tensor]:
 def length_of(beside: State) -> tuple[int, set[str]]:
     """Tokens that C is corrected for, 0 where nothing says it; and the names of what says it.
 
-    It is said by a whole number, or by the roots of unity that the kernel is evaluated at.
+    It is said by a whole number that is called so, or by the roots of unity that the kernel is
+    evaluated at.
     """
-    said = {
-        key: int(t) for key, t in beside.items() if t.numel() == 1 and not t.is_floating_point()
-    }
+    said = {key: int(t) for key, t in beside.items() if _is_length(key, t)}
     roots = {key: length for key, t in beside.items() if (length := _roots(t))}
     lengths = {*said.values(), *roots.values()}
     if len(lengths) > 1 or any(length < 2 for length in lengths):
         refuse("lengths of a kernel that contradict each other", [*said, *roots])
     nodes = {key for root in roots for key, t in beside.items() if _are_nodes(t, beside[root])}
     return next(iter(lengths), 0), {*said, *roots, *nodes}
+
+
+def _is_length(name: str, tensor: Tensor) -> bool:
+    whole = tensor.numel() == 1 and not tensor.is_floating_point() and not tensor.is_complex()
+    return whole and name.rpartition(".")[2].lower() in _LENGTHS
 
 
 def _roots(tensor: Tensor) -> int:

@@ -37,6 +37,8 @@ def convolve(x: Tensor, kernels: Tensor, skip: Tensor) -> Tensor:
     Short windows of a large batch are one batched Toeplitz product, in the autocast's precision;
     the others go through the FFT in fp32.
     """
+    if not len(x):
+        return x  # MKL's FFT refuses an empty batch
     taps = _taps(kernels, skip)
     kind = x.device.type
     low = torch.is_autocast_enabled(kind)
