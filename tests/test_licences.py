@@ -15,6 +15,7 @@ from einthoven.backbones.registry import BACKBONES, create_backbone, entry
 from einthoven.bundle import CARD, load_bundle
 from einthoven.cohorts import Cohort
 from einthoven.errors import WeightsError
+from einthoven.estimator.encoder import terms_of_encoder
 from einthoven.experiment import run_experiment
 from einthoven.files import read_json, write_json
 from einthoven.licences import LicenceWarning, is_non_commercial, joined, terms_of
@@ -141,3 +142,13 @@ def test_public_files_are_under_the_catalogue_s_terms(encoder: Path, tmp_path: P
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match="in this folder"):
         licence_of_weights(NAME, tmp_path / "empty")
+
+
+def test_an_estimator_s_encoder_has_terms(run: Path, encoder: Path) -> None:
+    assert terms_of_encoder(NAME, encoder) == NC
+    assert terms_of_encoder(encoder / "weights.safetensors") == NC
+    assert is_non_commercial(terms_of_encoder(run / "bundle"))
+    with pytest.warns(LicenceWarning):
+        assert is_non_commercial(terms_of_encoder(load_bundle(run / "bundle")))
+    assert terms_of_encoder(NAME) == terms_of_encoder(None) == ""
+    assert terms_of_encoder(create_backbone(NAME, seed=0, **TINY)) == ""

@@ -28,7 +28,7 @@ from einthoven.estimator.arrays import (
     threads,
     with_short,
 )
-from einthoven.estimator.encoder import Given, encoder_of
+from einthoven.estimator.encoder import Given, encoder_of, terms_of_encoder
 from einthoven.stages.data import adapted
 from einthoven.stages.posttrain import check_stages, check_weights, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe
@@ -166,6 +166,8 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             recipe.data.aggregate,
         )
         self._about = {"recipe": recipe.model_dump(mode="json"), "environment": environment()}
+        if terms := terms_of_encoder(self.backbone, self.weights):
+            self._about["weights"] = {"licence": terms}
         self.classifier_ = network.cpu().eval()
         return self
 

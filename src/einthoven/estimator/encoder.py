@@ -13,13 +13,15 @@ import torch
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
-from einthoven.bundle import Bundle
+from einthoven.bundle import ABOUT, Bundle, read_about
 from einthoven.errors import EstimatorError
 from einthoven.files import read_metadata
 from einthoven.hub import from_pretrained
+from einthoven.licences import terms_of
 from einthoven.shipped import bundle_folder
 from einthoven.signals.prepare import Preparation
 from einthoven.weights import load_backbone
+from einthoven.weights.folder import licence_of_weights
 
 Given = str | Path | Backbone | Classifier | Bundle
 
@@ -80,6 +82,20 @@ def encoder_of(
         # A network may compute limb leads from those that there are: it then reads more of them.
         preparation = preparation.with_leads(network.leads).deriving(present)
     return network.eval().requires_grad_(True), preparation
+
+
+def terms_of_encoder(given: Given | None, weights: str | Path | None = None) -> str:
+    """Licence of the weights of what `encoder_of` opens; empty where nothing records one."""
+    if isinstance(given, Bundle):
+        return given.licence
+    if isinstance(given, str) and given in backbone_names():
+        return "" if weights is None else licence_of_weights(given, weights)
+    if not isinstance(given, str | Path):
+        return ""
+    place = bundle_folder(given)
+    if place.is_file():
+        return licence_of_weights(read_metadata(place).get("backbone", ""), place)
+    return terms_of(read_about(place)) if (place / ABOUT).is_file() else ""
 
 
 def _opened(
