@@ -120,6 +120,19 @@ def test_a_backbone_s_view_with_a_picture(tmp_path: Path, synthetic: Cohort) -> 
     assert not warnings(lines)
 
 
+def test_a_page_has_the_findings_and_not_the_file_s_name(tmp_path: Path, record: Record) -> None:
+    signal = record.signal.copy()
+    signal[7] = 0.0
+    page = tmp_path / "view.html"
+    file = write(tmp_path / "Doe_Jane", signal)
+    lines = examine(file, backbone="mtecg_tiny_100hz", picture=page)
+    assert "Doe_Jane" in lines[0]
+    text = page.read_text()
+    assert "V2 is flat" in text
+    assert "12 leads, 10 s at 100 Hz" in text
+    assert "Doe_Jane" not in text
+
+
 def test_a_picture_without_a_backbone_is_refused(tmp_path: Path, synthetic: Cohort) -> None:
     with pytest.raises(BackboneError, match="add --backbone"):
         examine(synthetic.paths("test")[0], picture=tmp_path / "view.png")

@@ -62,7 +62,9 @@ def examine(path: Path, *, backbone: str | None = None, picture: Path | None = N
     if backbone is not None:
         from einthoven.inspection import inspect
 
-        lines += inspect(record, backbone, findings=lines, picture=picture)
+        # A picture is handed around: what the file is called stays here.
+        findings = [line.removeprefix(f"{record.source}: ") for line in lines]
+        lines += inspect(record, backbone, findings=findings, picture=picture)
     elif picture is not None:
         raise BackboneError("a picture shows a backbone's input", remedy="add --backbone NAME")
     return lines

@@ -182,7 +182,7 @@ class HubertECG(Backbone):
         """How a record becomes an input: the released chain.
 
         At the record's own rate a linear-phase band-pass of 0.05 to 47 Hz, whose 0.3 s are too
-        short for its lower corner (it lets 0.96 of a constant through), so that records of 100 and
+        short for its lower corner (it lets 96 % of a constant through), so that records of 100 and
         of 500 Hz come out differently; Fourier resampling to 500 Hz, whatever the rate of the
         input is to be; every lead scaled to -1 ... 1 by its extremes over the whole recording; a
         crop of 5 s; the crop's mean for values that are not numbers; and decimation by 5 of the

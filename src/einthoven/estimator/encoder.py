@@ -13,12 +13,12 @@ import torch
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
-from einthoven.bundle import ABOUT, Bundle, read_about
+from einthoven.bundle import Bundle, read_about
 from einthoven.errors import EstimatorError
 from einthoven.files import read_metadata
 from einthoven.hub import from_pretrained
 from einthoven.licences import terms_of
-from einthoven.shipped import bundle_folder
+from einthoven.shipped import ABOUT, bundle_folder
 from einthoven.signals.prepare import Preparation
 from einthoven.weights import load_backbone
 from einthoven.weights.folder import licence_of_weights
