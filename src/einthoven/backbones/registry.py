@@ -4,66 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from einthoven.backbones.entries import Entry
+from einthoven.backbones.peers import PEERS
 from einthoven.errors import BackboneError
 
 if TYPE_CHECKING:
     from einthoven.backbones.contract import Backbone
 
 __all__ = ["BACKBONES", "Entry", "backbone_names", "create_backbone", "entry"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the catalogue says about a backbone.
-
-    Attributes
-    ----------
-    factory : str
-        `module:function` that builds it.
-    summary : str
-        One line on what it is.
-    parameters : int
-        Number of parameters without a head.
-    family : str
-        Whose checkpoints it reads (`einthoven.weights`).
-    paper : str
-        Where it was described.
-    pretraining_data : str
-        What the public weights were pretrained on.
-    weights_licence : str
-        Licence of the public weights.
-    weights_from : str
-        Where to get them; they are never downloaded unasked nor shipped.
-    contains_ptbxl : bool or None
-        Whether PTB-XL was among the pretraining data of the public weights; None where their
-        authors' list could not be checked.
-    weights_sha256 : str
-        SHA-256 of the file that `weights_from` names first, as others recorded it; empty where
-        nobody has.
-    weights_name : str
-        What to search for: a repository's name where there is one, otherwise a file's; empty where
-        neither is known.
-    weights_size : str
-        Size of that file, in words; empty where nobody recorded it.
-    """
-
-    factory: str
-    summary: str
-    parameters: int
-    family: str
-    paper: str
-    pretraining_data: str
-    weights_licence: str
-    weights_from: str
-    contains_ptbxl: bool | None = False
-    weights_sha256: str = ""
-    weights_name: str = ""
-    weights_size: str = ""
 
 
 _ST_MEM: Any = {
@@ -242,6 +194,7 @@ BACKBONES: dict[str, Entry] = {
         contains_ptbxl=True,
         weights_sha256="4d0142bcb485eb9f0c7845e0c19ff3463f6ae9d0e458eab69136efe90ceb9b7e",
     ),
+    **PEERS,
 }
 
 
