@@ -322,7 +322,7 @@ def test_another_shape_or_another_family_is_refused(tmp_path: Path) -> None:
     ):
         load_backbone("ecg_cpc", weights=file)
     with pytest.raises(WeightsError, match=r"reshaped: blocks\.0\.kernel\.C \(1, 6, 4, 2\)"):
-        load_backbone("ecg_cpc", weights=file, causal=False, **SMALL)
+        load_backbone("ecg_cpc", weights=file, **{**SMALL, "state": 16})
     with pytest.raises(WeightsError, match="a published S4 encoder, not mtecg_tiny") as refusal:
         load_backbone("mtecg_tiny", weights=file)
     assert "ecg_cpc" in refusal.value.remedy
@@ -364,6 +364,38 @@ def test_an_encoder_of_ours_comes_back_as_it_was(pretrained: Path) -> None:
     x = torch.randn(1, 12, 250)
     with torch.no_grad():
         assert torch.equal(net.features(x), fresh.features(x))
+
+
+def test_a_causal_encoder_is_opened_towards_the_future_without_changing_it(
+    pretrained: Path,
+) -> None:
+    shape: dict[str, Any] = {"width": 8, "depth": 2}
+    causal = load_backbone("s4_small", weights=pretrained, **shape)
+    both = load_backbone("s4_small", weights=pretrained, causal=False, **shape)
+    x = torch.randn(2, 12, 250)
+    with torch.no_grad():
+        # To rounding: a convolution in both directions is made another way.
+        assert torch.allclose(both.features(x), causal.features(x), atol=1e-5)
+    both.features(x).sum().backward()
+    for name, parameter in both.named_parameters():
+        if name.endswith(".kernel.C"):
+            assert parameter.shape[0] == 2
+            assert parameter.grad is not None and parameter.grad[1].any()  # it can be trained
+
+
+def test_a_published_encoder_is_opened_too(tmp_path: Path) -> None:
+    file = written(Published().build()[0], tmp_path)
+    net = load_backbone("ecg_cpc", weights=file, causal=False, **SMALL)
+    kernels = [tensor for name, tensor in net.state_dict().items() if name.endswith(".kernel.C")]
+    assert kernels
+    assert all(len(both) == 2 and both[0].any() and not both[1].any() for both in kernels)
+
+
+def test_an_encoder_of_two_directions_is_no_causal_one(tmp_path: Path) -> None:
+    file = tmp_path / "both.safetensors"
+    save_file(create_backbone("s4_small", width=8, causal=False).state_dict(), file)
+    with pytest.raises(WeightsError, match="reshaped"):
+        load_backbone("s4_small", weights=file, width=8)
 
 
 def test_an_encoder_of_ours_is_told_from_another_shape(pretrained: Path) -> None:

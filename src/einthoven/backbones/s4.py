@@ -58,7 +58,8 @@ class S4Config:
     dynamics : {"nplr", "diagonal"}
         See `StateSpaceKernel`.
     causal : bool
-        Whether a token sees the past only (contrastive predictive coding needs that).
+        Whether a token sees the past only. Contrastive predictive coding needs that; its encoder
+        can be loaded with ``causal=False`` afterwards, the future's kernels then start at zero.
     stem_depth : int
         Convolutions in front; all but the first are over a single token.
     stem_norm : {"batch", "none"}

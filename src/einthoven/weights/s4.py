@@ -75,21 +75,33 @@ def encoder_state(state: State) -> dict[str, Tensor]:
 
 
 def used(state: State, config: S4Config) -> dict[str, Tensor]:
-    """The encoder with the C of the state-space model; files of our own are left as they are.
+    """The encoder with the C of the state-space model, in as many directions as `config` asks for.
+
+    A causal encoder that is asked for as bidirectional (``causal=False``) gets kernels of the
+    future that are zero: it answers what it answered until it is trained.
 
     Raises
     ------
     WeightsError
         When the file says another length than the one that is asked for.
     """
-    if _LENGTH not in state:
-        return dict(state)
+    if _LENGTH not in state:  # a file of our own
+        return _directed(dict(state), config)
     ours = {name: tensor for name, tensor in state.items() if name != _LENGTH}
     tokens = _tokens(int(state[_LENGTH]), config)
     for name in [name for name in ours if name.endswith(".kernel.C")]:
         dynamics = {key: ours[name[:-1] + key] for key in ("log_step", "eigenvalues", "correction")}
         ours[name] = without_correction(ours[name], **dynamics, tokens=tokens)
-    return ours
+    return _directed(ours, config)
+
+
+def _directed(state: dict[str, Tensor], config: S4Config) -> dict[str, Tensor]:
+    if config.causal:
+        return state
+    for name, tensor in state.items():
+        if name.endswith(".kernel.C") and len(tensor) == 1:
+            state[name] = torch.cat([tensor, torch.zeros_like(tensor)])
+    return state
 
 
 def _tokens(said: int, config: S4Config) -> int:
