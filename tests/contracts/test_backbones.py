@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.peers import PEERS
 from einthoven.backbones.registry import backbone_names, create_backbone
 from einthoven.signals.prepare import Preparation
 
@@ -66,7 +69,10 @@ def test_forward_is_features_and_eval_is_deterministic(net: Backbone) -> None:
 def test_a_row_of_a_batch_is_the_record_alone(net: Backbone) -> None:
     x = _x(net, 3)
     with torch.no_grad():
-        assert torch.allclose(net(x)[1:2], net(x[1:2]), atol=1e-4)
+        together = net(x)
+        # Untrained batch norms pass on what they get: a deep peer's features are millions.
+        scale = max(1.0, float(together.abs().max())) if net.name in PEERS else 1.0
+        assert torch.allclose(together[1:2], net(x[1:2]), atol=1e-4 * scale)
         assert net(x[:0]).shape == (0, net.feature_dim)
 
 
@@ -92,7 +98,10 @@ def test_residual_branches_are_all_the_holders_and_they_work(net: Backbone) -> N
     blocks = net.residual_branches()
     holders = [module for module in net.modules() if isinstance(module, StochasticDepth)]
     assert [id(h) for block in blocks for h in block] == [id(h) for h in holders]
-    assert all(block for block in blocks)
+    # A peer without shortcuts has nothing to drop anywhere; a network with some has one a block.
+    assert all(blocks) or (net.name in PEERS and not holders)
+    if not holders:
+        return
     x = _x(net)
     with torch.no_grad():
         plain = net.eval().features(x)
@@ -106,25 +115,44 @@ def test_residual_branches_are_all_the_holders_and_they_work(net: Backbone) -> N
         net.eval()
 
 
-def test_dropouts_are_off_and_all_listed(net: Backbone) -> None:
+def test_dropouts_are_all_known_and_off_but_for_a_network_s_own(net: Backbone) -> None:
+    """A peer's own dropouts are in its config and in no list, so that no recipe changes them."""
     listed = [*net.feedforward_dropouts(), *net.other_dropouts()]
+    own = [d for d in net.modules() if isinstance(d, _DropoutNd) and not _among(d, listed)]
     published = getattr(net.config, "dropout", 0.0)  # S4's own, until a recipe sets another
     assert all(isinstance(d, nn.Dropout) and d.p == published for d in listed)
     assert len({id(d) for d in listed}) == len(listed)
-    assert net.feedforward_dropouts()
-    for dropout in listed:
+    if net.name in PEERS:
+        assert {d.p for d in own} == _declared(net.config) - {d.p for d in listed}
+    else:
+        assert net.feedforward_dropouts()
+        assert not any(d.p for d in own)  # attention's, which no recipe sets
+        own = []
+    rates = [(dropout, dropout.p) for dropout in (*listed, *own)]
+    for dropout, _ in rates:
         dropout.p = 0.0
     x = _x(net)
     with torch.no_grad():
         plain = net.train().features(x)
-        for chosen in filter(None, (net.feedforward_dropouts(), net.other_dropouts())):
+        assert torch.allclose(net.features(x), plain, atol=1e-4)  # nothing else is drawn
+        for chosen in filter(None, (net.feedforward_dropouts(), net.other_dropouts(), own)):
             for dropout in chosen:
                 dropout.p = 0.3
             assert not torch.allclose(net.features(x), plain, atol=1e-4)
             for dropout in chosen:
                 dropout.p = 0.0
-    for dropout in listed:
-        dropout.p = published
+    for dropout, rate in rates:
+        dropout.p = rate
+
+
+def _among(module: nn.Module, modules: Sequence[nn.Module]) -> bool:
+    return any(module is each for each in modules)
+
+
+def _declared(config: Any) -> set[float]:
+    """Every rate that a config's fields named after dropout give."""
+    fields = [value for field, value in vars(config).items() if "dropout" in field]
+    return {rate for value in fields for rate in (value if isinstance(value, tuple) else (value,))}
 
 
 def test_is_rebuilt_from_its_name_and_config(net: Backbone) -> None:

@@ -7,8 +7,8 @@ implementation is an `nn.Module` as well.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -35,7 +35,15 @@ class Backbone(nn.Module, ABC):
         Size of a feature vector.
     config : dataclass
         Its shape; ``create_backbone(name, **overrides)`` takes the same fields.
+    fits_statistics : bool
+        Whether it has numbers to measure before it is trained from random weights.
+    derives_leads : bool
+        Whether limb leads that it lacks and that follow from two others are computed for it, in
+        millivolts, by its preparation; what becomes of the rest its documentation says.
     """
+
+    fits_statistics: ClassVar[bool] = False
+    derives_leads: ClassVar[bool] = False
 
     name: str
     family: str
@@ -86,6 +94,21 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def no_weight_decay(self) -> set[str]:
         """Parameter names that the source exempts from weight decay."""
+
+    def fit_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Measure what the network standardises by, and keep it in buffers.
+
+        Called once, where `fits_statistics`, before training from random weights.
+
+        Parameters
+        ----------
+        batches : iterable of Tensor
+            (batch, leads, samples): one prepared crop, not augmented, of every training record.
+        """
+
+    def extractor_parameters(self) -> list[str]:
+        """Parameter names of a convolutional extractor that recipes may freeze; mostly none."""
+        return []
 
 
 class PatchBackbone(Backbone):
@@ -138,15 +161,18 @@ class SequenceBackbone(Backbone):
         Whether a token of `contextualise` depends on no later one.
     token_rate : float
         Tokens a second.
+    token_dim : int
+        Size of a token; features may be larger.
     """
 
     causal: bool
     token_rate: float
+    token_dim: int
 
     @abstractmethod
     def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """(batch, leads, samples) to (batch, tokens, dim): what is seen locally."""
+        """(batch, leads, samples) to (batch, tokens, token_dim): what is seen locally."""
 
     @abstractmethod
     def contextualise(self, z: Tensor) -> Tensor:
-        """(batch, tokens, dim) to the same shape: what is known in context."""
+        """(batch, tokens, token_dim) to the same shape: what is known in context."""

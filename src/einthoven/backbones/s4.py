@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import check_choice, override
 from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.layers.state_space import (
     Dynamics,
@@ -68,6 +68,9 @@ class S4Config:
         ECG's amplitude from the network.)
     dropout : float
         Tied dropout in every state-space layer, until a recipe says otherwise.
+    pool : {"mean", "mean-max"}
+        Features are the mean of the tokens, as published, or their mean and their maximum over
+        time side by side, twice the width: a single ectopic beat is lost in a mean.
     scale : float or None
         Millivolts that count as one; None leaves millivolts, as ECG-CPC does.
     leads : tuple of str
@@ -91,6 +94,7 @@ class S4Config:
     stem_depth: int = 4
     stem_norm: str = "batch"
     dropout: float = 0.2
+    pool: str = "mean"
     scale: float | None = None
     leads: tuple[str, ...] = STANDARD_LEADS
     init: str = "scratch"
@@ -151,19 +155,18 @@ class S4(SequenceBackbone):
                 f"stem_norm = {config.stem_norm!r}, stem_depth = {config.stem_depth}",
                 remedy="choose 'batch' or 'none', and at least one stem layer.",
             )
-        if config.init not in ("scratch", "pretraining"):
-            raise BackboneError(
-                f"init = {config.init!r} is unknown", remedy="choose 'scratch' or 'pretraining'."
-            )
+        check_choice("init", config.init, ("scratch", "pretraining"))
+        check_choice("pool", config.pool, ("mean", "mean-max"))
         if config.corrected_tokens is not None and config.corrected_tokens < 1:
             raise BackboneError(
                 f"corrected_tokens = {config.corrected_tokens}", remedy="give 1 or more, or None."
             )
         self.config = replace(config, leads=canonical_leads(config.leads))
         self.name, self.leads = config.name, self.config.leads
-        self.feature_dim = config.width
+        self.feature_dim = config.width * (2 if config.pool == "mean-max" else 1)
         self.causal = config.causal
         self.token_rate = config.rate / self.STRIDE
+        self.token_dim = config.width
         self.stem = nn.ModuleList(
             StemLayer(
                 config.width if layer else len(STANDARD_LEADS),
@@ -238,8 +241,11 @@ class S4(SequenceBackbone):
         return self.contextualise(self.embed(x, leads=leads))
 
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Mean of the tokens, (batch, feature_dim)."""
-        return self.tokens(x, leads=leads).mean(1)
+        """Pooled tokens, (batch, feature_dim): their mean, followed by their maximum if asked."""
+        tokens = self.tokens(x, leads=leads)
+        if self.config.pool == "mean":
+            return tokens.mean(1)
+        return torch.cat([tokens.mean(1), tokens.amax(1)], dim=1)
 
     # ------------------------------------------------------------------ for the recipe
 
@@ -291,6 +297,7 @@ _OURS = S4Config(
     dynamics="diagonal",
     stem_depth=2,
     dropout=0.0,
+    pool="mean-max",
     scale=TYPICAL_DEVIATION_MV,
 )
 

@@ -1,0 +1,179 @@
+"""inception1d: six modules that look at a signal through kernels of three lengths at once.
+
+InceptionTime's network (Ismail Fawaz et al., Data Mining and Knowledge Discovery 34, 2020, arXiv
+1909.04939) as the PTB-XL benchmark trained it (`einthoven.backbones.layers.benchmark`): six modules
+with a shortcut around every three; kernels of 39, 19 and 9 taps, which are the published 40, 20 and
+10 made odd; a bottleneck in every module, the first included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from einthoven.backbones.config import override
+from einthoven.backbones.layers.benchmark import (
+    BenchmarkBackbone,
+    BenchmarkConfig,
+    Dense,
+    check_possible,
+    draw_weights,
+)
+from einthoven.backbones.layers.conv_norm import ConvNorm, as_image, as_tokens, convolution
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.layers.structure import block_branches
+from einthoven.records.record import STANDARD_LEADS
+
+__all__ = ["Inception1d", "Inception1dConfig", "inception1d"]
+
+
+@dataclass(frozen=True)
+class Inception1dConfig(BenchmarkConfig):
+    """Everything that decides the shape of an inception network.
+
+    Attributes
+    ----------
+    blocks : int
+        Shortcuts, each around three modules.
+    width : int
+        Channels of the bottleneck and of each kernel.
+    kernels : tuple of int
+        Taps of the kernels of a module.
+    """
+
+    blocks: int = 2
+    width: int = 32
+    kernels: tuple[int, ...] = (39, 19, 9)
+
+
+class InceptionModule(nn.Module):
+    """Kernels of several lengths over a bottleneck, and a max-pooling of the input beside them.
+
+    Parameters
+    ----------
+    inputs, width : int
+        Channels that come in, and of each branch.
+    kernels : tuple of int
+        Taps of each kernel.
+    """
+
+    def __init__(self, inputs: int, width: int, kernels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.bottleneck = convolution(inputs, width, 1)
+        self.convs = nn.ModuleList(convolution(width, width, kernel) for kernel in kernels)
+        self.maximum = nn.MaxPool2d((1, 3), stride=1, padding=(0, 1))
+        self.pooled = convolution(inputs, width, 1)
+        self.norm = nn.BatchNorm2d(width * (len(kernels) + 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, 1, samples) to (batch, width * (kernels + 1), 1, samples)."""
+        narrow = self.bottleneck(x)
+        branches = [conv(narrow) for conv in self.convs]
+        joined = torch.cat([*branches, self.pooled(self.maximum(x))], dim=1)
+        out: Tensor = self.norm(joined)
+        return out.relu_()
+
+
+class InceptionBlock(nn.Module):
+    """Three modules one after the other and a shortcut around them, a convolution of one tap.
+
+    Parameters
+    ----------
+    inputs, width : int
+        Channels that come in, and of each branch of a module.
+    kernels : tuple of int
+        Taps of each kernel of a module.
+    """
+
+    MODULES = 3
+
+    def __init__(self, inputs: int, width: int, kernels: tuple[int, ...]) -> None:
+        super().__init__()
+        outputs = width * (len(kernels) + 1)
+        self.layers = nn.Sequential(
+            *(
+                InceptionModule(outputs if layer else inputs, width, kernels)
+                for layer in range(self.MODULES)
+            )
+        )
+        self.shortcut = ConvNorm(inputs, outputs, 1, relu=False)
+        self.drop_path = StochasticDepth()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, 1, samples) to (batch, outputs, 1, samples)."""
+        out: Tensor = self.drop_path(x, self.layers, shortcut=self.shortcut(x))
+        return out.relu_()
+
+
+class Inception1d(BenchmarkBackbone):
+    """The inception network.
+
+    Parameters
+    ----------
+    config : Inception1dConfig
+        Its shape.
+    """
+
+    config: Inception1dConfig
+
+    def __init__(self, config: Inception1dConfig) -> None:
+        super().__init__(config)
+        check_possible(
+            config,
+            {
+                "blocks": (config.blocks > 0, "give one or more."),
+                "width": (config.width > 0, "give a number of channels."),
+                "kernels": (
+                    len(config.kernels) > 0 and all(k > 0 and k % 2 == 1 for k in config.kernels),
+                    "give odd numbers of taps, which keep the length.",
+                ),
+            },
+        )
+        outputs = config.width * (len(config.kernels) + 1)
+        self.blocks = nn.Sequential(
+            *(
+                InceptionBlock(
+                    outputs if block else len(STANDARD_LEADS),
+                    config.width,
+                    config.kernels,
+                )
+                for block in range(config.blocks)
+            )
+        )
+        self.dense = Dense(2 * outputs, config.hidden, config.hidden_dropouts)
+        draw_weights(self)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(batch, 12, samples) to (batch, samples, 128)."""
+        return as_tokens(self.blocks(as_image(x)))
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """One holder a shortcut, around three modules."""
+        return block_branches(self.blocks)
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by layer: what reads the leads, each block's rest, the dense layers."""
+        groups: list[list[str]] = [[] for _ in range(len(self.blocks) + 2)]
+        for name, _ in self.named_parameters():
+            if name.startswith(_READS_THE_LEADS):
+                groups[0].append(name)
+            elif name.startswith("dense."):
+                groups[-1].append(name)
+            else:
+                groups[1 + int(name.split(".")[1])].append(name)
+        return groups
+
+
+_READS_THE_LEADS = (
+    "blocks.0.layers.0.bottleneck.",
+    "blocks.0.layers.0.pooled.",
+    "blocks.0.shortcut.",
+)
+
+
+def inception1d(**overrides: Any) -> Inception1d:
+    """The benchmark's shape, 0.51 M parameters."""
+    return Inception1d(override(Inception1dConfig(name="inception1d"), overrides))

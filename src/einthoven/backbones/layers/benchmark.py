@@ -1,0 +1,257 @@
+"""What the networks of the PTB-XL benchmark have in common: their input and their dense layers.
+
+Strodthoff et al., IEEE JBHI 25(5) 2021 (arXiv 2004.13701), trained seven networks in one way: 2.5 s
+at 100 Hz, and behind each a pooling over time, batch norm, dropout, a linear map to 128, ReLU,
+batch norm, dropout, and a linear map to the labels. All but that last map is the backbone here, so
+that a feature vector is what the last map saw there. The weights are drawn as there, before the
+first step: Kaiming-normal for convolutions and linear maps, biases at zero, norms at one and zero
+(also the norms at the ends of residual branches); recurrent weights as PyTorch draws them.
+
+Both dropouts belong to the published networks and not to a recipe: they act in every training.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from einthoven.backbones.config import check_choice
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Preparation, Resample, Scale, Step, Window
+
+__all__ = [
+    "BenchmarkBackbone",
+    "BenchmarkConfig",
+    "Dense",
+    "check_possible",
+    "draw_weights",
+    "max_and_mean",
+]
+
+RATE = 100
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What can be chosen of every network of the benchmark.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    window : int
+        Samples of a prepared input at 100 Hz; the networks themselves take any number.
+    evaluation_crops : int
+        Windows of a record that are used in evaluation.
+    hidden : int
+        Size of the feature vector.
+    hidden_dropouts : (float, float)
+        Dropout in front of the hidden linear map and behind it.
+    standardiser : (float, float) or None
+        Mean and deviation in mV that signals are standardised by, for weights that were trained so
+        elsewhere; None leaves millivolts, and the standardisation to the recipe.
+    leads : tuple of str
+        Leads that inputs have when nothing else is said.
+    init : {"scratch", "pretraining"}
+        Both draw the same weights here.
+    """
+
+    name: str
+    window: int = 250
+    evaluation_crops: int = 7
+    hidden: int = 128
+    hidden_dropouts: tuple[float, float] = (0.25, 0.5)
+    standardiser: tuple[float, float] | None = None
+    leads: tuple[str, ...] = STANDARD_LEADS
+    init: str = "scratch"
+
+
+class Dense(nn.Module):
+    """Batch norm, dropout, a linear map, ReLU, batch norm, dropout: from pooled to features."""
+
+    def __init__(self, pooled: int, hidden: int, dropouts: tuple[float, float]) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm1d(pooled)
+        self.drop1 = nn.Dropout(dropouts[0])
+        self.linear = nn.Linear(pooled, hidden)
+        self.norm2 = nn.BatchNorm1d(hidden)
+        self.drop2 = nn.Dropout(dropouts[1])
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(batch, pooled) to (batch, hidden).
+
+        Raises
+        ------
+        BackboneError
+            When a single record is to be trained on: its batch has no variance.
+        """
+        if self.training and len(pooled) == 1:
+            raise BackboneError(
+                "a batch of one record in training has no variance for batch norm to divide by",
+                remedy="choose a batch size that leaves no single record at the end of an epoch, "
+                "or drop the incomplete batch (stage2.drop_last).",
+            )
+        with torch.autocast(pooled.device.type, enabled=False):  # small, and as precise as the loss
+            h = self.drop1(self.norm1(pooled.to(self.linear.weight.dtype)))
+            features: Tensor = self.drop2(self.norm2(self.linear(h).relu()))
+        return features
+
+
+class BenchmarkBackbone(Backbone):
+    """A network of the benchmark; what it makes of a signal before the pooling is its own.
+
+    Parameters
+    ----------
+    config : BenchmarkConfig
+        Its shape.
+
+    Raises
+    ------
+    BackboneError
+        For an impossible shape.
+
+    Notes
+    -----
+    With `leads` the others of the twelve are zero, which is their mean once they are standardised.
+    """
+
+    family = "strodthoff"
+    shortest: int = 1  # samples of an input
+    dense: Dense
+
+    def __init__(self, config: BenchmarkConfig) -> None:
+        super().__init__()
+        check_choice("init", config.init, ("scratch", "pretraining"))
+        check_possible(
+            config,
+            {
+                "hidden": (config.hidden > 0, "give a number of features."),
+                "hidden_dropouts": (
+                    all(0 <= rate < 1 for rate in config.hidden_dropouts),
+                    "give two rates from 0 to below 1.",
+                ),
+            },
+        )
+        self.config = replace(config, leads=canonical_leads(config.leads))
+        self.name, self.leads = config.name, self.config.leads
+        self.feature_dim = config.hidden
+
+    @property
+    def preparation(self) -> Preparation:
+        """100 Hz, millivolts; the benchmark's standardisation is its recipe's, not a network's."""
+        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
+        steps: list[Step] = [Resample(RATE), window]
+        if self.config.standardiser is not None:
+            mean, deviation = self.config.standardiser
+            steps.append(Scale(mean=mean, std=deviation))
+        return Preparation(leads=self.leads, steps=tuple(steps))
+
+    # ------------------------------------------------------------------ forward
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """(batch, 12, samples) to (batch, tokens, dim)."""
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """What the dense layers are given: maximum and mean over time, (batch, 2 dim)."""
+        return max_and_mean(tokens, self.dense.linear.weight.dtype)
+
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+        return self.features(x, leads=leads)
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """What stands before the pooling.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals of any length.
+        leads : sequence of str, optional
+            Names of the input's rows; `self.leads` when left out.
+
+        Returns
+        -------
+        Tensor, shape (batch, tokens, dim)
+        """
+        return self.encode(self._twelve(x, self.leads if leads is None else leads))
+
+    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """What the last linear map sees; input as for `tokens`, output (batch, feature_dim)."""
+        features: Tensor = self.dense(self.pool(self.tokens(x, leads=leads)))
+        return features
+
+    def _twelve(self, x: Tensor, leads: Sequence[str]) -> Tensor:
+        check_leads(x, leads)
+        if x.shape[-1] < self.shortest:
+            raise BackboneError(
+                f"input of {x.shape[-1]} samples for {self.name}",
+                remedy=f"give {self.shortest} or more; its Preparation gives {self.config.window}.",
+            )
+        rows = lead_rows(leads)
+        if rows == list(range(len(STANDARD_LEADS))):
+            return x
+        whole = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
+        whole[:, rows] = x
+        return whole
+
+    # ------------------------------------------------------------------ for the recipe
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """None: the dropouts that there are belong to the network."""
+        return []
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """None: the dropouts that there are belong to the network."""
+        return []
+
+    def no_weight_decay(self) -> set[str]:
+        """Nothing: the benchmark decays every parameter, norms too."""
+        return set()
+
+
+def max_and_mean(tokens: Tensor, dtype: torch.dtype) -> Tensor:
+    """(batch, time, channels) to (batch, 2 channels), the maxima first."""
+    return torch.cat([tokens.amax(1).to(dtype), tokens.mean(1, dtype=dtype)], dim=1)
+
+
+def draw_weights(module: nn.Module) -> None:
+    """Draw convolutions and linear maps as the benchmark does before training.
+
+    Kaiming-normal by the number of inputs, for ReLU; biases zero. Norms are left at one and zero,
+    recurrent layers as they are.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def check_possible(config: BenchmarkConfig, fields: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse impossible values.
+
+    Parameters
+    ----------
+    config : BenchmarkConfig
+        What was asked for.
+    fields : mapping
+        Field to whether its value is possible, and the remedy if it is not.
+
+    Raises
+    ------
+    BackboneError
+        Naming the first field that is impossible, and its value.
+    """
+    for field, (possible, remedy) in fields.items():
+        if not possible:
+            raise BackboneError(
+                f"{config.name}: {field} = {getattr(config, field)!r} is impossible", remedy=remedy
+            )

@@ -1,0 +1,273 @@
+"""What holds for all networks of the PTB-XL benchmark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import einthoven
+from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.layers.benchmark import BenchmarkBackbone, Dense, max_and_mean
+from einthoven.backbones.layers.conv_norm import ConvNorm
+from einthoven.backbones.registry import create_backbone, entry
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Resample, Scale, Window
+from einthoven.stages.finetune import regularise
+from einthoven.stages.recipe import Stage2
+
+# Parameters with heads of 71, 44, 23 and 12 labels, as counted from the published descriptions.
+COUNTS = {
+    "fcn_wang": (318_279, 314_796, 312_087, 310_668),
+    "resnet1d_wang": (481_863, 478_380, 475_671, 474_252),
+    "xresnet1d50": (962_503, 959_020, 956_311, 954_892),
+    "xresnet1d101": (1_880_775, 1_877_292, 1_874_583, 1_873_164),
+    "inception1d": (516_167, 512_684, 509_975, 508_556),
+    "lstm": (912_199, 908_716, 906_007, 904_588),
+    "lstm_bidir": (2_339_143, 2_335_660, 2_332_951, 2_331_532),
+}
+SMALL: dict[str, dict[str, Any]] = {
+    "fcn_wang": {"widths": (16, 16, 8)},
+    "resnet1d_wang": {"width": 16},
+    "xresnet1d50": {"stem_widths": (8, 8, 8), "width": 8, "depths": (1, 2, 1)},
+    "inception1d": {"width": 8},
+    "lstm_bidir": {"width": 8},
+}
+
+
+@pytest.fixture(params=SMALL)
+def net(request: pytest.FixtureRequest) -> BenchmarkBackbone:
+    """Each class of network, small."""
+    return _small(request.param)
+
+
+def _small(name: str, **options: Any) -> BenchmarkBackbone:
+    built = create_backbone(name, seed=0, **(SMALL[name] | options))
+    assert isinstance(built, BenchmarkBackbone)
+    return built.eval()
+
+
+def _x(batch: int = 3, samples: int = 100) -> Tensor:
+    return torch.randn(batch, 12, samples, generator=torch.Generator().manual_seed(batch))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameters_are_those_of_the_published_descriptions(name: str) -> None:
+    with torch.device("meta"):
+        found = [
+            sum(p.numel() for p in einthoven.create_classifier(name, labels=labels).parameters())
+            for labels in (71, 44, 23, 12)
+        ]
+    assert tuple(found) == COUNTS[name]
+    assert entry(name).parameters == COUNTS[name][0] - 71 * 129
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_input_is_the_benchmark_s(name: str) -> None:
+    with torch.device("meta"):
+        net = create_backbone(name)
+        scaled = create_backbone(name, standardiser=[-0.001, 0.239], window=500)
+    assert net.preparation.steps == (Resample(100), Window(250, evaluation_crops=7))
+    assert net.preparation.leads == STANDARD_LEADS
+    assert net.feature_dim == 128
+    assert scaled.preparation.steps[1:] == (
+        Window(500, evaluation_crops=7),
+        Scale(mean=-0.001, std=0.239),
+    )
+
+
+@pytest.mark.parametrize("name", ["fcn_wang", "xresnet1d50", "inception1d", "lstm"])
+def test_weights_are_drawn_as_there(name: str) -> None:
+    net = create_backbone(name, seed=0)
+    drawn = [part for part in net.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    for part in (part for part in drawn if part.weight.numel() > 5000):
+        weight = part.weight.detach()
+        expected = (2 / weight[0].numel()) ** 0.5
+        assert float(weight.std()) == pytest.approx(expected, rel=0.05)
+        assert weight.mean().abs() < 0.1 * expected
+    assert all(part.bias is None or not part.bias.any() for part in drawn)
+    norms = [part for part in net.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert norms
+    assert all(bool((norm.weight == 1).all()) and not norm.bias.any() for norm in norms)
+
+
+def test_recurrent_weights_are_pytorch_s_own() -> None:
+    net: Any = create_backbone("lstm", seed=0)
+    for weight in net.lstm.parameters():
+        assert weight.abs().max() < 1 / 16
+        assert float(weight.detach().std()) == pytest.approx(1 / 16 / 3**0.5, rel=0.1)
+
+
+# ---------------------------------------------------------------------- forward
+
+
+def test_features_are_the_dense_layers_over_the_pooled_tokens(net: BenchmarkBackbone) -> None:
+    x = _x()
+    with torch.no_grad():
+        tokens = net.tokens(x)
+        assert torch.equal(net(x), net.dense(net.pool(tokens)))
+    assert tokens.shape[:1] == (3,)
+    assert net.dense.norm1.num_features == net.pool(tokens).shape[1]
+
+
+def test_the_maxima_come_first() -> None:
+    tokens = torch.tensor([[[1.0, -4.0], [3.0, -2.0]]])
+    assert max_and_mean(tokens, torch.float32).tolist() == [[3.0, -2.0, 2.0, -3.0]]
+
+
+def test_a_batch_of_one_is_evaluated_but_not_trained_on(net: BenchmarkBackbone) -> None:
+    x = _x()
+    with torch.no_grad():
+        assert torch.allclose(net(x[:1]), net(x)[:1], rtol=1e-3, atol=1e-4)
+    with pytest.raises(BackboneError, match=r"one record in training[\s\S]*drop_last"):
+        net.train()(x[:1])
+    assert net(x[:2]).isfinite().all()
+
+
+def test_fewer_leads_are_zeros_in_the_place_of_the_others(net: BenchmarkBackbone) -> None:
+    x = torch.zeros(2, 12, 100)
+    x[:, [1, 6]] = torch.randn(2, 2, 100, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = net(x)
+        assert torch.equal(net(x[:, [6, 1]], leads=("v1", "II")), whole)
+        order = torch.randperm(12, generator=torch.Generator().manual_seed(0)).tolist()
+        assert torch.equal(net(x[:, order], leads=[STANDARD_LEADS[r] for r in order]), whole)
+        fewer = _small(net.name, leads=("II", "V1"))
+        assert fewer.preparation.leads == ("II", "V1")
+        assert torch.equal(fewer(x[:, [1, 6]]), whole)
+    with pytest.raises(BackboneError, match="for 12 leads"):
+        net(x[:, :2])
+
+
+def test_any_length_but_none(net: BenchmarkBackbone) -> None:
+    assert net.shortest == (2 if net.name == "fcn_wang" else 1)
+    with torch.no_grad():
+        for samples in (net.shortest, 33, 64, 250):
+            assert net(_x(2, samples)).isfinite().all()
+        with pytest.raises(BackboneError, match=r"input of \d samples"):
+            net(_x(2, net.shortest - 1))
+
+
+def test_a_double_network_and_a_half_one_run(net: BenchmarkBackbone) -> None:
+    for dtype in (torch.float64, torch.bfloat16):
+        assert net.to(dtype)(_x().to(dtype)).dtype is dtype
+
+
+FULL = ("fcn_wang", "resnet1d_wang", "xresnet1d50", "inception1d", "lstm_bidir")
+
+
+def _product_layers(net: nn.Module) -> dict[str, nn.Module]:
+    """Every convolution with its norm, every one without, and recurrent layers."""
+    found = {n: part for n, part in net.named_modules() if isinstance(part, ConvNorm | nn.LSTM)}
+    bare = {n: part for n, part in net.named_modules() if isinstance(part, nn.Conv2d)}
+    return found | {n: part for n, part in bare.items() if n.rpartition(".")[0] not in found}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_every_layer_is_right_in_bf16(name: str) -> None:
+    """Outputs and weights' gradients on the inputs that the layers get, at full size."""
+    net = create_backbone(name, seed=0).eval()
+    layers, inputs = _product_layers(net), {}
+    assert sum(p.numel() for part in layers.values() for p in part.parameters()) > 200_000
+    for key, part in layers.items():
+        part.register_forward_hook(lambda _, args, out, key=key: inputs.update({key: args[0]}))
+    net(_x(2, 125))
+    for key, part in layers.items():
+        part.relu = False  # whose zeros are decided by rounding
+        x, found = inputs[key].detach(), []
+        for low in (False, True):
+            part.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+                out = part(x)
+            out = (out[0] if isinstance(out, tuple) else out).float()
+            (out * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum().backward()
+            gradients = [p.grad.flatten() for p in part.parameters() if p.grad is not None]
+            found.append((out.detach(), torch.cat(gradients)))
+        for exact, rough in zip(*found, strict=True):
+            assert (rough - exact).norm() < 0.03 * exact.norm(), key
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_bf16_in_training_is_like_rounding_the_input(name: str) -> None:
+    """Deep untrained networks enlarge any error: that of a rounded input is the measure."""
+    net = create_backbone(name, seed=0).train()
+    assert isinstance(net, BenchmarkBackbone)
+    x = _x(8, 125)
+    with torch.no_grad():
+        exact, near = (net.pool(net.tokens(each)) for each in (x, x.bfloat16().float()))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = net.pool(net.tokens(x))
+            assert net(x).dtype is torch.float32
+    assert rough.dtype is torch.float32
+    assert (rough - exact).norm() < 8 * (near - exact).norm()
+
+
+# ---------------------------------------------------------------------- recipes
+
+
+def test_a_recipe_leaves_the_published_dropouts_alone(net: BenchmarkBackbone) -> None:
+    classifier = create_classifier(net.name, labels=3, **SMALL[net.name])
+    regularise(classifier, Stage2(drop_path=0.2, dropout=0.1, dropout_where="stmem-all"))
+    rates = [part.p for part in classifier.backbone.modules() if isinstance(part, nn.Dropout)]
+    assert rates == [0.25, 0.5]
+    holders = [branch for block in classifier.residual_branches() for branch in block]
+    assert not holders or holders[-1].rate == 0.2
+
+
+def test_shortcuts_go_on_where_every_branch_is_dropped(net: BenchmarkBackbone) -> None:
+    """Every record loses every branch: the network still trains, on its shortcuts."""
+    for block in net.residual_branches():
+        for branch in block:
+            branch.rate = 1 - 1e-12
+    net.train()(_x()).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_dense_layers_in_their_order() -> None:
+    dense = Dense(6, 4, (0.25, 0.5)).eval()
+    for norm in (dense.norm1, dense.norm2):
+        for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            nn.init.uniform_(value, 0.5, 1.5)  # type: ignore[arg-type]
+    x = torch.randn(3, 6)
+    hidden = torch.relu(dense.linear(dense.norm1(x)))
+    assert torch.allclose(dense(x), dense.norm2(hidden))
+    dropped = dense.train().drop1(torch.ones(10_000)), dense.drop2(torch.ones(10_000))
+    assert [float((d == 0).float().mean()) for d in dropped] == pytest.approx([0.25, 0.5], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("fcn_wang", {"hidden": 0}, "hidden = 0"),
+        ("fcn_wang", {"hidden_dropouts": (0.25, 1.0)}, "hidden_dropouts = (0.25, 1.0)"),
+        ("fcn_wang", {"hidden_dropouts": (0.25,)}, "hidden_dropouts = (0.25,)"),
+        ("fcn_wang", {"init": "best"}, "init = 'best'"),
+        ("fcn_wang", {"leads": ("II", "X")}, "'X'"),
+        ("fcn_wang", {"widths": ()}, "widths = ()"),
+        ("fcn_wang", {"widths": (16, 0, 8)}, "widths = (16, 0, 8)"),
+        ("fcn_wang", {"kernels": (8, 5)}, "kernels = (8, 5)"),
+        ("fcn_wang", {"kernels": (8, 5, 0)}, "kernels = (8, 5, 0)"),
+        ("resnet1d_wang", {"width": 0}, "width = 0"),
+        ("resnet1d_wang", {"stem_kernel": 8}, "stem_kernel = 8"),
+        ("resnet1d_wang", {"kernels": (5, 4)}, "kernels = (5, 4)"),
+        ("resnet1d_wang", {"strides": ()}, "strides = ()"),
+        ("xresnet1d50", {"stem_widths": (8, 0, 8)}, "stem_widths = (8, 0, 8)"),
+        ("xresnet1d50", {"width": 0}, "width = 0"),
+        ("xresnet1d50", {"expansion": 0}, "expansion = 0"),
+        ("xresnet1d50", {"kernel": 4}, "kernel = 4"),
+        ("xresnet1d50", {"depths": (3, 0)}, "depths = (3, 0)"),
+        ("inception1d", {"blocks": 0}, "blocks = 0"),
+        ("inception1d", {"width": 0}, "width = 0"),
+        ("inception1d", {"kernels": (40, 20)}, "kernels = (40, 20)"),
+        ("inception1d", {"kernels": ()}, "kernels = ()"),
+        ("lstm_bidir", {"width": 0}, "width = 0"),
+        ("lstm_bidir", {"depth": 0}, "depth = 0"),
+    ],
+)
+def test_refuses_impossible_shapes(name: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(BackboneError) as refusal:
+        _small(name, **options)
+    assert said in refusal.value.problem
