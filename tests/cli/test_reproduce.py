@@ -26,6 +26,28 @@ set = ["stage2.drop_path=0.0"]
 """
 
 
+ROWS = """
+name = "rows"
+table_1_only = true
+tasks = ["all-71"]
+resamples = 20
+min_records = 8
+[arms.own]
+recipe = "{recipe}"
+without = ["stage1"]
+start = "random"
+[[rows]]
+name = "one"
+backbone = "tiny"
+arm = "own"
+published = "xresnet1d101"
+[[rows]]
+name = "two"
+backbone = "mtecg_tiny_100hz"
+arm = "own"
+"""
+
+
 @pytest.fixture
 def words(
     made: Any, tmp_path: Path, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str
@@ -78,6 +100,59 @@ def test_plan_then_part_then_all_then_the_page(cli: Any, words: list[Any], tmp_p
     assert page.read_text() == before
 
 
+@pytest.fixture
+def rows(made: Any, tmp_path: Path, synthetic_path: Path, synthetic_store: Store) -> list[Any]:
+    """Table 1 of networks that the experiment names, of which one is small enough to run."""
+    experiment = tmp_path / "rows.toml"
+    experiment.write_text(ROWS.format(recipe=made.recipe))
+    return [
+        "--cohort", synthetic_path, "--store", synthetic_store.root, "--experiment", experiment,
+        "--out", tmp_path / "out", "--device", "cpu", "--threads", 1,
+    ]  # fmt: skip
+
+
+def test_one_row_alone_against_a_run_of_ours(
+    cli: Any, rows: list[Any], made: Any, tmp_path: Path
+) -> None:
+    said = cli("reproduce", "table-1", *rows, "--plan")
+    keys = [f"{name}--own--all-71--100pct--seed0" for name in ("tiny", "mtecg_tiny_100hz")]
+    assert [line.split()[-1] for line in said.out.splitlines()[:2]] == keys
+    one = ["--only", "row=one", "--only", "task=all-71", "--against", made.run]
+    said = cli("reproduce", "table-1", *rows, *one)
+    assert said.status == 0, said.err
+    assert f"{keys[0]}: done" in said.err
+    assert [folder.name for folder in (tmp_path / "out" / "runs").iterdir()] == keys[:1]
+    text = (tmp_path / "out" / "results.md").read_text()
+    own = read_json(tmp_path / "out" / "runs" / keys[0] / "metrics.json")["test"]["macro_auroc"]
+    best = read_json(made.run / "metrics.json")["test"]["macro_auroc"]
+    (line,) = [line for line in text.splitlines() if line.startswith("| **one**, `tiny` | 0 |")]
+    assert f"{own:.4f} (" in line
+    assert f"| {best - own:+.4f} (" in line
+    assert "--only row=two" in text
+    assert "--only row=one" not in text
+    commands = read_json(tmp_path / "out" / "report-rows.json")["commands"]
+    assert f"--against {made.run}" in commands[0]
+    assert str(made.run) not in text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--backbone", "tiny"], "name their own backbones"),
+        (["--weights", "encoder.pth"], "name their own backbones"),
+        (["--only", "row=three"], "no cell has row three"),
+        (["--against", "nowhere"], "--against nowhere: neither a run folder nor"),
+    ],
+)
+def test_refusals_of_rows(cli: Any, rows: list[Any], more: list[str], message: str) -> None:
+    said = cli("reproduce", "table-1", *rows, *more, "--no-run")
+    assert said.status == 1
+    assert message in said.err
+    said = cli("reproduce", "figure-3", *rows)
+    assert said.status == 1
+    assert "makes table-1 alone" in said.err
+
+
 def test_a_failed_cell_makes_the_command_fail(cli: Any, words: list[Any], tmp_path: Path) -> None:
     folder = tmp_path / "out" / "runs" / "tiny--fine-tuning--all-71--100pct--seed0"
     folder.mkdir(parents=True)
@@ -100,6 +175,9 @@ def test_the_list(cli: Any) -> None:
     assert said.status == 0
     for name in ("table-1", "figure-5", "grid", "ptbxl-100hz-cpu", "published"):
         assert name in said.out
+    lines = {line.split()[0]: line for line in said.out.splitlines() if line}
+    assert "198 in peers" in lines["table-1"]
+    assert "peers" not in lines["table-2"]
 
 
 @pytest.mark.parametrize(

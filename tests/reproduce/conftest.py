@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from einthoven.reproduce.experiments import Experiment, load_experiment
+from einthoven.reproduce.experiment_files import load_experiment
+from einthoven.reproduce.experiments import Experiment
 from einthoven.reproduce.folders import Request
 from einthoven.reproduce.grid import cells_of
 from einthoven.reproduce.run import Runner

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from einthoven.backbones.registry import entry
 from einthoven.errors import RecipeError, ReproduceError
+from einthoven.reproduce import published
+from einthoven.reproduce.experiment_files import experiment_names, load_experiment
 from einthoven.reproduce.experiments import (
     NO_DEPTH,
     NO_PROBE,
@@ -20,8 +23,6 @@ from einthoven.reproduce.experiments import (
     Row,
     Seeds,
     Source,
-    experiment_names,
-    load_experiment,
 )
 from einthoven.stages.recipe import Recipe, load_recipe
 
@@ -36,6 +37,30 @@ recipe = "fine-tuning"
 """
 
 
+ROWS_ALONE = """
+name = "rows"
+table_1_only = true
+tasks = ["all-71", "form-19"]
+[arms.scratch]
+recipe = "scratch"
+[arms.start]
+recipe = "ptbxl-100hz-cpu/scratch"
+[[rows]]
+name = "one"
+backbone = "s4_tiny"
+arm = "scratch"
+[[rows]]
+name = "two"
+backbone = "s4_small"
+arm = "start"
+published = "MULTIRESNET"
+[[rows]]
+name = "both"
+members = ["two", "one"]
+"""
+WITH_ABLATION = [name for name in experiment_names() if not load_experiment(name).table_1_only]
+
+
 def written(folder: Path, text: str) -> Experiment:
     file = folder / "small.toml"
     file.write_text(text)
@@ -48,7 +73,8 @@ def test_every_experiment_reads_and_so_do_its_recipes(name: str) -> None:
     assert experiment.name == name
     for arm in experiment.arms:
         assert experiment.recipe(arm, "st_mem_tiny", seed=3, fraction=0.3).seed == 3
-    assert experiment.pretraining_recipe("st_mem_tiny", 5).seed == 5
+    if not experiment.table_1_only:
+        assert experiment.pretraining_recipe("st_mem_tiny", 5).seed == 5
 
 
 def test_arms_that_change_nothing_are_their_presets() -> None:
@@ -58,7 +84,7 @@ def test_arms_that_change_nothing_are_their_presets() -> None:
         assert experiment.recipe(arm, "x") == load_recipe(f"ptbxl-100hz-cpu/{arm}")
 
 
-@pytest.mark.parametrize("name", experiment_names())
+@pytest.mark.parametrize("name", WITH_ABLATION)
 def test_the_ablation_takes_away_one_piece_each(name: str) -> None:
     experiment = load_experiment(name)
     whole = experiment.recipe(OURS, "x")
@@ -122,6 +148,13 @@ def test_changes_apply_in_order_and_for_one_backbone_only(tmp_path: Path) -> Non
     assert experiment.pretraining_recipe("one", 0).name == "demo"
 
 
+def test_a_backbone_can_be_pretrained_in_another_form() -> None:
+    s4 = load_experiment("s4-100hz-cpu")  # causal for its objective, in both directions after it
+    assert s4.pretraining_options("s4_small") == {"causal": True}
+    assert s4.options_of("s4_small") == {"causal": False}
+    assert s4.pretraining_options("mtecg_tiny_100hz") is None
+
+
 def test_recipes_beside_the_experiment_are_found(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('name = "own"\n[stage2]\nepochs = 3\n')
     experiment = written(tmp_path, SMALL.replace('"fine-tuning"', '"own.toml"'))
@@ -181,6 +214,116 @@ def test_the_arms_of_table_2(tiny: Experiment, tmp_path: Path) -> None:
 def test_mistakes_are_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     with pytest.raises(ReproduceError, match=message):
         written(tmp_path, SMALL.replace(*change))
+
+
+def test_an_experiment_of_rows_alone(tmp_path: Path) -> None:
+    experiment = written(tmp_path, ROWS_ALONE)
+    assert experiment.names_every_backbone
+    assert experiment.recipe("scratch", "s4_tiny").initialise == "random"
+    with pytest.raises(ReproduceError, match="nowhere how s4_tiny is pretrained"):
+        experiment.source_of("s4_tiny")
+    open_row = written(tmp_path, ROWS_ALONE.replace('backbone = "s4_tiny"\n', ""))
+    assert not open_row.names_every_backbone
+    assert not load_experiment("published").names_every_backbone
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("table_1_only = true\n", ""), "arm post-training is missing"),
+        (("true\n", "true\nfractions = [0.1]\n"), "fractions is not of table 1"),
+        (('members = ["two", "one"]', 'members = ["two", "three"]'), "no row three"),
+        (('members = ["two", "one"]', 'members = ["both"]'), "no row both with an arm"),
+        (('members = ["two", "one"]', ""), "needs an arm or members"),
+        (('members = ["two"', 'arm = "start"\nmembers = ["two"'), "needs an arm or members"),
+        (('members = ["two"', 'backbone = "x"\nmembers = ["two"'), "backbones of their own"),
+        (('name = "two"', 'name = "one"'), "two rows are called one"),
+        (("MULTIRESNET", "MULTIRESNETT"), "nothing is published as 'MULTIRESNETT'"),
+        (("table_1_only", 'main_task = "rhythm-12"\ntable_1_only'), "none of the tasks"),
+    ],
+)
+def test_mistakes_in_rows_are_refused(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    assert change[0] in ROWS_ALONE
+    with pytest.raises(ReproduceError, match=message):
+        written(tmp_path, ROWS_ALONE.replace(*change))
+
+
+def test_rows_alone_need_rows(tmp_path: Path) -> None:
+    with pytest.raises(ReproduceError, match="without rows"):
+        written(tmp_path, ROWS_ALONE[: ROWS_ALONE.index("[[rows]]")])
+    with pytest.raises(ReproduceError, match="pretraining is missing"):
+        written(tmp_path, SMALL.replace('[pretraining]\nrecipe = "demo"\n', ""))
+
+
+def test_a_shorter_schedule_is_noticed(tmp_path: Path) -> None:
+    experiment = written(
+        tmp_path,
+        ROWS_ALONE
+        + '[backbones]\ns4_tiny = { set = ["stage2.epochs=20"] }\n'
+        + 's4_small = { short_schedule = "half of each epoch" }\n',
+    )
+    assert experiment.short_schedule("scratch", "s4_tiny") == "20 of 50 epochs"
+    assert experiment.short_schedule("start", "s4_small") == "half of each epoch"
+    assert experiment.short_schedule("scratch", "s4") == ""
+    longer = written(tmp_path, ROWS_ALONE + '[backbones.s4_tiny]\nset = ["stage2.epochs=60"]\n')
+    assert longer.short_schedule("scratch", "s4_tiny") == ""
+
+
+def test_an_experiment_takes_from_another_what_it_does_not_say(tmp_path: Path) -> None:
+    (tmp_path / "rows.toml").write_text(ROWS_ALONE + 'our_reading = "all of it"\n')
+    own = written(tmp_path, 'name = "own"\nextends = "rows.toml"\nseeds = [4]\n')
+    base = load_experiment(tmp_path / "rows.toml")
+    assert (own.name, own.seeds, base.seeds) == ("own", (4,), (0,))
+    assert (own.rows, own.arms, own.tasks) == (base.rows, base.arms, base.tasks)
+    with pytest.raises(ReproduceError, match=r"name: Field required"):
+        written(tmp_path, 'extends = "rows.toml"\n')
+    (tmp_path / "third.toml").write_text('name = "third"\nextends = "small.toml"\n')
+    written(tmp_path, 'name = "own"\nextends = "rows.toml"\n')
+    with pytest.raises(ReproduceError, match="extends another"):
+        load_experiment(tmp_path / "third.toml")
+    with pytest.raises(ReproduceError, match="no experiment 'nowhere'"):
+        written(tmp_path, 'name = "own"\nextends = "nowhere"\n')
+
+
+@pytest.mark.parametrize("name", ["peers", "peers-cpu"])
+def test_the_peers_are_those_of_the_table(name: str) -> None:
+    """Every network that can be made has a row, on six tasks, from random weights."""
+    experiment = load_experiment(name)
+    assert experiment.tasks == published.BENCHMARK
+    rows = {row.published: row for row in experiment.rows}
+    foundation_models = {"HuBERT-ECG-BASE", "Transformer-FM", "Transformer-FM-PT"}
+    assert rows.keys() == published.ROWS.keys() - foundation_models
+    assert len(rows) == len(experiment.rows)
+    for row in experiment.rows:
+        assert row.members or row.backbone == row.name
+        if row.arm:
+            assert entry(row.name)
+            assert experiment.starts_random(row.arm, row.name)
+            assert experiment.recipe(row.arm, row.name).stage1 is None
+    assert set(rows["ensemble of 7"].members) == {
+        "xresnet1d101", "resnet1d_wang", "lstm", "lstm_bidir", "fcn_wang", "inception1d",
+        "wavelet_nn",
+    }  # fmt: skip
+    readings = {row.name for row in experiment.rows if row.our_reading}
+    assert readings == {"spacetime", "msw_transformer", "chimera"}
+
+
+def test_the_whole_schedules_are_the_networks_own() -> None:
+    experiment = load_experiment("peers")
+    arms = {row.name: row.arm for row in experiment.rows if row.arm}
+    assert {experiment.short_schedule(arm, name) for name, arm in arms.items()} == {""}
+
+    def epochs(name: str) -> int:
+        stage = experiment.recipe(arms[name], name).stage2
+        assert stage is not None
+        return stage.epochs
+
+    assert [epochs(name) for name in ("xresnet1d101", "lstm", "wavelet_nn", "multiresnet")] == [
+        50, 50, 30, 100,
+    ]  # fmt: skip
+    assert arms["lstm"] == arms["lstm_bidir"] == "strodthoff-rnn"
 
 
 def test_unknown_experiments_and_recipes(tmp_path: Path) -> None:

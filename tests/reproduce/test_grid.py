@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from einthoven.errors import ReproduceError
+from einthoven.reproduce.experiment_files import load_experiment
 from einthoven.reproduce.experiments import (
     NO_DEPTH,
     NO_PROBE,
@@ -13,9 +14,8 @@ from einthoven.reproduce.experiments import (
     SCRATCH_OURS,
     Experiment,
     Row,
-    load_experiment,
 )
-from einthoven.reproduce.grid import WHAT, Cell, cells_of, only, shard
+from einthoven.reproduce.grid import WHAT, Cell, cells_of, made_by, only, row_names, shard
 
 BACKBONE = "s4"
 
@@ -123,6 +123,54 @@ def test_rows_of_table_1_may_be_of_other_backbones(experiment: Experiment) -> No
         ("resnet1d_wang", "scratch"),
         (BACKBONE, OURS),
     }
+
+
+@pytest.fixture(scope="module")
+def peers() -> Experiment:
+    return load_experiment("peers")
+
+
+def test_the_cells_of_rows_alone(peers: Experiment) -> None:
+    """Eleven networks, six tasks, three seeds; the ensemble has no runs of its own."""
+    cells = cells_of("table-1", peers, "")
+    assert len(set(cells)) == len(cells) == 11 * 6 * 3
+    assert cells == cells_of("grid", peers, "")
+    order = [row.name for row in peers.rows if row.arm]
+    assert [(c.backbone, c.task, c.seed) for c in cells[:11]] == [
+        (name, "all-71", 0) for name in order
+    ]
+    assert [cell.seed for cell in cells[11:33]] == [1] * 11 + [2] * 11
+    assert {cell.task for cell in cells[:33]} == {"all-71"}
+    assert made_by(peers) == ("table-1", "grid")
+    for what in set(WHAT) - {"table-1", "grid"}:
+        with pytest.raises(ReproduceError, match=f"makes table-1 alone, and no {what}"):
+            cells_of(what, peers, "")
+
+
+def test_one_row_alone(peers: Experiment) -> None:
+    cells, rows = cells_of("table-1", peers, ""), row_names(peers, "")
+    one = only(cells, ["row=xresnet1d101", "task=form-19"], rows)
+    assert [cell.key for cell in one] == [
+        f"xresnet1d101--strodthoff--form-19--100pct--seed{seed}" for seed in (0, 1, 2)
+    ]
+    members = only(cells, ["row=ensemble", "seed=0", "task=all-71"], rows)
+    assert [cell.backbone for cell in members] == [
+        "inception1d", "xresnet1d101", "resnet1d_wang", "fcn_wang", "lstm", "lstm_bidir",
+        "wavelet_nn",
+    ]  # fmt: skip
+    both = only(cells, ["row=lstm,multiresnet", "seed=0", "task=all-71"], rows)
+    assert [cell.backbone for cell in both] == ["lstm", "multiresnet"]
+    with pytest.raises(ReproduceError, match=r"no cell has row resnet1d101") as refused:
+        only(cells, ["row=resnet1d101"], rows)
+    assert "xresnet1d101" in str(refused.value)
+    with pytest.raises(ReproduceError, match="is no filter"):
+        only(cells, ["row=lstm"])
+
+
+def test_the_pair_s_rows_have_names_too(experiment: Experiment) -> None:
+    cells, rows = cells_of("grid", experiment, BACKBONE), row_names(experiment, BACKBONE)
+    kept = only(cells, ["row=plain fine-tuning"], rows)
+    assert {cell.arm for cell in kept} == {PLAIN}
 
 
 def test_filters(experiment: Experiment) -> None:

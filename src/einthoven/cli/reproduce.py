@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from einthoven.cli.options import Device, StorePath, Threads
+from einthoven.cli.pitfalls import measure_pitfalls
 from einthoven.cli.progress import console, training
-from einthoven.cli.train import Device, StorePath, Threads
 from einthoven.errors import ReproduceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from einthoven.reproduce.experiments import Experiment
     from einthoven.reproduce.folders import Request
     from einthoven.reproduce.grid import Cell
     from einthoven.reproduce.plan import Planned
@@ -31,47 +34,79 @@ class What(StrEnum):
     FIGURE_4 = "figure-4"
     FIGURE_5 = "figure-5"
     GRID = "grid"
+    PITFALLS = "pitfalls"
     LIST = "list"
 
 
-def reproduce(
-    what: Annotated[
-        What, typer.Argument(metavar="WHAT", help="A table or figure, grid for all, or list.")
-    ],
-    cohort: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="PTB-XL's folder.", show_default=False)
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="A name of `einthoven backbones`.", show_default=False)
-    ] = None,
-    experiment: Annotated[
-        str, typer.Option(help="A grid of recipes: a name of `reproduce list`, or a .toml file.")
-    ] = "ptbxl-100hz-cpu",
-    out: Annotated[Path, typer.Option(help="Folder of all runs; what is there goes on.")] = Path(
-        "reproduction"
+Table = Annotated[
+    What,
+    typer.Argument(metavar="WHAT", help="A table or figure, grid for all, pitfalls, or list."),
+]
+Cohort = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="PTB-XL's folder.", show_default=False)
+]
+BackboneName = Annotated[
+    str | None,
+    typer.Option(
+        help="A name of `einthoven backbones`; none where the experiment's rows name theirs.",
+        show_default=False,
     ),
-    weights: Annotated[
-        Path | None, typer.Option(help="The pretrained backbone; pretrained first without it.")
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE,...", help="Cells: arm=, task=, seed=, fraction=. Repeat."),
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Print cells, states and costs; run nothing.")
-    ] = False,
-    run: Annotated[
-        bool, typer.Option("--run/--no-run", help="Or only write what the finished cells give.")
-    ] = True,
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Every N-th cell, for N machines.")
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+]
+ExperimentName = Annotated[
+    str, typer.Option(help="A grid of recipes: a name of `reproduce list`, or a .toml file.")
+]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs; what is there goes on.")]
+Encoder = Annotated[
+    Path | None, typer.Option(help="The pretrained backbone; pretrained first without it.")
+]
+Against = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="RUN",
+        help="Table 1: a post-trained run, or another OUT, to hold rows against. Repeat it.",
+    ),
+]
+Model = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Pitfalls: a finished run or bundle; einthoven-small."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE,...",
+        help="Cells: row=, backbone=, arm=, task=, seed=, fraction=. Repeat it.",
+    ),
+]
+PlanOnly = Annotated[
+    bool, typer.Option("--plan", help="Print cells, states and costs; run nothing.")
+]
+RunThem = Annotated[
+    bool, typer.Option("--run/--no-run", help="Or only write what the finished cells give.")
+]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th cell, for N machines.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes on this machine.")]
+Page = Annotated[
+    Path | None,
+    typer.Option(help="Markdown page whose marked section is written; OUT/results.md."),
+]
+
+
+def reproduce(
+    what: Table,
+    cohort: Cohort = None,
+    backbone: BackboneName = None,
+    experiment: ExperimentName = "ptbxl-100hz-cpu",
+    out: Runs = Path("reproduction"),
+    weights: Encoder = None,
+    against: Against = None,
+    model: Model = None,
+    only: Only = None,
+    plan: PlanOnly = False,
+    run: RunThem = True,
+    shard: Shard = None,
+    jobs: Jobs = 1,
     threads: Threads = None,
-    write: Annotated[
-        Path | None,
-        typer.Option(help="Markdown page whose marked section is written; OUT/results.md."),
-    ] = None,
+    write: Page = None,
     store: StorePath = None,
     device: Device = "auto",
 ) -> None:
@@ -96,6 +131,17 @@ def reproduce(
         einthoven reproduce grid --cohort data/ptb-xl --backbone st_mem_base
         --weights encoder.pth --experiment published --shard 1/2
 
+    **Networks that were made for the task, or one of them, beside a post-trained one**
+
+        einthoven reproduce table-1 --cohort data/ptb-xl --experiment peers --against runs/pt
+
+        einthoven reproduce table-1 --cohort data/ptb-xl --experiment peers
+        --only row=xresnet1d101 --only task=all-71
+
+    **What the common mistakes with PTB-XL are worth** (docs/protocol.md)
+
+        einthoven reproduce pitfalls --cohort data/ptb-xl
+
     **Write the tables of what is finished**
 
         einthoven reproduce grid --cohort data/ptb-xl --backbone mtecg_tiny_100hz
@@ -104,17 +150,17 @@ def reproduce(
     if what is What.LIST:
         _list()
         return
+    if what is What.PITFALLS:
+        page = write or out / "results.md"
+        measure_pitfalls(
+            cohort, model=model, store=store, page=page, device=device, threads=threads
+        )
+        return
     at_work = run and not plan
-    request = _request(
-        cohort, backbone, experiment, out, weights, store, device, threads, pack=at_work
-    )
-    from einthoven.reproduce.grid import cells_of
-    from einthoven.reproduce.grid import only as kept
-    from einthoven.reproduce.grid import shard as part
-
-    cells = part(
-        kept(cells_of(what.value, request.experiment, request.backbone), only or ()), shard
-    )
+    asked = _experiment(experiment, cohort, backbone, weights)
+    request = _request(asked, cohort, backbone, out, weights, store, pack=at_work)
+    request = replace(request, device=device, threads=threads, against=tuple(against or ()))
+    cells = _cells(request, what, only or (), shard)
     if plan:
         _print_plan(request, cells)
         return
@@ -124,31 +170,45 @@ def reproduce(
         _tell(outcome)
 
 
-def _request(
-    cohort: Path | None,
-    backbone: str | None,
-    experiment: str,
-    out: Path,
-    weights: Path | None,
-    store: Path | None,
-    device: str,
-    threads: int | None,
-    *,
-    pack: bool,
-) -> Request:
+def _experiment(
+    name: str, cohort: Path | None, backbone: str | None, weights: Path | None
+) -> Experiment:
+    """The experiment, once its options are known to belong together."""
     from einthoven.backbones.registry import entry
-    from einthoven.cli.stores import store_folder, store_of
-    from einthoven.reproduce.experiments import load_experiment
-    from einthoven.reproduce.folders import Request
+    from einthoven.reproduce.experiment_files import load_experiment
 
-    if cohort is None or backbone is None:
+    asked = load_experiment(name)
+    needed = not asked.names_every_backbone
+    if cohort is None or (backbone is None and needed):
         raise ReproduceError(
             f"no {'--cohort' if cohort is None else '--backbone'} is named",
             remedy="einthoven reproduce table-2 --cohort data/ptb-xl --backbone mtecg_tiny_100hz",
         )
-    asked = load_experiment(experiment)
-    entry(backbone)
-    if not cohort.is_dir():
+    if (backbone is not None or weights is not None) and not needed:
+        raise ReproduceError(
+            f"the rows of experiment {asked.name} name their own backbones, and start from random "
+            "weights",
+            remedy="leave --backbone and --weights out",
+        )
+    if backbone is not None:
+        entry(backbone)
+    return asked
+
+
+def _request(
+    experiment: Experiment,
+    cohort: Path | None,
+    backbone: str | None,
+    out: Path,
+    weights: Path | None,
+    store: Path | None,
+    *,
+    pack: bool,
+) -> Request:
+    from einthoven.cli.stores import store_folder, store_of
+    from einthoven.reproduce.folders import Request
+
+    if cohort is None or not cohort.is_dir():
         raise ReproduceError(
             f"{cohort} is no folder: the paper's tasks are PTB-XL's",
             remedy="name the folder that holds ptbxl_database.csv",
@@ -156,17 +216,27 @@ def _request(
     if weights is not None and not weights.is_file():
         raise ReproduceError(f"{weights} is missing", remedy="name the encoder's file")
     packed = Path(store_of(cohort, store).root) if pack else store_folder(cohort, store)
-    return Request(asked, backbone, cohort, packed, out, weights, device, threads)
+    return Request(experiment, backbone or "", cohort, packed, out, weights)
+
+
+def _cells(request: Request, what: What, filters: Sequence[str], part: str | None) -> list[Cell]:
+    from einthoven.reproduce.grid import cells_of, only, row_names, shard
+
+    cells = cells_of(what.value, request.experiment, request.backbone)
+    rows = row_names(request.experiment, request.backbone)
+    return shard(only(cells, filters, rows), part)
 
 
 def _list() -> None:
-    from einthoven.reproduce.experiments import experiment_names, load_experiment
-    from einthoven.reproduce.grid import WHAT, cells_of
+    from einthoven.reproduce.experiment_files import experiment_names, load_experiment
+    from einthoven.reproduce.grid import WHAT, cells_of, made_by
 
     experiments = [load_experiment(name) for name in experiment_names()]
     for what, about in WHAT.items():
-        runs = ", ".join(f"{len(cells_of(what, each, 'x'))} in {each.name}" for each in experiments)
+        makers = [each for each in experiments if what in made_by(each)]
+        runs = ", ".join(f"{len(cells_of(what, each, 'x'))} in {each.name}" for each in makers)
         typer.echo(f"{what:9} {about}; runs: {runs}")
+    typer.echo("pitfalls  the common ways to get PTB-XL wrong, measured; no runs")
     typer.echo("\nExperiments (--experiment):")
     for each in experiments:
         typer.echo(f"{each.name}: {each.description}")

@@ -1,15 +1,17 @@
-"""From finished cells to numbers: seeds pooled, arms compared on the same resamples."""
+"""From finished runs to numbers: seeds pooled, models compared on the same resamples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
 
 import numpy as np
 
+from einthoven.ensembles import mean_predictions
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.comparison import Comparison, difference
@@ -27,6 +29,8 @@ from einthoven.reproduce.grid import WHOLE, Cell
 Metric = Literal["auroc", "auprc"]
 METRICS: tuple[Metric, Metric] = ("auroc", "auprc")
 Split = Literal["validation", "test"]
+Folders = tuple[Path, ...]
+"""One run, or those whose mean prediction an ensemble is."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,61 @@ class Group:
     def cell(self, seed: int) -> Cell:
         """The cell of a seed."""
         return Cell(self.backbone, self.arm, self.task, self.fraction, seed)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The mean prediction of several groups, seed by seed."""
+
+    members: tuple[Group, ...]
+
+    @property
+    def task(self) -> str:
+        """Of all of them."""
+        return self.members[0].task
+
+
+@dataclass(frozen=True)
+class Found:
+    """Finished runs that are known by their folders, and differ in nothing but their seed.
+
+    Attributes
+    ----------
+    task, backbone, recipe : str
+    folders : tuple of (seed, Path)
+    """
+
+    task: str
+    backbone: str
+    recipe: str
+    folders: tuple[tuple[int, Path], ...]
+
+
+Model = Group | Ensemble | Found
+
+
+@dataclass(frozen=True, eq=False)
+class Gap:
+    """How far apart two models are that have no seeds in common.
+
+    Attributes
+    ----------
+    mean : float
+        Macro value of the one, a mean over its seeds, minus that of the other.
+    interval : (low, high) or None
+        95 %: records are resampled, and both are evaluated on the same ones.
+    seeds, other_seeds : tuple of int
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    seeds: tuple[int, ...]
+    other_seeds: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        found: dict[str, Any] = plain(vars(self))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +158,7 @@ class Evidence:
 
     request: Request
     _grounds: dict[tuple[str, Split], _Ground] = field(default_factory=dict)
-    _estimates: dict[tuple[Cell, Split], tuple[Estimate, Estimate]] = field(default_factory=dict)
+    _estimates: dict[tuple[Folders, Split], tuple[Estimate, Estimate]] = field(default_factory=dict)
     _states: dict[Cell, State] = field(default_factory=dict)
 
     def state(self, cell: Cell) -> State:
@@ -108,48 +167,75 @@ class Evidence:
             self._states[cell] = self.request.state(cell)
         return self._states[cell]
 
-    def cells(self, group: Group) -> list[Cell]:
-        """All cells of a group, finished or not."""
-        seeds = self.request.experiment.seeds_of(group.arm, group.task, group.fraction)
-        return [group.cell(seed) for seed in seeds]
+    def cells(self, model: Model) -> list[Cell]:
+        """All cells of a group, finished or not; of an ensemble, those of its members."""
+        if isinstance(model, Found):
+            return []
+        if isinstance(model, Ensemble):
+            return [cell for member in model.members for cell in self.cells(member)]
+        return [model.cell(seed) for seed in self.asked(model)]
 
-    def finished(self, *groups: Group) -> tuple[int, ...]:
-        """Seeds that are finished in every one of these groups."""
-        seeds = [
-            {cell.seed for cell in self.cells(group) if self.state(cell) is State.DONE}
-            for group in groups
-        ]
-        return tuple(sorted(set.intersection(*seeds)))
+    def asked(self, model: Model) -> tuple[int, ...]:
+        """Seeds that a model is to have; of an ensemble, those that all of its members are."""
+        if isinstance(model, Found):
+            return tuple(seed for seed, _ in model.folders)
+        if isinstance(model, Ensemble):
+            members = [self.asked(member) for member in model.members]
+            return tuple(seed for seed in members[0] if all(seed in each for each in members))
+        return self.request.experiment.seeds_of(model.arm, model.task, model.fraction)
+
+    def folders(self, model: Model) -> dict[int, Folders]:
+        """A model's finished run, or the runs of its members, by seed."""
+        if isinstance(model, Found):
+            return {seed: (folder,) for seed, folder in model.folders}
+        if isinstance(model, Group):
+            done = [cell for cell in self.cells(model) if self.state(cell) is State.DONE]
+            return {cell.seed: (self.request.run_folder(cell),) for cell in done}
+        members = [self.folders(member) for member in model.members]
+        shared = set.intersection(*(set(each) for each in members))
+        return {seed: tuple(f for each in members for f in each[seed]) for seed in sorted(shared)}
+
+    def finished(self, *models: Model) -> tuple[int, ...]:
+        """Seeds that are finished in every one of these models."""
+        return tuple(sorted(set.intersection(*(set(self.folders(model)) for model in models))))
 
     def seconds(self, group: Group) -> float | None:
         """Mean time of a group's finished runs."""
-        files = [
-            self.request.run_folder(group.cell(seed)) / RUN_METRICS for seed in self.finished(group)
-        ]
+        files = [folder / RUN_METRICS for (folder,) in self.folders(group).values()]
         return mean(read_json(file)["seconds"] for file in files) if files else None
 
-    def macro(self, group: Group, metric: Metric, split: Split = "test") -> Pooled | None:
-        """A group's macro value; None while no seed is finished."""
-        seeds = self.finished(group)
-        found = [self._estimate(group.cell(seed), split, metric) for seed in seeds]
-        return self._pool(seeds, found, group.task, split)
+    def macro(self, model: Model, metric: Metric, split: Split = "test") -> Pooled | None:
+        """A model's macro value; None while no seed is finished."""
+        runs = self.folders(model)
+        found = [self._estimate(each, model.task, split, metric) for each in runs.values()]
+        return self._pool(tuple(runs), found, model.task, split)
 
     def difference(
-        self, a: Group, b: Group, metric: Metric, split: Split = "test"
+        self, a: Model, b: Model, metric: Metric, split: Split = "test"
     ) -> Pooled | None:
         """Macro value of `a` minus that of `b`, over the seeds that both have finished."""
         seeds = self.finished(a, b)
-        return self._pool(seeds, self._paired(a, b, seeds, metric, split), a.task, split)
+        ours, theirs = (self._of_seeds(model, seeds, metric, split) for model in (a, b))
+        paired = [x.minus(y) for x, y in zip(ours, theirs, strict=True)]
+        return self._pool(seeds, paired, a.task, split)
+
+    def gap(self, a: Model, b: Model, metric: Metric, split: Split = "test") -> Gap | None:
+        """Macro value of `a` minus that of `b`, each a mean over all of its own seeds."""
+        seeds, others = self.finished(a), self.finished(b)
+        if not seeds or not others:
+            return None
+        ours = _mean(self._of_seeds(a, seeds, metric, split))
+        theirs = _mean(self._of_seeds(b, others, metric, split))
+        how = self._grounds[a.task, split].plan
+        whole = ours.minus(theirs).macro(how.absent)
+        return Gap(float(whole.point[0]), pair(whole, how), seeds, others)
 
     def comparison(self, a: Group, b: Group, split: Split = "test") -> Comparison | None:
         """Everything that differs, labels included, as means over the seeds that both have."""
         seeds = self.finished(a, b)
         if not seeds:
             return None
-        means = [
-            [_mean([self._estimate(g.cell(s), split, m) for s in seeds]) for m in METRICS]
-            for g in (a, b)
-        ]
+        means = [[_mean(self._of_seeds(g, seeds, m, split)) for m in METRICS] for g in (a, b)]
         how = self._grounds[a.task, split].plan
         return Comparison(
             a=self._score(a, seeds, split, means[0]),
@@ -161,23 +247,19 @@ class Evidence:
     def _score(
         self, group: Group, seeds: Sequence[int], split: Split, means: Sequence[Estimate]
     ) -> Score:
-        ground = self._grounds[group.task, split]
-        each = [self._predictions(group.cell(seed), split).probabilities for seed in seeds]
+        ground, runs = self._grounds[group.task, split], self.folders(group)
+        each = [_predictions(runs[seed], split).probabilities for seed in seeds]
         how = (ground.draws, ground.plan)
         whole = summary(ground.truth, each[0], (means[0], means[1]), *how)
         if math.isnan(whole.f_max):
             return whole
         return replace(whole, f_max=mean(f_max(ground.truth.targets, values) for values in each))
 
-    def _paired(
-        self, a: Group, b: Group, seeds: Sequence[int], metric: Metric, split: Split
+    def _of_seeds(
+        self, model: Model, seeds: Sequence[int], metric: Metric, split: Split
     ) -> list[Estimate]:
-        return [
-            self._estimate(a.cell(seed), split, metric).minus(
-                self._estimate(b.cell(seed), split, metric)
-            )
-            for seed in seeds
-        ]
+        runs = self.folders(model)
+        return [self._estimate(runs[seed], model.task, split, metric) for seed in seeds]
 
     def _pool(
         self, seeds: tuple[int, ...], found: Sequence[Estimate], task: str, split: Split
@@ -198,37 +280,43 @@ class Evidence:
             bias=pooled.bias() if how.resamples else None,
         )
 
-    def _estimate(self, cell: Cell, split: Split, metric: Metric) -> Estimate:
-        key = (cell, split)
+    def _estimate(self, folders: Folders, task: str, split: Split, metric: Metric) -> Estimate:
+        key = (folders, split)
         if key not in self._estimates:
-            predictions = self._predictions(cell, split)
-            ground = self._ground(cell, split, predictions)
+            predictions = _predictions(folders, split)
+            ground = self._ground(folders[0], task, split, predictions)
             self._estimates[key] = estimate(
                 ground.truth, predictions.probabilities, ground.draws, ground.plan
             )
         return self._estimates[key][METRICS.index(metric)]
 
-    def _predictions(self, cell: Cell, split: Split) -> Predictions:
-        return Predictions.load(self.request.run_folder(cell) / PREDICTIONS / f"{split}.parquet")
-
-    def _ground(self, cell: Cell, split: Split, predictions: Predictions) -> _Ground:
-        key = (cell.task, split)
+    def _ground(self, folder: Path, task: str, split: Split, predictions: Predictions) -> _Ground:
+        key = (task, split)
         if predictions.targets is None:
-            raise EvaluationError(f"{cell.key} holds no targets", remedy="run that cell again")
+            raise EvaluationError(f"{folder.name} holds no targets", remedy="run that cell again")
         if key not in self._grounds:
             truth = checked_truth(predictions.targets, predictions.labels)
             absent = Absent.of(suitable_absent(predictions))
             how = Plan(resamples=self.request.experiment.resamples, absent=absent)
             self._grounds[key] = _Ground(predictions.records.tolist(), truth, draw(truth, how), how)
         ground = self._grounds[key]
-        if predictions.records.tolist() != ground.records or not np.array_equal(
+        same = predictions.labels == ground.truth.labels and np.array_equal(
             predictions.targets, ground.truth.targets
-        ):
+        )
+        if predictions.records.tolist() != ground.records or not same:
             raise EvaluationError(
-                f"{cell.key} was predicted for other records than the cells before it",
-                remedy="run all cells of a reproduction on one cohort",
+                f"{folder.name} was predicted for other records than the runs before it",
+                remedy="run all cells of a reproduction, and what it is held against, on one "
+                "cohort",
             )
         return ground
+
+
+def _predictions(folders: Folders, split: Split) -> Predictions:
+    tables = [Predictions.load(folder / PREDICTIONS / f"{split}.parquet") for folder in folders]
+    if len(tables) == 1:
+        return tables[0]
+    return mean_predictions(tables, [folder.name for folder in folders])
 
 
 def _mean(found: Sequence[Estimate]) -> Estimate:

@@ -7,26 +7,20 @@ all backbones or for one; nothing in the code knows a learning rate.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from einthoven.errors import ReproduceError
-from einthoven.stages.recipe import (
-    EXPERIMENTS,
-    RECIPES,
-    Pretraining,
-    Recipe,
-    load_pretraining,
-    load_recipe,
-)
+from einthoven.reproduce import published
+from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, load_recipe
 
 OURS, PLAIN = "post-training", "fine-tuning"
 PROBE, SCRATCH, SCRATCH_OURS = "linear-probe", "scratch", "scratch-post-training"
 NO_DEPTH, NO_PROBE = "without-stochastic-depth", "without-probe"
+TABLE_1 = "table-1"
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -71,6 +65,8 @@ class Source(_Table):
     """Changes."""
     per_seed: bool = False
     """One pretraining for every seed, instead of one (seed 0) that all seeds share."""
+    options: dict[str, Any] = {}
+    """Fields of the backbone's config while it is pretrained, over those it has afterwards."""
 
 
 class ForBackbone(_Table):
@@ -84,6 +80,9 @@ class ForBackbone(_Table):
     """Changes of single arms."""
     options: dict[str, Any] = {}
     """Fields of the backbone's config, such as `leads`."""
+    short_schedule: str = ""
+    """The schedule in words, where it is shorter than the recipe's: table 1 marks such rows. Fewer
+    epochs than the recipe has are noticed without it."""
 
 
 class Seeds(_Table):
@@ -100,16 +99,33 @@ class Seeds(_Table):
 
 
 class Row(_Table):
-    """A row of table 1: a backbone, a recipe, and where its weights come from."""
+    """A row of table 1: a backbone and a recipe, or the mean prediction of other rows."""
 
     name: str
-    """What the table calls it."""
-    arm: str
+    """What the table and `--only row=` call it."""
+    arm: str = ""
     """The arm that names recipe and start."""
     backbone: str | None = None
     """The command's own without it."""
+    members: tuple[str, ...] = ()
+    """Names of other rows, instead of an arm: the mean of their predictions, seed by seed."""
     published: str | None = None
     """Name of the published row that it stands beside."""
+    our_reading: str = ""
+    """What the published sources leave open: table 1 marks the row as our reading of them."""
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Row:
+        if bool(self.arm) == bool(self.members):
+            raise ValueError(f"row {self.name} needs an arm or members, and not both")
+        if self.members and self.backbone:
+            raise ValueError(f"row {self.name} has members, which have backbones of their own")
+        if self.published is not None and self.published not in published.ROWS:
+            raise ValueError(
+                f"row {self.name}: nothing is published as {self.published!r}, but as "
+                f"{', '.join(published.ROWS)}"
+            )
+        return self
 
 
 class Experiment(_Table):
@@ -139,7 +155,13 @@ class Experiment(_Table):
     """Of the bootstrap."""
     min_records: Annotated[int, Field(ge=0)] = 0
     """Leave out labels that fewer records carry; for cohorts that lack many."""
-    pretraining: Source
+    table_1_only: bool = False
+    """It makes table 1 alone: its `rows` say all, and it needs neither a pretraining nor the arms
+    `post-training` and `fine-tuning`, which everything else compares."""
+    extends: str = ""
+    """Another experiment, a name or a `.toml` file beside this one: every key that this one lacks
+    is taken from there."""
+    pretraining: Source | None = None
     """Where weights come from when none are given."""
     arms: dict[str, Arm]
     """By name."""
@@ -153,14 +175,26 @@ class Experiment(_Table):
     """What it was called when it was read: a name or a file."""
 
     @model_validator(mode="after")
+    def _makes_what_it_says(self) -> Experiment:
+        if not self.table_1_only:
+            missing = [arm for arm in (OURS, PLAIN) if arm not in self.arms]
+            if missing:
+                raise ValueError(f"the arm {missing[0]} is missing")
+            if self.pretraining is None:
+                raise ValueError("pretraining is missing; only table_1_only does without")
+            return self
+        if not self.rows:
+            raise ValueError("table_1_only without rows")
+        idle = {"table_arms", "table_arms_on", "fractions"} & self.model_fields_set
+        if idle:
+            raise ValueError(f"table_1_only, and {sorted(idle)[0]} is not of table 1")
+        return self
+
+    @model_validator(mode="after")
     def _holds_together(self) -> Experiment:
-        missing = [arm for arm in (OURS, PLAIN) if arm not in self.arms]
-        if missing:
-            raise ValueError(f"the arm {missing[0]} is missing")
-        used = [row.arm for row in self.rows] + [
-            arm for each in self.more_seeds for arm in each.arms
-        ]
-        used += self.table_arms
+        used = [row.arm for row in self.rows if row.arm]
+        used += [arm for each in self.more_seeds for arm in each.arms]
+        used += () if self.table_1_only else self.table_arms
         used += [arm for each in self.backbones.values() for arm in each.arms]
         unknown = sorted(set(used) - set(self.arms))
         if unknown:
@@ -170,6 +204,19 @@ class Experiment(_Table):
         odd = [name for name in (self.name, *self.arms) if not _NAME.fullmatch(name)]
         if odd:
             raise ValueError(f"{odd[0]!r} is no name for a folder: letters, digits, . _ and -")
+        return self
+
+    @model_validator(mode="after")
+    def _table_1_holds_together(self) -> Experiment:
+        names = [row.name for row in self.rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two rows are called {twice[0]}")
+        single = {row.name for row in self.rows if row.arm}
+        for row in self.rows:
+            unknown = sorted(set(row.members) - single)
+            if unknown:
+                raise ValueError(f"row {row.name}: no row {unknown[0]} with an arm")
         return self
 
     @model_validator(mode="after")
@@ -183,6 +230,11 @@ class Experiment(_Table):
         if unknown:
             raise ValueError(f"table_arms_on names {unknown[0]}, which is none of the tasks")
         return self
+
+    @property
+    def names_every_backbone(self) -> bool:
+        """Whether its rows leave none to the command."""
+        return self.table_1_only and all(row.backbone or row.members for row in self.rows)
 
     def table_arms_of(self, task: str) -> tuple[str, ...]:
         """Arms of table 2 that are run on a task, in the order of its columns."""
@@ -208,7 +260,7 @@ class Experiment(_Table):
         """
         about, own = self.arms[arm], self.backbones.get(backbone, ForBackbone())
         change = own.arms.get(arm, ArmChange())
-        source = self._file(change.recipe or about.recipe)
+        source = self._recipe_file(arm, backbone)
         whole = load_recipe(source)
         kept = [*_applicable((*self.schedule, *own.set), whole), *about.set, *change.set]
         table = load_recipe(source, [*kept, f"seed={seed}"]).model_dump()
@@ -222,18 +274,43 @@ class Experiment(_Table):
 
     def starts_random(self, arm: str, backbone: str) -> bool:
         """Whether an arm starts from random weights."""
-        own = self.backbones.get(backbone, ForBackbone())
-        change = own.arms.get(arm, ArmChange())
-        recipe = load_recipe(self._file(change.recipe or self.arms[arm].recipe))
+        recipe = load_recipe(self._recipe_file(arm, backbone))
         return self.arms[arm].start == "random" or recipe.initialise == "random"
+
+    def short_schedule(self, arm: str, backbone: str) -> str:
+        """By how much an arm's schedule is shorter than its recipe's, in words; else nothing."""
+        if said := self.backbones.get(backbone, ForBackbone()).short_schedule:
+            return said
+        whole = load_recipe(self._recipe_file(arm, backbone)).stage2
+        own = self.recipe(arm, backbone).stage2
+        if own is None or whole is None or own.epochs >= whole.epochs:
+            return ""
+        return f"{own.epochs} of {whole.epochs} epochs"
 
     def options_of(self, backbone: str) -> dict[str, Any] | None:
         """Fields of a backbone's config that the experiment sets."""
         return self.backbones.get(backbone, ForBackbone()).options or None
 
+    def pretraining_options(self, backbone: str) -> dict[str, Any] | None:
+        """Fields of a backbone's config while it is pretrained."""
+        own = self.options_of(backbone) or {}
+        return (own | self.source_of(backbone).options) or None
+
     def source_of(self, backbone: str) -> Source:
-        """Where a backbone's weights come from when none are given."""
-        return self.backbones.get(backbone, ForBackbone()).pretraining or self.pretraining
+        """Where a backbone's weights come from when none are given.
+
+        Raises
+        ------
+        ReproduceError
+            When the experiment does not say so.
+        """
+        found = self.backbones.get(backbone, ForBackbone()).pretraining or self.pretraining
+        if found is None:
+            raise ReproduceError(
+                f"experiment {self.name} says nowhere how {backbone} is pretrained",
+                remedy="name --weights, or give the experiment a [pretraining]",
+            )
+        return found
 
     def pretraining_recipe(self, backbone: str, seed: int) -> Pretraining:
         """How a backbone is pretrained.
@@ -246,55 +323,15 @@ class Experiment(_Table):
         source = self.source_of(backbone)
         return load_pretraining(self._file(source.recipe), [*source.set, f"seed={seed}"])
 
+    def _recipe_file(self, arm: str, backbone: str) -> str | Path:
+        own = self.backbones.get(backbone, ForBackbone()).arms.get(arm, ArmChange())
+        return self._file(own.recipe or self.arms[arm].recipe)
+
     def _file(self, recipe: str) -> str | Path:
         return self.folder / recipe if recipe.endswith(".toml") else recipe
-
-
-def experiment_names() -> list[str]:
-    """Experiments that come with einthoven."""
-    return sorted(file.stem for file in (RECIPES / EXPERIMENTS).glob("*.toml"))
-
-
-def load_experiment(name: str | Path) -> Experiment:
-    """Read an experiment: one that comes with einthoven, or a TOML file.
-
-    Raises
-    ------
-    ReproduceError
-        For an unknown experiment or key, a wrong type, or parts that do not hold together.
-    """
-    file = Path(name)
-    if file.suffix != ".toml":
-        if str(name) not in experiment_names():
-            raise ReproduceError(
-                f"no experiment {str(name)!r}",
-                remedy=f"choose {', '.join(experiment_names())}, or name a .toml file",
-            )
-        file = RECIPES / EXPERIMENTS / f"{name}.toml"
-    try:
-        table: dict[str, Any] = tomllib.loads(file.read_text())
-        return Experiment.model_validate(
-            table | {"folder": file.resolve().parent, "asked": str(name)}
-        )
-    except FileNotFoundError as error:
-        raise ReproduceError(f"{file} is missing", remedy="name an existing .toml file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ReproduceError(f"{file} is no TOML: {error}", remedy="correct that line") from error
-    except ValidationError as error:
-        raise ReproduceError(
-            f"{file}: {_problems(error)}",
-            remedy="correct the experiment; docs/reproduce.md lists every key",
-        ) from error
 
 
 def _applicable(changes: Iterable[str], recipe: Recipe) -> list[str]:
     # A schedule names stages that not every recipe has; setting a key would bring the stage in.
     absent = [stage for stage in ("stage1", "stage2") if getattr(recipe, stage) is None]
     return [change for change in changes if change.split(".", 1)[0] not in absent]
-
-
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, entry['loc'])) or 'experiment'}: {entry['msg']}"
-        for entry in error.errors()
-    )

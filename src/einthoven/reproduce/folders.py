@@ -30,6 +30,9 @@ from einthoven.stages.pretrain import ENCODER
 from einthoven.stages.recipe import Recipe
 from einthoven.training.run import ABOUT
 
+RUNS, SHARED = "runs", "shared"
+RANDOM = "random--"  # how the files of encoders with random weights begin
+
 
 class State(StrEnum):
     """How far a cell is."""
@@ -50,7 +53,7 @@ class Request:
     ----------
     experiment : Experiment
     backbone : str
-        The command's; table 1 may name others.
+        The command's; empty where the experiment's rows name all of them.
     cohort, store, out : Path
     weights : Path or None
         The backbone's pretrained encoder; the experiment pretrains one without it.
@@ -58,6 +61,9 @@ class Request:
         `auto`, `cpu` or `cuda`.
     threads : int or None
         Of each process.
+    against : tuple of Path
+        Where table 1 looks for post-trained models beside `out`: run folders, or folders of
+        other reproductions.
     """
 
     experiment: Experiment
@@ -68,6 +74,7 @@ class Request:
     weights: Path | None = None
     device: str = "auto"
     threads: int | None = None
+    against: tuple[Path, ...] = ()
 
     @property
     def claims(self) -> Path:
@@ -89,7 +96,7 @@ class Request:
 
     def run_folder(self, cell: Cell) -> Path:
         """A cell's run."""
-        return self.out / "runs" / cell.key
+        return self.out / RUNS / cell.key
 
     def failure(self, cell: Cell) -> Path:
         """Why a cell stopped."""
@@ -97,7 +104,7 @@ class Request:
 
     def pretraining(self, cell: Cell) -> Path:
         """The pretraining run that a cell starts from, when no weights are given."""
-        return self.out / "shared" / f"pretraining--{cell.backbone}--seed{self.source_seed(cell)}"
+        return self.out / SHARED / f"pretraining--{cell.backbone}--seed{self.source_seed(cell)}"
 
     def source_seed(self, cell: Cell) -> int:
         """Seed of a cell's pretraining."""
@@ -105,7 +112,7 @@ class Request:
 
     def random_encoder(self, cell: Cell) -> Path:
         """An encoder with random weights, for recipes that probe one."""
-        return self.out / "shared" / f"random--{cell.backbone}--seed{cell.seed}.safetensors"
+        return self.out / SHARED / f"{RANDOM}{cell.backbone}--seed{cell.seed}.safetensors"
 
     def weights_of(self, cell: Cell) -> Path | None:
         """The file that a cell starts from, whether or not it is there yet; None for none."""
@@ -126,10 +133,10 @@ class Request:
             "cohort": cohort_digest,
             "records": self.records_digest,
             "options": self.experiment.options_of(cell.backbone),
-            "recipe": json.loads(alone.model_dump_json()),
+            "recipe": alone.asked(),
         }
         short = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-        return self.out / "shared" / f"probe--{cell.backbone}--{short}"
+        return self.out / SHARED / f"probe--{cell.backbone}--{short}"
 
     def state(self, cell: Cell, *, claimed: bool = False) -> State:
         """How far a cell is; `claimed` by ourselves, so that it does not count as running."""
@@ -149,7 +156,7 @@ class Request:
         wanted = {
             "backbone": cell.backbone,
             "task": cell.task,
-            "recipe": json.loads(self.recipe(cell).model_dump_json()),
+            "recipe": self.recipe(cell).asked(),
             "backbone_options": self.experiment.options_of(cell.backbone),
         }
         if self.records_digest is not None:

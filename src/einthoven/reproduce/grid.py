@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,12 +15,13 @@ from einthoven.reproduce.experiments import (
     PROBE,
     SCRATCH,
     SCRATCH_OURS,
+    TABLE_1,
     Experiment,
     Row,
 )
 
 WHAT = {
-    "table-1": "macro AUROC on four tasks, beside the published peers",
+    TABLE_1: "macro AUROC and AUPRC of every row on every task, beside the published peers",
     "table-2": "plain fine-tuning against post-training on four tasks, and the other table_arms",
     "figure-2": "paired differences of every label",
     "figure-3": "validation metrics by epoch",
@@ -66,6 +67,25 @@ def rows_of(experiment: Experiment) -> tuple[Row, ...]:
     )
 
 
+def made_by(experiment: Experiment) -> tuple[str, ...]:
+    """Tables and figures that an experiment makes, the whole grid included."""
+    return (TABLE_1, "grid") if experiment.table_1_only else tuple(WHAT)
+
+
+def whole_grid(experiment: Experiment) -> list[str]:
+    """The same one by one."""
+    return [what for what in made_by(experiment) if what != "grid"]
+
+
+def arms_of_row(experiment: Experiment, row: Row, backbone: str) -> list[tuple[str, str]]:
+    """Backbone and arm of a row of table 1, or those of its members."""
+    if row.arm:
+        return [(row.backbone or backbone, row.arm)]
+    by_name = {each.name: each for each in rows_of(experiment)}
+    members = (by_name[name] for name in row.members)
+    return [pair for each in members for pair in arms_of_row(experiment, each, backbone)]
+
+
 def cells_of(what: str, experiment: Experiment, backbone: str) -> list[Cell]:
     """The cells of a table or figure, in the order in which they are best run.
 
@@ -75,13 +95,18 @@ def cells_of(what: str, experiment: Experiment, backbone: str) -> list[Cell]:
     Raises
     ------
     ReproduceError
-        For an unknown table or figure.
+        For an unknown table or figure, or one that the experiment does not make.
     """
     if what not in WHAT:
         raise ReproduceError(f"no table or figure {what!r}", remedy=f"choose {', '.join(WHAT)}")
-    names = [each for each in WHAT if each != "grid"] if what == "grid" else [what]
+    if what not in made_by(experiment):
+        raise ReproduceError(
+            f"experiment {experiment.name} makes {TABLE_1} alone, and no {what}",
+            remedy="name another --experiment; `einthoven reproduce list` shows what each makes",
+        )
+    names = whole_grid(experiment) if what == "grid" else [what]
     groups = [group for each in names for group in _groups(each, experiment, backbone)]
-    if what == "grid":
+    if what == "grid" and not experiment.table_1_only:
         groups += [(backbone, arm, experiment.main_task, WHOLE) for arm in experiment.arms]
     places = {
         Cell(*group, seed): _place(experiment, backbone, group, turn)
@@ -96,10 +121,10 @@ Group = tuple[str, str, str, float]
 
 def _groups(what: str, experiment: Experiment, backbone: str) -> Iterator[Group]:
     main = experiment.main_task
-    if what == "table-1":
+    if what == TABLE_1:
         for row in rows_of(experiment):
-            for task in experiment.tasks:
-                yield row.backbone or backbone, row.arm, task, WHOLE
+            for pair in arms_of_row(experiment, row, backbone):
+                yield from ((*pair, task, WHOLE) for task in experiment.tasks)
     elif what == "table-2":
         for task in experiment.tasks:
             yield from ((backbone, arm, task, WHOLE) for arm in experiment.table_arms_of(task))
@@ -121,8 +146,10 @@ def _place(experiment: Experiment, backbone: str, group: Group, turn: int) -> tu
     # comparison side by side.
     whose, arm, task, fraction = group
     rung = _rung(experiment, arm, task, fraction, first=turn == 0)
-    at = experiment.tasks.index(task), [OURS, PLAIN, *experiment.arms].index(arm)
-    return whose != backbone, rung, turn, fraction, *at, whose
+    named = [row.backbone for row in experiment.rows]
+    row = named.index(whose) if whose in named else -1
+    at = experiment.tasks.index(task), row, [OURS, PLAIN, *experiment.arms].index(arm)
+    return whose != backbone, rung, turn, fraction, *at
 
 
 def _rung(experiment: Experiment, arm: str, task: str, fraction: float, *, first: bool) -> int:
@@ -136,31 +163,57 @@ def _rung(experiment: Experiment, arm: str, task: str, fraction: float, *, first
     return 1 if first and arm in (PROBE, SCRATCH, *experiment.table_arms) else 3
 
 
-def only(cells: Sequence[Cell], filters: Sequence[str]) -> list[Cell]:
+Rows = Mapping[str, Sequence[tuple[str, str]]]
+
+
+def row_names(experiment: Experiment, backbone: str) -> Rows:
+    """Backbones and arms by the names of table 1's rows, for `only`."""
+    rows = rows_of(experiment)
+    return {row.name: arms_of_row(experiment, row, backbone) for row in rows}
+
+
+def only(cells: Sequence[Cell], filters: Sequence[str], rows: Rows | None = None) -> list[Cell]:
     """Cells that every filter lets through: `arm=post-training,scratch`, `seed=0`, ...
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    filters : sequence of str
+        `KEY=VALUE,...`; a key is a field of a cell, or `row`.
+    rows : mapping, optional
+        What the rows of table 1 are made of, by name (see `row_names`).
 
     Raises
     ------
     ReproduceError
         For a filter of another form, or a value that no cell has.
     """
+    keys = [*Cell.__dataclass_fields__, *(["row"] if rows else [])]
     kept = list(cells)
     for text in filters:
         key, equals, values = text.partition("=")
-        if not equals or key not in Cell.__dataclass_fields__:
+        if not equals or key not in keys:
             raise ReproduceError(
                 f"--only {text!r} is no filter",
-                remedy=f"write KEY=VALUE,... with a key of {', '.join(Cell.__dataclass_fields__)}",
+                remedy=f"write KEY=VALUE,... with a key of {', '.join(keys)}",
             )
-        present = {_text(getattr(cell, key)) for cell in cells}
+        names = {cell: _names(cell, key, rows or {}) for cell in cells}
+        present = {name for each in names.values() for name in each}
         wanted = {_text(_number(value)) for value in values.split(",")}
         if wanted - present:
             raise ReproduceError(
                 f"--only {text}: no cell has {key} {', '.join(sorted(wanted - present))}",
                 remedy=f"choose among {', '.join(sorted(present))}",
             )
-        kept = [cell for cell in kept if _text(getattr(cell, key)) in wanted]
+        kept = [cell for cell in kept if names[cell] & wanted]
     return kept
+
+
+def _names(cell: Cell, key: str, rows: Rows) -> set[str]:
+    """What a cell's value of a key is called; it may be part of several rows."""
+    if key == "row":
+        return {name for name, pairs in rows.items() if (cell.backbone, cell.arm) in pairs}
+    return {_text(getattr(cell, key))}
 
 
 def shard(cells: Sequence[T], part: str | None) -> list[T]:

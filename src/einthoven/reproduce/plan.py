@@ -64,11 +64,12 @@ def pretrainings(request: Request, cells: Sequence[Cell]) -> list[str]:
     """Pretraining runs that come first, with their recipes; their cost is not in the plan."""
     missing = {}
     for cell in cells:
-        folder = request.pretraining(cell)
-        if request.weights_of(cell) == folder / ENCODER and not (folder / ENCODER).is_file():
-            seed = request.source_seed(cell)
-            recipe = request.experiment.pretraining_recipe(cell.backbone, seed)
-            missing[folder.name] = f"{folder.name}: recipe {recipe.name}, {recipe.epochs} epochs"
+        file = request.weights_of(cell)
+        if file is None or file.name != ENCODER or file == request.weights or file.is_file():
+            continue
+        recipe = request.experiment.pretraining_recipe(cell.backbone, request.source_seed(cell))
+        name = file.parent.name
+        missing[name] = f"{name}: recipe {recipe.name}, {recipe.epochs} epochs"
     return list(missing.values())
 
 

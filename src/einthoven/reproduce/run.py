@@ -174,7 +174,7 @@ class Runner:
             cell.backbone,
             recipe=self.request.experiment.pretraining_recipe(cell.backbone, seed),
             out=folder,
-            options=self._options(cell),
+            options=self.request.experiment.pretraining_options(cell.backbone),
             processes=self.processes,
             watcher=Guarded(mine, self.watcher),
         )

@@ -23,7 +23,7 @@ class Section:
     Attributes
     ----------
     what, backbone, experiment : str
-        Whose section it is.
+        Whose section it is; the backbone is empty where the experiment names all of them.
     text : str
         Markdown, heading included; `figure(name)` says where a drawing lies.
     drawings : mapping of str to str
@@ -42,12 +42,13 @@ class Section:
     @property
     def name(self) -> str:
         """What its files and markers are called."""
-        return f"{self.what}--{self.backbone}--{self.experiment}"
+        return "--".join(filter(None, (self.what, self.backbone, self.experiment)))
 
     @property
     def markers(self) -> tuple[str, str]:
         """The lines before and after it."""
-        named = f"reproduce:{self.what} backbone={self.backbone} experiment={self.experiment}"
+        whose = f"backbone={self.backbone} " if self.backbone else ""
+        named = f"reproduce:{self.what} {whose}experiment={self.experiment}"
         return f"<!-- {named} begin -->", f"<!-- {named} end -->"
 
 

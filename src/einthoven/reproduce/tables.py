@@ -1,4 +1,4 @@
-"""Tables 1 and 2, and the table of every arm."""
+"""Table 2, and the table of every arm."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 from einthoven.reproduce import published
 from einthoven.reproduce.evidence import METRICS, Evidence, Group
-from einthoven.reproduce.experiments import OURS, PLAIN, Row
-from einthoven.reproduce.grid import rows_of
+from einthoven.reproduce.experiments import OURS, PLAIN
 from einthoven.reproduce.sections import Section, table
 from einthoven.reproduce.wording import (
     METRIC_NAMES,
@@ -25,10 +24,6 @@ from einthoven.reproduce.wording import (
 )
 from einthoven.reproduce.wording import published as quoted
 
-_PEERS = (
-    "Published rows are quoted by arXiv 2509.12991 from their own papers, except the last two, "
-    "which are its plain and its post-trained ST-MEM."
-)
 _BIAS = (
     "AUPRC is average precision; resampling duplicates the positives of rare labels, which biases "
     "it upward by the amount shown and puts its interval high."
@@ -44,54 +39,6 @@ _SIDE_BY_SIDE = (
     "The same beside other recipes. Values without ± are of one seed; – stands for a recipe that "
     "the experiment does not run there."
 )
-
-
-def table_1(evidence: Evidence) -> Section:
-    """Macro AUROC on the tasks: published rows, and ours below the row they stand beside."""
-    request = evidence.request
-    tasks, rows = request.experiment.tasks, rows_of(request.experiment)
-    lines: list[list[str]] = []
-    numbers: list[dict[str, Any]] = []
-    groups: list[Group] = []
-    beside: dict[str | None, list[Row]] = {}
-    for row in rows:
-        beside.setdefault(row.published, []).append(row)
-    for name, values in published.AUROC.items():
-        lines.append([name, "published", *(quoted(values.get(task)) for task in tasks)])
-        numbers.append({"name": name, "published": True, "auroc": _plain(values)})
-        for row in beside.pop(name, []):
-            lines.append(_our_row(evidence, row, numbers, groups))
-    for row in (row for left in beside.values() for row in left):
-        lines.append(_our_row(evidence, row, numbers, groups))
-    text = f"""
-### Table 1: beside the published peers, `{request.backbone}`
-
-{paragraph("Macro AUROC.", _PEERS, footing(evidence, groups))}
-
-{table(["row", "whose", *tasks], lines)}
-
-{progress(evidence, "table-1", groups)}"""
-    return _section(evidence, "table-1", text, {"rows": numbers})
-
-
-def _our_row(
-    evidence: Evidence, row: Row, numbers: list[dict[str, Any]], groups: list[Group]
-) -> list[str]:
-    backbone, experiment = row.backbone or evidence.request.backbone, evidence.request.experiment
-    mine = [Group(backbone, row.arm, task) for task in experiment.tasks]
-    found = [evidence.macro(group, "auroc") for group in mine]
-    groups += mine
-    values = zip(experiment.tasks, found, strict=True)
-    numbers.append(
-        {
-            "name": row.name,
-            "published": False,
-            "backbone": backbone,
-            "arm": row.arm,
-            "auroc": {task: None if each is None else each.to_dict() for task, each in values},
-        }
-    )
-    return [f"**{row.name}**, `{backbone}`", "ours", *map(value, found)]
 
 
 def table_2(evidence: Evidence) -> Section:
@@ -276,10 +223,6 @@ def _gain_numbers(evidence: Evidence, task: str) -> dict[str, Any]:
         found[f"published_relative_{metric}"] = published.relative_gain(task, metric)
     found["comparison"] = None if comparison is None else comparison.to_dict()
     return found
-
-
-def _plain(values: dict[str, published.Value]) -> dict[str, Any]:
-    return {task: {"value": each.value, "interval": each.interval} for task, each in values.items()}
 
 
 def _section(evidence: Evidence, what: str, text: str, numbers: dict[str, Any]) -> Section:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from einthoven.evaluate.comparison import Comparison, Difference
-from einthoven.reproduce.evidence import Evidence, Group, Metric, Pooled
+from einthoven.reproduce.evidence import Evidence, Gap, Group, Metric, Model, Pooled
 from einthoven.reproduce.folders import Request, State, digest_of
 from einthoven.reproduce.published import Value
 
@@ -33,6 +33,11 @@ def gain(found: Pooled | None) -> str:
     return f"{found.mean:+.4f}{spread}{limits(found.interval, sign=True)}"
 
 
+def gap(found: Gap | None) -> str:
+    """`+0.0201 (+0.0113 to +0.0290)`: of two models, each a mean over its own seeds."""
+    return NOT_RUN if found is None else f"{found.mean:+.4f}{limits(found.interval, sign=True)}"
+
+
 def limits(interval: tuple[float, float] | None, *, sign: bool = False) -> str:
     """` (0.9026 to 0.9187)`, or nothing."""
     if interval is None:
@@ -42,9 +47,11 @@ def limits(interval: tuple[float, float] | None, *, sign: bool = False) -> str:
 
 
 def published(found: Value | None) -> str:
-    """A published value with its interval."""
+    """A published value with its interval, or with the leaderboard's uncertainty: `0.925(08)`."""
     if found is None:
         return "–"
+    if found.thousandths is not None:
+        return f"{found.value:.3f}({found.thousandths:02d})"
     low_high = "" if found.interval is None else " ({:.3f} to {:.3f})".format(*found.interval)
     return f"{found.value:.3f}{low_high}"
 
@@ -65,26 +72,45 @@ def counts(found: Comparison | None, metric: Metric) -> str:
     return f"{difference.improved} / {better} / {worse}"
 
 
-def seeds(evidence: Evidence, group: Group) -> str:
+def seeds(evidence: Evidence, model: Model) -> str:
     """`0, 1, 2`, or `0 (1 of 3)` while others are missing."""
-    done, asked = evidence.finished(group), evidence.cells(group)
+    done, asked = evidence.finished(model), evidence.asked(model)
     if not done:
         return "–"
     named = ", ".join(map(str, done))
     return named if len(done) == len(asked) else f"{named} ({len(done)} of {len(asked)})"
 
 
-def command(request: Request, what: str, *more: str) -> str:
-    """The command that makes a table or figure, as one would type it here."""
-    words = ["einthoven", "reproduce", what, "--cohort", _short(request.cohort)]
-    words += ["--store", _short(request.store), "--backbone", request.backbone]
-    if request.weights:
-        words += ["--weights", _short(request.weights)]
-    words += ["--experiment", request.experiment.asked, "--out", _short(request.out), *more]
-    return shlex.join(words)
+def command(request: Request, what: str, *more: str, exact: bool = False) -> str:
+    """The command that makes a table or figure.
+
+    Paths are as one would type them in the working folder. Those that lie elsewhere are nobody
+    else's business: on a page, capitals stand for them, unless `exact` ones are asked for.
+    """
+    experiment = request.experiment.asked
+    if experiment.endswith(".toml"):
+        experiment = _shown(Path(experiment), "EXPERIMENT.toml", exact=exact)
+    options = [
+        ("cohort", _shown(request.cohort, "COHORT", exact=exact)),
+        ("store", _shown(request.store, "STORE", exact=exact)),
+        ("backbone", request.backbone),
+        ("weights", request.weights and _shown(request.weights, "ENCODER", exact=exact)),
+        ("experiment", experiment),
+        ("out", _shown(request.out, "OUT", exact=exact)),
+        *(("against", _shown(each, "RUN", exact=exact)) for each in request.against),
+    ]
+    named = [word for name, value in options if value for word in (f"--{name}", value)]
+    return shlex.join(["einthoven", "reproduce", what, *named, *more])
 
 
-def progress(evidence: Evidence, what: str, groups: Sequence[Group]) -> str:
+def _shown(path: Path, capitals: str, *, exact: bool) -> str:
+    try:
+        return os.fspath(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return os.fspath(path.resolve()) if exact else capitals
+
+
+def progress(evidence: Evidence, what: str, groups: Sequence[Model]) -> str:
     """What is missing and the one command that runs it; nothing when all is there."""
     cells = list(dict.fromkeys(cell for group in groups for cell in evidence.cells(group)))
     missing = [cell for cell in cells if evidence.state(cell) is not State.DONE]
@@ -102,11 +128,11 @@ def progress(evidence: Evidence, what: str, groups: Sequence[Group]) -> str:
     return paragraph(
         f"{len(missing)} of {len(cells)} runs are not finished ({listed})."
         + (other if State.OTHER in by_state else ""),
-        "This runs them, and goes on where they stopped:",
+        "This runs them, and goes on where they stopped; capitals stand for your own paths:",
     ) + (f"\n\n    {command(evidence.request, what)}\n")
 
 
-def footing(evidence: Evidence, groups: Sequence[Group], split: str = "test") -> str:
+def footing(evidence: Evidence, groups: Sequence[Model], split: str = "test") -> str:
     """On what records, with which intervals."""
     fold = {"test": "fold 10", "validation": "fold 9"}[split]
     resamples = evidence.request.experiment.resamples
@@ -153,7 +179,12 @@ def _weights(request: Request) -> str:
 def minutes(evidence: Evidence, group: Group) -> str:
     """Mean minutes of a run, shared work counted in each."""
     spent = evidence.seconds(group)
-    return "–" if spent is None else f"{spent / 60:.0f}"
+    return "–" if spent is None else in_minutes(spent)
+
+
+def in_minutes(seconds: float) -> str:
+    """`45`, and `2.5` where it is less than ten."""
+    return f"{seconds / 60:.0f}" if seconds >= 600 else f"{seconds / 60:.1f}"
 
 
 def paragraph(*parts: str) -> str:
@@ -161,11 +192,3 @@ def paragraph(*parts: str) -> str:
     text = " ".join(" ".join(parts).split()).replace(" %", "\0%")  # never a line of its own
     filled = textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
     return filled.replace("\0", " ")
-
-
-def _short(path: Path) -> str:
-    # Relative where the path lies below the working folder, as in the documentation.
-    try:
-        return os.fspath(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return os.fspath(path)

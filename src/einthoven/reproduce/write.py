@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from einthoven.reproduce.contenders import best_contender
 from einthoven.reproduce.evidence import Evidence, Group
-from einthoven.reproduce.experiments import OURS, PLAIN
+from einthoven.reproduce.experiments import OURS, PLAIN, TABLE_1
 from einthoven.reproduce.figures import figure_2, figure_3, figure_4, figure_5
 from einthoven.reproduce.folders import Request, State
+from einthoven.reproduce.grid import rows_of
 from einthoven.reproduce.sections import Section, write_sections
-from einthoven.reproduce.tables import grid_table, table_1, table_2
+from einthoven.reproduce.standings import model_of
+from einthoven.reproduce.table_1 import table_1
+from einthoven.reproduce.tables import grid_table, table_2
+from einthoven.reproduce.wording import command
 from einthoven.run_report import write_run_report
 
 SECTIONS: dict[str, Callable[[Evidence], Section]] = {
-    "table-1": table_1,
+    TABLE_1: table_1,
     "table-2": table_2,
     "figure-2": figure_2,
     "figure-3": figure_3,
@@ -41,25 +46,54 @@ def write(request: Request, what: str, page: Path) -> list[Path]:
         Every file that was written, the page first.
     """
     evidence = Evidence(request)
-    names = list(SECTIONS) if what == "grid" else [what]
+    names = _sections(request, what)
     written = write_sections(page, [SECTIONS[name](evidence) for name in names])
-    report = _report(evidence)
+    report = _report(evidence, what)
     return [*written, report] if report else written
 
 
-def _report(evidence: Evidence) -> Path | None:
-    """The HTML page of the main task's first seed: every arm that is finished, beside plain."""
+def _sections(request: Request, what: str) -> list[str]:
+    """The sections of a page: one, or for `grid` all that the experiment makes."""
+    if request.experiment.table_1_only:
+        return [TABLE_1]
+    return list(SECTIONS) if what == "grid" else [what]
+
+
+def _report(evidence: Evidence, what: str) -> Path | None:
+    """The HTML page of the main task's first seed, with the exact command; None while there are
+    no two runs to compare."""
+    request, rows = evidence.request, evidence.request.experiment.table_1_only
+    folders, reference = _rows_and_best(evidence) if rows else _arms_and_plain(evidence)
+    if len(folders) < 2 or reference not in folders:
+        return None
+    return write_run_report(
+        folders,
+        request.out / (f"report-{request.experiment.name}.html" if rows else "report.html"),
+        reference=reference,
+        resamples=request.experiment.resamples,
+        commands=[command(request, what, exact=True)],
+    )
+
+
+def _arms_and_plain(evidence: Evidence) -> tuple[list[Path], Path]:
+    """Every arm that is finished, and the run that it is compared with."""
     request = evidence.request
     task = request.experiment.main_task
     groups = [Group(request.backbone, arm, task) for arm in (OURS, *request.experiment.arms)]
     cells = {group.arm: evidence.cells(group)[0] for group in groups}
     done = [cell for cell in cells.values() if evidence.state(cell) is State.DONE]
-    folders = [request.run_folder(cell) for cell in done]
-    if len(done) < 2 or cells[PLAIN] not in done:
-        return None
-    return write_run_report(
-        folders,
-        request.out / "report.html",
-        reference=request.run_folder(cells[PLAIN]),
-        resamples=request.experiment.resamples,
-    )
+    return [request.run_folder(cell) for cell in done], request.run_folder(cells[PLAIN])
+
+
+def _rows_and_best(evidence: Evidence) -> tuple[list[Path], Path | None]:
+    """The best post-trained model, and every row that is finished."""
+    request = evidence.request
+    task = request.experiment.main_task
+    best = best_contender(request, task)
+    if best is None:
+        return [], None
+    reference = best.model.folders[0][1]
+    models = [model_of(evidence, row, task) for row in rows_of(request.experiment) if row.arm]
+    done = [evidence.folders(model) for model in models]
+    firsts = [folder for runs in done for (folder,) in list(runs.values())[:1]]
+    return list(dict.fromkeys([reference, *firsts])), reference

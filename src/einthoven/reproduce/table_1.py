@@ -1,0 +1,179 @@
+"""Table 1 in words: networks that were made for the task, beside the best post-trained model."""
+
+from __future__ import annotations
+
+from einthoven.reproduce import published
+from einthoven.reproduce.contenders import Contender
+from einthoven.reproduce.costs import Cost
+from einthoven.reproduce.evidence import METRICS, Evidence, Metric
+from einthoven.reproduce.experiments import TABLE_1
+from einthoven.reproduce.folders import State
+from einthoven.reproduce.sections import Section, table
+from einthoven.reproduce.standings import RowStanding, Standing, Standings, standings
+from einthoven.reproduce.wording import (
+    command,
+    footing,
+    gap,
+    in_minutes,
+    paragraph,
+    progress,
+    seeds,
+    value,
+)
+from einthoven.reproduce.wording import published as quoted
+
+SHORT, OUR_READING = "†", "‡"
+BEST = "**best post-trained model**"
+_QUOTED = (
+    "Published rows are quoted by arXiv 2509.12991 from their own papers, except the last two, "
+    "which are its plain and its post-trained ST-MEM. Behind a value, (08): the leaderboard's own "
+    "uncertainty of 0.008, the farther end of a 90 % interval of 100 record resamples. The "
+    "leaderboard's models are those of the last epoch, on PTB-XL 1.0.1, whose fold 10 has five "
+    "records more than 1.0.3's; nobody reports AUPRC of the peers."
+)
+_IN_FULL = (
+    "Task by task. AUPRC is average precision; resampling duplicates the positives of rare labels, "
+    "which puts its interval high. Post-trained minus row: both are means over their own seeds, on "
+    "the same resamples; above zero, post-training is better. Minutes are of training, with "
+    "validation after every epoch and without pretraining; records a second are of its median "
+    "epoch. Both tell what the machine was also doing."
+)
+_BEST = (
+    "The best post-trained model is that of the highest macro AUROC on fold 9 among the finished "
+    "runs that this command knows:"
+)
+_NO_BEST = (
+    "No finished post-training run is known to hold the rows against: name one, or the folder of "
+    "another reproduction, with `--against`."
+)
+_HEAD = [
+    "row", "seeds", "published", "macro AUROC", "macro AUPRC", "post-trained minus row, AUROC",
+    "post-trained minus row, AUPRC", "parameters", "minutes", "records/s", "trained on",
+]  # fmt: skip
+
+
+def table_1(evidence: Evidence) -> Section:
+    """Macro AUROC as the paper has it, ours below the rows they stand beside; then every task in
+    full, with AUPRC, costs and paired differences."""
+    request, found = evidence.request, standings(evidence)
+    name = request.backbone or request.experiment.name
+    text = f"""
+### Table 1: beside the published peers, `{name}`
+
+{paragraph("Macro AUROC.", _QUOTED, footing(evidence, found.models()))}
+
+{table(["row", "whose", *found.tasks], _matrix(found))}
+
+{_notes(found)}
+
+{_in_full(evidence, found)}
+
+{progress(evidence, TABLE_1, found.models())}
+{_commands(evidence, found)}"""
+    return Section(TABLE_1, request.backbone, request.experiment.name, text, {}, found.to_dict())
+
+
+def _matrix(found: Standings) -> list[list[str]]:
+    """Published rows, and ours below the row they stand beside."""
+    lines: list[list[str]] = []
+    beside: dict[str, list[RowStanding]] = {}
+    for each in found.rows:
+        beside.setdefault(each.row.published or "", []).append(each)
+    for name, values in published.ROWS.items():
+        mine = beside.pop(name, [])
+        if mine or name in published.AUROC:
+            lines.append([name, "published", *(quoted(values.get(task)) for task in found.tasks)])
+            lines += [_our_line(each) for each in mine]
+    lines += [_our_line(each) for left in beside.values() for each in left]
+    if found.strangers:
+        known = {task: value(each.values["auroc"]) for task, each in found.strangers.items()}
+        lines.append([BEST, "ours", *(known.get(task, "–") for task in found.tasks)])
+    return lines
+
+
+def _our_line(each: RowStanding) -> list[str]:
+    return [_named(each), "ours", *(value(on.values["auroc"]) for on in each.on.values())]
+
+
+def _named(each: RowStanding) -> str:
+    name = f"**{each.row.name}**"
+    if each.backbone and each.backbone != each.row.name:
+        name += f", `{each.backbone}`"
+    marked = ((SHORT, each.short_schedule), (OUR_READING, each.row.our_reading))
+    return " ".join([name, *(mark for mark, said in marked if said)])
+
+
+def _notes(found: Standings) -> str:
+    """What the marks stand for, and which post-trained model it is."""
+    short = [f"{each.row.name}: {each.short_schedule}" for each in found.rows]
+    ours = [f"{each.row.name}: {each.row.our_reading}" for each in found.rows]
+    said = []
+    for mark, what, all_of_them in (
+        (SHORT, "A shorter schedule than the recipe's.", short),
+        (OUR_READING, "Our reading of a network whose sources leave much open.", ours),
+    ):
+        listed = [each for each in all_of_them if not each.endswith(": ")]
+        said += [f"{mark} {what} {'; '.join(listed)}."] if listed else []
+    chosen = "; ".join(_chosen(task, best) for task, best in found.best.items())
+    said.append(f"{_BEST} {chosen}." if chosen else _NO_BEST)
+    return "\n\n".join(map(paragraph, said))
+
+
+def _chosen(task: str, best: Contender) -> str:
+    done = [str(seed) for seed, _ in best.model.folders]
+    return (
+        f"{task} `{best.model.recipe}` of `{best.model.backbone}`, seed{'s' * (len(done) > 1)} "
+        f"{', '.join(done)} ({best.validation:.4f})"
+    )
+
+
+def _in_full(evidence: Evidence, found: Standings) -> str:
+    """A table of every task on which some row is run, and the names of the others."""
+    done = [task for task in found.tasks if any(row.on[task].is_run for row in found.rows)]
+    parts = [paragraph(_IN_FULL)] if done else []
+    for task in done:
+        lines = [_full_line(evidence, _named(row), row.on[task]) for row in found.rows]
+        if task in found.strangers:
+            name = f"{BEST}, `{found.best[task].model.backbone}`"
+            lines.insert(0, _full_line(evidence, name, found.strangers[task]))
+        parts.append(f"#### {task}\n\n{table(_HEAD, lines)}")
+    left = [task for task in found.tasks if task not in done]
+    if left:
+        parts.append(paragraph(f"No row is run yet on {', '.join(left)}."))
+    return "\n\n".join(parts)
+
+
+def _full_line(evidence: Evidence, name: str, each: Standing) -> list[str]:
+    line = [name, seeds(evidence, each.model), quoted(each.quote)]
+    line += [value(each.values[metric]) for metric in METRICS]
+    line += [_held_against(each, metric) for metric in METRICS]
+    return [*line, *_cost(each.cost)]
+
+
+def _cost(cost: Cost | None) -> list[str]:
+    if cost is None:
+        return 4 * ["–"]
+    parameters, rate = ("–" if n is None else f"{n:,.0f}" for n in (cost.parameters, cost.rate))
+    return [parameters, in_minutes(cost.seconds), rate, cost.device]
+
+
+def _held_against(each: Standing, metric: Metric) -> str:
+    return gap(each.gaps[metric]) if metric in each.gaps else "–"
+
+
+def _commands(evidence: Evidence, found: Standings) -> str:
+    """For every row of which something is missing, the command that runs it alone."""
+    late = [
+        each.row.name
+        for each in found.rows
+        if any(
+            evidence.state(cell) is not State.DONE
+            for on in each.on.values()
+            for cell in evidence.cells(on.model)
+        )
+    ]
+    if not late or len(found.rows) == 1:
+        return ""
+    whole = [command(evidence.request, TABLE_1, "--only", f"row={name}") for name in late]
+    said = paragraph("Each row of them alone; with `--only task=TASK`, one task of it:")
+    return said + "\n\n" + "\n".join(f"    {each}" for each in whole)
