@@ -4,8 +4,8 @@
     python benchmarks/run.py --only pack memory --ptbxl /data/ptb-xl --json rows.json
 
 Each compares with its own baseline in the same run; the module of the same name says how. A
-machine with nothing else to do is assumed: where it is busy, the ratios in CPU time are the ones to
-read.
+machine with nothing else to do is assumed: where it is busy, set OMP_WAIT_POLICY=PASSIVE, so that
+waiting threads do not spin, and read the ratios in CPU time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from einthoven.training.run import environment
 from table import Row, print_table
 
-NAMES = ("bootstrap", "prepare", "pack", "memory", "finetune", "pretrain", "probe")
+NAMES = ("bootstrap", "prepare", "pack", "memory", "finetune", "pretrain", "peers", "probe")
 
 
 def measure(name: str, ptbxl: Path | None) -> list[Row]:

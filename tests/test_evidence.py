@@ -88,6 +88,7 @@ def test_groups_belong_to_records_whatever_the_order_of_the_table(
     one, two = (
         evidence_of(bundle, synthetic, each, resamples=0)["subgroups"] for each in (table, shuffled)
     )
+    assert set(one["attributes"]) == {"sex", "age"}
     for attribute, groups in one["attributes"].items():
         for mine, other in zip(groups, two["attributes"][attribute], strict=True):
             assert mine["records"] == other["records"]

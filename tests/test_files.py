@@ -11,6 +11,7 @@ from einthoven.files import (
     read_json,
     read_lines,
     read_tensors,
+    replacing,
     write_json,
     write_tensors,
 )
@@ -28,11 +29,21 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
+def run_out_of_disk(file: Path) -> None:
+    with replacing(file) as temporary:
+        temporary.write_text("half of")
+        raise OSError("the disk is full")
+
+
 def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert read_json(tmp_path / "a.json") == {"x": 1}
+    with pytest.raises(OSError, match="full"):
+        run_out_of_disk(tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json") == {"x": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_an_unfinished_last_line_is_left_out(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ records, which are not the ones that it was fitted on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from einthoven.evaluate.calibrate import fit_calibration
 from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.subgroups import demographics, score_subgroups
 from einthoven.evaluate.tables import known_targets, score_predictions
-from einthoven.files import read_json, write_json
+from einthoven.files import read_json, write_json, write_text
 from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.report.card import model_card
 from einthoven.robustness import Progress, measure_robustness
 from einthoven.shipped import bundle_folder
 from einthoven.signals.store import Store
+from einthoven.weights.public import PublicData
 
 Json = dict[str, Any]
 
@@ -112,12 +112,23 @@ def evidence_of(
     return {
         "split": table.metadata.get("split", ""),
         "cohort": {"name": cohort.name, "version": cohort.version, "task": cohort.task},
+        "public_weights": _public(bundle, cohort),
         "score": dict(known),
         "validation": dict(validation) if validation else None,
         "calibration": measured.to_dict(),
         "subgroups": parts,
         "robustness": None,
     }
+
+
+def _public(bundle: Bundle, cohort: Cohort) -> Json | None:
+    """What the public weights that a bundle began with have seen, with a warning if of this cohort.
+
+    The cohort measured on may be another one than that of the bundle's run.
+    """
+    said = bundle.about.get("public_weights")
+    data = PublicData.of_record(bundle.about.get("backbone", ""), said)
+    return data.record(cohort.name) if data else None
 
 
 def write_evidence(folder: str | Path, evidence: Json) -> Path:
@@ -132,9 +143,7 @@ def write_evidence(folder: str | Path, evidence: Json) -> Path:
     about = read_about(place)
     write_json(place / EVIDENCE, evidence)
     card = model_card(about, evidence["score"], evidence["validation"], evidence=evidence)
-    temporary = place / (CARD + ".writing")
-    temporary.write_text(card, encoding="utf-8")
-    os.replace(temporary, place / CARD)
+    write_text(place / CARD, card)
     return place / CARD
 
 

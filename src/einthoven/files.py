@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,27 @@ if TYPE_CHECKING:
 METADATA = "einthoven"
 
 
-def write_json(file: Path, value: Any) -> None:
-    """Write JSON atomically."""
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Where to write what becomes the file at the end; nothing becomes of it when that fails."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(file.name + ".writing")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, file)
+    try:
+        yield temporary
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write text atomically, as UTF-8."""
+    with replacing(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    write_text(file, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(file: Path) -> Any:
@@ -55,9 +72,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 def keep_lines(file: Path, entries: list[dict[str, Any]]) -> None:
     """Replace a file's lines atomically."""
-    temporary = file.with_name(file.name + ".writing")
-    temporary.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    os.replace(temporary, file)
+    write_text(file, "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -67,11 +82,10 @@ def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """
     from safetensors.torch import save_file
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".writing")
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(whole, str(temporary), metadata={METADATA: json.dumps(metadata, sort_keys=True)})
-    os.replace(temporary, file)
+    about = {METADATA: json.dumps(metadata, sort_keys=True)}
+    with replacing(file) as temporary:
+        save_file(whole, str(temporary), metadata=about)
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

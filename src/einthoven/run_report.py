@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from einthoven.evaluate.comparison import compare
 from einthoven.evaluate.tables import score_predictions, suitable_absent
 from einthoven.evidence import read_evidence
 from einthoven.experiment import BUNDLE, METRICS, PREDICTIONS
-from einthoven.files import read_json, read_lines
+from einthoven.files import read_json, read_lines, write_json
 from einthoven.predictions import Predictions
 from einthoven.records import read_record
 from einthoven.report import (
@@ -41,6 +39,7 @@ def write_run_report(
     cohort: Cohort | None = None,
     examples: int = EXAMPLES,
     resamples: int = 1000,
+    commands: Sequence[str] = (),
 ) -> Path:
     """Write one HTML page about finished runs, and its numbers as JSON beside it.
 
@@ -60,6 +59,8 @@ def write_run_report(
         How many ECGs to draw.
     resamples : int
         Bootstrap resamples.
+    commands : sequence of str
+        What made the runs, named before the command that makes the page again.
 
     Raises
     ------
@@ -82,19 +83,13 @@ def write_run_report(
         "title": _title(found[0]),
         "comparisons": pairs,
         "examples": _examples(found[0], cohort, examples) if cohort is not None else [],
-        "commands": [f"einthoven report {' '.join(str(folder) for folder in folders)}"],
+        "commands": [*commands, f"einthoven report {' '.join(str(folder) for folder in folders)}"],
         "descriptions": cohort.descriptions if cohort is not None else None,
     }
     page = Path(out)
     write_report(page, build_page(found, **what))
-    _write_numbers(page, report_json(found, **what))
+    write_json(page.with_suffix(".json"), report_json(found, **what))
     return page
-
-
-def _write_numbers(page: Path, numbers: dict[str, Any]) -> None:
-    temporary = page.with_suffix(".json.writing")
-    temporary.write_text(json.dumps(numbers, allow_nan=False, indent=1))
-    os.replace(temporary, page.with_suffix(".json"))
 
 
 def _is_pretraining(folder: Path) -> bool:
@@ -121,7 +116,7 @@ def _write_pretraining(folders: Sequence[Path], page: Path) -> Path:
     commands = [f"einthoven report {' '.join(map(str, folders))}"]
     write_report(page, pretraining_page(runs, title=title, commands=commands))
     numbers = [{"name": run.name, "about": run.about, "history": run.history} for run in runs]
-    _write_numbers(page, {"title": title, "runs": numbers})
+    write_json(page.with_suffix(".json"), {"title": title, "runs": numbers})
     return page
 
 
@@ -130,6 +125,8 @@ def stage_history(folder: Path) -> list[dict[str, Any]]:
     fine = folder / "stage2" / "metrics.jsonl"
     if fine.is_file():
         return read_lines(fine)
+    if not (folder / "stage1").is_dir():  # an ensemble was not trained
+        return []
     probes = [read_lines(file) for file in sorted(folder.glob("stage1/lr-*/metrics.jsonl"))]
     last = read_json(folder / "run.json")["asked"]["recipe"]["stage1"]["hand_on"] == "last"
 
@@ -186,6 +183,8 @@ def _pair(run: ReportRun, reference: ReportRun, resamples: int) -> PairedRuns:
 
 def _title(run: ReportRun) -> str:
     asked = run.about["asked"]
+    if members := asked.get("members"):
+        return f"Ensemble of {len(members)} runs on {asked['cohort']}, {asked['task']}"
     return f"{run.name} of {asked['backbone']} on {asked['cohort']}, {asked['task']}"
 
 

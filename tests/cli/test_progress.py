@@ -94,7 +94,8 @@ def test_a_log_has_a_line_an_epoch_and_one_every_half_minute() -> None:
         "pretrain: epoch 1 of 2, step 4 of 10: loss 2.5000 (8 samples/s, 0:02:08 left)"
     )
     assert lines[2] == (
-        "epoch 1: train loss 2.5000 val loss 2.2500 val accuracy 0.1250 (8 samples/s, 0:01:20 left)"
+        "pretrain: epoch 1: train loss 2.5000 val loss 2.2500 val accuracy 0.1250 "
+        "(8 samples/s, 0:01:20 left)"
     )
     assert len(lines) == 6
     assert lines[-1].endswith("0:00:00 left)")
@@ -103,7 +104,8 @@ def test_a_log_has_a_line_an_epoch_and_one_every_half_minute() -> None:
 def test_short_epochs_have_their_line_only() -> None:
     watcher, out, clock, _ = bars(terminal=False)
     train(watcher, clock, step_seconds=0.1)
-    assert [line[:8] for line in out.getvalue().splitlines()] == ["epoch 1:", "epoch 2:"]
+    named = [line.split(" train")[0] for line in out.getvalue().splitlines()]
+    assert named == ["pretrain: epoch 1:", "pretrain: epoch 2:"]
 
 
 def test_a_terminal_sees_speed_and_loss_beside_the_bar() -> None:

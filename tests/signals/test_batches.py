@@ -49,6 +49,42 @@ def test_targets_belong_to_their_signals(source: SignalSource, synthetic: Cohort
     assert np.array_equal(batch.targets.numpy(), expected)
 
 
+def test_the_rest_of_an_epoch_is_dropped_or_kept(source: SignalSource) -> None:
+    count = len(source)
+    size = next(size for size in range(16, count) if count % size >= 4)
+    dropped, kept = (
+        TrainingBatches(source, size, seed=0, drop_last=drop) for drop in (True, False)
+    )
+    assert kept.per_epoch == dropped.per_epoch + 1
+    first, second = list(dropped.epoch(0)), list(kept.epoch(0))
+    for ours, theirs in zip(first, second[:-1], strict=True):
+        assert torch.equal(ours.signals, theirs.signals)
+    assert len(second[-1].rows) == count % size
+    assert len(set(np.concatenate([batch.rows for batch in second]))) == count
+    last = next(kept.epoch(0, start=kept.per_epoch - 1))
+    assert torch.equal(last.signals, second[-1].signals)
+
+
+def test_a_rest_of_one_record_is_dropped_all_the_same(source: SignalSource) -> None:
+    """Batch norm has nothing to compare it with."""
+    one = TrainingBatches(source, len(source) - 1, seed=0, drop_last=False)
+    assert one.per_epoch == 1
+    two = TrainingBatches(source, len(source) - 2, seed=0, drop_last=False)
+    assert two.per_epoch == 2
+
+
+def test_processes_get_as_many_of_the_rest(source: SignalSource) -> None:
+    count = len(source)
+    size = next(size for size in range(8, count) if count % (2 * size) >= 5)
+    shares = [
+        list(TrainingBatches(source, size, seed=0, rank=r, world=2, drop_last=False).epoch(0))[-1]
+        for r in range(2)
+    ]
+    sizes = [len(share.rows) for share in shares]
+    assert sizes == [count % (2 * size) // 2] * 2
+    assert not set(shares[0].rows) & set(shares[1].rows)
+
+
 def test_processes_share_a_batch(source: SignalSource) -> None:
     alone = next(TrainingBatches(source, 16, seed=1).epoch(0)).rows
     shares = [

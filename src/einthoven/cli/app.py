@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from einthoven.cli import catalogue, data, evidence, reproduce, train, use, weights
+from einthoven.cli import (
+    catalogue,
+    data,
+    ensembles,
+    evidence,
+    pretrain,
+    reproduce,
+    train,
+    use,
+    weights,
+)
 
 app = typer.Typer(
     name="einthoven",
@@ -64,8 +74,9 @@ app.command()(data.synthesize)
 app.command()(data.download)
 app.command()(data.pack)
 app.command()(weights.convert)
-app.command()(train.pretrain)
+app.command()(pretrain.pretrain)
 app.command()(train.posttrain)
+app.command()(ensembles.ensemble)
 app.command()(evidence.evaluate)
 app.command()(evidence.compare)
 app.command()(evidence.report)

@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from einthoven.cli.options import AsJson, Options, backbone_options
+from einthoven.errors import BackboneError
+
 _INSIDE = {True: "yes", False: "no", None: "unknown"}
 _UNKNOWN = "not known"
 
@@ -16,7 +19,8 @@ def backbones(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="One backbone, with everything known.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    options: Options = None,
+    as_json: AsJson = False,
 ) -> None:
     """The catalogue: size, input, and the public weights: where, whose, trained on what.
 
@@ -25,8 +29,10 @@ def backbones(
     """
     from einthoven.backbones.registry import backbone_names
 
+    if options and name is None:
+        raise BackboneError("--option is of one backbone's config", remedy="name the backbone")
     if name is not None:
-        about = _about(name)
+        about = _about(name, **backbone_options(name, options))
         typer.echo(json.dumps(about, indent=1) if as_json else _in_full(about))
         return
     catalogue = {each: _about(each) for each in backbone_names()}
@@ -36,17 +42,19 @@ def backbones(
         _print_all(catalogue)
 
 
-def _about(name: str) -> dict[str, Any]:
+def _about(name: str, **options: Any) -> dict[str, Any]:
     """The catalogue's entry, and the input that the network itself declares."""
     from dataclasses import asdict
 
     import torch
 
+    from einthoven.backbones.config import fields_of
     from einthoven.backbones.registry import create_backbone, entry
 
     about = asdict(entry(name))
     with torch.device("meta"):  # no weights are drawn
-        preparation = create_backbone(name).preparation
+        network = create_backbone(name, **options)
+    preparation = network.preparation
     return {
         "name": name,
         **about,
@@ -56,28 +64,36 @@ def _about(name: str) -> dict[str, Any]:
         "window_seconds": preparation.window / preparation.rate,
         "unit": "mV",
         "preparation": [str(step) for step in preparation.steps],
+        "options": fields_of(network.config),
     }
 
 
 def _in_full(about: Mapping[str, Any]) -> str:
     """One fact a line; the longest stay whole, to be copied."""
     steps = [f"{place}. {step}" for place, step in enumerate(about["preparation"], 1)]
+    options = [f"{key}={json.dumps(value)}" for key, value in about["options"].items()]
     facts = [
         ("parameters", f"{about['parameters']:,} without a head"),
         ("input", _input(about)),
         ("leads", " ".join(about["leads"])),
         *(("preparation" if i == 0 else "", step) for i, step in enumerate(steps)),
         ("pretraining data", about["pretraining_data"]),
-        ("PTB-XL inside", _INSIDE[about["contains_ptbxl"]]),
+        ("PTB-XL inside", _inside(about)),
         ("weights", about["weights_from"]),
         ("search for", about["weights_name"] or _UNKNOWN),
         ("file size", about["weights_size"] or _UNKNOWN),
         ("SHA-256", about["weights_sha256"] or _UNKNOWN),
         ("licence", about["weights_licence"]),
         ("paper", about["paper"]),
+        *(("options" if i == 0 else "", each) for i, each in enumerate(options)),
     ]
     lines = [f"  {title:<17} {text}" for title, text in facts]
     return "\n".join([f"{about['name']}: {about['summary']}", *lines])
+
+
+def _inside(about: Mapping[str, Any]) -> str:
+    more = "; yes for its fine-tuned classifiers" if about["classifiers_saw_ptbxl"] else ""
+    return _INSIDE[about["contains_ptbxl"]] + more
 
 
 def _input(about: Mapping[str, Any]) -> str:

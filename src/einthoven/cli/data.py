@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from einthoven.cli.options import Labels
 from einthoven.cli.progress import bars, counting
 
 
@@ -76,10 +77,7 @@ def pack(
     rate: Annotated[
         int | None, typer.Option(help="PTB-XL: the 100 or the 500 Hz recordings.")
     ] = None,
-    labels: Annotated[
-        list[str] | None,
-        typer.Option("--label", help="Own table: a label column; all by default. Repeat it."),
-    ] = None,
+    labels: Labels = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; one a processor by default.")
     ] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from einthoven.cli.device import DeviceOption, device_of
+from einthoven.cli.options import AsJson, Resamples, StorePath
 from einthoven.cli.progress import console, counting, shown_warnings, training
 from einthoven.errors import EvaluationError
 
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from einthoven.predictions import Predictions
     from einthoven.signals.store import Store
 
-Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 class Absent(StrEnum):
@@ -71,7 +70,7 @@ def evaluate(
     cohort: Annotated[Path | None, typer.Option(help="Labelled cohort for a bundle.")] = None,
     task: Annotated[str, typer.Option(help="Task of the cohort.")] = "all-71",
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    store: Annotated[Path | None, typer.Option(help="The packed cohort.")] = None,
+    store: StorePath = None,
     save: Annotated[Path | None, typer.Option(help="Keep the predictions in this table.")] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
@@ -172,7 +171,7 @@ def card(
         str | None, typer.Option(help="Task of the cohort; the one it was trained for.")
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    store: Annotated[Path | None, typer.Option(help="The packed cohort.")] = None,
+    store: StorePath = None,
     robustness: Annotated[
         bool, typer.Option(help="Predict again with fewer leads and with noise: 12 times.")
     ] = True,

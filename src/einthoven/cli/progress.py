@@ -153,9 +153,10 @@ class TrainingBars:
         """Show the epoch's numbers."""
         self._note = " ".join(f"{_NAMES[k]} {entry[k]:.4f}" for k in _NAMES if k in entry)
         if self._is_log and entry.get("samples_per_second", 0) < _TOO_FAST:
+            speed = f"{entry['samples_per_second']:.0f} samples/s, {self._pace.left} left"
             self._say(
-                f"epoch {entry['epoch']}: train loss {entry['train_loss']:.4f} {self._note} "
-                f"({entry['samples_per_second']:.0f} samples/s, {self._pace.left} left)"
+                f"{self._stage}: epoch {entry['epoch']}: train loss {entry['train_loss']:.4f} "
+                f"{self._note} ({speed})"
             )
 
     def ended(self, stage: str) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from einthoven.cli.device import DeviceOption, device_of
+from einthoven.cli.options import Options, StorePath, backbone_options
 from einthoven.cli.progress import counting, shown_warnings
-from einthoven.errors import BundleError, EinthovenError
+from einthoven.errors import BackboneError, BundleError, EinthovenError
 from einthoven.shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def embed(
     split: Annotated[
         str | None, typer.Option(help="train, validation or test; all records without it.")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="The packed cohort.")] = None,
+    store: StorePath = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Records at a time.")] = 64,
     device: DeviceOption = "auto",
 ) -> None:
@@ -206,6 +207,7 @@ def doctor(
     backbone: Annotated[
         str | None, typer.Option(help="Show the file as this backbone receives it.")
     ] = None,
+    options: Options = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -221,8 +223,13 @@ def doctor(
     """
     from einthoven.doctor import examine, installation
 
+    if options and backbone is None:
+        raise BackboneError("--option is of a backbone's config", remedy="add --backbone NAME")
+    if file is None and (backbone is not None or picture is not None):
+        raise BackboneError("a backbone's view is of an ECG file", remedy="name one")
+    network = backbone_options(backbone, options) if backbone is not None else {}
     if file is not None and file.is_file() and backbone is not None and picture is None:
         picture = Path(f"{file.stem}-{backbone}.html")
-    lines = installation() if file is None else examine(file, backbone=backbone, picture=picture)
-    for line in lines:
+    given: dict[str, Any] = {"backbone": backbone, "options": network, "picture": picture}
+    for line in installation() if file is None else examine(file, **given):
         typer.echo(line)

@@ -11,7 +11,7 @@ therefore segments of the same recording, not of the same patient, as in ECG-FM'
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import RecipeError
 from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.objectives.options import with_options
 from einthoven.signals.draws import uniform
 
 __all__ = [
@@ -218,11 +219,4 @@ def create_cmsc(backbone: Backbone, **options: Any) -> SegmentContrast:
     RecipeError
         For an unknown or impossible option.
     """
-    known = [field.name for field in fields(CMSCConfig)]
-    if unknown := sorted(set(options) - set(known)):
-        raise RecipeError(
-            f"unknown option {', '.join(unknown)} for objective cmsc",
-            remedy=f"choose among {', '.join(known)}.",
-        )
-    given = {key: value for key, value in options.items() if value is not None}
-    return SegmentContrast(backbone, CMSCConfig(**given))
+    return SegmentContrast(backbone, with_options(CMSCConfig(), options, objective="cmsc"))

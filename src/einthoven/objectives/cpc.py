@@ -8,7 +8,7 @@ the true token competes with those of other tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives.gathering import batch_places, tokens_of_batch
 from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.objectives.options import with_options
 from einthoven.signals.draws import integers, share_of
 
 __all__ = ["CPC_PRESETS", "CPCConfig", "ContrastivePrediction", "create_cpc", "draw_negatives"]
@@ -141,7 +142,7 @@ class ContrastivePrediction(nn.Module):
         self.backbone = backbone
         self.config = config
         self.offsets = tuple(offsets)
-        width = backbone.feature_dim
+        width = backbone.token_dim
         self.heads = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in offsets)
 
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> ObjectiveOutput:
@@ -252,14 +253,5 @@ def create_cpc(
         raise RecipeError(
             f"preset = {preset!r} is unknown", remedy=f"choose {' or '.join(CPC_PRESETS)}."
         )
-    known = [field.name for field in fields(CPCConfig)]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise RecipeError(
-            f"unknown option {', '.join(unknown)} for objective cpc",
-            remedy=f"choose among preset, {', '.join(known)}.",
-        )
-    given = {key: value for key, value in options.items() if value is not None}
-    if "offsets_ms" in given:
-        given["offsets_ms"] = tuple(given["offsets_ms"])
-    return ContrastivePrediction(backbone, replace(CPC_PRESETS[preset], **given))
+    config = with_options(CPC_PRESETS[preset], options, objective="cpc", beside=["preset"])
+    return ContrastivePrediction(backbone, config)

@@ -14,7 +14,7 @@ pairs of 5 s.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from einthoven.backbones.layers.wav2vec import PostNormBlock
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives.cmsc import cmsc_loss, halves, mask_leads, retrieval
 from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.objectives.options import with_options
 from einthoven.objectives.quantiser import GumbelQuantiser
 from einthoven.objectives.wav2vec2 import (
     contrastive_logits,
@@ -322,16 +323,7 @@ def _create(name: str, backbone: Backbone, options: dict[str, Any]) -> WCR:
             f"{backbone.name} has no convolutional tokens to be hidden and quantised",
             remedy="choose the backbone ecg_fm, or the objective cmsc, which takes any.",
         )
-    known = [field.name for field in fields(WCRConfig)]
-    if unknown := sorted(set(options) - set(known)):
-        raise RecipeError(
-            f"unknown option {', '.join(unknown)} for objective {name}",
-            remedy=f"choose among {', '.join(known)}.",
-        )
-    given = {key: value for key, value in options.items() if value is not None}
-    if "code_temperature" in given:
-        given["code_temperature"] = tuple(given["code_temperature"])
-    return WCR(backbone, replace(PRESETS[name], **given))
+    return WCR(backbone, with_options(PRESETS[name], options, objective=name))
 
 
 def _check(config: WCRConfig) -> None:

@@ -10,8 +10,7 @@ for every lead, MTECG a single row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from einthoven.backbones.layers.transformer import Block
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives.masks import Masking, draw_masking, gather_patches, kept_count
 from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.objectives.options import with_options
 from einthoven.objectives.targets import check_target, make_target
 
 __all__ = [
@@ -282,12 +282,5 @@ def create_mae(backbone: Backbone, **options: Any) -> MaskedAutoencoder:
             f"{backbone.name} has no patches that could be hidden",
             remedy="pretrain it with another objective.",
         )
-    config = FAMILY_DEFAULTS[backbone.family]
-    given = {key: value for key, value in options.items() if value is not None}
-    unknown: Sequence[str] = sorted(set(given) - set(config.__dataclass_fields__))
-    if unknown:
-        raise RecipeError(
-            f"unknown option {', '.join(unknown)} for objective mae",
-            remedy=f"choose among {', '.join(config.__dataclass_fields__)}.",
-        )
-    return MaskedAutoencoder(backbone, replace(config, **given))
+    config = with_options(FAMILY_DEFAULTS[backbone.family], options, objective="mae")
+    return MaskedAutoencoder(backbone, config)

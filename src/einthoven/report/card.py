@@ -54,7 +54,8 @@ def model_card(
         The contents of `bundle.json`. Read are `backbone`, `weights` (`path`, `sha256`,
         `licence`), `cohort` (`name`, `version`, `task`, `digest`, `synthetic`), `labels`,
         `descriptions`, `recipe`, `environment`, `preparation` (or its wording,
-        `preparation_text`), `aggregate` and `licence`.
+        `preparation_text`), `aggregate`, `licence`, and what the initial weights had seen:
+        `public_weights` and `overlap`.
     score : mapping
         `Score.to_dict()` of the test split.
     validation : mapping or None
@@ -63,7 +64,8 @@ def model_card(
         `Comparison.to_dict()` with this model as a; `reference` in it names b.
     evidence : mapping, optional
         The contents of `evidence.json`: `calibration`, `subgroups` and `robustness` have a section
-        where they are there, `cohort` and `split` say what was measured.
+        where they are there, `cohort` and `split` say what was measured, `public_weights` what
+        the initial weights had seen of it.
 
     Returns
     -------
@@ -77,7 +79,7 @@ def model_card(
         ("Training data", _data(asked)),
         ("Training", _training(asked)),
         ("Preparation of signals", _preparation(asked)),
-        ("Results", _results(score, validation, comparison, evidence or {})),
+        ("Results", _results(asked, score, validation, comparison, evidence or {})),
         *evidence_sections(evidence or {}),
         ("Results by label", _by_label(score, comparison)),
         ("Labels", _labels(asked)),
@@ -120,6 +122,7 @@ def _training(about: Json) -> str:
     sentence = facts.recipe_sentence(about)
     summary = items(
         ("initial weights of the backbone", facts.weights_sentence(about)),
+        *_public(about),
         ("stages", sentence),
         ("made with", facts.environment_text(about)),
     )
@@ -129,13 +132,32 @@ def _training(about: Json) -> str:
     return summary + "\n\n" + table(["Setting", "Value"], map(escaped_all, settings))
 
 
+def _public(about: Json) -> list[tuple[str, str]]:
+    inside = facts.ptbxl_inside(about)
+    if inside is None:
+        return []
+    return [
+        ("pretraining data of those weights", about["public_weights"]["pretraining_data"]),
+        ("PTB-XL among them", inside),
+    ]
+
+
 def _preparation(about: Json) -> str:
     steps = [f"{i}. {escaped(step)}" for i, step in enumerate(facts.preparation_steps(about), 1)]
     crops = escaped(facts.text(about.get("aggregate")))
     return "\n".join(steps) + f"\n\nHow the crops of a record are joined: {crops}."
 
 
-def _results(score: Json, validation: Json | None, comparison: Json | None, evidence: Json) -> str:
+def _seen(about: Json, evidence: Json) -> list[str]:
+    tested = evidence.get("cohort") or facts.cohort_of(about)
+    newer = evidence.get("public_weights")  # it may have been measured on another cohort
+    said = {**about, "public_weights": newer} if newer else about
+    return facts.seen_before(said, tested.get("name"))
+
+
+def _results(
+    asked: Json, score: Json, validation: Json | None, comparison: Json | None, evidence: Json
+) -> str:
     head = ["Split", "Macro AUROC", "Macro AUPRC"]
     rows = [[evidence.get("split") or "test", _macro(score, "auroc"), _macro(score, "auprc")]]
     if validation:
@@ -144,6 +166,7 @@ def _results(score: Json, validation: Json | None, comparison: Json | None, evid
     if evidence.get("cohort"):
         tested = facts.cohort_sentence({"cohort": evidence["cohort"]})
         parts.insert(0, f"Measured on the {evidence['split']} split of {escaped(tested)}.")
+    parts[:0] = [f"**{escaped(each)}.**" for each in _seen(asked, evidence)]
     return "\n\n".join([*parts, *([_against(comparison)] if comparison else [])])
 
 

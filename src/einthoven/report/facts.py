@@ -9,6 +9,7 @@ UNKNOWN = "not recorded"
 
 About = Mapping[str, Any]
 
+_OF_MEMBERS = "those of its members"
 _UNITS = {"rate": "Hz", "cutoff": "Hz", "mean": "mV", "std": "mV", "seconds": "s"}
 
 
@@ -74,6 +75,8 @@ def recipe_sentence(about: About) -> str:
 def weights_sentence(about: About) -> str:
     """Where the backbone's weights came from."""
     weights, recipe = about.get("weights"), about.get("recipe") or {}
+    if about.get("members"):
+        return _OF_MEMBERS
     if isinstance(weights, Mapping):
         digest = weights.get("sha256")
         return text(weights.get("path")) + (f" (SHA-256 {digest})" if digest else "")
@@ -85,9 +88,35 @@ def weights_sentence(about: About) -> str:
 def weights_licence(about: About) -> str:
     """The terms of the initial weights; `none needed` where there are none."""
     weights = about.get("weights")
+    if about.get("members"):
+        return _OF_MEMBERS
     if isinstance(weights, Mapping):
         return text(weights.get("licence"))
     return "none needed" if weights_sentence(about) != UNKNOWN else UNKNOWN
+
+
+def seen_before(about: About, cohort: Any) -> list[str]:
+    """What the weights had seen of the cohort that they were tested on, or may have; a text each.
+
+    `public_weights` speaks of a release's weights, `overlap` of an encoder that was pretrained here
+    on test records, which somebody allowed.
+    """
+    public, own = (about.get(key) or {} for key in ("public_weights", "overlap"))
+    texts = [public["warning"]] if public.get("warning") and public.get("cohort") == cohort else []
+    if own.get("cohort") == cohort and own.get("seen"):
+        texts.append(
+            f"the encoder was pretrained on {own['seen']} of the {text(own.get('test records'))} "
+            f"test records of {cohort}, as somebody allowed: results there are too good"
+        )
+    return [said[:1].upper() + said[1:] for said in texts]
+
+
+def ptbxl_inside(about: About) -> str | None:
+    """Whether PTB-XL was among the pretraining data of the public weights; None without them."""
+    public = about.get("public_weights")
+    if not public:
+        return None
+    return {True: "yes", False: "no", None: "unknown"}[public.get("contains_ptbxl", True)]
 
 
 def preparation_steps(about: About) -> list[str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from einthoven.files import write_text
 from einthoven.report import facts
 from einthoven.report.curves import validation_curves
 from einthoven.report.differences import METRICS, label_differences
 from einthoven.report.examples import example_section
+from einthoven.report.frame import framed, section
 from einthoven.report.inputs import Contents, Example, PairedRuns, ReportRun
 from einthoven.report.markup import Html, element, figure, fragment
 from einthoven.report.numbers import document
@@ -25,8 +26,6 @@ from einthoven.report.results import (
 )
 from einthoven.report.summary import caveats, summary
 from einthoven.report.trust import calibration, robustness, subgroups
-
-STYLE = Path(__file__).with_name("page.css")
 
 
 def build_page(
@@ -70,27 +69,14 @@ def build_page(
     )
     report = document(contents)
     sections = list(_sections(contents, report))
-    body = fragment(
-        _header(report, sections),
-        element("main", *(_section(*each) for each in sections)),
-    )
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", Html(STYLE.read_text(encoding="utf-8"))),
-    )
-    return "<!DOCTYPE html>\n" + element("html", head, element("body", body), lang="en") + "\n"
+    main = element("main", *(section(*each) for each in sections))
+    return framed(title, _header(report, sections), main)
 
 
 def write_report(path: str | Path, page: str) -> Path:
     """Write a page, all of it or nothing."""
     file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".writing")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, file)
+    write_text(file, page)
     return file
 
 
@@ -117,13 +103,6 @@ def _sections(contents: Contents, report: dict[str, Any]) -> Iterator[Section]:
         yield "examples", "Examples", _examples(contents, report, figures)
     yield "provenance", "Provenance", provenance(report)
     yield "caveats", "Caveats", caveats(report)
-
-
-def _section(identity: str, heading: str, content: Html) -> Html:
-    label = f"{identity}-heading"
-    return element(
-        "section", element("h2", heading, id=label), content, id=identity, aria_labelledby=label
-    )
 
 
 def _header(report: dict[str, Any], sections: list[Section]) -> Html:

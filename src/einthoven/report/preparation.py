@@ -13,8 +13,8 @@ from einthoven.errors import FileError
 from einthoven.records import Record
 from einthoven.records.limb_leads import derive_limb_leads
 from einthoven.report.ecg import SHEET
-from einthoven.report.markup import Html, element, figure, fragment
-from einthoven.report.page import STYLE
+from einthoven.report.frame import framed
+from einthoven.report.markup import Html, element, figure
 from einthoven.report.paper import Row, Strip, paper_figure
 from einthoven.report.svg import drawing, to_svg
 
@@ -135,15 +135,7 @@ def _scale(rows: Sequence[NDArray[np.float64]]) -> float:
 
 
 def _page(svg: str, title: str, findings: Sequence[str]) -> str:
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", Html(STYLE.read_text(encoding="utf-8"))),
-    )
     said = element("ul", *(element("li", each.strip()) for each in findings))
     caption = "Each lead as recorded, and below it as the network receives it."
     drawn = figure("figure-doctor", element("div", Html(svg), class_="wide"), caption)
-    body = element("body", element("header", element("h1", title)), element("main", said, drawn))
-    return "<!DOCTYPE html>\n" + fragment(element("html", head, body, lang="en")) + "\n"
+    return framed(title, element("header", element("h1", title)), element("main", said, drawn))

@@ -9,8 +9,8 @@ from typing import Any
 
 from einthoven.report import facts
 from einthoven.report.curves import History, panel_curves
+from einthoven.report.frame import framed, section
 from einthoven.report.markup import Html, element, figure, fragment, table
-from einthoven.report.page import STYLE
 from einthoven.report.provenance import provenance
 from einthoven.report.values import NONE, data, duration, whole
 from einthoven.version import __version__
@@ -48,33 +48,18 @@ def pretraining_page(
         ("provenance", "Provenance", provenance(_document(runs, commands))),
     )
     about = facts.asked_of(runs[0].about)
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", Html(STYLE.read_text(encoding="utf-8"))),
-    )
     header = element(
         "header",
         element("h1", title),
         element("p", f"{facts.text(about.get('backbone'))} on {_data(about)}", class_="subtitle"),
     )
-    body = element("body", header, element("main", *(_section(*each) for each in sections)))
-    return "<!DOCTYPE html>\n" + element("html", head, body, lang="en") + "\n"
+    return framed(title, header, element("main", *(section(*each) for each in sections)))
 
 
 def lowest(history: History) -> Mapping[str, Any] | None:
     """The line of the lowest validation loss, the earliest on a tie; none without validation."""
     scored = [line for line in history if line.get("validation_loss") is not None]
     return min(scored, key=lambda line: float(line["validation_loss"]), default=None)
-
-
-def _section(identity: str, heading: str, content: Html) -> Html:
-    label = f"{identity}-heading"
-    return element(
-        "section", element("h2", heading, id=label), content, id=identity, aria_labelledby=label
-    )
 
 
 def _data(asked: Mapping[str, Any]) -> str:

@@ -54,11 +54,12 @@ def _pairs(pairs: list[tuple[str, str]]) -> Html:
 
 
 def _data(asked: Json, run: Json) -> list[tuple[str, str]]:
-    cohort = facts.cohort_of(asked)
+    cohort, inside = facts.cohort_of(asked), facts.ptbxl_inside(asked)
     entries = {
         "backbone": asked.get("backbone"),
         "weights": facts.weights_sentence(asked),
         "licence of the weights": facts.weights_licence(asked),
+        **({"PTB-XL among their pretraining data": inside} if inside else {}),
         "cohort": cohort.get("name"),
         "version": cohort.get("version"),
         "task": cohort.get("task"),

@@ -20,6 +20,7 @@ def summary(report: Json) -> Html:
     return fragment(
         element("p", _trained(report["runs"][0]), class_="lead"),
         element("p", _found(report)),
+        *(element("p", element("strong", f"{each}.")) for each in _seen(report["runs"][0])),
         element("p", _difference(report, pair)) if pair else None,
         definitions(_tiles(report, pair), class_="tiles"),
         *(element("p", note, class_="authors-note") for note in report["notes"]),
@@ -33,6 +34,13 @@ def caveats(report: Json) -> Html:
 
 def _trained(run: Json) -> Html:
     asked = facts.asked_of(run["about"])
+    if members := asked.get("members"):
+        named = ", ".join(f"{each['backbone']} ({each['recipe']})" for each in members)
+        return fragment(
+            element("strong", run["name"]),
+            f" is the unweighted mean of the probabilities of {len(members)} runs on "
+            f"{facts.cohort_sentence(asked)}: {named}.",
+        )
     return fragment(
         element("strong", run["name"]),
         " trains ",
@@ -141,6 +149,20 @@ def _caveats(report: Json) -> list[Html]:
         *_units(report),
         *_multiplicity(report),
         *_terms(report),
+        *_contaminated(report),
+    ]
+
+
+def _seen(run: Json) -> list[str]:
+    asked = facts.asked_of(run["about"])
+    return facts.seen_before(asked, facts.cohort_of(asked).get("name"))
+
+
+def _contaminated(report: Json) -> list[Html]:
+    return [
+        fragment(element("strong", "Perhaps not unseen."), f" {run['name']}: {each}.")
+        for run in report["runs"]
+        for each in _seen(run)
     ]
 
 

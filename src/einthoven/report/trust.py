@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from einthoven.report.evidence_rows import (
+    CONDITIONS,
+    DECISIONS,
+    GROUPS,
+    Cell,
+    Metric,
+    condition_rows,
+    decision_rows,
+    group_rows,
+    measure_rows,
+)
 from einthoven.report.markup import Html, element, figure, fragment, table
 from einthoven.report.reliability import reliability_diagram
-from einthoven.report.values import NONE, estimate, level_text, number, whole
-from einthoven.report.wording import (
-    ATTRIBUTES,
-    MEASURES,
-    THRESHOLDS,
-    condition_text,
-    drawn_text,
-)
+from einthoven.report.values import estimate, level_text, whole
+from einthoven.report.wording import ATTRIBUTES, THRESHOLDS, drawn_text
 
 Json = Mapping[str, Any]
 
@@ -62,10 +67,6 @@ def robustness(report: Json, tables: Iterator[int]) -> Html:
         f"Table {place}. Fewer leads and added noise on {found['records']:,} records, with paired "
         f"differences to the clean signals; intervals of {drawn_text(found)}."
     )
-    head = ["Condition", "Macro AUROC", "Difference", "Macro AUPRC", "Difference"]
-    head += ["Log loss", "ECE"]
-    clean = [found["clean"]] if found["clean"] else []
-    rows = [_condition(each) for each in (*clean, *found["leads"], *found["noise"])]
     note = (
         "Fewer leads are prepared as if no others had been recorded. Noise is added to the "
         "recorded signal, before any filter, at the stated signal-to-noise ratio."
@@ -73,7 +74,12 @@ def robustness(report: Json, tables: Iterator[int]) -> Html:
     left_out = [f" Not measured: {name} ({why})." for name, why in found["left_out"].items()]
     after = element("p", note, *left_out, class_="note")
     return table(
-        "table-robustness", caption, head=head, rows=rows, class_="numbers dense", after=after
+        "table-robustness",
+        caption,
+        head=CONDITIONS,
+        rows=_shown(condition_rows(found)),
+        class_="numbers dense",
+        after=after,
     )
 
 
@@ -87,36 +93,14 @@ def _measures(found: Json, place: int) -> Html:
             f"{level_text(found['level'])} intervals of {drawn_text(found)}"
         )
         head += ["After", "Change"]
-    rows = []
-    for kind, key, name in MEASURES:
-        row = [fragment(name), number(found["before"][kind][key], places=5)]
-        if after:
-            moved = found["change"].get(key) if kind == "macro" else None
-            row.append(number(after[kind][key], places=5))
-            row.append(_moved(moved) if moved else fragment(NONE))
-        rows.append(row)
+    rows = _shown(measure_rows(found))
     return table("table-calibration", f"{caption}.", head=head, rows=rows, class_="numbers")
 
 
-def _moved(moved: Json) -> Html:
-    return estimate(moved["difference"], moved["interval"], signed=True, places=5)
-
-
 def _decisions(found: Json, place: int) -> Html:
-    head = ["Label", "Threshold", "Positives", "Called", "Sensitivity", "Specificity"]
-    head += ["Precision", "F1"]
-    rows = [
-        [
-            fragment(label),
-            number(entry["threshold"], places=4),
-            whole(found["positives"][label]),
-            whole(entry["called"]),
-            *(number(entry[key]) for key in ("sensitivity", "specificity", "precision", "f1")),
-        ]
-        for label, entry in found["decisions"].items()
-    ]
     caption = f"Table {place}. {THRESHOLDS} What that comes to on the test split."
-    return table("table-decisions", caption, head=head, rows=rows, class_="numbers dense")
+    rows = _shown(decision_rows(found))
+    return table("table-decisions", caption, head=DECISIONS, rows=rows, class_="numbers dense")
 
 
 def _groups(found: Json, attribute: str, place: int) -> Html:
@@ -126,27 +110,16 @@ def _groups(found: Json, attribute: str, place: int) -> Html:
         f"{level_text(found['level'])} intervals of {drawn_text(found)}."
         + (f" {unknown:,} records without it are in no group." if unknown else "")
     )
-    head = ["Group", "Records", "Patients", "Labels"]
-    head += ["Macro AUROC", "Gap", "Macro AUPRC", "Gap"]
-    rows = [_group(each) for each in found["attributes"][attribute]]
+    rows = _shown(group_rows(found, attribute))
     identity = f"table-subgroups-{place}"
-    return table(identity, caption, head=head, rows=rows, class_="numbers dense")
+    return table(identity, caption, head=GROUPS, rows=rows, class_="numbers dense")
 
 
-def _group(each: Json) -> list[Html]:
-    row = [fragment(each["name"]), *(whole(each[key]) for key in ("records", "patients", "labels"))]
-    for metric in ("auroc", "auprc"):
-        value, gap = each[metric], each[f"{metric}_gap"]
-        row.append(estimate(value["value"], value["interval"]))
-        row.append(estimate(gap["value"], gap["interval"], signed=True))
-    return row
+def _shown(rows: Iterable[Iterable[Cell]]) -> Iterator[list[Html]]:
+    return ([_cell(each) for each in row] for row in rows)
 
 
-def _condition(each: Json) -> list[Html]:
-    row = [fragment(condition_text(each))]
-    for metric in ("auroc", "auprc"):
-        value = each[metric]
-        gap, limits = value.get("difference"), value.get("difference_interval")
-        row.append(estimate(value["value"], value["interval"]))
-        row.append(estimate(gap, limits, signed=True))
-    return [*row, number(each["log_loss"], places=4), number(each["ece"], places=4)]
+def _cell(each: Cell) -> Html:
+    if isinstance(each, Metric):
+        return estimate(each.value, each.limits, signed=each.signed, places=each.places)
+    return fragment(each) if isinstance(each, str) else whole(each)

@@ -24,7 +24,11 @@ THRESHOLDS = (
 )
 
 ATTRIBUTES = {"sex": "sex", "age": "age in years"}
-_POLICIES = {"own": "the network's own policy", "zeroed": "zeros for the others"}
+_POLICIES = {
+    "own": "the network's own policy",
+    "derived": "limb leads that follow are computed, the network's own policy for the rest",
+    "zeroed": "zeros for the others",  # of evidence by earlier versions
+}
 
 
 def drawn_text(found: Json) -> str:

@@ -193,14 +193,17 @@ class TrainingBatches:
     source : Source
         The records.
     batch_size : int
-        Records a batch, in each process. An epoch's incomplete last batch is dropped, unless it
-        is the only one.
+        Records a batch, in each process.
     seed : int
         What order, crops and augmentation are drawn from.
     augment : callable, optional
         `(signals, generator) -> signals`.
     rank, world : int
         This process's number, and how many there are; they share every epoch.
+    drop_last : bool
+        Whether an epoch's incomplete last batch is dropped, unless it is the only one. When it is
+        kept, each process gets as many of it, and one with fewer than two records a process is
+        dropped all the same: batch norm has nothing to compare one record with.
     """
 
     source: Source
@@ -209,11 +212,14 @@ class TrainingBatches:
     augment: Augmentation | None = None
     rank: int = 0
     world: int = 1
+    drop_last: bool = True
 
     @property
     def per_epoch(self) -> int:
         """Batches in an epoch, for each process."""
-        return max(1, len(self.source) // (self.batch_size * self.world))
+        whole, rest = divmod(len(self.source), self.batch_size * self.world)
+        kept = not self.drop_last and rest >= 2 * self.world
+        return max(1, whole + kept)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a position on."""

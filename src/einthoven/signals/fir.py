@@ -18,7 +18,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from einthoven.errors import PreparationError
-from einthoven.signals.linear import FLOAT32_LIMIT, Array, check_cutoff, probes
+from einthoven.signals.filters import FLOAT32_LIMIT, Array, check_cutoff, probes
 from einthoven.signals.released_steps import Fir
 
 __all__ = ["ZeroPhaseFir", "zero_phase_fir"]
@@ -60,7 +60,7 @@ class ZeroPhaseFir:
 def zero_phase_fir(step: Fir, samples: int, rate: float, device: torch.device) -> ZeroPhaseFir:
     """Make a filter, or hand back the one made before.
 
-    In float32 where that is as exact as `einthoven.signals.linear` asks of its maps, else float64.
+    In float32 where it comes within `FLOAT32_LIMIT` of scipy, else in float64.
 
     Raises
     ------

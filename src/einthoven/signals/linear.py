@@ -28,19 +28,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import signal as sps
 from torch import Tensor
 
 from einthoven.errors import PreparationError
-from einthoven.signals.released_steps import Decimate, Fir
+from einthoven.signals.filters import (
+    FLOAT32_LIMIT,
+    Array,
+    design,
+    edge_of,
+    filtered,
+    probes,
+    transposed,
+)
+from einthoven.signals.released_steps import Decimate
 from einthoven.signals.steps import Filter
 
-Array = NDArray[np.float64]
-
-# Largest deviation from scipy, relative to the largest output, at which a map may use float32.
-FLOAT32_LIMIT = 3e-6
-_NOTCH_QUALITY = 30.0
 _KEPT_SHIFTS = 1 << 20
 
 
@@ -70,91 +73,6 @@ class MapKey:
     rate: float
     filters: tuple[Filter | Decimate, ...] = ()
     gain: float = 1.0
-
-
-def check_cutoff(filter: Filter | Fir, rate: float) -> None:
-    """Refuse a filter that a rate cannot carry.
-
-    Raises
-    ------
-    PreparationError
-        When a cutoff is not below half the rate.
-    """
-    corner = filter.cutoff[-1] if isinstance(filter.cutoff, tuple) else filter.cutoff
-    if corner >= rate / 2:
-        raise PreparationError(
-            f"{filter.kind}: cutoff {corner:g} Hz is not below half the rate of {rate:g} Hz",
-            remedy=f"Lower the cutoff below {rate / 2:g} Hz, or resample to a higher rate first.",
-        )
-
-
-def design(filter: Filter | Decimate, rate: float) -> Array:
-    """Second-order sections of a filter.
-
-    Parameters
-    ----------
-    filter : Filter or Decimate
-        The filter; of a decimation, its low-pass.
-    rate : float
-        Rate of the signal that it will run on, in Hz.
-
-    Returns
-    -------
-    ndarray
-        (sections, 6).
-
-    Raises
-    ------
-    PreparationError
-        When a cutoff is not below half the rate.
-    """
-    if isinstance(filter, Decimate):
-        return np.asarray(sps.cheby1(8, 0.05, 0.8 / filter.factor, output="sos"))
-    check_cutoff(filter, rate)
-    kind = filter.kind
-    if kind == "notch":
-        centre = float(np.max(filter.cutoff))
-        return np.asarray(sps.tf2sos(*sps.iirnotch(centre, _NOTCH_QUALITY, fs=rate)))
-    return np.asarray(sps.butter(filter.order, filter.cutoff, kind, fs=rate, output="sos"))
-
-
-def edge_of(sections: Array) -> int:
-    """Samples of odd extension at each end, the default of `scipy.signal.sosfiltfilt`."""
-    zeros_at_origin = min(int((sections[:, 2] == 0).sum()), int((sections[:, 5] == 0).sum()))
-    return 3 * (2 * len(sections) + 1 - zeros_at_origin)
-
-
-def transposed(sections: Array, v: Array) -> Array:
-    """Apply the transpose of ``x -> sosfiltfilt(sections, x)`` along the last axis.
-
-    Forward-backward filtering is ``crop . flip . S . flip . S . extend`` with S the causal filter
-    that starts in the steady state of its first sample; here every factor is transposed, in reverse
-    order.
-    """
-    edge = edge_of(sections)
-    w = np.zeros((*v.shape[:-1], v.shape[-1] + 2 * edge))
-    w[..., edge:-edge] = v
-    for _ in range(2):
-        w = _causal_transposed(sections, w[..., ::-1])
-    return _extend_transposed(w, edge)
-
-
-def _causal_transposed(sections: Array, v: Array) -> Array:
-    start = sps.sosfilt_zi(sections)
-    response = sps.sosfilt(sections, np.zeros(v.shape[-1]), zi=start)[0]
-    out = np.asarray(sps.sosfilt(sections, v[..., ::-1], axis=-1))[..., ::-1].copy()
-    out[..., 0] += v @ response
-    return out
-
-
-def _extend_transposed(w: Array, edge: int) -> Array:
-    out = w[..., edge:-edge].copy()
-    left, right = w[..., :edge], w[..., -edge:]
-    out[..., 0] += 2 * left.sum(-1)
-    out[..., -1] += 2 * right.sum(-1)
-    out[..., 1 : edge + 1] -= left[..., ::-1]
-    out[..., -edge - 1 : -1] -= right[..., ::-1]
-    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +193,7 @@ def _end_effects(
         return np.fft.irfft(np.fft.rfft(y) * response, n=n)
 
     def difference(y: Array) -> Array:
-        return _filtered(sections, y[..., :window]) - periodic(y)[..., :window]
+        return filtered(sections, y[..., :window]) - periodic(y)[..., :window]
 
     def difference_transposed(v: Array) -> Array:
         padded = np.zeros((*v.shape[:-1], n))
@@ -309,12 +227,6 @@ def _sorted_by_reach(to_crop: Array, from_signal: Array) -> tuple[Array, Array]:
     # Far below rounding; their products would be slow denormal numbers.
     to_crop[np.abs(to_crop) < 1e-16 * np.abs(to_crop).max()] = 0.0
     return to_crop, turn.T @ from_signal
-
-
-def _filtered(sections: Sequence[Array], y: Array) -> Array:
-    for part in sections:
-        y = np.asarray(sps.sosfiltfilt(part, y, axis=-1))
-    return y
 
 
 def _assemble(
@@ -367,20 +279,11 @@ def _deviation(candidate: SpectralMap, sections: Sequence[Array]) -> float:
         whole = np.asarray(sps.resample(given, key.resampled, axis=-1))
     worst = 0.0
     for start in starts:
-        expected = key.gain * _filtered(sections, whole[..., start : start + key.window])
+        expected = key.gain * filtered(sections, whole[..., start : start + key.window])
         x = torch.from_numpy(given.astype(np.float32)).to(device)
         found = candidate(x, torch.tensor([start], device=device)).cpu().numpy()
         worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
     return worst
-
-
-def probes(samples: int) -> Array:
-    """Noise, drift and offsets, (1, 4, samples): what a filter is tried on."""
-    random = np.random.default_rng(1)
-    made = random.standard_normal((1, 4, samples))
-    made[0, 1:3] = np.cumsum(made[0, 1:3], axis=-1) / np.sqrt(samples)
-    made[0, 2:] += 3.0
-    return made
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecordError, StoreError
+from einthoven.files import replacing, write_text
 from einthoven.records import STANDARD_LEADS
 from einthoven.records.wfdb import Digital, read_digital
 from einthoven.signals.store import (
@@ -140,7 +141,7 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
         raise StoreError(
             f"{folder} is not empty and no store", remedy="name a new or an empty folder"
         )
-    _write_text(file, json.dumps(plan))
+    write_text(file, json.dumps(plan))
 
 
 def _jobs(cohort: Cohort, folder: Path, leads: tuple[str, ...]) -> Iterator[_Job]:
@@ -160,25 +161,18 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
 
 def _pack_shard(job: _Job) -> int:
     """Write one shard and then its part of the index; returns the number of records seen."""
-    target = job.store / shard_name(job.shard)
-    temporary = target.with_suffix(".writing")
     rows: list[dict[str, Any]] = []
     offset = 0
-    try:
-        with open(temporary, "wb") as handle:
-            for name, path in job.records:
-                row, signal = _pack_record(job, name, path)
-                if signal is not None:
-                    handle.write(signal.tobytes())
-                    row["offset"] = offset
-                    offset += signal.size
-                rows.append(row)
-        os.replace(temporary, target)
-        part = _part(job.store, job.shard)
-        pd.DataFrame(rows).to_parquet(part.with_suffix(".writing"), index=False)
-        os.replace(part.with_suffix(".writing"), part)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(job.store / shard_name(job.shard)) as temporary, open(temporary, "wb") as handle:
+        for name, path in job.records:
+            row, signal = _pack_record(job, name, path)
+            if signal is not None:
+                handle.write(signal.tobytes())
+                row["offset"] = offset
+                offset += signal.size
+            rows.append(row)
+    with replacing(_part(job.store, job.shard)) as temporary:
+        pd.DataFrame(rows).to_parquet(temporary, index=False)
     return len(rows)
 
 
@@ -277,8 +271,10 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]
     ]
     index = pd.concat([rows.drop(columns="reason"), about], axis=1)
     index["labels"] = pd.Series(names, index=index.index)
-    _replace(folder / INDEX, lambda file: index[~failed].to_parquet(file, index=False))
-    _replace(folder / QUARANTINE, lambda file: quarantine.to_csv(file, index=False))
+    with replacing(folder / INDEX) as file:
+        index[~failed].to_parquet(file, index=False)
+    with replacing(folder / QUARANTINE) as file:
+        quarantine.to_csv(file, index=False)
     manifest = plan | {
         "name": cohort.name,
         "version": cohort.version,
@@ -289,7 +285,7 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]
         "quarantined": int(failed.sum()),
         "shard_bytes": [os.path.getsize(folder / shard_name(job.shard)) for job in jobs],
     }
-    _write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
     for job in jobs:
         _part(folder, job.shard).unlink()
     (folder / PLAN).unlink()
@@ -297,16 +293,6 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]
 
 def _part(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:05d}.index"
-
-
-def _replace(target: Path, write: Callable[[Path], Any]) -> None:
-    temporary = target.with_name(target.name + ".writing")
-    write(temporary)
-    os.replace(temporary, target)
-
-
-def _write_text(target: Path, text: str) -> None:
-    _replace(target, lambda file: file.write_text(text))
 
 
 def _disk_error(error: OSError, folder: Path) -> StoreError:

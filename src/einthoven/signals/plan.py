@@ -19,8 +19,9 @@ from torch import Tensor
 
 from einthoven.errors import PreparationError
 from einthoven.signals import operations as ops
+from einthoven.signals.filters import check_cutoff
 from einthoven.signals.fir import zero_phase_fir
-from einthoven.signals.linear import MapKey, check_cutoff, full_precision, spectral_map
+from einthoven.signals.linear import MapKey, full_precision, spectral_map
 from einthoven.signals.operations import FLAT, Operation
 from einthoven.signals.released_steps import Baseline, Decimate, Derive, Fill, Fir, MinMax
 from einthoven.signals.steps import Filter, Resample, Scale, Standardise, Step, Window

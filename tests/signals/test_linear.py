@@ -1,4 +1,4 @@
-"""The linear maps: golden coefficients, transposes, rank and precision."""
+"""The linear maps: rank and precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from scipy import signal as sps
 
 from einthoven.signals import linear
-from einthoven.signals.linear import MapKey, design, spectral_map, transposed
+from einthoven.signals.filters import design
+from einthoven.signals.linear import MapKey, spectral_map
 from einthoven.signals.steps import Filter
 
 CPU = torch.device("cpu")
@@ -20,20 +21,6 @@ KINDS = [
     Filter("notch", 50, order=2),
     Filter("lowpass", 30, order=1),
 ]
-
-
-def test_coefficients_are_those_of_st_mem() -> None:
-    assert design(HIGH, 250)[0, 0] == pytest.approx(0.9731214644, abs=5e-11)
-    assert design(LOW, 250)[0, 0] == pytest.approx(0.0090036334, abs=5e-11)
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_the_transpose_is_the_transpose(kind: Filter) -> None:
-    sections = design(kind, 250)
-    random = np.random.default_rng(0)
-    x, y = random.standard_normal((2, 300))
-    forwards = sps.sosfiltfilt(sections, x) @ y
-    assert transposed(sections, y) @ x == pytest.approx(forwards, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

@@ -1,0 +1,167 @@
+"""The verb that pretrains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from einthoven.cli.options import (
+    Device,
+    Labels,
+    Leads,
+    Options,
+    Out,
+    Overrides,
+    Threads,
+    backbone_options,
+    use_threads,
+)
+from einthoven.cli.progress import training
+from einthoven.errors import CohortError
+
+if TYPE_CHECKING:
+    from einthoven.stages.corpus import Member
+    from einthoven.stages.recipe import Pretraining
+    from einthoven.training.processes import Processes
+
+Cohorts = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="COHORT",
+        help="PTB-XL's folder, a table, or a folder of ECG files; the recipe's without any.",
+    ),
+]
+Weights = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--weight", help="A cohort's share of every epoch; by its records without. Repeat it."
+    ),
+]
+Stores = Annotated[
+    list[Path] | None,
+    typer.Option("--store", help="A packed cohort; in the cache without it. Repeat it."),
+]
+Protect = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COHORT[:TASK]",
+        help="Another cohort whose test split must not be seen. Repeat it.",
+    ),
+]
+AllowOverlap = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A cohort whose test split may be seen. Repeat it."),
+]
+
+
+def pretrain(
+    out: Out,
+    backbone: Annotated[str, typer.Option(help="A name of `einthoven backbones`.")],
+    cohorts: Cohorts = None,
+    recipe: Annotated[
+        str, typer.Option(help="mae, release, ptbxl-100hz-cpu, or a .toml file.")
+    ] = "release",
+    weights: Weights = None,
+    stores: Stores = None,
+    protect: Protect = None,
+    allow_overlap: AllowOverlap = None,
+    labels: Labels = None,
+    overrides: Overrides = None,
+    options: Options = None,
+    leads: Leads = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Pretrain a backbone on the training splits of cohorts, without labels.
+
+    Refuses records and patients of the test splits of the cohorts themselves and of --protect.
+    Leaves OUT/encoder.safetensors, which `posttrain --weights` reads. `einthoven report OUT` draws
+    its losses.
+    """
+    from einthoven.stages.pretrain import pretrain as run
+    from einthoven.stages.recipe import load_pretraining
+    from einthoven.training.processes import Processes
+
+    asked = load_pretraining(recipe, overrides or ())
+    network = backbone_options(backbone, options, leads=leads)
+    chosen, packed, mix = _mixture(asked, cohorts, stores, weights)
+    together = Processes(device)
+    use_threads(threads)
+    members = _opened(chosen, packed, labels, together)
+    known = dict(zip(chosen, members, strict=True))
+    guarded = [_protected(text, known, together) for text in protect or ()]
+    with training() as (watcher, _):
+        done = run(
+            [cohort for cohort, _ in members],
+            [store for _, store in members],
+            backbone,
+            recipe=asked,
+            out=out,
+            mix=mix,
+            protect=guarded,
+            allow_overlap=allow_overlap or (),
+            options=network,
+            processes=together,
+            watcher=watcher,
+        )
+    typer.echo(f"Encoder: {done.encoder}")
+
+
+def _mixture(
+    recipe: Pretraining,
+    cohorts: Sequence[Path] | None,
+    stores: Sequence[Path] | None,
+    weights: Sequence[float] | None,
+) -> tuple[list[Path], Sequence[Path | None], Sequence[float] | None]:
+    """Cohorts, a store or none for each, and weights: of the command line, or of the recipe."""
+    if not cohorts and not recipe.cohorts:
+        raise CohortError(
+            "nothing to pretrain on", remedy="name a cohort, or [[cohorts]] in the recipe"
+        )
+    if not cohorts and (stores or weights):
+        raise CohortError(
+            "--store and --weight without a cohort", remedy="set them in the recipe's [[cohorts]]"
+        )
+    if not cohorts:
+        shares = recipe.cohorts
+        named = [Path(share.store) if share.store else None for share in shares]
+        mix = [share.weight for share in shares if share.weight is not None]
+        return [Path(share.path) for share in shares], named, mix or None
+    if stores and len(stores) != len(cohorts):
+        raise CohortError(
+            f"{len(stores)} stores for {len(cohorts)} cohorts",
+            remedy="repeat --store for each cohort, in their order, or leave it out",
+        )
+    return list(cohorts), stores or [None] * len(cohorts), weights or None
+
+
+def _opened(
+    cohorts: Sequence[Path],
+    stores: Sequence[Path | None],
+    labels: Sequence[str] | None,
+    together: Processes,
+) -> list[Member]:
+    """Every record of the cohorts, and their stores, packed where they are not yet."""
+    from einthoven.cli.stores import every_record, shared_store
+
+    opened = [every_record(cohort, labels=labels) for cohort in cohorts]
+    packed = [
+        shared_store(cohort, store, together, labels=labels)
+        for cohort, store in zip(cohorts, stores, strict=True)
+    ]
+    return list(zip(opened, packed, strict=True))
+
+
+def _protected(text: str, known: Mapping[Path, Member], together: Processes) -> Member:
+    """A cohort whose test split is protected, and its store; `COHORT` or `COHORT:TASK`."""
+    from einthoven.cli.stores import every_record, labelled, shared_store
+
+    path, colon, task = text.rpartition(":")
+    if not colon or Path(text).exists():
+        path, task = text, ""
+    cohort = labelled(path, task) if task else every_record(path)
+    place = Path(path)
+    return cohort, known[place][1] if place in known else shared_store(place, None, together)
