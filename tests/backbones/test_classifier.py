@@ -33,6 +33,9 @@ def test_layer_groups_are_a_partition_with_the_head_in_the_last() -> None:
 
 def test_head_start() -> None:
     assert not create_classifier(NAME, labels=4, depth=1, head_init="zero").head.weight.any()
+    drawn = create_classifier(NAME, labels=400, depth=1, seed=0, head_init="kaiming-normal").head
+    assert drawn.weight.std().item() == pytest.approx((2 / drawn.in_features) ** 0.5, rel=0.02)
+    assert not drawn.bias.any()
     head = torch.nn.Linear(192, 500)
     initialise_head(head, "normal-0.01")
     assert head.weight.std().item() == pytest.approx(0.01, rel=0.05)

@@ -10,6 +10,7 @@ from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import evaluation_starts
 
 TINY: dict[str, Any] = {
     "width": 32, "depth": 2, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4,
@@ -119,6 +120,10 @@ def test_preparation_is_the_released_chain() -> None:
         "window of 2500 samples (2 evaluation crops)",
     ]
     assert (preparation.rate, preparation.window, preparation.evaluation_crops) == (500, 2500, 2)
+    # Ten seconds are the release's two segments, at whatever rate they were recorded.
+    for rate in (500, 100):
+        assert evaluation_starts(preparation, 10 * rate, rate=rate) == [0, 2500]
+    assert evaluation_starts(preparation, 2500, rate=500) == [0]
 
 
 def test_window_override_reaches_the_preparation() -> None:

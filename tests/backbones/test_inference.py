@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from einthoven.backbones.inference import aggregate_crops, probabilities, record_outputs
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
+from einthoven.errors import BackboneError
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.store import Store
 
@@ -44,6 +47,18 @@ def test_crops_are_joined_record_by_record() -> None:
     assert torch.allclose(by_logit, torch.tensor([2.5, -0.5]).double().sigmoid())
     highest = aggregate_crops(logits, owner, 2, "max").flatten()
     assert torch.equal(highest, sigmoid[[1, 0]])
+
+
+def test_every_label_may_have_a_rule_of_its_own() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, -1.0, 0.5], [-1.0, 4.0, 1.0]])
+    owner = torch.tensor([0, 1, 0])
+    rules: Any = ("max", "logit", "max")
+    joined = aggregate_crops(logits, owner, 2, rules)
+    for column, rule in enumerate(rules):
+        alone = aggregate_crops(logits[:, [column]], owner, 2, rule)
+        assert torch.equal(joined[:, [column]], alone)
+    with pytest.raises(BackboneError, match="2 rules for joining the crops of 3 labels"):
+        aggregate_crops(logits, owner, 2, ("max", "logit"))
 
 
 def test_the_mean_of_very_sure_crops_stays_a_probability() -> None:

@@ -41,7 +41,7 @@ def test_unknown_names_and_overrides_are_answered_with_what_exists() -> None:
         create_backbone("mtecg_tny")
     with pytest.raises(BackboneError, match="st_mem_base"):
         entry("zzz")
-    with pytest.raises(BackboneError, match=r"unknown override dept[\s\S]*depth"):
+    with pytest.raises(BackboneError, match=r"unknown option dept[\s\S]*depth"):
         create_backbone("mtecg_tiny", dept=3)
     with pytest.raises(BackboneError, match="init = 'best'"):
         create_backbone("mtecg_tiny", init="best")

@@ -1,8 +1,9 @@
-"""Fewer leads: the network's own policy where it has one, zeros where it has none."""
+"""Fewer leads: the network's own policy, be it to refuse."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -46,12 +47,45 @@ def test_a_network_s_own_policy_is_asked_for(name: str) -> None:
         assert torch.equal(part(x), network(x, leads=("II", "V1")))
 
 
-def test_without_a_policy_the_missing_leads_are_zero() -> None:
-    network = AllOrNothing()
-    part = fewer(network, ("aVF", "V6"))
-    assert part.policy == "zeroed"
-    x = torch.randn(3, 2, 500)
-    assert torch.allclose(part(x), 5 * x[:, 0] + 11 * x[:, 1], atol=1e-5)
+def test_a_network_that_refuses_is_not_given_what_was_made_up() -> None:
+    with pytest.raises(BackboneError, match="twelve leads or nothing"):
+        fewer(AllOrNothing(), ("aVF", "V6"))
+
+
+WAV2VEC = {"depth": 1, "width": 32, "heads": 1, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4}
+FOUNDER = {"stem_width": 16, "widths": (16,), "depths": (1,)}
+CHEST = ("V1", "V2", "V3", "V4", "V5", "V6")
+# Family, options, samples of an input, and whether missing leads that do not follow are refused.
+DERIVING: list[Any] = [
+    ("hubert_ecg_small", WAV2VEC, 500, True),
+    ("hubert_ecg_small", {**WAV2VEC, "missing_leads": "zero"}, 500, False),
+    ("ecg_fm", WAV2VEC, 500, False),
+    ("ecg_fm", {**WAV2VEC, "missing_leads": "refuse"}, 500, True),
+    ("ecgfounder_12lead", FOUNDER, 500, False),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "samples", "refuses"), DERIVING)
+def test_what_follows_is_computed_and_the_rest_is_the_family_s_own(
+    name: str, options: dict[str, Any], samples: int, refuses: bool
+) -> None:
+    network = create_backbone(name, seed=0, **options).eval()
+    eight = fewer(network, ("I", "II", *CHEST), samples)
+    assert eight.policy == "derived"
+    assert eight.rows == STANDARD_LEADS
+    assert eight.leads == ("I", "II", *CHEST)
+    x = torch.randn(2, 12, samples)
+    with torch.no_grad():
+        assert torch.equal(eight(x), network(x))
+    if refuses:
+        with pytest.raises(BackboneError, match="leaves out"):
+            fewer(network, ("I", "V1"), samples)
+        return
+    two = fewer(network, ("I", "V1"), samples)
+    assert (two.policy, two.rows) == ("own", ("I", "V1"))
+    built = create_backbone(name, seed=0, **options, leads=("I", "V1")).eval()
+    with torch.no_grad():
+        assert torch.equal(two(x[:, :2]), built(x[:, :2]))
 
 
 def test_a_classifier_of_fewer_leads_is_one_of_its_backbone() -> None:

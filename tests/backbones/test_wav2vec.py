@@ -195,7 +195,7 @@ def test_dropout_on_attention_acts_with_and_without_padding() -> None:
     [
         (lambda: ConvExtractor(1, 2, kernels=(2, 2), strides=(2,)), "conv_strides"),
         (lambda: ConvExtractor(1, 2, kernels=(), strides=()), "conv_kernels"),
-        (lambda: ConvPositions(10, groups=4), "conv_pos_groups = 4"),
+        (lambda: ConvPositions(10, groups=4), "pos_groups = 4"),
         (lambda: PostNormBlocks(0, 8, 2), "depth = 0"),
         (lambda: PostNormBlocks(1, 8, 2, layerdrop=1.0), "layerdrop = 1.0"),
         (lambda: PostNormBlocks(1, 8, 2, attention_dropout=-0.1), "attention_dropout = -0.1"),

@@ -117,6 +117,8 @@ def test_post_training(
     stages = [stage for stage in ("stage1", "stage2") if getattr(preset, stage) is not None]
     changes = {k: v for k, v in SHRUNK.items() if k.split(".")[0] not in {"stage1", "stage2"}}
     changes |= {k: v for k, v in SHRUNK.items() if k.split(".")[0] in stages}
+    if preset.stage2 and preset.stage2.schedule == "one-cycle":
+        del changes["stage2.warmup_epochs"]  # its warm-up is a share of the steps
     recipe = load_recipe(name, [f"{key}={value}" for key, value in changes.items()])
     losses = Losses()
     posttrain(

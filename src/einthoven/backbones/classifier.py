@@ -35,9 +35,9 @@ class Classifier(nn.Module):
         Number of labels, or their names in the order of the outputs.
     head_dropout : float
         Dropout in front of the head.
-    head_init : {"stock", "zero", "normal-0.01"}
-        Start of the head: PyTorch's own for a linear layer (the recipe's choice), all zero, or
-        normal weights of std 0.01 with zero biases.
+    head_init : {"stock", "zero", "normal-0.01", "kaiming-normal"}
+        Start of the head: PyTorch's own for a linear layer (the recipe's choice), all zero, normal
+        weights of std 0.01, or of std sqrt(2 / inputs) (He et al. 2015), with zero biases.
 
     Attributes
     ----------
@@ -123,10 +123,13 @@ def initialise_head(head: nn.Linear, kind: str) -> None:
     elif kind == "normal-0.01":
         nn.init.normal_(head.weight, std=0.01)
         nn.init.zeros_(head.bias)
+    elif kind == "kaiming-normal":
+        nn.init.kaiming_normal_(head.weight)
+        nn.init.zeros_(head.bias)
     else:
         raise BackboneError(
             f"head_init = {kind!r} is unknown",
-            remedy="choose 'stock', 'zero' or 'normal-0.01'.",
+            remedy="choose 'stock', 'zero', 'normal-0.01' or 'kaiming-normal'.",
         )
 
 

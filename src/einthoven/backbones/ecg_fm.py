@@ -14,25 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from einthoven.backbones.config import override
-from einthoven.backbones.contract import Backbone
-from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import (
-    attention_dropouts,
-    block_branches,
-    feedforward_dropouts,
-)
-from einthoven.backbones.layers.wav2vec import (
-    ConvExtractor,
-    ConvPositions,
-    FeatureProjection,
-    PostNormBlocks,
-    mean_of_valid,
-    post_norm_groups,
-    valid_tokens,
-)
+from einthoven.backbones.config import check_choice, override
+from einthoven.backbones.layers.wav2vec import mean_of_valid, valid_tokens
+from einthoven.backbones.layers.wav2vec_backbone import Wav2VecBackbone
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
@@ -98,7 +84,7 @@ class ECGFMConfig:
     init: str = "scratch"
 
 
-class ECGFM(Backbone):
+class ECGFM(Wav2VecBackbone):
     """The ECG-FM encoder.
 
     Parameters
@@ -138,34 +124,16 @@ class ECGFM(Backbone):
     """
 
     family = "ecg_fm"
+    derives_leads = True
 
     def __init__(self, config: ECGFMConfig) -> None:
         super().__init__()
         self.config = replace(config, leads=canonical_leads(config.leads))
         self.name = config.name
         self.leads, self._derive = with_derived(self.config.leads)
-        self.feature_dim = config.width
-        _check_choices(config)
+        _check(config)
         self._rows(self.leads)
-        self.extractor = ConvExtractor(
-            len(STANDARD_LEADS),
-            config.conv_width,
-            kernels=config.conv_kernels,
-            strides=config.conv_strides,
-        )
-        self.projection = FeatureProjection(config.conv_width, config.width)
-        self.pos_conv = ConvPositions(
-            config.width, kernel=config.pos_kernel, groups=config.pos_groups
-        )
-        self.norm = nn.LayerNorm(config.width)
-        self.embed_dropout = nn.Dropout(0.0)
-        self.blocks = PostNormBlocks(
-            config.depth,
-            config.width,
-            config.heads,
-            layerdrop=config.layerdrop,
-            attention_dropout=config.attention_dropout,
-        )
+        self.build_parts(len(STANDARD_LEADS))
         self._check_samples(config.window)
         if config.extractor_gradient == 0:
             self.extractor.requires_grad_(False)
@@ -189,10 +157,6 @@ class ECGFM(Backbone):
         )
 
     # ------------------------------------------------------------------ forward
-
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Tokens after the last block.
@@ -301,28 +265,6 @@ class ECGFM(Backbone):
                 remedy="prepare the signal with the backbone's own Preparation.",
             )
 
-    # ------------------------------------------------------------------ for the recipe
-
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """The positional convolution's holder, then two a block: attention, feed-forward."""
-        return [[self.pos_conv.drop_path], *block_branches(self.blocks)]
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts inside the feed-forwards."""
-        return feedforward_dropouts(self.blocks)
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts on the projection, on the embedding and behind each attention."""
-        return [self.projection.dropout, self.embed_dropout, *attention_dropouts(self.blocks)]
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: extractor; projection and positions; each block; last norm."""
-        return post_norm_groups(self, depth=self.config.depth)
-
-    def no_weight_decay(self) -> set[str]:
-        """Nothing: the released code decays every parameter."""
-        return set()
-
 
 def scaled_gradient(x: Tensor, factor: float) -> Tensor:
     """The same values; gradients that flow back through them are multiplied by a factor."""
@@ -335,16 +277,9 @@ def scaled_gradient(x: Tensor, factor: float) -> Tensor:
     return out
 
 
-def _check_choices(config: ECGFMConfig) -> None:
-    for field, allowed in (
-        ("init", ("scratch", "pretraining")),
-        ("missing_leads", ("zero", "refuse")),
-    ):
-        if (value := getattr(config, field)) not in allowed:
-            raise BackboneError(
-                f"{field} = {value!r} is unknown",
-                remedy=f"choose {' or '.join(map(repr, allowed))}.",
-            )
+def _check(config: ECGFMConfig) -> None:
+    check_choice("init", config.init, ("scratch", "pretraining"))
+    check_choice("missing_leads", config.missing_leads, ("zero", "refuse"))
     if not 0.0 <= config.extractor_gradient <= 1.0:
         raise BackboneError(
             f"extractor_gradient = {config.extractor_gradient!r} is outside [0, 1]",

@@ -32,6 +32,9 @@ class Entry:
     contains_ptbxl : bool or None
         Whether PTB-XL was among the pretraining data of the public weights; None where their
         authors' list could not be checked.
+    classifiers_saw_ptbxl : bool
+        Whether the family's public classifiers were trained on PTB-XL, whatever was among the
+        pretraining data.
     weights_sha256 : str
         SHA-256 of the file that `weights_from` names first, as others recorded it; empty where
         nobody has.
@@ -51,6 +54,7 @@ class Entry:
     weights_licence: str
     weights_from: str
     contains_ptbxl: bool | None = False
+    classifiers_saw_ptbxl: bool = False
     weights_sha256: str = ""
     weights_name: str = ""
     weights_size: str = ""

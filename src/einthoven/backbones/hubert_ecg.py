@@ -13,23 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from einthoven.backbones.config import override
-from einthoven.backbones.contract import Backbone
-from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import (
-    attention_dropouts,
-    block_branches,
-    feedforward_dropouts,
-)
-from einthoven.backbones.layers.wav2vec import (
-    ConvExtractor,
-    ConvPositions,
-    FeatureProjection,
-    PostNormBlocks,
-    post_norm_groups,
-)
+from einthoven.backbones.config import check_choice, override
+from einthoven.backbones.layers.wav2vec_backbone import Wav2VecBackbone
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
 from einthoven.errors import BackboneError
 from einthoven.records.limb_leads import derivable_leads
@@ -112,7 +99,7 @@ class HubertECGConfig:
     init: str = "scratch"
 
 
-class HubertECG(Backbone):
+class HubertECG(Wav2VecBackbone):
     """The HuBERT-ECG encoder.
 
     Parameters
@@ -148,32 +135,18 @@ class HubertECG(Backbone):
     """
 
     family = "hubert_ecg"
+    derives_leads = True
 
     def __init__(self, config: HubertECGConfig) -> None:
         super().__init__()
         self.config = replace(config, leads=canonical_leads(config.leads))
         self.name = config.name
         self.leads, self._derive = with_derived(self.config.leads)
-        self.feature_dim = config.width
-        _check_choices(config)
+        check_choice("init", config.init, ("scratch", "pretraining"))
+        check_choice("missing_leads", config.missing_leads, ("refuse", "zero", "mean"))
         _check_order(config.name, self.leads)
         self._check_missing(self.leads)
-        self.extractor = ConvExtractor(
-            1, config.conv_width, kernels=config.conv_kernels, strides=config.conv_strides
-        )
-        self.projection = FeatureProjection(config.conv_width, config.width)
-        self.pos_conv = ConvPositions(
-            config.width, kernel=config.pos_kernel, groups=config.pos_groups
-        )
-        self.norm = nn.LayerNorm(config.width)
-        self.embed_dropout = nn.Dropout(0.0)
-        self.blocks = PostNormBlocks(
-            config.depth,
-            config.width,
-            config.heads,
-            layerdrop=config.layerdrop,
-            attention_dropout=config.attention_dropout,
-        )
+        self.build_parts(channels=1)
         if config.window is not None:
             self._check_samples(config.window)
 
@@ -206,10 +179,6 @@ class HubertECG(Backbone):
         )
 
     # ------------------------------------------------------------------ forward
-
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Tokens after the last block.
@@ -311,43 +280,9 @@ class HubertECG(Backbone):
             raise BackboneError(
                 f"{self.name}: leads = {names} leaves out {', '.join(missing)}, and the network "
                 "reads all twelve",
-                remedy="missing_leads='mean' or 'zero' fills their places, which the public "
-                "weights were not trained on as far as is known; st_mem_base takes any set of "
-                "leads.",
-            )
-
-    # ------------------------------------------------------------------ for the recipe
-
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """The positional convolution's holder, then two a block: attention, feed-forward."""
-        return [[self.pos_conv.drop_path], *block_branches(self.blocks)]
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts inside the feed-forwards."""
-        return feedforward_dropouts(self.blocks)
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts on the projection, on the embedding and behind each attention."""
-        return [self.projection.dropout, self.embed_dropout, *attention_dropouts(self.blocks)]
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: extractor; projection and positions; each block; last norm."""
-        return post_norm_groups(self, depth=self.config.depth)
-
-    def no_weight_decay(self) -> set[str]:
-        """Nothing: the released code decays every parameter."""
-        return set()
-
-
-def _check_choices(config: HubertECGConfig) -> None:
-    for field, allowed in (
-        ("init", ("scratch", "pretraining")),
-        ("missing_leads", ("refuse", "zero", "mean")),
-    ):
-        if (value := getattr(config, field)) not in allowed:
-            raise BackboneError(
-                f"{field} = {value!r} is unknown",
-                remedy=f"choose {' or '.join(map(repr, allowed))}.",
+                remedy="build it with missing_leads='mean' or 'zero', which fills their places; the "
+                "public weights were not trained on that as far as is known. st_mem_base takes any "
+                "set of leads.",
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from einthoven.errors import BackboneError
 from einthoven.signals.batches import SignalSource
 
 Aggregate = Literal["probability", "logit", "max"]
@@ -58,7 +59,9 @@ def record_outputs(
     return answers
 
 
-def aggregate_crops(logits: Tensor, owner: Tensor, count: int, how: Aggregate) -> Tensor:
+def aggregate_crops(
+    logits: Tensor, owner: Tensor, count: int, how: Aggregate | Sequence[Aggregate]
+) -> Tensor:
     """Probabilities of records from their crops' logits.
 
     Parameters
@@ -67,14 +70,21 @@ def aggregate_crops(logits: Tensor, owner: Tensor, count: int, how: Aggregate) -
         `(crops, labels)`.
     owner : Tensor
         `(crops,)` record of each crop, 0 to `count` - 1.
-    how : {"probability", "logit", "max"}
+    how : {"probability", "logit", "max"}, or one of them for each label
         Mean of probabilities, sigmoid of the mean logit, or the highest probability.
 
     Returns
     -------
     Tensor
         `(count, labels)` float64.
+
+    Raises
+    ------
+    BackboneError
+        When there are rules for another number of labels.
     """
+    if not isinstance(how, str):
+        return _each_by_its_own(logits, owner, count, how)
     values = logits.double() if how == "logit" else logits.double().sigmoid()
     index = owner[:, None].expand_as(values)
     out = torch.zeros(count, values.shape[1], dtype=torch.float64)
@@ -84,11 +94,26 @@ def aggregate_crops(logits: Tensor, owner: Tensor, count: int, how: Aggregate) -
     return reduced.sigmoid() if how == "logit" else reduced
 
 
+def _each_by_its_own(
+    logits: Tensor, owner: Tensor, count: int, rules: Sequence[Aggregate]
+) -> Tensor:
+    if len(rules) != logits.shape[1]:
+        raise BackboneError(
+            f"{len(rules)} rules for joining the crops of {logits.shape[1]} labels",
+            remedy="give one rule, or one for each label.",
+        )
+    out = torch.empty(count, len(rules), dtype=torch.float64)
+    for rule in set(rules):
+        columns = [column for column, own in enumerate(rules) if own == rule]
+        out[:, columns] = aggregate_crops(logits[:, columns], owner, count, rule)
+    return out
+
+
 def probabilities(
     classifier: nn.Module,
     source: SignalSource,
     *,
-    aggregate: Aggregate = "probability",
+    aggregate: Aggregate | Sequence[Aggregate] = "probability",
     batch_size: int = 64,
     precision: Literal["fp32", "bf16"] = "fp32",
     device: torch.device | str = "cpu",

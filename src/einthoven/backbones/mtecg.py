@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import check_choice, override
 from einthoven.backbones.contract import PatchBackbone
 from einthoven.backbones.layers.patches import check_samples, cut_patches
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
@@ -153,10 +153,7 @@ class MTECG(PatchBackbone):
 
     def initialise(self, kind: str) -> None:
         """Draw every weight afresh; "scratch" and "pretraining" are the same here."""
-        if kind not in ("scratch", "pretraining"):
-            raise BackboneError(
-                f"init = {kind!r} is unknown", remedy="choose 'scratch' or 'pretraining'."
-            )
+        check_choice("init", kind, ("scratch", "pretraining"))
         initialise_linears(self, rule="truncated-normal")
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)

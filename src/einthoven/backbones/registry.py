@@ -49,6 +49,7 @@ _HUBERT_ECG: Any = {
     "for PTB-XL; the classifiers called SFT-CardioLearning were trained on it)",
     "weights_licence": "CC BY-NC 4.0 (non-commercial)",
     "contains_ptbxl": None,
+    "classifiers_saw_ptbxl": True,
 }
 _ECGFOUNDER: Any = {
     "family": "ecgfounder",
@@ -211,6 +212,11 @@ def entry(name: str) -> Entry:
     BackboneError
         When the name is not registered; the message lists those that come close.
     """
+    if name == "ensemble":
+        raise BackboneError(
+            "an ensemble is no network but the mean prediction of several",
+            remedy="train its members, then: einthoven ensemble RUN RUN ... --out FOLDER",
+        )
     if name not in BACKBONES:
         near = get_close_matches(str(name), BACKBONES, n=3, cutoff=0.5) or backbone_names()
         raise BackboneError(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import check_choice, override
 from einthoven.backbones.contract import PatchBackbone
 from einthoven.backbones.layers.patches import check_samples, cut_patches
 from einthoven.backbones.layers.positions import sincos_positions
@@ -29,7 +29,6 @@ from einthoven.backbones.layers.structure import (
 )
 from einthoven.backbones.layers.transformer import Block
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
-from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Filter, Preparation, Resample, Standardise, Window
 
@@ -145,10 +144,7 @@ class STMEM(PatchBackbone):
 
     def _draw_tables(self, kind: str) -> None:
         # Linear layers and norms come out of their constructors with the "scratch" start.
-        if kind not in ("scratch", "pretraining"):
-            raise BackboneError(
-                f"init = {kind!r} is unknown", remedy="choose 'scratch' or 'pretraining'."
-            )
+        check_choice("init", kind, ("scratch", "pretraining"))
         pretraining = kind == "pretraining"
         std = 0.02 if pretraining else 1.0
         nn.init.normal_(self.sep_token, std=std)

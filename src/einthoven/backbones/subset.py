@@ -1,8 +1,10 @@
 """A network that is given only some of the leads it was made for.
 
-The network's own policy comes first: what its `leads=` makes of an input with fewer rows (ST-MEM
-has fewer tokens then, MTECG and S4 a smaller kernel). A network that refuses these leads is given
-zeros in the place of the missing ones, after the preparation of those that are there.
+What becomes of the others is the network's own policy, the one that it has when it is built for
+these leads: limb leads that follow from two of those that there are may be computed, in millivolts,
+before anything else (`Backbone.derives_leads`); what its `leads=` makes of an input with fewer rows
+holds for the rest. ST-MEM has fewer tokens then, MTECG and S4 a smaller kernel, ECGFounder and
+ECG-FM zeros. A network that refuses these leads is not given made-up ones: it refuses here too.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.contract import Backbone
 from einthoven.backbones.leads import canonical_leads
 from einthoven.errors import BackboneError
+from einthoven.records.limb_leads import derivable_leads
 
 __all__ = ["FewerLeads", "Policy"]
 
-Policy = Literal["own", "zeroed"]
+Policy = Literal["own", "derived"]
 
 
 class FewerLeads(nn.Module):
@@ -38,14 +43,18 @@ class FewerLeads(nn.Module):
     Attributes
     ----------
     leads : tuple of str
-        The rows of an input, in the network's order.
-    policy : {"own", "zeroed"}
-        What stands for the missing leads.
+        The leads that there are, in the network's order.
+    rows : tuple of str
+        The rows of an input: `leads`, and those that its preparation is to compute
+        (``preparation.with_leads(rows).deriving(leads)``).
+    policy : {"own", "derived"}
+        Whether anything is computed.
 
     Raises
     ------
     BackboneError
-        When a lead is not among those that the network was made for.
+        When a lead is not among those that the network was made for, or the network refuses to go
+        without the others.
     """
 
     def __init__(
@@ -61,28 +70,24 @@ class FewerLeads(nn.Module):
                 remedy="name some of the leads that it reads",
             )
         self.network = network
-        self.every = tuple(every)
         self.leads = tuple(lead for lead in every if lead in wanted)
-        self.rows = [self.every.index(lead) for lead in self.leads]
-        self.policy: Policy = "own" if self._takes(samples) else "zeroed"
+        follow = derivable_leads(wanted) if _derives(network) else ()
+        self.rows = tuple(lead for lead in every if lead in wanted or lead in follow)
+        self.policy: Policy = "own" if self.rows == self.leads else "derived"
+        self._try(samples)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, leads, samples), rows as `leads`, to what the network answers."""
-        if self.policy == "own":
-            answer: Tensor = self.network(x, leads=self.leads)
-            return answer
-        whole = x.new_zeros(len(x), len(self.every), x.shape[2])
-        whole[:, self.rows] = x
-        filled: Tensor = self.network(whole)
-        return filled
+        """(batch, rows, samples), rows as `rows`, to what the network answers."""
+        answer: Tensor = self.network(x, leads=self.rows)
+        return answer
 
-    def _takes(self, samples: int) -> bool:
+    def _try(self, samples: int) -> None:
+        """Have a refusal now and not in the midst of the records."""
         device = next(self.network.parameters()).device
-        try:
-            with torch.no_grad():
-                self.network(
-                    torch.zeros(1, len(self.leads), samples, device=device), leads=self.leads
-                )
-        except BackboneError:
-            return False
-        return True
+        with torch.no_grad():
+            self(torch.zeros(1, len(self.rows), samples, device=device))
+
+
+def _derives(network: nn.Module) -> bool:
+    backbone = network.backbone if isinstance(network, Classifier) else network
+    return isinstance(backbone, Backbone) and backbone.derives_leads

@@ -15,7 +15,16 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import WeightsError
-from einthoven.weights import ecg_fm, ecgfounder, hubert_ecg, mtecg, s4, st_mem
+from einthoven.weights import (
+    ecg_fm,
+    ecgfounder,
+    hubert_ecg,
+    mtecg,
+    multiresnet,
+    s4,
+    st_mem,
+    strodthoff,
+)
 from einthoven.weights.convert import Parts, convert, own_parts
 from einthoven.weights.folder import weights_file
 from einthoven.weights.safe import read_checkpoint
@@ -43,12 +52,15 @@ class PublicNames:
     used : callable
         Those of a file's tensors that a network of this config has a use for; all of them unless
         said otherwise. What is left out is not unexpected.
+    parts_of : callable, optional
+        `parts` by a file's tensors, where the family's networks have names of their own each.
     """
 
     parts: Parts
     encoder_state: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     to_public: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     used: Callable[[Mapping[str, Tensor], Any], dict[str, Tensor]] = _all_of_them
+    parts_of: Callable[[Mapping[str, Tensor]], Parts] | None = None
 
 
 FAMILIES: dict[str, PublicNames] = {
@@ -64,7 +76,16 @@ FAMILIES: dict[str, PublicNames] = {
         used=ecgfounder.used,
     ),
     "ecg_fm": PublicNames(ecg_fm.encoder_parts, ecg_fm.encoder_state, ecg_fm.to_public),
+    "multiresnet": PublicNames(
+        multiresnet.encoder_parts, multiresnet.encoder_state, multiresnet.to_public
+    ),
     "s4": PublicNames(s4.encoder_parts, s4.encoder_state, s4.to_public, used=s4.used),
+    "strodthoff": PublicNames(
+        own_parts,
+        strodthoff.encoder_state,
+        strodthoff.to_public,
+        parts_of=strodthoff.parts_of,
+    ),
 }
 
 
@@ -145,6 +166,11 @@ def load_classifier(
             remedy="load it with load_backbone, or create_classifier(name, weights=...).",
         )
     outputs = len(state["head.weight"])
+    if labels is not None and len(labels) != outputs:
+        raise WeightsError(
+            f"{weights}: its head has {outputs} outputs, and {len(labels)} labels are named",
+            remedy="name every output, in their order, or none.",
+        )
     with torch.device("meta"):
         classifier = Classifier(create_backbone(name, **overrides), labels or outputs)
     state = _used(name, state, classifier.backbone.config)
@@ -159,8 +185,18 @@ def to_public(model: Backbone | Classifier) -> dict[str, Tensor]:
     -------
     dict of str to Tensor
         What the family's own code loads as ``checkpoint["model"]``.
+
+    Raises
+    ------
+    WeightsError
+        When no public names of the family are known.
     """
     backbone = model.backbone if isinstance(model, Classifier) else model
+    if backbone.family not in FAMILIES:
+        raise WeightsError(
+            f"{backbone.name}: nobody publishes its weights, so there are no public names",
+            remedy="save it in our own naming: einthoven.save_pretrained(model, folder).",
+        )
     return FAMILIES[backbone.family].to_public(model.state_dict())
 
 
@@ -174,6 +210,8 @@ def _read_encoder(name: str, weights: str | PathLike[str]) -> tuple[dict[str, Te
     weights = weights_file(weights)
     state = state_of(read_checkpoint(weights, parts=CONTAINERS), file=weights)
     found = recognise(state)
+    if found is None and family not in FAMILIES:  # nobody publishes any: it can only be ours
+        return _own_state(state), own_parts
     if found is None or found[0] != family:
         held = f"a checkpoint of {found[1]}" if found else "no network that einthoven knows"
         raise WeightsError(
@@ -182,7 +220,9 @@ def _read_encoder(name: str, weights: str | PathLike[str]) -> tuple[dict[str, Te
         )
     if found[1].startswith("einthoven"):
         return _own_state(state), own_parts
-    return FAMILIES[family].encoder_state(state), FAMILIES[family].parts
+    names = FAMILIES[family]
+    parts = names.parts_of(state) if names.parts_of else names.parts
+    return names.encoder_state(state), parts
 
 
 def _own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,6 +22,16 @@ _OWN_EXTRACTOR = "extractor.convs.0.weight, channels: "
 # Of published state-space encoders only the structure is known, not the names.
 _STATE_SPACE = "C of conjugate pairs, and D"
 
+# The PTB-XL benchmark's networks are sequences, whose members are numbered; deeper ones first.
+_BENCHMARK = (
+    (frozenset({"4.0.convs.0.0.weight", "4.0.idpath.0.0.weight"}), "an xresnet1d"),
+    (frozenset({"3.0.conv1.weight", "3.0.bn1.running_mean", "1.running_mean"}), "resnet1d_wang"),
+    (frozenset({"layers.0.im.0.bottleneck.weight"}), "inception1d"),
+    (frozenset({"2.weight_hh_l0_reverse", "5.3.weight"}), "lstm_bidir"),
+    (frozenset({"2.weight_hh_l0", "5.3.weight"}), "lstm"),
+    (frozenset({"0.0.0.weight", "0.0.1.running_mean", "2.0.0.weight", "3.4.weight"}), "fcn_wang"),
+)
+
 # Keys that only one kind of checkpoint has, most specific first. The first part is a family of
 # ours when it can be loaded, the second what to call it.
 _SIGNATURES: tuple[tuple[frozenset[str], str, str], ...] = (
@@ -41,7 +51,16 @@ _SIGNATURES: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset({"feature_extractor.conv_layers.0.conv.weight"}), "hubert_ecg", "HuBERT-ECG"),
     (frozenset({"pos_conv.gain", _OWN_EXTRACTOR + "1"}), "hubert_ecg", "einthoven's HuBERT-ECG"),
     (frozenset({"layers.0.self_attn.k_proj.weight"}), "ecg_fm", "ECG-FM"),
+    *((keys, "strodthoff", f"{name} of the PTB-XL benchmark") for keys, name in _BENCHMARK),
+    (
+        frozenset({"dense.norm1.running_mean", "dense.linear.weight", "dense.norm2.running_mean"}),
+        "strodthoff",
+        "einthoven's form of the PTB-XL benchmark's networks",
+    ),
     (frozenset({"pos_conv.gain", _OWN_EXTRACTOR + "12"}), "ecg_fm", "einthoven's ECG-FM"),
+    (frozenset({"seq_layers.0.h0", "mixing_layers.0.0.weight"}), "multiresnet", "MULTIRESNET"),
+    (frozenset({"blocks.0.multires.low"}), "multiresnet", "einthoven's MULTIRESNET"),
+    (frozenset({"feature_mean", "feature_std"}), "wavelet_nn", "einthoven's Wavelet+NN"),
 )
 
 

@@ -35,7 +35,7 @@ def convolve(x: Tensor, kernels: Tensor, skip: Tensor) -> Tensor:
     Notes
     -----
     Short windows of a large batch are one batched Toeplitz product, in the autocast's precision;
-    the others go through the FFT in fp32.
+    the others go through the FFT, in fp32 unless x is in double precision.
     """
     if not len(x):
         return x  # MKL's FFT refuses an empty batch
@@ -47,7 +47,7 @@ def convolve(x: Tensor, kernels: Tensor, skip: Tensor) -> Tensor:
         filtered: Tensor = _Toeplitz.apply(x.to(dtype), taps.to(dtype))  # type: ignore[no-untyped-call]
         return filtered
     with torch.autocast(x.device.type, enabled=False):
-        return _fft_convolve(x.float(), taps)
+        return _fft_convolve(x.to(torch.promote_types(x.dtype, torch.float32)), taps)
 
 
 def _toeplitz_is_faster(batch: int, tokens: int, *, low: bool) -> bool:

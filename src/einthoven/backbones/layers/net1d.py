@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, max_pool1d, pad, silu
+from torch.nn.functional import max_pool1d, pad, silu
 
+from einthoven.backbones.layers.convolve import convolve
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 
 __all__ = ["Bottleneck", "PreActivation", "SqueezeExcitation", "Stem", "halve", "same_conv"]
@@ -28,27 +28,14 @@ def same_conv(
     adds equal numbers by itself; the odd one costs a column that is dropped (stride 1, nearly every
     block) or, rarely, a padded copy.
     """
-    if weight.shape[1] < 16 and _in_bf16_on_cpu(x):
-        # Such a convolution is wrong by its own size on processors with AMX when its kernel is a
-        # multiple of 8, as the kernel of ECGFounder's stem is (torch 2.13, 4 to 14 channels).
-        with torch.autocast("cpu", enabled=False):
-            wide = None if bias is None else bias.float()
-            out = same_conv(x.float(), weight.float(), wide, stride=stride, groups=groups)
-            return out.to(x.dtype)
     samples, kernel = x.shape[-1], weight.shape[-1]
     total = max(0, (math.ceil(samples / stride) - 1) * stride + kernel - samples)
     left, right = total // 2, total - total // 2
     if left == right:
-        return conv1d(x, weight, bias, stride=stride, padding=left, groups=groups)
+        return convolve(x, weight, bias, stride=stride, padding=left, groups=groups)
     if stride == 1:
-        return conv1d(x, weight, bias, padding=right, groups=groups)[..., 1:]
-    return conv1d(pad(x, (0, 1)), weight, bias, stride=stride, padding=left, groups=groups)
-
-
-def _in_bf16_on_cpu(x: Tensor) -> bool:
-    return x.device.type == "cpu" and (
-        x.dtype is torch.bfloat16 or torch.is_autocast_enabled("cpu")
-    )
+        return convolve(x, weight, bias, padding=right, groups=groups)[..., 1:]
+    return convolve(pad(x, (0, 1)), weight, bias, stride=stride, padding=left, groups=groups)
 
 
 def halve(x: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ convolution, added to its input, tells where a token is; Transformer blocks foll
     self.embed_dropout = nn.Dropout(0.0)
     self.blocks = PostNormBlocks(...)
 
-under these very names: `post_norm_groups` goes by them, and so does the recipe's
-`freeze_positions`.
+under these very names (`wav2vec_backbone.Wav2VecBackbone`): layer groups go by them, and so does
+the recipe's `freeze_positions`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from einthoven.backbones.layers.convolve import convolve
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.transformer import Attention, Block
 from einthoven.errors import BackboneError
@@ -38,7 +39,6 @@ __all__ = [
     "PostNormBlock",
     "PostNormBlocks",
     "mean_of_valid",
-    "post_norm_groups",
     "valid_tokens",
 ]
 
@@ -112,8 +112,9 @@ class ConvExtractor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, samples) to (batch, tokens, width)."""
-        for index, conv in enumerate(self.convs):
-            x = conv(x)
+        weights = self.convs.parameters()
+        for index, (weight, stride) in enumerate(zip(weights, self.strides, strict=True)):
+            x = convolve(x, weight, stride=stride)
             x = gelu(self.norm(x) if index == 0 else x)
         return x.transpose(1, 2)
 
@@ -160,7 +161,7 @@ class ConvPositions(nn.Module):
         super().__init__()
         if width % groups:
             raise BackboneError(
-                f"width = {width} is no multiple of conv_pos_groups = {groups}",
+                f"width = {width} is no multiple of pos_groups = {groups}",
                 remedy="choose a number of groups that divides the width.",
             )
         self.kernel, self.groups = kernel, groups
@@ -187,7 +188,7 @@ class ConvPositions(nn.Module):
         return out
 
     def _positions(self, x: Tensor) -> Tensor:
-        out = conv1d(
+        out = convolve(
             x.transpose(1, 2), self.weight, self.bias, padding=self.kernel // 2, groups=self.groups
         )
         return gelu(out[..., : x.shape[1]]).transpose(1, 2)  # an even kernel gives one too many
@@ -353,35 +354,6 @@ def mean_of_valid(x: Tensor, valid: Tensor | None = None) -> Tensor:
         return x.mean(1)
     kept = x.masked_fill(~valid[..., None], 0.0)
     return kept.sum(1) / valid.sum(1, keepdim=True)
-
-
-def post_norm_groups(module: nn.Module, *, depth: int) -> list[list[str]]:
-    """Partition the parameter names of a network with the parts of this file.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network.
-    depth : int
-        Its number of blocks.
-
-    Returns
-    -------
-    list of list of str
-        The extractor; projection, positions and the norm before the blocks; each block; the last
-        block's second norm, which is what a final norm is elsewhere.
-    """
-    groups: list[list[str]] = [[] for _ in range(depth + 3)]
-    for name, _ in module.named_parameters():
-        if name.startswith("extractor."):
-            groups[0].append(name)
-        elif name.startswith(f"blocks.{depth - 1}.norm2."):
-            groups[-1].append(name)
-        elif name.startswith("blocks."):
-            groups[2 + int(name.split(".")[1])].append(name)
-        else:
-            groups[1].append(name)
-    return groups
 
 
 def _initialise_linears(module: nn.Module) -> None:

@@ -1,0 +1,236 @@
+"""Chimera: two-dimensional state-space layers over leads and time; our reading.
+
+Behrouz et al., "Chimera: Effectively Modeling Multivariate Time Series with 2-Dimensional State
+Space Models", NeurIPS 2024 (arXiv 2406.04320). There is no official code (a project of 2025 with
+the same name is another model), and the recipe for ECGs could not be read.
+
+Confirmed, in summaries by others
+    The record is a grid of variates and times at 100 Hz. Two hidden states, one carried along
+    time and one along the variates, are coupled by four matrices; there are two step sizes; two
+    heads, one of small and one of large steps in time (trend and seasons); the variates are scanned
+    in both directions; there is gating; B, C and the steps may depend on the input.
+Recalled, not checked against the paper
+    The form of the recurrences (`einthoven.backbones.layers.two_dimensional_ssm`).
+Chosen here
+    Parameters that do not depend on the input, so that a layer is a convolution; diagonal dynamics
+    with complex modes; the discretisation; the heads as halves of the channels; a block made of
+    layer norm, gated 2-D layer and output projection; 50 ms of a lead as the grid's cell, embedded
+    with weights that the leads share and a table that tells them apart; the leads joined at each
+    time by a linear layer with GELU, then the mean over time; every size; crops of 2.5 s, seven of
+    them in evaluation, as the PTB-XL benchmark has them: a step costs a quarter of one on whole
+    records, and the kernels' memory is learned, not tied to the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, silu
+
+from einthoven.backbones.config import override
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.layers.patches import cut_patches
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.layers.structure import block_branches, group_by_depth
+from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, grid_convolve
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Preparation, Resample, Window
+
+__all__ = ["Chimera", "ChimeraConfig", "chimera"]
+
+
+@dataclass(frozen=True)
+class ChimeraConfig:
+    """Everything that decides the shape of a Chimera encoder.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    rate : int
+        Sampling rate in Hz that the cells are meant for.
+    window : int
+        Samples of a prepared input; the network itself takes any multiple of `patch`.
+    evaluation_crops : int
+        Windows of a record that are used in evaluation.
+    patch : int
+        Samples of a lead in a cell.
+    width, depth : int
+        Channels of a cell and blocks.
+    modes : int
+        Complex modes of a channel's states.
+    features : int
+        Size of a token, in which the leads are joined.
+    leads : tuple of str
+        Leads that inputs have when nothing else is said.
+    """
+
+    name: str
+    rate: int = 100
+    window: int = 250
+    evaluation_crops: int = 7
+    patch: int = 5
+    width: int = 64
+    depth: int = 4
+    modes: int = 4
+    features: int = 192
+    leads: tuple[str, ...] = STANDARD_LEADS
+
+
+class ChimeraBlock(nn.Module):
+    """Layer norm, a two-dimensional layer whose output is gated, projection; added to the input.
+
+    Parameters
+    ----------
+    width, modes : int
+        Channels, and complex modes of each.
+    """
+
+    def __init__(self, width: int, modes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.input = nn.Linear(width, 2 * width)
+        self.kernel = GridKernel(width, modes)
+        self.skip = nn.Parameter(torch.randn(width))
+        self.dropout = nn.Dropout(0.0)
+        self.output = nn.Linear(width, width)
+        self.depth = StochasticDepth()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, variates, tokens, width) to the same shape."""
+        out: Tensor = self.depth(x, self.branch)
+        return out
+
+    def branch(self, x: Tensor) -> Tensor:
+        """What the residual connection skips, of the same shape."""
+        value, gate = self.input(self.norm(x)).chunk(2, dim=-1)
+        filtered = grid_convolve(value, self.kernel(*x.shape[1:3]), self.skip)
+        gated: Tensor = self.output(self.dropout(filtered * silu(gate)))
+        return gated
+
+
+class Chimera(Backbone):
+    """The Chimera encoder.
+
+    Parameters
+    ----------
+    config : ChimeraConfig
+        Its shape.
+
+    Raises
+    ------
+    BackboneError
+        For an impossible shape.
+
+    Notes
+    -----
+    The grid always has all twelve leads: those that an input lacks are zero.
+    """
+
+    family = "chimera"
+
+    def __init__(self, config: ChimeraConfig) -> None:
+        super().__init__()
+        if min(config.patch, config.depth, config.features) < 1:
+            raise BackboneError(
+                f"patch = {config.patch}, depth = {config.depth}, features = {config.features}",
+                remedy="give 1 or more of each.",
+            )
+        self.config = replace(config, leads=canonical_leads(config.leads))
+        self.name, self.leads = config.name, self.config.leads
+        self.feature_dim = config.features
+        leads, width = len(STANDARD_LEADS), config.width
+        self.embedding = nn.Linear(config.patch, width)
+        self.lead_embedding = nn.Parameter(0.02 * torch.randn(leads, 1, width))
+        self.blocks = nn.ModuleList(ChimeraBlock(width, config.modes) for _ in range(config.depth))
+        self.readout = nn.Linear(leads * width, config.features)
+
+    @property
+    def preparation(self) -> Preparation:
+        """Rate and window; millivolts."""
+        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
+        return Preparation(leads=self.leads, steps=(Resample(self.config.rate), window))
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+        return self.features(x, leads=leads)
+
+    def grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Cells after the last block, (batch, 12, tokens, width); input as for `tokens`."""
+        cells: Tensor = self.embedding(self._cells(x, leads)) + self.lead_embedding
+        for block in self.blocks:
+            cells = block(cells)
+        return cells
+
+    def _cells(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
+        """Cut all twelve leads, absent ones zero: (batch, 12, tokens, patch)."""
+        named, patch = self.leads if leads is None else leads, self.config.patch
+        check_leads(x, named)
+        if not x.shape[-1] or x.shape[-1] % patch:
+            raise BackboneError(
+                f"input of {x.shape[-1]} samples for {self.name}",
+                remedy=f"give a positive multiple of {patch} samples.",
+            )
+        whole = x
+        if canonical_leads(named) != STANDARD_LEADS:
+            whole = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
+            whole[:, lead_rows(named)] = x
+        return cut_patches(whole, patch)
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """A token for every time of the grid, all leads joined.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals; samples a multiple of the patch.
+        leads : sequence of str, optional
+            Names of the input's rows; `self.leads` when left out.
+
+        Returns
+        -------
+        Tensor, shape (batch, samples / patch, feature_dim)
+        """
+        grid = self.grid(x, leads=leads)
+        return gelu(self.readout(grid.transpose(1, 2).flatten(2)))
+
+    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Mean of the tokens, (batch, feature_dim)."""
+        return self.tokens(x, leads=leads).mean(1)
+
+    # ------------------------------------------------------------------ for the recipe
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """One holder a block."""
+        return block_branches(self.blocks)
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """The dropout in front of every block's output projection."""
+        return [block.dropout for block in cast("list[ChimeraBlock]", list(self.blocks))]
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """None."""
+        return []
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by layer: embeddings, each block, the layer that joins the leads."""
+        return group_by_depth(self, depth=self.config.depth, last=("readout.",))
+
+    def no_weight_decay(self) -> set[str]:
+        """Dynamics, skip weights and the lead table, by our choice: output weights do decay."""
+        names = [name for name, _ in self.named_parameters()]
+        kept = {name for name in names if name.endswith(".skip") or name == "lead_embedding"}
+        return kept | {name for name in names if ".kernel." in name and ".output_" not in name}
+
+
+def chimera(**overrides: Any) -> Chimera:
+    """Chimera over 2.5 s at 100 Hz: four blocks of width 64 on a grid of 12 x 50 cells."""
+    return Chimera(override(ChimeraConfig(name="chimera"), overrides))

@@ -1,0 +1,233 @@
+"""MSW-Transformer: one Transformer layer with several window sizes side by side; our reading.
+
+Cheng et al., "MSW-Transformer: Multi-Scale Shifted Windows Transformer Networks for 12-Lead ECG
+Classification", 2023 (arXiv 2306.12098). Nothing beyond the abstract could be read, and there is no
+official code.
+
+Known
+    A single layer; self-attention restricted to local windows that do not overlap and are shifted;
+    several window sizes in parallel; a learned fusion of their branches.
+Chosen here
+    Everything else. Tokens of 50 ms of all leads, by a linear map; windows of 5, 10 and 20 tokens
+    (0.25, 0.5 and 1 s: a complex, most of a beat, a beat and its neighbour); width 128, 4 heads in
+    each branch, half of them in windows shifted by half (other designs alternate plain and shifted
+    windows from layer to layer, and here there is one layer); a learned weight for each distance,
+    no other positions; fusion by softmax weights, one a branch; a feed-forward layer of four times
+    the width; norms before and at the end; the mean over time; full records of 10 s at 100 Hz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from einthoven.backbones.config import override
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.layers.patches import cut_patches
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.layers.structure import (
+    block_branches,
+    group_by_depth,
+    initialise_linears,
+)
+from einthoven.backbones.layers.transformer import FeedForward
+from einthoven.backbones.layers.window_attention import WindowAttention
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Preparation, Resample, Window
+
+__all__ = ["MSWTransformer", "MSWTransformerConfig", "msw_transformer"]
+
+
+@dataclass(frozen=True)
+class MSWTransformerConfig:
+    """Everything that decides the shape of an MSW-Transformer.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    rate : int
+        Sampling rate in Hz that the tokens are meant for.
+    window : int
+        Samples of a prepared input; the network itself takes any multiple of `patch`.
+    evaluation_crops : int
+        Windows of a record that are used in evaluation.
+    patch : int
+        Samples in a token.
+    scales : tuple of int
+        Tokens in the attention windows, one branch each.
+    width, heads : int
+        Token width, and attention heads of a branch.
+    leads : tuple of str
+        Leads that inputs have when nothing else is said.
+    """
+
+    name: str
+    rate: int = 100
+    window: int = 1000
+    evaluation_crops: int = 1
+    patch: int = 5
+    scales: tuple[int, ...] = (5, 10, 20)
+    width: int = 128
+    heads: int = 4
+    leads: tuple[str, ...] = STANDARD_LEADS
+
+
+class MultiScaleBlock(nn.Module):
+    """Windowed attention at several scales, fused; then a feed-forward. Both pre-norm residuals.
+
+    Parameters
+    ----------
+    width, heads : int
+        Token width, and attention heads of a branch.
+    scales : sequence of int
+        Tokens in the windows of the branches.
+    """
+
+    def __init__(self, width: int, heads: int, scales: Sequence[int]) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.branches = nn.ModuleList(WindowAttention(width, heads, size) for size in scales)
+        self.fusion = nn.Parameter(torch.zeros(len(scales)))
+        self.output_dropout = nn.Dropout(0.0)
+        self.drop_path1 = StochasticDepth()
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = FeedForward(width, 4 * width)
+        self.drop_path2 = StochasticDepth()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, width) to the same shape."""
+        x = self.drop_path1(x, lambda kept: self.fused(self.norm1(kept)))
+        out: Tensor = self.drop_path2(x, lambda kept: self.mlp(self.norm2(kept)))
+        return out
+
+    def fused(self, x: Tensor) -> Tensor:
+        """Sum of the branches, weighted by a softmax; of the input's shape."""
+        parts = zip(self.fusion.softmax(0), self.branches, strict=True)
+        fused: Tensor = self.output_dropout(sum(share * branch(x) for share, branch in parts))
+        return fused
+
+
+class MSWTransformer(Backbone):
+    """The MSW-Transformer.
+
+    Parameters
+    ----------
+    config : MSWTransformerConfig
+        Its shape.
+
+    Raises
+    ------
+    BackboneError
+        For an impossible shape.
+
+    Notes
+    -----
+    With `leads` the embedding is restricted to those leads, picked by name; that equals giving all
+    twelve with the missing ones set to zero.
+    """
+
+    family = "msw_transformer"
+
+    def __init__(self, config: MSWTransformerConfig) -> None:
+        super().__init__()
+        if config.patch < 1 or not config.scales:
+            raise BackboneError(
+                f"patch = {config.patch}, scales = {config.scales}",
+                remedy="give tokens of one sample or more, and one window size or more.",
+            )
+        scales = tuple(config.scales)  # a list, when the config was read from a file
+        self.config = replace(config, leads=canonical_leads(config.leads), scales=scales)
+        self.name, self.leads = config.name, self.config.leads
+        self.feature_dim = config.width
+        self.embedding = nn.Linear(len(STANDARD_LEADS) * config.patch, config.width)
+        block = MultiScaleBlock(config.width, config.heads, scales)
+        self.blocks = nn.ModuleList([block])
+        self.norm = nn.LayerNorm(config.width)
+        initialise_linears(self, rule="truncated-normal")
+
+    @property
+    def preparation(self) -> Preparation:
+        """Rate and window; millivolts."""
+        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
+        return Preparation(leads=self.leads, steps=(Resample(self.config.rate), window))
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+        return self.features(x, leads=leads)
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Tokens after the final norm.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals; samples a multiple of the patch.
+        leads : sequence of str, optional
+            Names of the input's rows; `self.leads` when left out.
+
+        Returns
+        -------
+        Tensor, shape (batch, samples / patch, width)
+        """
+        tokens = self._embed(x, self.leads if leads is None else leads)
+        for block in self.blocks:
+            tokens = block(tokens)
+        normalised: Tensor = self.norm(tokens)
+        return normalised
+
+    def _embed(self, x: Tensor, leads: Sequence[str]) -> Tensor:
+        check_leads(x, leads)
+        patch = self.config.patch
+        if not x.shape[-1] or x.shape[-1] % patch:
+            raise BackboneError(
+                f"input of {x.shape[-1]} samples for {self.name}",
+                remedy=f"give a positive multiple of {patch} samples.",
+            )
+        weight = self.embedding.weight.view(-1, len(STANDARD_LEADS), patch)[:, lead_rows(leads)]
+        patches = cut_patches(x, patch).transpose(1, 2).flatten(2)
+        return linear(patches, weight.flatten(1), self.embedding.bias)
+
+    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Mean of the tokens, (batch, feature_dim)."""
+        return self.tokens(x, leads=leads).mean(1)
+
+    # ------------------------------------------------------------------ for the recipe
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """Two holders: the fused attention, then the feed-forward."""
+        return block_branches(self.blocks)
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """Both dropouts of the feed-forward."""
+        return [drop for block in self._layers() for drop in (block.mlp.drop1, block.mlp.drop2)]
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """The dropout behind the fused attention."""
+        return [block.output_dropout for block in self._layers()]
+
+    def _layers(self) -> list[MultiScaleBlock]:
+        return [block for block in self.blocks if isinstance(block, MultiScaleBlock)]
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by layer: embedding, the layer, final norm."""
+        return group_by_depth(self, depth=1, last=("norm.",))
+
+    def no_weight_decay(self) -> set[str]:
+        """Fusion weights and weights of distances, by our choice."""
+        names = (name for name, _ in self.named_parameters())
+        return {name for name in names if name.endswith((".fusion", ".distance"))}
+
+
+def msw_transformer(**overrides: Any) -> MSWTransformer:
+    """MSW-Transformer over 10 s at 100 Hz: one layer of width 128 with three window sizes."""
+    return MSWTransformer(override(MSWTransformerConfig(name="msw_transformer"), overrides))

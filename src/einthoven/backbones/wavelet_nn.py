@@ -1,0 +1,231 @@
+"""Wavelet+NN: a small dense network on statistics of every lead's wavelet coefficients.
+
+The feature-based baseline of Strodthoff et al., "Deep Learning for ECG Analysis: Benchmarks and
+Insights from PTB-XL", IEEE JBHI 25(5) 2021 (arXiv 2004.13701): twelve statistics of the six arrays
+of a five-level db6 decomposition of each of twelve leads of the whole record, 864 features; each is
+standardised by its mean and deviation over the training records; 128 ReLU units, dropout 0.25.
+
+Known, from our sources
+    The above, and the list of the statistics.
+Chosen here, where they are silent
+    The order of the features (lead, then array, then statistic) and the exact definitions of the
+    statistics (`einthoven.backbones.layers.wavelet_features`); a feature that hardly varies over
+    the training records is only centred; Glorot-uniform initial weights and zero biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from einthoven.backbones.config import override
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.layers.wavelet_features import (
+    COEFFICIENTS,
+    STATISTICS,
+    wavelet_features,
+)
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.prepare import Preparation, Resample, Window
+
+__all__ = ["WaveletNN", "WaveletNNConfig", "wavelet_nn"]
+
+# A feature with less than this share of its mean as deviation counts as constant: what varies then
+# is its rounding.
+CONSTANT = 1e-7
+
+
+@dataclass(frozen=True)
+class WaveletNNConfig:
+    """Everything that decides the shape of the network.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    rate : int
+        Sampling rate in Hz that the features are meant for.
+    window : int
+        Samples of a prepared input; the network itself takes any number from 12 on.
+    evaluation_crops : int
+        Windows of a record that are used in evaluation.
+    levels : int
+        Of the wavelet decomposition.
+    width : int
+        Dense units.
+    dropout : float
+        Behind them. The network's own: a recipe does not change it.
+    leads : tuple of str
+        Leads that inputs have when nothing else is said.
+    """
+
+    name: str
+    rate: int = 100
+    window: int = 1000
+    evaluation_crops: int = 1
+    levels: int = 5
+    width: int = 128
+    dropout: float = 0.25
+    leads: tuple[str, ...] = STANDARD_LEADS
+
+
+class WaveletNN(Backbone):
+    """The network without its last linear layer.
+
+    Parameters
+    ----------
+    config : WaveletNNConfig
+        Its shape.
+
+    Raises
+    ------
+    BackboneError
+        For an impossible shape.
+
+    Notes
+    -----
+    A token is a lead. Features have no gradient, so nothing is learned in front of the dense layer.
+    With `leads` that layer is restricted to those leads, picked by name; that equals giving all
+    twelve, with the missing ones' features at their training means.
+    """
+
+    family = "wavelet_nn"
+    fits_statistics: ClassVar[bool] = True
+    feature_mean: Tensor
+    feature_std: Tensor
+
+    def __init__(self, config: WaveletNNConfig) -> None:
+        super().__init__()
+        if config.levels < 1 or config.width < 1:
+            raise BackboneError(
+                f"levels = {config.levels}, width = {config.width}",
+                remedy="give at least one of each.",
+            )
+        self.config = replace(config, leads=canonical_leads(config.leads))
+        self.name, self.leads = config.name, self.config.leads
+        self.feature_dim = config.width
+        shape = len(STANDARD_LEADS), (config.levels + 1) * len(STATISTICS)
+        self.register_buffer("feature_mean", torch.zeros(shape))
+        self.register_buffer("feature_std", torch.ones(shape))
+        self.dense = nn.Linear(shape[0] * shape[1], config.width)
+        nn.init.xavier_uniform_(self.dense.weight)
+        nn.init.zeros_(self.dense.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    @property
+    def preparation(self) -> Preparation:
+        """Rate and window; millivolts."""
+        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
+        return Preparation(leads=self.leads, steps=(Resample(self.config.rate), window))
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The same as `features`."""
+        return self.features(x, leads=leads)
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """The standardised statistics of every lead.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals of at least twelve samples.
+        leads : sequence of str, optional
+            Names of the input's rows; `self.leads` when left out.
+
+        Returns
+        -------
+        Tensor, shape (batch, leads, (levels + 1) * 12)
+        """
+        rows = lead_rows(self._named(x, leads))
+        values = wavelet_features(x, levels=self.config.levels)
+        centred = values - self.feature_mean[rows]  # in double precision still
+        return (centred / self.feature_std[rows]).to(self.dense.weight.dtype)
+
+    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """What the last linear layer sees; input as for `tokens`, output (batch, feature_dim)."""
+        rows = lead_rows(self._named(x, leads))
+        tokens = self.tokens(x, leads=leads)
+        weight = self.dense.weight.view(self.feature_dim, len(STANDARD_LEADS), -1)[:, rows]
+        hidden: Tensor = linear(tokens.flatten(1), weight.flatten(1), self.dense.bias).relu()
+        return self.dropout(hidden)  # type: ignore[no-any-return]
+
+    def _named(self, x: Tensor, leads: Sequence[str] | None) -> Sequence[str]:
+        named = self.leads if leads is None else leads
+        check_leads(x, named)
+        if x.shape[-1] < len(COEFFICIENTS):
+            raise BackboneError(
+                f"input of {x.shape[-1]} samples for {self.name}",
+                remedy=f"give {len(COEFFICIENTS)} or more, as many as the wavelet has taps.",
+            )
+        return named
+
+    # ------------------------------------------------------------------ for the recipe
+
+    def fit_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Keep mean and deviation of every feature, over records; see `Backbone.fit_statistics`.
+
+        Those of leads that are not this network's stay zero and one.
+
+        Raises
+        ------
+        BackboneError
+            When there are no records.
+        """
+        rows, count = lead_rows(self.leads), 0
+        mean = torch.zeros_like(self.feature_mean[rows], dtype=torch.float64)
+        squares = torch.zeros_like(mean)
+        for batch in batches:
+            check_leads(batch, self.leads)
+            values = wavelet_features(batch.to(mean.device), levels=self.config.levels)
+            if not len(values):
+                continue
+            # Means and squares of two parts, put together without cancellation (Chan et al. 1983).
+            count += len(values)
+            apart = values.mean(0) - mean
+            mean = mean + apart * (len(values) / count)
+            within = (values - values.mean(0)).square().sum(0)
+            squares = squares + within + apart.square() * (len(values) * (1 - len(values) / count))
+        if not count:
+            raise BackboneError(
+                f"no records to measure the features of {self.name} on",
+                remedy="give at least one batch of training records.",
+            )
+        std = (squares / count).sqrt()
+        std[std <= CONSTANT * mean.abs()] = 1.0
+        self.feature_mean[rows] = mean.to(self.feature_mean.dtype)
+        self.feature_std[rows] = std.to(self.feature_std.dtype)
+
+    def residual_branches(self) -> list[list[StochasticDepth]]:
+        """None, as there are no blocks."""
+        return []
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """None that a recipe sets: `dropout` is part of the network."""
+        return []
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """None."""
+        return []
+
+    def layer_groups(self) -> list[list[str]]:
+        """The dense layer, and no final norm."""
+        return [[name for name, _ in self.named_parameters()], []]
+
+    def no_weight_decay(self) -> set[str]:
+        """Nothing."""
+        return set()
+
+
+def wavelet_nn(**overrides: Any) -> WaveletNN:
+    """Wavelet+NN over 10 s at 100 Hz: 864 features, 128 units."""
+    return WaveletNN(override(WaveletNNConfig(name="wavelet_nn"), overrides))

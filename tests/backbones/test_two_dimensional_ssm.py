@@ -1,0 +1,126 @@
+"""Two-dimensional state-space layers against their recursion, cell by cell."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, GridSystem, grid_convolve
+from einthoven.errors import BackboneError
+
+VARIATES, TOKENS, CHANNELS = 5, 9, 4
+
+
+@pytest.fixture
+def kernel() -> GridKernel:
+    torch.manual_seed(0)
+    return GridKernel(CHANNELS, 3).double()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, VARIATES, TOKENS, CHANNELS, generator=generator, dtype=torch.double)
+
+
+def _by_cells(system: GridSystem, x: Tensor) -> Tensor:
+    """The definition: every cell from the one before it in time and the one in front of it."""
+    zero = torch.zeros(len(x), *system.a1.shape, dtype=torch.complex128)
+    h1: dict[tuple[int, int], Tensor] = {}
+    h2: dict[tuple[int, int], Tensor] = {}
+    out = torch.zeros_like(x)
+    for v in range(x.shape[1]):
+        for t in range(x.shape[2]):
+            now, earlier, above = x[:, v, t, :, None], (v, t - 1), (v - 1, t)
+            h1[v, t] = system.a1 * h1.get(earlier, zero) + system.a2 * h2.get(earlier, zero)
+            h1[v, t] = h1[v, t] + system.b1 * now
+            h2[v, t] = system.a3 * h1.get(above, zero) + system.a4 * h2.get(above, zero)
+            h2[v, t] = h2[v, t] + system.b2 * now
+            both = system.c1 * h1[v, t] + system.c2 * h2[v, t]
+            out[:, v, t] = 2.0 * both.real.sum(-1)
+    return out
+
+
+def _both_ways(kernel: GridKernel, x: Tensor, skip: Tensor) -> Tensor:
+    halves = [GridSystem(**{k: v[i] for k, v in vars(kernel.system()).items()}) for i in (0, 1)]
+    down, up = _by_cells(halves[0], x), _by_cells(halves[1], x.flip(1)).flip(1)
+    return down + up + skip * x
+
+
+def test_convolution_is_the_recursion_with_its_gradients(kernel: GridKernel, x: Tensor) -> None:
+    skip = torch.randn(CHANNELS, dtype=torch.double).requires_grad_()
+    x.requires_grad_()
+    found = grid_convolve(x, kernel(VARIATES, TOKENS), skip)
+    expected = _both_ways(kernel, x, skip)
+    assert torch.allclose(found, expected, atol=1e-8)
+    direction = torch.randn_like(found)
+    parts = [x, skip, *kernel.parameters()]
+    slopes = torch.autograd.grad(found, parts, direction)
+    wanted = torch.autograd.grad(expected, parts, direction)
+    for slope, want in zip(slopes, wanted, strict=True):
+        assert torch.allclose(slope, want, atol=1e-7)
+
+
+@pytest.mark.parametrize(("variates", "tokens"), [(1, 1), (1, 6), (2, 1), (3, 7)])
+def test_small_grids(kernel: GridKernel, x: Tensor, variates: int, tokens: int) -> None:
+    part, skip = x[:, :variates, :tokens], torch.zeros(CHANNELS)
+    found = grid_convolve(part, kernel(variates, tokens), skip)
+    assert torch.allclose(found, _both_ways(kernel, part, skip), atol=1e-8)
+
+
+def test_float32_and_autocast_are_near_float64(kernel: GridKernel, x: Tensor) -> None:
+    skip, weights = torch.ones(CHANNELS), kernel(VARIATES, TOKENS)
+    exact = grid_convolve(x, weights, skip)
+    single = x.float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        low = grid_convolve(single, kernel.float()(VARIATES, TOKENS), skip)
+        low.square().sum().backward()
+    assert low.dtype == torch.float32
+    assert torch.allclose(low.double(), exact, atol=1e-5)
+    (slope,) = torch.autograd.grad(
+        grid_convolve(single, kernel(VARIATES, TOKENS), skip).square().sum(), single
+    )
+    assert single.grad is not None
+    assert torch.allclose(single.grad, slope, rtol=1e-4, atol=1e-4)
+    assert grid_convolve(x[:0], weights, skip).shape == (0, VARIATES, TOKENS, CHANNELS)
+
+
+def test_a_cell_reaches_every_variate_and_no_earlier_time(kernel: GridKernel, x: Tensor) -> None:
+    changed, skip = x.clone(), torch.zeros(CHANNELS)
+    changed[:, 2, 4] += 1.0
+    weights = kernel(VARIATES, TOKENS)
+    apart = (grid_convolve(changed, weights, skip) - grid_convolve(x, weights, skip)).abs()
+    reached = apart.amax((0, 3)) > 1e-7
+    # At the present, h2 carries it to every variate; the past is as it was.
+    assert reached[:, 4:].all()
+    assert not reached[:, :4].any()
+
+
+def test_no_frequency_grows_from_row_to_row() -> None:
+    """Whatever was learned: coupling at its bound, slow decay, any number of rows."""
+    torch.manual_seed(2)
+    kernel = GridKernel(2, 4)
+    with torch.no_grad():
+        for parameter in kernel.parameters():
+            parameter.add_(torch.randn_like(parameter))
+        kernel.to_time.fill_(9.0)
+        kernel.to_variate.fill_(9.0)
+    system = kernel.system()
+    turn = torch.exp(-1j * torch.linspace(0.0, torch.pi, 101, dtype=torch.double))
+    a1, a2, a3, a4 = (part.unsqueeze(-1) for part in (system.a1, system.a2, system.a3, system.a4))
+    assert ((a4 + a3 * a2 * turn / (1.0 - a1 * turn)).abs() <= 1.0 + 1e-12).all()
+    assert kernel(60, 200).isfinite().all()
+
+
+def test_heads_differ_in_their_steps() -> None:
+    steps = GridKernel(64, 1).log_step_time.exp()
+    slow, fast = steps[:, :32], steps[:, 32:]
+    assert 0.0099 < slow.min() < slow.max() <= 0.1001
+    assert 0.0999 < fast.min() < fast.max() <= 1.0001
+
+
+@pytest.mark.parametrize(("channels", "modes"), [(3, 2), (0, 2), (4, 0)])
+def test_impossible_sizes_are_refused(channels: int, modes: int) -> None:
+    with pytest.raises(BackboneError, match=f"width = {channels}, modes = {modes}"):
+        GridKernel(channels, modes)

@@ -1,0 +1,50 @@
+"""MULTIRESNET against the reference implementation, through its checkpoint's format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from einthoven.backbones.layers import multires
+from einthoven.weights import load_classifier, to_public
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_network_and_layers_match_the_reference(
+    compiled: bool,
+    parity: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if compiled:
+        pytest.importorskip("numba")
+    monkeypatch.setattr(multires, "_compiles", lambda _: compiled)
+    case = parity("peer_multiresnet")
+    torch.save({"model": case.weights()}, tmp_path / "model.pt")
+    net: Any = load_classifier("multiresnet", weights=tmp_path / "model.pt")
+    assert sum(p.numel() for p in net.parameters()) == case.meta["parameters"]
+    means: dict[str, Tensor] = {}
+    for index in (0, 5):
+
+        def keep(_: Any, given: tuple[Tensor], __: Any, name: str = f"layer{index}") -> None:
+            means[f"{name}_time_mean"] = given[0].mean(1)
+
+        # What the first dropout is given: a layer's output after its activation.
+        net.backbone.blocks[index].drop1.register_forward_hook(keep)
+    with torch.no_grad():
+        logits = net(case.x())
+    assert len(means) == 2
+    case.check(logits=logits, **means)
+
+
+def test_public_names_round_trip(parity: Callable[[str], Any], tmp_path: Path) -> None:
+    weights = parity("peer_multiresnet").weights()
+    torch.save(weights, tmp_path / "model.pt")
+    again = to_public(load_classifier("multiresnet", weights=tmp_path / "model.pt"))
+    assert set(again) == set(weights)
+    assert all(torch.equal(again[key], weights[key]) for key in weights)
