@@ -39,6 +39,7 @@ ROOMS = (
     "report",
     "evidence",
     "experiment",
+    "ensembles",
     "run_report",
     "reproduce",
     "demo",

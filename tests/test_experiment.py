@@ -74,6 +74,9 @@ def test_the_folder_holds_everything(finished: Finished, synthetic: Cohort) -> N
     assert numbers["validation"]["records"] == len(synthetic.ids("validation"))
     assert numbers["test"]["macro_auroc"] == finished.test.macro_auroc
     assert numbers["seconds"] > 0
+    trained = load_bundle(folder / "bundle").classifier
+    assert numbers["parameters"] == sum(p.numel() for p in trained.parameters())
+    assert numbers["device"].startswith("CPU, ")
     card = (folder / "bundle" / "README.md").read_text()
     assert f"{finished.test.macro_auroc:.4f}"[:5] in card
     assert not list(folder.rglob("*.writing"))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from einthoven.backbones.registry import backbone_names, create_backbone
     from einthoven.bundle import load_bundle
     from einthoven.cohorts import Cohort, open_cohort
+    from einthoven.ensembles import ensemble
     from einthoven.errors import EinthovenError
     from einthoven.estimator import EcgClassifier, EcgEmbedder
     from einthoven.hub import from_pretrained, save_pretrained
@@ -37,6 +38,7 @@ _HOMES = {
     "backbone_names": "backbones.registry",
     "create_backbone": "backbones.registry",
     "create_classifier": "backbones.classifier",
+    "ensemble": "ensembles",
     "from_pretrained": "hub",
     "load_backbone": "weights",
     "load_bundle": "bundle",
@@ -58,6 +60,7 @@ __all__ = [
     "backbone_names",
     "create_backbone",
     "create_classifier",
+    "ensemble",
     "evaluate",
     "from_pretrained",
     "load_backbone",

@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.evaluate.scores import Score
@@ -38,8 +41,10 @@ __all__ = [
     "is_synthetic",
     "known_targets",
     "licence_of",
+    "parameters_of",
     "run_experiment",
     "score_predictions",
+    "score_splits",
     "suitable_absent",
 ]
 
@@ -116,14 +121,15 @@ def run_experiment(
     if bundle.calibration is None:
         validation = Predictions.load(folder / PREDICTIONS / "validation.parquet")
         update_bundle(folder / BUNDLE, **fitted_calibration(validation))
-    return _scored(trained, cohort, resamples)
+    return _scored(trained, cohort, resamples, device=together.device)
 
 
 def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
     """The trained classifier with all that a bundle says about it."""
     classifier = trained.classifier
     description = trained.preparation.describe()
-    weights = trained.run.about()["asked"]["weights"]
+    asked = trained.run.about()["asked"]
+    weights = asked["weights"]
     about = {
         "preparation_text": description,
         "licence": joined(licence_of(cohort), (weights or {}).get("licence")),
@@ -138,6 +144,8 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
             "training_records": len(trained.data.usable.ids("train")),
         },
         "weights": _named(weights),
+        "public_weights": asked.get("public_weights"),
+        "overlap": asked.get("overlap"),
         "selected_epoch": {name: result.best_epoch for name, result in trained.results.items()},
         "environment": trained.run.about()["environment"],
     }
@@ -155,23 +163,21 @@ def _named(weights: Any) -> Any:
     return weights | {"path": Path(weights["path"]).name} if isinstance(weights, dict) else weights
 
 
-def _scored(trained: Posttrained, cohort: Cohort, resamples: int) -> Finished:
+def _scored(
+    trained: Posttrained, cohort: Cohort, resamples: int, *, device: torch.device
+) -> Finished:
     folder = trained.run.path
-    tables = {
-        split: Predictions.load(folder / PREDICTIONS / f"{split}.parquet")
-        for split in ("validation", "test")
-    }
-    scores = {
-        split: score_predictions(table, resamples=resamples) for split, table in tables.items()
-    }
+    scores = score_splits(folder, resamples=resamples)
     numbers: dict[str, Any] = {name: found.to_dict() for name, found in scores.items()}
     numbers["seconds"] = round(_trained_seconds(trained), 1)
+    numbers["parameters"] = parameters_of(trained.classifier)
+    numbers["device"] = _named_device(device)
     write_json(folder / METRICS, numbers)
     update_bundle(folder / BUNDLE, metrics=_headline(scores["test"]))
     evidence = evidence_of(
         load_bundle(folder / BUNDLE),
         cohort,
-        tables["test"],
+        Predictions.load(folder / PREDICTIONS / "test.parquet"),
         score=numbers["test"],
         validation=numbers["validation"],
         resamples=resamples,
@@ -179,6 +185,28 @@ def _scored(trained: Posttrained, cohort: Cohort, resamples: int) -> Finished:
     evidence["robustness"] = kept(folder / BUNDLE, evidence, "robustness")
     write_evidence(folder / BUNDLE, evidence)
     return Finished(trained.run, scores["test"])
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Numbers that training may change; running statistics are none of them."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _named_device(device: torch.device) -> str:
+    # Without it a time means nothing.
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def score_splits(folder: Path, *, resamples: int) -> dict[str, Score]:
+    """Scores of the two tables of a run folder, by split."""
+    tables = {
+        split: Predictions.load(folder / PREDICTIONS / f"{split}.parquet")
+        for split in ("validation", "test")
+    }
+    return {split: score_predictions(table, resamples=resamples) for split, table in tables.items()}
 
 
 def _trained_seconds(trained: Posttrained) -> float:

@@ -68,7 +68,7 @@ def predict_record(
     PreparationError
         When the record lacks another lead, is too short, or holds values that are not finite.
     BackboneError
-        When `leads` are not among those that the bundle reads.
+        When `leads` are not among those that the bundle reads, or it refuses to go without others.
     """
     network, preparation = with_leads(bundle, bundle.classifier, leads)
     preparation = preparation.deriving(record.leads)
@@ -117,7 +117,7 @@ def predict_cohort(
     EvaluationError
         When the bundle's labels are not the cohort's, or the split is empty.
     BackboneError
-        When `leads` are not among those that the bundle reads.
+        When `leads` are not among those that the bundle reads, or it refuses to go without others.
     """
     kept = cohort.select(store.without_quarantined(cohort.ids()))
     columns = _label_columns(bundle, kept)
@@ -146,7 +146,7 @@ def predict_cohort(
         probabilities=values,
         metadata=_metadata(bundle, cohort, split)
         | {"quarantined": str(len(cohort) - len(kept)), CALIBRATED: "no"}
-        | ({} if leads is None else {"leads": ",".join(preparation.leads)}),
+        | ({} if leads is None else {"leads": ",".join(preparation.sources)}),
     )
     return calibrate_table(bundle, table) if calibrated else table
 
@@ -181,7 +181,7 @@ def with_leads(
         return network, bundle.preparation
     every, samples = bundle.preparation.leads, bundle.preparation.window
     fewer = FewerLeads(network, leads, every=every, samples=samples)
-    return fewer, bundle.preparation.with_leads(fewer.leads)
+    return fewer, bundle.preparation.with_leads(fewer.rows).deriving(fewer.leads)
 
 
 def _named(bundle: Bundle, record: Record, said: np.ndarray[Any, Any]) -> RecordPrediction:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.errors import RecipeError
 from einthoven.stages.finetune import regularise, set_drop_path
 from einthoven.stages.posttrain import Posttrained
 from einthoven.stages.recipe import Stage2
@@ -37,6 +38,15 @@ def test_drop_path_rises_over_depth_or_is_constant(classifier: Classifier) -> No
 def test_a_single_block_takes_the_whole_rate() -> None:
     small = create_classifier("mtecg_tiny_100hz", labels=4, **(SIZE | {"depth": 1}))
     assert set_drop_path(small.backbone, 0.2) == [0.2]
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(3, [0.0, 0.2]), (2, [0.2]), (1, [])])
+def test_a_network_without_shortcuts_has_rates_and_nothing_that_takes_them(
+    depth: int, expected: list[float]
+) -> None:
+    plain = create_classifier("lstm", labels=4, width=4, depth=depth)
+    assert set_drop_path(plain.backbone, 0.2) == pytest.approx(expected)
+    assert rates(plain) == [[]] * (depth - 1)
 
 
 @pytest.mark.parametrize(("where", "elsewhere"), [("feed-forward", 0.0), ("stmem-all", 0.3)])
@@ -78,6 +88,14 @@ def test_frozen_positions_stay_and_everything_else_moves(tmp_path: Path, train: 
     for name, value in run.classifier.state_dict().items():
         if not name.startswith("head"):
             assert torch.equal(value, before[name]) == (name == "backbone.pos_embed"), name
+
+
+def test_an_extractor_that_is_not_there_is_refused_before_anything_is_written(
+    tmp_path: Path, train: Train
+) -> None:
+    with pytest.raises(RecipeError, match="mtecg_tiny_100hz has no convolutional extractor"):
+        train(tmp_path / "run", stage1=None, stage2={"freeze_extractor": True})
+    assert not (tmp_path / "run").exists()
 
 
 def test_layer_decay_halves_the_rate_from_layer_to_layer(

@@ -77,8 +77,24 @@ def test_silent_where_nothing_was_seen(ptbxl: Cohort, public: Path, tmp_path: Pa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert check_public_weights("ecg_fm", None, ptbxl) is None
-        assert check_public_weights("ecg_fm", public, replace(ptbxl, name="cart")) is None
-        assert check_public_weights("st_mem_base", public, ptbxl) is None
+        elsewhere = check_public_weights("ecg_fm", public, replace(ptbxl, name="cart"))
+        unseen = check_public_weights("st_mem_base", public, ptbxl)
         assert check_public_weights("ecg_fm", own, ptbxl) is None
+    # Recorded all the same: the bundle may be measured on PTB-XL one day.
+    assert elsewhere is not None
+    assert elsewhere["contains_ptbxl"] is True
+    assert unseen is not None
+    assert unseen["contains_ptbxl"] is False
+    assert "warning" not in elsewhere | unseen
     with pytest.warns(OverlapWarning):
         assert check_public_weights("ecg_fm", public, ptbxl) is not None
+
+
+def test_it_is_said_where_nobody_knows(ptbxl: Cohort, tmp_path: Path) -> None:
+    network = create_backbone("hubert_ecg_small", seed=0, **TINY)
+    torch.save(to_public(network), tmp_path / "ssl.pt")
+    with pytest.warns(OverlapWarning, match="whether the public weights of hubert_ecg_small"):
+        said = check_public_weights("hubert_ecg_small", tmp_path / "ssl.pt", ptbxl)
+    assert said is not None
+    assert said["contains_ptbxl"] is None
+    assert "is unknown" in said["warning"]

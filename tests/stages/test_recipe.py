@@ -7,6 +7,7 @@ import pytest
 from einthoven.errors import RecipeError
 from einthoven.stages.recipe import (
     Data,
+    OneCycleTable,
     Pretraining,
     Recipe,
     Stage1,
@@ -15,6 +16,8 @@ from einthoven.stages.recipe import (
     load_recipe,
     recipe_names,
 )
+from einthoven.stages.schedule import loop_settings
+from einthoven.training.optim import Cycle, OneCycle, Schedule
 
 
 def test_every_preset_reads() -> None:
@@ -43,6 +46,96 @@ def test_plain_fine_tuning_differs_from_post_training_in_the_pieces_only(folder:
     assert ours.stage2 is not None
     pieces = {"drop_path": 0.0, "dropout": 0.0}
     assert ours.stage2.model_copy(update=pieces) == plain.stage2
+
+
+def test_the_benchmark_s_recipe_is_the_one_of_its_code() -> None:
+    """Strodthoff et al. 2021: 50 epochs of 136 steps, one cycle up to 0.01 and down from it."""
+    recipe = load_recipe("strodthoff")
+    fine = recipe.stage2
+    assert fine is not None
+    data = ("crop_seconds", "evaluation_crops", "aggregate", "augmentation", "standardise")
+    assert [getattr(recipe.data, key) for key in data] == [2.5, 7, "max", "none", "scalar"]
+    assert (recipe.initialise, recipe.stage1, recipe.precision) == ("random", None, "fp32")
+    assert (fine.optimiser, fine.weight_decay, fine.decay_exempt) == ("adamw", 0.01, "none")
+    assert (fine.select, fine.head_init, fine.clip) == ("last", "kaiming-normal", None)
+    settings = loop_settings(fine, micro=128, world=1, precision="fp32", seed=0)
+    assert settings.schedule(17_418 // 128) == OneCycle(0.01, 6800, Cycle())
+    assert settings.betas == (0.95, 0.99)
+    recurrent = load_recipe("strodthoff-rnn")
+    assert recurrent.data == recipe.data
+    changed = {"base_lr": 0.002, "clip": 0.25}
+    assert recurrent.stage2 == fine.model_copy(update=changed)
+
+
+def test_the_other_networks_recipes() -> None:
+    multires = load_recipe("multiresnet").stage2
+    assert multires is not None
+    schedule = loop_settings(multires, micro=50, world=1, precision="fp32", seed=0).schedule(349)
+    assert schedule == Schedule(pytest.approx(0.0045), 0.0, 5 * 349, 100 * 349)
+    assert (multires.weight_decay, multires.select) == (0.06, "best")
+    wavelet = load_recipe("wavelet-nn").stage2
+    assert wavelet is not None
+    settings = loop_settings(wavelet, micro=128, world=1, precision="fp32", seed=0)
+    rates = {settings.schedule(137).lr(step) for step in range(30 * 137)}
+    assert [*rates] == [pytest.approx(0.002)]  # one rate, of every step
+    assert (settings.optimiser, settings.select, settings.lowest) == (
+        "adamax", "validation_loss", True
+    )  # fmt: skip
+    for name in ("multiresnet", "wavelet-nn", "spacetime", "msw-transformer", "chimera"):
+        data = load_recipe(name).data
+        assert (data.crop_seconds, data.evaluation_crops, data.standardise) == (10, 1, "scalar")
+
+
+def test_what_a_run_asked_for_does_not_change_with_keys_that_came_later() -> None:
+    """Runs of earlier versions go on, and count as done in a reproduction."""
+    asked = load_recipe("post-training").asked()
+    assert asked["data"].keys() == {
+        "crop_seconds", "augmentation", "augmentation_level", "evaluation_crops", "aggregate",
+        "fraction",
+    }  # fmt: skip
+    assert asked["stage2"].keys() == {
+        "epochs", "batch_size", "micro_batch", "base_lr", "weight_decay", "decay_exempt",
+        "warmup_epochs", "min_lr", "betas", "layer_decay", "drop_path", "drop_path_schedule",
+        "dropout", "dropout_where", "head_dropout", "head_init", "freeze_positions", "clip",
+        "select",
+    }  # fmt: skip
+    whole = load_recipe("strodthoff")
+    assert whole.asked()["data"]["standardise"] == "scalar"
+    assert whole.asked()["stage2"]["one_cycle"]["momentum"] == [0.95, 0.85, 0.95]
+    assert Recipe.model_validate(whole.asked()) == whole
+    assert "cohorts" not in load_pretraining("mae").asked()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage2.warmup_epochs=5", "set one_cycle.warmup_share"),
+        ("stage2.min_lr=1e-5", "set one_cycle.end_divisor"),
+        ("stage2.betas=[0.8, 0.99]", "set one_cycle.momentum"),
+        ("stage2.one_cycle.warmup_share=1.0", "warmup_share = 1.0"),
+        ("stage2.one_cycle.start_divisor=0.5", "start_divisor = 0.5"),
+        ("stage2.one_cycle.momentum=[0.9, 0.8]", "momentum"),
+        ("stage2.schedule=cosine", "one_cycle is given, and schedule = cosine"),
+        ("stage2.schedule=triangular", "schedule = 'triangular'"),
+        ("stage2.optimiser=adamax", "set weight_decay = 0"),
+        ("stage2.optimiser=sgd", "optimiser = 'sgd'"),
+        ("stage2.select=lowest", "select = 'lowest'"),
+        ("initialise=pretrained", "another scale than the one that it was pretrained on"),
+        ("data.standardise=lead", "standardise = 'lead'"),
+    ],
+)
+def test_impossible_combinations_are_refused(override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("strodthoff", [override])
+    assert message in str(caught.value)
+
+
+def test_more_impossible_combinations() -> None:
+    with pytest.raises(RecipeError, match="an incomplete batch is not accumulated"):
+        load_recipe("multiresnet", ["stage2.micro_batch=25"])
+    assert load_recipe("multiresnet", ["stage2.micro_batch=50"]).stage2 is not None
+    with pytest.raises(RecipeError, match="ends a cosine, and schedule = constant"):
+        load_recipe("wavelet-nn", ["stage2.min_lr=1e-4"])
 
 
 def test_overrides_take_toml_values_and_bare_words() -> None:
@@ -100,6 +193,7 @@ def test_docs_describe_every_key_with_its_default_s_reason() -> None:
         (Data, "data."),
         (Stage1, "stage1."),
         (Stage2, "stage2."),
+        (OneCycleTable, "stage2.one_cycle."),
         (Pretraining, ""),
     ]:
         for key, field in table.model_fields.items():

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from einthoven.errors import TrainingError
-from einthoven.stages.selection import validation_metrics
+from einthoven.stages.selection import record_losses, validation_metrics
 
 
 def test_macro_values_are_means_over_the_labels_that_can_be_scored() -> None:
@@ -27,3 +28,17 @@ def test_what_cannot_be_scored_is_refused() -> None:
         validation_metrics(np.zeros((4, 2), dtype=np.uint8), np.full((4, 2), 0.5))
     with pytest.raises(TrainingError, match="not finite"):
         validation_metrics(np.eye(2, dtype=np.uint8), np.full((2, 2), np.nan))
+
+
+def test_a_record_s_loss_is_the_mean_over_its_crops_and_every_record_counts_once() -> None:
+    logits = torch.tensor([[2.0, -1.0], [0.0, 1.0], [-3.0, 4.0]])
+    owner = torch.tensor([0, 0, 1])  # two crops of the first record, one of the second
+    targets = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    found = record_losses(logits, owner, targets).numpy()
+    wrong = np.log1p(np.exp([[-2.0, -1.0], [0.0, 1.0], [-3.0, -4.0]])).mean(axis=1)
+    np.testing.assert_allclose(found, [wrong[:2].mean(), wrong[2]], rtol=1e-12)
+
+
+def test_a_saturated_probability_has_a_finite_loss() -> None:
+    found = record_losses(torch.tensor([[800.0]]), torch.tensor([0]), torch.tensor([[0.0]]))
+    assert found.item() == 800.0

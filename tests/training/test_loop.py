@@ -16,7 +16,7 @@ from einthoven.errors import FileError, TrainingError
 from einthoven.signals.batches import generator_for
 from einthoven.training.checkpoint import load_weights
 from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop, Settings
-from einthoven.training.optim import Schedule, parameter_groups, scaled_lr
+from einthoven.training.optim import Cycle, Schedule, parameter_groups, scaled_lr
 from einthoven.training.processes import Processes
 
 
@@ -119,6 +119,65 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_weights(
     ]
 
 
+@pytest.mark.parametrize("after", [1, 6, 13, 23])
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"cycle": Cycle(), "betas": (0.95, 0.99)},
+        {"optimiser": "adamax", "warmup_epochs": 0},
+        {"optimiser": "adamax", "cycle": Cycle(warmup_share=0.5), "clip": 0.25},
+    ],
+)
+def test_so_does_one_cycle_and_adamax(tmp_path: Path, after: int, way: dict[str, Any]) -> None:
+    """With a checkpoint after every step."""
+    settings = way | {"checkpoint_seconds": 0.0}
+    groups: dict[str, Any] = {}
+    whole, killed, again = network(), network(), network()
+
+    def trained(name: str, model: nn.Module, **parts: Any) -> list[dict[str, Any]]:
+        groups["groups"] = parameter_groups(model, weight_decay=0.0)
+        made = loop(tmp_path / name, model, settings=settings, **groups, **parts)
+        return [{k: e[k] for k in ("epoch", "train_loss", "lr")} for e in made.run().history]
+
+    expected = trained("whole", whole)
+    with pytest.raises(KilledError):
+        trained("killed", killed, watcher=Killer(after))
+    assert trained("killed", again) == expected
+    assert same(state(again), state(whole))
+
+
+def test_the_optimiser_is_the_one_asked_for(tmp_path: Path) -> None:
+    ends = []
+    for optimiser in ("adamw", "adamax"):
+        model = network()
+        groups = parameter_groups(model, weight_decay=0.0)
+        settings = {"optimiser": optimiser}
+        loop(tmp_path / optimiser, model, groups=groups, settings=settings).run()
+        ends.append(state(model))
+    assert not same(*ends)
+
+
+def test_one_cycle_uses_the_rate_and_the_momentum_of_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the optimiser holds when it steps, against the formula."""
+    seen: list[tuple[float, float]] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *arguments: Any) -> Any:
+        group = self.param_groups[0]
+        seen.append((group["lr"], group["betas"][0]))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    settings = {"cycle": Cycle(), "betas": (0.95, 0.99)}
+    loop(tmp_path, network(), settings=settings).run()
+    schedule = Settings(4, 0.5, 8, cycle=Cycle()).schedule(6)
+    assert seen == [(schedule.lr(i), schedule.momentum(i)) for i in range(24)]
+    assert seen[0] == (pytest.approx(scaled_lr(0.5, 8) / 25), 0.95)
+    assert seen[7] == (scaled_lr(0.5, 8), 0.85)
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first = network()
     loop(tmp_path, first).run()
@@ -173,6 +232,17 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_earliest(tmp_path: Path) -> N
     chosen = network()
     load_weights(tmp_path / BEST, chosen)
     assert same(state(chosen), kept[1])
+
+
+def test_the_epoch_of_the_lowest_value_is_kept_when_that_is_asked_for(tmp_path: Path) -> None:
+    values = iter([0.5, 0.2, 0.2, 0.7])
+    result = loop(
+        tmp_path,
+        network(),
+        validate=lambda model: {"validation_loss": next(values)},
+        settings={"select": "validation_loss", "lowest": True},
+    ).run()
+    assert (result.best_epoch, result.best) == (2, 0.2)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from einthoven.backbones.contract import Backbone
-from einthoven.errors import TrainingError
 from einthoven.signals.batches import Source
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
@@ -25,12 +24,7 @@ def begin_run(out: str | Path, asked: dict[str, Any], processes: Processes) -> R
     """
     if not processes.is_main:
         processes.wait()
-    try:
-        run = RunFolder.begin(out, asked)
-    except OSError as error:
-        raise TrainingError(
-            f"{out} cannot be a run folder: {error.strerror}", remedy="name another folder"
-        ) from error
+    run = RunFolder.begin(out, asked)
     if processes.is_main:
         processes.wait()
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
-from einthoven.backbones.inference import Aggregate, probabilities
+from einthoven.backbones.inference import Aggregate, aggregate_crops, record_outputs
+from einthoven.errors import RecipeError
 from einthoven.signals.batches import Augmentation, Batch, SignalSource, TrainingBatches
 from einthoven.stages.data import micro_batch
 from einthoven.stages.pretrain import exempt_parameters
 from einthoven.stages.recipe import Stage2
 from einthoven.stages.schedule import loop_settings
-from einthoven.stages.selection import SELECT, validation_metrics
+from einthoven.stages.selection import LOSS, record_losses, validation_metrics
 from einthoven.training.checkpoint import load_weights
 from einthoven.training.loop import BEST, Loop, Precision, Result, Watcher
 from einthoven.training.optim import parameter_groups
@@ -57,23 +59,17 @@ def finetune(
         model=classifier,
         loss=_classifier_loss,
         batches=TrainingBatches(
-            train, micro, seed, augment=augment, rank=together.rank, world=together.world
-        ),
-        groups=parameter_groups(
-            classifier,
-            weight_decay=settings.weight_decay,
-            # Norm and head, the last group, are the layer after the last one: their rate is whole.
-            layers=classifier.layer_groups()[:-1],
-            layer_decay=settings.layer_decay,
-            exempt=exempt_parameters(classifier, settings.decay_exempt, prefix="backbone."),
-        ),
-        settings=loop_settings(
-            settings,
-            micro=micro,
+            train,
+            micro,
+            seed,
+            augment=augment,
+            rank=together.rank,
             world=together.world,
-            precision=precision,
-            seed=seed,
-            select=SELECT if settings.select == "best" else None,
+            drop_last=settings.drop_last,
+        ),
+        groups=_groups(classifier, settings),
+        settings=loop_settings(
+            settings, micro=micro, world=together.world, precision=precision, seed=seed
         ),
         folder=folder,
         validate=partial(
@@ -91,8 +87,19 @@ def finetune(
     return result
 
 
+def _groups(classifier: Classifier, settings: Stage2) -> list[dict[str, Any]]:
+    return parameter_groups(
+        classifier,
+        weight_decay=settings.weight_decay,
+        # Norm and head, the last group, are the layer after the last one: their rate is whole.
+        layers=classifier.layer_groups()[:-1],
+        layer_decay=settings.layer_decay,
+        exempt=exempt_parameters(classifier, settings.decay_exempt, prefix="backbone."),
+    )
+
+
 def regularise(classifier: Classifier, settings: Stage2) -> None:
-    """Set drop rates, dropouts and frozen positions as the recipe says."""
+    """Set drop rates, dropouts, frozen positions and extractor as the recipe says."""
     set_drop_path(classifier.backbone, settings.drop_path, schedule=settings.drop_path_schedule)
     for dropout in classifier.feedforward_dropouts():
         dropout.p = settings.dropout
@@ -103,6 +110,26 @@ def regularise(classifier: Classifier, settings: Stage2) -> None:
         for name, parameter in classifier.backbone.named_parameters():
             if "pos" in name.split(".")[0]:
                 parameter.requires_grad_(False)
+    if settings.freeze_extractor:
+        for name in extractor_of(classifier.backbone):
+            classifier.backbone.get_parameter(name).requires_grad_(False)
+
+
+def extractor_of(backbone: Backbone) -> list[str]:
+    """Names of what `stage2.freeze_extractor` keeps as it is.
+
+    Raises
+    ------
+    RecipeError
+        When the backbone has no such part.
+    """
+    names = backbone.extractor_parameters()
+    if not names:
+        raise RecipeError(
+            f"stage2.freeze_extractor: {backbone.name} has no convolutional extractor",
+            remedy="leave it out; HuBERT-ECG and ECG-FM have one",
+        )
+    return names
 
 
 def set_drop_path(backbone: Backbone, rate: float, *, schedule: str = "linear") -> list[float]:
@@ -112,10 +139,10 @@ def set_drop_path(backbone: Backbone, rate: float, *, schedule: str = "linear") 
     share a rate and draw independently); `constant` is `rate` everywhere.
     """
     blocks = backbone.residual_branches()
-    if schedule == "constant":
+    if schedule == "constant" or len(blocks) < 2:  # a single block is the last one
         rates = [rate] * len(blocks)
     else:
-        rates = np.linspace(0, rate, len(blocks)).tolist() if len(blocks) > 1 else [rate]
+        rates = np.linspace(0, rate, len(blocks)).tolist()
     for branches, value in zip(blocks, rates, strict=True):
         for branch in branches:
             branch.rate = value
@@ -137,13 +164,14 @@ def _validate(
     processes: Processes,
 ) -> dict[str, float]:
     rows = np.array_split(np.arange(len(source)), processes.world)[processes.rank]
-    mine = probabilities(
-        model,
-        source,
-        aggregate=aggregate,
-        precision=precision,
-        device=processes.device,
-        rows=rows,
-    )
-    everyone = np.concatenate(processes.gather(mine))
-    return validation_metrics(source.targets, everyone)
+    answers = record_outputs(model, source, precision=precision, device=processes.device, rows=rows)
+    said, losses, done = [], [], 0
+    for logits, owner in answers:
+        count = int(owner.max()) + 1
+        targets = source.targets_of(rows[done : done + count])
+        said.append(aggregate_crops(logits, owner, count, aggregate))
+        losses.append(record_losses(logits, owner, targets))
+        done += count
+    mine = torch.cat(said).numpy(), torch.cat(losses).numpy()
+    values, each = map(np.concatenate, zip(*processes.gather(mine), strict=True))
+    return validation_metrics(source.targets, values) | {LOSS: float(each.mean())}

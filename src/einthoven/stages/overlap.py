@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from einthoven.backbones.registry import entry
 from einthoven.cohorts.cohort import UNLABELLED, Cohort
 from einthoven.errors import CohortError
 from einthoven.files import read_metadata
 from einthoven.stages.corpus import Member
 from einthoven.stages.seen import Overlap, Seen
+from einthoven.weights.public import public_data
 
 ALLOWED = "allowed_overlap"
-PTB_XL = "ptb-xl"  # the name that its own tables give a cohort
 
 
 class OverlapWarning(UserWarning):
@@ -128,29 +127,24 @@ def check_encoder(
 def check_public_weights(
     backbone: str, weights: str | Path | None, cohort: Cohort
 ) -> dict[str, str] | None:
-    """Say so when public weights were pretrained on the cohort that they are about to be tested on.
+    """Say so when public weights were, or may have been, pretrained on the cohort to be tested on.
 
-    Nobody can leave those records out any more, so this warns and refuses nothing. It goes by what
-    the catalogue says of the backbone's public weights; a file that was pretrained here, and says
-    on what, is `check_encoder`'s. A cohort is known as PTB-XL by its own tables: an excerpt under
-    another name is not.
+    Nobody can leave those records out any more, so this warns and refuses nothing; and it warns
+    as well where nobody knows. It goes by what the file or the catalogue says
+    (`einthoven.weights.public`); a file that was pretrained here, and says on what, is
+    `check_encoder`'s.
 
     Returns
     -------
     dict or None
-        What was found, to be recorded with the run.
+        `PublicData.record`, to be kept with the run; None where the weights are not public.
     """
-    about = entry(backbone)
-    if weights is None or cohort.name != PTB_XL or not about.contains_ptbxl:
+    data = None if weights is None else public_data(backbone, weights)
+    if data is None:
         return None
-    if "pretraining_data" in read_metadata(Path(weights)):
-        return None
-    warning = (
-        f"the public weights of {backbone} were pretrained on data that include PTB-XL "
-        f"({about.pretraining_data}): results on PTB-XL are not those of an unseen cohort"
-    )
-    warnings.warn(warning, OverlapWarning, stacklevel=2)
-    return {"cohort": cohort.name, "pretraining_data": about.pretraining_data, "warning": warning}
+    if warning := data.warning(cohort.name):
+        warnings.warn(warning, OverlapWarning, stacklevel=2)
+    return data.record(cohort.name)
 
 
 def _leads(members: Sequence[Member], protected: Sequence[Member]) -> list[str]:

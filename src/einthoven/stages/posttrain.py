@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,19 @@ from einthoven.stages.data import (
     resolved,
     with_fraction,
 )
-from einthoven.stages.finetune import finetune
+from einthoven.stages.finetune import extractor_of, finetune
+from einthoven.stages.measure import (
+    STANDARDISER,
+    Standardiser,
+    fit_statistics,
+    measured,
+    recorded,
+    with_scale,
+)
 from einthoven.stages.overlap import check_encoder, check_public_weights
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
-from einthoven.training.loop import Result, Watcher
+from einthoven.training.loop import CHECKPOINT, Result, Watcher
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
 from einthoven.weights.folder import licence_of_weights, weights_file
@@ -102,8 +110,8 @@ def posttrain(
     Raises
     ------
     RecipeError
-        When the recipe needs weights and none are given, or the other way round, or its batch
-        does not divide over processes and micro-batches.
+        When the recipe needs weights and none are given, or the other way round, its batch does
+        not divide over processes and micro-batches, or it scales twice.
     CohortError
         When the encoder was pretrained on records of the test split and nobody allowed it.
     PreparationError, BackboneError
@@ -123,23 +131,23 @@ def posttrain(
         head_init=recipe.stage2.head_init if recipe.stage2 else "stock",
         **(options or {}),
     )
-    preparation = adapted(classifier.preparation, recipe.data)
-    data = Dataset(chosen, store, preparation)
+    data, standardiser = _prepared(chosen, store, classifier, recipe, out, together)
     train, validation = data.source("train"), data.source("validation")
     check_stages(classifier, train, recipe=recipe, processes=together)
     asked = _asked(chosen, store, backbone, recipe, weights, together)
     if options:
         asked["backbone_options"] = dict(options)
+    if standardiser:
+        asked[STANDARDISER] = asdict(standardiser)
     overlap = check_encoder(weights, (chosen, store), allow=allow_overlap)
     if overlap:
         asked["overlap"] = overlap
-    if seen := check_public_weights(backbone, weights, chosen):
-        asked["public_weights"] = seen
+    asked["public_weights"] = check_public_weights(backbone, weights, chosen)
     run = begin_run(out, asked, together)
     results = train_stages(
         classifier, train, validation, recipe=recipe, run=run, processes=together, watcher=watcher
     )
-    return Posttrained(run, classifier.eval(), preparation, data, results)
+    return Posttrained(run, classifier.eval(), data.preparation, data, results)
 
 
 def check_stages(
@@ -150,12 +158,15 @@ def check_stages(
     Raises
     ------
     RecipeError
-        When the batch does not divide over processes and micro-batches.
+        When the batch does not divide over processes and micro-batches, or an extractor is to be
+        frozen that the backbone does not have.
     PreparationError, BackboneError
         When the recipe's crop fits neither the records nor the backbone.
     """
     if recipe.stage2:
         micro_batch(recipe.stage2, records=len(train), world=processes.world)
+        if recipe.stage2.freeze_extractor:
+            extractor_of(classifier.backbone)
     check_fit(classifier.backbone, train)
 
 
@@ -201,10 +212,31 @@ def train_stages(
         )
     if recipe.stage2:
         folder = run.stage("stage2")
+        # A checkpoint holds what was measured.
+        fits = recipe.initialise == "random" and classifier.backbone.fits_statistics
+        if fits and not (folder / CHECKPOINT).is_file():
+            fit_statistics(classifier.backbone, train, seed=recipe.seed)
         results["stage2"] = finetune(
             classifier, train, validation, settings=recipe.stage2, folder=folder, **common
         )
     return results
+
+
+def _prepared(
+    cohort: Cohort,
+    store: Store,
+    classifier: Classifier,
+    recipe: Recipe,
+    out: str | Path,
+    processes: Processes,
+) -> tuple[Dataset, Standardiser | None]:
+    """What is trained on, and what was measured for its preparation where the recipe says so."""
+    preparation = adapted(classifier.preparation, recipe.data)
+    data = Dataset(cohort, store, preparation)
+    if recipe.data.standardise == "none":
+        return data, None
+    found = recorded(out) or processes.gather(measured(data.source("train")))[0]
+    return Dataset(cohort, store, with_scale(preparation, found)), found
 
 
 def check_weights(recipe: Recipe, weights: str | Path | None) -> None:
@@ -233,7 +265,7 @@ def _asked(
         "stage": "posttrain",
         "backbone": backbone,
         "weights": _described(backbone, weights) if weights else None,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.asked(),
         "cohort": cohort.name,
         "version": cohort.version,
         "task": cohort.task,

@@ -101,13 +101,7 @@ def pretrain(
     if recipe.crop_seconds is not None:
         preparation = preparation.with_window(seconds=recipe.crop_seconds)
     corpus = corpus_of(cohort, store, preparation, weights=mix)
-    asked = {
-        "stage": "pretrain",
-        "backbone": backbone,
-        "recipe": recipe.asked(),
-        **corpus.describe(),
-        "world": together.world,
-    }
+    asked = _asked(backbone, recipe, corpus, together)
     if options:
         asked["backbone_options"] = dict(options)
     if allow_overlap:
@@ -130,6 +124,18 @@ def pretrain(
         write_tensors(encoder, objective.backbone.state_dict(), about)
     together.wait()
     return Pretrained(run, encoder, result.history)
+
+
+def _asked(
+    backbone: str, recipe: Pretraining, corpus: Corpus, processes: Processes
+) -> dict[str, Any]:
+    return {
+        "stage": "pretrain",
+        "backbone": backbone,
+        "recipe": recipe.asked(),
+        **corpus.describe(),
+        "world": processes.world,
+    }
 
 
 def _loop(

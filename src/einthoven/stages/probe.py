@@ -39,7 +39,7 @@ from einthoven.training.optim import parameter_groups
 from einthoven.training.processes import Processes
 
 _FEATURE_BATCH = 64
-SECONDS = "seconds.jsonl"
+SECONDS, VALIDATION, OWNER = "seconds.jsonl", "validation.npy", "validation-owner.npy"
 
 
 @dataclass(frozen=True)
@@ -252,18 +252,8 @@ def probe_data(
                 encode, train, crop, seed, augment, precision, processes.device, watcher
             )
             save_array(file, features)
-    validation_file, owner_file = folder / "validation.npy", folder / "validation-owner.npy"
-    if processes.is_main and not owner_file.is_file():
-        parts = record_outputs(
-            encode,
-            validation,
-            batch_size=_FEATURE_BATCH,
-            precision=precision,
-            device=processes.device,
-        )
-        save_array(validation_file, torch.cat([features for features, _ in parts]).numpy())
-        owners = [owner + i * _FEATURE_BATCH for i, (_, owner) in enumerate(parts)]
-        save_array(owner_file, torch.cat(owners).numpy())
+    if processes.is_main and not (folder / OWNER).is_file():
+        _save_validation(encode, validation, folder, precision, processes.device)
     if processes.is_main and time.monotonic() - began > 0.1:
         append_line(folder / SECONDS, {"seconds": round(time.monotonic() - began, 3)})
     if watcher:
@@ -273,10 +263,22 @@ def probe_data(
     return ProbeData(
         features=torch.stack(stacked),
         targets=torch.from_numpy(train.targets.astype(np.float32)),
-        validation=torch.from_numpy(np.load(validation_file)),
-        validation_owner=torch.from_numpy(np.load(owner_file)),
+        validation=torch.from_numpy(np.load(folder / VALIDATION)),
+        validation_owner=torch.from_numpy(np.load(folder / OWNER)),
         validation_targets=validation.targets,
     )
+
+
+def _save_validation(
+    encode: Any, source: SignalSource, folder: Path, precision: Precision, device: torch.device
+) -> None:
+    """Features of every evaluation crop; whose they are comes last and makes them complete."""
+    parts = record_outputs(
+        encode, source, batch_size=_FEATURE_BATCH, precision=precision, device=device
+    )
+    save_array(folder / VALIDATION, torch.cat([features for features, _ in parts]).numpy())
+    owners = [owner + i * _FEATURE_BATCH for i, (_, owner) in enumerate(parts)]
+    save_array(folder / OWNER, torch.cat(owners).numpy())
 
 
 def _training_features(

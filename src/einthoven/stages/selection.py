@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.errors import TrainingError
 from einthoven.metrics.label_metrics import point_metrics
 from einthoven.metrics.ranking import rank
 
-SELECT = "macro_auroc"
+SELECT, LOSS = "macro_auroc", "validation_loss"
 
 
 def validation_metrics(
@@ -44,3 +47,30 @@ def validation_metrics(
         "macro_auprc": float(precisions.mean()),
         "defined_labels": len(defined),
     }
+
+
+def record_losses(logits: Tensor, owner: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of every record: mean over labels, then over its evaluation crops.
+
+    What training minimises, on the crops that the record is judged by and before they are joined:
+    it does not depend on `data.aggregate`, and a saturated probability costs what its logit says.
+
+    Parameters
+    ----------
+    logits : Tensor
+        `(crops, labels)`.
+    owner : Tensor
+        `(crops,)` record of each crop.
+    targets : Tensor
+        `(records, labels)` 0 and 1.
+
+    Returns
+    -------
+    Tensor
+        `(records,)` float64.
+    """
+    each = binary_cross_entropy_with_logits(
+        logits.double(), targets.double()[owner], reduction="none"
+    ).mean(dim=1)
+    losses = torch.zeros(len(targets), dtype=torch.float64)
+    return losses.scatter_reduce(0, owner, each, "mean", include_self=False)

@@ -16,13 +16,21 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from einthoven.errors import TrainingError
 from einthoven.files import append_line, keep_lines, read_lines
 from einthoven.signals.draws import ShareGenerator, generator_for
 from einthoven.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
-from einthoven.training.optim import Schedule, adamw, scaled_lr, set_lr
+from einthoven.training.optim import (
+    OPTIMISERS,
+    Cycle,
+    OneCycle,
+    OptimiserName,
+    Schedule,
+    scaled_lr,
+    steer,
+)
 from einthoven.training.processes import Processes
 
 Precision = Literal["fp32", "bf16"]
@@ -84,8 +92,12 @@ class Settings:
         Linear warm-up.
     min_lr : float
         Learning rate at the end of the cosine.
+    cycle : Cycle, optional
+        One cycle instead of warm-up and cosine.
+    optimiser : {"adamw", "adamax"}
+        What updates the weights.
     betas : tuple of float
-        AdamW's.
+        The optimiser's; a cycle has a first one of its own for every step.
     clip : float or None
         Largest gradient norm.
     precision : {"fp32", "bf16"}
@@ -93,6 +105,8 @@ class Settings:
     select : str or None
         Validation metric whose highest value (the earliest, on a tie) decides which weights are
         kept as best; without one the last weights are.
+    lowest : bool
+        Whether the lowest value decides instead.
     checkpoint_seconds : float
         A checkpoint is written after every epoch, and within one after this many seconds.
     seed : int
@@ -109,21 +123,27 @@ class Settings:
     accumulation: int = 1
     warmup_epochs: float = 0.0
     min_lr: float = 0.0
+    cycle: Cycle | None = None
+    optimiser: OptimiserName = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float | None = None
     precision: Precision = "fp32"
     select: str | None = None
+    lowest: bool = False
     checkpoint_seconds: float = 120.0
     seed: int = 0
     shared_draws: bool = False
 
-    def schedule(self, steps_per_epoch: int) -> Schedule:
+    def schedule(self, steps_per_epoch: int) -> Schedule | OneCycle:
         """The learning rate over all steps."""
+        peak, total = scaled_lr(self.base_lr, self.batch_size), self.epochs * steps_per_epoch
+        if self.cycle is not None:
+            return OneCycle(peak, total, self.cycle)
         return Schedule(
-            peak_lr=scaled_lr(self.base_lr, self.batch_size),
+            peak_lr=peak,
             min_lr=self.min_lr,
             warmup_steps=round(self.warmup_epochs * steps_per_epoch),
-            total_steps=self.epochs * steps_per_epoch,
+            total_steps=total,
         )
 
 
@@ -207,7 +227,7 @@ class Loop(Generic[T]):
         steps = max(1, self.batches.per_epoch // settings.accumulation)
         schedule = settings.schedule(steps)
         self.model.to(self.processes.device)
-        optimizer = adamw(self.groups, betas=settings.betas)
+        optimizer = OPTIMISERS[settings.optimiser](self.groups, betas=settings.betas)
         counters = self._resume(optimizer)
         wrapped = self.processes.wrap(self.model)
         if self.watcher:
@@ -225,8 +245,8 @@ class Loop(Generic[T]):
     def _epoch(
         self,
         wrapped: nn.Module,
-        optimizer: AdamW,
-        schedule: Schedule,
+        optimizer: Optimizer,
+        schedule: Schedule | OneCycle,
         counters: Counters,
         steps: int,
     ) -> None:
@@ -239,8 +259,7 @@ class Loop(Generic[T]):
         lr = schedule.lr(counters.epoch * steps + max(counters.position - 1, 0))
         for position in range(counters.position, steps):
             step = counters.epoch * steps + position
-            lr = schedule.lr(step)
-            set_lr(optimizer, lr)
+            lr = steer(optimizer, schedule, step)
             loss = self._step(wrapped, optimizer, micro_batches, step)
             if not math.isfinite(loss):
                 raise self._not_finite(loss, counters.epoch, position, lr)
@@ -255,7 +274,7 @@ class Loop(Generic[T]):
         self._end_epoch(wrapped, optimizer, counters, steps, lr)
 
     def _step(
-        self, wrapped: nn.Module, optimizer: AdamW, micro_batches: Iterator[T], step: int
+        self, wrapped: nn.Module, optimizer: Optimizer, micro_batches: Iterator[T], step: int
     ) -> float:
         settings, device = self.settings, self.processes.device
         total = torch.zeros((), device=device)
@@ -289,7 +308,7 @@ class Loop(Generic[T]):
         return {"generator": shared}
 
     def _end_epoch(
-        self, wrapped: nn.Module, optimizer: AdamW, counters: Counters, steps: int, lr: float
+        self, wrapped: nn.Module, optimizer: Optimizer, counters: Counters, steps: int, lr: float
     ) -> None:
         began = time.monotonic()
         samples = steps * self.settings.batch_size
@@ -325,13 +344,16 @@ class Loop(Generic[T]):
     def _is_best(self, entry: dict[str, Any], counters: Counters) -> bool:
         if self.settings.select is None:
             return counters.epoch + 1 == self.settings.epochs
-        return bool(entry[self.settings.select] > counters.best)
+        if counters.best_epoch < 0:
+            return True
+        value = entry[self.settings.select]
+        return bool(value < counters.best if self.settings.lowest else value > counters.best)
 
-    def _save(self, optimizer: AdamW, counters: Counters) -> None:
+    def _save(self, optimizer: Optimizer, counters: Counters) -> None:
         if self.processes.is_main:
             save_checkpoint(self.folder / CHECKPOINT, self.model, optimizer, vars(counters).copy())
 
-    def _resume(self, optimizer: AdamW) -> Counters:
+    def _resume(self, optimizer: Optimizer) -> Counters:
         file = self.folder / CHECKPOINT
         counters = Counters()
         if file.is_file():

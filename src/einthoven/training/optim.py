@@ -1,17 +1,18 @@
-"""AdamW's parameter groups and the learning rate at every step."""
+"""Optimisers, their parameter groups, and the learning rate at every step."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import Adamax, AdamW, Optimizer
 
 REFERENCE_BATCH = 256  # learning rates are quoted per 256 samples, as in the MAE family
+OptimiserName = Literal["adamw", "adamax"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,68 @@ class Schedule:
         if step < self.warmup_steps:
             return self.peak_lr * step / self.warmup_steps
         progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-        return self.min_lr + (self.peak_lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        return _cosine(self.peak_lr, self.min_lr, progress)
+
+    def momentum(self, step: int) -> None:
+        """The first beta stays as it is."""
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """Shape of a one-cycle schedule (Smith 2018), whatever its peak and length.
+
+    Attributes
+    ----------
+    warmup_share : float
+        Share of the steps in which the rate rises.
+    start_divisor, end_divisor : float
+        The rate begins at the peak over the one, and ends at the peak over the other.
+    momentum : tuple of float
+        First beta at the start, at the peak and at the end.
+    """
+
+    warmup_share: float = 0.3
+    start_divisor: float = 25.0
+    end_divisor: float = 250_000.0
+    momentum: tuple[float, float, float] = (0.95, 0.85, 0.95)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Half a cosine up to the peak and half a cosine down from it, the first beta against it.
+
+    Attributes
+    ----------
+    peak_lr : float
+        Learning rate at the end of the rise.
+    total_steps : int
+        Optimiser steps.
+    cycle : Cycle
+        The shape.
+    """
+
+    peak_lr: float
+    total_steps: int
+    cycle: Cycle
+
+    def lr(self, step: int) -> float:
+        """The learning rate of optimiser step `step` (from 0)."""
+        peak, shape = self.peak_lr, self.cycle
+        return self._at(step, peak / shape.start_divisor, peak, peak / shape.end_divisor)
+
+    def momentum(self, step: int) -> float:
+        """The first beta of optimiser step `step`."""
+        return self._at(step, *self.cycle.momentum)
+
+    def _at(self, step: int, first: float, middle: float, last: float) -> float:
+        rise = round(self.cycle.warmup_share * self.total_steps)
+        if step < rise:
+            return _cosine(first, middle, step / rise)
+        return _cosine(middle, last, (step - rise) / max(1, self.total_steps - rise))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def scaled_lr(base_lr: float, effective_batch: int) -> float:
@@ -90,7 +152,23 @@ def adamw(groups: list[dict[str, Any]], *, betas: tuple[float, float]) -> AdamW:
     return AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
 
 
-def set_lr(optimizer: AdamW, lr: float) -> None:
-    """Give every group its share of the learning rate."""
+def adamax(groups: list[dict[str, Any]], *, betas: tuple[float, float]) -> Adamax:
+    """Adamax over parameter groups; the loop sets the rate of every step.
+
+    PyTorch's adds weight decay to the gradient; the groups' should be 0.
+    """
+    return Adamax(groups, lr=0.0, betas=betas, eps=1e-8)
+
+
+OPTIMISERS: dict[OptimiserName, Callable[..., Optimizer]] = {"adamw": adamw, "adamax": adamax}
+
+
+def steer(optimizer: Optimizer, schedule: Schedule | OneCycle, step: int) -> float:
+    """Give every group its share of a step's learning rate, and the schedule's first beta where
+    it has one; returns the rate."""
+    lr, momentum = schedule.lr(step), schedule.momentum(step)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
+        if momentum is not None:
+            group["betas"] = (momentum, group["betas"][1])
+    return lr

@@ -41,16 +41,22 @@ class RunFolder:
         Raises
         ------
         TrainingError
-            When the folder holds a run that asked for something else; names what differs.
+            When the folder holds a run that asked for something else, which names what differs,
+            or cannot be written.
         """
         folder = Path(path)
         file = folder / ABOUT
         if file.is_file():
             _refuse_other(json.loads(file.read_text())["asked"], asked, folder)
-        else:
+            return cls(folder)
+        about = {"asked": asked, "environment": environment(), "command": sys.argv}
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            about = {"asked": asked, "environment": environment(), "command": sys.argv}
             write_json(file, about)
+        except OSError as error:
+            raise TrainingError(
+                f"{folder} cannot be a run folder: {error.strerror}", remedy="name another folder"
+            ) from error
         return cls(folder)
 
     def stage(self, name: str) -> Path:

@@ -1,0 +1,358 @@
+"""What is measured before training: on training records, once, and carried by everything after."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from einthoven.backbones.mtecg import MTECG
+from einthoven.bundle import load_bundle, save_bundle
+from einthoven.cohorts import Cohort, open_cohort
+from einthoven.errors import RecipeError
+from einthoven.experiment import bundle_of
+from einthoven.files import read_tensors
+from einthoven.predict import predict_record
+from einthoven.records import read_record
+from einthoven.signals.arrays import ArrayStore
+from einthoven.signals.batches import SignalSource
+from einthoven.signals.pack import pack
+from einthoven.signals.prepare import (
+    Filter,
+    MinMax,
+    Preparation,
+    Resample,
+    Scale,
+    Standardise,
+    Window,
+    prepare_batch,
+)
+from einthoven.signals.store import Store
+from einthoven.stages import posttrain as stage
+from einthoven.stages.data import Dataset
+from einthoven.stages.measure import Standardiser, measured, with_scale
+from einthoven.stages.posttrain import Posttrained
+from einthoven.stages.recipe import Data, Recipe, Stage2
+from einthoven.training.loop import CHECKPOINT
+
+Train = Callable[..., Posttrained]
+RATE = 100.0
+SCRATCH = Recipe(
+    name="from-scratch",
+    initialise="random",
+    precision="fp32",
+    data=Data(augmentation="none", standardise="scalar"),
+    stage2=Stage2(
+        epochs=2,
+        batch_size=24,
+        base_lr=0.05,
+        schedule="one-cycle",
+        drop_last=False,
+        betas=(0.95, 0.99),
+        head_init="kaiming-normal",
+        clip=0.25,
+        select="lowest-loss",
+    ),
+)
+
+
+def source_of(array: np.ndarray, *steps: Any, leads: tuple[str, ...] = ("I", "II")) -> SignalSource:
+    store = ArrayStore.over(array, leads=leads, rate=RATE)
+    targets = np.zeros((len(array), 0), dtype=np.uint8)
+    return SignalSource(store, np.arange(len(array)), targets, Preparation(leads, steps))
+
+
+def noise(records: int = 40, samples: int = 300) -> np.ndarray:
+    return np.random.default_rng(0).normal(0.1, 0.3, (records, 2, samples))
+
+
+def test_all_samples_of_all_leads_and_records_count_once_and_no_crop_does() -> None:
+    array = noise()
+    array[:, 1] *= 3  # leads differ, and are scaled alike
+    found = measured(source_of(array, Resample(RATE), Window(50)))
+    assert found.mean == pytest.approx(array.mean(), abs=1e-7)
+    assert found.std == pytest.approx(array.std(), abs=1e-6)  # over n, not n - 1
+    assert (found.records, found.values) == (40, array.size)
+
+
+def test_it_does_not_depend_on_how_many_are_looked_at_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = source_of(noise() + 1000.0, Resample(RATE), Window(50))
+    whole = measured(source)
+    monkeypatch.setattr("einthoven.stages.measure._TOGETHER", 1)
+    single = measured(source)
+    assert single.mean == pytest.approx(whole.mean, rel=1e-14)
+    # A mean of a thousand deviations costs float32 signals their digits, and the sums nothing.
+    expected = (noise() + 1000.0).astype(np.float32).astype(float).std()
+    assert whole.std == pytest.approx(expected, rel=1e-4)
+    assert single.std == pytest.approx(whole.std, rel=1e-12)
+
+
+def test_steps_in_front_of_the_scaling_are_carried_out_on_whole_records() -> None:
+    """At the network's rate, behind its filters."""
+    array = noise(samples=800)
+    steps = (Resample(50.0), Window(100), Filter("highpass", 0.5, order=2))
+    found = measured(source_of(array, *steps))
+    whole = Preparation(("I", "II"), (steps[0], Window(400), steps[2]))
+    x = prepare_batch(
+        whole, torch.from_numpy(array), rate=RATE, starts=torch.zeros(40, dtype=torch.long)
+    )
+    assert found.mean == pytest.approx(float(x.double().mean()), abs=1e-8)
+    assert found.std == pytest.approx(float(x.double().std(correction=0)), rel=1e-7)
+    assert found.values == 40 * 2 * 400
+
+
+def test_records_of_several_lengths_count_by_their_samples(synthetic_store: Store) -> None:
+    rows = np.arange(8)
+    preparation = Preparation(synthetic_store.leads, (Resample(RATE), Window(50)))
+    source = SignalSource(synthetic_store, rows, np.zeros((8, 0), np.uint8), preparation)
+    values = np.concatenate([chunk.signals.ravel() for chunk in synthetic_store.read(rows)]) / 1000
+    found = measured(source)
+    assert found.mean == pytest.approx(values.mean(), abs=1e-8)
+    assert found.std == pytest.approx(values.std(), rel=1e-7)
+    assert found.values == values.size
+
+
+def test_the_scale_comes_last_or_where_the_constant_one_was() -> None:
+    found = Standardiser(0.1, 0.3, records=1, values=1)
+    plain = Preparation(("I",), (Resample(RATE), Window(50)))
+    assert with_scale(plain, found).steps == (*plain.steps, Scale(0.1, 0.3))
+    filtered = Filter("lowpass", 40.0)
+    own = Preparation(("I",), (Resample(RATE), Scale(0.0, 0.25), Window(50), filtered))
+    assert with_scale(own, found).steps == (
+        Resample(RATE), Scale(0.1, 0.3), Window(50), filtered
+    )  # fmt: skip
+
+
+def test_what_is_prepared_has_mean_0_and_deviation_1() -> None:
+    source = source_of(noise(), Resample(RATE), Window(300, evaluation_crops=1))
+    scaled = replace(source, preparation=with_scale(source.preparation, measured(source)))
+    x, _ = scaled.evaluation_crops(np.arange(40))
+    assert float(x.double().mean()) == pytest.approx(0, abs=1e-6)
+    assert float(x.double().std(correction=0)) == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("step", [Standardise(over="record"), Standardise(over="lead"), MinMax()])
+def test_scaling_twice_is_refused(step: Any) -> None:
+    source = source_of(noise(), Resample(RATE), Window(50), step)
+    with pytest.raises(RecipeError, match="the backbone's preparation scales already") as caught:
+        measured(source)
+    assert str(step) in str(caught.value)
+    with pytest.raises(RecipeError, match="scales already"):
+        with_scale(source.preparation, Standardiser(0.0, 1.0, 1, 1))
+
+
+def test_records_without_any_deviation_are_refused() -> None:
+    with pytest.raises(RecipeError, match="all 6000 samples are 0"):
+        measured(source_of(np.zeros((10, 2, 300)), Resample(RATE), Window(50)))
+
+
+# ---------------------------------------------------------------------- in a run
+
+
+@pytest.fixture(scope="module")
+def scratch(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Posttrained:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run = train(tmp_path_factory.mktemp("scratch") / "run", **start())
+    torch.set_num_threads(before)
+    return run
+
+
+def start(**changes: Any) -> dict[str, Any]:
+    """What `train` is given: the recipe above on 2.5 s crops, with single keys changed."""
+    data = {"crop_seconds": 2.5, "evaluation_crops": 2, "aggregate": "max"}
+    data |= changes.pop("data", {})
+    sections = {
+        "data": SCRATCH.data.model_copy(update=data),
+        "stage2": SCRATCH.stage2.model_copy(update=changes.pop("stage2", {})),  # type: ignore[union-attr]
+    }
+    return {"recipe": SCRATCH.model_copy(update=sections), "weights": None, **changes}
+
+
+def test_the_run_says_what_was_measured_on_its_training_records(
+    scratch: Posttrained, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    asked = scratch.run.about()["asked"]
+    rows = synthetic_store.rows(synthetic.ids("train"))
+    values = np.concatenate([c.signals.ravel() for c in synthetic_store.read(rows)]) / 1000
+    assert asked["standardiser"] == {
+        "mean": pytest.approx(values.mean(), abs=1e-8),
+        "std": pytest.approx(values.std(), rel=1e-7),
+        "records": len(rows),
+        "values": values.size,
+    }
+    scale = Scale(asked["standardiser"]["mean"], asked["standardiser"]["std"])
+    steps = [step for step in scratch.preparation.steps if isinstance(step, Scale)]
+    assert steps == [scale]
+    assert asked["recipe"]["data"]["standardise"] == "scalar"
+
+
+def test_its_bundle_scales_alike(scratch: Posttrained, synthetic: Cohort, tmp_path: Path) -> None:
+    bundle = bundle_of(scratch, synthetic, start()["recipe"])
+    options = {"depth": 2, "width": 32, "heads": 1}
+    save_bundle(bundle, tmp_path / "bundle", backbone="mtecg_tiny_100hz", options=options)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.preparation == scratch.preparation
+    record = read_record(next((synthetic.root / "records100").rglob("*.hea")))
+    said = predict_record(bundle, record).probabilities
+    steps = tuple(s for s in bundle.preparation.steps if not isinstance(s, Scale))
+    unscaled = replace(bundle, preparation=replace(bundle.preparation, steps=steps))
+    assert predict_record(unscaled, record).probabilities != pytest.approx(said, abs=1e-3)
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_a_run_from_scratch_that_was_killed_goes_on_to_the_same_weights(
+    tmp_path: Path,
+    step: int,
+    train: Train,
+    scratch: Posttrained,
+    recorder: Any,
+    killed: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One cycle, an incomplete last batch, clipping and the measured scaling; what was measured is
+    read, for another machine might measure another last bit."""
+    with pytest.raises(killed):
+        train(tmp_path, watcher=recorder(kill=("stage 2", step)), **start())
+
+    def never(source: SignalSource) -> Standardiser:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(stage, "measured", never)
+    watcher = recorder()
+    again = train(tmp_path, watcher=watcher, **start())
+    ours, theirs = again.classifier.state_dict(), scratch.classifier.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert again.preparation == scratch.preparation
+    lines = [
+        [{k: v for k, v in line.items() if "seconds" not in k and "per_second" not in k}
+         for line in run.results["stage2"].history]
+        for run in (again, scratch)
+    ]  # fmt: skip
+    assert lines[0] == lines[1]
+
+
+def test_the_epoch_of_the_lowest_loss_is_kept(scratch: Posttrained) -> None:
+    result = scratch.results["stage2"]
+    losses = [line["validation_loss"] for line in result.history]
+    assert result.best == min(losses)
+    assert result.best_epoch == 1 + int(np.argmin(losses))
+
+
+def test_another_share_of_the_records_is_measured_on_its_own(
+    tmp_path: Path, train: Train, scratch: Posttrained
+) -> None:
+    half = train(tmp_path, **start(data={"fraction": 0.5}, stage2={"epochs": 1}))
+    ours, whole = (run.run.about()["asked"]["standardiser"] for run in (half, scratch))
+    assert ours["records"] < whole["records"]
+    assert ours["mean"] != whole["mean"]
+
+
+# ---------------------------------------------------------------------- statistics of a network
+
+
+class Watched:
+    """What a network was given to measure; it keeps a number of it in a buffer."""
+
+    def __init__(self) -> None:
+        self.calls: list[Tensor] = []
+
+    def __call__(self, network: nn.Module, batches: Iterable[Tensor]) -> None:
+        crops = torch.cat(list(batches))
+        self.calls.append(crops)
+        network.measured.fill_(float(crops.square().mean()))  # type: ignore[union-attr, operator]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """MTECG with a number to measure."""
+    seen, made = Watched(), MTECG.__init__
+
+    def init(network: nn.Module, *arguments: Any, **more: Any) -> None:
+        made(network, *arguments, **more)  # type: ignore[arg-type]
+        network.register_buffer("measured", torch.zeros(()))
+
+    monkeypatch.setattr(MTECG, "__init__", init)
+    monkeypatch.setattr(MTECG, "fits_statistics", True)
+    monkeypatch.setattr(MTECG, "fit_statistics", lambda network, batches: seen(network, batches))
+    return seen
+
+
+WHOLE = {"crop_seconds": 10.0, "evaluation_crops": 1}
+
+
+def test_a_network_measures_every_training_record_once(
+    tmp_path: Path, train: Train, watched: Watched
+) -> None:
+    run = train(tmp_path, **start(data=WHOLE, stage2={"epochs": 1}))
+    source = run.data.source("train")
+    everyone = source.crops(np.arange(len(source)), torch.zeros(len(source), dtype=torch.long))
+    assert [tuple(crops.shape) for crops in watched.calls] == [tuple(everyone.shape)]
+    assert torch.equal(watched.calls[0], everyone)  # prepared, scaled, and not augmented
+    expected = float(everyone.square().mean())
+    best, _ = read_tensors(tmp_path / "stage2" / "best.safetensors")
+    assert float(best["backbone.measured"]) == pytest.approx(expected)
+
+
+def test_what_it_measured_is_in_the_checkpoint(
+    tmp_path: Path, train: Train, watched: Watched, recorder: Any, killed: type[Exception]
+) -> None:
+    short = start(data=WHOLE, stage2={"epochs": 2})
+    with pytest.raises(killed):  # before the first checkpoint: measured again
+        train(tmp_path, watcher=recorder(kill=("stage 2", 2)), **short)
+    assert not (tmp_path / "stage2" / CHECKPOINT).is_file()
+    with pytest.raises(killed):
+        train(tmp_path, watcher=recorder(kill=("stage 2", 5)), **short)
+    assert (tmp_path / "stage2" / CHECKPOINT).is_file()
+    assert len(watched.calls) == 2
+    again = train(tmp_path, **short)
+    assert len(watched.calls) == 2
+    value = again.classifier.state_dict()["backbone.measured"]
+    assert float(value) == pytest.approx(float(watched.calls[0].square().mean()))
+
+
+def test_a_pretrained_network_measures_nothing(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(network: nn.Module, batches: Iterable[Tensor]) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(MTECG, "fits_statistics", True)
+    monkeypatch.setattr(MTECG, "fit_statistics", never)
+    train(tmp_path, stage1=None, stage2={"epochs": 1})
+
+
+# ---------------------------------------------------------------------- the benchmark's records
+
+
+@pytest.mark.slow
+def test_ptbxl_s_training_records_are_scaled_as_in_the_benchmark(
+    shared: Path, tmp_path: Path
+) -> None:
+    """Its committed scaler was fitted on the 500 Hz files of version 1.0.1: mean -0.00077717 mV,
+    deviation 0.23895642 mV. At 100 Hz the high frequencies are gone, and the deviation is less."""
+    unpack = shared / "data" / "ptbxl" / "unpack.py"
+    subprocess.run([sys.executable, unpack, tmp_path / "data"], check=True, capture_output=True)
+    cohort = open_cohort(tmp_path / "data")
+    store = pack(cohort, tmp_path / "store", workers=2)
+    steps = (Resample(100), Window(250, evaluation_crops=7))
+    source = Dataset(cohort, store, Preparation(store.leads, steps)).source("train")
+    found = measured(source)
+    assert asdict(found) == {
+        "mean": pytest.approx(-0.00081917150, abs=1e-9),
+        "std": pytest.approx(0.23512899791, abs=1e-9),
+        "records": 17_418,
+        "values": 17_418 * 12 * 1000,
+    }
+    assert found.mean == pytest.approx(-0.00077717, abs=1e-4)
+    assert found.std == pytest.approx(0.23895642, rel=0.02)

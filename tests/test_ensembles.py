@@ -1,0 +1,229 @@
+"""Ensembles: means of finished runs, and every member that does not belong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+import einthoven
+from einthoven.backbones.classifier import create_classifier
+from einthoven.ensembles import ensemble, mean_predictions
+from einthoven.errors import BackboneError, EvaluationError, TrainingError
+from einthoven.evaluate import compare
+from einthoven.files import read_json, write_json
+from einthoven.predictions import Predictions
+from einthoven.run_report import write_run_report
+
+LABELS = ("AFIB", "NORM", "PVC")
+MakeRun = Callable[..., Path]
+
+
+def table(seed: int = 0, split: str = "test", records: int = 60) -> Predictions:
+    """Predictions as a run leaves them; targets depend on the split alone."""
+    truth = np.random.default_rng(records).random((records, len(LABELS))) < 0.4
+    noise = np.random.default_rng([seed, records]).normal(size=truth.shape)
+    return Predictions(
+        labels=LABELS,
+        records=np.array([f"{split}-{i}" for i in range(records)]),
+        patients=np.array([f"p{i // 2}" for i in range(records)]),
+        targets=truth.astype(np.uint8),
+        probabilities=1 / (1 + np.exp(-(truth + noise))),
+        metadata={
+            "cohort": "ptb-xl", "version": "1.0.3", "task": "rhythm-3", "split": split,
+            "backbone": f"net-{seed}", "recipe": "strodthoff", "calibrated": "no",
+        },
+    )  # fmt: skip
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """A finished run's folder, as `posttrain` leaves it but for what an ensemble does not read:
+    `make_run(seed, test={...})` changes fields of its test table."""
+
+    def make(seed: int, *, test: dict[str, Any] | None = None, **asked: Any) -> Path:
+        folder = tmp_path / f"run-{seed}"
+        about = {
+            "stage": "posttrain", "backbone": f"net-{seed}", "cohort": "ptb-xl",
+            "version": "1.0.3", "task": "rhythm-3", "labels": list(LABELS), "weights": None,
+            "cohort_digest": "c", "records_digest": f"r{seed}", "world": 1,
+            "recipe": {"name": "strodthoff", "seed": seed},
+        }  # fmt: skip
+        folder.mkdir()
+        write_json(folder / "run.json", {"asked": about | asked, "environment": {}, "command": []})
+        write_json(folder / "metrics.json", {"seconds": 10.0 + seed})
+        table(seed, "validation", 40).save(folder / "predictions" / "validation.parquet")
+        replace(table(seed), **(test or {})).save(folder / "predictions" / "test.parquet")
+        return folder
+
+    return make
+
+
+def test_it_is_the_unweighted_mean_of_its_members(make_run: MakeRun, tmp_path: Path) -> None:
+    done = ensemble([make_run(0), make_run(1), make_run(2)], tmp_path / "out", resamples=20)
+    for split, records in (("validation", 40), ("test", 60)):
+        mean = Predictions.load(tmp_path / "out" / "predictions" / f"{split}.parquet")
+        parts = [table(seed, split, records) for seed in range(3)]
+        expected = np.mean([part.probabilities for part in parts], axis=0)
+        np.testing.assert_allclose(mean.probabilities, expected, rtol=0, atol=1e-15)
+        assert mean.targets is not None
+        assert np.array_equal(mean.targets, parts[0].targets)
+        assert mean.records.tolist() == parts[0].records.tolist()
+        stored = read_json(tmp_path / "out" / "metrics.json")[split]
+        truth = mean.targets.T
+        areas = [roc_auc_score(t, p) for t, p in zip(truth, expected.T, strict=True)]
+        precisions = [average_precision_score(t, p) for t, p in zip(truth, expected.T, strict=True)]
+        assert stored["macro_auroc"] == pytest.approx(np.mean(areas), abs=1e-12)
+        assert stored["macro_auprc"] == pytest.approx(np.mean(precisions), abs=1e-12)
+        low, high = stored["macro_auroc_interval"]
+        assert low < stored["macro_auroc"] < high
+    assert done.test.macro_auroc == stored["macro_auroc"]
+    assert done.run.path == tmp_path / "out"
+
+
+def test_its_folder_says_what_it_is_made_of(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(0), make_run(1)]
+    einthoven.ensemble(runs, tmp_path / "out", resamples=0)
+    asked = read_json(tmp_path / "out" / "run.json")["asked"]
+    assert asked["stage"] == asked["backbone"] == asked["recipe"]["name"] == "ensemble"
+    assert [one["run"] for one in asked["members"]] == ["run-0", "run-1"]
+    assert [one["backbone"] for one in asked["members"]] == ["net-0", "net-1"]
+    assert [one["seed"] for one in asked["members"]] == [0, 1]
+    assert (asked["task"], asked["labels"]) == ("rhythm-3", list(LABELS))
+    assert asked["cohort_digest"] == "c"
+    assert "records_digest" not in asked  # its members read other files of the same records
+    assert read_json(tmp_path / "out" / "metrics.json")["seconds"] == 21.0
+    metadata = Predictions.load(tmp_path / "out" / "predictions" / "test.parquet").metadata
+    assert (metadata["backbone"], metadata["members"]) == ("ensemble", "2")
+    assert (metadata["split"], metadata["calibrated"]) == ("test", "no")
+
+
+def test_it_is_compared_and_reported_as_a_run(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(0), make_run(1)]
+    ensemble(runs, tmp_path / "out", resamples=20)
+    tables = [folder / "predictions" / "test.parquet" for folder in (tmp_path / "out", runs[0])]
+    found = compare(*tables, resamples=20)
+    assert found.auroc.macro != 0
+    written = write_run_report([tmp_path / "out"], tmp_path / "page.html", resamples=20)
+    text = written.read_text()
+    assert "Ensemble of 2 runs on ptb-xl, rhythm-3" in text
+    assert "is the unweighted mean of the probabilities of 2 runs" in text
+    assert "net-0 (strodthoff), net-1 (strodthoff)" in text
+    numbers = read_json(written.with_suffix(".json"))["runs"][0]["score"]
+    assert numbers["macro_auroc"] == found.a.macro_auroc
+
+
+def test_the_same_members_again_are_the_same_run_and_others_are_refused(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    runs = [make_run(seed) for seed in range(3)]
+    first = ensemble(runs[:2], tmp_path / "out", resamples=20)
+    again = ensemble(runs[:2], tmp_path / "out", resamples=20)
+    assert first.test.macro_auroc == again.test.macro_auroc
+    with pytest.raises(TrainingError, match="holds a run with another members"):
+        ensemble(runs[1:], tmp_path / "out")
+    before = read_json(runs[0] / "run.json")
+    with pytest.raises(TrainingError, match="holds a run with another"):
+        ensemble(runs, runs[0])
+    assert read_json(runs[0] / "run.json") == before
+
+
+def changed(field: str) -> dict[str, Any]:
+    """A field of the test table as another run might have it."""
+    whole = table(1)
+    assert whole.targets is not None
+    targets = whole.targets.copy()
+    targets[7, 1] ^= 1
+    return {
+        "labels": {"labels": ("AFIB", "NORM", "PAC")},
+        "order": {"labels": ("NORM", "AFIB", "PVC")},
+        "records": {"records": np.array([f"test-{i + 1}" for i in range(60)])},
+        "fewer": _first(whole, 50),
+        "patients": {"patients": np.array([f"q{i}" for i in range(60)])},
+        "targets": {"targets": targets},
+        "no targets": {"targets": None},
+        "task": {"metadata": dict(whole.metadata) | {"task": "form-19"}},
+        "version": {"metadata": dict(whole.metadata) | {"version": "1.0.1"}},
+        "split": {"metadata": dict(whole.metadata) | {"split": "validation"}},
+        "calibrated": {"metadata": dict(whole.metadata) | {"calibrated": "yes"}},
+    }[field]
+
+
+def _first(whole: Predictions, count: int) -> dict[str, Any]:
+    assert whole.targets is not None
+    names = ("records", "patients", "targets", "probabilities")
+    return {name: getattr(whole, name)[:count] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("labels", "differ in labels that only one of them has: PAC and PVC"),
+        ("order", "differ in the order of labels, first in number 1: NORM and AFIB"),
+        ("records", "differ in records, first in number 1: test-1 and test-0"),
+        ("fewer", "differ in records, first in number 51: nothing and test-50"),
+        ("patients", "differ in patients, first in number 1: q0 and p0"),
+        ("targets", "differ in the target NORM of record test-7"),
+        ("no targets", "holds no targets"),
+        ("task", "differ in task: form-19 and rhythm-3"),
+        ("version", "differ in version: 1.0.1 and 1.0.3"),
+        ("split", "differ in split: validation and test"),
+        ("calibrated", "are calibrated"),
+    ],
+)
+def test_a_member_that_does_not_belong_is_refused_by_name(
+    make_run: MakeRun, tmp_path: Path, field: str, message: str
+) -> None:
+    runs = [make_run(0), make_run(1, test=changed(field)), make_run(2)]
+    with pytest.raises(EvaluationError, match=message) as caught:
+        ensemble(runs, tmp_path / "out")
+    assert str(runs[1]) in str(caught.value)
+    assert str(runs[2]) not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unfinished_run_is_refused_by_name(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, missing in enumerate(
+        ("metrics.json", "predictions/validation.parquet", "predictions/test.parquet"), start=1
+    ):
+        run = make_run(seed)
+        (run / missing).unlink()
+        with pytest.raises(EvaluationError, match=f"run-{seed} is no finished run: {missing}"):
+            ensemble([run, run], tmp_path / "out")
+    with pytest.raises(EvaluationError, match="absent is no run folder"):
+        ensemble([tmp_path / "absent", run], tmp_path / "out")
+    pretrained = make_run(9, stage="pretrain")
+    with pytest.raises(EvaluationError, match="run-9 is a run of pretrain"):
+        ensemble([pretrained, run], tmp_path / "out")
+
+
+def test_members_count_once(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(0), make_run(1)]
+    with pytest.raises(EvaluationError, match="an ensemble of 1 runs"):
+        ensemble(runs[:1], tmp_path / "out")
+    with pytest.raises(EvaluationError, match="hold the same predictions"):
+        ensemble([*runs, runs[0]], tmp_path / "out")
+    ensemble(runs, tmp_path / "out", resamples=0)
+    with pytest.raises(EvaluationError, match="out is a run of ensemble") as caught:
+        ensemble([tmp_path / "out", make_run(2)], tmp_path / "more")
+    assert "name the members" in str(caught.value)
+
+
+def test_means_of_tables_keep_the_first_one_s_order_and_name_the_culprit() -> None:
+    whole = mean_predictions([table(0), table(1)])
+    assert whole.labels == LABELS
+    with pytest.raises(
+        EvaluationError, match="table 2 and table 1 differ in records, first in number 51"
+    ):
+        mean_predictions([table(0), table(1, records=50)])
+
+
+def test_an_ensemble_is_no_network() -> None:
+    with pytest.raises(BackboneError, match="no network") as caught:
+        create_classifier("ensemble")
+    assert "einthoven ensemble RUN RUN" in str(caught.value)
