@@ -12,6 +12,7 @@ import torch
 
 from einthoven import load_bundle
 from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.config import fields_of, override
 from einthoven.bundle import Bundle, read_about, save_bundle, update_bundle
 from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
@@ -33,7 +34,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture
 def saved(bundle: Bundle, tmp_path: Path) -> Path:
-    return save_bundle(bundle, tmp_path / "bundle", backbone="mtecg_tiny_100hz", options=TINY)
+    return save_bundle(bundle, tmp_path / "bundle", backbone="mtecg_tiny_100hz")
 
 
 def test_it_predicts_the_same_after_a_round_trip(
@@ -66,10 +67,15 @@ def test_reduced_leads_are_part_of_it(tmp_path: Path) -> None:
     options = TINY | {"leads": ("II", "V1")}
     classifier = create_classifier("mtecg_tiny_100hz", labels=LABELS, seed=1, **options)
     bundle = Bundle(classifier, LABELS, classifier.preparation)
-    loaded = load_bundle(
-        save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz", options=options)
-    )
+    loaded = load_bundle(save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz"))
     assert loaded.preparation.leads == loaded.classifier.backbone.leads == ("II", "V1")
+
+
+def test_it_holds_the_whole_config_and_so_outlives_a_preset(bundle: Bundle, saved: Path) -> None:
+    config = bundle.classifier.backbone.config
+    options = read_about(saved)["backbone_options"]
+    assert options.keys() == fields_of(config).keys()
+    assert override(replace(config, depth=7, heads=2), options) == config
 
 
 def test_entries_are_added(saved: Path) -> None:
@@ -83,7 +89,7 @@ CALIBRATION = Calibration((1.5, 0.8, 1.0), (0.0, 0.1, 0.0), (0.2, 0.5, 1 / 3))
 
 def test_a_calibration_comes_along(bundle: Bundle, tmp_path: Path, synthetic: Cohort) -> None:
     calibrated = replace(bundle, calibration=CALIBRATION)
-    folder = save_bundle(calibrated, tmp_path / "new", backbone="mtecg_tiny_100hz", options=TINY)
+    folder = save_bundle(calibrated, tmp_path / "new", backbone="mtecg_tiny_100hz")
     loaded = load_bundle(folder)
     assert loaded.calibration == CALIBRATION
     record = read_record(synthetic.paths("test")[0])
@@ -102,7 +108,7 @@ def test_a_bundle_without_one_loads_and_may_be_given_one_later(saved: Path) -> N
 def test_a_calibration_is_not_kept_by_accident(saved: Path, tmp_path: Path) -> None:
     update_bundle(saved, calibration=CALIBRATION.to_dict())
     bare = replace(load_bundle(saved), calibration=None)
-    folder = save_bundle(bare, tmp_path / "bare", backbone="mtecg_tiny_100hz", options=TINY)
+    folder = save_bundle(bare, tmp_path / "bare", backbone="mtecg_tiny_100hz")
     assert load_bundle(folder).calibration is None
 
 
@@ -186,7 +192,7 @@ def test_a_file_is_no_bundle(saved: Path) -> None:
 
 def test_a_bundle_that_was_not_finished_is_none(bundle: Bundle, tmp_path: Path) -> None:
     """`bundle.json` is written last."""
-    folder = save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz", options=TINY)
+    folder = save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz")
     written = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert written.keys() == {"bundle.json", "weights.safetensors"}
     assert written["bundle.json"] >= written["weights.safetensors"]

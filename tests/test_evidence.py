@@ -52,7 +52,7 @@ def tables(bundle: Bundle, synthetic: Cohort, synthetic_store: Store) -> dict[st
 
 @pytest.fixture
 def saved(bundle: Bundle, tables: dict[str, Predictions], tmp_path: Path) -> Path:
-    folder = save_bundle(bundle, tmp_path / "bundle", backbone="mtecg_tiny_100hz", options=TINY)
+    folder = save_bundle(bundle, tmp_path / "bundle", backbone="mtecg_tiny_100hz")
     update_bundle(folder, **fitted_calibration(tables["validation"]))
     return folder
 
@@ -152,7 +152,7 @@ def test_validation_numbers_are_kept_for_the_same_cohort_only(
 def test_a_bundle_without_a_calibration_has_a_card_that_says_so(
     bundle: Bundle, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
-    folder = save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz", options=TINY)
+    folder = save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz")
     assert read_evidence(folder) is None
     card = fill_card(folder, synthetic, synthetic_store, robustness=False, resamples=0)
     assert "No calibration was fitted" in card.read_text()

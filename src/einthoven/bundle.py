@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.backbones.config import fields_of
 from einthoven.calibration import Calibration
 from einthoven.errors import BundleError, CalibrationError
 from einthoven.files import write_json, write_tensors
@@ -50,8 +50,9 @@ class Bundle:
         Names of its outputs, in order.
     preparation : Preparation
         From a Record to its input.
-    aggregate : str
-        How the crops of a record are joined.
+    aggregate : str or tuple of str
+        How the crops of a record are joined, of all labels or of each
+        (`einthoven.backbones.inference.aggregate_crops`).
     about : dict
         Backbone, descriptions of labels, recipe, licence, provenance and metrics.
     calibration : Calibration or None
@@ -66,7 +67,7 @@ class Bundle:
     classifier: Classifier
     labels: tuple[str, ...]
     preparation: Preparation
-    aggregate: str = "probability"
+    aggregate: str | tuple[str, ...] = "probability"
     about: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
 
@@ -93,10 +94,12 @@ class Bundle:
         return terms_of(self.about)
 
 
-def save_bundle(
-    bundle: Bundle, path: str | Path, *, backbone: str, options: Mapping[str, Any] | None = None
-) -> Path:
-    """Write a bundle folder; `bundle.json` comes last and makes it complete."""
+def save_bundle(bundle: Bundle, path: str | Path, *, backbone: str) -> Path:
+    """Write a bundle folder; `bundle.json` comes last and makes it complete.
+
+    Every field of the network's config is written, not only those that differ from the preset: a
+    later version may have another preset under the same name.
+    """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS, bundle.classifier.state_dict(), {"format": FORMAT})
@@ -104,7 +107,7 @@ def save_bundle(
     about = known | {
         "format": FORMAT,
         "backbone": backbone,
-        "backbone_options": dict(options or {}),
+        "backbone_options": fields_of(bundle.classifier.backbone.config),
         "labels": list(bundle.labels),
         "preparation": bundle.preparation.to_dict(),
         "aggregate": bundle.aggregate,
@@ -186,10 +189,14 @@ def load_bundle(path: str | Path = SHIPPED) -> Bundle:
         classifier=classifier.eval().requires_grad_(False).to(torch.device("cpu")),
         labels=tuple(about["labels"]),
         preparation=Preparation.from_dict(about["preparation"]),
-        aggregate=about["aggregate"],
+        aggregate=_rules(about["aggregate"]),
         about=about,
         calibration=_calibration(path, about),
     )
+
+
+def _rules(said: str | list[str]) -> str | tuple[str, ...]:
+    return said if isinstance(said, str) else tuple(said)
 
 
 def _calibration(path: str | Path, about: dict[str, Any]) -> Calibration | None:

@@ -103,7 +103,7 @@ def run_experiment(
     folder = trained.run.path
     if not (folder / BUNDLE / "bundle.json").is_file():
         bundle = bundle_of(trained, cohort, recipe)
-        save_bundle(bundle, folder / BUNDLE, backbone=backbone, options=options)
+        save_bundle(bundle, folder / BUNDLE, backbone=backbone)
     bundle = load_bundle(folder / BUNDLE)
     for split in ("validation", "test"):
         file = folder / PREDICTIONS / f"{split}.parquet"

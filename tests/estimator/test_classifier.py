@@ -25,6 +25,7 @@ from einthoven.errors import EstimatorError, RecipeError, TrainingError
 from einthoven.estimator.arrays import Targets, set_aside
 from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
+from einthoven.signals.prepare import Scale
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2, load_recipe
@@ -94,7 +95,7 @@ def test_it_learns_what_can_be_learned(arrays: Any) -> None:
     """ECGs at three times their size, from others at their own; tested on records not seen."""
     probe = ["stage1.epochs=30", "stage1.base_lr_sweep=[1.0]", "data.augmentation='none'"]
     model = EcgClassifier(
-        create_backbone("s4_tiny", seed=7, width=32, depth=1),
+        create_backbone("s4_tiny", seed=7, width=32, depth=1, pool="mean"),
         rate=arrays.given["rate"],
         leads=arrays.given["leads"],
         overrides=[*probe, "stage1.batch_size=16"],
@@ -162,6 +163,19 @@ def test_from_scratch_needs_no_weights(arrays: Any) -> None:
     other = clone(model).set_params(random_state=4).fit(arrays.x, arrays.y)
     parts = [dict(m.classifier_.named_parameters()) for m in (model, other)]
     assert not torch.allclose(parts[0]["head.weight"], parts[1]["head.weight"], atol=1e-2)
+
+
+def test_a_measured_scaling_is_that_of_the_records_it_trains_on(arrays: Any) -> None:
+    given = arrays.given | {"weights": None}
+    short = ["stage2.epochs=1", "data.crop_seconds=2.5", "data.standardise=scalar"]
+    model = EcgClassifier(
+        **given, recipe="scratch", overrides=short, validation_fraction=None, random_state=3
+    )
+    model.fit(arrays.x, arrays.y)
+    (scale,) = [step for step in model.preparation_.steps if isinstance(step, Scale)]
+    assert scale.mean == pytest.approx(arrays.x.mean(dtype=float), abs=1e-7)
+    assert scale.std == pytest.approx(arrays.x.std(dtype=float), rel=1e-6)
+    assert model.to_bundle().preparation == model.preparation_
 
 
 def test_nothing_is_left_behind(

@@ -112,7 +112,7 @@ def test_every_way_to_call_a_backbone(arrays: Any, network: Any, tmp_path: Path)
     own = [
         EcgEmbedder(bundle, **given),
         EcgEmbedder(save_pretrained(bundle, tmp_path / "bundle"), **given),
-        EcgEmbedder(save_bundle(bundle, tmp_path / "own", backbone=name, options=options), **given),
+        EcgEmbedder(save_bundle(bundle, tmp_path / "own", backbone=name), **given),
     ]
     for embed in own:
         assert np.array_equal(embed.fit_transform(x), expected)
@@ -189,8 +189,9 @@ def test_short_records_are_refused_or_padded(arrays: Any) -> None:
         ({"backbone": None, "weights": None}, EstimatorError, "no backbone is given"),
         ({"backbone": "mtecg_tny", "weights": None, "options": None}, BackboneError, "you mean"),
         ({"weights": None}, EstimatorError, "without weights would be a network of random numbers"),
-        ({"options": {"dept": 1}}, BackboneError, "unknown override dept"),
+        ({"options": {"dept": 1}}, BackboneError, "unknown option dept"),
         ({"n_jobs": 0}, EstimatorError, "n_jobs = 0"),
+        ({"device": "gpu"}, EstimatorError, "device = 'gpu'"),
         ({"short": "stretch"}, PreparationError, "stretch"),
         ({"crop_seconds": 0.123456}, PreparationError, "whole number of samples"),
     ],
@@ -229,7 +230,6 @@ def test_a_shipped_bundle_is_a_backbone_too(arrays: Any, network: Any, tmp_path:
     bundle = Bundle(Classifier(network, ("a",)), ("a",), network.preparation)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shipped, "_FOLDER", tmp_path)
-        options = arrays.given["options"]
-        save_bundle(bundle, tmp_path / "some-name", backbone=network.name, options=options)
+        save_bundle(bundle, tmp_path / "some-name", backbone=network.name)
         found = EcgEmbedder("some-name", **given).fit_transform(arrays.x[:2])
     assert np.array_equal(found, EcgEmbedder(**arrays.given).fit_transform(arrays.x[:2]))

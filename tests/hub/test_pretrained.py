@@ -23,12 +23,17 @@ from einthoven.backbones.registry import backbone_names
 from einthoven.bundle import Bundle, save_bundle
 from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
-from einthoven.errors import BackboneError, HubError
+from einthoven.errors import HubError
+from einthoven.estimator.encoder import terms_of_encoder
 from einthoven.files import read_metadata, write_tensors
+from einthoven.licences import is_non_commercial
 from einthoven.predict import predict_record
 from einthoven.records import read_record
+from einthoven.version import __version__
 from einthoven.weights import load_backbone, to_public
 from einthoven.weights.converted import convert_checkpoint
+from einthoven.weights.folder import licence_of_weights
+from einthoven.weights.public import PublicData, public_data
 
 TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
 # One of each class of network, as small as its config allows.
@@ -40,6 +45,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "hubert_ecg_small": {**TINY, "conv_width": 16, "pos_groups": 4, "layerdrop": 0.1},
     "ecgfounder_12lead": {"stem_width": 16, "widths": (16, 16), "depths": (1, 1), "use_bn": True},
     "ecg_fm": {**TINY, "conv_width": 16, "pos_groups": 4},
+    "fcn_wang": {"widths": (8, 4), "kernels": (8, 3), "standardiser": (-0.1, 0.2)},
+    "resnet1d_wang": {"width": 8},
+    "xresnet1d50": {"stem_widths": (4, 4, 4), "width": 4, "depths": (1, 2)},
+    "inception1d": {"width": 4, "kernels": (9, 3)},
+    "lstm": {"width": 8, "bidirectional": True},
+    "multiresnet": {"width": 8, "depth": 1, "scales": 3},
+    "wavelet_nn": {"width": 8},
+    "spacetime": {"width": 8, "depth": 2, "state": 8, "shared": 2},
+    "chimera": {"width": 8, "depth": 1, "modes": 2, "features": 8},
+    "msw_transformer": {"width": 8, "heads": 2},
 }
 LABELS = ("NORM", "AFIB", "1°AVB")
 
@@ -126,7 +141,7 @@ def test_a_bundle_predicts_the_same(bundle: Bundle, synthetic: Cohort, tmp_path:
 
 
 def test_a_bundle_s_own_folder_is_read_too(bundle: Bundle, tmp_path: Path) -> None:
-    folder = save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz", options=TINY)
+    folder = save_bundle(bundle, tmp_path, backbone="mtecg_tiny_100hz")
     again = from_pretrained(folder)
     assert isinstance(again, Bundle)
     assert same_tensors(again.classifier, bundle.classifier)
@@ -274,8 +289,40 @@ def test_damage_is_refused(damage: Damage, message: str, tmp_path: Path) -> None
 def test_an_unknown_backbone_is_refused(tmp_path: Path) -> None:
     save_pretrained(create_backbone("mtecg_tiny_100hz", seed=0, **TINY), tmp_path)
     change("backbone", "mtecg_giant")(tmp_path)
-    with pytest.raises(BackboneError, match="mtecg_giant"):
+    with pytest.raises(HubError, match="unknown backbone 'mtecg_giant'") as refusal:
         from_pretrained(tmp_path)
+    assert f"the version that saved it, {__version__}" in refusal.value.remedy
+
+
+def test_an_option_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    save_pretrained(create_backbone("mtecg_tiny_100hz", seed=0, **TINY), tmp_path)
+    change("backbone_options", {**TINY, "rotary": True})(tmp_path)
+    with pytest.raises(HubError, match="unknown option rotary of mtecg_tiny_100hz") as refusal:
+        from_pretrained(tmp_path)
+    assert "load it with the version that saved it" in refusal.value.remedy
+
+
+def test_terms_and_what_was_seen_stay_with_the_weights(tmp_path: Path) -> None:
+    """They bind, and concern, whoever trains from the folder."""
+    net = create_backbone("ecg_fm", seed=0, **SMALL["ecg_fm"])
+    bound = save_pretrained(net, tmp_path / "encoder", licence="cc-by-nc-4.0")
+    assert is_non_commercial(licence_of_weights("ecg_fm", bound))
+    assert terms_of_encoder(bound) == "cc-by-nc-4.0"
+    classifier = create_classifier("ecg_fm", labels=LABELS, seed=0, **SMALL["ecg_fm"])
+    seen = {"pretraining_data": "a list", "contains_ptbxl": None}
+    about = {
+        "backbone": "ecg_fm",
+        "licence": "own",
+        "weights": {"licence": "CC BY-NC 4.0"},
+        "public_weights": seen,
+    }
+    bundle = Bundle(classifier.eval(), LABELS, classifier.preparation, about=about)
+    folder = save_pretrained(bundle, tmp_path / "bundle")
+    assert is_non_commercial(licence_of_weights("ecg_fm", folder))
+    assert public_data("ecg_fm", folder) == PublicData("ecg_fm", "a list", None)
+    card = (folder / "README.md").read_text()
+    assert "pretrained on: a list. PTB-XL inside: unknown." in card
+    assert "non-commercial use only" in card
 
 
 # ---------------------------------------------------------------------- the hub

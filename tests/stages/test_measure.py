@@ -199,8 +199,7 @@ def test_the_run_says_what_was_measured_on_its_training_records(
 
 def test_its_bundle_scales_alike(scratch: Posttrained, synthetic: Cohort, tmp_path: Path) -> None:
     bundle = bundle_of(scratch, synthetic, start()["recipe"])
-    options = {"depth": 2, "width": 32, "heads": 1}
-    save_bundle(bundle, tmp_path / "bundle", backbone="mtecg_tiny_100hz", options=options)
+    save_bundle(bundle, tmp_path / "bundle", backbone="mtecg_tiny_100hz")
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.preparation == scratch.preparation
     record = read_record(next((synthetic.root / "records100").rglob("*.hea")))

@@ -380,7 +380,8 @@ def test_a_causal_encoder_is_opened_towards_the_future_without_changing_it(
     for name, parameter in both.named_parameters():
         if name.endswith(".kernel.C"):
             assert parameter.shape[0] == 2
-            assert parameter.grad is not None and parameter.grad[1].any()  # it can be trained
+            assert parameter.grad is not None
+            assert parameter.grad[1].any()  # it can be trained
 
 
 def test_a_published_encoder_is_opened_too(tmp_path: Path) -> None:

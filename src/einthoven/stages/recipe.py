@@ -105,7 +105,8 @@ class Pretraining(Table):
     seed: Annotated[int, Field(ge=0)] = 0
     """What weights, batches, crops and masks are drawn from."""
     objective: str = "mae"
-    """What is learned: `mae` (masked reconstruction) or `cpc` (contrastive predictive coding)."""
+    """What is learned: `mae` (masked reconstruction), `cpc` (contrastive predictive coding), or
+    ECG-FM's `cmsc`, `wav2vec2`, and both of these together, `ecg_fm`."""
     options: dict[str, Option] = Field(default_factory=dict)
     """The objective's own settings, such as `mask_ratio` or `preset`; its module has them all."""
     crop_seconds: Annotated[float, Field(gt=0)] | None = None
