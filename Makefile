@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint docs bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/einthoven demo demo
@@ -19,6 +19,10 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# docs/networks: a page a network, from the code and the results.
+docs: $(VENV)/.ready
+	$(BIN)/python docs/pages/generate.py
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/run.py

@@ -114,7 +114,7 @@ def test_samples_that_are_no_numbers_are_counted(
 def test_a_backbone_s_view_with_a_picture(tmp_path: Path, synthetic: Cohort) -> None:
     picture = tmp_path / "view.png"
     lines = examine(synthetic.paths("test")[0], backbone="mtecg_tiny_100hz", picture=picture)
-    assert any("1 crops of 12 leads x 1000 samples" in line for line in lines)
+    assert any("1 crop of 12 leads x 1000 samples" in line for line in lines)
     assert lines[-1] == f"  picture: {picture}"
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert not warnings(lines)
@@ -140,12 +140,21 @@ def test_a_picture_without_a_backbone_is_refused(tmp_path: Path, synthetic: Coho
         examine(synthetic.paths("test")[0], backbone="mtecg_large")
 
 
+def test_a_backbone_s_view_of_many_ecgs_is_refused(
+    tmp_path: Path, synthetic_path: Path, synthetic_store: Store
+) -> None:
+    for many in (synthetic_path, Path(synthetic_store.root)):
+        for asked in ({"backbone": "mtecg_tiny_100hz"}, {"picture": tmp_path / "x.png"}):
+            with pytest.raises(BackboneError, match="holds many ECGs"):
+                examine(many, **asked)  # type: ignore[arg-type]
+
+
 def test_a_cohort_s_splits_and_absent_labels(synthetic_path: Path) -> None:
     lines = examine(synthetic_path)
     assert "160 records" in lines[0]
     assert "train 59, validation 55, test 46" in lines[1]
     assert any("train has no record of" in line for line in warnings(lines))
-    assert not any("no header" in line for line in lines)
+    assert not any("no file" in line for line in lines)
 
 
 def test_files_that_a_cohort_lacks(tmp_path: Path, synthetic: Cohort) -> None:
@@ -160,11 +169,11 @@ def test_files_that_a_cohort_lacks(tmp_path: Path, synthetic: Cohort) -> None:
     table.to_csv(tmp_path / "own.csv", index=False)
     found = warnings(examine(tmp_path / "own.csv"))
     assert len(found) == 1
-    assert "6 records have no header" in found[0]
+    assert "6 records have no file" in found[0]
     for name in "bcdef":
         write(tmp_path / name, np.random.default_rng(0).normal(size=(12, 100)))
     found = warnings(examine(tmp_path / "own.csv"))
-    assert "1 records have no header" in found[0]
+    assert "1 records have no file" in found[0]
 
 
 def test_a_plain_folder_of_records(synthetic_path: Path) -> None:

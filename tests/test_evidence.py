@@ -75,6 +75,20 @@ def test_every_part_is_what_its_own_function_says(
     assert found["validation"] is None
 
 
+def test_it_says_what_public_weights_had_seen_of_the_cohort_measured(
+    bundle: Bundle, tables: dict[str, Predictions], synthetic: Cohort
+) -> None:
+    """Trained elsewhere from weights that have seen PTB-XL, and measured on PTB-XL afterwards."""
+    seen = {"pretraining_data": "a corpus with PTB-XL", "contains_ptbxl": True}
+    made = replace(bundle, about={**bundle.about, "public_weights": seen})
+    ptbxl = replace(synthetic, name="ptb-xl")
+    for cohort, warned in ((synthetic, False), (ptbxl, True)):
+        found = evidence_of(made, cohort, tables["test"], resamples=0)["public_weights"]
+        assert found.items() >= seen.items()
+        assert ("warning" in found) is warned
+    assert evidence_of(bundle, ptbxl, tables["test"], resamples=0)["public_weights"] is None
+
+
 def test_groups_belong_to_records_whatever_the_order_of_the_table(
     saved: Path, tables: dict[str, Predictions], synthetic: Cohort
 ) -> None:

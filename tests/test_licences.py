@@ -75,6 +75,8 @@ def run(
 def test_what_forbids_commercial_use() -> None:
     assert is_non_commercial("CC BY-NC 4.0")
     assert is_non_commercial("for Non-Commercial use")
+    for spelt in ("cc by nc 4.0", "CC-BY-NC-SA-4.0", "NonCommercial", "non commercial research"):
+        assert is_non_commercial(spelt)
     assert not is_non_commercial("CC BY 4.0")
     assert not is_non_commercial("MIT for the code")
     assert not is_non_commercial(None)

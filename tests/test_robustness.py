@@ -12,7 +12,7 @@ from einthoven.backbones.classifier import create_classifier
 from einthoven.bundle import Bundle
 from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
-from einthoven.errors import EvaluationError, PreparationError
+from einthoven.errors import BackboneError, EvaluationError, PreparationError
 from einthoven.evaluate import compare
 from einthoven.predict import predict_cohort
 from einthoven.records.record import STANDARD_LEADS
@@ -150,6 +150,27 @@ def test_a_bundle_of_fewer_leads_is_measured_where_that_means_something(
         limbs, synthetic, synthetic_store, lead_sets={}, noises=(), clean=found.clean, resamples=0
     )
     assert nothing.to_dict()["clean"] == {}
+
+
+def test_a_set_that_the_network_refuses_is_not_measured_on_made_up_leads(
+    synthetic: Cohort, synthetic_store: Store
+) -> None:
+    """HuBERT-ECG: the four limb leads that follow are computed, other leads are never made up."""
+    shape = {"depth": 1, "width": 32, "heads": 1, "conv_width": 16, "pos_kernel": 8}
+    classifier = create_classifier(
+        "hubert_ecg_small", labels=synthetic.labels, seed=5, pos_groups=4, **shape
+    ).eval()
+    bundle = Bundle(classifier, synthetic.labels, classifier.preparation.with_evaluation_crops(1))
+    found = measure_robustness(bundle, synthetic, synthetic_store, noises=(), resamples=0)
+    assert [(each.name, each.about["policy"]) for each in found.leads] == [("8 leads", "derived")]
+    assert set(found.left_out) == {"6 limb leads", "lead I"}
+    assert "leaves out V1, V2, V3, V4, V5, V6" in found.left_out["6 limb leads"]
+    # Nothing is lost but what the recorded leads were rounded by.
+    eight = predict_cohort(bundle, synthetic, synthetic_store, "test", leads=LEAD_SETS["8 leads"])
+    assert eight.metadata["leads"] == "I,II,V1,V2,V3,V4,V5,V6"
+    assert np.allclose(eight.probabilities, found.clean.probabilities, atol=0.01)
+    with pytest.raises(BackboneError, match="leaves out"):
+        predict_cohort(bundle, synthetic, synthetic_store, "test", leads=("I",))
 
 
 def test_unknown_leads_and_noise_are_refused(

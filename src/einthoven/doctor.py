@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,13 @@ def installation() -> list[str]:
     return lines
 
 
-def examine(path: Path, *, backbone: str | None = None, picture: Path | None = None) -> list[str]:
+def examine(
+    path: Path,
+    *,
+    backbone: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    picture: Path | None = None,
+) -> list[str]:
     """Findings about a cohort folder, a store or an ECG file.
 
     Parameters
@@ -45,18 +52,26 @@ def examine(path: Path, *, backbone: str | None = None, picture: Path | None = N
         What to look at.
     backbone : str, optional
         For an ECG file: say what this backbone's preparation makes of it.
+    options : mapping, optional
+        Fields of its config.
     picture : Path, optional
         Draw it before and after there: .png, .svg, or .html with the findings.
 
     Raises
     ------
+    BackboneError
+        When a backbone's view is asked of something that is no ECG file.
     EinthovenError
         When it cannot be read at all.
     """
-    if (path / "store.json").is_file():
-        return list(_examine_store(path))
-    if path.is_dir() or path.suffix in (".csv", ".parquet"):
-        return list(_examine_cohort(path))
+    is_store = (path / "store.json").is_file()
+    if is_store or path.is_dir() or path.suffix in (".csv", ".parquet"):
+        if backbone is not None or picture is not None:
+            raise BackboneError(
+                f"{path} holds many ECGs, and a backbone's view is of one",
+                remedy="name an ECG file, or leave --backbone and --picture out",
+            )
+        return list(_examine_store(path) if is_store else _examine_cohort(path))
     record = read_record(path)
     lines = list(_examine_record(record))
     if backbone is not None:
@@ -64,7 +79,7 @@ def examine(path: Path, *, backbone: str | None = None, picture: Path | None = N
 
         # A picture is handed around: what the file is called stays here.
         findings = [line.removeprefix(f"{record.source}: ") for line in lines]
-        lines += inspect(record, backbone, findings=findings, picture=picture)
+        lines += inspect(record, backbone, options=options, findings=findings, picture=picture)
     elif picture is not None:
         raise BackboneError("a picture shows a backbone's input", remedy="add --backbone NAME")
     return lines
@@ -144,9 +159,14 @@ def _examine_cohort(path: Path) -> Iterator[str]:
         absent = counts.index[counts[split] == 0].tolist()
         if absent:
             yield f"  warning: {split} has no record of {len(absent)} labels: {absent[:8]}"
-    missing = [file for file in cohort.paths() if not file.with_suffix(".hea").is_file()]
-    if missing and not cohort.paths()[0].is_file():
-        yield f"  warning: {len(missing)} records have no header, first {missing[0]}.hea"
+    missing = [file for file in cohort.paths() if not _is_there(file)]
+    if missing:
+        yield f"  warning: {len(missing)} records have no file, first {missing[0]}"
+
+
+def _is_there(file: Path) -> bool:
+    """Whether a record has a file: itself, or WFDB's header, which is named without its suffix."""
+    return file.is_file() or Path(f"{file}.hea").is_file() or file.with_suffix(".hea").is_file()
 
 
 def _examine_store(path: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,25 @@ MISSING = {
     "st_mem": "it makes no tokens of the missing ones",
     "mtecg": "it works as if the missing ones were zero",
     "s4": "it works as if the missing ones were zero",
+    "strodthoff": "it works as if the missing ones were zero",
     "ecgfounder": "the channels of the missing ones are zero",
     "ecg_fm": "the channels of the missing ones are zero, as half of them were in its pretraining",
     "hubert_ecg": "it fills the places of the missing ones as missing_leads says",
+    "multiresnet": "it works as if the missing ones were zero",
+    "spacetime": "it works as if the missing ones were zero",
+    "msw_transformer": "it works as if the missing ones were zero",
+    "chimera": "the rows of the missing ones are zero in its grid",
+    "wavelet_nn": "it works as if the features of the missing ones were at their training means",
 }
 
 
 def inspect(
-    record: Record, backbone: str, *, findings: Sequence[str] = (), picture: Path | None = None
+    record: Record,
+    backbone: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    findings: Sequence[str] = (),
+    picture: Path | None = None,
 ) -> list[str]:
     """Prepare a record as a backbone would have it, and say what became of it.
 
@@ -48,6 +59,8 @@ def inspect(
         As it was read.
     backbone : str
         A registered name.
+    options : mapping, optional
+        Fields of its config.
     findings : sequence of str
         What is known of the record already; stands above these findings in a picture.
     picture : Path, optional
@@ -61,22 +74,23 @@ def inspect(
     Raises
     ------
     BackboneError
-        For an unknown name.
+        For an unknown name or option.
     FileError
         When the picture cannot be written.
     """
-    network = _built(backbone)
+    network = _built(backbone, **(options or {}))
     lines = [f"for {backbone}: {network.preparation.describe()}"]
     try:
-        preparation, said = _for_leads(network, record)
+        preparation, said = _for_leads(network, record, options or {})
         lines += [*said, *_rate(preparation, record, backbone), *_values(preparation, record)]
         crops = prepare_record(preparation, record).numpy()
     except EinthovenError as error:
         return [*lines, f"  warning: {error}"]
     lines += [*_window(preparation, record), *_mains(preparation, record)]
     lines += _flat(preparation, record, crops[0])
+    many = "crops" if len(crops) > 1 else "crop"
     lines.append(
-        f"  {crops.shape[0]} crops of {crops.shape[1]} leads x {crops.shape[2]} samples, "
+        f"  {len(crops)} {many} of {crops.shape[1]} leads x {crops.shape[2]} samples, "
         f"mean {crops.mean():+.3f}, standard deviation {crops.std():.3f}"
     )
     if picture is not None:
@@ -90,7 +104,9 @@ def _built(name: str, **options: Any) -> Backbone:
         return create_backbone(name, **options)
 
 
-def _for_leads(network: Backbone, record: Record) -> tuple[Preparation, list[str]]:
+def _for_leads(
+    network: Backbone, record: Record, options: Mapping[str, Any]
+) -> tuple[Preparation, list[str]]:
     """The preparation that fits the record's leads, and what it does about those that it lacks.
 
     Raises
@@ -108,7 +124,7 @@ def _for_leads(network: Backbone, record: Record) -> tuple[Preparation, list[str
                 f"{', '.join(network.leads)}",
                 remedy="take a record with some of them, or another backbone.",
             )
-        preparation = _built(network.name, leads=there).preparation
+        preparation = _built(network.name, **{**options, "leads": there}).preparation
     said = []
     if preparation.derived:
         said.append(
@@ -116,10 +132,9 @@ def _for_leads(network: Backbone, record: Record) -> tuple[Preparation, list[str
             "in mV, before anything else"
         )
     if missing:
-        policy = MISSING.get(network.family, "its own policy holds")
         said.append(
             f"  warning: leads {' '.join(missing)} are missing and do not follow; built for those "
-            f"that there are (--leads {','.join(there)}), {policy}"
+            f"that there are (--leads {','.join(there)}), {MISSING[network.family]}"
         )
     return preparation, said
 

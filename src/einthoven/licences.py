@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["LicenceWarning", "is_non_commercial", "joined", "terms_of"]
 
-_SIGNS = ("non-commercial", "noncommercial", "by-nc")
+_SIGNS = ("non commercial", "noncommercial", "by nc")
 
 
 class LicenceWarning(UserWarning):
@@ -16,7 +17,7 @@ class LicenceWarning(UserWarning):
 
 def is_non_commercial(licence: str | None) -> bool:
     """Whether terms, in words or as an identifier, forbid commercial use."""
-    said = (licence or "").lower()
+    said = re.sub(r"[^a-z]+", " ", (licence or "").lower())
     return any(sign in said for sign in _SIGNS)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from einthoven.backbones.subset import FewerLeads, Policy
 from einthoven.bundle import Bundle
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import EvaluationError
+from einthoven.errors import BackboneError, EvaluationError
 from einthoven.evaluate.comparison import Comparison, Difference, compare
 from einthoven.evaluate.reliability import quality
 from einthoven.evaluate.scores import plain
@@ -55,7 +55,7 @@ class Condition:
     ----------
     name : str
     about : dict
-        `leads` and `policy` ("own" or "zeroed"), or `noise` and `snr` (dB).
+        `leads` and `policy` ("own" or "derived", of `FewerLeads`), or `noise` and `snr` (dB).
     comparison : Comparison
         The condition as a, clean as b.
     log_loss, ece : float
@@ -160,7 +160,8 @@ def measure_robustness(
         As in `predict_cohort`.
     lead_sets : mapping of str to sequence of str
         Subsets of leads by name. One that the bundle cannot be given (a lead of it is not among
-        those that the bundle reads) or that is all of them is left out, and said so.
+        those that the bundle reads, or its network refuses to go without the others) or that is all
+        of them is left out, and said so.
     noises : sequence of str
         Kinds of `einthoven.signals.noise.NOISES`.
     snrs : sequence of float
@@ -206,8 +207,8 @@ def measure_robustness(
 
     possible, left_out = _possible(bundle, lead_sets)
     fewer = [
-        condition(name, {"leads": list(leads), "policy": _policy(bundle, leads)}, store, leads)
-        for name, leads in possible.items()
+        condition(name, {"leads": list(leads), "policy": policy}, store, leads)
+        for name, (leads, policy) in possible.items()
     ]
     noisy = [
         condition(
@@ -257,9 +258,10 @@ class NoisyStore(Store):
 
 def _possible(
     bundle: Bundle, lead_sets: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    every = bundle.preparation.leads
-    possible: dict[str, tuple[str, ...]] = {}
+) -> tuple[dict[str, tuple[tuple[str, ...], Policy]], dict[str, str]]:
+    """Leads and policy of the sets that the bundle can be given, and why not of the others."""
+    every, samples = bundle.preparation.leads, bundle.preparation.window
+    possible: dict[str, tuple[tuple[str, ...], Policy]] = {}
     left_out: dict[str, str] = {}
     for name, leads in lead_sets.items():
         unknown = [lead for lead in leads if lead not in STANDARD_LEADS]
@@ -274,15 +276,15 @@ def _possible(
         elif set(leads) == set(every):
             left_out[name] = "these are all leads that the bundle reads"
         else:
-            possible[name] = tuple(leads)
+            try:
+                fewer = FewerLeads(bundle.classifier, leads, every=every, samples=samples)
+            except BackboneError as error:
+                left_out[name] = error.problem
+            else:
+                possible[name] = tuple(leads), fewer.policy
     return possible, left_out
 
 
 def _errors(table: Predictions) -> tuple[float, float]:
     macro = quality(known_targets(table), table.probabilities).macro
     return macro["log_loss"], macro["ece_mass"]
-
-
-def _policy(bundle: Bundle, leads: Sequence[str]) -> Policy:
-    every, samples = bundle.preparation.leads, bundle.preparation.window
-    return FewerLeads(bundle.classifier, leads, every=every, samples=samples).policy

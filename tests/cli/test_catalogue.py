@@ -53,8 +53,20 @@ def test_one_in_full(cli: Any) -> None:
     assert facts["PTB-XL inside"] == "yes"
     assert facts["file size"] == "1,090,825,421 bytes"
     assert facts["parameters"] == "90,373,248 without a head"
+    assert facts["options"] == "width=768"
+    assert '                    missing_leads="zero"' in shown.splitlines()
     alone = json.loads(cli("backbones", "ecg_fm", "--json").out)
     assert alone == json.loads(cli("backbones", "--json").out)["ecg_fm"]
+
+
+def test_options_show_the_backbone_that_they_make(cli: Any) -> None:
+    shown = cli("backbones", "ecgfounder_12lead", "--option", "preparation=evaluation").out
+    assert 'preparation="evaluation"' in shown
+    assert "notch" not in shown
+    assert "notch" in cli("backbones", "ecgfounder_12lead").out
+    said = cli("backbones", "--option", "window=500")
+    assert (said.status, "name the backbone" in said.err) == (1, True)
+    assert "unknown; yes for its fine-tuned classifiers" in cli("backbones", "hubert_ecg_base").out
 
 
 def test_what_our_sources_do_not_say_is_not_made_up(cli: Any) -> None:

@@ -53,28 +53,47 @@ def test_pretrain_packs_trains_and_posttrain_reads_it(
     said = cli(
         "pretrain", synthetic_path, "--backbone", tiny_backbone, "--out", tmp_path / "mae",
         "--recipe", "demo", "--set", "epochs=1", "--set", "precision=fp32", "--leads", "I, v2",
-        "--device", "cpu",
+        "--device", "cpu", "--option", "depth=2",
     )  # fmt: skip
     assert said.status == 0, said.err
     assert "Packing 160 records" in said.err
     encoder = tmp_path / "mae" / "encoder.safetensors"
     assert said.out.strip() == f"Encoder: {encoder}"
     assert read_json(tmp_path / "mae" / "run.json")["asked"]["backbone_options"] == {
-        "leads": ["I", "V2"]
+        "leads": ["I", "V2"],
+        "depth": 2,
     }
     said = cli(
         "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", encoder,
         "--recipe", made.recipe, "--out", tmp_path / "run", "--leads", "I,V2", "--task",
         "superclass-5", "--resamples", 0, "--set", "stage2.epochs=1", "--device", "cpu",
+        "--option", "depth=2",
     )  # fmt: skip
     assert said.status == 0, said.err
     assert "Packing" not in said.err  # the cache has it
     about = read_about(tmp_path / "run" / "bundle")
     assert about["labels"] == ["CD", "HYP", "MI", "NORM", "STTC"]
+    assert about["backbone_options"] == {"leads": ["I", "V2"], "depth": 2}
     file = next((synthetic_path / "records100").rglob("*.hea"))
     said = cli("predict", "--bundle", tmp_path / "run" / "bundle", file, "--json")
     assert said.status == 0
     assert list(json.loads(said.out)["probabilities"]) == about["labels"]
+
+
+@pytest.mark.parametrize(
+    "verb", [["posttrain", "--recipe", "scratch"], ["pretrain", "--recipe", "demo"]]
+)
+def test_options_are_checked_before_any_data_are_read(
+    cli: Any, tmp_path: Path, tiny_backbone: str, verb: list[str]
+) -> None:
+    command = [*verb, tmp_path / "absent", "--backbone", tiny_backbone, "--out", tmp_path / "run"]
+    said = cli(*command, "--option", "detph=2")
+    assert said.status == 1
+    assert "unknown option detph of" in said.err
+    assert "did you mean depth?" in said.err
+    said = cli(*command, "--option", 'leads=["I"]', "--leads", "I")
+    assert "--option leads is given twice, once by --leads" in said.err
+    assert not (tmp_path / "run").exists()
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:

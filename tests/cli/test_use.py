@@ -145,6 +145,21 @@ def test_doctor_of_everything(
     assert picture.is_file()
 
 
+def test_doctor_shows_what_a_backbone_with_options_receives(
+    cli: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    file, picture = synthetic.paths("test")[0], tmp_path / "x.png"
+    command = ["doctor", file, "--backbone", "ecgfounder_12lead", "--picture", picture]
+    said = cli(*command, "--option", "preparation=evaluation", "--option", "window=2500")
+    assert said.status == 0, said.err
+    assert "3 crops of 12 leads x 2500 samples" in said.out
+    assert "notch" not in said.out
+    said = cli("doctor", file, "--option", "window=2500")
+    assert (said.status, "add --backbone NAME" in said.err) == (1, True)
+    said = cli(*command, "--option", "preparation=best")
+    assert "preparation = 'best' is impossible" in said.err
+
+
 def test_doctor_draws_in_this_folder_when_no_place_is_named(
     cli: Any, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-CANARY = "open('trace', 'w').close()\n"
+CANARY = "open('trace', 'w').close()\nclass TrapConfig(dict): pass\n"
 SHELL = "touch trace"
 PYTHON = "open('trace', 'w')"
 
@@ -35,6 +35,11 @@ def stack_glob(module: str, name: str) -> bytes:
 def call(name: str | bytes, *arguments: bytes) -> bytes:
     function = name if isinstance(name, bytes) else glob(name)
     return function + b"(" + b"".join(arguments) + b"tR"
+
+
+def new(name: str) -> bytes:
+    """An object made from nothing, as a pickle has it before its state."""
+    return glob(name) + b")\x81"
 
 
 def tensor(storage_id: bytes, shape: bytes = b"K\x01\x85", stride: bytes = b"K\x01\x85") -> bytes:
@@ -123,6 +128,26 @@ PAYLOADS: dict[str, bytes] = {
     "state for a Namespace": (
         call("argparse.Namespace") + b"}" + text("a") + call("os.system", text(SHELL)) + b"sb"
     ),
+    "config class with a __reduce__": call("canary.TrapConfig", text("trace")),
+    "config class called without arguments": call("canary.TrapConfig"),
+    "config class made from arguments": (
+        glob("canary.TrapConfig") + call("os.system", text(SHELL)) + b"\x85\x81"
+    ),
+    "config object made from plain arguments": (
+        glob("canary.TrapConfig") + text("trace") + b"\x85\x81"
+    ),
+    "config object for __setstate__": new("canary.TrapConfig") + text("trace") + b"b",
+    "config object with slots": new("canary.TrapConfig") + b"N}" + text("a") + b"Ns\x86b",
+    "config object whose state calls": (
+        new("canary.TrapConfig") + b"}" + text("a") + call("os.system", text(SHELL)) + b"sb"
+    ),
+    "config object with keywords": (glob("canary.TrapConfig") + b")}" + text("a") + b"Ns\x92"),
+    "a builtin called a config": new("builtins.TrapConfig"),
+    "a builtin of Python 2 called a config": new("__builtin__.TrapConfig"),
+    "a config of the standard library": new("os.TrapConfig"),
+    "a config of PyTorch": new("torch.serialization.TrapConfig"),
+    "a config with a path in its name": new("canary.sub/TrapConfig"),
+    "a config class alone": glob("canary.TrapConfig"),
     "state for a constructor": glob("collections.OrderedDict") + b"}" + text("make") + b"Nsb",
     "state for a tensor": (
         tensor(storage(text("0"))) + b"}" + text("__class__") + glob("os.system") + b"sb"

@@ -44,7 +44,9 @@ def test_the_traps_are_real(tmp_path: Path) -> None:
     """Python's own unpickler falls into them: the tests below could fail."""
     (tmp_path / "canary.py").write_text(attacks.CANARY)
     code = "import sys, pickle; sys.path.insert(0, '.'); pickle.load(open(sys.argv[1], 'rb'))"
-    for name in ("os.system", "eval", "inst", "obj", "stack global", "getattr chain", "__import__"):
+    names = ["os.system", "eval", "inst", "obj", "stack global", "getattr chain", "__import__"]
+    names += [name for name in attacks.PAYLOADS if name.startswith("config object whose")]
+    for name in names:
         attacks.bare(attacks.PAYLOADS[name], tmp_path / "x.pkl")
         command = [sys.executable, "-c", code, "x.pkl"]
         subprocess.run(command, cwd=tmp_path, check=True, env={"PATH": os.defpath})
@@ -86,6 +88,15 @@ def test_the_containers_are_read_when_they_are_honest(tmp_path: Path) -> None:
         content = read_checkpoint(make(GOOD, tmp_path / "x"))
         assert content["epoch"] == 1
         assert torch.equal(content["model"], torch.zeros(1))
+
+
+def test_a_config_object_that_is_data_is_read_without_its_class(trap: Path) -> None:
+    """The canary's class is one of those; importing it would leave a trace."""
+    state = b"}(" + attacks.text("width") + b"K\x08" + attacks.text("leads") + b"](K\x01eub"
+    for make in (attacks.archive, attacks.legacy):
+        both = b"](" + GOOD + attacks.new("canary.TrapConfig") + state + b"e"
+        content = read_checkpoint(make(both, trap / "x"))
+        assert content["model"][1] == {"width": 8, "leads": [1]}
 
 
 def test_nothing_else_is_tried_after_a_refusal(trap: Path) -> None:

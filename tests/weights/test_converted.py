@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from einthoven.backbones.classifier import create_classifier
-from einthoven.backbones.registry import BACKBONES
+from einthoven.backbones.registry import BACKBONES, create_backbone
 from einthoven.bundle import load_bundle
 from einthoven.errors import BundleError, WeightsError
 from einthoven.files import read_metadata
@@ -74,6 +75,37 @@ def test_refusals_write_nothing(public: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not fit ecg_fm"):
         convert_checkpoint("ecg_fm", weights=public, out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_what_is_einthoven_s_own_is_not_converted(public: Path, tmp_path: Path) -> None:
+    """Its origin, its terms and the records it has seen would be lost on the way."""
+    convert_to_folder("ecg_fm", weights=public, out=tmp_path / "x", **TINY)
+    bare = tmp_path / "bare.safetensors"
+    save_file(create_backbone("ecg_fm", seed=0, **TINY).state_dict(), bare)
+    for own in (tmp_path / "x", tmp_path / "x" / "weights.safetensors", bare):
+        for convert in (convert_checkpoint, convert_to_folder):
+            with pytest.raises(WeightsError, match="is einthoven's own already"):
+                convert("ecg_fm", weights=own, out=tmp_path / "again", **TINY)
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_folder_of_the_hub_is_converted_by_the_file_in_it(public: Path, tmp_path: Path) -> None:
+    (tmp_path / "snapshot").mkdir()
+    state = to_public(load_backbone("ecg_fm", weights=public, **TINY))
+    save_file(state, tmp_path / "snapshot" / "model.safetensors")
+    out = tmp_path / "x.safetensors"
+    said = convert_checkpoint("ecg_fm", weights=tmp_path / "snapshot", out=out, **TINY)
+    assert said["converted_from"] == "model.safetensors"
+
+
+def test_options_are_recorded_with_how_to_repeat_them(public: Path, tmp_path: Path) -> None:
+    given = {**TINY, "leads": ("I", "II"), "missing_leads": "zero"}
+    convert_to_folder("ecg_fm", weights=public, out=tmp_path / "x", **given)
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert """ --option 'leads=["I", "II"]' --option 'missing_leads="zero"' --out RUN""" in card
+    assert "leads=('I', 'II'), missing_leads='zero')`" in card
+    said = json.loads(read_metadata(tmp_path / "x" / "weights.safetensors")["backbone_options"])
+    assert said == json.loads(json.dumps(given))
 
 
 def test_a_folder_says_what_it_holds(public: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,9 +12,13 @@ from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.registry import create_backbone
+from einthoven.bundle import Bundle, load_bundle, save_bundle
 from einthoven.errors import WeightsError
 from einthoven.objectives import create_objective
 from einthoven.objectives.pretrained import load_pretraining
+from einthoven.predict import predict_record
+from einthoven.records.record import STANDARD_LEADS, Record
+from einthoven.signals.prepare import prepare_record
 from einthoven.weights import ecg_fm as names
 from einthoven.weights import load_backbone, load_classifier, to_public
 
@@ -153,3 +158,35 @@ def test_hostile_files_are_refused_through_the_front_door(tmp_path: Path) -> Non
     with pytest.raises(WeightsError, match="besides tensors and plain values"):
         load_backbone("ecg_fm", weights=tmp_path / "x.pt")
     assert not (tmp_path / "trace").exists()
+
+
+def test_the_released_classifier_is_evaluated_as_its_authors_do(tmp_path: Path) -> None:
+    """Two segments of 5 s, each label by its own rule; through a bundle, saved and loaded."""
+    network = create_classifier("ecg_fm", labels=17, seed=0, **TINY)
+    with torch.no_grad():
+        network.head.weight.mul_(100)
+    file = _fairseq(to_public(network), tmp_path / "finetuned.pt")
+    classifier = load_classifier("ecg_fm", weights=file, labels=names.LABELS, **TINY)
+    made = Bundle(classifier, names.LABELS, classifier.preparation, aggregate=names.AGGREGATES)
+    folder = save_bundle(made, tmp_path / "bundle", backbone="ecg_fm")
+    assert load_bundle(folder).aggregate == names.AGGREGATES
+    generator = np.random.default_rng(0)
+    record = Record.create(
+        generator.normal(size=(12, 1000)).astype(np.float32), 100, leads=STANDARD_LEADS, name="x"
+    )
+    halves = prepare_record(classifier.preparation, record)
+    assert halves.shape == (2, 12, 2500)
+    with torch.no_grad():
+        each = classifier(halves).double().sigmoid()
+    found = predict_record(load_bundle(folder), record).probabilities
+    highest = {
+        "Poor data quality",
+        "Premature ventricular contraction",
+        "Ventricular tachycardia",
+        "Supraventricular tachycardia with aberrancy",
+        "Electronic pacemaker",
+    }
+    for place, label in enumerate(names.LABELS):
+        expected = each[:, place].max() if label in highest else each[:, place].mean()
+        assert found[label] == pytest.approx(float(expected), abs=1e-6)
+    assert float((each[0] - each[1]).abs().max()) > 0.01  # or mean and maximum would not differ

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -71,6 +73,24 @@ def test_reads_every_public_form_of_the_encoder(
         save_file(wrapped, tmp_path / "model.safetensors")
         again = load_backbone(NAME, weights=tmp_path / "model.safetensors", **TINY)
         assert _same(again, source.backbone)
+
+
+@pytest.mark.parametrize("module", ["hubert_ecg", "__main__", "code_of_theirs.hubert_ecg"])
+def test_reads_older_files_with_the_authors_config_object(
+    source: Classifier, encoder: State, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The class is theirs, under whatever name it had there, and never imported."""
+    config = type("HuBERTECGConfig", (), {"__module__": module})
+    with monkeypatch.context() as patch:
+        there = ModuleType(module)
+        there.HuBERTECGConfig = config  # type: ignore[attr-defined]
+        for name in (module.split(".")[0], module):
+            patch.setitem(sys.modules, name, there)
+        held = config()
+        held.__dict__ |= {"hidden_size": 32, "vocab_sizes": [500], "id2label": {0: "NORM"}}
+        state = {"global_step": 7, "model_config": held, "model_state_dict": _old(encoder)}
+        torch.save(state | {"optimizer_state_dict": {"state": {}}}, tmp_path / "x.pt")
+    assert _same(load_backbone(NAME, weights=tmp_path / "x.pt", **TINY), source.backbone)
 
 
 @pytest.mark.parametrize("spell", [dict, _old])

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from einthoven.backbones.classifier import create_classifier
-from einthoven.backbones.registry import create_backbone
+from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import BackboneError, WeightsError
 from einthoven.objectives import create_objective
 from einthoven.weights import load_backbone, load_classifier, to_public
+from einthoven.weights.load import FAMILIES
 
 # The smallest of each family, cut to two blocks.
 SMALL = ("st_mem_tiny", "mtecg_tiny_100hz")
@@ -159,3 +160,30 @@ def test_refuses_files_without_tensors_and_unknown_names(tmp_path: Path) -> None
         load_backbone("mtecg_tiny", weights=tmp_path / "x.pth")
     with pytest.raises(BackboneError, match="unknown backbone"):
         load_backbone("vit", weights=tmp_path / "x.pth")
+
+
+UNPUBLISHED = [name for name in backbone_names() if entry(name).family not in FAMILIES]
+
+
+@pytest.mark.parametrize("name", UNPUBLISHED)
+def test_networks_that_nobody_publishes_are_read_in_our_own_naming(
+    name: str, tmp_path: Path
+) -> None:
+    network = create_backbone(name, seed=0)
+    save_file(network.state_dict(), tmp_path / "own.safetensors")
+    again = load_backbone(name, weights=tmp_path / "own.safetensors").state_dict()
+    assert all(torch.equal(again[key], value) for key, value in network.state_dict().items())
+    with pytest.raises(WeightsError, match="nobody publishes its weights"):
+        to_public(network)
+    save_file({"odd": torch.ones(1)}, tmp_path / "odd.safetensors")
+    with pytest.raises(WeightsError, match=f"does not fit {name}|not {name}"):
+        load_backbone(name, weights=tmp_path / "odd.safetensors")
+
+
+def test_labels_are_as_many_as_outputs(tmp_path: Path) -> None:
+    classifier = create_classifier("mtecg_tiny_100hz", labels=2, seed=0, depth=1)
+    save_file(classifier.state_dict(), tmp_path / "x.safetensors")
+    given = {"weights": tmp_path / "x.safetensors", "depth": 1}
+    assert load_classifier("mtecg_tiny_100hz", labels=("A", "B"), **given).labels == ("A", "B")
+    with pytest.raises(WeightsError, match="head has 2 outputs, and 3 labels are named"):
+        load_classifier("mtecg_tiny_100hz", labels=("A", "B", "C"), **given)

@@ -6,10 +6,12 @@ import argparse
 import io
 import random
 import struct
+import sys
 import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,41 @@ def test_a_namespace_is_read_as_its_attributes(
     monkeypatch.setattr(argparse, "Namespace", None)
     read = read_checkpoint(path)
     assert read["args"] == {"arch": "wav2vec2", "lr": [5e-5], "nested": {"a": 1}}
+
+
+@pytest.mark.parametrize("zipped", LAYOUTS)
+def test_a_config_object_of_others_is_read_as_its_attributes(
+    tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("their_configuration")
+    made = type("TheirConfig", (), {"__module__": module.__name__, "model_type": "theirs"})
+    module.TheirConfig = made  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    config = made()
+    config.__dict__ |= {"sizes": [512, (1, 2)], "nested": made(), "dtype": torch.float32}
+    content = {"model_config": config, "model_state_dict": {"w": torch.ones(2)}}
+    path = _save(tmp_path / "x", content, zipped)
+    monkeypatch.delitem(sys.modules, module.__name__)
+    read = read_checkpoint(path)
+    # Attributes of the class are in no file.
+    assert read["model_config"] == {"sizes": [512, (1, 2)], "nested": {}, "dtype": torch.float32}
+    assert read_checkpoint(path, parts=("model_state_dict",)).keys() == {"model_state_dict"}
+
+
+@pytest.mark.parametrize("special", ["__reduce__", "__getstate__"])
+def test_a_config_object_that_asks_for_more_is_refused(
+    tmp_path: Path, special: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its class would do on loading, __init__ with arguments or __setstate__, is not done."""
+    module = ModuleType("their_package")
+    answers = {"__reduce__": lambda self: (made, ("x",)), "__getstate__": lambda self: ("x",)}
+    made = type("TheirConfig", (), {"__module__": "their_package", special: answers[special]})
+    module.TheirConfig = made  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "their_package", module)
+    path = _save(tmp_path / "x", {"model_config": made(), "w": torch.ones(2)})
+    said = r"a call of their_package\.TheirConfig|an object whose state is no table of attributes"
+    with pytest.raises(WeightsError, match=f"({said}) besides tensors"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("zipped", LAYOUTS)

@@ -115,9 +115,9 @@ class ECGFM(Wav2VecBackbone):
     lead is scaled on its own their law is lost, so that what is missing at call time is zero
     whether or not it follows. With all leads zero the features are finite and mean nothing.
 
-    *What stays frozen.* Nothing unless asked. The released fine-tuning freezes the extractor
-    (``extractor_gradient=0``) and trains everything else from the first step; `freeze_positions`
-    of a recipe freezes the positional convolution.
+    *What stays frozen.* Nothing unless asked. The released fine-tuning freezes the extractor and
+    trains everything else from the first step: `freeze_extractor` of a recipe, or
+    ``extractor_gradient=0``. `freeze_positions` freezes the positional convolution.
 
     *Left out.* The vector that stands in for masked tokens, the quantiser and its projections:
     they belong to the pretraining objective.

@@ -124,8 +124,8 @@ class HubertECG(Wav2VecBackbone):
     Either leaves out what the decimation's filter does at the seams to the neighbouring leads.
 
     *What stays frozen.* Nothing unless asked. The released fine-tuning freezes the extractor, the
-    positional convolution and the norm behind it even when "all layers" are trained.
-    `freeze_positions` of a recipe freezes the positional convolution.
+    positional convolution and the norm behind it even when "all layers" are trained. Of a recipe,
+    `freeze_extractor` freezes the first and `freeze_positions` the second.
 
     *Left out.* The vector that stands in for masked tokens in pretraining, and the heads that
     predict cluster numbers: nothing else uses them. Neither is the attention mask of the released
@@ -280,9 +280,9 @@ class HubertECG(Wav2VecBackbone):
             raise BackboneError(
                 f"{self.name}: leads = {names} leaves out {', '.join(missing)}, and the network "
                 "reads all twelve",
-                remedy="build it with missing_leads='mean' or 'zero', which fills their places; the "
-                "public weights were not trained on that as far as is known. st_mem_base takes any "
-                "set of leads.",
+                remedy="build it with missing_leads='mean' or 'zero', which fills their places; "
+                "the public weights were not trained on that as far as is known. st_mem_base takes "
+                "any set of leads.",
             )
 
 

@@ -7,20 +7,24 @@ from typing import Annotated
 
 import typer
 
+from einthoven.cli.options import Options, backbone_options
+from einthoven.cli.progress import shown_warnings
+
 
 def convert(
-    file: Annotated[
+    name: Annotated[str, typer.Argument(help="The backbone: a name of `einthoven backbones`.")],
+    checkpoint: Annotated[
         Path, typer.Argument(help="A public checkpoint: .pt, .pth, .ckpt, .bin or .safetensors.")
     ],
-    out: Annotated[
+    bundle: Annotated[
         Path,
         typer.Argument(
-            help="What to write, and must not exist yet: FILE.safetensors, or a folder with the "
-            "weights, a description and a card."
+            help="What to write, and must not exist yet: a folder with the weights, a description "
+            "and a card, or FILE.safetensors."
         ),
     ],
-    backbone: Annotated[str, typer.Option(help="A name of `einthoven backbones`.")],
     head: Annotated[bool, typer.Option("--head", help="Keep the linear head as well.")] = False,
+    options: Options = None,
 ) -> None:
     """Turn a public checkpoint into safetensors, which hold no code; their licence goes along.
 
@@ -29,23 +33,23 @@ def convert(
     """
     from einthoven.weights.converted import convert_checkpoint, convert_to_folder
 
-    if out.suffix == ".safetensors":
-        convert_checkpoint(backbone, weights=file, out=out, head=head)
-    else:
-        convert_to_folder(backbone, weights=file, out=out, head=head)
-    _tell(backbone, file, out)
+    write = convert_checkpoint if bundle.suffix == ".safetensors" else convert_to_folder
+    with shown_warnings():
+        write(name, weights=checkpoint, out=bundle, head=head, **backbone_options(name, options))
+    _tell(name, checkpoint, bundle)
 
 
-def _tell(backbone: str, file: Path, out: Path) -> None:
+def _tell(name: str, checkpoint: Path, out: Path) -> None:
     from einthoven.backbones.registry import entry
     from einthoven.files import read_metadata
     from einthoven.licences import is_non_commercial
     from einthoven.weights.folder import weights_file
 
-    about, said = entry(backbone), read_metadata(weights_file(out))
+    about, said = entry(name), read_metadata(weights_file(out))
     typer.echo(f"Written: {out}")
-    typer.echo(f"SHA-256 of {file.name}: {said['sha256']} ({said['checksum']})")
+    typer.echo(f"SHA-256 of {checkpoint.name}: {said['sha256']} ({said['checksum']})")
     typer.echo(f"Licence of the public weights: {about.weights_licence}")
     if is_non_commercial(about.weights_licence):
         typer.echo("Not for commercial use, nor is anything that is trained from them.")
     typer.echo(f"They were pretrained on: {about.pretraining_data}")
+    typer.echo(f"PTB-XL among it: {said['contains_ptbxl']}")

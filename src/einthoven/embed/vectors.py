@@ -50,7 +50,7 @@ class Embedder:
             given: dict[str, Any] = {"every": self.leads, "samples": bundle.preparation.window}
             alone = [FewerLeads(self.backbone, [lead], **given) for lead in self.leads]
             self.networks = [*alone]
-            self.preparations = [bundle.preparation.with_leads(each.leads) for each in alone]
+            self.preparations = [bundle.preparation.with_leads(each.rows) for each in alone]
         self.about = self._about(bundle)
 
     def __call__(self, crops: Iterable[tuple[Tensor, Tensor]], count: int) -> list[Floats]:

@@ -237,10 +237,22 @@ def threads(n_jobs: int | None) -> Iterator[None]:
 
 @contextmanager
 def lent(network: nn.Module, device: str) -> Iterator[torch.device]:
-    """A network on a device inside the block, and on the CPU again after it; `auto` is a GPU."""
+    """A network on a device inside the block, and on the CPU again after it; `auto` is a GPU.
+
+    Raises
+    ------
+    EstimatorError
+        When there is no such device.
+    """
     name = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    there = torch.device(name)
-    network.to(there)
+    try:
+        there = torch.device(name)
+        network.to(there)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        raise EstimatorError(
+            f"device = {device!r}: {str(error).splitlines()[0]}",
+            remedy="give 'cpu', 'auto', or a device that PyTorch has on this machine",
+        ) from error
     try:
         yield there
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +31,7 @@ from einthoven.estimator.arrays import (
 )
 from einthoven.estimator.encoder import Given, encoder_of, terms_of_encoder
 from einthoven.stages.data import adapted
+from einthoven.stages.measure import measured, with_scale
 from einthoven.stages.posttrain import check_stages, check_weights, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe
 from einthoven.training.processes import Processes
@@ -154,6 +156,9 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             layout.source(x, self.preparation_, rows=rows, targets=targets.matrix)
             for rows in (train, validation)
         ]
+        if recipe.data.standardise == "scalar":
+            self.preparation_ = with_scale(self.preparation_, measured(sources[0]))
+            sources = [replace(source, preparation=self.preparation_) for source in sources]
         processes = Processes(self.device)
         with threads(self.n_jobs), TemporaryDirectory(prefix="einthoven-") as folder:
             check_stages(network, sources[0], recipe=recipe, processes=processes)

@@ -21,7 +21,7 @@ from einthoven.licences import terms_of
 from einthoven.shipped import ABOUT, bundle_folder
 from einthoven.signals.prepare import Preparation
 from einthoven.weights import load_backbone
-from einthoven.weights.folder import licence_of_weights
+from einthoven.weights.folder import LICENCE, licence_of_weights, weights_file
 
 Given = str | Path | Backbone | Classifier | Bundle
 
@@ -85,7 +85,10 @@ def encoder_of(
 
 
 def terms_of_encoder(given: Given | None, weights: str | Path | None = None) -> str:
-    """Licence of the weights of what `encoder_of` opens; empty where nothing records one."""
+    """Licence of the weights of what `encoder_of` opens; empty where nothing records one.
+
+    Of a network in memory nothing does, nor of a model that is fetched from the hub by name.
+    """
     if isinstance(given, Bundle):
         return given.licence
     if isinstance(given, str) and given in backbone_names():
@@ -95,7 +98,9 @@ def terms_of_encoder(given: Given | None, weights: str | Path | None = None) -> 
     place = bundle_folder(given)
     if place.is_file():
         return licence_of_weights(read_metadata(place).get("backbone", ""), place)
-    return terms_of(read_about(place)) if (place / ABOUT).is_file() else ""
+    if (place / ABOUT).is_file():
+        return terms_of(read_about(place))
+    return read_metadata(weights_file(place)).get(LICENCE, "") if place.is_dir() else ""
 
 
 def _opened(

@@ -43,8 +43,7 @@ def card_of(
         Markdown below YAML.
     """
     about = entry(config["backbone"])
-    bundled = config.get("bundle", {}).get("about", {}).get("licence")
-    stated = licence or bundled or said.get("public_weights_licence") or "unknown"
+    stated = licence or said.get("public_weights_licence") or "unknown"
     parts = [
         _metadata(config, about, stated, tags),
         f"# {config['backbone']}" + (" classifier" if "id2label" in config else ""),
@@ -87,7 +86,7 @@ def _what(config: Mapping[str, Any], about: Entry) -> str:
 
 def _input(preparation: Preparation) -> str:
     steps = [f"{i}. {step}" for i, step in enumerate(preparation.steps, 1)]
-    leads = f"Millivolts of the leads {', '.join(preparation.leads)}, in this order; then:"
+    leads = f"Millivolts of the leads {', '.join(preparation.sources)}, in this order; then:"
     return "\n".join([leads, "", *steps])
 
 
@@ -103,7 +102,13 @@ def _origin(about: Entry, said: Mapping[str, str]) -> str:
     if "converted_from" in said:
         return (
             f"Converted from the public {said['converted_from']} (SHA-256 {said['sha256']}), "
-            f"pretrained on: {said['public_weights_data']}"
+            f"pretrained on: {said['public_weights_data']}. PTB-XL inside: "
+            f"{said.get('contains_ptbxl') or _INSIDE[about.contains_ptbxl]}."
+        )
+    if "contains_ptbxl" in said:
+        return (
+            "Trained with einthoven from public weights, which were pretrained on: "
+            f"{said['public_weights_data']}. PTB-XL inside: {said['contains_ptbxl']}."
         )
     return (
         "Not recorded in this folder. The public weights of this backbone, if these were made from "

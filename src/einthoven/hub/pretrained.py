@@ -17,12 +17,21 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.bundle import Bundle, load_bundle
 from einthoven.calibration import Calibration
-from einthoven.errors import EinthovenError, HubError
-from einthoven.files import read_json, read_metadata, read_tensors, write_json, write_tensors
+from einthoven.errors import BackboneError, EinthovenError, HubError
+from einthoven.files import (
+    read_json,
+    read_metadata,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from einthoven.hub.card import card_of
 from einthoven.shipped import ABOUT, bundle_folder
 from einthoven.signals.prepare import Preparation
 from einthoven.version import __version__
+from einthoven.weights.folder import LICENCE
+from einthoven.weights.public import PublicData
 
 __all__ = ["CARD", "CONFIG", "PREPROCESSOR", "WEIGHTS", "from_pretrained", "save_pretrained"]
 
@@ -55,7 +64,7 @@ def save_pretrained(
         The folder.
     licence : str, optional
         Of these weights: an identifier of the hub, such as ``cc-by-4.0``, or words. Without it the
-        card says `unknown`, or what a bundle says.
+        card says what a bundle or the source says, or `unknown`. It goes along with the weights.
     tags : sequence of str
         For the card, beside `ecg`, the family's name and so on.
     source : path, optional
@@ -82,13 +91,14 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     said = read_metadata(Path(source)) if source is not None else {}
+    said |= _terms(model, licence)
     config = _config(model)
     named = {"format": FORMAT, "backbone": config["backbone"]}
     write_tensors(folder / WEIGHTS, _network(model).state_dict(), said | named)
     config["weights_sha256"] = _sha256(folder / WEIGHTS)
     preparation = Preparation.from_dict(config["preparation"])
     write_json(folder / PREPROCESSOR, _preprocessor(preparation))
-    (folder / CARD).write_text(card_of(config, said, licence=licence, tags=tags))
+    write_text(folder / CARD, card_of(config, said, licence=licence, tags=tags))
     write_json(folder / CONFIG, config)
     return folder
 
@@ -124,7 +134,7 @@ def from_pretrained(path_or_name: str | Path, *, revision: str | None = None) ->
     config = _read_config(folder)
     weights = _weights(folder, config)
     try:
-        model = _built(config)
+        model = _built(config, folder)
         network = _network(model)
         network.load_state_dict(weights, assign=True)
     except (KeyError, TypeError, AttributeError) as error:
@@ -133,7 +143,9 @@ def from_pretrained(path_or_name: str | Path, *, revision: str | None = None) ->
         raise HubError(
             f"{folder}: the weights do not fit {config['backbone']}: {error}", remedy=_AGAIN
         ) from error
-    network.eval().requires_grad_(not isinstance(model, Bundle))
+    network.eval()
+    if isinstance(model, Bundle):
+        network.requires_grad_(False)
     _check_preparation(model, config, folder)
     return model
 
@@ -143,6 +155,17 @@ def from_pretrained(path_or_name: str | Path, *, revision: str | None = None) ->
 
 def _network(model: Model) -> Backbone | Classifier:
     return model.classifier if isinstance(model, Bundle) else model
+
+
+def _terms(model: Model, licence: str | None) -> dict[str, str]:
+    """What the file of weights is to say of its terms, and of what public weights in it have seen.
+
+    Whoever trains from the folder finds it there (`einthoven.weights.folder`, `.public`).
+    """
+    about = model.about if isinstance(model, Bundle) else {}
+    seen = PublicData.of_record(about.get("backbone", ""), about.get("public_weights"))
+    stated = licence or (model.licence if isinstance(model, Bundle) else "")
+    return ({LICENCE: stated} if stated else {}) | (seen.metadata() if seen else {})
 
 
 def _config(model: Model) -> dict[str, Any]:
@@ -232,11 +255,17 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _built(config: Mapping[str, Any]) -> Model:
+def _built(config: Mapping[str, Any], folder: Path) -> Model:
     """The model without weights: no numbers are drawn."""
     options = {key: _tuple(value) for key, value in config["backbone_options"].items()}
     with torch.device("meta"):
-        backbone = create_backbone(config["backbone"], **options)
+        try:
+            backbone = create_backbone(config["backbone"], **options)
+        except BackboneError as error:
+            raise HubError(
+                f"{folder}: {error.problem}",
+                remedy=f"load it with the version that saved it, {config.get('einthoven_version')}",
+            ) from error
         if config["architectures"] == [Backbone.__name__]:
             return backbone
         names = [config["id2label"][str(i)] for i in range(len(config["id2label"]))]
@@ -252,7 +281,7 @@ def _built(config: Mapping[str, Any]) -> Model:
         classifier,
         tuple(names),
         Preparation.from_dict(config["preparation"]),
-        aggregate=about["aggregate"],
+        aggregate=_tuple(about["aggregate"]),
         about=about["about"],
         calibration=about["calibration"] and Calibration.from_dict(about["calibration"]),
     )

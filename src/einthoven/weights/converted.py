@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,18 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import entry
 from einthoven.errors import WeightsError
-from einthoven.files import write_json, write_tensors
+from einthoven.files import read_metadata, write_json, write_tensors, write_text
 from einthoven.licences import is_non_commercial
-from einthoven.weights.folder import ABOUT, LICENCE, WEIGHTS
+from einthoven.weights.folder import (
+    ABOUT,
+    LICENCE,
+    WEIGHTS,
+    described,
+    is_ours,
+    weights_file,
+)
 from einthoven.weights.load import load_backbone, load_classifier
+from einthoven.weights.public import INSIDE, PublicData, public_data
 
 __all__ = ["CARD", "FORMAT", "convert_checkpoint", "convert_to_folder"]
 
@@ -55,13 +64,14 @@ def convert_checkpoint(
     Raises
     ------
     WeightsError
-        As `load_backbone`; when the file has no head that could be kept; when `out` exists.
+        As `load_backbone`; for a file of einthoven's own; when the file has no head that could be
+        kept; when `out` exists.
     BackboneError
         For an unknown name or override.
     """
-    weights, out = Path(weights), _new(out)
+    weights, out = _foreign(weights), _new(out)
     model = _read(name, weights, head=head, **overrides)
-    metadata = _origin(name, weights)
+    metadata = _origin(name, weights, overrides)
     write_tensors(out, model.state_dict(), metadata)
     return metadata
 
@@ -95,15 +105,26 @@ def convert_to_folder(
     WeightsError, BackboneError
         As `convert_checkpoint`.
     """
-    weights, out = Path(weights), _new(out)
+    weights, out = _foreign(weights), _new(out)
     model = _read(name, weights, head=head, **overrides)
-    metadata = _origin(name, weights)
+    metadata = _origin(name, weights, overrides)
     write_tensors(out / WEIGHTS, model.state_dict(), metadata)
     about = _about(name, model, metadata, overrides)
     about["checksums"] = {WEIGHTS: _sha256(out / WEIGHTS)}
-    (out / CARD).write_text(_card(about), encoding="utf-8")
+    write_text(out / CARD, _card(about))
     write_json(out / ABOUT, about)
     return about
+
+
+def _foreign(weights: str | PathLike[str]) -> Path:
+    """The file of weights, if somebody else wrote it: of ours, origin and terms would be lost."""
+    file = weights_file(weights)
+    if read_metadata(file) or described(file) or is_ours(file):
+        raise WeightsError(
+            f"{weights} is einthoven's own already",
+            remedy="name it as it is: whatever takes weights reads it.",
+        )
+    return file
 
 
 def _new(out: str | PathLike[str]) -> Path:
@@ -119,18 +140,20 @@ def _read(name: str, weights: Path, *, head: bool, **overrides: Any) -> Model:
     return load_backbone(name, weights=weights, **overrides)
 
 
-def _origin(name: str, weights: Path) -> dict[str, str]:
-    about, digest = entry(name), _sha256(weights)
+def _origin(name: str, weights: Path, overrides: dict[str, Any]) -> dict[str, str]:
+    about, digest, seen = entry(name), _sha256(weights), public_data(name, weights)
+    seen = seen or PublicData(name, about.pretraining_data, about.contains_ptbxl)
     known = "as recorded by others" if digest == about.weights_sha256 else "another"
-    return {
+    origin = {
         "format": "einthoven-converted",
         "backbone": name,
         "converted_from": weights.name,
         "sha256": digest,
         "checksum": known if about.weights_sha256 else "none recorded",
         LICENCE: about.weights_licence,
-        "public_weights_data": about.pretraining_data,
+        **seen.metadata(),
     }
+    return origin | ({"backbone_options": json.dumps(overrides)} if overrides else {})
 
 
 def _about(
@@ -148,7 +171,7 @@ def _about(
         "licence": catalogue.weights_licence,
         "commercial_use": not is_non_commercial(catalogue.weights_licence),
         "pretraining_data": catalogue.pretraining_data,
-        "contains_ptbxl": catalogue.contains_ptbxl,
+        "contains_ptbxl": next(k for k, text in INSIDE.items() if text == origin["contains_ptbxl"]),
         "paper": catalogue.paper,
         "source": {
             "file": origin["converted_from"],
@@ -159,9 +182,6 @@ def _about(
     }
 
 
-_INSIDE = {True: "yes", False: "no", None: "unknown: the list could not be checked"}
-
-
 def _card(about: dict[str, Any]) -> str:
     name, what = about["backbone"], "Network with its head" if about["head"] else "Encoder"
     steps = about["preparation_text"].split("; ")
@@ -169,15 +189,23 @@ def _card(about: dict[str, Any]) -> str:
         "Licence": _terms(about),
         "Origin": _source(about),
         "Pretraining data": f"{about['pretraining_data']}.\n\n"
-        f"PTB-XL among them: {_INSIDE[about['contains_ptbxl']]}.",
+        f"PTB-XL among them: {INSIDE[about['contains_ptbxl']]}.",
         "Preparation of signals": "\n".join(f"{i}. {step}" for i, step in enumerate(steps, 1)),
-        "How to use": f"```sh\neinthoven posttrain COHORT --backbone {name} --weights FOLDER "
-        f'--out RUN\n```\n\nor `einthoven.load_backbone("{name}", weights="FOLDER")`, where '
-        "`FOLDER` is the folder of this card.",
+        "How to use": _how_to_use(name, about["backbone_options"]),
     }
     parts = [f"# {name}", f"{what}, {about['parameters']:,} parameters."]
     parts += [f"## {title}\n\n{text}" for title, text in sections.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def _how_to_use(name: str, options: dict[str, Any]) -> str:
+    typed = "".join(f" --option '{key}={json.dumps(value)}'" for key, value in options.items())
+    named = "".join(f", {key}={value!r}" for key, value in options.items())
+    return (
+        f"```sh\neinthoven posttrain COHORT --backbone {name} --weights FOLDER{typed} --out RUN\n"
+        f'```\n\nor `einthoven.load_backbone("{name}", weights="FOLDER"{named})`, where `FOLDER` '
+        "is the folder of this card."
+    )
 
 
 def _terms(about: dict[str, Any]) -> str:

@@ -3,9 +3,8 @@
 Two kinds are public, both written by fairseq and read as ``checkpoint["model"]``: the pretrained
 network (215 entries) and classifiers (209), where the network stands under `encoder.` with a head,
 `proj.*`, beside it. The pretrained network has entries that begin with `encoder.` of its own, its
-blocks, so the prefix is told from a doubled one. Files differ in how they spell the weight norm of
-the positional convolution, by the PyTorch that wrote them; both spellings are read, the newer one
-is written.
+blocks, so the prefix is told from a doubled one. Both spellings of the positional convolution's
+weight norm are read, the newer one is written (`einthoven.weights.wav2vec`).
 """
 
 from __future__ import annotations
@@ -14,10 +13,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from einthoven.backbones.inference import Aggregate
 from einthoven.weights.convert import Shape, export
+from einthoven.weights.wav2vec import Wav2VecNames
 
 __all__ = [
+    "AGGREGATES",
     "COUNTERS",
+    "LABELS",
     "encoder_parts",
     "encoder_state",
     "pretraining_parts",
@@ -26,31 +29,54 @@ __all__ = [
 ]
 
 _INSIDE = "encoder."
-_POSITIONS = "conv_pos.pos_conv.0"
-_NAMES = {
-    "extractor.norm": "feature_extractor.conv_layers.0.2",
-    "projection.norm": "layer_norm",
-    "projection.linear": "post_extract_proj",
-    "norm": "encoder.layer_norm",
-    "head": "head",
-}
-_IN_BLOCK = {
-    "attn.proj": "self_attn.out_proj",
-    "norm1": "self_attn_layer_norm",
-    "mlp.fc1": "fc1",
-    "mlp.fc2": "fc2",
-    "norm2": "final_layer_norm",
-}
-_IN_POSITIONS = {
-    "pos_conv.gain": f"{_POSITIONS}.parametrizations.weight.original0",
-    "pos_conv.direction": f"{_POSITIONS}.parametrizations.weight.original1",
-    "pos_conv.bias": f"{_POSITIONS}.bias",
-}
-_OLDER = {
-    f"{_POSITIONS}.weight_g": _IN_POSITIONS["pos_conv.gain"],
-    f"{_POSITIONS}.weight_v": _IN_POSITIONS["pos_conv.direction"],
-}
+_NAMES = Wav2VecNames(
+    modules={
+        "extractor.norm": "feature_extractor.conv_layers.0.2",
+        "projection.norm": "layer_norm",
+        "projection.linear": "post_extract_proj",
+        "norm": "encoder.layer_norm",
+        "head": "head",
+    },
+    convolution="feature_extractor.conv_layers.{}.0",
+    attention="self_attn",
+    in_block={
+        "attn.proj": "self_attn.out_proj",
+        "norm1": "self_attn_layer_norm",
+        "mlp.fc1": "fc1",
+        "mlp.fc2": "fc2",
+        "norm2": "final_layer_norm",
+    },
+    positions="conv_pos.pos_conv.0",
+)
+encoder_parts = _NAMES.parts
 _HEAD = {"proj.weight": "head.weight", "proj.bias": "head.bias"}
+LABELS = (
+    "Poor data quality",
+    "Sinus rhythm",
+    "Premature ventricular contraction",
+    "Tachycardia",
+    "Ventricular tachycardia",
+    "Supraventricular tachycardia with aberrancy",
+    "Atrial fibrillation",
+    "Atrial flutter",
+    "Bradycardia",
+    "Accessory pathway conduction",
+    "Atrioventricular block",
+    "1st degree atrioventricular block",
+    "Bifascicular block",
+    "Right bundle branch block",
+    "Left bundle branch block",
+    "Infarction",
+    "Electronic pacemaker",
+)
+"""Outputs of the classifier `mimic_iv_ecg_finetuned.pt`, in their order."""
+_PASSING = (LABELS[0], LABELS[2], LABELS[4], LABELS[5], LABELS[16])
+AGGREGATES: tuple[Aggregate, ...] = tuple(
+    "max" if label in _PASSING else "probability" for label in LABELS
+)
+"""How its authors join the 5 s segments of a recording: the highest probability of what may show
+in one of them only, the mean of the rest."""
+
 # What our pretraining counts, and nobody publishes.
 COUNTERS = ("steps",)
 # What only pretraining needs, by our names for it.
@@ -66,27 +92,6 @@ _IN_PRETRAINING = {
 }
 
 
-def encoder_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
-    """Public names of one of our encoder's (or classifier's) tensors.
-
-    The projections of query, key and value are one tensor here; the rest is a change of name.
-    """
-    if key in _IN_POSITIONS:
-        return [_IN_POSITIONS[key]], shape
-    inner, _, last = key.rpartition(".")
-    if inner.startswith("extractor.convs."):
-        index = inner.removeprefix("extractor.convs.")
-        return [f"feature_extractor.conv_layers.{index}.0.{last}"], shape
-    if not inner.startswith("blocks."):
-        return [f"{_NAMES[inner]}.{last}"], shape
-    _, index, part = inner.split(".", 2)
-    layer = f"encoder.layers.{index}"
-    if part == "attn.qkv":
-        three = [f"{layer}.self_attn.{which}_proj.{last}" for which in "qkv"]
-        return three, (shape[0] // 3, *shape[1:])
-    return [f"{layer}.{_IN_BLOCK[part]}.{last}"], shape
-
-
 def pretraining_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
     """Public names of one tensor of our pretraining model (`backbone.*` and its heads)."""
     if key in _IN_PRETRAINING:
@@ -96,7 +101,7 @@ def pretraining_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
 
 def pretraining_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All entries of a pretraining file, in the newer spelling."""
-    return {_OLDER.get(key, key): tensor for key, tensor in state.items()}
+    return _NAMES.respelt(state)
 
 
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,16 @@ from einthoven.errors import WeightsError
 from einthoven.files import read_metadata
 from einthoven.weights.state import recognise
 
-__all__ = ["ABOUT", "LICENCE", "WEIGHTS", "licence_of_weights", "weights_file"]
+__all__ = [
+    "ABOUT",
+    "LICENCE",
+    "WEIGHTS",
+    "described",
+    "is_ours",
+    "licence_of_weights",
+    "run_of",
+    "weights_file",
+]
 
 ABOUT, WEIGHTS = "bundle.json", "weights.safetensors"
 LICENCE = "public_weights_licence"  # of a converted file's metadata
@@ -42,7 +51,7 @@ def weights_file(path: str | PathLike[str]) -> Path:
             f"{folder}: none of {', '.join(_NAMES)} is in this folder",
             remedy="name the file of weights, or a folder that einthoven wrote.",
         )
-    expected = _described(found).get("checksums", {}).get(found.name)
+    expected = described(found).get("checksums", {}).get(found.name)
     if expected and _sha256(found) != expected:
         raise WeightsError(
             f"{found} is damaged: its SHA-256 is not the one in {ABOUT}",
@@ -71,23 +80,23 @@ def licence_of_weights(name: str, weights: str | PathLike[str]) -> str:
     said = read_metadata(file)
     if LICENCE in said:
         return said[LICENCE]
-    about = _described(file)
+    about = described(file)
     if about:
         return str(about.get("licence", ""))
-    if said or _is_ours(file):
-        asked = _run_of(file).get("asked", {})
+    if said or is_ours(file):
+        asked = run_of(file).get("asked", {})
         return str((asked.get("weights") or {}).get("licence", ""))
     public = entry(name).weights_licence
     return "" if public.startswith("none") else public
 
 
-def _described(file: Path) -> dict[str, Any]:
+def described(file: Path) -> dict[str, Any]:
     """The `bundle.json` that a file belongs to; empty without."""
     about = _json(file.with_name(ABOUT))
     return about if file.name in about.get("checksums", {}) else {}
 
 
-def _run_of(file: Path) -> dict[str, Any]:
+def run_of(file: Path) -> dict[str, Any]:
     """The `run.json` of the run folder that a checkpoint lies in; empty elsewhere."""
     folders = list(file.resolve().parents)[:_DEPTH]
     return next(filter(None, (_json(folder / _RUN) for folder in folders)), {})
@@ -101,7 +110,7 @@ def _json(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_ours(file: Path) -> bool:
+def is_ours(file: Path) -> bool:
     """Whether a safetensors file has our names; a pickle is taken for somebody else's."""
     try:
         with safe_open(str(file), framework="pt") as handle:

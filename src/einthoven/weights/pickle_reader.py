@@ -51,10 +51,14 @@ class Constructor:
         What the pickle calls it.
     make : callable
         Makes our value from the arguments, which are plain values or ours.
+    called : bool
+        Whether it may be called. Otherwise it is a class of which a pickle may make an object,
+        from nothing, and then say its attributes; whatever else it asks of the class is refused.
     """
 
     name: str
     make: Callable[..., Any]
+    called: bool = True
 
 
 class Stateful(ABC):
@@ -70,9 +74,12 @@ class Attributes(dict[str, Any], Stateful):
 
     def take_state(self, state: Any) -> None:
         """Take over an object's ``__dict__``."""
-        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-            raise ValueError("attributes that have no names")
         self.update(state)
+
+    @staticmethod
+    def are(state: Any) -> bool:
+        """Whether a state is a ``__dict__``, and nothing that only ``__setstate__`` understands."""
+        return isinstance(state, dict) and all(isinstance(key, str) for key in state)
 
 
 class Vocabulary(Protocol):
@@ -204,13 +211,26 @@ class _Machine:
         """What takes the place of a call."""
         if not isinstance(constructor, Constructor) or not isinstance(arguments, tuple):
             refuse_object(self.file, f"a call of a {type(constructor).__name__}")
+        if not constructor.called:
+            refuse_object(self.file, f"a call of {constructor.name}")
         self.count(*arguments)
         self.stack.append(constructor.make(*arguments))
+
+    def new_object(self, arguments: Any, constructor: object) -> None:
+        """What takes the place of a class's __new__."""
+        if not isinstance(constructor, Constructor) or constructor.called:
+            self.construct(arguments, constructor)
+        elif arguments != ():
+            refuse_object(self.file, f"an object of {constructor.name} made from arguments")
+        else:
+            self.stack.append(constructor.make())
 
     def set_state(self, state: Any) -> None:
         """What takes the place of an object's __setstate__ or __dict__."""
         target = self.stack[-1]
         self.count(state)
+        if isinstance(target, Attributes) and not Attributes.are(state):
+            refuse_object(self.file, "an object whose state is no table of attributes")
         if isinstance(target, Stateful):
             target.take_state(state)
         elif type(target) is not dict or not isinstance(state, dict):
@@ -284,6 +304,10 @@ def _call(machine: _Machine, _: Any) -> None:
     machine.construct(machine.stack.pop(), machine.stack.pop())
 
 
+def _new(machine: _Machine, _: Any) -> None:
+    machine.new_object(machine.stack.pop(), machine.stack.pop())
+
+
 _PUSHES = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
     | {"STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
@@ -322,6 +346,6 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "STACK_GLOBAL": _stack_global,
     "BINPERSID": _persistent,
     "REDUCE": _call,
-    "NEWOBJ": _call,
+    "NEWOBJ": _new,
     "BUILD": lambda machine, _: machine.set_state(machine.stack.pop()),
 }

@@ -48,7 +48,7 @@ def read_checkpoint(
     -------
     dict
         What the file holds: tensors, or a container with tensors inside. An argparse.Namespace
-        comes as a dict, an OrderedDict as a plain one, a parameter as its tensor.
+        and a config object come as dicts, an OrderedDict as a plain one, a parameter as its tensor.
 
     Raises
     ------

@@ -1,14 +1,18 @@
 """The names that a PyTorch checkpoint may use, and what each becomes here.
 
 The list is short and closed: tensors, their types, plain containers, NumPy's scalars, and the
-argparse.Namespace that fairseq writes, which is read as a dict of its attributes. Anything else is
-refused. Nothing here imports by name.
+argparse.Namespace that fairseq writes, which is read as a dict of its attributes. So is an object
+of a class called ...Config that is neither Python's nor PyTorch's, such as the one in HuBERT-ECG's
+older files, whose module depends on who saved them: made from nothing and given attributes it is
+data; called, made from arguments or given another state it is refused.
+Anything else is refused. Nothing here imports by name.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +32,9 @@ from einthoven.weights.pickle_reader import (
 __all__ = ["PyTorchNames", "StorageRef", "TensorRef"]
 
 MAX_AXES = 64
+
+_CONFIG = re.compile(r"(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*Config", re.ASCII)
+_NOT_OF_OTHERS = sys.stdlib_module_names | {"__builtin__", "torch", "numpy"}
 
 _STORAGES = {
     "Double": torch.float64,
@@ -142,6 +149,8 @@ class PyTorchNames:
             return _DTYPES[name]
         if name in _CONSTRUCTORS:
             return _CONSTRUCTORS[name]
+        if _CONFIG.fullmatch(name) and name.split(".")[0] not in _NOT_OF_OTHERS:
+            return Constructor(name, _attributes, called=False)
         storage = re.fullmatch(r"torch\.(?:storage\.|cuda\.)?(\w+)Storage", name)
         if not storage or storage[1] not in _STORAGES:
             refuse_object(self.file, f"the object {name}")

@@ -119,3 +119,17 @@ def test_five_records_fewer_and_the_ones_that_1_0_1_had(material: Material) -> N
     kept = ~np.array(removed)
     left = Scored(scored.targets[kept], scored.probabilities[kept], np.flatnonzero(kept))
     assert direct.effects[0].right == np.nanmean(left.points()[0])
+
+
+def test_in_real_ptb_xl_rhythms_carry_no_likelihood_and_diagnoses_do(ptbxl_60: Path) -> None:
+    whole = open_ptbxl(ptbxl_60, "all-71", empty_rows="keep")
+    said = likelihoods(whole)
+    assert len(with_likelihoods(said)) > 50
+    rhythm, form, diagnosis = (
+        {place for columns in members(whole, task).values() for place in columns}
+        for task in ("rhythm-12", "form-19", "diagnostic-44")
+    )
+    stated = said[:, sorted(rhythm)]
+    assert (stated[~np.isnan(stated)] == 0).mean() > 0.9
+    stated = said[:, sorted(diagnosis - form)]
+    assert (stated[~np.isnan(stated)] > 0).all()

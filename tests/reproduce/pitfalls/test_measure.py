@@ -44,6 +44,7 @@ def test_every_pitfall_is_measured_and_written_between_markers(
     assert str(material.cohort.root) not in text
     for each in found:
         assert f"### {each.title}" in text
+        assert set(each.headlines) <= {effect.what for effect in each.effects}
     numbers = json.loads((tmp_path / "figures" / f"{written.name}.json").read_text())
     effect = numbers["records"]["effects"][0]
     assert effect["difference"] == pytest.approx(effect["wrong"] - effect["right"])

@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from einthoven.reproduce.pitfalls.material import Material
 from einthoven.reproduce.pitfalls.scoring import Scored
 from einthoven.reproduce.pitfalls.undefined import (
+    TENTHS,
     averages,
     macro_with,
     random_subsets,
@@ -57,10 +58,16 @@ def test_what_the_page_says_of_scikit_learn() -> None:
 
 def test_tenths_hold_fewer_labels_and_zero_is_the_lowest(material: Material) -> None:
     found = undefined(material)
-    by_policy = {(row[0], row[1]): float(row[3].split()[0]) for row in found.rows}
-    assert by_policy["macro AUROC", "as 0"] < by_policy["macro AUROC", "left out"]
-    assert by_policy["macro AUROC", "as 0"] < by_policy["macro AUROC", "as 0.5"]
-    assert ("macro AUPRC", "as 0.5") not in by_policy
+    by_policy = {(each.what, each.metric): each for each in found.effects}
+    out, zero, half = (
+        by_policy[TENTHS.format(name), "macro AUROC"] for name in ("left out", "as 0", "as 0.5")
+    )
+    assert zero.wrong < half.wrong
+    assert zero.wrong < out.wrong
+    assert zero.right == half.right == np.nanmean(material.test.scored().points()[0])
+    assert zero.interval is not None
+    assert zero.interval[0] <= zero.difference <= zero.interval[1]
+    assert (TENTHS.format("as 0.5"), "macro AUPRC") not in by_policy
     # A tenth of so few patients cannot hold every label, but more of them than at random.
     at_random, ours = re.findall(r"of ([\d.]+) labels|of (\d+)\.$", found.notes[1])
     assert float(ours[1]) < float(at_random[0])

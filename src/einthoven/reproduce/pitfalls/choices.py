@@ -25,7 +25,7 @@ BENCHMARK_WINDOWS = 7
 def joined_windows(material: Material) -> Finding:
     """The same windows, joined in other ways."""
     test = material.test
-    resamples = _resamples(material, test)
+    resamples = material.resamples_of(test.rows)
     right = test.scored()
     effects = [
         effect
@@ -39,15 +39,20 @@ def joined_windows(material: Material) -> Finding:
         windows=BENCHMARK_WINDOWS, device=material.device,
     )  # fmt: skip
     for how in (test.aggregate, "max"):
-        named = f"{BENCHMARK_WINDOWS} overlapping windows, {NAMES[how]}"
+        named = f"{BENCHMARK_WINDOWS} overlapping windows, {_named(how)}"
         effects += resamples.effects(named, right, seven.scored(how))
     each = len(test.logits) / len(test.rows)
     notes = (
-        f"{material.name} on fold 10. Right is its own way: the {NAMES[test.aggregate]} of "
+        f"{material.name} on fold 10. Right is its own way: the {_named(test.aggregate)} of "
         f"{each:g} windows. A network that was chosen with another way of joining would differ "
         "by other amounts: take one, before the test fold, and name it.",
     )
-    return Finding("windows-joined", "Joining windows in another way", tuple(effects), notes)
+    title, rows = "Joining windows in another way", "every window a row of its own"
+    return Finding("windows-joined", title, tuple(effects), notes, headlines=(NAMES["max"], rows))
+
+
+def _named(how: str | tuple[str, ...]) -> str:
+    return NAMES[how] if isinstance(how, str) else "way of each label"
 
 
 def windows_as_rows(answered: Answers) -> Scored:
@@ -66,7 +71,7 @@ def thresholds(material: Material) -> Finding:
     own, others = (
         best_thresholds(test.targets, theirs), best_thresholds(validation.targets, ours)
     )  # fmt: skip
-    resamples = _resamples(material, test)
+    resamples = material.resamples_of(test.rows)
     effects = (
         Effect("one threshold for all labels", "F over records", curve[chosen], curve.max()),
         Effect(
@@ -81,7 +86,10 @@ def thresholds(material: Material) -> Finding:
         f"on the set it is reported on (here {THRESHOLDS[int(curve.argmax())]:.2f}; fold 9 would "
         f"take {THRESHOLDS[chosen]:.2f}). Macro F1 is over the labels with a positive.",
     )
-    return Finding("thresholds", "Thresholds chosen on the test fold", effects, notes)
+    title = "Thresholds chosen on the test fold"
+    return Finding(
+        "thresholds", title, effects, notes, headlines=tuple(effect.what for effect in effects)
+    )
 
 
 def sample_f(targets: Targets, probabilities: Floats) -> Floats:
@@ -147,10 +155,5 @@ def trapezoid(material: Material) -> Finding:
         if kept.any()
     ]
     notes = (f"{material.name} on fold 10: {', '.join(parts)}.",)
-    return Finding("trapezoid", "Trapezoidal AUPRC instead of average precision", effects, notes)
-
-
-def _resamples(material: Material, answered: Answers) -> Resamples:
-    return Resamples.of(
-        material.patients[answered.rows], count=material.resamples, seed=material.seed
-    )
+    title = "Trapezoidal AUPRC instead of average precision"
+    return Finding("trapezoid", title, effects, notes, headlines=("trapezoid",))

@@ -15,12 +15,12 @@ from einthoven.reproduce.pitfalls.scoring import (
     Finding,
     Floats,
     Places,
-    Resamples,
     Scored,
     limits_of,
     macros_of_subsets,
     mean,
 )
+from einthoven.reproduce.wording import limits
 
 RULES: Mapping[str, Callable[[Floats], NDArray[np.bool_]]] = {
     "present": lambda likelihood: ~np.isnan(likelihood),
@@ -31,6 +31,26 @@ RULES: Mapping[str, Callable[[Floats], NDArray[np.bool_]]] = {
 """Ways to read `scp_codes`, the benchmark's first; comparisons with NaN are false."""
 
 DRAWS = 1000
+_HEAD = (
+    "task",
+    "positive if",
+    "labels",
+    "positives",
+    "records",
+    *METRICS,
+    "AUROC minus presence's",
+    "of that, by other labels",
+)
+_KNOWN = (
+    "Measured on {share} of {records:,} records: those whose likelihoods this copy of PTB-XL has. "
+    "Their probabilities are of linear probes on random convolutions, each record by a probe that "
+    "did not see its fold. Labels, and records without any, are dropped by each rule as the "
+    "benchmark drops them by its own; macro values are over the labels that a rule leaves."
+)
+_SAME_LABELS = (
+    "The last column is the part of the change that comes from averaging other labels: the macro "
+    "AUROC of those that the rule leaves, still by presence, minus that of all."
+)
 
 
 def likelihood(material: Material, out_of_fold: Floats) -> Finding:
@@ -47,7 +67,7 @@ def likelihood(material: Material, out_of_fold: Floats) -> Finding:
     if not len(known):
         note = "This copy of PTB-XL has no likelihoods (every value is 0): nothing to measure."
         return Finding("likelihood", title, notes=(note,))
-    resamples = Resamples.of(material.patients[known], count=material.resamples, seed=material.seed)
+    resamples = material.resamples_of(known)
     effects: list[Effect] = []
     rows: list[tuple[str, ...]] = []
     for task in TASKS:
@@ -61,19 +81,22 @@ def likelihood(material: Material, out_of_fold: Floats) -> Finding:
         }
         right = ways["present"]
         for rule, scored in ways.items():
-            rows.append(_likelihood_row(task, rule, scored, right))
+            found: tuple[Effect, ...] = ()
             if rule != "present" and scored.targets.any():
-                effects += resamples.effects(f"{task}, likelihood {rule}", right, scored)
+                found = resamples.effects(f"{task}, likelihood {rule}", right, scored)
+            rows.append((task, rule, *_likelihood_row(scored, right, found)))
+            effects += found
     share = "all" if len(known) == len(said) else f"the first {len(known):,}"
-    notes = (
-        f"Measured on {share} of {len(said):,} records: those whose likelihoods this copy of "
-        "PTB-XL has. Their probabilities are of linear probes on random convolutions, each record "
-        "by a probe that did not see its fold. Labels, and records without any, are dropped by "
-        "each rule as the benchmark drops them by its own; macro values are over the labels that "
-        "a rule leaves.",
+    return Finding(
+        "likelihood",
+        title,
+        tuple(effects),
+        (_KNOWN.format(share=share, records=len(said)), _SAME_LABELS),
+        _HEAD,
+        tuple(rows),
+        headlines=("all-71, likelihood > 0", "diagnostic-44, likelihood == 100"),
+        listed=False,
     )
-    head = ("task", "positive if", "labels", "positives", "records", *METRICS)
-    return Finding("likelihood", title, tuple(effects), notes, head, tuple(rows))
 
 
 def with_likelihoods(said: Floats) -> Places:
@@ -90,31 +113,29 @@ def _kept(targets: Targets, scores: Floats) -> Scored:
     return Scored(targets[rows], scores[rows], rows)
 
 
-def _likelihood_row(task: str, rule: str, scored: Scored, right: Scored) -> tuple[str, ...]:
+def _likelihood_row(scored: Scored, right: Scored, effects: tuple[Effect, ...]) -> tuple[str, ...]:
     positives, before = int(scored.targets.sum()), int(right.targets.sum())
     labels, had = (int(each.targets.any(axis=0).sum()) for each in (scored, right))
-    found = ("–", "–")
-    if positives:
-        areas, precisions = scored.points()
-        found = (f"{mean(areas):.4f}", f"{mean(precisions):.4f}")
-    lost = "" if rule == "present" else f" ({100 * (positives / before - 1):+.0f} %)"
-    return (
-        task,
-        rule,
-        f"{labels}" if rule == "present" else f"{labels} of {had}",
-        f"{positives:,}{lost}",
-        f"{len(scored.records):,}",
-        *found,
-    )
+    lost = f" ({100 * (positives / before - 1):+.0f} %)" if positives < before else ""
+    counts = (f"{labels} of {had}", f"{positives:,}{lost}", f"{len(scored.records):,}")
+    areas, precisions = scored.points() if positives else (np.array([]), np.array([]))
+    defined = ~np.isnan(areas)
+    if not defined.any():
+        return (*counts, "–", "–", "–", "–")
+    found = (f"{mean(areas):.4f}", f"{mean(precisions):.4f}")
+    if not effects:
+        return (*counts, *found, "", "")
+    # What the protocol says of the labels that this rule leaves: they may be the easier ones.
+    easier = float(mean(right.columns(defined).points()[0])) - effects[0].right
+    gained = f"{effects[0].difference:+.4f}{limits(effects[0].interval, sign=True)}"
+    return (*counts, *found, gained, f"{round(easier, 4) + 0.0:+.4f}")
 
 
 def empty_rows(material: Material) -> Finding:
     """Records without any label of a task, kept as rows of zeros."""
     test = material.test
     effects: list[Effect] = []
-    resamples = Resamples.of(
-        material.patients[test.rows], count=material.resamples, seed=material.seed
-    )
+    resamples = material.resamples_of(test.rows)
     scores = test.joined()
     counts = []
     for task in TASKS:
@@ -130,7 +151,9 @@ def empty_rows(material: Material) -> Finding:
         f"{material.name} on fold 10, its outputs reduced to the task's labels, classes by their "
         f"highest member. Records without any: {', '.join(counts)} of {len(test.rows):,}.",
     )
-    return Finding("empty-rows", "Records without a label of the task kept", tuple(effects), notes)
+    title = "Records without a label of the task kept"
+    headlines = ("form-19, empty rows kept", "rhythm-12, empty rows kept")
+    return Finding("empty-rows", title, tuple(effects), notes, headlines=headlines)
 
 
 def versions(material: Material) -> Finding:
@@ -140,35 +163,30 @@ def versions(material: Material) -> Finding:
     title = "Results of 1.0.1 and 1.0.3 in one table"
     extra = np.array([int(i) in REMOVED_IN_1_0_3 for i in _numbers(material, test.rows)])
     if extra.any() and material.cohort.version == "1.0.1":
-        resamples = Resamples.of(
-            material.patients[test.rows], count=material.resamples, seed=material.seed
-        )
         rows = np.flatnonzero(~extra)
         right = Scored(scored.targets[rows], scored.probabilities[rows], rows)
         note = f"{int(extra.sum())} of {len(extra):,} test records are not in 1.0.3."
-        found = resamples.effects("test fold of 1.0.1", right, scored)
-        return Finding("versions", title, found, (note,))
+        what = "test fold of 1.0.1"
+        found = material.resamples_of(test.rows).effects(what, right, scored)
+        return Finding("versions", title, found, (note,), headlines=(what,))
     count = min(5, len(test.rows) // 10)
     draws = np.random.default_rng(np.random.SeedSequence([material.seed, 0x5EC0]))
     kept = np.ones((DRAWS, len(test.rows)), dtype=bool)
     for row in kept:
         row[draws.choice(len(row), count, replace=False)] = False
+    what = f"{count} test records left out at random"
     whole, effects = scored.points(), []
     for metric, point, values in zip(METRICS, whole, macros_of_subsets(scored, kept), strict=True):
         full = float(mean(point))
         away = mean(values) - full
-        spread = limits_of(away)
-        effects.append(
-            Effect(f"{count} test records left out at random", metric, full,
-                   full + float(away.mean()), spread)
-        )  # fmt: skip
+        effects.append(Effect(what, metric, full, full + float(away.mean()), limits_of(away)))
     notes = (
         f"This copy is {material.cohort.version}, so the records that 1.0.1 had besides are not "
         f"here. Instead {count} records of the test fold, as many as 1.0.3 removed from it, were "
         f"left out {DRAWS:,} times at random: mean change, and the middle 95 % of the changes. "
         "A label whose only positive is among them leaves the mean.",
     )
-    return Finding("versions", title, tuple(effects), notes)
+    return Finding("versions", title, tuple(effects), notes, headlines=(what,))
 
 
 def _numbers(material: Material, rows: Places) -> list[str]:

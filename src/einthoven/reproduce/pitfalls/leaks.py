@@ -15,6 +15,7 @@ from einthoven.reproduce.pitfalls.features import WINDOWS, Neighbours, Probe, Si
 from einthoven.reproduce.pitfalls.material import Material, Targets
 from einthoven.reproduce.pitfalls.scoring import Effect, Finding, Floats, Places, Resamples, Scored
 
+MODELS = ("linear probe", "nearest neighbours")
 PARTS = 10  # of the records, one of them the test rows each time
 RECORD_PARTS, WINDOW_PARTS = 5, 3  # how many are tested
 WINDOW_SHARE = 0.02  # of all windows in one test part: their siblings must leave enough to train on
@@ -79,7 +80,9 @@ def record_leak(material: Material, features: Singles) -> Finding:
         trial.memory("record"),
     )
     effects = (*trial.effects("all test records"), *trial.crossing_effects("those that cross"))
-    return Finding("records", "Records split at random instead of by `strat_fold`", effects, notes)
+    title = "Records split at random instead of by `strat_fold`"
+    headlines = tuple(f"{model}, all test records" for model in MODELS)
+    return Finding("records", title, effects, notes, headlines=headlines)
 
 
 def window_leak(material: Material, features: Singles) -> Finding:
@@ -95,14 +98,16 @@ def window_leak(material: Material, features: Singles) -> Finding:
     trial = _Trial(material, x, material.cohort.matrix, owners)
     trial.run(tests)
     notes = (
-        f"{WINDOWS} windows of 2.5 s a record, {WINDOW_SHARE:.0%} of all windows tested on, "
+        f"{WINDOWS} windows of 2.5 s a record, {100 * WINDOW_SHARE:g} % of all windows tested on, "
         f"{WINDOW_PARTS} times ({len(trial.crossing):,} windows; {trial.trained:,} trained on both "
         "times), each window scored as a row of its own. The right way leaves every window of the "
         "test windows' patients out of training.",
         trial.memory("window"),
     )
     title = "Windows cut before splitting"
-    return Finding("windows", title, trial.effects("all test windows"), notes)
+    effects = trial.effects("all test windows")
+    headlines = tuple(f"{model}, all test windows" for model in MODELS)
+    return Finding("windows", title, effects, notes, headlines=headlines)
 
 
 class _Trial:
@@ -130,9 +135,9 @@ class _Trial:
     def _add(self, side: str, test: Places, rows: Places) -> None:
         trained, targets = self.x[rows], self.targets[self.owners[rows]]
         probe = Probe.fit(trained, targets)
-        self.values.setdefault(("linear probe", side), []).append(probe.probabilities(self.x[test]))
+        self.values.setdefault((MODELS[0], side), []).append(probe.probabilities(self.x[test]))
         near, nearest = Neighbours.fit(trained, targets)(self.x[test])
-        self.values.setdefault(("nearest neighbours", side), []).append(near)
+        self.values.setdefault((MODELS[1], side), []).append(near)
         if side == "leaky":
             self._same.append(self.patients[rows[nearest]] == self.patients[test])
 
@@ -166,7 +171,7 @@ class _Trial:
             self.patients[rows], count=self.material.resamples, seed=self.material.seed
         )
         found: list[Effect] = []
-        for model in dict.fromkeys(name for name, _ in self.values):
+        for model in MODELS:
             clean, leaky = (
                 Scored(
                     targets, np.concatenate(self.values[model, side])[kept], np.arange(len(rows))

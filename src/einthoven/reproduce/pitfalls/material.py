@@ -18,7 +18,7 @@ from einthoven.bundle import Bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.cohorts.ptbxl import DATABASE, STATEMENTS, TASKS, open_ptbxl
 from einthoven.errors import ReproduceError
-from einthoven.reproduce.pitfalls.scoring import Floats, Places, Scored
+from einthoven.reproduce.pitfalls.scoring import Floats, Places, Resamples, Scored
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.store import Store
 
@@ -38,7 +38,7 @@ class Answers:
     logits : Tensor, shape (windows, labels)
     owner : Tensor, shape (windows,)
         Record of each window, 0 to records - 1.
-    aggregate : str
+    aggregate : str or tuple of str
         How the model joins its windows.
     """
 
@@ -46,7 +46,7 @@ class Answers:
     targets: Targets
     logits: Tensor
     owner: Tensor
-    aggregate: str
+    aggregate: str | tuple[str, ...]
 
     def joined(self, how: Any = None) -> Floats:
         """Probabilities of the records, `(records, labels)`."""
@@ -90,6 +90,10 @@ class Material:
     def patients(self) -> NDArray[np.str_]:
         """Of every record."""
         return self.cohort.patients()
+
+    def resamples_of(self, rows: Places) -> Resamples:
+        """Resamples of some records, as whole patients."""
+        return Resamples.of(self.patients[rows], count=self.resamples, seed=self.seed)
 
     @property
     def folds(self) -> NDArray[np.int64]:

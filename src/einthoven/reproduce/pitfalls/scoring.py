@@ -63,6 +63,10 @@ class Finding:
         Sentences: how it was measured, and what was counted.
     head, rows : column names and lines
         A table of its own, where effects do not say everything.
+    headlines : tuple of str
+        The effects, by `what`, that stand for the pitfall in an overview.
+    listed : bool
+        Whether a page lists the effects; not where the table of its own has them.
     """
 
     key: str
@@ -71,6 +75,8 @@ class Finding:
     notes: tuple[str, ...] = ()
     head: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    headlines: tuple[str, ...] = ()
+    listed: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""

@@ -26,6 +26,8 @@ from einthoven.reproduce.pitfalls.scoring import (
 EPOCHS, SEEDS = 50, 20
 HALVINGS = 200
 BATCH, RATE = 256, 1e-3
+COMMON = 10  # positives of a label in either fold
+QUANTITIES = (*METRICS, f"macro AUROC, labels of {COMMON} positives a fold")
 
 
 def best_of(material: Material, features: Singles) -> Finding:
@@ -37,6 +39,10 @@ def best_of(material: Material, features: Singles) -> Finding:
     halves = halved(material.patients[held], HALVINGS, seed=material.seed)
     sides = np.concatenate([halves, ~halves, is_test[None], ~is_test[None]])
     fitting: tuple[Singles, Targets, Singles] = (x[train], cohort.matrix[train], x[held])
+    positives = [
+        cohort.matrix[each.rows].sum(axis=0) for each in (material.validation, material.test)
+    ]
+    common = np.min(positives, axis=0) >= COMMON
     families: dict[str, tuple[Iterator[Floats], int, tuple[int, ...]]] = {
         "epochs of one probe": (_epochs(*fitting, seed=material.seed), EPOCHS, (10, EPOCHS)),
         "probes of other random features": (
@@ -49,8 +55,10 @@ def best_of(material: Material, features: Singles) -> Finding:
         found: list[Floats] = []
         for probabilities in candidates:
             scored = Scored(cohort.matrix[held], probabilities, np.arange(len(held)))
-            found.append(np.stack([mean(each) for each in macros_of_subsets(scored, sides)]))
-        values = np.stack(found)  # (candidates, metrics, sides)
+            by_label = macros_of_subsets(scored, sides)
+            kept = (*by_label, by_label[0][:, common])
+            found.append(np.stack([mean(each) for each in kept]))
+        values = np.stack(found)  # (candidates, quantities, sides)
         effects += [
             effect for count in counts for effect in _effects(family, values[-count:], HALVINGS)
         ]
@@ -63,7 +71,10 @@ def best_of(material: Material, features: Singles) -> Finding:
         "as a fold, so this is what one such choice adds on average.",
     )
     title = "The epoch, or the seed, chosen on the test fold"
-    return Finding("selection", title, tuple(effects), tuple(notes))
+    headlines = tuple(
+        f"best of {counts[-1]} {family}" for family, (_, _, counts) in families.items()
+    )
+    return Finding("selection", title, tuple(effects), tuple(notes), headlines=headlines)
 
 
 def halved(patients: NDArray[np.str_], draws: int, *, seed: int) -> NDArray[np.bool_]:
@@ -85,7 +96,7 @@ def chosen_here_or_there(here: Floats, there: Floats) -> tuple[Floats, Floats]:
 
 
 def _effects(family: str, values: Floats, draws: int) -> Iterator[Effect]:
-    for place, metric in enumerate(METRICS):
+    for place, metric in enumerate(QUANTITIES):
         first, second = values[:, place, :draws], values[:, place, draws : 2 * draws]
         # Either half may be the one that is reported.
         here, there = np.hstack([first, second]), np.hstack([second, first])
@@ -107,7 +118,7 @@ def _on_the_folds(family: str, test: Floats, validation: Floats) -> str:
 def _epochs(
     x: Singles, targets: Targets, held: Singles, *, seed: int
 ) -> Iterator[NDArray[np.float64]]:
-    """Probabilities of the held records after every epoch of a linear probe by AdamW."""
+    """Probabilities of the held records after each epoch of a probe: AdamW, cosine to zero."""
     centre, scale = x.mean(axis=0), x.std(axis=0) + np.float32(1e-6)
     inside, outside = (torch.from_numpy((each - centre) / scale) for each in (x, held))
     wanted = torch.from_numpy(targets.astype(np.float32))
@@ -116,12 +127,14 @@ def _epochs(
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)
     optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=0.05)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
     for _ in range(EPOCHS):
         for rows in _batches(len(x), generator):
             loss = binary_cross_entropy_with_logits(head(inside[rows]), wanted[rows])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+        cosine.step()
         with torch.no_grad():
             yield head(outside).double().sigmoid().numpy()
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from einthoven.records import read_record
 from einthoven.reproduce.pitfalls.material import Material, answers
-from einthoven.reproduce.pitfalls.scoring import Effect, Finding, Places, Resamples
+from einthoven.reproduce.pitfalls.scoring import Effect, Finding, Places
 from einthoven.signals.prepare import MinMax, Preparation, Scale, Standardise
 from einthoven.signals.store import Store
 
@@ -53,12 +53,13 @@ def standardiser(material: Material) -> Finding:
     at = store.rows(cohort.ids())
     training = np.flatnonzero(material.folds <= 8)
     right, everything = scaler_of(store, at[training]), scaler_of(store, at)
-    lines = [("folds 1 to 8, 100 Hz", right), ("all folds, 100 Hz", everything)]
+    lines = [("folds 1 to 8, 100 Hz", right, right), ("all folds, 100 Hz", everything, right)]
     rates = _at_both_rates(material, training)
     notes = []
     if rates:
         slow, fast, count = rates
-        lines += [(f"{count} training records, 100 Hz", slow), ("the same at 500 Hz", fast)]
+        lines += [(f"{count} training records, 100 Hz", slow, slow)]
+        lines += [("the same at 500 Hz", fast, slow)]
         notes.append(
             f"At 500 Hz this copy has {count} of the training records that were looked for, which "
             "are compared with themselves at 100 Hz; the ratio of deviations is then applied."
@@ -78,12 +79,15 @@ def standardiser(material: Material) -> Finding:
         notes.insert(0, _WORST.format(material.name))
     rows = tuple(
         (name, f"{1000 * each.mean:+.3f}", f"{1000 * each.deviation:.3f}",
-         f"{100 * (each.deviation / right.deviation - 1):+.2f} %")
-        for name, each in lines
+         f"{100 * (each.deviation / other.deviation - 1):+.2f} %")
+        for name, each, other in lines
     )  # fmt: skip
-    head = ("fitted on", "mean, µV", "deviation, µV", "deviation against the first")
+    head = ("fitted on", "mean, µV", "deviation, µV", "deviation against right")
     title = "Standardiser fitted on all folds, or at another rate"
-    return Finding("standardiser", title, tuple(effects), tuple(notes), head, rows)
+    headlines = tuple(wrong)[:-1] if effects else ()
+    return Finding(
+        "standardiser", title, tuple(effects), tuple(notes), head, rows, headlines=headlines
+    )
 
 
 def _effects(material: Material, what: str, right: Scaler, wrong: Scaler) -> tuple[Effect, ...]:
@@ -92,9 +96,7 @@ def _effects(material: Material, what: str, right: Scaler, wrong: Scaler) -> tup
         material.model, material.cohort, material.store, "test",
         change=_change(material.model.preparation, right, wrong), device=material.device,
     )  # fmt: skip
-    resamples = Resamples.of(
-        material.patients[changed.rows], count=material.resamples, seed=material.seed
-    )
+    resamples = material.resamples_of(changed.rows)
     return resamples.effects(what, material.test.scored(), changed.scored())
 
 

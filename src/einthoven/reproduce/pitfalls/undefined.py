@@ -13,11 +13,13 @@ from einthoven.reproduce.pitfalls.scoring import (
     Finding,
     Floats,
     Scored,
+    limits_of,
     macros_of_subsets,
     mean,
 )
 
 SHARE, DRAWS = 0.1, 200
+TENTHS = "a tenth of the fold, undefined {}"
 POLICIES = {"left out": np.nan, "as 0": 0.0, "as 0.5": 0.5}
 """What an undefined label counts as in the mean."""
 
@@ -26,30 +28,28 @@ def undefined(material: Material) -> Finding:
     """Policies for undefined labels, on tenths of the test fold; and other averages."""
     scored = material.test.scored()
     subsets = random_subsets(len(scored.records), SHARE, draws=DRAWS, seed=material.seed)
-    by_metric = dict(zip(METRICS, macros_of_subsets(scored, subsets), strict=True))
-    defined = (~np.isnan(by_metric[METRICS[0]])).sum(axis=1)
-    labels = scored.targets.shape[1]
-    rows = []
-    for metric, values in by_metric.items():
-        whole = float(mean(scored.points()[METRICS.index(metric)]))
+    by_metric = macros_of_subsets(scored, subsets)
+    defined = (~np.isnan(by_metric[0])).sum(axis=1)
+    effects = []
+    for metric, whole, values in zip(METRICS, scored.points(), by_metric, strict=True):
+        right = float(mean(whole))
         for name, counted in POLICIES.items():
             if metric == METRICS[1] and name == "as 0.5":
                 continue  # nobody counts an average precision of one half
-            macro = macro_with(values, counted)
-            spread = f"{macro.mean():.4f} ± {macro.std():.4f}"
-            rows.append((metric, name, f"{whole:.4f}", spread))
+            found = macro_with(values, counted)
+            what, wrong = TENTHS.format(name), float(np.nanmean(found))
+            effects.append(Effect(what, metric, right, wrong, limits_of(found - right)))
     notes = (
         f"{DRAWS} random tenths of the test fold ({subsets[0].sum():,} records each): "
-        f"{defined.mean():.1f} of {labels} labels are defined in one, on average "
-        f"({defined.min()} to {defined.max()}). Mean ± standard deviation over the tenths; with "
-        "the same network the value of the whole fold is what they estimate.",
+        f"{defined.mean():.1f} of {scored.targets.shape[1]} labels are defined in one, on average "
+        f"({defined.min()} to {defined.max()}). Right is the whole fold, which a tenth stands for; "
+        "wrong the mean over the tenths, with the middle 95 % of them.",
         *_training_note(material),
     )
-    head = ("metric", "undefined labels", "whole fold", "tenth of it")
-    return Finding(
-        "undefined", "Undefined labels, and averages that are not macro",
-        tuple(averages(scored)), notes, head, tuple(rows),
-    )  # fmt: skip
+    effects += averages(scored)
+    title = "Undefined labels, and averages that are not macro"
+    headlines = (TENTHS.format("as 0"), "micro average")
+    return Finding("undefined", title, tuple(effects), notes, headlines=headlines)
 
 
 def random_subsets(count: int, share: float, *, draws: int, seed: int) -> NDArray[np.bool_]:

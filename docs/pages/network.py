@@ -1,0 +1,161 @@
+"""A registered network, and what can be told of it from the code alone."""
+
+from __future__ import annotations
+
+import ast
+import inspect as python
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+
+import torch
+
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.entries import Entry
+from einthoven.backbones.peers import PEERS
+from einthoven.backbones.registry import create_backbone, entry
+from einthoven.reproduce.experiment_files import load_experiment
+from einthoven.reproduce.experiments import Experiment, Row
+
+LABELS = 71
+PEER_EXPERIMENT = "peers"
+# Published rows of networks that are in no experiment's table 1.
+QUOTED = {
+    "hubert_ecg_base": ("HuBERT-ECG-BASE",),
+    "st_mem_base": ("Transformer-FM", "Transformer-FM-PT"),
+}
+# Public files whose names the catalogue tells otherwise than as a name.
+FILES = {"ecg_cpc": "x_e10.ckpt", "st_mem_base": "st_mem_vit_base_encoder.pth"}
+_INSIDE = {
+    True: "**yes**: results on PTB-XL are not those of an unseen cohort",
+    False: "no",
+    None: "unknown",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A registered network and what its page needs of it."""
+
+    name: str
+    about: Entry
+    backbone: Backbone
+
+    @classmethod
+    def named(cls, name: str) -> Network:
+        """Built without weights."""
+        with torch.device("meta"):
+            return cls(name, entry(name), create_backbone(name))
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether it is trained for the task from random weights."""
+        return self.name in PEERS
+
+    @property
+    def is_public(self) -> bool:
+        """Whether somebody publishes weights."""
+        return not self.is_peer and not self.about.weights_licence.startswith("none")
+
+    @property
+    def input(self) -> str:
+        """Leads, rate and window in words."""
+        found = self.backbone.preparation
+        leads = len(found.leads)
+        seconds = found.window / found.rate
+        return f"{leads} lead{'s' * (leads > 1)}, {found.rate:g} Hz, {seconds:g} s"
+
+    @property
+    def row(self) -> Row | None:
+        """Its row of table 1."""
+        rows = peer_experiment().rows
+        return next((each for each in rows if each.backbone == self.name), None)
+
+    @property
+    def quotes(self) -> tuple[str, ...]:
+        """Published rows that are of this network."""
+        row = self.row
+        return QUOTED.get(self.name, (row.published,) if row and row.published else ())
+
+    @property
+    def file(self) -> str:
+        """The public file's name, as far as it is known."""
+        found = re.search(r"[\w.-]+\.(?:safetensors|pth|pt)\b", self.about.weights_from)
+        return FILES.get(self.name) or (found.group() if found else "checkpoint.pth")
+
+
+@cache
+def peer_experiment() -> Experiment:
+    """The grid of table 1's task-specific networks."""
+    return load_experiment(PEER_EXPERIMENT)
+
+
+def facts(network: Network) -> Iterator[tuple[str, str]]:
+    """Lines of a page's first table."""
+    about, backbone = network.about, network.backbone
+    preparation = backbone.preparation
+    whole = about.parameters + (backbone.feature_dim + 1) * LABELS
+    branches, dropouts = backbone.residual_branches(), backbone.feedforward_dropouts()
+    yield "paper", about.paper
+    yield "parameters", f"{about.parameters:,}; with a head of {LABELS} labels {whole:,}"
+    yield "input", f"{network.input} ({preparation.window:,} samples), in mV before preparation"
+    yield "leads", " ".join(preparation.leads)
+    yield "preparation", "; ".join(str(step) for step in preparation.steps)
+    yield "features", f"{backbone.feature_dim} a crop"
+    yield (
+        "recipes reach",
+        f"{sum(map(len, branches))} residual branches (stochastic depth), {len(dropouts)} "
+        "feed-forward dropouts",
+    )
+    yield "pretrained on", about.pretraining_data
+    if network.is_public:
+        yield "PTB-XL among it", _INSIDE[about.contains_ptbxl]
+    yield "public weights", _weights(about)
+    yield "licence of the weights", about.weights_licence
+
+
+def _weights(about: Entry) -> str:
+    known = [about.weights_from]
+    known += [about.weights_size] if about.weights_size else []
+    known += [f"SHA-256 `{about.weights_sha256}`"] if about.weights_sha256 else []
+    return "; ".join(known)
+
+
+def described(network: Network) -> str:
+    """The docstring of its module, and the first paragraph of its factory's, as Markdown."""
+    module, function = network.about.factory.split(":")
+    source = import_module(module)
+    text = ast.get_docstring(ast.parse(python.getsource(source))) or ""
+    own = (getattr(source, function).__doc__ or "").strip().split("\n\n")[0]
+    here = "/".join(module.split("."))
+    where = f"Code: [`{module}`](../../src/{here}.py), `{function}`."
+    said = " ".join(own.split())
+    return "\n\n".join([as_markdown(text), f"`{network.name}`: {said} {where}"])
+
+
+def as_markdown(text: str) -> str:
+    """A docstring's headings, terms and literals in Markdown."""
+    text = re.sub(r"^(.+)\n-{3,}$", r"### \1\n", text, flags=re.MULTILINE)
+    text = text.replace("``", "`").replace('`"', '"').replace('"`', '"')
+    blocks: list[str] = []
+    for block in re.split(r"\n\s*\n", text):
+        blocks += _terms(block.split("\n"))
+    return "\n\n".join(blocks)
+
+
+def _terms(lines: list[str]) -> Iterator[str]:
+    """A block; as a list where terms are followed by indented lines that define them."""
+    if not any(line.startswith("    ") for line in lines):
+        yield "\n".join(lines)
+        return
+    said: list[str] = []
+    for line in lines:
+        if line.startswith("    "):
+            said.append(line.strip())
+            continue
+        if said:
+            yield "* " + "\n  ".join(said)
+        said = [f"*{line.strip()}*:"]
+    yield "* " + "\n  ".join(said)

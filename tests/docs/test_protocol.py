@@ -1,0 +1,85 @@
+"""`docs/protocol.md`: its numbers are those beside it, and it names nobody's folders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from einthoven.cohorts.ptbxl import TASKS
+from einthoven.evaluate import auroc
+from einthoven.files import read_json
+from einthoven.reproduce.pitfalls.page import command
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return (DOCS / "protocol.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def section(page: str) -> str:
+    begin, end = (
+        f"<!-- reproduce:pitfalls backbone=einthoven-small experiment=protocol {each} -->"
+        for each in ("begin", "end")
+    )
+    assert page.count(begin) == page.count(end) == 1
+    return page[page.index(begin) : page.index(end)]
+
+
+def test_every_number_of_the_file_is_on_the_page(section: str) -> None:
+    numbers = read_json(DOCS / "figures" / "pitfalls--einthoven-small--protocol.json")
+    assert len(numbers) == 11
+    for key, finding in numbers.items():
+        assert f"### {finding['title']}" in section
+        for effect in finding["effects"]:
+            assert f"{effect['wrong']:.4f}" in section, effect["what"]
+            if key != "likelihood":  # its own table has the differences of AUROC alone
+                assert f"{round(effect['difference'], 4) + 0.0:+.4f}" in section, effect["what"]
+        for line in finding["table"]:
+            assert all(cell in section for cell in line.values())
+
+
+def test_the_measured_effects_keep_their_signs() -> None:
+    """What the words of the page rest on; measured again, they must still hold."""
+    found = read_json(DOCS / "figures" / "pitfalls--einthoven-small--protocol.json")
+    by_name = {
+        (key, effect["what"], effect["metric"]): effect
+        for key, finding in found.items()
+        for effect in finding["effects"]
+    }
+
+    def above(key: str, what: str, metric: str = "macro AUROC") -> float:
+        return float(by_name[key, what, metric]["interval"][0])
+
+    assert above("likelihood", "all-71, likelihood > 0") > 0
+    assert above("empty-rows", "form-19, empty rows kept") > 0
+    assert above("records", "nearest neighbours, all test records") > 0
+    assert above("windows", "linear probe, all test windows") > 0
+    assert abs(by_name["standardiser", "fitted on all folds", "macro AUROC"]["difference"]) < 0.001
+
+
+def test_the_command_is_printed_and_no_folder_of_its_maker(page: str) -> None:
+    assert command(own_model=False) in page
+    assert not re.search(r"/(work|home|root|tmp|Users)/", page)
+
+
+def test_links_and_anchors_lead_somewhere(page: str) -> None:
+    for link, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", page):
+        target = DOCS / link if link else DOCS / "protocol.md"
+        assert target.is_file(), link
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), flags=re.MULTILINE)
+        named = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+        assert not anchor or anchor in named, (link, anchor)
+
+
+def test_one_record_can_move_a_label_from_nothing_to_everything() -> None:
+    """The 1/71 of the page: one positive ranked last, then first."""
+    targets = [1, 0, 0, 0]
+    worst, best = (
+        float(auroc(targets, scores)[0]) for scores in ([0.1, 0.2, 0.3, 0.4], [1, 0, 0, 0])
+    )
+    assert (best - worst) / TASKS["all-71"][2] == pytest.approx(1 / 71)

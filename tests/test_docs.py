@@ -1,0 +1,90 @@
+"""README and docs: commands and options that they name exist, links lead there, the code runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.cli.app import app
+from einthoven.files import write_tensors
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Words of every command, verb first: those of indented lines, and those between backticks."""
+    whole = text.replace("\\\n", " ")
+    shown = re.findall(r"^ {4,}(?:\S+ )*?(?:-m )?einthoven ([a-z][^#\n]*)", whole, re.MULTILINE)
+    named = re.findall(r"`einthoven ([a-z][^`]*)`", whole)
+    yield from (shlex.split(command) for command in (*shown, *named))
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_exist(page: Path) -> None:
+    for verb, *words in commands(page.read_text()):
+        assert verb in COMMANDS, f"einthoven {verb}"
+        known = {
+            name for each in COMMANDS[verb].params for name in (*each.opts, *each.secondary_opts)
+        }
+        used = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert used <= known | {"--help"}, f"einthoven {verb} has no {used - known}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_a_stale_command_and_a_dead_link_would_be_found() -> None:
+    text = "    einthoven gone a --old=1 # why\n    torchrun -m einthoven pack a \\\n        --x\n"
+    text += "and `einthoven b`"
+    assert list(commands(text)) == [["gone", "a", "--old=1"], ["pack", "a", "--x"], ["b"]]
+    assert "fewer-leads" in anchors(ROOT / "docs" / "backbones.md")
+
+
+def test_every_verb_is_on_some_page() -> None:
+    named = {verb for page in PAGES for verb, *_ in commands(page.read_text())}
+    assert named == set(COMMANDS)
+
+
+def test_the_readme_s_python_runs(
+    synthetic_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES[0].read_text(), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    network = create_backbone("st_mem_tiny", seed=0)
+    write_tensors(tmp_path / "encoder", network.state_dict(), {"backbone": "st_mem_tiny"})
+    for written, here in (
+        ("data/ptb-xl", synthetic_path),
+        ("my_ecg.hea", synthetic_path / "records100/00000/00007_lr.hea"),
+        ("st_mem_base", "st_mem_tiny"),
+        ("st_mem_vit_base_encoder.pth", "encoder"),
+    ):
+        assert written in code
+        code = code.replace(written, str(here))
+    random = np.random.default_rng(0)
+    targets = random.integers(0, 2, (60, 71))
+    given: dict[str, Any] = {"targets": targets, "probabilities": random.random((60, 71))}
+    exec(compile(code, str(PAGES[0]), "exec"), given)
+    assert given["crops"].shape == (3, 12, 2250)
+    low, high = given["score"].macro_auroc_interval
+    assert low < given["score"].macro_auroc < high
