@@ -51,7 +51,8 @@ def test_bf16_is_as_right_as_it_can_be(kernel: int, stride: int, channels: int) 
 
 
 def test_the_gradient_of_the_way_around_is_that_of_the_convolution() -> None:
-    layer = ConvNorm(12, 64, 8)
+    torch.manual_seed(0)
+    layer = ConvNorm(12, 64, 8, relu=False)  # ReLU would flip with the input's rounding
     x = as_image(torch.randn(4, 12, 50, generator=torch.Generator().manual_seed(0)))
     weights = torch.randn(4, 64, 1, 49, generator=torch.Generator().manual_seed(1))
     gradients = []

@@ -73,7 +73,8 @@ def test_pretrain_packs_trains_and_posttrain_reads_it(
     assert "Packing" not in said.err  # the cache has it
     about = read_about(tmp_path / "run" / "bundle")
     assert about["labels"] == ["CD", "HYP", "MI", "NORM", "STTC"]
-    assert about["backbone_options"] == {"leads": ["I", "V2"], "depth": 2}
+    options = about["backbone_options"]  # the whole config, those of the command line among it
+    assert (options["leads"], options["depth"], options["width"]) == (["I", "V2"], 2, 32)
     file = next((synthetic_path / "records100").rglob("*.hea"))
     said = cli("predict", "--bundle", tmp_path / "run" / "bundle", file, "--json")
     assert said.status == 0

@@ -81,9 +81,12 @@ def test_the_other_networks_recipes() -> None:
     assert (settings.optimiser, settings.select, settings.lowest) == (
         "adamax", "validation_loss", True
     )  # fmt: skip
-    for name in ("multiresnet", "wavelet-nn", "spacetime", "msw-transformer", "chimera"):
+    for name in ("multiresnet", "wavelet-nn", "spacetime", "msw-transformer"):
         data = load_recipe(name).data
         assert (data.crop_seconds, data.evaluation_crops, data.standardise) == (10, 1, "scalar")
+    data = load_recipe("chimera").data  # the benchmark's crops and windows
+    assert (data.crop_seconds, data.evaluation_crops, data.standardise) == (2.5, 7, "scalar")
+    assert data.aggregate == "max"
 
 
 def test_what_a_run_asked_for_does_not_change_with_keys_that_came_later() -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from einthoven.backbones.layers.convolve import in_bf16_on_cpu
+
 __all__ = ["ConvNorm", "as_image", "as_tokens", "convolution"]
 
 
@@ -70,18 +72,12 @@ class ConvNorm(nn.Module):
 def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """The convolution, computed so that it is right in bf16 too.
 
-    Where a kernel is a multiple of 8 and has 4 to 14 channels, bf16 convolutions are wrong by their
-    own size on processors with AMX (torch 2.13). A kernel that is one tap of zeros longer gives the
-    same sums, and the right ones.
+    As in `einthoven.backbones.layers.convolve`, but faster where few kernels are concerned: one that
+    is a tap of zeros longer gives the same sums, and the right ones.
     """
-    if conv.kernel_size[1] % 8 or conv.in_channels > 15 or not _in_bf16_on_cpu(x):
+    if conv.kernel_size[1] % 8 or conv.in_channels > 15 or not in_bf16_on_cpu(x):
         out: Tensor = conv(x)
         return out
     weight, x = pad(conv.weight, (0, 1)), pad(x, (0, 1))
     return conv2d(x, weight, None, stride=conv.stride, padding=(0, (conv.kernel_size[1] - 1) // 2))
 
-
-def _in_bf16_on_cpu(x: Tensor) -> bool:
-    return x.device.type == "cpu" and (
-        x.dtype is torch.bfloat16 or torch.is_autocast_enabled("cpu")
-    )
