@@ -9,23 +9,20 @@ dropout of whole channels; then the residual sum and a layer norm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import gelu, glu, linear
+from torch.nn.functional import gelu, glu
 
 from einthoven.backbones.config import override
-from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.multires import MultiresLayer
+from einthoven.backbones.layers.sample_stack import SampleStack
 from einthoven.backbones.layers.state_space import TiedDropout
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import block_branches, group_by_depth
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.layers.structure import group_by_depth
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Window
 
 __all__ = ["MultiresBlock", "MultiresNet", "MultiresNetConfig", "multiresnet"]
 
@@ -96,7 +93,7 @@ class MultiresBlock(nn.Module):
         return gated
 
 
-class MultiresNet(Backbone):
+class MultiresNet(SampleStack):
     """The network without its last linear layer.
 
     Parameters
@@ -111,83 +108,22 @@ class MultiresNet(Backbone):
 
     Notes
     -----
-    Every token depends on the past only. With `leads` the first linear map is restricted to those
-    leads, picked by name; that equals giving all twelve with the missing ones set to zero.
+    Every token depends on the past only.
     """
 
     family = "multiresnet"
 
     def __init__(self, config: MultiresNetConfig) -> None:
-        super().__init__()
         if config.depth < 1 or config.width < 1:
             raise BackboneError(
                 f"depth = {config.depth}, width = {config.width}",
                 remedy="give at least one of each.",
             )
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name, self.leads = config.name, self.config.leads
-        self.feature_dim = config.width
-        self.embedding = nn.Linear(len(STANDARD_LEADS), config.width)
-        self.blocks = nn.ModuleList(
+        blocks = [
             MultiresBlock(config.width, config.scales, dropout=config.dropout)
             for _ in range(config.depth)
-        )
-
-    @property
-    def preparation(self) -> Preparation:
-        """Rate and window; millivolts."""
-        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
-        return Preparation(leads=self.leads, steps=(Resample(self.config.rate), window))
-
-    # ------------------------------------------------------------------ forward
-
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
-
-    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """A token for every sample, after the last norm.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals of any length.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, samples, width)
-        """
-        named = self.leads if leads is None else leads
-        check_leads(x, named)
-        if not x.shape[-1]:
-            raise BackboneError(
-                f"input of 0 samples for {self.name}", remedy="give one sample or more."
-            )
-        weight = self.embedding.weight[:, lead_rows(named)]
-        tokens = linear(x.transpose(1, 2), weight, self.embedding.bias)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return tokens
-
-    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Mean of the tokens, (batch, feature_dim)."""
-        return self.tokens(x, leads=leads).mean(1)
-
-    # ------------------------------------------------------------------ for the recipe
-
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """One holder a block."""
-        return block_branches(self.blocks)
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """None that a recipe sets: `dropout` is part of the network."""
-        return []
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """None."""
-        return []
+        ]
+        super().__init__(config, blocks)
 
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by layer: embedding, each block, and the norm of the last one.

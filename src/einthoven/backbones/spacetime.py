@@ -17,24 +17,21 @@ Chosen here, since nobody published it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, gelu, linear, pad
+from torch.nn.functional import conv1d, gelu, pad
 
 from einthoven.backbones.config import override
-from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.companion import CompanionKernel
 from einthoven.backbones.layers.long_convolution import convolve
+from einthoven.backbones.layers.sample_stack import SampleStack
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import block_branches, group_by_depth
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.layers.structure import group_by_depth
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Window
 
 __all__ = ["SpaceTime", "SpaceTimeConfig", "spacetime"]
 
@@ -178,7 +175,7 @@ class SpaceTimeBlock(nn.Module):
         return mixed + filtered
 
 
-class SpaceTime(Backbone):
+class SpaceTime(SampleStack):
     """The SpaceTime encoder.
 
     Parameters
@@ -193,90 +190,18 @@ class SpaceTime(Backbone):
 
     Notes
     -----
-    Every token depends on the past only. With `leads` the embedding is restricted to those leads,
-    picked by name; that equals giving all twelve with the missing ones set to zero.
+    Every token depends on the past only.
     """
 
     family = "spacetime"
 
     def __init__(self, config: SpaceTimeConfig) -> None:
-        super().__init__()
         if config.depth < 1 or config.shared < 1 or config.width % config.shared:
             raise BackboneError(
                 f"depth = {config.depth}, width = {config.width}, shared = {config.shared}",
                 remedy="give one block or more, and a divisor of the width as `shared`.",
             )
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name, self.leads = config.name, self.config.leads
-        self.feature_dim = config.width
-        self.embedding = nn.Linear(len(STANDARD_LEADS), config.width)
-        self.blocks = nn.ModuleList(self._block(index) for index in range(config.depth))
-
-    def _block(self, index: int) -> SpaceTimeBlock:
-        width, state = self.config.width, self.config.state
-        shared = 1 if index else self.config.shared
-        return SpaceTimeBlock(
-            CompanionKernel(width // shared, state, heads=shared),
-            width,
-            dropout=self.config.dropout,
-            preprocessing=None if index else Preprocessing(width, state),
-        )
-
-    @property
-    def preparation(self) -> Preparation:
-        """Rate and window; millivolts."""
-        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
-        return Preparation(leads=self.leads, steps=(Resample(self.config.rate), window))
-
-    # ------------------------------------------------------------------ forward
-
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
-
-    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """A token for every sample.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals of any length.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, samples, width)
-        """
-        named = self.leads if leads is None else leads
-        check_leads(x, named)
-        if not x.shape[-1]:
-            raise BackboneError(
-                f"input of 0 samples for {self.name}", remedy="give one sample or more."
-            )
-        weight = self.embedding.weight[:, lead_rows(named)]
-        tokens: Tensor = linear(x.transpose(1, 2), weight, self.embedding.bias)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return tokens
-
-    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Mean of the tokens, (batch, feature_dim)."""
-        return self.tokens(x, leads=leads).mean(1)
-
-    # ------------------------------------------------------------------ for the recipe
-
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """One holder a block."""
-        return block_branches(self.blocks)
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """None that a recipe sets: `dropout` is part of the network."""
-        return []
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """None."""
-        return []
+        super().__init__(config, [_block(config, index) for index in range(config.depth)])
 
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by layer: embedding, each block; there is no final norm."""
@@ -286,6 +211,16 @@ class SpaceTime(Backbone):
         """Skip weights, and the columns, whose size means nothing; both by our choice."""
         names = (name for name, _ in self.named_parameters())
         return {name for name in names if name.endswith((".skip", ".kernel.a"))}
+
+
+def _block(config: SpaceTimeConfig, index: int) -> SpaceTimeBlock:
+    shared = 1 if index else config.shared
+    return SpaceTimeBlock(
+        CompanionKernel(config.width // shared, config.state, heads=shared),
+        config.width,
+        dropout=config.dropout,
+        preprocessing=None if index else Preprocessing(config.width, config.state),
+    )
 
 
 def spacetime(**overrides: Any) -> SpaceTime:

@@ -72,12 +72,11 @@ class ConvNorm(nn.Module):
 def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """The convolution, computed so that it is right in bf16 too.
 
-    As in `einthoven.backbones.layers.convolve`, but faster where few kernels are concerned: one that
-    is a tap of zeros longer gives the same sums, and the right ones.
+    As in `einthoven.backbones.layers.convolve`, but faster for a single layer: a kernel that is one
+    tap of zeros longer gives the same sums, and the right ones.
     """
     if conv.kernel_size[1] % 8 or conv.in_channels > 15 or not in_bf16_on_cpu(x):
         out: Tensor = conv(x)
         return out
     weight, x = pad(conv.weight, (0, 1)), pad(x, (0, 1))
     return conv2d(x, weight, None, stride=conv.stride, padding=(0, (conv.kernel_size[1] - 1) // 2))
-
