@@ -9,8 +9,9 @@ which `einthoven reproduce ... --write docs/results.md` leaves beside the tables
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from network import LABELS, PEER_EXPERIMENT, Network, described, facts, peer_experiment
@@ -19,6 +20,7 @@ from results import DOCS, results, sections_about
 from einthoven.backbones.registry import backbone_names
 from einthoven.files import read_json
 from einthoven.inspection import MISSING
+from einthoven.reproduce.experiment_files import load_experiment
 from einthoven.reproduce.published import AUPRC, BENCHMARK, ROWS
 from einthoven.reproduce.sections import table
 from einthoven.reproduce.wording import limits, paragraph
@@ -163,7 +165,7 @@ def _training(network: Network) -> Iterator[str]:
         yield f"It starts from random weights, by the recipe `{recipe}` ([recipes](../recipes.md))."
         yield _posttrain(name, recipe)
         return
-    recipe, _ = PRESETS.get(name, STANDARD)
+    recipe, experiment = PRESETS.get(name, STANDARD)
     if network.is_public:
         yield paragraph(
             f"`{recipe}` is a linear probe, then fine-tuning with stochastic depth and dropout;",
@@ -177,9 +179,10 @@ def _training(network: Network) -> Iterator[str]:
         "einthoven pretrain data/ptb-xl --store data/ptb-xl.store",
         f"--backbone {name} --recipe {preset} --out runs/pretrain",
     )
-    yield _posttrain(name, recipe, "runs/pretrain/encoder.safetensors")
+    options = load_experiment(experiment).options_of(name) or {}
+    yield _posttrain(name, recipe, "runs/pretrain/encoder.safetensors", options)
     if read_json(shipped_bundle() / ABOUT)["backbone"] == name:
-        yield f"A post-trained one comes with einthoven, `{SHIPPED}`: `einthoven.load_bundle()`."
+        yield f"A trained one comes with einthoven, `{SHIPPED}`: `einthoven.load_bundle()`."
 
 
 def _peer_recipe(network: Network) -> str:
@@ -187,8 +190,12 @@ def _peer_recipe(network: Network) -> str:
     return peer_experiment().arms[row.arm].recipe if row else FAMILY_RECIPE
 
 
-def _posttrain(name: str, recipe: str, weights: str = "") -> str:
+def _posttrain(
+    name: str, recipe: str, weights: str = "", options: Mapping[str, Any] | None = None
+) -> str:
     given = f" --weights {weights}" if weights else ""
+    for key, value in (options or {}).items():
+        given += f" --option {key}={json.dumps(value)}"
     return _shell(
         "einthoven posttrain data/ptb-xl --store data/ptb-xl.store --task all-71",
         f"--backbone {name}{given}",

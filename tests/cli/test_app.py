@@ -16,8 +16,8 @@ from einthoven.version import __version__
 
 VERBS = [
     "demo", "synthesize", "download", "pack", "convert", "pretrain", "posttrain",
-    "ensemble", "evaluate", "compare", "report", "card", "reproduce", "predict", "embed", "backbones",
-    "doctor",
+    "ensemble", "evaluate", "compare", "report", "card", "reproduce", "predict", "embed",
+    "backbones", "doctor",
 ]  # fmt: skip
 
 
