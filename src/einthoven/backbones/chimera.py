@@ -24,7 +24,7 @@ Chosen here
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -32,33 +32,24 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
 
 from einthoven.backbones.config import override
-from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.patches import cut_patches
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import block_branches, group_by_depth
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, grid_convolve
+from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Window
 
 __all__ = ["Chimera", "ChimeraConfig", "chimera"]
 
 
 @dataclass(frozen=True)
-class ChimeraConfig:
+class ChimeraConfig(WindowedConfig):
     """Everything that decides the shape of a Chimera encoder.
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    rate : int
-        Sampling rate in Hz that the cells are meant for.
-    window : int
-        Samples of a prepared input; the network itself takes any multiple of `patch`.
-    evaluation_crops : int
-        Windows of a record that are used in evaluation.
     patch : int
         Samples of a lead in a cell.
     width, depth : int
@@ -67,12 +58,8 @@ class ChimeraConfig:
         Complex modes of a channel's states.
     features : int
         Size of a token, in which the leads are joined.
-    leads : tuple of str
-        Leads that inputs have when nothing else is said.
     """
 
-    name: str
-    rate: int = 100
     window: int = 250
     evaluation_crops: int = 7
     patch: int = 5
@@ -80,7 +67,6 @@ class ChimeraConfig:
     depth: int = 4
     modes: int = 4
     features: int = 192
-    leads: tuple[str, ...] = STANDARD_LEADS
 
 
 class ChimeraBlock(nn.Module):
@@ -115,7 +101,7 @@ class ChimeraBlock(nn.Module):
         return gated
 
 
-class Chimera(Backbone):
+class Chimera(WindowedBackbone):
     """The Chimera encoder.
 
     Parameters
@@ -136,32 +122,19 @@ class Chimera(Backbone):
     family = "chimera"
 
     def __init__(self, config: ChimeraConfig) -> None:
-        super().__init__()
         if min(config.patch, config.depth, config.features) < 1:
             raise BackboneError(
                 f"patch = {config.patch}, depth = {config.depth}, features = {config.features}",
                 remedy="give 1 or more of each.",
             )
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name, self.leads = config.name, self.config.leads
-        self.feature_dim = config.features
+        super().__init__(config, config.features)
         leads, width = len(STANDARD_LEADS), config.width
         self.embedding = nn.Linear(config.patch, width)
         self.lead_embedding = nn.Parameter(0.02 * torch.randn(leads, 1, width))
         self.blocks = nn.ModuleList(ChimeraBlock(width, config.modes) for _ in range(config.depth))
         self.readout = nn.Linear(leads * width, config.features)
 
-    @property
-    def preparation(self) -> Preparation:
-        """Rate and window; millivolts."""
-        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
-        return Preparation(leads=self.leads, steps=(Resample(self.config.rate), window))
-
     # ------------------------------------------------------------------ forward
-
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
 
     def grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Cells after the last block, (batch, 12, tokens, width); input as for `tokens`."""
@@ -201,10 +174,6 @@ class Chimera(Backbone):
         """
         grid = self.grid(x, leads=leads)
         return gelu(self.readout(grid.transpose(1, 2).flatten(2)))
-
-    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Mean of the tokens, (batch, feature_dim)."""
-        return self.tokens(x, leads=leads).mean(1)
 
     # ------------------------------------------------------------------ for the recipe
 

@@ -56,9 +56,9 @@ class Backbone(nn.Module, ABC):
     def preparation(self) -> Preparation:
         """How a record becomes an input."""
 
-    @abstractmethod
     def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """The same as `features`."""
+        return self.features(x, leads=leads)
 
     @abstractmethod
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:

@@ -177,10 +177,6 @@ class ECGFounder(Backbone):
 
     # ------------------------------------------------------------------ forward
 
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
-
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """What the last stage gives at every time step.
 

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from einthoven.backbones.config import override
-from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.patches import cut_patches
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import (
@@ -37,47 +36,32 @@ from einthoven.backbones.layers.structure import (
 )
 from einthoven.backbones.layers.transformer import FeedForward
 from einthoven.backbones.layers.window_attention import WindowAttention
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
+from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Window
 
 __all__ = ["MSWTransformer", "MSWTransformerConfig", "msw_transformer"]
 
 
 @dataclass(frozen=True)
-class MSWTransformerConfig:
+class MSWTransformerConfig(WindowedConfig):
     """Everything that decides the shape of an MSW-Transformer.
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    rate : int
-        Sampling rate in Hz that the tokens are meant for.
-    window : int
-        Samples of a prepared input; the network itself takes any multiple of `patch`.
-    evaluation_crops : int
-        Windows of a record that are used in evaluation.
     patch : int
         Samples in a token.
     scales : tuple of int
         Tokens in the attention windows, one branch each.
     width, heads : int
         Token width, and attention heads of a branch.
-    leads : tuple of str
-        Leads that inputs have when nothing else is said.
     """
 
-    name: str
-    rate: int = 100
-    window: int = 1000
-    evaluation_crops: int = 1
     patch: int = 5
     scales: tuple[int, ...] = (5, 10, 20)
     width: int = 128
     heads: int = 4
-    leads: tuple[str, ...] = STANDARD_LEADS
 
 
 class MultiScaleBlock(nn.Module):
@@ -115,7 +99,7 @@ class MultiScaleBlock(nn.Module):
         return fused
 
 
-class MSWTransformer(Backbone):
+class MSWTransformer(WindowedBackbone):
     """The MSW-Transformer.
 
     Parameters
@@ -137,33 +121,20 @@ class MSWTransformer(Backbone):
     family = "msw_transformer"
 
     def __init__(self, config: MSWTransformerConfig) -> None:
-        super().__init__()
         if config.patch < 1 or not config.scales:
             raise BackboneError(
                 f"patch = {config.patch}, scales = {config.scales}",
                 remedy="give tokens of one sample or more, and one window size or more.",
             )
         scales = tuple(config.scales)  # a list, when the config was read from a file
-        self.config = replace(config, leads=canonical_leads(config.leads), scales=scales)
-        self.name, self.leads = config.name, self.config.leads
-        self.feature_dim = config.width
+        super().__init__(replace(config, scales=scales), config.width)
         self.embedding = nn.Linear(len(STANDARD_LEADS) * config.patch, config.width)
         block = MultiScaleBlock(config.width, config.heads, scales)
         self.blocks = nn.ModuleList([block])
         self.norm = nn.LayerNorm(config.width)
         initialise_linears(self, rule="truncated-normal")
 
-    @property
-    def preparation(self) -> Preparation:
-        """Rate and window; millivolts."""
-        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
-        return Preparation(leads=self.leads, steps=(Resample(self.config.rate), window))
-
     # ------------------------------------------------------------------ forward
-
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Tokens after the final norm.
@@ -196,10 +167,6 @@ class MSWTransformer(Backbone):
         weight = self.embedding.weight.view(-1, len(STANDARD_LEADS), patch)[:, lead_rows(leads)]
         patches = cut_patches(x, patch).transpose(1, 2).flatten(2)
         return linear(patches, weight.flatten(1), self.embedding.bias)
-
-    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Mean of the tokens, (batch, feature_dim)."""
-        return self.tokens(x, leads=leads).mean(1)
 
     # ------------------------------------------------------------------ for the recipe
 

@@ -176,10 +176,6 @@ class MTECG(PatchBackbone):
 
     # ------------------------------------------------------------------ forward
 
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
-
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Patch tokens after the final norm.
 

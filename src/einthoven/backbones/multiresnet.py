@@ -21,26 +21,18 @@ from einthoven.backbones.layers.sample_stack import SampleStack
 from einthoven.backbones.layers.state_space import TiedDropout
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import group_by_depth
+from einthoven.backbones.layers.windowed import WindowedConfig
 from einthoven.errors import BackboneError
-from einthoven.records.record import STANDARD_LEADS
 
 __all__ = ["MultiresBlock", "MultiresNet", "MultiresNetConfig", "multiresnet"]
 
 
 @dataclass(frozen=True)
-class MultiresNetConfig:
+class MultiresNetConfig(WindowedConfig):
     """Everything that decides the shape of a MULTIRESNET.
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    rate : int
-        Sampling rate in Hz that the network is meant for.
-    window : int
-        Samples of a prepared input; the network itself takes any number.
-    evaluation_crops : int
-        Windows of a record that are used in evaluation.
     width, depth : int
         Channels and blocks.
     scales : int
@@ -48,19 +40,12 @@ class MultiresNetConfig:
         depends on the first, ``ceil(log2(window))``.
     dropout : float
         Of whole channels, twice a block. The network's own: a recipe does not change it.
-    leads : tuple of str
-        Leads that inputs have when nothing else is said.
     """
 
-    name: str
-    rate: int = 100
-    window: int = 1000
-    evaluation_crops: int = 1
     width: int = 128
     depth: int = 6
     scales: int = 10
     dropout: float = 0.2
-    leads: tuple[str, ...] = STANDARD_LEADS
 
 
 class MultiresBlock(nn.Module):

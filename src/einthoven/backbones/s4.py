@@ -196,10 +196,6 @@ class S4(SequenceBackbone):
 
     # ------------------------------------------------------------------ forward
 
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
-
     def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """The stem: (batch, leads, samples) to (batch, samples / 2, width)."""
         named = self.leads if leads is None else leads

@@ -30,8 +30,8 @@ from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.sample_stack import SampleStack
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import group_by_depth
+from einthoven.backbones.layers.windowed import WindowedConfig
 from einthoven.errors import BackboneError
-from einthoven.records.record import STANDARD_LEADS
 
 __all__ = ["SpaceTime", "SpaceTimeConfig", "spacetime"]
 
@@ -41,19 +41,11 @@ SHORTEST_AVERAGE = 4
 
 
 @dataclass(frozen=True)
-class SpaceTimeConfig:
+class SpaceTimeConfig(WindowedConfig):
     """Everything that decides the shape of a SpaceTime encoder.
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    rate : int
-        Sampling rate in Hz that the network is meant for.
-    window : int
-        Samples of a prepared input; the network itself takes any number.
-    evaluation_crops : int
-        Windows of a record that are used in evaluation.
     width, depth : int
         Channels and blocks.
     state : int
@@ -62,20 +54,13 @@ class SpaceTimeConfig:
         Neighbouring channels that share a kernel in the first block.
     dropout : float
         In front of every linear layer, part of the network: a recipe does not change it.
-    leads : tuple of str
-        Leads that inputs have when nothing else is said.
     """
 
-    name: str
-    rate: int = 100
-    window: int = 1000
-    evaluation_crops: int = 1
     width: int = 128
     depth: int = 4
     state: int = 64
     shared: int = 8
     dropout: float = 0.2
-    leads: tuple[str, ...] = STANDARD_LEADS
 
 
 class Preprocessing(nn.Module):

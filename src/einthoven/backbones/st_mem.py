@@ -179,10 +179,6 @@ class STMEM(PatchBackbone):
 
     # ------------------------------------------------------------------ forward
 
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
-
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Patch tokens without separators, each after the final norm (as in pretraining).
 

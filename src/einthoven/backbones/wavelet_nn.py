@@ -16,7 +16,7 @@ Chosen here, where they are silent
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -24,17 +24,16 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from einthoven.backbones.config import override
-from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.wavelet_features import (
     COEFFICIENTS,
     STATISTICS,
     wavelet_features,
 )
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
+from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Window
 
 __all__ = ["WaveletNN", "WaveletNNConfig", "wavelet_nn"]
 
@@ -44,40 +43,25 @@ CONSTANT = 1e-7
 
 
 @dataclass(frozen=True)
-class WaveletNNConfig:
+class WaveletNNConfig(WindowedConfig):
     """Everything that decides the shape of the network.
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    rate : int
-        Sampling rate in Hz that the features are meant for.
-    window : int
-        Samples of a prepared input; the network itself takes any number from 12 on.
-    evaluation_crops : int
-        Windows of a record that are used in evaluation.
     levels : int
         Of the wavelet decomposition.
     width : int
         Dense units.
     dropout : float
         Behind them. The network's own: a recipe does not change it.
-    leads : tuple of str
-        Leads that inputs have when nothing else is said.
     """
 
-    name: str
-    rate: int = 100
-    window: int = 1000
-    evaluation_crops: int = 1
     levels: int = 5
     width: int = 128
     dropout: float = 0.25
-    leads: tuple[str, ...] = STANDARD_LEADS
 
 
-class WaveletNN(Backbone):
+class WaveletNN(WindowedBackbone):
     """The network without its last linear layer.
 
     Parameters
@@ -103,15 +87,12 @@ class WaveletNN(Backbone):
     feature_std: Tensor
 
     def __init__(self, config: WaveletNNConfig) -> None:
-        super().__init__()
         if config.levels < 1 or config.width < 1:
             raise BackboneError(
                 f"levels = {config.levels}, width = {config.width}",
                 remedy="give at least one of each.",
             )
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name, self.leads = config.name, self.config.leads
-        self.feature_dim = config.width
+        super().__init__(config, config.width)
         shape = len(STANDARD_LEADS), (config.levels + 1) * len(STATISTICS)
         self.register_buffer("feature_mean", torch.zeros(shape))
         self.register_buffer("feature_std", torch.ones(shape))
@@ -120,17 +101,7 @@ class WaveletNN(Backbone):
         nn.init.zeros_(self.dense.bias)
         self.dropout = nn.Dropout(config.dropout)
 
-    @property
-    def preparation(self) -> Preparation:
-        """Rate and window; millivolts."""
-        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
-        return Preparation(leads=self.leads, steps=(Resample(self.config.rate), window))
-
     # ------------------------------------------------------------------ forward
-
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """The standardised statistics of every lead.

@@ -163,10 +163,6 @@ class BenchmarkBackbone(Backbone):
         """What the dense layers are given: maximum and mean over time, (batch, 2 dim)."""
         return max_and_mean(tokens, self.dense.linear.weight.dtype)
 
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
-
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """What stands before the pooling.
 

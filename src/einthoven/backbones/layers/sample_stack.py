@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import block_branches
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.layers.windowed import WindowedBackbone
+from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Window
 
 __all__ = ["SampleStack"]
 
 
-class SampleStack(Backbone):
+class SampleStack(WindowedBackbone):
     """An encoder of one token a sample, whose dropout is its own and not a recipe's.
 
     Parameters
     ----------
-    config : dataclass
-        With `name`, `rate`, `window`, `evaluation_crops`, `width` and `leads`.
+    config : WindowedConfig
+        With a `width` besides.
     blocks : sequence of nn.Module
         Each takes and gives (batch, samples, width), and holds its residual branches' stochastic
         depth.
@@ -38,24 +36,11 @@ class SampleStack(Backbone):
     """
 
     def __init__(self, config: Any, blocks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name, self.leads = config.name, self.config.leads
-        self.feature_dim = config.width
+        super().__init__(config, config.width)
         self.blocks = nn.ModuleList(blocks)
         self.embedding = nn.Linear(len(STANDARD_LEADS), config.width)
 
-    @property
-    def preparation(self) -> Preparation:
-        """Rate and window; millivolts."""
-        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
-        return Preparation(leads=self.leads, steps=(Resample(self.config.rate), window))
-
     # ------------------------------------------------------------------ forward
-
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """A token for every sample, after the last block.
@@ -82,10 +67,6 @@ class SampleStack(Backbone):
         for block in self.blocks:
             tokens = block(tokens)
         return tokens
-
-    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Mean of the tokens, (batch, feature_dim)."""
-        return self.tokens(x, leads=leads).mean(1)
 
     # ------------------------------------------------------------------ for the recipe
 

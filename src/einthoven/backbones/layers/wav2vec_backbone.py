@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor, nn
+from torch import nn
 
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
@@ -55,10 +53,6 @@ class Wav2VecBackbone(Backbone):
             layerdrop=config.layerdrop,
             attention_dropout=config.attention_dropout,
         )
-
-    def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
-        return self.features(x, leads=leads)
 
     def residual_branches(self) -> list[list[StochasticDepth]]:
         """The positional convolution's holder, then two a block: attention, feed-forward."""
