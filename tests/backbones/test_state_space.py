@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from einthoven.backbones.layers import long_convolution
 from einthoven.backbones.layers.long_convolution import convolve
@@ -121,11 +123,12 @@ def test_toeplitz_and_fft_are_the_sum_from_the_definition(causal: bool, tokens: 
     assert torch.allclose(long_convolution._fft_convolve(x, taps), expected)
 
 
-def test_gradients_of_the_toeplitz_product() -> None:
+@pytest.mark.parametrize("way", [long_convolution._Toeplitz.apply, long_convolution._fft_convolve])
+def test_gradients_of_both_ways_of_convolving(way: Callable[[Tensor, Tensor], Tensor]) -> None:
     torch.manual_seed(3)
     x = torch.randn(2, 9, 3, dtype=torch.double, requires_grad=True)
     taps = torch.randn(3, 17, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(long_convolution._Toeplitz.apply, (x, taps))
+    assert torch.autograd.gradcheck(way, (x, taps))
 
 
 def test_both_ways_of_convolving_agree_and_are_both_taken(monkeypatch: pytest.MonkeyPatch) -> None:

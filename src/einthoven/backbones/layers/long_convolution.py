@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 __all__ = ["convolve"]
 
 # Nanoseconds on a CPU core, forward and backward: a Toeplitz product costs (a + b * batch) for
 # every channel and tokens squared, an FFT c * batch for every channel, token and doubling.
-_TOEPLITZ_FP32, _TOEPLITZ_BF16, _FFT = (6.0, 0.16), (4.2, 0.063), 4.5
+_TOEPLITZ_FP32, _TOEPLITZ_BF16, _FFT = (4.2, 0.125), (2.9, 0.067), 3.2
 
 
 def convolve(x: Tensor, kernels: Tensor, skip: Tensor) -> Tensor:
@@ -115,13 +116,37 @@ def _lag_sums(products: Tensor) -> Tensor:
     return torch.bmm(ones, columns)[:, 0, :lags]
 
 
+class _Circular(Function):
+    """Products of spectra; the kernel's gradient is summed over the batch before its transform."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, circle: Tensor) -> Tensor:
+        tokens, ctx.size = x.shape[1], circle.shape[1]
+        signal = torch.fft.rfft(x.transpose(1, 2), ctx.size)
+        response = torch.fft.rfft(circle, ctx.size)
+        ctx.save_for_backward(signal, response)
+        filtered: Tensor = torch.fft.irfft(signal * response, ctx.size)
+        return filtered[..., :tokens].transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        signal, response = ctx.saved_tensors
+        above = torch.fft.rfft(grad.transpose(1, 2), ctx.size)
+        below = taps = None
+        if ctx.needs_input_grad[1]:
+            taps = torch.fft.irfft((above * signal.conj()).sum(0), ctx.size)
+        if ctx.needs_input_grad[0]:
+            columns = torch.fft.irfft(above.mul_(response.conj()), ctx.size)
+            below = columns[..., : grad.shape[1]].transpose(1, 2)
+        return below, taps
+
+
 def _fft_convolve(x: Tensor, taps: Tensor) -> Tensor:
     tokens = x.shape[1]
-    size = 2 * tokens
     # Lags before zero sit at the end of the circle.
     circle = torch.cat(
         [taps[:, tokens - 1 :], taps.new_zeros(len(taps), 1), taps[:, : tokens - 1]], dim=1
     )
-    spectrum = torch.fft.rfft(x.transpose(1, 2), size) * torch.fft.rfft(circle, size)
-    filtered: Tensor = torch.fft.irfft(spectrum, size)[..., :tokens].transpose(1, 2)
+    filtered: Tensor = _Circular.apply(x, circle.to(x.dtype))  # type: ignore[no-untyped-call]
     return filtered
