@@ -13,7 +13,7 @@ test: $(VENV)/.ready lint
 
 # Long tests, and those that read all of PTB-XL where it is at hand.
 test-slow: $(VENV)/.ready
-	$(BIN)/pytest -m slow -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist loadfile -q
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

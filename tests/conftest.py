@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.cohorts.synthetic import synthesize
@@ -14,6 +15,12 @@ from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Sums in one order, whatever the machine; a processor has a process of tests of its own."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

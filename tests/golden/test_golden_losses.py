@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
@@ -80,14 +78,6 @@ class Losses:
 
     def ended(self, stage: str) -> None:
         pass
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from einthoven.reproduce.experiment_files import load_experiment
 from einthoven.reproduce.experiments import Experiment
@@ -70,15 +69,6 @@ start = "random"
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def experiment_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("experiment") / "tiny.toml"
@@ -108,11 +98,9 @@ def asked(tiny: Experiment, synthetic_path: Path, synthetic_store: Store) -> Ask
 @pytest.fixture(scope="session")
 def whole(asked: Asked, tmp_path_factory: pytest.TempPathFactory) -> Request:
     """A reproduction with every cell finished, by one process without interruption."""
-    threads = torch.get_num_threads()
     request = asked(tmp_path_factory.mktemp("reproduction") / "whole")
     outcome = Runner(request).run(cells_of("grid", request.experiment, BACKBONE))
     assert not outcome.failed
-    torch.set_num_threads(threads)
     return request
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
@@ -65,15 +64,6 @@ def recorder() -> type[Recorder]:
     return Recorder
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the tiny network, as pretraining leaves it."""
@@ -121,8 +111,4 @@ def train(synthetic: Cohort, synthetic_store: Store, encoder: Path, recipe: Reci
 @pytest.fixture(scope="session")
 def finished(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Posttrained:
     """A run from its beginning to its end, uninterrupted."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    run = train(tmp_path_factory.mktemp("finished") / "run")
-    torch.set_num_threads(threads)
-    return run
+    return train(tmp_path_factory.mktemp("finished") / "run")

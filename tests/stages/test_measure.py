@@ -161,11 +161,7 @@ def test_records_without_any_deviation_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def scratch(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Posttrained:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    run = train(tmp_path_factory.mktemp("scratch") / "run", **start())
-    torch.set_num_threads(before)
-    return run
+    return train(tmp_path_factory.mktemp("scratch") / "run", **start())
 
 
 def start(**changes: Any) -> dict[str, Any]:

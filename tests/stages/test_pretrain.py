@@ -55,11 +55,7 @@ def run(synthetic: Cohort, synthetic_store: Store) -> Pretrain:
 
 @pytest.fixture(scope="module")
 def whole(run: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Pretrained:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    done = run(tmp_path_factory.mktemp("pretrained") / "run")
-    torch.set_num_threads(threads)
-    return done
+    return run(tmp_path_factory.mktemp("pretrained") / "run")
 
 
 def assert_same(a: Pretrained, b: Pretrained) -> None:
