@@ -22,7 +22,17 @@ import torch
 from einthoven.training.run import environment
 from table import Row, print_table
 
-NAMES = ("bootstrap", "prepare", "pack", "memory", "finetune", "pretrain", "peers", "probe")
+NAMES = (
+    "bootstrap",
+    "prepare",
+    "pack",
+    "memory",
+    "finetune",
+    "pages",
+    "pretrain",
+    "peers",
+    "probe",
+)
 
 
 def measure(name: str, ptbxl: Path | None) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,16 @@ def test_python_m_einthoven_is_the_same_command() -> None:
         [sys.executable, "-m", "einthoven", "--version"], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, __version__, "")
+
+
+def test_large_pages_are_asked_for_before_the_first_tensor_unless_the_user_decided() -> None:
+    code = "import os, sys; from einthoven.cli import main; before = 'torch' in sys.modules"
+    code += "\ntry: main(['--version'])\nfinally: print(before, os.environ['THP_MEM_ALLOC_ENABLE'])"
+    for given, expected in (({}, "False 1"), ({"THP_MEM_ALLOC_ENABLE": "0"}, "False 0")):
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("THP")}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=clean | given, capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == expected
 
 
 def test_an_unknown_option_is_a_mistake_in_typing(cli: Any) -> None:

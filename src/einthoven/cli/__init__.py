@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from einthoven.errors import EinthovenError
@@ -11,6 +12,7 @@ _INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a refusal is printed with its remedy and exits with status 1."""
+    use_large_pages()
     from einthoven.cli.app import app
 
     try:
@@ -25,6 +27,16 @@ def main(arguments: list[str] | None = None) -> None:
         if end.code == _INTERRUPTED:  # Typer's form of Ctrl-C
             _tell_stopped()
         raise
+
+
+def use_large_pages() -> None:
+    """Put large tensors on large pages of memory, where Linux offers them.
+
+    PyTorch frees a step's tensors and takes new ones, which the system clears page by page: on a
+    CPU that is a sixth of the time of training (`benchmarks/bench_pages.py`). This is PyTorch's
+    own switch, which it reads at its first tensor; whoever has set it is obeyed.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _tell_stopped() -> None:
