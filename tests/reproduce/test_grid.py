@@ -53,7 +53,8 @@ def test_a_grid_that_is_stopped_anywhere_has_what_says_most() -> None:
         (OURS, 1.0, 0), (PLAIN, 1.0, 0),
         (PROBE, 1.0, 0), (SCRATCH, 1.0, 0),
         (OURS, 1.0, 1), (PLAIN, 1.0, 1), (OURS, 1.0, 2), (PLAIN, 1.0, 2),
-        (NO_DEPTH, 1.0, 0), (NO_PROBE, 1.0, 0), (SCRATCH_OURS, 1.0, 0),
+        (NO_DEPTH, 1.0, 0), (NO_PROBE, 1.0, 0), (SCRATCH_OURS, 1.0, 0), ("large-head", 1.0, 0),
+        ("large-head", 1.0, 1), ("large-head", 1.0, 2),
         (OURS, 0.1, 0), (PLAIN, 0.1, 0), (OURS, 0.3, 0), (PLAIN, 0.3, 0),
     ]  # fmt: skip
     others = ("diagnostic-44", "subclass-23", "rhythm-12")
