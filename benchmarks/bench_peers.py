@@ -15,7 +15,8 @@ Wavelet+NN: the features of records one by one, a lead and an array at a time, w
 SciPy's functions.
 
 SpaceTime: the same network and weights with kernels by repeated squaring of the companion matrices,
-as its public code forms them; 50 records of 10 s at 100 Hz. One row is a layer's kernels alone.
+as its public code forms them; 50 records of 10 s at 100 Hz. Two rows are a layer's kernels and its
+convolution alone; the latter against autograd's gradient of the same FFTs.
 
 Chimera: a two-dimensional layer alone, on 16 crops of 2.5 s, against the recursion that defines it,
 cell by cell.
@@ -43,6 +44,7 @@ from bench_finetune import CPU
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.layers import multires
 from einthoven.backbones.layers.companion import kernel_by_squaring, unit_column
+from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, GridSystem, grid_convolve
 from einthoven.backbones.layers.wavelet_features import COEFFICIENTS, wavelet_features
 from einthoven.training.loop import Precision, autocast
@@ -215,6 +217,14 @@ class SquaredKernel(nn.Module):
         return kernel.repeat_interleave(ours.heads, 0)
 
 
+def by_autograd(x: Tensor, kernels: Tensor) -> Tensor:
+    """Causal convolution by the FFT, its gradient left to autograd."""
+    size = 2 * x.shape[1]
+    spectrum = torch.fft.rfft(x.transpose(1, 2), size) * torch.fft.rfft(kernels[0], size)
+    filtered: Tensor = torch.fft.irfft(spectrum, size)[..., : x.shape[1]].transpose(1, 2)
+    return filtered
+
+
 def spacetime(rounds: int) -> list[Row]:
     """Steps of the network, and the kernels of a layer."""
     ours: Any = create_classifier("spacetime", labels=LABELS, seed=0)
@@ -228,7 +238,18 @@ def spacetime(rounds: int) -> list[Row]:
         lambda: squared(SAMPLES).square().sum().backward(),
         rounds,
     )
-    return [*rows, speed_row("  its kernels, a layer, fp32", *times)]
+    rows.append(speed_row("  its kernels, a layer, fp32", *times))
+    taps = kernel(SAMPLES).detach()[None].requires_grad_()
+    x = torch.randn(BATCH, SAMPLES, taps.shape[1], requires_grad=True)
+    skip = torch.zeros(taps.shape[1])
+    apart = (convolve(x, taps, skip) - by_autograd(x, taps)).abs().max().item()
+    times = alternately(
+        lambda: convolve(x, taps, skip).square().sum().backward(),
+        lambda: by_autograd(x, taps).square().sum().backward(),
+        rounds,
+    )
+    note = f"{apart:.0e} apart"
+    return [*rows, speed_row("  its convolution, a layer, fp32", *times, note=note)]
 
 
 # ---------------------------------------------------------------------- Chimera

@@ -12,7 +12,7 @@ _INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a refusal is printed with its remedy and exits with status 1."""
-    use_large_pages()
+    _use_large_pages()
     from einthoven.cli.app import app
 
     try:
@@ -29,12 +29,12 @@ def main(arguments: list[str] | None = None) -> None:
         raise
 
 
-def use_large_pages() -> None:
+def _use_large_pages() -> None:
     """Put large tensors on large pages of memory, where Linux offers them.
 
     PyTorch frees a step's tensors and takes new ones, which the system clears page by page: on a
-    CPU that is a sixth of the time of training (`benchmarks/bench_pages.py`). This is PyTorch's
-    own switch, which it reads at its first tensor; whoever has set it is obeyed.
+    CPU that is up to a sixth of the time of training (`benchmarks/bench_pages.py`). This is
+    PyTorch's own switch, which it reads at its first tensor; whoever has set it is obeyed.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
