@@ -180,3 +180,32 @@ def test_a_failed_write_leaves_the_old_table(
         table(metadata={}).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_fewer_labels_in_another_order_take_their_columns_along() -> None:
+    whole = table()
+    few = whole.with_labels(["PRC(S)", "ISC_"])
+    assert few.labels == ("PRC(S)", "ISC_")
+    assert few.targets is not None
+    assert whole.targets is not None
+    np.testing.assert_array_equal(few.targets, whole.targets[:, [3, 1]])
+    np.testing.assert_array_equal(few.probabilities, whole.probabilities[:, [3, 1]])
+    assert few.records.tolist() == whole.records.tolist()
+    assert few.metadata == whole.metadata
+    assert table(targets=None).with_labels(["NORM"]).targets is None
+    with pytest.raises(EvaluationError, match="lack LVH; they have NORM"):
+        whole.with_labels(["NORM", "LVH"])
+    with pytest.raises(EvaluationError):
+        whole.with_labels([])
+
+
+def test_labels_with_so_many_positives() -> None:
+    targets = np.array([[1, 1, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0], *[[0] * 4] * 3])
+    counted = table(targets=targets)  # 3, 2, 0 and 1 positives
+    assert counted.with_positives(1).labels == ("NORM", "ISC_", "PRC(S)")
+    assert counted.with_positives(2).labels == ("NORM", "ISC_")
+    assert counted.with_positives(0).labels == LABELS
+    with pytest.raises(EvaluationError, match=r"no label has 4 positives.*NORM, has 3"):
+        counted.with_positives(4)
+    with pytest.raises(EvaluationError, match="no targets"):
+        table(targets=None).with_positives(1)

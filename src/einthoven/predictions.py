@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +85,50 @@ class Predictions:
 
     def __len__(self) -> int:
         return int(self.records.size)
+
+    def with_labels(self, labels: Sequence[str]) -> Predictions:
+        """The same records with these labels alone, in this order.
+
+        Raises
+        ------
+        EvaluationError
+            For a label that the table lacks, or none at all.
+        """
+        unknown = [label for label in labels if label not in self.labels]
+        if unknown:
+            raise EvaluationError(
+                f"the predictions lack {listed(unknown)}; they have {listed(self.labels)}",
+                remedy="name labels of the table",
+            )
+        columns = [self.labels.index(label) for label in labels]
+        return replace(
+            self,
+            labels=tuple(labels),
+            targets=None if self.targets is None else self.targets[:, columns],
+            probabilities=self.probabilities[:, columns],
+        )
+
+    def with_positives(self, minimum: int) -> Predictions:
+        """The same records with the labels alone that have at least `minimum` positives here.
+
+        Raises
+        ------
+        EvaluationError
+            Without targets, and where no label has so many.
+        """
+        if self.targets is None:
+            raise EvaluationError(
+                "the predictions hold no targets to count", remedy="predict for a labelled cohort"
+            )
+        counts = self.targets.sum(axis=0, dtype=np.int64)
+        if counts.max() < minimum:
+            most = self.labels[int(counts.argmax())]
+            raise EvaluationError(
+                f"no label has {minimum} positives; the most common one, {most}, has "
+                f"{counts.max()}",
+                remedy=f"ask for {counts.max()} or fewer",
+            )
+        return self.with_labels([self.labels[i] for i in np.flatnonzero(counts >= minimum)])
 
     def save(self, path: str | Path) -> None:
         """Write the table as Parquet or CSV, by the suffix of `path`, all of it or nothing.

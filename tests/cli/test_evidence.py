@@ -80,6 +80,23 @@ def test_two_runs_compared(cli: Any, made: Any) -> None:
     assert cli("compare", made.run, made.other, "--resamples", 0).status == 0
 
 
+def test_labels_too_rare_to_judge_can_be_left_out(cli: Any, made: Any) -> None:
+    """The macro value is the mean of those that are left, and both runs keep the same ones."""
+    counted = read_json(made.run / "metrics.json")["test"]["per_label"]
+    floor = sorted(each["positives"] for each in counted.values())[len(counted) // 2]
+    kept = {label: each for label, each in counted.items() if each["positives"] >= floor}
+    assert 0 < len(kept) < len(counted)
+    found = json.loads(cli("evaluate", made.run, "--min-positives", floor, *QUICK).out)
+    assert set(found["per_label"]) == set(kept)
+    mean = sum(each["auroc"] for each in kept.values()) / len(kept)
+    assert found["macro_auroc"] == pytest.approx(mean)
+    paired = json.loads(cli("compare", made.run, made.other, "--min-positives", floor, *QUICK).out)
+    assert paired["a"]["macro_auroc"] == pytest.approx(mean)
+    assert set(paired["b"]["per_label"]) == set(kept)
+    said = cli("evaluate", made.run, "--min-positives", 10_000, *QUICK)
+    assert (said.status, "no label has 10000 positives" in said.err) == (1, True)
+
+
 def test_a_report_of_two_runs(cli: Any, made: Any, synthetic_path: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     said = cli(

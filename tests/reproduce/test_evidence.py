@@ -84,6 +84,44 @@ def test_several_seeds_are_pooled_on_the_same_resamples(whole: Request, evidence
     assert whole_comparison.a.f_max == pytest.approx(np.mean(f_maxes), nan_ok=True)
 
 
+def test_strata_hold_each_label_that_has_a_positive_once(
+    whole: Request, evidence: Evidence
+) -> None:
+    table = predictions(whole, OURS, 0)
+    assert table.targets is not None
+    counts = dict(zip(table.labels, table.targets.sum(axis=0, dtype=int), strict=True))
+    strata = evidence.strata(MAIN[OURS])
+    held = [label for each in strata for label in each.labels]
+    assert sorted(held) == sorted(label for label in counts if counts[label])
+    assert len(strata) > 1
+    for each in strata:
+        within = [counts[label] for label in each.labels]
+        assert min(within) >= each.low
+        assert each.high is None or max(within) <= each.high
+    assert evidence.strata(Group(BACKBONE, "without-probe", "all-71", 0.25)) == []
+
+
+def test_a_stratum_s_difference_is_that_of_its_labels_on_all_labels_resamples(
+    whole: Request, evidence: Evidence
+) -> None:
+    stratum = evidence.strata(MAIN[OURS])[-1]
+    found = evidence.difference(MAIN[OURS], MAIN[SCRATCH], "auroc", among=stratum)
+    value = evidence.macro(MAIN[OURS], "auroc", among=stratum)
+    assert found is not None
+    assert value is not None
+    ground = evidence._grounds["all-71", "test"]
+    columns = [ground.truth.labels.index(label) for label in stratum.labels]
+    ours, theirs = (
+        estimate(ground.truth, predictions(whole, arm, 0).probabilities, ground.draws, ground.plan)
+        for arm in (OURS, SCRATCH)
+    )
+    points = [each[0].point[columns].mean() for each in (ours, theirs)]
+    drawn = (ours[0].replicates - theirs[0].replicates)[:, columns].mean(axis=1)
+    assert value.values[0] == pytest.approx(points[0], abs=1e-12)
+    assert found.mean == pytest.approx(points[0] - points[1], abs=1e-12)
+    assert found.interval == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=1e-12)
+
+
 def test_the_pooled_interval_is_that_of_the_mean_over_seeds(
     whole: Request, evidence: Evidence
 ) -> None:

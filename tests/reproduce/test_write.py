@@ -83,7 +83,7 @@ def test_table_2_holds_the_runs_numbers(page: Path, whole: Request) -> None:
     row = next(line for line in text.splitlines() if "| all-71 | `post-training` | 0, 1 |" in line)
     assert f"{mean:.4f} ± " in row
     assert "0.945 (0.938 to 0.951)" in row
-    gains = [line for line in text.splitlines() if line.startswith("| all-71 | ")][2:]
+    gains = [line for line in text.splitlines() if line.startswith("| all-71 | ")][2:5]
     assert [line.split(" | ")[1] for line in gains] == ["0", "1", "mean of 2"]
     assert "+5.2 %" in gains[2]
     assert "+34.9 %" in gains[2]
@@ -92,6 +92,17 @@ def test_table_2_holds_the_runs_numbers(page: Path, whole: Request) -> None:
     assert len(task["comparison"]["auroc"]["per_label"]) == len(
         read_json(whole.run_folder(cell) / "run.json")["asked"]["labels"]
     )
+
+
+def test_table_2_tells_rare_labels_from_common_ones(page: Path) -> None:
+    text, strata = section(page, "table-2"), numbers(page, "table-2")["by_frequency"]
+    assert len([each for each in strata if each["task"] == "all-71"]) > 1
+    for each in strata:
+        ends = f"{each['low']} to {each['high']}" if each["high"] else f"{each['low']} and more"
+        begins = f"| {each['task']} | {ends} | {len(each['labels'])} | "
+        (row,) = [line for line in text.splitlines() if line.startswith(begins)]
+        for metric in ("auroc", "auprc"):
+            assert f"| {each[metric]['mean']:+.4f}" in row
 
 
 def side_by_side(text: str) -> list[list[str]]:

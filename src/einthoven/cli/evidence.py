@@ -60,6 +60,13 @@ AbsentOption = Annotated[
 ]
 IntervalOption = Annotated[Interval, typer.Option(help="Kind of interval.")]
 UnitOption = Annotated[Unit, typer.Option(help="What is resampled.")]
+MinPositives = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Only labels with so many positives in the table: of rarer ones one record decides.",
+    ),
+]
 
 
 def evaluate(
@@ -77,6 +84,7 @@ def evaluate(
     absent: AbsentOption = Absent.auto,
     interval: IntervalOption = Interval.percentile,
     by: UnitOption = Unit.record,
+    min_positives: MinPositives = 0,
     auprc: Annotated[Auprc, typer.Option(help="Definition.")] = Auprc.average_precision,
     device: DeviceOption = "auto",
     as_json: AsJson = False,
@@ -96,6 +104,8 @@ def evaluate(
     )
     if save:
         predictions.save(save)
+    if min_positives:
+        predictions = predictions.with_positives(min_positives)
     found = score_predictions(
         predictions,
         absent=None if absent is Absent.auto else absent.value,
@@ -120,6 +130,7 @@ def compare(
     absent: AbsentOption = Absent.auto,
     interval: IntervalOption = Interval.percentile,
     by: UnitOption = Unit.record,
+    min_positives: MinPositives = 0,
     as_json: AsJson = False,
 ) -> None:
     """Paired differences A minus B on the same records, macro and per label, with intervals."""
@@ -127,6 +138,9 @@ def compare(
     from einthoven.evaluate.tables import suitable_absent
 
     ours, theirs = load_predictions(a, split), load_predictions(b, split)
+    if min_positives:
+        ours = ours.with_positives(min_positives)
+        theirs = theirs.with_labels(ours.labels)
     policy = suitable_absent(ours) if absent is Absent.auto else absent.value
     found = paired(
         ours,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,12 @@ class Estimate:
         if out is not None and other.left_out is not None:
             out = out - other.left_out
         return Estimate(self.point - other.point, self.replicates - other.replicates, out)
+
+    def among(self, columns: Sequence[int]) -> Estimate:
+        """The same of these labels alone, by their places."""
+        chosen = list(columns)
+        out = None if self.left_out is None else self.left_out[:, chosen]
+        return Estimate(self.point[chosen], self.replicates[:, chosen], out)
 
     def macro(self, absent: Absent) -> Estimate:
         """The mean over labels, as an estimate with one column."""

@@ -138,6 +138,34 @@ class Pooled:
         return found
 
 
+@dataclass(frozen=True)
+class Stratum:
+    """Labels that are about as common as each other.
+
+    Attributes
+    ----------
+    low, high : int
+        Positives that they have, both ends included; `high` is None where there is no end.
+    labels : tuple of str
+    """
+
+    low: int
+    high: int | None
+    labels: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.low} and more" if self.high is None else f"{self.low} to {self.high}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        found: dict[str, Any] = plain(vars(self))
+        return found
+
+
+# One record more or less decides about a label of the first kind, and hardly about one of the last.
+STRATA = ((1, 9), (10, 49), (50, None))
+
+
 @dataclass(eq=False)
 class _Ground:
     """What all cells of a task are scored on: truth, resamples, and how."""
@@ -204,20 +232,44 @@ class Evidence:
         files = [folder / RUN_METRICS for (folder,) in self.folders(group).values()]
         return mean(read_json(file)["seconds"] for file in files) if files else None
 
-    def macro(self, model: Model, metric: Metric, split: Split = "test") -> Pooled | None:
-        """A model's macro value; None while no seed is finished."""
+    def macro(
+        self, model: Model, metric: Metric, split: Split = "test", among: Stratum | None = None
+    ) -> Pooled | None:
+        """A model's macro value, over all labels or a stratum; None while no seed is finished."""
         runs = self.folders(model)
         found = [self._estimate(each, model.task, split, metric) for each in runs.values()]
-        return self._pool(tuple(runs), found, model.task, split)
+        return self._pool(tuple(runs), found, model.task, split, among)
 
     def difference(
-        self, a: Model, b: Model, metric: Metric, split: Split = "test"
+        self,
+        a: Model,
+        b: Model,
+        metric: Metric,
+        split: Split = "test",
+        among: Stratum | None = None,
     ) -> Pooled | None:
         """Macro value of `a` minus that of `b`, over the seeds that both have finished."""
         seeds = self.finished(a, b)
         ours, theirs = (self._of_seeds(model, seeds, metric, split) for model in (a, b))
         paired = [x.minus(y) for x, y in zip(ours, theirs, strict=True)]
-        return self._pool(seeds, paired, a.task, split)
+        return self._pool(seeds, paired, a.task, split, among)
+
+    def strata(self, model: Model, split: Split = "test") -> list[Stratum]:
+        """The labels of a model's task by how many positives they have; empty ones are left out.
+
+        Nothing while no seed of it is finished.
+        """
+        runs = self.folders(model)
+        if not runs:
+            return []
+        self._estimate(next(iter(runs.values())), model.task, split, "auroc")
+        truth = self._grounds[model.task, split].truth
+        counts = dict(zip(truth.labels, truth.targets.sum(axis=0, dtype=int), strict=True))
+        found = [
+            Stratum(low, high, tuple(s for s in counts if low <= counts[s] <= (high or counts[s])))
+            for low, high in STRATA
+        ]
+        return [each for each in found if each.labels]
 
     def gap(self, a: Model, b: Model, metric: Metric, split: Split = "test") -> Gap | None:
         """Macro value of `a` minus that of `b`, each a mean over all of its own seeds."""
@@ -262,11 +314,20 @@ class Evidence:
         return [self._estimate(runs[seed], model.task, split, metric) for seed in seeds]
 
     def _pool(
-        self, seeds: tuple[int, ...], found: Sequence[Estimate], task: str, split: Split
+        self,
+        seeds: tuple[int, ...],
+        found: Sequence[Estimate],
+        task: str,
+        split: Split,
+        among: Stratum | None = None,
     ) -> Pooled | None:
         if not seeds:
             return None
-        how = self._grounds[task, split].plan
+        ground = self._grounds[task, split]
+        how = ground.plan
+        if among is not None:
+            columns = [ground.truth.labels.index(label) for label in among.labels]
+            found = [each.among(columns) for each in found]
         macros = [each.macro(how.absent) for each in found]
         values = tuple(float(each.point[0]) for each in macros)
         pooled = _mean(macros)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from einthoven.reproduce import published
-from einthoven.reproduce.evidence import METRICS, Evidence, Group
+from einthoven.reproduce.evidence import METRICS, Evidence, Group, Stratum
 from einthoven.reproduce.experiments import OURS, PLAIN
 from einthoven.reproduce.sections import Section, table
 from einthoven.reproduce.wording import (
@@ -34,6 +34,10 @@ _PAIRED = (
     "Relative gains are of the macro values."
 )
 
+_BY_FREQUENCY = (
+    "The same by how many positives a label has on the test split. Of a rare label one record "
+    "decides, and every label counts alike in a macro value."
+)
 _SAME_SEEDS = "Differences are paired, over the seeds that both have finished."
 _SIDE_BY_SIDE = (
     "The same beside other recipes. Values without ± are of one seed; – stands for a recipe that "
@@ -56,6 +60,9 @@ def table_2(evidence: Evidence) -> Section:
     numbers = {
         "groups": [_group_numbers(evidence, group) for group in groups],
         "gains": [_gain_numbers(evidence, task) for task in request.experiment.tasks],
+        "by_frequency": [
+            numbers for task in request.experiment.tasks for numbers in _strata(evidence, task)
+        ],
     }
     gains = [line for task in request.experiment.tasks for line in _gain_lines(evidence, task)]
     text = f"""
@@ -70,7 +77,7 @@ def table_2(evidence: Evidence) -> Section:
 {paragraph(_PAIRED)}
 
 {table(_GAIN_HEAD, gains)}
-{_side_by_side(evidence, groups)}
+{_by_frequency(evidence)}{_side_by_side(evidence, groups)}
 {progress(evidence, "table-2", groups)}"""
     return _section(evidence, "table-2", text, numbers)
 
@@ -99,6 +106,48 @@ def _group_line(evidence: Evidence, group: Group) -> list[str]:
         bias,
         quoted(published.AUPRC[row].get(group.task)),
     ]
+
+
+def _by_frequency(evidence: Evidence) -> str:
+    """Both recipes on rare, less rare and common labels; nothing while no task has both."""
+    lines = []
+    for task in evidence.request.experiment.tasks:
+        ours, plain = _pair(evidence, task)
+        for stratum in _common_strata(evidence, task):
+            line = [task, f"{stratum}", f"{len(stratum.labels)}"]
+            for metric in METRICS:
+                each = (evidence.macro(group, metric, among=stratum) for group in (plain, ours))
+                line += ["–" if found is None else f"{found.mean:.4f}" for found in each]
+                line.append(gain(evidence.difference(ours, plain, metric, among=stratum)))
+            lines.append(line)
+    if not lines:
+        return ""
+    head = ["task", "positives", "labels"]
+    for name in METRIC_NAMES.values():
+        head += [f"{name}, `{PLAIN}`", f"`{OURS}`", "difference"]
+    return f"""
+{paragraph(_BY_FREQUENCY, _SAME_SEEDS)}
+
+{table(head, lines)}
+"""
+
+
+def _common_strata(evidence: Evidence, task: str) -> list[Stratum]:
+    ours, plain = _pair(evidence, task)
+    strata = evidence.strata(ours) if evidence.finished(ours, plain) else []
+    return strata if len(strata) > 1 else []
+
+
+def _strata(evidence: Evidence, task: str) -> list[dict[str, Any]]:
+    ours, plain = _pair(evidence, task)
+    found = []
+    for stratum in _common_strata(evidence, task):
+        numbers: dict[str, Any] = {"task": task, **stratum.to_dict()}
+        for metric in METRICS:
+            pooled = evidence.difference(ours, plain, metric, among=stratum)
+            numbers[metric] = None if pooled is None else pooled.to_dict()
+        found.append(numbers)
+    return found
 
 
 def _side_by_side(evidence: Evidence, groups: Sequence[Group]) -> str:
