@@ -1,14 +1,18 @@
 """One fine-tuning step against the same network in plain PyTorch.
 
     python benchmarks/bench_finetune.py
+    python benchmarks/bench_finetune.py --device cuda      # not run yet: there was no GPU
 
 A step is forward, loss, backward and optimiser on 16 random inputs of `st_mem_tiny` (12 leads of
-9 s: 384 tokens), with 71 labels and a drop path of 0.1, constant over depth. The baseline is the
-same network with the same weights whose attention is written out (a softmax of Q K^T times V),
-whose residual branches are computed for every sample and then multiplied by a mask, and whose
-AdamW goes through the parameters one by one. Under bf16 both run in autocast, which keeps the
-baseline's softmax in fp32; the last row is our bf16 against the baseline in fp32. Both run in turn,
-and the fastest of each counts. Outputs in evaluation are compared first.
+9 s: 384 tokens), or on 64 of `st_mem_base` on a GPU, with 71 labels and a drop path of 0.1,
+constant over depth. The baseline is the same network with the same weights whose attention is
+written out (a softmax of Q K^T times V), whose residual branches are computed for every sample and
+then multiplied by a mask, and whose AdamW goes through the parameters one by one. Under bf16 both
+run in autocast, which keeps the baseline's softmax in fp32; the last row is our bf16 against the
+baseline in fp32. Both run in turn, and the fastest of each counts. Outputs in evaluation are
+compared first. On a GPU a step ends when the card has finished, and the note gives the share of the
+card's peak that ours reaches (`flops.py` says what is counted; branches that stochastic depth drops
+count as if they were computed).
 """
 
 from __future__ import annotations
@@ -23,18 +27,20 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import AdamW
 
+from devices import CPU, add_device, finish
 from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.transformer import Attention
 from einthoven.stages.finetune import set_drop_path
 from einthoven.training.loop import Precision, autocast
 from einthoven.training.optim import adamw, parameter_groups
+from flops import step_flops, utilisation
 from table import Row, alternately, print_table, speed_row
 
-BATCH, LABELS, SAMPLES = 16, 71, 2250
+LABELS, SAMPLES = 71, 2250
+SIZES = {"cpu": ("st_mem_tiny", 16), "cuda": ("st_mem_base", 64)}  # network and batch
 DROP_PATH = 0.1
 LEARNING_RATE, WEIGHT_DECAY = 6.25e-5, 0.05
-CPU = torch.device("cpu")
 
 
 class EagerAttention(nn.Module):
@@ -66,7 +72,7 @@ class MaskedDepth(nn.Module):
         """`x + branch(x)`, masked in training."""
         update = branch(x)
         if self.training:
-            kept = torch.rand(len(x), *[1] * (x.ndim - 1)) >= self.rate
+            kept = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
             update = update * kept / (1 - self.rate)
         return x + update
 
@@ -83,26 +89,32 @@ def plain(classifier: Classifier) -> Classifier:
     return copy
 
 
-def step_of(model: nn.Module, optimizer: AdamW, precision: Precision) -> Callable[[], None]:
-    """A call that takes one training step on the same inputs every time."""
+def step_of(
+    model: nn.Module, optimizer: AdamW, precision: Precision, batch: int, device: torch.device
+) -> Callable[[], None]:
+    """A call that takes one training step on the same inputs every time, and waits for it."""
     generator = torch.Generator().manual_seed(0)
-    signals = torch.randn(BATCH, 12, SAMPLES, generator=generator)
-    targets = (torch.rand(BATCH, LABELS, generator=generator) < 0.05).float()
+    signals = torch.randn(batch, 12, SAMPLES, generator=generator).to(device)
+    targets = (torch.rand(batch, LABELS, generator=generator) < 0.05).float().to(device)
 
     def step() -> None:
-        with autocast(CPU, precision):
+        with autocast(device, precision):
             logits = model(signals)
             loss = binary_cross_entropy_with_logits(logits.float(), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        finish(device)
 
     return step
 
 
-def ours_and_plain(precision: Precision, baseline: Precision) -> tuple[Any, Any]:
+def ours_and_plain(
+    precision: Precision, baseline: Precision, device: torch.device
+) -> tuple[Any, Any]:
     """A step of either network, from the same weights."""
-    model = create_classifier("st_mem_tiny", labels=LABELS, seed=0)
+    name, batch = SIZES[device.type]
+    model = create_classifier(name, labels=LABELS, seed=0).to(device)
     set_drop_path(model.backbone, DROP_PATH, schedule="constant")
     other = plain(model)
     fused = adamw(parameter_groups(model, weight_decay=WEIGHT_DECAY), betas=(0.9, 0.999))
@@ -115,21 +127,33 @@ def ours_and_plain(precision: Precision, baseline: Precision) -> tuple[Any, Any]
         foreach=False,
         fused=False,
     )
-    return step_of(model, fused, precision), step_of(other, looped, baseline)
+    return (
+        step_of(model, fused, precision, batch, device),
+        step_of(other, looped, baseline, batch, device),
+    )
 
 
-def deviation() -> float:
+def deviation(device: torch.device) -> float:
     """Largest difference between the two networks' fp32 logits, relative to the largest logit."""
-    model = create_classifier("st_mem_tiny", labels=LABELS, seed=0).eval()
-    signals = torch.randn(2, 12, SAMPLES, generator=torch.Generator().manual_seed(1))
+    model = create_classifier(SIZES[device.type][0], labels=LABELS, seed=0).to(device).eval()
+    signals = torch.randn(2, 12, SAMPLES, generator=torch.Generator().manual_seed(1)).to(device)
     with torch.no_grad():
         expected = plain(model).eval()(signals)
         return float((model(signals) - expected).abs().max() / expected.abs().max())
 
 
-def run(rounds: int = 6) -> list[Row]:
+def flops_of(name: str, batch: int) -> int:
+    """Operations of a training step."""
+    model = create_classifier(name, labels=LABELS, seed=0)
+    return step_flops(model, torch.zeros(1, 12, SAMPLES), batch)
+
+
+def run(rounds: int = 6, device: torch.device = CPU) -> list[Row]:
     """Measure fp32, bf16, and our bf16 against the baseline's fp32."""
-    note = f"batch {BATCH}, drop path {DROP_PATH}; deviation in evaluation {deviation():.0e}"
+    network, batch = SIZES[device.type]
+    flops = flops_of(network, batch) if device.type == "cuda" else 0
+    note = f"batch {batch}, drop path {DROP_PATH}; "
+    note += f"deviation in evaluation {deviation(device):.0e}"
     rows = []
     pairs: tuple[tuple[Precision, Precision], ...] = (
         ("fp32", "fp32"),
@@ -137,12 +161,14 @@ def run(rounds: int = 6) -> list[Row]:
         ("bf16", "fp32"),
     )
     for precision, baseline in pairs:
-        ours, theirs = ours_and_plain(precision, baseline)
+        ours, theirs = ours_and_plain(precision, baseline, device)
         ours(), theirs()  # the first step makes the optimiser's state
-        name = f"fine-tuning step, {precision}"
+        name = f"fine-tuning step of {network}, {precision}"
         if precision != baseline:
             name += f" (baseline {baseline})"
-        rows.append(speed_row(name, *alternately(ours, theirs, rounds), note=note))
+        times = alternately(ours, theirs, rounds)
+        reached = utilisation(flops, times[0].wall, device, precision)
+        rows.append(speed_row(name, *times, note=note + reached))
     return rows
 
 
@@ -150,7 +176,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=6)
-    print_table(run(parser.parse_args().rounds), title="A fine-tuning step of st_mem_tiny")
+    add_device(parser)
+    options = parser.parse_args()
+    print_table(run(options.rounds, options.device), title="A fine-tuning step")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import AdamW
 
-from bench_finetune import CPU
+from devices import CPU
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.layers import multires
 from einthoven.backbones.layers.companion import kernel_by_squaring, unit_column

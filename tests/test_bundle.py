@@ -13,10 +13,11 @@ import torch
 from einthoven import load_bundle
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.config import fields_of, override
-from einthoven.bundle import Bundle, read_about, save_bundle, update_bundle
+from einthoven.bundle import Bundle, digest_of, read_about, save_bundle, update_bundle
 from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, BundleError
+from einthoven.files import read_metadata
 from einthoven.predict import predict_record
 from einthoven.records import read_record
 
@@ -76,6 +77,19 @@ def test_it_holds_the_whole_config_and_so_outlives_a_preset(bundle: Bundle, save
     options = read_about(saved)["backbone_options"]
     assert options.keys() == fields_of(config).keys()
     assert override(replace(config, depth=7, heads=2), options) == config
+
+
+def test_what_it_remembers_goes_along(bundle: Bundle, tmp_path: Path) -> None:
+    memory = {"seen": "[]", "allowed_overlap": "[]"}
+    told = replace(bundle, memory=memory)
+    folder = save_bundle(told, tmp_path / "a", backbone="mtecg_tiny_100hz")
+    assert load_bundle(folder).memory == memory
+    assert read_metadata(folder / "weights.safetensors") == memory | {
+        "format": "einthoven-bundle-1"
+    }
+    assert (
+        load_bundle(save_bundle(bundle, tmp_path / "b", backbone="mtecg_tiny_100hz")).memory == {}
+    )
 
 
 def test_entries_are_added(saved: Path) -> None:
@@ -139,6 +153,16 @@ def flip_a_bit(folder: Path) -> None:
     (folder / "weights.safetensors").write_bytes(data)
 
 
+def earlier(damage: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Of a bundle of an earlier version, without a digest."""
+
+    def both(folder: Path) -> None:
+        without("digest")(folder)
+        damage(folder)
+
+    return both
+
+
 def without(key: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         about = json.loads((folder / "bundle.json").read_text())
@@ -162,12 +186,12 @@ def without(key: str) -> Callable[[Path], None]:
         (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\x00"), "is damaged"),
         (lambda folder: (folder / "bundle.json").write_text("[1]"), "format None"),
         (change("format", "einthoven-bundle-99"), "'einthoven-bundle-99', this version reads"),
-        (change("labels", ["SR"]), "weights do not fit"),
-        (change("checksums", {}), "weights.safetensors is damaged"),
+        (earlier(change("labels", ["SR"])), "weights do not fit"),
+        (earlier(change("checksums", {})), "weights.safetensors is damaged"),
         (without("preparation"), "lacks preparation"),
-        (change("calibration", {"temperatures": [1.0]}), "the calibration is damaged"),
+        (earlier(change("calibration", {"temperatures": [1.0]})), "the calibration is damaged"),
         (
-            change("calibration", {**CALIBRATION.to_dict(), "thresholds": [2.0] * 3}),
+            earlier(change("calibration", {**CALIBRATION.to_dict(), "thresholds": [2.0] * 3})),
             "the calibration is damaged: thresholds",
         ),
     ],
@@ -179,8 +203,60 @@ def test_damage_is_refused(saved: Path, damage: Callable[[Path], None], message:
     assert "What to do" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("labels", ["AFIB", "SR", "NORM"]),
+        ("aggregate", "max"),
+        ("backbone", "mtecg_tiny"),
+        ("calibration", CALIBRATION.to_dict()),
+        ("checksums", {"weights.safetensors": "00" * 32}),
+        ("digest", "00" * 32),
+        ("digest", None),
+    ],
+)
+def test_a_change_of_what_decides_is_refused(saved: Path, key: str, value: object) -> None:
+    change(key, value)(saved)
+    for use in (read_about, load_bundle, update_bundle):
+        with pytest.raises(BundleError, match="was changed after it was written") as caught:
+            use(saved)
+    assert "copy the bundle again" in str(caught.value)
+    assert "update_bundle" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["preparation", "backbone_options"])
+def test_so_is_one_deep_inside(saved: Path, key: str) -> None:
+    """The input scaled twice as much."""
+    about = json.loads((saved / "bundle.json").read_text())
+    if key == "preparation":
+        about[key]["steps"][-1]["std"] *= 2
+    else:
+        about[key]["heads"] = 2
+    (saved / "bundle.json").write_text(json.dumps(about))
+    with pytest.raises(BundleError, match="preparation, calibration"):
+        load_bundle(saved)
+
+
+def test_a_bundle_of_an_earlier_version_has_no_digest(saved: Path, bundle: Bundle) -> None:
+    without("digest")(saved)
+    assert load_bundle(saved).labels == bundle.labels
+    assert "digest" not in read_about(saved)
+    update_bundle(saved, metrics={})
+    assert load_bundle(saved).about["digest"] == digest_of(read_about(saved))
+
+
+def test_what_decides_nothing_may_be_worded_anew(saved: Path) -> None:
+    before = read_about(saved)["digest"]
+    change("licence", "other terms")(saved)
+    change("descriptions", {"SR": "sinus"})(saved)
+    assert load_bundle(saved).about["digest"] == before
+    update_bundle(saved, labels=["a", "b", "c"])
+    assert load_bundle(saved).labels == ("a", "b", "c")
+    assert read_about(saved)["digest"] != before
+
+
 def test_what_this_version_does_not_know_is_refused(saved: Path) -> None:
-    change("backbone", "mtecg_giant")(saved)
+    earlier(change("backbone", "mtecg_giant"))(saved)
     with pytest.raises(BackboneError, match="mtecg_giant"):
         load_bundle(saved)
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
 from einthoven.backbones.classifier import create_classifier
-from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
+from einthoven.bundle import Bundle, load_bundle, read_about, save_bundle, update_bundle
 from einthoven.cohorts import Cohort
 from einthoven.errors import BundleError, EvaluationError
 from einthoven.evaluate import calibration_report, score_subgroups
 from einthoven.evaluate.subgroups import demographics
 from einthoven.evaluate.tables import score_predictions
 from einthoven.evidence import (
+    EvidenceWarning,
     evidence_of,
     fill_card,
     fitted_calibration,
+    kept,
     read_evidence,
     write_evidence,
 )
@@ -143,6 +147,16 @@ def test_the_card_is_filled_and_predictions_stay(
         assert each["name"] in told
     assert len(found["robustness"]["noise"]) == 9
     assert {name: (saved / name).read_bytes() for name in before} == before
+    assert found["measured_on"] == {
+        "weights": read_about(saved)["checksums"]["weights.safetensors"],
+        "digest": read_about(saved)["digest"],
+    }
+    picture = (saved / "reliability.svg").read_text()
+    assert "](reliability.svg)\n" in text
+    root = ElementTree.fromstring(picture)
+    assert root.attrib["color"] == "#000000"
+    assert (root[0].tag.rpartition("}")[2], root[0].attrib["fill"]) == ("rect", "#ffffff")
+    assert load_bundle(saved).labels == synthetic.labels  # and the picture is none of its parts
     plain = score_predictions(tables["test"], resamples=10).to_dict()
     assert found["score"]["macro_auroc"] == plain["macro_auroc"]
 
@@ -170,6 +184,54 @@ def test_a_bundle_without_a_calibration_has_a_card_that_says_so(
     assert read_evidence(folder) is None
     card = fill_card(folder, synthetic, synthetic_store, robustness=False, resamples=0)
     assert "No calibration was fitted" in card.read_text()
+
+
+def test_evidence_of_other_weights_is_none_of_a_bundle_s(
+    saved: Path, bundle: Bundle, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+) -> None:
+    fill_card(saved, synthetic, synthetic_store, robustness=False, resamples=0)
+    found = read_evidence(saved)
+    assert found is not None
+    other = copy.deepcopy(bundle.classifier)
+    with torch.no_grad():
+        other.head.bias.add_(1)
+    made = replace(load_bundle(saved), classifier=other)
+    swapped = save_bundle(made, tmp_path / "other", backbone="mtecg_tiny_100hz")
+    with pytest.raises(EvaluationError, match=r"measured on other weights \(SHA-256 "):
+        write_evidence(swapped, found)
+    assert not (swapped / "evidence.json").exists()
+    write_json(swapped / "evidence.json", found | {"validation": {"macro_auroc": 1.0}})
+    with pytest.warns(EvidenceWarning, match=r"other weights .*; it is left out; .*einthoven card"):
+        assert read_evidence(swapped) is None
+    fill_card(swapped, synthetic, synthetic_store, robustness=False, resamples=0)
+    again = read_evidence(swapped)
+    assert again is not None
+    assert again["validation"] is None  # of the other weights
+
+
+def test_another_calibration_asks_for_another_measurement(
+    saved: Path, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    fill_card(saved, synthetic, synthetic_store, robustness=False, resamples=0)
+    found = read_evidence(saved) or {}
+    both = {"validation": {"macro_auroc": 0.5, "macro_auprc": 0.5}, "robustness": {"records": 1}}
+    write_json(saved / "evidence.json", found | both)
+    calibration = read_about(saved)["calibration"]
+    update_bundle(saved, calibration=calibration | {"temperatures": [2.0] * len(synthetic.labels)})
+    with pytest.warns(EvidenceWarning, match="before the bundle's labels, preparation or calib"):
+        assert read_evidence(saved) is None
+    now = found | {"measured_on": {**found["measured_on"], "digest": read_about(saved)["digest"]}}
+    assert kept(saved, now, "validation") == both["validation"]  # the network's own numbers
+    assert kept(saved, now, "robustness") is None
+
+
+def test_evidence_that_does_not_say_whose_it_is_is_the_bundle_s(
+    saved: Path, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    fill_card(saved, synthetic, synthetic_store, robustness=False, resamples=0)
+    found = read_evidence(saved) or {}
+    write_json(saved / "evidence.json", {k: v for k, v in found.items() if k != "measured_on"})
+    assert (read_evidence(saved) or {})["score"] == found["score"]
 
 
 def test_evidence_goes_into_bundles_only(tmp_path: Path) -> None:

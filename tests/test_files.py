@@ -29,6 +29,13 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
+def test_whoever_may_read_other_files_may_read_tensors(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "tensors.safetensors", {"a": torch.ones(2)}, {})
+    write_json(tmp_path / "plain.json", {})
+    modes = [file.stat().st_mode for file in tmp_path.iterdir()]
+    assert modes[0] == modes[1]
+
+
 def run_out_of_disk(file: Path) -> None:
     with replacing(file) as temporary:
         temporary.write_text("half of")

@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 import einthoven
-from einthoven.bundle import load_bundle
-from einthoven.errors import BundleError
+from einthoven.bundle import digest_of, load_bundle, read_about
+from einthoven.cohorts import open_cohort
+from einthoven.errors import BundleError, CohortError
+from einthoven.evidence import measured_on, read_evidence
 from einthoven.shipped import SHIPPED, bundle_folder, is_bundle, shipped_bundle, start_from
+from einthoven.signals.pack import pack
+from einthoven.stages.memory import Memory
+from einthoven.stages.overlap import check_encoder
 from einthoven.stages.recipe import load_recipe
 
 LARGEST = 10_000_000  # bytes
@@ -20,7 +25,7 @@ def test_it_is_small_whole_and_calibrated() -> None:
     folder = shipped_bundle()
     assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST
     assert {file.name for file in folder.iterdir()} == {
-        "README.md", "bundle.json", "evidence.json", "weights.safetensors",
+        "README.md", "bundle.json", "evidence.json", "reliability.svg", "weights.safetensors",
     }  # fmt: skip
     bundle = einthoven.load_bundle()
     assert len(bundle.labels) == 71
@@ -39,6 +44,52 @@ def test_its_card_says_how_good_it_is() -> None:
     card = (shipped_bundle() / "README.md").read_text()
     for part in ("Macro AUROC", "Calibration", "By sex", "Fewer leads", "Noise"):
         assert part.lower() in card.lower(), part
+
+
+def test_it_is_sealed_and_its_evidence_is_its_own() -> None:
+    about, found = read_about(shipped_bundle()), read_evidence(SHIPPED)
+    assert found is not None
+    assert about["digest"] == digest_of(about)
+    assert found["measured_on"] == measured_on(about)
+
+
+def test_it_remembers_ptb_xl() -> None:
+    """Folds 1 to 8, without labels and with them, and fold 9; never fold 10."""
+    memory = Memory.by(shipped_bundle() / "weights.safetensors")
+    assert memory is not None
+    assert {part.uses: len(part.seen.signals) for part in memory.parts} == {
+        ("pretraining", "training"): 17_418,
+        ("validation",): 2_183,
+    }
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_its_records_cannot_become_the_test_of_another_table(
+    ptbxl_60: Path, tmp_path: Path, split: str
+) -> None:
+    """Somebody's own table of PTB-XL's files: those of folds 1 to 8 are refused, fold 10 is not."""
+    public = open_cohort(ptbxl_60)
+    lines = ["path,patient,split,AFIB"]
+    for place, path in enumerate(public.table["path"]):
+        name = "test" if public.table["split"].iloc[place] == split else "train"
+        lines.append(f"{path},q{place},{name},{place % 2}")
+    (ptbxl_60 / f"own-{split}.csv").write_text("\n".join(lines))
+    own = open_cohort(ptbxl_60 / f"own-{split}.csv")
+    member = own, pack(own, tmp_path / "store", workers=1)
+    weights = shipped_bundle() / "weights.safetensors"
+    if split == "test":
+        assert check_encoder(weights, member) is None
+        return
+    count = len(public.ids("train"))
+    with pytest.raises(CohortError, match=f"{count} in pretraining, {count} in training with lab"):
+        check_encoder(weights, member)
+
+
+def test_ptb_xl_s_own_folds_are_as_free_as_ever(ptbxl_60: Path, tmp_path: Path) -> None:
+    cohort = open_cohort(ptbxl_60)
+    store = pack(open_cohort(ptbxl_60, empty_rows="keep"), tmp_path / "store", workers=1)
+    assert len(cohort.ids("test"))
+    assert check_encoder(shipped_bundle() / "weights.safetensors", (cohort, store)) is None
 
 
 def test_a_folder_of_the_same_name_goes_first(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect as python
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,15 @@ from einthoven.reproduce.experiments import Experiment, Row
 
 LABELS = 71
 PEER_EXPERIMENT = "peers"
+# Presets made for a network: recipe, and experiment of `einthoven reproduce`.
+PRESETS = {
+    "mtecg_tiny_100hz": ("ptbxl-100hz-cpu/post-training", "ptbxl-100hz-cpu"),
+    "s4": ("s4-240hz/post-training", "s4-240hz-gpu"),
+    "ecg_cpc": ("s4-240hz/post-training", "s4-240hz-gpu"),
+    "s4_small": ("s4-100hz-cpu/post-training", "s4-100hz-cpu"),
+    "s4_tiny": ("s4-100hz-cpu/post-training", "s4-100hz-cpu"),
+}
+STANDARD = ("post-training", "published")
 # Published rows of networks that are in no experiment's table 1.
 QUOTED = {
     "hubert_ecg_base": ("HuBERT-ECG-BASE",),
@@ -96,10 +106,9 @@ def facts(network: Network) -> Iterator[tuple[str, str]]:
     """Lines of a page's first table."""
     about, backbone = network.about, network.backbone
     preparation = backbone.preparation
-    whole = about.parameters + (backbone.feature_dim + 1) * LABELS
     branches, dropouts = backbone.residual_branches(), backbone.feedforward_dropouts()
     yield "paper", about.paper
-    yield "parameters", f"{about.parameters:,}; with a head of {LABELS} labels {whole:,}"
+    yield "parameters", _parameters(network)
     yield "input", f"{network.input} ({preparation.window:,} samples), in mV before preparation"
     yield "leads", " ".join(preparation.leads)
     yield "preparation", "; ".join(str(step) for step in preparation.steps)
@@ -114,6 +123,22 @@ def facts(network: Network) -> Iterator[tuple[str, str]]:
         yield "PTB-XL among it", _INSIDE[about.contains_ptbxl]
     yield "public weights", _weights(about)
     yield "licence of the weights", about.weights_licence
+
+
+def _parameters(network: Network) -> str:
+    """As registered and, where the results are of other options, with those."""
+    head = (network.backbone.feature_dim + 1) * LABELS
+    said = f"{network.about.parameters:,}; with a head of {LABELS} labels "
+    said += f"{network.about.parameters + head:,}"
+    experiment = PRESETS.get(network.name, ("", ""))[1]
+    options = load_experiment(experiment).options_of(network.name) if experiment else None
+    if not options:
+        return said
+    with torch.device("meta"):
+        built = create_backbone(network.name, **options)
+    count = sum(each.numel() for each in built.parameters())
+    named = ", ".join(f"`{key}={json.dumps(value)}`" for key, value in options.items())
+    return f"{said}; with {named}, as `{experiment}` trains it, {count:,} and {count + head:,}"
 
 
 def _weights(about: Entry) -> str:

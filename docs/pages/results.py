@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from einthoven.files import read_json
+from einthoven.reproduce.experiment_files import experiment_names, load_experiment
 from einthoven.reproduce.published import BENCHMARK
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -16,21 +17,52 @@ FIGURES, PAGE = DOCS / "figures", DOCS / "results.md"
 
 
 def results(name: str) -> list[dict[str, Any]]:
-    """Finished runs of a network: a recipe on a task each, tasks in the benchmark's order."""
-    known = {
-        (each["task"], each["arm"], each.get("short_schedule")): each
-        for each in _groups()
-        if each["backbone"] == name
-    }
-    return sorted(known.values(), key=lambda each: (BENCHMARK.index(each["task"]), each["arm"]))
+    """Finished runs of a network or row: a recipe on a task each, in the benchmark's order.
+
+    An ensemble has no backbone, and is found by the name of its row.
+    """
+    known: dict[tuple[str, ...], dict[str, Any]] = {}
+    for each in _groups():
+        if (each["backbone"] or each.get("name")) == name:
+            key = (each["task"], each["arm"], each["experiment"])
+            known[key] = known.get(key, {}) | each
+    return [known[key] for key in sorted(known, key=lambda key: (BENCHMARK.index(key[0]), key[1:]))]
+
+
+def chosen(found: list[dict[str, Any]], arm: str, task: str) -> dict[str, Any] | None:
+    """The numbers of a recipe that is named beforehand; no result has a say in it.
+
+    Where several experiments have them: of the recipe as it is rather than of a changed one, then
+    of more seeds.
+    """
+    mine = [each for each in found if each["arm"] == arm and each["task"] == task]
+    worth = {id(each): (not changes(each), len(each["auroc"]["seeds"])) for each in mine}
+    return max(mine, key=lambda each: worth[id(each)], default=None)
+
+
+def changes(found: dict[str, Any]) -> list[str]:
+    """What was not as in the recipe, in words: where the numbers do not say, what the experiment
+    says."""
+    shorter, told = found.get("short_schedule"), found.get("changes")
+    if told is None:
+        told = _changes(found["experiment"], found["arm"], found["backbone"])
+    return [*([shorter] if shorter else []), *told]
+
+
+def _changes(experiment: str, arm: str, backbone: str) -> list[str]:
+    if experiment not in experiment_names():
+        return []
+    asked = load_experiment(experiment)
+    return asked.changes(arm, backbone) if arm in asked.arms else []
 
 
 @cache
 def _groups() -> tuple[dict[str, Any], ...]:
-    """Every finished group of runs that some JSON of the results holds."""
+    """Every finished group of runs that some JSON of the results holds, and of which experiment."""
     found: list[dict[str, Any]] = []
     for file in sorted(FIGURES.glob("*.json")):
-        found += list(finished(read_json(file)))
+        experiment = file.stem.rsplit("--", 1)[-1]
+        found += [each | {"experiment": experiment} for each in finished(read_json(file))]
     return tuple(found)
 
 

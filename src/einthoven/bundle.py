@@ -3,12 +3,16 @@
 ::
 
     bundle.json           backbone, labels, Preparation, calibration, recipe, licence, checksums
-    weights.safetensors   backbone and head
+    weights.safetensors   backbone and head; fingerprints of the records that they have seen
     evidence.json         how good it is: scores, calibration, subgroups, robustness
     README.md             the model card: both files in words, once there are numbers
+    reliability.svg       the card's reliability diagram
 
 A bundle predicts without its evidence and its card, and without a calibration, as those of earlier
 versions do: its probabilities are then the network's own.
+
+`digest` in bundle.json covers every entry that decides a prediction, the checksum of the weights
+among them. Bundles of earlier versions have none and are read without it; a wrong one is refused.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,14 +33,16 @@ from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.config import fields_of
 from einthoven.calibration import Calibration
 from einthoven.errors import BundleError, CalibrationError
-from einthoven.files import write_json, write_tensors
+from einthoven.files import read_metadata, write_json, write_tensors
 from einthoven.licences import LicenceWarning, is_non_commercial, terms_of
 from einthoven.shipped import ABOUT, SHIPPED, WEIGHTS, bundle_folder
 from einthoven.signals.prepare import Preparation
 
-EVIDENCE, CARD = "evidence.json", "README.md"
-FORMAT, CALIBRATION = "einthoven-bundle-1", "calibration"
+EVIDENCE, CARD, RELIABILITY = "evidence.json", "README.md", "reliability.svg"
+FORMAT, CALIBRATION, DIGEST = "einthoven-bundle-1", "calibration", "digest"
 _NEEDED = ("backbone", "backbone_options", "labels", "preparation", "aggregate", "checksums")
+_MEMORY = ("seen", "allowed_overlap")
+_DECIDING = ("format", *_NEEDED, CALIBRATION)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +64,9 @@ class Bundle:
         Backbone, descriptions of labels, recipe, licence, provenance and metrics.
     calibration : Calibration or None
         What makes its probabilities ones to believe, and decides; None where none was fitted.
+    memory : dict of str to str
+        What its file of weights says of the records it has seen
+        (`einthoven.stages.overlap.memory_metadata`); empty where nobody wrote it down.
 
     Raises
     ------
@@ -70,6 +80,7 @@ class Bundle:
     aggregate: str | tuple[str, ...] = "probability"
     about: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    memory: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.calibration is not None and len(self.calibration) != len(self.labels):
@@ -102,7 +113,8 @@ def save_bundle(bundle: Bundle, path: str | Path, *, backbone: str) -> Path:
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS, bundle.classifier.state_dict(), {"format": FORMAT})
+    said = bundle.memory | {"format": FORMAT}
+    write_tensors(folder / WEIGHTS, bundle.classifier.state_dict(), said)
     known = {key: value for key, value in bundle.about.items() if key != CALIBRATION}
     about = known | {
         "format": FORMAT,
@@ -115,14 +127,32 @@ def save_bundle(bundle: Bundle, path: str | Path, *, backbone: str) -> Path:
     }
     if bundle.calibration is not None:
         about[CALIBRATION] = bundle.calibration.to_dict()
-    write_json(folder / ABOUT, about)
+    write_json(folder / ABOUT, about | {DIGEST: digest_of(about)})
     return folder
 
 
 def update_bundle(path: str | Path, **entries: Any) -> None:
-    """Add entries (metrics, ...) to a bundle's description."""
+    """Change entries (metrics, calibration, ...) of a bundle's description, and its digest.
+
+    Raises
+    ------
+    BundleError
+        When the folder is no complete bundle, or was changed by somebody else.
+    """
     folder = Path(path)
-    write_json(folder / ABOUT, read_about(folder) | entries)
+    about = read_about(folder) | entries
+    write_json(folder / ABOUT, about | {DIGEST: digest_of(about)})
+
+
+def digest_of(about: Mapping[str, Any]) -> str:
+    """SHA-256 of the entries of a description that decide a prediction.
+
+    Format, backbone and its options, labels, preparation, how crops are joined, calibration, and
+    the checksum of the weights; not what is said of them.
+    """
+    deciding = {key: about.get(key) for key in _DECIDING}
+    text = json.dumps(deciding, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_about(path: str | Path) -> dict[str, Any]:
@@ -131,7 +161,7 @@ def read_about(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     BundleError
-        When the folder is no complete bundle.
+        When the folder is no complete bundle, or an entry that decides a prediction was changed.
     """
     file = Path(path) / ABOUT
     try:
@@ -154,11 +184,19 @@ def read_about(path: str | Path) -> dict[str, Any]:
         raise BundleError(
             f"{file} lacks {', '.join(missing)}", remedy="copy the whole bundle again"
         )
+    if DIGEST in about and about[DIGEST] != (found := digest_of(about)):
+        raise BundleError(
+            f"{file} was changed after it was written: what decides its predictions (labels, "
+            f"preparation, calibration, ...) has the digest {found[:12]}..., "
+            f"{str(about[DIGEST])[:12]}... expected",
+            remedy="copy the bundle again; what is to be another goes in by "
+            "einthoven.bundle.update_bundle",
+        )
     return about
 
 
 def load_bundle(path: str | Path = SHIPPED) -> Bundle:
-    """Open a bundle, its checksum verified. Warns where its terms forbid commercial use.
+    """Open a bundle, its checksums verified. Warns where its terms forbid commercial use.
 
     Parameters
     ----------
@@ -192,7 +230,14 @@ def load_bundle(path: str | Path = SHIPPED) -> Bundle:
         aggregate=_rules(about["aggregate"]),
         about=about,
         calibration=_calibration(path, about),
+        memory=memory_in(Path(path) / WEIGHTS),
     )
+
+
+def memory_in(weights: Path) -> dict[str, str]:
+    """What a bundle's or a saved model's file of weights says of the records it has seen."""
+    said = read_metadata(weights)
+    return {key: said[key] for key in _MEMORY if key in said}
 
 
 def _rules(said: str | list[str]) -> str | tuple[str, ...]:
@@ -207,7 +252,8 @@ def _calibration(path: str | Path, about: dict[str, Any]) -> Calibration | None:
     except CalibrationError as error:
         raise BundleError(
             f"{path}: the calibration is damaged: {error.problem}",
-            remedy="copy the bundle again, or take the key `calibration` out of bundle.json",
+            remedy="copy the bundle again, or fit the calibration anew "
+            "(einthoven.evidence.fitted_calibration)",
         ) from error
 
 

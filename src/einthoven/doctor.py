@@ -162,6 +162,7 @@ def _examine_cohort(path: Path) -> Iterator[str]:
     missing = [file for file in cohort.paths() if not _is_there(file)]
     if missing:
         yield f"  warning: {len(missing)} records have no file, first {missing[0]}"
+    yield "  signals were not read: `einthoven pack` reads and checks every one of them"
 
 
 def _is_there(file: Path) -> bool:

@@ -6,13 +6,23 @@ records, which are not the ones that it was fitted on.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from einthoven.bundle import CARD, EVIDENCE, Bundle, load_bundle, read_about
+from einthoven.bundle import (
+    CARD,
+    DIGEST,
+    EVIDENCE,
+    RELIABILITY,
+    Bundle,
+    digest_of,
+    load_bundle,
+    read_about,
+)
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import fit_calibration
@@ -24,11 +34,18 @@ from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.report.card import model_card
 from einthoven.robustness import Progress, measure_robustness
-from einthoven.shipped import bundle_folder
+from einthoven.shipped import WEIGHTS, bundle_folder
 from einthoven.signals.store import Store
 from einthoven.weights.public import PublicData
 
 Json = dict[str, Any]
+
+MEASURED_ON = "measured_on"
+_MEASURE_AGAIN = "measure it again: einthoven card BUNDLE --cohort PATH"
+
+
+class EvidenceWarning(UserWarning):
+    """A bundle's evidence was measured on another bundle."""
 
 
 def fitted_calibration(validation: Predictions) -> Json:
@@ -112,6 +129,7 @@ def evidence_of(
     return {
         "split": table.metadata.get("split", ""),
         "cohort": {"name": cohort.name, "version": cohort.version, "task": cohort.task},
+        MEASURED_ON: measured_on(bundle.about),
         "public_weights": _public(bundle, cohort),
         "score": dict(known),
         "validation": dict(validation) if validation else None,
@@ -132,33 +150,101 @@ def _public(bundle: Bundle, cohort: Cohort) -> Json | None:
 
 
 def write_evidence(folder: str | Path, evidence: Json) -> Path:
-    """Write a bundle's `evidence.json`, and its card from it.
+    """Write a bundle's `evidence.json`, and its card from it, with its reliability diagram.
 
     Raises
     ------
     BundleError
         When the folder is no bundle.
+    EvaluationError
+        When the evidence was measured on another bundle.
     """
     place = bundle_folder(folder)
     about = read_about(place)
+    if problem := mismatch(about, evidence):
+        raise EvaluationError(f"{place}: the evidence {problem}", remedy=_MEASURE_AGAIN)
     write_json(place / EVIDENCE, evidence)
-    card = model_card(about, evidence["score"], evidence["validation"], evidence=evidence)
+    card = model_card(
+        about,
+        evidence["score"],
+        evidence["validation"],
+        evidence=evidence,
+        reliability=_draw(evidence.get("calibration"), place / RELIABILITY),
+    )
     write_text(place / CARD, card)
     return place / CARD
 
 
+def _draw(calibration: Json | None, file: Path) -> str | None:
+    """The diagram's name; without numbers there is none, nor one of earlier numbers."""
+    from einthoven.report.reliability import reliability_picture  # matplotlib takes its time
+
+    if not calibration:
+        file.unlink(missing_ok=True)
+        return None
+    write_text(file, reliability_picture(calibration))
+    return file.name
+
+
 def read_evidence(folder: str | Path) -> Json | None:
-    """A bundle's evidence; None where it has none, as bundles of earlier versions."""
-    file = bundle_folder(folder) / EVIDENCE
-    found: Json | None = read_json(file) if file.is_file() else None
+    """A bundle's evidence; None where it has none, as bundles of earlier versions.
+
+    Evidence that was measured on another bundle is none either, with a warning. Where it does not
+    say on which, as earlier versions, it is taken for this one's.
+    """
+    place = bundle_folder(folder)
+    found = _stored(place)
+    if found and found.get(MEASURED_ON) and (problem := mismatch(read_about(place), found)):
+        warnings.warn(
+            f"{place / EVIDENCE} {problem}; it is left out; {_MEASURE_AGAIN}",
+            EvidenceWarning,
+            stacklevel=2,
+        )
+        return None
     return found
 
 
+def measured_on(about: Mapping[str, Any]) -> Json | None:
+    """What evidence says of the bundle it is of; None for one that is not on disk.
+
+    `weights` is the checksum of its weights, `digest` that of all that decides a prediction.
+    """
+    checksum = about.get("checksums", {}).get(WEIGHTS)
+    return {"weights": checksum, DIGEST: digest_of(about)} if checksum else None
+
+
+def mismatch(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
+    """Why evidence is not a bundle's; empty where it is, or does not say whose it is."""
+    said, now = evidence.get(MEASURED_ON), measured_on(about)
+    if not said or not now or said == now:
+        return ""
+    if said["weights"] != now["weights"]:
+        return (
+            f"was measured on other weights (SHA-256 {said['weights'][:12]}...; the bundle's are "
+            f"{now['weights'][:12]}...)"
+        )
+    return "was measured before the bundle's labels, preparation or calibration were changed"
+
+
 def kept(folder: str | Path, evidence: Json, part: str) -> Any:
-    """A part of what a bundle's evidence says already, if it is of the same cohort and split."""
-    before = read_evidence(folder) or {}
+    """A part of what a bundle's evidence says already, if it is of the same cohort and split.
+
+    What was measured on other weights is not kept, nor, of what depends on the calibration, what
+    was measured with another one.
+    """
+    before = _stored(bundle_folder(folder)) or {}
     same = all(before.get(key) == evidence[key] for key in ("cohort", "split"))
+    known, now = before.get(MEASURED_ON), evidence.get(MEASURED_ON)
+    if known and now:
+        decides = "weights" if part == "validation" else DIGEST
+        same = same and known[decides] == now[decides]
     return before.get(part) if same else None
+
+
+def _stored(place: Path) -> Json | None:
+    file = place / EVIDENCE
+    found: Json | None = read_json(file) if file.is_file() else None
+    return found
 
 
 def fill_card(

@@ -8,7 +8,7 @@ the validation table goes into the bundle, which applies it to whatever it predi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,25 @@ from torch import nn
 
 from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
 from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import BundleError
 from einthoven.evaluate.scores import Score
 from einthoven.evaluate.tables import known_targets, score_predictions, suitable_absent
 from einthoven.evidence import evidence_of, fitted_calibration, kept, write_evidence
-from einthoven.files import read_lines, write_json
+from einthoven.files import read_lines, read_metadata, write_json
 from einthoven.licences import joined
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
+from einthoven.report.facts import cohort_sentence
 from einthoven.signals.store import Store
-from einthoven.stages.posttrain import Posttrained, posttrain
-from einthoven.stages.recipe import Recipe
+from einthoven.stages.data import with_fraction
+from einthoven.stages.memory import memory_of
+from einthoven.stages.overlap import memory_metadata
+from einthoven.stages.posttrain import Posttrained, file_digest, posttrain
+from einthoven.stages.recipe import Data, Recipe
 from einthoven.training.loop import Watcher
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
+from einthoven.weights.folder import described, weights_file
 
 __all__ = [
     "BUNDLE",
@@ -42,6 +48,8 @@ __all__ = [
     "known_targets",
     "licence_of",
     "parameters_of",
+    "pretraining_of",
+    "remembered",
     "run_experiment",
     "score_predictions",
     "score_splits",
@@ -155,12 +163,80 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
         preparation=trained.preparation,
         aggregate=recipe.data.aggregate,
         about=about,
+        memory=trained.memory,
     )
 
 
+def remembered(
+    bundle: Bundle, cohort: Cohort, store: Store, *, weights: str | Path | None = None
+) -> Bundle:
+    """Give a bundle of an earlier version the memory of the records that it has seen.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        As `load_bundle` gives it. Its network stays as it is.
+    cohort : Cohort
+        What it was post-trained on, opened as it was then; its recipe's share is taken.
+    store : Store
+        The packed cohort.
+    weights : path, optional
+        What it began with; needed where it did not begin from random weights.
+
+    Returns
+    -------
+    Bundle
+        With `memory`, and with what the initial weights say of their pretraining.
+
+    Raises
+    ------
+    BundleError
+        When cohort or weights are not those that the bundle was made from.
+    """
+    about, initial = bundle.about, bundle.about.get("weights") or {}
+    file = None if weights is None else weights_file(weights)
+    found = {
+        "cohort": (about.get("cohort", {}).get("digest"), cohort.digest),
+        "initial weights": (initial.get("sha256"), file and file_digest(file)),
+    }
+    for what, (wanted, given) in found.items():
+        if wanted != given:
+            raise BundleError(
+                f"the bundle was made from other {what}: digest {wanted or 'none'}, "
+                f"{given or 'none'} given",
+                remedy=f"give the {what} that its bundle.json names",
+            )
+    recipe = about.get("recipe") or {}
+    share = Data(fraction=recipe.get("data", {}).get("fraction", 1.0))
+    chosen = with_fraction(cohort, share, seed=recipe.get("seed", 0))
+    memory = memory_metadata(memory_of((chosen, store), file), file, about.get("overlap"))
+    if file is not None and "pretraining" not in initial:
+        about = about | {"weights": initial | pretraining_of(file)}
+    return replace(bundle, memory=memory, about=about)
+
+
+def pretraining_of(weights: str | Path) -> dict[str, str]:
+    """What a bundle says of how its initial weights were trained, as `pretraining`.
+
+    Empty for weights that say nothing of it; those of public releases are in `public_weights`.
+    """
+    file = Path(weights)
+    said, about = read_metadata(file), described(file)
+    parts = [said["pretraining_data"]] if "pretraining_data" in said else []
+    if parts and said.get("recipe"):
+        parts[0] += f" (recipe {said['recipe']})"
+    if about.get("cohort"):  # a bundle
+        before = (about.get("weights") or {}).get("pretraining")
+        parts = [*([before] if before else []), f"with labels on {cohort_sentence(about)}"]
+    return {"pretraining": ", then ".join(parts)} if parts else {}
+
+
 def _named(weights: Any) -> Any:
-    # A bundle travels; folders of the machine that made it are nobody else's business.
-    return weights | {"path": Path(weights["path"]).name} if isinstance(weights, dict) else weights
+    """What a bundle says of its initial weights; it travels, and folders of the machine that made
+    it are nobody else's business."""
+    if not isinstance(weights, dict):
+        return weights
+    return weights | {"path": Path(weights["path"]).name} | pretraining_of(weights["path"])
 
 
 def _scored(

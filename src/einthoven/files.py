@@ -85,7 +85,10 @@ def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = {METADATA: json.dumps(metadata, sort_keys=True)}
     with replacing(file) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(whole, str(temporary), metadata=about)
+        temporary.chmod(mode)  # safetensors leaves a file that its owner alone may read
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

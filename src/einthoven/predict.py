@@ -39,12 +39,15 @@ class RecordPrediction:
         thresholds.
     derived_leads : tuple of str
         Limb leads that the record lacked and that were computed from two others, in mV.
+    left_out_leads : tuple of str
+        Leads that the bundle was trained with and that were not used here.
     """
 
     record: Record
     probabilities: dict[str, float]
     above_threshold: tuple[str, ...] | None = None
     derived_leads: tuple[str, ...] = ()
+    left_out_leads: tuple[str, ...] = ()
 
 
 def predict_record(
@@ -78,7 +81,8 @@ def predict_record(
     how: Any = bundle.aggregate
     joined = aggregate_crops(logits, torch.zeros(len(logits), dtype=torch.long), 1, how)[0]
     said = _named(bundle, record, joined.numpy())
-    return replace(said, derived_leads=preparation.derived)
+    missing = tuple(s for s in bundle.preparation.leads if s not in preparation.leads)
+    return replace(said, derived_leads=preparation.derived, left_out_leads=missing)
 
 
 def predict_files(bundle: Bundle, files: Iterable[str | Path]) -> Iterator[RecordPrediction]:

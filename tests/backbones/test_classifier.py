@@ -37,6 +37,11 @@ def test_head_start() -> None:
     assert drawn.weight.std().item() == pytest.approx((2 / drawn.in_features) ** 0.5, rel=0.02)
     assert not drawn.bias.any()
     head = torch.nn.Linear(192, 500)
+    initialise_head(head, "glorot-uniform")
+    limit = (6 / (192 + 500)) ** 0.5
+    assert head.weight.abs().max().item() == pytest.approx(limit, rel=0.001)
+    assert head.weight.std().item() == pytest.approx(limit / 3**0.5, rel=0.01)
+    assert not head.bias.any()
     initialise_head(head, "normal-0.01")
     assert head.weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert not head.bias.any()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from einthoven.backbones import backbone_names, create_backbone, entry
+from einthoven.backbones.peers import PEERS
 from einthoven.errors import BackboneError
 
 
@@ -31,6 +32,8 @@ def test_entries_are_complete(name: str) -> None:
     texts = (about.summary, about.paper, about.weights_licence, about.weights_from)
     assert all(texts)
     assert about.pretraining_data
+    assert 0 < len(about.origin) <= 24
+    assert bool(about.recipe) == (name in PEERS)
     # Unknown or not, what the public weights saw of PTB-XL is never left unsaid.
     assert about.contains_ptbxl is False or "PTB-XL" in about.pretraining_data
     assert re.fullmatch(r"([0-9a-f]{64})?", about.weights_sha256)

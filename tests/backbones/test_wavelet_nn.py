@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.contract import UnfittedWarning
 from einthoven.backbones.layers.wavelet_features import wavelet_features
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
@@ -94,6 +95,32 @@ def test_statistics_are_part_of_the_weights(tmp_path: Path) -> None:
     x = _records(2)
     assert torch.equal(again(x), net(x))
     assert again.feature_std.ne(1).any()  # type: ignore[union-attr]
+
+
+def test_it_says_once_that_nothing_was_measured() -> None:
+    net, x = create_backbone("wavelet_nn", seed=0).eval(), _records(2)
+    assert not net.is_fitted
+    with pytest.warns(UnfittedWarning, match="wavelet_nn has not measured"):
+        net(x)
+    net(x)  # silent: a warning would be an error here
+    net.fit_statistics([_records()])
+    assert net.is_fitted
+
+
+def test_weights_from_before_the_warning_are_known_as_measured(tmp_path: Path) -> None:
+    """Whether it was measured is read off the two buffers that every file has always had."""
+    fitted = _fitted()
+    names = {"feature_mean", "feature_std", "dense.weight", "dense.bias"}
+    assert fitted.state_dict().keys() == names
+    for net, known in ((fitted, True), (create_backbone("wavelet_nn", seed=0), False)):
+        save_file(net.state_dict(), tmp_path / "x.safetensors")
+        again: Any = load_backbone("wavelet_nn", weights=tmp_path / "x.safetensors").eval()
+        assert again.is_fitted == known
+        if known:
+            again(_records(2))
+        else:
+            with pytest.warns(UnfittedWarning):
+                again(_records(2))
 
 
 def test_missing_leads_are_at_their_training_means() -> None:

@@ -6,15 +6,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-import pytest
-
+from einthoven.backbones.peers import PEERS
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
-
-
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room for a table whose cells are not broken."""
-    monkeypatch.setenv("COLUMNS", "400")
 
 
 def test_as_json_it_is_the_registry_and_each_network_s_own_input(cli: Any) -> None:
@@ -28,20 +21,25 @@ def test_as_json_it_is_the_registry_and_each_network_s_own_input(cli: Any) -> No
     assert about["preparation"] == [str(step) for step in preparation.steps]
 
 
-def test_the_table_has_every_backbone_and_all_three_answers_about_ptbxl(cli: Any) -> None:
+def test_the_list_has_a_line_each_in_two_groups_and_fits_a_terminal(cli: Any) -> None:
     lines = cli("backbones").out.splitlines()
-    rows = {line.split("│")[1].strip(): line for line in lines if line.count("│") > 5}
-    assert set(backbone_names()) <= rows.keys()
-    answers = {name: rows[name].split("│")[-2].strip() for name in backbone_names()}
-    expected = {"ecg_fm": "yes", "hubert_ecg_base": "unknown", "ecg_cpc": "no"}
-    assert expected.items() <= answers.items()
-    shown = "\n".join(lines)
-    assert "85,150,614" in shown
-    assert "12 leads, 500 Hz, 5 s (2500 samples)" in shown
-    assert "wanglab/ecg-fm-preprint" in shown
-    assert "1,090,825,421 bytes" in shown
-    assert "SHA-256 4d0142bcb485..." in shown
-    assert "CC BY-NC" in shown
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= len(backbone_names()) + 6
+    first, second = (
+        next(i for i, line in enumerate(lines) if line.startswith(title))
+        for title in ("Foundation models", "Made for the task")
+    )
+    told = {line.split()[0]: (i, line) for i, line in enumerate(lines) if line.strip()}
+    for name in backbone_names():
+        about = entry(name)
+        public = not about.recipe and not about.weights_licence.startswith("none")
+        place, line = told[name + "*" * public]
+        assert f" {about.parameters:,}  " in line
+        assert line.endswith(f" {about.origin}")
+        assert (first < place < second) == (name not in PEERS)
+    assert " 12 leads 240 Hz 2.5 s  " in told["ecg_cpc*"][1]
+    assert "  1 lead  500 Hz 10 s " in told["ecgfounder_1lead*"][1]
+    assert "einthoven backbones NAME" in lines[-1]
 
 
 def test_one_in_full(cli: Any) -> None:
@@ -54,6 +52,8 @@ def test_one_in_full(cli: Any) -> None:
     assert facts["file size"] == "1,090,825,421 bytes"
     assert facts["parameters"] == "90,373,248 without a head"
     assert facts["options"] == "width=768"
+    assert facts["recipe"] == "any that starts from pretrained weights"
+    assert "recipe            strodthoff-rnn" in cli("backbones", "lstm").out
     assert '                    missing_leads="zero"' in shown.splitlines()
     alone = json.loads(cli("backbones", "ecg_fm", "--json").out)
     assert alone == json.loads(cli("backbones", "--json").out)["ecg_fm"]

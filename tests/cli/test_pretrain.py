@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 
+from einthoven.cli.app import app
+from einthoven.cli.pretrain import RECIPES
 from einthoven.cohorts import open_cohort
 from einthoven.files import read_json, read_metadata
 from einthoven.signals.store import Store
+from einthoven.stages.recipe import Pretraining, recipe_names
 
 QUICK = ("--recipe", "demo", "--set", "epochs=1", "--set", "precision=fp32", "--device", "cpu")
 
@@ -95,6 +99,62 @@ def test_what_does_not_fit_together_is_refused(
     )
     assert said.status == 1
     assert "2 weights for 1 cohorts" in said.err
+
+
+@pytest.mark.parametrize(
+    ("more", "message", "remedy"),
+    [
+        (["--weight", 1, "--weight", 2], "2 weights for 1 cohorts", "repeat --weight"),
+        (["--weight", 0], "weights [0.0]", "above zero"),
+        (["--weight", "inf"], "weights [inf]", "above zero"),
+        (
+            ["--backbone", "s4_tiny"],
+            "recipe demo does not suit s4_tiny: s4_tiny has no patches",
+            "choose --recipe s4-ptbxl-100hz-cpu",
+        ),
+        (["--backbone", "xresnet1d101"], "does not suit xresnet1d101", "the objective cmsc"),
+        (["--set", "objective=ecg_fm"], "does not suit tiny", "choose --recipe release"),
+        (["--set", "options.mask_ratioo=0.5"], "mask_ratioo", "choose among"),
+        (["--protect", "nowhere"], "nowhere is neither a folder", "name the folder"),
+    ],
+)
+def test_it_is_refused_before_anything_is_packed(
+    cli: Any,
+    tmp_path: Path,
+    synthetic_path: Path,
+    tiny_backbone: str,
+    more: list[Any],
+    message: str,
+    remedy: str,
+) -> None:
+    backbone = [] if "--backbone" in more else ["--backbone", tiny_backbone]
+    said = cli("pretrain", synthetic_path, *backbone, *QUICK, *more, "--out", tmp_path / "run")
+    assert said.status == 1
+    assert message in said.err
+    assert remedy in said.err
+    assert "Packing" not in said.err
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_recipe_is_the_backbone_s_when_none_is_named(
+    cli: Any, tmp_path: Path, synthetic_path: Path, synthetic_store: Store
+) -> None:
+    said = cli(
+        "pretrain", synthetic_path, "--backbone", "s4_tiny", "--store", synthetic_store.root,
+        "--out", tmp_path / "run", "--set", "epochs=1", "--device", "cpu",
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    assert "Recipe s4-ptbxl-100hz-cpu: " in said.err
+    recipe = read_json(tmp_path / "run" / "run.json")["asked"]["recipe"]
+    assert (recipe["objective"], recipe["epochs"]) == ("cpc", 1)
+
+
+def test_the_help_names_every_recipe() -> None:
+    assert recipe_names(Pretraining) == RECIPES
+    command = typer.main.get_command(app).commands["pretrain"]  # type: ignore[attr-defined]
+    (help_,) = [each.help for each in command.params if each.name == "recipe"]
+    assert help_.startswith(", ".join(RECIPES))
 
 
 @pytest.mark.filterwarnings("default::einthoven.stages.overlap.OverlapWarning")

@@ -68,7 +68,8 @@ def test_plan_then_part_then_all_then_the_page(cli: Any, words: list[Any], tmp_p
         "tiny--post-training--all-71--100pct--seed0",
         "tiny--fine-tuning--all-71--100pct--seed0",
     ]
-    lines = said.out.splitlines()
+    first, *lines = said.out.splitlines()
+    assert first.split() == ["experiment", "short"]
     assert [line.split()[0] for line in lines[:2]] == ["missing"] * 2
     assert [line.split()[-1] for line in lines[:2]] == keys
     assert lines[2].startswith("2 cells: 2 missing")
@@ -79,7 +80,7 @@ def test_plan_then_part_then_all_then_the_page(cli: Any, words: list[Any], tmp_p
     assert f"{keys[1]}: done" in said.err
     assert "1 of 2 runs" in (tmp_path / "out" / "results.md").read_text()
     said = cli("reproduce", "table-2", *words, "--plan")
-    assert [line.split()[0] for line in said.out.splitlines()[:2]] == ["missing", "done"]
+    assert [line.split()[0] for line in said.out.splitlines()[1:3]] == ["missing", "done"]
 
     page = tmp_path / "docs" / "results.md"
     page.parent.mkdir()
@@ -116,7 +117,7 @@ def test_one_row_alone_against_a_run_of_ours(
 ) -> None:
     said = cli("reproduce", "table-1", *rows, "--plan")
     keys = [f"{name}--own--all-71--100pct--seed0" for name in ("tiny", "mtecg_tiny_100hz")]
-    assert [line.split()[-1] for line in said.out.splitlines()[:2]] == keys
+    assert [line.split()[-1] for line in said.out.splitlines()[1:3]] == keys
     one = ["--only", "row=one", "--only", "task=all-71", "--against", made.run]
     said = cli("reproduce", "table-1", *rows, *one)
     assert said.status == 0, said.err
@@ -125,7 +126,7 @@ def test_one_row_alone_against_a_run_of_ours(
     text = (tmp_path / "out" / "results.md").read_text()
     own = read_json(tmp_path / "out" / "runs" / keys[0] / "metrics.json")["test"]["macro_auroc"]
     best = read_json(made.run / "metrics.json")["test"]["macro_auroc"]
-    (line,) = [line for line in text.splitlines() if line.startswith("| **one**, `tiny` | 0 |")]
+    (line,) = [line for line in text.splitlines() if line.startswith("| **one**, `tiny` § | 0 |")]
     assert f"{own:.4f} (" in line
     assert f"| {best - own:+.4f} (" in line
     assert "--only row=two" in text
@@ -167,7 +168,53 @@ def test_a_failed_cell_makes_the_command_fail(cli: Any, words: list[Any], tmp_pa
 def test_planning_packs_nothing(cli: Any, words: list[Any], tmp_path: Path) -> None:
     without_store = words[:2] + words[4:]
     assert cli("reproduce", "grid", *without_store, "--plan").status == 0
+    said = cli("reproduce", "grid", *without_store, "--only", "arm=x")
+    assert "no cell has arm x" in said.err
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "experiment", "recipe"),
+    [
+        ("s4_tiny", "s4-100hz-cpu, which is made for s4_tiny", "s4-ptbxl-100hz-cpu"),
+        ("s4_small", "s4-100hz-cpu, which is made for s4_small", "s4-ptbxl-100hz-cpu"),
+        ("tiny", "ptbxl-100hz-cpu, the general one: none is made for tiny", "ptbxl-100hz-cpu"),
+    ],
+)
+def test_the_experiment_is_chosen_by_the_backbone(
+    cli: Any, tmp_path: Path, synthetic_path: Path, backbone: str, experiment: str, recipe: str
+) -> None:
+    out = tmp_path / "out"
+    words = ["--cohort", synthetic_path, "--backbone", backbone, "--out", out, "--plan"]
+    said = cli("reproduce", "table-2", *words)
+    assert said.status == 0, said.err
+    lines = said.out.splitlines()
+    assert lines[0].split(maxsplit=1) == ["experiment", experiment]
+    assert f"pretraining--{backbone}--seed0: recipe {recipe}," in lines[1]
+
+
+def test_a_pretraining_that_does_not_suit_is_refused_before_packing(
+    cli: Any, tmp_path: Path, synthetic_path: Path, made: Any
+) -> None:
+    words = ["--cohort", synthetic_path, "--out", tmp_path / "out", "--only", "task=all-71"]
+    general = ["--experiment", "ptbxl-100hz-cpu"]
+    for plan in ([], ["--plan"]):
+        said = cli("reproduce", "table-2", *words, "--backbone", "s4_tiny", *general, *plan)
+        assert said.status == 1
+        assert "experiment ptbxl-100hz-cpu cannot pretrain s4_tiny" in said.err
+        assert "no patches that could be hidden" in said.err
+        assert "choose --experiment s4-100hz-cpu" in said.err
+        assert "or name --weights" in said.err
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "out").exists()
+    said = cli("reproduce", "table-2", *words, "--backbone", "hubert_ecg_small")
+    assert "give an experiment of your own a [pretraining]" in said.err
+    # What needs no pretraining is not refused: random weights, and weights that are given.
+    for more in (["--only", "arm=scratch"], ["--weights", made.encoder]):
+        said = cli(
+            "reproduce", "table-2", *words, "--backbone", "s4_tiny", *general, *more, "--plan"
+        )
+        assert said.status == 0, said.err
 
 
 def test_the_list(cli: Any) -> None:
@@ -175,8 +222,10 @@ def test_the_list(cli: Any) -> None:
     assert said.status == 0
     for name in ("table-1", "figure-5", "grid", "ptbxl-100hz-cpu", "published"):
         assert name in said.out
+    assert "s4-100hz-cpu: A small S4" in said.out
+    assert "taken for s4_tiny, s4_small\n" in said.out
     lines = {line.split()[0]: line for line in said.out.splitlines() if line}
-    assert "198 in peers" in lines["table-1"]
+    assert "216 in peers" in lines["table-1"]
     assert "peers" not in lines["table-2"]
 
 

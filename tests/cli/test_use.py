@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from einthoven.bundle import load_bundle
+from einthoven.bundle import load_bundle, update_bundle
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.files import read_json, write_json
 from einthoven.predict import predict_record
-from einthoven.records import read_record
+from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.store import Store
 
@@ -26,7 +26,7 @@ def test_predict_prints_one_json_object_a_file(cli: Any, made: Any, synthetic: C
     assert said.status == 0
     lines = [json.loads(line) for line in said.out.splitlines()]
     assert [line["record"] for line in lines] == [str(file) for file in files]
-    keys = {"record", "probabilities", "above_threshold", "derived_leads"}
+    keys = {"record", "probabilities", "above_threshold", "derived_leads", "left_out_leads"}
     assert all(line.keys() == keys for line in lines)
     bundle = load_bundle(made.bundle)
     done = predict_record(bundle, read_record(files[1]))
@@ -38,8 +38,7 @@ def test_predict_says_where_there_are_no_thresholds(
     cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
 ) -> None:
     bare = shutil.copytree(made.bundle, tmp_path / "bundle")
-    about = read_json(bare / "bundle.json")
-    write_json(bare / "bundle.json", {k: v for k, v in about.items() if k != "calibration"})
+    update_bundle(bare, calibration=None)
     file = synthetic.paths("test")[0]
     assert (
         json.loads(cli("predict", "--bundle", bare, file, "--json").out)["above_threshold"] is None
@@ -50,13 +49,20 @@ def test_predict_says_where_there_are_no_thresholds(
 
 def test_predict_with_fewer_leads(cli: Any, made: Any, synthetic: Cohort) -> None:
     file = synthetic.paths("test")[0]
-    said = cli("predict", "--bundle", made.bundle, file, "--json", "--leads", "I,ii")
+    said = cli("predict", "--bundle", made.bundle, file, "--json", "--leads", "I, ii ")
     found = json.loads(said.out)["probabilities"]
     expected = predict_record(load_bundle(made.bundle), read_record(file), leads=("I", "II"))
     assert found == expected.probabilities
+    left_out = [lead for lead in STANDARD_LEADS if lead not in ("I", "II")]
+    assert json.loads(said.out)["left_out_leads"] == left_out
+    cautioned = cli("predict", "--bundle", made.bundle, file, "--leads", "I,II")
+    assert "2 of 12 leads: network, calibration and thresholds" in " ".join(cautioned.out.split())
+    assert "of 12 leads" not in cli("predict", "--bundle", made.bundle, file).out
     said = cli("predict", "--bundle", made.bundle, file, "--leads", "I,X1")
     assert said.status == 1
     assert "X1" in said.err
+    said = cli("predict", "--bundle", made.bundle, file, "--leads", "I,")
+    assert (said.status, "--leads 'I,' lacks a name" in said.err) == (1, True)
 
 
 def test_a_bad_file_does_not_stop_the_good_ones(
@@ -71,8 +77,21 @@ def test_a_bad_file_does_not_stop_the_good_ones(
     assert said.status == 1
     assert [json.loads(line)["record"] for line in said.out.splitlines()] == list(map(str, good))
     assert said.err.count("What to do:") == 3
-    for name in ("empty.hea", "absent.hea", str(tmp_path)):
+    for name in ("empty.hea", "absent.hea", f"{tmp_path} is a folder", "empty.hea; a whole cohort"):
         assert name in said.err
+
+
+def test_predict_names_the_bundles_that_are_there(cli: Any, made: Any, synthetic: Cohort) -> None:
+    file = synthetic.paths("test")[0]
+    said = cli("predict", "--bundle", "nope", file)
+    assert said.status == 1
+    assert "nope is no bundle: nothing is there" in said.err
+    assert "einthoven-small, which comes with einthoven" in said.err
+    said = cli("predict", "--bundle", made.run / "bundel", file)
+    assert f"such as {made.bundle} or" in said.err
+    said = cli("predict", "--bundle", made.run, file)
+    assert f"{made.run} is no bundle: bundle.json is missing" in said.err
+    assert f"such as {made.bundle} or" in said.err
 
 
 def test_predict_names_the_labels_it_is_surest_of(
@@ -123,6 +142,63 @@ def test_embed_files_and_leave_out_the_bad(
     assert "absent.hea" in said.err
     assert "no record to embed" in said.err
     assert not (tmp_path / "y.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "more", "message"),
+    [
+        ("einthoven-smal", ["FILE"], "einthoven-smal does not exist: it is no bundle"),
+        ("einthoven-smal", [], "einthoven-smal does not exist: it is no bundle"),
+        ("RUN/bundel", ["COHORT"], "RUN/bundel does not exist: it is no bundle"),
+        ("RUN/bundle.csv", ["FILE"], "RUN/bundle.csv does not exist: it is no bundle"),
+        ("RUN", ["COHORT"], "RUN is a folder without bundle.json, and COHORT is named after it"),
+    ],
+)
+def test_a_mistyped_bundle_is_not_the_shipped_one(
+    cli: Any, made: Any, synthetic: Cohort, synthetic_path: Path, tmp_path: Path,
+    first: str, more: list[str], message: str,
+) -> None:  # fmt: skip
+    stands = {"FILE": synthetic.paths("test")[0], "COHORT": synthetic_path, "RUN": made.run}
+
+    def told(text: str) -> str:
+        for name, place in stands.items():
+            text = text.replace(name, str(place))
+        return text
+
+    said = cli("embed", told(first), *map(told, more), "--out", tmp_path / "x.npy")
+    assert said.status == 1
+    assert told(message) in said.err
+    assert "einthoven-small, which comes with einthoven" in said.err
+    assert f"such as {made.bundle} or" in said.err or "RUN" not in first
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_files_first_are_no_mistyped_bundle(
+    cli: Any, synthetic: Cohort, synthetic_path: Path, tmp_path: Path
+) -> None:
+    good, out = synthetic.paths("test")[0].with_suffix(""), tmp_path / "x.npy"
+    assert not good.exists()  # a record's name without suffix
+    said = cli("embed", tmp_path / "absent.hea", good, "--out", out, "--device", "cpu")
+    assert said.status == 1
+    assert said.err.count("What to do:") == 1
+    assert "absent.hea" in said.err
+    assert "(1 x " in said.out
+    assert cli("embed", good, tmp_path / "absent.hea", "--out", out).status == 1
+    said = cli("embed", good, synthetic_path, "--out", out)
+    assert f"{synthetic_path} is a folder, and 2 things are to be embedded" in said.err
+
+
+def test_options_of_a_cohort_are_refused_for_files(
+    cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    command = ("embed", made.bundle, synthetic.paths("test")[0], "--out", tmp_path / "x.npy")
+    for option, value in (("--split", "test"), ("--store", tmp_path), ("--batch-size", 3)):
+        said = cli(*command, option, value)
+        assert said.status == 1
+        assert f"{option} is of a cohort, and ECG files are named" in said.err
+    said = cli(*command, "--split", "test", "--store", tmp_path)
+    assert "--split and --store are of a cohort" in said.err
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_a_device_that_is_not_there_is_refused(cli: Any, made: Any, tmp_path: Path) -> None:

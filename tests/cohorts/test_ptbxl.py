@@ -172,8 +172,12 @@ def test_a_spreadsheet_s_header_is_refused(tables: Path, tmp_path: Path) -> None
 def test_unknown_tasks_missing_files_and_truncated_statements(tables: Path, tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="unknown task 'all'"):
         open_cohort(tables, "all")
-    with pytest.raises(CohortError, match=r"ptbxl_database\.csv is missing"):
+    with pytest.raises(CohortError, match=r"neither PTB-XL's tables.* nor WFDB records"):
         open_cohort(tmp_path)
+    (tmp_path / "half").mkdir()
+    shutil.copy(tables / "scp_statements.csv", tmp_path / "half")
+    with pytest.raises(CohortError, match=r"ptbxl_database\.csv is missing"):
+        open_cohort(tmp_path / "half")
     shutil.copytree(tables, tmp_path / "short")
     statements = pd.read_csv(tables / "scp_statements.csv", index_col=0)
     statements.drop("NORM").to_csv(tmp_path / "short" / "scp_statements.csv")

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from einthoven.backbones.classifier import Classifier
-from einthoven.backbones.contract import Backbone
+from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.backbones.contract import Backbone, UnfittedWarning
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.peers import PEERS
 from einthoven.backbones.registry import backbone_names, create_backbone
+from einthoven.errors import RecipeError
 from einthoven.signals.prepare import Preparation
+from einthoven.stages.data import adapted
+from einthoven.stages.posttrain import check_weights
+from einthoven.stages.recipe import load_recipe
 
 # Full size, but a short input where the whole window is not the point.
 SAMPLES = {250: 150, 500: 500, 100: 100, 240: 120}
@@ -26,7 +30,9 @@ BIG += ("ecg_fm",)
 
 @cache
 def _built(name: str) -> Backbone:
-    return create_backbone(name, seed=0)
+    built = create_backbone(name, seed=0)
+    built.fit_statistics([_x(built, 16)])
+    return built
 
 
 @pytest.fixture(
@@ -83,6 +89,18 @@ def test_backward_reaches_every_parameter(net: Backbone) -> None:
     lost = [n for n, p in classifier.named_parameters() if p.grad is None or not p.grad.any()]
     # Softmax cancels the key biases, which are part of a fused tensor and so do not show here.
     assert lost == []
+
+
+def test_trains_after_it_was_used_in_inference_mode(net: Backbone) -> None:
+    """Whatever it keeps from one call to the next must not have been made in inference mode."""
+    overrides = {key: value for key, value in vars(net.config).items() if key != "name"}
+    fresh = create_backbone(net.name, **overrides).train()  # nothing is kept yet
+    fresh.load_state_dict(net.state_dict())
+    x = _x(net)
+    with torch.inference_mode():
+        fresh.features(x)
+    fresh.features(x).sum().backward()
+    assert any(parameter.grad is not None for parameter in fresh.parameters())
 
 
 def test_layer_groups_partition_the_parameters(net: Backbone) -> None:
@@ -163,3 +181,35 @@ def test_is_rebuilt_from_its_name_and_config(net: Backbone) -> None:
         again = create_backbone(net.name, **overrides)
     shapes = {key: tensor.shape for key, tensor in again.state_dict().items()}
     assert shapes == {key: tensor.shape for key, tensor in net.state_dict().items()}
+
+
+def test_what_is_not_measured_yet_warns_once(net: Backbone) -> None:
+    with torch.device("meta"):
+        fresh = create_backbone(net.name)
+    if not fresh.fits_statistics:
+        fresh.fit_statistics([_x(net)])  # nothing to do
+        return
+    fresh = create_backbone(net.name, seed=0).eval()
+    with torch.no_grad():
+        with pytest.warns(UnfittedWarning, match="fit_statistics"):
+            fresh.features(_x(fresh))
+        fresh.features(_x(fresh))  # another warning would be an error here
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_has_a_recipe_of_its_own_and_is_sent_to_it(name: str) -> None:
+    own = PEERS[name].recipe
+    recipe = load_recipe(own)
+    assert (recipe.initialise, recipe.stage1, recipe.data.augmentation) == ("random", None, "none")
+    assert recipe.data.standardise == "scalar"
+    with torch.device("meta"):
+        made = create_classifier(
+            name, head_init=recipe.stage2.head_init if recipe.stage2 else "stock"
+        )
+    # The recipe's crops are those that the network is made for.
+    assert adapted(made.preparation, recipe.data) == made.preparation
+    check_weights(recipe, None, name)
+    with pytest.raises(RecipeError, match="no weights are given") as refused:
+        check_weights(load_recipe("post-training"), None, name)
+    assert f"take the recipe `{own}`" in refused.value.remedy
+    assert "scratch" not in refused.value.remedy

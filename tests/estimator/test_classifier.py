@@ -268,6 +268,11 @@ def test_targets() -> None:
     ("changes", "error", "message"),
     [
         ({"weights": None}, RecipeError, "no weights are given"),
+        (
+            {"weights": None, "backbone": "lstm", "options": None},
+            RecipeError,
+            "recipe `strodthoff-rnn`, lstm's own",
+        ),
         ({"recipe": "scratch"}, RecipeError, "starts from random weights"),
         ({"recipe": "linear-prob"}, RecipeError, "no recipe 'linear-prob'"),
         ({"recipe": RECIPE, "overrides": ["seed=1"]}, EstimatorError, "beside a Recipe"),

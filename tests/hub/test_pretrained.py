@@ -77,6 +77,7 @@ def test_every_class_of_network_is_tried() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_a_backbone_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     net = create_backbone(name, seed=1, **SMALL[name]).eval()
+    net.fit_statistics([torch.randn(4, len(net.leads), net.preparation.window)])
     state = torch.get_rng_state()
     again = from_pretrained(save_pretrained(net, tmp_path / "model"))
     assert torch.equal(torch.get_rng_state(), state)
@@ -138,6 +139,13 @@ def test_a_bundle_predicts_the_same(bundle: Bundle, synthetic: Cohort, tmp_path:
     assert (again.about, again.calibration) == (bundle.about, bundle.calibration)
     assert (again.preparation, again.aggregate) == (bundle.preparation, "max")
     assert not any(p.requires_grad for p in again.classifier.parameters())
+
+
+def test_a_bundle_s_memory_goes_along(bundle: Bundle, tmp_path: Path) -> None:
+    told = replace(bundle, memory={"seen": "[]"})
+    folder = save_pretrained(told, tmp_path)
+    assert read_metadata(folder / "model.safetensors")["seen"] == "[]"
+    assert from_pretrained(folder).memory == {"seen": "[]"}  # type: ignore[union-attr]
 
 
 def test_a_bundle_s_own_folder_is_read_too(bundle: Bundle, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives import create_objective
 from einthoven.objectives.cpc import draw_negatives
+from einthoven.signals.prepare import Scale
 
 
 def _cpc(**options: Any) -> Any:
@@ -58,12 +59,46 @@ def test_all_negatives_are_the_softmax_over_the_record() -> None:
     assert cpc(X).loss.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
 
 
-def test_the_pool_never_holds_the_truth_and_makes_the_task_harder() -> None:
+def test_the_pool_competes_everywhere_but_where_it_holds_the_truth() -> None:
+    """Loop by loop: all tokens of the record, and those of the pool but for the truth itself."""
+    pooled = _cpc(pool=300, offsets_ms=[40.0, 100.0])  # of 120 tokens: each one is drawn often
+    loss = pooled(X, generator=torch.Generator().manual_seed(0)).loss
+    z = pooled.backbone.embed(X)
+    context = pooled.backbone.contextualise(z)
+    records, tokens = z.shape[:2]
+    pool = torch.randint(records * tokens, (300,), generator=torch.Generator().manual_seed(0))
+    losses, held = [], 0
+    for head, offset in zip(pooled.heads, (2, 5), strict=True):
+        for record in range(records):
+            for truth in range(offset, tokens):
+                predicted = head(context[record, truth - offset])
+                others = [place for place in pool.tolist() if place != record * tokens + truth]
+                held += len(pool) - len(others)
+                rivals = torch.cat([z[record], z.flatten(0, 1)[others]])
+                losses.append(cross_entropy((rivals @ predicted)[None], torch.tensor([truth])))
+    assert held > 300  # times that a pool held a truth
+    assert loss.item() == pytest.approx(_mean_by_offset(losses, (38 * 3, 35 * 3)), rel=1e-5)
+
+
+def _mean_by_offset(losses: list[Any], counts: tuple[int, ...]) -> float:
+    return sum(float(part.detach().mean()) for part in torch.stack(losses).split(counts)) / 2
+
+
+def test_the_pool_s_truth_has_no_chance() -> None:
+    """Its score is minus infinity wherever the pool holds it, and nowhere else."""
+    pooled = _cpc(pool=300)
+    z = pooled.backbone.embed(X)
+    records, tokens = z.shape[:2]
+    pool = torch.randint(records * tokens, (300,), generator=torch.Generator().manual_seed(0))
+    logits, _ = pooled._logits(z[:, :-4], z, 4, pool, None)
+    truth = torch.arange(4, tokens) + tokens * torch.arange(records)[:, None]
+    assert torch.equal(logits[..., tokens:].isneginf(), truth[..., None] == pool)
+    assert logits[..., :tokens].isfinite().all()
+
+
+def test_a_pool_makes_the_task_harder() -> None:
     alone, pooled = _cpc(pool=0), _cpc(pool=4000)  # every token of the batch, many times over
-    generator = torch.Generator().manual_seed(0)
-    out = pooled(X, generator=generator)
-    assert out.loss.isfinite()
-    assert out.loss > alone(X).loss
+    assert pooled(X, generator=torch.Generator().manual_seed(0)).loss > alone(X).loss
 
 
 def test_loss_starts_at_chance() -> None:
@@ -125,3 +160,30 @@ def test_encoders_that_see_the_future_are_refused() -> None:
         create_objective("cpc", create_backbone("s4_tiny", causal=False))
     with pytest.raises(BackboneError, match="no stem"):
         create_objective("cpc", create_backbone("mtecg_tiny_100hz", depth=1))
+
+
+def test_the_corrected_preset_gives_every_backbone_a_scale_of_inputs() -> None:
+    for name in ("s4", "ecg_cpc", "s4_tiny"):
+        with torch.device("meta"):
+            backbone = create_backbone(name, depth=1)
+            raw = backbone.preparation
+            objective = create_objective("cpc", backbone, preset="corrected")
+        steps = objective.backbone.preparation.steps
+        assert steps[-1] == Scale(mean=0.0, std=0.25)
+        assert objective.backbone.config.scale == 0.25
+        assert (raw.steps == steps) == (name == "s4_tiny")  # which has one by itself
+    with torch.device("meta"):
+        published = create_objective("cpc", create_backbone("s4"), preset="published")
+    assert not any(isinstance(step, Scale) for step in published.backbone.preparation.steps)
+
+
+def test_a_backbone_keeps_its_own_scale() -> None:
+    own: Any = create_backbone("s4_tiny", depth=1, scale=0.5)
+    assert create_objective("cpc", own).backbone.preparation.steps[-1] == Scale(0.0, 0.5)
+    given = create_objective("cpc", create_backbone("s4_tiny", depth=1, scale=None), scale=2.0)
+    assert given.backbone.preparation.steps[-1] == Scale(0.0, 2.0)
+    with pytest.raises(RecipeError, match=r"counts? 0.25 mV as one"):
+        _cpc(scale=0.5)
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(RecipeError, match="scale"):
+            create_objective("cpc", create_backbone("s4_tiny", depth=1, scale=None), scale=wrong)

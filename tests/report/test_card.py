@@ -57,6 +57,51 @@ def test_where_it_comes_from(card: str) -> None:
     assert "made with: torch 2.13.0" in card
 
 
+def test_how_its_initial_weights_came_about(about: dict[str, Any], runs: list[ReportRun]) -> None:
+    said = "contrastive predictive coding on PTB-XL 1.0.3, folds 1 to 8 without labels"
+    weights = {**about["weights"], "pretraining": said}
+    own = {**about, "weights": weights}
+    card = model_card(own, runs[0].score, None)
+    assert f"pretrained with einthoven: {said}" in card
+    assert "of the initial weights: none of their own; they were pretrained with einthoven" in card
+    assert card.count("Wagner et al., PTB-XL") == 1
+    elsewhere = {**own, "cohort": {"name": "ward"}}
+    assert model_card(elsewhere, runs[0].score, None).count("Wagner et al., PTB-XL") == 1
+    stated = {**own, "weights": {**weights, "licence": "MIT"}}
+    assert "of the initial weights: MIT" in model_card(stated, runs[0].score, None)
+    other = {**own, "weights": {**weights, "pretraining": "my-ptb-xl-like ward, 9 records"}}
+    assert "of the initial weights: not recorded" in model_card(other, runs[0].score, None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "chosen", "text"),
+    [
+        (
+            {"stage2": {"epochs": 24, "select": "best"}},
+            {"stage2": 20},
+            "fine-tuning: epoch 20 of 24, the best by macro AUROC on the validation split",
+        ),
+        (
+            {
+                "stage1": {"epochs": 9, "hand_on": "best", "base_lr_sweep": [0.1, 1]},
+                "stage2": {"epochs": 4, "select": "last"},
+            },
+            {"stage1": 7, "stage2": 4},
+            "linear probe: epoch 7 of 9, the best by macro AUROC on the validation split, at the "
+            "best of 2 learning rates there; fine-tuning: epoch 4 of 4, the last one; validation "
+            "chose nothing",
+        ),
+        ({"stage2": {"epochs": 4, "select": "lowest-loss"}}, {"stage2": 3}, "the lowest loss"),
+        ({}, {}, "epoch that was kept: not recorded"),
+    ],
+)
+def test_how_the_epoch_was_chosen(
+    runs: list[ReportRun], recipe: dict[str, Any], chosen: dict[str, int], text: str
+) -> None:
+    about = {"recipe": recipe, "selected_epoch": chosen}
+    assert text in model_card(about, runs[0].score, None)
+
+
 def test_how_good_it_is(card: str, runs: list[ReportRun], paired: list[PairedRuns]) -> None:
     found = runs[0].score
     low, high = found["macro_auroc_interval"]

@@ -60,6 +60,12 @@ def test_the_card_says_it_above_its_results(runs: list[ReportRun]) -> None:
     assert "PTB-XL among them" not in card
 
 
+def test_a_bundle_that_was_trained_on_them_has_seen_them() -> None:
+    own = {**OWN, "in pretraining": 7, "in training with labels": 5}
+    (said,) = seen_before({"overlap": own}, "ptb-xl")
+    assert said.startswith("The encoder has seen 7 of the 200 test records of ptb-xl")
+
+
 def test_the_card_speaks_of_the_cohort_that_was_measured(runs: list[ReportRun]) -> None:
     """Trained on another one, measured on PTB-XL; and the other way round."""
     elsewhere = {key: PUBLIC[key] for key in ("pretraining_data", "contains_ptbxl")}

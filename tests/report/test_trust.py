@@ -144,6 +144,10 @@ def test_the_diagram_draws_both_series(evidence: dict[str, Any]) -> None:
 
 def test_the_card_has_the_same_numbers(run: ReportRun, evidence: dict[str, Any]) -> None:
     card = model_card({}, run.score, None, evidence=evidence)
+    assert "![" not in card
+    drawn = model_card({}, run.score, None, evidence=evidence, reliability="reliability.svg")
+    assert "![Reliability before and after calibration:" in drawn
+    assert drawn.index("](reliability.svg)") > drawn.index("## Calibration")
     headings = re.findall(r"^## (.+)$", card, flags=re.MULTILINE)
     place = headings.index("Results")
     assert headings[place + 1 : place + 4] == ["Calibration", "Subgroups", "Fewer leads and noise"]

@@ -68,6 +68,30 @@ recipe = "ptbxl-100hz-cpu/post-training"
 start = "random"
 """
 
+ROWS = """
+name = "rows"
+extends = "tiny.toml"
+table_1_only = true
+tasks = ["all-71", "superclass-5"]
+
+[[rows]]
+name = "resnet1d_wang"
+backbone = "mtecg_tiny_100hz"
+arm = "scratch"
+published = "resnet1d_wang"
+our_reading = "made up for this test"
+
+[[rows]]
+name = "plain one"
+backbone = "mtecg_tiny_100hz"
+arm = "fine-tuning"
+
+[[rows]]
+name = "both"
+members = ["plain one", "resnet1d_wang"]
+published = "ensemble of 7"
+"""
+
 
 @pytest.fixture(scope="session")
 def experiment_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -104,6 +128,22 @@ def whole(asked: Asked, tmp_path_factory: pytest.TempPathFactory) -> Request:
     return request
 
 
+@pytest.fixture(scope="session")
+def rows(whole: Request, experiment_file: Path) -> Request:
+    """Three rows over the finished reproduction's runs; none of them is its post-trained model."""
+    keys = ("fractions", "table_arms")
+    kept = [
+        line
+        for line in experiment_file.read_text().splitlines()
+        if not line.startswith(tuple(f"{key} = " for key in keys))
+    ]
+    folder = experiment_file.parent / "rows"
+    folder.mkdir(exist_ok=True)
+    (folder / "tiny.toml").write_text("\n".join(kept))
+    (folder / "rows.toml").write_text(ROWS)
+    return replace(whole, experiment=load_experiment(folder / "rows.toml"), backbone="")
+
+
 @pytest.fixture
 def begun(whole: Request, tmp_path: Path) -> Request:
     """The same with its pretraining done and no cell begun."""
@@ -111,6 +151,6 @@ def begun(whole: Request, tmp_path: Path) -> Request:
     source = next((whole.out / "shared").glob("pretraining--*"))
     target = request.out / "shared" / source.name
     target.mkdir(parents=True)
-    for name in ("encoder.safetensors", "run.json"):
+    for name in ("encoder.safetensors", "run.json", "seen.json"):
         (target / name).write_bytes((source / name).read_bytes())
     return request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ import pytest
 
 from einthoven.errors import ReproduceError
 from einthoven.files import write_json
-from einthoven.reproduce.contenders import best_contender, contenders, is_post_training
+from einthoven.reproduce.contenders import (
+    best_contender,
+    check_contenders,
+    contenders,
+    is_post_training,
+)
 from einthoven.reproduce.experiment_files import load_experiment
 from einthoven.reproduce.folders import Request
 
@@ -70,7 +76,40 @@ def test_seeds_of_one_recipe_are_one_model(request_: Request) -> None:
     assert best_contender(request_, "all-71") == other
     assert other.to_dict() == {
         "backbone": "s4_small", "recipe": "post-training", "seeds": [0], "validation_auroc": 0.93,
+        "weights_sha256": "0",
     }  # fmt: skip
+
+
+def test_runs_of_another_encoder_are_another_model(request_: Request, tmp_path: Path) -> None:
+    """Same network, recipe, seed and folder: what the runs know is in the weights."""
+    there = tmp_path / "elsewhere"
+    one, two = ({"path": f"{name}/encoder.safetensors", "sha256": name} for name in ("cpc", "mae"))
+    finished(there / "runs" / "a", 0.94, weights=one)
+    finished(there / "runs" / "b", 0.90, weights=two)
+    finished(there / "runs" / "c", 0.80, weights=two, seed=1)
+    asked = replace(request_, against=(there,))
+    assert {each.weights: each.validation for each in contenders(asked, "all-71")} == {
+        "cpc": pytest.approx(0.94), "mae": pytest.approx(0.85),
+    }  # fmt: skip
+    best = best_contender(asked, "all-71")
+    assert best is not None
+    assert (best.weights, best.model.folders) == ("cpc", ((0, there / "runs" / "a"),))
+
+
+def test_two_runs_of_one_model_and_seed_are_refused_by_name(request_: Request) -> None:
+    runs = request_.out / "runs"
+    for name, value in (("a", 0.91), ("b", 0.92)):
+        finished(runs / name, value)
+    with pytest.raises(ReproduceError, match=r"runs/a and .*runs/b are .* same seed, 0"):
+        contenders(request_, "all-71")
+
+
+def test_a_run_that_is_named_twice_counts_once(request_: Request) -> None:
+    run = finished(request_.out / "runs" / "a", 0.91)
+    detour = request_.out / "runs" / ".." / "runs" / "a"
+    asked = replace(request_, against=(run, detour, request_.out / "runs" / ".."))
+    (only,) = contenders(asked, "all-71")
+    assert only.model.folders == ((0, run),)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +161,8 @@ def test_folders_without_a_finished_run_are_refused(request_: Request, tmp_path:
 
     with pytest.raises(ReproduceError, match="neither a run folder nor"):
         contenders(asked(tmp_path / "nowhere"), "all-71")
+    with pytest.raises(ReproduceError, match="neither a run folder nor"):
+        check_contenders(asked(tmp_path / "nowhere"))
     with pytest.raises(ReproduceError, match="is no finished run"):
         contenders(asked(finished(tmp_path / "early", None)), "all-71")
     with pytest.raises(ReproduceError, match="is no finished run"):

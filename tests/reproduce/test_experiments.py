@@ -5,10 +5,16 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from einthoven.backbones.registry import entry
+from einthoven.backbones.peers import PEERS
+from einthoven.backbones.registry import backbone_names, entry
 from einthoven.errors import RecipeError, ReproduceError
 from einthoven.reproduce import published
-from einthoven.reproduce.experiment_files import experiment_names, load_experiment
+from einthoven.reproduce.experiment_files import (
+    GENERAL,
+    experiment_for,
+    experiment_names,
+    load_experiment,
+)
 from einthoven.reproduce.experiments import (
     NO_DEPTH,
     NO_PROBE,
@@ -25,6 +31,7 @@ from einthoven.reproduce.experiments import (
     Source,
 )
 from einthoven.stages.recipe import Recipe, load_recipe
+from einthoven.stages.suited import check_pretraining
 
 SMALL = """
 name = "small"
@@ -155,6 +162,33 @@ def test_a_backbone_can_be_pretrained_in_another_form() -> None:
     assert s4.pretraining_options("mtecg_tiny_100hz") is None
 
 
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        ("s4_tiny", "s4-100hz-cpu"),
+        ("s4_small", "s4-100hz-cpu"),
+        ("s4", "s4-240hz-gpu"),
+        ("st_mem_base", "published"),
+        ("mtecg_tiny_100hz", GENERAL),
+        ("xresnet1d101", GENERAL),
+        ("", GENERAL),
+    ],
+)
+def test_the_experiment_that_is_made_for_a_backbone(backbone: str, expected: str) -> None:
+    assert experiment_for(backbone) == expected
+
+
+def test_a_backbone_is_named_once_and_its_experiment_can_pretrain_it() -> None:
+    made = {name: load_experiment(name).made_for for name in experiment_names()}
+    named = [backbone for backbones in made.values() for backbone in backbones]
+    assert len(set(named)) == len(named)
+    assert set(named) <= set(backbone_names())
+    for backbone in (*named, "mtecg_tiny", "mtecg_tiny_100hz"):
+        experiment = load_experiment(experiment_for(backbone))
+        recipe = experiment.pretraining_recipe(backbone, 0)
+        check_pretraining(recipe, backbone, experiment.pretraining_options(backbone))
+
+
 def test_recipes_beside_the_experiment_are_found(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('name = "own"\n[stage2]\nepochs = 3\n')
     experiment = written(tmp_path, SMALL.replace('"fine-tuning"', '"own.toml"'))
@@ -277,6 +311,9 @@ def test_an_experiment_takes_from_another_what_it_does_not_say(tmp_path: Path) -
     base = load_experiment(tmp_path / "rows.toml")
     assert (own.name, own.seeds, base.seeds) == ("own", (4,), (0,))
     assert (own.rows, own.arms, own.tasks) == (base.rows, base.arms, base.tasks)
+    (tmp_path / "rows.toml").write_text('made_for = ["s4"]\n' + ROWS_ALONE)
+    own = written(tmp_path, 'name = "own"\nextends = "rows.toml"\n')
+    assert (load_experiment(tmp_path / "rows.toml").made_for, own.made_for) == (("s4",), ())
     with pytest.raises(ReproduceError, match=r"name: Field required"):
         written(tmp_path, 'extends = "rows.toml"\n')
     (tmp_path / "third.toml").write_text('name = "third"\nextends = "small.toml"\n')
@@ -292,14 +329,17 @@ def test_the_peers_are_those_of_the_table(name: str) -> None:
     """Every network that can be made has a row, on six tasks, from random weights."""
     experiment = load_experiment(name)
     assert experiment.tasks == published.BENCHMARK
-    rows = {row.published: row for row in experiment.rows}
+    rows = {row.published: row for row in experiment.rows if row.published}
     foundation_models = {"HuBERT-ECG-BASE", "Transformer-FM", "Transformer-FM-PT"}
     assert rows.keys() == published.ROWS.keys() - foundation_models
-    assert len(rows) == len(experiment.rows)
+    assert len(rows) == len(experiment.rows) - 1
+    assert [row.name for row in experiment.rows if not row.published] == ["xresnet1d50"]
+    assert {row.name for row in experiment.rows if row.arm} == PEERS.keys()
+    assert experiment.backbones.keys() <= PEERS.keys()
     for row in experiment.rows:
         assert row.members or row.backbone == row.name
         if row.arm:
-            assert entry(row.name)
+            assert experiment.arms[row.arm].recipe == entry(row.name).recipe
             assert experiment.starts_random(row.arm, row.name)
             assert experiment.recipe(row.arm, row.name).stage1 is None
     assert set(rows["ensemble of 7"].members) == {

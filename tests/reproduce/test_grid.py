@@ -132,16 +132,16 @@ def peers() -> Experiment:
 
 
 def test_the_cells_of_rows_alone(peers: Experiment) -> None:
-    """Eleven networks, six tasks, three seeds; the ensemble has no runs of its own."""
+    """Twelve networks, six tasks, three seeds; the ensemble has no runs of its own."""
     cells = cells_of("table-1", peers, "")
-    assert len(set(cells)) == len(cells) == 11 * 6 * 3
+    assert len(set(cells)) == len(cells) == 12 * 6 * 3
     assert cells == cells_of("grid", peers, "")
     order = [row.name for row in peers.rows if row.arm]
-    assert [(c.backbone, c.task, c.seed) for c in cells[:11]] == [
+    assert [(c.backbone, c.task, c.seed) for c in cells[:12]] == [
         (name, "all-71", 0) for name in order
     ]
-    assert [cell.seed for cell in cells[11:33]] == [1] * 11 + [2] * 11
-    assert {cell.task for cell in cells[:33]} == {"all-71"}
+    assert [cell.seed for cell in cells[12:36]] == [1] * 12 + [2] * 12
+    assert {cell.task for cell in cells[:36]} == {"all-71"}
     assert made_by(peers) == ("table-1", "grid")
     for what in set(WHAT) - {"table-1", "grid"}:
         with pytest.raises(ReproduceError, match=f"makes table-1 alone, and no {what}"):

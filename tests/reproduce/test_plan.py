@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from einthoven.cohorts import open_cohort
+from einthoven.errors import ReproduceError
 from einthoven.files import append_line, read_lines
 from einthoven.reproduce.claims import claim
 from einthoven.reproduce.experiments import OURS, PLAIN, SCRATCH
 from einthoven.reproduce.folders import Request, State
 from einthoven.reproduce.grid import Cell, cells_of
-from einthoven.reproduce.plan import measured, plan, pretrainings
+from einthoven.reproduce.jobs import run_in_jobs
+from einthoven.reproduce.plan import check, measured, plan, pretrainings
+from einthoven.reproduce.run import Runner
 
 BACKBONE = "mtecg_tiny_100hz"
 
@@ -41,9 +45,9 @@ def test_what_is_done_costs_nothing(whole: Request) -> None:
     assert pretrainings(whole, cells) == []
 
 
-def test_costs_follow_from_epochs_that_were_trained(whole: Request, tmp_path: Path) -> None:
+def test_costs_follow_from_epochs_that_were_trained(whole: Request, begun: Request) -> None:
     """Two seconds a training epoch, half a second a validation epoch, as the lines say."""
-    request = replace(whole, out=tmp_path / "new")
+    request = begun
     done = request.run_folder(cell(PLAIN))
     (done / "stage2").mkdir(parents=True)
     (done / "run.json").write_text((whole.run_folder(cell(PLAIN)) / "run.json").read_text())
@@ -65,6 +69,47 @@ def test_costs_follow_from_epochs_that_were_trained(whole: Request, tmp_path: Pa
     # A probe of one crop is a third of an epoch until one was measured.
     assert longer == pytest.approx(2.0 + 0.5 + 2 * 0.5 + 2.0 / 3)
     assert shorter == pytest.approx(1.0 + 0.5 + 2 * 0.5 + 1.0 / 3)
+
+
+def test_what_is_done_needs_no_pretraining(whole: Request, begun: Request) -> None:
+    """Its encoder may be elsewhere; and what is not done has its line."""
+    source = begun.pretraining(cell(PLAIN))
+    (source / "encoder.safetensors").unlink()
+    assert len(pretrainings(begun, [cell(PLAIN), cell(OURS)])) == 1
+    shutil.copytree(whole.run_folder(cell(PLAIN)), begun.run_folder(cell(PLAIN)))
+    assert pretrainings(begun, [cell(PLAIN)]) == []
+
+
+def test_a_network_that_nothing_pretrains_is_refused_where_it_would_be(
+    whole: Request, tmp_path: Path
+) -> None:
+    """Before anything is planned or run; from random weights, or given ones, it goes."""
+    request = replace(whole, out=tmp_path / "new", backbone="fcn_wang")
+    cells = cells_of("table-1", request.experiment, "fcn_wang")
+    for refused in (plan, lambda asked, these: Runner(asked).run(these)):
+        with pytest.raises(ReproduceError, match="cannot pretrain fcn_wang") as error:
+            refused(request, cells)
+        assert "--experiment peers --only row=fcn_wang" in error.value.remedy
+    assert not request.out.exists()
+    scratch = [
+        each for each in cells_of("grid", request.experiment, "fcn_wang") if each.arm == SCRATCH
+    ]
+    assert {each.state for each in plan(request, scratch)} == {State.MISSING}
+    given = replace(request, weights=tmp_path / "encoder.safetensors")
+    check(given, cells)
+
+
+def test_folders_to_hold_against_are_looked_at_before_anything_is_run(
+    whole: Request, tmp_path: Path
+) -> None:
+    request = replace(whole, out=tmp_path / "new", against=(tmp_path / "nowhere",))
+    cells = [cell(SCRATCH)]
+    refusals = [plan, lambda asked, these: Runner(asked).run(these)]
+    refusals.append(lambda asked, these: run_in_jobs(asked, these, jobs=2))
+    for refused in refusals:
+        with pytest.raises(ReproduceError, match="neither a run folder nor"):
+            refused(request, cells)
+    assert not request.out.exists()
 
 
 def test_states(whole: Request, begun: Request) -> None:

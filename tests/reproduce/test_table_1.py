@@ -19,7 +19,6 @@ from einthoven.predictions import Predictions
 from einthoven.reproduce import published
 from einthoven.reproduce.costs import cost_of
 from einthoven.reproduce.evidence import Ensemble, Evidence, Group
-from einthoven.reproduce.experiment_files import load_experiment
 from einthoven.reproduce.experiments import OURS, PLAIN, SCRATCH, Row
 from einthoven.reproduce.folders import Request
 from einthoven.reproduce.grid import Cell, cells_of
@@ -29,29 +28,6 @@ from einthoven.reproduce.table_1 import BEST, table_1
 from einthoven.reproduce.write import write
 
 BACKBONE = "mtecg_tiny_100hz"
-ROWS = """
-name = "rows"
-extends = "tiny.toml"
-table_1_only = true
-tasks = ["all-71", "superclass-5"]
-
-[[rows]]
-name = "resnet1d_wang"
-backbone = "mtecg_tiny_100hz"
-arm = "scratch"
-published = "resnet1d_wang"
-our_reading = "made up for this test"
-
-[[rows]]
-name = "plain one"
-backbone = "mtecg_tiny_100hz"
-arm = "fine-tuning"
-
-[[rows]]
-name = "both"
-members = ["plain one", "resnet1d_wang"]
-published = "ensemble of 7"
-"""
 
 
 def main_group(arm: str) -> Group:
@@ -66,19 +42,8 @@ def rows_of(text: str, heading: str = "### Table 1") -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def request_(whole: Request, experiment_file: Path) -> Request:
-    """Three rows over the finished reproduction's runs; none of them is its post-trained model."""
-    keys = ("fractions", "table_arms")
-    kept = [
-        line
-        for line in experiment_file.read_text().splitlines()
-        if not line.startswith(tuple(f"{key} = " for key in keys))
-    ]
-    folder = experiment_file.parent / "rows"
-    folder.mkdir(exist_ok=True)
-    (folder / "tiny.toml").write_text("\n".join(kept))
-    (folder / "rows.toml").write_text(ROWS)
-    return replace(whole, experiment=load_experiment(folder / "rows.toml"), backbone="")
+def request_(rows: Request) -> Request:
+    return rows
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +73,11 @@ def test_the_paper_s_table_with_ours_below(section: Section) -> None:
     assert names[0] == "row"
     assert lines["row"] == ["whose", "all-71", "superclass-5"]
     assert lines["resnet1d_wang"] == ["published", "0.919(08)", "0.930(05)"]
-    ours = f"**resnet1d_wang**, `{BACKBONE}` † ‡"
+    ours = f"**resnet1d_wang**, `{BACKBONE}` † ‡ §"
     assert names[names.index("resnet1d_wang") + 1] == ours
     assert lines[ours][1].startswith(f"{numbers(section, 'resnet1d_wang')['auroc']['mean']:.4f} (")
-    assert names[names.index("ensemble of 7") + 1] == "**both** †"
-    assert names[-2:] == [f"**plain one**, `{BACKBONE}` †", BEST]
+    assert names[names.index("ensemble of 7") + 1] == "**both** † §"
+    assert names[-2:] == [f"**plain one**, `{BACKBONE}` † §", BEST]
     assert set(published.AUROC) < set(names)
     assert "fcn_wang" not in names  # of the leaderboard, and nobody asked for it
 
@@ -129,12 +94,12 @@ def test_marks_have_their_notes(section: Section) -> None:
 def test_each_task_in_full(section: Section, evidence: Evidence) -> None:
     lines = rows_of(section.text, "#### all-71")
     assert set(lines) - {"row", "---"} == {
-        f"{BEST}, `{BACKBONE}`", f"**resnet1d_wang**, `{BACKBONE}` † ‡",
-        f"**plain one**, `{BACKBONE}` †", "**both** †",
+        f"{BEST}, `{BACKBONE}`", f"**resnet1d_wang**, `{BACKBONE}` † ‡ §",
+        f"**plain one**, `{BACKBONE}` † §", "**both** † §",
     }  # fmt: skip
     head, best = lines["row"], lines[f"{BEST}, `{BACKBONE}`"]
     assert best[head.index("post-trained minus row, AUROC")] == "–"
-    plain = dict(zip(head, lines[f"**plain one**, `{BACKBONE}` †"], strict=True))
+    plain = dict(zip(head, lines[f"**plain one**, `{BACKBONE}` † §"], strict=True))
     assert (plain["seeds"], plain["published"]) == ("0, 1", "–")
     found = numbers(section, "plain one")
     assert plain["macro AUPRC"].startswith(f"{found['auprc']['mean']:.4f} ± ")
@@ -248,10 +213,10 @@ def test_rows_that_are_not_run_say_so_and_name_their_commands(
     shutil.copytree(request_.run_folder(done), request.run_folder(done))
     section = table_1(Evidence(request))
     full = rows_of(section.text, "#### all-71")
-    assert full[f"**plain one**, `{BACKBONE}` †"] == [
+    assert full[f"**plain one**, `{BACKBONE}` † §"] == [
         "–", "–", "not run yet", "not run yet", "–", "–", "–", "–", "–", "–",
     ]  # fmt: skip
-    assert full["**both** †"][2] == "not run yet"
+    assert full["**both** † §"][2] == "not run yet"
     flat = " ".join(section.text.split())
     assert "No finished post-training run is known" in flat
     assert "No row is run yet on superclass-5." in flat
@@ -283,8 +248,8 @@ def test_the_pair_is_held_against_the_best_where_that_is_another(whole: Request)
     section = table_1(Evidence(whole))
     lines = rows_of(section.text)
     names = list(lines)
-    assert names[names.index("Transformer-FM-PT") + 1] == f"**post-training**, `{BACKBONE}` †"
-    assert names[names.index("Transformer-FM") + 1] == f"**plain fine-tuning**, `{BACKBONE}` †"
+    assert names[names.index("Transformer-FM-PT") + 1] == f"**post-training**, `{BACKBONE}` † §"
+    assert names[names.index("Transformer-FM") + 1] == f"**plain fine-tuning**, `{BACKBONE}` † §"
     assert BEST not in names
     assert section.numbers["best_post_trained_on"] == {}
     assert numbers(section, "post-training")["post_trained_minus_this"] == {}
@@ -301,10 +266,10 @@ def test_rows_are_data(whole: Request) -> None:
     experiment = whole.experiment.model_copy(update={"rows": rows})
     lines = rows_of(table_1(Evidence(replace(whole, experiment=experiment))).text)
     names = list(lines)
-    ours = "**MULTIRESNET (ours)**, `a_peer` †"
+    ours = "**MULTIRESNET (ours)**, `a_peer` † §"
     assert names[names.index("MULTIRESNET") + 1] == ours
     assert lines[ours][1:] == ["not run yet", "not run yet"]
-    assert lines[f"**from nothing**, `{BACKBONE}` †"][1].startswith("0.")
+    assert lines[f"**from nothing**, `{BACKBONE}` † §"][1].startswith("0.")
 
 
 def test_a_page_of_rows_alone(request_: Request, tmp_path: Path) -> None:

@@ -13,16 +13,18 @@ from xml.etree import ElementTree
 import pytest
 
 from einthoven.files import read_json
+from einthoven.reproduce.claims import claim
 from einthoven.reproduce.drawings import mean_curve
 from einthoven.reproduce.evidence import Evidence, Group
-from einthoven.reproduce.experiments import OURS, PLAIN
-from einthoven.reproduce.folders import Request
-from einthoven.reproduce.grid import Cell
+from einthoven.reproduce.experiments import OURS, PLAIN, PROBE
+from einthoven.reproduce.folders import Request, State
+from einthoven.reproduce.grid import Cell, cells_of, only
 from einthoven.reproduce.tables import table_2
-from einthoven.reproduce.wording import command
+from einthoven.reproduce.wording import command, narrowed
 from einthoven.reproduce.write import SECTIONS, write
 
 BACKBONE = "mtecg_tiny_100hz"
+ARMS = (OURS, PLAIN, PROBE)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +154,7 @@ def test_table_2_says_which_of_its_recipes_are_no_part_and_which_are_not_run(
     assert lines["macro AUPRC", "superclass-5"] == [
         "–", "not run yet", "–", "not run yet", "not run yet",
     ]  # fmt: skip
-    assert "5 of 8 runs are not finished (5 missing)" in " ".join(text.split())
+    assert "5 of 8 runs are not finished. " in " ".join(text.split())
     assert command(request, "table-2") in text
 
 
@@ -217,13 +219,59 @@ def test_a_half_finished_reproduction_has_partial_tables(whole: Request, tmp_pat
     assert "| all-71 | `post-training` | 0 (1 of 2) | 0." in text
     assert "| superclass-5 | `post-training` | – | not run yet |" in text
     flat = " ".join(text.split())
-    assert "8 of 10 runs are not finished (8 missing)" in flat
+    assert "8 of 10 runs are not finished. " in flat
     assert command(request, "table-2") in text
     assert "| `without-probe` | – | not run yet |" in section(page, "figure-5")
     assert "| random | macro AUROC | not run yet | not run yet | not run yet |" in section(
         page, "figure-5"
     )
     assert "not finished" in section(page, "figure-4")
+
+
+def test_a_section_s_command_runs_what_the_section_counts(whole: Request, tmp_path: Path) -> None:
+    """The table of every recipe is of one task; its command is not of the whole grid."""
+    request = replace(whole, out=tmp_path / "none")
+    page = tmp_path / "results.md"
+    write(request, "grid", page)
+    for what in SECTIONS:
+        text = section(page, what)
+        (said,) = re.findall(r"(\d+) of (\d+) runs are not finished\. ", text.replace("\n", " "))
+        line, *_ = re.findall(rf"^    (einthoven reproduce {what} .*)$", text, re.MULTILINE)
+        filters = [each.strip("'") for each in re.findall(r"--only (\S+)", line)]
+        runs = only(cells_of(what, request.experiment, BACKBONE), filters)
+        assert (str(len(runs)), str(len(runs))) == said, what
+    assert "--only task=all-71" in section(page, "grid")
+    assert "--only" not in section(page, "table-2")
+
+
+def test_cells_that_no_filter_tells_apart(whole: Request) -> None:
+    """Then the command is the whole one, with its own number of runs."""
+    cells = cells_of("table-2", whole.experiment, BACKBONE)
+    corners = [each for each in cells if (each.task == "all-71") == (each.arm == PLAIN)]
+    assert narrowed(whole, "table-2", corners) == ([], len(cells))
+    assert narrowed(whole, "table-2", cells) == ([], len(cells))
+    seed = [each for each in cells if each.seed == 1]
+    filters, runs = narrowed(whole, "table-2", seed)
+    assert set(only(cells, filters[1::2])) == set(seed)
+    assert runs == len(seed)
+
+
+def test_how_far_a_run_is_is_nothing_for_a_page(whole: Request, tmp_path: Path) -> None:
+    """It is over by the time a page is read; what failed, or is another request's, is not."""
+    ours, plain, probe = (Cell(BACKBONE, arm, "all-71", 1.0, 0) for arm in ARMS)
+    request = copied(whole, tmp_path / "some", ours)
+    begun = request.run_folder(plain)
+    begun.mkdir(parents=True)
+    shutil.copy(whole.run_folder(plain) / "run.json", begun)
+    request.failure(probe).parent.mkdir()
+    request.failure(probe).write_text("{}")
+    with claim(request.claims, Cell(BACKBONE, "scratch", "all-71", 1.0, 0).key):
+        evidence = Evidence(request)
+        flat = " ".join(table_2(evidence).text.split())
+    assert evidence.state(plain) is State.PARTIAL
+    assert State.RUNNING in evidence._states.values()
+    assert "9 of 10 runs are not finished (1 failed). " in flat
+    assert not re.search("running|partial|missing", flat)
 
 
 def test_an_untouched_reproduction_says_so_everywhere(whole: Request, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from einthoven.signals.mixture import Mixture
 from einthoven.signals.pack import pack
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.corpus import corpus_of
+from einthoven.stages.corpus import corpus_of, without_ids_digest
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +38,43 @@ def folder_store(folder: Cohort, tmp_path_factory: pytest.TempPathFactory) -> St
     return pack(folder, tmp_path_factory.mktemp("folder") / "store", workers=1)
 
 
-def test_one_cohort_asks_for_what_it_always_asked_for(
+def test_one_cohort_says_what_it_trains_on(
     synthetic: Cohort, synthetic_store: Store, preparation: Preparation
 ) -> None:
     corpus = corpus_of(synthetic, synthetic_store, preparation)
     assert isinstance(corpus.train, SignalSource)
-    assert corpus.describe() == {
+    asked = corpus.describe()
+    assert len(asked["training_ids_digest"]) == 64
+    assert without_ids_digest(asked) == {
         "cohort": synthetic.name,
         "version": synthetic.version,
         "records_digest": synthetic_store.manifest["records_digest"],
         "records": 58,
     }
     assert corpus.sentence() == f"{synthetic.name} unversioned, training split, 58 records"
+
+
+def test_as_many_other_records_are_another_request(
+    synthetic: Cohort, synthetic_store: Store, preparation: Preparation
+) -> None:
+    """The records of a store are the same whatever their split; which of them train is not."""
+    names = {"train": "test", "test": "train"}
+    table = synthetic.table.assign(split=synthetic.table["split"].replace(names))
+    keep = len(synthetic.ids("test"))
+    few = synthetic.select(~np.isin(synthetic.ids(), synthetic.ids("train")[keep:]))
+    swapped = replace(few, table=table.loc[few.ids()])
+    one, two = (corpus_of(each, synthetic_store, preparation) for each in (few, swapped))
+    assert without_ids_digest(one.describe()) == without_ids_digest(two.describe())
+    assert one.describe() != two.describe()
+    several = [
+        corpus_of([each, synthetic], [synthetic_store] * 2, preparation).describe()
+        for each in (few, swapped)
+    ]
+    assert several[0]["training_ids_digest"] != several[1]["training_ids_digest"]
+    assert without_ids_digest(several[0]) == without_ids_digest(several[1])
+    assert all(
+        "training_ids_digest" not in part for part in without_ids_digest(several[0])["cohorts"]
+    )
 
 
 def test_cohorts_are_mixed_by_weight(

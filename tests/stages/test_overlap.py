@@ -19,6 +19,7 @@ from einthoven.files import read_json, read_metadata, write_tensors
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
 from einthoven.stages.corpus import Member
+from einthoven.stages.memory import Memory
 from einthoven.stages.overlap import OverlapWarning, check_encoder, guarded, overlap_metadata
 from einthoven.stages.seen import SEEN, Overlap, Seen
 
@@ -139,11 +140,13 @@ def test_an_encoder_remembers_in_few_bytes(labelled: Member, encoder: Any) -> No
     table = json.loads(text)
     assert len(table["signals"]) == 58 * 8
     assert table["patients"] == ""  # people of own tables stay in the run folder
-    again = Seen.by(file)
+    memory = Memory.by(file)
     fresh = Seen.of([labelled], sorted(labelled[1].leads))
-    assert again is not None
-    assert np.array_equal(again.signals, fresh.signals)
-    assert np.array_equal(again.own_patients, fresh.own_patients)
+    assert memory is not None
+    (part,) = memory.parts
+    assert part.uses == ("pretraining",)
+    assert np.array_equal(part.seen.signals, fresh.signals)
+    assert np.array_equal(part.seen.own_patients, fresh.own_patients)
     assert "records" not in read_json(file.parent / SEEN)
 
 
@@ -153,10 +156,10 @@ def test_patients_of_public_data_travel_with_the_encoder(
     public = replace(labelled[0], name="ptb-xl", version="1.0.3"), labelled[1]
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(encoder([public]).read_bytes())
-    seen = Seen.by(moved)
-    assert seen is not None
-    assert len(seen.patients) == len(set(public[0].patients("train")))
-    assert len(seen.own_patients) == 0
+    memory = Memory.by(moved)
+    assert memory is not None
+    assert len(memory.parts[0].seen.patients) == len(set(public[0].patients("train")))
+    assert len(memory.parts[0].seen.own_patients) == 0
 
 
 def test_an_encoder_that_has_seen_test_records_is_refused(
@@ -176,8 +179,8 @@ def test_an_encoder_is_as_good_as_ever_on_records_that_it_has_not_seen(
     labelled: Member, folder: Member, encoder: Any
 ) -> None:
     file = encoder([part(folder, set(folder[0].ids()[:20]), split="train")])
-    seen = Seen.by(file)
-    touched = seen.meets(labelled) if seen else None
+    memory = Memory.by(file)
+    touched = memory.meets(labelled) if memory else None
     assert touched is not None
     assert 0 < len(touched.ids) < touched.records
     untouched = set(labelled[0].ids("test")) - set(touched.ids)

@@ -28,10 +28,11 @@ from einthoven.predict import predict_record
 from einthoven.records import read_record
 from einthoven.signals.store import Store
 from einthoven.stages import posttrain as stage
-from einthoven.stages.posttrain import Posttrained
-from einthoven.stages.recipe import Recipe, Stage2
+from einthoven.stages.posttrain import Posttrained, RecipeWarning
+from einthoven.stages.recipe import Recipe, Stage2, load_recipe
 from einthoven.training.checkpoint import save_checkpoint
 from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop, Result
+from einthoven.training.processes import Processes
 
 Train = Callable[..., Posttrained]
 
@@ -218,6 +219,42 @@ def test_recipe_and_weights_must_belong_together(
     with pytest.raises(WeightsError):
         train(tmp_path, weights=tmp_path / "absent.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def _short(recipe: str) -> Recipe:
+    """A network's own recipe, one epoch of small batches."""
+    return load_recipe(recipe, ["stage2.epochs=1", "stage2.batch_size=16"])
+
+
+def test_a_peer_with_another_one_s_recipe_is_warned_of(
+    tmp_path: Path, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    def run(backbone: str, recipe: Recipe) -> Posttrained:
+        asked: dict[str, Any] = {"recipe": recipe, "processes": Processes("cpu")}
+        asked |= {"out": tmp_path / f"{backbone}-{recipe.name}", "options": {"width": 8}}
+        return stage.posttrain(synthetic, synthetic_store, backbone, **asked)
+
+    with pytest.warns(RecipeWarning, match="made for fcn_wang, .* strodthoff-rnn for lstm"):
+        run("lstm", _short("strodthoff"))
+    run("lstm", _short("strodthoff-rnn"))  # a warning would be an error here
+    own = _short("strodthoff").model_copy(update={"name": "my-own"})
+    run("lstm", own)
+
+
+def test_what_a_network_measures_is_measured_before_anyone_is_warned(
+    tmp_path: Path, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    run = stage.posttrain(
+        synthetic,
+        synthetic_store,
+        "wavelet_nn",
+        recipe=_short("wavelet-nn"),
+        out=tmp_path,
+        options={"width": 8},
+        processes=Processes("cpu"),
+    )
+    assert run.classifier.backbone.is_fitted
+    assert run.classifier(torch.randn(1, 12, 1000)).isfinite().all()
 
 
 def test_plain_fine_tuning_and_training_from_scratch_run(tmp_path: Path, train: Train) -> None:

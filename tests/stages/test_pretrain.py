@@ -21,6 +21,7 @@ from einthoven.objectives import create_pretraining
 from einthoven.signals.store import Store
 from einthoven.stages import held_out
 from einthoven.stages.corpus import corpus_of
+from einthoven.stages.memory import ResumeWarning
 from einthoven.stages.overlap import OverlapWarning, check_encoder
 from einthoven.stages.pretrain import Pretrained, pretrain
 from einthoven.stages.recipe import Pretraining
@@ -134,6 +135,47 @@ def test_another_request_in_the_same_folder_is_refused(run: Pretrain, whole: Pre
         run(whole.run.path, recipe=RECIPE.model_copy(update={"options": {"mask_ratio": 0.6}}))
 
 
+@pytest.fixture
+def shares(synthetic: Cohort) -> dict[str, Cohort]:
+    """A cohort, and the same with as many other records to train on."""
+    tested = len(synthetic.ids("test"))
+    few = synthetic.select(~np.isin(synthetic.ids(), synthetic.ids("train")[tested:]))
+    names = {"train": "test", "test": "train"}
+    table = few.table.assign(split=few.table["split"].replace(names))
+    return {"first": few, "second": replace(few, table=table)}
+
+
+def test_a_killed_run_does_not_go_on_with_other_training_records(
+    tmp_path: Path,
+    run: Pretrain,
+    shares: dict[str, Cohort],
+    recorder: Any,
+    killed: type[Exception],
+) -> None:
+    with pytest.raises(killed):
+        run(tmp_path, cohort=shares["first"], watcher=recorder(kill=("pretrain", 2)))
+    before = (tmp_path / "seen.json").read_bytes()
+    with pytest.raises(TrainingError, match="another training_ids_digest"):
+        run(tmp_path, cohort=shares["second"])
+    assert (tmp_path / "seen.json").read_bytes() == before
+
+
+def test_a_run_that_began_before_ids_were_recorded_is_known_by_what_it_saw(
+    tmp_path: Path, run: Pretrain, shares: dict[str, Cohort]
+) -> None:
+    done = run(tmp_path, cohort=shares["first"])
+    about = done.run.about()
+    del about["asked"]["training_ids_digest"]
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    run(tmp_path, cohort=shares["first"])
+    with pytest.raises(TrainingError, match="with other training records"):
+        run(tmp_path, cohort=shares["second"])
+    (tmp_path / "seen.json").unlink()
+    with pytest.warns(ResumeWarning, match="taken for granted"):
+        run(tmp_path, cohort=shares["first"])
+    assert "training_ids_digest" not in done.run.about()["asked"]
+
+
 def test_an_unlabelled_folder_is_pretrained_on(
     tmp_path: Path, run: Pretrain, synthetic_path: Path, synthetic_store: Store
 ) -> None:
@@ -245,7 +287,7 @@ def test_runs_that_began_before_snapshots_existed_go_on(whole: Pretrained) -> No
     }  # fmt: skip
     assert set(whole.run.about()["asked"]) == {
         "stage", "backbone", "recipe", "cohort", "version", "records_digest", "records",
-        "world", "backbone_options",
+        "training_ids_digest", "world", "backbone_options",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Two processes pretrain as one with the whole batch: the same crops, masks and negatives."""
+"""Two processes pretrain as one with the whole batch: the same draws, the same statistics."""
 
 from __future__ import annotations
 
@@ -29,13 +29,27 @@ COMMON: dict[str, Any] = {
     "precision": "fp32",
 }
 JOBS: dict[str, dict[str, Any]] = {
-    # Negatives from the same record, and a pool of tokens from the records of both processes.
+    # Negatives from the same record, and a pool of tokens from the records of both processes; the
+    # stem of `s4`, two layers with batch norm over the records of both.
     "cpc": {
         "backbone": "s4_tiny",
-        "options": {"width": 16, "depth": 1, "stem_norm": "none"},
+        "options": {"width": 16, "depth": 1, "stem_norm": "batch"},
         "recipe": COMMON
         | {"name": "cpc", "objective": "cpc", "clip": 1.0}
         | {"options": {"negatives": 8, "pool": 16, "offsets_ms": [40.0, 120.0]}},
+    },
+    # A codebook that cools with every optimiser step, and not with the micro-batches.
+    "wav2vec2": {
+        "backbone": "ecg_fm",
+        "options": {"width": 32, "depth": 1, "heads": 2, "conv_width": 16}
+        | {"pos_kernel": 8, "pos_groups": 4},
+        "recipe": COMMON
+        | {"name": "wav2vec2", "objective": "wav2vec2", "micro_batch": 8, "base_lr": 1e-3}
+        | {
+            "options": {"codes": 8, "target_width": 16, "negatives": 10, "dropout": 0.0}
+            # How evenly codes are used is measured among a process's own records.
+            | {"diversity_weight": 0.0, "code_temperature": [2.0, 0.5, 0.9]},
+        },
     },
     "mae": {
         "backbone": "mtecg_tiny_100hz",
@@ -55,14 +69,33 @@ from einthoven.stages.pretrain import pretrain
 from einthoven.stages.recipe import Pretraining
 from einthoven.training.processes import Processes
 
+class Killer:
+    def began(self, stage, epochs, steps): self.left = 5  # of nine, in the second epoch
+    def stepped(self, epoch, step, loss, lr):
+        self.left -= 1
+        if not self.left: raise KeyboardInterrupt
+    def epoch_ended(self, entry): pass
+    def ended(self, stage): pass
+
 cohort, store, jobs, out = sys.argv[1:]
 torch.set_num_threads(1)
-for name, job in json.loads(jobs).items():
+
+def train(job, name, watcher=None):
     pretrain(
         open_cohort(cohort, min_records=8), Store.open(store), job["backbone"],
         recipe=Pretraining.model_validate(job["recipe"]), out=f"{out}/{name}",
-        options=job["options"], processes=Processes("cpu"),
+        options=job["options"], processes=Processes("cpu"), watcher=watcher,
     )
+
+for name, job in json.loads(jobs).items():
+    train(job, name)
+    if name != "mae":
+        try:
+            train(job, f"{name}-killed", Killer())
+        except KeyboardInterrupt:
+            train(job, f"{name}-killed")
+        else:
+            sys.exit("nothing was killed")
 """
 
 
@@ -119,3 +152,15 @@ def test_two_processes_equal_one(
     assert ours.keys() == theirs.keys()
     for key in ours:
         torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=WEIGHT_TOLERANCE, msg=key)
+
+
+@pytest.mark.parametrize("name", ["cpc", "wav2vec2"])
+def test_two_processes_that_were_killed_go_on_to_the_same_encoder(
+    name: str, together: Path
+) -> None:
+    whole, again = (
+        read_tensors(together / folder / "encoder.safetensors")[0]
+        for folder in (name, f"{name}-killed")
+    )
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[key], again[key]) for key in whole)

@@ -81,6 +81,7 @@ def test_the_other_networks_recipes() -> None:
     assert (settings.optimiser, settings.select, settings.lowest) == (
         "adamax", "validation_loss", True
     )  # fmt: skip
+    assert wavelet.head_init == "glorot-uniform"
     for name in ("multiresnet", "wavelet-nn", "spacetime", "msw-transformer"):
         data = load_recipe(name).data
         assert (data.crop_seconds, data.evaluation_crops, data.standardise) == (10, 1, "scalar")

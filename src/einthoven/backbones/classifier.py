@@ -35,9 +35,11 @@ class Classifier(nn.Module):
         Number of labels, or their names in the order of the outputs.
     head_dropout : float
         Dropout in front of the head.
-    head_init : {"stock", "zero", "normal-0.01", "kaiming-normal"}
+    head_init : {"stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"}
         Start of the head: PyTorch's own for a linear layer (the recipe's choice), all zero, normal
-        weights of std 0.01, or of std sqrt(2 / inputs) (He et al. 2015), with zero biases.
+        weights of std 0.01, or of std sqrt(2 / inputs) (He et al. 2015), or uniform ones within
+        sqrt(6 / (inputs + outputs)) of zero (Glorot and Bengio 2010); biases are zero but for the
+        first.
 
     Attributes
     ----------
@@ -126,10 +128,13 @@ def initialise_head(head: nn.Linear, kind: str) -> None:
     elif kind == "kaiming-normal":
         nn.init.kaiming_normal_(head.weight)
         nn.init.zeros_(head.bias)
+    elif kind == "glorot-uniform":
+        nn.init.xavier_uniform_(head.weight)
+        nn.init.zeros_(head.bias)
     else:
         raise BackboneError(
             f"head_init = {kind!r} is unknown",
-            remedy="choose 'stock', 'zero', 'normal-0.01' or 'kaiming-normal'.",
+            remedy="choose 'stock', 'zero', 'normal-0.01', 'kaiming-normal' or 'glorot-uniform'.",
         )
 
 

@@ -17,7 +17,11 @@ from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 if TYPE_CHECKING:
     from einthoven.signals.prepare import Preparation
 
-__all__ = ["Backbone", "PatchBackbone", "SequenceBackbone"]
+__all__ = ["Backbone", "PatchBackbone", "SequenceBackbone", "UnfittedWarning"]
+
+
+class UnfittedWarning(UserWarning):
+    """A network is used whose statistics nobody has measured; see `Backbone.fit_statistics`."""
 
 
 class Backbone(nn.Module, ABC):
@@ -98,7 +102,8 @@ class Backbone(nn.Module, ABC):
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
         """Measure what the network standardises by, and keep it in buffers.
 
-        Called once, where `fits_statistics`, before training from random weights.
+        Called once, where `fits_statistics`, before training from random weights. Such a network
+        warns once (`UnfittedWarning`) where `features` are asked of it before.
 
         Parameters
         ----------
@@ -168,6 +173,15 @@ class SequenceBackbone(Backbone):
     causal: bool
     token_rate: float
     token_dim: int
+
+    @property
+    @abstractmethod
+    def input_scale(self) -> float | None:
+        """Millivolts that count as one in its inputs; None where they stay millivolts."""
+
+    @abstractmethod
+    def scale_inputs(self, millivolts: float) -> None:
+        """Let so many millivolts count as one from now on; `config` and `preparation` say so."""
 
     @abstractmethod
     def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:

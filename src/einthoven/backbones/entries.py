@@ -17,6 +17,8 @@ class Entry:
         `module:function` that builds it.
     summary : str
         One line on what it is.
+    origin : str
+        The same in a phrase of at most 24 characters: whose it is.
     parameters : int
         Number of parameters without a head.
     family : str
@@ -43,10 +45,14 @@ class Entry:
         neither is known.
     weights_size : str
         Size of that file, in words; empty where nobody recorded it.
+    recipe : str
+        The recipe (`einthoven.stages.recipe`) of a network that is made for the task and trained
+        from random weights; empty for one that is pretrained.
     """
 
     factory: str
     summary: str
+    origin: str
     parameters: int
     family: str
     paper: str
@@ -58,3 +64,4 @@ class Entry:
     weights_sha256: str = ""
     weights_name: str = ""
     weights_size: str = ""
+    recipe: str = ""

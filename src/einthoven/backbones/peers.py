@@ -8,6 +8,8 @@ from einthoven.backbones.entries import Entry
 
 __all__ = ["PEERS"]
 
+_BENCHMARK_SHORT = "PTB-XL benchmark, 2021"
+
 _UNTRAINED: Any = {
     "pretraining_data": "none: trained from random weights",
     "weights_licence": "none: no public weights",
@@ -17,6 +19,7 @@ _UNTRAINED: Any = {
 # Nobody publishes weights, but files of the benchmark's own runs are read; their data is PTB-XL.
 _STRODTHOFF: Any = {
     "family": "strodthoff",
+    "origin": _BENCHMARK_SHORT,
     "pretraining_data": "none when trained with einthoven, which begins at random weights; a file "
     "of the benchmark's own code was trained on PTB-XL",
     "weights_licence": "that of whoever trained the file",
@@ -41,6 +44,7 @@ PEERS: dict[str, Entry] = {
     "fcn_wang": Entry(
         factory="einthoven.backbones.fcn_wang:fcn_wang",
         summary="Three convolutions and no pooling between them, 100 Hz, 2.5 s",
+        recipe="strodthoff",
         parameters=309_120,
         paper=_WANG,
         **_STRODTHOFF,
@@ -48,6 +52,7 @@ PEERS: dict[str, Entry] = {
     "resnet1d_wang": Entry(
         factory="einthoven.backbones.resnet1d_wang:resnet1d_wang",
         summary="Residual network of three basic blocks, 128 channels, 100 Hz, 2.5 s",
+        recipe="strodthoff",
         parameters=472_704,
         paper=_WANG,
         **_STRODTHOFF,
@@ -55,6 +60,7 @@ PEERS: dict[str, Entry] = {
     "xresnet1d50": Entry(
         factory="einthoven.backbones.xresnet1d:xresnet1d50",
         summary="Residual network of 16 bottleneck blocks of 64 channels, 100 Hz, 2.5 s",
+        recipe="strodthoff",
         parameters=953_344,
         paper=_XRESNET,
         **_STRODTHOFF,
@@ -62,6 +68,7 @@ PEERS: dict[str, Entry] = {
     "xresnet1d101": Entry(
         factory="einthoven.backbones.xresnet1d:xresnet1d101",
         summary="Residual network of 33 bottleneck blocks of 64 channels, 100 Hz, 2.5 s",
+        recipe="strodthoff",
         parameters=1_871_616,
         paper=_XRESNET,
         **_STRODTHOFF,
@@ -69,6 +76,7 @@ PEERS: dict[str, Entry] = {
     "inception1d": Entry(
         factory="einthoven.backbones.inception1d:inception1d",
         summary="Six modules of kernels of 39, 19 and 9 samples at once, 100 Hz, 2.5 s",
+        recipe="strodthoff",
         parameters=507_008,
         paper=f"{_BENCHMARK}; after Ismail Fawaz et al., InceptionTime: Finding AlexNet for Time "
         "Series Classification, Data Mining and Knowledge Discovery 34, 2020 (arXiv 1909.04939)",
@@ -77,6 +85,7 @@ PEERS: dict[str, Entry] = {
     "lstm": Entry(
         factory="einthoven.backbones.lstm:lstm",
         summary="Two recurrent layers of 256 units over every sample, 100 Hz, 2.5 s",
+        recipe="strodthoff-rnn",
         parameters=903_040,
         paper=_BENCHMARK,
         **_STRODTHOFF,
@@ -84,6 +93,7 @@ PEERS: dict[str, Entry] = {
     "lstm_bidir": Entry(
         factory="einthoven.backbones.lstm:lstm_bidir",
         summary="Two recurrent layers of 2 x 256 units in both directions, 100 Hz, 2.5 s",
+        recipe="strodthoff-rnn",
         parameters=2_329_984,
         paper=_BENCHMARK,
         **_STRODTHOFF,
@@ -91,6 +101,8 @@ PEERS: dict[str, Entry] = {
     "multiresnet": Entry(
         factory="einthoven.backbones.multiresnet:multiresnet",
         summary="MULTIRESNET: causal filters at ten scales over the whole record, 100 Hz, 10 s",
+        origin="Shi et al. 2023",
+        recipe="multiresnet",
         parameters=213_632,
         family="multiresnet",
         paper="Shi et al., Sequence Modeling with Multiresolution Convolutional Memory, ICML 2023",
@@ -99,6 +111,8 @@ PEERS: dict[str, Entry] = {
     "wavelet_nn": Entry(
         factory="einthoven.backbones.wavelet_nn:wavelet_nn",
         summary="Wavelet+NN: 864 statistics of wavelet coefficients, one dense layer, 100 Hz, 10 s",
+        origin=_BENCHMARK_SHORT,
+        recipe="wavelet-nn",
         parameters=110_720,
         family="wavelet_nn",
         paper=_BENCHMARK,
@@ -107,6 +121,8 @@ PEERS: dict[str, Entry] = {
     "spacetime": Entry(
         factory="einthoven.backbones.spacetime:spacetime",
         summary="SpaceTime, our reading: companion state-space layers, 100 Hz, 10 s",
+        origin="our reading of SpaceTime",
+        recipe="spacetime",
         parameters=145_024,
         family="spacetime",
         paper="Zhang et al., Effectively Modeling Time Series with Simple Discrete State Spaces, "
@@ -116,6 +132,8 @@ PEERS: dict[str, Entry] = {
     "chimera": Entry(
         factory="einthoven.backbones.chimera:chimera",
         summary="Chimera, our reading: state-space layers over leads and time, 100 Hz, 2.5 s",
+        origin="our reading of Chimera",
+        recipe="chimera",
         parameters=223_040,
         family="chimera",
         paper="Behrouz et al., Chimera: Effectively Modeling Multivariate Time Series with "
@@ -125,6 +143,8 @@ PEERS: dict[str, Entry] = {
     "msw_transformer": Entry(
         factory="einthoven.backbones.msw_transformer:msw_transformer",
         summary="MSW-Transformer, our reading: one layer, windows of three sizes, 100 Hz, 10 s",
+        origin="our reading of its paper",
+        recipe="msw-transformer",
         parameters=338_703,
         family="msw_transformer",
         paper="Cheng et al., MSW-Transformer: Multi-Scale Shifted Windows Transformer Networks "

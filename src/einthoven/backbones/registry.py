@@ -43,6 +43,7 @@ _MTECG: Any = {
 }
 _HUBERT_ECG: Any = {
     "family": "hubert_ecg",
+    "origin": "HuBERT-ECG, medRxiv 2024",
     "paper": "Coppola et al., HuBERT-ECG: a self-supervised foundation model for broad and "
     "scalable cardiac applications, medRxiv 2024.11.14.24317328",
     "pretraining_data": "9.1 million 12-lead ECGs from four countries (the list was not checked "
@@ -53,6 +54,7 @@ _HUBERT_ECG: Any = {
 }
 _ECGFOUNDER: Any = {
     "family": "ecgfounder",
+    "origin": "ECGFounder, NEJM AI 2025",
     "paper": "Li et al., NEJM AI 2(7) 2025, AIoa2401033 (arXiv 2410.04133)",
     "pretraining_data": "Harvard-Emory ECG Database, supervised with 150 labels "
     "(10,771,552 records, 7,519,035 of them for development); not PTB-XL",
@@ -64,6 +66,7 @@ BACKBONES: dict[str, Entry] = {
     "st_mem_base": Entry(
         factory="einthoven.backbones.st_mem:st_mem_base",
         summary="ST-MEM ViT-B: 0.3 s patches of single leads, 250 Hz, 9 s",
+        origin="ST-MEM, Na et al. 2024",
         parameters=85_150_614,
         weights_from="files st_mem_vit_base_encoder and st_mem_vit_base_full, linked from "
         "github.com/vuno/ST-MEM",
@@ -74,6 +77,7 @@ BACKBONES: dict[str, Entry] = {
     "st_mem_small": Entry(
         factory="einthoven.backbones.st_mem:st_mem_small",
         summary="ST-MEM ViT-S: 0.3 s patches of single leads, 250 Hz, 9 s",
+        origin="ST-MEM, Na et al. 2024",
         parameters=21_341_718,
         **_ST_MEM,
         **_NO_WEIGHTS,
@@ -81,6 +85,7 @@ BACKBONES: dict[str, Entry] = {
     "st_mem_tiny": Entry(
         factory="einthoven.backbones.st_mem:st_mem_tiny",
         summary="ST-MEM at width 192, our own size for work without an accelerator",
+        origin="our size of ST-MEM",
         parameters=5_362_518,
         **_ST_MEM,
         **_NO_WEIGHTS,
@@ -88,6 +93,7 @@ BACKBONES: dict[str, Entry] = {
     "mtecg_tiny": Entry(
         factory="einthoven.backbones.mtecg:mtecg_tiny",
         summary="MTECG ViT-Ti: 50 ms patches of all leads, 500 Hz, 10 s",
+        origin="MTECG, Zhou et al. 2023",
         parameters=5_435_328,
         **_MTECG,
         **_NO_WEIGHTS,
@@ -95,6 +101,7 @@ BACKBONES: dict[str, Entry] = {
     "mtecg_tiny_100hz": Entry(
         factory="einthoven.backbones.mtecg:mtecg_tiny_100hz",
         summary="MTECG ViT-Ti with the same 50 ms patches at 100 Hz, our own preset",
+        origin="our preset of MTECG",
         parameters=5_389_248,
         **_MTECG,
         **_NO_WEIGHTS,
@@ -102,6 +109,7 @@ BACKBONES: dict[str, Entry] = {
     "s4": Entry(
         factory="einthoven.backbones.s4:s4",
         summary="S4, the published causal shape: width 512, state 8, 240 Hz, 2.5 s",
+        origin="S4, arXiv 2605.12241",
         parameters=2_932_736,
         **_S4,
         **_NO_WEIGHTS,
@@ -109,6 +117,7 @@ BACKBONES: dict[str, Entry] = {
     "ecg_cpc": Entry(
         factory="einthoven.backbones.s4:ecg_cpc",
         summary="ECG-CPC: convolutional stem and causal S4, raw millivolts, 240 Hz, 2.5 s",
+        origin="ECG-CPC, arXiv 2025",
         parameters=2_932_736,
         pretraining_data="Harvard-Emory ECG Database (10 million records, crops of 10 s), by "
         "contrastive predictive coding; not PTB-XL",
@@ -123,6 +132,7 @@ BACKBONES: dict[str, Entry] = {
     "s4_small": Entry(
         factory="einthoven.backbones.s4:s4_small",
         summary="Diagonal S4 of width 192 at 100 Hz, our own size for two CPU cores",
+        origin="our size of S4",
         parameters=355_584,
         **_S4,
         **_NO_WEIGHTS,
@@ -130,6 +140,7 @@ BACKBONES: dict[str, Entry] = {
     "s4_tiny": Entry(
         factory="einthoven.backbones.s4:s4_tiny",
         summary="Diagonal S4 of width 96 at 100 Hz, our own size for demonstrations",
+        origin="our size of S4",
         parameters=94_656,
         **_S4,
         **_NO_WEIGHTS,
@@ -181,6 +192,7 @@ BACKBONES: dict[str, Entry] = {
     "ecg_fm": Entry(
         factory="einthoven.backbones.ecg_fm:ecg_fm",
         summary="ECG-FM: wav2vec 2.0 of the base size over twelve leads, 500 Hz, 5 s",
+        origin="ECG-FM, JAMIA Open 2025",
         parameters=90_373_248,
         family="ecg_fm",
         paper="McKeen et al., ECG-FM: an open electrocardiogram foundation model, JAMIA Open "

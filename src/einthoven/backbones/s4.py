@@ -194,6 +194,16 @@ class S4(SequenceBackbone):
             steps.append(Scale(mean=0.0, std=self.config.scale))
         return Preparation(leads=self.leads, steps=tuple(steps))
 
+    @property
+    def input_scale(self) -> float | None:
+        """The config's `scale`."""
+        scale: float | None = self.config.scale
+        return scale
+
+    def scale_inputs(self, millivolts: float) -> None:
+        """Set the config's `scale`."""
+        self.config = replace(self.config, scale=millivolts)
+
     # ------------------------------------------------------------------ forward
 
     def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:

@@ -65,8 +65,8 @@ class FewerLeads(nn.Module):
         absent = [lead for lead in wanted if lead not in every]
         if absent:
             raise BackboneError(
-                f"leads = {tuple(leads)!r}: {', '.join(absent)} is not among the leads that this "
-                f"network reads, {', '.join(every)}",
+                f"{', '.join(absent)} is not among the leads that this network reads, "
+                f"{', '.join(every)}",
                 remedy="name some of the leads that it reads",
             )
         self.network = network

@@ -10,11 +10,16 @@ Known, from our sources
 Chosen here, where they are silent
     The order of the features (lead, then array, then statistic) and the exact definitions of the
     statistics (`einthoven.backbones.layers.wavelet_features`); a feature that hardly varies over
-    the training records is only centred; Glorot-uniform initial weights and zero biases.
+    the training records is only centred; Glorot-uniform initial weights and zero biases, of the
+    last layer too (the recipe's ``head_init``).
+
+Until `fit_statistics` has seen records the statistics pass through unscaled, hundreds beside
+thousandths, and the network warns.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from einthoven.backbones.config import override
+from einthoven.backbones.contract import UnfittedWarning
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.wavelet_features import (
     COEFFICIENTS,
@@ -100,6 +106,7 @@ class WaveletNN(WindowedBackbone):
         nn.init.xavier_uniform_(self.dense.weight)
         nn.init.zeros_(self.dense.bias)
         self.dropout = nn.Dropout(config.dropout)
+        self._looked = False  # whether features were asked for before
 
     # ------------------------------------------------------------------ forward
 
@@ -125,10 +132,31 @@ class WaveletNN(WindowedBackbone):
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """What the last linear layer sees; input as for `tokens`, output (batch, feature_dim)."""
         rows = lead_rows(self._named(x, leads))
+        self._warn_unfitted()
         tokens = self.tokens(x, leads=leads)
         weight = self.dense.weight.view(self.feature_dim, len(STANDARD_LEADS), -1)[:, rows]
         hidden: Tensor = linear(tokens.flatten(1), weight.flatten(1), self.dense.bias).relu()
         return self.dropout(hidden)  # type: ignore[no-any-return]
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether its features were measured, here or by whoever trained the weights.
+
+        Read off the two buffers, so that it is saved with the weights, and older ones have it.
+        """
+        return bool(self.feature_mean.any() or self.feature_std.ne(1).any())
+
+    def _warn_unfitted(self) -> None:
+        # Once: on an accelerator every look would wait for it.
+        if not self._looked and not self.is_fitted:
+            warnings.warn(
+                f"{self.name} has not measured its features, which it standardises by their mean "
+                "and deviation over training records: call fit_statistics(batches) with prepared "
+                "records first, as posttrain does, or load trained weights",
+                UnfittedWarning,
+                stacklevel=3,
+            )
+        self._looked = True
 
     def _named(self, x: Tensor, leads: Sequence[str] | None) -> Sequence[str]:
         named = self.leads if leads is None else leads

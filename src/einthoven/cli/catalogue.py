@@ -22,10 +22,11 @@ def backbones(
     options: Options = None,
     as_json: AsJson = False,
 ) -> None:
-    """The catalogue: size, input, and the public weights: where, whose, trained on what.
+    """The catalogue, a line each: parameters, input, origin. With NAME, one in full.
 
-    Weights are never downloaded unasked. Whether PTB-XL was among their pretraining data matters
-    to whoever tests on it; `unknown` is where their authors' list could not be checked.
+    In full are its public weights too: where, whose, trained on what. Weights are never downloaded
+    unasked. Whether PTB-XL was among their pretraining data matters to whoever tests on it;
+    `unknown` is where their authors' list could not be checked.
     """
     from einthoven.backbones.registry import backbone_names
 
@@ -39,7 +40,7 @@ def backbones(
     if as_json:
         typer.echo(json.dumps(catalogue, indent=1))
     else:
-        _print_all(catalogue)
+        typer.echo(_list(catalogue))
 
 
 def _about(name: str, **options: Any) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def _in_full(about: Mapping[str, Any]) -> str:
         ("file size", about["weights_size"] or _UNKNOWN),
         ("SHA-256", about["weights_sha256"] or _UNKNOWN),
         ("licence", about["weights_licence"]),
+        ("recipe", about["recipe"] or "any that starts from pretrained weights"),
         ("paper", about["paper"]),
         *(("options" if i == 0 else "", each) for i, each in enumerate(options)),
     ]
@@ -104,34 +106,28 @@ def _input(about: Mapping[str, Any]) -> str:
     )
 
 
-def _print_all(catalogue: Mapping[str, Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _list(catalogue: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line each, of at most 80 columns, in two groups."""
+    groups = {
+        "Foundation models, pretrained first (* public weights)": [
+            about for about in catalogue.values() if not about["recipe"]
+        ],
+        "Made for the task, from random weights, each by its own recipe": [
+            about for about in catalogue.values() if about["recipe"]
+        ],
+    }
+    lines = []
+    for title, members in groups.items():
+        lines += [title, *map(_line, members), ""]
+    return "\n".join([*lines, "In full: einthoven backbones NAME; all of it: --json"])
 
-    table = Table(
-        show_lines=True,
-        caption="einthoven backbones NAME shows one in full; --json prints all of it",
-        caption_justify="left",
+
+def _line(about: Mapping[str, Any]) -> str:
+    public = not about["recipe"] and not about["weights_licence"].startswith("none")
+    leads = len(about["leads"])
+    size = (
+        f"{leads:>2} lead{'s' if leads > 1 else ' '} {about['rate_hz']:>3g} Hz "
+        f"{about['window_seconds']:g} s"
     )
-    table.add_column("backbone", no_wrap=True)
-    for column in ("input", "public weights", "their licence", "pretrained on"):
-        table.add_column(column)
-    table.add_column("PTB-XL inside")
-    for name, about in catalogue.items():
-        table.add_row(
-            f"{name}\n{about['parameters']:,}",
-            f"{_input(about)}\n{'; '.join(about['preparation'])}",
-            _weights(about),
-            about["weights_licence"],
-            about["pretraining_data"],
-            _INSIDE[about["contains_ptbxl"]],
-        )
-    Console().print(table)
-
-
-def _weights(about: Mapping[str, Any]) -> str:
-    """Where to look for them; size and the beginning of the checksum where they are known."""
-    known = [about["weights_name"] or about["weights_from"]]
-    known += [about["weights_size"]] if about["weights_size"] else []
-    known += [f"SHA-256 {about['weights_sha256'][:12]}..."] if about["weights_sha256"] else []
-    return "\n".join(known)
+    name = about["name"] + ("*" if public else "")
+    return f"{name:<18} {about['parameters']:>11,}  {size:<22} {about['origin']}".rstrip()

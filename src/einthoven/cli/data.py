@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from einthoven.cli.options import Labels
+from einthoven.cli.options import Labels, lead_names
 from einthoven.cli.progress import bars, counting
 
 
@@ -88,11 +88,11 @@ def pack(
     it never stops the others.
     """
     from einthoven.cli.stores import every_record, tell_quarantine
-    from einthoven.records import STANDARD_LEADS, canonical_lead
+    from einthoven.records import STANDARD_LEADS
     from einthoven.signals.pack import pack as write
 
     cohort = every_record(source, rate=rate, labels=labels)
-    chosen = tuple(canonical_lead(name) for name in leads.split(",")) if leads else STANDARD_LEADS
+    chosen = lead_names(leads) if leads else STANDARD_LEADS
     with counting("pack") as progress:
         packed = write(cohort, store, leads=chosen, workers=workers, progress=progress)
     tell_quarantine(packed)

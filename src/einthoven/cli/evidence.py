@@ -64,7 +64,7 @@ MinPositives = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Only labels with so many positives in the table: of rarer ones one record decides.",
+        help="Leave out labels with fewer positives in the table: of those one record decides.",
     ),
 ]
 
@@ -161,7 +161,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, the one of interest first.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
     reference: Annotated[
-        Path | None, typer.Option(help="The run that others are compared with; the last one.")
+        Path | None, typer.Option(help="Run that the others are compared with; else the last.")
     ] = None,
     cohort: Annotated[Path | None, typer.Option(help="Cohort, to draw example ECGs from.")] = None,
     resamples: Resamples = 1000,
@@ -234,7 +234,8 @@ def load_predictions(place: Path, split: str) -> Predictions:
     if not file.is_file():
         raise EvaluationError(
             f"{place} holds no predictions of {split}",
-            remedy="name a finished run, a bundle with --cohort, or a predictions table",
+            remedy="name a finished run or a predictions table; of a bundle, "
+            "`einthoven evaluate BUNDLE --cohort COHORT --save TABLE` makes one",
         )
     return Predictions.load(file)
 
@@ -318,6 +319,12 @@ def _print_comparison(found: Any, a: str, b: str) -> None:
     for (name, auroc), (_, auprc) in quantities:
         table.add_row(name, auroc, auprc)
     Console().print(table)
+    if found.a.resamples:
+        console.print(
+            f"{found.a.resamples} {found.a.unit} resamples, seed {found.a.seed}, "
+            f"{found.a.interval}, undefined labels: {found.a.absent}. The labels' intervals are "
+            "not corrected for their number."
+        )
 
 
 def _quantities(found: Any, metric: str) -> list[tuple[str, str]]:
@@ -333,8 +340,8 @@ def _quantities(found: Any, metric: str) -> list[tuple[str, str]]:
     if difference.macro_interval is not None:
         lines[3:3] = [("95 % interval", _range(difference.macro_interval, sign=True))]
         lines += [
-            ("  significantly above", str(difference.significantly_better)),
-            ("  significantly below", str(difference.significantly_worse)),
+            ("  interval above zero", str(difference.significantly_better)),
+            ("  interval below zero", str(difference.significantly_worse)),
         ]
     return lines
 

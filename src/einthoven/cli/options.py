@@ -29,7 +29,9 @@ Labels = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: stage2.drop_path=0.2"),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the recipe: seed=1. Repeat it."
+    ),
 ]
 Options = Annotated[
     list[str] | None,
@@ -91,9 +93,7 @@ def backbone_options(
 def _parsed(typed: Sequence[str] | None, leads: str | None) -> dict[str, Any]:
     given: dict[str, Any] = {}
     if leads:
-        from einthoven.records import canonical_lead
-
-        given["leads"] = tuple(map(canonical_lead, leads.split(",")))
+        given["leads"] = lead_names(leads)
     for text in typed or ():
         key, equals, value = (part.strip() for part in text.partition("="))
         if not key or not equals:
@@ -114,6 +114,22 @@ def _literal(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def lead_names(text: str) -> tuple[str, ...]:
+    """Leads by their names, with commas between them and perhaps blanks: `I, ii` are I and II.
+
+    Raises
+    ------
+    BackboneError
+        When there is nothing before, between or behind the commas.
+    """
+    from einthoven.records import canonical_lead
+
+    names = tuple(map(canonical_lead, text.split(",")))
+    if not all(names):
+        raise BackboneError(f"--leads {text!r} lacks a name", remedy="write --leads I,II,V2")
+    return names
 
 
 def use_threads(threads: int | None) -> None:

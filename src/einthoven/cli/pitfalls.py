@@ -31,7 +31,7 @@ def measure_pitfalls(
 
     if cohort is None or not is_ptbxl_layout(cohort):
         raise ReproduceError(
-            f"{cohort or 'no --cohort'} is not PTB-XL's folder",
+            "no --cohort is named" if cohort is None else f"{cohort} is not PTB-XL's folder",
             remedy="einthoven reproduce pitfalls --cohort data/ptb-xl",
         )
     use_threads(threads)

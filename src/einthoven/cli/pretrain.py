@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,14 +19,28 @@ from einthoven.cli.options import (
     backbone_options,
     use_threads,
 )
-from einthoven.cli.progress import training
-from einthoven.errors import CohortError
+from einthoven.cli.progress import console, training
+from einthoven.errors import BackboneError, CohortError, RecipeError
 
 if TYPE_CHECKING:
+    from einthoven.cohorts import Cohort
     from einthoven.stages.corpus import Member
     from einthoven.stages.recipe import Pretraining
     from einthoven.training.processes import Processes
 
+# Their folder is read, and not the room of recipes, which would make every verb start more slowly.
+RECIPES = sorted(
+    file.stem for file in (Path(__file__).parents[1] / "recipes" / "pretraining").glob("*.toml")
+)
+
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{', '.join(RECIPES)}, or a .toml file; without it release, and where there are no "
+        "patches to hide, as in S4, a recipe of the backbone's own.",
+        show_default=False,
+    ),
+]
 Cohorts = Annotated[
     list[Path] | None,
     typer.Argument(
@@ -61,9 +75,7 @@ def pretrain(
     out: Out,
     backbone: Annotated[str, typer.Option(help="A name of `einthoven backbones`.")],
     cohorts: Cohorts = None,
-    recipe: Annotated[
-        str, typer.Option(help="mae, release, ptbxl-100hz-cpu, or a .toml file.")
-    ] = "release",
+    recipe: Recipe = None,
     weights: Weights = None,
     stores: Stores = None,
     protect: Protect = None,
@@ -83,16 +95,23 @@ def pretrain(
     """
     from einthoven.stages.pretrain import pretrain as run
     from einthoven.stages.recipe import load_pretraining
+    from einthoven.stages.suited import default_pretraining
     from einthoven.training.processes import Processes
 
-    asked = load_pretraining(recipe, overrides or ())
+    asked = load_pretraining(recipe or default_pretraining(backbone), overrides or ())
     network = backbone_options(backbone, options, leads=leads)
-    chosen, packed, mix = _mixture(asked, cohorts, stores, weights)
+    chosen, places, mix = _mixture(asked, cohorts, stores, weights)
+    _check(asked, backbone, network)
     together = Processes(device)
     use_threads(threads)
-    members = _opened(chosen, packed, labels, together)
+    if recipe is None and together.is_main:
+        said = f"Recipe {asked.name}: {asked.description}"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    opened = _opened(chosen, labels)
+    fenced = [_protected(text) for text in protect or ()]
+    members = _packed(chosen, opened, places, labels, together)
     known = dict(zip(chosen, members, strict=True))
-    guarded = [_protected(text, known, together) for text in protect or ()]
+    guarded = [_guarded(place, cohort, known, together) for place, cohort in fenced]
     with training() as (watcher, _):
         done = run(
             [cohort for cohort, _ in members],
@@ -135,19 +154,55 @@ def _mixture(
             f"{len(stores)} stores for {len(cohorts)} cohorts",
             remedy="repeat --store for each cohort, in their order, or leave it out",
         )
+    _check_weights(weights or (), len(cohorts))
     return list(cohorts), stores or [None] * len(cohorts), weights or None
 
 
-def _opened(
+def _check_weights(weights: Sequence[float], cohorts: int) -> None:
+    # The corpus checks them too, but only has its cohorts once they are packed.
+    if weights and len(weights) != cohorts:
+        raise RecipeError(
+            f"{len(weights)} weights for {cohorts} cohorts",
+            remedy="repeat --weight for each cohort, in their order, or leave it out",
+        )
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise RecipeError(
+            f"weights {list(weights)}",
+            remedy="give weights above zero; leave out the cohort that is not to be used",
+        )
+
+
+def _check(recipe: Pretraining, backbone: str, options: Mapping[str, Any]) -> None:
+    """Refuse a recipe that does not suit the backbone, naming those that do."""
+    from einthoven.stages.suited import check_pretraining, suggestions
+
+    try:
+        check_pretraining(recipe, backbone, options)
+    except BackboneError as error:
+        raise BackboneError(
+            f"recipe {recipe.name} does not suit {backbone}: {error.problem} "
+            f"(objective {recipe.objective})",
+            remedy=suggestions(error, backbone, options),
+        ) from error
+
+
+def _opened(cohorts: Sequence[Path], labels: Sequence[str] | None) -> list[Cohort]:
+    """Every record of the cohorts; nothing is packed."""
+    from einthoven.cli.stores import every_record
+
+    return [every_record(cohort, labels=labels) for cohort in cohorts]
+
+
+def _packed(
     cohorts: Sequence[Path],
+    opened: Sequence[Cohort],
     stores: Sequence[Path | None],
     labels: Sequence[str] | None,
     together: Processes,
 ) -> list[Member]:
-    """Every record of the cohorts, and their stores, packed where they are not yet."""
-    from einthoven.cli.stores import every_record, shared_store
+    """The cohorts and their stores, packed where they are not yet."""
+    from einthoven.cli.stores import shared_store
 
-    opened = [every_record(cohort, labels=labels) for cohort in cohorts]
     packed = [
         shared_store(cohort, store, together, labels=labels)
         for cohort, store in zip(cohorts, stores, strict=True)
@@ -155,13 +210,20 @@ def _opened(
     return list(zip(opened, packed, strict=True))
 
 
-def _protected(text: str, known: Mapping[Path, Member], together: Processes) -> Member:
-    """A cohort whose test split is protected, and its store; `COHORT` or `COHORT:TASK`."""
-    from einthoven.cli.stores import every_record, labelled, shared_store
+def _protected(text: str) -> tuple[Path, Cohort]:
+    """A cohort whose test split is protected, and where it is; `COHORT` or `COHORT:TASK`."""
+    from einthoven.cli.stores import every_record, labelled
 
     path, colon, task = text.rpartition(":")
     if not colon or Path(text).exists():
         path, task = text, ""
-    cohort = labelled(path, task) if task else every_record(path)
-    place = Path(path)
+    return Path(path), labelled(path, task) if task else every_record(path)
+
+
+def _guarded(
+    place: Path, cohort: Cohort, known: Mapping[Path, Member], together: Processes
+) -> Member:
+    """A protected cohort and its store, packed where it is not yet."""
+    from einthoven.cli.stores import shared_store
+
     return cohort, known[place][1] if place in known else shared_store(place, None, together)

@@ -53,7 +53,12 @@ BackboneName = Annotated[
     ),
 ]
 ExperimentName = Annotated[
-    str, typer.Option(help="A grid of recipes: a name of `reproduce list`, or a .toml file.")
+    str | None,
+    typer.Option(
+        help="A grid of recipes: a name of `reproduce list`, or a .toml file; without it the one "
+        "that is made for the backbone, or ptbxl-100hz-cpu.",
+        show_default=False,
+    ),
 ]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs; what is there goes on.")]
 Encoder = Annotated[
@@ -95,7 +100,7 @@ def reproduce(
     what: Table,
     cohort: Cohort = None,
     backbone: BackboneName = None,
-    experiment: ExperimentName = "ptbxl-100hz-cpu",
+    experiment: ExperimentName = None,
     out: Runs = Path("reproduction"),
     weights: Encoder = None,
     against: Against = None,
@@ -156,28 +161,37 @@ def reproduce(
             cohort, model=model, store=store, page=page, device=device, threads=threads
         )
         return
-    at_work = run and not plan
     asked = _experiment(experiment, cohort, backbone, weights)
-    request = _request(asked, cohort, backbone, out, weights, store, pack=at_work)
+    request = _request(asked, cohort, backbone, out, weights, store)
     request = replace(request, device=device, threads=threads, against=tuple(against or ()))
     cells = _cells(request, what, only or (), shard)
+    chosen = _chosen(request, named=experiment is not None)
+    if run:
+        from einthoven.reproduce.plan import check
+
+        check(request, cells)
     if plan:
+        typer.echo(f"experiment         {chosen}")
         _print_plan(request, cells)
         return
-    outcome = _run(request, cells, jobs) if at_work else None
+    outcome = None
+    if run:
+        console.print(f"Experiment {chosen}", highlight=False, markup=False, soft_wrap=True)
+        request = _packed(request, store)
+        outcome = _run(request, cells, jobs)
     _write(request, what.value, write or out / "results.md")
     if outcome is not None:
         _tell(outcome)
 
 
 def _experiment(
-    name: str, cohort: Path | None, backbone: str | None, weights: Path | None
+    name: str | None, cohort: Path | None, backbone: str | None, weights: Path | None
 ) -> Experiment:
     """The experiment, once its options are known to belong together."""
     from einthoven.backbones.registry import entry
-    from einthoven.reproduce.experiment_files import load_experiment
+    from einthoven.reproduce.experiment_files import experiment_for, load_experiment
 
-    asked = load_experiment(name)
+    asked = load_experiment(name or experiment_for(backbone or ""))
     needed = not asked.names_every_backbone
     if cohort is None or (backbone is None and needed):
         raise ReproduceError(
@@ -202,10 +216,9 @@ def _request(
     out: Path,
     weights: Path | None,
     store: Path | None,
-    *,
-    pack: bool,
 ) -> Request:
-    from einthoven.cli.stores import store_folder, store_of
+    """What is asked for; nothing is packed yet, so that everything else is checked first."""
+    from einthoven.cli.stores import store_folder
     from einthoven.reproduce.folders import Request
 
     if cohort is None or not cohort.is_dir():
@@ -215,8 +228,23 @@ def _request(
         )
     if weights is not None and not weights.is_file():
         raise ReproduceError(f"{weights} is missing", remedy="name the encoder's file")
-    packed = Path(store_of(cohort, store).root) if pack else store_folder(cohort, store)
-    return Request(experiment, backbone or "", cohort, packed, out, weights)
+    return Request(experiment, backbone or "", cohort, store_folder(cohort, store), out, weights)
+
+
+def _packed(request: Request, store: Path | None) -> Request:
+    from einthoven.cli.stores import store_of
+
+    return replace(request, store=Path(store_of(request.cohort, store).root))
+
+
+def _chosen(request: Request, *, named: bool) -> str:
+    """The experiment's name, and why it is taken where nobody named it."""
+    asked = request.experiment
+    if named:
+        return asked.name
+    if request.backbone in asked.made_for:
+        return f"{asked.name}, which is made for {request.backbone}"
+    return f"{asked.name}, the general one: none is made for {request.backbone}"
 
 
 def _cells(request: Request, what: What, filters: Sequence[str], part: str | None) -> list[Cell]:
@@ -239,7 +267,15 @@ def _list() -> None:
     typer.echo("pitfalls  the common ways to get PTB-XL wrong, measured; no runs")
     typer.echo("\nExperiments (--experiment):")
     for each in experiments:
-        typer.echo(f"{each.name}: {each.description}")
+        typer.echo(f"{each.name}: {each.description}{_takers(each)}")
+
+
+def _takers(experiment: Experiment) -> str:
+    """Which backbones an experiment is taken for when none is named."""
+    from einthoven.reproduce.experiment_files import GENERAL
+
+    names = [*experiment.made_for, *(["all others"] if experiment.name == GENERAL else [])]
+    return f"; taken for {', '.join(names)}" if names else ""
 
 
 def _run(request: Request, cells: Sequence[Cell], jobs: int) -> Outcome:

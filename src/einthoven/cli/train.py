@@ -113,7 +113,7 @@ def posttrain(
 
     asked = load_recipe(recipe, overrides or ())
     start = start_from(backbone, weights, random=asked.initialise == "random")
-    check_weights(asked, start.weights)
+    check_weights(asked, start.weights, start.backbone)
     network = backbone_options(start.backbone, options, leads=leads, beside=start.options)
     together = Processes(device)
     use_threads(threads)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from einthoven.cli.bundles import bundle_first, ecg_file, is_cohort, named_bundle
 from einthoven.cli.device import DeviceOption, device_of
-from einthoven.cli.options import Options, StorePath, backbone_options
+from einthoven.cli.options import Options, StorePath, backbone_options, lead_names
 from einthoven.cli.progress import counting, shown_warnings
-from einthoven.errors import BackboneError, BundleError, EinthovenError
+from einthoven.errors import BackboneError, EinthovenError, EvaluationError
 from einthoven.shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -54,13 +56,13 @@ def predict(
     from einthoven.predict import predict_record
     from einthoven.records import read_record
 
+    chosen = lead_names(leads) if leads else None
     with shown_warnings():
-        model = load_bundle(bundle)
-    chosen = leads.split(",") if leads else None
+        model = load_bundle(named_bundle(bundle))
     failed = False
     for file in files:
         try:
-            done = predict_record(model, read_record(file), leads=chosen)
+            done = predict_record(model, read_record(ecg_file(file)), leads=chosen)
         except EinthovenError as error:
             failed = True
             typer.echo(f"einthoven: {error}", err=True)
@@ -80,6 +82,7 @@ def _entry(file: Path, done: RecordPrediction) -> dict[str, Any]:
         "probabilities": done.probabilities,
         "above_threshold": None if above is None else list(above),
         "derived_leads": list(done.derived_leads),
+        "left_out_leads": list(done.left_out_leads),
     }
 
 
@@ -117,6 +120,13 @@ def _remarks(done: RecordPrediction, model: Bundle) -> list[str]:
     said = ["not calibrated: the bundle has no calibration"] if model.calibration is None else []
     if done.derived_leads:
         said.append(f"{', '.join(done.derived_leads)} computed from the other limb leads")
+    if done.left_out_leads:
+        trained = len(model.preparation.leads)
+        said.append(
+            f"{trained - len(done.left_out_leads)} of {trained} leads: network, calibration and "
+            "thresholds were fitted with all of them, and answers from fewer can be far off; the "
+            "bundle's card tells by how much"
+        )
     return said
 
 
@@ -136,27 +146,38 @@ def embed(
         str | None, typer.Option(help="train, validation or test; all records without it.")
     ] = None,
     store: StorePath = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Records at a time.")] = 64,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Records of a cohort at a time; 64 without it."),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Embeddings by the bundle's backbone, streamed to a file that appears when it is complete.
 
-    A file that cannot be used is reported and left out; the exit status is then 1.
+    An ECG file that cannot be used is reported and left out; the exit status is then 1. Of a
+    cohort, records in its store's quarantine are left out, as packing told.
+
+    `--level lead` encodes each lead alone. An encoder that was trained on twelve leads makes weaker
+    vectors from one: how much weaker its predictions are, the bundle's card says under "Fewer leads
+    and noise" (README.md in its folder).
     """
     from einthoven.bundle import load_bundle
     from einthoven.embed import embed_cohort, embed_files
 
-    folder, sources = _bundle_first(sources)
+    folder, sources = bundle_first(sources)
+    of_cohort = len(sources) == 1 and is_cohort(sources[0])
+    if not of_cohort:
+        _refuse_options({"--split": split, "--store": store, "--batch-size": batch_size})
     with shown_warnings():
         model = load_bundle(folder)
     options: dict[str, Any] = {"level": level.value, "device": device_of(device)}
-    if len(sources) == 1 and _is_cohort(sources[0]):
+    if of_cohort:
         from einthoven.cli.stores import every_record, store_of
 
         cohort, packed = every_record(sources[0]), store_of(sources[0], store)
         with counting("embed") as progress:
             done = embed_cohort(
-                model, cohort, packed, out, split=split, batch_size=batch_size,
+                model, cohort, packed, out, split=split, batch_size=batch_size or 64,
                 progress=progress, **options,
             )  # fmt: skip
         _tell_embedded(done)
@@ -176,23 +197,15 @@ def embed(
         raise typer.Exit(1)
 
 
-def _bundle_first(arguments: list[Path]) -> tuple[Path, list[Path]]:
-    """The bundle, the shipped one where none is named, and what is to be embedded."""
-    from einthoven.shipped import is_bundle
-
-    first, *others = arguments
-    if not is_bundle(first):
-        return Path(SHIPPED), arguments
-    if not others:
-        raise BundleError(
-            f"{first} is a bundle, and nothing to embed is named",
-            remedy="add a cohort or ECG files",
+def _refuse_options(given: Mapping[str, Any]) -> None:
+    """Refuse what is of a cohort where ECG files are named."""
+    idle = [name for name, value in given.items() if value is not None]
+    if idle:
+        raise EvaluationError(
+            f"{' and '.join(idle)} {'are' if idle[1:] else 'is'} of a cohort, and ECG files are "
+            "named",
+            remedy="leave it out, or name a cohort: PTB-XL's folder, a table or a folder of files",
         )
-    return first, others
-
-
-def _is_cohort(path: Path) -> bool:
-    return path.is_dir() or path.suffix in (".csv", ".parquet")
 
 
 def _tell_embedded(done: Embedded) -> None:

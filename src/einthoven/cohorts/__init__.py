@@ -42,10 +42,17 @@ def open_cohort(path: str | Path, task: str = "all-71", **options: Any) -> Cohor
     from einthoven.cohorts import folder, ptbxl, table
 
     where = Path(path)
-    if where.is_dir() and (ptbxl.is_ptbxl_layout(where) or not folder.has_records(where)):
+    if where.is_dir() and any((where / name).is_file() for name in ptbxl.TABLES):
         return ptbxl.open_ptbxl(where, task, **options)
-    if where.is_dir():
+    if where.is_dir() and folder.has_records(where):
         return folder.open_folder(where)
+    if where.is_dir():
+        raise CohortError(
+            f"{where} holds neither PTB-XL's tables ({', '.join(ptbxl.TABLES)}) nor WFDB records "
+            "(.hea)",
+            remedy="name the folder that does, or a .csv or .parquet table with the path of each "
+            "ECG file; `einthoven download ptb-xl DEST` fetches PTB-XL",
+        )
     if where.suffix in (".csv", ".parquet"):
         return table.open_table(where, **options)
     raise CohortError(

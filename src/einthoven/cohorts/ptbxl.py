@@ -19,6 +19,7 @@ from einthoven.errors import CohortError
 
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
+TABLES = (DATABASE, STATEMENTS)
 
 # task -> (flag column in scp_statements.csv or None, column the codes are mapped to or None, size)
 TASKS: dict[str, tuple[str | None, str | None, int]] = {
@@ -127,7 +128,7 @@ def open_ptbxl(
 
 def is_ptbxl_layout(path: Path) -> bool:
     """Whether a folder holds PTB-XL's two tables."""
-    return (path / DATABASE).is_file() and (path / STATEMENTS).is_file()
+    return all((path / name).is_file() for name in TABLES)
 
 
 def _read_database(file: Path) -> pd.DataFrame:

@@ -244,8 +244,10 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return recipe.model_copy(update=changes)
 
     def _encoder(self, layout: Layout, recipe: Recipe) -> Any:
-        named = isinstance(self.backbone, str) and self.backbone in backbone_names()
-        check_weights(recipe, self.weights if named else "a model with weights of its own")
+        name = self.backbone if isinstance(self.backbone, str) else ""
+        named = name in backbone_names()
+        weights = self.weights if named else "a model with weights of its own"
+        check_weights(recipe, weights, name)
         return encoder_of(
             self.backbone,
             leads=layout.leads,

@@ -15,7 +15,7 @@ from torch import Tensor
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone
-from einthoven.bundle import Bundle, load_bundle
+from einthoven.bundle import Bundle, load_bundle, memory_in
 from einthoven.calibration import Calibration
 from einthoven.errors import BackboneError, EinthovenError, HubError
 from einthoven.files import (
@@ -59,7 +59,8 @@ def save_pretrained(
     Parameters
     ----------
     model : Backbone, Classifier or Bundle
-        A bundle keeps its preparation, calibration and description.
+        A bundle keeps its preparation, calibration and description, and what it remembers of the
+        records it has seen.
     path : path
         The folder.
     licence : str, optional
@@ -90,7 +91,8 @@ def save_pretrained(
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
-    said = read_metadata(Path(source)) if source is not None else {}
+    said = dict(model.memory) if isinstance(model, Bundle) else {}
+    said |= read_metadata(Path(source)) if source is not None else {}
     said |= _terms(model, licence)
     config = _config(model)
     named = {"format": FORMAT, "backbone": config["backbone"]}
@@ -284,6 +286,7 @@ def _built(config: Mapping[str, Any], folder: Path) -> Model:
         aggregate=_tuple(about["aggregate"]),
         about=about["about"],
         calibration=about["calibration"] and Calibration.from_dict(about["calibration"]),
+        memory=memory_in(folder / WEIGHTS),
     )
 
 

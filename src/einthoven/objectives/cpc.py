@@ -8,6 +8,7 @@ the true token competes with those of other tokens.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from einthoven.backbones.contract import Backbone, SequenceBackbone
+from einthoven.backbones.s4 import TYPICAL_DEVIATION_MV
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives.gathering import batch_places, tokens_of_batch
 from einthoven.objectives.objective import ObjectiveOutput
@@ -45,6 +47,10 @@ class CPCConfig:
         Of the cosine similarities.
     reduction : {"sum", "mean"}
         Over positions: summed as published, which scales the loss with the window, or averaged.
+    scale : float or None
+        Millivolts that count as one in the encoder's inputs, where the encoder has no scale of its
+        own. It becomes the encoder's: its preparation has it from then on, and so has whatever is
+        trained from its file. None leaves the encoder's inputs as they are.
     """
 
     offsets_ms: tuple[float, ...] = (14 * 1000 / 120,)
@@ -53,14 +59,22 @@ class CPCConfig:
     normalise: bool = False
     temperature: float = 1.0
     reduction: str = "sum"
+    scale: float | None = None
 
 
 CPC_PRESETS: dict[str, CPCConfig] = {
-    # One offset of 14 tokens of 8.33 ms, 128 negatives of the same record, raw dot products.
+    # One offset of 14 tokens of 8.33 ms, 128 negatives of the same record, raw dot products, raw
+    # millivolts. (The study's other objectives pretrain on standardised signals and are fine-tuned
+    # on raw millivolts, three to seven times smaller; CPC alone meets one scale in both.)
     "published": CPCConfig(),
-    # Several offsets, from inside a QRS complex to half a beat, every other token as a negative.
+    # Several offsets, from inside a QRS complex to half a beat, every other token as a negative;
+    # inputs of about unit deviation, in pretraining and in all that follows.
     "corrected": CPCConfig(
-        offsets_ms=(40.0, 120.0, 240.0, 480.0), negatives=0, pool=128, reduction="mean"
+        offsets_ms=(40.0, 120.0, 240.0, 480.0),
+        negatives=0,
+        pool=128,
+        reduction="mean",
+        scale=TYPICAL_DEVIATION_MV,
     ),
 }
 
@@ -97,7 +111,7 @@ class ContrastivePrediction(nn.Module):
     Parameters
     ----------
     backbone : SequenceBackbone
-        The encoder; its weights are left as they are.
+        The encoder; its weights are left as they are, and its inputs get the config's scale.
     config : CPCConfig
         Offsets and negatives.
 
@@ -106,7 +120,7 @@ class ContrastivePrediction(nn.Module):
     BackboneError
         When the encoder is not causal: it would see what it has to predict.
     RecipeError
-        For impossible offsets or numbers.
+        For impossible offsets, numbers or scale.
 
     Notes
     -----
@@ -139,6 +153,8 @@ class ContrastivePrediction(nn.Module):
                 f"temperature = {config.temperature}",
                 remedy="counts are zero or more, the temperature is above zero.",
             )
+        if config.scale is not None:
+            _scale_inputs(backbone, config.scale)
         self.backbone = backbone
         self.config = config
         self.offsets = tuple(offsets)
@@ -219,6 +235,14 @@ class ContrastivePrediction(nn.Module):
         return torch.cat(candidates, dim=-1), truth
 
 
+def _scale_inputs(backbone: SequenceBackbone, scale: float) -> None:
+    """Give a backbone without a scale of its own this one."""
+    if not 0 < scale < math.inf:
+        raise RecipeError(f"scale = {scale:g}", remedy="give millivolts above zero.")
+    if backbone.input_scale is None:
+        backbone.scale_inputs(scale)
+
+
 def create_cpc(
     backbone: Backbone, *, preset: str = "corrected", **options: Any
 ) -> ContrastivePrediction:
@@ -242,7 +266,8 @@ def create_cpc(
     BackboneError
         When the backbone has no stem and causal context.
     RecipeError
-        For an unknown preset or an unknown or impossible option.
+        For an unknown preset or an unknown or impossible option, and for a `scale` that is not the
+        backbone's own.
     """
     if not isinstance(backbone, SequenceBackbone):
         raise BackboneError(
@@ -254,4 +279,10 @@ def create_cpc(
             f"preset = {preset!r} is unknown", remedy=f"choose {' or '.join(CPC_PRESETS)}."
         )
     config = with_options(CPC_PRESETS[preset], options, objective="cpc", beside=["preset"])
+    asked, own = options.get("scale"), backbone.input_scale
+    if asked is not None and own is not None and asked != own:
+        raise RecipeError(
+            f"scale = {asked} for {backbone.name}, whose inputs count {own:g} mV as one",
+            remedy="set one of the two: the objective's scale, or the backbone's.",
+        )
     return ContrastivePrediction(backbone, config)

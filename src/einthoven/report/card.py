@@ -43,6 +43,7 @@ def model_card(
     *,
     comparison: Json | None = None,
     evidence: Json | None = None,
+    reliability: str | None = None,
 ) -> str:
     """Write the model card of a bundle from its description and its numbers.
 
@@ -52,10 +53,11 @@ def model_card(
     ----------
     about : mapping
         The contents of `bundle.json`. Read are `backbone`, `weights` (`path`, `sha256`,
-        `licence`), `cohort` (`name`, `version`, `task`, `digest`, `synthetic`), `labels`,
-        `descriptions`, `recipe`, `environment`, `preparation` (or its wording,
-        `preparation_text`), `aggregate`, `licence`, and what the initial weights had seen:
-        `public_weights` and `overlap`.
+        `licence`, `pretraining`), `cohort` (`name`, `version`, `task`, `digest`, `synthetic`),
+        `labels`, `descriptions`, `recipe`, `selected_epoch`, `environment`, `preparation` (or its
+        wording, `preparation_text`), `aggregate`, `licence`, what the initial weights had seen:
+        `public_weights` and `overlap`, and, where its maker wrote them there (`update_bundle`),
+        `name` and `chosen_among`.
     score : mapping
         `Score.to_dict()` of the test split.
     validation : mapping or None
@@ -66,6 +68,8 @@ def model_card(
         The contents of `evidence.json`: `calibration`, `subgroups` and `robustness` have a section
         where they are there, `cohort` and `split` say what was measured, `public_weights` what
         the initial weights had seen of it.
+    reliability : str, optional
+        File of the reliability diagram, relative to the card.
 
     Returns
     -------
@@ -80,13 +84,14 @@ def model_card(
         ("Training", _training(asked)),
         ("Preparation of signals", _preparation(asked)),
         ("Results", _results(asked, score, validation, comparison, evidence or {})),
-        *evidence_sections(evidence or {}),
+        *evidence_sections(evidence or {}, reliability),
         ("Results by label", _by_label(score, comparison)),
         ("Labels", _labels(asked)),
         ("How to use", _how_to_use()),
         ("Licence", _licence(asked)),
     )
-    title = f"# {escaped(facts.text(asked.get('backbone')))} on {_cohort_name(asked)}"
+    name = f"{escaped(facts.text(asked['name']))}: " if asked.get("name") else ""
+    title = f"# {name}{escaped(facts.text(asked.get('backbone')))} on {_cohort_name(asked)}"
     parts = [text if name is None else f"## {name}\n\n{text}" for name, text in sections]
     return "\n\n".join([title, *parts]) + "\n"
 
@@ -124,6 +129,8 @@ def _training(about: Json) -> str:
         ("initial weights of the backbone", facts.weights_sentence(about)),
         *_public(about),
         ("stages", sentence),
+        ("epoch that was kept", facts.selection_sentence(about)),
+        *([("chosen among", about["chosen_among"])] if about.get("chosen_among") else []),
         ("made with", facts.environment_text(about)),
     )
     settings = list(facts.flattened(about.get("recipe") or {}))
@@ -248,17 +255,19 @@ def _labels(about: Json) -> str:
 def _how_to_use() -> str:
     return (
         "```sh\neinthoven predict --bundle PATH FILE\n```\n\n"
-        "`PATH` is the folder of this card, `FILE` an ECG. The bundle's weights are checked "
-        "against the checksum in `bundle.json` before they are used."
+        "`PATH` is the folder of this card, `FILE` an ECG. The bundle's weights and what "
+        "else decides a prediction are checked against the checksums in `bundle.json` before they "
+        "are used."
     )
 
 
 def _licence(about: Json) -> str:
-    weights = about.get("weights")
-    initial = weights.get("licence") if isinstance(weights, Mapping) else None
+    initial = facts.weights_licence(about)
     terms = items(("of this model", about.get("licence")), ("of the initial weights", initial))
     if is_non_commercial(terms_of(about)):
         terms = f"**Not for commercial use.**\n\n{terms}"
+    if facts.pretrained_on_ptbxl(about) and facts.cohort_of(about).get("name") != "ptb-xl":
+        terms += f"\n\n{_PTB_XL}"  # otherwise it stands beside the training data
     return terms + "\n\nThe terms of the initial weights and of the training data hold beside it."
 
 

@@ -23,20 +23,25 @@ from einthoven.report.wording import ATTRIBUTES, THRESHOLDS, drawn_text
 Json = Mapping[str, Any]
 
 
-def evidence_sections(evidence: Json) -> Iterator[tuple[str, str]]:
-    """Headings and Markdown, in the order of the card."""
+def evidence_sections(evidence: Json, reliability: str | None = None) -> Iterator[tuple[str, str]]:
+    """Headings and Markdown, in the order of the card.
+
+    `reliability` is where the diagram lies, relative to the card.
+    """
     if evidence.get("calibration"):
-        yield "Calibration", _calibration(evidence["calibration"])
+        yield "Calibration", _calibration(evidence["calibration"], reliability)
     if evidence.get("subgroups"):
         yield "Subgroups", _subgroups(evidence["subgroups"])
     if evidence.get("robustness"):
         yield "Fewer leads and noise", _robustness(evidence["robustness"])
 
 
-def _calibration(found: Json) -> str:
+def _calibration(found: Json, reliability: str | None) -> str:
     after = found["after"]
     head = ["Test split", "Before", *(["After", "Change"] if after else [])]
     measured = table(head, _shown(measure_rows(found)))
+    if reliability:
+        measured += f"\n\n{_diagram(reliability, after is not None)}"
     if not after:
         return f"{measured}\n\nNo calibration was fitted: probabilities are the network's."
     text = (
@@ -47,6 +52,16 @@ def _calibration(found: Json) -> str:
     decided = table(DECISIONS, _shown(decision_rows(found)))
     thresholds = f"{THRESHOLDS} What that comes to on the test split:"
     return "\n\n".join([measured, text, thresholds, decided])
+
+
+def _diagram(file: str, calibrated: bool) -> str:
+    when = "before and after calibration" if calibrated else "without a calibration"
+    return (
+        f"![Reliability {when}: observed share of positives against probability]({file})\n\n"
+        "Reliability on the test split, all labels together: bins of equal width on the left, of "
+        "equal mass on logarithmic axes on the right. The diagonal is what probabilities say; "
+        "points below it were promised too much."
+    )
 
 
 def _subgroups(found: Json) -> str:

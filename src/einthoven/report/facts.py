@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,16 @@ UNKNOWN = "not recorded"
 About = Mapping[str, Any]
 
 _OF_MEMBERS = "those of its members"
+_OF_PTB_XL = (
+    "none of their own; they were pretrained with einthoven on PTB-XL, which is published under "
+    "CC BY 4.0 (attribute Wagner et al. 2020)"
+)
+_STAGES = {"stage1": "linear probe", "stage2": "fine-tuning"}
+_SELECTIONS = {
+    "best": "the best by macro AUROC on the validation split",
+    "lowest-loss": "the one with the lowest loss on the validation split",
+    "last": "the last one; validation chose nothing",
+}
 _UNITS = {"rate": "Hz", "cutoff": "Hz", "mean": "mV", "std": "mV", "seconds": "s"}
 
 
@@ -78,21 +89,52 @@ def weights_sentence(about: About) -> str:
     if about.get("members"):
         return _OF_MEMBERS
     if isinstance(weights, Mapping):
-        digest = weights.get("sha256")
-        return text(weights.get("path")) + (f" (SHA-256 {digest})" if digest else "")
+        digest, before = weights.get("sha256"), weights.get("pretraining")
+        named = text(weights.get("path")) + (f" (SHA-256 {digest})" if digest else "")
+        return named + (f", pretrained with einthoven: {before}" if before else "")
     if weights is None and recipe.get("initialise") == "random":
         return "none: random weights"
     return text(weights)
 
 
 def weights_licence(about: About) -> str:
-    """The terms of the initial weights; `none needed` where there are none."""
+    """The terms of the initial weights; `none needed` where there are none.
+
+    Weights that einthoven pretrained have no terms but those of their data, where these are known.
+    """
     weights = about.get("weights")
     if about.get("members"):
         return _OF_MEMBERS
     if isinstance(weights, Mapping):
-        return text(weights.get("licence"))
+        own = weights.get("licence")
+        return _OF_PTB_XL if not own and pretrained_on_ptbxl(about) else text(own)
     return "none needed" if weights_sentence(about) != UNKNOWN else UNKNOWN
+
+
+def pretrained_on_ptbxl(about: About) -> bool:
+    """Whether the initial weights were pretrained with einthoven, on PTB-XL under its own name."""
+    weights = about.get("weights")
+    said = weights.get("pretraining") if isinstance(weights, Mapping) else None
+    return bool(re.search(r"(?<![\w-])ptb-xl(?![\w-])", said or "", flags=re.IGNORECASE))
+
+
+def selection_sentence(about: About) -> str:
+    """How the epochs that were kept were chosen: `epoch 20 of 24, ...` of every stage."""
+    recipe, chosen = about.get("recipe") or {}, about.get("selected_epoch") or {}
+    named = [
+        f"{_STAGES.get(name, name)}: {_selected(epoch, recipe.get(name) or {})}"
+        for name, epoch in chosen.items()
+    ]
+    return "; ".join(named) or UNKNOWN
+
+
+def _selected(epoch: int, stage: Mapping[str, Any]) -> str:
+    place = f"epoch {epoch}" + (f" of {stage['epochs']}" if stage.get("epochs") else "")
+    rule = stage.get("select") or stage.get("hand_on")
+    why = _SELECTIONS.get(str(rule))
+    tried = stage.get("base_lr_sweep") or ()
+    rates = f", at the best of {len(tried)} learning rates there" if len(tried) > 1 else ""
+    return place + (f", {why}" if why else "") + rates
 
 
 def seen_before(about: About, cohort: Any) -> list[str]:
@@ -105,10 +147,15 @@ def seen_before(about: About, cohort: Any) -> list[str]:
     texts = [public["warning"]] if public.get("warning") and public.get("cohort") == cohort else []
     if own.get("cohort") == cohort and own.get("seen"):
         texts.append(
-            f"the encoder was pretrained on {own['seen']} of the {text(own.get('test records'))} "
+            f"the encoder {_how_seen(own)} {own['seen']} of the {text(own.get('test records'))} "
             f"test records of {cohort}, as somebody allowed: results there are too good"
         )
     return [said[:1].upper() + said[1:] for said in texts]
+
+
+def _how_seen(own: About) -> str:
+    # Of a bundle the counts by use are there: it may have been trained on them with labels.
+    return "has seen" if any(key.startswith("in ") for key in own) else "was pretrained on"
 
 
 def ptbxl_inside(about: About) -> str | None:

@@ -52,6 +52,16 @@ def reliability_diagram(calibration: Json, *, name: str = "reliability") -> str:
         return to_svg(figure, name=name, alt=alt)
 
 
+def reliability_picture(calibration: Json) -> str:
+    """The same drawing as a file of its own: black on white, whatever page shows it.
+
+    An SVG in an `<img>` takes no colour from the page around it.
+    """
+    opening, rest = reliability_diagram(calibration).split(">", 1)
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return f'{opening} color="#000000">{ground}{rest}\n'
+
+
 def _draw(axes: Axes, bins: Sequence[Json], when: str) -> None:
     colour, marker, style = _LOOKS[when]
     x, y = ([each[key] for each in bins] for key in ("probability", "observed"))

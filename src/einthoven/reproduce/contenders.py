@@ -1,7 +1,7 @@
 """Which post-trained model the peers are held against: the best on fold 9 of those that are known.
 
 Known are the finished runs of the reproduction's own folder, whatever experiment made them, and
-those that `--against` names.
+those that `--against` names. A model is its runs of several seeds, all from the same weights.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ class Contender:
         Its finished runs.
     validation : float
         Mean over its seeds.
+    weights : str or None
+        SHA-256 of the file that it started from; None for random weights.
     """
 
     model: Found
     validation: float
+    weights: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """What it is, without its folders, ready for JSON."""
@@ -43,6 +46,7 @@ class Contender:
             "recipe": self.model.recipe,
             "seeds": [seed for seed, _ in self.model.folders],
             "validation_auroc": self.validation,
+            "weights_sha256": self.weights,
         }
 
 
@@ -52,9 +56,21 @@ def best_contender(request: Request, task: str) -> Contender | None:
     Raises
     ------
     ReproduceError
-        When a folder of `--against` holds no finished run.
+        When a folder of `--against` holds no finished run, or two runs are of one model and seed.
     """
     return max(contenders(request, task), key=lambda each: each.validation, default=None)
+
+
+def check_contenders(request: Request) -> None:
+    """Refuse before anything is trained what table 1 would be refused for at its end.
+
+    Raises
+    ------
+    ReproduceError
+        When a folder of `--against` holds no finished run, or two runs are of one model and seed.
+    """
+    for task in request.experiment.tasks:
+        contenders(request, task)
 
 
 def contenders(request: Request, task: str) -> list[Contender]:
@@ -69,7 +85,16 @@ def contenders(request: Request, task: str) -> list[Contender]:
 
 def _contender(runs: list[tuple[Path, dict[str, Any]]]) -> Contender:
     asked = runs[0][1]
-    folders = {run["recipe"]["seed"]: folder for folder, run in runs}
+    folders: dict[int, Path] = {}
+    for folder, run in runs:
+        seed = run["recipe"]["seed"]
+        if seed in folders:
+            raise ReproduceError(
+                f"{folders[seed]} and {folder} are runs of one model with the same seed, {seed}: "
+                "which of them counts?",
+                remedy="move one of them to another folder",
+            )
+        folders[seed] = folder
     values = [read_json(file / METRICS)["validation"]["macro_auroc"] for file in folders.values()]
     found = Found(
         task=asked["task"],
@@ -77,10 +102,19 @@ def _contender(runs: list[tuple[Path, dict[str, Any]]]) -> Contender:
         recipe=asked["recipe"]["name"],
         folders=tuple(sorted(folders.items())),
     )
-    return Contender(found, mean(values))
+    return Contender(found, mean(values), _weights(asked))
 
 
 def _known(request: Request) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Run folders and what they asked for, each once, whatever names it."""
+    seen: set[Path] = set()
+    for folder, asked in _named(request):
+        if (place := folder.resolve()) not in seen:
+            seen.add(place)
+            yield folder, asked
+
+
+def _named(request: Request) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Run folders and what they asked for: finished, and on all training records."""
     for place in dict.fromkeys((request.out, *request.against)):
         if (place / ABOUT).is_file():  # one run, which need not look like post-training
@@ -120,7 +154,13 @@ def is_post_training(asked: dict[str, Any]) -> bool:
 
 
 def _but_for_the_seed(folder: Path, asked: dict[str, Any]) -> str:
-    # Each seed may have a pretraining of its own, so that the weights' digest says nothing.
+    # What a model knows is in its weights: the same recipe from another encoder is another model.
     recipe = {key: value for key, value in asked["recipe"].items() if key != "seed"}
-    told = [str(folder.parent), asked["backbone"], asked.get("backbone_options"), recipe]
+    options = asked.get("backbone_options")
+    told = [str(folder.parent.resolve()), asked["backbone"], options, _weights(asked), recipe]
     return json.dumps(told, sort_keys=True)
+
+
+def _weights(asked: dict[str, Any]) -> str | None:
+    weights = asked.get("weights")
+    return None if weights is None else weights.get("sha256")

@@ -185,6 +185,8 @@ class Evidence:
     """
 
     request: Request
+    means: dict[Folders, Folders] = field(default_factory=dict)
+    """Saved mean predictions, by the runs that they are of; a mean is taken anew without one."""
     _grounds: dict[tuple[str, Split], _Ground] = field(default_factory=dict)
     _estimates: dict[tuple[Folders, Split], tuple[Estimate, Estimate]] = field(default_factory=dict)
     _states: dict[Cell, State] = field(default_factory=dict)
@@ -344,7 +346,7 @@ class Evidence:
     def _estimate(self, folders: Folders, task: str, split: Split, metric: Metric) -> Estimate:
         key = (folders, split)
         if key not in self._estimates:
-            predictions = _predictions(folders, split)
+            predictions = _predictions(self.means.get(folders, folders), split)
             ground = self._ground(folders[0], task, split, predictions)
             self._estimates[key] = estimate(
                 ground.truth, predictions.probabilities, ground.draws, ground.plan

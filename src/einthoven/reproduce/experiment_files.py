@@ -12,10 +12,23 @@ from einthoven.errors import ReproduceError
 from einthoven.reproduce.experiments import Experiment
 from einthoven.stages.recipe import EXPERIMENTS, RECIPES
 
+GENERAL = "ptbxl-100hz-cpu"
+"""The experiment of backbones that none is made for."""
+_ITS_OWN = {"name", "description", "made_for"}  # what an experiment leaves to none that extends it
+
 
 def experiment_names() -> list[str]:
     """Experiments that come with einthoven."""
     return sorted(file.stem for file in (RECIPES / EXPERIMENTS).glob("*.toml"))
+
+
+def experiment_for(backbone: str) -> str:
+    """The experiment that a backbone is reproduced by when none is named.
+
+    The one whose `made_for` has it, and the general one where there is none.
+    """
+    named = (name for name in experiment_names() if backbone in load_experiment(name).made_for)
+    return next(named, GENERAL)
 
 
 def load_experiment(name: str | Path) -> Experiment:
@@ -62,7 +75,7 @@ def _whole(file: Path) -> dict[str, Any]:
         raise ReproduceError(
             f"{file} extends {other}, which extends another", remedy="extend that one"
         )
-    return {key: taken[key] for key in taken.keys() - {"name", "description"}} | table
+    return {key: taken[key] for key in taken.keys() - _ITS_OWN} | table
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from einthoven.errors import ReproduceError
 from einthoven.reproduce import published
+from einthoven.reproduce.changes import changes
 from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, load_recipe
 
 OURS, PLAIN = "post-training", "fine-tuning"
@@ -158,6 +159,9 @@ class Experiment(_Table):
     table_1_only: bool = False
     """It makes table 1 alone: its `rows` say all, and it needs neither a pretraining nor the arms
     `post-training` and `fine-tuning`, which everything else compares."""
+    made_for: tuple[str, ...] = ()
+    """Backbones for which the command takes it when no experiment is named, if it is one of those
+    that come with einthoven. Not taken from the one that it extends."""
     extends: str = ""
     """Another experiment, a name or a `.toml` file beside this one: every key that this one lacks
     is taken from there."""
@@ -286,6 +290,11 @@ class Experiment(_Table):
         if own is None or whole is None or own.epochs >= whole.epochs:
             return ""
         return f"{own.epochs} of {whole.epochs} epochs"
+
+    def changes(self, arm: str, backbone: str) -> list[str]:
+        """What else an arm's recipe changes of the one that it points at, in words."""
+        whole = load_recipe(self._recipe_file(arm, backbone))
+        return changes(self.recipe(arm, backbone), whole)
 
     def options_of(self, backbone: str) -> dict[str, Any] | None:
         """Fields of a backbone's config that the experiment sets."""

@@ -4,6 +4,7 @@
 
     OUT/runs/CELL/             run folders, as `einthoven posttrain` leaves them
     OUT/shared/                pretraining, random encoders, linear probes that several cells use
+    OUT/ensembles/             mean predictions of table 1's rows of several networks
     OUT/claims/                who is at work on what
     OUT/failures/CELL.json     why a cell stopped, until it is run again
     OUT/results.md, figures/   tables, figures, and their numbers as JSON
@@ -14,17 +15,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from einthoven.cohorts import Cohort, open_cohort
 from einthoven.experiment import METRICS
 from einthoven.files import read_json, read_lines
 from einthoven.reproduce.claims import holder
-from einthoven.reproduce.experiments import Experiment
-from einthoven.reproduce.grid import Cell
+from einthoven.reproduce.experiments import OURS, Experiment
+from einthoven.reproduce.grid import WHOLE, Cell, cells_of
 from einthoven.signals.store import Store
+from einthoven.stages.data import with_fraction
 from einthoven.stages.posttrain import file_digest
 from einthoven.stages.pretrain import ENCODER
 from einthoven.stages.recipe import Recipe
@@ -87,6 +90,31 @@ class Request:
         if not (self.store / "store.json").is_file():
             return None
         return str(Store.open(self.store).manifest["records_digest"])
+
+    def opened(self, task: str) -> Cohort:
+        """The cohort with a task's labels; read again when its tables have changed.
+
+        Raises
+        ------
+        CohortError
+            When it cannot be opened.
+        """
+        return _opened(self.cohort.absolute(), task, self.experiment.min_records, *self._tables())
+
+    def cohort_digest(self, cell: Cell) -> str | None:
+        """What a cell's run records of its cohort, labels included.
+
+        None where the cohort's tables are not: runs may be read elsewhere.
+        """
+        if not self._tables():
+            return None
+        data = self.recipe(cell).data
+        return with_fraction(self.opened(cell.task), data, seed=cell.seed).digest
+
+    def _tables(self) -> tuple[tuple[str, int, int], ...]:
+        files = sorted(self.cohort.glob("*.csv")) if self.cohort.is_dir() else [self.cohort]
+        stats = [(file.name, file.stat()) for file in files if file.is_file()]
+        return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
     def recipe(self, cell: Cell) -> Recipe:
         """A cell's recipe."""
@@ -163,14 +191,57 @@ class Request:
             wanted["records_digest"] = self.records_digest
         if any(asked.get(key) != value for key, value in wanted.items()):
             return False
-        file, had = self.weights_of(cell), asked.get("weights")
+        if not self._has_same_weights(cell, asked.get("weights")):
+            return False
+        cohort = self.cohort_digest(cell)  # last: it is the dearest to know
+        return cohort is None or asked.get("cohort_digest") == cohort
+
+    def _has_same_weights(self, cell: Cell, had: dict[str, str] | None) -> bool:
+        file = self.weights_of(cell)
         if file is None or had is None:
             return file is None and had is None
-        return not file.is_file() or bool(had["sha256"] == digest_of(file))
+        if file.is_file():
+            return had["sha256"] == digest_of(file)
+        if file == self.random_encoder(cell):
+            return Path(had["path"]).name == file.name
+        # Nobody names an encoder and none is here: what the runs started from is what they say.
+        return list(self.recorded_weights(cell)) == [had["sha256"]]
+
+    def recorded_weights(self, cell: Cell) -> dict[str, Path]:
+        """Encoders that runs of this experiment started from, as the runs recorded them.
+
+        Of the runs that share a cell's pretraining, finished or not; by SHA-256.
+        """
+        found: dict[str, Path] = {}
+        for other in cells_of("grid", self.experiment, self.backbone):
+            file = self.run_folder(other) / ABOUT
+            if other.backbone != cell.backbone or not file.is_file():
+                continue
+            had = read_json(file)["asked"].get("weights")
+            if had is None or Path(had["path"]).name.startswith(RANDOM):
+                continue
+            if self.source_seed(other) == self.source_seed(cell):
+                found[had["sha256"]] = Path(had["path"])
+        return found
+
+    def unnamed_weights(self) -> dict[str, Path]:
+        """The same of the command's backbone, where neither the command nor a pretraining here
+        says which encoder it is; else nothing."""
+        if self.weights is not None or not self.backbone or self.experiment.table_1_only:
+            return {}
+        cell = Cell(self.backbone, OURS, self.experiment.main_task, WHOLE, 0)
+        known = (self.pretraining(cell) / ENCODER).is_file()
+        return {} if known else self.recorded_weights(cell)
 
     def epochs_done(self, cell: Cell) -> int:
         """Epochs of fine-tuning that a cell has behind it."""
         return len(read_lines(self.run_folder(cell) / "stage2" / "metrics.jsonl"))
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, task: str, min_records: int, *tables: tuple[str, int, int]) -> Cohort:
+    # `tables` tells what was read before a change from what is there now.
+    return open_cohort(path, task, **({"min_records": min_records} if min_records else {}))
 
 
 _digests: dict[tuple[Path, int, int], str] = {}

@@ -14,6 +14,7 @@ from typing import Any
 from einthoven.errors import EinthovenError, ReproduceError
 from einthoven.reproduce.folders import Request
 from einthoven.reproduce.grid import Cell
+from einthoven.reproduce.plan import check
 from einthoven.reproduce.run import Outcome, Runner, Tell
 
 
@@ -26,8 +27,9 @@ def run_in_jobs(request: Request, cells: Sequence[Cell], *, jobs: int) -> Outcom
     ------
     ReproduceError
         When a process stopped for another reason than a refused cell; what it was at goes on
-        with the same command.
+        with the same command. Before that, when cells or the page after them could only fail.
     """
+    check(request, cells)  # once, rather than in every process
     threads = request.threads or max(1, (os.cpu_count() or 1) // jobs)
     each = replace(request, threads=threads)
     context = multiprocessing.get_context("spawn")

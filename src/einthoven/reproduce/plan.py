@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
-from einthoven.cohorts import open_cohort
+from einthoven.errors import BackboneError, PreparationError, ReproduceError
 from einthoven.files import read_json, read_lines
+from einthoven.reproduce.contenders import check_contenders
+from einthoven.reproduce.experiment_files import experiment_for, experiment_names, load_experiment
+from einthoven.reproduce.experiments import Experiment
 from einthoven.reproduce.folders import Request, State
 from einthoven.reproduce.grid import Cell
 from einthoven.stages.pretrain import ENCODER
 from einthoven.stages.recipe import Recipe
+from einthoven.stages.suited import check_pretraining, suits
 from einthoven.training.run import ABOUT
+
+_PEERS = "peers"  # the experiment whose rows are networks that nothing pretrains
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,13 @@ def plan(request: Request, cells: Sequence[Cell]) -> list[Planned]:
 
     Costs are those of the same backbone's earlier epochs in this reproduction, so they are known
     as soon as one epoch has ended somewhere, and they include what else the machine was doing.
+
+    Raises
+    ------
+    ReproduceError
+        What running these cells would be refused for; see `check`.
     """
+    check(request, cells)
     sizes = {task: _sizes(request, task) for task in {cell.task for cell in cells}}
     speeds = {name: measured(request, name) for name in {cell.backbone for cell in cells}}
     planned = []
@@ -60,17 +73,98 @@ def plan(request: Request, cells: Sequence[Cell]) -> list[Planned]:
     return planned
 
 
+def check(request: Request, cells: Sequence[Cell]) -> None:
+    """Refuse before anything is trained what could only fail, here or on the page at the end.
+
+    Raises
+    ------
+    ReproduceError
+        When a folder of `--against` holds no finished run, or a pretraining is due that
+        `check_pretrainings` refuses.
+    """
+    check_contenders(request)
+    check_pretrainings(request, cells)
+
+
 def pretrainings(request: Request, cells: Sequence[Cell]) -> list[str]:
     """Pretraining runs that come first, with their recipes; their cost is not in the plan."""
-    missing = {}
+    missing = []
+    for cell in to_pretrain(request, cells):
+        recipe = request.experiment.pretraining_recipe(cell.backbone, request.source_seed(cell))
+        name = request.pretraining(cell).name
+        missing.append(f"{name}: recipe {recipe.name}, {recipe.epochs} epochs")
+    return missing
+
+
+def to_pretrain(request: Request, cells: Sequence[Cell]) -> list[Cell]:
+    """The first cell that is not done of each pretraining that is still to be run."""
+    first: dict[Path, Cell] = {}
     for cell in cells:
         file = request.weights_of(cell)
         if file is None or file.name != ENCODER or file == request.weights or file.is_file():
             continue
-        recipe = request.experiment.pretraining_recipe(cell.backbone, request.source_seed(cell))
-        name = file.parent.name
-        missing[name] = f"{name}: recipe {recipe.name}, {recipe.epochs} epochs"
-    return list(missing.values())
+        if file not in first and request.state(cell) is not State.DONE:
+            first[file] = cell
+    return list(first.values())
+
+
+def check_pretrainings(request: Request, cells: Sequence[Cell]) -> None:
+    """Refuse cells whose backbone the experiment could not pretrain; nothing is written.
+
+    Raises
+    ------
+    ReproduceError
+        Naming the experiments that can; and where runs that are there started from an encoder
+        that nobody names now, so that a new one would make runs of another request of them.
+    """
+    asked, first = request.experiment, to_pretrain(request, cells)
+    for cell in first:
+        _refuse_second_encoder(request, cell)
+    for backbone in dict.fromkeys(cell.backbone for cell in first):
+        recipe = asked.pretraining_recipe(backbone, 0)
+        try:
+            check_pretraining(recipe, backbone, asked.pretraining_options(backbone))
+        except (BackboneError, PreparationError) as error:
+            own = backbone == request.backbone
+            raise ReproduceError(
+                f"experiment {asked.name} cannot pretrain {backbone}: {error.problem} "
+                f"(recipe {recipe.name}, objective {recipe.objective})",
+                remedy=_instead(backbone) + (", or name --weights" if own else ""),
+            ) from error
+
+
+def _refuse_second_encoder(request: Request, cell: Cell) -> None:
+    had = request.recorded_weights(cell)
+    if had:
+        named = " and ".join(f"{path.name} (SHA-256 {sha[:12]})" for sha, path in had.items())
+        raise ReproduceError(
+            f"runs in {request.out} started from {named}, and {cell.key} would start from a "
+            "pretraining that is yet to be run",
+            remedy=f"name that encoder with --weights, copy {request.pretraining(cell).name} into "
+            "shared/ beside those runs, or name another --out",
+        )
+
+
+def _instead(backbone: str) -> str:
+    rows = [row.name for row in load_experiment(_PEERS).rows if row.backbone == backbone]
+    if rows:
+        return (
+            "it is trained from random weights: einthoven reproduce table-1 --experiment "
+            f"{_PEERS} --only row={rows[0]}"
+        )
+    experiments = map(load_experiment, experiment_names())
+    able = [each.name for each in experiments if _can_pretrain(each, backbone)]
+    able.sort(key=lambda name: name != experiment_for(backbone))  # the one made for it first
+    if able:
+        return f"choose --experiment {' or '.join(able)}"
+    return "give an experiment of your own a [pretraining] whose recipe suits it"
+
+
+def _can_pretrain(experiment: Experiment, backbone: str) -> bool:
+    if experiment.table_1_only:
+        return False
+    options = experiment.pretraining_options(backbone)
+    return suits(experiment.pretraining_recipe(backbone, 0), backbone, options)
 
 
 def measured(request: Request, backbone: str) -> Speed | None:
@@ -116,6 +210,5 @@ def _left(
 
 
 def _sizes(request: Request, task: str) -> tuple[int, int]:
-    few = request.experiment.min_records
-    cohort = open_cohort(request.cohort, task, **({"min_records": few} if few else {}))
+    cohort = request.opened(task)
     return len(cohort.ids("train")), len(cohort.ids("validation"))

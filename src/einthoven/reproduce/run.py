@@ -20,6 +20,7 @@ from einthoven.files import write_json, write_tensors
 from einthoven.reproduce.claims import Claim, claim
 from einthoven.reproduce.folders import Request, State
 from einthoven.reproduce.grid import Cell
+from einthoven.reproduce.plan import check
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.pretrain import ENCODER, pretrain
@@ -84,7 +85,10 @@ class Runner:
         ------
         EinthovenError
             When shared work (pretraining, a random encoder) is refused: nothing could go on.
+        ReproduceError
+            Before anything is trained, when these cells or the page after them could only fail.
         """
+        check(self.request, cells)
         outcome, todo = Outcome(), list(cells)
         while todo:
             waiting = False
@@ -227,9 +231,7 @@ class Runner:
 
     def _cohort(self, task: str) -> Cohort:
         if task not in self._cohorts:
-            few = self.request.experiment.min_records
-            options = {"min_records": few} if few else {}
-            self._cohorts[task] = open_cohort(self.request.cohort, task, **options)
+            self._cohorts[task] = self.request.opened(task)
         return self._cohorts[task]
 
 

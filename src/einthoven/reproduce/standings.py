@@ -3,6 +3,7 @@ post-trained model."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,8 @@ class RowStanding:
         Empty for an ensemble.
     short_schedule : str
         By how much its schedule is shorter than its recipe's; empty where it is not.
+    changes : list of str
+        What else is changed of its recipe, such as `precision bf16 instead of fp32`.
     on : dict of str to Standing
         By task.
     """
@@ -76,6 +79,7 @@ class RowStanding:
     row: Row
     backbone: str
     short_schedule: str
+    changes: list[str]
     on: dict[str, Standing]
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +90,7 @@ class RowStanding:
             **said,
             "backbone": self.backbone,
             "short_schedule": self.short_schedule,
+            "changes": self.changes,
             "tasks": tasks,
         }
 
@@ -168,7 +173,8 @@ def _row_standing(evidence: Evidence, row: Row, best: dict[str, Contender]) -> R
         held = None if known is None else known.model
         on[task] = _standing(evidence, model, quotes.get(task), held)
     backbone = "" if row.members else row.backbone or request.backbone
-    return RowStanding(row, backbone, _short_schedule(evidence, row), on)
+    short = _short_schedule(evidence, row)
+    return RowStanding(row, backbone, short, _changes(evidence, row), on)
 
 
 def _standing(
@@ -188,6 +194,18 @@ def _short_schedule(evidence: Evidence, row: Row) -> str:
     if row.arm or not any(said):
         return said[0]
     return f"{sum(map(bool, said))} of its {len(said)} members"
+
+
+def _changes(evidence: Evidence, row: Row) -> list[str]:
+    """A row's changes; of an ensemble, those of its members, with their number."""
+    request = evidence.request
+    pairs = arms_of_row(request.experiment, row, request.backbone)
+    said = [request.experiment.changes(arm, backbone) for backbone, arm in pairs]
+    counts = Counter(change for each in said for change in each)
+    return [
+        change if count == len(said) else f"{change} ({count} of its {len(said)} members)"
+        for change, count in counts.items()
+    ]
 
 
 def _share_runs(evidence: Evidence, one: Model, other: Model) -> bool:

@@ -22,14 +22,17 @@ from einthoven.reproduce.wording import (
 )
 from einthoven.reproduce.wording import published as quoted
 
-SHORT, OUR_READING = "†", "‡"
+SHORT, OUR_READING, CHANGED = "†", "‡", "§"
 BEST = "**best post-trained model**"
 _QUOTED = (
-    "Published rows are quoted by arXiv 2509.12991 from their own papers, except the last two, "
-    "which are its plain and its post-trained ST-MEM. Behind a value, (08): the leaderboard's own "
-    "uncertainty of 0.008, the farther end of a 90 % interval of 100 record resamples. The "
-    "leaderboard's models are those of the last epoch, on PTB-XL 1.0.1, whose fold 10 has five "
-    "records more than 1.0.3's; nobody reports AUPRC of the peers."
+    "Published values are those of table 1 of arXiv 2509.12991, which quotes its rows from their "
+    "own papers, except the last two: its plain and its post-trained ST-MEM."
+)
+_LEADERBOARD = (
+    "Behind a value, (08): the leaderboard's own uncertainty of 0.008, the farther end of a 90 % "
+    "interval of 100 record resamples. The leaderboard's models are those of the last epoch, but "
+    "for Wavelet+NN, which is that of the lowest validation loss; all on PTB-XL 1.0.1, whose fold "
+    "10 has five records more than 1.0.3's. Nobody reports AUPRC of the peers."
 )
 _IN_FULL = (
     "Task by task. AUPRC is average precision; resampling duplicates the positives of rare labels, "
@@ -60,7 +63,7 @@ def table_1(evidence: Evidence) -> Section:
     text = f"""
 ### Table 1: beside the published peers, `{name}`
 
-{paragraph("Macro AUROC.", _QUOTED, footing(evidence, found.models()))}
+{paragraph("Macro AUROC.", *_sources(found), footing(evidence, found.models()))}
 
 {table(["row", "whose", *found.tasks], _matrix(found))}
 
@@ -71,6 +74,19 @@ def table_1(evidence: Evidence) -> Section:
 {progress(evidence, TABLE_1, found.models())}
 {_commands(evidence, found)}"""
     return Section(TABLE_1, request.backbone, request.experiment.name, text, {}, found.to_dict())
+
+
+def _sources(found: Standings) -> list[str]:
+    """Where the published values on the page are from."""
+    shown = {each.row.published for each in found.rows}
+    rows = [name for name in published.FURTHER if name in shown]
+    columns = [task for task in found.tasks if task not in published.TASKS]
+    groups = (("the row", rows), ("the column", columns))
+    named = [f"{what}{'s' * (len(each) > 1)} {', '.join(each)}" for what, each in groups if each]
+    if not named:
+        return [_QUOTED, _LEADERBOARD]
+    other = f"Of the leaderboard of Strodthoff et al. (2021) alone are {' and '.join(named)}."
+    return [_QUOTED, other, _LEADERBOARD]
 
 
 def _matrix(found: Standings) -> list[list[str]]:
@@ -99,7 +115,11 @@ def _named(each: RowStanding) -> str:
     name = f"**{each.row.name}**"
     if each.backbone and each.backbone != each.row.name:
         name += f", `{each.backbone}`"
-    marked = ((SHORT, each.short_schedule), (OUR_READING, each.row.our_reading))
+    marked = (
+        (SHORT, each.short_schedule),
+        (OUR_READING, each.row.our_reading),
+        (CHANGED, each.changes),
+    )
     return " ".join([name, *(mark for mark, said in marked if said)])
 
 
@@ -114,16 +134,28 @@ def _notes(found: Standings) -> str:
     ):
         listed = [each for each in all_of_them if not each.endswith(": ")]
         said += [f"{mark} {what} {'; '.join(listed)}."] if listed else []
+    said += _changed(found)
     chosen = "; ".join(_chosen(task, best) for task, best in found.best.items())
     said.append(f"{_BEST} {chosen}." if chosen else _NO_BEST)
     return "\n\n".join(map(paragraph, said))
 
 
+def _changed(found: Standings) -> list[str]:
+    """Every change of a recipe, with the rows that have it."""
+    having: dict[str, list[str]] = {}
+    for each in found.rows:
+        for change in each.changes:
+            having.setdefault(change, []).append(each.row.name)
+    listed = [f"{change}: {', '.join(names)}" for change, names in having.items()]
+    return [f"{CHANGED} Changed in the row's recipe. {'; '.join(listed)}."] if listed else []
+
+
 def _chosen(task: str, best: Contender) -> str:
     done = [str(seed) for seed, _ in best.model.folders]
+    weights = "random weights" if best.weights is None else f"weights {best.weights[:12]}"
     return (
         f"{task} `{best.model.recipe}` of `{best.model.backbone}`, seed{'s' * (len(done) > 1)} "
-        f"{', '.join(done)} ({best.validation:.4f})"
+        f"{', '.join(done)} ({best.validation:.4f}; {weights})"
     )
 
 

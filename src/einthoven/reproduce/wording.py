@@ -11,6 +11,7 @@ from pathlib import Path
 from einthoven.evaluate.comparison import Comparison, Difference
 from einthoven.reproduce.evidence import Evidence, Gap, Group, Metric, Model, Pooled
 from einthoven.reproduce.folders import Request, State, digest_of
+from einthoven.reproduce.grid import Cell, cells_of, only
 from einthoven.reproduce.published import Value
 
 NOT_RUN = "not run yet"
@@ -94,13 +95,23 @@ def command(request: Request, what: str, *more: str, exact: bool = False) -> str
         ("cohort", _shown(request.cohort, "COHORT", exact=exact)),
         ("store", _shown(request.store, "STORE", exact=exact)),
         ("backbone", request.backbone),
-        ("weights", request.weights and _shown(request.weights, "ENCODER", exact=exact)),
+        ("weights", _encoder(request, exact=exact)),
         ("experiment", experiment),
         ("out", _shown(request.out, "OUT", exact=exact)),
         *(("against", _shown(each, "RUN", exact=exact)) for each in request.against),
     ]
     named = [word for name, value in options if value for word in (f"--{name}", value)]
     return shlex.join(["einthoven", "reproduce", what, *named, *more])
+
+
+def _encoder(request: Request, *, exact: bool) -> str:
+    """The pretrained encoder of a command; that which the runs recorded where nobody named one."""
+    if request.weights is not None:
+        return _shown(request.weights, "ENCODER", exact=exact)
+    recorded = list(request.unnamed_weights().values())
+    if not recorded:
+        return ""
+    return _shown(recorded[0], "ENCODER", exact=exact) if len(recorded) == 1 else "ENCODER"
 
 
 def _shown(path: Path, capitals: str, *, exact: bool) -> str:
@@ -113,23 +124,44 @@ def _shown(path: Path, capitals: str, *, exact: bool) -> str:
 def progress(evidence: Evidence, what: str, groups: Sequence[Model]) -> str:
     """What is missing and the one command that runs it; nothing when all is there."""
     cells = list(dict.fromkeys(cell for group in groups for cell in evidence.cells(group)))
-    missing = [cell for cell in cells if evidence.state(cell) is not State.DONE]
+    states = [evidence.state(cell) for cell in cells]
+    missing = len(states) - states.count(State.DONE)
     if not missing:
         return ""
-    by_state: dict[str, int] = {}
-    for cell in missing:
-        state = str(evidence.state(cell))
-        by_state[state] = by_state.get(state, 0) + 1
-    listed = ", ".join(f"{count} {state}" for state, count in sorted(by_state.items()))
+    # What somebody has to look at; how far the others are is over by the time a page is read.
+    counts = {state: states.count(state) for state in (State.FAILED, State.OTHER)}
+    listed = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     other = (
-        " Those of state `other` lie in folders that hold runs of another request, with another "
-        "recipe or other weights: delete them, or name another --out."
+        "Those of state `other` lie in folders that hold runs of another request, on another "
+        "cohort, with another recipe or other weights: name what they were run with, or another "
+        "--out."
     )
+    filters, runs = narrowed(evidence.request, what, cells)
+    more = f" among the {runs} runs of its whole grid" if runs > len(cells) else ""
     return paragraph(
-        f"{len(missing)} of {len(cells)} runs are not finished ({listed})."
-        + (other if State.OTHER in by_state else ""),
-        "This runs them, and goes on where they stopped; capitals stand for your own paths:",
-    ) + (f"\n\n    {command(evidence.request, what)}\n")
+        f"{missing} of {len(cells)} runs are not finished{f' ({listed})' if listed else ''}.",
+        other if counts[State.OTHER] else "",
+        f"This runs them{more}, and goes on where they stopped; capitals stand for your own paths:",
+    ) + (f"\n\n    {command(evidence.request, what, *filters)}\n")
+
+
+def narrowed(request: Request, what: str, cells: Sequence[Cell]) -> tuple[list[str], int]:
+    """Options that leave just these cells of a command's, and how many runs it has with them.
+
+    No options, and more runs than cells, where filters cannot tell them from the others.
+    """
+    whole = cells_of(what, request.experiment, request.backbone)
+    filters = []
+    for key in Cell.__dataclass_fields__:
+        mine, all_of_them = ([getattr(cell, key) for cell in each] for each in (cells, whole))
+        if set(mine) < set(all_of_them):
+            values = (
+                each if isinstance(each, str) else f"{each:g}" for each in dict.fromkeys(mine)
+            )
+            filters.append(f"{key}={','.join(values)}")
+    if set(only(whole, filters)) != set(cells):
+        return [], len(whole)
+    return [word for each in filters for word in ("--only", each)], len(cells)
 
 
 def footing(evidence: Evidence, groups: Sequence[Model], split: str = "test") -> str:
@@ -169,6 +201,11 @@ def recipes(evidence: Evidence, groups: Sequence[Group]) -> str:
 def _weights(request: Request) -> str:
     if request.weights:
         return f"`{request.weights.name}`, SHA-256 {digest_of(request.weights)[:12]}"
+    if recorded := request.unnamed_weights():
+        listed = " and ".join(f"`{p.name}`, SHA-256 {sha[:12]}" for sha, p in recorded.items())
+        if len(recorded) > 1:
+            return f"not known, for the runs recorded {listed}; name one of them with `--weights`"
+        return f"{listed}, as the runs recorded it; name it with `--weights` to run more"
     recipe = request.experiment.pretraining_recipe(request.backbone, 0)
     return (
         f"pretrained on folds 1 to 8 without labels (`{recipe.objective}`, {recipe.epochs} epochs, "

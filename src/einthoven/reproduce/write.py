@@ -11,6 +11,7 @@ from einthoven.reproduce.experiments import OURS, PLAIN, TABLE_1
 from einthoven.reproduce.figures import figure_2, figure_3, figure_4, figure_5
 from einthoven.reproduce.folders import Request, State
 from einthoven.reproduce.grid import rows_of
+from einthoven.reproduce.means import save_means
 from einthoven.reproduce.sections import Section, write_sections
 from einthoven.reproduce.standings import model_of
 from einthoven.reproduce.table_1 import table_1
@@ -32,6 +33,8 @@ SECTIONS: dict[str, Callable[[Evidence], Section]] = {
 def write(request: Request, what: str, page: Path) -> list[Path]:
     """Write a table or figure, or all of them, from the runs that are finished.
 
+    For table 1, the mean predictions of its rows of several networks are saved first.
+
     Parameters
     ----------
     request : Request
@@ -47,6 +50,8 @@ def write(request: Request, what: str, page: Path) -> list[Path]:
     """
     evidence = Evidence(request)
     names = _sections(request, what)
+    if TABLE_1 in names:
+        save_means(evidence)
     written = write_sections(page, [SECTIONS[name](evidence) for name in names])
     report = _report(evidence, what)
     return [*written, report] if report else written

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from einthoven.backbones.contract import Backbone
+from einthoven.backbones.contract import Backbone, UnfittedWarning
 from einthoven.signals.batches import Source
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
@@ -40,6 +41,7 @@ def check_fit(backbone: Backbone, source: Source) -> None:
     """
     crop = source.crops(np.arange(1), torch.zeros(1, dtype=torch.long))
     was_training = backbone.training
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnfittedWarning)  # what is measured is measured later
         backbone.eval().features(crop)
     backbone.train(was_training)

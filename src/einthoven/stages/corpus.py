@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, PreparationError, RecipeError
@@ -15,6 +20,8 @@ from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset, without_targets
 
 Member = tuple[Cohort, Store]
+IDS_DIGEST = "training_ids_digest"
+"""Of what a run asks for; runs that began with earlier versions lack it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +55,18 @@ class Corpus:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What a run asks for: names, versions, digests, records, and shares of several."""
+        """What a run asks for: names, versions, digests, records, and shares of several.
+
+        `records_digest` is of all records of a store, whatever split they are in;
+        `training_ids_digest` of those that are trained on, in their order.
+        """
         each = [
             {
                 "cohort": cohort.name,
                 "version": cohort.version,
                 "records_digest": store.manifest["records_digest"],
                 "records": len(cohort.ids("train")),
+                IDS_DIGEST: _digest(cohort.ids("train")),
             }
             for cohort, store in self.members
         ]
@@ -62,9 +74,13 @@ class Corpus:
             return each[0]
         joined = {key: " + ".join(part[key] for part in each) for key in ("cohort", "version")}
         drawn = [part | {"draws": count} for part, count in zip(each, self.draws, strict=True)]
+        digests = {
+            key: " + ".join(str(part[key])[:16] for part in each)
+            for key in ("records_digest", IDS_DIGEST)
+        }
         return {
             **joined,
-            "records_digest": " + ".join(str(part["records_digest"])[:16] for part in each),
+            **digests,
             "records": sum(part["records"] for part in each),
             "cohorts": drawn,
         }
@@ -134,9 +150,21 @@ def corpus_of(
     )
 
 
+def without_ids_digest(asked: dict[str, Any]) -> dict[str, Any]:
+    """The same request as runs of earlier versions wrote it down."""
+    plain = {key: value for key, value in asked.items() if key != IDS_DIGEST}
+    if "cohorts" in plain:
+        plain["cohorts"] = [without_ids_digest(part) for part in plain["cohorts"]]
+    return plain
+
+
 def shortened(source: SignalSource, records: int) -> SignalSource:
     """The first records of a source, at most so many."""
     return replace(source, rows=source.rows[:records], targets=source.targets[:records])
+
+
+def _digest(ids: NDArray[np.str_]) -> str:
+    return hashlib.sha256(json.dumps(ids.tolist()).encode()).hexdigest()
 
 
 def _check_numbers(

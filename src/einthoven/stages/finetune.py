@@ -17,7 +17,7 @@ from einthoven.backbones.inference import Aggregate, aggregate_crops, record_out
 from einthoven.errors import RecipeError
 from einthoven.signals.batches import Augmentation, Batch, SignalSource, TrainingBatches
 from einthoven.stages.data import micro_batch
-from einthoven.stages.pretrain import exempt_parameters
+from einthoven.stages.pretrain import exempt_parameters, parts_of
 from einthoven.stages.recipe import Stage2
 from einthoven.stages.schedule import loop_settings
 from einthoven.stages.selection import LOSS, record_losses, validation_metrics
@@ -88,12 +88,13 @@ def finetune(
 
 
 def _groups(classifier: Classifier, settings: Stage2) -> list[dict[str, Any]]:
+    by_part = settings.part_decay != 1
     return parameter_groups(
         classifier,
         weight_decay=settings.weight_decay,
         # Norm and head, the last group, are the layer after the last one: their rate is whole.
-        layers=classifier.layer_groups()[:-1],
-        layer_decay=settings.layer_decay,
+        layers=parts_of(classifier) if by_part else classifier.layer_groups()[:-1],
+        layer_decay=settings.part_decay if by_part else settings.layer_decay,
         exempt=exempt_parameters(classifier, settings.decay_exempt, prefix="backbone."),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from einthoven.cohorts.cohort import UNLABELLED, Cohort
 from einthoven.errors import CohortError
 from einthoven.files import read_metadata
 from einthoven.stages.corpus import Member
+from einthoven.stages.memory import KEY, Memory
 from einthoven.stages.seen import Overlap, Seen
 from einthoven.weights.public import public_data
 
@@ -19,7 +20,7 @@ ALLOWED = "allowed_overlap"
 
 
 class OverlapWarning(UserWarning):
-    """An encoder that was pretrained on records of a test split is tested there."""
+    """Weights that have seen records of a test split are tested there."""
 
 
 def guarded(
@@ -79,18 +80,38 @@ def guarded(
 
 def overlap_metadata(seen: Seen, allowed: Sequence[Overlap]) -> dict[str, str]:
     """What an encoder's file says of the records it has seen."""
-    said = {"seen": seen.to_text()}
+    said = {KEY: seen.to_text()}
     if allowed:
         said[ALLOWED] = json.dumps([overlap.to_dict() for overlap in allowed])
     return said
 
 
+def memory_metadata(
+    memory: Memory, weights: str | Path | None = None, overlap: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """What a bundle's file of weights says of the records it has seen.
+
+    Parameters
+    ----------
+    memory : Memory
+        See `einthoven.stages.memory.memory_of`.
+    weights : path, optional
+        What training began with; what was allowed then is said again.
+    overlap : mapping, optional
+        What `check_encoder` found and somebody allowed.
+    """
+    before = _allowed_before(weights) if weights is not None else []
+    more = [dict(overlap)] if overlap and overlap not in before else []
+    return {KEY: memory.to_text()} | ({ALLOWED: json.dumps(before + more)} if before + more else {})
+
+
 def check_encoder(
     weights: str | Path | None, member: Member, *, allow: bool = False
 ) -> dict[str, Any] | None:
-    """Hold an encoder's pretraining against the test split that it is about to be tested on.
+    """Hold what an encoder or a bundle has seen against the test split it is to be tested on.
 
-    Warns when the overlap was allowed, in pretraining or now.
+    Records count that it was pretrained on, that it was trained on with labels, and that validated
+    it. Warns when the overlap was allowed, in pretraining or now.
 
     Returns
     -------
@@ -100,22 +121,22 @@ def check_encoder(
     Raises
     ------
     CohortError
-        When the encoder has seen test records and nobody allowed it.
+        When test records were seen and nobody allowed it.
     """
-    seen = Seen.by(Path(weights)) if weights is not None else None
-    found = seen.meets(member) if seen is not None else None
+    memory = Memory.by(Path(weights)) if weights is not None else None
+    found = memory.meets(member) if memory is not None else None
     if weights is None or found is None:
         return None
-    before = json.loads(read_metadata(Path(weights)).get(ALLOWED, "[]"))
-    known = any(overlap["cohort"] == found.cohort for overlap in before)
+    known = any(overlap["cohort"] == found.cohort for overlap in _allowed_before(weights))
+    what = f"{weights} {'has seen' if found.uses else 'was pretrained on'} {found}"
     if not known and not allow:
         raise CohortError(
-            f"{weights} was pretrained on {found}",
+            what,
             remedy="use another encoder or other folds; with --allow-overlap it is used all the "
             "same, and the run says so",
         )
     warnings.warn(
-        f"{weights} was pretrained on {found}"
+        what
         + (", as was allowed then" if known else "")
         + ": its results on this test split are too good",
         OverlapWarning,
@@ -145,6 +166,11 @@ def check_public_weights(
     if warning := data.warning(cohort.name):
         warnings.warn(warning, OverlapWarning, stacklevel=2)
     return data.record(cohort.name)
+
+
+def _allowed_before(weights: str | Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(read_metadata(Path(weights)).get(ALLOWED, "[]"))
+    return found
 
 
 def _leads(members: Sequence[Member], protected: Sequence[Member]) -> list[str]:

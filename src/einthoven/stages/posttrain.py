@@ -7,12 +7,14 @@ recipe left out, so that a comparison differs in nothing else.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.backbones.peers import PEERS
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
 from einthoven.signals.batches import SignalSource
@@ -36,13 +38,18 @@ from einthoven.stages.measure import (
     recorded,
     with_scale,
 )
-from einthoven.stages.overlap import check_encoder, check_public_weights
+from einthoven.stages.memory import memory_of
+from einthoven.stages.overlap import check_encoder, check_public_weights, memory_metadata
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
 from einthoven.training.loop import CHECKPOINT, Result, Watcher
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
 from einthoven.weights.folder import licence_of_weights, weights_file
+
+
+class RecipeWarning(UserWarning):
+    """A network is trained by the recipe that was made for another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +68,9 @@ class Posttrained:
         Cohort (with the recipe's fraction), store and preparation.
     results : dict
         `stage1`, `stage2`: the history and the selected epoch of each stage that ran.
+    memory : dict of str to str
+        What its file of weights is to say of the records it has seen
+        (`einthoven.stages.overlap.memory_metadata`); in the main process.
     """
 
     run: RunFolder
@@ -68,6 +78,7 @@ class Posttrained:
     preparation: Preparation
     data: Dataset
     results: dict[str, Result]
+    memory: dict[str, str] = field(default_factory=dict)
 
 
 def posttrain(
@@ -84,8 +95,8 @@ def posttrain(
     watcher: Watcher | None = None,
 ) -> Posttrained:
     """Train a classifier on a cohort by a recipe. Nothing is learned from the test split; its
-    signals are compared with those that an encoder of ours was pretrained on. Public weights that
-    were pretrained on the cohort are warned of, and `run.json` says so.
+    signals are compared with those that an encoder or a bundle of ours has seen. Public weights
+    that were pretrained on the cohort are warned of, and `run.json` says so.
 
     Parameters
     ----------
@@ -105,7 +116,7 @@ def posttrain(
     options : mapping, optional
         Fields of the backbone's config, such as `leads`.
     allow_overlap : bool
-        Go on, with a warning, when the encoder was pretrained on records of the test split.
+        Go on, with a warning, when the weights have seen records of the test split.
 
     Raises
     ------
@@ -113,13 +124,13 @@ def posttrain(
         When the recipe needs weights and none are given, or the other way round, its batch does
         not divide over processes and micro-batches, or it scales twice.
     CohortError
-        When the encoder was pretrained on records of the test split and nobody allowed it.
+        When the weights have seen records of the test split and nobody allowed it.
     PreparationError, BackboneError
         When the recipe's crop fits neither the records nor the backbone.
     TrainingError
         When the folder holds another run, or the loss is not finite.
     """
-    check_weights(recipe, weights)
+    check_weights(recipe, weights, backbone)
     weights = None if weights is None else weights_file(weights)
     together = processes or Processes()
     chosen = with_fraction(cohort, recipe.data, seed=recipe.seed)
@@ -144,16 +155,22 @@ def posttrain(
         asked["overlap"] = overlap
     asked["public_weights"] = check_public_weights(backbone, weights, chosen)
     run = begin_run(out, asked, together)
+    memory: dict[str, str] = {}
+    if together.is_main:
+        remembered = memory_of((chosen, store), weights)
+        remembered.write(run.path)
+        memory = memory_metadata(remembered, weights, overlap)
     results = train_stages(
         classifier, train, validation, recipe=recipe, run=run, processes=together, watcher=watcher
     )
-    return Posttrained(run, classifier.eval(), data.preparation, data, results)
+    return Posttrained(run, classifier.eval(), data.preparation, data, results, memory)
 
 
 def check_stages(
     classifier: Classifier, train: SignalSource, *, recipe: Recipe, processes: Processes
 ) -> None:
-    """Refuse before anything is written what would be refused when a stage begins.
+    """Refuse before anything is written what would be refused when a stage begins, and warn
+    (`RecipeWarning`) where a network made for the task is trained by another one's own recipe.
 
     Raises
     ------
@@ -167,6 +184,7 @@ def check_stages(
         micro_batch(recipe.stage2, records=len(train), world=processes.world)
         if recipe.stage2.freeze_extractor:
             extractor_of(classifier.backbone)
+    _check_own(classifier.backbone.name, recipe)
     check_fit(classifier.backbone, train)
 
 
@@ -239,17 +257,47 @@ def _prepared(
     return Dataset(cohort, store, with_scale(preparation, found)), found
 
 
-def check_weights(recipe: Recipe, weights: str | Path | None) -> None:
-    """Refuse a recipe and weights that do not belong together."""
+def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = "") -> None:
+    """Refuse a recipe and weights that do not belong together.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is to be done.
+    weights : path or None
+        What it is to start from.
+    backbone : str
+        A registered name, where it is known: the remedy names the recipe that was made for it.
+
+    Raises
+    ------
+    RecipeError
+        When the recipe needs weights and none are given, or the other way round.
+    """
     if recipe.initialise == "pretrained" and weights is None:
+        own = PEERS[backbone].recipe if backbone in PEERS else ""
         raise RecipeError(
             f"recipe {recipe.name} starts from a pretrained backbone, and no weights are given",
-            remedy="name a checkpoint (--weights), or take the recipe `scratch`",
+            remedy=f"take the recipe `{own}`, {backbone}'s own, which starts from random weights"
+            if own
+            else "name a checkpoint (--weights), or take the recipe `scratch`",
         )
     if recipe.initialise == "random" and weights is not None:
         raise RecipeError(
             f"recipe {recipe.name} starts from random weights, and {weights} is given",
             remedy="leave --weights out, or take another recipe",
+        )
+
+
+def _check_own(backbone: str, recipe: Recipe) -> None:
+    own = PEERS[backbone].recipe if backbone in PEERS else ""
+    owners = [name for name, each in PEERS.items() if each.recipe == recipe.name]
+    if own and owners and backbone not in owners:
+        warnings.warn(
+            f"the recipe {recipe.name} was made for {', '.join(owners)}, and {own} for {backbone}: "
+            "learning rate, crops or epochs are another network's",
+            RecipeWarning,
+            stacklevel=3,
         )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from einthoven.backbones.config import fields_of
+from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts.cohort import Cohort
 from einthoven.files import write_tensors
@@ -21,6 +23,7 @@ from einthoven.stages.begin import begin_run, check_fit
 from einthoven.stages.corpus import Corpus, Member, corpus_of
 from einthoven.stages.data import micro_batch, resolved
 from einthoven.stages.held_out import HeldOut
+from einthoven.stages.memory import as_begun
 from einthoven.stages.overlap import guarded, overlap_metadata
 from einthoven.stages.recipe import Pretraining
 from einthoven.stages.schedule import loop_settings
@@ -29,6 +32,7 @@ from einthoven.training.loop import Loop, Watcher
 from einthoven.training.optim import parameter_groups
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
+from einthoven.weights.folder import INPUT_SCALE
 
 ENCODER, SNAPSHOTS = "encoder.safetensors", "snapshots"
 
@@ -93,17 +97,18 @@ def pretrain(
         When the batch does not divide over processes and micro-batches, or is accumulated from
         more records than there are; when weights and cohorts do not fit each other.
     TrainingError
-        When the folder holds another run, or the loss is not finite.
+        When the folder holds another run, or one with other training records, or the loss is not
+        finite.
     """
     together = processes or Processes()
-    objective = _objective(backbone, recipe, options or {})
+    objective, changed = _objective(backbone, recipe, options or {})
     preparation = objective.backbone.preparation
     if recipe.crop_seconds is not None:
         preparation = preparation.with_window(seconds=recipe.crop_seconds)
     corpus = corpus_of(cohort, store, preparation, weights=mix)
     asked = _asked(backbone, recipe, corpus, together)
-    if options:
-        asked["backbone_options"] = dict(options)
+    if options or changed:
+        asked["backbone_options"] = {**(options or {}), **changed}
     if allow_overlap:
         asked["allow_overlap"] = sorted(set(allow_overlap))
     micro = micro_batch(recipe, records=len(corpus.train), world=together.world)
@@ -111,11 +116,11 @@ def pretrain(
     seen = allowed = None
     if together.is_main:
         seen, allowed = guarded(corpus.members, protect=protect, allow=allow_overlap)
-    run = begin_run(out, asked, together)
+    run = begin_run(out, as_begun(asked, out, seen), together)
     about: dict[str, str] = {}
     if seen is not None and allowed is not None:
         seen.write(run.path)
-        about = _about(backbone, recipe, corpus) | overlap_metadata(seen, allowed)
+        about = _about(objective.backbone, recipe, corpus) | overlap_metadata(seen, allowed)
     snapshots = Snapshots(run.path / SNAPSHOTS, objective.backbone, recipe, about)
     result = _loop(objective, corpus, recipe, micro, run, together, watcher, snapshots).run()
     encoder = run.path / ENCODER
@@ -159,6 +164,8 @@ def _loop(
             objective,
             weight_decay=recipe.weight_decay,
             exempt=exempt_parameters(objective, recipe.decay_exempt, prefix="backbone."),
+            layers=parts_of(objective),
+            layer_decay=recipe.part_decay,
         ),
         settings=loop_settings(
             recipe,
@@ -177,11 +184,17 @@ def _loop(
     )
 
 
-def _objective(backbone: str, recipe: Pretraining, options: Mapping[str, Any]) -> Any:
+def _objective(
+    backbone: str, recipe: Pretraining, options: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The objective, and what it has changed in the backbone's config, such as its `scale`."""
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         network = create_backbone(backbone, **{"init": "pretraining", **options})
-        return create_objective(recipe.objective, network, **recipe.options)
+        before = fields_of(network.config)
+        objective = create_objective(recipe.objective, network, **recipe.options)
+    after = fields_of(network.config)
+    return objective, {key: value for key, value in after.items() if value != before[key]}
 
 
 def _objective_loss(
@@ -201,10 +214,20 @@ def exempt_parameters(model: nn.Module, rule: str, *, prefix: str) -> Sequence[s
     return []
 
 
-def _about(backbone: str, recipe: Pretraining, corpus: Corpus) -> dict[str, str]:
-    return {
+def parts_of(model: nn.Module) -> list[list[str]]:
+    """Names of the backbone's first layers (stem, embeddings), and of the rest of it."""
+    backbone: Any = model.backbone
+    first, *others = ([f"backbone.{name}" for name in group] for group in backbone.layer_groups())
+    return [first, [name for group in others for name in group]]
+
+
+def _about(backbone: Backbone, recipe: Pretraining, corpus: Corpus) -> dict[str, str]:
+    about = {
         "format": "einthoven-backbone",
-        "backbone": backbone,
+        "backbone": backbone.name,
         "pretraining_data": corpus.sentence(),
         "recipe": recipe.name,
     }
+    if isinstance(backbone, SequenceBackbone) and backbone.input_scale is not None:
+        about[INPUT_SCALE] = repr(backbone.input_scale)
+    return about

@@ -129,6 +129,9 @@ class Pretraining(Table):
     """End of the cosine."""
     betas: Betas = (0.9, 0.95)
     """AdamW's."""
+    part_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from the objective's own layers to the backbone, and again to the
+    backbone's first layers (stem, embeddings); 1 is off, ECG-CPC takes 0.1."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest gradient norm."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -150,7 +153,7 @@ class Pretraining(Table):
 
     # What the cohorts hold a run says itself.
     unasked: ClassVar[tuple[str, ...]] = ("cohorts",)
-    younger: ClassVar[tuple[str, ...]] = ("keep_every", "keep_last", "keep_best")
+    younger: ClassVar[tuple[str, ...]] = ("keep_every", "keep_last", "keep_best", "part_decay")
 
 
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:

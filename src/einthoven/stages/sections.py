@@ -19,7 +19,7 @@ LearningRate = Annotated[float, Field(gt=0, le=10)]
 NonNegative = Annotated[float, Field(ge=0)]
 Divisor = Annotated[float, Field(ge=1)]
 Betas = tuple[Rate, Rate]
-HeadInit = Literal["stock", "zero", "normal-0.01", "kaiming-normal"]
+HeadInit = Literal["stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"]
 
 
 class Table(BaseModel):
@@ -138,6 +138,9 @@ class Stage2(Table):
     """The optimiser's; with one cycle the first is the cycle's."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate from a layer to the one below it; 1 is off, MAE takes 0.75."""
+    part_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from the head to the backbone, and again to the backbone's first
+    layers (stem, embeddings); 1 is off, ECG-CPC takes 0.1."""
     drop_path: Rate = 0.0
     """Stochastic depth on every residual branch; the paper takes 0.1."""
     drop_path_schedule: Literal["linear", "constant"] = "linear"
@@ -161,7 +164,7 @@ class Stage2(Table):
 
     younger: ClassVar[tuple[str, ...]] = (
         *("drop_last", "optimiser", "schedule", "one_cycle"),
-        "freeze_extractor",
+        *("freeze_extractor", "part_decay"),
     )
 
     @model_validator(mode="after")
@@ -183,6 +186,15 @@ class Stage2(Table):
             raise ValueError(
                 f"optimiser = adamax with weight_decay = {self.weight_decay:g}: it would be mixed "
                 "into the gradient; set weight_decay = 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rates_hold_together(self) -> Stage2:
+        if self.part_decay != 1 and self.layer_decay != 1:
+            raise ValueError(
+                f"part_decay = {self.part_decay:g} with layer_decay = {self.layer_decay:g}: set "
+                "one of the two"
             )
         return self
 

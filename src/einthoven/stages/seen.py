@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.files import read_json, read_metadata, write_json
+from einthoven.files import write_json
 from einthoven.signals.fingerprint import BITS, fingerprint, signal_fingerprints
 from einthoven.signals.store import Store
 from einthoven.stages.corpus import Member
 
 SEEN = "seen.json"
-_KEY = "seen"
 _OWN = "unversioned"
 Fingerprints = NDArray[np.uint64]
 
@@ -44,11 +44,15 @@ class Overlap:
         Records in it.
     found : dict of str to tuple of str
         Ids of the records found by `signal`, by `record id` and by `patient`.
+    uses : dict of str to int
+        How many were seen in which use (`einthoven.stages.memory.USES`); empty where all that was
+        seen was seen in pretraining.
     """
 
     cohort: str
     records: int
     found: dict[str, tuple[str, ...]]
+    uses: dict[str, int] = field(default_factory=dict)
 
     @property
     def ids(self) -> list[str]:
@@ -58,20 +62,22 @@ class Overlap:
     def __str__(self) -> str:
         ways = ", ".join(f"{len(ids):,} by {way}" for way, ids in self.found.items() if ids)
         named = ", ".join(repr(name) for name in self.ids[:3])
+        uses = ", ".join(f"{count:,} {use}" for use, count in self.uses.items() if count)
         return (
             f"{len(self.ids):,} of the {self.records:,} test records of {self.cohort} ({ways}), "
-            f"such as {named}"
+            f"such as {named}" + (f": {uses}" if uses else "")
         )
 
     def to_dict(self) -> dict[str, object]:
         """Counts and examples, for run folders and metadata."""
         counts = {f"by {way}": len(ids) for way, ids in self.found.items()}
-        return {"cohort": self.cohort, "test records": self.records, "seen": len(self.ids)} | counts
+        whole = {"cohort": self.cohort, "test records": self.records, "seen": len(self.ids)}
+        return whole | counts | self.uses
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Fingerprints of the records that a pretraining reads.
+    """Fingerprints of the records that a training reads.
 
     Attributes
     ----------
@@ -88,18 +94,18 @@ class Seen:
     records: Fingerprints = field(default_factory=lambda: _sorted([]))
 
     @classmethod
-    def of(cls, members: Sequence[Member], leads: Sequence[str]) -> Seen:
-        """The training records of cohorts, by the content of some leads."""
+    def of(cls, members: Sequence[Member], leads: Sequence[str], split: str = "train") -> Seen:
+        """The records of a split of cohorts, by the content of some leads."""
         signals: list[Fingerprints] = []
         records: list[int] = []
         public: list[int] = []
         own: list[int] = []
         for cohort, store in members:
-            ids = cohort.ids("train")
+            ids = cohort.ids(split)
             signals.append(signal_fingerprints(store, store.rows(ids), leads))
             records += _named(cohort, "record", ids)
             kept = own if cohort.version == _OWN else public
-            kept += _named(cohort, "patient", cohort.patients("train"))
+            kept += _named(cohort, "patient", cohort.patients(split))
         return cls(
             tuple(leads),
             signals=_sorted(np.concatenate(signals)),
@@ -127,35 +133,30 @@ class Seen:
 
     def to_text(self) -> str:
         """For an encoder's metadata."""
-        return json.dumps(self._table(), sort_keys=True)
+        return json.dumps(self.table(), sort_keys=True)
 
     def write(self, folder: Path) -> None:
         """For the run folder, with patients of own tables."""
-        write_json(folder / SEEN, self._table() | {"own_patients": _packed(self.own_patients)})
+        write_json(folder / SEEN, self.whole_table())
 
-    @classmethod
-    def by(cls, encoder: Path) -> Seen | None:
-        """What an encoder's file says it has seen, and its run folder where it still lies there.
-
-        None for files that say nothing, such as public checkpoints.
-        """
-        text = read_metadata(encoder).get(_KEY)
-        if text is None:
-            return None
-        table = json.loads(text)
-        for folder in list(encoder.resolve().parents)[:2]:
-            if (folder / SEEN).is_file():
-                whole = read_json(folder / SEEN)
-                table = whole if whole.items() >= table.items() else table
-        numbers = {key: _unpacked(value) for key, value in table.items() if key != "leads"}
-        return cls(tuple(table["leads"]), **numbers)
-
-    def _table(self) -> dict[str, object]:
+    def table(self) -> dict[str, object]:
+        """What may travel with weights, ready for JSON."""
         return {
             "leads": list(self.leads),
             "signals": _packed(self.signals),
             "patients": _packed(self.patients),
         }
+
+    def whole_table(self) -> dict[str, object]:
+        """The same with patients of own tables, which stays in a run folder."""
+        return self.table() | {"own_patients": _packed(self.own_patients)}
+
+    @classmethod
+    def of_table(cls, table: Mapping[str, Any]) -> Seen:
+        """What `table` or `whole_table` gave."""
+        kinds = ("signals", "patients", "own_patients")
+        numbers = {key: _unpacked(table[key]) for key in kinds if key in table}
+        return cls(tuple(table["leads"]), **numbers)
 
     def _known_signals(self, store: Store, ids: NDArray[np.str_]) -> NDArray[np.bool_]:
         if not set(self.leads) <= set(store.leads):  # not comparable: names have to do

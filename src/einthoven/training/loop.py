@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from einthoven.backbones.layers.shared_batch_norm import shared_batch_norms
 from einthoven.errors import TrainingError
 from einthoven.files import append_line, keep_lines, read_lines
 from einthoven.signals.draws import ShareGenerator, generator_for
@@ -191,7 +192,7 @@ class Loop(Generic[T]):
     validate : callable, optional
         `(model) -> metrics`, called after every epoch.
     processes : Processes
-        Who trains together.
+        Who trains together; batch norm's statistics are those of all of them.
     watcher : Watcher, optional
         Who is told.
     after_step : callable, optional
@@ -234,7 +235,8 @@ class Loop(Generic[T]):
             self.watcher.began(self.name, settings.epochs, steps)
             if isinstance(self.watcher, SampleWatcher):
                 self.watcher.sized(settings.batch_size)
-        with torch.random.fork_rng():
+        shared = shared_batch_norms(self.model, processes=self.processes.world)
+        with torch.random.fork_rng(), shared:
             while counters.epoch < settings.epochs:
                 self._epoch(wrapped, optimizer, schedule, counters, steps)
         if self.watcher:

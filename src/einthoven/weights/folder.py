@@ -18,9 +18,11 @@ from einthoven.weights.state import recognise
 
 __all__ = [
     "ABOUT",
+    "INPUT_SCALE",
     "LICENCE",
     "WEIGHTS",
     "described",
+    "input_scale_of",
     "is_ours",
     "licence_of_weights",
     "run_of",
@@ -29,6 +31,7 @@ __all__ = [
 
 ABOUT, WEIGHTS = "bundle.json", "weights.safetensors"
 LICENCE = "public_weights_licence"  # of a converted file's metadata
+INPUT_SCALE = "input_scale"  # of a pretrained encoder's metadata
 # Of a converted checkpoint or a bundle, of `save_pretrained`, of a pretraining run.
 _NAMES = (WEIGHTS, "model.safetensors", "encoder.safetensors")
 _RUN, _DEPTH = "run.json", 3
@@ -88,6 +91,26 @@ def licence_of_weights(name: str, weights: str | PathLike[str]) -> str:
         return str((asked.get("weights") or {}).get("licence", ""))
     public = entry(name).weights_licence
     return "" if public.startswith("none") else public
+
+
+def input_scale_of(weights: str | PathLike[str]) -> float | None:
+    """Millivolts that counted as one in the inputs that an encoder of ours was trained on.
+
+    Parameters
+    ----------
+    weights : path
+        As for `load_backbone`.
+
+    Returns
+    -------
+    float or None
+        None where the file, or the bundle that it belongs to, says nothing of it.
+    """
+    file = weights_file(weights)
+    said: Any = read_metadata(file).get(INPUT_SCALE)
+    if said is None:
+        said = described(file).get("backbone_options", {}).get("scale")
+    return None if said is None else float(said)
 
 
 def described(file: Path) -> dict[str, Any]:

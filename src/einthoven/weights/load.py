@@ -26,7 +26,7 @@ from einthoven.weights import (
     strodthoff,
 )
 from einthoven.weights.convert import Parts, convert, own_parts
-from einthoven.weights.folder import weights_file
+from einthoven.weights.folder import input_scale_of, weights_file
 from einthoven.weights.safe import read_checkpoint
 from einthoven.weights.state import CONTAINERS, recognise, state_of, without_prefix
 
@@ -101,7 +101,8 @@ def load_backbone(
     weights : path
         A public checkpoint of its family (encoder, classifier or full pretraining model), or one
         in our own naming (encoder, classifier or pretraining run); safetensors or PyTorch. Or the
-        folder of a converted checkpoint, a bundle or a pretraining run.
+        folder of a converted checkpoint, a bundle or a pretraining run. Where it says on what scale
+        of its inputs it was trained, the backbone's preparation has that scale.
     strict : bool
         Refuse missing and unexpected tensors. Otherwise missing ones keep their fresh values;
         tensors of another shape are refused all the same.
@@ -116,11 +117,13 @@ def load_backbone(
     Raises
     ------
     WeightsError
-        When the file is damaged, unsafe, or of another network.
+        When the file is damaged, unsafe, of another network, or trained on another scale of its
+        inputs than `overrides` asks for.
     BackboneError
         For an unknown name or override.
     """
     state, parts = _read_encoder(name, weights)
+    overrides |= _scale(weights, overrides)
     state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
     with torch.device("meta" if strict else "cpu"):  # fresh values are not wanted when strict
         backbone = create_backbone(name, **overrides)
@@ -223,6 +226,20 @@ def _read_encoder(name: str, weights: str | PathLike[str]) -> tuple[dict[str, Te
     names = FAMILIES[family]
     parts = names.parts_of(state) if names.parts_of else names.parts
     return names.encoder_state(state), parts
+
+
+def _scale(weights: str | PathLike[str], overrides: Mapping[str, Any]) -> dict[str, float]:
+    """The scale of its inputs that a file of ours was trained on, as an override."""
+    trained_on = input_scale_of(weights)
+    if trained_on is None:
+        return {}
+    if overrides.get("scale", trained_on) != trained_on:
+        raise WeightsError(
+            f"{weights}: trained on inputs that count {trained_on:g} mV as one, and "
+            f"scale = {overrides['scale']} is given",
+            remedy="leave scale out: the file's own is taken.",
+        )
+    return {"scale": trained_on}
 
 
 def _own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import check_choice
 from einthoven.backbones.contract import Backbone
+from einthoven.backbones.layers.shared_batch_norm import SharedBatchNorm
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
@@ -90,9 +91,11 @@ class Dense(nn.Module):
         Raises
         ------
         BackboneError
-            When a single record is to be trained on: its batch has no variance.
+            When a single record is to be trained on: its batch has no variance, unless other
+            processes have records too.
         """
-        if self.training and len(pooled) == 1:
+        alone = not isinstance(self.norm1, SharedBatchNorm)
+        if self.training and alone and len(pooled) == 1:
             raise BackboneError(
                 "a batch of one record in training has no variance for batch norm to divide by",
                 remedy="choose a batch size that leaves no single record at the end of an epoch, "

@@ -5,8 +5,8 @@ cheap to evaluate and, through an inverse FFT of its values on a circle, to expa
 never ends is folded back by the FFT: after `size` steps it starts again on top of its beginning.
 On a circle of radius r < 1 the folded part comes back smaller by ``r ** size``, and the unfolding
 enlarges round-off by at most ``r ** -length``. In double precision and with half as many points
-again as coefficients both stay below 1e-9 of the largest coefficient, far under the resolution of
-float32.
+again as coefficients both stay within a few 1e-9 of the largest coefficient (measured at length
+250, state 64: 1.7e-9 to 2.5e-9), far under the resolution of float32.
 That needs nothing but a bounded response: unlike at the roots of unity, where a slowly decaying
 response has to be corrected by the state after `length` steps, nothing is ever nearly singular.
 """

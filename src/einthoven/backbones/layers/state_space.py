@@ -242,7 +242,8 @@ class StateSpaceKernel(nn.Module):
         if key not in self._cached:
             if len(self._cached) >= 4:  # a few window lengths at most
                 self._cached.clear()
-            with torch.no_grad():
+            # A tensor made in inference mode could never be trained through afterwards.
+            with torch.inference_mode(False), torch.no_grad():
                 self._cached[key] = self._basis(length)
         return self._cached[key]
 

@@ -1,0 +1,103 @@
+"""Published numbers and our own, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from results import changes, sections_about
+
+from einthoven.reproduce.experiment_files import experiment_names, load_experiment
+from einthoven.reproduce.published import AUPRC, BENCHMARK, ROWS
+from einthoven.reproduce.sections import table
+from einthoven.reproduce.wording import limits, paragraph
+from einthoven.reproduce.wording import published as quoted
+
+
+def published(names: Sequence[str], our_reading: str = "") -> Iterator[str]:
+    """The published rows that stand for a network."""
+    if not names:
+        yield "No published number of it on these tasks is known to us."
+        return
+    rows = {row: ROWS[row] for row in names}
+    tasks = [task for task in BENCHMARK if any(task in values for values in rows.values())]
+    lines = [
+        [row, metric, *(quoted(values.get(task)) for task in tasks)]
+        for row in rows
+        for metric, values in (("macro AUROC", rows[row]), ("macro AUPRC", AUPRC.get(row, {})))
+        if values
+    ]
+    shown = [value for values in rows.values() for value in values.values()]
+    said = ["Published."]
+    if any(value.thousandths is not None for value in shown):
+        said.append(
+            "(08): the leaderboard's uncertainty of 0.008, the farther end of a 90 % interval of "
+            "100 record resamples."
+        )
+    said += ["Brackets: 95 %."] if any(value.interval for value in shown) else []
+    if our_reading:
+        said.append(f"Ours is a reading of it, not the same network: {our_reading}.")
+    yield paragraph(*said)
+    yield table(("row", "metric", *tasks), lines)
+
+
+def ours(found: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Every finished recipe of a network, and which of them are recipes with something changed."""
+    yield "Ours, from [results](../results.md): fold 10, 95 % intervals of 1,000 resamples."
+    head = ("task", "recipe", "seeds", "macro AUROC", "macro AUPRC")
+    yield table(head, map(_line, found))
+    yield from _arms(found)
+
+
+def elsewhere(name: str) -> str:
+    """Links to the sections of the results page that a network without JSON is in; or nothing."""
+    links = [f"[{title}](../results.md#{anchor})" for title, anchor in sections_about(name)]
+    return f"Ours: {', '.join(links)}." if links else ""
+
+
+def named(found: dict[str, Any]) -> str:
+    """By what numbers were made: the recipe, or the arm that changes it, and what was changed."""
+    return ", ".join([f"`{_recipe(found) or found['arm'] or 'mean of members'}`", *changes(found)])
+
+
+def _line(found: dict[str, Any]) -> list[str]:
+    values = [
+        f"{each['mean']:.4f}{limits(each['interval'])}" for each in (found["auroc"], found["auprc"])
+    ]
+    return [found["task"], named(found), seeds(found), *values]
+
+
+def seeds(found: dict[str, Any]) -> str:
+    """`0, 1, 2`."""
+    return ", ".join(map(str, found["auroc"]["seeds"]))
+
+
+def _recipe(found: dict[str, Any]) -> str:
+    """The recipe of an arm that takes it as it is; nothing where the arm changes it."""
+    if found["experiment"] not in experiment_names():
+        return ""
+    experiment, name = load_experiment(found["experiment"]), found["arm"]
+    arm = experiment.arms.get(name)
+    if arm is None or arm.set or arm.without or arm.recipe.rsplit("/", 1)[-1] != name:
+        return ""
+    own = experiment.backbones.get(found["backbone"])
+    return "" if own and name in own.arms else arm.recipe
+
+
+def _arms(found: Iterable[dict[str, Any]]) -> Iterator[str]:
+    changed: dict[str, dict[str, str]] = {}
+    for each in found:
+        if each["arm"] and not _recipe(each) and each["experiment"] in experiment_names():
+            arms = load_experiment(each["experiment"]).arms
+            if each["arm"] in arms:
+                changed.setdefault(each["experiment"], {})[each["arm"]] = arms[each["arm"]].recipe
+    for experiment, arms in changed.items():
+        listed = " and ".join(f"`{arm}`" for arm in arms)
+        bases = " and ".join(f"`{recipe}`" for recipe in dict.fromkeys(arms.values()))
+        file = f"recipes/reproduce/{experiment}.toml"
+        one = len(arms) == 1
+        yield paragraph(
+            f"{listed} {'is no recipe but an arm' if one else 'are no recipes but arms'} of "
+            f"[`{file}`](../../src/einthoven/{file}), which {'changes' if one else 'change'} "
+            f"{bases} ([reproduce](../reproduce.md#experiments)).",
+        )

@@ -1,0 +1,141 @@
+"""The scale of the inputs that an encoder was pretrained on goes wherever the encoder goes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from einthoven import load_backbone
+from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.contract import SequenceBackbone
+from einthoven.backbones.registry import create_backbone
+from einthoven.bundle import Bundle, save_bundle
+from einthoven.cohorts import Cohort
+from einthoven.errors import TrainingError, WeightsError
+from einthoven.files import read_metadata, write_tensors
+from einthoven.signals.batches import SignalSource
+from einthoven.signals.prepare import Scale
+from einthoven.signals.store import Store
+from einthoven.stages.posttrain import posttrain
+from einthoven.stages.pretrain import Pretrained, pretrain
+from einthoven.stages.recipe import Data, Pretraining, Recipe, Stage2
+from einthoven.training.processes import Processes
+
+SHAPE = {"width": 16, "depth": 1, "state": 4, "rate": 120, "window": 300}
+RECIPE = Pretraining(
+    name="tiny", objective="cpc", epochs=1, batch_size=16, warmup_epochs=0, precision="fp32"
+)
+FINE = Recipe(
+    name="tiny",
+    precision="fp32",
+    data=Data(augmentation="none"),
+    stage2=Stage2(epochs=1, batch_size=16, warmup_epochs=0),
+)
+SCALED = Scale(mean=0.0, std=0.25)
+
+
+def pretrained(cohort: Cohort, store: Store, out: Path, preset: str) -> Pretrained:
+    """A small `s4` after an epoch, from records of another rate."""
+    return pretrain(
+        cohort,
+        store,
+        "s4",
+        recipe=RECIPE.model_copy(update={"options": {"preset": preset}}),
+        out=out,
+        options=SHAPE,
+        processes=Processes("cpu"),
+    )
+
+
+@pytest.fixture(scope="module")
+def corrected(
+    synthetic: Cohort, synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> Pretrained:
+    return pretrained(
+        synthetic, synthetic_store, tmp_path_factory.mktemp("pretrained") / "run", "corrected"
+    )
+
+
+def test_an_encoder_s_file_says_its_scale_and_a_backbone_takes_it(corrected: Pretrained) -> None:
+    assert read_metadata(corrected.encoder)["input_scale"] == "0.25"
+    for weights in (corrected.encoder, corrected.run.path):
+        backbone = load_backbone("s4", weights=weights, **SHAPE)
+        assert backbone.preparation.steps[-1] == SCALED
+    load_backbone("s4", weights=corrected.encoder, scale=0.25, **SHAPE)
+    with pytest.raises(WeightsError, match=r"count 0.25 mV as one, and scale = 1.0"):
+        load_backbone("s4", weights=corrected.encoder, scale=1.0, **SHAPE)
+
+
+def test_a_run_says_what_the_objective_changed_in_its_backbone(corrected: Pretrained) -> None:
+    asked = json.loads((corrected.run.path / "run.json").read_text())["asked"]
+    assert asked["backbone_options"] == SHAPE | {"scale": 0.25}
+
+
+def test_as_published_the_encoder_sees_millivolts(
+    synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+) -> None:
+    done = pretrained(synthetic, synthetic_store, tmp_path / "run", "published")
+    assert "input_scale" not in read_metadata(done.encoder)
+    backbone = load_backbone("s4", weights=done.encoder, **SHAPE)
+    assert not any(isinstance(step, Scale) for step in backbone.preparation.steps)
+    # A run in millivolts does not go on in another scale.
+    with pytest.raises(TrainingError):
+        pretrained(synthetic, synthetic_store, tmp_path / "run", "corrected")
+
+
+def test_pretraining_and_fine_tuning_see_the_same_numbers(
+    corrected: Pretrained,
+    synthetic: Cohort,
+    synthetic_store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+    crops = SignalSource.crops
+
+    def watched(source: SignalSource, *given: Any, **more: Any) -> torch.Tensor:
+        found = crops(source, *given, **more)
+        seen.append((source.preparation.steps, found))
+        return found
+
+    monkeypatch.setattr(SignalSource, "crops", watched)
+    done = posttrain(
+        synthetic,
+        synthetic_store,
+        "s4",
+        recipe=FINE,
+        out=tmp_path / "fine",
+        weights=corrected.encoder,
+        options=SHAPE,
+        processes=Processes("cpu"),
+    )
+    assert done.preparation.steps[-1] == SCALED
+    fine_tuned = list(seen)
+    seen.clear()
+    pretrained(synthetic, synthetic_store, tmp_path / "again", "corrected")
+    assert {steps[-1] for steps, _ in fine_tuned} == {steps[-1] for steps, _ in seen} == {SCALED}
+    # The same record, whole windows from the start: the check that either run begins with.
+    np.testing.assert_array_equal(fine_tuned[0][1], seen[0][1])
+
+
+def test_a_bundle_hands_its_scale_on(tmp_path: Path) -> None:
+    classifier = create_classifier("s4", labels=["a", "b"], seed=0, scale=0.25, **SHAPE)
+    bundle = Bundle(classifier.eval(), ("a", "b"), classifier.preparation)
+    save_bundle(bundle, tmp_path / "bundle", backbone="s4")
+    found: Any = load_backbone("s4", weights=tmp_path / "bundle", **SHAPE)
+    assert isinstance(found, SequenceBackbone)
+    assert found.input_scale == 0.25
+
+
+def test_files_of_others_say_nothing(tmp_path: Path) -> None:
+    network = create_backbone("s4", seed=0, **SHAPE)
+    write_tensors(tmp_path / "x.safetensors", network.state_dict(), {})
+    found: Any = load_backbone("s4", weights=tmp_path / "x.safetensors", **SHAPE)
+    assert found.input_scale is None
+    found = load_backbone("s4", weights=tmp_path / "x.safetensors", scale=0.5, **SHAPE)
+    assert found.input_scale == 0.5

@@ -1,0 +1,229 @@
+"""Every recipe and experiment at its real size: its networks are built on no device, so that what a
+GPU would train for days is at least what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.contract import SequenceBackbone
+from einthoven.backbones.registry import create_backbone
+from einthoven.objectives import create_objective
+from einthoven.reproduce.experiment_files import experiment_names, load_experiment
+from einthoven.reproduce.experiments import OURS
+from einthoven.reproduce.folders import Request, State
+from einthoven.reproduce.grid import cells_of
+from einthoven.reproduce.plan import plan, pretrainings
+from einthoven.signals.prepare import resampled_length
+from einthoven.signals.store import Store
+from einthoven.stages.data import adapted
+from einthoven.stages.finetune import _groups, regularise
+from einthoven.stages.pretrain import parts_of
+from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, recipe_names
+from einthoven.training.optim import parameter_groups, scaled_lr
+
+# What each pretraining preset is for.
+PRETRAINED = {
+    "demo": ("mtecg_tiny_100hz",),
+    "ecg-fm": ("ecg_fm",),
+    "mae": ("st_mem_base", "mtecg_tiny"),
+    "ptbxl-100hz-cpu": ("mtecg_tiny_100hz",),
+    "release": ("st_mem_base",),
+    "s4-240hz": ("s4", "ecg_cpc"),
+    "s4-240hz-corrected": ("s4", "ecg_cpc"),
+    "s4-ptbxl-100hz-cpu": ("s4_small", "s4_tiny"),
+}
+# The networks that experiments are for whose files name none.
+FOR = {
+    "ptbxl-100hz-cpu": ("mtecg_tiny_100hz",),
+    "published": ("st_mem_base",),
+    "s4-240hz-gpu": ("s4", "ecg_cpc"),
+    "s4-240hz-corrected-gpu": ("s4",),
+    "st-mem-250hz-gpu": ("st_mem_base",),
+}
+GRIDS = [
+    (name, backbone)
+    for name in experiment_names()
+    if not load_experiment(name).table_1_only
+    for backbone in FOR.get(name, tuple(load_experiment(name).backbones))
+]
+
+
+def objective_of(recipe: Pretraining, backbone: str, **options: Any) -> Any:
+    with torch.device("meta"):
+        network = create_backbone(backbone, init="pretraining", **options)
+        return create_objective(recipe.objective, network, **recipe.options)
+
+
+def on_no_device(backbone: str, options: dict[str, Any] | None) -> Any:
+    with torch.device("meta"):
+        return create_backbone(backbone, **(options or {}))
+
+
+def trained(recipe: Recipe, backbone: str, options: dict[str, Any] | None) -> Any:
+    """A classifier as the recipe's second stage finds it."""
+    with torch.device("meta"):
+        classifier = create_classifier(backbone, labels=71, **(options or {}))
+    if recipe.stage2:
+        regularise(classifier, recipe.stage2)
+    return classifier
+
+
+def rates(groups: list[dict[str, Any]], names: dict[int, str], peak: float) -> dict[str, float]:
+    """Learning rate at the peak by parameter."""
+    return {names[id(p)]: peak * group["lr_scale"] for group in groups for p in group["params"]}
+
+
+def test_the_lists_name_every_preset_and_experiment() -> None:
+    assert PRETRAINED.keys() == set(recipe_names(Pretraining))
+    grids = {name for name in experiment_names() if not load_experiment(name).table_1_only}
+    assert FOR.keys() <= grids == {name for name, _ in GRIDS}
+
+
+@pytest.mark.parametrize(("name", "backbone"), [(n, b) for n in PRETRAINED for b in PRETRAINED[n]])
+def test_a_pretraining_is_built_whole(name: str, backbone: str) -> None:
+    recipe = load_pretraining(name)
+    objective = objective_of(recipe, backbone)
+    preparation = objective.backbone.preparation
+    if recipe.crop_seconds is not None:
+        preparation = preparation.with_window(seconds=recipe.crop_seconds)
+    # Of PTB-XL's 10 s at either of its rates.
+    for rate in (100, 500):
+        assert resampled_length(preparation, 10 * rate, rate=rate) >= preparation.window
+    groups = parameter_groups(
+        objective, weight_decay=recipe.weight_decay, layers=parts_of(objective)
+    )
+    trainable = [p for p in objective.parameters() if p.requires_grad]
+    assert sum(len(group["params"]) for group in groups) == len(trainable)
+    heads = [n for n, _ in objective.named_parameters() if not n.startswith("backbone.")]
+    assert len(heads) + sum(map(len, parts_of(objective))) == len(list(objective.parameters()))
+
+
+@pytest.mark.parametrize(("name", "backbone"), GRIDS)
+def test_an_experiment_s_networks_are_built_whole(name: str, backbone: str) -> None:
+    experiment = load_experiment(name)
+    pretraining = experiment.pretraining_recipe(backbone, 0)
+    source = objective_of(
+        pretraining, backbone, **(experiment.pretraining_options(backbone) or {})
+    ).backbone
+    options = experiment.options_of(backbone)
+    for arm in experiment.arms:
+        recipe = experiment.recipe(arm, backbone)
+        classifier = trained(recipe, backbone, options)
+        preparation = adapted(classifier.preparation, recipe.data)
+        assert resampled_length(preparation, 5000, rate=500) >= preparation.window
+        if recipe.stage2 is not None:
+            groups = _groups(classifier, recipe.stage2)
+            wanted = sum(p.requires_grad for p in classifier.parameters())
+            assert sum(len(group["params"]) for group in groups) == wanted
+    # What is fine-tuned takes what was pretrained: the same names, and more of C in two directions.
+    network = on_no_device(backbone, options)
+    assert network.state_dict().keys() == source.state_dict().keys()
+    if isinstance(network, SequenceBackbone):  # from random weights and from pretrained ones alike
+        assert network.input_scale == source.input_scale
+
+
+def test_the_published_pretraining_of_s4() -> None:
+    """reference: rates of 3e-3, 3e-4 and 3e-5, 600 samples, 300 tokens, 14 ahead, 128 negatives."""
+    recipe = load_pretraining("s4-240hz")
+    objective = objective_of(recipe, "s4")
+    assert (
+        objective.backbone.preparation.with_window(seconds=recipe.crop_seconds or 0).window == 600
+    )
+    assert (objective.backbone.token_rate, objective.offsets) == (120.0, (14,))
+    assert (objective.config.negatives, objective.config.pool) == (128, 0)
+    assert objective.backbone.input_scale is None
+    assert (recipe.epochs, recipe.batch_size, recipe.weight_decay) == (100, 64, 1e-3)
+    names = {id(p): name for name, p in objective.named_parameters()}
+    groups = parameter_groups(
+        objective,
+        weight_decay=recipe.weight_decay,
+        layers=parts_of(objective),
+        layer_decay=recipe.part_decay,
+    )
+    peak = scaled_lr(recipe.base_lr, recipe.batch_size)
+    assert peak == pytest.approx(recipe.min_lr)  # constant
+    found = rates(groups, names, peak)
+    assert found["heads.0.weight"] == pytest.approx(3e-3)
+    assert found["backbone.blocks.0.kernel.C"] == pytest.approx(3e-4)
+    assert found["backbone.blocks.3.norm.weight"] == pytest.approx(3e-4)
+    assert found["backbone.stem.0.weight"] == pytest.approx(3e-5)
+
+
+def test_the_published_fine_tuning_of_s4() -> None:
+    """reference: rates of 1e-3, 1e-4 and 1e-5 after pretraining, 1e-3 throughout without."""
+    experiment = load_experiment("s4-240hz-gpu")
+    for arm, expected in (
+        (OURS, (1e-3, 1e-4, 1e-5)),
+        ("as-ecg-cpc", (1e-3, 1e-4, 1e-5)),
+        ("scratch", (1e-3,) * 3),
+    ):
+        recipe = experiment.recipe(arm, "s4")
+        assert recipe.stage2 is not None
+        classifier = trained(recipe, "s4", None)
+        names = {id(p): name for name, p in classifier.named_parameters()}
+        peak = scaled_lr(recipe.stage2.base_lr, recipe.stage2.batch_size)
+        found = rates(_groups(classifier, recipe.stage2), names, peak)
+        keys = ("head.weight", "backbone.blocks.3.norm.weight", "backbone.stem.0.weight")
+        assert [found[key] for key in keys] == pytest.approx(expected)
+    dropouts = {drop.p for drop in trained(recipe, "s4", None).feedforward_dropouts()}
+    assert dropouts == {0.0}
+    own = experiment.recipe("as-ecg-cpc", "s4")
+    assert {drop.p for drop in trained(own, "s4", None).feedforward_dropouts()} == {0.2}
+
+
+@pytest.mark.parametrize("name", ["s4-240hz-gpu", "st-mem-250hz-gpu"])
+def test_the_whole_grid(name: str) -> None:
+    experiment = load_experiment(name)
+    assert len(experiment.tasks) == len(experiment.table_arms) == 4
+    assert len(experiment.fractions) == 10
+    assert {experiment.seeds_of(a, t, 1.0) for a in experiment.arms for t in experiment.tasks} == {
+        (0, 1, 2)
+    }
+
+
+def test_a_step_of_the_published_pretraining() -> None:
+    """One record at full size, on the CPU."""
+    recipe = load_pretraining("s4-240hz")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        objective: Any = create_objective(
+            recipe.objective, create_backbone("s4", init="pretraining"), **recipe.options
+        )
+        out = objective(torch.randn(1, 12, 600), generator=torch.Generator().manual_seed(0))
+        out.loss.backward()
+    chance = 286 * torch.tensor(129.0).log()
+    assert 0.2 * chance < out.loss < 5 * chance
+    assert all(p.grad is not None for p in objective.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "first"),
+    [
+        ("s4-240hz-gpu", "s4", "recipe s4-240hz, 100 epochs"),
+        ("s4-240hz-corrected-gpu", "s4", "recipe s4-240hz-corrected, 100 epochs"),
+        ("st-mem-250hz-gpu", "st_mem_base", "recipe mae, 800 epochs"),
+    ],
+)
+def test_the_grid_can_be_planned(
+    name: str,
+    backbone: str,
+    first: str,
+    synthetic_path: Path,
+    synthetic_store: Store,
+    tmp_path: Path,
+) -> None:
+    experiment = load_experiment(name)
+    cells = cells_of("grid", experiment, backbone)
+    pair = [cell for cell in cells if cell.arm == OURS]
+    assert len(pair) == 4 * 3 + 9  # tasks and seeds on all records, and smaller fractions
+    request = Request(
+        experiment, backbone, synthetic_path, Path(synthetic_store.root), tmp_path, device="cpu"
+    )
+    planned = plan(request, cells)
+    assert {each.state for each in planned} == {State.MISSING}
+    assert [line.split(": ", 1)[1] for line in pretrainings(request, cells)] == [first]
