@@ -92,8 +92,7 @@ def _arms(found: Iterable[dict[str, Any]]) -> Iterator[str]:
             if each["arm"] in arms:
                 changed.setdefault(each["experiment"], {})[each["arm"]] = arms[each["arm"]].recipe
     for experiment, arms in changed.items():
-        listed = " and ".join(f"`{arm}`" for arm in arms)
-        bases = " and ".join(f"`{recipe}`" for recipe in dict.fromkeys(arms.values()))
+        listed, bases = _listed(arms), _listed(dict.fromkeys(arms.values()))
         file = f"recipes/reproduce/{experiment}.toml"
         one = len(arms) == 1
         yield paragraph(
@@ -101,3 +100,9 @@ def _arms(found: Iterable[dict[str, Any]]) -> Iterator[str]:
             f"[`{file}`](../../src/einthoven/{file}), which {'changes' if one else 'change'} "
             f"{bases} ([reproduce](../reproduce.md#experiments)).",
         )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """`a`, `b` and `c`."""
+    *before, last = [f"`{name}`" for name in names]
+    return f"{', '.join(before)} and {last}" if before else last
