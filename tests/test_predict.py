@@ -173,8 +173,20 @@ def test_a_table_says_whether_it_is_calibrated(
         calibrate_table(able, done)
 
 
-def test_fewer_leads_need_no_others(bundle: Bundle, synthetic: Cohort) -> None:
+def test_leads_that_are_named_are_a_record_s_that_lacks_the_others(
+    bundle: Bundle, synthetic: Cohort
+) -> None:
     leads = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+    record = read_record(synthetic.paths("test")[0])
+    named = predict_record(bundle, record, leads=leads)
+    lacking = predict_record(bundle, record.select(leads))
+    assert named.probabilities == lacking.probabilities
+    assert named.derived_leads == lacking.derived_leads == ("III", "aVR", "aVL", "aVF")
+    assert named.left_out_leads == lacking.left_out_leads == ()
+
+
+def test_fewer_leads_need_no_others(bundle: Bundle, synthetic: Cohort) -> None:
+    leads = ("II", "V1", "V2", "V3", "V4", "V5", "V6")
     record = read_record(synthetic.paths("test")[0])
     found = predict_record(bundle, record.select(leads), leads=leads).probabilities
     assert found == predict_record(bundle, record, leads=leads[::-1]).probabilities

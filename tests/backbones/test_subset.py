@@ -88,10 +88,22 @@ def test_what_follows_is_computed_and_the_rest_is_the_family_s_own(
         assert torch.equal(two(x[:, :2]), built(x[:, :2]))
 
 
+@pytest.mark.parametrize("name", ["mtecg_tiny_100hz", "st_mem_tiny", "s4_tiny"])
+def test_limb_leads_that_follow_are_computed_for_any_network(name: str) -> None:
+    """Also where a network that is built for fewer leads would go without them."""
+    options = {"depth": 1} if name == "st_mem_tiny" else TINY if name.startswith("mtecg") else {}
+    network = create_backbone(name, seed=0, **options).eval()
+    x = torch.randn(2, 12, 1500 if name == "st_mem_tiny" else 500)
+    eight = fewer(network, ("I", "II", *CHEST), x.shape[2])
+    assert (eight.policy, eight.rows) == ("derived", STANDARD_LEADS)
+    with torch.no_grad():
+        assert torch.equal(eight(x), network(x))
+
+
 def test_a_classifier_of_fewer_leads_is_one_of_its_backbone() -> None:
     classifier = create_classifier("mtecg_tiny_100hz", labels=3, seed=0, **TINY).eval()
-    x = torch.randn(2, 8, 250)
-    leads = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+    leads = ("II", *CHEST)
+    x = torch.randn(2, len(leads), 250)
     whole = torch.zeros(2, 12, 250)
     whole[:, [STANDARD_LEADS.index(lead) for lead in leads]] = x
     with torch.no_grad():  # MTECG's policy equals zeros

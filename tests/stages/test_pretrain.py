@@ -283,7 +283,7 @@ def test_runs_that_began_before_snapshots_existed_go_on(whole: Pretrained) -> No
     """Their run.json lacks the younger keys, and ours leaves them out at their defaults."""
     keys = whole.run.about()["asked"]["recipe"].keys()
     assert keys == Pretraining.model_fields.keys() - {
-        "keep_every", "keep_last", "keep_best", "cohorts"
+        "keep_every", "keep_last", "keep_best", "cohorts", "part_decay"
     }  # fmt: skip
     assert set(whole.run.about()["asked"]) == {
         "stage", "backbone", "recipe", "cohort", "version", "records_digest", "records",

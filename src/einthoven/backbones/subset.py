@@ -1,10 +1,10 @@
 """A network that is given only some of the leads it was made for.
 
-What becomes of the others is the network's own policy, the one that it has when it is built for
-these leads: limb leads that follow from two of those that there are may be computed, in millivolts,
-before anything else (`Backbone.derives_leads`); what its `leads=` makes of an input with fewer rows
-holds for the rest. ST-MEM has fewer tokens then, MTECG and S4 a smaller kernel, ECGFounder and
-ECG-FM zeros. A network that refuses these leads is not given made-up ones: it refuses here too.
+Limb leads that follow from two of those that there are, are computed in millivolts, before anything
+else, whatever the network: it was made for them, and they are what would have been recorded. What
+becomes of the rest is the network's own policy, what its `leads=` makes of an input with fewer
+rows. ST-MEM has fewer tokens then, MTECG and S4 a smaller kernel, ECGFounder and ECG-FM zeros. A
+network that refuses these leads is not given made-up ones: it refuses here too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from einthoven.backbones.classifier import Classifier
-from einthoven.backbones.contract import Backbone
 from einthoven.backbones.leads import canonical_leads
 from einthoven.errors import BackboneError
 from einthoven.records.limb_leads import derivable_leads
@@ -71,7 +69,7 @@ class FewerLeads(nn.Module):
             )
         self.network = network
         self.leads = tuple(lead for lead in every if lead in wanted)
-        follow = derivable_leads(wanted) if _derives(network) else ()
+        follow = derivable_leads(wanted)
         self.rows = tuple(lead for lead in every if lead in wanted or lead in follow)
         self.policy: Policy = "own" if self.rows == self.leads else "derived"
         self._try(samples)
@@ -86,8 +84,3 @@ class FewerLeads(nn.Module):
         device = next(self.network.parameters()).device
         with torch.no_grad():
             self(torch.zeros(1, len(self.rows), samples, device=device))
-
-
-def _derives(network: nn.Module) -> bool:
-    backbone = network.backbone if isinstance(network, Classifier) else network
-    return isinstance(backbone, Backbone) and backbone.derives_leads
