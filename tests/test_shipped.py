@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from einthoven.bundle import digest_of, load_bundle, read_about
 from einthoven.cohorts import open_cohort
 from einthoven.errors import BundleError, CohortError
 from einthoven.evidence import measured_on, read_evidence
+from einthoven.predict import predict_cohort
 from einthoven.shipped import SHIPPED, bundle_folder, is_bundle, shipped_bundle, start_from
 from einthoven.signals.pack import pack
 from einthoven.stages.memory import Memory
@@ -135,3 +138,21 @@ def test_it_is_post_trained_on_a_small_cohort_in_seconds(
         weights=start.weights, options=start.options or None,
     )  # fmt: skip
     assert done.results["stage2"].history[-1]["macro_auroc"] > 0.5
+
+
+@pytest.mark.slow
+def test_its_card_s_numbers_come_out_again(shared: Path, tmp_path: Path) -> None:
+    """All of fold 10, predicted anew."""
+    unpack = shared / "data" / "ptbxl" / "unpack.py"
+    subprocess.run([sys.executable, unpack, tmp_path / "data"], check=True, capture_output=True)
+    cohort = open_cohort(tmp_path / "data")
+    store = pack(cohort, tmp_path / "store", workers=2)
+    found = predict_cohort(load_bundle(SHIPPED), cohort, store, "test")
+    score = einthoven.evaluate.score(
+        found.targets, found.probabilities, labels=found.labels, resamples=0
+    )
+    kept = read_evidence(SHIPPED)
+    assert kept is not None
+    assert score.records == kept["score"]["records"] == 2198
+    assert score.macro_auroc == pytest.approx(kept["score"]["macro_auroc"], abs=5e-4)
+    assert score.macro_auprc == pytest.approx(kept["score"]["macro_auprc"], abs=2e-3)

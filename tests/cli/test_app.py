@@ -87,7 +87,10 @@ def test_an_unknown_option_is_a_mistake_in_typing(cli: Any) -> None:
         ("pack nowhere store", "neither a folder"),
         ("posttrain nowhere --backbone tiny --out run --recipe scratch", "neither a folder"),
         ("posttrain nowhere --backbone tiny --out run", "no weights are given"),
-        ("posttrain nowhere --backbone lstm --out run", "take the recipe `strodthoff-rnn`"),
+        (
+            "posttrain nowhere --backbone lstm --recipe fine-tuning --out run",
+            "take the recipe `strodthoff-rnn`",
+        ),
         ("posttrain nowhere --backbone tiny --out run --recipe postraining", "no recipe"),
         ("posttrain nowhere --backbone tiny --out run --set stage2.x=1", "unknown key stage2.x"),
         ("pretrain nowhere --backbone tiny --out run --recipe mea", "no recipe 'mea'"),

@@ -47,6 +47,18 @@ def test_another_request_for_the_same_folder_is_refused(
     assert "another recipe" in said.err
 
 
+def test_a_network_made_for_the_task_is_trained_by_its_own_recipe(
+    cli: Any, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    said = cli(
+        "posttrain", synthetic_path, "--backbone", "fcn_wang", "--store", synthetic_store.root,
+        "--out", tmp_path / "run", "--min-records", 8, "--resamples", 0, "--device", "cpu",
+        "--set", "stage2.epochs=1", "--set", "stage2.batch_size=16",
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    assert read_json(tmp_path / "run" / "run.json")["asked"]["recipe"]["name"] == "strodthoff"
+
+
 def test_pretrain_packs_trains_and_posttrain_reads_it(
     cli: Any, tmp_path: Path, synthetic_path: Path, tiny_backbone: str, made: Any
 ) -> None:

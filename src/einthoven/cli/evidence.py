@@ -174,7 +174,8 @@ def report(
     from einthoven.run_report import write_run_report
 
     source = open_cohort(cohort) if cohort else None
-    page = write_run_report(runs, out, reference=reference, cohort=source, resamples=resamples)
+    with shown_warnings():
+        page = write_run_report(runs, out, reference=reference, cohort=source, resamples=resamples)
     typer.echo(f"Report: {page}")
 
 
@@ -206,7 +207,7 @@ def card(
         model = load_bundle(bundle)
     trained_for = str(model.about.get("cohort", {}).get("task", "all-71"))
     chosen, packed = _cohort_of(model, cohort, task or trained_for, store)
-    with training() as (_, progress):
+    with training() as (_, progress), shown_warnings():
         page = fill_card(
             bundle,
             chosen,

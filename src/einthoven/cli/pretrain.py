@@ -19,7 +19,7 @@ from einthoven.cli.options import (
     backbone_options,
     use_threads,
 )
-from einthoven.cli.progress import console, training
+from einthoven.cli.progress import console, shown_warnings, training
 from einthoven.errors import BackboneError, CohortError, RecipeError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def pretrain(
     members = _packed(chosen, opened, places, labels, together)
     known = dict(zip(chosen, members, strict=True))
     guarded = [_guarded(place, cohort, known, together) for place, cohort in fenced]
-    with training() as (watcher, _):
+    with training() as (watcher, _), shown_warnings():
         done = run(
             [cohort for cohort, _ in members],
             [store for _, store in members],

@@ -73,6 +73,13 @@ def demo(
     )
 
 
+def _recipe_of(backbone: str) -> str:
+    """What a backbone is trained by where no recipe is named."""
+    from einthoven.backbones.registry import entry
+
+    return (backbone != SHIPPED and entry(backbone).recipe) or "post-training"
+
+
 def posttrain(
     cohort: Labelled,
     out: Out,
@@ -80,12 +87,13 @@ def posttrain(
     weights: Weights = None,
     task: Task = "all-71",
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="post-training, fine-tuning, linear-probe, scratch; a network's own, such as "
-            "strodthoff; or a .toml."
+            "strodthoff; or a .toml. Without it post-training, and the own one of a network that "
+            "was made for the task."
         ),
-    ] = "post-training",
+    ] = None,
     store: StorePath = None,
     labels: Labels = None,
     overrides: Overrides = None,
@@ -111,7 +119,7 @@ def posttrain(
     from einthoven.stages.recipe import load_recipe
     from einthoven.training.processes import Processes
 
-    asked = load_recipe(recipe, overrides or ())
+    asked = load_recipe(recipe or _recipe_of(backbone), overrides or ())
     start = start_from(backbone, weights, random=asked.initialise == "random")
     check_weights(asked, start.weights, start.backbone)
     network = backbone_options(start.backbone, options, leads=leads, beside=start.options)
