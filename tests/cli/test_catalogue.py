@@ -42,6 +42,19 @@ def test_the_list_has_a_line_each_in_two_groups_and_fits_a_terminal(cli: Any) ->
     assert "einthoven backbones NAME" in lines[-1]
 
 
+def test_the_bundle_that_comes_along_is_told_of_as_well(cli: Any) -> None:
+    about = json.loads(cli("backbones", "einthoven-small", "--json").out)
+    assert about["name"] == "einthoven-small"
+    assert about["contains_ptbxl"] is True
+    assert "folds 1 to 8 without labels" in about["pretraining_data"]
+    assert "all-71" in about["pretraining_data"]
+    assert about["options"]["causal"] is False
+    assert about["parameters"] == 367_872
+    assert "CC BY 4.0" in about["weights_licence"]
+    assert json.loads(cli("backbones", "s4_small", "--json").out)["contains_ptbxl"] is not True
+    assert "einthoven-small" in cli("backbones").out.splitlines()[-1]
+
+
 def test_one_in_full(cli: Any) -> None:
     shown = cli("backbones", "ecg_fm").out
     about = entry("ecg_fm")

@@ -10,6 +10,7 @@ import typer
 
 from einthoven.cli.options import AsJson, Options, backbone_options
 from einthoven.errors import BackboneError
+from einthoven.shipped import SHIPPED
 
 _INSIDE = {True: "yes", False: "no", None: "unknown"}
 _UNKNOWN = "not known"
@@ -29,11 +30,15 @@ def backbones(
     `unknown` is where their authors' list could not be checked.
     """
     from einthoven.backbones.registry import backbone_names
+    from einthoven.shipped import start_from
 
     if options and name is None:
         raise BackboneError("--option is of one backbone's config", remedy="name the backbone")
     if name is not None:
-        about = _about(name, **backbone_options(name, options))
+        start = start_from(name, random=True)  # the shipped bundle's name is one as well
+        network = backbone_options(start.backbone, options, beside=start.options)
+        about = _about(start.backbone, **network)
+        about |= _shipped(name) if name == SHIPPED else {}
         typer.echo(json.dumps(about, indent=1) if as_json else _in_full(about))
         return
     catalogue = {each: _about(each) for each in backbone_names()}
@@ -59,6 +64,7 @@ def _about(name: str, **options: Any) -> dict[str, Any]:
     return {
         "name": name,
         **about,
+        **({"parameters": sum(p.numel() for p in network.parameters())} if options else {}),
         "leads": list(preparation.leads),
         "rate_hz": preparation.rate,
         "window_samples": preparation.window,
@@ -66,6 +72,27 @@ def _about(name: str, **options: Any) -> dict[str, Any]:
         "unit": "mV",
         "preparation": [str(step) for step in preparation.steps],
         "options": fields_of(network.config),
+    }
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    """What the bundle that comes with einthoven says otherwise than its network's entry."""
+    from einthoven.bundle import read_about
+    from einthoven.report.facts import cohort_sentence
+    from einthoven.shipped import WEIGHTS, shipped_bundle
+
+    folder = shipped_bundle(name)
+    said = read_about(folder)
+    return {
+        "name": name,
+        "pretraining_data": f"{said['weights']['pretraining']}, then with labels: "
+        + cohort_sentence(said),
+        "contains_ptbxl": True,
+        "weights_from": f"comes with einthoven, {folder}",
+        "weights_name": name,
+        "weights_size": f"{(folder / WEIGHTS).stat().st_size:,} bytes",
+        "weights_sha256": said["checksums"][WEIGHTS],
+        "weights_licence": said["licence"],
     }
 
 
@@ -119,7 +146,9 @@ def _list(catalogue: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for title, members in groups.items():
         lines += [title, *map(_line, members), ""]
-    return "\n".join([*lines, "In full: einthoven backbones NAME; all of it: --json"])
+    return "\n".join(
+        [*lines, f"In full: einthoven backbones NAME ({SHIPPED} too); all of it: --json"]
+    )
 
 
 def _line(about: Mapping[str, Any]) -> str:

@@ -235,14 +235,19 @@ def doctor(
     receives it.
     """
     from einthoven.doctor import examine, installation
+    from einthoven.shipped import start_from
 
     if options and backbone is None:
         raise BackboneError("--option is of a backbone's config", remedy="add --backbone NAME")
     if file is None and (backbone is not None or picture is not None):
         raise BackboneError("a backbone's view is of an ECG file", remedy="name one")
-    network = backbone_options(backbone, options) if backbone is not None else {}
     if file is not None and file.is_file() and backbone is not None and picture is None:
         picture = Path(f"{file.stem}-{backbone}.html")
+    network: dict[str, Any] = {}
+    if backbone is not None:
+        start = start_from(backbone, random=True)  # the shipped bundle's name is one as well
+        backbone = start.backbone
+        network = backbone_options(backbone, options, beside=start.options)
     given: dict[str, Any] = {"backbone": backbone, "options": network, "picture": picture}
     for line in installation() if file is None else examine(file, **given):
         typer.echo(line)
