@@ -53,11 +53,12 @@ def test_predict_with_fewer_leads(cli: Any, made: Any, synthetic: Cohort) -> Non
     found = json.loads(said.out)["probabilities"]
     expected = predict_record(load_bundle(made.bundle), read_record(file), leads=("I", "II"))
     assert found == expected.probabilities
-    left_out = [lead for lead in STANDARD_LEADS if lead not in ("I", "II")]
-    assert json.loads(said.out)["left_out_leads"] == left_out
+    assert json.loads(said.out)["left_out_leads"] == list(STANDARD_LEADS[6:])
     cautioned = cli("predict", "--bundle", made.bundle, file, "--leads", "I,II")
-    assert "2 of 12 leads: network, calibration and thresholds" in " ".join(cautioned.out.split())
-    assert "of 12 leads" not in cli("predict", "--bundle", made.bundle, file).out
+    said_so = " ".join(cautioned.out.split())
+    assert "III, aVR, aVL, aVF computed from the other limb leads" in said_so
+    assert "without V1, V2, V3, V4, V5, V6: network, calibration and thresholds" in said_so
+    assert "fitted with all" not in cli("predict", "--bundle", made.bundle, file).out
     said = cli("predict", "--bundle", made.bundle, file, "--leads", "I,X1")
     assert said.status == 1
     assert "X1" in said.err

@@ -121,11 +121,10 @@ def _remarks(done: RecordPrediction, model: Bundle) -> list[str]:
     if done.derived_leads:
         said.append(f"{', '.join(done.derived_leads)} computed from the other limb leads")
     if done.left_out_leads:
-        trained = len(model.preparation.leads)
         said.append(
-            f"{trained - len(done.left_out_leads)} of {trained} leads: network, calibration and "
-            "thresholds were fitted with all of them, and answers from fewer can be far off; the "
-            "bundle's card tells by how much"
+            f"without {', '.join(done.left_out_leads)}: network, calibration and thresholds were "
+            f"fitted with all {len(model.preparation.leads)} leads, and answers from fewer can be "
+            "far off; the bundle's card tells by how much"
         )
     return said
 
