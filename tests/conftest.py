@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +42,37 @@ def ptbxl_60(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     unpack = shared / "data" / "ptbxl" / "unpack.py"
     subprocess.run([sys.executable, unpack, folder, "--records", "60"], check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A port of this machine that nobody listens on."""
+
+    def find() -> int:
+        with socket.socket() as place:
+            place.bind(("127.0.0.1", 0))
+            return int(place.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def torchrun(
+    free_port: Callable[[], int],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Two processes by torchrun: `torchrun(script, *arguments)`, environment as keywords."""
+
+    def start(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
+        command: list[Any] = [
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+            "--master_port", str(free_port()), *arguments,
+        ]  # fmt: skip
+        known = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+        done = subprocess.run(command, env=known, capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return start
 
 
 @pytest.fixture(scope="session")

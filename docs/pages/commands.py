@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from network import PEER_EXPERIMENT, PRESETS, STANDARD, Network
+from network import PEER_EXPERIMENT, Network
 
 from einthoven.reproduce.experiment_files import experiment_names, load_experiment
 from einthoven.reproduce.experiments import TABLE_1
@@ -39,8 +39,8 @@ def posttrain(
 
 def first_run(network: Network) -> Iterator[str]:
     """Of a network without a number: the command for one, and what it leaves out."""
-    experiment = PEER_EXPERIMENT if network.row else PRESETS.get(network.name, STANDARD)[1]
-    yield from _first(network.name, network.row and network.row.name, experiment, network)
+    row = network.row and network.row.name
+    yield from _first(network.name, row, network.experiment.name, network)
 
 
 def first_run_of_row(row: str) -> Iterator[str]:

@@ -17,28 +17,18 @@ from commands import MAIN, again, first_run, posttrain, shell
 from costs import costs
 from ensemble import shown
 from measured import elsewhere, ours, published
-from network import LABELS, PRESETS, STANDARD, Network, described, facts
+from network import LABELS, Network, described, facts
 from results import DOCS, chosen, results, sections_about
 
 from einthoven.backbones.registry import backbone_names
 from einthoven.files import read_json
 from einthoven.inspection import MISSING
-from einthoven.reproduce.experiment_files import load_experiment
 from einthoven.reproduce.published import ROWS
 from einthoven.reproduce.sections import table
 from einthoven.reproduce.wording import paragraph
 from einthoven.shipped import ABOUT, SHIPPED, shipped_bundle
 
 FOLDER = DOCS / "networks"
-# Presets that pretrain what nobody publishes weights of: by name, otherwise by family.
-PRETRAINING = {
-    "mtecg_tiny_100hz": "ptbxl-100hz-cpu",
-    "mtecg": "mae",
-    "s4": "s4-240hz",
-    "s4_small": "s4-ptbxl-100hz-cpu",
-    "s4_tiny": "s4-ptbxl-100hz-cpu",
-    "st_mem": "mae",
-}
 OURS = "post-training"  # the arm of an encoder that the index shows
 _GENERATED = "<!-- written by docs/pages/generate.py; change the code and run `make docs` -->"
 
@@ -131,7 +121,8 @@ def _training(network: Network) -> Iterator[str]:
         yield posttrain(name, recipe)
         yield from again(name, network.row and network.row.name, results(name))
         return
-    recipe, experiment = PRESETS.get(name, STANDARD)
+    experiment = network.experiment
+    recipe = str(experiment.arms[OURS].recipe)
     if network.is_public:
         yield paragraph(
             f"`{recipe}` is a linear probe, then fine-tuning with stochastic depth and dropout;",
@@ -140,13 +131,12 @@ def _training(network: Network) -> Iterator[str]:
         yield posttrain(name, recipe, network.file)
         yield from again(name, None, results(name))
         return
-    preset = PRETRAINING.get(name, PRETRAINING[network.backbone.family])
     yield "There are no public weights: it is pretrained first, on folds 1 to 8 without labels."
     yield shell(
         "einthoven pretrain data/ptb-xl --store data/ptb-xl.store",
-        f"--backbone {name} --recipe {preset} --out runs/pretrain",
+        f"--backbone {name} --recipe {experiment.source_of(name).recipe} --out runs/pretrain",
     )
-    options = load_experiment(experiment).options_of(name) or {}
+    options = experiment.options_of(name)
     yield posttrain(name, recipe, "runs/pretrain/encoder.safetensors", options)
     yield from again(name, None, results(name))
     if read_json(shipped_bundle() / ABOUT)["backbone"] == name:

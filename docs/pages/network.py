@@ -17,20 +17,12 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.entries import Entry
 from einthoven.backbones.peers import PEERS
 from einthoven.backbones.registry import create_backbone, entry
-from einthoven.reproduce.experiment_files import load_experiment
+from einthoven.reproduce.experiment_files import experiment_for, load_experiment
 from einthoven.reproduce.experiments import Experiment, Row
 
 LABELS = 71
 PEER_EXPERIMENT = "peers"
-# Presets made for a network: recipe, and experiment of `einthoven reproduce`.
-PRESETS = {
-    "mtecg_tiny_100hz": ("ptbxl-100hz-cpu/post-training", "ptbxl-100hz-cpu"),
-    "s4": ("s4-240hz/post-training", "s4-240hz-gpu"),
-    "ecg_cpc": ("s4-240hz/post-training", "s4-240hz-gpu"),
-    "s4_small": ("s4-100hz-cpu/post-training", "s4-100hz-cpu"),
-    "s4_tiny": ("s4-100hz-cpu/post-training", "s4-100hz-cpu"),
-}
-STANDARD = ("post-training", "published")
+STANDARD = "published"  # the experiment of foundation models that none is made for
 # Published rows of networks that are in no experiment's table 1.
 QUOTED = {
     "hubert_ecg_base": ("HuBERT-ECG-BASE",),
@@ -84,6 +76,14 @@ class Network:
         return next((each for each in rows if each.backbone == self.name), None)
 
     @property
+    def experiment(self) -> Experiment:
+        """What trains it: table 1 of the peers, the experiment made for it, or the paper's own."""
+        if self.is_peer:
+            return peer_experiment()
+        own = load_experiment(experiment_for(self.name))
+        return own if self.name in own.made_for else load_experiment(STANDARD)
+
+    @property
     def quotes(self) -> tuple[str, ...]:
         """Published rows that are of this network."""
         row = self.row
@@ -130,15 +130,14 @@ def _parameters(network: Network) -> str:
     head = (network.backbone.feature_dim + 1) * LABELS
     said = f"{network.about.parameters:,}; with a head of {LABELS} labels "
     said += f"{network.about.parameters + head:,}"
-    experiment = PRESETS.get(network.name, ("", ""))[1]
-    options = load_experiment(experiment).options_of(network.name) if experiment else None
-    if not options:
+    experiment = network.experiment
+    if not (options := experiment.options_of(network.name)):
         return said
     with torch.device("meta"):
         built = create_backbone(network.name, **options)
     count = sum(each.numel() for each in built.parameters())
     named = ", ".join(f"`{key}={json.dumps(value)}`" for key, value in options.items())
-    return f"{said}; with {named}, as `{experiment}` trains it, {count:,} and {count + head:,}"
+    return f"{said}; with {named}, as `{experiment.name}` trains it, {count:,} and {count + head:,}"
 
 
 def _weights(about: Entry) -> str:

@@ -33,13 +33,16 @@ def test_the_list_has_a_line_each_in_two_groups_and_fits_a_terminal(cli: Any) ->
     for name in backbone_names():
         about = entry(name)
         public = not about.recipe and not about.weights_licence.startswith("none")
-        place, line = told[name + "*" * public]
+        saw = {True: "!", False: "", None: "?"}[about.contains_ptbxl]
+        place, line = told[name + ("*" + saw) * public]
         assert f" {about.parameters:,}  " in line
         assert line.endswith(f" {about.origin}")
         assert (first < place < second) == (name not in PEERS)
     assert " 12 leads 240 Hz 2.5 s  " in told["ecg_cpc*"][1]
     assert "  1 lead  500 Hz 10 s " in told["ecgfounder_1lead*"][1]
     assert "einthoven backbones NAME" in lines[-1]
+    assert {"ecg_fm*!", "hubert_ecg_base*?", "ecgfounder_12lead*", "s4_small"} <= told.keys()
+    assert "! saw PTB-XL, ? unknown" in lines[first]
 
 
 def test_the_bundle_that_comes_along_is_told_of_as_well(cli: Any) -> None:
@@ -84,6 +87,7 @@ def test_options_show_the_backbone_that_they_make(cli: Any) -> None:
 
 def test_what_our_sources_do_not_say_is_not_made_up(cli: Any) -> None:
     shown = cli("backbones", "ecg_cpc").out
+    assert "PTB-XL inside     no\n" in shown
     for title in ("licence", "weights"):
         line = next(line for line in shown.splitlines() if line.startswith(f"  {title} "))
         assert "not stated in our sources" in line

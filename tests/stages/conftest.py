@@ -13,6 +13,7 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.files import write_tensors
 from einthoven.signals.store import Store
+from einthoven.stages.corpus import Member
 from einthoven.stages.posttrain import Posttrained, posttrain
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
 from einthoven.training.processes import Processes
@@ -85,6 +86,28 @@ def recipe() -> Recipe:
             epochs=3, batch_size=16, base_lr=1e-2, warmup_epochs=1, drop_path=0.2, dropout=0.1
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def labelled(synthetic: Cohort, synthetic_store: Store) -> Member:
+    """The simulated cohort and its store."""
+    return synthetic, synthetic_store
+
+
+@pytest.fixture(scope="session")
+def renamed(synthetic_path: Path) -> Callable[[Path], int]:
+    """`renamed(folder)` copies the simulated recordings there as ecg0, ecg1, ...: how many."""
+
+    def copy(folder: Path) -> int:
+        folder.mkdir()
+        headers = sorted((synthetic_path / "records100").rglob("*.hea"))
+        for number, header in enumerate(headers):
+            text = header.read_text().replace(header.stem, f"ecg{number}")
+            (folder / f"ecg{number}.hea").write_text(text)
+            (folder / f"ecg{number}.dat").write_bytes(header.with_suffix(".dat").read_bytes())
+        return len(headers)
+
+    return copy
 
 
 Train = Callable[..., Posttrained]

@@ -47,22 +47,11 @@ def listed(memory: Memory) -> list[tuple[tuple[str, ...], list[int], list[int]]]
 
 
 @pytest.fixture(scope="module")
-def labelled(synthetic: Cohort, synthetic_store: Store) -> Member:
-    return synthetic, synthetic_store
-
-
-@pytest.fixture(scope="module")
-def elsewhere(synthetic_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Member:
+def elsewhere(renamed: Callable[[Path], int], tmp_path_factory: pytest.TempPathFactory) -> Member:
     """Somebody's own table of the same recordings, under other names, nobody's split yet."""
     root = tmp_path_factory.mktemp("own") / "ward"
-    root.mkdir()
-    lines = ["path,patient,split,AFIB"]
-    for number, header in enumerate(sorted((synthetic_path / "records100").rglob("*.hea"))):
-        text = header.read_text().replace(header.stem, f"ecg{number}")
-        (root / f"ecg{number}.hea").write_text(text)
-        (root / f"ecg{number}.dat").write_bytes(header.with_suffix(".dat").read_bytes())
-        lines.append(f"ecg{number},q{number},train,{number % 2}")
-    (root / "table.csv").write_text("\n".join(lines))
+    rows = [f"ecg{number},q{number},train,{number % 2}" for number in range(renamed(root))]
+    (root / "table.csv").write_text("\n".join(["path,patient,split,AFIB", *rows]))
     cohort = open_cohort(root / "table.csv")
     return cohort, pack(cohort, root.parent / "store", workers=1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from einthoven.cohorts import Cohort, open_cohort
+from einthoven.cohorts import open_cohort
 from einthoven.errors import CohortError
 from einthoven.files import read_json, read_metadata, write_tensors
 from einthoven.signals.pack import pack
-from einthoven.signals.store import Store
 from einthoven.stages.corpus import Member
 from einthoven.stages.memory import Memory
 from einthoven.stages.overlap import OverlapWarning, check_encoder, guarded, overlap_metadata
@@ -27,19 +26,10 @@ LEADS = ("I", "II", "V5")
 
 
 @pytest.fixture(scope="module")
-def labelled(synthetic: Cohort, synthetic_store: Store) -> Member:
-    return synthetic, synthetic_store
-
-
-@pytest.fixture(scope="module")
-def folder(synthetic_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Member:
+def folder(renamed: Callable[[Path], int], tmp_path_factory: pytest.TempPathFactory) -> Member:
     """The same files, copied elsewhere and renamed: nothing but the signals is the same."""
     root = tmp_path_factory.mktemp("copied") / "exports"
-    root.mkdir()
-    for number, header in enumerate(sorted((synthetic_path / "records100").rglob("*.hea"))):
-        text = header.read_text().replace(header.stem, f"ecg{number}")
-        (root / f"ecg{number}.hea").write_text(text)
-        (root / f"ecg{number}.dat").write_bytes(header.with_suffix(".dat").read_bytes())
+    renamed(root)
     cohort = open_cohort(root)
     return cohort, pack(cohort, root.parent / "store", workers=1)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +50,17 @@ posttrain(
 
 @pytest.fixture(scope="module")
 def together(
-    tmp_path_factory: pytest.TempPathFactory, synthetic_path: Path, synthetic_store: Store
+    tmp_path_factory: pytest.TempPathFactory,
+    synthetic_path: Path,
+    synthetic_store: Store,
+    torchrun: Callable[..., Any],
 ) -> Path:
     """The run folder of two processes that torchrun started."""
     out = tmp_path_factory.mktemp("together")
     script = out / "job.py"
     script.write_text(SCRIPT)
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
-    options = '{"width": 8, "hidden": 12, "hidden_dropouts": [0.0, 0.0]}'
-    command: list[Any] = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-        "--master_port", str(port), script, synthetic_path, synthetic_store.root,
-        BACKBONE, options, RECIPE.model_dump_json(), out / "run",
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    given = BACKBONE, json.dumps(OPTIONS), RECIPE.model_dump_json()
+    torchrun(script, synthetic_path, synthetic_store.root, *given, out / "run")
     return out / "run"
 
 

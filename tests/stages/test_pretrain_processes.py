@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,24 +98,17 @@ for name, job in json.loads(jobs).items():
 
 @pytest.fixture(scope="module")
 def together(
-    tmp_path_factory: pytest.TempPathFactory, synthetic_path: Path, synthetic_store: Store
+    tmp_path_factory: pytest.TempPathFactory,
+    synthetic_path: Path,
+    synthetic_store: Store,
+    torchrun: Callable[..., Any],
 ) -> Path:
     """Both jobs by two processes that torchrun starts; micro-batches are half as large."""
     out = tmp_path_factory.mktemp("together")
     script = out / "job.py"
     script.write_text(SCRIPT)
     jobs = {name: job | {"recipe": job["recipe"] | _halved(job)} for name, job in JOBS.items()}
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
-    command: list[Any] = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-        "--master_port", str(port), script, synthetic_path, synthetic_store.root,
-        json.dumps(jobs), out,
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    torchrun(script, synthetic_path, synthetic_store.root, json.dumps(jobs), out)
     return out
 
 

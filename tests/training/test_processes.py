@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from einthoven.bundle import load_bundle
 from einthoven.errors import TrainingError
 from einthoven.files import read_json, read_lines, write_tensors
 from einthoven.predictions import Predictions
-from einthoven.signals.store import Store
 from einthoven.training.processes import Processes
 
 
@@ -73,14 +72,10 @@ print(json.dumps({
 """
 
 
-def free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return int(place.getsockname()[1])
-
-
 @pytest.mark.slow
-def test_two_processes_share_a_folder_and_average_gradients(tmp_path: Path) -> None:
+def test_two_processes_share_a_folder_and_average_gradients(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [
@@ -109,7 +104,7 @@ def test_two_processes_share_a_folder_and_average_gradients(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_torchrun_post_trains_with_two_processes(
-    tmp_path: Path, synthetic_path: Path, synthetic_store: Store
+    tmp_path: Path, synthetic_path: Path, torchrun: Callable[..., Any]
 ) -> None:
     encoder = tmp_path / "encoder.safetensors"
     network = create_backbone("mtecg_tiny_100hz", seed=0, init="pretraining")
@@ -118,18 +113,15 @@ def test_torchrun_post_trains_with_two_processes(
         "precision=fp32", "data.crop_seconds=1.0", "data.evaluation_crops=1",
         "stage1.epochs=2", "stage1.crops=1", "stage2.epochs=2", "stage2.batch_size=16",
     ]  # fmt: skip
-    command: list[Any] = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-        "--master_port", str(free_port()), "-m", "einthoven", "posttrain", synthetic_path,
+    asked: list[Any] = [
+        "-m", "einthoven", "posttrain", synthetic_path,
         "--backbone", "mtecg_tiny_100hz", "--weights", encoder, "--recipe", "demo/post-training",
         "--out", tmp_path / "run", "--min-records", "8", "--resamples", "20", "--device", "cpu",
     ]  # fmt: skip
     for setting in settings:
-        command += ["--set", setting]
+        asked += ["--set", setting]
     # The cache is empty: one process packs, the other waits.
-    environment = os.environ | {"EINTHOVEN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    done = torchrun(*asked, EINTHOVEN_CACHE=str(tmp_path / "cache"))
     assert done.stdout.count("Bundle:") == 1
     run = tmp_path / "run"
     assert read_json(run / "run.json")["asked"]["world"] == 2

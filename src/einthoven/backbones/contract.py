@@ -41,13 +41,9 @@ class Backbone(nn.Module, ABC):
         Its shape; ``create_backbone(name, **overrides)`` takes the same fields.
     fits_statistics : bool
         Whether it has numbers to measure before it is trained from random weights.
-    derives_leads : bool
-        Whether limb leads that it lacks and that follow from two others are computed for it, in
-        millivolts, by its preparation; what becomes of the rest its documentation says.
     """
 
     fits_statistics: ClassVar[bool] = False
-    derives_leads: ClassVar[bool] = False
 
     name: str
     family: str

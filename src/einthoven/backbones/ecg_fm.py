@@ -124,7 +124,6 @@ class ECGFM(Wav2VecBackbone):
     """
 
     family = "ecg_fm"
-    derives_leads = True
 
     def __init__(self, config: ECGFMConfig) -> None:
         super().__init__()

@@ -137,7 +137,6 @@ class ECGFounder(Backbone):
     """
 
     family = "ecgfounder"
-    derives_leads = True
 
     def __init__(self, config: ECGFounderConfig) -> None:
         super().__init__()

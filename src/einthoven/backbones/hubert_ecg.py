@@ -135,7 +135,6 @@ class HubertECG(Wav2VecBackbone):
     """
 
     family = "hubert_ecg"
-    derives_leads = True
 
     def __init__(self, config: HubertECGConfig) -> None:
         super().__init__()

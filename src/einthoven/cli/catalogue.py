@@ -13,6 +13,7 @@ from einthoven.errors import BackboneError
 from einthoven.shipped import SHIPPED
 
 _INSIDE = {True: "yes", False: "no", None: "unknown"}
+_MARKS = {True: "!", False: "", None: "?"}  # the same behind a name of the list
 _UNKNOWN = "not known"
 
 
@@ -26,8 +27,8 @@ def backbones(
     """The catalogue, a line each: parameters, input, origin. With NAME, one in full.
 
     In full are its public weights too: where, whose, trained on what. Weights are never downloaded
-    unasked. Whether PTB-XL was among their pretraining data matters to whoever tests on it;
-    `unknown` is where their authors' list could not be checked.
+    unasked. Whether PTB-XL was among their pretraining data matters to whoever tests on it: `!`
+    where it was, `?` where their authors' list could not be checked.
     """
     from einthoven.backbones.registry import backbone_names
     from einthoven.shipped import start_from
@@ -136,7 +137,7 @@ def _input(about: Mapping[str, Any]) -> str:
 def _list(catalogue: Mapping[str, Mapping[str, Any]]) -> str:
     """A line each, of at most 80 columns, in two groups."""
     groups = {
-        "Foundation models, pretrained first (* public weights)": [
+        "Foundation models, pretrained first (* public weights: ! saw PTB-XL, ? unknown)": [
             about for about in catalogue.values() if not about["recipe"]
         ],
         "Made for the task, from random weights, each by its own recipe": [
@@ -158,5 +159,5 @@ def _line(about: Mapping[str, Any]) -> str:
         f"{leads:>2} lead{'s' if leads > 1 else ' '} {about['rate_hz']:>3g} Hz "
         f"{about['window_seconds']:g} s"
     )
-    name = about["name"] + ("*" if public else "")
-    return f"{name:<18} {about['parameters']:>11,}  {size:<22} {about['origin']}".rstrip()
+    name = about["name"] + ("*" + _MARKS[about["contains_ptbxl"]] if public else "")
+    return f"{name:<19} {about['parameters']:>11,}  {size:<22} {about['origin']}".rstrip()

@@ -20,7 +20,7 @@ from einthoven.cli.options import (
     use_threads,
 )
 from einthoven.cli.progress import console, shown_warnings, training
-from einthoven.errors import BackboneError, CohortError, RecipeError
+from einthoven.errors import BackboneError, CohortError
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
@@ -136,6 +136,8 @@ def _mixture(
     weights: Sequence[float] | None,
 ) -> tuple[list[Path], Sequence[Path | None], Sequence[float] | None]:
     """Cohorts, a store or none for each, and weights: of the command line, or of the recipe."""
+    from einthoven.stages.corpus import check_weights
+
     if not cohorts and not recipe.cohorts:
         raise CohortError(
             "nothing to pretrain on", remedy="name a cohort, or [[cohorts]] in the recipe"
@@ -154,22 +156,9 @@ def _mixture(
             f"{len(stores)} stores for {len(cohorts)} cohorts",
             remedy="repeat --store for each cohort, in their order, or leave it out",
         )
-    _check_weights(weights or (), len(cohorts))
+    if weights:
+        check_weights(weights, len(cohorts))  # the corpus would, but only once they are packed
     return list(cohorts), stores or [None] * len(cohorts), weights or None
-
-
-def _check_weights(weights: Sequence[float], cohorts: int) -> None:
-    # The corpus checks them too, but only has its cohorts once they are packed.
-    if weights and len(weights) != cohorts:
-        raise RecipeError(
-            f"{len(weights)} weights for {cohorts} cohorts",
-            remedy="repeat --weight for each cohort, in their order, or leave it out",
-        )
-    if not all(0 < weight < float("inf") for weight in weights):
-        raise RecipeError(
-            f"weights {list(weights)}",
-            remedy="give weights above zero; leave out the cohort that is not to be used",
-        )
 
 
 def _check(recipe: Pretraining, backbone: str, options: Mapping[str, Any]) -> None:

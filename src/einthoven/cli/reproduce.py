@@ -161,21 +161,20 @@ def reproduce(
             cohort, model=model, store=store, page=page, device=device, threads=threads
         )
         return
+    from einthoven.reproduce.plan import check
+
     asked = _experiment(experiment, cohort, backbone, weights)
     request = _request(asked, cohort, backbone, out, weights, store)
     request = replace(request, device=device, threads=threads, against=tuple(against or ()))
     cells = _cells(request, what, only or (), shard)
     chosen = _chosen(request, named=experiment is not None)
-    if run:
-        from einthoven.reproduce.plan import check
-
-        check(request, cells)
     if plan:
         typer.echo(f"experiment         {chosen}")
         _print_plan(request, cells)
         return
     outcome = None
     if run:
+        check(request, cells)
         console.print(f"Experiment {chosen}", highlight=False, markup=False, soft_wrap=True)
         request = _packed(request, store)
         outcome = _run(request, cells, jobs)

@@ -150,6 +150,26 @@ def corpus_of(
     )
 
 
+def check_weights(weights: Sequence[float], cohorts: int) -> None:
+    """Refuse weights that are no share of an epoch for each of so many cohorts.
+
+    Raises
+    ------
+    RecipeError
+        When they are not as many, or one is not a number above zero.
+    """
+    if len(weights) != cohorts:
+        raise RecipeError(
+            f"{len(weights)} weights for {cohorts} cohorts",
+            remedy="give each cohort a weight, in their order (repeat --weight), or none at all",
+        )
+    if not all(0 < weight < float("inf") for weight in weights):
+        raise RecipeError(
+            f"weights {list(weights)}",
+            remedy="give weights above zero; leave out the cohort that is not to be used",
+        )
+
+
 def without_ids_digest(asked: dict[str, Any]) -> dict[str, Any]:
     """The same request as runs of earlier versions wrote it down."""
     plain = {key: value for key, value in asked.items() if key != IDS_DIGEST}
@@ -174,15 +194,8 @@ def _check_numbers(
         raise CohortError(
             f"{len(cohorts)} cohorts and {len(stores)} stores", remedy="give each cohort its store"
         )
-    if weights is not None and len(weights) != len(cohorts):
-        raise RecipeError(
-            f"{len(weights)} weights for {len(cohorts)} cohorts",
-            remedy="give each cohort a weight, in their order, or none at all",
-        )
-    if weights is not None and not all(0 < weight < float("inf") for weight in weights):
-        raise RecipeError(
-            f"weights {list(weights)}", remedy="give weights above zero; leave out what is not used"
-        )
+    if weights is not None:
+        check_weights(weights, len(cohorts))
 
 
 def _check_lengths(name: str, source: SignalSource) -> None:
