@@ -36,6 +36,7 @@ from einthoven.report.card import model_card
 from einthoven.robustness import Progress, measure_robustness
 from einthoven.shipped import WEIGHTS, bundle_folder
 from einthoven.signals.store import Store
+from einthoven.stages.overlap import check_scored
 from einthoven.weights.public import PublicData
 
 Json = dict[str, Any]
@@ -131,6 +132,7 @@ def evidence_of(
         "cohort": {"name": cohort.name, "version": cohort.version, "task": cohort.task},
         MEASURED_ON: measured_on(bundle.about),
         "public_weights": _public(bundle, cohort),
+        "overlap": None,
         "score": dict(known),
         "validation": dict(validation) if validation else None,
         "calibration": measured.to_dict(),
@@ -292,6 +294,7 @@ def fill_card(
     )
     evidence = evidence_of(bundle, cohort, table, **options)
     evidence["validation"] = kept(folder, evidence, "validation")
+    evidence["overlap"] = check_scored(bundle_folder(folder) / WEIGHTS, (cohort, store), split)
     if robustness:
         evidence["robustness"] = measure_robustness(
             bundle,

@@ -43,6 +43,28 @@ def test_a_run_its_table_and_its_bundle_score_the_same(
         assert interval == pytest.approx(numbers["macro_auroc_interval"], abs=1e-9)
 
 
+@pytest.mark.filterwarnings("always::einthoven.stages.overlap.OverlapWarning")
+def test_records_that_a_bundle_has_seen_score_too_well_and_that_is_said(
+    cli: Any, made: Any, synthetic_path: Path, synthetic_store: Store
+) -> None:
+    cohort = ("--cohort", synthetic_path, "--store", synthetic_store.root)
+    said = cli("evaluate", made.bundle, *cohort, "--split", "validation", *QUICK)
+    records = json.loads(said.out)["records"]
+    told = " ".join(said.err.split())
+    assert f"has seen {records} of the {records} validation records of cohort" in told
+    assert f"{records} in validation, which chose the epoch: its scores there are too good" in told
+    assert "too good" not in cli("evaluate", made.bundle, *cohort, *QUICK).err
+
+
+def test_the_bundle_that_comes_along_is_evaluated_by_its_name(
+    cli: Any, synthetic_path: Path, synthetic_store: Store
+) -> None:
+    cohort = ("--cohort", synthetic_path, "--store", synthetic_store.root)
+    said = cli("evaluate", "einthoven-small", *cohort, *QUICK, "--device", "cpu")
+    assert said.status == 0, said.err
+    assert json.loads(said.out)["records"] > 10
+
+
 def test_another_split_and_other_definitions(cli: Any, made: Any) -> None:
     found = json.loads(cli("evaluate", made.run, "--split", "validation", *QUICK).out)
     stored = read_json(made.run / "metrics.json")["validation"]
@@ -150,6 +172,8 @@ def test_a_card_and_the_report_that_shows_it(
     assert evidence["validation"]["macro_auroc"] > 0
     text = (run / "bundle" / "README.md").read_text()
     assert "## Fewer leads and noise" in text
+    assert evidence["overlap"] is None
+    assert "too good" not in text
     page = tmp_path / "report.html"
     assert cli("report", run, "--out", page, "--resamples", 20).status == 0
     shown = page.read_text()
@@ -158,6 +182,7 @@ def test_a_card_and_the_report_that_shows_it(
     assert repr(evidence["robustness"]["noise"][0]["auroc"]["value"]) in shown
 
 
+@pytest.mark.filterwarnings("always::einthoven.stages.overlap.OverlapWarning")
 def test_a_card_without_what_takes_long(
     cli: Any, made: Any, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
 ) -> None:
@@ -166,7 +191,10 @@ def test_a_card_without_what_takes_long(
     assert cli("card", bundle, *given, "--no-robustness", "--split", "validation").status == 0
     evidence = read_json(bundle / "evidence.json")
     assert (evidence["split"], evidence["robustness"]) == ("validation", None)
-    assert "| validation |" in (bundle / "README.md").read_text()
+    text = (bundle / "README.md").read_text()
+    assert "| validation |" in text
+    seen = evidence["overlap"]["seen"]
+    assert f"**It has seen {seen} of the {seen} validation records of cohort: results" in text
 
 
 def test_a_bundle_s_table_is_calibrated_and_a_run_s_is_not(

@@ -77,6 +77,19 @@ def test_the_card_speaks_of_the_cohort_that_was_measured(runs: list[ReportRun]) 
     assert "**The public" not in model_card(trained, runs[0].score, None, evidence=measured)
 
 
+def test_the_card_speaks_of_the_split_that_was_measured(runs: list[ReportRun]) -> None:
+    """What somebody allowed for its run's cohort, and what it has seen of the one measured."""
+    elsewhere = {"cohort": "cart", "train records": 90, "seen": 8, "in training with labels": 8}
+    trained = {"cohort": {"name": "ptb-xl"}, "overlap": OWN}
+    measured = {"cohort": {"name": "cart"}, "split": "train", "overlap": elsewhere}
+    card = model_card(trained, runs[0].score, None, evidence=measured)
+    assert "**It has seen 8 of the 90 train records of cart: results there are too good.**" in card
+    assert OWN_TEXT not in card
+    again = {"cohort": {"name": "ptb-xl"}, "split": "test", "overlap": OWN}
+    card = model_card(trained, runs[0].score, None, evidence=again)
+    assert f"**{OWN_TEXT}, as somebody allowed" in card
+
+
 def test_nothing_is_said_of_another_cohort_or_of_nothing_seen() -> None:
     assert seen_before({"public_weights": PUBLIC}, "cart") == []
     assert seen_before({"overlap": {**OWN, "seen": 0}}, "ptb-xl") == []

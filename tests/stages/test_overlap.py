@@ -19,7 +19,13 @@ from einthoven.files import read_json, read_metadata, write_tensors
 from einthoven.signals.pack import pack
 from einthoven.stages.corpus import Member
 from einthoven.stages.memory import Memory
-from einthoven.stages.overlap import OverlapWarning, check_encoder, guarded, overlap_metadata
+from einthoven.stages.overlap import (
+    OverlapWarning,
+    check_encoder,
+    check_scored,
+    guarded,
+    overlap_metadata,
+)
 from einthoven.stages.seen import SEEN, Overlap, Seen
 
 LEADS = ("I", "II", "V5")
@@ -213,6 +219,26 @@ def test_stores_with_other_leads_are_compared_by_what_they_share(
     assert not whole._known_signals(narrow[1], np.array(folder[0].ids()[:3])).any()
 
 
+def test_what_is_scored_may_be_any_split_of_any_cohort(
+    labelled: Member, folder: Member, encoder: Any
+) -> None:
+    """The folder's records, all of them training records, are those of the labelled cohort."""
+    cohort = labelled[0]
+    trained = part(folder, set(folder[0].ids()), split="train")
+    file = encoder([part(labelled, set(cohort.ids("train")), split="train")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check_scored(file, labelled) is None
+    with pytest.warns(OverlapWarning, match=r"run has seen 58 of the 58 train records of"):
+        found = check_scored(file, labelled, "train")
+    assert found is not None
+    assert (found["seen"], found["train records"]) == (58, 58)
+    with pytest.warns(OverlapWarning, match=r"58 by signal.*: its scores there are too good"):
+        found = check_scored(file, trained, "train")
+    assert found is not None
+    assert (found["by signal"], found["by patient"]) == (58, 0)
+
+
 def test_an_overlap_says_how_much_and_what() -> None:
     found = Overlap(
         "ptb-xl", 2198, {"signal": ("38", "77"), "record id": (), "patient": ("77", "9")}
@@ -220,3 +246,4 @@ def test_an_overlap_says_how_much_and_what() -> None:
     assert str(found) == (
         "3 of the 2,198 test records of ptb-xl (2 by signal, 2 by patient), such as '38', '77', '9'"
     )
+    assert "of the 2,198 validation records of" in str(replace(found, split="validation"))

@@ -91,6 +91,7 @@ def evaluate(
 ) -> None:
     """Macro and per-label AUROC and average precision, F-max, with bootstrap intervals."""
     from einthoven.evaluate.tables import score_predictions
+    from einthoven.shipped import is_bundle
 
     place = what or bundle
     if place is None:
@@ -99,7 +100,7 @@ def evaluate(
         )
     predictions = (
         _predict(place, cohort, task, split, store, device)
-        if (place / "bundle.json").is_file()
+        if is_bundle(place)
         else load_predictions(place, split)
     )
     if save:
@@ -246,6 +247,8 @@ def _predict(
 ) -> Predictions:
     from einthoven.bundle import load_bundle
     from einthoven.predict import predict_cohort
+    from einthoven.shipped import WEIGHTS, bundle_folder
+    from einthoven.stages.overlap import check_scored
 
     if cohort is None:
         raise EvaluationError(
@@ -254,6 +257,8 @@ def _predict(
     with shown_warnings():
         model = load_bundle(bundle)
     chosen, packed = _cohort_of(model, cohort, task, store)
+    with shown_warnings():
+        check_scored(bundle_folder(bundle) / WEIGHTS, (chosen, packed), split)
     with counting(f"predict {split}") as progress:
         return predict_cohort(
             model, chosen, packed, split, device=device_of(device), progress=progress

@@ -67,7 +67,7 @@ def model_card(
     evidence : mapping, optional
         The contents of `evidence.json`: `calibration`, `subgroups` and `robustness` have a section
         where they are there, `cohort` and `split` say what was measured, `public_weights` what
-        the initial weights had seen of it.
+        the initial weights had seen of it, `overlap` what the bundle has.
     reliability : str, optional
         File of the reliability diagram, relative to the card.
 
@@ -158,7 +158,10 @@ def _preparation(about: Json) -> str:
 def _seen(about: Json, evidence: Json) -> list[str]:
     tested = evidence.get("cohort") or facts.cohort_of(about)
     newer = evidence.get("public_weights")  # it may have been measured on another cohort
-    said = {**about, "public_weights": newer} if newer else about
+    said = {**about, "public_weights": newer} if newer else dict(about)
+    overlap, allowed = evidence.get("overlap"), about.get("overlap") or {}
+    if overlap and overlap["cohort"] != allowed.get("cohort"):
+        said["overlap"] = overlap | {"measured": evidence["split"]}
     return facts.seen_before(said, tested.get("name"))
 
 

@@ -140,15 +140,18 @@ def _selected(epoch: int, stage: Mapping[str, Any]) -> str:
 def seen_before(about: About, cohort: Any) -> list[str]:
     """What the weights had seen of the cohort that they were tested on, or may have; a text each.
 
-    `public_weights` speaks of a release's weights, `overlap` of an encoder that was pretrained here
-    on test records, which somebody allowed.
+    `public_weights` speaks of a release's weights, `overlap` of an encoder or a bundle that was
+    trained here on those records: on test records of its run, which somebody allowed, or on what
+    the bundle was measured on later (`measured`).
     """
     public, own = (about.get(key) or {} for key in ("public_weights", "overlap"))
     texts = [public["warning"]] if public.get("warning") and public.get("cohort") == cohort else []
     if own.get("cohort") == cohort and own.get("seen"):
+        split = own.get("measured") or "test"
+        whose, why = ("it", "") if own.get("measured") else ("the encoder", ", as somebody allowed")
         texts.append(
-            f"the encoder {_how_seen(own)} {own['seen']} of the {text(own.get('test records'))} "
-            f"test records of {cohort}, as somebody allowed: results there are too good"
+            f"{whose} {_how_seen(own)} {own['seen']} of the {text(own.get(f'{split} records'))} "
+            f"{split} records of {cohort}{why}: results there are too good"
         )
     return [said[:1].upper() + said[1:] for said in texts]
 

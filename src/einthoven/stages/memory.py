@@ -103,10 +103,10 @@ class Memory:
         alike = ([part for part in every if part.seen.leads == each] for each in leads)
         return Memory(tuple(part for group in alike for part in _disjoint(group)))
 
-    def meets(self, member: Member) -> Overlap | None:
-        """The records of a cohort's test split that were seen; None when none was."""
+    def meets(self, member: Member, split: str = "test") -> Overlap | None:
+        """The records of a cohort's split that were seen; None when none was."""
         cohort, store = member
-        found = [seen.meets(member) for seen in _together(self.parts)]
+        found = [seen.meets(member, split) for seen in _together(self.parts)]
         ways: dict[str, set[str]] = {}
         for overlap in found:
             for way, ids in (overlap.found if overlap else {}).items():
@@ -114,17 +114,17 @@ class Memory:
         if not ways:
             return None
         named = {way: tuple(sorted(ids)) for way, ids in ways.items()}
-        whole = Overlap(cohort.name, len(cohort.ids("test")), named)
+        whole = Overlap(cohort.name, len(cohort.ids(split)), named, split=split)
         if all(part.uses == (PRETRAINING,) for part in self.parts):
             return whole
         touched = cohort.select(np.isin(cohort.ids(), whole.ids))
-        uses = {text: self._count(use, (touched, store)) for use, text in USES.items()}
+        uses = {text: self._count(use, (touched, store), split) for use, text in USES.items()}
         return replace(whole, uses=uses)
 
-    def _count(self, use: str, member: Member) -> int:
-        """Test records of a cohort that were seen in a use."""
+    def _count(self, use: str, member: Member, split: str) -> int:
+        """Records of a cohort's split that were seen in a use."""
         seen = _together(part for part in self.parts if use in part.uses)
-        found = [overlap for overlap in (each.meets(member) for each in seen) if overlap]
+        found = [overlap for overlap in (each.meets(member, split) for each in seen) if overlap]
         return len({name for overlap in found for name in overlap.ids})
 
     def to_text(self) -> str:

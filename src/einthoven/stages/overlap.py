@@ -20,7 +20,7 @@ ALLOWED = "allowed_overlap"
 
 
 class OverlapWarning(UserWarning):
-    """Weights that have seen records of a test split are tested there."""
+    """Weights that have seen records of a split are tested there."""
 
 
 def guarded(
@@ -139,6 +139,37 @@ def check_encoder(
         what
         + (", as was allowed then" if known else "")
         + ": its results on this test split are too good",
+        OverlapWarning,
+        stacklevel=2,
+    )
+    return found.to_dict()
+
+
+def check_scored(weights: str | Path, member: Member, split: str = "test") -> dict[str, Any] | None:
+    """Say so when a bundle has seen records of the split that it is to be scored on.
+
+    It may be another cohort than its own, which holds the same recordings or patients, or its own
+    training split. Nothing is refused: a score is no result yet.
+
+    Parameters
+    ----------
+    weights : path
+        The bundle's file of weights.
+    member : (Cohort, Store)
+        What it is scored on.
+    split : str
+
+    Returns
+    -------
+    dict or None
+        What was found, to be kept with the score.
+    """
+    memory = Memory.by(Path(weights))
+    found = memory.meets(member, split) if memory is not None else None
+    if found is None:
+        return None
+    warnings.warn(
+        f"{Path(weights).parent} has seen {found}: its scores there are too good",
         OverlapWarning,
         stacklevel=2,
     )

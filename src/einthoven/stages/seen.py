@@ -34,12 +34,12 @@ Fingerprints = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Overlap:
-    """Test records that an encoder has seen.
+    """Records of a split, the test split as a rule, that an encoder has seen.
 
     Attributes
     ----------
     cohort : str
-        Whose test split.
+        Whose split.
     records : int
         Records in it.
     found : dict of str to tuple of str
@@ -47,16 +47,19 @@ class Overlap:
     uses : dict of str to int
         How many were seen in which use (`einthoven.stages.memory.USES`); empty where all that was
         seen was seen in pretraining.
+    split : str
+        Its name.
     """
 
     cohort: str
     records: int
     found: dict[str, tuple[str, ...]]
     uses: dict[str, int] = field(default_factory=dict)
+    split: str = "test"
 
     @property
     def ids(self) -> list[str]:
-        """Test records that were found in any way."""
+        """Records that were found in any way."""
         return sorted({name for names in self.found.values() for name in names})
 
     def __str__(self) -> str:
@@ -64,14 +67,18 @@ class Overlap:
         named = ", ".join(repr(name) for name in self.ids[:3])
         uses = ", ".join(f"{count:,} {use}" for use, count in self.uses.items() if count)
         return (
-            f"{len(self.ids):,} of the {self.records:,} test records of {self.cohort} ({ways}), "
-            f"such as {named}" + (f": {uses}" if uses else "")
+            f"{len(self.ids):,} of the {self.records:,} {self.split} records of {self.cohort} "
+            f"({ways}), such as {named}" + (f": {uses}" if uses else "")
         )
 
     def to_dict(self) -> dict[str, object]:
         """Counts and examples, for run folders and metadata."""
         counts = {f"by {way}": len(ids) for way, ids in self.found.items()}
-        whole = {"cohort": self.cohort, "test records": self.records, "seen": len(self.ids)}
+        whole = {
+            "cohort": self.cohort,
+            f"{self.split} records": self.records,
+            "seen": len(self.ids),
+        }
         return whole | counts | self.uses
 
 
@@ -114,12 +121,12 @@ class Seen:
             records=_sorted(records),
         )
 
-    def meets(self, member: Member) -> Overlap | None:
-        """The records of a cohort's test split that were seen; None when none was."""
+    def meets(self, member: Member, split: str = "test") -> Overlap | None:
+        """The records of a cohort's split that were seen; None when none was."""
         cohort, store = member
-        ids = cohort.ids("test")
+        ids = cohort.ids(split)
         packed = store.without_quarantined(ids)
-        people = _named(cohort, "patient", cohort.patients("test"))
+        people = _named(cohort, "patient", cohort.patients(split))
         known_people = np.union1d(self.patients, self.own_patients)
         found = {
             "signal": ids[packed][self._known_signals(store, ids[packed])],
@@ -129,7 +136,7 @@ class Seen:
         if not any(map(len, found.values())):
             return None
         named = {way: tuple(map(str, names)) for way, names in found.items()}
-        return Overlap(cohort.name, len(ids), named)
+        return Overlap(cohort.name, len(ids), named, split=split)
 
     def to_text(self) -> str:
         """For an encoder's metadata."""
