@@ -59,6 +59,26 @@ def test_a_network_made_for_the_task_is_trained_by_its_own_recipe(
     assert read_json(tmp_path / "run" / "run.json")["asked"]["recipe"]["name"] == "strodthoff"
 
 
+def test_the_bundle_that_comes_along_is_trained_with_its_own_settings(
+    cli: Any, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    """Those of its plain counterpart are the same but for the named pieces."""
+    given = ("--store", synthetic_store.root, "--min-records", 8, "--resamples", 0)
+    given += ("--device", "cpu", "--set", "precision=fp32", "--set", "stage2.epochs=1")
+    asked = {}
+    for arm, more in (("post-training", ["--set", "stage1.epochs=2"]), ("fine-tuning", [])):
+        named = [] if arm == "post-training" else ["--recipe", arm]
+        out = tmp_path / arm
+        said = cli("posttrain", synthetic_path, "--out", out, *named, *given, *more)
+        assert said.status == 0, said.err
+        assert f"Recipe s4-100hz-cpu/{arm}: " in said.err
+        asked[arm] = read_json(out / "run.json")["asked"]["recipe"]
+    ours, plain = asked["post-training"]["stage2"], asked["fine-tuning"]["stage2"]
+    differing = {key for key in ours if ours[key] != plain.get(key)}
+    assert differing == {"drop_path", "dropout"}
+    assert (ours["batch_size"], ours["base_lr"]) == (64, 8e-3)
+
+
 def test_pretrain_packs_trains_and_posttrain_reads_it(
     cli: Any, tmp_path: Path, synthetic_path: Path, tiny_backbone: str, made: Any
 ) -> None:

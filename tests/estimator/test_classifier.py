@@ -91,6 +91,20 @@ def test_the_probe_leaves_the_backbone_and_post_training_changes_it(arrays: Any)
     assert list(trained[1].results_) == ["stage1", "stage2"]
 
 
+def test_a_recipe_s_name_means_the_backbone_s_own_settings(arrays: Any) -> None:
+    """`post-training` is ST-MEM's; an S4 has its own, and a Recipe is what it is."""
+    network = create_backbone("s4_tiny", seed=7, width=16, depth=1)
+    given = {key: arrays.given[key] for key in ("rate", "leads")} | {"validation_fraction": 0.25}
+    short = ["stage1.epochs=2", "stage2.epochs=1", "precision=fp32"]
+    named = EcgClassifier(network, recipe="post-training", overrides=short, random_state=3, **given)
+    found = named.fit(arrays.x[:60], arrays.y[:60]).to_bundle().about["recipe"]
+    assert (found["stage2"]["batch_size"], found["stage1"]["weight_decay"]) == (64, 1.0)
+    assert (found["seed"], found["stage2"]["epochs"]) == (3, 1)
+    general = EcgClassifier(network, recipe=load_recipe("post-training", short), **given)
+    found = general.fit(arrays.x[:60], arrays.y[:60]).to_bundle().about["recipe"]
+    assert (found["stage2"]["batch_size"], found["stage1"]["weight_decay"]) == (16, 0.05)
+
+
 def test_it_learns_what_can_be_learned(arrays: Any) -> None:
     """ECGs at three times their size, from others at their own; tested on records not seen."""
     probe = ["stage1.epochs=30", "stage1.base_lr_sweep=[1.0]", "data.augmentation='none'"]

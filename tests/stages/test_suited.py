@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from einthoven.backbones.registry import backbone_names
 from einthoven.errors import BackboneError, RecipeError
-from einthoven.stages.recipe import load_pretraining
+from einthoven.stages.recipe import load_pretraining, load_recipe
 from einthoven.stages.suited import (
     BY_BACKBONE,
+    FAMILIES,
     check_pretraining,
     default_pretraining,
+    recipe_for,
     suggestions,
     suited_recipes,
     suits,
@@ -36,6 +40,26 @@ def test_defaults_are_of_backbones_that_are_there() -> None:
     assert default_pretraining("st_mem_base") == "release"
     with pytest.raises(BackboneError, match="unknown backbone"):
         default_pretraining("s5")
+
+
+def test_the_four_recipes_are_those_of_the_backbone_s_own_settings() -> None:
+    assert FAMILIES.keys() <= set(backbone_names())
+    for name in ("post-training", "fine-tuning", "linear-probe", "scratch"):
+        for backbone, folder in FAMILIES.items():
+            assert recipe_for(backbone, name) == f"{folder}/{name}"
+            assert load_recipe(recipe_for(backbone, name)).name == name
+        assert recipe_for("st_mem_base", name) == name
+    assert recipe_for("s4_small") == "s4-100hz-cpu/post-training"
+    assert recipe_for("st_mem_base") == "post-training"
+    assert recipe_for("lstm") == "strodthoff-rnn"
+    with pytest.raises(BackboneError, match="unknown backbone"):
+        recipe_for("s5")
+
+
+def test_what_is_named_in_full_is_what_is_meant() -> None:
+    for name in ("demo/post-training", "ptbxl-100hz-cpu/scratch", "own.toml", Path("own.toml")):
+        assert recipe_for("s4_small", name) == name
+    assert recipe_for("lstm", "strodthoff") == "strodthoff"
 
 
 def test_what_suits_is_told_apart() -> None:

@@ -20,7 +20,7 @@ from einthoven.cli.options import (
     backbone_options,
     use_threads,
 )
-from einthoven.cli.progress import shown_warnings, training
+from einthoven.cli.progress import console, shown_warnings, training
 from einthoven.shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -73,13 +73,6 @@ def demo(
     )
 
 
-def _recipe_of(backbone: str) -> str:
-    """What a backbone is trained by where no recipe is named."""
-    from einthoven.backbones.registry import entry
-
-    return (backbone != SHIPPED and entry(backbone).recipe) or "post-training"
-
-
 def posttrain(
     cohort: Labelled,
     out: Out,
@@ -89,9 +82,10 @@ def posttrain(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="post-training, fine-tuning, linear-probe, scratch; a network's own, such as "
-            "strodthoff; or a .toml. Without it post-training, and the own one of a network that "
-            "was made for the task."
+            help="post-training, fine-tuning, linear-probe, scratch, each with the settings of "
+            "the backbone; a network's own, such as strodthoff; or a .toml. Without it "
+            "post-training, and the own one of a network that was made for the task.",
+            show_default=False,
         ),
     ] = None,
     store: StorePath = None,
@@ -117,14 +111,19 @@ def posttrain(
     from einthoven.shipped import start_from
     from einthoven.stages.posttrain import check_weights
     from einthoven.stages.recipe import load_recipe
+    from einthoven.stages.suited import recipe_for
     from einthoven.training.processes import Processes
 
-    asked = load_recipe(recipe or _recipe_of(backbone), overrides or ())
+    name = recipe_for(start_from(backbone, random=True).backbone, recipe)
+    asked = load_recipe(name, overrides or ())
     start = start_from(backbone, weights, random=asked.initialise == "random")
     check_weights(asked, start.weights, start.backbone)
     network = backbone_options(start.backbone, options, leads=leads, beside=start.options)
     together = Processes(device)
     use_threads(threads)
+    if str(name) != recipe and together.is_main:
+        said = f"Recipe {name}: {asked.description}"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     chosen = labelled(cohort, task, labels=labels, min_records=min_records)
     packed = shared_store(cohort, store, together, labels=labels)
     with training() as (watcher, progress), shown_warnings():

@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import probabilities
 from einthoven.backbones.registry import backbone_names, seeded
 from einthoven.bundle import Bundle
@@ -34,6 +35,7 @@ from einthoven.stages.data import adapted
 from einthoven.stages.measure import measured, with_scale
 from einthoven.stages.posttrain import check_stages, check_weights, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe
+from einthoven.stages.suited import recipe_for
 from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder, environment
 
@@ -54,7 +56,8 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         As for `EcgEmbedder`. A registered name needs `weights`, unless the recipe starts from
         random ones (`scratch`).
     recipe : str, path or Recipe
-        `linear-probe`, `post-training`, `fine-tuning`, `scratch`, a `.toml` file, or a Recipe.
+        `linear-probe`, `post-training`, `fine-tuning`, `scratch`, each with the settings of the
+        backbone; a `.toml` file, or a Recipe.
     overrides : sequence of str
         Keys of the recipe, such as ``["stage1.epochs=20", "data.crop_seconds=2.5"]``.
     validation_fraction : float or None
@@ -145,6 +148,7 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         targets = Targets.of(y, names)
         layout, recipe = Layout.of(self, x.shape[1]), self._recipe()
         backbone, preparation = self._encoder(layout, recipe)
+        recipe = self._of_its_own(backbone, recipe)
         train, validation = set_aside(
             targets.matrix, groups, fraction=self.validation_fraction, seed=recipe.seed
         )
@@ -226,16 +230,26 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise EstimatorError(
                 "overrides are given beside a Recipe", remedy="change the Recipe: model_copy"
             )
+        seed = recipe.seed if self.random_state is None else self.random_state
+        if not isinstance(seed, int | np.integer):
+            seed = check_random_state(seed).randint(2**31 - 1)
+        return self._settled(recipe, int(seed))
+
+    def _of_its_own(self, backbone: Backbone, recipe: Recipe) -> Recipe:
+        """The recipe, or the one of that name with the backbone's own settings."""
+        if isinstance(self.recipe, Recipe):
+            return recipe
+        name = recipe_for(backbone.name, self.recipe)
+        if name == self.recipe:
+            return recipe
+        return self._settled(load_recipe(name, self.overrides), recipe.seed)
+
+    def _settled(self, recipe: Recipe, seed: int) -> Recipe:
         if recipe.data.fraction != 1:
             raise EstimatorError(
                 f"data.fraction = {recipe.data.fraction}", remedy="give fewer records"
             )
-        changes: dict[str, Any] = {}
-        if self.random_state is not None:
-            seed = self.random_state
-            if not isinstance(seed, int | np.integer):
-                seed = check_random_state(seed).randint(2**31 - 1)
-            changes["seed"] = int(seed)
+        changes: dict[str, Any] = {"seed": seed}
         if self.validation_fraction is None:
             last = {"stage1": "hand_on", "stage2": "select"}
             for stage, key in last.items():

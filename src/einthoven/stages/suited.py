@@ -1,8 +1,9 @@
-"""Which pretraining suits which backbone; found out before any data is read, without weights."""
+"""Which recipe suits which backbone; found out before any data is read, without weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,12 @@ from einthoven.backbones.layers.patches import check_samples
 from einthoven.backbones.registry import create_backbone, entry, seeded
 from einthoven.errors import BackboneError, EinthovenError
 from einthoven.objectives.registry import create_objective, objective_names
-from einthoven.stages.recipe import Pretraining, load_pretraining, recipe_names
+from einthoven.stages.recipe import (
+    Pretraining,
+    Recipe,
+    load_pretraining,
+    recipe_names,
+)
 
 GENERAL = "release"
 BY_BACKBONE = {
@@ -23,6 +29,37 @@ BY_BACKBONE = {
     "ecg_fm": "ecg-fm",
 }
 """Recipes of networks that have no patches for a masked autoencoder to hide."""
+FAMILIES = {
+    "s4_tiny": "s4-100hz-cpu",
+    "s4_small": "s4-100hz-cpu",
+    "s4": "s4-240hz",
+    "ecg_cpc": "s4-240hz",
+}
+"""Settings of networks that `post-training` and its three companions do not suit, which are those
+of a masked autoencoder of 85 M parameters: their rate is too low and their augmentation too strong
+for an S4."""
+
+
+def recipe_for(backbone: str, name: str | Path | None = None) -> str | Path:
+    """The recipe that is meant for a backbone.
+
+    Parameters
+    ----------
+    backbone : str
+    name : str or path, optional
+        As somebody named it. `post-training`, `fine-tuning`, `linear-probe` and `scratch` are those
+        of the backbone's own settings where it has any, so that what is compared differs in nothing
+        but the named pieces. Without a name it is the own recipe of a network that was made for the
+        task, and `post-training` of all others.
+
+    Raises
+    ------
+    BackboneError
+        For an unknown backbone.
+    """
+    asked = name or entry(backbone).recipe or "post-training"
+    own = f"{FAMILIES[backbone]}/{asked}" if backbone in FAMILIES else ""
+    return own if own in recipe_names(Recipe) else asked
 
 
 def default_pretraining(backbone: str) -> str:
