@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,27 +44,13 @@ def ptbxl_60(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """A port of this machine that nobody listens on."""
-
-    def find() -> int:
-        with socket.socket() as place:
-            place.bind(("127.0.0.1", 0))
-            return int(place.getsockname()[1])
-
-    return find
-
-
-@pytest.fixture(scope="session")
-def torchrun(
-    free_port: Callable[[], int],
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def torchrun() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Two processes by torchrun: `torchrun(script, *arguments)`, environment as keywords."""
 
     def start(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
         command: list[Any] = [
-            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-            "--master_port", str(free_port()), *arguments,
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            "--nproc_per_node", "2", *arguments,
         ]  # fmt: skip
         known = os.environ | {"OMP_NUM_THREADS": "1"} | environment
         done = subprocess.run(command, env=known, capture_output=True, text=True, timeout=500)

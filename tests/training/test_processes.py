@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,10 +73,14 @@ print(json.dumps({
 """
 
 
+def free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return int(place.getsockname()[1])
+
+
 @pytest.mark.slow
-def test_two_processes_share_a_folder_and_average_gradients(
-    tmp_path: Path, free_port: Callable[[], int]
-) -> None:
+def test_two_processes_share_a_folder_and_average_gradients(tmp_path: Path) -> None:
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [
