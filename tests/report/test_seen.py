@@ -88,6 +88,11 @@ def test_the_card_speaks_of_the_split_that_was_measured(runs: list[ReportRun]) -
     again = {"cohort": {"name": "ptb-xl"}, "split": "test", "overlap": OWN}
     card = model_card(trained, runs[0].score, None, evidence=again)
     assert f"**{OWN_TEXT}, as somebody allowed" in card
+    other = {"cohort": "ptb-xl", "validation records": 50, "seen": 5, "in pretraining": 5}
+    later = {"cohort": {"name": "ptb-xl"}, "split": "validation", "overlap": other}
+    card = model_card(trained, runs[0].score, None, evidence=later)
+    assert "**It has seen 5 of the 50 validation records of ptb-xl" in card
+    assert OWN_TEXT not in card
 
 
 def test_nothing_is_said_of_another_cohort_or_of_nothing_seen() -> None:

@@ -159,9 +159,11 @@ def _seen(about: Json, evidence: Json) -> list[str]:
     tested = evidence.get("cohort") or facts.cohort_of(about)
     newer = evidence.get("public_weights")  # it may have been measured on another cohort
     said = {**about, "public_weights": newer} if newer else dict(about)
-    overlap, allowed = evidence.get("overlap"), about.get("overlap") or {}
-    if overlap and overlap["cohort"] != allowed.get("cohort"):
-        said["overlap"] = overlap | {"measured": evidence["split"]}
+    # What somebody allowed was of the run's own test split.
+    split, allowed = evidence.get("split") or "test", about.get("overlap") or {}
+    if (tested.get("name"), split) != (allowed.get("cohort"), "test"):
+        overlap = evidence.get("overlap")
+        said["overlap"] = {**overlap, "measured": split} if overlap else None
     return facts.seen_before(said, tested.get("name"))
 
 
