@@ -301,9 +301,11 @@ def _print_plan(request: Request, cells: Sequence[Cell]) -> None:
     counts = Counter(each.state for each in planned)
     summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     known = [each.seconds for each in planned if each.seconds is not None]
-    cost = f"about {sum(known) / 3600:.1f} h left"
+    parts = [f"about {sum(known) / 3600:.1f} h left"] if known else []
     if len(known) < len(planned):
-        cost += f" for {len(known)} of them; costs are known once an epoch has been trained"
+        parts += [f"for {len(known)} of them;"] if known else []
+        parts += ["costs are known once an epoch has been trained"]
+    cost = " ".join(parts)
     typer.echo(f"{len(planned)} cells: {summary}; {cost}")
 
 
