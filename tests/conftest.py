@@ -26,6 +26,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Unseeded draws are the same ones whatever ran before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of fixtures and real data beside the repository; skips where it is absent."""

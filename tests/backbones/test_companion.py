@@ -68,7 +68,11 @@ def test_no_power_enlarges_a_state() -> None:
     assert (layer(3000).abs().amax(-1) <= bound * 1.001).all()
 
 
-def test_neighbouring_channels_share_a_kernel_and_a_column_of_zeros_is_a_plain_shift() -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_neighbouring_channels_share_a_kernel_and_a_column_of_zeros_is_a_plain_shift(
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
     layer = CompanionKernel(2, 4, heads=3)
     with torch.no_grad():
         layer.a[1] = 0.0
@@ -77,7 +81,9 @@ def test_neighbouring_channels_share_a_kernel_and_a_column_of_zeros_is_a_plain_s
     assert all(torch.equal(kernel[i], kernel[3 * (i // 3)]) for i in range(6))
     assert torch.allclose(kernel[3, 4:], torch.zeros(4), atol=1e-7)  # a state of four, then nothing
     kernel.square().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+    for weights in layer.parameters():
+        assert weights.grad is not None
+        assert weights.grad.abs().max() < 1e12
 
 
 def test_bf16_autocast_leaves_the_kernel_alone() -> None:

@@ -31,7 +31,8 @@ __all__ = ["CompanionKernel", "companion_kernel", "kernel_by_squaring", "unit_co
 
 def unit_column(a: Tensor) -> Tensor:
     """Columns over the sum of their magnitudes, shape (..., state); a column of zeros stays."""
-    return a / a.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(a.dtype).tiny)
+    # Smaller sums would give gradients that overflow.
+    return a / a.abs().sum(-1, keepdim=True).clamp_min(torch.finfo(a.dtype).eps)
 
 
 def companion_kernel(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
