@@ -10,7 +10,7 @@ from einthoven.errors import BackboneError, RecipeError
 from einthoven.stages.recipe import load_pretraining, load_recipe
 from einthoven.stages.suited import (
     BY_BACKBONE,
-    FAMILIES,
+    OWN_SETTINGS,
     check_pretraining,
     default_pretraining,
     recipe_for,
@@ -43,9 +43,9 @@ def test_defaults_are_of_backbones_that_are_there() -> None:
 
 
 def test_the_four_recipes_are_those_of_the_backbone_s_own_settings() -> None:
-    assert FAMILIES.keys() <= set(backbone_names())
+    assert OWN_SETTINGS.keys() <= set(backbone_names())
     for name in ("post-training", "fine-tuning", "linear-probe", "scratch"):
-        for backbone, folder in FAMILIES.items():
+        for backbone, folder in OWN_SETTINGS.items():
             assert recipe_for(backbone, name) == f"{folder}/{name}"
             assert load_recipe(recipe_for(backbone, name)).name == name
         assert recipe_for("st_mem_base", name) == name

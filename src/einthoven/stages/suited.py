@@ -13,12 +13,7 @@ from einthoven.backbones.layers.patches import check_samples
 from einthoven.backbones.registry import create_backbone, entry, seeded
 from einthoven.errors import BackboneError, EinthovenError
 from einthoven.objectives.registry import create_objective, objective_names
-from einthoven.stages.recipe import (
-    Pretraining,
-    Recipe,
-    load_pretraining,
-    recipe_names,
-)
+from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, recipe_names
 
 GENERAL = "release"
 BY_BACKBONE = {
@@ -29,7 +24,7 @@ BY_BACKBONE = {
     "ecg_fm": "ecg-fm",
 }
 """Recipes of networks that have no patches for a masked autoencoder to hide."""
-FAMILIES = {
+OWN_SETTINGS = {
     "s4_tiny": "s4-100hz-cpu",
     "s4_small": "s4-100hz-cpu",
     "s4": "s4-240hz",
@@ -58,7 +53,7 @@ def recipe_for(backbone: str, name: str | Path | None = None) -> str | Path:
         For an unknown backbone.
     """
     asked = name or entry(backbone).recipe or "post-training"
-    own = f"{FAMILIES[backbone]}/{asked}" if backbone in FAMILIES else ""
+    own = f"{OWN_SETTINGS[backbone]}/{asked}" if backbone in OWN_SETTINGS else ""
     return own if own in recipe_names(Recipe) else asked
 
 
