@@ -106,4 +106,7 @@ def start_from(backbone: str, weights: str | Path | None = None, *, random: bool
     folder = shipped_bundle(backbone)
     about = read_json(folder / ABOUT)
     pretrained = None if random else folder / WEIGHTS
-    return Start(about["backbone"], pretrained, dict(about["backbone_options"]))
+    # As many evaluation crops as the bundle predicts with, which its recipe chose.
+    window = next(step for step in about["preparation"]["steps"] if step["step"] == "window")
+    options = about["backbone_options"] | {"evaluation_crops": window["evaluation_crops"]}
+    return Start(about["backbone"], pretrained, options)
