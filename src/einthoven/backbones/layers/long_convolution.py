@@ -67,8 +67,12 @@ def _taps(kernels: Tensor, skip: Tensor) -> Tensor:
     return torch.cat([future, now, past[:, 1:]], dim=1)
 
 
+# Both ways bring channels first by one copy, and back by another: a Fourier transform over places
+# far apart, and elementwise operations on tensors of two layouts, take several times as long.
+
+
 class _Toeplitz(Function):
-    """Batched product with Toeplitz matrices; one copy in and one out to bring channels first."""
+    """Batched product with Toeplitz matrices."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
@@ -121,24 +125,26 @@ class _Circular(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, circle: Tensor) -> Tensor:
-        tokens, ctx.size = x.shape[1], circle.shape[1]
-        signal = torch.fft.rfft(x.transpose(1, 2), ctx.size)
-        response = torch.fft.rfft(circle, ctx.size)
+        batch, tokens, _ = x.shape
+        ctx.size = circle.shape[1]
+        signal = torch.fft.rfft(_channels_first(x), ctx.size)
+        response = torch.fft.rfft(circle, ctx.size)[:, None]
         ctx.save_for_backward(signal, response)
-        filtered: Tensor = torch.fft.irfft(signal * response, ctx.size)
-        return filtered[..., :tokens].transpose(1, 2)
+        filtered = torch.fft.irfft(signal * response, ctx.size)
+        return _channels_last(filtered[..., :tokens], batch)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         signal, response = ctx.saved_tensors
-        above = torch.fft.rfft(grad.transpose(1, 2), ctx.size)
+        batch, tokens, _ = grad.shape
+        above = torch.fft.rfft(_channels_first(grad), ctx.size)
         below = taps = None
         if ctx.needs_input_grad[1]:
-            taps = torch.fft.irfft((above * signal.conj()).sum(0), ctx.size)
+            taps = torch.fft.irfft((above * signal.conj()).sum(1), ctx.size)
         if ctx.needs_input_grad[0]:
             columns = torch.fft.irfft(above.mul_(response.conj()), ctx.size)
-            below = columns[..., : grad.shape[1]].transpose(1, 2)
+            below = _channels_last(columns[..., :tokens], batch)
         return below, taps
 
 
