@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from einthoven.backbones.registry import create_backbone
 from einthoven.bundle import load_bundle, read_about
 from einthoven.cohorts import Cohort
-from einthoven.errors import EvaluationError
+from einthoven.errors import CohortError, EvaluationError
 from einthoven.evaluate import fit_calibration
 from einthoven.evaluate.tables import score_predictions
 from einthoven.evidence import read_evidence
@@ -49,11 +49,13 @@ def experiment(
     network = create_backbone("mtecg_tiny_100hz", seed=0, init="pretraining", **TINY)
     write_tensors(encoder, network.state_dict(), {})
 
-    def run(out: Path, recipe: Recipe = RECIPE, **changes: Any) -> Finished:
+    def run(
+        out: Path, recipe: Recipe = RECIPE, cohort: Cohort = synthetic, **changes: Any
+    ) -> Finished:
         given: dict[str, Any] = {"weights": encoder, "options": TINY, "resamples": 20}
         given |= {"processes": Processes("cpu")}
         found = run_experiment(
-            synthetic, synthetic_store, "mtecg_tiny_100hz", recipe=recipe, out=out,
+            cohort, synthetic_store, "mtecg_tiny_100hz", recipe=recipe, out=out,
             **(given | changes),
         )  # fmt: skip
         assert found is not None
@@ -271,3 +273,17 @@ def test_a_report_of_an_unfinished_run_is_refused(tmp_path: Path, finished: Fini
     (tmp_path / "run" / "run.json").write_text((finished.run.path / "run.json").read_text())
     with pytest.raises(EvaluationError, match="no finished run"):
         write_run_report([tmp_path / "run"], tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_that_cannot_be_scored_is_refused_before_training(
+    experiment: Experiment, synthetic: Cohort, tmp_path: Path, split: str
+) -> None:
+    inside = (synthetic.table["split"] == split).to_numpy()
+    with pytest.raises(CohortError, match=f"cohort: no records in {split}"):
+        experiment(tmp_path / "run", cohort=synthetic.select(~inside))
+    matrix = synthetic.matrix.copy()
+    matrix[inside] = 1
+    with pytest.raises(CohortError, match=f"both positives and negatives among the .* {split}"):
+        experiment(tmp_path / "run", cohort=replace(synthetic, matrix=matrix))
+    assert not (tmp_path / "run").exists()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ import torch
 from einthoven.errors import FileError
 from einthoven.files import (
     append_line,
+    lock_beside,
+    locked,
     read_json,
     read_lines,
     read_tensors,
@@ -70,3 +74,27 @@ def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"123")
     with pytest.raises(FileError, match="damaged"):
         read_tensors(tmp_path / "bad.safetensors")
+
+
+def test_a_lock_is_another_process_s_until_that_one_dies(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / ".lock"
+    code = "import sys, time; from pathlib import Path; from einthoven.files import locked"
+    code += "\nwith locked(Path(sys.argv[1])): print('mine', flush=True); time.sleep(600)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"mine\n"
+        with locked(file, wait=False) as mine:
+            assert not mine
+    finally:
+        other.kill()
+        other.communicate()
+    with locked(file) as mine:
+        assert mine
+
+
+def test_locks_of_other_places_lie_apart(tmp_path: Path) -> None:
+    one, other = lock_beside(tmp_path / "a"), lock_beside(tmp_path / "b")
+    assert one != other
+    assert one == lock_beside(tmp_path / "a")
+    assert tmp_path not in one.parents

@@ -209,3 +209,15 @@ def test_labels_with_so_many_positives() -> None:
         counted.with_positives(4)
     with pytest.raises(EvaluationError, match="no targets"):
         table(targets=None).with_positives(1)
+
+
+def test_patients_that_a_table_lacks_are_unknown_and_no_one_called_nan(tmp_path: Path) -> None:
+    file = tmp_path / "table.parquet"
+    for gap in (None, float("nan")):
+        frame = pd.DataFrame(
+            {"record": ["a", "b"], "patient": [gap, "p"], "probability:A": [0.5, 1.0]}
+        )
+        frame.to_parquet(file)
+        assert Predictions.load(file).patients.tolist() == ["", "p"]
+    frame.assign(patient=None).to_parquet(file)
+    assert Predictions.load(file).patients.tolist() == ["", ""]

@@ -18,7 +18,7 @@ from torch import nn
 
 from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import BundleError
+from einthoven.errors import BundleError, CohortError
 from einthoven.evaluate.scores import Score
 from einthoven.evaluate.tables import known_targets, score_predictions, suitable_absent
 from einthoven.evidence import evidence_of, fitted_calibration, kept, write_evidence
@@ -90,10 +90,14 @@ def run_experiment(
 
     Raises
     ------
+    CohortError
+        When validation or test has no records, or no label that can be scored on them.
     EinthovenError
-        Whatever training, prediction or scoring refuses.
+        Whatever else training, prediction or scoring refuses.
     """
     together = processes or Processes()
+    for split in ("validation", "test"):  # before hours of training
+        _check_split(cohort, store, split)
     trained = posttrain(
         cohort,
         store,
@@ -130,6 +134,24 @@ def run_experiment(
         validation = Predictions.load(folder / PREDICTIONS / "validation.parquet")
         update_bundle(folder / BUNDLE, **fitted_calibration(validation))
     return _scored(trained, cohort, resamples, device=together.device)
+
+
+def _check_split(cohort: Cohort, store: Store, split: str) -> None:
+    kept = cohort.select(store.without_quarantined(cohort.ids()))
+    targets = kept.targets(split)
+    if not len(targets):
+        raise CohortError(
+            f"{cohort.name}: no records in {split}",
+            remedy=f"write `{split}` into the `split` column of some patients, or bring more of "
+            "them",
+        )
+    positives = targets.sum(axis=0)
+    if not ((positives > 0) & (positives < len(targets))).any():
+        raise CohortError(
+            f"{cohort.name}: none of {targets.shape[1]} labels has both positives and negatives "
+            f"among the {len(targets)} {split} records",
+            remedy="use a larger cohort, or folds stratified by label",
+        )
 
 
 def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:

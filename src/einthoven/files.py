@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from einthoven.errors import FileError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+try:
+    import fcntl
+except ImportError:  # Windows, where everybody holds every lock
+    fcntl = None  # type: ignore[assignment]
 
 METADATA = "einthoven"
 
@@ -27,6 +34,39 @@ def replacing(file: Path) -> Iterator[Path]:
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file for the block's length; the system lets go of it when the process dies.
+
+    Yields
+    ------
+    bool
+        False, without waiting, where another process holds it and `wait` is off. On a file system
+        without locks everybody holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a") as handle:
+        yield _lock(handle, wait)
+
+
+def lock_beside(path: Path) -> Path:
+    """A lock file for what lies in a user's folder, away from it; of this machine and user."""
+    place = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:24]
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir()) / f"einthoven-{user}" / f"{place}.lock"
+
+
+def _lock(handle: IO[str], wait: bool) -> bool:
+    try:
+        if fcntl:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here
+        pass
+    return True
 
 
 def write_text(file: Path, text: str) -> None:

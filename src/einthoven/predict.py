@@ -77,7 +77,8 @@ def predict_record(
     preparation = preparation.deriving(record.leads)
     crops = prepare_record(preparation, record)
     with torch.no_grad():
-        logits = network(crops).float()
+        # Where `predict_cohort` may have left the network.
+        logits = network(crops.to(next(network.parameters()).device)).float().cpu()
     how: Any = bundle.aggregate
     joined = aggregate_crops(logits, torch.zeros(len(logits), dtype=torch.long), 1, how)[0]
     said = _named(bundle, record, joined.numpy())

@@ -175,8 +175,8 @@ class Predictions:
         labels, has_targets = _labels_of(columns, path)
         return cls(
             labels=labels,
-            records=np.asarray(columns["record"], dtype=np.str_),
-            patients=np.asarray(columns["patient"], dtype=np.str_),
+            records=_names(columns["record"].to_numpy(), "records"),
+            patients=_names(columns["patient"].to_numpy(), "patients"),
             targets=_matrix(columns, TARGET, labels, path) if has_targets else None,  # type: ignore[arg-type]
             probabilities=_matrix(columns, PROBABILITY, labels, path),
             metadata=metadata,
@@ -281,6 +281,8 @@ def _names(values: ArrayLike, what: str) -> NDArray[np.str_]:
             f"{what} have shape {array.shape} and dtype {array.dtype}, expected names (records,)",
             remedy="pass one name for each record",
         )
+    if array.dtype.kind == "O":  # what a table lacks is unknown, and no patient called "nan"
+        array = np.where(pd.isna(array), "", array)
     return array.astype(np.str_)
 
 

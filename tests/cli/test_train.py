@@ -19,7 +19,7 @@ def test_posttrain_leaves_its_evidence_and_goes_on(
     made: Any, cli: Any, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str
 ) -> None:
     names = {"run.json", "stage1", "stage2", "bundle", "predictions", "metrics.json"}
-    names |= {"report.html", "report.json", "seen.json"}
+    names |= {"report.html", "report.json", "seen.json", ".lock"}
     assert {entry.name for entry in made.run.iterdir()} == names
     page = (made.run / "report.html").stat().st_mtime_ns
     said = cli(

@@ -49,6 +49,9 @@ def test_folds_and_splits_are_honoured(tmp_path: Path) -> None:
         (lambda f: f.assign(AFIB=2), "label 'AFIB' holds '2'"),
         (lambda f: f.assign(notes="x"), "label 'notes' holds 'x'"),
         (lambda f: f.assign(fold=1), "1 folds, at least 3"),
+        (lambda f: f.assign(fold=0.5), "fold '0.5' is no whole number"),
+        (lambda f: f.assign(fold=["a", *range(59)]), "fold 'a' is no whole number"),
+        (lambda f: f.assign(record=[None, *range(59)]), r"empty cells in \['record'\]"),
         (lambda f: f.assign(split="valid"), r"splits \['valid'\]"),
         (lambda f: f.assign(fold=range(60)), "in more than one split"),
         (lambda f: f.assign(path=None), "empty cells"),
@@ -59,6 +62,29 @@ def test_tables_that_do_not_hold_together_are_refused(tmp_path: Path, change, me
     change(rows()).to_csv(tmp_path / "own.csv", index=False)
     with pytest.raises(CohortError, match=message):
         open_cohort(tmp_path / "own.csv")
+
+
+def test_names_of_digits_stay_as_they_are_written(tmp_path: Path) -> None:
+    """007 is not 7, 1E5 not 100000, and a file keeps the zeros in front of its number."""
+    people = ["007", "7", "1E5", "100000", "12345678901234567890"]
+    frame = rows().assign(
+        path=[f"{i:05d}" for i in range(60)],
+        record=[f"{i:04d}" for i in range(60)],
+        patient=[people[i % 5] for i in range(60)],
+    )
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    cohort = open_cohort(tmp_path / "own.csv")
+    assert set(cohort.patients()) == set(people)
+    assert cohort.ids()[:2].tolist() == ["0000", "0001"]
+    assert cohort.table["path"].iloc[3] == "00003"
+
+
+def test_folds_are_numbers_even_where_they_are_stored_as_text(tmp_path: Path) -> None:
+    frame = rows().assign(fold=[str(i // 2 % 10 + 1) for i in range(60)])
+    frame.to_parquet(tmp_path / "own.parquet")
+    cohort = open_cohort(tmp_path / "own.parquet")
+    assert set(cohort.table.loc[cohort.table["split"] == "test", "fold"]) == {"10"}
+    assert set(cohort.table.loc[cohort.table["split"] == "validation", "fold"]) == {"9"}
 
 
 def test_labels_can_be_chosen(tmp_path: Path) -> None:

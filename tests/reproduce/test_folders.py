@@ -130,3 +130,18 @@ def test_a_run_from_random_weights_is_no_run_from_an_encoder(alone: Request) -> 
         assert alone.state(cell(one)) is State.OTHER
         write_json(file, about)
         assert alone.state(cell(one)) is State.DONE
+
+
+def test_an_encoder_of_another_experiment_is_not_taken(whole: Request, begun: Request) -> None:
+    """In the same folder: the other pretrained the same network otherwise."""
+    source = whole.experiment.source_of(BACKBONE)
+    longer = source.model_copy(update={"set": (*source.set, "epochs=7")})
+    other = whole.experiment.model_copy(update={"pretraining": longer})
+    for request in (whole, begun):
+        assert not request.has_other_source(cell(OURS))
+        changed = replace(request, experiment=other)
+        assert changed.has_other_source(cell(OURS))
+        with pytest.raises(ReproduceError, match="made by another experiment"):
+            check(changed, [cell(OURS)])
+    assert replace(whole, experiment=other).state(cell(OURS)) is State.OTHER
+    assert replace(whole, experiment=other).state(cell(SCRATCH)) is State.DONE

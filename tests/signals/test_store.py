@@ -5,6 +5,8 @@ import json
 import pickle
 import re
 import shutil
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import fsspec
@@ -13,11 +15,11 @@ import pandas as pd
 import pytest
 
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.errors import StoreError
+from einthoven.errors import RecordError, StoreError
 from einthoven.records import read_record
-from einthoven.records.wfdb import write_wfdb
+from einthoven.records.wfdb import read_digital, write_wfdb
 from einthoven.signals import pack as packing
-from einthoven.signals.pack import pack
+from einthoven.signals.pack import check_sources, pack
 from einthoven.signals.store import Store
 
 
@@ -212,3 +214,36 @@ def test_fewer_leads_can_be_packed(everyone: Cohort, tmp_path: Path) -> None:
     whole = read_record(everyone.paths()[0]).select(["V2", "II"])
     assert store.leads == ("V2", "II")
     assert np.array_equal(store.record(everyone.ids()[0]).signal, whole.signal)
+
+
+def test_a_store_of_other_recordings_is_refused(
+    everyone: Cohort, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    """Numbered alike, as in another hospital, or replaced since."""
+    check_sources(synthetic_store, synthetic_path)
+    check_sources(synthetic_store, tmp_path)  # none of the files is there
+    shutil.copytree(synthetic_path, tmp_path / "other")
+    other = replace(everyone, root=tmp_path / "other")
+    store = pack(other, tmp_path / "store", workers=1)
+    headers = sorted((synthetic_path / "records100").rglob("*.hea"))
+    for header, next_one in pairwise([*headers, headers[0]]):  # every file is the next one's
+        place = tmp_path / "other" / header.relative_to(synthetic_path)
+        place.write_text(next_one.read_text().replace(next_one.stem, header.stem))
+        place.with_suffix(".dat").write_bytes(next_one.with_suffix(".dat").read_bytes())
+    with pytest.raises(StoreError, match=r"holds another recording of record '\w+' than"):
+        pack(other, store.root)
+
+
+def test_wide_samples_beyond_what_the_store_holds_are_quarantined(synthetic_path: Path) -> None:
+    """Of 24 or 32 bits, in microvolts already."""
+    digital = read_digital(synthetic_path / "records100/00000/00007_lr")
+    wide = np.zeros(digital.samples.shape, np.int32)
+    wide[:, 50] = 40_000
+    ones = np.ones(len(wide))
+    digital = replace(digital, microvolts_per_unit=ones, baseline=0 * ones, samples=wide)
+    with pytest.raises(RecordError, match=r"40\.0 mV"):
+        packing._microvolts(digital, digital.leads, "wide")
+    wide[:, 50] = 30_000
+    signal, _ = packing._microvolts(digital, digital.leads, "wide")
+    assert signal.dtype == np.int16
+    assert signal.max() == 30_000

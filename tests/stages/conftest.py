@@ -118,7 +118,9 @@ def train(synthetic: Cohort, synthetic_store: Store, encoder: Path, recipe: Reci
     """Post-train the tiny network: `train(folder, **changes)`; `stage1={...}`, `stage2={...}`
     and `data={...}` change single keys of the recipe."""
 
-    def run(out: Path, *, cohort: Cohort = synthetic, **changes: Any) -> Posttrained:
+    def run(
+        out: Path, *, cohort: Cohort = synthetic, store: Store = synthetic_store, **changes: Any
+    ) -> Posttrained:
         asked = recipe
         for section in ("data", "stage1", "stage2"):
             keys = changes.pop(section, {})
@@ -126,7 +128,7 @@ def train(synthetic: Cohort, synthetic_store: Store, encoder: Path, recipe: Reci
             asked = asked.model_copy(update={section: part})
         given: dict[str, Any] = {"weights": encoder, "processes": Processes("cpu")}
         given |= {"options": TINY, "recipe": asked}
-        return posttrain(cohort, synthetic_store, BACKBONE, out=out, **(given | changes))
+        return posttrain(cohort, store, BACKBONE, out=out, **(given | changes))
 
     return run
 

@@ -117,7 +117,7 @@ def test_impossible_numbers_are_refused(
 def test_records_that_are_too_short_are_refused_before_training(
     synthetic: Cohort, synthetic_store: Store, preparation: Preparation
 ) -> None:
-    with pytest.raises(PreparationError, match=r"58 records of 10 s at 100 Hz, such as '\d+'"):
+    with pytest.raises(PreparationError, match=r"108 records of 10 s at 100 Hz, such as '\d+'"):
         corpus_of(synthetic, synthetic_store, preparation.with_window(seconds=12))
 
 

@@ -18,12 +18,13 @@ from einthoven.cohorts import Cohort
 from einthoven.errors import (
     CohortError,
     EinthovenError,
+    PreparationError,
     RecipeError,
     TrainingError,
     WeightsError,
 )
 from einthoven.experiment import bundle_of
-from einthoven.files import read_lines, read_tensors
+from einthoven.files import locked, read_lines, read_tensors
 from einthoven.predict import predict_record
 from einthoven.records import read_record
 from einthoven.signals.store import Store
@@ -33,6 +34,7 @@ from einthoven.stages.recipe import Recipe, Stage2, load_recipe
 from einthoven.training.checkpoint import save_checkpoint
 from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop, Result
 from einthoven.training.processes import Processes
+from einthoven.training.run import LOCK
 
 Train = Callable[..., Posttrained]
 
@@ -293,6 +295,55 @@ def test_a_crop_that_does_not_fit_is_refused_before_the_folder_is_begun(
     with pytest.raises(EinthovenError, match=message):
         train(tmp_path / "run", data={"crop_seconds": seconds})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_record_too_short_is_named_before_the_folder_is_begun(
+    tmp_path: Path, train: Train, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    """Whatever split it is in: the others are read only when an epoch has ended."""
+    for split in ("validation", "test"):
+        name = synthetic.ids(split)[0]
+        index = synthetic_store.index.copy()
+        index.loc[name, "samples"] = 150
+        short = replace(synthetic_store, index=index, _maps={})
+        said = f"1 records of 1.5 s at 100 Hz, such as '{name}'"
+        with pytest.raises(PreparationError, match=said):
+            train(tmp_path / "run", store=short)
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_finds_nothing_to_act_on_is_warned_of(
+    tmp_path: Path, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    asked: dict[str, Any] = {"processes": Processes("cpu"), "options": {"width": 8}}
+    for key, value, what in (
+        ("drop_path", 0.3, "residual branches"),
+        ("dropout", 0.2, "dropout for a recipe to set"),
+        ("freeze_positions", True, "positions"),
+    ):
+        recipe = _short("strodthoff-rnn")
+        assert recipe.stage2 is not None
+        recipe = recipe.model_copy(update={"stage2": recipe.stage2.model_copy(update={key: value})})
+        said = f"stage2.{key} = {value} does nothing: lstm has no {what}"
+        with pytest.warns(RecipeWarning, match=said):
+            stage.posttrain(
+                synthetic, synthetic_store, "lstm", recipe=recipe, out=tmp_path / key, **asked
+            )
+
+
+def test_a_folder_that_another_process_trains_in_is_left_to_it(
+    tmp_path: Path, train: Train, recorder: Any, killed: type[Exception]
+) -> None:
+    with pytest.raises(killed):
+        train(tmp_path / "run", watcher=recorder(kill=("stage 2", 1)))
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*.jsonl")}
+    with (
+        locked(tmp_path / "run" / LOCK),
+        pytest.raises(TrainingError, match="another process is training in"),
+    ):
+        train(tmp_path / "run")
+    assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*.jsonl")}
+    train(tmp_path / "run")
 
 
 def test_a_file_is_no_run_folder(encoder: Path, train: Train) -> None:

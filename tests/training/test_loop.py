@@ -262,6 +262,21 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert (tmp_path / CHECKPOINT).is_file()
 
 
+def test_a_gradient_that_is_not_finite_stops_before_it_is_used(tmp_path: Path) -> None:
+    """The loss says nothing of it, and a checkpoint would hold weights without values."""
+
+    def breaking(model: nn.Module, batch: Any, device: torch.device) -> Tensor:
+        loss = squared(model, batch, device)
+        weight = next(model.parameters())
+        return loss + (weight.sum() * 0).sqrt()  # zero, with an infinite slope
+
+    model = network()
+    with pytest.raises(TrainingError, match="gradient's norm is nan in epoch 1, step 1") as caught:
+        loop(tmp_path, model, loss=breaking).run()
+    assert "checkpoint" not in str(caught.value)  # there is none yet
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     loop(tmp_path, network()).run()
     other = nn.Sequential(nn.Linear(4, 1))

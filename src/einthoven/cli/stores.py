@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +54,19 @@ def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
     """The cohort's store: the one named, or one in the cache folder, packed when it is not there.
 
     The cache is `$EINTHOVEN_CACHE`, or `~/.cache/einthoven`.
+
+    Raises
+    ------
+    StoreError
+        When it holds other recordings than the cohort's folder.
     """
-    from einthoven.signals.pack import pack
+    from einthoven.signals.pack import check_sources, pack
     from einthoven.signals.store import Store
 
     if store is not None and (store / "store.json").is_file():
-        return Store.open(store)
+        found = Store.open(store)
+        check_sources(found, Path(path) if Path(path).is_dir() else Path(path).parent)
+        return found
     cohort = every_record(path, **options)
     folder = store or _cached(cohort)
     if (folder / "store.json").is_file():
@@ -78,7 +86,9 @@ def store_folder(path: str | Path, store: Path | None) -> Path:
 def _cached(cohort: Cohort) -> Path:
     from einthoven.signals.pack import records_digest
 
-    return cache() / "stores" / f"{cohort.name}-{records_digest(cohort)[:12]}"
+    # The folder too: two hospitals may number their files alike.
+    said = f"{cohort.root.resolve()} {records_digest(cohort)}"
+    return cache() / "stores" / f"{cohort.name}-{sha256(said.encode()).hexdigest()[:12]}"
 
 
 def shared_store(

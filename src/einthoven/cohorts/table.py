@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from einthoven.cohorts.cohort import SPLITS, UNLABELLED, Cohort, checked, split_by_patient
 from einthoven.errors import CohortError
 
+# Names, whatever they look like: "007" is neither 7 nor "7", and a path keeps its zeros.
+_TEXT = {"path": str, "patient": str, "record": str}
 _NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex")
 
 
@@ -72,14 +74,15 @@ def _read(file: Path) -> pd.DataFrame:
     if file.suffix not in (".csv", ".parquet"):
         raise CohortError(f"{file}: unknown kind of table", remedy="use .csv or .parquet")
     try:
-        frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+        frame = pd.read_csv(file, dtype=_TEXT) if file.suffix == ".csv" else pd.read_parquet(file)
     except Exception as error:
         raise CohortError(f"{file} cannot be read: {error}", remedy="save it again") from error
-    gaps = [c for c in ("path", "patient", "split", "fold") if c in frame and frame[c].isna().any()]
+    needed = ("path", "patient", "record", "split", "fold")
+    gaps = [name for name in needed if name in frame and frame[name].isna().any()]
     if gaps or frame.empty:
         raise CohortError(
             f"{file}: {'no rows' if frame.empty else f'empty cells in {gaps}'}",
-            remedy="fill in every path, patient and fold",
+            remedy="fill in every path, patient, record, split and fold",
         )
     return frame
 
@@ -119,11 +122,17 @@ def _splits(
     if "fold" not in frame:
         splits = split_by_patient(patients, matrix, seed=seed)
         return splits if matrix.shape[1] else np.where(splits == "test", "train", splits)
-    folds = np.unique(frame["fold"])
+    numbers = pd.to_numeric(frame["fold"], errors="coerce")
+    if (bad := numbers.isna() | (numbers % 1 != 0)).any():
+        raise CohortError(
+            f"{file}: fold {str(frame.loc[bad, 'fold'].iloc[0])!r} is no whole number",
+            remedy="number the folds: the last one tests, the last but one validates",
+        )
+    folds = np.unique(numbers)
     if len(folds) < 3:
         raise CohortError(
             f"{file}: {len(folds)} folds, at least 3 are needed",
             remedy="number at least three folds, or drop the column to split by patient",
         )
     names = {folds[-1]: "test", folds[-2]: "validation"}
-    return np.array([names.get(fold, "train") for fold in frame["fold"]], dtype=str)
+    return np.array([names.get(fold, "train") for fold in numbers], dtype=str)

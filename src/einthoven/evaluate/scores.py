@@ -189,6 +189,12 @@ def checked_truth(
             "them are unknown",
             remedy="name every record's patient, or draw by record",
         )
+    if len(values) > 1 and len(np.unique(patients)) < 2:
+        raise EvaluationError(
+            f"all {len(values)} records are of one patient, {str(patients[0])!r}: every draw of "
+            "patients would be the same",
+            remedy="draw by record",
+        )
     return Truth(values, names, patients)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.experiment import METRICS
-from einthoven.files import read_json, read_lines
+from einthoven.files import read_json, read_lines, read_metadata
 from einthoven.reproduce.claims import holder
 from einthoven.reproduce.experiments import OURS, Experiment
 from einthoven.reproduce.grid import WHOLE, Cell, cells_of
@@ -35,6 +35,7 @@ from einthoven.training.run import ABOUT
 
 RUNS, SHARED = "runs", "shared"
 RANDOM = "random--"  # how the files of encoders with random weights begin
+OPTIONS = "backbone_options"
 
 
 class State(StrEnum):
@@ -152,6 +153,26 @@ class Request:
             return self.weights
         return self.pretraining(cell) / ENCODER
 
+    def has_other_source(self, cell: Cell) -> bool:
+        """Whether the encoder that is here for a cell was made as another experiment says."""
+        file = self.weights_of(cell)
+        if file is None or file == self.weights or not file.is_file():
+            return False
+        if file == self.random_encoder(cell):
+            options = self.experiment.options_of(cell.backbone) or {}
+            said = read_metadata(file).get(OPTIONS)  # earlier versions did not write them down
+            return said is not None and json.loads(said) != _plain(options)
+        about = self.pretraining(cell) / ABOUT
+        if not about.is_file():
+            return False
+        asked = read_json(about)["asked"]
+        recipe = self.experiment.pretraining_recipe(cell.backbone, self.source_seed(cell))
+        options = self.experiment.pretraining_options(cell.backbone) or {}
+        # An objective may have set more of them, such as the scale of the input.
+        had = asked.get("backbone_options", {})
+        same = {key: had.get(key) for key in options} == _plain(options)
+        return not same or asked["recipe"] != _plain(recipe.asked())
+
     def probe(self, cell: Cell, alone: Recipe, cohort_digest: str) -> Path:
         """The run of a linear probe, shared by all cells that ask for the same."""
         weights = self.weights_of(cell)
@@ -201,7 +222,7 @@ class Request:
         if file is None or had is None:
             return file is None and had is None
         if file.is_file():
-            return had["sha256"] == digest_of(file)
+            return had["sha256"] == digest_of(file) and not self.has_other_source(cell)
         if file == self.random_encoder(cell):
             return Path(had["path"]).name == file.name
         # Nobody names an encoder and none is here: what the runs started from is what they say.
@@ -236,6 +257,11 @@ class Request:
     def epochs_done(self, cell: Cell) -> int:
         """Epochs of fine-tuning that a cell has behind it."""
         return len(read_lines(self.run_folder(cell) / "stage2" / "metrics.jsonl"))
+
+
+def _plain(value: Any) -> Any:
+    """As it is read back from a file."""
+    return json.loads(json.dumps(value))
 
 
 @lru_cache(maxsize=8)

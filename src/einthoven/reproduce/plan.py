@@ -114,10 +114,13 @@ def check_pretrainings(request: Request, cells: Sequence[Cell]) -> None:
     Raises
     ------
     ReproduceError
-        Naming the experiments that can; and where runs that are there started from an encoder
-        that nobody names now, so that a new one would make runs of another request of them.
+        Naming the experiments that can; where the encoder that is there is another experiment's;
+        and where runs that are there started from an encoder that nobody names now, so that a new
+        one would make runs of another request of them.
     """
     asked, first = request.experiment, to_pretrain(request, cells)
+    for cell in cells:
+        _refuse_other_source(request, cell)
     for cell in first:
         _refuse_second_encoder(request, cell)
     for backbone in dict.fromkeys(cell.backbone for cell in first):
@@ -131,6 +134,15 @@ def check_pretrainings(request: Request, cells: Sequence[Cell]) -> None:
                 f"(recipe {recipe.name}, objective {recipe.objective})",
                 remedy=_instead(backbone) + (", or name --weights" if own else ""),
             ) from error
+
+
+def _refuse_other_source(request: Request, cell: Cell) -> None:
+    if request.has_other_source(cell):
+        raise ReproduceError(
+            f"{request.weights_of(cell)} was made by another experiment than "
+            f"{request.experiment.name}, from another recipe or shape",
+            remedy="name another folder for this experiment: --out",
+        )
 
 
 def _refuse_second_encoder(request: Request, cell: Cell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -18,13 +19,13 @@ from einthoven.errors import EinthovenError, ReproduceError
 from einthoven.experiment import run_experiment
 from einthoven.files import write_json, write_tensors
 from einthoven.reproduce.claims import Claim, claim
-from einthoven.reproduce.folders import Request, State
+from einthoven.reproduce.folders import OPTIONS, Request, State
 from einthoven.reproduce.grid import Cell
 from einthoven.reproduce.plan import check
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.pretrain import ENCODER, pretrain
-from einthoven.training.loop import Watcher
+from einthoven.training.loop import SampleWatcher, Watcher
 from einthoven.training.processes import Processes
 from einthoven.training.run import ABOUT
 
@@ -189,6 +190,7 @@ class Runner:
             "format": "einthoven-backbone",
             "backbone": cell.backbone,
             "pretraining_data": f"none: random weights, seed {cell.seed}",
+            OPTIONS: json.dumps(self._options(cell) or {}, sort_keys=True),
         }
         write_tensors(file, network.state_dict(), about)
 
@@ -250,6 +252,12 @@ class Guarded:
         """Pass it on."""
         if self.inner:
             self.inner.began(stage, epochs, steps)
+
+    def sized(self, samples: int) -> None:
+        """Pass it on."""
+        inner: object = self.inner
+        if isinstance(inner, SampleWatcher):
+            inner.sized(samples)
 
     def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
         """Look every few seconds whether the claim is still ours."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 from einthoven.errors import ReproduceError
 from einthoven.evaluate.scores import plain
-from einthoven.files import write_json
+from einthoven.files import lock_beside, locked, write_json, write_text
 
 FIGURES = "figures"
 
@@ -68,6 +67,11 @@ def write_sections(page: Path, sections: Sequence[Section]) -> list[Path]:
     ReproduceError
         When markers are damaged: one without the other, twice, or in the wrong order.
     """
+    with locked(lock_beside(page)):  # another process may have a section for it just now
+        return _written(page, sections)
+
+
+def _written(page: Path, sections: Sequence[Section]) -> list[Path]:
     text = page.read_text() if page.is_file() else "# Reproduction\n"
     for section in sections:
         text = with_section(text, section, page)
@@ -75,12 +79,12 @@ def write_sections(page: Path, sections: Sequence[Section]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
         for name, drawing in section.drawings.items():
-            _write(folder / name, standalone(drawing))
+            write_text(folder / name, standalone(drawing))
             written.append(folder / name)
         numbers = folder / f"{section.name}.json"
         write_json(numbers, plain(dict(section.numbers)))
         written.append(numbers)
-    _write(page, text)
+    write_text(page, text)
     return written
 
 
@@ -114,10 +118,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def image(name: str, alt: str) -> str:
     """A drawing in the text of a section."""
     return f"![{alt}]({FIGURES}/{name})"
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".writing")
-    temporary.write_text(text)
-    os.replace(temporary, file)

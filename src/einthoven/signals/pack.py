@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecordError, StoreError
-from einthoven.files import replacing, write_text
+from einthoven.files import lock_beside, locked, replacing, write_text
 from einthoven.records import STANDARD_LEADS
 from einthoven.records.wfdb import Digital, read_digital
 from einthoven.signals.store import (
@@ -37,6 +37,7 @@ from einthoven.signals.store import (
 
 PLAN = "plan.json"
 SHARD_RECORDS = 1024
+CHECKED_SOURCES = 8
 Progress = Callable[[int, int], None]
 
 
@@ -77,14 +78,29 @@ def pack(
     Raises
     ------
     StoreError
-        When the folder holds a store of another cohort, or the disk is full.
+        When the folder holds a store of another cohort or of other recordings (`check_sources`),
+        or the disk is full.
     """
     folder = Path(store)
     plan = _plan(cohort, tuple(leads))
+    with locked(lock_beside(folder)):  # another process may be packing it just now
+        return _packed(cohort, folder, plan, workers, progress)
+
+
+def _packed(
+    cohort: Cohort,
+    folder: Path,
+    plan: dict[str, Any],
+    workers: int | None,
+    progress: Progress | None,
+) -> Store:
     if _is_finished(folder, plan):
-        return Store.open(folder)
+        found = Store.open(folder)
+        check_sources(found, cohort.root)
+        return found
     _begin(folder, plan)
-    jobs = list(_jobs(cohort, folder, tuple(leads)))
+    leads = tuple(plan["leads"])
+    jobs = list(_jobs(cohort, folder, leads))
     open_jobs = [job for job in jobs if not _part(folder, job.shard).is_file()]
     done = len(cohort) - sum(len(job.records) for job in open_jobs)
     if progress:
@@ -104,6 +120,37 @@ def records_digest(cohort: Cohort) -> str:
     """SHA-256 of which records a cohort holds: ids, paths and patients."""
     listing = cohort.table[["path", "patient"]].to_csv()
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def check_sources(store: Store, root: Path) -> None:
+    """Refuse a store whose recordings are not those that lie in a cohort's folder.
+
+    Two hospitals may number their files alike, and files may be replaced. A few records' files,
+    spread over the store, are read again and their hashes compared; files that are not there, as
+    where only the store was brought along, say nothing.
+
+    Raises
+    ------
+    StoreError
+        Naming the first file that differs.
+    """
+    rows = np.unique(np.linspace(0, len(store) - 1, CHECKED_SOURCES).astype(int))
+    for name, path, known in zip(
+        store.index.index[rows],
+        store.index["path"].iloc[rows],
+        store.index["source_hash"].iloc[rows],
+        strict=True,
+    ):
+        try:
+            found = read_digital(root / path).source_hash
+        except (RecordError, OSError):
+            continue
+        if found != known:
+            raise StoreError(
+                f"{store.root} holds another recording of record {name!r} than {root / path}",
+                remedy="pack the cohort into a new folder (--store), or delete this store if the "
+                "files were replaced",
+            )
 
 
 def _plan(cohort: Cohort, leads: tuple[str, ...]) -> dict[str, Any]:
@@ -229,7 +276,8 @@ def _microvolts(
             "some samples are marked as missing",
             remedy="repair or leave out the record",
         )
-    if (scale == 1).all() and (baseline == 0).all():
+    as_stored = samples.dtype.itemsize == 2 and (scale == 1).all() and (baseline == 0).all()
+    if as_stored:
         signal = np.ascontiguousarray(samples, dtype="<i2")
     else:
         physical = (samples - baseline[:, None]) * scale[:, None]

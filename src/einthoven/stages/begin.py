@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,19 @@ def begin_run(out: str | Path, asked: dict[str, Any], processes: Processes) -> R
     if processes.is_main:
         processes.wait()
     return run
+
+
+@contextmanager
+def alone(run: RunFolder, processes: Processes) -> Iterator[None]:
+    """Keep other processes than those that train together out of a run's folder.
+
+    Raises
+    ------
+    TrainingError
+        When one of them is at work there.
+    """
+    with run.alone() if processes.is_main else nullcontext():
+        yield
 
 
 def check_fit(backbone: Backbone, source: Source) -> None:

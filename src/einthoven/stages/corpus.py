@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import CohortError, PreparationError, RecipeError
+from einthoven.errors import CohortError, RecipeError
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.mixture import Mixture, draws_by_weight
-from einthoven.signals.prepare import Preparation, resampled_length
+from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset, without_targets
 
@@ -126,8 +126,8 @@ def corpus_of(
     pairs = zip(several, packed, strict=True)
     parts = [Dataset(cohort, store, preparation) for cohort, store in pairs]
     sources = [without_targets(part.source("train")) for part in parts]
-    for part, source in zip(parts, sources, strict=True):
-        _check_lengths(part.cohort.name, source)
+    for part in parts:
+        part.check_lengths("train", "validation")
     validation = [
         (place, without_targets(part.source("validation")))
         for place, part in enumerate(parts)
@@ -196,16 +196,3 @@ def _check_numbers(
         )
     if weights is not None:
         check_weights(weights, len(cohorts))
-
-
-def _check_lengths(name: str, source: SignalSource) -> None:
-    for rate, samples, places in source.store.groups(source.rows):
-        try:
-            resampled_length(source.preparation, samples, rate=rate)
-        except PreparationError as error:
-            first = source.store.index.index[source.rows[places[0]]]
-            raise PreparationError(
-                f"{name}: {len(places)} records of {samples / rate:g} s at {rate:g} Hz, such as "
-                f"{first!r}: {error.problem}",
-                remedy=error.remedy,
-            ) from error

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import CohortError, RecipeError
+from einthoven.errors import CohortError, PreparationError, RecipeError
 from einthoven.signals.augment import create_augmentation
 from einthoven.signals.batches import Augmentation, SignalSource
-from einthoven.signals.prepare import Preparation
+from einthoven.signals.prepare import Preparation, resampled_length
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import Data, Pretraining, Stage2
 from einthoven.training.loop import Precision
@@ -48,6 +48,27 @@ class Dataset:
             self.store, self.store.rows(ids), cohort.targets(split), self.preparation
         )
 
+    def check_lengths(self, *splits: str) -> None:
+        """Refuse records of these splits that are too short for the crop, naming one.
+
+        Raises
+        ------
+        PreparationError
+            When there are any.
+        """
+        held = self.usable
+        rows = self.store.rows(np.concatenate([held.ids(split) for split in splits]))
+        for rate, samples, places in self.store.groups(rows):
+            try:
+                resampled_length(self.preparation, samples, rate=rate)
+            except PreparationError as error:
+                first = self.store.index.index[rows[places[0]]]
+                raise PreparationError(
+                    f"{self.cohort.name}: {len(places)} records of {samples / rate:g} s at "
+                    f"{rate:g} Hz, such as {first!r}: {error.problem}",
+                    remedy=error.remedy,
+                ) from error
+
     @cached_property
     def usable(self) -> Cohort:
         """The cohort without quarantined records."""
@@ -82,7 +103,8 @@ def micro_batch(settings: Stage2 | Pretraining, *, records: int, world: int) -> 
     Raises
     ------
     RecipeError
-        When they do not divide the batch, or an accumulated batch is larger than the data.
+        When they do not divide the batch, an accumulated batch is larger than the data, or there
+        are more processes than records.
     """
     batch = settings.batch_size
     micro = settings.micro_batch or batch // world
@@ -91,6 +113,10 @@ def micro_batch(settings: Stage2 | Pretraining, *, records: int, world: int) -> 
             f"batch_size {batch} does not divide into {world} processes and micro-batches of "
             f"{micro}",
             remedy="choose a batch size that is a multiple of processes x micro_batch",
+        )
+    if records < world:
+        raise RecipeError(
+            f"{records} training records for {world} processes", remedy="start fewer processes"
         )
     if batch > micro * world and records < batch:
         raise RecipeError(

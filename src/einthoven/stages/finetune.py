@@ -108,12 +108,33 @@ def regularise(classifier: Classifier, settings: Stage2) -> None:
         dropout.p = settings.dropout if settings.dropout_where == "stmem-all" else 0.0
     classifier.head_dropout.p = settings.head_dropout
     if settings.freeze_positions:
-        for name, parameter in classifier.backbone.named_parameters():
-            if "pos" in name.split(".")[0]:
-                parameter.requires_grad_(False)
+        for parameter in _positions(classifier.backbone):
+            parameter.requires_grad_(False)
     if settings.freeze_extractor:
         for name in extractor_of(classifier.backbone):
             classifier.backbone.get_parameter(name).requires_grad_(False)
+
+
+def _positions(backbone: Backbone) -> list[nn.Parameter]:
+    return [p for name, p in backbone.named_parameters() if "pos" in name.split(".")[0]]
+
+
+def without_effect(classifier: Classifier, settings: Stage2) -> list[str]:
+    """Settings that find nothing to act on in a network, a sentence each."""
+    backbone = classifier.backbone
+    dropouts = len(classifier.feedforward_dropouts())
+    if settings.dropout_where == "stmem-all":
+        dropouts += len(classifier.other_dropouts())
+    found = {
+        "drop_path": (settings.drop_path, any(backbone.residual_branches()), "residual branches"),
+        "dropout": (settings.dropout, dropouts, "dropout for a recipe to set"),
+        "freeze_positions": (settings.freeze_positions, _positions(backbone), "positions"),
+    }
+    return [
+        f"stage2.{key} = {value} does nothing: {backbone.name} has no {what}"
+        for key, (value, there, what) in found.items()
+        if value and not there
+    ]
 
 
 def extractor_of(backbone: Backbone) -> list[str]:
@@ -173,6 +194,8 @@ def _validate(
         said.append(aggregate_crops(logits, owner, count, aggregate))
         losses.append(record_losses(logits, owner, targets))
         done += count
-    mine = torch.cat(said).numpy(), torch.cat(losses).numpy()
+    none = torch.zeros(0, source.targets.shape[1]), torch.zeros(0, dtype=torch.float64)
+    # A process has none of the records where there are fewer than processes.
+    mine = torch.cat([none[0], *said]).numpy(), torch.cat([none[1], *losses]).numpy()
     values, each = map(np.concatenate, zip(*processes.gather(mine), strict=True))
     return validation_metrics(source.targets, values) | {LOSS: float(each.mean())}

@@ -20,7 +20,7 @@ from einthoven.errors import RecipeError
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.begin import begin_run, check_fit
+from einthoven.stages.begin import alone, begin_run, check_fit
 from einthoven.stages.data import (
     Dataset,
     adapted,
@@ -29,7 +29,7 @@ from einthoven.stages.data import (
     resolved,
     with_fraction,
 )
-from einthoven.stages.finetune import extractor_of, finetune
+from einthoven.stages.finetune import extractor_of, finetune, without_effect
 from einthoven.stages.measure import (
     STANDARDISER,
     Standardiser,
@@ -128,7 +128,7 @@ def posttrain(
     PreparationError, BackboneError
         When the recipe's crop fits neither the records nor the backbone.
     TrainingError
-        When the folder holds another run, or the loss is not finite.
+        When the folder holds another run, another process trains in it, or the loss is not finite.
     """
     check_weights(recipe, weights, backbone)
     weights = None if weights is None else weights_file(weights)
@@ -144,6 +144,7 @@ def posttrain(
     )
     data, standardiser = _prepared(chosen, store, classifier, recipe, out, together)
     train, validation = data.source("train"), data.source("validation")
+    data.check_lengths("train", "validation", "test")
     check_stages(classifier, train, recipe=recipe, processes=together)
     asked = _asked(chosen, store, backbone, recipe, weights, together)
     if options:
@@ -156,13 +157,13 @@ def posttrain(
     asked["public_weights"] = check_public_weights(backbone, weights, chosen)
     run = begin_run(out, asked, together)
     memory: dict[str, str] = {}
-    if together.is_main:
-        remembered = memory_of((chosen, store), weights)
-        remembered.write(run.path)
-        memory = memory_metadata(remembered, weights, overlap)
-    results = train_stages(
-        classifier, train, validation, recipe=recipe, run=run, processes=together, watcher=watcher
-    )
+    with alone(run, together):
+        if together.is_main:
+            remembered = memory_of((chosen, store), weights)
+            remembered.write(run.path)
+            memory = memory_metadata(remembered, weights, overlap)
+        common: Any = {"recipe": recipe, "run": run, "processes": together, "watcher": watcher}
+        results = train_stages(classifier, train, validation, **common)
     return Posttrained(run, classifier.eval(), data.preparation, data, results, memory)
 
 
@@ -170,7 +171,8 @@ def check_stages(
     classifier: Classifier, train: SignalSource, *, recipe: Recipe, processes: Processes
 ) -> None:
     """Refuse before anything is written what would be refused when a stage begins, and warn
-    (`RecipeWarning`) where a network made for the task is trained by another one's own recipe.
+    (`RecipeWarning`) where a network made for the task is trained by another one's own recipe, or
+    lacks what the recipe would drop or freeze.
 
     Raises
     ------
@@ -184,6 +186,8 @@ def check_stages(
         micro_batch(recipe.stage2, records=len(train), world=processes.world)
         if recipe.stage2.freeze_extractor:
             extractor_of(classifier.backbone)
+        for said in without_effect(classifier, recipe.stage2):
+            warnings.warn(said, RecipeWarning, stacklevel=2)
     _check_own(classifier.backbone.name, recipe)
     check_fit(classifier.backbone, train)
 

@@ -19,7 +19,7 @@ from einthoven.objectives.objective import SteppedObjective
 from einthoven.objectives.registry import create_objective
 from einthoven.signals.batches import Batch, TrainingBatches
 from einthoven.signals.store import Store
-from einthoven.stages.begin import begin_run, check_fit
+from einthoven.stages.begin import alone, begin_run, check_fit
 from einthoven.stages.corpus import Corpus, Member, corpus_of
 from einthoven.stages.data import micro_batch, resolved
 from einthoven.stages.held_out import HeldOut
@@ -97,8 +97,8 @@ def pretrain(
         When the batch does not divide over processes and micro-batches, or is accumulated from
         more records than there are; when weights and cohorts do not fit each other.
     TrainingError
-        When the folder holds another run, or one with other training records, or the loss is not
-        finite.
+        When the folder holds another run, or one with other training records, another process
+        trains in it, or the loss is not finite.
     """
     together = processes or Processes()
     objective, changed = _objective(backbone, recipe, options or {})
@@ -118,15 +118,16 @@ def pretrain(
         seen, allowed = guarded(corpus.members, protect=protect, allow=allow_overlap)
     run = begin_run(out, as_begun(asked, out, seen), together)
     about: dict[str, str] = {}
-    if seen is not None and allowed is not None:
-        seen.write(run.path)
-        about = _about(objective.backbone, recipe, corpus) | overlap_metadata(seen, allowed)
-    snapshots = Snapshots(run.path / SNAPSHOTS, objective.backbone, recipe, about)
-    result = _loop(objective, corpus, recipe, micro, run, together, watcher, snapshots).run()
     encoder = run.path / ENCODER
-    # Written once: its checksum is part of what later runs asked for.
-    if together.is_main and not encoder.is_file():
-        write_tensors(encoder, objective.backbone.state_dict(), about)
+    with alone(run, together):
+        if seen is not None and allowed is not None:
+            seen.write(run.path)
+            about = _about(objective.backbone, recipe, corpus) | overlap_metadata(seen, allowed)
+        snapshots = Snapshots(run.path / SNAPSHOTS, objective.backbone, recipe, about)
+        result = _loop(objective, corpus, recipe, micro, run, together, watcher, snapshots).run()
+        # Written once: its checksum is part of what later runs asked for.
+        if together.is_main and not encoder.is_file():
+            write_tensors(encoder, objective.backbone.state_dict(), about)
     together.wait()
     return Pretrained(run, encoder, result.history)
 

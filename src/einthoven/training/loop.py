@@ -262,9 +262,9 @@ class Loop(Generic[T]):
         for position in range(counters.position, steps):
             step = counters.epoch * steps + position
             lr = steer(optimizer, schedule, step)
-            loss = self._step(wrapped, optimizer, micro_batches, step)
-            if not math.isfinite(loss):
-                raise self._not_finite(loss, counters.epoch, position, lr)
+            loss, norm = self._step(wrapped, optimizer, micro_batches, step)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise self._not_finite(loss, norm, counters.epoch, position, lr)
             counters.position, counters.loss_sum = position + 1, counters.loss_sum + loss
             if self.watcher:
                 self.watcher.stepped(counters.epoch, position + 1, loss, lr)
@@ -277,7 +277,8 @@ class Loop(Generic[T]):
 
     def _step(
         self, wrapped: nn.Module, optimizer: Optimizer, micro_batches: Iterator[T], step: int
-    ) -> float:
+    ) -> tuple[float, float]:
+        """Loss and size of the gradient; where one of them is not finite, no step was made."""
         settings, device = self.settings, self.processes.device
         total = torch.zeros((), device=device)
         for micro in range(settings.accumulation):
@@ -290,14 +291,16 @@ class Loop(Generic[T]):
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         mean = float(self.processes.mean(total))
-        if math.isfinite(mean):
+        gradients = [p.grad for p in wrapped.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if math.isfinite(mean) and math.isfinite(norm):
             if settings.clip is not None:
-                nn.utils.clip_grad_norm_(wrapped.parameters(), settings.clip)
+                nn.utils.clip_grads_with_norm_(wrapped.parameters(), settings.clip, norm)
             optimizer.step()
             if self.after_step is not None:
                 self.after_step(step + 1)
         optimizer.zero_grad(set_to_none=True)
-        return mean
+        return mean, float(norm)
 
     def _draws(self, step: int, micro: int) -> dict[str, Any]:
         """Seed torch for a micro-batch; and the generator that all processes share, if wanted."""
@@ -367,12 +370,17 @@ class Loop(Generic[T]):
         self.processes.wait()
         return counters
 
-    def _not_finite(self, loss: float, epoch: int, position: int, lr: float) -> TrainingError:
+    def _not_finite(
+        self, loss: float, norm: float, epoch: int, position: int, lr: float
+    ) -> TrainingError:
+        file = self.folder / CHECKPOINT
+        kept = f"; the last good checkpoint is {file}" if file.is_file() else ""
+        what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         return TrainingError(
-            f"{self.name}: the loss is {loss} in epoch {epoch + 1}, step {position + 1}, "
+            f"{self.name}: {what} in epoch {epoch + 1}, step {position + 1}, "
             f"at learning rate {lr:.2e} ({self.settings.precision})",
             remedy="lower base_lr, warm up for longer, clip gradients (clip = 1.0) or use "
-            f"precision = 'fp32'; the last good checkpoint is {self.folder / CHECKPOINT}",
+            f"precision = 'fp32'{kept}",
         )
 
 

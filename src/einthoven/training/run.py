@@ -8,6 +8,7 @@
     metrics.json          the numbers
     bundle/               the model, ready to predict
     report.html           the page
+    .lock                 held by the process that trains
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from einthoven.errors import TrainingError
-from einthoven.files import read_json, write_json
+from einthoven.files import locked, read_json, write_json
 from einthoven.version import __version__
 
-ABOUT = "run.json"
+ABOUT, LOCK = "run.json", ".lock"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,23 @@ class RunFolder:
                 f"{folder} cannot be a run folder: {error.strerror}", remedy="name another folder"
             ) from error
         return cls(folder)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process train in this folder for the block's length.
+
+        Raises
+        ------
+        TrainingError
+            When another one does.
+        """
+        with locked(self.path / LOCK, wait=False) as mine:
+            if not mine:
+                raise TrainingError(
+                    f"another process is training in {self.path}",
+                    remedy="let it finish, or name another folder",
+                )
+            yield
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
