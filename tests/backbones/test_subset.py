@@ -119,6 +119,24 @@ def test_it_trains_and_evaluates_with_its_network() -> None:
     assert not classifier.training
 
 
+def test_asking_for_fewer_leads_leaves_the_network_as_it_was() -> None:
+    """In its mode and with its statistics: twelve leads go on giving what they gave."""
+    network = create_backbone("fcn_wang", seed=0).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    part = fewer(network, ("V1", "II"), 250)
+    assert not part.training
+    part.train(part.training)  # as is done after a prediction
+    fewer(network, ("I",), 250)
+    assert not any(module.training for module in network.modules())
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    network.train()
+    assert fewer(network, ("V1", "II"), 250).training
+    assert all(module.training for module in network.modules())
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_leads_that_it_was_not_made_for_are_refused() -> None:
     network = create_backbone("mtecg_tiny_100hz", seed=0, leads=("I", "II"), **TINY).eval()
     with pytest.raises(BackboneError, match="V1 is not among the leads that this network reads"):

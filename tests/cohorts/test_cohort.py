@@ -89,6 +89,18 @@ def test_patient_split_is_disjoint_stratified_and_80_10_10() -> None:
     assert (cohort.counts().iloc[:4] > 0).all().all()
 
 
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_every_split_has_the_label_shares_of_the_whole(share: float) -> None:
+    """To within one patient, whatever the seed."""
+    positives = round(500 * share)
+    targets = (np.arange(500) < positives).astype(np.uint8)[:, None]
+    patients = np.arange(500).astype(str)
+    for seed in range(20):
+        splits = split_by_patient(patients, targets, seed=seed)
+        for split in ("validation", "test"):
+            assert abs(int(targets[splits == split].sum()) - positives / 10) < 1
+
+
 def test_patient_order_does_not_depend_on_the_order_of_records() -> None:
     cohort = random_cohort(300)
     shuffled = np.random.default_rng(0).permutation(300)

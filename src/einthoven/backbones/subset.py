@@ -68,6 +68,7 @@ class FewerLeads(nn.Module):
                 remedy="name some of the leads that it reads",
             )
         self.network = network
+        self.training = network.training  # whoever restores the wrapper's mode restores both
         self.leads = tuple(lead for lead in every if lead in wanted)
         follow = derivable_leads(wanted)
         self.rows = tuple(lead for lead in every if lead in wanted or lead in follow)
@@ -82,5 +83,11 @@ class FewerLeads(nn.Module):
     def _try(self, samples: int) -> None:
         """Have a refusal now and not in the midst of the records."""
         device = next(self.network.parameters()).device
-        with torch.no_grad():
-            self(torch.zeros(1, len(self.rows), samples, device=device))
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()  # zeros are nothing that a batch norm should count
+        try:
+            with torch.no_grad():
+                self(torch.zeros(1, len(self.rows), samples, device=device))
+        finally:
+            for module, was_training in modes:
+                module.training = was_training

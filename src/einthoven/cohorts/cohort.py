@@ -208,13 +208,7 @@ def patient_order(
     Patients are grouped by their rarest label and spread evenly, in random order, over [0, 1);
     one patient of every label comes first.
     """
-    names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    has = np.zeros((len(names), targets.shape[1] + 1), dtype=bool)
-    np.logical_or.at(has, owner, np.pad(targets.astype(bool), ((0, 0), (0, 1))))
-    has[:, -1] = ~has[:, :-1].any(axis=1)  # a group of their own: patients without any label
-    frequency = has.sum(axis=0).astype(float)
-    rarest = np.where(has, frequency, np.inf).argmin(axis=1)
-
+    names, _, has, rarest = _by_rarest(patients, targets)
     generator = np.random.default_rng(np.random.SeedSequence([seed, 0x0DE5]))
     shuffled = generator.permutation(len(names))
     position = np.empty(len(names))
@@ -233,8 +227,40 @@ def split_by_patient(
     patients: Sequence[str] | NDArray[np.str_], targets: NDArray[np.uint8], *, seed: int = 0
 ) -> NDArray[np.str_]:
     """A split for every record, 80 / 10 / 10 by patients, stratified by their rarest label."""
-    order = patient_order(patients, targets, seed=seed)
-    # Every tenth patient of a stratified order is itself stratified.
-    place = {name: rank % 10 for rank, name in enumerate(order)}
-    names = {8: "validation", 9: "test"}
-    return np.array([names.get(place[str(patient)], "train") for patient in patients], dtype=str)
+    places = stratified_places(patients, targets, count=10, seed=seed)
+    return np.select([places == 8, places == 9], ["validation", "test"], "train")
+
+
+def stratified_places(
+    patients: Sequence[str] | NDArray[np.str_],
+    targets: NDArray[np.uint8],
+    *,
+    count: int,
+    seed: int = 0,
+) -> NDArray[np.intp]:
+    """One of `count` places for every record, the same one for all of a patient's.
+
+    Of the patients who share their rarest label each place has the same number, or one more.
+    """
+    names, owner, _, rarest = _by_rarest(patients, targets)
+    generator = np.random.default_rng(np.random.SeedSequence([seed, 0x0DE6]))
+    shuffled = generator.permutation(len(names))
+    grouped = shuffled[np.argsort(rarest[shuffled], kind="stable")]
+    places = np.empty(len(names), dtype=np.intp)
+    places[grouped] = (np.arange(len(names)) + generator.integers(count)) % count
+    return places[owner]
+
+
+def _by_rarest(
+    patients: Sequence[str] | NDArray[np.str_], targets: NDArray[np.uint8]
+) -> tuple[NDArray[np.str_], NDArray[np.intp], NDArray[np.bool_], NDArray[np.intp]]:
+    """Patients, each record's, the labels that a patient ever has, and the rarest of them.
+
+    Patients without any label have one of their own, the last.
+    """
+    names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    has = np.zeros((len(names), targets.shape[1] + 1), dtype=bool)
+    np.logical_or.at(has, owner, np.pad(targets.astype(bool), ((0, 0), (0, 1))))
+    has[:, -1] = ~has[:, :-1].any(axis=1)
+    frequency = has.sum(axis=0).astype(float)
+    return names, owner, has, np.where(has, frequency, np.inf).argmin(axis=1)

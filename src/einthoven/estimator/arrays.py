@@ -17,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from torch import nn
 
 from einthoven.backbones.leads import canonical_leads
-from einthoven.cohorts.cohort import patient_order
+from einthoven.cohorts.cohort import patient_order, stratified_places
 from einthoven.errors import EstimatorError
 from einthoven.signals.arrays import ArrayStore
 from einthoven.signals.batches import SignalSource
@@ -156,6 +156,11 @@ class Targets:
         check_classification_targets(y)
         if type_of_target(y) == "multilabel-indicator":
             dense = y.toarray() if hasattr(y, "toarray") else y
+            if not np.isin(dense, (0, 1)).all():
+                raise EstimatorError(
+                    f"labels hold {np.setdiff1d(dense, (0, 1))[:3].tolist()}",
+                    remedy="give 0 and 1, a column for each label",
+                )
             classes = np.arange(dense.shape[1]) if names is None else np.asarray(names)
             return cls("multilabel", classes, np.ascontiguousarray(dense, dtype=np.uint8))
         column = column_or_1d(y, warn=True)
@@ -199,16 +204,14 @@ def set_aside(
             f"validation_fraction = {fraction}",
             remedy="give a share above 0 and up to 0.5, or None to train on everything",
         )
-    order = patient_order(named, targets, seed=seed)
-    rank = {name: place for place, name in enumerate(order)}
-    ranks = np.array([rank[name] for name in named])
     if fraction is None:
-        return np.arange(count), np.flatnonzero(ranks < _WATCHED)
+        watched = patient_order(named, targets, seed=seed)[:_WATCHED]
+        return np.arange(count), np.flatnonzero(np.isin(named, watched))
     every = round(1 / fraction)
-    chosen = ranks % every == every - 1  # of a stratified order, itself stratified
+    chosen = stratified_places(named, targets, count=every, seed=seed) == every - 1
     if not chosen.any():
         raise EstimatorError(
-            f"validation_fraction = {fraction} of {len(order)} groups is none",
+            f"validation_fraction = {fraction} of {len(set(named))} groups is none",
             remedy="give a larger share, or None to train on everything",
         )
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
