@@ -91,33 +91,18 @@ def _examine_record(record: Record) -> Iterator[str]:
     missing = [lead for lead in STANDARD_LEADS if lead not in record.leads]
     if missing:
         yield f"  warning: leads {' '.join(missing)} are missing"
-    for lead, signal in zip(record.leads, record.signal, strict=True):
-        finite = signal[np.isfinite(signal)]
-        if len(finite) < len(signal):
-            yield f"  warning: {lead} has {len(signal) - len(finite)} samples that are not numbers"
-        if len(finite) and np.ptp(finite) == 0:
-            yield f"  warning: {lead} is flat"
     yield from _size(record)
     yield from _mains(record)
     yield from _limb_leads(record)
 
 
 def _size(record: Record) -> Iterator[str]:
-    from einthoven.signals.quality import size_of
+    from einthoven.signals.quality import doubts, size_of
 
     size = size_of(record)
-    if size is None:
-        return
-    yield f"  amplitude {size.low:.2f} to {size.high:.2f} mV"
-    looks = {"uV": "microvolts", "V": "volts"}.get(size.unit)
-    if looks or size.unit == "?":
-        span = size.high - size.low
-        yield (
-            f"  warning: a range of {span:.3g} mV is unusual; check gain and units of the header"
-            + (f": the values look like {looks} that are called millivolts" if looks else "")
-        )
-    elif size.beyond:
-        yield f"  warning: {' '.join(size.beyond)} further than 5 mV from the median: artefacts?"
+    if size is not None:
+        yield f"  amplitude {size.low:.2f} to {size.high:.2f} mV"
+    yield from (f"  warning: {said}" for said in doubts(record, size))
 
 
 def _mains(record: Record) -> Iterator[str]:

@@ -20,6 +20,7 @@ from einthoven.predictions import Predictions
 from einthoven.records import Record, read_record
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Preparation, prepare_record
+from einthoven.signals.quality import doubts, refuse_flat
 from einthoven.signals.store import Store
 
 CALIBRATED = "calibrated"  # key of a table's metadata: yes or no
@@ -41,6 +42,9 @@ class RecordPrediction:
         Limb leads that the record lacked and that were computed from two others, in mV.
     left_out_leads : tuple of str
         Leads that the bundle was trained with and that were not used here.
+    doubts : tuple of str
+        What is odd about the recording (`einthoven.signals.quality.doubts`): answers to it may be
+        worth nothing.
     """
 
     record: Record
@@ -48,6 +52,7 @@ class RecordPrediction:
     above_threshold: tuple[str, ...] | None = None
     derived_leads: tuple[str, ...] = ()
     left_out_leads: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def predict_record(
@@ -69,10 +74,12 @@ def predict_record(
     Raises
     ------
     PreparationError
-        When the record lacks another lead, is too short, or holds values that are not finite.
+        When the record lacks another lead, is too short or flat in every lead, or holds values
+        that are not finite.
     BackboneError
         When `leads` are not among those that the bundle reads, or it refuses to go without others.
     """
+    refuse_flat(record)
     network, preparation = with_leads(bundle, bundle.classifier, leads)
     preparation = preparation.deriving(record.leads)
     crops = prepare_record(preparation, record)
@@ -83,7 +90,8 @@ def predict_record(
     joined = aggregate_crops(logits, torch.zeros(len(logits), dtype=torch.long), 1, how)[0]
     said = _named(bundle, record, joined.numpy())
     missing = tuple(s for s in bundle.preparation.leads if s not in preparation.leads)
-    return replace(said, derived_leads=preparation.derived, left_out_leads=missing)
+    odd = tuple(doubts(record))
+    return replace(said, derived_leads=preparation.derived, left_out_leads=missing, doubts=odd)
 
 
 def predict_files(bundle: Bundle, files: Iterable[str | Path]) -> Iterator[RecordPrediction]:

@@ -27,11 +27,36 @@ def test_predict_prints_one_json_object_a_file(cli: Any, made: Any, synthetic: C
     lines = [json.loads(line) for line in said.out.splitlines()]
     assert [line["record"] for line in lines] == [str(file) for file in files]
     keys = {"record", "probabilities", "above_threshold", "derived_leads", "left_out_leads"}
+    keys |= {"doubts"}
     assert all(line.keys() == keys for line in lines)
     bundle = load_bundle(made.bundle)
     done = predict_record(bundle, read_record(files[1]))
     assert lines[1]["probabilities"] == done.probabilities
     assert lines[1]["above_threshold"] == list(done.above_threshold or ())
+
+
+def test_predict_doubts_odd_recordings_and_refuses_one_without_a_signal(
+    cli: Any, made: Any, tmp_path: Path
+) -> None:
+    signal = np.random.default_rng(0).normal(0, 0.3, (12, 1000))
+    for name, values in (
+        ("flat", 0 * signal),
+        ("microvolts", np.clip(1000 * signal, -30, 30)),
+        ("one", signal),
+    ):
+        if name == "one":
+            values[4] = 0.2
+        write_wfdb(tmp_path / name, values, rate=100, leads=STANDARD_LEADS)
+    said = cli("predict", "--bundle", made.bundle, tmp_path / "flat.hea")
+    assert said.status == 1
+    assert "every lead is constant" in said.err
+    said = cli("predict", "--bundle", made.bundle, tmp_path / "microvolts.hea", "--json")
+    (doubt,) = json.loads(said.out)["doubts"]
+    assert "look like microvolts that are called millivolts" in doubt
+    said = cli("predict", "--bundle", made.bundle, tmp_path / "one.hea")
+    assert "doubtful: aVL is flat" in " ".join(said.out.split())
+    said = cli("embed", made.bundle, tmp_path / "flat.hea", "--out", tmp_path / "a.npy")
+    assert "every lead is constant" in " ".join(said.err.split())
 
 
 def test_predict_says_where_there_are_no_thresholds(

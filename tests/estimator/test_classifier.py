@@ -276,6 +276,8 @@ def test_targets() -> None:
         Targets.of(np.array([1, 1]))
     with pytest.raises(ValueError, match="Unknown label type"):
         Targets.of(np.array([0.5, 1.2]))
+    with pytest.raises(EstimatorError, match=r"labels hold \[2\]"):
+        Targets.of(np.array([[0, 2], [2, 2], [2, 0]]))
 
 
 @pytest.mark.parametrize(

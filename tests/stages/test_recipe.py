@@ -207,3 +207,10 @@ def test_docs_describe_every_key_with_its_default_s_reason() -> None:
             row = f"| `{prefix}{key}` |"
             assert row in page, row
             assert " ".join(field.description.split()) in page, row
+
+
+def test_a_stage_that_a_recipe_does_not_have_is_not_added_by_a_setting() -> None:
+    """A linear probe would be fine-tuned, under its own name."""
+    for name, setting in (("linear-probe", "stage2.epochs=1"), ("fine-tuning", "stage1.epochs=1")):
+        with pytest.raises(RecipeError, match=rf"{name} has no \[{setting[:6]}\]"):
+            load_recipe(name, [setting])

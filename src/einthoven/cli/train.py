@@ -142,15 +142,20 @@ def posttrain(
             progress=progress,
         )
     if done is not None:
-        tell(done, out, chosen)
+        tell(done, out, chosen, resamples=resamples)
 
 
-def tell(done: Finished, out: Path, cohort: Cohort | None = None) -> None:
+def tell(done: Finished, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000) -> None:
     """Write a finished run's report, and say what it came to and where things are."""
     from einthoven.run_report import write_run_report
 
-    page = write_run_report([out], out / "report.html", cohort=cohort)
-    found = done.test
+    page = write_run_report([out], out / "report.html", cohort=cohort, resamples=resamples)
+    found, labels = done.test, len(done.test.labels)
+    if found.defined_labels < labels:
+        typer.echo(
+            f"Macro values are of {found.defined_labels} of {labels} labels: the others "
+            "have no positives, or no negatives, in test"
+        )
     typer.echo(f"Test macro AUROC {_with(found.macro_auroc, found.macro_auroc_interval)}")
     typer.echo(f"Test macro AUPRC {_with(found.macro_auprc, found.macro_auprc_interval)}")
     if (out / "bundle").is_dir():

@@ -83,6 +83,7 @@ def _entry(file: Path, done: RecordPrediction) -> dict[str, Any]:
         "above_threshold": None if above is None else list(above),
         "derived_leads": list(done.derived_leads),
         "left_out_leads": list(done.left_out_leads),
+        "doubts": list(done.doubts),
     }
 
 
@@ -117,7 +118,9 @@ def _print_prediction(file: Path, done: RecordPrediction, model: Bundle, top: in
 
 
 def _remarks(done: RecordPrediction, model: Bundle) -> list[str]:
-    said = ["not calibrated: the bundle has no calibration"] if model.calibration is None else []
+    said = [f"doubtful: {doubt}" for doubt in done.doubts]
+    if model.calibration is None:
+        said.append("not calibrated: the bundle has no calibration")
     if done.derived_leads:
         said.append(f"{', '.join(done.derived_leads)} computed from the other limb leads")
     if done.left_out_leads:

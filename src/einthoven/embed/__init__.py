@@ -37,6 +37,7 @@ from einthoven.errors import EinthovenError
 from einthoven.records import read_record
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import prepare_record
+from einthoven.signals.quality import refuse_flat
 from einthoven.signals.store import Store
 
 __all__ = ["LEVELS", "Embedded", "Embedder", "embed_cohort", "embed_files"]
@@ -134,6 +135,7 @@ def embed_files(
         for done, file in enumerate(files, 1):
             try:
                 record = read_record(file)
+                refuse_flat(record)
                 prepared = [prepare_record(p, record) for p in network.preparations]
             except EinthovenError as error:
                 if refused is None:

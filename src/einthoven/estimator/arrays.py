@@ -208,12 +208,13 @@ def set_aside(
         watched = patient_order(named, targets, seed=seed)[:_WATCHED]
         return np.arange(count), np.flatnonzero(np.isin(named, watched))
     every = round(1 / fraction)
-    chosen = stratified_places(named, targets, count=every, seed=seed) == every - 1
-    if not chosen.any():
+    groups_in_all = len(np.unique(named))
+    if every > groups_in_all:
         raise EstimatorError(
-            f"validation_fraction = {fraction} of {len(set(named))} groups is none",
+            f"validation_fraction = {fraction} of {groups_in_all} groups is none",
             remedy="give a larger share, or None to train on everything",
         )
+    chosen = stratified_places(named, targets, count=every, seed=seed) == every - 1
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from einthoven.errors import PreparationError
 from einthoven.records.record import Record
 
-__all__ = ["Hum", "Size", "mains_hum", "size_of"]
+__all__ = ["Hum", "Size", "doubts", "mains_hum", "refuse_flat", "size_of"]
 
 LARGEST = 5.0  # mV from a lead's median; a QRS above this is nearly always a wrong gain
 SMALLEST = 0.05  # mV of range in all leads together
@@ -65,6 +66,53 @@ def size_of(record: Record) -> Size | None:
         usual=float(np.median(ranges)),
         beyond=tuple(beyond),
     )
+
+
+def doubts(record: Record, size: Size | None = None) -> list[str]:
+    """What is odd about a recording's values, a sentence each: flat leads, size, unit.
+
+    Parameters
+    ----------
+    record : Record
+    size : Size, optional
+        What `size_of` says, where it is known already.
+    """
+    said = []
+    for lead, signal in zip(record.leads, record.signal, strict=True):
+        finite = signal[np.isfinite(signal)]
+        if len(finite) < len(signal):
+            said.append(f"{lead} has {len(signal) - len(finite)} samples that are not numbers")
+        if len(finite) and np.ptp(finite) == 0:
+            said.append(f"{lead} is flat")
+    size = size or size_of(record)
+    if size is None:
+        return said
+    looks = {"uV": "microvolts", "V": "volts"}.get(size.unit)
+    if looks or size.unit == "?":
+        said.append(
+            f"a range of {size.high - size.low:.3g} mV is unusual; check gain and units of the "
+            "header"
+            + (f": the values look like {looks} that are called millivolts" if looks else "")
+        )
+    elif size.beyond:
+        said.append(f"{' '.join(size.beyond)} further than 5 mV from the median: artefacts?")
+    return said
+
+
+def refuse_flat(record: Record) -> None:
+    """Refuse a recording without a signal: networks answer it with confidence all the same.
+
+    Raises
+    ------
+    PreparationError
+        When every lead is constant.
+    """
+    signals = record.signal
+    if not (signals != signals[:, :1]).any():
+        raise PreparationError(
+            f"{record.source or record.name}: every lead is constant",
+            remedy="Leave out the record; there is no signal in it.",
+        )
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ __all__ = [
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 _GENERAL, _PRETRAINING = "post-training", "pretraining"
+_STAGES = ("stage1", "stage2")
 EXPERIMENTS = "reproduce"  # grids of recipes, see `einthoven.reproduce`
 
 Option = bool | int | float | str | tuple[float, ...]
@@ -203,8 +204,14 @@ def recipe_names(kind: type[BaseModel] = Recipe) -> list[str]:
 
 def _checked(kind: type[M], name: str | Path, overrides: Sequence[str]) -> M:
     table = _read(kind, name)
+    stages = {key for key in _STAGES if key in table}
     for override in overrides:
         _apply(table, override)
+    if stages and (added := {key for key in _STAGES if key in table} - stages):
+        raise RecipeError(
+            f"recipe {name} has no [{' or ['.join(sorted(added))}], and --set would give it one",
+            remedy="choose a recipe that has this stage, or write one (.toml)",
+        )
     try:
         return kind.model_validate(table)
     except ValidationError as error:

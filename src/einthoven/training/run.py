@@ -108,9 +108,10 @@ def _refuse_other(before: dict[str, Any], now: dict[str, Any], folder: Path) -> 
     ]
     if different:
         key = different[0]
+        where, was, asks = _first_difference(key, before.get(key), now.get(key))
         raise TrainingError(
             f"{folder} holds a run with another {', '.join(different)} "
-            f"({key}: {_short(before.get(key))}; now {_short(now.get(key))})",
+            f"({where}: {_short(was)}; now {_short(asks)})",
             remedy="name another folder, or repeat the original command to go on with that run",
         )
 
@@ -124,6 +125,14 @@ def _comparable(asked: dict[str, Any]) -> dict[str, Any]:
         plain["weights"].pop("path", None)
         plain["weights"].pop("licence", None)
     return plain
+
+
+def _first_difference(place: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """Of two tables the entry that differs, however deep."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return place, before, now
+    key = min(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    return _first_difference(f"{place}.{key}", before.get(key), now.get(key))
 
 
 def _short(value: Any) -> str:
