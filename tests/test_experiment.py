@@ -287,3 +287,18 @@ def test_a_split_that_cannot_be_scored_is_refused_before_training(
     with pytest.raises(CohortError, match=f"both positives and negatives among the .* {split}"):
         experiment(tmp_path / "run", cohort=replace(synthetic, matrix=matrix))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recording_in_two_splits_is_refused(
+    experiment: Experiment, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+) -> None:
+    """Under another name and patient: nothing but the file itself tells."""
+    one, other = synthetic.ids("train")[0], synthetic.ids("test")[0]
+    index = synthetic_store.index.copy()
+    index.loc[one, "source_hash"] = index.loc[other, "source_hash"]
+    store = replace(synthetic_store, index=index, _maps={})
+    with pytest.raises(CohortError, match="1 recordings are in more than one split") as caught:
+        run_experiment(synthetic, store, "mtecg_tiny_100hz", recipe=RECIPE, out=tmp_path / "run")
+    assert f"{str(one)!r} (train)" in str(caught.value)
+    assert f"{str(other)!r} (test)" in str(caught.value)
+    assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -91,13 +92,15 @@ def run_experiment(
     Raises
     ------
     CohortError
-        When validation or test has no records, or no label that can be scored on them.
+        When validation or test has no records, or no label that can be scored on them, or one
+        file is in two splits.
     EinthovenError
         Whatever else training, prediction or scoring refuses.
     """
     together = processes or Processes()
     for split in ("validation", "test"):  # before hours of training
         _check_split(cohort, store, split)
+    _check_files(cohort, store)
     trained = posttrain(
         cohort,
         store,
@@ -151,6 +154,23 @@ def _check_split(cohort: Cohort, store: Store, split: str) -> None:
             f"{cohort.name}: none of {targets.shape[1]} labels has both positives and negatives "
             f"among the {len(targets)} {split} records",
             remedy="use a larger cohort, or folds stratified by label",
+        )
+
+
+def _check_files(cohort: Cohort, store: Store) -> None:
+    """One recording under two names, and two patients, would be learned by heart and tested on."""
+    kept = cohort.select(store.without_quarantined(cohort.ids()))
+    known = store.index["source_hash"].iloc[store.rows(kept.ids())].to_numpy()
+    table = pd.DataFrame({"file": known, "split": kept.table["split"].to_numpy()}, kept.ids())
+    table = table[table["file"] != ""]
+    twice = table[table.groupby("file")["split"].transform("nunique") > 1].sort_values("file")
+    if len(twice):
+        same = twice[twice["file"] == twice["file"].iloc[0]]
+        named = " and ".join(f"{name!r} ({split})" for name, split in same["split"].items())
+        raise CohortError(
+            f"{cohort.name}: {twice['file'].nunique()} recordings are in more than one split, such "
+            f"as {named}, whose files are the same byte for byte",
+            remedy="leave one of each out, or give them one patient",
         )
 
 
