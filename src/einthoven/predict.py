@@ -108,6 +108,7 @@ def predict_cohort(
     *,
     calibrated: bool = True,
     leads: Sequence[str] | None = None,
+    some_labels: bool = False,
     batch_size: int = 64,
     precision: Any = "fp32",
     device: torch.device | str = "cpu",
@@ -124,6 +125,8 @@ def predict_cohort(
         applied (`calibrated`: yes or no). False gives what the network says.
     leads : sequence of str, optional
         Use these leads and no others; see `predict_record`.
+    some_labels : bool
+        Take a cohort that has some of the bundle's labels only, and predict those.
 
     Raises
     ------
@@ -133,13 +136,16 @@ def predict_cohort(
         When `leads` are not among those that the bundle reads, or it refuses to go without others.
     """
     kept = cohort.select(store.without_quarantined(cohort.ids()))
-    columns = _label_columns(bundle, kept)
+    known = [label for label in bundle.labels if label in kept.labels or not some_labels]
+    columns = _label_columns(known, kept)
     ids = kept.ids(split)
     if not len(ids):
         raise EvaluationError(
             f"{cohort.name}: no records in {split}", remedy="choose a split that has records"
         )
-    targets = kept.targets(split)[:, columns]
+    targets = np.zeros((len(ids), len(bundle.labels)), dtype=np.uint8)
+    places = [bundle.labels.index(label) for label in known]
+    targets[:, places] = kept.targets(split)[:, columns]
     network, preparation = with_leads(bundle, bundle.classifier.to(device), leads)
     how: Any = bundle.aggregate
     values = probabilities(
@@ -161,7 +167,8 @@ def predict_cohort(
         | {"quarantined": str(len(cohort) - len(kept)), CALIBRATED: "no"}
         | ({} if leads is None else {"leads": ",".join(preparation.sources)}),
     )
-    return calibrate_table(bundle, table) if calibrated else table
+    table = calibrate_table(bundle, table) if calibrated else table
+    return table if len(known) == len(bundle.labels) else table.with_labels(known)
 
 
 def calibrate_table(bundle: Bundle, table: Predictions) -> Predictions:
@@ -218,14 +225,14 @@ def _metadata(bundle: Bundle, cohort: Cohort, split: str) -> dict[str, str]:
     }
 
 
-def _label_columns(bundle: Bundle, cohort: Cohort) -> np.ndarray[Any, np.dtype[np.intp]]:
-    missing = [label for label in bundle.labels if label not in cohort.labels]
-    extra = [label for label in cohort.labels if label not in bundle.labels]
-    if missing or extra:
+def _label_columns(labels: Sequence[str], cohort: Cohort) -> np.ndarray[Any, np.dtype[np.intp]]:
+    missing = [label for label in labels if label not in cohort.labels]
+    extra = [label for label in cohort.labels if label not in labels]
+    if missing or extra or not labels:
         raise EvaluationError(
-            f"the bundle's {len(bundle.labels)} labels are not the cohort's {len(cohort.labels)}"
+            f"the bundle's {len(labels)} labels are not the cohort's {len(cohort.labels)}"
             + (f"; the cohort lacks {missing[:5]}" if missing else "")
             + (f"; the bundle lacks {extra[:5]}" if extra else ""),
             remedy="open the cohort with the task that the bundle was trained for (--task)",
         )
-    return np.array([cohort.labels.index(label) for label in bundle.labels])
+    return np.array([cohort.labels.index(label) for label in labels])

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from einthoven.bundle import load_bundle
@@ -63,6 +65,34 @@ def test_the_bundle_that_comes_along_is_evaluated_by_its_name(
     said = cli("evaluate", "einthoven-small", *cohort, *QUICK, "--device", "cpu")
     assert said.status == 0, said.err
     assert json.loads(said.out)["records"] > 10
+
+
+def test_a_table_with_some_of_a_bundle_s_labels_is_scored_on_those(
+    cli: Any, synthetic: Cohort, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    """As another hospital has them; and a column of text beside them is no label."""
+    targets = pd.DataFrame(synthetic.matrix, synthetic.table.index, list(synthetic.labels))
+    counts = targets[(synthetic.table["split"] == "test").to_numpy()].sum()
+    two = counts.index[counts.between(2, 40)][:2].tolist()
+    table = synthetic.table[["path", "patient", "split"]].assign(hospital="h", **targets[two])
+    table["path"] = [str(synthetic_path / path) for path in table["path"]]
+    table.to_csv(tmp_path / "own.csv")
+    cohort = ("--cohort", tmp_path / "own.csv", "--store", synthetic_store.root)
+    given = (*QUICK, "--device", "cpu", "--save")
+    said = cli("evaluate", "einthoven-small", *cohort, *given, tmp_path / "some.parquet")
+    assert said.status == 0, said.err
+    assert "own.csv has columns of 2 of the bundle's 71 labels" in " ".join(said.err.split())
+    assert json.loads(said.out)["per_label"].keys() == set(two)
+    whole = ("--cohort", synthetic_path, "--store", synthetic_store.root)
+    cli("evaluate", "einthoven-small", *whole, *given, tmp_path / "every.parquet")
+    some, every = (Predictions.load(tmp_path / f"{name}.parquet") for name in ("some", "every"))
+    same = np.isin(every.records, some.records)
+    assert same.sum() == len(some)
+    columns = every.with_labels(some.labels)
+    assert np.array_equal(some.probabilities, columns.probabilities[same])
+    assert some.targets is not None
+    assert columns.targets is not None
+    assert np.array_equal(some.targets, columns.targets[same])
 
 
 def test_another_split_and_other_definitions(cli: Any, made: Any) -> None:

@@ -256,25 +256,41 @@ def _predict(
         )
     with shown_warnings():
         model = load_bundle(bundle)
-    chosen, packed = _cohort_of(model, cohort, task, store)
+    chosen, packed = _cohort_of(model, cohort, task, store, some=True)
+    if len(chosen.labels) < len(model.labels):
+        said = f"{cohort} has columns of {len(chosen.labels)} of the bundle's {len(model.labels)}"
+        console.print(f"{said} labels; these are scored", highlight=False, markup=False)
     with shown_warnings():
         check_scored(bundle_folder(bundle) / WEIGHTS, (chosen, packed), split)
     with counting(f"predict {split}") as progress:
         return predict_cohort(
-            model, chosen, packed, split, device=device_of(device), progress=progress
+            model,
+            chosen,
+            packed,
+            split,
+            some_labels=True,
+            device=device_of(device),
+            progress=progress,
         )
 
 
-def _cohort_of(model: Bundle, cohort: Path, task: str, store: Path | None) -> tuple[Cohort, Store]:
-    """A cohort with a bundle's labels, and its store."""
+def _cohort_of(
+    model: Bundle, cohort: Path, task: str, store: Path | None, *, some: bool = False
+) -> tuple[Cohort, Store]:
+    """A cohort with a bundle's labels, or those that a table has of them, and its store."""
     from einthoven.cli.stores import labelled, store_of
+    from einthoven.cohorts.table import columns_of
 
-    chosen = labelled(cohort, task, labels=model.labels)
+    labels = list(model.labels)
+    if some and cohort.is_file():
+        there = columns_of(cohort)
+        labels = [label for label in labels if label in there] or labels
+    chosen = labelled(cohort, task, labels=labels)
     if len(model.labels) < len(chosen.labels):
         chosen = chosen.with_labels(model.labels)
         if cohort.is_dir():  # PTB-XL's rule: a record without any of the labels is left out
             chosen = chosen.select(chosen.matrix.sum(axis=1) > 0)
-    return chosen, store_of(cohort, store, labels=model.labels)
+    return chosen, store_of(cohort, store, labels=labels)
 
 
 def _print_score(found: Any, predictions: Predictions) -> None:

@@ -68,6 +68,17 @@ def open_table(
     )
 
 
+def columns_of(path: str | Path) -> list[str]:
+    """Names of a table's columns, as `open_table` reads it.
+
+    Raises
+    ------
+    CohortError
+        When it cannot be read.
+    """
+    return [str(name) for name in _read(Path(path))]
+
+
 def _read(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise CohortError(f"{file} is missing", remedy="name an existing CSV or Parquet table")

@@ -336,6 +336,7 @@ def _window_input(window: Window, shape: Shape) -> Shape:
     raise PreparationError(
         f"a record of {shape.samples} samples at {shape.rate:g} Hz is shorter than the window of "
         f"{window.samples}",
-        remedy=f"Use records of at least {window.samples / shape.rate:g} s, a shorter window "
-        "(with_window), or Window(short='pad'), which adds zeros at the end.",
+        remedy=f"Use records of at least {window.samples / shape.rate:g} s. A preparation of your "
+        "own may have a shorter window (with_window), or add zeros at the end "
+        "(Window(short='pad')).",
     )

@@ -244,6 +244,13 @@ def prepare_record(
         When leads are missing, and as in `prepare_batch`.
     """
     _check_present(preparation, record)
+    try:
+        return _prepared(preparation, record, crops)
+    except PreparationError as error:  # of one record it is known which
+        raise PreparationError(f"{_named(record)}: {error.problem}", remedy=error.remedy) from error
+
+
+def _prepared(preparation: Preparation, record: Record, crops: str) -> Tensor:
     samples = record.signal.shape[1]
     if crops == "all":
         window = preparation._window.samples
@@ -259,15 +266,22 @@ def prepare_record(
     return prepare_batch(preparation, batch, rate=record.rate, starts=torch.tensor(starts))
 
 
+def _named(record: Record) -> str:
+    return record.source or record.name
+
+
 def _check_present(preparation: Preparation, record: Record) -> None:
     missing = [lead for lead in preparation.sources if lead not in record.leads]
     if not missing:
         return
-    remedy = "Use a record with these leads, or a backbone that reads fewer."
+    remedy = (
+        "Use a record with these leads, or go without them: --leads of `einthoven predict`, "
+        "leads=... of the function."
+    )
     if set(missing) <= set(derivable_leads(record.leads)):
         remedy = "They follow from the others: preparation.deriving(record.leads) computes them."
     raise PreparationError(
-        f"{record.name}: leads {', '.join(missing)} are missing; the record has "
+        f"{_named(record)}: leads {', '.join(missing)} are missing; the record has "
         f"{', '.join(record.leads)}",
         remedy=remedy,
     )
