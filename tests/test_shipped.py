@@ -112,6 +112,10 @@ def test_it_gives_training_its_start() -> None:
     assert start.weights == shipped_bundle() / "weights.safetensors"
     assert start_from(SHIPPED, random=True).weights is None
     assert start_from("mtecg_tiny", "some.pt") == type(start)("mtecg_tiny", "some.pt")
+    # Weights of a bundle bring their shape along, where they are of that network.
+    assert start_from("s4_small", SHIPPED) == start
+    assert start_from("s4_small", str(shipped_bundle())) == start
+    assert start_from("s4_tiny", SHIPPED) == type(start)("s4_tiny", start.weights)
     with pytest.raises(BundleError, match="weights of its own"):
         start_from(SHIPPED, "some.pt")
     with pytest.raises(BundleError, match="no bundle 'einthoven-large'"):

@@ -87,7 +87,8 @@ def start_from(backbone: str, weights: str | Path | None = None, *, random: bool
     backbone : str
         A registered backbone, or the name of a shipped bundle.
     weights : path, optional
-        Pretrained weights; a shipped bundle has its own.
+        Pretrained weights, a shipped bundle has its own; of a bundle of this backbone the config
+        is taken as well.
     random : bool
         Start from random weights: of a shipped bundle only the network is taken.
 
@@ -97,7 +98,7 @@ def start_from(backbone: str, weights: str | Path | None = None, *, random: bool
         When weights are given for a bundle that has them.
     """
     if backbone != SHIPPED:
-        return Start(backbone, weights)
+        return _start_at(backbone, weights)
     if weights is not None:
         raise BundleError(
             f"{SHIPPED} has weights of its own; {weights} would replace them",
@@ -105,8 +106,22 @@ def start_from(backbone: str, weights: str | Path | None = None, *, random: bool
         )
     folder = shipped_bundle(backbone)
     about = read_json(folder / ABOUT)
-    pretrained = None if random else folder / WEIGHTS
-    # As many evaluation crops as the bundle predicts with, which its recipe chose.
-    window = next(step for step in about["preparation"]["steps"] if step["step"] == "window")
-    options = about["backbone_options"] | {"evaluation_crops": window["evaluation_crops"]}
-    return Start(about["backbone"], pretrained, options)
+    return Start(about["backbone"], None if random else folder / WEIGHTS, _options(about))
+
+
+def _start_at(backbone: str, weights: str | Path | None) -> Start:
+    if weights is None or not is_bundle(weights):
+        return Start(backbone, weights)
+    folder = bundle_folder(weights)
+    about = read_json(folder / ABOUT)
+    same = about["backbone"] == backbone
+    return Start(backbone, folder / WEIGHTS, _options(about) if same else {})
+
+
+def _options(about: dict[str, Any]) -> dict[str, Any]:
+    """A bundle's config, with as many evaluation crops as its recipe chose."""
+    options: dict[str, Any] = dict(about["backbone_options"])
+    for step in about["preparation"]["steps"]:
+        if step["step"] == "window" and "evaluation_crops" in options:
+            options["evaluation_crops"] = step["evaluation_crops"]
+    return options
