@@ -137,10 +137,12 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises
     ------
     FileError
-        When the file is damaged.
+        When the file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
+    if not file.is_file():
+        raise FileError(f"{file} is missing", remedy="check the path, or make it again")
     try:
         with safe_open(str(file), framework="pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118

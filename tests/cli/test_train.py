@@ -10,6 +10,7 @@ import pytest
 
 from einthoven import demo
 from einthoven.bundle import read_about
+from einthoven.cohorts import Cohort
 from einthoven.files import read_json
 from einthoven.signals.store import Store
 from einthoven.stages import recipe as recipes
@@ -45,6 +46,26 @@ def test_another_request_for_the_same_folder_is_refused(
     )  # fmt: skip
     assert said.status == 1
     assert "another recipe" in said.err
+
+
+def test_labels_that_nothing_can_be_learned_of_are_told_of(
+    cli: Any, synthetic: Cohort, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    common = synthetic.counts()["train"].idxmax()
+    table = synthetic.table[["path", "patient", "split"]].copy()
+    table["path"] = [str(synthetic_path / path) for path in table["path"]]
+    table["COMMON"] = synthetic.targets()[:, synthetic.labels.index(common)]
+    table["ELSEWHERE"] = (table["split"] != "train").astype(int)
+    table.to_csv(tmp_path / "own.csv")
+    said = cli(
+        "posttrain", tmp_path / "own.csv", "--backbone", "fcn_wang", "--resamples", 0,
+        "--store", synthetic_store.root, "--out", tmp_path / "run", "--device", "cpu",
+        "--set", "stage2.epochs=1", "--set", "stage2.batch_size=16",
+    )  # fmt: skip
+    assert said.status == 0, said.err
+    told = "1 of 2 labels have no positive training record, such as ELSEWHERE"
+    assert told in " ".join(said.err.split())
+    assert "Macro values are of 1 of 2 labels" in " ".join(said.out.split())
 
 
 def test_a_network_made_for_the_task_is_trained_by_its_own_recipe(

@@ -126,6 +126,8 @@ def posttrain(
         console.print(said, highlight=False, markup=False, soft_wrap=True)
     chosen = labelled(cohort, task, labels=labels, min_records=min_records)
     packed = shared_store(cohort, store, together, labels=labels)
+    if together.is_main:
+        _tell_unlearnable(chosen)
     with training() as (watcher, progress), shown_warnings():
         done = run_experiment(
             chosen,
@@ -143,6 +145,20 @@ def posttrain(
         )
     if done is not None:
         tell(done, out, chosen, resamples=resamples)
+
+
+def _tell_unlearnable(cohort: Cohort) -> None:
+    positives = cohort.targets("train").sum(axis=0)
+    without = [label for label, count in zip(cohort.labels, positives, strict=True) if not count]
+    if without:
+        console.print(
+            f"{len(without)} of {len(cohort.labels)} labels have no positive training record, such "
+            f"as {without[0]}: nothing can be learned of them, and they count in macro values "
+            "wherever test has some",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def tell(done: Finished, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000) -> None:
