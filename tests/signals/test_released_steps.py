@@ -240,7 +240,7 @@ def test_records_are_never_completed_unasked() -> None:
     np.testing.assert_allclose(out[2], signal[1] - signal[0], atol=1e-6)
     with pytest.raises(PreparationError, match="leads V2 are missing") as refusal:
         prepare_record(plain.with_leads(("I", "V2")), record)
-    assert "backbone that reads fewer" in refusal.value.remedy
+    assert "go without them" in refusal.value.remedy
 
 
 # ---------------------------------------------------------------------- what steps are
