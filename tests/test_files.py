@@ -98,3 +98,9 @@ def test_locks_of_other_places_lie_apart(tmp_path: Path) -> None:
     assert one != other
     assert one == lock_beside(tmp_path / "a")
     assert tmp_path not in one.parents
+
+
+def test_where_no_lock_can_be_made_nobody_is_kept_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with locked(tmp_path / "file" / ".lock", wait=False) as mine:
+        assert mine

@@ -98,9 +98,7 @@ def run_experiment(
         Whatever else training, prediction or scoring refuses.
     """
     together = processes or Processes()
-    for split in ("validation", "test"):  # before hours of training
-        _check_split(cohort, store, split)
-    _check_files(cohort, store)
+    _check(cohort.select(store.without_quarantined(cohort.ids())), store)
     trained = posttrain(
         cohort,
         store,
@@ -139,9 +137,15 @@ def run_experiment(
     return _scored(trained, cohort, resamples, device=together.device)
 
 
-def _check_split(cohort: Cohort, store: Store, split: str) -> None:
-    kept = cohort.select(store.without_quarantined(cohort.ids()))
-    targets = kept.targets(split)
+def _check(cohort: Cohort, store: Store) -> None:
+    """Refuse before hours of training what could not be scored after them."""
+    for split in ("validation", "test"):
+        _check_split(cohort, split)
+    _check_files(cohort, store)
+
+
+def _check_split(cohort: Cohort, split: str) -> None:
+    targets = cohort.targets(split)
     if not len(targets):
         raise CohortError(
             f"{cohort.name}: no records in {split}",
@@ -159,9 +163,8 @@ def _check_split(cohort: Cohort, store: Store, split: str) -> None:
 
 def _check_files(cohort: Cohort, store: Store) -> None:
     """One recording under two names, and two patients, would be learned by heart and tested on."""
-    kept = cohort.select(store.without_quarantined(cohort.ids()))
-    known = store.index["source_hash"].iloc[store.rows(kept.ids())].to_numpy()
-    table = pd.DataFrame({"file": known, "split": kept.table["split"].to_numpy()}, kept.ids())
+    known = store.index["source_hash"].iloc[store.rows(cohort.ids())].to_numpy()
+    table = pd.DataFrame({"file": known, "split": cohort.table["split"].to_numpy()}, cohort.ids())
     table = table[table["file"] != ""]
     twice = table[table.groupby("file")["split"].transform("nunique") > 1].sort_values("file")
     if len(twice):

@@ -43,11 +43,16 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
     Yields
     ------
     bool
-        False, without waiting, where another process holds it and `wait` is off. On a file system
-        without locks everybody holds it.
+        False, without waiting, where another process holds it and `wait` is off. Where there are
+        no locks, or no such file can be made, everybody holds it.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a") as handle:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(file, "a")  # noqa: SIM115
+    except OSError:
+        yield True
+        return
+    with handle:
         yield _lock(handle, wait)
 
 

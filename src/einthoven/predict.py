@@ -137,7 +137,7 @@ def predict_cohort(
     """
     kept = cohort.select(store.without_quarantined(cohort.ids()))
     known = [label for label in bundle.labels if label in kept.labels or not some_labels]
-    columns = _label_columns(known, kept)
+    columns = _label_columns(bundle, known, kept)
     ids = kept.ids(split)
     if not len(ids):
         raise EvaluationError(
@@ -225,12 +225,14 @@ def _metadata(bundle: Bundle, cohort: Cohort, split: str) -> dict[str, str]:
     }
 
 
-def _label_columns(labels: Sequence[str], cohort: Cohort) -> np.ndarray[Any, np.dtype[np.intp]]:
+def _label_columns(
+    bundle: Bundle, labels: Sequence[str], cohort: Cohort
+) -> np.ndarray[Any, np.dtype[np.intp]]:
     missing = [label for label in labels if label not in cohort.labels]
     extra = [label for label in cohort.labels if label not in labels]
     if missing or extra or not labels:
         raise EvaluationError(
-            f"the bundle's {len(labels)} labels are not the cohort's {len(cohort.labels)}"
+            f"the bundle's {len(bundle.labels)} labels are not the cohort's {len(cohort.labels)}"
             + (f"; the cohort lacks {missing[:5]}" if missing else "")
             + (f"; the bundle lacks {extra[:5]}" if extra else ""),
             remedy="open the cohort with the task that the bundle was trained for (--task)",

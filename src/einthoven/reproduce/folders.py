@@ -169,7 +169,7 @@ class Request:
         recipe = self.experiment.pretraining_recipe(cell.backbone, self.source_seed(cell))
         options = self.experiment.pretraining_options(cell.backbone) or {}
         # An objective may have set more of them, such as the scale of the input.
-        had = asked.get("backbone_options", {})
+        had = asked.get(OPTIONS, {})
         same = {key: had.get(key) for key in options} == _plain(options)
         return not same or asked["recipe"] != _plain(recipe.asked())
 
@@ -206,7 +206,7 @@ class Request:
             "backbone": cell.backbone,
             "task": cell.task,
             "recipe": self.recipe(cell).asked(),
-            "backbone_options": self.experiment.options_of(cell.backbone),
+            OPTIONS: self.experiment.options_of(cell.backbone),
         }
         if self.records_digest is not None:
             wanted["records_digest"] = self.records_digest
