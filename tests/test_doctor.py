@@ -87,6 +87,13 @@ def test_an_artefact_in_one_lead_is_named(tmp_path: Path, record: Record) -> Non
     assert found == ["  warning: V1 further than 5 mV from the median: artefacts?"]
 
 
+def test_an_offset_is_named(tmp_path: Path, record: Record) -> None:
+    signal = record.signal.copy()
+    signal[7] += 0.9 - np.median(signal[7])
+    found = warnings(examine(write(tmp_path / "offset", signal)))
+    assert found == ["  warning: an offset in V2: at rest up to 0.90 mV from zero"]
+
+
 def test_missing_leads_are_named(tmp_path: Path, record: Record) -> None:
     leads = ("I", "II", "V1")
     file = write(tmp_path / "three", record.select(leads).signal, leads)

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from einthoven.backbones.registry import BACKBONES
+from einthoven.backbones.registry import BACKBONES, create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, FileError
 from einthoven.inspection import MISSING, inspect
 from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.signals.prepare import prepare_record
 
 EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -120,6 +121,29 @@ def test_the_mains_stay_or_go(record: Record, backbone: str, mains: int, removed
     assert len(lines) == 1
     assert ("warning" not in lines[0]) == removed
     assert not any(f" {mains} Hz out" in line for line in inspect(clean, backbone))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "removed"),
+    [
+        ("st_mem_tiny", True),  # a band-pass
+        ("ecg_fm", True),  # every lead is standardised
+        ("hubert_ecg_small", True),
+        ("mtecg_tiny_100hz", False),
+        ("s4_small", False),
+    ],
+)
+def test_an_offset_stays_or_goes(record: Record, backbone: str, removed: bool) -> None:
+    signal = record.signal - np.median(record.signal, axis=1, keepdims=True)
+    still = replace(record, signal=signal)
+    moved = replace(record, signal=signal + np.float32(0.5))
+    assert not any(" offset " in line for line in inspect(still, backbone))
+    (said,) = [line for line in inspect(moved, backbone) if " offset " in line]
+    assert ("warning" not in said) == removed
+    still_input = prepare_record(create_backbone(backbone).preparation, still)
+    moved_input = prepare_record(create_backbone(backbone).preparation, moved)
+    change = (moved_input - still_input).mean().abs().item()
+    assert (change < 0.01) == removed
 
 
 def test_flat_leads_and_lost_samples(record: Record) -> None:

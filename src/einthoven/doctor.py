@@ -92,6 +92,7 @@ def _examine_record(record: Record) -> Iterator[str]:
     if missing:
         yield f"  warning: leads {' '.join(missing)} are missing"
     yield from _size(record)
+    yield from _offsets(record)
     yield from _mains(record)
     yield from _limb_leads(record)
 
@@ -103,6 +104,17 @@ def _size(record: Record) -> Iterator[str]:
     if size is not None:
         yield f"  amplitude {size.low:.2f} to {size.high:.2f} mV"
     yield from (f"  warning: {said}" for said in doubts(record, size))
+
+
+def _offsets(record: Record) -> Iterator[str]:
+    from einthoven.signals.quality import offsets
+
+    away = offsets(record)
+    if away:
+        yield (
+            f"  warning: an offset in {' '.join(away)}: at rest up to "
+            f"{max(map(abs, away.values())):.2f} mV from zero"
+        )
 
 
 def _mains(record: Record) -> Iterator[str]:

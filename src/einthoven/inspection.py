@@ -22,7 +22,7 @@ from einthoven.signals.prepare import (
     prepare_record,
     resampled_length,
 )
-from einthoven.signals.quality import mains_hum
+from einthoven.signals.quality import mains_hum, offsets
 
 __all__ = ["MISSING", "inspect"]
 
@@ -87,6 +87,7 @@ def inspect(
     except EinthovenError as error:
         return [*lines, f"  warning: {error}"]
     lines += [*_window(preparation, record), *_mains(preparation, record)]
+    lines += _offsets(preparation, record)
     lines += _flat(preparation, record, crops[0])
     many = "crops" if len(crops) > 1 else "crop"
     lines.append(
@@ -190,6 +191,15 @@ def _mains(preparation: Preparation, record: Record) -> Iterator[str]:
         yield f"  the preparation filters {hum.frequency:g} Hz out"
     else:
         yield f"  warning: nothing in the preparation filters the mains' {hum.frequency:g} Hz out"
+
+
+def _offsets(preparation: Preparation, record: Record) -> Iterator[str]:
+    if set(offsets(record)).isdisjoint(preparation.sources):
+        return
+    if preparation.passes_offsets:
+        yield "  warning: nothing in the preparation takes the offset out"
+    else:
+        yield "  the preparation takes the offset out"
 
 
 def _removes(preparation: Preparation, frequency: float) -> bool:

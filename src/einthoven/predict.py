@@ -20,7 +20,7 @@ from einthoven.predictions import Predictions
 from einthoven.records import Record, read_record
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Preparation, prepare_record
-from einthoven.signals.quality import doubts, refuse_flat
+from einthoven.signals.quality import doubts, offsets, refuse_flat
 from einthoven.signals.store import Store
 
 CALIBRATED = "calibrated"  # key of a table's metadata: yes or no
@@ -43,8 +43,8 @@ class RecordPrediction:
     left_out_leads : tuple of str
         Leads that the bundle was trained with and that were not used here.
     doubts : tuple of str
-        What is odd about the recording (`einthoven.signals.quality.doubts`): answers to it may be
-        worth nothing.
+        What is odd about the recording (`einthoven.signals.quality.doubts`), and offsets that the
+        preparation leaves in: answers to it may be worth nothing.
     """
 
     record: Record
@@ -90,7 +90,7 @@ def predict_record(
     joined = aggregate_crops(logits, torch.zeros(len(logits), dtype=torch.long), 1, how)[0]
     said = _named(bundle, record, joined.numpy())
     missing = tuple(s for s in bundle.preparation.leads if s not in preparation.leads)
-    odd = tuple(doubts(record))
+    odd = (*doubts(record), *_offset_doubts(record, preparation))
     return replace(said, derived_leads=preparation.derived, left_out_leads=missing, doubts=odd)
 
 
@@ -202,6 +202,15 @@ def with_leads(
     every, samples = bundle.preparation.leads, bundle.preparation.window
     fewer = FewerLeads(network, leads, every=every, samples=samples)
     return fewer, bundle.preparation.with_leads(fewer.rows).deriving(fewer.leads)
+
+
+def _offset_doubts(record: Record, preparation: Preparation) -> Iterator[str]:
+    away = {k: v for k, v in offsets(record).items() if k in preparation.sources}
+    if away and preparation.passes_offsets:
+        yield (
+            f"{' '.join(away)} at rest up to {max(map(abs, away.values())):.2f} mV from zero, and "
+            "nothing in the preparation takes an offset out: subtract it"
+        )
 
 
 def _named(bundle: Bundle, record: Record, said: np.ndarray[Any, Any]) -> RecordPrediction:

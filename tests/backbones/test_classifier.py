@@ -2,11 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from einthoven.backbones.classifier import Classifier, create_classifier, initialise_head
+from einthoven.backbones.classifier import (
+    Classifier,
+    create_classifier,
+    initialise_head,
+    start_at_prior,
+)
 from einthoven.errors import BackboneError
 
 NAME = "mtecg_tiny_100hz"
@@ -47,6 +53,16 @@ def test_head_start() -> None:
     assert not head.bias.any()
     initialise_head(head, "stock")
     assert head.weight.abs().max().item() == pytest.approx(192**-0.5, rel=0.01)
+
+
+def test_a_head_that_starts_at_the_labels_shares() -> None:
+    head = torch.nn.Linear(8, 3)
+    weight = head.weight.clone()
+    targets = np.array([[1, 0, 1]] * 19 + [[0, 0, 1]] * 180, dtype=np.uint8)
+    start_at_prior(head, targets)
+    assert torch.equal(head.weight, weight)
+    # 19, none and all of 199, and half a record on either side.
+    assert head.bias.sigmoid().tolist() == pytest.approx([0.0975, 0.0025, 0.9975], rel=1e-4)
 
 
 def test_head_dropout_acts_in_training_only() -> None:

@@ -55,6 +55,10 @@ def test_predict_doubts_odd_recordings_and_refuses_one_without_a_signal(
     assert "look like microvolts that are called millivolts" in doubt
     said = cli("predict", "--bundle", made.bundle, tmp_path / "one.hea")
     assert "doubtful: aVL is flat" in " ".join(said.out.split())
+    write_wfdb(tmp_path / "offset", signal + 0.6, rate=100, leads=STANDARD_LEADS)
+    said = cli("predict", "--bundle", made.bundle, tmp_path / "offset.hea", "--json")
+    doubt = json.loads(said.out)["doubts"][-1]
+    assert "mV from zero, and nothing in the preparation takes an offset out" in doubt
     said = cli("embed", made.bundle, tmp_path / "flat.hea", "--out", tmp_path / "a.npy")
     assert "every lead is constant" in " ".join(said.err.split())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from einthoven.records.record import Record
-from einthoven.signals.quality import mains_hum, size_of
+from einthoven.signals.quality import mains_hum, offsets, size_of
 
 LEADS = ("I", "II", "V1")
 
@@ -68,3 +68,14 @@ def test_leads_that_go_too_far_and_records_without_a_size() -> None:
     assert (size.beyond, size.unit) == (("V1",), "mV")
     assert size_of(_record(np.full((3, 100), 0.3))) is None
     assert size_of(_record(np.full((3, 100), np.nan))) is None
+
+
+def test_leads_that_rest_away_from_zero() -> None:
+    signal = _beats()
+    assert offsets(_record(signal)) == {}
+    signal[0] += 0.28
+    signal[1] -= 0.5
+    signal[2] = 0.7  # flat, which is said elsewhere
+    away = offsets(_record(signal))
+    assert away == {"II": pytest.approx(-0.5, abs=0.02)}
+    assert offsets(_record(1000 * signal)) == {}  # another doubt comes first

@@ -273,6 +273,19 @@ def test_plain_fine_tuning_and_training_from_scratch_run(tmp_path: Path, train: 
     assert run.run.about()["asked"]["weights"] is None
 
 
+def test_a_head_without_a_probe_may_start_at_the_labels_shares(
+    tmp_path: Path, train: Train
+) -> None:
+    losses = {}
+    for bias in ("stock", "prior"):
+        stage2 = Stage2(epochs=1, batch_size=16, head_bias=bias)
+        recipe = Recipe(name="scratch", initialise="random", precision="fp32", stage2=stage2)
+        run = train(tmp_path / bias, recipe=recipe, weights=None, data={"crop_seconds": 2.5})
+        losses[bias] = run.results["stage2"].history[0]["train_loss"]
+        assert run.run.about()["asked"]["recipe"]["stage2"].get("head_bias", "stock") == bias
+    assert losses["prior"] < 0.9 * losses["stock"]
+
+
 @pytest.mark.parametrize(
     "stage2",
     [

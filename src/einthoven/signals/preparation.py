@@ -11,8 +11,16 @@ from typing import Any
 from einthoven.errors import PreparationError
 from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.signals import plan
-from einthoven.signals.released_steps import Derive
-from einthoven.signals.steps import Resample, Step, Window, step_from_dict, step_to_dict
+from einthoven.signals.released_steps import Baseline, Derive, Fir, MinMax
+from einthoven.signals.steps import (
+    Filter,
+    Resample,
+    Standardise,
+    Step,
+    Window,
+    step_from_dict,
+    step_to_dict,
+)
 
 __all__ = ["Preparation"]
 
@@ -78,6 +86,16 @@ class Preparation:
     def evaluation_crops(self) -> int:
         """How many stretches of a record are used in evaluation, at most."""
         return self._window.evaluation_crops
+
+    @property
+    def passes_offsets(self) -> bool:
+        """Whether a constant that is added to a lead reaches the network."""
+        return not any(
+            isinstance(step, Fir | Baseline | MinMax)
+            or (isinstance(step, Filter) and step.kind in ("highpass", "bandpass"))
+            or (isinstance(step, Standardise) and step.over == "lead")
+            for step in self.steps
+        )
 
     @property
     def digest(self) -> str:

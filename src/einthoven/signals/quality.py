@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from einthoven.errors import PreparationError
 from einthoven.records.record import Record
 
-__all__ = ["Hum", "Size", "doubts", "mains_hum", "refuse_flat", "size_of"]
+__all__ = ["Hum", "Size", "doubts", "mains_hum", "offsets", "refuse_flat", "size_of"]
 
 LARGEST = 5.0  # mV from a lead's median; a QRS above this is nearly always a wrong gain
 SMALLEST = 0.05  # mV of range in all leads together
 _MICROVOLTS, _VOLTS = 50.0, 0.01  # mV of a lead's usual range, which is about one
 _HUM_MV, _HUM_RATIO = 0.02, 5.0
+_OFFSET = 0.3  # mV; 148 of PTB-XL's 21,799 records have a lead whose median is further from zero
 _SECONDS = 2.0  # least stretch that tells 50 Hz from its neighbours
 
 
@@ -97,6 +98,32 @@ def doubts(record: Record, size: Size | None = None) -> list[str]:
     elif size.beyond:
         said.append(f"{' '.join(size.beyond)} further than 5 mV from the median: artefacts?")
     return said
+
+
+def offsets(record: Record, size: Size | None = None) -> dict[str, float]:
+    """Leads that rest away from zero, as where an amplifier's offset was left in.
+
+    Parameters
+    ----------
+    record : Record
+    size : Size, optional
+        What `size_of` says, where it is known already.
+
+    Returns
+    -------
+    dict of str to float
+        Medians that are 0.3 mV or more from zero, mV, by lead. Nothing of flat leads, nor where
+        the values do not look like millivolts.
+    """
+    size = size or size_of(record)
+    found: dict[str, float] = {}
+    if size is None or size.unit != "mV":
+        return found
+    for lead, signal in zip(record.leads, record.signal, strict=True):
+        finite = signal[np.isfinite(signal)]
+        if len(finite) and np.ptp(finite) > 0 and abs(rest := float(np.median(finite))) >= _OFFSET:
+            found[lead] = rest
+    return found
 
 
 def refuse_flat(record: Record) -> None:

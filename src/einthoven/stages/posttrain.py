@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.backbones.classifier import Classifier, create_classifier, start_at_prior
 from einthoven.backbones.peers import PEERS
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
@@ -234,6 +234,8 @@ def train_stages(
         )
     if recipe.stage2:
         folder = run.stage("stage2")
+        if recipe.stage2.head_bias == "prior":
+            start_at_prior(classifier.head, train.targets)
         # A checkpoint holds what was measured.
         fits = recipe.initialise == "random" and classifier.backbone.fits_statistics
         if fits and not (folder / CHECKPOINT).is_file():

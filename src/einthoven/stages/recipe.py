@@ -77,6 +77,11 @@ class Recipe(Table):
             raise ValueError("neither stage1 nor stage2: nothing would be trained")
         if self.initialise == "random" and self.stage1 is not None:
             raise ValueError("a linear probe (stage1) of a random backbone is no recipe")
+        if self.stage1 and self.stage2 and self.stage2.head_bias != "stock":
+            raise ValueError(
+                f"stage2.head_bias = {self.stage2.head_bias} with a stage 1, which hands its head "
+                "on, biases included"
+            )
         if self.initialise == "pretrained" and self.data.standardise != "none":
             raise ValueError(
                 f"data.standardise = {self.data.standardise} would give a pretrained backbone "

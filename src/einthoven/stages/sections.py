@@ -153,6 +153,9 @@ class Stage2(Table):
     """In front of the head; for backbones without feed-forward layers."""
     head_init: HeadInit = "stock"
     """Start of the head when there is no stage 1."""
+    head_bias: Literal["stock", "prior"] = "stock"
+    """Biases of a head without a stage 1: as `head_init` has them, or at the log odds of every
+    label's share of the training records, so that the first steps need not learn it."""
     freeze_positions: bool = False
     """Keep position embeddings as pretrained; ST-MEM trains them."""
     freeze_extractor: bool = False
@@ -164,7 +167,7 @@ class Stage2(Table):
 
     younger: ClassVar[tuple[str, ...]] = (
         *("drop_last", "optimiser", "schedule", "one_cycle"),
-        *("freeze_extractor", "part_decay"),
+        *("freeze_extractor", "part_decay", "head_bias"),
     )
 
     @model_validator(mode="after")
