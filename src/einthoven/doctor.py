@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ def examine(
     *,
     backbone: str | None = None,
     options: Mapping[str, Any] | None = None,
+    labels: Sequence[str] | None = None,
     picture: Path | None = None,
 ) -> list[str]:
     """Findings about a cohort folder, a store or an ECG file.
@@ -54,6 +55,8 @@ def examine(
         For an ECG file: say what this backbone's preparation makes of it.
     options : mapping, optional
         Fields of its config.
+    labels : sequence of str, optional
+        For an own table: its label columns.
     picture : Path, optional
         Draw it before and after there: .png, .svg, or .html with the findings.
 
@@ -71,7 +74,7 @@ def examine(
                 f"{path} holds many ECGs, and a backbone's view is of one",
                 remedy="name an ECG file, or leave --backbone and --picture out",
             )
-        return list(_examine_store(path) if is_store else _examine_cohort(path))
+        return list(_examine_store(path) if is_store else _examine_cohort(path, labels))
     record = read_record(path)
     lines = list(_examine_record(record))
     if backbone is not None:
@@ -143,10 +146,11 @@ def _limb_leads(record: Record) -> Iterator[str]:
         yield "  warning: the limb leads do not fit together (exchanged, filtered or scaled apart)"
 
 
-def _examine_cohort(path: Path) -> Iterator[str]:
+def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
     from einthoven.cohorts import SPLITS, open_cohort
 
-    cohort = open_cohort(path)
+    options: dict[str, Any] = {"labels": labels} if labels else {}
+    cohort = open_cohort(path, **options)
     patients = len(np.unique(cohort.patients()))
     yield f"{path}: {cohort.name} {cohort.version}, {len(cohort)} records of {patients} patients"
     yield "  " + ", ".join(f"{split} {len(cohort.ids(split))}" for split in SPLITS)

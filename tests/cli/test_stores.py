@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from einthoven.cli.stores import store_of
+from einthoven.cohorts import Cohort
 from einthoven.errors import StoreError
 from einthoven.records import STANDARD_LEADS
 from einthoven.records.wfdb import write_wfdb
@@ -43,3 +45,45 @@ def test_another_folder_s_store_is_refused(hospitals: tuple[Path, Path], tmp_pat
     shutil.rmtree(hospitals[0])  # the store is enough
     hospitals[0].mkdir()
     assert len(store_of(hospitals[0], tmp_path / "store")) == 3
+
+
+@pytest.fixture
+def own(tmp_path: Path, synthetic: Cohort) -> Path:
+    """A table with a label, and a column of words that is none."""
+    table = synthetic.table.reset_index()[["path", "patient", "record", "split"]]
+    label = synthetic.labels[int(synthetic.matrix.sum(axis=0).argmax())]
+    table[label] = synthetic.matrix[:, synthetic.labels.index(label)]
+    table["path"] = [str(path) for path in synthetic.paths()]
+    table.assign(device="AB-1").to_csv(tmp_path / "own.csv", index=False)
+    return tmp_path / "own.csv"
+
+
+def test_columns_that_are_no_labels_are_left_out_by_name(
+    cli: Any, own: Path, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EINTHOVEN_CACHE", str(tmp_path / "cache"))
+    label = synthetic.labels[int(synthetic.matrix.sum(axis=0).argmax())]
+    for verb in (["doctor", own], ["embed", own, "--out", tmp_path / "e.npy", "--split", "test"]):
+        said = cli(*verb)
+        assert said.status == 1
+        assert "label 'device' holds 'AB-1'" in said.err
+        assert "--label NAME" in " ".join(said.err.split())
+        assert cli(*verb, "--label", label).status == 0
+    assert len(np.load(tmp_path / "e.npy")) == len(synthetic.ids("test"))
+
+
+def test_options_of_the_other_kind_of_cohort_are_refused(
+    cli: Any, own: Path, synthetic_path: Path, hospitals: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for arguments, message in (
+        (("posttrain", own, "--out", out, "--task", "rhythm-12"), "--task is of PTB-XL's folder"),
+        (("pack", own, out, "--rate", 100), "--rate is of PTB-XL's folder"),
+        (("pack", hospitals[0], out, "--rate", 100), "--rate is of PTB-XL's folder"),
+        (("posttrain", synthetic_path, "--out", out, "--label", "NORM"), "is a folder"),
+        (("doctor", synthetic_path, "--label", "NORM"), "--label is of an own table"),
+    ):
+        said = cli(*arguments)
+        assert said.status == 1
+        assert message in " ".join(said.err.split())
+        assert not out.exists()

@@ -94,6 +94,17 @@ def test_labels_can_be_chosen(tmp_path: Path) -> None:
         open_cohort(tmp_path / "own.csv", labels=["nope"])
 
 
+def test_rare_labels_can_be_left_out(tmp_path: Path) -> None:
+    rows().to_csv(tmp_path / "own.csv", index=False)
+    whole = open_cohort(tmp_path / "own.csv")  # 20 and 12 of 60
+    common = open_cohort(tmp_path / "own.csv", min_records=13)
+    assert (common.task, common.labels) == ("AFIB", ("AFIB",))
+    assert common.ids().tolist() == whole.ids().tolist()
+    assert open_cohort(tmp_path / "own.csv", min_records=12).labels == whole.labels
+    with pytest.raises(CohortError, match="no label of 21 records; most, 20, are AFIB"):
+        open_cohort(tmp_path / "own.csv", min_records=21)
+
+
 def test_neither_folder_nor_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("x")
     for name in ("x.txt", "absent"):

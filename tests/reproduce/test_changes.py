@@ -79,7 +79,7 @@ def test_table_1_marks_the_rows_and_hands_it_on(section: Section) -> None:
     listed, _, rest = note.partition("; precision bf16 instead of fp32 (6 of its 7 members)")
     assert listed.startswith(" precision bf16 instead of fp32: inception1d, xresnet1d101")
     assert "wavelet_nn" not in listed
-    assert rest.startswith(": ensemble.")
+    assert rest.startswith(": ensemble; stage2.head_bias prior instead of stock: multiresnet. ")
 
 
 def test_table_1_says_which_values_are_whose(section: Section) -> None:

@@ -87,10 +87,11 @@ def pack(
     A record that is missing, damaged or flat goes to the store's quarantine.csv with the reason;
     it never stops the others.
     """
-    from einthoven.cli.stores import every_record, tell_quarantine
+    from einthoven.cli.stores import check_typed, every_record, tell_quarantine
     from einthoven.records import STANDARD_LEADS
     from einthoven.signals.pack import pack as write
 
+    check_typed(source, labels=labels, rate=rate)
     cohort = every_record(source, rate=rate, labels=labels)
     chosen = lead_names(leads) if leads else STANDARD_LEADS
     with counting("pack") as progress:

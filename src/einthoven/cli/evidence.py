@@ -75,7 +75,9 @@ def evaluate(
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="A bundle, to evaluate on --cohort.")] = None,
     cohort: Annotated[Path | None, typer.Option(help="Labelled cohort for a bundle.")] = None,
-    task: Annotated[str, typer.Option(help="Task of the cohort.")] = "all-71",
+    task: Annotated[
+        str | None, typer.Option(help="Task of PTB-XL's folder; the bundle's own without it.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     store: StorePath = None,
     save: Annotated[Path | None, typer.Option(help="Keep the predictions in this table.")] = None,
@@ -206,8 +208,7 @@ def card(
 
     with shown_warnings():
         model = load_bundle(bundle)
-    trained_for = str(model.about.get("cohort", {}).get("task", "all-71"))
-    chosen, packed = _cohort_of(model, cohort, task or trained_for, store)
+    chosen, packed = _cohort_of(model, cohort, task, store)
     with training() as (_, progress), shown_warnings():
         page = fill_card(
             bundle,
@@ -243,7 +244,12 @@ def load_predictions(place: Path, split: str) -> Predictions:
 
 
 def _predict(
-    bundle: Path, cohort: Path | None, task: str, split: str, store: Path | None, device: str
+    bundle: Path,
+    cohort: Path | None,
+    task: str | None,
+    split: str,
+    store: Path | None,
+    device: str,
 ) -> Predictions:
     from einthoven.bundle import load_bundle
     from einthoven.predict import predict_cohort
@@ -252,7 +258,7 @@ def _predict(
 
     if cohort is None:
         raise EvaluationError(
-            f"{bundle} is a bundle, and no cohort is named", remedy="add --cohort PATH --task NAME"
+            f"{bundle} is a bundle, and no cohort is named", remedy="add --cohort PATH"
         )
     with shown_warnings():
         model = load_bundle(bundle)
@@ -275,17 +281,22 @@ def _predict(
 
 
 def _cohort_of(
-    model: Bundle, cohort: Path, task: str, store: Path | None, *, some: bool = False
+    model: Bundle, cohort: Path, task: str | None, store: Path | None, *, some: bool = False
 ) -> tuple[Cohort, Store]:
     """A cohort with a bundle's labels, or those that a table has of them, and its store."""
-    from einthoven.cli.stores import labelled, store_of
+    from einthoven.cli.stores import check_typed, labelled, store_of
+    from einthoven.cohorts.ptbxl import TASKS
     from einthoven.cohorts.table import columns_of
+
+    check_typed(cohort, task=task)
+    trained_for = model.about.get("cohort", {}).get("task")
+    chosen_task = task or (trained_for if trained_for in TASKS else None)
 
     labels = list(model.labels)
     if some and cohort.is_file():
         there = columns_of(cohort)
         labels = [label for label in labels if label in there] or labels
-    chosen = labelled(cohort, task, labels=labels)
+    chosen = labelled(cohort, chosen_task, labels=labels)
     if len(model.labels) < len(chosen.labels):
         chosen = chosen.with_labels(model.labels)
         if cohort.is_dir():  # PTB-XL's rule: a record without any of the labels is left out

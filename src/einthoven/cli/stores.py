@@ -17,10 +17,44 @@ if TYPE_CHECKING:
     from einthoven.training.processes import Processes
 
 
+def check_typed(
+    path: str | Path,
+    *,
+    task: str | None = None,
+    labels: Sequence[str] | None = None,
+    rate: int | None = None,
+) -> None:
+    """Refuse options that are of the other kind of cohort, and would change nothing.
+
+    Raises
+    ------
+    CohortError
+        For `--label` of a folder, or `--task` or `--rate` of anything but PTB-XL's folder.
+    """
+    from einthoven.cohorts.ptbxl import is_ptbxl_layout
+
+    if Path(path).is_dir() and labels:
+        raise CohortError(
+            f"--label names a column of an own table, and {path} is a folder",
+            remedy="leave it out; PTB-XL's labels are those of its task",
+        )
+    for name, value in {"--task": task, "--rate": rate}.items():
+        if value is not None and Path(path).exists() and not is_ptbxl_layout(Path(path)):
+            raise CohortError(
+                f"{name} is of PTB-XL's folder, which {path} is not",
+                remedy="leave it out; --label NAME takes some of a table's label columns",
+            )
+
+
 def labelled(
-    path: str | Path, task: str, *, labels: Sequence[str] | None = None, min_records: int = 0
+    path: str | Path,
+    task: str | None,
+    *,
+    labels: Sequence[str] | None = None,
+    min_records: int = 0,
 ) -> Cohort:
-    """The cohort of a task, or an own table with all or some of its label columns.
+    """The cohort of a task, all-71 without one, or an own table with all or some of its label
+    columns.
 
     Raises
     ------
@@ -29,11 +63,10 @@ def labelled(
     """
     from einthoven.cohorts import open_cohort
 
-    if Path(path).is_dir():
-        options: dict[str, Any] = {"min_records": min_records} if min_records else {}
-    else:
-        options = {"labels": labels} if labels else {}
-    cohort = open_cohort(path, task, **options)
+    options: dict[str, Any] = {"min_records": min_records} if min_records else {}
+    if labels and not Path(path).is_dir():
+        options["labels"] = labels
+    cohort = open_cohort(path, task or "all-71", **options)
     if not cohort.labels:
         raise CohortError(
             f"{path} has no labels", remedy="name a table with one column of 0 and 1 a label"

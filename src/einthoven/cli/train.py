@@ -37,9 +37,10 @@ Weights = Annotated[
     Path | None, typer.Option(help="The pretrained backbone: a public checkpoint, or ours.")
 ]
 Task = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="PTB-XL: all-71, diagnostic-44, subclass-23, superclass-5, form-19, rhythm-12."
+        help="PTB-XL: all-71, diagnostic-44, subclass-23, superclass-5, form-19 or rhythm-12; "
+        "all-71 without it."
     ),
 ]
 AllowOverlap = Annotated[
@@ -78,7 +79,7 @@ def posttrain(
     out: Out,
     backbone: Backbone = SHIPPED,
     weights: Weights = None,
-    task: Task = "all-71",
+    task: Task = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -106,7 +107,7 @@ def posttrain(
     The test split is predicted once, after training. Leaves a bundle, predictions, metrics.json
     and report.html in OUT. Start it with torchrun for several processes.
     """
-    from einthoven.cli.stores import labelled, shared_store
+    from einthoven.cli.stores import check_typed, labelled, shared_store
     from einthoven.experiment import run_experiment
     from einthoven.shipped import start_from
     from einthoven.stages.posttrain import check_weights
@@ -114,6 +115,7 @@ def posttrain(
     from einthoven.stages.suited import recipe_for
     from einthoven.training.processes import Processes
 
+    check_typed(cohort, task=task, labels=labels)
     name = recipe_for(start_from(backbone, random=True).backbone, recipe)
     asked = load_recipe(name, overrides or ())
     start = start_from(backbone, weights, random=asked.initialise == "random")

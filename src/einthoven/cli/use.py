@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from einthoven.cli.bundles import bundle_first, ecg_file, is_cohort, named_bundle
+from einthoven.cli.bundles import TABLES, bundle_first, ecg_file, is_cohort, named_bundle
 from einthoven.cli.device import DeviceOption, device_of
-from einthoven.cli.options import Options, StorePath, backbone_options, lead_names
+from einthoven.cli.options import Labels, Options, StorePath, backbone_options, lead_names
 from einthoven.cli.progress import counting, shown_warnings
-from einthoven.errors import BackboneError, EinthovenError, EvaluationError
+from einthoven.errors import BackboneError, CohortError, EinthovenError, EvaluationError
 from einthoven.shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def embed(
         str | None, typer.Option(help="train, validation or test; all records without it.")
     ] = None,
     store: StorePath = None,
+    labels: Labels = None,
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Records of a cohort at a time; 64 without it."),
@@ -169,14 +170,18 @@ def embed(
     folder, sources = bundle_first(sources)
     of_cohort = len(sources) == 1 and is_cohort(sources[0])
     if not of_cohort:
-        _refuse_options({"--split": split, "--store": store, "--batch-size": batch_size})
+        _refuse_options(
+            {"--split": split, "--store": store, "--label": labels, "--batch-size": batch_size}
+        )
     with shown_warnings():
         model = load_bundle(folder)
     options: dict[str, Any] = {"level": level.value, "device": device_of(device)}
     if of_cohort:
-        from einthoven.cli.stores import every_record, store_of
+        from einthoven.cli.stores import check_typed, every_record, store_of
 
-        cohort, packed = every_record(sources[0]), store_of(sources[0], store)
+        check_typed(sources[0], labels=labels)
+        cohort = every_record(sources[0], labels=labels)
+        packed = store_of(sources[0], store, labels=labels)
         with counting("embed") as progress:
             done = embed_cohort(
                 model, cohort, packed, out, split=split, batch_size=batch_size or 64,
@@ -223,6 +228,7 @@ def doctor(
         str | None, typer.Option(help="Show the file as this backbone receives it.")
     ] = None,
     options: Options = None,
+    labels: Labels = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -241,6 +247,8 @@ def doctor(
 
     if options and backbone is None:
         raise BackboneError("--option is of a backbone's config", remedy="add --backbone NAME")
+    if labels and (file is None or file.suffix not in TABLES):
+        raise CohortError("--label is of an own table", remedy="name one, or leave it out")
     if file is None and (backbone is not None or picture is not None):
         raise BackboneError("a backbone's view is of an ECG file", remedy="name one")
     if file is not None and file.is_file() and backbone is not None and picture is None:
@@ -250,6 +258,8 @@ def doctor(
         start = start_from(backbone, random=True)  # the shipped bundle's name is one as well
         backbone = start.backbone
         network = backbone_options(backbone, options, beside=start.options)
-    given: dict[str, Any] = {"backbone": backbone, "options": network, "picture": picture}
+    given: dict[str, Any] = {
+        "backbone": backbone, "options": network, "labels": labels, "picture": picture,
+    }  # fmt: skip
     for line in installation() if file is None else examine(file, **given):
         typer.echo(line)

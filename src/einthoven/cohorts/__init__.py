@@ -25,8 +25,8 @@ def open_cohort(path: str | Path, task: str = "all-71", **options: Any) -> Cohor
         For PTB-XL's layout: `all-71`, `diagnostic-44`, `subclass-23`, `superclass-5`, `form-19`
         or `rhythm-12`. An own table has one task, its label columns.
     **options
-        Passed on: `empty_rows`, `min_records`, `match_1_0_3`, `rate` (PTB-XL's layout), or
-        `root`, `labels`, `seed` (own table).
+        Passed on: `min_records`; `empty_rows`, `match_1_0_3`, `rate` (PTB-XL's layout), or `root`,
+        `labels`, `seed` (own table).
 
     Returns
     -------

@@ -120,6 +120,24 @@ class Cohort:
         matrix = np.ascontiguousarray(self.matrix[:, columns])
         return replace(self, labels=tuple(labels), matrix=matrix)
 
+    def with_common_labels(self, records: int) -> Cohort:
+        """The same records without the labels that fewer than `records` of them carry.
+
+        Raises
+        ------
+        CohortError
+            When no label is left.
+        """
+        counts = self.matrix.sum(axis=0, dtype=int)
+        if len(counts) and counts.max() < records:
+            most = self.labels[int(counts.argmax())]
+            raise CohortError(
+                f"{self.name}: no label of {records} records; most, {counts.max()}, are {most}",
+                remedy="ask for fewer",
+            )
+        kept = [label for label, count in zip(self.labels, counts, strict=True) if count >= records]
+        return self if len(kept) == len(self.labels) else self.with_labels(kept)
+
     def fraction(self, share: float, *, seed: int = 0) -> Cohort:
         """Keep about `share` of the training records, as whole patients.
 

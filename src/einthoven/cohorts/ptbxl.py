@@ -120,7 +120,7 @@ def open_ptbxl(
     )
     if match_1_0_3:
         cohort = cohort.select(np.array([i not in REMOVED_IN_1_0_3 for i in database.index]))
-    cohort = _with_common_labels(cohort, min_records)
+    cohort = cohort.with_common_labels(min_records)
     if empty_rows == "drop":
         cohort = cohort.select(cohort.matrix.sum(axis=1) > 0)
     return checked(cohort)
@@ -250,13 +250,6 @@ def _targets(
         for code in present & mapping.keys():
             matrix[row, column[mapping[code]]] = 1
     return matrix
-
-
-def _with_common_labels(cohort: Cohort, min_records: int) -> Cohort:
-    kept = cohort.matrix.sum(axis=0) >= min_records
-    if kept.all():
-        return cohort
-    return cohort.with_labels([str(label) for label in np.array(cohort.labels)[kept]])
 
 
 def _version(database: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ def open_table(
     *,
     root: str | Path | None = None,
     labels: Sequence[str] | None = None,
+    min_records: int = 0,
     seed: int = 0,
 ) -> Cohort:
     """Open a CSV or Parquet table as a cohort.
@@ -30,6 +32,8 @@ def open_table(
     of 0 and 1 a label. Optional: `record` (id; the path without it), `split` (`train`,
     `validation`, `test`) or `fold` (whole numbers: the last fold tests, the last but one
     validates). Without either, patients are split 80 / 10 / 10, stratified by label.
+
+    With `min_records`, labels that fewer records carry are left out.
 
     A table without a label column is there to be pretrained on: nothing is set aside for a test.
 
@@ -55,17 +59,20 @@ def open_table(
         if extra in frame:
             table[extra] = frame[extra].to_numpy()
     table.index = pd.Index(frame.get("record", frame["path"]).astype(str), name="record")
-    return checked(
-        Cohort(
-            name=file.stem,
-            version="unversioned",
-            task=(",".join(names) or UNLABELLED) if len(names) < 5 else f"{len(names)} labels",
-            labels=names,
-            root=Path(root) if root else file.parent,
-            table=table,
-            matrix=matrix,
-        )
-    )
+    cohort = Cohort(
+        name=file.stem,
+        version="unversioned",
+        task=UNLABELLED,
+        labels=names,
+        root=Path(root) if root else file.parent,
+        table=table,
+        matrix=matrix,
+    ).with_common_labels(min_records)
+    return checked(replace(cohort, task=_task(cohort.labels)))
+
+
+def _task(labels: Sequence[str]) -> str:
+    return (",".join(labels) or UNLABELLED) if len(labels) < 5 else f"{len(labels)} labels"
 
 
 def columns_of(path: str | Path) -> list[str]:
