@@ -142,10 +142,11 @@ def test_the_card_is_filled_and_predictions_stay(
     for heading in ("## Calibration", "## Subgroups", "## Fewer leads and noise"):
         assert heading in text
     assert "Measured on the test split of" in text
-    for each in (*found["robustness"]["leads"], *found["robustness"]["noise"]):
+    conditions = found["robustness"]
+    for each in (*conditions["leads"], *conditions["noise"], *conditions["offsets"]):
         assert f"{each['auroc']['value']:.3f} (" in text
         assert each["name"] in told
-    assert len(found["robustness"]["noise"]) == 9
+    assert (len(conditions["noise"]), len(conditions["offsets"])) == (9, 2)
     assert {name: (saved / name).read_bytes() for name in before} == before
     assert found["measured_on"] == {
         "weights": read_about(saved)["checksums"]["weights.safetensors"],

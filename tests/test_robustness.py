@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,20 @@ from einthoven.errors import BackboneError, EvaluationError, PreparationError
 from einthoven.evaluate import compare
 from einthoven.predict import predict_cohort
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.robustness import LEAD_SETS, NoisyStore, Robustness, measure_robustness
+from einthoven.robustness import (
+    LEAD_SETS,
+    NoisyStore,
+    OffsetStore,
+    Robustness,
+    measure_robustness,
+)
 from einthoven.signals.noise import add_noise
 from einthoven.signals.store import Store
 
 TINY = {"depth": 1, "width": 32, "heads": 1}
+
+
+NONE: Any = {"noises": (), "offsets": ()}
 
 
 def make(labels: tuple[str, ...], leads: tuple[str, ...] = STANDARD_LEADS) -> Bundle:
@@ -55,6 +65,7 @@ def found(
         synthetic_store,
         noises=("white", "baseline-wander"),
         snrs=(20.0, -10.0),
+        offsets=(0.0, 0.5),
         resamples=30,
         progress=lambda *step: told.append(step),
     )
@@ -66,9 +77,11 @@ def test_every_condition_is_there_and_told_of(
     assert [each.name for each in found.leads] == list(LEAD_SETS)
     noisy = ["white, 20 dB", "white, -10 dB", "baseline-wander, 20 dB", "baseline-wander, -10 dB"]
     assert [each.name for each in found.noise] == noisy
+    moved = ["offset of 0 mV", "offset of 0.5 mV"]
+    assert [each.name for each in found.offsets] == moved
     records = len(synthetic.ids("test"))
     done = [name for name, count, total in told if count == total == records]
-    assert done == ["clean", *LEAD_SETS, *noisy]
+    assert done == ["clean", *LEAD_SETS, *noisy, *moved]
 
 
 def test_a_condition_is_its_comparison_with_clean(
@@ -128,6 +141,18 @@ def test_a_noisy_store_is_the_store_with_noise(synthetic_store: Store) -> None:
     assert len(store) == len(synthetic_store)
 
 
+def test_an_offset_is_one_constant_in_every_lead(found: Robustness, synthetic_store: Store) -> None:
+    none, some = found.offsets
+    assert none.comparison.auroc.macro == 0
+    assert not np.allclose(some.comparison.a.auroc, some.comparison.b.auroc)
+    rows = np.array([9, 4, 100])
+    moved_store = OffsetStore.over(synthetic_store, offset=0.5)
+    (clean,), (moved,) = synthetic_store.read(rows), moved_store.read(rows)
+    assert np.array_equal(moved.signals, clean.signals + 500)
+    (low,) = OffsetStore.over(synthetic_store, offset=-40).read(rows)
+    assert (low.signals == -32768).all()
+
+
 def test_it_is_json(found: Robustness) -> None:
     said = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert said["clean"]["auroc"]["value"] == found.leads[0].comparison.b.macro_auroc
@@ -140,14 +165,21 @@ def test_a_bundle_of_fewer_leads_is_measured_where_that_means_something(
     synthetic: Cohort, synthetic_store: Store
 ) -> None:
     limbs = make(synthetic.labels, LEAD_SETS["6 limb leads"])
-    found = measure_robustness(limbs, synthetic, synthetic_store, noises=(), resamples=0)
+    found = measure_robustness(limbs, synthetic, synthetic_store, **NONE, resamples=0)
     assert [each.name for each in found.leads] == ["lead I"]
     assert found.left_out == {
         "8 leads": "the bundle does not read V1, V2, V3, V4, V5, V6",
         "6 limb leads": "these are all leads that the bundle reads",
     }
     nothing = measure_robustness(
-        limbs, synthetic, synthetic_store, lead_sets={}, noises=(), clean=found.clean, resamples=0
+        limbs,
+        synthetic,
+        synthetic_store,
+        lead_sets={},
+        noises=(),
+        offsets=(),
+        clean=found.clean,
+        resamples=0,
     )
     assert nothing.to_dict()["clean"] == {}
 
@@ -161,7 +193,7 @@ def test_a_set_that_the_network_refuses_is_not_measured_on_made_up_leads(
         "hubert_ecg_small", labels=synthetic.labels, seed=5, pos_groups=4, **shape
     ).eval()
     bundle = Bundle(classifier, synthetic.labels, classifier.preparation.with_evaluation_crops(1))
-    found = measure_robustness(bundle, synthetic, synthetic_store, noises=(), resamples=0)
+    found = measure_robustness(bundle, synthetic, synthetic_store, **NONE, resamples=0)
     assert [(each.name, each.about["policy"]) for each in found.leads] == [("8 leads", "derived")]
     assert set(found.left_out) == {"6 limb leads", "lead I"}
     assert "leaves out V1, V2, V3, V4, V5, V6" in found.left_out["6 limb leads"]

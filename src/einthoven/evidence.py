@@ -271,7 +271,7 @@ def fill_card(
     cohort, store, split
         As in `predict_cohort`.
     robustness : bool
-        Predict the split again with fewer leads and with noise, which takes twelve times as long.
+        Predict the split again with fewer leads, noise and offsets: fourteen times.
     resamples, seed, by
         Of every bootstrap.
     progress : callable, optional

@@ -1,9 +1,10 @@
-"""What a bundle loses with fewer leads and with noise, on the records it is judged by.
+"""What a bundle loses with fewer leads, noise and offsets, on the records it is judged by.
 
 Every condition is predicted again from the store and compared with the clean predictions on the
 same resamples. With fewer leads only those are prepared, as if no others had been recorded, and
 the backbone's own policy says what becomes of the rest (`einthoven.backbones.subset`). Noise is
-added to the signals as they were recorded (`einthoven.signals.noise`).
+added to the signals as they were recorded (`einthoven.signals.noise`), and so is an offset: one
+constant in every lead, as of a recorder whose zero is not zero.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ independently (the other four follow from I and II), those of the limbs (four el
 the one of a watch."""
 NOISE_KINDS = ("baseline-wander", "powerline", "muscle")
 SNRS = (12.0, 6.0, 0.0)  # dB
+OFFSETS = (0.1, 0.3)  # mV
 Progress = Callable[[str, int, int], None]
 
 
@@ -55,7 +57,8 @@ class Condition:
     ----------
     name : str
     about : dict
-        `leads` and `policy` ("own" or "derived", of `FewerLeads`), or `noise` and `snr` (dB).
+        `leads` and `policy` ("own" or "derived", of `FewerLeads`), `noise` and `snr` (dB), or
+        `offset` (mV).
     comparison : Comparison
         The condition as a, clean as b.
     log_loss, ece : float
@@ -94,7 +97,7 @@ class Robustness:
     clean : Predictions
     log_loss, ece : float
         Of the clean predictions, as in `Condition`.
-    leads, noise : tuple of Condition
+    leads, noise, offsets : tuple of Condition
     left_out : dict of str to str
         Conditions that could not be measured, with the reason.
     settings : dict
@@ -106,6 +109,7 @@ class Robustness:
     ece: float
     leads: tuple[Condition, ...]
     noise: tuple[Condition, ...]
+    offsets: tuple[Condition, ...]
     left_out: dict[str, str]
     settings: dict[str, Any]
 
@@ -116,12 +120,13 @@ class Robustness:
             "clean": self._clean(),
             "leads": [each.to_dict() for each in self.leads],
             "noise": [each.to_dict() for each in self.noise],
+            "offsets": [each.to_dict() for each in self.offsets],
             "left_out": dict(self.left_out),
         }
         return said | self.settings
 
     def _clean(self) -> dict[str, Any]:
-        conditions = [*self.leads, *self.noise]
+        conditions = [*self.leads, *self.noise, *self.offsets]
         if not conditions:
             return {}
         score = conditions[0].comparison.b
@@ -144,6 +149,7 @@ def measure_robustness(
     lead_sets: Mapping[str, Sequence[str]] = LEAD_SETS,
     noises: Sequence[str] = NOISE_KINDS,
     snrs: Sequence[float] = SNRS,
+    offsets: Sequence[float] = OFFSETS,
     resamples: int = 1000,
     seed: int = 0,
     by: str = "record",
@@ -166,6 +172,8 @@ def measure_robustness(
         Kinds of `einthoven.signals.noise.NOISES`.
     snrs : sequence of float
         Signal-to-noise ratios, dB.
+    offsets : sequence of float
+        Constants added to every lead, mV.
     resamples, by
         Of the bootstrap, as in `compare`.
     seed : int
@@ -219,7 +227,14 @@ def measure_robustness(
         for kind in noises
         for snr in snrs
     ]
-    return Robustness(clean, *_errors(clean), tuple(fewer), tuple(noisy), left_out, settings)
+    moved = [
+        condition(
+            f"offset of {offset:g} mV", {"offset": offset}, OffsetStore.over(store, offset=offset)
+        )
+        for offset in offsets
+    ]
+    measured = tuple(fewer), tuple(noisy), tuple(moved)
+    return Robustness(clean, *_errors(clean), *measured, left_out, settings)
 
 
 @dataclass(eq=False)
@@ -251,6 +266,31 @@ class NoisyStore(Store):
                     names=names[chunk.places].tolist(),
                     seed=self.seed,
                 ),
+            )
+            for chunk in super().read(rows)
+        ]
+
+
+@dataclass(eq=False)
+class OffsetStore(Store):
+    """A store whose signals have a constant added to them as they are read."""
+
+    offset: float = 0.0
+
+    @classmethod
+    def over(cls, store: Store, *, offset: float) -> OffsetStore:
+        """The same records, moved by `offset` mV; values beyond int16 stop at its ends."""
+        shared = {each.name: getattr(store, each.name) for each in fields(Store)}
+        return cls(**shared, offset=offset)
+
+    def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
+        """As `Store.read`, with the constant."""
+        ends, moved = np.iinfo(np.int16), round(1000 * self.offset)
+        return [
+            Chunk(
+                chunk.places,
+                chunk.rate,
+                np.clip(chunk.signals.astype(np.int32) + moved, ends.min, ends.max).astype("<i2"),
             )
             for chunk in super().read(rows)
         ]

@@ -191,7 +191,7 @@ def card(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     store: StorePath = None,
     robustness: Annotated[
-        bool, typer.Option(help="Predict again with fewer leads and with noise: 12 times.")
+        bool, typer.Option(help="Predict again with fewer leads, noise, offsets: 14 times.")
     ] = True,
     resamples: Resamples = 1000,
     seed: Seed = 0,

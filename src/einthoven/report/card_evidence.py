@@ -86,7 +86,7 @@ def _robustness(found: Json) -> str:
     text = (
         f"Paired differences to the first line, intervals of {drawn_text(found)}. Fewer leads are "
         "prepared as if no others had been recorded; noise is added to the recorded signal at the "
-        "stated signal-to-noise ratio."
+        "stated signal-to-noise ratio; an offset is one constant added to every lead."
     )
     measured = table(CONDITIONS, _shown(condition_rows(found)))
     return "\n\n".join([measured, text, *(f"Not measured: {x}." for x in left_out)])

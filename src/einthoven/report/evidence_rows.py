@@ -93,7 +93,7 @@ def condition_rows(found: Json) -> list[list[Cell]]:
     """The clean split, then every condition beside it; `CONDITIONS` heads them."""
     clean = [found["clean"]] if found["clean"] else []
     rows = []
-    for each in (*clean, *found["leads"], *found["noise"]):
+    for each in (*clean, *found["leads"], *found["noise"], *found.get("offsets", ())):
         row: list[Cell] = [condition_text(each)]
         for metric in _METRICS:
             value = each[metric]

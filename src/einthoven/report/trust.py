@@ -64,12 +64,13 @@ def robustness(report: Json, tables: Iterator[int]) -> Html:
     found = report["runs"][0]["evidence"]["robustness"]
     place = next(tables)
     caption = (
-        f"Table {place}. Fewer leads and added noise on {found['records']:,} records, with paired "
-        f"differences to the clean signals; intervals of {drawn_text(found)}."
+        f"Table {place}. Fewer leads, added noise and offsets on {found['records']:,} records, "
+        f"with paired differences to the clean signals; intervals of {drawn_text(found)}."
     )
     note = (
         "Fewer leads are prepared as if no others had been recorded. Noise is added to the "
-        "recorded signal, before any filter, at the stated signal-to-noise ratio."
+        "recorded signal, before any filter, at the stated signal-to-noise ratio; an offset is one "
+        "constant added to every lead."
     )
     left_out = [f" Not measured: {name} ({why})." for name, why in found["left_out"].items()]
     after = element("p", note, *left_out, class_="note")
