@@ -17,7 +17,7 @@ from einthoven.errors import BackboneError, EvaluationError, PreparationError, R
 from einthoven.metrics import auroc
 from einthoven.predict import calibrate_table, predict_cohort, predict_files, predict_record
 from einthoven.records import read_record
-from einthoven.signals.prepare import prepare_record
+from einthoven.signals.prepare import evaluation_seconds, prepare_record
 from einthoven.signals.store import Store
 
 
@@ -132,6 +132,21 @@ def test_a_longer_record_at_another_rate_is_used(bundle: Bundle, synthetic: Coho
     twice = replace(record, signal=np.repeat(record.signal, 2, axis=1), rate=200.0)
     plain, slow = (predict_record(bundle, each).probabilities for each in (record, twice))
     assert list(slow.values()) == pytest.approx(list(plain.values()), abs=0.1)
+
+
+@pytest.mark.parametrize(("times", "left_out"), [(1, 2.5), (3, 22.5)])
+def test_what_no_crop_shows_is_told(
+    bundle: Bundle, synthetic: Cohort, times: int, left_out: float
+) -> None:
+    record = read_record(synthetic.paths("test")[0])
+    long = replace(record, signal=np.tile(record.signal, times))
+    preparation = bundle.preparation
+    assert (preparation.window, preparation.evaluation_crops) == (250, 3)
+    assert predict_record(bundle, long).seconds_left_out == left_out
+    inside = evaluation_seconds(preparation, long)
+    assert (inside[0][0], inside[-1][1]) == (0.0, 10.0 * times)
+    every = replace(bundle, preparation=preparation.with_evaluation_crops(7))
+    assert predict_record(every, record).seconds_left_out == 0.0  # overlapping
 
 
 def calibrated(bundle: Bundle) -> Bundle:

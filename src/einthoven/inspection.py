@@ -18,9 +18,9 @@ from einthoven.signals.prepare import (
     Filter,
     Fir,
     Preparation,
-    evaluation_starts,
+    evaluation_seconds,
     prepare_record,
-    resampled_length,
+    seconds_left_out,
 )
 from einthoven.signals.quality import mains_hum, offsets
 
@@ -165,22 +165,13 @@ def _window(preparation: Preparation, record: Record) -> Iterator[str]:
             "zeros fill up"
         )
         return
-    starts = _starts(preparation, record)
-    ends = np.minimum(np.array([*starts[1:], np.inf]), np.array(starts) + seconds)
-    left_out = record.duration - float((ends - starts).sum())
+    left_out = seconds_left_out(preparation, record)
     if left_out > 0.01 * record.duration:
+        count = len(evaluation_seconds(preparation, record))
         yield (
-            f"  warning: {len(starts)} evaluation crops of {seconds:g} s leave out "
+            f"  warning: {count} evaluation crops of {seconds:g} s leave out "
             f"{left_out:.3g} s of the record's {record.duration:g} s"
         )
-
-
-def _starts(preparation: Preparation, record: Record) -> list[float]:
-    """Where the evaluation crops begin, s."""
-    samples = record.signal.shape[1]
-    length = resampled_length(preparation, samples, rate=record.rate)
-    starts = evaluation_starts(preparation, samples, rate=record.rate)
-    return [start / length * record.duration for start in starts]
 
 
 def _mains(preparation: Preparation, record: Record) -> Iterator[str]:
@@ -235,7 +226,7 @@ def _draw(
         preparation.leads,
         rate=preparation.rate,
         file=file,
-        start=_starts(preparation, record)[0],
+        start=evaluation_seconds(preparation, record)[0][0],
         title=f"An ECG as {backbone} receives it",
         findings=lines,
     )

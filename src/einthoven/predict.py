@@ -19,7 +19,7 @@ from einthoven.errors import EvaluationError
 from einthoven.predictions import Predictions
 from einthoven.records import Record, read_record
 from einthoven.signals.batches import SignalSource
-from einthoven.signals.prepare import Preparation, prepare_record
+from einthoven.signals.prepare import Preparation, prepare_record, seconds_left_out
 from einthoven.signals.quality import doubts, offsets, refuse_flat
 from einthoven.signals.store import Store
 
@@ -42,6 +42,9 @@ class RecordPrediction:
         Limb leads that the record lacked and that were computed from two others, in mV.
     left_out_leads : tuple of str
         Leads that the bundle was trained with and that were not used here.
+    seconds_left_out : float
+        How much of the record is in none of the crops that were predicted, s: long records have
+        more than the bundle's crops show.
     doubts : tuple of str
         What is odd about the recording (`einthoven.signals.quality.doubts`), and offsets that the
         preparation leaves in: answers to it may be worth nothing.
@@ -52,6 +55,7 @@ class RecordPrediction:
     above_threshold: tuple[str, ...] | None = None
     derived_leads: tuple[str, ...] = ()
     left_out_leads: tuple[str, ...] = ()
+    seconds_left_out: float = 0.0
     doubts: tuple[str, ...] = ()
 
 
@@ -91,7 +95,13 @@ def predict_record(
     said = _named(bundle, record, joined.numpy())
     missing = tuple(s for s in bundle.preparation.leads if s not in preparation.leads)
     odd = (*doubts(record), *_offset_doubts(record, preparation))
-    return replace(said, derived_leads=preparation.derived, left_out_leads=missing, doubts=odd)
+    return replace(
+        said,
+        derived_leads=preparation.derived,
+        left_out_leads=missing,
+        seconds_left_out=round(max(0.0, seconds_left_out(preparation, record)), 3),
+        doubts=odd,
+    )
 
 
 def predict_files(bundle: Bundle, files: Iterable[str | Path]) -> Iterator[RecordPrediction]:

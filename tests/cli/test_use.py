@@ -27,7 +27,7 @@ def test_predict_prints_one_json_object_a_file(cli: Any, made: Any, synthetic: C
     lines = [json.loads(line) for line in said.out.splitlines()]
     assert [line["record"] for line in lines] == [str(file) for file in files]
     keys = {"record", "probabilities", "above_threshold", "derived_leads", "left_out_leads"}
-    keys |= {"doubts"}
+    keys |= {"doubts", "seconds_left_out"}
     assert all(line.keys() == keys for line in lines)
     bundle = load_bundle(made.bundle)
     done = predict_record(bundle, read_record(files[1]))

@@ -83,6 +83,7 @@ def _entry(file: Path, done: RecordPrediction) -> dict[str, Any]:
         "above_threshold": None if above is None else list(above),
         "derived_leads": list(done.derived_leads),
         "left_out_leads": list(done.left_out_leads),
+        "seconds_left_out": done.seconds_left_out,
         "doubts": list(done.doubts),
     }
 
@@ -121,6 +122,11 @@ def _remarks(done: RecordPrediction, model: Bundle) -> list[str]:
     said = [f"doubtful: {doubt}" for doubt in done.doubts]
     if model.calibration is None:
         said.append("not calibrated: the bundle has no calibration")
+    if done.seconds_left_out > 0.01 * done.record.duration:
+        said.append(
+            f"{done.seconds_left_out:.3g} s of {done.record.duration:.3g} s are in none of the "
+            f"bundle's {model.preparation.evaluation_crops} crops"
+        )
     if done.derived_leads:
         said.append(f"{', '.join(done.derived_leads)} computed from the other limb leads")
     if done.left_out_leads:

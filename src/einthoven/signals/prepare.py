@@ -48,11 +48,13 @@ __all__ = [
     "Standardise",
     "Step",
     "Window",
+    "evaluation_seconds",
     "evaluation_starts",
     "prepare_batch",
     "prepare_record",
     "random_starts",
     "resampled_length",
+    "seconds_left_out",
 ]
 
 Unit = Literal["mV", "uV"]
@@ -112,6 +114,27 @@ def evaluation_starts(preparation: Preparation, samples: int, *, rate: float) ->
         return [room // 2]
     stride = max(1, room // (crops - 1))
     return list(range(0, room + 1, stride))[:crops]
+
+
+def evaluation_seconds(preparation: Preparation, record: Record) -> list[tuple[float, float]]:
+    """Begin and end of every evaluation crop in a record's own time, s.
+
+    Crops overlap where a record is short, and leave something out where it is long.
+    """
+    samples, window = record.signal.shape[1], preparation.window / preparation.rate
+    length = resampled_length(preparation, samples, rate=record.rate)
+    starts = evaluation_starts(preparation, samples, rate=record.rate)
+    begins = [start / length * record.duration for start in starts]
+    return [(begin, min(begin + window, record.duration)) for begin in begins]
+
+
+def seconds_left_out(preparation: Preparation, record: Record) -> float:
+    """How much of a record is in none of its evaluation crops, s."""
+    seen, end = 0.0, 0.0
+    for begin, until in evaluation_seconds(preparation, record):
+        seen += until - max(begin, end)
+        end = until
+    return record.duration - seen
 
 
 def random_starts(
