@@ -161,6 +161,12 @@ def test_a_header_cut_anywhere_is_refused_or_whole(record: Path) -> None:
     np.testing.assert_array_equal(read_record(record).signal, whole)
 
 
+def test_a_signal_file_without_its_header_is_named(tmp_path: Path) -> None:
+    (tmp_path / "other.mat").write_bytes(b"of another format")
+    with pytest.raises(RecordError, match=r"other\.mat: header = 'other\.hea': is missing"):
+        read_wfdb(tmp_path / "other.mat")
+
+
 def test_folders_pipes_and_missing_files(record: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.hea").mkdir()
     os.mkfifo(tmp_path / "pipe.hea")

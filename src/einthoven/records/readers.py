@@ -55,6 +55,7 @@ def read_record(path: str | os.PathLike[str]) -> Record:
             "suffix",
             Path(text).suffix,
             f"no reader for it, and no {Path(text).name}.hea beside it",
-            remedy=f"give a file of a format that is known: {', '.join(sorted(READERS))}",
+            remedy=f"give a file of a format that is known: {', '.join(sorted(READERS))}; another "
+            "one can be written as WFDB (einthoven.records.wfdb.write_wfdb)",
         )
     return reader(text)

@@ -218,6 +218,15 @@ def _differs(source: str, field: str, lead: str, announced: int, found: int) -> 
 
 def _open(path: PathLike) -> tuple[str, Header, bytes]:
     source = header_path(path)
+    if os.path.isfile(path) and not os.path.lexists(source):
+        raise RecordError(
+            os.fspath(path),
+            "header",
+            os.path.basename(source),
+            "is missing: such a file is read as the signal of a WFDB record",
+            remedy="fetch the header too; another format can be written as WFDB "
+            "(einthoven.records.wfdb.write_wfdb)",
+        )
     data = read_bytes(source)
     return source, parse_header(data, source), data
 
