@@ -273,6 +273,8 @@ def test_a_report_of_an_unfinished_run_is_refused(tmp_path: Path, finished: Fini
     (tmp_path / "run" / "run.json").write_text((finished.run.path / "run.json").read_text())
     with pytest.raises(EvaluationError, match="no finished run"):
         write_run_report([tmp_path / "run"], tmp_path / "page.html")
+    with pytest.raises(EvaluationError, match="a report is an HTML page"):
+        write_run_report([tmp_path / "run"], tmp_path / "page.pdf")
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -65,8 +65,14 @@ def write_run_report(
     Raises
     ------
     EvaluationError
-        When a run is not finished, or runs were tested on different records or labels.
+        When a run is not finished, runs were tested on different records or labels, or `out` is
+        no `.html`.
     """
+    if Path(out).suffix.lower() not in (".html", ".htm"):
+        raise EvaluationError(
+            f"a report is an HTML page, and {out} is named as something else",
+            remedy="name it report.html; a browser prints it to a PDF",
+        )
     folders = [Path(run) for run in runs]
     if all(_is_pretraining(folder) for folder in folders):
         return _write_pretraining(folders, Path(out))

@@ -105,6 +105,15 @@ def test_rare_labels_can_be_left_out(tmp_path: Path) -> None:
         open_cohort(tmp_path / "own.csv", min_records=21)
 
 
+def test_separators_and_encodings_are_named(tmp_path: Path) -> None:
+    rows().to_csv(tmp_path / "own.csv", index=False, sep=";")
+    with pytest.raises(CohortError, match="separate the columns with commas"):
+        open_cohort(tmp_path / "own.csv")
+    rows().assign(sex="männlich").to_csv(tmp_path / "own.csv", index=False, encoding="latin-1")
+    with pytest.raises(CohortError, match="save it as UTF-8"):
+        open_cohort(tmp_path / "own.csv")
+
+
 def test_neither_folder_nor_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("x")
     for name in ("x.txt", "absent"):

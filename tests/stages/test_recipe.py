@@ -155,7 +155,7 @@ def test_overrides_take_toml_values_and_bare_words() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stage2.droppath=0.2", "unknown key stage2.droppath"),
+        ("stage2.droppath=0.2", r"stage2.droppath \(did you mean stage2.drop_path\?\)"),
         ("stage3.epochs=1", "unknown key stage3"),
         ("stage2.drop_path=1.0", "drop_path = 1.0"),
         ("stage2.drop_path=high", "drop_path = 'high'"),

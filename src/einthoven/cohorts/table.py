@@ -46,9 +46,12 @@ def open_table(
     frame = _read(file)
     missing = [name for name in ("path", "patient") if name not in frame]
     if missing:
+        sole = str(frame.columns[0]) if len(frame.columns) == 1 else ""
         raise CohortError(
             f"{file}: columns {missing} are missing; it has {list(frame.columns[:8])}",
-            remedy="name the ECG file in `path` and its patient in `patient`",
+            remedy="separate the columns with commas"
+            if set(sole) & set(";\t|")
+            else "name the ECG file in `path` and its patient in `patient`",
         )
     names = tuple(labels) if labels else tuple(str(c) for c in frame if c not in _NOT_LABELS)
     matrix = _label_matrix(frame, names, file)
@@ -93,6 +96,8 @@ def _read(file: Path) -> pd.DataFrame:
         raise CohortError(f"{file}: unknown kind of table", remedy="use .csv or .parquet")
     try:
         frame = pd.read_csv(file, dtype=_TEXT) if file.suffix == ".csv" else pd.read_parquet(file)
+    except UnicodeDecodeError as error:
+        raise CohortError(f"{file} is no UTF-8: {error}", remedy="save it as UTF-8") from error
     except Exception as error:
         raise CohortError(f"{file} cannot be read: {error}", remedy="save it again") from error
     needed = ("path", "patient", "record", "split", "fold")

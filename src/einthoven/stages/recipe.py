@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -220,7 +221,7 @@ def _checked(kind: type[M], name: str | Path, overrides: Sequence[str]) -> M:
     try:
         return kind.model_validate(table)
     except ValidationError as error:
-        problems = "; ".join(_describe(entry) for entry in error.errors())
+        problems = "; ".join(_describe(kind, entry) for entry in error.errors())
         raise RecipeError(
             f"recipe {name}: {problems}",
             remedy="correct the recipe or the --set option; docs/recipes.md lists every key",
@@ -263,8 +264,23 @@ def _apply(table: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _describe(entry: Any) -> str:
+def _describe(kind: type[BaseModel], entry: Any) -> str:
     where = ".".join(str(part) for part in entry["loc"]) or "recipe"
     if entry["type"] == "extra_forbidden":
-        return f"unknown key {where}"
+        *sections, last = entry["loc"]
+        near = get_close_matches(str(last), _keys(kind, sections), n=1)
+        meant = ".".join(map(str, [*sections, *near]))
+        return f"unknown key {where}" + (f" (did you mean {meant}?)" if near else "")
     return f"{where} = {entry.get('input')!r}: {entry['msg']}"
+
+
+def _keys(kind: type[BaseModel], sections: Sequence[Any]) -> list[str]:
+    """Keys of a section of a recipe; none of one that is not known."""
+    for section in sections:
+        known = kind.model_fields.get(section)
+        inside = [known.annotation, *get_args(known.annotation)] if known else []
+        tables = [each for each in inside if isinstance(each, type) and issubclass(each, BaseModel)]
+        if not tables:
+            return []
+        kind = tables[0]
+    return list(kind.model_fields)
