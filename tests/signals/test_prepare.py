@@ -15,6 +15,8 @@ from einthoven.errors import PreparationError
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.signals import linear, plan
 from einthoven.signals.prepare import (
+    Centre,
+    Fill,
     Filter,
     Preparation,
     Resample,
@@ -68,6 +70,8 @@ def _by_scipy(steps: tuple, x: NDArray[np.float64], rate: float, start: int) -> 
         elif isinstance(step, Standardise):
             axis = (0, 1) if step.over == "record" else 1
             x = (x - x.mean(axis, keepdims=True)) / x.std(axis, keepdims=True)
+        elif isinstance(step, Centre):
+            x = x - x.mean(1, keepdims=True)
         else:
             x = (x - step.mean) / step.std
     return x
@@ -128,6 +132,8 @@ def test_st_mem_equals_scipy_for_other_lengths_and_rates(rate: float, samples: i
         (Resample(500), Filter("bandpass", (0.67, 40), order=4), Window(2501), Standardise()),
         (Filter("lowpass", 45, order=3), Resample(250), Window(1000), Filter("highpass", 0.5)),
         (Resample(250), Window(1250), Scale(mean=0.1, std=0.5)),
+        (Centre(), Resample(250), Window(1250), Filter("lowpass", 40, order=2)),
+        (Resample(250), Centre(), Window(1250), Centre(), Scale(mean=0.1, std=0.5)),
         (Scale(mean=0.1, std=0.5), Resample(100), Window(600), Standardise("lead")),
         (Resample(500), Window(2500), Standardise(), Resample(100), Filter("lowpass", 20, order=2)),
         (Resample(300), Resample(200), Window(1000), Filter("bandpass", (0.05, 47), order=3)),
@@ -204,6 +210,30 @@ def test_flat_signals_become_zero_and_never_nan() -> None:
     out = prepare_batch(by_lead, signals[2:], rate=500, starts=torch.tensor([0]))
     assert not out[0, 4].any()
     torch.testing.assert_close(out[0, 5].std(correction=0), torch.tensor(1.0))
+
+
+def test_a_centred_preparation_passes_no_offset() -> None:
+    raw = Preparation(TWO, (Resample(250), Window(500), Scale(0.0, 0.25)))
+    centred = raw.centred()
+    assert centred.steps == (Centre(), *raw.steps)
+    assert centred.centred() is centred
+    assert (raw.passes_offsets, centred.passes_offsets) == (True, False)
+    x = torch.from_numpy(_ecg(3, 2, 5000, 500)).float()
+    for preparation, moved in ((raw, 2.0), (centred, 0.0)):
+        starts = torch.tensor([0, 5, 17])
+        one, other = (
+            prepare_batch(preparation, each, rate=500, starts=starts) for each in (x, x + 0.5)
+        )
+        torch.testing.assert_close(other - one, torch.full_like(one, moved), rtol=0, atol=1e-5)
+    limbs = Preparation(("I", "II", "III"), raw.steps).deriving(("I", "II"))
+    assert limbs.centred().derived == ("III",)
+
+
+def test_a_centred_lead_keeps_what_is_no_number() -> None:
+    steps = (Centre(), Resample(100), Window(4), Fill("zero"))
+    x = torch.tensor([[[1.0, float("nan"), 3.0, 5.0], [2.0, 2.0, 2.0, 2.0]]])
+    out = prepare_batch(Preparation(TWO, steps), x, rate=100, starts=torch.tensor([0]))
+    assert out.tolist() == [[[-2.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]]]
 
 
 def test_json_round_trip_is_exact_and_the_digest_tells_preparations_apart() -> None:

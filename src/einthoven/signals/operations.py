@@ -18,6 +18,7 @@ from einthoven.signals.released_steps import Decimate
 
 __all__ = [
     "FLAT",
+    "Centred",
     "Constants",
     "Crop",
     "Decimation",
@@ -76,6 +77,17 @@ class Constants:
 
     def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
         return (x - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class Centred:
+    """Every lead less the mean of its values that are numbers."""
+
+    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
+        mean = x.mean(-1, keepdim=True)
+        if _any_nan(mean):
+            mean = x.nanmean(-1, keepdim=True)
+        return torch.sub(x, mean, out=out)
 
 
 @dataclass(frozen=True)

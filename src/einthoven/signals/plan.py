@@ -24,7 +24,7 @@ from einthoven.signals.fir import zero_phase_fir
 from einthoven.signals.linear import MapKey, full_precision, spectral_map
 from einthoven.signals.operations import FLAT, Operation
 from einthoven.signals.released_steps import Baseline, Decimate, Derive, Fill, Fir, MinMax
-from einthoven.signals.steps import Filter, Resample, Scale, Standardise, Step, Window
+from einthoven.signals.steps import Centre, Filter, Resample, Scale, Standardise, Step, Window
 
 if TYPE_CHECKING:
     from einthoven.signals.compiled import Tables
@@ -260,6 +260,8 @@ def _plain(step: Step, shape: Shape, device: torch.device) -> list[Operation]:
             return [ops.Crop(step.samples)]
         case Standardise():
             return [ops.Standardised((1, 2) if step.over == "record" else (2,))]
+        case Centre():
+            return [ops.Centred()]
         case Scale():
             return [ops.Constants(step.mean, step.std)]
         case Resample() if _does_something(step, shape):
@@ -283,7 +285,7 @@ def _does_something(step: Step, shape: Shape) -> bool:
 
 def _needs_volts(step: Step, shape: Shape) -> bool:
     """Whether a factor in front of a step cannot wait until behind it."""
-    return _does_something(step, shape) and not isinstance(step, Fill | Derive)
+    return _does_something(step, shape) and not isinstance(step, Fill | Derive | Centre)
 
 
 def _is_fourier(step: Step) -> bool:

@@ -13,6 +13,7 @@ from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.signals import plan
 from einthoven.signals.released_steps import Baseline, Derive, Fir, MinMax
 from einthoven.signals.steps import (
+    Centre,
     Filter,
     Resample,
     Standardise,
@@ -91,7 +92,7 @@ class Preparation:
     def passes_offsets(self) -> bool:
         """Whether a constant that is added to a lead reaches the network."""
         return not any(
-            isinstance(step, Fir | Baseline | MinMax)
+            isinstance(step, Centre | Fir | Baseline | MinMax)
             or (isinstance(step, Filter) and step.kind in ("highpass", "bandpass"))
             or (isinstance(step, Standardise) and step.over == "lead")
             for step in self.steps
@@ -139,6 +140,13 @@ class Preparation:
     def with_evaluation_crops(self, count: int) -> Preparation:
         """A copy that evaluates on another number of crops."""
         return self._with(replace(self._window, evaluation_crops=count))
+
+    def centred(self) -> Preparation:
+        """A copy that takes each lead's mean over the whole record out first; itself if it does."""
+        if any(isinstance(step, Centre) for step in self.steps):
+            return self
+        first = 1 if self._derive else 0
+        return replace(self, steps=(*self.steps[:first], Centre(), *self.steps[first:]))
 
     def with_leads(self, leads: Sequence[str]) -> Preparation:
         """A copy for some of the leads; those that are computed still are."""

@@ -32,10 +32,11 @@ from einthoven.records.record import Record
 from einthoven.signals import plan
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.released_steps import Baseline, Decimate, Derive, Fill, Fir, MinMax
-from einthoven.signals.steps import Filter, Resample, Scale, Standardise, Step, Window
+from einthoven.signals.steps import Centre, Filter, Resample, Scale, Standardise, Step, Window
 
 __all__ = [
     "Baseline",
+    "Centre",
     "Decimate",
     "Derive",
     "Fill",

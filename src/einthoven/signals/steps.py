@@ -148,6 +148,20 @@ class Standardise:
 
 
 @dataclass(frozen=True)
+class Centre:
+    """Subtract each lead's mean over all that there is of it by then.
+
+    Before the window that is the whole record: its offset goes, and a crop keeps where it lies in
+    its record. Values that are not numbers stay, and do not count.
+    """
+
+    name: ClassVar[str] = "centre"
+
+    def __str__(self) -> str:
+        return "minus each lead's mean"
+
+
+@dataclass(frozen=True)
 class Scale:
     """Subtract a constant and divide by a constant.
 
@@ -174,6 +188,7 @@ Step = (
     | Window
     | Filter
     | Standardise
+    | Centre
     | Scale
     | Derive
     | Fill

@@ -76,12 +76,13 @@ class Dataset:
 
 
 def adapted(preparation: Preparation, data: Data) -> Preparation:
-    """A backbone's preparation with the recipe's crop and number of evaluation crops."""
+    """A backbone's preparation with the recipe's crop and number of evaluation crops, centred where
+    the recipe says so."""
     if data.crop_seconds is not None:
         preparation = preparation.with_window(seconds=data.crop_seconds)
     if data.evaluation_crops is not None:
         preparation = preparation.with_evaluation_crops(data.evaluation_crops)
-    return preparation
+    return preparation.centred() if data.centre else preparation
 
 
 def augmentation(data: Data) -> Augmentation | None:

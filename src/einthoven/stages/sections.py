@@ -64,7 +64,11 @@ class Data(Table):
     standardise: Literal["none", "scalar"] = "none"
     """Scaling that is measured: one mean and deviation of all training samples (the benchmark)."""
 
-    younger: ClassVar[tuple[str, ...]] = ("standardise",)
+    centre: bool = False
+    """Take each lead's mean over the whole record out first, so that no offset reaches the network;
+    for backbones whose own preparation leaves it in."""
+
+    younger: ClassVar[tuple[str, ...]] = ("standardise", "centre")
 
 
 class Stage1(Table):
