@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import einthoven
 from einthoven.bundle import digest_of, load_bundle, read_about
-from einthoven.cohorts import open_cohort
+from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import BundleError, CohortError
 from einthoven.evidence import measured_on, read_evidence
-from einthoven.predict import predict_cohort
+from einthoven.predict import predict_cohort, predict_record
+from einthoven.records import read_record
 from einthoven.shipped import SHIPPED, bundle_folder, is_bundle, shipped_bundle, start_from
 from einthoven.signals.pack import pack
 from einthoven.stages.memory import Memory
@@ -54,6 +57,18 @@ def test_it_is_sealed_and_its_evidence_is_its_own() -> None:
     assert found is not None
     assert about["digest"] == digest_of(about)
     assert found["measured_on"] == measured_on(about)
+
+
+def test_an_offset_of_the_recorder_changes_no_answer(synthetic: Cohort) -> None:
+    bundle = einthoven.load_bundle()
+    record = read_record(synthetic.paths("test")[0])
+    offsets = np.linspace(-2, 2, 12, dtype=np.float32)[:, None]
+    moved = replace(record, signal=record.signal + offsets)
+    one, other = (predict_record(bundle, each) for each in (record, moved))
+    assert list(other.probabilities.values()) == pytest.approx(
+        list(one.probabilities.values()), abs=1e-4
+    )
+    assert not other.doubts
 
 
 def test_it_remembers_ptb_xl() -> None:
