@@ -40,7 +40,7 @@ def test_a_run_on_other_labels_is_another_run(whole: Request, few: int) -> None:
 
 def test_labels_that_the_cohort_does_not_have_are_no_finished_run(whole: Request) -> None:
     changed = whole.experiment.model_copy(update={"min_records": 500})
-    with pytest.raises(CohortError, match="0 labels"):
+    with pytest.raises(CohortError, match="no label of 500 records"):
         replace(whole, experiment=changed).state(cell(PLAIN))
 
 
