@@ -91,7 +91,7 @@ def test_an_offset_is_named(tmp_path: Path, record: Record) -> None:
     signal = record.signal.copy()
     signal[7] += 0.9 - np.median(signal[7])
     found = warnings(examine(write(tmp_path / "offset", signal)))
-    assert found == ["  warning: an offset in V2: at rest up to 0.90 mV from zero"]
+    assert found == ["  warning: V2 at rest up to 0.90 mV from zero: an offset"]
 
 
 def test_missing_leads_are_named(tmp_path: Path, record: Record) -> None:

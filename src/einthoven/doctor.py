@@ -110,14 +110,11 @@ def _size(record: Record) -> Iterator[str]:
 
 
 def _offsets(record: Record) -> Iterator[str]:
-    from einthoven.signals.quality import offsets
+    from einthoven.signals.quality import offset_text, offsets
 
     away = offsets(record)
     if away:
-        yield (
-            f"  warning: an offset in {' '.join(away)}: at rest up to "
-            f"{max(map(abs, away.values())):.2f} mV from zero"
-        )
+        yield f"  warning: {offset_text(away)}: an offset"
 
 
 def _mains(record: Record) -> Iterator[str]:

@@ -20,7 +20,7 @@ from einthoven.predictions import Predictions
 from einthoven.records import Record, read_record
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Preparation, prepare_record, seconds_left_out
-from einthoven.signals.quality import doubts, offsets, refuse_flat
+from einthoven.signals.quality import doubts, offset_text, offsets, refuse_flat
 from einthoven.signals.store import Store
 
 CALIBRATED = "calibrated"  # key of a table's metadata: yes or no
@@ -218,8 +218,7 @@ def _offset_doubts(record: Record, preparation: Preparation) -> Iterator[str]:
     away = {k: v for k, v in offsets(record).items() if k in preparation.sources}
     if away and preparation.passes_offsets:
         yield (
-            f"{' '.join(away)} at rest up to {max(map(abs, away.values())):.2f} mV from zero, and "
-            "nothing in the preparation takes an offset out: subtract it"
+            f"{offset_text(away)}, and nothing in the preparation takes an offset out: subtract it"
         )
 
 

@@ -248,8 +248,7 @@ class NoisyStore(Store):
     @classmethod
     def over(cls, store: Store, *, kind: str, snr: float, seed: int = 0) -> NoisyStore:
         """The same records, noisy; see `einthoven.signals.noise.add_noise`."""
-        shared = {each.name: getattr(store, each.name) for each in fields(Store)}
-        return cls(**shared, kind=kind, snr=snr, seed=seed)
+        return cls(**_parts(store), kind=kind, snr=snr, seed=seed)
 
     def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
         """As `Store.read`, with noise of each record's own."""
@@ -280,8 +279,7 @@ class OffsetStore(Store):
     @classmethod
     def over(cls, store: Store, *, offset: float) -> OffsetStore:
         """The same records, moved by `offset` mV; values beyond int16 stop at its ends."""
-        shared = {each.name: getattr(store, each.name) for each in fields(Store)}
-        return cls(**shared, offset=offset)
+        return cls(**_parts(store), offset=offset)
 
     def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
         """As `Store.read`, with the constant."""
@@ -294,6 +292,10 @@ class OffsetStore(Store):
             )
             for chunk in super().read(rows)
         ]
+
+
+def _parts(store: Store) -> dict[str, Any]:
+    return {each.name: getattr(store, each.name) for each in fields(Store)}
 
 
 def _possible(

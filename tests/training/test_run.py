@@ -26,3 +26,18 @@ def test_another_request_is_refused_by_name(tmp_path: Path, key: str, value: obj
     RunFolder.begin(tmp_path / "run", ASKED)
     with pytest.raises(TrainingError, match=f"another {key}"):
         RunFolder.begin(tmp_path / "run", ASKED | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"name": "a", "seed": 1}, "recipe.seed: 0; now 1"),
+        ({"name": "a", "seed": 0, "clip": None}, 'recipe.clip: "nothing"; now null'),
+    ],
+)
+def test_the_entry_that_differs_is_named(
+    tmp_path: Path, recipe: dict[str, object], message: str
+) -> None:
+    RunFolder.begin(tmp_path / "run", ASKED)
+    with pytest.raises(TrainingError, match=message):
+        RunFolder.begin(tmp_path / "run", ASKED | {"recipe": recipe})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from einthoven.errors import PreparationError
 from einthoven.records.record import Record
 
-__all__ = ["Hum", "Size", "doubts", "mains_hum", "offsets", "refuse_flat", "size_of"]
+__all__ = ["Hum", "Size", "doubts", "mains_hum", "offset_text", "offsets", "refuse_flat", "size_of"]
 
 LARGEST = 5.0  # mV from a lead's median; a QRS above this is nearly always a wrong gain
 SMALLEST = 0.05  # mV of range in all leads together
@@ -124,6 +125,11 @@ def offsets(record: Record, size: Size | None = None) -> dict[str, float]:
         if len(finite) and np.ptp(finite) > 0 and abs(rest := float(np.median(finite))) >= _OFFSET:
             found[lead] = rest
     return found
+
+
+def offset_text(away: Mapping[str, float]) -> str:
+    """`V1 V2 at rest up to 0.52 mV from zero`, of what `offsets` found."""
+    return f"{' '.join(away)} at rest up to {max(map(abs, away.values())):.2f} mV from zero"
 
 
 def refuse_flat(record: Record) -> None:

@@ -29,6 +29,7 @@ from einthoven.files import locked, read_json, write_json
 from einthoven.version import __version__
 
 ABOUT, LOCK = "run.json", ".lock"
+_ABSENT = "nothing"
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,11 @@ def _first_difference(place: str, before: Any, now: Any) -> tuple[str, Any, Any]
     """Of two tables the entry that differs, however deep."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return place, before, now
-    key = min(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-    return _first_difference(f"{place}.{key}", before.get(key), now.get(key))
+    for key in sorted(before.keys() | now.keys()):
+        was, asks = before.get(key, _ABSENT), now.get(key, _ABSENT)  # null is another thing
+        if was != asks:
+            return _first_difference(f"{place}.{key}", was, asks)
+    raise AssertionError(f"{place}: two equal tables")
 
 
 def _short(value: Any) -> str:
