@@ -154,6 +154,17 @@ def test_refusals_of_rows(cli: Any, rows: list[Any], more: list[str], message: s
     assert "makes table-1 alone" in said.err
 
 
+def test_rows_are_kept_by_the_verb_for_rows(
+    cli: Any, rows: list[Any], words: list[Any], tmp_path: Path
+) -> None:
+    said = cli("reproduce", "table-1", *rows, "--no-run", "--keep-rows")
+    assert said.status == 0, said.err
+    assert "not run yet" in (tmp_path / "out" / "results.md").read_text()
+    said = cli("reproduce", "table-2", *words, "--no-run", "--keep-rows")
+    assert said.status == 1
+    assert "table-2 has no rows to keep" in said.err
+
+
 def test_a_failed_cell_makes_the_command_fail(cli: Any, words: list[Any], tmp_path: Path) -> None:
     folder = tmp_path / "out" / "runs" / "tiny--fine-tuning--all-71--100pct--seed0"
     folder.mkdir(parents=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from einthoven.bundle import load_bundle
+from einthoven.errors import ReproduceError
 from einthoven.evaluate import compare
 from einthoven.evaluate.tables import score_predictions
 from einthoven.files import read_json, read_lines, write_json
@@ -302,3 +303,81 @@ def test_rows_alone_are_run_like_all_else(request_: Request, tmp_path: Path) -> 
         r.run_folder(cells[0]) / "bundle" / "weights.safetensors" for r in (request, request_)
     )
     assert mine.read_bytes() == theirs.read_bytes()
+
+
+def half(request_: Request, out: Path) -> Request:
+    """One run of the row resnet1d_wang, and no post-trained model."""
+    request = replace(request_, out=out)
+    done = Cell(BACKBONE, SCRATCH, "all-71", 1.0, 0)
+    shutil.copytree(request_.run_folder(done), request.run_folder(done))
+    return request
+
+
+def test_rows_of_another_machine_are_kept(
+    request_: Request, tmp_path: Path, section: Section
+) -> None:
+    """All their numbers, marked; what was run here is written anew, and twice is once."""
+    page = tmp_path / "page.md"
+    write(request_, "table-1", page)
+    request = half(request_, tmp_path / "half")
+    for _ in range(2):
+        write(request, "table-1", page, keep_rows=True)
+        found = read_json(page.parent / "figures" / "table-1--rows.json")
+        for row in found["rows"]:
+            for task, each in row["tasks"].items():
+                before = numbers(section, row["name"], task)
+                ours = (row["name"], task) == ("resnet1d_wang", "all-71")
+                kept = {} if ours else {"is_kept": True}
+                after = before | ({"post_trained_minus_this": {}} if ours else {})
+                assert each == after | kept
+        assert found["best_post_trained"] == section.numbers["best_post_trained"]
+        lines = rows_of(page.read_text(), "#### all-71")
+        assert lines[f"**plain one**, `{BACKBONE}` † § ¶"][0] == "0, 1"
+        assert lines[f"{BEST}, `{BACKBONE}` ¶"][0] == "0, 1"
+        assert lines[f"**resnet1d_wang**, `{BACKBONE}` † ‡ §"][4] == "–"
+        matrix = rows_of(page.read_text())
+        assert matrix["**both** † §"][1].endswith(") ¶")
+        assert "not finished" not in page.read_text()
+    write(request, "table-1", page)
+    assert "¶" not in page.read_text()
+    assert "not run yet" in page.read_text()
+
+
+def test_a_row_that_is_another_one_now_is_not_kept(request_: Request, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    write(request_, "table-1", page)
+    file = page.parent / "figures" / "table-1--rows.json"
+    said = read_json(file)
+    said["rows"][1]["changes"].append("stage2.base_lr 1 instead of 2")
+    write_json(file, said)
+    write(half(request_, tmp_path / "half"), "table-1", page, keep_rows=True)
+    found = {row["name"]: row["tasks"]["all-71"] for row in read_json(file)["rows"]}
+    assert found["plain one"]["auroc"] is None
+    assert found["both"]["is_kept"]
+
+
+def test_kept_leads_are_of_the_model_of_now(request_: Request, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    write(request_, "table-1", page)
+    file = page.parent / "figures" / "table-1--rows.json"
+    request = half(request_, tmp_path / "half")
+    write(replace(request, against=(request_.out,)), "table-1", page, keep_rows=True)
+    found = {row["name"]: row["tasks"]["all-71"] for row in read_json(file)["rows"]}
+    assert found["plain one"]["is_kept"]
+    assert found["plain one"]["post_trained_minus_this"]["auroc"]["seeds"] == [0, 1]
+    one = request_.run_folder(main_group(OURS).cell(0))
+    write(replace(request, against=(one,)), "table-1", page, keep_rows=True)
+    found = {row["name"]: row["tasks"]["all-71"] for row in read_json(file)["rows"]}
+    assert found["plain one"]["is_kept"]
+    assert found["plain one"]["post_trained_minus_this"] == {}
+    assert found["resnet1d_wang"]["post_trained_minus_this"]["auroc"]["seeds"] == [0]
+
+
+def test_nothing_is_kept_of_a_page_without_rows(request_: Request, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    request = half(request_, tmp_path / "half")
+    write(request, "table-1", page, keep_rows=True)
+    assert "¶" not in page.read_text()
+    write_json(page.parent / "figures" / "table-1--rows.json", ["damaged"])
+    with pytest.raises(ReproduceError, match="holds no table 1"):
+        write(request, "table-1", page, keep_rows=True)

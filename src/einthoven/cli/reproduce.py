@@ -90,6 +90,12 @@ RunThem = Annotated[
 ]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th cell, for N machines.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes on this machine.")]
+KeepRows = Annotated[
+    bool,
+    typer.Option(
+        "--keep-rows", help="Table 1: leave the page's numbers of rows that OUT has no runs of."
+    ),
+]
 Page = Annotated[
     Path | None,
     typer.Option(help="Markdown page whose marked section is written; OUT/results.md."),
@@ -112,6 +118,7 @@ def reproduce(
     jobs: Jobs = 1,
     threads: Threads = None,
     write: Page = None,
+    keep_rows: KeepRows = False,
     store: StorePath = None,
     device: Device = "auto",
 ) -> None:
@@ -147,6 +154,11 @@ def reproduce(
 
         einthoven reproduce pitfalls --cohort data/ptb-xl
 
+    **Two machines, a row each, one page**
+
+        einthoven reproduce table-1 --cohort data/ptb-xl --experiment peers --only row=lstm
+        --write docs/results.md --keep-rows
+
     **Write the tables of what is finished**
 
         einthoven reproduce grid --cohort data/ptb-xl --backbone mtecg_tiny_100hz
@@ -163,6 +175,10 @@ def reproduce(
         return
     from einthoven.reproduce.plan import check
 
+    if keep_rows and what not in (What.TABLE_1, What.GRID):
+        raise ReproduceError(
+            f"{what.value} has no rows to keep", remedy="--keep-rows is for table-1, or grid"
+        )
     asked = _experiment(experiment, cohort, backbone, weights)
     request = _request(asked, cohort, backbone, out, weights, store)
     request = replace(request, device=device, threads=threads, against=tuple(against or ()))
@@ -178,7 +194,7 @@ def reproduce(
         console.print(f"Experiment {chosen}", highlight=False, markup=False, soft_wrap=True)
         request = _packed(request, store)
         outcome = _run(request, cells, jobs)
-    _write(request, what.value, write or out / "results.md")
+    _write(request, what.value, write or out / "results.md", keep_rows=keep_rows)
     if outcome is not None:
         _tell(outcome)
 
@@ -315,10 +331,10 @@ def _cost(planned: Planned) -> str:
     return f"{planned.seconds / 60:.1f} min" if planned.seconds else ""
 
 
-def _write(request: Request, what: str, page: Path) -> None:
+def _write(request: Request, what: str, page: Path, *, keep_rows: bool) -> None:
     from einthoven.reproduce.write import write
 
-    written = write(request, what, page)
+    written = write(request, what, page, keep_rows=keep_rows)
     typer.echo(f"Page: {written[0]}")
     typer.echo(f"Figures and numbers: {written[1].parent}")
     if written[-1].suffix == ".html":

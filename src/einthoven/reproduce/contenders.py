@@ -20,6 +20,9 @@ from einthoven.reproduce.evidence import Found
 from einthoven.reproduce.folders import RANDOM, RUNS, Request
 from einthoven.training.run import ABOUT
 
+WHO = ("backbone", "recipe", "seeds", "weights_sha256")
+"""What tells one model from another."""
+
 
 @dataclass(frozen=True)
 class Contender:

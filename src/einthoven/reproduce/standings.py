@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from einthoven.reproduce import published
-from einthoven.reproduce.contenders import Contender, best_contender
+from einthoven.reproduce.contenders import best_contender
 from einthoven.reproduce.costs import Cost, cost_of
+from einthoven.reproduce.earlier import Earlier, tupled
 from einthoven.reproduce.evidence import (
     METRICS,
     Ensemble,
     Evidence,
+    Found,
     Gap,
     Group,
     Metric,
@@ -38,6 +40,8 @@ class Standing:
     gaps : dict of str to Gap or None
         The best post-trained model minus this one; empty where none is known, or this is it.
     cost : Cost or None
+    is_kept : bool
+        Whether all of this is from an earlier page, because the runs are not at hand.
     """
 
     model: Model
@@ -45,6 +49,7 @@ class Standing:
     values: dict[Metric, Pooled | None]
     gaps: dict[Metric, Gap | None]
     cost: Cost | None
+    is_kept: bool = False
 
     @property
     def is_run(self) -> bool:
@@ -56,7 +61,8 @@ class Standing:
         found: dict[str, Any] = {"published": self.quote and vars(self.quote)}
         found |= {metric: each and each.to_dict() for metric, each in self.values.items()}
         minus = {metric: each and each.to_dict() for metric, each in self.gaps.items()}
-        return found | {"post_trained_minus_this": minus, "cost": self.cost and self.cost.to_dict()}
+        found |= {"post_trained_minus_this": minus, "cost": self.cost and self.cost.to_dict()}
+        return found | ({"is_kept": True} if self.is_kept else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,17 +88,19 @@ class RowStanding:
     changes: list[str]
     on: dict[str, Standing]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        said = self.row.model_dump(include={"name", "arm", "members", "our_reading"})
-        tasks = {task: each.to_dict() for task, each in self.on.items()}
+    def about(self) -> dict[str, Any]:
+        """What it is, ready for JSON."""
+        said = self.row.model_dump(mode="json", include={"name", "arm", "members", "our_reading"})
         return {
             **said,
             "backbone": self.backbone,
             "short_schedule": self.short_schedule,
             "changes": self.changes,
-            "tasks": tasks,
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return self.about() | {"tasks": {task: each.to_dict() for task, each in self.on.items()}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,20 +111,20 @@ class Standings:
     ----------
     tasks : tuple of str
     rows : list of RowStanding
-    best : dict of str to Contender
-        By task, where a post-trained model is known.
+    best : dict of str to dict
+        By task, where a post-trained model is known: what it is (`Contender.to_dict`).
     strangers : dict of str to Standing
         The same models on their tasks, where no row is that model.
     """
 
     tasks: tuple[str, ...]
     rows: list[RowStanding]
-    best: dict[str, Contender]
+    best: dict[str, dict[str, Any]]
     strangers: dict[str, Standing]
 
     def models(self) -> list[Group | Ensemble]:
-        """Of every row on every task."""
-        found = [each.model for row in self.rows for each in row.on.values()]
+        """Of every row on every task, but for those whose numbers are kept."""
+        found = [each.model for row in self.rows for each in row.on.values() if not each.is_kept]
         return [model for model in found if isinstance(model, Group | Ensemble)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,14 +135,20 @@ class Standings:
         }
         return {
             "published": quoted,
-            "best_post_trained": {task: each.to_dict() for task, each in self.best.items()},
+            "best_post_trained": self.best,
             "best_post_trained_on": {task: each.to_dict() for task, each in self.strangers.items()},
             "rows": [row.to_dict() for row in self.rows],
         }
 
 
-def standings(evidence: Evidence) -> Standings:
+def standings(evidence: Evidence, earlier: Earlier | None = None) -> Standings:
     """Score everything that table 1 has to say.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    earlier : Earlier, optional
+        Where the numbers of rows, and of post-trained models, that no run is known of come from.
 
     Raises
     ------
@@ -143,17 +157,43 @@ def standings(evidence: Evidence) -> Standings:
     EvaluationError
         When a model was predicted for other records than the others.
     """
-    request = evidence.request
+    request, earlier = evidence.request, earlier or Earlier()
     tasks = request.experiment.tasks
     found = {task: best_contender(request, task) for task in tasks}
-    best = {task: each for task, each in found.items() if each is not None}
-    rows = [_row_standing(evidence, row, best) for row in rows_of(request.experiment)]
+    known = {task: each.model for task, each in found.items() if each is not None}
+    told = {task: each.to_dict() if each else earlier.best(task) for task, each in found.items()}
+    best = {task: each for task, each in told.items() if each is not None}
+    rows = [_row_standing(evidence, row, known) for row in rows_of(request.experiment)]
     strangers = {
-        task: _standing(evidence, each.model, None, None)
-        for task, each in best.items()
-        if not any(_share_runs(evidence, row.on[task].model, each.model) for row in rows)
+        task: _standing(evidence, model, None, None)
+        for task, model in known.items()
+        if not any(_share_runs(evidence, row.on[task].model, model) for row in rows)
     }
+    for row in rows:
+        for task, each in row.on.items():
+            if not each.is_run and (numbers := earlier.row(row.about(), task)):
+                held = earlier.is_held_against(best.get(task, {}), task)
+                row.on[task] = _kept(each.model, each.quote, numbers, held=held)
+    for task in best.keys() - known.keys():
+        if numbers := earlier.best_on(task):
+            model = Found(task, best[task]["backbone"], best[task]["recipe"], ())
+            strangers[task] = _kept(model, None, numbers, held=False)
     return Standings(tasks, rows, best, strangers)
+
+
+def _kept(
+    model: Model, quote: published.Value | None, numbers: dict[str, Any], *, held: bool
+) -> Standing:
+    """A standing as an earlier page had it; its gaps only where `held` against the best of now."""
+    gaps = numbers["post_trained_minus_this"] if held else {}
+    return Standing(
+        model,
+        quote,
+        {metric: Pooled(**tupled(numbers[metric])) for metric in METRICS},
+        {metric: Gap(**tupled(gaps[metric])) for metric in METRICS if gaps.get(metric)},
+        Cost(**numbers["cost"]),
+        is_kept=True,
+    )
 
 
 def model_of(evidence: Evidence, row: Row, task: str) -> Group | Ensemble:
@@ -164,14 +204,13 @@ def model_of(evidence: Evidence, row: Row, task: str) -> Group | Ensemble:
     return groups[0] if row.arm else Ensemble(groups)
 
 
-def _row_standing(evidence: Evidence, row: Row, best: dict[str, Contender]) -> RowStanding:
+def _row_standing(evidence: Evidence, row: Row, best: dict[str, Found]) -> RowStanding:
     request = evidence.request
     quotes = published.ROWS.get(row.published or "", {})
     on = {}
     for task in request.experiment.tasks:
-        model, known = model_of(evidence, row, task), best.get(task)
-        held = None if known is None else known.model
-        on[task] = _standing(evidence, model, quotes.get(task), held)
+        model = model_of(evidence, row, task)
+        on[task] = _standing(evidence, model, quotes.get(task), best.get(task))
     backbone = "" if row.members else row.backbone or request.backbone
     short = _short_schedule(evidence, row)
     return RowStanding(row, backbone, short, _changes(evidence, row), on)

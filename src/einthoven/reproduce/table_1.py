@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from einthoven.reproduce import published
-from einthoven.reproduce.contenders import Contender
 from einthoven.reproduce.costs import Cost
+from einthoven.reproduce.earlier import Earlier
 from einthoven.reproduce.evidence import METRICS, Evidence, Metric
 from einthoven.reproduce.experiments import TABLE_1
 from einthoven.reproduce.folders import State
@@ -22,7 +24,7 @@ from einthoven.reproduce.wording import (
 )
 from einthoven.reproduce.wording import published as quoted
 
-SHORT, OUR_READING, CHANGED = "†", "‡", "§"
+SHORT, OUR_READING, CHANGED, KEPT = "†", "‡", "§", "¶"
 BEST = "**best post-trained model**"
 _QUOTED = (
     "Published values are those of table 1 of arXiv 2509.12991, which quotes its rows from their "
@@ -45,6 +47,10 @@ _BEST = (
     "The best post-trained model is that of the highest macro AUROC on fold 9 among the finished "
     "runs that this command knows:"
 )
+_KEPT = (
+    "Kept from this page as it was: the runs are not among those that this command knows. "
+    "Post-trained minus row is there where the runs of both were at hand, and of the model of now."
+)
 _NO_BEST = (
     "No finished post-training run is known to hold the rows against: name one, or the folder of "
     "another reproduction, with `--against`."
@@ -55,10 +61,13 @@ _HEAD = [
 ]  # fmt: skip
 
 
-def table_1(evidence: Evidence) -> Section:
+def table_1(evidence: Evidence, earlier: Earlier | None = None) -> Section:
     """Macro AUROC as the paper has it, ours below the rows they stand beside; then every task in
-    full, with AUPRC, costs and paired differences."""
-    request, found = evidence.request, standings(evidence)
+    full, with AUPRC, costs and paired differences.
+
+    Rows whose runs are not at hand have the numbers of an `earlier` table, where there is one.
+    """
+    request, found = evidence.request, standings(evidence, earlier)
     name = request.backbone or request.experiment.name
     text = f"""
 ### Table 1: beside the published peers, `{name}`
@@ -102,13 +111,17 @@ def _matrix(found: Standings) -> list[list[str]]:
             lines += [_our_line(each) for each in mine]
     lines += [_our_line(each) for left in beside.values() for each in left]
     if found.strangers:
-        known = {task: value(each.values["auroc"]) for task, each in found.strangers.items()}
+        known = {task: _value(each) for task, each in found.strangers.items()}
         lines.append([BEST, "ours", *(known.get(task, "–") for task in found.tasks)])
     return lines
 
 
 def _our_line(each: RowStanding) -> list[str]:
-    return [_named(each), "ours", *(value(on.values["auroc"]) for on in each.on.values())]
+    return [_named(each), "ours", *map(_value, each.on.values())]
+
+
+def _value(each: Standing) -> str:
+    return value(each.values["auroc"]) + (f" {KEPT}" if each.is_kept else "")
 
 
 def _named(each: RowStanding) -> str:
@@ -135,6 +148,9 @@ def _notes(found: Standings) -> str:
         listed = [each for each in all_of_them if not each.endswith(": ")]
         said += [f"{mark} {what} {'; '.join(listed)}."] if listed else []
     said += _changed(found)
+    standing = [each for row in found.rows for each in row.on.values()]
+    if any(each.is_kept for each in (*standing, *found.strangers.values())):
+        said.append(f"{KEPT} {_KEPT}")
     chosen = "; ".join(_chosen(task, best) for task, best in found.best.items())
     said.append(f"{_BEST} {chosen}." if chosen else _NO_BEST)
     return "\n\n".join(map(paragraph, said))
@@ -150,12 +166,12 @@ def _changed(found: Standings) -> list[str]:
     return [f"{CHANGED} Changed in the row's recipe. {'; '.join(listed)}."] if listed else []
 
 
-def _chosen(task: str, best: Contender) -> str:
-    done = [str(seed) for seed, _ in best.model.folders]
-    weights = "random weights" if best.weights is None else f"weights {best.weights[:12]}"
+def _chosen(task: str, best: dict[str, Any]) -> str:
+    done, digest = best["seeds"], best["weights_sha256"]
+    weights = "random weights" if digest is None else f"weights {digest[:12]}"
     return (
-        f"{task} `{best.model.recipe}` of `{best.model.backbone}`, seed{'s' * (len(done) > 1)} "
-        f"{', '.join(done)} ({best.validation:.4f}; {weights})"
+        f"{task} `{best['recipe']}` of `{best['backbone']}`, seed{'s' * (len(done) > 1)} "
+        f"{', '.join(map(str, done))} ({best['validation_auroc']:.4f}; {weights})"
     )
 
 
@@ -166,7 +182,7 @@ def _in_full(evidence: Evidence, found: Standings) -> str:
     for task in done:
         lines = [_full_line(evidence, _named(row), row.on[task]) for row in found.rows]
         if task in found.strangers:
-            name = f"{BEST}, `{found.best[task].model.backbone}`"
+            name = f"{BEST}, `{found.best[task]['backbone']}`"
             lines.insert(0, _full_line(evidence, name, found.strangers[task]))
         parts.append(f"#### {task}\n\n{table(_HEAD, lines)}")
     left = [task for task in found.tasks if task not in done]
@@ -176,7 +192,9 @@ def _in_full(evidence: Evidence, found: Standings) -> str:
 
 
 def _full_line(evidence: Evidence, name: str, each: Standing) -> list[str]:
-    line = [name, seeds(evidence, each.model), quoted(each.quote)]
+    kept = each.values["auroc"] if each.is_kept else None
+    line = [f"{name} {KEPT}" if kept else name, seeds(evidence, each.model, kept)]
+    line += [quoted(each.quote)]
     line += [value(each.values[metric]) for metric in METRICS]
     line += [_held_against(each, metric) for metric in METRICS]
     return [*line, *_cost(each.cost)]
@@ -201,6 +219,7 @@ def _commands(evidence: Evidence, found: Standings) -> str:
         if any(
             evidence.state(cell) is not State.DONE
             for on in each.on.values()
+            if not on.is_kept
             for cell in evidence.cells(on.model)
         )
     ]

@@ -73,13 +73,14 @@ def counts(found: Comparison | None, metric: Metric) -> str:
     return f"{difference.improved} / {better} / {worse}"
 
 
-def seeds(evidence: Evidence, model: Model) -> str:
-    """`0, 1, 2`, or `0 (1 of 3)` while others are missing."""
-    done, asked = evidence.finished(model), evidence.asked(model)
+def seeds(evidence: Evidence, model: Model, kept: Pooled | None = None) -> str:
+    """`0, 1, 2`, or `0 (1 of 3)` while others are missing; those of kept values where given."""
+    done = kept.seeds if kept else evidence.finished(model)
+    asked = evidence.asked(model)
     if not done:
         return "–"
     named = ", ".join(map(str, done))
-    return named if len(done) == len(asked) else f"{named} ({len(done)} of {len(asked)})"
+    return named if len(done) >= len(asked) else f"{named} ({len(done)} of {len(asked)})"
 
 
 def command(request: Request, what: str, *more: str, exact: bool = False) -> str:

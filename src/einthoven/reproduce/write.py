@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from einthoven.reproduce.contenders import best_contender
+from einthoven.reproduce.earlier import Earlier
 from einthoven.reproduce.evidence import Evidence, Group
 from einthoven.reproduce.experiments import OURS, PLAIN, TABLE_1
 from einthoven.reproduce.figures import figure_2, figure_3, figure_4, figure_5
@@ -30,7 +32,7 @@ SECTIONS: dict[str, Callable[[Evidence], Section]] = {
 }
 
 
-def write(request: Request, what: str, page: Path) -> list[Path]:
+def write(request: Request, what: str, page: Path, *, keep_rows: bool = False) -> list[Path]:
     """Write a table or figure, or all of them, from the runs that are finished.
 
     For table 1, the mean predictions of its rows of several networks are saved first.
@@ -42,17 +44,29 @@ def write(request: Request, what: str, page: Path) -> list[Path]:
         A table or figure, or `grid`: all of them.
     page : Path
         Markdown; sections go between their markers, figures and JSON into `figures/` beside it.
+    keep_rows : bool
+        Leave the page's numbers of table 1's rows that no run is at hand of.
 
     Returns
     -------
     list of Path
         Every file that was written, the page first.
+
+    Raises
+    ------
+    ReproduceError
+        When the markers of the page, or what is to be kept of it, are damaged.
     """
     evidence = Evidence(request)
     names = _sections(request, what)
     if TABLE_1 in names:
         save_means(evidence)
-    written = write_sections(page, [SECTIONS[name](evidence) for name in names])
+    make = SECTIONS
+    if keep_rows:
+        whose = Section(TABLE_1, request.backbone, request.experiment.name, "")
+        make = SECTIONS | {TABLE_1: partial(table_1, earlier=Earlier.beside(page, whose.name))}
+    sections = [make[name](evidence) for name in names]
+    written = write_sections(page, sections)
     report = _report(evidence, what)
     return [*written, report] if report else written
 
