@@ -11,7 +11,7 @@ import typer
 
 from einthoven.cli.options import Device, StorePath, Threads
 from einthoven.cli.pitfalls import measure_pitfalls
-from einthoven.cli.progress import console, training
+from einthoven.cli.progress import console, shown_warnings, training
 from einthoven.errors import ReproduceError
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ Against = Annotated[
     list[Path] | None,
     typer.Option(
         metavar="RUN",
-        help="Table 1: a post-trained run, or another OUT, to hold rows against. Repeat it.",
+        help="Table 1: a post-trained run, another OUT, or a bundle such as einthoven-small, to "
+        "hold rows against. Repeat it.",
     ),
 ]
 Model = Annotated[
@@ -334,7 +335,8 @@ def _cost(planned: Planned) -> str:
 def _write(request: Request, what: str, page: Path, *, keep_rows: bool) -> None:
     from einthoven.reproduce.write import write
 
-    written = write(request, what, page, keep_rows=keep_rows)
+    with training() as (_, progress), shown_warnings():
+        written = write(request, what, page, keep_rows=keep_rows, progress=progress)
     typer.echo(f"Page: {written[0]}")
     typer.echo(f"Figures and numbers: {written[1].parent}")
     if written[-1].suffix == ".html":

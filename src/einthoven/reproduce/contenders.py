@@ -1,7 +1,8 @@
 """Which post-trained model the peers are held against: the best on fold 9 of those that are known.
 
 Known are the finished runs of the reproduction's own folder, whatever experiment made them, and
-those that `--against` names. A model is its runs of several seeds, all from the same weights.
+the runs and bundles that `--against` names. A model is its runs of several seeds, all from the same
+weights.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any
 from einthoven.errors import ReproduceError
 from einthoven.experiment import METRICS
 from einthoven.files import read_json
+from einthoven.reproduce.bundles import check_bundle, predicted_folder
 from einthoven.reproduce.evidence import Found
 from einthoven.reproduce.folders import RANDOM, RUNS, Request
+from einthoven.shipped import is_bundle
 from einthoven.training.run import ABOUT
 
-WHO = ("backbone", "recipe", "seeds", "weights_sha256")
+WHO = ("backbone", "recipe", "seeds", "weights_sha256", "bundle")
 """What tells one model from another."""
 
 
@@ -36,15 +39,19 @@ class Contender:
         Mean over its seeds.
     weights : str or None
         SHA-256 of the file that it started from; None for random weights.
+    bundle : str
+        Its name, where it is known as a bundle; empty for runs.
     """
 
     model: Found
     validation: float
     weights: str | None
+    bundle: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """What it is, without its folders, ready for JSON."""
         return {
+            **({"bundle": self.bundle} if self.bundle else {}),
             "backbone": self.model.backbone,
             "recipe": self.model.recipe,
             "seeds": [seed for seed, _ in self.model.folders],
@@ -70,8 +77,12 @@ def check_contenders(request: Request) -> None:
     Raises
     ------
     ReproduceError
-        When a folder of `--against` holds no finished run, or two runs are of one model and seed.
+        When `--against` names no finished run and no bundle of one of the tasks, or two runs are of
+        one model and seed.
     """
+    for place in request.against:
+        if is_bundle(place):
+            check_bundle(request, place)
     for task in request.experiment.tasks:
         contenders(request, task)
 
@@ -105,7 +116,7 @@ def _contender(runs: list[tuple[Path, dict[str, Any]]]) -> Contender:
         recipe=asked["recipe"]["name"],
         folders=tuple(sorted(folders.items())),
     )
-    return Contender(found, mean(values), _weights(asked))
+    return Contender(found, mean(values), _weights(asked), asked.get("bundle", ""))
 
 
 def _known(request: Request) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -120,13 +131,19 @@ def _known(request: Request) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _named(request: Request) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Run folders and what they asked for: finished, and on all training records."""
     for place in dict.fromkeys((request.out, *request.against)):
+        if place != request.out and is_bundle(place):
+            predicted = predicted_folder(request, place)
+            if (predicted / METRICS).is_file():  # `predict_bundles` has been there
+                yield predicted, _finished_run(predicted)
+            continue
         if (place / ABOUT).is_file():  # one run, which need not look like post-training
             yield place, _finished_run(place)
             continue
         if place != request.out and not (place / RUNS).is_dir():
             raise ReproduceError(
-                f"--against {place}: neither a run folder nor a reproduction's",
-                remedy="name the folder of a finished run, or the --out of another reproduction",
+                f"--against {place}: neither a run folder nor a reproduction's, nor a bundle",
+                remedy="name the folder of a finished run, the --out of another reproduction, or a "
+                "bundle such as einthoven-small",
             )
         for file in sorted((place / RUNS).glob(f"*/{ABOUT}")):
             asked = read_json(file)["asked"]
@@ -160,7 +177,8 @@ def _but_for_the_seed(folder: Path, asked: dict[str, Any]) -> str:
     # What a model knows is in its weights: the same recipe from another encoder is another model.
     recipe = {key: value for key, value in asked["recipe"].items() if key != "seed"}
     options = asked.get("backbone_options")
-    told = [str(folder.parent.resolve()), asked["backbone"], options, _weights(asked), recipe]
+    place = folder if asked.get("bundle") else folder.parent  # every bundle is a model of its own
+    told = [str(place.resolve()), asked["backbone"], options, _weights(asked), recipe]
     return json.dumps(told, sort_keys=True)
 
 

@@ -26,9 +26,9 @@ class Cost:
     parameters : int or None
         Of backbone and head; None where a run of an earlier version did not record it and its
         bundle is no longer read.
-    seconds : float
+    seconds : float or None
         Of training, validation after every epoch and a linear probe's every rate included;
-        pretraining is not.
+        pretraining is not. None for a bundle, which does not say.
     rate : float or None
         Training records a second, median over epochs of fine-tuning; None for an ensemble, and
         for a linear probe.
@@ -37,7 +37,7 @@ class Cost:
     """
 
     parameters: int | None
-    seconds: float
+    seconds: float | None
     rate: float | None
     device: str
 
@@ -55,9 +55,10 @@ def cost_of(evidence: Evidence, model: Model) -> Cost | None:
     numbers = [[read_json(folder / METRICS) for folder in each] for each in seeds]
     rates = [] if isinstance(model, Ensemble) else [_rate(each) for each in seeds]
     known = [rate for rate in rates if rate is not None]
+    spent = [[run["seconds"] for run in each] for each in numbers]
     return Cost(
         parameters=None if None in counted else sum(filter(None, counted)),
-        seconds=mean(sum(run["seconds"] for run in each) for each in numbers),
+        seconds=None if any(None in each for each in spent) else mean(map(sum, spent)),
         rate=mean(known) if known else None,
         device=" and ".join(sorted({_device(folder) for each in seeds for folder in each})),
     )

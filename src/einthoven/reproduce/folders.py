@@ -5,6 +5,7 @@
     OUT/runs/CELL/             run folders, as `einthoven posttrain` leaves them
     OUT/shared/                pretraining, random encoders, linear probes that several cells use
     OUT/ensembles/             mean predictions of table 1's rows of several networks
+    OUT/against/               predictions of the bundles that they are held against
     OUT/claims/                who is at work on what
     OUT/failures/CELL.json     why a cell stopped, until it is run again
     OUT/results.md, figures/   tables, figures, and their numbers as JSON
@@ -66,8 +67,8 @@ class Request:
     threads : int or None
         Of each process.
     against : tuple of Path
-        Where table 1 looks for post-trained models beside `out`: run folders, or folders of
-        other reproductions.
+        Where table 1 looks for post-trained models beside `out`: run folders, folders of other
+        reproductions, bundles.
     """
 
     experiment: Experiment

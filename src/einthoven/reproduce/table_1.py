@@ -52,8 +52,8 @@ _KEPT = (
     "Post-trained minus row is there where the runs of both were at hand, and of the model of now."
 )
 _NO_BEST = (
-    "No finished post-training run is known to hold the rows against: name one, or the folder of "
-    "another reproduction, with `--against`."
+    "No finished post-training run is known to hold the rows against: name one, the folder of "
+    "another reproduction, or a bundle such as `einthoven-small`, with `--against`."
 )
 _HEAD = [
     "row", "seeds", "published", "macro AUROC", "macro AUPRC", "post-trained minus row, AUROC",
@@ -169,8 +169,9 @@ def _changed(found: Standings) -> list[str]:
 def _chosen(task: str, best: dict[str, Any]) -> str:
     done, digest = best["seeds"], best["weights_sha256"]
     weights = "random weights" if digest is None else f"weights {digest[:12]}"
+    bundle = f"the bundle `{best['bundle']}`, " if best.get("bundle") else ""
     return (
-        f"{task} `{best['recipe']}` of `{best['backbone']}`, seed{'s' * (len(done) > 1)} "
+        f"{task} {bundle}`{best['recipe']}` of `{best['backbone']}`, seed{'s' * (len(done) > 1)} "
         f"{', '.join(map(str, done))} ({best['validation_auroc']:.4f}; {weights})"
     )
 
@@ -204,7 +205,8 @@ def _cost(cost: Cost | None) -> list[str]:
     if cost is None:
         return 4 * ["–"]
     parameters, rate = ("–" if n is None else f"{n:,.0f}" for n in (cost.parameters, cost.rate))
-    return [parameters, in_minutes(cost.seconds), rate, cost.device]
+    spent = "–" if cost.seconds is None else in_minutes(cost.seconds)
+    return [parameters, spent, rate, cost.device]
 
 
 def _held_against(each: Standing, metric: Metric) -> str:

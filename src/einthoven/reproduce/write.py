@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from einthoven.reproduce.bundles import Progress, predict_bundles
 from einthoven.reproduce.contenders import best_contender
 from einthoven.reproduce.earlier import Earlier
 from einthoven.reproduce.evidence import Evidence, Group
@@ -32,10 +33,18 @@ SECTIONS: dict[str, Callable[[Evidence], Section]] = {
 }
 
 
-def write(request: Request, what: str, page: Path, *, keep_rows: bool = False) -> list[Path]:
+def write(
+    request: Request,
+    what: str,
+    page: Path,
+    *,
+    keep_rows: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
     """Write a table or figure, or all of them, from the runs that are finished.
 
-    For table 1, the mean predictions of its rows of several networks are saved first.
+    For table 1, the mean predictions of its rows of several networks are saved first, and bundles
+    that the rows are held against predict both splits, once.
 
     Parameters
     ----------
@@ -46,6 +55,8 @@ def write(request: Request, what: str, page: Path, *, keep_rows: bool = False) -
         Markdown; sections go between their markers, figures and JSON into `figures/` beside it.
     keep_rows : bool
         Leave the page's numbers of table 1's rows that no run is at hand of.
+    progress : callable, optional
+        `(what, done, total)`, of predictions.
 
     Returns
     -------
@@ -60,6 +71,7 @@ def write(request: Request, what: str, page: Path, *, keep_rows: bool = False) -
     evidence = Evidence(request)
     names = _sections(request, what)
     if TABLE_1 in names:
+        predict_bundles(request, progress)
         save_means(evidence)
     make = SECTIONS
     if keep_rows:
@@ -109,7 +121,7 @@ def _rows_and_best(evidence: Evidence) -> tuple[list[Path], Path | None]:
     request = evidence.request
     task = request.experiment.main_task
     best = best_contender(request, task)
-    if best is None:
+    if best is None or best.bundle:  # a page of runs tells how they were trained
         return [], None
     reference = best.model.folders[0][1]
     models = [model_of(evidence, row, task) for row in rows_of(request.experiment) if row.arm]

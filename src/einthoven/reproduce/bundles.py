@@ -1,0 +1,124 @@
+"""Bundles that table 1's rows are held against: predicted once, and then like any finished run.
+
+Who post-trained a model elsewhere, or was given one, need not train it again to compare with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from einthoven.bundle import digest_of, load_bundle, read_about
+from einthoven.errors import ReproduceError
+from einthoven.experiment import METRICS, PREDICTIONS, parameters_of, score_splits
+from einthoven.files import lock_beside, locked, write_json
+from einthoven.predict import predict_cohort
+from einthoven.reproduce.folders import Request
+from einthoven.shipped import bundle_folder, is_bundle
+from einthoven.signals.store import Store
+from einthoven.stages.overlap import check_scored
+from einthoven.training.processes import Processes
+from einthoven.training.run import ABOUT
+from einthoven.weights.folder import weights_file
+
+AGAINST = "against"
+Progress = Callable[[str, int, int], None]
+
+
+def predicted_folder(request: Request, bundle: Path) -> Path:
+    """Where a bundle's predictions are, or will be: `OUT/against/NAME--DIGEST`.
+
+    Raises
+    ------
+    BundleError
+        When the bundle is damaged.
+    """
+    folder = bundle_folder(bundle)
+    return request.out / AGAINST / f"{folder.name}--{digest_of(read_about(folder))[:12]}"
+
+
+def predict_bundles(request: Request, progress: Progress | None = None) -> list[Path]:
+    """Predict validation and test by every bundle of `--against`, where that is not done yet.
+
+    Parameters
+    ----------
+    request : Request
+    progress : callable, optional
+        `(what, done, total)`.
+
+    Returns
+    -------
+    list of Path
+        Folders with `predictions/`, `metrics.json`, and a `run.json` that says what it is of.
+
+    Raises
+    ------
+    ReproduceError
+        When a bundle is of no task of the experiment.
+    EvaluationError
+        When its labels are not those of the cohort.
+    """
+    bundles = [place for place in request.against if is_bundle(place)]
+    return [_predicted(request, bundle, progress) for bundle in bundles]
+
+
+def check_bundle(request: Request, bundle: Path) -> None:
+    """Refuse a bundle that answers none of the experiment's tasks.
+
+    Raises
+    ------
+    ReproduceError
+        Naming its task.
+    """
+    task = read_about(bundle_folder(bundle)).get("cohort", {}).get("task")
+    if task not in request.experiment.tasks:
+        raise ReproduceError(
+            f"--against {bundle}: a bundle of the task {task}",
+            remedy=f"name one of {', '.join(request.experiment.tasks)}",
+        )
+
+
+def _predicted(request: Request, bundle: Path, progress: Progress | None) -> Path:
+    check_bundle(request, bundle)
+    folder = predicted_folder(request, bundle)
+    with locked(lock_beside(folder)):
+        if not (folder / METRICS).is_file():
+            _predict(request, bundle, folder, progress)
+    return folder
+
+
+def _predict(request: Request, place: Path, folder: Path, progress: Progress | None) -> None:
+    bundle = load_bundle(place)
+    about = bundle.about
+    cohort, store = request.opened(about["cohort"]["task"]), Store.open(request.store)
+    (folder / PREDICTIONS).mkdir(parents=True, exist_ok=True)
+    check_scored(weights_file(bundle_folder(place)), (cohort, store))
+    for split in ("validation", "test"):
+        predict_cohort(
+            bundle,
+            cohort,
+            store,
+            split,
+            calibrated=False,
+            device=Processes(request.device).device,
+            progress=progress and partial(progress, f"{bundle_folder(place).name}: {split}"),
+        ).save(folder / PREDICTIONS / f"{split}.parquet")
+    environment = about.get("environment", {})
+    write_json(folder / ABOUT, {"asked": _asked(place, about), "environment": environment})
+    scores = score_splits(folder, resamples=0)
+    numbers: dict[str, Any] = {split: score.to_dict() for split, score in scores.items()}
+    numbers |= {"seconds": None, "parameters": parameters_of(bundle.classifier), "device": "–"}
+    write_json(folder / METRICS, numbers)
+
+
+def _asked(place: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What its training asked for, as far as the bundle says so."""
+    keys = ("backbone", "backbone_options", "recipe", "weights")
+    return {
+        "stage": "posttrain",
+        "bundle": bundle_folder(place).name,
+        "task": about["cohort"]["task"],
+        **{key: about.get(key) for key in keys},
+    }
