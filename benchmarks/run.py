@@ -31,6 +31,7 @@ NAMES = (
     "memory",
     "finetune",
     "pages",
+    "waiting",
     "pretrain",
     "step_memory",
     "peers",

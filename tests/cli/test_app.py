@@ -57,14 +57,26 @@ def test_python_m_einthoven_is_the_same_command() -> None:
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, __version__, "")
 
 
-def test_large_pages_are_asked_for_before_the_first_tensor_unless_the_user_decided() -> None:
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("THP_MEM_ALLOC_ENABLE", {}, "1"),
+        ("THP_MEM_ALLOC_ENABLE", {"THP_MEM_ALLOC_ENABLE": "0"}, "0"),
+        ("GOMP_SPINCOUNT", {}, "3000"),
+        ("GOMP_SPINCOUNT", {"GOMP_SPINCOUNT": "10"}, "10"),
+        ("GOMP_SPINCOUNT", {"OMP_WAIT_POLICY": "active"}, "None"),
+    ],
+)
+def test_pytorch_is_told_before_it_is_loaded_unless_the_user_decided(
+    name: str, given: dict[str, str], expected: str
+) -> None:
     code = "import os, sys; from einthoven.cli import main; before = 'torch' in sys.modules"
-    code += "\ntry: main(['--version'])\nfinally: print(before, os.environ['THP_MEM_ALLOC_ENABLE'])"
-    for given, expected in (({}, "False 1"), ({"THP_MEM_ALLOC_ENABLE": "0"}, "False 0")):
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("THP")}
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env=clean | given, capture_output=True, text=True)
-        assert done.stdout.splitlines()[-1] == expected
+    code += f"\ntry: main(['--version'])\nfinally: print(before, os.environ.get('{name}'))"
+    ours = ("THP", "GOMP", "OMP")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=clean | given, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == f"False {expected}"
 
 
 def test_an_unknown_option_is_a_mistake_in_typing(cli: Any) -> None:

@@ -8,11 +8,14 @@ import sys
 from einthoven.errors import EinthovenError
 
 _INTERRUPTED = 130
+PATIENCE = "3000"
+"""Turns that a thread spins, some microseconds; a hundredth of what it does when nobody says."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a refusal is printed with its remedy and exits with status 1."""
     _use_large_pages()
+    _let_waiting_threads_sleep()
     from einthoven.cli.app import app
 
     try:
@@ -37,6 +40,18 @@ def _use_large_pages() -> None:
     PyTorch's own switch, which it reads at its first tensor; whoever has set it is obeyed.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def _let_waiting_threads_sleep() -> None:
+    """Have threads that wait for others give up their core before long.
+
+    A machine that does other things as well, such as a second training, takes cores away in the
+    middle of an operation, and the threads that wait for its end spin on the others: small
+    operations then take several times as long (`benchmarks/bench_waiting.py`). This is the switch
+    of GNU's OpenMP, which PyTorch's own builds for Linux load; whoever has decided is obeyed.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", PATIENCE)
 
 
 def _tell_stopped() -> None:
