@@ -22,7 +22,7 @@ from einthoven.shipped import SHIPPED, bundle_folder, is_bundle, shipped_bundle,
 from einthoven.signals.pack import pack
 from einthoven.stages.memory import Memory
 from einthoven.stages.overlap import check_encoder
-from einthoven.stages.recipe import load_recipe
+from einthoven.stages.recipe import load_recipe, prepared_alike
 
 LARGEST = 10_000_000  # bytes
 
@@ -131,6 +131,8 @@ def test_it_gives_training_its_start() -> None:
     assert start_from("s4_small", SHIPPED) == start
     assert start_from("s4_small", str(shipped_bundle())) == start
     assert start_from("s4_tiny", SHIPPED) == type(start)("s4_tiny", start.weights)
+    assert start.centred
+    assert start_from(SHIPPED, random=True).centred
     with pytest.raises(BundleError, match="weights of its own"):
         start_from(SHIPPED, "some.pt")
     with pytest.raises(BundleError, match="no bundle 'einthoven-large'"):
@@ -152,11 +154,21 @@ def test_it_is_post_trained_on_a_small_cohort_in_seconds(
 
     start = start_from(SHIPPED)
     recipe = load_recipe("demo/post-training", ["stage1.epochs=5", "stage2.epochs=1"])
+    recipe = prepared_alike(recipe, centred=start.centred)
     done = posttrain(
         synthetic, synthetic_store, start.backbone, recipe=recipe, out=tmp_path / "run",
         weights=start.weights, options=start.options or None,
     )  # fmt: skip
     assert done.results["stage2"].history[-1]["macro_auroc"] > 0.5
+    assert not done.preparation.passes_offsets
+
+
+def test_training_prepares_as_its_start_was_prepared_unless_the_recipe_says() -> None:
+    silent = load_recipe("post-training")
+    assert prepared_alike(silent, centred=True).data.centre
+    assert prepared_alike(silent, centred=False) == silent
+    said = load_recipe("post-training", ["data.centre=false"])
+    assert prepared_alike(said, centred=True) == said
 
 
 @pytest.mark.slow

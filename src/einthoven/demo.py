@@ -13,7 +13,7 @@ from einthoven.run_report import write_run_report
 from einthoven.shipped import SHIPPED, start_from
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
-from einthoven.stages.recipe import load_recipe
+from einthoven.stages.recipe import load_recipe, prepared_alike
 from einthoven.training.loop import Watcher
 
 ARMS = ("post-training", "fine-tuning")
@@ -76,7 +76,7 @@ def _run_arms(
             cohort,
             store,
             start.backbone,
-            recipe=load_recipe(f"demo/{arm}", overrides),
+            recipe=prepared_alike(load_recipe(f"demo/{arm}", overrides), centred=start.centred),
             out=folder / arm,
             weights=start.weights,
             options=start.options,

@@ -42,6 +42,7 @@ def examine(
     *,
     backbone: str | None = None,
     options: Mapping[str, Any] | None = None,
+    centred: bool = False,
     labels: Sequence[str] | None = None,
     picture: Path | None = None,
 ) -> list[str]:
@@ -55,6 +56,8 @@ def examine(
         For an ECG file: say what this backbone's preparation makes of it.
     options : mapping, optional
         Fields of its config.
+    centred : bool
+        Whether each lead's mean is taken out first, as for `einthoven-small`.
     labels : sequence of str, optional
         For an own table: its label columns.
     picture : Path, optional
@@ -82,7 +85,8 @@ def examine(
 
         # A picture is handed around: what the file is called stays here.
         findings = [line.removeprefix(f"{record.source}: ") for line in lines]
-        lines += inspect(record, backbone, options=options, findings=findings, picture=picture)
+        how: Any = {"options": options, "centred": centred}
+        lines += inspect(record, backbone, **how, findings=findings, picture=picture)
     elif picture is not None:
         raise BackboneError("a picture shows a backbone's input", remedy="add --backbone NAME")
     return lines

@@ -48,6 +48,7 @@ def inspect(
     backbone: str,
     *,
     options: Mapping[str, Any] | None = None,
+    centred: bool = False,
     findings: Sequence[str] = (),
     picture: Path | None = None,
 ) -> list[str]:
@@ -61,6 +62,8 @@ def inspect(
         A registered name.
     options : mapping, optional
         Fields of its config.
+    centred : bool
+        Take each lead's mean out first, as `data.centre` does.
     findings : sequence of str
         What is known of the record already; stands above these findings in a picture.
     picture : Path, optional
@@ -79,9 +82,11 @@ def inspect(
         When the picture cannot be written.
     """
     network = _built(backbone, **(options or {}))
-    lines = [f"for {backbone}: {network.preparation.describe()}"]
+    own = network.preparation.centred() if centred else network.preparation
+    lines = [f"for {backbone}: {own.describe()}"]
     try:
         preparation, said = _for_leads(network, record, options or {})
+        preparation = preparation.centred() if centred else preparation
         lines += [*said, *_rate(preparation, record, backbone), *_values(preparation, record)]
         crops = prepare_record(preparation, record).numpy()
     except EinthovenError as error:

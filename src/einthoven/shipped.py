@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,14 @@ class Start:
         Its pretrained weights.
     options : dict
         Fields of its config.
+    centred : bool
+        Whether the network knows leads whose means were taken out, and no others.
     """
 
     backbone: str
     weights: str | Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    centred: bool = False
 
 
 def shipped_bundle(name: str = SHIPPED) -> Path:
@@ -106,7 +109,8 @@ def start_from(backbone: str, weights: str | Path | None = None, *, random: bool
         )
     folder = shipped_bundle(backbone)
     about = read_json(folder / ABOUT)
-    return Start(about["backbone"], None if random else folder / WEIGHTS, _options(about))
+    found = _start_of(about, folder / WEIGHTS)
+    return replace(found, weights=None) if random else found
 
 
 def _start_at(backbone: str, weights: str | Path | None) -> Start:
@@ -114,8 +118,14 @@ def _start_at(backbone: str, weights: str | Path | None) -> Start:
         return Start(backbone, weights)
     folder = bundle_folder(weights)
     about = read_json(folder / ABOUT)
-    same = about["backbone"] == backbone
-    return Start(backbone, folder / WEIGHTS, _options(about) if same else {})
+    if about["backbone"] != backbone:
+        return Start(backbone, folder / WEIGHTS)
+    return _start_of(about, folder / WEIGHTS)
+
+
+def _start_of(about: dict[str, Any], weights: Path) -> Start:
+    centred = any(step["step"] == "centre" for step in about["preparation"]["steps"])
+    return Start(about["backbone"], weights, _options(about), centred)
 
 
 def _options(about: dict[str, Any]) -> dict[str, Any]:

@@ -48,12 +48,13 @@ def test_the_list_has_a_line_each_in_two_groups_and_fits_a_terminal(cli: Any) ->
 def test_the_bundle_that_comes_along_is_told_of_as_well(cli: Any) -> None:
     about = json.loads(cli("backbones", "einthoven-small", "--json").out)
     assert about["name"] == "einthoven-small"
+    assert about["preparation"][0] == "minus each lead's mean"
     assert about["contains_ptbxl"] is True
     assert "folds 1 to 8 without labels" in about["pretraining_data"]
     assert "all-71" in about["pretraining_data"]
     assert about["options"]["causal"] is False
     assert about["parameters"] == 367_872
-    assert about["preparation"][1] == "window of 250 samples (4 evaluation crops)"
+    assert about["preparation"][2] == "window of 250 samples (4 evaluation crops)"
     assert "CC BY 4.0" in about["weights_licence"]
     assert json.loads(cli("backbones", "s4_small", "--json").out)["contains_ptbxl"] is not True
     assert "einthoven-small" in cli("backbones").out.splitlines()[-1]

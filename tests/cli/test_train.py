@@ -173,6 +173,9 @@ def test_the_demo_ends_with_a_report_and_its_next_command_works(
     page = Path(report.removeprefix("Report: "))
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert len(numbers["comparisons"]) == 1
+    for arm in demo.ARMS:  # prepared as the encoder that they start from was
+        asked = read_json(tmp_path / "demo" / arm / "run.json")["asked"]
+        assert asked["recipe"]["data"]["centre"] is True
     command = following.split("einthoven ")[1].split()
     assert cli(*command).status == 0
     # Again: everything is there, nothing is trained.

@@ -261,7 +261,7 @@ def test_doctor_shows_what_a_backbone_with_options_receives(
     assert "3 crops of 12 leads x 2500 samples" in said.out
     assert "notch" not in said.out
     said = cli("doctor", file, "--backbone", "einthoven-small", "--picture", picture)
-    assert "100 Hz" in said.out, said.err
+    assert "12 leads; minus each lead's mean; fourier resampling to 100 Hz" in said.out, said.err
     said = cli("doctor", file, "--option", "window=2500")
     assert (said.status, "add --backbone NAME" in said.err) == (1, True)
     said = cli(*command, "--option", "preparation=best")

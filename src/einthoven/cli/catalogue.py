@@ -81,6 +81,7 @@ def _shipped(name: str) -> dict[str, Any]:
     from einthoven.bundle import read_about
     from einthoven.report.facts import cohort_sentence
     from einthoven.shipped import WEIGHTS, shipped_bundle
+    from einthoven.signals.preparation import Preparation
 
     folder = shipped_bundle(name)
     said = read_about(folder)
@@ -94,6 +95,7 @@ def _shipped(name: str) -> dict[str, Any]:
         "weights_size": f"{(folder / WEIGHTS).stat().st_size:,} bytes",
         "weights_sha256": said["checksums"][WEIGHTS],
         "weights_licence": said["licence"],
+        "preparation": [str(step) for step in Preparation.from_dict(said["preparation"]).steps],
     }
 
 

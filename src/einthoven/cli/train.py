@@ -111,7 +111,7 @@ def posttrain(
     from einthoven.experiment import run_experiment
     from einthoven.shipped import start_from
     from einthoven.stages.posttrain import check_weights
-    from einthoven.stages.recipe import load_recipe
+    from einthoven.stages.recipe import load_recipe, prepared_alike
     from einthoven.stages.suited import recipe_for
     from einthoven.training.processes import Processes
 
@@ -119,6 +119,7 @@ def posttrain(
     name = recipe_for(start_from(backbone, random=True).backbone, recipe)
     asked = load_recipe(name, overrides or ())
     start = start_from(backbone, weights, random=asked.initialise == "random")
+    asked = prepared_alike(asked, centred=start.centred)
     check_weights(asked, start.weights, start.backbone)
     network = backbone_options(start.backbone, options, leads=leads, beside=start.options)
     together = Processes(device)

@@ -259,13 +259,10 @@ def doctor(
         raise BackboneError("a backbone's view is of an ECG file", remedy="name one")
     if file is not None and file.is_file() and backbone is not None and picture is None:
         picture = Path(f"{file.stem}-{backbone}.html")
-    network: dict[str, Any] = {}
+    given: dict[str, Any] = {"labels": labels, "picture": picture}
     if backbone is not None:
         start = start_from(backbone, random=True)  # the shipped bundle's name is one as well
-        backbone = start.backbone
-        network = backbone_options(backbone, options, beside=start.options)
-    given: dict[str, Any] = {
-        "backbone": backbone, "options": network, "labels": labels, "picture": picture,
-    }  # fmt: skip
+        network = backbone_options(start.backbone, options, beside=start.options)
+        given |= {"backbone": start.backbone, "options": network, "centred": start.centred}
     for line in installation() if file is None else examine(file, **given):
         typer.echo(line)

@@ -182,6 +182,14 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return _checked(Recipe, name, overrides)
 
 
+def prepared_alike(recipe: Recipe, *, centred: bool) -> Recipe:
+    """A recipe that takes leads' means out where the network to start from knows none; one that
+    says something of `data.centre` itself stays as it is."""
+    if not centred or "centre" in recipe.data.model_fields_set:
+        return recipe
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"centre": True})})
+
+
 def load_pretraining(name: str | Path, overrides: Sequence[str] = ()) -> Pretraining:
     """Read a pretraining recipe: the name of a preset, such as `mae`, or a TOML file.
 
