@@ -135,7 +135,7 @@ def test_the_card_is_filled_and_predictions_stay(
 ) -> None:
     before = {file.name: file.read_bytes() for file in saved.iterdir()}
     told: list[str] = []
-    options: Any = {"resamples": 10, "progress": lambda what, done, total: told.append(what)}
+    options: Any = {"resamples": 20, "progress": lambda what, done, total: told.append(what)}
     page = fill_card(saved, synthetic, synthetic_store, **options)
     text, found = page.read_text(), read_evidence(saved)
     assert found is not None
@@ -158,7 +158,7 @@ def test_the_card_is_filled_and_predictions_stay(
     assert root.attrib["color"] == "#000000"
     assert (root[0].tag.rpartition("}")[2], root[0].attrib["fill"]) == ("rect", "#ffffff")
     assert load_bundle(saved).labels == synthetic.labels  # and the picture is none of its parts
-    plain = score_predictions(tables["test"], resamples=10).to_dict()
+    plain = score_predictions(tables["test"], resamples=20).to_dict()
     assert found["score"]["macro_auroc"] == plain["macro_auroc"]
 
 

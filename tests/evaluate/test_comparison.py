@@ -190,14 +190,14 @@ def wrong_targets() -> np.ndarray:
 )
 def test_refuses_predictions_that_disagree(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
-        compare(predictions(1), predictions(2, **changes), resamples=5)
+        compare(predictions(1), predictions(2, **changes), resamples=20)
 
 
 def test_patients_matter_when_they_are_drawn() -> None:
     a, b = predictions(1), predictions(2, patients=["q"] + [f"p{i // 2}" for i in range(1, 300)])
-    compare(a, b, resamples=5)
+    compare(a, b, resamples=20)
     with pytest.raises(EvaluationError, match=r"patients of 1 records differ: r0 \(p0 and q\)"):
-        compare(a, b, resamples=5, by="patient")
+        compare(a, b, resamples=20, by="patient")
     unknown = predictions(1, patients=[""] * 300)
     with pytest.raises(EvaluationError, match="300 of them are unknown"):
         compare(unknown, unknown, by="patient")

@@ -147,7 +147,7 @@ def test_it_is_json_and_a_table(table: tuple[np.ndarray, np.ndarray]) -> None:
     targets, given = table[0].copy(), table[1]
     targets[:, 2] = 0
     fitted = Calibration((1.0,) * 3, (0.0,) * 3, (0.5, 0.5, 1.0))
-    found = calibration_report(targets, given, LABELS, fitted, resamples=10)
+    found = calibration_report(targets, given, LABELS, fitted, resamples=20)
     said = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert said["decisions"]["c"]["sensitivity"] is None
     assert said["before"]["per_label"]["a"]["brier"] == found.before.brier[0]

@@ -189,6 +189,8 @@ def test_dict_and_frame_hold_the_same_numbers() -> None:
         ({"labels": LABELS[:3]}, r"targets have shape \(240, 4\), expected \(records, 3\)"),
         ({"labels": ("A", "A", "B", "C")}, "label names occur more than once: A"),
         ({"resamples": -1}, "resamples = -1"),
+        ({"resamples": 19}, "19 resamples for an interval of 95 %"),
+        ({"resamples": 99, "level": 0.99}, "99 resamples for an interval of 99 %"),
         ({"resamples": 10.0}, r"resamples = 10\.0"),
         ({"seed": -3}, "seed = -3"),
         ({"level": 1.0}, r"level = 1\.0"),
@@ -204,7 +206,7 @@ def test_dict_and_frame_hold_the_same_numbers() -> None:
     ],
 )
 def test_refuses_what_does_not_fit(changes: dict[str, Any], message: str) -> None:
-    options: dict[str, Any] = {"labels": LABELS, "resamples": 5} | changes
+    options: dict[str, Any] = {"labels": LABELS, "resamples": 20} | changes
     with pytest.raises(EvaluationError, match=message):
         score(*example(), **options)
 

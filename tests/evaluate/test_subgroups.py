@@ -104,7 +104,7 @@ def test_labels_that_a_group_does_not_define_are_left_out(table: Predictions) ->
     for group in found.groups:
         assert group.labels == ("a", "b")
     alone = np.where(np.arange(RECORDS) == 5, "one", "")
-    one = score_subgroups(table, {"x": alone}, resamples=5).groups[0]
+    one = score_subgroups(table, {"x": alone}, resamples=20).groups[0]
     assert (one.records, one.labels, one.gap_labels) == (1, (), ())
     assert np.isnan(one.auroc.value)
     assert one.auroc.interval is None
@@ -131,7 +131,7 @@ def test_the_unknown_are_counted_and_in_no_group(table: Predictions, sex: np.nda
 
 def test_it_is_json(table: Predictions, sex: np.ndarray) -> None:
     ages = np.resize(np.array(AGE_BANDS[::-1]), RECORDS)
-    found = score_subgroups(table, {"sex": sex, "age": ages}, resamples=10)
+    found = score_subgroups(table, {"sex": sex, "age": ages}, resamples=20)
     said = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert [g["name"] for g in said["attributes"]["age"]] == list(AGE_BANDS)
     assert said["attributes"]["sex"][0]["auroc"]["value"] == found.groups[0].auroc.value

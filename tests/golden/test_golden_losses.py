@@ -96,7 +96,8 @@ def compare(name: str, found: dict[str, list[float]]) -> None:
         pytest.skip("written, not compared")
     assert found.keys() == golden[name].keys()
     for stage, losses in found.items():
-        np.testing.assert_allclose(losses, golden[name][stage], rtol=0, atol=1e-4, err_msg=stage)
+        # Sums are added up in another order from processor to processor.
+        np.testing.assert_allclose(losses, golden[name][stage], rtol=1e-6, atol=1e-4, err_msg=stage)
 
 
 @pytest.mark.parametrize("name", recipe_names())

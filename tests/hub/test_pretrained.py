@@ -92,6 +92,7 @@ def test_a_backbone_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     assert not again.training
     assert all(p.requires_grad and p.device.type == "cpu" for p in again.parameters())
     assert not any(buffer.is_meta for buffer in again.buffers())
+    assert not any(tensor.data_ptr() % 64 for tensor in again.state_dict().values())
     x = torch.randn(1, len(net.leads), net.preparation.window)
     with torch.no_grad():
         assert torch.equal(net(x), again(x))

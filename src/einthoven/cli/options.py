@@ -42,7 +42,7 @@ Options = Annotated[
         "lists them. Repeat it.",
     ),
 ]
-Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")]
+Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples; 0: no intervals.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -119,14 +119,15 @@ def posttrain(
     name = recipe_for(start_from(backbone, random=True).backbone, recipe)
     asked = load_recipe(name, overrides or ())
     start = start_from(backbone, weights, random=asked.initialise == "random")
-    asked = prepared_alike(asked, centred=start.centred)
+    taken = prepared_alike(asked, centred=start.centred)
     check_weights(asked, start.weights, start.backbone)
     network = backbone_options(start.backbone, options, leads=leads, beside=start.options)
     together = Processes(device)
     use_threads(threads)
-    if str(name) != recipe and together.is_main:
-        said = f"Recipe {name}: {asked.description}"
-        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    said = [f"Recipe {name}: {asked.description}"] if str(name) != recipe else []
+    said += ["Leads' means are taken out, as of what it starts from"] if taken != asked else []
+    for line in said if together.is_main else ():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     chosen = labelled(cohort, task, labels=labels, min_records=min_records)
     packed = shared_store(cohort, store, together, labels=labels)
     if together.is_main:
@@ -136,7 +137,7 @@ def posttrain(
             chosen,
             packed,
             start.backbone,
-            recipe=asked,
+            recipe=taken,
             out=out,
             weights=start.weights,
             options=network,

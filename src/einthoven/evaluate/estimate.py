@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,13 @@ class Plan:
         if not 0 < self.level < 1:
             raise EvaluationError(
                 f"level = {self.level!r} is not between 0 and 1", remedy="pass level=0.95"
+            )
+        fewest = math.ceil(1 / (1 - self.level) - 1e-9)
+        if 0 < self.resamples < fewest:
+            raise EvaluationError(
+                f"{self.resamples} resamples for an interval of {100 * self.level:g} %: fewer than "
+                "one of them lies outside of it",
+                remedy=f"pass resamples=1000; {fewest} or more to try, 0 for no intervals",
             )
 
 

@@ -303,7 +303,9 @@ def _weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
             f"{file} is not the file that {CONFIG} was written for: its checksum is another",
             remedy=_AGAIN,
         )
-    return read_tensors(file)[0]
+    # A file keeps tensors at multiples of 8 bytes, PyTorch at multiples of 64: from a place in
+    # between, some processors add up in another order, and the bits of an answer are others.
+    return {name: tensor.clone() for name, tensor in read_tensors(file)[0].items()}
 
 
 def _check_preparation(model: Model, config: Mapping[str, Any], folder: Path) -> None:
