@@ -32,12 +32,16 @@ def results(name: str) -> list[dict[str, Any]]:
 def chosen(found: list[dict[str, Any]], arm: str, task: str) -> dict[str, Any] | None:
     """The numbers of a recipe that is named beforehand; no result has a say in it.
 
-    Where several experiments have them: of the recipe as it is rather than of a changed one, then
-    of more seeds.
+    Where several experiments have them: of the recipe as it is rather than of a changed one, of the
+    whole schedule rather than of a shorter one, then of more seeds.
     """
     mine = [each for each in found if each["arm"] == arm and each["task"] == task]
-    worth = {id(each): (not changes(each), len(each["auroc"]["seeds"])) for each in mine}
-    return max(mine, key=lambda each: worth[id(each)], default=None)
+    return max(mine, key=_worth, default=None)
+
+
+def _worth(found: dict[str, Any]) -> tuple[bool, bool, int]:
+    whole = not found.get("short_schedule")
+    return not changes(found), whole, len(found["auroc"]["seeds"])
 
 
 def changes(found: dict[str, Any]) -> list[str]:

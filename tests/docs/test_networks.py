@@ -116,6 +116,9 @@ def test_of_several_experiments_the_recipe_as_it_is_goes_first() -> None:
     more = _group("strodthoff-rnn", 0.8, seeds=(0, 1), **peer | {"experiment": "peers"}, changes=[])
     assert results.chosen([whole, more], "strodthoff-rnn", "all-71") is more
     assert results.chosen([whole], "strodthoff", "all-71") is None
+    both = cpu | {"changes": [*cpu["changes"]], "short_schedule": "10 of 50 epochs"}
+    for found in ([both, cpu], [cpu, both]):
+        assert results.chosen(found, "strodthoff-rnn", "all-71") is cpu
 
 
 def test_what_was_changed_of_a_recipe_stands_beside_the_number() -> None:
