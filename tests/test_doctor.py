@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from einthoven.cohorts import Cohort
+from einthoven.cohorts import Cohort, open_cohort
 from einthoven.doctor import examine, installation
 from einthoven.errors import BackboneError, CohortError, RecordError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.wfdb import write_wfdb
+from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
 from einthoven.version import __version__
 
@@ -193,6 +194,21 @@ def test_a_store(synthetic_store: Store) -> None:
     lines = examine(Path(synthetic_store.root))
     assert "160 records" in lines[0]
     assert any("160 records at 100 Hz" in line for line in lines)
+    assert not warnings(lines)
+
+
+def test_a_recording_under_two_names(record: Record, tmp_path: Path) -> None:
+    """Another file, header and order of leads; a flat one is no recording."""
+    backwards = STANDARD_LEADS[::-1]
+    write(tmp_path / "one", record.signal)
+    write(tmp_path / "two", record.select(backwards).signal, backwards)
+    write(tmp_path / "other", 2 * record.signal)
+    for name in ("flat", "flat too"):
+        write(tmp_path / name.replace(" ", "-"), np.zeros_like(record.signal))
+    store = pack(open_cohort(tmp_path), tmp_path / "store", workers=1)
+    (said,) = [line for line in warnings(examine(Path(store.root))) if "more than once" in line]
+    assert "1 recordings are there more than once" in said
+    assert "'one' and 'two'" in said
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -291,14 +291,19 @@ def test_a_split_that_cannot_be_scored_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def stored_twice(store: Store, one: str, other: str) -> Store:
+    """The store with the signal of one record in another one's place."""
+    index = store.index.copy()
+    index.loc[one, ["shard", "offset"]] = index.loc[other, ["shard", "offset"]]
+    return replace(store, index=index, _maps={})
+
+
 def test_a_recording_in_two_splits_is_refused(
     experiment: Experiment, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
-    """Under another name and patient: nothing but the file itself tells."""
+    """Under another name, patient and file: nothing but the samples tells."""
     one, other = synthetic.ids("train")[0], synthetic.ids("test")[0]
-    index = synthetic_store.index.copy()
-    index.loc[one, "source_hash"] = index.loc[other, "source_hash"]
-    store = replace(synthetic_store, index=index, _maps={})
+    store = stored_twice(synthetic_store, one, other)
     with pytest.raises(CohortError, match="1 recordings are in more than one split") as caught:
         run_experiment(synthetic, store, "mtecg_tiny_100hz", recipe=RECIPE, out=tmp_path / "run")
     assert f"{str(one)!r} (train)" in str(caught.value)

@@ -7,13 +7,16 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from einthoven.errors import BackboneError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.version import __version__
+
+if TYPE_CHECKING:
+    from einthoven.signals.store import Store
 
 
 def installation() -> list[str]:
@@ -183,5 +186,22 @@ def _examine_store(path: Path) -> Iterator[str]:
     for note, count in store.index["notes"].value_counts().head(5).items():
         if note:
             yield f"  note: {count} records {note}"
+    yield from _duplicates(store)
     for row in store.quarantine.head(5).itertuples():
         yield f"  quarantine: {row.record}: {row.reason}"
+
+
+def _duplicates(store: Store) -> Iterator[str]:
+    """Recordings that are there under several names."""
+    import pandas as pd
+
+    from einthoven.signals.fingerprint import signal_fingerprints
+
+    known = pd.Series(signal_fingerprints(store, np.arange(len(store)), store.leads))
+    twice = known[known.duplicated(keep=False) & (known != 0)].sort_values(kind="stable")
+    if len(twice):
+        names = store.index.index[twice.index[twice == twice.iloc[0]]]
+        yield (
+            f"  warning: {twice.nunique()} recordings are there more than once, sample for sample, "
+            f"such as {' and '.join(map(repr, map(str, names[:3])))}: one patient, or one too many?"
+        )

@@ -28,6 +28,7 @@ from einthoven.licences import joined
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.report.facts import cohort_sentence
+from einthoven.signals.fingerprint import signal_fingerprints
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
 from einthoven.stages.memory import memory_of
@@ -93,7 +94,7 @@ def run_experiment(
     ------
     CohortError
         When validation or test has no records, or no label that can be scored on them, or one
-        file is in two splits.
+        recording is in two splits.
     EinthovenError
         Whatever else training, prediction or scoring refuses.
     """
@@ -141,7 +142,7 @@ def _check(cohort: Cohort, store: Store) -> None:
     """Refuse before hours of training what could not be scored after them."""
     for split in ("validation", "test"):
         _check_split(cohort, split)
-    _check_files(cohort, store)
+    _check_recordings(cohort, store)
 
 
 def _check_split(cohort: Cohort, split: str) -> None:
@@ -161,18 +162,18 @@ def _check_split(cohort: Cohort, split: str) -> None:
         )
 
 
-def _check_files(cohort: Cohort, store: Store) -> None:
+def _check_recordings(cohort: Cohort, store: Store) -> None:
     """One recording under two names, and two patients, would be learned by heart and tested on."""
-    known = store.index["source_hash"].iloc[store.rows(cohort.ids())].to_numpy()
-    table = pd.DataFrame({"file": known, "split": cohort.table["split"].to_numpy()}, cohort.ids())
-    table = table[table["file"] != ""]
-    twice = table[table.groupby("file")["split"].transform("nunique") > 1].sort_values("file")
+    known = signal_fingerprints(store, store.rows(cohort.ids()), store.leads)
+    table = pd.DataFrame({"signal": known, "split": cohort.table["split"].to_numpy()}, cohort.ids())
+    table = table[table["signal"] != 0]
+    twice = table[table.groupby("signal")["split"].transform("nunique") > 1].sort_values("signal")
     if len(twice):
-        same = twice[twice["file"] == twice["file"].iloc[0]]
+        same = twice[twice["signal"] == twice["signal"].iloc[0]]
         named = " and ".join(f"{name!r} ({split})" for name, split in same["split"].items())
         raise CohortError(
-            f"{cohort.name}: {twice['file'].nunique()} recordings are in more than one split, such "
-            f"as {named}, whose files are the same byte for byte",
+            f"{cohort.name}: {twice['signal'].nunique()} recordings are in more than one split, "
+            f"such as {named}, which are the same sample for sample",
             remedy="leave one of each out, or give them one patient",
         )
 
