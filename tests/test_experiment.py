@@ -27,6 +27,7 @@ from einthoven.predictions import Predictions
 from einthoven.records import read_record
 from einthoven.run_report import stage_history, write_run_report
 from einthoven.signals.store import Store
+from einthoven.stages.overlap import OverlapWarning
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
 from einthoven.training.processes import Processes
 
@@ -53,11 +54,10 @@ def experiment(
         out: Path, recipe: Recipe = RECIPE, cohort: Cohort = synthetic, **changes: Any
     ) -> Finished:
         given: dict[str, Any] = {"weights": encoder, "options": TINY, "resamples": 20}
-        given |= {"processes": Processes("cpu")}
+        given |= {"processes": Processes("cpu"), "store": synthetic_store}
         found = run_experiment(
-            cohort, synthetic_store, "mtecg_tiny_100hz", recipe=recipe, out=out,
-            **(given | changes),
-        )  # fmt: skip
+            cohort, backbone="mtecg_tiny_100hz", recipe=recipe, out=out, **(given | changes)
+        )
         assert found is not None
         return found
 
@@ -309,3 +309,5 @@ def test_a_recording_in_two_splits_is_refused(
     assert f"{str(one)!r} (train)" in str(caught.value)
     assert f"{str(other)!r} (test)" in str(caught.value)
     assert not (tmp_path / "run").exists()
+    with pytest.warns(OverlapWarning, match="results on them are too good"):
+        experiment(tmp_path / "run", store=store, allow_overlap=True)

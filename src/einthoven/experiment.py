@@ -7,6 +7,7 @@ the validation table goes into the bundle, which applies it to whatever it predi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +33,7 @@ from einthoven.signals.fingerprint import signal_fingerprints
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
 from einthoven.stages.memory import memory_of
-from einthoven.stages.overlap import memory_metadata
+from einthoven.stages.overlap import OverlapWarning, memory_metadata
 from einthoven.stages.posttrain import Posttrained, file_digest, posttrain
 from einthoven.stages.recipe import Data, Recipe
 from einthoven.training.loop import Watcher
@@ -87,8 +88,9 @@ def run_experiment(
 ) -> Finished | None:
     """Post-train by a recipe, write the bundle, predict validation and test, calibrate, score.
 
-    Parameters are those of `posttrain`; `resamples` is the bootstrap's. Among several processes
-    only the main one goes on after training; the others return None.
+    Parameters are those of `posttrain`, and `allow_overlap` allows recordings in two splits as well;
+    `resamples` is the bootstrap's. Among several processes only the main one goes on after
+    training; the others return None.
 
     Raises
     ------
@@ -99,7 +101,8 @@ def run_experiment(
         Whatever else training, prediction or scoring refuses.
     """
     together = processes or Processes()
-    _check(cohort.select(store.without_quarantined(cohort.ids())), store)
+    usable = cohort.select(store.without_quarantined(cohort.ids()))
+    _check(usable, store, allow_overlap=allow_overlap)
     trained = posttrain(
         cohort,
         store,
@@ -138,11 +141,11 @@ def run_experiment(
     return _scored(trained, cohort, resamples, device=together.device)
 
 
-def _check(cohort: Cohort, store: Store) -> None:
+def _check(cohort: Cohort, store: Store, *, allow_overlap: bool) -> None:
     """Refuse before hours of training what could not be scored after them."""
     for split in ("validation", "test"):
         _check_split(cohort, split)
-    _check_recordings(cohort, store)
+    _check_recordings(cohort, store, allow=allow_overlap)
 
 
 def _check_split(cohort: Cohort, split: str) -> None:
@@ -162,7 +165,7 @@ def _check_split(cohort: Cohort, split: str) -> None:
         )
 
 
-def _check_recordings(cohort: Cohort, store: Store) -> None:
+def _check_recordings(cohort: Cohort, store: Store, *, allow: bool) -> None:
     """One recording under two names, and two patients, would be learned by heart and tested on."""
     known = signal_fingerprints(store, store.rows(cohort.ids()), store.leads)
     table = pd.DataFrame({"signal": known, "split": cohort.table["split"].to_numpy()}, cohort.ids())
@@ -171,10 +174,18 @@ def _check_recordings(cohort: Cohort, store: Store) -> None:
     if len(twice):
         same = twice[twice["signal"] == twice["signal"].iloc[0]]
         named = " and ".join(f"{name!r} ({split})" for name, split in same["split"].items())
-        raise CohortError(
+        said = (
             f"{cohort.name}: {twice['signal'].nunique()} recordings are in more than one split, "
-            f"such as {named}, which are the same sample for sample",
-            remedy="leave one of each out, or give them one patient",
+            f"such as {named}, which are the same sample for sample"
+        )
+        if allow:
+            warnings.warn(f"{said}: results on them are too good", OverlapWarning, stacklevel=3)
+            return
+        newer = ", or take PTB-XL 1.0.3, which removed some" if cohort.version == "1.0.1" else ""
+        raise CohortError(
+            said,
+            remedy=f"leave one of each out, or give them one patient{newer}; with --allow-overlap "
+            "it is trained all the same",
         )
 
 

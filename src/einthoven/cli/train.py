@@ -46,7 +46,9 @@ Task = Annotated[
 AllowOverlap = Annotated[
     bool,
     typer.Option(
-        "--allow-overlap", help="Use an encoder that was pretrained on test records, and say so."
+        "--allow-overlap",
+        help="Train although the encoder has seen test records, or recordings are in two splits, "
+        "and say so.",
     ),
 ]
 
