@@ -88,7 +88,7 @@ def run_experiment(
 ) -> Finished | None:
     """Post-train by a recipe, write the bundle, predict validation and test, calibrate, score.
 
-    Parameters are those of `posttrain`; `allow_overlap` allows recordings in two splits as well, and
+    Parameters are those of `posttrain`; `allow_overlap` allows recordings in two splits as well.
     `resamples` is the bootstrap's. Among several processes only the main one goes on after
     training; the others return None.
 
