@@ -74,8 +74,9 @@ def again(name: str, row: str | None, found: Sequence[dict[str, Any]]) -> Iterat
             filters.insert(0, f"arm={_joined(each['arm'] for each in groups)}")
         changed = _changed(experiment, row) if row else ""
         told = f", which changes the recipe: {changed}" if changed else ""
+        which = "Some of the" if len(by_experiment) > 1 else "The"
         yield paragraph(
-            f"The numbers above are of the experiment `{experiment}`{told}",
+            f"{which} numbers above are of the experiment `{experiment}`{told}",
             "([reproduce](../reproduce.md)). This makes them:",
         )
         yield _reproduce(name, row, experiment, filters, None)

@@ -44,8 +44,13 @@ def published(names: Sequence[str], our_reading: str = "") -> Iterator[str]:
 def ours(found: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Every finished recipe of a network, and which of them are recipes with something changed."""
     yield "Ours, from [results](../results.md): fold 10, 95 % intervals of 1,000 resamples."
-    head = ("task", "recipe", "seeds", "macro AUROC", "macro AUPRC")
-    yield table(head, map(_line, found))
+    head = ["task", "recipe", "seeds", "macro AUROC", "macro AUPRC"]
+    lines = [_line(each) for each in found]
+    if len({each["experiment"] for each in found}) > 1:
+        head.append("experiment")
+        named = (f"`{each['experiment']}`" for each in found)
+        lines = [[*line, name] for line, name in zip(lines, named, strict=True)]
+    yield table(head, lines)
     yield from _arms(found)
 
 
@@ -57,7 +62,11 @@ def elsewhere(name: str) -> str:
 
 def named(found: dict[str, Any]) -> str:
     """By what numbers were made: the recipe, or the arm that changes it, and what was changed."""
-    return ", ".join([f"`{_recipe(found) or found['arm'] or 'mean of members'}`", *changes(found)])
+    if found["backbone"]:
+        return ", ".join([f"`{_recipe(found) or found['arm']}`", *changes(found)])
+    shorter = found.get("short_schedule")
+    told = [f"shorter schedules for {shorter}"] if shorter else []
+    return ", ".join(["mean of members", *told, *found.get("changes", [])])
 
 
 def _line(found: dict[str, Any]) -> list[str]:
