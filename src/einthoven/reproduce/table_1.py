@@ -48,8 +48,9 @@ _BEST = (
     "runs that this command knows:"
 )
 _KEPT = (
-    "Kept from this page as it was: the runs are not among those that this command knows. "
-    "Post-trained minus row is there where the runs of both were at hand, and of the model of now."
+    "Kept from this page as it was: the runs are not among those that this command knows. A lead "
+    "needs the runs of both, and is shown where it was measured with the best post-trained model "
+    "that is named here."
 )
 _NO_BEST = (
     "No finished post-training run is known to hold the rows against: name one, the folder of "
