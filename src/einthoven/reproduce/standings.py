@@ -174,8 +174,8 @@ def standings(evidence: Evidence, earlier: Earlier | None = None) -> Standings:
             if not each.is_run and (numbers := earlier.row(row.about(), task)):
                 held = earlier.is_held_against(best.get(task, {}), task)
                 row.on[task] = _kept(each.model, each.quote, numbers, held=held)
-    for task in best.keys() - known.keys():
-        if numbers := earlier.best_on(task):
+    for task in best:
+        if task not in known and (numbers := earlier.best_on(task)):
             model = Found(task, best[task]["backbone"], best[task]["recipe"], ())
             strangers[task] = _kept(model, None, numbers, held=False)
     return Standings(tasks, rows, best, strangers)
