@@ -51,6 +51,7 @@ __all__ = [
     "known_targets",
     "licence_of",
     "parameters_of",
+    "predict_splits",
     "pretraining_of",
     "remembered",
     "run_experiment",
@@ -122,23 +123,37 @@ def run_experiment(
         bundle = bundle_of(trained, cohort, recipe)
         save_bundle(bundle, folder / BUNDLE, backbone=backbone)
     bundle = load_bundle(folder / BUNDLE)
+    predict_splits(bundle, cohort, store, folder, device=together.device, progress=progress)
+    if bundle.calibration is None:
+        validation = Predictions.load(folder / PREDICTIONS / "validation.parquet")
+        update_bundle(folder / BUNDLE, **fitted_calibration(validation))
+    return _scored(trained, cohort, resamples, device=together.device)
+
+
+def predict_splits(
+    bundle: Bundle,
+    cohort: Cohort,
+    store: Store,
+    folder: Path,
+    *,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> None:
+    """Write what a bundle's network says of validation and test into `folder/predictions`; a table
+    that is there already stays."""
     for split in ("validation", "test"):
         file = folder / PREDICTIONS / f"{split}.parquet"
         if not file.is_file():
-            file.parent.mkdir(exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             predict_cohort(
                 bundle,
                 cohort,
                 store,
                 split,
                 calibrated=False,
-                device=together.device,
+                device=device,
                 progress=partial(progress, f"predict {split}") if progress else None,
             ).save(file)
-    if bundle.calibration is None:
-        validation = Predictions.load(folder / PREDICTIONS / "validation.parquet")
-        update_bundle(folder / BUNDLE, **fitted_calibration(validation))
-    return _scored(trained, cohort, resamples, device=together.device)
 
 
 def _check(cohort: Cohort, store: Store, *, allow_overlap: bool) -> None:
@@ -181,7 +196,8 @@ def _check_recordings(cohort: Cohort, store: Store, *, allow: bool) -> None:
         if allow:
             warnings.warn(f"{said}: results on them are too good", OverlapWarning, stacklevel=3)
             return
-        newer = ", or take PTB-XL 1.0.3, which removed some" if cohort.version == "1.0.1" else ""
+        old = (cohort.name, cohort.version) == ("ptb-xl", "1.0.1")
+        newer = ", or take PTB-XL 1.0.3, which removed some" if old else ""
         raise CohortError(
             said,
             remedy=f"leave one of each out, or give them one patient{newer}; with --allow-overlap "

@@ -11,7 +11,7 @@ import pytest
 
 from einthoven.bundle import update_bundle
 from einthoven.errors import BundleError, ReproduceError
-from einthoven.files import read_json
+from einthoven.files import read_json, write_json
 from einthoven.predictions import Predictions
 from einthoven.reproduce.bundles import predict_bundles, predicted_folder
 from einthoven.reproduce.contenders import best_contender, check_contenders
@@ -40,7 +40,7 @@ def held(rows: Request, tmp_path: Path) -> Request:
 def test_a_bundle_is_the_run_that_it_is_of(held: Request, rows: Request) -> None:
     said: list[tuple[str, int, int]] = []
     (folder,) = predict_bundles(held, lambda *words: said.append(words))
-    assert {what for what, _, _ in said} == {"given: validation", "given: test"}
+    assert {what for what, _, _ in said} == {"predict validation", "predict test"}
     for split in ("validation", "test"):
         mine, theirs = (
             Predictions.load(place / "predictions" / f"{split}.parquet")
@@ -60,6 +60,11 @@ def test_a_bundle_is_the_run_that_it_is_of(held: Request, rows: Request) -> None
     said.clear()
     assert predict_bundles(held, lambda *words: said.append(words)) == [folder]
     assert not said
+    asked = read_json(folder / "run.json")
+    asked["asked"]["cohort_digest"] = "of another cohort"
+    write_json(folder / "run.json", asked)
+    assert predict_bundles(held, lambda *words: said.append(words)) == [folder]
+    assert said
 
 
 def test_the_page_has_its_lead(held: Request, rows: Request, tmp_path: Path) -> None:

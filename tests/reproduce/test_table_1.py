@@ -349,11 +349,20 @@ def test_a_row_that_is_another_one_now_is_not_kept(request_: Request, tmp_path: 
     file = page.parent / "figures" / "table-1--rows.json"
     said = read_json(file)
     said["rows"][1]["changes"].append("stage2.base_lr 1 instead of 2")
+    said["rows"][2]["recipes"][0] = "of another file"
     write_json(file, said)
-    write(half(request_, tmp_path / "half"), "table-1", page, keep_rows=True)
+    request = half(request_, tmp_path / "half")
+    write(request, "table-1", page, keep_rows=True)
     found = {row["name"]: row["tasks"]["all-71"] for row in read_json(file)["rows"]}
     assert found["plain one"]["auroc"] is None
-    assert found["both"]["is_kept"]
+    assert found["both"]["auroc"] is None
+    # A page of an earlier version says nothing of the recipe's content.
+    said["rows"][2].pop("recipes")
+    write_json(file, said)
+    write(request, "table-1", page, keep_rows=True)
+    (both,) = [row for row in read_json(file)["rows"] if row["name"] == "both"]
+    assert both["tasks"]["all-71"]["is_kept"]
+    assert len(both["recipes"]) == 2
 
 
 def test_kept_leads_are_of_the_model_of_now(request_: Request, tmp_path: Path) -> None:

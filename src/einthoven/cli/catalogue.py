@@ -38,7 +38,7 @@ def backbones(
     if name is not None:
         start = start_from(name, random=True)  # the shipped bundle's name is one as well
         network = backbone_options(start.backbone, options, beside=start.options)
-        about = _about(start.backbone, **network)
+        about = _about(start.backbone, centred=start.centred, **network)
         about |= _shipped(name) if name == SHIPPED else {}
         typer.echo(json.dumps(about, indent=1) if as_json else _in_full(about))
         return
@@ -49,7 +49,7 @@ def backbones(
         typer.echo(_list(catalogue))
 
 
-def _about(name: str, **options: Any) -> dict[str, Any]:
+def _about(name: str, *, centred: bool = False, **options: Any) -> dict[str, Any]:
     """The catalogue's entry, and the input that the network itself declares."""
     from dataclasses import asdict
 
@@ -61,7 +61,7 @@ def _about(name: str, **options: Any) -> dict[str, Any]:
     about = asdict(entry(name))
     with torch.device("meta"):  # no weights are drawn
         network = create_backbone(name, **options)
-    preparation = network.preparation
+    preparation = network.preparation.centred() if centred else network.preparation
     return {
         "name": name,
         **about,
@@ -81,7 +81,6 @@ def _shipped(name: str) -> dict[str, Any]:
     from einthoven.bundle import read_about
     from einthoven.report.facts import cohort_sentence
     from einthoven.shipped import WEIGHTS, shipped_bundle
-    from einthoven.signals.preparation import Preparation
 
     folder = shipped_bundle(name)
     said = read_about(folder)
@@ -95,7 +94,6 @@ def _shipped(name: str) -> dict[str, Any]:
         "weights_size": f"{(folder / WEIGHTS).stat().st_size:,} bytes",
         "weights_sha256": said["checksums"][WEIGHTS],
         "weights_licence": said["licence"],
-        "preparation": [str(step) for step in Preparation.from_dict(said["preparation"]).steps],
     }
 
 

@@ -5,16 +5,15 @@ Who post-trained a model elsewhere, or was given one, need not train it again to
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from einthoven.bundle import digest_of, load_bundle, read_about
 from einthoven.errors import ReproduceError
-from einthoven.experiment import METRICS, PREDICTIONS, parameters_of, score_splits
-from einthoven.files import lock_beside, locked, write_json
-from einthoven.predict import predict_cohort
+from einthoven.experiment import METRICS, parameters_of, predict_splits, score_splits
+from einthoven.files import lock_beside, locked, read_json, write_json
 from einthoven.reproduce.folders import Request
 from einthoven.shipped import bundle_folder, is_bundle
 from einthoven.signals.store import Store
@@ -80,45 +79,47 @@ def check_bundle(request: Request, bundle: Path) -> None:
         )
 
 
-def _predicted(request: Request, bundle: Path, progress: Progress | None) -> Path:
-    check_bundle(request, bundle)
-    folder = predicted_folder(request, bundle)
+def _predicted(request: Request, place: Path, progress: Progress | None) -> Path:
+    check_bundle(request, place)
+    folder = predicted_folder(request, place)
+    asked = _asked(request, place)
     with locked(lock_beside(folder)):
+        about = folder / ABOUT
+        if about.is_file() and read_json(about)["asked"] != asked:
+            shutil.rmtree(folder)  # of another cohort, or other labels
         if not (folder / METRICS).is_file():
-            _predict(request, bundle, folder, progress)
+            _predict(request, place, folder, asked, progress)
     return folder
 
 
-def _predict(request: Request, place: Path, folder: Path, progress: Progress | None) -> None:
+def _predict(
+    request: Request, place: Path, folder: Path, asked: dict[str, Any], progress: Progress | None
+) -> None:
     bundle = load_bundle(place)
-    about = bundle.about
-    cohort, store = request.opened(about["cohort"]["task"]), Store.open(request.store)
-    (folder / PREDICTIONS).mkdir(parents=True, exist_ok=True)
+    cohort, store = request.opened(asked["task"]), Store.open(request.store)
     check_scored(weights_file(bundle_folder(place)), (cohort, store))
-    for split in ("validation", "test"):
-        predict_cohort(
-            bundle,
-            cohort,
-            store,
-            split,
-            calibrated=False,
-            device=Processes(request.device).device,
-            progress=progress and partial(progress, f"{bundle_folder(place).name}: {split}"),
-        ).save(folder / PREDICTIONS / f"{split}.parquet")
-    environment = about.get("environment", {})
-    write_json(folder / ABOUT, {"asked": _asked(place, about), "environment": environment})
+    environment = bundle.about.get("environment", {})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / ABOUT, {"asked": asked, "environment": environment})
+    device = Processes(request.device).device
+    predict_splits(bundle, cohort, store, folder, device=device, progress=progress)
     scores = score_splits(folder, resamples=0)
     numbers: dict[str, Any] = {split: score.to_dict() for split, score in scores.items()}
     numbers |= {"seconds": None, "parameters": parameters_of(bundle.classifier), "device": "–"}
     write_json(folder / METRICS, numbers)
 
 
-def _asked(place: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """What its training asked for, as far as the bundle says so."""
+def _asked(request: Request, place: Path) -> dict[str, Any]:
+    """What its training asked for, as far as the bundle says so, and what it is predicted for."""
+    folder = bundle_folder(place)
+    about = read_about(folder)
+    task = about["cohort"]["task"]
     keys = ("backbone", "backbone_options", "recipe", "weights")
     return {
         "stage": "posttrain",
-        "bundle": bundle_folder(place).name,
-        "task": about["cohort"]["task"],
+        "bundle": folder.name,
+        "task": task,
         **{key: about.get(key) for key in keys},
+        "cohort_digest": request.opened(task).digest,
+        "records_digest": request.records_digest,
     }

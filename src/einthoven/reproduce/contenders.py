@@ -23,9 +23,6 @@ from einthoven.reproduce.folders import RANDOM, RUNS, Request
 from einthoven.shipped import is_bundle
 from einthoven.training.run import ABOUT
 
-WHO = ("backbone", "recipe", "seeds", "weights_sha256", "bundle")
-"""What tells one model from another."""
-
 
 @dataclass(frozen=True)
 class Contender:

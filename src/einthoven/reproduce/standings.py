@@ -3,8 +3,10 @@ post-trained model."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from einthoven.reproduce import published
@@ -78,6 +80,8 @@ class RowStanding:
         By how much its schedule is shorter than its recipe's; empty where it is not.
     changes : list of str
         What else is changed of its recipe, such as `precision bf16 instead of fp32`.
+    recipes : list of str
+        SHA-256 of its recipe, or of its members', without seed and description; twelve digits.
     on : dict of str to Standing
         By task.
     """
@@ -86,6 +90,7 @@ class RowStanding:
     backbone: str
     short_schedule: str
     changes: list[str]
+    recipes: list[str]
     on: dict[str, Standing]
 
     def about(self) -> dict[str, Any]:
@@ -96,6 +101,7 @@ class RowStanding:
             "backbone": self.backbone,
             "short_schedule": self.short_schedule,
             "changes": self.changes,
+            "recipes": self.recipes,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -213,7 +219,7 @@ def _row_standing(evidence: Evidence, row: Row, best: dict[str, Found]) -> RowSt
         on[task] = _standing(evidence, model, quotes.get(task), best.get(task))
     backbone = "" if row.members else row.backbone or request.backbone
     short = _short_schedule(evidence, row)
-    return RowStanding(row, backbone, short, _changes(evidence, row), on)
+    return RowStanding(row, backbone, short, _changes(evidence, row), _recipes(evidence, row), on)
 
 
 def _standing(
@@ -245,6 +251,15 @@ def _changes(evidence: Evidence, row: Row) -> list[str]:
         change if count == len(said) else f"{change} ({count} of its {len(said)} members)"
         for change, count in counts.items()
     ]
+
+
+def _recipes(evidence: Evidence, row: Row) -> list[str]:
+    experiment = evidence.request.experiment
+    found = []
+    for backbone, arm in arms_of_row(experiment, row, evidence.request.backbone):
+        asked = experiment.recipe(arm, backbone).asked() | {"description": ""}
+        found.append(sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12])
+    return found
 
 
 def _share_runs(evidence: Evidence, one: Model, other: Model) -> bool:

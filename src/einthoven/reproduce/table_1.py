@@ -45,7 +45,7 @@ _IN_FULL = (
 )
 _BEST = (
     "The best post-trained model is that of the highest macro AUROC on fold 9 among the finished "
-    "runs that this command knows:"
+    "runs and bundles that this command knows:"
 )
 _KEPT = (
     "Kept from this page as it was: the runs are not among those that this command knows. A lead "
