@@ -291,6 +291,14 @@ def test_a_split_that_cannot_be_scored_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_too_few_resamples_are_refused_before_training(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    with pytest.raises(EvaluationError, match="5 resamples for an interval"):
+        experiment(tmp_path / "run", resamples=5)
+    assert not (tmp_path / "run").exists()
+
+
 def stored_twice(store: Store, one: str, other: str) -> Store:
     """The store with the signal of one record in another one's place."""
     index = store.index.copy()

@@ -21,6 +21,7 @@ from torch import nn
 from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BundleError, CohortError
+from einthoven.evaluate.estimate import Plan
 from einthoven.evaluate.scores import Score
 from einthoven.evaluate.tables import known_targets, score_predictions, suitable_absent
 from einthoven.evidence import evidence_of, fitted_calibration, kept, write_evidence
@@ -101,6 +102,7 @@ def run_experiment(
     EinthovenError
         Whatever else training, prediction or scoring refuses.
     """
+    Plan(resamples=resamples)
     together = processes or Processes()
     usable = cohort.select(store.without_quarantined(cohort.ids()))
     _check(usable, store, allow_overlap=allow_overlap)

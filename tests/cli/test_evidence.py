@@ -130,6 +130,8 @@ def test_two_runs_compared(cli: Any, made: Any) -> None:
     assert f"{difference:+.4f}" in said.out
     assert "…" not in said.out
     assert cli("compare", made.run, made.other, "--resamples", 0).status == 0
+    said = cli("evaluate", "nowhere", "--resamples", 5)
+    assert (said.status, "5 resamples for an interval of 95 %" in said.err) == (1, True)
 
 
 def test_labels_too_rare_to_judge_can_be_left_out(cli: Any, made: Any) -> None:

@@ -274,6 +274,7 @@ def test_an_experiment_of_rows_alone(tmp_path: Path) -> None:
         (('name = "two"', 'name = "one"'), "two rows are called one"),
         (("MULTIRESNET", "MULTIRESNETT"), "nothing is published as 'MULTIRESNETT'"),
         (("table_1_only", 'main_task = "rhythm-12"\ntable_1_only'), "none of the tasks"),
+        (("table_1_only", "resamples = 5\ntable_1_only"), "5 resamples for an interval of 95 %"),
     ],
 )
 def test_mistakes_in_rows_are_refused(

@@ -42,7 +42,19 @@ Options = Annotated[
         "lists them. Repeat it.",
     ),
 ]
-Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples; 0: no intervals.")]
+
+
+def _enough(resamples: int) -> int:
+    """Refuse too few before anything is trained or predicted."""
+    from einthoven.evaluate.estimate import Plan
+
+    Plan(resamples=resamples)
+    return resamples
+
+
+Resamples = Annotated[
+    int, typer.Option(min=0, callback=_enough, help="Bootstrap resamples; 0: no intervals.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

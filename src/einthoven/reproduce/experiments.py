@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from einthoven.errors import ReproduceError
+from einthoven.errors import EvaluationError, ReproduceError
+from einthoven.evaluate.estimate import Plan
 from einthoven.reproduce import published
 from einthoven.reproduce.changes import changes
 from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, load_recipe
@@ -192,6 +193,14 @@ class Experiment(_Table):
         idle = {"table_arms", "table_arms_on", "fractions"} & self.model_fields_set
         if idle:
             raise ValueError(f"table_1_only, and {sorted(idle)[0]} is not of table 1")
+        return self
+
+    @model_validator(mode="after")
+    def _has_enough_resamples(self) -> Experiment:
+        try:
+            Plan(resamples=self.resamples)
+        except EvaluationError as error:
+            raise ValueError(error.problem) from error
         return self
 
     @model_validator(mode="after")
