@@ -100,7 +100,35 @@ def test_locks_of_other_places_lie_apart(tmp_path: Path) -> None:
     assert tmp_path not in one.parents
 
 
-def test_where_no_lock_can_be_made_nobody_is_kept_out(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with locked(tmp_path / "file" / ".lock", wait=False) as mine:
-        assert mine
+    with (
+        pytest.raises(FileError) as caught,
+        locked(tmp_path / "file" / ".lock", wait=False),
+    ):
+        pass
+    assert caught.value.remedy
+
+
+def test_a_line_after_a_torn_one_is_read(tmp_path: Path) -> None:
+    append_line(tmp_path / "log", {"a": 1})
+    with open(tmp_path / "log", "a") as handle:
+        handle.write('{"a": 2')
+    append_line(tmp_path / "log", {"a": 3})
+    assert read_lines(tmp_path / "log") == [{"a": 1}, {"a": 3}]
+
+
+def test_damage_in_the_middle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b'{"a": 1}\n{"a\n{"a": 3}\n')
+    with pytest.raises(FileError, match="line 2"):
+        read_lines(tmp_path / "log")
+
+
+def test_two_writers_of_one_file_do_not_collide(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    with replacing(file) as one, replacing(file) as two:
+        one.write_text("one")
+        two.write_text("two")
+        assert one != two
+    assert file.read_text() == "one"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]

@@ -1,4 +1,4 @@
-"""Plain files, written whole or not at all."""
+"""Plain files, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -6,31 +6,46 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from einthoven.errors import FileError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-try:
-    import fcntl
-except ImportError:  # Windows, where everybody holds every lock
-    fcntl = None  # type: ignore[assignment]
-
 METADATA = "einthoven"
+Json = dict[str, Any]
+
+_MASK = os.umask(0)
+os.umask(_MASK)
+# Permissions of an ordinary new file; mkstemp and safetensors create private ones.
+_MODE = 0o666 & ~_MASK
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Where to write what becomes the file at the end; nothing becomes of it when that fails."""
+    """Write a file atomically, through a temporary file of a unique name.
+
+    Yields
+    ------
+    Path
+        Temporary file beside `file`. It replaces `file` when the block ends, after its
+        content has reached the disk, and is removed when the block raises.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".writing")
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    temporary.chmod(_MODE)
     try:
         yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,40 +53,47 @@ def replacing(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock file for the block's length; the system lets go of it when the process dies.
+    """Hold a lock file during the block; it is released when the process ends, even if killed.
 
     Yields
     ------
     bool
-        False, without waiting, where another process holds it and `wait` is off. Where there are
-        no locks, or no such file can be made, everybody holds it.
+        False, immediately, if another process holds the lock and `wait` is False.
+
+    Raises
+    ------
+    FileError
+        If the lock file cannot be created.
     """
+    lock = FileLock(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(file, "a")  # noqa: SIM115
-    except OSError:
-        yield True
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
         return
-    with handle:
-        yield _lock(handle, wait)
+    except OSError as error:
+        raise FileError(
+            f"{file}: the lock file cannot be created: {error.strerror}",
+            remedy="choose a folder that can be written to",
+        ) from error
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def lock_beside(path: Path) -> Path:
-    """A lock file for what lies in a user's folder, away from it; of this machine and user."""
+    """Lock file for a path in a user's folder, kept in the temporary folder of this machine."""
     place = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:24]
     user = os.getuid() if hasattr(os, "getuid") else "user"
     return Path(tempfile.gettempdir()) / f"einthoven-{user}" / f"{place}.lock"
 
 
-def _lock(handle: IO[str], wait: bool) -> bool:
-    try:
-        if fcntl:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:  # no locks here
-        pass
-    return True
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_text(file: Path, text: str) -> None:
@@ -91,49 +113,66 @@ def read_json(file: Path) -> Any:
     Raises
     ------
     FileError
-        When the file is missing or damaged.
+        If the file is missing or damaged.
     """
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileError(f"{file} is missing", remedy="check the path") from error
-    except json.JSONDecodeError as error:
-        raise FileError(f"{file} is damaged: {error}", remedy="make it again") from error
+    except ValueError as error:  # invalid JSON, or not UTF-8
+        raise FileError(
+            f"{file} is damaged: {error}", remedy="delete it and repeat the command that wrote it"
+        ) from error
 
 
-def append_line(file: Path, entry: dict[str, Any]) -> None:
-    """Add one JSON line."""
-    with open(file, "a") as handle:
-        handle.write(json.dumps(entry) + "\n")
+def append_line(file: Path, entry: Mapping[str, Any]) -> None:
+    """Append one JSON line; a last line that was cut off is removed first."""
+    with open(file, "ab+") as handle:
+        handle.seek(0)
+        complete = handle.read().rfind(b"\n") + 1
+        handle.truncate(complete)
+        handle.write(json.dumps(entry).encode() + b"\n")
 
 
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """All JSON lines of a file, an unfinished last one left out; none without the file."""
+def read_lines(file: Path) -> list[Json]:
+    """Read JSON lines; empty if there is no such file. A last line that was cut off is left out.
+
+    Raises
+    ------
+    FileError
+        If another line is damaged.
+    """
     if not file.is_file():
         return []
-    lines = file.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    entries = []
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            entries.append(json.loads(line))
+        except ValueError as error:
+            raise FileError(
+                f"{file}: line {number} is damaged: {error}",
+                remedy="delete the file and repeat the command that wrote it",
+            ) from error
+    return entries
 
 
-def keep_lines(file: Path, entries: list[dict[str, Any]]) -> None:
-    """Replace a file's lines atomically."""
+def write_lines(file: Path, entries: list[Json]) -> None:
+    """Replace a file's JSON lines atomically."""
     write_text(file, "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file atomically; the same content gives the same bytes.
 
-    Metadata goes under one key, because safetensors writes several in random order.
+    All metadata is stored under one key, because safetensors writes several in random order.
     """
     from safetensors.torch import save_file
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    about = {METADATA: json.dumps(metadata, sort_keys=True)}
+    header = {METADATA: json.dumps(metadata, sort_keys=True)}
     with replacing(file) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(whole, str(temporary), metadata=about)
-        temporary.chmod(mode)  # safetensors leaves a file that its owner alone may read
+        save_file(whole, str(temporary), metadata=header)
+        temporary.chmod(_MODE)
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -142,29 +181,29 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises
     ------
     FileError
-        When the file is missing or damaged.
+        If the file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
-        raise FileError(f"{file} is missing", remedy="check the path, or make it again")
+        raise FileError(f"{file} is missing", remedy="check the path")
     try:
         with safe_open(str(file), framework="pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
             return tensors, json.loads((handle.metadata() or {}).get(METADATA, "{}"))
     except (SafetensorError, OSError) as error:
         raise FileError(
-            f"{file} is damaged: {error}", remedy="delete it and make it again"
+            f"{file} is damaged: {error}", remedy="delete it and repeat the command that wrote it"
         ) from error
 
 
 def read_metadata(file: Path) -> dict[str, str]:
-    """Metadata of a safetensors file that einthoven wrote; none of any other file."""
+    """Metadata that einthoven wrote into a safetensors file; empty for any other file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(file), framework="pt") as handle:
-            found: dict[str, str] = json.loads((handle.metadata() or {}).get(METADATA, "{}"))
-            return found
+            metadata: dict[str, str] = json.loads((handle.metadata() or {}).get(METADATA, "{}"))
+            return metadata
     except (SafetensorError, OSError):
         return {}

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from einthoven.backbones.layers.shared_batch_norm import shared_batch_norms
 from einthoven.errors import TrainingError
-from einthoven.files import append_line, keep_lines, read_lines
+from einthoven.files import append_line, read_lines, write_lines
 from einthoven.signals.draws import ShareGenerator, generator_for
 from einthoven.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from einthoven.training.optim import (
@@ -366,7 +366,7 @@ class Loop(Generic[T]):
         if self.processes.is_main:
             lines = [e for e in read_lines(self.folder / METRICS) if e["epoch"] <= counters.epoch]
             self.folder.mkdir(parents=True, exist_ok=True)
-            keep_lines(self.folder / METRICS, lines)
+            write_lines(self.folder / METRICS, lines)
         self.processes.wait()
         return counters
 
