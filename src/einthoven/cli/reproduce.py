@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from einthoven.cli.options import Device, StorePath, Threads
-from einthoven.cli.pitfalls import measure_pitfalls
 from einthoven.cli.progress import console, shown_warnings, training
 from einthoven.errors import ReproduceError
 
@@ -34,13 +33,12 @@ class What(StrEnum):
     FIGURE_4 = "figure-4"
     FIGURE_5 = "figure-5"
     GRID = "grid"
-    PITFALLS = "pitfalls"
     LIST = "list"
 
 
 Table = Annotated[
     What,
-    typer.Argument(metavar="WHAT", help="A table or figure, grid for all, pitfalls, or list."),
+    typer.Argument(metavar="WHAT", help="A table or figure, grid for all, or list."),
 ]
 Cohort = Annotated[
     Path | None, typer.Option(metavar="PATH", help="PTB-XL's folder.", show_default=False)
@@ -71,10 +69,6 @@ Against = Annotated[
         help="Table 1: a post-trained run, another OUT, or a bundle such as einthoven-small, to "
         "hold rows against. Repeat it.",
     ),
-]
-Model = Annotated[
-    Path | None,
-    typer.Option(metavar="RUN", help="Pitfalls: a finished run or bundle; einthoven-small."),
 ]
 Only = Annotated[
     list[str] | None,
@@ -111,7 +105,6 @@ def reproduce(
     out: Runs = Path("reproduction"),
     weights: Encoder = None,
     against: Against = None,
-    model: Model = None,
     only: Only = None,
     plan: PlanOnly = False,
     run: RunThem = True,
@@ -151,10 +144,6 @@ def reproduce(
         einthoven reproduce table-1 --cohort data/ptb-xl --experiment peers
         --only row=xresnet1d101 --only task=all-71
 
-    **What the common mistakes with PTB-XL are worth** (docs/protocol.md)
-
-        einthoven reproduce pitfalls --cohort data/ptb-xl
-
     **Two machines, a row each, one page**
 
         einthoven reproduce table-1 --cohort data/ptb-xl --experiment peers --only row=lstm
@@ -167,12 +156,6 @@ def reproduce(
     """
     if what is What.LIST:
         _list()
-        return
-    if what is What.PITFALLS:
-        page = write or out / "results.md"
-        measure_pitfalls(
-            cohort, model=model, store=store, page=page, device=device, threads=threads
-        )
         return
     from einthoven.reproduce.plan import check
 
@@ -280,7 +263,6 @@ def _list() -> None:
         makers = [each for each in experiments if what in made_by(each)]
         runs = ", ".join(f"{len(cells_of(what, each, 'x'))} in {each.name}" for each in makers)
         typer.echo(f"{what:9} {about}; runs: {runs}")
-    typer.echo("pitfalls  the common ways to get PTB-XL wrong, measured; no runs")
     typer.echo("\nExperiments (--experiment):")
     for each in experiments:
         typer.echo(f"{each.name}: {each.description}{_takers(each)}")

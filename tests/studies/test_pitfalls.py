@@ -1,0 +1,178 @@
+"""The study of protocol mistakes: its estimators, and all of it on simulated records."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from einthoven.backbones.classifier import create_classifier
+from einthoven.bundle import Bundle
+from einthoven.cohorts import open_cohort
+from einthoven.cohorts.ptbxl import TASKS, open_ptbxl
+from einthoven.evaluate import f_max
+from einthoven.files import read_json
+from einthoven.signals.prepare import Preparation, Resample, Scale, Window
+from einthoven.signals.store import Store
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "studies" / "pitfalls"))
+
+import choices
+import leaks
+import run
+import selection
+import standardiser
+import undefined
+from data import Study, as_task, cohort_for, likelihoods, members, outputs_of
+from scoring import Scored, paired_effects, patient_resamples
+
+RANDOM = np.random.default_rng(1)
+TARGETS = (RANDOM.random((60, 4)) < 0.4).astype(np.uint8)
+TARGETS[:, 0] |= ~TARGETS.any(axis=1)
+SCORES = np.round(RANDOM.random((60, 4)), 1)  # with ties
+
+
+@pytest.fixture(scope="module")
+def study(synthetic_path: Path, synthetic_store: Store) -> Study:
+    labels = open_cohort(synthetic_path, min_records=4).labels
+    network = create_classifier(
+        "mtecg_tiny_100hz", labels=labels, seed=0, depth=1, width=32, heads=1
+    )
+    preparation = network.preparation.with_window(seconds=2.5).with_evaluation_crops(4)
+    model = Bundle(network.eval(), labels, preparation)
+    cohort = cohort_for(synthetic_path, synthetic_store, model)
+    validation, test = (
+        outputs_of(model, cohort, synthetic_store, split) for split in ("validation", "test")
+    )
+    return Study(cohort, synthetic_store, model, "`untrained`", validation, test, resamples=40)
+
+
+def test_the_whole_study(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "EPOCHS", 12)
+    monkeypatch.setattr(selection, "HALVINGS", 6)
+    findings = run.measure(study, kernels=2)
+    page = tmp_path / "protocol.md"
+    page.write_text("# By hand\n\nAbove.\n")
+    run.write_page(page, study, findings)
+    text = page.read_text()
+    assert text.startswith("# By hand\n\nAbove.\n")
+    assert str(study.cohort.root) not in text
+    numbers = read_json(tmp_path / "figures" / "pitfalls--untrained--protocol.json")
+    assert list(numbers) == [finding.key for finding in findings]
+    assert len(numbers) == 11
+    for finding in findings:
+        assert f"### {finding.title}" in text
+        assert set(finding.headlines) <= {effect.what for effect in finding.effects}
+    for key in ("selection", "thresholds"):  # a choice on the reported records never looks worse
+        assert all(effect["difference"] >= 0 for effect in numbers[key]["effects"])
+    for effect in numbers["likelihood"]["effects"]:  # diagnoses have a likelihood
+        assert effect["difference"] == 0 or effect["what"] != "diagnostic-44, likelihood > 0"
+    run.write_page(page, study, findings)
+    assert page.read_text() == text
+
+
+def test_paired_effects() -> None:
+    patients = np.array([f"p{row // 2}" for row in range(60)])
+    counts = patient_resamples(patients, count=200, seed=0)
+    scored = Scored.of_records(TARGETS, SCORES)
+    assert all(e.interval == (0, 0) for e in paired_effects("same", scored, scored, counts))
+    twice = scored.rows(np.repeat(np.arange(60), 2))
+    for effect in paired_effects("twice", scored, twice, counts):
+        assert effect.difference == pytest.approx(0, abs=1e-12)
+        assert effect.interval == pytest.approx((0, 0), abs=1e-12)
+    better = Scored.of_records(TARGETS, np.clip(TARGETS * 0.5 + 0.5 * SCORES, 0, 1))
+    effect = paired_effects("noise", better, scored, counts)[0]
+    assert effect.interval is not None
+    assert effect.interval[0] <= effect.difference <= effect.interval[1] < 0
+
+
+def test_thresholds() -> None:
+    assert choices.sample_f(TARGETS, SCORES).max() == pytest.approx(f_max(TARGETS, SCORES))
+    best = choices.best_thresholds(TARGETS, SCORES)
+    known = [
+        max(f1_score(TARGETS[:, i], SCORES[:, i] >= t) for t in np.unique(SCORES[:, i]))
+        for i in range(4)
+    ]
+    assert choices.macro_f1(TARGETS, SCORES, best) == pytest.approx(np.mean(known))
+    assert choices.best_thresholds(np.zeros((3, 1), np.uint8), SCORES[:3, :1]).tolist() == [2.0]
+
+
+def test_averages() -> None:
+    effects = {
+        (effect.what, effect.metric): effect
+        for effect in undefined.averages(Scored.of_records(TARGETS, SCORES))
+    }
+    for metric, judge in (("AUROC", roc_auc_score), ("AUPRC", average_precision_score)):
+        for what, name in (
+            ("micro average", "micro"),
+            ("average weighted by positives", "weighted"),
+        ):
+            effect = effects[what, f"macro {metric}"]
+            assert effect.wrong == pytest.approx(judge(TARGETS, SCORES, average=name))
+            assert effect.right == pytest.approx(judge(TARGETS, SCORES))
+
+
+def test_undefined_labels_in_scikit_learn() -> None:
+    """docs/protocol.md: NaN with a warning for AUROC, 0 with a warning for average precision."""
+    targets = np.array([[0, 1], [0, 0], [0, 1]])
+    scores = np.array([[0.1, 0.9], [0.2, 0.3], [0.3, 0.8]])
+    with pytest.warns(UndefinedMetricWarning):
+        assert np.isnan(roc_auc_score(targets, scores))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert average_precision_score(targets, scores) == pytest.approx(0.5)
+    assert caught
+
+
+def test_matched_split() -> None:
+    patients = np.array(["a", "a", "b", "c", "c", "c", "d", "e", "f", "g", "h", "i"])
+    split = leaks.matched_split(patients, np.array([0, 3, 6]), seed=0)
+    siblings = {1, 4, 5}
+    assert len(split.leaky) == len(split.clean) == 6
+    assert siblings <= set(split.leaky)
+    assert not siblings & set(split.clean)
+    assert not {0, 3, 6} & (set(split.leaky) | set(split.clean))
+    assert split.crossing.tolist() == [True, True, False]
+
+
+def test_a_planted_signature_of_patients_is_found(study: Study) -> None:
+    random = np.random.default_rng(0)
+    names, owner = np.unique(study.patients, return_inverse=True)
+    signature = random.normal(size=(len(names), 30)).astype(np.float32)
+    features = np.repeat(signature[owner][:, None], 4, axis=1)
+    features = features + 0.01 * random.normal(size=features.shape).astype(np.float32)
+    matrix = (random.random((len(names), len(study.cohort.labels))) < 0.3)[owner]
+    planted = replace(study, cohort=replace(study.cohort, matrix=matrix.astype(np.uint8)))
+    finding = leaks.record_leak(planted, features)
+    effect = next(e for e in finding.effects if e.what == "nearest neighbours, those that cross")
+    assert effect.wrong > 0.9
+    assert effect.right < 0.7
+
+
+def test_key_presence_is_the_label_rule_of_every_task(synthetic_path: Path) -> None:
+    cohort = open_ptbxl(synthetic_path, "all-71", empty_rows="keep")
+    present = (~np.isnan(likelihoods(cohort))).astype(np.uint8)
+    for task in TASKS:
+        known = open_ptbxl(synthetic_path, task, empty_rows="keep")
+        labels = members(cohort, task)
+        assert tuple(labels) == known.labels
+        np.testing.assert_array_equal(as_task(present, labels), known.matrix)
+
+
+@pytest.mark.parametrize("steps", [(Scale(0.01, 0.24),), ()])
+def test_the_changed_input_represents_the_wrong_constants(steps: tuple[Scale, ...]) -> None:
+    right, wrong = standardiser.Scaler(0.01, 0.24), standardiser.Scaler(-0.02, 0.3)
+    preparation = Preparation(("I", "II"), (Resample(100), Window(250), *steps))
+    factor, offset = standardiser.change_of(preparation, right, wrong)
+    x = np.array([-1.0, 0.0, 0.7])
+    scale = steps[0] if steps else Scale(0.0, 1.0)
+    changed = ((x - scale.mean) / scale.std * factor + offset) * scale.std + scale.mean
+    np.testing.assert_allclose(
+        (changed - right.mean) / right.deviation, (x - wrong.mean) / wrong.deviation
+    )
