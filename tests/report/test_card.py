@@ -105,7 +105,7 @@ def test_how_the_epoch_was_chosen(
 def test_how_good_it_is(card: str, runs: list[ReportRun], paired: list[PairedRuns]) -> None:
     found = runs[0].score
     low, high = found["macro_auroc_interval"]
-    assert f"| test | {found['macro_auroc']:.3f} ({low:.3f}–{high:.3f}) |" in card
+    assert f"| test | {found['macro_auroc']:.3f} ({low:.3f} to {high:.3f}) |" in card
     assert "| validation | 0.910 | 0.600 |" in card
     entry = found["per_label"]["NORM"]
     assert f"| NORM | {entry['positives']} | {entry['auroc']:.3f} |" in card

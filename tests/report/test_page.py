@@ -146,7 +146,7 @@ def test_the_headline_is_the_first_runs_score(runs: list[ReportRun], page: Page)
     assert found["macro_auroc_interval"][0] in shown
     assert found["macro_auprc_bias"] in shown
     low, high = found["macro_auroc_interval"]
-    sentence = f"macro AUROC of {found['macro_auroc']:.3f} ({low:.3f}–{high:.3f})"
+    sentence = f"macro AUROC of {found['macro_auroc']:.3f} ({low:.3f} to {high:.3f})"
     assert f"On the 120 test records of 60 patients it reaches a {sentence}" in page.text
 
 

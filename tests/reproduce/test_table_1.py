@@ -17,6 +17,7 @@ from einthoven.evaluate import compare
 from einthoven.evaluate.tables import score_predictions
 from einthoven.files import read_json, read_lines, write_json
 from einthoven.predictions import Predictions
+from einthoven.report.format import number
 from einthoven.reproduce import published
 from einthoven.reproduce.costs import cost_of
 from einthoven.reproduce.evidence import Ensemble, Evidence, Group
@@ -105,7 +106,9 @@ def test_each_task_in_full(section: Section, evidence: Evidence) -> None:
     found = numbers(section, "plain one")
     assert plain["macro AUPRC"].startswith(f"{found['auprc']['mean']:.4f} ± ")
     minus = found["post_trained_minus_this"]["auroc"]
-    assert plain["post-trained minus row, AUROC"].startswith(f"{minus['mean']:+.4f} (")
+    assert plain["post-trained minus row, AUROC"].startswith(
+        f"{number(minus['mean'], signed=True, places=4)} ("
+    )
     assert plain["parameters"] == f"{found['cost']['parameters']:,}"
     assert plain["trained on"] == "CPU, 1 thread"
     assert "not finished" not in section.text

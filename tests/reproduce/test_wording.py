@@ -12,7 +12,7 @@ from einthoven.reproduce.evidence import Gap, Pooled
 from einthoven.reproduce.experiment_files import load_experiment
 from einthoven.reproduce.folders import Request
 from einthoven.reproduce.published import Value
-from einthoven.reproduce.wording import command, gain, gap, in_minutes, paragraph, published, value
+from einthoven.reproduce.wording import command, gain, gap, paragraph, published, value
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def test_values_and_differences() -> None:
     one = Pooled((0,), (0.5,), ((0.4, 0.6),), 0.5, None, (0.4, 0.6), 0.0)
     two = replace(one, seeds=(0, 1), spread=0.01, interval=(-0.4, 0.6))
     assert value(one) == "0.5000 (0.4000 to 0.6000)"
-    assert gain(two) == "+0.5000 ± 0.0100 (-0.4000 to +0.6000)"
-    assert gap(Gap(-0.01, (-0.02, 0.0), (0, 1), (0,))) == "-0.0100 (-0.0200 to +0.0000)"
+    assert gain(two) == "+0.5000 ± 0.0100 (−0.4000 to +0.6000)"
+    assert gap(Gap(-0.01, (-0.02, 0.0), (0, 1), (0,))) == "−0.0100 (−0.0200 to 0.0000)"
     assert value(None) == gain(None) == gap(None) == "not run yet"
 
 
@@ -40,10 +40,6 @@ def test_published_values() -> None:
     assert published(Value(0.898, (0.888, 0.907))) == "0.898 (0.888 to 0.907)"
     assert published(Value(0.93)) == "0.930"
     assert published(None) == "–"
-
-
-def test_minutes() -> None:
-    assert [in_minutes(seconds) for seconds in (30, 599, 600, 7230)] == ["0.5", "10.0", "10", "120"]
 
 
 def test_lines_of_a_paragraph() -> None:

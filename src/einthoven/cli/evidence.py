@@ -13,6 +13,7 @@ from einthoven.cli.device import DeviceOption, device_of
 from einthoven.cli.options import AsJson, Resamples, StorePath
 from einthoven.cli.progress import console, counting, shown_warnings, training
 from einthoven.errors import EvaluationError
+from einthoven.report.format import interval, number, percent
 
 if TYPE_CHECKING:
     from einthoven.bundle import Bundle
@@ -315,27 +316,29 @@ def _print_score(found: Any, predictions: Predictions) -> None:
     table.add_row(
         "macro",
         f"{found.defined_labels} of {len(found.labels)} labels",
-        f"{found.macro_auroc:.4f}",
-        _range(found.macro_auroc_interval),
-        f"{found.macro_auprc:.4f}",
-        _range(found.macro_auprc_interval),
+        number(found.macro_auroc, places=4),
+        interval(found.macro_auroc_interval, places=4),
+        number(found.macro_auprc, places=4),
+        interval(found.macro_auprc_interval, places=4),
         end_section=True,
     )
+    rocs, precisions = found.auroc_intervals, found.auprc_intervals
     for i, label in enumerate(found.labels):
         table.add_row(
             label,
             str(found.positives[i]),
-            f"{found.auroc[i]:.4f}",
-            _range(None if found.auroc_intervals is None else found.auroc_intervals[i]),
-            f"{found.auprc[i]:.4f}",
-            _range(None if found.auprc_intervals is None else found.auprc_intervals[i]),
+            number(found.auroc[i], places=4),
+            interval(None if rocs is None else rocs[i], places=4),
+            number(found.auprc[i], places=4),
+            interval(None if precisions is None else precisions[i], places=4),
         )
     Console().print(table)
     if found.macro_auprc_bias is not None:
         console.print(
             f"{found.resamples} {found.unit} resamples, seed {found.seed}, {found.interval}, "
             f"undefined labels: {found.absent}. Bootstrap bias (mean minus point): AUROC "
-            f"{found.macro_auroc_bias:+.4f}, AP {found.macro_auprc_bias:+.4f}; duplicated "
+            f"{number(found.macro_auroc_bias, signed=True, places=4)}, AP "
+            f"{number(found.macro_auprc_bias, signed=True, places=4)}; duplicated "
             "positives of rare labels raise AP."
         )
 
@@ -364,23 +367,16 @@ def _quantities(found: Any, metric: str) -> list[tuple[str, str]]:
     difference = getattr(found, metric)
     labels = len(found.labels)
     lines = [
-        ("A", f"{getattr(found.a, 'macro_' + metric):.4f}"),
-        ("B", f"{getattr(found.b, 'macro_' + metric):.4f}"),
-        ("A minus B", f"{difference.macro:+.4f}"),
-        ("relative gain", f"{100 * difference.relative_gain:+.1f} %"),
+        ("A", number(getattr(found.a, f"macro_{metric}"), places=4)),
+        ("B", number(getattr(found.b, f"macro_{metric}"), places=4)),
+        ("A minus B", number(difference.macro, signed=True, places=4)),
+        ("relative gain", percent(difference.relative_gain, signed=True)),
         ("labels with A above B", f"{difference.improved} of {labels}"),
     ]
     if difference.macro_interval is not None:
-        lines[3:3] = [("95 % interval", _range(difference.macro_interval, sign=True))]
+        lines[3:3] = [("95 % interval", interval(difference.macro_interval, signed=True, places=4))]
         lines += [
             ("  interval above zero", str(difference.significantly_better)),
             ("  interval below zero", str(difference.significantly_worse)),
         ]
     return lines
-
-
-def _range(limits: Any, *, sign: bool = False) -> str:
-    if limits is None:
-        return ""
-    form = "+.4f" if sign else ".4f"
-    return f"{limits[0]:{form}} to {limits[1]:{form}}"

@@ -21,6 +21,7 @@ from einthoven.cli.options import (
     use_threads,
 )
 from einthoven.cli.progress import console, shown_warnings, training
+from einthoven.report.format import with_interval
 from einthoven.shipped import SHIPPED
 
 if TYPE_CHECKING:
@@ -178,12 +179,9 @@ def tell(done: Finished, out: Path, cohort: Cohort | None = None, *, resamples: 
             f"Macro values are of {found.defined_labels} of {labels} labels: the others "
             "have no positives, or no negatives, in test"
         )
-    typer.echo(f"Test macro AUROC {_with(found.macro_auroc, found.macro_auroc_interval)}")
-    typer.echo(f"Test macro AUPRC {_with(found.macro_auprc, found.macro_auprc_interval)}")
+    for name in ("AUROC", "AUPRC"):
+        value, limits = (getattr(found, f"macro_{name.lower()}{end}") for end in ("", "_interval"))
+        typer.echo(f"Test macro {name} {with_interval(value, limits, places=4)}")
     if (out / "bundle").is_dir():
         typer.echo(f"Bundle: {out / 'bundle'}")
     typer.echo(f"Report: {page}")
-
-
-def _with(value: float, interval: tuple[float, float] | None) -> str:
-    return f"{value:.4f}" + (f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else "")

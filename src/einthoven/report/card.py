@@ -8,15 +8,15 @@ from typing import Any
 from einthoven.licences import is_non_commercial, terms_of
 from einthoven.report import facts
 from einthoven.report.card_evidence import evidence_sections
-from einthoven.report.markdown import code, escaped, escaped_all, items, table
-from einthoven.report.values import (
+from einthoven.report.format import (
+    confidence,
     count,
-    decimal,
-    level_text,
-    limits_text,
+    interval,
+    number,
     percent,
-    with_limits,
+    with_interval,
 )
+from einthoven.report.markdown import code, escaped, escaped_all, items, table
 
 Json = Mapping[str, Any]
 
@@ -183,7 +183,7 @@ def _results(
 
 
 def _macro(score: Json, metric: str) -> str:
-    return with_limits(score.get(f"macro_{metric}"), score.get(f"macro_{metric}_interval"))
+    return with_interval(score.get(f"macro_{metric}"), score.get(f"macro_{metric}_interval"))
 
 
 def _conditions(score: Json) -> str:
@@ -196,11 +196,11 @@ def _conditions(score: Json) -> str:
     if not score["resamples"]:
         return f"{text} No resamples were drawn, so there are no intervals."
     return (
-        f"{text} In brackets: {level_text(score['level'])} {score['interval']} intervals from "
+        f"{text} In brackets: {confidence(score['level'])} {score['interval']} intervals from "
         f"{count(score['resamples'])} bootstrap resamples by {score['unit']}, seed "
         f"{score['seed']}. The bootstrap's bias is "
-        f"{decimal(score['macro_auroc_bias'], signed=True)} in macro AUROC and "
-        f"{decimal(score['macro_auprc_bias'], signed=True)} in macro AUPRC."
+        f"{number(score['macro_auroc_bias'], signed=True)} in macro AUROC and "
+        f"{number(score['macro_auprc_bias'], signed=True)} in macro AUPRC."
     )
 
 
@@ -220,7 +220,7 @@ _METRICS = (("auroc", "macro AUROC"), ("auprc", "macro AUPRC"))
 def _against_row(name: str, found: Json) -> list[str]:
     return [
         name,
-        with_limits(found["macro"], found["macro_interval"], signed=True),
+        with_interval(found["macro"], found["macro_interval"], signed=True),
         percent(found["relative_gain"], signed=True),
         f"{found['improved']} of {len(found['per_label'])}",
         count(found["significantly_better"]),
@@ -238,11 +238,11 @@ def _label_rows(score: Json, comparison: Json | None) -> Iterator[list[str]]:
     for label, entry in score["per_label"].items():
         row = [escaped(label), count(entry["positives"])]
         for metric in ("auroc", "auprc"):
-            row += [decimal(entry[metric]), limits_text(entry[f"{metric}_interval"])]
+            row += [number(entry[metric]), interval(entry[f"{metric}_interval"])]
         if comparison:
             found = comparison["auroc"]["per_label"].get(label, {})
-            difference, interval = found.get("difference"), found.get("interval")
-            row.append(with_limits(difference, interval, signed=True))
+            difference, span = found.get("difference"), found.get("interval")
+            row.append(with_interval(difference, span, signed=True))
         yield row
 
 

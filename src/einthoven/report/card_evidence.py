@@ -16,8 +16,8 @@ from einthoven.report.evidence_rows import (
     group_rows,
     measure_rows,
 )
+from einthoven.report.format import confidence, count, with_interval
 from einthoven.report.markdown import escaped, table
-from einthoven.report.values import count, level_text, with_limits
 from einthoven.report.wording import ATTRIBUTES, THRESHOLDS, drawn_text
 
 Json = Mapping[str, Any]
@@ -46,7 +46,7 @@ def _calibration(found: Json, reliability: str | None) -> str:
         return f"{measured}\n\nNo calibration was fitted: probabilities are the network's."
     text = (
         "Temperatures and thresholds were fitted on the validation split. Below 0 in the last "
-        f"column is better ({level_text(found['level'])} intervals of {drawn_text(found)}). ECE is "
+        f"column is better ({confidence(found['level'])} intervals of {drawn_text(found)}). ECE is "
         "the expected calibration error. AUROC and AUPRC are the same before and after."
     )
     decided = table(DECISIONS, _shown(decision_rows(found)))
@@ -75,7 +75,7 @@ def _subgroups(found: Json) -> str:
     parts.append(
         "Means over the labels that a group has positives and negatives of; a gap is the group "
         "minus everyone else over the labels that both have, from the same resamples "
-        f"({level_text(found['level'])} intervals of {drawn_text(found)}). AUPRC also depends on "
+        f"({confidence(found['level'])} intervals of {drawn_text(found)}). AUPRC also depends on "
         "how common a label is in a group."
     )
     return "\n\n".join(parts)
@@ -98,5 +98,5 @@ def _shown(rows: Iterable[Iterable[Cell]]) -> Iterator[list[str]]:
 
 def _cell(each: Cell) -> str:
     if isinstance(each, Metric):
-        return with_limits(each.value, each.limits, signed=each.signed, places=each.places)
+        return with_interval(each.value, each.limits, signed=each.signed, places=each.places)
     return escaped(each) if isinstance(each, str) else count(each)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from einthoven.report.values import NONE, Limits, Number
+from einthoven.report.format import NONE, Interval, Number
 from einthoven.report.wording import MEASURES, condition_text
 
 Json = Mapping[str, Any]
@@ -39,7 +39,7 @@ class Metric:
     """A number that is not a count, and its limits where it has any."""
 
     value: Number
-    limits: Limits = None
+    limits: Interval = None
     signed: bool = False
     places: int = 3
 
@@ -103,5 +103,5 @@ def condition_rows(found: Json) -> list[list[Cell]]:
     return rows
 
 
-def _gap(value: Number, limits: Limits, places: int = 3) -> Metric:
+def _gap(value: Number, limits: Interval, places: int = 3) -> Metric:
     return Metric(value, limits, signed=True, places=places)

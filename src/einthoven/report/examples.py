@@ -7,8 +7,9 @@ from typing import Any
 
 from einthoven.records.record import Record
 from einthoven.report.ecg import ecg_paper
+from einthoven.report.format import number
 from einthoven.report.markup import Html, element, figure, fragment, table
-from einthoven.report.values import data, decimal
+from einthoven.report.values import data
 
 SHOWN = 6  # labels with the highest probabilities; true ones are always shown
 
@@ -69,7 +70,7 @@ def _row(report: Mapping[str, Any], label: str, entry: Mapping[str, Any]) -> lis
     bar = element("span", class_="bar true" if true else "bar", style=width)
     return [
         fragment(element("strong", label) if true else label, named),
-        data(probability, decimal(probability, places=2)),
+        data(probability, number(probability, places=2)),
         element("span", bar, class_="track", aria_hidden="true"),
         element("strong", "✓ true") if true else fragment(""),
     ]

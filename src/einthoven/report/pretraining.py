@@ -9,10 +9,11 @@ from typing import Any
 
 from einthoven.report import facts
 from einthoven.report.curves import History, panel_curves
+from einthoven.report.format import NONE, duration
 from einthoven.report.frame import framed, section
 from einthoven.report.markup import Html, element, figure, fragment, table
 from einthoven.report.provenance import provenance
-from einthoven.report.values import NONE, data, duration, whole
+from einthoven.report.values import data, whole
 from einthoven.version import __version__
 
 _LOSSES = {"train_loss": "Training loss", "validation_loss": "Validation loss"}

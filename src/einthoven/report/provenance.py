@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from einthoven.report import facts
+from einthoven.report.format import duration
 from einthoven.report.markup import Html, definitions, element, fragment
-from einthoven.report.values import data, duration
+from einthoven.report.values import data
 
 Json = Mapping[str, Any]
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from einthoven.report.format import NONE, confidence, duration
 from einthoven.report.markup import Html, element, fragment, joined, table
 from einthoven.report.values import (
-    NONE,
     data,
-    duration,
     estimate,
-    level_text,
     number,
     share,
     span,
@@ -48,7 +46,7 @@ def macro_table(report: Json, metric: str, *, identity: str, place: int) -> Html
 
 def paired_table(report: Json, *, identity: str, place: int) -> Html:
     """Every paired comparison, in both metrics."""
-    level = level_text(report["runs"][0]["score"]["level"])
+    level = confidence(report["runs"][0]["score"]["level"])
     head = ["Comparison", "Metric", f"Difference ({level} interval)", "Relative"]
     head += ["Above zero", "Labels improved", "Better", "Worse"]
     rows = [
@@ -77,7 +75,7 @@ def label_table(report: Json, *, identity: str, place: int) -> Html:
     """Every label of the first run, with its differences to the reference."""
     run = report["runs"][0]
     pair = main_pair(report)
-    level = level_text(run["score"]["level"])
+    level = confidence(run["score"]["level"])
     caption = f"Table {place}. Every label of {run['name']} on the test split ({level} intervals)"
     head = ["Label", "Positives", "AUROC", "AUPRC"]
     if pair:
@@ -115,7 +113,7 @@ def interval_name(score: Json) -> str:
     """`95 % bootstrap intervals`."""
     if not score["resamples"]:
         return "no intervals (no resamples were drawn)"
-    return f"{level_text(score['level'])} {score['interval']} bootstrap intervals"
+    return f"{confidence(score['level'])} {score['interval']} bootstrap intervals"
 
 
 def _pair_with_reference(report: Json, name: str) -> Json | None:
@@ -236,7 +234,7 @@ def _drawing(score: Json) -> Html:
         whole(score["drawn"]),
         " drawn, ",
         share(score["acceptance"]),
-        f" accepted); {score['interval']} intervals at {level_text(score['level'])}.",
+        f" accepted); {score['interval']} intervals at {confidence(score['level'])}.",
     )
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from einthoven.licences import is_non_commercial, terms_of
 from einthoven.report import facts
+from einthoven.report.format import confidence
 from einthoven.report.markup import Html, definitions, element, fragment
 from einthoven.report.results import NAMES, interval_name, main_pair
-from einthoven.report.values import estimate, level_text, number, share, whole
+from einthoven.report.values import estimate, number, share, whole
 
 Json = Mapping[str, Any]
 
@@ -141,7 +142,7 @@ def _caveats(report: Json) -> list[Html]:
             "treatment of patients.",
         ),
         fragment(
-            f"Intervals ({level_text(report['runs'][0]['score']['level'])}) say how the numbers "
+            f"Intervals ({confidence(report['runs'][0]['score']['level'])}) say how the numbers "
             "depend on which records were drawn for the test. They say nothing about other seeds, "
             "other hospitals, other devices or other populations.",
         ),

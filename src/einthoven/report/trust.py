@@ -16,9 +16,10 @@ from einthoven.report.evidence_rows import (
     group_rows,
     measure_rows,
 )
+from einthoven.report.format import confidence
 from einthoven.report.markup import Html, element, figure, fragment, table
 from einthoven.report.reliability import reliability_diagram
-from einthoven.report.values import estimate, level_text, whole
+from einthoven.report.values import estimate, whole
 from einthoven.report.wording import ATTRIBUTES, THRESHOLDS, drawn_text
 
 Json = Mapping[str, Any]
@@ -91,7 +92,7 @@ def _measures(found: Json, place: int) -> Html:
     if after:
         caption += (
             "; before and after the calibration that was fitted on the validation split, with "
-            f"{level_text(found['level'])} intervals of {drawn_text(found)}"
+            f"{confidence(found['level'])} intervals of {drawn_text(found)}"
         )
         head += ["After", "Change"]
     rows = _shown(measure_rows(found))
@@ -108,7 +109,7 @@ def _groups(found: Json, attribute: str, place: int) -> Html:
     unknown = found["unknown"][attribute]
     caption = (
         f"Table {place}. By {ATTRIBUTES.get(attribute, attribute)}, with "
-        f"{level_text(found['level'])} intervals of {drawn_text(found)}."
+        f"{confidence(found['level'])} intervals of {drawn_text(found)}."
         + (f" {unknown:,} records without it are in no group." if unknown else "")
     )
     rows = _shown(group_rows(found, attribute))

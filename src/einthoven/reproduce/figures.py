@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from einthoven.report.differences import label_differences
+from einthoven.report.format import percent
 from einthoven.reproduce import drawings, published
 from einthoven.reproduce.drawings import Point
 from einthoven.reproduce.evidence import METRICS, Evidence, Group, Metric, Pooled
@@ -18,7 +19,6 @@ from einthoven.reproduce.wording import (
     footing,
     gain,
     paragraph,
-    percent,
     progress,
     recipes,
     seeds,
@@ -237,7 +237,7 @@ def _ablation_line(
             line += ["–"] * 3
             continue
         relative = None if comparison is None else getattr(comparison, metric).relative_gain
-        line += [gain(paired), percent(relative), percent(known)]
+        line += [gain(paired), percent(relative, signed=True), percent(known, signed=True)]
         found[f"{metric}_difference"] = None if paired is None else paired.to_dict()
         found[f"{metric}_relative"] = relative
         found[f"{metric}_published_relative"] = known

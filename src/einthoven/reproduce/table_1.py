@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from einthoven.report.format import minutes
 from einthoven.reproduce import published
 from einthoven.reproduce.costs import Cost
 from einthoven.reproduce.earlier import Earlier
@@ -16,7 +17,6 @@ from einthoven.reproduce.wording import (
     command,
     footing,
     gap,
-    in_minutes,
     paragraph,
     progress,
     seeds,
@@ -206,7 +206,7 @@ def _cost(cost: Cost | None) -> list[str]:
     if cost is None:
         return 4 * ["–"]
     parameters, rate = ("–" if n is None else f"{n:,.0f}" for n in (cost.parameters, cost.rate))
-    spent = "–" if cost.seconds is None else in_minutes(cost.seconds)
+    spent = "–" if cost.seconds is None else minutes(cost.seconds)
     return [parameters, spent, rate, cost.device]
 
 

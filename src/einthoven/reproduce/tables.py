@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from einthoven.report.format import number, percent, with_interval
 from einthoven.reproduce import published
 from einthoven.reproduce.evidence import METRICS, Evidence, Group, Stratum
 from einthoven.reproduce.experiments import OURS, PLAIN
@@ -14,9 +15,8 @@ from einthoven.reproduce.wording import (
     counts,
     footing,
     gain,
-    minutes,
+    mean_minutes,
     paragraph,
-    percent,
     progress,
     recipes,
     seeds,
@@ -95,7 +95,7 @@ _GAIN_HEAD = [
 def _group_line(evidence: Evidence, group: Group) -> list[str]:
     row = published.ROW_OF_ARM[group.arm]
     auroc, auprc = (evidence.macro(group, metric) for metric in METRICS)
-    bias = "–" if auprc is None or auprc.bias is None else f"{auprc.bias:+.4f}"
+    bias = number(None if auprc is None else auprc.bias, signed=True, places=4)
     return [
         group.task,
         f"`{group.arm}`",
@@ -192,7 +192,7 @@ def _gain_lines(evidence: Evidence, task: str) -> list[list[str]]:
                 assert base is not None
                 one = base.values[base.seeds.index(seed)]
                 each = _single(found.values[i], found.intervals[i])
-                line += [each, percent(found.values[i] / one), "", ""]
+                line += [each, percent(found.values[i] / one, signed=True), "", ""]
             lines.append(line)
     whole = [task, "–" if not done else f"mean of {len(done)}" if len(done) > 1 else f"{done[0]}"]
     comparison = evidence.comparison(ours, plain)
@@ -200,17 +200,15 @@ def _gain_lines(evidence: Evidence, task: str) -> list[list[str]]:
         relative = None if comparison is None else getattr(comparison, metric).relative_gain
         whole += [
             gain(evidence.difference(ours, plain, metric)),
-            percent(relative),
-            percent(published.relative_gain(task, metric)),
+            percent(relative, signed=True),
+            percent(published.relative_gain(task, metric), signed=True),
             counts(comparison, metric),
         ]
     return [*lines, whole]
 
 
 def _single(found: float, interval: tuple[float, float] | None) -> str:
-    return f"{found:+.4f}" + (
-        f" ({interval[0]:+.4f} to {interval[1]:+.4f})" if interval is not None else ""
-    )
+    return with_interval(found, interval, signed=True, places=4)
 
 
 def grid_table(evidence: Evidence) -> Section:
@@ -228,7 +226,7 @@ def grid_table(evidence: Evidence) -> Section:
         for metric in METRICS:
             same = group == plain
             line.append("–" if same else gain(evidence.difference(group, plain, metric)))
-        line.append(minutes(evidence, group))
+        line.append(mean_minutes(evidence, group))
         lines.append(line)
         numbers.append(_group_numbers(evidence, group) | {"seconds": evidence.seconds(group)})
     head = ["recipe", "seeds", *METRIC_NAMES.values(), "validation AUROC"]

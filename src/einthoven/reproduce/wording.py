@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from einthoven.evaluate.comparison import Comparison, Difference
+from einthoven.report.format import interval, minutes, number, with_interval
 from einthoven.reproduce.evidence import Evidence, Gap, Group, Metric, Model, Pooled
 from einthoven.reproduce.folders import Request, State, digest_of
 from einthoven.reproduce.grid import Cell, cells_of, only
@@ -22,29 +23,31 @@ def value(found: Pooled | None) -> str:
     """`0.9107 ± 0.0012 (0.9026 to 0.9187)`: mean, spread over seeds, interval of the mean."""
     if found is None:
         return NOT_RUN
-    spread = "" if found.spread is None else f" ± {found.spread:.4f}"
-    return f"{found.mean:.4f}{spread}{limits(found.interval)}"
+    return f"{number(found.mean, places=4)}{_spread(found)}{limits(found.interval)}"
 
 
 def gain(found: Pooled | None) -> str:
     """The same with signs, for differences."""
     if found is None:
         return NOT_RUN
-    spread = "" if found.spread is None else f" ± {found.spread:.4f}"
-    return f"{found.mean:+.4f}{spread}{limits(found.interval, sign=True)}"
+    mean = number(found.mean, signed=True, places=4)
+    return f"{mean}{_spread(found)}{limits(found.interval, sign=True)}"
 
 
 def gap(found: Gap | None) -> str:
     """`+0.0201 (+0.0113 to +0.0290)`: of two models, each a mean over its own seeds."""
-    return NOT_RUN if found is None else f"{found.mean:+.4f}{limits(found.interval, sign=True)}"
+    if found is None:
+        return NOT_RUN
+    return with_interval(found.mean, found.interval, signed=True, places=4)
 
 
-def limits(interval: tuple[float, float] | None, *, sign: bool = False) -> str:
+def limits(span: tuple[float, float] | None, *, sign: bool = False) -> str:
     """` (0.9026 to 0.9187)`, or nothing."""
-    if interval is None:
-        return ""
-    form = "+.4f" if sign else ".4f"
-    return f" ({interval[0]:{form}} to {interval[1]:{form}})"
+    return f" ({interval(span, signed=sign, places=4)})" if span else ""
+
+
+def _spread(found: Pooled) -> str:
+    return "" if found.spread is None else f" ± {number(found.spread, places=4)}"
 
 
 def published(found: Value | None) -> str:
@@ -53,13 +56,7 @@ def published(found: Value | None) -> str:
         return "–"
     if found.thousandths is not None:
         return f"{found.value:.3f}({found.thousandths:02d})"
-    low_high = "" if found.interval is None else " ({:.3f} to {:.3f})".format(*found.interval)
-    return f"{found.value:.3f}{low_high}"
-
-
-def percent(share: float | None) -> str:
-    """`+5.2 %`."""
-    return "–" if share is None else f"{100 * share:+.1f} %"
+    return with_interval(found.value, found.interval)
 
 
 def counts(found: Comparison | None, metric: Metric) -> str:
@@ -214,15 +211,10 @@ def _weights(request: Request) -> str:
     )
 
 
-def minutes(evidence: Evidence, group: Group) -> str:
+def mean_minutes(evidence: Evidence, group: Group) -> str:
     """Mean minutes of a run, shared work counted in each."""
     spent = evidence.seconds(group)
-    return "–" if spent is None else in_minutes(spent)
-
-
-def in_minutes(seconds: float) -> str:
-    """`45`, and `2.5` where it is less than ten."""
-    return f"{seconds / 60:.0f}" if seconds >= 600 else f"{seconds / 60:.1f}"
+    return "–" if spent is None else minutes(spent)
 
 
 def paragraph(*parts: str) -> str:
