@@ -13,6 +13,7 @@ import numpy as np
 
 from einthoven.errors import BackboneError
 from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.records.formats import is_record
 from einthoven.version import __version__
 
 if TYPE_CHECKING:
@@ -164,15 +165,10 @@ def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
         absent = counts.index[counts[split] == 0].tolist()
         if absent:
             yield f"  warning: {split} has no record of {len(absent)} labels: {absent[:8]}"
-    missing = [file for file in cohort.paths() if not _is_there(file)]
+    missing = [file for file in cohort.paths() if not is_record(file)]
     if missing:
         yield f"  warning: {len(missing)} records have no file, first {missing[0]}"
     yield "  signals were not read: `einthoven pack` reads and checks every one of them"
-
-
-def _is_there(file: Path) -> bool:
-    """Whether a record has a file: itself, or WFDB's header, which is named without its suffix."""
-    return file.is_file() or Path(f"{file}.hea").is_file() or file.with_suffix(".hea").is_file()
 
 
 def _examine_store(path: Path) -> Iterator[str]:

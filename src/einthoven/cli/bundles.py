@@ -80,8 +80,10 @@ def ecg_file(path: Path) -> Path:
     """
     if not is_folder(path):
         return path
-    inside = next(path.rglob("*.hea"), None)
-    example = f", such as {inside}" if inside is not None else ""
+    from einthoven.records.formats import find_records
+
+    inside = find_records(path)
+    example = f", such as {inside[0]}" if inside else ""
     raise CohortError(
         f"{path} is a folder, and predict takes ECG files",
         remedy=f"name the files in it{example}; a whole cohort goes to `einthoven embed`, or with "
@@ -101,9 +103,14 @@ def _refuse_cohorts(sources: Sequence[Path]) -> None:
 
 def _is_ecg(path: Path) -> bool:
     """Whether a path has an ECG file's suffix, or is a record that is named without one."""
-    from einthoven.records.readers import READERS
+    from einthoven.errors import RecordError
+    from einthoven.records.formats import format_of
 
-    return path.suffix.lower() in READERS or _header(path).is_file()
+    try:
+        format_of(path)
+    except RecordError:
+        return False
+    return True
 
 
 def _header(path: Path) -> Path:

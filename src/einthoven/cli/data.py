@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -49,11 +50,12 @@ def download(
     from einthoven.cohorts.download import download as fetch
 
     with bars() as display:
-        task = display.add_task(f"download {dataset}", total=None, note="")
+        bar = display.add_task(f"download {dataset}", total=None, note="")
 
-        def progress(done: int, total: int, received: int) -> None:
-            note = f"{received / 1e6:.0f} MB"
-            display.update(task, completed=done, total=total, note=note)
+        def progress(
+            task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
+        ) -> None:
+            display.update(bar, completed=done, total=total)
 
         done = fetch(
             dataset,
@@ -63,7 +65,7 @@ def download(
             rate=rate.value,
             progress=progress,
         )
-    typer.echo(f"{done.files} files in {done.folder}, {done.downloaded} of them fetched now")
+    typer.echo(f"{done.files} files in {done.folder}, {done.downloaded} of them new")
 
 
 def pack(

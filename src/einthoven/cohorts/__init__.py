@@ -1,7 +1,9 @@
-"""Cohorts: records, labels and folds, from PTB-XL, an own table, or the synthesizer."""
+"""Cohorts: records, labels and patient-disjoint splits, from PTB-XL, a table or a folder."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +14,21 @@ __all__ = ["SPLITS", "Cohort", "open_cohort"]
 
 
 def open_cohort(path: str | Path, task: str = "all-71", **options: Any) -> Cohort:
-    """Open a cohort: PTB-XL's layout, an own table, or a plain folder of ECG files.
+    """Open a cohort: a folder in PTB-XL's layout, a table, or a plain folder of ECG files.
 
     Parameters
     ----------
     path : path
-        Folder with `ptbxl_database.csv` and `scp_statements.csv` (PTB-XL, or what
-        `einthoven synthesize` writes), a `.csv` / `.parquet` table (see
-        `einthoven.cohorts.table.open_table`), or a folder of WFDB records (no labels: it can be
-        packed, pretrained on and predicted).
+        Folder with `ptbxl_database.csv` and `scp_statements.csv` (PTB-XL, or the output of
+        `einthoven synthesize`), a `.csv` or `.parquet` table (see
+        `einthoven.cohorts.table.open_table`), or a folder of ECG files (without labels: it can
+        be packed, used for pretraining, and predicted).
     task : str
         For PTB-XL's layout: `all-71`, `diagnostic-44`, `subclass-23`, `superclass-5`, `form-19`
-        or `rhythm-12`. An own table has one task, its label columns.
+        or `rhythm-12`. The task of a table is its label columns.
     **options
-        Passed on: `min_records`; `empty_rows`, `match_1_0_3`, `rate` (PTB-XL's layout), or `root`,
-        `labels`, `seed` (own table).
+        PTB-XL's layout: `empty_rows`, `min_records`, `match_1_0_3`, `rate`. Table: `root`,
+        `labels`, `min_records`, `seed`.
 
     Returns
     -------
@@ -37,25 +39,37 @@ def open_cohort(path: str | Path, task: str = "all-71", **options: Any) -> Cohor
     Raises
     ------
     CohortError
-        When the path is neither, or its tables do not hold together.
+        If the path is none of these, an option does not apply to it, or its tables are
+        inconsistent.
     """
     from einthoven.cohorts import folder, ptbxl, table
+    from einthoven.records.formats import find_records
 
-    where = Path(path)
-    if where.is_dir() and any((where / name).is_file() for name in ptbxl.TABLES):
-        return ptbxl.open_ptbxl(where, task, **options)
-    if where.is_dir() and folder.has_records(where):
-        return folder.open_folder(where)
-    if where.is_dir():
+    root = Path(path)
+    if root.is_dir() and any((root / name).is_file() for name in ptbxl.TABLES):
+        return _opened(ptbxl.open_ptbxl, root, options | {"task": task})
+    if root.is_dir() and find_records(root):
+        return _opened(folder.open_folder, root, options)
+    if root.is_dir():
         raise CohortError(
-            f"{where} holds neither PTB-XL's tables ({', '.join(ptbxl.TABLES)}) nor WFDB records "
-            "(.hea)",
-            remedy="name the folder that does, or a .csv or .parquet table with the path of each "
-            "ECG file; `einthoven download ptb-xl DEST` fetches PTB-XL",
+            f"{root} contains neither PTB-XL's tables ({', '.join(ptbxl.TABLES)}) nor ECG files",
+            remedy="choose a folder that does, or a .csv or .parquet table with the path of each "
+            "ECG file; `einthoven download ptb-xl DEST` downloads PTB-XL",
         )
-    if where.suffix in (".csv", ".parquet"):
-        return table.open_table(where, **options)
+    if root.suffix in (".csv", ".parquet"):
+        return _opened(table.open_table, root, options)
     raise CohortError(
-        f"{where} is neither a folder in PTB-XL's layout nor a .csv or .parquet table",
-        remedy="name the folder that holds ptbxl_database.csv, or your own label table",
+        f"{root} is neither a folder in PTB-XL's layout nor a .csv or .parquet table",
+        remedy="choose the folder that contains ptbxl_database.csv, or a table of labels",
     )
+
+
+def _opened(opener: Callable[..., Cohort], path: Path, options: dict[str, Any]) -> Cohort:
+    known = list(inspect.signature(opener).parameters)[1:]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise CohortError(
+            f"{path}: unknown option {', '.join(unknown)}",
+            remedy=f"the options are {', '.join(known)}" if known else "remove it",
+        )
+    return opener(path, **options)

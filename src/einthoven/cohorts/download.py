@@ -1,34 +1,40 @@
-"""Fetch a public cohort: in parallel, resumable, and every file checked against its SHA-256."""
+"""Download a public data set in parallel, with every file verified against its SHA-256.
+
+Transfers go through pooch: a file gets its name only once its hash is right, a broken connection
+is retried, and a file that is already in place is not transferred again, so that an interrupted
+download continues when the command is repeated.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from einthoven.cohorts.transfer import Client, Failure, Outcome, Retry, fetch
-from einthoven.errors import DownloadError
+import pooch
+import requests
 
-Progress = Callable[[int, int, int], None]
+from einthoven.errors import DownloadError
+from einthoven.files import file_sha256, write_text
+from einthoven.progress import Progress
+
 SUMS = "SHA256SUMS.txt"
 
 _LINE = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)")
-_AGAIN = "run the download again: it keeps what is whole and resumes the rest"
+_RETRIES = 4
 
 
 @dataclass(frozen=True)
 class Source:
-    """A public data set: where it is, which folder holds which rate, and how large files are.
+    """A public data set: its address, the folders of each sampling rate, and typical file sizes.
 
-    `sizes` estimates the bytes that a file takes on disk, by the beginning of its path and its
-    suffix; it serves to refuse a disk that is too small before the first byte.
+    `sizes` gives the bytes of a file by the first folder of its path and its suffix. It serves to
+    detect a disk that is too small before the transfer begins.
     """
 
     url: str
@@ -47,40 +53,35 @@ SOURCES = {
         sizes={
             ("records100", ".dat"): 24_576,
             ("records500", ".dat"): 122_880,
-            ("records100", ".hea"): 4_096,
-            ("records500", ".hea"): 4_096,
             ("", ".csv"): 8_000_000,
         },
     ),
 }
-"""Data sets by the name that `download` takes."""
+"""Data sets by name."""
 
 
 @dataclass(frozen=True)
 class DownloadReport:
-    """What a download did.
+    """Result of a download.
 
     Attributes
     ----------
     dataset : str
         Name of the data set.
     folder : Path
-        Where it is.
+        Its folder.
     files : int
-        Files in place, each with the right hash.
+        Files in place, each with the published hash.
     downloaded : int
-        How many of them came, in whole or in part, over the network this time.
-    skipped : int
-        How many were there already.
+        Files transferred by this call; the others were in place before.
     received : int
-        Bytes that came over the network this time.
+        Bytes of these files.
     """
 
     dataset: str
     folder: Path
     files: int
     downloaded: int
-    skipped: int
     received: int
 
 
@@ -92,62 +93,59 @@ def download(
     workers: int = 8,
     rate: Literal["100", "500", "both"] = "100",
     progress: Progress | None = None,
-    retry: Retry | None = None,
+    timeout: float = 30.0,
 ) -> DownloadReport:
-    """Fetch a data set into a folder, in the layout of its publisher.
-
-    A file under way is `<name>.part`; it gets its name only when its SHA-256 is the published
-    one. A run that was stopped goes on where it was.
+    """Download a data set into a folder, in its publisher's layout.
 
     Parameters
     ----------
     dataset : str
-        A name of `SOURCES`: `ptb-xl`.
+        A name in `SOURCES`: `ptb-xl`.
     dest : path-like
-        Folder; made where it does not exist.
+        Folder; created if it does not exist.
     base_url : str, optional
-        A mirror that serves the same files; must hold `SHA256SUMS.txt`.
+        Mirror that serves the same files, including `SHA256SUMS.txt`.
     workers : int
-        Connections at a time.
+        Number of parallel connections.
     rate : {"100", "500", "both"}
-        Sampling rate (Hz) of the records to fetch. Tables and licence always come.
-    progress : callable, optional
-        Called in this thread as `progress(done_files, total_files, bytes_done)`.
-    retry : Retry, optional
-        When to give up on a connection.
-
-    Returns
-    -------
-    DownloadReport
+        Sampling rate of the records, Hz. Tables and licence are always included.
+    progress : Progress, optional
+        Called with the number of files in place.
+    timeout : float
+        Seconds without an answer after which a connection is retried.
 
     Raises
     ------
     DownloadError
         If the data set, rate or address is unknown; if the disk is too small; if the list of
-        hashes is malformed or names a path outside the folder; if a file is missing on the
-        server or has a wrong hash twice (all such files are listed, after the rest has come); if
-        the network or the disk fails.
+        hashes is malformed or names a path outside the folder; if files are missing on the
+        server or have a wrong hash (listed after all others have been transferred); if the
+        network or the disk fails.
     """
     source = _source(dataset, rate, workers)
-    url, folder, retry = _address(base_url or source.url), Path(dest), retry or Retry()
-    _make_folder(folder)
-    hashes = _select(_published(url, folder, retry), source.folders[rate], url)
+    url, folder = _address(base_url or source.url), Path(dest)
+    hashes = _select(_published(url, folder, timeout), source.folders[rate], url)
     _check_space(folder, hashes, source)
-    crew = _Crew(url, folder, retry)
-    outcomes = _fetch_all(crew, hashes, workers=workers, progress=progress)
-    new = [outcome for outcome in outcomes if outcome.received]
+    registry = pooch.create(
+        folder,
+        url,
+        registry={path: f"sha256:{digest}" for path, digest in hashes.items()},
+        retry_if_failed=_RETRIES,
+    )
+    pooch.get_logger().setLevel("WARNING")
+    transfer = _Transfer(timeout)
+    sizes = _fetch_all(registry, transfer, workers, progress)
     return DownloadReport(
         dataset=dataset,
         folder=folder,
-        files=len(outcomes),
-        downloaded=len(new),
-        skipped=len(outcomes) - len(new),
-        received=sum(outcome.received for outcome in new),
+        files=len(sizes),
+        downloaded=sum(size > 0 for size in sizes),
+        received=sum(sizes),
     )
 
 
 def parse_sums(text: str, file: str) -> dict[str, str]:
-    """Read a list of `hash  path` lines, as `sha256sum` and PhysioNet write it.
+    """Parse lines of `hash  path`, the format of `sha256sum` and PhysioNet.
 
     Parameters
     ----------
@@ -174,7 +172,7 @@ def parse_sums(text: str, file: str) -> dict[str, str]:
         if match is None:
             raise DownloadError(
                 f"{file}, line {number}: {line[:80]!r} is not a SHA-256 and a path",
-                remedy="check the address; a login or proxy page may have come instead",
+                remedy="check the address; the server may have answered with a login page",
             )
         path = match[2].removeprefix("./")
         _check_inside(path, f"{file}, line {number}")
@@ -185,19 +183,106 @@ def parse_sums(text: str, file: str) -> dict[str, str]:
     return hashes
 
 
+class _Transfer:
+    """Downloader for pooch with one connection a thread, kept open from file to file."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.stopped = False
+        self._local = threading.local()
+
+    def __call__(self, url: str, output_file: str, _pooch: Any) -> None:
+        """Stream a file to disk; raise ConnectionError if it ends early."""
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+        headers = {"Accept-Encoding": "identity"}
+        with (
+            self._local.session.get(
+                url, stream=True, timeout=self.timeout, headers=headers
+            ) as answer,
+            open(output_file, "wb") as file,
+        ):
+            if answer.status_code in (401, 403, 404, 410):
+                raise _Unavailable(f"the server answers {answer.status_code} {answer.reason}")
+            answer.raise_for_status()
+            for chunk in answer.iter_content(1 << 16):
+                if self.stopped:
+                    raise _Stopped
+                file.write(chunk)
+
+
+class _Unavailable(Exception):  # noqa: N818 - reported as a DownloadError
+    """A file that the server does not have; a second attempt would not change that."""
+
+
+class _Stopped(Exception):  # noqa: N818 - a signal between threads, not an error
+    """The download was interrupted."""
+
+
+def _fetch_all(
+    registry: pooch.Pooch, transfer: _Transfer, workers: int, progress: Progress | None
+) -> list[int]:
+    """Bytes transferred for each file; 0 for files that were in place."""
+    folder, files = Path(registry.path), registry.registry
+
+    def fetch(path: str) -> int:
+        target = folder / path
+        if target.is_file() and file_sha256(target) == files[path].removeprefix("sha256:"):
+            return 0
+        if transfer.stopped:
+            raise _Stopped
+        registry.fetch(path, downloader=transfer)
+        return target.stat().st_size
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="download")
+    try:
+        return _collect({pool.submit(fetch, path): path for path in files}, progress)
+    finally:  # after an interruption as well: only complete files may remain
+        transfer.stopped = True
+        pool.shutdown(cancel_futures=True)
+
+
+def _collect(futures: dict[Future[int], str], progress: Progress | None) -> list[int]:
+    sizes: list[int] = []
+    failures: dict[str, str] = {}
+    for future in as_completed(futures):
+        path = futures[future]
+        try:
+            sizes.append(future.result())
+        except (_Unavailable, ValueError) as error:  # ValueError: a wrong hash
+            failures[path] = str(error)
+        except OSError as error:
+            network = isinstance(error, requests.RequestException)
+            raise DownloadError(
+                f"{path}: {error}; {len(futures) - len(sizes)} of {len(futures)} files are missing",
+                remedy="check the connection and the address, then repeat the command to continue"
+                if network
+                else "free space or correct the permissions, then repeat the command to continue",
+            ) from error
+        if progress:
+            progress("download", len(sizes), len(futures))
+    if failures:
+        listed = "\n".join(f"  {path}: {reason}" for path, reason in sorted(failures.items()))
+        raise DownloadError(
+            f"{len(failures)} of {len(futures)} files could not be downloaded:\n{listed}",
+            remedy="repeat the command: files that are in place are not transferred again",
+        )
+    return sizes
+
+
 def _check_inside(path: str, place: str) -> None:
     parts = path.split("/")
     if not path.isprintable() or set(path) & set("\\:") or set(parts) & {"", ".", ".."}:
         raise DownloadError(
-            f"{place}: the path {path!r} does not stay inside the download folder",
-            remedy="do not use this mirror; the publisher's own list has no such path",
+            f"{place}: the path {path!r} leaves the download folder",
+            remedy="do not use this mirror; the publisher's list has no such path",
         )
 
 
 def _source(dataset: str, rate: str, workers: int) -> Source:
     if dataset not in SOURCES:
         raise DownloadError(
-            f"the data set {dataset!r} is not known", remedy=f"choose one of {', '.join(SOURCES)}"
+            f"unknown data set {dataset!r}", remedy=f"choose one of {', '.join(SOURCES)}"
         )
     if rate not in SOURCES[dataset].folders:
         raise DownloadError(
@@ -205,7 +290,7 @@ def _source(dataset: str, rate: str, workers: int) -> Source:
             remedy=f"choose one of {', '.join(SOURCES[dataset].folders)}",
         )
     if workers < 1:
-        raise DownloadError(f"workers = {workers}, must be at least 1", remedy="leave it at 8")
+        raise DownloadError(f"workers = {workers}, must be at least 1", remedy="use the default, 8")
     return SOURCES[dataset]
 
 
@@ -213,130 +298,56 @@ def _address(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise DownloadError(
-            f"the address {url!r} is not one of a web server",
-            remedy="give an address that begins with https:// or http://",
+            f"{url!r} is not the address of a web server",
+            remedy="use an address that begins with https:// or http://",
         )
     return url if url.endswith("/") else f"{url}/"
 
 
-def _make_folder(folder: Path) -> None:
+def _published(url: str, folder: Path, timeout: float) -> dict[str, str]:
+    """The publisher's hashes; a copy of the list is kept in the folder."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        answer = requests.get(url + SUMS, timeout=timeout)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        raise DownloadError(
+            f"{url}{SUMS}: {error}", remedy="check the connection and the address"
+        ) from error
+    hashes = parse_sums(answer.content.decode("utf-8", errors="replace"), url + SUMS)
+    try:
+        write_text(folder / SUMS, answer.text)
     except OSError as error:
         raise DownloadError(
-            f"{folder} cannot be made: {error.strerror or error}",
-            remedy="name a folder that can be written to",
-        ) from None
-
-
-def _published(url: str, folder: Path, retry: Retry) -> dict[str, str]:
-    """The publisher's hashes; the list itself stays in the folder."""
-    try:
-        with closing(Client(url, retry.timeout)) as client:
-            fetch(client, SUMS, None, folder, retry=retry, stop=threading.Event())
-        text = (folder / SUMS).read_text(encoding="utf-8")
-    except Failure as failure:
-        raise DownloadError(str(failure), remedy=failure.remedy or "check the address") from failure
-    except UnicodeDecodeError:
-        text = "(not text)"
-    return parse_sums(text, url + SUMS)
+            f"{folder}: {error.strerror or error}", remedy="choose a folder that can be written to"
+        ) from error
+    return hashes
 
 
 def _select(hashes: dict[str, str], folders: tuple[str, ...], url: str) -> dict[str, str]:
-    """Records of the folders asked for, with the tables and the licence."""
-    chosen = {
-        path: value
-        for path, value in hashes.items()
+    """Records in the given folders, with the tables and the licence."""
+    selection = {
+        path: digest
+        for path, digest in hashes.items()
         if path.split("/")[0] in folders
         or ("/" not in path and (path.endswith(".csv") or path.upper().startswith("LICENSE")))
     }
     for folder in folders:
-        if not any(path.startswith(f"{folder}/") for path in chosen):
+        if not any(path.startswith(f"{folder}/") for path in selection):
             raise DownloadError(
                 f"{url}{SUMS} lists no file in {folder}/", remedy="check the address of the mirror"
             )
-    return chosen
+    return selection
 
 
 def _check_space(folder: Path, hashes: dict[str, str], source: Source) -> None:
-    needed = sum(_estimate(path, source) for path in hashes if not (folder / path).exists())
+    needed = sum(
+        source.sizes.get((path.split("/")[0] if "/" in path else "", Path(path).suffix), 4096)
+        for path in hashes
+        if not (folder / path).exists()
+    )
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DownloadError(
-            f"{folder} has {free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB are needed",
-            remedy="free space or name a folder on a larger disk; rate '100' needs the least",
+            f"{folder}: {free / 1e9:.2f} GB free, about {needed / 1e9:.2f} GB needed",
+            remedy="free space, choose a folder on a larger disk, or use --rate 100",
         )
-
-
-def _estimate(path: str, source: Source) -> int:
-    top, _, rest = path.rpartition("/")
-    suffix = Path(rest).suffix
-    return source.sizes.get((top.split("/")[0], suffix), 4096)
-
-
-class _Crew:
-    """Threads of one download, each with connections of its own."""
-
-    def __init__(self, url: str, folder: Path, retry: Retry) -> None:
-        self._url, self._folder, self._retry = url, folder, retry
-        self._local = threading.local()
-        self._clients: list[Client] = []
-        self._stop = threading.Event()
-
-    def fetch(self, path: str, sha256: str) -> Outcome:
-        if not hasattr(self._local, "client"):
-            self._local.client = Client(self._url, self._retry.timeout)
-            self._clients.append(self._local.client)
-        client: Client = self._local.client
-        return fetch(client, path, sha256, self._folder, retry=self._retry, stop=self._stop)
-
-    def stop(self) -> None:
-        """Let every thread end soon, also those that wait for the server."""
-        self._stop.set()
-        for client in self._clients:
-            client.abort()
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
-
-
-def _fetch_all(
-    crew: _Crew, hashes: dict[str, str], *, workers: int, progress: Progress | None
-) -> list[Outcome]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="download")
-    try:
-        futures = [pool.submit(crew.fetch, path, value) for path, value in hashes.items()]
-        return _collect(futures, progress)
-    finally:  # Also after Ctrl-C: only .part files and whole files may stay.
-        crew.stop()
-        pool.shutdown(cancel_futures=True)
-        crew.close()
-
-
-def _collect(futures: list[Future[Outcome]], progress: Progress | None) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    failures: list[Failure] = []
-    done = 0
-    for future in as_completed(futures):
-        try:
-            outcomes.append(future.result())
-            done += outcomes[-1].size
-        except Failure as failure:
-            if failure.fatal:
-                left = len(futures) - len(outcomes)
-                problem = f"{failure}; {left} of {len(futures)} files are still to come"
-                raise DownloadError(problem, remedy=failure.remedy) from failure
-            failures.append(failure)
-        if progress:
-            progress(len(outcomes), len(futures), done)
-    if failures:
-        raise _incomplete(failures, len(futures))
-    return outcomes
-
-
-def _incomplete(failures: list[Failure], files: int) -> DownloadError:
-    listed = "\n".join(f"  {failure}" for failure in sorted(failures, key=lambda f: f.path))
-    return DownloadError(
-        f"{len(failures)} of {files} files could not be had:\n{listed}", remedy=_AGAIN
-    )

@@ -1,4 +1,4 @@
-"""A plain folder of WFDB records, without labels: something to pretrain on or to predict."""
+"""A plain folder of ECG files without labels, for pretraining or prediction."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ import numpy as np
 import pandas as pd
 
 from einthoven.cohorts.cohort import UNLABELLED, Cohort, checked
-
-
-def has_records(path: Path) -> bool:
-    """Whether any WFDB header lies below the folder."""
-    return next(path.rglob("*.hea"), None) is not None
+from einthoven.records.formats import find_records
 
 
 def open_folder(path: str | Path) -> Cohort:
-    """Every WFDB record below a folder, all in `train`, each its own patient, without labels."""
+    """Open every ECG file below a folder, all in `train`, each as a patient of its own."""
     root = Path(path)
-    paths = sorted(str(file.relative_to(root).with_suffix("")) for file in root.rglob("*.hea"))
+    paths = [str(file.relative_to(root)) for file in find_records(root)]
     table = pd.DataFrame({"path": paths, "patient": paths, "split": "train"})
     table.index = pd.Index(paths, name="record")
     return checked(

@@ -1,6 +1,14 @@
-"""Files of ECGs become Records: mV, Hz, lead names, source hash. One file a format."""
+"""ECG files as Records: millivolts, hertz, lead names, source hash. One file a format."""
 
-from einthoven.records.readers import READERS, read_record
+from einthoven.records.formats import FORMATS, Format, read_record, register_format
 from einthoven.records.record import STANDARD_LEADS, Record, canonical_lead
 
-__all__ = ["READERS", "STANDARD_LEADS", "Record", "canonical_lead", "read_record"]
+__all__ = [
+    "FORMATS",
+    "STANDARD_LEADS",
+    "Format",
+    "Record",
+    "canonical_lead",
+    "read_record",
+    "register_format",
+]

@@ -1,15 +1,18 @@
-"""Dispatch by suffix."""
+"""Dispatch by suffix, and formats from outside the package."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from einthoven.cohorts import open_cohort
 from einthoven.errors import RecordError
-from einthoven.records import READERS, read_record
+from einthoven.records import FORMATS, Format, Record, formats, read_record, register_format
 
 
 @pytest.mark.parametrize("suffix", ["", ".hea", ".dat"])
@@ -28,7 +31,7 @@ def test_unknown_suffix_names_the_known_formats(tmp_path: Path, name: str) -> No
     with pytest.raises(RecordError) as caught:
         read_record(tmp_path / name)
     assert caught.value.field == "suffix"
-    assert all(suffix in str(caught.value) for suffix in READERS)
+    assert all(suffix in str(caught.value) for suffix in FORMATS[0].suffixes)
 
 
 def test_a_matlab_file_without_header_is_refused(tmp_path: Path) -> None:
@@ -41,3 +44,20 @@ def test_readers_load_no_format_before_its_first_file() -> None:
     code = "import sys, einthoven.records; print('wfdb' in sys.modules, 'pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def read_lines(path: str | os.PathLike[str]) -> Record:
+    """Reader of a format of this test: one number a line, lead I at 100 Hz, mV."""
+    values = np.loadtxt(path, dtype=np.float32)[None]
+    return Record.create(
+        values, 100, leads=["I"], name=Path(path).stem, source=str(path), source_hash="0" * 64
+    )
+
+
+def test_a_format_from_outside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "FORMATS", list(formats.FORMATS))
+    register_format(Format("lines", (".lines",), read_lines))
+    for patient in ("a", "b"):
+        np.savetxt(tmp_path / f"{patient}.lines", np.sin(np.arange(1000.0)))
+    assert read_record(tmp_path / "a.lines").rate == 100
+    assert open_cohort(tmp_path).ids().tolist() == ["a.lines", "b.lines"]

@@ -1,0 +1,139 @@
+"""Catalogue of file formats, and the one function that reads an ECG file.
+
+A format is added by one reader and one line, `register_format(Format(...))`. Prediction,
+embedding, packing, table cohorts, folder cohorts and `doctor` then take its files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from einthoven.errors import RecordError
+from einthoven.records.record import Record
+
+if TYPE_CHECKING:
+    from einthoven.records.wfdb import Digital
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Attributes
+    ----------
+    name : str
+        Name of the format, such as `WFDB`.
+    suffixes : tuple of str
+        Suffixes of its files, in lower case, with the dot.
+    read : callable
+        Read a file as a Record; raise RecordError for a file that is damaged or ambiguous.
+    record_suffixes : tuple of str, optional
+        Suffixes of the files that stand for one record each in a folder; all by default.
+    read_digital : callable, optional
+        Read the stored integers, which are packed without a round trip through millivolts.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Callable[[PathLike], Record]
+    record_suffixes: tuple[str, ...] = ()
+    read_digital: Callable[[PathLike], Digital] | None = None
+
+
+FORMATS: list[Format] = []
+"""Registered formats; the last one registered for a suffix is used."""
+
+
+def register_format(new: Format) -> None:
+    """Add a format to the catalogue."""
+    FORMATS.append(new)
+
+
+def format_of(path: PathLike) -> Format:
+    """Format of an ECG file, by its suffix. A WFDB record may be named without one.
+
+    Raises
+    ------
+    RecordError
+        If no format has this suffix and there is no WFDB header of this name.
+    """
+    suffix = Path(path).suffix.lower()
+    for known in reversed(FORMATS):
+        if suffix in known.suffixes:
+            return known
+    if os.path.isfile(f"{os.fspath(path)}.hea"):
+        return WFDB
+    suffixes = sorted({suffix for known in FORMATS for suffix in known.suffixes})
+    raise RecordError(
+        os.fspath(path),
+        "suffix",
+        suffix,
+        f"no reader for this suffix, and no {Path(path).name}.hea beside the file",
+        remedy=f"use a file of a known format ({', '.join(suffixes)}), or write the ECG as WFDB "
+        "(einthoven.records.wfdb.write_wfdb)",
+    )
+
+
+def read_record(path: PathLike) -> Record:
+    """Read one ECG file of any registered format.
+
+    Parameters
+    ----------
+    path : path-like
+        The file. A WFDB record may be named by its header, by its signal file, or without suffix.
+
+    Returns
+    -------
+    Record
+        Millivolts, hertz, lead names.
+
+    Raises
+    ------
+    RecordError
+        If no format has this suffix, or the file is damaged or ambiguous.
+    """
+    return format_of(path).read(path)
+
+
+def is_record(path: PathLike) -> bool:
+    """Whether a path names an existing file, or a WFDB record without its suffix."""
+    return os.path.isfile(path) or os.path.isfile(f"{os.fspath(path)}.hea")
+
+
+def find_records(folder: Path) -> list[Path]:
+    """Paths of all records below a folder, sorted; WFDB records without suffix."""
+    suffixes = {suffix for known in FORMATS for suffix in known.record_suffixes or known.suffixes}
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
+    return sorted(file.with_suffix("") if format_of(file) is WFDB else file for file in files)
+
+
+# The reader is imported when the first file is opened, so that a catalogue of many formats costs
+# no start-up time.
+
+
+def _read_wfdb(path: PathLike) -> Record:
+    from einthoven.records.wfdb import read_wfdb
+
+    return read_wfdb(path)
+
+
+def _read_wfdb_digital(path: PathLike) -> Digital:
+    from einthoven.records.wfdb import read_digital
+
+    return read_digital(path)
+
+
+WFDB = Format(
+    name="WFDB",
+    suffixes=(".hea", ".dat", ".mat"),
+    read=_read_wfdb,
+    record_suffixes=(".hea",),
+    read_digital=_read_wfdb_digital,
+)
+register_format(WFDB)
