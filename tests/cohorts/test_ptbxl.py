@@ -172,7 +172,7 @@ def test_a_spreadsheet_s_header_is_refused(tables: Path, tmp_path: Path) -> None
 def test_unknown_tasks_missing_files_and_truncated_statements(tables: Path, tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="unknown task 'all'"):
         open_cohort(tables, "all")
-    with pytest.raises(CohortError, match="ptbxl_database.csv"):
+    with pytest.raises(CohortError, match="ptbxl_database"):
         open_cohort(tmp_path)
     (tmp_path / "half").mkdir()
     shutil.copy(tables / "scp_statements.csv", tmp_path / "half")

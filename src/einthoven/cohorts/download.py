@@ -231,6 +231,7 @@ def _fetch_all(
             return 0
         if transfer.stopped:
             raise _Stopped
+        target.parent.mkdir(parents=True, exist_ok=True)  # pooch is not safe against threads here
         registry.fetch(path, downloader=transfer)
         return target.stat().st_size
 
