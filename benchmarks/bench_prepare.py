@@ -5,17 +5,12 @@
 One batch of 64 twelve-lead records of 10 s, int16 microvolts as the store holds them, becomes
 random 9 s crops at 250 Hz, filtered and standardised, as ST-MEM's fine-tuning reads them. The
 baseline does the same record by record: `scipy.signal.resample`, crop, `sosfiltfilt` twice,
-standardise, stack. Where numba is installed, ours is the compiled path, as in training, and the
-last rows show the tensor path, which serves without it. Both sides are run in turn, several times
-over, and the fastest of each counts, since whatever else the machine does only ever adds time. It
-adds most to two threads that wait for each other: on a busy machine, read the rows of one thread,
-where the baseline has one as well.
+standardise, stack. Both sides are run in turn, several times over, and the fastest of each counts,
+since other load on the machine only ever adds time. It adds most to two threads that wait for each
+other: on a busy machine, read the rows of one thread, which is what the baseline uses.
 """
 
 from __future__ import annotations
-
-import sys
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -24,7 +19,6 @@ from scipy import signal as sps
 from torch import Tensor
 
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals import plan
 from einthoven.signals.prepare import (
     Filter,
     Preparation,
@@ -37,7 +31,7 @@ from einthoven.signals.prepare import (
 from table import Row, alternately, print_table, speed_row, timed
 
 BATCH = 64
-TARGET = 20.0
+TARGET = 8.0
 ROUNDS = 30
 ST_MEM = Preparation(
     leads=STANDARD_LEADS,
@@ -76,19 +70,16 @@ def _records(rate: int) -> NDArray[np.int16]:
     return (size * beats + noise).astype(np.int16)
 
 
-def _measure(rate: int, *, threads: int, target: float | None, path: str) -> Row:
-    before = torch.get_num_threads(), plan.COMPILED_WORTH
+def _measure(rate: int, *, threads: int) -> Row:
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    if path == "tensor":
-        plan.COMPILED_WORTH = sys.maxsize
     try:
-        return _compare(rate, target, path)
+        return _compare(rate)
     finally:
-        torch.set_num_threads(before[0])
-        plan.COMPILED_WORTH = before[1]
+        torch.set_num_threads(before)
 
 
-def _compare(rate: int, target: float | None, path: str) -> Row:
+def _compare(rate: int) -> Row:
     raw = _records(rate)
     signals = torch.from_numpy(raw)
     generator = torch.Generator().manual_seed(0)
@@ -104,20 +95,13 @@ def _compare(rate: int, target: float | None, path: str) -> Row:
     deviation = float((ours() - baseline()).abs().max() / baseline().abs().max())
     mine, theirs = alternately(ours, baseline, ROUNDS)
     note = f"of a batch of {BATCH}; first batch {first:.2f} s; deviation {deviation:.0e}"
-    name = f"prepare a record, {rate} Hz, {path}, threads: {torch.get_num_threads()}"
-    return speed_row(name, mine, theirs, per=BATCH, target=target, note=note)
+    name = f"prepare a record, {rate} Hz, threads: {torch.get_num_threads()}"
+    return speed_row(name, mine, theirs, per=BATCH, target=TARGET, note=note)
 
 
 def run() -> list[Row]:
-    """Measure both rates of PTB-XL, on two cores and on one, and the path without numba."""
-    cases = [("tensor", 2, None), ("tensor", 1, None)]
-    if find_spec("numba"):
-        cases = [("compiled", 2, TARGET), ("compiled", 1, None), *cases]
-    return [
-        _measure(rate, threads=threads, target=target, path=path)
-        for path, threads, target in cases
-        for rate in (500, 100)
-    ]
+    """Measure both rates of PTB-XL, on two cores and on one."""
+    return [_measure(rate, threads=threads) for threads in (2, 1) for rate in (500, 100)]
 
 
 def main() -> None:

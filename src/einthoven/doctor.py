@@ -33,10 +33,9 @@ def installation() -> list[str]:
     )
     compiled = importlib.util.find_spec("numba") is not None
     lines.append(
-        "bootstrap and preparation of signals: compiled (extra `fast`)"
+        "bootstrap: compiled (extra `fast`)"
         if compiled
-        else "bootstrap and preparation of signals: tensor path; pip install 'einthoven[fast]' "
-        "compiles both"
+        else "bootstrap: tensor path; pip install 'einthoven[fast]' compiles it"
     )
     return lines
 

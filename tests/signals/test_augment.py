@@ -14,7 +14,6 @@ from einthoven.signals import augment
 from einthoven.signals.augment import (
     AUGMENTATIONS,
     OPERATIONS,
-    NoAugmentation,
     RandAugment,
     RandomLeadMask,
     create_augmentation,
@@ -180,10 +179,9 @@ def test_batches_keep_shape_and_type_and_follow_the_generator(
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_level_zero_and_no_augmentation_change_nothing(x: Tensor) -> None:
+def test_level_zero_changes_nothing(x: Tensor) -> None:
     assert torch.equal(RandAugment(level=0, probability=1.0)(x, _generator()), x)
     assert torch.equal(RandAugment(operations=0)(x, _generator()), x)
-    assert torch.equal(NoAugmentation()(x, _generator()), x)
 
 
 def test_leads_are_masked_whole_and_independently() -> None:
@@ -198,7 +196,6 @@ def test_leads_are_masked_whole_and_independently() -> None:
 def test_names_build_augmentations_and_mistakes_are_refused() -> None:
     assert create_augmentation("rand-augment", level=5) == RandAugment(level=5)
     assert {name: type(build()) for name, build in AUGMENTATIONS.items()} == {
-        "none": NoAugmentation,
         "rand-augment": RandAugment,
         "lead-mask": RandomLeadMask,
     }

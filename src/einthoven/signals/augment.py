@@ -263,17 +263,8 @@ class RandomLeadMask:
         return torch.where(masked[:, :, None], 0.0, x)
 
 
-@dataclass(frozen=True)
-class NoAugmentation:
-    """Hands the batch back."""
-
-    def __call__(self, x: Tensor, generator: Generator) -> Tensor:
-        """Return x itself."""
-        return x
-
-
 AUGMENTATIONS: Mapping[str, Callable[..., Augmentation]] = MappingProxyType(
-    {"none": NoAugmentation, "rand-augment": RandAugment, "lead-mask": RandomLeadMask}
+    {"rand-augment": RandAugment, "lead-mask": RandomLeadMask}
 )
 """The names that recipes use."""
 

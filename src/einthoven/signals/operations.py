@@ -17,7 +17,6 @@ from einthoven.signals.median import running_median
 from einthoven.signals.released_steps import Decimate
 
 __all__ = [
-    "FLAT",
     "Centred",
     "Constants",
     "Crop",
@@ -35,7 +34,7 @@ __all__ = [
 
 # Standard deviation, in mV, at or below which a signal counts as flat: a three-hundredth of the
 # noise that storing whole microvolts adds.
-FLAT = 1e-6
+_FLAT = 1e-6
 _RANGE_EPS = 1e-8  # mV, of the published scaling by extremes
 
 
@@ -115,7 +114,7 @@ class Standardised:
         count = math.prod(x.shape[axis] for axis in self.axes)
         std = torch.linalg.vector_norm(out, dim=self.axes, keepdim=True) / math.sqrt(count)
         # In float32 a flat signal leaves rounding behind, which must not be blown up to unit size.
-        flat = std <= FLAT * mean.abs().clamp(min=1.0)
+        flat = std <= _FLAT * mean.abs().clamp(min=1.0)
         return out.mul_(torch.where(flat, 0.0, 1.0 / std))
 
 
@@ -127,7 +126,7 @@ class ScaledByExtremes:
         lowest, highest = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
         span = highest - lowest
         # As in `Standardised`; the extremes of rounding lie further apart than its deviation.
-        flat = span <= 4 * FLAT * lowest.abs().clamp(min=1.0)
+        flat = span <= 4 * _FLAT * lowest.abs().clamp(min=1.0)
         factor = torch.where(flat, 0.0, 2.0 / (span + _RANGE_EPS))
         return torch.sub(x, lowest, out=out).mul_(factor).sub_(1.0)
 

@@ -1,18 +1,15 @@
 """From a tuple of steps to operations on tensors of one length and rate.
 
 Neighbouring linear steps (resample, window, filters) become one `SpectralMap`. Plans are cached: a
-training run builds one for every length and rate that its records have. Where numba is installed, a
-map and the standardisation after it take the `compiled` path, if the batch is worth it.
+training run builds one for every length and rate that its records have.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,20 +19,13 @@ from einthoven.signals import operations as ops
 from einthoven.signals.filters import check_cutoff
 from einthoven.signals.fir import zero_phase_fir
 from einthoven.signals.linear import MapKey, full_precision, spectral_map
-from einthoven.signals.operations import FLAT, Operation
+from einthoven.signals.operations import Operation
 from einthoven.signals.released_steps import Baseline, Decimate, Derive, Fill, Fir, MinMax
 from einthoven.signals.steps import Centre, Filter, Resample, Scale, Standardise, Step, Window
-
-if TYPE_CHECKING:
-    from einthoven.signals.compiled import Tables
-
 
 # Records are prepared a few at a time, so that their spectra stay in a core's cache.
 _CHUNK_VALUES = {"cpu": 1 << 20}
 _CHUNK_VALUES_ELSEWHERE = 1 << 26
-
-# Values, read and written, below which importing numba costs more than it saves: a few records.
-COMPILED_WORTH = 1 << 19
 
 # Windows in a record from which on resampling and the filters of the crop are kept apart.
 _LONG = 4
@@ -136,29 +126,20 @@ def run(
     window = prepared_shape(steps).samples
     fills = any(isinstance(step, Fill) for step in steps)
     out = torch.empty(batch, leads, window, device=device)
-    fast = device.type == "cpu" and batch * leads * (samples + window) >= COMPILED_WORTH
     starts = starts.to(device)
+    chunk = _CHUNK_VALUES.get(device.type, _CHUNK_VALUES_ELSEWHERE)
+    size = max(1, chunk // (leads * max(window, samples)))
     with full_precision(device):
-        operations = _operations(steps, Shape(samples, rate), gain, device, fast)
-        size = _together(operations, device, leads * max(window, samples))
-        for begin in range(0, batch, size or batch):
-            part = slice(begin, begin + (size or batch))
-            x, target = signals[part], out[part]
-            if not (isinstance(operations[0], _Compiled) and x.dtype == torch.int16):
-                x = _as_float(x, begin, fills=fills)
+        operations = _operations(steps, Shape(samples, rate), gain, device)
+        for begin in range(0, batch, size):
+            part = slice(begin, begin + size)
+            x, target = _as_float(signals[part], begin, fills=fills), out[part]
             for operation in operations:
                 last = operation is operations[-1]
                 x = operation(x, starts[part], target if last else None)
             if x is not target:
                 target.copy_(x)
     return out
-
-
-def _together(operations: Sequence[Operation], device: torch.device, values: int) -> int:
-    """Records to prepare at a time, of so many values each; 0 for all of them."""
-    if len(operations) == 1 and isinstance(operations[0], _Compiled):
-        return 0  # it divides the batch itself, and leaves nothing between two steps
-    return max(1, _CHUNK_VALUES.get(device.type, _CHUNK_VALUES_ELSEWHERE) // values)
 
 
 def _as_float(signals: Tensor, first: int, *, fills: bool) -> Tensor:
@@ -180,7 +161,7 @@ def _as_float(signals: Tensor, first: int, *, fills: bool) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _operations(
-    steps: tuple[Step, ...], shape: Shape, gain: float, device: torch.device, fast: bool
+    steps: tuple[Step, ...], shape: Shape, gain: float, device: torch.device
 ) -> tuple[Operation, ...]:
     operations: list[Operation] = []
     position = 0
@@ -199,22 +180,7 @@ def _operations(
         for step in taken:
             shape = _after(step, shape)
         position += len(taken)
-    return tuple(_compiled(operations) if fast and find_spec("numba") else operations)
-
-
-def _compiled(operations: Sequence[Operation]) -> list[Operation]:
-    """The same operations, with compiled ones for every map that has one."""
-    from einthoven.signals import compiled  # numba is optional, and takes its time
-
-    found: list[Operation] = []
-    for operation in operations:
-        if isinstance(operation, ops.Linear) and compiled.suits(operation.chain):
-            found.append(_Compiled(compiled.tables(operation.chain), operation.cropped))
-        elif isinstance(operation, ops.Standardised) and found and isinstance(found[-1], _Compiled):
-            found[-1] = replace(found[-1], standardise=operation)
-        else:
-            found.append(operation)
-    return found
+    return tuple(operations)
 
 
 def _linear_run(steps: Sequence[Step], shape: Shape) -> tuple[Step, ...]:
@@ -294,28 +260,6 @@ def _is_fourier(step: Step) -> bool:
 
 def _is_window(step: Step) -> bool:
     return isinstance(step, Window)
-
-
-@dataclass(frozen=True, eq=False)
-class _Compiled:
-    """A map and, where there is one, the standardisation after it."""
-
-    tables: Tables
-    cropped: bool
-    standardise: ops.Standardised | None = None
-
-    def __call__(self, x: Tensor, starts: Tensor, out: Tensor | None = None) -> Tensor:
-        from einthoven.signals import compiled
-
-        batch, leads, _ = x.shape
-        if out is None:
-            out = torch.empty(batch, leads, self.tables.window)
-        together = 0
-        if self.standardise is not None:
-            together = leads if 1 in self.standardise.axes else 1
-        begins = starts if self.cropped else None
-        compiled.prepare(self.tables, x, begins, out, leads_together=together, flat=FLAT)
-        return out
 
 
 def _after(step: Step, shape: Shape) -> Shape:
