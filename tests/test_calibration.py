@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from einthoven.calibration import Calibration
 from einthoven.errors import CalibrationError
-from einthoven.metrics import auroc, average_precision
+from einthoven.evaluate.metrics import auroc, average_precision
 
 THREE = Calibration((1.0, 2.0, 0.5), (0.0, 0.0, 1.0), (0.5, 0.25, 0.9))
 

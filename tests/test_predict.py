@@ -14,7 +14,7 @@ from einthoven.bundle import Bundle
 from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, EvaluationError, PreparationError, RecordError
-from einthoven.metrics import auroc
+from einthoven.evaluate.metrics import auroc
 from einthoven.predict import calibrate_table, predict_cohort, predict_files, predict_record
 from einthoven.records import read_record
 from einthoven.signals.prepare import evaluation_seconds, prepare_record

@@ -6,7 +6,7 @@ import numpy as np
 
 from data import Outputs, Study
 from einthoven.evaluate import trapezoid_auprc
-from einthoven.metrics.label_metrics import THRESHOLDS
+from einthoven.evaluate.metrics import THRESHOLDS
 from scoring import METRICS, Effect, Finding, Floats, Scored, Targets, mean, middle
 
 METHODS = {"probability": "mean probability", "logit": "mean logit", "max": "highest probability"}

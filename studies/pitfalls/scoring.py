@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from einthoven.evaluate import auroc, average_precision
 from einthoven.evaluate.bootstrap import multiplicities
-from einthoven.evaluate.kernels import resampled_metrics
-from einthoven.metrics.ranking import rank
+from einthoven.evaluate.metrics import rank, resampled_metrics
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]

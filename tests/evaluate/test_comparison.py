@@ -106,8 +106,7 @@ def test_the_interval_is_of_paired_differences() -> None:
     a, b = predictions(1, 0.3), predictions(2, 0.1)
     found = compare(a, b, resamples=80, seed=5)
     assert a.targets is not None
-    from einthoven.evaluate.kernels import resampled_metrics
-    from einthoven.metrics.ranking import rank
+    from einthoven.evaluate.metrics import rank, resampled_metrics
 
     drawn = multiplicities(300, 80, seed=5, accept=a.targets).multiplicities
     ours, theirs = (

@@ -198,7 +198,6 @@ def test_dict_and_frame_hold_the_same_numbers() -> None:
         ({"interval": "bootstrap-t"}, "interval = 'bootstrap-t' is unknown"),
         ({"absent": "nan"}, "absent = 'nan'"),
         ({"auprc": "ap"}, "auprc = 'ap'"),
-        ({"engine": "gpu"}, "engine = 'gpu'"),
         ({"groups": ["p"] * 3}, r"shape \(3,\), expected \(240,\)"),
         ({"groups": ["p"] * 239 + [""]}, "1 of them are unknown"),
         ({"groups": ["p"] * 240}, "all 240 records are of one patient, 'p'"),

@@ -12,8 +12,8 @@ import pytest
 from einthoven.errors import EvaluationError
 from einthoven.evaluate import score, score_subgroups
 from einthoven.evaluate.bootstrap import multiplicities
+from einthoven.evaluate.metrics import auroc
 from einthoven.evaluate.subgroups import AGE_BANDS, age_bands, demographics, sexes
-from einthoven.metrics import auroc
 from einthoven.predictions import Predictions
 
 RECORDS = 240

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from einthoven.evaluate.calibrate import fit_calibration
     from einthoven.evaluate.comparison import Comparison, Difference, compare
+    from einthoven.evaluate.metrics import auroc, average_precision, f_max, trapezoid_auprc
     from einthoven.evaluate.reliability import CalibrationReport, calibration_report
     from einthoven.evaluate.scores import Score, score
     from einthoven.evaluate.subgroups import Subgroups, score_subgroups
-    from einthoven.metrics.label_metrics import auroc, average_precision, f_max, trapezoid_auprc
 
 # No module bears the name of a function: importing it would hide the function.
 _HOMES = {
@@ -20,15 +20,15 @@ _HOMES = {
     "Difference": "einthoven.evaluate.comparison",
     "Score": "einthoven.evaluate.scores",
     "Subgroups": "einthoven.evaluate.subgroups",
-    "auroc": "einthoven.metrics",
-    "average_precision": "einthoven.metrics",
+    "auroc": "einthoven.evaluate.metrics",
+    "average_precision": "einthoven.evaluate.metrics",
     "calibration_report": "einthoven.evaluate.reliability",
     "compare": "einthoven.evaluate.comparison",
-    "f_max": "einthoven.metrics",
+    "f_max": "einthoven.evaluate.metrics",
     "fit_calibration": "einthoven.evaluate.calibrate",
     "score": "einthoven.evaluate.scores",
     "score_subgroups": "einthoven.evaluate.subgroups",
-    "trapezoid_auprc": "einthoven.metrics",
+    "trapezoid_auprc": "einthoven.evaluate.metrics",
 }
 
 __all__ = [

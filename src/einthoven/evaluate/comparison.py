@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
-from einthoven.evaluate.kernels import chosen
+from einthoven.evaluate.metrics import check_option
 from einthoven.evaluate.scores import (
     Interval,
     Score,
@@ -133,8 +133,6 @@ def compare(
     level: float = 0.95,
     by: str = "record",
     auprc: str = "average-precision",
-    engine: str = "auto",
-    device: str = "cpu",
 ) -> Comparison:
     """Paired differences a - b between two sets of predictions for the same records.
 
@@ -146,7 +144,7 @@ def compare(
     a, b : Predictions, or paths of saved ones
     by : {"record", "patient"}
         What is drawn.
-    resamples, seed, absent, interval, level, auprc, engine, device
+    resamples, seed, absent, interval, level, auprc
         As in `score`.
 
     Raises
@@ -155,8 +153,8 @@ def compare(
         When records, labels, patients or targets disagree, naming the first differences; when
         targets are missing; and as in `score`.
     """
-    plan = Plan(resamples, seed, Absent.of(absent), interval, level, auprc, engine, device)
-    chosen("by", by, UNITS)
+    plan = Plan(resamples, seed, Absent.of(absent), interval, level, auprc)
+    check_option("by", by, UNITS)
     first, second = (x if isinstance(x, Predictions) else Predictions.load(x) for x in (a, b))
     truth, scores = _truth(first, by), _aligned(first, second, by)
     draws = draw(truth, plan)

@@ -12,10 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws, jackknife, multiplicities
 from einthoven.evaluate.intervals import INTERVALS, intervals
-from einthoven.evaluate.kernels import chosen, pick_engine, resampled_metrics
+from einthoven.evaluate.metrics import (
+    AUPRC_DEFINITIONS,
+    Ranking,
+    check_option,
+    point_metrics,
+    rank,
+    resampled_metrics,
+)
 from einthoven.evaluate.undefined import Absent, macro, refuse_absent, refuse_gaps
-from einthoven.metrics.label_metrics import AUPRC, point_metrics
-from einthoven.metrics.ranking import Ranking, rank
 
 Floats = NDArray[np.float64]
 
@@ -30,13 +35,10 @@ class Plan:
     interval: str = "percentile"
     level: float = 0.95
     auprc: str = "average-precision"
-    engine: str = "auto"
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        chosen("interval", self.interval, INTERVALS)
-        chosen("auprc", self.auprc, AUPRC)
-        pick_engine(self.engine, device=self.device, work=0)
+        check_option("interval", self.interval, INTERVALS)
+        check_option("auprc", self.auprc, AUPRC_DEFINITIONS)
         for name, low in (("resamples", 0), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
@@ -131,7 +133,7 @@ def estimate(
 ) -> tuple[Estimate, Estimate]:
     """AUROC and AUPRC of every label, with the draws' replicates."""
     ranking = rank(truth.targets, probabilities)
-    areas, precisions = _resampled(ranking, draws.multiplicities, plan)
+    areas, precisions = resampled_metrics(ranking, draws.multiplicities, auprc=plan.auprc)
     refuse_gaps(areas, truth.labels, plan.absent)
     out: tuple[Floats, Floats] | tuple[None, None] = (None, None)
     if plan.interval == "bca" and plan.resamples:
@@ -143,14 +145,9 @@ def estimate(
 def _left_out(ranking: Ranking, groups: ArrayLike | None, plan: Plan) -> tuple[Floats, Floats]:
     # As many units as records, so this costs what records / resamples bootstraps cost. Where
     # the unit left out was a label's only positive, the label drops out of the acceleration.
-    blocks = [_resampled(ranking, rows, plan) for rows in jackknife(ranking.records, groups=groups)]
+    blocks = [
+        resampled_metrics(ranking, rows, auprc=plan.auprc)
+        for rows in jackknife(ranking.records, groups=groups)
+    ]
     areas, precisions = zip(*blocks, strict=True)
     return np.concatenate(areas), np.concatenate(precisions)
-
-
-def _resampled(
-    ranking: Ranking, rows: NDArray[np.uint8] | NDArray[np.int32], plan: Plan
-) -> tuple[Floats, Floats]:
-    return resampled_metrics(
-        ranking, rows, auprc=plan.auprc, engine=plan.engine, device=plan.device
-    )

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
+from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.undefined import Absent
-from einthoven.metrics.label_metrics import f_max
 from einthoven.predictions import (
     checked_labels,
     checked_probabilities,
@@ -126,8 +126,6 @@ def score(
     level: float = 0.95,
     auprc: str = "average-precision",
     groups: ArrayLike | None = None,
-    engine: str = "auto",
-    device: str = "cpu",
 ) -> Score:
     """Score predictions: macro AUROC and AUPRC with bootstrap intervals, F-max, every label.
 
@@ -142,7 +140,7 @@ def score(
     resamples : int
         0 leaves the intervals out.
     seed : int
-        The same seed draws the same resamples, whatever the engine.
+        The same seed draws the same resamples.
     absent : {"resample", "skip", "zero", "error"}
         What to do about labels that a resample lacks; see `einthoven.evaluate.undefined.Absent`.
     interval : {"percentile", "basic", "bca"}
@@ -151,9 +149,6 @@ def score(
     auprc : {"average-precision", "trapezoid"}
     groups : array, shape (records,), optional
         Patient of each record: patients are drawn instead of records.
-    engine : {"auto", "tensor", "compiled"}
-    device : str
-        Of the tensor engine.
 
     Raises
     ------
@@ -161,7 +156,7 @@ def score(
         For inputs that do not fit each other, and for undefined labels under "resample" and
         "error".
     """
-    plan = Plan(resamples, seed, Absent.of(absent), interval, level, auprc, engine, device)
+    plan = Plan(resamples, seed, Absent.of(absent), interval, level, auprc)
     truth = checked_truth(targets, labels, groups)
     scores = checked_probabilities(_in_order(probabilities, truth.labels), truth.labels)
     if len(scores) != len(truth.targets):

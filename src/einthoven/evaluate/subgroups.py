@@ -21,7 +21,7 @@ from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws, multiplicities
 from einthoven.evaluate.comparison import UNITS
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, estimate
-from einthoven.evaluate.kernels import chosen
+from einthoven.evaluate.metrics import check_option
 from einthoven.evaluate.scores import Interval, checked_truth, pair, plain
 from einthoven.evaluate.tables import known_targets
 from einthoven.evaluate.undefined import Absent
@@ -194,7 +194,7 @@ def score_subgroups(
         For groups that are not one a record, no targets, and settings that `score` would refuse.
     """
     plan = Plan(resamples, seed, Absent.SKIP, "percentile", level, auprc)
-    patients = predictions.patients if chosen("by", by, UNITS) == "patient" else None
+    patients = predictions.patients if check_option("by", by, UNITS) == "patient" else None
     truth = checked_truth(known_targets(predictions), predictions.labels, patients)
     draws = multiplicities(len(predictions), resamples, seed=seed, groups=truth.groups)
     parts = _Parts(predictions, truth, draws, plan, max(1, min_positives))

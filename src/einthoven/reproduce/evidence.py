@@ -16,12 +16,12 @@ from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.comparison import Comparison, difference
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
+from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.scores import Score, checked_truth, pair, plain, summary
 from einthoven.evaluate.undefined import Absent
 from einthoven.experiment import METRICS as RUN_METRICS
 from einthoven.experiment import PREDICTIONS, suitable_absent
 from einthoven.files import read_json
-from einthoven.metrics.label_metrics import f_max
 from einthoven.predictions import Predictions
 from einthoven.reproduce.folders import Request, State
 from einthoven.reproduce.grid import WHOLE, Cell

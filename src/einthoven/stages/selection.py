@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.errors import TrainingError
-from einthoven.metrics.label_metrics import point_metrics
-from einthoven.metrics.ranking import rank
+from einthoven.evaluate.metrics import point_metrics, rank
 
 SELECT, LOSS = "macro_auroc", "validation_loss"
 

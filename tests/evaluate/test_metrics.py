@@ -1,6 +1,8 @@
-"""Metrics of a whole set, against scikit-learn and against counting by hand."""
+"""Metrics against scikit-learn, against their definitions, and by hand."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,10 +16,16 @@ from sklearn.metrics import (
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate import auroc, average_precision, f_max, trapezoid_auprc
+from einthoven.evaluate.metrics import point_metrics, rank, resampled_metrics
 
 
-def sklearn_trapezoid(target: NDArray[np.uint8], score: NDArray[np.float64]) -> float:
-    precision, recall, _ = precision_recall_curve(target, score)
+def sklearn_trapezoid(
+    target: NDArray[np.uint8],
+    score: NDArray[np.float64],
+    *,
+    sample_weight: NDArray[np.uint8] | None = None,
+) -> float:
+    precision, recall, _ = precision_recall_curve(target, score, sample_weight=sample_weight)
     return float(auc(recall, precision))
 
 
@@ -69,6 +77,63 @@ def test_order_of_records_and_labels_does_not_matter() -> None:
     for metric in (auroc, average_precision, trapezoid_auprc):
         mixed = metric(targets[rows][:, columns], scores[rows][:, columns])
         np.testing.assert_array_equal(mixed, metric(targets, scores)[columns])
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 2, 16])
+@pytest.mark.parametrize(
+    ("auprc", "reference"),
+    [("average-precision", average_precision_score), ("trapezoid", sklearn_trapezoid)],
+)
+def test_resamples_equal_scikit_learn_with_sample_weights(
+    decimals: int, auprc: str, reference: Callable[..., float]
+) -> None:
+    targets, scores = example(decimals)
+    weights = np.random.default_rng(5).poisson(1.0, (9, len(targets))).astype(np.uint8)
+    weights[:, :2] = 1
+    areas, precisions = resampled_metrics(rank(targets, scores), weights, auprc=auprc)
+    for i, weight in enumerate(weights):
+        for j, (target, score) in enumerate(zip(targets.T, scores.T, strict=True)):
+            expected = roc_auc_score(target, score, sample_weight=weight)
+            assert areas[i, j] == pytest.approx(expected, abs=1e-12)
+            expected = reference(target, score, sample_weight=weight)
+            assert precisions[i, j] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("auprc", ["average-precision", "trapezoid"])
+def test_blocks_of_resamples_do_not_change_them(
+    auprc: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets, scores = example(1)
+    ranking = rank(targets, scores)
+    weights = np.random.default_rng(2).poisson(1.0, (20, len(targets))).astype(np.uint8)
+    whole = resampled_metrics(ranking, weights, auprc=auprc)
+    monkeypatch.setattr("einthoven.evaluate.metrics.RESAMPLES_AT_A_TIME", 7)
+    np.testing.assert_array_equal(resampled_metrics(ranking, weights, auprc=auprc), whole)
+
+
+def test_resamples_without_a_positive_or_a_negative_are_undefined() -> None:
+    targets = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 1]], np.uint8)
+    ranking = rank(targets, np.linspace(0, 1, 9).reshape(3, 3))
+    weights = np.array([[1, 1, 1], [0, 2, 1], [3, 0, 0]], np.uint8)
+    for values in resampled_metrics(ranking, weights):
+        assert np.isnan(values).tolist() == [[False, True, True], [True] * 3, [True] * 3]
+
+
+def test_large_multiplicities_are_exact() -> None:
+    targets, scores = example(1)
+    ranking = rank(targets, scores)
+    large = np.full((1, len(targets)), 10_000_000, np.int32)
+    for points, values in zip(
+        point_metrics(ranking), resampled_metrics(ranking, large), strict=True
+    ):
+        np.testing.assert_allclose(values[0], points, rtol=0, atol=1e-12)
+
+
+def test_unknown_definitions_are_refused() -> None:
+    targets, scores = example(1)
+    with pytest.raises(EvaluationError, match="auprc = 'ap'") as caught:
+        point_metrics(rank(targets, scores), auprc="ap")
+    assert caught.value.remedy
 
 
 def slow_f_max(targets: NDArray[np.uint8], scores: NDArray[np.float64]) -> float:
