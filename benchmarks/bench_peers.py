@@ -8,8 +8,7 @@ the fastest of each counts. A baseline steps AdamW one parameter at a time.
 
 MULTIRESNET: the same network and weights with the layer as its paper defines it, two convolutions a
 scale; 50 records of 10 s at 100 Hz, the published batch. Under bf16 both run in autocast, which
-takes the baseline's convolutions to bf16 and leaves our layer in fp32. Two rows are our layer
-alone, compiled and (where numba is not installed) as one long convolution.
+takes the baseline's convolutions to bf16 and leaves our layer in fp32. One row is the layer alone.
 
 Wavelet+NN: the features of records one by one, a lead and an array at a time, with NumPy's and
 SciPy's functions.
@@ -28,21 +27,18 @@ import argparse
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
-from importlib.util import find_spec
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import entropy
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, conv1d, pad
 from torch.optim import AdamW
 
 from devices import CPU
 from einthoven.backbones.classifier import create_classifier
-from einthoven.backbones.layers import multires
 from einthoven.backbones.layers.companion import kernel_by_squaring, unit_column
 from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, GridSystem, grid_convolve
@@ -120,34 +116,35 @@ class PlainLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, channels) to the same shape."""
-        return multires.cascade(x, self.ours.low, self.ours.high, self.ours.weights)
+        low, high, weights = self.ours.low, self.ours.high, self.ours.weights[..., None]
+        channels, scales = len(weights), weights.shape[1] - 2
+        signal = x.transpose(1, 2).contiguous()
+        total = weights[:, scales + 1] * signal
+        for scale in range(scales):
+            padded = pad(signal, (2**scale, 0))
+            detail = conv1d(padded, high[:, None], dilation=2**scale, groups=channels)
+            signal = conv1d(padded, low[:, None], dilation=2**scale, groups=channels)
+            total = total + weights[:, scales - scale] * detail
+        return (total + weights[:, 0] * signal).transpose(1, 2)
 
 
-def layer_call(layer: nn.Module, *, compiled: bool = False) -> Callable[[], None]:
+def layer_call(layer: nn.Module) -> Callable[[], None]:
     """Forward and backward of a layer alone."""
     x = torch.randn(BATCH, SAMPLES, 128, generator=torch.Generator().manual_seed(2))
     x.requires_grad_()
-
-    def call() -> None:
-        with patch.object(multires, "_compiles", lambda _: compiled):
-            layer(x).mean().backward()
-
-    return call
+    return lambda: layer(x).mean().backward()
 
 
 def multiresnet(rounds: int) -> list[Row]:
-    """Steps of the network, and its layer alone both ways."""
+    """Steps of the network, and its layer alone."""
     ours: Any = create_classifier("multiresnet", labels=LABELS, seed=0)
     plain: Any = deepcopy(ours)
     for block in plain.backbone.blocks:
         block.multires = PlainLayer(block.multires)
     rows = step_rows("MULTIRESNET", ours, plain, rounds)
     layer = ours.backbone.blocks[0].multires
-    forms = {"compiled": True} if find_spec("numba") else {}
-    for name, compiled in (forms | {"one convolution": False}).items():
-        calls = layer_call(layer, compiled=compiled), layer_call(PlainLayer(layer))
-        calls[0]()
-        rows.append(speed_row(f"  its layer, {name}, fp32", *alternately(*calls, rounds)))
+    calls = layer_call(layer), layer_call(PlainLayer(layer))
+    rows.append(speed_row("  its layer, fp32", *alternately(*calls, rounds)))
     return rows
 
 

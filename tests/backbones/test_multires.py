@@ -1,16 +1,16 @@
-"""The multiresolution layer: three forms of the same sum."""
+"""The multiresolution layer: one long convolution equals the cascade of its definition."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import conv1d, pad
 
-from einthoven.backbones.layers import multires as module
-from einthoven.backbones.layers.multires import MultiresLayer, cascade, multires, response
+from einthoven.backbones.layers.multires import MultiresLayer, multires, response
 from einthoven.errors import BackboneError
 
 # The published length and number of scales; shifts beyond a short input; a single sample.
@@ -18,13 +18,18 @@ SHAPES = [(1000, 10), (37, 10), (64, 3), (1, 2)]
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 3e-6}
 
 
-@pytest.fixture(params=["compiled", "one convolution"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each way that `multires` may go."""
-    if request.param == "compiled":
-        pytest.importorskip("numba")
-    monkeypatch.setattr(module, "_compiles", lambda _: request.param == "compiled")
-    return request.param
+def cascade(x: Tensor, low: Tensor, high: Tensor, weights: Tensor) -> Tensor:
+    """The layer as its definition reads: two grouped convolutions a scale."""
+    channels, scales = len(weights), weights.shape[1] - 2
+    signal, factors = x.transpose(1, 2).contiguous(), weights[..., None]
+    total = factors[:, scales + 1] * signal
+    for scale in range(scales):
+        dilation = 2**scale
+        padded = pad(signal, (dilation, 0))
+        detail = conv1d(padded, high[:, None], dilation=dilation, groups=channels)
+        signal = conv1d(padded, low[:, None], dilation=dilation, groups=channels)
+        total = total + factors[:, scales - scale] * detail
+    return (total + factors[:, 0] * signal).transpose(1, 2)
 
 
 def _layer(scales: int, dtype: torch.dtype = torch.float64, channels: int = 32) -> MultiresLayer:
@@ -67,7 +72,7 @@ def test_the_cascade_is_what_the_definition_says() -> None:
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("tokens", "scales"), SHAPES)
 def test_values_and_gradients_are_the_cascades(
-    form: str, tokens: int, scales: int, dtype: torch.dtype
+    tokens: int, scales: int, dtype: torch.dtype
 ) -> None:
     layer = _layer(scales, dtype)
     x, above = torch.randn(2, 3, tokens, 32, dtype=dtype)
@@ -77,7 +82,7 @@ def test_values_and_gradients_are_the_cascades(
         assert (ours - theirs).abs().max() <= TOLERANCE[dtype] * theirs.abs().max()
 
 
-def test_no_form_loses_digits_where_filters_amplify(form: str) -> None:
+def test_no_form_loses_digits_where_filters_amplify() -> None:
     layer = _layer(10, torch.float32, channels=16)
     with torch.no_grad():
         layer.low.fill_(0.9)  # doubles what is slow at every scale, almost
@@ -101,32 +106,6 @@ def test_the_response_is_the_answer_to_an_impulse() -> None:
     assert whole[:, 31].all()
 
 
-def test_compiled_gradients_are_derivatives() -> None:
-    pytest.importorskip("numba")
-    from einthoven.backbones.layers.multires_compiled import CompiledMultires
-
-    torch.manual_seed(1)
-    shapes = (2, 5, 16), (16, 4), (16, 5)
-    tensors = [torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in shapes]
-    assert torch.autograd.gradcheck(CompiledMultires.apply, tensors)
-
-
-def test_bfloat16_is_read_exactly_and_rounded_once() -> None:
-    pytest.importorskip("numba")
-    layer = _layer(4, torch.float32)
-    x, above = torch.randn(2, 2, 50, 32).bfloat16()
-    found = _answers(multires, layer, x, above)
-    wide = _answers(multires, layer, x.float(), above.float())
-    assert [t.dtype for t in found[:2]] == [torch.bfloat16] * 2
-    for ours, theirs in zip(found, wide, strict=True):
-        assert torch.equal(ours, theirs.to(ours.dtype))
-    x[0, 3, 5], x[1, 4, 6] = float("nan"), float("inf")
-    spoilt = multires(x, *layer.parameters())
-    assert spoilt[0, 3, 5].isnan()
-    assert not spoilt[1, 4, 6].isfinite()
-    assert spoilt[..., 7:].isfinite().all()
-
-
 def test_the_number_of_threads_changes_nothing() -> None:
     pytest.importorskip("numba")
     layer, (x, above) = _layer(6, torch.float32), torch.randn(2, 5, 40, 32)
@@ -142,7 +121,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
     )
 
 
-def test_a_record_does_not_depend_on_the_others_nor_on_later_samples(form: str) -> None:
+def test_a_record_does_not_depend_on_the_others_nor_on_later_samples() -> None:
     layer, x = _layer(6, torch.float32), torch.randn(3, 60, 32)
     with torch.no_grad():
         whole = layer(x)
@@ -151,20 +130,7 @@ def test_a_record_does_not_depend_on_the_others_nor_on_later_samples(form: str) 
         assert layer(x[:0]).shape == (0, 60, 32)
 
 
-def test_what_the_compiled_form_does_not_take_goes_the_other_way(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert not module._compiles(torch.zeros(1, 5, 24))  # no sixteens
-    assert not module._compiles(torch.zeros(1, 5, 32, dtype=torch.float16))
-    assert not module._compiles(torch.zeros(1, 5, 32, device="meta"))
-    layer, x = _layer(3, torch.float32, channels=24), torch.randn(2, 9, 24)
-    expected = cascade(x, *layer.parameters())
-    assert torch.allclose(layer(x), expected, atol=1e-6)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not module._compiles(torch.zeros(1, 5, 32))  # a graph cannot hold the compiled form
-
-
-def test_rows_in_another_order_are_read_rightly(form: str) -> None:
+def test_rows_in_another_order_are_read_rightly() -> None:
     layer, x = _layer(3, torch.float32), torch.randn(32, 2, 40)
     turned = x.permute(1, 2, 0)
     assert not turned.is_contiguous()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from einthoven.backbones.layers import wavelet_features as module
 from einthoven.backbones.layers.wavelet_features import (
     COEFFICIENTS,
     STATISTICS,
@@ -27,16 +25,6 @@ from einthoven.errors import BackboneError
 Floats = NDArray[np.float64]
 LOW = np.array(COEFFICIENTS)
 HIGH = np.array([COEFFICIENTS[11 - k] * (-1) ** k for k in range(12)])
-
-
-@pytest.fixture(params=["compiled", "tensor"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each way that features may be computed."""
-    if request.param == "compiled":
-        pytest.importorskip("numba")
-    else:
-        monkeypatch.setattr(module, "find_spec", lambda _: None)
-    return request.param
 
 
 def _level(x: list[float]) -> tuple[list[float], list[float]]:
@@ -137,7 +125,7 @@ def test_details_of_a_polynomial_vanish_away_from_the_ends() -> None:
     assert approximation[0, 6:-6].abs().max() > 0.1
 
 
-def test_features_are_those_of_a_loop(form: str) -> None:
+def test_features_are_those_of_a_loop() -> None:
     x = _signals()
     found = wavelet_features(x, levels=3)
     assert found.shape == (3, 4, 4 * 12)
@@ -149,7 +137,7 @@ def test_features_are_those_of_a_loop(form: str) -> None:
             assert np.allclose(found[record, lead], expected, atol=1e-13, rtol=1e-12)
 
 
-def test_equal_samples_give_equal_coefficients(form: str) -> None:
+def test_equal_samples_give_equal_coefficients() -> None:
     """Entropy asks which values are exactly equal, so the same window must round the same."""
     x = torch.zeros(1, 2, 1000)
     x[0, 0] = 0.1  # flat: one value in every array
@@ -163,18 +151,7 @@ def test_equal_samples_give_equal_coefficients(form: str) -> None:
     assert entropy[1, 5] == pytest.approx(scipy.stats.entropy(shares), abs=1e-12)
 
 
-def test_both_forms_have_the_same_coefficients_and_ranks() -> None:
-    pytest.importorskip("numba")
-    from einthoven.backbones.layers import wavelet_compiled
-
-    x = _signals().flatten(0, 1)
-    lengths = np.array(array_lengths(160, 5))
-    values = np.empty((len(x), lengths.sum()))
-    wavelet_compiled._transforms(x.numpy(), LOW, HIGH, lengths, values)
-    assert np.array_equal(values, torch.cat(wavelet_arrays(x, levels=5), dim=1).numpy())
-
-
-def test_a_record_does_not_depend_on_its_batch(form: str) -> None:
+def test_a_record_does_not_depend_on_its_batch() -> None:
     x = _signals().repeat(30, 1, 1)
     found = wavelet_features(x)
     assert torch.equal(found[:3], found[-3:])
@@ -182,7 +159,7 @@ def test_a_record_does_not_depend_on_its_batch(form: str) -> None:
     assert wavelet_features(x[:0]).shape == (0, 4, 72)
 
 
-def test_input_in_other_precisions_and_layouts(form: str) -> None:
+def test_input_in_other_precisions_and_layouts() -> None:
     x = _signals()
     expected = wavelet_features(x)
     assert torch.equal(wavelet_features(x.double()), expected)

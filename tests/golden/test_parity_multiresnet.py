@@ -6,24 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
-from einthoven.backbones.layers import multires
 from einthoven.weights import load_classifier, to_public
 
 
-@pytest.mark.parametrize("compiled", [True, False])
 def test_network_and_layers_match_the_reference(
-    compiled: bool,
     parity: Callable[[str], Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if compiled:
-        pytest.importorskip("numba")
-    monkeypatch.setattr(multires, "_compiles", lambda _: compiled)
     case = parity("peer_multiresnet")
     torch.save({"model": case.weights()}, tmp_path / "model.pt")
     net: Any = load_classifier("multiresnet", weights=tmp_path / "model.pt")

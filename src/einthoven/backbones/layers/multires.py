@@ -10,36 +10,17 @@ low-pass signal and of the input is the output.
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, pad
+from torch.nn.functional import pad
 
 from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.errors import BackboneError
 
-__all__ = ["TAPS", "MultiresLayer", "cascade", "multires", "response"]
+__all__ = ["TAPS", "MultiresLayer", "multires", "response"]
 
 TAPS = 2  # of a filter
-
-
-def cascade(x: Tensor, low: Tensor, high: Tensor, weights: Tensor) -> Tensor:
-    """The layer as its definition reads; parameters and shapes as `multires`.
-
-    Two convolutions a scale, which read and write the whole batch: what the faster forms are tested
-    against and measured by.
-    """
-    channels, scales = len(weights), weights.shape[1] - 2
-    signal, factors = x.transpose(1, 2).contiguous(), weights[..., None]
-    total = factors[:, scales + 1] * signal
-    for scale in range(scales):
-        dilation = 2**scale
-        padded = pad(signal, ((TAPS - 1) * dilation, 0))
-        detail = conv1d(padded, high[:, None], dilation=dilation, groups=channels)
-        signal = conv1d(padded, low[:, None], dilation=dilation, groups=channels)
-        total = total + factors[:, scales - scale] * detail
-    return (total + factors[:, 0] * signal).transpose(1, 2)
 
 
 def response(low: Tensor, high: Tensor, weights: Tensor, *, tokens: int) -> Tensor:
@@ -92,27 +73,11 @@ def multires(x: Tensor, low: Tensor, high: Tensor, weights: Tensor) -> Tensor:
 
     Notes
     -----
-    On a CPU with numba all scales are gone through in the cache (`multires_compiled`), in float32
-    or better, and the sum is rounded to the precision of x. Elsewhere the whole layer is one long
-    convolution with its `response` (`einthoven.backbones.layers.long_convolution.convolve`).
+    The layer is linear, so it is one long convolution with its `response`.
     """
-    if _compiles(x):
-        from einthoven.backbones.layers.multires_compiled import CompiledMultires
-
-        wide = torch.promote_types(x.dtype, torch.float32)
-        filters = torch.cat([low, high], dim=1).to(wide)
-        summed: Tensor = CompiledMultires.apply(x, filters, weights.to(wide))  # type: ignore[no-untyped-call]
-        return summed
     with torch.autocast(x.device.type, enabled=False):
         kernels = response(low, high, weights, tokens=x.shape[1])
     return convolve(x, kernels[None], kernels.new_zeros(len(kernels)))
-
-
-def _compiles(x: Tensor) -> bool:
-    kinds = (torch.float32, torch.float64, torch.bfloat16)
-    # Sixteen channels go through together: `multires_compiled.LANES`, which is not imported yet.
-    fits = x.device.type == "cpu" and x.dtype in kinds and x.shape[2] % 16 == 0
-    return fits and not torch.compiler.is_compiling() and find_spec("numba") is not None
 
 
 class MultiresLayer(nn.Module):

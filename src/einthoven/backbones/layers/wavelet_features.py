@@ -9,7 +9,6 @@ are equal is among the questions.
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -87,27 +86,10 @@ def wavelet_features(x: Tensor, *, levels: int = 5) -> Tensor:
         )
     rows = x.detach().flatten(0, 1)
     with torch.no_grad():
-        if x.device.type == "cpu" and find_spec("numba"):
-            found = _compiled(rows, levels)
-        else:
-            together = _TOGETHER if x.device.type == "cpu" else max(1, len(rows))
-            parts = torch.split(rows, together)
-            found = torch.cat([_statistics(part, levels) for part in parts])
+        together = _TOGETHER if x.device.type == "cpu" else max(1, len(rows))
+        parts = torch.split(rows, together)
+        found = torch.cat([_statistics(part, levels) for part in parts])
     return found.view(*x.shape[:2], (levels + 1) * len(STATISTICS))
-
-
-def _compiled(rows: Tensor, levels: int) -> Tensor:
-    from einthoven.backbones.layers import wavelet_compiled
-
-    values = rows.to(torch.promote_types(rows.dtype, torch.float32)).contiguous().numpy()
-    found = wavelet_compiled.features(
-        values,
-        np.array(COEFFICIENTS),
-        np.array(_high_pass()),
-        np.array(array_lengths(rows.shape[1], levels)),
-        np.array(PERCENTILES) / 100,
-    )
-    return torch.from_numpy(found)
 
 
 def _statistics(rows: Tensor, levels: int) -> Tensor:
