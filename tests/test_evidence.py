@@ -17,8 +17,8 @@ from einthoven.bundle import Bundle, load_bundle, read_about, save_bundle, updat
 from einthoven.cohorts import Cohort
 from einthoven.errors import BundleError, EvaluationError
 from einthoven.evaluate import calibration_report, score_subgroups
+from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics
-from einthoven.evaluate.tables import score_predictions
 from einthoven.evidence import (
     EvidenceWarning,
     evidence_of,

@@ -18,7 +18,7 @@ from einthoven.bundle import load_bundle, read_about
 from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, EvaluationError
 from einthoven.evaluate import fit_calibration
-from einthoven.evaluate.tables import score_predictions
+from einthoven.evaluate.scores import score_predictions
 from einthoven.evidence import read_evidence
 from einthoven.experiment import Finished, is_synthetic, licence_of, run_experiment
 from einthoven.files import read_json, read_lines, write_json, write_tensors
@@ -239,7 +239,7 @@ def test_undefined_labels_are_left_out_and_counted() -> None:
         probabilities=np.array([[0.9, 0.1], [0.2, 0.2], [0.1, 0.3]]),
     )
     found = score_predictions(table, resamples=0)
-    assert (found.macro_auroc, found.defined_labels, found.absent) == (1.0, 1, "skip")
+    assert (found.macro_auroc, found.defined_labels, found.undefined_labels) == (1.0, 1, "skip")
     with pytest.raises(EvaluationError, match="no targets"):
         score_predictions(
             Predictions(table.labels, table.records, table.patients, None, table.probabilities)

@@ -92,7 +92,9 @@ def test_a_condition_is_its_comparison_with_clean(
     alone = predict_cohort(bundle, synthetic, synthetic_store, "test", leads=("I",))
     assert alone.metadata["leads"] == "I"
     clean = predict_cohort(bundle, synthetic, synthetic_store, "test")
-    paired = compare(alone, clean, resamples=30, absent=found.settings["absent"])
+    paired = compare(
+        alone, clean, resamples=30, undefined_labels=found.settings["undefined_labels"]
+    )
     assert one.comparison.auroc.macro == paired.auroc.macro
     assert one.comparison.auroc.macro_interval == paired.auroc.macro_interval
     loss = -np.where(alone.targets == 1, np.log(alone.probabilities),

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.tables import known_targets
 from einthoven.experiment import METRICS, PREDICTIONS, Finished, score_splits
 from einthoven.files import read_json, write_json
 from einthoven.predict import CALIBRATED
@@ -183,9 +182,9 @@ def _check_alike(first: Predictions, other: Predictions, a: str, b: str) -> None
     _check_same(a, b, "the order of labels", first.labels, other.labels)
     _check_same(a, b, "records", first.records.tolist(), other.records.tolist())
     _check_same(a, b, "patients", first.patients.tolist(), other.patients.tolist())
-    for row, column in np.argwhere(known_targets(first) != other.targets)[:1]:
+    for row, column in np.argwhere(first.require_targets() != other.targets)[:1]:
         what = f"the target {first.labels[column]} of record {first.records[row]}"
-        values = (int(table[row, column]) for table in (known_targets(first), other.targets))
+        values = (int(table[row, column]) for table in (first.require_targets(), other.targets))
         _check_same(a, b, what, *values)
 
 

@@ -27,8 +27,8 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import fit_calibration
 from einthoven.evaluate.reliability import calibration_report
+from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
-from einthoven.evaluate.tables import known_targets, score_predictions
 from einthoven.files import read_json, write_json, write_text
 from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.predictions import Predictions
@@ -62,7 +62,7 @@ def fitted_calibration(validation: Predictions) -> Json:
             "the validation predictions are calibrated already",
             remedy="predict with calibrated=False",
         )
-    targets = known_targets(validation)
+    targets = validation.require_targets()
     found = fit_calibration(targets, validation.probabilities, validation.labels)
     positives = targets.sum(axis=0, dtype=int).tolist()
     return {
@@ -117,7 +117,7 @@ def evidence_of(
     options: Json = {"resamples": resamples, "seed": seed}
     calibrate_table(bundle, table)  # refuses what is not the network's own
     measured = calibration_report(
-        known_targets(table),
+        table.require_targets(),
         table.probabilities,
         table.labels,
         bundle.calibration,

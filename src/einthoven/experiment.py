@@ -22,8 +22,7 @@ from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BundleError, CohortError
 from einthoven.evaluate.estimate import Plan
-from einthoven.evaluate.scores import Score
-from einthoven.evaluate.tables import known_targets, score_predictions, suitable_absent
+from einthoven.evaluate.scores import Score, score_predictions, suitable_policy
 from einthoven.evidence import evidence_of, fitted_calibration, kept, write_evidence
 from einthoven.files import read_lines, read_metadata, write_json
 from einthoven.licences import joined
@@ -49,7 +48,6 @@ __all__ = [
     "Finished",
     "bundle_of",
     "is_synthetic",
-    "known_targets",
     "licence_of",
     "parameters_of",
     "predict_splits",
@@ -58,7 +56,7 @@ __all__ = [
     "run_experiment",
     "score_predictions",
     "score_splits",
-    "suitable_absent",
+    "suitable_policy",
 ]
 
 METRICS, BUNDLE, PREDICTIONS = "metrics.json", "bundle", "predictions"

@@ -108,6 +108,21 @@ class Predictions:
             probabilities=self.probabilities[:, columns],
         )
 
+    def require_targets(self) -> NDArray[np.uint8]:
+        """Return the targets.
+
+        Raises
+        ------
+        EvaluationError
+            If the table has none.
+        """
+        if self.targets is None:
+            raise EvaluationError(
+                "the predictions table holds no targets",
+                remedy="add the columns target:LABEL, or predict for a labelled cohort",
+            )
+        return self.targets
+
     def with_positives(self, minimum: int) -> Predictions:
         """The same records with the labels alone that have at least `minimum` positives here.
 

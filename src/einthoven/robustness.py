@@ -25,8 +25,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError, EvaluationError
 from einthoven.evaluate.comparison import Comparison, Difference, compare
 from einthoven.evaluate.reliability import quality
-from einthoven.evaluate.scores import plain
-from einthoven.evaluate.tables import known_targets, suitable_absent
+from einthoven.evaluate.scores import plain, suitable_policy
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.records.record import STANDARD_LEADS
@@ -101,7 +100,7 @@ class Robustness:
     left_out : dict of str to str
         Conditions that could not be measured, with the reason.
     settings : dict
-        `resamples`, `seed` (of bootstrap and noise), `by`, `absent`.
+        `resamples`, `seed` (of bootstrap and noise), `by`, `undefined_labels`.
     """
 
     clean: Predictions
@@ -205,7 +204,7 @@ def measure_robustness(
 
     clean = clean or predicted("clean", store)
     settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "by": by}
-    settings["absent"] = suitable_absent(clean)
+    settings["undefined_labels"] = suitable_policy(clean)
 
     def condition(
         name: str, about: dict[str, Any], source: Store, leads: Sequence[str] | None = None
@@ -328,5 +327,5 @@ def _possible(
 
 
 def _errors(table: Predictions) -> tuple[float, float]:
-    macro = quality(known_targets(table), table.probabilities).macro
+    macro = quality(table.require_targets(), table.probabilities).macro
     return macro["log_loss"], macro["ece_mass"]

@@ -11,7 +11,7 @@ import numpy as np
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, EvaluationError, RecordError
 from einthoven.evaluate.comparison import compare
-from einthoven.evaluate.tables import score_predictions, suitable_absent
+from einthoven.evaluate.scores import score_predictions, suitable_policy
 from einthoven.evidence import read_evidence
 from einthoven.experiment import BUNDLE, METRICS, PREDICTIONS
 from einthoven.files import read_json, read_lines, write_json
@@ -182,8 +182,10 @@ def _report_run(folder: Path, name: str, resamples: int) -> ReportRun:
 def _pair(run: ReportRun, reference: ReportRun, resamples: int) -> PairedRuns:
     if run.predictions is None or reference.predictions is None:
         raise EvaluationError("a run has no predictions", remedy="finish both runs")
-    policy = suitable_absent(run.predictions)
-    found = compare(run.predictions, reference.predictions, resamples=resamples, absent=policy)
+    policy = suitable_policy(run.predictions)
+    found = compare(
+        run.predictions, reference.predictions, resamples=resamples, undefined_labels=policy
+    )
     return PairedRuns(run.name, reference.name, found)
 
 

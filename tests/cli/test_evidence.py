@@ -99,9 +99,22 @@ def test_another_split_and_other_definitions(cli: Any, made: Any) -> None:
     found = json.loads(cli("evaluate", made.run, "--split", "validation", *QUICK).out)
     stored = read_json(made.run / "metrics.json")["validation"]
     assert found["macro_auroc"] == stored["macro_auroc"]
-    more = ("--by", "patient", "--interval", "basic", "--auprc", "trapezoid", "--absent", "skip")
+    more = (
+        "--by",
+        "patient",
+        "--interval",
+        "basic",
+        "--auprc",
+        "trapezoid",
+        "--undefined-labels",
+        "skip",
+    )
     found = json.loads(cli("evaluate", made.run, *QUICK, *more).out)
-    assert (found["unit"], found["interval"], found["absent"]) == ("patient", "basic", "skip")
+    assert (found["unit"], found["interval"], found["undefined_labels"]) == (
+        "patient",
+        "basic",
+        "skip",
+    )
     assert found["auprc_definition"] == "trapezoid"
 
 

@@ -114,7 +114,9 @@ def test_gives_up_with_the_names_of_the_rarest() -> None:
     targets = np.zeros((300, 20), np.uint8)
     targets[np.arange(20), np.arange(20)] = 1
     labels = [f"L{i}" for i in range(20)]
-    with pytest.raises(EvaluationError, match=r"L0 \(1 with a positive\)[\s\S]*absent=\"skip\""):
+    with pytest.raises(
+        EvaluationError, match=r"L0 \(1 with a positive\)[\s\S]*undefined_labels=\"skip\""
+    ):
         multiplicities(300, 1000, accept=targets, labels=labels)
 
 

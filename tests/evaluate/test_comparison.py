@@ -65,10 +65,10 @@ def test_a_model_does_not_differ_from_itself(by: str, interval: str) -> None:
 
 
 @pytest.mark.parametrize("interval", ["percentile", "basic", "bca"])
-@pytest.mark.parametrize("absent", ["resample", "skip"])
-def test_swapping_the_models_changes_the_sign(interval: str, absent: str) -> None:
+@pytest.mark.parametrize("policy", ["resample", "skip"])
+def test_swapping_the_models_changes_the_sign(interval: str, policy: str) -> None:
     a, b = predictions(1, 0.3), predictions(2, 0.1)
-    options: dict[str, Any] = {"resamples": 100, "interval": interval, "absent": absent}
+    options: dict[str, Any] = {"resamples": 100, "interval": interval, "undefined_labels": policy}
     ab, ba = compare(a, b, **options), compare(b, a, **options)
     for one, other in zip(differences(ab), differences(ba), strict=True):
         assert one.macro == -other.macro

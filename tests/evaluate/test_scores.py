@@ -54,7 +54,7 @@ def test_values_and_intervals_are_those_of_a_plain_loop() -> None:
     assert found.positives.tolist() == targets.sum(axis=0).tolist()
     assert (found.records, found.resamples, found.drawn) == (240, 60, drawn.drawn)
     assert found.acceptance == pytest.approx(1 - 1 / math.e, abs=0.2)
-    assert (found.defined_labels, found.unit, found.absent) == (4, "record", "resample")
+    assert (found.defined_labels, found.unit, found.undefined_labels) == (4, "record", "resample")
 
 
 def test_precision_of_rare_labels_is_biased_upwards() -> None:
@@ -65,9 +65,9 @@ def test_precision_of_rare_labels_is_biased_upwards() -> None:
 
 
 @pytest.mark.parametrize("interval", ["percentile", "basic", "bca"])
-@pytest.mark.parametrize("absent", ["resample", "skip", "zero"])
+@pytest.mark.parametrize("policy", ["resample", "skip", "zero"])
 @pytest.mark.parametrize("by_patient", [False, True])
-def test_every_option_brackets_the_auroc(interval: str, absent: str, by_patient: bool) -> None:
+def test_every_option_brackets_the_auroc(interval: str, policy: str, by_patient: bool) -> None:
     targets, scores = example()
     groups = np.arange(240) // 2 if by_patient else None
     found = score(
@@ -76,7 +76,7 @@ def test_every_option_brackets_the_auroc(interval: str, absent: str, by_patient:
         labels=LABELS,
         resamples=200,
         interval=interval,
-        absent=absent,
+        undefined_labels=policy,
         groups=groups,
     )
     assert found.unit == ("patient" if by_patient else "record")
@@ -88,7 +88,7 @@ def test_every_option_brackets_the_auroc(interval: str, absent: str, by_patient:
 
 
 def test_bca_uses_the_jackknife_of_the_macro_value() -> None:
-    from einthoven.evaluate.intervals import intervals
+    from einthoven.evaluate.estimate import intervals
 
     targets, scores = example(60)
     labels, targets, scores = LABELS[:2], targets[:, :2], scores[:, :2]
@@ -121,11 +121,11 @@ def test_undefined_labels_follow_the_policy() -> None:
     targets, scores = example()
     targets[:, 1] = 0
     targets[:, 0] |= targets.sum(axis=1) == 0
-    for absent in ("resample", "error"):
+    for policy in ("resample", "error"):
         with pytest.raises(EvaluationError, match=r"no positive among 240 records for MI"):
-            score(targets, scores, labels=LABELS, absent=absent)
-    skipped = score(targets, scores, labels=LABELS, absent="skip", resamples=50)
-    zeroed = score(targets, scores, labels=LABELS, absent="zero", resamples=50)
+            score(targets, scores, labels=LABELS, undefined_labels=policy)
+    skipped = score(targets, scores, labels=LABELS, undefined_labels="skip", resamples=50)
+    zeroed = score(targets, scores, labels=LABELS, undefined_labels="zero", resamples=50)
     assert skipped.defined_labels == zeroed.defined_labels == 3
     assert skipped.macro_auroc == pytest.approx(np.nanmean(skipped.auroc))
     assert zeroed.macro_auroc == pytest.approx(skipped.macro_auroc * 3 / 4)
@@ -138,8 +138,11 @@ def test_undefined_labels_follow_the_policy() -> None:
 def test_error_refuses_resamples_that_lack_a_label() -> None:
     targets, scores = example()
     with pytest.raises(EvaluationError, match=r"resamples lack a label: 2AVB in \d+"):
-        score(targets, scores, labels=LABELS, absent="error", resamples=50)
-    assert score(targets, scores, labels=LABELS, absent="error", resamples=0).defined_labels == 4
+        score(targets, scores, labels=LABELS, undefined_labels="error", resamples=50)
+    assert (
+        score(targets, scores, labels=LABELS, undefined_labels="error", resamples=0).defined_labels
+        == 4
+    )
 
 
 def test_without_resamples_there_are_no_intervals() -> None:
@@ -196,7 +199,7 @@ def test_dict_and_frame_hold_the_same_numbers() -> None:
         ({"level": 1.0}, r"level = 1\.0"),
         ({"level": 95}, "level = 95"),
         ({"interval": "bootstrap-t"}, "interval = 'bootstrap-t' is unknown"),
-        ({"absent": "nan"}, "absent = 'nan'"),
+        ({"undefined_labels": "nan"}, "undefined_labels = 'nan'"),
         ({"auprc": "ap"}, "auprc = 'ap'"),
         ({"groups": ["p"] * 3}, r"shape \(3,\), expected \(240,\)"),
         ({"groups": ["p"] * 239 + [""]}, "1 of them are unknown"),

@@ -16,7 +16,7 @@ from einthoven.report import Example, PairedRuns, ReportRun
 HOSTILE = '<script>alert("$x$")</script>'
 LABELS = ("NORM", "ISC_", HOSTILE, "LONG|PIPE", "窦性心律")
 RECORDS = 120
-SETTINGS: dict[str, Any] = {"resamples": 40, "absent": "skip"}
+SETTINGS: dict[str, Any] = {"resamples": 40, "undefined_labels": "skip"}
 
 
 @pytest.fixture(scope="session")

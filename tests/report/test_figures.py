@@ -46,7 +46,7 @@ def comparison_of(labels: int, **settings: Any) -> Comparison:
             (0.1, generator.normal(size=shape)),
         )
     ]
-    return compare(*tables, **{"resamples": 20, "absent": "skip", **settings})
+    return compare(*tables, **{"resamples": 20, "undefined_labels": "skip", **settings})
 
 
 def test_labels_are_sorted_and_significant_ones_marked(paired: list[PairedRuns]) -> None:

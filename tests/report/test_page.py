@@ -208,7 +208,7 @@ def test_a_run_of_which_little_is_known(runs: list[ReportRun]) -> None:
     targets = table.targets.copy()  # type: ignore[union-attr]
     targets[:, 0] = 0
     found = score(
-        targets, table.probabilities, labels=table.labels, resamples=0, absent="skip"
+        targets, table.probabilities, labels=table.labels, resamples=0, undefined_labels="skip"
     ).to_dict()
     bare = ReportRun("bare", {}, found)
     page = Page(build_page([bare], title="Bare"))

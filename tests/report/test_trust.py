@@ -42,7 +42,7 @@ def evidence(runs: list[ReportRun], labels: tuple[str, ...]) -> dict[str, Any]:
         "calibration": measured.to_dict(),
         "subgroups": groups.to_dict(),
         "robustness": {
-            "records": 120, "resamples": 20, "seed": 0, "by": "record", "absent": "skip",
+            "records": 120, "resamples": 20, "seed": 0, "by": "record", "undefined_labels": "skip",
             "clean": clean | {"log_loss": 0.25, "ece": 0.0125},
             "leads": [condition("8 leads", leads=["I", "II", "V1"], policy="own"),
                       condition("lead I", leads=["I"], policy="zeroed")],

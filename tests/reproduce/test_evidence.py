@@ -47,7 +47,7 @@ def test_a_run_s_value_and_interval_are_those_of_its_own_metrics(
 def test_one_seed_s_difference_is_compare_s(whole: Request, evidence: Evidence) -> None:
     reference = compare(
         predictions(whole, OURS, 0), predictions(whole, SCRATCH, 0),
-        resamples=20, absent=evidence._grounds["all-71", "test"].plan.absent,
+        resamples=20, undefined_labels=evidence._grounds["all-71", "test"].plan.undefined_labels,
     )  # fmt: skip
     found = evidence.comparison(MAIN[OURS], MAIN[SCRATCH])
     assert found is not None
@@ -63,7 +63,8 @@ def test_several_seeds_are_pooled_on_the_same_resamples(whole: Request, evidence
     single = [
         compare(
             predictions(whole, OURS, seed), predictions(whole, PLAIN, seed),
-            resamples=20, absent=evidence._grounds["all-71", "test"].plan.absent,
+            resamples=20,
+            undefined_labels=evidence._grounds["all-71", "test"].plan.undefined_labels,
         )
         for seed in (0, 1)
     ]  # fmt: skip

@@ -51,7 +51,7 @@ def test_the_row_is_a_run_that_compare_reads(finished: Request) -> None:
         assert np.array_equal(mean.probabilities, expected)
     assert set(read_json(folder / "metrics.json")) >= {"validation", "test"}
     mean, member = (part[1] for part in (tables(folder / "predictions"), parts[0]))
-    assert compare(mean, member, resamples=20, absent="skip").auroc.improved >= 0
+    assert compare(mean, member, resamples=20, undefined_labels="skip").auroc.improved >= 0
 
 
 def test_the_table_is_the_same_from_the_saved_mean(finished: Request) -> None:

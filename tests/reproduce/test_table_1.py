@@ -14,7 +14,7 @@ import pytest
 from einthoven.bundle import load_bundle
 from einthoven.errors import ReproduceError
 from einthoven.evaluate import compare
-from einthoven.evaluate.tables import score_predictions
+from einthoven.evaluate.scores import score_predictions
 from einthoven.files import read_json, read_lines, write_json
 from einthoven.predictions import Predictions
 from einthoven.report.format import number
@@ -147,11 +147,11 @@ def test_the_lead_is_of_means_on_the_same_resamples(
     section: Section, request_: Request, evidence: Evidence
 ) -> None:
     """Two seeds of post-training against one of scratch: the mean of both pairs."""
-    absent = str(evidence._grounds["all-71", "test"].plan.absent)
+    absent = str(evidence._grounds["all-71", "test"].plan.undefined_labels)
     pairs = [
         compare(
             predictions(request_, OURS, seed), predictions(request_, SCRATCH, 0),
-            resamples=20, absent=absent,
+            resamples=20, undefined_labels=absent,
         )
         for seed in (0, 1)
     ]  # fmt: skip
@@ -168,7 +168,8 @@ def test_the_lead_is_of_means_on_the_same_resamples(
 def test_one_seed_s_lead_is_compare_s(request_: Request, evidence: Evidence) -> None:
     expected = compare(
         predictions(request_, SCRATCH, 0), predictions(request_, "linear-probe", 0),
-        resamples=20, absent=str(evidence._grounds["all-71", "test"].plan.absent),
+        resamples=20,
+        undefined_labels=str(evidence._grounds["all-71", "test"].plan.undefined_labels),
     )  # fmt: skip
     found = evidence.gap(main_group(SCRATCH), main_group("linear-probe"), "auprc")
     assert found is not None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
 
 
-class Absent(StrEnum):
+class UndefinedLabels(StrEnum):
     """What happens to labels without a positive or without a negative."""
 
     auto = "auto"
@@ -56,8 +56,9 @@ class Auprc(StrEnum):
     trapezoid = "trapezoid"
 
 
-AbsentOption = Annotated[
-    Absent, typer.Option(help="Undefined labels; auto: resample where possible, otherwise skip.")
+UndefinedOption = Annotated[
+    UndefinedLabels,
+    typer.Option(help="Undefined labels; auto: resample where possible, otherwise skip."),
 ]
 IntervalOption = Annotated[Interval, typer.Option(help="Kind of interval.")]
 UnitOption = Annotated[Unit, typer.Option(help="What is resampled.")]
@@ -84,7 +85,7 @@ def evaluate(
     save: Annotated[Path | None, typer.Option(help="Keep the predictions in this table.")] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
-    absent: AbsentOption = Absent.auto,
+    undefined_labels: UndefinedOption = UndefinedLabels.auto,
     interval: IntervalOption = Interval.percentile,
     by: UnitOption = Unit.record,
     min_positives: MinPositives = 0,
@@ -93,7 +94,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Macro and per-label AUROC and average precision, F-max, with bootstrap intervals."""
-    from einthoven.evaluate.tables import score_predictions
+    from einthoven.evaluate.scores import score_predictions
     from einthoven.shipped import is_bundle
 
     place = what or bundle
@@ -112,7 +113,9 @@ def evaluate(
         predictions = predictions.with_positives(min_positives)
     found = score_predictions(
         predictions,
-        absent=None if absent is Absent.auto else absent.value,
+        undefined_labels=None
+        if undefined_labels is UndefinedLabels.auto
+        else undefined_labels.value,
         by=by.value,
         resamples=resamples,
         seed=seed,
@@ -131,7 +134,7 @@ def compare(
     split: Annotated[str, typer.Option(help="Of run folders: validation or test.")] = "test",
     resamples: Resamples = 1000,
     seed: Seed = 0,
-    absent: AbsentOption = Absent.auto,
+    undefined_labels: UndefinedOption = UndefinedLabels.auto,
     interval: IntervalOption = Interval.percentile,
     by: UnitOption = Unit.record,
     min_positives: MinPositives = 0,
@@ -139,19 +142,23 @@ def compare(
 ) -> None:
     """Paired differences A minus B on the same records, macro and per label, with intervals."""
     from einthoven.evaluate import compare as paired
-    from einthoven.evaluate.tables import suitable_absent
+    from einthoven.evaluate.scores import suitable_policy
 
     ours, theirs = load_predictions(a, split), load_predictions(b, split)
     if min_positives:
         ours = ours.with_positives(min_positives)
         theirs = theirs.with_labels(ours.labels)
-    policy = suitable_absent(ours) if absent is Absent.auto else absent.value
+    policy = (
+        suitable_policy(ours)
+        if undefined_labels is UndefinedLabels.auto
+        else undefined_labels.value
+    )
     found = paired(
         ours,
         theirs,
         resamples=resamples,
         seed=seed,
-        absent=policy,
+        undefined_labels=policy,
         interval=interval.value,
         by=by.value,
     )
@@ -336,7 +343,7 @@ def _print_score(found: Any, predictions: Predictions) -> None:
     if found.macro_auprc_bias is not None:
         console.print(
             f"{found.resamples} {found.unit} resamples, seed {found.seed}, {found.interval}, "
-            f"undefined labels: {found.absent}. Bootstrap bias (mean minus point): AUROC "
+            f"undefined labels: {found.undefined_labels}. Bootstrap bias (mean minus point): AUROC "
             f"{number(found.macro_auroc_bias, signed=True, places=4)}, AP "
             f"{number(found.macro_auprc_bias, signed=True, places=4)}; duplicated "
             "positives of rare labels raise AP."
@@ -358,8 +365,8 @@ def _print_comparison(found: Any, a: str, b: str) -> None:
     if found.a.resamples:
         console.print(
             f"{found.a.resamples} {found.a.unit} resamples, seed {found.a.seed}, "
-            f"{found.a.interval}, undefined labels: {found.a.absent}. The labels' intervals are "
-            "not corrected for their number."
+            f"{found.a.interval}, undefined labels: {found.a.undefined_labels}. The labels' "
+            "intervals are not corrected for their number."
         )
 
 

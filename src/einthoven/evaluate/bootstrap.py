@@ -213,5 +213,5 @@ def _hopeless(
     return EvaluationError(
         f"only {done} of {drawn} resamples hold a positive and a negative of every label; the "
         f"rarest are {listed(rarest)}",
-        remedy='use absent="skip", or drop the rarest labels',
+        remedy='use undefined_labels="skip", or drop the rarest labels',
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
 from einthoven.evaluate.metrics import check_option
+from einthoven.evaluate.missing_classes import UndefinedLabels
 from einthoven.evaluate.scores import (
     Interval,
     Score,
@@ -23,7 +24,6 @@ from einthoven.evaluate.scores import (
     row,
     summary,
 )
-from einthoven.evaluate.undefined import Absent
 from einthoven.predictions import Predictions, listed
 
 Floats = NDArray[np.float64]
@@ -128,7 +128,7 @@ def compare(
     *,
     resamples: int = 1000,
     seed: int = 0,
-    absent: str = "resample",
+    undefined_labels: str = "resample",
     interval: str = "percentile",
     level: float = 0.95,
     by: str = "record",
@@ -144,7 +144,7 @@ def compare(
     a, b : Predictions, or paths of saved ones
     by : {"record", "patient"}
         What is drawn.
-    resamples, seed, absent, interval, level, auprc
+    resamples, seed, undefined_labels, interval, level, auprc
         As in `score`.
 
     Raises
@@ -153,7 +153,7 @@ def compare(
         When records, labels, patients or targets disagree, naming the first differences; when
         targets are missing; and as in `score`.
     """
-    plan = Plan(resamples, seed, Absent.of(absent), interval, level, auprc)
+    plan = Plan(resamples, seed, UndefinedLabels.of(undefined_labels), interval, level, auprc)
     check_option("by", by, UNITS)
     first, second = (x if isinstance(x, Predictions) else Predictions.load(x) for x in (a, b))
     truth, scores = _truth(first, by), _aligned(first, second, by)
@@ -170,8 +170,8 @@ def compare(
 
 def difference(ours: Estimate, theirs: Estimate, plan: Plan) -> Difference:
     """How one metric differs between two estimates from the same resamples."""
-    labels, base = ours.minus(theirs), float(theirs.macro(plan.absent).point[0])
-    whole = labels.macro(plan.absent)
+    labels, base = ours.minus(theirs), float(theirs.macro(plan.undefined_labels).point[0])
+    whole = labels.macro(plan.undefined_labels)
     limits = labels.limits(plan) if plan.resamples else None
     gain = float(whole.point[0])
     return Difference(

@@ -1,4 +1,4 @@
-"""One metric of one or many labels, with its bootstrap distribution."""
+"""Estimates of a metric by label, their bootstrap distribution and its confidence intervals."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws, jackknife, multiplicities
-from einthoven.evaluate.intervals import INTERVALS, intervals
 from einthoven.evaluate.metrics import (
     AUPRC_DEFINITIONS,
     Ranking,
@@ -20,9 +20,11 @@ from einthoven.evaluate.metrics import (
     rank,
     resampled_metrics,
 )
-from einthoven.evaluate.undefined import Absent, macro, refuse_absent, refuse_gaps
+from einthoven.evaluate.missing_classes import UndefinedLabels, macro, refuse_gaps, refuse_undefined
 
 Floats = NDArray[np.float64]
+
+INTERVALS = ("percentile", "basic", "bca")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Plan:
 
     resamples: int = 1000
     seed: int = 0
-    absent: Absent = Absent.RESAMPLE
+    undefined_labels: UndefinedLabels = UndefinedLabels.RESAMPLE
     interval: str = "percentile"
     level: float = 0.95
     auprc: str = "average-precision"
@@ -96,10 +98,10 @@ class Estimate:
         out = None if self.left_out is None else self.left_out[:, chosen]
         return Estimate(self.point[chosen], self.replicates[:, chosen], out)
 
-    def macro(self, absent: Absent) -> Estimate:
+    def macro(self, policy: UndefinedLabels) -> Estimate:
         """The mean over labels, as an estimate with one column."""
-        out = None if self.left_out is None else macro(self.left_out, absent)[:, None]
-        point, replicates = macro(self.point, absent), macro(self.replicates, absent)
+        out = None if self.left_out is None else macro(self.left_out, policy)[:, None]
+        point, replicates = macro(self.point, policy), macro(self.replicates, policy)
         return Estimate(point[None], replicates[:, None], out)
 
     def limits(self, plan: Plan) -> Floats:
@@ -117,13 +119,13 @@ class Estimate:
 
 def draw(truth: Truth, plan: Plan) -> Draws:
     """The resamples that the plan asks for; refuses labels that it needs and that are undefined."""
-    refuse_absent(truth.targets, truth.labels, plan.absent)
+    refuse_undefined(truth.targets, truth.labels, plan.undefined_labels)
     return multiplicities(
         len(truth.targets),
         plan.resamples,
         seed=plan.seed,
         groups=truth.groups,
-        accept=truth.targets if plan.absent is Absent.RESAMPLE else None,
+        accept=truth.targets if plan.undefined_labels is UndefinedLabels.RESAMPLE else None,
         labels=truth.labels,
     )
 
@@ -134,7 +136,7 @@ def estimate(
     """AUROC and AUPRC of every label, with the draws' replicates."""
     ranking = rank(truth.targets, probabilities)
     areas, precisions = resampled_metrics(ranking, draws.multiplicities, auprc=plan.auprc)
-    refuse_gaps(areas, truth.labels, plan.absent)
+    refuse_gaps(areas, truth.labels, plan.undefined_labels)
     out: tuple[Floats, Floats] | tuple[None, None] = (None, None)
     if plan.interval == "bca" and plan.resamples:
         out = _left_out(ranking, truth.groups, plan)
@@ -151,3 +153,89 @@ def _left_out(ranking: Ranking, groups: ArrayLike | None, plan: Plan) -> tuple[F
     ]
     areas, precisions = zip(*blocks, strict=True)
     return np.concatenate(areas), np.concatenate(precisions)
+
+
+def intervals(
+    method: str,
+    point: Floats,
+    replicates: Floats,
+    *,
+    level: float = 0.95,
+    left_out: Floats | None = None,
+) -> Floats:
+    """Lower and upper confidence limits of every column, from bootstrap replicates.
+
+    See Efron and Tibshirani 1993, chapters 13 and 14. Columns are separate statistics; replicates
+    in which a statistic is undefined (NaN) are left out.
+
+    Parameters
+    ----------
+    method : {"percentile", "basic", "bca"}
+        `percentile` takes the quantiles of the replicates; `basic` reflects them about the point;
+        `bca` corrects them for bias and for skewness.
+    point : array, shape (columns,)
+        The statistics of the whole set.
+    replicates : array, shape (resamples, columns)
+        The statistics of every resample.
+    level : float
+        Share of the distribution between the limits.
+    left_out : array, shape (units, columns), optional
+        The statistics with one record, or patient, left out; `bca` needs them.
+
+    Returns
+    -------
+    array, shape (columns, 2)
+        NaN for a column without a defined replicate.
+    """
+    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    shares = np.broadcast_to(tails, (point.size, 2))
+    if method == "bca":
+        shares = _bca_shares(tails, point, replicates, left_out)
+    limits = _quantiles(replicates, shares)
+    return 2 * point[:, None] - limits[:, ::-1] if method == "basic" else limits
+
+
+def _bca_shares(
+    tails: Floats, point: Floats, replicates: Floats, left_out: Floats | None
+) -> Floats:
+    if left_out is None:
+        raise EvaluationError(
+            'a "bca" interval needs the leave-one-out values', remedy="pass left_out"
+        )
+    correction = ndtri(_share_below(point, replicates))[:, None]
+    shifted = correction + ndtri(tails)
+    skew = _acceleration(left_out)[:, None]
+    return np.asarray(ndtr(correction + shifted / (1 - skew * shifted)))
+
+
+def _share_below(point: Floats, replicates: Floats) -> Floats:
+    # Equal replicates count one half. A point beyond all of them would put both limits at
+    # infinity; it counts as half a replicate away instead.
+    defined = np.maximum((~np.isnan(replicates)).sum(axis=0), 1)
+    below = (replicates < point).sum(axis=0) + (replicates == point).sum(axis=0) / 2
+    edge = 0.5 / defined
+    return np.asarray(np.clip(below / defined, edge, 1 - edge))
+
+
+def _acceleration(left_out: Floats) -> Floats:
+    defined = ~np.isnan(left_out)
+    count = np.maximum(defined.sum(axis=0), 1)
+    mean = np.where(defined, left_out, 0.0).sum(axis=0) / count
+    away = np.where(defined, mean - left_out, 0.0)
+    spread = (away**2).sum(axis=0) ** 1.5
+    return np.asarray((away**3).sum(axis=0) / np.where(spread > 0, 6 * spread, 1.0))
+
+
+def _quantiles(replicates: Floats, shares: Floats) -> Floats:
+    # Linear interpolation between order statistics, each column with its own shares. NaN sorts
+    # last, so the first `defined` values of a sorted column are the ones to use.
+    if not len(replicates):
+        return np.full(shares.shape, np.nan)
+    ordered = np.sort(replicates, axis=0)
+    defined = (~np.isnan(replicates)).sum(axis=0)[:, None]
+    place = shares * np.maximum(defined - 1, 0)
+    lower = np.floor(place).astype(np.intp)
+    upper = np.minimum(lower + 1, np.maximum(defined - 1, 0))
+    column = np.arange(len(shares))[:, None]
+    low, high = ordered[lower, column], ordered[upper, column]
+    return np.asarray(low + (high - low) * (place - lower))

@@ -24,8 +24,7 @@ from einthoven.calibration import Calibration
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import multiplicities
 from einthoven.evaluate.calibrate import SURE
-from einthoven.evaluate.estimate import Plan, Truth
-from einthoven.evaluate.intervals import intervals
+from einthoven.evaluate.estimate import Plan, Truth, intervals
 from einthoven.evaluate.scores import Interval, checked_truth, plain
 from einthoven.predictions import checked_probabilities
 

@@ -15,8 +15,9 @@ from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
 from einthoven.evaluate.metrics import f_max
-from einthoven.evaluate.undefined import Absent
+from einthoven.evaluate.missing_classes import UndefinedLabels
 from einthoven.predictions import (
+    Predictions,
     checked_labels,
     checked_probabilities,
     checked_targets,
@@ -34,7 +35,7 @@ class Score:
     Attributes
     ----------
     macro_auroc, macro_auprc : float
-        Means over labels, under the policy `absent`.
+        Means over labels, under the policy `undefined_labels`.
     f_max : float
         Sample-centric; NaN where some record has no true label.
     macro_auroc_interval, macro_auprc_interval : (low, high) or None
@@ -53,7 +54,7 @@ class Score:
         `drawn` counts the resamples until the last accepted one; `resamples` were accepted.
     unit : {"record", "patient"}
         What was drawn.
-    absent, interval, auprc_definition : str
+    undefined_labels, interval, auprc_definition : str
     level : float
     """
 
@@ -76,7 +77,7 @@ class Score:
     drawn: int
     seed: int
     unit: str
-    absent: str
+    undefined_labels: str
     interval: str
     level: float
     auprc_definition: str
@@ -121,7 +122,7 @@ def score(
     labels: Sequence[str],
     resamples: int = 1000,
     seed: int = 0,
-    absent: str = "resample",
+    undefined_labels: str = "resample",
     interval: str = "percentile",
     level: float = 0.95,
     auprc: str = "average-precision",
@@ -141,8 +142,9 @@ def score(
         0 leaves the intervals out.
     seed : int
         The same seed draws the same resamples.
-    absent : {"resample", "skip", "zero", "error"}
-        What to do about labels that a resample lacks; see `einthoven.evaluate.undefined.Absent`.
+    undefined_labels : {"resample", "skip", "zero", "error"}
+        Policy for labels that lack a class, in the whole set or in a resample; see
+        `einthoven.evaluate.missing_classes.UndefinedLabels`.
     interval : {"percentile", "basic", "bca"}
     level : float
         Of the intervals, between 0 and 1.
@@ -156,7 +158,7 @@ def score(
         For inputs that do not fit each other, and for undefined labels under "resample" and
         "error".
     """
-    plan = Plan(resamples, seed, Absent.of(absent), interval, level, auprc)
+    plan = Plan(resamples, seed, UndefinedLabels.of(undefined_labels), interval, level, auprc)
     truth = checked_truth(targets, labels, groups)
     scores = checked_probabilities(_in_order(probabilities, truth.labels), truth.labels)
     if len(scores) != len(truth.targets):
@@ -166,6 +168,35 @@ def score(
         )
     draws = draw(truth, plan)
     return summary(truth, scores, estimate(truth, scores, draws, plan), draws, plan)
+
+
+def score_predictions(
+    predictions: Predictions,
+    *,
+    undefined_labels: str | None = None,
+    by: str = "record",
+    **options: Any,
+) -> Score:
+    """Score a predictions table.
+
+    `undefined_labels` defaults to "resample", the rule of PTB-XL's benchmark, or to "skip" where
+    the whole table lacks a class of some label and no resample could have it.
+    """
+    return score(
+        predictions.require_targets(),
+        predictions.probabilities,
+        labels=predictions.labels,
+        undefined_labels=undefined_labels or suitable_policy(predictions),
+        groups=predictions.patients if by == "patient" else None,
+        **options,
+    )
+
+
+def suitable_policy(predictions: Predictions) -> str:
+    """`resample` where every label has a positive and a negative, `skip` otherwise."""
+    positives = predictions.require_targets().sum(axis=0)
+    defined = (positives > 0) & (positives < len(predictions.records))
+    return "resample" if defined.all() else "skip"
 
 
 def checked_truth(
@@ -216,7 +247,7 @@ def summary(
 ) -> Score:
     """The Score of predictions whose estimates are known."""
     auroc, auprc = estimates
-    macro_auroc, macro_auprc = (each.macro(plan.absent) for each in estimates)
+    macro_auroc, macro_auprc = (each.macro(plan.undefined_labels) for each in estimates)
     return Score(
         macro_auroc=float(macro_auroc.point[0]),
         macro_auprc=float(macro_auprc.point[0]),
@@ -237,7 +268,7 @@ def summary(
         drawn=draws.drawn,
         seed=plan.seed,
         unit="record" if truth.groups is None else "patient",
-        absent=str(plan.absent),
+        undefined_labels=str(plan.undefined_labels),
         interval=plan.interval,
         level=plan.level,
         auprc_definition=plan.auprc,

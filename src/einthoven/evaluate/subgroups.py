@@ -22,9 +22,8 @@ from einthoven.evaluate.bootstrap import Draws, multiplicities
 from einthoven.evaluate.comparison import UNITS
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, estimate
 from einthoven.evaluate.metrics import check_option
+from einthoven.evaluate.missing_classes import UndefinedLabels
 from einthoven.evaluate.scores import Interval, checked_truth, pair, plain
-from einthoven.evaluate.tables import known_targets
-from einthoven.evaluate.undefined import Absent
 from einthoven.predictions import Predictions
 
 AGE_BANDS = ("<40", "40-59", "60-79", ">=80")
@@ -193,9 +192,9 @@ def score_subgroups(
     EvaluationError
         For groups that are not one a record, no targets, and settings that `score` would refuse.
     """
-    plan = Plan(resamples, seed, Absent.SKIP, "percentile", level, auprc)
+    plan = Plan(resamples, seed, UndefinedLabels.SKIP, "percentile", level, auprc)
     patients = predictions.patients if check_option("by", by, UNITS) == "patient" else None
-    truth = checked_truth(known_targets(predictions), predictions.labels, patients)
+    truth = checked_truth(predictions.require_targets(), predictions.labels, patients)
     draws = multiplicities(len(predictions), resamples, seed=seed, groups=truth.groups)
     parts = _Parts(predictions, truth, draws, plan, max(1, min_positives))
     groups, unknown = [], {}
@@ -296,7 +295,7 @@ class _Parts:
     def _value(self, found: Estimate) -> Value:
         if not found.point.size:
             return Value(float("nan"), None)
-        whole = found.macro(self.plan.absent)
+        whole = found.macro(self.plan.undefined_labels)
         return Value(float(whole.point[0]), pair(whole, self.plan))
 
     def _names(self, labels: NDArray[np.bool_]) -> tuple[str, ...]:

@@ -190,7 +190,8 @@ def _conditions(score: Json) -> str:
     labels = len(score["per_label"])
     text = (
         f"{count(score['records'])} test records; means over labels, {score['defined_labels']} of "
-        f"{labels} of which have positives and negatives (policy `{score['absent']}`). AUPRC is "
+        f"{labels} of which have positives and negatives (policy "
+        f"`{score['undefined_labels']}`). AUPRC is "
         f"{score['auprc_definition'].replace('-', ' ')}."
     )
     if not score["resamples"]:

@@ -209,13 +209,13 @@ def _note(score: Json, metric: str) -> Html:
     labels = len(score["per_label"])
     note = fragment(
         "Mean over ",
-        whole(labels if score["absent"] == "zero" else score["defined_labels"]),
+        whole(labels if score["undefined_labels"] == "zero" else score["defined_labels"]),
         " of ",
         whole(labels),
         " labels (",
         whole(score["defined_labels"]),
-        f" have positives and negatives); policy “{score['absent']}”: ",
-        _POLICIES.get(score["absent"], "not described"),
+        f" have positives and negatives); policy “{score['undefined_labels']}”: ",
+        _POLICIES.get(score["undefined_labels"], "not described"),
         ". ",
     )
     if metric == "auprc":

@@ -17,10 +17,10 @@ from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.comparison import Comparison, difference
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
 from einthoven.evaluate.metrics import f_max
+from einthoven.evaluate.missing_classes import UndefinedLabels
 from einthoven.evaluate.scores import Score, checked_truth, pair, plain, summary
-from einthoven.evaluate.undefined import Absent
 from einthoven.experiment import METRICS as RUN_METRICS
-from einthoven.experiment import PREDICTIONS, suitable_absent
+from einthoven.experiment import PREDICTIONS, suitable_policy
 from einthoven.files import read_json
 from einthoven.predictions import Predictions
 from einthoven.reproduce.folders import Request, State
@@ -281,7 +281,7 @@ class Evidence:
         ours = _mean(self._of_seeds(a, seeds, metric, split))
         theirs = _mean(self._of_seeds(b, others, metric, split))
         how = self._grounds[a.task, split].plan
-        whole = ours.minus(theirs).macro(how.absent)
+        whole = ours.minus(theirs).macro(how.undefined_labels)
         return Gap(float(whole.point[0]), pair(whole, how), seeds, others)
 
     def comparison(self, a: Group, b: Group, split: Split = "test") -> Comparison | None:
@@ -330,7 +330,7 @@ class Evidence:
         if among is not None:
             columns = [ground.truth.labels.index(label) for label in among.labels]
             found = [each.among(columns) for each in found]
-        macros = [each.macro(how.absent) for each in found]
+        macros = [each.macro(how.undefined_labels) for each in found]
         values = tuple(float(each.point[0]) for each in macros)
         pooled = _mean(macros)
         return Pooled(
@@ -359,8 +359,8 @@ class Evidence:
             raise EvaluationError(f"{folder.name} holds no targets", remedy="run that cell again")
         if key not in self._grounds:
             truth = checked_truth(predictions.targets, predictions.labels)
-            absent = Absent.of(suitable_absent(predictions))
-            how = Plan(resamples=self.request.experiment.resamples, absent=absent)
+            policy = UndefinedLabels.of(suitable_policy(predictions))
+            how = Plan(resamples=self.request.experiment.resamples, undefined_labels=policy)
             self._grounds[key] = _Ground(predictions.records.tolist(), truth, draw(truth, how), how)
         ground = self._grounds[key]
         same = predictions.labels == ground.truth.labels and np.array_equal(

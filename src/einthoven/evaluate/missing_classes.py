@@ -1,4 +1,4 @@
-"""The one policy for labels of which a set, or a resample of it, holds only one class."""
+"""Policies for labels of which a set of records, or a resample of it, holds one class only."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from einthoven.predictions import listed
 Floats = NDArray[np.float64]
 
 
-class Absent(StrEnum):
-    """What to do about a label that has no positive, or no negative.
+class UndefinedLabels(StrEnum):
+    """Treatment of a label that has no positive, or no negative.
 
     `RESAMPLE` draws again until every label has both, as the PTB-XL benchmark does; `SKIP`
     averages over the defined labels; `ZERO` counts an undefined label as 0, as torchmetrics does;
@@ -28,11 +28,17 @@ class Absent(StrEnum):
     RESAMPLE = "resample"
 
     @classmethod
-    def of(cls, name: str) -> Absent:
-        """The policy of that name; an EvaluationError lists the names there are."""
+    def of(cls, name: str) -> UndefinedLabels:
+        """Look a policy up by its name.
+
+        Raises
+        ------
+        EvaluationError
+            If the name is unknown; the remedy lists the names.
+        """
         if name not in set(cls):
             raise EvaluationError(
-                f"absent = {name!r} is no policy for undefined labels",
+                f"undefined_labels = {name!r} is not a policy",
                 remedy=f"use one of {', '.join(cls)}",
             )
         return cls(name)
@@ -40,58 +46,64 @@ class Absent(StrEnum):
     @property
     def strict(self) -> bool:
         """Whether every label of the whole set must be defined."""
-        return self in (Absent.ERROR, Absent.RESAMPLE)
+        return self in (UndefinedLabels.ERROR, UndefinedLabels.RESAMPLE)
 
 
-def macro(values: Floats, absent: Absent) -> Floats:
+def macro(values: Floats, policy: UndefinedLabels) -> Floats:
     """Mean over labels, the last axis, of values that are NaN where a label is undefined.
 
     NaN where a strict policy meets an undefined label, or `SKIP` meets no defined one.
     """
-    if absent.strict:
+    if policy.strict:
         return np.asarray(values.mean(axis=-1))
     defined = ~np.isnan(values)
     total = np.where(defined, values, 0.0).sum(axis=-1)
-    if absent is Absent.ZERO:
+    if policy is UndefinedLabels.ZERO:
         return np.asarray(total / values.shape[-1])
     count = defined.sum(axis=-1)
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
-def refuse_absent(targets: NDArray[np.uint8], labels: Sequence[str], absent: Absent) -> None:
+def refuse_undefined(
+    targets: NDArray[np.uint8], labels: Sequence[str], policy: UndefinedLabels
+) -> None:
     """Refuse labels that the policy needs defined and that no resample could define.
 
     Raises
     ------
     EvaluationError
-        Under `error` and `resample`, naming the labels without a positive and those without a
-        negative; under `skip`, when no label at all is defined.
+        Under `error` and `resample`, if a label has no positive or no negative; under `skip` and
+        `zero`, if no label is defined.
     """
     positives = targets.sum(axis=0, dtype=np.int64)
-    none, all_ = positives == 0, positives == len(targets)
-    if not (none | all_).any() or (not absent.strict and not (none | all_).all()):
+    no_positive, no_negative = positives == 0, positives == len(targets)
+    undefined = no_positive | no_negative
+    if not undefined.any() or (not policy.strict and not undefined.all()):
         return
-    found = "; ".join(
+    gaps = "; ".join(
         f"no {kind} among {len(targets)} records for {listed([labels[i] for i in where.tolist()])}"
-        for kind, where in (("positive", np.flatnonzero(none)), ("negative", np.flatnonzero(all_)))
+        for kind, where in (
+            ("positive", np.flatnonzero(no_positive)),
+            ("negative", np.flatnonzero(no_negative)),
+        )
         if where.size
     )
     raise EvaluationError(
-        f"{int((none | all_).sum())} of {len(labels)} labels are undefined: {found}",
-        remedy='drop these labels, or average over the others with absent="skip"'
-        if not (none | all_).all()
+        f"{int(undefined.sum())} of {len(labels)} labels are undefined: {gaps}",
+        remedy='drop these labels, or average over the others with undefined_labels="skip"'
+        if not undefined.all()
         else "score a set that holds positives and negatives of its labels",
     )
 
 
-def refuse_gaps(values: Floats, labels: Sequence[str], absent: Absent) -> None:
+def refuse_gaps(values: Floats, labels: Sequence[str], policy: UndefinedLabels) -> None:
     """Refuse resamples, shape (resamples, labels), with gaps that the policy does not allow."""
     gaps = np.isnan(values)
-    if absent is not Absent.ERROR or not gaps.any():
+    if policy is not UndefinedLabels.ERROR or not gaps.any():
         return
     worst = np.argsort(-gaps.sum(axis=0), kind="stable")
     names = [f"{labels[i]} in {int(gaps[:, i].sum())}" for i in worst if gaps[:, i].any()]
     raise EvaluationError(
         f"{int(gaps.any(axis=1).sum())} of {len(values)} resamples lack a label: {listed(names)}",
-        remedy='draw such resamples again with absent="resample", or use absent="skip"',
+        remedy='use undefined_labels="resample" to draw such resamples again, or "skip"',
     )

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.intervals import INTERVALS, intervals
+from einthoven.evaluate.estimate import INTERVALS, intervals
 
 
 def skewed(data: np.ndarray, axis: int = -1) -> np.ndarray:
