@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from einthoven.cohorts import open_cohort
 from einthoven.cohorts.synthetic import synthesize
 from einthoven.experiment import run_experiment
+from einthoven.progress import Progress
 from einthoven.run_report import write_run_report
 from einthoven.shipped import SHIPPED, start_from
 from einthoven.signals.pack import pack
@@ -17,7 +18,6 @@ from einthoven.stages.recipe import load_recipe, prepared_alike
 from einthoven.training.loop import Watcher
 
 ARMS = ("post-training", "fine-tuning")
-Progress = Callable[[str, int, int], None]
 
 
 def run_demo(
@@ -47,9 +47,7 @@ def run_demo(
     folder = Path(dest)
     tell = progress or _silent
     if not (folder / "cohort").is_dir():
-        synthesize(
-            folder / "cohort", records=records, seed=seed, progress=partial(tell, "synthesize")
-        )
+        synthesize(folder / "cohort", records=records, seed=seed, progress=progress)
     everyone = open_cohort(folder / "cohort", empty_rows="keep")
     store = pack(everyone, folder / "store", progress=partial(tell, "pack"))
     _run_arms(folder, store, [f"seed={seed}"], watcher, tell)
@@ -85,5 +83,7 @@ def _run_arms(
         )
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def _silent(
+    task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
+) -> None:
     """Report nothing."""

@@ -152,7 +152,7 @@ def test_500_hz_has_the_same_beats(tmp_path: Path) -> None:
 
 def test_progress_counts_every_record(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    synthesize(tmp_path / "c", records=30, progress=lambda done, total: seen.append((done, total)))
+    synthesize(tmp_path / "c", records=30, progress=lambda _, *counts: seen.append(counts))
     assert seen[-1] == (30, 30)
     assert all(total == 30 for _, total in seen)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
@@ -182,7 +182,7 @@ def test_refuses_numbers_out_of_range(tmp_path: Path, wrong: dict[str, int]) -> 
 def test_an_empty_folder_is_filled_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
 
-    def stop(done: int, total: int) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -49,8 +49,8 @@ def test_folds_and_splits_are_honoured(tmp_path: Path) -> None:
         (lambda f: f.assign(AFIB=2), "label 'AFIB' holds '2'"),
         (lambda f: f.assign(notes="x"), "label 'notes' holds 'x'"),
         (lambda f: f.assign(fold=1), "1 folds, at least 3"),
-        (lambda f: f.assign(fold=0.5), "fold '0.5' is no whole number"),
-        (lambda f: f.assign(fold=["a", *range(59)]), "fold 'a' is no whole number"),
+        (lambda f: f.assign(fold=0.5), "fold '0.5'"),
+        (lambda f: f.assign(fold=["a", *range(59)]), "fold 'a'"),
         (lambda f: f.assign(record=[None, *range(59)]), r"empty cells in \['record'\]"),
         (lambda f: f.assign(split="valid"), r"splits \['valid'\]"),
         (lambda f: f.assign(fold=range(60)), "in more than one split"),
@@ -101,7 +101,7 @@ def test_rare_labels_can_be_left_out(tmp_path: Path) -> None:
     assert (common.task, common.labels) == ("AFIB", ("AFIB",))
     assert common.ids().tolist() == whole.ids().tolist()
     assert open_cohort(tmp_path / "own.csv", min_records=12).labels == whole.labels
-    with pytest.raises(CohortError, match="no label of 21 records; most, 20, are AFIB"):
+    with pytest.raises(CohortError, match="AFIB, has 20"):
         open_cohort(tmp_path / "own.csv", min_records=21)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from einthoven.cli.options import Labels, lead_names
-from einthoven.cli.progress import bars, counting
+from einthoven.cli.progress import counting, progress_bar
 
 
 class Rate(StrEnum):
@@ -34,7 +33,7 @@ def synthesize(
     """
     from einthoven.cohorts.synthetic import synthesize as write
 
-    with counting("synthesize") as progress:
+    with progress_bar("synthesize") as progress:
         write(dest, records=records, seed=seed, workers=workers, progress=progress)
     typer.echo(f"{records} simulated ECGs in {dest}")
 
@@ -49,14 +48,7 @@ def download(
     """Fetch a public data set, verified file by file against the publisher's SHA-256 sums."""
     from einthoven.cohorts.download import download as fetch
 
-    with bars() as display:
-        bar = display.add_task(f"download {dataset}", total=None, note="")
-
-        def progress(
-            task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
-        ) -> None:
-            display.update(bar, completed=done, total=total)
-
+    with progress_bar(f"download {dataset}") as progress:
         done = fetch(
             dataset,
             dest,

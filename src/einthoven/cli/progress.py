@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-# Among several processes (torchrun sets RANK) only the first one talks.
+from einthoven import progress
+
+# Among several processes (torchrun sets RANK) only the first one prints.
 console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
 LINE_SECONDS = 30.0
 _TOO_FAST = 20_000  # samples a second: epochs of a cached probe would fill the log
@@ -54,6 +56,20 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
 
         def update(done: int, total: int) -> None:
             display.update(task, completed=done, total=total)
+
+        yield update
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[progress.Progress]:
+    """Show a bar for one task."""
+    with bars() as display:
+        bar = display.add_task(description, total=None, note="")
+
+        def update(
+            task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
+        ) -> None:
+            display.update(bar, completed=done, total=total)
 
         yield update
 
@@ -181,19 +197,19 @@ class TrainingBars:
 
 
 @contextmanager
-def training(
-    *, keep: bool = True
-) -> Iterator[tuple[TrainingBars, Callable[[str, int, int], None]]]:
-    """A watcher for training and a `(what, done, total)` callback for what follows it."""
+def training(*, keep: bool = True) -> Iterator[tuple[TrainingBars, progress.Progress]]:
+    """A watcher for training and a progress callback for the work that follows it."""
     with bars() as display:
         tasks: dict[str, TaskID] = {}
 
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = display.add_task(what, total=total, note="")
-            display.update(tasks[what], completed=done, total=total)
+        def update(
+            task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
+        ) -> None:
+            if task not in tasks:
+                tasks[task] = display.add_task(task, total=total, note="")
+            display.update(tasks[task], completed=done, total=total)
 
-        yield TrainingBars(display, keep=keep), progress
+        yield TrainingBars(display, keep=keep), update
 
 
 @contextmanager

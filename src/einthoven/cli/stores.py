@@ -75,10 +75,11 @@ def labelled(
 
 
 def every_record(path: str | Path, **options: Any) -> Cohort:
-    """The cohort with all its records, whether or not they carry a label of some task."""
+    """Open a cohort with all its records, including those without a label of any task."""
     from einthoven.cohorts import open_cohort
+    from einthoven.cohorts.ptbxl import is_ptbxl_layout
 
-    if Path(path).is_dir():
+    if is_ptbxl_layout(Path(path)):
         options = {"empty_rows": "keep"} | {k: v for k, v in options.items() if k != "labels"}
     return open_cohort(path, **{key: value for key, value in options.items() if value})
 

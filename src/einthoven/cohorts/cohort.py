@@ -1,7 +1,6 @@
-"""A Cohort: who is in, what is said of them, and which fold they belong to.
+"""Cohort: records, patients, labels and patient-disjoint splits.
 
-A Cohort holds no signals. It names records, patients, ordered labels and patient-disjoint splits,
-and can be cut to a fraction of its training patients.
+A Cohort holds no signals.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ class Cohort:
     Attributes
     ----------
     name : str
-        What the cohort is (`ptb-xl`, or the name of the user's table).
+        `ptb-xl`, or the name of the table or folder.
     version : str
-        Version of the data, found by content; `unversioned` for own data.
+        Version of the data, detected by content; `unversioned` for anything but PTB-XL.
     task : str
         The labelling task (`all-71`, ...).
     labels : tuple of str
@@ -43,11 +42,11 @@ class Cohort:
         Folder that `path` entries are relative to.
     table : pandas.DataFrame
         One row a record; index is the record id (text), columns `path`, `patient`, `split`, and
-        what else the source says of a record, such as `age` (years) and `sex`.
+        further columns of the source, such as `age` (years) and `sex`.
     matrix : numpy.ndarray
         `(records, labels)` uint8, 1 where the label holds, row by row with `table`.
     descriptions : dict
-        Label name to its wording, where the source gives one.
+        Label name to its description, where the source has one.
     """
 
     name: str
@@ -79,10 +78,10 @@ class Cohort:
         return [self.root / path for path in self.table["path"].to_numpy()[self._rows(split)]]
 
     def metadata(self, split: str | None = None) -> pd.DataFrame:
-        """What else is known of each record of a split, aligned with `ids` (index: record id).
+        """Further columns of each record of a split, aligned with `ids` (index: record id).
 
         Columns such as `age` (years; PTB-XL writes 300 for more than 89) and `sex` (`male`,
-        `female` in PTB-XL, an own table's values otherwise); none where the source has none.
+        `female` in PTB-XL, otherwise the table's values); no columns if the source has none.
         """
         extra = [name for name in self.table if name not in (*REQUIRED_COLUMNS, "fold")]
         return self.table.iloc[self._rows(split)][extra]
@@ -108,7 +107,7 @@ class Cohort:
         Raises
         ------
         CohortError
-            When a label is not the cohort's.
+            If a label is not the cohort's.
         """
         absent = [label for label in labels if label not in self.labels]
         if absent:
@@ -126,14 +125,15 @@ class Cohort:
         Raises
         ------
         CohortError
-            When no label is left.
+            If no label is left.
         """
         counts = self.matrix.sum(axis=0, dtype=int)
         if len(counts) and counts.max() < records:
             most = self.labels[int(counts.argmax())]
             raise CohortError(
-                f"{self.name}: no label of {records} records; most, {counts.max()}, are {most}",
-                remedy="ask for fewer",
+                f"{self.name}: no label has {records} records; the most frequent, {most}, has "
+                f"{counts.max()}",
+                remedy="use a smaller minimum",
             )
         kept = [label for label, count in zip(self.labels, counts, strict=True) if count >= records]
         return self if len(kept) == len(self.labels) else self.with_labels(kept)
@@ -143,17 +143,17 @@ class Cohort:
 
         Fractions of one seed are nested (a smaller one lies inside a larger one), stratified by
         each patient's rarest label, and start with one patient of every label, so that even a
-        small fraction knows every label. Validation and test stay as they are.
+        small fraction has every label. Validation and test stay as they are.
 
         Raises
         ------
         CohortError
-            When `share` is not in (0, 1].
+            If `share` is not in (0, 1].
         """
         if not 0 < share <= 1:
             raise CohortError(
                 f"training fraction {share} is outside (0, 1]",
-                remedy="give the share of training records to keep, such as 0.1",
+                remedy="use the share of training records to keep, such as 0.1",
             )
         training = (self.table["split"] == "train").to_numpy()
         order = patient_order(self.patients("train"), self.targets("train"), seed=seed)
@@ -166,12 +166,14 @@ class Cohort:
         if split is None:
             return np.arange(len(self.table))
         if split not in SPLITS:
-            raise CohortError(f"no split {split!r}", remedy=f"the splits are {', '.join(SPLITS)}")
+            raise CohortError(
+                f"unknown split {split!r}", remedy=f"the splits are {', '.join(SPLITS)}"
+            )
         return np.flatnonzero((self.table["split"] == split).to_numpy())
 
 
 def checked(cohort: Cohort) -> Cohort:
-    """The same cohort, after its promises were checked.
+    """Check a cohort and return it.
 
     Raises
     ------
@@ -186,7 +188,7 @@ def checked(cohort: Cohort) -> Cohort:
         raise CohortError(
             f"{cohort.name}: record id {duplicated[0]!r} occurs more than once "
             f"({len(duplicated)} such rows)",
-            remedy="give every record its own id (column `record`), or drop the duplicates",
+            remedy="use a unique id for each record (column `record`), or drop the duplicates",
         )
     if len(set(cohort.labels)) != len(cohort.labels) or (
         not cohort.labels and cohort.task != UNLABELLED
@@ -258,7 +260,7 @@ def stratified_places(
 ) -> NDArray[np.intp]:
     """One of `count` places for every record, the same one for all of a patient's.
 
-    Of the patients who share their rarest label each place has the same number, or one more.
+    Patients who share their rarest label are spread evenly over the places.
     """
     names, owner, _, rarest = _by_rarest(patients, targets)
     generator = np.random.default_rng(np.random.SeedSequence([seed, 0x0DE6]))
@@ -274,7 +276,7 @@ def _by_rarest(
 ) -> tuple[NDArray[np.str_], NDArray[np.intp], NDArray[np.bool_], NDArray[np.intp]]:
     """Patients, each record's, the labels that a patient ever has, and the rarest of them.
 
-    Patients without any label have one of their own, the last.
+    Patients without any label share an extra one, the last.
     """
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     has = np.zeros((len(names), targets.shape[1] + 1), dtype=bool)

@@ -40,7 +40,7 @@ REMOVED_IN_1_0_3 = frozenset({
     13791, 13793, 13796, 13797, 13799, 15742, 18150,
 })
 # fmt: on
-# ecg_id -> patient_id of a few records, by which real PTB-XL is told from its look-alikes.
+# ecg_id -> patient_id of a few records, that distinguish real PTB-XL from cohorts in its layout.
 _KNOWN_PATIENTS = {
     1: 15709,
     2: 13243,
@@ -81,7 +81,7 @@ def open_ptbxl(
     task : str
         One of `all-71`, `diagnostic-44`, `subclass-23`, `superclass-5`, `form-19`, `rhythm-12`.
     empty_rows : {"drop", "keep"}
-        What happens to records without any label of the task. The benchmark drops them.
+        Treatment of records without any label of the task. The benchmark drops them.
     min_records : int
         Leave out labels that fewer records carry. 0 keeps the task's whole list.
     match_1_0_3 : bool
@@ -199,15 +199,17 @@ def _label_mapping(file: Path, task: str) -> tuple[dict[str, str], dict[str, str
     if len(set(mapping.values())) != size:
         raise CohortError(
             f"{file}: {len(set(mapping.values()))} labels for task {task}, {size} expected",
-            remedy="use scp_statements.csv as PhysioNet publishes it, or open your own label "
-            "table (einthoven.open_cohort('labels.csv'))",
+            remedy="use scp_statements.csv as PhysioNet publishes it, or open a table of "
+            "labels (einthoven.open_cohort('labels.csv'))",
         )
     return mapping, {str(key): str(value) for key, value in descriptions.items()}
 
 
 def _read_statements(file: Path) -> pd.DataFrame:
     if not file.is_file():
-        raise CohortError(f"{file} is missing", remedy="put it beside ptbxl_database.csv")
+        raise CohortError(
+            f"{file} is missing", remedy="copy it into the folder of ptbxl_database.csv"
+        )
     statements = pd.read_csv(file, index_col=0)
     needed = ["description", "diagnostic", "form", "rhythm"]
     needed += ["diagnostic_class", "diagnostic_subclass"]
@@ -227,7 +229,9 @@ def _parse_codes(text: str, file: Path) -> frozenset[str]:
             f"{file}: scp_codes {text!r} is not a dictionary", remedy="use PhysioNet's table"
         ) from error
     if not isinstance(codes, dict):
-        raise CohortError(f"{file}: scp_codes {text!r} is not a dictionary", remedy="as above")
+        raise CohortError(
+            f"{file}: scp_codes {text!r} is not a dictionary", remedy="use PhysioNet's table"
+        )
     return frozenset(map(str, codes))
 
 
@@ -255,7 +259,7 @@ def _targets(
 def _version(database: pd.DataFrame) -> str:
     """The version of PTB-XL, by content.
 
-    A part of PTB-XL tells its version only when it reaches as far as the first removed record.
+    A part of PTB-XL has a known version only if it reaches as far as the first removed record.
     """
     known = [i for i in _KNOWN_PATIENTS if i in database.index]
     patients = {i: database["patient_id"][i].removesuffix(".0") for i in known}

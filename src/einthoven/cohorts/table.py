@@ -1,4 +1,4 @@
-"""A user's own cohort: one table of records and labels, and a folder of ECG files."""
+"""Cohort from a table of records and labels, and a folder of ECG files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from einthoven.cohorts.cohort import SPLITS, UNLABELLED, Cohort, checked, split_by_patient
 from einthoven.errors import CohortError
 
-# Names, whatever they look like: "007" is neither 7 nor "7", and a path keeps its zeros.
+# Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
 _TEXT = {"path": str, "patient": str, "record": str}
 _NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex")
 
@@ -35,7 +35,7 @@ def open_table(
 
     With `min_records`, labels that fewer records carry are left out.
 
-    A table without a label column is there to be pretrained on: nothing is set aside for a test.
+    A table without label columns serves for pretraining; no test split is set aside.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def columns_of(path: str | Path) -> list[str]:
     Raises
     ------
     CohortError
-        When it cannot be read.
+        If it cannot be read.
     """
     return [str(name) for name in _read(Path(path))]
 
@@ -97,7 +97,7 @@ def _read(file: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(file, dtype=_TEXT) if file.suffix == ".csv" else pd.read_parquet(file)
     except UnicodeDecodeError as error:
-        raise CohortError(f"{file} is no UTF-8: {error}", remedy="save it as UTF-8") from error
+        raise CohortError(f"{file} is not UTF-8: {error}", remedy="save it as UTF-8") from error
     except Exception as error:
         raise CohortError(f"{file} cannot be read: {error}", remedy="save it again") from error
     needed = ("path", "patient", "record", "split", "fold")
@@ -148,7 +148,7 @@ def _splits(
     numbers = pd.to_numeric(frame["fold"], errors="coerce")
     if (bad := numbers.isna() | (numbers % 1 != 0)).any():
         raise CohortError(
-            f"{file}: fold {str(frame.loc[bad, 'fold'].iloc[0])!r} is no whole number",
+            f"{file}: fold {str(frame.loc[bad, 'fold'].iloc[0])!r} is not a whole number",
             remedy="number the folds: the last one tests, the last but one validates",
         )
     folds = np.unique(numbers)

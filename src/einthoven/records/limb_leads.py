@@ -31,7 +31,7 @@ _LIMB = {
 
 
 def derivable_leads(leads: Iterable[str]) -> tuple[str, ...]:
-    """Leads that follow from some given ones, without those.
+    """Limb leads that can be computed from some leads, without those.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def derivable_leads(leads: Iterable[str]) -> tuple[str, ...]:
     tuple of str
         In the standard order; empty with fewer than two limb leads. Chest leads never follow.
     """
-    given = {canonical_lead(lead) for lead in leads} & set(_LIMB)
-    return tuple(lead for lead in _LIMB if len(given) >= 2 and lead not in given)
+    limb = {canonical_lead(lead) for lead in leads} & set(_LIMB)
+    return tuple(lead for lead in _LIMB if len(limb) >= 2 and lead not in limb)
 
 
 def derivation(leads: Iterable[str]) -> tuple[tuple[str, str], NDArray[np.float64]]:
@@ -58,15 +58,15 @@ def derivation(leads: Iterable[str]) -> tuple[tuple[str, str], NDArray[np.float6
     Returns
     -------
     pair : (str, str)
-        The two that the others are computed from: the first of the given limb leads in the
-        standard order. Where there are more, and they contradict each other, they are not asked;
+        The two that the others are computed from: the first limb leads of the record in the
+        standard order. Further ones are ignored, even if they contradict these two;
         `einthoven doctor` looks for that.
     shares : ndarray, shape (derivable leads, 2)
         So much of the one and so much of the other.
     """
     names = list(leads)
-    given = {canonical_lead(lead) for lead in names}
-    first, second = [lead for lead in _LIMB if lead in given][:2]
+    limb = {canonical_lead(lead) for lead in names}
+    first, second = [lead for lead in _LIMB if lead in limb][:2]
     wanted = np.array([_LIMB[lead] for lead in derivable_leads(names)]).reshape(-1, 2)
     shares: NDArray[np.float64] = wanted @ np.linalg.inv(np.array([_LIMB[first], _LIMB[second]]))
     return (first, second), shares

@@ -1,4 +1,4 @@
-"""One ECG as every other room sees it: millivolts, hertz, lead names, and where it came from."""
+"""One ECG in memory: millivolts, hertz, lead names, and the file that it was read from."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def canonical_lead(name: str) -> str:
 class Record:
     """One ECG.
 
-    Readers make it with `Record.create`, which checks what the fields promise.
+    Readers build it with `Record.create`, which checks the fields.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Record:
     source_hash : str
         SHA-256 of the file's bytes, hexadecimal (a header first, then its signal files).
     metadata : Mapping of str to str
-        What else the file said (Age, Sex, Dx, ...).
+        Further statements of the file (Age, Sex, Dx, ...).
     """
 
     signal: np.ndarray
@@ -83,10 +83,9 @@ class Record:
         source_hash: str = "",
         metadata: Mapping[str, str] | None = None,
     ) -> Record:
-        """Make a Record and check it.
+        """Build a Record and check it.
 
-        Parameters are the attributes of the class. A signal that the caller could still write to
-        is copied.
+        Parameters are the attributes of the class. A writeable signal is copied.
 
         Raises
         ------
@@ -116,7 +115,7 @@ class Record:
         return float(self.signal.shape[1] / self.rate)
 
     def select(self, leads: Sequence[str]) -> Record:
-        """Take some leads, in the order asked for.
+        """Select leads, in the given order.
 
         Parameters
         ----------
@@ -131,7 +130,7 @@ class Record:
         Raises
         ------
         RecordError
-            If a lead is missing, asked for twice, or none is asked for.
+            If a lead is missing or repeated, or `leads` is empty.
         """
         rows = {lead.lower(): row for row, lead in enumerate(self.leads)}
         wanted = [canonical_lead(lead) for lead in leads]
@@ -141,8 +140,8 @@ class Record:
                 self.source or self.name,
                 "leads",
                 ", ".join(self.leads),
-                f"lead {', '.join(missing)} is asked for but not in the record",
-                remedy="ask for leads that the record has, or leave this record out of the cohort",
+                f"lead {', '.join(missing)} is not in the record",
+                remedy="choose leads that the record has, or leave this record out of the cohort",
             )
         order = [rows[lead.lower()] for lead in wanted]
         if order == list(range(len(self.leads))):
@@ -155,7 +154,7 @@ class Record:
 
 
 def _frozen(signal: np.ndarray) -> np.ndarray:
-    """C-contiguous and read-only, without touching the flags of an array that others hold."""
+    """Make a signal C-contiguous and read-only without changing the flags of the caller's array."""
     owned = signal if not signal.flags.writeable else signal.copy(order="C")
     frozen = np.ascontiguousarray(owned)
     frozen.flags.writeable = False
@@ -163,10 +162,10 @@ def _frozen(signal: np.ndarray) -> np.ndarray:
 
 
 def _check_signal(signal: np.ndarray, file: str) -> None:
-    remedy = "give float32 millivolts of shape (leads, samples)"
+    remedy = "pass float32 millivolts of shape (leads, samples)"
     if not isinstance(signal, np.ndarray) or signal.dtype != np.float32:
-        found = getattr(signal, "dtype", type(signal).__name__)
-        raise RecordError(file, "signal", str(found), "not a float32 array", remedy=remedy)
+        kind = getattr(signal, "dtype", type(signal).__name__)
+        raise RecordError(file, "signal", str(kind), "not a float32 array", remedy=remedy)
     if signal.ndim != 2 or signal.size == 0:
         reason = "not a 2-D array with at least one lead and one sample"
         raise RecordError(file, "shape of the signal", signal.shape, reason, remedy=remedy)
@@ -209,6 +208,6 @@ def _check_leads(leads: tuple[str, ...], rows: int, file: str) -> None:
                 "leads",
                 lead,
                 "a lead name that is repeated" if lead else "a lead without a name",
-                remedy="give every lead its own name; case does not tell two leads apart",
+                remedy="use a different name for each lead; case is ignored",
             )
         seen.add(lead.lower())

@@ -61,7 +61,7 @@ class Digital:
     source_hash : str
         SHA-256 of the header and then its signal files.
     header : Header
-        What the header says.
+        The parsed header.
     """
 
     samples: np.ndarray
@@ -102,7 +102,7 @@ def read_wfdb(path: PathLike, *, root: PathLike | None = None) -> Record:
         The record, with or without `.hea`, `.dat` or `.mat`.
     root : path-like, optional
         Folder that signal files may not leave once symbolic links are followed; by default the
-        header's own folder.
+        header's folder.
 
     Returns
     -------
@@ -211,8 +211,8 @@ def verify(samples: np.ndarray, header: Header, source: str) -> None:
             _differs(source, "checksum", lead.name, lead.checksum, total)
 
 
-def _differs(source: str, field: str, lead: str, announced: int, found: int) -> None:
-    reason = f"the signal file gives {found}: header and signal do not belong together"
+def _differs(source: str, field: str, lead: str, announced: int, actual: int) -> None:
+    reason = f"the signal file has {actual}: header and signal do not belong together"
     raise RecordError(source, f"{field} of lead {lead}", announced, reason, remedy=_AGAIN)
 
 
@@ -300,14 +300,14 @@ def _content(
 
 
 def _check_matlab(path: str, content: bytes, header: Header, leads: int) -> None:
-    """A MATLAB v4 file says type (30: int16), rows and columns before its 4-byte name."""
-    found = struct.unpack_from("<5i", content)
+    """Check the MATLAB v4 header: type (30: int16), rows, columns, and a name of 4 bytes."""
+    fields = struct.unpack_from("<5i", content)
     expected = (30, leads, header.samples, 0, 4)
-    if found != expected:
+    if fields != expected:
         raise RecordError(
             path,
             "MATLAB v4 header",
-            found,
+            fields,
             f"must be {expected}: int16, leads, samples, real, name of 4 bytes",
             remedy=_AGAIN,
         )

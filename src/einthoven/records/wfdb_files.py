@@ -1,4 +1,4 @@
-"""The bytes of WFDB files: regular files of the announced size, inside their folder."""
+"""Bytes of WFDB files: regular files of the announced size, inside their folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_bytes(path: str) -> bytes:
     Raises
     ------
     RecordError
-        If it is missing, cannot be read, is no regular file, or is larger than 4 MiB.
+        If it is missing, cannot be read, is not a regular file, or is larger than 4 MiB.
     """
     try:
         descriptor = os.open(path, _FLAGS)
@@ -115,7 +115,7 @@ def _read(
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             reason = "is not a regular file"
-            raise RecordError(path, field, path, reason, remedy="give a file, not a folder or pipe")
+            raise RecordError(path, field, path, reason, remedy="name a file, not a folder or pipe")
         size = status.st_size
         if (exactly is not None and size != exactly) or size < least or size > (most or size):
             raise _wrong_size(path, field, size, exactly, most or least)

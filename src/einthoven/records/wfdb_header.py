@@ -30,7 +30,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 class LeadSpec(NamedTuple):
-    """What one signal line of a header says.
+    """One signal line of a header.
 
     `gain` is units of the file per `units` (mV, uV or V); `baseline` the digital value of 0 V;
     `initial` and `checksum` are None where the header leaves them out; `fmt` is the format field
@@ -93,7 +93,7 @@ class Header:
 
 
 class _FieldError(Exception):
-    """A field that is refused, before anyone has said of which file and lead."""
+    """An invalid field; the caller adds the file and the lead."""
 
     def __init__(self, field: str, value: object, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -245,7 +245,7 @@ def _leads(lines: list[str]) -> tuple[LeadSpec, ...]:
             "leads",
             twice,
             "a lead name that is repeated",
-            "give every signal line its own lead name; case does not tell two leads apart",
+            "use a different lead name in each signal line; case is ignored",
         )
     for file in {lead.file for lead in leads}:
         _check_file(file)
@@ -294,16 +294,16 @@ def _short_fields(words: list[str]) -> tuple[str, str, str, int, int | None, int
         if not _INTEGER.fullmatch(word):
             break
         numbers.append(int(word))
-    given, name = len(numbers), " ".join(words[3 + len(numbers) :])
-    if given < 5 and len(words) > 8:
+    count, name = len(numbers), " ".join(words[3 + len(numbers) :])
+    if count < 5 and len(words) > 8:
         raise _FieldError(
-            _NUMBERS[given], words[3 + given], "must be a whole number", "correct the signal line"
+            _NUMBERS[count], words[3 + count], "must be a whole number", "correct the signal line"
         )
     if not name:
         raise _FieldError(
             "lead name", words[-1], "is missing", "end the signal line with the name of its lead"
         )
-    numbers += [None] * (5 - given)
+    numbers += [None] * (5 - count)
     return words[0], words[1], words[2], numbers[1] or 0, numbers[2], numbers[3], name
 
 
@@ -320,7 +320,7 @@ def _calibration(text: str) -> tuple[float, int | None, str]:
             "must be a finite number of steps a unit, not 0" if gain_text else "is missing",
             "write the gain and units, such as 1000/mV; WFDB's default of 200 is not assumed",
         )
-    # header(5) defines millivolts for a line that gives a gain and no units.
+    # header(5) defines millivolts for a line with a gain but no units.
     known = _UNITS.get((units or "mV").lower())
     if known is None:
         raise _FieldError(
@@ -355,5 +355,5 @@ def _check_file(file: str) -> None:
             "signal file",
             file,
             "must lie in the header's folder",
-            "move the signal file beside its header and name it without a folder",
+            "move the signal file next to its header and name it without a folder",
         )

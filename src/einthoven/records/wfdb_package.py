@@ -120,12 +120,12 @@ def _marked(stored: np.ndarray, codes: list[str], dtype: type[np.signedinteger[A
     return samples
 
 
-def _check_length(source: str, found: int, expected: int) -> None:
-    if found != expected:
+def _check_length(source: str, length: int, expected: int) -> None:
+    if length != expected:
         raise RecordError(
             source,
             "number of samples",
             expected,
-            f"the signal holds {found}",
+            f"the signal has {length}",
             remedy="fetch the record again from its source",
         )

@@ -70,10 +70,10 @@ def _segment(
     if name == "~":
         return None
     part = read_digital(os.path.join(os.path.dirname(source), f"{name}.hea"), root=root)
-    found = (part.rate, part.samples.shape[1])
-    if found != (header.rate, length):
+    actual = (part.rate, part.samples.shape[1])
+    if actual != (header.rate, length):
         reason = f"the whole record announces {header.rate} Hz and {length} samples"
-        raise RecordError(source, f"segment {name}", found, reason, remedy=_REMEDY)
+        raise RecordError(source, f"segment {name}", actual, reason, remedy=_REMEDY)
     return part
 
 

@@ -112,7 +112,7 @@ def _check_texts(stem: str, leads: list[str], comments: list[str]) -> None:
 
 
 def _replace(path: str, content: bytes) -> None:
-    """Write beside the target and rename, so that no reader sees half a file."""
+    """Write to a temporary file and rename it, so that no reader sees a partial file."""
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as handle:

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from einthoven.cohorts.synthetic.ectopy import atrial_beat, paced_beat, ventricular_beat
-from einthoven.cohorts.synthetic.heart import Beat, Heart, axis_degrees, normal_heart
-from einthoven.cohorts.synthetic.lead_field import turn_frontal
+from einthoven.cohorts.synthetic.heart import (
+    Beat,
+    Heart,
+    atrial_beat,
+    axis_degrees,
+    normal_heart,
+    paced_beat,
+    ventricular_beat,
+)
 from einthoven.cohorts.synthetic.noise import Noise, electrode_noise
 from einthoven.cohorts.synthetic.rhythm import (
     ATRIAL,
@@ -24,7 +30,7 @@ from einthoven.cohorts.synthetic.rhythm import (
 )
 from einthoven.cohorts.synthetic.signs import beat_of
 from einthoven.cohorts.synthetic.statements import consistent
-from einthoven.cohorts.synthetic.waves import Array, joined
+from einthoven.cohorts.synthetic.waves import Array, joined, turn_frontal
 
 DURATION = 10.0
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from einthoven.cohorts.synthetic.lead_field import ELECTRODES, electrode_matrix
-from einthoven.cohorts.synthetic.waves import Array
+from einthoven.cohorts.synthetic.waves import ELECTRODES, Array, electrode_matrix
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,10 @@
-"""Write a synthetic cohort to disk in PTB-XL's own layout."""
+"""Write a synthetic cohort to disk in PTB-XL's layout."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,10 +16,9 @@ from einthoven.cohorts.synthetic.ecg import record_ecg
 from einthoven.cohorts.synthetic.patients import Patient, Visit, plan
 from einthoven.cohorts.synthetic.tables import SUFFIX, Written, filename, write_tables
 from einthoven.errors import CohortError
+from einthoven.progress import Progress
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.records.wfdb import write_wfdb
-
-Progress = Callable[[int, int], object]
 
 _CHUNK = 16  # patients that a worker process takes at a time
 
@@ -50,8 +49,7 @@ def synthesize(
     Parameters
     ----------
     dest : path-like
-        Folder to create; it must not exist, or be empty. Nothing lies there before everything
-        does.
+        Folder to create; it must not exist, or be empty. It appears when it is complete.
     records : int
         Number of ECGs, 1 to 99999. From about 400 on, every statement occurs in train, validation
         and test.
@@ -60,8 +58,8 @@ def synthesize(
     rate : int
         100 (`records100/..._lr`) or 500 Hz (`records500/..._hr`). The two share their hearts and
         beats and differ in noise.
-    progress : callable, optional
-        Called with (records done, records in all) as it goes.
+    progress : Progress, optional
+        Called with the number of records written.
     workers : int
         Processes. More than one starts fresh interpreters, so a script needs the usual
         `if __name__ == "__main__"` guard.
@@ -90,7 +88,7 @@ def synthesize(
         for rows in _mapped(tasks, workers):
             written.update((row.ecg_id, row) for row in rows)
             if progress is not None:
-                progress(len(written), records)
+                progress("synthesize", len(written), records)
         write_tables(partial, patients, written=written, seed=seed)
         if folder.is_dir():
             folder.rmdir()
@@ -103,8 +101,8 @@ def synthesize(
 def _check(folder: Path, *, records: int, seed: int, rate: int, workers: int) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CohortError(
-            f"{folder} is already there and not an empty folder",
-            remedy="name a new folder, or remove this one first",
+            f"{folder} exists and is not an empty folder",
+            remedy="name a new folder, or delete this one",
         )
     limits = (
         ("records", records, 1, 99999),
@@ -117,7 +115,7 @@ def _check(folder: Path, *, records: int, seed: int, rate: int, workers: int) ->
             raise CohortError(f"{name} = {value!r}, but must be {span}", remedy=f"change {name}")
     if rate not in SUFFIX:
         raise CohortError(
-            f"rate = {rate!r} Hz, but PTB-XL's layout knows 100 and 500 Hz only",
+            f"rate = {rate!r} Hz, but PTB-XL's layout has 100 and 500 Hz only",
             remedy="choose 100 or 500",
         )
 
