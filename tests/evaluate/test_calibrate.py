@@ -16,7 +16,7 @@ from einthoven.errors import EvaluationError
 from einthoven.evaluate import fit_calibration
 from einthoven.evaluate.calibrate import (
     BIAS_SPREAD,
-    FEW,
+    FEWEST_POSITIVES_FOR_F1,
     LIMIT,
     NO_THRESHOLD,
     SPREAD,
@@ -145,16 +145,19 @@ def test_of_equal_f1_the_highest_threshold_wins() -> None:
     """Calling one of two right, or both of them and two more: F1 is 2/3 either way."""
     targets = np.array([1, 0, 0, 1, 0, 0] + [0] * 4, dtype=np.uint8)
     given = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.1] + [0.05] * 4)
-    many = np.tile(targets, FEW)[:, None], np.tile(given, FEW)[:, None]
+    many = (
+        np.tile(targets, FEWEST_POSITIVES_FOR_F1)[:, None],
+        np.tile(given, FEWEST_POSITIVES_FOR_F1)[:, None],
+    )
     assert best_thresholds(*many) == (pytest.approx(0.85),)
 
 
 def test_labels_with_few_positives_are_called_as_often_as_they_have_them() -> None:
     targets = np.zeros((100, 2), dtype=np.uint8)
-    targets[[50, 80], 0] = targets[: FEW + 1, 1] = 1
+    targets[[50, 80], 0] = targets[: FEWEST_POSITIVES_FOR_F1 + 1, 1] = 1
     given = np.linspace(0.99, 0.01, 100)[:, None].repeat(2, axis=1)
     found = Calibration((1.0, 1.0), (0.0, 0.0), best_thresholds(targets, given))
-    assert found.decide(given).sum(axis=0).tolist() == [2, FEW + 1]
+    assert found.decide(given).sum(axis=0).tolist() == [2, FEWEST_POSITIVES_FOR_F1 + 1]
     tied = np.round(given, 1)
     limits = Calibration((1.0, 1.0), (0.0, 0.0), best_thresholds(targets, tied))
     assert limits.decide(tied).sum(axis=0)[0] == 5  # the five that share the highest probability

@@ -1,12 +1,12 @@
-"""Bootstrap resamples as multiplicities: how often each record was drawn.
+"""Bootstrap resamples as multiplicities: the number of times each record was drawn.
 
 A resample of n units (records, or patients with all of their records) is n draws with replacement.
 Under accept-reject a resample counts only if every label has a positive and a negative in it. On
 the 71 statements of PTB-XL's test fold nine of ten resamples fail that, nearly all of them
-because of the same few dozen records. How many of the n draws fall on those records is binomial,
-and where they fall among them is uniform, independently of the rest: so those records are drawn
-first, and the rest only for the resamples that are still alive. The distribution is the same as
-that of drawing everything and then looking.
+because of the same few dozen records. The number of draws that fall on those records is binomial,
+and they fall among them uniformly, independently of the rest. Those records are therefore drawn
+first, and the rest only for resamples that have not failed yet; the distribution is that of
+drawing all records and rejecting afterwards.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from einthoven.predictions import listed
 Counts = NDArray[np.int32]
 Multiplicities = NDArray[np.uint8] | NDArray[np.int32]
 
-RARE = 12  # a class held by k units is missed by less than one resample in exp(k), here 160,000
-SURE = 64  # ... and here 6e27: nobody will ever see that one, so it is not looked for
-BLOCK = 1024  # resamples drawn at a time; changes nothing but speed and memory
-CELLS = 500_000  # of the largest table of counts held at a time
-TRIAL = 20_000  # draws after which acceptance is judged
-HOPELESS = 1e-3  # acceptance below which drawing stops
+# A resample misses a class that k units hold with probability below exp(-k).
+DRAW_FIRST_UP_TO = 12  # units; classes that are missed often enough to decide a resample early
+NO_CHECK_ABOVE = 64  # units; P(class absent) < exp(-64)
+RESAMPLES_AT_A_TIME = 1024  # changes nothing but speed and memory
+MOST_CELLS = 500_000  # of a table of counts
+DRAWS_BEFORE_GIVING_UP = 20_000
+LOWEST_ACCEPTANCE = 1e-3  # drawing stops below it
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +40,9 @@ class Draws:
     Attributes
     ----------
     multiplicities : array of uint8 (int32 where a count exceeds 255), shape (resamples, records)
-        How often each record occurs in each resample.
+        Occurrences of each record in each resample.
     drawn : int
-        How many resamples were drawn until the last accepted one.
+        Resamples drawn until the last accepted one.
     """
 
     multiplicities: Multiplicities
@@ -61,7 +62,7 @@ def multiplicities(
     groups: ArrayLike | None = None,
     accept: NDArray[np.uint8] | None = None,
     labels: Sequence[str] | None = None,
-    block: int = BLOCK,
+    block: int = RESAMPLES_AT_A_TIME,
 ) -> Draws:
     """Draw bootstrap resamples of `n` records.
 
@@ -70,7 +71,7 @@ def multiplicities(
     n : int
         Number of records.
     resamples : int
-        How many resamples to return.
+        Number of accepted resamples to return.
     seed : int
         The result is a function of the seed and the other arguments, but not of `block`.
     groups : array, shape (n,), optional
@@ -87,11 +88,11 @@ def multiplicities(
     Raises
     ------
     EvaluationError
-        When fewer than one resample in a thousand is accepted; names the rarest labels.
+        If fewer than one resample in a thousand is accepted; the message names the rarest labels.
     """
     unit, count = _units(n, groups)
     required = np.empty((count, 0), bool) if accept is None else _presence(accept, unit, count)
-    block = int(np.clip(CELLS // count, 1, block))
+    block = int(np.clip(MOST_CELLS // count, 1, block))
     kept: list[NDArray[Any]] = [np.empty((0, n), np.uint8)]
     done = drawn = 0
     source = _Source(count, required, seed)
@@ -105,7 +106,7 @@ def multiplicities(
         kept.append(_narrow(counts[: enough.size])[:, place])
         drawn += int(enough[-1]) + 1 if done + enough.size == resamples else size
         done += enough.size
-        if drawn >= TRIAL and done < drawn * HOPELESS:
+        if drawn >= DRAWS_BEFORE_GIVING_UP and done < drawn * LOWEST_ACCEPTANCE:
             raise _hopeless(done, drawn, required, labels)
     return Draws(np.concatenate(kept), drawn)
 
@@ -113,18 +114,21 @@ def multiplicities(
 def jackknife(n: int, *, groups: ArrayLike | None = None) -> Iterator[NDArray[np.uint8]]:
     """Multiplicities with one record, or one patient, left out; blocks of (some, n) rows."""
     unit, count = _units(n, groups)
-    step = int(np.clip(CELLS // n, 1, BLOCK))
+    step = int(np.clip(MOST_CELLS // n, 1, RESAMPLES_AT_A_TIME))
     for start in range(0, count, step):
         left_out = np.arange(start, min(start + step, count))[:, None]
         yield (unit != left_out).astype(np.uint8)
 
 
 class _Source:
-    """Draws resamples in order; how many at a time does not change them."""
+    """Source of resamples in a fixed order, whatever the number drawn at a time."""
 
     def __init__(self, count: int, required: NDArray[np.bool_], seed: int) -> None:
         holders = required.sum(axis=0)
-        rare, common = holders <= RARE, (holders > RARE) & (holders <= SURE)
+        rare, common = (
+            holders <= DRAW_FIRST_UP_TO,
+            (holders > DRAW_FIRST_UP_TO) & (holders <= NO_CHECK_ABOVE),
+        )
         first = required[:, rare].any(axis=1)
         self.count = count
         # The units drawn first, then the others; counts are kept in this order until the end.
@@ -139,7 +143,7 @@ class _Source:
         )
 
     def draw(self, size: int) -> tuple[NDArray[np.intp], Counts]:
-        """Which of the next `size` resamples are accepted, and their (accepted, units) counts."""
+        """Draw `size` resamples; return the accepted ones' places and (accepted, units) counts."""
         inside = self.sizes.binomial(self.count, self.first / self.count, size)
         first = _tally(self.firsts, inside, self.first)
         alive = np.flatnonzero(self.rare.passed(first))
@@ -150,7 +154,7 @@ class _Source:
 
 
 class _Check:
-    """Whether every class of some is present in a resample; looks only where they are held."""
+    """Test that every required class is present in a resample; reads only units that hold one."""
 
     def __init__(self, required: NDArray[np.bool_]) -> None:
         self.held = np.flatnonzero(required.any(axis=1))

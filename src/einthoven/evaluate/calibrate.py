@@ -1,52 +1,50 @@
-"""Fitting a calibration, on validation predictions and on nothing else.
+"""Fitting of a calibration to validation predictions.
 
 A label's slope a = 1 / T is fitted by maximum likelihood on the logits of the validation split,
 with a normal prior about the slope that all labels share; its standard deviation is `SPREAD` times
-that slope. Where the records say more about a slope than the prior does, as they do with many
-positives, the label goes its own way; with a handful it stays near the shared slope, and without a
-positive or without a negative it is given the shared one itself. The objective is convex, so there
-is one answer.
+that slope. A label with many positives follows its data, one with a handful stays near the shared
+slope, and one without a positive or without a negative has the shared slope itself. The objective
+is convex, so the optimum is unique.
 
 Five-fold cross-validation by patients within PTB-XL's fold 9, for four networks, had its lowest log
-loss at a spread of 0.05 or 0.1 and rose to both sides; 0.1 is the default. A bias is not fitted
-unless it is asked for.
+loss at a spread of 0.05 or 0.1 and rose to both sides; 0.1 is the default. A bias is fitted on
+request only.
 
-A label's threshold is the one with the highest F1 on the same predictions, after calibration: half
-way between the lowest probability that is called present and the highest that is not. Of
-thresholds with equal F1 the highest wins, so that fewer records are called. With a handful of
-positives the highest F1 is an accident: fitted on one half of fold 9 (four networks, halves by
-patients), such thresholds called labels with fewer than five positives in 4 to 14 of a hundred
-records of the other half, where 2 to 4 in a thousand had them. A label with fewer than `FEW`
-positives is therefore called as often as it has positives (where precision equals recall), which
-did as well by F1 there; or as near to that as equal probabilities allow. A label without a positive
-or without a negative is given `NO_THRESHOLD`.
+A label's threshold maximises F1 on the same predictions, after calibration: half way between the
+lowest probability called present and the highest that is not. Among thresholds with equal F1 the
+highest wins, so that fewer records are called. With a handful of positives the highest F1 is an
+accident: fitted on one half of fold 9 (four networks, halves by patients), such thresholds called
+labels with fewer than five positives in 4 to 14 of a hundred records of the other half, where 2 to
+4 in a thousand had them. A label with fewer than `FEWEST_POSITIVES_FOR_F1` positives is therefore
+called as often as it has positives (where precision equals recall), which had as high an F1 there;
+or as near to that as equal probabilities allow. A label without a positive or without a negative
+has `NO_THRESHOLD`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 
-from einthoven.calibration import Calibration, sigmoid
+from einthoven.calibration import Calibration
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.scores import checked_truth
 from einthoven.predictions import checked_probabilities
 
 Floats = NDArray[np.float64]
 
-SPREAD = 0.1  # standard deviation of a label's slope, as a part of the shared slope
-BIAS_SPREAD = 0.25  # of a label's bias about 0; chosen like SPREAD
-SHARED_SPREAD = 1.0  # of the shared slope about 1: keeps it finite where nothing is told wrong
-LIMIT = 10.0  # no temperature is more than this factor away from 1 (shared) or from the shared one
-FEW = 5  # positives below which no F1 is maximised
+SPREAD = 0.1  # standard deviation of a label's slope, relative to the shared slope
+BIAS_SPREAD = 0.25  # standard deviation of a label's bias about 0; chosen like SPREAD
+SHARED_SPREAD = 1.0  # of the shared slope about 1: keeps it finite where every answer is right
+LIMIT = 10.0  # largest factor between a temperature and 1 (shared) or the shared one (label)
+FEWEST_POSITIVES_FOR_F1 = 5
 NO_THRESHOLD = 0.5
-SURE = 1e-15  # probabilities count as at least this far from 0 and from 1
-STEPS, HALVINGS, SMALL = 100, 40, 1e-8  # of Newton's method
-NOISE = 1e-12  # relative; below it two losses do not differ
-PINNED = 1e12  # precision that leaves a parameter where its prior is
+PROBABILITY_MARGIN = 1e-15  # logits and log losses clip probabilities this far from 0 and 1
+GRADIENT_TOLERANCE = 1e-8
 
 
 def fit_calibration(
@@ -57,20 +55,20 @@ def fit_calibration(
     bias: bool = False,
     spread: float = SPREAD,
 ) -> Calibration:
-    """Fit temperature and threshold, and a bias where asked for, of every label.
+    """Fit the temperature and threshold of every label, and optionally a bias.
 
     Parameters
     ----------
     targets, probabilities : array, shape (records, labels)
-        Of the validation split: 0 or 1, and what the network said, not calibrated.
+        Validation targets (0 or 1) and the network's uncalibrated probabilities.
     labels : sequence of str
         Names of the columns.
     bias : bool
         Fit a bias beside the temperature (Platt scaling), with a normal prior of standard
         deviation `BIAS_SPREAD` about 0.
     spread : float
-        How far labels may go from the shared temperature; see the module. Near 0 all labels share
-        one temperature.
+        Standard deviation of a label's slope, relative to the shared slope. Near 0 all labels
+        share one temperature.
 
     Returns
     -------
@@ -79,29 +77,29 @@ def fit_calibration(
     Raises
     ------
     EvaluationError
-        For a spread that is not above 0, and for tables that `score` would refuse.
+        If the spread is not above 0, or the arrays are invalid; see `score`.
     """
     if not spread > 0:
         raise EvaluationError(
             f"spread = {spread!r} is not above 0", remedy=f"pass spread={SPREAD}, the default"
         )
     truth = checked_truth(targets, labels)
-    given = checked_probabilities(probabilities, truth.labels)
-    if given.shape != truth.targets.shape:
+    uncalibrated = checked_probabilities(probabilities, truth.labels)
+    if uncalibrated.shape != truth.targets.shape:
         raise EvaluationError(
-            f"targets have shape {truth.targets.shape}, probabilities {given.shape}",
+            f"targets have shape {truth.targets.shape}, probabilities {uncalibrated.shape}",
             remedy="pass both for the same records, in the same order",
         )
     true = truth.targets.astype(np.float64)
-    slopes, biases = _fit(logits(given), true, spread=spread, bias=bias)
+    slopes, biases = _fit(logits(uncalibrated), true, spread=spread, bias=bias)
     temperatures, shifts = tuple((1 / slopes).tolist()), tuple(biases.tolist())
     fitted = Calibration(temperatures, shifts, (NO_THRESHOLD,) * len(temperatures))
-    thresholds = best_thresholds(truth.targets, fitted.apply(given))
+    thresholds = best_thresholds(truth.targets, fitted.apply(uncalibrated))
     return Calibration(temperatures, shifts, thresholds)
 
 
 def best_thresholds(targets: NDArray[np.uint8], calibrated: Floats) -> tuple[float, ...]:
-    """The threshold of every label, by the rule of this module.
+    """Choose the threshold of every label; see the module for the rule.
 
     Parameters
     ----------
@@ -109,7 +107,7 @@ def best_thresholds(targets: NDArray[np.uint8], calibrated: Floats) -> tuple[flo
 
     Returns
     -------
-    tuple of float, one a label
+    tuple of float, one for each label
         `NO_THRESHOLD` for a label without a positive or without a negative.
     """
     order = np.argsort(-calibrated, axis=0, kind="stable")
@@ -119,10 +117,10 @@ def best_thresholds(targets: NDArray[np.uint8], calibrated: Floats) -> tuple[flo
     called = np.arange(1, len(ranked) + 1)[:, None]
     positives = true.sum(axis=0, dtype=np.int64)
     f1 = 2 * true.cumsum(axis=0, dtype=np.int64) / (called + positives)
-    worth = np.where(positives < FEW, -np.abs(called - positives), f1)
-    # A threshold cannot part equal probabilities. The first of equal maxima calls the fewest.
-    worth[:-1][ranked[:-1] == ranked[1:]] = -np.inf
-    best = worth.argmax(axis=0)[None]
+    quality = np.where(positives < FEWEST_POSITIVES_FOR_F1, -np.abs(called - positives), f1)
+    # A threshold cannot separate equal probabilities. The first of equal maxima calls the fewest.
+    quality[:-1][ranked[:-1] == ranked[1:]] = -np.inf
+    best = quality.argmax(axis=0)[None]
     lowest, next_ = (np.take_along_axis(x, best, axis=0)[0] for x in (ranked, below))
     half = (lowest + next_) / 2
     half = np.where(half > next_, half, lowest)
@@ -131,89 +129,77 @@ def best_thresholds(targets: NDArray[np.uint8], calibrated: Floats) -> tuple[flo
 
 
 def logits(probabilities: Floats) -> Floats:
-    """log(p / (1 - p)), finite: p counts as at least `SURE` away from 0 and 1."""
-    inside = np.clip(probabilities, SURE, 1 - SURE)
+    """log(p / (1 - p)), kept finite by `PROBABILITY_MARGIN`."""
+    inside = np.clip(probabilities, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
 def _fit(z: Floats, true: Floats, *, spread: float, bias: bool) -> tuple[Floats, Floats]:
-    # Slopes and biases, each of shape (labels,).
-    labels = z.shape[1]
-    everything = z.reshape(-1, 1), true.reshape(-1, 1)
-    one = np.ones((1, 1))
-    shared = _newton(*everything, centre=one, precision=one / SHARED_SPREAD**2).item()
-    shared = float(np.clip(shared, 1 / LIMIT, LIMIT))
-    centre = np.array([[shared, 0.0]]).repeat(labels, axis=0)
-    precision = np.array([[(spread * shared) ** -2, BIAS_SPREAD**-2]]).repeat(labels, axis=0)
-    positives = true.sum(axis=0)
-    precision[(positives == 0) | (positives == len(true))] = PINNED
-    kinds = 2 if bias else 1
-    found = _newton(z, true, centre=centre[:, :kinds], precision=precision[:, :kinds])
-    # A network that ranks a label backwards asks for a slope below 0, which no temperature has.
-    limited = np.clip(found[:, 0], shared / LIMIT, shared * LIMIT)
-    outside = limited != found[:, 0]
-    if outside.any():
-        centre[outside, 0], precision[outside, 0] = limited[outside], PINNED
-        found = _newton(z, true, centre=centre[:, :kinds], precision=precision[:, :kinds])
-    pinned = precision[:, 0] == PINNED
-    slopes = np.where(pinned, centre[:, 0], found[:, 0])
-    absent = precision[:, 1] == PINNED
-    return slopes, np.where(absent, 0.0, found[:, 1]) if bias else np.zeros(labels)
+    # Slopes and biases, each of shape (labels,), from logits and targets of (records, labels).
+    everything = z.reshape(-1, 1), true.ravel()
+    (shared,) = _regression(*everything, centre=[1.0], spread=[SHARED_SPREAD])
+    shared = np.clip(shared, 1 / LIMIT, LIMIT)
+    labels = zip(z.T, true.T, strict=True)
+    fits = [_fit_label(*label, shared=shared, spread=spread, bias=bias) for label in labels]
+    slopes, biases = np.array(fits).T
+    return slopes, biases
 
 
-def _newton(z: Floats, true: Floats, *, centre: Floats, precision: Floats) -> Floats:
-    """Penalised logistic regressions, all labels at once.
+def _fit_label(
+    z: Floats, true: Floats, *, shared: float, spread: float, bias: bool
+) -> tuple[float, float]:
+    if true.all() or not true.any():
+        return shared, 0.0
+    ones = np.ones_like(z)
+    columns, centre, spreads = z[:, None], [shared], [spread * shared]
+    if bias:
+        columns = np.column_stack([z, ones])
+        centre, spreads = [shared, 0.0], [spread * shared, BIAS_SPREAD]
+    slope, *shift = _regression(columns, true, centre=centre, spread=spreads)
+    # A label ranked backwards has its optimum at a slope below 0, which no temperature has.
+    limited = np.clip(slope, shared / LIMIT, shared * LIMIT)
+    if bias and limited != slope:
+        shift = _regression(
+            ones[:, None], true, centre=[0.0], spread=[BIAS_SPREAD], offset=limited * z
+        )
+    return limited, shift[0] if bias else 0.0
+
+
+def _regression(
+    columns: Floats,
+    true: Floats,
+    *,
+    centre: Sequence[float],
+    spread: Sequence[float],
+    offset: Floats | float = 0.0,
+) -> list[float]:
+    """Penalised logistic regression.
 
     Parameters
     ----------
-    z, true : array, shape (records, labels)
-    centre, precision : array, shape (labels, kinds)
-        Normal priors: of a slope, or of a slope and a bias.
-
-    Returns
-    -------
-    array, shape (labels, kinds)
+    columns : array, shape (records, coefficients)
+    true : array, shape (records,)
+    centre, spread : sequence of float, one for each coefficient
+        Mean and standard deviation of the normal priors.
+    offset : array, shape (records,)
+        Added to the linear predictor.
     """
-    columns = [z, np.ones_like(z)][: centre.shape[1]]
-    values = centre.copy()
-    loss = _loss(columns, true, values, centre, precision)
-    for _ in range(STEPS):
-        step = _step(columns, true, values, centre, precision)
-        size = np.ones(len(values))
-        for _ in range(HALVINGS):
-            tried = values - size[:, None] * step
-            after = _loss(columns, true, tried, centre, precision)
-            worse = after > loss + NOISE * np.abs(loss)
-            if not worse.any():
-                break
-            size[worse] /= 2
-        values = np.where(worse[:, None], values, tried)
-        loss = np.where(worse, loss, after)
-        if np.abs(step).max() < SMALL:
-            break
-    return values
+    mean, precision = np.asarray(centre), np.asarray(spread) ** -2.0
 
+    def loss(values: Floats) -> float:
+        score = columns @ values + offset
+        penalty = (precision * (values - mean) ** 2).sum() / 2
+        return float((np.logaddexp(0, score) - true * score).sum() + penalty)
 
-def _loss(columns: list[Floats], true: Floats, values: Floats, *prior: Floats) -> Floats:
-    # Negative log likelihood and log prior of every label, shape (labels,).
-    score = _score(columns, values)
-    centre, precision = prior
-    penalty = (precision * (values - centre) ** 2).sum(axis=1) / 2
-    return np.asarray((np.logaddexp(0, score) - true * score).sum(axis=0) + penalty)
+    def gradient(values: Floats) -> Floats:
+        residual = expit(columns @ values + offset) - true
+        return np.asarray(columns.T @ residual + precision * (values - mean))
 
+    def hessian(values: Floats) -> Floats:
+        probability = expit(columns @ values + offset)
+        weight = probability * (1 - probability)
+        return np.asarray((columns.T * weight) @ columns + np.diag(precision))
 
-def _step(columns: list[Floats], true: Floats, values: Floats, *prior: Floats) -> Floats:
-    # Newton's step of every label, shape (labels, kinds).
-    centre, precision = prior
-    said = sigmoid(_score(columns, values))
-    weight = said * (1 - said)
-    slope = [((said - true) * column).sum(axis=0) for column in columns]
-    curvature = [[(weight * a * b).sum(axis=0) for a in columns] for b in columns]
-    gradient = np.stack(slope, axis=1) + precision * (values - centre)
-    hessian = np.array(curvature).transpose(2, 0, 1)
-    hessian = hessian + precision[:, :, None] * np.eye(len(columns))
-    return np.asarray(np.linalg.solve(hessian, gradient[..., None])[..., 0])
-
-
-def _score(columns: list[Floats], values: Floats) -> Any:
-    return sum(column * value for column, value in zip(columns, values.T, strict=True))
+    options = {"gtol": GRADIENT_TOLERANCE}
+    found = minimize(loss, mean, jac=gradient, hess=hessian, method="trust-exact", options=options)
+    return [float(value) for value in found.x]

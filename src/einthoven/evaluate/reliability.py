@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from einthoven.calibration import Calibration
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import multiplicities
-from einthoven.evaluate.calibrate import SURE
+from einthoven.evaluate.calibrate import PROBABILITY_MARGIN
 from einthoven.evaluate.estimate import Plan, Truth, intervals
 from einthoven.evaluate.scores import Interval, checked_truth, plain
 from einthoven.predictions import checked_probabilities
@@ -295,7 +295,7 @@ def quality(targets: NDArray[np.uint8], probabilities: Floats, *, bins: int = BI
 
 
 def _log_losses(targets: NDArray[np.uint8], probabilities: Floats) -> Floats:
-    inside = np.clip(probabilities, SURE, 1 - SURE)
+    inside = np.clip(probabilities, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
     return np.asarray(-np.where(targets == 1, np.log(inside), np.log1p(-inside)))
 
 
