@@ -200,6 +200,12 @@ def _regression(
         weight = probability * (1 - probability)
         return np.asarray((columns.T * weight) @ columns + np.diag(precision))
 
-    options = {"gtol": GRADIENT_TOLERANCE}
-    found = minimize(loss, mean, jac=gradient, hess=hessian, method="trust-exact", options=options)
+    found = minimize(
+        loss,
+        list(centre),
+        jac=gradient,
+        hess=hessian,
+        method="trust-exact",
+        options={"gtol": GRADIENT_TOLERANCE},
+    )
     return [float(value) for value in found.x]
