@@ -32,8 +32,8 @@ from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.transformer import Attention
 from einthoven.stages.finetune import set_drop_path
-from einthoven.training.loop import Precision, autocast
-from einthoven.training.optim import adamw, parameter_groups
+from einthoven.training.loop import autocast
+from einthoven.training.optim import Precision, adamw, parameter_groups
 from flops import step_flops, utilisation
 from table import Row, alternately, print_table, speed_row
 

@@ -33,7 +33,7 @@ from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset
 from einthoven.stages.finetune import finetune
 from einthoven.stages.recipe import Stage2
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 from table import Row, print_table
 
 FEW, MANY, VALIDATION, DIFFERENT = 1_000, 20_000, 100, 400

@@ -41,8 +41,8 @@ from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.layers.state_space import nplr_basis
 from einthoven.objectives import create_pretraining
 from einthoven.objectives.cpc import draw_negatives
-from einthoven.training.loop import Precision, autocast
-from einthoven.training.optim import adamw, parameter_groups
+from einthoven.training.loop import autocast
+from einthoven.training.optim import Precision, adamw, parameter_groups
 from flops import step_flops, utilisation
 from table import Row, alternately, print_table, speed_row
 

@@ -40,8 +40,8 @@ from einthoven.stages.data import Dataset
 from einthoven.stages.probe import probe_data, train_head
 from einthoven.stages.recipe import Stage1
 from einthoven.stages.selection import SELECT, validation_metrics
-from einthoven.training.loop import Settings
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
+from einthoven.training.optim import Settings
 from table import Row, Times, fastest, print_table, speed_row, timed
 
 TARGET, TOLERANCE = 50.0, 0.001

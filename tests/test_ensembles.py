@@ -55,7 +55,9 @@ def make_run(tmp_path: Path) -> MakeRun:
             "recipe": {"name": "strodthoff", "seed": seed},
         }  # fmt: skip
         folder.mkdir()
-        write_json(folder / "run.json", {"asked": about | asked, "environment": {}, "command": []})
+        write_json(
+            folder / "run.json", {"request": about | asked, "environment": {}, "command": []}
+        )
         write_json(folder / "metrics.json", {"seconds": 10.0 + seed})
         table(seed, "validation", 40).save(folder / "predictions" / "validation.parquet")
         replace(table(seed), **(test or {})).save(folder / "predictions" / "test.parquet")
@@ -89,7 +91,7 @@ def test_it_is_the_unweighted_mean_of_its_members(make_run: MakeRun, tmp_path: P
 def test_its_folder_says_what_it_is_made_of(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(0), make_run(1)]
     einthoven.ensemble(runs, tmp_path / "out", resamples=0)
-    asked = read_json(tmp_path / "out" / "run.json")["asked"]
+    asked = read_json(tmp_path / "out" / "run.json")["request"]
     assert asked["stage"] == asked["backbone"] == asked["recipe"]["name"] == "ensemble"
     assert [one["run"] for one in asked["members"]] == ["run-0", "run-1"]
     assert [one["backbone"] for one in asked["members"]] == ["net-0", "net-1"]

@@ -29,7 +29,7 @@ from einthoven.run_report import stage_history, write_run_report
 from einthoven.signals.store import Store
 from einthoven.stages.overlap import OverlapWarning
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
 RECIPE = Recipe(

@@ -22,7 +22,7 @@ from einthoven.licences import LicenceWarning, is_non_commercial, joined, terms_
 from einthoven.run_report import write_run_report
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import load_recipe
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 from einthoven.weights import to_public
 from einthoven.weights.converted import convert_to_folder
 from einthoven.weights.folder import licence_of_weights
@@ -97,7 +97,7 @@ def test_terms_are_joined_once() -> None:
 
 
 def test_run_bundle_card_and_report_repeat_the_terms(run: Path, synthetic: Cohort) -> None:
-    asked = json.loads((run / "run.json").read_text())["asked"]
+    asked = json.loads((run / "run.json").read_text())["request"]
     assert asked["weights"]["licence"] == NC
     assert asked["weights"]["path"].endswith("weights.safetensors")
     with pytest.warns(LicenceWarning, match="VUNO"):
@@ -128,7 +128,7 @@ def test_an_older_run_of_the_same_request_goes_on(
     """What the catalogue says of the weights is no part of the request."""
     older = shutil.copytree(run, tmp_path / "run")
     about = read_json(older / "run.json")
-    del about["asked"]["weights"]["licence"]
+    del about["request"]["weights"]["licence"]
     write_json(older / "run.json", about)
     with pytest.warns(LicenceWarning):
         run_experiment(

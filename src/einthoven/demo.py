@@ -15,7 +15,6 @@ from einthoven.shipped import SHIPPED, start_from
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import load_recipe, prepared_alike
-from einthoven.training.loop import Watcher
 
 ARMS = ("post-training", "fine-tuning")
 
@@ -25,7 +24,6 @@ def run_demo(
     *,
     records: int = 600,
     seed: int = 0,
-    watcher: Watcher | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Simulate a cohort, post-train the shipped encoder, fine-tune it plainly, compare, report.
@@ -50,7 +48,7 @@ def run_demo(
         synthesize(folder / "cohort", records=records, seed=seed, progress=progress)
     everyone = open_cohort(folder / "cohort", empty_rows="keep")
     store = pack(everyone, folder / "store", progress=partial(tell, "pack"))
-    _run_arms(folder, store, [f"seed={seed}"], watcher, tell)
+    _run_arms(folder, store, [f"seed={seed}"], tell)
     return write_run_report(
         [folder / arm for arm in ARMS],
         folder / "report.html",
@@ -63,7 +61,6 @@ def _run_arms(
     folder: Path,
     store: Store,
     overrides: list[str],
-    watcher: Watcher | None,
     progress: Progress,
 ) -> None:
     # Simulated hearts carry about a quarter of the 71 statements; the others are left out.
@@ -78,7 +75,6 @@ def _run_arms(
             out=folder / arm,
             weights=start.weights,
             options=start.options,
-            watcher=watcher,
             progress=progress,
         )
 

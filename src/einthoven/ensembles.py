@@ -112,7 +112,7 @@ class _Member:
     def open(cls, folder: Path) -> _Member:
         if not (folder / ABOUT).is_file():
             raise EvaluationError(f"{folder} is no run folder", remedy="name a run's folder")
-        asked = read_json(folder / ABOUT)["asked"]
+        asked = read_json(folder / ABOUT)["request"]
         if asked.get("stage") != "posttrain":
             raise EvaluationError(
                 f"{folder} is a run of {asked.get('stage')}, not of one classifier",

@@ -8,7 +8,7 @@ the validation table goes into the bundle, which applies it to whatever it predi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from einthoven.files import read_lines, read_metadata, write_json
 from einthoven.licences import joined
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
+from einthoven.progress import Progress
 from einthoven.report.facts import cohort_sentence
 from einthoven.signals.fingerprint import signal_fingerprints
 from einthoven.signals.store import Store
@@ -36,8 +37,7 @@ from einthoven.stages.memory import memory_of
 from einthoven.stages.overlap import OverlapWarning, memory_metadata
 from einthoven.stages.posttrain import Posttrained, file_digest, posttrain
 from einthoven.stages.recipe import Data, Recipe
-from einthoven.training.loop import Watcher
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
 from einthoven.weights.folder import described, weights_file
 
@@ -60,7 +60,6 @@ __all__ = [
 ]
 
 METRICS, BUNDLE, PREDICTIONS = "metrics.json", "bundle", "predictions"
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,6 @@ def run_experiment(
     resamples: int = 1000,
     allow_overlap: bool = False,
     processes: Processes | None = None,
-    watcher: Watcher | None = None,
     progress: Progress | None = None,
 ) -> Finished | None:
     """Post-train by a recipe, write the bundle, predict validation and test, calibrate, score.
@@ -114,7 +112,7 @@ def run_experiment(
         options=options,
         allow_overlap=allow_overlap,
         processes=together,
-        watcher=watcher,
+        progress=progress,
     )
     if not together.is_main:
         return None
@@ -209,7 +207,7 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
     """The trained classifier with all that a bundle says about it."""
     classifier = trained.classifier
     description = trained.preparation.describe()
-    asked = trained.run.about()["asked"]
+    asked = trained.run.about()["request"]
     weights = asked["weights"]
     about = {
         "preparation_text": description,

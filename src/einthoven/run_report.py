@@ -100,7 +100,7 @@ def write_run_report(
 
 def _is_pretraining(folder: Path) -> bool:
     file = folder / "run.json"
-    return file.is_file() and read_json(file)["asked"].get("stage") == "pretrain"
+    return file.is_file() and read_json(file)["request"].get("stage") == "pretrain"
 
 
 def _write_pretraining(folders: Sequence[Path], page: Path) -> Path:
@@ -134,7 +134,7 @@ def stage_history(folder: Path) -> list[dict[str, Any]]:
     if not (folder / "stage1").is_dir():  # an ensemble was not trained
         return []
     probes = [read_lines(file) for file in sorted(folder.glob("stage1/lr-*/metrics.jsonl"))]
-    last = read_json(folder / "run.json")["asked"]["recipe"]["stage1"]["hand_on"] == "last"
+    last = read_json(folder / "run.json")["request"]["recipe"]["stage1"]["hand_on"] == "last"
 
     def value(lines: list[dict[str, Any]]) -> float:
         return float(max(line["macro_auroc"] for line in lines[-1 if last else 0 :]))
@@ -153,7 +153,7 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def _recipe_name(folder: Path) -> str:
-    return str(read_json(folder / "run.json")["asked"]["recipe"]["name"])
+    return str(read_json(folder / "run.json")["request"]["recipe"]["name"])
 
 
 def _report_run(folder: Path, name: str, resamples: int) -> ReportRun:
@@ -190,7 +190,7 @@ def _pair(run: ReportRun, reference: ReportRun, resamples: int) -> PairedRuns:
 
 
 def _title(run: ReportRun) -> str:
-    asked = run.about["asked"]
+    asked = run.about["request"]
     if members := asked.get("members"):
         return f"Ensemble of {len(members)} runs on {asked['cohort']}, {asked['task']}"
     return f"{run.name} of {asked['backbone']} on {asked['cohort']}, {asked['task']}"

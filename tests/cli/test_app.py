@@ -148,15 +148,17 @@ def test_a_defect_is_not_dressed_up_as_a_refusal(
 def test_training_bars_tell_every_epoch_where_nobody_watches(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with progress.training() as (watcher, after):
-        watcher.began("stage 2", 2, 5)
-        watcher.stepped(0, 5, 0.25, 1e-3)
-        entry = {"epoch": 1, "train_loss": 0.25, "macro_auroc": 0.75, "samples_per_second": 10}
-        watcher.epoch_ended(entry)
-        watcher.ended("stage 2")
-        after("predict test", 3, 6)
+    with progress.training() as show:
+        show("stage 2", 5, 10, {"epoch": 1, "loss": 0.25, "lr": 1e-3})
+        show(
+            "stage 2",
+            5,
+            10,
+            {"epoch": 1, "train_loss": 0.25, "macro_auroc": 0.75, "samples_per_second": 10},
+        )
+        show("predict test", 3, 6)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "epoch 1: train loss 0.2500 val AUROC 0.7500 (10 samples/s, " in captured.err
-    assert "10/10" in captured.err
+    assert "5/10" in captured.err
     assert "3/6" in captured.err

@@ -48,7 +48,7 @@ def test_cohorts_are_mixed_by_weight(
         "--backbone", tiny_backbone, "--out", out, *QUICK,
     )  # fmt: skip
     assert said.status == 0, said.err
-    asked = read_json(out / "run.json")["asked"]
+    asked = read_json(out / "run.json")["request"]
     assert [part["cohort"] for part in asked["cohorts"]] == [synthetic_path.name, "exports"]
     first, second = (part["draws"] for part in asked["cohorts"])
     assert first == pytest.approx(3 * second, abs=3)
@@ -76,7 +76,7 @@ def test_a_recipe_may_name_its_cohorts(
     command = ("pretrain", "--backbone", tiny_backbone, "--recipe", recipe, "--device", "cpu")
     said = cli(*command, "--out", tmp_path / "run")
     assert said.status == 0, said.err
-    asked = read_json(tmp_path / "run" / "run.json")["asked"]
+    asked = read_json(tmp_path / "run" / "run.json")["request"]
     assert len(asked["cohorts"]) == 2
     assert "cohorts" not in asked["recipe"]
     said = cli(*command, "--out", tmp_path / "other", "--weight", 2)
@@ -146,7 +146,7 @@ def test_the_recipe_is_the_backbone_s_when_none_is_named(
     )  # fmt: skip
     assert said.status == 0, said.err
     assert "Recipe s4-ptbxl-100hz-cpu: " in said.err
-    recipe = read_json(tmp_path / "run" / "run.json")["asked"]["recipe"]
+    recipe = read_json(tmp_path / "run" / "run.json")["request"]["recipe"]
     assert (recipe["objective"], recipe["epochs"]) == ("cpc", 1)
 
 
@@ -190,7 +190,7 @@ def test_a_protected_fold_is_refused_allowed_and_remembered(
     assert said.status == 0, said.err
     assert "Warning:" in said.err
     assert "as was allowed then" in " ".join(said.err.split())
-    assert read_json(tmp_path / "pt" / "run.json")["asked"]["overlap"]["cohort"] == name
+    assert read_json(tmp_path / "pt" / "run.json")["request"]["overlap"]["cohort"] == name
 
 
 def test_posttrain_refuses_an_encoder_that_has_seen_the_test_fold(

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from einthoven.cli import progress
-from einthoven.cli.progress import Pace, TrainingBars, shown_warnings
-from einthoven.training.loop import SampleWatcher
+from einthoven.cli.progress import Bars, Pace, shown_warnings
 
 
 class Clock:
@@ -60,38 +59,35 @@ def test_a_run_that_goes_on_counts_from_where_it_was() -> None:
     assert pace.left == "0:03:18"
 
 
-def bars(*, terminal: bool) -> tuple[TrainingBars, io.StringIO, Clock, Progress]:
+def bars(*, terminal: bool) -> tuple[Bars, io.StringIO, Clock, Progress]:
     out, clock = io.StringIO(), Clock()
     console = Console(file=out, force_terminal=terminal, width=40)  # lines are never broken
     display = Progress(TextColumn("{task.fields[note]}"), console=console, auto_refresh=False)
-    return TrainingBars(display, clock=clock), out, clock, display
+    return Bars(display, clock=clock), out, clock, display
 
 
-def train(watcher: TrainingBars, clock: Clock, *, step_seconds: float, steps: int = 10) -> None:
-    watcher.began("pretrain", epochs=2, steps=steps)
-    watcher.sized(64)
-    for epoch in range(2):
+def train(show: Bars, clock: Clock, *, step_seconds: float, steps: int = 10) -> None:
+    for epoch in (1, 2):
         for step in range(1, steps + 1):
             clock.now += step_seconds
-            watcher.stepped(epoch, step, 2.5, 1e-3)
-        watcher.epoch_ended(
-            {
-                "epoch": epoch + 1,
-                "train_loss": 2.5,
-                "validation_loss": 2.25,
-                "validation_accuracy": 0.125,
-                "samples_per_second": 64 / step_seconds,
-            }
-        )
-    watcher.ended("pretrain")
+            done = (epoch - 1) * steps + step
+            show("pretrain", done, 2 * steps, {"epoch": epoch, "loss": 2.5, "lr": 1e-3})
+        entry = {
+            "epoch": epoch,
+            "train_loss": 2.5,
+            "validation_loss": 2.25,
+            "validation_accuracy": 0.125,
+            "samples_per_second": 64 / step_seconds,
+        }
+        show("pretrain", epoch * steps, 2 * steps, entry)
 
 
 def test_a_log_has_a_line_an_epoch_and_one_every_half_minute() -> None:
-    watcher, out, clock, _ = bars(terminal=False)
-    train(watcher, clock, step_seconds=8.0)
+    show, out, clock, _ = bars(terminal=False)
+    train(show, clock, step_seconds=8.0)
     lines = out.getvalue().splitlines()
     assert lines[0] == (
-        "pretrain: epoch 1 of 2, step 4 of 10: loss 2.5000 (8 samples/s, 0:02:08 left)"
+        "pretrain: epoch 1, step 5 of 20: loss 2.5000 (0.125 steps/s, 0:02:00 left)"
     )
     assert lines[2] == (
         "pretrain: epoch 1: train loss 2.5000 val loss 2.2500 val accuracy 0.1250 "
@@ -102,28 +98,27 @@ def test_a_log_has_a_line_an_epoch_and_one_every_half_minute() -> None:
 
 
 def test_short_epochs_have_their_line_only() -> None:
-    watcher, out, clock, _ = bars(terminal=False)
-    train(watcher, clock, step_seconds=0.1)
+    show, out, clock, _ = bars(terminal=False)
+    train(show, clock, step_seconds=0.1)
     named = [line.split(" train")[0] for line in out.getvalue().splitlines()]
     assert named == ["pretrain: epoch 1:", "pretrain: epoch 2:"]
 
 
 def test_a_terminal_sees_speed_and_loss_beside_the_bar() -> None:
-    watcher, out, clock, display = bars(terminal=True)
-    train(watcher, clock, step_seconds=8.0)
+    show, out, clock, display = bars(terminal=True)
+    train(show, clock, step_seconds=8.0)
     assert out.getvalue() == ""
     note = display.tasks[0].fields["note"]
-    assert note == "loss 2.5000 8 samples/s val loss 2.2500 val accuracy 0.1250"
+    assert note == "loss 2.5000 0.125 steps/s val loss 2.2500 val accuracy 0.1250"
     assert display.tasks[0].completed == 20
 
 
-def test_without_a_batch_size_steps_are_counted() -> None:
-    watcher, out, clock, _ = bars(terminal=False)
-    watcher.began("features", epochs=1, steps=100)
-    clock.now += 40.0
-    watcher.stepped(0, 2, 0.0, 0.0)
-    assert out.getvalue().startswith("features: epoch 1 of 1, step 2 of 100: (0.025 steps/s")
-    assert isinstance(watcher, SampleWatcher)
+def test_a_task_without_metrics_moves_its_bar() -> None:
+    show, _, _, display = bars(terminal=False)
+    show("features", 64, 100)
+    show("features", 100, 100)
+    show("features", 1, 50)  # the same task again
+    assert [(task.completed, task.total) for task in display.tasks] == [(100, 100), (1, 50)]
 
 
 def test_warnings_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,7 @@ def test_rows_are_kept_by_the_verb_for_rows(
 def test_a_failed_cell_makes_the_command_fail(cli: Any, words: list[Any], tmp_path: Path) -> None:
     folder = tmp_path / "out" / "runs" / "tiny--fine-tuning--all-71--100pct--seed0"
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text('{"asked": {"backbone": "another"}}')
+    (folder / "run.json").write_text('{"request": {"backbone": "another"}}')
     said = cli("reproduce", "table-2", *words, "--only", "arm=fine-tuning")
     assert said.status == 1
     assert "1 cells failed" in said.err

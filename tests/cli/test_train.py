@@ -77,7 +77,7 @@ def test_a_network_made_for_the_task_is_trained_by_its_own_recipe(
         "--set", "stage2.epochs=1", "--set", "stage2.batch_size=16",
     )  # fmt: skip
     assert said.status == 0, said.err
-    assert read_json(tmp_path / "run" / "run.json")["asked"]["recipe"]["name"] == "strodthoff"
+    assert read_json(tmp_path / "run" / "run.json")["request"]["recipe"]["name"] == "strodthoff"
 
 
 def test_the_bundle_that_comes_along_is_trained_with_its_own_settings(
@@ -93,7 +93,7 @@ def test_the_bundle_that_comes_along_is_trained_with_its_own_settings(
         said = cli("posttrain", synthetic_path, "--out", out, *named, *given, *more)
         assert said.status == 0, said.err
         assert f"Recipe s4-100hz-cpu/{arm}: " in said.err
-        asked[arm] = read_json(out / "run.json")["asked"]["recipe"]
+        asked[arm] = read_json(out / "run.json")["request"]["recipe"]
     ours, plain = asked["post-training"]["stage2"], asked["fine-tuning"]["stage2"]
     differing = {key for key in ours if ours[key] != plain.get(key)}
     assert differing == {"drop_path", "dropout"}
@@ -112,7 +112,7 @@ def test_pretrain_packs_trains_and_posttrain_reads_it(
     assert "Packing 160 records" in said.err
     encoder = tmp_path / "mae" / "encoder.safetensors"
     assert said.out.strip() == f"Encoder: {encoder}"
-    assert read_json(tmp_path / "mae" / "run.json")["asked"]["backbone_options"] == {
+    assert read_json(tmp_path / "mae" / "run.json")["request"]["backbone_options"] == {
         "leads": ["I", "V2"],
         "depth": 2,
     }
@@ -174,7 +174,7 @@ def test_the_demo_ends_with_a_report_and_its_next_command_works(
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert len(numbers["comparisons"]) == 1
     for arm in demo.ARMS:  # prepared as the encoder that they start from was
-        asked = read_json(tmp_path / "demo" / arm / "run.json")["asked"]
+        asked = read_json(tmp_path / "demo" / arm / "run.json")["request"]
         assert asked["recipe"]["data"]["centre"] is True
     command = following.split("einthoven ")[1].split()
     assert cli(*command).status == 0

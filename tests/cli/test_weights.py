@@ -160,7 +160,7 @@ def test_posttrain_says_that_public_weights_have_seen_ptbxl(
     assert said.status == 0, said.err
     warning = "were pretrained on data that include PTB-XL"
     assert warning in " ".join(said.err.split())
-    asked = json.loads((tmp_path / "run" / "run.json").read_text())["asked"]
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())["request"]
     assert warning in asked["public_weights"]["warning"]
     assert asked["public_weights"]["cohort"] == "ptb-xl"
     about = json.loads((tmp_path / "run" / "bundle" / "bundle.json").read_text())

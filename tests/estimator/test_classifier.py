@@ -29,7 +29,7 @@ from einthoven.signals.prepare import Scale
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2, load_recipe
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 RECIPE = Recipe(
     name="tiny",

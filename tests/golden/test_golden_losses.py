@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.pretrain import pretrain
 from einthoven.stages.recipe import Pretraining, load_pretraining, load_recipe, recipe_names
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 GOLDEN = Path(__file__).with_name("losses.json")
 BACKBONE = "mtecg_tiny_100hz"
@@ -61,23 +62,16 @@ SHRUNK_PRETRAINING = {
 
 
 class Losses:
-    """A watcher that keeps the loss of every step, by stage."""
+    """Progress that keeps the loss of every step, by stage."""
 
     def __init__(self) -> None:
         self.seen: dict[str, list[float]] = {}
 
-    def began(self, stage: str, epochs: int, steps: int) -> None:
-        self.stage = stage
-
-    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        if self.stage != "features":
-            self.seen.setdefault(self.stage, []).append(loss)
-
-    def epoch_ended(self, entry: dict[str, Any]) -> None:
-        pass
-
-    def ended(self, stage: str) -> None:
-        pass
+    def __call__(
+        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        if metrics and "loss" in metrics:
+            self.seen.setdefault(task, []).append(metrics["loss"])
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +115,7 @@ def test_post_training(
         weights=encoder if recipe.initialise == "pretrained" else None,
         options=TINY,
         processes=Processes("cpu"),
-        watcher=losses,
+        progress=losses,
     )
     compare(f"post-training/{name}", losses.seen)
 
@@ -142,7 +136,7 @@ def test_other_backbones(
         weights=tmp_path / "encoder.safetensors",
         options=OTHERS[backbone],
         processes=Processes("cpu"),
-        watcher=losses,
+        progress=losses,
     )
     compare(f"backbones/{backbone}", losses.seen)
 
@@ -160,7 +154,7 @@ def test_pretraining(name: str, tmp_path: Path, synthetic: Cohort, synthetic_sto
         out=tmp_path,
         options=OTHERS.get(backbone, TINY),
         processes=Processes("cpu"),
-        watcher=losses,
+        progress=losses,
     )
     compare(f"pretraining/{name}", losses.seen)
 

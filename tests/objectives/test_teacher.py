@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from einthoven.errors import RecipeError, TrainingError
 from einthoven.objectives.objective import ObjectiveOutput, SteppedObjective
 from einthoven.objectives.teacher import Momentum, Teacher
 from einthoven.signals.draws import generator_for
-from einthoven.training.loop import Loop, Settings
-from einthoven.training.optim import parameter_groups
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
+from einthoven.training.loop import Loop
+from einthoven.training.optim import Settings, parameter_groups
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -165,16 +165,12 @@ class Killer:
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def began(self, stage: str, epochs: int, steps: int) -> None: ...
-
-    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        self.left -= 1
+    def __call__(
+        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        self.left -= "loss" in (metrics or {})
         if not self.left:
             raise KilledError
-
-    def epoch_ended(self, entry: dict[str, Any]) -> None: ...
-
-    def ended(self, stage: str) -> None: ...
 
 
 def train(folder: Path, *, kill: int | None = None, seconds: float = 0.0) -> Regression:
@@ -191,7 +187,7 @@ def train(folder: Path, *, kill: int | None = None, seconds: float = 0.0) -> Reg
         ),
         folder=folder,
         processes=Processes("cpu"),
-        watcher=Killer(kill) if kill else None,
+        progress=Killer(kill) if kill else None,
         after_step=model.after_step,
     ).run()
     return model

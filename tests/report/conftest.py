@@ -41,7 +41,7 @@ def _predictions(strength: float, seed: int) -> Predictions:
 
 def _about(recipe: str) -> dict[str, Any]:
     return {
-        "asked": {
+        "request": {
             "backbone": "st_mem_tiny",
             "weights": {"path": "encoder.safetensors", "sha256": "ab" * 32},
             "recipe": {

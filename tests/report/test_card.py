@@ -22,7 +22,7 @@ PREPARATION = {
 @pytest.fixture(scope="module")
 def about(runs: list[ReportRun]) -> dict[str, Any]:
     return {
-        **runs[0].about["asked"],
+        **runs[0].about["request"],
         "cohort": {"name": "ptb-xl", "version": "1.0.3", "task": "all-71", "digest": "cd" * 32},
         "descriptions": {"NORM": "normal ECG"},
         "preparation": PREPARATION,

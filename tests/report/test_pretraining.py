@@ -46,7 +46,7 @@ def about(**asked: Any) -> dict[str, Any]:
         "version": "1.0.3",
         "records": 17418,
     }
-    return {"asked": whole | asked, "command": ["einthoven", "pretrain"], "environment": {}}
+    return {"request": whole | asked, "command": ["einthoven", "pretrain"], "environment": {}}
 
 
 def test_it_shows_losses_and_says_what_they_were_measured_on() -> None:

@@ -21,7 +21,7 @@ OWN_TEXT = "The encoder was pretrained on 7 of the 200 test records of ptb-xl"
 
 
 def told(run: ReportRun, **said: Any) -> ReportRun:
-    return replace(run, about={**run.about, "asked": {**run.about["asked"], **said}})
+    return replace(run, about={**run.about, "request": {**run.about["request"], **said}})
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_page_says_yes_no_or_unknown_where_weights_are_public(runs: list[Rep
 
 
 def test_the_card_says_it_above_its_results(runs: list[ReportRun]) -> None:
-    about = {**runs[0].about["asked"], "public_weights": PUBLIC}
+    about = {**runs[0].about["request"], "public_weights": PUBLIC}
     card = model_card(about, runs[0].score, None)
     assert "## Results\n\n**The public weights were pretrained on it.**\n\n" in card
     assert "- PTB-XL among them: yes" in card

@@ -52,7 +52,7 @@ def test_a_bundle_is_the_run_that_it_is_of(held: Request, rows: Request) -> None
     assert best is not None
     own = read_json(run_of(rows, OURS) / "metrics.json")
     assert best.validation == own["validation"]["macro_auroc"]
-    asked = read_json(run_of(rows, OURS) / "run.json")["asked"]
+    asked = read_json(run_of(rows, OURS) / "run.json")["request"]
     assert best.to_dict() == {
         "bundle": "given", "backbone": BACKBONE, "recipe": "post-training", "seeds": [0],
         "validation_auroc": best.validation, "weights_sha256": asked["weights"]["sha256"],
@@ -61,7 +61,7 @@ def test_a_bundle_is_the_run_that_it_is_of(held: Request, rows: Request) -> None
     assert predict_bundles(held, lambda *words: said.append(words)) == [folder]
     assert not said
     asked = read_json(folder / "run.json")
-    asked["asked"]["cohort_digest"] = "of another cohort"
+    asked["request"]["cohort_digest"] = "of another cohort"
     write_json(folder / "run.json", asked)
     assert predict_bundles(held, lambda *words: said.append(words)) == [folder]
     assert said

@@ -41,7 +41,7 @@ def finished(folder: Path, validation: float | None = 0.9, **changes: Any) -> Pa
         for section in sections:
             place = place[section]
         place[last] = value
-    write_json(folder / "run.json", {"asked": asked})
+    write_json(folder / "run.json", {"request": asked})
     if validation is not None:
         write_json(folder / "metrics.json", {"validation": {"macro_auroc": validation}})
     return folder

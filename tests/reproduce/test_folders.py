@@ -30,7 +30,7 @@ def test_a_run_on_other_labels_is_another_run(whole: Request, few: int) -> None:
     """The runs are on the labels that eight records carry."""
     changed = whole.experiment.model_copy(update={"min_records": few})
     request = replace(whole, experiment=changed)
-    labels = [read_json(whole.run_folder(cell(PLAIN)) / "run.json")["asked"]["labels"]]
+    labels = [read_json(whole.run_folder(cell(PLAIN)) / "run.json")["request"]["labels"]]
     labels.append(list(request.opened("all-71").labels))
     assert labels[0] != labels[1]
     assert whole.state(cell(PLAIN)) is State.DONE
@@ -47,7 +47,7 @@ def test_labels_that_the_cohort_does_not_have_are_no_finished_run(whole: Request
 def test_a_run_on_other_records_is_another_run(whole: Request, tmp_path: Path) -> None:
     """Whole and in part: the digest is of the share that was trained on."""
     for each in (cell(PLAIN), cell(PLAIN, 0.5)):
-        asked = read_json(whole.run_folder(each) / "run.json")["asked"]
+        asked = read_json(whole.run_folder(each) / "run.json")["request"]
         assert whole.cohort_digest(each) == asked["cohort_digest"]
     assert whole.cohort_digest(cell(PLAIN)) != whole.cohort_digest(cell(PLAIN, 0.5))
     request = replace(whole, cohort=tmp_path / "cohort")
@@ -80,7 +80,7 @@ def test_runs_without_their_encoder_say_what_they_started_from(
 ) -> None:
     cells = cells_of("grid", alone.experiment, BACKBONE)
     assert {alone.state(each) for each in cells} == {State.DONE}
-    had = read_json(whole.run_folder(cell(OURS)) / "run.json")["asked"]["weights"]
+    had = read_json(whole.run_folder(cell(OURS)) / "run.json")["request"]["weights"]
     assert alone.unnamed_weights() == {had["sha256"]: Path(had["path"])}
     text = " ".join(table_2(Evidence(alone)).text.split())
     assert f"* Weights: `encoder.safetensors`, SHA-256 {had['sha256'][:12]}, as the runs" in text
@@ -110,7 +110,7 @@ def test_no_second_encoder_is_pretrained_beside_such_runs(alone: Request) -> Non
 def test_runs_of_several_encoders_are_not_taken_for_one(alone: Request) -> None:
     file = alone.run_folder(cell(PLAIN)) / "run.json"
     about = read_json(file)
-    about["asked"]["weights"] |= {"sha256": 64 * "f"}
+    about["request"]["weights"] |= {"sha256": 64 * "f"}
     write_json(file, about)
     assert {alone.state(cell(arm)) for arm in (PLAIN, OURS)} == {State.OTHER}
     assert alone.state(cell(SCRATCH)) is State.DONE
@@ -125,8 +125,8 @@ def test_a_run_from_random_weights_is_no_run_from_an_encoder(alone: Request) -> 
     for one, other in ((PLAIN, SCRATCH_OURS), (SCRATCH_OURS, PLAIN)):
         file = alone.run_folder(cell(one)) / "run.json"
         about = read_json(file)
-        theirs = read_json(alone.run_folder(cell(other)) / "run.json")["asked"]["weights"]
-        write_json(file, {**about, "asked": about["asked"] | {"weights": theirs}})
+        theirs = read_json(alone.run_folder(cell(other)) / "run.json")["request"]["weights"]
+        write_json(file, {**about, "request": about["request"] | {"weights": theirs}})
         assert alone.state(cell(one)) is State.OTHER
         write_json(file, about)
         assert alone.state(cell(one)) is State.DONE

@@ -43,7 +43,7 @@ def tables(folder: Path) -> list[Predictions]:
 def test_the_row_is_a_run_that_compare_reads(finished: Request) -> None:
     (folder,) = save_means(Evidence(finished))
     assert folder == finished.out / "ensembles" / "both--all-71--seed0"
-    asked = read_json(folder / "run.json")["asked"]
+    asked = read_json(folder / "run.json")["request"]
     assert (asked["stage"], asked["task"]) == (ENSEMBLE, "all-71")
     parts = [tables(finished.run_folder(cell) / "predictions") for cell in MEMBERS]
     for mean, *members in zip(tables(folder / "predictions"), *parts, strict=True):
@@ -112,7 +112,7 @@ def test_what_another_process_is_saving_is_left_to_it(finished: Request) -> None
 
 def test_another_run_in_its_place_is_refused(finished: Request) -> None:
     folder = mean_folder(finished, "both", "all-71", 0)
-    write_json(folder / "run.json", {"asked": {"stage": "posttrain"}})
+    write_json(folder / "run.json", {"request": {"stage": "posttrain"}})
     with pytest.raises(ReproduceError, match="no ensemble"):
         save_means(Evidence(finished))
 

@@ -27,7 +27,7 @@ from einthoven.reproduce.grid import Cell, cells_of, only, shard
 from einthoven.reproduce.jobs import run_in_jobs
 from einthoven.reproduce.run import Runner
 from einthoven.signals.store import Store
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 BACKBONE = "mtecg_tiny_100hz"
 # Runs the cells of argv[2:] of the pickled request argv[1], and says what begins and what is done.
@@ -97,7 +97,8 @@ def test_a_cell_is_what_posttrain_makes_of_its_recipe(
     for name, content in contents(whole, cell(OURS)).items():
         assert (alone / name).read_bytes() == content, name
     asked = [
-        read_json(folder / "run.json")["asked"] for folder in (alone, whole.run_folder(cell(OURS)))
+        read_json(folder / "run.json")["request"]
+        for folder in (alone, whole.run_folder(cell(OURS)))
     ]
     assert asked[0] == asked[1]
 
@@ -122,7 +123,7 @@ def test_weights_come_from_one_pretraining_or_from_nowhere(whole: Request) -> No
     ]
 
     def source(of: Cell) -> Any:
-        return read_json(whole.run_folder(of) / "run.json")["asked"]["weights"]
+        return read_json(whole.run_folder(of) / "run.json")["request"]["weights"]
 
     assert source(cell(OURS)) == source(cell(OURS, seed=1)) == source(cell(PLAIN))
     assert source(cell(SCRATCH)) is None
@@ -243,7 +244,7 @@ def test_shared_work_of_others_is_waited_for(
 def test_a_cell_that_fails_is_noted_and_does_not_stop_the_others(begun: Request) -> None:
     folder = begun.run_folder(cell(PLAIN))
     folder.mkdir(parents=True)
-    other = {"asked": {"stage": "posttrain", "backbone": "another"}}
+    other = {"request": {"stage": "posttrain", "backbone": "another"}}
     (folder / "run.json").write_text(json.dumps(other))
     assert begun.state(cell(PLAIN)) is State.OTHER
     outcome = Runner(begun).run([cell(PLAIN), cell(SCRATCH)])

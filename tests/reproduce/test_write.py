@@ -94,7 +94,7 @@ def test_table_2_holds_the_runs_numbers(page: Path, whole: Request) -> None:
     (task,) = [g for g in found["gains"] if g["task"] == "all-71"]
     assert number(task["auroc"]["mean"], signed=True, places=4) in gains[2]
     assert len(task["comparison"]["auroc"]["per_label"]) == len(
-        read_json(whole.run_folder(cell) / "run.json")["asked"]["labels"]
+        read_json(whole.run_folder(cell) / "run.json")["request"]["labels"]
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from einthoven.signals.store import Store
 from einthoven.stages.corpus import Member
 from einthoven.stages.posttrain import Posttrained, posttrain
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 BACKBONE = "mtecg_tiny_100hz"
 TINY = {"depth": 2, "width": 32, "heads": 1}
@@ -28,31 +29,24 @@ class KilledError(Exception):
 
 @dataclass
 class Recorder:
-    """A watcher that keeps losses by stage, and ends training at a step of one of them."""
+    """Progress that keeps losses and rates by stage, and ends training at a step of one of them."""
 
     kill: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
-        self.losses: dict[str, list[float]] = {}
-        self.rates: dict[str, list[float]] = {}
+        self.losses: dict[str, list[float]] = defaultdict(list)
+        self.rates: dict[str, list[float]] = defaultdict(list)
 
-    def began(self, stage: str, epochs: int, steps: int) -> None:
-        self.stage = stage
-        self.losses[stage], self.rates[stage] = [], []
-
-    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        self.losses[self.stage].append(loss)
-        self.rates[self.stage].append(lr)
-        if self.kill and self.stage.startswith(self.kill[0]):
+    def __call__(
+        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        if self.kill and task.startswith(self.kill[0]) and "train_loss" not in (metrics or {}):
             self.kill = (self.kill[0], self.kill[1] - 1)
             if self.kill[1] == 0:
                 raise KilledError
-
-    def epoch_ended(self, entry: dict[str, Any]) -> None:
-        pass
-
-    def ended(self, stage: str) -> None:
-        pass
+        if metrics and "loss" in metrics:
+            self.losses[task].append(metrics["loss"])
+            self.rates[task].append(metrics["lr"])
 
 
 @pytest.fixture(scope="session")

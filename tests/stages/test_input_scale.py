@@ -24,7 +24,7 @@ from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.pretrain import Pretrained, pretrain
 from einthoven.stages.recipe import Data, Pretraining, Recipe, Stage2
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 SHAPE = {"width": 16, "depth": 1, "state": 4, "rate": 120, "window": 300}
 RECIPE = Pretraining(
@@ -72,7 +72,7 @@ def test_an_encoder_s_file_says_its_scale_and_a_backbone_takes_it(corrected: Pre
 
 
 def test_a_run_says_what_the_objective_changed_in_its_backbone(corrected: Pretrained) -> None:
-    asked = json.loads((corrected.run.path / "run.json").read_text())["asked"]
+    asked = json.loads((corrected.run.path / "run.json").read_text())["request"]
     assert asked["backbone_options"] == SHAPE | {"scale": 0.25}
 
 

@@ -24,20 +24,18 @@ from einthoven.cohorts import open_cohort
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.recipe import Recipe
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
-class Loud:
-    def began(self, stage, epochs, steps): self.stage = stage
-    def stepped(self, epoch, step, loss, lr): print(self.stage, flush=True)
-    def epoch_ended(self, entry): pass
-    def ended(self, stage): pass
+def write(task, done, total, metrics=None):
+    if "train_loss" not in (metrics or {}):
+        print(task, flush=True)
 
 cohort, store, encoder, recipe, out = sys.argv[1:]
 torch.set_num_threads(1)
 posttrain(
     open_cohort(cohort, min_records=8), Store.open(store), "mtecg_tiny_100hz",
     recipe=Recipe.model_validate_json(recipe), out=out, weights=encoder,
-    options={"depth": 2, "width": 32, "heads": 1}, processes=Processes("cpu"), watcher=Loud(),
+    options={"depth": 2, "width": 32, "heads": 1}, processes=Processes("cpu"), progress=write,
 )
 """
 

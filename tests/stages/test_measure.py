@@ -178,7 +178,7 @@ def start(**changes: Any) -> dict[str, Any]:
 def test_the_run_says_what_was_measured_on_its_training_records(
     scratch: Posttrained, synthetic: Cohort, synthetic_store: Store
 ) -> None:
-    asked = scratch.run.about()["asked"]
+    asked = scratch.run.about()["request"]
     rows = synthetic_store.rows(synthetic.ids("train"))
     values = np.concatenate([c.signals.ravel() for c in synthetic_store.read(rows)]) / 1000
     assert asked["standardiser"] == {
@@ -218,14 +218,14 @@ def test_a_run_from_scratch_that_was_killed_goes_on_to_the_same_weights(
     """One cycle, an incomplete last batch, clipping and the measured scaling; what was measured is
     read, for another machine might measure another last bit."""
     with pytest.raises(killed):
-        train(tmp_path, watcher=recorder(kill=("stage 2", step)), **start())
+        train(tmp_path, progress=recorder(kill=("stage 2", step)), **start())
 
     def never(source: SignalSource) -> Standardiser:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(stage, "measured", never)
-    watcher = recorder()
-    again = train(tmp_path, watcher=watcher, **start())
+    progress = recorder()
+    again = train(tmp_path, progress=progress, **start())
     ours, theirs = again.classifier.state_dict(), scratch.classifier.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert again.preparation == scratch.preparation
@@ -248,7 +248,7 @@ def test_another_share_of_the_records_is_measured_on_its_own(
     tmp_path: Path, train: Train, scratch: Posttrained
 ) -> None:
     half = train(tmp_path, **start(data={"fraction": 0.5}, stage2={"epochs": 1}))
-    ours, whole = (run.run.about()["asked"]["standardiser"] for run in (half, scratch))
+    ours, whole = (run.run.about()["request"]["standardiser"] for run in (half, scratch))
     assert ours["records"] < whole["records"]
     assert ours["mean"] != whole["mean"]
 
@@ -304,10 +304,10 @@ def test_what_it_measured_is_in_the_checkpoint(
 ) -> None:
     short = start(data=WHOLE, stage2={"epochs": 2})
     with pytest.raises(killed):  # before the first checkpoint: measured again
-        train(tmp_path, watcher=recorder(kill=("stage 2", 2)), **short)
+        train(tmp_path, progress=recorder(kill=("stage 2", 2)), **short)
     assert not (tmp_path / "stage2" / CHECKPOINT).is_file()
     with pytest.raises(killed):
-        train(tmp_path, watcher=recorder(kill=("stage 2", 5)), **short)
+        train(tmp_path, progress=recorder(kill=("stage 2", 5)), **short)
     assert (tmp_path / "stage2" / CHECKPOINT).is_file()
     assert len(watched.calls) == 2
     again = train(tmp_path, **short)

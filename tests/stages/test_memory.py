@@ -186,7 +186,7 @@ def test_posttrain_refuses_warns_and_hands_on_what_was_allowed(
     with pytest.warns(OverlapWarning, match="too good"):
         done = train(tmp_path / "allowed", cohort=swapped, allow_overlap=True, **quick)
     tested = len(swapped.ids("test"))
-    assert done.run.about()["asked"]["overlap"]["in training with labels"] == tested
+    assert done.run.about()["request"]["overlap"]["in training with labels"] == tested
     assert json.loads(done.memory["allowed_overlap"])[0]["seen"] == tested
     again = save_bundle(bundle_of(done, swapped, recipe), tmp_path / "b", backbone=BACKBONE)
     uses = {part.uses for part in Memory.by(again / "weights.safetensors").parts}  # type: ignore[union-attr]

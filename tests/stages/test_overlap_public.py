@@ -17,7 +17,7 @@ from einthoven.signals.store import Store
 from einthoven.stages.overlap import OverlapWarning, check_public_weights
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.recipe import Data, Recipe, Stage1
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 from einthoven.weights import to_public
 
 TINY = {"width": 32, "depth": 1, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4}
@@ -56,7 +56,9 @@ def test_posttrain_warns_and_the_run_says_so(
                 options=TINY,
                 processes=Processes("cpu"),
             )
-        asked: dict[str, object] = json.loads((tmp_path / "run" / "run.json").read_text())["asked"]
+        asked: dict[str, object] = json.loads((tmp_path / "run" / "run.json").read_text())[
+            "request"
+        ]
         return asked
 
     said = run()["public_weights"]

@@ -32,8 +32,8 @@ from einthoven.stages import posttrain as stage
 from einthoven.stages.posttrain import Posttrained, RecipeWarning
 from einthoven.stages.recipe import Recipe, Stage2, load_recipe
 from einthoven.training.checkpoint import save_checkpoint
+from einthoven.training.distributed import Processes
 from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop, Result
-from einthoven.training.processes import Processes
 from einthoven.training.run import LOCK
 
 Train = Callable[..., Posttrained]
@@ -75,7 +75,7 @@ def test_a_run_killed_in_either_stage_goes_on_to_the_same_weights(
     killed: type[Exception],
 ) -> None:
     with pytest.raises(killed):
-        train(tmp_path, watcher=recorder(kill=where))
+        train(tmp_path, progress=recorder(kill=where))
     again = train(tmp_path)
     assert_same(weights(again), weights(finished))
     assert numbers(again) == numbers(finished)
@@ -104,12 +104,12 @@ def test_a_checkpoint_within_an_epoch_is_as_good(
     """With a checkpoint after every step, the step that was being done is all that is repeated."""
     checkpoint_after_every_step(monkeypatch)
     with pytest.raises(killed):
-        train(tmp_path, watcher=recorder(kill=("stage 2", step)))
-    watcher = recorder()
-    again = train(tmp_path, watcher=watcher)
+        train(tmp_path, progress=recorder(kill=("stage 2", step)))
+    progress = recorder()
+    again = train(tmp_path, progress=progress)
     assert_same(weights(again), weights(finished))
     assert numbers(again) == numbers(finished)
-    assert len(watcher.losses["stage 2, fine-tuning"]) == 9 - (step - 1)
+    assert len(progress.losses["stage 2, fine-tuning"]) == 9 - (step - 1)
 
 
 def test_a_run_killed_while_it_validates_goes_on(
@@ -155,9 +155,9 @@ def test_an_epoch_whose_checkpoint_was_not_written_counts_once(
 def test_a_finished_run_is_not_trained_again(
     tmp_path: Path, train: Train, finished: Posttrained, recorder: Any
 ) -> None:
-    watcher = recorder()
-    again = train(finished.run.path, watcher=watcher)
-    assert not [losses for losses in watcher.losses.values() if losses]
+    progress = recorder()
+    again = train(finished.run.path, progress=progress)
+    assert not [losses for losses in progress.losses.values() if losses]
     assert_same(weights(again), weights(finished))
 
 
@@ -270,7 +270,7 @@ def test_plain_fine_tuning_and_training_from_scratch_run(tmp_path: Path, train: 
     )
     run = train(tmp_path, recipe=recipe, weights=None, data={"crop_seconds": 2.5})
     assert list(run.results) == ["stage2"]
-    assert run.run.about()["asked"]["weights"] is None
+    assert run.run.about()["request"]["weights"] is None
 
 
 def test_a_head_without_a_probe_may_start_at_the_labels_shares(
@@ -282,7 +282,7 @@ def test_a_head_without_a_probe_may_start_at_the_labels_shares(
         recipe = Recipe(name="scratch", initialise="random", precision="fp32", stage2=stage2)
         run = train(tmp_path / bias, recipe=recipe, weights=None, data={"crop_seconds": 2.5})
         losses[bias] = run.results["stage2"].history[0]["train_loss"]
-        assert run.run.about()["asked"]["recipe"]["stage2"].get("head_bias", "stock") == bias
+        assert run.run.about()["request"]["recipe"]["stage2"].get("head_bias", "stock") == bias
     assert losses["prior"] < 0.9 * losses["stock"]
 
 
@@ -350,7 +350,7 @@ def test_a_folder_that_another_process_trains_in_is_left_to_it(
     tmp_path: Path, train: Train, recorder: Any, killed: type[Exception]
 ) -> None:
     with pytest.raises(killed):
-        train(tmp_path / "run", watcher=recorder(kill=("stage 2", 1)))
+        train(tmp_path / "run", progress=recorder(kill=("stage 2", 1)))
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*.jsonl")}
     with (
         locked(tmp_path / "run" / LOCK),
@@ -465,8 +465,8 @@ def test_an_empty_split_is_refused(tmp_path: Path, train: Train, synthetic: Coho
 
 def test_the_folder_says_what_was_asked(finished: Posttrained, encoder: Path) -> None:
     about = json.loads((finished.run.path / "run.json").read_text())
-    assert about["asked"]["recipe"]["stage2"]["drop_path"] == 0.2
-    assert about["asked"]["weights"]["sha256"] == stage.file_digest(encoder)
+    assert about["request"]["recipe"]["stage2"]["drop_path"] == 0.2
+    assert about["request"]["weights"]["sha256"] == stage.file_digest(encoder)
     assert about["environment"]["torch"]
     names = {METRICS, CHECKPOINT, BEST}
     assert names <= {file.name for file in (finished.run.path / "stage2").iterdir()}

@@ -15,7 +15,7 @@ from einthoven.files import read_lines, read_tensors
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.recipe import Data, Recipe, Stage2
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 # Eleven batch norms: of images in channels-last layout, and of the 16 vectors behind the pooling.
 # The last batch of an epoch is smaller: 58 records are three batches of 16 and one of 10.
@@ -36,7 +36,7 @@ from einthoven.cohorts import open_cohort
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.recipe import Recipe
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 cohort, store, backbone, options, recipe, out = sys.argv[1:]
 torch.set_num_threads(1)

@@ -25,7 +25,7 @@ from einthoven.stages.memory import ResumeWarning
 from einthoven.stages.overlap import OverlapWarning, check_encoder
 from einthoven.stages.pretrain import Pretrained, pretrain
 from einthoven.stages.recipe import Pretraining
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 RECIPE = Pretraining(
     name="tiny",
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_to_the_same_encoder(
     killed: type[Exception],
 ) -> None:
     with pytest.raises(killed):
-        run(tmp_path, watcher=recorder(kill=("pretrain", step)))
+        run(tmp_path, progress=recorder(kill=("pretrain", step)))
     assert not (tmp_path / "encoder.safetensors").exists()
     assert_same(run(tmp_path), whole)
 
@@ -153,7 +153,7 @@ def test_a_killed_run_does_not_go_on_with_other_training_records(
     killed: type[Exception],
 ) -> None:
     with pytest.raises(killed):
-        run(tmp_path, cohort=shares["first"], watcher=recorder(kill=("pretrain", 2)))
+        run(tmp_path, cohort=shares["first"], progress=recorder(kill=("pretrain", 2)))
     before = (tmp_path / "seen.json").read_bytes()
     with pytest.raises(TrainingError, match="another training_ids_digest"):
         run(tmp_path, cohort=shares["second"])
@@ -165,7 +165,7 @@ def test_a_run_that_began_before_ids_were_recorded_is_known_by_what_it_saw(
 ) -> None:
     done = run(tmp_path, cohort=shares["first"])
     about = done.run.about()
-    del about["asked"]["training_ids_digest"]
+    del about["request"]["training_ids_digest"]
     (tmp_path / "run.json").write_text(json.dumps(about))
     run(tmp_path, cohort=shares["first"])
     with pytest.raises(TrainingError, match="with other training records"):
@@ -173,7 +173,7 @@ def test_a_run_that_began_before_ids_were_recorded_is_known_by_what_it_saw(
     (tmp_path / "seen.json").unlink()
     with pytest.warns(ResumeWarning, match="taken for granted"):
         run(tmp_path, cohort=shares["first"])
-    assert "training_ids_digest" not in done.run.about()["asked"]
+    assert "training_ids_digest" not in done.run.about()["request"]
 
 
 def test_an_unlabelled_folder_is_pretrained_on(
@@ -221,7 +221,7 @@ def test_cohorts_are_mixed_and_each_one_s_validation_is_logged(
     assert losses.keys() == {
         "validation_loss", f"validation_loss:{name}", "validation_loss:again"
     }  # fmt: skip
-    draws = [part["draws"] for part in done.run.about()["asked"]["cohorts"]]
+    draws = [part["draws"] for part in done.run.about()["request"]["cohorts"]]
     share = draws[0] / sum(draws)
     assert share == pytest.approx(0.25, abs=0.02)
     assert losses["validation_loss"] == pytest.approx(
@@ -245,7 +245,7 @@ def test_a_killed_mixture_goes_on_to_the_same_encoder(
     asked = {"cohort": halves, "store": [synthetic_store] * 2, "mix": [1, 2]}
     whole = run(tmp_path / "whole", **asked)
     with pytest.raises(killed):
-        run(tmp_path / "killed", watcher=recorder(kill=("pretrain", step)), **asked)
+        run(tmp_path / "killed", progress=recorder(kill=("pretrain", step)), **asked)
     assert_same(run(tmp_path / "killed", **asked), whole)
     with pytest.raises(TrainingError, match="another cohorts"):
         run(tmp_path / "killed", **(asked | {"mix": [2, 1]}))
@@ -259,7 +259,7 @@ def test_snapshots_are_encoders_and_no_more_than_asked(
 ) -> None:
     recipe = RECIPE.model_copy(update={"keep_every": 2, "keep_last": 1})
     with pytest.raises(killed):
-        run(tmp_path, recipe=recipe, watcher=recorder(kill=("pretrain", 8)))
+        run(tmp_path, recipe=recipe, progress=recorder(kill=("pretrain", 8)))
     folder = tmp_path / "snapshots"
     assert [file.name for file in folder.iterdir()] == ["epoch-0002.safetensors"]
     done = run(tmp_path, recipe=recipe)
@@ -269,7 +269,7 @@ def test_snapshots_are_encoders_and_no_more_than_asked(
     assert_encoders_equal(folder / names[1], done.encoder)
     load_backbone("mtecg_tiny_100hz", weights=folder / names[0], **OPTIONS)
     assert read_tensors(folder / names[0])[1]["epoch"] == "2"
-    asked = done.run.about()["asked"]["recipe"]
+    asked = done.run.about()["request"]["recipe"]
     assert asked["keep_every"] == 2
 
 
@@ -281,11 +281,11 @@ def assert_encoders_equal(a: Path, b: Path) -> None:
 
 def test_runs_that_began_before_snapshots_existed_go_on(whole: Pretrained) -> None:
     """Their run.json lacks the younger keys, and ours leaves them out at their defaults."""
-    keys = whole.run.about()["asked"]["recipe"].keys()
+    keys = whole.run.about()["request"]["recipe"].keys()
     assert keys == Pretraining.model_fields.keys() - {
         "keep_every", "keep_last", "keep_best", "cohorts", "part_decay"
     }  # fmt: skip
-    assert set(whole.run.about()["asked"]) == {
+    assert set(whole.run.about()["request"]) == {
         "stage", "backbone", "recipe", "cohort", "version", "records_digest", "records",
         "training_ids_digest", "world", "backbone_options",
     }  # fmt: skip
@@ -351,7 +351,7 @@ def test_a_protected_fold_is_refused_and_an_allowed_one_is_noted(
         run(tmp_path / "refused", recipe=once, **asked)
     assert not (tmp_path / "refused").exists()
     done = run(tmp_path / "noted", recipe=once, allow_overlap=[synthetic.name], **asked)
-    assert done.run.about()["asked"]["allow_overlap"] == [synthetic.name]
+    assert done.run.about()["request"]["allow_overlap"] == [synthetic.name]
     metadata = read_tensors(done.encoder)[1]
     assert json.loads(metadata["allowed_overlap"])[0]["cohort"] == synthetic.name
     with pytest.warns(OverlapWarning, match="as was allowed then"):

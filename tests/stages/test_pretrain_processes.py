@@ -15,7 +15,7 @@ from einthoven.files import read_lines, read_tensors
 from einthoven.signals.store import Store
 from einthoven.stages.pretrain import pretrain
 from einthoven.stages.recipe import Pretraining
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 COMMON: dict[str, Any] = {
     "crop_seconds": 2.5,
@@ -64,24 +64,22 @@ from einthoven.cohorts import open_cohort
 from einthoven.signals.store import Store
 from einthoven.stages.pretrain import pretrain
 from einthoven.stages.recipe import Pretraining
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 class Killer:
-    def began(self, stage, epochs, steps): self.left = 5  # of nine, in the second epoch
-    def stepped(self, epoch, step, loss, lr):
-        self.left -= 1
+    left = 5  # of nine, in the second epoch
+    def __call__(self, task, done, total, metrics):
+        self.left -= "loss" in metrics
         if not self.left: raise KeyboardInterrupt
-    def epoch_ended(self, entry): pass
-    def ended(self, stage): pass
 
 cohort, store, jobs, out = sys.argv[1:]
 torch.set_num_threads(1)
 
-def train(job, name, watcher=None):
+def train(job, name, progress=None):
     pretrain(
         open_cohort(cohort, min_records=8), Store.open(store), job["backbone"],
         recipe=Pretraining.model_validate(job["recipe"]), out=f"{out}/{name}",
-        options=job["options"], processes=Processes("cpu"), watcher=watcher,
+        options=job["options"], processes=Processes("cpu"), progress=progress,
     )
 
 for name, job in json.loads(jobs).items():

@@ -20,9 +20,9 @@ from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset
 from einthoven.stages.probe import FeatureBatch, FeatureBatches, probe
 from einthoven.stages.recipe import Stage1
-from einthoven.training.loop import BEST, Loop, Result, Settings
-from einthoven.training.optim import parameter_groups
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
+from einthoven.training.loop import BEST, Loop, Result
+from einthoven.training.optim import Settings, parameter_groups
 
 TINY = {"depth": 2, "width": 32, "heads": 1}
 SETTINGS = Stage1(epochs=4, batch_size=16, base_lr=0.1, warmup_epochs=1)

@@ -20,7 +20,7 @@ from einthoven.files import read_lines, read_tensors
 from einthoven.signals.store import Store
 from einthoven.stages import pretrain as stage
 from einthoven.stages.recipe import Pretraining
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 COMMON: dict[str, Any] = {
     "crop_seconds": 2.5,
@@ -97,10 +97,10 @@ def test_a_killed_objective_goes_on_to_the_same_weights(
     for step in (2, 4):  # within the first epoch, and within the second
         out = tmp_path / f"killed-{step}"
         with pytest.raises(killed):
-            train(name, out, watcher=recorder(kill=("pretrain", step)))
+            train(name, out, progress=recorder(kill=("pretrain", step)))
         assert not (out / "encoder.safetensors").exists()
         again = recorder()
-        resumed = train(name, out, watcher=again)
+        resumed = train(name, out, progress=again)
         # The step that the process died in was not yet on disk: it is done again.
         assert len(again.losses["pretrain"]) == STEPS - step + 1
         assert whole.keys() == resumed.keys()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from einthoven.errors import FileError, TrainingError
 from einthoven.signals.batches import generator_for
 from einthoven.training.checkpoint import load_weights
-from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop, Settings
-from einthoven.training.optim import Cycle, Schedule, parameter_groups, scaled_lr
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
+from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop
+from einthoven.training.optim import Cycle, Schedule, Settings, parameter_groups, scaled_lr
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,17 @@ class KilledError(Exception):
 
 @dataclass
 class Killer:
-    """A watcher that ends training after so many steps."""
+    """Progress that ends training after so many steps."""
 
     after: int
     seen: int = 0
 
-    def began(self, stage: str, epochs: int, steps: int) -> None:
-        pass
-
-    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        self.seen += 1
+    def __call__(
+        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        self.seen += "loss" in (metrics or {})
         if self.seen == self.after:
             raise KilledError
-
-    def epoch_ended(self, entry: dict[str, Any]) -> None:
-        pass
-
-    def ended(self, stage: str) -> None:
-        pass
 
 
 def squared(model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) -> Tensor:
@@ -107,7 +100,7 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_weights(
         loop(
             tmp_path / "killed",
             killed,
-            watcher=Killer(after),
+            progress=Killer(after),
             settings={"checkpoint_seconds": every},
         ).run()
     again = network()
@@ -141,7 +134,7 @@ def test_so_does_one_cycle_and_adamax(tmp_path: Path, after: int, way: dict[str,
 
     expected = trained("whole", whole)
     with pytest.raises(KilledError):
-        trained("killed", killed, watcher=Killer(after))
+        trained("killed", killed, progress=Killer(after))
     assert trained("killed", again) == expected
     assert same(state(again), state(whole))
 
@@ -182,7 +175,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first = network()
     loop(tmp_path, first).run()
     again, counter = network(), Killer(after=1)
-    loop(tmp_path, again, watcher=counter).run()
+    loop(tmp_path, again, progress=counter).run()
     assert counter.seen == 0
     assert same(state(first), state(again))
 
@@ -271,7 +264,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(tmp_path: Path) -
         return loss + (weight.sum() * 0).sqrt()  # zero, with an infinite slope
 
     model = network()
-    with pytest.raises(TrainingError, match="gradient's norm is nan in epoch 1, step 1") as caught:
+    with pytest.raises(TrainingError, match="gradient norm is nan in epoch 1, step 1") as caught:
         loop(tmp_path, model, loss=breaking).run()
     assert "checkpoint" not in str(caught.value)  # there is none yet
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())

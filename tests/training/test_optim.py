@@ -9,8 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from einthoven.training.loop import Settings
-from einthoven.training.optim import Cycle, OneCycle, Schedule, adamax, parameter_groups, steer
+from einthoven.training.optim import (
+    Cycle,
+    OneCycle,
+    Schedule,
+    Settings,
+    adamax,
+    parameter_groups,
+    set_learning_rate,
+)
 
 # The benchmark's: peak 0.01, 50 epochs of 136 steps.
 BENCHMARK = OneCycle(peak_lr=0.01, total_steps=6800, cycle=Cycle())
@@ -53,17 +60,17 @@ def test_settings_choose_the_schedule() -> None:
     assert Settings(50, 0.02, 128, cycle=Cycle()).schedule(136) == BENCHMARK
 
 
-def test_steering_scales_by_group_and_moves_the_first_beta_only() -> None:
+def test_set_learning_rateing_scales_by_group_and_moves_the_first_beta_only() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     layers = [["0.weight", "0.bias"]]
     groups = parameter_groups(model, weight_decay=0.0, layers=layers, layer_decay=0.5)
     optimizer = adamax(groups, betas=(0.9, 0.99))
-    assert steer(optimizer, BENCHMARK, 1020) == pytest.approx(0.0052)
+    assert set_learning_rate(optimizer, BENCHMARK, 1020) == pytest.approx(0.0052)
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.0026, 0.0052])
     assert [g["betas"] for g in optimizer.param_groups] == [pytest.approx((0.9, 0.99))] * 2
-    steer(optimizer, BENCHMARK, 2040)
+    set_learning_rate(optimizer, BENCHMARK, 2040)
     assert [g["betas"] for g in optimizer.param_groups] == [pytest.approx((0.85, 0.99))] * 2
-    steer(optimizer, Schedule(1.0, 0.0, 0, 10), 0)
+    set_learning_rate(optimizer, Schedule(1.0, 0.0, 0, 10), 0)
     assert optimizer.param_groups[0]["betas"] == pytest.approx((0.85, 0.99))
 
 
@@ -77,7 +84,7 @@ def test_adamax_is_its_paper_s() -> None:
     for step in range(1, 7):
         gradient = np.array([math.sin(step), 0.1 * step, -1.0 / step])
         weight.grad = torch.from_numpy(gradient)
-        steer(optimizer, Schedule(0.002, 0.002, 0, 10), step)
+        set_learning_rate(optimizer, Schedule(0.002, 0.002, 0, 10), step)
         optimizer.step()
         mean = 0.9 * mean + 0.1 * gradient
         largest = np.maximum(0.999 * largest, np.abs(gradient))

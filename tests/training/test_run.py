@@ -14,7 +14,7 @@ def test_the_same_request_goes_on_wherever_the_weights_lie(tmp_path: Path) -> No
     RunFolder.begin(tmp_path / "run", ASKED)
     moved = ASKED | {"weights": {"path": "../x/w", "sha256": "12"}}
     run = RunFolder.begin(tmp_path / "run", moved)
-    assert run.about()["asked"] == ASKED
+    assert run.about()["request"] == ASKED
     assert "torch" in run.about()["environment"]
 
 

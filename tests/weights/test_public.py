@@ -91,7 +91,7 @@ def test_what_weights_became_answers_for_them(tmp_path: Path, inside: bool | Non
     kept = PublicData("ecg_fm", "what they had", inside).record("cart")
     best = tmp_path / "run" / "stage2" / "best.safetensors"
     write_tensors(best, network.state_dict(), {})
-    write_json(tmp_path / "run" / "run.json", {"asked": {"public_weights": kept}})
+    write_json(tmp_path / "run" / "run.json", {"request": {"public_weights": kept}})
     assert public_data("ecg_fm", best) == PublicData("ecg_fm", "what they had", inside)
     weights = tmp_path / "bundle" / "weights.safetensors"
     write_tensors(weights, network.state_dict(), {})

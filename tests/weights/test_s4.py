@@ -21,7 +21,7 @@ from einthoven.files import read_tensors
 from einthoven.signals.store import Store
 from einthoven.stages.pretrain import pretrain
 from einthoven.stages.recipe import load_pretraining
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 from einthoven.weights import load_backbone, load_classifier, to_public
 from einthoven.weights.converted import convert_checkpoint
 from einthoven.weights.s4 import AssumedLengthWarning

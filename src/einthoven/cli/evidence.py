@@ -217,7 +217,7 @@ def card(
     with shown_warnings():
         model = load_bundle(bundle)
     chosen, packed = _cohort_of(model, cohort, task, store)
-    with training() as (_, progress), shown_warnings():
+    with training() as progress, shown_warnings():
         page = fill_card(
             bundle,
             chosen,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
     from einthoven.stages.corpus import Member
     from einthoven.stages.recipe import Pretraining
-    from einthoven.training.processes import Processes
+    from einthoven.training.distributed import Processes
 
 # Their folder is read, and not the room of recipes, which would make every verb start more slowly.
 RECIPES = sorted(
@@ -96,7 +96,7 @@ def pretrain(
     from einthoven.stages.pretrain import pretrain as run
     from einthoven.stages.recipe import load_pretraining
     from einthoven.stages.suited import default_pretraining
-    from einthoven.training.processes import Processes
+    from einthoven.training.distributed import Processes
 
     asked = load_pretraining(recipe or default_pretraining(backbone), overrides or ())
     network = backbone_options(backbone, options, leads=leads)
@@ -112,7 +112,7 @@ def pretrain(
     members = _packed(chosen, opened, places, labels, together)
     known = dict(zip(chosen, members, strict=True))
     guarded = [_guarded(place, cohort, known, together) for place, cohort in fenced]
-    with training() as (watcher, _), shown_warnings():
+    with training() as progress, shown_warnings():
         done = run(
             [cohort for cohort, _ in members],
             [store for _, store in members],
@@ -124,7 +124,7 @@ def pretrain(
             allow_overlap=allow_overlap or (),
             options=network,
             processes=together,
-            watcher=watcher,
+            progress=progress,
         )
     typer.echo(f"Encoder: {done.encoder}")
 

@@ -111,11 +111,17 @@ class Pace:
         return str(timedelta(seconds=round(seconds)))
 
 
-class TrainingBars:
-    """A `Watcher` that draws a bar a stage; where nobody watches, a line every epoch and, within
-    long epochs, every half minute.
+class Bars:
+    """Progress as one bar a task.
 
-    `keep` says whether the bars of finished stages stay.
+    Where stderr is no terminal, training writes a line every epoch and, within long epochs, every
+    half minute.
+
+    Parameters
+    ----------
+    display : rich.progress.Progress
+    keep : bool
+        Whether the bars of finished tasks stay.
     """
 
     def __init__(
@@ -125,91 +131,69 @@ class TrainingBars:
         keep: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._display = display
-        self._keep = keep
-        self._clock = clock
-        self._task: TaskID | None = None
-        self._stage, self._note = "", ""
-        self._epochs = self._steps = 1
-        self._samples = 0
+        self._display, self._keep, self._clock = display, keep, clock
+        self._task, self._bar, self._done = "", TaskID(0), 0
+        self._note = ""
         self._pace = Pace(1, clock=clock)
-        self._said = clock()
-        self._first = True
+        self._written = clock()
 
-    def began(self, stage: str, epochs: int, steps: int) -> None:
-        """Open the stage's bar."""
-        self._stage, self._epochs, self._steps = stage, epochs, steps
-        self._note, self._samples, self._first = "", 0, True
-        self._pace, self._said = Pace(epochs * steps, clock=self._clock), self._clock()
-        self._task = self._display.add_task(stage, total=epochs * steps, note="")
+    def __call__(
+        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Move the bar of a task; show its metrics."""
+        if task != self._task or done < self._done:
+            self._begin(task, done, total)
+        self._done = done
+        if metrics and "train_loss" in metrics:
+            self._end_epoch(task, metrics)
+        elif metrics and "loss" in metrics:
+            self._step(task, done, total, metrics)
+        self._display.update(
+            self._bar, completed=done, visible=self._keep or done < total, refresh=False
+        )
 
-    def sized(self, samples: int) -> None:
-        """Count samples instead of steps."""
-        self._samples = samples
+    def _begin(self, task: str, done: int, total: int) -> None:
+        self._task, self._note = task, ""
+        self._pace, self._written = Pace(total, clock=self._clock), self._clock()
+        self._bar = self._display.add_task(task, total=total, completed=done - 1, note="")
 
-    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        """Move the bar."""
-        if self._task is None:
-            return
-        done = epoch * self._steps + step
+    def _step(self, task: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
         self._pace.reach(done)
-        if self._first:  # a run that goes on has not just done all that was done before
-            self._display.reset(self._task, completed=done - 1)
-            self._first = False
-        said = f"loss {loss:.4f} " if loss else ""
-        note = f"{said}{self._speed()} {self._note}"
-        self._display.update(self._task, completed=done, note=note)
-        if self._is_log and self._clock() - self._said >= LINE_SECONDS:
-            self._say(
-                f"{self._stage}: epoch {epoch + 1} of {self._epochs}, step {step} of "
-                f"{self._steps}: {said}({self._speed()}, {self._pace.left} left)"
+        loss = f"loss {metrics['loss']:.4f}"
+        self._display.update(self._bar, note=f"{loss} {self._speed} {self._note}".rstrip())
+        if self._is_log and self._clock() - self._written >= LINE_SECONDS:
+            self._write(
+                f"{task}: epoch {metrics['epoch']}, step {done} of {total}: {loss} "
+                f"({self._speed}, {self._pace.left} left)"
             )
 
-    def epoch_ended(self, entry: dict[str, Any]) -> None:
-        """Show the epoch's numbers."""
-        self._note = " ".join(f"{_NAMES[k]} {entry[k]:.4f}" for k in _NAMES if k in entry)
-        if self._is_log and entry.get("samples_per_second", 0) < _TOO_FAST:
-            speed = f"{entry['samples_per_second']:.0f} samples/s, {self._pace.left} left"
-            self._say(
-                f"{self._stage}: epoch {entry['epoch']}: train loss {entry['train_loss']:.4f} "
+    def _end_epoch(self, task: str, metrics: Mapping[str, float]) -> None:
+        self._note = " ".join(f"{_NAMES[k]} {metrics[k]:.4f}" for k in _NAMES if k in metrics)
+        if self._is_log and metrics["samples_per_second"] < _TOO_FAST:
+            speed = f"{metrics['samples_per_second']:.0f} samples/s, {self._pace.left} left"
+            self._write(
+                f"{task}: epoch {metrics['epoch']}: train loss {metrics['train_loss']:.4f} "
                 f"{self._note} ({speed})"
             )
-
-    def ended(self, stage: str) -> None:
-        """Fill the bar."""
-        if self._task is not None:
-            total = self._display.tasks[self._task].total
-            self._display.update(self._task, completed=total or 0, visible=self._keep)
 
     @property
     def _is_log(self) -> bool:
         return not self._display.console.is_terminal
 
-    def _say(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         self._display.console.print(line, highlight=False, soft_wrap=True)
-        self._said = self._clock()
+        self._written = self._clock()
 
+    @property
     def _speed(self) -> str:
-        rate, unit = self._pace.per_second, "steps/s"
-        if self._samples:
-            rate, unit = rate * self._samples, "samples/s"
-        return f"{rate:.3g} {unit}" if rate < 10 else f"{rate:.0f} {unit}"
+        return f"{self._pace.per_second:.3g} steps/s"
 
 
 @contextmanager
-def training(*, keep: bool = True) -> Iterator[tuple[TrainingBars, progress.Progress]]:
-    """A watcher for training and a progress callback for the work that follows it."""
+def training(*, keep: bool = True) -> Iterator[Bars]:
+    """Progress of training and of what follows it."""
     with bars() as display:
-        tasks: dict[str, TaskID] = {}
-
-        def update(
-            task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
-        ) -> None:
-            if task not in tasks:
-                tasks[task] = display.add_task(task, total=total, note="")
-            display.update(tasks[task], completed=done, total=total)
-
-        yield TrainingBars(display, keep=keep), update
+        yield Bars(display, keep=keep)
 
 
 @contextmanager

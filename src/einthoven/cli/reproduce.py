@@ -282,9 +282,9 @@ def _run(request: Request, cells: Sequence[Cell], jobs: int) -> Outcome:
 
     if jobs > 1:
         return run_in_jobs(request, cells, jobs=jobs)
-    with training(keep=False) as (watcher, progress):  # a grid has too many stages
+    with training(keep=False) as progress:  # a grid has too many stages
         tell = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
-        return Runner(request, watcher, progress, tell).run(cells)
+        return Runner(request, progress, tell).run(cells)
 
 
 def _print_plan(request: Request, cells: Sequence[Cell]) -> None:
@@ -317,7 +317,7 @@ def _cost(planned: Planned) -> str:
 def _write(request: Request, what: str, page: Path, *, keep_rows: bool) -> None:
     from einthoven.reproduce.write import write
 
-    with training() as (_, progress), shown_warnings():
+    with training() as progress, shown_warnings():
         written = write(request, what, page, keep_rows=keep_rows, progress=progress)
     typer.echo(f"Page: {written[0]}")
     typer.echo(f"Figures and numbers: {written[1].parent}")

@@ -14,7 +14,7 @@ from einthoven.errors import CohortError
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
     from einthoven.signals.store import Store
-    from einthoven.training.processes import Processes
+    from einthoven.training.distributed import Processes
 
 
 def check_typed(

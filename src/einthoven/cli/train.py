@@ -68,8 +68,8 @@ def demo(
     """
     from einthoven.demo import run_demo
 
-    with training() as (watcher, progress):
-        page = run_demo(dest, records=records, seed=seed, watcher=watcher, progress=progress)
+    with training() as progress:
+        page = run_demo(dest, records=records, seed=seed, progress=progress)
     typer.echo(f"Report: {page}")
     typer.echo(
         f"Next:   einthoven predict --bundle {dest}/post-training/bundle "
@@ -116,7 +116,7 @@ def posttrain(
     from einthoven.stages.posttrain import check_weights
     from einthoven.stages.recipe import load_recipe, prepared_alike
     from einthoven.stages.suited import recipe_for
-    from einthoven.training.processes import Processes
+    from einthoven.training.distributed import Processes
 
     check_typed(cohort, task=task, labels=labels)
     name = recipe_for(start_from(backbone, random=True).backbone, recipe)
@@ -135,7 +135,7 @@ def posttrain(
     packed = shared_store(cohort, store, together, labels=labels)
     if together.is_main:
         _tell_unlearnable(chosen)
-    with training() as (watcher, progress), shown_warnings():
+    with training() as progress, shown_warnings():
         done = run_experiment(
             chosen,
             packed,
@@ -147,7 +147,6 @@ def posttrain(
             resamples=resamples,
             allow_overlap=allow_overlap,
             processes=together,
-            watcher=watcher,
             progress=progress,
         )
     if done is not None:

@@ -36,7 +36,7 @@ from einthoven.stages.measure import measured, with_scale
 from einthoven.stages.posttrain import check_stages, check_weights, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe
 from einthoven.stages.suited import recipe_for
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder, environment
 
 # Of probabilities, on the way to a logit: the last number of float64 below one.

@@ -26,7 +26,7 @@ _UNITS = {"rate": "Hz", "cutoff": "Hz", "mean": "mV", "std": "mV", "seconds": "s
 
 def asked_of(about: About) -> About:
     """What was asked of a run: `asked` of run.json; a bundle's description itself."""
-    asked: About = about.get("asked", about)
+    asked: About = about.get("request", about)
     return asked
 
 

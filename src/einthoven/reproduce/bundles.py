@@ -6,7 +6,6 @@ Who post-trained a model elsewhere, or was given one, need not train it again to
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,16 @@ from einthoven.bundle import digest_of, load_bundle, read_about
 from einthoven.errors import ReproduceError
 from einthoven.experiment import METRICS, parameters_of, predict_splits, score_splits
 from einthoven.files import lock_beside, locked, read_json, write_json
+from einthoven.progress import Progress
 from einthoven.reproduce.folders import Request
 from einthoven.shipped import bundle_folder, is_bundle
 from einthoven.signals.store import Store
 from einthoven.stages.overlap import check_scored
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 from einthoven.training.run import ABOUT
 from einthoven.weights.folder import weights_file
 
 AGAINST = "against"
-Progress = Callable[[str, int, int], None]
 
 
 def predicted_folder(request: Request, bundle: Path) -> Path:
@@ -85,7 +84,7 @@ def _predicted(request: Request, place: Path, progress: Progress | None) -> Path
     asked = _asked(request, place)
     with locked(lock_beside(folder)):
         about = folder / ABOUT
-        if about.is_file() and read_json(about)["asked"] != asked:
+        if about.is_file() and read_json(about)["request"] != asked:
             shutil.rmtree(folder)  # of another cohort, or other labels
         if not (folder / METRICS).is_file():
             _predict(request, place, folder, asked, progress)
@@ -100,7 +99,7 @@ def _predict(
     check_scored(weights_file(bundle_folder(place)), (cohort, store))
     environment = bundle.about.get("environment", {})
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / ABOUT, {"asked": asked, "environment": environment})
+    write_json(folder / ABOUT, {"request": asked, "environment": environment})
     device = Processes(request.device).device
     predict_splits(bundle, cohort, store, folder, device=device, progress=progress)
     scores = score_splits(folder, resamples=0)

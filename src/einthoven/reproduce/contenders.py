@@ -143,13 +143,13 @@ def _named(request: Request) -> Iterator[tuple[Path, dict[str, Any]]]:
                 "bundle such as einthoven-small",
             )
         for file in sorted((place / RUNS).glob(f"*/{ABOUT}")):
-            asked = read_json(file)["asked"]
+            asked = read_json(file)["request"]
             if (file.parent / METRICS).is_file() and is_post_training(asked):
                 yield file.parent, asked
 
 
 def _finished_run(folder: Path) -> dict[str, Any]:
-    asked: dict[str, Any] = read_json(folder / ABOUT)["asked"]
+    asked: dict[str, Any] = read_json(folder / ABOUT)["request"]
     if asked.get("stage") != "posttrain" or not (folder / METRICS).is_file():
         raise ReproduceError(
             f"--against {folder} is no finished run of a classifier",

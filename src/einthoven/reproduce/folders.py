@@ -166,7 +166,7 @@ class Request:
         about = self.pretraining(cell) / ABOUT
         if not about.is_file():
             return False
-        asked = read_json(about)["asked"]
+        asked = read_json(about)["request"]
         recipe = self.experiment.pretraining_recipe(cell.backbone, self.source_seed(cell))
         options = self.experiment.pretraining_options(cell.backbone) or {}
         # An objective may have set more of them, such as the scale of the input.
@@ -195,7 +195,7 @@ class Request:
         folder = self.run_folder(cell)
         if not (folder / ABOUT).is_file():
             return State.FAILED if self.failure(cell).is_file() else State.MISSING
-        if not self.is_same(cell, read_json(folder / ABOUT)["asked"]):
+        if not self.is_same(cell, read_json(folder / ABOUT)["request"]):
             return State.OTHER
         if (folder / METRICS).is_file():
             return State.DONE
@@ -239,7 +239,7 @@ class Request:
             file = self.run_folder(other) / ABOUT
             if other.backbone != cell.backbone or not file.is_file():
                 continue
-            had = read_json(file)["asked"].get("weights")
+            had = read_json(file)["request"].get("weights")
             if had is None or Path(had["path"]).name.startswith(RANDOM):
                 continue
             if self.source_seed(other) == self.source_seed(cell):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import Any
 
 from einthoven.errors import EinthovenError, ReproduceError
 from einthoven.reproduce.folders import Request
@@ -82,25 +81,16 @@ def _work(request: Request, cells: list[Cell], sender: Connection, job: int) -> 
 
 @dataclass
 class Lines:
-    """A watcher that says every epoch of fine-tuning or pretraining in one line."""
+    """Progress as one line for every epoch of fine-tuning or pretraining."""
 
     tell: Tell
-    _stage: str = ""
 
-    def began(self, stage: str, epochs: int, steps: int) -> None:
-        """Keep the stage's name."""
-        self._stage = f"{stage}, {epochs} epochs"
-
-    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        """Say nothing."""
-
-    def epoch_ended(self, entry: dict[str, Any]) -> None:
-        """Say the epoch's numbers; those of a probe come too fast to be read."""
-        if self._stage.startswith("stage 1"):
+    def __call__(
+        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Write the numbers of an epoch; those of a probe come too fast to be read."""
+        if metrics is None or "train_loss" not in metrics or task.startswith("stage 1"):
             return
         named = {"macro_auroc": "val AUROC", "validation_loss": "val loss"}
-        values = "".join(f", {named[key]} {entry[key]:.4f}" for key in named if key in entry)
-        self.tell(f"{self._stage}: {entry['epoch']}, loss {entry['train_loss']:.4f}{values}")
-
-    def ended(self, stage: str) -> None:
-        """Say nothing."""
+        values = "".join(f", {named[key]} {metrics[key]:.4f}" for key in named if key in metrics)
+        self.tell(f"{task}: epoch {metrics['epoch']}, loss {metrics['train_loss']:.4f}{values}")

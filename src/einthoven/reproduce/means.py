@@ -65,7 +65,7 @@ def mean_folder(request: Request, row: str, task: str, seed: int) -> Path:
 
 def _save(runs: Folders, folder: Path, *, resamples: int) -> None:
     if (folder / ABOUT).is_file():
-        asked = read_json(folder / ABOUT)["asked"]
+        asked = read_json(folder / ABOUT)["request"]
         if asked.get("stage") != ENSEMBLE:
             raise ReproduceError(
                 f"{folder} holds a run that is no ensemble", remedy="move it to another folder"

@@ -184,7 +184,7 @@ def measured(request: Request, backbone: str) -> Speed | None:
     train, validate, probes = [], [], []
     sizes: dict[str, tuple[int, int]] = {}
     for file in sorted((request.out / "runs").glob(f"{backbone}--*/{ABOUT}")):
-        asked = read_json(file)["asked"]
+        asked = read_json(file)["request"]
         task, share = asked["task"], asked["recipe"]["data"]["fraction"]
         if task not in sizes:
             sizes[task] = _sizes(request, task)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import EinthovenError, ReproduceError
 from einthoven.experiment import run_experiment
 from einthoven.files import write_json, write_tensors
+from einthoven.progress import Progress
 from einthoven.reproduce.claims import Claim, claim
 from einthoven.reproduce.folders import OPTIONS, Request, State
 from einthoven.reproduce.grid import Cell
@@ -25,8 +26,7 @@ from einthoven.reproduce.plan import check
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.pretrain import ENCODER, pretrain
-from einthoven.training.loop import SampleWatcher, Watcher
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 from einthoven.training.run import ABOUT
 
 POLL = 5.0
@@ -51,17 +51,14 @@ class Runner:
     Attributes
     ----------
     request : Request
-    watcher : Watcher, optional
-        Told how training goes.
-    progress : callable, optional
-        `(what, done, total)`, told how predicting goes.
+    progress : Progress, optional
+        Progress of training and prediction.
     tell : callable
         Told in one line what begins and what is over.
     """
 
     request: Request
-    watcher: Watcher | None = None
-    progress: Callable[[str, int, int], None] | None = None
+    progress: Progress | None = None
     tell: Tell = lambda line: None
 
     def __post_init__(self) -> None:
@@ -133,8 +130,7 @@ class Runner:
                 options=self._options(cell),
                 resamples=self.request.experiment.resamples,
                 processes=self.processes,
-                watcher=Guarded(mine, self.watcher),
-                progress=self.progress,
+                progress=Guarded(mine, self.progress),
             )
         except EinthovenError as error:
             if not mine.is_held():  # the folder is another process's now, and so is the outcome
@@ -181,7 +177,7 @@ class Runner:
             out=folder,
             options=self.request.experiment.pretraining_options(cell.backbone),
             processes=self.processes,
-            watcher=Guarded(mine, self.watcher),
+            progress=Guarded(mine, self.progress),
         )
 
     def _write_random(self, cell: Cell, file: Path) -> None:
@@ -222,7 +218,7 @@ class Runner:
                     weights=weights,
                     options=self._options(cell),
                     processes=self.processes,
-                    watcher=Guarded(ours, self.watcher),
+                    progress=Guarded(ours, self.progress),
                 )
                 write_json(shared / _COMPLETE, {})
         copy_whole(shared / "stage1", folder / "stage1")
@@ -242,41 +238,21 @@ NOT_YET = Path("<another process is at it>")
 
 @dataclass
 class Guarded:
-    """A watcher that stops training once another process has taken the claim over."""
+    """Progress that stops training once another process has taken the claim over."""
 
     claim: Claim
-    inner: Watcher | None
+    inner: Progress | None
     _looked: float = 0.0
 
-    def began(self, stage: str, epochs: int, steps: int) -> None:
-        """Pass it on."""
-        if self.inner:
-            self.inner.began(stage, epochs, steps)
-
-    def sized(self, samples: int) -> None:
-        """Pass it on."""
-        inner: object = self.inner
-        if isinstance(inner, SampleWatcher):
-            inner.sized(samples)
-
-    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        """Look every few seconds whether the claim is still ours."""
-        if time.monotonic() - self._looked > POLL:
+    def __call__(
+        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Check the claim every few seconds and after every epoch."""
+        if time.monotonic() - self._looked > POLL or "train_loss" in (metrics or {}):
             self._looked = time.monotonic()
             self.claim.refuse_if_lost()
         if self.inner:
-            self.inner.stepped(epoch, step, loss, lr)
-
-    def epoch_ended(self, entry: dict[str, Any]) -> None:
-        """Look once more, and pass it on."""
-        self.claim.refuse_if_lost()
-        if self.inner:
-            self.inner.epoch_ended(entry)
-
-    def ended(self, stage: str) -> None:
-        """Pass it on."""
-        if self.inner:
-            self.inner.ended(stage)
+            self.inner(task, done, total, metrics)
 
 
 def copy_whole(source: Path, target: Path) -> None:

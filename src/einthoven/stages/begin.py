@@ -13,7 +13,7 @@ import torch
 
 from einthoven.backbones.contract import Backbone, UnfittedWarning
 from einthoven.signals.batches import Source
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
 
 

@@ -15,7 +15,7 @@ from einthoven.signals.batches import Augmentation, SignalSource
 from einthoven.signals.prepare import Preparation, resampled_length
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import Data, Pretraining, Stage2
-from einthoven.training.loop import Precision
+from einthoven.training.optim import Precision
 
 
 @dataclass(frozen=True, eq=False)

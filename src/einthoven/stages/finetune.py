@@ -15,6 +15,7 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import Aggregate, aggregate_crops, record_outputs
 from einthoven.errors import RecipeError
+from einthoven.progress import Progress
 from einthoven.signals.batches import Augmentation, Batch, SignalSource, TrainingBatches
 from einthoven.stages.data import micro_batch
 from einthoven.stages.pretrain import exempt_parameters, parts_of
@@ -22,9 +23,9 @@ from einthoven.stages.recipe import Stage2
 from einthoven.stages.schedule import loop_settings
 from einthoven.stages.selection import LOSS, record_losses, validation_metrics
 from einthoven.training.checkpoint import load_weights
-from einthoven.training.loop import BEST, Loop, Precision, Result, Watcher
-from einthoven.training.optim import parameter_groups
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
+from einthoven.training.loop import BEST, Loop, Result
+from einthoven.training.optim import Precision, parameter_groups
 
 
 def finetune(
@@ -39,7 +40,7 @@ def finetune(
     aggregate: Aggregate = "probability",
     precision: Precision = "fp32",
     processes: Processes | None = None,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Train backbone and head in place; at the end they hold the selected epoch's weights.
 
@@ -80,7 +81,7 @@ def finetune(
             processes=together,
         ),
         processes=together,
-        watcher=watcher,
+        progress=progress,
     )
     result = loop.run()
     load_weights(folder / BEST, classifier)

@@ -12,7 +12,7 @@ from torch import nn
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.draws import generator_for
 from einthoven.stages.corpus import Corpus, shortened
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 RECORDS, BATCH = 1024, 128
 _SEED = 0x5EED

@@ -92,7 +92,7 @@ def recorded(out: str | Path) -> Standardiser | None:
     Measuring again could differ in the last bit on another machine.
     """
     file = Path(out) / ABOUT
-    said = json.loads(file.read_text())["asked"].get(STANDARDISER) if file.is_file() else None
+    said = json.loads(file.read_text())["request"].get(STANDARDISER) if file.is_file() else None
     return Standardiser(**said) if said else None
 
 

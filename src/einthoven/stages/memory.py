@@ -187,7 +187,7 @@ def as_begun(asked: dict[str, Any], out: str | Path, seen: Seen | None) -> dict[
         When the run's training records were others.
     """
     folder = Path(out)
-    if not (folder / ABOUT).is_file() or IDS_DIGEST in read_json(folder / ABOUT)["asked"]:
+    if not (folder / ABOUT).is_file() or IDS_DIGEST in read_json(folder / ABOUT)["request"]:
         return asked
     if seen is not None:
         before = read_json(folder / SEEN) if (folder / SEEN).is_file() else {}

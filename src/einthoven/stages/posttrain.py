@@ -17,6 +17,7 @@ from einthoven.backbones.classifier import Classifier, create_classifier, start_
 from einthoven.backbones.peers import PEERS
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
+from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
@@ -42,8 +43,8 @@ from einthoven.stages.memory import memory_of
 from einthoven.stages.overlap import check_encoder, check_public_weights, memory_metadata
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
-from einthoven.training.loop import CHECKPOINT, Result, Watcher
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
+from einthoven.training.loop import CHECKPOINT, Result
 from einthoven.training.run import RunFolder
 from einthoven.weights.folder import licence_of_weights, weights_file
 
@@ -92,7 +93,7 @@ def posttrain(
     options: Mapping[str, Any] | None = None,
     allow_overlap: bool = False,
     processes: Processes | None = None,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Posttrained:
     """Train a classifier on a cohort by a recipe. Nothing is learned from the test split; its
     signals are compared with those that an encoder or a bundle of ours has seen. Public weights
@@ -162,7 +163,7 @@ def posttrain(
             remembered = memory_of((chosen, store), weights)
             remembered.write(run.path)
             memory = memory_metadata(remembered, weights, overlap)
-        common: Any = {"recipe": recipe, "run": run, "processes": together, "watcher": watcher}
+        common: Any = {"recipe": recipe, "run": run, "processes": together, "progress": progress}
         results = train_stages(classifier, train, validation, **common)
     return Posttrained(run, classifier.eval(), data.preparation, data, results, memory)
 
@@ -200,7 +201,7 @@ def train_stages(
     recipe: Recipe,
     run: RunFolder,
     processes: Processes,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Result]:
     """Train a classifier in place by the stages that a recipe has.
 
@@ -225,7 +226,7 @@ def train_stages(
         "aggregate": recipe.data.aggregate,
         "precision": resolved(recipe.precision, processes.device),
         "processes": processes,
-        "watcher": watcher,
+        "progress": progress,
     }
     if recipe.stage1:
         folder = run.stage("stage1")

@@ -17,6 +17,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.files import write_tensors
 from einthoven.objectives.objective import SteppedObjective
 from einthoven.objectives.registry import create_objective
+from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, TrainingBatches
 from einthoven.signals.store import Store
 from einthoven.stages.begin import alone, begin_run, check_fit
@@ -28,9 +29,9 @@ from einthoven.stages.overlap import guarded, overlap_metadata
 from einthoven.stages.recipe import Pretraining
 from einthoven.stages.schedule import loop_settings
 from einthoven.stages.snapshots import Snapshots
-from einthoven.training.loop import Loop, Watcher
+from einthoven.training.distributed import Processes
+from einthoven.training.loop import Loop
 from einthoven.training.optim import parameter_groups
-from einthoven.training.processes import Processes
 from einthoven.training.run import RunFolder
 from einthoven.weights.folder import INPUT_SCALE
 
@@ -58,7 +59,7 @@ def pretrain(
     allow_overlap: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Pretrained:
     """Pretrain a backbone on the training split of one or several cohorts; labels are never read.
 
@@ -124,7 +125,7 @@ def pretrain(
             seen.write(run.path)
             about = _about(objective.backbone, recipe, corpus) | overlap_metadata(seen, allowed)
         snapshots = Snapshots(run.path / SNAPSHOTS, objective.backbone, recipe, about)
-        result = _loop(objective, corpus, recipe, micro, run, together, watcher, snapshots).run()
+        result = _loop(objective, corpus, recipe, micro, run, together, progress, snapshots).run()
         # Written once: its checksum is part of what later runs asked for.
         if together.is_main and not encoder.is_file():
             write_tensors(encoder, objective.backbone.state_dict(), about)
@@ -151,7 +152,7 @@ def _loop(
     micro: int,
     run: RunFolder,
     together: Processes,
-    watcher: Watcher | None,
+    progress: Progress | None,
     snapshots: Snapshots,
 ) -> Loop[Batch]:
     return Loop(
@@ -179,7 +180,7 @@ def _loop(
         folder=run.stage("pretrain"),
         validate=HeldOut.of(corpus, together),
         processes=together,
-        watcher=watcher,
+        progress=progress,
         after_step=objective.after_step if isinstance(objective, SteppedObjective) else None,
         after_epoch=snapshots.update,
     )

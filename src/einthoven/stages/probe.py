@@ -8,8 +8,9 @@ crops of every record at random.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from einthoven.backbones.classifier import Classifier, initialise_head
 from einthoven.backbones.inference import Aggregate, aggregate_crops, record_outputs
 from einthoven.files import append_line
+from einthoven.progress import Progress
 from einthoven.signals.batches import Augmentation, SignalSource, epoch_order, generator_for
 from einthoven.stages.recipe import Stage1
 from einthoven.stages.selection import SELECT, validation_metrics
 from einthoven.training.checkpoint import load_weights
-from einthoven.training.loop import (
-    BEST,
-    Loop,
-    Precision,
-    Result,
-    Settings,
-    Watcher,
-    autocast,
-)
-from einthoven.training.optim import parameter_groups
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
+from einthoven.training.loop import BEST, Loop, Result, autocast
+from einthoven.training.optim import Precision, Settings, parameter_groups
 
 _FEATURE_BATCH = 64
 SECONDS, VALIDATION, OWNER = "seconds.jsonl", "validation.npy", "validation-owner.npy"
@@ -105,7 +99,7 @@ def probe(
     aggregate: Aggregate = "probability",
     precision: Precision = "fp32",
     processes: Processes | None = None,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Train the classifier's head in place, its backbone untouched.
 
@@ -138,7 +132,7 @@ def probe(
         augment=augment,
         precision=precision,
         processes=together,
-        watcher=watcher,
+        progress=progress,
     )
     rates = settings.base_lr_sweep or (settings.base_lr,)
     results = {}
@@ -154,7 +148,7 @@ def probe(
             seed=seed,
             aggregate=aggregate,
             processes=together,
-            watcher=watcher,
+            progress=progress,
         )
     chosen = max(rates, key=lambda rate: _value(results[rate], settings.hand_on))
     load_weights(folder / f"lr-{chosen:g}" / BEST, classifier.head)
@@ -183,7 +177,7 @@ def train_head(
     seed: int,
     aggregate: Aggregate,
     processes: Processes,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Train a head on cached features; `best.safetensors` in the folder is what is handed on."""
 
@@ -215,7 +209,7 @@ def train_head(
         folder=folder,
         validate=validate,
         processes=processes,
-        watcher=watcher,
+        progress=progress,
     )
     return loop.run()
 
@@ -236,28 +230,25 @@ def probe_data(
     augment: Augmentation | None,
     precision: Precision,
     processes: Processes,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> ProbeData:
     """Features of both splits, from the cache where they are there."""
     began = time.monotonic()
     classifier.to(processes.device).eval()
     encode = classifier.backbone.features
     folder.mkdir(parents=True, exist_ok=True)
-    if watcher:
-        watcher.began("features", crops + 1, 1 + (len(train) - 1) // _FEATURE_BATCH)
     for crop in range(crops):
         file = folder / f"train-{crop}.npy"
+        report = partial(progress, f"features of crop {crop + 1}") if progress else None
         if processes.is_main and not file.is_file():
             features = _training_features(
-                encode, train, crop, seed, augment, precision, processes.device, watcher
+                encode, train, crop, seed, augment, precision, processes.device, report
             )
             save_array(file, features)
     if processes.is_main and not (folder / OWNER).is_file():
         _save_validation(encode, validation, folder, precision, processes.device)
     if processes.is_main and time.monotonic() - began > 0.1:
         append_line(folder / SECONDS, {"seconds": round(time.monotonic() - began, 3)})
-    if watcher:
-        watcher.ended("features")
     processes.wait()
     stacked = [torch.from_numpy(np.load(folder / f"train-{crop}.npy")) for crop in range(crops)]
     return ProbeData(
@@ -289,7 +280,7 @@ def _training_features(
     augment: Augmentation | None,
     precision: Precision,
     device: torch.device,
-    watcher: Watcher | None,
+    progress: Callable[[int, int], None] | None,
 ) -> NDArray[np.float32]:
     parts = []
     with torch.no_grad():
@@ -299,8 +290,8 @@ def _training_features(
             batch = train.training_batch(chosen, generator, augment)
             with autocast(device, precision):
                 parts.append(encode(batch.signals.to(device)).float().cpu())
-            if watcher:
-                watcher.stepped(crop, start // _FEATURE_BATCH + 1, 0.0, 0.0)
+            if progress:
+                progress(int(chosen[-1]) + 1, len(train))
     return torch.cat(parts).numpy()
 
 

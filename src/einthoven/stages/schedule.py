@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from einthoven.stages.recipe import OneCycleTable, Pretraining, Stage2
 from einthoven.stages.selection import LOSS, SELECT
-from einthoven.training.loop import Precision, Settings
-from einthoven.training.optim import Cycle, scaled_lr
+from einthoven.training.optim import Cycle, Precision, Settings, scaled_lr
 
 # Metric and whether its lowest value is the best; the last epoch is kept without one.
 _SELECTED = {"best": (SELECT, False), "lowest-loss": (LOSS, True), "last": (None, False)}

@@ -1,8 +1,8 @@
-"""The only training loop.
+"""The training loop.
 
-Every random number of a step is a function of (seed, step), every batch of (seed, epoch,
-position). A checkpoint is therefore weights, optimiser state and counters, and a run that was
-killed anywhere goes on to the same weights, bit for bit on a CPU.
+Random numbers of a step are a function of (seed, step), batches of (seed, epoch, position). A
+checkpoint therefore holds weights, optimiser state and counters only, and a run that was killed
+resumes to the same weights, bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,136 +21,31 @@ from torch.optim import Optimizer
 from einthoven.backbones.layers.shared_batch_norm import shared_batch_norms
 from einthoven.errors import TrainingError
 from einthoven.files import append_line, read_lines, write_lines
+from einthoven.progress import Progress
 from einthoven.signals.draws import ShareGenerator, generator_for
 from einthoven.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
-from einthoven.training.optim import (
-    OPTIMISERS,
-    Cycle,
-    OneCycle,
-    OptimiserName,
-    Schedule,
-    scaled_lr,
-    steer,
-)
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
+from einthoven.training.optim import OPTIMISERS, Precision, Settings, set_learning_rate
 
-Precision = Literal["fp32", "bf16"]
 METRICS, CHECKPOINT, BEST = "metrics.jsonl", "checkpoint.safetensors", "best.safetensors"
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 class Batches(Protocol[T_co]):
-    """Micro-batches of one process: how many an epoch has, and an epoch from a position on."""
+    """Micro-batches of one process."""
 
     @property
     def per_epoch(self) -> int:
         """Micro-batches in an epoch."""
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[T_co]:
-        """The micro-batches of an epoch from a position on."""
-
-
-class Watcher(Protocol):
-    """Who is told how training goes."""
-
-    def began(self, stage: str, epochs: int, steps: int) -> None:
-        """A stage of `epochs` epochs with `steps` optimiser steps each begins."""
-
-    def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
-        """An optimiser step is done; `step` counts within the epoch, from 1."""
-
-    def epoch_ended(self, entry: dict[str, Any]) -> None:
-        """An epoch is done; `entry` is its line in metrics.jsonl."""
-
-    def ended(self, stage: str) -> None:
-        """The stage is done."""
-
-
-@runtime_checkable
-class SampleWatcher(Protocol):
-    """A watcher that also wants to know how many samples a step is; optional."""
-
-    def sized(self, samples: int) -> None:
-        """Called after `began`: an optimiser step sees so many samples."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the loop has to know.
-
-    Attributes
-    ----------
-    epochs : int
-        Passes over the data.
-    base_lr : float
-        Learning rate per 256 samples.
-    batch_size : int
-        Samples an optimiser step sees, over all processes and micro-batches.
-    accumulation : int
-        Micro-batches a step.
-    warmup_epochs : float
-        Linear warm-up.
-    min_lr : float
-        Learning rate at the end of the cosine.
-    cycle : Cycle, optional
-        One cycle instead of warm-up and cosine.
-    optimiser : {"adamw", "adamax"}
-        What updates the weights.
-    betas : tuple of float
-        The optimiser's; a cycle has a first one of its own for every step.
-    clip : float or None
-        Largest gradient norm.
-    precision : {"fp32", "bf16"}
-        Autocast type of the forward pass.
-    select : str or None
-        Validation metric whose highest value (the earliest, on a tie) decides which weights are
-        kept as best; without one the last weights are.
-    lowest : bool
-        Whether the lowest value decides instead.
-    checkpoint_seconds : float
-        A checkpoint is written after every epoch, and within one after this many seconds.
-    seed : int
-        What dropout, drop path and masks are drawn from.
-    shared_draws : bool
-        Whether `loss` takes `generator`, a `ShareGenerator`: what an objective draws for a record
-        does not depend on how many processes share the batch. Dropout and drop path are drawn by
-        each process on its own.
-    """
-
-    epochs: int
-    base_lr: float
-    batch_size: int
-    accumulation: int = 1
-    warmup_epochs: float = 0.0
-    min_lr: float = 0.0
-    cycle: Cycle | None = None
-    optimiser: OptimiserName = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float | None = None
-    precision: Precision = "fp32"
-    select: str | None = None
-    lowest: bool = False
-    checkpoint_seconds: float = 120.0
-    seed: int = 0
-    shared_draws: bool = False
-
-    def schedule(self, steps_per_epoch: int) -> Schedule | OneCycle:
-        """The learning rate over all steps."""
-        peak, total = scaled_lr(self.base_lr, self.batch_size), self.epochs * steps_per_epoch
-        if self.cycle is not None:
-            return OneCycle(peak, total, self.cycle)
-        return Schedule(
-            peak_lr=peak,
-            min_lr=self.min_lr,
-            warmup_steps=round(self.warmup_epochs * steps_per_epoch),
-            total_steps=total,
-        )
+        """Yield the micro-batches of an epoch from a position on."""
 
 
 @dataclass
 class Counters:
-    """Where a run is; all that a checkpoint holds beside tensors."""
+    """Position of a run, and its best epoch so far."""
 
     epoch: int = 0
     position: int = 0  # optimiser steps done in this epoch
@@ -162,44 +57,45 @@ class Counters:
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage came to: its lines in metrics.jsonl, and which epoch was kept."""
+    """Lines of metrics.jsonl of a stage, and the epoch that was selected."""
 
     history: list[dict[str, Any]]
     best_epoch: int
-    best: float = field(default=math.nan)
+    best: float = math.nan
 
 
 @dataclass
 class Loop(Generic[T]):
-    """A stage in training.
+    """Training of one stage.
 
     Attributes
     ----------
     name : str
         Name of the stage.
     model : nn.Module
-        What is trained, on the CPU; the loop moves it.
+        Model on the CPU; the loop moves it to the device.
     loss : callable
         `(model, batch, device) -> scalar loss`; see `Settings.shared_draws`.
     batches : Batches
-        Where micro-batches come from.
+        Micro-batches.
     groups : list of dict
         Parameter groups with `lr_scale` (see `optim.parameter_groups`).
     settings : Settings
-        The numbers.
+        Numbers.
     folder : Path
-        Where metrics and checkpoints go.
+        Folder of metrics and checkpoints.
     validate : callable, optional
         `(model) -> metrics`, called after every epoch.
     processes : Processes
-        Who trains together; batch norm's statistics are those of all of them.
-    watcher : Watcher, optional
-        Who is told.
+        Processes of this training; they share the statistics of batch normalisation.
+    progress : Progress, optional
+        Called after every step with `epoch`, `loss` and `lr`, and after every epoch with its line
+        of metrics.jsonl.
     after_step : callable, optional
-        `(optimiser steps done)`, called in every process after each of them.
+        `(optimiser steps done)`, called in every process after each step.
     after_epoch : callable, optional
-        `(lines of metrics.jsonl)`, called in the main process after an epoch's line is written
-        and before its checkpoint is: when it is killed in between, the epoch is done again.
+        `(lines of metrics.jsonl)`, called in the main process between an epoch's line and its
+        checkpoint: if the run is killed in between, the epoch is repeated.
     """
 
     name: str
@@ -211,173 +107,152 @@ class Loop(Generic[T]):
     folder: Path
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     processes: Processes = field(default_factory=Processes)
-    watcher: Watcher | None = None
+    progress: Progress | None = None
     after_step: Callable[[int], None] | None = None
     after_epoch: Callable[[list[dict[str, Any]]], None] | None = None
 
     def run(self) -> Result:
-        """Train to the end, from the checkpoint where there is one; the model keeps the weights
-        of the last step, `best.safetensors` those of the best epoch.
+        """Train to the end, from the checkpoint if there is one.
+
+        The model keeps the weights of the last step; `best.safetensors` holds those of the
+        selected epoch.
 
         Raises
         ------
         TrainingError
-            When the loss is not finite.
+            If the loss or a gradient is not finite.
         """
-        settings = self.settings
+        settings, processes = self.settings, self.processes
         steps = max(1, self.batches.per_epoch // settings.accumulation)
         schedule = settings.schedule(steps)
-        self.model.to(self.processes.device)
+        self.model.to(processes.device)
         optimizer = OPTIMISERS[settings.optimiser](self.groups, betas=settings.betas)
-        counters = self._resume(optimizer)
-        wrapped = self.processes.wrap(self.model)
-        if self.watcher:
-            self.watcher.began(self.name, settings.epochs, steps)
-            if isinstance(self.watcher, SampleWatcher):
-                self.watcher.sized(settings.batch_size)
-        shared = shared_batch_norms(self.model, processes=self.processes.world)
+        at = self._resume(optimizer)
+        network = processes.wrap(self.model)
+        shared = shared_batch_norms(self.model, processes=processes.world)
         with torch.random.fork_rng(), shared:
-            while counters.epoch < settings.epochs:
-                self._epoch(wrapped, optimizer, schedule, counters, steps)
-        if self.watcher:
-            self.watcher.ended(self.name)
-        self.processes.wait()
-        return Result(read_lines(self.folder / METRICS), counters.best_epoch, counters.best)
+            while at.epoch < settings.epochs:
+                network.train()
+                now = saved = time.monotonic()
+                batches = self.batches.epoch(at.epoch, start=at.position * settings.accumulation)
+                # Rate of the step before, if a checkpoint was written after the last step.
+                lr = schedule.lr(at.epoch * steps + max(at.position - 1, 0))
+                while at.position < steps:
+                    step = at.epoch * steps + at.position
+                    lr = set_learning_rate(optimizer, schedule, step)
+                    loss = self._backward(network, batches, step)
+                    norm = self._clip(network)
+                    if not (math.isfinite(loss) and math.isfinite(norm)):
+                        raise self._not_finite(loss, norm, at, lr)
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                    if self.after_step is not None:
+                        self.after_step(step + 1)
+                    at.position, at.loss_sum = at.position + 1, at.loss_sum + loss
+                    if self.progress:
+                        metrics = {"epoch": at.epoch + 1, "loss": loss, "lr": lr}
+                        self.progress(self.name, step + 1, settings.epochs * steps, metrics)
+                    before, now = now, time.monotonic()
+                    at.seconds += now - before
+                    if now - saved > settings.checkpoint_seconds:
+                        self._save(optimizer, at)
+                        saved = time.monotonic()
+                entry = self._end_epoch(network, at, steps, lr)
+                self._save(optimizer, at)
+                if self.progress:
+                    self.progress(self.name, at.epoch * steps, settings.epochs * steps, entry)
+        processes.wait()
+        return Result(read_lines(self.folder / METRICS), at.best_epoch, at.best)
 
-    def _epoch(
-        self,
-        wrapped: nn.Module,
-        optimizer: Optimizer,
-        schedule: Schedule | OneCycle,
-        counters: Counters,
-        steps: int,
-    ) -> None:
-        accumulation = self.settings.accumulation
-        start = counters.position * accumulation
-        micro_batches = self.batches.epoch(counters.epoch, start=start)
-        began = saved = time.monotonic()
-        wrapped.train()
-        # The rate of the step before, should every step of the epoch be done already.
-        lr = schedule.lr(counters.epoch * steps + max(counters.position - 1, 0))
-        for position in range(counters.position, steps):
-            step = counters.epoch * steps + position
-            lr = steer(optimizer, schedule, step)
-            loss, norm = self._step(wrapped, optimizer, micro_batches, step)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise self._not_finite(loss, norm, counters.epoch, position, lr)
-            counters.position, counters.loss_sum = position + 1, counters.loss_sum + loss
-            if self.watcher:
-                self.watcher.stepped(counters.epoch, position + 1, loss, lr)
-            if time.monotonic() - saved > self.settings.checkpoint_seconds:
-                elapsed = time.monotonic() - began
-                self._save(optimizer, replace(counters, seconds=counters.seconds + elapsed))
-                saved = time.monotonic()
-        counters.seconds += time.monotonic() - began
-        self._end_epoch(wrapped, optimizer, counters, steps, lr)
-
-    def _step(
-        self, wrapped: nn.Module, optimizer: Optimizer, micro_batches: Iterator[T], step: int
-    ) -> tuple[float, float]:
-        """Loss and size of the gradient; where one of them is not finite, no step was made."""
-        settings, device = self.settings, self.processes.device
+    def _backward(self, network: nn.Module, batches: Iterator[T], step: int) -> float:
+        """Accumulate gradients of a step; return the mean loss over all processes."""
+        accumulation, device = self.settings.accumulation, self.processes.device
         total = torch.zeros((), device=device)
-        for micro in range(settings.accumulation):
-            given = self._draws(step, micro)
-            batch = next(micro_batches)
-            last = micro == settings.accumulation - 1
-            with self.processes.unsynchronised(wrapped, skip=not last):
-                with autocast(device, settings.precision):
-                    loss = self.loss(wrapped, batch, device, **given) / settings.accumulation
+        for micro in range(accumulation):
+            options = self._seed(step, micro)
+            batch = next(batches)
+            with self.processes.unsynchronised(network, skip=micro < accumulation - 1):
+                with autocast(device, self.settings.precision):
+                    loss = self.loss(network, batch, device, **options) / accumulation
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        mean = float(self.processes.mean(total))
-        gradients = [p.grad for p in wrapped.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if math.isfinite(mean) and math.isfinite(norm):
-            if settings.clip is not None:
-                nn.utils.clip_grads_with_norm_(wrapped.parameters(), settings.clip, norm)
-            optimizer.step()
-            if self.after_step is not None:
-                self.after_step(step + 1)
-        optimizer.zero_grad(set_to_none=True)
-        return mean, float(norm)
+        return float(self.processes.mean(total))
 
-    def _draws(self, step: int, micro: int) -> dict[str, Any]:
-        """Seed torch for a micro-batch; and the generator that all processes share, if wanted."""
-        seed, here = self.settings.seed, self.processes
+    def _clip(self, network: nn.Module) -> float:
+        """Clip gradients; return their norm before clipping."""
+        norm = nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+        if self.settings.clip is not None:
+            nn.utils.clip_grads_with_norm_(network.parameters(), self.settings.clip, norm)
+        return float(norm)
+
+    def _seed(self, step: int, micro: int) -> dict[str, Any]:
+        """Seed torch for a micro-batch; return the shared generator if the loss takes it."""
+        seed, rank, world = self.settings.seed, self.processes.rank, self.processes.world
         if not self.settings.shared_draws:
-            seed_for(seed, step, micro, here.rank)
+            seed_for(seed, step, micro, rank)
             return {}
-        seed_for(seed, step, micro, 1 + here.rank)
-        shared = ShareGenerator(seed, step, micro, 0, rank=here.rank, world=here.world)
-        return {"generator": shared}
+        seed_for(seed, step, micro, 1 + rank)
+        return {"generator": ShareGenerator(seed, step, micro, 0, rank=rank, world=world)}
 
-    def _end_epoch(
-        self, wrapped: nn.Module, optimizer: Optimizer, counters: Counters, steps: int, lr: float
-    ) -> None:
-        began = time.monotonic()
-        samples = steps * self.settings.batch_size
+    def _end_epoch(self, network: nn.Module, at: Counters, steps: int, lr: float) -> dict[str, Any]:
+        """Validate, write the epoch's line, keep the best weights, and count the epoch."""
+        settings = self.settings
+        speed = steps * settings.batch_size / max(at.seconds, 1e-9)
         entry: dict[str, Any] = {
-            "epoch": counters.epoch + 1,
-            "train_loss": counters.loss_sum / steps,
+            "epoch": at.epoch + 1,
+            "train_loss": at.loss_sum / steps,
             "lr": lr,
-            "seconds": round(counters.seconds, 3),
-            "samples_per_second": round(samples / max(counters.seconds, 1e-9), 1),
+            "seconds": round(at.seconds, 3),
+            "samples_per_second": round(speed, 1),
         }
         if self.validate is not None:
-            wrapped.eval()
+            started = time.monotonic()
+            network.eval()
             self.processes.share_buffers(self.model)
             entry |= self.validate(self.model)
-            entry["validation_seconds"] = round(time.monotonic() - began, 3)
-        is_best = self._is_best(entry, counters)
+            entry["validation_seconds"] = round(time.monotonic() - started, 3)
+        is_best = self._is_best(entry, at)
         if is_best:
-            counters.best_epoch = counters.epoch + 1
-            if self.settings.select:
-                counters.best = entry[self.settings.select]
-        counters.epoch, counters.position = counters.epoch + 1, 0
-        counters.loss_sum = counters.seconds = 0.0
+            at.best_epoch = entry["epoch"]
+            at.best = entry[settings.select] if settings.select else at.best
+        at.epoch, at.position, at.loss_sum, at.seconds = at.epoch + 1, 0, 0.0, 0.0
         if self.processes.is_main:
             if is_best:
                 save_weights(self.folder / BEST, self.model)
             append_line(self.folder / METRICS, entry)
             if self.after_epoch is not None:
                 self.after_epoch(read_lines(self.folder / METRICS))
-        self._save(optimizer, counters)
-        if self.watcher:
-            self.watcher.epoch_ended(entry)
+        return entry
 
-    def _is_best(self, entry: dict[str, Any], counters: Counters) -> bool:
-        if self.settings.select is None:
-            return counters.epoch + 1 == self.settings.epochs
-        if counters.best_epoch < 0:
+    def _is_best(self, entry: dict[str, Any], at: Counters) -> bool:
+        select = self.settings.select
+        if select is None:
+            return entry["epoch"] == self.settings.epochs  # type: ignore[no-any-return]
+        if at.best_epoch < 0:
             return True
-        value = entry[self.settings.select]
-        return bool(value < counters.best if self.settings.lowest else value > counters.best)
+        return bool(entry[select] < at.best if self.settings.lowest else entry[select] > at.best)
 
-    def _save(self, optimizer: Optimizer, counters: Counters) -> None:
+    def _save(self, optimizer: Optimizer, at: Counters) -> None:
         if self.processes.is_main:
-            save_checkpoint(self.folder / CHECKPOINT, self.model, optimizer, vars(counters).copy())
+            save_checkpoint(self.folder / CHECKPOINT, self.model, optimizer, asdict(at))
 
     def _resume(self, optimizer: Optimizer) -> Counters:
-        file = self.folder / CHECKPOINT
-        counters = Counters()
+        """Load the checkpoint if there is one; drop metrics of epochs after it."""
+        file, at = self.folder / CHECKPOINT, Counters()
         if file.is_file():
-            counters = Counters(**load_checkpoint(file, self.model, optimizer))
+            at = Counters(**load_checkpoint(file, self.model, optimizer))
         if self.processes.is_main:
-            lines = [e for e in read_lines(self.folder / METRICS) if e["epoch"] <= counters.epoch]
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_lines(self.folder / METRICS, lines)
+            lines = read_lines(self.folder / METRICS)
+            write_lines(self.folder / METRICS, [e for e in lines if e["epoch"] <= at.epoch])
         self.processes.wait()
-        return counters
+        return at
 
-    def _not_finite(
-        self, loss: float, norm: float, epoch: int, position: int, lr: float
-    ) -> TrainingError:
+    def _not_finite(self, loss: float, norm: float, at: Counters, lr: float) -> TrainingError:
+        what = f"the gradient norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         file = self.folder / CHECKPOINT
         kept = f"; the last good checkpoint is {file}" if file.is_file() else ""
-        what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         return TrainingError(
-            f"{self.name}: {what} in epoch {epoch + 1}, step {position + 1}, "
+            f"{self.name}: {what} in epoch {at.epoch + 1}, step {at.position + 1}, "
             f"at learning rate {lr:.2e} ({self.settings.precision})",
             remedy="lower base_lr, warm up for longer, clip gradients (clip = 1.0) or use "
             f"precision = 'fp32'{kept}",
@@ -385,14 +260,14 @@ class Loop(Generic[T]):
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The autocast context of a precision."""
+    """Autocast context of a precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def seed_for(*key: int) -> None:
-    """Seed torch's generators with nothing but a key.
+    """Seed torch's global generators by a key.
 
-    Not `torch.manual_seed`: without a device it queues its seeds, and a stack trace each, forever.
+    `torch.manual_seed` is avoided: without CUDA it queues every seed with a stack trace.
     """
     seed = generator_for(*key).initial_seed()
     torch.default_generator.manual_seed(seed)

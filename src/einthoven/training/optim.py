@@ -1,4 +1,4 @@
-"""Optimisers, their parameter groups, and the learning rate at every step."""
+"""Settings of a stage: its optimiser, parameter groups and learning rate schedule."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.optim import Adamax, AdamW, Optimizer
 
 REFERENCE_BATCH = 256  # learning rates are quoted per 256 samples, as in the MAE family
 OptimiserName = Literal["adamw", "adamax"]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,73 @@ def scaled_lr(base_lr: float, effective_batch: int) -> float:
     return base_lr * effective_batch / REFERENCE_BATCH
 
 
+@dataclass(frozen=True)
+class Settings:
+    """Numbers of a stage.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the data.
+    base_lr : float
+        Learning rate per 256 samples.
+    batch_size : int
+        Samples in an optimiser step, over all processes and micro-batches.
+    accumulation : int
+        Micro-batches in a step.
+    warmup_epochs : float
+        Linear warm-up.
+    min_lr : float
+        Learning rate at the end of the cosine.
+    cycle : Cycle, optional
+        One-cycle schedule instead of warm-up and cosine.
+    optimiser : {"adamw", "adamax"}
+    betas : tuple of float
+        Betas of the optimiser; a cycle replaces the first one at every step.
+    clip : float or None
+        Largest gradient norm.
+    precision : {"fp32", "bf16"}
+        Autocast type of the forward pass.
+    select : str or None
+        Validation metric by which the best epoch is chosen (the earliest, on a tie); None keeps
+        the last epoch.
+    lowest : bool
+        Whether the lowest value of `select` is the best one, not the highest.
+    checkpoint_seconds : float
+        Time between two checkpoints within an epoch; one is written after every epoch anyway.
+    seed : int
+        Seed of dropout, drop path and masks.
+    shared_draws : bool
+        Whether `loss` takes `generator`, a `ShareGenerator`, so that the random numbers of a
+        record do not depend on the number of processes. Dropout and drop path are drawn by each
+        process separately.
+    """
+
+    epochs: int
+    base_lr: float
+    batch_size: int
+    accumulation: int = 1
+    warmup_epochs: float = 0.0
+    min_lr: float = 0.0
+    cycle: Cycle | None = None
+    optimiser: OptimiserName = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = None
+    precision: Precision = "fp32"
+    select: str | None = None
+    lowest: bool = False
+    checkpoint_seconds: float = 120.0
+    seed: int = 0
+    shared_draws: bool = False
+
+    def schedule(self, steps_per_epoch: int) -> Schedule | OneCycle:
+        """Learning rate schedule over all steps."""
+        peak, total = scaled_lr(self.base_lr, self.batch_size), self.epochs * steps_per_epoch
+        if self.cycle is not None:
+            return OneCycle(peak, total, self.cycle)
+        return Schedule(peak, self.min_lr, round(self.warmup_epochs * steps_per_epoch), total)
+
+
 def parameter_groups(
     model: nn.Module,
     *,
@@ -163,9 +231,11 @@ def adamax(groups: list[dict[str, Any]], *, betas: tuple[float, float]) -> Adama
 OPTIMISERS: dict[OptimiserName, Callable[..., Optimizer]] = {"adamw": adamw, "adamax": adamax}
 
 
-def steer(optimizer: Optimizer, schedule: Schedule | OneCycle, step: int) -> float:
-    """Give every group its share of a step's learning rate, and the schedule's first beta where
-    it has one; returns the rate."""
+def set_learning_rate(optimizer: Optimizer, schedule: Schedule | OneCycle, step: int) -> float:
+    """Set every group's learning rate, and the first beta if the schedule has one.
+
+    Returns the learning rate of a group with `lr_scale` 1.
+    """
     lr, momentum = schedule.lr(step), schedule.momentum(step)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]

@@ -51,9 +51,9 @@ class RunFolder:
         folder = Path(path)
         file = folder / ABOUT
         if file.is_file():
-            _refuse_other(json.loads(file.read_text())["asked"], asked, folder)
+            _refuse_other(json.loads(file.read_text())["request"], asked, folder)
             return cls(folder)
-        about = {"asked": asked, "environment": environment(), "command": sys.argv}
+        about = {"request": asked, "environment": environment(), "command": sys.argv}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(file, about)

@@ -87,7 +87,7 @@ def licence_of_weights(name: str, weights: str | PathLike[str]) -> str:
     if about:
         return str(about.get("licence", ""))
     if said or is_ours(file):
-        asked = run_of(file).get("asked", {})
+        asked = run_of(file).get("request", {})
         return str((asked.get("weights") or {}).get("licence", ""))
     public = entry(name).weights_licence
     return "" if public.startswith("none") else public

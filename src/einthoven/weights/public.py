@@ -109,7 +109,7 @@ def public_data(name: str, weights: str | PathLike[str]) -> PublicData | None:
     if _INSIDE_KEY in said:
         inside = next(key for key, text in INSIDE.items() if text == said[_INSIDE_KEY])
         return PublicData(name, said[_DATA], inside)
-    for record in (described(file), run_of(file).get("asked", {})):
+    for record in (described(file), run_of(file).get("request", {})):
         if _RECORD in record:
             return PublicData.of_record(name, record[_RECORD])
     inside = about.contains_ptbxl

@@ -20,7 +20,7 @@ from einthoven.bundle import load_bundle
 from einthoven.errors import TrainingError
 from einthoven.files import read_json, read_lines, write_tensors
 from einthoven.predictions import Predictions
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 
 def test_a_single_process_is_the_main_one() -> None:
@@ -47,7 +47,7 @@ TOGETHER = """
 import json, sys, torch
 from torch import nn
 from einthoven.stages.begin import begin_run
-from einthoven.training.processes import Processes
+from einthoven.training.distributed import Processes
 
 here = Processes("cpu")
 begin_run(sys.argv[1], {"stage": "test"}, here)
@@ -104,7 +104,7 @@ def test_two_processes_share_a_folder_and_average_gradients(tmp_path: Path) -> N
         assert each["mean"] == 0.5
         assert each["running_mean"] == 5.0
         assert each["gradients"] == [2.0, 1.0 + 2 * each["rank"]]
-    assert read_json(tmp_path / "run" / "run.json")["asked"] == {"stage": "test"}
+    assert read_json(tmp_path / "run" / "run.json")["request"] == {"stage": "test"}
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_torchrun_post_trains_with_two_processes(
     done = torchrun(*asked, EINTHOVEN_CACHE=str(tmp_path / "cache"))
     assert done.stdout.count("Bundle:") == 1
     run = tmp_path / "run"
-    assert read_json(run / "run.json")["asked"]["world"] == 2
+    assert read_json(run / "run.json")["request"]["world"] == 2
     assert [line["epoch"] for line in read_lines(run / "stage2" / "metrics.jsonl")] == [1, 2]
     predictions = Predictions.load(run / "predictions" / "test.parquet")
     assert predictions.labels == load_bundle(run / "bundle").labels
