@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from einthoven.reproduce.bundles import Progress, predict_bundles
+from einthoven.progress import Progress
+from einthoven.reproduce.bundles import predict_bundles
 from einthoven.reproduce.contenders import best_contender
 from einthoven.reproduce.earlier import Earlier
 from einthoven.reproduce.evidence import Evidence, Group
