@@ -14,11 +14,11 @@ from einthoven import load_bundle
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.config import fields_of, override
 from einthoven.bundle import Bundle, digest_of, read_about, save_bundle, update_bundle
-from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, BundleError
 from einthoven.files import read_metadata
 from einthoven.predict import predict_record
+from einthoven.predictions import Calibration
 from einthoven.records import read_record
 
 TINY = {"depth": 1, "width": 32, "heads": 1}

@@ -16,7 +16,7 @@ from einthoven.bundle import CARD, load_bundle
 from einthoven.cohorts import Cohort
 from einthoven.errors import WeightsError
 from einthoven.estimator.encoder import terms_of_encoder
-from einthoven.experiment import run_experiment
+from einthoven.experiment.run import run_experiment
 from einthoven.files import read_json, write_json
 from einthoven.licences import LicenceWarning, is_non_commercial, joined, terms_of
 from einthoven.run_report import write_run_report

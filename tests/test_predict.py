@@ -11,11 +11,11 @@ import torch
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.bundle import Bundle
-from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, EvaluationError, PreparationError, RecordError
 from einthoven.evaluate.metrics import auroc
 from einthoven.predict import calibrate_table, predict_cohort, predict_files, predict_record
+from einthoven.predictions import Calibration
 from einthoven.records import read_record
 from einthoven.signals.prepare import evaluation_seconds, prepare_record
 from einthoven.signals.store import Store

@@ -15,7 +15,7 @@ import einthoven
 from einthoven.bundle import digest_of, load_bundle, read_about
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import BundleError, CohortError
-from einthoven.evidence import measured_on, read_evidence
+from einthoven.experiment.evaluation import measured_on, read_evidence
 from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
 from einthoven.shipped import SHIPPED, bundle_folder, is_bundle, shipped_bundle, start_from

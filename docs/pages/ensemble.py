@@ -40,7 +40,7 @@ def page(networks: Mapping[str, Network]) -> Iterator[str]:
         "calibrated, nothing is trained, and no member weighs more than another. In table 1 seed 0 "
         "of the ensemble is the mean of every member's seed 0, and so on. The published one joins "
         "in the same way.",
-        "Code: [`einthoven.ensembles`](../../src/einthoven/ensembles.py).",
+        "Code: [`einthoven.experiment.ensembles`](../../src/einthoven/experiment/ensembles.py).",
     )
     head = ("member", "recipe", f"parameters, {LABELS} labels", "all-71 published", "ours")
     yield table(head, map(_member, members))
@@ -61,8 +61,8 @@ def page(networks: Mapping[str, Network]) -> Iterator[str]:
     )
     yield paragraph(
         "That is a run like any other but for its weights: table of predictions, metrics and "
-        "intervals; there is no bundle of it. From Python `einthoven.ensembles.ensemble(runs, "
-        "out)` ([recipes](../recipes.md#ensembles))."
+        "intervals; there is no bundle of it. From Python "
+        "`einthoven.experiment.ensembles.ensemble(runs, out)` ([recipes](../recipes.md#ensembles))."
     )
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from einthoven.backbones.registry import backbone_names, create_backbone
     from einthoven.bundle import load_bundle
     from einthoven.cohorts import Cohort, open_cohort
-    from einthoven.ensembles import ensemble
     from einthoven.errors import EinthovenError
     from einthoven.estimator import EcgClassifier, EcgEmbedder
+    from einthoven.experiment.ensembles import ensemble
     from einthoven.hub import from_pretrained, save_pretrained
     from einthoven.predictions import Predictions
     from einthoven.records import Record, read_record
@@ -38,7 +38,7 @@ _HOMES = {
     "backbone_names": "backbones.registry",
     "create_backbone": "backbones.registry",
     "create_classifier": "backbones.classifier",
-    "ensemble": "ensembles",
+    "ensemble": "experiment.ensembles",
     "from_pretrained": "hub",
     "load_backbone": "weights",
     "load_bundle": "bundle",

@@ -31,10 +31,10 @@ from safetensors.torch import load as load_tensors
 
 from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.config import fields_of
-from einthoven.calibration import Calibration
 from einthoven.errors import BundleError, CalibrationError
 from einthoven.files import read_metadata, write_json, write_tensors
 from einthoven.licences import LicenceWarning, is_non_commercial, terms_of
+from einthoven.predictions import Calibration
 from einthoven.shipped import ABOUT, SHIPPED, WEIGHTS, bundle_folder
 from einthoven.signals.prepare import Preparation
 
@@ -253,7 +253,7 @@ def _calibration(path: str | Path, about: dict[str, Any]) -> Calibration | None:
         raise BundleError(
             f"{path}: the calibration is damaged: {error.problem}",
             remedy="copy the bundle again, or fit the calibration anew "
-            "(einthoven.evidence.fitted_calibration)",
+            "(einthoven.experiment.evaluation.fitted_calibration)",
         ) from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from einthoven.cohorts import open_cohort
 from einthoven.cohorts.synthetic import synthesize
-from einthoven.experiment import run_experiment
+from einthoven.experiment.run import run_experiment
 from einthoven.progress import Progress
 from einthoven.run_report import write_run_report
 from einthoven.shipped import SHIPPED, start_from

@@ -12,8 +12,8 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, EvaluationError, RecordError
 from einthoven.evaluate.comparison import compare
 from einthoven.evaluate.scores import score_predictions, suitable_policy
-from einthoven.evidence import read_evidence
-from einthoven.experiment import BUNDLE, METRICS, PREDICTIONS
+from einthoven.experiment.evaluation import read_evidence
+from einthoven.experiment.run import BUNDLE, METRICS, PREDICTIONS
 from einthoven.files import read_json, read_lines, write_json
 from einthoven.predictions import Predictions
 from einthoven.records import read_record

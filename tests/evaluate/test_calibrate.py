@@ -11,7 +11,6 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.metrics import f1_score
 
-from einthoven.calibration import Calibration
 from einthoven.errors import EvaluationError
 from einthoven.evaluate import fit_calibration
 from einthoven.evaluate.calibrate import (
@@ -22,6 +21,7 @@ from einthoven.evaluate.calibrate import (
     SPREAD,
     best_thresholds,
 )
+from einthoven.predictions import Calibration
 
 Floats = NDArray[np.float64]
 LABELS = ("a", "b", "c", "d")

@@ -10,10 +10,10 @@ from scipy.special import expit
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, f1_score, log_loss, precision_score, recall_score
 
-from einthoven.calibration import Calibration
 from einthoven.errors import CalibrationError, EvaluationError
 from einthoven.evaluate import calibration_report, fit_calibration
 from einthoven.evaluate.reliability import quality
+from einthoven.predictions import Calibration
 
 LABELS = ("a", "b", "c")
 

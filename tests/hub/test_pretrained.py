@@ -21,13 +21,13 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names
 from einthoven.bundle import Bundle, save_bundle
-from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
 from einthoven.errors import HubError
 from einthoven.estimator.encoder import terms_of_encoder
 from einthoven.files import read_metadata, write_tensors
 from einthoven.licences import is_non_commercial
 from einthoven.predict import predict_record
+from einthoven.predictions import Calibration
 from einthoven.records import read_record
 from einthoven.version import __version__
 from einthoven.weights import load_backbone, to_public

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from einthoven.ensembles import ENSEMBLE
 from einthoven.errors import ReproduceError
 from einthoven.evaluate import compare
+from einthoven.experiment.ensembles import ENSEMBLE
 from einthoven.files import read_json, write_json
 from einthoven.predictions import Predictions
 from einthoven.reproduce.claims import claim

@@ -17,7 +17,7 @@ import pytest
 
 from einthoven.cohorts import open_cohort
 from einthoven.errors import ReproduceError
-from einthoven.experiment import run_experiment
+from einthoven.experiment.run import run_experiment
 from einthoven.files import read_json
 from einthoven.reproduce import run
 from einthoven.reproduce.claims import claim

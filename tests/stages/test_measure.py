@@ -18,7 +18,7 @@ from einthoven.backbones.mtecg import MTECG
 from einthoven.bundle import load_bundle, save_bundle
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import RecipeError
-from einthoven.experiment import bundle_of
+from einthoven.experiment.run import bundle_of
 from einthoven.files import read_tensors
 from einthoven.predict import predict_record
 from einthoven.records import read_record

@@ -16,7 +16,7 @@ import torch
 from einthoven.bundle import load_bundle, save_bundle
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import BundleError, CohortError
-from einthoven.experiment import bundle_of, pretraining_of, remembered
+from einthoven.experiment.run import bundle_of, pretraining_of, remembered
 from einthoven.files import read_metadata, write_tensors
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store

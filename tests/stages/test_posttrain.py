@@ -23,7 +23,7 @@ from einthoven.errors import (
     TrainingError,
     WeightsError,
 )
-from einthoven.experiment import bundle_of
+from einthoven.experiment.run import bundle_of
 from einthoven.files import locked, read_lines, read_tensors
 from einthoven.predict import predict_record
 from einthoven.records import read_record

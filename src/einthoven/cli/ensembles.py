@@ -40,7 +40,7 @@ def ensemble(
     There is no bundle in it: an ensemble is no network. To predict new ECGs, run `predict` with
     the bundle of each member.
     """
-    from einthoven.ensembles import ensemble as average
+    from einthoven.experiment.ensembles import ensemble as average
 
     done = average(runs, out, resamples=resamples)
     tell(done, out)

@@ -212,7 +212,7 @@ def card(
     prediction changes. `einthoven report` of the bundle's run shows the same numbers.
     """
     from einthoven.bundle import load_bundle
-    from einthoven.evidence import fill_card
+    from einthoven.experiment.evaluation import fill_card
 
     with shown_warnings():
         model = load_bundle(bundle)

@@ -26,7 +26,7 @@ from einthoven.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
-    from einthoven.experiment import Finished
+    from einthoven.experiment.run import Finished
 
 Labelled = Annotated[
     Path, typer.Argument(metavar="COHORT", help="PTB-XL's folder, or a label table.")
@@ -111,7 +111,7 @@ def posttrain(
     and report.html in OUT. Start it with torchrun for several processes.
     """
     from einthoven.cli.stores import check_typed, labelled, shared_store
-    from einthoven.experiment import run_experiment
+    from einthoven.experiment.run import run_experiment
     from einthoven.shipped import start_from
     from einthoven.stages.posttrain import check_weights
     from einthoven.stages.recipe import load_recipe, prepared_alike

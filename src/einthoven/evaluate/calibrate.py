@@ -30,10 +30,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from einthoven.calibration import Calibration
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.scores import checked_truth
-from einthoven.predictions import checked_probabilities
+from einthoven.predictions import Calibration, checked_probabilities
 
 Floats = NDArray[np.float64]
 

@@ -20,13 +20,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from einthoven.calibration import Calibration
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import multiplicities
 from einthoven.evaluate.calibrate import PROBABILITY_MARGIN
 from einthoven.evaluate.estimate import Plan, Truth, intervals
 from einthoven.evaluate.scores import Interval, checked_truth, plain
-from einthoven.predictions import checked_probabilities
+from einthoven.predictions import Calibration, checked_probabilities
 
 Floats = NDArray[np.float64]
 

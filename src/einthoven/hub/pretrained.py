@@ -16,7 +16,6 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.bundle import Bundle, load_bundle, memory_in
-from einthoven.calibration import Calibration
 from einthoven.errors import BackboneError, EinthovenError, HubError
 from einthoven.files import (
     read_json,
@@ -27,6 +26,7 @@ from einthoven.files import (
     write_text,
 )
 from einthoven.hub.card import card_of
+from einthoven.predictions import Calibration
 from einthoven.shipped import ABOUT, bundle_folder
 from einthoven.signals.prepare import Preparation
 from einthoven.version import __version__

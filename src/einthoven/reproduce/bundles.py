@@ -11,7 +11,7 @@ from typing import Any
 
 from einthoven.bundle import digest_of, load_bundle, read_about
 from einthoven.errors import ReproduceError
-from einthoven.experiment import METRICS, parameters_of, predict_splits, score_splits
+from einthoven.experiment.run import METRICS, parameters_of, predict_splits, score_splits
 from einthoven.files import lock_beside, locked, read_json, write_json
 from einthoven.progress import Progress
 from einthoven.reproduce.folders import Request

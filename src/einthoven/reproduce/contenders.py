@@ -15,7 +15,7 @@ from statistics import mean
 from typing import Any
 
 from einthoven.errors import ReproduceError
-from einthoven.experiment import METRICS
+from einthoven.experiment.run import METRICS
 from einthoven.files import read_json
 from einthoven.reproduce.bundles import check_bundle, predicted_folder
 from einthoven.reproduce.evidence import Found

@@ -10,7 +10,7 @@ from typing import Any
 
 from einthoven.bundle import load_bundle
 from einthoven.errors import BundleError
-from einthoven.experiment import BUNDLE, METRICS, parameters_of
+from einthoven.experiment.run import BUNDLE, METRICS, parameters_of
 from einthoven.files import read_json, read_lines
 from einthoven.licences import LicenceWarning
 from einthoven.reproduce.evidence import Ensemble, Evidence, Folders, Model

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from einthoven.ensembles import mean_predictions
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.comparison import Comparison, difference
@@ -19,8 +18,9 @@ from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
 from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.missing_classes import UndefinedLabels
 from einthoven.evaluate.scores import Score, checked_truth, pair, plain, summary
-from einthoven.experiment import METRICS as RUN_METRICS
-from einthoven.experiment import PREDICTIONS, suitable_policy
+from einthoven.experiment.ensembles import mean_predictions
+from einthoven.experiment.run import METRICS as RUN_METRICS
+from einthoven.experiment.run import PREDICTIONS, suitable_policy
 from einthoven.files import read_json
 from einthoven.predictions import Predictions
 from einthoven.reproduce.folders import Request, State

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.experiment import METRICS
+from einthoven.experiment.run import METRICS
 from einthoven.files import read_json, read_lines, read_metadata
 from einthoven.reproduce.claims import holder
 from einthoven.reproduce.experiments import OURS, Experiment

@@ -7,9 +7,9 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
-from einthoven.ensembles import ENSEMBLE, ensemble
 from einthoven.errors import ReproduceError
-from einthoven.experiment import METRICS, PREDICTIONS
+from einthoven.experiment.ensembles import ENSEMBLE, ensemble
+from einthoven.experiment.run import METRICS, PREDICTIONS
 from einthoven.files import read_json
 from einthoven.reproduce.claims import claim
 from einthoven.reproduce.evidence import Evidence, Folders

@@ -16,7 +16,7 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import EinthovenError, ReproduceError
-from einthoven.experiment import run_experiment
+from einthoven.experiment.run import run_experiment
 from einthoven.files import write_json, write_tensors
 from einthoven.progress import Progress
 from einthoven.reproduce.claims import Claim, claim

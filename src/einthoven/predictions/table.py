@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
+from einthoven.files import replacing
 
 TARGET = "target:"
 PROBABILITY = "probability:"
@@ -158,8 +157,7 @@ class Predictions:
         """
         path = Path(path)
         suffix = _suffix(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(path) as temporary:
+        with replacing(path) as temporary:
             if suffix == ".csv":
                 pd.DataFrame(self._columns()).to_csv(temporary, index=False)
             else:
@@ -328,17 +326,6 @@ def _suffix(path: Path) -> str:
             remedy="name the file predictions.parquet (keeps the metadata) or predictions.csv",
         )
     return suffix
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    # Written beside its destination, so that the replacement is one rename in one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:

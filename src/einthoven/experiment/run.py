@@ -23,7 +23,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BundleError, CohortError
 from einthoven.evaluate.estimate import Plan
 from einthoven.evaluate.scores import Score, score_predictions, suitable_policy
-from einthoven.evidence import evidence_of, fitted_calibration, kept, write_evidence
+from einthoven.experiment.evaluation import evidence_of, fitted_calibration, kept, write_evidence
 from einthoven.files import read_lines, read_metadata, write_json
 from einthoven.licences import joined
 from einthoven.predict import predict_cohort

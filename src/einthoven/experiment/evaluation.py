@@ -29,11 +29,11 @@ from einthoven.evaluate.calibrate import fit_calibration
 from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
+from einthoven.experiment.robustness import Progress, measure_robustness
 from einthoven.files import read_json, write_json, write_text
 from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.report.card import model_card
-from einthoven.robustness import Progress, measure_robustness
 from einthoven.shipped import WEIGHTS, bundle_folder
 from einthoven.signals.store import Store
 from einthoven.stages.overlap import check_scored

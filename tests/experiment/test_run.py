@@ -19,8 +19,8 @@ from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, EvaluationError
 from einthoven.evaluate import fit_calibration
 from einthoven.evaluate.scores import score_predictions
-from einthoven.evidence import read_evidence
-from einthoven.experiment import Finished, is_synthetic, licence_of, run_experiment
+from einthoven.experiment.evaluation import read_evidence
+from einthoven.experiment.run import Finished, is_synthetic, licence_of, run_experiment
 from einthoven.files import read_json, read_lines, write_json, write_tensors
 from einthoven.predict import predict_record
 from einthoven.predictions import Predictions

@@ -13,9 +13,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import einthoven
 from einthoven.backbones.classifier import create_classifier
-from einthoven.ensembles import ensemble, mean_predictions
 from einthoven.errors import BackboneError, EvaluationError, TrainingError
 from einthoven.evaluate import compare
+from einthoven.experiment.ensembles import ensemble, mean_predictions
 from einthoven.files import read_json, write_json
 from einthoven.predictions import Predictions
 from einthoven.run_report import write_run_report

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from einthoven.calibration import Calibration
 from einthoven.errors import CalibrationError
 from einthoven.evaluate.metrics import auroc, average_precision
+from einthoven.predictions import Calibration
 
 THREE = Calibration((1.0, 2.0, 0.5), (0.0, 0.0, 1.0), (0.5, 0.25, 0.9))
 

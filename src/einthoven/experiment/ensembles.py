@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from einthoven.errors import EvaluationError
-from einthoven.experiment import METRICS, PREDICTIONS, Finished, score_splits
+from einthoven.experiment.run import METRICS, PREDICTIONS, Finished, score_splits
 from einthoven.files import read_json, write_json
 from einthoven.predict import CALIBRATED
 from einthoven.predictions import Predictions, listed

@@ -19,7 +19,7 @@ from einthoven.errors import BundleError, EvaluationError
 from einthoven.evaluate import calibration_report, score_subgroups
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics
-from einthoven.evidence import (
+from einthoven.experiment.evaluation import (
     EvidenceWarning,
     evidence_of,
     fill_card,

@@ -11,19 +11,19 @@ import torch
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.bundle import Bundle
-from einthoven.calibration import Calibration
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, EvaluationError, PreparationError
 from einthoven.evaluate import compare
-from einthoven.predict import predict_cohort
-from einthoven.records.record import STANDARD_LEADS
-from einthoven.robustness import (
+from einthoven.experiment.robustness import (
     LEAD_SETS,
     NoisyStore,
     OffsetStore,
     Robustness,
     measure_robustness,
 )
+from einthoven.predict import predict_cohort
+from einthoven.predictions import Calibration
+from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.noise import add_noise
 from einthoven.signals.store import Store
 

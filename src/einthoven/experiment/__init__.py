@@ -1,0 +1,1 @@
+"""One experiment from a recipe to its numbers: train, predict, calibrate, evaluate."""
