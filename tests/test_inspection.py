@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from einthoven.backbones.registry import BACKBONES, create_backbone
+from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, FileError
-from einthoven.inspection import MISSING, inspect
+from einthoven.inspection import inspect
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.signals.prepare import prepare_record
 
@@ -87,10 +87,6 @@ def test_a_refusal_is_a_finding(record: Record) -> None:
     assert "has none of the leads of ecg_fm" in found
     with pytest.raises(BackboneError, match="unknown backbone"):
         inspect(record, "ecg_fn")
-
-
-def test_every_family_says_what_missing_leads_are_to_it() -> None:
-    assert {about.family for about in BACKBONES.values()} <= MISSING.keys()
 
 
 def test_records_that_are_too_short_or_too_long_for_the_window(record: Record) -> None:

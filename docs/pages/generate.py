@@ -20,9 +20,8 @@ from measured import elsewhere, ours, published
 from network import LABELS, Network, described, facts
 from results import DOCS, chosen, results, sections_about
 
-from einthoven.backbones.registry import backbone_names
+from einthoven.backbones.registry import backbone_names, entry
 from einthoven.files import read_json
-from einthoven.inspection import MISSING
 from einthoven.reproduce.published import ROWS
 from einthoven.reproduce.sections import table
 from einthoven.reproduce.wording import paragraph
@@ -175,7 +174,7 @@ classifier = einthoven.create_classifier("{network.name}", labels={LABELS})
 def _fewer_leads(network: Network) -> str:
     if len(network.backbone.leads) == 1:
         return "It reads one lead: lead I, or the one that `leads=` names."
-    policy = MISSING.get(network.backbone.family, "its own policy holds")
+    policy = entry(network.name).missing_leads
     return paragraph(
         f'Built for some of its leads, `create_backbone("{network.name}", leads=("I", "II"))` '
         f"or `posttrain --leads I,II`: {policy}. Limb leads that follow from two others are "

@@ -14,9 +14,7 @@ from importlib import import_module
 import torch
 
 from einthoven.backbones.contract import Backbone
-from einthoven.backbones.entries import Entry
-from einthoven.backbones.peers import PEERS
-from einthoven.backbones.registry import create_backbone, entry
+from einthoven.backbones.registry import Entry, create_backbone, entry
 from einthoven.reproduce.experiment_files import experiment_for, load_experiment
 from einthoven.reproduce.experiments import Experiment, Row
 
@@ -28,8 +26,6 @@ QUOTED = {
     "hubert_ecg_base": ("HuBERT-ECG-BASE",),
     "st_mem_base": ("Transformer-FM", "Transformer-FM-PT"),
 }
-# Public files whose names the catalogue tells otherwise than as a name.
-FILES = {"ecg_cpc": "x_e10.ckpt", "st_mem_base": "st_mem_vit_base_encoder.pth"}
 _INSIDE = {
     True: "**yes**: results on PTB-XL are not those of an unseen cohort",
     False: "no",
@@ -54,12 +50,12 @@ class Network:
     @property
     def is_peer(self) -> bool:
         """Whether it is trained for the task from random weights."""
-        return self.name in PEERS
+        return self.about.is_supervised
 
     @property
     def is_public(self) -> bool:
         """Whether somebody publishes weights."""
-        return not self.is_peer and not self.about.weights_licence.startswith("none")
+        return self.about.has_weights
 
     @property
     def input(self) -> str:
@@ -92,8 +88,7 @@ class Network:
     @property
     def file(self) -> str:
         """The public file's name, as far as it is known."""
-        found = re.search(r"[\w.-]+\.(?:safetensors|pth|pt)\b", self.about.weights_from)
-        return FILES.get(self.name) or (found.group() if found else "checkpoint.pth")
+        return self.about.weights_file
 
 
 @cache
@@ -118,7 +113,7 @@ def facts(network: Network) -> Iterator[tuple[str, str]]:
         f"{sum(map(len, branches))} residual branches (stochastic depth), {len(dropouts)} "
         "feed-forward dropouts",
     )
-    yield "pretrained on", about.pretraining_data
+    yield "pretrained on", about.pretraining_data or "none"
     if network.is_public:
         yield "PTB-XL among it", _INSIDE[about.contains_ptbxl]
     yield "public weights", _weights(about)
@@ -141,7 +136,7 @@ def _parameters(network: Network) -> str:
 
 
 def _weights(about: Entry) -> str:
-    known = [about.weights_from]
+    known = [about.weights_from or "none"]
     known += [about.weights_size] if about.weights_size else []
     known += [f"SHA-256 `{about.weights_sha256}`"] if about.weights_sha256 else []
     return "; ".join(known)
@@ -149,7 +144,7 @@ def _weights(about: Entry) -> str:
 
 def described(network: Network) -> str:
     """The docstring of its module, and the first paragraph of its factory's, as Markdown."""
-    module, function = network.about.factory.split(":")
+    module, function = network.about.build.__module__, network.about.build.__name__
     source = import_module(module)
     text = ast.get_docstring(ast.parse(python.getsource(source))) or ""
     own = (getattr(source, function).__doc__ or "").strip().split("\n\n")[0]

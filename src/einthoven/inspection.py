@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from einthoven.backbones.contract import Backbone
-from einthoven.backbones.registry import create_backbone
+from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import BackboneError, EinthovenError
 from einthoven.records import Record
 from einthoven.signals.prepare import (
@@ -24,23 +24,7 @@ from einthoven.signals.prepare import (
 )
 from einthoven.signals.quality import mains_hum, offsets
 
-__all__ = ["MISSING", "inspect"]
-
-# What a family does where a lead is missing that nothing gives, once it is built for the others.
-MISSING = {
-    "st_mem": "it makes no tokens of the missing ones",
-    "mtecg": "it works as if the missing ones were zero",
-    "s4": "it works as if the missing ones were zero",
-    "strodthoff": "it works as if the missing ones were zero",
-    "ecgfounder": "the channels of the missing ones are zero",
-    "ecg_fm": "the channels of the missing ones are zero, as half of them were in its pretraining",
-    "hubert_ecg": "it fills the places of the missing ones as missing_leads says",
-    "multiresnet": "it works as if the missing ones were zero",
-    "spacetime": "it works as if the missing ones were zero",
-    "msw_transformer": "it works as if the missing ones were zero",
-    "chimera": "the rows of the missing ones are zero in its grid",
-    "wavelet_nn": "it works as if the features of the missing ones were at their training means",
-}
+__all__ = ["inspect"]
 
 
 def inspect(
@@ -140,7 +124,7 @@ def _for_leads(
     if missing:
         said.append(
             f"  warning: leads {' '.join(missing)} are missing and do not follow; built for those "
-            f"that there are (--leads {','.join(there)}), {MISSING[network.family]}"
+            f"that there are (--leads {','.join(there)}), {entry(network.name).missing_leads}"
         )
     return preparation, said
 

@@ -4,15 +4,57 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LicenceWarning", "is_non_commercial", "joined", "terms_of"]
+__all__ = ["Licence", "LicenceWarning", "is_non_commercial", "joined", "terms_of"]
 
 _SIGNS = ("non commercial", "noncommercial", "by nc")
 
 
 class LicenceWarning(UserWarning):
     """A model whose weights must not be used commercially."""
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Terms of use of weights or data.
+
+    Attributes
+    ----------
+    id : str
+        SPDX identifier, or `other` for terms without one, or `unknown`.
+    text : str
+        The terms in words: attribution, exceptions, where they are stated.
+    commercial_use : bool or None
+        Whether commercial use is allowed; None where the terms do not state it, or are unknown.
+    """
+
+    id: str = "unknown"
+    text: str = ""
+    commercial_use: bool | None = None
+
+    def __str__(self) -> str:
+        if not self.text:
+            return self.id
+        return self.text if self.id in ("other", "unknown") else f"{self.id}: {self.text}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entries `license`, `license_text` and `commercial_use` of a model's config.json."""
+        return {
+            "license": self.id,
+            "license_text": self.text,
+            "commercial_use": self.commercial_use,
+        }
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> Licence:
+        """The licence that `to_dict` wrote; an unknown one where the entries are missing."""
+        return cls(
+            str(entries.get("license") or "unknown"),
+            str(entries.get("license_text") or ""),
+            entries.get("commercial_use"),
+        )
 
 
 def is_non_commercial(licence: str | None) -> bool:

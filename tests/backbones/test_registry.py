@@ -3,16 +3,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from einthoven.backbones import backbone_names, create_backbone, entry
-from einthoven.backbones.peers import PEERS
+from einthoven.backbones.registry import register_backbone
 from einthoven.errors import BackboneError
 
 
-def test_the_catalogue_is_read_without_torch() -> None:
+def test_no_network_is_imported_before_the_catalogue_is_used() -> None:
     code = "import sys, einthoven.backbones; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -28,15 +29,22 @@ def test_entries_state_the_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", backbone_names())
 def test_entries_are_complete(name: str) -> None:
-    about = entry(name)
-    texts = (about.summary, about.paper, about.weights_licence, about.weights_from)
-    assert all(texts)
-    assert about.pretraining_data
-    assert 0 < len(about.origin) <= 24
-    assert bool(about.recipe) == (name in PEERS)
-    # Unknown or not, what the public weights saw of PTB-XL is never left unsaid.
-    assert about.contains_ptbxl is False or "PTB-XL" in about.pretraining_data
-    assert re.fullmatch(r"([0-9a-f]{64})?", about.weights_sha256)
+    known = entry(name)
+    assert known.summary
+    assert known.paper
+    assert 0 < len(known.origin) <= 24
+    public = (known.weights_from, known.licence, known.pretraining_data)
+    assert all(public) or public == (None, None, None)
+    assert known.has_weights or known.contains_ptbxl is False
+    assert known.contains_ptbxl is False or "PTB-XL" in (known.pretraining_data or "")
+    assert re.fullmatch(r"([0-9a-f]{64})?", known.weights_sha256)
+
+
+def test_a_name_belongs_to_one_backbone() -> None:
+    register_backbone(entry("s4"))
+    with pytest.raises(BackboneError, match="'s4'") as refused:
+        register_backbone(replace(entry("s4"), summary="another"))
+    assert refused.value.remedy is not None
 
 
 def test_unknown_names_and_overrides_are_answered_with_what_exists() -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from einthoven.backbones.mtecg import mtecg_tiny_100hz
-from einthoven.backbones.registry import BACKBONES, create_backbone
+from einthoven.backbones.registry import catalogue, create_backbone
 from einthoven.cli import main
 from einthoven.files import write_tensors
 from einthoven.signals.store import Store
@@ -41,14 +39,13 @@ drop_path = 0.1
 @contextmanager
 def registered() -> Iterator[str]:
     """A tiny network in the catalogue, and out of it again: other tests read the catalogue too."""
-    module = ModuleType("tiny_backbone_of_the_tests")
-    module.build = lambda **overrides: mtecg_tiny_100hz(  # type: ignore[attr-defined]
-        **({"depth": 1, "width": 32, "heads": 1} | overrides)
-    )
+
+    def build(**overrides: Any) -> Any:
+        return mtecg_tiny_100hz(**({"depth": 1, "width": 32, "heads": 1} | overrides))
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, module.__name__, module)
-        entry = replace(BACKBONES["mtecg_tiny_100hz"], factory=f"{module.__name__}:build")
-        patch.setitem(BACKBONES, BACKBONE, entry)
+        entry = replace(catalogue()["mtecg_tiny_100hz"], name=BACKBONE, build=build)
+        patch.setitem(catalogue(), BACKBONE, entry)
         yield BACKBONE
 
 

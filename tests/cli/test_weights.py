@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from einthoven.backbones.registry import BACKBONES, create_backbone
+from einthoven.backbones.registry import catalogue, create_backbone
+from einthoven.licences import Licence
 from einthoven.weights import load_backbone, to_public
 
 
@@ -42,8 +43,8 @@ def test_convert_writes_a_file_that_posttrain_reads(
 def test_convert_writes_a_folder_that_posttrain_reads(
     cli: Any, public: Path, tmp_path: Path, tiny_backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = replace(BACKBONES[tiny_backbone], weights_licence="CC BY-NC 4.0 (non-commercial)")
-    monkeypatch.setitem(BACKBONES, tiny_backbone, bound)
+    bound = replace(catalogue()[tiny_backbone], licence=Licence("CC-BY-NC-4.0", "", False))
+    monkeypatch.setitem(catalogue(), tiny_backbone, bound)
     folder = tmp_path / "encoder"
     said = cli("convert", tiny_backbone, public, folder)
     assert said.status == 0
@@ -142,12 +143,12 @@ def test_posttrain_says_that_public_weights_have_seen_ptbxl(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = replace(
-        BACKBONES[tiny_backbone],
+        catalogue()[tiny_backbone],
         contains_ptbxl=True,
         pretraining_data="a corpus with PTB-XL",
-        weights_licence="MIT",
+        licence=Licence("MIT", "", True),
     )
-    monkeypatch.setitem(BACKBONES, tiny_backbone, known)
+    monkeypatch.setitem(catalogue(), tiny_backbone, known)
     arguments: list[Any] = ["--backbone", tiny_backbone, "--weights", public, "--resamples", 0]
     arguments += [word for key in SHORT for word in ("--set", key)]
     # The five test records of this excerpt have no label that could be scored: more of them.

@@ -14,8 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.contract import Backbone, UnfittedWarning
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.peers import PEERS
-from einthoven.backbones.registry import backbone_names, create_backbone
+from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import RecipeError
 from einthoven.signals.prepare import Preparation
 from einthoven.stages.data import adapted
@@ -77,7 +76,7 @@ def test_a_row_of_a_batch_is_the_record_alone(net: Backbone) -> None:
     with torch.no_grad():
         together = net(x)
         # Untrained batch norms pass on what they get: a deep peer's features are millions.
-        scale = max(1.0, float(together.abs().max())) if net.name in PEERS else 1.0
+        scale = max(1.0, float(together.abs().max())) if entry(net.name).is_supervised else 1.0
         assert torch.allclose(together[1:2], net(x[1:2]), atol=1e-4 * scale)
         assert net(x[:0]).shape == (0, net.feature_dim)
 
@@ -117,7 +116,7 @@ def test_residual_branches_are_all_the_holders_and_they_work(net: Backbone) -> N
     holders = [module for module in net.modules() if isinstance(module, StochasticDepth)]
     assert [id(h) for block in blocks for h in block] == [id(h) for h in holders]
     # A peer without shortcuts has nothing to drop anywhere; a network with some has one a block.
-    assert all(blocks) or (net.name in PEERS and not holders)
+    assert all(blocks) or (entry(net.name).is_supervised and not holders)
     if not holders:
         return
     x = _x(net)
@@ -140,7 +139,7 @@ def test_dropouts_are_all_known_and_off_but_for_a_network_s_own(net: Backbone) -
     published = getattr(net.config, "dropout", 0.0)  # S4's own, until a recipe sets another
     assert all(isinstance(d, nn.Dropout) and d.p == published for d in listed)
     assert len({id(d) for d in listed}) == len(listed)
-    if net.name in PEERS:
+    if entry(net.name).is_supervised:
         assert {d.p for d in own} == _declared(net.config) - {d.p for d in listed}
     else:
         assert net.feedforward_dropouts()
@@ -196,9 +195,9 @@ def test_what_is_not_measured_yet_warns_once(net: Backbone) -> None:
         fresh.features(_x(fresh))  # another warning would be an error here
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", [name for name in backbone_names() if entry(name).is_supervised])
 def test_a_peer_has_a_recipe_of_its_own_and_is_sent_to_it(name: str) -> None:
-    own = PEERS[name].recipe
+    own = entry(name).recipe
     recipe = load_recipe(own)
     assert (recipe.initialise, recipe.stage1, recipe.data.augmentation) == ("random", None, "none")
     assert recipe.data.standardise == "scalar"

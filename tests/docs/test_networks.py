@@ -16,13 +16,13 @@ import pytest
 import torch
 import typer
 
-from einthoven.backbones.peers import PEERS
-from einthoven.backbones.registry import backbone_names
+from einthoven.backbones.registry import backbone_names, catalogue
 from einthoven.cli.app import app
 from einthoven.reproduce.experiment_files import load_experiment
 from einthoven.reproduce.grid import Cell, cells_of, only, row_names
 from einthoven.stages.recipe import load_recipe
 
+PEERS = {name: known for name, known in catalogue().items() if known.is_supervised}
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 

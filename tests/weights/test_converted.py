@@ -13,10 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from einthoven.backbones.classifier import create_classifier
-from einthoven.backbones.registry import BACKBONES, create_backbone
+from einthoven.backbones.registry import catalogue, create_backbone
 from einthoven.bundle import load_bundle
 from einthoven.errors import BundleError, WeightsError
 from einthoven.files import read_metadata
+from einthoven.licences import Licence
 from einthoven.signals.prepare import Preparation
 from einthoven.weights import load_backbone, load_classifier, to_public
 from einthoven.weights.converted import convert_checkpoint, convert_to_folder
@@ -59,8 +60,8 @@ def test_metadata_say_where_it_came_from(
     assert "PTB-XL" in said["public_weights_data"]
     # Not to be taken for a file that was pretrained here.
     assert "pretraining_data" not in said
-    known = replace(BACKBONES["ecg_fm"], weights_sha256=digest)
-    monkeypatch.setitem(BACKBONES, "ecg_fm", known)
+    known = replace(catalogue()["ecg_fm"], weights_sha256=digest)
+    monkeypatch.setitem(catalogue(), "ecg_fm", known)
     said = convert_checkpoint("ecg_fm", weights=public, out=tmp_path / "b", **TINY)
     assert said["checksum"] == "as recorded by others"
 
@@ -149,13 +150,13 @@ def test_a_folder_is_checked(public: Path, tmp_path: Path) -> None:
 
 
 def test_terms_go_along(public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bound = replace(BACKBONES["ecg_fm"], weights_licence="CC BY-NC 4.0 (non-commercial)")
-    monkeypatch.setitem(BACKBONES, "ecg_fm", bound)
+    bound = replace(catalogue()["ecg_fm"], licence=Licence("CC-BY-NC-4.0", "", False))
+    monkeypatch.setitem(catalogue(), "ecg_fm", bound)
     about = convert_to_folder("ecg_fm", weights=public, out=tmp_path / "x", **TINY)
     assert about["commercial_use"] is False
     assert "**Not for commercial use.**" in (tmp_path / "x" / "README.md").read_text()
     monkeypatch.undo()
     # In the folder, and in the file alone.
-    assert licence_of_weights("ecg_fm", tmp_path / "x") == "CC BY-NC 4.0 (non-commercial)"
+    assert licence_of_weights("ecg_fm", tmp_path / "x") == "CC-BY-NC-4.0"
     shutil.copy(tmp_path / "x" / "weights.safetensors", tmp_path / "alone.safetensors")
-    assert licence_of_weights("ecg_fm", tmp_path / "alone.safetensors").startswith("CC BY-NC")
+    assert licence_of_weights("ecg_fm", tmp_path / "alone.safetensors").startswith("CC-BY-NC")

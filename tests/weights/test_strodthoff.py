@@ -13,7 +13,6 @@ from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.registry import backbone_names, entry
 from einthoven.errors import WeightsError
 from einthoven.weights import load_backbone, load_classifier, to_public
-from einthoven.weights.public import public_data
 
 TINY: dict[str, dict[str, Any]] = {
     "fcn_wang": {"widths": (8, 4, 4)},
@@ -168,11 +167,3 @@ def test_names_with_something_in_front_are_refused(tmp_path: Path) -> None:
     public = {f"learner.{k}": v for k, v in to_public(_source("fcn_wang")).items()}
     with pytest.raises(WeightsError, match=r"learner\.0\.0\.0\.weight: .* nothing in front"):
         load_backbone("fcn_wang", weights=_saved(public, tmp_path / "x.pth"))
-
-
-def test_what_such_a_file_was_trained_on_is_not_known_for_sure(tmp_path: Path) -> None:
-    path = _saved(to_public(_source("fcn_wang")), tmp_path / "x.pth")
-    seen = public_data("fcn_wang", path)
-    assert seen is not None
-    assert seen.contains_ptbxl is None
-    assert "trained on PTB-XL" in seen.warning("ptb-xl")

@@ -38,10 +38,11 @@ from einthoven.backbones.layers.structure import block_branches, group_by_depth
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, grid_convolve
 from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["Chimera", "ChimeraConfig", "chimera"]
+__all__ = ["ENTRIES", "Chimera", "ChimeraConfig", "chimera"]
 
 
 @dataclass(frozen=True)
@@ -203,3 +204,19 @@ class Chimera(WindowedBackbone):
 def chimera(**overrides: Any) -> Chimera:
     """Chimera over 2.5 s at 100 Hz: four blocks of width 64 on a grid of 12 x 50 cells."""
     return Chimera(override(ChimeraConfig(name="chimera"), overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="chimera",
+        build=chimera,
+        family="chimera",
+        summary="Chimera, our reading: state-space layers over leads and time, 100 Hz, 2.5 s",
+        origin="our reading of Chimera",
+        paper="Behrouz et al., Chimera: Effectively Modeling Multivariate Time Series with "
+        "2-Dimensional State Space Models, NeurIPS 2024 (arXiv 2406.04320)",
+        parameters=223_040,
+        recipe="chimera",
+        missing_leads="the rows of the missing ones are zero in its grid",
+    ),
+)

@@ -108,7 +108,11 @@ class Backbone(nn.Module, ABC):
         """
 
     def extractor_parameters(self) -> list[str]:
-        """Parameter names of a convolutional extractor that recipes may freeze; mostly none."""
+        """Parameter names of the convolutional extractor, which `freeze_extractor` freezes."""
+        return []
+
+    def position_parameters(self) -> list[str]:
+        """Parameter names of the position embedding, which `freeze_positions` freezes."""
         return []
 
 

@@ -20,11 +20,13 @@ from einthoven.backbones.config import check_choice, override
 from einthoven.backbones.layers.wav2vec import mean_of_valid, valid_tokens
 from einthoven.backbones.layers.wav2vec_backbone import Wav2VecBackbone
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
+from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
+from einthoven.licences import Licence
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Preparation, Resample, Standardise, Window
 
-__all__ = ["ECGFM", "ECGFMConfig", "ecg_fm", "scaled_gradient"]
+__all__ = ["ECGFM", "ENTRIES", "ECGFMConfig", "ecg_fm", "scaled_gradient"]
 
 RATE = 500
 
@@ -289,3 +291,30 @@ def _check(config: ECGFMConfig) -> None:
 def ecg_fm(**overrides: Any) -> ECGFM:
     """The public network: wav2vec 2.0 of the base size, 90 M parameters."""
     return ECGFM(override(ECGFMConfig(name="ecg_fm"), overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="ecg_fm",
+        build=ecg_fm,
+        family="ecg_fm",
+        summary="ECG-FM: wav2vec 2.0 of the base size over twelve leads, 500 Hz, 5 s",
+        origin="ECG-FM, JAMIA Open 2025",
+        paper="McKeen et al., ECG-FM: an open electrocardiogram foundation model, JAMIA Open "
+        "8(5) 2025, ooaf122 (arXiv 2408.05178)",
+        parameters=90_373_248,
+        weights_from="file mimic_iv_ecg_physionet_pretrained.pt of huggingface.co/wanglab/"
+        "ecg-fm-preprint (size and checksum are of this file), or of wanglab/ecg-fm",
+        weights_name="wanglab/ecg-fm-preprint",
+        weights_file="mimic_iv_ecg_physionet_pretrained.pt",
+        weights_size="1,090,825,421 bytes",
+        weights_sha256="4d0142bcb485eb9f0c7845e0c19ff3463f6ae9d0e458eab69136efe90ceb9b7e",
+        pretraining_data="MIMIC-IV-ECG and PhysioNet/CinC 2021, whose training set includes "
+        "PTB-XL (873,706 records, 699,001 of them for training)",
+        licence=Licence("MIT", "", True),
+        contains_ptbxl=True,
+        pretraining_recipe="ecg-fm",
+        missing_leads="the channels of the missing ones are zero, as half of them were in its "
+        "pretraining",
+    ),
+)

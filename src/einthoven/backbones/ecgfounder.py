@@ -57,7 +57,9 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.net1d import Bottleneck, PreActivation, Stem
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
+from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
+from einthoven.licences import Licence
 from einthoven.records.limb_leads import derivable_leads
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import (
@@ -71,7 +73,7 @@ from einthoven.signals.prepare import (
     Window,
 )
 
-__all__ = ["ECGFounder", "ECGFounderConfig", "ecgfounder_1lead", "ecgfounder_12lead"]
+__all__ = ["ENTRIES", "ECGFounder", "ECGFounderConfig", "ecgfounder_1lead", "ecgfounder_12lead"]
 
 RATE, SAMPLES = 500, 5000
 PREPARATIONS = ("fine-tuning", "evaluation", "paper")
@@ -342,3 +344,32 @@ def ecgfounder_1lead(**overrides: Any) -> ECGFounder:
     """The released single-lead network, for lead I unless another is named."""
     preset = ECGFounderConfig(name="ecgfounder_1lead", channels=1, leads=("I",))
     return ECGFounder(override(preset, overrides))
+
+
+ENTRIES = tuple(
+    Entry(
+        name=f"ecgfounder_{number}lead",
+        build=build,
+        family="ecgfounder",
+        summary=f"ECGFounder Net1D: residual convolutions over {leads}, 500 Hz, 10 s",
+        origin="ECGFounder, NEJM AI 2025",
+        paper="Li et al., NEJM AI 2(7) 2025, AIoa2401033 (arXiv 2410.04133)",
+        parameters=parameters,
+        weights_from=f"file {number}_lead_ECGFounder.pth of "
+        "huggingface.co/PKUDigitalHealth/ECGFounder",
+        weights_name="PKUDigitalHealth/ECGFounder",
+        weights_file=f"{number}_lead_ECGFounder.pth",
+        pretraining_data="Harvard-Emory ECG Database, supervised with 150 labels "
+        "(10,771,552 records, 7,519,035 of them for development); not PTB-XL",
+        licence=Licence(
+            "unknown",
+            "MIT for the code; others use the weights as MIT, and their card does not exclude it",
+            None,
+        ),
+        missing_leads="the channels of the missing ones are zero",
+    )
+    for number, leads, build, parameters in (
+        (12, "twelve leads", ecgfounder_12lead, 30_598_896),
+        (1, "one lead", ecgfounder_1lead, 30_587_632),
+    )
+)

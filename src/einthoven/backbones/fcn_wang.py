@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.benchmark import (
+    BENCHMARK_PAPER,
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
@@ -24,9 +25,10 @@ from einthoven.backbones.layers.benchmark import (
 from einthoven.backbones.layers.conv_norm import ConvNorm, as_image, as_tokens
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import group_by_depth
+from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["FCNWang", "FCNWangConfig", "fcn_wang"]
+__all__ = ["ENTRIES", "FCNWang", "FCNWangConfig", "fcn_wang"]
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,19 @@ class FCNWang(BenchmarkBackbone):
 def fcn_wang(**overrides: Any) -> FCNWang:
     """The benchmark's shape, 0.31 M parameters."""
     return FCNWang(override(FCNWangConfig(name="fcn_wang"), overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="fcn_wang",
+        build=fcn_wang,
+        family="strodthoff",
+        summary="Three convolutions and no pooling between them, 100 Hz, 2.5 s",
+        origin="PTB-XL benchmark, 2021",
+        paper=f"{BENCHMARK_PAPER}; after Wang et al., Time Series Classification from Scratch with "
+        "Deep Neural Networks: A Strong Baseline, IJCNN 2017 (arXiv 1611.06455)",
+        parameters=309_120,
+        recipe="strodthoff",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+)

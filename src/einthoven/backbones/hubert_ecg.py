@@ -18,7 +18,9 @@ from torch import Tensor
 from einthoven.backbones.config import check_choice, override
 from einthoven.backbones.layers.wav2vec_backbone import Wav2VecBackbone
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
+from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
+from einthoven.licences import Licence
 from einthoven.records.limb_leads import derivable_leads
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import (
@@ -32,6 +34,7 @@ from einthoven.signals.prepare import (
 )
 
 __all__ = [
+    "ENTRIES",
     "HubertECG",
     "HubertECGConfig",
     "hubert_ecg_base",
@@ -311,3 +314,50 @@ def hubert_ecg_large(**overrides: Any) -> HubertECG:
     """The released large size, 188 M parameters."""
     preset = HubertECGConfig(name="hubert_ecg_large", width=960, depth=16, heads=12)
     return HubertECG(override(preset, overrides))
+
+
+_SIZES = (
+    (
+        "small",
+        hubert_ecg_small,
+        30_209_152,
+        "c78fa955268212f8ed20bc69fb1b882d76a4351df2466061335950949394a4d2",
+    ),
+    (
+        "base",
+        hubert_ecg_base,
+        92_798_080,
+        "05bc1b1317f8e3063811a03fb840f5bf8a85968191e209c0cfbaa0c52c8aa1ae",
+    ),
+    (
+        "large",
+        hubert_ecg_large,
+        187_643_776,
+        "9a0eb8484f73793aa678936984243da92ae80d7b81e2fe77d1ea6dee2bdf5ec2",
+    ),
+)
+
+ENTRIES = tuple(
+    Entry(
+        name=f"hubert_ecg_{size}",
+        build=build,
+        family="hubert_ecg",
+        summary=f"HuBERT-ECG {size}: tokens of 0.82 s, twelve leads end to end, 100 Hz, 5 s",
+        origin="HuBERT-ECG, medRxiv 2024",
+        paper="Coppola et al., HuBERT-ECG: a self-supervised foundation model for broad and "
+        "scalable cardiac applications, medRxiv 2024.11.14.24317328",
+        parameters=parameters,
+        weights_from=f"model.safetensors of huggingface.co/Edoardo-BS/hubert-ecg-{size}",
+        weights_name=f"Edoardo-BS/hubert-ecg-{size}",
+        weights_file="model.safetensors",
+        weights_size="122 MB" if size == "small" else "",
+        weights_sha256=sha256,
+        pretraining_data="9.1 million 12-lead ECGs from four countries (the list was not checked "
+        "for PTB-XL; the classifiers called SFT-CardioLearning were trained on it)",
+        licence=Licence("CC-BY-NC-4.0", "", False),
+        contains_ptbxl=None,
+        classifiers_saw_ptbxl=True,
+        missing_leads="it fills the places of the missing ones as missing_leads specifies",
+    )
+    for size, build, parameters, sha256 in _SIZES
+)

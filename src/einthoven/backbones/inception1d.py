@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.benchmark import (
+    BENCHMARK_PAPER,
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
@@ -25,9 +26,10 @@ from einthoven.backbones.layers.benchmark import (
 from einthoven.backbones.layers.conv_norm import ConvNorm, as_image, as_tokens, convolution
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import block_branches
+from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["Inception1d", "Inception1dConfig", "inception1d"]
+__all__ = ["ENTRIES", "Inception1d", "Inception1dConfig", "inception1d"]
 
 
 @dataclass(frozen=True)
@@ -177,3 +179,20 @@ _READS_THE_LEADS = (
 def inception1d(**overrides: Any) -> Inception1d:
     """The benchmark's shape, 0.51 M parameters."""
     return Inception1d(override(Inception1dConfig(name="inception1d"), overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="inception1d",
+        build=inception1d,
+        family="strodthoff",
+        summary="Six modules of kernels of 39, 19 and 9 samples at once, 100 Hz, 2.5 s",
+        origin="PTB-XL benchmark, 2021",
+        paper=f"{BENCHMARK_PAPER}; after Ismail Fawaz et al., InceptionTime: Finding AlexNet for "
+        "Time Series Classification, Data Mining and Knowledge Discovery 34, 2020 "
+        "(arXiv 1909.04939)",
+        parameters=507_008,
+        recipe="strodthoff",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+)

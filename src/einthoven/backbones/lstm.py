@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.benchmark import (
+    BENCHMARK_PAPER,
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
@@ -28,9 +29,10 @@ from einthoven.backbones.layers.benchmark import (
     draw_weights,
 )
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["LSTM", "LSTMConfig", "lstm", "lstm_bidir"]
+__all__ = ["ENTRIES", "LSTM", "LSTMConfig", "lstm", "lstm_bidir"]
 
 
 @dataclass(frozen=True)
@@ -116,3 +118,29 @@ def lstm_bidir(**overrides: Any) -> LSTM:
     """In both directions, 2.33 M parameters."""
     preset = LSTMConfig(name="lstm_bidir", bidirectional=True)
     return LSTM(override(preset, overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="lstm",
+        build=lstm,
+        family="strodthoff",
+        summary="Two recurrent layers of 256 units over every sample, 100 Hz, 2.5 s",
+        origin="PTB-XL benchmark, 2021",
+        paper=BENCHMARK_PAPER,
+        parameters=903_040,
+        recipe="strodthoff-rnn",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+    Entry(
+        name="lstm_bidir",
+        build=lstm_bidir,
+        family="strodthoff",
+        summary="Two recurrent layers of 2 x 256 units in both directions, 100 Hz, 2.5 s",
+        origin="PTB-XL benchmark, 2021",
+        paper=BENCHMARK_PAPER,
+        parameters=2_329_984,
+        recipe="strodthoff-rnn",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+)

@@ -38,10 +38,11 @@ from einthoven.backbones.layers.transformer import FeedForward
 from einthoven.backbones.layers.window_attention import WindowAttention
 from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
 from einthoven.backbones.leads import check_leads, lead_rows
+from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["MSWTransformer", "MSWTransformerConfig", "msw_transformer"]
+__all__ = ["ENTRIES", "MSWTransformer", "MSWTransformerConfig", "msw_transformer"]
 
 
 @dataclass(frozen=True)
@@ -198,3 +199,19 @@ class MSWTransformer(WindowedBackbone):
 def msw_transformer(**overrides: Any) -> MSWTransformer:
     """MSW-Transformer over 10 s at 100 Hz: one layer of width 128 with three window sizes."""
     return MSWTransformer(override(MSWTransformerConfig(name="msw_transformer"), overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="msw_transformer",
+        build=msw_transformer,
+        family="msw_transformer",
+        summary="MSW-Transformer, our reading: one layer, windows of three sizes, 100 Hz, 10 s",
+        origin="our reading of its paper",
+        paper="Cheng et al., MSW-Transformer: Multi-Scale Shifted Windows Transformer Networks "
+        "for 12-Lead ECG Classification, 2023 (arXiv 2306.12098)",
+        parameters=338_703,
+        recipe="msw-transformer",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+)

@@ -22,9 +22,10 @@ from einthoven.backbones.layers.state_space import TiedDropout
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import group_by_depth
 from einthoven.backbones.layers.windowed import WindowedConfig
+from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 
-__all__ = ["MultiresBlock", "MultiresNet", "MultiresNetConfig", "multiresnet"]
+__all__ = ["ENTRIES", "MultiresBlock", "MultiresNet", "MultiresNetConfig", "multiresnet"]
 
 
 @dataclass(frozen=True)
@@ -129,3 +130,18 @@ class MultiresNet(SampleStack):
 def multiresnet(**overrides: Any) -> MultiresNet:
     """MULTIRESNET as published for PTB-XL: 10 s at 100 Hz, 0.21 M parameters."""
     return MultiresNet(override(MultiresNetConfig(name="multiresnet"), overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="multiresnet",
+        build=multiresnet,
+        family="multiresnet",
+        summary="MULTIRESNET: causal filters at ten scales over the whole record, 100 Hz, 10 s",
+        origin="Shi et al. 2023",
+        paper="Shi et al., Sequence Modeling with Multiresolution Convolutional Memory, ICML 2023",
+        parameters=213_632,
+        recipe="multiresnet",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.benchmark import (
+    BENCHMARK_PAPER,
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
@@ -24,9 +25,10 @@ from einthoven.backbones.layers.benchmark import (
 from einthoven.backbones.layers.conv_norm import ConvNorm, as_image, as_tokens
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import block_branches, group_by_depth
+from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["ResNet1dWang", "ResNet1dWangConfig", "resnet1d_wang"]
+__all__ = ["ENTRIES", "ResNet1dWang", "ResNet1dWangConfig", "resnet1d_wang"]
 
 
 @dataclass(frozen=True)
@@ -132,3 +134,19 @@ class ResNet1dWang(BenchmarkBackbone):
 def resnet1d_wang(**overrides: Any) -> ResNet1dWang:
     """The benchmark's shape, 0.47 M parameters."""
     return ResNet1dWang(override(ResNet1dWangConfig(name="resnet1d_wang"), overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="resnet1d_wang",
+        build=resnet1d_wang,
+        family="strodthoff",
+        summary="Residual network of three basic blocks, 128 channels, 100 Hz, 2.5 s",
+        origin="PTB-XL benchmark, 2021",
+        paper=f"{BENCHMARK_PAPER}; after Wang et al., Time Series Classification from Scratch with "
+        "Deep Neural Networks: A Strong Baseline, IJCNN 2017 (arXiv 1611.06455)",
+        parameters=472_704,
+        recipe="strodthoff",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+)

@@ -28,11 +28,13 @@ from einthoven.backbones.layers.state_space import (
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import block_branches, group_by_depth
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
+from einthoven.licences import Licence
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Preparation, Resample, Scale, Window
 
-__all__ = ["S4", "S4Config", "ecg_cpc", "s4", "s4_small", "s4_tiny"]
+__all__ = ["ENTRIES", "S4", "S4Config", "ecg_cpc", "s4", "s4_small", "s4_tiny"]
 
 TYPICAL_DEVIATION_MV = 0.25
 
@@ -316,3 +318,65 @@ def s4_small(**overrides: Any) -> S4:
 def s4_tiny(**overrides: Any) -> S4:
     """Our smallest preset, for demonstrations and tests: 100 Hz, 2.5 s, width 96, no batch norm."""
     return S4(override(replace(_OURS, name="s4_tiny", width=96, stem_norm="none"), overrides))
+
+
+_PAPER = "arXiv 2509.25095 (ECG-CPC) and arXiv 2605.12241; layers after Gu et al., ICLR 2022"
+
+ENTRIES = (
+    Entry(
+        name="s4",
+        build=s4,
+        family="s4",
+        summary="S4, the published causal shape: width 512, state 8, 240 Hz, 2.5 s",
+        origin="S4, arXiv 2605.12241",
+        paper=_PAPER,
+        parameters=2_932_736,
+        recipes="s4-240hz",
+        pretraining_recipe="s4-240hz",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+    Entry(
+        name="ecg_cpc",
+        build=ecg_cpc,
+        family="s4",
+        summary="ECG-CPC: convolutional stem and causal S4, raw millivolts, 240 Hz, 2.5 s",
+        origin="ECG-CPC, arXiv 2025",
+        paper=_PAPER,
+        parameters=2_932_736,
+        weights_from="not stated in our sources; the authors' repositories are "
+        "AI4HealthUOL/ecg-fm-benchmarking and AI4HealthUOL/ecg-pretraining-strategies (released "
+        "files there end in _e10.ckpt)",
+        weights_name="AI4HealthUOL/ecg-fm-benchmarking",
+        weights_file="x_e10.ckpt",
+        pretraining_data="Harvard-Emory ECG Database (10 million records, crops of 10 s), by "
+        "contrastive predictive coding; not PTB-XL",
+        licence=Licence("unknown", "not stated in our sources", None),
+        recipes="s4-240hz",
+        pretraining_recipe="s4-240hz",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+    Entry(
+        name="s4_small",
+        build=s4_small,
+        family="s4",
+        summary="Diagonal S4 of width 192 at 100 Hz, our size for two CPU cores",
+        origin="our size of S4",
+        paper=_PAPER,
+        parameters=355_584,
+        recipes="s4-100hz-cpu",
+        pretraining_recipe="s4-ptbxl-100hz-cpu",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+    Entry(
+        name="s4_tiny",
+        build=s4_tiny,
+        family="s4",
+        summary="Diagonal S4 of width 96 at 100 Hz, our size for demonstrations",
+        origin="our size of S4",
+        paper=_PAPER,
+        parameters=94_656,
+        recipes="s4-100hz-cpu",
+        pretraining_recipe="s4-ptbxl-100hz-cpu",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+)

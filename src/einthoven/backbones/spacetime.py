@@ -31,9 +31,10 @@ from einthoven.backbones.layers.sample_stack import SampleStack
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import group_by_depth
 from einthoven.backbones.layers.windowed import WindowedConfig
+from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 
-__all__ = ["SpaceTime", "SpaceTimeConfig", "spacetime"]
+__all__ = ["ENTRIES", "SpaceTime", "SpaceTimeConfig", "spacetime"]
 
 # Coefficients of the differences of order 0 to 3, the present first.
 DIFFERENCES = ((1, 0, 0, 0), (1, -1, 0, 0), (1, -2, 1, 0), (1, -3, 3, -1))
@@ -211,3 +212,19 @@ def _block(config: SpaceTimeConfig, index: int) -> SpaceTimeBlock:
 def spacetime(**overrides: Any) -> SpaceTime:
     """SpaceTime over 10 s at 100 Hz: four blocks of width 128, 0.15 M parameters."""
     return SpaceTime(override(SpaceTimeConfig(name="spacetime"), overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="spacetime",
+        build=spacetime,
+        family="spacetime",
+        summary="SpaceTime, our reading: companion state-space layers, 100 Hz, 10 s",
+        origin="our reading of SpaceTime",
+        paper="Zhang et al., Effectively Modeling Time Series with Simple Discrete State Spaces, "
+        "ICLR 2023",
+        parameters=145_024,
+        recipe="spacetime",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+)

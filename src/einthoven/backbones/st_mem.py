@@ -29,10 +29,12 @@ from einthoven.backbones.layers.structure import (
 )
 from einthoven.backbones.layers.transformer import Block
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.registry import Entry
+from einthoven.licences import Licence
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Filter, Preparation, Resample, Standardise, Window
 
-__all__ = ["STMEM", "STMEMConfig", "st_mem_base", "st_mem_small", "st_mem_tiny"]
+__all__ = ["ENTRIES", "STMEM", "STMEMConfig", "st_mem_base", "st_mem_small", "st_mem_tiny"]
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,10 @@ class STMEM(PatchBackbone):
         """Parameter names by layer: embeddings, each block, final norm."""
         return group_by_depth(self, depth=self.config.depth, last=("norm.",))
 
+    def position_parameters(self) -> list[str]:
+        """The table of positions."""
+        return ["pos_embed"]
+
     def no_weight_decay(self) -> set[str]:
         """Nothing: the released code decays every parameter."""
         return set()
@@ -289,3 +295,54 @@ def st_mem_small(**overrides: Any) -> STMEM:
 def st_mem_tiny(**overrides: Any) -> STMEM:
     """Our own size for work without an accelerator, 5.4 M parameters; not in the release."""
     return STMEM(override(STMEMConfig(name="st_mem_tiny", width=192, heads=3), overrides))
+
+
+_PAPER = (
+    "Na et al., Guiding Masked Representation Learning to Capture Spatio-Temporal Relationship of "
+    "Electrocardiogram, ICLR 2024 (arXiv 2402.09450)"
+)
+_MISSING_LEADS = "it makes no tokens of the missing ones"
+# The released constructors st_mem_vit_*_dec256d4b.
+_MAE = {"mask_ratio": 0.75, "masking": "per-lead"}
+
+ENTRIES = (
+    Entry(
+        name="st_mem_base",
+        build=st_mem_base,
+        family="st_mem",
+        summary="ST-MEM ViT-B: 0.3 s patches of single leads, 250 Hz, 9 s",
+        origin="ST-MEM, Na et al. 2024",
+        paper=_PAPER,
+        parameters=85_150_614,
+        weights_from="files st_mem_vit_base_encoder and st_mem_vit_base_full, linked from "
+        "github.com/vuno/ST-MEM",
+        weights_name="vuno/ST-MEM",
+        weights_file="st_mem_vit_base_encoder.pth",
+        pretraining_data="Chapman-Shaoxing, Ningbo and CODE-15 (188,480 records)",
+        licence=Licence("CC-BY-NC-4.0", "with VUNO Inc.'s all-rights-reserved notice", False),
+        missing_leads=_MISSING_LEADS,
+        mae=_MAE,
+    ),
+    Entry(
+        name="st_mem_small",
+        build=st_mem_small,
+        family="st_mem",
+        summary="ST-MEM ViT-S: 0.3 s patches of single leads, 250 Hz, 9 s",
+        origin="ST-MEM, Na et al. 2024",
+        paper=_PAPER,
+        parameters=21_341_718,
+        missing_leads=_MISSING_LEADS,
+        mae=_MAE,
+    ),
+    Entry(
+        name="st_mem_tiny",
+        build=st_mem_tiny,
+        family="st_mem",
+        summary="ST-MEM at width 192, our size for work without an accelerator",
+        origin="our size of ST-MEM",
+        paper=_PAPER,
+        parameters=5_362_518,
+        missing_leads=_MISSING_LEADS,
+        mae=_MAE,
+    ),
+)

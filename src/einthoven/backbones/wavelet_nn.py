@@ -30,6 +30,7 @@ from torch.nn.functional import linear
 
 from einthoven.backbones.config import override
 from einthoven.backbones.contract import UnfittedWarning
+from einthoven.backbones.layers.benchmark import BENCHMARK_PAPER
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.wavelet_features import (
     COEFFICIENTS,
@@ -38,10 +39,11 @@ from einthoven.backbones.layers.wavelet_features import (
 )
 from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
 from einthoven.backbones.leads import check_leads, lead_rows
+from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["WaveletNN", "WaveletNNConfig", "wavelet_nn"]
+__all__ = ["ENTRIES", "WaveletNN", "WaveletNNConfig", "wavelet_nn"]
 
 # A feature with less than this share of its mean as deviation counts as constant: what varies then
 # is its rounding.
@@ -228,3 +230,19 @@ class WaveletNN(WindowedBackbone):
 def wavelet_nn(**overrides: Any) -> WaveletNN:
     """Wavelet+NN over 10 s at 100 Hz: 864 features, 128 units."""
     return WaveletNN(override(WaveletNNConfig(name="wavelet_nn"), overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="wavelet_nn",
+        build=wavelet_nn,
+        family="wavelet_nn",
+        summary="Wavelet+NN: 864 statistics of wavelet coefficients, one dense layer, 100 Hz, 10 s",
+        origin="PTB-XL benchmark, 2021",
+        paper=BENCHMARK_PAPER,
+        parameters=110_720,
+        recipe="wavelet-nn",
+        missing_leads="it works as if the features of the missing ones were at their training "
+        "means",
+    ),
+)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.benchmark import (
+    BENCHMARK_PAPER,
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
@@ -27,9 +28,10 @@ from einthoven.backbones.layers.benchmark import (
 from einthoven.backbones.layers.conv_norm import ConvNorm, as_image, as_tokens
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import block_branches
+from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["XResNet1d", "XResNet1dConfig", "xresnet1d50", "xresnet1d101"]
+__all__ = ["ENTRIES", "XResNet1d", "XResNet1dConfig", "xresnet1d50", "xresnet1d101"]
 
 
 @dataclass(frozen=True)
@@ -178,3 +180,31 @@ def xresnet1d50(**overrides: Any) -> XResNet1d:
 def xresnet1d101(**overrides: Any) -> XResNet1d:
     """Stages of 3, 4, 23 and 3 blocks, 1.87 M parameters."""
     return XResNet1d(override(XResNet1dConfig(name="xresnet1d101"), overrides))
+
+
+ENTRIES = (
+    Entry(
+        name="xresnet1d50",
+        build=xresnet1d50,
+        family="strodthoff",
+        summary="Residual network of 16 bottleneck blocks of 64 channels, 100 Hz, 2.5 s",
+        origin="PTB-XL benchmark, 2021",
+        paper=f"{BENCHMARK_PAPER}; after He et al., Bag of Tricks for Image Classification with "
+        "Convolutional Neural Networks, CVPR 2019 (arXiv 1812.01187)",
+        parameters=953_344,
+        recipe="strodthoff",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+    Entry(
+        name="xresnet1d101",
+        build=xresnet1d101,
+        family="strodthoff",
+        summary="Residual network of 33 bottleneck blocks of 64 channels, 100 Hz, 2.5 s",
+        origin="PTB-XL benchmark, 2021",
+        paper=f"{BENCHMARK_PAPER}; after He et al., Bag of Tricks for Image Classification with "
+        "Convolutional Neural Networks, CVPR 2019 (arXiv 1812.01187)",
+        parameters=1_871_616,
+        recipe="strodthoff",
+        missing_leads="it works as if the missing ones were zero",
+    ),
+)

@@ -51,14 +51,17 @@ def backbones(
 
 def _about(name: str, *, centred: bool = False, **options: Any) -> dict[str, Any]:
     """The catalogue's entry, and the input that the network itself declares."""
-    from dataclasses import asdict
-
     import torch
 
     from einthoven.backbones.config import fields_of
     from einthoven.backbones.registry import create_backbone, entry
 
-    about = asdict(entry(name))
+    known = entry(name)
+    about = {key: value for key, value in vars(known).items() if key not in ("build", "mae")}
+    about |= {
+        "licence": known.licence.to_dict() if known.licence else None,
+        "weights_licence": known.weights_licence,
+    }
     with torch.device("meta"):  # no weights are drawn
         network = create_backbone(name, **options)
     preparation = network.preparation.centred() if centred else network.preparation
@@ -106,9 +109,9 @@ def _in_full(about: Mapping[str, Any]) -> str:
         ("input", _input(about)),
         ("leads", " ".join(about["leads"])),
         *(("preparation" if i == 0 else "", step) for i, step in enumerate(steps)),
-        ("pretraining data", about["pretraining_data"]),
+        ("pretraining data", about["pretraining_data"] or "none"),
         ("PTB-XL inside", _inside(about)),
-        ("weights", about["weights_from"]),
+        ("weights", about["weights_from"] or "none"),
         ("search for", about["weights_name"] or _UNKNOWN),
         ("file size", about["weights_size"] or _UNKNOWN),
         ("SHA-256", about["weights_sha256"] or _UNKNOWN),
@@ -153,7 +156,7 @@ def _list(catalogue: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _line(about: Mapping[str, Any]) -> str:
-    public = not about["recipe"] and not about["weights_licence"].startswith("none")
+    public = not about["recipe"] and about["weights_from"] is not None
     leads = len(about["leads"])
     size = (
         f"{leads:>2} lead{'s' if leads > 1 else ' '} {about['rate_hz']:>3g} Hz "

@@ -20,6 +20,7 @@ from einthoven.backbones.contract import Backbone, PatchBackbone
 from einthoven.backbones.layers.positions import sincos_positions
 from einthoven.backbones.layers.structure import initialise_linears
 from einthoven.backbones.layers.transformer import Block
+from einthoven.backbones.registry import entry
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives.masks import Masking, draw_masking, gather_patches, kept_count
 from einthoven.objectives.objective import ObjectiveOutput
@@ -27,7 +28,6 @@ from einthoven.objectives.options import with_options
 from einthoven.objectives.targets import check_target, make_target
 
 __all__ = [
-    "FAMILY_DEFAULTS",
     "MAEConfig",
     "MaskedAutoencoder",
     "MaskedOutput",
@@ -55,28 +55,13 @@ class MAEConfig:
         Epsilon of the layer norms inside the decoder's blocks.
     """
 
-    mask_ratio: float
-    masking: str
+    mask_ratio: float = 0.75
+    masking: str = "per-lead"
     target: str = "segment-standardised"
     decoder_width: int = 256
     decoder_depth: int = 4
     decoder_heads: int = 4
     block_eps: float = 1e-5
-
-
-FAMILY_DEFAULTS: dict[str, MAEConfig] = {
-    # Released constructors st_mem_vit_*_dec256d4b.
-    "st_mem": MAEConfig(mask_ratio=0.75, masking="per-lead"),
-    # One layer is published; width 128 and 4 heads follow from the published parameter count.
-    # Results are said to be stable from 5 to 75 %; the ratio of the headline results is not known.
-    "mtecg": MAEConfig(
-        mask_ratio=0.25,
-        masking="all-lead",
-        decoder_width=128,
-        decoder_depth=1,
-        block_eps=1e-6,
-    ),
-}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -261,14 +246,14 @@ def _example(backbone: PatchBackbone) -> Tensor:
 
 
 def create_mae(backbone: Backbone, **options: Any) -> MaskedAutoencoder:
-    """A masked autoencoder with the defaults of the backbone's family.
+    """A masked autoencoder with the defaults of the backbone's catalogue entry.
 
     Parameters
     ----------
     backbone : Backbone
         One that has patches.
     **options
-        Fields of `MAEConfig`; None stands for the family's default.
+        Fields of `MAEConfig`; None stands for the entry's default.
 
     Raises
     ------
@@ -282,5 +267,6 @@ def create_mae(backbone: Backbone, **options: Any) -> MaskedAutoencoder:
             f"{backbone.name} has no patches that could be hidden",
             remedy="pretrain it with another objective.",
         )
-    config = with_options(FAMILY_DEFAULTS[backbone.family], options, objective="mae")
+    defaults = MAEConfig(**entry(backbone.name).mae)
+    config = with_options(defaults, options, objective="mae")
     return MaskedAutoencoder(backbone, config)

@@ -109,15 +109,11 @@ def regularise(classifier: Classifier, settings: Stage2) -> None:
         dropout.p = settings.dropout if settings.dropout_where == "stmem-all" else 0.0
     classifier.head_dropout.p = settings.head_dropout
     if settings.freeze_positions:
-        for parameter in _positions(classifier.backbone):
-            parameter.requires_grad_(False)
+        for name in classifier.backbone.position_parameters():
+            classifier.backbone.get_parameter(name).requires_grad_(False)
     if settings.freeze_extractor:
         for name in extractor_of(classifier.backbone):
             classifier.backbone.get_parameter(name).requires_grad_(False)
-
-
-def _positions(backbone: Backbone) -> list[nn.Parameter]:
-    return [p for name, p in backbone.named_parameters() if "pos" in name.split(".")[0]]
 
 
 def without_effect(classifier: Classifier, settings: Stage2) -> list[str]:
@@ -126,10 +122,11 @@ def without_effect(classifier: Classifier, settings: Stage2) -> list[str]:
     dropouts = len(classifier.feedforward_dropouts())
     if settings.dropout_where == "stmem-all":
         dropouts += len(classifier.other_dropouts())
+    positions = backbone.position_parameters()
     found = {
         "drop_path": (settings.drop_path, any(backbone.residual_branches()), "residual branches"),
         "dropout": (settings.dropout, dropouts, "dropout for a recipe to set"),
-        "freeze_positions": (settings.freeze_positions, _positions(backbone), "positions"),
+        "freeze_positions": (settings.freeze_positions, positions, "positions"),
     }
     return [
         f"stage2.{key} = {value} does nothing: {backbone.name} has no {what}"

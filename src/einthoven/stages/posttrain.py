@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from einthoven.backbones.classifier import Classifier, create_classifier, start_at_prior
-from einthoven.backbones.peers import PEERS
+from einthoven.backbones.registry import catalogue, entry
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
 from einthoven.progress import Progress
@@ -282,7 +282,7 @@ def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = ""
         When the recipe needs weights and none are given, or the other way round.
     """
     if recipe.initialise == "pretrained" and weights is None:
-        own = PEERS[backbone].recipe if backbone in PEERS else ""
+        own = catalogue()[backbone].recipe if backbone in catalogue() else ""
         raise RecipeError(
             f"recipe {recipe.name} starts from a pretrained backbone, and no weights are given",
             remedy=f"take the recipe `{own}`, {backbone}'s own, which starts from random weights"
@@ -297,8 +297,8 @@ def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = ""
 
 
 def _check_own(backbone: str, recipe: Recipe) -> None:
-    own = PEERS[backbone].recipe if backbone in PEERS else ""
-    owners = [name for name, each in PEERS.items() if each.recipe == recipe.name]
+    own = entry(backbone).recipe
+    owners = [known.name for known in catalogue().values() if known.recipe == recipe.name]
     if own and owners and backbone not in owners:
         warnings.warn(
             f"the recipe {recipe.name} was made for {', '.join(owners)}, and {own} for {backbone}: "

@@ -15,25 +15,6 @@ from einthoven.errors import BackboneError, EinthovenError
 from einthoven.objectives.registry import create_objective, objective_names
 from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, recipe_names
 
-GENERAL = "release"
-BY_BACKBONE = {
-    "s4_tiny": "s4-ptbxl-100hz-cpu",
-    "s4_small": "s4-ptbxl-100hz-cpu",
-    "s4": "s4-240hz",
-    "ecg_cpc": "s4-240hz",
-    "ecg_fm": "ecg-fm",
-}
-"""Recipes of networks that have no patches for a masked autoencoder to hide."""
-OWN_SETTINGS = {
-    "s4_tiny": "s4-100hz-cpu",
-    "s4_small": "s4-100hz-cpu",
-    "s4": "s4-240hz",
-    "ecg_cpc": "s4-240hz",
-}
-"""Settings of networks that `post-training` and its three companions do not suit, which are those
-of a masked autoencoder of 85 M parameters: their rate is too low and their augmentation too strong
-for an S4."""
-
 
 def recipe_for(backbone: str, name: str | Path | None = None) -> str | Path:
     """The recipe that is meant for a backbone.
@@ -52,9 +33,10 @@ def recipe_for(backbone: str, name: str | Path | None = None) -> str | Path:
     BackboneError
         For an unknown backbone.
     """
-    asked = name or entry(backbone).recipe or "post-training"
-    own = f"{OWN_SETTINGS[backbone]}/{asked}" if backbone in OWN_SETTINGS else ""
-    return own if own in recipe_names(Recipe) else asked
+    known = entry(backbone)
+    recipe = name or known.recipe or "post-training"
+    specific = f"{known.recipes}/{recipe}"
+    return specific if specific in recipe_names(Recipe) else recipe
 
 
 def default_pretraining(backbone: str) -> str:
@@ -65,8 +47,7 @@ def default_pretraining(backbone: str) -> str:
     BackboneError
         For an unknown backbone.
     """
-    entry(backbone)
-    return BY_BACKBONE.get(backbone, GENERAL)
+    return entry(backbone).pretraining_recipe
 
 
 def check_pretraining(

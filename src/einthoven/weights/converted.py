@@ -13,7 +13,6 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import entry
 from einthoven.errors import WeightsError
 from einthoven.files import read_metadata, write_json, write_tensors, write_text
-from einthoven.licences import is_non_commercial
 from einthoven.weights.folder import (
     ABOUT,
     LICENCE,
@@ -142,7 +141,7 @@ def _read(name: str, weights: Path, *, head: bool, **overrides: Any) -> Model:
 
 def _origin(name: str, weights: Path, overrides: dict[str, Any]) -> dict[str, str]:
     about, digest, seen = entry(name), _sha256(weights), public_data(name, weights)
-    seen = seen or PublicData(name, about.pretraining_data, about.contains_ptbxl)
+    seen = seen or PublicData(name, about.pretraining_data or "unknown", about.contains_ptbxl)
     known = "as recorded by others" if digest == about.weights_sha256 else "another"
     origin = {
         "format": "einthoven-converted",
@@ -169,7 +168,7 @@ def _about(
         "preparation": preparation.to_dict(),
         "preparation_text": preparation.describe(),
         "licence": catalogue.weights_licence,
-        "commercial_use": not is_non_commercial(catalogue.weights_licence),
+        "commercial_use": catalogue.licence.commercial_use if catalogue.licence else None,
         "pretraining_data": catalogue.pretraining_data,
         "contains_ptbxl": next(k for k, text in INSIDE.items() if text == origin["contains_ptbxl"]),
         "paper": catalogue.paper,

@@ -89,8 +89,8 @@ def licence_of_weights(name: str, weights: str | PathLike[str]) -> str:
     if said or is_ours(file):
         asked = run_of(file).get("request", {})
         return str((asked.get("weights") or {}).get("licence", ""))
-    public = entry(name).weights_licence
-    return "" if public.startswith("none") else public
+    licence = entry(name).licence
+    return str(licence) if licence else ""
 
 
 def input_scale_of(weights: str | PathLike[str]) -> float | None:

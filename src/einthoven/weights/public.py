@@ -104,7 +104,7 @@ def public_data(name: str, weights: str | PathLike[str]) -> PublicData | None:
     """
     file = weights_file(weights)
     said, about = read_metadata(file), entry(name)
-    if "pretraining_data" in said or about.weights_licence.startswith("none"):
+    if "pretraining_data" in said or about.licence is None:
         return None
     if _INSIDE_KEY in said:
         inside = next(key for key, text in INSIDE.items() if text == said[_INSIDE_KEY])
@@ -115,7 +115,7 @@ def public_data(name: str, weights: str | PathLike[str]) -> PublicData | None:
     inside = about.contains_ptbxl
     if about.classifiers_saw_ptbxl and _IS_CLASSIFIER[about.family](_names(file)):
         inside = True
-    return PublicData(name, about.pretraining_data, inside)
+    return PublicData(name, about.pretraining_data or "", inside)
 
 
 def _names(file: Path) -> Collection[str]:

@@ -28,6 +28,7 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Preparation, Resample, Scale, Step, Window
 
 __all__ = [
+    "BENCHMARK_PAPER",
     "BenchmarkBackbone",
     "BenchmarkConfig",
     "Dense",
@@ -36,6 +37,10 @@ __all__ = [
     "max_and_mean",
 ]
 
+BENCHMARK_PAPER = (
+    "Strodthoff et al., Deep Learning for ECG Analysis: Benchmarks and Insights from PTB-XL, "
+    "IEEE JBHI 25(5) 2021 (arXiv 2004.13701)"
+)
 RATE = 100
 
 

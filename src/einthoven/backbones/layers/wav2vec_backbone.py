@@ -91,3 +91,7 @@ class Wav2VecBackbone(Backbone):
     def extractor_parameters(self) -> list[str]:
         """The convolutions in front, which the released fine-tunings keep frozen."""
         return [name for name, _ in self.named_parameters() if name.startswith("extractor.")]
+
+    def position_parameters(self) -> list[str]:
+        """The positional convolution."""
+        return [f"pos_conv.{name}" for name, _ in self.pos_conv.named_parameters()]
