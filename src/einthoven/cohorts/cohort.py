@@ -66,7 +66,7 @@ class Cohort:
         return self.table.index.to_numpy(dtype=str)[self._rows(split)]
 
     def patients(self, split: str | None = None) -> NDArray[np.str_]:
-        """The patient of each record of a split, aligned with `ids`."""
+        """Patient of each record of a split, aligned with `ids`."""
         return self.table["patient"].to_numpy(dtype=str)[self._rows(split)]
 
     def targets(self, split: str | None = None) -> NDArray[np.uint8]:
@@ -74,7 +74,7 @@ class Cohort:
         return self.matrix[self._rows(split)]
 
     def paths(self, split: str | None = None) -> list[Path]:
-        """The file of each record of a split, aligned with `ids`."""
+        """File of each record of a split, aligned with `ids`."""
         return [self.root / path for path in self.table["path"].to_numpy()[self._rows(split)]]
 
     def metadata(self, split: str | None = None) -> pd.DataFrame:
@@ -98,11 +98,11 @@ class Cohort:
         return hashlib.sha256(text.encode() + self.matrix.tobytes()).hexdigest()
 
     def select(self, keep: NDArray[np.bool_]) -> Cohort:
-        """The records where `keep` is true."""
+        """Select the records where `keep` is true."""
         return replace(self, table=self.table[keep], matrix=self.matrix[keep])
 
     def with_labels(self, labels: Sequence[str]) -> Cohort:
-        """The same records with only these labels, in this order.
+        """Select labels, in this order.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class Cohort:
         return replace(self, labels=tuple(labels), matrix=matrix)
 
     def with_common_labels(self, records: int) -> Cohort:
-        """The same records without the labels that fewer than `records` of them carry.
+        """Drop the labels that fewer than `records` records carry.
 
         Raises
         ------
@@ -223,7 +223,7 @@ def _assert_patient_disjoint(cohort: Cohort) -> None:
 def patient_order(
     patients: Sequence[str] | NDArray[np.str_], targets: NDArray[np.uint8], *, seed: int
 ) -> NDArray[np.str_]:
-    """One order of patients whose every prefix has about the label shares of the whole.
+    """Order patients so that every prefix has about the label shares of the whole.
 
     Patients are grouped by their rarest label and spread evenly, in random order, over [0, 1);
     one patient of every label comes first.
@@ -258,7 +258,7 @@ def stratified_places(
     count: int,
     seed: int = 0,
 ) -> NDArray[np.intp]:
-    """One of `count` places for every record, the same one for all of a patient's.
+    """Assign one of `count` places to every record, the same for all records of a patient.
 
     Patients who share their rarest label are spread evenly over the places.
     """

@@ -306,7 +306,7 @@ def _address(url: str) -> str:
 
 
 def _published(url: str, folder: Path, timeout: float) -> dict[str, str]:
-    """The publisher's hashes; a copy of the list is kept in the folder."""
+    """Hashes from the publisher; a copy of the list is kept in the folder."""
     try:
         answer = requests.get(url + SUMS, timeout=timeout)
         answer.raise_for_status()

@@ -257,7 +257,7 @@ def _targets(
 
 
 def _version(database: pd.DataFrame) -> str:
-    """The version of PTB-XL, by content.
+    """Version of PTB-XL, by content.
 
     A part of PTB-XL has a known version only if it reaches as far as the first removed record.
     """

@@ -1,4 +1,4 @@
-"""The six limb leads, any two of which give the other four.
+"""Limb leads: any two of the six determine the other four.
 
 Einthoven's law and Goldberger's definition of the augmented leads, in millivolts:
 

@@ -11,7 +11,7 @@ import numpy as np
 from einthoven.errors import RecordError
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-"""The twelve leads, in the order of every array of this package."""
+"""Standard twelve leads, in the order of every array in this package."""
 
 _CANONICAL = {name.lower(): name for name in STANDARD_LEADS}
 

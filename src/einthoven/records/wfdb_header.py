@@ -281,7 +281,7 @@ def _fields(line: str) -> tuple[str, str, str, int, int | None, int | None, str]
 
 
 def _short_fields(words: list[str]) -> tuple[str, str, str, int, int | None, int | None, str]:
-    """The same, of a line that leaves out some of the optional numbers."""
+    """Parse a signal line that leaves out some of the optional numbers."""
     if len(words) < 3:
         raise _FieldError(
             "gain",

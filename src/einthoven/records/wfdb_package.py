@@ -1,4 +1,4 @@
-"""The WFDB storage formats that are rare among ECG corpora, through the wfdb package.
+"""WFDB storage formats that are rare among ECG corpora, read by the wfdb package.
 
 The package opens only files that have passed the same header, path and size checks as the fast
 path, and what it returns is compared with the header again.

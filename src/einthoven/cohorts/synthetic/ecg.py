@@ -1,4 +1,4 @@
-"""One ECG: a heart with statements, a rhythm, electrodes; with the truth about all of it."""
+"""One simulated ECG: heart, rhythm and electrodes, with their ground truth."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DURATION = 10.0
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known about a synthetic ECG without measuring it.
+    """Ground truth of a simulated ECG.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Truth:
     pr_ms : float
         PR interval of a conducted beat; NaN without P waves.
     qrs_ms, qt_ms : float
-        Of the dominant beat; QT at the mean RR interval.
+        Intervals of the dominant beat; QT at the mean RR interval.
     axis_degrees : float
         Frontal QRS axis of the dominant beat, from net areas.
     """
@@ -103,7 +103,7 @@ def simulate(
     age: float = 60.0,
     sex: int = 0,
 ) -> SyntheticECG:
-    """Simulate one 12-lead ECG that shows the given statements.
+    """Simulate one 12-lead ECG with the given statements.
 
     Parameters
     ----------

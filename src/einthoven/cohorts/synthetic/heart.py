@@ -170,18 +170,18 @@ def axis_degrees(area: Array, field: Array) -> Array:
 
 
 def oriented(beat: Beat, field: Array, *, axis: float) -> Beat:
-    """Turn the QRS in the frontal plane so that its net axis is the one asked for.
+    """Turn the QRS in the frontal plane to a given net axis.
 
     The lead field is not isotropic and `fixed` does not turn, so the angle is searched.
     """
     still = beat.depolarisation.area() - beat.qrs.area()
-    found = axis_degrees(_TURNS @ beat.qrs.area() + still, field)
-    turn = _TURNS[np.argmin(np.abs((found - axis + 180.0) % 360.0 - 180.0))]
+    axes = axis_degrees(_TURNS @ beat.qrs.area() + still, field)
+    turn = _TURNS[np.argmin(np.abs((axes - axis + 180.0) % 360.0 - 180.0))]
     return replace(beat, qrs=beat.qrs.turned(turn))
 
 
 def qrs_leads(beat: Beat, field: Array) -> Array:
-    """The QRS in the twelve leads, mV, (12, milliseconds)."""
+    """QRS complex in the twelve leads, mV, (12, milliseconds)."""
     return field @ beat.depolarisation.sampled(round(1000 * beat.qrs_duration), 1000.0)
 
 
@@ -209,7 +209,7 @@ def within_voltage(
 
 
 def scaled(beat: Beat, gain: float) -> Beat:
-    """The beat with another QRS voltage; T follows with the square root."""
+    """Scale the QRS voltage of a beat, and its T wave by the square root."""
     soft = float(np.sqrt(gain))
     return replace(
         beat,

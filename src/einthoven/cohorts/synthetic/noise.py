@@ -1,4 +1,4 @@
-"""What the electrodes add: baseline wander, muscle, amplifier noise, a loose electrode.
+"""Noise at the electrodes: baseline wander, muscle, amplifier noise, a loose electrode.
 
 Noise arises at the nine electrodes, so that the recorded leads still obey Einthoven's law.
 """
@@ -14,7 +14,7 @@ from einthoven.cohorts.synthetic.waves import ELECTRODES, Array, electrode_matri
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """Noise in the leads and what a technician would have written down about it.
+    """Noise in the leads and the remarks of a technician.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ def _muscle(time: Array, rate: float, rng: np.random.Generator) -> Array:
 
 
 def _motion(time: Array, rng: np.random.Generator) -> Array:
-    """One jump of an electrode that settles again."""
+    """Displacement of an electrode that decays."""
     since = time - rng.uniform(1.0, time[-1] - 1.0)
     jump = rng.uniform(0.3, 0.8) * rng.choice([-1.0, 1.0])
     rise = np.clip(since / 0.08, 0.0, 1.0)

@@ -40,8 +40,8 @@ class Patient:
     visits: tuple[Visit, ...]
 
 
-# What patients have apart from rhythm, in percent of patients, and which rhythms go with it. The
-# order of magnitude is PTB-XL's, flattened so that what is rare there can be learned here.
+# Statements other than rhythm, in percent of patients, and the rhythms that they occur with. The
+# order of magnitude is that of PTB-XL, flattened so that rare statements can be learned.
 _CASES: tuple[tuple[str, float, str], ...] = (
     ("NORM", 22.0, "normal"),
     ("", 6.0, "arrhythmia"),
@@ -92,10 +92,10 @@ _MIXES: dict[str, dict[str, float]] = {
     "paced": {"PACE": 1.0},
 }
 
-# Ectopy on top of another finding, in percent of the patients that could have it.
+# Ectopy in addition to other statements, in percent of the patients that may have it.
 _OVERLAYS = (("PVC", 8.0), ("PAC", 6.0))
 
-# What may have gone by the next recording.
+# Statements that may be absent from the next recording.
 _TRANSIENT = frozenset(["ISC_", "ISCAL", "STD_", "NDT", "INVT", "LNGQT", "PVC", "PAC"])
 
 # Mean and standard deviation of age, years; the first statement that applies decides.
@@ -189,7 +189,7 @@ def _topped_up(cases: list[frozenset[str]]) -> list[frozenset[str]]:
 
 
 def _history(case: frozenset[str], count: int, rng: np.random.Generator) -> list[tuple[str, ...]]:
-    """The statements of a patient's recordings: chronic ones stay, others come and go."""
+    """Statements of a patient's recordings: chronic ones stay, others vary."""
     history = [completed(case)]
     while len(history) < count:
         lasting = {c for c in case if c not in RHYTHMS and c != "NORM"}
@@ -253,11 +253,11 @@ _SHARED = 3 * _HELD_OUT_PATIENTS  # statements of fewer patients are not distrib
 def assign_folds(
     histories: Sequence[Sequence[tuple[str, ...]]], rng: np.random.Generator
 ) -> list[int]:
-    """Give every patient a fold.
+    """Assign a fold to every patient.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011) over patients:
     the rarest statement first, each of its patients to the fold that misses it most. Folds 9 and
-    10 ask for at least two patients of every statement.
+    10 receive at least two patients of every statement.
 
     Parameters
     ----------
@@ -306,7 +306,7 @@ def _repaired(
 
 
 def _wanted(count: int) -> npt.NDArray[np.float64]:
-    """How many patients of a statement each fold would like."""
+    """Target number of a statement's patients in each fold."""
     wanted = np.full(len(FOLDS), count / len(FOLDS))
     held = [FOLDS.index(fold) for fold in _HELD_OUT]
     wanted[held] = np.maximum(wanted[held], _HELD_OUT_PATIENTS)

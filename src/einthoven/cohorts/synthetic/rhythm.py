@@ -29,7 +29,7 @@ _RATES = {
 
 @dataclass(frozen=True, eq=False)
 class Rhythm:
-    """The events of one recording, seconds from its first sample.
+    """Events of one recording, seconds from its first sample.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Rhythm:
     mean_rr: float
 
     def qt_rr(self) -> Array:
-        """The RR interval that each beat's QT follows: mostly the mean, partly the last one."""
+        """RR interval that determines each beat's QT: mostly the mean, partly the last one."""
         last = np.diff(self.qrs, prepend=self.qrs[0] - self.mean_rr)
         return 0.8 * self.mean_rr + 0.2 * np.clip(last, 0.3, 1.6)
 
@@ -100,7 +100,7 @@ def _fibrillation_onsets(duration: float, rng: np.random.Generator) -> Array:
     beats = int((duration + _BEFORE + _AFTER) / mean) + 6
     chance = rng.standard_normal(beats)
     chance = (chance - chance.mean()) / chance.std()  # few beats, but always irregular
-    # The AV node lets impulses through at random, but not before it has recovered.
+    # The AV node conducts impulses at random, but not during its refractory period.
     rr = np.maximum(mean * (1 + spread * chance), 0.34 + 0.1 * rng.random(beats))
     return _cut(-_BEFORE - rng.uniform(0, mean) + np.cumsum(rr), duration)
 
@@ -210,7 +210,7 @@ def _with_p(
     planned: Array, onsets: Array, kinds: Indices, pr: float, mean_rr: float, atria: bool
 ) -> Rhythm:
     """P waves: before every conducted beat, and where the sinus node fires into a PVC."""
-    # The sinus node does not know of a ventricular beat; its P stays where it was planned.
+    # A ventricular beat does not reset the sinus node: its P stays where it was.
     sinus = np.where(kinds == VENTRICULAR, planned, onsets) - pr
     p_kind = np.where(kinds == ATRIAL, ATRIAL, SINUS)
     if not atria:

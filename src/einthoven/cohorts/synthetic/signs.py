@@ -1,4 +1,4 @@
-"""What each statement does to a beat: one small function a code.
+"""Effect of each statement on a beat: one small function a code.
 
 Vectors are mV in Frank's axes (left, inferior, posterior), times ms from the start of QRS.
 """
@@ -258,7 +258,7 @@ _INFARCTIONS = ("ASMI", "IMI", "AMI")
 
 
 def beat_of(heart: Heart, statements: Collection[str], rng: np.random.Generator) -> Beat:
-    """The sinus (or conducted) beat of a heart with these statements.
+    """Sinus (or conducted) beat of a heart with these statements.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def beat_of(heart: Heart, statements: Collection[str], rng: np.random.Generator)
         SCP codes; those that only concern the rhythm are passed over.
     rng : numpy.random.Generator
         Gives every statement its own stream, so that a patient's infarct looks the same in every
-        record, whatever else is found there.
+        record, whatever other statements it has.
 
     Returns
     -------

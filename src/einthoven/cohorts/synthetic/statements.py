@@ -1,4 +1,4 @@
-"""The 71 SCP-ECG statements of PTB-XL, which of them are made here, and what goes together."""
+"""The 71 SCP-ECG statements of PTB-XL, the simulated ones, and their combinations."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ _ECTOPY = ("PVC", "PAC", "BIGU")
 _INFARCTIONS = ("ASMI", "IMI", "AMI")
 _BEATS = tuple(SIGNS)
 
-# Pairs (left, right): no code of the left goes with a code of the right (other than itself).
+# Pairs (left, right): no code on the left occurs with another code on the right.
 _EXCLUSIVE: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (RHYTHMS, RHYTHMS),
     (("NORM",), (*_BEATS, *_ECTOPY, "HVOLT", "STACH", "AFIB", "AFLT", "PACE")),
@@ -131,7 +131,7 @@ _EXCLUSIVE: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 
 
 def statements_made() -> tuple[str, ...]:
-    """The SCP codes that the generator can produce, sorted by code point."""
+    """SCP codes that the simulator can produce, sorted by code point."""
     return tuple(sorted({"NORM", "HVOLT", *RHYTHMS, *_ECTOPY, *_BEATS}))
 
 
@@ -142,7 +142,7 @@ def compatible(codes: Collection[str]) -> bool:
 
 def _contradiction(codes: frozenset[str]) -> tuple[str, str] | None:
     if codes.intersection(_INFARCTIONS):
-        codes -= {"QWAVE"}  # follows from the infarct, and goes with whatever that goes with
+        codes -= {"QWAVE"}  # implied by the infarction, with the same exclusions
     for left, right in _EXCLUSIVE:
         for one in sorted(codes.intersection(left)):
             for other in sorted(codes.intersection(right) - {one}):
@@ -153,7 +153,7 @@ def _contradiction(codes: frozenset[str]) -> tuple[str, str] | None:
 def completed(codes: Collection[str]) -> tuple[str, ...]:
     """Statements with those that follow from them, the diagnoses first, the rhythm last.
 
-    A rhythm is added where none is given, PVC to a bigeminy of unknown kind, QWAVE to an infarct.
+    A rhythm is added if there is none, PVC to a bigeminy of unknown kind, QWAVE to an infarction.
     """
     full = set(codes)
     if not full.intersection(RHYTHMS):

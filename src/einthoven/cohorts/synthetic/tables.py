@@ -1,4 +1,4 @@
-"""The tables of a synthetic cohort: PTB-XL's two, and the truth that PTB-XL does not have."""
+"""Tables of a synthetic cohort: the two of PTB-XL, and the ground truth."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _BY_CODE = {statement.code: statement for statement in STATEMENTS}
 
 
 class Written(NamedTuple):
-    """What the tables need to know about a recording that is on disk."""
+    """A recording on disk, as the tables describe it."""
 
     ecg_id: int
     truth: Truth
@@ -125,7 +125,7 @@ def _database_row(
 
 
 def _likelihood(code: str, rng: np.random.Generator) -> float:
-    """As PTB-XL does it: diagnoses carry percent, most forms and rhythms the 0 of "not stated"."""
+    """Likelihood as in PTB-XL: percent for diagnoses, mostly 0 ("not stated") otherwise."""
     if "D" in _BY_CODE[code].groups:
         return float(rng.choice([100.0, 80.0, 50.0], p=[0.7, 0.2, 0.1]))
     return 100.0 if code in ("PVC", "PAC", "BIGU", "AFIB", "AFLT", "PACE") else 0.0
@@ -138,8 +138,8 @@ def _axis_name(degrees: float) -> str:
 
 def _extra_beats(truth: Truth) -> str:
     ventricular, atrial = truth.beat_kinds.count(1), truth.beat_kinds.count(2)
-    found = ((ventricular, "VES"), (atrial, "SVES"))
-    return ", ".join(f"{count}{name}" for count, name in found if count)
+    counts = ((ventricular, "VES"), (atrial, "SVES"))
+    return ", ".join(f"{count}{name}" for count, name in counts if count)
 
 
 def _statement_row(code: str) -> list[object]:

@@ -23,7 +23,7 @@ class Waves:
     ----------
     corners : numpy.ndarray
         (waves, 4): start, end of the rise, start of the fall, end. Seconds, or fractions of an
-        interval where the owner says so.
+        interval if the owner requires it.
     vectors : numpy.ndarray
         (waves, 3): the heart vector at the top, mV, Frank's axes (left, inferior, posterior).
     """
@@ -38,11 +38,11 @@ class Waves:
         return joined([self, other])
 
     def warped(self, *, stretch: float = 1.0, shift: float = 0.0) -> Waves:
-        """The same waves, `stretch` times as long and then `shift` later."""
+        """Stretch the waves in time by `stretch`, then delay them by `shift`."""
         return Waves(self.corners * stretch + shift, self.vectors)
 
     def turned(self, matrix: Array | float) -> Waves:
-        """The same waves with every vector multiplied by a (3, 3) matrix, or by a number."""
+        """Multiply every vector by a (3, 3) matrix or by a number."""
         if isinstance(matrix, np.ndarray):
             return Waves(self.corners, self.vectors @ matrix.T)
         return Waves(self.corners, self.vectors * matrix)
@@ -52,13 +52,13 @@ class Waves:
         return Waves(self.corners[rows], self.vectors[rows])
 
     def area(self) -> Array:
-        """The time integral of the sum of the waves, mV s, (3,)."""
+        """Time integral of the sum of the waves, mV s, (3,)."""
         start, top, fall, end = self.corners.T
         # A smooth ramp from 0 to 1 covers half of its rectangle.
         return np.asarray((end + fall - start - top) / 2 @ self.vectors)
 
     def sampled(self, samples: int, rate: float) -> Array:
-        """The heart vector at 0, 1/rate, ... seconds, (3, samples) mV.
+        """Heart vector at 0, 1/rate, ... seconds, (3, samples) mV.
 
         Only the instants inside a wave are evaluated, so that a long recording of short waves
         costs little.
@@ -92,7 +92,7 @@ NO_WAVES = waves([])
 
 
 def joined(parts: Sequence[Waves]) -> Waves:
-    """All waves of several groups."""
+    """Concatenate groups of waves."""
     parts = parts or [NO_WAVES]
     return Waves(
         np.concatenate([part.corners for part in parts]),
@@ -125,7 +125,7 @@ ELECTRODES = ("RA", "LA", "LL", "V1", "V2", "V3", "V4", "V5", "V6")
 def lead_field(
     rng: np.random.Generator | None = None, *, placement: float = 0.15, gain: float = 0.07
 ) -> Array:
-    """The lead vectors of one recording.
+    """Lead vectors of one recording.
 
     Parameters
     ----------
