@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss, f1_score, log_loss, precision_scor
 
 from einthoven.errors import CalibrationError, EvaluationError
 from einthoven.evaluate import calibration_report, fit_calibration
-from einthoven.evaluate.reliability import quality
+from einthoven.evaluate.reliability import measure_quality
 from einthoven.predictions import Calibration
 
 LABELS = ("a", "b", "c")
@@ -30,7 +30,7 @@ def test_by_hand() -> None:
     """Two bins: 0.2 and 0.4 with one positive (0.3 said, 0.5 seen), 0.9 with one (0.9, 1.0)."""
     targets = np.array([[1], [0], [1]], dtype=np.uint8)
     given = np.array([[0.2], [0.4], [0.9]])
-    found = quality(targets, given, bins=2)
+    found = measure_quality(targets, given, bins=2)
     assert found.ece_width.tolist() == pytest.approx([(2 * 0.2 + 0.1) / 3])
     assert found.width.records.tolist() == [[2, 1]]
     assert found.width.observed.tolist() == [[0.5, 1.0]]
@@ -41,7 +41,7 @@ def test_by_hand() -> None:
 
 def test_losses_are_scikit_learn_s(table: tuple[np.ndarray, np.ndarray]) -> None:
     targets, given = table
-    found = quality(targets, given)
+    found = measure_quality(targets, given)
     for label in range(3):
         y, p = targets[:, label], given[:, label]
         assert found.brier[label] == pytest.approx(brier_score_loss(y, p), abs=1e-14)
@@ -53,7 +53,7 @@ def test_losses_are_scikit_learn_s(table: tuple[np.ndarray, np.ndarray]) -> None
 
 def test_bins_are_scikit_learn_s(table: tuple[np.ndarray, np.ndarray]) -> None:
     targets, given = table
-    found = quality(targets, given, bins=7)
+    found = measure_quality(targets, given, bins=7)
     for label in range(3):
         y, p = targets[:, label], given[:, label]
         observed, said = calibration_curve(y, p, n_bins=7, strategy="uniform")
@@ -70,7 +70,10 @@ def test_equal_probabilities_share_a_bin_and_order_changes_nothing() -> None:
     targets = (generator.random((90, 2)) < 0.3).astype(np.uint8)
     given = generator.choice([0.1, 0.3, 0.35, 0.8], size=(90, 2))
     order = generator.permutation(90)
-    one, two = quality(targets, given, bins=6), quality(targets[order], given[order], bins=6)
+    one, two = (
+        measure_quality(targets, given, bins=6),
+        measure_quality(targets[order], given[order], bins=6),
+    )
     assert one.ece_mass == pytest.approx(two.ece_mass, abs=1e-15)
     for label in range(2):
         said = one.mass.probability[label]
@@ -80,13 +83,13 @@ def test_equal_probabilities_share_a_bin_and_order_changes_nothing() -> None:
 def test_right_probabilities_have_no_error_and_wrong_ones_their_own() -> None:
     targets = np.array([[1], [0], [0], [0]] * 25, dtype=np.uint8)
     for said, error in ((0.25, 0.0), (0.65, 0.4)):
-        found = quality(targets, np.full(targets.shape, said))
+        found = measure_quality(targets, np.full(targets.shape, said))
         assert found.ece_width == pytest.approx([error], abs=1e-12)
         assert found.ece_mass == pytest.approx([error], abs=1e-12)
 
 
 def test_certain_errors_cost_much_but_not_everything() -> None:
-    found = quality(np.array([[1], [0]], dtype=np.uint8), np.array([[0.0], [0.0]]))
+    found = measure_quality(np.array([[1], [0]], dtype=np.uint8), np.array([[0.0], [0.0]]))
     assert found.log_loss[0] == pytest.approx(-np.log(1e-15) / 2)
 
 

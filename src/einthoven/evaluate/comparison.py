@@ -33,18 +33,18 @@ UNITS = ("record", "patient")
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """How one metric differs, a minus b.
+    """Difference of one metric, a minus b.
 
     Attributes
     ----------
     macro : float
         Difference of the macro values.
     macro_interval : (low, high) or None
-        From the paired resamples; None without any.
+        Interval of the paired resamples; None without resamples.
     relative_gain : float
         a / b - 1 of the macro values.
     share_above_zero : float or None
-        Share of the resamples in which the macro value of a is the larger one.
+        Share of the resamples in which the macro value of a is larger.
     bias : float or None
         Mean of the resampled differences minus `macro`.
     per_label : array, shape (labels,)
@@ -69,7 +69,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` found: both scores, from the same resamples, and their differences.
+    """Scores of two models on the same resamples, and their paired differences.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Comparison:
         return self.a.positives
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON; None for NaN, labels under `per_label` of each metric."""
+        """A JSON-serialisable dict with the labels under `per_label` of each metric."""
         return {
             "a": self.a.to_dict(),
             "b": self.b.to_dict(),
@@ -104,18 +104,18 @@ class Comparison:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each label: positives, both values and the difference of either metric."""
+        """A data frame with one row for each label: positives, both values, both differences."""
         columns: dict[str, Any] = {"label": self.labels, "positives": self.positives}
         for name in ("auroc", "auprc"):
-            found: Difference = getattr(self, name)
+            metric: Difference = getattr(self, name)
             columns |= {f"{name}_a": getattr(self.a, name), f"{name}_b": getattr(self.b, name)}
-            columns |= limit_columns(f"{name}_difference", found.per_label, found.intervals)
+            columns |= limit_columns(f"{name}_difference", metric.per_label, metric.intervals)
         return pd.DataFrame(columns)
 
-    def _metric(self, found: Difference) -> dict[str, Any]:
-        shared = {k: v for k, v in vars(found).items() if k not in ("per_label", "intervals")}
+    def _metric(self, metric: Difference) -> dict[str, Any]:
+        shared = {k: v for k, v in vars(metric).items() if k not in ("per_label", "intervals")}
         shared["per_label"] = {
-            label: {"difference": found.per_label[i], "interval": row(found.intervals, i)}
+            label: {"difference": metric.per_label[i], "interval": row(metric.intervals, i)}
             for i, label in enumerate(self.labels)
         }
         result: dict[str, Any] = plain(shared)
@@ -134,24 +134,24 @@ def compare(
     by: str = "record",
     auprc: str = "average-precision",
 ) -> Comparison:
-    """Paired differences a - b between two sets of predictions for the same records.
+    """Compute paired differences a - b between two sets of predictions for the same records.
 
-    Both are evaluated on the same resamples, so what a resample's records have in common drops
-    out. The rows and labels of `b` are put into the order of `a` by name.
+    Both are evaluated on the same resamples, so variation that they share cancels. The rows and
+    labels of `b` are put into the order of `a` by name.
 
     Parameters
     ----------
     a, b : Predictions, or paths of saved ones
     by : {"record", "patient"}
-        What is drawn.
+        Unit of resampling.
     resamples, seed, undefined_labels, interval, level, auprc
         As in `score`.
 
     Raises
     ------
     EvaluationError
-        When records, labels, patients or targets disagree, naming the first differences; when
-        targets are missing; and as in `score`.
+        If records, labels, patients or targets differ (the message names the first differences),
+        if targets are missing, and as in `score`.
     """
     plan = Plan(resamples, seed, UndefinedLabels.of(undefined_labels), interval, level, auprc)
     check_option("by", by, UNITS)
@@ -169,7 +169,7 @@ def compare(
 
 
 def difference(ours: Estimate, theirs: Estimate, plan: Plan) -> Difference:
-    """How one metric differs between two estimates from the same resamples."""
+    """Summarise the paired difference of two estimates from the same resamples."""
     labels, base = ours.minus(theirs), float(theirs.macro(plan.undefined_labels).point[0])
     whole = labels.macro(plan.undefined_labels)
     limits = labels.limits(plan) if plan.resamples else None
@@ -214,18 +214,18 @@ def _aligned(a: Predictions, b: Predictions, by: str) -> Floats:
     return b.probabilities[np.ix_(rows, columns)]
 
 
-def _places(wanted: tuple[str, ...] | list[str], present: tuple[str, ...] | list[str]) -> list[int]:
+def _places(names: tuple[str, ...] | list[str], present: tuple[str, ...] | list[str]) -> list[int]:
     place = {name: i for i, name in enumerate(present)}
-    return [place[name] for name in wanted]
+    return [place[name] for name in names]
 
 
 def _refuse_other_names(
-    what: str, a: tuple[str, ...] | list[str], b: tuple[str, ...] | list[str]
+    kind: str, a: tuple[str, ...] | list[str], b: tuple[str, ...] | list[str]
 ) -> None:
     only_a, only_b = sorted(set(a) - set(b)), sorted(set(b) - set(a))
     if only_a or only_b:
         raise EvaluationError(
-            f"the {what} differ: {len(only_a)} only in a ({listed(only_a)}), "
+            f"the {kind} differ: {len(only_a)} only in a ({listed(only_a)}), "
             f"{len(only_b)} only in b ({listed(only_b)})",
             remedy="predict the same labels for the same records with both models",
         )
@@ -235,9 +235,9 @@ def _refuse_other_targets(a: Predictions, targets: NDArray[np.uint8]) -> None:
     places = np.argwhere(_targets(a, "a") != targets)
     if not len(places):
         return
-    named = [f"{a.labels[column]} of record {a.records[line]}" for line, column in places]
+    differences = [f"{a.labels[column]} of record {a.records[line]}" for line, column in places]
     raise EvaluationError(
-        f"the targets differ in {len(places)} places: {listed(named)}",
+        f"the targets differ in {len(places)} places: {listed(differences)}",
         remedy="predict both from one cohort, of the same version",
     )
 
@@ -245,8 +245,8 @@ def _refuse_other_targets(a: Predictions, targets: NDArray[np.uint8]) -> None:
 def _refuse_other_patients(a: Predictions, patients: NDArray[np.str_]) -> None:
     places = np.flatnonzero(a.patients != patients)
     if places.size:
-        named = [f"{a.records[i]} ({a.patients[i]} and {patients[i]})" for i in places]
+        differences = [f"{a.records[i]} ({a.patients[i]} and {patients[i]})" for i in places]
         raise EvaluationError(
-            f"the patients of {places.size} records differ: {listed(named)}",
+            f"the patients of {places.size} records differ: {listed(differences)}",
             remedy="predict both from one cohort, of the same version",
         )

@@ -29,7 +29,7 @@ INTERVALS = ("percentile", "basic", "bca")
 
 @dataclass(frozen=True)
 class Plan:
-    """How to draw and summarise; checked at construction. The fields are those of `score`."""
+    """Settings of a bootstrap, checked at construction; the fields are parameters of `score`."""
 
     resamples: int = 1000
     seed: int = 0
@@ -68,10 +68,15 @@ class Truth:
     labels: tuple[str, ...]
     groups: NDArray[np.str_] | None
 
+    @property
+    def unit(self) -> str:
+        """Unit of resampling: "record", or "patient" where patients are given."""
+        return "record" if self.groups is None else "patient"
+
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A metric's values by label: of the whole set, of every resample, and leaving one unit out.
+    """A metric's values by label: for all records, every resample, and with one unit left out.
 
     Attributes
     ----------
@@ -86,39 +91,45 @@ class Estimate:
     left_out: Floats | None
 
     def minus(self, other: Estimate) -> Estimate:
-        """The paired difference: both were computed from the same resamples."""
+        """Subtract an estimate from the same resamples, pair by pair."""
         out = self.left_out
         if out is not None and other.left_out is not None:
             out = out - other.left_out
         return Estimate(self.point - other.point, self.replicates - other.replicates, out)
 
     def among(self, columns: Sequence[int]) -> Estimate:
-        """The same of these labels alone, by their places."""
-        chosen = list(columns)
-        out = None if self.left_out is None else self.left_out[:, chosen]
-        return Estimate(self.point[chosen], self.replicates[:, chosen], out)
+        """Restrict the estimate to the labels at these places."""
+        places = list(columns)
+        out = None if self.left_out is None else self.left_out[:, places]
+        return Estimate(self.point[places], self.replicates[:, places], out)
 
     def macro(self, policy: UndefinedLabels) -> Estimate:
-        """The mean over labels, as an estimate with one column."""
+        """Average over labels, as an estimate with one column."""
         out = None if self.left_out is None else macro(self.left_out, policy)[:, None]
         point, replicates = macro(self.point, policy), macro(self.replicates, policy)
         return Estimate(point[None], replicates[:, None], out)
 
     def limits(self, plan: Plan) -> Floats:
-        """Confidence limits, shape (labels, 2)."""
+        """Compute confidence limits, shape (labels, 2)."""
         return intervals(
             plan.interval, self.point, self.replicates, level=plan.level, left_out=self.left_out
         )
 
     def bias(self) -> float:
-        """Mean of the first column's defined replicates minus its point."""
+        """Bootstrap bias of the first column: mean of its defined replicates minus the point."""
         values = self.replicates[:, 0]
         defined = values[~np.isnan(values)]
         return float(defined.mean() - self.point[0]) if defined.size else float("nan")
 
 
 def draw(truth: Truth, plan: Plan) -> Draws:
-    """The resamples that the plan asks for; refuses labels that it needs and that are undefined."""
+    """Draw the resamples of a plan.
+
+    Raises
+    ------
+    EvaluationError
+        If the plan's policy refuses undefined labels and there are some.
+    """
     refuse_undefined(truth.targets, truth.labels, plan.undefined_labels)
     return multiplicities(
         len(truth.targets),
@@ -133,7 +144,7 @@ def draw(truth: Truth, plan: Plan) -> Draws:
 def estimate(
     truth: Truth, probabilities: Floats, draws: Draws, plan: Plan
 ) -> tuple[Estimate, Estimate]:
-    """AUROC and AUPRC of every label, with the draws' replicates."""
+    """Compute AUROC and AUPRC of every label, with a replicate for every resample."""
     ranking = rank(truth.targets, probabilities)
     areas, precisions = resampled_metrics(ranking, draws.multiplicities, auprc=plan.auprc)
     refuse_gaps(areas, truth.labels, plan.undefined_labels)
@@ -163,7 +174,7 @@ def intervals(
     level: float = 0.95,
     left_out: Floats | None = None,
 ) -> Floats:
-    """Lower and upper confidence limits of every column, from bootstrap replicates.
+    """Compute lower and upper confidence limits of every column from bootstrap replicates.
 
     See Efron and Tibshirani 1993, chapters 13 and 14. Columns are separate statistics; replicates
     in which a statistic is undefined (NaN) are left out.

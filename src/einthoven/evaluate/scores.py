@@ -30,7 +30,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What `score` found. Metrics that are undefined are NaN here and None in `to_dict`.
+    """Metrics of one set of predictions. Undefined values are NaN here and None in `to_dict`.
 
     Attributes
     ----------
@@ -41,19 +41,19 @@ class Score:
     macro_auroc_interval, macro_auprc_interval : (low, high) or None
         None without resamples.
     macro_auroc_bias, macro_auprc_bias : float or None
-        Mean of the resamples minus the value. The AUPRC of rare labels is biased upwards: a
-        positive that was drawn twice stands beside itself in the ranking.
+        Mean of the resamples minus the value. The AUPRC of rare labels is biased upwards, because
+        copies of one positive rank next to each other.
     labels : tuple of str
     positives : array of int, shape (labels,)
     auroc, auprc : arrays of float64, shape (labels,)
     auroc_intervals, auprc_intervals : arrays of float64, shape (labels, 2), or None
         Over the resamples in which the label is defined.
     defined_labels : int
-        Labels with a positive and a negative, the ones both macro values rest on.
+        Labels with a positive and a negative, over which the macro values are means.
     records, resamples, drawn, seed : int
         `drawn` counts the resamples until the last accepted one; `resamples` were accepted.
     unit : {"record", "patient"}
-        What was drawn.
+        Unit of resampling.
     undefined_labels, interval, auprc_definition : str
     level : float
     """
@@ -88,7 +88,7 @@ class Score:
         return self.resamples / self.drawn if self.drawn else 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON: lists for arrays, None for NaN, labels under `per_label`."""
+        """A JSON-serialisable dict with None for NaN and the labels under `per_label`."""
         arrays = ("labels", "positives", "auroc", "auprc", "auroc_intervals", "auprc_intervals")
         shared = {name: value for name, value in vars(self).items() if name not in arrays}
         shared |= {"acceptance": self.acceptance, "per_label": self._per_label()}
@@ -96,7 +96,7 @@ class Score:
         return result
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each label: positives, and both metrics with their limits."""
+        """A data frame with one row for each label: positives, both metrics and their limits."""
         columns: dict[str, Any] = {"label": self.labels, "positives": self.positives}
         for name in ("auroc", "auprc"):
             columns |= limit_columns(name, getattr(self, name), getattr(self, f"{name}_intervals"))
@@ -155,8 +155,7 @@ def score(
     Raises
     ------
     EvaluationError
-        For inputs that do not fit each other, and for undefined labels under "resample" and
-        "error".
+        If inputs do not match, or labels are undefined under "resample" or "error".
     """
     plan = Plan(resamples, seed, UndefinedLabels.of(undefined_labels), interval, level, auprc)
     truth = checked_truth(targets, labels, groups)
@@ -202,7 +201,7 @@ def suitable_policy(predictions: Predictions) -> str:
 def checked_truth(
     targets: ArrayLike, labels: Sequence[str], groups: ArrayLike | None = None
 ) -> Truth:
-    """Targets, names and patients that fit each other."""
+    """Check targets, label names and patients against each other."""
     names = checked_labels(labels)
     values = checked_targets(_in_order(targets, names), names)
     if groups is None:
@@ -225,10 +224,10 @@ def checked_truth(
 
 
 def _in_order(table: ArrayLike, labels: tuple[str, ...]) -> ArrayLike:
-    # A data frame says which column is which: another order would be scored without a trace.
+    # A data frame whose columns are in another order would be scored wrongly without a trace.
     if not isinstance(table, pd.DataFrame):
         return table
-    # Numbers from 0 on are what pandas gives to columns that nobody named.
+    # pandas numbers unnamed columns from 0.
     if table.columns.tolist() not in (list(labels), list(range(table.shape[1]))):
         raise EvaluationError(
             f"the data frame has the columns {listed(table.columns.tolist())}, the labels are "
@@ -245,9 +244,9 @@ def summary(
     draws: Draws,
     plan: Plan,
 ) -> Score:
-    """The Score of predictions whose estimates are known."""
+    """Assemble the Score of predictions from their estimates."""
     auroc, auprc = estimates
-    macro_auroc, macro_auprc = (each.macro(plan.undefined_labels) for each in estimates)
+    macro_auroc, macro_auprc = (metric.macro(plan.undefined_labels) for metric in estimates)
     return Score(
         macro_auroc=float(macro_auroc.point[0]),
         macro_auprc=float(macro_auprc.point[0]),
@@ -267,7 +266,7 @@ def summary(
         resamples=plan.resamples,
         drawn=draws.drawn,
         seed=plan.seed,
-        unit="record" if truth.groups is None else "patient",
+        unit=truth.unit,
         undefined_labels=str(plan.undefined_labels),
         interval=plan.interval,
         level=plan.level,
@@ -276,7 +275,7 @@ def summary(
 
 
 def pair(estimate: Estimate, plan: Plan) -> Interval | None:
-    """The limits of an estimate with one column; None without resamples."""
+    """Limits of an estimate with one column; None without resamples."""
     if not plan.resamples:
         return None
     low, high = estimate.limits(plan)[0]
@@ -284,7 +283,7 @@ def pair(estimate: Estimate, plan: Plan) -> Interval | None:
 
 
 def row(limits: Floats | None, index: int) -> list[float] | None:
-    """One label's limits; None without resamples."""
+    """Limits of one label; None without resamples."""
     return None if limits is None else limits[index].tolist()
 
 
@@ -296,7 +295,7 @@ def limit_columns(name: str, values: Floats, limits: Floats | None) -> dict[str,
 
 
 def plain(value: Any) -> Any:
-    """`value` in what JSON knows, None for numbers that are not finite."""
+    """Convert a value to JSON-serialisable types, with None for numbers that are not finite."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

@@ -1,10 +1,10 @@
-"""Scores of parts of a cohort, by sex and by age, and how far each part is from the rest.
+"""Subgroup analysis: scores by sex and by age band, and the gap between a group and the rest.
 
 A group is scored over the labels that it defines: those with a positive and a negative in it. Its
-gap is its macro value minus that of everyone else whose attribute is known, over the labels that
-both define, from the same resamples of the whole set; a label that a resample leaves undefined on
-either side drops out of that resample. AUROC does not depend on how common a label is, AUPRC does:
-a gap in AUPRC may say no more than that a label is rarer in one group than in the other.
+gap is its macro value minus that of the other records whose attribute is known, over the labels
+that both define, from the same resamples of the whole set; a label that a resample leaves
+undefined on either side drops out of that resample. AUROC does not depend on how common a label
+is, AUPRC does: a gap in AUPRC may only reflect that a label is rarer in one group than in the other.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ class Value:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """One group.
+    """Scores of one group.
 
     Attributes
     ----------
     attribute, name : str
-        `sex` and `female`, say.
+        For example `sex` and `female`.
     records, patients : int
     labels : tuple of str
-        Those that the group defines; the macro values are means over them.
+        Labels that the group defines; the macro values are means over them.
     auroc, auprc : Value
     gap_labels : tuple of str
-        Those that the group and the rest define.
+        Labels that both the group and the rest define.
     auroc_gap, auprc_gap : Value
         The group minus the rest.
     """
@@ -70,7 +70,7 @@ class Subgroup:
     auprc_gap: Value
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """A JSON-serialisable dict."""
         values = {
             name: {"value": getattr(self, name).value, "interval": getattr(self, name).interval}
             for name in ("auroc", "auprc", "auroc_gap", "auprc_gap")
@@ -88,14 +88,14 @@ class Subgroup:
 
 @dataclass(frozen=True)
 class Subgroups:
-    """What `score_subgroups` found.
+    """Scores of the groups of one or more attributes.
 
     Attributes
     ----------
     groups : tuple of Subgroup
         Attribute by attribute.
     unknown : dict of str to int
-        Records whose attribute nobody knows, by attribute; they are in no group.
+        Number of records in no group because their attribute is unknown, by attribute.
     resamples, seed, min_positives : int
     unit : {"record", "patient"}
     level : float
@@ -112,7 +112,7 @@ class Subgroups:
     auprc_definition: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON, groups under their attribute."""
+        """A JSON-serialisable dict with the groups under their attribute."""
         shared = {key: value for key, value in vars(self).items() if key != "groups"}
         attributes: dict[str, list[dict[str, Any]]] = {name: [] for name in self.unknown}
         for group in self.groups:
@@ -121,38 +121,38 @@ class Subgroups:
 
 
 def demographics(metadata: pd.DataFrame) -> dict[str, NDArray[np.str_]]:
-    """Sex and age band of every record, as far as a cohort's metadata has them.
+    """Read sex and age band of every record from a cohort's metadata.
 
     Parameters
     ----------
     metadata : DataFrame
-        Of `Cohort.metadata`: columns `sex` and `age`, either of which may be absent.
+        `Cohort.metadata`, with the optional columns `sex` and `age`.
 
     Returns
     -------
     dict of str to array of str
-        The empty string where nobody knows.
+        The empty string where the value is unknown.
     """
-    found = {}
+    groups = {}
     if "sex" in metadata:
-        found["sex"] = sexes(metadata["sex"].to_numpy())
+        groups["sex"] = sexes(metadata["sex"].to_numpy())
     if "age" in metadata:
-        found["age"] = age_bands(metadata["age"].to_numpy())
-    return found
+        groups["age"] = age_bands(metadata["age"].to_numpy())
+    return groups
 
 
 def sexes(values: ArrayLike) -> NDArray[np.str_]:
-    """`male` and `female` for these words and for their first letters; other codes as they are."""
+    """Normalise `male`, `female` and their first letters; keep other codes as they are."""
     series = pd.Series(np.asarray(values))
     texts = series.astype(str).str.strip().where(series.notna(), UNKNOWN)
     return np.array([_SEXES.get(text.lower(), text) for text in texts], dtype=np.str_)
 
 
 def age_bands(ages: ArrayLike) -> NDArray[np.str_]:
-    """The band of every age in years, one of `AGE_BANDS`.
+    """Sort ages in years into `AGE_BANDS`.
 
-    PTB-XL writes 300 for an age above 89, which the last band takes in. What is no number, or
-    below 0, is unknown.
+    PTB-XL writes 300 for an age above 89, which falls into the last band. Anything but a number
+    of at least 0 is unknown.
     """
     years = pd.to_numeric(pd.Series(np.asarray(ages)), errors="coerce").to_numpy(dtype=np.float64)
     known = years >= 0  # false for NaN
@@ -178,10 +178,9 @@ def score_subgroups(
     predictions : Predictions
         With targets.
     attributes : mapping of str to array of str, shape (records,)
-        The group of every record, row by row; the empty string where nobody knows. See
-        `demographics`.
+        Group of every record, the empty string where it is unknown; see `demographics`.
     by : {"record", "patient"}
-        What is drawn.
+        Unit of resampling.
     min_positives : int
         Positives that a label needs within a group to count there, 1 or more.
     resamples, seed, level, auprc
@@ -190,7 +189,7 @@ def score_subgroups(
     Raises
     ------
     EvaluationError
-        For groups that are not one a record, no targets, and settings that `score` would refuse.
+        If an attribute has another length, targets are missing, or as in `score`.
     """
     plan = Plan(resamples, seed, UndefinedLabels.SKIP, "percentile", level, auprc)
     patients = predictions.patients if check_option("by", by, UNITS) == "patient" else None
@@ -198,12 +197,12 @@ def score_subgroups(
     draws = multiplicities(len(predictions), resamples, seed=seed, groups=truth.groups)
     parts = _Parts(predictions, truth, draws, plan, max(1, min_positives))
     groups, unknown = [], {}
-    for attribute, given in attributes.items():
-        values = np.asarray(given).astype(np.str_)
+    for attribute, column in attributes.items():
+        values = np.asarray(column).astype(np.str_)
         if values.shape != (len(predictions),):
             raise EvaluationError(
                 f"{attribute} has shape {values.shape} for {len(predictions)} records",
-                remedy="give one group for each record of the predictions",
+                remedy="pass one group for each record of the predictions",
             )
         unknown[attribute] = int((values == UNKNOWN).sum())
         groups += [parts.score(attribute, name, values) for name in _ordered(values)]
@@ -213,7 +212,7 @@ def score_subgroups(
         resamples=resamples,
         seed=seed,
         min_positives=parts.least,
-        unit="record" if truth.groups is None else "patient",
+        unit=truth.unit,
         level=level,
         auprc_definition=auprc,
     )
@@ -224,24 +223,23 @@ Pair = tuple[Estimate, Estimate]
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """AUROC and AUPRC of some records, over the labels that they define."""
+    """AUROC and AUPRC of part of the records, over the labels that they define."""
 
     defined: NDArray[np.bool_]
     estimates: Pair
 
     def over(self, labels: NDArray[np.bool_]) -> Pair:
-        """Over some of the defined labels only."""
+        """Restrict both metrics to some of the defined labels."""
         columns = labels[self.defined]
         first, second = (
-            Estimate(found.point[columns], found.replicates[:, columns], None)
-            for found in self.estimates
+            metric.among(np.flatnonzero(columns).tolist()) for metric in self.estimates
         )
         return first, second
 
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """Scores parts of one table on one set of resamples."""
+    """Scorer of parts of one table, on one set of resamples."""
 
     table: Predictions
     truth: Truth
@@ -254,7 +252,7 @@ class _Parts:
         inside = values == name
         ours, theirs = self._part(inside), self._part(~inside & (values != UNKNOWN))
         shared = ours.defined & theirs.defined
-        auroc, auprc = (self._value(found) for found in ours.over(ours.defined))
+        auroc, auprc = (self._value(metric) for metric in ours.over(ours.defined))
         gaps = [
             self._value(mine.minus(other))
             for mine, other in zip(ours.over(shared), theirs.over(shared), strict=True)
@@ -292,10 +290,10 @@ class _Parts:
         draws = Draws(drawn, self.draws.drawn)
         return estimate(truth, self.table.probabilities[np.ix_(rows, labels)], draws, self.plan)
 
-    def _value(self, found: Estimate) -> Value:
-        if not found.point.size:
+    def _value(self, metric: Estimate) -> Value:
+        if not metric.point.size:
             return Value(float("nan"), None)
-        whole = found.macro(self.plan.undefined_labels)
+        whole = metric.macro(self.plan.undefined_labels)
         return Value(float(whole.point[0]), pair(whole, self.plan))
 
     def _names(self, labels: NDArray[np.bool_]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from einthoven.bundle import Bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError, EvaluationError
 from einthoven.evaluate.comparison import Comparison, Difference, compare
-from einthoven.evaluate.reliability import quality
+from einthoven.evaluate.reliability import measure_quality
 from einthoven.evaluate.scores import plain, suitable_policy
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
@@ -327,5 +327,5 @@ def _possible(
 
 
 def _errors(table: Predictions) -> tuple[float, float]:
-    macro = quality(table.require_targets(), table.probabilities).macro
+    macro = measure_quality(table.require_targets(), table.probabilities).macro
     return macro["log_loss"], macro["ece_mass"]
