@@ -4,7 +4,7 @@ A group is scored over the labels that it defines: those with a positive and a n
 gap is its macro value minus that of the other records whose attribute is known, over the labels
 that both define, from the same resamples of the whole set; a label that a resample leaves
 undefined on either side drops out of that resample. AUROC does not depend on how common a label
-is, AUPRC does: a gap in AUPRC may only reflect that a label is rarer in one group than in the other.
+is, AUPRC does: a gap in AUPRC may only reflect that a label is rarer in one of the groups.
 """
 
 from __future__ import annotations
