@@ -1,44 +1,97 @@
-"""Zero-phase filters: golden coefficients, ends and transposes."""
+"""Filters against scipy: coefficients, transposes, maps of crops, the running median."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import signal as sps
 
-from einthoven.signals.filters import design, edge_of, filtered, transposed
-from einthoven.signals.released_steps import Decimate
-from einthoven.signals.steps import Filter
+from einthoven.signals import filters
+from einthoven.signals.filters import Design, crop_filter, median_by_ranks, running_median
 
-HIGH, LOW = Filter("highpass", 0.67, order=5), Filter("lowpass", 40, order=5)
-KINDS = [
-    HIGH,
-    LOW,
-    Filter("bandpass", (0.67, 40), order=4),
-    Filter("notch", 50, order=2),
-    Filter("lowpass", 30, order=1),
-]
+CPU = torch.device("cpu")
+HIGH, LOW = Design("highpass", (0.67,), 5), Design("lowpass", (40.0,), 5)
+BAND = Design("bandpass", (0.67, 40.0), 4)
+KINDS = [HIGH, LOW, BAND, Design("notch", (50.0,), 2), Design("lowpass", (30.0,), 1)]
 
 
 def test_coefficients_are_those_of_st_mem() -> None:
-    assert design(HIGH, 250)[0, 0] == pytest.approx(0.9731214644, abs=5e-11)
-    assert design(LOW, 250)[0, 0] == pytest.approx(0.0090036334, abs=5e-11)
+    assert HIGH.sections(250)[0, 0] == pytest.approx(0.9731214644, abs=5e-11)
+    assert LOW.sections(250)[0, 0] == pytest.approx(0.0090036334, abs=5e-11)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_the_transpose_is_the_transpose(kind: Filter) -> None:
-    sections = design(kind, 250)
-    random = np.random.default_rng(0)
-    x, y = random.standard_normal((2, 300))
+@pytest.mark.parametrize("design", KINDS, ids=str)
+def test_the_transpose_is_the_transpose(design: Design) -> None:
+    sections = design.sections(250)
+    x, y = np.random.default_rng(0).standard_normal((2, 300))
     forwards = sps.sosfiltfilt(sections, x) @ y
-    assert transposed(sections, y) @ x == pytest.approx(forwards, rel=1e-9)
+    assert filters._transposed(sections, y) @ x == pytest.approx(forwards, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, Decimate(5)], ids=str)
-def test_the_ends_are_extended_as_scipy_does_unasked(kind: Filter | Decimate) -> None:
-    sections = design(kind, 250)
+@pytest.mark.parametrize("design", [*KINDS, Design("decimate", (0.16,), 8)], ids=str)
+def test_the_ends_are_extended_as_scipy_does_by_default(design: Design) -> None:
+    sections = design.sections(250 if design.kind != "decimate" else 2.0)
     x = np.random.default_rng(0).standard_normal((2, 300))
-    asked = sps.sosfiltfilt(sections, x, padlen=edge_of(sections))
-    np.testing.assert_array_equal(filtered([sections], x), asked)
-    longer = sps.sosfiltfilt(sections, x, padlen=edge_of(sections) + 1)
-    assert not np.array_equal(longer, asked)
+    edge = filters._edge(sections)
+    expected = sps.sosfiltfilt(sections, x)
+    np.testing.assert_array_equal(sps.sosfiltfilt(sections, x, padlen=edge), expected)
+    assert not np.array_equal(sps.sosfiltfilt(sections, x, padlen=edge + 1), expected)
+
+
+@pytest.mark.parametrize("design", KINDS, ids=str)
+def test_the_ends_of_a_crop_take_two_dimensions_a_pole(design: Design) -> None:
+    poles = design.order * (2 if design.kind == "bandpass" else 1)
+    assert len(crop_filter((design,), 2250, 250.0, CPU).to_crop) <= 2 * poles
+
+
+@pytest.mark.parametrize("window", [2000, 1999, 2250])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_crop_filter_is_scipys_in_either_precision(
+    window: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if dtype == torch.float64:
+        monkeypatch.setattr(filters, "FLOAT32_LIMIT", 0.0)
+    chain = crop_filter.__wrapped__((HIGH, LOW), window, 250.0, CPU)
+    assert chain.response.dtype == dtype
+    x = torch.randn(2, 3, window, generator=torch.Generator().manual_seed(0))
+    expected = x.double().numpy()
+    for design in (HIGH, LOW):
+        expected = sps.sosfiltfilt(design.sections(250), expected)
+    tolerance = 3e-7 if dtype == torch.float64 else 3e-6
+    np.testing.assert_allclose(chain(x), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("samples", "window"), [(1000, 201), (1000, 1), (37, 5), (5, 9), (1, 1), (64, 63)]
+)
+@pytest.mark.parametrize("kind", ["drift", "ties", "flat", "negative"])
+def test_both_paths_give_scipys_median(samples: int, window: int, kind: str) -> None:
+    random = np.random.default_rng(samples)
+    x = np.cumsum(random.standard_normal((2, 3, samples)), axis=-1).astype(np.float32)
+    if kind == "ties":
+        x = np.round(x)
+    if kind == "flat":
+        x[:] = 1.5
+    if kind == "negative":
+        x = -np.abs(x) - 1  # the zeros beyond the ends are the largest values
+    expected = np.array([[_median(row, window) for row in record] for record in x])
+    given = torch.from_numpy(x)
+    assert torch.equal(running_median(given, window), torch.from_numpy(expected))
+    ranked = median_by_ranks(given.view(6, samples), window).view_as(given)
+    assert torch.equal(ranked, torch.from_numpy(expected))
+    assert torch.equal(given, torch.from_numpy(x))
+
+
+def _median(row: np.ndarray, window: int) -> np.ndarray:
+    padded = np.pad(row, window // 2)
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, window), axis=-1)
+
+
+def test_the_reference_is_scipys() -> None:
+    row = np.random.default_rng(0).standard_normal(500)
+    assert np.array_equal(_median(row, 21), sps.medfilt(row, 21))
+
+
+def test_no_rows_give_no_rows() -> None:
+    assert running_median(torch.zeros(0, 12, 50), 5).shape == (0, 12, 50)

@@ -13,7 +13,7 @@ from scipy import signal as sps
 
 from einthoven.errors import PreparationError
 from einthoven.records.record import STANDARD_LEADS, Record
-from einthoven.signals import linear, plan
+from einthoven.signals import filters, prepare
 from einthoven.signals.prepare import (
     Centre,
     Fill,
@@ -163,7 +163,7 @@ def test_microvolts_equal_millivolts_and_a_large_batch_equals_single_records(
     whole = prepare_batch(ST_MEM, raw, rate=500, starts=starts, unit="uV")
     volts = prepare_batch(ST_MEM, raw.double() / 1000, rate=500, starts=starts)
     torch.testing.assert_close(volts, whole, rtol=0, atol=2e-5)
-    monkeypatch.setattr(plan, "_CHUNK_VALUES", {"cpu": 3 * 12 * 5000})
+    monkeypatch.setattr(prepare, "_VALUES_AT_A_TIME", {"cpu": 3 * 12 * 5000})
     parts = prepare_batch(ST_MEM, raw, rate=500, starts=starts, unit="uV")
     torch.testing.assert_close(parts, whole, rtol=0, atol=2e-5)
 
@@ -183,8 +183,7 @@ def test_precision_does_not_follow_the_callers_settings() -> None:
     starts = torch.tensor([3, 200])
     plain = prepare_batch(ST_MEM, signals, rate=500, starts=starts)
     # Maps are checked when they are made, and this must not follow the settings either.
-    plan._operations.cache_clear()
-    linear.spectral_map.cache_clear()
+    filters.crop_filter.cache_clear()
     before = backend.fp32_precision
     backend.fp32_precision = "tf32"
     try:
@@ -367,7 +366,7 @@ def test_batches_that_do_not_fit_are_refused(change: dict, message: str) -> None
         (lambda: Filter("bandstop", 50), "kind = 'bandstop'"),
         (lambda: Filter("bandpass", 40), "cutoff = 40"),
         (lambda: Filter("bandpass", (40, 0.67)), "lower one first"),
-        (lambda: Filter("lowpass", (0.67, 40)), "does not suit"),
+        (lambda: Filter("lowpass", (0.67, 40)), "filter: lowpass with cutoff"),
         (lambda: Filter("lowpass", -1), "above 0"),
         (lambda: Filter("lowpass", 40, order=0), "order = 0"),
         (lambda: Filter("notch", 50, order=5), "order = 5"),

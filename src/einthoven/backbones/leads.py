@@ -10,7 +10,7 @@ from torch import Tensor
 from einthoven.errors import BackboneError
 from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.released_steps import Derive
+from einthoven.signals.steps import Derive
 
 __all__ = ["canonical_leads", "check_leads", "derive_leads", "lead_rows", "with_derived"]
 

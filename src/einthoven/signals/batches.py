@@ -21,7 +21,7 @@ from einthoven.signals.draws import generator_for
 from einthoven.signals.prepare import (
     Preparation,
     evaluation_starts,
-    prepare_batch,
+    prepare_mixed,
     random_starts,
 )
 from einthoven.signals.store import Chunk, Store
@@ -130,11 +130,15 @@ class SignalSource:
 
     def crops(self, chosen: NDArray[np.intp], starts: Tensor) -> Tensor:
         """One prepared crop of each chosen record."""
-        out = torch.empty(len(chosen), len(self.preparation.leads), self.preparation.window)
-        for chunk in self._chunks(chosen):
-            places = torch.from_numpy(chunk.places)
-            out[places] = self._prepare(chunk, starts[places])
-        return out
+        chunks = self.store.read(self.rows[chosen])
+        places = [torch.from_numpy(chunk.places) for chunk in chunks]
+        batches = [
+            self._batch(chunk, starts[where]) for chunk, where in zip(chunks, places, strict=True)
+        ]
+        prepared = prepare_mixed(self.preparation, batches, unit="uV")
+        if len(chunks) == 1:
+            return prepared
+        return torch.empty_like(prepared).index_copy_(0, torch.cat(places), prepared)
 
     def targets_of(self, chosen: NDArray[np.intp]) -> Tensor:
         """Labels of the chosen records."""
@@ -159,26 +163,22 @@ class SignalSource:
         owner : Tensor
             `(crops,)` position in `chosen` that a crop belongs to.
         """
-        signals, owners = [], []
-        for chunk in self._chunks(chosen):
+        batches, owners = [], []
+        for chunk in self.store.read(self.rows[chosen]):
             samples = chunk.signals.shape[2]
             for start in evaluation_starts(self.preparation, samples, rate=chunk.rate):
                 starts = torch.full((len(chunk.places),), start, dtype=torch.long)
-                signals.append(self._prepare(chunk, starts))
+                batches.append(self._batch(chunk, starts))
                 owners.append(torch.from_numpy(chunk.places))
-        return torch.cat(signals), torch.cat(owners)
+        return prepare_mixed(self.preparation, batches, unit="uV"), torch.cat(owners)
 
-    def _chunks(self, chosen: NDArray[np.intp]) -> list[Chunk]:
-        return self.store.read(self.rows[chosen])
-
-    def _prepare(self, chunk: Chunk, starts: Tensor) -> Tensor:
+    def _batch(self, chunk: Chunk, starts: Tensor) -> tuple[Tensor, float, Tensor]:
+        """A chunk as `prepare_mixed` takes it."""
         signals = chunk.signals
         if self.preparation.sources != self.store.leads:
             order = [self.store.leads.index(lead) for lead in self.preparation.sources]
             signals = signals[:, order]
-        return prepare_batch(
-            self.preparation, torch.from_numpy(signals), rate=chunk.rate, starts=starts, unit="uV"
-        )
+        return torch.from_numpy(signals), chunk.rate, starts
 
 
 @dataclass(frozen=True)

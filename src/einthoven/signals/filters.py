@@ -1,96 +1,243 @@
-"""Zero-phase filters as scipy has them, their transposes, and what a faster form is tried on."""
+"""Arithmetic of the preparation steps that need more than a few lines: resampling and filters.
+
+Zero-phase filters of a crop are the one optimisation of preparation. Forward-backward filtering is
+linear in the crop, edge effects included, but a dense matrix costs millions of operations a lead.
+`CropFilter` uses the structure of that matrix. Let C be the *periodic* version of the filter, which
+is a multiplication by |h(f)|^2 in the spectrum. The filter F that `scipy.signal.sosfiltfilt` runs,
+with its extension and initial states, differs from C only by the transients at both ends of the
+crop: for a filter with m poles, m transients forwards and m backwards. So
+
+    F(x) = C(x) + U (V x)          with U V of rank 2 m, exactly.
+
+U and V are found with random probes (Halko, Martinsson and Tropp, SIAM Review 53, 2011) in float64
+from F and its transpose, without forming a matrix. Every map is compared with scipy when it is
+made; if float32 would lose accuracy, it works in float64. A map depends on the length of the
+window, never on the length of a record: a cohort of many lengths needs no more maps than a uniform
+one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import signal as sps
+from scipy.fft import next_fast_len
+from scipy.ndimage import median_filter
+from torch import Tensor
 
 from einthoven.errors import PreparationError
-from einthoven.signals.released_steps import Decimate, Fir
-from einthoven.signals.steps import Filter
 
 Array = NDArray[np.float64]
 
-# Largest deviation from scipy, relative to the largest output, at which float32 may be used.
+# Largest deviation from scipy, relative to the largest output, at which float32 is used.
 FLOAT32_LIMIT = 3e-6
 _NOTCH_QUALITY = 30.0
+_DECIMATION_RIPPLE = 0.05  # dB
 
 
-def check_cutoff(filter: Filter | Fir, rate: float) -> None:
-    """Refuse a filter that a rate cannot carry.
+@dataclass(frozen=True)
+class Design:
+    """A recursive filter.
 
-    Raises
-    ------
-    PreparationError
-        When a cutoff is not below half the rate.
-    """
-    corner = filter.cutoff[-1] if isinstance(filter.cutoff, tuple) else filter.cutoff
-    if corner >= rate / 2:
-        raise PreparationError(
-            f"{filter.kind}: cutoff {corner:g} Hz is not below half the rate of {rate:g} Hz",
-            remedy=f"Lower the cutoff below {rate / 2:g} Hz, or resample to a higher rate first.",
-        )
-
-
-def design(filter: Filter | Decimate, rate: float) -> Array:
-    """Second-order sections of a filter.
-
-    Parameters
+    Attributes
     ----------
-    filter : Filter or Decimate
-        The filter; of a decimation, its low-pass.
-    rate : float
-        Rate of the signal that it will run on, in Hz.
+    kind : str
+        `highpass`, `lowpass`, `bandpass` (Butterworth), `notch`, or `decimate`, a Chebyshev
+        low-pass.
+    cutoff : tuple of float
+        Corners in Hz; the centre of a notch.
+    order : int
+        Order of the design.
+    """
 
-    Returns
-    -------
-    ndarray
-        (sections, 6).
+    kind: str
+    cutoff: tuple[float, ...]
+    order: int
+
+    def sections(self, rate: float) -> Array:
+        """Second-order sections at a rate in Hz, (sections, 6)."""
+        if self.kind == "notch":
+            return np.asarray(sps.tf2sos(*sps.iirnotch(self.cutoff[0], _NOTCH_QUALITY, fs=rate)))
+        corners: Any = self.cutoff if len(self.cutoff) > 1 else self.cutoff[0]
+        if self.kind == "decimate":
+            ripple = _DECIMATION_RIPPLE
+            return np.asarray(sps.cheby1(self.order, ripple, corners, output="sos", fs=rate))
+        kind: Any = self.kind
+        return np.asarray(sps.butter(self.order, corners, kind, fs=rate, output="sos"))
+
+
+# ------------------------------------------------------------------ resampling
+
+
+def fourier_resampled(x: Tensor, samples: int) -> Tensor:
+    """Resample (..., old samples) as `scipy.signal.resample` does, for a length of any size."""
+    old = x.shape[-1]
+    kept = min(old, samples)
+    spectrum = torch.fft.rfft(x, norm="forward")[..., : kept // 2 + 1]
+    if kept % 2 == 0 and old != samples:
+        spectrum[..., -1] *= 2.0 if samples < old else 0.5  # the shared Nyquist bin, as in scipy
+    resampled: Tensor = torch.fft.irfft(spectrum, n=samples, norm="forward")
+    return resampled
+
+
+def interpolated(x: Tensor, samples: int) -> Tensor:
+    """Resample along straight lines; the first and the last sample stay where they are."""
+    old = x.shape[-1]
+    places = torch.arange(samples, dtype=torch.float64, device=x.device)
+    places *= (old - 1) / max(1, samples - 1)
+    before = places.long().clamp_(max=old - 1)
+    share = (places - before).float()
+    left = x.index_select(-1, before)
+    return left.lerp_(x.index_select(-1, (before + 1).clamp_(max=old - 1)), share)
+
+
+# ------------------------------------------------------------------ recursive filters of a crop
+
+
+@dataclass(frozen=True, eq=False)
+class CropFilter:
+    """Zero-phase filters for crops of one length and rate, on one device.
+
+    Attributes
+    ----------
+    response : Tensor
+        (bins,) real: gain of the periodic filter at every frequency.
+    from_crop, to_crop : Tensor
+        (window, rank) and (rank, window): V and U of the module's docstring, transposed.
+    """
+
+    response: Tensor
+    from_crop: Tensor
+    to_crop: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Filter (batch, leads, window); the result is float32."""
+        window, period = x.shape[-1], _period(x.shape[-1])
+        x = x.to(self.response.dtype)
+        spectrum = torch.fft.rfft(x, n=period)
+        spectrum *= self.response
+        filtered: Tensor = torch.fft.irfft(spectrum, n=period)[..., :window]
+        # In float64 the products do not depend on the caller's setting of float32 precision.
+        ends = x.double() @ self.from_crop @ self.to_crop
+        return filtered.add_(ends).float()
+
+
+@lru_cache(maxsize=32)
+def crop_filter(
+    designs: tuple[Design, ...], window: int, rate: float, device: torch.device
+) -> CropFilter:
+    """Build the map of filters, or return the one built before.
 
     Raises
     ------
     PreparationError
-        When a cutoff is not below half the rate.
+        If the crop is too short for the filters.
     """
-    if isinstance(filter, Decimate):
-        return np.asarray(sps.cheby1(8, 0.05, 0.8 / filter.factor, output="sos"))
-    check_cutoff(filter, rate)
-    kind = filter.kind
-    if kind == "notch":
-        centre = float(np.max(filter.cutoff))
-        return np.asarray(sps.tf2sos(*sps.iirnotch(centre, _NOTCH_QUALITY, fs=rate)))
-    return np.asarray(sps.butter(filter.order, filter.cutoff, kind, fs=rate, output="sos"))
+    sections = [design.sections(rate) for design in designs]
+    if window <= (shortest := max(_edge(part) for part in sections)):
+        raise PreparationError(
+            f"a window of {window} samples is too short for its filters",
+            remedy=f"use a window of more than {shortest} samples",
+        )
+    response = _periodic_response(sections, _period(window))
+    to_crop, from_crop = _end_effects(sections, response, window)
+
+    def build(dtype: torch.dtype) -> CropFilter:
+        ends = (torch.from_numpy(part.T.copy()).to(device) for part in (from_crop, to_crop))
+        return CropFilter(torch.from_numpy(response).to(device=device, dtype=dtype), *ends)
+
+    def reference(x: Array) -> Array:
+        return _filtered(sections, x)
+
+    fast = build(torch.float32)
+    return (
+        fast
+        if _deviation(fast, reference, window, device) <= FLOAT32_LIMIT
+        else build(torch.float64)
+    )
 
 
-def edge_of(sections: Array) -> int:
+def record_filtered(designs: Sequence[Design], x: Tensor, rate: float) -> Tensor:
+    """Filter whole records, whose lengths differ too much for maps; float32 on the device of x."""
+    filtered = _filtered([design.sections(rate) for design in designs], x.double().cpu().numpy())
+    return torch.from_numpy(filtered.astype(np.float32)).to(x.device)
+
+
+def _filtered(sections: Sequence[Array], x: Array) -> Array:
+    """Forwards and backwards along the last axis through one filter after the other."""
+    for part in sections:
+        if x.shape[-1] <= (shortest := _edge(part)):
+            raise PreparationError(
+                f"a record of {x.shape[-1]} samples is too short for its filters",
+                remedy=f"use records of more than {shortest} samples",
+            )
+        x = np.asarray(sps.sosfiltfilt(part, x, axis=-1))
+    return x
+
+
+def _period(window: int) -> int:
+    return int(next_fast_len(window, real=True))
+
+
+def _edge(sections: Array) -> int:
     """Samples of odd extension at each end, the default of `scipy.signal.sosfiltfilt`."""
     zeros_at_origin = min(int((sections[:, 2] == 0).sum()), int((sections[:, 5] == 0).sum()))
     return 3 * (2 * len(sections) + 1 - zeros_at_origin)
 
 
-def filtered(filters: Sequence[Array], y: Array) -> Array:
-    """Forwards and backwards along the last axis through one filter after the other."""
-    for part in filters:
-        y = np.asarray(sps.sosfiltfilt(part, y, axis=-1))
-    return y
+def _periodic_response(sections: Sequence[Array], period: int) -> Array:
+    angles = 2 * np.pi * np.arange(period // 2 + 1) / period
+    response = np.ones(len(angles))
+    for part in sections:
+        response *= np.abs(sps.freqz_sos(part, worN=angles)[1]) ** 2
+    return np.where(response < 1e-16, 0.0, response)  # their products would be slow denormals
 
 
-def transposed(sections: Array, v: Array) -> Array:
+def _end_effects(sections: Sequence[Array], response: Array, window: int) -> tuple[Array, Array]:
+    """U (window, rank) and V (rank, window) in float64."""
+    period = _period(window)
+
+    def periodic(x: Array) -> Array:
+        return np.fft.irfft(np.fft.rfft(x, n=period) * response, n=period)[..., :window]
+
+    def difference(x: Array) -> Array:
+        return _filtered(sections, x) - periodic(x)
+
+    def difference_transposed(v: Array) -> Array:
+        out = -periodic(v)
+        for part in reversed(sections):
+            v = _transposed(part, v)
+        return out + v
+
+    # Two poles a section, forwards and backwards; a few probes more make the basis safe.
+    count = min(4 * sum(len(part) for part in sections) + 8, window)
+    random = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(difference(random.standard_normal((count, window))).T)
+    left, scale, right = np.linalg.svd(difference_transposed(basis.T), full_matrices=False)
+    kept = scale > 1e-9 * max(1.0, float(scale[0]))
+    root = np.sqrt(scale[kept])
+    return (basis @ left[:, kept]) * root, root[:, None] * right[kept]
+
+
+def _transposed(sections: Array, v: Array) -> Array:
     """Apply the transpose of ``x -> sosfiltfilt(sections, x)`` along the last axis.
 
     Forward-backward filtering is ``crop . flip . S . flip . S . extend`` with S the causal filter
     that starts in the steady state of its first sample; here every factor is transposed, in reverse
     order.
     """
-    edge = edge_of(sections)
+    edge = _edge(sections)
     w = np.zeros((*v.shape[:-1], v.shape[-1] + 2 * edge))
     w[..., edge:-edge] = v
     for _ in range(2):
         w = _causal_transposed(sections, w[..., ::-1])
-    return _extend_transposed(w, edge)
+    return _extension_transposed(w, edge)
 
 
 def _causal_transposed(sections: Array, v: Array) -> Array:
@@ -101,7 +248,7 @@ def _causal_transposed(sections: Array, v: Array) -> Array:
     return out
 
 
-def _extend_transposed(w: Array, edge: int) -> Array:
+def _extension_transposed(w: Array, edge: int) -> Array:
     out = w[..., edge:-edge].copy()
     left, right = w[..., :edge], w[..., -edge:]
     out[..., 0] += 2 * left.sum(-1)
@@ -111,10 +258,124 @@ def _extend_transposed(w: Array, edge: int) -> Array:
     return out
 
 
-def probes(samples: int) -> Array:
-    """Noise, drift and offsets, (1, 4, samples): what a filter is tried on."""
+def _deviation(
+    candidate: Callable[[Tensor], Tensor],
+    reference: Callable[[Array], Array],
+    samples: int,
+    device: torch.device,
+) -> float:
+    """Largest difference from scipy on noise, drift and offsets, relative to scipy's maximum."""
     random = np.random.default_rng(1)
-    made = random.standard_normal((1, 4, samples))
-    made[0, 1:3] = np.cumsum(made[0, 1:3], axis=-1) / np.sqrt(samples)
-    made[0, 2:] += 3.0
-    return made
+    x = random.standard_normal((1, 4, samples))
+    x[0, 1:3] = np.cumsum(x[0, 1:3], axis=-1) / np.sqrt(samples)
+    x[0, 2:] += 3.0
+    expected = reference(x)
+    result = candidate(torch.from_numpy(x).float().to(device)).cpu().numpy()
+    return float(np.abs(result - expected).max() / np.abs(expected).max())
+
+
+# ------------------------------------------------------------------ linear-phase filters
+
+
+def fir_filtered(x: Tensor, taps: int, cutoff: tuple[float, float], rate: float) -> Tensor:
+    """Filter records forwards and backwards as `scipy.signal.filtfilt` does, to float32.
+
+    Forwards and backwards, the taps h become the symmetric kernel h * reversed h. filtfilt extends
+    a signal by three times the taps, further than that kernel reaches, so that its initial states
+    have no effect: the filter is the odd extension and a convolution.
+    """
+    single = _fir_fits_float32(taps, cutoff, rate, x.device)
+    return _convolved(x, _fir_taps(taps, cutoff, rate), torch.float32 if single else torch.float64)
+
+
+@lru_cache(maxsize=32)
+def _fir_taps(taps: int, cutoff: tuple[float, float], rate: float) -> Array:
+    return np.asarray(sps.firwin(taps, cutoff, pass_zero=False, fs=rate))
+
+
+@lru_cache(maxsize=32)
+def _fir_fits_float32(
+    taps: int, cutoff: tuple[float, float], rate: float, device: torch.device
+) -> bool:
+    h = _fir_taps(taps, cutoff, rate)
+
+    def candidate(x: Tensor) -> Tensor:
+        return _convolved(x, h, torch.float32)
+
+    def reference(x: Array) -> Array:
+        return np.asarray(sps.filtfilt(h, np.ones(1), x, padlen=taps - 1))
+
+    return _deviation(candidate, reference, 16 * taps, device) <= FLOAT32_LIMIT
+
+
+def _convolved(x: Tensor, h: Array, dtype: torch.dtype) -> Tensor:
+    edge, samples = len(h) - 1, x.shape[-1]
+    length = int(next_fast_len(samples + 2 * edge, real=True))
+    response = torch.from_numpy(np.abs(np.fft.rfft(h, n=length)) ** 2)
+    x = x.to(dtype)
+    left = 2 * x[..., :1] - x[..., 1 : edge + 1].flip(-1)
+    right = 2 * x[..., -1:] - x[..., -edge - 1 : -1].flip(-1)
+    spectrum = torch.fft.rfft(torch.cat([left, x, right], dim=-1), n=length)
+    spectrum *= response.to(device=x.device, dtype=dtype)
+    convolved: Tensor = torch.fft.irfft(spectrum, n=length)
+    return convolved[..., edge : edge + samples].float()
+
+
+# ------------------------------------------------------------------ running median
+
+
+def running_median(x: Tensor, window: int) -> Tensor:
+    """Median of the `window` values around every value, with zeros beyond the ends.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., samples)
+        float32, without NaN.
+    window : int
+        An odd number of samples.
+
+    Returns
+    -------
+    Tensor
+        Same shape as x; equal to `scipy.signal.medfilt` of every row.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    if x.device.type != "cpu":
+        return median_by_ranks(rows, window).view_as(x)
+    # A row at a time: scipy's fast path is for one dimension.
+    medians = [median_filter(row, size=window, mode="constant") for row in rows.numpy()]
+    return torch.from_numpy(np.stack(medians)).view_as(x) if medians else torch.empty_like(x)
+
+
+def median_by_ranks(rows: Tensor, window: int) -> Tensor:
+    """The same for (rows, samples) in whole-tensor operations, for accelerators.
+
+    Values become ranks, and the median of every window is found bit by bit, from the highest: a
+    rank's bit is 0 if enough of the window's ranks, among those that agree in the bits before, have
+    a 0 there. Ranks are kept sorted by the bits that are done, so that those of a window are always
+    neighbours and counting them takes two look-ups (a wavelet matrix; Claude, Navarro and Ordonez,
+    Information Systems 47, 2015).
+    """
+    half = window // 2
+    padded = torch.nn.functional.pad(rows, (half, half))
+    count, length = padded.shape
+    values, order = padded.sort(dim=1, stable=True)
+    places = torch.arange(length, device=rows.device).expand(count, length)
+    ranks = torch.empty_like(order).scatter_(1, order, places)
+    first = places[:, : rows.shape[1]]
+    last = first + window
+    wanted = torch.full_like(first, half)  # number of a window's ranks below its median
+    median = torch.zeros_like(first)
+    for bit in reversed(range((length - 1).bit_length())):
+        ones = (ranks >> bit) & 1
+        zeros = torch.nn.functional.pad((1 - ones).cumsum(1), (1, 0))  # before every place
+        below, above = zeros.gather(1, first), zeros.gather(1, last)
+        up = wanted >= above - below
+        median += up.long() << bit
+        wanted = torch.where(up, wanted - (above - below), wanted)
+        total = zeros[:, -1:]
+        first = torch.where(up, total + first - below, below)
+        last = torch.where(up, total + last - above, above)
+        moved = torch.where(ones.bool(), total + places - zeros[:, :-1], zeros[:, :-1])
+        ranks = torch.empty_like(ranks).scatter_(1, moved, ranks)
+    return values.gather(1, median)

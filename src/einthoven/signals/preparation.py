@@ -1,4 +1,4 @@
-"""The value `Preparation`: leads and steps, in order; `prepare` carries it out."""
+"""The value `Preparation`: leads and steps, in order; `prepare` applies it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 
 from einthoven.errors import PreparationError
 from einthoven.records.limb_leads import derivable_leads, derivation
-from einthoven.signals import plan
-from einthoven.signals.released_steps import Baseline, Derive, Fir, MinMax
 from einthoven.signals.steps import (
     Centre,
-    Filter,
+    Derive,
+    Frame,
     Resample,
-    Standardise,
     Step,
     Window,
     step_from_dict,
@@ -33,15 +31,15 @@ class Preparation:
     Parameters
     ----------
     leads : tuple of str
-        Names of the leads that the network is given, in its order.
+        Names of the network's leads, in its order.
     steps : tuple of Step
-        What is done, in this order. Exactly one `Window`, and at least one `Resample`, which
-        declares the rate (it costs nothing where the record has that rate already).
+        The steps, in order. Exactly one `Window`, and at least one `Resample` before it, which
+        declares the rate (records of that rate do not change).
 
     Raises
     ------
     PreparationError
-        When the leads or the steps contradict each other.
+        If the leads or the steps contradict each other.
     """
 
     leads: tuple[str, ...]
@@ -50,25 +48,29 @@ class Preparation:
     def __post_init__(self) -> None:
         if not self.leads or len(set(self.leads)) != len(self.leads):
             raise PreparationError(
-                f"leads = {self.leads!r}", remedy="Name at least one lead, and none twice."
+                f"leads = {self.leads!r}", remedy="name at least one lead, and none twice"
             )
         object.__setattr__(self, "leads", tuple(self.leads))
         object.__setattr__(self, "steps", tuple(self.steps))
-        plan.check_steps(self.steps)
+        _check_order(self.steps)
         if self.derived and not set(self.derived) <= set(self.leads):
             raise PreparationError(
                 f"derive: {', '.join(self.derived)} for leads {', '.join(self.leads)}",
-                remedy="Name only leads of the preparation.",
+                remedy="name only leads of the preparation",
             )
+        frame = Frame(self.sources)
+        for step in self.steps:
+            step.check(frame)
+            frame = step.after(frame)
 
     @property
     def derived(self) -> tuple[str, ...]:
-        """Those of `leads` that are computed from two others and not read; none as a rule."""
+        """Leads that are computed from two others instead of read; usually none."""
         return self._derive.leads if self._derive else ()
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Leads that are read from a record, in this order; `leads` when none are computed."""
+        """Leads that are read from a record, in this order; `leads` if none are computed."""
         read = [lead for lead in self.leads if lead not in self.derived]
         needed = self._derive.of if self._derive else ()
         return (*read, *(lead for lead in needed if lead not in read))
@@ -76,27 +78,47 @@ class Preparation:
     @property
     def rate(self) -> float:
         """Rate of the prepared signal, in Hz."""
-        return plan.prepared_shape(self.steps).rate
+        return self._after(self.steps).rate
 
     @property
     def window(self) -> int:
         """Length of the prepared signal, in samples at `rate`."""
-        return plan.prepared_shape(self.steps).samples
+        return self._after(self.steps).samples
 
     @property
     def evaluation_crops(self) -> int:
-        """How many stretches of a record are used in evaluation, at most."""
-        return self._window.evaluation_crops
+        """Largest number of crops of a record that are used in evaluation."""
+        return self.crop.evaluation_crops
+
+    @property
+    def crop(self) -> Window:
+        """The window step."""
+        return next(step for step in self.steps if isinstance(step, Window))
+
+    @property
+    def before_window(self) -> tuple[Step, ...]:
+        """Steps that work on whole records."""
+        return self.steps[: self.steps.index(self.crop)]
+
+    @property
+    def after_window(self) -> tuple[Step, ...]:
+        """Steps that work on crops."""
+        return self.steps[self.steps.index(self.crop) + 1 :]
+
+    @property
+    def cropped(self) -> Frame:
+        """The signal right after the window."""
+        return self._after(self.steps[: self.steps.index(self.crop) + 1])
 
     @property
     def passes_offsets(self) -> bool:
         """Whether a constant that is added to a lead reaches the network."""
-        return not any(
-            isinstance(step, Centre | Fir | Baseline | MinMax)
-            or (isinstance(step, Filter) and step.kind in ("highpass", "bandpass"))
-            or (isinstance(step, Standardise) and step.over == "lead")
-            for step in self.steps
-        )
+        return not any(step.removes_offsets for step in self.steps)
+
+    @property
+    def fills_missing(self) -> bool:
+        """Whether a step replaces NaN; otherwise records with NaN are refused."""
+        return any(step.fills_missing for step in self.steps)
 
     @property
     def digest(self) -> str:
@@ -115,46 +137,47 @@ class Preparation:
         Raises
         ------
         PreparationError
-            For a missing or an unknown key.
+            If a key is missing or unknown.
         """
         # A string would pass for a sequence of one-letter leads.
-        whole = set(values) == {"leads", "steps"} and not isinstance(values["leads"], str)
-        if not whole:
+        valid = set(values) == {"leads", "steps"} and not isinstance(values["leads"], str)
+        if not valid:
             raise PreparationError(
                 f"a preparation has the keys leads and steps, two lists, but this is {values!r}",
-                remedy="Use the dictionary that Preparation.to_dict wrote.",
+                remedy="use the dictionary that Preparation.to_dict wrote",
             )
         steps = tuple(step_from_dict(step) for step in values["steps"])
         return cls(leads=tuple(values["leads"]), steps=steps)
 
     def with_window(self, *, seconds: float) -> Preparation:
-        """A copy with shorter or longer crops; they must be a whole number of samples."""
-        samples = seconds * self._window_rate
+        """Return a copy with shorter or longer crops of a whole number of samples."""
+        rate = [step.rate for step in self.before_window if isinstance(step, Resample)][-1]
+        samples = seconds * rate
         if samples < 1 or abs(samples - round(samples)) > 1e-6:
             raise PreparationError(
-                f"a window of {seconds} s is {samples:g} samples at {self._window_rate:g} Hz",
-                remedy="Give a length that is a whole number of samples.",
+                f"a window of {seconds} s is {samples:g} samples at {rate:g} Hz",
+                remedy="use a length that is a whole number of samples",
             )
-        return self._with(replace(self._window, samples=round(samples)))
+        return self._with(replace(self.crop, samples=round(samples)))
 
     def with_evaluation_crops(self, count: int) -> Preparation:
-        """A copy that evaluates on another number of crops."""
-        return self._with(replace(self._window, evaluation_crops=count))
+        """Return a copy that evaluates on another number of crops."""
+        return self._with(replace(self.crop, evaluation_crops=count))
 
     def centred(self) -> Preparation:
-        """A copy that takes each lead's mean over the whole record out first; itself if it does."""
+        """Return a copy that first subtracts each lead's mean over the record, unless one does."""
         if any(isinstance(step, Centre) for step in self.steps):
             return self
         first = 1 if self._derive else 0
         return replace(self, steps=(*self.steps[:first], Centre(), *self.steps[first:]))
 
     def with_leads(self, leads: Sequence[str]) -> Preparation:
-        """A copy for some of the leads; those that are computed still are."""
+        """Return a copy for some of the leads; those that are computed still are."""
         kept = tuple(lead for lead in self.derived if lead in leads)
         return self._deriving(kept, leads=tuple(leads))
 
     def deriving(self, available: Sequence[str]) -> Preparation:
-        """A copy that computes what a record lacks, where the law of the limb leads gives it.
+        """Return a copy that computes missing limb leads from two that a record has.
 
         Parameters
         ----------
@@ -164,8 +187,8 @@ class Preparation:
         Returns
         -------
         Preparation
-            The preparation itself when nothing is lacking that two of the record's limb leads
-            give; `derived` says what is computed. What cannot be is still among `sources`.
+            The preparation itself if no missing lead follows from the record's limb leads;
+            `derived` names the computed leads. Missing leads that do not follow stay in `sources`.
         """
         absent = [lead for lead in self.sources if lead not in available]
         if not set(absent) & set(derivable_leads(available) if absent else ()):
@@ -173,6 +196,10 @@ class Preparation:
         pair, _ = derivation(available)
         wanted = {*self.derived, *absent} & set(derivable_leads(pair))
         return self._deriving(tuple(lead for lead in self.leads if lead in wanted), of=pair)
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"{len(self.leads)} leads; " + "; ".join(str(step) for step in self.steps)
 
     def _deriving(
         self,
@@ -187,25 +214,38 @@ class Preparation:
             steps = (Derive(derived, pair), *steps)
         return replace(self, leads=leads or self.leads, steps=steps)
 
-    def describe(self) -> str:
-        """One line for people."""
-        return f"{len(self.leads)} leads; " + "; ".join(str(step) for step in self.steps)
-
     @property
     def _derive(self) -> Derive | None:
         first = self.steps[0] if self.steps else None
         return first if isinstance(first, Derive) else None
 
-    @property
-    def _window(self) -> Window:
-        return next(step for step in self.steps if isinstance(step, Window))
-
-    @property
-    def _window_rate(self) -> float:
-        """Rate at which the window is cut, in Hz."""
-        before = self.steps[: self.steps.index(self._window)]
-        return [step.rate for step in before if isinstance(step, Resample)][-1]
+    def _after(self, steps: Sequence[Step]) -> Frame:
+        frame = Frame(self.sources)
+        for step in steps:
+            frame = step.after(frame)
+        return replace(frame, leads=self.leads)
 
     def _with(self, window: Window) -> Preparation:
         steps = tuple(window if isinstance(step, Window) else step for step in self.steps)
         return replace(self, steps=steps)
+
+
+def _check_order(steps: Sequence[Step]) -> None:
+    windows = [place for place, step in enumerate(steps) if isinstance(step, Window)]
+    if len(windows) != 1:
+        raise PreparationError(
+            f"{len(windows)} windows among the steps, but a preparation has exactly one",
+            remedy="use one Window step",
+        )
+    if not any(isinstance(step, Resample) for step in steps[: windows[0]]):
+        raise PreparationError(
+            "no Resample before the Window, so the window has no duration",
+            remedy="declare the rate with a Resample step first",
+        )
+    late = [place for place, step in enumerate(steps) if isinstance(step, Derive) and place]
+    if late:
+        raise PreparationError(
+            f"derive is step {late[0] + 1}, but leads can only be computed from voltages as "
+            "recorded",
+            remedy="put it first",
+        )
