@@ -19,7 +19,7 @@ from einthoven.estimator.encoder import terms_of_encoder
 from einthoven.experiment.run import run_experiment
 from einthoven.files import read_json, write_json
 from einthoven.licences import LicenceWarning, is_non_commercial, joined, terms_of
-from einthoven.run_report import write_run_report
+from einthoven.report import write_report
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import load_recipe
 from einthoven.training.distributed import Processes
@@ -105,7 +105,7 @@ def test_run_bundle_card_and_report_repeat_the_terms(run: Path, synthetic: Cohor
     assert is_non_commercial(bundle.licence)
     assert "simulated ECGs" in bundle.licence
     assert bundle.about["weights"]["licence"] == NC
-    page = write_run_report([run], run / "report.html", cohort=synthetic)
+    page = write_report([run], run / "report.html", cohort=synthetic)
     assert "Not for commercial use." in page.read_text()
     card = (run / "bundle" / CARD).read_text()
     assert "**Not for commercial use.**" in card

@@ -10,7 +10,7 @@ from einthoven.cohorts import open_cohort
 from einthoven.cohorts.synthetic import synthesize
 from einthoven.experiment.run import run_experiment
 from einthoven.progress import Progress
-from einthoven.run_report import write_run_report
+from einthoven.report import write_report
 from einthoven.shipped import SHIPPED, start_from
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
@@ -49,7 +49,7 @@ def run_demo(
     everyone = open_cohort(folder / "cohort", empty_rows="keep")
     store = pack(everyone, folder / "store", progress=partial(tell, "pack"))
     _run_arms(folder, store, [f"seed={seed}"], tell)
-    return write_run_report(
+    return write_report(
         [folder / arm for arm in ARMS],
         folder / "report.html",
         reference=folder / "fine-tuning",

@@ -207,7 +207,7 @@ def _draw(
     lines: Sequence[str],
     file: Path,
 ) -> None:
-    from einthoven.report.preparation import before_and_after
+    from einthoven.report.page import before_and_after
 
     before_and_after(
         record,

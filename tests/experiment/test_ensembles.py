@@ -18,7 +18,7 @@ from einthoven.evaluate import compare
 from einthoven.experiment.ensembles import ensemble, mean_predictions
 from einthoven.files import read_json, write_json
 from einthoven.predictions import Predictions
-from einthoven.run_report import write_run_report
+from einthoven.report import write_report
 
 LABELS = ("AFIB", "NORM", "PVC")
 MakeRun = Callable[..., Path]
@@ -111,7 +111,7 @@ def test_it_is_compared_and_reported_as_a_run(make_run: MakeRun, tmp_path: Path)
     tables = [folder / "predictions" / "test.parquet" for folder in (tmp_path / "out", runs[0])]
     found = compare(*tables, resamples=20)
     assert found.auroc.macro != 0
-    written = write_run_report([tmp_path / "out"], tmp_path / "page.html", resamples=20)
+    written = write_report([tmp_path / "out"], tmp_path / "page.html", resamples=20)
     text = written.read_text()
     assert "Ensemble of 2 runs on ptb-xl, rhythm-3" in text
     assert "is the unweighted mean of the probabilities of 2 runs" in text

@@ -25,7 +25,8 @@ from einthoven.files import read_json, read_lines, write_json, write_tensors
 from einthoven.predict import predict_record
 from einthoven.predictions import Predictions
 from einthoven.records import read_record
-from einthoven.run_report import stage_history, write_run_report
+from einthoven.report import write_report
+from einthoven.report.data import stage_history
 from einthoven.signals.store import Store
 from einthoven.stages.overlap import OverlapWarning
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
@@ -260,7 +261,7 @@ def test_a_report_of_runs_with_one_recipe_and_one_name(
     other = RECIPE.model_copy(update={"seed": 1})
     experiment(tmp_path / "other" / "run", other)
     runs = [finished.run.path, tmp_path / "other" / "run"]
-    page = write_run_report(runs, tmp_path / "page.html", cohort=synthetic, resamples=20)
+    page = write_report(runs, tmp_path / "page.html", cohort=synthetic, resamples=20)
     numbers = json.loads(page.with_suffix(".json").read_text())
     text = page.read_text()
     assert str(runs[0]) in text
@@ -272,9 +273,9 @@ def test_a_report_of_an_unfinished_run_is_refused(tmp_path: Path, finished: Fini
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text((finished.run.path / "run.json").read_text())
     with pytest.raises(EvaluationError, match="no finished run"):
-        write_run_report([tmp_path / "run"], tmp_path / "page.html")
+        write_report([tmp_path / "run"], tmp_path / "page.html")
     with pytest.raises(EvaluationError, match="a report is an HTML page"):
-        write_run_report([tmp_path / "run"], tmp_path / "page.pdf")
+        write_report([tmp_path / "run"], tmp_path / "page.pdf")
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

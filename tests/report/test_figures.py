@@ -9,14 +9,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from einthoven.report.curves import best_line
+from einthoven.report.differences import BETTER, OPEN, WORSE, verdicts
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate import compare
 from einthoven.evaluate.comparison import Comparison
 from einthoven.predictions import Predictions
 from einthoven.report import PairedRuns
-from einthoven.report.curves import best_line
-from einthoven.report.differences import BETTER, OPEN, WORSE, verdicts
 from einthoven.report.figures import label_differences, validation_curves
 
 

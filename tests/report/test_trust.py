@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from einthoven.report.reliability import reliability_diagram
 
 from einthoven.evaluate import calibration_report, fit_calibration, score_subgroups
 from einthoven.report import ReportRun, build_page, model_card, report_json
-from einthoven.report.reliability import reliability_diagram
 
 
 def condition(name: str, **about: Any) -> dict[str, Any]:

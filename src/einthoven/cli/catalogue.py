@@ -82,7 +82,7 @@ def _about(name: str, *, centred: bool = False, **options: Any) -> dict[str, Any
 def _shipped(name: str) -> dict[str, Any]:
     """What the bundle that comes with einthoven says otherwise than its network's entry."""
     from einthoven.bundle import read_about
-    from einthoven.report.facts import cohort_sentence
+    from einthoven.report.description import cohort_text
     from einthoven.shipped import WEIGHTS, shipped_bundle
 
     folder = shipped_bundle(name)
@@ -90,7 +90,7 @@ def _shipped(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "pretraining_data": f"{said['weights']['pretraining']}, then with labels: "
-        + cohort_sentence(said),
+        + cohort_text(said),
         "contains_ptbxl": True,
         "weights_from": f"comes with einthoven, {folder}",
         "weights_name": name,

@@ -182,11 +182,11 @@ def report(
     Writes every number on it to a .json beside it.
     """
     from einthoven.cohorts import open_cohort
-    from einthoven.run_report import write_run_report
+    from einthoven.report import write_report
 
     source = open_cohort(cohort) if cohort else None
     with shown_warnings():
-        page = write_run_report(runs, out, reference=reference, cohort=source, resamples=resamples)
+        page = write_report(runs, out, reference=reference, cohort=source, resamples=resamples)
     typer.echo(f"Report: {page}")
 
 

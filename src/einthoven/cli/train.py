@@ -169,9 +169,9 @@ def _tell_unlearnable(cohort: Cohort) -> None:
 
 def tell(done: Finished, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000) -> None:
     """Write a finished run's report, and say what it came to and where things are."""
-    from einthoven.run_report import write_run_report
+    from einthoven.report import write_report
 
-    page = write_run_report([out], out / "report.html", cohort=cohort, resamples=resamples)
+    page = write_report([out], out / "report.html", cohort=cohort, resamples=resamples)
     found, labels = done.test, len(done.test.labels)
     if found.defined_labels < labels:
         typer.echo(

@@ -166,20 +166,15 @@ def write_evidence(folder: str | Path, evidence: Json) -> Path:
     if problem := mismatch(about, evidence):
         raise EvaluationError(f"{place}: the evidence {problem}", remedy=_MEASURE_AGAIN)
     write_json(place / EVIDENCE, evidence)
-    card = model_card(
-        about,
-        evidence["score"],
-        evidence["validation"],
-        evidence=evidence,
-        reliability=_draw(evidence.get("calibration"), place / RELIABILITY),
-    )
+    reliability = _draw(evidence.get("calibration"), place / RELIABILITY)
+    card = model_card(about, evidence, reliability=reliability)
     write_text(place / CARD, card)
     return place / CARD
 
 
 def _draw(calibration: Json | None, file: Path) -> str | None:
     """The diagram's name; without numbers there is none, nor one of earlier numbers."""
-    from einthoven.report.reliability import reliability_picture  # matplotlib takes its time
+    from einthoven.report.figures import reliability_picture  # matplotlib takes its time
 
     if not calibration:
         file.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from einthoven.licences import joined
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
-from einthoven.report.facts import cohort_sentence
+from einthoven.report.description import cohort_text
 from einthoven.signals.fingerprint import signal_fingerprints
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
@@ -298,7 +298,7 @@ def pretraining_of(weights: str | Path) -> dict[str, str]:
         parts[0] += f" (recipe {said['recipe']})"
     if about.get("cohort"):  # a bundle
         before = (about.get("weights") or {}).get("pretraining")
-        parts = [*([before] if before else []), f"with labels on {cohort_sentence(about)}"]
+        parts = [*([before] if before else []), f"with labels on {cohort_text(about)}"]
     return {"pretraining": ", then ".join(parts)} if parts else {}
 
 

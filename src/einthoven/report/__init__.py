@@ -1,4 +1,4 @@
-"""Numbers and figures to a page, its JSON, and a model card."""
+"""Numbers and figures as a page with its JSON, and as a model card; no model is loaded here."""
 
 from __future__ import annotations
 
@@ -7,38 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from einthoven.report.card import model_card
-    from einthoven.report.inputs import Example, PairedRuns, ReportRun
-    from einthoven.report.numbers import report_json
+    from einthoven.report.data import Example, PairedRuns, ReportRun, report_data
     from einthoven.report.page import build_page, write_report
-    from einthoven.report.pretraining import PretrainingRun, pretraining_page
 
-_HOMES = {
-    "Example": "inputs",
-    "PairedRuns": "inputs",
-    "PretrainingRun": "pretraining",
-    "ReportRun": "inputs",
+_MODULES = {
+    "Example": "data",
+    "PairedRuns": "data",
+    "ReportRun": "data",
     "build_page": "page",
     "model_card": "card",
-    "pretraining_page": "pretraining",
-    "report_json": "numbers",
+    "report_data": "data",
     "write_report": "page",
 }
 
 __all__ = [
     "Example",
     "PairedRuns",
-    "PretrainingRun",
     "ReportRun",
     "build_page",
     "model_card",
-    "pretraining_page",
-    "report_json",
+    "report_data",
     "write_report",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # matplotlib and pandas wait until somebody writes a report.
-    if name not in _HOMES:
+    # matplotlib and pandas are imported when a report is written.
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,22 +1,41 @@
-"""An ECG as it comes out of a cart: 25 mm/s and 10 mm/mV on millimetre paper."""
+"""ECGs on millimetre paper at 25 mm/s and 10 mm/mV, and a crop before and after preparation."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
+from numpy.typing import NDArray
 
 from einthoven.errors import RecordError
+from einthoven.records.limb_leads import derive_limb_leads
 from einthoven.records.record import STANDARD_LEADS, Record
-from einthoven.report.paper import MM_PER_MV, Row, Strip, paper_figure
-from einthoven.report.svg import drawing, to_svg
+from einthoven.report.figures import drawing, to_svg
 
+Floats = NDArray[np.float64]
 Layout = Literal["auto", "3x4", "stacked"]
 
 ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 RHYTHM = "II"
-SHEET = 10.0  # s that a sheet shows
+SHEET = 10.0  # s on a sheet
+MM_PER_SECOND = 25.0
+MM_PER_MV = 10.0
+MM_PER_INCH = 25.4
+SQUARE = 5  # mm, a large square
+LEFT = 10.0  # mm to the left of every row, for the calibration pulse
+
+_PAPER, _FINE, _COARSE, _TRACE = "#fffaf8", "#f8d9d5", "#ecaaa4", "#111111"
+_MARGIN, _HEADER = 2.0, 8.0
+_LEAST_GAP, _LARGEST_GAP = 20.0, 45.0  # mm between baselines; taller complexes overlap
+_MM_PER_UNIT = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+_TALLEST = 20.0  # mm above or below a baseline, for all but a thousandth of the samples
 
 
 def ecg_paper(
@@ -24,19 +43,19 @@ def ecg_paper(
 ) -> str:
     """Draw an ECG on paper, as SVG in its true size.
 
-    Twelve leads of at least 10 s are drawn in the standard layout: 2.5 s of each lead in three
-    rows of four, without a break in time between columns, and 10 s of lead II below. Other records
-    are drawn with all their leads one below the other, at most 10 s of them. Every lead is drawn
-    about its median; no filter is applied.
+    Twelve leads of at least 10 s have the standard layout: 2.5 s of each lead in three rows of
+    four, continuous in time between columns, and 10 s of lead II below. Other records have all
+    their leads one below the other, up to 10 s. Every lead is centred on its median; no filter is
+    applied.
 
     Parameters
     ----------
     record : Record
     title : str
-        Above the paper. The record's name and patient are not printed.
+        Text above the paper. The record's name and patient are not printed.
     leads_layout : {"auto", "3x4", "stacked"}
     name : str
-        Put before the ids in the SVG; give each figure of a page its own.
+        Prefix of the ids, unique in a page.
 
     Returns
     -------
@@ -46,7 +65,7 @@ def ecg_paper(
     Raises
     ------
     RecordError
-        When the standard layout is asked for and the record has fewer leads or is shorter.
+        If the standard layout is requested for a record with fewer leads or a shorter one.
     """
     with drawing():
         figure = ecg_figure(record, title=title, leads_layout=leads_layout)
@@ -54,7 +73,7 @@ def ecg_paper(
 
 
 def ecg_figure(record: Record, *, title: str = "", leads_layout: Layout = "auto") -> Figure:
-    """The figure behind `ecg_paper`, for those who save it in another format."""
+    """The figure of `ecg_paper`, for other file formats."""
     standard = leads_layout != "stacked" and fits_standard(record)
     if leads_layout == "3x4" and not standard:
         raise _misfit(record)
@@ -63,10 +82,128 @@ def ecg_figure(record: Record, *, title: str = "", leads_layout: Layout = "auto"
     return paper_figure(rows, title=title, caption=caption)
 
 
+def prepared_figure(
+    record: Record,
+    prepared: NDArray[np.float32],
+    leads: Sequence[str],
+    *,
+    rate: float,
+    start: float = 0.0,
+    title: str = "Before and after preparation",
+) -> Figure:
+    """Draw a record, and below each lead the signal that a backbone receives.
+
+    Recordings are centred on their median, at 10 mm/mV or less where they are taller; leads that
+    the preparation computes are marked. Prepared leads share one scale in the unit of the network;
+    both calibration pulses are one unit high.
+
+    Parameters
+    ----------
+    record : Record
+        As read, in mV. Its name and patient are not printed.
+    prepared : array, shape (leads, samples)
+        A crop after preparation.
+    leads : sequence of str
+        Names of the prepared rows.
+    rate : float
+        Sampling rate of the crop, Hz.
+    start : float
+        Start of the crop in the record, s.
+    title : str
+    """
+    whole = derive_limb_leads(record)
+    crop = prepared.shape[1] / rate
+    begin = 0.0 if start + crop <= SHEET else start  # a long recording is shown around the crop
+    shown = slice(round(begin * record.rate), round((begin + max(SHEET, crop)) * record.rate))
+    before = [_about_median(whole.signal[whole.leads.index(lead)][shown]) for lead in leads]
+    after = [row.astype(np.float64) for row in prepared]
+    per_mv, per_unit = _scale(before), _scale(after)
+    rows: list[Row] = []
+    for lead, voltage, row in zip(leads, before, after, strict=True):
+        name = lead if lead in record.leads else f"{lead} (computed)"
+        rows.append([Strip(name, 0.0, record.rate, per_mv * voltage)])
+        rows.append([Strip(f"{lead}, prepared", start - begin, rate, per_unit * row)])
+    caption = (
+        f"25 mm/s · recorded: {per_mv:g} mm/mV, {record.rate:g} Hz · "
+        f"prepared: {per_unit:g} mm/unit, {rate:g} Hz"
+    )
+    pulses = [per_mv, per_unit] * len(leads)
+    return paper_figure(rows, title=title, caption=caption, pulses=pulses)
+
+
 def fits_standard(record: Record) -> bool:
     """Whether a record has the twelve leads, for 10 s."""
     long_enough = record.signal.shape[1] >= int(SHEET * record.rate)
     return long_enough and set(STANDARD_LEADS) <= set(record.leads)
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """A stretch of one lead.
+
+    Attributes
+    ----------
+    lead : str
+    start : float
+        Start, in s from the left end of the row.
+    rate : float
+        Hz.
+    height : array of float64
+        mm above the baseline of the row; NaN where the signal is unknown.
+    """
+
+    lead: str
+    start: float
+    rate: float
+    height: Floats
+
+    @property
+    def x(self) -> Floats:
+        """Position of every sample, in mm from the left edge of the paper."""
+        seconds = self.start + np.arange(len(self.height)) / self.rate
+        return LEFT + MM_PER_SECOND * seconds
+
+
+Row = Sequence[Strip]
+
+
+def paper_figure(
+    rows: Sequence[Row], *, title: str, caption: str, pulses: Sequence[float] | None = None
+) -> Figure:
+    """Draw rows of strips on paper, in true size.
+
+    `pulses` are the heights of the calibration pulses in mm, by default those of 1 mV.
+    """
+    pulses = [MM_PER_MV] * len(rows) if pulses is None else pulses
+    baselines, height = baselines_and_height(rows)
+    width = _to_square(max(float(row[-1].x[-1]) for row in rows) + 2)
+    axes = _millimetre_axes(width, height)
+    for step, colour, line in ((1, _FINE, 0.25), (SQUARE, _COARSE, 0.45)):
+        lines = PathPatch(_grid(width, height, step), fill=False, ec=colour, lw=line)
+        axes.add_patch(lines).set_gid(f"grid-{step}")
+    for i, (row, baseline) in enumerate(zip(rows, baselines, strict=True)):
+        _draw_calibration(axes, baseline, pulses[i], name=f"calibration-{i}")
+        for j, strip in enumerate(row):
+            _draw_strip(axes, strip, baseline, name=f"strip-{i}-{j}")
+    axes.text(0, height + 2.5, title, fontsize=9, fontweight="bold")
+    axes.text(width, height + 2.5, caption, fontsize=8, ha="right")
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def baselines_and_height(rows: Sequence[Row]) -> tuple[list[float], float]:
+    """Heights of the baselines above the lower edge of the paper, and its height, in mm.
+
+    All are whole large squares, so that calibration pulses are on the grid; the gaps between rows
+    follow their complexes, within limits.
+    """
+    above = [max(MM_PER_MV, *(_reach(strip.height) for strip in row)) for row in rows]
+    below = [max(_reach(-strip.height) for strip in row) for row in rows]
+    gaps = [_gap(down + up) for down, up in zip(below, above[1:], strict=False)]
+    bottom = _gap(below[-1]) - _LEAST_GAP / 2
+    heights = bottom + np.cumsum([0.0, *gaps[::-1]])[::-1]
+    return heights.tolist(), float(heights[0] + _gap(above[0] + SQUARE))
 
 
 def _standard(record: Record) -> list[Row]:
@@ -82,7 +219,7 @@ def _strip(record: Record, lead: str, start: float = 0.0, *, seconds: float = SH
     voltage = record.signal[record.leads.index(lead)].astype(np.float64)
     known = voltage[~np.isnan(voltage)]
     first, last = (round(time * record.rate) for time in (start, start + seconds))
-    # One sample more, so that a strip reaches to where the next one starts.
+    # One sample more, so that a strip reaches the start of the next one.
     shown = voltage[first : last + 1] - (np.median(known) if known.size else 0.0)
     return Strip(lead, first / record.rate, record.rate, MM_PER_MV * shown)
 
@@ -94,12 +231,82 @@ def _alt(record: Record) -> str:
 
 
 def _misfit(record: Record) -> RecordError:
-    lacking = [lead for lead in STANDARD_LEADS if lead not in record.leads]
+    missing = [lead for lead in STANDARD_LEADS if lead not in record.leads]
     return RecordError(
         record.source or record.name,
         "leads and duration",
         f"{len(record.leads)} leads, {record.duration:.4g} s",
         f"the standard layout shows twelve leads of {SHEET:g} s"
-        + (f"; {', '.join(lacking)} not in the record" if lacking else ""),
-        remedy='draw it with leads_layout="stacked"',
+        + (f"; missing are {', '.join(missing)}" if missing else ""),
+        remedy='use leads_layout="stacked"',
     )
+
+
+def _about_median(voltage: NDArray[np.float32]) -> Floats:
+    values = voltage.astype(np.float64)
+    values[~np.isfinite(values)] = np.nan
+    known = values[~np.isnan(values)]
+    return values - (np.median(known) if known.size else 0.0)
+
+
+def _scale(rows: Sequence[Floats]) -> float:
+    """The largest of the round scales at which the rows fit between baselines."""
+    values = np.abs(np.concatenate(rows))
+    known = values[~np.isnan(values)]
+    reach = float(np.quantile(known, 0.999)) if known.size else 0.0
+    fitting = (scale for scale in _MM_PER_UNIT if scale * reach <= _TALLEST)
+    return next(fitting, _MM_PER_UNIT[-1])
+
+
+def _to_square(millimetres: float) -> float:
+    return float(SQUARE * math.ceil(millimetres / SQUARE))
+
+
+def _gap(needed: float) -> float:
+    return min(max(_to_square(needed + 2), _LEAST_GAP), _LARGEST_GAP)
+
+
+def _reach(height: Floats) -> float:
+    known = height[~np.isnan(height)]
+    return max(0.0, float(known.max())) if known.size else 0.0
+
+
+def _millimetre_axes(width: float, height: float) -> Axes:
+    size = (width + 2 * _MARGIN) / MM_PER_INCH, (height + _MARGIN + _HEADER) / MM_PER_INCH
+    # The axes fill the figure, so that a unit is a millimetre; (0, 0) is the lower left corner.
+    axes = Figure(figsize=size).add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-_MARGIN, width + _MARGIN), ylim=(-_MARGIN, height + _HEADER))
+    axes.set_axis_off()
+    axes.add_patch(Rectangle((0, 0), width, height, fc=_PAPER, ec=_COARSE, lw=0.6))
+    return axes
+
+
+def _grid(width: float, height: float, step: int) -> Path:
+    x, y = np.arange(0, width + 0.5, step), np.arange(0, height + 0.5, step)
+    upright = [((at, 0), (at, height)) for at in x]
+    level = [((0, at), (width, at)) for at in y]
+    points = np.array(upright + level).reshape(-1, 2)
+    return Path(points, [Path.MOVETO, Path.LINETO] * (len(points) // 2))
+
+
+def _draw_calibration(axes: Axes, baseline: float, height: float, *, name: str) -> None:
+    # The height of 1 mV, or of one unit, for 200 ms.
+    start, end = 2.0, 2.0 + 0.2 * MM_PER_SECOND
+    x = [start - 1, start, start, end, end, end + 1]
+    y = baseline + height * np.array([0, 0, 1, 1, 0, 0])
+    axes.plot(x, y, color=_TRACE, lw=0.8, solid_joinstyle="miter", gid=name)
+
+
+def _draw_strip(axes: Axes, strip: Strip, baseline: float, *, name: str) -> None:
+    x, y = strip.x, baseline + strip.height
+    axes.plot(x, y, color=_TRACE, lw=0.75, gid=name)
+    if strip.start:
+        axes.plot([x[0]] * 2, [baseline - 2, baseline + 2], color=_TRACE, lw=0.8)
+    lead = axes.text(x[0] + 1, baseline + _label_height(strip), strip.lead)
+    lead.set(fontsize=8.5, fontweight="bold", color=_TRACE)
+
+
+def _label_height(strip: Strip) -> float:
+    # Above the trace behind the name, as far as that stays near the row.
+    behind = _reach(strip.height[: max(1, round(0.4 * strip.rate))])
+    return min(max(behind + 1.5, 5.0), 14.0)

@@ -2,8 +2,427 @@
 
 from __future__ import annotations
 
-from einthoven.report.curves import validation_curves
-from einthoven.report.differences import label_differences
-from einthoven.report.ecg import ecg_figure, ecg_paper
+import io
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any, Literal
+from xml.etree import ElementTree
 
-__all__ = ["ecg_figure", "ecg_paper", "label_differences", "validation_curves"]
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from einthoven.errors import EvaluationError
+from einthoven.evaluate.comparison import Comparison, Difference
+from einthoven.files import Json
+from einthoven.report.data import History, best_line
+from einthoven.report.tables import METRICS
+
+INK = "#010203"
+"""Colour that becomes the text colour of the page around the figure."""
+# Colours of Okabe and Ito, distinct with any colour vision, on light and on dark.
+COLOURS = ("#2a7fb8", "#d1602a", "#1f9e77", "#c773a8", "#c9930a", "#8b6fc0")
+STYLES = ("-", "--", "-.", ":")
+GREY = "#a3a9b0"
+BETTER, WORSE, OPEN = COLOURS[0], COLOURS[1], GREY
+
+PANELS = {
+    "macro_auroc": "Validation macro AUROC",
+    "macro_auprc": "Validation macro AUPRC",
+    "train_loss": "Training loss",
+}
+
+_NAMESPACE = "http://www.w3.org/2000/svg"
+_SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "einthoven",
+    "text.parse_math": False,  # a dollar in a label's name is a dollar
+    "path.simplify_threshold": 0.02,  # of a point, 0.007 mm: ECGs keep their shape
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.0,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+}
+# Sizes are measured with a wide font; the page uses what the reader has.
+_FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+
+_LONGEST_NAME = 26
+_BARS_WIDTH = 5.2  # inches
+_RELIABILITY = {"before": (COLOURS[1], "o", "--"), "after": (COLOURS[0], "s", "-")}
+
+Metric = Literal["auroc", "auprc"]
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Apply the style of every figure while it is built and written."""
+    with matplotlib.rc_context(_SETTINGS):  # type: ignore[arg-type]
+        yield
+
+
+def to_svg(figure: Figure, *, name: str, alt: str) -> str:
+    """Write a figure as one `<svg>` element, in its true size.
+
+    Text stays text, coordinates are rounded to a hundredth of a point (0.004 mm), and `INK`
+    becomes `currentColor`.
+
+    Parameters
+    ----------
+    figure : Figure
+    name : str
+        Prefix of every id, so that the ids of two figures of one page differ.
+    alt : str
+        Alternative text.
+    """
+    target = io.StringIO()
+    unnamed = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with drawing(), warnings.catch_warnings():
+        # Only the width of such a character is unknown; the browser has the glyph.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(target, format="svg", transparent=True, metadata=unnamed)
+    root = ElementTree.fromstring(target.getvalue())
+    _flatten(root, name)
+    size = [f"{inches * 25.4:.4g}mm" for inches in figure.get_size_inches()]
+    root.attrib |= {
+        "xmlns": _NAMESPACE,
+        "width": size[0],
+        "height": size[1],
+        "role": "img",
+        "aria-label": alt,
+        "style": "stroke-linejoin: round; stroke-linecap: butt",
+    }
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _flatten(root: ElementTree.Element, name: str) -> None:
+    for parent in root.iter():
+        # Its rule would apply to the whole page; it is an attribute of the root instead.
+        for style in parent.findall(f"{{{_NAMESPACE}}}style"):
+            parent.remove(style)
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2]
+        node.tail = None
+        if node.tag != "text":
+            node.text = None
+        node.attrib = {
+            key.rpartition("}")[2]: _attribute(key.rpartition("}")[2], value, name)
+            for key, value in node.attrib.items()
+            if key != "version" and not value.startswith("rotate(-0 ")
+        }
+
+
+def _attribute(key: str, value: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key in ("href", "clip-path"):
+        return value.replace("#", f"#{name}-")
+    if key == "d":
+        return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(value.split()))
+    if key == "style":
+        return value.replace(INK, "currentColor").replace("'DejaVu Sans', sans-serif", _FONTS)
+    return value
+
+
+def validation_curves(
+    histories: Mapping[str, History], *, reference: str | None = None, name: str = "curves"
+) -> str:
+    """Draw macro AUROC, macro AUPRC and training loss by epoch in three panels.
+
+    A dot marks the best epoch of a run by validation macro AUROC, the earliest on a tie; a thin
+    line is the best value of the reference. (Figure 3 of arXiv 2509.12991.)
+
+    Parameters
+    ----------
+    histories : mapping of str to sequence of mapping
+        Lines of `metrics.jsonl` by the name of the run; missing values are not drawn.
+    reference : str, optional
+        The run whose best value is drawn as a line.
+    name : str
+        Prefix of the ids, unique in a page.
+    """
+    what = "Validation macro AUROC, macro AUPRC and training loss"
+    return panel_curves(histories, PANELS, what=what, reference=reference, name=name)
+
+
+def panel_curves(
+    histories: Mapping[str, History],
+    panels: Mapping[str, str],
+    *,
+    what: str,
+    reference: str | None = None,
+    name: str = "curves",
+) -> str:
+    """Draw numbers by epoch, one panel each.
+
+    Parameters
+    ----------
+    histories : mapping of str to sequence of mapping
+        Lines of `metrics.jsonl` by the name of the run.
+    panels : mapping of str to str
+        Key in a line to the title of the panel.
+    what : str
+        The numbers in words, for the alternative text.
+    reference, name : str
+        See `validation_curves`.
+    """
+    with drawing():
+        figure = Figure(figsize=(10.2, 3.4))
+        places = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (key, title) in zip(places, panels.items(), strict=True):
+            _draw_panel(axes, histories, key, reference)
+            axes.set_title(title, fontsize=8.5, loc="left")
+        figure.subplots_adjust(left=0.05, right=0.99, top=0.9, bottom=0.24, wspace=0.2)
+        _name_runs(figure, histories)
+        alt = f"{what} by epoch, of {', '.join(histories)}"
+        return to_svg(figure, name=name, alt=alt)
+
+
+def _draw_panel(
+    axes: Axes, histories: Mapping[str, History], key: str, reference: str | None
+) -> None:
+    for (run, history), (colour, style) in zip(histories.items(), _styles(), strict=False):
+        lines = [line for line in history if line.get(key) is not None]
+        epochs = [line["epoch"] for line in lines]
+        marker = "." if len(lines) == 1 else ""
+        values = [line[key] for line in lines]
+        axes.plot(epochs, values, color=colour, ls=style, lw=1.3, marker=marker)
+        best = best_line(lines)
+        if best is not None:
+            _mark(axes, best["epoch"], best[key], colour)
+        if best is not None and run == reference and key != "train_loss":
+            axes.axhline(best[key], color=colour, lw=0.7, alpha=0.8)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(color=GREY, alpha=0.3, lw=0.5)
+
+
+def _mark(axes: Axes, epoch: int, value: float, colour: str) -> None:
+    axes.plot([epoch], [value], marker="o", ms=5.5, mfc=colour, mec="white", mew=0.9, ls="")
+
+
+def _name_runs(figure: Figure, histories: Mapping[str, History]) -> None:
+    handles = [
+        Line2D([], [], color=colour, ls=style, lw=1.5)
+        for _, (colour, style) in zip(histories, _styles(), strict=False)
+    ]
+    figure.legend(
+        handles, list(histories), loc="lower center", ncols=4, frameon=False, fontsize=8.5
+    )
+
+
+def _styles() -> Iterable[tuple[str, str]]:
+    return ((colour, style) for style in cycle(STYLES) for colour in COLOURS)
+
+
+def label_differences(
+    comparison: Comparison,
+    metric: Metric,
+    *,
+    names: tuple[str, str] = ("a", "b"),
+    name: str = "differences",
+) -> str:
+    """Draw the difference of a metric for every label as sorted bars.
+
+    Labels whose interval excludes zero are coloured and in bold; labels without a value are
+    omitted. (Figure 2 of arXiv 2509.12991.)
+
+    Parameters
+    ----------
+    comparison : Comparison
+    metric : {"auroc", "auprc"}
+    names : pair of str
+        Names of the two runs.
+    name : str
+        Prefix of the ids, unique in a page.
+
+    Raises
+    ------
+    EvaluationError
+        If the metric is another one.
+    """
+    if metric not in METRICS:
+        raise EvaluationError(
+            f"metric {metric!r} is not supported",
+            remedy=f"use one of {', '.join(METRICS)}",
+        )
+    difference: Difference = getattr(comparison, metric)
+    alt = (
+        f"Bars of the {METRICS[metric]} difference, {names[0]} minus {names[1]}, for every label, "
+        f"largest first: {difference.improved} of {len(comparison.labels)} above zero"
+    )
+    with drawing():
+        return to_svg(_bars(comparison, difference, METRICS[metric], names), name=name, alt=alt)
+
+
+def verdicts(difference: Difference) -> NDArray[np.int64]:
+    """1 for labels whose interval is above zero, -1 below zero, else 0."""
+    if difference.intervals is None:
+        return np.zeros(len(difference.per_label), dtype=np.int64)
+    above, below = difference.intervals[:, 0] > 0, difference.intervals[:, 1] < 0
+    return above.astype(np.int64) - below.astype(np.int64)
+
+
+def _bars(
+    comparison: Comparison, difference: Difference, metric: str, names: tuple[str, str]
+) -> Figure:
+    order = np.argsort(-difference.per_label, kind="stable")
+    order = order[~np.isnan(difference.per_label[order])]
+    pitch = float(np.interp(len(order), [8, 40], [0.26, 0.155]))
+    height = pitch * max(len(order), 2)
+    figure = Figure(figsize=(_BARS_WIDTH, height + 0.85))
+    left = _room(comparison, order) / _BARS_WIDTH
+    axes = figure.add_axes((left, 0.45 / (height + 0.85), 0.98 - left, height / (height + 0.85)))
+    _draw_bars(axes, difference, order)
+    _name_labels(axes, comparison, verdicts(difference)[order], order)
+    _style_bars(axes, f"{metric} of {_short(names[0])} minus {metric} of {_short(names[1])}")
+    if difference.intervals is not None:
+        _name_verdicts(axes, verdicts(difference)[order])
+    return figure
+
+
+def _room(comparison: Comparison, order: NDArray[np.intp]) -> float:
+    # Inches for the longest name, about 0.065 a character; the legend must fit beside it.
+    longest = max((len(_label_text(comparison, i)) for i in order.tolist()), default=0)
+    return min(0.2 + 0.065 * longest, 0.42 * _BARS_WIDTH)
+
+
+def _label_text(comparison: Comparison, label: int) -> str:
+    return f"{_short(comparison.labels[label])} ({comparison.positives[label]})"
+
+
+def _draw_bars(axes: Axes, difference: Difference, order: NDArray[np.intp]) -> None:
+    places = np.arange(len(order))
+    colours = [(OPEN, BETTER, WORSE)[verdict] for verdict in verdicts(difference)[order]]
+    axes.barh(places, difference.per_label[order], height=0.72, color=colours, zorder=2)
+    if difference.intervals is not None:
+        low, high = difference.intervals[order].T
+        axes.hlines(places, low, high, color=INK, lw=0.8, zorder=3)
+    axes.axvline(0, color=INK, lw=0.8, zorder=4)
+
+
+def _name_labels(
+    axes: Axes, comparison: Comparison, verdict: NDArray[np.int64], order: NDArray[np.intp]
+) -> None:
+    named = [_label_text(comparison, i) for i in order.tolist()]
+    axes.set_yticks(range(len(order)), named)
+    size = float(np.interp(len(order), [8, 40], [8.0, 6.8]))
+    for text, significant in zip(axes.get_yticklabels(), verdict != 0, strict=True):
+        text.set(fontsize=size, fontweight="bold" if significant else "normal")
+
+
+def _style_bars(axes: Axes, label: str) -> None:
+    axes.set_ylim(len(axes.get_yticks()) - 0.4, -0.6)
+    axes.set_xlabel(label)
+    axes.grid(axis="x", color=OPEN, alpha=0.35, lw=0.5, zorder=0)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _name_verdicts(axes: Axes, verdict: NDArray[np.int64]) -> None:
+    kinds = ((1, BETTER, "better"), (0, OPEN, "interval contains zero"), (-1, WORSE, "worse"))
+    counted = [(colour, f"{text}: {int((verdict == k).sum())}") for k, colour, text in kinds]
+    axes.legend(
+        [Patch(color=colour) for colour, _ in counted],
+        [text for _, text in counted],
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=3,
+        frameon=False,
+        fontsize=7.5,
+        handlelength=1.0,
+        columnspacing=1.2,
+    )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def reliability_diagram(calibration: Mapping[str, Any], *, name: str = "reliability") -> str:
+    """Draw a reliability diagram of all record-label pairs in two panels.
+
+    The first has bins of equal width, the second bins of equal mass on logarithmic axes, which
+    show the small probabilities of rare labels. Points below the diagonal are over-confident.
+
+    Parameters
+    ----------
+    calibration : mapping
+        `CalibrationReport.to_dict()`.
+    name : str
+        Prefix of the ids, unique in a page.
+    """
+    series = {when: calibration[when] for when in _RELIABILITY if calibration.get(when)}
+    alt = f"Observed share of positives against probability, {' and '.join(series)} calibration"
+    with drawing():
+        figure = Figure(figsize=(8.6, 4.1))
+        width, mass = figure.subplots(1, 2)
+        for when, quality in series.items():
+            _draw_bins(width, quality["bins_width"], when)
+            _draw_bins(mass, [b for b in quality["bins_mass"] if _positive(b)], when)
+        _style_bins(width, "bins of equal width")
+        mass.set(xscale="log", yscale="log")
+        _style_bins(mass, "bins of equal mass, logarithmic axes")
+        for axis in (mass.xaxis, mass.yaxis):  # plain numbers instead of TeX
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
+        figure.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.21, wspace=0.24)
+        _name_series(figure, list(series))
+        return to_svg(figure, name=name, alt=alt)
+
+
+def reliability_picture(calibration: Mapping[str, Any]) -> str:
+    """Draw a reliability diagram for a file: black on white, independent of the page."""
+    opening, rest = reliability_diagram(calibration).split(">", 1)
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return f'{opening} color="#000000">{ground}{rest}\n'
+
+
+def _draw_bins(axes: Axes, bins: Sequence[Json], when: str) -> None:
+    colour, marker, style = _RELIABILITY[when]
+    x, y = ([entry[key] for entry in bins] for key in ("probability", "observed"))
+    axes.plot(x, y, color=colour, marker=marker, ls=style, lw=1.2, ms=4, mew=0, zorder=3)
+
+
+def _positive(entry: Json) -> bool:
+    # A logarithmic axis has no zero.
+    return bool(entry["probability"] > 0 and entry["observed"] > 0)
+
+
+def _style_bins(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=8.5, loc="left")
+    axes.set(xlabel="mean probability", ylabel="share of positives", box_aspect=0.85)
+    low = min(*axes.get_xlim(), *axes.get_ylim())
+    start = 0.0
+    if axes.get_xscale() == "log":  # smaller probabilities would compress all others
+        start = max(low, 1e-6)
+        axes.set(
+            xlim=(max(axes.get_xlim()[0], 1e-6), None), ylim=(max(axes.get_ylim()[0], 1e-6), None)
+        )
+    axes.plot([start, 1], [start, 1], color=GREY, lw=0.8, zorder=2)
+    axes.grid(color=GREY, alpha=0.3, lw=0.5)
+
+
+def _name_series(figure: Figure, series: Sequence[str]) -> None:
+    handles = []
+    for when in series:
+        colour, marker, style = _RELIABILITY[when]
+        handles.append(Line2D([], [], color=colour, marker=marker, ls=style, ms=4))
+    named = [f"{when} calibration" for when in series]
+    figure.legend(handles, named, loc="lower center", ncols=2, frameon=False, fontsize=8.5)

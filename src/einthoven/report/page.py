@@ -1,31 +1,148 @@
-"""The report: one HTML page that needs nothing but itself."""
+"""The HTML pages: results of runs, losses of pretraining, a record before and after preparation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import count as counter
 from pathlib import Path
 from typing import Any
 
-from einthoven.files import write_text
-from einthoven.report import facts
-from einthoven.report.curves import validation_curves
-from einthoven.report.differences import METRICS, label_differences
-from einthoven.report.examples import example_section
-from einthoven.report.frame import framed, section
-from einthoven.report.inputs import Contents, Example, PairedRuns, ReportRun
-from einthoven.report.markup import Html, element, figure, fragment
-from einthoven.report.numbers import document
-from einthoven.report.provenance import provenance
-from einthoven.report.results import (
-    label_table,
-    macro_table,
-    paired_table,
-    runs_by_label,
-    training_table,
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import EvaluationError, FileError
+from einthoven.files import Json, read_json, read_lines, write_json, write_text
+from einthoven.records.record import Record
+from einthoven.report import format as form
+from einthoven.report import tables
+from einthoven.report.data import (
+    RUN,
+    Example,
+    History,
+    PairedRuns,
+    ReportRun,
+    draw_examples,
+    lowest_line,
+    paired,
+    read_run,
+    report_data,
+    seconds_of,
 )
-from einthoven.report.summary import caveats, summary
-from einthoven.report.trust import calibration, robustness, subgroups
+from einthoven.report.description import describe, flat, leakage, text
+from einthoven.report.ecg import ecg_paper, prepared_figure
+from einthoven.report.figures import (
+    drawing,
+    label_differences,
+    panel_curves,
+    reliability_diagram,
+    to_svg,
+    validation_curves,
+)
+from einthoven.version import __version__
+
+EXAMPLES = 3
+LIKELY = 6  # labels with the highest probabilities; true ones are always shown
+PICTURES = (".html", ".png", ".svg")
+_DPI = 110
+_LOSSES = {"train_loss": "Training loss", "validation_loss": "Validation loss"}
+_MOST_PANELS = 4
+
+TEMPLATES = Path(__file__).with_name("templates")
+_PAGES = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_PAGES.globals |= {
+    "confidence": form.confidence,
+    "count": tables.count,
+    "metric": tables.metric,
+    "metrics": tables.METRICS,
+    "policies": tables.UNDEFINED,
+    "seconds": tables.seconds,
+    "share": tables.share,
+    "significant": tables.significant,
+    "text": text,
+}
+
+
+def write_report(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    reference: str | Path | None = None,
+    cohort: Cohort | None = None,
+    examples: int = EXAMPLES,
+    resamples: int = 1000,
+    commands: Sequence[str] = (),
+) -> Path:
+    """Write one HTML page about finished runs, and its numbers as JSON beside it.
+
+    The page of pretraining runs, finished or not, has their losses.
+
+    Parameters
+    ----------
+    runs : sequence of paths
+        Run folders; the first one is the subject of the page.
+    out : path
+        The page; the JSON has the same name with `.json`.
+    reference : path, optional
+        The run that all others are compared with; the last one by default.
+    cohort : Cohort, optional
+        Source of the example ECGs; without it there are none.
+    examples : int
+        Number of example ECGs.
+    resamples : int
+        Bootstrap resamples.
+    commands : sequence of str
+        Commands that made the runs.
+
+    Raises
+    ------
+    EvaluationError
+        If a run is not finished, runs have different test records or labels, or `out` does not end
+        in `.html`.
+    """
+    page = Path(out)
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise EvaluationError(
+            f"the report {out} does not end in .html",
+            remedy="name it report.html; a browser prints it to a PDF",
+        )
+    folders = [Path(run) for run in runs]
+    pretrained = all(_is_pretraining(folder) for folder in folders)
+    other = Path(reference) if reference else folders[-1]
+    if other not in folders and not pretrained:
+        folders.append(other)
+    names = _names(folders)
+    commands = [*commands, f"einthoven report {' '.join(map(str, folders))}"]
+    if pretrained:
+        data = _pretraining_data(folders, names, commands)
+        write_text(page, pretraining_page(data))
+    else:
+        results = [read_run(folder, names[folder], resamples=resamples) for folder in folders]
+        by_name = {run.name: run for run in results}
+        main = by_name[names[other]]
+        options: Json = {
+            "title": _title(results[0]),
+            "comparisons": [
+                paired(run, main, resamples=resamples) for run in results if run is not main
+            ],
+            "examples": draw_examples(results[0], cohort, examples) if cohort is not None else [],
+            "commands": commands,
+            "descriptions": cohort.descriptions if cohort is not None else None,
+        }
+        data = report_data(results, **options)
+        write_text(page, build_page(results, data=data, **options))
+    write_json(page.with_suffix(".json"), data)
+    return page
 
 
 def build_page(
@@ -34,154 +151,314 @@ def build_page(
     title: str,
     comparisons: Sequence[PairedRuns] = (),
     examples: Sequence[Example] = (),
-    notes: Sequence[str] = (),
-    commands: Sequence[str] = (),
-    descriptions: Mapping[str, str] | None = None,
+    data: Json | None = None,
+    **options: Any,
 ) -> str:
-    """Write a report as one HTML page: no scripts, no fonts, no network.
+    """Write a report as one HTML page without scripts, fonts or requests to the network.
 
-    Every number on the page is a `<data>` element whose value has full precision and stands in
-    `report_json` of the same arguments.
+    Every number on the page is a `<data>` element, whose value has full precision and is in the
+    dictionary of `report_data`.
 
     Parameters
     ----------
-    runs : sequence of ReportRun
-        The first one is what the report is about.
-    title : str
-    comparisons : sequence of PairedRuns
-        Gains are counted from the reference of the first one. None: a page without differences.
-    examples : sequence of Example
-        ECGs with the first run's probabilities.
-    notes : sequence of str
-        Paragraphs of the author, below the summary.
-    commands : sequence of str
-        What makes runs and page again.
-    descriptions : mapping of str to str, optional
-        Wording of labels.
+    runs, title, comparisons, examples, **options
+        As for `report_data`.
+    data : dict, optional
+        The result of `report_data` for the same arguments.
 
     Raises
     ------
     EvaluationError
-        When there is no run, names repeat, or a comparison does not belong to the runs it names.
+        As `report_data`.
     """
-    contents = Contents(
-        runs, title, comparisons, examples, notes, commands, dict(descriptions or {})
-    )
-    report = document(contents)
-    sections = list(_sections(contents, report))
-    main = element("main", *(section(*each) for each in sections))
-    return framed(title, _header(report, sections), main)
-
-
-def write_report(path: str | Path, page: str) -> Path:
-    """Write a page, all of it or nothing."""
-    file = Path(path)
-    write_text(file, page)
-    return file
-
-
-Section = tuple[str, str, Html]
-
-
-def _sections(contents: Contents, report: dict[str, Any]) -> Iterator[Section]:
-    tables, figures = count(1), count(1)
-    yield "summary", "Summary", summary(report)
-    yield "results", "Results", _results(report, tables)
-    if contents.comparisons:
-        yield "differences", "Differences by label", _differences(contents, figures)
-    if any(run.history for run in contents.runs):
-        yield "training", "Training", _training(contents, report, tables, figures)
-    yield "labels", "Every label", _labels(report, tables)
-    evidence = report["runs"][0]["evidence"]
-    if "calibration" in evidence:
-        yield "calibration", "Calibration", calibration(report, tables, figures)
-    if "subgroups" in evidence:
-        yield "subgroups", "Subgroups", subgroups(report, tables)
-    if "robustness" in evidence:
-        yield "robustness", "Fewer leads and noise", robustness(report, tables)
-    if contents.examples:
-        yield "examples", "Examples", _examples(contents, report, figures)
-    yield "provenance", "Provenance", provenance(report)
-    yield "caveats", "Caveats", caveats(report)
-
-
-def _header(report: dict[str, Any], sections: list[Section]) -> Html:
-    asked = facts.asked_of(report["runs"][0]["about"])
-    about = f"{facts.text(asked.get('backbone'))} on {facts.cohort_sentence(asked)}"
-    links = [
-        element("li", element("a", heading, href=f"#{identity}"))
-        for identity, heading, _ in sections
-    ]
-    return element(
-        "header",
-        element("h1", report["title"]),
-        element("p", about, class_="subtitle"),
-        element("nav", element("ul", *links), aria_label="Sections"),
+    if data is None:
+        data = report_data(runs, title=title, comparisons=comparisons, examples=examples, **options)
+    first = data["runs"][0]
+    evaluation = first["evaluation"]
+    histories = {run.name: run.history for run in runs if run.history}
+    figures = {
+        "differences": [_difference_figures(pair, i) for i, pair in enumerate(comparisons)],
+        "training": histories and Markup(validation_curves(histories, reference=data["reference"])),
+        "reliability": "calibration" in evaluation
+        and Markup(reliability_diagram(evaluation["calibration"])),
+        "examples": [
+            Markup(ecg_paper(each.record, title=entry["title"], name=f"example-{i}-ecg"))
+            for i, (each, entry) in enumerate(zip(examples, data["examples"], strict=True), 1)
+        ],
+    }
+    sections = {
+        "summary": "Summary",
+        "results": "Results",
+        "differences": "Differences by label" if comparisons else None,
+        "training": "Training" if histories else None,
+        "labels": "Every label",
+        "calibration": "Calibration" if "calibration" in evaluation else None,
+        "subgroups": "Subgroup analysis" if "subgroups" in evaluation else None,
+        "robustness": "Fewer leads and noise" if "robustness" in evaluation else None,
+        "examples": "Examples" if examples else None,
+        "provenance": "Provenance",
+        "limitations": "Limitations",
+    }
+    return _render(
+        "page.html.j2",
+        data=data,
+        first=first,
+        model=first["model"],
+        score=first["score"],
+        evaluation=evaluation,
+        pair=tables.pair_of(data, first["name"]),
+        leakage={run["name"]: leakage(run["config"]) for run in data["runs"]},
+        sections={key: heading for key, heading in sections.items() if heading},
+        figures=figures,
+        likely=[_likely(entry) for entry in data["examples"]],
+        provenance=[_provenance(run) for run in data["runs"]],
+        **_results_tables(data),
     )
 
 
-def _results(report: dict[str, Any], tables: Iterator[int]) -> Html:
-    paired = None
-    first = macro_table(report, "auroc", identity="table-auroc", place=next(tables))
-    second = macro_table(report, "auprc", identity="table-auprc", place=next(tables))
-    if report["comparisons"]:
-        paired = paired_table(report, identity="table-paired", place=next(tables))
-    return fragment(first, second, paired)
-
-
-def _differences(contents: Contents, figures: Iterator[int]) -> Html:
-    drawn = [_pair_figure(pair, i, next(figures)) for i, pair in enumerate(contents.comparisons)]
-    first, *others = drawn
-    folded = [
-        element("details", element("summary", f"{pair.run} minus {pair.reference}"), each)
-        for pair, each in zip(contents.comparisons[1:], others, strict=True)
-    ]
-    return fragment(first, *folded)
-
-
-def _pair_figure(pair: PairedRuns, place: int, number: int) -> Html:
-    names = (pair.run, pair.reference)
-    drawings = [
-        Html(label_differences(pair.comparison, m, names=names, name=f"difference-{place}-{m}"))
-        for m in METRICS
-    ]
-    undefined = len(pair.comparison.labels) - pair.comparison.a.defined_labels
-    caption = (
-        f"Figure {number}. Difference by label, {pair.run} minus {pair.reference}, in AUROC and in "
-        "AUPRC, with intervals from paired resamples. Coloured and in bold: the interval leaves "
-        "out zero. In brackets: positives in the test split."
-        + (f" Not drawn: {undefined} labels without a value." if undefined else "")
+def pretraining_page(data: Json) -> str:
+    """Write the page of pretraining runs: curves of losses, every epoch, provenance."""
+    histories = {run["name"]: run["history"] for run in data["runs"]}
+    panels = _panels(list(histories.values()))
+    sections = {"losses": "Losses", "epochs": "Every epoch", "provenance": "Provenance"}
+    return _render(
+        "pretraining.html.j2",
+        data=data,
+        sections=sections,
+        cohorts=_cohorts(flat(data["runs"][0]["config"])),
+        figure=Markup(panel_curves(histories, panels, what=", ".join(panels.values()))),
+        losses=_losses_table(data["runs"]),
+        epochs=[_epochs_table(run, i) for i, run in enumerate(data["runs"])],
+        provenance=[_provenance(run) for run in data["runs"]],
     )
-    return figure(f"figure-differences-{place}", element("div", *drawings, class_="pair"), caption)
 
 
-def _training(
-    contents: Contents, report: dict[str, Any], tables: Iterator[int], figures: Iterator[int]
-) -> Html:
-    histories = {run.name: run.history for run in contents.runs if run.history}
-    drawing = Html(validation_curves(histories, reference=contents.reference))
-    caption = (
-        f"Figure {next(figures)}. Validation metrics and training loss by epoch. Dots: each run's "
-        "best epoch by validation macro AUROC."
-        + (f" Thin lines: the best of {contents.reference}." if contents.reference else "")
-    )
-    curves = figure("figure-training", element("div", drawing, class_="wide"), caption)
-    best = training_table(report, identity="table-training", place=next(tables))
-    return fragment(curves, best)
+def before_and_after(
+    record: Record,
+    prepared: NDArray[np.float32],
+    leads: Sequence[str],
+    *,
+    rate: float,
+    file: Path,
+    start: float = 0.0,
+    title: str = "Before and after preparation",
+    findings: Sequence[str] = (),
+) -> None:
+    """Write the drawing of `prepared_figure` as .png or .svg, or as .html with findings above it.
 
-
-def _labels(report: dict[str, Any], tables: Iterator[int]) -> Html:
-    first = label_table(report, identity="table-labels", place=next(tables))
-    if len(report["runs"]) == 1:
-        return first
-    others = runs_by_label(report, identity="table-runs-by-label", place=next(tables))
-    return fragment(first, element("details", element("summary", "Every run"), others))
-
-
-def _examples(contents: Contents, report: dict[str, Any], figures: Iterator[int]) -> Html:
-    return fragment(
-        *(
-            example_section(report, i, example.record, number=next(figures))
-            for i, example in enumerate(contents.examples)
+    Raises
+    ------
+    FileError
+        If the ending is another one, or the file cannot be written.
+    """
+    kind = file.suffix.lower()
+    if kind not in PICTURES:
+        raise FileError(
+            f"{file}: {kind or 'no ending'} is not a supported picture format",
+            remedy=f"use a name that ends in {', '.join(PICTURES)}",
         )
+    with drawing():
+        sheet = prepared_figure(record, prepared, leads, rate=rate, start=start, title=title)
+        try:
+            if kind == ".png":
+                sheet.savefig(file, dpi=_DPI, format="png")
+                return
+            svg = to_svg(sheet, name="doctor", alt=f"{title}: {', '.join(leads)}")
+            if kind == ".html":
+                svg = _render(
+                    "preparation.html.j2", title=title, findings=findings, figure=Markup(svg)
+                )
+            file.write_text(svg, encoding="utf-8")
+        except OSError as error:
+            raise FileError(
+                f"{file} cannot be written: {error.strerror}", remedy="choose another folder"
+            ) from error
+
+
+def _render(template: str, **context: Any) -> str:
+    numbers = {key: partial(next, counter(1)) for key in ("next_table", "next_figure")}
+    style = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
+    page = _PAGES.get_template(template)
+    return page.render(style=style, einthoven=__version__, **numbers, **context)
+
+
+def _results_tables(data: Json) -> Json:
+    first, evaluation = data["runs"][0], data["runs"][0]["evaluation"]
+    built: Json = {
+        "macro_tables": {key: tables.macro_table(data, key) for key in tables.METRICS},
+        "notes": {key: _notes(data["runs"], key) for key in tables.METRICS},
+        "intervals": tables.intervals_of(first["score"]),
+        "paired_table": tables.paired_table(data) if data["comparisons"] else None,
+        "training_table": tables.training_table(data),
+        "label_table": tables.label_table(data),
+        "runs_by_label": tables.runs_by_label(data) if len(data["runs"]) > 1 else None,
+    }
+    if calibration := evaluation.get("calibration"):
+        built["calibration_table"] = tables.calibration_table(calibration)
+        built["decisions_table"] = calibration["after"] and tables.decisions_table(calibration)
+    if subgroups := evaluation.get("subgroups"):
+        built["subgroup_tables"] = tables.subgroup_tables(subgroups)
+    if robustness := evaluation.get("robustness"):
+        built["robustness_table"] = tables.robustness_table(robustness)
+    return built
+
+
+def _notes(runs: Sequence[Json], key: str) -> list[tuple[list[str], Json]]:
+    """Names of runs that were scored alike, with one of their scores."""
+    keys = ["defined_labels", "undefined_labels", "auprc_definition", "records", "unit"]
+    keys += ["resamples", "seed", "interval", "level", "drawn", "acceptance"]
+    groups: dict[tuple[Any, ...], tuple[list[str], Json]] = {}
+    for run in runs:
+        alike = tuple(run["score"].get(name) for name in keys)
+        groups.setdefault(alike, ([], run["score"]))[0].append(run["name"])
+    return list(groups.values())
+
+
+def _difference_figures(pair: PairedRuns, place: int) -> list[Markup]:
+    names = (pair.run, pair.reference)
+    return [
+        Markup(
+            label_differences(pair.comparison, key, names=names, name=f"difference-{place}-{key}")
+        )
+        for key in ("auroc", "auprc")
+    ]
+
+
+def _likely(example: Json) -> list[str]:
+    """The labels with the highest probabilities and the true ones, most probable first."""
+    probabilities, truth = example["probabilities"], example["truth"]
+    ranked = sorted(probabilities, key=lambda label: (-probabilities[label], label))
+    unknown = [label for label in truth if label not in probabilities]
+    return [x for i, x in enumerate(ranked) if i < LIKELY or x in truth] + unknown
+
+
+def _provenance(run: Json) -> Json:
+    model, training, command = run["model"], run["training"], run["config"].get("command")
+    cohort = model["cohort"]
+    entries = {
+        "backbone": model["backbone"],
+        "initial weights": model["weights_text"],
+        "licence of the initial weights": model["weights_licence"],
+        **({"PTB-XL in pretraining": model["contains_ptbxl"]} if model["contains_ptbxl"] else {}),
+        "cohort": cohort.get("name"),
+        "version": cohort.get("version"),
+        "task": cohort.get("task"),
+        "labels": len(model["labels"]) or None,
+        "digest of ids, folds and targets": cohort.get("digest"),
+        "digest of the records": model["records_digest"],
+        "processes": model["processes"],
+        **{f"predictions: {key}": value for key, value in run["predictions"].items()},
+    }
+    wall_time = (f"wall time of {training['seconds_of']}", tables.seconds(training["seconds"]))
+    return {
+        "name": run["name"],
+        "groups": {
+            "Data and model": [*((key, text(value)) for key, value in entries.items()), wall_time],
+            "Recipe": model["settings"],
+            "Environment": model["environment"],
+        },
+        "command": shlex.join(map(str, command)) if isinstance(command, list) else text(command),
+    }
+
+
+def _pretraining_data(
+    folders: Sequence[Path], names: Mapping[Path, str], commands: Sequence[str]
+) -> Json:
+    runs = []
+    for folder in folders:
+        config, history = read_json(folder / RUN), read_lines(folder / "pretrain" / "metrics.jsonl")
+        if not history:
+            raise EvaluationError(
+                f"{names[folder]} has not finished an epoch", remedy="wait for its first epoch"
+            )
+        runs.append(
+            {
+                "name": names[folder],
+                "config": config,
+                "model": describe(config),
+                "history": history,
+                "lowest": dict(lowest_line(history) or {}),
+                "predictions": {},
+                "training": {"seconds": seconds_of(history), "seconds_of": "pretraining"},
+            }
+        )
+    title = f"Pretraining {', '.join(names[folder] for folder in folders)}"
+    return {"title": title, "einthoven": __version__, "runs": runs, "commands": list(commands)}
+
+
+def _cohorts(request: Json) -> str:
+    """`ptb-xl 1.0.3 (17,418 records)`, or every cohort with its share of the mixture."""
+    cohorts = request.get("cohorts") or [request]
+    drawn = sum(cohort.get("draws", 0) for cohort in cohorts)
+    return ", ".join(
+        f"{text(cohort.get('cohort'))} {text(cohort.get('version'))} "
+        f"({form.count(cohort.get('records', 0))} records"
+        + (f", {form.percent(cohort['draws'] / drawn)} of the mixture)" if drawn else ")")
+        for cohort in cohorts
     )
+
+
+def _panels(histories: Sequence[History]) -> dict[str, str]:
+    """Keys of the lines that are drawn: losses, then metrics of validation."""
+    present = {key for history in histories for line in history for key in line}
+    panels = {key: title for key, title in _LOSSES.items() if key in present}
+    for key in sorted(present):
+        if key.startswith("validation_") and key not in _LOSSES and _varies(key, histories):
+            panels[key] = key.replace("validation_", "Validation ").replace("_", " ")
+    return dict(list(panels.items())[:_MOST_PANELS])
+
+
+def _varies(key: str, histories: Sequence[History]) -> bool:
+    """Whether a number is neither a copy of the loss, nor a constant, nor a time."""
+    lines = [line for history in histories for line in history if line.get(key) is not None]
+    is_loss = all(line[key] == line.get("validation_loss") for line in lines)
+    return not is_loss and key != "validation_seconds" and len({line[key] for line in lines}) > 1
+
+
+def _losses_table(runs: Sequence[Json]) -> tables.Table:
+    head = ["Run", "Epochs", "Training loss", "Validation loss", "Lowest", "At epoch", "Time"]
+    rows: list[list[tables.Cell]] = []
+    for run in runs:
+        last, lowest = run["history"][-1], run["lowest"]
+        planned = (flat(run["config"]).get("recipe") or {}).get("epochs")
+        losses = [last.get(key) for key in _LOSSES] + [lowest.get("validation_loss")]
+        row: list[tables.Cell] = [run["name"], f"{last['epoch']} of {text(planned)}"]
+        row += [tables.significant(loss) for loss in losses]
+        rows.append([*row, tables.count(lowest.get("epoch")), _time_cell(run)])
+    return tables.Table("table-runs", "Progress of every run.", head, rows)
+
+
+def _time_cell(run: Json) -> tables.Value:
+    return tables.seconds(run["training"]["seconds"])
+
+
+def _epochs_table(run: Json, place: int) -> tables.Table:
+    keys = [key for key in run["history"][-1] if key != "epoch"]
+    rows: list[list[tables.Cell]] = [
+        [str(line["epoch"]), *(tables.significant(line.get(key)) for key in keys)]
+        for line in run["history"]
+    ]
+    head = ["Epoch", *(key.replace("_", " ") for key in keys)]
+    return tables.Table(f"table-epochs-{place}", f"Every epoch of {run['name']}.", head, rows)
+
+
+def _is_pretraining(folder: Path) -> bool:
+    file = folder / RUN
+    return file.is_file() and flat(read_json(file)).get("stage") == "pretrain"
+
+
+def _names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Names for the page: those of the recipes where they differ, else of the folders, or paths."""
+    recipes = {folder: str(flat(read_json(folder / RUN))["recipe"]["name"]) for folder in folders}
+    short = {folder: folder.name for folder in folders}
+    for names in (recipes, short):
+        if len(set(names.values())) == len(folders):
+            return names
+    return {folder: str(folder) for folder in folders}
+
+
+def _title(run: ReportRun) -> str:
+    request = flat(run.config)
+    if members := request.get("members"):
+        return f"Ensemble of {len(members)} runs on {request['cohort']}, {request['task']}"
+    return f"{run.name} of {request['backbone']} on {request['cohort']}, {request['task']}"

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from einthoven.report.curves import COLOURS
-from einthoven.report.svg import INK, drawing, to_svg
+from einthoven.report.figures import COLOURS, INK, drawing, to_svg
 from einthoven.reproduce.evidence import METRICS, Metric
 
 TITLES: dict[Metric, str] = {"auroc": "macro AUROC", "auprc": "macro AUPRC"}

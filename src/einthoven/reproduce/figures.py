@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from einthoven.report.differences import label_differences
+from einthoven.report.data import stage_history
+from einthoven.report.figures import label_differences
 from einthoven.report.format import percent
 from einthoven.reproduce import drawings, published
 from einthoven.reproduce.drawings import Point
@@ -24,7 +25,6 @@ from einthoven.reproduce.wording import (
     seeds,
     value,
 )
-from einthoven.run_report import stage_history
 
 
 def figure_2(evidence: Evidence) -> Section:

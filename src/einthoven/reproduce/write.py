@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from einthoven.progress import Progress
+from einthoven.report import write_report
 from einthoven.reproduce.bundles import predict_bundles
 from einthoven.reproduce.contenders import best_contender
 from einthoven.reproduce.earlier import Earlier
@@ -21,7 +22,6 @@ from einthoven.reproduce.standings import model_of
 from einthoven.reproduce.table_1 import table_1
 from einthoven.reproduce.tables import grid_table, table_2
 from einthoven.reproduce.wording import command
-from einthoven.run_report import write_run_report
 
 SECTIONS: dict[str, Callable[[Evidence], Section]] = {
     TABLE_1: table_1,
@@ -98,7 +98,7 @@ def _report(evidence: Evidence, what: str) -> Path | None:
     folders, reference = _rows_and_best(evidence) if rows else _arms_and_plain(evidence)
     if len(folders) < 2 or reference not in folders:
         return None
-    return write_run_report(
+    return write_report(
         folders,
         request.out / (f"report-{request.experiment.name}.html" if rows else "report.html"),
         reference=reference,
