@@ -61,7 +61,7 @@ def test_cohorts_are_mixed_by_weight(
     assert json.loads(page.with_suffix(".json").read_text())["runs"][0]["history"][0]["epoch"] == 1
     text = page.read_text()
     assert "Training loss" in text
-    assert "of the draws" in text
+    assert "of the mixture" in text
 
 
 def test_a_recipe_may_name_its_cohorts(

@@ -272,9 +272,9 @@ def test_a_report_of_runs_with_one_recipe_and_one_name(
 def test_a_report_of_an_unfinished_run_is_refused(tmp_path: Path, finished: Finished) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text((finished.run.path / "run.json").read_text())
-    with pytest.raises(EvaluationError, match="no finished run"):
+    with pytest.raises(EvaluationError, match=r"metrics\.json"):
         write_report([tmp_path / "run"], tmp_path / "page.html")
-    with pytest.raises(EvaluationError, match="a report is an HTML page"):
+    with pytest.raises(EvaluationError, match=r"\.html"):
         write_report([tmp_path / "run"], tmp_path / "page.pdf")
 
 

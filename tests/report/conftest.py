@@ -1,4 +1,4 @@
-"""A small report: made-up predictions, runs, comparisons and ECGs."""
+"""A small report: predictions, runs, comparisons, an evaluation and ECGs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from einthoven.evaluate import compare, score
+from einthoven.evaluate import (
+    calibration_report,
+    compare,
+    fit_calibration,
+    score,
+    score_subgroups,
+)
 from einthoven.predictions import Predictions
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.report import Example, PairedRuns, ReportRun
@@ -21,7 +27,7 @@ SETTINGS: dict[str, Any] = {"resamples": 40, "undefined_labels": "skip"}
 
 @pytest.fixture(scope="session")
 def labels() -> tuple[str, ...]:
-    """Names that a careless page would break on."""
+    """Names that break a page without escaping."""
     return LABELS
 
 
@@ -39,7 +45,7 @@ def _predictions(strength: float, seed: int) -> Predictions:
     )
 
 
-def _about(recipe: str) -> dict[str, Any]:
+def _config(recipe: str) -> dict[str, Any]:
     return {
         "request": {
             "backbone": "st_mem_tiny",
@@ -86,12 +92,12 @@ def runs() -> list[ReportRun]:
     for place, (name, strength) in enumerate(zip(names, (3.0, 1.8, 1.2, 0.6), strict=True)):
         table = _predictions(strength, place + 1)
         assert table.targets is not None
-        found = score(table.targets, table.probabilities, labels=LABELS, **SETTINGS).to_dict()
+        result = score(table.targets, table.probabilities, labels=LABELS, **SETTINGS).to_dict()
         made.append(
             ReportRun(
                 name=name,
-                about=_about(name),
-                score=found,
+                config=_config(name),
+                score=result,
                 validation={"macro_auroc": 0.91 - place / 10, "macro_auprc": 0.6},
                 history=_history(0.95 - 0.05 * place),
                 predictions=table,
@@ -114,9 +120,51 @@ def paired(runs: list[ReportRun]) -> list[PairedRuns]:
     ]
 
 
+def _condition(name: str, **fields: Any) -> dict[str, Any]:
+    value = {
+        "value": 0.8125, "interval": [0.7625, 0.8515], "difference": -0.0325,
+        "difference_interval": [-0.0515, -0.0125], "worse": 2,
+    }  # fmt: skip
+    return {
+        "name": name,
+        "log_loss": 0.3125,
+        "ece": 0.0635,
+        "auroc": value,
+        "auprc": value,
+    } | fields
+
+
+@pytest.fixture(scope="session")
+def evaluation(runs: list[ReportRun]) -> dict[str, Any]:
+    """The contents of an evaluation.json."""
+    table = runs[0].predictions
+    assert table is not None
+    assert table.targets is not None
+    fitted = fit_calibration(table.targets, table.probabilities, LABELS)
+    measured = calibration_report(table.targets, table.probabilities, LABELS, fitted, resamples=20)
+    sex = np.where(np.arange(len(table)) % 2, "female", "<b>odd</b>")
+    sex[:7] = ""
+    clean = {key: {"value": 0.845, "interval": [0.8, 0.9]} for key in ("auroc", "auprc")}
+    return {
+        "split": "test",
+        "cohort": {"name": "ptb-xl", "version": "1.0.3", "task": "all-71"},
+        "score": runs[0].score,
+        "validation": runs[0].validation,
+        "calibration": measured.to_dict(),
+        "subgroups": score_subgroups(table, {"sex": sex}, resamples=20).to_dict(),
+        "robustness": {
+            "records": 120, "resamples": 20, "seed": 0, "by": "record",
+            "clean": clean | {"log_loss": 0.25, "ece": 0.0125},
+            "leads": [_condition("8 leads", leads=["I", "II", "V1"], policy="own")],
+            "noise": [_condition("muscle, 6 dB", noise="muscle", snr=6.0)],
+            "left_out": {"6 limb leads": "the model does not read III"},
+        },
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def make_record() -> Callable[..., Record]:
-    """A record of twelve flat leads, or of given ones, with a signal added to lead II."""
+    """A record of flat leads with a signal added to lead II."""
 
     def make(
         lead_two: Any = 0.0,
@@ -136,6 +184,6 @@ def make_record() -> Callable[..., Record]:
 
 @pytest.fixture(scope="session")
 def example(make_record: Callable[..., Record]) -> Example:
-    """An ECG with a true label that was not predicted, and with one that nobody knows."""
+    """An ECG with a true label of low probability, and one that the model does not have."""
     probabilities = dict(zip(LABELS, (0.9, 0.05, 0.6, 0.3, 0.01), strict=True))
     return Example(make_record(rate=100.0), ("ISC_", "AFIB"), probabilities)

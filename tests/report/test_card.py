@@ -1,14 +1,16 @@
-"""The model card says what is recorded, and says so where nothing is."""
+"""The model card has the numbers of config.json and evaluation.json, and no empty sections."""
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from einthoven.report import PairedRuns, ReportRun, model_card
-from einthoven.report.facts import recipe_sentence, weights_sentence
+from einthoven.report import PairedRuns, ReportRun, build_page, model_card
+from einthoven.report.description import describe, leakage
+from einthoven.report.format import with_interval
 
 PREPARATION = {
     "leads": ["I", "II"],
@@ -17,130 +19,193 @@ PREPARATION = {
         {"step": "filter", "kind": "bandpass", "cutoff": [0.67, 40.0], "order": 5},
     ],
 }
+PUBLIC: dict[str, Any] = {
+    "pretraining_data": "MIMIC & PTB-XL",
+    "contains_ptbxl": True,
+    "cohort": "ptb-xl",
+    "warning": "the public weights were pretrained on it",
+}
+OVERLAP: dict[str, Any] = {"cohort": "ptb-xl", "test records": 200, "seen": 7, "by signal": 7}
+PTB_XL = {"name": "ptb-xl", "version": "1.0.3", "task": "all-71", "digest": "cd" * 32}
 
 
 @pytest.fixture(scope="module")
-def about(runs: list[ReportRun]) -> dict[str, Any]:
+def config(runs: list[ReportRun], labels: tuple[str, ...]) -> dict[str, Any]:
+    request = runs[0].config["request"]
     return {
-        **runs[0].about["request"],
-        "cohort": {"name": "ptb-xl", "version": "1.0.3", "task": "all-71", "digest": "cd" * 32},
-        "descriptions": {"NORM": "normal ECG"},
+        "backbone": request["backbone"],
+        "id2label": dict(enumerate(labels)),
+        "descriptions": {"NORM": "normal [ECG]"},
         "preparation": PREPARATION,
         "aggregate": "probability",
-        "licence": "CC BY-NC 4.0",
-        "environment": {"torch": "2.13.0"},
+        "license": "other",
+        "license_text": "for research & teaching",
+        "commercial_use": False,
+        "provenance": {
+            "recipe": request["recipe"],
+            "cohort": PTB_XL,
+            "initial_weights": request["weights"],
+            "selected_epoch": {"stage1": 7, "stage2": 2},
+            "environment": {"torch": "2.13.0"},
+        },
     }
 
 
 @pytest.fixture(scope="module")
-def card(about: dict[str, Any], runs: list[ReportRun], paired: list[PairedRuns]) -> str:
+def card(config: dict[str, Any], evaluation: dict[str, Any], paired: list[PairedRuns]) -> str:
     comparison = paired[0].comparison.to_dict() | {"reference": "fine-tuning"}
-    return model_card(about, runs[0].score, runs[0].validation, comparison=comparison)
+    return model_card(config, evaluation, comparison=comparison, reliability="r.svg")
 
 
-def test_what_it_is_and_is_not(card: str) -> None:
-    assert card.startswith("# st_mem_tiny on ptb-xl 1.0.3\n")
-    assert "Not a medical device" in card
-    assert "einthoven predict --bundle PATH FILE" in card
-    assert "of this model: CC BY-NC 4.0" in card
-    assert "of the initial weights: not recorded" in card
+def headings(card: str) -> list[str]:
+    return re.findall(r"^## (.+)$", card, flags=re.MULTILINE)
 
 
-def test_where_it_comes_from(card: str) -> None:
-    assert "Wagner et al." in card
-    assert "CC BY 4.0." in card
-    assert "synthetic" not in card
+def test_front_matter_is_that_of_the_hub(card: str) -> None:
+    _, front, _ = card.split("---\n", 2)
+    lines = front.splitlines()
+    assert lines[:3] == [
+        'license: "other"',
+        "license_name: stated-below",
+        "library_name: einthoven",
+    ]
+    assert '- "ecg"' in lines
+    assert '- "st-mem-tiny"' in lines
+
+
+def test_config_fields_are_on_the_card(card: str) -> None:
+    for field in ("ab" * 32, "cd" * 32, "2.13.0", "0.67, 40 Hz", "for research &amp; teaching"):
+        assert field in card
     assert "| stage2.drop_path | 0.1 |" in card
-    assert "full fine-tuning for 2 epochs with stochastic depth 0.1 and dropout 0.01" in card
-    assert "2. resample (rate 250 Hz, method fourier)" in card
-    assert "3. filter (kind bandpass, cutoff 0.67, 40 Hz, order 5)" in card
-    assert "made with: torch 2.13.0" in card
+    assert card.count("Wagner et al.") == 1
+    assert "Not for commercial use" in card
+    assert "simulated" not in card
+    assert "None" not in card
 
 
-def test_how_its_initial_weights_came_about(about: dict[str, Any], runs: list[ReportRun]) -> None:
-    said = "contrastive predictive coding on PTB-XL 1.0.3, folds 1 to 8 without labels"
-    weights = {**about["weights"], "pretraining": said}
-    own = {**about, "weights": weights}
-    card = model_card(own, runs[0].score, None)
-    assert f"pretrained with einthoven: {said}" in card
-    assert "of the initial weights: none of their own; they were pretrained with einthoven" in card
-    assert card.count("Wagner et al., PTB-XL") == 1
-    elsewhere = {**own, "cohort": {"name": "ward"}}
-    assert model_card(elsewhere, runs[0].score, None).count("Wagner et al., PTB-XL") == 1
-    stated = {**own, "weights": {**weights, "licence": "MIT"}}
-    assert "of the initial weights: MIT" in model_card(stated, runs[0].score, None)
-    other = {**own, "weights": {**weights, "pretraining": "my-ptb-xl-like ward, 9 records"}}
-    assert "of the initial weights: not recorded" in model_card(other, runs[0].score, None)
+def test_numbers_of_the_evaluation_are_on_the_card(
+    card: str, evaluation: dict[str, Any], paired: list[PairedRuns]
+) -> None:
+    score, calibration = evaluation["score"], evaluation["calibration"]
+    assert (
+        f"| test | {with_interval(score['macro_auroc'], score['macro_auroc_interval'])} |" in card
+    )
+    assert "| validation | 0.910 | 0.600 |" in card
+    entry = score["per_label"]["NORM"]
+    interval = with_interval(entry["auroc"], entry["auroc_interval"])
+    assert f"| NORM | {entry['positives']} | {interval} |" in card
+    assert f"| +{100 * paired[0].comparison.auroc.relative_gain:.1f} % |" in card
+    before, after = (calibration[when]["macro"]["brier"] for when in ("before", "after"))
+    assert f"| Brier score | {before:.5f} | {after:.5f} |" in card
+    group = evaluation["subgroups"]["attributes"]["sex"][1]["auroc"]
+    assert f"| {with_interval(group['value'], group['interval'])} |" in card
+    assert "| muscle, 6 dB | 0.812 (0.762 to 0.852) | −0.033 (−0.051 to −0.013) |" in card
+    assert card.index("](r.svg)") > card.index("## Calibration")
+
+
+def test_names_do_not_break_the_markdown(card: str) -> None:
+    assert "<script" not in card
+    assert "<b>" not in card
+    assert "normal \\[ECG\\]" in card
+    assert "ISC\\_" in card
+    rows = [line for line in card.splitlines() if line.startswith("| LONG")]
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [9, 7]
+    assert [row.count("LONG\\|PIPE") for row in rows] == [1, 1]
+
+
+def test_tables_have_as_many_cells_as_columns(card: str) -> None:
+    widths = [
+        len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        for line in card.splitlines()
+    ]
+    assert all(a == b for a, b in pairwise(widths) if a and b)
+    assert sum(width > 0 for width in widths) > 30
+
+
+def test_sections_without_information_are_left_out(
+    config: dict[str, Any], evaluation: dict[str, Any], card: str
+) -> None:
+    results = {"Results", "Calibration", "Subgroup analysis", "Fewer leads and noise"}
+    assert results | {"Labels", "Training data"} <= set(headings(card))
+    plain = headings(model_card(config))
+    assert not (results | {"Results by label"}) & set(plain)
+    encoder = {key: value for key, value in config.items() if key != "id2label"}
+    assert "Labels" not in headings(model_card(encoder))
+    assert "Training data" not in headings(model_card({"backbone": "s4_tiny"}))
+    bare = model_card({})
+    assert bare.count("not recorded") > 4
+    assert "None" not in bare
+    bins = evaluation["calibration"] | {"after": None, "change": {}, "decisions": {}}
+    assert "Threshold" not in model_card(config, {**evaluation, "calibration": bins})
+
+
+def test_simulated_cohorts_are_named_as_such() -> None:
+    cohort = {"name": "mine", "synthetic": True}
+    assert "simulated ECGs" in model_card({"provenance": {"cohort": cohort}})
+
+
+def test_ptbxl_is_attributed_where_it_was_used() -> None:
+    for cohort, contains in (("ptb-xl", None), ("ward", True), ("ptb-xl", True)):
+        config = {"provenance": {"cohort": {"name": cohort}, "contains_ptbxl": contains}}
+        assert model_card(config).count("Wagner et al.") == 1
+    assert "Wagner" not in model_card({"provenance": {"contains_ptbxl": False}})
 
 
 @pytest.mark.parametrize(
-    ("recipe", "chosen", "text"),
+    ("fields", "expected"),
     [
-        (
-            {"stage2": {"epochs": 24, "select": "best"}},
-            {"stage2": 20},
-            "fine-tuning: epoch 20 of 24, the best by macro AUROC on the validation split",
-        ),
-        (
-            {
-                "stage1": {"epochs": 9, "hand_on": "best", "base_lr_sweep": [0.1, 1]},
-                "stage2": {"epochs": 4, "select": "last"},
-            },
-            {"stage1": 7, "stage2": 4},
-            "linear probe: epoch 7 of 9, the best by macro AUROC on the validation split, at the "
-            "best of 2 learning rates there; fine-tuning: epoch 4 of 4, the last one; validation "
-            "chose nothing",
-        ),
-        ({"stage2": {"epochs": 4, "select": "lowest-loss"}}, {"stage2": 3}, "the lowest loss"),
-        ({}, {}, "epoch that was kept: not recorded"),
+        ({"commercial_use": False}, False),
+        ({"commercial_use": True}, True),
+        ({"commercial_use": None}, None),
+        ({}, None),
     ],
 )
-def test_how_the_epoch_was_chosen(
-    runs: list[ReportRun], recipe: dict[str, Any], chosen: dict[str, int], text: str
+def test_unknown_terms_stay_unknown(fields: dict[str, Any], expected: bool | None) -> None:
+    assert describe(fields)["commercial_use"] is expected
+    assert ("Not for commercial use" in model_card(fields)) == (expected is False)
+
+
+def test_recipes_and_selection_in_words() -> None:
+    recipe = {
+        "stage1": {"epochs": 9, "hand_on": "best", "base_lr_sweep": [0.1, 1]},
+        "stage2": {"epochs": 4, "select": "last", "drop_path": 0.1},
+    }
+    model = describe({"recipe": recipe, "selected_epoch": {"stage1": 7, "stage2": 4}})
+    assert re.findall(r"[\d.]+", model["stages"]) == ["9", "4", "0.1"]
+    assert re.findall(r"\d+", model["selection"]) == ["7", "9", "2", "4", "4"]
+    scratch = describe({"recipe": {"initialise": "random", "stage2": {"epochs": 50}}})
+    assert "random" in scratch["stages"]
+    assert "random" in scratch["weights_text"]
+    assert describe({})["stages"] == describe({})["weights_text"] == "not recorded"
+
+
+def test_leakage_of_the_run_and_of_the_evaluation() -> None:
+    """The weights may be evaluated on other records than those of their run."""
+    run = {"cohort": {"name": "ptb-xl"}, "overlap": OVERLAP}
+    assert ["7 of the 200 test records" in sentence for sentence in leakage(run)] == [True]
+    (labelled,) = leakage({**run, "overlap": {**OVERLAP, "in training with labels": 5}})
+    assert labelled != leakage(run)[0]
+    assert leakage({**run, "public_weights": PUBLIC})[0].lower().startswith("the public weights")
+    other = {"cohort": "cart", "train records": 90, "seen": 8}
+    evaluation = {"cohort": {"name": "cart"}, "split": "train", "overlap": other}
+    assert ["8 of the 90 train" in sentence for sentence in leakage(run, evaluation)] == [True]
+    elsewhere = {"cohort": {"name": "cart"}, "split": "test"}
+    assert leakage({**run, "public_weights": PUBLIC}, elsewhere) == []
+    later = {"cohort": {"name": "ptb-xl"}, "split": "test", "public_weights": PUBLIC}
+    assert len(leakage({"cohort": {"name": "cart"}}, later)) == 1
+    assert leakage({**run, "overlap": {**OVERLAP, "seen": 0}}) == leakage({}) == []
+
+
+def test_leakage_is_stated_with_the_results(
+    runs: list[ReportRun], config: dict[str, Any], evaluation: dict[str, Any]
 ) -> None:
-    about = {"recipe": recipe, "selected_epoch": chosen}
-    assert text in model_card(about, runs[0].score, None)
-
-
-def test_how_good_it_is(card: str, runs: list[ReportRun], paired: list[PairedRuns]) -> None:
-    found = runs[0].score
-    low, high = found["macro_auroc_interval"]
-    assert f"| test | {found['macro_auroc']:.3f} ({low:.3f} to {high:.3f}) |" in card
-    assert "| validation | 0.910 | 0.600 |" in card
-    entry = found["per_label"]["NORM"]
-    assert f"| NORM | {entry['positives']} | {entry['auroc']:.3f} |" in card
-    assert "Paired differences to fine-tuning" in card
-    assert f"| +{100 * paired[0].comparison.auroc.relative_gain:.1f} % |" in card
-    assert "1. NORM: normal ECG" in card
-
-
-def test_names_cannot_break_the_markdown(card: str) -> None:
-    assert "<script" not in card
-    rows = [line for line in card.splitlines() if line.startswith("| LONG")]
-    assert len(rows) == 1
-    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 8
-    assert "ISC\\_" in card
-
-
-def test_what_is_not_recorded_is_said_so(runs: list[ReportRun]) -> None:
-    card = model_card({}, runs[0].score, None)
-    assert card.startswith("# not recorded on not recorded\n")
-    assert card.count("not recorded") > 8
-    assert "None" not in card
-    assert "Wagner" not in card
-    assert "validation |" not in card
-    assert "Paired" not in card
-
-
-@pytest.mark.parametrize("cohort", [{"name": "mine", "synthetic": True}, "synthetic-400"])
-def test_synthetic_data_are_called_synthetic(runs: list[ReportRun], cohort: Any) -> None:
-    assert "The data are synthetic" in model_card({"cohort": cohort}, runs[0].score, None)
-
-
-def test_recipes_in_words() -> None:
-    one = {"recipe": {"stage1": {"epochs": 1}, "stage2": None}}
-    assert recipe_sentence(one) == "a linear probe of the head for 1 epoch"
-    scratch = {"recipe": {"initialise": "random", "stage2": {"epochs": 50}}, "weights": None}
-    assert recipe_sentence(scratch) == "from random weights: full fine-tuning for 50 epochs"
-    assert weights_sentence(scratch) == "none: random weights"
-    assert recipe_sentence({}) == weights_sentence({}) == "not recorded"
+    (sentence,) = leakage({"cohort": "ptb-xl", "overlap": OVERLAP})
+    card = model_card({**config, "overlap": OVERLAP}, evaluation)
+    assert f"## Results\n\n**{sentence}.**" in card
+    run = runs[1]
+    request = {**run.config["request"], "overlap": OVERLAP}
+    leaky = type(run)(run.name, {**run.config, "request": request}, run.score)
+    page = build_page([leaky], title="t")
+    assert page.count(sentence) == 2
+    assert page.index(sentence) < page.index('id="results"')
+    assert build_page([runs[0], leaky], title="t").count(sentence) == 1

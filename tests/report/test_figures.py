@@ -9,15 +9,22 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from einthoven.report.curves import best_line
-from einthoven.report.differences import BETTER, OPEN, WORSE, verdicts
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate import compare
 from einthoven.evaluate.comparison import Comparison
 from einthoven.predictions import Predictions
 from einthoven.report import PairedRuns
-from einthoven.report.figures import label_differences, validation_curves
+from einthoven.report.figures import (
+    BETTER,
+    OPEN,
+    WORSE,
+    label_differences,
+    reliability_diagram,
+    reliability_picture,
+    validation_curves,
+    verdicts,
+)
 
 
 def texts(svg: str) -> list[ElementTree.Element]:
@@ -76,12 +83,11 @@ def test_every_label_has_room(labels: int) -> None:
     assert len(bars(drawn)) == labels + 3
 
 
-def test_differences_without_resamples_carry_no_verdict() -> None:
+def test_differences_without_resamples_have_no_verdict() -> None:
     comparison = comparison_of(4, resamples=0)
     drawn = label_differences(comparison, "auprc")
     assert not verdicts(comparison.auprc).any()
     assert bars(drawn) == [OPEN] * 4
-    assert "better" not in drawn
 
 
 def test_labels_without_a_value_are_left_out() -> None:
@@ -94,18 +100,13 @@ def test_labels_without_a_value_are_left_out() -> None:
 
 
 def test_an_unknown_metric_is_refused(paired: list[PairedRuns]) -> None:
-    with pytest.raises(EvaluationError, match="auroc, auprc"):
+    with pytest.raises(EvaluationError, match="f1") as caught:
         label_differences(paired[0].comparison, "f1")  # type: ignore[arg-type]
+    assert caught.value.remedy
 
 
 def line(epoch: int, auroc: float | None, loss: float = 0.1) -> dict[str, Any]:
     return {"epoch": epoch, "macro_auroc": auroc, "macro_auprc": auroc, "train_loss": loss}
-
-
-def test_the_best_epoch_is_the_earliest_of_equals() -> None:
-    history = [line(1, 0.8), line(2, 0.9), line(3, 0.9), line(4, None)]
-    assert best_line(history) == history[1]
-    assert best_line([{"epoch": 1, "train_loss": 1.0}]) is None
 
 
 def test_curves_show_every_run_under_its_name() -> None:
@@ -121,15 +122,29 @@ def test_curves_show_every_run_under_its_name() -> None:
     assert validation_curves(histories, reference="old", name="c7") == drawn
 
 
-def test_many_runs_are_told_apart() -> None:
+def test_many_runs_have_different_styles() -> None:
     histories = {f"run {i}": [line(1, 0.5), line(2, 0.6)] for i in range(8)}
     drawn = validation_curves(histories)
     assert "stroke-dasharray" in drawn
 
 
-def test_figures_do_not_ask_for_anything_outside(paired: list[PairedRuns]) -> None:
+def test_figures_are_self_contained(paired: list[PairedRuns]) -> None:
     drawn = label_differences(paired[0].comparison, "auroc")
     assert re.findall(r"https?://[^\"]*", drawn) == ["http://www.w3.org/2000/svg"]
     assert "<style" not in drawn
     assert 'role="img"' in drawn
     assert "aria-label=" in drawn
+
+
+def test_the_reliability_diagram_draws_both_series(evaluation: dict[str, Any]) -> None:
+    calibration = evaluation["calibration"]
+    drawn = reliability_diagram(calibration, name="mine")
+    named = {node.text for node in texts(drawn)}
+    assert {"before calibration", "after calibration", "0.1", "1"} <= named
+    assert all(i.startswith("mine-") for i in re.findall(r' id="([^"]+)"', drawn))
+    assert "$" not in drawn
+    for when, colour in (("before", WORSE), ("after", BETTER)):
+        bins = calibration[when]["bins_width"]
+        bins = bins + [b for b in calibration[when]["bins_mass"] if b["observed"]]
+        assert len(re.findall(rf"<use[^>]*{colour}", drawn)) == len(bins) + 1  # and in the legend
+    ElementTree.fromstring(reliability_picture(calibration))

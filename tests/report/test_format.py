@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from einthoven.report import format as form
-from einthoven.report.values import data, estimate
+from einthoven.report.tables import metric
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,10 @@ def test_minutes() -> None:
     assert [form.minutes(each) for each in (30, 599, 600, 7230)] == ["0.5", "10.0", "10", "120"]
 
 
-def test_data_elements_keep_full_precision() -> None:
-    assert data(0.1 + 0.2, "0.300") == '<data value="0.30000000000000004">0.300</data>'
-    assert data(None, "–") == "–"
-    assert estimate(None, [None, None]) == "–"
+def test_values_keep_full_precision_in_html() -> None:
+    value = metric(0.1 + 0.2, (0.25, 0.5))
+    assert str(value) == "0.300 (0.250 to 0.500)"
+    assert value.__html__().startswith('<data value="0.30000000000000004">0.300</data>')
+    assert value.__html__().count("<data") == 3
+    for undefined in (metric(None, [None, None]), metric(float("nan"))):
+        assert str(undefined) == undefined.__html__() == "–"

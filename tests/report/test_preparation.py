@@ -1,4 +1,4 @@
-"""Before and after on one sheet: true to scale, in step with each other, and nobody is named."""
+"""Before and after preparation on one sheet: true to scale and aligned in time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from einthoven.records.record import Record
-from einthoven.report.preparation import before_and_after
+from einthoven.report.page import before_and_after
 
 Make = Callable[..., Record]
 LEADS = ("II", "V1")
@@ -53,20 +53,20 @@ def test_a_crop_lies_below_the_stretch_that_it_was_cut_from(
 
 
 @pytest.mark.parametrize(
-    ("millivolts", "units", "said"),
+    ("millivolts", "units", "caption"),
     [
         (1.0, 1.5, "recorded: 10 mm/mV, 500 Hz · prepared: 10 mm/unit, 100 Hz"),
         (3.5, 12.0, "recorded: 5 mm/mV, 500 Hz · prepared: 1 mm/unit, 100 Hz"),
         (900.0, 0.0, "recorded: 0.02 mm/mV, 500 Hz · prepared: 10 mm/unit, 100 Hz"),
     ],
 )
-def test_what_is_tall_is_drawn_smaller_and_says_so(
-    make_record: Make, tmp_path: Path, millivolts: float, units: float, said: str
+def test_tall_signals_are_drawn_smaller(
+    make_record: Make, tmp_path: Path, millivolts: float, units: float, caption: str
 ) -> None:
     wave = np.sin(np.arange(5000) / 50)
     prepared = units * np.sin(np.arange(1000) / 10) * np.ones((2, 1))
     svg = drawn(make_record(millivolts * wave), prepared, tmp_path / "x.svg")
-    assert said in svg
+    assert caption in svg
     assert np.ptp(strip(svg, 0)[:, 1]) <= 41
     assert np.ptp(strip(svg, 1)[:, 1]) <= 41
 
@@ -83,7 +83,7 @@ def test_a_long_recording_is_shown_where_the_crop_is(make_record: Make, tmp_path
     assert tops[0] == pytest.approx(tops[1], abs=0.6)
 
 
-def test_gaps_are_left_out_and_nobody_is_named(make_record: Make, tmp_path: Path) -> None:
+def test_gaps_and_names_are_left_out(make_record: Make, tmp_path: Path) -> None:
     record = make_record(0.5 * np.sin(np.arange(5000) / 40))
     signal = record.signal.copy()
     signal[:, 1000:2000] = np.nan

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from einthoven.report import tables
-from einthoven.report.description import UNKNOWN, describe, flat, is_synthetic, leakage
+from einthoven.report.description import UNKNOWN, cohort_of, describe, flat, is_synthetic, leakage
 from einthoven.report.description import text as recorded
 from einthoven.report.format import confidence
 from einthoven.report.page import TEMPLATES
@@ -61,7 +61,7 @@ def model_card(
         is_ptbxl=model["cohort"].get("name") == "ptb-xl" or model["contains_ptbxl"] == "yes",
         leakage=leakage(config, evaluation),
         evaluation=evaluation,
-        cohort=evaluation.get("cohort"),
+        cohort=cohort_of(evaluation),
         score=score,
         macro=macro,
         comparison=comparison,

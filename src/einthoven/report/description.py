@@ -104,7 +104,7 @@ def cohort_of(config: Json) -> dict[str, Any]:
     """
     cohort = config.get("cohort")
     if isinstance(cohort, Mapping):
-        return dict(cohort)
+        return dict.fromkeys(("name", "version", "task", "digest")) | dict(cohort)
     keys = {"version": "version", "task": "task", "digest": "cohort_digest"}
     return {"name": cohort} | {key: config.get(source) for key, source in keys.items()}
 
