@@ -69,7 +69,7 @@ def describe(config: Json) -> dict[str, Any]:
 
 def flat(config: Json) -> dict[str, Any]:
     """The fields of a config.json with those of its provenance, or the request of a run.json."""
-    request = config.get("request") or config.get("asked")
+    request = config.get("request")
     if request is not None:
         return dict(request)
     provenance = dict(config.get("provenance") or {})
