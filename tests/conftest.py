@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from einthoven.backbones.registry import catalogue, register_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.cohorts.synthetic import synthesize
 from einthoven.signals.pack import pack
@@ -30,6 +33,32 @@ def one_thread() -> None:
 def same_draws() -> None:
     """Unseeded draws are the same ones whatever ran before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def outside() -> Callable[[str], ModuleType]:
+    """`outside(name)` imports a module of `tests/extensions`, as another package's."""
+
+    def load(name: str) -> ModuleType:
+        file = Path(__file__).parent / "extensions" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def outside_backbone(outside: Callable[[str], ModuleType]) -> Iterator[str]:
+    """The name of a backbone that another package has registered, for one test."""
+    entry = outside("outside_backbone").ENTRY
+    register_backbone(entry)
+    yield entry.name
+    del catalogue()[entry.name]
 
 
 @pytest.fixture(scope="session")

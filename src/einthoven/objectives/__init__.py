@@ -1,5 +1,10 @@
 """Self-supervised objectives: one file each, readable alone, and the catalogue of their names."""
 
-from einthoven.objectives.registry import create_objective, create_pretraining, objective_names
+from einthoven.objectives.registry import (
+    create_objective,
+    create_pretraining,
+    objective_names,
+    register_objective,
+)
 
-__all__ = ["create_objective", "create_pretraining", "objective_names"]
+__all__ = ["create_objective", "create_pretraining", "objective_names", "register_objective"]

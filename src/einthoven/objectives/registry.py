@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from einthoven.backbones.registry import create_backbone, seeded
-from einthoven.errors import RecipeError
+from einthoven.errors import BackboneError, RecipeError
 
 if TYPE_CHECKING:
     from einthoven.backbones.contract import Backbone
     from einthoven.objectives.objective import Objective
 
-__all__ = ["OBJECTIVES", "create_objective", "create_pretraining", "objective_names"]
+__all__ = [
+    "create_objective",
+    "create_pretraining",
+    "objective_names",
+    "register_objective",
+    "suits",
+]
 
-OBJECTIVES: dict[str, str] = {
+Create = Callable[..., "Objective"]
+
+OBJECTIVES: dict[str, str | Create] = {
     "mae": "einthoven.objectives.mae:create_mae",
     "cpc": "einthoven.objectives.cpc:create_cpc",
     "cmsc": "einthoven.objectives.cmsc:create_cmsc",
@@ -28,6 +36,40 @@ OBJECTIVES: dict[str, str] = {
 def objective_names() -> list[str]:
     """Every registered name."""
     return list(OBJECTIVES)
+
+
+def register_objective(name: str, create: Create) -> None:
+    """Add an objective to the catalogue.
+
+    Parameters
+    ----------
+    name : str
+        As recipes name it.
+    create : callable
+        `create(backbone, **options)` returns the objective, or raises BackboneError if the backbone
+        does not suit it.
+
+    Raises
+    ------
+    RecipeError
+        If the name belongs to another objective.
+    """
+    if OBJECTIVES.setdefault(name, create) != create:
+        raise RecipeError(
+            f"the name {name!r} belongs to another objective", remedy="choose another name"
+        )
+
+
+def suits(name: str, backbone: Backbone) -> bool:
+    """Whether an objective accepts a backbone, with its default options.
+
+    The objective decides: nothing else lists which networks it is for.
+    """
+    try:
+        create_objective(name, backbone)
+    except BackboneError:
+        return False
+    return True
 
 
 def create_objective(name: str, backbone: Backbone, **options: Any) -> Objective:
@@ -59,9 +101,11 @@ def create_objective(name: str, backbone: Backbone, **options: Any) -> Objective
         raise RecipeError(
             f"unknown objective {name!r}", remedy=f"did you mean {' or '.join(near)}?"
         )
-    module, function = OBJECTIVES[name].split(":")
-    built: Objective = getattr(import_module(module), function)(backbone, **options)
-    return built
+    create = OBJECTIVES[name]
+    if isinstance(create, str):
+        module, function = create.split(":")
+        create = getattr(import_module(module), function)
+    return create(backbone, **options)
 
 
 def create_pretraining(
