@@ -133,8 +133,8 @@ def test_names_the_columns_that_a_table_lacks(
     ("text", "message"),
     [
         ("record,patient,probability:A,probability:A\n1,1,0.5,0.5\n", "column names occur more"),
-        ("record,patient,probability:A\n1,1,high\n", "probability:A hold something"),
-        ("record,patient,probability:A\n1,1,\n2,1,0.5\n", "probability:A hold something"),
+        ("record,patient,probability:A\n1,1,high\n", "probability:A hold"),
+        ("record,patient,probability:A\n1,1,\n2,1,0.5\n", "probability:A hold"),
         ("record,patient,probability:A\n1,1,nan\n", "probability:A"),
         ("", "the columns record, patient are missing"),
         ("record,patient,probability:A\n1,1,0.5\n1,1,0.5,0.5,0.5\n", "not a readable CSV"),

@@ -1,10 +1,10 @@
-"""Calibration: from what a network says to probabilities that can be taken at their word.
+"""Calibration of predicted probabilities.
 
 A label's temperature T and bias b act on the logit, `sigmoid(logit(p) / T + b)`: temperature
 scaling (Guo et al. 2017, arXiv 1706.04599), with a bias Platt scaling (Platt 1999). Both are
-increasing in p, so they leave the ranking of records, and with it AUROC and average precision of a
-label, as they were. A label's threshold is a calibrated probability. How all of them are fitted is
-said in `einthoven.evaluate.calibrate`; this module applies them, and all it needs is numpy.
+increasing in p, so the ranking of records, and with it AUROC and average precision of a label, do
+not change. A label's threshold is a calibrated probability. This module applies a calibration;
+`einthoven.evaluate.calibrate` fits it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Calibration:
     Parameters
     ----------
     temperatures : sequence of float
-        Above 0; above 1 draws probabilities towards one half, below 1 away from it.
+        Above 0; values above 1 move probabilities towards one half, below 1 away from it.
     biases : sequence of float
         Added to the scaled logit; 0 where only temperatures were fitted.
     thresholds : sequence of float
-        Calibrated probabilities, in [0, 1], from which on a label is called present.
+        Calibrated probabilities, in [0, 1], from which a label is called present.
 
     Raises
     ------
     CalibrationError
-        For lengths that differ, and for values out of their range.
+        If lengths differ, or a value is out of range.
     """
 
     temperatures: tuple[float, ...]
@@ -50,8 +50,8 @@ class Calibration:
         lengths = {name: len(getattr(self, name)) for name in self._names()}
         if len(set(lengths.values())) != 1 or not self.temperatures:
             raise CalibrationError(
-                f"a calibration has one number of each kind for every label, this one {lengths}",
-                remedy="give temperatures, biases and thresholds of the same labels",
+                f"a calibration has one number of each kind for every label, not {lengths}",
+                remedy="pass temperatures, biases and thresholds of the same labels",
             )
         _refuse("temperatures", self.temperatures, np.array(self.temperatures) > 0, "above 0")
         inside = (np.array(self.thresholds) >= 0) & (np.array(self.thresholds) <= 1)
@@ -61,12 +61,12 @@ class Calibration:
         return len(self.temperatures)
 
     def apply(self, probabilities: ArrayLike) -> Floats:
-        """Calibrate what the network says.
+        """Calibrate a network's probabilities.
 
         Parameters
         ----------
         probabilities : array, shape (..., labels)
-            In [0, 1]; 0 and 1 stay what they are.
+            In [0, 1]; 0 and 1 do not change.
 
         Returns
         -------
@@ -75,15 +75,15 @@ class Calibration:
         Raises
         ------
         CalibrationError
-            For another number of labels, or values outside [0, 1].
+            If the number of labels differs, or a value is outside [0, 1].
         """
-        given = self._checked(probabilities)
-        with np.errstate(divide="ignore"):  # the logits of 0 and 1 are infinite, as they should be
-            logits = np.log(given) - np.log1p(-given)
+        raw = self._checked(probabilities)
+        with np.errstate(divide="ignore"):  # the logits of 0 and 1 are infinite
+            logits = np.log(raw) - np.log1p(-raw)
         return sigmoid(logits / np.array(self.temperatures) + np.array(self.biases))
 
     def decide(self, calibrated: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each label is called present: its calibrated probability reaches the threshold.
+        """Call a label present where its calibrated probability reaches the threshold.
 
         Parameters
         ----------
@@ -98,22 +98,22 @@ class Calibration:
         return np.asarray(self._checked(calibrated) >= np.array(self.thresholds))
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Plain lists, ready for JSON; `from_dict` gives back an equal value."""
+        """A JSON-serialisable dict of lists; `from_dict` restores an equal value."""
         return {name: list(getattr(self, name)) for name in self._names()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Read what `to_dict` wrote.
+        """Restore a calibration from the result of `to_dict`.
 
         Raises
         ------
         CalibrationError
-            For a missing or an unknown key, and as the constructor.
+            If a key is missing or unknown, and as in the constructor.
         """
         if not isinstance(values, Mapping) or set(values) != set(cls._names()):
             raise CalibrationError(
                 f"a calibration has the keys {', '.join(cls._names())}, but this is {values!r}",
-                remedy="use the dictionary that Calibration.to_dict wrote",
+                remedy="pass a result of Calibration.to_dict",
             )
         return cls(**values)
 
@@ -126,19 +126,19 @@ class Calibration:
         if not array.ndim or array.shape[-1] != len(self):
             raise CalibrationError(
                 f"probabilities of shape {array.shape} for a calibration of {len(self)} labels",
-                remedy="give one column for each label, in the order of the bundle's labels",
+                remedy="pass one column for each label, in the order of the model's labels",
             )
-        # Written so that NaN fails it.
+        # Written so that NaN fails the comparison.
         if not bool(((array >= 0) & (array <= 1)).all()):
             raise CalibrationError(
                 "probabilities outside [0, 1], or not a number",
-                remedy="give probabilities after the sigmoid",
+                remedy="pass probabilities after the sigmoid",
             )
         return array
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """1 / (1 + exp(-logits)), without complaint where that is 0 or 1."""
+    """1 / (1 + exp(-logits)), without a warning where that is 0 or 1."""
     with np.errstate(over="ignore"):
         return np.asarray(1.0 / (1.0 + np.exp(-logits)))
 
@@ -148,11 +148,11 @@ def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise CalibrationError(
-            f"{name} = {values!r} are not numbers", remedy="give one number for every label"
+            f"{name} = {values!r} are not numbers", remedy="pass one number for every label"
         ) from error
     if array.ndim != 1:
         raise CalibrationError(
-            f"{name} have shape {array.shape}", remedy="give one number for every label"
+            f"{name} have shape {array.shape}", remedy="pass one number for every label"
         )
     _refuse(name, array.tolist(), np.isfinite(array), "finite")
     return tuple(array.tolist())

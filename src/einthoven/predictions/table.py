@@ -1,8 +1,8 @@
-"""The predictions table: who, what is true, what was predicted, with named columns.
+"""The predictions table: record, patient, targets and probabilities, in named columns.
 
-Nothing after this table sees a model: metrics, comparisons and reports read it and nothing else.
-On disk it has the columns `record` and `patient`, then `target:LABEL` for every label and
-`probability:LABEL` for every label, in the order of the labels. Any Parquet or CSV reader opens it.
+Metrics, comparisons and reports read this table and never see a model. On disk it has the columns
+`record` and `patient`, then `target:LABEL` for every label and `probability:LABEL` for every label,
+in the order of the labels. Any Parquet or CSV reader opens it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from einthoven.files import replacing
 TARGET = "target:"
 PROBABILITY = "probability:"
 METADATA_KEY = b"einthoven.predictions"
-NAMED = 5  # how many names a message lists before it says how many more there are
+SHOWN_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Probabilities of every label for every record, with the targets where they are known.
+    """Probabilities of every label for every record, with targets where known.
 
     Lists and other dtypes are converted and checked once, at construction; the arrays are then
     read-only.
@@ -40,21 +40,21 @@ class Predictions:
     labels : tuple of str
         Label names, in the order of the columns of `targets` and `probabilities`.
     records : array of str, shape (records,)
-        Record names, each one once.
+        Unique record names.
     patients : array of str, shape (records,)
         Patient of each record; the empty string where it is unknown.
     targets : array of uint8, shape (records, labels), or None
-        1 where the label holds, 0 where it does not; None where nobody knows.
+        1 where the label holds, 0 where it does not; None if unknown.
     probabilities : array of float64, shape (records, labels)
         In [0, 1].
     metadata : mapping of str to str
-        Where the predictions come from. Kept by Parquet, not by CSV.
+        Origin of the predictions. Parquet keeps it, CSV does not.
 
     Raises
     ------
     EvaluationError
-        For shapes that disagree, repeated labels or records, targets that are not 0 or 1, or
-        probabilities that are not finite or outside [0, 1]; the message names label and record.
+        If shapes disagree, labels or records repeat, a target is not 0 or 1, or a probability is
+        not finite or outside [0, 1]; the message names label and record.
     """
 
     labels: tuple[str, ...]
@@ -86,12 +86,12 @@ class Predictions:
         return int(self.records.size)
 
     def with_labels(self, labels: Sequence[str]) -> Predictions:
-        """The same records with these labels alone, in this order.
+        """Select labels, in this order.
 
         Raises
         ------
         EvaluationError
-            For a label that the table lacks, or none at all.
+            If the table lacks a label, or none is named.
         """
         unknown = [label for label in labels if label not in self.labels]
         if unknown:
@@ -123,37 +123,32 @@ class Predictions:
         return self.targets
 
     def with_positives(self, minimum: int) -> Predictions:
-        """The same records with the labels alone that have at least `minimum` positives here.
+        """Select the labels with at least `minimum` positives.
 
         Raises
         ------
         EvaluationError
-            Without targets, and where no label has so many.
+            If the table has no targets, or no label has as many positives.
         """
-        if self.targets is None:
-            raise EvaluationError(
-                "the predictions hold no targets to count", remedy="predict for a labelled cohort"
-            )
-        counts = self.targets.sum(axis=0, dtype=np.int64)
+        counts = self.require_targets().sum(axis=0, dtype=np.int64)
         if counts.max() < minimum:
             most = self.labels[int(counts.argmax())]
             raise EvaluationError(
                 f"no label has {minimum} positives; the most common one, {most}, has "
                 f"{counts.max()}",
-                remedy=f"ask for {counts.max()} or fewer",
+                remedy=f"set the minimum to {counts.max()} or fewer",
             )
         return self.with_labels([self.labels[i] for i in np.flatnonzero(counts >= minimum)])
 
     def save(self, path: str | Path) -> None:
-        """Write the table as Parquet or CSV, by the suffix of `path`, all of it or nothing.
+        """Write the table atomically as Parquet or CSV, by the suffix of `path`.
 
-        CSV carries no metadata: what `metadata` holds is lost there. Probabilities come back
-        bit for bit from both.
+        Both formats keep every bit of a probability; CSV loses the metadata.
 
         Raises
         ------
         EvaluationError
-            For another suffix than .parquet, .pq or .csv.
+            If the suffix is not .parquet, .pq or .csv.
         """
         path = Path(path)
         suffix = _suffix(path)
@@ -167,23 +162,21 @@ class Predictions:
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
-        """Read a table that `save` or any other program wrote.
+        """Read a table written by `save` or by another program.
 
-        The labels' order is that of the probability columns. Targets may be absent, but not for
-        some labels only. A CSV file has no metadata.
+        The order of the labels is that of the probability columns. The table has targets for all
+        labels or for none.
 
         Raises
         ------
         EvaluationError
-            For a missing file, another suffix, or columns that are missing, repeated or not
-            numbers; the message names them.
+            If the file is missing or has another suffix, or columns are missing, repeated or not
+            numeric; the message names them.
         """
         path = Path(path)
         reader = _read_csv if _suffix(path) == ".csv" else _read_parquet
         if not path.is_file():
-            raise EvaluationError(
-                f"{path}: there is no such predictions table", remedy="check the path"
-            )
+            raise EvaluationError(f"{path}: no such predictions table", remedy="check the path")
         columns, metadata = reader(path)
         labels, has_targets = _labels_of(columns, path)
         return cls(
@@ -208,14 +201,14 @@ class Predictions:
 
 
 def listed(names: Sequence[object]) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(str(name) for name in names[:NAMED])
-    more = len(names) - NAMED
+    """Join the first few names for a message, with the number of the others."""
+    shown = ", ".join(str(name) for name in names[:SHOWN_NAMES])
+    more = len(names) - SHOWN_NAMES
     return shown if more <= 0 else f"{shown} and {more} more"
 
 
 def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Label names as a tuple, each one a non-empty string that occurs once."""
+    """Check that label names are unique non-empty strings; return them as a tuple."""
     if isinstance(labels, str):
         raise EvaluationError(
             f"labels = {labels!r} is one string, not a sequence of names",
@@ -235,7 +228,7 @@ def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
 def checked_targets(
     targets: ArrayLike, labels: Sequence[str], records: Sequence[str] | None = None
 ) -> NDArray[np.uint8]:
-    """Targets as a fresh uint8 array of shape (records, labels) that holds 0 and 1 only."""
+    """Check that targets are 0 or 1; return a new uint8 array of shape (records, labels)."""
     values = _numbers(targets, labels, "targets")
     _refuse_values((values != 0) & (values != 1), values, "target", "0 or 1", labels, records)
     return values.astype(np.uint8)
@@ -244,25 +237,25 @@ def checked_targets(
 def checked_probabilities(
     probabilities: ArrayLike, labels: Sequence[str], records: Sequence[str] | None = None
 ) -> NDArray[np.float64]:
-    """Probabilities as a fresh float64 array of shape (records, labels), finite, in [0, 1]."""
+    """Check that probabilities are in [0, 1]; return a new float64 array of the same shape."""
     values = _numbers(probabilities, labels, "probabilities").astype(np.float64)
-    # The comparison is written so that NaN fails it.
+    # Written so that NaN fails the comparison.
     wrong = ~((values >= 0) & (values <= 1))
     _refuse_values(wrong, values, "probability", "a number from 0 to 1", labels, records)
     return values
 
 
-def _numbers(values: ArrayLike, labels: Sequence[str], what: str) -> NDArray[np.generic]:
+def _numbers(values: ArrayLike, labels: Sequence[str], kind: str) -> NDArray[np.generic]:
     array = np.asarray(values)
     if array.ndim != 2 or array.shape[1] != len(labels) or not array.shape[0]:
         raise EvaluationError(
-            f"{what} have shape {array.shape}, expected (records, {len(labels)}) "
+            f"{kind} have shape {array.shape}, expected (records, {len(labels)}) "
             f"for the {len(labels)} labels {listed(list(labels))}",
             remedy="pass one row for each record and one column for each label",
         )
     if array.dtype.kind not in "biuf":
         raise EvaluationError(
-            f"{what} have dtype {array.dtype}, expected numbers",
+            f"{kind} have dtype {array.dtype}, expected numbers",
             remedy="convert them to integers or floats",
         )
     return array
@@ -271,7 +264,7 @@ def _numbers(values: ArrayLike, labels: Sequence[str], what: str) -> NDArray[np.
 def _refuse_values(
     wrong: NDArray[np.bool_],
     values: NDArray[np.generic],
-    what: str,
+    kind: str,
     limit: str,
     labels: Sequence[str],
     records: Sequence[str] | None,
@@ -281,40 +274,40 @@ def _refuse_values(
     row, column = np.argwhere(wrong)[0]
     record = f"row {row}" if records is None or len(records) <= row else f"record {records[row]}"
     raise EvaluationError(
-        f"{what} of label {labels[column]} for {record} is {values[row, column]}, expected "
+        f"{kind} of label {labels[column]} for {record} is {values[row, column]}, expected "
         f"{limit}; {int(wrong.sum())} values are wrong",
         remedy="pass probabilities after the sigmoid, and targets of 0 and 1, without gaps",
     )
 
 
-def _names(values: ArrayLike, what: str) -> NDArray[np.str_]:
+def _names(values: ArrayLike, kind: str) -> NDArray[np.str_]:
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "UOiu":
         raise EvaluationError(
-            f"{what} have shape {array.shape} and dtype {array.dtype}, expected names (records,)",
+            f"{kind} have shape {array.shape} and dtype {array.dtype}, expected names (records,)",
             remedy="pass one name for each record",
         )
-    if array.dtype.kind == "O":  # what a table lacks is unknown, and no patient called "nan"
+    if array.dtype.kind == "O":  # a missing value is unknown, not a patient called "nan"
         array = np.where(pd.isna(array), "", array)
     return array.astype(np.str_)
 
 
-def _refuse_length(array: NDArray[np.generic], expected: int, what: str) -> None:
+def _refuse_length(array: NDArray[np.generic], expected: int, kind: str) -> None:
     if len(array) != expected:
         raise EvaluationError(
-            f"there are {expected} records but {len(array)} {what}",
+            f"there are {expected} records but {len(array)} {kind}",
             remedy="pass one of each for every record, in the same order",
         )
 
 
-def _refuse_repeats(names: Sequence[str], what: str) -> None:
+def _refuse_repeats(names: Sequence[str], kind: str) -> None:
     if len(set(names)) == len(names):
         return
     unique, counts = np.unique(np.asarray(names, dtype=np.str_), return_counts=True)
     repeated = unique[counts > 1].tolist()
     raise EvaluationError(
-        f"{len(repeated)} {what} names occur more than once: {listed(repeated)}",
-        remedy=f"keep one {'column' if what == 'label' else 'row'} for each {what}",
+        f"{len(repeated)} {kind} names occur more than once: {listed(repeated)}",
+        remedy=f"keep one {'column' if kind == 'label' else 'row'} for each {kind}",
     )
 
 
@@ -343,7 +336,7 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
 def _read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         header = next(csv.reader(file), [])
-    # pandas would rename repeated columns, so the header is judged before it sees the file.
+    # pandas would rename repeated columns, so the header is checked first.
     _refuse_columns(header, path)
     try:
         frame = pd.read_csv(
@@ -369,19 +362,21 @@ def _refuse_columns(names: Sequence[str], path: Path) -> None:
 
 
 def _labels_of(columns: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], bool]:
-    found = {
-        kind: [str(name)[len(kind) :] for name in columns.columns if str(name).startswith(kind)]
-        for kind in (TARGET, PROBABILITY)
+    labels = {
+        prefix: [
+            str(name)[len(prefix) :] for name in columns.columns if str(name).startswith(prefix)
+        ]
+        for prefix in (TARGET, PROBABILITY)
     }
-    bare = [PROBABILITY + name for name in found[TARGET] if name not in found[PROBABILITY]]
-    if found[TARGET]:
-        bare += [TARGET + name for name in found[PROBABILITY] if name not in found[TARGET]]
-    if bare or not found[PROBABILITY]:
+    missing = [PROBABILITY + name for name in labels[TARGET] if name not in labels[PROBABILITY]]
+    if labels[TARGET]:
+        missing += [TARGET + name for name in labels[PROBABILITY] if name not in labels[TARGET]]
+    if missing or not labels[PROBABILITY]:
         raise EvaluationError(
-            f"{path}: the columns {listed(bare or [PROBABILITY + 'LABEL'])} are missing",
-            remedy="give every label a probability column, and a target column to all or to none",
+            f"{path}: the columns {listed(missing or [PROBABILITY + 'LABEL'])} are missing",
+            remedy="add a probability column for every label, and target columns for all or none",
         )
-    return tuple(found[PROBABILITY]), bool(found[TARGET])
+    return tuple(labels[PROBABILITY]), bool(labels[TARGET])
 
 
 def _matrix(
@@ -391,7 +386,7 @@ def _matrix(
     texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
     if texts:
         raise EvaluationError(
-            f"{path}: the columns {listed(texts)} hold something that is not a number",
+            f"{path}: the columns {listed(texts)} hold values that are not numbers",
             remedy="fill empty cells and remove text from these columns",
         )
     return frame.to_numpy(dtype=np.float64)
