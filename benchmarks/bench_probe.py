@@ -39,7 +39,7 @@ from einthoven.signals.batches import SignalSource, epoch_order, generator_for
 from einthoven.stages.data import Dataset
 from einthoven.stages.probe import probe_data, train_head
 from einthoven.stages.recipe import Stage1
-from einthoven.stages.selection import SELECT, validation_metrics
+from einthoven.stages.validation import SELECT, validation_metrics
 from einthoven.training.distributed import Processes
 from einthoven.training.optim import Settings
 from table import Row, Times, fastest, print_table, speed_row, timed

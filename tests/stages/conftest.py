@@ -14,8 +14,8 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.files import write_tensors
 from einthoven.signals.store import Store
-from einthoven.stages.corpus import Member
 from einthoven.stages.posttrain import Posttrained, posttrain
+from einthoven.stages.pretraining_data import Member
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
 from einthoven.training.distributed import Processes
 

@@ -82,7 +82,7 @@ def test_frozen_positions_stay_and_everything_else_moves(tmp_path: Path, train: 
     fixed = {"freeze_positions": True, "weight_decay": 0.05, "epochs": 2, "select": "last"}
     run = train(tmp_path, stage1=None, stage2=fixed)
     before = create_classifier(
-        "mtecg_tiny_100hz", labels=1, weights=run.run.about()["request"]["weights"]["path"],
+        "mtecg_tiny_100hz", labels=1, weights=run.run.request["weights"]["path"],
         depth=2, width=32, heads=1,
     ).state_dict()  # fmt: skip
     for name, value in run.classifier.state_dict().items():

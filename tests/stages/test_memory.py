@@ -20,7 +20,6 @@ from einthoven.experiment.run import bundle_of, pretraining_of, remembered
 from einthoven.files import read_metadata, write_tensors
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
-from einthoven.stages.corpus import Member
 from einthoven.stages.memory import Memory, Part, memory_of
 from einthoven.stages.overlap import (
     OverlapWarning,
@@ -29,6 +28,7 @@ from einthoven.stages.overlap import (
     overlap_metadata,
 )
 from einthoven.stages.posttrain import Posttrained
+from einthoven.stages.pretraining_data import Member
 from einthoven.stages.recipe import Recipe
 from einthoven.stages.seen import SEEN, Seen
 
@@ -186,7 +186,7 @@ def test_posttrain_refuses_warns_and_hands_on_what_was_allowed(
     with pytest.warns(OverlapWarning, match="too good"):
         done = train(tmp_path / "allowed", cohort=swapped, allow_overlap=True, **quick)
     tested = len(swapped.ids("test"))
-    assert done.run.about()["request"]["overlap"]["in training with labels"] == tested
+    assert done.run.request["overlap"]["in training with labels"] == tested
     assert json.loads(done.memory["allowed_overlap"])[0]["seen"] == tested
     again = save_bundle(bundle_of(done, swapped, recipe), tmp_path / "b", backbone=BACKBONE)
     uses = {part.uses for part in Memory.by(again / "weights.safetensors").parts}  # type: ignore[union-attr]

@@ -17,7 +17,6 @@ from einthoven.cohorts import open_cohort
 from einthoven.errors import CohortError
 from einthoven.files import read_json, read_metadata, write_tensors
 from einthoven.signals.pack import pack
-from einthoven.stages.corpus import Member
 from einthoven.stages.memory import Memory
 from einthoven.stages.overlap import (
     OverlapWarning,
@@ -26,6 +25,7 @@ from einthoven.stages.overlap import (
     guarded,
     overlap_metadata,
 )
+from einthoven.stages.pretraining_data import Member
 from einthoven.stages.seen import SEEN, Overlap, Seen
 
 LEADS = ("I", "II", "V5")

@@ -270,7 +270,7 @@ def test_plain_fine_tuning_and_training_from_scratch_run(tmp_path: Path, train: 
     )
     run = train(tmp_path, recipe=recipe, weights=None, data={"crop_seconds": 2.5})
     assert list(run.results) == ["stage2"]
-    assert run.run.about()["request"]["weights"] is None
+    assert run.run.request["weights"] is None
 
 
 def test_a_head_without_a_probe_may_start_at_the_labels_shares(
@@ -282,7 +282,7 @@ def test_a_head_without_a_probe_may_start_at_the_labels_shares(
         recipe = Recipe(name="scratch", initialise="random", precision="fp32", stage2=stage2)
         run = train(tmp_path / bias, recipe=recipe, weights=None, data={"crop_seconds": 2.5})
         losses[bias] = run.results["stage2"].history[0]["train_loss"]
-        assert run.run.about()["request"]["recipe"]["stage2"].get("head_bias", "stock") == bias
+        assert run.run.request["recipe"]["stage2"].get("head_bias", "stock") == bias
     assert losses["prior"] < 0.9 * losses["stock"]
 
 

@@ -19,11 +19,10 @@ from einthoven.errors import CohortError, RecipeError, TrainingError
 from einthoven.files import read_tensors
 from einthoven.objectives import create_pretraining
 from einthoven.signals.store import Store
-from einthoven.stages import held_out
-from einthoven.stages.corpus import corpus_of
-from einthoven.stages.memory import ResumeWarning
+from einthoven.stages import validation
 from einthoven.stages.overlap import OverlapWarning, check_encoder
 from einthoven.stages.pretrain import Pretrained, pretrain
+from einthoven.stages.pretraining_data import corpus_of
 from einthoven.stages.recipe import Pretraining
 from einthoven.training.distributed import Processes
 
@@ -160,22 +159,6 @@ def test_a_killed_run_does_not_go_on_with_other_training_records(
     assert (tmp_path / "seen.json").read_bytes() == before
 
 
-def test_a_run_that_began_before_ids_were_recorded_is_known_by_what_it_saw(
-    tmp_path: Path, run: Pretrain, shares: dict[str, Cohort]
-) -> None:
-    done = run(tmp_path, cohort=shares["first"])
-    about = done.run.about()
-    del about["request"]["training_ids_digest"]
-    (tmp_path / "run.json").write_text(json.dumps(about))
-    run(tmp_path, cohort=shares["first"])
-    with pytest.raises(TrainingError, match="with other training records"):
-        run(tmp_path, cohort=shares["second"])
-    (tmp_path / "seen.json").unlink()
-    with pytest.warns(ResumeWarning, match="taken for granted"):
-        run(tmp_path, cohort=shares["first"])
-    assert "training_ids_digest" not in done.run.about()["request"]
-
-
 def test_an_unlabelled_folder_is_pretrained_on(
     tmp_path: Path, run: Pretrain, synthetic_path: Path, synthetic_store: Store
 ) -> None:
@@ -221,7 +204,7 @@ def test_cohorts_are_mixed_and_each_one_s_validation_is_logged(
     assert losses.keys() == {
         "validation_loss", f"validation_loss:{name}", "validation_loss:again"
     }  # fmt: skip
-    draws = [part["draws"] for part in done.run.about()["request"]["cohorts"]]
+    draws = [part["draws"] for part in done.run.request["cohorts"]]
     share = draws[0] / sum(draws)
     assert share == pytest.approx(0.25, abs=0.02)
     assert losses["validation_loss"] == pytest.approx(
@@ -269,7 +252,7 @@ def test_snapshots_are_encoders_and_no_more_than_asked(
     assert_encoders_equal(folder / names[1], done.encoder)
     load_backbone("mtecg_tiny_100hz", weights=folder / names[0], **OPTIONS)
     assert read_tensors(folder / names[0])[1]["epoch"] == "2"
-    asked = done.run.about()["request"]["recipe"]
+    asked = done.run.request["recipe"]
     assert asked["keep_every"] == 2
 
 
@@ -277,18 +260,6 @@ def assert_encoders_equal(a: Path, b: Path) -> None:
     ours, theirs = read_tensors(a)[0], read_tensors(b)[0]
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_runs_that_began_before_snapshots_existed_go_on(whole: Pretrained) -> None:
-    """Their run.json lacks the younger keys, and ours leaves them out at their defaults."""
-    keys = whole.run.about()["request"]["recipe"].keys()
-    assert keys == Pretraining.model_fields.keys() - {
-        "keep_every", "keep_last", "keep_best", "cohorts", "part_decay"
-    }  # fmt: skip
-    assert set(whole.run.about()["request"]) == {
-        "stage", "backbone", "recipe", "cohort", "version", "records_digest", "records",
-        "training_ids_digest", "world", "backbone_options",
-    }  # fmt: skip
 
 
 def test_the_objective_s_metrics_are_logged_on_validation(tmp_path: Path, run: Pretrain) -> None:
@@ -304,11 +275,11 @@ def test_the_objective_s_metrics_are_logged_on_validation(tmp_path: Path, run: P
 def test_validation_does_not_depend_on_who_computes_which_batch(
     synthetic: Cohort, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held_out, "BATCH", 4)
+    monkeypatch.setattr(validation, "_BATCH", 4)
     objective = create_pretraining("mtecg_tiny_100hz", seed=0, backbone_options=OPTIONS)
     preparation = objective.backbone.preparation.with_window(seconds=2.5)
     corpus = corpus_of([synthetic] * 2, [synthetic_store] * 2, preparation, weights=[1, 2])
-    alone = held_out.HeldOut.of(corpus, Processes("cpu"))
+    alone = corpus.held_out(Processes("cpu"))
     assert alone is not None
     model: Any = objective
     expected = alone(model.eval())
@@ -351,7 +322,7 @@ def test_a_protected_fold_is_refused_and_an_allowed_one_is_noted(
         run(tmp_path / "refused", recipe=once, **asked)
     assert not (tmp_path / "refused").exists()
     done = run(tmp_path / "noted", recipe=once, allow_overlap=[synthetic.name], **asked)
-    assert done.run.about()["request"]["allow_overlap"] == [synthetic.name]
+    assert done.run.request["allow_overlap"] == [synthetic.name]
     metadata = read_tensors(done.encoder)[1]
     assert json.loads(metadata["allowed_overlap"])[0]["cohort"] == synthetic.name
     with pytest.warns(OverlapWarning, match="as was allowed then"):

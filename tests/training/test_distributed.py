@@ -46,11 +46,12 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
 TOGETHER = """
 import json, sys, torch
 from torch import nn
-from einthoven.stages.begin import begin_run
+from einthoven.training.run import open_run
 from einthoven.training.distributed import Processes
 
 here = Processes("cpu")
-begin_run(sys.argv[1], {"stage": "test"}, here)
+with open_run(sys.argv[1], {"stage": "test"}, here):
+    pass
 model = nn.Linear(1, 1)
 nn.init.ones_(model.weight)
 wrapped = here.wrap(model)

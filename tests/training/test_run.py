@@ -14,8 +14,8 @@ def test_the_same_request_goes_on_wherever_the_weights_lie(tmp_path: Path) -> No
     RunFolder.begin(tmp_path / "run", ASKED)
     moved = ASKED | {"weights": {"path": "../x/w", "sha256": "12"}}
     run = RunFolder.begin(tmp_path / "run", moved)
-    assert run.about()["request"] == ASKED
-    assert "torch" in run.about()["environment"]
+    assert run.request == ASKED
+    assert "torch" in run.environment
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_another_request_is_refused_by_name(tmp_path: Path, key: str, value: obj
     ("recipe", "message"),
     [
         ({"name": "a", "seed": 1}, "recipe.seed: 0; now 1"),
-        ({"name": "a", "seed": 0, "clip": None}, 'recipe.clip: "nothing"; now null'),
+        ({"name": "a", "seed": 0, "clip": None}, 'recipe.clip: "absent"; now null'),
     ],
 )
 def test_the_entry_that_differs_is_named(

@@ -24,13 +24,14 @@ from einthoven.errors import BackboneError, CohortError
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
-    from einthoven.stages.corpus import Member
+    from einthoven.stages.pretraining_data import Member
     from einthoven.stages.recipe import Pretraining
     from einthoven.training.distributed import Processes
 
-# Their folder is read, and not the room of recipes, which would make every verb start more slowly.
+# The folder is listed here because importing stages.recipe would slow every verb down.
 RECIPES = sorted(
-    file.stem for file in (Path(__file__).parents[1] / "recipes" / "pretraining").glob("*.toml")
+    file.stem
+    for file in (Path(__file__).parents[1] / "stages" / "recipes" / "pretraining").glob("*.toml")
 )
 
 Recipe = Annotated[
@@ -136,7 +137,7 @@ def _mixture(
     weights: Sequence[float] | None,
 ) -> tuple[list[Path], Sequence[Path | None], Sequence[float] | None]:
     """Cohorts, a store or none for each, and weights: of the command line, or of the recipe."""
-    from einthoven.stages.corpus import check_weights
+    from einthoven.stages.pretraining_data import check_weights
 
     if not cohorts and not recipe.cohorts:
         raise CohortError(

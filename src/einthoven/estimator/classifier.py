@@ -32,9 +32,9 @@ from einthoven.estimator.arrays import (
 )
 from einthoven.estimator.encoder import Given, encoder_of, terms_of_encoder
 from einthoven.stages.data import adapted
-from einthoven.stages.measure import measured, with_scale
 from einthoven.stages.posttrain import check_stages, check_weights, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe
+from einthoven.stages.statistics import measured, with_scale
 from einthoven.stages.suited import recipe_for
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder, environment

@@ -15,8 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from einthoven.embed.vectors import crop_means
 from einthoven.estimator.arrays import Layout, flattened, lent, threads, with_short
 from einthoven.estimator.encoder import Given, encoder_of
-from einthoven.stages.begin import check_fit
-from einthoven.stages.data import adapted
+from einthoven.stages.data import adapted, check_fit
 from einthoven.stages.recipe import Data
 
 

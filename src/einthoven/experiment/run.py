@@ -207,7 +207,7 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
     """The trained classifier with all that a bundle says about it."""
     classifier = trained.classifier
     description = trained.preparation.describe()
-    asked = trained.run.about()["request"]
+    asked = trained.run.request
     weights = asked["weights"]
     about = {
         "preparation_text": description,
@@ -226,7 +226,7 @@ def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
         "public_weights": asked.get("public_weights"),
         "overlap": asked.get("overlap"),
         "selected_epoch": {name: result.best_epoch for name, result in trained.results.items()},
-        "environment": trained.run.about()["environment"],
+        "environment": trained.run.environment,
     }
     return Bundle(
         classifier=classifier,

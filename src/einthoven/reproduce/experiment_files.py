@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from einthoven.errors import ReproduceError
 from einthoven.reproduce.experiments import Experiment
-from einthoven.stages.recipe import EXPERIMENTS, RECIPES
 
+_EXPERIMENTS = Path(__file__).resolve().parent.parent / "recipes" / "reproduce"
 GENERAL = "ptbxl-100hz-cpu"
 """The experiment of backbones that none is made for."""
 _ITS_OWN = {"name", "description", "made_for"}  # what an experiment leaves to none that extends it
@@ -19,7 +19,7 @@ _ITS_OWN = {"name", "description", "made_for"}  # what an experiment leaves to n
 
 def experiment_names() -> list[str]:
     """Experiments that come with einthoven."""
-    return sorted(file.stem for file in (RECIPES / EXPERIMENTS).glob("*.toml"))
+    return sorted(file.stem for file in _EXPERIMENTS.glob("*.toml"))
 
 
 def experiment_for(backbone: str) -> str:
@@ -61,7 +61,7 @@ def _file_of(name: str | Path) -> Path:
             f"no experiment {str(name)!r}",
             remedy=f"choose {', '.join(experiment_names())}, or name a .toml file",
         )
-    return RECIPES / EXPERIMENTS / f"{name}.toml"
+    return _EXPERIMENTS / f"{name}.toml"
 
 
 def _whole(file: Path) -> dict[str, Any]:

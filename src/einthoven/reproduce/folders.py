@@ -172,7 +172,7 @@ class Request:
         # An objective may have set more of them, such as the scale of the input.
         had = asked.get(OPTIONS, {})
         same = {key: had.get(key) for key in options} == _plain(options)
-        return not same or asked["recipe"] != _plain(recipe.asked())
+        return not same or asked["recipe"] != _plain(recipe.to_dict())
 
     def probe(self, cell: Cell, alone: Recipe, cohort_digest: str) -> Path:
         """The run of a linear probe, shared by all cells that ask for the same."""
@@ -183,7 +183,7 @@ class Request:
             "cohort": cohort_digest,
             "records": self.records_digest,
             "options": self.experiment.options_of(cell.backbone),
-            "recipe": alone.asked(),
+            "recipe": alone.to_dict(),
         }
         short = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
         return self.out / SHARED / f"probe--{cell.backbone}--{short}"
@@ -206,7 +206,7 @@ class Request:
         wanted = {
             "backbone": cell.backbone,
             "task": cell.task,
-            "recipe": self.recipe(cell).asked(),
+            "recipe": self.recipe(cell).to_dict(),
             OPTIONS: self.experiment.options_of(cell.backbone),
         }
         if self.records_digest is not None:

@@ -257,7 +257,7 @@ def _recipes(evidence: Evidence, row: Row) -> list[str]:
     experiment = evidence.request.experiment
     found = []
     for backbone, arm in arms_of_row(experiment, row, evidence.request.backbone):
-        asked = experiment.recipe(arm, backbone).asked() | {"description": ""}
+        asked = experiment.recipe(arm, backbone).to_dict() | {"description": ""}
         found.append(sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12])
     return found
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
+from einthoven.backbones.contract import Backbone, UnfittedWarning
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, PreparationError, RecipeError
 from einthoven.signals.augment import create_augmentation
-from einthoven.signals.batches import Augmentation, SignalSource
+from einthoven.signals.batches import Augmentation, SignalSource, Source
 from einthoven.signals.prepare import Preparation, resampled_length
 from einthoven.signals.store import Store
-from einthoven.stages.recipe import Data, Pretraining, Stage2
-from einthoven.training.optim import Precision
+from einthoven.stages.recipe import Data, OneCycleTable, Pretraining, Stage2
+from einthoven.stages.validation import LOSS, SELECT
+from einthoven.training.optim import Cycle, Precision, Settings, scaled_lr
+
+# Metric and whether its lowest value is the best; the last epoch is kept without one.
+_SELECTED = {"best": (SELECT, False), "lowest-loss": (LOSS, True), "last": (None, False)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,3 +144,56 @@ def resolved(precision: str, device: torch.device) -> Precision:
     if precision == "auto":
         return "bf16" if device.type == "cuda" else "fp32"
     return "bf16" if precision == "bf16" else "fp32"
+
+
+def loop_settings(
+    recipe: Stage2 | Pretraining,
+    *,
+    micro: int,
+    world: int,
+    precision: Precision,
+    seed: int,
+    shared_draws: bool = False,
+) -> Settings:
+    """What the loop has to know of a stage whose batches are made of micro-batches of `micro`."""
+    settings = Settings(
+        epochs=recipe.epochs,
+        base_lr=recipe.base_lr,
+        batch_size=recipe.batch_size,
+        accumulation=recipe.batch_size // (micro * world),
+        warmup_epochs=recipe.warmup_epochs,
+        min_lr=recipe.min_lr,
+        betas=recipe.betas,
+        clip=recipe.clip,
+        precision=precision,
+        seed=seed,
+        shared_draws=shared_draws,
+    )
+    return _of_fine_tuning(settings, recipe) if isinstance(recipe, Stage2) else settings
+
+
+def _of_fine_tuning(settings: Settings, recipe: Stage2) -> Settings:
+    select, lowest = _SELECTED[recipe.select]
+    settings = replace(settings, optimiser=recipe.optimiser, select=select, lowest=lowest)
+    if recipe.schedule == "one-cycle":
+        shape = recipe.one_cycle or OneCycleTable()
+        return replace(settings, cycle=Cycle(**shape.model_dump()))
+    if recipe.schedule == "constant":  # a cosine that ends where it begins
+        return replace(settings, min_lr=scaled_lr(recipe.base_lr, recipe.batch_size))
+    return settings
+
+
+def check_fit(backbone: Backbone, source: Source) -> None:
+    """Prepare and encode one record, so that a crop of a wrong length is refused early.
+
+    Raises
+    ------
+    EinthovenError
+        If the records are too short for the crop, or the backbone does not accept it.
+    """
+    crop = source.crops(np.arange(1), torch.zeros(1, dtype=torch.long))
+    was_training = backbone.training
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnfittedWarning)  # fitted later
+        backbone.eval().features(crop)
+    backbone.train(was_training)

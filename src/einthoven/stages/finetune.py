@@ -17,11 +17,10 @@ from einthoven.backbones.inference import Aggregate, aggregate_crops, record_out
 from einthoven.errors import RecipeError
 from einthoven.progress import Progress
 from einthoven.signals.batches import Augmentation, Batch, SignalSource, TrainingBatches
-from einthoven.stages.data import micro_batch
+from einthoven.stages.data import loop_settings, micro_batch
 from einthoven.stages.pretrain import exempt_parameters, parts_of
 from einthoven.stages.recipe import Stage2
-from einthoven.stages.schedule import loop_settings
-from einthoven.stages.selection import LOSS, record_losses, validation_metrics
+from einthoven.stages.validation import LOSS, record_losses, validation_metrics
 from einthoven.training.checkpoint import load_weights
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import BEST, Loop, Result

@@ -8,7 +8,6 @@ its calibration. A bundle's file of weights holds all of them, each fingerprint 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from einthoven.errors import TrainingError
 from einthoven.files import read_json, read_metadata, write_json
-from einthoven.stages.corpus import IDS_DIGEST, Member, without_ids_digest
+from einthoven.stages.pretraining_data import Member
 from einthoven.stages.seen import SEEN, Fingerprints, Overlap, Seen
 from einthoven.training.run import ABOUT
 from einthoven.weights.folder import is_ours
@@ -32,8 +30,6 @@ __all__ = [
     "VALIDATION",
     "Memory",
     "Part",
-    "ResumeWarning",
-    "as_begun",
     "memory_of",
 ]
 
@@ -45,10 +41,6 @@ USES = {
     VALIDATION: "in validation, which chose the epoch",
 }
 _KINDS = ("signals", "patients", "own_patients")
-
-
-class ResumeWarning(UserWarning):
-    """A run goes on although nobody can tell any more whether it had the same training records."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,48 +155,6 @@ def memory_of(member: Member, weights: str | Path | None = None) -> Memory:
         for use, split in ((TRAINING, "train"), (VALIDATION, "validation"))
     ]
     return (before or Memory(())).joined(now)
-
-
-def as_begun(asked: dict[str, Any], out: str | Path, seen: Seen | None) -> dict[str, Any]:
-    """What a pretraining asks for, in the words of a run that an earlier version began.
-
-    Its request lacks the digest of the training ids. It is known by the fingerprints in its
-    `seen.json`: with the same recordings it goes on, with others it is refused, and where they
-    cannot be compared it goes on with a warning. Every other request is returned as it is.
-
-    Parameters
-    ----------
-    asked : dict
-        The request of now.
-    out : path
-        The run's folder, which need not exist.
-    seen : Seen or None
-        What training will see; None in processes that leave the comparison to the main one.
-
-    Raises
-    ------
-    TrainingError
-        When the run's training records were others.
-    """
-    folder = Path(out)
-    if not (folder / ABOUT).is_file() or IDS_DIGEST in read_json(folder / ABOUT)["request"]:
-        return asked
-    if seen is not None:
-        before = read_json(folder / SEEN) if (folder / SEEN).is_file() else {}
-        if before.get("leads") != list(seen.leads):
-            warnings.warn(
-                f"{folder} began with an earlier version, which did not record its training ids: "
-                "that they are still the same is taken for granted",
-                ResumeWarning,
-                stacklevel=3,
-            )
-        elif before["signals"] != seen.table()["signals"]:
-            raise TrainingError(
-                f"{folder} holds a run with other training records: its {SEEN} lists other signals "
-                "than the training split holds now",
-                remedy="name another folder, or restore the splits to go on with that run",
-            )
-    return without_ids_digest(asked)
 
 
 def _tables(said: Any) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ from typing import Any
 from einthoven.cohorts.cohort import UNLABELLED, Cohort
 from einthoven.errors import CohortError
 from einthoven.files import read_metadata
-from einthoven.stages.corpus import Member
 from einthoven.stages.memory import KEY, Memory
+from einthoven.stages.pretraining_data import Member
 from einthoven.stages.seen import Overlap, Seen
 from einthoven.weights.public import public_data
 

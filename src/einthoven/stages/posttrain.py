@@ -21,17 +21,21 @@ from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.begin import alone, begin_run, check_fit
 from einthoven.stages.data import (
     Dataset,
     adapted,
     augmentation,
+    check_fit,
     micro_batch,
     resolved,
     with_fraction,
 )
 from einthoven.stages.finetune import extractor_of, finetune, without_effect
-from einthoven.stages.measure import (
+from einthoven.stages.memory import memory_of
+from einthoven.stages.overlap import check_encoder, check_public_weights, memory_metadata
+from einthoven.stages.probe import probe
+from einthoven.stages.recipe import Recipe
+from einthoven.stages.statistics import (
     STANDARDISER,
     Standardiser,
     fit_statistics,
@@ -39,13 +43,9 @@ from einthoven.stages.measure import (
     recorded,
     with_scale,
 )
-from einthoven.stages.memory import memory_of
-from einthoven.stages.overlap import check_encoder, check_public_weights, memory_metadata
-from einthoven.stages.probe import probe
-from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import CHECKPOINT, Result
-from einthoven.training.run import RunFolder
+from einthoven.training.run import RunFolder, open_run
 from einthoven.weights.folder import licence_of_weights, weights_file
 
 
@@ -156,9 +156,8 @@ def posttrain(
     if overlap:
         asked["overlap"] = overlap
     asked["public_weights"] = check_public_weights(backbone, weights, chosen)
-    run = begin_run(out, asked, together)
     memory: dict[str, str] = {}
-    with alone(run, together):
+    with open_run(out, asked, together) as run:
         if together.is_main:
             remembered = memory_of((chosen, store), weights)
             remembered.write(run.path)
@@ -320,7 +319,7 @@ def _asked(
         "stage": "posttrain",
         "backbone": backbone,
         "weights": _described(backbone, weights) if weights else None,
-        "recipe": recipe.asked(),
+        "recipe": recipe.to_dict(),
         "cohort": cohort.name,
         "version": cohort.version,
         "task": cohort.task,

@@ -20,19 +20,15 @@ from einthoven.objectives.registry import create_objective
 from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, TrainingBatches
 from einthoven.signals.store import Store
-from einthoven.stages.begin import alone, begin_run, check_fit
-from einthoven.stages.corpus import Corpus, Member, corpus_of
-from einthoven.stages.data import micro_batch, resolved
-from einthoven.stages.held_out import HeldOut
-from einthoven.stages.memory import as_begun
+from einthoven.stages.data import check_fit, loop_settings, micro_batch, resolved
 from einthoven.stages.overlap import guarded, overlap_metadata
+from einthoven.stages.pretraining_data import Corpus, Member, corpus_of
 from einthoven.stages.recipe import Pretraining
-from einthoven.stages.schedule import loop_settings
 from einthoven.stages.snapshots import Snapshots
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import Loop
 from einthoven.training.optim import parameter_groups
-from einthoven.training.run import RunFolder
+from einthoven.training.run import RunFolder, open_run
 from einthoven.weights.folder import INPUT_SCALE
 
 ENCODER, SNAPSHOTS = "encoder.safetensors", "snapshots"
@@ -117,10 +113,9 @@ def pretrain(
     seen = allowed = None
     if together.is_main:
         seen, allowed = guarded(corpus.members, protect=protect, allow=allow_overlap)
-    run = begin_run(out, as_begun(asked, out, seen), together)
     about: dict[str, str] = {}
-    encoder = run.path / ENCODER
-    with alone(run, together):
+    with open_run(out, asked, together) as run:
+        encoder = run.path / ENCODER
         if seen is not None and allowed is not None:
             seen.write(run.path)
             about = _about(objective.backbone, recipe, corpus) | overlap_metadata(seen, allowed)
@@ -139,7 +134,7 @@ def _asked(
     return {
         "stage": "pretrain",
         "backbone": backbone,
-        "recipe": recipe.asked(),
+        "recipe": recipe.to_dict(),
         **corpus.describe(),
         "world": processes.world,
     }
@@ -178,7 +173,7 @@ def _loop(
             shared_draws=True,
         ),
         folder=run.stage("pretrain"),
-        validate=HeldOut.of(corpus, together),
+        validate=corpus.held_out(together),
         processes=together,
         progress=progress,
         after_step=objective.after_step if isinstance(objective, SteppedObjective) else None,

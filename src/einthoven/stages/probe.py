@@ -26,7 +26,7 @@ from einthoven.files import append_line
 from einthoven.progress import Progress
 from einthoven.signals.batches import Augmentation, SignalSource, epoch_order, generator_for
 from einthoven.stages.recipe import Stage1
-from einthoven.stages.selection import SELECT, validation_metrics
+from einthoven.stages.validation import SELECT, validation_metrics
 from einthoven.training.checkpoint import load_weights
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import BEST, Loop, Result, autocast

@@ -25,7 +25,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.files import write_json
 from einthoven.signals.fingerprint import BITS, fingerprint, signal_fingerprints
 from einthoven.signals.store import Store
-from einthoven.stages.corpus import Member
+from einthoven.stages.pretraining_data import Member
 
 SEEN = "seen.json"
 _OWN = "unversioned"

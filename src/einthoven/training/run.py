@@ -1,13 +1,12 @@
-"""A run folder: everything about one experiment, in plain files.
+"""Run folder: everything about one experiment, in plain files.
 
 ::
 
-    run.json              what was asked: recipe, backbone, cohort, versions, command
+    run.json              request (recipe, backbone, cohort), environment, command
     stage1/, stage2/      metrics.jsonl, checkpoint.safetensors, best.safetensors
     predictions/          validation.parquet, test.parquet
-    metrics.json          the numbers
-    bundle/               the model, ready to predict
-    report.html           the page
+    metrics.json          scores, training time, size
+    model/                the model folder
     .lock                 held by the process that trains
 """
 
@@ -25,75 +24,91 @@ from pathlib import Path
 from typing import Any
 
 from einthoven.errors import TrainingError
-from einthoven.files import locked, read_json, write_json
+from einthoven.files import Json, locked, read_json, write_json
+from einthoven.training.distributed import Processes
 from einthoven.version import __version__
 
 ABOUT, LOCK = "run.json", ".lock"
-_ABSENT = "nothing"
+_ABSENT = "absent"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder."""
+    """Folder of a run."""
 
     path: Path
 
     @classmethod
-    def begin(cls, path: str | Path, asked: dict[str, Any]) -> RunFolder:
-        """Begin a run, or go on with one that asked for the same.
+    def begin(cls, path: str | Path, request: Json) -> RunFolder:
+        """Begin a run, or resume one of the same request.
 
         Raises
         ------
         TrainingError
-            When the folder holds a run that asked for something else, which names what differs,
-            or cannot be written.
+            If the folder holds a run of another request, or cannot be written.
         """
         folder = Path(path)
-        file = folder / ABOUT
-        if file.is_file():
-            _refuse_other(json.loads(file.read_text())["request"], asked, folder)
+        if (folder / ABOUT).is_file():
+            _refuse_other(read_json(folder / ABOUT)["request"], request, folder)
             return cls(folder)
-        about = {"request": asked, "environment": environment(), "command": sys.argv}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(file, about)
+            content = {"request": request, "environment": environment(), "command": sys.argv}
+            write_json(folder / ABOUT, content)
         except OSError as error:
             raise TrainingError(
-                f"{folder} cannot be a run folder: {error.strerror}", remedy="name another folder"
+                f"{folder} cannot be a run folder: {error.strerror}", remedy="choose another folder"
             ) from error
         return cls(folder)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Let no other process train in this folder for the block's length.
-
-        Raises
-        ------
-        TrainingError
-            When another one does.
-        """
-        with locked(self.path / LOCK, wait=False) as mine:
-            if not mine:
-                raise TrainingError(
-                    f"another process is training in {self.path}",
-                    remedy="let it finish, or name another folder",
-                )
-            yield
-
     def stage(self, name: str) -> Path:
-        """The folder of a stage."""
+        """Folder of a stage; made if missing."""
         folder = self.path / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def about(self) -> dict[str, Any]:
-        """The contents of `run.json`."""
-        about: dict[str, Any] = read_json(self.path / ABOUT)
-        return about
+    @property
+    def request(self) -> Json:
+        """Request of the run."""
+        request: Json = read_json(self.path / ABOUT)["request"]
+        return request
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Versions that the run began with."""
+        versions: dict[str, str] = read_json(self.path / ABOUT)["environment"]
+        return versions
+
+
+@contextmanager
+def open_run(path: str | Path, request: Json, processes: Processes) -> Iterator[RunFolder]:
+    """Begin or resume a run and hold its lock during the block.
+
+    The main process writes the folder and holds the lock; the other processes wait for it.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds a run of another request or cannot be written, or if another process
+        trains in it.
+    """
+    if not processes.is_main:
+        processes.wait()
+        yield RunFolder.begin(path, request)
+        return
+    run = RunFolder.begin(path, request)
+    processes.wait()
+    with locked(run.path / LOCK, wait=False) as acquired:
+        if not acquired:
+            raise TrainingError(
+                f"another process is training in {run.path}",
+                remedy="let it finish, or choose another folder",
+            )
+        yield run
 
 
 def environment() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of everything that a result depends on."""
     packages = ("torch", "numpy", "scipy", "accelerate", "safetensors")
     return {
         "einthoven": __version__,
@@ -102,25 +117,25 @@ def environment() -> dict[str, str]:
     } | {name: metadata.version(name) for name in packages}
 
 
-def _refuse_other(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+def _refuse_other(before: Json, now: Json, folder: Path) -> None:
     before, now = _comparable(before), _comparable(now)
     different = [
         key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
     ]
     if different:
         key = different[0]
-        where, was, asks = _first_difference(key, before.get(key), now.get(key))
+        place, old, new = _first_difference(key, before.get(key), now.get(key))
         raise TrainingError(
             f"{folder} holds a run with another {', '.join(different)} "
-            f"({where}: {_short(was)}; now {_short(asks)})",
-            remedy="name another folder, or repeat the original command to go on with that run",
+            f"({place}: {_short(old)}; now {_short(new)})",
+            remedy="choose another folder, or repeat the original command to resume that run",
         )
 
 
-def _comparable(asked: dict[str, Any]) -> dict[str, Any]:
-    """What was asked, without where the weights lie: their hash says what they are, and what the
-    catalogue says of them, their licence too, is worded anew in later versions."""
-    plain: dict[str, Any] = json.loads(json.dumps(asked))
+def _comparable(request: Json) -> Json:
+    """Request without the path of the weights, which their hash replaces, and without what the
+    catalogue says about them, whose wording may change."""
+    plain: Json = json.loads(json.dumps(request))
     plain.pop("public_weights", None)
     if plain.get("weights"):
         plain["weights"].pop("path", None)
@@ -129,13 +144,13 @@ def _comparable(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_difference(place: str, before: Any, now: Any) -> tuple[str, Any, Any]:
-    """Of two tables the entry that differs, however deep."""
+    """Innermost entry in which two different tables differ."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return place, before, now
     for key in sorted(before.keys() | now.keys()):
-        was, asks = before.get(key, _ABSENT), now.get(key, _ABSENT)  # null is another thing
-        if was != asks:
-            return _first_difference(f"{place}.{key}", was, asks)
+        old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)  # null differs from absent
+        if old != new:
+            return _first_difference(f"{place}.{key}", old, new)
     raise AssertionError(f"{place}: two equal tables")
 
 

@@ -38,9 +38,9 @@ from einthoven.signals.prepare import (
 from einthoven.signals.store import Store
 from einthoven.stages import posttrain as stage
 from einthoven.stages.data import Dataset
-from einthoven.stages.measure import Standardiser, measured, with_scale
 from einthoven.stages.posttrain import Posttrained
 from einthoven.stages.recipe import Data, Recipe, Stage2
+from einthoven.stages.statistics import Standardiser, measured, with_scale
 from einthoven.training.loop import CHECKPOINT
 
 Train = Callable[..., Posttrained]
@@ -88,7 +88,7 @@ def test_it_does_not_depend_on_how_many_are_looked_at_together(
 ) -> None:
     source = source_of(noise() + 1000.0, Resample(RATE), Window(50))
     whole = measured(source)
-    monkeypatch.setattr("einthoven.stages.measure._TOGETHER", 1)
+    monkeypatch.setattr("einthoven.stages.statistics._TOGETHER", 1)
     single = measured(source)
     assert single.mean == pytest.approx(whole.mean, rel=1e-14)
     # A mean of a thousand deviations costs float32 signals their digits, and the sums nothing.
@@ -178,7 +178,7 @@ def start(**changes: Any) -> dict[str, Any]:
 def test_the_run_says_what_was_measured_on_its_training_records(
     scratch: Posttrained, synthetic: Cohort, synthetic_store: Store
 ) -> None:
-    asked = scratch.run.about()["request"]
+    asked = scratch.run.request
     rows = synthetic_store.rows(synthetic.ids("train"))
     values = np.concatenate([c.signals.ravel() for c in synthetic_store.read(rows)]) / 1000
     assert asked["standardiser"] == {
@@ -248,7 +248,7 @@ def test_another_share_of_the_records_is_measured_on_its_own(
     tmp_path: Path, train: Train, scratch: Posttrained
 ) -> None:
     half = train(tmp_path, **start(data={"fraction": 0.5}, stage2={"epochs": 1}))
-    ours, whole = (run.run.about()["request"]["standardiser"] for run in (half, scratch))
+    ours, whole = (run.run.request["standardiser"] for run in (half, scratch))
     assert ours["records"] < whole["records"]
     assert ours["mean"] != whole["mean"]
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from einthoven.errors import TrainingError
-from einthoven.stages.selection import record_losses, validation_metrics
+from einthoven.stages.validation import record_losses, validation_metrics
 
 
 def test_macro_values_are_means_over_the_labels_that_can_be_scored() -> None:

@@ -1,4 +1,4 @@
-"""The validation of a pretraining: the same records, crops and masks after every epoch."""
+"""Validation: how an epoch is scored, in fine-tuning and in pretraining."""
 
 from __future__ import annotations
 
@@ -7,14 +7,81 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
+from einthoven.errors import TrainingError
+from einthoven.evaluate.metrics import point_metrics, rank
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.draws import generator_for
-from einthoven.stages.corpus import Corpus, shortened
 from einthoven.training.distributed import Processes
 
-RECORDS, BATCH = 1024, 128
+SELECT, LOSS = "macro_auroc", "validation_loss"
+
+
+def validation_metrics(
+    targets: NDArray[np.uint8], probabilities: NDArray[np.float64]
+) -> dict[str, float]:
+    """Macro AUROC and macro average precision over the labels that validation can score.
+
+    A label without a positive or without a negative is left out, never counted as zero.
+
+    Raises
+    ------
+    TrainingError
+        When no label can be scored, or a probability is not finite.
+    """
+    if not np.isfinite(probabilities).all():
+        raise TrainingError(
+            "the network's validation outputs are not finite",
+            remedy="lower base_lr, or use precision = 'fp32'",
+        )
+    positives = targets.sum(axis=0)
+    defined = np.flatnonzero((positives > 0) & (positives < len(targets)))
+    if not len(defined):
+        raise TrainingError(
+            f"none of {targets.shape[1]} labels has both positives and negatives among the "
+            f"{len(targets)} validation records",
+            remedy="use a larger cohort, or folds stratified by label",
+        )
+    ranking = rank(targets[:, defined], probabilities[:, defined])
+    areas, precisions = point_metrics(ranking)
+    return {
+        SELECT: float(areas.mean()),
+        "macro_auprc": float(precisions.mean()),
+        "defined_labels": len(defined),
+    }
+
+
+def record_losses(logits: Tensor, owner: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of every record: mean over labels, then over its evaluation crops.
+
+    What training minimises, on the crops that the record is judged by and before they are joined:
+    it does not depend on `data.aggregate`, and a saturated probability costs what its logit says.
+
+    Parameters
+    ----------
+    logits : Tensor
+        `(crops, labels)`.
+    owner : Tensor
+        `(crops,)` record of each crop.
+    targets : Tensor
+        `(records, labels)` 0 and 1.
+
+    Returns
+    -------
+    Tensor
+        `(records,)` float64.
+    """
+    each = binary_cross_entropy_with_logits(
+        logits.double(), targets.double()[owner], reduction="none"
+    ).mean(dim=1)
+    losses = torch.zeros(len(targets), dtype=torch.float64)
+    return losses.scatter_reduce(0, owner, each, "mean", include_self=False)
+
+
+_BATCH = 128
 _SEED = 0x5EED
 
 
@@ -41,27 +108,12 @@ class HeldOut:
     shares: tuple[float, ...]
     processes: Processes
 
-    @classmethod
-    def of(cls, corpus: Corpus, processes: Processes) -> HeldOut | None:
-        """At most 1,024 records, as many of each cohort; None where there are none."""
-        if not corpus.validation:
-            return None
-        places, sources = zip(*corpus.validation, strict=True)
-        each = RECORDS // len(sources)
-        draws = [corpus.draws[place] for place in places]
-        return cls(
-            sources=tuple(shortened(source, each) for source in sources),
-            names=tuple(corpus.names[place] for place in places),
-            shares=tuple(count / sum(draws) for count in draws),
-            processes=processes,
-        )
-
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """`validation_loss` and `validation_` metrics; of several cohorts also each one's loss."""
         jobs = [
             (part, start)
             for part, source in enumerate(self.sources)
-            for start in range(0, len(source), BATCH)
+            for start in range(0, len(source), _BATCH)
         ]
         here = self.processes
         mine = [self._batch(model, *job) for job in jobs[here.rank :: here.world]]
@@ -91,7 +143,7 @@ class HeldOut:
         """Loss and metrics of a batch, each times its records."""
         source = self.sources[part]
         key = (start, _SEED, part) if part else (start, _SEED)
-        chosen = np.arange(start, min(start + BATCH, len(source)))
+        chosen = np.arange(start, min(start + _BATCH, len(source)))
         signals = source.training_batch(chosen, generator_for(*key), None).signals
         out = model(signals.to(self.processes.device), generator=generator_for(*key))
         values = {"loss": out.loss} | dict(out.metrics)

@@ -18,10 +18,12 @@ from einthoven.signals.mixture import Mixture, draws_by_weight
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset, without_targets
+from einthoven.stages.validation import HeldOut
+from einthoven.training.distributed import Processes
 
 Member = tuple[Cohort, Store]
 IDS_DIGEST = "training_ids_digest"
-"""Of what a run asks for; runs that began with earlier versions lack it."""
+_HELD_OUT = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,19 @@ class Corpus:
         return tuple(
             f"{name}#{place + 1}" if names.count(name) > 1 else name
             for place, name in enumerate(names)
+        )
+
+    def held_out(self, processes: Processes) -> HeldOut | None:
+        """Validation on at most 1,024 records, shared equally by the cohorts that have any."""
+        if not self.validation:
+            return None
+        places, sources = zip(*self.validation, strict=True)
+        draws = [self.draws[place] for place in places]
+        return HeldOut(
+            sources=tuple(_first(source, _HELD_OUT // len(sources)) for source in sources),
+            names=tuple(self.names[place] for place in places),
+            shares=tuple(count / sum(draws) for count in draws),
+            processes=processes,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -170,16 +185,7 @@ def check_weights(weights: Sequence[float], cohorts: int) -> None:
         )
 
 
-def without_ids_digest(asked: dict[str, Any]) -> dict[str, Any]:
-    """The same request as runs of earlier versions wrote it down."""
-    plain = {key: value for key, value in asked.items() if key != IDS_DIGEST}
-    if "cohorts" in plain:
-        plain["cohorts"] = [without_ids_digest(part) for part in plain["cohorts"]]
-    return plain
-
-
-def shortened(source: SignalSource, records: int) -> SignalSource:
-    """The first records of a source, at most so many."""
+def _first(source: SignalSource, records: int) -> SignalSource:
     return replace(source, rows=source.rows[:records], targets=source.targets[:records])
 
 
