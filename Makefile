@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint docs bench clean
+.PHONY: demo test test-slow test-lowest lint docs bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/einthoven demo demo
@@ -14,6 +14,10 @@ test: $(VENV)/.ready lint
 # Long tests, and those that read all of PTB-XL where it is at hand.
 test-slow: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist loadfile -q
+
+# Fast tests with the lowest versions that pyproject.toml allows.
+test-lowest: .venv-lowest/.ready
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -m "not slow" -n 2 --dist loadfile -q
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -33,5 +37,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 	touch $@
 
+.venv-lowest/.ready: requirements-lowest.txt pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet -r requirements-lowest.txt
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) .venv-lowest demo

@@ -39,7 +39,6 @@ ROOMS = (
     "experiment",
     "reproduce",
     "demo",
-    "inspection",
     "doctor",
     "estimator",
     "cli",

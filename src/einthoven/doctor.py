@@ -1,8 +1,7 @@
-"""What is wrong with an installation, an ECG file, a cohort or a store, in plain lines."""
+"""Findings about an installation, an ECG file, a cohort or a store, one line each."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -10,34 +9,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from einthoven.errors import BackboneError
+from einthoven import __version__
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.registry import create_backbone, entry
+from einthoven.errors import BackboneError, EinthovenError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.formats import is_record
-from einthoven.version import __version__
+from einthoven.signals.prepare import (
+    Fill,
+    Filter,
+    Fir,
+    Preparation,
+    evaluation_seconds,
+    prepare_record,
+    seconds_left_out,
+)
+from einthoven.signals.quality import doubts, mains_hum, offset_text, offsets, size_of
 
 if TYPE_CHECKING:
     from einthoven.signals.store import Store
 
+__all__ = ["examine", "inspect", "installation"]
+
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "wfdb", "safetensors", "accelerate")
+_LIMB_LEAD_GAP = 0.1  # mV by which III may differ from II - I
+_WINDOW_SHARE = 0.01  # of a record that evaluation crops may leave out without a warning
+_EXAMPLES = 5
+
 
 def installation() -> list[str]:
-    """Versions, devices and what is optional."""
-    import torch
-
-    packages = ("torch", "numpy", "scipy", "pandas", "wfdb", "safetensors", "accelerate")
+    """List versions, processors and GPUs."""
     lines = [f"einthoven {__version__}"]
-    lines += [f"  {name} {metadata.version(name)}" for name in packages]
-    lines.append(f"processors: {os.cpu_count()}, threads of torch: {torch.get_num_threads()}")
-    lines.append(
-        f"GPU: {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "GPU: none"
-    )
-    compiled = importlib.util.find_spec("numba") is not None
-    lines.append(
-        "bootstrap: compiled (extra `fast`)"
-        if compiled
-        else "bootstrap: tensor path; pip install 'einthoven[fast]' compiles it"
-    )
-    return lines
+    lines += [f"  {name} {metadata.version(name)}" for name in PACKAGES]
+    lines.append(f"processors: {os.cpu_count()}, PyTorch threads: {torch.get_num_threads()}")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [*lines, f"GPU: {', '.join(gpus) or 'none'}"]
 
 
 def examine(
@@ -49,47 +57,52 @@ def examine(
     labels: Sequence[str] | None = None,
     picture: Path | None = None,
 ) -> list[str]:
-    """Findings about a cohort folder, a store or an ECG file.
+    """Examine a cohort, a store or an ECG file.
 
     Parameters
     ----------
     path : Path
-        What to look at.
+        A folder, a label table, a store or an ECG file.
     backbone : str, optional
-        For an ECG file: say what this backbone's preparation makes of it.
+        For an ECG file: add what this backbone's preparation does to it.
     options : mapping, optional
-        Fields of its config.
+        Fields of the backbone's config.
     centred : bool
-        Whether each lead's mean is taken out first, as for `einthoven-small`.
+        Subtract the mean of each lead first, as for `einthoven-small`.
     labels : sequence of str, optional
-        For an own table: its label columns.
+        Label columns of a table.
     picture : Path, optional
-        Draw it before and after there: .png, .svg, or .html with the findings.
+        Draw the ECG before and after preparation to this .png, .svg or .html file; the page
+        includes the findings.
+
+    Returns
+    -------
+    list of str
+        Findings, one line each; warnings contain `warning:`.
 
     Raises
     ------
     BackboneError
-        When a backbone's view is asked of something that is no ECG file.
+        If a backbone or a picture is requested for anything but an ECG file.
     EinthovenError
-        When it cannot be read at all.
+        If the path cannot be read.
     """
     is_store = (path / "store.json").is_file()
     if is_store or path.is_dir() or path.suffix in (".csv", ".parquet"):
         if backbone is not None or picture is not None:
             raise BackboneError(
-                f"{path} holds many ECGs, and a backbone's view is of one",
+                f"{path} holds many ECGs; a backbone's input can be shown for one",
                 remedy="name an ECG file, or leave --backbone and --picture out",
             )
         return list(_examine_store(path) if is_store else _examine_cohort(path, labels))
     record = read_record(path)
     lines = list(_examine_record(record))
     if backbone is not None:
-        from einthoven.inspection import inspect
-
-        # A picture is handed around: what the file is called stays here.
+        # A picture is passed on to other people, so it does not contain the file's name.
         findings = [line.removeprefix(f"{record.source}: ") for line in lines]
-        how: Any = {"options": options, "centred": centred}
-        lines += inspect(record, backbone, **how, findings=findings, picture=picture)
+        lines += inspect(
+            record, backbone, options=options, centred=centred, findings=findings, picture=picture
+        )
     elif picture is not None:
         raise BackboneError("a picture shows a backbone's input", remedy="add --backbone NAME")
     return lines
@@ -101,53 +114,37 @@ def _examine_record(record: Record) -> Iterator[str]:
     missing = [lead for lead in STANDARD_LEADS if lead not in record.leads]
     if missing:
         yield f"  warning: leads {' '.join(missing)} are missing"
-    yield from _size(record)
-    yield from _offsets(record)
-    yield from _mains(record)
-    yield from _limb_leads(record)
-
-
-def _size(record: Record) -> Iterator[str]:
-    from einthoven.signals.quality import doubts, size_of
-
     size = size_of(record)
     if size is not None:
         yield f"  amplitude {size.low:.2f} to {size.high:.2f} mV"
-    yield from (f"  warning: {said}" for said in doubts(record, size))
-
-
-def _offsets(record: Record) -> Iterator[str]:
-    from einthoven.signals.quality import offset_text, offsets
-
-    away = offsets(record)
-    if away:
-        yield f"  warning: {offset_text(away)}: an offset"
-
-
-def _mains(record: Record) -> Iterator[str]:
-    from einthoven.signals.quality import mains_hum
-
+    yield from (f"  warning: {doubt}" for doubt in doubts(record, size))
+    if resting := offsets(record):
+        yield f"  warning: offset: {offset_text(resting)}"
     hum = mains_hum(record)
     if hum is not None:
         yield (
-            f"  warning: {hum.frequency:g} Hz from the mains in {' '.join(hum.leads)}, "
+            f"  warning: {hum.frequency:g} Hz mains hum in {' '.join(hum.leads)}, "
             f"up to {max(hum.leads.values()):.2f} mV"
         )
+    yield from _limb_leads(record)
 
 
 def _limb_leads(record: Record) -> Iterator[str]:
-    """Einthoven's law, III = II - I: leads that were exchanged or scaled apart break it."""
+    """Check Einthoven's law, III = II - I: exchanged or separately scaled leads break it."""
     if not {"I", "II", "III"} <= set(record.leads):
         return
     one, two, three = (record.signal[record.leads.index(lead)] for lead in ("I", "II", "III"))
     distance = np.abs(three - (two - one))
-    known = distance[np.isfinite(distance)]
-    if not len(known):
+    finite = distance[np.isfinite(distance)]
+    if not len(finite):
         return
-    gap = float(known.max())
+    gap = float(finite.max())
     yield f"  Einthoven's law: III differs from II - I by at most {gap:.3f} mV"
-    if gap > 0.1:
-        yield "  warning: the limb leads do not fit together (exchanged, filtered or scaled apart)"
+    if gap > _LIMB_LEAD_GAP:
+        yield (
+            "  warning: the limb leads contradict each other (exchanged, or filtered or scaled "
+            "separately)"
+        )
 
 
 def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
@@ -158,16 +155,19 @@ def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
     patients = len(np.unique(cohort.patients()))
     yield f"{path}: {cohort.name} {cohort.version}, {len(cohort)} records of {patients} patients"
     yield "  " + ", ".join(f"{split} {len(cohort.ids(split))}" for split in SPLITS)
-    yield f"  {len(cohort.labels)} labels; no patient is in two splits"
+    yield f"  {len(cohort.labels)} labels; every patient is in one split only"
     counts = cohort.counts()
     for split in SPLITS:
-        absent = counts.index[counts[split] == 0].tolist()
-        if absent:
-            yield f"  warning: {split} has no record of {len(absent)} labels: {absent[:8]}"
+        without = counts.index[counts[split] == 0].tolist()
+        if without:
+            yield (
+                f"  warning: {len(without)} labels have no positive record in {split}: "
+                f"{', '.join(map(str, without[:_EXAMPLES]))}"
+            )
     missing = [file for file in cohort.paths() if not is_record(file)]
     if missing:
-        yield f"  warning: {len(missing)} records have no file, first {missing[0]}"
-    yield "  signals were not read: `einthoven pack` reads and checks every one of them"
+        yield f"  warning: {len(missing)} records have no file; the first is {missing[0]}"
+    yield "  signals were not read; `einthoven pack` reads and checks each of them"
 
 
 def _examine_store(path: Path) -> Iterator[str]:
@@ -175,28 +175,202 @@ def _examine_store(path: Path) -> Iterator[str]:
 
     store = Store.open(path)
     yield f"{path}: {len(store)} records of {store.manifest['name']} {store.manifest['version']}"
-    yield f"  leads {' '.join(store.leads)}; every shard has the size that was packed"
+    yield f"  leads {' '.join(store.leads)}; every shard has its original size"
     rates = store.index["rate"].value_counts()
     yield "  " + ", ".join(f"{count} records at {rate:g} Hz" for rate, count in rates.items())
-    for note, count in store.index["notes"].value_counts().head(5).items():
+    for note, count in store.index["notes"].value_counts().head(_EXAMPLES).items():
         if note:
             yield f"  note: {count} records {note}"
     yield from _duplicates(store)
-    for row in store.quarantine.head(5).itertuples():
+    for row in store.quarantine.head(_EXAMPLES).itertuples():
         yield f"  quarantine: {row.record}: {row.reason}"
 
 
 def _duplicates(store: Store) -> Iterator[str]:
-    """Recordings that are there under several names."""
+    """Name recordings that the store holds under several names."""
     import pandas as pd
 
     from einthoven.signals.fingerprint import signal_fingerprints
 
-    known = pd.Series(signal_fingerprints(store, np.arange(len(store)), store.leads))
-    twice = known[known.duplicated(keep=False) & (known != 0)].sort_values(kind="stable")
-    if len(twice):
-        names = store.index.index[twice.index[twice == twice.iloc[0]]]
+    prints = pd.Series(signal_fingerprints(store, np.arange(len(store)), store.leads))
+    repeated = prints[prints.duplicated(keep=False) & (prints != 0)].sort_values(kind="stable")
+    if len(repeated):
+        names = store.index.index[repeated.index[repeated == repeated.iloc[0]]]
         yield (
-            f"  warning: {twice.nunique()} recordings are there more than once, sample for sample, "
-            f"such as {' and '.join(map(repr, map(str, names[:3])))}: one patient, or one too many?"
+            f"  warning: {repeated.nunique()} recordings occur more than once with identical "
+            f"samples, for example {' and '.join(map(repr, map(str, names[:3])))}"
         )
+
+
+# ---------------------------------------------------------------------- a backbone's input
+
+
+def inspect(
+    record: Record,
+    backbone: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    centred: bool = False,
+    findings: Sequence[str] = (),
+    picture: Path | None = None,
+) -> list[str]:
+    """Prepare a record for a backbone and list what the preparation changes, lacks or leaves out.
+
+    Parameters
+    ----------
+    record : Record
+    backbone : str
+        A registered name.
+    options : mapping, optional
+        Fields of the backbone's config.
+    centred : bool
+        Subtract the mean of each lead first, as `data.centre` does.
+    findings : sequence of str
+        Earlier findings about the record, printed first on a page.
+    picture : Path, optional
+        Draw the record before and after preparation to this file (`before_and_after`).
+
+    Returns
+    -------
+    list of str
+        Findings, one line each; warnings contain `warning:`.
+
+    Raises
+    ------
+    BackboneError
+        If the name or an option is unknown.
+    FileError
+        If the picture cannot be written.
+    """
+    network = _without_weights(backbone, **(options or {}))
+    full = network.preparation.centred() if centred else network.preparation
+    lines = [f"for {backbone}: {full.describe()}"]
+    try:
+        preparation, notes = _for_leads(network, record, options or {})
+        preparation = preparation.centred() if centred else preparation
+        lines += [*notes, *_rate(preparation, record, backbone), *_filled(preparation, record)]
+        crops = prepare_record(preparation, record).numpy()
+    except EinthovenError as error:
+        return [*lines, f"  warning: {error}"]
+    lines += [*_window(preparation, record), *_mains(preparation, record)]
+    lines += [*_offsets(preparation, record), *_flat(preparation, record, crops[0])]
+    count = f"{len(crops)} crop{'s' if len(crops) > 1 else ''}"
+    lines.append(
+        f"  {count} of {crops.shape[1]} leads x {crops.shape[2]} samples, "
+        f"mean {crops.mean():+.3f}, standard deviation {crops.std():.3f}"
+    )
+    if picture is not None:
+        from einthoven.report.page import before_and_after
+
+        before_and_after(
+            record,
+            crops[0],
+            preparation.leads,
+            rate=preparation.rate,
+            file=picture,
+            start=evaluation_seconds(preparation, record)[0][0],
+            title=f"An ECG as {backbone} receives it",
+            findings=[*findings, *lines],
+        )
+        lines.append(f"  picture: {picture}")
+    return lines
+
+
+def _without_weights(name: str, **options: Any) -> Backbone:
+    with torch.device("meta"):
+        return create_backbone(name, **options)
+
+
+def _for_leads(
+    network: Backbone, record: Record, options: Mapping[str, Any]
+) -> tuple[Preparation, list[str]]:
+    """Fit the preparation to the record's leads, and describe how missing ones are treated."""
+    preparation = network.preparation.deriving(record.leads)
+    missing = [lead for lead in preparation.sources if lead not in record.leads]
+    present = tuple(lead for lead in network.leads if lead in record.leads)
+    if missing and not present:
+        raise BackboneError(
+            f"{record.name} has none of the leads of {network.name}: {', '.join(network.leads)}",
+            remedy="choose a record with some of these leads, or another backbone",
+        )
+    if missing:
+        preparation = _without_weights(network.name, **{**options, "leads": present}).preparation
+    notes = []
+    if preparation.derived:
+        notes.append(f"  leads {' '.join(preparation.derived)} are computed from the others, in mV")
+    if missing:
+        notes.append(
+            f"  warning: leads {' '.join(missing)} are missing and cannot be computed; built for "
+            f"the others (--leads {','.join(present)}), {entry(network.name).missing_leads}"
+        )
+    return preparation, notes
+
+
+def _rate(preparation: Preparation, record: Record, backbone: str) -> Iterator[str]:
+    if record.rate < preparation.rate:
+        yield (
+            f"  warning: {record.rate:g} Hz is below the {preparation.rate:g} Hz of {backbone}: "
+            f"resampling adds nothing above {record.rate / 2:g} Hz"
+        )
+
+
+def _filled(preparation: Preparation, record: Record) -> Iterator[str]:
+    rows = [record.leads.index(lead) for lead in preparation.sources]
+    lost = [record.leads[row] for row in rows if not np.isfinite(record.signal[row]).all()]
+    fills = [str(step) for step in preparation.steps if isinstance(step, Fill)]
+    if lost and fills:
+        yield f"  warning: {' '.join(lost)}: {fills[0]}"
+
+
+def _window(preparation: Preparation, record: Record) -> Iterator[str]:
+    """Report zeros added to a short record, and seconds of a long one outside all crops."""
+    seconds = preparation.window / preparation.rate
+    if record.duration < seconds - 0.5 / record.rate:
+        yield (
+            f"  warning: {record.duration:g} s is shorter than the window of {seconds:g} s; "
+            "zeros fill the rest"
+        )
+        return
+    left_out = seconds_left_out(preparation, record)
+    if left_out > _WINDOW_SHARE * record.duration:
+        count = len(evaluation_seconds(preparation, record))
+        yield (
+            f"  warning: {count} evaluation crops of {seconds:g} s leave out "
+            f"{left_out:.3g} s of the record's {record.duration:g} s"
+        )
+
+
+def _mains(preparation: Preparation, record: Record) -> Iterator[str]:
+    hum = mains_hum(record)
+    if hum is None or set(hum.leads).isdisjoint(preparation.sources):
+        return
+    if _removes(preparation, hum.frequency):
+        yield f"  the preparation removes the {hum.frequency:g} Hz hum"
+    else:
+        yield f"  warning: the preparation keeps the {hum.frequency:g} Hz mains hum"
+
+
+def _removes(preparation: Preparation, frequency: float) -> bool:
+    if preparation.rate <= 2 * frequency:
+        return True
+    for step in preparation.steps:
+        if isinstance(step, Filter | Fir) and step.kind != "highpass":
+            upper = float(np.max(step.cutoff))
+            if upper == frequency if step.kind == "notch" else upper < frequency:
+                return True
+    return False
+
+
+def _offsets(preparation: Preparation, record: Record) -> Iterator[str]:
+    if set(offsets(record)).isdisjoint(preparation.sources):
+        return
+    if preparation.passes_offsets:
+        yield "  warning: the preparation keeps the offset"
+    else:
+        yield "  the preparation removes the offset"
+
+
+def _flat(preparation: Preparation, record: Record, crop: np.ndarray) -> Iterator[str]:
+    for lead, row in zip(preparation.leads, crop, strict=True):
+        if lead in record.leads and np.ptp(record.signal[record.leads.index(lead)]) == 0:
+            yield f"  warning: {lead} is flat; the network receives {np.median(row):.3g}"

@@ -195,7 +195,7 @@ def _periodic_response(sections: Sequence[Array], period: int) -> Array:
     angles = 2 * np.pi * np.arange(period // 2 + 1) / period
     response = np.ones(len(angles))
     for part in sections:
-        response *= np.abs(sps.freqz_sos(part, worN=angles)[1]) ** 2
+        response *= np.abs(sps.sosfreqz(part, worN=angles)[1]) ** 2
     return np.where(response < 1e-16, 0.0, response)  # their products would be slow denormals
 
 
