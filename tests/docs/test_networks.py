@@ -60,7 +60,7 @@ def test_pages_tell_what_a_user_needs(pages: dict[str, str]) -> None:
     for name, text in pages.items():
         if name not in ("README.md", "ensemble.md"):
             assert all(each in text for each in wanted), name
-            assert "its own policy holds" not in text, f"{name}: name its policy in inspection.py"
+            assert "its own policy holds" not in text, f"{name}: set missing_leads in its entry"
     # Three that are easily got wrong: a leak, a licence, a published row.
     assert "**yes**: results on PTB-XL are not those of an unseen cohort" in pages["ecg_fm.md"]
     assert "CC BY-NC 4.0" in pages["st_mem_base.md"]
