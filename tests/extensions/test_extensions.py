@@ -13,8 +13,8 @@ import torch
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.cohorts import Cohort
+from einthoven.doctor import inspect
 from einthoven.errors import BackboneError, RecipeError
-from einthoven.inspection import inspect
 from einthoven.objectives import objective_names, register_objective
 from einthoven.objectives import registry as objectives
 from einthoven.records import read_record
