@@ -31,9 +31,6 @@ ROOMS = (
     "objectives",
     "training",
     "stages",
-    "shipped",
-    "bundle",
-    "hub",
     "predict",
     "embed",
     "experiment",
@@ -117,7 +114,7 @@ def test_evaluation_and_report_never_see_a_model() -> None:
                 room_in(module)
                 for _, module in imports(ast.parse(file.read_text()), typing_only=True)
             }
-            assert not rooms & {"backbones", "weights", "training", "stages", "bundle"}, file
+            assert not rooms & {"backbones", "weights", "training", "stages", "models"}, file
 
 
 def test_files_have_a_docstring_and_a_telling_name() -> None:
@@ -148,7 +145,7 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
 
 
 def test_the_prediction_path_holds_no_training_code() -> None:
-    found = loaded("import einthoven.bundle, einthoven.predict")
+    found = loaded("import einthoven.models.folder, einthoven.predict")
     rooms = {room_in(name) for name in found}
     assert not rooms & {"training", "stages", "objectives", "experiment", "evaluate", "report"}
     assert not found & {"accelerate", "pydantic", "matplotlib", "wfdb", "sklearn", "typer"}

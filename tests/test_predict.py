@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from einthoven.backbones.classifier import create_classifier
-from einthoven.bundle import Bundle
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, EvaluationError, PreparationError, RecordError
 from einthoven.evaluate.metrics import auroc
+from einthoven.models import Model
 from einthoven.predict import calibrate_table, predict_cohort, predict_files, predict_record
 from einthoven.predictions import Calibration
 from einthoven.records import read_record
@@ -21,19 +21,19 @@ from einthoven.signals.prepare import evaluation_seconds, prepare_record
 from einthoven.signals.store import Store
 
 
-def make(labels: tuple[str, ...], aggregate: str = "probability") -> Bundle:
+def make(labels: tuple[str, ...], aggregate: str = "probability") -> Model:
     classifier = create_classifier(
         "mtecg_tiny_100hz", labels=labels, seed=5, depth=1, width=32, heads=1
     ).eval()
     with torch.no_grad():
         classifier.head.weight.mul_(20)  # probabilities that differ
     preparation = classifier.preparation.with_window(seconds=2.5).with_evaluation_crops(3)
-    about = {"backbone": "mtecg_tiny_100hz", "recipe": {"name": "none"}}
-    return Bundle(classifier, labels, preparation, aggregate, about)
+    about = {"provenance": {"recipe": {"name": "none"}}}
+    return Model(classifier, preparation, aggregate, config=about)
 
 
 @pytest.fixture(scope="module")
-def bundle(synthetic: Cohort) -> Bundle:
+def bundle(synthetic: Cohort) -> Model:
     return make(synthetic.labels)
 
 
@@ -56,7 +56,7 @@ def test_a_record_is_the_join_of_its_crops(synthetic: Cohort, aggregate: str) ->
 
 
 def test_a_cohort_from_its_store_is_what_its_files_are(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+    bundle: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     table = predict_cohort(bundle, synthetic, synthetic_store, "test", batch_size=7)
     assert table.records.tolist() == synthetic.ids("test").tolist()
@@ -71,7 +71,7 @@ def test_a_cohort_from_its_store_is_what_its_files_are(
 
 
 def test_the_size_of_a_batch_changes_nothing(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+    bundle: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     steps: list[tuple[int, int]] = []
     one, all_of_them = (
@@ -90,7 +90,7 @@ def test_the_size_of_a_batch_changes_nothing(
 
 
 def test_columns_are_the_bundle_s_whatever_the_cohort_s_order(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+    bundle: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     turned = synthetic.with_labels(synthetic.labels[::-1])
     table = predict_cohort(bundle, turned, synthetic_store, "test")
@@ -101,9 +101,7 @@ def test_columns_are_the_bundle_s_whatever_the_cohort_s_order(
     assert np.array_equal(table.probabilities, straight.probabilities)
 
 
-def test_other_labels_are_refused(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store
-) -> None:
+def test_other_labels_are_refused(bundle: Model, synthetic: Cohort, synthetic_store: Store) -> None:
     fewer = synthetic.with_labels(synthetic.labels[2:])
     with pytest.raises(EvaluationError, match=r"the cohort lacks \['AFIB', 'IMI'\]"):
         predict_cohort(bundle, fewer, synthetic_store, "test")
@@ -112,14 +110,14 @@ def test_other_labels_are_refused(
 
 
 def test_an_empty_split_is_refused(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+    bundle: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     rest = synthetic.select((synthetic.table["split"] != "test").to_numpy())
     with pytest.raises(EvaluationError, match="no records in test"):
         predict_cohort(bundle, rest, synthetic_store, "test")
 
 
-def test_what_cannot_be_used_is_refused(bundle: Bundle, synthetic: Cohort, tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_refused(bundle: Model, synthetic: Cohort, tmp_path: Path) -> None:
     record = read_record(synthetic.paths("test")[0])
     with pytest.raises((PreparationError, RecordError), match="V6"):
         predict_record(bundle, record.select(("I", "II")))
@@ -127,7 +125,7 @@ def test_what_cannot_be_used_is_refused(bundle: Bundle, synthetic: Cohort, tmp_p
         list(predict_files(bundle, [tmp_path / "absent.hea"]))
 
 
-def test_a_longer_record_at_another_rate_is_used(bundle: Bundle, synthetic: Cohort) -> None:
+def test_a_longer_record_at_another_rate_is_used(bundle: Model, synthetic: Cohort) -> None:
     record = read_record(synthetic.paths("test")[0])
     twice = replace(record, signal=np.repeat(record.signal, 2, axis=1), rate=200.0)
     plain, slow = (predict_record(bundle, each).probabilities for each in (record, twice))
@@ -136,7 +134,7 @@ def test_a_longer_record_at_another_rate_is_used(bundle: Bundle, synthetic: Coho
 
 @pytest.mark.parametrize(("times", "left_out"), [(1, 2.5), (3, 22.5)])
 def test_what_no_crop_shows_is_told(
-    bundle: Bundle, synthetic: Cohort, times: int, left_out: float
+    bundle: Model, synthetic: Cohort, times: int, left_out: float
 ) -> None:
     record = read_record(synthetic.paths("test")[0])
     long = replace(record, signal=np.tile(record.signal, times))
@@ -149,13 +147,13 @@ def test_what_no_crop_shows_is_told(
     assert predict_record(every, record).seconds_left_out == 0.0  # overlapping
 
 
-def calibrated(bundle: Bundle) -> Bundle:
+def calibrated(bundle: Model) -> Model:
     count = len(bundle.labels)
     temperatures = tuple(np.linspace(0.5, 3.0, count))
     return replace(bundle, calibration=Calibration(temperatures, (0.1,) * count, (0.45,) * count))
 
 
-def test_a_calibration_is_applied_to_the_join_of_crops(bundle: Bundle, synthetic: Cohort) -> None:
+def test_a_calibration_is_applied_to_the_join_of_crops(bundle: Model, synthetic: Cohort) -> None:
     record = read_record(synthetic.paths("test")[0])
     said, done = (predict_record(each, record) for each in (bundle, calibrated(bundle)))
     expected = calibrated(bundle).calibration.apply(list(said.probabilities.values()))  # type: ignore[union-attr]
@@ -170,7 +168,7 @@ def test_a_calibration_is_applied_to_the_join_of_crops(bundle: Bundle, synthetic
 
 
 def test_a_table_says_whether_it_is_calibrated(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+    bundle: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     able = calibrated(bundle)
     given = synthetic, synthetic_store, "test"
@@ -189,7 +187,7 @@ def test_a_table_says_whether_it_is_calibrated(
 
 
 def test_leads_that_are_named_are_a_record_s_that_lacks_the_others(
-    bundle: Bundle, synthetic: Cohort
+    bundle: Model, synthetic: Cohort
 ) -> None:
     leads = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
     record = read_record(synthetic.paths("test")[0])
@@ -200,7 +198,7 @@ def test_leads_that_are_named_are_a_record_s_that_lacks_the_others(
     assert named.left_out_leads == lacking.left_out_leads == ()
 
 
-def test_fewer_leads_need_no_others(bundle: Bundle, synthetic: Cohort) -> None:
+def test_fewer_leads_need_no_others(bundle: Model, synthetic: Cohort) -> None:
     leads = ("II", "V1", "V2", "V3", "V4", "V5", "V6")
     record = read_record(synthetic.paths("test")[0])
     found = predict_record(bundle, record.select(leads), leads=leads).probabilities
@@ -213,7 +211,7 @@ def test_fewer_leads_need_no_others(bundle: Bundle, synthetic: Cohort) -> None:
         predict_record(bundle, record, leads=("I", "X"))
 
 
-def test_leads_that_follow_are_computed_and_named(bundle: Bundle, synthetic: Cohort) -> None:
+def test_leads_that_follow_are_computed_and_named(bundle: Model, synthetic: Cohort) -> None:
     record = read_record(synthetic.paths("test")[0])
     whole = predict_record(bundle, record)
     assert whole.derived_leads == ()

@@ -21,11 +21,10 @@ from network import LABELS, Network, described, facts
 from results import DOCS, chosen, results, sections_about
 
 from einthoven.backbones.registry import backbone_names, entry
-from einthoven.files import read_json
+from einthoven.models import SHIPPED, read_config
 from einthoven.reproduce.published import ROWS
 from einthoven.reproduce.sections import table
 from einthoven.reproduce.wording import paragraph
-from einthoven.shipped import ABOUT, SHIPPED, shipped_bundle
 
 FOLDER = DOCS / "networks"
 OURS = "post-training"  # the arm of an encoder that the index shows
@@ -87,7 +86,7 @@ def index_line(network: Network) -> list[str]:
         f"[`{network.name}`]({network.name}.md)",
         network.input,
         f"{network.about.parameters:,}",
-        network.about.weights_licence if network.is_public else "none",
+        str(network.about.licence) if network.is_public else "none",
         ", ".join(f"{each.value:.3f}" for each in values if each) or "–",
         _shown(network),
     ]
@@ -136,10 +135,10 @@ def _training(network: Network) -> Iterator[str]:
         f"--backbone {name} --recipe {experiment.source_of(name).recipe} --out runs/pretrain",
     )
     options = experiment.options_of(name)
-    yield posttrain(name, recipe, "runs/pretrain/encoder.safetensors", options)
+    yield posttrain(name, recipe, "runs/pretrain/model", options)
     yield from again(name, None, results(name))
-    if read_json(shipped_bundle() / ABOUT)["backbone"] == name:
-        yield f"A trained one comes with einthoven, `{SHIPPED}`: `einthoven.load_bundle()`."
+    if read_config(SHIPPED)["backbone"] == name:
+        yield f"A trained one comes with einthoven, `{SHIPPED}`: `einthoven.load_model()`."
 
 
 def _example(network: Network) -> str:

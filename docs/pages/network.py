@@ -117,7 +117,7 @@ def facts(network: Network) -> Iterator[tuple[str, str]]:
     if network.is_public:
         yield "PTB-XL among it", _INSIDE[about.contains_ptbxl]
     yield "public weights", _weights(about)
-    yield "licence of the weights", about.weights_licence
+    yield "licence of the weights", str(about.licence or "none: no public weights")
 
 
 def _parameters(network: Network) -> str:

@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from einthoven import evaluate
     from einthoven.backbones.classifier import create_classifier
     from einthoven.backbones.registry import backbone_names, create_backbone
-    from einthoven.bundle import load_bundle
     from einthoven.cohorts import Cohort, open_cohort
     from einthoven.errors import EinthovenError
     from einthoven.estimator import EcgClassifier, EcgEmbedder
     from einthoven.experiment.ensembles import ensemble
-    from einthoven.hub import from_pretrained, save_pretrained
+    from einthoven.models import Model, load_model, save_model
     from einthoven.predictions import Predictions
     from einthoven.records import Record, read_record
     from einthoven.signals.prepare import Preparation
@@ -31,6 +30,7 @@ _HOMES = {
     "EcgClassifier": "estimator",
     "EcgEmbedder": "estimator",
     "EinthovenError": "errors",
+    "Model": "models",
     "Predictions": "predictions",
     "Preparation": "signals.prepare",
     "Record": "records",
@@ -39,12 +39,11 @@ _HOMES = {
     "create_backbone": "backbones.registry",
     "create_classifier": "backbones.classifier",
     "ensemble": "experiment.ensembles",
-    "from_pretrained": "hub",
     "load_backbone": "weights",
-    "load_bundle": "bundle",
+    "load_model": "models",
     "open_cohort": "cohorts",
     "read_record": "records",
-    "save_pretrained": "hub",
+    "save_model": "models",
 }
 
 __all__ = [
@@ -52,6 +51,7 @@ __all__ = [
     "EcgClassifier",
     "EcgEmbedder",
     "EinthovenError",
+    "Model",
     "Predictions",
     "Preparation",
     "Record",
@@ -62,12 +62,11 @@ __all__ = [
     "create_classifier",
     "ensemble",
     "evaluate",
-    "from_pretrained",
     "load_backbone",
-    "load_bundle",
+    "load_model",
     "open_cohort",
     "read_record",
-    "save_pretrained",
+    "save_model",
 ]
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from einthoven.cohorts import open_cohort
 from einthoven.cohorts.synthetic import synthesize
 from einthoven.experiment.run import run_experiment
+from einthoven.models import SHIPPED, start_from
 from einthoven.progress import Progress
 from einthoven.report import write_report
-from einthoven.shipped import SHIPPED, start_from
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import load_recipe, prepared_alike

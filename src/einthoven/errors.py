@@ -91,16 +91,8 @@ class TrainingError(EinthovenError):
     """Training that cannot go on."""
 
 
-class BundleError(EinthovenError):
-    """A bundle that is incomplete or damaged."""
-
-
 class ModelError(EinthovenError):
     """A model folder that is incomplete, damaged, or cannot be downloaded."""
-
-
-class HubError(EinthovenError):
-    """A model's folder that is incomplete or damaged, or that cannot be fetched."""
 
 
 class EstimatorError(EinthovenError, ValueError):

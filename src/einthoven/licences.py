@@ -1,15 +1,12 @@
-"""Terms that travel with weights: from a public file to whatever is trained from it."""
+"""Licences of weights and data: they apply to every model that is trained from them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Licence", "LicenceWarning", "is_non_commercial", "joined", "terms_of"]
-
-_SIGNS = ("non commercial", "noncommercial", "by nc")
+__all__ = ["CC_BY_4", "OWN_DATA", "SIMULATED", "UNKNOWN", "Licence", "LicenceWarning", "combined"]
 
 
 class LicenceWarning(UserWarning):
@@ -51,48 +48,32 @@ class Licence:
     def from_dict(cls, entries: Mapping[str, Any]) -> Licence:
         """The licence that `to_dict` wrote; an unknown one where the entries are missing."""
         return cls(
-            str(entries.get("license") or "unknown"),
+            str(entries.get("license") or UNKNOWN.id),
             str(entries.get("license_text") or ""),
             entries.get("commercial_use"),
         )
 
 
-def is_non_commercial(licence: str | None) -> bool:
-    """Whether terms, in words or as an identifier, forbid commercial use."""
-    said = re.sub(r"[^a-z]+", " ", (licence or "").lower())
-    return any(sign in said for sign in _SIGNS)
+UNKNOWN = Licence()
+CC_BY_4 = Licence(
+    "CC-BY-4.0", "trained on PTB-XL; attribute Wagner et al., Scientific Data 7:154, 2020", True
+)
+OWN_DATA = Licence("other", "trained on the user's data; the owner of the data decides", None)
+SIMULATED = Licence("other", "trained on simulated ECGs; no third-party rights", True)
 
 
-def joined(own: str, initial: str | None) -> str:
-    """What the licence of a model has to say, given that of the weights that it began with.
+def combined(*licences: Licence) -> Licence:
+    """Licence of a model that depends on all of these: data and initial weights.
 
-    Parameters
-    ----------
-    own : str
-        What its training data ask for.
-    initial : str or None
-        Terms of the initial weights; empty or None where there are none or none are known.
-
-    Returns
-    -------
-    str
-        `own` alone, unless the initial weights forbid commercial use: then their terms too.
+    Commercial use is allowed if all of them allow it, and forbidden if one of them forbids it.
     """
-    if not is_non_commercial(initial):
-        return own
-    begun = f"begun from weights under {initial}: this model is for non-commercial use only"
-    return f"{own}; {begun}" if own else begun
-
-
-def terms_of(about: Mapping[str, Any]) -> str:
-    """The terms of a model from its description or its run's: its own and its initial weights'.
-
-    Parameters
-    ----------
-    about : mapping
-        With `licence` and `weights` (`licence`), either of which may be missing.
-    """
-    own = str(about.get("licence") or "")
-    weights = about.get("weights")
-    initial = str(weights.get("licence") or "") if isinstance(weights, Mapping) else ""
-    return own if initial in own or not is_non_commercial(initial) else joined(own, initial)
+    different = list(dict.fromkeys(licences))
+    if len(different) < 2:
+        return different[0] if different else UNKNOWN
+    identifiers = {licence.id for licence in different}
+    allowed = {licence.commercial_use for licence in different}
+    return Licence(
+        identifiers.pop() if len(identifiers) == 1 else "other",
+        "; ".join(str(licence) for licence in different),
+        False if False in allowed else None if None in allowed else True,
+    )

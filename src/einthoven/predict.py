@@ -13,9 +13,9 @@ from torch import nn
 
 from einthoven.backbones.inference import aggregate_crops, probabilities
 from einthoven.backbones.subset import FewerLeads
-from einthoven.bundle import Bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
+from einthoven.models import Model
 from einthoven.predictions import Predictions
 from einthoven.records import Record, read_record
 from einthoven.signals.batches import SignalSource
@@ -60,7 +60,7 @@ class RecordPrediction:
 
 
 def predict_record(
-    bundle: Bundle, record: Record, *, leads: Sequence[str] | None = None
+    bundle: Model, record: Record, *, leads: Sequence[str] | None = None
 ) -> RecordPrediction:
     """Probabilities of one ECG.
 
@@ -69,7 +69,7 @@ def predict_record(
 
     Parameters
     ----------
-    bundle : Bundle
+    bundle : Model
     record : Record
     leads : sequence of str, optional
         Use these leads and no others, as for a record that lacks the rest; see
@@ -104,14 +104,14 @@ def predict_record(
     )
 
 
-def predict_files(bundle: Bundle, files: Iterable[str | Path]) -> Iterator[RecordPrediction]:
+def predict_files(bundle: Model, files: Iterable[str | Path]) -> Iterator[RecordPrediction]:
     """Probabilities of ECG files, one after the other."""
     for file in files:
         yield predict_record(bundle, read_record(file))
 
 
 def predict_cohort(
-    bundle: Bundle,
+    bundle: Model,
     cohort: Cohort,
     store: Store,
     split: str,
@@ -181,7 +181,7 @@ def predict_cohort(
     return table if len(known) == len(bundle.labels) else table.with_labels(known)
 
 
-def calibrate_table(bundle: Bundle, table: Predictions) -> Predictions:
+def calibrate_table(bundle: Model, table: Predictions) -> Predictions:
     """A table of what the network said, with the bundle's calibration; itself without one.
 
     Raises
@@ -204,7 +204,7 @@ def calibrate_table(bundle: Bundle, table: Predictions) -> Predictions:
 
 
 def with_leads(
-    bundle: Bundle, network: nn.Module, leads: Sequence[str] | None
+    bundle: Model, network: nn.Module, leads: Sequence[str] | None
 ) -> tuple[nn.Module, Preparation]:
     """A bundle's network and preparation for some of its leads, or for all where None are named."""
     if leads is None:
@@ -222,7 +222,7 @@ def _offset_doubts(record: Record, preparation: Preparation) -> Iterator[str]:
         )
 
 
-def _named(bundle: Bundle, record: Record, said: np.ndarray[Any, Any]) -> RecordPrediction:
+def _named(bundle: Model, record: Record, said: np.ndarray[Any, Any]) -> RecordPrediction:
     if bundle.calibration is None:
         return RecordPrediction(record, dict(zip(bundle.labels, said.tolist(), strict=True)))
     values = bundle.calibration.apply(said)
@@ -232,19 +232,21 @@ def _named(bundle: Bundle, record: Record, said: np.ndarray[Any, Any]) -> Record
     return RecordPrediction(record, named, tuple(above))
 
 
-def _metadata(bundle: Bundle, cohort: Cohort, split: str) -> dict[str, str]:
+def _metadata(bundle: Model, cohort: Cohort, split: str) -> dict[str, str]:
     return {
         "cohort": cohort.name,
         "version": cohort.version,
         "task": cohort.task,
         "split": split,
-        "backbone": str(bundle.about.get("backbone", "")),
-        "recipe": str(bundle.about.get("recipe", {}).get("name", "")),
+        "backbone": bundle.backbone.name,
+        "recipe": str(
+            ((bundle.config.get("provenance") or {}).get("recipe") or {}).get("name", "")
+        ),
     }
 
 
 def _label_columns(
-    bundle: Bundle, labels: Sequence[str], cohort: Cohort
+    bundle: Model, labels: Sequence[str], cohort: Cohort
 ) -> np.ndarray[Any, np.dtype[np.intp]]:
     missing = [label for label in labels if label not in cohort.labels]
     extra = [label for label in cohort.labels if label not in labels]

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from einthoven.backbones.inference import aggregate_crops, record_outputs
-from einthoven.bundle import Bundle, load_bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.cohorts.ptbxl import DATABASE, STATEMENTS, TASKS, open_ptbxl
 from einthoven.errors import ReproduceError
+from einthoven.models import Model, load_model
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.store import Store
 from scoring import Effect, Floats, Indices, Scored, Targets, paired_effects, patient_resamples
@@ -64,7 +64,7 @@ class Study:
     cohort : Cohort
         Task all-71 with the model's labels: every packed record, labelled or not.
     store : Store
-    model : Bundle
+    model : Model
     name : str
         Name of the model, for the page.
     validation, test : Outputs
@@ -75,7 +75,7 @@ class Study:
 
     cohort: Cohort
     store: Store
-    model: Bundle
+    model: Model
     name: str
     validation: Outputs
     test: Outputs
@@ -131,7 +131,7 @@ def open_study(
     ReproduceError
         If the model has labels that are not among the 71 statements.
     """
-    model = load_bundle(model_path)
+    model = load_model(model_path)
     cohort = cohort_for(path, store, model)
     validation, test = (
         outputs_of(model, cohort, store, split, device=device) for split in ("validation", "test")
@@ -140,7 +140,7 @@ def open_study(
     return Study(cohort, store, model, name, validation, test, device, resamples, seed)
 
 
-def cohort_for(path: str | Path, store: Store, model: Bundle) -> Cohort:
+def cohort_for(path: str | Path, store: Store, model: Model) -> Cohort:
     """Every packed record of PTB-XL, with a model's labels.
 
     Raises
@@ -159,7 +159,7 @@ def cohort_for(path: str | Path, store: Store, model: Bundle) -> Cohort:
 
 
 def outputs_of(
-    model: Bundle,
+    model: Model,
     cohort: Cohort,
     store: Store,
     split: str,

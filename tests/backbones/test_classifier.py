@@ -82,8 +82,8 @@ def test_leads_are_passed_on() -> None:
 
 def test_weights_fill_the_backbone_and_leave_a_seeded_head(tmp_path: Path) -> None:
     source = create_classifier(NAME, labels=5, seed=0, depth=1)
-    save_file(source.backbone.state_dict(), tmp_path / "encoder.safetensors")
-    path = tmp_path / "encoder.safetensors"
+    save_file(source.backbone.state_dict(), tmp_path / "model")
+    path = tmp_path / "model"
     net = create_classifier(NAME, labels=3, seed=1, depth=1, weights=path)
     again = create_classifier(NAME, labels=3, seed=1, depth=1, weights=path)
     assert net.training

@@ -44,7 +44,7 @@ def test_the_public_shape() -> None:
 def test_the_catalogue_says_that_ptbxl_was_in_the_pretraining() -> None:
     about = entry("ecg_fm")
     assert about.contains_ptbxl is True
-    assert about.weights_licence == "MIT"
+    assert about.licence.id == "MIT"
     assert len(about.weights_sha256) == 64
 
 

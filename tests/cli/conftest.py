@@ -13,7 +13,7 @@ import pytest
 from einthoven.backbones.mtecg import mtecg_tiny_100hz
 from einthoven.backbones.registry import catalogue, create_backbone
 from einthoven.cli import main
-from einthoven.files import write_tensors
+from einthoven.models import Model, save_model
 from einthoven.signals.store import Store
 
 BACKBONE = "tiny"
@@ -81,7 +81,7 @@ def typed(*arguments: Any) -> int:
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
     """Type a command: `cli("predict", file, "--json")`."""
     monkeypatch.setenv("EINTHOVEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("EINTHOVEN_BUNDLE", raising=False)
+    monkeypatch.delenv("EINTHOVEN_MODEL", raising=False)
 
     def run(*arguments: Any) -> Said:
         capsys.readouterr()
@@ -113,11 +113,11 @@ def made(
 ) -> Made:
     """Two runs of `einthoven posttrain`."""
     folder = tmp_path_factory.mktemp("cli")
-    made = Made(folder / "short.toml", folder / "encoder.safetensors", folder / "pt", folder / "ft")
+    made = Made(folder / "short.toml", folder / "model", folder / "pt", folder / "ft")
     made.recipe.write_text(RECIPE)
     with registered() as name:
         network = create_backbone(name, seed=0, init="pretraining")
-        write_tensors(made.encoder, network.state_dict(), {})
+        save_model(Model(network, network.preparation), made.encoder)
         for out, seed in ((made.run, 0), (made.other, 1)):
             status = typed(
                 "posttrain", synthetic_path, "--backbone", name, "--weights", made.encoder,

@@ -89,7 +89,7 @@ def test_an_unknown_option_is_a_mistake_in_typing(cli: Any) -> None:
     ("command", "expected"),
     [
         ("embed einthoven-small --out a.npy", "nothing to embed is named"),
-        ("predict a.hea --bundle nowhere", "is no bundle"),
+        ("predict a.hea --model nowhere", "is no bundle"),
         ("evaluate", "nothing to evaluate"),
         ("evaluate nowhere", "nowhere is missing"),
         ("evaluate nowhere.parquet", "nowhere.parquet is missing"),

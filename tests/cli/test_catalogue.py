@@ -56,7 +56,7 @@ def test_the_bundle_that_comes_along_is_told_of_as_well(cli: Any) -> None:
     assert about["options"]["causal"] is False
     assert about["parameters"] == 367_872
     assert about["preparation"][2] == "window of 250 samples (4 evaluation crops)"
-    assert "CC BY 4.0" in about["weights_licence"]
+    assert "CC-BY-4.0" in about["licence"]
     assert json.loads(cli("backbones", "s4_small", "--json").out)["contains_ptbxl"] is not True
     assert "einthoven-small" in cli("backbones").out.splitlines()[-1]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from einthoven.bundle import load_bundle
 from einthoven.cohorts import Cohort
 from einthoven.files import read_json
+from einthoven.models import load_model
 from einthoven.predictions import Predictions
 from einthoven.signals.store import Store
 
@@ -33,7 +33,7 @@ def test_a_run_its_table_and_its_bundle_score_the_same(
         (made.run,),
         (table,),
         (made.bundle, *cohort),
-        ("--bundle", made.bundle, *cohort, "--save", kept),
+        ("--model", made.bundle, *cohort, "--save", kept),
         (kept,),
     ):
         said = cli("evaluate", *command, *QUICK)
@@ -207,15 +207,15 @@ def test_a_card_and_the_report_that_shows_it(
     run = shutil.copytree(made.run, tmp_path / "run")
     numbers = read_json(run / "metrics.json")["test"]
     said = cli(
-        "card", run / "bundle", "--cohort", synthetic_path, "--store", synthetic_store.root,
+        "card", run / "model", "--cohort", synthetic_path, "--store", synthetic_store.root,
         "--resamples", 20, "--device", "cpu",
     )  # fmt: skip
     assert said.status == 0, said.err
     assert said.out.strip() == f"Card: {run / 'bundle' / 'README.md'}"
-    evidence = read_json(run / "bundle" / "evidence.json")
+    evidence = read_json(run / "model" / "evaluation.json")
     assert evidence["score"]["macro_auroc"] == pytest.approx(numbers["macro_auroc"], abs=1e-9)
     assert evidence["validation"]["macro_auroc"] > 0
-    text = (run / "bundle" / "README.md").read_text()
+    text = (run / "model" / "README.md").read_text()
     assert "## Fewer leads and noise" in text
     assert evidence["overlap"] is None
     assert "too good" not in text
@@ -231,10 +231,10 @@ def test_a_card_and_the_report_that_shows_it(
 def test_a_card_without_what_takes_long(
     cli: Any, made: Any, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
 ) -> None:
-    bundle = shutil.copytree(made.bundle, tmp_path / "bundle")
+    bundle = shutil.copytree(made.bundle, tmp_path / "model")
     given = ("--cohort", synthetic_path, "--store", synthetic_store.root, "--resamples", 0)
     assert cli("card", bundle, *given, "--no-robustness", "--split", "validation").status == 0
-    evidence = read_json(bundle / "evidence.json")
+    evidence = read_json(bundle / "evaluation.json")
     assert (evidence["split"], evidence["robustness"]) == ("validation", None)
     text = (bundle / "README.md").read_text()
     assert "| validation |" in text
@@ -253,7 +253,7 @@ def test_a_bundle_s_table_is_calibrated_and_a_run_s_is_not(
     ours = Predictions.load(made.run / "predictions" / "test.parquet")
     theirs = Predictions.load(kept)
     assert (ours.metadata["calibrated"], theirs.metadata["calibrated"]) == ("no", "yes")
-    calibration = load_bundle(made.bundle).calibration
+    calibration = load_model(made.bundle).calibration
     assert calibration is not None
     expected = calibration.apply(ours.probabilities)
     assert theirs.probabilities == pytest.approx(expected, abs=1e-6)

@@ -179,7 +179,7 @@ def test_a_protected_fold_is_refused_allowed_and_remembered(
     name = synthetic_path.name
     said = cli(*command, "--out", tmp_path / "run", "--allow-overlap", name)
     assert said.status == 0, said.err
-    encoder = tmp_path / "run" / "encoder.safetensors"
+    encoder = tmp_path / "run" / "model"
     assert json.loads(read_metadata(encoder)["allowed_overlap"])[0]["cohort"] == name
     train = (
         "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", encoder,
@@ -206,7 +206,7 @@ def test_posttrain_refuses_an_encoder_that_has_seen_the_test_fold(
     assert said.status == 0, said.err
     said = cli(
         "posttrain", synthetic_path, "--backbone", tiny_backbone, "--recipe", made.recipe,
-        "--weights", tmp_path / "run" / "encoder.safetensors", "--store", synthetic_store.root,
+        "--weights", tmp_path / "run" / "model", "--store", synthetic_store.root,
         "--out", tmp_path / "pt", "--min-records", 8, "--device", "cpu",
     )  # fmt: skip
     assert said.status == 1

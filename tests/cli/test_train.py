@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from einthoven import demo
-from einthoven.bundle import read_about
 from einthoven.cohorts import Cohort
 from einthoven.files import read_json
+from einthoven.models import read_config
 from einthoven.signals.store import Store
 from einthoven.stages import recipe as recipes
 
@@ -19,7 +19,7 @@ from einthoven.stages import recipe as recipes
 def test_posttrain_leaves_its_evidence_and_goes_on(
     made: Any, cli: Any, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str
 ) -> None:
-    names = {"run.json", "stage1", "stage2", "bundle", "predictions", "metrics.json"}
+    names = {"run.json", "stage1", "stage2", "model", "predictions", "metrics.json"}
     names |= {"report.html", "report.json", "seen.json", ".lock"}
     assert {entry.name for entry in made.run.iterdir()} == names
     page = (made.run / "report.html").stat().st_mtime_ns
@@ -31,7 +31,7 @@ def test_posttrain_leaves_its_evidence_and_goes_on(
     assert said.status == 0
     numbers = read_json(made.run / "metrics.json")["test"]
     assert f"Test macro AUROC {numbers['macro_auroc']:.4f} (" in said.out
-    assert f"Bundle: {made.bundle}" in said.out
+    assert f"Model: {made.bundle}" in said.out
     assert "epoch" not in said.err  # nothing was trained again
     assert (made.run / "report.html").stat().st_mtime_ns > page
 
@@ -110,7 +110,7 @@ def test_pretrain_packs_trains_and_posttrain_reads_it(
     )  # fmt: skip
     assert said.status == 0, said.err
     assert "Packing 160 records" in said.err
-    encoder = tmp_path / "mae" / "encoder.safetensors"
+    encoder = tmp_path / "mae" / "model"
     assert said.out.strip() == f"Encoder: {encoder}"
     assert read_json(tmp_path / "mae" / "run.json")["request"]["backbone_options"] == {
         "leads": ["I", "V2"],
@@ -124,12 +124,12 @@ def test_pretrain_packs_trains_and_posttrain_reads_it(
     )  # fmt: skip
     assert said.status == 0, said.err
     assert "Packing" not in said.err  # the cache has it
-    about = read_about(tmp_path / "run" / "bundle")
+    about = read_config(tmp_path / "run" / "model")
     assert about["labels"] == ["CD", "HYP", "MI", "NORM", "STTC"]
     options = about["backbone_options"]  # the whole config, those of the command line among it
     assert (options["leads"], options["depth"], options["width"]) == (["I", "V2"], 2, 32)
     file = next((synthetic_path / "records100").rglob("*.hea"))
-    said = cli("predict", "--bundle", tmp_path / "run" / "bundle", file, "--json")
+    said = cli("predict", "--model", tmp_path / "run" / "model", file, "--json")
     assert said.status == 0
     assert list(json.loads(said.out)["probabilities"]) == about["labels"]
 

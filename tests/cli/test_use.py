@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from einthoven.bundle import load_bundle, update_bundle
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.files import read_json, write_json
+from einthoven.models import load_model, update_config
 from einthoven.predict import predict_record
 from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.records.wfdb import write_wfdb
@@ -22,14 +22,14 @@ from einthoven.signals.store import Store
 
 def test_predict_prints_one_json_object_a_file(cli: Any, made: Any, synthetic: Cohort) -> None:
     files = synthetic.paths("test")[:3]
-    said = cli("predict", "--bundle", made.bundle, *files, "--json")
+    said = cli("predict", "--model", made.bundle, *files, "--json")
     assert said.status == 0
     lines = [json.loads(line) for line in said.out.splitlines()]
     assert [line["record"] for line in lines] == [str(file) for file in files]
     keys = {"record", "probabilities", "above_threshold", "derived_leads", "left_out_leads"}
     keys |= {"doubts", "seconds_left_out"}
     assert all(line.keys() == keys for line in lines)
-    bundle = load_bundle(made.bundle)
+    bundle = load_model(made.bundle)
     done = predict_record(bundle, read_record(files[1]))
     assert lines[1]["probabilities"] == done.probabilities
     assert lines[1]["above_threshold"] == list(done.above_threshold or ())
@@ -47,16 +47,16 @@ def test_predict_doubts_odd_recordings_and_refuses_one_without_a_signal(
         if name == "one":
             values[4] = 0.2
         write_wfdb(tmp_path / name, values, rate=100, leads=STANDARD_LEADS)
-    said = cli("predict", "--bundle", made.bundle, tmp_path / "flat.hea")
+    said = cli("predict", "--model", made.bundle, tmp_path / "flat.hea")
     assert said.status == 1
     assert "every lead is constant" in said.err
-    said = cli("predict", "--bundle", made.bundle, tmp_path / "microvolts.hea", "--json")
+    said = cli("predict", "--model", made.bundle, tmp_path / "microvolts.hea", "--json")
     (doubt,) = json.loads(said.out)["doubts"]
     assert "look like microvolts that are called millivolts" in doubt
-    said = cli("predict", "--bundle", made.bundle, tmp_path / "one.hea")
+    said = cli("predict", "--model", made.bundle, tmp_path / "one.hea")
     assert "doubtful: aVL is flat" in " ".join(said.out.split())
     write_wfdb(tmp_path / "offset", signal + 0.6, rate=100, leads=STANDARD_LEADS)
-    said = cli("predict", "--bundle", made.bundle, tmp_path / "offset.hea", "--json")
+    said = cli("predict", "--model", made.bundle, tmp_path / "offset.hea", "--json")
     doubt = json.loads(said.out)["doubts"][-1]
     assert "mV from zero, and nothing in the preparation takes an offset out" in doubt
     said = cli("embed", made.bundle, tmp_path / "flat.hea", "--out", tmp_path / "a.npy")
@@ -66,32 +66,32 @@ def test_predict_doubts_odd_recordings_and_refuses_one_without_a_signal(
 def test_predict_says_where_there_are_no_thresholds(
     cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
 ) -> None:
-    bare = shutil.copytree(made.bundle, tmp_path / "bundle")
-    update_bundle(bare, calibration=None)
+    bare = shutil.copytree(made.bundle, tmp_path / "model")
+    update_config(bare, calibration=None)
     file = synthetic.paths("test")[0]
     assert (
-        json.loads(cli("predict", "--bundle", bare, file, "--json").out)["above_threshold"] is None
+        json.loads(cli("predict", "--model", bare, file, "--json").out)["above_threshold"] is None
     )
-    assert "not calibrated" in cli("predict", "--bundle", bare, file).out
-    assert "not calibrated" not in cli("predict", "--bundle", made.bundle, file).out
+    assert "not calibrated" in cli("predict", "--model", bare, file).out
+    assert "not calibrated" not in cli("predict", "--model", made.bundle, file).out
 
 
 def test_predict_with_fewer_leads(cli: Any, made: Any, synthetic: Cohort) -> None:
     file = synthetic.paths("test")[0]
-    said = cli("predict", "--bundle", made.bundle, file, "--json", "--leads", "I, ii ")
+    said = cli("predict", "--model", made.bundle, file, "--json", "--leads", "I, ii ")
     found = json.loads(said.out)["probabilities"]
-    expected = predict_record(load_bundle(made.bundle), read_record(file), leads=("I", "II"))
+    expected = predict_record(load_model(made.bundle), read_record(file), leads=("I", "II"))
     assert found == expected.probabilities
     assert json.loads(said.out)["left_out_leads"] == list(STANDARD_LEADS[6:])
-    cautioned = cli("predict", "--bundle", made.bundle, file, "--leads", "I,II")
+    cautioned = cli("predict", "--model", made.bundle, file, "--leads", "I,II")
     said_so = " ".join(cautioned.out.split())
     assert "III, aVR, aVL, aVF computed from the other limb leads" in said_so
     assert "without V1, V2, V3, V4, V5, V6: network, calibration and thresholds" in said_so
-    assert "fitted with all" not in cli("predict", "--bundle", made.bundle, file).out
-    said = cli("predict", "--bundle", made.bundle, file, "--leads", "I,X1")
+    assert "fitted with all" not in cli("predict", "--model", made.bundle, file).out
+    said = cli("predict", "--model", made.bundle, file, "--leads", "I,X1")
     assert said.status == 1
     assert "X1" in said.err
-    said = cli("predict", "--bundle", made.bundle, file, "--leads", "I,")
+    said = cli("predict", "--model", made.bundle, file, "--leads", "I,")
     assert (said.status, "--leads 'I,' lacks a name" in said.err) == (1, True)
 
 
@@ -101,7 +101,7 @@ def test_a_bad_file_does_not_stop_the_good_ones(
     good = synthetic.paths("test")[:2]
     (tmp_path / "empty.hea").write_text("")
     said = cli(
-        "predict", "--bundle", made.bundle, "--json",
+        "predict", "--model", made.bundle, "--json",
         good[0], tmp_path / "empty.hea", tmp_path / "absent.hea", tmp_path, good[1],
     )  # fmt: skip
     assert said.status == 1
@@ -113,14 +113,14 @@ def test_a_bad_file_does_not_stop_the_good_ones(
 
 def test_predict_names_the_bundles_that_are_there(cli: Any, made: Any, synthetic: Cohort) -> None:
     file = synthetic.paths("test")[0]
-    said = cli("predict", "--bundle", "nope", file)
+    said = cli("predict", "--model", "nope", file)
     assert said.status == 1
     assert "nope is no bundle: nothing is there" in said.err
     assert "einthoven-small, which comes with einthoven" in said.err
-    said = cli("predict", "--bundle", made.run / "bundel", file)
+    said = cli("predict", "--model", made.run / "bundel", file)
     assert f"such as {made.bundle} or" in said.err
-    said = cli("predict", "--bundle", made.run, file)
-    assert f"{made.run} is no bundle: bundle.json is missing" in said.err
+    said = cli("predict", "--model", made.run, file)
+    assert f"{made.run} is no bundle: config.json is missing" in said.err
     assert f"such as {made.bundle} or" in said.err
 
 
@@ -128,10 +128,10 @@ def test_predict_names_the_labels_it_is_surest_of(
     cli: Any, made: Any, synthetic: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = synthetic.paths("test")[0]
-    monkeypatch.setenv("EINTHOVEN_BUNDLE", str(made.bundle))
+    monkeypatch.setenv("EINTHOVEN_MODEL", str(made.bundle))
     said = cli("predict", file, "--top", 2)
     assert said.status == 0
-    done = predict_record(load_bundle(made.bundle), read_record(file))
+    done = predict_record(load_model(made.bundle), read_record(file))
     found, above = done.probabilities, done.above_threshold or ()
     ranked = sorted(found, key=lambda label: -found[label])
     wanted = [label for i, label in enumerate(ranked) if i < 2 or label in above]
@@ -180,8 +180,8 @@ def test_embed_files_and_leave_out_the_bad(
         ("einthoven-smal", ["FILE"], "einthoven-smal does not exist: it is no bundle"),
         ("einthoven-smal", [], "einthoven-smal does not exist: it is no bundle"),
         ("RUN/bundel", ["COHORT"], "RUN/bundel does not exist: it is no bundle"),
-        ("RUN/bundle.csv", ["FILE"], "RUN/bundle.csv does not exist: it is no bundle"),
-        ("RUN", ["COHORT"], "RUN is a folder without bundle.json, and COHORT is named after it"),
+        ("RUN/model.csv", ["FILE"], "RUN/model.csv does not exist: it is no bundle"),
+        ("RUN", ["COHORT"], "RUN is a folder without config.json, and COHORT is named after it"),
     ],
 )
 def test_a_mistyped_bundle_is_not_the_shipped_one(
@@ -287,16 +287,16 @@ def test_predict_says_what_it_computed_and_under_which_terms(
     record = read_record(synthetic.paths("test")[0])
     eight = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
     write_wfdb(tmp_path / "eight", record.select(eight).signal, rate=record.rate, leads=eight)
-    bundle = shutil.copytree(made.bundle, tmp_path / "bundle")
-    said = cli("predict", "--bundle", bundle, tmp_path / "eight.hea", "--json")
+    bundle = shutil.copytree(made.bundle, tmp_path / "model")
+    said = cli("predict", "--model", bundle, tmp_path / "eight.hea", "--json")
     assert json.loads(said.out)["derived_leads"] == ["III", "aVR", "aVL", "aVF"]
     assert "commercial" not in said.err
-    said = cli("predict", "--bundle", bundle, tmp_path / "eight.hea")
+    said = cli("predict", "--model", bundle, tmp_path / "eight.hea")
     assert "III, aVR, aVL, aVF computed from the other limb leads" in " ".join(said.out.split())
-    about = read_json(bundle / "bundle.json")
+    about = read_json(bundle / "config.json")
     terms = about["weights"] | {"licence": "CC BY-NC 4.0"}
-    write_json(bundle / "bundle.json", about | {"weights": terms})
-    said = cli("predict", "--bundle", bundle, tmp_path / "eight.hea", "--json")
+    write_json(bundle / "config.json", about | {"weights": terms})
+    said = cli("predict", "--model", bundle, tmp_path / "eight.hea", "--json")
     assert said.status == 0
     assert "this model is for non-commercial use only" in " ".join(said.err.split())
     assert len(said.out.splitlines()) == 1

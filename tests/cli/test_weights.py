@@ -27,7 +27,7 @@ def public(tmp_path: Path, tiny_backbone: str) -> Path:
 def test_convert_writes_a_file_that_posttrain_reads(
     cli: Any, public: Path, tmp_path: Path, tiny_backbone: str
 ) -> None:
-    out = tmp_path / "encoder.safetensors"
+    out = tmp_path / "model"
     said = cli("convert", tiny_backbone, public, out)
     assert said.status == 0
     assert f"Written: {out}" in said.out
@@ -63,7 +63,7 @@ def test_convert_takes_fields_of_the_config(cli: Any, tmp_path: Path, tiny_backb
     typed += ["--option", 'leads=["I", "II"]']
     said = cli("convert", tiny_backbone, tmp_path / "x.pth", tmp_path / "encoder", *typed)
     assert said.status == 0, said.err
-    about = json.loads((tmp_path / "encoder" / "bundle.json").read_text())
+    about = json.loads((tmp_path / "encoder" / "config.json").read_text())
     assert about["backbone_options"] == json.loads(json.dumps(options))
     again = load_backbone(tiny_backbone, weights=tmp_path / "encoder", **options)
     x = torch.randn(1, 2, 250)
@@ -164,7 +164,7 @@ def test_posttrain_says_that_public_weights_have_seen_ptbxl(
     asked = json.loads((tmp_path / "run" / "run.json").read_text())["request"]
     assert warning in asked["public_weights"]["warning"]
     assert asked["public_weights"]["cohort"] == "ptb-xl"
-    about = json.loads((tmp_path / "run" / "bundle" / "bundle.json").read_text())
+    about = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert about["public_weights"] == asked["public_weights"]
 
 
@@ -177,7 +177,7 @@ FULL = [
 @pytest.mark.slow
 def test_ecg_fm_at_full_size(cli: Any, synthetic_path: Path, tmp_path: Path) -> None:
     """Convert, one step of the probe, one of fine-tuning, and the evidence."""
-    weights, encoder = tmp_path / "public.pt", tmp_path / "encoder.safetensors"
+    weights, encoder = tmp_path / "public.pt", tmp_path / "model"
     torch.save({"args": None, "model": to_public(create_backbone("ecg_fm", seed=0))}, weights)
     assert cli("convert", "ecg_fm", weights, encoder).status == 0
     arguments: list[Any] = ["--backbone", "ecg_fm", "--weights", encoder, "--resamples", 0]
@@ -188,4 +188,4 @@ def test_ecg_fm_at_full_size(cli: Any, synthetic_path: Path, tmp_path: Path) -> 
     for stage in ("stage1", "stage2"):
         entry = json.loads(next((run / stage).rglob("metrics.jsonl")).read_text().splitlines()[0])
         assert math.isfinite(entry["train_loss"])
-    assert (run / "bundle" / "bundle.json").is_file()
+    assert (run / "model" / "config.json").is_file()

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from einthoven.backbones.classifier import create_classifier
-from einthoven.bundle import Bundle
 from einthoven.cohorts import Cohort
 from einthoven.embed import embed_cohort, embed_files
 from einthoven.embed import files as written
 from einthoven.errors import EinthovenError, EvaluationError, RecordError
+from einthoven.models import Model
 from einthoven.records import read_record
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Scale, Standardise, prepare_record
@@ -27,17 +27,17 @@ CROPS, TOKENS, WIDTH = 3, 50, 32
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
+def bundle() -> Model:
     classifier = create_classifier(
         "mtecg_tiny_100hz", labels=2, seed=5, depth=1, width=WIDTH, heads=1
     ).eval()
     preparation = classifier.preparation.with_window(seconds=2.5).with_evaluation_crops(CROPS)
     steps = tuple(Standardise() if isinstance(s, Scale) else s for s in preparation.steps)
-    about = {"backbone": "mtecg_tiny_100hz", "checksums": {"weights.safetensors": "ab"}}
-    return Bundle(classifier, ("a", "b"), replace(preparation, steps=steps), about=about)
+    config = {"weights_sha256": "ab"}
+    return Model(classifier, replace(preparation, steps=steps), config=config)
 
 
-def expected(bundle: Bundle, path: Path, level: str) -> np.ndarray:
+def expected(bundle: Model, path: Path, level: str) -> np.ndarray:
     """The same once more, without batches, stores or files."""
     record, backbone = read_record(path), bundle.classifier.backbone
     with torch.no_grad():
@@ -57,7 +57,7 @@ def expected(bundle: Bundle, path: Path, level: str) -> np.ndarray:
     [("pooled", (WIDTH,)), ("token", (CROPS * TOKENS, WIDTH)), ("lead", (12, WIDTH))],
 )
 def test_a_cohort_as_an_array(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store, tmp_path: Path, level: str,
+    bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path, level: str,
     shape: tuple[int, ...],
 ) -> None:  # fmt: skip
     steps: list[tuple[int, int]] = []
@@ -83,7 +83,7 @@ def test_a_cohort_as_an_array(
 
 @pytest.mark.parametrize("level", ["pooled", "token", "lead"])
 def test_files_as_a_table(
-    bundle: Bundle, synthetic: Cohort, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+    bundle: Model, synthetic: Cohort, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(written, "ROW_GROUP", 2 * WIDTH * 4)
     files = synthetic.paths("test")[:5]
@@ -107,7 +107,7 @@ def test_files_as_a_table(
 
 
 def test_the_two_files_and_any_batches_say_the_same(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+    bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
     embed_cohort(bundle, synthetic, synthetic_store, tmp_path / "x.npy", batch_size=64)
     embed_cohort(bundle, synthetic, synthetic_store, tmp_path / "x.parquet", batch_size=11)
@@ -117,7 +117,7 @@ def test_the_two_files_and_any_batches_say_the_same(
 
 
 def test_a_lead_s_vector_rests_on_that_lead_alone(
-    bundle: Bundle, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Model, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = synthetic.paths("test")[0]
     record = read_record(file)
@@ -132,7 +132,7 @@ def test_a_lead_s_vector_rests_on_that_lead_alone(
     assert not np.isclose(one[1:], two[1:], atol=1e-3).all(axis=1).any()
 
 
-def test_records_of_other_lengths(bundle: Bundle, synthetic: Cohort, tmp_path: Path) -> None:
+def test_records_of_other_lengths(bundle: Model, synthetic: Cohort, tmp_path: Path) -> None:
     """Their tokens fit a table, not an array; a mean over crops fits both."""
     every = replace(bundle, preparation=bundle.preparation.with_evaluation_crops(4))
     record = read_record(synthetic.paths("test")[0])
@@ -149,9 +149,7 @@ def test_records_of_other_lengths(bundle: Bundle, synthetic: Cohort, tmp_path: P
     assert not (tmp_path / "x.npy").exists()
 
 
-def test_a_bad_file_is_told_of_or_ends_it(
-    bundle: Bundle, synthetic: Cohort, tmp_path: Path
-) -> None:
+def test_a_bad_file_is_told_of_or_ends_it(bundle: Model, synthetic: Cohort, tmp_path: Path) -> None:
     good = synthetic.paths("test")[:2]
     files = [good[0], tmp_path / "absent.hea", good[1]]
     refused: list[tuple[Path, EinthovenError]] = []
@@ -169,7 +167,7 @@ def test_a_bad_file_is_told_of_or_ends_it(
 
 @pytest.mark.parametrize("suffix", ["npy", "parquet"])
 def test_an_interrupted_file_never_appears(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store, tmp_path: Path, suffix: str
+    bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path, suffix: str
 ) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -180,7 +178,7 @@ def test_an_interrupted_file_never_appears(
 
 
 def test_what_cannot_be_embedded_is_refused(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+    bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
     cohort = synthetic, synthetic_store
     with pytest.raises(EvaluationError, match="level = 'word' is unknown"):

@@ -11,7 +11,7 @@ import pytest
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
-from einthoven.files import write_tensors
+from einthoven.models import Model, save_model
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.store import Store
 
@@ -32,9 +32,9 @@ class Arrays:
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As pretraining leaves it."""
-    file = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    file = tmp_path_factory.mktemp("encoder") / "model"
     network = create_backbone(BACKBONE, seed=7, **TINY)
-    write_tensors(file, network.state_dict(), {"backbone": BACKBONE})
+    save_model(Model(network, network.preparation), file)
     return file
 
 

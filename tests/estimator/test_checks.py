@@ -14,9 +14,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.estimator import EcgClassifier, EcgEmbedder
-from einthoven.files import write_tensors
+from einthoven.models import Model, save_model
 
-ENCODER = "encoder.safetensors"  # in the working directory: test names have to be short and fixed
+ENCODER = "model"  # in the working directory: test names have to be short and fixed
 OPTIONS = {"width": 32, "depth": 1, "window": 10, "scale": 1.0}
 GIVEN: dict[str, Any] = {
     "options": OPTIONS,
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With an encoder's file, as pretraining writes it."""
     folder = tmp_path_factory.mktemp("checks")
     network = create_backbone("s4_tiny", seed=0, **OPTIONS)
-    write_tensors(folder / ENCODER, network.state_dict(), {"backbone": "s4_tiny"})
+    save_model(Model(network, network.preparation), folder / ENCODER)
     return folder
 
 

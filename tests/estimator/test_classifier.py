@@ -17,12 +17,12 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from einthoven import EcgClassifier, from_pretrained, save_pretrained
+from einthoven import EcgClassifier, load_model, save_model
 from einthoven.backbones.registry import create_backbone
-from einthoven.bundle import Bundle
 from einthoven.cohorts import Cohort
 from einthoven.errors import EstimatorError, RecipeError, TrainingError
 from einthoven.estimator.arrays import Targets, set_aside
+from einthoven.models import Model
 from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
 from einthoven.signals.prepare import Scale
@@ -68,7 +68,7 @@ def test_it_is_the_training_of_the_stages(
         losses = [line["train_loss"] for line in result.history]
         found = [line["train_loss"] for line in model.results_[stage].history]
         assert found == pytest.approx(losses, rel=1e-4)
-    bundle = Bundle(trained.classifier, cohort.labels, trained.preparation)
+    bundle = Model(trained.classifier, trained.preparation)
     expected = predict_cohort(bundle, cohort, synthetic_store, "train").probabilities
     assert np.allclose(model.predict_proba(arrays.x[train]), expected, atol=1e-3)
 
@@ -97,11 +97,11 @@ def test_a_recipe_s_name_means_the_backbone_s_own_settings(arrays: Any) -> None:
     given = {key: arrays.given[key] for key in ("rate", "leads")} | {"validation_fraction": 0.25}
     short = ["stage1.epochs=2", "stage2.epochs=1", "precision=fp32"]
     named = EcgClassifier(network, recipe="post-training", overrides=short, random_state=3, **given)
-    found = named.fit(arrays.x[:60], arrays.y[:60]).to_bundle().about["recipe"]
+    found = named.fit(arrays.x[:60], arrays.y[:60]).to_model().config["provenance"]["recipe"]
     assert (found["stage2"]["batch_size"], found["stage1"]["weight_decay"]) == (64, 1.0)
     assert (found["seed"], found["stage2"]["epochs"]) == (3, 1)
     general = EcgClassifier(network, recipe=load_recipe("post-training", short), **given)
-    found = general.fit(arrays.x[:60], arrays.y[:60]).to_bundle().about["recipe"]
+    found = general.fit(arrays.x[:60], arrays.y[:60]).to_model().config["provenance"]["recipe"]
     assert (found["stage2"]["batch_size"], found["stage1"]["weight_decay"]) == (16, 0.05)
 
 
@@ -189,7 +189,7 @@ def test_a_measured_scaling_is_that_of_the_records_it_trains_on(arrays: Any) -> 
     (scale,) = [step for step in model.preparation_.steps if isinstance(step, Scale)]
     assert scale.mean == pytest.approx(arrays.x.mean(dtype=float), abs=1e-7)
     assert scale.std == pytest.approx(arrays.x.std(dtype=float), rel=1e-6)
-    assert model.to_bundle().preparation == model.preparation_
+    assert model.to_model().preparation == model.preparation_
 
 
 def test_nothing_is_left_behind(
@@ -226,13 +226,13 @@ def test_it_is_searched_over_keys_of_the_recipe(arrays: Any) -> None:
 def test_it_becomes_a_bundle(
     arrays: Any, fitted: EcgClassifier, synthetic: Cohort, tmp_path: Path
 ) -> None:
-    bundle = from_pretrained(save_pretrained(fitted.to_bundle(), tmp_path))
-    assert isinstance(bundle, Bundle)
+    bundle = load_model(save_model(fitted.to_model(), tmp_path))
+    assert isinstance(bundle, Model)
     assert bundle.preparation == fitted.preparation_
     found = predict_record(bundle, read_record(synthetic.paths()[3])).probabilities
     expected = fitted.predict_proba(arrays.x[3:4])[0]
     assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-4)
-    assert bundle.about["recipe"]["name"] == "tiny"
+    assert bundle.config["provenance"]["recipe"]["name"] == "tiny"
 
 
 # ---------------------------------------------------------------------- who validates

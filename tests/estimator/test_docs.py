@@ -20,7 +20,7 @@ def test_the_page(arrays: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     estimators, folders = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     network = create_backbone("s4_tiny", seed=0)
-    for name in ("st_mem_vit_base_encoder.pth", "encoder.safetensors"):
+    for name in ("st_mem_vit_base_encoder.pth", "model"):
         write_tensors(tmp_path / name, network.state_dict(), {"backbone": "s4_tiny"})
     count = 60
     np.save("ecgs.npy", arrays.x[:count])

@@ -14,12 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from einthoven import EcgEmbedder, save_pretrained
+from einthoven import EcgEmbedder
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.mtecg import MTECG
 from einthoven.backbones.registry import create_backbone
-from einthoven.bundle import Bundle, save_bundle
-from einthoven.errors import BackboneError, EstimatorError, HubError, PreparationError
+from einthoven.errors import BackboneError, EstimatorError, ModelError, PreparationError
+from einthoven.models import Model, save_model
 from einthoven.records import Record
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import prepare_record
@@ -94,7 +94,7 @@ def test_every_way_to_call_a_backbone(arrays: Any, network: Any, tmp_path: Path)
     name, weights, options = (given.pop(key) for key in ("backbone", "weights", "options"))
     classifier = Classifier(network, ("a", "b"))
     shorter = network.preparation.with_window(seconds=5.0)
-    bundle = Bundle(classifier, ("a", "b"), shorter)
+    bundle = Model(classifier, shorter)
     x = arrays.x[:4]
     expected = EcgEmbedder(name, weights=weights, options=options, **given).fit_transform(x)
     same = [
@@ -102,8 +102,8 @@ def test_every_way_to_call_a_backbone(arrays: Any, network: Any, tmp_path: Path)
         EcgEmbedder(str(weights), options=options, **given),
         EcgEmbedder(network, **given),
         EcgEmbedder(classifier, **given),
-        EcgEmbedder(save_pretrained(network, tmp_path / "backbone"), **given),
-        EcgEmbedder(str(save_pretrained(classifier, tmp_path / "classifier")), **given),
+        EcgEmbedder(save_model(network, tmp_path / "backbone"), **given),
+        EcgEmbedder(str(save_model(classifier, tmp_path / "classifier")), **given),
     ]
     for embed in same:
         assert np.array_equal(embed.fit_transform(x), expected)
@@ -111,8 +111,8 @@ def test_every_way_to_call_a_backbone(arrays: Any, network: Any, tmp_path: Path)
     expected = cut.fit_transform(x)  # a bundle has its own preparation
     own = [
         EcgEmbedder(bundle, **given),
-        EcgEmbedder(save_pretrained(bundle, tmp_path / "bundle"), **given),
-        EcgEmbedder(save_bundle(bundle, tmp_path / "own", backbone=name), **given),
+        EcgEmbedder(save_model(bundle, tmp_path / "model"), **given),
+        EcgEmbedder(save_model(bundle, tmp_path / "own"), **given),
     ]
     for embed in own:
         assert np.array_equal(embed.fit_transform(x), expected)
@@ -206,14 +206,14 @@ def test_refusals(
 def test_what_does_not_go_together_is_refused(arrays: Any, network: Any, tmp_path: Path) -> None:
     given = {k: v for k, v in arrays.given.items() if k not in ("backbone", "weights", "options")}
     weights = arrays.given["weights"]
-    folder = save_pretrained(network, tmp_path / "model")
+    folder = save_model(network, tmp_path / "model")
     torch.save({"model": network.state_dict()}, tmp_path / "x.pth")
     cases: list[tuple[EcgEmbedder, type[Exception], str]] = [
         (EcgEmbedder(folder, weights=weights, **given), EstimatorError, "has weights of its own"),
         (EcgEmbedder(network, weights=weights, **given), EstimatorError, "for a MTECG, which has"),
         (EcgEmbedder(folder, options={"depth": 1}, **given), EstimatorError, "is built already"),
         (EcgEmbedder(tmp_path / "x.pth", **given), EstimatorError, "does not say which backbone"),
-        (EcgEmbedder(tmp_path / "absent", **given), HubError, "is no folder"),
+        (EcgEmbedder(tmp_path / "absent", **given), ModelError, "is no folder"),
     ]
     for embed, error, message in cases:
         with pytest.raises(error, match=message):
@@ -227,9 +227,9 @@ def test_a_shipped_bundle_is_a_backbone_too(arrays: Any, network: Any, tmp_path:
     from einthoven import shipped
 
     given = {k: v for k, v in arrays.given.items() if k not in ("backbone", "weights", "options")}
-    bundle = Bundle(Classifier(network, ("a",)), ("a",), network.preparation)
+    bundle = Model(Classifier(network, ("a",)), network.preparation)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shipped, "_FOLDER", tmp_path)
-        save_bundle(bundle, tmp_path / "some-name", backbone=network.name)
+        save_model(bundle, tmp_path / "some-name")
         found = EcgEmbedder("some-name", **given).fit_transform(arrays.x[:2])
     assert np.array_equal(found, EcgEmbedder(**arrays.given).fit_transform(arrays.x[:2]))

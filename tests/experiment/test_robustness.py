@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from einthoven.backbones.classifier import create_classifier
-from einthoven.bundle import Bundle
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, EvaluationError, PreparationError
 from einthoven.evaluate import compare
@@ -21,6 +20,7 @@ from einthoven.experiment.robustness import (
     Robustness,
     measure_robustness,
 )
+from einthoven.models import Model
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Calibration
 from einthoven.records.record import STANDARD_LEADS
@@ -33,7 +33,7 @@ TINY = {"depth": 1, "width": 32, "heads": 1}
 NONE: Any = {"noises": (), "offsets": ()}
 
 
-def make(labels: tuple[str, ...], leads: tuple[str, ...] = STANDARD_LEADS) -> Bundle:
+def make(labels: tuple[str, ...], leads: tuple[str, ...] = STANDARD_LEADS) -> Model:
     classifier = create_classifier(
         "mtecg_tiny_100hz", labels=labels, seed=5, leads=leads, **TINY
     ).eval()
@@ -42,11 +42,11 @@ def make(labels: tuple[str, ...], leads: tuple[str, ...] = STANDARD_LEADS) -> Bu
     preparation = classifier.preparation.with_window(seconds=2.5).with_evaluation_crops(2)
     count = len(labels)
     calibration = Calibration((2.0,) * count, (0.0,) * count, (0.5,) * count)
-    return Bundle(classifier, labels, preparation, calibration=calibration)
+    return Model(classifier, preparation, calibration=calibration)
 
 
 @pytest.fixture(scope="module")
-def bundle(synthetic: Cohort) -> Bundle:
+def bundle(synthetic: Cohort) -> Model:
     return make(synthetic.labels)
 
 
@@ -57,7 +57,7 @@ def told() -> list[tuple[str, int, int]]:
 
 @pytest.fixture(scope="module")
 def found(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store, told: list[tuple[str, int, int]]
+    bundle: Model, synthetic: Cohort, synthetic_store: Store, told: list[tuple[str, int, int]]
 ) -> Robustness:
     return measure_robustness(
         bundle,
@@ -85,7 +85,7 @@ def test_every_condition_is_there_and_told_of(
 
 
 def test_a_condition_is_its_comparison_with_clean(
-    found: Robustness, bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+    found: Robustness, bundle: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     one = found.leads[-1]
     assert one.about == {"leads": ["I"], "policy": "own"}
@@ -103,7 +103,7 @@ def test_a_condition_is_its_comparison_with_clean(
 
 
 def test_all_leads_named_are_no_condition_and_little_noise_does_little(
-    found: Robustness, bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+    found: Robustness, bundle: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     clean = found.clean.probabilities
     named = predict_cohort(bundle, synthetic, synthetic_store, "test", leads=STANDARD_LEADS[::-1])
@@ -117,7 +117,7 @@ def test_all_leads_named_are_no_condition_and_little_noise_does_little(
 
 
 def test_the_same_seed_gives_the_same_numbers_however_batches_fall(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store
+    bundle: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     store = NoisyStore.over(synthetic_store, kind="muscle", snr=0.0, seed=3)
     one, two = (
@@ -194,7 +194,7 @@ def test_a_set_that_the_network_refuses_is_not_measured_on_made_up_leads(
     classifier = create_classifier(
         "hubert_ecg_small", labels=synthetic.labels, seed=5, pos_groups=4, **shape
     ).eval()
-    bundle = Bundle(classifier, synthetic.labels, classifier.preparation.with_evaluation_crops(1))
+    bundle = Model(classifier, classifier.preparation.with_evaluation_crops(1))
     found = measure_robustness(bundle, synthetic, synthetic_store, **NONE, resamples=0)
     assert [(each.name, each.about["policy"]) for each in found.leads] == [("8 leads", "derived")]
     assert set(found.left_out) == {"6 limb leads", "lead I"}
@@ -208,7 +208,7 @@ def test_a_set_that_the_network_refuses_is_not_measured_on_made_up_leads(
 
 
 def test_unknown_leads_and_noise_are_refused(
-    bundle: Bundle, synthetic: Cohort, synthetic_store: Store, found: Robustness
+    bundle: Model, synthetic: Cohort, synthetic_store: Store, found: Robustness
 ) -> None:
     common = {"clean": found.clean, "resamples": 0}
     with pytest.raises(EvaluationError, match="lead set 'odd' names"):

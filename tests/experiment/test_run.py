@@ -14,7 +14,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from einthoven.backbones.registry import create_backbone
-from einthoven.bundle import load_bundle, read_about
 from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, EvaluationError
 from einthoven.evaluate import fit_calibration
@@ -22,6 +21,7 @@ from einthoven.evaluate.scores import score_predictions
 from einthoven.experiment.evaluation import read_evidence
 from einthoven.experiment.run import Finished, is_synthetic, licence_of, run_experiment
 from einthoven.files import read_json, read_lines, write_json, write_tensors
+from einthoven.models import load_model, read_config
 from einthoven.predict import predict_record
 from einthoven.predictions import Predictions
 from einthoven.records import read_record
@@ -47,7 +47,7 @@ Experiment = Callable[..., Finished]
 def experiment(
     synthetic: Cohort, synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory
 ) -> Experiment:
-    encoder = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    encoder = tmp_path_factory.mktemp("encoder") / "model"
     network = create_backbone("mtecg_tiny_100hz", seed=0, init="pretraining", **TINY)
     write_tensors(encoder, network.state_dict(), {})
 
@@ -77,10 +77,10 @@ def test_the_folder_holds_everything(finished: Finished, synthetic: Cohort) -> N
     assert numbers["validation"]["records"] == len(synthetic.ids("validation"))
     assert numbers["test"]["macro_auroc"] == finished.test.macro_auroc
     assert numbers["seconds"] > 0
-    trained = load_bundle(folder / "bundle").classifier
+    trained = load_model(folder / "model").classifier
     assert numbers["parameters"] == sum(p.numel() for p in trained.parameters())
     assert numbers["device"].startswith("CPU, ")
-    card = (folder / "bundle" / "README.md").read_text()
+    card = (folder / "model" / "README.md").read_text()
     assert f"{finished.test.macro_auroc:.4f}"[:5] in card
     assert not list(folder.rglob("*.writing"))
 
@@ -99,7 +99,7 @@ def test_the_numbers_are_those_of_the_tables(finished: Finished) -> None:
 
 def test_the_selected_epoch_s_validation_is_that_of_its_predictions(finished: Finished) -> None:
     lines = read_lines(finished.run.path / "stage2" / "metrics.jsonl")
-    chosen = read_about(finished.run.path / "bundle")["selected_epoch"]["stage2"]
+    chosen = read_config(finished.run.path / "model")["selected_epoch"]["stage2"]
     stored = read_json(finished.run.path / "metrics.json")["validation"]
     assert stored["macro_auroc"] == pytest.approx(lines[chosen - 1]["macro_auroc"], abs=1e-6)
     assert stored["macro_auprc"] == pytest.approx(lines[chosen - 1]["macro_auprc"], abs=1e-6)
@@ -115,7 +115,7 @@ def test_so_is_the_linear_probe_s(tmp_path: Path, experiment: Experiment, precis
 
 
 def test_the_bundle_says_what_it_is(finished: Finished, synthetic: Cohort) -> None:
-    about = read_about(finished.run.path / "bundle")
+    about = read_config(finished.run.path / "model")
     assert about["labels"] == list(synthetic.labels)
     assert about["licence"] == "weights trained on simulated ECGs; no rights of others"
     assert about["recipe"]["stage2"]["drop_path"] == 0.1
@@ -127,14 +127,14 @@ def test_the_bundle_says_what_it_is(finished: Finished, synthetic: Cohort) -> No
     assert about["environment"]["torch"]
     assert about["metrics"]["macro_auroc"] == finished.test.macro_auroc
     assert set(about["selected_epoch"]) == {"stage1", "stage2"}
-    assert load_bundle(finished.run.path / "bundle").memory.keys() == {"seen"}
+    assert load_model(finished.run.path / "model").memory.keys() == {"seen"}
     assert about["descriptions"]["AFIB"] == "atrial fibrillation"
 
 
 def test_the_bundle_predicts_what_the_table_holds_calibrated(
     finished: Finished, synthetic: Cohort
 ) -> None:
-    bundle = load_bundle(finished.run.path / "bundle")
+    bundle = load_model(finished.run.path / "model")
     table = Predictions.load(finished.run.path / "predictions" / "test.parquet")
     assert table.metadata["calibrated"] == "no"
     assert bundle.calibration is not None
@@ -148,14 +148,14 @@ def test_the_bundle_predicts_what_the_table_holds_calibrated(
 def test_the_calibration_is_fitted_on_validation_and_on_nothing_else(finished: Finished) -> None:
     table = Predictions.load(finished.run.path / "predictions" / "validation.parquet")
     fitted = fit_calibration(table.targets, table.probabilities, table.labels)  # type: ignore[arg-type]
-    assert load_bundle(finished.run.path / "bundle").calibration == fitted
-    about = read_about(finished.run.path / "bundle")["calibration_fit"]
+    assert load_model(finished.run.path / "model").calibration == fitted
+    about = read_config(finished.run.path / "model")["calibration_fit"]
     assert (about["split"], about["records"]) == ("validation", len(table))
     assert about["positives"]["AFIB"] == int(table.targets[:, table.labels.index("AFIB")].sum())  # type: ignore[index]
 
 
 def test_the_evidence_is_of_the_test_table(finished: Finished, synthetic: Cohort) -> None:
-    found = read_evidence(finished.run.path / "bundle")
+    found = read_evidence(finished.run.path / "model")
     assert found is not None
     numbers = read_json(finished.run.path / "metrics.json")
     assert found["score"] == numbers["test"]
@@ -163,7 +163,7 @@ def test_the_evidence_is_of_the_test_table(finished: Finished, synthetic: Cohort
     assert found["calibration"]["records"] == len(synthetic.ids("test"))
     ages = found["subgroups"]["attributes"]["age"]
     assert sum(each["records"] for each in ages) == len(synthetic.ids("test"))
-    card = (finished.run.path / "bundle" / "README.md").read_text()
+    card = (finished.run.path / "model" / "README.md").read_text()
     assert "## Calibration" in card
     assert "## Subgroups" in card
     assert "## Fewer leads" not in card
@@ -173,16 +173,16 @@ def test_a_finished_run_of_an_earlier_version_is_calibrated_by_its_own_command(
     tmp_path: Path, finished: Finished, experiment: Experiment
 ) -> None:
     folder = shutil.copytree(finished.run.path, tmp_path / "run")
-    wanted = load_bundle(folder / "bundle").calibration
-    about = read_about(folder / "bundle")
+    wanted = load_model(folder / "model").calibration
+    about = read_config(folder / "model")
     later = ("calibration", "digest")
     bare = {key: value for key, value in about.items() if not key.startswith(later)}
-    (folder / "bundle" / "bundle.json").write_text(json.dumps(bare))
-    (folder / "bundle" / "evidence.json").unlink()
-    assert load_bundle(folder / "bundle").calibration is None
+    (folder / "model" / "config.json").write_text(json.dumps(bare))
+    (folder / "model" / "evaluation.json").unlink()
+    assert load_model(folder / "model").calibration is None
     before = (folder / "predictions" / "test.parquet").read_bytes()
     experiment(folder)
-    assert load_bundle(folder / "bundle").calibration == wanted
+    assert load_model(folder / "model").calibration == wanted
     assert (folder / "predictions" / "test.parquet").read_bytes() == before
 
 
@@ -190,18 +190,18 @@ def test_what_was_measured_of_robustness_survives_the_same_command(
     tmp_path: Path, finished: Finished, experiment: Experiment
 ) -> None:
     folder = shutil.copytree(finished.run.path, tmp_path / "run")
-    evidence = read_evidence(folder / "bundle")
+    evidence = read_evidence(folder / "model")
     assert evidence is not None
     measured = {"clean": {}, "leads": [], "noise": [], "left_out": {}, "records": 1}
     measured |= {"resamples": 0, "seed": 0, "by": "record"}
-    write_json(folder / "bundle" / "evidence.json", evidence | {"robustness": measured})
+    write_json(folder / "model" / "evaluation.json", evidence | {"robustness": measured})
     experiment(folder)
-    assert (read_evidence(folder / "bundle") or {})["robustness"] == measured
+    assert (read_evidence(folder / "model") or {})["robustness"] == measured
 
 
 def test_the_test_split_is_predicted_once(finished: Finished, experiment: Experiment) -> None:
     folder = finished.run.path
-    kept = [*(folder / "predictions").iterdir(), folder / "bundle" / "weights.safetensors"]
+    kept = [*(folder / "predictions").iterdir(), folder / "model" / "model.safetensors"]
     before = {file: file.stat().st_mtime_ns for file in kept}
     asked: list[str] = []
     again = experiment(folder, progress=lambda what, done, total: asked.append(what))

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from einthoven.weights.converted import convert_to_folder
+from einthoven.weights.folder import licence_of_weights
 from torch import Tensor
 
 from einthoven.backbones.registry import entry
 from einthoven.licences import is_non_commercial
 from einthoven.weights import load_backbone
-from einthoven.weights.converted import convert_to_folder
-from einthoven.weights.folder import licence_of_weights
 
 CASES = [
     # Fixture, backbone, what the publisher's file holds beside the tensors, their entry, the input.

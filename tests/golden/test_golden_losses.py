@@ -76,7 +76,7 @@ class Losses:
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("golden") / "encoder.safetensors"
+    file = tmp_path_factory.mktemp("golden") / "model"
     network = create_backbone(BACKBONE, seed=0, init="pretraining", **TINY)
     write_tensors(file, network.state_dict(), {})
     return file
@@ -125,7 +125,7 @@ def test_other_backbones(
     backbone: str, tmp_path: Path, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     network = create_backbone(backbone, seed=0, init="pretraining", **OTHERS[backbone])
-    write_tensors(tmp_path / "encoder.safetensors", network.state_dict(), {})
+    write_tensors(tmp_path / "model", network.state_dict(), {})
     losses = Losses()
     posttrain(
         synthetic,
@@ -133,7 +133,7 @@ def test_other_backbones(
         backbone,
         recipe=load_recipe("post-training", [f"{key}={value}" for key, value in SHRUNK.items()]),
         out=tmp_path / "run",
-        weights=tmp_path / "encoder.safetensors",
+        weights=tmp_path / "model",
         options=OTHERS[backbone],
         processes=Processes("cpu"),
         progress=losses,

@@ -156,6 +156,6 @@ def test_pretraining_models_are_read_back(name: str, tmp_path: Path) -> None:
     assert torch.equal(again(x, noise=noise).loss, net(x, noise=noise).loss)
     frozen = {n for n, p in again.named_parameters() if not p.requires_grad}
     assert frozen == {n for n, p in net.named_parameters() if not p.requires_grad}
-    save_file(net.backbone.state_dict(), tmp_path / "encoder.safetensors")
+    save_file(net.backbone.state_dict(), tmp_path / "model")
     with pytest.raises(WeightsError):
-        load_pretraining(name, weights=tmp_path / "encoder.safetensors", backbone_options=small)
+        load_pretraining(name, weights=tmp_path / "model", backbone_options=small)

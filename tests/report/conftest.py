@@ -49,7 +49,7 @@ def _config(recipe: str) -> dict[str, Any]:
     return {
         "request": {
             "backbone": "st_mem_tiny",
-            "weights": {"path": "encoder.safetensors", "sha256": "ab" * 32},
+            "weights": {"path": "model", "sha256": "ab" * 32},
             "recipe": {
                 "name": recipe,
                 "seed": 3,

@@ -151,6 +151,6 @@ def begun(whole: Request, tmp_path: Path) -> Request:
     source = next((whole.out / "shared").glob("pretraining--*"))
     target = request.out / "shared" / source.name
     target.mkdir(parents=True)
-    for name in ("encoder.safetensors", "run.json", "seen.json"):
+    for name in ("model", "run.json", "seen.json"):
         (target / name).write_bytes((source / name).read_bytes())
     return request

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from einthoven.bundle import update_bundle
-from einthoven.errors import BundleError, ReproduceError
+from einthoven.errors import ModelError, ReproduceError
 from einthoven.files import read_json, write_json
+from einthoven.models import update_config
 from einthoven.predictions import Predictions
 from einthoven.reproduce.bundles import predict_bundles, predicted_folder
 from einthoven.reproduce.contenders import best_contender, check_contenders
@@ -31,7 +31,7 @@ def run_of(request: Request, arm: str, task: str = "all-71") -> Path:
 def held(rows: Request, tmp_path: Path) -> Request:
     """One run of a row, against the bundle of a post-trained run, moved elsewhere."""
     bundle = tmp_path / "given"
-    shutil.copytree(run_of(rows, OURS) / "bundle", bundle)
+    shutil.copytree(run_of(rows, OURS) / "model", bundle)
     request = replace(rows, out=tmp_path / "out", against=(bundle,))
     shutil.copytree(run_of(rows, SCRATCH), run_of(request, SCRATCH))
     return request
@@ -88,7 +88,7 @@ def test_the_page_has_its_lead(held: Request, rows: Request, tmp_path: Path) -> 
 def test_two_bundles_of_one_recipe_are_two_models(held: Request, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(held.against[0], other)
-    update_bundle(other, aggregate="logit")
+    update_config(other, aggregate="logit")
     both = replace(held, against=(*held.against, other))
     assert len(set(predict_bundles(both))) == 2
     check_contenders(both)
@@ -98,15 +98,15 @@ def test_what_is_no_bundle_of_a_task_is_refused_early(held: Request, tmp_path: P
     own = replace(held, experiment=held.experiment.model_copy(update={"tasks": ("superclass-5",)}))
     with pytest.raises(ReproduceError, match="a bundle of the task all-71"):
         check_contenders(own)
-    (held.against[0] / "bundle.json").write_text("damaged")
-    with pytest.raises(BundleError, match="is damaged"):
+    (held.against[0] / "config.json").write_text("damaged")
+    with pytest.raises(ModelError, match="is damaged"):
         check_contenders(held)
     assert not (held.out / "against").exists()
 
 
 def test_a_folder_is_named_by_what_decides_a_prediction(held: Request) -> None:
     before = predicted_folder(held, held.against[0])
-    update_bundle(held.against[0], licence="another")
+    update_config(held.against[0], licence="another")
     assert predicted_folder(held, held.against[0]) == before
-    update_bundle(held.against[0], aggregate="logit")
+    update_config(held.against[0], aggregate="logit")
     assert predicted_folder(held, held.against[0]) != before

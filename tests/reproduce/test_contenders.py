@@ -24,7 +24,7 @@ ASKED: dict[str, Any] = {
     "stage": "posttrain",
     "backbone": "s4_small",
     "task": "all-71",
-    "weights": {"path": "runs/pretrain/encoder.safetensors", "sha256": "0"},
+    "weights": {"path": "runs/pretrain/model", "sha256": "0"},
     "recipe": {
         "name": "post-training", "seed": 0, "data": {"fraction": 1.0},
         "stage1": {"epochs": 100}, "stage2": {"epochs": 16, "drop_path": 0.1},
@@ -83,7 +83,7 @@ def test_seeds_of_one_recipe_are_one_model(request_: Request) -> None:
 def test_runs_of_another_encoder_are_another_model(request_: Request, tmp_path: Path) -> None:
     """Same network, recipe, seed and folder: what the runs know is in the weights."""
     there = tmp_path / "elsewhere"
-    one, two = ({"path": f"{name}/encoder.safetensors", "sha256": name} for name in ("cpc", "mae"))
+    one, two = ({"path": f"{name}/model", "sha256": name} for name in ("cpc", "mae"))
     finished(there / "runs" / "a", 0.94, weights=one)
     finished(there / "runs" / "b", 0.90, weights=two)
     finished(there / "runs" / "c", 0.80, weights=two, seed=1)

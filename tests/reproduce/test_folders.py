@@ -83,7 +83,7 @@ def test_runs_without_their_encoder_say_what_they_started_from(
     had = read_json(whole.run_folder(cell(OURS)) / "run.json")["request"]["weights"]
     assert alone.unnamed_weights() == {had["sha256"]: Path(had["path"])}
     text = " ".join(table_2(Evidence(alone)).text.split())
-    assert f"* Weights: `encoder.safetensors`, SHA-256 {had['sha256'][:12]}, as the runs" in text
+    assert f"* Weights: `model`, SHA-256 {had['sha256'][:12]}, as the runs" in text
     assert "pretrained on folds 1 to 8" not in text
     assert "--weights ENCODER" in command(alone, "table-2")
     assert f"--weights {had['path']}" in command(alone, "table-2", exact=True)
@@ -116,7 +116,7 @@ def test_runs_of_several_encoders_are_not_taken_for_one(alone: Request) -> None:
     assert alone.state(cell(SCRATCH)) is State.DONE
     assert alone.state(cell(SCRATCH_OURS)) is State.DONE
     text = " ".join(table_2(Evidence(alone)).text.split())
-    assert "Weights: not known, for the runs recorded `encoder.safetensors`, SHA-256" in text
+    assert "Weights: not known, for the runs recorded `model`, SHA-256" in text
     assert "name one of them with `--weights`" in text
 
 

@@ -74,7 +74,7 @@ def test_costs_follow_from_epochs_that_were_trained(whole: Request, begun: Reque
 def test_what_is_done_needs_no_pretraining(whole: Request, begun: Request) -> None:
     """Its encoder may be elsewhere; and what is not done has its line."""
     source = begun.pretraining(cell(PLAIN))
-    (source / "encoder.safetensors").unlink()
+    (source / "model").unlink()
     assert len(pretrainings(begun, [cell(PLAIN), cell(OURS)])) == 1
     shutil.copytree(whole.run_folder(cell(PLAIN)), begun.run_folder(cell(PLAIN)))
     assert pretrainings(begun, [cell(PLAIN)]) == []
@@ -95,7 +95,7 @@ def test_a_network_that_nothing_pretrains_is_refused_where_it_would_be(
         each for each in cells_of("grid", request.experiment, "fcn_wang") if each.arm == SCRATCH
     ]
     assert {each.state for each in plan(request, scratch)} == {State.MISSING}
-    given = replace(request, weights=tmp_path / "encoder.safetensors")
+    given = replace(request, weights=tmp_path / "model")
     check(given, cells)
 
 

@@ -65,7 +65,7 @@ def started(request: Request, folder: Path, *filters: str) -> subprocess.Popen[s
 def contents(request: Request, of: Cell) -> dict[str, bytes]:
     folder = request.run_folder(of)
     files = ["predictions/test.parquet", "predictions/validation.parquet"]
-    files += ["bundle/weights.safetensors"]
+    files += ["bundle/model.safetensors"]
     return {name: (folder / name).read_bytes() for name in files}
 
 
@@ -155,7 +155,7 @@ def test_a_part_with_a_pretraining_of_its_own_is_another_run(
 ) -> None:
     shutil.copytree(whole.run_folder(cell(PLAIN)), begun.run_folder(cell(PLAIN)))
     assert begun.state(cell(PLAIN)) is State.DONE
-    begun.pretraining(cell(PLAIN)).joinpath("encoder.safetensors").write_bytes(b"made elsewhere")
+    begun.pretraining(cell(PLAIN)).joinpath("model").write_bytes(b"made elsewhere")
     assert begun.state(cell(PLAIN)) is State.OTHER
 
 
@@ -165,7 +165,7 @@ def test_given_weights_are_taken_instead(whole: Request, tmp_path: Path) -> None
     assert request.weights_of(cell(PLAIN)) == given
     assert request.weights_of(cell(SCRATCH)) is None
     other = Cell("st_mem_tiny", PLAIN, "all-71", 1.0, 0)
-    assert request.weights_of(other) == request.pretraining(other) / "encoder.safetensors"
+    assert request.weights_of(other) == request.pretraining(other) / "model"
 
 
 def test_finished_cells_are_not_touched_again(whole: Request) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from einthoven.bundle import load_bundle
 from einthoven.errors import ReproduceError
 from einthoven.evaluate import compare
 from einthoven.evaluate.scores import score_predictions
 from einthoven.files import read_json, read_lines, write_json
+from einthoven.models import load_model
 from einthoven.predictions import Predictions
 from einthoven.report.format import number
 from einthoven.reproduce import published
@@ -184,7 +184,7 @@ def test_costs_are_what_the_runs_recorded(request_: Request, evidence: Evidence)
     assert found.seconds == mean(read_json(f / "metrics.json")["seconds"] for f in folders)
     rates = [read_lines(f / "stage2" / "metrics.jsonl")[0]["samples_per_second"] for f in folders]
     assert found.rate == pytest.approx(mean(rates))
-    classifier = load_bundle(folders[0] / "bundle").classifier
+    classifier = load_model(folders[0] / "model").classifier
     assert found.parameters == sum(each.numel() for each in classifier.parameters())
     probe = cost_of(evidence, main_group("linear-probe"))
     assert probe is not None
@@ -204,7 +204,7 @@ def test_a_run_of_an_earlier_version_is_counted(request_: Request, tmp_path: Pat
     assert found is not None
     assert found.parameters == recorded["parameters"]
     assert found.device == read_json(folder / "run.json")["environment"]["machine"]
-    (folder / "bundle" / "weights.safetensors").write_bytes(b"of another version")
+    (folder / "model" / "model.safetensors").write_bytes(b"of another version")
     damaged = cost_of(old, main_group(SCRATCH))
     assert damaged is not None
     assert damaged.parameters is None
@@ -304,7 +304,7 @@ def test_rows_alone_are_run_like_all_else(request_: Request, tmp_path: Path) -> 
     ]
     assert Runner(request).run(cells[:1]).done == [cells[0].key]
     mine, theirs = (
-        r.run_folder(cells[0]) / "bundle" / "weights.safetensors" for r in (request, request_)
+        r.run_folder(cells[0]) / "model" / "model.safetensors" for r in (request, request_)
     )
     assert mine.read_bytes() == theirs.read_bytes()
 

@@ -12,7 +12,7 @@ import pytest
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
-from einthoven.files import write_tensors
+from einthoven.models import Model, save_model
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import Posttrained, posttrain
 from einthoven.stages.pretraining_data import Member
@@ -62,9 +62,9 @@ def recorder() -> type[Recorder]:
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the tiny network, as pretraining leaves it."""
-    file = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    file = tmp_path_factory.mktemp("encoder") / "model"
     network = create_backbone(BACKBONE, seed=7, init="pretraining", **TINY)
-    write_tensors(file, network.state_dict(), {})
+    save_model(Model(network, network.preparation), file)
     return file
 
 

@@ -14,10 +14,10 @@ from einthoven import load_backbone
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.registry import create_backbone
-from einthoven.bundle import Bundle, save_bundle
 from einthoven.cohorts import Cohort
 from einthoven.errors import TrainingError, WeightsError
 from einthoven.files import read_metadata, write_tensors
+from einthoven.models import Model, save_model
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Scale
 from einthoven.signals.store import Store
@@ -125,9 +125,9 @@ def test_pretraining_and_fine_tuning_see_the_same_numbers(
 
 def test_a_bundle_hands_its_scale_on(tmp_path: Path) -> None:
     classifier = create_classifier("s4", labels=["a", "b"], seed=0, scale=0.25, **SHAPE)
-    bundle = Bundle(classifier.eval(), ("a", "b"), classifier.preparation)
-    save_bundle(bundle, tmp_path / "bundle", backbone="s4")
-    found: Any = load_backbone("s4", weights=tmp_path / "bundle", **SHAPE)
+    bundle = Model(classifier.eval(), classifier.preparation)
+    save_model(bundle, tmp_path / "model")
+    found: Any = load_backbone("s4", weights=tmp_path / "model", **SHAPE)
     assert isinstance(found, SequenceBackbone)
     assert found.input_scale == 0.25
 

@@ -60,7 +60,7 @@ def test_a_killed_process_loses_nothing(
             next(fine_tuning)
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "bundle").exists()
+    assert not (tmp_path / "model").exists()
     again = train(tmp_path).classifier.state_dict()
     whole = finished.classifier.state_dict()
     assert all(torch.equal(again[name], whole[name]) for name in whole)

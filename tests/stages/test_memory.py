@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from einthoven.bundle import load_bundle, save_bundle
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.errors import BundleError, CohortError
-from einthoven.experiment.run import bundle_of, pretraining_of, remembered
+from einthoven.errors import CohortError, ModelError
+from einthoven.experiment.run import model_of, pretraining_of, remembered
 from einthoven.files import read_metadata, write_tensors
+from einthoven.models import load_model, save_model
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
 from einthoven.stages.memory import Memory, Part, memory_of
@@ -76,7 +76,7 @@ def bundle(
 ) -> Path:
     """The bundle of a post-training, away from its run folder."""
     folder = tmp_path_factory.mktemp("moved") / "bundle"
-    return save_bundle(bundle_of(finished, synthetic, recipe), folder, backbone=BACKBONE)
+    return save_model(model_of(finished, synthetic, recipe), folder)
 
 
 # ---------------------------------------------------------------------- the value
@@ -117,7 +117,7 @@ def test_training_is_compared_by_the_leads_that_pretraining_was(
     labelled: Member, tmp_path: Path
 ) -> None:
     """Then what both have seen is there once."""
-    file = tmp_path / "encoder.safetensors"
+    file = tmp_path / "model"
     before = Seen.of([labelled], ("II", "V5"))
     write_tensors(file, {"x": torch.zeros(1)}, overlap_metadata(before, []))
     memory = memory_of(labelled, file)
@@ -130,7 +130,7 @@ def test_training_is_compared_by_the_leads_that_pretraining_was(
 
 
 def test_a_bundle_remembers_what_it_was_trained_on(bundle: Path, labelled: Member) -> None:
-    memory = Memory.by(bundle / "weights.safetensors")
+    memory = Memory.by(bundle / "model.safetensors")
     assert memory is not None
     assert {part.uses: len(part.seen.signals) for part in memory.parts} == {
         ("training",): len(labelled[0].ids("train")),
@@ -138,14 +138,14 @@ def test_a_bundle_remembers_what_it_was_trained_on(bundle: Path, labelled: Membe
     }
     # People of own tables stay in the run folder.
     assert not any(len(part.seen.own_patients) for part in memory.parts)
-    assert check_encoder(bundle / "weights.safetensors", labelled) is None
+    assert check_encoder(bundle / "model.safetensors", labelled) is None
 
 
 def test_its_memory_outlives_a_copy(bundle: Path, tmp_path: Path) -> None:
-    again = save_bundle(load_bundle(bundle), tmp_path / "again", backbone=BACKBONE)
-    weights = [folder / "weights.safetensors" for folder in (bundle, again)]
+    again = save_model(load_model(bundle), tmp_path / "again")
+    weights = [folder / "model.safetensors" for folder in (bundle, again)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    assert load_bundle(again).memory.keys() == {"seen"}
+    assert load_model(again).memory.keys() == {"seen"}
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_post_training_from_it_is_refused_where_its_records_are_the_test(
     found = len(cohort.ids("test"))
     assert found == len(labelled[0].ids(split))
     with pytest.raises(CohortError) as caught:
-        check_encoder(bundle / "weights.safetensors", (cohort, store))
+        check_encoder(bundle / "model.safetensors", (cohort, store))
     said = str(caught.value)
     assert f"has seen {found} of the {found} test records of table ({found} by signal)" in said
     assert f"such as '{sorted(cohort.ids('test'))[0]}'" in said
     assert f": {found} {use}\n" in said
     assert "--allow-overlap" in said
     with pytest.warns(OverlapWarning, match="too good"):
-        kept = check_encoder(bundle / "weights.safetensors", (cohort, store), allow=True)
+        kept = check_encoder(bundle / "model.safetensors", (cohort, store), allow=True)
     assert kept is not None
     assert kept[use] == kept["seen"] == found
 
@@ -188,8 +188,8 @@ def test_posttrain_refuses_warns_and_hands_on_what_was_allowed(
     tested = len(swapped.ids("test"))
     assert done.run.request["overlap"]["in training with labels"] == tested
     assert json.loads(done.memory["allowed_overlap"])[0]["seen"] == tested
-    again = save_bundle(bundle_of(done, swapped, recipe), tmp_path / "b", backbone=BACKBONE)
-    uses = {part.uses for part in Memory.by(again / "weights.safetensors").parts}  # type: ignore[union-attr]
+    again = save_model(model_of(done, swapped, recipe), tmp_path / "b")
+    uses = {part.uses for part in Memory.by(again / "model.safetensors").parts}  # type: ignore[union-attr]
     assert uses == {("training",), ("validation",)}
 
 
@@ -198,16 +198,16 @@ def test_a_run_s_own_files_speak_by_its_folder(
 ) -> None:
     """A stage's checkpoint, and the bundle of a run that an earlier version finished."""
     run = shutil.copytree(finished.run.path, tmp_path / "run")
-    (run / "bundle").mkdir()
+    (run / "model").mkdir()
     state = finished.classifier.state_dict()
-    write_tensors(run / "bundle" / "weights.safetensors", state, {"format": "einthoven-bundle-1"})
+    write_tensors(run / "model" / "model.safetensors", state, {"format": "einthoven-bundle-1"})
     people = len(set(labelled[0].patients("train")))
-    for file in (run / "stage2" / "best.safetensors", run / "bundle" / "weights.safetensors"):
+    for file in (run / "stage2" / "best.safetensors", run / "model" / "model.safetensors"):
         memory = Memory.by(file)
         assert memory is not None, file
         assert [len(p.seen.own_patients) for p in memory.parts if "training" in p.uses] == [people]
     (run / SEEN).unlink()
-    assert Memory.by(run / "bundle" / "weights.safetensors") is None
+    assert Memory.by(run / "model" / "model.safetensors") is None
 
 
 # ---------------------------------------------------------------------- earlier bundles
@@ -216,41 +216,39 @@ def test_a_run_s_own_files_speak_by_its_folder(
 def test_an_earlier_bundle_is_given_its_memory(
     bundle: Path, synthetic: Cohort, synthetic_store: Store, encoder: Path, tmp_path: Path
 ) -> None:
-    whole = load_bundle(bundle)
+    whole = load_model(bundle)
     bare = replace(whole, memory={})
-    old = save_bundle(bare, tmp_path / "old", backbone=BACKBONE)
-    assert Memory.by(old / "weights.safetensors") is None
-    made = remembered(load_bundle(old), synthetic, synthetic_store, weights=encoder)
+    old = save_model(bare, tmp_path / "old")
+    assert Memory.by(old / "model.safetensors") is None
+    made = remembered(load_model(old), synthetic, synthetic_store, weights=encoder)
     assert made.memory == whole.memory
-    new = save_bundle(made, tmp_path / "new", backbone=BACKBONE)
-    assert (new / "weights.safetensors").read_bytes() == (
-        (bundle / "weights.safetensors").read_bytes()
-    )
+    new = save_model(made, tmp_path / "new")
+    assert (new / "model.safetensors").read_bytes() == ((bundle / "model.safetensors").read_bytes())
 
 
 def test_it_is_given_no_other_one_s(
     bundle: Path, synthetic: Cohort, synthetic_store: Store, encoder: Path
 ) -> None:
-    whole = load_bundle(bundle)
+    whole = load_model(bundle)
     other = synthetic.select(synthetic.ids() != synthetic.ids("train")[0])
-    with pytest.raises(BundleError, match="made from other cohort"):
+    with pytest.raises(ModelError, match="made from other cohort"):
         remembered(whole, other, synthetic_store, weights=encoder)
-    with pytest.raises(BundleError, match="made from other initial weights"):
+    with pytest.raises(ModelError, match="made from other initial weights"):
         remembered(whole, synthetic, synthetic_store)
 
 
 def test_a_bundle_says_how_its_initial_weights_were_trained(bundle: Path, tmp_path: Path) -> None:
-    file = tmp_path / "encoder.safetensors"
+    file = tmp_path / "model"
     write_tensors(file, {}, {"pretraining_data": "ptb-xl 1.0.3, 9 records", "recipe": "cpc"})
     assert pretraining_of(file) == {"pretraining": "ptb-xl 1.0.3, 9 records (recipe cpc)"}
-    assert "with labels on cohort" in pretraining_of(bundle / "weights.safetensors")["pretraining"]
+    assert "with labels on cohort" in pretraining_of(bundle / "model.safetensors")["pretraining"]
     write_tensors(file, {}, {})
     assert pretraining_of(file) == {}
 
 
 def test_what_was_allowed_before_is_said_again(labelled: Member, tmp_path: Path) -> None:
     before = {"cohort": "x", "seen": 1}
-    file = tmp_path / "encoder.safetensors"
+    file = tmp_path / "model"
     write_tensors(file, {}, {"allowed_overlap": json.dumps([before])})
     memory = memory_of(labelled)
     for overlap, expected in (

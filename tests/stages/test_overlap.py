@@ -53,7 +53,7 @@ def encoder(tmp_path: Path) -> Any:
 
     def write(members: Sequence[Member], *, place: str = "run", **asked: Any) -> Path:
         seen, allowed = guarded(members, **asked)
-        file = tmp_path / place / "encoder.safetensors"
+        file = tmp_path / place / "model"
         write_tensors(file, {"x": torch.zeros(1)}, overlap_metadata(seen, allowed))
         seen.write(file.parent)
         return file
@@ -163,7 +163,7 @@ def test_an_encoder_that_has_seen_test_records_is_refused(
 ) -> None:
     cohort = labelled[0]
     file = encoder([folder])
-    with pytest.raises(CohortError, match=r"encoder.safetensors was pretrained on \d+ of the"):
+    with pytest.raises(CohortError, match=r"model was pretrained on \d+ of the"):
         check_encoder(file, labelled)
     with pytest.warns(OverlapWarning, match="too good"):
         found = check_encoder(file, labelled, allow=True)

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from einthoven.bundle import Bundle
 from einthoven.cohorts import Cohort
 from einthoven.errors import (
     CohortError,
@@ -23,8 +22,9 @@ from einthoven.errors import (
     TrainingError,
     WeightsError,
 )
-from einthoven.experiment.run import bundle_of
+from einthoven.experiment.run import model_of
 from einthoven.files import locked, read_lines, read_tensors
+from einthoven.models import Model
 from einthoven.predict import predict_record
 from einthoven.records import read_record
 from einthoven.signals.store import Store
@@ -428,7 +428,7 @@ def test_reduced_leads_train_and_predict_twelve_lead_records(
     options = {"depth": 2, "width": 32, "heads": 1, "leads": leads}
     run = train(tmp_path, options=options, stage2={"epochs": 1})
     assert run.preparation.leads == leads
-    bundle: Bundle = bundle_of(run, synthetic, recipe)
+    bundle: Model = model_of(run, synthetic, recipe)
     record = read_record(synthetic.paths("test")[0])
     whole = predict_record(bundle, record).probabilities
     assert whole == predict_record(bundle, record.select(leads)).probabilities

@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_to_the_same_encoder(
 ) -> None:
     with pytest.raises(killed):
         run(tmp_path, progress=recorder(kill=("pretrain", step)))
-    assert not (tmp_path / "encoder.safetensors").exists()
+    assert not (tmp_path / "model").exists()
     assert_same(run(tmp_path), whole)
 
 

@@ -134,9 +134,7 @@ def test_two_processes_equal_one(
     for ours, theirs in zip(lines, alone.history, strict=True):
         for key in ("train_loss", "validation_loss"):
             assert ours[key] == pytest.approx(theirs[key], rel=LOSS_TOLERANCE), key
-    ours, theirs = (
-        read_tensors(file)[0] for file in (together / name / "encoder.safetensors", alone.encoder)
-    )
+    ours, theirs = (read_tensors(file)[0] for file in (together / name / "model", alone.encoder))
     assert ours.keys() == theirs.keys()
     for key in ours:
         torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=WEIGHT_TOLERANCE, msg=key)
@@ -147,8 +145,7 @@ def test_two_processes_that_were_killed_go_on_to_the_same_encoder(
     name: str, together: Path
 ) -> None:
     whole, again = (
-        read_tensors(together / folder / "encoder.safetensors")[0]
-        for folder in (name, f"{name}-killed")
+        read_tensors(together / folder / "model")[0] for folder in (name, f"{name}-killed")
     )
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[key], again[key]) for key in whole)

@@ -98,7 +98,7 @@ def test_a_killed_objective_goes_on_to_the_same_weights(
         out = tmp_path / f"killed-{step}"
         with pytest.raises(killed):
             train(name, out, progress=recorder(kill=("pretrain", step)))
-        assert not (out / "encoder.safetensors").exists()
+        assert not (out / "model").exists()
         again = recorder()
         resumed = train(name, out, progress=again)
         # The step that the process died in was not yet on disk: it is done again.

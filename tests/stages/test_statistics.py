@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from einthoven.backbones.mtecg import MTECG
-from einthoven.bundle import load_bundle, save_bundle
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import RecipeError
-from einthoven.experiment.run import bundle_of
+from einthoven.experiment.run import model_of
 from einthoven.files import read_tensors
+from einthoven.models import load_model, save_model
 from einthoven.predict import predict_record
 from einthoven.records import read_record
 from einthoven.signals.arrays import ArrayStore
@@ -194,9 +194,9 @@ def test_the_run_says_what_was_measured_on_its_training_records(
 
 
 def test_its_bundle_scales_alike(scratch: Posttrained, synthetic: Cohort, tmp_path: Path) -> None:
-    bundle = bundle_of(scratch, synthetic, start()["recipe"])
-    save_bundle(bundle, tmp_path / "bundle", backbone="mtecg_tiny_100hz")
-    bundle = load_bundle(tmp_path / "bundle")
+    bundle = model_of(scratch, synthetic, start()["recipe"])
+    save_model(bundle, tmp_path / "model")
+    bundle = load_model(tmp_path / "model")
     assert bundle.preparation == scratch.preparation
     record = read_record(next((synthetic.root / "records100").rglob("*.hea")))
     said = predict_record(bundle, record).probabilities

@@ -13,11 +13,11 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from einthoven.backbones.classifier import create_classifier
-from einthoven.bundle import Bundle
 from einthoven.cohorts import open_cohort
 from einthoven.cohorts.ptbxl import TASKS, open_ptbxl
 from einthoven.evaluate import f_max
 from einthoven.files import read_json
+from einthoven.models import Model
 from einthoven.signals.prepare import Preparation, Resample, Scale, Window
 from einthoven.signals.store import Store
 
@@ -45,7 +45,7 @@ def study(synthetic_path: Path, synthetic_store: Store) -> Study:
         "mtecg_tiny_100hz", labels=labels, seed=0, depth=1, width=32, heads=1
     )
     preparation = network.preparation.with_window(seconds=2.5).with_evaluation_crops(4)
-    model = Bundle(network.eval(), labels, preparation)
+    model = Model(network.eval(), preparation)
     cohort = cohort_for(synthetic_path, synthetic_store, model)
     validation, test = (
         outputs_of(model, cohort, synthetic_store, split) for split in ("validation", "test")

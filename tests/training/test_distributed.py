@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from einthoven.backbones.registry import create_backbone
-from einthoven.bundle import load_bundle
 from einthoven.errors import TrainingError
 from einthoven.files import read_json, read_lines, write_tensors
+from einthoven.models import load_model
 from einthoven.predictions import Predictions
 from einthoven.training.distributed import Processes
 
@@ -112,7 +112,7 @@ def test_two_processes_share_a_folder_and_average_gradients(tmp_path: Path) -> N
 def test_torchrun_post_trains_with_two_processes(
     tmp_path: Path, synthetic_path: Path, torchrun: Callable[..., Any]
 ) -> None:
-    encoder = tmp_path / "encoder.safetensors"
+    encoder = tmp_path / "model"
     network = create_backbone("mtecg_tiny_100hz", seed=0, init="pretraining")
     write_tensors(encoder, network.state_dict(), {})
     settings = [
@@ -128,11 +128,11 @@ def test_torchrun_post_trains_with_two_processes(
         asked += ["--set", setting]
     # The cache is empty: one process packs, the other waits.
     done = torchrun(*asked, EINTHOVEN_CACHE=str(tmp_path / "cache"))
-    assert done.stdout.count("Bundle:") == 1
+    assert done.stdout.count("Model:") == 1
     run = tmp_path / "run"
     assert read_json(run / "run.json")["request"]["world"] == 2
     assert [line["epoch"] for line in read_lines(run / "stage2" / "metrics.jsonl")] == [1, 2]
     predictions = Predictions.load(run / "predictions" / "test.parquet")
-    assert predictions.labels == load_bundle(run / "bundle").labels
+    assert predictions.labels == load_model(run / "model").labels
     best = max(line["macro_auroc"] for line in read_lines(run / "stage2" / "metrics.jsonl"))
     assert read_json(run / "metrics.json")["validation"]["macro_auroc"] == pytest.approx(best)

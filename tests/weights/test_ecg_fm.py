@@ -12,8 +12,8 @@ from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.registry import create_backbone
-from einthoven.bundle import Bundle, load_bundle, save_bundle
 from einthoven.errors import WeightsError
+from einthoven.models import Model, load_model, save_model
 from einthoven.objectives import create_objective
 from einthoven.objectives.pretrained import load_pretraining
 from einthoven.predict import predict_record
@@ -167,9 +167,9 @@ def test_the_released_classifier_is_evaluated_as_its_authors_do(tmp_path: Path) 
         network.head.weight.mul_(100)
     file = _fairseq(to_public(network), tmp_path / "finetuned.pt")
     classifier = load_classifier("ecg_fm", weights=file, labels=names.LABELS, **TINY)
-    made = Bundle(classifier, names.LABELS, classifier.preparation, aggregate=names.AGGREGATES)
-    folder = save_bundle(made, tmp_path / "bundle", backbone="ecg_fm")
-    assert load_bundle(folder).aggregate == names.AGGREGATES
+    made = Model(classifier, classifier.preparation, aggregate=names.AGGREGATES)
+    folder = save_model(made, tmp_path / "model")
+    assert load_model(folder).aggregate == names.AGGREGATES
     generator = np.random.default_rng(0)
     record = Record.create(
         generator.normal(size=(12, 1000)).astype(np.float32), 100, leads=STANDARD_LEADS, name="x"
@@ -178,7 +178,7 @@ def test_the_released_classifier_is_evaluated_as_its_authors_do(tmp_path: Path) 
     assert halves.shape == (2, 12, 2500)
     with torch.no_grad():
         each = classifier(halves).double().sigmoid()
-    found = predict_record(load_bundle(folder), record).probabilities
+    found = predict_record(load_model(folder), record).probabilities
     highest = {
         "Poor data quality",
         "Premature ventricular contraction",

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from einthoven.weights.converted import convert_checkpoint, convert_to_folder
 from safetensors.torch import save_file
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.registry import create_backbone
 from einthoven.files import read_metadata, write_json, write_tensors
 from einthoven.weights import to_public
-from einthoven.weights.converted import convert_checkpoint, convert_to_folder
 from einthoven.weights.public import PublicData, public_data
 
 TINY: dict[str, Any] = {
@@ -64,7 +64,7 @@ def test_hubert_s_classifiers_were_trained_on_it_whatever_the_container(
 
 def test_a_converted_file_says_it_itself(sft: Path, fm: Path, tmp_path: Path) -> None:
     """An encoder out of a classifier has no head left that would tell."""
-    out = tmp_path / "encoder.safetensors"
+    out = tmp_path / "model"
     convert_checkpoint(HUBERT, weights=sft, out=out, **TINY)
     assert read_metadata(out)["contains_ptbxl"] == "yes"
     assert seen(HUBERT, out) is True
@@ -93,12 +93,12 @@ def test_what_weights_became_answers_for_them(tmp_path: Path, inside: bool | Non
     write_tensors(best, network.state_dict(), {})
     write_json(tmp_path / "run" / "run.json", {"request": {"public_weights": kept}})
     assert public_data("ecg_fm", best) == PublicData("ecg_fm", "what they had", inside)
-    weights = tmp_path / "bundle" / "weights.safetensors"
+    weights = tmp_path / "model" / "model.safetensors"
     write_tensors(weights, network.state_dict(), {})
     about: dict[str, Any] = {"checksums": {weights.name: ""}, "public_weights": None}
-    write_json(weights.with_name("bundle.json"), about)
+    write_json(weights.with_name("config.json"), about)
     assert public_data("ecg_fm", weights.parent) is None
-    write_json(weights.with_name("bundle.json"), about | {"public_weights": kept})
+    write_json(weights.with_name("config.json"), about | {"public_weights": kept})
     assert seen("ecg_fm", weights.parent) is inside
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from einthoven.weights.converted import convert_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from einthoven.stages.pretrain import pretrain
 from einthoven.stages.recipe import load_pretraining
 from einthoven.training.distributed import Processes
 from einthoven.weights import load_backbone, load_classifier, to_public
-from einthoven.weights.converted import convert_checkpoint
 from einthoven.weights.s4 import AssumedLengthWarning
 
 published: Any = SimpleNamespace(
@@ -144,7 +144,7 @@ def test_safetensors_are_read_too(tmp_path: Path) -> None:
 
 def test_a_converted_file_needs_no_correction_any_more(tmp_path: Path) -> None:
     file = written(Published(length="none").build()[0], tmp_path)
-    out = tmp_path / "encoder.safetensors"
+    out = tmp_path / "model"
     about = convert_checkpoint("ecg_cpc", weights=file, out=out, corrected_tokens=40, **SMALL)
     assert about["public_weights_licence"] == "not stated in our sources"
     expected = load_backbone("ecg_cpc", weights=file, corrected_tokens=40, **SMALL).state_dict()

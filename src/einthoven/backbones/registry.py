@@ -114,11 +114,6 @@ class Entry:
         return bool(self.recipe)
 
     @property
-    def weights_licence(self) -> str:
-        """The licence in words."""
-        return str(self.licence) if self.licence else "none: no public weights"
-
-    @property
     def has_weights(self) -> bool:
         """Whether public weights exist."""
         return self.weights_from is not None

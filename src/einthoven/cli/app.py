@@ -47,7 +47,7 @@ Post-train ECG foundation models: a linear probe, then regularised fine-tuning, 
 
     einthoven report runs/pt runs/ft --out report.html
 
-    einthoven predict --bundle runs/pt/bundle my_ecg.hea
+    einthoven predict --model runs/pt/model my_ecg.hea
 """,
 )
 

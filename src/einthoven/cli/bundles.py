@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from einthoven.errors import BundleError, CohortError, EvaluationError
-from einthoven.shipped import ABOUT, SHIPPED, is_bundle, shipped_bundle
+from einthoven.errors import CohortError, EvaluationError, ModelError
+from einthoven.models import CONFIG, SHIPPED, is_model, model_path
 
 TABLES = (".csv", ".parquet")
 _NEAR = 3
@@ -18,13 +18,13 @@ def named_bundle(path: Path) -> Path:
 
     Raises
     ------
-    BundleError
+    ModelError
         When it is none, naming those that are there.
     """
-    if path == Path(SHIPPED) or is_bundle(path):
+    if path == Path(SHIPPED) or is_model(path):
         return path
-    why = f"{ABOUT} is missing" if path.exists() else "nothing is there"
-    raise BundleError(f"{path} is no bundle: {why}", remedy=_choose(path))
+    why = f"{CONFIG} is missing" if path.exists() else "nothing is there"
+    raise ModelError(f"{path} is no bundle: {why}", remedy=_choose(path))
 
 
 def bundle_first(arguments: Sequence[Path]) -> tuple[Path, list[Path]]:
@@ -32,27 +32,27 @@ def bundle_first(arguments: Sequence[Path]) -> tuple[Path, list[Path]]:
 
     Raises
     ------
-    BundleError
+    ModelError
         When nothing is named beside the bundle, or the first argument is a mistyped one.
     EvaluationError
         When a cohort is named beside something else.
     """
     first, *others = arguments
-    if is_bundle(first):
+    if is_model(first):
         if not others:
-            raise BundleError(
+            raise ModelError(
                 f"{first} is a bundle, and nothing to embed is named",
                 remedy="add a cohort or ECG files",
             )
         _refuse_cohorts(others)
         return first, others
     if others and is_folder(first):
-        raise BundleError(
-            f"{first} is a folder without {ABOUT}, and {others[0]} is named after it",
+        raise ModelError(
+            f"{first} is a folder without {CONFIG}, and {others[0]} is named after it",
             remedy=f"{_choose(first)}; cohorts are embedded one at a time",
         )
     if not (first.exists() or _is_ecg(first)) and (others or first.suffix not in TABLES):
-        raise BundleError(
+        raise ModelError(
             f"{first} does not exist: it is no bundle, no cohort and no ECG file",
             remedy=_choose(first),
         )
@@ -87,7 +87,7 @@ def ecg_file(path: Path) -> Path:
     raise CohortError(
         f"{path} is a folder, and predict takes ECG files",
         remedy=f"name the files in it{example}; a whole cohort goes to `einthoven embed`, or with "
-        f"its labels to `einthoven evaluate --bundle BUNDLE --cohort {path}`",
+        f"its labels to `einthoven evaluate --model BUNDLE --cohort {path}`",
     )
 
 
@@ -119,9 +119,9 @@ def _header(path: Path) -> Path:
 
 def _choose(path: Path) -> str:
     """The bundles that are there: those that look like what was typed, and the shipped ones."""
-    near = {path / "bundle", *path.parent.glob("*"), *path.parent.parent.glob("*/bundle")}
-    own = [str(place) for place in sorted(near) if (place / ABOUT).is_file()]
-    shipped = sorted(file.parent.name for file in shipped_bundle().parent.glob(f"*/{ABOUT}"))
+    near = {path / "model", *path.parent.glob("*"), *path.parent.parent.glob("*/model")}
+    own = [str(place) for place in sorted(near) if (place / CONFIG).is_file()]
+    shipped = sorted(file.parent.name for file in model_path(SHIPPED).parent.glob(f"*/{CONFIG}"))
     named = get_close_matches(str(path), own, n=_NEAR, cutoff=0.0)
     names = [*named, *(f"{name}, which comes with einthoven" for name in shipped)]
     return f"name a bundle, such as {' or '.join(names)}"

@@ -10,7 +10,7 @@ import typer
 
 from einthoven.cli.options import AsJson, Options, backbone_options
 from einthoven.errors import BackboneError
-from einthoven.shipped import SHIPPED
+from einthoven.models import SHIPPED
 
 _INSIDE = {True: "yes", False: "no", None: "unknown"}
 _MARKS = {True: "!", False: "", None: "?"}  # the same behind a name of the list
@@ -31,7 +31,7 @@ def backbones(
     where it was, `?` where their authors' list could not be checked.
     """
     from einthoven.backbones.registry import backbone_names
-    from einthoven.shipped import start_from
+    from einthoven.models import start_from
 
     if options and name is None:
         raise BackboneError("--option is of one backbone's config", remedy="name the backbone")
@@ -58,10 +58,7 @@ def _about(name: str, *, centred: bool = False, **options: Any) -> dict[str, Any
 
     known = entry(name)
     about = {key: value for key, value in vars(known).items() if key not in ("build", "mae")}
-    about |= {
-        "licence": known.licence.to_dict() if known.licence else None,
-        "weights_licence": known.weights_licence,
-    }
+    about["licence"] = str(known.licence) if known.licence else None
     with torch.device("meta"):  # no weights are drawn
         network = create_backbone(name, **options)
     preparation = network.preparation.centred() if centred else network.preparation
@@ -81,22 +78,21 @@ def _about(name: str, *, centred: bool = False, **options: Any) -> dict[str, Any
 
 def _shipped(name: str) -> dict[str, Any]:
     """What the bundle that comes with einthoven says otherwise than its network's entry."""
-    from einthoven.bundle import read_about
-    from einthoven.report.description import cohort_text
-    from einthoven.shipped import WEIGHTS, shipped_bundle
+    from einthoven.licences import Licence
+    from einthoven.models import WEIGHTS, model_path, read_config, training_history
+    from einthoven.report.description import history_text
 
-    folder = shipped_bundle(name)
-    said = read_about(folder)
+    folder = model_path(name)
+    config = read_config(folder)
     return {
         "name": name,
-        "pretraining_data": f"{said['weights']['pretraining']}, then with labels: "
-        + cohort_text(said),
-        "contains_ptbxl": True,
+        "pretraining_data": history_text(training_history(config)),
+        "contains_ptbxl": config["provenance"]["contains_ptbxl"],
         "weights_from": f"comes with einthoven, {folder}",
         "weights_name": name,
         "weights_size": f"{(folder / WEIGHTS).stat().st_size:,} bytes",
-        "weights_sha256": said["checksums"][WEIGHTS],
-        "weights_licence": said["licence"],
+        "weights_sha256": config["weights_sha256"],
+        "licence": str(Licence.from_dict(config)),
     }
 
 
@@ -115,7 +111,7 @@ def _in_full(about: Mapping[str, Any]) -> str:
         ("search for", about["weights_name"] or _UNKNOWN),
         ("file size", about["weights_size"] or _UNKNOWN),
         ("SHA-256", about["weights_sha256"] or _UNKNOWN),
-        ("licence", about["weights_licence"]),
+        ("licence", about["licence"] or "none: no public weights"),
         ("recipe", about["recipe"] or "any that starts from pretrained weights"),
         ("paper", about["paper"]),
         *(("options" if i == 0 else "", each) for i, each in enumerate(options)),

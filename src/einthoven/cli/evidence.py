@@ -16,8 +16,8 @@ from einthoven.errors import EvaluationError
 from einthoven.report.format import interval, number, percent
 
 if TYPE_CHECKING:
-    from einthoven.bundle import Bundle
     from einthoven.cohorts import Cohort
+    from einthoven.models import Model
     from einthoven.predictions import Predictions
     from einthoven.signals.store import Store
 
@@ -95,7 +95,7 @@ def evaluate(
 ) -> None:
     """Macro and per-label AUROC and average precision, F-max, with bootstrap intervals."""
     from einthoven.evaluate.scores import score_predictions
-    from einthoven.shipped import is_bundle
+    from einthoven.models import is_model
 
     place = what or bundle
     if place is None:
@@ -104,7 +104,7 @@ def evaluate(
         )
     predictions = (
         _predict(place, cohort, task, split, store, device)
-        if is_bundle(place)
+        if is_model(place)
         else load_predictions(place, split)
     )
     if save:
@@ -208,14 +208,14 @@ def card(
 ) -> None:
     """Measure a bundle and write its model card: scores, calibration, subgroups, leads, noise.
 
-    Leaves README.md and every number of it, evidence.json, in the bundle; nothing that decides a
+    Leaves README.md and every number of it, evaluation.json, in the bundle; nothing that decides a
     prediction changes. `einthoven report` of the bundle's run shows the same numbers.
     """
-    from einthoven.bundle import load_bundle
     from einthoven.experiment.evaluation import fill_card
+    from einthoven.models import load_model
 
     with shown_warnings():
-        model = load_bundle(bundle)
+        model = load_model(bundle)
     chosen, packed = _cohort_of(model, cohort, task, store)
     with training() as progress, shown_warnings():
         page = fill_card(
@@ -259,9 +259,8 @@ def _predict(
     store: Path | None,
     device: str,
 ) -> Predictions:
-    from einthoven.bundle import load_bundle
+    from einthoven.models import load_model
     from einthoven.predict import predict_cohort
-    from einthoven.shipped import WEIGHTS, bundle_folder
     from einthoven.stages.overlap import check_scored
 
     if cohort is None:
@@ -269,13 +268,13 @@ def _predict(
             f"{bundle} is a bundle, and no cohort is named", remedy="add --cohort PATH"
         )
     with shown_warnings():
-        model = load_bundle(bundle)
+        model = load_model(bundle)
     chosen, packed = _cohort_of(model, cohort, task, store, some=True)
     if len(chosen.labels) < len(model.labels):
         said = f"{cohort} has columns of {len(chosen.labels)} of the bundle's {len(model.labels)}"
         console.print(f"{said} labels; these are scored", highlight=False, markup=False)
     with shown_warnings():
-        check_scored(bundle_folder(bundle) / WEIGHTS, (chosen, packed), split)
+        check_scored(bundle, (chosen, packed), split)
     with counting(f"predict {split}") as progress:
         return predict_cohort(
             model,
@@ -289,7 +288,7 @@ def _predict(
 
 
 def _cohort_of(
-    model: Bundle, cohort: Path, task: str | None, store: Path | None, *, some: bool = False
+    model: Model, cohort: Path, task: str | None, store: Path | None, *, some: bool = False
 ) -> tuple[Cohort, Store]:
     """A cohort with a bundle's labels, or those that a table has of them, and its store."""
     from einthoven.cli.stores import check_typed, labelled, store_of
@@ -297,7 +296,7 @@ def _cohort_of(
     from einthoven.cohorts.table import columns_of
 
     check_typed(cohort, task=task)
-    trained_for = model.about.get("cohort", {}).get("task")
+    trained_for = ((model.config.get("provenance") or {}).get("cohort") or {}).get("task")
     chosen_task = task or (trained_for if trained_for in TASKS else None)
 
     labels = list(model.labels)

@@ -91,7 +91,7 @@ def pretrain(
     """Pretrain a backbone on the training splits of cohorts, without labels.
 
     Refuses records and patients of the test splits of the cohorts themselves and of --protect.
-    Leaves OUT/encoder.safetensors, which `posttrain --weights` reads. `einthoven report OUT` draws
+    Leaves OUT/model, which `posttrain --weights` reads. `einthoven report OUT` draws
     its losses.
     """
     from einthoven.stages.pretrain import pretrain as run

@@ -21,8 +21,8 @@ from einthoven.cli.options import (
     use_threads,
 )
 from einthoven.cli.progress import console, shown_warnings, training
+from einthoven.models import SHIPPED
 from einthoven.report.format import with_interval
-from einthoven.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
@@ -72,7 +72,7 @@ def demo(
         page = run_demo(dest, records=records, seed=seed, progress=progress)
     typer.echo(f"Report: {page}")
     typer.echo(
-        f"Next:   einthoven predict --bundle {dest}/post-training/bundle "
+        f"Next:   einthoven predict --model {dest}/post-training/model "
         f"{dest}/cohort/records100/00000/00001_lr.hea"
     )
 
@@ -112,7 +112,7 @@ def posttrain(
     """
     from einthoven.cli.stores import check_typed, labelled, shared_store
     from einthoven.experiment.run import run_experiment
-    from einthoven.shipped import start_from
+    from einthoven.models import start_from
     from einthoven.stages.posttrain import check_weights
     from einthoven.stages.recipe import load_recipe, prepared_alike
     from einthoven.stages.suited import recipe_for
@@ -181,6 +181,6 @@ def tell(done: Finished, out: Path, cohort: Cohort | None = None, *, resamples: 
     for name in ("AUROC", "AUPRC"):
         value, limits = (getattr(found, f"macro_{name.lower()}{end}") for end in ("", "_interval"))
         typer.echo(f"Test macro {name} {with_interval(value, limits, places=4)}")
-    if (out / "bundle").is_dir():
-        typer.echo(f"Bundle: {out / 'bundle'}")
+    if (out / "model").is_dir():
+        typer.echo(f"Model: {out / 'model'}")
     typer.echo(f"Report: {page}")

@@ -15,11 +15,11 @@ from einthoven.cli.device import DeviceOption, device_of
 from einthoven.cli.options import Labels, Options, StorePath, backbone_options, lead_names
 from einthoven.cli.progress import counting, shown_warnings
 from einthoven.errors import BackboneError, CohortError, EinthovenError, EvaluationError
-from einthoven.shipped import SHIPPED
+from einthoven.models import SHIPPED
 
 if TYPE_CHECKING:
-    from einthoven.bundle import Bundle
     from einthoven.embed import Embedded
+    from einthoven.models import Model
     from einthoven.predict import RecordPrediction
 
 
@@ -35,7 +35,7 @@ def predict(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Raw ECG files.")],
     bundle: Annotated[
         Path,
-        typer.Option(help="The bundle of a run, or the shipped one.", envvar="EINTHOVEN_BUNDLE"),
+        typer.Option(help="The bundle of a run, or the shipped one.", envvar="EINTHOVEN_MODEL"),
     ] = Path(SHIPPED),
     top: Annotated[int, typer.Option(min=1, help="Labels to print a file.")] = 8,
     leads: Annotated[
@@ -52,13 +52,13 @@ def predict(
 
     A file that cannot be used is reported and does not stop the others; the exit status is then 1.
     """
-    from einthoven.bundle import load_bundle
+    from einthoven.models import load_model
     from einthoven.predict import predict_record
     from einthoven.records import read_record
 
     chosen = lead_names(leads) if leads else None
     with shown_warnings():
-        model = load_bundle(named_bundle(bundle))
+        model = load_model(named_bundle(bundle))
     failed = False
     for file in files:
         try:
@@ -88,7 +88,7 @@ def _entry(file: Path, done: RecordPrediction) -> dict[str, Any]:
     }
 
 
-def _print_prediction(file: Path, done: RecordPrediction, model: Bundle, top: int) -> None:
+def _print_prediction(file: Path, done: RecordPrediction, model: Model, top: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -118,7 +118,7 @@ def _print_prediction(file: Path, done: RecordPrediction, model: Bundle, top: in
     Console().print(table)
 
 
-def _remarks(done: RecordPrediction, model: Bundle) -> list[str]:
+def _remarks(done: RecordPrediction, model: Model) -> list[str]:
     said = [f"doubtful: {doubt}" for doubt in done.doubts]
     if model.calibration is None:
         said.append("not calibrated: the bundle has no calibration")
@@ -170,8 +170,8 @@ def embed(
     vectors from one: how much weaker its predictions are, the bundle's card says under "Fewer leads
     and noise" (README.md in its folder).
     """
-    from einthoven.bundle import load_bundle
     from einthoven.embed import embed_cohort, embed_files
+    from einthoven.models import load_model
 
     folder, sources = bundle_first(sources)
     of_cohort = len(sources) == 1 and is_cohort(sources[0])
@@ -180,7 +180,7 @@ def embed(
             {"--split": split, "--store": store, "--label": labels, "--batch-size": batch_size}
         )
     with shown_warnings():
-        model = load_bundle(folder)
+        model = load_model(folder)
     options: dict[str, Any] = {"level": level.value, "device": device_of(device)}
     if of_cohort:
         from einthoven.cli.stores import check_typed, every_record, store_of
@@ -249,7 +249,7 @@ def doctor(
     receives it.
     """
     from einthoven.doctor import examine, installation
-    from einthoven.shipped import start_from
+    from einthoven.models import start_from
 
     if options and backbone is None:
         raise BackboneError("--option is of a backbone's config", remedy="add --backbone NAME")

@@ -9,6 +9,7 @@ import typer
 
 from einthoven.cli.options import Options, backbone_options
 from einthoven.cli.progress import shown_warnings
+from einthoven.files import Json
 
 
 def convert(
@@ -16,12 +17,9 @@ def convert(
     checkpoint: Annotated[
         Path, typer.Argument(help="A public checkpoint: .pt, .pth, .ckpt, .bin or .safetensors.")
     ],
-    bundle: Annotated[
+    folder: Annotated[
         Path,
-        typer.Argument(
-            help="What to write, and must not exist yet: a folder with the weights, a description "
-            "and a card, or FILE.safetensors."
-        ),
+        typer.Argument(help="The model folder to write: weights, config and card."),
     ],
     head: Annotated[bool, typer.Option("--head", help="Keep the linear head as well.")] = False,
     options: Options = None,
@@ -31,25 +29,30 @@ def convert(
     Nothing in the file is run: a pickle with more than tensors and plain values is refused, as is a
     checkpoint that does not fit the backbone tensor by tensor.
     """
-    from einthoven.weights.converted import convert_checkpoint, convert_to_folder
+    from einthoven.weights.convert import convert_checkpoint
 
-    write = convert_checkpoint if bundle.suffix == ".safetensors" else convert_to_folder
+    chosen = backbone_options(name, options)
     with shown_warnings():
-        write(name, weights=checkpoint, out=bundle, head=head, **backbone_options(name, options))
-    _tell(name, checkpoint, bundle)
+        config = convert_checkpoint(name, weights=checkpoint, out=folder, head=head, **chosen)
+    _print_summary(config, folder)
 
 
-def _tell(name: str, checkpoint: Path, out: Path) -> None:
-    from einthoven.backbones.registry import entry
-    from einthoven.files import read_metadata
-    from einthoven.licences import is_non_commercial
-    from einthoven.weights.folder import weights_file
+def _print_summary(config: Json, folder: Path) -> None:
+    from einthoven.licences import Licence
 
-    about, said = entry(name), read_metadata(weights_file(out))
-    typer.echo(f"Written: {out}")
-    typer.echo(f"SHA-256 of {checkpoint.name}: {said['sha256']} ({said['checksum']})")
-    typer.echo(f"Licence of the public weights: {about.weights_licence}")
-    if is_non_commercial(about.weights_licence):
-        typer.echo("Not for commercial use, nor is anything that is trained from them.")
-    typer.echo(f"They were pretrained on: {about.pretraining_data}")
-    typer.echo(f"PTB-XL among it: {said['contains_ptbxl']}")
+    public, licence = config["provenance"]["public_weights"], Licence.from_dict(config)
+    checksum = {True: "as in the catalogue", False: "not that of the catalogue", None: "unverified"}
+    answer = {True: "yes", False: "no", None: "unknown"}
+    typer.echo(f"Model: {folder}")
+    typer.echo(
+        f"SHA-256 of {public['file']}: {public['sha256']} "
+        f"({checksum[public['sha256_matches_catalogue']]})"
+    )
+    typer.echo(f"Licence: {licence}")
+    if licence.commercial_use is False:
+        typer.echo(
+            "Commercial use is forbidden, also of models that are trained from these weights."
+        )
+    if "pretraining_data" in public:
+        typer.echo(f"Pretraining data: {public['pretraining_data']}")
+        typer.echo(f"PTB-XL in the pretraining data: {answer[public['contains_ptbxl']]}")

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from einthoven.errors import CohortError
+from einthoven.licences import OWN_DATA, Licence
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -47,6 +48,8 @@ class Cohort:
         `(records, labels)` uint8, 1 where the label holds, row by row with `table`.
     descriptions : dict
         Label name to its description, where the source has one.
+    licence : Licence
+        Terms that the data set for models that are trained on them.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Cohort:
     table: pd.DataFrame
     matrix: NDArray[np.uint8]
     descriptions: dict[str, str] = field(default_factory=dict)
+    licence: Licence = OWN_DATA
 
     def __len__(self) -> int:
         return len(self.table)
@@ -90,6 +94,11 @@ class Cohort:
         """Positives of every label in every split (index: label; columns: splits)."""
         sums = {split: self.targets(split).sum(axis=0, dtype=int) for split in SPLITS}
         return pd.DataFrame(sums, index=pd.Index(self.labels, name="label"))
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether einthoven simulated the cohort: the ground truth lies beside it."""
+        return (self.root / "ground_truth.csv").is_file()
 
     @property
     def digest(self) -> str:

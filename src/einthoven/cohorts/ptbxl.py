@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort, checked
 from einthoven.errors import CohortError
+from einthoven.licences import CC_BY_4, OWN_DATA, SIMULATED
 
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
@@ -117,7 +119,10 @@ def open_ptbxl(
         table=_record_table(database, root, rate),
         matrix=matrix,
         descriptions=descriptions,
+        licence=CC_BY_4 if is_ptbxl else OWN_DATA,
     )
+    if cohort.is_synthetic:
+        cohort = replace(cohort, licence=SIMULATED)
     if match_1_0_3:
         cohort = cohort.select(np.array([i not in REMOVED_IN_1_0_3 for i in database.index]))
     cohort = cohort.with_common_labels(min_records)

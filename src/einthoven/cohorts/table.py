@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import SPLITS, UNLABELLED, Cohort, checked, split_by_patient
 from einthoven.errors import CohortError
+from einthoven.licences import OWN_DATA, SIMULATED
 
 # Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
 _TEXT = {"path": str, "patient": str, "record": str}
@@ -71,7 +72,8 @@ def open_table(
         table=table,
         matrix=matrix,
     ).with_common_labels(min_records)
-    return checked(replace(cohort, task=_task(cohort.labels)))
+    licence = SIMULATED if cohort.is_synthetic else OWN_DATA
+    return checked(replace(cohort, task=_task(cohort.labels), licence=licence))
 
 
 def _task(labels: Sequence[str]) -> str:

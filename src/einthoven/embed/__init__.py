@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from einthoven.bundle import Bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.embed.files import Embedded, writing
 from einthoven.embed.vectors import LEVELS, Embedder
 from einthoven.errors import EinthovenError
+from einthoven.models import Model
 from einthoven.records import read_record
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import prepare_record
@@ -47,7 +47,7 @@ Refused = Callable[[Path, EinthovenError], None]
 
 
 def embed_cohort(
-    bundle: Bundle,
+    bundle: Model,
     cohort: Cohort,
     store: Store,
     out: str | Path,
@@ -63,7 +63,7 @@ def embed_cohort(
 
     Parameters
     ----------
-    bundle : Bundle
+    bundle : Model
         Its backbone is used, with the bundle's preparation; its head is not.
     cohort, store
         Labels play no part.
@@ -103,7 +103,7 @@ def embed_cohort(
 
 
 def embed_files(
-    bundle: Bundle,
+    bundle: Model,
     files: Sequence[str | Path],
     out: str | Path,
     *,

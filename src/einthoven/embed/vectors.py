@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.subset import FewerLeads
-from einthoven.bundle import Bundle
 from einthoven.errors import EvaluationError
-from einthoven.shipped import WEIGHTS
+from einthoven.models import Model
 
 Level = Literal["pooled", "token", "lead"]
 LEVELS: tuple[str, ...] = get_args(Level)
@@ -34,7 +33,7 @@ class Embedder:
     """
 
     def __init__(
-        self, bundle: Bundle, level: str, *, precision: str, device: torch.device | str
+        self, bundle: Model, level: str, *, precision: str, device: torch.device | str
     ) -> None:
         if level not in LEVELS:
             raise EvaluationError(
@@ -43,7 +42,7 @@ class Embedder:
         self.level, self.precision = level, precision
         self.device = torch.device(device)
         self.leads = bundle.preparation.leads
-        self.backbone: Backbone = bundle.classifier.backbone.to(self.device).eval()
+        self.backbone: Backbone = bundle.backbone.to(self.device).eval()
         self.preparations = [bundle.preparation]
         self.networks: list[nn.Module] = [self.backbone]
         if level == "lead":
@@ -71,12 +70,12 @@ class Embedder:
         kind = self.device.type
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _about(self, bundle: Bundle) -> dict[str, Any]:
+    def _about(self, bundle: Model) -> dict[str, Any]:
         policies = {n.leads[0]: n.policy for n in self.networks if isinstance(n, FewerLeads)}
         return {
             "level": self.level,
-            "backbone": str(bundle.about.get("backbone", "")),
-            "weights_sha256": bundle.about.get("checksums", {}).get(WEIGHTS, ""),
+            "backbone": bundle.backbone.name,
+            "weights_sha256": bundle.config.get("weights_sha256", ""),
             "preparation": bundle.preparation.to_dict(),
             "leads": list(self.leads),
             "missing_leads": policies or None,

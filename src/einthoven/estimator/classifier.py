@@ -19,7 +19,6 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import probabilities
 from einthoven.backbones.registry import backbone_names, seeded
-from einthoven.bundle import Bundle
 from einthoven.errors import EstimatorError
 from einthoven.estimator.arrays import (
     Layout,
@@ -30,7 +29,9 @@ from einthoven.estimator.arrays import (
     threads,
     with_short,
 )
-from einthoven.estimator.encoder import Given, encoder_of, terms_of_encoder
+from einthoven.estimator.encoder import Given, encoder_of, initial_config
+from einthoven.licences import OWN_DATA, Licence, combined
+from einthoven.models import Model, derived_provenance
 from einthoven.stages.data import adapted
 from einthoven.stages.posttrain import check_stages, check_weights, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe
@@ -174,9 +175,16 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             targets.kind,
             recipe.data.aggregate,
         )
-        self._about = {"recipe": recipe.model_dump(mode="json"), "environment": environment()}
-        if terms := terms_of_encoder(self.backbone, self.weights):
-            self._about["weights"] = {"licence": terms}
+        initial = initial_config(self.backbone, self.weights)
+        licences = [OWN_DATA] if initial is None else [OWN_DATA, Licence.from_dict(initial)]
+        self._config = {
+            **combined(*licences).to_dict(),
+            "provenance": {
+                "recipe": recipe.model_dump(mode="json"),
+                **derived_provenance(initial),
+                "environment": environment(),
+            },
+        }
         self.classifier_ = network.cpu().eval()
         return self
 
@@ -206,19 +214,18 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         chosen = (said[:, 0] > 0.5).astype(int) if self._kind == "binary" else said.argmax(axis=1)
         return np.asarray(self.classes_[chosen])
 
-    def to_bundle(self) -> Bundle:
+    def to_model(self) -> Model:
         """The trained network with its preparation, to be saved, served and given ECG files.
 
-        `einthoven.save_pretrained` writes it. Probabilities of several classes are not divided by
+        `einthoven.save_model` writes it. Probabilities of several classes are not divided by
         their sum there: a bundle's labels do not exclude each other.
         """
         check_is_fitted(self)
-        return Bundle(
+        return Model(
             self.classifier_,
-            self.classifier_.labels or (),
             self.preparation_,
             aggregate=self._aggregate,
-            about={"backbone": self.classifier_.backbone.name, **self._about},
+            config=self._config,
         )
 
     def _recipe(self) -> Recipe:

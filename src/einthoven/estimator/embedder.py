@@ -26,7 +26,7 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     Parameters
     ----------
-    backbone : str, path, Backbone, Classifier or Bundle
+    backbone : str, path, Backbone, Classifier or Model
         A registered name (with `weights`), an encoder's file that einthoven wrote, the folder or
         name of a bundle or of a saved model, or a model; see `einthoven.estimator.encoder`.
     weights : path, optional

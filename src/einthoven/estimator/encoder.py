@@ -13,17 +13,14 @@ import torch
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
-from einthoven.bundle import Bundle, read_about
 from einthoven.errors import EstimatorError
-from einthoven.files import read_metadata
-from einthoven.hub import from_pretrained
-from einthoven.licences import terms_of
-from einthoven.shipped import ABOUT, bundle_folder
+from einthoven.files import Json
+from einthoven.models import Model, is_model, load_model, read_config
 from einthoven.signals.prepare import Preparation
 from einthoven.weights import load_backbone
-from einthoven.weights.folder import LICENCE, licence_of_weights, weights_file
+from einthoven.weights.public import config_of_weights
 
-Given = str | Path | Backbone | Classifier | Bundle
+Given = str | Path | Backbone | Classifier | Model
 
 
 def encoder_of(
@@ -38,9 +35,9 @@ def encoder_of(
 
     Parameters
     ----------
-    given : str, path, Backbone, Classifier or Bundle
+    given : str, path, Backbone, Classifier or Model
         A registered name, which needs `weights`; an encoder's file that einthoven wrote; the folder
-        of a bundle or of `save_pretrained`; the name of a bundle that came with einthoven, or of a
+        of a bundle or of `save_model`; the name of a bundle that came with einthoven, or of a
         model on the hub; or a model, which is copied.
     leads : sequence of str
         Leads that there are. Where the encoder reads more, it is built for those it shares with
@@ -84,23 +81,19 @@ def encoder_of(
     return network.eval().requires_grad_(True), preparation
 
 
-def terms_of_encoder(given: Given | None, weights: str | Path | None = None) -> str:
-    """Licence of the weights of what `encoder_of` opens; empty where nothing records one.
+def initial_config(given: Given | None, weights: str | Path | None = None) -> Json | None:
+    """Config of the model that `encoder_of` opens, for provenance and licence.
 
-    Of a network in memory nothing does, nor of a model that is fetched from the hub by name.
+    Returns
+    -------
+    dict or None
+        None for random weights; empty for a network in memory, whose origin is not recorded.
     """
-    if isinstance(given, Bundle):
-        return given.licence
+    if isinstance(given, Model):
+        return given.config
     if isinstance(given, str) and given in backbone_names():
-        return "" if weights is None else licence_of_weights(given, weights)
-    if not isinstance(given, str | Path):
-        return ""
-    place = bundle_folder(given)
-    if place.is_file():
-        return licence_of_weights(read_metadata(place).get("backbone", ""), place)
-    if (place / ABOUT).is_file():
-        return terms_of(read_about(place))
-    return read_metadata(weights_file(place)).get(LICENCE, "") if place.is_dir() else ""
+        return None if weights is None else config_of_weights(given, weights)
+    return read_config(given) if isinstance(given, str | Path) else {}
 
 
 def _opened(
@@ -114,8 +107,13 @@ def _opened(
             f"weights = {str(weights)!r} for {_short(given)}, which has weights of its own",
             remedy="leave weights out, or name the registered backbone that they are of",
         )
-    if isinstance(given, str | Path) and Path(given).is_file():
-        network = _of_file(Path(given), options)
+    if isinstance(given, str | Path) and Path(given).is_file() and not is_model(given):
+        raise EstimatorError(
+            f"{given} does not name the backbone whose weights it holds",
+            remedy="name the backbone, and give the file as weights",
+        )
+    if options and isinstance(given, str | Path) and is_model(given):
+        network = load_backbone(read_config(given)["backbone"], weights=given, **options)
         return network, network.preparation
     if options:
         raise EstimatorError(
@@ -123,8 +121,7 @@ def _opened(
             remedy="leave options out, or name a registered backbone",
         )
     model = _found(given) if isinstance(given, str | Path) else copy.deepcopy(given)
-    classifier = model.classifier if isinstance(model, Bundle) else model
-    network = classifier.backbone if isinstance(classifier, Classifier) else classifier
+    network = model.backbone if isinstance(model, Model | Classifier) else model
     return network, model.preparation
 
 
@@ -141,21 +138,10 @@ def _registered(
     return create_backbone(name, seed=seed, **options)
 
 
-def _of_file(file: Path, options: dict[str, Any]) -> Backbone:
-    """An encoder of ours, which says whose weights it holds."""
-    name = read_metadata(file).get("backbone")
-    if name is None:
-        raise EstimatorError(
-            f"{file} does not say which backbone's weights it holds",
-            remedy="name the backbone, and give the file as weights",
-        )
-    return load_backbone(name, weights=file, **options)
-
-
-def _found(given: str | Path) -> Backbone | Classifier | Bundle:
-    if not bundle_folder(given).is_dir() and "/" not in str(given):
+def _found(given: str | Path) -> Model:
+    if not is_model(given) and not Path(given).exists() and "/" not in str(given):
         entry(str(given))  # refuses an unknown name with those that come close
-    return from_pretrained(given)
+    return load_model(given)
 
 
 def _for_leads(network: Backbone, leads: tuple[str, ...]) -> Backbone:

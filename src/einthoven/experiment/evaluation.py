@@ -1,4 +1,4 @@
-"""A bundle's evidence: every number of its card, as `evidence.json` beside its weights.
+"""A bundle's evidence: every number of its card, as `evaluation.json` beside its weights.
 
 Scores are those of what the network says. Calibration is measured before and after, on the same
 records, which are not the ones that it was fitted on.
@@ -13,16 +13,6 @@ from typing import Any
 
 import torch
 
-from einthoven.bundle import (
-    CARD,
-    DIGEST,
-    EVIDENCE,
-    RELIABILITY,
-    Bundle,
-    digest_of,
-    load_bundle,
-    read_about,
-)
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import fit_calibration
@@ -31,10 +21,18 @@ from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
 from einthoven.experiment.robustness import Progress, measure_robustness
 from einthoven.files import read_json, write_json, write_text
+from einthoven.models import (
+    CARD,
+    EVALUATION,
+    RELIABILITY,
+    Model,
+    load_model,
+    model_path,
+    read_config,
+)
 from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.report.card import model_card
-from einthoven.shipped import WEIGHTS, bundle_folder
 from einthoven.signals.store import Store
 from einthoven.stages.overlap import check_scored
 from einthoven.weights.public import PublicData
@@ -78,7 +76,7 @@ def fitted_calibration(validation: Predictions) -> Json:
 
 
 def evidence_of(
-    bundle: Bundle,
+    bundle: Model,
     cohort: Cohort,
     table: Predictions,
     *,
@@ -92,7 +90,7 @@ def evidence_of(
 
     Parameters
     ----------
-    bundle : Bundle
+    bundle : Model
     cohort : Cohort
         Of the table's records; sex and age are read from it.
     table : Predictions
@@ -107,7 +105,7 @@ def evidence_of(
     Returns
     -------
     dict
-        The contents of `evidence.json`, ready for JSON.
+        The contents of `evaluation.json`, ready for JSON.
 
     Raises
     ------
@@ -130,7 +128,7 @@ def evidence_of(
     return {
         "split": table.metadata.get("split", ""),
         "cohort": {"name": cohort.name, "version": cohort.version, "task": cohort.task},
-        MEASURED_ON: measured_on(bundle.about),
+        MEASURED_ON: measured_on(bundle.config),
         "public_weights": _public(bundle, cohort),
         "overlap": None,
         "score": dict(known),
@@ -141,31 +139,30 @@ def evidence_of(
     }
 
 
-def _public(bundle: Bundle, cohort: Cohort) -> Json | None:
+def _public(bundle: Model, cohort: Cohort) -> Json | None:
     """What the public weights that a bundle began with have seen, with a warning if of this cohort.
 
     The cohort measured on may be another one than that of the bundle's run.
     """
-    said = bundle.about.get("public_weights")
-    data = PublicData.of_record(bundle.about.get("backbone", ""), said)
+    data = PublicData.of_record(bundle.config.get("provenance", {}).get("public_weights"))
     return data.record(cohort.name) if data else None
 
 
 def write_evidence(folder: str | Path, evidence: Json) -> Path:
-    """Write a bundle's `evidence.json`, and its card from it, with its reliability diagram.
+    """Write a bundle's `evaluation.json`, and its card from it, with its reliability diagram.
 
     Raises
     ------
-    BundleError
+    ModelError
         When the folder is no bundle.
     EvaluationError
         When the evidence was measured on another bundle.
     """
-    place = bundle_folder(folder)
-    about = read_about(place)
+    place = model_path(folder)
+    about = read_config(place)
     if problem := mismatch(about, evidence):
         raise EvaluationError(f"{place}: the evidence {problem}", remedy=_MEASURE_AGAIN)
-    write_json(place / EVIDENCE, evidence)
+    write_json(place / EVALUATION, evidence)
     reliability = _draw(evidence.get("calibration"), place / RELIABILITY)
     card = model_card(about, evidence, reliability=reliability)
     write_text(place / CARD, card)
@@ -189,11 +186,11 @@ def read_evidence(folder: str | Path) -> Json | None:
     Evidence that was measured on another bundle is none either, with a warning. Where it does not
     say on which, as earlier versions, it is taken for this one's.
     """
-    place = bundle_folder(folder)
+    place = model_path(folder)
     found = _stored(place)
-    if found and found.get(MEASURED_ON) and (problem := mismatch(read_about(place), found)):
+    if found and found.get(MEASURED_ON) and (problem := mismatch(read_config(place), found)):
         warnings.warn(
-            f"{place / EVIDENCE} {problem}; it is left out; {_MEASURE_AGAIN}",
+            f"{place / EVALUATION} {problem}; it is left out; {_MEASURE_AGAIN}",
             EvidenceWarning,
             stacklevel=2,
         )
@@ -206,8 +203,8 @@ def measured_on(about: Mapping[str, Any]) -> Json | None:
 
     `weights` is the checksum of its weights, `digest` that of all that decides a prediction.
     """
-    checksum = about.get("checksums", {}).get(WEIGHTS)
-    return {"weights": checksum, DIGEST: digest_of(about)} if checksum else None
+    checksum = about.get("weights_sha256")
+    return {"weights": checksum, "digest": about["digest"]} if checksum else None
 
 
 def mismatch(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
@@ -229,17 +226,17 @@ def kept(folder: str | Path, evidence: Json, part: str) -> Any:
     What was measured on other weights is not kept, nor, of what depends on the calibration, what
     was measured with another one.
     """
-    before = _stored(bundle_folder(folder)) or {}
+    before = _stored(model_path(folder)) or {}
     same = all(before.get(key) == evidence[key] for key in ("cohort", "split"))
     known, now = before.get(MEASURED_ON), evidence.get(MEASURED_ON)
     if known and now:
-        decides = "weights" if part == "validation" else DIGEST
+        decides = "weights" if part == "validation" else "digest"
         same = same and known[decides] == now[decides]
     return before.get(part) if same else None
 
 
 def _stored(place: Path) -> Json | None:
-    file = place / EVIDENCE
+    file = place / EVALUATION
     found: Json | None = read_json(file) if file.is_file() else None
     return found
 
@@ -277,7 +274,7 @@ def fill_card(
     EinthovenError
         Whatever loading, prediction or scoring refuses.
     """
-    bundle = load_bundle(folder)
+    bundle = load_model(folder)
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
 
     def told(done: int, total: int) -> None:
@@ -289,7 +286,7 @@ def fill_card(
     )
     evidence = evidence_of(bundle, cohort, table, **options)
     evidence["validation"] = kept(folder, evidence, "validation")
-    evidence["overlap"] = check_scored(bundle_folder(folder) / WEIGHTS, (cohort, store), split)
+    evidence["overlap"] = check_scored(folder, (cohort, store), split)
     if robustness:
         evidence["robustness"] = measure_robustness(
             bundle,

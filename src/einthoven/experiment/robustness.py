@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from einthoven.backbones.subset import FewerLeads, Policy
-from einthoven.bundle import Bundle
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError, EvaluationError
 from einthoven.evaluate.comparison import Comparison, Difference, compare
 from einthoven.evaluate.reliability import measure_quality
 from einthoven.evaluate.scores import plain, suitable_policy
+from einthoven.models import Model
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.records.record import STANDARD_LEADS
@@ -140,7 +140,7 @@ class Robustness:
 
 
 def measure_robustness(
-    bundle: Bundle,
+    bundle: Model,
     cohort: Cohort,
     store: Store,
     split: str = "test",
@@ -298,7 +298,7 @@ def _parts(store: Store) -> dict[str, Any]:
 
 
 def _possible(
-    bundle: Bundle, lead_sets: Mapping[str, Sequence[str]]
+    bundle: Model, lead_sets: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, tuple[tuple[str, ...], Policy]], dict[str, str]]:
     """Leads and policy of the sets that the bundle can be given, and why not of the others."""
     every, samples = bundle.preparation.leads, bundle.preparation.window

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,48 +18,49 @@ import pandas as pd
 import torch
 from torch import nn
 
-from einthoven.bundle import Bundle, load_bundle, save_bundle, update_bundle
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import BundleError, CohortError
+from einthoven.errors import CohortError
 from einthoven.evaluate.estimate import Plan
 from einthoven.evaluate.scores import Score, score_predictions, suitable_policy
 from einthoven.experiment.evaluation import evidence_of, fitted_calibration, kept, write_evidence
-from einthoven.files import read_lines, read_metadata, write_json
-from einthoven.licences import joined
+from einthoven.files import read_lines, write_json
+from einthoven.licences import Licence, combined
+from einthoven.models import (
+    Model,
+    derived_provenance,
+    is_model,
+    load_model,
+    save_model,
+    update_config,
+)
+from einthoven.models.provenance import PTB_XL
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
-from einthoven.report.description import cohort_text
 from einthoven.signals.fingerprint import signal_fingerprints
 from einthoven.signals.store import Store
-from einthoven.stages.data import with_fraction
-from einthoven.stages.memory import memory_of
-from einthoven.stages.overlap import OverlapWarning, memory_metadata
-from einthoven.stages.posttrain import Posttrained, file_digest, posttrain
-from einthoven.stages.recipe import Data, Recipe
+from einthoven.stages.overlap import OverlapWarning
+from einthoven.stages.posttrain import Posttrained, posttrain
+from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
-from einthoven.weights.folder import described, weights_file
+from einthoven.weights.public import config_of_weights
 
 __all__ = [
-    "BUNDLE",
     "METRICS",
+    "MODEL",
     "PREDICTIONS",
     "Finished",
-    "bundle_of",
-    "is_synthetic",
-    "licence_of",
+    "model_of",
     "parameters_of",
     "predict_splits",
-    "pretraining_of",
-    "remembered",
     "run_experiment",
     "score_predictions",
     "score_splits",
     "suitable_policy",
 ]
 
-METRICS, BUNDLE, PREDICTIONS = "metrics.json", "bundle", "predictions"
+METRICS, MODEL, PREDICTIONS = "metrics.json", "model", "predictions"
 
 
 @dataclass(frozen=True)
@@ -117,19 +118,18 @@ def run_experiment(
     if not together.is_main:
         return None
     folder = trained.run.path
-    if not (folder / BUNDLE / "bundle.json").is_file():
-        bundle = bundle_of(trained, cohort, recipe)
-        save_bundle(bundle, folder / BUNDLE, backbone=backbone)
-    bundle = load_bundle(folder / BUNDLE)
+    if not is_model(folder / MODEL):
+        save_model(model_of(trained, cohort, recipe), folder / MODEL)
+    bundle = load_model(folder / MODEL)
     predict_splits(bundle, cohort, store, folder, device=together.device, progress=progress)
     if bundle.calibration is None:
         validation = Predictions.load(folder / PREDICTIONS / "validation.parquet")
-        update_bundle(folder / BUNDLE, **fitted_calibration(validation))
+        update_config(folder / MODEL, **fitted_calibration(validation))
     return _scored(trained, cohort, resamples, device=together.device)
 
 
 def predict_splits(
-    bundle: Bundle,
+    bundle: Model,
     cohort: Cohort,
     store: Store,
     folder: Path,
@@ -203,111 +203,50 @@ def _check_recordings(cohort: Cohort, store: Store, *, allow: bool) -> None:
         )
 
 
-def bundle_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Bundle:
-    """The trained classifier with all that a bundle says about it."""
-    classifier = trained.classifier
-    description = trained.preparation.describe()
-    asked = trained.run.request
-    weights = asked["weights"]
-    about = {
-        "preparation_text": description,
-        "licence": joined(licence_of(cohort), (weights or {}).get("licence")),
+def model_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Model:
+    """The trained classifier as a model, with its provenance and licence."""
+    request = trained.run.request
+    weights = request["weights"]
+    terms = [cohort.licence, *([Licence.from_dict(weights)] if weights else [])]
+    return Model(
+        trained.classifier,
+        trained.preparation,
+        aggregate=recipe.data.aggregate,
+        config={
+            **combined(*terms).to_dict(),
+            "descriptions": cohort.descriptions,
+            "provenance": _provenance(trained, cohort, recipe),
+        },
+        fingerprints=trained.memory,
+    )
+
+
+def _provenance(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> dict[str, Any]:
+    request = trained.run.request
+    weights, public = request["weights"], request.get("public_weights")
+    initial = config_of_weights(request["backbone"], weights["path"]) if weights else None
+    before = derived_provenance(initial)
+    if weights:  # without folders of this machine, because the model is shared
+        weights = {"name": Path(weights["path"]).name} | weights
+        del weights["path"]
+    return {
         "recipe": recipe.model_dump(mode="json"),
-        "descriptions": cohort.descriptions,
         "cohort": {
             "name": cohort.name,
             "version": cohort.version,
             "task": cohort.task,
             "digest": cohort.digest,
-            "synthetic": is_synthetic(cohort),
+            "synthetic": cohort.is_synthetic,
             "training_records": len(trained.data.usable.ids("train")),
         },
-        "weights": _named(weights),
-        "public_weights": asked.get("public_weights"),
-        "overlap": asked.get("overlap"),
+        "initial_weights": weights,
+        **before,
+        "public_weights": public,
+        "contains_ptbxl": True if cohort.name == PTB_XL else before["contains_ptbxl"],
+        "overlap": request.get("overlap"),
         "selected_epoch": {name: result.best_epoch for name, result in trained.results.items()},
         "environment": trained.run.environment,
     }
-    return Bundle(
-        classifier=classifier,
-        labels=cohort.labels,
-        preparation=trained.preparation,
-        aggregate=recipe.data.aggregate,
-        about=about,
-        memory=trained.memory,
-    )
-
-
-def remembered(
-    bundle: Bundle, cohort: Cohort, store: Store, *, weights: str | Path | None = None
-) -> Bundle:
-    """Give a bundle of an earlier version the memory of the records that it has seen.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        As `load_bundle` gives it. Its network stays as it is.
-    cohort : Cohort
-        What it was post-trained on, opened as it was then; its recipe's share is taken.
-    store : Store
-        The packed cohort.
-    weights : path, optional
-        What it began with; needed where it did not begin from random weights.
-
-    Returns
-    -------
-    Bundle
-        With `memory`, and with what the initial weights say of their pretraining.
-
-    Raises
-    ------
-    BundleError
-        When cohort or weights are not those that the bundle was made from.
-    """
-    about, initial = bundle.about, bundle.about.get("weights") or {}
-    file = None if weights is None else weights_file(weights)
-    found = {
-        "cohort": (about.get("cohort", {}).get("digest"), cohort.digest),
-        "initial weights": (initial.get("sha256"), file and file_digest(file)),
-    }
-    for what, (wanted, given) in found.items():
-        if wanted != given:
-            raise BundleError(
-                f"the bundle was made from other {what}: digest {wanted or 'none'}, "
-                f"{given or 'none'} given",
-                remedy=f"give the {what} that its bundle.json names",
-            )
-    recipe = about.get("recipe") or {}
-    share = Data(fraction=recipe.get("data", {}).get("fraction", 1.0))
-    chosen = with_fraction(cohort, share, seed=recipe.get("seed", 0))
-    memory = memory_metadata(memory_of((chosen, store), file), file, about.get("overlap"))
-    if file is not None and "pretraining" not in initial:
-        about = about | {"weights": initial | pretraining_of(file)}
-    return replace(bundle, memory=memory, about=about)
-
-
-def pretraining_of(weights: str | Path) -> dict[str, str]:
-    """What a bundle says of how its initial weights were trained, as `pretraining`.
-
-    Empty for weights that say nothing of it; those of public releases are in `public_weights`.
-    """
-    file = Path(weights)
-    said, about = read_metadata(file), described(file)
-    parts = [said["pretraining_data"]] if "pretraining_data" in said else []
-    if parts and said.get("recipe"):
-        parts[0] += f" (recipe {said['recipe']})"
-    if about.get("cohort"):  # a bundle
-        before = (about.get("weights") or {}).get("pretraining")
-        parts = [*([before] if before else []), f"with labels on {cohort_text(about)}"]
-    return {"pretraining": ", then ".join(parts)} if parts else {}
-
-
-def _named(weights: Any) -> Any:
-    """What a bundle says of its initial weights; it travels, and folders of the machine that made
-    it are nobody else's business."""
-    if not isinstance(weights, dict):
-        return weights
-    return weights | {"path": Path(weights["path"]).name} | pretraining_of(weights["path"])
 
 
 def _scored(
@@ -320,17 +259,17 @@ def _scored(
     numbers["parameters"] = parameters_of(trained.classifier)
     numbers["device"] = _named_device(device)
     write_json(folder / METRICS, numbers)
-    update_bundle(folder / BUNDLE, metrics=_headline(scores["test"]))
+    update_config(folder / MODEL, metrics=_headline(scores["test"]))
     evidence = evidence_of(
-        load_bundle(folder / BUNDLE),
+        load_model(folder / MODEL),
         cohort,
         Predictions.load(folder / PREDICTIONS / "test.parquet"),
         score=numbers["test"],
         validation=numbers["validation"],
         resamples=resamples,
     )
-    evidence["robustness"] = kept(folder / BUNDLE, evidence, "robustness")
-    write_evidence(folder / BUNDLE, evidence)
+    evidence["robustness"] = kept(folder / MODEL, evidence, "robustness")
+    write_evidence(folder / MODEL, evidence)
     return Finished(trained.run, scores["test"])
 
 
@@ -374,17 +313,3 @@ def _headline(found: Score) -> dict[str, Any]:
         "records": found.records,
         "defined_labels": found.defined_labels,
     }
-
-
-def is_synthetic(cohort: Cohort) -> bool:
-    """Whether the cohort was simulated by einthoven: it then carries its ground truth."""
-    return (cohort.root / "ground_truth.csv").is_file()
-
-
-def licence_of(cohort: Cohort) -> str:
-    """What the licence of a model trained on this cohort has to say."""
-    if cohort.name == "ptb-xl":
-        return "weights trained on PTB-XL (CC BY 4.0; attribute Wagner et al. 2020)"
-    if is_synthetic(cohort):
-        return "weights trained on simulated ECGs; no rights of others"
-    return "weights trained on the user's own data; its owner decides"

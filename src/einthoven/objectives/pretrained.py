@@ -12,7 +12,7 @@ from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import WeightsError
 from einthoven.objectives.registry import create_objective
 from einthoven.weights import ecg_fm, st_mem
-from einthoven.weights.convert import convert, own_parts
+from einthoven.weights.fit import convert, own_parts
 from einthoven.weights.safe import read_checkpoint
 from einthoven.weights.state import CONTAINERS, state_of
 

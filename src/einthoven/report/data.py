@@ -336,11 +336,7 @@ def _model_files(folder: Path) -> tuple[Json, Json | None]:
 
     An evaluation that was measured on another state of the model is left out.
     """
-    # The folder of a model is being renamed; either is read until all of the program writes one.
-    new = ("model", "config.json", "evaluation.json")
-    old = ("bundle", "bundle.json", "evidence.json")
-    place, config_name, evaluation_name = new if (folder / new[0]).is_dir() else old
-    files = folder / place / config_name, folder / place / evaluation_name
+    files = folder / "model" / "config.json", folder / "model" / "evaluation.json"
     config, evaluation = (read_json(file) if file.is_file() else {} for file in files)
     digest = config.get("digest")
     if (evaluation.get("measured_on") or {}).get("digest", digest) != digest:

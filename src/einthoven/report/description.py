@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from einthoven.licences import is_non_commercial, terms_of
+from einthoven.licences import Licence
 
 Json = Mapping[str, Any]
 
@@ -55,10 +55,10 @@ def describe(config: Json) -> dict[str, Any]:
         "pretraining_data": (values.get("public_weights") or values).get("pretraining_data"),
         "contains_ptbxl": _contains_ptbxl(values),
         "selection": _selection(values, recipe),
-        "chosen_among": values.get("chosen_among"),
+        "chosen_among": values.get("selection") or None,
         "preparation_steps": _preparation(values),
         "aggregate": text(values.get("aggregate")),
-        "licence": text(values.get("license_text") or values.get("license") or terms_of(values)),
+        "licence": str(Licence.from_dict(values)),
         "license": values.get("license"),
         "commercial_use": _commercial_use(values),
         "environment": list(flattened({**values, **config}.get("environment") or {})),
@@ -118,6 +118,19 @@ def cohort_text(config: Json) -> str:
     if cohort.get("task"):
         parts.append(f"task {cohort['task']}")
     return ", ".join(parts) + (f" ({len(labels)} labels)" if labels else "")
+
+
+def history_text(history: Sequence[Json]) -> str:
+    """Training data of weights in words, oldest first."""
+    stages = []
+    for stage in history:
+        details = [f"labels of {stage['task']}" if stage.get("task") else "without labels"]
+        if stage.get("records"):
+            details.insert(0, f"{stage['records']:,} records")
+        if stage.get("recipe"):
+            details.append(f"recipe {stage['recipe']}")
+        stages.append(f"{stage['cohort']} {stage['version']} ({', '.join(details)})")
+    return ", then ".join(stages)
 
 
 def is_synthetic(cohort: Json) -> bool:
@@ -191,11 +204,11 @@ def _weights(values: Json, recipe: Json) -> str:
     if isinstance(weights, Mapping):
         digest = weights.get("sha256")
         named = text(weights.get("path") or weights.get("name"))
-        pretraining = weights.get("pretraining") or values.get("pretraining")
+        history = values.get("pretraining")
         return (
             named
             + (f" (SHA-256 {digest})" if digest else "")
-            + (f", pretrained with einthoven: {text(pretraining)}" if pretraining else "")
+            + (f", trained with einthoven: {history_text(history)}" if history else "")
         )
     if weights is None and recipe.get("initialise") == "random":
         return "random initialisation"
@@ -207,7 +220,7 @@ def _weights_licence(values: Json) -> str:
     if values.get("members"):
         return _MEMBERS
     if isinstance(weights, Mapping):
-        return text(weights.get("licence"))
+        return str(Licence.from_dict(weights))
     random = (values.get("recipe") or {}).get("initialise") == "random"
     return "not applicable" if weights is None and random else UNKNOWN
 
@@ -225,7 +238,8 @@ def _commercial_use(values: Json) -> bool | None:
     if "commercial_use" in values:
         allowed: bool | None = values["commercial_use"]
         return allowed
-    return False if is_non_commercial(terms_of(values)) else None
+    weights = values.get("weights")
+    return Licence.from_dict(weights).commercial_use if isinstance(weights, Mapping) else None
 
 
 def _selection(values: Json, recipe: Json) -> str:

@@ -9,18 +9,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from einthoven.bundle import digest_of, load_bundle, read_about
 from einthoven.errors import ReproduceError
 from einthoven.experiment.run import METRICS, parameters_of, predict_splits, score_splits
 from einthoven.files import lock_beside, locked, read_json, write_json
+from einthoven.models import config_digest, is_model, load_model, model_path, read_config
 from einthoven.progress import Progress
 from einthoven.reproduce.folders import Request
-from einthoven.shipped import bundle_folder, is_bundle
 from einthoven.signals.store import Store
 from einthoven.stages.overlap import check_scored
 from einthoven.training.distributed import Processes
 from einthoven.training.run import ABOUT
-from einthoven.weights.folder import weights_file
 
 AGAINST = "against"
 
@@ -30,11 +28,11 @@ def predicted_folder(request: Request, bundle: Path) -> Path:
 
     Raises
     ------
-    BundleError
+    ModelError
         When the bundle is damaged.
     """
-    folder = bundle_folder(bundle)
-    return request.out / AGAINST / f"{folder.name}--{digest_of(read_about(folder))[:12]}"
+    folder = model_path(bundle)
+    return request.out / AGAINST / f"{folder.name}--{config_digest(read_config(folder))[:12]}"
 
 
 def predict_bundles(request: Request, progress: Progress | None = None) -> list[Path]:
@@ -58,7 +56,7 @@ def predict_bundles(request: Request, progress: Progress | None = None) -> list[
     EvaluationError
         When its labels are not those of the cohort.
     """
-    bundles = [place for place in request.against if is_bundle(place)]
+    bundles = [place for place in request.against if is_model(place)]
     return [_predicted(request, bundle, progress) for bundle in bundles]
 
 
@@ -70,7 +68,7 @@ def check_bundle(request: Request, bundle: Path) -> None:
     ReproduceError
         Naming its task.
     """
-    task = read_about(bundle_folder(bundle)).get("cohort", {}).get("task")
+    task = read_config(model_path(bundle)).get("provenance", {}).get("cohort", {}).get("task")
     if task not in request.experiment.tasks:
         raise ReproduceError(
             f"--against {bundle}: a bundle of the task {task}",
@@ -94,10 +92,10 @@ def _predicted(request: Request, place: Path, progress: Progress | None) -> Path
 def _predict(
     request: Request, place: Path, folder: Path, asked: dict[str, Any], progress: Progress | None
 ) -> None:
-    bundle = load_bundle(place)
+    bundle = load_model(place)
     cohort, store = request.opened(asked["task"]), Store.open(request.store)
-    check_scored(weights_file(bundle_folder(place)), (cohort, store))
-    environment = bundle.about.get("environment", {})
+    check_scored(place, (cohort, store))
+    environment = bundle.config["provenance"].get("environment", {})
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / ABOUT, {"request": asked, "environment": environment})
     device = Processes(request.device).device
@@ -110,15 +108,18 @@ def _predict(
 
 def _asked(request: Request, place: Path) -> dict[str, Any]:
     """What its training asked for, as far as the bundle says so, and what it is predicted for."""
-    folder = bundle_folder(place)
-    about = read_about(folder)
-    task = about["cohort"]["task"]
-    keys = ("backbone", "backbone_options", "recipe", "weights")
+    folder = model_path(place)
+    config = read_config(folder)
+    provenance = config["provenance"]
+    task = provenance["cohort"]["task"]
     return {
         "stage": "posttrain",
         "bundle": folder.name,
         "task": task,
-        **{key: about.get(key) for key in keys},
+        "backbone": config["backbone"],
+        "backbone_options": config["backbone_options"],
+        "recipe": provenance["recipe"],
+        "weights": provenance["initial_weights"],
         "cohort_digest": request.opened(task).digest,
         "records_digest": request.records_digest,
     }

@@ -17,10 +17,10 @@ from typing import Any
 from einthoven.errors import ReproduceError
 from einthoven.experiment.run import METRICS
 from einthoven.files import read_json
+from einthoven.models import is_model
 from einthoven.reproduce.bundles import check_bundle, predicted_folder
 from einthoven.reproduce.evidence import Found
 from einthoven.reproduce.folders import RANDOM, RUNS, Request
-from einthoven.shipped import is_bundle
 from einthoven.training.run import ABOUT
 
 
@@ -78,7 +78,7 @@ def check_contenders(request: Request) -> None:
         one model and seed.
     """
     for place in request.against:
-        if is_bundle(place):
+        if is_model(place):
             check_bundle(request, place)
     for task in request.experiment.tasks:
         contenders(request, task)
@@ -128,7 +128,7 @@ def _known(request: Request) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _named(request: Request) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Run folders and what they asked for: finished, and on all training records."""
     for place in dict.fromkeys((request.out, *request.against)):
-        if place != request.out and is_bundle(place):
+        if place != request.out and is_model(place):
             predicted = predicted_folder(request, place)
             if (predicted / METRICS).is_file():  # `predict_bundles` has been there
                 yield predicted, _finished_run(predicted)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from einthoven.bundle import load_bundle
-from einthoven.errors import BundleError
-from einthoven.experiment.run import BUNDLE, METRICS, parameters_of
+from einthoven.experiment.run import METRICS
 from einthoven.files import read_json, read_lines
-from einthoven.licences import LicenceWarning
 from einthoven.reproduce.evidence import Ensemble, Evidence, Folders, Model
 from einthoven.training.run import ABOUT
 
@@ -71,15 +67,8 @@ def _rate(folders: Folders) -> float | None:
 
 
 def _parameters(folder: Path) -> int | None:
-    recorded = read_json(folder / METRICS).get("parameters")
-    if recorded is not None:
-        return int(recorded)
-    try:  # of a run of an earlier version
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LicenceWarning)
-            return parameters_of(load_bundle(folder / BUNDLE).classifier)
-    except BundleError:
-        return None
+    parameters = read_json(folder / METRICS).get("parameters")
+    return None if parameters is None else int(parameters)
 
 
 def _device(folder: Path) -> str:

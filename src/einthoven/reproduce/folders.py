@@ -23,14 +23,15 @@ from typing import Any
 
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.experiment.run import METRICS
-from einthoven.files import read_json, read_lines, read_metadata
+from einthoven.files import read_json, read_lines
+from einthoven.models import WEIGHTS, is_model, read_config, weights_file
 from einthoven.reproduce.claims import holder
 from einthoven.reproduce.experiments import OURS, Experiment
 from einthoven.reproduce.grid import WHOLE, Cell, cells_of
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
 from einthoven.stages.posttrain import file_digest
-from einthoven.stages.pretrain import ENCODER
+from einthoven.stages.pretrain import MODEL
 from einthoven.stages.recipe import Recipe
 from einthoven.training.run import ABOUT
 
@@ -142,7 +143,7 @@ class Request:
 
     def random_encoder(self, cell: Cell) -> Path:
         """An encoder with random weights, for recipes that probe one."""
-        return self.out / SHARED / f"{RANDOM}{cell.backbone}--seed{cell.seed}.safetensors"
+        return self.out / SHARED / f"{RANDOM}{cell.backbone}--seed{cell.seed}" / WEIGHTS
 
     def weights_of(self, cell: Cell) -> Path | None:
         """The file that a cell starts from, whether or not it is there yet; None for none."""
@@ -152,7 +153,7 @@ class Request:
             return self.random_encoder(cell)
         if self.weights is not None and cell.backbone == self.backbone:
             return self.weights
-        return self.pretraining(cell) / ENCODER
+        return self.pretraining(cell) / MODEL / WEIGHTS
 
     def has_other_source(self, cell: Cell) -> bool:
         """Whether the encoder that is here for a cell was made as another experiment says."""
@@ -161,8 +162,8 @@ class Request:
             return False
         if file == self.random_encoder(cell):
             options = self.experiment.options_of(cell.backbone) or {}
-            said = read_metadata(file).get(OPTIONS)  # earlier versions did not write them down
-            return said is not None and json.loads(said) != _plain(options)
+            options_then = read_config(file)[OPTIONS]
+            return any(options_then.get(key) != value for key, value in _plain(options).items())
         about = self.pretraining(cell) / ABOUT
         if not about.is_file():
             return False
@@ -225,7 +226,7 @@ class Request:
         if file.is_file():
             return had["sha256"] == digest_of(file) and not self.has_other_source(cell)
         if file == self.random_encoder(cell):
-            return Path(had["path"]).name == file.name
+            return Path(had["path"]).name == file.parent.name
         # Nobody names an encoder and none is here: what the runs started from is what they say.
         return list(self.recorded_weights(cell)) == [had["sha256"]]
 
@@ -252,7 +253,7 @@ class Request:
         if self.weights is not None or not self.backbone or self.experiment.table_1_only:
             return {}
         cell = Cell(self.backbone, OURS, self.experiment.main_task, WHOLE, 0)
-        known = (self.pretraining(cell) / ENCODER).is_file()
+        known = is_model(self.pretraining(cell) / MODEL)
         return {} if known else self.recorded_weights(cell)
 
     def epochs_done(self, cell: Cell) -> int:
@@ -275,7 +276,8 @@ _digests: dict[tuple[Path, int, int], str] = {}
 
 
 def digest_of(file: Path) -> str:
-    """SHA-256 of a file, computed once as long as it stays the same."""
+    """SHA-256 of a file or a model's weights, computed once as long as they stay the same."""
+    file = weights_file(file)
     stat = file.stat()
     key = (file.resolve(), stat.st_mtime_ns, stat.st_size)
     if key not in _digests:

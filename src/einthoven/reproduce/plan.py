@@ -14,7 +14,6 @@ from einthoven.reproduce.experiment_files import experiment_for, experiment_name
 from einthoven.reproduce.experiments import Experiment
 from einthoven.reproduce.folders import Request, State
 from einthoven.reproduce.grid import Cell
-from einthoven.stages.pretrain import ENCODER
 from einthoven.stages.recipe import Recipe
 from einthoven.stages.suited import check_pretraining, suits
 from einthoven.training.run import ABOUT
@@ -101,7 +100,9 @@ def to_pretrain(request: Request, cells: Sequence[Cell]) -> list[Cell]:
     first: dict[Path, Cell] = {}
     for cell in cells:
         file = request.weights_of(cell)
-        if file is None or file.name != ENCODER or file == request.weights or file.is_file():
+        if file is None or file == request.weights or file.is_file():
+            continue
+        if file == request.random_encoder(cell):
             continue
         if file not in first and request.state(cell) is not State.DONE:
             first[file] = cell

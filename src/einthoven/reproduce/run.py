@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -17,15 +16,16 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import EinthovenError, ReproduceError
 from einthoven.experiment.run import run_experiment
-from einthoven.files import write_json, write_tensors
+from einthoven.files import write_json
+from einthoven.models import Model, derived_provenance, save_model
 from einthoven.progress import Progress
 from einthoven.reproduce.claims import Claim, claim
-from einthoven.reproduce.folders import OPTIONS, Request, State
+from einthoven.reproduce.folders import Request, State
 from einthoven.reproduce.grid import Cell
 from einthoven.reproduce.plan import check
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
-from einthoven.stages.pretrain import ENCODER, pretrain
+from einthoven.stages.pretrain import pretrain
 from einthoven.training.distributed import Processes
 from einthoven.training.run import ABOUT
 
@@ -156,11 +156,12 @@ class Runner:
             return file
         if file.is_file():
             return file
-        name = file.parent.name if file.name == ENCODER else file.stem
+        random = file == self.request.random_encoder(cell)
+        name = file.parent.name if random else file.parent.parent.name
         with claim(self.request.claims, name) as mine:
             if mine is None:
                 return NOT_YET
-            if file == self.request.random_encoder(cell):
+            if random:
                 self._write_random(cell, file)
             else:
                 self._pretrain(cell, mine)
@@ -182,13 +183,8 @@ class Runner:
 
     def _write_random(self, cell: Cell, file: Path) -> None:
         network = create_backbone(cell.backbone, seed=cell.seed, **(self._options(cell) or {}))
-        about = {
-            "format": "einthoven-backbone",
-            "backbone": cell.backbone,
-            "pretraining_data": f"none: random weights, seed {cell.seed}",
-            OPTIONS: json.dumps(self._options(cell) or {}, sort_keys=True),
-        }
-        write_tensors(file, network.state_dict(), about)
+        config = {"provenance": derived_provenance(None), "seed": cell.seed}
+        save_model(Model(network, network.preparation, config=config), file.parent)
 
     def _probed(self, cell: Cell, weights: Path | None) -> bool:
         """Put the cell's linear probe into its folder, computed once for all cells that share it.

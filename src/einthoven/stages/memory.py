@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.files import read_json, read_metadata, write_json
+from einthoven.models import weights_file
 from einthoven.stages.pretraining_data import Member
 from einthoven.stages.seen import SEEN, Fingerprints, Overlap, Seen
-from einthoven.training.run import ABOUT
-from einthoven.weights.folder import is_ours
 
 __all__ = [
     "KEY",
@@ -67,20 +66,16 @@ class Memory:
 
     @classmethod
     def by(cls, weights: Path) -> Memory | None:
-        """What a file of weights says it has seen, and its run folder where it still lies there.
+        """What a model's weights say they have seen, and the run folder where they still lie there.
 
-        The run folder alone speaks for a file of our own that says nothing: a stage's checkpoint,
-        or the bundle of a run that an earlier version finished. None for all other files, such as
-        public checkpoints.
+        None for all other files, such as public checkpoints.
         """
+        weights = weights_file(weights)
         text = read_metadata(weights).get(KEY)
-        folders = list(weights.resolve().parents)[:2]
+        folders = list(weights.resolve().parents)[:3]
         kept = [_tables(read_json(place / SEEN)) for place in folders if (place / SEEN).is_file()]
         if text is None:
-            in_run = any(
-                (place / SEEN).is_file() and (place / ABOUT).is_file() for place in folders
-            )
-            return cls._of(kept[0]) if kept and in_run and is_ours(weights) else None
+            return None
         tables = _tables(json.loads(text))
         return cls._of(next((whole for whole in kept if _holds(whole, tables)), tables))
 

@@ -11,6 +11,7 @@ from typing import Any
 from einthoven.cohorts.cohort import UNLABELLED, Cohort
 from einthoven.errors import CohortError
 from einthoven.files import read_metadata
+from einthoven.models import weights_file
 from einthoven.stages.memory import KEY, Memory
 from einthoven.stages.pretraining_data import Member
 from einthoven.stages.seen import Overlap, Seen
@@ -154,7 +155,7 @@ def check_scored(weights: str | Path, member: Member, split: str = "test") -> di
     Parameters
     ----------
     weights : path
-        The bundle's file of weights.
+        The model.
     member : (Cohort, Store)
         What it is scored on.
     split : str
@@ -169,7 +170,7 @@ def check_scored(weights: str | Path, member: Member, split: str = "test") -> di
     if found is None:
         return None
     warnings.warn(
-        f"{Path(weights).parent} has seen {found}: its scores there are too good",
+        f"{weights} has seen {found}: its scores there are too good",
         OverlapWarning,
         stacklevel=2,
     )
@@ -200,7 +201,9 @@ def check_public_weights(
 
 
 def _allowed_before(weights: str | Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(read_metadata(Path(weights)).get(ALLOWED, "[]"))
+    found: list[dict[str, Any]] = json.loads(
+        read_metadata(weights_file(weights)).get(ALLOWED, "[]")
+    )
     return found
 
 

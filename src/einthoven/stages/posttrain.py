@@ -17,6 +17,7 @@ from einthoven.backbones.classifier import Classifier, create_classifier, start_
 from einthoven.backbones.registry import catalogue, entry
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
+from einthoven.models import is_model, model_path, weights_file
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Preparation
@@ -46,7 +47,7 @@ from einthoven.stages.statistics import (
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import CHECKPOINT, Result
 from einthoven.training.run import RunFolder, open_run
-from einthoven.weights.folder import licence_of_weights, weights_file
+from einthoven.weights.public import weights_licence
 
 
 class RecipeWarning(UserWarning):
@@ -132,7 +133,6 @@ def posttrain(
         When the folder holds another run, another process trains in it, or the loss is not finite.
     """
     check_weights(recipe, weights, backbone)
-    weights = None if weights is None else weights_file(weights)
     together = processes or Processes()
     chosen = with_fraction(cohort, recipe.data, seed=recipe.seed)
     classifier = create_classifier(
@@ -330,10 +330,12 @@ def _asked(
     }
 
 
-def _described(backbone: str, weights: str | Path) -> dict[str, str]:
-    said = {"path": str(weights), "sha256": file_digest(weights)}
-    licence = licence_of_weights(backbone, weights)
-    return said | ({"licence": licence} if licence else {})
+def _described(backbone: str, weights: str | Path) -> dict[str, Any]:
+    return {
+        "path": str(model_path(weights) if is_model(weights) else weights),
+        "sha256": file_digest(weights_file(weights)),
+        **weights_licence(backbone, weights).to_dict(),
+    }
 
 
 def file_digest(file: str | Path) -> str:

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from einthoven.backbones.config import fields_of
-from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts.cohort import Cohort
-from einthoven.files import write_tensors
+from einthoven.files import Json
+from einthoven.licences import combined
+from einthoven.models import Model, is_model, save_model
+from einthoven.models.provenance import contains_ptbxl
 from einthoven.objectives.objective import SteppedObjective
 from einthoven.objectives.registry import create_objective
 from einthoven.progress import Progress
@@ -29,14 +31,13 @@ from einthoven.training.distributed import Processes
 from einthoven.training.loop import Loop
 from einthoven.training.optim import parameter_groups
 from einthoven.training.run import RunFolder, open_run
-from einthoven.weights.folder import INPUT_SCALE
 
-ENCODER, SNAPSHOTS = "encoder.safetensors", "snapshots"
+MODEL, SNAPSHOTS = "model", "snapshots"
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What pretraining left: the encoder's file, for `load_backbone(name, weights=...)`."""
+    """A finished pretraining: its run, and the encoder's model folder."""
 
     run: RunFolder
     encoder: Path
@@ -113,17 +114,23 @@ def pretrain(
     seen = allowed = None
     if together.is_main:
         seen, allowed = guarded(corpus.members, protect=protect, allow=allow_overlap)
-    about: dict[str, str] = {}
+    config: Json = {}
+    fingerprints: dict[str, str] = {}
     with open_run(out, asked, together) as run:
-        encoder = run.path / ENCODER
+        encoder = run.path / MODEL
         if seen is not None and allowed is not None:
             seen.write(run.path)
-            about = _about(objective.backbone, recipe, corpus) | overlap_metadata(seen, allowed)
-        snapshots = Snapshots(run.path / SNAPSHOTS, objective.backbone, recipe, about)
+            fingerprints = overlap_metadata(seen, allowed)
+            config = _config(recipe, corpus, run)
+        snapshots = Snapshots(
+            run.path / SNAPSHOTS, objective.backbone, recipe, config, fingerprints
+        )
         result = _loop(objective, corpus, recipe, micro, run, together, progress, snapshots).run()
         # Written once: its checksum is part of what later runs asked for.
-        if together.is_main and not encoder.is_file():
-            write_tensors(encoder, objective.backbone.state_dict(), about)
+        if together.is_main and not is_model(encoder):
+            network = objective.backbone
+            model = Model(network, network.preparation, config=config, fingerprints=fingerprints)
+            save_model(model, encoder)
     together.wait()
     return Pretrained(run, encoder, result.history)
 
@@ -218,13 +225,18 @@ def parts_of(model: nn.Module) -> list[list[str]]:
     return [first, [name for group in others for name in group]]
 
 
-def _about(backbone: Backbone, recipe: Pretraining, corpus: Corpus) -> dict[str, str]:
-    about = {
-        "format": "einthoven-backbone",
-        "backbone": backbone.name,
-        "pretraining_data": corpus.sentence(),
-        "recipe": recipe.name,
+def _config(recipe: Pretraining, corpus: Corpus, run: RunFolder) -> Json:
+    """Descriptive entries of the encoder's config."""
+    history = corpus.history(recipe.name, recipe.objective)
+    return {
+        "provenance": {
+            "recipe": recipe.model_dump(mode="json"),
+            "cohort": None,
+            "initial_weights": None,
+            "pretraining": history,
+            "public_weights": None,
+            "contains_ptbxl": contains_ptbxl(history, None),
+            "environment": run.environment,
+        },
+        **combined(*(cohort.licence for cohort, _ in corpus.members)).to_dict(),
     }
-    if isinstance(backbone, SequenceBackbone) and backbone.input_scale is not None:
-        about[INPUT_SCALE] = repr(backbone.input_scale)
-    return about

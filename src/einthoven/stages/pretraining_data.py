@@ -100,14 +100,20 @@ class Corpus:
             "cohorts": drawn,
         }
 
-    def sentence(self) -> str:
-        """The same in words, for the encoder's metadata."""
-        parts = [
-            f"{cohort.name} {cohort.version}, training split, {len(cohort.ids('train'))} records"
-            + (f", {count / len(self.train):.1%} of the draws" if len(self.members) > 1 else "")
+    def history(self, recipe: str, objective: str) -> list[dict[str, Any]]:
+        """Provenance of an encoder: an entry for each cohort."""
+        return [
+            {
+                "cohort": cohort.name,
+                "version": cohort.version,
+                "task": None,
+                "records": len(cohort.ids("train")),
+                "share": count / len(self.train),
+                "recipe": recipe,
+                "objective": objective,
+            }
             for (cohort, _), count in zip(self.members, self.draws, strict=True)
         ]
-        return "; ".join(parts)
 
 
 def corpus_of(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from einthoven.backbones.contract import Backbone
-from einthoven.files import write_tensors
+from einthoven.files import Json
+from einthoven.models import Model, save_model
 from einthoven.stages.recipe import Pretraining
 
 LOSS = "validation_loss"
-_PATTERN = "epoch-*.safetensors"
+_PATTERN = "epoch-*"
 
 
 @dataclass(frozen=True)
@@ -26,32 +28,38 @@ class Snapshots:
     Attributes
     ----------
     folder : Path
-        Where the files go, `epoch-0010.safetensors` and so on.
+        Where the model folders go, `epoch-0010` and so on.
     backbone : Backbone
         In training.
     recipe : Pretraining
         Its `keep_every`, `keep_last` and `keep_best`.
-    metadata : mapping of str to str
-        Of every file, beside its epoch.
+    config : dict
+        Descriptive entries of every model, beside its epoch.
+    fingerprints : dict of str to str
+        Fingerprints of the training records.
     """
 
     folder: Path
     backbone: Backbone
     recipe: Pretraining
-    metadata: Mapping[str, str]
+    config: Json
+    fingerprints: dict[str, str]
 
     def update(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Bring the folder up to date after the last epoch of `history`."""
         kept = kept_epochs(history, self.recipe)
-        names = {f"epoch-{epoch:04d}.safetensors": epoch for epoch in kept}
-        for file in self.folder.glob(_PATTERN):
-            if file.name not in names:
-                file.unlink()
+        names = {f"epoch-{epoch:04d}" for epoch in kept}
+        for place in self.folder.glob(_PATTERN):
+            if place.name not in names:
+                shutil.rmtree(place)
         now = history[-1]["epoch"]
         if now in kept:
-            file = self.folder / f"epoch-{now:04d}.safetensors"
-            about = {**self.metadata, "epoch": str(now)}
-            write_tensors(file, self.backbone.state_dict(), about)
+            config = {**self.config, "epoch": now}
+            network = self.backbone
+            model = Model(
+                network, network.preparation, config=config, fingerprints=self.fingerprints
+            )
+            save_model(model, self.folder / f"epoch-{now:04d}", overwrite=True)
 
 
 def kept_epochs(history: Sequence[Mapping[str, Any]], recipe: Pretraining) -> set[int]:

@@ -1,94 +1,77 @@
-"""Fit a public state dict to one of our networks, tensor by tensor and strictly."""
+"""Convert a public checkpoint into a model folder, with its origin and licence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
-
+from einthoven.backbones.registry import entry
 from einthoven.errors import WeightsError
+from einthoven.files import Json, file_sha256
+from einthoven.models import Model, is_model, read_config, save_model
+from einthoven.weights.load import load_backbone, load_classifier
+from einthoven.weights.public import config_of_weights
 
-__all__ = ["Parts", "convert", "export", "own_parts"]
-
-Shape: TypeAlias = tuple[int, ...]
-# Our name and shape -> names and shape of the public tensors that make it up, in order.
-Parts: TypeAlias = Callable[[str, Shape], tuple[list[str], Shape]]
-
-
-def own_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
-    """Our own naming: every tensor is itself."""
-    return [key], shape
+__all__ = ["convert_checkpoint"]
 
 
-def convert(
-    state: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    parts: Parts,
+def convert_checkpoint(
+    name: str,
     *,
-    file: object,
-    what: str,
-    strict: bool = True,
-) -> dict[str, Tensor]:
-    """Tensors in our naming from tensors in a public one.
+    weights: str | PathLike[str],
+    out: str | PathLike[str],
+    head: bool = False,
+    **overrides: Any,
+) -> Json:
+    """Load a public checkpoint strictly and save it as a model folder.
 
     Parameters
     ----------
-    state : mapping
-        The public tensors.
-    expected : mapping
-        Our names with tensors of the right shapes (on any device).
-    parts : callable
-        Says which public tensors make up one of ours.
-    file : object
-        Named in errors.
-    what : str
-        The network, named in errors.
-    strict : bool
-        Refuse missing and unexpected names; a reshaped tensor is always refused.
+    name : str
+        A registered backbone.
+    weights : path
+        A public checkpoint of its family.
+    out : path
+        The model folder to write.
+    head : bool
+        Keep the linear head as well.
+    **overrides
+        Fields of the backbone's config.
+
+    Returns
+    -------
+    dict
+        The config of the model. `provenance.public_weights` names the file, its SHA-256, and
+        whether the SHA-256 is the one in the catalogue (None if the catalogue has none).
 
     Raises
     ------
     WeightsError
-        Listing what is missing, unexpected or reshaped, in the file's own names.
+        As `load_backbone`, if `weights` is a model folder already, and if the file has no head
+        that could be kept.
+    ModelError
+        If `out` holds a model.
+    BackboneError
+        For an unknown name or override.
     """
-    wanted = {key: parts(key, tuple(like.shape)) for key, like in expected.items()}
-    shapes = {name: shape for names, shape in wanted.values() for name in names}
-    missing = [name for name in shapes if name not in state]
-    unexpected = [name for name in state if name not in shapes]
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {shape}"
-        for name, shape in shapes.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    if reshaped or (strict and (missing or unexpected)):
+    file, catalogue = Path(weights), entry(name)
+    if is_model(file):
         raise WeightsError(
-            f"{file} does not fit {what}: "
-            + "; ".join(
-                _listed("reshaped", reshaped, "missing", missing, "unexpected", unexpected)
-            ),
-            remedy="name the backbone that the file was made for.",
+            f"{file} is a model folder already", remedy="use it as it is: --weights takes it"
         )
-    return {
-        key: torch.stack([state[name] for name in names]).reshape(expected[key].shape)
-        for key, (names, _) in wanted.items()
-        if all(name in state for name in names)
+    load = load_classifier if head else load_backbone
+    network = load(name, weights=file, **overrides)
+    digest, config = file_sha256(file), config_of_weights(name, file)
+    known = digest == catalogue.weights_sha256 if catalogue.weights_sha256 else None
+    public = {
+        **(config["provenance"]["public_weights"] or {"backbone": name}),
+        "file": file.name,
+        "sha256": digest,
+        "sha256_matches_catalogue": known,
+        "source": catalogue.weights_from,
+        "paper": catalogue.paper,
     }
-
-
-def export(state: Mapping[str, Tensor], parts: Parts) -> dict[str, Tensor]:
-    """Tensors in a public naming from ours: `convert` backwards."""
-    public: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        names, shape = parts(key, tuple(tensor.shape))
-        pieces = tensor.reshape(len(names), *shape).unbind(0)
-        public.update((name, piece.contiguous()) for name, piece in zip(names, pieces, strict=True))
-    return public
-
-
-def _listed(*pairs: str | list[str]) -> Iterable[str]:
-    for title, names in zip(pairs[::2], pairs[1::2], strict=True):
-        if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            yield f"{len(names)} {title}: {', '.join(names[:5])}{more}"
+    config["provenance"] |= {"public_weights": public}
+    folder = save_model(Model(network, network.preparation, config=config), Path(out))
+    return read_config(folder)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from einthoven.backbones.inference import Aggregate
-from einthoven.weights.convert import Shape, export
+from einthoven.weights.fit import Shape, export
 from einthoven.weights.wav2vec import Wav2VecNames
 
 __all__ = [

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from einthoven.backbones.ecgfounder import ECGFounderConfig
 from einthoven.errors import WeightsError
-from einthoven.weights.convert import Shape, export
+from einthoven.weights.fit import Shape, export
 
 __all__ = ["encoder_parts", "encoder_state", "to_public", "used"]
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from einthoven.weights.convert import export
+from einthoven.weights.fit import export
 from einthoven.weights.state import without_prefix
 from einthoven.weights.wav2vec import Wav2VecNames
 

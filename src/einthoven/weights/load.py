@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import WeightsError
+from einthoven.models import is_model, load_network, read_config
 from einthoven.weights import (
     ecg_fm,
     ecgfounder,
@@ -25,8 +27,7 @@ from einthoven.weights import (
     st_mem,
     strodthoff,
 )
-from einthoven.weights.convert import Parts, convert, own_parts
-from einthoven.weights.folder import input_scale_of, weights_file
+from einthoven.weights.fit import Parts, convert, own_parts
 from einthoven.weights.safe import read_checkpoint
 from einthoven.weights.state import CONTAINERS, recognise, state_of, without_prefix
 
@@ -99,10 +100,9 @@ def load_backbone(
     name : str
         A registered backbone.
     weights : path
-        A public checkpoint of its family (encoder, classifier or full pretraining model), or one
-        in our own naming (encoder, classifier or pretraining run); safetensors or PyTorch. Or the
-        folder of a converted checkpoint, a bundle or a pretraining run. Where it says on what scale
-        of its inputs it was trained, the backbone's preparation has that scale.
+        A model folder (or its model.safetensors), or a public checkpoint of the family (encoder,
+        classifier or full pretraining model; safetensors or PyTorch). A model folder gives the
+        fields of the backbone's config as well; `overrides` replace them.
     strict : bool
         Refuse missing and unexpected tensors. Otherwise missing ones keep their fresh values;
         tensors of another shape are refused all the same.
@@ -122,8 +122,9 @@ def load_backbone(
     BackboneError
         For an unknown name or override.
     """
+    if is_model(Path(weights)):
+        return _backbone_of_model(name, Path(weights), strict, overrides)
     state, parts = _read_encoder(name, weights)
-    overrides |= _scale(weights, overrides)
     state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
     with torch.device("meta" if strict else "cpu"):  # fresh values are not wanted when strict
         backbone = create_backbone(name, **overrides)
@@ -146,7 +147,7 @@ def load_classifier(
     name : str
         A registered backbone.
     weights : path
-        A public classifier checkpoint of its family, or one in our own naming.
+        A model folder with a head, or a public classifier checkpoint of the family.
     labels : sequence of str, optional
         Names of the outputs; as many as the file's head has.
     **overrides
@@ -162,7 +163,12 @@ def load_classifier(
     WeightsError
         As `load_backbone`, and when the file has no head or one of another size.
     """
-    state, parts = _read_encoder(name, weights)
+    parts: Parts = own_parts
+    if is_model(Path(weights)):
+        network = load_network(Path(weights))
+        state = {key.removeprefix("backbone."): t for key, t in network.state_dict().items()}
+    else:
+        state, parts = _read_encoder(name, weights)
     if "head.weight" not in state or "head.bias" not in state:
         raise WeightsError(
             f"{weights}: has no head of one linear layer, only an encoder",
@@ -198,7 +204,7 @@ def to_public(model: Backbone | Classifier) -> dict[str, Tensor]:
     if backbone.family not in FAMILIES:
         raise WeightsError(
             f"{backbone.name}: nobody publishes its weights, so there are no public names",
-            remedy="save it in our own naming: einthoven.save_pretrained(model, folder).",
+            remedy="save it in our own naming: einthoven.save_model(model, folder).",
         )
     return FAMILIES[backbone.family].to_public(model.state_dict())
 
@@ -210,7 +216,6 @@ def _classifier_parts(parts: Parts) -> Parts:
 def _read_encoder(name: str, weights: str | PathLike[str]) -> tuple[dict[str, Tensor], Parts]:
     """The encoder's and head's tensors of a file, and how they are named."""
     family = entry(name).family
-    weights = weights_file(weights)
     state = state_of(read_checkpoint(weights, parts=CONTAINERS), file=weights)
     found = recognise(state)
     if found is None and family not in FAMILIES:  # nobody publishes any: it can only be ours
@@ -228,18 +233,31 @@ def _read_encoder(name: str, weights: str | PathLike[str]) -> tuple[dict[str, Te
     return names.encoder_state(state), parts
 
 
-def _scale(weights: str | PathLike[str], overrides: Mapping[str, Any]) -> dict[str, float]:
-    """The scale of its inputs that a file of ours was trained on, as an override."""
-    trained_on = input_scale_of(weights)
-    if trained_on is None:
-        return {}
-    if overrides.get("scale", trained_on) != trained_on:
+def _backbone_of_model(
+    name: str, weights: Path, strict: bool, overrides: dict[str, Any]
+) -> Backbone:
+    config = read_config(weights)
+    trained = config["backbone"]
+    if entry(trained).family != entry(name).family:
         raise WeightsError(
-            f"{weights}: trained on inputs that count {trained_on:g} mV as one, and "
-            f"scale = {overrides['scale']} is given",
-            remedy="leave scale out: the file's own is taken.",
+            f"{weights}: holds a model of {trained}, not of {name}", remedy=f"load it as {trained}."
         )
-    return {"scale": trained_on}
+    options = {key: value for key, value in config["backbone_options"].items() if key != "init"}
+    scale = options.get("scale")
+    if scale is not None and overrides.get("scale", scale) != scale:
+        raise WeightsError(
+            f"{weights}: trained on inputs divided by {scale:g} mV, and scale = "
+            f"{overrides['scale']} is given",
+            remedy="leave scale out: that of the model is taken.",
+        )
+    if trained != name:
+        options = {"scale": scale} if scale is not None else {}
+    network = load_network(weights)
+    encoder = network.backbone if isinstance(network, Classifier) else network
+    with torch.device("meta" if strict else "cpu"):
+        backbone = create_backbone(name, **options | overrides)
+    _fill(backbone, encoder.state_dict(), own_parts, weights, name, strict)
+    return backbone.eval()
 
 
 def _own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

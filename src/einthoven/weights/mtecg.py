@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from einthoven.weights.convert import Shape, export
+from einthoven.weights.fit import Shape, export
 
 __all__ = ["encoder_parts", "encoder_state", "to_public"]
 

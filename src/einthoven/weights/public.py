@@ -1,4 +1,4 @@
-"""What the public weights in a file were pretrained on, and what that means for tests on PTB-XL."""
+"""Terms and pretraining data of weights: from the model folder, or from the catalogue."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from einthoven.backbones.registry import entry
-from einthoven.files import read_metadata
+from einthoven.files import Json
+from einthoven.licences import UNKNOWN, Licence
+from einthoven.models import is_model, read_config
+from einthoven.models.provenance import PTB_XL
 from einthoven.weights import hubert_ecg
-from einthoven.weights.folder import described, run_of, weights_file
 from einthoven.weights.safe import read_checkpoint
 from einthoven.weights.state import CONTAINERS, state_of
 
-__all__ = ["INSIDE", "PTB_XL", "PublicData", "public_data"]
+__all__ = ["PublicData", "config_of_weights", "public_data", "weights_licence"]
 
-PTB_XL = "ptb-xl"  # the name that its own tables give a cohort
-# Of a converted file's metadata, which are texts.
-INSIDE = {True: "yes", False: "no", None: "unknown"}
-_DATA, _INSIDE_KEY, _RECORD = "public_weights_data", "contains_ptbxl", "public_weights"
-
-# How a family's fine-tuned classifiers are told from its pretrained networks, by names of tensors.
+# How a family's fine-tuned classifiers differ from its pretrained networks, by tensor names.
 _IS_CLASSIFIER: dict[str, Callable[[Collection[str]], bool]] = {
     "hubert_ecg": hubert_ecg.is_classifier,
 }
@@ -32,16 +28,16 @@ _IS_CLASSIFIER: dict[str, Callable[[Collection[str]], bool]] = {
 
 @dataclass(frozen=True)
 class PublicData:
-    """What public weights have seen.
+    """Pretraining data of public weights.
 
     Attributes
     ----------
     backbone : str
         A registered name.
     pretraining_data : str
-        What they were trained on before they were published.
+        Description of the data.
     contains_ptbxl : bool or None
-        Whether PTB-XL was among it; None where nobody could check.
+        Whether PTB-XL is among it; None if the published list could not be checked.
     """
 
     backbone: str
@@ -49,73 +45,97 @@ class PublicData:
     contains_ptbxl: bool | None
 
     def warning(self, cohort: str) -> str:
-        """What to say of results on a cohort; empty where there is nothing to say.
+        """Warning about results on a cohort; empty where there is nothing to warn about.
 
-        A cohort is known as PTB-XL by its own tables: an excerpt under another name is not.
+        PTB-XL is recognised by its own tables; an excerpt under another name is not.
         """
         if cohort != PTB_XL or self.contains_ptbxl is False:
             return ""
         if self.contains_ptbxl:
             return (
                 f"the public weights of {self.backbone} were pretrained on data that include "
-                f"PTB-XL ({self.pretraining_data}): results on PTB-XL are not those of an unseen "
-                "cohort"
+                f"PTB-XL ({self.pretraining_data}): PTB-XL is not an unseen cohort for them"
             )
         return (
-            f"whether the public weights of {self.backbone} were pretrained on PTB-XL is unknown "
-            f"({self.pretraining_data}): results on PTB-XL may not be those of an unseen cohort"
+            f"it is unknown whether the public weights of {self.backbone} were pretrained on "
+            f"PTB-XL ({self.pretraining_data}): PTB-XL may not be an unseen cohort for them"
         )
 
-    def metadata(self) -> dict[str, str]:
-        """What a file of weights keeps."""
-        return {_DATA: self.pretraining_data, _INSIDE_KEY: INSIDE[self.contains_ptbxl]}
-
-    def record(self, cohort: str) -> dict[str, Any]:
-        """What runs, bundles and evidence keep: with the `warning` about a `cohort`, if any."""
-        said = {"pretraining_data": self.pretraining_data, _INSIDE_KEY: self.contains_ptbxl}
+    def record(self, cohort: str = "") -> Json:
+        """As a JSON-serialisable dict, with the warning about a cohort, if there is one."""
+        entries = {
+            "backbone": self.backbone,
+            "pretraining_data": self.pretraining_data,
+            "contains_ptbxl": self.contains_ptbxl,
+        }
         warning = self.warning(cohort)
-        return said | ({"cohort": cohort, "warning": warning} if warning else {})
+        return entries | ({"cohort": cohort, "warning": warning} if warning else {})
 
     @classmethod
-    def of_record(cls, backbone: str, record: Mapping[str, Any] | None) -> PublicData | None:
-        """What `record` kept."""
+    def of_record(cls, record: Mapping[str, object] | None) -> PublicData | None:
+        """The value that `record` wrote; None for none."""
         if not record:
             return None
-        # Runs of earlier versions recorded only what they warned of: that it was inside.
-        return cls(backbone, record["pretraining_data"], record.get(_INSIDE_KEY, True))
+        inside = record["contains_ptbxl"]
+        return cls(
+            str(record["backbone"]),
+            str(record["pretraining_data"]),
+            inside if isinstance(inside, bool) else None,
+        )
 
 
 def public_data(name: str, weights: str | PathLike[str]) -> PublicData | None:
-    """What the public weights in a file have seen: as the file says, or the catalogue.
+    """Pretraining data of public weights, through all models that were trained from them.
 
     Parameters
     ----------
     name : str
-        The backbone that the file is read as.
+        The backbone that the weights are loaded as.
     weights : path
         As for `load_backbone`.
 
     Returns
     -------
     PublicData or None
-        None for weights that were not public: those that were pretrained here and say on what, and
-        those of backbones that nobody publishes. What a run or a bundle began with counts for what
-        it became.
+        None for weights that do not come from a public checkpoint.
     """
-    file = weights_file(weights)
-    said, about = read_metadata(file), entry(name)
-    if "pretraining_data" in said or about.licence is None:
+    if is_model(Path(weights)):
+        provenance = read_config(Path(weights)).get("provenance") or {}
+        return PublicData.of_record(provenance.get("public_weights"))
+    catalogue = entry(name)
+    if catalogue.licence is None:
         return None
-    if _INSIDE_KEY in said:
-        inside = next(key for key, text in INSIDE.items() if text == said[_INSIDE_KEY])
-        return PublicData(name, said[_DATA], inside)
-    for record in (described(file), run_of(file).get("request", {})):
-        if _RECORD in record:
-            return PublicData.of_record(name, record[_RECORD])
-    inside = about.contains_ptbxl
-    if about.classifiers_saw_ptbxl and _IS_CLASSIFIER[about.family](_names(file)):
+    inside = catalogue.contains_ptbxl
+    if catalogue.classifiers_saw_ptbxl and _IS_CLASSIFIER[catalogue.family](_names(Path(weights))):
         inside = True
-    return PublicData(name, about.pretraining_data or "", inside)
+    return PublicData(name, catalogue.pretraining_data or "", inside)
+
+
+def config_of_weights(name: str, weights: str | PathLike[str]) -> Json:
+    """Provenance and licence of weights: the config of a model folder, or the same entries for a
+    public checkpoint.
+
+    Parameters
+    ----------
+    name : str
+        The backbone that the weights are loaded as.
+    weights : path
+        As for `load_backbone`.
+    """
+    if is_model(Path(weights)):
+        return read_config(Path(weights))
+    data = public_data(name, weights)
+    provenance: Json = {
+        "pretraining": [],
+        "public_weights": data.record() if data else None,
+        "contains_ptbxl": data.contains_ptbxl if data else None,
+    }
+    return {"provenance": provenance, **(entry(name).licence or UNKNOWN).to_dict()}
+
+
+def weights_licence(name: str, weights: str | PathLike[str]) -> Licence:
+    """Licence of weights: that of the model folder, or of the public checkpoint."""
+    return Licence.from_dict(config_of_weights(name, weights))
 
 
 def _names(file: Path) -> Collection[str]:

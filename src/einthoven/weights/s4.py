@@ -32,7 +32,7 @@ from torch import Tensor
 from einthoven.backbones.s4 import S4, S4Config
 from einthoven.errors import WeightsError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.weights.convert import own_parts
+from einthoven.weights.fit import own_parts
 from einthoven.weights.s4_kernel import (
     complex_of,
     legs,
@@ -134,7 +134,7 @@ def to_public(state: State) -> dict[str, Tensor]:
     """
     raise WeightsError(
         "the public names of S4 encoders are not known, only their structure",
-        remedy="save it in our own naming: einthoven.save_pretrained(model, folder).",
+        remedy="save it in our own naming: einthoven.save_model(model, folder).",
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from einthoven.weights.convert import Shape, export
+from einthoven.weights.fit import Shape, export
 from einthoven.weights.state import without_prefix
 
 __all__ = [

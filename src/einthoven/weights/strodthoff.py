@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from einthoven.errors import WeightsError
-from einthoven.weights.convert import Parts, Shape, export
+from einthoven.weights.fit import Parts, Shape, export
 
 __all__ = ["encoder_parts", "encoder_state", "parts_of", "to_public"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from einthoven.weights.convert import Shape
+from einthoven.weights.fit import Shape
 
 __all__ = ["Wav2VecNames"]
 

@@ -10,15 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from einthoven.evidence import measured_on, read_evidence
 
 import einthoven
-from einthoven.bundle import digest_of, load_bundle, read_about
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.errors import BundleError, CohortError
-from einthoven.experiment.evaluation import measured_on, read_evidence
+from einthoven.errors import CohortError, ModelError
+from einthoven.licences import CC_BY_4
+from einthoven.models import (
+    SHIPPED,
+    config_digest,
+    is_model,
+    load_model,
+    model_path,
+    read_config,
+    start_from,
+)
 from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
-from einthoven.shipped import SHIPPED, bundle_folder, is_bundle, shipped_bundle, start_from
 from einthoven.signals.pack import pack
 from einthoven.stages.memory import Memory
 from einthoven.stages.overlap import check_encoder
@@ -28,39 +36,41 @@ LARGEST = 10_000_000  # bytes
 
 
 def test_it_is_small_whole_and_calibrated() -> None:
-    folder = shipped_bundle()
+    folder = model_path(SHIPPED)
     assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST
     assert {file.name for file in folder.iterdir()} == {
-        "README.md", "bundle.json", "evidence.json", "reliability.svg", "weights.safetensors",
+        "README.md", "config.json", "evaluation.json", "reliability.svg", "model.safetensors",
     }  # fmt: skip
-    bundle = einthoven.load_bundle()
+    bundle = einthoven.load_model()
     assert len(bundle.labels) == 71
     assert bundle.calibration is not None
     assert all(bundle.descriptions[label] for label in bundle.labels)
-    assert "CC BY 4.0" in bundle.about["licence"]
+    assert bundle.licence == CC_BY_4
 
 
 def test_it_names_no_path_of_where_it_was_made() -> None:
-    text = "".join((shipped_bundle() / name).read_text() for name in ("bundle.json", "README.md"))
+    text = "".join(
+        (model_path(SHIPPED) / name).read_text() for name in ("config.json", "README.md")
+    )
     assert "/work/" not in text
     assert "/home/" not in text
 
 
 def test_its_card_says_how_good_it_is() -> None:
-    card = (shipped_bundle() / "README.md").read_text()
+    card = (model_path(SHIPPED) / "README.md").read_text()
     for part in ("Macro AUROC", "Calibration", "By sex", "Fewer leads", "Noise"):
         assert part.lower() in card.lower(), part
 
 
 def test_it_is_sealed_and_its_evidence_is_its_own() -> None:
-    about, found = read_about(shipped_bundle()), read_evidence(SHIPPED)
+    about, found = read_config(model_path(SHIPPED)), read_evidence(SHIPPED)
     assert found is not None
-    assert about["digest"] == digest_of(about)
+    assert about["digest"] == config_digest(about)
     assert found["measured_on"] == measured_on(about)
 
 
 def test_an_offset_of_the_recorder_changes_no_answer(synthetic: Cohort) -> None:
-    bundle = einthoven.load_bundle()
+    bundle = einthoven.load_model()
     record = read_record(synthetic.paths("test")[0])
     offsets = np.linspace(-2, 2, 12, dtype=np.float32)[:, None]
     moved = replace(record, signal=record.signal + offsets)
@@ -73,7 +83,7 @@ def test_an_offset_of_the_recorder_changes_no_answer(synthetic: Cohort) -> None:
 
 def test_it_remembers_ptb_xl() -> None:
     """Folds 1 to 8, without labels and with them, and fold 9; never fold 10."""
-    memory = Memory.by(shipped_bundle() / "weights.safetensors")
+    memory = Memory.by(model_path(SHIPPED) / "model.safetensors")
     assert memory is not None
     assert {part.uses: len(part.seen.signals) for part in memory.parts} == {
         ("pretraining", "training"): 17_418,
@@ -94,7 +104,7 @@ def test_its_records_cannot_become_the_test_of_another_table(
     (ptbxl_60 / f"own-{split}.csv").write_text("\n".join(lines))
     own = open_cohort(ptbxl_60 / f"own-{split}.csv")
     member = own, pack(own, tmp_path / "store", workers=1)
-    weights = shipped_bundle() / "weights.safetensors"
+    weights = model_path(SHIPPED) / "model.safetensors"
     if split == "test":
         assert check_encoder(weights, member) is None
         return
@@ -107,43 +117,43 @@ def test_ptb_xl_s_own_folds_are_as_free_as_ever(ptbxl_60: Path, tmp_path: Path) 
     cohort = open_cohort(ptbxl_60)
     store = pack(open_cohort(ptbxl_60, empty_rows="keep"), tmp_path / "store", workers=1)
     assert len(cohort.ids("test"))
-    assert check_encoder(shipped_bundle() / "weights.safetensors", (cohort, store)) is None
+    assert check_encoder(model_path(SHIPPED) / "model.safetensors", (cohort, store)) is None
 
 
 def test_a_folder_of_the_same_name_goes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert bundle_folder(SHIPPED) == shipped_bundle()
-    assert is_bundle(SHIPPED)
-    assert not is_bundle("other")
+    assert model_path(SHIPPED) != Path(SHIPPED)
+    assert is_model(SHIPPED)
+    assert not is_model("other")
     (tmp_path / SHIPPED).mkdir()
-    assert bundle_folder(SHIPPED) == Path(SHIPPED)
-    assert not is_bundle(SHIPPED)
+    assert model_path(SHIPPED) == Path(SHIPPED)
+    assert not is_model(SHIPPED)
 
 
 def test_it_gives_training_its_start() -> None:
     start = start_from(SHIPPED)
-    assert start.weights == shipped_bundle() / "weights.safetensors"
+    assert start.weights == model_path(SHIPPED)
     assert start_from(SHIPPED, random=True).weights is None
     assert start_from("mtecg_tiny", "some.pt") == type(start)("mtecg_tiny", "some.pt")
     # Weights of a bundle bring their shape along, where they are of that network.
     assert start_from("s4_small", SHIPPED) == start
-    assert start_from("s4_small", str(shipped_bundle())) == start
+    assert start_from("s4_small", str(model_path(SHIPPED))) == start
     assert start_from("s4_tiny", SHIPPED) == type(start)("s4_tiny", start.weights)
     assert start.centred
     assert start_from(SHIPPED, random=True).centred
-    with pytest.raises(BundleError, match="weights of its own"):
+    with pytest.raises(ModelError, match="some"):
         start_from(SHIPPED, "some.pt")
-    with pytest.raises(BundleError, match="no bundle 'einthoven-large'"):
-        shipped_bundle("einthoven-large")
+    with pytest.raises(ModelError, match="einthoven-large"):
+        model_path("einthoven-large")
 
 
 def test_its_encoder_is_what_its_bundle_holds() -> None:
     start = start_from(SHIPPED)
     assert start.weights is not None
     encoder = einthoven.load_backbone(start.backbone, weights=start.weights, **start.options)
-    inside = load_bundle(SHIPPED).classifier.backbone.state_dict()
+    inside = load_model(SHIPPED).classifier.backbone.state_dict()
     assert all((encoder.state_dict()[key] == value).all() for key, value in inside.items())
 
 
@@ -178,7 +188,7 @@ def test_its_card_s_numbers_come_out_again(shared: Path, tmp_path: Path) -> None
     subprocess.run([sys.executable, unpack, tmp_path / "data"], check=True, capture_output=True)
     cohort = open_cohort(tmp_path / "data")
     store = pack(cohort, tmp_path / "store", workers=2)
-    found = predict_cohort(load_bundle(SHIPPED), cohort, store, "test")
+    found = predict_cohort(load_model(SHIPPED), cohort, store, "test")
     score = einthoven.evaluate.score(
         found.targets, found.probabilities, labels=found.labels, resamples=0
     )

@@ -1,0 +1,76 @@
+"""Models: a network with everything that it needs to predict, in memory and as a folder.
+
+::
+
+    config.json           backbone, labels, preparation, calibration, licence, provenance, checksums
+    model.safetensors     the weights; fingerprints of the records that they were trained on
+    README.md             the model card
+    evaluation.json       scores, calibration, subgroups, robustness; only after an evaluation
+    reliability.svg       reliability diagram of the card
+
+The same folder holds a post-trained classifier, a pretrained encoder, and a converted public
+checkpoint. Nothing in it is executed: the network is built from its registered name.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from einthoven.models.config import (
+    CARD,
+    CONFIG,
+    EVALUATION,
+    RELIABILITY,
+    SHIPPED,
+    WEIGHTS,
+    config_digest,
+    is_model,
+    model_path,
+    read_config,
+    update_config,
+    weights_file,
+)
+from einthoven.models.provenance import derived_provenance, training_history
+from einthoven.models.start import Start, start_from
+
+if TYPE_CHECKING:
+    from einthoven.models.folder import load_model, load_network, save_model
+    from einthoven.models.model import Model
+
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "EVALUATION",
+    "RELIABILITY",
+    "SHIPPED",
+    "WEIGHTS",
+    "Model",
+    "Start",
+    "config_digest",
+    "derived_provenance",
+    "is_model",
+    "load_model",
+    "load_network",
+    "model_path",
+    "read_config",
+    "save_model",
+    "start_from",
+    "training_history",
+    "update_config",
+    "weights_file",
+]
+
+# Imported when they are first used, because they import torch.
+_HOMES = {
+    "Model": "model",
+    "load_model": "folder",
+    "load_network": "folder",
+    "save_model": "folder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,161 @@
+"""Places and descriptions of models; reads no weights and imports no torch.
+
+`digest` in config.json covers every entry that decides a prediction, the checksum of the weights
+among them; a folder with another digest is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from einthoven.errors import FileError, ModelError
+from einthoven.files import Json, read_json, write_json
+from einthoven.models.hub import download, is_hub_name
+
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "EVALUATION",
+    "FORMAT",
+    "RELIABILITY",
+    "SHIPPED",
+    "WEIGHTS",
+    "config_digest",
+    "is_model",
+    "model_path",
+    "read_config",
+    "update_config",
+    "weights_file",
+    "write_config",
+]
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+EVALUATION, RELIABILITY = "evaluation.json", "reliability.svg"
+FORMAT = "einthoven-model-1"
+SHIPPED = "einthoven-small"
+
+_SHIPPED_FOLDER = Path(__file__).resolve().parent / "shipped"
+_DECIDING = (
+    "format",
+    "backbone",
+    "backbone_options",
+    "id2label",
+    "preparation",
+    "aggregate",
+    "calibration",
+    "weights_sha256",
+)
+_REQUIRED = (*(key for key in _DECIDING if key != "id2label"), "architectures", "digest")
+COPY_AGAIN = "copy the whole model folder again"
+
+
+def model_path(name_or_path: str | Path, *, revision: str | None = None) -> Path:
+    """Folder of a model.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A model folder or its `model.safetensors`, the name of the shipped model, or `owner/model`
+        on the Hugging Face hub, which is downloaded. Local folders come first.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    """
+    path = Path(name_or_path)
+    if path.name == WEIGHTS and path.is_file():
+        return path.parent
+    if path.exists():
+        return path
+    shipped = _SHIPPED_FOLDER / path.name
+    if len(path.parts) == 1 and (shipped / CONFIG).is_file():
+        return shipped
+    if is_hub_name(str(name_or_path)):
+        files = [CONFIG, WEIGHTS, CARD, EVALUATION, RELIABILITY]
+        return download(str(name_or_path), files, revision=revision)
+    raise ModelError(
+        f"{name_or_path}: no such model",
+        remedy=f"name the folder `model` of a run, {SHIPPED}, or `owner/model` on the hub",
+    )
+
+
+def weights_file(path: str | Path) -> Path:
+    """Weights file of a model; any other path is returned as it is."""
+    return model_path(path) / WEIGHTS if is_model(path) else Path(path)
+
+
+def is_model(path: str | Path) -> bool:
+    """Whether a path is a model folder or its weights file, or the name of the shipped model."""
+    path = Path(path)
+    if len(path.parts) == 1 and not path.exists():
+        path = _SHIPPED_FOLDER / path
+    config = path.with_name(CONFIG) if path.name == WEIGHTS else path / CONFIG
+    return config.is_file()
+
+
+def read_config(path: str | Path) -> Json:
+    """Contents of a model's config.json, its digest verified; the weights are not read.
+
+    Raises
+    ------
+    ModelError
+        If the folder is incomplete or damaged, or an entry that decides a prediction was changed.
+    """
+    file = model_path(path) / CONFIG
+    try:
+        config: Json = read_json(file)
+    except (FileError, OSError) as error:
+        problem = "damaged" if file.is_file() else "missing"
+        raise ModelError(
+            f"{file.parent} is not a model folder: {CONFIG} is {problem}",
+            remedy="name the folder `model` of a finished run",
+        ) from error
+    version = config.get("format") if isinstance(config, dict) else None
+    if version != FORMAT:
+        raise ModelError(
+            f"{file}: format {version!r}, expected {FORMAT!r}",
+            remedy="name a folder that einthoven.save_model wrote; load_backbone reads public "
+            "checkpoints",
+        )
+    missing = [key for key in _REQUIRED if key not in config]
+    if missing:
+        raise ModelError(f"{file} lacks {', '.join(missing)}", remedy=COPY_AGAIN)
+    digest = config_digest(config)
+    if config["digest"] != digest:
+        raise ModelError(
+            f"{file} was edited: the entries that decide a prediction (labels, preparation, "
+            f"calibration, ...) have the digest {digest[:12]}..., {str(config['digest'])[:12]}... "
+            "is recorded",
+            remedy="copy the model again; change entries with einthoven.models.update_config",
+        )
+    return config
+
+
+def update_config(path: str | Path, **entries: Any) -> None:
+    """Replace entries of a model's config.json (metrics, calibration, ...), and its digest.
+
+    Raises
+    ------
+    ModelError
+        If the folder is not a complete model.
+    """
+    write_config(model_path(path), read_config(path) | entries)
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the entries that decide a prediction; descriptive entries are left out."""
+    deciding = {key: config.get(key) for key in _DECIDING}
+    text = json.dumps(deciding, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_config(folder: Path, config: Json) -> None:
+    """Write config.json with its digest."""
+    write_json(folder / CONFIG, config | {"digest": config_digest(config)})

@@ -1,0 +1,229 @@
+"""Read and write model folders."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.config import fields_of
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.registry import create_backbone
+from einthoven.errors import BackboneError, CalibrationError, ModelError
+from einthoven.files import (
+    Json,
+    file_sha256,
+    read_metadata,
+    read_tensors,
+    write_tensors,
+    write_text,
+)
+from einthoven.licences import Licence, LicenceWarning
+from einthoven.models.card import minimal_card
+from einthoven.models.config import (
+    CARD,
+    CONFIG,
+    COPY_AGAIN,
+    EVALUATION,
+    FORMAT,
+    RELIABILITY,
+    SHIPPED,
+    WEIGHTS,
+    model_path,
+    read_config,
+    write_config,
+)
+from einthoven.models.model import Model
+from einthoven.models.provenance import derived_provenance
+from einthoven.predictions.calibration import Calibration
+from einthoven.signals.prepare import Preparation
+from einthoven.version import __version__
+
+__all__ = ["load_model", "load_network", "save_model"]
+
+
+def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a model folder; config.json comes last and makes it complete.
+
+    All fields of the backbone's config are written, because a later version may have another
+    preset under the same name. If the weights have changed since the model was loaded, the
+    provenance names the loaded model as the initial weights, and its metrics are left out.
+
+    Parameters
+    ----------
+    model : Model
+        What is saved.
+    path : path
+        The folder.
+    overwrite : bool
+        Replace the model that is in the folder.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds a model already.
+    """
+    folder = Path(path)
+    if (folder / CONFIG).exists():
+        if not overwrite:
+            raise ModelError(
+                f"{folder} holds a model already",
+                remedy="name another folder, or pass overwrite=True",
+            )
+        for name in (CONFIG, CARD, EVALUATION, RELIABILITY):
+            (folder / name).unlink(missing_ok=True)
+    metadata = model.fingerprints | {"format": FORMAT}
+    write_tensors(folder / WEIGHTS, model.network.state_dict(), metadata)
+    config = _config_of(model, file_sha256(folder / WEIGHTS))
+    if not (folder / CARD).is_file():
+        write_text(folder / CARD, minimal_card(config))
+    write_config(folder, config)
+    return folder
+
+
+def _config_of(model: Model, sha256: str) -> Json:
+    backbone, preparation = model.backbone, model.preparation
+    config: Json = {
+        "format": FORMAT,
+        "einthoven_version": __version__,
+        "model_type": "einthoven",
+        "architectures": [type(model.network).__name__],
+        "backbone": backbone.name,
+        "backbone_options": fields_of(backbone.config),
+        "hidden_size": backbone.feature_dim,
+        "preparation": preparation.to_dict(),
+        "preparation_text": preparation.describe(),
+        "aggregate": model.aggregate,
+        "calibration": None if model.calibration is None else model.calibration.to_dict(),
+        **model.licence.to_dict(),
+        "weights_sha256": sha256,
+    }
+    if isinstance(model.network, Classifier):
+        config |= {
+            "problem_type": "multi_label_classification",
+            "id2label": {str(place): label for place, label in enumerate(model.labels)},
+            "label2id": {label: place for place, label in enumerate(model.labels)},
+            "head_dropout": model.network.head_dropout.p,
+        }
+    else:
+        config["architectures"] = [Backbone.__name__]
+    descriptive = _descriptive(model.config, sha256)
+    return json.loads(json.dumps(descriptive | config))  # type: ignore[no-any-return]
+
+
+def _descriptive(config: Json, sha256: str) -> Json:
+    """Entries that describe these weights; those of the loaded weights are not among them."""
+    loaded = config.get("weights_sha256", sha256)
+    if loaded == sha256:
+        return config
+    dropped = ("metrics", "calibration_fit", "name", "selection")
+    initial = {"initial_weights": {"name": config.get("name"), "sha256": loaded}}
+    return {key: value for key, value in config.items() if key not in dropped} | {
+        "provenance": initial | derived_provenance(config)
+    }
+
+
+def load_model(path_or_name: str | Path = SHIPPED, *, revision: str | None = None) -> Model:
+    """Open a model and verify its checksums. Warns if commercial use is forbidden.
+
+    Parameters
+    ----------
+    path_or_name : path or str
+        A model folder, the name of the shipped model, or `owner/model` on the Hugging Face hub.
+    revision : str, optional
+        Branch, tag or commit on the hub; a commit always gives the same weights.
+
+    Returns
+    -------
+    Model
+        The network is in eval mode, on the CPU, with the weights that were saved, bit for bit.
+
+    Raises
+    ------
+    ModelError
+        If the model is missing, incomplete, damaged or of another version.
+    """
+    folder = model_path(path_or_name, revision=revision)
+    config = read_config(folder)
+    network = load_network(folder)
+    licence = Licence.from_dict(config)
+    if licence.commercial_use is False:
+        warnings.warn(f"{folder.name}: {licence}", LicenceWarning, stacklevel=2)
+    aggregate = config["aggregate"]
+    metadata = read_metadata(folder / WEIGHTS)
+    return Model(
+        network=network.eval().requires_grad_(False),
+        preparation=Preparation.from_dict(config["preparation"]),
+        aggregate=aggregate if isinstance(aggregate, str) else tuple(aggregate),
+        calibration=_calibration(folder, config),
+        config=config,
+        fingerprints={key: value for key, value in metadata.items() if key != "format"},
+    )
+
+
+def load_network(path: str | Path) -> Classifier | Backbone:
+    """The network of a model, in training mode, its checksums verified; warns of nothing.
+
+    Raises
+    ------
+    ModelError
+        As `load_model`.
+    """
+    folder, config = model_path(path), read_config(path)
+    tensors = _tensors(folder, config)
+    try:
+        with torch.device("meta"):  # draws no random numbers
+            network = _skeleton(config)
+        network.load_state_dict(tensors, assign=True)
+    except BackboneError as error:
+        raise ModelError(
+            f"{folder}: {error.problem}",
+            remedy=f"use einthoven {config.get('einthoven_version')}, which saved it",
+        ) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder / CONFIG} is damaged: {error!r}", remedy=COPY_AGAIN) from error
+    except RuntimeError as error:
+        raise ModelError(
+            f"{folder}: the weights do not fit {config['backbone']}: {error}", remedy=COPY_AGAIN
+        ) from error
+    return network
+
+
+def _skeleton(config: Json) -> Classifier | Backbone:
+    backbone = create_backbone(config["backbone"], **config["backbone_options"])
+    if "id2label" not in config:
+        return backbone
+    labels = [config["id2label"][str(place)] for place in range(len(config["id2label"]))]
+    return Classifier(backbone, labels, head_dropout=config.get("head_dropout", 0.0))
+
+
+def _tensors(folder: Path, config: Json) -> dict[str, Tensor]:
+    file = folder / WEIGHTS
+    if not file.is_file():
+        raise ModelError(f"{file} is missing", remedy=COPY_AGAIN)
+    sha256 = file_sha256(file)
+    if sha256 != config["weights_sha256"]:
+        raise ModelError(
+            f"{file} is damaged: SHA-256 {sha256[:12]}..., {config['weights_sha256'][:12]}... "
+            "expected",
+            remedy=COPY_AGAIN,
+        )
+    # Clones, because safetensors aligns to 8 bytes and PyTorch to 64: the alignment decides the
+    # order of summation on some processors, and with it the last bit of an answer.
+    return {name: tensor.clone() for name, tensor in read_tensors(file)[0].items()}
+
+
+def _calibration(folder: Path, config: Json) -> Calibration | None:
+    if config["calibration"] is None:
+        return None
+    try:
+        return Calibration.from_dict(config["calibration"])
+    except CalibrationError as error:
+        raise ModelError(
+            f"{folder}: the calibration is damaged: {error.problem}",
+            remedy="copy the model again, or fit the calibration again",
+        ) from error

@@ -1,0 +1,104 @@
+"""A network with everything that it needs to predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.contract import Backbone
+from einthoven.errors import ModelError
+from einthoven.files import Json
+from einthoven.licences import Licence
+from einthoven.predictions.calibration import Calibration
+from einthoven.signals.prepare import Preparation
+
+__all__ = ["Model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A classifier or an encoder, with its preparation, calibration and provenance.
+
+    Attributes
+    ----------
+    network : Classifier or Backbone
+        The network; `load_model` gives it in eval mode, on the CPU.
+    preparation : Preparation
+        From a Record to the input of the network.
+    aggregate : str or tuple of str
+        How the crops of a record are aggregated, for all labels or one rule per label
+        (`einthoven.backbones.inference.aggregate_crops`).
+    calibration : Calibration or None
+        Temperature, bias and decision threshold of every label; None if not fitted.
+    config : dict
+        Contents of config.json. `save_model` keeps the descriptive entries (provenance, licence,
+        descriptions, metrics) and writes those of the network and its preparation anew.
+    fingerprints : dict of str to str
+        Fingerprints of the records that the weights were trained on, for leakage checks
+        (metadata of the weights file); empty if not recorded.
+
+    Raises
+    ------
+    ModelError
+        If the calibration has another number of labels than the network.
+    """
+
+    network: Classifier | Backbone
+    preparation: Preparation
+    aggregate: str | tuple[str, ...] = "probability"
+    calibration: Calibration | None = None
+    config: Json = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.calibration is not None and len(self.calibration) != len(self.labels):
+            raise ModelError(
+                f"a calibration of {len(self.calibration)} labels for a model of "
+                f"{len(self.labels)}",
+                remedy="fit the calibration on predictions of this model",
+            )
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network without its head."""
+        return self.network.backbone if isinstance(self.network, Classifier) else self.network
+
+    @property
+    def classifier(self) -> Classifier:
+        """The network with its head.
+
+        Raises
+        ------
+        ModelError
+            If the model is an encoder without a head.
+        """
+        if isinstance(self.network, Classifier):
+            return self.network
+        raise ModelError(
+            f"{self.name} is an encoder without a classification head",
+            remedy="post-train it: einthoven posttrain COHORT --weights MODEL",
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names in the order of the outputs; empty for an encoder without a head."""
+        if not isinstance(self.network, Classifier):
+            return ()
+        outputs = self.network.head.out_features
+        return self.network.labels or tuple(f"LABEL_{place}" for place in range(outputs))
+
+    @property
+    def name(self) -> str:
+        """Name of the model, or of its backbone."""
+        return str(self.config.get("name") or self.backbone.name)
+
+    @property
+    def licence(self) -> Licence:
+        """Licence of the weights."""
+        return Licence.from_dict(self.config)
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """Wording of the labels that have one."""
+        descriptions: dict[str, str] = self.config.get("descriptions", {})
+        return descriptions

@@ -1,0 +1,70 @@
+"""Training data of weights, through all generations of models that they were trained from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from einthoven.files import Json
+
+__all__ = ["PTB_XL", "contains_ptbxl", "derived_provenance", "training_history"]
+
+PTB_XL = "ptb-xl"  # name of a cohort read from PTB-XL's own tables
+
+
+def training_history(config: Mapping[str, Any]) -> list[Json]:
+    """Training data of a model's weights, oldest first.
+
+    Returns
+    -------
+    list of dict
+        One entry for each cohort and stage: `cohort`, `version`, `records`, `recipe`, and
+        `task` (None without labels).
+    """
+    provenance = config.get("provenance") or {}
+    cohort = provenance.get("cohort")
+    history: list[Json] = list(provenance.get("pretraining") or [])
+    if cohort:
+        history.append(
+            {
+                "cohort": cohort.get("name"),
+                "version": cohort.get("version"),
+                "task": cohort.get("task"),
+                "records": cohort.get("training_records"),
+                "recipe": (provenance.get("recipe") or {}).get("name"),
+            }
+        )
+    return history
+
+
+def contains_ptbxl(
+    history: Iterable[Mapping[str, Any]], public_weights: Mapping[str, Any] | None
+) -> bool | None:
+    """Whether PTB-XL is among the training data; None if public weights do not tell."""
+    if any(entry.get("cohort") == PTB_XL for entry in history):
+        return True
+    return public_weights.get("contains_ptbxl") if public_weights else False
+
+
+def derived_provenance(config: Mapping[str, Any] | None) -> Json:
+    """Provenance of weights that were trained further from a model's weights.
+
+    Parameters
+    ----------
+    config : mapping or None
+        The config of the model that training began with; None for random weights.
+
+    Returns
+    -------
+    dict
+        `pretraining`, `public_weights` and `contains_ptbxl`, which is None where the origin of the
+        weights is not recorded.
+    """
+    provenance = (config or {}).get("provenance") or {}
+    public, history = provenance.get("public_weights"), training_history(config or {})
+    recorded = config is None or bool(provenance)
+    return {
+        "pretraining": history,
+        "public_weights": public,
+        "contains_ptbxl": contains_ptbxl(history, public) if recorded else None,
+    }
