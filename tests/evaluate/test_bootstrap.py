@@ -1,4 +1,4 @@
-"""Resamples: their distribution, acceptance, determinism and limits."""
+"""Resamples: distribution, acceptance, determinism and refusals."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_patients_are_drawn_whole(accept: NDArray[np.uint8] | None) -> None:
 
 
 @pytest.mark.parametrize("accept", [None, rare_targets()])
-def test_one_record_a_patient_is_by_record(accept: NDArray[np.uint8] | None) -> None:
+def test_one_record_per_patient_equals_drawing_records(accept: NDArray[np.uint8] | None) -> None:
     names = np.random.default_rng(0).permutation(300).astype(str)
     by_patient = multiplicities(300, 50, seed=5, groups=names, accept=accept)
     by_record = multiplicities(300, 50, seed=5, accept=accept)
@@ -110,7 +110,7 @@ def test_counts_beyond_255_are_kept() -> None:
         assert counts.max() == most
 
 
-def test_gives_up_with_the_names_of_the_rarest() -> None:
+def test_hopeless_acceptance_names_the_rarest_labels() -> None:
     targets = np.zeros((300, 20), np.uint8)
     targets[np.arange(20), np.arange(20)] = 1
     labels = [f"L{i}" for i in range(20)]
@@ -132,7 +132,7 @@ def test_jackknife_leaves_out_each_unit_once() -> None:
     np.testing.assert_array_equal(rows, [[0, 1, 0, 1], [1, 0, 1, 1], [1, 1, 1, 0]])
 
 
-def test_groups_must_fit() -> None:
+def test_groups_of_another_length_are_refused() -> None:
     with pytest.raises(EvaluationError, match=r"shape \(2,\), expected \(3,\)"):
         multiplicities(3, 1, groups=["a", "b"])
 

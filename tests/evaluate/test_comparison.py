@@ -45,16 +45,16 @@ def shuffled(table: Predictions) -> Predictions:
     )
 
 
-def differences(found: Comparison) -> list[Difference]:
-    return [found.auroc, found.auprc]
+def differences(result: Comparison) -> list[Difference]:
+    return [result.auroc, result.auprc]
 
 
 @pytest.mark.parametrize("by", ["record", "patient"])
 @pytest.mark.parametrize("interval", ["percentile", "basic", "bca"])
 def test_a_model_does_not_differ_from_itself(by: str, interval: str) -> None:
     a = predictions(1)
-    found = compare(a, a, resamples=100, by=by, interval=interval)
-    for one in differences(found):
+    result = compare(a, a, resamples=100, by=by, interval=interval)
+    for one in differences(result):
         assert (one.macro, one.macro_interval, one.bias) == (0, (0, 0), 0)
         assert not one.per_label.any()
         assert one.intervals is not None
@@ -83,11 +83,11 @@ def test_swapping_the_models_changes_the_sign(interval: str, policy: str) -> Non
     assert ab.a.to_dict() == ba.b.to_dict()
 
 
-def test_both_scores_are_those_that_score_gives() -> None:
+def test_both_scores_equal_those_of_score() -> None:
     a, b = predictions(1), predictions(2)
-    found = compare(a, b, resamples=100, seed=5, by="patient")
+    result = compare(a, b, resamples=100, seed=5, by="patient")
     assert a.targets is not None
-    for table, held in ((a, found.a), (b, found.b)):
+    for table, held in ((a, result.a), (b, result.b)):
         alone = score(
             table.targets,
             table.probabilities,
@@ -97,14 +97,14 @@ def test_both_scores_are_those_that_score_gives() -> None:
             seed=5,
         )
         assert held.to_dict() == alone.to_dict()
-    assert found.auroc.macro == pytest.approx(found.a.macro_auroc - found.b.macro_auroc)
-    gain = found.a.macro_auprc / found.b.macro_auprc - 1
-    assert found.auprc.relative_gain == pytest.approx(gain)
+    assert result.auroc.macro == pytest.approx(result.a.macro_auroc - result.b.macro_auroc)
+    gain = result.a.macro_auprc / result.b.macro_auprc - 1
+    assert result.auprc.relative_gain == pytest.approx(gain)
 
 
-def test_the_interval_is_of_paired_differences() -> None:
+def test_the_interval_is_that_of_paired_differences() -> None:
     a, b = predictions(1, 0.3), predictions(2, 0.1)
-    found = compare(a, b, resamples=80, seed=5)
+    result = compare(a, b, resamples=80, seed=5)
     assert a.targets is not None
     from einthoven.evaluate.metrics import rank, resampled_metrics
 
@@ -114,20 +114,20 @@ def test_the_interval_is_of_paired_differences() -> None:
         for table in (a, b)
     )
     np.testing.assert_allclose(
-        found.auroc.macro_interval, np.quantile(ours - theirs, [0.025, 0.975]), atol=1e-12
+        result.auroc.macro_interval, np.quantile(ours - theirs, [0.025, 0.975]), atol=1e-12
     )
-    assert found.auroc.share_above_zero == (ours > theirs).mean()
+    assert result.auroc.share_above_zero == (ours > theirs).mean()
 
 
-def test_a_better_model_is_found_better() -> None:
-    found = compare(predictions(1, 0.4), predictions(2, 0.05), resamples=300)
-    assert found.auroc.improved == 4
-    assert found.auroc.significantly_better is not None
-    assert found.auroc.significantly_better >= 3
-    assert found.auroc.significantly_worse == 0
-    assert found.auroc.macro_interval is not None
-    assert found.auroc.macro_interval[0] > 0
-    assert found.auroc.share_above_zero == 1.0
+def test_a_better_model_is_significantly_better() -> None:
+    result = compare(predictions(1, 0.4), predictions(2, 0.05), resamples=300)
+    assert result.auroc.improved == 4
+    assert result.auroc.significantly_better is not None
+    assert result.auroc.significantly_better >= 3
+    assert result.auroc.significantly_worse == 0
+    assert result.auroc.macro_interval is not None
+    assert result.auroc.macro_interval[0] > 0
+    assert result.auroc.share_above_zero == 1.0
 
 
 def test_rows_and_labels_are_aligned_by_name() -> None:
@@ -140,15 +140,15 @@ def test_reads_saved_tables(tmp_path: Path) -> None:
     a, b = predictions(1), predictions(2)
     a.save(tmp_path / "a.parquet")
     b.save(tmp_path / "b.csv")
-    found = compare(tmp_path / "a.parquet", str(tmp_path / "b.csv"), resamples=20)
-    assert found.to_dict() == compare(a, b, resamples=20).to_dict()
+    result = compare(tmp_path / "a.parquet", str(tmp_path / "b.csv"), resamples=20)
+    assert result.to_dict() == compare(a, b, resamples=20).to_dict()
 
 
 def test_dict_and_frame_hold_the_same_numbers() -> None:
-    found = compare(predictions(1), predictions(2), resamples=50)
-    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    frame = found.to_frame().set_index("label")
-    assert values["a"]["macro_auroc"] == found.a.macro_auroc
+    result = compare(predictions(1), predictions(2), resamples=50)
+    values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    frame = result.to_frame().set_index("label")
+    assert values["a"]["macro_auroc"] == result.a.macro_auroc
     for metric in ("auroc", "auprc"):
         for label in LABELS:
             entry, line = values[metric]["per_label"][label], frame.loc[label]
@@ -162,12 +162,12 @@ def test_dict_and_frame_hold_the_same_numbers() -> None:
 
 
 def test_without_resamples_nothing_is_significant() -> None:
-    found = compare(predictions(1), predictions(2), resamples=0)
-    for one in differences(found):
+    result = compare(predictions(1), predictions(2), resamples=0)
+    for one in differences(result):
         assert one.macro_interval is one.intervals is one.significantly_better is None
         assert one.share_above_zero is one.bias is None
-    json.dumps(found.to_dict(), allow_nan=False)
-    assert "auroc_difference_low" not in found.to_frame()
+    json.dumps(result.to_dict(), allow_nan=False)
+    assert "auroc_difference_low" not in result.to_frame()
 
 
 def wrong_targets() -> np.ndarray:
@@ -187,12 +187,12 @@ def wrong_targets() -> np.ndarray:
         ({"targets": None}, "predictions b hold no targets"),
     ],
 )
-def test_refuses_predictions_that_disagree(changes: dict[str, Any], message: str) -> None:
+def test_predictions_that_do_not_match_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         compare(predictions(1), predictions(2, **changes), resamples=20)
 
 
-def test_patients_matter_when_they_are_drawn() -> None:
+def test_patients_must_match_only_where_they_are_drawn() -> None:
     a, b = predictions(1), predictions(2, patients=["q"] + [f"p{i // 2}" for i in range(1, 300)])
     compare(a, b, resamples=20)
     with pytest.raises(EvaluationError, match=r"patients of 1 records differ: r0 \(p0 and q\)"):
@@ -204,6 +204,6 @@ def test_patients_matter_when_they_are_drawn() -> None:
         compare(a, b, by="site")
 
 
-def test_a_without_targets_is_named() -> None:
+def test_missing_targets_are_refused() -> None:
     with pytest.raises(EvaluationError, match="predictions a hold no targets"):
         compare(predictions(1, targets=None), predictions(2))

@@ -1,4 +1,4 @@
-"""Intervals against scipy, and under gaps."""
+"""Confidence intervals against scipy, and with undefined replicates."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def example(decimals: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 2, 16])
-def test_equals_scikit_learn_ties_included(decimals: int) -> None:
+def test_metrics_equal_scikit_learn_with_ties(decimals: int) -> None:
     targets, scores = example(decimals)
     pairs = [
         (auroc, roc_auc_score),
@@ -63,7 +63,7 @@ def test_values_by_hand() -> None:
     assert trapezoid_auprc(target, score) == pytest.approx([0.5 * 1 + 0.5 * (1 / 2 + 2 / 4) / 2])
 
 
-def test_one_class_is_undefined_not_zero() -> None:
+def test_a_label_with_one_class_is_undefined() -> None:
     targets = np.array([[0, 1, 1], [0, 1, 0]])
     scores = np.array([[0.9] * 3, [0.1] * 3])
     for metric in (auroc, average_precision, trapezoid_auprc):
@@ -100,7 +100,7 @@ def test_resamples_equal_scikit_learn_with_sample_weights(
 
 
 @pytest.mark.parametrize("auprc", ["average-precision", "trapezoid"])
-def test_blocks_of_resamples_do_not_change_them(
+def test_the_block_size_does_not_change_resamples(
     auprc: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     targets, scores = example(1)
@@ -152,7 +152,7 @@ def slow_f_max(targets: NDArray[np.uint8], scores: NDArray[np.float64]) -> float
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 16])
-def test_f_max_is_its_definition(decimals: int) -> None:
+def test_f_max_equals_its_definition(decimals: int) -> None:
     targets, scores = example(decimals)
     targets[targets.sum(axis=1) == 0, 3] = 1
     assert f_max(targets, scores) == pytest.approx(slow_f_max(targets, scores), abs=1e-12)
@@ -180,6 +180,6 @@ def test_f_max_refuses_a_record_without_a_label() -> None:
         (1, 0.5, "shape"),
     ],
 )
-def test_refuses_what_it_cannot_score(targets: object, scores: object, message: str) -> None:
+def test_invalid_input_is_refused(targets: object, scores: object, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         auroc(targets, scores)  # type: ignore[arg-type]

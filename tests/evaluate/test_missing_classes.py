@@ -1,4 +1,4 @@
-"""The policy for labels of which a set holds one class only."""
+"""Policies for labels without both classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_macro_means(policy: str, expected: list[float]) -> None:
     np.testing.assert_array_equal(macro(VALUES, UndefinedLabels.of(policy)), expected)
 
 
-def test_unknown_policies_are_named() -> None:
+def test_unknown_policies_are_refused() -> None:
     with pytest.raises(EvaluationError, match="undefined_labels = 'nan'"):
         UndefinedLabels.of("nan")
 

@@ -27,9 +27,9 @@ def example(n: int = 240) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     return targets, np.clip(rng.normal(0.4 + 0.2 * targets, 0.2), 0, 1)
 
 
-def test_values_and_intervals_are_those_of_a_plain_loop() -> None:
+def test_values_and_intervals_equal_those_of_a_plain_loop() -> None:
     targets, scores = example()
-    found = score(targets, scores, labels=LABELS, resamples=60, seed=4)
+    result = score(targets, scores, labels=LABELS, resamples=60, seed=4)
     drawn = multiplicities(len(targets), 60, seed=4, accept=targets)
     for name, metric in (("auroc", roc_auc_score), ("auprc", average_precision_score)):
         loop = np.array(
@@ -40,7 +40,7 @@ def test_values_and_intervals_are_those_of_a_plain_loop() -> None:
         )
         point = metric(targets, scores, average=None)
         macro = loop.mean(axis=1)
-        values = vars(found)
+        values = vars(result)
         np.testing.assert_allclose(values[name], point, atol=1e-12)
         np.testing.assert_allclose(values[f"macro_{name}"], point.mean(), atol=1e-12)
         np.testing.assert_allclose(
@@ -50,27 +50,33 @@ def test_values_and_intervals_are_those_of_a_plain_loop() -> None:
             values[f"{name}_intervals"], np.quantile(loop, [0.025, 0.975], axis=0).T, atol=1e-12
         )
         assert values[f"macro_{name}_bias"] == pytest.approx(macro.mean() - point.mean(), abs=1e-12)
-    assert found.f_max == f_max(targets, scores)
-    assert found.positives.tolist() == targets.sum(axis=0).tolist()
-    assert (found.records, found.resamples, found.drawn) == (240, 60, drawn.drawn)
-    assert found.acceptance == pytest.approx(1 - 1 / math.e, abs=0.2)
-    assert (found.defined_labels, found.unit, found.undefined_labels) == (4, "record", "resample")
+    assert result.f_max == f_max(targets, scores)
+    assert result.positives.tolist() == targets.sum(axis=0).tolist()
+    assert (result.records, result.resamples, result.drawn) == (240, 60, drawn.drawn)
+    assert result.acceptance == pytest.approx(1 - 1 / math.e, abs=0.2)
+    assert (result.defined_labels, result.unit, result.undefined_labels) == (
+        4,
+        "record",
+        "resample",
+    )
 
 
 def test_precision_of_rare_labels_is_biased_upwards() -> None:
     targets, scores = example()
-    found = score(targets, scores, labels=LABELS, resamples=500)
-    assert found.macro_auprc_bias is not None
-    assert found.macro_auprc_bias > 0.005
+    result = score(targets, scores, labels=LABELS, resamples=500)
+    assert result.macro_auprc_bias is not None
+    assert result.macro_auprc_bias > 0.005
 
 
 @pytest.mark.parametrize("interval", ["percentile", "basic", "bca"])
 @pytest.mark.parametrize("policy", ["resample", "skip", "zero"])
 @pytest.mark.parametrize("by_patient", [False, True])
-def test_every_option_brackets_the_auroc(interval: str, policy: str, by_patient: bool) -> None:
+def test_intervals_of_every_option_contain_the_auroc(
+    interval: str, policy: str, by_patient: bool
+) -> None:
     targets, scores = example()
     groups = np.arange(240) // 2 if by_patient else None
-    found = score(
+    result = score(
         targets,
         scores,
         labels=LABELS,
@@ -79,12 +85,12 @@ def test_every_option_brackets_the_auroc(interval: str, policy: str, by_patient:
         undefined_labels=policy,
         groups=groups,
     )
-    assert found.unit == ("patient" if by_patient else "record")
-    assert found.auroc_intervals is not None
+    assert result.unit == ("patient" if by_patient else "record")
+    assert result.auroc_intervals is not None
     for i in range(3):
-        low, high = found.auroc_intervals[i]
-        assert low < found.auroc[i] < high
-    json.dumps(found.to_dict(), allow_nan=False)
+        low, high = result.auroc_intervals[i]
+        assert low < result.auroc[i] < high
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_bca_uses_the_jackknife_of_the_macro_value() -> None:
@@ -92,7 +98,7 @@ def test_bca_uses_the_jackknife_of_the_macro_value() -> None:
 
     targets, scores = example(60)
     labels, targets, scores = LABELS[:2], targets[:, :2], scores[:, :2]
-    found = score(targets, scores, labels=labels, resamples=80, interval="bca", seed=3)
+    result = score(targets, scores, labels=labels, resamples=80, interval="bca", seed=3)
     drawn = multiplicities(60, 80, seed=3, accept=targets).multiplicities
 
     def macro(weight: NDArray[np.generic]) -> Any:
@@ -104,10 +110,10 @@ def test_bca_uses_the_jackknife_of_the_macro_value() -> None:
         np.array([[macro(w)] for w in drawn]),
         left_out=np.array([[macro(np.arange(60) != i)] for i in range(60)]),
     )
-    np.testing.assert_allclose(found.macro_auroc_interval, limits[0], atol=1e-10)
+    np.testing.assert_allclose(result.macro_auroc_interval, limits[0], atol=1e-10)
 
 
-def test_the_trapezoid_is_another_number() -> None:
+def test_the_trapezoid_differs_from_average_precision() -> None:
     targets, scores = example()
     step = score(targets, scores, labels=LABELS, resamples=50)
     trapezoid = score(targets, scores, labels=LABELS, resamples=50, auprc="trapezoid")
@@ -146,38 +152,38 @@ def test_error_refuses_resamples_that_lack_a_label() -> None:
 
 
 def test_without_resamples_there_are_no_intervals() -> None:
-    found = score(*example(), labels=LABELS, resamples=0, interval="bca")
-    assert found.macro_auroc_interval is None
-    assert found.auroc_intervals is None
-    assert found.macro_auprc_bias is None
-    assert found.to_dict()["per_label"]["MI"]["auprc_interval"] is None
-    assert found.to_frame().columns.tolist() == ["label", "positives", "auroc", "auprc"]
+    result = score(*example(), labels=LABELS, resamples=0, interval="bca")
+    assert result.macro_auroc_interval is None
+    assert result.auroc_intervals is None
+    assert result.macro_auprc_bias is None
+    assert result.to_dict()["per_label"]["MI"]["auprc_interval"] is None
+    assert result.to_frame().columns.tolist() == ["label", "positives", "auroc", "auprc"]
 
 
 def test_f_max_is_none_where_records_have_no_label() -> None:
     targets, scores = example()
     targets[0] = 0
-    found = score(targets, scores, labels=LABELS, resamples=0)
-    assert math.isnan(found.f_max)
-    assert found.to_dict()["f_max"] is None
+    result = score(targets, scores, labels=LABELS, resamples=0)
+    assert math.isnan(result.f_max)
+    assert result.to_dict()["f_max"] is None
 
 
 def test_same_seed_same_score_whatever_the_input_type() -> None:
     targets, scores = example()
-    found = score(targets, scores, labels=LABELS, resamples=50, seed=7).to_dict()
+    result = score(targets, scores, labels=LABELS, resamples=50, seed=7).to_dict()
     frames = [pd.DataFrame(values, columns=LABELS) for values in (targets, scores)]
-    for given in (frames, [targets.tolist(), scores.tolist()], [targets.astype(bool), scores]):
-        assert score(*given, labels=list(LABELS), resamples=50, seed=7).to_dict() == found
+    for values in (frames, [targets.tolist(), scores.tolist()], [targets.astype(bool), scores]):
+        assert score(*values, labels=list(LABELS), resamples=50, seed=7).to_dict() == result
     other = score(targets, scores, labels=LABELS, resamples=50, seed=8)
-    assert other.to_dict()["macro_auroc_interval"] != found["macro_auroc_interval"]
+    assert other.to_dict()["macro_auroc_interval"] != result["macro_auroc_interval"]
 
 
 def test_dict_and_frame_hold_the_same_numbers() -> None:
-    found = score(*example(), labels=LABELS, resamples=50)
-    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    frame = found.to_frame().set_index("label")
-    assert values["macro_auroc"] == found.macro_auroc
-    assert values["macro_auroc_interval"] == list(found.macro_auroc_interval or ())
+    result = score(*example(), labels=LABELS, resamples=50)
+    values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    frame = result.to_frame().set_index("label")
+    assert values["macro_auroc"] == result.macro_auroc
+    assert values["macro_auroc_interval"] == list(result.macro_auroc_interval or ())
     for label in LABELS:
         entry, line = values["per_label"][label], frame.loc[label]
         assert entry["auroc_interval"] == [line["auroc_low"], line["auroc_high"]]
@@ -207,13 +213,13 @@ def test_dict_and_frame_hold_the_same_numbers() -> None:
         ({"groups": pd.Series(["p"] * 239 + [None])}, "1 of them are unknown"),
     ],
 )
-def test_refuses_what_does_not_fit(changes: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(changes: dict[str, Any], message: str) -> None:
     options: dict[str, Any] = {"labels": LABELS, "resamples": 20} | changes
     with pytest.raises(EvaluationError, match=message):
         score(*example(), **options)
 
 
-def test_refuses_other_lengths_columns_and_logits() -> None:
+def test_other_lengths_columns_and_logits_are_refused() -> None:
     targets, scores = example()
     with pytest.raises(EvaluationError, match="targets have 240 rows, probabilities 239"):
         score(targets, scores[1:], labels=LABELS)

@@ -1,4 +1,4 @@
-"""Groups are scored as tables of their own would be, and gaps are what lies between them."""
+"""Subgroup scores and gaps: values, intervals, unknown groups, refusals."""
 
 from __future__ import annotations
 
@@ -49,25 +49,27 @@ def part(table: Predictions, rows: np.ndarray) -> Predictions:
     )
 
 
-def test_a_group_is_scored_as_a_table_of_its_own(table: Predictions, sex: np.ndarray) -> None:
-    found = score_subgroups(table, {"sex": sex}, resamples=0)
-    assert [(g.attribute, g.name) for g in found.groups] == [("sex", "female"), ("sex", "male")]
-    for group in found.groups:
-        own = part(table, sex == group.name)
+def test_a_group_is_scored_like_a_separate_table(table: Predictions, sex: np.ndarray) -> None:
+    result = score_subgroups(table, {"sex": sex}, resamples=0)
+    assert [(g.attribute, g.name) for g in result.groups] == [("sex", "female"), ("sex", "male")]
+    for group in result.groups:
+        separate = part(table, sex == group.name)
         alone = score(
-            own.targets, own.probabilities, labels=own.labels, resamples=0, undefined_labels="skip"
+            separate.targets,
+            separate.probabilities,
+            labels=separate.labels,
+            resamples=0,
+            undefined_labels="skip",
         )
         assert group.auroc.value == pytest.approx(alone.macro_auroc, abs=1e-12)
         assert group.auprc.value == pytest.approx(alone.macro_auprc, abs=1e-12)
         assert group.auroc.interval is None
-        assert group.records == len(own)
-        assert group.patients == len(set(own.patients))
+        assert group.records == len(separate)
+        assert group.patients == len(set(separate.patients))
         assert len(group.labels) == alone.defined_labels
 
 
-def test_two_groups_gap_is_the_difference_and_its_mirror(
-    table: Predictions, sex: np.ndarray
-) -> None:
+def test_gaps_of_two_groups_mirror_each_other(table: Predictions, sex: np.ndarray) -> None:
     female, male = score_subgroups(table, {"sex": sex}, resamples=200).groups
     assert female.gap_labels == male.gap_labels
     assert female.auroc_gap.value == -male.auroc_gap.value
@@ -86,8 +88,8 @@ def test_two_groups_gap_is_the_difference_and_its_mirror(
 def test_gaps_come_from_the_same_resamples_of_the_whole(
     table: Predictions, sex: np.ndarray, by: str
 ) -> None:
-    """Drawn by hand: repeat every record as often as it was drawn, and score both parts."""
-    found = score_subgroups(table, {"sex": sex}, resamples=60, seed=4, by=by).groups[0]
+    """Repeat every record as often as it was drawn, and score both parts."""
+    result = score_subgroups(table, {"sex": sex}, resamples=60, seed=4, by=by).groups[0]
     groups = table.patients if by == "patient" else None
     gaps = []
     for counts in multiplicities(RECORDS, 60, seed=4, groups=groups).multiplicities:
@@ -96,14 +98,14 @@ def test_gaps_come_from_the_same_resamples_of_the_whole(
         with np.errstate(invalid="ignore"):
             areas = [auroc(table.targets[r], table.probabilities[r]) for r in sides]  # type: ignore[index]
         gaps.append(np.nanmean(areas[0] - areas[1]))
-    assert found.auroc_gap.interval == pytest.approx(np.quantile(gaps, [0.025, 0.975]), abs=1e-9)
+    assert result.auroc_gap.interval == pytest.approx(np.quantile(gaps, [0.025, 0.975]), abs=1e-9)
 
 
 def test_labels_that_a_group_does_not_define_are_left_out(table: Predictions) -> None:
     assert table.targets is not None
     where = np.where(table.targets[:, 2] == 1, "has", "has not")
-    found = score_subgroups(table, {"x": where}, resamples=20)
-    for group in found.groups:
+    result = score_subgroups(table, {"x": where}, resamples=20)
+    for group in result.groups:
         assert group.labels == ("a", "b")
     alone = np.where(np.arange(RECORDS) == 5, "one", "")
     one = score_subgroups(table, {"x": alone}, resamples=20).groups[0]
@@ -112,7 +114,7 @@ def test_labels_that_a_group_does_not_define_are_left_out(table: Predictions) ->
     assert one.auroc.interval is None
 
 
-def test_labels_need_the_positives_that_are_asked_for(table: Predictions, sex: np.ndarray) -> None:
+def test_labels_need_the_minimum_of_positives(table: Predictions, sex: np.ndarray) -> None:
     assert table.targets is not None
     least = int(table.targets[sex == "female", 1].sum())
     groups = score_subgroups(table, {"sex": sex}, resamples=0, min_positives=least).groups
@@ -121,49 +123,49 @@ def test_labels_need_the_positives_that_are_asked_for(table: Predictions, sex: n
     assert groups[0].labels == ("a",)
 
 
-def test_the_unknown_are_counted_and_in_no_group(table: Predictions, sex: np.ndarray) -> None:
+def test_records_without_a_group_are_counted(table: Predictions, sex: np.ndarray) -> None:
     gaps = sex.copy()
     gaps[:50] = ""
-    found = score_subgroups(table, {"sex": gaps, "age": ["<40"] * RECORDS}, resamples=0)
-    assert found.unknown == {"sex": 50, "age": 0}
-    assert sum(g.records for g in found.groups if g.attribute == "sex") == RECORDS - 50
-    alone = found.groups[-1]
-    assert (alone.name, alone.gap_labels) == ("<40", ())  # nobody else to differ from
+    result = score_subgroups(table, {"sex": gaps, "age": ["<40"] * RECORDS}, resamples=0)
+    assert result.unknown == {"sex": 50, "age": 0}
+    assert sum(g.records for g in result.groups if g.attribute == "sex") == RECORDS - 50
+    alone = result.groups[-1]
+    assert (alone.name, alone.gap_labels) == ("<40", ())
 
 
-def test_it_is_json(table: Predictions, sex: np.ndarray) -> None:
+def test_the_result_is_json(table: Predictions, sex: np.ndarray) -> None:
     ages = np.resize(np.array(AGE_BANDS[::-1]), RECORDS)
-    found = score_subgroups(table, {"sex": sex, "age": ages}, resamples=20)
-    said = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert [g["name"] for g in said["attributes"]["age"]] == list(AGE_BANDS)
-    assert said["attributes"]["sex"][0]["auroc"]["value"] == found.groups[0].auroc.value
-    assert said["unit"] == "record"
+    result = score_subgroups(table, {"sex": sex, "age": ages}, resamples=20)
+    stored = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert [g["name"] for g in stored["attributes"]["age"]] == list(AGE_BANDS)
+    assert stored["attributes"]["sex"][0]["auroc"]["value"] == result.groups[0].auroc.value
+    assert stored["unit"] == "record"
 
 
-def test_ages_in_bands() -> None:
-    given = [0, 39.9, 40, 59, 60, 79.5, 80, 89, 300, -1, float("nan"), None, "55", "?"]
+def test_ages_are_sorted_into_bands() -> None:
+    values = [0, 39.9, 40, 59, 60, 79.5, 80, 89, 300, -1, float("nan"), None, "55", "?"]
     expected = ["<40", "<40", "40-59", "40-59", "60-79", "60-79", ">=80", ">=80", ">=80"]
-    assert age_bands(given).tolist() == [*expected, "", "", "", "40-59", ""]
+    assert age_bands(values).tolist() == [*expected, "", "", "", "40-59", ""]
 
 
-def test_sexes_by_word_and_letter_and_never_by_number() -> None:
-    given = ["male", " F ", "M", "Female", "divers", 0, 1.0, None, float("nan")]
+def test_sexes_are_read_from_words_and_letters_only() -> None:
+    values = ["male", " F ", "M", "Female", "divers", 0, 1.0, None, float("nan")]
     words = ["male", "female", "male", "female", "divers", "0", "1.0", "", ""]
-    assert sexes(given).tolist() == words
+    assert sexes(values).tolist() == words
     assert sexes([0, 1, 0]).tolist() == ["0", "1", "0"]
 
 
-def test_demographics_are_what_there_is() -> None:
+def test_demographics_of_the_available_columns() -> None:
     frame = pd.DataFrame({"age": [30.0, 300.0], "sex": ["male", None], "device": ["x", "y"]})
-    found = demographics(frame)
-    assert {k: v.tolist() for k, v in found.items()} == {
+    result = demographics(frame)
+    assert {k: v.tolist() for k, v in result.items()} == {
         "sex": ["male", ""],
         "age": ["<40", ">=80"],
     }
     assert demographics(frame[["device"]]) == {}
 
 
-def test_what_cannot_be_grouped_is_refused(table: Predictions, sex: np.ndarray) -> None:
+def test_invalid_groups_are_refused(table: Predictions, sex: np.ndarray) -> None:
     with pytest.raises(EvaluationError, match=r"sex has shape \(239,\) for 240 records"):
         score_subgroups(table, {"sex": sex[1:]})
     with pytest.raises(EvaluationError, match="no targets"):

@@ -1,4 +1,4 @@
-"""A calibration is a value: it maps, decides, and comes back from JSON as it went."""
+"""Calibration: its map, decisions, JSON round trip and refusals."""
 
 from __future__ import annotations
 
@@ -16,39 +16,41 @@ from einthoven.predictions import Calibration
 THREE = Calibration((1.0, 2.0, 0.5), (0.0, 0.0, 1.0), (0.5, 0.25, 0.9))
 
 
-def test_it_is_platt_s_map_on_the_logit() -> None:
-    given = np.random.default_rng(0).random((50, 3))
-    expected = expit(logit(given) / [1.0, 2.0, 0.5] + [0.0, 0.0, 1.0])
-    assert THREE.apply(given) == pytest.approx(expected, abs=1e-14)
-    assert THREE.apply(given[7]) == pytest.approx(expected[7], abs=1e-14)
+def test_apply_is_platt_scaling_of_the_logit() -> None:
+    probabilities = np.random.default_rng(0).random((50, 3))
+    expected = expit(logit(probabilities) / [1.0, 2.0, 0.5] + [0.0, 0.0, 1.0])
+    assert THREE.apply(probabilities) == pytest.approx(expected, abs=1e-14)
+    assert THREE.apply(probabilities[7]) == pytest.approx(expected[7], abs=1e-14)
 
 
-def test_by_hand() -> None:
+def test_values_by_hand() -> None:
     """Odds of 16 to 1 at temperature 2 are odds of 4 to 1."""
     assert THREE.apply([0.5, 16 / 17, 0.5])[1] == pytest.approx(4 / 5)
     assert THREE.apply([0.5, 0.5, 0.5]).tolist() == pytest.approx([0.5, 0.5, expit(1.0)])
 
 
-def test_certainty_stays_certainty_and_nothing_complains() -> None:
+def test_certain_probabilities_do_not_change() -> None:
     assert THREE.apply([[0.0] * 3, [1.0] * 3]).tolist() == [[0.0] * 3, [1.0] * 3]
     assert np.isfinite(THREE.apply([5e-324, 1e-300, 1 - 1e-16])).all()
 
 
-def test_rankings_and_what_rests_on_them_do_not_change() -> None:
+def test_ranking_metrics_do_not_change() -> None:
     generator = np.random.default_rng(1)
     targets = (generator.random((400, 3)) < 0.2).astype(np.uint8)
-    given = expit(generator.normal(size=(400, 3)) * 3 + targets).round(3)  # with ties
-    calibrated = THREE.apply(given)
-    assert np.array_equal(auroc(targets, given), auroc(targets, calibrated))
-    assert np.array_equal(average_precision(targets, given), average_precision(targets, calibrated))
+    probabilities = expit(generator.normal(size=(400, 3)) * 3 + targets).round(3)  # with ties
+    calibrated = THREE.apply(probabilities)
+    assert np.array_equal(auroc(targets, probabilities), auroc(targets, calibrated))
+    assert np.array_equal(
+        average_precision(targets, probabilities), average_precision(targets, calibrated)
+    )
 
 
-def test_a_label_is_present_from_its_threshold_on() -> None:
+def test_a_label_is_called_from_its_threshold() -> None:
     assert THREE.decide([0.5, 0.25, 0.9]).tolist() == [True, True, True]
     assert THREE.decide([[0.49, 0.24, 0.89]]).tolist() == [[False, False, False]]
 
 
-def test_it_comes_back_from_json_as_it_went() -> None:
+def test_json_round_trip() -> None:
     odd = Calibration((1 / 3, 2.0), (0.1, -0.0), (1e-300, 1.0))
     again = Calibration.from_dict(json.loads(json.dumps(odd.to_dict())))
     assert again == odd
@@ -56,7 +58,7 @@ def test_it_comes_back_from_json_as_it_went() -> None:
     assert len(odd) == 2
 
 
-def test_arrays_are_taken_and_kept_as_plain_numbers() -> None:
+def test_arrays_become_tuples_of_floats() -> None:
     made = Calibration(np.array([2.0]), np.array([0.0]), [0.5])  # type: ignore[arg-type]
     assert made.temperatures == (2.0,)
     assert type(made.temperatures[0]) is float
@@ -79,11 +81,11 @@ def test_impossible_calibrations_are_refused(values: Any, message: str) -> None:
         Calibration(*values)
 
 
-@pytest.mark.parametrize("given", [[0.5, 0.5], 0.5, [0.5, 0.5, 1.5], [0.5, np.nan, 0.5]])
-def test_other_shapes_and_values_are_refused(given: Any) -> None:
+@pytest.mark.parametrize("probabilities", [[0.5, 0.5], 0.5, [0.5, 0.5, 1.5], [0.5, np.nan, 0.5]])
+def test_other_shapes_and_values_are_refused(probabilities: Any) -> None:
     for method in (THREE.apply, THREE.decide):
         with pytest.raises(CalibrationError):
-            method(given)
+            method(probabilities)
 
 
 @pytest.mark.parametrize("values", [{}, {"temperatures": [1.0]}, [1.0], "hot"])

@@ -28,7 +28,7 @@ def table(**changes: object) -> Predictions:
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p.csv", "deep/er/p.PQ"])
-def test_comes_back_bit_for_bit_in_label_order(tmp_path: Path, name: str) -> None:
+def test_round_trip_keeps_every_bit_and_the_order_of_labels(tmp_path: Path, name: str) -> None:
     saved = table()
     saved.save(tmp_path / name)
     loaded = Predictions.load(tmp_path / name)
@@ -43,7 +43,7 @@ def test_comes_back_bit_for_bit_in_label_order(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p.csv"])
-def test_column_names_are_the_published_ones(tmp_path: Path, name: str) -> None:
+def test_columns_are_those_of_the_documented_format(tmp_path: Path, name: str) -> None:
     table().save(tmp_path / name)
     read = pd.read_csv if name.endswith("csv") else pd.read_parquet
     columns = [
@@ -60,7 +60,7 @@ def test_targets_may_be_unknown(tmp_path: Path, name: str) -> None:
     assert Predictions.load(tmp_path / name).targets is None
 
 
-def test_arrays_are_typed_copies_that_nobody_can_write(tmp_path: Path) -> None:
+def test_arrays_are_read_only_copies(tmp_path: Path) -> None:
     mine = np.full((6, 4), 0.5, dtype=np.float32)
     held = table(probabilities=mine)
     mine[:] = 0.25
@@ -93,13 +93,13 @@ def test_arrays_are_typed_copies_that_nobody_can_write(tmp_path: Path) -> None:
         ({"records": np.zeros((6, 1), dtype=int)}, "expected names"),
     ],
 )
-def test_refuses_what_does_not_fit(changes: dict[str, object], message: str) -> None:
+def test_invalid_values_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(EvaluationError, match=message) as caught:
         table(**changes)
     assert caught.value.remedy
 
 
-def test_names_label_and_record_of_a_wrong_probability() -> None:
+def test_the_error_names_label_and_record() -> None:
     probabilities = np.full((6, 4), 0.5)
     probabilities[3, 2] = -0.1
     with pytest.raises(EvaluationError, match=r"label LAO/LAE for record 00003_hr is -0\.1"):
@@ -117,7 +117,7 @@ def test_names_label_and_record_of_a_wrong_probability() -> None:
         ([f"{k}:{s}" for k in ("target", "probability") for s in LABELS], "probability:LABEL"),
     ],
 )
-def test_names_the_columns_that_a_table_lacks(
+def test_the_error_names_missing_columns(
     tmp_path: Path, name: str, dropped: list[str], message: str
 ) -> None:
     frame = pd.DataFrame(table()._columns()).drop(columns=dropped)
@@ -140,7 +140,7 @@ def test_names_the_columns_that_a_table_lacks(
         ("record,patient,probability:A\n1,1,0.5\n1,1,0.5,0.5,0.5\n", "not a readable CSV"),
     ],
 )
-def test_refuses_a_damaged_csv(tmp_path: Path, text: str, message: str) -> None:
+def test_a_damaged_csv_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(EvaluationError, match=message):
         Predictions.load(tmp_path / "p.csv")
@@ -154,7 +154,7 @@ def test_integer_ids_of_another_program_become_names(tmp_path: Path) -> None:
     assert loaded.patients.tolist() == ["7", "7"]
 
 
-def test_refuses_other_suffixes_missing_and_damaged_files(tmp_path: Path) -> None:
+def test_other_suffixes_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"\.parquet, \.pq or \.csv"):
         table().save(tmp_path / "p.xlsx")
     with pytest.raises(EvaluationError, match="no such predictions table"):
@@ -182,7 +182,7 @@ def test_a_failed_write_leaves_the_old_table(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_fewer_labels_in_another_order_take_their_columns_along() -> None:
+def test_with_labels_selects_columns_in_order() -> None:
     whole = table()
     few = whole.with_labels(["PRC(S)", "ISC_"])
     assert few.labels == ("PRC(S)", "ISC_")
@@ -199,7 +199,7 @@ def test_fewer_labels_in_another_order_take_their_columns_along() -> None:
         whole.with_labels([])
 
 
-def test_labels_with_so_many_positives() -> None:
+def test_with_positives_selects_labels() -> None:
     targets = np.array([[1, 1, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0], *[[0] * 4] * 3])
     counted = table(targets=targets)  # 3, 2, 0 and 1 positives
     assert counted.with_positives(1).labels == ("NORM", "ISC_", "PRC(S)")
@@ -211,7 +211,7 @@ def test_labels_with_so_many_positives() -> None:
         table(targets=None).with_positives(1)
 
 
-def test_patients_that_a_table_lacks_are_unknown_and_no_one_called_nan(tmp_path: Path) -> None:
+def test_missing_patients_are_unknown(tmp_path: Path) -> None:
     file = tmp_path / "table.parquet"
     for gap in (None, float("nan")):
         frame = pd.DataFrame(
