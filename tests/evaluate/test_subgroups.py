@@ -53,19 +53,19 @@ def test_a_group_is_scored_like_a_separate_table(table: Predictions, sex: np.nda
     result = score_subgroups(table, {"sex": sex}, resamples=0)
     assert [(g.attribute, g.name) for g in result.groups] == [("sex", "female"), ("sex", "male")]
     for group in result.groups:
-        separate = part(table, sex == group.name)
+        members = part(table, sex == group.name)
         alone = score(
-            separate.targets,
-            separate.probabilities,
-            labels=separate.labels,
+            members.targets,
+            members.probabilities,
+            labels=members.labels,
             resamples=0,
             undefined_labels="skip",
         )
         assert group.auroc.value == pytest.approx(alone.macro_auroc, abs=1e-12)
         assert group.auprc.value == pytest.approx(alone.macro_auprc, abs=1e-12)
         assert group.auroc.interval is None
-        assert group.records == len(separate)
-        assert group.patients == len(set(separate.patients))
+        assert group.records == len(members)
+        assert group.patients == len(set(members.patients))
         assert len(group.labels) == alone.defined_labels
 
 

@@ -1,7 +1,7 @@
-"""An ensemble: the unweighted mean of what finished runs predict, as one more run.
+"""Ensembles: the unweighted mean of the predictions of finished runs, as one more run.
 
-Nothing is trained and no network is opened: members are known by their tables of predictions, and
-the folder that is left holds what a run's does but for the stages and the bundle.
+Nothing is trained and no network is loaded: members are read as tables of predictions, and the
+folder of an ensemble is that of a run without stages and without a model.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _SHARED = ("cohort", "version", "task", "split")  # keys of a table's metadata
 
 
 def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 1000) -> Finished:
-    """Average finished runs, and score the mean as any run is scored.
+    """Average the predictions of finished runs, and score the mean like any run.
 
-    Every member's probabilities are those of its tables: its crops are joined, nothing is
-    calibrated. The mean is unweighted, record by record and label by label.
+    The members' probabilities are those of their tables: crops are aggregated, nothing is
+    calibrated.
 
     Parameters
     ----------
     runs : sequence of path
-        Run folders of classifiers: at least two, on the same records, task and labels.
+        At least two run folders of classifiers, on the same records, task and labels.
     out : path
-        Folder of the ensemble: `run.json`, `predictions/`, `metrics.json`.
+        Folder of the ensemble, for `run.json`, `predictions/` and `metrics.json`.
     resamples : int
-        Of the bootstrap.
+        Bootstrap resamples.
 
     Returns
     -------
@@ -52,15 +52,15 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
     Raises
     ------
     EvaluationError
-        When a member is not finished, is an ensemble itself or comes twice, or was predicted for
-        other records, targets, labels or another task than the first one; names the member.
+        If a member is unfinished, is an ensemble or is named twice, or its records, targets,
+        labels or task differ from those of the first one; the message names the member.
     TrainingError
-        When the folder holds another run.
+        If the folder holds another run.
     """
     members = [_Member.open(Path(run)) for run in runs]
     _check_members(members)
     means = {split: mean_predictions(*_tables(members, split)) for split in _SPLITS}
-    run = RunFolder.begin(out, _asked(members))
+    run = RunFolder.begin(out, _request(members))
     for split, table in means.items():
         table.save(run.path / PREDICTIONS / f"{split}.parquet")
     scores = score_splits(run.path, resamples=resamples)
@@ -73,93 +73,95 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
 def mean_predictions(
     tables: Sequence[Predictions], names: Sequence[str] | None = None
 ) -> Predictions:
-    """The unweighted mean of several models' probabilities for the same records.
+    """Average the probabilities of several models for the same records, without weights.
 
     Parameters
     ----------
     tables : sequence of Predictions
         With the same records, labels, targets and patients, in the same order.
     names : sequence of str, optional
-        What a refusal calls them; their numbers without.
+        Names of the tables in error messages; numbers by default.
 
     Returns
     -------
     Predictions
-        With the targets and patients of the first.
+        The mean, with the targets and patients of the first table.
 
     Raises
     ------
     EvaluationError
-        When a table is calibrated, or differs from the first; says which one and in what.
+        If a table is calibrated or differs from the first; the message names table and difference.
     """
-    called = list(names or [f"table {number + 1}" for number in range(len(tables))])
-    for table, name in zip(tables, called, strict=True):
-        _check_alike(tables[0], table, called[0], name)
+    titles = list(names or [f"table {number + 1}" for number in range(len(tables))])
+    for table, title in zip(tables, titles, strict=True):
+        _check_alike(tables[0], table, titles[0], title)
     mean = np.mean([table.probabilities for table in tables], axis=0)
-    about = dict(tables[0].metadata) | {"backbone": ENSEMBLE, "recipe": ENSEMBLE}
-    return replace(tables[0], probabilities=mean, metadata=about | {"members": str(len(tables))})
+    metadata = dict(tables[0].metadata) | {"backbone": ENSEMBLE, "recipe": ENSEMBLE}
+    metadata["members"] = str(len(tables))
+    return replace(tables[0], probabilities=mean, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A finished run: its folder, what it asked for, and how long it was trained."""
+    """A finished run: folder, request and training time."""
 
     folder: Path
-    asked: dict[str, Any]
+    request: dict[str, Any]
     seconds: float
 
     @classmethod
     def open(cls, folder: Path) -> _Member:
         if not (folder / ABOUT).is_file():
-            raise EvaluationError(f"{folder} is no run folder", remedy="name a run's folder")
-        asked = read_json(folder / ABOUT)["request"]
-        if asked.get("stage") != "posttrain":
             raise EvaluationError(
-                f"{folder} is a run of {asked.get('stage')}, not of one classifier",
+                f"{folder} is not a run folder", remedy="name the folder of a run"
+            )
+        request = read_json(folder / ABOUT)["request"]
+        if request.get("stage") != "posttrain":
+            raise EvaluationError(
+                f"{folder} is a run of {request.get('stage')}, not of one classifier",
                 remedy="name the members of an ensemble rather than the ensemble"
-                if asked.get("stage") == ENSEMBLE
+                if request.get("stage") == ENSEMBLE
                 else "name run folders of `einthoven posttrain`",
             )
         needed = [METRICS, *(f"{PREDICTIONS}/{split}.parquet" for split in _SPLITS)]
         missing = [name for name in needed if not (folder / name).is_file()]
         if missing:
             raise EvaluationError(
-                f"{folder} is no finished run: {missing[0]} is missing",
-                remedy="let it finish: the same posttrain command goes on",
+                f"{folder} is not a finished run: {missing[0]} is missing",
+                remedy="repeat the posttrain command to finish it",
             )
-        return cls(folder, asked, float(read_json(folder / METRICS)["seconds"]))
+        return cls(folder, request, float(read_json(folder / METRICS)["seconds"]))
 
     def describe(self) -> dict[str, Any]:
-        """For run.json. Digests and not paths: a run may be moved."""
-        recipe = self.asked["recipe"]
+        """Describe the member for run.json, by digests rather than paths, as runs may move."""
+        recipe = self.request["recipe"]
         return {
             "run": self.folder.name,
-            "backbone": self.asked["backbone"],
+            "backbone": self.request["backbone"],
             "recipe": recipe["name"],
             "seed": recipe["seed"],
             "predictions": {split: file_digest(self.table(split)) for split in _SPLITS},
         }
 
     def table(self, split: str) -> Path:
-        """Its predictions of a split."""
+        """Path of the predictions of a split."""
         return self.folder / PREDICTIONS / f"{split}.parquet"
 
 
 def _check_members(members: Sequence[_Member]) -> None:
     if len(members) < 2:
         raise EvaluationError(
-            f"an ensemble of {len(members)} runs", remedy="name two run folders or more"
+            f"an ensemble of {len(members)} runs", remedy="name at least two run folders"
         )
-    seen: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for member in members:
         digest = file_digest(member.table("test"))
-        if digest in seen:
+        if digest in folders:
             raise EvaluationError(
-                f"{member.folder} and {seen[digest]} hold the same predictions: a member that "
-                "comes twice counts twice",
+                f"{member.folder} and {folders[digest]} hold the same predictions",
                 remedy="name every member once",
             )
-        seen[digest] = member.folder
+        folders[digest] = member.folder
 
 
 def _tables(members: Sequence[_Member], split: str) -> tuple[list[Predictions], list[str]]:
@@ -171,40 +173,40 @@ def _check_alike(first: Predictions, other: Predictions, a: str, b: str) -> None
         raise EvaluationError(f"{b} holds no targets", remedy="predict for a labelled cohort")
     if other.metadata.get(CALIBRATED) == "yes":
         raise EvaluationError(
-            f"{b}: its probabilities are calibrated, each label by a curve of its own",
-            remedy="average what networks say: predict with calibrated=False",
+            f"{b}: its probabilities are calibrated",
+            remedy="predict with calibrated=False: calibrations of members do not average",
         )
     for key in _SHARED:
         _check_same(a, b, key, first.metadata.get(key, ""), other.metadata.get(key, ""))
     ours, theirs = set(first.labels), set(other.labels)
-    only = [listed(sorted(some)) or "none" for some in (ours - theirs, theirs - ours)]
+    only = [listed(sorted(names)) or "none" for names in (ours - theirs, theirs - ours)]
     _check_same(a, b, "labels that only one of them has", *only)
     _check_same(a, b, "the order of labels", first.labels, other.labels)
     _check_same(a, b, "records", first.records.tolist(), other.records.tolist())
     _check_same(a, b, "patients", first.patients.tolist(), other.patients.tolist())
     for row, column in np.argwhere(first.require_targets() != other.targets)[:1]:
-        what = f"the target {first.labels[column]} of record {first.records[row]}"
+        field = f"the target {first.labels[column]} of record {first.records[row]}"
         values = (int(table[row, column]) for table in (first.require_targets(), other.targets))
-        _check_same(a, b, what, *values)
+        _check_same(a, b, field, *values)
 
 
-def _check_same(a: str, b: str, what: str, ours: Any, theirs: Any) -> None:
-    """Refuse what differs, with the first difference of two lists."""
+def _check_same(a: str, b: str, field: str, ours: Any, theirs: Any) -> None:
+    """Refuse values that differ; for lists, report the first difference."""
     if ours == theirs:
         return
     if isinstance(ours, list | tuple):
-        pairs = enumerate(zip_longest(ours, theirs, fillvalue="nothing"))
+        pairs = enumerate(zip_longest(ours, theirs, fillvalue="none"))
         place, (ours, theirs) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
-        what += f", first in number {place + 1}"
+        field += f", first in number {place + 1}"
     raise EvaluationError(
-        f"{b} and {a} differ in {what}: {theirs} and {ours}",
+        f"{b} and {a} differ in {field}: {theirs} and {ours}",
         remedy="name runs on one cohort, of the same version, task and labels",
     )
 
 
-def _asked(members: Sequence[_Member]) -> dict[str, Any]:
-    described = [member.describe() for member in members]
-    names = [f"{one['backbone']} ({one['recipe']}, seed {one['seed']})" for one in described]
+def _request(members: Sequence[_Member]) -> dict[str, Any]:
+    descriptions = [member.describe() for member in members]
+    names = [f"{d['backbone']} ({d['recipe']}, seed {d['seed']})" for d in descriptions]
     return {
         "stage": ENSEMBLE,
         "backbone": ENSEMBLE,
@@ -214,14 +216,14 @@ def _asked(members: Sequence[_Member]) -> dict[str, Any]:
             "description": f"Unweighted mean of the probabilities of {len(members)} runs",
             "members": names,
         },
-        **{key: members[0].asked.get(key) for key in ("cohort", "version", "task", "labels")},
+        **{key: members[0].request.get(key) for key in ("cohort", "version", "task", "labels")},
         **_agreed(members, "cohort_digest", "records_digest"),
-        "members": described,
+        "members": descriptions,
         "world": 1,
     }
 
 
 def _agreed(members: Sequence[_Member], *keys: str) -> dict[str, Any]:
-    """What all members say alike; one may have seen the same records at another rate."""
-    said = {key: {member.asked.get(key) for member in members} for key in keys}
-    return {key: values.pop() for key, values in said.items() if len(values) == 1}
+    """Entries equal in all members; a member may have read the same records at another rate."""
+    entries = {key: {member.request.get(key) for member in members} for key in keys}
+    return {key: values.pop() for key, values in entries.items() if len(values) == 1}
