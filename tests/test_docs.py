@@ -58,7 +58,7 @@ def test_a_stale_command_and_a_dead_link_would_be_found() -> None:
     text = "    einthoven gone a --old=1 # why\n    torchrun -m einthoven pack a \\\n        --x\n"
     text += "and `einthoven b`"
     assert list(commands(text)) == [["gone", "a", "--old=1"], ["pack", "a", "--x"], ["b"]]
-    assert "fewer-leads" in anchors(ROOT / "docs" / "backbones.md")
+    assert "missing-leads" in anchors(ROOT / "docs" / "backbones.md")
 
 
 def test_every_verb_is_on_some_page() -> None:
