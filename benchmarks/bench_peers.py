@@ -39,10 +39,10 @@ from torch.optim import AdamW
 
 from devices import CPU
 from einthoven.backbones.classifier import create_classifier
-from einthoven.backbones.layers.companion import kernel_by_squaring, unit_column
 from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, GridSystem, grid_convolve
 from einthoven.backbones.layers.wavelet_features import COEFFICIENTS, wavelet_features
+from einthoven.backbones.spacetime import kernel_by_squaring, unit_column
 from einthoven.training.loop import autocast
 from einthoven.training.optim import Precision, adamw, parameter_groups
 from table import Row, alternately, print_table, speed_row

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import einthoven
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.layers.benchmark import BenchmarkBackbone, Dense, max_and_mean
-from einthoven.backbones.layers.conv_norm import ConvNorm
+from einthoven.backbones.layers.convolution import ConvNorm
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS

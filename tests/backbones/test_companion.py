@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from einthoven.backbones.layers.companion import (
+from einthoven.backbones.spacetime import (
     CompanionKernel,
     companion_kernel,
     kernel_by_squaring,

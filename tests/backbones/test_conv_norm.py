@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import batch_norm, conv1d, relu
 
-from einthoven.backbones.layers.conv_norm import ConvNorm, as_image, as_tokens
+from einthoven.backbones.layers.convolution import ConvNorm, as_image, as_tokens
 
 
 def test_images_are_channels_last_and_tokens_are_no_copy() -> None:

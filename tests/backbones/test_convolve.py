@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import conv1d
 
-from einthoven.backbones.layers.convolve import convolve
+from einthoven.backbones.layers.convolution import convolve
 
 
 @pytest.mark.parametrize(("channels", "groups", "kernel"), [(12, 1, 8), (32, 4, 16), (64, 2, 16)])

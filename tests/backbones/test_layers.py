@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from einthoven.backbones.layers.positions import sincos_positions
+from einthoven.backbones.layers.patches import sincos_positions
 from einthoven.backbones.layers.transformer import Attention, Block, attend
 from einthoven.errors import BackboneError
 

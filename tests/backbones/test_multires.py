@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from einthoven.backbones.layers.multires import MultiresLayer, multires, response
+from einthoven.backbones.multiresnet import MultiresLayer, multires, response
 from einthoven.errors import BackboneError
 
 # The published length and number of scales; shifts beyond a short input; a single sample.

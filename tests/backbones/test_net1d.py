@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from einthoven.backbones.layers.net1d import Bottleneck, SqueezeExcitation, Stem, halve, same_conv
+from einthoven.backbones.ecgfounder import Bottleneck, SqueezeExcitation, Stem, halve, same_conv
 
 
 def _by_hand(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:

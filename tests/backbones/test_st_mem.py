@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from einthoven.backbones.layers.positions import sincos_positions
+from einthoven.backbones.layers.patches import sincos_positions
 from einthoven.backbones.registry import create_backbone
 from einthoven.backbones.st_mem import STMEM
 from einthoven.errors import BackboneError

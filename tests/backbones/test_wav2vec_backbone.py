@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import Classifier, create_classifier
-from einthoven.backbones.layers.wav2vec_backbone import Wav2VecBackbone
+from einthoven.backbones.layers.wav2vec import Wav2VecBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import RecipeError
 from einthoven.stages.finetune import extractor_of, regularise

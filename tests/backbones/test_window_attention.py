@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from einthoven.backbones.layers.window_attention import WindowAttention
+from einthoven.backbones.msw_transformer import WindowAttention
 from einthoven.errors import BackboneError
 
 

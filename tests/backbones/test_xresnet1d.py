@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv1d, max_pool1d, relu
 
-from einthoven.backbones.layers.conv_norm import as_image
+from einthoven.backbones.layers.convolution import as_image
 from einthoven.backbones.registry import create_backbone
 from einthoven.backbones.xresnet1d import Bottleneck
 

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from einthoven.backbones.layers.positions import sincos_positions
+from einthoven.backbones.layers.patches import sincos_positions
 from einthoven.objectives.distill import distillation_loss
-from einthoven.objectives.mae import MaskedAutoencoder, masked_mse
+from einthoven.objectives.mae import MaskedAutoencoder, masked_mse, standardise_patches
 from einthoven.objectives.pretrained import load_pretraining
-from einthoven.objectives.targets import standardise_patches
 
 
 def test_masked_reconstruction_loss(parity: Callable[[str], Any]) -> None:

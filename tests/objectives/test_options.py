@@ -8,7 +8,7 @@ import pytest
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import RecipeError
-from einthoven.objectives.options import with_options
+from einthoven.objectives.objective import with_options
 from einthoven.objectives.registry import create_objective
 
 

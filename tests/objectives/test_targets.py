@@ -7,7 +7,7 @@ import torch
 from einthoven.backbones.contract import PatchBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import RecipeError
-from einthoven.objectives.targets import make_target, remove_baseline
+from einthoven.objectives.mae import make_target, remove_baseline
 
 
 @pytest.fixture(params=["mtecg_tiny_100hz", "st_mem_tiny"])

@@ -17,8 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from einthoven.backbones.config import check_choice, override
-from einthoven.backbones.layers.wav2vec import mean_of_valid, valid_tokens
-from einthoven.backbones.layers.wav2vec_backbone import Wav2VecBackbone
+from einthoven.backbones.layers.wav2vec import Wav2VecBackbone, mean_of_valid, valid_tokens
 from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError

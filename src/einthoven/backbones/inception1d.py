@@ -23,7 +23,7 @@ from einthoven.backbones.layers.benchmark import (
     check_possible,
     draw_weights,
 )
-from einthoven.backbones.layers.conv_norm import ConvNorm, as_image, as_tokens, convolution
+from einthoven.backbones.layers.convolution import ConvNorm, as_image, as_tokens, convolution
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import block_branches
 from einthoven.backbones.registry import Entry

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import check_choice, override
 from einthoven.backbones.contract import PatchBackbone
-from einthoven.backbones.layers.patches import check_samples, cut_patches
-from einthoven.backbones.layers.positions import sincos_positions
+from einthoven.backbones.layers.patches import check_samples, cut_patches, sincos_positions
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import (
     attention_dropouts,

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import RecipeError
-from einthoven.objectives.objective import ObjectiveOutput
-from einthoven.objectives.options import with_options
+from einthoven.objectives.objective import ObjectiveOutput, with_options
 from einthoven.signals.draws import uniform
 
 __all__ = [

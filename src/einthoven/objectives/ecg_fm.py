@@ -26,8 +26,7 @@ from einthoven.backbones.ecg_fm import ECGFM, scaled_gradient
 from einthoven.backbones.layers.wav2vec import PostNormBlock
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives.cmsc import cmsc_loss, halves, mask_leads, retrieval
-from einthoven.objectives.objective import ObjectiveOutput
-from einthoven.objectives.options import with_options
+from einthoven.objectives.objective import ObjectiveOutput, with_options
 from einthoven.objectives.quantiser import GumbelQuantiser
 from einthoven.objectives.wav2vec2 import (
     contrastive_logits,

@@ -3,17 +3,46 @@
 Signals are images of height one, (batch, channels, 1, samples), whose channels lie next to each
 other in memory. Convolution, norm and pooling all read that layout as it is, while of (batch,
 channels, samples) every convolution makes a reordered copy of its input and of its output.
+
+`convolve` is right in every precision. On processors with AMX, bf16 convolutions whose kernel is a multiple of 8 and that have an even
+number of 4 to 14 channels in a group are wrong by their own size (torch 2.13). Those are computed
+in float32, as are all of fewer than 16 channels, which cost little.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv1d, conv2d, pad
 
-from einthoven.backbones.layers.convolve import in_bf16_on_cpu
+__all__ = ["ConvNorm", "as_image", "as_tokens", "convolution", "convolve", "in_bf16_on_cpu"]
 
-__all__ = ["ConvNorm", "as_image", "as_tokens", "convolution"]
+NARROW = 16  # channels
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+) -> Tensor:
+    """`torch.nn.functional.conv1d`, without the defect; autocast or not."""
+    if weight.shape[1] < NARROW and in_bf16_on_cpu(x):
+        with torch.autocast("cpu", enabled=False):
+            wide = None if bias is None else bias.float()
+            out = conv1d(x.float(), weight.float(), wide, stride, padding, groups=groups)
+            return out.to(x.dtype)
+    return conv1d(x, weight, bias, stride, padding, groups=groups)
+
+
+def in_bf16_on_cpu(x: Tensor) -> bool:
+    """Whether a convolution of this input would be computed in bf16 on a CPU."""
+    return x.device.type == "cpu" and (
+        x.dtype is torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    )
 
 
 def as_image(x: Tensor) -> Tensor:
@@ -71,7 +100,7 @@ class ConvNorm(nn.Module):
 def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """The convolution, computed so that it is right in bf16 too.
 
-    As in `einthoven.backbones.layers.convolve`, but faster for a single layer: a kernel that is one
+    As in `convolve`, but faster for a single layer: a kernel that is one
     tap of zeros longer gives the same sums, and the right ones.
     """
     if conv.kernel_size[1] % 8 or conv.in_channels > 15 or not in_bf16_on_cpu(x):
