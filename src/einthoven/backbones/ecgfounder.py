@@ -45,9 +45,9 @@ leads are new to it.
 
 Net1D
 -----
-Pre-activation residual blocks. A branch is a pointwise, a grouped and a pointwise convolution with squeeze-and-excitation behind
-them; the shortcut has no parameters. Nothing stands behind the addition. Convolutions are "same":
-their output has ``ceil(samples / stride)`` samples.
+Pre-activation residual blocks. A branch is a pointwise, a grouped and a pointwise convolution with
+squeeze-and-excitation behind them; the shortcut has no parameters. Nothing stands behind the
+addition. Convolutions are "same": their output has ``ceil(samples / stride)`` samples.
 """
 
 from __future__ import annotations

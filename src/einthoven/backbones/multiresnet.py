@@ -3,7 +3,8 @@
 Shi, Wang and Fox, "Sequence Modeling with Multiresolution Convolutional Memory", ICML 2023, in the
 configuration that its public code trains on PTB-XL: all six tasks, full records of 10 s at 100 Hz,
 six layers of 128 channels, ten scales, "fading" memory. A layer is a cascade of short filters
-(`MultiresLayer`), GELU, a gated linear map over the channels, both with dropout of whole channels; then the residual sum and a layer norm.
+(`MultiresLayer`), GELU, a gated linear map over the channels, both with dropout of whole channels;
+then the residual sum and a layer norm.
 
 The layer
 ---------

@@ -5,9 +5,10 @@ paper reports PTB-XL; its public code covers forecasting only and has no configu
 head for ECGs.
 
 Known, from the public code (revision 7b7398c) and checked against numbers that it returned
-    The companion state-space layer (`CompanionKernel`) and the default block around it: width 128, state 64; in the first block fixed differences and moving averages and 16
-    kernels shared by 8 channels each, in the others a kernel for every channel; skip weights, GELU,
-    dropout, a linear layer, and the two residual sums.
+    The companion state-space layer (`CompanionKernel`) and the default block around it: width 128,
+    state 64; in the first block fixed differences and moving averages and 16 kernels shared by 8
+    channels each, in the others a kernel for every channel; skip weights, GELU, dropout, a linear
+    layer, and the two residual sums.
 Chosen here, as it is not published
     A linear embedding of the twelve leads, four blocks, the mean over time and no norm anywhere;
     dropout 0.2 (forecasting used 0.2 and 0.25); full records of 10 s at 100 Hz, as MultiresNet
@@ -15,10 +16,11 @@ Chosen here, as it is not published
 
 The layer
 ---------
-A long filter that one linear recursion generates. A state of size d is shifted by one place a step, and its last entry is fed back through a
-column a: ``A = shift + a e_d^T``, a companion matrix. A kernel is ``f[t] = c^T A^t b``, with a, b
-and c all learned; a is divided by the sum of its magnitudes, so that no power of A enlarges a
-state's sum of magnitudes and f is bounded by ``max|c| sum|b|``.
+A long filter that one linear recursion generates. A state of size d is shifted by one place a step,
+and its last entry is fed back through a column a: ``A = shift + a e_d^T``, a companion matrix. A
+kernel is ``f[t] = c^T A^t b``, with a, b and c all learned; a is divided by the sum of its
+magnitudes, so that no power of A enlarges a state's sum of magnitudes and f is bounded by ``max|c|
+sum|b|``.
 
 The published code forms the powers by repeated squaring (`kernel_by_squaring`), d^3 log L and d^2 L
 operations for a kernel of length L. A companion matrix needs no powers: its last entry w obeys an

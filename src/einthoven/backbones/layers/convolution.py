@@ -4,9 +4,10 @@ Signals are images of height one, (batch, channels, 1, samples), whose channels 
 other in memory. Convolution, norm and pooling all read that layout as it is, while of (batch,
 channels, samples) every convolution makes a reordered copy of its input and of its output.
 
-`convolve` is right in every precision. On processors with AMX, bf16 convolutions whose kernel is a multiple of 8 and that have an even
-number of 4 to 14 channels in a group are wrong by their own size (torch 2.13). Those are computed
-in float32, as are all of fewer than 16 channels, which cost little.
+`convolve` is right in every precision. On processors with AMX, bf16 convolutions whose kernel is a
+multiple of 8 and that have an even number of 4 to 14 channels in a group are wrong by their own
+size (torch 2.13). Those are computed in float32, as are all of fewer than 16 channels, which cost
+little.
 """
 
 from __future__ import annotations
