@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from network import PEER_EXPERIMENT, Network
+from text import paragraph
 
-from einthoven.reproduce.experiment_files import experiment_names, load_experiment
-from einthoven.reproduce.experiments import TABLE_1
-from einthoven.reproduce.grid import arms_of_row, cells_of, only, row_names
-from einthoven.reproduce.wording import paragraph
+from einthoven.reproduce.experiment import experiment_names, load_experiment
+from einthoven.reproduce.grid import TABLE_1, only, pairs_of_row, row_names, runs_of
 
 ON_CPU = "peers-cpu"
 MAIN = "all-71"
@@ -71,7 +70,7 @@ def again(name: str, row: str | None, found: Sequence[dict[str, Any]]) -> Iterat
         filters = [f"task={_joined(each['task'] for each in groups)}"]
         filters += [f"seed={_joined(n for each in groups for n in each['auroc']['seeds'])}"]
         if not row:
-            filters.insert(0, f"arm={_joined(each['arm'] for each in groups)}")
+            filters.insert(0, f"variant={_joined(each['variant'] for each in groups)}")
         changed = _changed(experiment, row) if row else ""
         told = f", which changes the recipe: {changed}" if changed else ""
         which = "Some of the" if len(by_experiment) > 1 else "The"
@@ -88,9 +87,9 @@ def _joined(values: Iterable[Any]) -> str:
 
 def _count(name: str, row: str | None, experiment: str, filters: Sequence[str]) -> int:
     asked, backbone = load_experiment(experiment), "" if row else name
-    cells = cells_of(TABLE_1 if row else "table-2", asked, backbone)
+    runs = runs_of(TABLE_1 if row else "table-2", asked, backbone)
     named = [f"row={row}"] if row else []
-    return len(only(cells, [*named, *filters], row_names(asked, backbone)))
+    return len(only(runs, [*named, *filters], row_names(asked, backbone)))
 
 
 def _reproduce(
@@ -99,7 +98,7 @@ def _reproduce(
     if row:
         what, chosen = TABLE_1, f"--only row={row}"
     else:
-        # The grid has every arm, table 2 the pair and few others.
+        # The grid has every variant, table 2 the pair and few others.
         what, chosen = "table-2" if network else "grid", f"--backbone {name}"
         chosen += f" --weights {network.file}" if network and network.is_public else ""
     narrowed = [f"--only {each}" for each in filters]
@@ -120,9 +119,9 @@ def _changed(experiment: str, row: str) -> str:
     asked = load_experiment(experiment)
     (found,) = (each for each in asked.rows if each.name == row)
     changes: dict[str, list[str]] = {}
-    for backbone, arm in arms_of_row(asked, found, ""):
-        shorter = asked.short_schedule(arm, backbone)
-        for each in (*asked.changes(arm, backbone), *([shorter] if shorter else [])):
+    for backbone, variant in pairs_of_row(asked, found, ""):
+        shorter = asked.short_schedule(variant, backbone)
+        for each in (*asked.changes(variant, backbone), *([shorter] if shorter else [])):
             changes.setdefault(each, []).append(backbone)
     if not found.members:
         return ", ".join(changes)

@@ -10,9 +10,9 @@ from typing import Any
 from commands import MAIN
 from network import Network
 from results import changes, results
+from text import paragraph
 
-from einthoven.reproduce.sections import table
-from einthoven.reproduce.wording import paragraph
+from einthoven.reproduce.tables import table
 from einthoven.stages.recipe import load_recipe
 
 FILE = Path(__file__).with_name("costs.toml")

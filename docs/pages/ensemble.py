@@ -9,12 +9,11 @@ from commands import MAIN, again, first_run_of_row, shell
 from measured import named, ours, published, seeds
 from network import LABELS, Network, peer_experiment
 from results import chosen, results
+from text import paragraph
 
-from einthoven.reproduce.experiments import Row
+from einthoven.reproduce.experiment import Row
 from einthoven.reproduce.published import ROWS
-from einthoven.reproduce.sections import table
-from einthoven.reproduce.wording import paragraph
-from einthoven.reproduce.wording import published as quoted
+from einthoven.reproduce.tables import quoted, table
 
 NAME = "ensemble"
 
@@ -93,12 +92,12 @@ def _member(network: Network) -> list[str]:
         f"`{network.about.recipe}`",
         f"{whole(network):,}",
         ", ".join(quoted(each) for each in quotes) or "–",
-        _shown(results(network.name), network.row.arm if network.row else ""),
+        _shown(results(network.name), network.row.variant if network.row else ""),
     ]
 
 
-def _shown(found: list[dict[str, Any]], arm: str) -> str:
-    mine = chosen(found, arm, MAIN)
+def _shown(found: list[dict[str, Any]], variant: str) -> str:
+    mine = chosen(found, variant, MAIN)
     return shown(mine) if mine else "not run yet"
 
 

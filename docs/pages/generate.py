@@ -19,15 +19,15 @@ from ensemble import shown
 from measured import elsewhere, ours, published
 from network import LABELS, Network, described, facts
 from results import DOCS, chosen, results, sections_about
+from text import paragraph
 
 from einthoven.backbones.registry import backbone_names, entry
 from einthoven.models import SHIPPED, read_config
 from einthoven.reproduce.published import ROWS
-from einthoven.reproduce.sections import table
-from einthoven.reproduce.wording import paragraph
+from einthoven.reproduce.tables import table
 
 FOLDER = DOCS / "networks"
-OURS = "post-training"  # the arm of an encoder that the index shows
+OURS = "post-training"  # the variant of an encoder that the index shows
 _GENERATED = "<!-- written by docs/pages/generate.py; change the code and run `make docs` -->"
 
 
@@ -94,8 +94,8 @@ def index_line(network: Network) -> list[str]:
 
 def _shown(network: Network) -> str:
     """Our number, of the recipe that the rule names."""
-    arm = network.row.arm if network.row else OURS
-    if mine := chosen(results(network.name), arm, MAIN):
+    variant = network.row.variant if network.row else OURS
+    if mine := chosen(results(network.name), variant, MAIN):
         return shown(mine)
     if links := sections_about(network.name):
         return f"[results](../results.md#{links[0][1]})"
@@ -120,7 +120,7 @@ def _training(network: Network) -> Iterator[str]:
         yield from again(name, network.row and network.row.name, results(name))
         return
     experiment = network.experiment
-    recipe = str(experiment.arms[OURS].recipe)
+    recipe = str(experiment.variants[OURS].recipe)
     if network.is_public:
         yield paragraph(
             f"`{recipe}` is a linear probe, then fine-tuning with stochastic depth and dropout;",

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from results import changes, sections_about
+from text import paragraph
 
-from einthoven.reproduce.experiment_files import experiment_names, load_experiment
+from einthoven.report.format import interval
+from einthoven.reproduce.experiment import experiment_names, load_experiment
 from einthoven.reproduce.published import AUPRC, BENCHMARK, ROWS
-from einthoven.reproduce.sections import table
-from einthoven.reproduce.wording import limits, paragraph
-from einthoven.reproduce.wording import published as quoted
+from einthoven.reproduce.tables import quoted, table
 
 
 def published(names: Sequence[str], our_reading: str = "") -> Iterator[str]:
@@ -61,9 +61,9 @@ def elsewhere(name: str) -> str:
 
 
 def named(found: dict[str, Any]) -> str:
-    """By what numbers were made: the recipe, or the arm that changes it, and what was changed."""
+    """The recipe of numbers, or the variant that changes it, and the changes."""
     if found["backbone"]:
-        return ", ".join([f"`{_recipe(found) or found['arm']}`", *changes(found)])
+        return ", ".join([f"`{_recipe(found) or found['variant']}`", *changes(found)])
     shorter = found.get("short_schedule")
     told = [f"shorter schedules for {shorter}"] if shorter else []
     return ", ".join(["mean of members", *told, *found.get("changes", [])])
@@ -71,7 +71,8 @@ def named(found: dict[str, Any]) -> str:
 
 def _line(found: dict[str, Any]) -> list[str]:
     values = [
-        f"{each['mean']:.4f}{limits(each['interval'])}" for each in (found["auroc"], found["auprc"])
+        f"{each['mean']:.4f} ({interval(each['interval'], places=4)})"
+        for each in (found["auroc"], found["auprc"])
     ]
     return [found["task"], named(found), seeds(found), *values]
 
@@ -82,31 +83,38 @@ def seeds(found: dict[str, Any]) -> str:
 
 
 def _recipe(found: dict[str, Any]) -> str:
-    """The recipe of an arm that takes it as it is; nothing where the arm changes it."""
+    """The recipe of a variant that takes it as it is; nothing where the variant changes it."""
     if found["experiment"] not in experiment_names():
         return ""
-    experiment, name = load_experiment(found["experiment"]), found["arm"]
-    arm = experiment.arms.get(name)
-    if arm is None or arm.set or arm.without or arm.recipe.rsplit("/", 1)[-1] != name:
+    experiment, name = load_experiment(found["experiment"]), found["variant"]
+    variant = experiment.variants.get(name)
+    if (
+        variant is None
+        or variant.set
+        or variant.without
+        or variant.recipe.rsplit("/", 1)[-1] != name
+    ):
         return ""
     own = experiment.backbones.get(found["backbone"])
-    return "" if own and name in own.arms else arm.recipe
+    return "" if own and name in own.variants else variant.recipe
 
 
 def _arms(found: Iterable[dict[str, Any]]) -> Iterator[str]:
     changed: dict[str, dict[str, str]] = {}
     for each in found:
-        if each["arm"] and not _recipe(each) and each["experiment"] in experiment_names():
-            arms = load_experiment(each["experiment"]).arms
-            if each["arm"] in arms:
-                changed.setdefault(each["experiment"], {})[each["arm"]] = arms[each["arm"]].recipe
-    for experiment, arms in changed.items():
-        listed, bases = _listed(arms), _listed(dict.fromkeys(arms.values()))
-        file = f"recipes/reproduce/{experiment}.toml"
-        one = len(arms) == 1
+        if each["variant"] and not _recipe(each) and each["experiment"] in experiment_names():
+            variants = load_experiment(each["experiment"]).variants
+            if each["variant"] in variants:
+                changed.setdefault(each["experiment"], {})[each["variant"]] = variants[
+                    each["variant"]
+                ].recipe
+    for experiment, variants in changed.items():
+        listed, bases = _listed(variants), _listed(dict.fromkeys(variants.values()))
+        file = f"src/einthoven/reproduce/experiments/{experiment}.toml"
+        one = len(variants) == 1
         yield paragraph(
-            f"{listed} {'is no recipe but an arm' if one else 'are no recipes but arms'} of "
-            f"[`{file}`](../../src/einthoven/{file}), which {'changes' if one else 'change'} "
+            f"{listed} {'is a variant' if one else 'are variants'} of "
+            f"[`{file}`](../../{file}), which {'changes' if one else 'change'} "
             f"{bases} ([reproduce](../reproduce.md#experiments)).",
         )
 

@@ -15,8 +15,7 @@ import torch
 
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import Entry, create_backbone, entry
-from einthoven.reproduce.experiment_files import experiment_for, load_experiment
-from einthoven.reproduce.experiments import Experiment, Row
+from einthoven.reproduce.experiment import Experiment, Row, experiment_for, load_experiment
 
 LABELS = 71
 PEER_EXPERIMENT = "peers"

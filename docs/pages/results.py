@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from einthoven.files import read_json
-from einthoven.reproduce.experiment_files import experiment_names, load_experiment
+from einthoven.reproduce.experiment import experiment_names, load_experiment
 from einthoven.reproduce.published import BENCHMARK
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -24,18 +24,18 @@ def results(name: str) -> list[dict[str, Any]]:
     known: dict[tuple[str, ...], dict[str, Any]] = {}
     for each in _groups():
         if (each["backbone"] or each.get("name")) == name:
-            key = (each["task"], each["arm"], each["experiment"])
+            key = (each["task"], each["variant"], each["experiment"])
             known[key] = known.get(key, {}) | each
     return [known[key] for key in sorted(known, key=lambda key: (BENCHMARK.index(key[0]), key[1:]))]
 
 
-def chosen(found: list[dict[str, Any]], arm: str, task: str) -> dict[str, Any] | None:
+def chosen(found: list[dict[str, Any]], variant: str, task: str) -> dict[str, Any] | None:
     """The numbers of a recipe that is named beforehand; no result has a say in it.
 
     Where several experiments have them: of the recipe as it is rather than of a changed one, of the
     whole schedule rather than of a shorter one, then of more seeds.
     """
-    mine = [each for each in found if each["arm"] == arm and each["task"] == task]
+    mine = [each for each in found if each["variant"] == variant and each["task"] == task]
     return max(mine, key=_worth, default=None)
 
 
@@ -49,15 +49,15 @@ def changes(found: dict[str, Any]) -> list[str]:
     says."""
     shorter, told = found.get("short_schedule"), found.get("changes")
     if told is None:
-        told = _changes(found["experiment"], found["arm"], found["backbone"])
+        told = _changes(found["experiment"], found["variant"], found["backbone"])
     return [*([shorter] if shorter else []), *told]
 
 
-def _changes(experiment: str, arm: str, backbone: str) -> list[str]:
+def _changes(experiment: str, variant: str, backbone: str) -> list[str]:
     if experiment not in experiment_names():
         return []
     asked = load_experiment(experiment)
-    return asked.changes(arm, backbone) if arm in asked.arms else []
+    return asked.changes(variant, backbone) if variant in asked.variants else []
 
 
 @cache
@@ -71,14 +71,14 @@ def _groups() -> tuple[dict[str, Any], ...]:
 
 
 def finished(numbers: Any) -> Iterator[dict[str, Any]]:
-    """Wherever in a file a backbone, an arm and a task have numbers.
+    """Wherever in a file a backbone, an variant and a task have numbers.
 
     A group has its task beside them, a row of table 1 has several tasks.
     """
     if isinstance(numbers, dict):
-        if {"backbone", "arm", "task", "auroc", "auprc"} <= numbers.keys() and numbers["auroc"]:
+        if {"backbone", "variant", "task", "auroc", "auprc"} <= numbers.keys() and numbers["auroc"]:
             yield numbers
-        if {"backbone", "arm", "tasks"} <= numbers.keys():
+        if {"backbone", "variant", "tasks"} <= numbers.keys():
             for task, values in numbers["tasks"].items():
                 if values.get("auroc"):
                     yield numbers | values | {"task": task}

@@ -18,8 +18,8 @@ import typer
 
 from einthoven.backbones.registry import backbone_names, catalogue
 from einthoven.cli.app import app
-from einthoven.reproduce.experiment_files import load_experiment
-from einthoven.reproduce.grid import Cell, cells_of, only, row_names
+from einthoven.reproduce.experiment import load_experiment
+from einthoven.reproduce.grid import Run, only, row_names, runs_of
 from einthoven.stages.recipe import load_recipe
 
 PEERS = {name: known for name, known in catalogue().items() if known.is_supervised}
@@ -76,12 +76,19 @@ def test_pages_tell_what_a_user_needs(pages: dict[str, str]) -> None:
 def _lines(page: str, first: str) -> list[str]:
     """Cells of a table's line."""
     (line,) = (line for line in page.splitlines() if line.startswith(f"| {first} |"))
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    return [run.strip() for run in line.strip("|").split("|")]
 
 
-def _group(arm: str, mean: float, *, seeds: tuple[int, ...] = (0,), **more: Any) -> dict[str, Any]:
+def _group(
+    variant: str, mean: float, *, seeds: tuple[int, ...] = (0,), **more: Any
+) -> dict[str, Any]:
     value = {"mean": mean, "interval": [mean - 0.01, mean + 0.01], "seeds": list(seeds)}
-    found = {"backbone": "s4_small", "arm": arm, "task": "all-71", "experiment": "s4-100hz-cpu"}
+    found = {
+        "backbone": "s4_small",
+        "variant": variant,
+        "task": "all-71",
+        "experiment": "s4-100hz-cpu",
+    }
     return found | {"auroc": value, "auprc": value} | more
 
 
@@ -137,8 +144,8 @@ def test_what_was_changed_of_a_recipe_stands_beside_the_number() -> None:
 
 def test_an_arm_that_changes_a_recipe_is_not_called_one(pages: dict[str, str]) -> None:
     text = " ".join(pages["s4_small.md"].split())
-    assert re.search(r"`large-head`, [^.]*`without-probe`[^.]* are no recipes but arms of", text)
-    assert "[`recipes/reproduce/s4-100hz-cpu.toml`]" in text
+    assert re.search(r"`large-head`, [^.]*`without-probe`[^.]* are variants of", text)
+    assert "[`src/einthoven/reproduce/experiments/s4-100hz-cpu.toml`]" in text
     assert _lines(pages["s4_small.md"], "all-71 | `s4-100hz-cpu/post-training`")
 
 
@@ -147,13 +154,13 @@ def _reproductions(page: str) -> list[list[str]]:
     return [shlex.split(line) for line in re.findall(r"^ {4}einthoven (reproduce .*)", whole, re.M)]
 
 
-def _cells(words: list[str], without: tuple[str, ...] = ()) -> list[Cell]:
+def _runs(words: list[str], without: tuple[str, ...] = ()) -> list[Run]:
     """What a command of `einthoven reproduce` would run."""
     given = dict(pairwise(words))
     filters = [value for option, value in pairwise(words) if option == "--only"]
     filters = [each for each in filters if not each.startswith(without)] if without else filters
     experiment, backbone = load_experiment(given["--experiment"]), given.get("--backbone", "")
-    return only(cells_of(words[1], experiment, backbone), filters, row_names(experiment, backbone))
+    return only(runs_of(words[1], experiment, backbone), filters, row_names(experiment, backbone))
 
 
 def test_every_command_exists_and_a_reproduction_runs_what_the_page_says(
@@ -168,8 +175,8 @@ def test_every_command_exists_and_a_reproduction_runs_what_the_page_says(
         said = re.search(r"This is (one|\d+) trainings?;.*? it is (\d+)", " ".join(page.split()))
         if said:
             (words,) = _reproductions(page)
-            assert len(_cells(words)) == (1 if said[1] == "one" else int(said[1])), name
-            assert len(_cells(words, without=("task=", "seed="))) == int(said[2]), name
+            assert len(_runs(words)) == (1 if said[1] == "one" else int(said[1])), name
+            assert len(_runs(words, without=("task=", "seed="))) == int(said[2]), name
 
 
 @pytest.mark.parametrize("name", ["fcn_wang", "wavelet_nn"])
@@ -177,13 +184,13 @@ def test_the_command_under_a_number_makes_that_number(name: str, pages: dict[str
     found = _part("results").results(name)
     made = {}
     for words in _reproductions(pages[f"{name}.md"]):
-        cells = {(cell.backbone, cell.arm, cell.task, cell.seed) for cell in _cells(words)}
-        made[words[words.index("--experiment") + 1]] = cells
+        runs = {(run.backbone, run.variant, run.task, run.seed) for run in _runs(words)}
+        made[words[words.index("--experiment") + 1]] = runs
     assert set(made) == {each["experiment"] for each in found}
     for each in found:
         seeds = each["auroc"]["seeds"]
         assert made[each["experiment"]] >= {
-            (name, each["arm"], each["task"], seed) for seed in seeds
+            (name, each["variant"], each["task"], seed) for seed in seeds
         }
 
 
@@ -191,7 +198,7 @@ def test_a_peer_s_recipe_is_its_row_s(generate: ModuleType) -> None:
     for name, about in PEERS.items():
         row = generate.Network.named(name).row
         assert row is not None, f"{name} is in no experiment"
-        assert load_experiment("peers").arms[row.arm].recipe == about.recipe
+        assert load_experiment("peers").variants[row.variant].recipe == about.recipe
 
 
 def test_the_ensemble_s_page_has_members_rule_and_published_value(pages: dict[str, str]) -> None:
@@ -203,7 +210,7 @@ def test_the_ensemble_s_page_has_members_rule_and_published_value(pages: dict[st
     assert "unweighted mean" in page
     assert "| ensemble of 7 | macro AUROC | 0.929 | 0.939 | 0.933 | 0.965 |" in page
     assert "Together 6,568,305 parameters" in page
-    assert {cell.backbone for words in _reproductions(page) for cell in _cells(words)} >= {
+    assert {run.backbone for words in _reproductions(page) for run in _runs(words)} >= {
         "xresnet1d101", "wavelet_nn",
     }  # fmt: skip
 
@@ -261,9 +268,9 @@ def test_docstrings_become_markdown() -> None:
 def test_numbers_are_found_in_groups_and_in_rows_of_table_1() -> None:
     results = _part("results")
     value = {"mean": 0.9, "interval": [0.8, 1.0], "seeds": [0]}
-    group = {"backbone": "a", "arm": "x", "task": "all-71", "auroc": value, "auprc": value}
+    group = {"backbone": "a", "variant": "x", "task": "all-71", "auroc": value, "auprc": value}
     row = {
-        "backbone": "b", "arm": "y", "short_schedule": "20 of 50 epochs",
+        "backbone": "b", "variant": "y", "short_schedule": "20 of 50 epochs",
         "tasks": {"all-71": {"auroc": value, "auprc": value}, "form-19": {"auroc": None}},
     }  # fmt: skip
     found = list(results.finished({"groups": [group, group | {"auroc": None}], "rows": [row]}))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from einthoven.reproduce.experiment_files import load_experiment
-from einthoven.reproduce.experiments import Experiment
-from einthoven.reproduce.folders import Request
-from einthoven.reproduce.grid import cells_of
-from einthoven.reproduce.run import Runner
+from einthoven.reproduce.experiment import Experiment, load_experiment
+from einthoven.reproduce.grid import runs_of
+from einthoven.reproduce.run import Reproduction, Runner
 from einthoven.signals.store import Store
 
 BACKBONE = "mtecg_tiny_100hz"
 EXPERIMENT = """
 name = "tiny"
 tasks = ["all-71", "superclass-5"]
-table_arms = ["scratch", "fine-tuning", "linear-probe", "post-training"]
+table_variants = ["scratch", "fine-tuning", "linear-probe", "post-training"]
 fractions = [0.5, 1.0]
 schedule = [
     "stage1.epochs=3", "stage1.crops=1", "stage1.batch_size=16",
@@ -29,7 +28,7 @@ resamples = 20
 min_records = 8
 
 [[more_seeds]]
-arms = ["post-training", "fine-tuning"]
+variants = ["post-training", "fine-tuning"]
 tasks = ["all-71"]
 fractions = [1.0]
 seeds = [0, 1]
@@ -43,27 +42,27 @@ depth = 2
 width = 32
 heads = 1
 
-[arms.post-training]
+[variants.post-training]
 recipe = "ptbxl-100hz-cpu/post-training"
 
-[arms.fine-tuning]
+[variants.fine-tuning]
 recipe = "ptbxl-100hz-cpu/fine-tuning"
 
-[arms.linear-probe]
+[variants.linear-probe]
 recipe = "ptbxl-100hz-cpu/linear-probe"
 
-[arms.scratch]
+[variants.scratch]
 recipe = "ptbxl-100hz-cpu/scratch"
 
-[arms.without-stochastic-depth]
+[variants.without-stochastic-depth]
 recipe = "ptbxl-100hz-cpu/post-training"
 set = ["stage2.drop_path=0.0"]
 
-[arms.without-probe]
+[variants.without-probe]
 recipe = "ptbxl-100hz-cpu/post-training"
 without = ["stage1"]
 
-[arms.scratch-post-training]
+[variants.scratch-post-training]
 recipe = "ptbxl-100hz-cpu/post-training"
 start = "random"
 """
@@ -77,14 +76,14 @@ tasks = ["all-71", "superclass-5"]
 [[rows]]
 name = "resnet1d_wang"
 backbone = "mtecg_tiny_100hz"
-arm = "scratch"
+variant = "scratch"
 published = "resnet1d_wang"
 our_reading = "made up for this test"
 
 [[rows]]
 name = "plain one"
 backbone = "mtecg_tiny_100hz"
-arm = "fine-tuning"
+variant = "fine-tuning"
 
 [[rows]]
 name = "both"
@@ -105,33 +104,33 @@ def tiny(experiment_file: Path) -> Experiment:
     return load_experiment(experiment_file)
 
 
-Asked = Callable[[Path], Request]
+At = Callable[[Path], Reproduction]
 
 
 @pytest.fixture(scope="session")
-def asked(tiny: Experiment, synthetic_path: Path, synthetic_store: Store) -> Asked:
-    """A reproduction of its own: `asked(folder)`."""
+def at(tiny: Experiment, synthetic_path: Path, synthetic_store: Store) -> At:
+    """A reproduction of its own: `at(folder)`."""
 
-    def request(out: Path) -> Request:
+    def reproduction(out: Path) -> Reproduction:
         store = Path(synthetic_store.root)
-        return Request(tiny, BACKBONE, synthetic_path, store, out, device="cpu", threads=1)
+        return Reproduction(tiny, BACKBONE, synthetic_path, store, out, device="cpu", threads=1)
 
-    return request
+    return reproduction
 
 
 @pytest.fixture(scope="session")
-def whole(asked: Asked, tmp_path_factory: pytest.TempPathFactory) -> Request:
-    """A reproduction with every cell finished, by one process without interruption."""
-    request = asked(tmp_path_factory.mktemp("reproduction") / "whole")
-    outcome = Runner(request).run(cells_of("grid", request.experiment, BACKBONE))
+def whole(at: At, tmp_path_factory: pytest.TempPathFactory) -> Reproduction:
+    """A reproduction with every run finished, by one process without interruption."""
+    reproduction = at(tmp_path_factory.mktemp("reproduction") / "whole")
+    outcome = Runner(reproduction).run(runs_of("grid", reproduction.experiment, BACKBONE))
     assert not outcome.failed
-    return request
+    return reproduction
 
 
 @pytest.fixture(scope="session")
-def rows(whole: Request, experiment_file: Path) -> Request:
+def rows(whole: Reproduction, experiment_file: Path) -> Reproduction:
     """Three rows over the finished reproduction's runs; none of them is its post-trained model."""
-    keys = ("fractions", "table_arms")
+    keys = ("fractions", "table_variants")
     kept = [
         line
         for line in experiment_file.read_text().splitlines()
@@ -145,12 +144,10 @@ def rows(whole: Request, experiment_file: Path) -> Request:
 
 
 @pytest.fixture
-def begun(whole: Request, tmp_path: Path) -> Request:
-    """The same with its pretraining done and no cell begun."""
-    request = replace(whole, out=tmp_path / "begun")
+def begun(whole: Reproduction, tmp_path: Path) -> Reproduction:
+    """The same with its pretraining done and no run begun."""
+    reproduction = replace(whole, out=tmp_path / "begun")
     source = next((whole.out / "shared").glob("pretraining--*"))
-    target = request.out / "shared" / source.name
-    target.mkdir(parents=True)
-    for name in ("model", "run.json", "seen.json"):
-        (target / name).write_bytes((source / name).read_bytes())
-    return request
+    target = reproduction.out / "shared" / source.name
+    shutil.copytree(source, target)
+    return reproduction

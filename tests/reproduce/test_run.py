@@ -1,8 +1,7 @@
-"""Every cell once, in any number of processes, and bit for bit what one process makes."""
+"""Every run once, in any number of processes, and bit for bit as in one process."""
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -18,309 +17,244 @@ import pytest
 from einthoven.cohorts import open_cohort
 from einthoven.errors import ReproduceError
 from einthoven.experiment.run import run_experiment
-from einthoven.files import read_json
-from einthoven.reproduce import run
-from einthoven.reproduce.claims import claim
-from einthoven.reproduce.experiments import NO_PROBE, OURS, PLAIN, PROBE, SCRATCH, SCRATCH_OURS
-from einthoven.reproduce.folders import Request, State
-from einthoven.reproduce.grid import Cell, cells_of, only, shard
-from einthoven.reproduce.jobs import run_in_jobs
-from einthoven.reproduce.run import Runner
+from einthoven.files import locked
+from einthoven.reproduce.experiment import (
+    NO_PROBE,
+    PLAIN,
+    POST,
+    PROBE,
+    SCRATCH,
+    SCRATCH_POST,
+    load_experiment,
+)
+from einthoven.reproduce.grid import Run, only, runs_of, shard
+from einthoven.reproduce.run import Reproduction, Runner, State, check, plan, request_of
 from einthoven.signals.store import Store
 from einthoven.training.distributed import Processes
 
 BACKBONE = "mtecg_tiny_100hz"
-# Runs the cells of argv[2:] of the pickled request argv[1], and says what begins and what is done.
+# Runs part of the pickled reproduction argv[1]; prints what starts and what is done.
 SCRIPT = """
 import pickle, sys
 from pathlib import Path
-from einthoven.reproduce.grid import cells_of, only
+from einthoven.reproduce.grid import only, runs_of
 from einthoven.reproduce.run import Runner
 
-class Loud:
-    def began(self, stage, epochs, steps): self.stage = stage
-    def stepped(self, epoch, step, loss, lr): print("step of", self.stage, flush=True)
-    def epoch_ended(self, entry): pass
-    def ended(self, stage): pass
-
-request = pickle.loads(Path(sys.argv[1]).read_bytes())
-cells = only(cells_of("grid", request.experiment, request.backbone), sys.argv[2:])
-Runner(request, Loud(), tell=lambda line: print(line, flush=True)).run(cells)
+reproduction = pickle.loads(Path(sys.argv[1]).read_bytes())
+runs = only(runs_of("grid", reproduction.experiment, reproduction.backbone), sys.argv[2:])
+Runner(reproduction, log=lambda line: print(line, flush=True)).run(runs)
 """
 
 
-def cell(arm: str, task: str = "all-71", fraction: float = 1.0, seed: int = 0) -> Cell:
-    return Cell(BACKBONE, arm, task, fraction, seed)
+def run(variant: str, task: str = "all-71", fraction: float = 1.0, seed: int = 0) -> Run:
+    return Run(BACKBONE, variant, task, fraction, seed)
 
 
-def started(request: Request, folder: Path, *filters: str) -> subprocess.Popen[str]:
-    file = folder / "request.pickle"
-    file.write_bytes(pickle.dumps(request))
+def started(reproduction: Reproduction, folder: Path, *filters: str) -> subprocess.Popen[str]:
+    file = folder / "reproduction.pickle"
+    file.write_bytes(pickle.dumps(reproduction))
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, file, *filters],
         stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
-def contents(request: Request, of: Cell) -> dict[str, bytes]:
-    folder = request.run_folder(of)
-    files = ["predictions/test.parquet", "predictions/validation.parquet"]
-    files += ["bundle/model.safetensors"]
-    return {name: (folder / name).read_bytes() for name in files}
+def predictions(reproduction: Reproduction, of: Run) -> list[bytes]:
+    folder = reproduction.folder(of) / "predictions"
+    return [(folder / f"{split}.parquet").read_bytes() for split in ("validation", "test")]
 
 
-def test_every_cell_is_done_and_nothing_is_claimed(whole: Request) -> None:
-    cells = cells_of("grid", whole.experiment, BACKBONE)
-    assert {whole.state(each) for each in cells} == {State.DONE}
-    assert not list(whole.claims.glob("*.lock"))
-    assert len(list((whole.out / "runs").iterdir())) == len(cells)
-    assert not list(whole.out.rglob("*.writing"))
+def test_every_run_is_done(whole: Reproduction) -> None:
+    runs = runs_of("grid", whole.experiment, BACKBONE)
+    assert {whole.state(each) for each in runs} == {State.DONE}
+    assert len(list((whole.out / "runs").iterdir())) == len(runs)
     assert not list(whole.out.rglob("*.copying"))
+    assert not list(whole.out.rglob("*.tmp"))
 
 
-def test_a_cell_is_what_posttrain_makes_of_its_recipe(
-    whole: Request, tmp_path: Path, synthetic_path: Path, synthetic_store: Store
+def test_a_run_equals_a_posttrain_run_by_its_recipe(
+    whole: Reproduction, tmp_path: Path, synthetic_path: Path, synthetic_store: Store
 ) -> None:
     """Bit for bit, although its probe was trained apart and shared."""
-    alone = tmp_path / "alone"
+    alone = tmp_path / "runs" / run(POST).key
     run_experiment(
         open_cohort(synthetic_path, "all-71", min_records=8),
         synthetic_store,
         BACKBONE,
-        recipe=whole.recipe(cell(OURS)),
+        recipe=whole.recipe(run(POST)),
         out=alone,
-        weights=whole.weights_of(cell(OURS)),
+        weights=whole.weights_of(run(POST)),
         options=whole.experiment.options_of(BACKBONE),
         resamples=20,
         processes=Processes("cpu"),
     )
-    for name, content in contents(whole, cell(OURS)).items():
-        assert (alone / name).read_bytes() == content, name
-    asked = [
-        read_json(folder / "run.json")["request"]
-        for folder in (alone, whole.run_folder(cell(OURS)))
-    ]
-    assert asked[0] == asked[1]
+    other = replace(whole, out=tmp_path)
+    assert predictions(other, run(POST)) == predictions(whole, run(POST))
+    assert request_of(alone) == request_of(whole.folder(run(POST)))
 
 
-def test_a_probe_is_computed_once_for_all_cells_that_ask_for_it(whole: Request) -> None:
-    def features(of: Cell) -> int:
-        file = whole.run_folder(of) / "stage1" / "features" / "train-0.npy"
-        return file.stat().st_ino
+def test_a_probe_is_trained_once_for_all_runs_that_share_it(whole: Reproduction) -> None:
+    def features(of: Run) -> int:
+        return (whole.folder(of) / "stage1" / "features" / "train-0.npy").stat().st_ino
 
-    assert features(cell(OURS)) == features(cell(PROBE))
-    assert features(cell(OURS)) == features(cell("without-stochastic-depth"))
-    others = [cell(OURS, seed=1), cell(OURS, fraction=0.5), cell(OURS, "superclass-5")]
-    others += [cell(SCRATCH_OURS)]
-    assert len({features(each) for each in [cell(OURS), *others]}) == 5
+    assert features(run(POST)) == features(run(PROBE)) == features(run("without-stochastic-depth"))
+    others = [run(POST, seed=1), run(POST, fraction=0.5), run(POST, "superclass-5")]
+    assert len({features(each) for each in [run(POST), *others, run(SCRATCH_POST)]}) == 5
     assert len(list((whole.out / "shared").glob("probe--*"))) == 5
-    assert not (whole.run_folder(cell(NO_PROBE)) / "stage1").exists()
+    assert not (whole.folder(run(NO_PROBE)) / "stage1").exists()
 
 
-def test_weights_come_from_one_pretraining_or_from_nowhere(whole: Request) -> None:
-    assert [p.name for p in (whole.out / "shared").glob("pretraining--*")] == [
-        f"pretraining--{BACKBONE}--seed0"
-    ]
+def test_initial_weights(whole: Reproduction, tmp_path: Path) -> None:
+    assert len(list((whole.out / "shared").glob("pretraining--*"))) == 1
 
-    def source(of: Cell) -> Any:
-        return read_json(whole.run_folder(of) / "run.json")["request"]["weights"]
+    def weights(of: Run) -> Any:
+        return request_of(whole.folder(of))["weights"]
 
-    assert source(cell(OURS)) == source(cell(OURS, seed=1)) == source(cell(PLAIN))
-    assert source(cell(SCRATCH)) is None
-    assert source(cell(SCRATCH_OURS))["path"].endswith(f"random--{BACKBONE}--seed0.safetensors")
-
-
-def test_parts_that_were_run_apart_are_put_together(
-    whole: Request, begun: Request, tmp_path: Path
-) -> None:
-    """As docs/reproduce.md says: one pretraining for all, then the folders of both, less claims."""
-    cells = cells_of("grid", whole.experiment, BACKBONE)
-    machines = [replace(whole, out=tmp_path / name) for name in ("one", "two")]
-    for machine, part in zip(machines, ("1/2", "2/2"), strict=True):
-        shutil.copytree(begun.out / "shared", machine.out / "shared")
-        for each in shard(cells, part):
-            shutil.copytree(whole.run_folder(each), machine.run_folder(each))
-    mine, theirs = machines
-    running = shard(cells, "2/2")[0]
-    with claim(theirs.claims, running.key):
-        for name in ("runs", "shared"):
-            shutil.copytree(theirs.out / name, mine.out / name, dirs_exist_ok=True)
-        assert theirs.state(running) is State.RUNNING
-    assert {mine.state(each) for each in cells} == {State.DONE}
-    assert Runner(mine).run(cells).done == [each.key for each in cells]
+    assert weights(run(POST)) == weights(run(POST, seed=1)) == weights(run(PLAIN))
+    assert weights(run(SCRATCH)) is None
+    assert "random--" in weights(run(SCRATCH_POST))["path"]
+    passed = replace(whole, out=tmp_path, weights=whole.weights_of(run(POST)))
+    assert passed.weights_of(run(PLAIN)) == passed.weights
+    assert passed.weights_of(run(SCRATCH)) is None
+    other = Run("st_mem_tiny", PLAIN, "all-71", 1.0, 0)
+    assert passed.is_pretrained_here(other)
 
 
-def test_a_part_with_a_pretraining_of_its_own_is_another_run(
-    whole: Request, begun: Request
-) -> None:
-    shutil.copytree(whole.run_folder(cell(PLAIN)), begun.run_folder(cell(PLAIN)))
-    assert begun.state(cell(PLAIN)) is State.DONE
-    begun.pretraining(cell(PLAIN)).joinpath("model").write_bytes(b"made elsewhere")
-    assert begun.state(cell(PLAIN)) is State.OTHER
-
-
-def test_given_weights_are_taken_instead(whole: Request, tmp_path: Path) -> None:
-    given = whole.weights_of(cell(OURS))
-    request = replace(whole, out=tmp_path, weights=given)
-    assert request.weights_of(cell(PLAIN)) == given
-    assert request.weights_of(cell(SCRATCH)) is None
-    other = Cell("st_mem_tiny", PLAIN, "all-71", 1.0, 0)
-    assert request.weights_of(other) == request.pretraining(other) / "model"
-
-
-def test_finished_cells_are_not_touched_again(whole: Request) -> None:
-    folder = whole.run_folder(cell(OURS))
+def test_finished_runs_are_not_touched(whole: Reproduction) -> None:
+    folder = whole.folder(run(POST))
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
-    said: list[str] = []
-    outcome = Runner(whole, tell=said.append).run([cell(OURS), cell(PLAIN)])
-    assert outcome.done == [cell(OURS).key, cell(PLAIN).key]
-    assert not said
+    lines: list[str] = []
+    outcome = Runner(whole, log=lines.append).run([run(POST), run(PLAIN)])
+    assert outcome.done == [run(POST).key, run(PLAIN).key]
+    assert not lines
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
-def test_a_killed_reproduction_goes_on(begun: Request, whole: Request, tmp_path: Path) -> None:
-    with started(begun, tmp_path, "arm=post-training", "task=all-71", "seed=1") as process:
-        assert process.stdout is not None
-        steps = (line for line in process.stdout if line.startswith("step of stage 2"))
-        for _ in range(3):
-            next(steps)
-        os.kill(process.pid, signal.SIGKILL)
-    killed = cell(OURS, seed=1)
-    assert (begun.claims / f"{killed.key}.lock").is_file()
-    assert begun.state(killed) is State.PARTIAL
-    assert Runner(begun).run([killed]).done == [killed.key]
-    assert contents(begun, killed) == contents(whole, killed)
-
-
-def test_two_processes_share_the_cells_and_none_is_done_twice(
-    begun: Request, whole: Request, tmp_path: Path
+def test_a_killed_reproduction_resumes(
+    begun: Reproduction, whole: Reproduction, tmp_path: Path
 ) -> None:
-    filters = (f"arm={OURS},{PLAIN},{PROBE},{SCRATCH}", "task=all-71", "fraction=1", "seed=0")
+    killed = run(POST, seed=1)
+    with started(begun, tmp_path, "variant=post-training", "task=all-71", "seed=1") as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith(f"{killed.key}: started"))
+        os.kill(process.pid, signal.SIGKILL)
+    assert begun.state(killed) in (State.MISSING, State.PARTIAL)
+    assert Runner(begun).run([killed]).done == [killed.key]
+    assert predictions(begun, killed) == predictions(whole, killed)
+
+
+def test_two_processes_share_the_runs(
+    begun: Reproduction, whole: Reproduction, tmp_path: Path
+) -> None:
+    filters = (f"variant={POST},{PLAIN},{PROBE},{SCRATCH}", "task=all-71", "fraction=1", "seed=0")
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
     processes = [started(begun, folder, *filters) for folder in folders]
-    said = [process.communicate()[0].splitlines() for process in processes]
+    lines = [line for p in processes for line in p.communicate()[0].splitlines()]
     assert [process.returncode for process in processes] == [0, 0]
-    ended = [[line for line in lines if ": done" in line] for lines in said]
-    began = [line for lines in said for line in lines if line.endswith(": begins")]
-    cells = only(cells_of("grid", begun.experiment, BACKBONE), filters)
-    assert sorted(line.split(":")[0] for lines in ended for line in lines) == sorted(
-        each.key for each in cells
-    )
-    assert len(began) == len(cells)
-    probes = [line for lines in said for line in lines if line.startswith("probe--")]
-    assert len(probes) == 1
-    for each in cells:
-        assert contents(begun, each) == contents(whole, each), each.key
+    assert len([line for line in lines if line.startswith("probe--")]) == 1
+    runs = only(runs_of("grid", begun.experiment, BACKBONE), filters)
+    done = sorted(line.split(":")[0] for line in lines if ": done" in line)
+    assert done == sorted(each.key for each in runs)
+    for each in runs:
+        assert predictions(begun, each) == predictions(whole, each), each.key
 
 
-def test_cells_of_others_are_left_to_them(begun: Request) -> None:
-    with claim(begun.claims, cell(PLAIN).key):
-        outcome = Runner(begun).run([cell(PLAIN), cell(SCRATCH)])
-        assert begun.state(cell(PLAIN)) is State.RUNNING
-    assert outcome.done == [cell(SCRATCH).key]
-    assert outcome.elsewhere == [cell(PLAIN).key]
+def test_locked_runs_are_skipped(begun: Reproduction) -> None:
+    with locked(begun.lock(run(PLAIN).key)):
+        outcome = Runner(begun).run([run(PLAIN), run(SCRATCH)])
+        states = {each.run: each.state for each in plan(begun, [run(PLAIN), run(SCRATCH)])}
+    assert outcome.done == [run(SCRATCH).key]
+    assert outcome.elsewhere == [run(PLAIN).key]
+    assert states == {run(PLAIN): State.RUNNING, run(SCRATCH): State.DONE}
 
 
-def test_shared_work_of_others_is_waited_for(
-    begun: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runner = Runner(begun)
-    waits: list[float] = []
-    held = claim(begun.claims, f"random--{BACKBONE}--seed0")
-    held.__enter__()
-
-    def wait(seconds: float) -> None:
-        waits.append(seconds)
-        held.__exit__(None, None, None)
-
-    monkeypatch.setattr(run.time, "sleep", wait)
-    assert runner.run([cell(SCRATCH_OURS)]).done == [cell(SCRATCH_OURS).key]
-    assert waits == [run.POLL]
-
-
-def test_a_cell_that_fails_is_noted_and_does_not_stop_the_others(begun: Request) -> None:
-    folder = begun.run_folder(cell(PLAIN))
+def test_a_failure_does_not_stop_the_other_runs(begun: Reproduction) -> None:
+    folder = begun.folder(run(PLAIN))
     folder.mkdir(parents=True)
-    other = {"request": {"stage": "posttrain", "backbone": "another"}}
-    (folder / "run.json").write_text(json.dumps(other))
-    assert begun.state(cell(PLAIN)) is State.OTHER
-    outcome = Runner(begun).run([cell(PLAIN), cell(SCRATCH)])
-    assert outcome.done == [cell(SCRATCH).key]
-    assert "another" in outcome.failed[cell(PLAIN).key]
-    assert "another" in read_json(begun.failure(cell(PLAIN)))["problem"]
-    (folder / "run.json").unlink()
-    assert begun.state(cell(PLAIN)) is State.FAILED
-    assert Runner(begun).run([cell(PLAIN)]).done == [cell(PLAIN).key]
-    assert not begun.failure(cell(PLAIN)).exists()
+    shutil.copytree(begun.pretraining(run(PLAIN)), folder, dirs_exist_ok=True)
+    assert begun.state(run(PLAIN)) is State.OTHER
+    outcome = Runner(begun).run([run(PLAIN), run(SCRATCH)])
+    assert outcome.done == [run(SCRATCH).key]
+    assert list(outcome.failed) == [run(PLAIN).key]
+    shutil.rmtree(folder)
+    assert Runner(begun).run([run(PLAIN)]).done == [run(PLAIN).key]
 
 
-def test_a_changed_recipe_is_another_run(whole: Request) -> None:
+def test_another_recipe_or_encoder_is_another_run(whole: Reproduction, tmp_path: Path) -> None:
     changed = whole.experiment.model_copy(update={"schedule": ("stage2.epochs=2",)})
-    request = replace(whole, experiment=changed)
-    assert request.state(cell(PLAIN)) is State.OTHER
-    outcome = Runner(request).run([cell(PLAIN)])
-    assert "another recipe" in outcome.failed[cell(PLAIN).key]
-    request.failure(cell(PLAIN)).unlink()
-    assert whole.state(cell(PLAIN)) is State.DONE
-
-
-def test_other_weights_are_another_run(whole: Request, tmp_path: Path) -> None:
+    assert replace(whole, experiment=changed).state(run(PLAIN)) is State.OTHER
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"another encoder")
-    request = replace(whole, weights=other)
-    assert request.state(cell(PLAIN)) is State.OTHER
-    assert request.state(cell(SCRATCH)) is State.DONE
+    assert replace(whole, weights=other).state(run(PLAIN)) is State.OTHER
+    assert replace(whole, weights=other).state(run(SCRATCH)) is State.DONE
 
 
-def test_a_probe_left_by_a_process_that_died_before_its_run_began_is_replaced(
-    begun: Request, whole: Request
-) -> None:
-    stale = begun.run_folder(cell(PROBE)) / "stage1"
+def test_a_stale_probe_is_replaced(begun: Reproduction, whole: Reproduction) -> None:
+    stale = begun.folder(run(PROBE)) / "stage1"
     stale.mkdir(parents=True)
     (stale / "from-another-recipe").touch()
-    assert Runner(begun).run([cell(PROBE)]).done
+    assert Runner(begun).run([run(PROBE)]).done
     assert not (stale / "from-another-recipe").exists()
-    assert contents(begun, cell(PROBE)) == contents(whole, cell(PROBE))
+    assert predictions(begun, run(PROBE)) == predictions(whole, run(PROBE))
 
 
-def test_training_ends_when_a_claim_is_lost(begun: Request) -> None:
-    class Thief:
-        """Takes the cell's claim away at its first step."""
-
-        def began(self, stage: str, epochs: int, steps: int) -> None:
-            pass
-
-        def stepped(self, epoch: int, step: int, loss: float, lr: float) -> None:
-            for file in begun.claims.glob(f"{cell(PLAIN).key}.lock"):
-                file.write_text('{"token": "another"}')
-
-        def epoch_ended(self, entry: dict[str, Any]) -> None:
-            pass
-
-        def ended(self, stage: str) -> None:
-            pass
-
-    outcome = Runner(begun, Thief()).run([cell(PLAIN)])
-    assert outcome.elsewhere == [cell(PLAIN).key]
-    assert not outcome.failed
-    assert not begun.failure(cell(PLAIN)).exists()
-    assert not (begun.run_folder(cell(PLAIN)) / "metrics.json").exists()
+def test_parts_of_two_machines_are_merged(
+    whole: Reproduction, begun: Reproduction, tmp_path: Path
+) -> None:
+    runs = runs_of("grid", whole.experiment, BACKBONE)
+    merged = replace(whole, out=tmp_path / "merged")
+    for part in ("1/2", "2/2"):
+        machine = replace(whole, out=tmp_path / part.replace("/", "-"))
+        shutil.copytree(begun.out / "shared", machine.out / "shared")
+        for each in shard(runs, part):
+            shutil.copytree(whole.folder(each), machine.folder(each))
+        shutil.copytree(machine.out, merged.out, dirs_exist_ok=True)
+    assert Runner(merged).run(runs).done == [each.key for each in runs]
 
 
-def test_several_jobs(begun: Request, whole: Request, capfd: pytest.CaptureFixture[str]) -> None:
-    cells = [cell(PLAIN), cell(SCRATCH)]
-    outcome = run_in_jobs(begun, cells, jobs=2)
-    assert outcome.done == [each.key for each in cells]
-    assert not outcome.elsewhere
-    assert f"{cell(PLAIN).key}: done" in capfd.readouterr().err
-    for each in cells:
-        assert contents(begun, each) == contents(whole, each)
+def test_plan(begun: Reproduction, whole: Reproduction) -> None:
+    runs = [run(PLAIN), run(SCRATCH)]
+    assert [each.seconds for each in plan(begun, runs)] == [None, None]
+    shutil.copytree(whole.folder(run(PLAIN)), begun.folder(run(PLAIN)))
+    done, missing = plan(begun, runs)
+    assert (done.state, done.seconds) == (State.DONE, 0.0)
+    assert missing.state is State.MISSING
+    assert missing.seconds is not None
+    assert missing.seconds > 0
 
 
-def test_torchrun_is_refused(begun: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backbone_that_cannot_be_pretrained_is_refused(
+    whole: Reproduction, tmp_path: Path
+) -> None:
+    other = replace(
+        whole, out=tmp_path, backbone="s4_tiny", experiment=load_experiment("published")
+    )
+    with pytest.raises(ReproduceError, match="s4_tiny") as refused:
+        check(other, runs_of("table-2", other.experiment, "s4_tiny"))
+    assert refused.value.remedy is not None
+    assert "s4-100hz-cpu" in refused.value.remedy
+
+
+def test_runs_of_another_pretraining_are_refused(
+    whole: Reproduction, begun: Reproduction, tmp_path: Path
+) -> None:
+    source = whole.experiment.source_of(BACKBONE).model_copy(update={"set": ("epochs=2",)})
+    other = whole.experiment.model_copy(update={"pretraining": source})
+    with pytest.raises(ReproduceError, match="another recipe"):
+        check(replace(begun, experiment=other), [run(PLAIN)])
+    # Runs without their encoder are read, but none is added to them.
+    alone = replace(whole, out=tmp_path / "alone")
+    shutil.copytree(whole.folder(run(PLAIN)), alone.folder(run(PLAIN)))
+    assert alone.state(run(PLAIN)) is State.DONE
+    with pytest.raises(ReproduceError, match="SHA-256"):
+        check(alone, [run(POST)])
+
+
+def test_torchrun_is_refused(begun: Reproduction, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Processes, "world", property(lambda self: 2))
-    with pytest.raises(ReproduceError, match="--jobs"):
+    with pytest.raises(ReproduceError) as refused:
         Runner(begun)
+    assert refused.value.remedy is not None

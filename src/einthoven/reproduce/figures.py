@@ -1,317 +1,315 @@
-"""Figures 2 to 5: what is drawn, what is said about it, and the numbers behind it."""
+"""Figures 2 to 5: their numbers, their lines on a page, and their drawings as SVG."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from einthoven.files import Json
 from einthoven.report.data import stage_history
-from einthoven.report.figures import label_differences
-from einthoven.report.format import percent
-from einthoven.reproduce import drawings, published
-from einthoven.reproduce.drawings import Point
-from einthoven.reproduce.evidence import METRICS, Evidence, Group, Metric, Pooled
-from einthoven.reproduce.experiments import NO_DEPTH, NO_PROBE, OURS, PLAIN, SCRATCH, SCRATCH_OURS
-from einthoven.reproduce.grid import ABLATION, WHOLE
-from einthoven.reproduce.sections import Section, image, table
-from einthoven.reproduce.wording import (
-    METRIC_NAMES,
-    NOT_RUN,
-    footing,
-    gain,
-    paragraph,
-    progress,
-    recipes,
-    seeds,
+from einthoven.report.figures import COLOURS, INK, drawing, label_differences, to_svg
+from einthoven.report.format import NONE, number, percent
+from einthoven.reproduce import published
+from einthoven.reproduce.experiment import NO_DEPTH, NO_PROBE, PLAIN, POST, SCRATCH, SCRATCH_POST
+from einthoven.reproduce.grid import ABLATION, PAIR, WHOLE, Group
+from einthoven.reproduce.results import AUROC_AUPRC, Metric, Results, Split
+from einthoven.reproduce.tables import (
+    NAMES,
+    Line,
+    Section,
+    label_counts,
+    relative_gain,
+    section,
+    seeds_text,
     value,
 )
 
+History = Sequence[Mapping[str, Any]]
+Pooled = Mapping[Metric, Json]  # macro values of one group
+STARTS = {"random": (SCRATCH, SCRATCH_POST), "pretrained": (PLAIN, POST)}
+_GRID: dict[str, Any] = {"color": "#a3a9b0", "alpha": 0.3, "lw": 0.5}
 
-def figure_2(evidence: Evidence) -> Section:
+
+def figure_2(results: Results) -> Section:
     """Paired differences of every label on the main task."""
-    ours, plain = _pair(evidence)
-    comparison = evidence.comparison(ours, plain)
-    pictures, shown, said = {}, [], []
-    for metric in METRICS:
-        if comparison is None:
-            continue
-        name = _file(evidence, f"figure-2-{metric}")
-        pictures[name] = label_differences(
-            comparison, metric, names=(OURS, PLAIN), name=f"figure-2-{metric}"
+    plain, post = _pair(results)
+    comparison = results.comparison(post, plain)
+    drawings, counts = {}, []
+    for metric in AUROC_AUPRC if comparison is not None else ():
+        assert comparison is not None
+        name = f"figure-2-{metric}"
+        drawings[_file(results, name)] = label_differences(
+            comparison, metric, names=(POST, PLAIN), name=name
         )
-        found = getattr(comparison, metric)
-        shown.append(image(name, f"{METRIC_NAMES[metric]}, {OURS} minus {PLAIN}, by label"))
-        higher, above = published.LABELS[metric]
-        said.append(
-            f"{METRIC_NAMES[metric].removeprefix('macro ')} is higher for {found.improved} of "
-            f"{len(comparison.labels)} labels, {found.significantly_better} with an interval above "
-            f"zero and {found.significantly_worse} below; published: {higher} and {above} of 71."
-        )
-    done = evidence.finished(ours, plain)
-    text = f"""
-### Figure 2: every label, `{OURS}` minus `{PLAIN}`, `{evidence.request.backbone}`
-
-{paragraph(footing(evidence, [ours, plain]), _INTERVALS, *said) if done else _not_run()}
-
-{_list(shown)}
-
-{progress(evidence, "figure-2", [plain, ours])}"""
+        quote = " / ".join(map(str, published.LABELS[metric]))
+        counts.append([NAMES[metric], *label_counts(comparison, metric), f"{quote} of 71"])
     numbers = {
-        "seeds": list(done),
-        "comparison": None if comparison is None else comparison.to_dict(),
+        "seeds": list(results.seeds(plain, post)),
+        "comparison": comparison and comparison.to_dict(),
     }
-    return _section(evidence, "figure-2", text, pictures, numbers)
+    return section(results, "figure-2", [plain, post], numbers, drawings, counts=counts)
 
 
-def figure_3(evidence: Evidence) -> Section:
+def figure_3(results: Results) -> Section:
     """Validation metrics by epoch on the main task."""
-    groups = _pair(evidence)[::-1]
-    histories = {
-        group.arm: [
-            stage_history(evidence.request.run_folder(group.cell(seed)))
-            for seed in evidence.finished(group)
+    groups = _pair(results)
+    histories: dict[str, list[Json]] = {
+        group.variant: [
+            {"seed": seed, "epochs": stage_history(folder)}
+            for seed, (folder,) in results.folders(group).items()
         ]
         for group in groups
     }
-    present = {arm: each for arm, each in histories.items() if each}
-    pictures, shown = {}, []
-    if present:
-        name = _file(evidence, "figure-3")
-        pictures[name] = drawings.curves(present, reference=PLAIN, name="figure-3")
-        shown.append(image(name, "Validation macro AUROC and AUPRC by epoch"))
-    passed = {metric: _passes(present, metric) for metric in METRICS}
-    text = f"""
-### Figure 3: validation by epoch, `{evidence.request.backbone}`
-
-{paragraph(_CURVES, *_said_of_curves(present, passed)) if present else _not_run()}
-
-{_list(shown)}
-
-{progress(evidence, "figure-3", groups)}"""
-    numbers = {
-        "histories": {
-            arm: [
-                {"seed": seed, "epochs": history}
-                for seed, history in zip(
-                    evidence.finished(group), histories[group.arm], strict=True
-                )
-            ]
-            for arm, group in zip(histories, groups, strict=True)
-        },
-        "passes_reference_in_epoch": passed,
-    }
-    return _section(evidence, "figure-3", text, pictures, numbers)
-
-
-def _passes(histories: dict[str, list[Any]], metric: Metric) -> int | None:
-    """First epoch in which post-training's mean is above the best of plain fine-tuning's."""
-    ours, plain = (
-        drawings.mean_curve(histories.get(arm, ()), f"macro_{metric}") for arm in (OURS, PLAIN)
+    epochs = {name: [entry["epochs"] for entry in each] for name, each in histories.items() if each}
+    drawings, passes = {}, []
+    passed: dict[Metric, int | None] = dict.fromkeys(AUROC_AUPRC)
+    if epochs:
+        drawings[_file(results, "figure-3")] = draw_curves(epochs)
+    if len(epochs) == len(PAIR):
+        for metric in AUROC_AUPRC:
+            post, plain = (mean_curve(epochs[name], f"macro_{metric}") for name in (POST, PLAIN))
+            above = (epoch for epoch, mean in enumerate(post, 1) if mean > max(plain))
+            passed[metric] = next(above, None)
+            best = number(max(plain), places=4)
+            passes.append([NAMES[metric], best, str(passed[metric] or "none")])
+    numbers = {"histories": histories, "passes_reference_in_epoch": passed}
+    return section(
+        results, "figure-3", groups, numbers, drawings, passes=passes, drawn=bool(drawings)
     )
-    if not ours or not plain:
-        return None
-    return next((epoch for epoch, each in enumerate(ours, 1) if each > max(plain)), None)
 
 
-def _said_of_curves(histories: dict[str, list[Any]], passed: dict[Metric, int | None]) -> list[str]:
-    if not {OURS, PLAIN} <= histories.keys():
-        return []
-    said = []
-    for metric in METRICS:
-        best = max(drawings.mean_curve(histories[PLAIN], f"macro_{metric}"))
-        when = "in no epoch" if passed[metric] is None else f"in epoch {passed[metric]}"
-        said.append(
-            f"Post-training passes plain fine-tuning's best {METRIC_NAMES[metric]} ({best:.4f}) "
-            f"{when}."
-        )
-    return [*said, "Published: within 4 of 50 epochs, past 0.909 and 0.318."]
-
-
-def figure_4(evidence: Evidence) -> Section:
+def figure_4(results: Results) -> Section:
     """Test values by share of the training records."""
-    request = evidence.request
-    task, shares = request.experiment.main_task, sorted({*request.experiment.fractions, WHOLE})
-    groups = [
-        Group(request.backbone, arm, task, share) for share in shares for arm in (PLAIN, OURS)
-    ]
-    lines, numbers = [], []
-    points: dict[str, dict[float, dict[Metric, Point]]] = {}
-    for group in groups:
-        auroc, auprc = (evidence.macro(group, metric) for metric in METRICS)
-        known = _published_point(group)
-        quoted = [f"{known[metric]:.3f}" if metric in known else "–" for metric in METRICS]
-        share = f"{100 * group.fraction:g} %"
-        line = [share, f"`{group.arm}`", seeds(evidence, group)]
-        lines.append([*line, value(auroc), quoted[0], value(auprc), quoted[1]])
-        numbers.append(_numbers(group, auroc, auprc) | {"published": known})
-        if auroc is not None and auprc is not None:
-            by_share = points.setdefault(group.arm, {})
-            by_share[group.fraction] = {"auroc": _point(auroc), "auprc": _point(auprc)}
-    pictures, shown = {}, []
-    if points:
-        known_points = {
-            group.arm: {g.fraction: _published_point(g) for g in groups if g.arm == group.arm}
-            for group in groups
-        }
-        name = _file(evidence, "figure-4")
-        pictures[name] = drawings.fractions(points, known_points, name="figure-4")
-        shown.append(image(name, "Test macro AUROC and AUPRC by share of training records"))
-    head = ["training records", "recipe", "seeds", "macro AUROC", "published", "macro AUPRC"]
-    text = f"""
-### Figure 4: fewer training records, {task}, `{request.backbone}`
-
-{paragraph(footing(evidence, groups), _FRACTIONS)}
-
-{table([*head, "published"], lines)}
-
-{_list(shown)}
-
-{progress(evidence, "figure-4", groups)}"""
-    return _section(evidence, "figure-4", text, pictures, {"groups": numbers})
+    experiment, backbone = results.reproduction.experiment, results.reproduction.backbone
+    shares = sorted({*experiment.fractions, WHOLE})
+    groups = [Group(backbone, v, experiment.main_task, share) for share in shares for v in PAIR]
+    entries = [_numbers(results, group) | {"published": _quote(group)} for group in groups]
+    lines = []
+    for entry in entries:
+        line = [f"{100 * entry['fraction']:g} %", f"`{entry['variant']}`"]
+        line.append(seeds_text(entry["auroc"]))
+        for metric in AUROC_AUPRC:
+            line += [value(entry[metric]), number(entry["published"].get(metric))]
+        lines.append(line)
+    drawings = {}
+    if finished := [entry for entry in entries if entry["auroc"]]:
+        drawings[_file(results, "figure-4")] = draw_fractions(finished, entries)
+    return section(
+        results, "figure-4", groups, {"groups": entries}, drawings,
+        lines=lines, drawn=bool(drawings),
+    )  # fmt: skip
 
 
-def _published_point(group: Group) -> dict[Metric, float]:
+def _quote(group: Group) -> dict[Metric, float]:
     if group.task != "all-71":
         return {}
-    if group.fraction == WHOLE and group.arm in published.ROW_OF_ARM:
-        row = published.ROW_OF_ARM[group.arm]
-        return {m: published.BY_METRIC[m][row][group.task].value for m in METRICS}
-    if group.arm == OURS and group.fraction in published.FRACTIONS:
-        return {m: published.FRACTIONS[group.fraction][m] for m in METRICS}
+    if group.fraction == WHOLE:
+        row = published.ROW_OF_VARIANT[group.variant]
+        return {m: published.BY_METRIC[m][row][group.task].value for m in AUROC_AUPRC}
+    if group.variant == POST and group.fraction in published.FRACTIONS:
+        return {m: published.FRACTIONS[group.fraction][m] for m in AUROC_AUPRC}
     return {}
 
 
-def figure_5(evidence: Evidence) -> Section:
+def figure_5(results: Results) -> Section:
     """The ablation on validation, and {random, pretrained} x {plain, post-training} on test."""
-    request = evidence.request
-    task = request.experiment.main_task
-    present = [arm for arm in ABLATION if arm in request.experiment.arms]
-    groups = {arm: Group(request.backbone, arm, task) for arm in present}
-    drawn: dict[str, dict[Metric, Point]] = {}
-    for arm, group in groups.items():
-        auroc, auprc = (evidence.macro(group, metric, "validation") for metric in METRICS)
-        if auroc is not None and auprc is not None:
-            drawn[arm] = {"auroc": _point(auroc), "auprc": _point(auprc)}
-    pictures, shown = {}, []
-    if drawn:
-        name = _file(evidence, "figure-5")
-        pictures[name] = drawings.arms(drawn, split="validation", name="figure-5")
-        shown.append(image(name, "Validation macro AUROC and AUPRC of every recipe"))
-    pieces = [arm for arm in (OURS, NO_DEPTH, NO_PROBE) if arm in groups]
-    numbers: dict[str, Any] = {"validation": [], "test": []}
-    corners = [arm for arm in (SCRATCH, SCRATCH_OURS, PLAIN, OURS) if arm in groups]
-    lines = [_ablation_line(evidence, groups[arm], groups[OURS], numbers) for arm in pieces]
-    head = ["recipe", "seeds"]
-    for metric in METRIC_NAMES.values():
-        head += [metric, f"minus `{OURS}`", "relative", "published"]
-    text = f"""
-### Figure 5: what the pieces are worth, {task}, `{request.backbone}`
-
-{recipes(evidence, list(groups.values()))}
-
-{paragraph(footing(evidence, [groups[arm] for arm in pieces], "validation"), _ABLATION)}
-
-{table(head, lines)}
-
-{paragraph(_CORNERS, footing(evidence, [groups[arm] for arm in corners]))}
-
-{_corners(evidence, {arm: groups[arm] for arm in corners}, numbers)}
-
-{_list(shown)}
-
-{progress(evidence, "figure-5", list(groups.values()))}"""
-    return _section(evidence, "figure-5", text, pictures, numbers)
+    experiment, backbone = results.reproduction.experiment, results.reproduction.backbone
+    groups = {
+        variant: Group(backbone, variant, experiment.main_task)
+        for variant in ABLATION
+        if variant in experiment.variants
+    }
+    validation = {v: _numbers(results, group, "validation") for v, group in groups.items()}
+    pieces = [groups[variant] for variant in (POST, NO_DEPTH, NO_PROBE) if variant in groups]
+    corners = [v for pair in STARTS.values() for v in pair if v in groups]
+    numbers: Json = {
+        "validation": [
+            validation[group.variant] | _ablation(results, group, groups[POST]) for group in pieces
+        ],
+        "test": [_numbers(results, groups[variant]) for variant in corners],
+    }
+    drawings = {}
+    if drawn := {v: entry for v, entry in validation.items() if entry["auroc"]}:
+        drawings[_file(results, "figure-5")] = draw_variants(drawn)
+    return section(
+        results,
+        "figure-5",
+        list(groups.values()),
+        numbers,
+        drawings,
+        pieces=[_piece_line(entry) for entry in numbers["validation"]],
+        corners=_corner_lines(results, groups),
+        drawn=bool(drawings),
+    )
 
 
-def _ablation_line(
-    evidence: Evidence, group: Group, whole: Group, numbers: dict[str, Any]
-) -> list[str]:
-    line = [f"`{group.arm}`", seeds(evidence, group)]
-    comparison = evidence.comparison(group, whole, "validation")
-    found = _numbers(group, *(evidence.macro(group, m, "validation") for m in METRICS))
-    for metric in METRICS:
-        known = published.ABLATION.get(group.arm, {}).get(metric)
-        paired = evidence.difference(group, whole, metric, "validation")
-        line.append(value(evidence.macro(group, metric, "validation")))
-        if group == whole:
-            line += ["–"] * 3
+def _ablation(results: Results, group: Group, whole: Group) -> Json:
+    """Differences of a variant to post-training on validation; empty for itself."""
+    numbers: Json = {}
+    comparison = results.comparison(group, whole, "validation")
+    for metric in AUROC_AUPRC if group != whole else ():
+        difference = results.macro(group, metric, "validation", minus=whole)
+        numbers[f"{metric}_difference"] = difference
+        numbers[f"{metric}_relative"] = relative_gain(comparison, metric)
+        quote = published.ABLATION.get(group.variant, {}).get(metric)
+        numbers[f"{metric}_published_relative"] = quote
+    return numbers
+
+
+def _piece_line(entry: Json) -> Line:
+    line = [f"`{entry['variant']}`", seeds_text(entry["auroc"])]
+    for metric in AUROC_AUPRC:
+        line.append(value(entry[metric]))
+        if f"{metric}_difference" not in entry:
+            line += [NONE] * 3
             continue
-        relative = None if comparison is None else getattr(comparison, metric).relative_gain
-        line += [gain(paired), percent(relative, signed=True), percent(known, signed=True)]
-        found[f"{metric}_difference"] = None if paired is None else paired.to_dict()
-        found[f"{metric}_relative"] = relative
-        found[f"{metric}_published_relative"] = known
-    numbers["validation"].append(found)
+        line.append(value(entry[f"{metric}_difference"], signed=True))
+        line.append(percent(entry[f"{metric}_relative"], signed=True))
+        line.append(percent(entry[f"{metric}_published_relative"], signed=True))
     return line
 
 
-def _corners(evidence: Evidence, groups: dict[str, Group], numbers: dict[str, Any]) -> str:
-    """Rows: where weights come from. Columns: plain, post-training, and the gain."""
-    rows = []
-    for start, (plain, ours) in _STARTS.items():
-        if plain not in groups or ours not in groups:
-            continue
-        for metric, name in METRIC_NAMES.items():
-            row = [start, name, *(value(evidence.macro(groups[a], metric)) for a in (plain, ours))]
-            rows.append([*row, gain(evidence.difference(groups[ours], groups[plain], metric))])
-    for group in groups.values():
-        numbers["test"].append(_numbers(group, *(evidence.macro(group, m) for m in METRICS)))
-    return table(["weights", "metric", "plain", "post-training", "gain, paired"], rows)
+def _corner_lines(results: Results, groups: Mapping[str, Group]) -> list[Line]:
+    lines = []
+    for start, (plain, post) in STARTS.items():
+        for metric, name in NAMES.items() if {plain, post} <= groups.keys() else ():
+            values = [value(results.macro(groups[variant], metric)) for variant in (plain, post)]
+            gain = results.macro(groups[post], metric, minus=groups[plain])
+            lines.append([start, name, *values, value(gain, signed=True)])
+    return lines
 
 
-_STARTS = {"random": (SCRATCH, SCRATCH_OURS), "pretrained": (PLAIN, OURS)}
-_INTERVALS = "Bars: mean over seeds; lines: 95 % intervals, not corrected for their number."
-_CURVES = (
-    "Validation split (fold 9). Thin lines: seeds; thick lines: their mean; dotted: the best mean "
-    "of plain fine-tuning."
-)
-_FRACTIONS = (
-    "Subsets of training patients are nested and stratified; validation and test stay whole. "
-    "Every arm keeps its number of epochs, so a tenth of the records is a tenth of the steps. "
-    "Published: arXiv 2509.12991, as far as its text names values."
-)
-_ABLATION = (
-    "The paper ablates on validation, so does this table. Without stochastic depth, dropout stays; "
-    "without the probe, regularised fine-tuning starts from a new head."
-)
-_CORNERS = (
-    "Random and pretrained weights, plainly fine-tuned and post-trained. Post-training from random "
-    "weights is the whole recipe, its probe on the frozen random network included."
-)
+def _pair(results: Results) -> tuple[Group, Group]:
+    """Plain fine-tuning and post-training on the main task."""
+    backbone, task = results.reproduction.backbone, results.reproduction.experiment.main_task
+    return Group(backbone, PLAIN, task), Group(backbone, POST, task)
 
 
-def _pair(evidence: Evidence) -> tuple[Group, Group]:
-    backbone, task = evidence.request.backbone, evidence.request.experiment.main_task
-    return Group(backbone, OURS, task), Group(backbone, PLAIN, task)
-
-
-def _point(found: Pooled) -> Point:
-    return Point(found.mean, found.interval)
-
-
-def _numbers(group: Group, *found: Pooled | None) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        metric: None if each is None else each.to_dict()
-        for metric, each in zip(METRICS, found, strict=True)
+def _numbers(results: Results, group: Group, split: Split = "test") -> Json:
+    return {
+        "variant": group.variant,
+        "task": group.task,
+        "fraction": group.fraction,
+        **{metric: results.macro(group, metric, split) for metric in AUROC_AUPRC},
     }
-    return {"arm": group.arm, "task": group.task, "fraction": group.fraction, **values}
 
 
-def _list(images: Sequence[str]) -> str:
-    return "\n\n".join(images)
+def _file(results: Results, name: str) -> str:
+    reproduction = results.reproduction
+    return f"{name}--{reproduction.backbone}--{reproduction.experiment.name}.svg"
 
 
-def _not_run() -> str:
-    return f"{NOT_RUN.capitalize()}."
+def draw_curves(histories: Mapping[str, Sequence[History]]) -> str:
+    """Validation macro AUROC and AUPRC by epoch: thin lines are seeds, thick ones their mean.
+
+    Parameters
+    ----------
+    histories : mapping of str to sequence of history
+        Lines of `metrics.jsonl` of every seed, by variant.
+    """
+    with drawing():
+        figure, panels = _two_panels("Validation")
+        for axes, metric in zip(panels, AUROC_AUPRC, strict=True):
+            for (variant, seeds), colour in zip(histories.items(), COLOURS, strict=False):
+                key = f"macro_{metric}"
+                for history in seeds if len(seeds) > 1 else ():
+                    curve = [line[key] for line in history]
+                    axes.plot(range(1, len(curve) + 1), curve, color=colour, lw=0.6, alpha=0.5)
+                mean = mean_curve(seeds, key)
+                marker = "." if len(mean) == 1 else ""
+                axes.plot(range(1, len(mean) + 1), mean, color=colour, lw=1.6, marker=marker)
+                if variant == PLAIN and mean:
+                    axes.axhline(max(mean), color=colour, lw=0.7, ls=":")
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        _legend(figure, list(histories))
+        alt = f"Validation macro AUROC and AUPRC by epoch, of {', '.join(histories)}"
+        return to_svg(figure, name="figure-3", alt=alt)
 
 
-def _file(evidence: Evidence, name: str) -> str:
-    request = evidence.request
-    return f"{name}--{request.backbone}--{request.experiment.name}.svg"
+def mean_curve(seeds: Sequence[History], key: str) -> list[float]:
+    """A metric's mean over seeds for every epoch that all of them have."""
+    curves = [[float(line[key]) for line in history] for history in seeds]
+    shortest = min(map(len, curves), default=0)
+    return np.mean([curve[:shortest] for curve in curves], axis=0).tolist() if shortest else []
 
 
-def _section(
-    evidence: Evidence, what: str, text: str, pictures: dict[str, str], numbers: dict[str, Any]
-) -> Section:
-    request = evidence.request
-    return Section(what, request.backbone, request.experiment.name, text, pictures, numbers)
+def draw_fractions(entries: Sequence[Json], quotes: Sequence[Json]) -> str:
+    """Test macro AUROC and AUPRC by share of the training records; crosses are published.
+
+    Parameters
+    ----------
+    entries : sequence of dict
+        Macro values of the finished groups.
+    quotes : sequence of dict
+        Groups with a published value.
+    """
+    variants = list(dict.fromkeys(entry["variant"] for entry in entries))
+    with drawing():
+        figure, panels = _two_panels("Test")
+        for axes, metric in zip(panels, AUROC_AUPRC, strict=True):
+            for index, (variant, colour) in enumerate(zip(variants, COLOURS, strict=False)):
+                # Side by side, so that intervals at one share can be told apart.
+                offset = 0.8 * (index - len(variants) / 2 + 0.5)
+                mine = [entry for entry in entries if entry["variant"] == variant]
+                x = [100 * entry["fraction"] + offset for entry in mine]
+                y = [entry[metric]["mean"] for entry in mine]
+                axes.plot(x, y, color=colour, lw=1.4, marker="o", ms=3.5)
+                for place, entry in zip(x, mine, strict=True):
+                    if entry[metric]["interval"]:
+                        axes.plot([place] * 2, entry[metric]["interval"], color=colour, lw=0.9)
+                known = {
+                    100 * quote["fraction"]: quote["published"][metric]
+                    for quote in quotes
+                    if quote["variant"] == variant and quote["published"]
+                }
+                axes.plot([*known], [*known.values()], ls="", marker="x", ms=5, color=colour)
+            axes.set_xlabel("training records, %")
+            axes.set_xlim(0, 104)
+        _legend(figure, variants, [("published, ST-MEM base", "x")])
+        alt = f"Test macro AUROC and AUPRC by share of training records, of {', '.join(variants)}"
+        return to_svg(figure, name="figure-4", alt=alt)
+
+
+def draw_variants(entries: Mapping[str, Json]) -> str:
+    """Validation macro AUROC and AUPRC of every variant with its interval, one below the other."""
+    with drawing():
+        height = 0.7 + 0.24 * len(entries)
+        figure, panels = _two_panels("Validation", height=height, left=0.2, below=0.3)
+        places = range(len(entries))
+        for axes, metric in zip(panels, AUROC_AUPRC, strict=True):
+            for place, entry in zip(places, entries.values(), strict=True):
+                axes.plot([entry[metric]["mean"]], [place], marker="o", ms=4.5, color=COLOURS[0])
+                if limits := entry[metric]["interval"]:
+                    axes.plot(limits, [place, place], color=COLOURS[0], lw=1.1)
+            axes.set_ylim(len(entries) - 0.5, -0.5)
+            axes.set_yticks(places, list(entries) if axes is panels[0] else [""] * len(entries))
+            axes.tick_params(axis="y", length=0)
+        alt = f"Macro AUROC and AUPRC, validation, of {', '.join(entries)}"
+        return to_svg(figure, name="figure-5", alt=alt)
+
+
+def _two_panels(
+    split: str, *, height: float = 3.1, left: float = 0.06, below: float = 0.75
+) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(8.2, height))
+    panels = figure.subplots(1, 2)
+    for axes, title in zip(panels, NAMES.values(), strict=True):
+        axes.set_title(f"{split} {title}", fontsize=8.5, loc="left")
+        axes.grid(**_GRID)
+    bottom, top = below / height, 1 - 0.3 / height
+    figure.subplots_adjust(left=left, right=0.99, top=top, bottom=bottom, wspace=0.16)
+    return figure, panels
+
+
+def _legend(figure: Figure, names: list[str], markers: Sequence[tuple[str, str]] = ()) -> None:
+    handles = [Line2D([], [], color=c, lw=1.6) for _, c in zip(names, COLOURS, strict=False)]
+    handles += [Line2D([], [], color=INK, ls="", marker=marker, ms=5) for _, marker in markers]
+    labels = [*names, *(text for text, _ in markers)]
+    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=8.5)

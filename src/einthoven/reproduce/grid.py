@@ -1,4 +1,4 @@
-"""From a table or figure to the runs that it needs."""
+"""From a table or figure to the runs that it needs, in the order in which they are best run."""
 
 from __future__ import annotations
 
@@ -7,229 +7,205 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from einthoven.errors import ReproduceError
-from einthoven.reproduce.experiments import (
+from einthoven.reproduce.experiment import (
     NO_DEPTH,
     NO_PROBE,
-    OURS,
     PLAIN,
+    POST,
     PROBE,
     SCRATCH,
-    SCRATCH_OURS,
-    TABLE_1,
+    SCRATCH_POST,
     Experiment,
     Row,
 )
 
-WHAT = {
+TABLE_1, GRID = "table-1", "grid"
+TARGETS = {
     TABLE_1: "macro AUROC and AUPRC of every row on every task, beside the published peers",
-    "table-2": "plain fine-tuning against post-training on four tasks, and the other table_arms",
+    "table-2": "plain fine-tuning against post-training on four tasks, and other table_variants",
     "figure-2": "paired differences of every label",
     "figure-3": "validation metrics by epoch",
     "figure-4": "from a tenth of the training records to all of them",
     "figure-5": "ablation: without stochastic depth, without the probe, from random weights",
-    "grid": "everything above, and every other arm on the main task",
+    GRID: "everything above, and every other variant on the main task",
 }
-ABLATION = (OURS, NO_DEPTH, NO_PROBE, PLAIN, SCRATCH, SCRATCH_OURS)
+PAIR = (PLAIN, POST)
+ABLATION = (POST, NO_DEPTH, NO_PROBE, PLAIN, SCRATCH, SCRATCH_POST)
 WHOLE = 1.0
 T = TypeVar("T")
+Rows = Mapping[str, Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run: what is trained, how, on what, and from which seed.
-
-    Attributes
-    ----------
-    backbone, arm, task : str
-    fraction : float
-        Share of the training records.
-    seed : int
-    """
+class Group:
+    """Runs that differ in nothing but their seed."""
 
     backbone: str
-    arm: str
+    variant: str
+    task: str
+    fraction: float = WHOLE
+
+    def run(self, seed: int) -> Run:
+        """The run of a seed."""
+        return Run(self.backbone, self.variant, self.task, self.fraction, seed)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: network, variant, task, share of the training records, seed."""
+
+    backbone: str
+    variant: str
     task: str
     fraction: float
     seed: int
 
     @property
     def key(self) -> str:
-        """Name of the cell and of its folder."""
+        """Name of the run and of its folder."""
         share = f"{100 * self.fraction:g}pct"
-        return f"{self.backbone}--{self.arm}--{self.task}--{share}--seed{self.seed}"
+        return f"{self.backbone}--{self.variant}--{self.task}--{share}--seed{self.seed}"
 
 
 def rows_of(experiment: Experiment) -> tuple[Row, ...]:
     """Rows of table 1."""
     return experiment.rows or (
-        Row(name="plain fine-tuning", arm=PLAIN, published="Transformer-FM"),
-        Row(name="post-training", arm=OURS, published="Transformer-FM-PT"),
+        Row(name="plain fine-tuning", variant=PLAIN, published="Transformer-FM"),
+        Row(name="post-training", variant=POST, published="Transformer-FM-PT"),
     )
 
 
-def made_by(experiment: Experiment) -> tuple[str, ...]:
-    """Tables and figures that an experiment makes, the whole grid included."""
-    return (TABLE_1, "grid") if experiment.table_1_only else tuple(WHAT)
+def targets_of(experiment: Experiment) -> tuple[str, ...]:
+    """Tables and figures of an experiment, `grid` included."""
+    return (TABLE_1, GRID) if experiment.table_1_only else tuple(TARGETS)
 
 
-def whole_grid(experiment: Experiment) -> list[str]:
-    """The same one by one."""
-    return [what for what in made_by(experiment) if what != "grid"]
-
-
-def arms_of_row(experiment: Experiment, row: Row, backbone: str) -> list[tuple[str, str]]:
-    """Backbone and arm of a row of table 1, or those of its members."""
-    if row.arm:
-        return [(row.backbone or backbone, row.arm)]
-    by_name = {each.name: each for each in rows_of(experiment)}
-    members = (by_name[name] for name in row.members)
-    return [pair for each in members for pair in arms_of_row(experiment, each, backbone)]
-
-
-def cells_of(what: str, experiment: Experiment, backbone: str) -> list[Cell]:
-    """The cells of a table or figure, in the order in which they are best run.
-
-    A grid that is stopped anywhere has the cells that say most: the main task's pair, what it is
-    measured against, its other seeds, the ablation, smaller fractions, other tasks, peers.
-
-    Raises
-    ------
-    ReproduceError
-        For an unknown table or figure, or one that the experiment does not make.
-    """
-    if what not in WHAT:
-        raise ReproduceError(f"no table or figure {what!r}", remedy=f"choose {', '.join(WHAT)}")
-    if what not in made_by(experiment):
-        raise ReproduceError(
-            f"experiment {experiment.name} makes {TABLE_1} alone, and no {what}",
-            remedy="name another --experiment; `einthoven reproduce list` shows what each makes",
-        )
-    names = whole_grid(experiment) if what == "grid" else [what]
-    groups = [group for each in names for group in _groups(each, experiment, backbone)]
-    if what == "grid" and not experiment.table_1_only:
-        groups += [(backbone, arm, experiment.main_task, WHOLE) for arm in experiment.arms]
-    places = {
-        Cell(*group, seed): _place(experiment, backbone, group, turn)
-        for group in dict.fromkeys(groups)
-        for turn, seed in enumerate(experiment.seeds_of(*group[1:]))
-    }
-    return sorted(places, key=lambda cell: places[cell])
-
-
-Group = tuple[str, str, str, float]
-
-
-def _groups(what: str, experiment: Experiment, backbone: str) -> Iterator[Group]:
-    main = experiment.main_task
-    if what == TABLE_1:
-        for row in rows_of(experiment):
-            for pair in arms_of_row(experiment, row, backbone):
-                yield from ((*pair, task, WHOLE) for task in experiment.tasks)
-    elif what == "table-2":
-        for task in experiment.tasks:
-            yield from ((backbone, arm, task, WHOLE) for arm in experiment.table_arms_of(task))
-    elif what in ("figure-2", "figure-3"):
-        yield from ((backbone, arm, main, WHOLE) for arm in _PAIR)
-    elif what == "figure-4":
-        shares = sorted({*experiment.fractions, WHOLE})
-        yield from ((backbone, arm, main, share) for share in shares for arm in _PAIR)
-    else:
-        arms = [arm for arm in ABLATION if arm in experiment.arms]
-        yield from ((backbone, arm, main, WHOLE) for arm in arms)
-
-
-_PAIR = (PLAIN, OURS)
-
-
-def _place(experiment: Experiment, backbone: str, group: Group, turn: int) -> tuple[Any, ...]:
-    # Within a rung first seeds come first, cheap fractions before dear ones, and the arms of a
-    # comparison side by side.
-    whose, arm, task, fraction = group
-    rung = _rung(experiment, arm, task, fraction, first=turn == 0)
-    named = [row.backbone for row in experiment.rows]
-    row = named.index(whose) if whose in named else -1
-    at = experiment.tasks.index(task), row, [OURS, PLAIN, *experiment.arms].index(arm)
-    return whose != backbone, rung, turn, fraction, *at
-
-
-def _rung(experiment: Experiment, arm: str, task: str, fraction: float, *, first: bool) -> int:
-    pair = arm in _PAIR
-    if task != experiment.main_task:
-        return (5 if pair else 6) if first else 7
-    if fraction != WHOLE:
-        return 4
-    if pair:
-        return 0 if first else 2
-    return 1 if first and arm in (PROBE, SCRATCH, *experiment.table_arms) else 3
-
-
-Rows = Mapping[str, Sequence[tuple[str, str]]]
+def pairs_of_row(experiment: Experiment, row: Row, backbone: str) -> list[tuple[str, str]]:
+    """Backbone and variant of a row of table 1, or those of its members."""
+    if row.variant:
+        return [(row.backbone or backbone, row.variant)]
+    by_name = {other.name: other for other in rows_of(experiment)}
+    return [pair for m in row.members for pair in pairs_of_row(experiment, by_name[m], backbone)]
 
 
 def row_names(experiment: Experiment, backbone: str) -> Rows:
-    """Backbones and arms by the names of table 1's rows, for `only`."""
+    """Backbones and variants of every row of table 1, by its name."""
     rows = rows_of(experiment)
-    return {row.name: arms_of_row(experiment, row, backbone) for row in rows}
+    return {row.name: pairs_of_row(experiment, row, backbone) for row in rows}
 
 
-def only(cells: Sequence[Cell], filters: Sequence[str], rows: Rows | None = None) -> list[Cell]:
-    """Cells that every filter lets through: `arm=post-training,scratch`, `seed=0`, ...
+def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
+    """The runs of a table or figure, in the order in which they are best run.
 
-    Parameters
-    ----------
-    cells : sequence of Cell
-    filters : sequence of str
-        `KEY=VALUE,...`; a key is a field of a cell, or `row`.
-    rows : mapping, optional
-        What the rows of table 1 are made of, by name (see `row_names`).
+    A grid that is stopped anywhere has the most informative runs: the main task's pair, its
+    baselines, its other seeds, the ablation, smaller fractions, other tasks, peers.
 
     Raises
     ------
     ReproduceError
-        For a filter of another form, or a value that no cell has.
+        If the target is unknown, or the experiment does not make it.
     """
-    keys = [*Cell.__dataclass_fields__, *(["row"] if rows else [])]
-    kept = list(cells)
+    if target not in targets_of(experiment):
+        known = target in TARGETS
+        raise ReproduceError(
+            f"experiment {experiment.name} has no {target}" if known else f"no target {target!r}",
+            remedy="choose another --experiment: `einthoven reproduce list`" if known
+            else f"choose {', '.join(TARGETS)}",
+        )  # fmt: skip
+    targets = [t for t in targets_of(experiment) if t != GRID] if target == GRID else [target]
+    groups = [group for name in targets for group in _groups(name, experiment, backbone)]
+    if target == GRID and not experiment.table_1_only:
+        groups += [Group(backbone, name, experiment.main_task) for name in experiment.variants]
+    priorities = {
+        group.run(seed): _priority(experiment, backbone, group, turn)
+        for group in dict.fromkeys(groups)
+        for turn, seed in enumerate(experiment.seeds_of(group.variant, group.task, group.fraction))
+    }
+    return sorted(priorities, key=lambda run: priorities[run])
+
+
+def _groups(target: str, experiment: Experiment, backbone: str) -> Iterator[Group]:
+    main = experiment.main_task
+    if target == TABLE_1:
+        for row in rows_of(experiment):
+            for pair in pairs_of_row(experiment, row, backbone):
+                yield from (Group(*pair, task) for task in experiment.tasks)
+    elif target == "table-2":
+        for task in experiment.tasks:
+            yield from (Group(backbone, v, task) for v in experiment.table_variants_of(task))
+    elif target in ("figure-2", "figure-3"):
+        yield from (Group(backbone, variant, main) for variant in PAIR)
+    elif target == "figure-4":
+        shares = sorted({*experiment.fractions, WHOLE})
+        yield from (Group(backbone, variant, main, s) for s in shares for variant in PAIR)
+    else:
+        yield from (Group(backbone, v, main) for v in ABLATION if v in experiment.variants)
+
+
+def _priority(experiment: Experiment, backbone: str, group: Group, turn: int) -> tuple[Any, ...]:
+    # Within a rank first seeds come first, small fractions before large ones, and the variants of
+    # a comparison side by side.
+    rank = _rank(experiment, group, first=turn == 0)
+    backbones = [row.backbone for row in experiment.rows]
+    row = backbones.index(group.backbone) if group.backbone in backbones else -1
+    variant = [POST, PLAIN, *experiment.variants].index(group.variant)
+    position = experiment.tasks.index(group.task), row, variant
+    return group.backbone != backbone, rank, turn, group.fraction, *position
+
+
+def _rank(experiment: Experiment, group: Group, *, first: bool) -> int:
+    pair = group.variant in PAIR
+    if group.task != experiment.main_task:
+        return (5 if pair else 6) if first else 7
+    if group.fraction != WHOLE:
+        return 4
+    if pair:
+        return 0 if first else 2
+    return 1 if first and group.variant in (PROBE, SCRATCH, *experiment.table_variants) else 3
+
+
+def only(runs: Sequence[Run], filters: Sequence[str], rows: Rows | None = None) -> list[Run]:
+    """Runs that pass every filter: `variant=post-training,scratch`, `seed=0`, ...
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    filters : sequence of str
+        `KEY=VALUE,...`; a key is a field of a run, or `row`.
+    rows : mapping, optional
+        Backbones and variants of table 1's rows, by name (see `row_names`).
+
+    Raises
+    ------
+    ReproduceError
+        If a filter has another form, or a value that no run has.
+    """
+    keys = [*Run.__dataclass_fields__, *(["row"] if rows else [])]
+    selected = list(runs)
     for text in filters:
         key, equals, values = text.partition("=")
         if not equals or key not in keys:
             raise ReproduceError(
-                f"--only {text!r} is no filter",
+                f"--only {text!r} is not a filter",
                 remedy=f"write KEY=VALUE,... with a key of {', '.join(keys)}",
             )
-        names = {cell: _names(cell, key, rows or {}) for cell in cells}
-        present = {name for each in names.values() for name in each}
-        wanted = {_text(_number(value)) for value in values.split(",")}
-        if wanted - present:
+        names = {run: _names(run, key, rows or {}) for run in runs}
+        present = {name for run in runs for name in names[run]}
+        allowed = {_text(_number(value)) for value in values.split(",")}
+        if allowed - present:
             raise ReproduceError(
-                f"--only {text}: no cell has {key} {', '.join(sorted(wanted - present))}",
+                f"--only {text}: no run has {key} {', '.join(sorted(allowed - present))}",
                 remedy=f"choose among {', '.join(sorted(present))}",
             )
-        kept = [cell for cell in kept if names[cell] & wanted]
-    return kept
+        selected = [run for run in selected if names[run] & allowed]
+    return selected
 
 
-def _names(cell: Cell, key: str, rows: Rows) -> set[str]:
-    """What a cell's value of a key is called; it may be part of several rows."""
+def _names(run: Run, key: str, rows: Rows) -> set[str]:
+    """Values of a run for a key; it may be part of several rows."""
     if key == "row":
-        return {name for name, pairs in rows.items() if (cell.backbone, cell.arm) in pairs}
-    return {_text(getattr(cell, key))}
-
-
-def shard(cells: Sequence[T], part: str | None) -> list[T]:
-    """Every N-th cell: the I-th part of N, written `I/N`; all of them without a part.
-
-    Raises
-    ------
-    ReproduceError
-        For a part that is not one of N.
-    """
-    if part is None:
-        return list(cells)
-    index, _, count = part.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise ReproduceError(f"--shard {part!r} is no part", remedy="write 1/2, or 2/2")
-    return list(cells[int(index) - 1 :: int(count)])
+        return {name for name, pairs in rows.items() if (run.backbone, run.variant) in pairs}
+    return {_text(getattr(run, key))}
 
 
 def _number(text: str) -> float | str:
@@ -241,3 +217,19 @@ def _number(text: str) -> float | str:
 
 def _text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
+
+
+def shard(runs: Sequence[T], part: str | None) -> list[T]:
+    """Part I of N, written `I/N`: every N-th run; all of them if `part` is None.
+
+    Raises
+    ------
+    ReproduceError
+        If the part is not one of N.
+    """
+    if part is None:
+        return list(runs)
+    index, _, count = part.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise ReproduceError(f"--shard {part!r} is not I/N", remedy="write 1/2, or 2/2")
+    return list(runs[int(index) - 1 :: int(count)])

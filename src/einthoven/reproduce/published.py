@@ -102,11 +102,11 @@ AUPRC: dict[str, dict[str, Value]] = {
         (0.414, 0.405, 0.452), (0.411, 0.393, 0.453), (0.555, 0.531, 0.592), (0.689, 0.623, 0.774)
     ),
 }
-"""Table 2. Nobody reports it of the peers."""
+"""Table 2. No value of the peers is published."""
 
 BY_METRIC = {"auroc": AUROC, "auprc": AUPRC}
-ROW_OF_ARM = {"fine-tuning": "Transformer-FM", "post-training": "Transformer-FM-PT"}
-"""The published rows of the two arms that are compared: plain fine-tuning and post-training."""
+ROW_OF_VARIANT = {"fine-tuning": "Transformer-FM", "post-training": "Transformer-FM-PT"}
+"""The published rows of the two variants that are compared: plain fine-tuning and post-training."""
 
 LABELS = {"auroc": (63, 35), "auprc": (62, 35)}
 """Figure 2, of 71 labels: those that improve, and those whose interval lies above zero."""

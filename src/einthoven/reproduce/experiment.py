@@ -1,0 +1,457 @@
+"""Experiments as data: the recipes, tasks, seeds and fractions of a reproduction.
+
+An experiment is a TOML file. Its variants refer to recipes and may change single keys of them, for
+all backbones or for one; the code contains no hyperparameter.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from einthoven.errors import EvaluationError, ReproduceError
+from einthoven.evaluate.estimate import Plan
+from einthoven.reproduce import published
+from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, load_recipe
+
+POST, PLAIN = "post-training", "fine-tuning"
+PROBE, SCRATCH, SCRATCH_POST = "linear-probe", "scratch", "scratch-post-training"
+NO_DEPTH, NO_PROBE = "without-stochastic-depth", "without-probe"
+GENERAL = "ptbxl-100hz-cpu"  # the experiment of backbones that no other is made for
+EXPERIMENTS = Path(__file__).parent / "experiments"
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0)]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NOT_EXTENDED = {"name", "description", "made_for"}
+# Fields that every run has of its own; fewer epochs are reported by `short_schedule`.
+_NO_CHANGE = ("name", "description", "seed", "data.fraction")
+_EPOCHS = "stage2.epochs"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Variant(_Section):
+    """A way to train a classifier: a recipe, and changes of it."""
+
+    recipe: str
+    """A preset, or a `.toml` file (relative to the experiment's file)."""
+    description: str = ""
+    """One line, for tables; by default the recipe's."""
+    set: tuple[str, ...] = ()
+    """Changes, as in `--set`: `stage2.drop_path=0.0`."""
+    without: tuple[Literal["stage1", "stage2"], ...] = ()
+    """Stages of the recipe to leave out."""
+    start: Literal["pretrained", "random"] = "pretrained"
+    """Initial weights of the backbone. A recipe with a linear probe that starts from random
+    weights probes the frozen random network."""
+
+
+class VariantChange(_Section):
+    """Changes of one variant for one backbone."""
+
+    recipe: str | None = None
+    """Another recipe."""
+    set: tuple[str, ...] = ()
+    """Further changes, applied last."""
+
+
+class Source(_Section):
+    """Pretraining, for backbones without given weights."""
+
+    recipe: str
+    """A pretraining preset, or a `.toml` file."""
+    set: tuple[str, ...] = ()
+    """Changes."""
+    per_seed: bool = False
+    """One pretraining for every seed, instead of one (seed 0) that all seeds share."""
+    options: dict[str, Any] = {}
+    """Fields of the backbone's config during pretraining, over those it has afterwards."""
+
+
+class BackboneChange(_Section):
+    """Changes of an experiment for one backbone."""
+
+    pretraining: Source | None = None
+    """Another pretraining."""
+    set: tuple[str, ...] = ()
+    """Changes of every variant's recipe, where it has the section; before the variant's."""
+    variants: dict[str, VariantChange] = {}
+    """Changes of single variants."""
+    options: dict[str, Any] = {}
+    """Fields of the backbone's config, such as `leads`."""
+    short_schedule: str = ""
+    """Description of a schedule that is shorter than the recipe's: table 1 marks such rows. Fewer
+    epochs than in the recipe are detected without it."""
+
+
+class Seeds(_Section):
+    """Seeds of some runs; an empty list matches everything."""
+
+    seeds: tuple[Seed, ...]
+    """The seeds."""
+    variants: tuple[str, ...] = ()
+    """Variants that they apply to."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that they apply to."""
+    fractions: tuple[Fraction, ...] = ()
+    """Shares of the training records that they apply to."""
+
+
+class Row(_Section):
+    """A row of table 1: a backbone and a variant, or the mean prediction of other rows."""
+
+    name: str
+    """Name in the table and in `--only row=`."""
+    variant: str = ""
+    """The variant that gives recipe and initial weights."""
+    backbone: str | None = None
+    """By default the command's."""
+    members: tuple[str, ...] = ()
+    """Names of other rows, instead of a variant: the mean of their predictions, seed by seed."""
+    published: str | None = None
+    """Name of the published row for comparison."""
+    our_reading: str = ""
+    """Details that the published sources leave open: table 1 marks the row as our reading."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Row:
+        if bool(self.variant) == bool(self.members):
+            raise ValueError(f"row {self.name} needs either a variant or members")
+        if self.members and self.backbone:
+            raise ValueError(f"row {self.name}: members have their own backbones")
+        if self.published is not None and self.published not in published.ROWS:
+            raise ValueError(
+                f"row {self.name}: no published row {self.published!r}; there are "
+                f"{', '.join(published.ROWS)}"
+            )
+        return self
+
+
+class Experiment(_Section):
+    """A grid of runs."""
+
+    name: str
+    """Name of the experiment."""
+    description: str = ""
+    """One line."""
+    tasks: tuple[str, ...] = ("all-71", "diagnostic-44", "subclass-23", "rhythm-12")
+    """The columns of the tables."""
+    main_task: str = "all-71"
+    """The task of all figures."""
+    table_variants: tuple[str, ...] = (PLAIN, POST)
+    """Variants of table 2; with more than the pair, a second table compares all of them."""
+    table_variants_on: tuple[str, ...] = ()
+    """Tasks on which variants beyond the pair are run; by default all."""
+    fractions: tuple[Fraction, ...] = (1.0,)
+    """Shares of the training records, for figure 4."""
+    seeds: tuple[Seed, ...] = (0,)
+    """Seeds of every run that no entry of `more_seeds` matches."""
+    more_seeds: tuple[Seeds, ...] = ()
+    """Seeds of some runs; the last matching entry decides."""
+    schedule: tuple[str, ...] = ()
+    """Changes of every recipe, where it has the section: `stage2.epochs=8`."""
+    resamples: Annotated[int, Field(ge=0)] = 1000
+    """Resamples of the bootstrap."""
+    min_records: Annotated[int, Field(ge=0)] = 0
+    """Leave out labels with fewer records; for cohorts that lack many."""
+    table_1_only: bool = False
+    """The experiment makes table 1 alone: `rows` define it, and it needs neither a pretraining nor
+    the variants `post-training` and `fine-tuning`."""
+    made_for: tuple[str, ...] = ()
+    """Backbones for which this is the default experiment, if it is one of einthoven's. Not
+    inherited by experiments that extend it."""
+    extends: str = ""
+    """Another experiment, a name or a `.toml` file beside this one, that provides every missing
+    key."""
+    pretraining: Source | None = None
+    """Pretraining of backbones without given weights."""
+    variants: dict[str, Variant]
+    """By name."""
+    backbones: dict[str, BackboneChange] = {}
+    """Changes for single backbones."""
+    rows: tuple[Row, ...] = ()
+    """Rows of table 1; by default the command's backbone, plain and post-trained."""
+    folder: Path = Path()
+    """Folder of the experiment's file; set when it is read."""
+
+    @model_validator(mode="after")
+    def _check_completeness(self) -> Experiment:
+        if self.table_1_only:
+            unused = {"table_variants", "table_variants_on", "fractions"} & self.model_fields_set
+            if not self.rows or unused:
+                raise ValueError(
+                    f"table_1_only has no effect on {sorted(unused)[0]}" if unused
+                    else "table_1_only needs rows"
+                )  # fmt: skip
+            return self
+        missing = [name for name in (POST, PLAIN) if name not in self.variants]
+        if missing:
+            raise ValueError(f"the variant {missing[0]} is missing")
+        if self.pretraining is None:
+            raise ValueError("pretraining is missing; only table_1_only does without")
+        return self
+
+    @model_validator(mode="after")
+    def _check_resamples(self) -> Experiment:
+        try:
+            Plan(resamples=self.resamples)
+        except EvaluationError as error:
+            raise ValueError(error.problem) from error
+        return self
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Experiment:
+        used = [row.variant for row in self.rows if row.variant]
+        used += [name for entry in self.more_seeds for name in entry.variants]
+        used += () if self.table_1_only else self.table_variants
+        used += [name for change in self.backbones.values() for name in change.variants]
+        if unknown := sorted(set(used) - set(self.variants)):
+            raise ValueError(f"unknown variant {unknown[0]}; there are {', '.join(self.variants)}")
+        if self.main_task not in self.tasks:
+            raise ValueError(f"main_task {self.main_task} is not among the tasks")
+        for name in (self.name, *self.variants):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a folder name: use letters, digits, . _ and -")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tables(self) -> Experiment:
+        names = [row.name for row in self.rows]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two rows are called {twice[0]}")
+        single = {row.name for row in self.rows if row.variant}
+        for row in self.rows:
+            if unknown := sorted(set(row.members) - single):
+                raise ValueError(f"row {row.name}: no row {unknown[0]} with a variant")
+        if missing := {POST, PLAIN} - set(self.table_variants):
+            raise ValueError(f"table_variants lacks {sorted(missing)[0]}")
+        if len(set(self.table_variants)) < len(self.table_variants):
+            raise ValueError(f"table_variants has duplicates: {', '.join(self.table_variants)}")
+        if unknown := sorted(set(self.table_variants_on) - set(self.tasks)):
+            raise ValueError(f"table_variants_on: {unknown[0]} is not among the tasks")
+        return self
+
+    @property
+    def names_every_backbone(self) -> bool:
+        """Whether every row names its backbone."""
+        return self.table_1_only and all(row.backbone or row.members for row in self.rows)
+
+    def table_variants_of(self, task: str) -> tuple[str, ...]:
+        """Variants of table 2 that are run on a task, in the order of its columns."""
+        everything = not self.table_variants_on or task in self.table_variants_on
+        return tuple(name for name in self.table_variants if everything or name in (POST, PLAIN))
+
+    def seeds_of(self, variant: str, task: str, fraction: float) -> tuple[int, ...]:
+        """Seeds of a variant on a task and share of the training records."""
+        seeds = self.seeds
+        for entry in self.more_seeds:
+            filters = (
+                (entry.variants, variant), (entry.tasks, task), (entry.fractions, fraction)
+            )  # fmt: skip
+            if all(not allowed or value in allowed for allowed, value in filters):
+                seeds = entry.seeds
+        return seeds
+
+    def recipe(
+        self, variant: str, backbone: str, *, seed: int = 0, fraction: float = 1.0
+    ) -> Recipe:
+        """The recipe of a run, with every change applied.
+
+        Raises
+        ------
+        RecipeError
+            If the variant's recipe or one of its changes is wrong.
+        """
+        definition, change = self.variants[variant], self._change(backbone)
+        file = self._recipe_file(variant, backbone)
+        changes = [
+            *_applicable((*self.schedule, *change.set), load_recipe(file)),
+            *definition.set,
+            *change.variants.get(variant, VariantChange()).set,
+            f"seed={seed}",
+        ]
+        table = load_recipe(file, changes).model_dump()
+        table |= dict.fromkeys(definition.without) | {"name": variant}
+        table["data"]["fraction"] = fraction
+        if definition.description:
+            table["description"] = definition.description
+        if definition.start == "random" and table["stage1"] is None:
+            table["initialise"] = "random"
+        return Recipe.model_validate(table)
+
+    def starts_random(self, variant: str, backbone: str) -> bool:
+        """Whether a variant starts from random weights."""
+        recipe = load_recipe(self._recipe_file(variant, backbone))
+        return self.variants[variant].start == "random" or recipe.initialise == "random"
+
+    def short_schedule(self, variant: str, backbone: str) -> str:
+        """How much shorter a schedule is than the recipe's: "10 of 50 epochs", or nothing."""
+        if text := self._change(backbone).short_schedule:
+            return text
+        original = load_recipe(self._recipe_file(variant, backbone)).stage2
+        stage2 = self.recipe(variant, backbone).stage2
+        if stage2 is None or original is None or stage2.epochs >= original.epochs:
+            return ""
+        return f"{stage2.epochs} of {original.epochs} epochs"
+
+    def changes(self, variant: str, backbone: str) -> list[str]:
+        """Other differences to the variant's recipe: "precision bf16 instead of fp32"."""
+        original = load_recipe(self._recipe_file(variant, backbone))
+        recipe = self.recipe(variant, backbone)
+        return list(_differences(recipe.model_dump(mode="json"), original.model_dump(mode="json")))
+
+    def options_of(self, backbone: str) -> dict[str, Any] | None:
+        """Fields of a backbone's config that the experiment sets."""
+        return self._change(backbone).options or None
+
+    def pretraining_options(self, backbone: str) -> dict[str, Any] | None:
+        """Fields of a backbone's config during pretraining."""
+        return ((self.options_of(backbone) or {}) | self.source_of(backbone).options) or None
+
+    def source_of(self, backbone: str) -> Source:
+        """Pretraining of a backbone.
+
+        Raises
+        ------
+        ReproduceError
+            If the experiment does not define one.
+        """
+        source = self._change(backbone).pretraining or self.pretraining
+        if source is None:
+            raise ReproduceError(
+                f"experiment {self.name} has no pretraining for {backbone}",
+                remedy="pass --weights, or add a [pretraining] to the experiment",
+            )
+        return source
+
+    def pretraining_recipe(self, backbone: str, seed: int) -> Pretraining:
+        """Pretraining recipe of a backbone.
+
+        Raises
+        ------
+        RecipeError
+            If the recipe or one of its changes is wrong.
+        """
+        source = self.source_of(backbone)
+        return load_pretraining(self._file(source.recipe), [*source.set, f"seed={seed}"])
+
+    def _change(self, backbone: str) -> BackboneChange:
+        return self.backbones.get(backbone, BackboneChange())
+
+    def _recipe_file(self, variant: str, backbone: str) -> str | Path:
+        change = self._change(backbone).variants.get(variant, VariantChange())
+        return self._file(change.recipe or self.variants[variant].recipe)
+
+    def _file(self, recipe: str) -> str | Path:
+        return self.folder / recipe if recipe.endswith(".toml") else recipe
+
+
+def _applicable(changes: Iterable[str], recipe: Recipe) -> list[str]:
+    # A schedule names stages that not every recipe has; setting a key would add the stage.
+    absent = [stage for stage in ("stage1", "stage2") if getattr(recipe, stage) is None]
+    return [change for change in changes if change.split(".", 1)[0] not in absent]
+
+
+def _differences(
+    recipe: Mapping[str, Any], original: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    for name, before in original.items():
+        key, value = prefix + name, recipe.get(name)
+        if key in _NO_CHANGE or value == before:
+            continue
+        if key == _EPOCHS and value is not None and value < before:
+            continue
+        if isinstance(before, dict) and isinstance(value, dict):
+            yield from _differences(value, before, key + ".")
+        elif isinstance(before, dict):
+            yield f"without {key}"
+        elif isinstance(value, dict):
+            yield f"with {key}"
+        else:
+            yield f"{key} {_text(value)} instead of {_text(before)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)
+
+
+def experiment_names() -> list[str]:
+    """Names of einthoven's experiments."""
+    return sorted(file.stem for file in EXPERIMENTS.glob("*.toml"))
+
+
+def experiment_for(backbone: str) -> str:
+    """Default experiment of a backbone: the one made for it, else the general one."""
+    names = (name for name in experiment_names() if backbone in load_experiment(name).made_for)
+    return next(names, GENERAL)
+
+
+def load_experiment(name: str | Path) -> Experiment:
+    """Read an experiment: one of einthoven's by name, or a TOML file.
+
+    Raises
+    ------
+    ReproduceError
+        If the experiment or a key is unknown, a type is wrong, or parts contradict each other.
+    """
+    file = _file_of(name)
+    table = _with_base(file)
+    try:
+        return Experiment.model_validate(table | {"folder": file.resolve().parent})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, entry['loc'])) or 'experiment'}: {entry['msg']}"
+            for entry in error.errors()
+        )
+        raise ReproduceError(
+            f"{file}: {problems}",
+            remedy="correct the experiment; docs/reproduce.md lists every key",
+        ) from error
+
+
+def _file_of(name: str | Path) -> Path:
+    if Path(name).suffix == ".toml":
+        return Path(name)
+    if str(name) not in experiment_names():
+        raise ReproduceError(
+            f"no experiment {str(name)!r}",
+            remedy=f"choose {', '.join(experiment_names())}, or a .toml file",
+        )
+    return EXPERIMENTS / f"{name}.toml"
+
+
+def _with_base(file: Path) -> dict[str, Any]:
+    """An experiment's keys, completed by those of the experiment that it extends."""
+    table = _read(file)
+    if not isinstance(name := table.get("extends", ""), str) or not name:
+        return table
+    base_file = _file_of(file.parent / name if name.endswith(".toml") else name)
+    base = _read(base_file)
+    if "extends" in base:
+        raise ReproduceError(
+            f"{file} extends {base_file}, which extends another", remedy="extend that one"
+        )
+    return {key: base[key] for key in base.keys() - _NOT_EXTENDED} | table
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ReproduceError(f"{file} is missing", remedy="check the path") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ReproduceError(f"{file} is not TOML: {error}", remedy="correct that line") from error

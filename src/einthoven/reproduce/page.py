@@ -1,0 +1,166 @@
+"""Writing tables and figures into a page, their numbers and drawings beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from einthoven.errors import ReproduceError
+from einthoven.evaluate.scores import plain
+from einthoven.files import Json, lock_beside, locked, read_json, write_json, write_text
+from einthoven.progress import Progress
+from einthoven.report import write_report
+from einthoven.reproduce.experiment import PLAIN
+from einthoven.reproduce.figures import figure_2, figure_3, figure_4, figure_5
+from einthoven.reproduce.grid import GRID, TABLE_1, Group, targets_of
+from einthoven.reproduce.results import Results, best_candidate, predict_models
+from einthoven.reproduce.run import Reproduction
+from einthoven.reproduce.tables import Section, grid_table, table_1, table_2
+
+FIGURES = "figures"
+_SECTIONS: dict[str, Callable[[Results], Section]] = {
+    "table-2": table_2,
+    "figure-2": figure_2,
+    "figure-3": figure_3,
+    "figure-4": figure_4,
+    "figure-5": figure_5,
+    GRID: grid_table,
+}
+
+
+def write(
+    reproduction: Reproduction,
+    target: str,
+    page: Path,
+    *,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write a table or figure, or all of them, from the finished runs.
+
+    A section replaces the text between its markers, or is added at the end of the page. Numbers
+    (JSON) and drawings (SVG) go into `figures/` beside it. A section without any finished run is
+    left as it is on the page; table 1 keeps the stored numbers of rows without one.
+
+    Parameters
+    ----------
+    reproduction : Reproduction
+    target : str
+        A table or figure, or `grid`: all of them.
+    page : Path
+        Markdown.
+    progress : Progress, optional
+        Progress of prediction.
+
+    Returns
+    -------
+    list of Path
+        Every file that was written, the page first.
+
+    Raises
+    ------
+    ReproduceError
+        If the markers of the page are damaged.
+    """
+    results = Results(reproduction)
+    targets = targets_of(reproduction.experiment) if target == GRID else (target,)
+    sections = []
+    for name in targets:
+        if name == TABLE_1:
+            predict_models(reproduction, progress)
+            sections.append(table_1(results, _stored(reproduction, page)))
+        elif name in _SECTIONS and not (name == GRID and reproduction.experiment.table_1_only):
+            sections.append(_SECTIONS[name](results))
+    with locked(lock_beside(page)):  # other processes may write their sections
+        written = _write_sections(page, sections)
+    return [*written, *_report(results, target)]
+
+
+def _stored(reproduction: Reproduction, page: Path) -> Json:
+    """Numbers of table 1 beside a page; empty without any.
+
+    Raises
+    ------
+    ReproduceError
+        If the file has other content.
+    """
+    section = Section(TABLE_1, reproduction.backbone, reproduction.experiment.name, "", {})
+    file = page.parent / FIGURES / f"{section.name}.json"
+    if not file.is_file():
+        return {}
+    numbers = read_json(file)
+    if not isinstance(numbers, dict) or not {"rows", "best_post_trained"} <= numbers.keys():
+        raise ReproduceError(f"{file} is not a results table of table 1", remedy="delete it")
+    return numbers
+
+
+def _write_sections(page: Path, sections: Sequence[Section]) -> list[Path]:
+    text = page.read_text(encoding="utf-8") if page.is_file() else "# Reproduction\n"
+    folder, written = page.parent / FIGURES, [page]
+    for section in sections:
+        file = folder / f"{section.name}.json"
+        if file.is_file() and not section.has_results and section.target != TABLE_1:
+            continue
+        text = with_section(text, section, page)
+        write_json(file, plain(section.numbers))
+        written.append(file)
+        for name, svg in section.drawings.items():
+            # As a file of its own a drawing needs its colours: black on white.
+            coloured = re.sub(r'style="', 'style="color: #111; background: #fff; ', svg, count=1)
+            write_text(folder / name, coloured)
+            written.append(folder / name)
+    write_text(page, text)
+    return written
+
+
+def with_section(text: str, section: Section, page: Path) -> str:
+    """A page's text with a section in its place."""
+    backbone = f"backbone={section.backbone} " if section.backbone else ""
+    marker = f"reproduce:{section.target} {backbone}experiment={section.experiment}"
+    begin, end = f"<!-- {marker} begin -->", f"<!-- {marker} end -->"
+    body = re.sub(r"\n{3,}", "\n\n", section.text.strip())
+    body = f"{begin}\n{body}\n{end}"
+    counts = text.count(begin), text.count(end)
+    if counts == (0, 0):
+        return f"{text.rstrip()}\n\n{body}\n"
+    if counts != (1, 1) or text.index(begin) > text.index(end):
+        raise ReproduceError(
+            f"{page}: the markers of {section.name} are damaged ({counts[0]} begin, {counts[1]} "
+            "end)",
+            remedy=f"leave one line {begin} and, after it, one line {end}",
+        )
+    return text[: text.index(begin)] + body + text[text.index(end) + len(end) :]
+
+
+def _report(results: Results, target: str) -> list[Path]:
+    """HTML report of the main task's first runs; empty without two runs to compare."""
+    reproduction, experiment = results.reproduction, results.reproduction.experiment
+    task, backbone = experiment.main_task, reproduction.backbone
+    if experiment.table_1_only:
+        best = best_candidate(reproduction, task)
+        if best is None or best.model:  # a report of runs describes their training
+            return []
+        groups = [
+            Group(row.backbone or backbone, row.variant, task)
+            for row in experiment.rows
+            if row.variant
+        ]
+        reference, name = best.folders[0][1], f"report-{experiment.name}.html"
+    else:
+        groups = [Group(backbone, variant, task) for variant in experiment.variants]
+        plain_runs = results.folders(Group(backbone, PLAIN, task))
+        if not plain_runs:
+            return []
+        reference, name = next(iter(plain_runs.values()))[0], "report.html"
+    first = [folders[0] for g in groups for folders in list(results.folders(g).values())[:1]]
+    folders = list(dict.fromkeys([*first, reference]))
+    if len(folders) < 2:
+        return []
+    report = write_report(
+        folders,
+        reproduction.out / name,
+        reference=reference,
+        resamples=experiment.resamples,
+        commands=[f"einthoven reproduce {target} --experiment {experiment.name}"],
+    )
+    return [report]

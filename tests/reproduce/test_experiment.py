@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from einthoven.backbones.registry import backbone_names, entry
+from einthoven.errors import RecipeError, ReproduceError
+from einthoven.reproduce import published
+from einthoven.reproduce.experiment import (
+    GENERAL,
+    NO_DEPTH,
+    NO_PROBE,
+    PLAIN,
+    POST,
+    SCRATCH,
+    SCRATCH_POST,
+    BackboneChange,
+    Experiment,
+    Row,
+    Seeds,
+    Source,
+    Variant,
+    VariantChange,
+    experiment_for,
+    experiment_names,
+    load_experiment,
+)
+from einthoven.stages.recipe import Recipe, load_recipe
+from einthoven.stages.suited import check_pretraining
+
+SMALL = """
+name = "small"
+[pretraining]
+recipe = "demo"
+[variants.post-training]
+recipe = "post-training"
+[variants.fine-tuning]
+recipe = "fine-tuning"
+"""
+
+
+ROWS_ALONE = """
+name = "rows"
+table_1_only = true
+tasks = ["all-71", "form-19"]
+[variants.scratch]
+recipe = "scratch"
+[variants.start]
+recipe = "ptbxl-100hz-cpu/scratch"
+[[rows]]
+name = "one"
+backbone = "s4_tiny"
+variant = "scratch"
+[[rows]]
+name = "two"
+backbone = "s4_small"
+variant = "start"
+published = "MULTIRESNET"
+[[rows]]
+name = "both"
+members = ["two", "one"]
+"""
+WITH_ABLATION = [name for name in experiment_names() if not load_experiment(name).table_1_only]
+
+
+def written(folder: Path, text: str) -> Experiment:
+    file = folder / "small.toml"
+    file.write_text(text)
+    return load_experiment(file)
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_reads_and_so_do_its_recipes(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.name == name
+    for variant in experiment.variants:
+        assert experiment.recipe(variant, "st_mem_tiny", seed=3, fraction=0.3).seed == 3
+    if not experiment.table_1_only:
+        assert experiment.pretraining_recipe("st_mem_tiny", 5).seed == 5
+
+
+def test_variants_that_change_nothing_are_their_presets() -> None:
+    """So that a run of `einthoven posttrain` by the preset is a run of the experiment."""
+    experiment = load_experiment("ptbxl-100hz-cpu")
+    for variant in (POST, PLAIN, SCRATCH, "linear-probe"):
+        assert experiment.recipe(variant, "x") == load_recipe(f"ptbxl-100hz-cpu/{variant}")
+
+
+@pytest.mark.parametrize("name", WITH_ABLATION)
+def test_the_ablation_takes_away_one_piece_each(name: str) -> None:
+    experiment = load_experiment(name)
+    whole = experiment.recipe(POST, "x")
+    assert whole.stage2 is not None
+    assert whole.stage2.drop_path > 0
+
+    def changed(variant: str) -> set[str]:
+        other = experiment.recipe(variant, "x")
+        ours, theirs = whole.model_dump(), other.model_dump()
+        return {key for key in ours if ours[key] != theirs[key]} - {"name", "description"}
+
+    assert changed(NO_PROBE) == {"stage1"}
+    assert changed(NO_DEPTH) == {"stage2"}
+    without = experiment.recipe(NO_DEPTH, "x").stage2
+    assert without == whole.stage2.model_copy(update={"drop_path": 0.0})
+    assert changed(SCRATCH_POST) == set()  # its random weights come as a file
+    assert experiment.starts_random(SCRATCH_POST, "x")
+    assert not experiment.starts_random(POST, "x")
+    assert experiment.recipe(SCRATCH, "x").initialise == "random"
+
+
+def test_the_paper_s_schedule() -> None:
+    recipe = load_experiment("published").recipe(POST, "st_mem_base")
+    assert recipe.stage1 is not None
+    assert recipe.stage2 is not None
+    assert (recipe.stage1.epochs, recipe.stage2.epochs) == (100, 50)
+
+
+def test_a_schedule_brings_no_stage_into_a_recipe(tmp_path: Path) -> None:
+    experiment = written(
+        tmp_path, SMALL.replace("[pre", 'schedule = ["stage1.epochs=7", "stage2.epochs=8"]\n[pre')
+    )
+    plain, ours = experiment.recipe(PLAIN, "x"), experiment.recipe(POST, "x")
+    assert plain.stage1 is None
+    assert ours.stage1 is not None
+    assert plain.stage2 is not None
+    assert (ours.stage1.epochs, plain.stage2.epochs) == (7, 8)
+
+
+def test_changes_apply_in_order_and_for_one_backbone_only(tmp_path: Path) -> None:
+    experiment = written(
+        tmp_path,
+        SMALL.replace("[pre", 'schedule = ["stage2.epochs=8", "stage2.base_lr=1e-4"]\n[pre')
+        + 'set = ["stage2.base_lr=2e-4"]\n'
+        + '[backbones.one]\nset = ["stage2.epochs=9", "stage1.epochs=5"]\n'
+        + '[backbones.one.variants.fine-tuning]\nset = ["stage2.warmup_epochs=1"]\n'
+        + '[backbones.two.variants.fine-tuning]\nrecipe = "ptbxl-100hz-cpu/fine-tuning"\n'
+        + '[backbones.two.pretraining]\nrecipe = "mae"\n',
+    )
+
+    def stage2(backbone: str) -> tuple[int, float, float]:
+        found = experiment.recipe(PLAIN, backbone).stage2
+        assert found is not None
+        return found.epochs, found.base_lr, found.warmup_epochs
+
+    assert stage2("other") == (8, 2e-4, 3)
+    assert stage2("one") == (9, 2e-4, 1)
+    assert stage2("two") == (8, 2e-4, 1)
+    assert experiment.recipe(PLAIN, "two").precision == "bf16"
+    assert experiment.pretraining_recipe("two", 0).epochs == 800
+    assert experiment.pretraining_recipe("one", 0).name == "demo"
+
+
+def test_a_backbone_can_be_pretrained_in_another_form() -> None:
+    s4 = load_experiment("s4-100hz-cpu")  # causal for its objective, in both directions after it
+    assert s4.pretraining_options("s4_small") == {"causal": True}
+    assert s4.options_of("s4_small") == {"causal": False}
+    assert s4.pretraining_options("mtecg_tiny_100hz") is None
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        ("s4_tiny", "s4-100hz-cpu"),
+        ("s4_small", "s4-100hz-cpu"),
+        ("s4", "s4-240hz-gpu"),
+        ("st_mem_base", "published"),
+        ("mtecg_tiny_100hz", GENERAL),
+        ("xresnet1d101", GENERAL),
+        ("", GENERAL),
+    ],
+)
+def test_the_experiment_that_is_made_for_a_backbone(backbone: str, expected: str) -> None:
+    assert experiment_for(backbone) == expected
+
+
+def test_a_backbone_is_named_once_and_its_experiment_can_pretrain_it() -> None:
+    made = {name: load_experiment(name).made_for for name in experiment_names()}
+    named = [backbone for backbones in made.values() for backbone in backbones]
+    assert len(set(named)) == len(named)
+    assert set(named) <= set(backbone_names())
+    for backbone in (*named, "mtecg_tiny", "mtecg_tiny_100hz"):
+        experiment = load_experiment(experiment_for(backbone))
+        recipe = experiment.pretraining_recipe(backbone, 0)
+        check_pretraining(recipe, backbone, experiment.pretraining_options(backbone))
+
+
+def test_recipes_beside_the_experiment_are_found(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('name = "own"\n[stage2]\nepochs = 3\n')
+    experiment = written(tmp_path, SMALL.replace('"fine-tuning"', '"own.toml"'))
+    found: Recipe = experiment.recipe(PLAIN, "x")
+    assert found.stage2 is not None
+    assert (found.name, found.stage2.epochs) == (PLAIN, 3)
+
+
+def test_the_last_entry_of_seeds_that_matches_decides(tiny: Experiment) -> None:
+    assert tiny.seeds_of(POST, "all-71", 1.0) == (0, 1)
+    assert tiny.seeds_of(POST, "all-71", 0.5) == (0,)
+    assert tiny.seeds_of(POST, "superclass-5", 1.0) == (0,)
+    assert tiny.seeds_of(SCRATCH, "all-71", 1.0) == (0,)
+
+
+def test_the_variants_of_table_2(tiny: Experiment, tmp_path: Path) -> None:
+    assert written(tmp_path, SMALL).table_variants_of("all-71") == (PLAIN, POST)
+    four = (SCRATCH, PLAIN, "linear-probe", POST)
+    assert tiny.table_variants_of("all-71") == tiny.table_variants_of("superclass-5") == four
+    some = tiny.model_copy(update={"table_variants_on": ("superclass-5",)})
+    assert some.table_variants_of("superclass-5") == four
+    assert some.table_variants_of("all-71") == (PLAIN, POST)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[variants.fine-tuning]", "[variants.plain]"), "variant fine-tuning is missing"),
+        (('name = "small"', 'name = "small"\nepochs = 3'), "epochs"),
+        (('name = "small"', 'name = "a b"'), "not a folder name"),
+        (('name = "small"', 'name = "small"\nmain_task = "form-19"'), "not among the tasks"),
+        (('name = "small"', 'name = "small"\nfractions = [0.0]'), "fractions"),
+        (("[pre", '[[rows]]\nname = "x"\nvariant = "y"\n[pre'), "unknown variant y"),
+        (("[pre", "[backbones.b.variants.z]\n[pre"), "unknown variant z"),
+        (
+            ('name = "small"', 'name = "small"\ntable_variants = ["fine-tuning"]'),
+            "lacks post-training",
+        ),
+        (
+            (
+                'name = "small"',
+                'name = "small"\ntable_variants = ["fine-tuning", "post-training", "scratch"]',
+            ),
+            "unknown variant scratch",
+        ),
+        (
+            (
+                'name = "small"',
+                'name = "small"\ntable_variants = ["fine-tuning", "post-training", "fine-tuning"]',
+            ),
+            "duplicates",
+        ),
+        (
+            ('name = "small"', 'name = "small"\ntable_variants_on = ["form-19"]'),
+            "table_variants_on: form-19",
+        ),
+        (("[pretraining]", "[pretraining"), "not TOML"),
+    ],
+)
+def test_mistakes_are_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(ReproduceError, match=message):
+        written(tmp_path, SMALL.replace(*change))
+
+
+def test_an_experiment_of_rows_alone(tmp_path: Path) -> None:
+    experiment = written(tmp_path, ROWS_ALONE)
+    assert experiment.names_every_backbone
+    assert experiment.recipe("scratch", "s4_tiny").initialise == "random"
+    with pytest.raises(ReproduceError, match="no pretraining for s4_tiny"):
+        experiment.source_of("s4_tiny")
+    open_row = written(tmp_path, ROWS_ALONE.replace('backbone = "s4_tiny"\n', ""))
+    assert not open_row.names_every_backbone
+    assert not load_experiment("published").names_every_backbone
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("table_1_only = true\n", ""), "variant post-training is missing"),
+        (("true\n", "true\nfractions = [0.1]\n"), "fractions"),
+        (('members = ["two", "one"]', 'members = ["two", "three"]'), "no row three"),
+        (('members = ["two", "one"]', 'members = ["both"]'), "no row both"),
+        (('members = ["two", "one"]', ""), "variant or members"),
+        (('members = ["two"', 'variant = "start"\nmembers = ["two"'), "variant or members"),
+        (('members = ["two"', 'backbone = "x"\nmembers = ["two"'), "their own backbones"),
+        (('name = "two"', 'name = "one"'), "two rows are called one"),
+        (("MULTIRESNET", "MULTIRESNETT"), "MULTIRESNETT"),
+        (("table_1_only", 'main_task = "rhythm-12"\ntable_1_only'), "not among the tasks"),
+        (("table_1_only", "resamples = 5\ntable_1_only"), "5 resamples for an interval of 95 %"),
+    ],
+)
+def test_mistakes_in_rows_are_refused(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    assert change[0] in ROWS_ALONE
+    with pytest.raises(ReproduceError, match=message):
+        written(tmp_path, ROWS_ALONE.replace(*change))
+
+
+def test_rows_alone_need_rows(tmp_path: Path) -> None:
+    with pytest.raises(ReproduceError, match="needs rows"):
+        written(tmp_path, ROWS_ALONE[: ROWS_ALONE.index("[[rows]]")])
+    with pytest.raises(ReproduceError, match="pretraining is missing"):
+        written(tmp_path, SMALL.replace('[pretraining]\nrecipe = "demo"\n', ""))
+
+
+def test_a_shorter_schedule_is_noticed(tmp_path: Path) -> None:
+    experiment = written(
+        tmp_path,
+        ROWS_ALONE
+        + '[backbones]\ns4_tiny = { set = ["stage2.epochs=20"] }\n'
+        + 's4_small = { short_schedule = "half of each epoch" }\n',
+    )
+    assert experiment.short_schedule("scratch", "s4_tiny") == "20 of 50 epochs"
+    assert experiment.short_schedule("start", "s4_small") == "half of each epoch"
+    assert experiment.short_schedule("scratch", "s4") == ""
+    longer = written(tmp_path, ROWS_ALONE + '[backbones.s4_tiny]\nset = ["stage2.epochs=60"]\n')
+    assert longer.short_schedule("scratch", "s4_tiny") == ""
+
+
+def test_an_experiment_takes_from_another_what_it_does_not_say(tmp_path: Path) -> None:
+    (tmp_path / "rows.toml").write_text(ROWS_ALONE + 'our_reading = "all of it"\n')
+    own = written(tmp_path, 'name = "own"\nextends = "rows.toml"\nseeds = [4]\n')
+    base = load_experiment(tmp_path / "rows.toml")
+    assert (own.name, own.seeds, base.seeds) == ("own", (4,), (0,))
+    assert (own.rows, own.variants, own.tasks) == (base.rows, base.variants, base.tasks)
+    (tmp_path / "rows.toml").write_text('made_for = ["s4"]\n' + ROWS_ALONE)
+    own = written(tmp_path, 'name = "own"\nextends = "rows.toml"\n')
+    assert (load_experiment(tmp_path / "rows.toml").made_for, own.made_for) == (("s4",), ())
+    with pytest.raises(ReproduceError, match=r"name: Field required"):
+        written(tmp_path, 'extends = "rows.toml"\n')
+    (tmp_path / "third.toml").write_text('name = "third"\nextends = "small.toml"\n')
+    written(tmp_path, 'name = "own"\nextends = "rows.toml"\n')
+    with pytest.raises(ReproduceError, match="extends another"):
+        load_experiment(tmp_path / "third.toml")
+    with pytest.raises(ReproduceError, match="no experiment 'nowhere'"):
+        written(tmp_path, 'name = "own"\nextends = "nowhere"\n')
+
+
+@pytest.mark.parametrize("name", ["peers", "peers-cpu"])
+def test_the_peers_are_those_of_the_table(name: str) -> None:
+    """Every network that can be made has a row, on six tasks, from random weights."""
+    experiment = load_experiment(name)
+    assert experiment.tasks == published.BENCHMARK
+    rows = {row.published: row for row in experiment.rows if row.published}
+    foundation_models = {"HuBERT-ECG-BASE", "Transformer-FM", "Transformer-FM-PT"}
+    assert rows.keys() == published.ROWS.keys() - foundation_models
+    assert len(rows) == len(experiment.rows) - 1
+    assert [row.name for row in experiment.rows if not row.published] == ["xresnet1d50"]
+    supervised = {name for name in backbone_names() if entry(name).is_supervised}
+    assert {row.name for row in experiment.rows if row.variant} == supervised
+    assert experiment.backbones.keys() <= supervised
+    for row in experiment.rows:
+        assert row.members or row.backbone == row.name
+        if row.variant:
+            assert experiment.variants[row.variant].recipe == entry(row.name).recipe
+            assert experiment.starts_random(row.variant, row.name)
+            assert experiment.recipe(row.variant, row.name).stage1 is None
+    assert set(rows["ensemble of 7"].members) == {
+        "xresnet1d101", "resnet1d_wang", "lstm", "lstm_bidir", "fcn_wang", "inception1d",
+        "wavelet_nn",
+    }  # fmt: skip
+    readings = {row.name for row in experiment.rows if row.our_reading}
+    assert readings == {"spacetime", "msw_transformer", "chimera"}
+
+
+def test_the_whole_schedules_are_the_networks_own() -> None:
+    experiment = load_experiment("peers")
+    variants = {row.name: row.variant for row in experiment.rows if row.variant}
+    assert {experiment.short_schedule(variant, name) for name, variant in variants.items()} == {""}
+
+    def epochs(name: str) -> int:
+        stage = experiment.recipe(variants[name], name).stage2
+        assert stage is not None
+        return stage.epochs
+
+    assert [epochs(name) for name in ("xresnet1d101", "lstm", "wavelet_nn", "multiresnet")] == [
+        50, 50, 30, 100,
+    ]  # fmt: skip
+    assert variants["lstm"] == variants["lstm_bidir"] == "strodthoff-rnn"
+
+
+def test_unknown_experiments_and_recipes(tmp_path: Path) -> None:
+    with pytest.raises(ReproduceError, match=r"choose .*published"):
+        load_experiment("publishd")
+    with pytest.raises(ReproduceError, match="missing"):
+        load_experiment(tmp_path / "absent.toml")
+    experiment = written(tmp_path, SMALL + 'set = ["stage2.drop=1"]\n')
+    with pytest.raises(RecipeError, match=r"stage2\.drop"):
+        experiment.recipe(PLAIN, "x")
+
+
+def test_docs_describe_every_key() -> None:
+    """docs/reproduce.md and the experiment's own descriptions say the same."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reproduce.md").read_text()
+    tables: list[tuple[type[BaseModel], str]] = [
+        (Experiment, ""),
+        (Source, "pretraining."),
+        (Variant, "variants.NAME."),
+        (Seeds, "more_seeds."),
+        (BackboneChange, "backbones.NAME."),
+        (VariantChange, "backbones.NAME.variants.NAME."),
+        (Row, "rows."),
+    ]
+    for table, prefix in tables:
+        for key, field in table.model_fields.items():
+            if key != "folder":  # set when the file is read
+                assert f"| `{prefix}{key}` |" in page
+                assert " ".join((field.description or "no description").split()) in page

@@ -1,0 +1,234 @@
+"""Numbers of several seeds, against single comparisons; candidates; stored rows."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from einthoven.errors import EvaluationError, ReproduceError
+from einthoven.evaluate import compare
+from einthoven.evaluate.estimate import estimate
+from einthoven.files import read_json, write_json
+from einthoven.predictions import Predictions
+from einthoven.reproduce.experiment import PLAIN, POST, SCRATCH
+from einthoven.reproduce.grid import Group
+from einthoven.reproduce.results import (
+    AUROC_AUPRC,
+    Ensemble,
+    Results,
+    best_candidate,
+    candidates_of,
+    with_stored_rows,
+)
+from einthoven.reproduce.run import Reproduction
+
+BACKBONE = "mtecg_tiny_100hz"
+MAIN = {variant: Group(BACKBONE, variant, "all-71") for variant in (POST, PLAIN, SCRATCH)}
+
+
+@pytest.fixture(scope="module")
+def results(whole: Reproduction) -> Results:
+    return Results(whole)
+
+
+def predictions(whole: Reproduction, variant: str, seed: int, split: str = "test") -> Predictions:
+    folder = whole.folder(MAIN[variant].run(seed))
+    return Predictions.load(folder / "predictions" / f"{split}.parquet")
+
+
+def paired(whole: Reproduction, results: Results, a: str, b: str, seed: int) -> Any:
+    return compare(
+        predictions(whole, a, seed), predictions(whole, b, seed),
+        resamples=20, undefined_labels=results._bases["all-71", "test"].plan.undefined_labels,
+    )  # fmt: skip
+
+
+def test_one_seed_has_the_numbers_of_its_run(whole: Reproduction, results: Results) -> None:
+    for split in ("test", "validation"):
+        for metric in AUROC_AUPRC:
+            pooled = results.macro(MAIN[SCRATCH], metric, split)
+            run = read_json(whole.folder(MAIN[SCRATCH].run(0)) / "metrics.json")[split]
+            assert pooled is not None
+            assert pooled["mean"] == pytest.approx(run[f"macro_{metric}"], abs=1e-12)
+            assert pooled["interval"] == pytest.approx(run[f"macro_{metric}_interval"], abs=1e-12)
+            assert pooled["bias"] == pytest.approx(run[f"macro_{metric}_bias"], abs=1e-12)
+            assert pooled["spread"] is None
+
+
+def test_one_seed_is_compared_as_by_compare(whole: Reproduction, results: Results) -> None:
+    comparison = results.comparison(MAIN[POST], MAIN[SCRATCH])
+    reference = paired(whole, results, POST, SCRATCH, 0)
+    assert comparison is not None
+    assert comparison.to_dict() == reference.to_dict()
+    pooled = results.macro(MAIN[POST], "auprc", minus=MAIN[SCRATCH])
+    assert pooled is not None
+    assert pooled["mean"] == pytest.approx(reference.auprc.macro, abs=1e-12)
+    assert pooled["interval"] == pytest.approx(reference.auprc.macro_interval, abs=1e-12)
+    assert list(pooled["seeds"]) == [0]  # post-training has two; scratch has one
+
+
+def test_several_seeds_share_their_resamples(whole: Reproduction, results: Results) -> None:
+    pooled = results.macro(MAIN[POST], "auroc", minus=MAIN[PLAIN])
+    comparison = results.comparison(MAIN[POST], MAIN[PLAIN])
+    assert pooled is not None
+    assert comparison is not None
+    single = [paired(whole, results, POST, PLAIN, seed) for seed in (0, 1)]
+    values = [each.auroc.macro for each in single]
+    assert pooled["values"] == pytest.approx(values, abs=1e-12)
+    assert pooled["intervals"][1] == pytest.approx(single[1].auroc.macro_interval, abs=1e-12)
+    assert pooled["mean"] == pytest.approx(np.mean(values), abs=1e-12)
+    assert pooled["spread"] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+    assert pooled["interval"] == pytest.approx(comparison.auroc.macro_interval, abs=1e-12)
+    labels = np.mean([each.auroc.per_label for each in single], axis=0)
+    np.testing.assert_allclose(comparison.auroc.per_label, labels, atol=1e-12)
+
+
+def test_the_pooled_interval_is_that_of_the_mean_over_seeds(
+    whole: Reproduction, results: Results
+) -> None:
+    pooled = results.macro(MAIN[POST], "auprc", minus=MAIN[PLAIN])
+    assert pooled is not None
+    basis = results._bases["all-71", "test"]
+    differences = []
+    for seed in (0, 1):
+        post, plain = (
+            estimate(
+                basis.truth, predictions(whole, v, seed).probabilities, basis.draws, basis.plan
+            )[1]
+            for v in (POST, PLAIN)
+        )
+        differences.append(np.nanmean(post.replicates - plain.replicates, axis=1))
+    limits = np.percentile(np.mean(differences, axis=0), [2.5, 97.5])
+    assert pooled["interval"] == pytest.approx(tuple(limits), abs=1e-12)
+    assert pooled["bias"] == pytest.approx(np.mean(differences) - pooled["mean"], abs=1e-12)
+
+
+def test_strata(whole: Reproduction, results: Results) -> None:
+    table = predictions(whole, POST, 0)
+    assert table.targets is not None
+    counts = dict(zip(table.labels, table.targets.sum(axis=0, dtype=int), strict=True))
+    strata = results.strata(MAIN[POST])
+    assert sorted(label for each in strata for label in each.labels) == sorted(
+        label for label in counts if counts[label]
+    )
+    for each in strata:
+        assert all(each.low <= counts[s] <= (each.high or counts[s]) for s in each.labels)
+    last = strata[-1]
+    pooled = results.macro(MAIN[POST], "auroc", minus=MAIN[SCRATCH], among=last)
+    assert pooled is not None
+    basis = results._bases["all-71", "test"]
+    columns = [basis.truth.labels.index(label) for label in last.labels]
+    post, scratch = (
+        estimate(basis.truth, predictions(whole, v, 0).probabilities, basis.draws, basis.plan)[0]
+        for v in (POST, SCRATCH)
+    )
+    drawn = (post.replicates - scratch.replicates)[:, columns].mean(axis=1)
+    assert pooled["interval"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=1e-12)
+
+
+def test_an_ensemble_is_the_mean_of_its_members_seed_by_seed(
+    whole: Reproduction, results: Results
+) -> None:
+    both = Ensemble((MAIN[POST], MAIN[PLAIN]))
+    assert results.seeds(both) == (0, 1)
+    pooled = results.macro(both, "auroc")
+    assert pooled is not None
+    basis = results._bases["all-71", "test"]
+    for seed in (0, 1):
+        tables = [predictions(whole, v, seed).probabilities for v in (POST, PLAIN)]
+        point = estimate(basis.truth, np.mean(tables, axis=0), basis.draws, basis.plan)[0].point
+        assert pooled["values"][seed] == pytest.approx(np.nanmean(point), abs=1e-12)
+    cost = results.cost(both)
+    runs = [read_json(whole.folder(MAIN[v].run(0)) / "metrics.json") for v in (POST, PLAIN)]
+    assert cost is not None
+    assert cost["parameters"] == sum(run["parameters"] for run in runs)
+    assert cost["rate"] is None
+
+
+def test_unfinished_runs_have_no_numbers(whole: Reproduction) -> None:
+    results = Results(replace(whole, out=whole.out / "nowhere"))
+    assert results.seeds(MAIN[POST], MAIN[PLAIN]) == ()
+    assert results.macro(MAIN[POST], "auroc") is None
+    assert results.comparison(MAIN[POST], MAIN[PLAIN]) is None
+    assert results.cost(MAIN[POST]) is None
+    assert results.strata(MAIN[POST]) == []
+
+
+def test_runs_on_other_records_are_refused(whole: Reproduction) -> None:
+    results = Results(whole)
+    assert results.macro(MAIN[POST], "auroc")
+    results._bases["all-71", "test"].records[0] = "another"
+    with pytest.raises(EvaluationError, match="other records"):
+        results.macro(MAIN[SCRATCH], "auroc")
+
+
+def copy_run(whole: Reproduction, variant: str, seed: int, out: Path, name: str = "") -> Path:
+    source = whole.folder(MAIN[variant].run(seed))
+    return Path(shutil.copytree(source, out / "runs" / (name or source.name)))
+
+
+def test_the_best_candidate_is_chosen_on_validation(whole: Reproduction, tmp_path: Path) -> None:
+    (candidate,) = candidates_of(whole, "all-71")
+    assert [seed for seed, _ in candidate.folders] == [0, 1]
+    assert (candidate.recipe, candidate.model) == (POST, "")
+    other = copy_run(whole, POST, 0, tmp_path)
+    metrics = read_json(other / "metrics.json")
+    metrics["validation"]["macro_auroc"] = 0.999
+    metrics["test"]["macro_auroc"] = 0.1
+    write_json(other / "metrics.json", metrics)
+    for place in (other, tmp_path):
+        best = best_candidate(replace(whole, against=(place,)), "all-71")
+        assert best is not None
+        assert best.folders == ((0, other),)
+        assert best.validation == 0.999
+    assert best_candidate(replace(whole, out=tmp_path / "nowhere"), "all-71") is None
+
+
+def test_wrong_candidates_are_refused(whole: Reproduction, tmp_path: Path) -> None:
+    with pytest.raises(ReproduceError, match="--against"):
+        candidates_of(replace(whole, against=(tmp_path,)), "all-71")
+    unfinished = copy_run(whole, POST, 0, tmp_path)
+    (unfinished / "metrics.json").unlink()
+    with pytest.raises(ReproduceError, match="not a finished run"):
+        candidates_of(replace(whole, against=(unfinished,)), "all-71")
+    twins = tmp_path / "twins"
+    for name in ("a", "b"):
+        copy_run(whole, POST, 0, twins, name)
+    with pytest.raises(ReproduceError, match="same seed"):
+        candidates_of(replace(whole, against=(twins,)), "all-71")
+
+
+def entry(mean: float | None) -> dict[str, Any]:
+    value = None if mean is None else {"mean": mean}
+    return {"auroc": value, "post_trained_minus_this": {"auroc": value}}
+
+
+def table(rows: dict[str, float | None], best: dict[str, Any]) -> dict[str, Any]:
+    same = {"variant": "v", "members": [], "backbone": "b", "short_schedule": "", "changes": []}
+    return {
+        "best_post_trained": best,
+        "best_post_trained_on": {task: entry(0.9) for task in best},
+        "rows": [{"name": name, **same, "tasks": {"t": entry(v)}} for name, v in rows.items()],
+    }
+
+
+def test_stored_rows_fill_in_for_runs_that_are_not_at_hand() -> None:
+    stored = table({"one": 0.7, "two": 0.8, "three": 0.6}, {"t": {"seeds": [0]}})
+    merged = with_stored_rows(table({"one": None, "two": 0.5}, {}), stored)
+    assert merged["best_post_trained"] == stored["best_post_trained"]
+    assert merged["best_post_trained_on"]["t"] == entry(0.9)
+    assert [row["tasks"]["t"] for row in merged["rows"]] == [entry(0.7), entry(0.5)]
+    # A lead over another model than the best one is left out.
+    merged = with_stored_rows(table({"one": None}, {"t": {"seeds": [1]}}), stored)
+    (row,) = merged["rows"]
+    assert row["tasks"]["t"] == entry(0.7) | {"post_trained_minus_this": {}}
+    # A row with other changes is another row.
+    numbers = table({"one": None}, {})
+    numbers["rows"][0]["changes"] = ["precision bf16 instead of fp32"]
+    assert with_stored_rows(numbers, stored)["rows"] == numbers["rows"]
+    assert with_stored_rows(numbers, {}) == numbers
