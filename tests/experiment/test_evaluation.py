@@ -1,4 +1,4 @@
-"""A bundle's evidence and its card: the same numbers, and nothing that decides a prediction."""
+"""Evaluation of a model and its card: numbers, validity for a model, refusals."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from einthoven.evaluate import calibration_report, score_subgroups
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics
 from einthoven.experiment.evaluation import (
-    EvidenceWarning,
-    evidence_of,
-    fill_card,
+    EvaluationWarning,
+    evaluate_model,
+    evaluation_of,
     fitted_calibration,
-    kept,
-    read_evidence,
-    write_evidence,
+    read_evaluation,
+    reusable_part,
+    write_evaluation,
 )
 from einthoven.files import write_json
 from einthoven.models import Model, load_model, read_config, save_model, update_config
@@ -37,63 +37,69 @@ TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
 
 
 @pytest.fixture(scope="module")
-def bundle(synthetic: Cohort) -> Model:
+def model(synthetic: Cohort) -> Model:
     classifier = create_classifier("mtecg_tiny_100hz", labels=synthetic.labels, seed=5, **TINY)
     with torch.no_grad():
         classifier.head.weight.mul_(20)
     preparation = classifier.preparation.with_window(seconds=2.5).with_evaluation_crops(1)
-    about = {"provenance": {"cohort": {"name": "synthetic"}}}
-    return Model(classifier.eval(), preparation, config=about)
+    config = {"provenance": {"cohort": {"name": "synthetic"}}}
+    return Model(classifier.eval(), preparation, config=config)
 
 
 @pytest.fixture(scope="module")
-def tables(bundle: Model, synthetic: Cohort, synthetic_store: Store) -> dict[str, Predictions]:
+def tables(model: Model, synthetic: Cohort, synthetic_store: Store) -> dict[str, Predictions]:
     return {
-        split: predict_cohort(bundle, synthetic, synthetic_store, split)
+        split: predict_cohort(model, synthetic, synthetic_store, split)
         for split in ("validation", "test")
     }
 
 
 @pytest.fixture
-def saved(bundle: Model, tables: dict[str, Predictions], tmp_path: Path) -> Path:
-    folder = save_model(bundle, tmp_path / "model")
+def saved(model: Model, tables: dict[str, Predictions], tmp_path: Path) -> Path:
+    folder = save_model(model, tmp_path / "model")
     update_config(folder, **fitted_calibration(tables["validation"]))
     return folder
 
 
-def test_every_part_is_what_its_own_function_says(
+def test_parts_equal_the_results_of_their_functions(
     saved: Path, tables: dict[str, Predictions], synthetic: Cohort
 ) -> None:
-    table, bundle = tables["test"], load_model(saved)
-    found = evidence_of(bundle, synthetic, table, resamples=20, seed=2, by="patient")
+    table, model = tables["test"], load_model(saved)
+    evaluation = evaluation_of(model, synthetic, table, resamples=20, seed=2, by="patient")
     options: Any = {"resamples": 20, "seed": 2}
-    assert found["score"] == score_predictions(table, by="patient", **options).to_dict()
-    own = calibration_report(
-        table.targets, table.probabilities, table.labels, bundle.calibration,  # type: ignore[arg-type]
+    assert evaluation["score"] == score_predictions(table, by="patient", **options).to_dict()
+    expected = calibration_report(
+        table.targets, table.probabilities, table.labels, model.calibration,  # type: ignore[arg-type]
         groups=table.patients, **options,
     )  # fmt: skip
-    assert found["calibration"] == own.to_dict()
+    assert evaluation["calibration"] == expected.to_dict()
     groups = demographics(synthetic.metadata("test"))
-    assert found["subgroups"] == score_subgroups(table, groups, by="patient", **options).to_dict()
-    assert (found["split"], found["cohort"]["task"]) == ("test", "all-71")
-    assert found["validation"] is None
+    assert (
+        evaluation["subgroups"] == score_subgroups(table, groups, by="patient", **options).to_dict()
+    )
+    assert (evaluation["split"], evaluation["cohort"]["task"]) == ("test", "all-71")
+    assert evaluation["validation"] is None
 
 
-def test_it_says_what_public_weights_had_seen_of_the_cohort_measured(
-    bundle: Model, tables: dict[str, Predictions], synthetic: Cohort
+def test_leakage_of_public_weights_is_that_of_the_evaluated_cohort(
+    model: Model, tables: dict[str, Predictions], synthetic: Cohort
 ) -> None:
-    """Trained elsewhere from weights that have seen PTB-XL, and measured on PTB-XL afterwards."""
-    seen = {"pretraining_data": "a corpus with PTB-XL", "contains_ptbxl": True}
-    made = replace(bundle, config={**bundle.config, "provenance": {"public_weights": seen}})
+    """Public weights pretrained on PTB-XL, evaluated on another cohort and on PTB-XL."""
+    seen = {
+        "backbone": "st_mem",
+        "pretraining_data": "a corpus with PTB-XL",
+        "contains_ptbxl": True,
+    }
+    changed = replace(model, config={**model.config, "provenance": {"public_weights": seen}})
     ptbxl = replace(synthetic, name="ptb-xl")
     for cohort, warned in ((synthetic, False), (ptbxl, True)):
-        found = evidence_of(made, cohort, tables["test"], resamples=0)["public_weights"]
-        assert found.items() >= seen.items()
-        assert ("warning" in found) is warned
-    assert evidence_of(bundle, ptbxl, tables["test"], resamples=0)["public_weights"] is None
+        evaluation = evaluation_of(changed, cohort, tables["test"], resamples=0)["public_weights"]
+        assert evaluation.items() >= seen.items()
+        assert ("warning" in evaluation) is warned
+    assert evaluation_of(model, ptbxl, tables["test"], resamples=0)["public_weights"] is None
 
 
-def test_groups_belong_to_records_whatever_the_order_of_the_table(
+def test_subgroups_do_not_depend_on_the_order_of_the_table(
     saved: Path, tables: dict[str, Predictions], synthetic: Cohort
 ) -> None:
     table = tables["test"]
@@ -102,9 +108,10 @@ def test_groups_belong_to_records_whatever_the_order_of_the_table(
         table.labels, table.records[order], table.patients[order],
         table.targets[order], table.probabilities[order], table.metadata,  # type: ignore[index]
     )  # fmt: skip
-    bundle = load_model(saved)
+    model = load_model(saved)
     one, two = (
-        evidence_of(bundle, synthetic, each, resamples=0)["subgroups"] for each in (table, shuffled)
+        evaluation_of(model, synthetic, condition, resamples=0)["subgroups"]
+        for condition in (table, shuffled)
     )
     assert set(one["attributes"]) == {"sex", "age"}
     for attribute, groups in one["attributes"].items():
@@ -113,11 +120,11 @@ def test_groups_belong_to_records_whatever_the_order_of_the_table(
             assert mine["auroc"]["value"] == pytest.approx(other["auroc"]["value"], abs=1e-12)
 
 
-def test_a_cohort_without_sex_and_age_has_no_groups(
+def test_a_cohort_without_sex_and_age_has_no_subgroups(
     saved: Path, tables: dict[str, Predictions], synthetic: Cohort
 ) -> None:
     bare = replace(synthetic, table=synthetic.table[["path", "patient", "split"]])
-    assert evidence_of(load_model(saved), bare, tables["test"], resamples=0)["subgroups"] is None
+    assert evaluation_of(load_model(saved), bare, tables["test"], resamples=0)["subgroups"] is None
 
 
 def test_calibrated_tables_are_refused(
@@ -125,29 +132,30 @@ def test_calibrated_tables_are_refused(
 ) -> None:
     done = replace(tables["test"], metadata=dict(tables["test"].metadata) | {"calibrated": "yes"})
     with pytest.raises(EvaluationError, match="calibrated already"):
-        evidence_of(load_model(saved), synthetic, done)
+        evaluation_of(load_model(saved), synthetic, done)
     with pytest.raises(EvaluationError, match="calibrated already"):
         fitted_calibration(done)
 
 
-def test_the_card_is_filled_and_predictions_stay(
+def test_evaluate_model_writes_the_card_and_keeps_the_model(
     saved: Path, synthetic: Cohort, synthetic_store: Store, tables: dict[str, Predictions]
 ) -> None:
-    before = {file.name: file.read_bytes() for file in saved.iterdir()}
-    told: list[str] = []
-    options: Any = {"resamples": 20, "progress": lambda what, done, total: told.append(what)}
-    page = fill_card(saved, synthetic, synthetic_store, **options)
-    text, found = page.read_text(), read_evidence(saved)
-    assert found is not None
+    names = ("config.json", "model.safetensors")
+    before = {name: (saved / name).read_bytes() for name in names}
+    tasks: list[str] = []
+    options: Any = {"resamples": 20, "progress": lambda task, done, total: tasks.append(task)}
+    page = evaluate_model(saved, synthetic, synthetic_store, **options)
+    text, evaluation = page.read_text(), read_evaluation(saved)
+    assert evaluation is not None
     for heading in ("## Calibration", "## Subgroup analysis", "## Fewer leads and noise"):
         assert heading in text
-    conditions = found["robustness"]
-    for each in (*conditions["leads"], *conditions["noise"], *conditions["offsets"]):
-        assert f"{each['auroc']['value']:.3f} (" in text
-        assert each["name"] in told
+    conditions = evaluation["robustness"]
+    for condition in (*conditions["leads"], *conditions["noise"], *conditions["offsets"]):
+        assert f"{condition['auroc']['value']:.3f} (" in text
+        assert condition["name"] in tasks
     assert (len(conditions["noise"]), len(conditions["offsets"])) == (9, 2)
     assert {name: (saved / name).read_bytes() for name in before} == before
-    assert found["measured_on"] == {
+    assert evaluation["measured_on"] == {
         "weights": read_config(saved)["weights_sha256"],
         "digest": read_config(saved)["digest"],
     }
@@ -156,85 +164,82 @@ def test_the_card_is_filled_and_predictions_stay(
     root = ElementTree.fromstring(picture)
     assert root.attrib["color"] == "#000000"
     assert (root[0].tag.rpartition("}")[2], root[0].attrib["fill"]) == ("rect", "#ffffff")
-    assert load_model(saved).labels == synthetic.labels  # and the picture is none of its parts
+    assert load_model(saved).labels == synthetic.labels
     plain = score_predictions(tables["test"], resamples=20).to_dict()
-    assert found["score"]["macro_auroc"] == plain["macro_auroc"]
+    assert evaluation["score"]["macro_auroc"] == plain["macro_auroc"]
 
 
-def test_validation_numbers_are_kept_for_the_same_cohort_only(
+def test_validation_numbers_are_reused_for_the_same_cohort_only(
     saved: Path, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     options: Any = {"robustness": False, "resamples": 0}
-    fill_card(saved, synthetic, synthetic_store, **options)
-    found = read_evidence(saved) or {}
+    evaluate_model(saved, synthetic, synthetic_store, **options)
+    evaluation = read_evaluation(saved) or {}
     validation = {"macro_auroc": 0.75, "macro_auprc": 0.25}
-    write_json(saved / "evaluation.json", found | {"validation": validation})
-    card = fill_card(saved, synthetic, synthetic_store, **options)
+    write_json(saved / "evaluation.json", evaluation | {"validation": validation})
+    card = evaluate_model(saved, synthetic, synthetic_store, **options)
     assert "| validation | 0.750 | 0.250 |" in card.read_text()
     elsewhere = replace(synthetic, name="elsewhere")
-    card = fill_card(saved, elsewhere, synthetic_store, **options)
+    card = evaluate_model(saved, elsewhere, synthetic_store, **options)
     assert "| validation |" not in card.read_text()
     assert "split of elsewhere" in card.read_text()
 
 
-def test_a_bundle_without_a_calibration_has_a_card_that_says_so(
-    bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+def test_a_model_without_calibration_has_a_card_without_thresholds(
+    model: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
-    folder = save_model(bundle, tmp_path)
-    assert read_evidence(folder) is None
-    card = fill_card(folder, synthetic, synthetic_store, robustness=False, resamples=0)
+    folder = save_model(model, tmp_path)
+    assert read_evaluation(folder) is None
+    card = evaluate_model(folder, synthetic, synthetic_store, robustness=False, resamples=0)
     assert "Threshold" not in card.read_text()
 
 
-def test_evidence_of_other_weights_is_none_of_a_bundle_s(
-    saved: Path, bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+def test_an_evaluation_of_other_weights_is_refused(
+    saved: Path, model: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
-    fill_card(saved, synthetic, synthetic_store, robustness=False, resamples=0)
-    found = read_evidence(saved)
-    assert found is not None
-    other = copy.deepcopy(bundle.classifier)
+    evaluate_model(saved, synthetic, synthetic_store, robustness=False, resamples=0)
+    evaluation = read_evaluation(saved)
+    assert evaluation is not None
+    other = copy.deepcopy(model.classifier)
     with torch.no_grad():
         other.head.bias.add_(1)
-    made = replace(load_model(saved), classifier=other)
-    swapped = save_model(made, tmp_path / "other")
+    changed = replace(load_model(saved), network=other)
+    swapped = save_model(changed, tmp_path / "other")
     with pytest.raises(EvaluationError, match=r"measured on other weights \(SHA-256 "):
-        write_evidence(swapped, found)
+        write_evaluation(swapped, evaluation)
     assert not (swapped / "evaluation.json").exists()
-    write_json(swapped / "evaluation.json", found | {"validation": {"macro_auroc": 1.0}})
-    with pytest.warns(EvidenceWarning, match=r"other weights .*; it is left out; .*einthoven card"):
-        assert read_evidence(swapped) is None
-    fill_card(swapped, synthetic, synthetic_store, robustness=False, resamples=0)
-    again = read_evidence(swapped)
+    write_json(swapped / "evaluation.json", evaluation | {"validation": {"macro_auroc": 1.0}})
+    with pytest.warns(
+        EvaluationWarning, match=r"other weights .*; it is left out; .*einthoven card"
+    ):
+        assert read_evaluation(swapped) is None
+    evaluate_model(swapped, synthetic, synthetic_store, robustness=False, resamples=0)
+    again = read_evaluation(swapped)
     assert again is not None
     assert again["validation"] is None  # of the other weights
 
 
-def test_another_calibration_asks_for_another_measurement(
+def test_an_evaluation_before_another_calibration_is_left_out(
     saved: Path, synthetic: Cohort, synthetic_store: Store
 ) -> None:
-    fill_card(saved, synthetic, synthetic_store, robustness=False, resamples=0)
-    found = read_evidence(saved) or {}
+    evaluate_model(saved, synthetic, synthetic_store, robustness=False, resamples=0)
+    evaluation = read_evaluation(saved) or {}
     both = {"validation": {"macro_auroc": 0.5, "macro_auprc": 0.5}, "robustness": {"records": 1}}
-    write_json(saved / "evaluation.json", found | both)
+    write_json(saved / "evaluation.json", evaluation | both)
     calibration = read_config(saved)["calibration"]
     update_config(saved, calibration=calibration | {"temperatures": [2.0] * len(synthetic.labels)})
-    with pytest.warns(EvidenceWarning, match="before the bundle's labels, preparation or calib"):
-        assert read_evidence(saved) is None
-    now = found | {"measured_on": {**found["measured_on"], "digest": read_config(saved)["digest"]}}
-    assert kept(saved, now, "validation") == both["validation"]  # the network's own numbers
-    assert kept(saved, now, "robustness") is None
+    with pytest.warns(EvaluationWarning, match="before the model's"):
+        assert read_evaluation(saved) is None
+    now = evaluation | {
+        "measured_on": {**evaluation["measured_on"], "digest": read_config(saved)["digest"]}
+    }
+    assert (
+        reusable_part(saved, now, "validation") == both["validation"]
+    )  # depends on the weights only
+    assert reusable_part(saved, now, "robustness") is None
 
 
-def test_evidence_that_does_not_say_whose_it_is_is_the_bundle_s(
-    saved: Path, synthetic: Cohort, synthetic_store: Store
-) -> None:
-    fill_card(saved, synthetic, synthetic_store, robustness=False, resamples=0)
-    found = read_evidence(saved) or {}
-    write_json(saved / "evaluation.json", {k: v for k, v in found.items() if k != "measured_on"})
-    assert (read_evidence(saved) or {})["score"] == found["score"]
-
-
-def test_evidence_goes_into_bundles_only(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no bundle"):
-        write_evidence(tmp_path, {})
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="model"):
+        write_evaluation(tmp_path, {})
     assert list(tmp_path.iterdir()) == []

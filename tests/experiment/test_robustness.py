@@ -1,4 +1,4 @@
-"""Conditions are predicted as they are named, and compared with the clean predictions."""
+"""Robustness: conditions, comparison with the clean predictions, refusals."""
 
 from __future__ import annotations
 
@@ -46,54 +46,54 @@ def make(labels: tuple[str, ...], leads: tuple[str, ...] = STANDARD_LEADS) -> Mo
 
 
 @pytest.fixture(scope="module")
-def bundle(synthetic: Cohort) -> Model:
+def model(synthetic: Cohort) -> Model:
     return make(synthetic.labels)
 
 
 @pytest.fixture(scope="module")
-def told() -> list[tuple[str, int, int]]:
+def tasks() -> list[tuple[str, int, int]]:
     return []
 
 
 @pytest.fixture(scope="module")
-def found(
-    bundle: Model, synthetic: Cohort, synthetic_store: Store, told: list[tuple[str, int, int]]
+def result(
+    model: Model, synthetic: Cohort, synthetic_store: Store, tasks: list[tuple[str, int, int]]
 ) -> Robustness:
     return measure_robustness(
-        bundle,
+        model,
         synthetic,
         synthetic_store,
         noises=("white", "baseline-wander"),
         snrs=(20.0, -10.0),
         offsets=(0.0, 0.5),
         resamples=30,
-        progress=lambda *step: told.append(step),
+        progress=lambda *step: tasks.append(step),
     )
 
 
-def test_every_condition_is_there_and_told_of(
-    found: Robustness, synthetic: Cohort, told: list[tuple[str, int, int]]
+def test_every_condition_is_measured_and_reported(
+    result: Robustness, synthetic: Cohort, tasks: list[tuple[str, int, int]]
 ) -> None:
-    assert [each.name for each in found.leads] == list(LEAD_SETS)
+    assert [condition.name for condition in result.leads] == list(LEAD_SETS)
     noisy = ["white, 20 dB", "white, -10 dB", "baseline-wander, 20 dB", "baseline-wander, -10 dB"]
-    assert [each.name for each in found.noise] == noisy
+    assert [condition.name for condition in result.noise] == noisy
     moved = ["offset of 0 mV", "offset of 0.5 mV"]
-    assert [each.name for each in found.offsets] == moved
+    assert [condition.name for condition in result.offsets] == moved
     records = len(synthetic.ids("test"))
-    done = [name for name, count, total in told if count == total == records]
+    done = [name for name, count, total in tasks if count == total == records]
     assert done == ["clean", *LEAD_SETS, *noisy, *moved]
 
 
 def test_a_condition_is_its_comparison_with_clean(
-    found: Robustness, bundle: Model, synthetic: Cohort, synthetic_store: Store
+    result: Robustness, model: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
-    one = found.leads[-1]
-    assert one.about == {"leads": ["I"], "policy": "own"}
-    alone = predict_cohort(bundle, synthetic, synthetic_store, "test", leads=("I",))
+    one = result.leads[-1]
+    assert one.settings == {"leads": ["I"], "policy": "own"}
+    alone = predict_cohort(model, synthetic, synthetic_store, "test", leads=("I",))
     assert alone.metadata["leads"] == "I"
-    clean = predict_cohort(bundle, synthetic, synthetic_store, "test")
+    clean = predict_cohort(model, synthetic, synthetic_store, "test")
     paired = compare(
-        alone, clean, resamples=30, undefined_labels=found.settings["undefined_labels"]
+        alone, clean, resamples=30, undefined_labels=result.settings["undefined_labels"]
     )
     assert one.comparison.auroc.macro == paired.auroc.macro
     assert one.comparison.auroc.macro_interval == paired.auroc.macro_interval
@@ -102,35 +102,35 @@ def test_a_condition_is_its_comparison_with_clean(
     assert one.log_loss == pytest.approx(loss)
 
 
-def test_all_leads_named_are_no_condition_and_little_noise_does_little(
-    found: Robustness, bundle: Model, synthetic: Cohort, synthetic_store: Store
+def test_all_leads_are_left_out_and_weak_noise_changes_little(
+    result: Robustness, model: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
-    clean = found.clean.probabilities
-    named = predict_cohort(bundle, synthetic, synthetic_store, "test", leads=STANDARD_LEADS[::-1])
+    clean = result.clean.probabilities
+    named = predict_cohort(model, synthetic, synthetic_store, "test", leads=STANDARD_LEADS[::-1])
     assert np.allclose(named.probabilities, clean, atol=1e-6)
     distance = {}
     for snr in (60.0, 10.0, -10.0):
         store = NoisyStore.over(synthetic_store, kind="white", snr=snr)
-        noisy = predict_cohort(bundle, synthetic, store, "test").probabilities
+        noisy = predict_cohort(model, synthetic, store, "test").probabilities
         distance[snr] = float(np.abs(noisy - clean).mean())
     assert distance[60.0] < 1e-3 < distance[10.0] < distance[-10.0]
 
 
-def test_the_same_seed_gives_the_same_numbers_however_batches_fall(
-    bundle: Model, synthetic: Cohort, synthetic_store: Store
+def test_the_batch_size_does_not_change_the_numbers(
+    model: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     store = NoisyStore.over(synthetic_store, kind="muscle", snr=0.0, seed=3)
     one, two = (
-        predict_cohort(bundle, synthetic, store, "test", batch_size=size).probabilities
+        predict_cohort(model, synthetic, store, "test", batch_size=size).probabilities
         for size in (5, 64)
     )
     assert np.allclose(one, two, atol=1e-6)
     other = NoisyStore.over(synthetic_store, kind="muscle", snr=0.0, seed=4)
-    again = predict_cohort(bundle, synthetic, other, "test").probabilities
+    again = predict_cohort(model, synthetic, other, "test").probabilities
     assert not np.allclose(one, again, atol=1e-3)
 
 
-def test_a_noisy_store_is_the_store_with_noise(synthetic_store: Store) -> None:
+def test_a_noisy_store_adds_noise(synthetic_store: Store) -> None:
     rows = np.array([9, 4, 100])
     store = NoisyStore.over(synthetic_store, kind="powerline", snr=3.0, seed=7)
     (clean,), (noisy,) = synthetic_store.read(rows), store.read(rows)
@@ -143,8 +143,10 @@ def test_a_noisy_store_is_the_store_with_noise(synthetic_store: Store) -> None:
     assert len(store) == len(synthetic_store)
 
 
-def test_an_offset_is_one_constant_in_every_lead(found: Robustness, synthetic_store: Store) -> None:
-    none, some = found.offsets
+def test_an_offset_is_one_constant_in_every_lead(
+    result: Robustness, synthetic_store: Store
+) -> None:
+    none, some = result.offsets
     assert none.comparison.auroc.macro == 0
     assert not np.allclose(some.comparison.a.auroc, some.comparison.b.auroc)
     rows = np.array([9, 4, 100])
@@ -155,23 +157,21 @@ def test_an_offset_is_one_constant_in_every_lead(found: Robustness, synthetic_st
     assert (low.signals == -32768).all()
 
 
-def test_it_is_json(found: Robustness) -> None:
-    said = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert said["clean"]["auroc"]["value"] == found.leads[0].comparison.b.macro_auroc
-    assert said["leads"][0]["auroc"]["difference"] == found.leads[0].comparison.auroc.macro
-    assert [each["snr"] for each in said["noise"]] == [20.0, -10.0, 20.0, -10.0]
-    assert (said["resamples"], said["seed"], said["by"]) == (30, 0, "record")
+def test_the_result_is_json(result: Robustness) -> None:
+    stored = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert stored["clean"]["auroc"]["value"] == result.leads[0].comparison.b.macro_auroc
+    assert stored["leads"][0]["auroc"]["difference"] == result.leads[0].comparison.auroc.macro
+    assert [condition["snr"] for condition in stored["noise"]] == [20.0, -10.0, 20.0, -10.0]
+    assert (stored["resamples"], stored["seed"], stored["by"]) == (30, 0, "record")
 
 
-def test_a_bundle_of_fewer_leads_is_measured_where_that_means_something(
-    synthetic: Cohort, synthetic_store: Store
-) -> None:
+def test_lead_sets_of_a_model_with_fewer_leads(synthetic: Cohort, synthetic_store: Store) -> None:
     limbs = make(synthetic.labels, LEAD_SETS["6 limb leads"])
-    found = measure_robustness(limbs, synthetic, synthetic_store, **NONE, resamples=0)
-    assert [each.name for each in found.leads] == ["lead I"]
-    assert found.left_out == {
-        "8 leads": "the bundle does not read V1, V2, V3, V4, V5, V6",
-        "6 limb leads": "these are all leads that the bundle reads",
+    result = measure_robustness(limbs, synthetic, synthetic_store, **NONE, resamples=0)
+    assert [condition.name for condition in result.leads] == ["lead I"]
+    assert result.left_out == {
+        "8 leads": "the model does not read V1, V2, V3, V4, V5, V6",
+        "6 limb leads": "these are all leads that the model reads",
     }
     nothing = measure_robustness(
         limbs,
@@ -180,42 +180,44 @@ def test_a_bundle_of_fewer_leads_is_measured_where_that_means_something(
         lead_sets={},
         noises=(),
         offsets=(),
-        clean=found.clean,
+        clean=result.clean,
         resamples=0,
     )
     assert nothing.to_dict()["clean"] == {}
 
 
-def test_a_set_that_the_network_refuses_is_not_measured_on_made_up_leads(
+def test_a_lead_set_that_the_network_refuses_is_left_out(
     synthetic: Cohort, synthetic_store: Store
 ) -> None:
-    """HuBERT-ECG: the four limb leads that follow are computed, other leads are never made up."""
+    """HuBERT-ECG: four limb leads are derived from I and II, other leads are never imputed."""
     shape = {"depth": 1, "width": 32, "heads": 1, "conv_width": 16, "pos_kernel": 8}
     classifier = create_classifier(
         "hubert_ecg_small", labels=synthetic.labels, seed=5, pos_groups=4, **shape
     ).eval()
-    bundle = Model(classifier, classifier.preparation.with_evaluation_crops(1))
-    found = measure_robustness(bundle, synthetic, synthetic_store, **NONE, resamples=0)
-    assert [(each.name, each.about["policy"]) for each in found.leads] == [("8 leads", "derived")]
-    assert set(found.left_out) == {"6 limb leads", "lead I"}
-    assert "leaves out V1, V2, V3, V4, V5, V6" in found.left_out["6 limb leads"]
+    model = Model(classifier, classifier.preparation.with_evaluation_crops(1))
+    result = measure_robustness(model, synthetic, synthetic_store, **NONE, resamples=0)
+    assert [(condition.name, condition.settings["policy"]) for condition in result.leads] == [
+        ("8 leads", "derived")
+    ]
+    assert set(result.left_out) == {"6 limb leads", "lead I"}
+    assert "leaves out V1, V2, V3, V4, V5, V6" in result.left_out["6 limb leads"]
     # Nothing is lost but what the recorded leads were rounded by.
-    eight = predict_cohort(bundle, synthetic, synthetic_store, "test", leads=LEAD_SETS["8 leads"])
+    eight = predict_cohort(model, synthetic, synthetic_store, "test", leads=LEAD_SETS["8 leads"])
     assert eight.metadata["leads"] == "I,II,V1,V2,V3,V4,V5,V6"
-    assert np.allclose(eight.probabilities, found.clean.probabilities, atol=0.01)
+    assert np.allclose(eight.probabilities, result.clean.probabilities, atol=0.01)
     with pytest.raises(BackboneError, match="leaves out"):
-        predict_cohort(bundle, synthetic, synthetic_store, "test", leads=("I",))
+        predict_cohort(model, synthetic, synthetic_store, "test", leads=("I",))
 
 
 def test_unknown_leads_and_noise_are_refused(
-    bundle: Model, synthetic: Cohort, synthetic_store: Store, found: Robustness
+    model: Model, synthetic: Cohort, synthetic_store: Store, result: Robustness
 ) -> None:
-    common = {"clean": found.clean, "resamples": 0}
+    common = {"clean": result.clean, "resamples": 0}
     with pytest.raises(EvaluationError, match="lead set 'odd' names"):
         measure_robustness(
-            bundle, synthetic, synthetic_store, lead_sets={"odd": ("I", "Vx")}, **common
+            model, synthetic, synthetic_store, lead_sets={"odd": ("I", "Vx")}, **common
         )  # type: ignore[arg-type]
     with pytest.raises(PreparationError, match="noise 'hum'"):
         measure_robustness(
-            bundle, synthetic, synthetic_store, lead_sets={}, noises=("hum",), **common
+            model, synthetic, synthetic_store, lead_sets={}, noises=("hum",), **common
         )  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""An experiment from a recipe to its evidence."""
+"""An experiment from a recipe to its evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, EvaluationError
 from einthoven.evaluate import fit_calibration
 from einthoven.evaluate.scores import score_predictions
-from einthoven.experiment.evaluation import read_evidence
+from einthoven.experiment.evaluation import read_evaluation
 from einthoven.experiment.run import Finished, is_synthetic, licence_of, run_experiment
 from einthoven.files import read_json, read_lines, write_json, write_tensors
 from einthoven.models import load_model, read_config
@@ -154,8 +154,8 @@ def test_the_calibration_is_fitted_on_validation_and_on_nothing_else(finished: F
     assert about["positives"]["AFIB"] == int(table.targets[:, table.labels.index("AFIB")].sum())  # type: ignore[index]
 
 
-def test_the_evidence_is_of_the_test_table(finished: Finished, synthetic: Cohort) -> None:
-    found = read_evidence(finished.run.path / "model")
+def test_the_evaluation_is_of_the_test_table(finished: Finished, synthetic: Cohort) -> None:
+    found = read_evaluation(finished.run.path / "model")
     assert found is not None
     numbers = read_json(finished.run.path / "metrics.json")
     assert found["score"] == numbers["test"]
@@ -190,13 +190,13 @@ def test_what_was_measured_of_robustness_survives_the_same_command(
     tmp_path: Path, finished: Finished, experiment: Experiment
 ) -> None:
     folder = shutil.copytree(finished.run.path, tmp_path / "run")
-    evidence = read_evidence(folder / "model")
-    assert evidence is not None
+    evaluation = read_evaluation(folder / "model")
+    assert evaluation is not None
     measured = {"clean": {}, "leads": [], "noise": [], "left_out": {}, "records": 1}
     measured |= {"resamples": 0, "seed": 0, "by": "record"}
-    write_json(folder / "model" / "evaluation.json", evidence | {"robustness": measured})
+    write_json(folder / "model" / "evaluation.json", evaluation | {"robustness": measured})
     experiment(folder)
-    assert (read_evidence(folder / "model") or {})["robustness"] == measured
+    assert (read_evaluation(folder / "model") or {})["robustness"] == measured
 
 
 def test_the_test_split_is_predicted_once(finished: Finished, experiment: Experiment) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from einthoven.evidence import measured_on, read_evidence
 
 import einthoven
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import CohortError, ModelError
+from einthoven.experiment.evaluation import identity, read_evaluation
 from einthoven.licences import CC_BY_4
 from einthoven.models import (
     SHIPPED,
@@ -62,11 +62,11 @@ def test_its_card_says_how_good_it_is() -> None:
         assert part.lower() in card.lower(), part
 
 
-def test_it_is_sealed_and_its_evidence_is_its_own() -> None:
-    about, found = read_config(model_path(SHIPPED)), read_evidence(SHIPPED)
+def test_checksums_and_evaluation_belong_to_the_model() -> None:
+    about, found = read_config(model_path(SHIPPED)), read_evaluation(SHIPPED)
     assert found is not None
     assert about["digest"] == config_digest(about)
-    assert found["measured_on"] == measured_on(about)
+    assert found["measured_on"] == identity(about)
 
 
 def test_an_offset_of_the_recorder_changes_no_answer(synthetic: Cohort) -> None:
@@ -192,7 +192,7 @@ def test_its_card_s_numbers_come_out_again(shared: Path, tmp_path: Path) -> None
     score = einthoven.evaluate.score(
         found.targets, found.probabilities, labels=found.labels, resamples=0
     )
-    kept = read_evidence(SHIPPED)
+    kept = read_evaluation(SHIPPED)
     assert kept is not None
     assert score.records == kept["score"]["records"] == 2198
     assert score.macro_auroc == pytest.approx(kept["score"]["macro_auroc"], abs=5e-4)

@@ -211,14 +211,14 @@ def card(
     Leaves README.md and every number of it, evaluation.json, in the bundle; nothing that decides a
     prediction changes. `einthoven report` of the bundle's run shows the same numbers.
     """
-    from einthoven.experiment.evaluation import fill_card
+    from einthoven.experiment.evaluation import evaluate_model
     from einthoven.models import load_model
 
     with shown_warnings():
         model = load_model(bundle)
     chosen, packed = _cohort_of(model, cohort, task, store)
     with training() as progress, shown_warnings():
-        page = fill_card(
+        page = evaluate_model(
             bundle,
             chosen,
             packed,

@@ -1,13 +1,14 @@
-"""A bundle's evidence: every number of its card, as `evaluation.json` beside its weights.
+"""Evaluation of a model: the numbers of `evaluation.json` and of the model card.
 
-Scores are those of what the network says. Calibration is measured before and after, on the same
-records, which are not the ones that it was fitted on.
+Scores are those of the uncalibrated probabilities. Calibration is measured before and after, on
+records that it was not fitted on.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from einthoven.evaluate.calibrate import fit_calibration
 from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
-from einthoven.experiment.robustness import Progress, measure_robustness
-from einthoven.files import read_json, write_json, write_text
+from einthoven.experiment.robustness import measure_robustness
+from einthoven.files import Json, read_json, write_json, write_text
 from einthoven.models import (
     CARD,
     EVALUATION,
@@ -32,28 +33,31 @@ from einthoven.models import (
 )
 from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.predictions import Predictions
+from einthoven.progress import Progress
 from einthoven.report.card import model_card
 from einthoven.signals.store import Store
 from einthoven.stages.overlap import check_scored
 from einthoven.weights.public import PublicData
 
-Json = dict[str, Any]
-
-MEASURED_ON = "measured_on"
-_MEASURE_AGAIN = "measure it again: einthoven card BUNDLE --cohort PATH"
+_REMEDY = "evaluate it again: einthoven card MODEL --cohort PATH"
 
 
-class EvidenceWarning(UserWarning):
-    """A bundle's evidence was measured on another bundle."""
+class EvaluationWarning(UserWarning):
+    """The evaluation in a model folder belongs to another model."""
 
 
 def fitted_calibration(validation: Predictions) -> Json:
-    """The entries `calibration` and `calibration_fit` of a bundle, from validation predictions.
+    """Fit a calibration to validation predictions, as entries of a model's config.json.
+
+    Returns
+    -------
+    dict
+        `calibration` and `calibration_fit`, for `update_config`.
 
     Raises
     ------
     EvaluationError
-        When the table is calibrated already, or has no targets.
+        If the table is calibrated already, or has no targets.
     """
     if validation.metadata.get(CALIBRATED) == "yes":
         raise EvaluationError(
@@ -61,10 +65,10 @@ def fitted_calibration(validation: Predictions) -> Json:
             remedy="predict with calibrated=False",
         )
     targets = validation.require_targets()
-    found = fit_calibration(targets, validation.probabilities, validation.labels)
+    calibration = fit_calibration(targets, validation.probabilities, validation.labels)
     positives = targets.sum(axis=0, dtype=int).tolist()
     return {
-        "calibration": found.to_dict(),
+        "calibration": calibration.to_dict(),
         "calibration_fit": {
             "split": validation.metadata.get("split", ""),
             "cohort": validation.metadata.get("cohort", ""),
@@ -75,8 +79,8 @@ def fitted_calibration(validation: Predictions) -> Json:
     }
 
 
-def evidence_of(
-    bundle: Model,
+def evaluation_of(
+    model: Model,
     cohort: Cohort,
     table: Predictions,
     *,
@@ -86,92 +90,92 @@ def evidence_of(
     seed: int = 0,
     by: str = "record",
 ) -> Json:
-    """Score, calibration and subgroups of a split.
+    """Compute score, calibration and subgroups of a split.
 
     Parameters
     ----------
-    bundle : Model
+    model : Model
     cohort : Cohort
-        Of the table's records; sex and age are read from it.
+        Source of the table's records, of their sex and age.
     table : Predictions
-        What the network says of a split, not calibrated.
+        Uncalibrated predictions of a split.
     score : mapping, optional
-        `Score.to_dict()` of the table, where it is known already.
+        `Score.to_dict()` of the table, if known already.
     validation : mapping, optional
         `Score.to_dict()` of the validation split.
     resamples, seed, by
-        Of every bootstrap.
+        Settings of every bootstrap.
 
     Returns
     -------
     dict
-        The contents of `evaluation.json`, ready for JSON.
+        The content of `evaluation.json`, without leakage and robustness.
 
     Raises
     ------
     EvaluationError
-        When the table is calibrated already, or has no targets.
+        If the table is calibrated already, or has no targets.
     """
+    calibrate_table(model, table)  # refuses a calibrated table
     options: Json = {"resamples": resamples, "seed": seed}
-    calibrate_table(bundle, table)  # refuses what is not the network's own
-    measured = calibration_report(
+    calibration = calibration_report(
         table.require_targets(),
         table.probabilities,
         table.labels,
-        bundle.calibration,
+        model.calibration,
         groups=table.patients if by == "patient" else None,
         **options,
     )
     groups = demographics(cohort.metadata().loc[table.records.tolist()])
-    parts = score_subgroups(table, groups, by=by, **options).to_dict() if groups else None
-    known = score or score_predictions(table, by=by, **options).to_dict()
+    subgroups = score_subgroups(table, groups, by=by, **options).to_dict() if groups else None
     return {
         "split": table.metadata.get("split", ""),
         "cohort": {"name": cohort.name, "version": cohort.version, "task": cohort.task},
-        MEASURED_ON: measured_on(bundle.config),
-        "public_weights": _public(bundle, cohort),
+        "measured_on": identity(model.config),
+        "public_weights": _public_weights(model, cohort),
         "overlap": None,
-        "score": dict(known),
+        "score": dict(score or score_predictions(table, by=by, **options).to_dict()),
         "validation": dict(validation) if validation else None,
-        "calibration": measured.to_dict(),
-        "subgroups": parts,
+        "calibration": calibration.to_dict(),
+        "subgroups": subgroups,
         "robustness": None,
     }
 
 
-def _public(bundle: Model, cohort: Cohort) -> Json | None:
-    """What the public weights that a bundle began with have seen, with a warning if of this cohort.
-
-    The cohort measured on may be another one than that of the bundle's run.
-    """
-    data = PublicData.of_record(bundle.config.get("provenance", {}).get("public_weights"))
+def _public_weights(model: Model, cohort: Cohort) -> Json | None:
+    # The cohort of the evaluation may differ from the one that the model was trained on.
+    data = PublicData.of_record(model.config.get("provenance", {}).get("public_weights"))
     return data.record(cohort.name) if data else None
 
 
-def write_evidence(folder: str | Path, evidence: Json) -> Path:
-    """Write a bundle's `evaluation.json`, and its card from it, with its reliability diagram.
+def write_evaluation(folder: str | Path, evaluation: Json) -> Path:
+    """Write `evaluation.json`, the model card and its reliability diagram into a model folder.
+
+    Returns
+    -------
+    Path
+        The card.
 
     Raises
     ------
     ModelError
-        When the folder is no bundle.
+        If the folder holds no model.
     EvaluationError
-        When the evidence was measured on another bundle.
+        If the evaluation belongs to another model.
     """
-    place = model_path(folder)
-    about = read_config(place)
-    if problem := mismatch(about, evidence):
-        raise EvaluationError(f"{place}: the evidence {problem}", remedy=_MEASURE_AGAIN)
-    write_json(place / EVALUATION, evidence)
-    reliability = _draw(evidence.get("calibration"), place / RELIABILITY)
-    card = model_card(about, evidence, reliability=reliability)
-    write_text(place / CARD, card)
-    return place / CARD
+    path = model_path(folder)
+    config = read_config(path)
+    if difference := mismatch(config, evaluation):
+        raise EvaluationError(f"{path}: the evaluation {difference}", remedy=_REMEDY)
+    write_json(path / EVALUATION, evaluation)
+    reliability = _write_diagram(evaluation.get("calibration"), path / RELIABILITY)
+    write_text(path / CARD, model_card(config, evaluation, reliability=reliability))
+    return path / CARD
 
 
-def _draw(calibration: Json | None, file: Path) -> str | None:
-    """The diagram's name; without numbers there is none, nor one of earlier numbers."""
-    from einthoven.report.figures import reliability_picture  # matplotlib takes its time
+def _write_diagram(calibration: Json | None, file: Path) -> str | None:
+    """Write the reliability diagram and return its name; delete it if there is no calibration."""
+    from einthoven.report.figures import reliability_picture  # matplotlib imports slowly
 
     if not calibration:
         file.unlink(missing_ok=True)
@@ -180,68 +184,66 @@ def _draw(calibration: Json | None, file: Path) -> str | None:
     return file.name
 
 
-def read_evidence(folder: str | Path) -> Json | None:
-    """A bundle's evidence; None where it has none, as bundles of earlier versions.
+def read_evaluation(folder: str | Path) -> Json | None:
+    """Read a model's evaluation; None if it has none.
 
-    Evidence that was measured on another bundle is none either, with a warning. Where it does not
-    say on which, as earlier versions, it is taken for this one's.
+    An evaluation of another model is left out with an `EvaluationWarning`.
     """
-    place = model_path(folder)
-    found = _stored(place)
-    if found and found.get(MEASURED_ON) and (problem := mismatch(read_config(place), found)):
+    path = model_path(folder)
+    evaluation = _stored(path)
+    if evaluation and (difference := mismatch(read_config(path), evaluation)):
         warnings.warn(
-            f"{place / EVALUATION} {problem}; it is left out; {_MEASURE_AGAIN}",
-            EvidenceWarning,
+            f"{path / EVALUATION} {difference}; it is left out; {_REMEDY}",
+            EvaluationWarning,
             stacklevel=2,
         )
         return None
-    return found
+    return evaluation
 
 
-def measured_on(about: Mapping[str, Any]) -> Json | None:
-    """What evidence says of the bundle it is of; None for one that is not on disk.
+def identity(config: Mapping[str, Any]) -> Json | None:
+    """Identify the model of an evaluation; None for one that was never saved.
 
-    `weights` is the checksum of its weights, `digest` that of all that decides a prediction.
+    `weights` is the checksum of the weights, `digest` that of all that decides a prediction.
     """
-    checksum = about.get("weights_sha256")
-    return {"weights": checksum, "digest": about["digest"]} if checksum else None
+    checksum = config.get("weights_sha256")
+    return {"weights": checksum, "digest": config["digest"]} if checksum else None
 
 
-def mismatch(about: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
-    """Why evidence is not a bundle's; empty where it is, or does not say whose it is."""
-    said, now = evidence.get(MEASURED_ON), measured_on(about)
-    if not said or not now or said == now:
+def mismatch(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    """Describe why an evaluation belongs to another model; empty if it belongs to this one."""
+    measured, current = evaluation.get("measured_on"), identity(config)
+    if not measured or not current or measured == current:
         return ""
-    if said["weights"] != now["weights"]:
+    if measured["weights"] != current["weights"]:
         return (
-            f"was measured on other weights (SHA-256 {said['weights'][:12]}...; the bundle's are "
-            f"{now['weights'][:12]}...)"
+            f"was measured on other weights (SHA-256 {measured['weights'][:12]}...; the model's "
+            f"are {current['weights'][:12]}...)"
         )
-    return "was measured before the bundle's labels, preparation or calibration were changed"
+    return "was measured before the model's labels, preparation or calibration were changed"
 
 
-def kept(folder: str | Path, evidence: Json, part: str) -> Any:
-    """A part of what a bundle's evidence says already, if it is of the same cohort and split.
+def reusable_part(folder: str | Path, evaluation: Json, part: str) -> Any:
+    """Take a part of a model's stored evaluation that is still valid for a new one; else None.
 
-    What was measured on other weights is not kept, nor, of what depends on the calibration, what
-    was measured with another one.
+    Cohort and split must be the same, and so must the weights; robustness depends on the
+    calibration as well.
     """
-    before = _stored(model_path(folder)) or {}
-    same = all(before.get(key) == evidence[key] for key in ("cohort", "split"))
-    known, now = before.get(MEASURED_ON), evidence.get(MEASURED_ON)
-    if known and now:
-        decides = "weights" if part == "validation" else "digest"
-        same = same and known[decides] == now[decides]
-    return before.get(part) if same else None
+    stored = _stored(model_path(folder)) or {}
+    same = all(stored.get(key) == evaluation[key] for key in ("cohort", "split"))
+    measured, current = stored.get("measured_on"), evaluation.get("measured_on")
+    if measured and current:
+        key = "weights" if part == "validation" else "digest"
+        same = same and measured[key] == current[key]
+    return stored.get(part) if same else None
 
 
-def _stored(place: Path) -> Json | None:
-    file = place / EVALUATION
-    found: Json | None = read_json(file) if file.is_file() else None
-    return found
+def _stored(path: Path) -> Json | None:
+    file = path / EVALUATION
+    return read_json(file) if file.is_file() else None
 
 
-def fill_card(
+def evaluate_model(
     folder: str | Path,
     cohort: Cohort,
     store: Store,
@@ -254,48 +256,53 @@ def fill_card(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Path:
-    """Measure a bundle on a split of a cohort, and write its evidence and its card.
+    """Evaluate a model on a split of a cohort, and write its evaluation and its card.
 
     Parameters
     ----------
     folder : path
-        The bundle's. Nothing that decides a prediction is changed.
+        A model folder. Nothing that decides a prediction changes.
     cohort, store, split
         As in `predict_cohort`.
     robustness : bool
-        Predict the split again with fewer leads, noise and offsets: fourteen times.
+        Predict the split 14 times again, with fewer leads, noise and offsets.
     resamples, seed, by
-        Of every bootstrap.
-    progress : callable, optional
-        `(what, done, total)`.
+        Settings of every bootstrap.
+    progress : Progress, optional
+
+    Returns
+    -------
+    Path
+        The card.
 
     Raises
     ------
     EinthovenError
-        Whatever loading, prediction or scoring refuses.
+        If loading, prediction or scoring fails.
     """
-    bundle = load_model(folder)
+    model = load_model(folder)
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
-
-    def told(done: int, total: int) -> None:
-        if progress:
-            progress(f"predict {split}", done, total)
-
     table = predict_cohort(
-        bundle, cohort, store, split, calibrated=False, device=device, progress=told
+        model,
+        cohort,
+        store,
+        split,
+        calibrated=False,
+        device=device,
+        progress=partial(progress, f"predict {split}") if progress else None,
     )
-    evidence = evidence_of(bundle, cohort, table, **options)
-    evidence["validation"] = kept(folder, evidence, "validation")
-    evidence["overlap"] = check_scored(folder, (cohort, store), split)
+    evaluation = evaluation_of(model, cohort, table, **options)
+    evaluation["validation"] = reusable_part(folder, evaluation, "validation")
+    evaluation["overlap"] = check_scored(folder, (cohort, store), split)
     if robustness:
-        evidence["robustness"] = measure_robustness(
-            bundle,
+        evaluation["robustness"] = measure_robustness(
+            model,
             cohort,
             store,
             split,
-            clean=calibrate_table(bundle, table),
+            clean=calibrate_table(model, table),
             device=device,
             progress=progress,
             **options,
         ).to_dict()
-    return write_evidence(folder, evidence)
+    return write_evaluation(folder, evaluation)

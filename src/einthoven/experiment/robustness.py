@@ -1,15 +1,15 @@
-"""What a bundle loses with fewer leads, noise and offsets, on the records it is judged by.
+"""Robustness of a model to fewer leads, noise and offsets, on its test records.
 
 Every condition is predicted again from the store and compared with the clean predictions on the
-same resamples. With fewer leads only those are prepared, as if no others had been recorded, and
-the backbone's own policy says what becomes of the rest (`einthoven.backbones.subset`). Noise is
-added to the signals as they were recorded (`einthoven.signals.noise`), and so is an offset: one
-constant in every lead, as of a recorder whose zero is not zero.
+same resamples. With fewer leads only those are prepared, as if no others had been recorded; the
+backbone's policy decides about the missing ones (`einthoven.backbones.subset`). Noise is added to
+the recorded signals (`einthoven.signals.noise`), and so is an offset: a constant in every lead, as
+from a recorder with a wrong zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from types import MappingProxyType
@@ -28,6 +28,7 @@ from einthoven.evaluate.scores import plain, suitable_policy
 from einthoven.models import Model
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
+from einthoven.progress import Progress
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.noise import add_noise
 from einthoven.signals.store import Chunk, Store
@@ -39,23 +40,21 @@ LEAD_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "lead I": ("I",),
     }
 )
-"""Subsets by name, each held against all leads of the bundle: the eight that are measured
-independently (the other four follow from I and II), those of the limbs (four electrodes), and
-the one of a watch."""
+"""Lead sets by name: the eight that are measured independently (the other four follow from I and
+II), the limb leads (four electrodes), and the lead of a watch."""
 NOISE_KINDS = ("baseline-wander", "powerline", "muscle")
 SNRS = (12.0, 6.0, 0.0)  # dB
 OFFSETS = (0.1, 0.3)  # mV
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """Predictions under one condition, beside the clean ones.
+    """Comparison of the predictions under one condition with the clean ones.
 
     Attributes
     ----------
     name : str
-    about : dict
+    settings : dict
         `leads` and `policy` ("own" or "derived", of `FewerLeads`), `noise` and `snr` (dB), or
         `offset` (mV).
     comparison : Comparison
@@ -65,20 +64,20 @@ class Condition:
     """
 
     name: str
-    about: dict[str, Any]
+    settings: dict[str, Any]
     comparison: Comparison
     log_loss: float
     ece: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Macro values, their intervals and the paired differences, ready for JSON."""
-        found = self.comparison
-        values = {"name": self.name, **self.about, "log_loss": self.log_loss, "ece": self.ece}
+        """A JSON-serialisable dict of macro values, intervals and paired differences."""
+        comparison = self.comparison
+        values = {"name": self.name, **self.settings, "log_loss": self.log_loss, "ece": self.ece}
         for metric in ("auroc", "auprc"):
-            difference: Difference = getattr(found, metric)
+            difference: Difference = getattr(comparison, metric)
             values[metric] = {
-                "value": getattr(found.a, f"macro_{metric}"),
-                "interval": getattr(found.a, f"macro_{metric}_interval"),
+                "value": getattr(comparison.a, f"macro_{metric}"),
+                "interval": getattr(comparison.a, f"macro_{metric}_interval"),
                 "difference": difference.macro,
                 "difference_interval": difference.macro_interval,
                 "worse": difference.significantly_worse,
@@ -89,16 +88,16 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Robustness:
-    """What `measure_robustness` found.
+    """Robustness of a model under all conditions.
 
     Attributes
     ----------
     clean : Predictions
     log_loss, ece : float
-        Of the clean predictions, as in `Condition`.
+        Macro values of the clean predictions, as in `Condition`.
     leads, noise, offsets : tuple of Condition
     left_out : dict of str to str
-        Conditions that could not be measured, with the reason.
+        Reasons of conditions that could not be measured, by name.
     settings : dict
         `resamples`, `seed` (of bootstrap and noise), `by`, `undefined_labels`.
     """
@@ -113,16 +112,16 @@ class Robustness:
     settings: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON; the clean values are those that every difference is counted from."""
-        said: dict[str, Any] = {
+        """A JSON-serialisable dict; differences refer to the clean values."""
+        values: dict[str, Any] = {
             "records": len(self.clean),
             "clean": self._clean(),
-            "leads": [each.to_dict() for each in self.leads],
-            "noise": [each.to_dict() for each in self.noise],
-            "offsets": [each.to_dict() for each in self.offsets],
+            "leads": [condition.to_dict() for condition in self.leads],
+            "noise": [condition.to_dict() for condition in self.noise],
+            "offsets": [condition.to_dict() for condition in self.offsets],
             "left_out": dict(self.left_out),
         }
-        return said | self.settings
+        return values | self.settings
 
     def _clean(self) -> dict[str, Any]:
         conditions = [*self.leads, *self.noise, *self.offsets]
@@ -140,7 +139,7 @@ class Robustness:
 
 
 def measure_robustness(
-    bundle: Model,
+    model: Model,
     cohort: Cohort,
     store: Store,
     split: str = "test",
@@ -157,16 +156,15 @@ def measure_robustness(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Robustness:
-    """Predict a split under every condition, and compare each with the clean predictions.
+    """Predict a split under every condition and compare with the clean predictions.
 
     Parameters
     ----------
-    bundle, cohort, store, split
+    model, cohort, store, split
         As in `predict_cohort`.
     lead_sets : mapping of str to sequence of str
-        Subsets of leads by name. One that the bundle cannot be given (a lead of it is not among
-        those that the bundle reads, or its network refuses to go without the others) or that is all
-        of them is left out, and said so.
+        Lead sets by name. Sets of all leads, with leads that the model does not read, or that the
+        network refuses are reported in `left_out`.
     noises : sequence of str
         Kinds of `einthoven.signals.noise.NOISES`.
     snrs : sequence of float
@@ -174,25 +172,25 @@ def measure_robustness(
     offsets : sequence of float
         Constants added to every lead, mV.
     resamples, by
-        Of the bootstrap, as in `compare`.
+        Settings of the bootstrap, as in `compare`.
     seed : int
-        Of the bootstrap and of the noise.
+        Seed of the bootstrap and of the noise.
     clean : Predictions, optional
-        What `predict_cohort` gave for this split; predicted where it is not given.
+        Result of `predict_cohort` for this split; predicted if missing.
     batch_size, device
         As in `predict_cohort`.
-    progress : callable, optional
-        `(condition, done, total)`.
+    progress : Progress, optional
+        Its task is the name of the condition.
 
     Raises
     ------
     EinthovenError
-        What prediction and comparison refuse, and noise that the records cannot carry.
+        If prediction or comparison fails, or the noise cannot be made for the records.
     """
 
     def predicted(name: str, source: Store, leads: Sequence[str] | None = None) -> Predictions:
         return predict_cohort(
-            bundle,
+            model,
             cohort,
             source,
             split,
@@ -207,12 +205,12 @@ def measure_robustness(
     settings["undefined_labels"] = suitable_policy(clean)
 
     def condition(
-        name: str, about: dict[str, Any], source: Store, leads: Sequence[str] | None = None
+        name: str, changes: dict[str, Any], source: Store, leads: Sequence[str] | None = None
     ) -> Condition:
-        found = predicted(name, source, leads)
-        return Condition(name, about, compare(found, clean, **settings), *_errors(found))
+        table = predicted(name, source, leads)
+        return Condition(name, changes, compare(table, clean, **settings), *_errors(table))
 
-    possible, left_out = _possible(bundle, lead_sets)
+    possible, left_out = _possible(model, lead_sets)
     fewer = [
         condition(name, {"leads": list(leads), "policy": policy}, store, leads)
         for name, (leads, policy) in possible.items()
@@ -238,7 +236,7 @@ def measure_robustness(
 
 @dataclass(eq=False)
 class NoisyStore(Store):
-    """A store whose signals have noise added to them as they are read."""
+    """A store that adds noise to the signals as they are read."""
 
     kind: str = "white"
     snr: float = 0.0
@@ -246,11 +244,11 @@ class NoisyStore(Store):
 
     @classmethod
     def over(cls, store: Store, *, kind: str, snr: float, seed: int = 0) -> NoisyStore:
-        """The same records, noisy; see `einthoven.signals.noise.add_noise`."""
+        """Add noise to the records of a store; see `einthoven.signals.noise.add_noise`."""
         return cls(**_parts(store), kind=kind, snr=snr, seed=seed)
 
     def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
-        """As `Store.read`, with noise of each record's own."""
+        """Read as `Store.read`, with noise that depends on the record."""
         names = self.index.index.to_numpy()[rows]
         return [
             Chunk(
@@ -271,37 +269,39 @@ class NoisyStore(Store):
 
 @dataclass(eq=False)
 class OffsetStore(Store):
-    """A store whose signals have a constant added to them as they are read."""
+    """A store that adds a constant to the signals as they are read."""
 
     offset: float = 0.0
 
     @classmethod
     def over(cls, store: Store, *, offset: float) -> OffsetStore:
-        """The same records, moved by `offset` mV; values beyond int16 stop at its ends."""
+        """Add `offset` mV to the records of a store, clipped to the range of int16."""
         return cls(**_parts(store), offset=offset)
 
     def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
-        """As `Store.read`, with the constant."""
-        ends, moved = np.iinfo(np.int16), round(1000 * self.offset)
+        """Read as `Store.read`, with the constant."""
+        limits, offset = np.iinfo(np.int16), round(1000 * self.offset)
         return [
             Chunk(
                 chunk.places,
                 chunk.rate,
-                np.clip(chunk.signals.astype(np.int32) + moved, ends.min, ends.max).astype("<i2"),
+                np.clip(chunk.signals.astype(np.int32) + offset, limits.min, limits.max).astype(
+                    "<i2"
+                ),
             )
             for chunk in super().read(rows)
         ]
 
 
 def _parts(store: Store) -> dict[str, Any]:
-    return {each.name: getattr(store, each.name) for each in fields(Store)}
+    return {field.name: getattr(store, field.name) for field in fields(Store)}
 
 
 def _possible(
-    bundle: Model, lead_sets: Mapping[str, Sequence[str]]
+    model: Model, lead_sets: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, tuple[tuple[str, ...], Policy]], dict[str, str]]:
-    """Leads and policy of the sets that the bundle can be given, and why not of the others."""
-    every, samples = bundle.preparation.leads, bundle.preparation.window
+    """Leads and policy of the usable lead sets, and reasons of the others."""
+    every, samples = model.preparation.leads, model.preparation.window
     possible: dict[str, tuple[tuple[str, ...], Policy]] = {}
     left_out: dict[str, str] = {}
     for name, leads in lead_sets.items():
@@ -311,14 +311,14 @@ def _possible(
                 f"lead set {name!r} names {unknown or 'no lead'}",
                 remedy=f"name some of {', '.join(STANDARD_LEADS)}",
             )
-        absent = [lead for lead in leads if lead not in every]
-        if absent:
-            left_out[name] = f"the bundle does not read {', '.join(absent)}"
+        missing = [lead for lead in leads if lead not in every]
+        if missing:
+            left_out[name] = f"the model does not read {', '.join(missing)}"
         elif set(leads) == set(every):
-            left_out[name] = "these are all leads that the bundle reads"
+            left_out[name] = "these are all leads that the model reads"
         else:
             try:
-                fewer = FewerLeads(bundle.classifier, leads, every=every, samples=samples)
+                fewer = FewerLeads(model.classifier, leads, every=every, samples=samples)
             except BackboneError as error:
                 left_out[name] = error.problem
             else:

@@ -1,4 +1,4 @@
-"""One experiment from a recipe to its evidence: train, bundle, predict, score.
+"""One experiment from a recipe to its evaluation: train, bundle, predict, score.
 
 The test split is predicted once, after training has ended; a run whose test predictions exist is
 never evaluated again. A run's tables hold what the network says; the calibration that is fitted on
@@ -22,7 +22,12 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError
 from einthoven.evaluate.estimate import Plan
 from einthoven.evaluate.scores import Score, score_predictions, suitable_policy
-from einthoven.experiment.evaluation import evidence_of, fitted_calibration, kept, write_evidence
+from einthoven.experiment.evaluation import (
+    evaluation_of,
+    fitted_calibration,
+    reusable_part,
+    write_evaluation,
+)
 from einthoven.files import read_lines, write_json
 from einthoven.licences import Licence, combined
 from einthoven.models import (
@@ -260,7 +265,7 @@ def _scored(
     numbers["device"] = _named_device(device)
     write_json(folder / METRICS, numbers)
     update_config(folder / MODEL, metrics=_headline(scores["test"]))
-    evidence = evidence_of(
+    evaluation = evaluation_of(
         load_model(folder / MODEL),
         cohort,
         Predictions.load(folder / PREDICTIONS / "test.parquet"),
@@ -268,8 +273,8 @@ def _scored(
         validation=numbers["validation"],
         resamples=resamples,
     )
-    evidence["robustness"] = kept(folder / MODEL, evidence, "robustness")
-    write_evidence(folder / MODEL, evidence)
+    evaluation["robustness"] = reusable_part(folder / MODEL, evaluation, "robustness")
+    write_evaluation(folder / MODEL, evaluation)
     return Finished(trained.run, scores["test"])
 
 
