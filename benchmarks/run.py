@@ -28,6 +28,7 @@ NAMES = (
     "bootstrap",
     "prepare",
     "pack",
+    "lengths",
     "memory",
     "finetune",
     "pages",

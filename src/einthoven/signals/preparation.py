@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from einthoven.errors import PreparationError
@@ -63,12 +64,12 @@ class Preparation:
             step.check(frame)
             frame = step.after(frame)
 
-    @property
+    @cached_property
     def derived(self) -> tuple[str, ...]:
         """Leads that are computed from two others instead of read; usually none."""
         return self._derive.leads if self._derive else ()
 
-    @property
+    @cached_property
     def sources(self) -> tuple[str, ...]:
         """Leads that are read from a record, in this order; `leads` if none are computed."""
         read = [lead for lead in self.leads if lead not in self.derived]
@@ -90,22 +91,22 @@ class Preparation:
         """Largest number of crops of a record that are used in evaluation."""
         return self.crop.evaluation_crops
 
-    @property
+    @cached_property
     def crop(self) -> Window:
         """The window step."""
         return next(step for step in self.steps if isinstance(step, Window))
 
-    @property
+    @cached_property
     def before_window(self) -> tuple[Step, ...]:
         """Steps that work on whole records."""
         return self.steps[: self.steps.index(self.crop)]
 
-    @property
+    @cached_property
     def after_window(self) -> tuple[Step, ...]:
         """Steps that work on crops."""
         return self.steps[self.steps.index(self.crop) + 1 :]
 
-    @property
+    @cached_property
     def cropped(self) -> Frame:
         """The signal right after the window."""
         return self._after(self.steps[: self.steps.index(self.crop) + 1])
@@ -115,7 +116,7 @@ class Preparation:
         """Whether a constant that is added to a lead reaches the network."""
         return not any(step.removes_offsets for step in self.steps)
 
-    @property
+    @cached_property
     def fills_missing(self) -> bool:
         """Whether a step replaces NaN; otherwise records with NaN are refused."""
         return any(step.fills_missing for step in self.steps)
