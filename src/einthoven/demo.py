@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from einthoven.cohorts import open_cohort
@@ -47,7 +46,7 @@ def run_demo(
     if not (folder / "cohort").is_dir():
         synthesize(folder / "cohort", records=records, seed=seed, progress=progress)
     everyone = open_cohort(folder / "cohort", empty_rows="keep")
-    store = pack(everyone, folder / "store", progress=partial(tell, "pack"))
+    store = pack(everyone, folder / "store", progress=tell)
     _run_arms(folder, store, [f"seed={seed}"], tell)
     return write_report(
         [folder / arm for arm in ARMS],

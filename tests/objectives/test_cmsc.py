@@ -8,7 +8,7 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import RecipeError
 from einthoven.objectives.cmsc import cmsc_loss, create_cmsc, halves, mask_leads, retrieval
-from einthoven.signals.draws import ShareGenerator
+from einthoven.signals.random import ShareGenerator
 
 SMALL: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
 

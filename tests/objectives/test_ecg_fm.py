@@ -10,7 +10,7 @@ from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives import create_objective
 from einthoven.objectives.ecg_fm import WCR, create_ecg_fm, create_wav2vec2
 from einthoven.objectives.objective import SteppedObjective
-from einthoven.signals.draws import ShareGenerator
+from einthoven.signals.random import ShareGenerator
 
 TINY: dict[str, Any] = {
     "width": 32, "depth": 2, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4,

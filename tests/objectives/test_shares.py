@@ -9,7 +9,7 @@ import torch
 
 from einthoven.objectives import create_pretraining
 from einthoven.objectives.gathering import batch_places, tokens_of_batch
-from einthoven.signals.draws import ShareGenerator
+from einthoven.signals.random import ShareGenerator
 
 CASES: dict[str, dict[str, Any]] = {
     "mae": {

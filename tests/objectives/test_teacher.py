@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from einthoven.errors import RecipeError, TrainingError
 from einthoven.objectives.objective import ObjectiveOutput, SteppedObjective
 from einthoven.objectives.teacher import Momentum, Teacher
-from einthoven.signals.draws import generator_for
+from einthoven.signals.random import generator_for
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import Loop
 from einthoven.training.optim import Settings, parameter_groups

@@ -12,7 +12,7 @@ from einthoven.objectives.wav2vec2 import (
     other_positions,
     picked,
 )
-from einthoven.signals.draws import ShareGenerator
+from einthoven.signals.random import ShareGenerator
 
 
 def _generator(seed: int = 0) -> torch.Generator:

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from einthoven.errors import StoreError
-from einthoven.signals.arrays import ArrayStore
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Filter, Preparation, Resample, Scale, Window
-from einthoven.signals.store import Store
+from einthoven.signals.store import ArrayStore, Store
 
 PREPARATION = Preparation(
     leads=("V2", "II"),

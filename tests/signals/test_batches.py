@@ -7,10 +7,9 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import StoreError
-from einthoven.signals.arrays import ArrayStore
 from einthoven.signals.batches import SignalSource, TrainingBatches, epoch_order, generator_for
 from einthoven.signals.prepare import Preparation, prepare_record
-from einthoven.signals.store import Store
+from einthoven.signals.store import ArrayStore, Store
 
 
 @pytest.fixture(scope="module")

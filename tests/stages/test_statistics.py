@@ -22,7 +22,6 @@ from einthoven.files import read_tensors
 from einthoven.models import load_model, save_model
 from einthoven.predict import predict_record
 from einthoven.records import read_record
-from einthoven.signals.arrays import ArrayStore
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.pack import pack
 from einthoven.signals.prepare import (
@@ -35,7 +34,7 @@ from einthoven.signals.prepare import (
     Window,
     prepare_batch,
 )
-from einthoven.signals.store import Store
+from einthoven.signals.store import ArrayStore, Store
 from einthoven.stages import posttrain as stage
 from einthoven.stages.data import Dataset
 from einthoven.stages.posttrain import Posttrained

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from einthoven.cli.options import Labels, lead_names
-from einthoven.cli.progress import counting, progress_bar
+from einthoven.cli.progress import progress_bar
 
 
 class Rate(StrEnum):
@@ -88,7 +88,7 @@ def pack(
     check_typed(source, labels=labels, rate=rate)
     cohort = every_record(source, rate=rate, labels=labels)
     chosen = lead_names(leads) if leads else STANDARD_LEADS
-    with counting("pack") as progress:
+    with progress_bar("pack") as progress:
         packed = write(cohort, store, leads=chosen, workers=workers, progress=progress)
     tell_quarantine(packed)
     typer.echo(f"{len(packed)} records in {store}")

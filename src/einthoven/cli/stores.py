@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from einthoven.cli.progress import console, counting
+from einthoven.cli.progress import console, progress_bar
 from einthoven.errors import CohortError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
     if (folder / "store.json").is_file():
         return pack(cohort, folder)  # opens it, or says that it is another cohort's
     console.print(f"Packing {len(cohort)} records into {folder} (once)")
-    with counting("pack") as progress:
+    with progress_bar("pack") as progress:
         packed = pack(cohort, folder, progress=progress)
     tell_quarantine(packed)
     return packed

@@ -12,7 +12,7 @@ numbers. What is done to a signal then, resampling, filters and crops, is the ba
     probe = EcgClassifier("st_mem_base", weights="encoder.pth", rate=500, leads=STANDARD_LEADS)
     probe.fit(X, y, groups=patients).predict_proba(X_test)
 
-Training is that of `einthoven.stages`, on an in-memory store (`einthoven.signals.arrays`). What is
+Training is that of `einthoven.stages`, on an in-memory store (`einthoven.signals.store`). What is
 long enough to be interrupted belongs to `einthoven posttrain`, which resumes; this does not.
 """
 

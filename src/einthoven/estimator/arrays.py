@@ -19,9 +19,9 @@ from torch import nn
 from einthoven.backbones.leads import canonical_leads
 from einthoven.cohorts.cohort import patient_order, stratified_places
 from einthoven.errors import EstimatorError
-from einthoven.signals.arrays import ArrayStore
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Preparation, Window
+from einthoven.signals.store import ArrayStore
 
 Kind = Literal["binary", "multiclass", "multilabel"]
 # Records that are scored after every epoch where none are set aside.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import RecipeError
 from einthoven.objectives.objective import ObjectiveOutput, with_options
-from einthoven.signals.draws import uniform
+from einthoven.signals.random import uniform
 
 __all__ = [
     "CMSCConfig",
@@ -98,7 +98,7 @@ def mask_leads(
     records : int
         How many records the rows belong to.
     generator : torch.Generator, optional
-        Source of the draw, see `einthoven.signals.draws`.
+        Source of the draw, see `einthoven.signals.random`.
     """
     if not probability:
         return segments

@@ -21,7 +21,7 @@ from einthoven.backbones.s4 import TYPICAL_DEVIATION_MV
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives.gathering import batch_places, tokens_of_batch
 from einthoven.objectives.objective import ObjectiveOutput, with_options
-from einthoven.signals.draws import integers, share_of
+from einthoven.signals.random import integers, share_of
 
 __all__ = ["CPC_PRESETS", "CPCConfig", "ContrastivePrediction", "create_cpc", "draw_negatives"]
 

@@ -35,7 +35,7 @@ from einthoven.objectives.wav2vec2 import (
     other_positions,
     picked,
 )
-from einthoven.signals.draws import integers
+from einthoven.signals.random import integers
 
 __all__ = [
     "PRESETS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from einthoven.signals.draws import share_of
+from einthoven.signals.random import share_of
 
 __all__ = ["batch_places", "tokens_of_batch"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from einthoven.errors import RecipeError
-from einthoven.signals.draws import uniform
+from einthoven.signals.random import uniform
 
 __all__ = ["Masking", "draw_masking", "gather_patches", "kept_count", "random_masking"]
 

@@ -54,7 +54,7 @@ class Objective(Protocol):
     def __call__(self, x: Tensor, *, generator: torch.Generator | None = None) -> ObjectiveOutput:
         """Loss of prepared signals (batch, leads, samples); all randomness from `generator`.
 
-        In training the generator is a CPU one and a `einthoven.signals.draws.ShareGenerator`.
+        In training the generator is a CPU one and a `einthoven.signals.random.ShareGenerator`.
         What is drawn for each record is drawn by that module's `uniform` and `integers`, which
         give a record the same numbers however many processes share the batch. What is drawn once
         for all records is drawn as usual: it is then the same in all processes.

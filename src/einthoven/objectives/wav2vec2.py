@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from einthoven.errors import RecipeError
-from einthoven.signals.draws import integers, share_of
+from einthoven.signals.random import integers, share_of
 
 __all__ = ["contrastive_logits", "contrastive_loss", "draw_spans", "other_positions", "picked"]
 

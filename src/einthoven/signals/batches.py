@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from einthoven.errors import StoreError
-from einthoven.signals.draws import generator_for
 from einthoven.signals.prepare import (
     Preparation,
     evaluation_starts,
     prepare_mixed,
     random_starts,
 )
+from einthoven.signals.random import generator_for
 from einthoven.signals.store import Chunk, Store
 
 __all__ = [

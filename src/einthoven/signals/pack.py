@@ -1,7 +1,7 @@
 """Packing: read every record of a cohort once, verify it, and write the store.
 
-Shards are written whole or not at all: a shard's data goes to a temporary name, then takes its
-own, then its part of the index follows. A run that was stopped goes on with the first shard that
+Records of every registered format are packed. Shards are written completely or not at all, and a
+shard's part of the index follows its data. An interrupted run continues with the first shard that
 has no index part.
 """
 
@@ -11,12 +11,13 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -24,8 +25,10 @@ from numpy.typing import NDArray
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecordError, StoreError
 from einthoven.files import lock_beside, locked, replacing, write_text
-from einthoven.records import STANDARD_LEADS
-from einthoven.records.wfdb import Digital, read_digital
+from einthoven.progress import Progress
+from einthoven.records import STANDARD_LEADS, Record
+from einthoven.records.formats import format_of
+from einthoven.records.wfdb import Digital
 from einthoven.signals.store import (
     FORMAT_VERSION,
     INDEX,
@@ -38,12 +41,11 @@ from einthoven.signals.store import (
 PLAN = "plan.json"
 SHARD_RECORDS = 1024
 CHECKED_SOURCES = 8
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One shard to write: everything a worker process needs."""
+    """One shard to write, with everything that a worker process needs."""
 
     shard: int
     store: Path
@@ -71,19 +73,21 @@ def pack(
     leads : sequence of str
         Leads to keep, in this order; a record without one of them is quarantined.
     workers : int, optional
-        Processes; the number of processors by default.
-    progress : callable, optional
-        Called with (records done, records in all).
+        Processes; the number of processors by default. A cohort of more than 1,024 records is
+        packed by fresh processes, which import the calling script: it needs
+        ``if __name__ == "__main__":``, or ``workers=1``.
+    progress : Progress, optional
+        Callback for the records done.
 
     Raises
     ------
     StoreError
-        When the folder holds a store of another cohort or of other recordings (`check_sources`),
+        If the folder holds a store of another cohort or of other recordings (`check_sources`),
         or the disk is full.
     """
     folder = Path(store)
     plan = _plan(cohort, tuple(leads))
-    with locked(lock_beside(folder)):  # another process may be packing it just now
+    with locked(lock_beside(folder)):  # another process may be packing the same cohort
         return _packed(cohort, folder, plan, workers, progress)
 
 
@@ -95,21 +99,21 @@ def _packed(
     progress: Progress | None,
 ) -> Store:
     if _is_finished(folder, plan):
-        found = Store.open(folder)
-        check_sources(found, cohort.root)
-        return found
+        finished = Store.open(folder)
+        check_sources(finished, cohort.root)
+        return finished
     _begin(folder, plan)
     leads = tuple(plan["leads"])
     jobs = list(_jobs(cohort, folder, leads))
     open_jobs = [job for job in jobs if not _part(folder, job.shard).is_file()]
     done = len(cohort) - sum(len(job.records) for job in open_jobs)
     if progress:
-        progress(done, len(cohort))
+        progress("pack", done, len(cohort))
     try:
         for count in _run(open_jobs, workers or os.cpu_count() or 1):
             done += count
             if progress:
-                progress(done, len(cohort))
+                progress("pack", done, len(cohort))
         _finish(cohort, folder, jobs, plan)
     except OSError as error:
         raise _disk_error(error, folder) from error
@@ -123,16 +127,16 @@ def records_digest(cohort: Cohort) -> str:
 
 
 def check_sources(store: Store, root: Path) -> None:
-    """Refuse a store whose recordings are not those that lie in a cohort's folder.
+    """Refuse a store whose recordings differ from those in a cohort's folder.
 
-    Two hospitals may number their files alike, and files may be replaced. A few records' files,
-    spread over the store, are read again and their hashes compared; files that are not there, as
-    where only the store was brought along, say nothing.
+    Two hospitals may number their files alike, and files may be replaced. The files of a few
+    records, spread over the store, are read again and their hashes compared. Absent files are
+    skipped, as a store may be copied without them.
 
     Raises
     ------
     StoreError
-        Naming the first file that differs.
+        If a file differs; it is named.
     """
     rows = np.unique(np.linspace(0, len(store) - 1, CHECKED_SOURCES).astype(int))
     for name, path, known in zip(
@@ -142,12 +146,12 @@ def check_sources(store: Store, root: Path) -> None:
         strict=True,
     ):
         try:
-            found = read_digital(root / path).source_hash
+            source_hash = _read(root / path).source_hash
         except (RecordError, OSError):
             continue
-        if found != known:
+        if source_hash != known:
             raise StoreError(
-                f"{store.root} holds another recording of record {name!r} than {root / path}",
+                f"record {name!r} of {store.root} is another recording than {root / path}",
                 remedy="pack the cohort into a new folder (--store), or delete this store if the "
                 "files were replaced",
             )
@@ -186,7 +190,7 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
         )
     if not file.is_file() and any(folder.iterdir()):
         raise StoreError(
-            f"{folder} is not empty and no store", remedy="name a new or an empty folder"
+            f"{folder} is not empty and not a store", remedy="name a new or an empty folder"
         )
     write_text(file, json.dumps(plan))
 
@@ -202,12 +206,14 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
     if workers == 1 or len(jobs) < 2:
         yield from map(_pack_shard, jobs)
         return
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
-    yield from parallel(joblib.delayed(_pack_shard)(job) for job in jobs)
+    workers = min(workers, len(jobs))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(_pack_shard, job) for job in jobs]):
+            yield done.result()
 
 
 def _pack_shard(job: _Job) -> int:
-    """Write one shard and then its part of the index; returns the number of records seen."""
+    """Write one shard, then its part of the index; return the number of its records."""
     rows: list[dict[str, Any]] = []
     offset = 0
     with replacing(job.store / shard_name(job.shard)) as temporary, open(temporary, "wb") as handle:
@@ -238,68 +244,112 @@ def _pack_record(
         "reason": "",
     }
     try:
-        digital = read_digital(job.root / path)
-        signal, notes = _microvolts(digital, job.leads, str(job.root / path))
+        signal, rate, source_hash, notes = read_microvolts(job.root / path, job.leads)
     except RecordError as error:
         row["reason"] = error.problem
         return row, None
     row |= {
-        "rate": float(digital.rate),
+        "rate": rate,
         "samples": int(signal.shape[1]),
-        "source_hash": digital.source_hash,
+        "source_hash": source_hash,
         "notes": notes,
     }
     return row, signal
 
 
-def _microvolts(
-    digital: Digital, leads: tuple[str, ...], source: str
-) -> tuple[NDArray[np.int16], str]:
-    """`(leads, samples)` int16 microvolts, and notes (`rounded`, `flat:V3`)."""
-    missing = [lead for lead in leads if lead not in digital.leads]
+def read_microvolts(path: Path, leads: Sequence[str]) -> tuple[NDArray[np.int16], float, str, str]:
+    """Read some leads of an ECG file of any format, as the store holds them.
+
+    A format that can read the stored integers does so; the millivolts of others are rounded to
+    whole microvolts.
+
+    Returns
+    -------
+    signal : array of int16, shape (leads, samples)
+        Microvolts.
+    rate : float
+        Hz.
+    source_hash : str
+        SHA-256 of the record's files.
+    notes : str
+        `rounded`, and `flat:V3` for a lead without a signal.
+
+    Raises
+    ------
+    RecordError
+        If the file cannot be trusted, lacks a lead, has missing samples or only flat leads, or
+        exceeds the range of 16 bits.
+    """
+    record = _read(path)
+    missing = [lead for lead in leads if lead not in record.leads]
     if missing:
         raise RecordError(
-            source, "leads", digital.leads, f"lacks {missing}", remedy="pack fewer leads: --leads"
+            path, "leads", record.leads, f"lacks {missing}", remedy="pack fewer leads: --leads"
         )
-    order = [digital.leads.index(lead) for lead in leads]
-    samples = (
-        digital.samples if order == list(range(len(digital.leads))) else (digital.samples[order])
-    )
-    scale = np.asarray(digital.microvolts_per_unit, dtype=np.float64)[order]
-    baseline = np.asarray(digital.baseline, dtype=np.float64)[order]
-    notes = []
-    if (samples == np.iinfo(samples.dtype).min).any():
-        raise RecordError(
-            source,
-            "samples",
-            "invalid (NaN)",
-            "some samples are marked as missing",
-            remedy="repair or leave out the record",
-        )
-    as_stored = samples.dtype.itemsize == 2 and (scale == 1).all() and (baseline == 0).all()
-    if as_stored:
-        signal = np.ascontiguousarray(samples, dtype="<i2")
+    order = [record.leads.index(lead) for lead in leads]
+    rounded, notes = False, []
+    if isinstance(record, Digital):
+        signal, rounded = _from_integers(record, order, path)
     else:
-        physical = (samples - baseline[:, None]) * scale[:, None]
-        rounded = np.rint(physical)
-        if np.abs(rounded).max() > 32767:
-            raise RecordError(
-                source,
-                "amplitude",
-                f"{np.abs(physical).max() / 1000:.1f} mV",
-                "beyond the 32.7 mV that the store can hold",
-                remedy="check the header's gain and units",
-            )
-        if np.abs(physical - rounded).max() > 1e-6:
-            notes.append("rounded")
-        signal = np.ascontiguousarray(rounded, dtype="<i2")
+        signal, rounded = _whole_microvolts(record.signal[order] * np.float64(1000), 0.01, path)
+    if rounded:
+        notes.append("rounded")
     flat = (signal == signal[:, :1]).all(axis=1)
     if flat.all():
         raise RecordError(
-            source, "signal", "flat", "every lead is constant", remedy="leave out the record"
+            path, "signal", "flat", "every lead is constant", remedy="leave out the record"
         )
     notes += [f"flat:{lead}" for lead, is_flat in zip(leads, flat, strict=True) if is_flat]
-    return signal, " ".join(notes)
+    return signal, float(record.rate), record.source_hash, " ".join(notes)
+
+
+def _read(path: Path) -> Digital | Record:
+    """Read a file: its stored integers if the format gives them, else millivolts."""
+    format = format_of(path)
+    return format.read_digital(path) if format.read_digital else format.read(path)
+
+
+def _from_integers(
+    digital: Digital, order: list[int], path: Path
+) -> tuple[NDArray[np.int16], bool]:
+    whole = order == list(range(len(digital.leads)))
+    samples = digital.samples if whole else digital.samples[order]
+    if (samples == np.iinfo(samples.dtype).min).any():
+        raise _missing(path)
+    scale = np.asarray(digital.microvolts_per_unit, dtype=np.float64)[order]
+    baseline = np.asarray(digital.baseline, dtype=np.float64)[order]
+    if samples.dtype.itemsize == 2 and (scale == 1).all() and (baseline == 0).all():
+        return np.ascontiguousarray(samples, dtype="<i2"), False
+    return _whole_microvolts((samples - baseline[:, None]) * scale[:, None], 1e-6, path)
+
+
+def _whole_microvolts(
+    microvolts: NDArray[np.float64], tolerance: float, path: Path
+) -> tuple[NDArray[np.int16], bool]:
+    """Round to int16; the flag tells whether that changed a value by more than the tolerance."""
+    if np.isnan(microvolts).any():
+        raise _missing(path)
+    rounded = np.rint(microvolts)
+    if np.abs(rounded).max() > np.iinfo(np.int16).max:
+        raise RecordError(
+            path,
+            "amplitude",
+            f"{np.abs(microvolts).max() / 1000:.1f} mV",
+            "beyond the 32.7 mV that the store can hold",
+            remedy="check the file's gain and units",
+        )
+    changed = bool(np.abs(microvolts - rounded).max() > tolerance)
+    return np.ascontiguousarray(rounded, dtype="<i2"), changed
+
+
+def _missing(path: Path) -> RecordError:
+    return RecordError(
+        path,
+        "samples",
+        "invalid (NaN)",
+        "some samples are marked as missing",
+        remedy="repair or leave out the record",
+    )
 
 
 def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]) -> None:
@@ -312,12 +362,12 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]
             remedy="check the paths of the cohort",
         )
     quarantine = rows.loc[failed, ["record", "path", "reason"]]
-    about = cohort.table.loc[rows["record"], ["patient", "split"]].reset_index(drop=True)
+    people = cohort.table.loc[rows["record"], ["patient", "split"]].reset_index(drop=True)
     names = [
         [label for label, present in zip(cohort.labels, row, strict=True) if present]
         for row in cohort.matrix
     ]
-    index = pd.concat([rows.drop(columns="reason"), about], axis=1)
+    index = pd.concat([rows.drop(columns="reason"), people], axis=1)
     index["labels"] = pd.Series(names, index=index.index)
     with replacing(folder / INDEX) as file:
         index[~failed].to_parquet(file, index=False)

@@ -208,6 +208,54 @@ class Store:
         return self.__dict__ | {"_maps": {}, "_touched": 0}
 
 
+@dataclass(eq=False)
+class ArrayStore(Store):
+    """A store over records that are in memory: nothing is written, rounded or held twice.
+
+    Attributes
+    ----------
+    array : numpy.ndarray
+        (records, leads, samples) millivolts of any real type; also memory-mapped.
+    """
+
+    array: Any = None
+
+    @classmethod
+    def over(cls, array: NDArray[Any], *, leads: Sequence[str], rate: float) -> ArrayStore:
+        """Records of one rate and length; their ids are their row numbers.
+
+        Parameters
+        ----------
+        array : numpy.ndarray
+            (records, leads, samples), in millivolts.
+        leads : sequence of str
+            Names of the second axis.
+        rate : float
+            In hertz.
+
+        Raises
+        ------
+        StoreError
+            When the array has another shape.
+        """
+        if array.ndim != 3 or array.shape[1] != len(leads):
+            raise StoreError(
+                f"an array of shape {array.shape} for the leads {', '.join(leads)}",
+                remedy="give (records, leads, samples)",
+            )
+        ids = pd.RangeIndex(len(array)).astype(str)
+        index = pd.DataFrame({"rate": float(rate), "samples": array.shape[2]}, index=ids)
+        nothing = pd.DataFrame({"record": [], "path": [], "reason": []}, dtype=str)
+        return cls("", tuple(leads), index, nothing, {}, LocalFileSystem(), array=array)
+
+    def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
+        """The records as float32 microvolts, not rounded to whole ones."""
+        if not len(rows):
+            return []
+        signals: Any = self.array[rows].astype(np.float32) * np.float32(1000)
+        return [Chunk(np.arange(len(rows)), float(self.index["rate"].iloc[0]), signals)]
+
+
 def shard_name(shard: int) -> str:
     """File name of a shard."""
     return f"shard-{shard:05d}.i16"

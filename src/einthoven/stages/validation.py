@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from einthoven.errors import TrainingError
 from einthoven.evaluate.metrics import point_metrics, rank
 from einthoven.signals.batches import SignalSource
-from einthoven.signals.draws import generator_for
+from einthoven.signals.random import generator_for
 from einthoven.training.distributed import Processes
 
 SELECT, LOSS = "macro_auroc", "validation_loss"

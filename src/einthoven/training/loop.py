@@ -22,7 +22,7 @@ from einthoven.backbones.layers.shared_batch_norm import shared_batch_norms
 from einthoven.errors import TrainingError
 from einthoven.files import append_line, read_lines, write_lines
 from einthoven.progress import Progress
-from einthoven.signals.draws import ShareGenerator, generator_for
+from einthoven.signals.random import ShareGenerator, generator_for
 from einthoven.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from einthoven.training.distributed import Processes
 from einthoven.training.optim import OPTIMISERS, Precision, Settings, set_learning_rate

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from einthoven.signals.draws import ShareGenerator, generator_for, integers, share_of, uniform
+from einthoven.signals.random import ShareGenerator, generator_for, integers, share_of, uniform
 
 
 def test_draws_depend_on_the_key_alone() -> None:
