@@ -90,18 +90,20 @@ def fourier_resampled(x: Tensor, samples: int) -> Tensor:
 
 
 def _rfft(x: Tensor) -> Tensor:
-    if x.device.type != "cpu":
-        return torch.fft.rfft(x, norm="forward")
-    return torch.from_numpy(fft.rfft(x.numpy(), norm="forward", workers=torch.get_num_threads()))
+    if x.device.type == "cpu":
+        workers = torch.get_num_threads()
+        return torch.from_numpy(fft.rfft(x.numpy(), norm="forward", workers=workers))
+    spectrum: Tensor = torch.fft.rfft(x, norm="forward")
+    return spectrum
 
 
 def _irfft(spectrum: Tensor, samples: int) -> Tensor:
-    if spectrum.device.type != "cpu":
-        return torch.fft.irfft(spectrum, n=samples, norm="forward")
-    values = spectrum.numpy()
-    return torch.from_numpy(
-        fft.irfft(values, samples, norm="forward", workers=torch.get_num_threads())
-    )
+    if spectrum.device.type == "cpu":
+        workers = torch.get_num_threads()
+        values = fft.irfft(spectrum.numpy(), samples, norm="forward", workers=workers)
+        return torch.from_numpy(values)
+    resampled: Tensor = torch.fft.irfft(spectrum, n=samples, norm="forward")
+    return resampled
 
 
 def interpolated(x: Tensor, samples: int) -> Tensor:
