@@ -45,7 +45,7 @@ def test_a_run_its_table_and_its_bundle_score_the_same(
         assert interval == pytest.approx(numbers["macro_auroc_interval"], abs=1e-9)
 
 
-@pytest.mark.filterwarnings("always::einthoven.stages.overlap.OverlapWarning")
+@pytest.mark.filterwarnings("always::einthoven.stages.leakage.LeakageWarning")
 def test_records_that_a_bundle_has_seen_score_too_well_and_that_is_said(
     cli: Any, made: Any, synthetic_path: Path, synthetic_store: Store
 ) -> None:
@@ -227,7 +227,7 @@ def test_a_card_and_the_report_that_shows_it(
     assert repr(evidence["robustness"]["noise"][0]["auroc"]["value"]) in shown
 
 
-@pytest.mark.filterwarnings("always::einthoven.stages.overlap.OverlapWarning")
+@pytest.mark.filterwarnings("always::einthoven.stages.leakage.LeakageWarning")
 def test_a_card_without_what_takes_long(
     cli: Any, made: Any, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
 ) -> None:

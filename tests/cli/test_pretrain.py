@@ -157,7 +157,7 @@ def test_the_help_names_every_recipe() -> None:
     assert help_.startswith(", ".join(RECIPES))
 
 
-@pytest.mark.filterwarnings("default::einthoven.stages.overlap.OverlapWarning")
+@pytest.mark.filterwarnings("default::einthoven.stages.leakage.LeakageWarning")
 def test_a_protected_fold_is_refused_allowed_and_remembered(
     cli: Any,
     tmp_path: Path,

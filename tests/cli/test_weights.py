@@ -133,7 +133,7 @@ def test_convert_refuses_a_pickle_that_would_run(
 SHORT = ["stage2.epochs=1", "stage1.epochs=1", "data.crop_seconds=2.5", "stage2.batch_size=8"]
 
 
-@pytest.mark.filterwarnings("always::einthoven.stages.overlap.OverlapWarning")
+@pytest.mark.filterwarnings("always::einthoven.stages.leakage.LeakageWarning")
 def test_posttrain_says_that_public_weights_have_seen_ptbxl(
     cli: Any,
     public: Path,

@@ -28,7 +28,7 @@ from einthoven.records import read_record
 from einthoven.report import write_report
 from einthoven.report.data import stage_history
 from einthoven.signals.store import Store
-from einthoven.stages.overlap import OverlapWarning
+from einthoven.stages.leakage import LeakageWarning
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
 from einthoven.training.distributed import Processes
 
@@ -127,7 +127,7 @@ def test_the_bundle_says_what_it_is(finished: Finished, synthetic: Cohort) -> No
     assert about["environment"]["torch"]
     assert about["metrics"]["macro_auroc"] == finished.test.macro_auroc
     assert set(about["selected_epoch"]) == {"stage1", "stage2"}
-    assert load_model(finished.run.path / "model").memory.keys() == {"seen"}
+    assert load_model(finished.run.path / "model").fingerprints.keys() == {"seen"}
     assert about["descriptions"]["AFIB"] == "atrial fibrillation"
 
 
@@ -318,5 +318,5 @@ def test_a_recording_in_two_splits_is_refused(
     assert f"{str(one)!r} (train)" in str(caught.value)
     assert f"{str(other)!r} (test)" in str(caught.value)
     assert not (tmp_path / "run").exists()
-    with pytest.warns(OverlapWarning, match="results on them are too good"):
+    with pytest.warns(LeakageWarning, match="results on them are too good"):
         experiment(tmp_path / "run", store=store, allow_overlap=True)

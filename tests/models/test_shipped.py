@@ -28,8 +28,7 @@ from einthoven.models import (
 from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
 from einthoven.signals.pack import pack
-from einthoven.stages.memory import Memory
-from einthoven.stages.overlap import check_encoder
+from einthoven.stages.leakage import check_initial_weights, read_seen
 from einthoven.stages.recipe import load_recipe, prepared_alike
 
 LARGEST = 10_000_000  # bytes
@@ -83,11 +82,10 @@ def test_an_offset_of_the_recorder_changes_no_answer(synthetic: Cohort) -> None:
 
 def test_it_remembers_ptb_xl() -> None:
     """Folds 1 to 8, without labels and with them, and fold 9; never fold 10."""
-    memory = Memory.by(model_path(SHIPPED) / "model.safetensors")
-    assert memory is not None
-    assert {part.uses: len(part.seen.signals) for part in memory.parts} == {
-        ("pretraining", "training"): 17_418,
-        ("validation",): 2_183,
+    assert {part.use: len(part.signals) for part in read_seen(SHIPPED)} == {
+        "pretraining": 17_418,
+        "training": 17_418,
+        "validation": 2_183,
     }
 
 
@@ -106,18 +104,18 @@ def test_its_records_cannot_become_the_test_of_another_table(
     member = own, pack(own, tmp_path / "store", workers=1)
     weights = model_path(SHIPPED) / "model.safetensors"
     if split == "test":
-        assert check_encoder(weights, member) is None
+        assert check_initial_weights(weights, member) is None
         return
     count = len(public.ids("train"))
     with pytest.raises(CohortError, match=f"{count} in pretraining, {count} in training with lab"):
-        check_encoder(weights, member)
+        check_initial_weights(weights, member)
 
 
 def test_ptb_xl_s_own_folds_are_as_free_as_ever(ptbxl_60: Path, tmp_path: Path) -> None:
     cohort = open_cohort(ptbxl_60)
     store = pack(open_cohort(ptbxl_60, empty_rows="keep"), tmp_path / "store", workers=1)
     assert len(cohort.ids("test"))
-    assert check_encoder(model_path(SHIPPED) / "model.safetensors", (cohort, store)) is None
+    assert check_initial_weights(model_path(SHIPPED) / "model.safetensors", (cohort, store)) is None
 
 
 def test_a_folder_of_the_same_name_goes_first(

@@ -16,7 +16,7 @@ from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import TrainingError, WeightsError
-from einthoven.files import read_metadata, write_tensors
+from einthoven.files import write_tensors
 from einthoven.models import Model, save_model
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Scale
@@ -62,10 +62,8 @@ def corrected(
 
 
 def test_an_encoder_s_file_says_its_scale_and_a_backbone_takes_it(corrected: Pretrained) -> None:
-    assert read_metadata(corrected.encoder)["input_scale"] == "0.25"
-    for weights in (corrected.encoder, corrected.run.path):
-        backbone = load_backbone("s4", weights=weights, **SHAPE)
-        assert backbone.preparation.steps[-1] == SCALED
+    backbone = load_backbone("s4", weights=corrected.encoder, **SHAPE)
+    assert backbone.preparation.steps[-1] == SCALED
     load_backbone("s4", weights=corrected.encoder, scale=0.25, **SHAPE)
     with pytest.raises(WeightsError, match=r"count 0.25 mV as one, and scale = 1.0"):
         load_backbone("s4", weights=corrected.encoder, scale=1.0, **SHAPE)
@@ -80,7 +78,6 @@ def test_as_published_the_encoder_sees_millivolts(
     synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
     done = pretrained(synthetic, synthetic_store, tmp_path / "run", "published")
-    assert "input_scale" not in read_metadata(done.encoder)
     backbone = load_backbone("s4", weights=done.encoder, **SHAPE)
     assert not any(isinstance(step, Scale) for step in backbone.preparation.steps)
     # A run in millivolts does not go on in another scale.

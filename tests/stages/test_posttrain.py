@@ -23,8 +23,8 @@ from einthoven.errors import (
     WeightsError,
 )
 from einthoven.experiment.run import model_of
-from einthoven.files import locked, read_lines, read_tensors
-from einthoven.models import Model
+from einthoven.files import file_sha256, locked, read_lines, read_tensors
+from einthoven.models import Model, weights_file
 from einthoven.predict import predict_record
 from einthoven.records import read_record
 from einthoven.signals.store import Store
@@ -198,7 +198,7 @@ def test_stage_2_starts_from_the_probe_s_head_and_the_pretrained_backbone(
     monkeypatch.setattr(stage, "finetune", instead)
     train(tmp_path, stage1={"base_lr_sweep": (1e-2,)})
     head, _ = read_tensors(tmp_path / "stage1" / "lr-0.01" / BEST)
-    backbone, _ = read_tensors(encoder)
+    backbone, _ = read_tensors(weights_file(encoder))
     expected = {f"head.{k}": v for k, v in head.items()}
     expected |= {f"backbone.{k}": v for k, v in backbone.items()}
     assert_same(seen, expected)
@@ -363,7 +363,7 @@ def test_a_folder_that_another_process_trains_in_is_left_to_it(
 
 def test_a_file_is_no_run_folder(encoder: Path, train: Train) -> None:
     with pytest.raises(TrainingError, match="cannot be a run folder"):
-        train(encoder)
+        train(weights_file(encoder))
 
 
 def test_micro_batches_add_up_to_the_batch(tmp_path: Path, train: Train, recipe: Recipe) -> None:
@@ -466,7 +466,7 @@ def test_an_empty_split_is_refused(tmp_path: Path, train: Train, synthetic: Coho
 def test_the_folder_says_what_was_asked(finished: Posttrained, encoder: Path) -> None:
     about = json.loads((finished.run.path / "run.json").read_text())
     assert about["request"]["recipe"]["stage2"]["drop_path"] == 0.2
-    assert about["request"]["weights"]["sha256"] == stage.file_digest(encoder)
+    assert about["request"]["weights"]["sha256"] == file_sha256(weights_file(encoder))
     assert about["environment"]["torch"]
     names = {METRICS, CHECKPOINT, BEST}
     assert names <= {file.name for file in (finished.run.path / "stage2").iterdir()}

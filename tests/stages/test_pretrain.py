@@ -16,11 +16,12 @@ from einthoven import load_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.cohorts.cohort import UNLABELLED
 from einthoven.errors import CohortError, RecipeError, TrainingError
-from einthoven.files import read_tensors
+from einthoven.files import read_metadata, read_tensors
+from einthoven.models import read_config, weights_file
 from einthoven.objectives import create_pretraining
 from einthoven.signals.store import Store
 from einthoven.stages import validation
-from einthoven.stages.overlap import OverlapWarning, check_encoder
+from einthoven.stages.leakage import LeakageWarning, check_initial_weights
 from einthoven.stages.pretrain import Pretrained, pretrain
 from einthoven.stages.pretraining_data import corpus_of
 from einthoven.stages.recipe import Pretraining
@@ -60,7 +61,7 @@ def whole(run: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Pretrained
 
 def assert_same(a: Pretrained, b: Pretrained) -> None:
     """The same tensors and metadata (whose order in the file is not fixed)."""
-    ours, theirs = read_tensors(a.encoder), read_tensors(b.encoder)
+    ours, theirs = read_tensors(weights_file(a.encoder)), read_tensors(weights_file(b.encoder))
     assert ours[1] == theirs[1]
     assert ours[0].keys() == theirs[0].keys()
     assert all(torch.equal(ours[0][name], theirs[0][name]) for name in ours[0])
@@ -68,12 +69,13 @@ def assert_same(a: Pretrained, b: Pretrained) -> None:
 
 def test_the_encoder_loads_strictly(whole: Pretrained) -> None:
     backbone = load_backbone("mtecg_tiny_100hz", weights=whole.encoder, **OPTIONS)
-    tensors, metadata = read_tensors(whole.encoder)
+    tensors, _ = read_tensors(weights_file(whole.encoder))
     state = backbone.state_dict()
     assert state.keys() == tensors.keys()
     assert all(torch.equal(state[name], tensors[name]) for name in state)
-    assert metadata["backbone"] == "mtecg_tiny_100hz"
-    assert "training split, 58 records" in metadata["pretraining_data"]
+    config = read_config(whole.encoder)
+    assert config["backbone"] == "mtecg_tiny_100hz"
+    assert [entry["records"] for entry in config["provenance"]["pretraining"]] == [58]
 
 
 @pytest.mark.parametrize("backbone", ["mtecg_tiny", "st_mem_tiny"])
@@ -167,7 +169,7 @@ def test_an_unlabelled_folder_is_pretrained_on(
     table.index = synthetic_store.index.index
     done = run(tmp_path, cohort=replace(folder, table=table))
     assert "validation_loss" not in done.history[0]
-    assert read_tensors(done.encoder)[1]["pretraining_data"].endswith("160 records")
+    assert read_config(done.encoder)["provenance"]["pretraining"][0]["records"] == 160
 
 
 def test_micro_batches_that_do_not_divide_are_refused(tmp_path: Path, run: Pretrain) -> None:
@@ -210,9 +212,9 @@ def test_cohorts_are_mixed_and_each_one_s_validation_is_logged(
     assert losses["validation_loss"] == pytest.approx(
         share * losses[f"validation_loss:{name}"] + (1 - share) * losses["validation_loss:again"]
     )
-    said = read_tensors(done.encoder)[1]["pretraining_data"]
-    assert said.startswith(f"{name} unversioned, training split, ")
-    assert "; again unversioned" in said
+    cohorts = read_config(done.encoder)["provenance"]["pretraining"]
+    assert [entry["cohort"] for entry in cohorts] == [name, "again"]
+    assert [entry["share"] for entry in cohorts] == pytest.approx([share, 1 - share])
 
 
 @pytest.mark.parametrize("step", [2, 4])
@@ -244,20 +246,20 @@ def test_snapshots_are_encoders_and_no_more_than_asked(
     with pytest.raises(killed):
         run(tmp_path, recipe=recipe, progress=recorder(kill=("pretrain", 8)))
     folder = tmp_path / "snapshots"
-    assert [file.name for file in folder.iterdir()] == ["epoch-0002.safetensors"]
+    assert [file.name for file in folder.iterdir()] == ["epoch-0002"]
     done = run(tmp_path, recipe=recipe)
     assert_encoders_equal(done.encoder, whole.encoder)
     names = sorted(file.name for file in folder.iterdir())
-    assert names == ["epoch-0002.safetensors", "epoch-0003.safetensors"]
+    assert names == ["epoch-0002", "epoch-0003"]
     assert_encoders_equal(folder / names[1], done.encoder)
     load_backbone("mtecg_tiny_100hz", weights=folder / names[0], **OPTIONS)
-    assert read_tensors(folder / names[0])[1]["epoch"] == "2"
+    assert read_config(folder / names[0])["epoch"] == 2
     asked = done.run.request["recipe"]
     assert asked["keep_every"] == 2
 
 
 def assert_encoders_equal(a: Path, b: Path) -> None:
-    ours, theirs = read_tensors(a)[0], read_tensors(b)[0]
+    ours, theirs = read_tensors(weights_file(a))[0], read_tensors(weights_file(b))[0]
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -323,7 +325,7 @@ def test_a_protected_fold_is_refused_and_an_allowed_one_is_noted(
     assert not (tmp_path / "refused").exists()
     done = run(tmp_path / "noted", recipe=once, allow_overlap=[synthetic.name], **asked)
     assert done.run.request["allow_overlap"] == [synthetic.name]
-    metadata = read_tensors(done.encoder)[1]
+    metadata = read_metadata(weights_file(done.encoder))
     assert json.loads(metadata["allowed_overlap"])[0]["cohort"] == synthetic.name
-    with pytest.warns(OverlapWarning, match="as was allowed then"):
-        check_encoder(done.encoder, (synthetic, synthetic_store))
+    with pytest.warns(LeakageWarning, match="as was allowed then"):
+        check_initial_weights(done.encoder, (synthetic, synthetic_store))

@@ -261,7 +261,7 @@ def _predict(
 ) -> Predictions:
     from einthoven.models import load_model
     from einthoven.predict import predict_cohort
-    from einthoven.stages.overlap import check_scored
+    from einthoven.stages.leakage import check_scored
 
     if cohort is None:
         raise EvaluationError(

@@ -16,10 +16,9 @@ import numpy as np
 
 from einthoven.errors import EvaluationError
 from einthoven.experiment.run import METRICS, PREDICTIONS, Finished, score_splits
-from einthoven.files import read_json, write_json
+from einthoven.files import file_sha256, read_json, write_json
 from einthoven.predict import CALIBRATED
 from einthoven.predictions import Predictions, listed
-from einthoven.stages.posttrain import file_digest
 from einthoven.training.run import ABOUT, RunFolder
 
 __all__ = ["ENSEMBLE", "ensemble", "mean_predictions"]
@@ -140,7 +139,7 @@ class _Member:
             "backbone": self.request["backbone"],
             "recipe": recipe["name"],
             "seed": recipe["seed"],
-            "predictions": {split: file_digest(self.table(split)) for split in _SPLITS},
+            "predictions": {split: file_sha256(self.table(split)) for split in _SPLITS},
         }
 
     def table(self, split: str) -> Path:
@@ -155,7 +154,7 @@ def _check_members(members: Sequence[_Member]) -> None:
         )
     folders: dict[str, Path] = {}
     for member in members:
-        digest = file_digest(member.table("test"))
+        digest = file_sha256(member.table("test"))
         if digest in folders:
             raise EvaluationError(
                 f"{member.folder} and {folders[digest]} hold the same predictions",

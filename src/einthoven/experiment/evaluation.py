@@ -36,7 +36,7 @@ from einthoven.predictions import Predictions
 from einthoven.progress import Progress
 from einthoven.report.card import model_card
 from einthoven.signals.store import Store
-from einthoven.stages.overlap import check_scored
+from einthoven.stages.leakage import check_scored
 from einthoven.weights.public import PublicData
 
 _REMEDY = "evaluate it again: einthoven card MODEL --cohort PATH"

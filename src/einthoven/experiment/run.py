@@ -44,7 +44,7 @@ from einthoven.predictions import Predictions
 from einthoven.progress import Progress
 from einthoven.signals.fingerprint import signal_fingerprints
 from einthoven.signals.store import Store
-from einthoven.stages.overlap import OverlapWarning
+from einthoven.stages.leakage import LeakageWarning
 from einthoven.stages.posttrain import Posttrained, posttrain
 from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
@@ -197,7 +197,7 @@ def _check_recordings(cohort: Cohort, store: Store, *, allow: bool) -> None:
             f"such as {named}, which are the same sample for sample"
         )
         if allow:
-            warnings.warn(f"{said}: results on them are too good", OverlapWarning, stacklevel=3)
+            warnings.warn(f"{said}: results on them are too good", LeakageWarning, stacklevel=3)
             return
         old = (cohort.name, cohort.version) == ("ptb-xl", "1.0.1")
         newer = ", or take PTB-XL 1.0.3, which removed some" if old else ""
@@ -222,7 +222,7 @@ def model_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Model:
             "descriptions": cohort.descriptions,
             "provenance": _provenance(trained, cohort, recipe),
         },
-        fingerprints=trained.memory,
+        fingerprints=trained.fingerprints,
     )
 
 

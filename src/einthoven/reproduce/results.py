@@ -40,7 +40,7 @@ from einthoven.progress import Progress
 from einthoven.reproduce.grid import Group
 from einthoven.reproduce.run import RANDOM, RUNS, Reproduction, State, finished_runs, request_of
 from einthoven.signals.store import Store
-from einthoven.stages.overlap import check_scored
+from einthoven.stages.leakage import check_scored
 from einthoven.training.distributed import Processes
 from einthoven.training.run import ABOUT
 

@@ -6,7 +6,6 @@ recipe left out, so that a comparison differs in nothing else.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from einthoven.backbones.classifier import Classifier, create_classifier, start_
 from einthoven.backbones.registry import catalogue, entry
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
+from einthoven.files import file_sha256
 from einthoven.models import is_model, model_path, weights_file
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
@@ -32,8 +32,13 @@ from einthoven.stages.data import (
     with_fraction,
 )
 from einthoven.stages.finetune import extractor_of, finetune, without_effect
-from einthoven.stages.memory import memory_of
-from einthoven.stages.overlap import check_encoder, check_public_weights, memory_metadata
+from einthoven.stages.leakage import (
+    check_initial_weights,
+    check_public_weights,
+    seen_in_training,
+    seen_metadata,
+    write_seen,
+)
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
 from einthoven.stages.statistics import (
@@ -70,9 +75,8 @@ class Posttrained:
         Cohort (with the recipe's fraction), store and preparation.
     results : dict
         `stage1`, `stage2`: the history and the selected epoch of each stage that ran.
-    memory : dict of str to str
-        What its file of weights is to say of the records it has seen
-        (`einthoven.stages.overlap.memory_metadata`); in the main process.
+    fingerprints : dict of str to str
+        Metadata of the weights file about the records seen; in the main process.
     """
 
     run: RunFolder
@@ -80,7 +84,7 @@ class Posttrained:
     preparation: Preparation
     data: Dataset
     results: dict[str, Result]
-    memory: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
 
 def posttrain(
@@ -152,19 +156,20 @@ def posttrain(
         asked["backbone_options"] = dict(options)
     if standardiser:
         asked[STANDARDISER] = asdict(standardiser)
-    overlap = check_encoder(weights, (chosen, store), allow=allow_overlap)
+    overlap = check_initial_weights(weights, (chosen, store), allow=allow_overlap)
     if overlap:
         asked["overlap"] = overlap
     asked["public_weights"] = check_public_weights(backbone, weights, chosen)
-    memory: dict[str, str] = {}
+    fingerprints: dict[str, str] = {}
     with open_run(out, asked, together) as run:
         if together.is_main:
-            remembered = memory_of((chosen, store), weights)
-            remembered.write(run.path)
-            memory = memory_metadata(remembered, weights, overlap)
+            seen = seen_in_training((chosen, store), weights)
+            write_seen(run.path, seen)
+            allowed = [overlap] if overlap else []
+            fingerprints = seen_metadata(seen, allowed, weights=weights)
         common: Any = {"recipe": recipe, "run": run, "processes": together, "progress": progress}
         results = train_stages(classifier, train, validation, **common)
-    return Posttrained(run, classifier.eval(), data.preparation, data, results, memory)
+    return Posttrained(run, classifier.eval(), data.preparation, data, results, fingerprints)
 
 
 def check_stages(
@@ -333,12 +338,6 @@ def _asked(
 def _described(backbone: str, weights: str | Path) -> dict[str, Any]:
     return {
         "path": str(model_path(weights) if is_model(weights) else weights),
-        "sha256": file_digest(weights_file(weights)),
+        "sha256": file_sha256(weights_file(weights)),
         **weights_licence(backbone, weights).to_dict(),
     }
-
-
-def file_digest(file: str | Path) -> str:
-    """SHA-256 of a file."""
-    with open(file, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

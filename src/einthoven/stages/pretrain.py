@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from einthoven.backbones.config import fields_of
+from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts.cohort import Cohort
 from einthoven.files import Json
@@ -23,10 +26,10 @@ from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, TrainingBatches
 from einthoven.signals.store import Store
 from einthoven.stages.data import check_fit, loop_settings, micro_batch, resolved
-from einthoven.stages.overlap import guarded, overlap_metadata
+from einthoven.stages.leakage import check_pretraining_records, seen_metadata, write_seen
 from einthoven.stages.pretraining_data import Corpus, Member, corpus_of
 from einthoven.stages.recipe import Pretraining
-from einthoven.stages.snapshots import Snapshots
+from einthoven.stages.validation import LOSS
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import Loop
 from einthoven.training.optim import parameter_groups
@@ -111,16 +114,17 @@ def pretrain(
         asked["allow_overlap"] = sorted(set(allow_overlap))
     micro = micro_batch(recipe, records=len(corpus.train), world=together.world)
     check_fit(objective.backbone, corpus.train)
-    seen = allowed = None
-    if together.is_main:
-        seen, allowed = guarded(corpus.members, protect=protect, allow=allow_overlap)
     config: Json = {}
     fingerprints: dict[str, str] = {}
+    if together.is_main:
+        seen, allowed = check_pretraining_records(
+            corpus.members, protect=protect, allow=allow_overlap
+        )
+        fingerprints = seen_metadata([seen], [leakage.to_dict() for leakage in allowed])
     with open_run(out, asked, together) as run:
         encoder = run.path / MODEL
-        if seen is not None and allowed is not None:
-            seen.write(run.path)
-            fingerprints = overlap_metadata(seen, allowed)
+        if together.is_main:
+            write_seen(run.path, [seen])
             config = _config(recipe, corpus, run)
         snapshots = Snapshots(
             run.path / SNAPSHOTS, objective.backbone, recipe, config, fingerprints
@@ -240,3 +244,59 @@ def _config(recipe: Pretraining, corpus: Corpus, run: RunFolder) -> Json:
         },
         **combined(*(cohort.licence for cohort, _ in corpus.members)).to_dict(),
     }
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Encoders of earlier epochs, as many as the recipe keeps; others are deleted.
+
+    Which epochs are kept is a function of the losses alone. A run that was killed between a
+    deletion and the next file repeats the epoch, and so writes the file again.
+
+    Attributes
+    ----------
+    folder : Path
+        Folder of the model folders `epoch-0010` and so on.
+    backbone : Backbone
+        Backbone in training.
+    recipe : Pretraining
+        Recipe with `keep_every`, `keep_last` and `keep_best`.
+    config : dict
+        Descriptive entries of every model, beside its epoch.
+    fingerprints : dict of str to str
+        Fingerprints of the training records.
+    """
+
+    folder: Path
+    backbone: Backbone
+    recipe: Pretraining
+    config: Json
+    fingerprints: dict[str, str]
+
+    def update(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Update the folder after the last epoch of `history`."""
+        kept = kept_epochs(history, self.recipe)
+        names = {f"epoch-{epoch:04d}" for epoch in kept}
+        for place in self.folder.glob("epoch-*"):
+            if place.name not in names:
+                shutil.rmtree(place)
+        now = history[-1]["epoch"]
+        if now in kept:
+            config = {**self.config, "epoch": now}
+            network = self.backbone
+            model = Model(
+                network, network.preparation, config=config, fingerprints=self.fingerprints
+            )
+            save_model(model, self.folder / f"epoch-{now:04d}", overwrite=True)
+
+
+def kept_epochs(history: Sequence[Mapping[str, Any]], recipe: Pretraining) -> set[int]:
+    """Epochs whose encoders are kept after those of `history`."""
+    epochs = [line["epoch"] for line in history]
+    kept = set(epochs[len(epochs) - recipe.keep_last :])
+    if recipe.keep_every:
+        kept |= {epoch for epoch in epochs if epoch % recipe.keep_every == 0}
+    scored = [line for line in history if math.isfinite(line.get(LOSS, math.nan))]
+    if recipe.keep_best and scored:
+        kept.add(min(scored, key=lambda line: float(line[LOSS]))["epoch"])
+    return kept

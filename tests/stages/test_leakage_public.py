@@ -14,7 +14,7 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.files import write_tensors
 from einthoven.signals.store import Store
-from einthoven.stages.overlap import OverlapWarning, check_public_weights
+from einthoven.stages.leakage import LeakageWarning, check_public_weights
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.recipe import Data, Recipe, Stage1
 from einthoven.training.distributed import Processes
@@ -45,7 +45,7 @@ def test_posttrain_warns_and_the_run_says_so(
     ptbxl: Cohort, synthetic_store: Store, public: Path, tmp_path: Path
 ) -> None:
     def run() -> dict[str, object]:
-        with pytest.warns(OverlapWarning, match="public weights of ecg_fm were pretrained on"):
+        with pytest.warns(LeakageWarning, match="public weights of ecg_fm were pretrained on"):
             posttrain(
                 ptbxl,
                 synthetic_store,
@@ -88,14 +88,14 @@ def test_silent_where_nothing_was_seen(ptbxl: Cohort, public: Path, tmp_path: Pa
     assert unseen is not None
     assert unseen["contains_ptbxl"] is False
     assert "warning" not in elsewhere | unseen
-    with pytest.warns(OverlapWarning):
+    with pytest.warns(LeakageWarning):
         assert check_public_weights("ecg_fm", public, ptbxl) is not None
 
 
 def test_it_is_said_where_nobody_knows(ptbxl: Cohort, tmp_path: Path) -> None:
     network = create_backbone("hubert_ecg_small", seed=0, **TINY)
     torch.save(to_public(network), tmp_path / "ssl.pt")
-    with pytest.warns(OverlapWarning, match="whether the public weights of hubert_ecg_small"):
+    with pytest.warns(LeakageWarning, match="whether the public weights of hubert_ecg_small"):
         said = check_public_weights("hubert_ecg_small", tmp_path / "ssl.pt", ptbxl)
     assert said is not None
     assert said["contains_ptbxl"] is None
