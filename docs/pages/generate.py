@@ -1,218 +1,268 @@
-"""Write `docs/networks/`: a page a network, from the catalogue, the code and the results.
+"""Write `docs/networks/`: a page for each network, and an index.
 
-    python docs/pages/generate.py            # writes them; `make docs`
-    python docs/pages/generate.py --check    # changes nothing, fails where a page is out of date
+    python docs/pages/generate.py    # or `make docs`
 
-Nothing is trained and no weights are drawn. Our own numbers are those of `docs/figures/*.json`,
-which `einthoven reproduce ... --write docs/results.md` leaves beside the tables of that page.
+The pages come from the catalogue of backbones, the modules' docstrings, the published values, and
+the results in `docs/figures/*.json`. Nothing is trained and no weights are drawn.
 """
 
 from __future__ import annotations
 
-import sys
+import ast
+import inspect
+import json
+import re
+import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-import ensemble
-from commands import MAIN, again, first_run, posttrain, shell
-from costs import costs
-from ensemble import shown
-from measured import elsewhere, ours, published
-from network import LABELS, Network, described, facts
-from results import DOCS, chosen, results, sections_about
-from text import paragraph
-
-from einthoven.backbones.registry import backbone_names, entry
-from einthoven.models import SHIPPED, read_config
-from einthoven.reproduce.published import ROWS
-from einthoven.reproduce.tables import table
-
-FOLDER = DOCS / "networks"
-OURS = "post-training"  # the variant of an encoder that the index shows
-_GENERATED = "<!-- written by docs/pages/generate.py; change the code and run `make docs` -->"
-
-
-def page(network: Network) -> str:
-    """The whole page."""
-    parts = [
-        _GENERATED,
-        f"# `{network.name}`",
-        paragraph(network.about.summary + "."),
-        table(("", ""), facts(network)),
-        "## What it is",
-        described(network),
-        "## Numbers on PTB-XL",
-        *published(network.quotes, network.row.our_reading if network.row else ""),
-        *_ours(network),
-        "## Training it",
-        *_training(network),
-        "## From Python",
-        _example(network),
-        "## Fewer leads",
-        _fewer_leads(network),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def index(networks: Mapping[str, Network]) -> str:
-    """The page that lists them."""
-    peers = [each for each in networks.values() if each.is_peer]
-    others = [each for each in networks.values() if not each.is_peer]
-    head = ("network", "input", "parameters", "public weights", "all-71 published", "ours")
-    parts = [
-        _GENERATED,
-        "# Networks",
-        paragraph(
-            "One page each. Parameters are without a head. The last two columns are macro AUROC on "
-            f"PTB-XL's fold 10, task all-71. Ours is of a recipe chosen by rule and not by result: "
-            f"`{OURS}` for a foundation model, its own recipe for a network made for the task. The "
-            "best of the finished ones on fold 10 would be too high",
-            "([protocol](../protocol.md#choices)); a network's page has all of them, and",
-            "[results](../results.md) their validation. The published rows are mostly of version",
-            "1.0.1, whose fold 10 has five records more.",
-        ),
-        "## Foundation models",
-        table(head, map(index_line, others)),
-        "## Made for the task, from random weights",
-        table(head, [*map(index_line, peers), ensemble.index_line(networks)]),
-        *costs(peers),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def index_line(network: Network) -> list[str]:
-    """A network in the table of the index."""
-    values = [ROWS[row].get(MAIN) for row in network.quotes]
-    return [
-        f"[`{network.name}`]({network.name}.md)",
-        network.input,
-        f"{network.about.parameters:,}",
-        str(network.about.licence) if network.is_public else "none",
-        ", ".join(f"{each.value:.3f}" for each in values if each) or "–",
-        _shown(network),
-    ]
-
-
-def _shown(network: Network) -> str:
-    """Our number, of the recipe that the rule names."""
-    variant = network.row.variant if network.row else OURS
-    if mine := chosen(results(network.name), variant, MAIN):
-        return shown(mine)
-    if links := sections_about(network.name):
-        return f"[results](../results.md#{links[0][1]})"
-    return "not run yet"
-
-
-def _ours(network: Network) -> Iterator[str]:
-    if mine := results(network.name):
-        yield from ours(mine)
-    elif links := elsewhere(network.name):
-        yield links
-    else:
-        yield from first_run(network)
-
-
-def _training(network: Network) -> Iterator[str]:
-    name = network.name
-    if network.is_peer:
-        recipe = network.about.recipe
-        yield f"It starts from random weights, by the recipe `{recipe}` ([recipes](../recipes.md))."
-        yield posttrain(name, recipe)
-        yield from again(name, network.row and network.row.name, results(name))
-        return
-    experiment = network.experiment
-    recipe = str(experiment.variants[OURS].recipe)
-    if network.is_public:
-        yield paragraph(
-            f"`{recipe}` is a linear probe, then fine-tuning with stochastic depth and dropout;",
-            "`fine-tuning`, `linear-probe` and `scratch` leave pieces of it out.",
-        )
-        yield posttrain(name, recipe, network.file)
-        yield from again(name, None, results(name))
-        return
-    yield "There are no public weights: it is pretrained first, on folds 1 to 8 without labels."
-    yield shell(
-        "einthoven pretrain data/ptb-xl --store data/ptb-xl.store",
-        f"--backbone {name} --recipe {experiment.source_of(name).recipe} --out runs/pretrain",
-    )
-    options = experiment.options_of(name)
-    yield posttrain(name, recipe, "runs/pretrain/model", options)
-    yield from again(name, None, results(name))
-    if read_config(SHIPPED)["backbone"] == name:
-        yield f"A trained one comes with einthoven, `{SHIPPED}`: `einthoven.load_model()`."
-
-
-def _example(network: Network) -> str:
-    preparation = network.backbone.preparation
-    shape = f"8, {len(preparation.leads)}, {preparation.window}"
-    load = (
-        f'backbone = einthoven.load_backbone("{network.name}", weights="{network.file}")'
-        if network.is_public
-        else f'backbone = einthoven.create_backbone("{network.name}", seed=0)'
-    )
-    measure = (
-        f"""batches = [torch.randn({shape})]  # in earnest: prepared training records
-backbone.fit_statistics(batches)  # once, before training; posttrain does it
-"""
-        if network.backbone.fits_statistics
-        else ""
-    )
-    return f"""```python
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-import einthoven
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.registry import Entry, catalogue
+from einthoven.reproduce.published import AUROC, BENCHMARK, FURTHER, Value
 
-{load}
-{measure}x = torch.zeros({shape})  # eight prepared crops: (batch, leads, samples)
-backbone.eval()(x).shape  # (8, {network.backbone.feature_dim})
-backbone.preparation.describe()  # how a record becomes such crops
+PAGES = Path(__file__).parent
+DOCS = PAGES.parent
+FOLDER = DOCS / "networks"
+LABELS = 71
+TASK = "all-71"
+# Published rows whose names differ from the backbone's.
+PUBLISHED = {
+    "hubert_ecg_base": ("HuBERT-ECG-BASE",),
+    "st_mem_base": ("Transformer-FM", "Transformer-FM-PT"),
+    "multiresnet": ("MULTIRESNET",),
+    "wavelet_nn": ("Wavelet+NN",),
+    "spacetime": ("SPACETIME",),
+    "msw_transformer": ("MSW-Transformer",),
+    "chimera": ("Chimera",),
+    "ensemble": ("ensemble of 7",),
+}
+# Options of the backbone after pretraining, as the experiments set them: S4 is pretrained causal.
+OPTIONS = dict.fromkeys(("s4_small", "s4_tiny"), "causal=false")
+# Networks that are our reading of a publication; their published values are of other networks.
+READINGS = ("spacetime", "msw_transformer", "chimera")
+MEMBERS = (
+    "xresnet1d101",
+    "resnet1d_wang",
+    "lstm",
+    "lstm_bidir",
+    "fcn_wang",
+    "inception1d",
+    "wavelet_nn",
+)
+"""Members of the benchmark's ensemble."""
 
-classifier = einthoven.create_classifier("{network.name}", labels={LABELS})
-```"""
+
+@dataclass(frozen=True)
+class Result:
+    """Our result of a recipe on a task."""
+
+    task: str
+    recipe: str
+    changes: tuple[str, ...]
+    experiment: str
+    seeds: tuple[int, ...]
+    auroc: Mapping[str, Any]
+    auprc: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The recipe and what was changed in it."""
+        return ", ".join([f"`{self.recipe}`" if self.recipe else "mean of members", *self.changes])
 
 
-def _fewer_leads(network: Network) -> str:
-    if len(network.backbone.leads) == 1:
-        return "It reads one lead: lead I, or the one that `leads=` names."
-    policy = entry(network.name).missing_leads
-    return paragraph(
-        f'Built for some of its leads, `create_backbone("{network.name}", leads=("I", "II"))` '
-        f"or `posttrain --leads I,II`: {policy}. Limb leads that follow from two others are "
-        "computed by `predict` and `doctor` where a record lacks them.",
-        "See [backbones](../backbones.md#fewer-leads).",
-    )
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A registered backbone, built without weights, and its results."""
+
+    entry: Entry
+    backbone: Backbone
+
+    @property
+    def input(self) -> str:
+        """Leads, rate and duration."""
+        preparation = self.backbone.preparation
+        count, seconds = len(preparation.leads), preparation.window / preparation.rate
+        return f"{count} lead{'s' * (count > 1)}, {preparation.rate:g} Hz, {seconds:g} s"
+
+    @property
+    def head(self) -> int:
+        """Parameters of a head for the main task."""
+        return (self.backbone.feature_dim + 1) * LABELS
+
+    @property
+    def posttraining(self) -> str:
+        """The default recipe, with the folder of the backbone's settings."""
+        folder = f"{self.entry.recipes}/" if self.entry.recipes else ""
+        return self.entry.recipe or f"{folder}post-training"
+
+    @property
+    def weights(self) -> str:
+        """The initial weights that the page's command names."""
+        if self.entry.is_supervised:
+            return ""
+        return self.entry.weights_file if self.entry.has_weights else "runs/pretrain/model"
+
+    @property
+    def description(self) -> str:
+        """The docstring of the network's module as Markdown."""
+        source = inspect.getsource(import_module(self.entry.build.__module__))
+        return as_markdown(ast.get_docstring(ast.parse(source)) or "")
+
+
+def build(entry: Entry) -> Network:
+    """The network of an entry, on the meta device."""
+    with torch.device("meta"):
+        return Network(entry, entry.build())
+
+
+def results(name: str) -> list[Result]:
+    """Our results of a backbone, or of the ensemble, in the order of the benchmark's tasks."""
+    found = [result for owner, result in all_results() if owner == name]
+    return sorted(found, key=lambda result: (BENCHMARK.index(result.task), result.recipe))
+
+
+def index_result(name: str, recipe: str) -> Result | None:
+    """The main task's result of a recipe that is fixed in advance, not the best on the test fold.
+
+    Unchanged recipes come before changed ones, then more seeds.
+    """
+    matching = [
+        result
+        for result in results(name)
+        if result.task == TASK and result.recipe == recipe.rsplit("/", 1)[-1]
+    ]
+    return max(matching, key=lambda result: (not result.changes, len(result.seeds)), default=None)
+
+
+@cache
+def all_results() -> tuple[tuple[str, Result], ...]:
+    """Every result in `docs/figures`, with the name of its backbone."""
+    unique: dict[tuple[str, ...], tuple[str, Result]] = {}
+    for file in sorted((DOCS / "figures").glob("*.json")):
+        experiment = file.stem.rsplit("--", 1)[-1]
+        for group in groups(json.loads(file.read_text())):
+            owner = group["backbone"] or group.get("name", "")
+            schedule = group.get("short_schedule")
+            result = Result(
+                task=group["task"],
+                recipe=group["variant"] if group["backbone"] else "",
+                changes=(*([schedule] if schedule else []), *group.get("changes", [])),
+                experiment=experiment,
+                seeds=tuple(group["auroc"]["seeds"]),
+                auroc=group["auroc"],
+                auprc=group["auprc"],
+            )
+            unique[owner, result.task, result.recipe, experiment] = owner, result
+    return tuple(unique.values())
+
+
+def groups(numbers: Any) -> Iterator[dict[str, Any]]:
+    """Every part of a results file that has a backbone, a task and both metrics."""
+    if isinstance(numbers, list):
+        for part in numbers:
+            yield from groups(part)
+    elif isinstance(numbers, dict):
+        if {"backbone", "task", "auroc", "auprc"} <= numbers.keys() and numbers["auroc"]:
+            yield numbers
+        elif {"backbone", "tasks"} <= numbers.keys():
+            for task, values in numbers["tasks"].items():
+                if values.get("auroc"):
+                    yield numbers | values | {"task": task}
+        else:
+            for part in numbers.values():
+                yield from groups(part)
+
+
+def published(name: str) -> dict[str, dict[str, Value]]:
+    """Published macro AUROC by row and task."""
+    rows: dict[str, dict[str, Value]] = {}
+    for row in PUBLISHED.get(name, (name,)):
+        if values := AUROC.get(row, {}) | FURTHER.get(row, {}):
+            rows[row] = values
+    return rows
+
+
+def as_markdown(text: str) -> str:
+    """A docstring's headings and definition lists in Markdown."""
+    text = re.sub(r"^(.+)\n-{3,}$", r"### \1\n", text, flags=re.MULTILINE).replace("``", "`")
+    text = re.sub(r"^(\S.*)\n((?: {4}.*\n?)+)", _definition, text, flags=re.MULTILINE)
+    return text.strip()
+
+
+def _definition(match: re.Match[str]) -> str:
+    lines = [line.strip() for line in match[2].splitlines()]
+    if match[1].endswith(","):  # a formula inside a sentence
+        return match[0]
+    return f"* *{match[1]}*: " + "\n  ".join(lines) + "\n"
+
+
+def number(value: Value | None) -> str:
+    """A published value with its interval or the leaderboard's uncertainty: `0.925(08)`."""
+    if value is None:
+        return "–"
+    if value.thousandths is not None:
+        return f"{value.value:.3f}({value.thousandths:02d})"
+    limits = f" ({value.interval[0]:.3f} to {value.interval[1]:.3f})" if value.interval else ""
+    return f"{value.value:.3f}{limits}"
+
+
+def estimate(metric: Mapping[str, Any]) -> str:
+    """Our mean over seeds with its 95 % interval."""
+    low, high = metric["interval"]
+    return f"{metric['mean']:.4f} ({low:.4f} to {high:.4f})"
 
 
 def pages() -> dict[str, str]:
-    """Every file of the folder, by name."""
-    networks = {name: Network.named(name) for name in backbone_names()}
-    parts = [_GENERATED, f"# `{ensemble.NAME}`", *ensemble.page(networks)]
-    return {
-        "README.md": index(networks),
-        **{f"{name}.md": page(each) for name, each in networks.items()},
-        f"{ensemble.NAME}.md": "\n\n".join(parts) + "\n",
+    """Every page by file name."""
+    environment = Environment(
+        loader=FileSystemLoader(PAGES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals |= {
+        "BENCHMARK": BENCHMARK,
+        "LABELS": LABELS,
+        "OPTIONS": OPTIONS,
+        "READINGS": READINGS,
+        "TASK": TASK,
+        "estimate": estimate,
+        "index_result": index_result,
+        "number": number,
+        "published": published,
+        "results": results,
     }
-
-
-def out_of_date(wanted: dict[str, str]) -> list[str]:
-    """Files that are missing, differ, or stand for no network any more."""
-    there = {file.name: file.read_text() for file in FOLDER.glob("*.md")}
-    differing = [name for name, text in wanted.items() if there.get(name) != text]
-    return sorted([*differing, *(there.keys() - wanted.keys())])
+    networks = {name: build(entry) for name, entry in catalogue().items()}
+    costs = tomllib.loads((PAGES / "costs.toml").read_text())
+    members = [networks[name] for name in MEMBERS]
+    written = {
+        f"{name}.md": environment.get_template("network.md.j2").render(name=name, network=network)
+        for name, network in networks.items()
+    }
+    for name in ("README", "ensemble"):
+        template = environment.get_template(f"{name}.md.j2")
+        written[f"{name}.md"] = template.render(networks=networks, members=members, costs=costs)
+    return {name: re.sub(r"\n{3,}", "\n\n", text) for name, text in written.items()}
 
 
 def main() -> None:
-    """Write what differs, or only say so."""
-    wanted = pages()
-    stale = out_of_date(wanted)
-    if "--check" in sys.argv[1:]:
-        sys.exit(f"out of date: {', '.join(stale)}; run `make docs`" if stale else 0)
+    """Write all pages and remove those of networks that are gone."""
     FOLDER.mkdir(exist_ok=True)
-    for name in stale:
-        if name in wanted:
-            (FOLDER / name).write_text(wanted[name])
-        else:
-            (FOLDER / name).unlink()
-    print(f"{FOLDER}: {len(wanted)} pages, {len(stale)} written or removed")
+    written = pages()
+    for name, text in written.items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+    for file in FOLDER.glob("*.md"):
+        if file.name not in written:
+            file.unlink()
+    print(f"{FOLDER}: {len(written)} pages")
 
 
 if __name__ == "__main__":
