@@ -35,7 +35,6 @@ ROOMS = (
     "embed",
     "experiment",
     "reproduce",
-    "demo",
     "doctor",
     "estimator",
     "cli",

@@ -1,21 +1,27 @@
-"""The command line. Verbs live in their own modules and import what they need when they run."""
+"""The command line. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from einthoven.errors import EinthovenError
 
+RESUMABLE = ("demo", "download", "pack", "pretrain", "posttrain", "reproduce")
+"""Commands that continue an interrupted run when they are repeated."""
+
+GOMP_SPINCOUNT = "3000"
+"""How many times an idle OpenMP thread polls before it sleeps: some microseconds, 1 % of the
+default of GNU's OpenMP."""
+
 _INTERRUPTED = 130
-PATIENCE = "3000"
-"""Turns that a thread spins, some microseconds; a hundredth of what it does when nobody says."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a refusal is printed with its remedy and exits with status 1."""
+    """Run the command line; print an EinthovenError with its remedy, and exit with status 1."""
     _use_large_pages()
-    _let_waiting_threads_sleep()
+    _shorten_busy_waiting()
     from einthoven.cli.app import app
 
     try:
@@ -24,36 +30,38 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"einthoven: {error}", file=sys.stderr)
         raise SystemExit(1) from error
     except KeyboardInterrupt as error:
-        _tell_stopped()
+        _report_interrupt(arguments)
         raise SystemExit(_INTERRUPTED) from error
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # Typer's form of Ctrl-C
-            _tell_stopped()
+            _report_interrupt(arguments)
         raise
 
 
 def _use_large_pages() -> None:
-    """Put large tensors on large pages of memory, where Linux offers them.
+    """Let PyTorch allocate large tensors on large pages, where Linux offers them.
 
-    PyTorch frees a step's tensors and takes new ones, which the system clears page by page: on a
-    CPU that is up to a sixth of the time of training (`benchmarks/bench_pages.py`). This is
-    PyTorch's own switch, which it reads at its first tensor; whoever has set it is obeyed.
+    PyTorch frees a step's tensors and allocates new ones, which the kernel clears page by page: up
+    to a sixth of a training step on a CPU (`benchmarks/bench_pages.py`). PyTorch reads this
+    variable at its first tensor; an existing value is respected.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def _let_waiting_threads_sleep() -> None:
-    """Have threads that wait for others give up their core before long.
+def _shorten_busy_waiting() -> None:
+    """Let OpenMP threads that wait for others release their core soon.
 
-    A machine that does other things as well, such as a second training, takes cores away in the
-    middle of an operation, and the threads that wait for its end spin on the others: small
-    operations then take several times as long (`benchmarks/bench_waiting.py`). This is the switch
-    of GNU's OpenMP, which PyTorch's own builds for Linux load; whoever has decided is obeyed.
+    If other programs, such as a second training, take cores away in the middle of an operation,
+    the threads that wait for its end poll on the remaining ones, and small operations take several
+    times as long (`benchmarks/bench_waiting.py`). An existing OMP_WAIT_POLICY or GOMP_SPINCOUNT is
+    respected.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", PATIENCE)
+        os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
 
 
-def _tell_stopped() -> None:
-    text = "einthoven: stopped. Nothing is lost: the same command goes on where it was."
-    print("\n" + text, file=sys.stderr)
+def _report_interrupt(arguments: Sequence[str] | None) -> None:
+    typed = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in typed if not word.startswith("-")), "")
+    resumed = " Run the same command to resume." if command in RESUMABLE else ""
+    print(f"\neinthoven: Interrupted.{resumed}", file=sys.stderr)

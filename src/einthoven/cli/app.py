@@ -1,4 +1,4 @@
-"""The verbs, in the order in which a user meets them."""
+"""The commands, grouped by task."""
 
 from __future__ import annotations
 
@@ -6,17 +6,7 @@ from typing import Annotated
 
 import typer
 
-from einthoven.cli import (
-    catalogue,
-    data,
-    ensembles,
-    evidence,
-    pretrain,
-    reproduce,
-    train,
-    use,
-    weights,
-)
+from einthoven.cli import backbones, data, demo, evaluate, predict, pretrain, reproduce, train
 
 app = typer.Typer(
     name="einthoven",
@@ -26,24 +16,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""
-Post-train ECG foundation models: a linear probe, then regularised fine-tuning, and the evidence.
+Post-train ECG foundation models: a linear probe, then regularised fine-tuning, then evaluation.
 
-**Start here**
+**Try it**
 
-    einthoven demo                                    everything, on simulated ECGs, in minutes
+    einthoven demo                            everything, on simulated ECGs
+
+    einthoven predict my_ecg.hea              with the included model
 
 **Your own study**
 
-    einthoven download ptb-xl data/ptb-xl             or bring a CSV of paths, patients and labels
+    einthoven download ptb-xl data/ptb-xl     or write a table, as in docs/data.md
 
-    einthoven pack data/ptb-xl data/ptb-xl.store      read and verify every record once
+    einthoven posttrain data/ptb-xl --out runs/pt
 
-    einthoven posttrain data/ptb-xl --backbone st_mem_base --weights encoder.pth --out runs/pt
+    einthoven posttrain data/ptb-xl --out runs/ft --recipe fine-tuning
 
-    einthoven posttrain data/ptb-xl --backbone st_mem_base --weights encoder.pth
-    --recipe fine-tuning --out runs/ft
-
-    einthoven compare runs/pt runs/ft                 paired differences with intervals
+    einthoven compare runs/pt runs/ft         paired differences, with intervals
 
     einthoven report runs/pt runs/ft --out report.html
 
@@ -54,7 +43,7 @@ Post-train ECG foundation models: a linear probe, then regularised fine-tuning, 
 
 def _version(value: bool) -> None:
     if value:
-        from einthoven.version import __version__
+        from einthoven import __version__
 
         typer.echo(__version__)
         raise typer.Exit
@@ -66,23 +55,17 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Nothing is done here; the verbs do it."""
+    """Options without a command."""
 
 
-app.command()(train.demo)
-app.command()(data.synthesize)
-app.command()(data.download)
-app.command()(data.pack)
-app.command()(weights.convert)
-app.command()(pretrain.pretrain)
-app.command()(train.posttrain)
-app.command()(ensembles.ensemble)
-app.command()(evidence.evaluate)
-app.command()(evidence.compare)
-app.command()(evidence.report)
-app.command()(evidence.card)
-app.command()(reproduce.reproduce)
-app.command()(use.predict)
-app.command()(use.embed)
-app.command()(catalogue.backbones)
-app.command()(use.doctor)
+COMMANDS = {
+    "Data": (data.synthesize, data.download, data.pack, predict.doctor),
+    "Models": (backbones.backbones, backbones.convert),
+    "Training": (demo.demo, pretrain.pretrain, train.posttrain, train.ensemble),
+    "Evaluation": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),
+    "Prediction": (predict.predict, predict.embed),
+    "Papers": (reproduce.reproduce,),
+}
+for _panel, _commands in COMMANDS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)

@@ -1,4 +1,4 @@
-"""Verbs that bring data: synthesize, download, pack."""
+"""Commands for data: synthesize, download, pack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from einthoven.cli.progress import progress_bar
 
 
 class Rate(StrEnum):
-    """Which recordings of PTB-XL to fetch."""
+    """Sampling rates of PTB-XL's recordings, Hz."""
 
     low = "100"
     high = "500"
@@ -21,15 +21,15 @@ class Rate(StrEnum):
 
 
 def synthesize(
-    dest: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet.")],
+    dest: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
     records: Annotated[int, typer.Option(min=1, help="Number of ECGs.")] = 600,
     seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same files.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
-    """Write a simulated cohort in PTB-XL's layout: physiological 12-lead ECGs with statements.
+    """Write simulated 12-lead ECGs with statements, in PTB-XL's layout.
 
-    The ECGs come from a dipole model of the heart. They are for trying things out and for tests;
-    a model trained on them knows nothing about patients.
+    The ECGs come from a dipole model of the heart. They serve for trials and tests; a model
+    trained on them is not valid for patients.
     """
     from einthoven.cohorts.synthetic import synthesize as write
 
@@ -40,16 +40,18 @@ def synthesize(
 
 def download(
     dataset: Annotated[str, typer.Argument(help="Name of the data set: ptb-xl.")],
-    dest: Annotated[Path, typer.Argument(help="Folder; a run that was stopped goes on.")],
+    dest: Annotated[Path, typer.Argument(help="Folder; an interrupted download is resumed.")],
     rate: Annotated[Rate, typer.Option(help="Sampling rate of the records, Hz.")] = Rate.low,
-    workers: Annotated[int, typer.Option(min=1, help="Connections at a time.")] = 8,
-    mirror: Annotated[str | None, typer.Option(help="Another server with the same files.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Simultaneous connections.")] = 8,
+    mirror: Annotated[
+        str | None, typer.Option(help="URL of another server with the same files.")
+    ] = None,
 ) -> None:
-    """Fetch a public data set, verified file by file against the publisher's SHA-256 sums."""
+    """Download a public data set and verify each file by the publisher's SHA-256 sum."""
     from einthoven.cohorts.download import download as fetch
 
     with progress_bar(f"download {dataset}") as progress:
-        done = fetch(
+        result = fetch(
             dataset,
             dest,
             base_url=mirror,
@@ -57,38 +59,36 @@ def download(
             rate=rate.value,
             progress=progress,
         )
-    typer.echo(f"{done.files} files in {done.folder}, {done.downloaded} of them new")
+    typer.echo(f"{result.files} files in {result.folder}, {result.downloaded} of them new")
 
 
 def pack(
     source: Annotated[
-        Path, typer.Argument(help="PTB-XL's folder, a label table, or a folder of WFDB records.")
+        Path, typer.Argument(help="PTB-XL's folder, a label table, or a folder of ECG files.")
     ],
-    store: Annotated[Path, typer.Argument(help="Folder to write; an unfinished one goes on.")],
+    store: Annotated[Path, typer.Argument(help="Folder to write; unfinished packing is resumed.")],
     leads: Annotated[
-        str | None, typer.Option(help="Leads to keep, such as I,II,V2; all twelve by default.")
+        str | None, typer.Option(help="Leads to keep, such as I,II,V2. Default: all twelve.")
     ] = None,
-    rate: Annotated[
-        int | None, typer.Option(help="PTB-XL: the 100 or the 500 Hz recordings.")
-    ] = None,
+    rate: Annotated[int | None, typer.Option(help="PTB-XL: 100 or 500 Hz recordings.")] = None,
     labels: Labels = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; one a processor by default.")
+        int | None, typer.Option(min=1, help="Processes. Default: one for each processor.")
     ] = None,
 ) -> None:
     """Read and verify every record once, into a store that training reads from.
 
-    A record that is missing, damaged or flat goes to the store's quarantine.csv with the reason;
-    it never stops the others.
+    A missing, damaged or flat record is listed in the store's quarantine.csv with the reason; the
+    others are packed.
     """
-    from einthoven.cli.stores import check_typed, every_record, tell_quarantine
+    from einthoven.cli.paths import check_cohort_options, full_cohort, report_quarantine
     from einthoven.records import STANDARD_LEADS
     from einthoven.signals.pack import pack as write
 
-    check_typed(source, labels=labels, rate=rate)
-    cohort = every_record(source, rate=rate, labels=labels)
-    chosen = lead_names(leads) if leads else STANDARD_LEADS
+    check_cohort_options(source, labels=labels, rate=rate)
+    cohort = full_cohort(source, rate=rate, labels=labels)
+    names = lead_names(leads) if leads else STANDARD_LEADS
     with progress_bar("pack") as progress:
-        packed = write(cohort, store, leads=chosen, workers=workers, progress=progress)
-    tell_quarantine(packed)
+        packed = write(cohort, store, leads=names, workers=workers, progress=progress)
+    report_quarantine(packed)
     typer.echo(f"{len(packed)} records in {store}")

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what `--option`, `--leads` and `--threads` come to."""
+"""Options of several commands, and what their values mean."""
 
 from __future__ import annotations
 
@@ -9,28 +9,34 @@ from typing import Annotated, Any
 
 import typer
 
-from einthoven.cli.progress import console
-from einthoven.errors import BackboneError
+from einthoven.cli.progress import note
+from einthoven.errors import BackboneError, EvaluationError
+from einthoven.models import SHIPPED
 
 StorePath = Annotated[
-    Path | None, typer.Option(help="The packed cohort; made in the cache folder without it.")
+    Path | None,
+    typer.Option(help="The packed cohort. Default: one in the cache folder, packed when missing."),
 ]
 Out = Annotated[
-    Path, typer.Option(help="Run folder; an unfinished run of the same request goes on.")
+    Path, typer.Option(help="Run folder; an unfinished run of the same request is resumed.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
+PredictionDevice = Annotated[
+    str, typer.Option("--device", help="auto, cpu, or a GPU such as cuda or cuda:1.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all.")]
 Leads = Annotated[
-    str | None, typer.Option(help="Leads of the input, such as I,II,V2; all twelve by default.")
+    str | None,
+    typer.Option(help="Leads that the network reads, such as I,II,V2. Default: its own."),
 ]
 Labels = Annotated[
     list[str] | None,
-    typer.Option("--label", help="Own table: a label column; all by default. Repeat it."),
+    typer.Option("--label", help="Label column of a table. Default: all of them. Repeatable."),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of the recipe: seed=1. Repeat it."
+        "--set", metavar="KEY=VALUE", help="Override a recipe key, such as seed=1. Repeatable."
     ),
 ]
 Options = Annotated[
@@ -38,14 +44,26 @@ Options = Annotated[
     typer.Option(
         "--option",
         metavar="KEY=VALUE",
-        help="A field of the backbone's config: missing_leads=zero. `einthoven backbones NAME` "
-        "lists them. Repeat it.",
+        help="Set a field of the backbone's config, such as missing_leads=zero; `einthoven "
+        "backbones NAME` lists them. Repeatable.",
     ),
 ]
+ModelPath = Annotated[
+    Path,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        envvar="EINTHOVEN_MODEL",
+        help=f"Model folder, such as RUN/model, or {SHIPPED}, the included model.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
+Split = Annotated[str, typer.Option(help="train, validation or test.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _enough(resamples: int) -> int:
-    """Refuse too few before anything is trained or predicted."""
+def _check_resamples(resamples: int) -> int:
+    """Refuse too few resamples before anything is trained or predicted."""
     from einthoven.evaluate.estimate import Plan
 
     Plan(resamples=resamples)
@@ -53,75 +71,75 @@ def _enough(resamples: int) -> int:
 
 
 Resamples = Annotated[
-    int, typer.Option(min=0, callback=_enough, help="Bootstrap resamples; 0: no intervals.")
+    int,
+    typer.Option(
+        min=0, callback=_check_resamples, help="Bootstrap resamples; 0 for no confidence intervals."
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def backbone_options(
     backbone: str,
-    typed: Sequence[str] | None = None,
+    assignments: Sequence[str] | None = None,
     *,
     leads: str | None = None,
-    beside: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Fields of a backbone's config by `--option` and `--leads`, tried out before any data is read.
+    """Parse `--option` and `--leads`, and check them on a network without weights.
 
     Parameters
     ----------
     backbone : str
         A registered name.
-    typed : sequence of str, optional
-        `key=value`, the value in TOML's notation; texts may go without quotes.
+    assignments : sequence of str, optional
+        `key=value`, the value as in TOML; text may go without quotes.
     leads : str, optional
-        Names with commas between them.
-    beside : mapping, optional
-        Fields that hold where nothing was typed.
+        Names separated by commas.
+    defaults : mapping, optional
+        Fields that are set unless an assignment replaces them.
 
     Returns
     -------
     dict
-        Those beside, and those typed.
+        Fields of the config.
 
     Raises
     ------
     BackboneError
-        For what is no assignment, a field given twice, and whatever the backbone refuses.
+        If an assignment is malformed or repeated, or the backbone refuses it.
     """
-    given = _parsed(typed, leads)
-    options = {**(beside or {}), **given}
-    if given:
+    typed = _parse(assignments, leads)
+    options = {**(defaults or {}), **typed}
+    if typed:
         import torch
 
         from einthoven.backbones.config import override
         from einthoven.backbones.registry import create_backbone
 
-        with torch.device("meta"):  # no weights are drawn
-            override(create_backbone(backbone).config, given)  # not a seed, which goes elsewhere
+        with torch.device("meta"):
+            # Only fields of the config: create_backbone has other parameters, such as a seed.
+            override(create_backbone(backbone).config, typed)
             create_backbone(backbone, **options)
     return options
 
 
-def _parsed(typed: Sequence[str] | None, leads: str | None) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    if leads:
-        given["leads"] = lead_names(leads)
-    for text in typed or ():
+def _parse(assignments: Sequence[str] | None, leads: str | None) -> dict[str, Any]:
+    fields: dict[str, Any] = {"leads": lead_names(leads)} if leads else {}
+    for text in assignments or ():
         key, equals, value = (part.strip() for part in text.partition("="))
         if not key or not equals:
             raise BackboneError(
-                f"--option {text!r} is no assignment", remedy="write --option missing_leads=zero"
+                f"--option {text!r} is not an assignment",
+                remedy="write --option missing_leads=zero",
             )
-        if key in given:
-            also = ", once by --leads" if key == "leads" and leads else ""
-            raise BackboneError(
-                f"--option {key} is given twice{also}", remedy="give every field once"
-            )
-        given[key] = _literal(value)
-    return given
+        if key in fields:
+            other = " (--leads sets it as well)" if key == "leads" and leads else ""
+            raise BackboneError(f"--option {key} is repeated{other}", remedy="set every field once")
+        fields[key] = _value(value)
+    return fields
 
 
-def _literal(text: str) -> Any:
+def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -129,25 +147,46 @@ def _literal(text: str) -> Any:
 
 
 def lead_names(text: str) -> tuple[str, ...]:
-    """Leads by their names, with commas between them and perhaps blanks: `I, ii` are I and II.
+    """Parse names of leads separated by commas: `I, ii` are I and II.
 
     Raises
     ------
     BackboneError
-        When there is nothing before, between or behind the commas.
+        If a name is empty.
     """
     from einthoven.records import canonical_lead
 
     names = tuple(map(canonical_lead, text.split(",")))
     if not all(names):
-        raise BackboneError(f"--leads {text!r} lacks a name", remedy="write --leads I,II,V2")
+        raise BackboneError(f"--leads {text!r} has an empty name", remedy="write --leads I,II,V2")
     return names
 
 
 def use_threads(threads: int | None) -> None:
-    """Take as many threads for PyTorch as are asked for, and say so."""
+    """Set the number of PyTorch's threads."""
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-        console.print(f"{threads} threads")
+        note(f"{threads} threads")
+
+
+def device_of(name: str) -> str:
+    """Resolve a device: `auto` is the first GPU, or the CPU if there is none.
+
+    Raises
+    ------
+    EvaluationError
+        If this machine does not have the device.
+    """
+    import torch
+
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if name == "auto":
+        return "cuda" if gpus else "cpu"
+    if name not in ("cpu", *gpus) and not (name == "cuda" and gpus):
+        raise EvaluationError(
+            f"--device {name} does not exist; GPUs: {', '.join(gpus) or 'none'}",
+            remedy="use --device auto or cpu",
+        )
+    return name

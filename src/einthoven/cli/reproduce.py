@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from einthoven.cli.options import Device, StorePath, Threads
-from einthoven.cli.progress import console, shown_warnings, training
+from einthoven.cli.progress import note, shown_warnings, training
 from einthoven.errors import ReproduceError
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def reproduce(
         check(reproduction, runs)
         for task in definition.tasks:
             candidates_of(reproduction, task)  # refuse a wrong --against before training
-        console.print(f"Experiment {definition.name}", highlight=False, markup=False)
+        note(f"Experiment {definition.name}")
         outcome = _run(_packed(reproduction, store), runs)
     _write(reproduction, target.value, write or out / "results.md")
     if outcome is not None:
@@ -207,7 +207,7 @@ def _reproduction(
     store: Path | None,
 ) -> Reproduction:
     """The request; nothing is packed yet, so that everything else is checked first."""
-    from einthoven.cli.stores import store_folder
+    from einthoven.cli.paths import store_folder
     from einthoven.reproduce.run import Reproduction
 
     if cohort is None or not cohort.is_dir():
@@ -222,7 +222,7 @@ def _reproduction(
 
 
 def _packed(reproduction: Reproduction, store: Path | None) -> Reproduction:
-    from einthoven.cli.stores import store_of
+    from einthoven.cli.paths import store_of
 
     return replace(reproduction, store=Path(store_of(reproduction.cohort, store).root))
 
@@ -249,7 +249,7 @@ def _run(reproduction: Reproduction, runs: Sequence[Run]) -> Outcome:
     from einthoven.reproduce.run import Runner
 
     def log(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        note(line)
 
     with training(keep=False) as progress:  # a grid has too many stages
         return Runner(reproduction, progress, log).run(runs)

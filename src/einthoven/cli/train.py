@@ -1,4 +1,4 @@
-"""Verbs that train a classifier: demo, posttrain."""
+"""Commands that make a classifier: posttrain, ensemble."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from einthoven.cli.options import (
     backbone_options,
     use_threads,
 )
-from einthoven.cli.progress import console, shown_warnings, training
+from einthoven.cli.progress import note, shown_warnings, training
 from einthoven.models import SHIPPED
 from einthoven.report.format import with_interval
 
@@ -32,49 +32,37 @@ Labelled = Annotated[
     Path, typer.Argument(metavar="COHORT", help="PTB-XL's folder, or a label table.")
 ]
 Backbone = Annotated[
-    str, typer.Option(help="A name of `einthoven backbones`, or the shipped encoder's.")
+    str, typer.Option(help=f"A name of `einthoven backbones`, or {SHIPPED} with its weights.")
 ]
 Weights = Annotated[
-    Path | None, typer.Option(help="The pretrained backbone: a public checkpoint, or ours.")
+    Path | None,
+    typer.Option(help="Pretrained weights: a public checkpoint, or a model folder."),
 ]
 Task = Annotated[
     str | None,
     typer.Option(
-        help="PTB-XL: all-71, diagnostic-44, subclass-23, superclass-5, form-19 or rhythm-12; "
-        "all-71 without it."
+        help="PTB-XL: all-71, diagnostic-44, subclass-23, superclass-5, form-19 or rhythm-12. "
+        "Default: all-71."
     ),
 ]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        help="post-training, fine-tuning, linear-probe or scratch, with the settings of the "
+        "backbone; a supervised baseline's, such as strodthoff; or a .toml file. Default: "
+        "post-training, or the backbone's own recipe for supervised baselines.",
+        show_default=False,
+    ),
+]
+MinRecords = Annotated[int, typer.Option(min=0, help="Leave out labels that fewer records carry.")]
 AllowOverlap = Annotated[
     bool,
     typer.Option(
         "--allow-overlap",
-        help="Train although the encoder has seen test records, or recordings are in two splits, "
-        "and say so.",
+        help="Train despite leakage: the encoder has seen test records, or a recording is in two "
+        "splits. The results are marked.",
     ),
 ]
-
-
-def demo(
-    dest: Annotated[Path, typer.Argument(help="Folder for everything the demo makes.")] = Path(
-        "demo"
-    ),
-    records: Annotated[int, typer.Option(min=200, help="Simulated ECGs.")] = 600,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all of it.")] = 0,
-) -> None:
-    """The whole job on simulated ECGs: post-train, fine-tune plainly, compare.
-
-    It starts from the encoder that comes with einthoven, and ends by naming the report it wrote. A
-    demo that was stopped goes on.
-    """
-    from einthoven.demo import run_demo
-
-    with training() as progress:
-        page = run_demo(dest, records=records, seed=seed, progress=progress)
-    typer.echo(f"Report: {page}")
-    typer.echo(
-        f"Next:   einthoven predict --model {dest}/post-training/model "
-        f"{dest}/cohort/records100/00000/00001_lr.hea"
-    )
 
 
 def posttrain(
@@ -83,21 +71,11 @@ def posttrain(
     backbone: Backbone = SHIPPED,
     weights: Weights = None,
     task: Task = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="post-training, fine-tuning, linear-probe, scratch, each with the settings of "
-            "the backbone; a network's own, such as strodthoff; or a .toml. Without it "
-            "post-training, and the own one of a network that was made for the task.",
-            show_default=False,
-        ),
-    ] = None,
+    recipe: RecipeName = None,
     store: StorePath = None,
     labels: Labels = None,
     overrides: Overrides = None,
-    min_records: Annotated[
-        int, typer.Option(min=0, help="Leave out labels that fewer records carry.")
-    ] = 0,
+    min_records: MinRecords = 0,
     resamples: Resamples = 1000,
     allow_overlap: AllowOverlap = False,
     options: Options = None,
@@ -105,12 +83,12 @@ def posttrain(
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Post-train a classifier: linear probe, then regularised fine-tuning; then its evidence.
+    """Post-train a classifier: linear probe, regularised fine-tuning, evaluation.
 
-    The test split is predicted once, after training. Leaves a bundle, predictions, metrics.json
-    and report.html in OUT. Start it with torchrun for several processes.
+    The test split is predicted once, after training. OUT receives a model folder, predictions,
+    metrics.json and report.html. For several processes, start it with torchrun.
     """
-    from einthoven.cli.stores import check_typed, labelled, shared_store
+    from einthoven.cli.paths import check_cohort_options, labelled_cohort, shared_store
     from einthoven.experiment.run import run_experiment
     from einthoven.models import start_from
     from einthoven.stages.posttrain import check_weights
@@ -118,68 +96,98 @@ def posttrain(
     from einthoven.stages.suited import recipe_for
     from einthoven.training.distributed import Processes
 
-    check_typed(cohort, task=task, labels=labels)
+    check_cohort_options(cohort, task=task, labels=labels)
     name = recipe_for(start_from(backbone, random=True).backbone, recipe)
-    asked = load_recipe(name, overrides or ())
-    start = start_from(backbone, weights, random=asked.initialise == "random")
-    taken = prepared_alike(asked, centred=start.centred)
-    check_weights(asked, start.weights, start.backbone)
-    network = backbone_options(start.backbone, options, leads=leads, beside=start.options)
-    together = Processes(device)
+    requested = load_recipe(name, overrides or ())
+    start = start_from(backbone, weights, random=requested.initialise == "random")
+    check_weights(requested, start.weights, start.backbone)
+    network = backbone_options(start.backbone, options, leads=leads, defaults=start.options)
+    processes = Processes(device)
     use_threads(threads)
-    said = [f"Recipe {name}: {asked.description}"] if str(name) != recipe else []
-    said += ["Leads' means are taken out, as of what it starts from"] if taken != asked else []
-    for line in said if together.is_main else ():
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    chosen = labelled(cohort, task, labels=labels, min_records=min_records)
-    packed = shared_store(cohort, store, together, labels=labels)
-    if together.is_main:
-        _tell_unlearnable(chosen)
+    settings = prepared_alike(requested, centred=start.centred)
+    if str(name) != recipe:
+        note(f"Recipe {name}: {settings.description}")
+    if settings != requested:
+        note("Subtracting the mean of each lead, as in the preparation of the initial weights")
+    labelled = labelled_cohort(cohort, task, labels=labels, min_records=min_records)
+    packed = shared_store(cohort, store, processes, labels=labels)
+    _report_unlearnable(labelled)
     with training() as progress, shown_warnings():
-        done = run_experiment(
-            chosen,
+        result = run_experiment(
+            labelled,
             packed,
             start.backbone,
-            recipe=taken,
+            recipe=settings,
             out=out,
             weights=start.weights,
             options=network,
             resamples=resamples,
             allow_overlap=allow_overlap,
-            processes=together,
+            processes=processes,
             progress=progress,
         )
-    if done is not None:
-        tell(done, out, chosen, resamples=resamples)
+    if result is not None:
+        _report(result, out, labelled, resamples=resamples)
 
 
-def _tell_unlearnable(cohort: Cohort) -> None:
+def ensemble(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Finished runs of `posttrain`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
+    resamples: Resamples = 1000,
+) -> None:
+    """Average finished runs: the unweighted mean of their probabilities, record by record.
+
+    Members may differ in network, recipe and seed. They must have predicted the same records, task
+    and labels, in the same order.
+
+    Train the members first, for example networks of the PTB-XL benchmark:
+
+        einthoven posttrain data/ptb-xl --backbone fcn_wang --recipe strodthoff --out runs/fcn
+
+        einthoven posttrain data/ptb-xl --backbone lstm --recipe strodthoff-rnn --out runs/lstm
+
+        einthoven ensemble runs/fcn runs/lstm --out runs/ensemble
+
+    OUT receives predictions, metrics.json and report.html, and is a run folder for `report`,
+    `compare` and `evaluate`:
+
+        einthoven compare runs/ensemble runs/post-training
+
+    It contains no model. To predict new ECGs, run `predict` with the model of each member.
+    """
+    from einthoven.experiment.ensembles import ensemble as average
+
+    _report(average(runs, out, resamples=resamples), out, resamples=resamples)
+
+
+def _report_unlearnable(cohort: Cohort) -> None:
     positives = cohort.targets("train").sum(axis=0)
-    without = [label for label, count in zip(cohort.labels, positives, strict=True) if not count]
-    if without:
-        console.print(
-            f"{len(without)} of {len(cohort.labels)} labels have no positive training record, such "
-            f"as {without[0]}: nothing can be learned of them, and they count in macro values "
-            "wherever test has some",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+    labels = [label for label, count in zip(cohort.labels, positives, strict=True) if not count]
+    if labels:
+        note(
+            f"{len(labels)} of {len(cohort.labels)} labels have no positive training record (e.g. "
+            f"{labels[0]}). They cannot be learned, but count in macro averages if the test split "
+            "has positives."
         )
 
 
-def tell(done: Finished, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000) -> None:
-    """Write a finished run's report, and say what it came to and where things are."""
+def _report(
+    result: Finished, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000
+) -> None:
+    """Write a finished run's report, and print its results and files."""
     from einthoven.report import write_report
 
     page = write_report([out], out / "report.html", cohort=cohort, resamples=resamples)
-    found, labels = done.test, len(done.test.labels)
-    if found.defined_labels < labels:
+    score, labels = result.test, len(result.test.labels)
+    if score.defined_labels < labels:
         typer.echo(
-            f"Macro values are of {found.defined_labels} of {labels} labels: the others "
-            "have no positives, or no negatives, in test"
+            f"Macro averages cover {score.defined_labels} of {labels} labels: the others lack "
+            "positives or negatives in the test split"
         )
     for name in ("AUROC", "AUPRC"):
-        value, limits = (getattr(found, f"macro_{name.lower()}{end}") for end in ("", "_interval"))
+        value, limits = (getattr(score, f"macro_{name.lower()}{end}") for end in ("", "_interval"))
         typer.echo(f"Test macro {name} {with_interval(value, limits, places=4)}")
     if (out / "model").is_dir():
         typer.echo(f"Model: {out / 'model'}")

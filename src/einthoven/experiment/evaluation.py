@@ -39,7 +39,7 @@ from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_scored
 from einthoven.weights.public import PublicData
 
-_REMEDY = "evaluate it again: einthoven card MODEL --cohort PATH"
+_REMEDY = "evaluate it again: einthoven card --model MODEL --cohort PATH"
 
 
 class EvaluationWarning(UserWarning):

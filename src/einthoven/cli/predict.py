@@ -1,0 +1,282 @@
+"""Commands that apply a model or examine its input: predict, embed, doctor."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from einthoven.cli.options import (
+    Labels,
+    ModelPath,
+    Options,
+    PredictionDevice,
+    StorePath,
+    backbone_options,
+    device_of,
+    lead_names,
+)
+from einthoven.cli.progress import add_row, counting, new_table, print_table, shown_warnings
+from einthoven.errors import BackboneError, CohortError, EinthovenError, EvaluationError
+from einthoven.models import SHIPPED
+
+if TYPE_CHECKING:
+    from einthoven.embed import Embedded
+    from einthoven.models import Model
+    from einthoven.predict import RecordPrediction
+
+_VISIBLE_SHARE = 0.01  # of a record outside all crops, from which on it is mentioned
+
+
+class Level(StrEnum):
+    """What one vector stands for."""
+
+    pooled = "pooled"
+    token = "token"
+    lead = "lead"
+
+
+def predict(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ECG files.")],
+    model: ModelPath = Path(SHIPPED),
+    top: Annotated[int, typer.Option(min=1, help="Number of labels to print.")] = 8,
+    leads: Annotated[
+        str | None,
+        typer.Option(help="Use these leads only, such as I,II,V5. Default: all."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a file, with all labels.")
+    ] = False,
+) -> None:
+    """Print probabilities of labels for ECG files. Not a medical device.
+
+    Probabilities are calibrated if the model has a calibration. Labels above their threshold are
+    marked, and always printed.
+
+    A file that cannot be used is reported, and the others are predicted; the exit status is then 1.
+    """
+    from einthoven.cli.paths import ecg_file, model_folder
+    from einthoven.models import load_model
+    from einthoven.predict import predict_record
+    from einthoven.records import read_record
+
+    names = lead_names(leads) if leads else None
+    with shown_warnings():
+        loaded = load_model(model_folder(model))
+    failed = False
+    for file in files:
+        try:
+            prediction = predict_record(loaded, read_record(ecg_file(file)), leads=names)
+        except EinthovenError as error:
+            failed = True
+            typer.echo(f"einthoven: {error}", err=True)
+            continue
+        if as_json:
+            typer.echo(json.dumps(_as_json(file, prediction)))
+        else:
+            _print_prediction(file, prediction, loaded, top)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
+    above = prediction.above_threshold
+    return {
+        "record": str(file),
+        "probabilities": prediction.probabilities,
+        "above_threshold": None if above is None else list(above),
+        "derived_leads": list(prediction.derived_leads),
+        "left_out_leads": list(prediction.left_out_leads),
+        "seconds_left_out": prediction.seconds_left_out,
+        "doubts": list(prediction.doubts),
+    }
+
+
+def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, top: int) -> None:
+    record, calibration = prediction.record, model.calibration
+    threshold = [("threshold", "right")] if calibration is not None else []
+    columns = [("label", "left"), ("probability", "right"), *threshold, ("", "left")]
+    table = new_table(
+        f"{file}: {len(record.leads)} leads, {record.duration:.1f} s at {record.rate:g} Hz",
+        [*columns, ("meaning", "left")],
+        caption="; ".join(_remarks(prediction, model)),
+    )
+    thresholds = calibration.thresholds if calibration else ()
+    limits = dict(zip(model.labels, thresholds, strict=False))
+    ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
+    present = prediction.above_threshold or ()
+    for place, (label, value) in enumerate(ranked):
+        is_present = label in present
+        if place >= top and not is_present:
+            continue
+        limit = [f"{limits[label]:.3f}"] if label in limits else []
+        bar = "█" * round(10 * value) + (" above" if is_present else "")
+        meaning = model.descriptions.get(label, "")
+        style = "bold" if is_present else None
+        add_row(table, [label, f"{value:.3f}", *limit, bar, meaning], style=style)
+    print_table(table)
+
+
+def _remarks(prediction: RecordPrediction, model: Model) -> list[str]:
+    remarks = [f"doubtful: {doubt}" for doubt in prediction.doubts]
+    if model.calibration is None:
+        remarks.append("not calibrated: the model has no calibration")
+    if prediction.seconds_left_out > _VISIBLE_SHARE * prediction.record.duration:
+        remarks.append(
+            f"{prediction.seconds_left_out:.3g} s of {prediction.record.duration:.3g} s are "
+            f"outside the model's {model.preparation.evaluation_crops} crops"
+        )
+    if prediction.derived_leads:
+        remarks.append(f"{', '.join(prediction.derived_leads)} computed from the other limb leads")
+    if prediction.left_out_leads:
+        remarks.append(
+            f"without {', '.join(prediction.left_out_leads)}: the model was trained and calibrated "
+            f"with all {len(model.preparation.leads)} leads and may be far less accurate with "
+            "fewer; see its model card"
+        )
+    return remarks
+
+
+def embed(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="COHORT|FILE...", help="A cohort as for `pack`, or ECG files."),
+    ],
+    out: Annotated[Path, typer.Option(help="A .parquet file, or .npy with ids in a .json.")],
+    model: ModelPath = Path(SHIPPED),
+    level: Annotated[
+        Level, typer.Option(help="One vector a record, all tokens, or one vector a lead.")
+    ] = Level.pooled,
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test. Default: all records.")
+    ] = None,
+    store: StorePath = None,
+    labels: Labels = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Records of a cohort in one batch. Default: 64.")
+    ] = None,
+    device: PredictionDevice = "auto",
+) -> None:
+    """Write embeddings by a model's backbone.
+
+    The file appears when it is complete. An ECG file that cannot be used is reported and left out;
+    the exit status is then 1. Quarantined records of a cohort are left out.
+
+    `--level lead` encodes each lead alone, which is less informative for an encoder trained on
+    twelve leads: see "Fewer leads and noise" in its model card.
+    """
+    from einthoven.cli.paths import check_sources, is_cohort, model_folder
+    from einthoven.models import load_model
+
+    check_sources(sources)
+    of_cohort = is_cohort(sources[0])
+    if not of_cohort:
+        _refuse_cohort_options(split=split, store=store, label=labels, batch_size=batch_size)
+    with shown_warnings():
+        loaded = load_model(model_folder(model))
+    options: dict[str, Any] = {"level": level.value, "device": device_of(device)}
+    if of_cohort:
+        options |= {"split": split, "batch_size": batch_size or 64}
+        _embed_cohort(loaded, sources[0], out, store, labels, options)
+    else:
+        _embed_files(loaded, sources, out, options)
+
+
+def _embed_cohort(
+    model: Model,
+    source: Path,
+    out: Path,
+    store: Path | None,
+    labels: list[str] | None,
+    options: dict[str, Any],
+) -> None:
+    from einthoven.cli.paths import check_cohort_options, full_cohort, store_of
+    from einthoven.embed import embed_cohort
+
+    check_cohort_options(source, labels=labels)
+    cohort = full_cohort(source, labels=labels)
+    packed = store_of(source, store, labels=labels)
+    with counting("embed") as progress:
+        result = embed_cohort(model, cohort, packed, out, progress=progress, **options)
+    _report_embeddings(result)
+
+
+def _embed_files(model: Model, files: list[Path], out: Path, options: dict[str, Any]) -> None:
+    from einthoven.embed import embed_files
+
+    refusals: list[EinthovenError] = []
+    try:
+        with counting("embed") as progress:
+            result = embed_files(
+                model,
+                files,
+                out,
+                refused=lambda _, error: refusals.append(error),
+                progress=progress,
+                **options,
+            )
+    finally:  # below the bar, and also if no file could be used
+        for error in refusals:
+            typer.echo(f"einthoven: {error}", err=True)
+    _report_embeddings(result)
+    if refusals:
+        raise typer.Exit(1)
+
+
+def _refuse_cohort_options(**options: Any) -> None:
+    names = [f"--{key.replace('_', '-')}" for key, value in options.items() if value is not None]
+    if names:
+        raise EvaluationError(
+            f"{' and '.join(names)}: only for cohorts, not for ECG files",
+            remedy="leave it out, or name a cohort: PTB-XL's folder, a table or a folder of files",
+        )
+
+
+def _report_embeddings(result: Embedded) -> None:
+    shape = " x ".join(map(str, result.shape))
+    typer.echo(f"Embeddings: {result.file} ({shape}, {result.about['level']})")
+
+
+def doctor(
+    file: Annotated[
+        Path | None, typer.Argument(help="An ECG file, a cohort or a store to examine.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Show the ECG as this backbone receives it.")
+    ] = None,
+    options: Options = None,
+    labels: Labels = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the ECG before and after preparation: .html, .png or .svg. Default: "
+            "FILE-BACKBONE.html in the current folder."
+        ),
+    ] = None,
+) -> None:
+    """Examine an installation, an ECG file, a cohort or a store, and list problems.
+
+    With --backbone, the ECG is drawn lead by lead as recorded and as that backbone receives it.
+    """
+    from einthoven.cli.paths import TABLES
+    from einthoven.doctor import examine, installation
+    from einthoven.models import start_from
+
+    if options and backbone is None:
+        raise BackboneError("--option applies to a backbone", remedy="add --backbone NAME")
+    if labels and (file is None or file.suffix not in TABLES):
+        raise CohortError("--label applies only to tables", remedy="name a table, or leave it out")
+    if file is None and (backbone is not None or picture is not None):
+        raise BackboneError("--backbone and --picture need an ECG file", remedy="name an ECG file")
+    if file is not None and file.is_file() and backbone is not None and picture is None:
+        picture = Path(f"{file.stem}-{backbone}.html")
+    arguments: dict[str, Any] = {"labels": labels, "picture": picture}
+    if backbone is not None:
+        start = start_from(backbone, random=True)
+        fields = backbone_options(start.backbone, options, defaults=start.options)
+        arguments |= {"backbone": start.backbone, "options": fields, "centred": start.centred}
+    for line in installation() if file is None else examine(file, **arguments):
+        typer.echo(line)
