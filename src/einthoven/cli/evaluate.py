@@ -231,14 +231,14 @@ def card(
     not change. `einthoven report` of the model's run shows the same numbers.
     """
     from einthoven.cli.paths import model_folder
-    from einthoven.experiment.evaluation import fill_card
+    from einthoven.experiment.evaluation import evaluate_model
     from einthoven.models import load_model
 
     with shown_warnings():
         loaded = load_model(model_folder(model))
     labelled, packed = _cohort_of(loaded, cohort, task, store)
     with training() as progress, shown_warnings():
-        page = fill_card(
+        page = evaluate_model(
             model,
             labelled,
             packed,
@@ -285,7 +285,7 @@ def _predict(
     from einthoven.cli.paths import model_folder
     from einthoven.models import load_model
     from einthoven.predict import predict_cohort
-    from einthoven.stages.overlap import check_scored
+    from einthoven.stages.leakage import check_scored
 
     if cohort is None:
         raise EvaluationError("--model without a cohort", remedy="add --cohort PATH")
