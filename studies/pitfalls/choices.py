@@ -28,7 +28,7 @@ def joined_windows(study: Study) -> Finding:
         what = f"{BENCHMARK_WINDOWS} overlapping windows, {_name(aggregate)}"
         effects += study.test_effects(what, right, seven.scored(aggregate))
     notes = (
-        f"{study.name} on fold 10. Right is its own way: the {_name(test.aggregate)} of "
+        f"{study.name} on fold 10. Right is its aggregation: the {_name(test.aggregate)} of "
         f"{len(test.logits) / len(test.rows):g} windows. A network that was chosen with another "
         "way of joining would differ by other amounts: take one, before the test fold, and name "
         "it.",

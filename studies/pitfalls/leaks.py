@@ -143,7 +143,7 @@ class Trial:
         if not self.crossing.any():
             return "No patient crosses."
         return (
-            f"Of the test {unit}s whose patient was trained on, "
+            f"Among the test {unit}s whose patient was trained on, "
             f"{_percent(self.same[self.crossing])} have a {unit} of that same patient as the "
             "nearest of all; by `strat_fold` none can."
         )
@@ -166,7 +166,7 @@ def record_leak(study: Study, features: Singles) -> Finding:
         "among those trained on. Test records and number of training records are the same both "
         f"times ({len(trial.crossing):,} records of {RECORD_PARTS} disjoint tenths, "
         f"{trial.trained:,} trained on); the right way leaves the test patients' other records "
-        "out. Features: random convolutions, which nobody trained.",
+        "out. Features: untrained random convolutions.",
         trial.memory("record"),
     )
     effects = [

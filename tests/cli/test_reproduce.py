@@ -90,7 +90,6 @@ def test_plan_then_part_then_all_then_the_page(cli: Any, words: list[Any], tmp_p
     assert result.status == 0, result.err
     assert keys[1] not in result.err
     assert f"Page: {page}" in result.out
-    assert f"Report: {tmp_path / 'out' / 'report.html'}" in result.out
     text = page.read_text()
     assert text.startswith("# By hand\n")
     run = read_json(tmp_path / "out" / "runs" / keys[0] / "metrics.json")
@@ -130,7 +129,6 @@ def test_one_row_alone_against_a_run_of_ours(
     (line,) = [line for line in text.splitlines() if line.startswith("| **one**, `tiny` § | 0 |")]
     assert f"{own:.4f} (" in line
     assert number(best - own, signed=True, places=4) in line
-    assert (tmp_path / "out" / "report-rows.html").is_file()
     assert str(made.run) not in text
 
 

@@ -279,8 +279,6 @@ def _write(reproduction: Reproduction, target: str, page: Path) -> None:
         files = write(reproduction, target, page, progress=progress)
     typer.echo(f"Page: {files[0]}")
     typer.echo(f"Figures and numbers: {page.parent / 'figures'}")
-    if files[-1].suffix == ".html":
-        typer.echo(f"Report: {files[-1]}")
 
 
 def _print_outcome(outcome: Outcome) -> None:

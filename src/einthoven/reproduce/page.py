@@ -10,11 +10,9 @@ from einthoven.errors import ReproduceError
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json, lock_beside, locked, read_json, write_json, write_text
 from einthoven.progress import Progress
-from einthoven.report import write_report
-from einthoven.reproduce.experiment import PLAIN
 from einthoven.reproduce.figures import figure_2, figure_3, figure_4, figure_5
-from einthoven.reproduce.grid import GRID, TABLE_1, Group, targets_of
-from einthoven.reproduce.results import Results, best_candidate, predict_models
+from einthoven.reproduce.grid import GRID, TABLE_1, targets_of
+from einthoven.reproduce.results import Results, predict_models
 from einthoven.reproduce.run import Reproduction
 from einthoven.reproduce.tables import Section, grid_table, table_1, table_2
 
@@ -72,8 +70,7 @@ def write(
         elif name in _SECTIONS and not (name == GRID and reproduction.experiment.table_1_only):
             sections.append(_SECTIONS[name](results))
     with locked(lock_beside(page)):  # other processes may write their sections
-        written = _write_sections(page, sections)
-    return [*written, *_report(results, target)]
+        return _write_sections(page, sections)
 
 
 def _stored(reproduction: Reproduction, page: Path) -> Json:
@@ -130,37 +127,3 @@ def with_section(text: str, section: Section, page: Path) -> str:
             remedy=f"leave one line {begin} and, after it, one line {end}",
         )
     return text[: text.index(begin)] + body + text[text.index(end) + len(end) :]
-
-
-def _report(results: Results, target: str) -> list[Path]:
-    """HTML report of the main task's first runs; empty without two runs to compare."""
-    reproduction, experiment = results.reproduction, results.reproduction.experiment
-    task, backbone = experiment.main_task, reproduction.backbone
-    if experiment.table_1_only:
-        best = best_candidate(reproduction, task)
-        if best is None or best.model:  # a report of runs describes their training
-            return []
-        groups = [
-            Group(row.backbone or backbone, row.variant, task)
-            for row in experiment.rows
-            if row.variant
-        ]
-        reference, name = best.folders[0][1], f"report-{experiment.name}.html"
-    else:
-        groups = [Group(backbone, variant, task) for variant in experiment.variants]
-        plain_runs = results.folders(Group(backbone, PLAIN, task))
-        if not plain_runs:
-            return []
-        reference, name = next(iter(plain_runs.values()))[0], "report.html"
-    first = [folders[0] for g in groups for folders in list(results.folders(g).values())[:1]]
-    folders = list(dict.fromkeys([*first, reference]))
-    if len(folders) < 2:
-        return []
-    report = write_report(
-        folders,
-        reproduction.out / name,
-        reference=reference,
-        resamples=experiment.resamples,
-        commands=[f"einthoven reproduce {target} --experiment {experiment.name}"],
-    )
-    return [report]

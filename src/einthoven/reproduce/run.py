@@ -184,7 +184,7 @@ class Reproduction:
         weights = self.weights_of(run)
         request = {
             "backbone": run.backbone,
-            "weights": weights and _sha256(weights),
+            "weights": weights and weights_sha256(weights),
             "cohort": cohort_digest,
             "records": self.records_digest,
             "options": self.options(run),
@@ -221,7 +221,7 @@ class Reproduction:
         weights, recorded = self.weights_of(run), request.get("weights")
         if weights is None or recorded is None:
             return weights is None and recorded is None
-        if weights.exists() and recorded["sha256"] != _sha256(weights):
+        if weights.exists() and recorded["sha256"] != weights_sha256(weights):
             return False
         digest = self.cohort_digest(run)  # last because it is the most expensive
         return digest is None or request.get("cohort_digest") == digest
@@ -239,7 +239,7 @@ def _opened(path: Path, task: str, min_records: int, *tables: tuple[str, int, in
     return open_cohort(path, task, **({"min_records": min_records} if min_records else {}))
 
 
-def _sha256(weights: Path) -> str:
+def weights_sha256(weights: Path) -> str:
     """SHA-256 of a weights file, or of the weights of a model folder."""
     file = weights_file(weights)
     return _digest(file, file.stat().st_mtime_ns)

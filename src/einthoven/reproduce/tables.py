@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from einthoven.evaluate.comparison import Comparison
-from einthoven.files import Json, file_sha256
+from einthoven.files import Json
 from einthoven.report.format import NONE, count, interval, minutes, number, percent
 from einthoven.reproduce import published
 from einthoven.reproduce.experiment import PLAIN, POST, Row
@@ -25,7 +25,7 @@ from einthoven.reproduce.results import (
     best_candidate,
     with_stored_rows,
 )
-from einthoven.reproduce.run import Reproduction
+from einthoven.reproduce.run import Reproduction, weights_sha256
 
 NOT_RUN = "not run yet"
 NAMES: dict[Metric, str] = {"auroc": "macro AUROC", "auprc": "macro AUPRC"}
@@ -119,7 +119,7 @@ def _recipes(reproduction: Reproduction, groups: Sequence[Group]) -> dict[str, A
 def weights_text(reproduction: Reproduction) -> str:
     """Initial weights of a reproduction, for a page."""
     if reproduction.weights is not None:
-        return f"`{reproduction.weights.name}`, SHA-256 {file_sha256(reproduction.weights)[:12]}"
+        return f"`{reproduction.weights.name}`, SHA-256 {weights_sha256(reproduction.weights)[:12]}"
     if reproduction.experiment.table_1_only:
         return "random"
     recipe = reproduction.experiment.pretraining_recipe(reproduction.backbone, 0)
