@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.weights.fit import Shape, convert
+
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -77,3 +83,27 @@ def parity(shared: Path) -> Callable[[str], Parity]:
             return Parity(meta=meta, golden=dict(arrays), rule=rule)
 
     return read
+
+
+@pytest.fixture(scope="session")
+def load_named() -> Callable[[str, str, dict[str, Tensor]], Classifier]:
+    """A classifier with tensors in the names of a reference implementation (`names_*.py`)."""
+
+    def load(family: str, name: str, state: dict[str, Tensor]) -> Classifier:
+        spec = importlib.util.spec_from_file_location(family, HERE / f"names_{family}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        names = importlib.util.module_from_spec(spec)
+        sys.modules[family] = names  # dataclasses look their module up
+        spec.loader.exec_module(names)
+        parts = names.parts_of(state) if hasattr(names, "parts_of") else names.encoder_parts
+        tensors = names.encoder_state(state)
+        net = create_classifier(name, labels=len(tensors["head.weight"]))
+
+        def of_classifier(key: str, shape: Shape) -> tuple[list[str], Shape]:
+            return parts(key.removeprefix("backbone."), shape)
+
+        net.load_state_dict(convert(tensors, net.state_dict(), of_classifier, file="", what=name))
+        return net.eval()
+
+    return load

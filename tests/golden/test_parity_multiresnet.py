@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from einthoven.weights import load_classifier, to_public
 
 
 def test_network_and_layers_match_the_reference(
     parity: Callable[[str], Any],
-    tmp_path: Path,
+    load_named: Callable[..., Any],
 ) -> None:
     case = parity("peer_multiresnet")
-    torch.save({"model": case.weights()}, tmp_path / "model.pt")
-    net: Any = load_classifier("multiresnet", weights=tmp_path / "model.pt")
+    net = load_named("multiresnet", "multiresnet", case.weights())
     assert sum(p.numel() for p in net.parameters()) == case.meta["parameters"]
     means: dict[str, Tensor] = {}
     for index in (0, 5):
@@ -32,11 +29,3 @@ def test_network_and_layers_match_the_reference(
         logits = net(case.x())
     assert len(means) == 2
     case.check(logits=logits, **means)
-
-
-def test_public_names_round_trip(parity: Callable[[str], Any], tmp_path: Path) -> None:
-    weights = parity("peer_multiresnet").weights()
-    torch.save(weights, tmp_path / "model.pt")
-    again = to_public(load_classifier("multiresnet", weights=tmp_path / "model.pt"))
-    assert set(again) == set(weights)
-    assert all(torch.equal(again[key], weights[key]) for key in weights)

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from einthoven.backbones.layers.benchmark import BenchmarkBackbone
-from einthoven.weights import load_classifier, to_public
 
 NAMES = ("fcn_wang", "resnet1d_wang", "xresnet1d101", "inception1d", "lstm", "lstm_bidir")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_classifier_and_pooled_vector_match_the_reference(
-    name: str, parity: Callable[[str], Any], tmp_path: Path
+    name: str, parity: Callable[[str], Any], load_named: Callable[..., Any]
 ) -> None:
     case = parity(f"peer_{name}")
-    weights = case.weights()
-    torch.save({"model": weights, "opt": {"state": {}, "param_groups": []}}, tmp_path / "x.pth")
-    net = load_classifier(name, weights=tmp_path / "x.pth")
+    net = load_named("strodthoff", name, case.weights())
     assert sum(p.numel() for p in net.parameters()) == case.meta["parameters"]
     backbone = net.backbone
     assert isinstance(backbone, BenchmarkBackbone)
     with torch.no_grad():
         case.check(logits=net(case.x()), pooled=backbone.pool(backbone.tokens(case.x())))
-    again = to_public(net)
-    assert again.keys() == weights.keys()
-    assert all(torch.equal(again[key], weights[key]) for key in weights)

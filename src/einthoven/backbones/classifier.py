@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +19,6 @@ if TYPE_CHECKING:
     from einthoven.signals.prepare import Preparation
 
 __all__ = ["Classifier", "create_classifier"]
-
-# By name, because weights are the room below: the catalogue knows who reads a checkpoint, the
-# backbones do not depend on it.
-_LOADER = "einthoven.weights.load:load_backbone"
 
 
 class Classifier(nn.Module):
@@ -165,14 +159,15 @@ def create_classifier(
     name: str,
     *,
     labels: int | Sequence[str] = 71,
-    weights: str | PathLike[str] | None = None,
     leads: Sequence[str] | None = None,
     seed: int | None = None,
     head_dropout: float = 0.0,
     head_init: str = "stock",
     **overrides: Any,
 ) -> Classifier:
-    """Build a registered backbone with a linear head.
+    """Build a registered backbone with fresh weights and a linear head.
+
+    `einthoven.load_backbone` gives one with pretrained weights, for `Classifier`.
 
     Parameters
     ----------
@@ -180,8 +175,6 @@ def create_classifier(
         A registered backbone.
     labels, head_dropout, head_init
         See `Classifier`.
-    weights : path, optional
-        Checkpoint of the backbone, see `einthoven.weights.load_backbone`; fresh when left out.
     leads : sequence of str, optional
         Leads that inputs will have; the twelve standard ones when left out.
     seed : int, optional
@@ -198,16 +191,10 @@ def create_classifier(
     ------
     BackboneError
         For an unknown name, lead or option.
-    WeightsError
-        For a checkpoint that cannot be trusted or is of another network.
     """
     if leads is not None:
         overrides["leads"] = tuple(leads)
     with seeded(seed):
-        if weights is None:
-            backbone = create_backbone(name, **overrides)
-        else:
-            module, function = _LOADER.split(":")
-            backbone = getattr(import_module(module), function)(name, weights=weights, **overrides)
+        backbone = create_backbone(name, **overrides)
         classifier = Classifier(backbone, labels, head_dropout=head_dropout, head_init=head_init)
     return classifier.train()

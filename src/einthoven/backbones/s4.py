@@ -79,9 +79,6 @@ class S4Config:
         Leads that inputs have when nothing else is said.
     init : {"scratch", "pretraining"}
         Both draw the same weights here.
-    corrected_tokens : int or None
-        Only for reading a published file that does not say it: the number of tokens that its C is
-        corrected for (see `einthoven.weights.s4`). Those of the window without it.
     """
 
     name: str
@@ -100,7 +97,6 @@ class S4Config:
     scale: float | None = None
     leads: tuple[str, ...] = STANDARD_LEADS
     init: str = "scratch"
-    corrected_tokens: int | None = None
 
 
 class StemLayer(nn.Module):
@@ -159,10 +155,6 @@ class S4(SequenceBackbone):
             )
         check_choice("init", config.init, ("scratch", "pretraining"))
         check_choice("pool", config.pool, ("mean", "mean-max"))
-        if config.corrected_tokens is not None and config.corrected_tokens < 1:
-            raise BackboneError(
-                f"corrected_tokens = {config.corrected_tokens}", remedy="give 1 or more, or None."
-            )
         self.config = replace(config, leads=canonical_leads(config.leads))
         self.name, self.leads = config.name, self.config.leads
         self.feature_dim = config.width * (2 if config.pool == "mean-max" else 1)

@@ -13,8 +13,7 @@ from einthoven.errors import WeightsError
 from einthoven.objectives.registry import create_objective
 from einthoven.weights import ecg_fm, st_mem
 from einthoven.weights.fit import convert, own_parts
-from einthoven.weights.safe import read_checkpoint
-from einthoven.weights.state import CONTAINERS, state_of
+from einthoven.weights.safe import read_state
 
 __all__ = ["load_pretraining"]
 
@@ -58,7 +57,7 @@ def load_pretraining(
         When the file is damaged, unsafe, of another network, or an encoder without the rest.
     """
     family = entry(name).family
-    state = state_of(read_checkpoint(weights, parts=CONTAINERS), file=weights)
+    state = read_state(weights)
     own = any(key.startswith("backbone.") for key in state)
     if not own and family not in _PUBLIC:
         raise WeightsError(

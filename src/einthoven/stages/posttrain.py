@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from einthoven.backbones.classifier import Classifier, create_classifier, start_at_prior
-from einthoven.backbones.registry import catalogue, entry
+from einthoven.backbones.classifier import Classifier, start_at_prior
+from einthoven.backbones.registry import catalogue, create_backbone, entry, seeded
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
 from einthoven.files import file_sha256
@@ -52,6 +52,7 @@ from einthoven.stages.statistics import (
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import CHECKPOINT, Result
 from einthoven.training.run import RunFolder, open_run
+from einthoven.weights.load import load_backbone
 from einthoven.weights.public import weights_licence
 
 
@@ -139,14 +140,13 @@ def posttrain(
     check_weights(recipe, weights, backbone)
     together = processes or Processes()
     chosen = with_fraction(cohort, recipe.data, seed=recipe.seed)
-    classifier = create_classifier(
-        backbone,
-        labels=cohort.labels,
-        weights=weights,
-        seed=recipe.seed,
-        head_init=recipe.stage2.head_init if recipe.stage2 else "stock",
-        **(options or {}),
-    )
+    head_init = recipe.stage2.head_init if recipe.stage2 else "stock"
+    with seeded(recipe.seed):
+        if weights is None:
+            network = create_backbone(backbone, **(options or {}))
+        else:
+            network = load_backbone(backbone, weights=weights, **(options or {}))
+        classifier = Classifier(network, cohort.labels, head_init=head_init).train()
     data, standardiser = _prepared(chosen, store, classifier, recipe, out, together)
     train, validation = data.source("train"), data.source("validation")
     data.check_lengths("train", "validation", "test")

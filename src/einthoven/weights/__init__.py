@@ -1,5 +1,5 @@
-"""Checkpoints of others, and ours, into backbones."""
+"""Weights of public checkpoints and model folders for our backbones."""
 
-from einthoven.weights.load import load_backbone, load_classifier, to_public
+from einthoven.weights.load import load_backbone, load_classifier
 
-__all__ = ["load_backbone", "load_classifier", "to_public"]
+__all__ = ["load_backbone", "load_classifier"]

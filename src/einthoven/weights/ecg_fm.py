@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from einthoven.backbones.inference import Aggregate
-from einthoven.weights.fit import Shape, export
+from einthoven.weights.fit import Shape
 from einthoven.weights.wav2vec import Wav2VecNames
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "encoder_state",
     "pretraining_parts",
     "pretraining_state",
-    "to_public",
 ]
 
 _INSIDE = "encoder."
@@ -116,19 +115,4 @@ def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         key: tensor
         for key, tensor in pretraining_state(state).items()
         if key not in pretraining and key not in _HEAD
-    }
-
-
-def to_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our encoder, classifier (`head.*` beside it) or pretraining model in public names."""
-    if "mask_vector" in state:
-        named = {key: tensor for key, tensor in state.items() if key not in COUNTERS}
-        return export(named, pretraining_parts)
-    plain = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
-    public = export(plain, encoder_parts)
-    if "head.weight" not in plain:
-        return public
-    return {
-        f"proj.{key.removeprefix('head.')}" if key.startswith("head.") else _INSIDE + key: tensor
-        for key, tensor in public.items()
     }

@@ -13,16 +13,15 @@ The head of 150 labels is `dense` there and `head` here. `load_backbone` leaves 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from einthoven.backbones.ecgfounder import ECGFounderConfig
 from einthoven.errors import WeightsError
-from einthoven.weights.fit import Shape, export
+from einthoven.weights.fit import Shape
 
-__all__ = ["encoder_parts", "encoder_state", "to_public", "used"]
+__all__ = ["encoder_parts", "encoder_state", "used"]
 
 _RENAMED = (
     (re.compile(r"^stem\.conv\."), "first_conv.conv."),
@@ -72,31 +71,3 @@ def used(state: Mapping[str, Tensor], config: ECGFounderConfig) -> dict[str, Ten
                 "file if you know that they were not used.",
             )
     return {key: tensor for key, tensor in state.items() if key not in norms}
-
-
-def to_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our encoder or classifier (`backbone.*`, `head.*`) in public names.
-
-    Batch norms that our network has no room for are added as they are before training, because
-    the release's own class has them and loads strictly.
-    """
-    plain = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
-    public = export(plain, encoder_parts)
-    public = {re.sub(r"^head\.", "dense.", key): tensor for key, tensor in public.items()}
-    return dict(_neutral_norms(public)) | public
-
-
-def _neutral_norms(public: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    yield from _neutral("first_bn", len(public["first_conv.conv.weight"]))
-    for key, weight in public.items():
-        if key.endswith(".conv1.conv.weight"):
-            block = key.removesuffix(".conv1.conv.weight")
-            width, inputs, _ = weight.shape
-            for name, size in (("bn1", inputs), ("bn2", width), ("bn3", width)):
-                yield from _neutral(f"{block}.{name}", size)
-
-
-def _neutral(name: str, size: int) -> Iterator[tuple[str, Tensor]]:
-    for entry, start in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
-        yield f"{name}.{entry}", torch.full((size,), float(start))
-    yield f"{name}.num_batches_tracked", torch.tensor(0)

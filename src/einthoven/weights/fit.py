@@ -10,7 +10,7 @@ from torch import Tensor
 
 from einthoven.errors import WeightsError
 
-__all__ = ["Parts", "convert", "export", "own_parts"]
+__all__ = ["Parts", "convert", "own_parts"]
 
 Shape: TypeAlias = tuple[int, ...]
 # Our name and shape -> names and shape of the public tensors that make it up, in order.
@@ -75,16 +75,6 @@ def convert(
         for key, (names, _) in wanted.items()
         if all(name in state for name in names)
     }
-
-
-def export(state: Mapping[str, Tensor], parts: Parts) -> dict[str, Tensor]:
-    """Tensors in a public naming from ours: `convert` backwards."""
-    public: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        names, shape = parts(key, tuple(tensor.shape))
-        pieces = tensor.reshape(len(names), *shape).unbind(0)
-        public.update((name, piece.contiguous()) for name, piece in zip(names, pieces, strict=True))
-    return public
 
 
 def _listed(*pairs: str | list[str]) -> Iterable[str]:

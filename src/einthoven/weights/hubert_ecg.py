@@ -17,11 +17,10 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from einthoven.weights.fit import export
-from einthoven.weights.state import without_prefix
+from einthoven.weights.safe import without_prefix
 from einthoven.weights.wav2vec import Wav2VecNames
 
-__all__ = ["encoder_parts", "encoder_state", "is_classifier", "to_public"]
+__all__ = ["encoder_parts", "encoder_state", "is_classifier"]
 
 _INSIDE = "hubert_ecg."
 _NAMES = Wav2VecNames(
@@ -70,17 +69,3 @@ def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def is_classifier(names: Collection[str]) -> bool:
     """Whether public names of tensors are those of a classifier, whatever its head."""
     return any(name.removeprefix("module.").startswith((_INSIDE, "classifier.")) for name in names)
-
-
-def to_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our encoder, or classifier (`backbone.*`, `head.*`), in public names.
-
-    Without the vector for masked tokens, which the released classes lack too when they are built
-    with a masking probability of zero.
-    """
-    plain = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
-    public = export(plain, encoder_parts)
-    if "head.weight" not in plain:
-        return public
-    outside = {ours: theirs for theirs, ours in _HEAD.items()}
-    return {outside.get(key, _INSIDE + key): tensor for key, tensor in public.items()}

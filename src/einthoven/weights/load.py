@@ -1,4 +1,4 @@
-"""Backbones and classifiers from checkpoints on disk."""
+"""Backbones and classifiers from model folders and public checkpoints."""
 
 from __future__ import annotations
 
@@ -10,90 +10,74 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import WeightsError
 from einthoven.models import is_model, load_network, read_config
-from einthoven.weights import (
-    ecg_fm,
-    ecgfounder,
-    hubert_ecg,
-    mtecg,
-    multiresnet,
-    s4,
-    st_mem,
-    strodthoff,
-)
+from einthoven.weights import ecg_cpc, ecg_fm, ecgfounder, hubert_ecg, st_mem
 from einthoven.weights.fit import Parts, convert, own_parts
-from einthoven.weights.safe import read_checkpoint
-from einthoven.weights.state import CONTAINERS, recognise, state_of, without_prefix
+from einthoven.weights.safe import read_state
 
-__all__ = ["FAMILIES", "PublicNames", "load_backbone", "load_classifier", "to_public"]
+__all__ = ["load_backbone", "load_classifier"]
+
+State = Mapping[str, Tensor]
 
 
-def _all_of_them(state: Mapping[str, Tensor], config: object) -> dict[str, Tensor]:
+def _all(state: State, config: object) -> dict[str, Tensor]:
     return dict(state)
 
 
 @dataclass(frozen=True)
 class PublicNames:
-    """How one family of public checkpoints names its tensors.
+    """Tensor names in the public checkpoints of one family.
 
     Attributes
     ----------
-    parts : callable
-        Public names of one of our tensors, see `einthoven.weights.convert.Parts`.
+    signature : str
+        Ending of a tensor name that only this family has.
     encoder_state : callable
-        The encoder's (and head's) entries of any file of the family.
-    to_public : callable
-        Our state dict in public names.
+        The tensors of encoder and head in a file of the family.
+    parts : callable
+        Public names of one of our tensors (`einthoven.weights.fit.Parts`).
     used : callable
-        Those of a file's tensors that a network of this config has a use for; all of them unless
-        said otherwise. What is left out is not unexpected.
-    parts_of : callable, optional
-        `parts` by a file's tensors, where the family's networks have names of their own each.
+        The tensors that a network of this config needs.
     """
 
-    parts: Parts
-    encoder_state: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    to_public: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    used: Callable[[Mapping[str, Tensor], Any], dict[str, Tensor]] = _all_of_them
-    parts_of: Callable[[Mapping[str, Tensor]], Parts] | None = None
+    signature: str
+    encoder_state: Callable[[State], dict[str, Tensor]]
+    parts: Parts = own_parts
+    used: Callable[[State, Any], dict[str, Tensor]] = _all
 
 
 FAMILIES: dict[str, PublicNames] = {
-    "st_mem": PublicNames(st_mem.encoder_parts, st_mem.encoder_state, st_mem.to_public),
-    "mtecg": PublicNames(mtecg.encoder_parts, mtecg.encoder_state, mtecg.to_public),
+    "st_mem": PublicNames(
+        "to_patch_embedding.2.weight", st_mem.encoder_state, st_mem.encoder_parts
+    ),
     "hubert_ecg": PublicNames(
-        hubert_ecg.encoder_parts, hubert_ecg.encoder_state, hubert_ecg.to_public
+        "feature_extractor.conv_layers.0.conv.weight",
+        hubert_ecg.encoder_state,
+        hubert_ecg.encoder_parts,
     ),
     "ecgfounder": PublicNames(
-        ecgfounder.encoder_parts,
+        "first_conv.conv.weight",
         ecgfounder.encoder_state,
-        ecgfounder.to_public,
-        used=ecgfounder.used,
+        ecgfounder.encoder_parts,
+        ecgfounder.used,
     ),
-    "ecg_fm": PublicNames(ecg_fm.encoder_parts, ecg_fm.encoder_state, ecg_fm.to_public),
-    "multiresnet": PublicNames(
-        multiresnet.encoder_parts, multiresnet.encoder_state, multiresnet.to_public
+    "ecg_fm": PublicNames(
+        "layers.0.self_attn.k_proj.weight", ecg_fm.encoder_state, ecg_fm.encoder_parts
     ),
-    "s4": PublicNames(s4.encoder_parts, s4.encoder_state, s4.to_public, used=s4.used),
-    "strodthoff": PublicNames(
-        own_parts,
-        strodthoff.encoder_state,
-        strodthoff.to_public,
-        parts_of=strodthoff.parts_of,
-    ),
+    "s4": PublicNames("s4_layers.0.kernel.kernel.C", ecg_cpc.encoder_state),
 }
 
 
 def load_backbone(
     name: str, *, weights: str | PathLike[str], strict: bool = True, **overrides: Any
 ) -> Backbone:
-    """Build a registered backbone with the weights of a file.
+    """Build a registered backbone with pretrained weights.
 
     Parameters
     ----------
@@ -101,11 +85,11 @@ def load_backbone(
         A registered backbone.
     weights : path
         A model folder (or its model.safetensors), or a public checkpoint of the family (encoder,
-        classifier or full pretraining model; safetensors or PyTorch). A model folder gives the
-        fields of the backbone's config as well; `overrides` replace them.
+        classifier or pretraining model; safetensors or PyTorch). A model folder gives the fields
+        of the backbone's config as well; `overrides` replace them.
     strict : bool
         Refuse missing and unexpected tensors. Otherwise missing ones keep their fresh values;
-        tensors of another shape are refused all the same.
+        tensors of another shape are refused in any case.
     **overrides
         Fields of the backbone's config.
 
@@ -117,19 +101,17 @@ def load_backbone(
     Raises
     ------
     WeightsError
-        When the file is damaged, unsafe, of another network, or trained on another scale of its
-        inputs than `overrides` asks for.
+        If the file is damaged, unsafe, of another network, or trained on another scale of its
+        inputs than `overrides`.
     BackboneError
         For an unknown name or override.
     """
-    if is_model(Path(weights)):
-        return _backbone_of_model(name, Path(weights), strict, overrides)
-    state, parts = _read_encoder(name, weights)
+    state, parts, options = _read(name, Path(weights), overrides)
     state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
-    with torch.device("meta" if strict else "cpu"):  # fresh values are not wanted when strict
-        backbone = create_backbone(name, **overrides)
-    state = _used(name, state, backbone.config)
-    _fill(backbone, state, parts, weights, name, strict)
+    with torch.device("meta" if strict else "cpu"):  # a strict load needs no fresh values
+        backbone = create_backbone(name, **options)
+    state = _used(name, state, parts, backbone)
+    _fill(backbone, state, parts, weights, name, strict=strict)
     return backbone.eval()
 
 
@@ -140,7 +122,7 @@ def load_classifier(
     labels: Sequence[str] | None = None,
     **overrides: Any,
 ) -> Classifier:
-    """Build a backbone with its head from a file that holds both.
+    """Build a backbone with its head from a file that has both.
 
     Parameters
     ----------
@@ -161,138 +143,109 @@ def load_classifier(
     Raises
     ------
     WeightsError
-        As `load_backbone`, and when the file has no head or one of another size.
+        As `load_backbone`, and if the file has no head, or one of another size.
     """
-    parts: Parts = own_parts
-    if is_model(Path(weights)):
-        network = load_network(Path(weights))
-        state = {key.removeprefix("backbone."): t for key, t in network.state_dict().items()}
-    else:
-        state, parts = _read_encoder(name, weights)
+    state, parts, options = _read(name, Path(weights), overrides)
     if "head.weight" not in state or "head.bias" not in state:
         raise WeightsError(
-            f"{weights}: has no head of one linear layer, only an encoder",
-            remedy="load it with load_backbone, or create_classifier(name, weights=...).",
+            f"{weights}: no head of one linear layer, only an encoder",
+            remedy="load it with load_backbone",
         )
     outputs = len(state["head.weight"])
     if labels is not None and len(labels) != outputs:
         raise WeightsError(
-            f"{weights}: its head has {outputs} outputs, and {len(labels)} labels are named",
-            remedy="name every output, in their order, or none.",
+            f"{weights}: a head with {outputs} outputs for {len(labels)} labels",
+            remedy="name every output, in their order, or none",
         )
     with torch.device("meta"):
-        classifier = Classifier(create_backbone(name, **overrides), labels or outputs)
-    state = _used(name, state, classifier.backbone.config)
-    _fill(classifier, state, _classifier_parts(parts), weights, name, True)
+        classifier = Classifier(create_backbone(name, **options), labels or outputs)
+    state = _used(name, state, parts, classifier.backbone)
+    _fill(classifier, state, _without_backbone(parts), weights, name, strict=True)
     return classifier.eval()
 
 
-def to_public(model: Backbone | Classifier) -> dict[str, Tensor]:
-    """A model's state dict in the public names of its family, for use elsewhere.
-
-    Returns
-    -------
-    dict of str to Tensor
-        What the family's own code loads as ``checkpoint["model"]``.
-
-    Raises
-    ------
-    WeightsError
-        When no public names of the family are known.
-    """
-    backbone = model.backbone if isinstance(model, Classifier) else model
-    if backbone.family not in FAMILIES:
-        raise WeightsError(
-            f"{backbone.name}: nobody publishes its weights, so there are no public names",
-            remedy="save it in our own naming: einthoven.save_model(model, folder).",
-        )
-    return FAMILIES[backbone.family].to_public(model.state_dict())
-
-
-def _classifier_parts(parts: Parts) -> Parts:
+def _without_backbone(parts: Parts) -> Parts:
     return lambda key, shape: parts(key.removeprefix("backbone."), shape)
 
 
-def _read_encoder(name: str, weights: str | PathLike[str]) -> tuple[dict[str, Tensor], Parts]:
-    """The encoder's and head's tensors of a file, and how they are named."""
-    family = entry(name).family
-    state = state_of(read_checkpoint(weights, parts=CONTAINERS), file=weights)
-    found = recognise(state)
-    if found is None and family not in FAMILIES:  # nobody publishes any: it can only be ours
-        return _own_state(state), own_parts
-    if found is None or found[0] != family:
-        held = f"a checkpoint of {found[1]}" if found else "no network that einthoven knows"
-        raise WeightsError(
-            f"{weights}: holds {held}, not {name}",
-            remedy=_same_family(found[0] if found else ""),
-        )
-    if found[1].startswith("einthoven"):
-        return _own_state(state), own_parts
-    names = FAMILIES[family]
-    parts = names.parts_of(state) if names.parts_of else names.parts
-    return names.encoder_state(state), parts
+def _read(
+    name: str, weights: Path, overrides: dict[str, Any]
+) -> tuple[dict[str, Tensor], Parts, dict[str, Any]]:
+    """Tensors of encoder and head, their names, and the fields of the backbone's config."""
+    if is_model(weights):
+        options = _options_of_model(name, weights, overrides)
+        return _own_names(load_network(weights).state_dict()), own_parts, options
+    state = read_state(weights)
+    names = FAMILIES.get(entry(name).family)
+    if names is not None and any(key.endswith(names.signature) for key in state):
+        return names.encoder_state(state), names.parts, overrides
+    own = _own_names(state)
+    with torch.device("meta"):
+        expected = create_backbone(name, **overrides).state_dict()
+    if expected.keys() & own.keys():
+        return own, own_parts, overrides
+    families = [family for family, other in FAMILIES.items() if _has(state, other.signature)]
+    fitting = [other for other in backbone_names() if entry(other).family in families]
+    raise WeightsError(
+        f"{weights}: not a checkpoint of {name}",
+        remedy=f"load it as {' or '.join(fitting)}"
+        if fitting
+        else "name a model folder, or a public checkpoint of the backbone",
+    )
 
 
-def _backbone_of_model(
-    name: str, weights: Path, strict: bool, overrides: dict[str, Any]
-) -> Backbone:
+def _has(state: State, signature: str) -> bool:
+    return any(key.endswith(signature) for key in state)
+
+
+def _own_names(state: State) -> dict[str, Tensor]:
+    return {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
+
+
+def _options_of_model(name: str, weights: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     config = read_config(weights)
     trained = config["backbone"]
     if entry(trained).family != entry(name).family:
         raise WeightsError(
-            f"{weights}: holds a model of {trained}, not of {name}", remedy=f"load it as {trained}."
+            f"{weights}: a model of {trained}, not of {name}", remedy=f"load it as {trained}"
         )
     options = {key: value for key, value in config["backbone_options"].items() if key != "init"}
     scale = options.get("scale")
     if scale is not None and overrides.get("scale", scale) != scale:
         raise WeightsError(
-            f"{weights}: trained on inputs divided by {scale:g} mV, and scale = "
-            f"{overrides['scale']} is given",
-            remedy="leave scale out: that of the model is taken.",
+            f"{weights}: trained on inputs divided by {scale:g} mV, not by scale = "
+            f"{overrides['scale']}",
+            remedy="leave scale out: that of the model is used",
         )
     if trained != name:
         options = {"scale": scale} if scale is not None else {}
-    network = load_network(weights)
-    encoder = network.backbone if isinstance(network, Classifier) else network
-    with torch.device("meta" if strict else "cpu"):
-        backbone = create_backbone(name, **options | overrides)
-    _fill(backbone, encoder.state_dict(), own_parts, weights, name, strict)
-    return backbone.eval()
+    return options | overrides
 
 
-def _own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    inner = without_prefix(state, "backbone.")
-    return inner | {key: state[key] for key in ("head.weight", "head.bias") if key in state}
-
-
-def _same_family(family: str) -> str:
-    fitting = [name for name in backbone_names() if family and entry(name).family == family]
-    if fitting:
-        return f"load it as {' or '.join(fitting)}."
-    return "give a checkpoint of the backbone's own family."
-
-
-def _used(name: str, state: Mapping[str, Tensor], config: object) -> dict[str, Tensor]:
-    family = entry(name).family  # one without public checkpoints has no names of its own
-    return FAMILIES[family].used(state, config) if family in FAMILIES else dict(state)
+def _used(name: str, state: State, parts: Parts, backbone: Backbone) -> dict[str, Tensor]:
+    names = FAMILIES.get(entry(name).family)
+    public = names is not None and (parts is names.parts and parts is not own_parts)
+    return names.used(state, backbone.config) if names and public else dict(state)
 
 
 def _fill(
-    module: torch.nn.Module,
-    state: Mapping[str, Tensor],
+    network: nn.Module,
+    state: State,
     parts: Parts,
     file: object,
     name: str,
+    *,
     strict: bool,
 ) -> None:
     try:
-        ours = convert(state, module.state_dict(), parts, file=file, what=name, strict=strict)
+        ours = convert(state, network.state_dict(), parts, file=file, what=name, strict=strict)
     except WeightsError as error:
         raise WeightsError(error.problem, remedy=_better_name(name, state, parts)) from error
-    module.load_state_dict(ours, strict=strict, assign=True)
+    network.load_state_dict(ours, strict=strict, assign=True)
 
 
-def _better_name(name: str, state: Mapping[str, Tensor], parts: Parts) -> str:
+def _better_name(name: str, state: State, parts: Parts) -> str:
+    """Remedy: the backbone of the same family that the tensors fit."""
     encoder = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
     for other in backbone_names():
         if entry(other).family != entry(name).family:
@@ -300,7 +253,7 @@ def _better_name(name: str, state: Mapping[str, Tensor], parts: Parts) -> str:
         with torch.device("meta"):
             network = create_backbone(other)
         with contextlib.suppress(WeightsError):
-            fitting = _used(other, encoder, network.config)
+            fitting = _used(other, encoder, parts, network)
             convert(fitting, network.state_dict(), parts, file="", what=other)
-            return f"load it as {other}, which it fits."
-    return "the file is incomplete or from a changed network; fetch the publisher's again."
+            return f"load it as {other}, which it fits"
+    return "download the file again; it is incomplete, or of a changed network"

@@ -15,8 +15,7 @@ from einthoven.licences import UNKNOWN, Licence
 from einthoven.models import is_model, read_config
 from einthoven.models.provenance import PTB_XL
 from einthoven.weights import hubert_ecg
-from einthoven.weights.safe import read_checkpoint
-from einthoven.weights.state import CONTAINERS, state_of
+from einthoven.weights.safe import read_state
 
 __all__ = ["PublicData", "config_of_weights", "public_data", "weights_licence"]
 
@@ -143,4 +142,4 @@ def _names(file: Path) -> Collection[str]:
         with safe_open(str(file), framework="pt") as handle:
             return set(handle.keys())
     except (SafetensorError, OSError):
-        return set(state_of(read_checkpoint(file, parts=CONTAINERS), file=file))
+        return set(read_state(file))

@@ -1,104 +1,180 @@
-"""Read a checkpoint from a stranger without running anything in it.
+"""Read a public checkpoint without executing anything in it.
 
-Safetensors files hold no code. PyTorch files are pickles, which can run anything when they are
-opened; here they are never opened that way. `torch_file` reads them as data, with a stack machine
-of our own that can neither import nor call (`pickle_reader`) and a closed list of names
-(`vocabulary`). What is not on the list is refused, and there is no other path.
-
-Memory is bounded by the size of the file: nothing is decompressed, sizes that a file declares are
-compared with what it holds before anything is allocated, and only the tensors that are wanted are
-read.
+Safetensors files hold no code. PyTorch files are read by ``torch.load(weights_only=True)``, which
+builds tensors and plain values only. Configuration objects that public files hold beside their
+tensors are replaced by inert stand-ins; every other class or function is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+import zipfile
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from einthoven.errors import WeightsError
-from einthoven.weights.pickle_reader import AGAIN
-from einthoven.weights.torch_file import read_archive, read_legacy
 
-__all__ = ["read_checkpoint"]
+__all__ = ["read_checkpoint", "read_state", "without_prefix"]
 
-MAX_BYTES = 16 * 2**30
+_AGAIN = "download the file again"
+# Entries under which a checkpoint keeps its tensors.
+_CONTAINERS = ("model", "state_dict", "model_state_dict")
+# Configuration objects: of argparse, OmegaConf and fairseq, and classes that are named so.
+_CONFIGURATION = re.compile(
+    r"argparse\.Namespace|omegaconf\.[\w.]+|fairseq[\w.]*|typing\.Any|([\w.]+\.)?\w*Config(uration)?"
+)
+_PLAIN = {f"builtins.{kind.__name__}": kind for kind in (dict, list, set, tuple, int, float, str)}
 
 
-def read_checkpoint(
-    path: str | PathLike[str], *, parts: Collection[str] = (), max_bytes: int = MAX_BYTES
-) -> dict[str, Any]:
-    """Read a safetensors file or a PyTorch checkpoint.
+class _Inert:
+    """Stand-in for a configuration object: keeps its state and does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Ignore the arguments."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read a safetensors file or a PyTorch checkpoint, on the CPU.
 
     Parameters
     ----------
     path : path
-        The file; its format is told from its first bytes, not from its name.
-    parts : collection of str
-        Entries of the outermost dict that are wanted, such as ``("model", "state_dict")``. Those
-        that the file has as dicts are given and the rest is left on the disk, which may be the
-        larger part of it (an optimiser's state). Where it has none, everything is given.
-    max_bytes : int
-        Largest file that is opened; 16 GiB unless said otherwise.
-
-    Returns
-    -------
-    dict
-        What the file holds: tensors, or a container with tensors inside. An argparse.Namespace
-        and a config object come as dicts, an OrderedDict as a plain one, a parameter as its tensor.
+        The file; its format is recognised by its first bytes.
 
     Raises
     ------
     WeightsError
-        When the file is absent, too large, truncated or damaged, holds more than tensors and
-        plain values, or is no checkpoint.
+        If the file is missing or damaged, is not a checkpoint, or contains objects other than
+        tensors, plain values and configurations.
     """
-    path = Path(path)
-    _check_file(path, max_bytes)
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head[8:9] == b"{":
-        content: Any = _read_safetensors(path)
-    elif head[:4] == b"PK\x03\x04":
-        content = read_archive(path, parts=parts)
-    elif head[:1] == b"\x80":  # a pickle without archive: PyTorch before 1.6
-        content = read_legacy(path, parts=parts)
-    else:
-        raise WeightsError(
-            f"{path}: neither a safetensors nor a PyTorch file (it starts with {head[:8]!r})",
-            remedy="give the checkpoint itself, not an archive or a web page that was saved "
-            "in its place.",
-        )
+    file = Path(path)
+    if not file.is_file():
+        raise WeightsError(f"{file}: no such file", remedy="name a checkpoint or a model folder")
+    with file.open("rb") as handle:
+        head = handle.read(64)
+    _refuse_other_files(file, head)
+    content = _read_safetensors(file) if head[8:9] == b"{" else _read_torch(file, head)
     if not isinstance(content, dict) or not content:
         raise WeightsError(
-            f"{path}: holds a {type(content).__name__} where a checkpoint holds a filled dict",
-            remedy="save the network's state_dict().",
+            f"{file}: contains a {type(content).__name__}, expected a dict of tensors",
+            remedy="save the state_dict() of the network",
         )
     return content
 
 
-def _check_file(path: Path, max_bytes: int) -> None:
-    if not path.is_file():
+def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """Named tensors of a checkpoint, in float32, without the prefixes of wrappers.
+
+    Raises
+    ------
+    WeightsError
+        As `read_checkpoint`, and if there are no tensors, or one holds NaN or infinity.
+    """
+    content = read_checkpoint(path)
+    inner = next((content[k] for k in _CONTAINERS if isinstance(content.get(k), Mapping)), content)
+    state = {
+        str(key).replace("_orig_mod.", ""): value
+        for key, value in inner.items()
+        if isinstance(value, Tensor)
+    }
+    if not state:
         raise WeightsError(
-            f"{path}: no such file", remedy="give the path of a checkpoint on this machine."
+            f"{path}: contains no named tensors, only {', '.join(map(str, list(content)[:8]))}",
+            remedy="save the state_dict() of the network, alone or under 'model'",
         )
-    size = path.stat().st_size
-    if size > max_bytes:
+    while all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return {key: _finite(key, value, path) for key, value in state.items()}
+
+
+def _finite(key: str, tensor: Tensor, file: object) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    if not bool(tensor.isfinite().all()):
         raise WeightsError(
-            f"{path}: {size} bytes, more than the limit of {max_bytes}",
-            remedy="give the encoder alone, or raise max_bytes.",
+            f"{file}: {key} contains NaN or infinity",
+            remedy="use another file; this one is damaged, or its training diverged",
+        )
+    return tensor.to(torch.float32)
+
+
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries with a prefix, without it; all entries if none has it."""
+    entries = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return entries or dict(state)
+
+
+def _refuse_other_files(file: Path, head: bytes) -> None:
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{file}: a Git LFS pointer, not the weights", remedy="run `git lfs pull`"
+        )
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise WeightsError(
+            f"{file}: an HTML page, not the weights", remedy="download the file itself"
+        )
+    if not (head[8:9] == b"{" or head.startswith(b"PK\x03\x04") or head[:1] == b"\x80"):
+        raise WeightsError(
+            f"{file}: neither a safetensors file nor a PyTorch checkpoint (it begins with "
+            f"{head[:8]!r})",
+            remedy=_AGAIN,
         )
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(file: Path) -> dict[str, Any]:
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        first = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        with safe_open(str(file), framework="pt", device="cpu") as handle:
+            return {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{file} is damaged: {error}", remedy=_AGAIN) from error
+
+
+def _read_torch(file: Path, head: bytes) -> Any:
+    archive = head.startswith(b"PK")
+    try:
+        stand_ins = _stand_ins(file) if archive else []
+        with safe_globals(stand_ins):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=archive or None)
+    except WeightsError:
+        raise
+    except Exception as error:  # torch raises many kinds for a damaged or unsafe file
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"{path}: a damaged safetensors file ({first[0]})", remedy=AGAIN
+            f"{file}: damaged, or contains objects that could execute code ({first})",
+            remedy=f"{_AGAIN}, or ask its authors for safetensors",
         ) from error
+
+
+def _stand_ins(file: Path) -> list[Any]:
+    """What to allow while an archive is read: stand-ins by the names that it contains."""
+    with zipfile.ZipFile(file) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise WeightsError(
+                f"{file}: a TorchScript program, not weights",
+                remedy="save the state_dict() of the network",
+            )
+    allowed: list[Any] = []
+    for name in get_unsafe_globals_in_checkpoint(file):
+        if name in _PLAIN:
+            allowed.append((_PLAIN[name], name))
+        elif _CONFIGURATION.fullmatch(name):
+            allowed.append((type(name.rpartition(".")[2], (_Inert,), {}), name))
+        else:
+            raise WeightsError(
+                f"{file}: contains {name}, which could execute code",
+                remedy="ask its authors for safetensors, or for a state_dict alone",
+            )
+    return allowed

@@ -10,15 +10,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from einthoven.weights.fit import Shape, export
-from einthoven.weights.state import without_prefix
+from einthoven.weights.fit import Shape
+from einthoven.weights.safe import without_prefix
 
 __all__ = [
     "encoder_parts",
     "encoder_state",
     "pretraining_parts",
     "pretraining_state",
-    "to_public",
 ]
 
 _LEADS = 12
@@ -81,16 +80,6 @@ def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def pretraining_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The full file without the patch embedding's second registration at the top level."""
     return {key: tensor for key, tensor in state.items() if not key.startswith(_ALIAS)}
-
-
-def to_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our encoder, classifier (`head.*` beside it) or masked autoencoder in public names."""
-    if not any(key.startswith("decoder.") for key in state):
-        plain = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
-        return export(plain, encoder_parts)
-    public = export(state, pretraining_parts)
-    aliases = {k.removeprefix("encoder."): v for k, v in public.items() if _ALIAS in k}
-    return public | aliases
 
 
 def _renamed(key: str, table: Mapping[str, str], block: str) -> str:

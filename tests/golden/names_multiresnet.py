@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from einthoven.weights.fit import Shape, export
+from einthoven.weights.fit import Shape
 
-__all__ = ["encoder_parts", "encoder_state", "to_public"]
+__all__ = ["encoder_parts", "encoder_state"]
 
 _RENAMED = (
     (re.compile(r"^embedding\."), "encoder."),
@@ -43,10 +43,3 @@ def encoder_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The entries of a public file, its head under our name for it."""
     return {re.sub(r"^output_mapping\.", "head.", key): tensor for key, tensor in state.items()}
-
-
-def to_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our encoder or classifier (`backbone.*`, `head.*`) in public names."""
-    plain = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
-    public = export(plain, encoder_parts)
-    return {re.sub(r"^head\.", "output_mapping.", key): tensor for key, tensor in public.items()}

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from einthoven.errors import WeightsError
-from einthoven.weights.fit import Parts, Shape, export
+from einthoven.weights.fit import Parts, Shape
 
-__all__ = ["encoder_parts", "encoder_state", "parts_of", "to_public"]
+__all__ = ["encoder_parts", "encoder_state", "parts_of"]
 
 _INCEPTION_MODULES = 3  # between two shortcuts
 
@@ -180,24 +180,6 @@ def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for key, tensor in state.items()
         if not _TWICE.match(key)
     }
-
-
-def to_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our encoder or classifier (`backbone.*`, `head.*`) in public names.
-
-    What an xresnet registers twice is there twice, because the benchmark's class loads strictly.
-    """
-    plain = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
-    network = next(n for n, names in _NETWORKS.items() if any(map(names.ours.fullmatch, plain)))
-    counted = {key.split(".")[1] for key in plain if key.startswith(("blocks.", "stages."))}
-    dense = _NETWORKS[network].dense(len(counted))
-    public = export(plain, partial(encoder_parts, network, dense))
-    named = {
-        dense.head + key.removeprefix("head.") if key.startswith("head.") else key: tensor
-        for key, tensor in public.items()
-    }
-    again = {re.sub(r"^(\d+\.\d+)\.convs\.", r"\1.convpath.0.", key): key for key in named}
-    return named | {twice: named[key].clone() for twice, key in again.items() if twice != key}
 
 
 def _network(state: Mapping[str, Tensor]) -> str:

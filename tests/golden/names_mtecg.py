@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from einthoven.weights.fit import Shape, export
+from einthoven.weights.fit import Shape
 
-__all__ = ["encoder_parts", "encoder_state", "to_public"]
+__all__ = ["encoder_parts", "encoder_state"]
 
 # What image masked autoencoders call what only pretraining needs.
 _PRETRAINING_ONLY = ("decoder_", "mask_token")
@@ -33,9 +33,3 @@ def encoder_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The encoder's entries of a public file."""
     return {key: tensor for key, tensor in state.items() if not key.startswith(_PRETRAINING_ONLY)}
-
-
-def to_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our encoder or classifier (`backbone.*`, `head.*`) in public names."""
-    plain = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
-    return export(plain, encoder_parts)
