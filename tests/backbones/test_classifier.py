@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from einthoven.backbones.classifier import (
     Classifier,
@@ -78,17 +75,6 @@ def test_leads_are_passed_on() -> None:
     assert net.preparation.leads == ("I", "II")
     assert torch.equal(net(x), net(x, leads=("I", "II")))
     assert not torch.equal(net(x), net(x, leads=("V1", "V2")))
-
-
-def test_weights_fill_the_backbone_and_leave_a_seeded_head(tmp_path: Path) -> None:
-    source = create_classifier(NAME, labels=5, seed=0, depth=1)
-    save_file(source.backbone.state_dict(), tmp_path / "model")
-    path = tmp_path / "model"
-    net = create_classifier(NAME, labels=3, seed=1, depth=1, weights=path)
-    again = create_classifier(NAME, labels=3, seed=1, depth=1, weights=path)
-    assert net.training
-    assert torch.equal(net.backbone.pos_embed, source.backbone.pos_embed)
-    assert torch.equal(net.head.weight, again.head.weight)
 
 
 @pytest.mark.parametrize("labels", [0, (), "NORM", ("A", "A")])

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from public_names import to_public
 
 from einthoven.backbones.registry import catalogue, create_backbone
 from einthoven.licences import Licence
-from einthoven.weights import load_backbone, to_public
+from einthoven.weights import load_backbone
 
 
 @pytest.fixture

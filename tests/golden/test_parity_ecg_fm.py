@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from public_names import to_public
 from torch import Tensor
 
 from einthoven.objectives.cmsc import cmsc_loss
 from einthoven.objectives.pretrained import load_pretraining
 from einthoven.objectives.quantiser import GumbelQuantiser
 from einthoven.objectives.wav2vec2 import contrastive_logits, contrastive_loss
-from einthoven.weights import ecg_fm as names
-from einthoven.weights import load_backbone, load_classifier, to_public
+from einthoven.weights import load_backbone, load_classifier
 from einthoven.weights.safe import read_checkpoint
 
 
@@ -124,7 +124,7 @@ def test_classifier_matches_reference(parity: Callable[[str], Any], tmp_path: Pa
 
 def test_public_names_round_trip(pretraining: tuple[Any, Any, Path]) -> None:
     _, model, path = pretraining
-    _same_entries(names.to_public(model.state_dict()), read_checkpoint(path)["model"])
+    _same_entries(to_public(model), read_checkpoint(path)["model"])
 
 
 def _same_entries(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:

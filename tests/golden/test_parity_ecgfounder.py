@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from public_names import to_public
 from torch import Tensor
 
 from einthoven.errors import WeightsError
-from einthoven.weights import load_backbone, load_classifier, to_public
+from einthoven.weights import load_backbone, load_classifier
 
 CASES = [
     # Fixture, name, options, parameters of the fixture that our network has no use for.

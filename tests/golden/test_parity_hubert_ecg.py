@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from public_names import to_public
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, linear
@@ -18,7 +19,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, linear
 from einthoven.backbones.hubert_ecg import HubertECG
 from einthoven.backbones.layers.wav2vec import mean_of_valid, valid_tokens
 from einthoven.backbones.registry import entry
-from einthoven.weights import load_backbone, load_classifier, to_public
+from einthoven.weights import load_backbone, load_classifier
 
 SIZES = ["small", pytest.param("base", marks=pytest.mark.slow)]
 

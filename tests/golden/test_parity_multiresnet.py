@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 
-
 def test_network_and_layers_match_the_reference(
     parity: Callable[[str], Any],
     load_named: Callable[..., Any],

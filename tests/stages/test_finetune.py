@@ -15,6 +15,7 @@ from einthoven.stages.finetune import regularise, set_drop_path
 from einthoven.stages.posttrain import Posttrained
 from einthoven.stages.recipe import Stage2
 from einthoven.training.loop import Loop, Result
+from einthoven.weights import load_backbone
 
 SIZE = {"depth": 3, "width": 32, "heads": 1}
 
@@ -81,10 +82,10 @@ Train = Callable[..., Posttrained]
 def test_frozen_positions_stay_and_everything_else_moves(tmp_path: Path, train: Train) -> None:
     fixed = {"freeze_positions": True, "weight_decay": 0.05, "epochs": 2, "select": "last"}
     run = train(tmp_path, stage1=None, stage2=fixed)
-    before = create_classifier(
-        "mtecg_tiny_100hz", labels=1, weights=run.run.request["weights"]["path"],
-        depth=2, width=32, heads=1,
-    ).state_dict()  # fmt: skip
+    encoder = load_backbone(
+        "mtecg_tiny_100hz", weights=run.run.request["weights"]["path"], depth=2, width=32, heads=1
+    )
+    before = Classifier(encoder, 1).state_dict()
     for name, value in run.classifier.state_dict().items():
         if not name.startswith("head"):
             assert torch.equal(value, before[name]) == (name == "backbone.pos_embed"), name

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from public_names import to_public
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
@@ -18,7 +19,6 @@ from einthoven.stages.leakage import LeakageWarning, check_public_weights
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.recipe import Data, Recipe, Stage1
 from einthoven.training.distributed import Processes
-from einthoven.weights import to_public
 
 TINY = {"width": 32, "depth": 1, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4}
 RECIPE = Recipe(

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.registry import seeded
 from einthoven.cohorts import Cohort
 from einthoven.files import read_lines, read_tensors
 from einthoven.signals.batches import SignalSource, epoch_order, generator_for
@@ -23,6 +24,7 @@ from einthoven.stages.recipe import Stage1
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import BEST, Loop, Result
 from einthoven.training.optim import Settings, parameter_groups
+from einthoven.weights import load_backbone
 
 TINY = {"depth": 2, "width": 32, "heads": 1}
 SETTINGS = Stage1(epochs=4, batch_size=16, base_lr=0.1, warmup_epochs=1)
@@ -31,9 +33,9 @@ Probe = Callable[..., Result]
 
 @pytest.fixture
 def classifier(encoder: Path, synthetic: Cohort) -> Classifier:
-    return create_classifier(
-        "mtecg_tiny_100hz", labels=synthetic.labels, weights=encoder, seed=0, **TINY
-    )
+    backbone = load_backbone("mtecg_tiny_100hz", weights=encoder, **TINY)
+    with seeded(0):
+        return Classifier(backbone, synthetic.labels).train()
 
 
 @pytest.fixture

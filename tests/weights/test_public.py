@@ -1,116 +1,108 @@
-"""What public weights have seen: from the file where it says so, from the catalogue otherwise."""
+"""Licence, origin and pretraining data of public weights go along, into every model from them."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from einthoven.weights.converted import convert_checkpoint, convert_to_folder
-from safetensors.torch import save_file
+from public_names import to_public
 
-from einthoven.backbones.classifier import create_classifier
-from einthoven.backbones.registry import create_backbone
-from einthoven.files import read_metadata, write_json, write_tensors
-from einthoven.weights import to_public
-from einthoven.weights.public import PublicData, public_data
+from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.backbones.registry import create_backbone, entry
+from einthoven.errors import ModelError, WeightsError
+from einthoven.files import file_sha256
+from einthoven.licences import UNKNOWN, Licence
+from einthoven.models import Model, load_model, read_config, save_model
+from einthoven.weights import load_backbone
+from einthoven.weights.convert import convert_checkpoint
+from einthoven.weights.public import PublicData, public_data, weights_licence
 
-TINY: dict[str, Any] = {
-    "depth": 1, "width": 32, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4,
-}  # fmt: skip
+TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 2, "conv_width": 16, "pos_groups": 4}
 HUBERT = "hubert_ecg_small"
 
 
-def seen(name: str, file: Path) -> bool | None:
-    data = public_data(name, file)
-    assert data is not None
-    assert data.backbone == name
-    return data.contains_ptbxl
-
-
 @pytest.fixture
-def fm(tmp_path: Path) -> Path:
+def ecg_fm(tmp_path: Path) -> Path:
     torch.save({"model": to_public(create_backbone("ecg_fm", seed=0, **TINY))}, tmp_path / "fm.pt")
     return tmp_path / "fm.pt"
 
 
-@pytest.fixture
-def sft(tmp_path: Path) -> Path:
-    """A HuBERT-ECG classifier, as the fine-tuned ones are published."""
-    state = to_public(create_classifier(HUBERT, labels=3, seed=0, **TINY))
-    save_file(state, tmp_path / "sft.safetensors")
-    return tmp_path / "sft.safetensors"
+def hubert(folder: Path, *, classifier: bool) -> Path:
+    network: Any = (create_classifier if classifier else create_backbone)(HUBERT, seed=0, **TINY)
+    torch.save(to_public(network), folder / "hubert.pt")
+    return folder / "hubert.pt"
 
 
-def test_the_catalogue_answers_for_a_file_in_public_names(fm: Path, tmp_path: Path) -> None:
-    assert seen("ecg_fm", fm) is True
-    torch.save(to_public(create_backbone(HUBERT, seed=0, **TINY)), tmp_path / "ssl.pt")
-    assert seen(HUBERT, tmp_path / "ssl.pt") is None
-    save_file({"a": torch.ones(1)}, tmp_path / "a")
-    assert seen("st_mem_base", tmp_path / "a") is False
-    assert public_data("s4_tiny", tmp_path / "a") is None  # nobody publishes any
+def test_the_catalogue_is_the_source_for_public_files(ecg_fm: Path) -> None:
+    data = public_data("ecg_fm", ecg_fm)
+    assert data == PublicData("ecg_fm", entry("ecg_fm").pretraining_data or "", True)
+    assert weights_licence("ecg_fm", ecg_fm) == entry("ecg_fm").licence
 
 
-def test_hubert_s_classifiers_were_trained_on_it_whatever_the_container(
-    sft: Path, tmp_path: Path
+@pytest.mark.parametrize(("classifier", "inside"), [(False, None), (True, True)])
+def test_fine_tuned_classifiers_differ_from_their_encoder(
+    classifier: bool, inside: bool | None, tmp_path: Path
 ) -> None:
-    assert seen(HUBERT, sft) is True
-    state = to_public(create_classifier(HUBERT, labels=3, seed=0, **TINY))
-    torch.save({"model_state_dict": state, "linear": True}, tmp_path / "sft.pt")
-    assert seen(HUBERT, tmp_path / "sft.pt") is True
+    data = public_data(HUBERT, hubert(tmp_path, classifier=classifier))
+    assert data is not None
+    assert data.contains_ptbxl is inside
 
 
-def test_a_converted_file_says_it_itself(sft: Path, fm: Path, tmp_path: Path) -> None:
-    """An encoder out of a classifier has no head left that would tell."""
-    out = tmp_path / "model"
-    convert_checkpoint(HUBERT, weights=sft, out=out, **TINY)
-    assert read_metadata(out)["contains_ptbxl"] == "yes"
-    assert seen(HUBERT, out) is True
-    about = convert_to_folder(HUBERT, weights=sft, out=tmp_path / "folder", **TINY)
-    assert about["contains_ptbxl"] is True
-    assert seen(HUBERT, tmp_path / "folder") is True
-    assert "PTB-XL among them: yes." in (tmp_path / "folder" / "README.md").read_text()
-    torch.save(to_public(create_backbone(HUBERT, seed=0, **TINY)), tmp_path / "ssl.pt")
-    about = convert_to_folder(HUBERT, weights=tmp_path / "ssl.pt", out=tmp_path / "ssl", **TINY)
-    assert about["contains_ptbxl"] is None
-    assert seen(HUBERT, tmp_path / "ssl") is None
+@pytest.mark.parametrize("head", [False, True])
+def test_a_converted_checkpoint_is_the_same_network(head: bool, tmp_path: Path) -> None:
+    file = hubert(tmp_path, classifier=True)
+    config = convert_checkpoint(HUBERT, weights=file, out=tmp_path / "model", head=head, **TINY)
+    public = config["provenance"]["public_weights"]
+    assert public["sha256"] == file_sha256(file)
+    assert public["sha256_matches_catalogue"] is False
+    assert config["commercial_use"] is False
+    assert weights_licence(HUBERT, tmp_path / "model") == entry(HUBERT).licence
+    assert public_data(HUBERT, tmp_path / "model") == public_data(HUBERT, file)
+    with pytest.warns(UserWarning, match="CC-BY-NC"):
+        model = load_model(tmp_path / "model")
+    assert isinstance(model.network, Classifier) is head
+    state = load_backbone(HUBERT, weights=file, **TINY).state_dict()
+    for source in (model.backbone, load_backbone(HUBERT, weights=tmp_path / "model")):
+        assert all(torch.equal(state[key], value) for key, value in source.state_dict().items())
 
 
-def test_what_was_pretrained_here_says_on_what(tmp_path: Path) -> None:
+def test_conversion_replaces_nothing_and_takes_public_files_only(
+    ecg_fm: Path, tmp_path: Path
+) -> None:
+    convert_checkpoint("ecg_fm", weights=ecg_fm, out=tmp_path / "model", **TINY)
+    with pytest.raises(ModelError):
+        convert_checkpoint("ecg_fm", weights=ecg_fm, out=tmp_path / "model", **TINY)
+    with pytest.raises(WeightsError):
+        convert_checkpoint("ecg_fm", weights=tmp_path / "model", out=tmp_path / "again", **TINY)
+
+
+def test_a_model_trained_from_public_weights_keeps_their_data(ecg_fm: Path, tmp_path: Path) -> None:
+    convert_checkpoint("ecg_fm", weights=ecg_fm, out=tmp_path / "model", **TINY)
+    model = load_model(tmp_path / "model")
+    with torch.no_grad():
+        next(model.network.parameters()).add_(1)
+    save_model(model, tmp_path / "trained")
+    provenance = read_config(tmp_path / "trained")["provenance"]
+    assert provenance["initial_weights"]["sha256"] == model.config["weights_sha256"]
+    assert provenance["contains_ptbxl"] is True
+    assert public_data("ecg_fm", tmp_path / "trained") == public_data("ecg_fm", ecg_fm)
+
+
+def test_nothing_is_claimed_for_weights_of_unknown_origin(tmp_path: Path) -> None:
     network = create_backbone("ecg_fm", seed=0, **TINY)
-    write_tensors(tmp_path / "own", network.state_dict(), {"pretraining_data": "cart 1.0"})
-    assert public_data("ecg_fm", tmp_path / "own") is None
+    save_model(Model(network, network.preparation), tmp_path / "model")
+    assert public_data("ecg_fm", tmp_path / "model") is None
+    assert weights_licence("ecg_fm", tmp_path / "model") == UNKNOWN == Licence()
 
 
-@pytest.mark.parametrize("inside", [True, None])
-def test_what_weights_became_answers_for_them(tmp_path: Path, inside: bool | None) -> None:
-    """A run that began with them, and its bundle; one that says it began with others, too."""
-    network = create_backbone("ecg_fm", seed=0, **TINY)
-    kept = PublicData("ecg_fm", "what they had", inside).record("cart")
-    best = tmp_path / "run" / "stage2" / "best.safetensors"
-    write_tensors(best, network.state_dict(), {})
-    write_json(tmp_path / "run" / "run.json", {"request": {"public_weights": kept}})
-    assert public_data("ecg_fm", best) == PublicData("ecg_fm", "what they had", inside)
-    weights = tmp_path / "model" / "model.safetensors"
-    write_tensors(weights, network.state_dict(), {})
-    about: dict[str, Any] = {"checksums": {weights.name: ""}, "public_weights": None}
-    write_json(weights.with_name("config.json"), about)
-    assert public_data("ecg_fm", weights.parent) is None
-    write_json(weights.with_name("config.json"), about | {"public_weights": kept})
-    assert seen("ecg_fm", weights.parent) is inside
-
-
-def test_a_record_warns_of_ptbxl_and_says_when_nobody_knows() -> None:
-    for inside, words in ((True, "are not those of an unseen"), (None, "is unknown")):
-        data = PublicData("ecg_fm", "a list", inside)
-        record = json.loads(json.dumps(data.record("ptb-xl")))
-        assert words in record["warning"]
-        assert record["cohort"] == "ptb-xl"
-        assert PublicData.of_record("ecg_fm", record) == data
-        assert "warning" not in data.record("cart")
-    assert PublicData("st_mem_base", "a list", False).warning("ptb-xl") == ""
-    # As runs of earlier versions recorded it, which recorded nothing else.
-    old = {"cohort": "ptb-xl", "pretraining_data": "a list", "warning": "..."}
-    assert PublicData.of_record("ecg_fm", old) == PublicData("ecg_fm", "a list", True)
+@pytest.mark.parametrize(
+    ("inside", "cohort", "warns"),
+    [(True, "ptb-xl", True), (None, "ptb-xl", True), (False, "ptb-xl", False), (True, "x", False)],
+)
+def test_results_on_ptbxl_are_warned_of(inside: bool | None, cohort: str, warns: bool) -> None:
+    data = PublicData("ecg_fm", "some data", inside)
+    assert bool(data.warning(cohort)) is warns
+    assert PublicData.of_record(data.record(cohort)) == data
+    assert ("warning" in data.record(cohort)) is warns

@@ -19,7 +19,7 @@ from einthoven.errors import WeightsError
 from einthoven.models import is_model, load_network, read_config
 from einthoven.weights import ecg_cpc, ecg_fm, ecgfounder, hubert_ecg, st_mem
 from einthoven.weights.fit import Parts, convert, own_parts
-from einthoven.weights.safe import read_state
+from einthoven.weights.safe import read_state, without_prefix
 
 __all__ = ["load_backbone", "load_classifier"]
 
@@ -199,7 +199,8 @@ def _has(state: State, signature: str) -> bool:
 
 
 def _own_names(state: State) -> dict[str, Tensor]:
-    return {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
+    inner = without_prefix(state, "backbone.")
+    return inner | {key: state[key] for key in ("head.weight", "head.bias") if key in state}
 
 
 def _options_of_model(name: str, weights: Path, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
 def _read_torch(file: Path, head: bytes) -> Any:
     archive = head.startswith(b"PK")
     try:
-        stand_ins = _stand_ins(file) if archive else []
+        stand_ins = _stand_ins(file) if archive else [(_Inert, "argparse.Namespace")]
         with safe_globals(stand_ins):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=archive or None)
     except WeightsError:
