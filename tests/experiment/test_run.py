@@ -57,11 +57,11 @@ def experiment(
     ) -> Finished:
         given: dict[str, Any] = {"weights": encoder, "options": TINY, "resamples": 20}
         given |= {"processes": Processes("cpu"), "store": synthetic_store}
-        found = run_experiment(
+        evaluation = run_experiment(
             cohort, backbone="mtecg_tiny_100hz", recipe=recipe, out=out, **(given | changes)
         )
-        assert found is not None
-        return found
+        assert evaluation is not None
+        return evaluation
 
     return run
 
@@ -98,16 +98,20 @@ def test_the_numbers_are_those_of_the_tables(finished: Finished) -> None:
         assert stored["macro_auroc"] == pytest.approx(np.mean(areas), abs=1e-12)
 
 
-def test_the_selected_epoch_s_validation_is_that_of_its_predictions(finished: Finished) -> None:
+def test_validation_of_the_selected_epoch_equals_that_of_its_predictions(
+    finished: Finished,
+) -> None:
     lines = read_lines(finished.run.path / "stage2" / "metrics.jsonl")
-    chosen = read_config(finished.run.path / "model")["selected_epoch"]["stage2"]
+    chosen = read_config(finished.run.path / "model")["provenance"]["selected_epoch"]["stage2"]
     stored = read_json(finished.run.path / "metrics.json")["validation"]
     assert stored["macro_auroc"] == pytest.approx(lines[chosen - 1]["macro_auroc"], abs=1e-6)
     assert stored["macro_auprc"] == pytest.approx(lines[chosen - 1]["macro_auprc"], abs=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_so_is_the_linear_probe_s(tmp_path: Path, experiment: Experiment, precision: str) -> None:
+def test_validation_of_the_linear_probe_equals_that_of_its_predictions(
+    tmp_path: Path, experiment: Experiment, precision: str
+) -> None:
     probe = RECIPE.model_copy(update={"stage2": None, "precision": precision})
     run = experiment(tmp_path, probe)
     best = max(line["macro_auroc"] for line in stage_history(run.run.path))
@@ -115,38 +119,37 @@ def test_so_is_the_linear_probe_s(tmp_path: Path, experiment: Experiment, precis
     assert stored == pytest.approx(best, abs=1e-6 if precision == "fp32" else 0.01)
 
 
-def test_the_bundle_says_what_it_is(finished: Finished, synthetic: Cohort) -> None:
-    about = read_config(finished.run.path / "model")
-    assert about["labels"] == list(synthetic.labels)
-    assert about["licence"] == "weights trained on simulated ECGs; no rights of others"
-    assert about["recipe"]["stage2"]["drop_path"] == 0.1
-    assert about["preparation"]
-    assert "100 Hz" in about["preparation_text"]
-    assert about["cohort"]["training_records"] == len(synthetic.ids("train"))
-    assert about["cohort"]["digest"] == synthetic.digest
-    assert about["weights"]["sha256"]
-    assert about["environment"]["torch"]
-    assert about["metrics"]["macro_auroc"] == finished.test.macro_auroc
-    assert set(about["selected_epoch"]) == {"stage1", "stage2"}
-    assert load_model(finished.run.path / "model").fingerprints.keys() == {"seen"}
-    assert about["descriptions"]["AFIB"] == "atrial fibrillation"
+def test_the_model_records_its_provenance(finished: Finished, synthetic: Cohort) -> None:
+    model = load_model(finished.run.path / "model")
+    config, provenance = model.config, model.config["provenance"]
+    assert model.labels == synthetic.labels
+    assert model.licence.commercial_use is None  # the encoder states no licence
+    assert provenance["recipe"]["stage2"]["drop_path"] == 0.1
+    assert provenance["cohort"]["training_records"] == len(synthetic.ids("train"))
+    assert provenance["cohort"]["digest"] == synthetic.digest
+    assert provenance["initial_weights"]["sha256"]
+    assert provenance["environment"]["torch"]
+    assert set(provenance["selected_epoch"]) == {"stage1", "stage2"}
+    assert config["metrics"]["macro_auroc"] == finished.test.macro_auroc
+    assert model.fingerprints
+    assert model.descriptions["AFIB"] == "atrial fibrillation"
 
 
-def test_the_bundle_predicts_what_the_table_holds_calibrated(
+def test_the_model_predicts_the_calibrated_probabilities_of_the_table(
     finished: Finished, synthetic: Cohort
 ) -> None:
-    bundle = load_model(finished.run.path / "model")
+    model = load_model(finished.run.path / "model")
     table = Predictions.load(finished.run.path / "predictions" / "test.parquet")
     assert table.metadata["calibrated"] == "no"
-    assert bundle.calibration is not None
-    expected = bundle.calibration.apply(table.probabilities)
+    assert model.calibration is not None
+    expected = model.calibration.apply(table.probabilities)
     for row in (0, 17):
-        done = predict_record(bundle, read_record(synthetic.paths("test")[row]))
+        done = predict_record(model, read_record(synthetic.paths("test")[row]))
         values = list(done.probabilities.values())
         assert values == pytest.approx(expected[row].tolist(), abs=1e-5)
 
 
-def test_the_calibration_is_fitted_on_validation_and_on_nothing_else(finished: Finished) -> None:
+def test_the_calibration_is_fitted_on_validation_only(finished: Finished) -> None:
     table = Predictions.load(finished.run.path / "predictions" / "validation.parquet")
     fitted = fit_calibration(table.targets, table.probabilities, table.labels)  # type: ignore[arg-type]
     assert load_model(finished.run.path / "model").calibration == fitted
@@ -156,38 +159,21 @@ def test_the_calibration_is_fitted_on_validation_and_on_nothing_else(finished: F
 
 
 def test_the_evaluation_is_of_the_test_table(finished: Finished, synthetic: Cohort) -> None:
-    found = read_evaluation(finished.run.path / "model")
-    assert found is not None
+    evaluation = read_evaluation(finished.run.path / "model")
+    assert evaluation is not None
     numbers = read_json(finished.run.path / "metrics.json")
-    assert found["score"] == numbers["test"]
-    assert found["validation"] == numbers["validation"]
-    assert found["calibration"]["records"] == len(synthetic.ids("test"))
-    ages = found["subgroups"]["attributes"]["age"]
+    assert evaluation["score"] == numbers["test"]
+    assert evaluation["validation"] == numbers["validation"]
+    assert evaluation["calibration"]["records"] == len(synthetic.ids("test"))
+    ages = evaluation["subgroups"]["attributes"]["age"]
     assert sum(each["records"] for each in ages) == len(synthetic.ids("test"))
     card = (finished.run.path / "model" / "README.md").read_text()
     assert "## Calibration" in card
-    assert "## Subgroups" in card
+    assert "## Subgroup analysis" in card
     assert "## Fewer leads" not in card
 
 
-def test_a_finished_run_of_an_earlier_version_is_calibrated_by_its_own_command(
-    tmp_path: Path, finished: Finished, experiment: Experiment
-) -> None:
-    folder = shutil.copytree(finished.run.path, tmp_path / "run")
-    wanted = load_model(folder / "model").calibration
-    about = read_config(folder / "model")
-    later = ("calibration", "digest")
-    bare = {key: value for key, value in about.items() if not key.startswith(later)}
-    (folder / "model" / "config.json").write_text(json.dumps(bare))
-    (folder / "model" / "evaluation.json").unlink()
-    assert load_model(folder / "model").calibration is None
-    before = (folder / "predictions" / "test.parquet").read_bytes()
-    experiment(folder)
-    assert load_model(folder / "model").calibration == wanted
-    assert (folder / "predictions" / "test.parquet").read_bytes() == before
-
-
-def test_what_was_measured_of_robustness_survives_the_same_command(
+def test_robustness_is_kept_when_the_command_is_repeated(
     tmp_path: Path, finished: Finished, experiment: Experiment
 ) -> None:
     folder = shutil.copytree(finished.run.path, tmp_path / "run")
@@ -204,9 +190,9 @@ def test_the_test_split_is_predicted_once(finished: Finished, experiment: Experi
     folder = finished.run.path
     kept = [*(folder / "predictions").iterdir(), folder / "model" / "model.safetensors"]
     before = {file: file.stat().st_mtime_ns for file in kept}
-    asked: list[str] = []
-    again = experiment(folder, progress=lambda what, done, total: asked.append(what))
-    assert not asked
+    tasks: list[str] = []
+    again = experiment(folder, progress=lambda task, *numbers: tasks.append(task))
+    assert not tasks
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert again.test.macro_auroc == finished.test.macro_auroc
     assert again.test.macro_auroc_interval == finished.test.macro_auroc_interval
@@ -215,8 +201,8 @@ def test_the_test_split_is_predicted_once(finished: Finished, experiment: Experi
 def test_a_run_stopped_before_its_test_predictions_goes_on(
     tmp_path: Path, finished: Finished, experiment: Experiment
 ) -> None:
-    def stop(what: str, done: int, total: int) -> None:
-        if what == "predict test":
+    def stop(task: str, done: int, total: int, metrics: Any = None) -> None:
+        if task == "predict test":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -226,7 +212,9 @@ def test_a_run_stopped_before_its_test_predictions_goes_on(
     assert experiment(tmp_path).test.macro_auroc == finished.test.macro_auroc
 
 
-def test_the_time_of_training_is_kept(finished: Finished, experiment: Experiment) -> None:
+def test_training_time_is_kept_when_the_command_is_repeated(
+    finished: Finished, experiment: Experiment
+) -> None:
     before = read_json(finished.run.path / "metrics.json")["seconds"]
     experiment(finished.run.path)
     assert read_json(finished.run.path / "metrics.json")["seconds"] == before
@@ -240,8 +228,8 @@ def test_undefined_labels_are_left_out_and_counted() -> None:
         targets=np.array([[1, 0], [0, 0], [0, 0]], dtype=np.uint8),
         probabilities=np.array([[0.9, 0.1], [0.2, 0.2], [0.1, 0.3]]),
     )
-    found = score_predictions(table, resamples=0)
-    assert (found.macro_auroc, found.defined_labels, found.undefined_labels) == (1.0, 1, "skip")
+    result = score_predictions(table, resamples=0)
+    assert (result.macro_auroc, result.defined_labels, result.undefined_labels) == (1.0, 1, "skip")
     with pytest.raises(EvaluationError, match="no targets"):
         score_predictions(
             Predictions(table.labels, table.records, table.patients, None, table.probabilities)
@@ -256,7 +244,7 @@ def test_licences_follow_the_data(synthetic: Cohort) -> None:
 def test_a_report_of_runs_with_one_recipe_and_one_name(
     tmp_path: Path, finished: Finished, experiment: Experiment, synthetic: Cohort
 ) -> None:
-    """Told apart by their paths."""
+    """The page names them by their paths."""
     other = RECIPE.model_copy(update={"seed": 1})
     experiment(tmp_path / "other" / "run", other)
     runs = [finished.run.path, tmp_path / "other" / "run"]
