@@ -16,7 +16,7 @@ import pytest
 
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import RecordError, StoreError
-from einthoven.records import read_record
+from einthoven.records import Format, Record, formats, read_record
 from einthoven.records.wfdb import read_digital, write_wfdb
 from einthoven.signals import pack as packing
 from einthoven.signals.pack import check_sources, pack
@@ -248,3 +248,30 @@ def test_wide_samples_beyond_what_the_store_holds_are_quarantined(synthetic_path
     signal, _ = packing._from_integers(digital, every, Path("wide"))
     assert signal.dtype == np.int16
     assert signal.max() == 30_000
+
+
+def test_records_of_another_format_are_packed_in_whole_microvolts(
+    everyone: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A format without stored integers gives millivolts, which are rounded."""
+
+    def read(path: str | Path) -> Record:
+        with np.load(path) as content:
+            signal = content["signal"]
+        return Record(signal, 200.0, ("II", "V1"), "r", None, str(path), "ab" * 32, {})
+
+    monkeypatch.setattr(formats, "FORMATS", [*formats.FORMATS, Format("NPZ", (".npz",), read)])
+    signal = np.sin(np.arange(800, dtype=np.float32).reshape(2, 400) / 9)
+    np.savez(tmp_path / "a.npz", signal=signal)
+    np.savez(tmp_path / "b.npz", signal=np.rint(1000 * signal) / np.float32(1000))
+    np.savez(tmp_path / "c.npz", signal=40 * signal)
+    table = everyone.table.iloc[:3].assign(path=["a.npz", "b.npz", "c.npz"])
+    cohort = replace(everyone.select(np.arange(len(everyone)) < 3), root=tmp_path, table=table)
+    store = pack(cohort, tmp_path / "store", leads=("V1", "II"), workers=1)
+    (chunk,) = store.read(np.arange(2))
+    assert chunk.rate == 200
+    for stored in chunk.signals:
+        assert np.array_equal(stored, np.rint(1000 * signal[::-1]))
+    assert store.index["notes"].tolist() == ["rounded", ""]
+    assert "32.7 mV" in store.quarantine["reason"].item()
+    check_sources(store, tmp_path)
