@@ -12,8 +12,13 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import StoreError
-from einthoven.signals.batches import SignalSource, TrainingBatches, generator_for
-from einthoven.signals.mixture import Mixture, draws_by_weight
+from einthoven.signals.batches import (
+    Mixture,
+    SignalSource,
+    TrainingBatches,
+    draws_by_weight,
+    generator_for,
+)
 from einthoven.signals.store import Store
 
 

@@ -1,9 +1,9 @@
 """Augmentation of prepared batches.
 
-Every augmentation is a frozen value that is called with a batch (batch, leads, samples) and an
-explicit generator, and returns a new batch of the same shape and type. Each record draws for
-itself. A result depends on the generator's state and on the batch as a whole: the same record in a
-batch of another size or at another place gets other draws.
+Every augmentation is a frozen value that is called with a batch (batch, leads, samples) and a
+generator, and returns a new batch of the same shape and type. Each record has its own draws. A
+result depends on the generator's state and on the whole batch: the same record in a batch of
+another size or at another place has other draws.
 
 RandAugment and its eight operations are those of ST-MEM's fine-tuning (Na et al., ICLR 2024,
 arXiv 2402.09450, released code); they run after standardisation and nothing is standardised again.
@@ -30,7 +30,7 @@ _PERIOD = 0.5
 
 
 class Augmentation(Protocol):
-    """What a training run does to a prepared batch before the network sees it."""
+    """Random change of a prepared training batch."""
 
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
         """Return an augmented copy of x, (batch, leads, samples)."""
@@ -38,7 +38,7 @@ class Augmentation(Protocol):
 
 
 def shift(x: Tensor, by: Tensor) -> Tensor:
-    """Move each record in time, all leads together; what comes in is zero.
+    """Move each record in time, all leads together, and fill with zeros.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def sine(x: Tensor, amplitude: float, period: float) -> Tensor:
     amplitude : float
         In the unit of x.
     period : float
-        As a part of the record's length.
+        As a fraction of the record's length.
     """
     return x + _sine(x, amplitude, period)
 
@@ -113,7 +113,7 @@ def _sine(x: Tensor, amplitude: float, period: float) -> Tensor:
     return amplitude * torch.sin(2 * math.pi * time / period)
 
 
-# What each record draws. `strength` is level / 10, above 0.
+# The same with random parameters for each record. `strength` is level / 10, above 0.
 
 
 def _uniform(x: Tensor, generator: Generator, *more: int) -> Tensor:
@@ -195,16 +195,16 @@ OPERATIONS: Mapping[str, Drawn] = MappingProxyType(
 
 @dataclass(frozen=True)
 class RandAugment:
-    """A few different operations for every record, each carried out with a probability.
+    """Some different operations for every record, each applied with a probability.
 
     Parameters
     ----------
     level : float
         Strength of the operations, 0 to 10; 0 changes nothing.
     operations : int
-        How many of the eight operations are drawn for a record, without repetition.
+        Number of the eight operations that are drawn for a record, without repetition.
     probability : float
-        Probability with which a drawn operation is carried out.
+        Probability that a drawn operation is applied.
 
     Notes
     -----
@@ -219,7 +219,7 @@ class RandAugment:
 
     def __post_init__(self) -> None:
         _within(self.level, HIGHEST_LEVEL, "rand-augment: level")
-        _within(self.operations, len(OPERATIONS), "rand-augment: operations", whole=True)
+        _within(self.operations, len(OPERATIONS), "rand-augment: operations", integer=True)
         _within(self.probability, 1.0, "rand-augment: probability")
 
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
@@ -228,10 +228,10 @@ class RandAugment:
         if self.level == 0:
             return x
         order = _uniform(x, generator, len(OPERATIONS)).argsort(1)
-        carried_out = _uniform(x, generator, len(OPERATIONS)) < self.probability
+        applied = _uniform(x, generator, len(OPERATIONS)) < self.probability
         for turn in range(self.operations):
             for number, operation in enumerate(OPERATIONS.values()):
-                rows = ((order[:, turn] == number) & carried_out[:, turn]).nonzero().flatten()
+                rows = ((order[:, turn] == number) & applied[:, turn]).nonzero().flatten()
                 if len(rows):
                     x[rows] = operation(x[rows], self.level / HIGHEST_LEVEL, generator)
         return x
@@ -248,8 +248,7 @@ class RandomLeadMask:
 
     Notes
     -----
-    As published, nothing keeps a record from losing all its leads; with twelve leads and 0.5 that
-    happens to one record in 4,096.
+    As published, a record may lose all its leads; with twelve leads and 0.5, one in 4,096 does.
     """
 
     probability: float = 0.5
@@ -266,34 +265,34 @@ class RandomLeadMask:
 AUGMENTATIONS: Mapping[str, Callable[..., Augmentation]] = MappingProxyType(
     {"rand-augment": RandAugment, "lead-mask": RandomLeadMask}
 )
-"""The names that recipes use."""
+"""Augmentations by their names in recipes."""
 
 
 def create_augmentation(name: str, **options: Any) -> Augmentation:
-    """The augmentation of a name, for example ``create_augmentation("rand-augment", level=5)``.
+    """Create an augmentation by name, for example ``create_augmentation("rand-augment", level=5)``.
 
     Raises
     ------
     RecipeError
-        For an unknown name or option, or a value out of its range.
+        If a name or an option is unknown, or a value is out of its range.
     """
     if name not in AUGMENTATIONS:
         raise RecipeError(
             f"augmentation = {name!r} is unknown",
-            remedy=f"Use one of {', '.join(sorted(AUGMENTATIONS))}.",
+            remedy=f"use one of {', '.join(sorted(AUGMENTATIONS))}",
         )
     try:
         return AUGMENTATIONS[name](**options)
     except TypeError as error:
         raise RecipeError(
-            f"augmentation {name}: {error}", remedy="Give only the options in its documentation."
+            f"augmentation {name}: {error}", remedy="use only the options in its documentation"
         ) from error
 
 
-def _within(value: float, highest: float, what: str, *, whole: bool = False) -> None:
-    kinds = int if whole else int | float
+def _within(value: float, highest: float, what: str, *, integer: bool = False) -> None:
+    kinds = int if integer else int | float
     if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value <= highest:
         raise RecipeError(
             f"{what} = {value!r}, but it must be between 0 and {highest:g}",
-            remedy=f"Give a {'whole ' if whole else ''}number from 0 to {highest:g}.",
+            remedy=f"use {'an integer' if integer else 'a number'} from 0 to {highest:g}",
         )

@@ -1,14 +1,15 @@
-"""Batches as a function of (seed, epoch, position).
+"""Batches as a function of (seed, epoch, position), from one store or a mixture of several.
 
-Nothing is drawn from a stream that would have to be rewound: the order of an epoch comes from
-(seed, epoch), a batch's crops and augmentation from (seed, epoch, position). A position is
-therefore all that a checkpoint has to hold, and any batch can be made again.
+The order of an epoch follows from (seed, epoch), a batch's crops and augmentation from (seed,
+epoch, position). A checkpoint therefore holds no more than a position, and any batch can be built
+again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -29,9 +30,11 @@ from einthoven.signals.store import Chunk, Store
 __all__ = [
     "Augmentation",
     "Batch",
+    "Mixture",
     "SignalSource",
     "Source",
     "TrainingBatches",
+    "draws_by_weight",
     "epoch_order",
     "generator_for",
 ]
@@ -59,19 +62,19 @@ class Batch:
 
 
 class Source(Protocol):
-    """What training batches are cut from: the records of one store, or a mixture of several."""
+    """Records that training batches are cut from: those of one store, or of several."""
 
     def __len__(self) -> int:
-        """Draws in an epoch."""
+        """Number of draws in an epoch."""
 
     def order(self, *, seed: int, epoch: int) -> NDArray[np.intp]:
-        """Which record each draw of an epoch is; a function of seed and epoch alone."""
+        """Record of each draw of an epoch, a function of seed and epoch alone."""
 
     def crop_starts(self, chosen: NDArray[np.intp], generator: torch.Generator) -> Tensor:
-        """Where a random crop of each chosen record begins, (chosen,), at the window's rate."""
+        """First sample of a random crop of each chosen record, (chosen,), at the window's rate."""
 
     def crops(self, chosen: NDArray[np.intp], starts: Tensor) -> Tensor:
-        """Those crops, (chosen, leads, window)."""
+        """The crops that begin there, (chosen, leads, window)."""
 
     def targets_of(self, chosen: NDArray[np.intp]) -> Tensor:
         """Labels of the chosen records, (chosen, labels)."""
@@ -79,18 +82,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class SignalSource:
-    """Records of a store with their targets: what batches are cut from.
+    """Records of one store with their targets.
 
     Attributes
     ----------
     store : Store
-        Where the signals are.
+        The signals.
     rows : numpy.ndarray
         `(records,)` rows of the store.
     targets : numpy.ndarray
         `(records, labels)` 0 and 1, aligned with `rows`; no columns when there are no labels.
     preparation : Preparation
-        What is done to every signal.
+        Preparation of every signal.
     """
 
     store: Store
@@ -107,9 +110,9 @@ class SignalSource:
         absent = [lead for lead in self.preparation.sources if lead not in self.store.leads]
         if absent:
             raise StoreError(
-                f"{self.store.root} lacks leads {absent}",
-                remedy="pack the leads that the backbone reads, or name those that there are "
-                "(--leads): a backbone built for them computes limb leads that follow",
+                f"{self.store.root} lacks the leads {', '.join(absent)}",
+                remedy="pack the leads that the backbone reads, or build it for those of the store "
+                "(--leads); limb leads that follow from others are computed",
             )
 
     def __len__(self) -> int:
@@ -120,7 +123,7 @@ class SignalSource:
         return epoch_order(len(self), seed=seed, epoch=epoch)
 
     def crop_starts(self, chosen: NDArray[np.intp], generator: torch.Generator) -> Tensor:
-        """Where a random crop of each chosen record begins; no signal is read for it."""
+        """First sample of a random crop of each chosen record; reads no signal."""
         starts = torch.empty(len(chosen), dtype=torch.long)
         for rate, samples, places in self.store.groups(self.rows[chosen]):
             starts[torch.from_numpy(places)] = random_starts(
@@ -181,12 +184,131 @@ class SignalSource:
         return torch.from_numpy(signals), chunk.rate, starts
 
 
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Several sources in one training; a `Source` for training batches.
+
+    An epoch has as many draws as there are records in all sources. Each source gives a fixed number
+    of them, in an order that is random over the epoch. Within a source no record is drawn twice
+    before every record was drawn once: a pass continues in the next epoch, so that all of a source
+    with few draws is used, and one with many draws is repeated evenly.
+
+    Records are numbered through all sources, in their order.
+
+    Attributes
+    ----------
+    sources : tuple of SignalSource
+        Sources with the same preparation.
+    draws : tuple of int
+        Number of an epoch's draws from each source.
+
+    Raises
+    ------
+    StoreError
+        If a source is never drawn from, or the sources are prepared differently.
+    """
+
+    sources: tuple[SignalSource, ...]
+    draws: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len({source.preparation for source in self.sources}) != 1:
+            raise StoreError(
+                "sources of a mixture are prepared differently",
+                remedy="give each source the same preparation",
+            )
+        if len(self.draws) != len(self.sources) or min(self.draws) < 1:
+            raise StoreError(
+                f"draws of {self.draws} from {len(self.sources)} sources",
+                remedy="draw at least once an epoch from every source: raise its weight",
+            )
+
+    def __len__(self) -> int:
+        return sum(self.draws)
+
+    @cached_property
+    def ends(self) -> NDArray[np.intp]:
+        """Number of records in each source and the sources before it."""
+        return np.cumsum([len(source) for source in self.sources])
+
+    def order(self, *, seed: int, epoch: int) -> NDArray[np.intp]:
+        """Record of each draw of an epoch, a function of seed and epoch alone."""
+        drawn = [
+            end - len(source) + _stretch(len(source), epoch * count, count, seed=seed, part=part)
+            for part, (source, count, end) in enumerate(
+                zip(self.sources, self.draws, self.ends, strict=True)
+            )
+        ]
+        return np.concatenate(drawn)[epoch_order(len(self), seed=seed, epoch=epoch)]
+
+    def crop_starts(self, chosen: NDArray[np.intp], generator: torch.Generator) -> Tensor:
+        """First sample of a random crop of each chosen record, source by source."""
+        starts = torch.empty(len(chosen), dtype=torch.long)
+        for source, places, rows in self._shares(chosen):
+            starts[places] = source.crop_starts(rows, generator)
+        return starts
+
+    def crops(self, chosen: NDArray[np.intp], starts: Tensor) -> Tensor:
+        """One prepared crop of each chosen record, whatever the rate of its store."""
+        preparation = self.sources[0].preparation
+        out = torch.empty(len(chosen), len(preparation.leads), preparation.window)
+        for source, places, rows in self._shares(chosen):
+            out[places] = source.crops(rows, starts[places])
+        return out
+
+    def targets_of(self, chosen: NDArray[np.intp]) -> Tensor:
+        """Targets without columns: sources share no labels."""
+        return torch.zeros(len(chosen), 0)
+
+    def _shares(
+        self, chosen: NDArray[np.intp]
+    ) -> list[tuple[SignalSource, Tensor, NDArray[np.intp]]]:
+        owner = np.searchsorted(self.ends, chosen, side="right")
+        shares = []
+        for part, source in enumerate(self.sources):
+            places = np.flatnonzero(owner == part)
+            if len(places):
+                rows = chosen[places] - (self.ends[part] - len(source))
+                shares.append((source, torch.from_numpy(places), rows))
+        return shares
+
+
+def draws_by_weight(records: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
+    """Divide an epoch of ``sum(records)`` draws by weight, in whole draws (largest remainders).
+
+    Parameters
+    ----------
+    records : sequence of int
+        Records of each source.
+    weights : sequence of float
+        Positive weights; only their ratios count.
+    """
+    total = sum(records)
+    exact = np.asarray(weights, dtype=np.float64) / sum(weights) * total
+    draws = np.floor(exact).astype(int)
+    short = total - int(draws.sum())
+    draws[np.argsort(draws - exact, kind="stable")[:short]] += 1
+    return tuple(int(count) for count in draws)
+
+
+def _stretch(records: int, start: int, count: int, *, seed: int, part: int) -> NDArray[np.intp]:
+    """Draws `start` to `start + count` of a source that is shuffled again for every pass."""
+    first, last = start // records, (start + count - 1) // records
+    passes = [
+        np.random.default_rng(np.random.SeedSequence([seed, number, part, 0xC0])).permutation(
+            records
+        )
+        for number in range(first, last + 1)
+    ]
+    return np.concatenate(passes)[start - first * records :][:count]
+
+
 @dataclass(frozen=True)
 class TrainingBatches:
     """Shuffled, cropped and augmented batches of one process.
 
-    Crops are drawn for the batch of all processes together: where a crop begins does not depend
-    on how many share the batch. Augmentation is drawn by each process on its own.
+    Crops are drawn for the batch of all processes together: a crop's position does not depend on
+    the number of processes. Each process draws its own augmentation.
 
     Attributes
     ----------
@@ -195,15 +317,15 @@ class TrainingBatches:
     batch_size : int
         Records a batch, in each process.
     seed : int
-        What order, crops and augmentation are drawn from.
+        Seed of the order, the crops and the augmentation.
     augment : callable, optional
         `(signals, generator) -> signals`.
     rank, world : int
-        This process's number, and how many there are; they share every epoch.
+        Number of this process, and number of processes that share every epoch.
     drop_last : bool
-        Whether an epoch's incomplete last batch is dropped, unless it is the only one. When it is
-        kept, each process gets as many of it, and one with fewer than two records a process is
-        dropped all the same: batch norm has nothing to compare one record with.
+        Whether an epoch's incomplete last batch is dropped, unless it is the only one. If it is
+        kept, each process has the same number of its records; with fewer than two records a
+        process it is dropped all the same, as batch norm cannot normalise one record.
     """
 
     source: Source
@@ -229,19 +351,20 @@ class TrainingBatches:
 
     def _batch(self, order: NDArray[np.intp], epoch: int, position: int) -> Batch:
         whole = self.batch_size * self.world
-        everyone = order[position * whole :][:whole]
-        # A batch that is all there is may be smaller: each process gets as many of it.
-        everyone = everyone[: len(everyone) // self.world * self.world]
+        batch = order[position * whole :][:whole]
+        # The only batch of an epoch may be smaller; each process has the same share of it.
+        batch = batch[: len(batch) // self.world * self.world]
         generator = generator_for(self.seed, epoch, position, 0)
-        starts = self.source.crop_starts(everyone, generator)[self.rank :: self.world]
-        mine = everyone[self.rank :: self.world]
+        starts = self.source.crop_starts(batch, generator)[self.rank :: self.world]
+        mine = batch[self.rank :: self.world]
         signals = self.source.crops(mine, starts)
         if self.augment is not None:
-            own = generator_for(self.seed, epoch, position, self.rank) if self.rank else generator
-            signals = self.augment(signals, own)
+            if self.rank:
+                generator = generator_for(self.seed, epoch, position, self.rank)
+            signals = self.augment(signals, generator)
         return Batch(signals, self.source.targets_of(mine), mine)
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> NDArray[np.intp]:
-    """A permutation of the records, a function of seed and epoch alone."""
+    """Permutation of the records, a function of seed and epoch alone."""
     return np.random.default_rng(np.random.SeedSequence([seed, epoch, 0xEC6])).permutation(count)

@@ -1,10 +1,10 @@
-"""Noise at a stated signal-to-noise ratio, to ask how much of it a model bears.
+"""Noise at a given signal-to-noise ratio, to measure the robustness of a model.
 
 Noise is added to the signal as it was recorded, before any preparation, and the sum is rounded to
 whole microvolts, as a recorder would. The ratio is that of a record: 10 log10 of the variance of
 the signal about each lead's mean over the mean square of the noise, both averaged over leads. A
 record's noise depends on the seed, the kind of noise and the record's name alone, and at another
-ratio it is the same noise at another size.
+ratio it is the same noise at another amplitude.
 
 ====================  =============================================================================
 baseline-wander       Gaussian noise of 0.05 to 0.5 Hz, drawn for each lead: breathing, movement.
@@ -59,34 +59,34 @@ def add_noise(
     snr : float
         Signal-to-noise ratio of every record, dB.
     names : sequence of str
-        Of the records.
+        Names of the records.
     seed : int
 
     Returns
     -------
-    array of int16, of the shape of `signals`
-        Flat records stay as they are: no noise has a ratio to them.
+    array of int16, same shape as `signals`
+        Flat records do not change, as the ratio is not defined for them.
 
     Raises
     ------
     PreparationError
-        For an unknown kind, a ratio that is not finite, and records too short or of too low a rate
-        for this noise.
+        If the kind is unknown, the ratio is not finite, or the records are too short or of too low
+        a rate for this noise.
     """
     if kind not in NOISES:
         raise PreparationError(
             f"noise {kind!r} is unknown", remedy=f"use one of {', '.join(NOISES)}"
         )
     if not np.isfinite(snr):
-        raise PreparationError(f"snr = {snr!r} dB is not finite", remedy="give a ratio such as 10")
+        raise PreparationError(f"snr = {snr!r} dB is not finite", remedy="use a ratio such as 10")
     noisy = np.empty_like(signals)
     for place, name in enumerate(names):
         key = [seed, zlib.crc32(kind.encode()), zlib.crc32(str(name).encode())]
         generator = np.random.default_rng(np.random.SeedSequence(key))
         clean = signals[place].astype(np.float64)
         noise = NOISES[kind](generator, (clean.shape[0], clean.shape[1]), rate)
-        size = np.sqrt(clean.var(axis=1).mean() / np.square(noise).mean() / 10 ** (snr / 10))
-        noisy[place] = np.clip(np.rint(clean + size * noise), _INT16.min, _INT16.max)
+        scale = np.sqrt(clean.var(axis=1).mean() / np.square(noise).mean() / 10 ** (snr / 10))
+        noisy[place] = np.clip(np.rint(clean + scale * noise), _INT16.min, _INT16.max)
     return noisy
 
 
@@ -129,4 +129,4 @@ NOISES: Mapping[str, Draw] = MappingProxyType(
         "white": _white,
     }
 )
-"""The kinds of noise: (generator, (leads, samples), rate) to noise of any size."""
+"""Kinds of noise: (generator, (leads, samples), rate) to noise of any amplitude."""

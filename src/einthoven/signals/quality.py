@@ -1,4 +1,4 @@
-"""What can be told of a recording without knowing the heart: its size, its unit, the mains."""
+"""Quality of a recording: amplitude, unit, offsets, flat leads and mains hum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS = 2.0  # least stretch that tells 50 Hz from its neighbours
 
 @dataclass(frozen=True)
 class Size:
-    """How large a recording is.
+    """Amplitude of a recording.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Size:
     usual : float
         Median over leads of the range that holds 98 % of a lead's samples, mV.
     beyond : tuple of str
-        Leads that go further than 5 mV from their median.
+        Leads with values further than 5 mV from their median.
     """
 
     low: float
@@ -42,7 +42,7 @@ class Size:
 
     @property
     def unit(self) -> str:
-        """The unit that the values look as if they were in: mV, uV, V, or ? in between."""
+        """Most plausible unit of the values: mV, uV, V, or ? if none is."""
         if self.usual >= _MICROVOLTS:
             return "uV"
         if self.usual <= _VOLTS:
@@ -52,7 +52,7 @@ class Size:
 
 
 def size_of(record: Record) -> Size | None:
-    """Measure a recording; None where it has no values, or only flat leads."""
+    """Measure the amplitude of a recording; None if it has no values or only flat leads."""
     leads = {}
     for lead, signal in zip(record.leads, record.signal, strict=True):
         values = signal[np.isfinite(signal)].astype(np.float64)
@@ -71,93 +71,93 @@ def size_of(record: Record) -> Size | None:
 
 
 def doubts(record: Record, size: Size | None = None) -> list[str]:
-    """What is odd about a recording's values, a sentence each: flat leads, size, unit.
+    """Describe what is unusual about a recording: flat leads, amplitude, unit; one phrase each.
 
     Parameters
     ----------
     record : Record
     size : Size, optional
-        What `size_of` says, where it is known already.
+        Result of `size_of`, if it is known already.
     """
-    said = []
+    messages = []
     for lead, signal in zip(record.leads, record.signal, strict=True):
         finite = signal[np.isfinite(signal)]
         if len(finite) < len(signal):
-            said.append(f"{lead} has {len(signal) - len(finite)} samples that are not numbers")
+            messages.append(f"{lead} has {len(signal) - len(finite)} missing samples")
         if len(finite) and np.ptp(finite) == 0:
-            said.append(f"{lead} is flat")
+            messages.append(f"{lead} is flat")
     size = size or size_of(record)
     if size is None:
-        return said
-    looks = {"uV": "microvolts", "V": "volts"}.get(size.unit)
-    if looks or size.unit == "?":
-        said.append(
+        return messages
+    unit = {"uV": "microvolts", "V": "volts"}.get(size.unit)
+    if unit or size.unit == "?":
+        messages.append(
             f"a range of {size.high - size.low:.3g} mV is unusual; check gain and units of the "
             "header"
-            + (f": the values look like {looks} that are called millivolts" if looks else "")
+            + (f": the values look like {unit} that are declared as millivolts" if unit else "")
         )
     elif size.beyond:
-        said.append(f"{' '.join(size.beyond)} further than 5 mV from the median: artefacts?")
-    return said
+        messages.append(f"{' '.join(size.beyond)} further than 5 mV from the median: artefacts?")
+    return messages
 
 
 def offsets(record: Record, size: Size | None = None) -> dict[str, float]:
-    """Leads that rest away from zero, as where an amplifier's offset was left in.
+    """Find leads with an offset from zero, such as an amplifier's.
 
     Parameters
     ----------
     record : Record
     size : Size, optional
-        What `size_of` says, where it is known already.
+        Result of `size_of`, if it is known already.
 
     Returns
     -------
     dict of str to float
-        Medians that are 0.3 mV or more from zero, mV, by lead. Nothing of flat leads, nor where
-        the values do not look like millivolts.
+        Medians that are 0.3 mV or more from zero, mV, by lead. Flat leads are left out; the result
+        is empty if the values do not look like millivolts.
     """
     size = size or size_of(record)
-    found: dict[str, float] = {}
+    medians: dict[str, float] = {}
     if size is None or size.unit != "mV":
-        return found
+        return medians
     for lead, signal in zip(record.leads, record.signal, strict=True):
         finite = signal[np.isfinite(signal)]
         if len(finite) and np.ptp(finite) > 0 and abs(rest := float(np.median(finite))) >= _OFFSET:
-            found[lead] = rest
-    return found
+            medians[lead] = rest
+    return medians
 
 
-def offset_text(away: Mapping[str, float]) -> str:
-    """`V1 V2 at rest up to 0.52 mV from zero`, of what `offsets` found."""
-    return f"{' '.join(away)} at rest up to {max(map(abs, away.values())):.2f} mV from zero"
+def offset_text(offsets: Mapping[str, float]) -> str:
+    """Describe the result of `offsets`: `V1 V2 at rest up to 0.52 mV from zero`."""
+    return f"{' '.join(offsets)} at rest up to {max(map(abs, offsets.values())):.2f} mV from zero"
 
 
 def refuse_flat(record: Record) -> None:
-    """Refuse a recording without a signal: networks answer it with confidence all the same.
+    """Refuse a recording without a signal, for which networks would give confident predictions.
 
     Raises
     ------
     PreparationError
-        When every lead is constant.
+        If every lead is constant.
     """
     signals = record.signal
     if not (signals != signals[:, :1]).any():
         raise PreparationError(
             f"{record.source or record.name}: every lead is constant",
-            remedy="Leave out the record; there is no signal in it.",
+            remedy="leave out the record; there is no signal in it",
         )
 
 
 @dataclass(frozen=True)
 class Hum:
-    """The mains in a recording.
+    """Mains hum in a recording.
 
     Attributes
     ----------
     frequency : float
         50 or 60 Hz.
     leads : dict of str to float
-        Its amplitude in each lead where it can be seen, mV.
+        Its amplitude in each lead in which it is visible, mV.
     """
 
     frequency: float
@@ -165,15 +165,14 @@ class Hum:
 
 
 def mains_hum(record: Record) -> Hum | None:
-    """Find 50 or 60 Hz in a recording: a line that stands out of its neighbours in the spectrum.
+    """Find 50 or 60 Hz in a recording, as a line that stands out from its neighbours in the spectrum.
 
-    Seen is a sine of 0.02 mV or more that is five times what its neighbours are. Leads with values
-    that are not numbers are left out, and so are recordings below 2 s, or of a rate at which the
-    line cannot be seen.
+    A visible sine has 0.02 mV or more and five times the amplitude of its neighbours. Leads with
+    missing values are left out, and so are recordings below 2 s or of too low a rate.
     """
-    found = [_hum(record, frequency) for frequency in (50.0, 60.0)]
-    seen = [hum for hum in found if hum.leads]
-    return max(seen, key=lambda hum: max(hum.leads.values()), default=None)
+    hums = [_hum(record, frequency) for frequency in (50.0, 60.0)]
+    visible = [hum for hum in hums if hum.leads]
+    return max(visible, key=lambda hum: max(hum.leads.values()), default=None)
 
 
 def _hum(record: Record, frequency: float) -> Hum:
@@ -181,20 +180,20 @@ def _hum(record: Record, frequency: float) -> Hum:
     if record.rate < 2 * frequency + 12 or samples < _SECONDS * record.rate:
         return Hum(frequency, {})
     frequencies = np.fft.rfftfreq(samples, 1 / record.rate)
-    away = np.abs(frequencies - frequency)
-    line, around = away <= 0.5, (away >= 2) & (away <= 6)
+    distance = np.abs(frequencies - frequency)
+    line, around = distance <= 0.5, (distance >= 2) & (distance <= 6)
     leads = {}
     for lead, signal in zip(record.leads, record.signal, strict=True):
         if np.isfinite(signal).all():
-            sizes = _sines(signal.astype(np.float64))
-            size = float(sizes[line].max())
-            if size >= max(_HUM_MV, _HUM_RATIO * float(np.median(sizes[around]))):
-                leads[lead] = size
+            amplitudes = _sines(signal.astype(np.float64))
+            amplitude = float(amplitudes[line].max())
+            if amplitude >= max(_HUM_MV, _HUM_RATIO * float(np.median(amplitudes[around]))):
+                leads[lead] = amplitude
     return Hum(frequency, leads)
 
 
 def _sines(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Amplitude of the sine that every frequency would be on its own."""
+    """Amplitude of a single sine at every frequency."""
     window = np.hanning(len(signal))
     spectrum = np.fft.rfft((signal - signal.mean()) * window)
     return np.asarray(np.abs(spectrum) * (2 / window.sum()), dtype=np.float64)

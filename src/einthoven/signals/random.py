@@ -1,8 +1,8 @@
-"""Random numbers as a function of a key, the same however many processes share a batch.
+"""Random numbers as a function of a key, independent of the number of processes.
 
-A record of a step's batch draws what it would draw if one process had the whole batch: every
-process draws for all records of the batch from the same key and keeps its own rows. Drawing the
-others' costs a little and needs no talk between processes.
+A record of a batch has the same draws as if one process had the whole batch: every process draws
+for all records of the batch from the same key and keeps its own rows. Drawing the rows of other
+processes costs little and needs no communication.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["ShareGenerator", "generator_for", "integers", "share_of", "uniform"]
 
 
 class ShareGenerator(torch.Generator):
-    """A CPU generator that knows which records of a batch are this process's.
+    """CPU generator that holds the share of this process in a batch.
 
-    Plain code may draw from it as from any generator. `uniform` and `integers` draw for the whole
-    batch and give this process's rows.
+    It is used like any generator. `uniform` and `integers` draw for the whole batch and return the
+    rows of this process.
 
     Parameters
     ----------
     *key : int
-        What it is seeded with, as in `generator_for`.
+        Key of the seed, as in `generator_for`.
     rank, world : int
         This process has the records rank, rank + world, ... of the batch.
     """
@@ -34,22 +34,22 @@ class ShareGenerator(torch.Generator):
     world: int
 
     def __new__(cls, *key: int, rank: int = 0, world: int = 1) -> ShareGenerator:
-        made: Any = super().__new__(cls)
-        made.manual_seed(_seed_of(*key))
-        made.rank, made.world = rank, world
-        return made  # type: ignore[no-any-return]
+        generator: Any = super().__new__(cls)
+        generator.manual_seed(_seed_of(*key))
+        generator.rank, generator.world = rank, world
+        return generator  # type: ignore[no-any-return]
 
     def __init__(self, *key: int, rank: int = 0, world: int = 1) -> None:
         pass  # the C type takes its arguments in __new__
 
 
 def generator_for(*key: int) -> torch.Generator:
-    """A torch generator that depends on nothing but its key."""
+    """Return a torch generator whose state depends on the key alone."""
     return torch.Generator().manual_seed(_seed_of(*key))
 
 
 def share_of(generator: torch.Generator | None) -> tuple[int, int]:
-    """Rank and world of a generator; 0 and 1 for one that knows of no others."""
+    """Rank and number of processes of a generator; 0 and 1 for a plain one."""
     return getattr(generator, "rank", 0), getattr(generator, "world", 1)
 
 
@@ -59,7 +59,7 @@ def uniform(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Uniform numbers of [0, 1), one row a record.
+    """Draw uniform numbers of [0, 1), one row a record.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def uniform(
     generator : torch.Generator, optional
         Source of the draw; a `ShareGenerator` draws for the other processes' records too.
     device : torch.device, optional
-        Where the numbers are wanted; without a generator they are drawn there.
+        Device of the result; without a generator the numbers are drawn there.
     """
     rank, world = share_of(generator)
     source = device if generator is None else generator.device
@@ -79,7 +79,7 @@ def uniform(
 def integers(
     high: int, shape: tuple[int, ...], *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Whole numbers of 0 ... high - 1 on the CPU, one row a record, as `uniform`."""
+    """Draw integers of 0 ... high - 1 on the CPU, one row a record, as `uniform`."""
     rank, world = share_of(generator)
     return torch.randint(high, (shape[0] * world, *shape[1:]), generator=generator)[rank::world]
 

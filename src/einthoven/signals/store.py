@@ -1,13 +1,13 @@
-"""The store: a cohort's signals, packed once, read without copying the cohort into memory.
+"""The store: a cohort's signals, packed once and memory-mapped.
 
 A store is a folder (or an fsspec URL) of plain files::
 
-    store.json            what it is: leads, shards, label names, the packed cohort's digest
+    store.json            leads, shards, label names, digest of the packed cohort
     index.parquet         one row a record: id, patient, split, labels, rate, samples, place, hash
     shard-00000.i16       int16 microvolts, little-endian, `(leads, samples)` a record
     quarantine.csv        records that could not be packed, with the reason
 
-`store.json` is written last; a folder without it is an unfinished store, which `pack` goes on with.
+`store.json` is written last; a folder without it is an unfinished store, which `pack` continues.
 """
 
 from __future__ import annotations
@@ -31,14 +31,23 @@ from einthoven.records import Record
 
 FORMAT_VERSION = 1
 MANIFEST, INDEX, QUARANTINE = "store.json", "index.parquet", "quarantine.csv"
-# Pages of a shard that were read count as this process's memory until they are given back.
-_GIVE_BACK_AFTER = 16 * 1024 * 1024
+# Pages of a shard that were read count as memory of this process until they are released.
+_RELEASE_AFTER = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Records of one rate and length: `signals` is `(records, leads, samples)` int16 microvolts,
-    `places` says which of the requested rows they are."""
+    """Records of one rate and length.
+
+    Attributes
+    ----------
+    places : numpy.ndarray
+        Places of the records among the requested rows.
+    rate : float
+        Hz.
+    signals : numpy.ndarray
+        (records, leads, samples) int16 microvolts; float32 from an `ArrayStore`.
+    """
 
     places: NDArray[np.intp]
     rate: float
@@ -80,12 +89,12 @@ class Store:
         Raises
         ------
         StoreError
-            When there is none, it was not finished, or a file is missing or has another size.
+            If there is none, it is unfinished, or a file is missing or has another size.
         """
         filesystem, path = fsspec.url_to_fs(str(root))
         if not filesystem.exists(f"{path}/{MANIFEST}"):
             raise StoreError(
-                f"{root} is no finished store: {MANIFEST} is missing",
+                f"{root} is not a finished store: {MANIFEST} is missing",
                 remedy=f"pack it, or let an interrupted run finish: einthoven pack SOURCE {root}",
             )
         manifest = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}"))
@@ -107,12 +116,12 @@ class Store:
         return len(self.index)
 
     def rows(self, ids: Sequence[str] | NDArray[np.str_]) -> NDArray[np.intp]:
-        """Row numbers of records, in the order asked for.
+        """Row numbers of records, in the requested order.
 
         Raises
         ------
         StoreError
-            When a record is not in the store, with the reason where it was quarantined.
+            If a record is not in the store; with the reason if it was quarantined.
         """
         rows = self.index.index.get_indexer(pd.Index(np.asarray(ids, dtype=str)))
         if (rows < 0).any():
@@ -121,19 +130,19 @@ class Store:
             raise StoreError(
                 f"{self.root}: {len(absent)} records are not in the store, first {absent[0]!r}"
                 + (f" (quarantined: {reasons[absent[0]]})" if absent[0] in reasons else ""),
-                remedy="pack the cohort that is trained on, or leave these records out",
+                remedy="pack the cohort of the training, or leave these records out",
             )
         return rows
 
     def without_quarantined(self, ids: Sequence[str] | NDArray[np.str_]) -> NDArray[np.bool_]:
-        """True for every id that was packed, false for quarantined ones."""
+        """True for every id that was packed, false for quarantined records."""
         return ~np.isin(np.asarray(ids, dtype=str), self.quarantine["record"].to_numpy(dtype=str))
 
     def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
-        """The signals of some rows, grouped by rate and length.
+        """Read the signals of some rows, grouped by rate and length.
 
-        The arrays are copies; pages that were mapped are given back, so that memory does not grow
-        with the records seen.
+        The arrays are copies; mapped pages are released, so that memory does not grow with the
+        number of records read.
         """
         shards = self.index["shard"].to_numpy()[rows]
         offsets = self.index["offset"].to_numpy()[rows]
@@ -143,13 +152,13 @@ class Store:
             for i, place in enumerate(places):
                 signals[i] = self._signal(int(shards[place]), int(offsets[place]), length)
             chunks.append(Chunk(places, rate, signals))
-        self._give_back()
+        self._release_pages()
         return chunks
 
     def groups(self, rows: NDArray[np.intp]) -> list[tuple[float, int, NDArray[np.intp]]]:
-        """Rate and samples that occur among some rows, and the places that have them.
+        """Rates and lengths among some rows, each with its places, in the order of `read`.
 
-        In the order of `read`, without reading a signal.
+        No signal is read.
         """
         rates = self.index["rate"].to_numpy()[rows]
         samples = self.index["samples"].to_numpy()[rows]
@@ -159,18 +168,18 @@ class Store:
         ]
 
     def record(self, name: str) -> Record:
-        """One record in millivolts, as a `Record`."""
+        """Read one record, in millivolts."""
         row = self.rows([name])[0]
-        about = self.index.iloc[row]
+        entry = self.index.iloc[row]
         signal = self.read(np.array([row]))[0].signals[0].astype(np.float32) / np.float32(1000)
         return Record(
             signal=signal,
-            rate=float(about["rate"]),
+            rate=float(entry["rate"]),
             leads=self.leads,
             name=name,
-            patient=str(about["patient"]),
-            source=str(about["path"]),
-            source_hash=str(about["source_hash"]),
+            patient=str(entry["patient"]),
+            source=str(entry["path"]),
+            source_hash=str(entry["source_hash"]),
             metadata={},
         )
 
@@ -187,8 +196,8 @@ class Store:
         flat = np.frombuffer(self._maps[shard], dtype="<i2", count=count, offset=2 * offset)
         return flat.reshape(len(self.leads), samples)
 
-    def _give_back(self) -> None:
-        if self._touched > _GIVE_BACK_AFTER and hasattr(mmap, "MADV_DONTNEED"):
+    def _release_pages(self) -> None:
+        if self._touched > _RELEASE_AFTER and hasattr(mmap, "MADV_DONTNEED"):
             for mapped in self._maps.values():
                 mapped.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
@@ -196,10 +205,10 @@ class Store:
     def _check_sizes(self) -> None:
         for shard, expected in enumerate(self.manifest["shard_bytes"]):
             name = f"{self.root}/{shard_name(shard)}"
-            found = self._filesystem.size(name) if self._filesystem.exists(name) else None
-            if found != expected:
+            size = self._filesystem.size(name) if self._filesystem.exists(name) else None
+            if size != expected:
                 raise StoreError(
-                    f"{name}: {'missing' if found is None else f'{found} bytes'}, "
+                    f"{name}: {'missing' if size is None else f'{size} bytes'}, "
                     f"{expected} bytes were packed",
                     remedy="delete the store and pack it again",
                 )
@@ -222,34 +231,34 @@ class ArrayStore(Store):
 
     @classmethod
     def over(cls, array: NDArray[Any], *, leads: Sequence[str], rate: float) -> ArrayStore:
-        """Records of one rate and length; their ids are their row numbers.
+        """Open records of one rate and length; their ids are their row numbers.
 
         Parameters
         ----------
         array : numpy.ndarray
             (records, leads, samples), in millivolts.
         leads : sequence of str
-            Names of the second axis.
+            Lead names, along the second axis.
         rate : float
             In hertz.
 
         Raises
         ------
         StoreError
-            When the array has another shape.
+            If the array has another shape.
         """
         if array.ndim != 3 or array.shape[1] != len(leads):
             raise StoreError(
                 f"an array of shape {array.shape} for the leads {', '.join(leads)}",
-                remedy="give (records, leads, samples)",
+                remedy="use the shape (records, leads, samples)",
             )
         ids = pd.RangeIndex(len(array)).astype(str)
         index = pd.DataFrame({"rate": float(rate), "samples": array.shape[2]}, index=ids)
-        nothing = pd.DataFrame({"record": [], "path": [], "reason": []}, dtype=str)
-        return cls("", tuple(leads), index, nothing, {}, LocalFileSystem(), array=array)
+        quarantine = pd.DataFrame({"record": [], "path": [], "reason": []}, dtype=str)
+        return cls("", tuple(leads), index, quarantine, {}, LocalFileSystem(), array=array)
 
     def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
-        """The records as float32 microvolts, not rounded to whole ones."""
+        """Read records as float32 microvolts, without rounding."""
         if not len(rows):
             return []
         signals: Any = self.array[rows].astype(np.float32) * np.float32(1000)

@@ -80,7 +80,7 @@ def pretrain(
         Run folder; an unfinished run of the same request goes on.
     mix : sequence of float, optional
         Each cohort's share of an epoch's draws, in ratio to the others'; without it every record
-        is drawn once an epoch (see `einthoven.signals.mixture`).
+        is drawn once an epoch (see `einthoven.signals.batches`).
     protect : sequence of (Cohort, Store)
         Cohorts whose test splits must not be seen, beside those of the labelled ones given.
     allow_overlap : sequence of str

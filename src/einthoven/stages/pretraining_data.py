@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, RecipeError
-from einthoven.signals.batches import SignalSource
-from einthoven.signals.mixture import Mixture, draws_by_weight
+from einthoven.signals.batches import Mixture, SignalSource, draws_by_weight
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset, without_targets
