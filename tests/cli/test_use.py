@@ -52,7 +52,7 @@ def test_predict_doubts_odd_recordings_and_refuses_one_without_a_signal(
     assert "every lead is constant" in said.err
     said = cli("predict", "--model", made.bundle, tmp_path / "microvolts.hea", "--json")
     (doubt,) = json.loads(said.out)["doubts"]
-    assert "look like microvolts that are called millivolts" in doubt
+    assert "look like microvolts that are declared as millivolts" in doubt
     said = cli("predict", "--model", made.bundle, tmp_path / "one.hea")
     assert "doubtful: aVL is flat" in " ".join(said.out.split())
     write_wfdb(tmp_path / "offset", signal + 0.6, rate=100, leads=STANDARD_LEADS)

@@ -89,7 +89,7 @@ def test_a_stopped_pack_goes_on(
         pack(everyone, tmp_path / "stopped", workers=1)
     assert not (tmp_path / "stopped" / "store.json").exists()
     assert not list((tmp_path / "stopped").glob("*.writing"))
-    with pytest.raises(StoreError, match="no finished store"):
+    with pytest.raises(StoreError, match="not a finished store"):
         Store.open(tmp_path / "stopped")
 
     def counted(job, name, path):

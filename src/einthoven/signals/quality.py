@@ -165,7 +165,7 @@ class Hum:
 
 
 def mains_hum(record: Record) -> Hum | None:
-    """Find 50 or 60 Hz in a recording, as a line that stands out from its neighbours in the spectrum.
+    """Find 50 or 60 Hz in a recording, as a line above its neighbours in the spectrum.
 
     A visible sine has 0.02 mV or more and five times the amplitude of its neighbours. Leads with
     missing values are left out, and so are recordings below 2 s or of too low a rate.
