@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,21 +20,10 @@ if TYPE_CHECKING:
     from einthoven.reproduce.run import Outcome, Reproduction
 
 
-class Target(StrEnum):
-    """Tables and figures, numbered as in the paper."""
+LIST = "list"
 
-    TABLE_1 = "table-1"
-    TABLE_2 = "table-2"
-    FIGURE_2 = "figure-2"
-    FIGURE_3 = "figure-3"
-    FIGURE_4 = "figure-4"
-    FIGURE_5 = "figure-5"
-    GRID = "grid"
-    LIST = "list"
-
-
-TargetName = Annotated[
-    Target, typer.Argument(metavar="TARGET", help="A table or figure, grid for all, or list.")
+Target = Annotated[
+    str, typer.Argument(help="table-1, table-2, figure-2 to figure-5, grid for all, or list.")
 ]
 Cohort = Annotated[
     Path | None, typer.Option(metavar="PATH", help="PTB-XL's folder.", show_default=False)
@@ -87,7 +75,7 @@ Page = Annotated[
 
 
 def reproduce(
-    target: TargetName,
+    target: Target,
     cohort: Cohort = None,
     backbone: BackboneName = None,
     experiment: ExperimentName = None,
@@ -136,7 +124,7 @@ def reproduce(
         einthoven reproduce grid --cohort data/ptb-xl --backbone mtecg_tiny_100hz
         --no-run --write docs/results.md
     """
-    if target is Target.LIST:
+    if target == LIST:
         _list()
         return
     from einthoven.reproduce.grid import only as filtered
@@ -146,17 +134,15 @@ def reproduce(
     from einthoven.reproduce.run import check
 
     definition = _experiment(experiment, cohort, backbone, weights)
+    name = backbone or ""
+    runs = filtered(runs_of(target, definition, name), only or (), row_names(definition, name))
+    runs = part(runs, shard)
     reproduction = replace(
-        _reproduction(definition, cohort, backbone, out, weights, store),
+        _reproduction(definition, cohort, name, out, weights, store),
         device=device,
         threads=threads,
         against=tuple(against or ()),
     )
-    name = reproduction.backbone
-    runs = filtered(
-        runs_of(target.value, definition, name), only or (), row_names(definition, name)
-    )
-    runs = part(runs, shard)
     if plan:
         typer.echo(f"experiment         {definition.name}")
         _print_plan(reproduction, runs)
@@ -168,7 +154,7 @@ def reproduce(
             candidates_of(reproduction, task)  # refuse a wrong --against before training
         note(f"Experiment {definition.name}")
         outcome = _run(_packed(reproduction, store), runs)
-    _write(reproduction, target.value, write or out / "results.md")
+    _write(reproduction, target, write or out / "results.md")
     if outcome is not None:
         _print_outcome(outcome)
 
@@ -201,7 +187,7 @@ def _experiment(
 def _reproduction(
     experiment: Experiment,
     cohort: Path | None,
-    backbone: str | None,
+    backbone: str,
     out: Path,
     weights: Path | None,
     store: Path | None,

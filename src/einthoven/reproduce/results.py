@@ -263,11 +263,6 @@ class Results:
         ]
         return [stratum for stratum in strata if stratum.labels]
 
-    def seconds(self, group: Group) -> float | None:
-        """Mean time of a group's finished runs."""
-        files = [folder / METRICS for (folder,) in self.folders(group).values()]
-        return mean(read_json(file)["seconds"] for file in files) if files else None
-
     def cost(self, source: Source) -> Json | None:
         """Parameters, seconds and training records a second (median epoch); means over seeds."""
         by_seed = list(self.folders(source).values())

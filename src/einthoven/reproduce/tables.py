@@ -513,7 +513,8 @@ def grid_table(results: Results) -> Section:
     groups = [Group(plain.backbone, variant, task) for variant in experiment.variants]
     numbers, lines = [], []
     for group in groups:
-        entry = _group_numbers(results, group) | {"seconds": results.seconds(group)}
+        cost = results.cost(group)
+        entry = _group_numbers(results, group) | {"seconds": cost and cost["seconds"]}
         validation = results.macro(group, "auroc", "validation")
         line = [f"`{group.variant}`", seeds_text(entry["auroc"])]
         line += [value(entry["auroc"]), value(entry["auprc"])]
