@@ -62,7 +62,7 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
     run = RunFolder.begin(out, _request(members))
     for split, table in means.items():
         table.save(run.path / PREDICTIONS / f"{split}.parquet")
-    scores = score_splits(run.path, resamples=resamples)
+    scores = score_splits(means, resamples=resamples)
     numbers: dict[str, Any] = {split: found.to_dict() for split, found in scores.items()}
     numbers["seconds"] = sum(member.seconds for member in members)
     write_json(run.path / METRICS, numbers)

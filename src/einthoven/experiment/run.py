@@ -1,76 +1,61 @@
-"""One experiment from a recipe to its evaluation: train, bundle, predict, score.
+"""One experiment, from a recipe to an evaluated model.
 
-The test split is predicted once, after training has ended; a run whose test predictions exist is
-never evaluated again. A run's tables hold what the network says; the calibration that is fitted on
-the validation table goes into the bundle, which applies it to whatever it predicts later.
+Training can be resumed at any step, prediction by split. The test split is predicted once; a run
+whose predictions exist is not predicted again. Prediction tables are uncalibrated; the calibration
+fitted on the validation table is part of the model, which applies it in later predictions.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError
 from einthoven.evaluate.estimate import Plan
-from einthoven.evaluate.scores import Score, score_predictions, suitable_policy
+from einthoven.evaluate.scores import Score, score_predictions
 from einthoven.experiment.evaluation import (
     evaluation_of,
     fitted_calibration,
     reusable_part,
     write_evaluation,
 )
-from einthoven.files import read_lines, write_json
+from einthoven.files import Json, read_lines, write_json
 from einthoven.licences import Licence, combined
 from einthoven.models import (
     Model,
     derived_provenance,
     is_model,
-    load_model,
+    read_config,
     save_model,
     update_config,
 )
 from einthoven.models.provenance import PTB_XL
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
+from einthoven.predictions.calibration import Calibration
 from einthoven.progress import Progress
-from einthoven.signals.fingerprint import signal_fingerprints
 from einthoven.signals.store import Store
-from einthoven.stages.leakage import LeakageWarning
+from einthoven.stages.leakage import check_duplicates
 from einthoven.stages.posttrain import Posttrained, posttrain
 from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
 from einthoven.weights.public import config_of_weights
 
-__all__ = [
-    "METRICS",
-    "MODEL",
-    "PREDICTIONS",
-    "Finished",
-    "model_of",
-    "parameters_of",
-    "predict_splits",
-    "run_experiment",
-    "score_predictions",
-    "score_splits",
-    "suitable_policy",
-]
-
 METRICS, MODEL, PREDICTIONS = "metrics.json", "model", "predictions"
+SPLITS = ("validation", "test")
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished experiment: its folder and its numbers on the test split."""
+    """A finished experiment: its folder and its scores on the test split."""
 
     run: RunFolder
     test: Score
@@ -90,24 +75,22 @@ def run_experiment(
     processes: Processes | None = None,
     progress: Progress | None = None,
 ) -> Finished | None:
-    """Post-train by a recipe, write the bundle, predict validation and test, calibrate, score.
+    """Post-train by a recipe, predict validation and test, calibrate, score, write the model.
 
-    Parameters are those of `posttrain`; `allow_overlap` allows recordings in two splits as well.
-    `resamples` is the bootstrap's. Among several processes only the main one goes on after
-    training; the others return None.
+    Parameters are those of `posttrain`; `allow_overlap` also allows recordings in two splits.
+    `resamples` is the number of bootstrap resamples. If there are several processes, only the main
+    one continues after training; the others return None.
 
     Raises
     ------
     CohortError
-        When validation or test has no records, or no label that can be scored on them, or one
-        recording is in two splits.
+        If validation or test has no records or no label that can be scored on them, or a recording
+        is in two splits.
     EinthovenError
-        Whatever else training, prediction or scoring refuses.
+        If training, prediction or scoring is refused.
     """
-    Plan(resamples=resamples)
-    together = processes or Processes()
-    usable = cohort.select(store.without_quarantined(cohort.ids()))
-    _check(usable, store, allow_overlap=allow_overlap)
+    processes = processes or Processes()
+    _check(cohort, store, resamples=resamples, allow_overlap=allow_overlap)
     trained = posttrain(
         cohort,
         store,
@@ -117,39 +100,41 @@ def run_experiment(
         weights=weights,
         options=options,
         allow_overlap=allow_overlap,
-        processes=together,
+        processes=processes,
         progress=progress,
     )
-    if not together.is_main:
+    if not processes.is_main:
         return None
-    folder = trained.run.path
-    if not is_model(folder / MODEL):
-        save_model(model_of(trained, cohort, recipe), folder / MODEL)
-    bundle = load_model(folder / MODEL)
-    predict_splits(bundle, cohort, store, folder, device=together.device, progress=progress)
-    if bundle.calibration is None:
-        validation = Predictions.load(folder / PREDICTIONS / "validation.parquet")
-        update_config(folder / MODEL, **fitted_calibration(validation))
-    return _scored(trained, cohort, resamples, device=together.device)
+    folder, device = trained.run.path, processes.device
+    model = model_of(trained, cohort, recipe)
+    tables = predict_splits(model, cohort, store, folder, device=device, progress=progress)
+    scores = score_splits(tables, resamples=resamples)
+    metrics = _metrics(trained, scores, device)
+    model = _write_model(model, folder / MODEL, tables["validation"], scores["test"])
+    _write_evaluation(model, folder / MODEL, cohort, tables["test"], metrics, resamples)
+    write_json(folder / METRICS, metrics)  # last: it makes the run complete
+    return Finished(trained.run, scores["test"])
 
 
 def predict_splits(
-    bundle: Model,
+    model: Model,
     cohort: Cohort,
     store: Store,
     folder: Path,
     *,
     device: torch.device,
     progress: Progress | None = None,
-) -> None:
-    """Write what a bundle's network says of validation and test into `folder/predictions`; a table
-    that is there already stays."""
-    for split in ("validation", "test"):
+) -> dict[str, Predictions]:
+    """Write uncalibrated predictions of validation and test to `folder/predictions` and read them.
+
+    A table that exists is not predicted again.
+    """
+    for split in SPLITS:
         file = folder / PREDICTIONS / f"{split}.parquet"
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             predict_cohort(
-                bundle,
+                model,
                 cohort,
                 store,
                 split,
@@ -157,13 +142,31 @@ def predict_splits(
                 device=device,
                 progress=partial(progress, f"predict {split}") if progress else None,
             ).save(file)
+    return read_splits(folder)
 
 
-def _check(cohort: Cohort, store: Store, *, allow_overlap: bool) -> None:
-    """Refuse before hours of training what could not be scored after them."""
-    for split in ("validation", "test"):
-        _check_split(cohort, split)
-    _check_recordings(cohort, store, allow=allow_overlap)
+def read_splits(folder: Path) -> dict[str, Predictions]:
+    """Prediction tables of a run folder, by split."""
+    return {split: Predictions.load(folder / PREDICTIONS / f"{split}.parquet") for split in SPLITS}
+
+
+def score_splits(tables: Mapping[str, Predictions], *, resamples: int) -> dict[str, Score]:
+    """Scores of prediction tables, by split."""
+    return {split: score_predictions(table, resamples=resamples) for split, table in tables.items()}
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Number of parameters, without running statistics."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _check(cohort: Cohort, store: Store, *, resamples: int, allow_overlap: bool) -> None:
+    """Refuse before training what could not be scored after it."""
+    Plan(resamples=resamples)
+    usable = cohort.select(store.without_quarantined(cohort.ids()))
+    for split in SPLITS:
+        _check_split(usable, split)
+    check_duplicates((usable, store), allow=allow_overlap)
 
 
 def _check_split(cohort: Cohort, split: str) -> None:
@@ -171,8 +174,7 @@ def _check_split(cohort: Cohort, split: str) -> None:
     if not len(targets):
         raise CohortError(
             f"{cohort.name}: no records in {split}",
-            remedy=f"write `{split}` into the `split` column of some patients, or bring more of "
-            "them",
+            remedy=f"write `{split}` into the `split` column of some patients, or add patients",
         )
     positives = targets.sum(axis=0)
     if not ((positives > 0) & (positives < len(targets))).any():
@@ -183,33 +185,8 @@ def _check_split(cohort: Cohort, split: str) -> None:
         )
 
 
-def _check_recordings(cohort: Cohort, store: Store, *, allow: bool) -> None:
-    """One recording under two names, and two patients, would be learned by heart and tested on."""
-    known = signal_fingerprints(store, store.rows(cohort.ids()), store.leads)
-    table = pd.DataFrame({"signal": known, "split": cohort.table["split"].to_numpy()}, cohort.ids())
-    table = table[table["signal"] != 0]
-    twice = table[table.groupby("signal")["split"].transform("nunique") > 1].sort_values("signal")
-    if len(twice):
-        same = twice[twice["signal"] == twice["signal"].iloc[0]]
-        named = " and ".join(f"{name!r} ({split})" for name, split in same["split"].items())
-        said = (
-            f"{cohort.name}: {twice['signal'].nunique()} recordings are in more than one split, "
-            f"such as {named}, which are the same sample for sample"
-        )
-        if allow:
-            warnings.warn(f"{said}: results on them are too good", LeakageWarning, stacklevel=3)
-            return
-        old = (cohort.name, cohort.version) == ("ptb-xl", "1.0.1")
-        newer = ", or take PTB-XL 1.0.3, which removed some" if old else ""
-        raise CohortError(
-            said,
-            remedy=f"leave one of each out, or give them one patient{newer}; with --allow-overlap "
-            "it is trained all the same",
-        )
-
-
 def model_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Model:
-    """The trained classifier as a model, with its provenance and licence."""
+    """Trained classifier as a model, with its provenance and licence."""
     request = trained.run.request
     weights = request["weights"]
     terms = [cohort.licence, *([Licence.from_dict(weights)] if weights else [])]
@@ -254,67 +231,60 @@ def _provenance(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> dict[st
     }
 
 
-def _scored(
-    trained: Posttrained, cohort: Cohort, resamples: int, *, device: torch.device
-) -> Finished:
-    folder = trained.run.path
-    scores = score_splits(folder, resamples=resamples)
-    numbers: dict[str, Any] = {name: found.to_dict() for name, found in scores.items()}
-    numbers["seconds"] = round(_trained_seconds(trained), 1)
-    numbers["parameters"] = parameters_of(trained.classifier)
-    numbers["device"] = _named_device(device)
-    write_json(folder / METRICS, numbers)
-    update_config(folder / MODEL, metrics=_headline(scores["test"]))
+def _metrics(trained: Posttrained, scores: Mapping[str, Score], device: torch.device) -> Json:
+    return {
+        **{split: score.to_dict() for split, score in scores.items()},
+        "seconds": round(_training_seconds(trained.run.path), 1),
+        "parameters": parameters_of(trained.classifier),
+        "device": _device_name(device),
+    }
+
+
+def _write_model(model: Model, folder: Path, validation: Predictions, test: Score) -> Model:
+    """Write the model with its calibration and headline metrics; update metrics if it exists."""
+    metrics = {
+        "macro_auroc": test.macro_auroc,
+        "macro_auroc_interval": test.macro_auroc_interval,
+        "macro_auprc": test.macro_auprc,
+        "macro_auprc_interval": test.macro_auprc_interval,
+        "records": test.records,
+        "defined_labels": test.defined_labels,
+    }
+    entries = fitted_calibration(validation)
+    calibration = Calibration.from_dict(entries.pop("calibration"))
+    config = model.config | entries | {"metrics": metrics}
+    model = replace(model, calibration=calibration, config=config)
+    if is_model(folder):
+        update_config(folder, metrics=metrics)
+    else:
+        save_model(model, folder)
+    return replace(model, config=read_config(folder))
+
+
+def _write_evaluation(
+    model: Model, folder: Path, cohort: Cohort, test: Predictions, metrics: Json, resamples: int
+) -> None:
     evaluation = evaluation_of(
-        load_model(folder / MODEL),
+        model,
         cohort,
-        Predictions.load(folder / PREDICTIONS / "test.parquet"),
-        score=numbers["test"],
-        validation=numbers["validation"],
+        test,
+        score=metrics["test"],
+        validation=metrics["validation"],
         resamples=resamples,
     )
-    evaluation["robustness"] = reusable_part(folder / MODEL, evaluation, "robustness")
-    write_evaluation(folder / MODEL, evaluation)
-    return Finished(trained.run, scores["test"])
+    evaluation["robustness"] = reusable_part(folder, evaluation, "robustness")
+    write_evaluation(folder, evaluation)
 
 
-def parameters_of(network: nn.Module) -> int:
-    """Numbers that training may change; running statistics are none of them."""
-    return sum(parameter.numel() for parameter in network.parameters())
+def _training_seconds(folder: Path) -> float:
+    """Time of all stages, all learning rates that were tried, and cached features."""
+    files = [*folder.glob("**/metrics.jsonl"), *folder.glob("**/seconds.jsonl")]
+    lines = [entry for file in files for entry in read_lines(file)]
+    return float(sum(line["seconds"] + line.get("validation_seconds", 0.0) for line in lines))
 
 
-def _named_device(device: torch.device) -> str:
-    # Without it a time means nothing.
+def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def score_splits(folder: Path, *, resamples: int) -> dict[str, Score]:
-    """Scores of the two tables of a run folder, by split."""
-    tables = {
-        split: Predictions.load(folder / PREDICTIONS / f"{split}.parquet")
-        for split in ("validation", "test")
-    }
-    return {split: score_predictions(table, resamples=resamples) for split, table in tables.items()}
-
-
-def _trained_seconds(trained: Posttrained) -> float:
-    """Of every stage, every learning rate that was tried, and the cached features."""
-    folder = trained.run.path
-    files = [*folder.glob("**/metrics.jsonl"), *folder.glob("**/seconds.jsonl")]
-    lines = [entry for file in files for entry in read_lines(file)]
-    spent = [entry["seconds"] + entry.get("validation_seconds", 0.0) for entry in lines]
-    return float(sum(spent))
-
-
-def _headline(found: Score) -> dict[str, Any]:
-    return {
-        "macro_auroc": found.macro_auroc,
-        "macro_auroc_interval": found.macro_auroc_interval,
-        "macro_auprc": found.macro_auprc,
-        "macro_auprc_interval": found.macro_auprc_interval,
-        "records": found.records,
-        "defined_labels": found.defined_labels,
-    }

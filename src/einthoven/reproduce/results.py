@@ -23,7 +23,7 @@ from einthoven.evaluate.comparison import Comparison, difference
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
 from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.missing_classes import UndefinedLabels
-from einthoven.evaluate.scores import Score, checked_truth, pair, plain, summary
+from einthoven.evaluate.scores import Score, checked_truth, pair, plain, suitable_policy, summary
 from einthoven.experiment.ensembles import mean_predictions
 from einthoven.experiment.run import (
     METRICS,
@@ -31,7 +31,6 @@ from einthoven.experiment.run import (
     parameters_of,
     predict_splits,
     score_splits,
-    suitable_policy,
 )
 from einthoven.files import Json, locked, read_json, read_lines, write_json
 from einthoven.models import config_digest, is_model, load_model, model_path, read_config
@@ -491,8 +490,8 @@ def _predict(
     check_scored(place, (cohort, store))
     write_json(folder / ABOUT, {"request": request})
     device = Processes(reproduction.device).device
-    predict_splits(model, cohort, store, folder, device=device, progress=progress)
-    scores = score_splits(folder, resamples=0)
+    tables = predict_splits(model, cohort, store, folder, device=device, progress=progress)
+    scores = score_splits(tables, resamples=0)
     numbers: Json = {split: score.to_dict() for split, score in scores.items()}
     numbers |= {"seconds": None, "parameters": parameters_of(model.classifier), "device": "–"}
     write_json(folder / METRICS, numbers)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import UNLABELLED, Cohort
@@ -379,6 +380,39 @@ def check_public_weights(backbone: str, weights: str | Path | None, cohort: Coho
     if warning := data.warning(cohort.name):
         warnings.warn(warning, LeakageWarning, stacklevel=2)
     return data.record(cohort.name)
+
+
+def check_duplicates(member: Member, *, allow: bool = False) -> None:
+    """Refuse a cohort with one recording in two splits, under two names and of two patients.
+
+    Raises
+    ------
+    CohortError
+        If there is one and it is not allowed; if it is allowed, warn.
+    """
+    cohort, store = member
+    numbers = signal_fingerprints(store, store.rows(cohort.ids()), store.leads)
+    table = pd.DataFrame({"signal": numbers, "split": cohort.table["split"].to_numpy()})
+    table.index = pd.Index(cohort.ids())
+    table = table[table["signal"] != 0]
+    twice = table[table.groupby("signal")["split"].transform("nunique") > 1].sort_values("signal")
+    if twice.empty:
+        return
+    same = twice[twice["signal"] == twice["signal"].iloc[0]]
+    examples = " and ".join(f"{name!r} ({split})" for name, split in same["split"].items())
+    message = (
+        f"{cohort.name}: {twice['signal'].nunique()} recordings are in more than one split, "
+        f"such as {examples}, which are the same sample for sample"
+    )
+    if not allow:
+        old = (cohort.name, cohort.version) == ("ptb-xl", "1.0.1")
+        raise CohortError(
+            message,
+            remedy="leave one of each out, give both the same patient"
+            + (", take PTB-XL 1.0.3, which removed some," if old else "")
+            + " or pass --allow-overlap",
+        )
+    warnings.warn(f"{message}: results on them are too good", LeakageWarning, stacklevel=3)
 
 
 def _allowed(weights: str | Path) -> list[Json]:
