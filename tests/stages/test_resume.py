@@ -1,7 +1,7 @@
 """Killed pretrainings of what ships go on bit for bit: norms, codebooks, half precision, dropout.
 
-`test_pretrain.py` kills a masked autoencoder, `tests/objectives/test_teacher.py` a teacher, and
-`test_pretrain_processes.py` two processes at once.
+`test_pretrain.py` kills a masked autoencoder, `test_pretrain_processes.py` two processes, and
+`tests/objectives/test_stepped_objective.py` an objective with state beside its parameters.
 """
 
 from __future__ import annotations

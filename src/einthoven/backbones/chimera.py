@@ -47,7 +47,7 @@ __all__ = ["ENTRIES", "Chimera", "ChimeraConfig", "chimera"]
 
 @dataclass(frozen=True)
 class ChimeraConfig(WindowedConfig):
-    """Everything that decides the shape of a Chimera encoder.
+    """Configuration of a Chimera encoder.
 
     Attributes
     ----------
@@ -187,7 +187,7 @@ class Chimera(WindowedBackbone):
         return [block.dropout for block in cast("list[ChimeraBlock]", list(self.blocks))]
 
     def other_dropouts(self) -> list[nn.Dropout]:
-        """None."""
+        """None: the network has none."""
         return []
 
     def layer_groups(self) -> list[list[str]]:

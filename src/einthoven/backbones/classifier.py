@@ -33,7 +33,7 @@ class Classifier(nn.Module):
     head_dropout : float
         Dropout in front of the head.
     head_init : {"stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"}
-        Start of the head: PyTorch's own for a linear layer (the recipe's choice), all zero, normal
+        Start of the head: PyTorch's for a linear layer (the recipe's choice), all zero, normal
         weights of std 0.01, or of std sqrt(2 / inputs) (He et al. 2015), or uniform ones within
         sqrt(6 / (inputs + outputs)) of zero (Glorot and Bengio 2010); biases are zero but for the
         first.

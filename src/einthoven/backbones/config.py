@@ -1,4 +1,4 @@
-"""Building a network from its preset and the user's overrides."""
+"""Build a network's config from its preset and overrides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS: dict[Any, tuple[Any, str, str]] = {
 
 
 def override(preset: Config, overrides: Mapping[str, Any]) -> Config:
-    """A copy of a preset with some fields replaced.
+    """Copy a preset with some fields replaced.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def override(preset: Config, overrides: Mapping[str, Any]) -> Config:
     Raises
     ------
     BackboneError
-        When an override is no field of the preset, or a value is of another type.
+        If an override is not a field of the preset, or a value is of another type.
     """
     name, known = getattr(preset, "name", preset), fields_of(preset)
     unknown = sorted(set(overrides) - set(known))
@@ -60,13 +60,13 @@ def override(preset: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def fields_of(config: Any) -> dict[str, Any]:
-    """What can be overridden in a config, with its value; all fields but the registry's name."""
+    """Fields of a config that can be overridden, with their values: all but `name`."""
     fields = [field.name for field in dataclasses.fields(config) if field.init]
     return {field: getattr(config, field) for field in fields if field != "name"}
 
 
 def check_choice(field: str, value: object, allowed: Sequence[str]) -> None:
-    """Refuse a value that is none of those that a field can have.
+    """Refuse a value that is not among the choices of a field.
 
     Raises
     ------

@@ -1,7 +1,6 @@
-"""What every backbone answers: declarations only, checked over every registered name by tests.
+"""The contract of a backbone; tests check it for every registered name.
 
-They are abstract classes rather than `typing.Protocol`s because a Protocol cannot say that its
-implementation is an `nn.Module` as well.
+Abstract classes rather than `typing.Protocol`s, because a Protocol cannot require an `nn.Module`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ __all__ = ["Backbone", "PatchBackbone", "SequenceBackbone", "UnfittedWarning"]
 
 
 class UnfittedWarning(UserWarning):
-    """A network is used whose statistics nobody has measured; see `Backbone.fit_statistics`."""
+    """A network is used whose statistics were not measured; see `Backbone.fit_statistics`."""
 
 
 class Backbone(nn.Module, ABC):
@@ -32,7 +31,7 @@ class Backbone(nn.Module, ABC):
     name : str
         Registry name.
     family : str
-        Whose checkpoints it reads (`einthoven.weights`).
+        Family of networks that share a reader of checkpoints (`einthoven.weights`).
     leads : tuple of str
         Leads of an input when `leads` is not given.
     feature_dim : int
@@ -54,7 +53,7 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def preparation(self) -> Preparation:
-        """How a record becomes an input."""
+        """The preparation that turns a record into an input."""
 
     def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """The same as `features`."""
@@ -73,11 +72,11 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def residual_branches(self) -> list[list[StochasticDepth]]:
-        """Where stochastic depth goes: one inner list a block, in depth order."""
+        """Stochastic-depth holders: one inner list for each block, in depth order."""
 
     @abstractmethod
     def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Where the recipe's dropout goes."""
+        """Dropouts that the recipe sets."""
 
     @abstractmethod
     def other_dropouts(self) -> list[nn.Dropout]:
@@ -99,7 +98,7 @@ class Backbone(nn.Module, ABC):
         """Measure what the network standardises by, and keep it in buffers.
 
         Called once, where `fits_statistics`, before training from random weights. Such a network
-        warns once (`UnfittedWarning`) where `features` are asked of it before.
+        warns once (`UnfittedWarning`) where `features` is called before.
 
         Parameters
         ----------
@@ -177,16 +176,16 @@ class SequenceBackbone(Backbone):
     @property
     @abstractmethod
     def input_scale(self) -> float | None:
-        """Millivolts that count as one in its inputs; None where they stay millivolts."""
+        """Millivolts per unit of the input; None for plain millivolts."""
 
     @abstractmethod
     def scale_inputs(self, millivolts: float) -> None:
-        """Let so many millivolts count as one from now on; `config` and `preparation` say so."""
+        """Set the millivolts per unit of the input, in `config` and `preparation`."""
 
     @abstractmethod
     def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """(batch, leads, samples) to (batch, tokens, token_dim): what is seen locally."""
+        """(batch, leads, samples) to (batch, tokens, token_dim), from local samples."""
 
     @abstractmethod
     def contextualise(self, z: Tensor) -> Tensor:
-        """(batch, tokens, token_dim) to the same shape: what is known in context."""
+        """(batch, tokens, token_dim) to the same shape, in context."""

@@ -32,7 +32,7 @@ RATE = 500
 
 @dataclass(frozen=True)
 class ECGFMConfig:
-    """Everything that decides the shape of an ECG-FM encoder.
+    """Configuration of an ECG-FM encoder.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class ECGFMConfig:
         as the released fine-tuning does, and saves its backward pass; the released pretraining
         takes 0.1 (`einthoven.objectives.ecg_fm` sets that itself).
     missing_leads : {"zero", "refuse"}
-        What becomes of an input without some of the twelve leads, see `ECGFM`.
+        What happens to an input without some of the twelve leads, see `ECGFM`.
     leads : tuple of str
         Leads that records have. Limb leads that follow from two of them are computed in the
         preparation and are leads of the input too.
@@ -96,7 +96,7 @@ class ECGFM(Wav2VecBackbone):
     Raises
     ------
     BackboneError
-        When the configuration is impossible.
+        If the configuration is impossible.
 
     Notes
     -----
@@ -116,7 +116,7 @@ class ECGFM(Wav2VecBackbone):
     lead is scaled on its own their law is lost, so that what is missing at call time is zero
     whether or not it follows. With all leads zero the features are finite and mean nothing.
 
-    *What stays frozen.* Nothing unless asked. The released fine-tuning freezes the extractor and
+    *What stays frozen.* Nothing by default. The released fine-tuning freezes the extractor and
     trains everything else from the first step: `freeze_extractor` of a recipe, or
     ``extractor_gradient=0``. `freeze_positions` freezes the positional convolution.
 
@@ -262,7 +262,7 @@ class ECGFM(Wav2VecBackbone):
             raise BackboneError(
                 f"{self.name}: input of {samples} samples; a token takes "
                 f"{self.extractor.receptive_field}",
-                remedy="prepare the signal with the backbone's own Preparation.",
+                remedy="prepare the signal with the backbone's Preparation.",
             )
 
 

@@ -21,7 +21,7 @@ Paper and release know three that contradict each other; ``preparation=`` picks 
   50 and 60 Hz, mean and deviation of each segment. The paper does not say more, and its code is not
   public: the high-pass's order (2), that filters run without phase shift, that there are both
   notches and that the leads share a mean and a deviation are our reading. If the pretraining did
-  what the paper says, this is the one that the weights know; nobody outside can tell.
+  what the paper says, this is the one that the weights know; this cannot be checked from outside.
 
 In all of them a record's ten seconds are cut after the filters, as the whole recording was filtered
 there, and zeros fill up a shorter record. The standardisation is that of the window, or of the
@@ -232,7 +232,7 @@ PREPARATIONS = ("fine-tuning", "evaluation", "paper")
 
 @dataclass(frozen=True)
 class ECGFounderConfig:
-    """Everything that decides the shape of a Net1D.
+    """Configuration of a Net1D.
 
     Attributes
     ----------
@@ -258,7 +258,7 @@ class ECGFounderConfig:
     preparation : {"fine-tuning", "evaluation", "paper"}
         Which of the published preparations, see the module.
     init : {"scratch", "pretraining"}
-        Both draw PyTorch's own start.
+        Both draw PyTorch's initialisation.
     """
 
     name: str
@@ -322,7 +322,7 @@ class ECGFounder(Backbone):
 
     @property
     def preparation(self) -> Preparation:
-        """How a record becomes an input, as the config says; see the module."""
+        """How a record becomes an input, by the config; see the module."""
         window = Window(self.config.window or SAMPLES, short="pad")
         steps = _steps(self.config.preparation, window)
         return Preparation(leads=self.leads, steps=(*self._derive, *steps))
@@ -363,7 +363,7 @@ class ECGFounder(Backbone):
         if x.shape[-1] == 0:
             raise BackboneError(
                 f"{self.name}: input of shape {tuple(x.shape)} has no samples",
-                remedy="prepare the signal with the backbone's own Preparation.",
+                remedy="prepare the signal with the backbone's Preparation.",
             )
         if self.config.channels == 1:
             _check_single(self.name, leads)
@@ -388,12 +388,12 @@ class ECGFounder(Backbone):
         return [[block.drop_path] for block in self._blocks()]
 
     def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Net1D's own dropouts in front of the pointwise convolutions, which mix channels only."""
+        """Net1D's dropouts in front of the pointwise convolutions, which mix channels only."""
         found = [act for block in self._blocks() for act in (block.act1, block.act3)]
         return [act.dropout for act in found if isinstance(act, PreActivation)]
 
     def other_dropouts(self) -> list[nn.Dropout]:
-        """Net1D's own dropouts in front of the grouped convolutions, which mix time."""
+        """Net1D's dropouts in front of the grouped convolutions, which mix time."""
         return [block.act2.dropout for block in self._blocks()]
 
     def layer_groups(self) -> list[list[str]]:

@@ -33,7 +33,7 @@ __all__ = ["ENTRIES", "FCNWang", "FCNWangConfig", "fcn_wang"]
 
 @dataclass(frozen=True)
 class FCNWangConfig(BenchmarkConfig):
-    """Everything that decides the shape of a fully convolutional network.
+    """Configuration of a fully convolutional network.
 
     Attributes
     ----------

@@ -50,7 +50,7 @@ FLAT_LEAD = -(10 ** (2 * -0.05 / 20))
 
 @dataclass(frozen=True)
 class HubertECGConfig:
-    """Everything that decides the shape of a HuBERT-ECG encoder.
+    """Configuration of a HuBERT-ECG encoder.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class HubertECGConfig:
     attention_dropout : float
         Dropout on attention probabilities in training; 0.1 throughout in the released training.
     missing_leads : {"refuse", "zero", "mean"}
-        What becomes of an input without some of the twelve leads, see `HubertECG`.
+        What happens to an input without some of the twelve leads, see `HubertECG`.
     leads : tuple of str
         Leads that records have, in the standard order. Limb leads that follow from two of them are
         computed in the preparation and are leads of the input too.
@@ -126,7 +126,7 @@ class HubertECG(Wav2VecBackbone):
     numbers becomes the mean of the crop's others: ``"mean"`` fills in the mean of the leads given.
     Either leaves out what the decimation's filter does at the seams to the neighbouring leads.
 
-    *What stays frozen.* Nothing unless asked. The released fine-tuning freezes the extractor, the
+    *What stays frozen.* Nothing by default. The released fine-tuning freezes the extractor, the
     positional convolution and the norm behind it even when "all layers" are trained. Of a recipe,
     `freeze_extractor` freezes the first and `freeze_positions` the second.
 
@@ -262,7 +262,7 @@ class HubertECG(Wav2VecBackbone):
         if not shortest <= samples <= longest:
             raise BackboneError(
                 f"{self.name}: input of {samples} samples a lead; it takes {shortest} to {longest}",
-                remedy="prepare the signal with the backbone's own Preparation, or crop it; "
+                remedy="prepare the signal with the backbone's Preparation, or crop it; "
                 "max_samples lifts the upper limit, but the public weights know leads by where "
                 "they stand in twelve times 500 samples.",
             )

@@ -34,7 +34,7 @@ __all__ = ["ENTRIES", "Inception1d", "Inception1dConfig", "inception1d"]
 
 @dataclass(frozen=True)
 class Inception1dConfig(BenchmarkConfig):
-    """Everything that decides the shape of an inception network.
+    """Configuration of an inception network.
 
     Attributes
     ----------

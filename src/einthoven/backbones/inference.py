@@ -1,4 +1,4 @@
-"""A classifier's probabilities for many records, crop by crop, in bounded memory."""
+"""Probabilities of a classifier for many records, crop by crop, in bounded memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def record_outputs(
     rows: NDArray[np.intp] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """What a network answers for every evaluation crop.
+    """Outputs of a network for every evaluation crop.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def aggregate_crops(
     Raises
     ------
     BackboneError
-        When there are rules for another number of labels.
+        If there are rules for another number of labels.
     """
     if not isinstance(how, str):
         return _each_by_its_own(logits, owner, count, how)

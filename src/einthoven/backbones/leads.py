@@ -28,7 +28,7 @@ def lead_rows(leads: Sequence[str]) -> list[int]:
     Raises
     ------
     BackboneError
-        When a name is unknown, comes twice, or none is given.
+        If a name is unknown, comes twice, or none is given.
     """
     if isinstance(leads, str):
         leads = (leads,)
@@ -64,7 +64,7 @@ def check_leads(x: Tensor, leads: Sequence[str]) -> None:
     Raises
     ------
     BackboneError
-        When x has another number of axes or of rows.
+        If x has another number of axes or of rows.
     """
     if x.ndim != 3 or x.shape[1] != len(leads):
         raise BackboneError(
@@ -119,7 +119,7 @@ def derive_leads(x: Tensor, leads: Sequence[str]) -> Tensor:
     Raises
     ------
     BackboneError
-        When names and rows do not agree.
+        If names and rows do not agree.
     """
     check_leads(x, leads)
     if not derivable_leads(leads):

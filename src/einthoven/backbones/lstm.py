@@ -37,7 +37,7 @@ __all__ = ["ENTRIES", "LSTM", "LSTMConfig", "lstm", "lstm_bidir"]
 
 @dataclass(frozen=True)
 class LSTMConfig(BenchmarkConfig):
-    """Everything that decides the shape of a recurrent network.
+    """Configuration of a recurrent network.
 
     Attributes
     ----------

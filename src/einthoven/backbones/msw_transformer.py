@@ -129,7 +129,7 @@ class WindowAttention(nn.Module):
 
 @dataclass(frozen=True)
 class MSWTransformerConfig(WindowedConfig):
-    """Everything that decides the shape of an MSW-Transformer.
+    """Configuration of an MSW-Transformer.
 
     Attributes
     ----------

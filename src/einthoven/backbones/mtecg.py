@@ -2,7 +2,7 @@
 
 Zhou et al., "Masked Transformer for Electrocardiogram Classification", arXiv 2309.07136. A patch
 is 50 ms of all leads; a class token gathers the record. The network takes 12 x 25-sample patches
-at 500 Hz (`mtecg_tiny`); `mtecg_tiny_100hz` is our own preset with the same 50 ms patches at
+at 500 Hz (`mtecg_tiny`); `mtecg_tiny_100hz` is our preset with the same 50 ms patches at
 100 Hz (12 x 5), small enough to be pretrained on PTB-XL's 100 Hz signals.
 """
 
@@ -41,7 +41,7 @@ TYPICAL_DEVIATION_MV = 0.25
 
 @dataclass(frozen=True)
 class MTECGConfig:
-    """Everything that decides the shape of an MTECG network.
+    """Configuration of an MTECG network.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class MTECGConfig:
         Feature: the class token after the final norm, or the mean of the patch tokens through
         `fc_norm`, which then stands in for `norm` (MAE's option of the same name).
     leads : tuple of str
-        Leads that inputs have when nothing else is said.
+        Default leads of the input.
     window : int or None
         Samples of the prepared input when it is to be shorter than the longest one.
     init : {"scratch", "pretraining"}
@@ -161,7 +161,7 @@ class MTECG(PatchBackbone):
 
     @property
     def preparation(self) -> Preparation:
-        """How a record becomes an input: our choice, because MTECG's own is not published.
+        """How a record becomes an input: our choice, because MTECG's is not published.
 
         The network's rate, its whole window, no filter, and millivolts over 0.25, which brings an
         ordinary ECG near unit size and leaves low or high voltage visible as such.

@@ -90,7 +90,7 @@ def multires(x: Tensor, low: Tensor, high: Tensor, weights: Tensor) -> Tensor:
     low, high : Tensor, shape (channels, 2)
         Filters; the first tap is of the past, the second of the present.
     weights : Tensor, shape (channels, scales + 2)
-        Of the last low-pass signal, of the details from the coarsest to the finest, and of x.
+        Weights of the last low-pass signal, of the details from coarse to fine, and of x.
 
     Returns
     -------
@@ -111,14 +111,14 @@ class MultiresLayer(nn.Module):
     Parameters
     ----------
     channels : int
-        Each has filters of its own.
+        Number of channels; each has its filters.
     scales : int
         How often a signal is split. After s scales an output depends on 2**s samples.
 
     Raises
     ------
     BackboneError
-        When there is no channel or no scale.
+        If there is no channel or no scale.
     """
 
     def __init__(self, channels: int, scales: int) -> None:
@@ -145,7 +145,7 @@ class MultiresLayer(nn.Module):
 
 @dataclass(frozen=True)
 class MultiresNetConfig(WindowedConfig):
-    """Everything that decides the shape of a MULTIRESNET.
+    """Configuration of a MULTIRESNET.
 
     Attributes
     ----------

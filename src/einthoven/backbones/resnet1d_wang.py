@@ -33,7 +33,7 @@ __all__ = ["ENTRIES", "ResNet1dWang", "ResNet1dWangConfig", "resnet1d_wang"]
 
 @dataclass(frozen=True)
 class ResNet1dWangConfig(BenchmarkConfig):
-    """Everything that decides the shape of the residual network.
+    """Configuration of the residual network.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class BasicBlock(nn.Module):
     kernels : (int, int)
         Taps of the convolutions.
     stride : int
-        Of the first of them, and of the shortcut.
+        Stride of the first of them, and of the shortcut.
     """
 
     def __init__(self, width: int, kernels: tuple[int, int], stride: int) -> None:

@@ -3,7 +3,7 @@
 The encoder of arXiv 2605.12241 and 2509.25095 (its pretrained form is ECG-CPC): four convolutions
 from the leads to the width, the first over three samples with stride 2, then four post-norm S4
 layers. `s4` has the published shape at 240 Hz, `ecg_cpc` the same for the published weights;
-`s4_small` and `s4_tiny` are our own presets at 100 Hz with diagonal dynamics, small enough to be
+`s4_small` and `s4_tiny` are our presets at 100 Hz with diagonal dynamics, small enough to be
 pretrained on two CPU cores.
 """
 
@@ -41,7 +41,7 @@ TYPICAL_DEVIATION_MV = 0.25
 
 @dataclass(frozen=True)
 class S4Config:
-    """Everything that decides the shape of an S4 encoder.
+    """Configuration of an S4 encoder.
 
     Attributes
     ----------
@@ -69,14 +69,14 @@ class S4Config:
         and whatever else is in the batch. (A norm over the channels of a token would hide the
         ECG's amplitude from the network.)
     dropout : float
-        Tied dropout in every state-space layer, until a recipe says otherwise.
+        Tied dropout in every state-space layer, unless a recipe changes it.
     pool : {"mean", "mean-max"}
         Features are the mean of the tokens, as published, or their mean and their maximum over
         time side by side, twice the width: a single ectopic beat is lost in a mean.
     scale : float or None
         Millivolts that count as one; None leaves millivolts, as ECG-CPC does.
     leads : tuple of str
-        Leads that inputs have when nothing else is said.
+        Default leads of the input.
     init : {"scratch", "pretraining"}
         Both draw the same weights here.
     """
@@ -241,7 +241,7 @@ class S4(SequenceBackbone):
         return self.contextualise(self.embed(x, leads=leads))
 
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Pooled tokens, (batch, feature_dim): their mean, followed by their maximum if asked."""
+        """Pooled tokens, (batch, feature_dim): the mean, and the maximum for `mean-max`."""
         tokens = self.tokens(x, leads=leads)
         if self.config.pool == "mean":
             return tokens.mean(1)

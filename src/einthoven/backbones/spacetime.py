@@ -132,7 +132,7 @@ class CompanionKernel(nn.Module):
     Raises
     ------
     BackboneError
-        When a number is below 1.
+        If a number is below 1.
 
     Notes
     -----
@@ -171,7 +171,7 @@ SHORTEST_AVERAGE = 4
 
 @dataclass(frozen=True)
 class SpaceTimeConfig(WindowedConfig):
-    """Everything that decides the shape of a SpaceTime encoder.
+    """Configuration of a SpaceTime encoder.
 
     Attributes
     ----------
@@ -208,7 +208,7 @@ class Preprocessing(nn.Module):
     Raises
     ------
     BackboneError
-        When the width is no multiple of eight or there is no room for an average.
+        If the width is not a multiple of eight or there is no room for an average.
     """
 
     windows: Tensor

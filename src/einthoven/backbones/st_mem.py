@@ -38,7 +38,7 @@ __all__ = ["ENTRIES", "STMEM", "STMEMConfig", "st_mem_base", "st_mem_small", "st
 
 @dataclass(frozen=True)
 class STMEMConfig:
-    """Everything that decides the shape of an ST-MEM encoder.
+    """Configuration of an ST-MEM encoder.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class STMEMConfig:
     rate : int
         Sampling rate in Hz that the patches are meant for.
     leads : tuple of str
-        Leads that inputs have when nothing else is said.
+        Default leads of the input.
     window : int or None
         Samples of the prepared input when it is to be shorter than the longest one.
     init : {"scratch", "pretraining"}
@@ -133,7 +133,7 @@ class STMEM(PatchBackbone):
         Parameters
         ----------
         kind : {"scratch", "pretraining"}
-            "scratch", for training a classifier without pretraining: PyTorch's own start for
+            "scratch", for training a classifier without pretraining: PyTorch's initialisation for
             linear layers, all three tables standard normal and trained. "pretraining":
             Xavier-uniform linear layers, separator and lead embeddings normal of std 0.02,
             positions fixed to sines and cosines.
@@ -292,7 +292,7 @@ def st_mem_small(**overrides: Any) -> STMEM:
 
 
 def st_mem_tiny(**overrides: Any) -> STMEM:
-    """Our own size for work without an accelerator, 5.4 M parameters; not in the release."""
+    """Our size for work without an accelerator, 5.4 M parameters; not in the release."""
     return STMEM(override(STMEMConfig(name="st_mem_tiny", width=192, heads=3), overrides))
 
 

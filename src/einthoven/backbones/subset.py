@@ -1,4 +1,4 @@
-"""A network that is given only some of the leads it was made for.
+"""A network for an input with only some of its leads.
 
 Limb leads that follow from two of those that there are, are computed in millivolts, before anything
 else, whatever the network: it was made for them, and they are what would have been recorded. What
@@ -25,7 +25,7 @@ Policy = Literal["own", "derived"]
 
 
 class FewerLeads(nn.Module):
-    """A backbone or a classifier that takes some of its leads, and nothing but them.
+    """Restrict a backbone or classifier to some of its leads.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class FewerLeads(nn.Module):
     every : sequence of str
         The leads that the network was made for, in its order.
     samples : int
-        Length of a prepared input, on which the network's policy is asked for.
+        Length of a prepared input, for a trial forward pass.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class FewerLeads(nn.Module):
     Raises
     ------
     BackboneError
-        When a lead is not among those that the network was made for, or the network refuses to go
+        If a lead is not among those that the network was made for, or the network refuses to go
         without the others.
     """
 
@@ -68,7 +68,7 @@ class FewerLeads(nn.Module):
                 remedy="name some of the leads that it reads",
             )
         self.network = network
-        self.training = network.training  # whoever restores the wrapper's mode restores both
+        self.training = network.training  # restoring the wrapper's mode restores both
         self.leads = tuple(lead for lead in every if lead in wanted)
         follow = derivable_leads(wanted)
         self.rows = tuple(lead for lead in every if lead in wanted or lead in follow)
@@ -81,7 +81,7 @@ class FewerLeads(nn.Module):
         return answer
 
     def _try(self, samples: int) -> None:
-        """Have a refusal now and not in the midst of the records."""
+        """Fail early: run one forward pass on zeros."""
         device = next(self.network.parameters()).device
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()  # zeros are nothing that a batch norm should count

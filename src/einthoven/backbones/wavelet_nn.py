@@ -52,16 +52,16 @@ CONSTANT = 1e-7
 
 @dataclass(frozen=True)
 class WaveletNNConfig(WindowedConfig):
-    """Everything that decides the shape of the network.
+    """Configuration of the network.
 
     Attributes
     ----------
     levels : int
-        Of the wavelet decomposition.
+        Levels of the wavelet decomposition.
     width : int
         Dense units.
     dropout : float
-        Behind them. The network's own: a recipe does not change it.
+        Dropout behind them. Part of the network: a recipe does not change it.
     """
 
     levels: int = 5
@@ -132,7 +132,7 @@ class WaveletNN(WindowedBackbone):
         return (centred / self.feature_std[rows]).to(self.dense.weight.dtype)
 
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """What the last linear layer sees; input as for `tokens`, output (batch, feature_dim)."""
+        """Features, (batch, feature_dim); arguments as for `tokens`."""
         rows = lead_rows(self._named(x, leads))
         self._warn_unfitted()
         tokens = self.tokens(x, leads=leads)
@@ -142,7 +142,7 @@ class WaveletNN(WindowedBackbone):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether its features were measured, here or by whoever trained the weights.
+        """Whether its features were measured, here or when the weights were trained.
 
         Read off the two buffers, so that it is saved with the weights, and older ones have it.
         """
@@ -180,7 +180,7 @@ class WaveletNN(WindowedBackbone):
         Raises
         ------
         BackboneError
-            When there are no records.
+            If there are no records.
         """
         rows, count = lead_rows(self.leads), 0
         mean = torch.zeros_like(self.feature_mean[rows], dtype=torch.float64)
@@ -215,7 +215,7 @@ class WaveletNN(WindowedBackbone):
         return []
 
     def other_dropouts(self) -> list[nn.Dropout]:
-        """None."""
+        """None: the network has none."""
         return []
 
     def layer_groups(self) -> list[list[str]]:
@@ -223,7 +223,7 @@ class WaveletNN(WindowedBackbone):
         return [[name for name, _ in self.named_parameters()], []]
 
     def no_weight_decay(self) -> set[str]:
-        """Nothing."""
+        """None: every parameter decays."""
         return set()
 
 

@@ -36,7 +36,7 @@ __all__ = ["ENTRIES", "XResNet1d", "XResNet1dConfig", "xresnet1d50", "xresnet1d1
 
 @dataclass(frozen=True)
 class XResNet1dConfig(BenchmarkConfig):
-    """Everything that decides the shape of an xresnet.
+    """Configuration of an xresnet.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Bottleneck(nn.Module):
     kernel : int
         Taps of the middle convolution.
     stride : int
-        Of the middle convolution; the shortcut averages as many samples.
+        Stride of the middle convolution; the shortcut averages as many samples.
     """
 
     def __init__(self, inputs: int, width: int, outputs: int, *, kernel: int, stride: int) -> None:

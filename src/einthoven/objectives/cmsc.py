@@ -1,4 +1,4 @@
-"""Contrastive multi-segment coding: two stretches of one recording are told from all others.
+"""Contrastive multi-segment coding: distinguish two segments of one recording from all others.
 
 Kiyasseh et al., "CLOCS: Contrastive Learning of Cardiac Signals Across Space, Time, and Patients",
 ICML 2021; as ECG-FM uses it (McKeen et al., JAMIA Open 2025). Neighbouring segments of a recording
@@ -51,7 +51,7 @@ class CMSCConfig:
 
 
 def halves(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two halves of every window, as a batch of their own.
+    """Split every window into halves, as one batch.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ def halves(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     segments : Tensor, shape (2 * batch, leads, samples // 2)
         First and second half of the first window, then of the next.
     record, segment : Tensor, shape (2 * batch,), int64
-        Whose half a row is, and which: 0 or 1.
+        Record of each row, and which half it is: 0 or 1.
 
     Raises
     ------
     RecipeError
-        When a window is too short to be halved.
+        If a window is too short to be halved.
     """
     half = x.shape[-1] // 2
     if half < 1:
@@ -183,7 +183,7 @@ class SegmentContrast(nn.Module):
         Parameters
         ----------
         x : Tensor, shape (batch, leads, samples)
-            Prepared signals of at least two recordings; one alone has nothing to be told from.
+            Prepared signals of at least two recordings; one alone cannot be contrasted.
         generator : torch.Generator, optional
             Source of the masked leads.
         """

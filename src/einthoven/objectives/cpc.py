@@ -43,7 +43,7 @@ class CPCConfig:
     normalise : bool
         Cosine similarities over `temperature`, instead of plain dot products.
     temperature : float
-        Of the cosine similarities.
+        Temperature of the cosine similarities.
     reduction : {"sum", "mean"}
         Over positions: summed as published, which scales the loss with the window, or averaged.
     scale : float or None
@@ -117,7 +117,7 @@ class ContrastivePrediction(nn.Module):
     Raises
     ------
     BackboneError
-        When the encoder is not causal: it would see what it has to predict.
+        If the encoder is not causal: it would see what it has to predict.
     RecipeError
         For impossible offsets, numbers or scale.
 
@@ -173,7 +173,7 @@ class ContrastivePrediction(nn.Module):
         Raises
         ------
         RecipeError
-            When the window is no longer than an offset.
+            If the window is no longer than an offset.
         """
         z = self.backbone.embed(x)
         tokens = z.shape[1]
@@ -235,7 +235,7 @@ class ContrastivePrediction(nn.Module):
 
 
 def _scale_inputs(backbone: SequenceBackbone, scale: float) -> None:
-    """Give a backbone without a scale of its own this one."""
+    """Set the scale of a backbone that has none."""
     if not 0 < scale < math.inf:
         raise RecipeError(f"scale = {scale:g}", remedy="give millivolts above zero.")
     if backbone.input_scale is None:
@@ -263,7 +263,7 @@ def create_cpc(
     Raises
     ------
     BackboneError
-        When the backbone has no stem and causal context.
+        If the backbone has no stem and causal context.
     RecipeError
         For an unknown preset or an unknown or impossible option, and for a `scale` that is not the
         backbone's own.

@@ -56,7 +56,7 @@ def distillation_loss(
     Raises
     ------
     RecipeError
-        When the temperature or the weight is out of range.
+        If the temperature or the weight is out of range.
     """
     if not temperature > 0.0 or not 0.0 <= weight <= 1.0:
         raise RecipeError(

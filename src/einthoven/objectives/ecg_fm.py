@@ -54,11 +54,11 @@ class WCRConfig:
     Attributes
     ----------
     mask_probability, mask_length : float, int
-        Of `einthoven.objectives.wav2vec2.draw_spans`.
+        Parameters of `einthoven.objectives.wav2vec2.draw_spans`.
     negatives : int
         Other hidden tokens of the same segment that a target competes with.
     temperature : float
-        Of the contrastive scores.
+        Temperature of the contrastive scores.
     codes, code_groups, target_width : int
         Of the quantiser, and width in which contexts meet targets.
     code_temperature : tuple of float
@@ -67,7 +67,7 @@ class WCRConfig:
         Weights beside the contrastive loss: that codes be used evenly; of the mean square of the
         extractor's output; of the comparison of segments. Without the last, windows stay whole.
     cmsc_temperature : float
-        Of the comparison of segments.
+        Temperature of the comparison of segments.
     lead_mask : float
         Probability with which a lead of a segment is zeroed in training.
     extractor_gradient : float
@@ -169,12 +169,12 @@ class WCR(nn.Module):
             segments are compared.
         generator : torch.Generator, optional
             Source of masked leads, hidden tokens, negatives and codes; a CPU one. Dropout draws
-            from PyTorch's own.
+            from PyTorch's.
 
         Raises
         ------
         RecipeError
-            When the window is too short to hide spans in it.
+            If the window is too short to hide spans in it.
         """
         config = self.config
         rows, record, segment = (len(x), 1), None, None
@@ -230,9 +230,9 @@ class WCR(nn.Module):
         choices : Tensor, shape (rows, hidden, negatives), int64
             What each hidden token competes with: positions among the hidden ones of its row.
         noise : Tensor, shape (rows, hidden, groups * codes), optional
-            Of `GumbelQuantiser`.
+            Result of `GumbelQuantiser`.
         record, segment : Tensor, shape (rows,), optional
-            Of `einthoven.objectives.cmsc.cmsc_loss`; without them segments are not compared.
+            Arguments of `cmsc_loss`; without them segments are not compared.
         """
         config = self.config
         local = scaled_gradient(self.backbone.extract(segments), config.extractor_gradient)
@@ -304,7 +304,7 @@ def create_ecg_fm(backbone: Backbone, **options: Any) -> WCR:
     Raises
     ------
     BackboneError
-        When the backbone is of another family.
+        If the backbone is of another family.
     RecipeError
         For an unknown or impossible option.
     """

@@ -26,7 +26,7 @@ def tokens_of_batch(z: Tensor, index: Tensor, generator: torch.Generator | None)
     index : Tensor, shape (picked,)
         Numbers in the whole batch, ``record * tokens + token``; the same in every process.
     generator : torch.Generator or None
-        What the index was drawn from; it knows whose records are where.
+        What the index was drawn from; it holds the number of processes and the rank.
 
     Returns
     -------

@@ -162,7 +162,7 @@ class MaskedOutput(ObjectiveOutput):
     Attributes
     ----------
     prediction : Tensor, shape (batch, rows, patches, values)
-        Of every patch, hidden or not.
+        Prediction of every patch, hidden or not.
     mask : Tensor, shape (batch, rows, patches)
         1 where the patch was hidden.
     latent : Tensor, shape (batch, rows * (special + kept), dim)
@@ -349,7 +349,7 @@ def create_mae(backbone: Backbone, **options: Any) -> MaskedAutoencoder:
     Raises
     ------
     BackboneError
-        When the backbone has no patches to hide.
+        If the backbone has no patches to hide.
     RecipeError
         For an unknown or impossible option.
     """

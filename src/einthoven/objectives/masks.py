@@ -38,7 +38,7 @@ def kept_count(patches: int, ratio: float) -> int:
     Raises
     ------
     RecipeError
-        When the ratio hides no patch or leaves none.
+        If the ratio hides no patch or leaves none.
     """
     kept = int(patches * (1 - ratio)) if 0.0 < ratio < 1.0 else 0
     if not 0 < kept < patches:

@@ -1,10 +1,9 @@
-"""What every self-supervised objective answers.
+"""The contract of a self-supervised objective.
 
-What an objective learns beside its parameters has to survive a killed run, and to be equal in all
-processes:
+State other than parameters has to survive a killed run, and to be equal in all processes:
 
-* A teacher, a codebook, a counter: a submodule (`einthoven.objectives.teacher`) or a buffer, so
-  that it is in the state dict. What is no tensor goes through `get_extra_state` and
+* A teacher, a codebook, a counter: a submodule or a buffer, so that it is in the state dict.
+  What is not a tensor goes through `get_extra_state` and
   `set_extra_state`, as anything JSON can hold; the checkpoint keeps both.
 * It changes in `after_step`, which the loop calls after every optimiser step, before a checkpoint
   can be written. `forward` runs several times a step where gradients are accumulated, and in
@@ -86,7 +85,7 @@ def with_options(
     Parameters
     ----------
     config : dataclass instance
-        What holds where nothing is said.
+        Defaults.
     options : mapping
         Field name to value; None leaves a field as it is, a list will do for a tuple.
     objective : str
@@ -97,7 +96,7 @@ def with_options(
     Raises
     ------
     RecipeError
-        For an option that is no field.
+        If an option is not a field.
     """
     known = [field.name for field in fields(config)]  # type: ignore[arg-type]
     unknown = sorted(set(options) - set(known))

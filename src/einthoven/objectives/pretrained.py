@@ -39,7 +39,7 @@ def load_pretraining(
         A registered backbone.
     weights : path
         ST-MEM's full public checkpoint (228 entries), ECG-FM's pretrained one (215), or a state
-        dict of our own pretraining model of the same backbone.
+        dict of einthoven's pretraining model of the same backbone.
     backbone_options : mapping, optional
         Fields of the backbone's config.
     **options
@@ -54,14 +54,14 @@ def load_pretraining(
     Raises
     ------
     WeightsError
-        When the file is damaged, unsafe, of another network, or an encoder without the rest.
+        If the file is damaged, unsafe, of another network, or an encoder without the rest.
     """
     family = entry(name).family
     state = read_state(weights)
     own = any(key.startswith("backbone.") for key in state)
     if not own and family not in _PUBLIC:
         raise WeightsError(
-            f"{weights}: pretraining models of {name} are read in our own naming only",
+            f"{weights}: pretraining models of {name} are read in einthoven's naming only",
             remedy="load the encoder alone, with einthoven.weights.load_backbone.",
         )
     overrides = {"init": "pretraining", **(backbone_options or {})}

@@ -56,7 +56,7 @@ class GumbelQuantiser(nn.Module):
     Raises
     ------
     RecipeError
-        When the groups do not divide the width.
+        If the groups do not divide the width.
     """
 
     def __init__(self, width: int, *, codes: int, groups: int, out_width: int) -> None:

@@ -94,7 +94,7 @@ def create_objective(name: str, backbone: Backbone, **options: Any) -> Objective
     RecipeError
         For an unknown name or option.
     BackboneError
-        When the backbone does not fit the objective.
+        If the backbone does not fit the objective.
     """
     if name not in OBJECTIVES:
         near = get_close_matches(str(name), OBJECTIVES, n=3, cutoff=0.4) or objective_names()

@@ -53,7 +53,7 @@ def draw_spans(
     Raises
     ------
     RecipeError
-        When spans of that length do not fit, or nothing would be hidden.
+        If spans of that length do not fit, or nothing would be hidden.
     """
     if not 0.0 < probability < 1.0 or not 1 <= length < tokens - 1:
         raise RecipeError(
@@ -104,7 +104,7 @@ def other_positions(
     Raises
     ------
     RecipeError
-        When there is no other position.
+        If there is no other position.
     """
     if positions < 2:
         raise RecipeError(

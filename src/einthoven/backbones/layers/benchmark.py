@@ -46,7 +46,7 @@ RATE = 100
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """What can be chosen of every network of the benchmark.
+    """Configuration that all networks of the benchmark share.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class BenchmarkConfig:
         Mean and deviation in mV that signals are standardised by, for weights that were trained so
         elsewhere; None leaves millivolts, and the standardisation to the recipe.
     leads : tuple of str
-        Leads that inputs have when nothing else is said.
+        Default leads of the input.
     init : {"scratch", "pretraining"}
         Both draw the same weights here.
     """
@@ -96,7 +96,7 @@ class Dense(nn.Module):
         Raises
         ------
         BackboneError
-            When a single record is to be trained on: its batch has no variance, unless other
+            If a single record is to be trained on: its batch has no variance, unless other
             processes have records too.
         """
         alone = not isinstance(self.norm1, SharedBatchNorm)

@@ -39,7 +39,7 @@ def sincos_positions(count: int, width: int, *, before: int = 0, after: int = 0)
 
 
 def check_samples(name: str, samples: int, *, patch: int, max_patches: int) -> None:
-    """Refuse a length that is no whole number of patches, or has no positions left.
+    """Refuse a length that is not a whole number of patches, or has no positions left.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def check_samples(name: str, samples: int, *, patch: int, max_patches: int) -> N
         raise BackboneError(
             f"{name}: input of {samples} samples; it takes multiples of {patch} "
             f"up to {max_patches * patch}",
-            remedy="prepare the signal with the backbone's own Preparation, or crop it.",
+            remedy="prepare the signal with the backbone's Preparation, or crop it.",
         )
 
 

@@ -211,7 +211,7 @@ class StateSpaceKernel(nn.Module):
         super().__init__()
         if state < 2 or state % 2:
             raise BackboneError(
-                f"state = {state} is no positive even number",
+                f"state = {state} is not a positive even number",
                 remedy="choose an even state size, such as 8: it holds conjugate pairs.",
             )
         if dynamics not in ("nplr", "diagonal"):

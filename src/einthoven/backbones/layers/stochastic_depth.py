@@ -35,7 +35,7 @@ class StochasticDepth(nn.Module):
     Raises
     ------
     RecipeError
-        When the rate is outside [0, 1).
+        If the rate is outside [0, 1).
     """
 
     def __init__(self, rate: float = 0.0) -> None:

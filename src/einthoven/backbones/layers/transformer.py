@@ -27,7 +27,7 @@ class Attention(nn.Module):
         super().__init__()
         if width % heads:
             raise BackboneError(
-                f"width = {width} is no multiple of heads = {heads}",
+                f"width = {width} is not a multiple of heads = {heads}",
                 remedy="choose a number of heads that divides the width.",
             )
         self.heads = heads

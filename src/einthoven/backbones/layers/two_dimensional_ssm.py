@@ -211,7 +211,7 @@ class GridKernel(nn.Module):
     Raises
     ------
     BackboneError
-        When the channels cannot be halved or there is no mode.
+        If the channels cannot be halved or there is no mode.
 
     Notes
     -----

@@ -73,7 +73,7 @@ class ConvExtractor(nn.Module):
     Raises
     ------
     BackboneError
-        When there are no convolutions, or not as many strides as kernels.
+        If there are no convolutions, or not as many strides as kernels.
     """
 
     def __init__(
@@ -161,14 +161,14 @@ class ConvPositions(nn.Module):
     Raises
     ------
     BackboneError
-        When the groups do not divide the width.
+        If the groups do not divide the width.
     """
 
     def __init__(self, width: int, *, kernel: int = 128, groups: int = 16) -> None:
         super().__init__()
         if width % groups:
             raise BackboneError(
-                f"width = {width} is no multiple of pos_groups = {groups}",
+                f"width = {width} is not a multiple of pos_groups = {groups}",
                 remedy="choose a number of groups that divides the width.",
             )
         self.kernel, self.groups = kernel, groups
@@ -273,7 +273,7 @@ class PostNormBlocks(nn.ModuleList):
     Raises
     ------
     BackboneError
-        When there are no blocks, or a probability is outside [0, 1).
+        If there are no blocks, or a probability is outside [0, 1).
     """
 
     def __init__(
@@ -343,7 +343,7 @@ def valid_tokens(extractor: ConvExtractor, valid_samples: Tensor, *, tokens: int
     Raises
     ------
     BackboneError
-        When a record is too short for a single token, or longer than the input.
+        If a record is too short for a single token, or longer than the input.
     """
     counts = extractor.tokens_of(valid_samples)
     if len(counts) and not 1 <= int(counts.min()) <= int(counts.max()) <= tokens:

@@ -22,7 +22,7 @@ __all__ = ["SampleStack", "WindowedBackbone", "WindowedConfig"]
 
 @dataclass(frozen=True)
 class WindowedConfig:
-    """What every one of them can choose.
+    """Configuration that all of them share.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class WindowedConfig:
     evaluation_crops : int
         Windows of a record that are used in evaluation.
     leads : tuple of str
-        Leads that inputs have when nothing else is said.
+        Default leads of the input.
     """
 
     name: str
@@ -46,7 +46,7 @@ class WindowedConfig:
 
 
 class WindowedBackbone(Backbone):
-    """What those backbones share.
+    """Base class of backbones over a window.
 
     Parameters
     ----------
@@ -134,5 +134,5 @@ class SampleStack(WindowedBackbone):
         return []
 
     def other_dropouts(self) -> list[nn.Dropout]:
-        """None."""
+        """None: the network has none."""
         return []
