@@ -32,7 +32,6 @@ ROOMS = (
     "training",
     "stages",
     "predict",
-    "embed",
     "experiment",
     "reproduce",
     "doctor",

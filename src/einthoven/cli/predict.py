@@ -24,9 +24,8 @@ from einthoven.errors import BackboneError, CohortError, EinthovenError, Evaluat
 from einthoven.models import SHIPPED
 
 if TYPE_CHECKING:
-    from einthoven.embed import Embedded
     from einthoven.models import Model
-    from einthoven.predict import RecordPrediction
+    from einthoven.predict import Embedded, RecordPrediction
 
 _VISIBLE_SHARE = 0.01  # of a record outside all crops, from which on it is mentioned
 
@@ -194,7 +193,7 @@ def _embed_cohort(
     options: dict[str, Any],
 ) -> None:
     from einthoven.cli.paths import check_cohort_options, full_cohort, store_of
-    from einthoven.embed import embed_cohort
+    from einthoven.predict import embed_cohort
 
     check_cohort_options(source, labels=labels)
     cohort = full_cohort(source, labels=labels)
@@ -205,7 +204,7 @@ def _embed_cohort(
 
 
 def _embed_files(model: Model, files: list[Path], out: Path, options: dict[str, Any]) -> None:
-    from einthoven.embed import embed_files
+    from einthoven.predict import embed_files
 
     refusals: list[EinthovenError] = []
     try:

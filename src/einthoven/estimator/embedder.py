@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from einthoven.embed.vectors import crop_means
 from einthoven.estimator.arrays import Layout, flattened, lent, threads, with_short
 from einthoven.estimator.encoder import Given, encoder_of
+from einthoven.predict.embeddings import crop_means
 from einthoven.stages.data import adapted, check_fit
 from einthoven.stages.recipe import Data
 

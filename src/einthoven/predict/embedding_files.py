@@ -1,4 +1,11 @@
-"""Files of embeddings, written in pieces: Parquet, or a NumPy array with a sidecar."""
+"""Files of embeddings, written in pieces: Parquet, or a NumPy array with a sidecar.
+
+A `.parquet` file has the columns `record` and `patient`, then `e0000`, `e0001`, ... (pooled), one
+list column for each lead, by name (lead), or the list column `tokens`. A `.npy` file is one array;
+the `.json` beside it holds the ids of its rows, their patients and its shape. Memory does not grow
+with the records (but for their ids), and existing files are replaced only when the new ones are
+complete.
+"""
 
 from __future__ import annotations
 

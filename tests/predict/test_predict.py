@@ -105,7 +105,7 @@ def test_other_labels_are_refused(bundle: Model, synthetic: Cohort, synthetic_st
     fewer = synthetic.with_labels(synthetic.labels[2:])
     with pytest.raises(EvaluationError, match=r"the cohort lacks \['AFIB', 'IMI'\]"):
         predict_cohort(bundle, fewer, synthetic_store, "test")
-    with pytest.raises(EvaluationError, match=r"the bundle lacks \['AFIB'\]"):
+    with pytest.raises(EvaluationError, match=r"the model lacks \['AFIB'\]"):
         predict_cohort(make(synthetic.labels[1:]), synthetic, synthetic_store, "test")
 
 
@@ -222,3 +222,32 @@ def test_leads_that_follow_are_computed_and_named(bundle: Model, synthetic: Coho
     assert list(found.values()) == pytest.approx(list(expected.values()), abs=0.02)
     with pytest.raises(PreparationError, match="leads V3, V4, V5, V6 are missing"):
         predict_record(bundle, record.select(("I", "II", "V1", "V2")))
+
+
+def test_a_subset_of_leads_is_tried_once_and_not_for_every_record(
+    synthetic: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from einthoven.predict import records as module
+
+    built = []
+    original = module.FewerLeads
+
+    def counted(*args: Any, **options: Any) -> Any:
+        built.append(args)
+        return original(*args, **options)
+
+    monkeypatch.setattr(module, "FewerLeads", counted)
+    model = make(synthetic.labels)
+    for path in synthetic.paths("test")[:3]:
+        predict_record(model, read_record(path), leads=("I", "II"))
+    assert len(built) == 1
+
+
+def test_prediction_elsewhere_leaves_the_model_where_it_is(synthetic: Cohort) -> None:
+    from einthoven.predict.records import on_device
+
+    model = make(synthetic.labels)
+    copy = on_device(model.classifier, "meta")
+    assert next(copy.parameters()).device.type == "meta"
+    assert next(model.classifier.parameters()).device.type == "cpu"
+    assert on_device(model.classifier, "cpu") is model.classifier

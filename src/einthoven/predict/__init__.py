@@ -1,0 +1,23 @@
+"""Predictions and embeddings of records and cohorts by a model."""
+
+from einthoven.predict.cohorts import CALIBRATED, calibrate_table, predict_cohort
+from einthoven.predict.embeddings import Embedded, embed_cohort, embed_files
+from einthoven.predict.records import (
+    RecordPrediction,
+    predict_files,
+    predict_record,
+    with_leads,
+)
+
+__all__ = [
+    "CALIBRATED",
+    "Embedded",
+    "RecordPrediction",
+    "calibrate_table",
+    "embed_cohort",
+    "embed_files",
+    "predict_cohort",
+    "predict_files",
+    "predict_record",
+    "with_leads",
+]

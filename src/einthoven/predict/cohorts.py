@@ -1,0 +1,142 @@
+"""Predictions of a split of a cohort, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from einthoven.backbones.inference import probabilities
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import EvaluationError
+from einthoven.models.model import Model
+from einthoven.predict.records import on_device, with_leads
+from einthoven.predictions import Predictions
+from einthoven.signals.batches import SignalSource
+from einthoven.signals.store import Store
+
+__all__ = ["CALIBRATED", "calibrate_table", "predict_cohort"]
+
+CALIBRATED = "calibrated"  # key of a table's metadata: yes or no
+
+
+def predict_cohort(
+    model: Model,
+    cohort: Cohort,
+    store: Store,
+    split: str,
+    *,
+    calibrated: bool = True,
+    leads: Sequence[str] | None = None,
+    some_labels: bool = False,
+    batch_size: int = 64,
+    precision: Any = "fp32",
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Predict a split of a cohort; the table has its targets as well.
+
+    Parameters
+    ----------
+    model, cohort, store, split
+        What is predicted.
+    calibrated : bool
+        Apply the model's calibration, if it has one; the metadata of the table records it
+        (`calibrated`: yes or no). False gives the probabilities of the network.
+    leads : sequence of str, optional
+        Use these leads only; see `predict_record`.
+    some_labels : bool
+        Accept a cohort that has some of the model's labels only, and predict those.
+
+    Raises
+    ------
+    EvaluationError
+        If the labels of model and cohort differ, or the split is empty.
+    BackboneError
+        If the model does not read one of `leads`, or cannot go without the others.
+    """
+    kept = cohort.select(store.without_quarantined(cohort.ids()))
+    known = [label for label in model.labels if label in kept.labels or not some_labels]
+    columns = _label_columns(model, known, kept)
+    ids = kept.ids(split)
+    if not len(ids):
+        raise EvaluationError(
+            f"{cohort.name}: no records in {split}", remedy="choose a split that has records"
+        )
+    targets = np.zeros((len(ids), len(model.labels)), dtype=np.uint8)
+    places = [model.labels.index(label) for label in known]
+    targets[:, places] = kept.targets(split)[:, columns]
+    network, preparation = with_leads(model, None if leads is None else tuple(leads))
+    rule: Any = model.aggregate
+    values = probabilities(
+        on_device(network, device),
+        SignalSource(store, store.rows(ids), targets, preparation),
+        aggregate=rule,
+        batch_size=batch_size,
+        precision=precision,
+        device=device,
+        progress=progress,
+    )
+    table = Predictions(
+        labels=model.labels,
+        records=ids,
+        patients=kept.patients(split),
+        targets=targets,
+        probabilities=values,
+        metadata=_metadata(model, cohort, split)
+        | {"quarantined": str(len(cohort) - len(kept)), CALIBRATED: "no"}
+        | ({} if leads is None else {"leads": ",".join(preparation.sources)}),
+    )
+    table = calibrate_table(model, table) if calibrated else table
+    return table if len(known) == len(model.labels) else table.with_labels(known)
+
+
+def calibrate_table(model: Model, table: Predictions) -> Predictions:
+    """Calibrate a table of network probabilities; without a calibration it stays as it is.
+
+    Raises
+    ------
+    EvaluationError
+        If the table is calibrated already, or has other labels.
+    """
+    if table.labels != model.labels or table.metadata.get(CALIBRATED) == "yes":
+        raise EvaluationError(
+            "the table is calibrated already, or its labels are not the model's",
+            remedy="pass the table of predict_cohort(..., calibrated=False) for this model",
+        )
+    if model.calibration is None:
+        return table
+    return replace(
+        table,
+        probabilities=model.calibration.apply(table.probabilities),
+        metadata=dict(table.metadata) | {CALIBRATED: "yes"},
+    )
+
+
+def _metadata(model: Model, cohort: Cohort, split: str) -> dict[str, str]:
+    return {
+        "cohort": cohort.name,
+        "version": cohort.version,
+        "task": cohort.task,
+        "split": split,
+        "backbone": model.backbone.name,
+        "recipe": str(((model.config.get("provenance") or {}).get("recipe") or {}).get("name", "")),
+    }
+
+
+def _label_columns(
+    model: Model, labels: Sequence[str], cohort: Cohort
+) -> np.ndarray[Any, np.dtype[np.intp]]:
+    missing = [label for label in labels if label not in cohort.labels]
+    extra = [label for label in cohort.labels if label not in labels]
+    if missing or extra or not labels:
+        raise EvaluationError(
+            f"the model's {len(model.labels)} labels are not the cohort's {len(cohort.labels)}"
+            + (f"; the cohort lacks {missing[:5]}" if missing else "")
+            + (f"; the model lacks {extra[:5]}" if extra else ""),
+            remedy="open the cohort with the task that the model was trained for (--task)",
+        )
+    return np.array([cohort.labels.index(label) for label in labels])

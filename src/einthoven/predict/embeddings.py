@@ -1,0 +1,221 @@
+"""Embeddings: features of a model's backbone, streamed to a file.
+
+==========  ======================================  ===============================================
+level       shape                                   content
+==========  ======================================  ===============================================
+pooled      (records, feature_dim)                  feature vector of the backbone
+token       (records, crops x tokens, dim)          tokens, crop after crop
+lead        (records, leads, feature_dim)           feature vector of each lead alone
+==========  ======================================  ===============================================
+
+Pooled and lead-level vectors are means over the crops of a record. Tokens stand for moments and are
+not averaged: those of a record's crops follow one another, and where crops overlap, moments occur
+more than once. A lead is prepared alone, and the backbone decides what replaces the others
+(`einthoven.backbones.subset`). Files are described in `einthoven.predict.embedding_files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.subset import FewerLeads
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import EinthovenError, EvaluationError
+from einthoven.models.model import Model
+from einthoven.predict.embedding_files import Embedded, writing
+from einthoven.predict.records import on_device
+from einthoven.records import read_record
+from einthoven.signals.batches import SignalSource
+from einthoven.signals.prepare import prepare_record
+from einthoven.signals.quality import refuse_flat
+from einthoven.signals.store import Store
+
+__all__ = ["LEVELS", "Embedded", "Embedder", "crop_means", "embed_cohort", "embed_files"]
+
+Level = Literal["pooled", "token", "lead"]
+LEVELS: tuple[str, ...] = get_args(Level)
+Floats = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+Refused = Callable[[Path, EinthovenError], None]
+
+
+def embed_cohort(
+    model: Model,
+    cohort: Cohort,
+    store: Store,
+    out: str | Path,
+    *,
+    level: str = "pooled",
+    split: str | None = None,
+    batch_size: int = 64,
+    precision: str = "fp32",
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Embedded:
+    """Embed the records of a cohort, or of one of its splits; quarantined ones are left out.
+
+    Parameters
+    ----------
+    model : Model
+        Its backbone and preparation are used; its head is not.
+    cohort, store
+        Labels play no part.
+    out : path
+        A `.parquet` or `.npy` file.
+    level : {"pooled", "token", "lead"}
+    split : str, optional
+        All records by default.
+    batch_size : int
+        Records per batch.
+    precision : {"fp32", "bf16"}
+        Of the network; files hold float32.
+    progress : callable, optional
+        `(done, total)`.
+
+    Raises
+    ------
+    EvaluationError
+        For an unknown level or suffix, no records, and a `.npy` file of records with different
+        numbers of tokens.
+    """
+    network = Embedder(model, level, precision=precision, device=device)
+    kept = cohort.select(store.without_quarantined(cohort.ids()))
+    ids, patients = kept.ids(split), kept.patients(split)
+    rows = store.rows(ids)
+    unlabelled = np.zeros((len(rows), 0), dtype=np.uint8)
+    sources = [SignalSource(store, rows, unlabelled, p) for p in network.preparations]
+    about = {"cohort": cohort.name, "version": cohort.version, "split": split or "all"}
+    with writing(out, network.level, network.leads, network.about | about) as file:
+        for start in range(0, len(ids), batch_size):
+            part = np.arange(start, min(start + batch_size, len(ids)))
+            crops = (source.evaluation_crops(part) for source in sources)
+            file.add(ids[part].tolist(), patients[part].tolist(), network(crops, len(part)))
+            if progress:
+                progress(int(part[-1]) + 1, len(ids))
+    return file.embedded
+
+
+def embed_files(
+    model: Model,
+    files: Sequence[str | Path],
+    out: str | Path,
+    *,
+    level: str = "pooled",
+    precision: str = "fp32",
+    device: torch.device | str = "cpu",
+    refused: Refused | None = None,
+    progress: Progress | None = None,
+) -> Embedded:
+    """Embed ECG files, one after the other; the record id of a row is the path of its file.
+
+    Parameters
+    ----------
+    files : sequence of paths
+    refused : callable, optional
+        Called with every file that cannot be used, which is then left out. Without it the first
+        such file raises its error.
+    model, out, level, precision, device, progress
+        As in `embed_cohort`.
+
+    Raises
+    ------
+    EinthovenError
+        As `embed_cohort`, and for a file that cannot be used if `refused` is not given.
+    """
+    network = Embedder(model, level, precision=precision, device=device)
+    about: dict[str, Any] = {"files": len(files)}
+    with writing(out, network.level, network.leads, network.about | about) as writer:
+        for done, file in enumerate(files, 1):
+            try:
+                record = read_record(file)
+                refuse_flat(record)
+                prepared = [prepare_record(p, record) for p in network.preparations]
+            except EinthovenError as error:
+                if refused is None:
+                    raise
+                refused(Path(file), error)
+            else:
+                crops = ((x, torch.zeros(len(x), dtype=torch.long)) for x in prepared)
+                writer.add([str(file)], [record.patient or ""], network(crops, 1))
+            if progress:
+                progress(done, len(files))
+    return writer.embedded
+
+
+class Embedder:
+    """Backbone of a model at one level.
+
+    Attributes
+    ----------
+    level : str
+    preparations : list of Preparation
+        One preparation, or one for each lead.
+    leads : tuple of str
+        Those of the model.
+    """
+
+    def __init__(
+        self, model: Model, level: str, *, precision: str, device: torch.device | str
+    ) -> None:
+        if level not in LEVELS:
+            raise EvaluationError(
+                f"level = {level!r} is unknown", remedy=f"use one of {', '.join(LEVELS)}"
+            )
+        self.level, self.precision = level, precision
+        self.device = torch.device(device)
+        self.leads = model.preparation.leads
+        backbone: Any = on_device(model.backbone, self.device)
+        self.backbone: Backbone = backbone.eval()
+        self.preparations = [model.preparation]
+        self.networks: list[nn.Module] = [self.backbone]
+        if level == "lead":
+            given: dict[str, Any] = {"every": self.leads, "samples": model.preparation.window}
+            alone = [FewerLeads(self.backbone, [lead], **given) for lead in self.leads]
+            self.networks = [*alone]
+            self.preparations = [model.preparation.with_leads(each.rows) for each in alone]
+        self.about = self._about(model)
+
+    def __call__(self, crops: Iterable[tuple[Tensor, Tensor]], count: int) -> list[Floats]:
+        """The arrays of `count` records, from (signals, owner) of each preparation."""
+        with torch.no_grad(), self._autocast():
+            if self.level == "token":
+                ((signals, owner),) = crops
+                tokens = self.backbone.tokens(signals.to(self.device)).float().cpu()
+                return [tokens[owner == place].flatten(0, 1).numpy() for place in range(count)]
+            means = [
+                crop_means(network(signals.to(self.device)).float().cpu(), owner, count)
+                for network, (signals, owner) in zip(self.networks, crops, strict=True)
+            ]
+        vectors = torch.stack(means, dim=1) if self.level == "lead" else means[0]
+        return list(vectors.numpy())
+
+    def _autocast(self) -> torch.autocast:
+        kind = self.device.type
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _about(self, model: Model) -> dict[str, Any]:
+        policies = {n.leads[0]: n.policy for n in self.networks if isinstance(n, FewerLeads)}
+        return {
+            "level": self.level,
+            "backbone": model.backbone.name,
+            "weights_sha256": model.config.get("weights_sha256", ""),
+            "preparation": model.preparation.to_dict(),
+            "leads": list(self.leads),
+            "missing_leads": policies or None,
+            "crops": "one after another" if self.level == "token" else "mean",
+            "precision": self.precision,
+        }
+
+
+def crop_means(features: Tensor, owner: Tensor, count: int) -> Tensor:
+    """Each record's mean over its crops, (count, dim); `owner` is the record of each crop."""
+    total = torch.zeros(count, features.shape[1]).index_add_(0, owner, features)
+    return total / torch.bincount(owner, minlength=count)[:, None]

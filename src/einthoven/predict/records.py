@@ -1,0 +1,138 @@
+"""Probabilities of single ECGs, calibrated if the model has a calibration."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from einthoven.backbones.inference import aggregate_crops
+from einthoven.backbones.subset import FewerLeads
+from einthoven.models.model import Model
+from einthoven.records import Record, read_record
+from einthoven.signals.prepare import Preparation, prepare_record, seconds_left_out
+from einthoven.signals.quality import doubts, offset_text, offsets, refuse_flat
+
+__all__ = ["RecordPrediction", "on_device", "predict_files", "predict_record", "with_leads"]
+
+
+@dataclass(frozen=True)
+class RecordPrediction:
+    """A record and its probabilities by label name.
+
+    Attributes
+    ----------
+    record : Record
+    probabilities : dict of str to float
+        Calibrated if the model has a calibration.
+    above_threshold : tuple of str, or None
+        Labels at or above their decision threshold, most probable first; None if the model has no
+        thresholds.
+    derived_leads : tuple of str
+        Limb leads that the record lacked, computed from two others in mV.
+    left_out_leads : tuple of str
+        Leads of the model that were not used.
+    seconds_left_out : float
+        Duration of the record that is in none of the predicted crops, s.
+    doubts : tuple of str
+        Findings about the quality of the recording (`einthoven.signals.quality.doubts`), and
+        offsets that the preparation does not remove: the probabilities may be unreliable.
+    """
+
+    record: Record
+    probabilities: dict[str, float]
+    above_threshold: tuple[str, ...] | None = None
+    derived_leads: tuple[str, ...] = ()
+    left_out_leads: tuple[str, ...] = ()
+    seconds_left_out: float = 0.0
+    doubts: tuple[str, ...] = ()
+
+
+def predict_record(
+    model: Model, record: Record, *, leads: Sequence[str] | None = None
+) -> RecordPrediction:
+    """Predict one ECG.
+
+    Limb leads that the record lacks are computed if two of its leads determine them, which is
+    exact; the prediction names them.
+
+    Parameters
+    ----------
+    model : Model
+    record : Record
+    leads : sequence of str, optional
+        Use these leads only, as for a record that lacks the others; see
+        `einthoven.backbones.subset`.
+
+    Raises
+    ------
+    PreparationError
+        If the record lacks another lead, is too short, flat in every lead, or not finite.
+    BackboneError
+        If the model does not read one of `leads`, or cannot go without the others.
+    """
+    refuse_flat(record)
+    network, preparation = with_leads(model, None if leads is None else tuple(leads))
+    preparation = preparation.deriving(record.leads)
+    crops = prepare_record(preparation, record)
+    with torch.no_grad():
+        logits = network(crops.to(_device(network))).float().cpu()
+    rule: Any = model.aggregate
+    owner = torch.zeros(len(logits), dtype=torch.long)
+    values = aggregate_crops(logits, owner, 1, rule)[0].numpy()
+    above = None
+    if model.calibration is not None:
+        values = model.calibration.apply(values)
+        decisions = zip(model.labels, values, model.calibration.decide(values), strict=True)
+        present = [(label, value) for label, value, decision in decisions if decision]
+        above = tuple(label for label, _ in sorted(present, key=lambda pair: -pair[1]))
+    return RecordPrediction(
+        record,
+        dict(zip(model.labels, values.tolist(), strict=True)),
+        above,
+        derived_leads=preparation.derived,
+        left_out_leads=tuple(
+            lead for lead in model.preparation.leads if lead not in preparation.leads
+        ),
+        seconds_left_out=round(max(0.0, seconds_left_out(preparation, record)), 3),
+        doubts=(*doubts(record), *_offset_doubts(record, preparation)),
+    )
+
+
+def predict_files(model: Model, files: Iterable[str | Path]) -> Iterator[RecordPrediction]:
+    """Predict ECG files, one after the other."""
+    for file in files:
+        yield predict_record(model, read_record(file))
+
+
+@lru_cache(maxsize=4)  # a subset of leads costs a trial forward pass, once and not for every file
+def with_leads(model: Model, leads: tuple[str, ...] | None) -> tuple[nn.Module, Preparation]:
+    """Network and preparation of a model for some of its leads; for all of them without `leads`."""
+    if leads is None:
+        return model.classifier, model.preparation
+    every, samples = model.preparation.leads, model.preparation.window
+    fewer = FewerLeads(model.classifier, leads, every=every, samples=samples)
+    return fewer, model.preparation.with_leads(fewer.rows).deriving(fewer.leads)
+
+
+def on_device(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """The network on a device: itself, or a copy, because others may be using it."""
+    if _device(network).type == torch.device(device).type == "cpu":
+        return network
+    return copy.deepcopy(network).to(device)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _offset_doubts(record: Record, preparation: Preparation) -> Iterator[str]:
+    away = {k: v for k, v in offsets(record).items() if k in preparation.sources}
+    if away and preparation.passes_offsets:
+        yield f"{offset_text(away)}, and the preparation removes no offsets: subtract them"
