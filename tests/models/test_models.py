@@ -193,7 +193,6 @@ def test_non_commercial_models_warn(model: Model, tmp_path: Path) -> None:
 def test_training_starts_from_a_model_with_its_config(saved: Path) -> None:
     start = start_from(NAME, saved)
     assert start.options["depth"] == 1
-    assert start.options["evaluation_crops"] == 3
     backbone: Any = load_backbone(NAME, weights=saved)
     assert backbone.config.width == 32
     with pytest.raises(WeightsError):
