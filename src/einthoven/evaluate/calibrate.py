@@ -199,7 +199,7 @@ def _regression(
         weight = probability * (1 - probability)
         return np.asarray((columns.T * weight) @ columns + np.diag(precision))
 
-    found = minimize(
+    optimum = minimize(
         loss,
         list(centre),
         jac=gradient,
@@ -207,4 +207,4 @@ def _regression(
         method="trust-exact",
         options={"gtol": GRADIENT_TOLERANCE},
     )
-    return [float(value) for value in found.x]
+    return [float(value) for value in optimum.x]
