@@ -12,7 +12,7 @@ from torch import Tensor
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.config import fields_of
 from einthoven.backbones.contract import Backbone
-from einthoven.backbones.registry import create_backbone
+from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import BackboneError, CalibrationError, ModelError
 from einthoven.files import (
     Json,
@@ -23,7 +23,6 @@ from einthoven.files import (
     write_text,
 )
 from einthoven.licences import Licence, LicenceWarning
-from einthoven.models.card import minimal_card
 from einthoven.models.config import (
     CARD,
     CONFIG,
@@ -80,9 +79,17 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     write_tensors(folder / WEIGHTS, model.network.state_dict(), metadata)
     config = _config_of(model, file_sha256(folder / WEIGHTS))
     if not (folder / CARD).is_file():
-        write_text(folder / CARD, minimal_card(config))
+        write_text(folder / CARD, _card(config))
     write_config(folder, config)
     return folder
+
+
+def _card(config: Json) -> str:
+    """The model card of a model without an evaluation."""
+    from einthoven.report.card import model_card  # prediction needs no templates
+
+    backbone = entry(config["backbone"])
+    return model_card({"summary": backbone.summary, "paper": backbone.paper} | config)
 
 
 def _config_of(model: Model, sha256: str) -> Json:

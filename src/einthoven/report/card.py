@@ -13,7 +13,6 @@ from einthoven.report import tables
 from einthoven.report.description import UNKNOWN, cohort_of, describe, flat, is_synthetic, leakage
 from einthoven.report.description import text as recorded
 from einthoven.report.format import confidence
-from einthoven.report.page import TEMPLATES
 
 Json = Mapping[str, Any]
 
@@ -109,7 +108,7 @@ def _code(value: object) -> Markup:
 
 
 _CARDS = Environment(
-    loader=FileSystemLoader(TEMPLATES),
+    loader=FileSystemLoader(tables.TEMPLATES),
     finalize=_finalize,
     undefined=StrictUndefined,
     trim_blocks=True,

@@ -52,7 +52,7 @@ def describe(config: Json) -> dict[str, Any]:
         "settings": list(flattened(recipe)),
         "weights_text": _weights(values, recipe),
         "weights_licence": _weights_licence(values),
-        "pretraining_data": (values.get("public_weights") or values).get("pretraining_data"),
+        "public_weights": values.get("public_weights") or None,
         "contains_ptbxl": _contains_ptbxl(values),
         "selection": _selection(values, recipe),
         "chosen_among": values.get("selection") or None,
@@ -210,7 +210,8 @@ def _weights(values: Json, recipe: Json) -> str:
             + (f" (SHA-256 {digest})" if digest else "")
             + (f", trained with einthoven: {history_text(history)}" if history else "")
         )
-    if weights is None and recipe.get("initialise") == "random":
+    trained = "weights" in values and not values.get("public_weights")
+    if weights is None and (trained or recipe.get("initialise") == "random"):
         return "random initialisation"
     return text(weights)
 
@@ -228,7 +229,7 @@ def _weights_licence(values: Json) -> str:
 def _contains_ptbxl(values: Json) -> str | None:
     """Whether PTB-XL is in the pretraining data; None where no pretraining is recorded."""
     public = values.get("public_weights")
-    known = public if public else values
+    known = values if "contains_ptbxl" in values else public or {}
     if "contains_ptbxl" not in known:
         return None
     return {True: "yes", False: "no"}.get(known["contains_ptbxl"], "unknown")

@@ -52,9 +52,8 @@ _DPI = 110
 _LOSSES = {"train_loss": "Training loss", "validation_loss": "Validation loss"}
 _MOST_PANELS = 4
 
-TEMPLATES = Path(__file__).with_name("templates")
 _PAGES = Environment(
-    loader=FileSystemLoader(TEMPLATES),
+    loader=FileSystemLoader(tables.TEMPLATES),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -277,7 +276,7 @@ def before_and_after(
 
 def _render(template: str, **context: Any) -> str:
     numbers = {key: partial(next, counter(1)) for key in ("next_table", "next_figure")}
-    style = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
+    style = Markup((tables.TEMPLATES / "page.css").read_text(encoding="utf-8"))
     page = _PAGES.get_template(template)
     return page.render(style=style, einthoven=__version__, **numbers, **context)
 
@@ -339,7 +338,7 @@ def _provenance(run: Json) -> Json:
         "backbone": model["backbone"],
         "initial weights": model["weights_text"],
         "licence of the initial weights": model["weights_licence"],
-        **({"PTB-XL in pretraining": model["contains_ptbxl"]} if model["contains_ptbxl"] else {}),
+        "PTB-XL among their training data": model["contains_ptbxl"],
         "cohort": cohort.get("name"),
         "version": cohort.get("version"),
         "task": cohort.get("task"),

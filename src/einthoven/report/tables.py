@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -15,6 +16,7 @@ from einthoven.report.format import NONE, Interval, Number, confidence
 
 Json = Mapping[str, Any]
 
+TEMPLATES = Path(__file__).with_name("templates")
 METRICS = {"auroc": "AUROC", "auprc": "AUPRC"}
 ATTRIBUTES = {"sex": "sex", "age": "age in years"}
 MEASURES = (
