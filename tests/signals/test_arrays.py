@@ -42,7 +42,7 @@ def test_batches_are_those_of_the_packed_records(synthetic_store: Store, dtype: 
     assert torch.allclose(array.crops(chosen, starts), packed.crops(chosen, starts), atol=1e-5)
 
 
-def test_nothing_is_rounded_or_cut_off() -> None:
+def test_values_are_neither_rounded_nor_clipped() -> None:
     signals = np.array([[[1e-5, 250.0, -40.0, 0.0]]])
     (chunk,) = ArrayStore.over(signals, leads=("I",), rate=10).read(np.array([0]))
     assert chunk.signals.dtype == np.float32

@@ -27,7 +27,7 @@ def renamed(synthetic_path: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     return pack(other, folder, leads=("V5", "II", "I"), workers=1)
 
 
-def test_a_renamed_record_with_its_leads_in_another_order_is_known(
+def test_a_renamed_record_with_reordered_leads_has_the_same_fingerprint(
     synthetic_store: Store, renamed: Store
 ) -> None:
     rows = np.arange(len(synthetic_store))
@@ -66,6 +66,6 @@ def test_a_flat_record_has_no_fingerprint(
     assert signal_fingerprints(synthetic_store, np.array([3]), LEADS).tolist() == [0]
 
 
-def test_texts_are_told_apart_by_their_parts(synthetic: Cohort) -> None:
+def test_fingerprints_of_texts_depend_on_their_parts(synthetic: Cohort) -> None:
     assert fingerprint("a", "bc") != fingerprint("ab", "c")
     assert fingerprint("a", "b") == fingerprint("a", "b")

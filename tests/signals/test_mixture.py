@@ -41,14 +41,14 @@ def mixture(source: SignalSource) -> Mixture:
     return Mixture((part(source, 0, 30), part(source, 30, 37)), (25, 12))
 
 
-def test_an_epoch_draws_from_each_source_as_often_as_it_should(mixture: Mixture) -> None:
+def test_an_epoch_has_the_draws_of_each_source(mixture: Mixture) -> None:
     for epoch in range(4):
         order = mixture.order(seed=1, epoch=epoch)
         assert len(order) == len(mixture) == 37
         assert (order < 30).sum() == 25
 
 
-def test_nothing_is_drawn_twice_within_a_pass_over_its_source(mixture: Mixture) -> None:
+def test_no_record_is_drawn_twice_within_a_pass(mixture: Mixture) -> None:
     """Passes go through from epoch to epoch: after six epochs every record of the first source
     was drawn five times, and of the second ten or eleven times."""
     drawn = np.concatenate([mixture.order(seed=3, epoch=epoch) for epoch in range(6)])

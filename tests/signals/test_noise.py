@@ -29,7 +29,7 @@ def added(signals: NDArray[np.int16], **options: object) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("kind", NOISES)
 @pytest.mark.parametrize("snr", [-5.0, 6.0, 15.0])
-def test_the_ratio_is_the_one_asked_for(signals: NDArray[np.int16], kind: str, snr: float) -> None:
+def test_the_ratio_is_the_requested_one(signals: NDArray[np.int16], kind: str, snr: float) -> None:
     noise = added(signals, kind=kind, snr=snr)
     power = signals.astype(float).var(axis=2).mean(axis=1)
     found = 10 * np.log10(power / np.square(noise).mean(axis=(1, 2)))
@@ -49,7 +49,7 @@ def test_frequencies_are_where_they_should_be(signals: NDArray[np.int16], kind: 
         assert power[lower].mean() == pytest.approx(power[upper].mean(), rel=0.1)
 
 
-def test_a_record_s_noise_is_its_own_whatever_stands_beside_it(
+def test_noise_of_a_record_does_not_depend_on_the_other_records(
     signals: NDArray[np.int16],
 ) -> None:
     whole = added(signals, kind="muscle")

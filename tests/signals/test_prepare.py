@@ -1,4 +1,4 @@
-"""The value, its runtime against the published outputs and scipy, and what is refused."""
+"""Preparation against scipy and the published transforms; refusals of values and batches."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_steps_run_in_the_order_given(steps: tuple, rate: float) -> None:
     _check_against_scipy(Preparation(TWO, steps), int(10.2 * rate), rate)
 
 
-def test_short_records_are_padded_with_zeros_at_the_end_when_asked() -> None:
+def test_short_records_are_padded_with_zeros_at_the_end() -> None:
     steps = (Resample(250), Window(2250, short="pad"), Filter("highpass", 0.67), Standardise())
     preparation = Preparation(TWO, steps)
     assert evaluation_starts(preparation, 3000, rate=500) == [0]
@@ -228,7 +228,7 @@ def test_a_centred_preparation_passes_no_offset() -> None:
     assert limbs.centred().derived == ("III",)
 
 
-def test_a_centred_lead_keeps_what_is_no_number() -> None:
+def test_centring_keeps_missing_values() -> None:
     steps = (Centre(), Resample(100), Window(4), Fill("zero"))
     x = torch.tensor([[[1.0, float("nan"), 3.0, 5.0], [2.0, 2.0, 2.0, 2.0]]])
     out = prepare_batch(Preparation(TWO, steps), x, rate=100, starts=torch.tensor([0]))
@@ -249,7 +249,7 @@ def test_json_round_trip_is_exact_and_the_digest_tells_preparations_apart() -> N
         Preparation(STANDARD_LEADS[::-1], ST_MEM.steps),
     ]
     assert len({ST_MEM.digest, *(other.digest for other in others)}) == 5
-    # Stores and bundles hold this digest; a change here breaks them.
+    # Model folders hold this digest.
     assert ST_MEM.digest == "46195d9efec2b27b6ed41fc6ba57a2a709a848b38b1721fe50176541708ae788"
 
 
@@ -327,7 +327,7 @@ def test_missing_leads_are_named() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_values_that_are_no_numbers_are_refused(bad: float) -> None:
+def test_missing_and_infinite_values_are_refused(bad: float) -> None:
     signals = torch.zeros(40, 12, 5000)
     signals[37, 2, 4999] = bad
     with pytest.raises(PreparationError, match="number 37"):
@@ -382,7 +382,7 @@ def test_batches_that_do_not_fit_are_refused(change: dict, message: str) -> None
         (lambda: Preparation.from_dict({"leads": "II", "steps": []}), "two lists"),
     ],
 )
-def test_contradictions_are_refused_when_the_value_is_made(make, message: str) -> None:
+def test_contradictions_are_refused_at_construction(make, message: str) -> None:
     with pytest.raises(PreparationError, match=message):
         make()
 

@@ -45,7 +45,7 @@ def test_successive_draws_stay_in_step() -> None:
     )
 
 
-def test_without_a_generator_numbers_come_from_torch_s_own() -> None:
+def test_without_a_generator_the_global_one_of_torch_is_used() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         ours = uniform((2, 3))

@@ -41,7 +41,7 @@ def test_signals_come_back_exactly(synthetic_path: Path, synthetic_store: Store)
     assert stored.source_hash == record.source_hash
 
 
-def test_rows_are_read_in_the_order_asked_for(synthetic_store: Store) -> None:
+def test_rows_are_read_in_the_requested_order(synthetic_store: Store) -> None:
     rows = synthetic_store.rows(["9", "3", "5"])
     (chunk,) = synthetic_store.read(rows)
     for place, name in zip(chunk.places, ["9", "3", "5"], strict=True):

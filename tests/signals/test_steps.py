@@ -1,4 +1,4 @@
-"""Steps of single public networks: the values, and what they do against scipy's own."""
+"""Steps against scipy: filters, medians, decimation, filling, computed leads, and refusals."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _whole(samples: int, *steps: Step) -> Preparation:
     return Preparation(TWO, (Resample(500), *steps, Window(samples)))
 
 
-# ---------------------------------------------------------------------- what steps do
+# ------------------------------------------------------------------ results
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_min_max_spreads_every_lead_from_minus_one_to_one() -> None:
     assert (found[2] == -1).all()
 
 
-def test_a_flat_lead_stays_flat_behind_a_filter() -> None:
-    """Rounding in float32 must not be taken for a signal and spread over all of the range."""
+def test_a_flat_lead_stays_flat_after_a_filter() -> None:
+    """Rounding in float32 is not scaled to the range of a signal."""
     x = np.full((3, 2, 5000), 4.0)
     x[1] = -0.3
     preparation = Preparation(TWO, (Fir((0.05, 47)), Resample(500), MinMax(), Window(5000)))
@@ -133,7 +133,7 @@ def test_decimation_is_scipys(over: str, samples: int, factor: int) -> None:
     assert (preparation.rate, preparation.window) == (500 / factor, samples // factor)
 
 
-def test_values_that_are_no_numbers_are_filled() -> None:
+def test_missing_values_are_filled() -> None:
     x = _ecg(2, 1000, 500)
     x[0, 1, 100:200] = x[2, 0] = np.nan
     crop = x[..., 50:550]
@@ -150,7 +150,7 @@ def test_values_that_are_no_numbers_are_filled() -> None:
     torch.testing.assert_close(found[0, 1, 0], found[0, 0].mean())
 
 
-def test_infinity_and_records_without_any_number_are_refused_all_the_same() -> None:
+def test_infinity_and_records_without_values_are_refused_even_with_a_fill_step() -> None:
     x = _ecg(2, 1000, 500)
     preparation = Preparation(TWO, (Resample(500), Window(500), Fill("crop-mean")))
     x[1, 1, 3] = np.inf
@@ -172,7 +172,7 @@ def test_microvolts_are_millivolts(step: Step) -> None:
     assert not torch.allclose(whole, raw.float(), atol=1e-2)
 
 
-# ---------------------------------------------------------------------- leads that follow
+# ------------------------------------------------------------------ computed leads
 
 
 def _derived(leads: tuple[str, ...], step: Derive) -> Preparation:
@@ -196,14 +196,14 @@ def test_derived_leads_keep_the_law(of: tuple[str, str]) -> None:
     assert np.abs(found.numpy() - limb).max() < 2.1e-3  # what rounding to microvolts leaves
 
 
-def test_leads_that_others_come_from_are_read_whether_or_not_they_are_wanted() -> None:
+def test_source_leads_are_read_even_if_they_are_not_prepared() -> None:
     x = _ecg(3, 1000, 500)
     alone = _derived(("V1", "III"), Derive(("III",), ("I", "II")))
     assert alone.sources == ("V1", "I", "II")
     _close(_prepared(alone, x, 500), np.stack([x[:, 0], x[:, 2] - x[:, 1]], axis=1))
 
 
-def test_a_part_of_the_leads_is_computed_as_it_was() -> None:
+def test_a_subset_of_the_leads_is_still_computed() -> None:
     whole = _derived((*LIMB, "V1"), Derive(FOLLOW, ("I", "II")))
     part = whole.with_leads(("III", "V1"))
     assert (part.leads, part.derived, part.sources) == (("III", "V1"), ("III",), ("V1", "I", "II"))
@@ -212,7 +212,7 @@ def test_a_part_of_the_leads_is_computed_as_it_was() -> None:
     assert whole.with_leads(whole.leads) == whole
 
 
-def test_a_preparation_is_fitted_to_what_a_record_has() -> None:
+def test_a_preparation_derives_what_a_record_lacks() -> None:
     plain = Preparation((*LIMB, "V1"), (Resample(500), Window(1000)))
     assert plain.deriving((*LIMB, "V1", "V2")) is plain
     assert plain.deriving(("I", "V1")) is plain
@@ -228,7 +228,7 @@ def test_a_preparation_is_fitted_to_what_a_record_has() -> None:
     assert plain.deriving(("I", "II")).sources == ("I", "II", "V1")
 
 
-def test_records_are_never_completed_unasked() -> None:
+def test_missing_leads_are_computed_only_by_a_preparation_that_derives_them() -> None:
     leads = ("I", "II", "V1")
     signal = _ecg(3, 1000, 500)[0].astype(np.float32)
     record = Record(signal, 500.0, leads, "r1", None, "r1.hea", "0" * 64, {})
@@ -243,7 +243,7 @@ def test_records_are_never_completed_unasked() -> None:
     assert "go without them" in refusal.value.remedy
 
 
-# ---------------------------------------------------------------------- what steps are
+# ------------------------------------------------------------------ values
 
 
 def test_json_round_trip_is_exact() -> None:
@@ -302,7 +302,7 @@ def test_json_round_trip_is_exact() -> None:
         ),
     ],
 )
-def test_contradictions_are_refused_when_the_value_is_made(make, message: str) -> None:
+def test_contradictions_are_refused_at_construction(make, message: str) -> None:
     with pytest.raises(PreparationError, match=message):
         make()
 
