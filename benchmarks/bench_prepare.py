@@ -31,7 +31,7 @@ from einthoven.signals.prepare import (
 from table import Row, alternately, print_table, speed_row, timed
 
 BATCH = 64
-TARGET = 8.0
+TARGET = 4.0
 ROUNDS = 30
 ST_MEM = Preparation(
     leads=STANDARD_LEADS,
