@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import Classifier, initialise_head
 from einthoven.backbones.inference import Aggregate, aggregate_crops, record_outputs
-from einthoven.files import append_line
+from einthoven.files import append_line, replacing
 from einthoven.progress import Progress
 from einthoven.signals.batches import Augmentation, SignalSource, epoch_order, generator_for
 from einthoven.stages.recipe import Stage1
@@ -297,7 +297,5 @@ def _training_features(
 
 def save_array(file: Path, array: NDArray[Any]) -> None:
     """Write a `.npy` file atomically."""
-    temporary = file.with_name(file.name + ".writing")
-    with open(temporary, "wb") as handle:
+    with replacing(file) as temporary, open(temporary, "wb") as handle:
         np.save(handle, array, allow_pickle=False)
-    temporary.replace(file)

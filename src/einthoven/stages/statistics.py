@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import RecipeError
+from einthoven.files import read_json
 from einthoven.signals.batches import SignalSource, generator_for
 from einthoven.signals.prepare import (
     MinMax,
@@ -92,8 +92,8 @@ def recorded(out: str | Path) -> Standardiser | None:
     Measuring again could differ in the last bit on another machine.
     """
     file = Path(out) / ABOUT
-    said = json.loads(file.read_text())["request"].get(STANDARDISER) if file.is_file() else None
-    return Standardiser(**said) if said else None
+    values = read_json(file)["request"].get(STANDARDISER) if file.is_file() else None
+    return Standardiser(**values) if values else None
 
 
 def fit_statistics(backbone: Backbone, train: SignalSource, *, seed: int) -> None:
