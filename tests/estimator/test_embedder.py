@@ -102,8 +102,10 @@ def test_every_way_to_call_a_backbone(arrays: Any, network: Any, tmp_path: Path)
         EcgEmbedder(str(weights), options=options, **given),
         EcgEmbedder(network, **given),
         EcgEmbedder(classifier, **given),
-        EcgEmbedder(save_model(network, tmp_path / "backbone"), **given),
-        EcgEmbedder(str(save_model(classifier, tmp_path / "classifier")), **given),
+        *(
+            EcgEmbedder(str(save_model(Model(net, net.preparation), tmp_path / place)), **given)
+            for place, net in (("backbone", network), ("classifier", classifier))
+        ),
     ]
     for embed in same:
         assert np.array_equal(embed.fit_transform(x), expected)
@@ -206,14 +208,14 @@ def test_refusals(
 def test_what_does_not_go_together_is_refused(arrays: Any, network: Any, tmp_path: Path) -> None:
     given = {k: v for k, v in arrays.given.items() if k not in ("backbone", "weights", "options")}
     weights = arrays.given["weights"]
-    folder = save_model(network, tmp_path / "model")
+    folder = save_model(Model(network, network.preparation), tmp_path / "model")
     torch.save({"model": network.state_dict()}, tmp_path / "x.pth")
     cases: list[tuple[EcgEmbedder, type[Exception], str]] = [
         (EcgEmbedder(folder, weights=weights, **given), EstimatorError, "has weights of its own"),
         (EcgEmbedder(network, weights=weights, **given), EstimatorError, "for a MTECG, which has"),
-        (EcgEmbedder(folder, options={"depth": 1}, **given), EstimatorError, "is built already"),
-        (EcgEmbedder(tmp_path / "x.pth", **given), EstimatorError, "does not say which backbone"),
-        (EcgEmbedder(tmp_path / "absent", **given), ModelError, "is no folder"),
+        (EcgEmbedder(network, options={"depth": 1}, **given), EstimatorError, "is built already"),
+        (EcgEmbedder(tmp_path / "x.pth", **given), EstimatorError, "does not name the backbone"),
+        (EcgEmbedder(tmp_path / "absent", **given), ModelError, "absent"),
     ]
     for embed, error, message in cases:
         with pytest.raises(error, match=message):
@@ -224,12 +226,12 @@ def test_what_does_not_go_together_is_refused(arrays: Any, network: Any, tmp_pat
 
 
 def test_a_shipped_bundle_is_a_backbone_too(arrays: Any, network: Any, tmp_path: Path) -> None:
-    from einthoven import shipped
+    from einthoven.models import config
 
     given = {k: v for k, v in arrays.given.items() if k not in ("backbone", "weights", "options")}
     bundle = Model(Classifier(network, ("a",)), network.preparation)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shipped, "_FOLDER", tmp_path)
+        patch.setattr(config, "_SHIPPED_FOLDER", tmp_path)
         save_model(bundle, tmp_path / "some-name")
         found = EcgEmbedder("some-name", **given).fit_transform(arrays.x[:2])
     assert np.array_equal(found, EcgEmbedder(**arrays.given).fit_transform(arrays.x[:2]))
