@@ -1,11 +1,11 @@
-"""Training steps on large pages of memory, as the command line asks for, against small ones.
+"""Training steps with large memory pages, which the command line requests, and with small ones.
 
     python benchmarks/bench_pages.py
 
 A step is forward, loss, backward and optimiser in bf16 on 64 random crops of 2.5 s at 100 Hz.
-PyTorch decides at its first tensor, so each side is a fresh process; they take turns, and the
-fastest step of each counts. Where Linux offers no large pages to those who ask
-(/sys/kernel/mm/transparent_hugepage/enabled says `never`), both are the same.
+PyTorch decides at its first tensor, so each side is a new process; they alternate, and the fastest
+step of each is compared. Where Linux has no large pages on request
+(/sys/kernel/mm/transparent_hugepage/enabled is `never`), both are the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WARM, STEPS = 3, 8
 
 
 def steps(name: str) -> list[Times]:
-    """Times of training steps in this process."""
+    """Time training steps in this process."""
     torch.manual_seed(0)
     model = create_classifier(name, labels=LABELS, **NETWORKS[name])
     optimizer = AdamW(model.parameters(), fused=True)
@@ -47,11 +47,11 @@ def steps(name: str) -> list[Times]:
 
 
 def measure(name: str, *, large: bool) -> Times:
-    """The fastest step of a fresh process."""
+    """Fastest step of a new process."""
     command = [sys.executable, __file__, "--child", name, "--threads", str(torch.get_num_threads())]
-    asked = os.environ | {"THP_MEM_ALLOC_ENABLE": str(int(large))}
-    answer = subprocess.run(command, env=asked, check=True, capture_output=True, text=True)
-    return fastest([Times(*pair) for pair in json.loads(answer.stdout.splitlines()[-1])])
+    environment = os.environ | {"THP_MEM_ALLOC_ENABLE": str(int(large))}
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return fastest([Times(*pair) for pair in json.loads(result.stdout.splitlines()[-1])])
 
 
 def run(rounds: int = 2) -> list[Row]:
@@ -65,7 +65,7 @@ def run(rounds: int = 2) -> list[Row]:
 
 
 def main() -> None:
-    """Measure and print; `--child` is the process that is measured."""
+    """Measure and print; `--child` marks the measured process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--child", choices=NETWORKS, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)

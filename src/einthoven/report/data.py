@@ -102,7 +102,6 @@ def report_data(
     title: str,
     comparisons: Sequence[PairedRuns] = (),
     examples: Sequence[Example] = (),
-    notes: Sequence[str] = (),
     commands: Sequence[str] = (),
     descriptions: Mapping[str, str] | None = None,
 ) -> Json:
@@ -116,8 +115,6 @@ def report_data(
     comparisons : sequence of PairedRuns
         Gains are relative to the reference of the first one.
     examples : sequence of Example
-    notes : sequence of str
-        Paragraphs below the summary.
     commands : sequence of str
         Commands that reproduce runs and page.
     descriptions : mapping of str to str, optional
@@ -148,7 +145,6 @@ def report_data(
             },
             "descriptions": dict(descriptions or {}),
             "examples": [_example(each, i) for i, each in enumerate(examples, 1)],
-            "notes": list(notes),
             "commands": list(commands),
         }
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,13 +13,11 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from einthoven.errors import RecordError
 from einthoven.records.limb_leads import derive_limb_leads
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.report.figures import drawing, to_svg
 
 Floats = NDArray[np.float64]
-Layout = Literal["auto", "3x4", "stacked"]
 
 ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 RHYTHM = "II"
@@ -38,9 +35,7 @@ _MM_PER_UNIT = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 _TALLEST = 20.0  # mm above or below a baseline, for all but a thousandth of the samples
 
 
-def ecg_paper(
-    record: Record, *, title: str = "", leads_layout: Layout = "auto", name: str = "ecg"
-) -> str:
+def ecg_paper(record: Record, *, title: str = "", name: str = "ecg") -> str:
     """Draw an ECG on paper, as SVG in its true size.
 
     Twelve leads of at least 10 s have the standard layout: 2.5 s of each lead in three rows of
@@ -53,7 +48,6 @@ def ecg_paper(
     record : Record
     title : str
         Text above the paper. The record's name and patient are not printed.
-    leads_layout : {"auto", "3x4", "stacked"}
     name : str
         Prefix of the ids, unique in a page.
 
@@ -61,25 +55,13 @@ def ecg_paper(
     -------
     str
         One `<svg>` element.
-
-    Raises
-    ------
-    RecordError
-        If the standard layout is requested for a record with fewer leads or a shorter one.
     """
-    with drawing():
-        figure = ecg_figure(record, title=title, leads_layout=leads_layout)
-        return to_svg(figure, name=name, alt=_alt(record))
-
-
-def ecg_figure(record: Record, *, title: str = "", leads_layout: Layout = "auto") -> Figure:
-    """The figure of `ecg_paper`, for other file formats."""
-    standard = leads_layout != "stacked" and fits_standard(record)
-    if leads_layout == "3x4" and not standard:
-        raise _misfit(record)
+    standard = fits_standard(record)
     rows = _standard(record) if standard else [[_strip(record, x)] for x in record.leads]
     caption = f"25 mm/s · 10 mm/mV · {record.rate:g} Hz · no display filter"
-    return paper_figure(rows, title=title, caption=caption)
+    with drawing():
+        figure = paper_figure(rows, title=title, caption=caption)
+        return to_svg(figure, name=name, alt=_alt(record))
 
 
 def prepared_figure(
@@ -228,18 +210,6 @@ def _alt(record: Record) -> str:
     leads = "the twelve standard leads" if fits_standard(record) else ", ".join(record.leads)
     shown = min(record.duration, SHEET)
     return f"Electrocardiogram, {shown:.3g} s of {leads}, at 25 mm/s and 10 mm/mV"
-
-
-def _misfit(record: Record) -> RecordError:
-    missing = [lead for lead in STANDARD_LEADS if lead not in record.leads]
-    return RecordError(
-        record.source or record.name,
-        "leads and duration",
-        f"{len(record.leads)} leads, {record.duration:.4g} s",
-        f"the standard layout shows twelve leads of {SHEET:g} s"
-        + (f"; missing are {', '.join(missing)}" if missing else ""),
-        remedy='use leads_layout="stacked"',
-    )
 
 
 def _about_median(voltage: NDArray[np.float32]) -> Floats:
