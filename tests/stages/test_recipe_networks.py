@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from einthoven.reproduce.experiment_files import experiment_names, load_experiment
+from einthoven.reproduce.folders import Request, State
+from einthoven.reproduce.plan import plan, pretrainings
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.objectives import create_objective
-from einthoven.reproduce.experiment_files import experiment_names, load_experiment
 from einthoven.reproduce.experiments import OURS
-from einthoven.reproduce.folders import Request, State
 from einthoven.reproduce.grid import cells_of
-from einthoven.reproduce.plan import plan, pretrainings
 from einthoven.signals.prepare import resampled_length
 from einthoven.signals.store import Store
 from einthoven.stages.data import adapted
