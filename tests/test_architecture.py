@@ -1,4 +1,4 @@
-"""The house's plan: rooms import downwards, the light paths stay light, files stay small."""
+"""Architecture: rooms import only from rooms above them, and light paths stay light."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import einthoven
 
 PACKAGE = Path(einthoven.__file__).parent
 ROOMS = (
-    "version",
     "errors",
     "progress",
     "files",
@@ -47,16 +46,15 @@ def room_of(file: Path) -> str:
 
 
 def room_in(module: str) -> str:
-    """The room of a module of ours; nothing for those of others."""
+    """Room of a module of einthoven; empty for other modules."""
     parts = module.split(".")
     return parts[1] if parts[0] == "einthoven" and len(parts) > 1 else ""
 
 
 def imports(tree: ast.Module, *, typing_only: bool = False) -> Iterator[tuple[int, str]]:
-    """Line and module of every import, within functions too.
+    """Line and module of every import, also within functions.
 
-    Those under `if TYPE_CHECKING` are left out unless asked for: they never run, and a name in an
-    annotation ties no room to another.
+    Imports under `if TYPE_CHECKING` are left out unless `typing_only`: they never run.
     """
     skipped = set()
     for node in ast.walk(tree):
@@ -78,13 +76,11 @@ def imports(tree: ast.Module, *, typing_only: bool = False) -> Iterator[tuple[in
 
 def test_every_room_has_its_place() -> None:
     found = {room_of(file) for file in FILES} - {"__init__"}
-    assert found <= set(ROOMS)
+    assert found == set(ROOMS)
 
 
 def test_rooms_import_downwards_only() -> None:
-    """`backbones.classifier` names the weights' loader in a string, for its users' convenience:
-    the one way up, and no import. The package's own `__init__` imports names when they are used.
-    """
+    """The package's `__init__` is exempt: it imports each name when it is first used."""
     upwards = []
     for file in FILES:
         if room_of(file) == "__init__":

@@ -1,6 +1,6 @@
 """einthoven post-trains ECG foundation models.
 
-`import einthoven` loads nothing heavy: each name below is imported when it is first used.
+`import einthoven` loads no heavy library: each name below is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from einthoven.version import __version__
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from einthoven import evaluate

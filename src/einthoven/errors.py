@@ -1,21 +1,20 @@
-"""Everything that einthoven refuses, as one small family of exceptions.
+"""Exceptions of einthoven: refusals of invalid input, each with a remedy.
 
-Every message says what was found, where, and what to do about it. The command line prints an
-`EinthovenError` as it is and exits with status 1; anything else is a defect.
+The command line prints an `EinthovenError` and exits with status 1; any other exception is a defect.
 """
 
 from __future__ import annotations
 
 
 class EinthovenError(Exception):
-    """A refusal, with its remedy.
+    """Base class: a refusal with its remedy.
 
     Parameters
     ----------
     problem : str
-        What was found and where, with the value and the limit.
+        The problem: file or argument, value, and limit.
     remedy : str
-        What the user can do about it.
+        What the user can do.
     """
 
     def __init__(self, problem: str, *, remedy: str) -> None:
@@ -38,20 +37,20 @@ def _rebuild(
 
 
 class RecordError(EinthovenError):
-    """An ECG file that cannot be trusted.
+    """An ECG file that is damaged, ambiguous or unsupported.
 
     Parameters
     ----------
     file : str
-        The file at fault.
+        Path of the file.
     field : str
-        The field of the file (`gain`, `sampling rate`, `checksum of lead V2`, ...).
+        Field of the file (`gain`, `sampling rate`, `checksum of lead V2`, ...).
     value : object
-        The value found there.
+        Value of the field.
     reason : str
-        Why it is refused, with the limit where there is one.
+        Why it is refused, with the limit if there is one.
     remedy : str
-        What the user can do about it.
+        What the user can do.
     """
 
     def __init__(
@@ -64,15 +63,15 @@ class RecordError(EinthovenError):
 
 
 class CohortError(EinthovenError):
-    """A cohort whose tables, labels or folds do not hold together."""
+    """A cohort with inconsistent tables, labels or folds."""
 
 
 class PreparationError(EinthovenError):
-    """A signal and a Preparation that do not fit each other."""
+    """A signal that a Preparation cannot process."""
 
 
 class StoreError(EinthovenError):
-    """A packed store that is incomplete, damaged or of another cohort."""
+    """A packed store that is incomplete, damaged, or belongs to another cohort."""
 
 
 class RecipeError(EinthovenError):
@@ -80,15 +79,15 @@ class RecipeError(EinthovenError):
 
 
 class BackboneError(EinthovenError):
-    """An unknown backbone, or input that a backbone was not made for."""
+    """An unknown backbone, or input that a backbone does not support."""
 
 
 class WeightsError(EinthovenError):
-    """A checkpoint that is damaged, unsafe, or of another network."""
+    """A checkpoint that is damaged, unsafe, or belongs to another network."""
 
 
 class TrainingError(EinthovenError):
-    """Training that cannot go on."""
+    """Training that cannot start or continue."""
 
 
 class ModelError(EinthovenError):
@@ -96,7 +95,7 @@ class ModelError(EinthovenError):
 
 
 class EstimatorError(EinthovenError, ValueError):
-    """Arrays or parameters that an estimator cannot use; a ValueError, as scikit-learn expects."""
+    """Invalid arrays or parameters of an estimator; a ValueError, as scikit-learn expects."""
 
 
 class EvaluationError(EinthovenError):
@@ -104,7 +103,7 @@ class EvaluationError(EinthovenError):
 
 
 class CalibrationError(EinthovenError):
-    """A calibration, or probabilities given to it, that do not hold together."""
+    """An inconsistent calibration, or probabilities that do not match it."""
 
 
 class DownloadError(EinthovenError):
@@ -112,8 +111,8 @@ class DownloadError(EinthovenError):
 
 
 class FileError(EinthovenError):
-    """A file of einthoven's own that is missing or damaged."""
+    """A file written by einthoven that is missing or damaged."""
 
 
 class ReproduceError(EinthovenError):
-    """A reproduction that cannot be planned, shared between processes, or written down."""
+    """A reproduction that cannot be planned, run or written."""

@@ -24,7 +24,7 @@ class Licence:
     text : str
         The terms in words: attribution, exceptions, where they are stated.
     commercial_use : bool or None
-        Whether commercial use is allowed; None where the terms do not state it, or are unknown.
+        Whether commercial use is allowed; None if the terms do not state it or are unknown.
     """
 
     id: str = "unknown"
@@ -37,7 +37,7 @@ class Licence:
         return self.text if self.id in ("other", "unknown") else f"{self.id}: {self.text}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The entries `license`, `license_text` and `commercial_use` of a model's config.json."""
+        """Entries `license`, `license_text` and `commercial_use` of a model's config.json."""
         return {
             "license": self.id,
             "license_text": self.text,
@@ -46,7 +46,7 @@ class Licence:
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Licence:
-        """The licence that `to_dict` wrote; an unknown one where the entries are missing."""
+        """Read the entries of `to_dict`; an unknown licence if they are missing."""
         return cls(
             str(entries.get("license") or UNKNOWN.id),
             str(entries.get("license_text") or ""),

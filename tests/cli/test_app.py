@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import typer
 
+from einthoven import __version__
 from einthoven.cli import progress
 from einthoven.cli.app import app
-from einthoven.version import __version__
 
 VERBS = [
     "demo", "synthesize", "download", "pack", "convert", "pretrain", "posttrain",

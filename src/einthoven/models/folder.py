@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from einthoven import __version__
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.config import fields_of
 from einthoven.backbones.contract import Backbone
@@ -40,7 +41,6 @@ from einthoven.models.model import Model
 from einthoven.models.provenance import derived_provenance
 from einthoven.predictions.calibration import Calibration
 from einthoven.signals.prepare import Preparation
-from einthoven.version import __version__
 
 __all__ = ["load_model", "load_network", "save_model"]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from einthoven import __version__
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, EvaluationError, RecordError
 from einthoven.evaluate.comparison import Comparison, compare
@@ -19,7 +20,6 @@ from einthoven.predictions import Predictions
 from einthoven.records import read_record
 from einthoven.records.record import Record
 from einthoven.report.description import cohort_of, describe, flat, is_synthetic
-from einthoven.version import __version__
 
 RUN, METRICS, PREDICTIONS = "run.json", "metrics.json", "predictions"
 RARE = 10

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from einthoven import __version__
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError, FileError
 from einthoven.files import Json, read_json, read_lines, write_json, write_text
@@ -43,7 +44,6 @@ from einthoven.report.figures import (
     to_svg,
     validation_curves,
 )
-from einthoven.version import __version__
 
 EXAMPLES = 3
 LIKELY = 6  # labels with the highest probabilities; true ones are always shown

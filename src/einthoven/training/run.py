@@ -23,10 +23,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from einthoven import __version__
 from einthoven.errors import TrainingError
 from einthoven.files import Json, locked, read_json, write_json
 from einthoven.training.distributed import Processes
-from einthoven.version import __version__
 
 ABOUT, LOCK = "run.json", ".lock"
 _ABSENT = "absent"
