@@ -1,6 +1,6 @@
 """Exceptions of einthoven: refusals of invalid input, each with a remedy.
 
-The command line prints an `EinthovenError` and exits with status 1; any other exception is a defect.
+The command line prints an `EinthovenError` and exits with status 1; other exceptions are defects.
 """
 
 from __future__ import annotations
