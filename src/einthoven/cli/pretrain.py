@@ -24,7 +24,7 @@ from einthoven.errors import BackboneError, CohortError
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
-    from einthoven.stages.corpus import Member
+    from einthoven.stages.pretraining_data import Member
     from einthoven.stages.recipe import Pretraining
     from einthoven.training.distributed import Processes
 
@@ -133,7 +133,7 @@ def _mixture(
     weights: Sequence[float] | None,
 ) -> tuple[list[Path], Sequence[Path | None], Sequence[float] | None]:
     """Cohorts, stores and weights, from the command line or from the recipe."""
-    from einthoven.stages.corpus import check_weights
+    from einthoven.stages.pretraining_data import check_weights
 
     if not cohorts and not recipe.cohorts:
         raise CohortError(
