@@ -38,7 +38,7 @@ drop_path = 0.1
 
 @contextmanager
 def registered() -> Iterator[str]:
-    """A tiny network in the catalogue, and out of it again: other tests read the catalogue too."""
+    """Register a tiny network for a while; other tests read the catalogue too."""
 
     def build(**overrides: Any) -> Any:
         return mtecg_tiny_100hz(**({"depth": 1, "width": 32, "heads": 1} | overrides))
@@ -51,25 +51,25 @@ def registered() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def tiny_backbone() -> Iterator[str]:
-    """The name of a network that only these tests know."""
+    """The name of a network that is registered in these tests only."""
     with registered() as name:
         yield name
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command came to."""
+class Result:
+    """Exit status and output of a command."""
 
     status: int
     out: str
     err: str
 
 
-Cli = Callable[..., Said]
+Cli = Callable[..., Result]
 
 
-def typed(*arguments: Any) -> int:
-    """Run a command; its exit status."""
+def status_of(*arguments: Any) -> int:
+    """Run a command; return its exit status."""
     try:
         main([str(argument) for argument in arguments])
     except SystemExit as end:
@@ -79,23 +79,23 @@ def typed(*arguments: Any) -> int:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Type a command: `cli("predict", file, "--json")`."""
+    """Run a command: `cli("predict", file, "--json")`."""
     monkeypatch.setenv("EINTHOVEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("EINTHOVEN_MODEL", raising=False)
 
-    def run(*arguments: Any) -> Said:
+    def run(*arguments: Any) -> Result:
         capsys.readouterr()
-        status = typed(*arguments)
+        status = status_of(*arguments)
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
-        return Said(status, captured.out, captured.err)
+        return Result(status, captured.out, captured.err)
 
     return run
 
 
 @dataclass(frozen=True)
 class Made:
-    """What earlier commands left: a recipe, an encoder, two runs."""
+    """Files of earlier commands: a recipe, an encoder, two runs."""
 
     recipe: Path
     encoder: Path
@@ -103,8 +103,8 @@ class Made:
     other: Path
 
     @property
-    def bundle(self) -> Path:
-        return self.run / "bundle"
+    def model(self) -> Path:
+        return self.run / "model"
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +119,7 @@ def made(
         network = create_backbone(name, seed=0, init="pretraining")
         save_model(Model(network, network.preparation), made.encoder)
         for out, seed in ((made.run, 0), (made.other, 1)):
-            status = typed(
+            status = status_of(
                 "posttrain", synthetic_path, "--backbone", name, "--weights", made.encoder,
                 "--recipe", made.recipe, "--store", synthetic_store.root, "--out", out,
                 "--min-records", 8, "--resamples", 20, "--device", "cpu", "--set", f"seed={seed}",

@@ -1,4 +1,4 @@
-"""Every verb explains itself; a refusal is short, and says what to do."""
+"""Help, versions, refusals and interrupts."""
 
 from __future__ import annotations
 
@@ -12,53 +12,38 @@ import pytest
 import typer
 
 from einthoven import __version__
-from einthoven.cli import progress
-from einthoven.cli.app import app
+from einthoven.cli.app import COMMANDS, app
 
-VERBS = [
-    "demo", "synthesize", "download", "pack", "convert", "pretrain", "posttrain",
-    "ensemble", "evaluate", "compare", "report", "card", "reproduce", "predict", "embed",
-    "backbones", "doctor",
-]  # fmt: skip
+NAMES = [command.__name__ for commands in COMMANDS.values() for command in commands]
 
 
-def test_the_verbs() -> None:
-    assert list(typer.main.get_command(app).commands) == VERBS  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_and_every_option_has_help(verb: str, cli: Any) -> None:
-    said = cli(verb, "--help")
-    assert said.status == 0
-    assert verb in said.out
-    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_and_option_has_help(name: str, cli: Any) -> None:
+    result = cli(name, "--help")
+    assert result.status == 0
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     assert command.help
-    silent = [
-        parameter.name
-        for parameter in command.params
-        if not getattr(parameter, "help", None) and parameter.name != "help"
-    ]
-    assert not silent
+    parameters = [each for each in command.params if each.name != "help"]
+    assert all(getattr(each, "help", None) for each in parameters)
 
 
-def test_the_version(cli: Any) -> None:
+def test_help_groups_the_commands(cli: Any) -> None:
+    result = cli("--help")
+    assert result.status == 0
+    assert all(f" {panel} " in result.out for panel in COMMANDS)
+    empty = cli()
+    assert "demo" in empty.out + empty.err
+
+
+def test_version(cli: Any) -> None:
     assert cli("--version").out.strip() == __version__
-
-
-def test_nothing_typed_shows_the_help(cli: Any) -> None:
-    said = cli()
-    assert "Start here" in said.out + said.err
-
-
-def test_python_m_einthoven_is_the_same_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "einthoven", "--version"], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "einthoven", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, __version__, "")
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "expected"),
+    ("name", "environment", "expected"),
     [
         ("THP_MEM_ALLOC_ENABLE", {}, "1"),
         ("THP_MEM_ALLOC_ENABLE", {"THP_MEM_ALLOC_ENABLE": "0"}, "0"),
@@ -67,98 +52,95 @@ def test_python_m_einthoven_is_the_same_command() -> None:
         ("GOMP_SPINCOUNT", {"OMP_WAIT_POLICY": "active"}, "None"),
     ],
 )
-def test_pytorch_is_told_before_it_is_loaded_unless_the_user_decided(
-    name: str, given: dict[str, str], expected: str
+def test_environment_of_pytorch_is_set_before_it_is_loaded(
+    name: str, environment: dict[str, str], expected: str
 ) -> None:
     code = "import os, sys; from einthoven.cli import main; before = 'torch' in sys.modules"
     code += f"\ntry: main(['--version'])\nfinally: print(before, os.environ.get('{name}'))"
-    ours = ("THP", "GOMP", "OMP")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    prefixes = ("THP", "GOMP", "OMP")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=clean | given, capture_output=True, text=True)
+    done = subprocess.run(command, env=clean | environment, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == f"False {expected}"
 
 
-def test_an_unknown_option_is_a_mistake_in_typing(cli: Any) -> None:
-    said = cli("predict", "file", "--bundel", "x")
-    assert said.status == 2
-    assert "--bundel" in said.err
+def test_an_unknown_option_exits_with_status_2(cli: Any) -> None:
+    result = cli("predict", "file", "--modle", "x")
+    assert result.status == 2
+    assert "--modle" in result.err
 
 
 @pytest.mark.parametrize(
-    ("command", "expected"),
+    ("command", "value"),
     [
-        ("embed einthoven-small --out a.npy", "nothing to embed is named"),
-        ("predict a.hea --model nowhere", "is no bundle"),
-        ("evaluate", "nothing to evaluate"),
-        ("evaluate nowhere", "nowhere is missing"),
-        ("evaluate nowhere.parquet", "nowhere.parquet is missing"),
-        ("compare nowhere nowhere", "is missing"),
-        ("report nowhere", "is missing"),
-        ("doctor nowhere.hea", "cannot be read"),
-        ("pack nowhere store", "neither a folder"),
-        ("posttrain nowhere --backbone tiny --out run --recipe scratch", "neither a folder"),
-        ("posttrain nowhere --backbone tiny --out run", "no weights are given"),
-        (
-            "posttrain nowhere --backbone lstm --recipe fine-tuning --out run",
-            "take the recipe `strodthoff-rnn`",
-        ),
-        ("posttrain nowhere --backbone tiny --out run --recipe postraining", "no recipe"),
-        ("posttrain nowhere --backbone tiny --out run --set stage2.x=1", "unknown key stage2.x"),
-        ("pretrain nowhere --backbone tiny --out run --recipe mea", "no recipe 'mea'"),
+        ("embed nowhere.hea --out a.npy", "nowhere.hea"),
+        ("embed a.hea b.csv --out a.npy", "b.csv"),
+        ("predict a.hea --model nowhere", "nowhere"),
+        ("evaluate", "--model"),
+        ("evaluate --model einthoven-small", "--cohort"),
+        ("evaluate nowhere", "nowhere"),
+        ("evaluate nowhere.parquet", "nowhere.parquet"),
+        ("compare nowhere nowhere", "nowhere"),
+        ("report nowhere", "nowhere"),
+        ("doctor nowhere.hea", "nowhere.hea"),
+        ("doctor --backbone ecg_fm", "--backbone"),
+        ("pack nowhere store", "nowhere"),
+        ("posttrain nowhere --backbone tiny --out run --recipe scratch", "nowhere"),
+        ("posttrain nowhere --backbone tiny --out run", "weights"),
+        ("posttrain nowhere --backbone lstm --recipe fine-tuning --out run", "strodthoff-rnn"),
+        ("posttrain nowhere --backbone tiny --out run --recipe postraining", "post-training"),
+        ("posttrain nowhere --backbone tiny --out run --set stage2.x=1", "stage2.x"),
+        ("posttrain nowhere --backbone tiny --out run --recipe scratch --option detph=2", "depth"),
+        ("posttrain x --backbone tiny --out run --recipe scratch --option leads=['I'] --leads I", "--leads"),
+        ("pretrain nowhere --backbone tiny --out run --recipe mea", "mae"),
+        ("pretrain nowhere --backbone tiny --out run --recipe demo --option detph=2", "depth"),
         ("download mimic there", "mimic"),
+        ("embed x.hea --out x.npy --device cuda:99", "cuda:99"),
+        ("evaluate nowhere --resamples 5", "5 resamples"),
     ],
 )
 def test_refusals_go_to_stderr_with_a_remedy(
-    command: str, expected: str, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, value: str, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = cli(*command.split())
-    assert said.status == 1
-    assert said.out == ""
-    message = said.err[said.err.index("einthoven: ") :]
-    assert expected in message
-    assert "What to do:" in said.err
+    result = cli(*command.split())
+    assert result.status == 1
+    assert result.out == ""
+    message = result.err[result.err.index("einthoven: ") :]
+    assert value in message
+    assert "What to do:" in result.err
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_says_that_nothing_is_lost(
-    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("command", "function", "resumable"),
+    [
+        ("synthesize cohort", "einthoven.cohorts.synthetic.synthesize", False),
+        ("download ptb-xl data", "einthoven.cohorts.download.download", True),
+    ],
+)
+def test_an_interrupt_names_the_remedy_of_commands_that_resume(
+    cli: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    function: str,
+    resumable: bool,
 ) -> None:
     def interrupted(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("einthoven.cohorts.synthetic.synthesize", interrupted)
-    said = cli("synthesize", tmp_path / "cohort")
-    assert said.status == 130
-    assert "the same command goes on" in said.err
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(function, interrupted)
+    result = cli(*command.split())
+    assert result.status == 130
+    assert ("resume" in result.err) == resumable
 
 
-def test_a_defect_is_not_dressed_up_as_a_refusal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
-) -> None:
+def test_a_defect_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:
     def broken(*arguments: Any, **options: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("einthoven.cohorts.synthetic.synthesize", broken)
     with pytest.raises(ZeroDivisionError):
         cli("synthesize", tmp_path / "cohort")
-
-
-def test_training_bars_tell_every_epoch_where_nobody_watches(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with progress.training() as show:
-        show("stage 2", 5, 10, {"epoch": 1, "loss": 0.25, "lr": 1e-3})
-        show(
-            "stage 2",
-            5,
-            10,
-            {"epoch": 1, "train_loss": 0.25, "macro_auroc": 0.75, "samples_per_second": 10},
-        )
-        show("predict test", 3, 6)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "epoch 1: train loss 0.2500 val AUROC 0.7500 (10 samples/s, " in captured.err
-    assert "5/10" in captured.err
-    assert "3/6" in captured.err
