@@ -91,7 +91,10 @@ def test_an_unknown_option_exits_with_status_2(cli: Any) -> None:
         ("posttrain nowhere --backbone tiny --out run --recipe postraining", "post-training"),
         ("posttrain nowhere --backbone tiny --out run --set stage2.x=1", "stage2.x"),
         ("posttrain nowhere --backbone tiny --out run --recipe scratch --option detph=2", "depth"),
-        ("posttrain x --backbone tiny --out run --recipe scratch --option leads=['I'] --leads I", "--leads"),
+        (
+            "posttrain x --backbone tiny --out run --recipe scratch --option leads=['I'] --leads I",
+            "--leads",
+        ),
         ("pretrain nowhere --backbone tiny --out run --recipe mea", "mae"),
         ("pretrain nowhere --backbone tiny --out run --recipe demo --option detph=2", "depth"),
         ("download mimic there", "mimic"),

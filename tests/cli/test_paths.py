@@ -1,4 +1,4 @@
-"""Which store a command takes for a cohort."""
+"""Cohorts, their stores, and options that apply to some of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from einthoven.cli.stores import store_of
 
+from einthoven.cli.paths import store_of
 from einthoven.cohorts import Cohort
 from einthoven.errors import StoreError
 from einthoven.records import STANDARD_LEADS
@@ -64,10 +64,10 @@ def test_columns_that_are_no_labels_are_left_out_by_name(
     monkeypatch.setenv("EINTHOVEN_CACHE", str(tmp_path / "cache"))
     label = synthetic.labels[int(synthetic.matrix.sum(axis=0).argmax())]
     for verb in (["doctor", own], ["embed", own, "--out", tmp_path / "e.npy", "--split", "test"]):
-        said = cli(*verb)
-        assert said.status == 1
-        assert "label 'device' holds 'AB-1'" in said.err
-        assert "--label NAME" in " ".join(said.err.split())
+        result = cli(*verb)
+        assert result.status == 1
+        assert "label 'device' holds 'AB-1'" in result.err
+        assert "--label NAME" in " ".join(result.err.split())
         assert cli(*verb, "--label", label).status == 0
     assert len(np.load(tmp_path / "e.npy")) == len(synthetic.ids("test"))
 
@@ -77,13 +77,13 @@ def test_options_of_the_other_kind_of_cohort_are_refused(
 ) -> None:
     out = tmp_path / "out"
     for arguments, message in (
-        (("posttrain", own, "--out", out, "--task", "rhythm-12"), "--task is of PTB-XL's folder"),
-        (("pack", own, out, "--rate", 100), "--rate is of PTB-XL's folder"),
-        (("pack", hospitals[0], out, "--rate", 100), "--rate is of PTB-XL's folder"),
-        (("posttrain", synthetic_path, "--out", out, "--label", "NORM"), "is a folder"),
-        (("doctor", synthetic_path, "--label", "NORM"), "--label is of an own table"),
+        (("posttrain", own, "--out", out, "--task", "rhythm-12"), "--task"),
+        (("pack", own, out, "--rate", 100), "--rate"),
+        (("pack", hospitals[0], out, "--rate", 100), "--rate"),
+        (("posttrain", synthetic_path, "--out", out, "--label", "NORM"), "--label"),
+        (("doctor", synthetic_path, "--label", "NORM"), "--label"),
     ):
-        said = cli(*arguments)
-        assert said.status == 1
-        assert message in " ".join(said.err.split())
+        result = cli(*arguments)
+        assert result.status == 1
+        assert message in " ".join(result.err.split())
         assert not out.exists()

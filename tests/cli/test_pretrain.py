@@ -42,12 +42,12 @@ def test_cohorts_are_mixed_by_weight(
     tiny_backbone: str,
 ) -> None:
     out = tmp_path / "mixed"
-    said = cli(
+    result = cli(
         "pretrain", synthetic_path, unlabelled, "--weight", 3, "--weight", 1,
         "--store", synthetic_store.root, "--store", tmp_path / "own.store",
         "--backbone", tiny_backbone, "--out", out, *QUICK,
     )  # fmt: skip
-    assert said.status == 0, said.err
+    assert result.status == 0, result.err
     asked = read_json(out / "run.json")["request"]
     assert [part["cohort"] for part in asked["cohorts"]] == [synthetic_path.name, "exports"]
     first, second = (part["draws"] for part in asked["cohorts"])
@@ -56,8 +56,8 @@ def test_cohorts_are_mixed_by_weight(
         f"validation_loss:{synthetic_path.name}" in (out / "pretrain" / "metrics.jsonl").read_text()
     )
     page = tmp_path / "losses.html"
-    said = cli("report", out, "--out", page)
-    assert said.status == 0, said.err
+    result = cli("report", out, "--out", page)
+    assert result.status == 0, result.err
     assert json.loads(page.with_suffix(".json").read_text())["runs"][0]["history"][0]["epoch"] == 1
     text = page.read_text()
     assert "Training loss" in text
@@ -74,31 +74,31 @@ def test_a_recipe_may_name_its_cohorts(
         f'[[cohorts]]\npath = "{unlabelled}"\nweight = 0.5\n'
     )
     command = ("pretrain", "--backbone", tiny_backbone, "--recipe", recipe, "--device", "cpu")
-    said = cli(*command, "--out", tmp_path / "run")
-    assert said.status == 0, said.err
+    result = cli(*command, "--out", tmp_path / "run")
+    assert result.status == 0, result.err
     asked = read_json(tmp_path / "run" / "run.json")["request"]
     assert len(asked["cohorts"]) == 2
     assert "cohorts" not in asked["recipe"]
-    said = cli(*command, "--out", tmp_path / "other", "--weight", 2)
-    assert said.status == 1
-    assert "--weight without a cohort" in said.err
+    result = cli(*command, "--out", tmp_path / "other", "--weight", 2)
+    assert result.status == 1
+    assert "--weight" in result.err
 
 
 def test_what_does_not_fit_together_is_refused(
     cli: Any, tmp_path: Path, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str
 ) -> None:
     command = ("pretrain", "--backbone", tiny_backbone, "--out", tmp_path / "run", *QUICK)
-    said = cli(*command)
-    assert said.status == 1
-    assert "nothing to pretrain on" in said.err
-    said = cli(*command, synthetic_path, synthetic_path, "--store", synthetic_store.root)
-    assert said.status == 1
-    assert "1 stores for 2 cohorts" in said.err
-    said = cli(
+    result = cli(*command)
+    assert result.status == 1
+    assert "[[cohorts]]" in result.err
+    result = cli(*command, synthetic_path, synthetic_path, "--store", synthetic_store.root)
+    assert result.status == 1
+    assert "--store" in result.err
+    result = cli(
         *command, synthetic_path, "--store", synthetic_store.root, "--weight", 1, "--weight", 2
     )
-    assert said.status == 1
-    assert "2 weights for 1 cohorts" in said.err
+    assert result.status == 1
+    assert "2 weights for 1 cohorts" in result.err
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,11 @@ def test_it_is_refused_before_anything_is_packed(
     remedy: str,
 ) -> None:
     backbone = [] if "--backbone" in more else ["--backbone", tiny_backbone]
-    said = cli("pretrain", synthetic_path, *backbone, *QUICK, *more, "--out", tmp_path / "run")
-    assert said.status == 1
-    assert message in said.err
-    assert remedy in said.err
-    assert "Packing" not in said.err
+    result = cli("pretrain", synthetic_path, *backbone, *QUICK, *more, "--out", tmp_path / "run")
+    assert result.status == 1
+    assert message in result.err
+    assert remedy in result.err
+    assert "Packing" not in result.err
     assert not (tmp_path / "cache").exists()
     assert not (tmp_path / "run").exists()
 
@@ -140,12 +140,12 @@ def test_it_is_refused_before_anything_is_packed(
 def test_the_recipe_is_the_backbone_s_when_none_is_named(
     cli: Any, tmp_path: Path, synthetic_path: Path, synthetic_store: Store
 ) -> None:
-    said = cli(
+    result = cli(
         "pretrain", synthetic_path, "--backbone", "s4_tiny", "--store", synthetic_store.root,
         "--out", tmp_path / "run", "--set", "epochs=1", "--device", "cpu",
     )  # fmt: skip
-    assert said.status == 0, said.err
-    assert "Recipe s4-ptbxl-100hz-cpu: " in said.err
+    assert result.status == 0, result.err
+    assert "Recipe s4-ptbxl-100hz-cpu: " in result.err
     recipe = read_json(tmp_path / "run" / "run.json")["request"]["recipe"]
     assert (recipe["objective"], recipe["epochs"]) == ("cpc", 1)
 
@@ -172,13 +172,13 @@ def test_a_protected_fold_is_refused_allowed_and_remembered(
         "pretrain", files, "--protect", f"{synthetic_path}:superclass-5",
         "--backbone", tiny_backbone, *QUICK,
     )  # fmt: skip
-    said = cli(*command, "--out", tmp_path / "run")
-    assert said.status == 1
-    assert "pretraining would see" in said.err
-    assert "by signal" in said.err
+    result = cli(*command, "--out", tmp_path / "run")
+    assert result.status == 1
+    assert "pretraining would see" in result.err
+    assert "by signal" in result.err
     name = synthetic_path.name
-    said = cli(*command, "--out", tmp_path / "run", "--allow-overlap", name)
-    assert said.status == 0, said.err
+    result = cli(*command, "--out", tmp_path / "run", "--allow-overlap", name)
+    assert result.status == 0, result.err
     encoder = tmp_path / "run" / "model"
     assert json.loads(read_metadata(encoder)["allowed_overlap"])[0]["cohort"] == name
     train = (
@@ -186,10 +186,10 @@ def test_a_protected_fold_is_refused_allowed_and_remembered(
         "--recipe", made.recipe, "--store", synthetic_store.root, "--min-records", 8,
         "--resamples", 0, "--device", "cpu", "--set", "stage2.epochs=1",
     )  # fmt: skip
-    said = cli(*train, "--out", tmp_path / "pt")
-    assert said.status == 0, said.err
-    assert "Warning:" in said.err
-    assert "as was allowed then" in " ".join(said.err.split())
+    result = cli(*train, "--out", tmp_path / "pt")
+    assert result.status == 0, result.err
+    assert "Warning:" in result.err
+    assert "as was allowed then" in " ".join(result.err.split())
     assert read_json(tmp_path / "pt" / "run.json")["request"]["overlap"]["cohort"] == name
 
 
@@ -202,25 +202,25 @@ def test_posttrain_refuses_an_encoder_that_has_seen_the_test_fold(
     made: Any,
 ) -> None:
     files = synthetic_path / "records100"
-    said = cli("pretrain", files, "--backbone", tiny_backbone, *QUICK, "--out", tmp_path / "run")
-    assert said.status == 0, said.err
-    said = cli(
+    result = cli("pretrain", files, "--backbone", tiny_backbone, *QUICK, "--out", tmp_path / "run")
+    assert result.status == 0, result.err
+    result = cli(
         "posttrain", synthetic_path, "--backbone", tiny_backbone, "--recipe", made.recipe,
         "--weights", tmp_path / "run" / "model", "--store", synthetic_store.root,
         "--out", tmp_path / "pt", "--min-records", 8, "--device", "cpu",
     )  # fmt: skip
-    assert said.status == 1
-    assert "was pretrained on" in said.err
-    assert "--allow-overlap" in said.err
+    assert result.status == 1
+    assert "was pretrained on" in result.err
+    assert "--allow-overlap" in result.err
     assert not (tmp_path / "pt").exists()
 
 
 def test_a_cohort_without_labels_cannot_be_posttrained_on(
     cli: Any, tmp_path: Path, unlabelled: Path, tiny_backbone: str
 ) -> None:
-    said = cli(
+    result = cli(
         "posttrain", unlabelled, "--backbone", tiny_backbone, "--recipe", "scratch",
         "--out", tmp_path / "run",
     )  # fmt: skip
-    assert said.status == 1
-    assert "exports.csv has no labels" in said.err
+    assert result.status == 1
+    assert "exports.csv has no labels" in result.err
