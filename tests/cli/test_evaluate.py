@@ -208,8 +208,8 @@ def test_a_card_and_the_report_that_shows_it(
     run = shutil.copytree(made.run, tmp_path / "run")
     numbers = read_json(run / "metrics.json")["test"]
     result = cli(
-        "card", "--model", run / "model", "--cohort", synthetic_path, "--store", synthetic_store.root,
-        "--resamples", 20, "--device", "cpu",
+        "card", "--model", run / "model", "--cohort", synthetic_path,
+        "--store", synthetic_store.root, "--resamples", 20, "--device", "cpu",
     )  # fmt: skip
     assert result.status == 0, result.err
     assert result.out.strip() == f"Card: {run / 'model' / 'README.md'}"
@@ -251,8 +251,8 @@ def test_tables_of_models_are_calibrated_and_those_of_runs_are_not(
 ) -> None:
     kept = tmp_path / "kept.parquet"
     cli(
-        "evaluate", "--model", made.model, "--cohort", synthetic_path, "--store", synthetic_store.root,
-        "--save", kept, *QUICK,
+        "evaluate", "--model", made.model, "--cohort", synthetic_path,
+        "--store", synthetic_store.root, "--save", kept, *QUICK,
     )  # fmt: skip
     ours = Predictions.load(made.run / "predictions" / "test.parquet")
     theirs = Predictions.load(kept)

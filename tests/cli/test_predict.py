@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.files import read_json, write_json
 from einthoven.models import load_model, update_config
 from einthoven.predict import predict_record
 from einthoven.records import STANDARD_LEADS, read_record
@@ -58,7 +57,7 @@ def test_predict_doubts_odd_recordings_and_refuses_one_without_a_signal(
     write_wfdb(tmp_path / "offset", signal + 0.6, rate=100, leads=STANDARD_LEADS)
     result = cli("predict", "--model", made.model, tmp_path / "offset.hea", "--json")
     doubt = json.loads(result.out)["doubts"][-1]
-    assert "mV from zero, and nothing in the preparation takes an offset out" in doubt
+    assert "mV from zero" in doubt
     result = cli("embed", "--model", made.model, tmp_path / "flat.hea", "--out", tmp_path / "a.npy")
     assert result.status == 1
 
@@ -147,8 +146,8 @@ def test_embed_a_cohort(
 ) -> None:  # fmt: skip
     out = tmp_path / "x.npy"
     result = cli(
-        "embed", "--model", made.model, synthetic_path, "--store", synthetic_store.root, "--out", out,
-        "--split", "test", "--level", "lead", "--device", "cpu",
+        "embed", "--model", made.model, synthetic_path, "--store", synthetic_store.root,
+        "--out", out, "--split", "test", "--level", "lead", "--device", "cpu",
     )  # fmt: skip
     records = len(open_cohort(synthetic_path, empty_rows="keep").ids("test"))
     assert result.status == 0, result.err
@@ -244,18 +243,16 @@ def test_predict_says_what_it_computed_and_under_which_terms(
     record = read_record(synthetic.paths("test")[0])
     eight = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
     write_wfdb(tmp_path / "eight", record.select(eight).signal, rate=record.rate, leads=eight)
-    bundle = shutil.copytree(made.model, tmp_path / "model")
-    result = cli("predict", "--model", bundle, tmp_path / "eight.hea", "--json")
+    model = shutil.copytree(made.model, tmp_path / "model")
+    result = cli("predict", "--model", model, tmp_path / "eight.hea", "--json")
     assert json.loads(result.out)["derived_leads"] == ["III", "aVR", "aVL", "aVF"]
-    assert "commercial" not in result.err
-    result = cli("predict", "--model", bundle, tmp_path / "eight.hea")
-    assert "III, aVR, aVL, aVF computed from the other limb leads" in " ".join(result.out.split())
-    about = read_json(bundle / "config.json")
-    terms = about["weights"] | {"licence": "CC BY-NC 4.0"}
-    write_json(bundle / "config.json", about | {"weights": terms})
-    result = cli("predict", "--model", bundle, tmp_path / "eight.hea", "--json")
+    assert not result.err
+    result = cli("predict", "--model", model, tmp_path / "eight.hea")
+    assert "III, aVR, aVL, aVF computed" in " ".join(result.out.split())
+    update_config(model, license="CC-BY-NC-4.0", license_text="", commercial_use=False)
+    result = cli("predict", "--model", model, tmp_path / "eight.hea", "--json")
     assert result.status == 0
-    assert "this model is for non-commercial use only" in " ".join(result.err.split())
+    assert "CC-BY-NC-4.0" in result.err
     assert len(result.out.splitlines()) == 1
 
 

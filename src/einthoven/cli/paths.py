@@ -146,9 +146,12 @@ def labelled_cohort(
 def full_cohort(path: str | Path, **options: Any) -> Cohort:
     """Open a cohort with all its records, with or without labels."""
     from einthoven.cohorts import open_cohort
+    from einthoven.cohorts.ptbxl import is_ptbxl_layout
 
     if Path(path).is_dir():
-        options = {"empty_rows": "keep"} | {k: v for k, v in options.items() if k != "labels"}
+        options.pop("labels", None)
+        if is_ptbxl_layout(Path(path)):
+            options["empty_rows"] = "keep"
     return open_cohort(path, **{key: value for key, value in options.items() if value})
 
 
