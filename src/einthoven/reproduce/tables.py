@@ -329,7 +329,7 @@ def _best_line(task: str, model: Json) -> Line:
 
 
 def _details(numbers: Json, task: str) -> Iterator[Line]:
-    """Lines of a task's table; none while no row is run on it."""
+    """Lines of a task's table, for the rows that are run on it; none without such a row."""
     if not any(entry["tasks"][task]["auroc"] for entry in numbers["rows"]):
         return
     if task in numbers["best_post_trained_on"]:
@@ -337,7 +337,8 @@ def _details(numbers: Json, task: str) -> Iterator[Line]:
         name = f"**best post-trained model**, `{backbone}`"
         yield _detail(name, numbers["best_post_trained_on"][task])
     for entry in numbers["rows"]:
-        yield _detail(_name(entry), entry["tasks"][task])
+        if entry["tasks"][task]["auroc"]:
+            yield _detail(_name(entry), entry["tasks"][task])
 
 
 def _detail(name: str, entry: Json) -> Line:
