@@ -12,7 +12,18 @@ import pytest
 
 from einthoven.cohorts import open_cohort
 from einthoven.errors import RecordError
-from einthoven.records import FORMATS, Format, Record, formats, read_record, register_format
+from einthoven.models import load_model
+from einthoven.predict import predict_files
+from einthoven.records import (
+    FORMATS,
+    STANDARD_LEADS,
+    Format,
+    Record,
+    formats,
+    read_record,
+    register_format,
+)
+from einthoven.signals.pack import pack
 
 
 @pytest.mark.parametrize("suffix", ["", ".hea", ".dat"])
@@ -47,17 +58,33 @@ def test_readers_load_no_format_before_its_first_file() -> None:
 
 
 def read_lines(path: str | os.PathLike[str]) -> Record:
-    """Reader of a format of this test: one number a line, lead I at 100 Hz, mV."""
-    values = np.loadtxt(path, dtype=np.float32)[None]
+    """Reader of a format of this test: twelve columns of mV at 100 Hz."""
+    values = np.loadtxt(path, dtype=np.float32).T
     return Record.create(
-        values, 100, leads=["I"], name=Path(path).stem, source=str(path), source_hash="0" * 64
+        values,
+        100,
+        leads=STANDARD_LEADS,
+        name=Path(path).stem,
+        source=str(path),
+        source_hash="0" * 64,
     )
 
 
 def test_a_format_from_outside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read, found in a folder, packed from a table, and predicted."""
     monkeypatch.setattr(formats, "FORMATS", list(formats.FORMATS))
     register_format(Format("lines", (".lines",), read_lines))
+    signal = np.random.default_rng(0).standard_normal((12, 1000)).round(3)
     for patient in ("a", "b"):
-        np.savetxt(tmp_path / f"{patient}.lines", np.sin(np.arange(1000.0)))
+        np.savetxt(tmp_path / f"{patient}.lines", signal.T)
     assert read_record(tmp_path / "a.lines").rate == 100
     assert open_cohort(tmp_path).ids().tolist() == ["a.lines", "b.lines"]
+
+    table = tmp_path / "table.csv"
+    table.write_text("path,patient,label\na.lines,a,0\nb.lines,b,1\n")
+    store = pack(open_cohort(table), tmp_path / "store", workers=1)
+    np.testing.assert_array_equal(store.record("b.lines").signal, signal.astype(np.float32))
+    assert store.index["notes"].tolist() == ["", ""]
+
+    for prediction in predict_files(load_model(), [tmp_path / "a.lines", tmp_path / "b.lines"]):
+        assert np.isfinite(list(prediction.probabilities.values())).all()

@@ -13,9 +13,13 @@ import pytest
 
 from einthoven.errors import RecordError
 from einthoven.records import STANDARD_LEADS, read_record
-from einthoven.records.wfdb import read_digital, read_header, read_wfdb, write_wfdb
+from einthoven.records.wfdb import read_header, read_wfdb, write_wfdb
 
 wfdb = pytest.importorskip("wfdb")
+
+
+def microvolts(path: Path) -> np.ndarray:
+    return np.rint(read_record(path).signal * np.float64(1000))
 
 
 def assert_agrees_with_package(path: Path) -> None:
@@ -35,14 +39,9 @@ def test_ptbxl_agrees_with_the_wfdb_package(ptbxl: Path) -> None:
 
 def test_ptbxl_is_lossless_in_integer_microvolts(ptbxl: Path) -> None:
     path = ptbxl / "records100" / "00000" / "00001_lr.hea"
-    digital = read_digital(path)
     stored = np.fromfile(path.with_suffix(".dat"), "<i2").reshape(1000, 12).T
-    np.testing.assert_array_equal(digital.samples, stored)
-    assert digital.samples.dtype == np.int16
-    assert digital.samples.flags.c_contiguous
-    assert digital.leads == STANDARD_LEADS
-    assert set(digital.microvolts_per_unit) == {1.0}
-    assert not digital.baseline.any()
+    np.testing.assert_array_equal(microvolts(path), stored)
+    assert read_record(path).leads == STANDARD_LEADS
 
 
 @pytest.mark.slow
@@ -52,7 +51,7 @@ def test_all_of_ptbxl_reads(shared: Path, tmp_path: Path) -> None:
     headers = sorted(tmp_path.glob("records100/*/*.hea"))
     assert len(headers) == 21799
     for path in headers:
-        assert read_digital(path).samples.shape == (12, 1000)
+        assert read_record(path).signal.shape == (12, 1000)
     for path in headers[:: len(headers) // 300]:
         assert_agrees_with_package(path)
 
@@ -72,7 +71,6 @@ def test_records_of_other_sources_match_their_bytes(shared: Path) -> None:
 def test_hash_is_of_header_then_signal(record: Path) -> None:
     expected = hashlib.sha256(record.read_bytes() + record.with_suffix(".dat").read_bytes())
     assert read_record(record).source_hash == expected.hexdigest()
-    assert read_digital(record).source_hash == expected.hexdigest()
 
 
 def test_comments_become_metadata(record: Path) -> None:
@@ -98,13 +96,6 @@ def test_units_become_millivolts(
     expected = (samples[0].astype(np.float64) - 7) / 50 * factor
     np.testing.assert_allclose(record.signal[0], expected, rtol=2e-7)
     np.testing.assert_allclose(record.signal[1], samples[1] / 1000, rtol=2e-7)
-
-
-def test_microvolts_per_unit_follows_gain_and_units(edit: Callable[[str, str], Path]) -> None:
-    edit("1000(0)/mV", "200(7)/mV")
-    digital = read_digital(edit("1000(0)/mV", "0.2/uV"))
-    np.testing.assert_array_equal(digital.microvolts_per_unit, [5.0, 5.0, 1.0])
-    np.testing.assert_array_equal(digital.baseline, [7, 0, 0])
 
 
 def test_left_out_baseline_is_the_adc_zero(edit: Callable[[str, str], Path]) -> None:
@@ -164,7 +155,7 @@ def test_checks_that_the_header_leaves_out_are_skipped(record: Path, samples: np
     lines = [f"demo.dat 16 1000/mV 16 0 {lead}" for lead in ("I", "II", "V1")]
     record.write_text("\n".join(["demo 3 100 50", *lines]))
     assert read_header(record).leads[0].checksum is None
-    np.testing.assert_array_equal(read_digital(record).samples, samples)
+    np.testing.assert_array_equal(microvolts(record), samples)
 
 
 def test_invalid_samples_are_nan(record: Path, samples: np.ndarray) -> None:
@@ -182,7 +173,7 @@ def test_leads_of_two_signal_files(record: Path, samples: np.ndarray) -> None:
     record.write_text("\n".join(text))
     record.with_suffix(".dat").write_bytes(samples[[0, 2]].T.astype("<i2").tobytes())
     record.with_name("other.dat").write_bytes(samples[1].astype("<i2").tobytes())
-    np.testing.assert_array_equal(read_digital(record).samples, samples)
+    np.testing.assert_array_equal(microvolts(record), samples)
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # of the package's own writer
@@ -201,7 +192,8 @@ def test_other_formats_come_from_the_package(tmp_path: Path, fmt: str) -> None:
         baseline=[0, 5],
         write_dir=str(tmp_path),
     )
-    np.testing.assert_array_equal(read_digital(tmp_path / "other").samples, digital.T)
+    expected = (digital - [0, 5]) / [200, 10]
+    np.testing.assert_allclose(read_record(tmp_path / "other").signal, expected.T, rtol=1e-7)
     assert_agrees_with_package(tmp_path / "other.hea")
 
 
@@ -245,8 +237,6 @@ def test_segments_are_joined_by_lead_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(record.signal[:, :30], read_record(tmp_path / "one").signal)
     two = read_record(tmp_path / "two").select(["I", "II"])
     np.testing.assert_array_equal(record.signal[:, 40:], two.signal)
-    with pytest.raises(RecordError, match="number of segments"):
-        read_digital(tmp_path / "all")
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.errors import RecordError, StoreError
+from einthoven.errors import StoreError
 from einthoven.records import Format, Record, formats, read_record
-from einthoven.records.wfdb import read_digital, write_wfdb
+from einthoven.records.wfdb import write_wfdb
 from einthoven.signals import pack as packing
 from einthoven.signals.pack import check_sources, pack
 from einthoven.signals.store import Store
@@ -234,20 +234,16 @@ def test_a_store_of_other_recordings_is_refused(
         pack(other, store.root)
 
 
-def test_wide_samples_beyond_what_the_store_holds_are_quarantined(synthetic_path: Path) -> None:
-    """Of 24 or 32 bits, in microvolts already."""
-    digital = read_digital(synthetic_path / "records100/00000/00007_lr")
-    wide = np.zeros(digital.samples.shape, np.int32)
-    wide[:, 50] = 40_000
-    ones = np.ones(len(wide))
-    digital = replace(digital, microvolts_per_unit=ones, baseline=0 * ones, samples=wide)
-    every = list(range(len(wide)))
-    with pytest.raises(RecordError, match=r"40\.0 mV"):
-        packing._from_integers(digital, every, Path("wide"))
-    wide[:, 50] = 30_000
-    signal, _ = packing._from_integers(digital, every, Path("wide"))
-    assert signal.dtype == np.int16
-    assert signal.max() == 30_000
+def test_records_of_several_segments_are_packed(tmp_path: Path) -> None:
+    signal = np.round(np.random.default_rng(0).standard_normal((2, 60)), 3).astype(np.float32)
+    write_wfdb(tmp_path / "one", signal, rate=250, leads=["I", "II"])
+    write_wfdb(tmp_path / "two", signal[::-1], rate=250, leads=["II", "I"])
+    (tmp_path / "whole.hea").write_text("whole/2 2 250 120\none 60\ntwo 60\n")
+    (tmp_path / "gap.hea").write_text("gap/2 2 250 90\none 60\n~ 30\n")
+    (tmp_path / "table.csv").write_text("path,patient\nwhole,a\ngap,b\n")
+    store = pack(open_cohort(tmp_path / "table.csv"), tmp_path / "store", leads=("I", "II"))
+    assert np.array_equal(store.record("whole").signal, np.hstack([signal, signal]))
+    assert store.quarantine["record"].tolist() == ["gap"]
 
 
 def test_records_of_another_format_are_packed_in_whole_microvolts(

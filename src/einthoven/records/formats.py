@@ -10,13 +10,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from einthoven.errors import RecordError
 from einthoven.records.record import Record
-
-if TYPE_CHECKING:
-    from einthoven.records.wfdb import Digital
 
 PathLike = str | os.PathLike[str]
 
@@ -35,15 +31,12 @@ class Format:
         Read a file as a Record; raise RecordError for a file that is damaged or ambiguous.
     record_suffixes : tuple of str, optional
         Suffixes of the files that stand for one record each in a folder; all by default.
-    read_digital : callable, optional
-        Read the stored integers, which are packed without a round trip through millivolts.
     """
 
     name: str
     suffixes: tuple[str, ...]
     read: Callable[[PathLike], Record]
     record_suffixes: tuple[str, ...] = ()
-    read_digital: Callable[[PathLike], Digital] | None = None
 
 
 FORMATS: list[Format] = []
@@ -123,17 +116,10 @@ def _read_wfdb(path: PathLike) -> Record:
     return read_wfdb(path)
 
 
-def _read_wfdb_digital(path: PathLike) -> Digital:
-    from einthoven.records.wfdb import read_digital
-
-    return read_digital(path)
-
-
 WFDB = Format(
     name="WFDB",
     suffixes=(".hea", ".dat", ".mat"),
     read=_read_wfdb,
     record_suffixes=(".hea",),
-    read_digital=_read_wfdb_digital,
 )
 register_format(WFDB)

@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,10 +22,8 @@ from einthoven.records.wfdb_header import Header, LeadSpec, encoding, parse_head
 from einthoven.records.wfdb_write import write_wfdb
 
 __all__ = [
-    "Digital",
     "Header",
     "LeadSpec",
-    "read_digital",
     "read_header",
     "read_wfdb",
     "write_wfdb",
@@ -35,62 +32,6 @@ __all__ = [
 PathLike = str | os.PathLike[str]
 _SUFFIXES = (".hea", ".dat", ".mat")
 _AGAIN = "fetch the record again from its source"
-
-
-@dataclass(frozen=True, eq=False)
-class Digital:
-    """A record as the file stores it, verified: for packing without a float round trip.
-
-    Attributes
-    ----------
-    samples : np.ndarray
-        Digital values, shape (leads, samples), C-contiguous: int16, or int32 for the storage
-        formats with more than 16 bits. The smallest value of the type marks an invalid sample.
-    microvolts_per_unit : np.ndarray
-        Float64, shape (leads,): uV of one digital step. Exactly 1 for 1000 steps a millivolt.
-    baseline : np.ndarray
-        Int64, shape (leads,): the digital value of 0 V.
-    leads : tuple of str
-        Canonical lead names.
-    rate : float
-        Hz.
-    name : str
-        Record name.
-    source : str
-        Path of the header.
-    source_hash : str
-        SHA-256 of the header and then its signal files.
-    header : Header
-        The parsed header.
-    """
-
-    samples: np.ndarray
-    microvolts_per_unit: np.ndarray
-    baseline: np.ndarray
-    leads: tuple[str, ...]
-    rate: float
-    name: str
-    source: str
-    source_hash: str
-    header: Header
-
-    def millivolts(self) -> np.ndarray:
-        """Float32 millivolts, shape (leads, samples); NaN where the file marks a sample invalid.
-
-        Computed in float64 as (digital - baseline) / gain, as header(5) defines it.
-        """
-        gains = np.array([[lead.gain] for lead in self.header.leads])
-        physical = self.samples.astype(np.float64)
-        physical[self.samples == np.iinfo(self.samples.dtype).min] = np.nan
-        physical -= self.baseline[:, None]
-        physical /= gains
-        for row, lead in enumerate(self.header.leads):
-            if lead.units == "uV":
-                physical[row] /= 1000.0
-            elif lead.units == "V":
-                physical[row] *= 1000.0
-        with np.errstate(over="ignore"):  # An absurd gain overflows; Record refuses the infinity.
-            return physical.astype(np.float32)
 
 
 def read_wfdb(path: PathLike, *, root: PathLike | None = None) -> Record:
@@ -119,16 +60,27 @@ def read_wfdb(path: PathLike, *, root: PathLike | None = None) -> Record:
         from einthoven.records.wfdb_segments import read_segments
 
         return read_segments(source, header, data, root=root)
-    digital = _digital(source, header, data, root)
-    return Record.create(
-        digital.millivolts(),
-        digital.rate,
-        leads=digital.leads,
-        name=digital.name,
-        source=source,
-        source_hash=digital.source_hash,
-        metadata=header.comments,
-    )
+    return _single(source, header, data, root)
+
+
+def read_segment(path: str, *, root: PathLike | None) -> Record:
+    """Read a part of a record of several segments.
+
+    Raises
+    ------
+    RecordError
+        As in `read_wfdb`; also if the part has segments itself.
+    """
+    source, header, data = _open(path)
+    if header.segments:
+        raise RecordError(
+            source,
+            "number of segments",
+            len(header.segments),
+            "a segment cannot have segments",
+            remedy="name the segments of this record in the header of the whole one",
+        )
+    return _single(source, header, data, root)
 
 
 def read_header(path: PathLike) -> Header:
@@ -145,31 +97,6 @@ def read_header(path: PathLike) -> Header:
         If the header is missing, is not text, or a field of it is refused.
     """
     return _open(path)[1]
-
-
-def read_digital(path: PathLike, *, root: PathLike | None = None) -> Digital:
-    """Read the digital values of a single-segment record, verified against its header.
-
-    Parameters
-    ----------
-    path, root
-        As in `read_wfdb`.
-
-    Raises
-    ------
-    RecordError
-        As in `read_wfdb`; also for a record of several segments, whose gains may differ.
-    """
-    source, header, data = _open(path)
-    if header.segments:
-        raise RecordError(
-            source,
-            "number of segments",
-            len(header.segments),
-            "only a single-segment record has one set of digital values",
-            remedy="read it with read_wfdb, which gives millivolts",
-        )
-    return _digital(source, header, data, root)
 
 
 def header_path(path: PathLike) -> str:
@@ -231,29 +158,54 @@ def _open(path: PathLike) -> tuple[str, Header, bytes]:
     return source, parse_header(data, source), data
 
 
-def _digital(source: str, header: Header, data: bytes, root: PathLike | None) -> Digital:
-    if all(encoding(fmt)[:3] == ("16", 1, 0) for fmt in {lead.fmt for lead in header.leads}):
-        samples, digest = _read_16(source, header, data, root)
-        verify(samples, header, source)
-        rate = header.rate
-    else:
+def _single(source: str, header: Header, data: bytes, root: PathLike | None) -> Record:
+    samples, rate, digest = _stored(source, header, data, root)
+    return Record.create(
+        _millivolts(samples, header.leads),
+        rate,
+        leads=[lead.name for lead in header.leads],
+        name=header.name,
+        source=source,
+        source_hash=digest,
+        metadata=header.comments,
+    )
+
+
+def _stored(
+    source: str, header: Header, data: bytes, root: PathLike | None
+) -> tuple[np.ndarray, float, str]:
+    """Verified integers of a single-segment record, its rate in Hz and the hash of its files.
+
+    Integers are (leads, samples), int16, or int32 for storage formats with more than 16 bits. The
+    smallest value of the type marks an invalid sample.
+    """
+    if any(encoding(fmt)[:3] != ("16", 1, 0) for fmt in {lead.fmt for lead in header.leads}):
         from einthoven.records.wfdb_package import read_other
 
-        samples, rate, digest = read_other(source, header, data, root=root)
-    scale, baseline, names = _scales(tuple([lead[:4] for lead in header.leads]))
-    return Digital(samples, scale, baseline, names, rate, header.name, source, digest, header)
+        return read_other(source, header, data, root=root)
+    samples, digest = _read_16(source, header, data, root)
+    verify(samples, header, source)
+    return samples, header.rate, digest
 
 
-@lru_cache(maxsize=256)
-def _scales(
-    leads: tuple[tuple[str, float, int, str], ...],
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Calibration of all leads as arrays; a cohort repeats a handful of them."""
-    specs = [LeadSpec(*lead, None, None, "", "") for lead in leads]
-    scale = np.array([spec.microvolts_per_unit for spec in specs])
-    baseline = np.array([spec.baseline for spec in specs], np.int64)
-    scale.flags.writeable = baseline.flags.writeable = False
-    return scale, baseline, tuple(spec.name for spec in specs)
+def _millivolts(samples: np.ndarray, leads: Sequence[LeadSpec]) -> np.ndarray:
+    """Float32 millivolts, read-only; NaN where the file marks a sample invalid.
+
+    Computed in float64 as (digital - baseline) / gain, as header(5) defines it.
+    """
+    physical = samples.astype(np.float64)
+    physical[samples == np.iinfo(samples.dtype).min] = np.nan
+    physical -= np.array([[lead.baseline] for lead in leads])
+    physical /= np.array([[lead.gain] for lead in leads])
+    for row, lead in enumerate(leads):
+        if lead.units == "uV":
+            physical[row] /= 1000.0
+        elif lead.units == "V":
+            physical[row] *= 1000.0
+    with np.errstate(over="ignore"):  # An absurd gain overflows; Record refuses the infinity.
+        signal = physical.astype(np.float32)
+    signal.flags.writeable = False
+    return signal
 
 
 def _read_16(

@@ -21,7 +21,6 @@ FORMATS = frozenset(
 """Storage formats of signal(5) that a header may name."""
 
 _UNITS = {"mv": "mV", "uv": "uV", "\u00b5v": "uV", "\u03bcv": "uV", "v": "V"}
-_MICROVOLTS = {"mV": 1000.0, "uV": 1.0, "V": 1e6}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _CALIBRATION = re.compile(r"([^(/]*)(?:\(([^)]*)\))?(?:/(.*))?")
@@ -45,11 +44,6 @@ class LeadSpec(NamedTuple):
     checksum: int | None
     file: str
     fmt: str
-
-    @property
-    def microvolts_per_unit(self) -> float:
-        """Voltage of one digital step (uV); exactly 1 for the usual 1000 steps a millivolt."""
-        return _MICROVOLTS[self.units] / self.gain
 
 
 class Encoding(NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 
 from einthoven.errors import RecordError
 from einthoven.records.record import Record
-from einthoven.records.wfdb import Digital, PathLike, read_digital
+from einthoven.records.wfdb import PathLike, read_segment
 from einthoven.records.wfdb_header import Header
 
 _REMEDY = "correct the header of the whole record, or read its segments one by one"
@@ -66,11 +66,11 @@ def read_segments(source: str, header: Header, data: bytes, *, root: PathLike | 
 
 def _segment(
     source: str, header: Header, name: str, length: int, root: PathLike | None
-) -> Digital | None:
+) -> Record | None:
     if name == "~":
         return None
-    part = read_digital(os.path.join(os.path.dirname(source), f"{name}.hea"), root=root)
-    actual = (part.rate, part.samples.shape[1])
+    part = read_segment(os.path.join(os.path.dirname(source), f"{name}.hea"), root=root)
+    actual = (part.rate, part.signal.shape[1])
     if actual != (header.rate, length):
         reason = f"the whole record announces {header.rate} Hz and {length} samples"
         raise RecordError(source, f"segment {name}", actual, reason, remedy=_REMEDY)
@@ -84,7 +84,7 @@ def _check_total(source: str, header: Header) -> None:
         raise RecordError(source, "number of samples", header.samples, reason, remedy=_REMEDY)
 
 
-def _check_fixed_layout(source: str, parts: list[Digital | None], leads: tuple[str, ...]) -> None:
+def _check_fixed_layout(source: str, parts: list[Record | None], leads: tuple[str, ...]) -> None:
     """Without a layout segment, every segment holds the same leads."""
     for part in parts:
         if part and set(part.leads) != set(leads):
@@ -93,7 +93,7 @@ def _check_fixed_layout(source: str, parts: list[Digital | None], leads: tuple[s
 
 
 def _joined(
-    source: str, header: Header, parts: list[Digital | None], leads: tuple[str, ...]
+    source: str, header: Header, parts: list[Record | None], leads: tuple[str, ...]
 ) -> np.ndarray:
     try:
         signal = np.full((len(leads), header.samples), np.nan, np.float32)
@@ -107,7 +107,7 @@ def _joined(
     for part, length in zip(parts, lengths, strict=True):
         if part:
             rows = [leads.index(lead) for lead in part.leads]
-            signal[rows, start : start + length] = part.millivolts()
+            signal[rows, start : start + length] = part.signal
         start += length
     signal.flags.writeable = False
     return signal

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from einthoven.errors import RecordError
+from einthoven.files import replacing
 from einthoven.records.record import canonical_lead
 
 _LARGEST = 32767
@@ -35,7 +36,7 @@ def write_wfdb(
     Parameters
     ----------
     path : path-like
-        The record, with or without `.hea`; its folder must exist.
+        The record, with or without `.hea`; its folder is created if it does not exist.
     signal_mv : np.ndarray
         Millivolts, shape (leads, samples), rounded to the nearest microvolt. NaN becomes WFDB's
         mark for an invalid sample.
@@ -64,8 +65,8 @@ def write_wfdb(
         raise _refusal(stem, "shape of the signal", signal_mv.shape, reason)
     digital = _digital(stem, signal_mv, names)
     header = _header(os.path.basename(stem), digital, rate, names, notes)
-    _replace(f"{stem}.dat", np.ascontiguousarray(digital.T).astype("<i2").tobytes())
-    _replace(f"{stem}.hea", header.encode())
+    _write(f"{stem}.dat", np.ascontiguousarray(digital.T).astype("<i2").tobytes())
+    _write(f"{stem}.hea", header.encode())
 
 
 def _digital(stem: str, signal_mv: np.ndarray, leads: list[str]) -> np.ndarray:
@@ -111,18 +112,13 @@ def _check_texts(stem: str, leads: list[str], comments: list[str]) -> None:
             raise _refusal(stem, "comments", comment, "a comment must be one printable line")
 
 
-def _replace(path: str, content: bytes) -> None:
-    """Write to a temporary file and rename it, so that no reader sees a partial file."""
-    temporary = f"{path}.{os.getpid()}.tmp"
+def _write(path: str, content: bytes) -> None:
     try:
-        with open(temporary, "wb") as handle:
-            handle.write(content)
-        os.replace(temporary, path)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         reason = "cannot be written"
         raise _refusal(path, "file", error.strerror or str(error), reason) from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _refusal(

@@ -26,9 +26,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecordError, StoreError
 from einthoven.files import lock_beside, locked, replacing, write_text
 from einthoven.progress import Progress
-from einthoven.records import STANDARD_LEADS, Record
-from einthoven.records.formats import format_of
-from einthoven.records.wfdb import Digital
+from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.signals.store import (
     FORMAT_VERSION,
     INDEX,
@@ -146,7 +144,7 @@ def check_sources(store: Store, root: Path) -> None:
         strict=True,
     ):
         try:
-            source_hash = _read(root / path).source_hash
+            source_hash = read_record(root / path).source_hash
         except (RecordError, OSError):
             continue
         if source_hash != known:
@@ -260,8 +258,7 @@ def _pack_record(
 def read_microvolts(path: Path, leads: Sequence[str]) -> tuple[NDArray[np.int16], float, str, str]:
     """Read some leads of an ECG file of any format, as the store holds them.
 
-    A format that can read the stored integers does so; the millivolts of others are rounded to
-    whole microvolts.
+    Millivolts are rounded to whole microvolts.
 
     Returns
     -------
@@ -280,18 +277,15 @@ def read_microvolts(path: Path, leads: Sequence[str]) -> tuple[NDArray[np.int16]
         If the file cannot be trusted, lacks a lead, has missing samples or only flat leads, or
         exceeds the range of 16 bits.
     """
-    record = _read(path)
+    record = read_record(path)
     missing = [lead for lead in leads if lead not in record.leads]
     if missing:
         raise RecordError(
             path, "leads", record.leads, f"lacks {missing}", remedy="pack fewer leads: --leads"
         )
     order = [record.leads.index(lead) for lead in leads]
-    rounded, notes = False, []
-    if isinstance(record, Digital):
-        signal, rounded = _from_integers(record, order, path)
-    else:
-        signal, rounded = _whole_microvolts(record.signal[order] * np.float64(1000), 0.01, path)
+    signal, rounded = _whole_microvolts(record.signal[order], path)
+    notes = []
     if rounded:
         notes.append("rounded")
     flat = (signal == signal[:, :1]).all(axis=1)
@@ -303,32 +297,19 @@ def read_microvolts(path: Path, leads: Sequence[str]) -> tuple[NDArray[np.int16]
     return signal, float(record.rate), record.source_hash, " ".join(notes)
 
 
-def _read(path: Path) -> Digital | Record:
-    """Read a file: its stored integers if the format gives them, else millivolts."""
-    format = format_of(path)
-    return format.read_digital(path) if format.read_digital else format.read(path)
-
-
-def _from_integers(
-    digital: Digital, order: list[int], path: Path
-) -> tuple[NDArray[np.int16], bool]:
-    whole = order == list(range(len(digital.leads)))
-    samples = digital.samples if whole else digital.samples[order]
-    if (samples == np.iinfo(samples.dtype).min).any():
-        raise _missing(path)
-    scale = np.asarray(digital.microvolts_per_unit, dtype=np.float64)[order]
-    baseline = np.asarray(digital.baseline, dtype=np.float64)[order]
-    if samples.dtype.itemsize == 2 and (scale == 1).all() and (baseline == 0).all():
-        return np.ascontiguousarray(samples, dtype="<i2"), False
-    return _whole_microvolts((samples - baseline[:, None]) * scale[:, None], 1e-6, path)
-
-
 def _whole_microvolts(
-    microvolts: NDArray[np.float64], tolerance: float, path: Path
+    millivolts: NDArray[np.float32], path: Path
 ) -> tuple[NDArray[np.int16], bool]:
-    """Round to int16; the flag tells whether that changed a value by more than the tolerance."""
-    if np.isnan(microvolts).any():
-        raise _missing(path)
+    """Round to int16 microvolts; the flag tells whether that changed a value visibly."""
+    if np.isnan(millivolts).any():
+        raise RecordError(
+            path,
+            "samples",
+            "invalid (NaN)",
+            "some samples are marked as missing",
+            remedy="repair or leave out the record",
+        )
+    microvolts = millivolts * np.float64(1000)
     rounded = np.rint(microvolts)
     if np.abs(rounded).max() > np.iinfo(np.int16).max:
         raise RecordError(
@@ -338,18 +319,9 @@ def _whole_microvolts(
             "beyond the 32.7 mV that the store can hold",
             remedy="check the file's gain and units",
         )
-    changed = bool(np.abs(microvolts - rounded).max() > tolerance)
+    # Float32 millivolts differ from whole microvolts by up to 0.002.
+    changed = bool(np.abs(microvolts - rounded).max() > 0.01)
     return np.ascontiguousarray(rounded, dtype="<i2"), changed
-
-
-def _missing(path: Path) -> RecordError:
-    return RecordError(
-        path,
-        "samples",
-        "invalid (NaN)",
-        "some samples are marked as missing",
-        remedy="repair or leave out the record",
-    )
 
 
 def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]) -> None:
