@@ -21,7 +21,7 @@ from einthoven.records import read_record
 from einthoven.signals.store import Store
 from einthoven.stages.finetune import regularise
 from einthoven.stages.posttrain import posttrain
-from einthoven.stages.pretrain import pretrain
+from einthoven.stages.pretrain import check_pretraining, pretrain, suitable_recipes
 from einthoven.stages.recipe import (
     Data,
     Pretraining,
@@ -29,7 +29,6 @@ from einthoven.stages.recipe import (
     Stage1,
     Stage2,
 )
-from einthoven.stages.suited import check_pretraining, suited_recipes
 from einthoven.training.distributed import Processes
 from einthoven.weights import load_backbone
 
@@ -80,7 +79,7 @@ def test_only_positions_are_frozen(outside_backbone: str) -> None:
 def test_it_is_pretrained_then_post_trained(
     outside_backbone: str, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
-    assert "release" in suited_recipes(outside_backbone)
+    assert "release" in suitable_recipes(outside_backbone)
     members: Any = (synthetic, synthetic_store)
     pretrained = pretrain(
         *members, outside_backbone, recipe=PRETRAINING, out=tmp_path / "pretrain", processes=CPU

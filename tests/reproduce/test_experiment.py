@@ -27,8 +27,8 @@ from einthoven.reproduce.experiment import (
     experiment_names,
     load_experiment,
 )
+from einthoven.stages.pretrain import check_pretraining
 from einthoven.stages.recipe import Recipe, load_recipe
-from einthoven.stages.suited import check_pretraining
 
 SMALL = """
 name = "small"

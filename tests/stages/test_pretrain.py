@@ -23,7 +23,7 @@ from einthoven.signals.store import Store
 from einthoven.stages import validation
 from einthoven.stages.leakage import LeakageWarning, check_initial_weights
 from einthoven.stages.pretrain import Pretrained, pretrain
-from einthoven.stages.pretraining_data import corpus_of
+from einthoven.stages.pretraining_data import pretraining_data_of
 from einthoven.stages.recipe import Pretraining
 from einthoven.training.distributed import Processes
 
@@ -280,8 +280,8 @@ def test_validation_does_not_depend_on_who_computes_which_batch(
     monkeypatch.setattr(validation, "_BATCH", 4)
     objective = create_pretraining("mtecg_tiny_100hz", seed=0, backbone_options=OPTIONS)
     preparation = objective.backbone.preparation.with_window(seconds=2.5)
-    corpus = corpus_of([synthetic] * 2, [synthetic_store] * 2, preparation, weights=[1, 2])
-    alone = corpus.held_out(Processes("cpu"))
+    data = pretraining_data_of([synthetic] * 2, [synthetic_store] * 2, preparation, weights=[1, 2])
+    alone = data.held_out(Processes("cpu"))
     assert alone is not None
     model: Any = objective
     expected = alone(model.eval())

@@ -19,7 +19,7 @@ from einthoven.signals.batches import Mixture, SignalSource
 from einthoven.signals.pack import pack
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.pretraining_data import IDS_DIGEST, corpus_of
+from einthoven.stages.pretraining_data import IDS_DIGEST, pretraining_data_of
 
 
 def without_ids(request: dict[str, Any]) -> dict[str, Any]:
@@ -48,9 +48,9 @@ def folder_store(folder: Cohort, tmp_path_factory: pytest.TempPathFactory) -> St
 def test_one_cohort_says_what_it_trains_on(
     synthetic: Cohort, synthetic_store: Store, preparation: Preparation
 ) -> None:
-    corpus = corpus_of(synthetic, synthetic_store, preparation)
-    assert isinstance(corpus.train, SignalSource)
-    asked = corpus.describe()
+    data = pretraining_data_of(synthetic, synthetic_store, preparation)
+    assert isinstance(data.train, SignalSource)
+    asked = data.describe()
     assert len(asked["training_ids_digest"]) == 64
     assert without_ids(asked) == {
         "cohort": synthetic.name,
@@ -58,7 +58,6 @@ def test_one_cohort_says_what_it_trains_on(
         "records_digest": synthetic_store.manifest["records_digest"],
         "records": 58,
     }
-    assert corpus.sentence() == f"{synthetic.name} unversioned, training split, 58 records"
 
 
 def test_as_many_other_records_are_another_request(
@@ -70,11 +69,11 @@ def test_as_many_other_records_are_another_request(
     keep = len(synthetic.ids("test"))
     few = synthetic.select(~np.isin(synthetic.ids(), synthetic.ids("train")[keep:]))
     swapped = replace(few, table=table.loc[few.ids()])
-    one, two = (corpus_of(each, synthetic_store, preparation) for each in (few, swapped))
+    one, two = (pretraining_data_of(each, synthetic_store, preparation) for each in (few, swapped))
     assert without_ids(one.describe()) == without_ids(two.describe())
     assert one.describe() != two.describe()
     several = [
-        corpus_of([each, synthetic], [synthetic_store] * 2, preparation).describe()
+        pretraining_data_of([each, synthetic], [synthetic_store] * 2, preparation).describe()
         for each in (few, swapped)
     ]
     assert several[0]["training_ids_digest"] != several[1]["training_ids_digest"]
@@ -89,16 +88,15 @@ def test_cohorts_are_mixed_by_weight(
     preparation: Preparation,
 ) -> None:
     cohorts, stores = [synthetic, folder], [synthetic_store, folder_store]
-    union = corpus_of(cohorts, stores, preparation)
+    union = pretraining_data_of(cohorts, stores, preparation)
     assert isinstance(union.train, Mixture)
     assert union.draws == (58, 160)
-    weighted = corpus_of(cohorts, stores, preparation, weights=[1, 0.5])
+    weighted = pretraining_data_of(cohorts, stores, preparation, weights=[1, 0.5])
     assert len(weighted.train) == 218
     assert weighted.draws == (145, 73)
     asked = weighted.describe()
     assert asked["records"] == 218
     assert [part["draws"] for part in asked["cohorts"]] == [145, 73]
-    assert "33.5% of the draws" in weighted.sentence()
     # The folder has no validation records; the labelled cohort's are what is held out.
     assert [place for place, _ in weighted.validation] == [0]
 
@@ -108,21 +106,21 @@ def test_impossible_numbers_are_refused(
 ) -> None:
     both, stores = [synthetic, synthetic], [synthetic_store, synthetic_store]
     with pytest.raises(CohortError, match="2 cohorts and 1 stores"):
-        corpus_of(both, synthetic_store, preparation)
+        pretraining_data_of(both, synthetic_store, preparation)
     with pytest.raises(RecipeError, match="1 weights for 2 cohorts"):
-        corpus_of(both, stores, preparation, weights=[1])
+        pretraining_data_of(both, stores, preparation, weights=[1])
     for bad in (0, -1, float("inf"), float("nan")):
         with pytest.raises(RecipeError, match="above zero"):
-            corpus_of(both, stores, preparation, weights=[1, bad])
+            pretraining_data_of(both, stores, preparation, weights=[1, bad])
     with pytest.raises(RecipeError, match="none of the 116 draws"):
-        corpus_of(both, stores, preparation, weights=[1, 1e-6])
+        pretraining_data_of(both, stores, preparation, weights=[1, 1e-6])
 
 
 def test_records_that_are_too_short_are_refused_before_training(
     synthetic: Cohort, synthetic_store: Store, preparation: Preparation
 ) -> None:
     with pytest.raises(PreparationError, match=r"108 records of 10 s at 100 Hz, such as '\d+'"):
-        corpus_of(synthetic, synthetic_store, preparation.with_window(seconds=12))
+        pretraining_data_of(synthetic, synthetic_store, preparation.with_window(seconds=12))
 
 
 def test_a_store_without_a_lead_is_named(
@@ -131,17 +129,17 @@ def test_a_store_without_a_lead_is_named(
     few = folder.select(folder.ids() < folder.ids()[5])
     store = pack(few, tmp_path / "two", leads=("I", "II"), workers=1)
     with pytest.raises(StoreError, match=r"two lacks the leads III"):
-        corpus_of(few, store, preparation)
+        pretraining_data_of(few, store, preparation)
     two = create_backbone("mtecg_tiny_100hz", depth=1, leads=("II", "I")).preparation
-    assert len(corpus_of(few, store, two).train) == len(few)
+    assert len(pretraining_data_of(few, store, two).train) == len(few)
 
 
 def test_equal_names_are_told_apart(
     synthetic: Cohort, synthetic_store: Store, preparation: Preparation
 ) -> None:
     renamed = replace(synthetic, name="other")
-    corpus = corpus_of([synthetic, renamed, synthetic], [synthetic_store] * 3, preparation)
-    assert corpus.names == (f"{synthetic.name}#1", "other", f"{synthetic.name}#3")
+    data = pretraining_data_of([synthetic, renamed, synthetic], [synthetic_store] * 3, preparation)
+    assert data.names == (f"{synthetic.name}#1", "other", f"{synthetic.name}#3")
 
 
 def test_cohorts_of_other_rates_and_leads_go_through_one_preparation(
@@ -160,10 +158,10 @@ def test_cohorts_of_other_rates_and_leads_go_through_one_preparation(
         write_wfdb(tmp_path / "fast" / f"r{name}", smooth, rate=200, leads=leads)
     fast = open_cohort(tmp_path / "fast")
     store = pack(fast, tmp_path / "fast.store", leads=leads, workers=1)
-    corpus = corpus_of([synthetic, fast], [synthetic_store, store], preparation)
+    data = pretraining_data_of([synthetic, fast], [synthetic_store, store], preparation)
     slow_rows = np.flatnonzero(np.isin(synthetic.ids("train"), names))
     starts = torch.tensor([300, 300, 300, 300])
-    crops = corpus.train.crops(np.concatenate([slow_rows, [58, 59]]), starts)
+    crops = data.train.crops(np.concatenate([slow_rows, [58, 59]]), starts)
     assert crops.shape == (4, 12, 250)
     for ours, theirs in zip(crops[:2], crops[2:], strict=True):
         alike = np.corrcoef(ours.ravel(), theirs.ravel())[0, 1]

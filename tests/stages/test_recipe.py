@@ -107,12 +107,12 @@ def test_a_recipe_is_written_in_full() -> None:
         ("stage2.one_cycle.warmup_share=1.0", "warmup_share = 1.0"),
         ("stage2.one_cycle.start_divisor=0.5", "start_divisor = 0.5"),
         ("stage2.one_cycle.momentum=[0.9, 0.8]", "momentum"),
-        ("stage2.schedule=cosine", "one_cycle is given, and schedule = cosine"),
+        ("stage2.schedule=cosine", "schedule = cosine"),
         ("stage2.schedule=triangular", "schedule = 'triangular'"),
         ("stage2.optimiser=adamax", "set weight_decay = 0"),
         ("stage2.optimiser=sgd", "optimiser = 'sgd'"),
         ("stage2.select=lowest", "select = 'lowest'"),
-        ("initialise=pretrained", "another scale than the one that it was pretrained on"),
+        ("initialise=pretrained", "data.standardise = scalar"),
         ("data.standardise=lead", "standardise = 'lead'"),
     ],
 )
@@ -123,10 +123,10 @@ def test_impossible_combinations_are_refused(override: str, message: str) -> Non
 
 
 def test_more_impossible_combinations() -> None:
-    with pytest.raises(RecipeError, match="an incomplete batch is not accumulated"):
+    with pytest.raises(RecipeError, match="incomplete batch"):
         load_recipe("multiresnet", ["stage2.micro_batch=25"])
     assert load_recipe("multiresnet", ["stage2.micro_batch=50"]).stage2 is not None
-    with pytest.raises(RecipeError, match="ends a cosine, and schedule = constant"):
+    with pytest.raises(RecipeError, match="schedule = constant"):
         load_recipe("wavelet-nn", ["stage2.min_lr=1e-4"])
 
 
@@ -151,10 +151,10 @@ def test_overrides_take_toml_values_and_bare_words() -> None:
         ("stage2.epochs=2.5", "epochs = 2.5"),
         ("stage2.micro_batch=3", "does not divide"),
         ("stage2.base_lr=nan", "base_lr"),
-        ("initialise=random", "random backbone"),
+        ("initialise=random", "initialise = random"),
         ("precision=fp8", "precision"),
-        ("stage2", "no assignment"),
-        ("name.first=x", "no section"),
+        ("stage2", "not an assignment"),
+        ("name.first=x", "name"),
     ],
 )
 def test_mistakes_are_refused_before_any_data_is_read(override: str, message: str) -> None:
@@ -168,7 +168,7 @@ def test_unknown_recipes_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="missing"):
         load_recipe(tmp_path / "absent.toml")
     (tmp_path / "broken.toml").write_text("name = ")
-    with pytest.raises(RecipeError, match="no TOML"):
+    with pytest.raises(RecipeError, match="not valid TOML"):
         load_recipe(tmp_path / "broken.toml")
     (tmp_path / "empty.toml").write_text('name = "nothing"\n')
     with pytest.raises(RecipeError, match="nothing would be trained"):

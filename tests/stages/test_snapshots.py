@@ -11,7 +11,7 @@ import torch
 from einthoven import load_backbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.models import read_config
-from einthoven.stages.pretrain import Snapshots, kept_epochs
+from einthoven.stages.pretrain import Encoders, kept_epochs
 from einthoven.stages.recipe import Pretraining
 
 LOSSES = [5.0, 3.0, 4.0, 3.0, 2.0, 2.5, 2.6]
@@ -55,15 +55,16 @@ def test_of_equal_losses_the_earliest_is_best_and_none_without_validation() -> N
 def test_the_folder_never_holds_more_than_asked(tmp_path: Path) -> None:
     network = create_backbone("mtecg_tiny_100hz", seed=0, **TINY)
     recipe = asked(keep_every=3, keep_last=1, keep_best=True)
-    snapshots = Snapshots(tmp_path / "s", network, recipe, {}, {})
+    encoders = Encoders(tmp_path, network, recipe, {}, {})
+    folder = tmp_path / "snapshots"
     for epoch in range(1, 8):
         with torch.no_grad():
             network.get_parameter("patch_embed.weight").fill_(epoch)
-        snapshots.update(history(epoch))
-        found = {file.name for file in snapshots.folder.iterdir()}
+        encoders.update_snapshots(history(epoch))
+        found = {file.name for file in folder.iterdir()}
         expected = kept_epochs(history(epoch), recipe)
         assert found == {f"epoch-{kept:04d}" for kept in expected}
-    best = snapshots.folder / "epoch-0005"
+    best = folder / "epoch-0005"
     read = load_backbone("mtecg_tiny_100hz", weights=best, **TINY).state_dict()
     assert read["patch_embed.weight"].unique().tolist() == [5.0]
     assert read_config(best)["epoch"] == 5

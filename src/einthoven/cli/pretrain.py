@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from einthoven.training.distributed import Processes
 
 # The folder is listed here, because importing the recipes would slow every command down.
-RECIPES = sorted(
-    file.stem for file in (Path(__file__).parents[1] / "recipes" / "pretraining").glob("*.toml")
-)
+_FOLDER = Path(__file__).parents[1] / "stages" / "recipes" / "pretraining"
+RECIPES = sorted(file.stem for file in _FOLDER.glob("*.toml"))
 
 RecipeName = Annotated[
     str | None,
@@ -95,12 +94,12 @@ def pretrain(
     receives a model folder, which `posttrain --weights OUT/model` reads; `einthoven report OUT`
     draws the losses.
     """
+    from einthoven.backbones.registry import entry
     from einthoven.stages.pretrain import pretrain as run
     from einthoven.stages.recipe import load_pretraining
-    from einthoven.stages.suited import default_pretraining
     from einthoven.training.distributed import Processes
 
-    settings = load_pretraining(recipe or default_pretraining(backbone), overrides or ())
+    settings = load_pretraining(recipe or entry(backbone).pretraining_recipe, overrides or ())
     network = backbone_options(backbone, options, leads=leads)
     paths, packed, mix = _mixture(settings, cohorts, stores, weights)
     _check_recipe(settings, backbone, network)
@@ -160,7 +159,7 @@ def _mixture(
 
 def _check_recipe(recipe: Pretraining, backbone: str, options: Mapping[str, Any]) -> None:
     """Refuse a recipe that does not suit the backbone, and list those that do."""
-    from einthoven.stages.suited import check_pretraining, suggestions
+    from einthoven.stages.pretrain import check_pretraining, suggestions
 
     try:
         check_pretraining(recipe, backbone, options)

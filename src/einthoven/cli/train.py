@@ -92,8 +92,7 @@ def posttrain(
     from einthoven.experiment.run import run_experiment
     from einthoven.models import start_from
     from einthoven.stages.posttrain import check_weights
-    from einthoven.stages.recipe import load_recipe, prepared_alike
-    from einthoven.stages.suited import recipe_for
+    from einthoven.stages.recipe import load_recipe, prepared_alike, recipe_for
     from einthoven.training.distributed import Processes
 
     check_cohort_options(cohort, task=task, labels=labels)

@@ -34,9 +34,8 @@ from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance
 from einthoven.stages.data import adapted
 from einthoven.stages.posttrain import check_stages, check_weights, train_stages
-from einthoven.stages.recipe import Recipe, load_recipe
+from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
 from einthoven.stages.statistics import measured, with_scale
-from einthoven.stages.suited import recipe_for
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder, environment
 

@@ -54,9 +54,8 @@ from einthoven.reproduce.grid import Run
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
 from einthoven.stages.posttrain import posttrain
-from einthoven.stages.pretrain import MODEL, pretrain
+from einthoven.stages.pretrain import MODEL, check_pretraining, pretrain, suits
 from einthoven.stages.recipe import Recipe
-from einthoven.stages.suited import check_pretraining, suits
 from einthoven.training.distributed import Processes
 from einthoven.training.run import ABOUT
 

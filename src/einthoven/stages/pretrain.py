@@ -1,4 +1,4 @@
-"""Self-supervised pretraining: a backbone learns from signals without labels."""
+"""Self-supervised pretraining on signals without labels."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from einthoven.backbones.config import fields_of
-from einthoven.backbones.contract import Backbone
-from einthoven.backbones.registry import create_backbone
+from einthoven.backbones.contract import Backbone, PatchBackbone
+from einthoven.backbones.layers.patches import check_samples
+from einthoven.backbones.registry import create_backbone, entry, seeded
 from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import EinthovenError
 from einthoven.files import Json
 from einthoven.licences import combined
 from einthoven.models import Model, is_model, save_model
 from einthoven.models.provenance import contains_ptbxl
 from einthoven.objectives.objective import SteppedObjective
-from einthoven.objectives.registry import create_objective
+from einthoven.objectives.registry import create_objective, objective_names
 from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, TrainingBatches
+from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import check_fit, loop_settings, micro_batch, resolved
 from einthoven.stages.leakage import check_pretraining_records, seen_metadata, write_seen
-from einthoven.stages.pretraining_data import Corpus, Member, corpus_of
-from einthoven.stages.recipe import Pretraining
+from einthoven.stages.pretraining_data import Member, PretrainingData, pretraining_data_of
+from einthoven.stages.recipe import Pretraining, load_pretraining, recipe_names
 from einthoven.stages.validation import LOSS
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import Loop
@@ -40,11 +43,21 @@ MODEL, SNAPSHOTS = "model", "snapshots"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A finished pretraining: its run, and the encoder's model folder."""
+    """A finished pretraining.
+
+    Attributes
+    ----------
+    run : RunFolder
+        Folder of the run.
+    encoder : Path
+        Model folder of the encoder.
+    history : list of dict
+        Lines of metrics.jsonl.
+    """
 
     run: RunFolder
     encoder: Path
-    history: list[dict[str, Any]]
+    history: list[Json]
 
 
 def pretrain(
@@ -61,148 +74,194 @@ def pretrain(
     processes: Processes | None = None,
     progress: Progress | None = None,
 ) -> Pretrained:
-    """Pretrain a backbone on the training split of one or several cohorts; labels are never read.
+    """Pretrain a backbone on the training split of one or several cohorts, without labels.
 
-    An epoch is as many draws as there are training records. The loss on at most 1,024 validation
-    records, under masks that stay the same, is logged; it chooses nothing but snapshots.
+    An epoch has as many draws as there are training records. The loss on at most 1,024 validation
+    records, with fixed masks, is logged after every epoch; it selects nothing but snapshots.
 
     Parameters
     ----------
     cohort : Cohort, or a sequence of them
-        Whose `train` records are used.
+        Cohorts whose `train` records are used.
     store : Store, or as many as cohorts
-        The packed cohorts; of any rate, with the leads that the backbone reads.
+        Packed cohorts, of any rate, with the leads that the backbone reads.
     backbone : str
-        A registered name.
+        Registered name.
     recipe : Pretraining
         Objective and schedule.
     out : path
-        Run folder; an unfinished run of the same request goes on.
+        Run folder; an unfinished run of the same request is resumed.
     mix : sequence of float, optional
-        Each cohort's share of an epoch's draws, in ratio to the others'; without it every record
-        is drawn once an epoch (see `einthoven.signals.batches`).
+        Relative share of each cohort in the draws of an epoch. Default: every record is drawn once
+        per epoch (see `einthoven.signals.batches`).
     protect : sequence of (Cohort, Store)
-        Cohorts whose test splits must not be seen, beside those of the labelled ones given.
+        Other cohorts whose test splits must not be seen; those of `cohort` with labels are
+        protected anyway.
     allow_overlap : sequence of str
-        Names of cohorts whose test splits may be seen all the same; the encoder's file says so.
+        Names of cohorts whose test splits may be seen; the encoder records it.
     options : mapping, optional
         Fields of the backbone's config, such as `leads`.
 
     Raises
     ------
     CohortError
-        When records or patients of a protected test split would be trained on.
+        If records or patients of a protected test split would be trained on.
     PreparationError, StoreError
-        When records are too short for the crop, or lack a lead.
+        If records are too short for the crop, or lack a lead.
     RecipeError
-        When the batch does not divide over processes and micro-batches, or is accumulated from
-        more records than there are; when weights and cohorts do not fit each other.
+        If the batch does not divide over processes and micro-batches, or is accumulated from more
+        records than there are; if the number of weights is not that of cohorts.
     TrainingError
-        When the folder holds another run, or one with other training records, another process
-        trains in it, or the loss is not finite.
+        If the folder holds another run, or one with other training records, another process trains
+        in it, or the loss is not finite.
     """
-    together = processes or Processes()
+    processes = processes or Processes()
     objective, changed = _objective(backbone, recipe, options or {})
-    preparation = objective.backbone.preparation
-    if recipe.crop_seconds is not None:
-        preparation = preparation.with_window(seconds=recipe.crop_seconds)
-    corpus = corpus_of(cohort, store, preparation, weights=mix)
-    asked = _asked(backbone, recipe, corpus, together)
-    if options or changed:
-        asked["backbone_options"] = {**(options or {}), **changed}
-    if allow_overlap:
-        asked["allow_overlap"] = sorted(set(allow_overlap))
-    micro = micro_batch(recipe, records=len(corpus.train), world=together.world)
-    check_fit(objective.backbone, corpus.train)
-    config: Json = {}
-    fingerprints: dict[str, str] = {}
-    if together.is_main:
-        seen, allowed = check_pretraining_records(
-            corpus.members, protect=protect, allow=allow_overlap
-        )
-        fingerprints = seen_metadata([seen], [leakage.to_dict() for leakage in allowed])
-    with open_run(out, asked, together) as run:
-        encoder = run.path / MODEL
-        if together.is_main:
-            write_seen(run.path, [seen])
-            config = _config(recipe, corpus, run)
-        snapshots = Snapshots(
-            run.path / SNAPSHOTS, objective.backbone, recipe, config, fingerprints
-        )
-        result = _loop(objective, corpus, recipe, micro, run, together, progress, snapshots).run()
-        # Written once: its checksum is part of what later runs asked for.
-        if together.is_main and not is_model(encoder):
-            network = objective.backbone
-            model = Model(network, network.preparation, config=config, fingerprints=fingerprints)
-            save_model(model, encoder)
-    together.wait()
-    return Pretrained(run, encoder, result.history)
-
-
-def _asked(
-    backbone: str, recipe: Pretraining, corpus: Corpus, processes: Processes
-) -> dict[str, Any]:
-    return {
+    data = pretraining_data_of(cohort, store, _preparation(objective, recipe), weights=mix)
+    request = {
         "stage": "pretrain",
         "backbone": backbone,
         "recipe": recipe.to_dict(),
-        **corpus.describe(),
+        **data.describe(),
         "world": processes.world,
     }
+    if options or changed:
+        request["backbone_options"] = {**(options or {}), **changed}
+    if allow_overlap:
+        request["allow_overlap"] = sorted(set(allow_overlap))
+    micro = micro_batch(recipe, records=len(data.train), world=processes.world)
+    check_fit(objective.backbone, data.train)
+    config: Json = {}
+    fingerprints: dict[str, str] = {}
+    if processes.is_main:
+        seen, allowed = check_pretraining_records(
+            data.members, protect=protect, allow=allow_overlap
+        )
+        fingerprints = seen_metadata([seen], [leakage.to_dict() for leakage in allowed])
+    with open_run(out, request, processes) as run:
+        if processes.is_main:
+            write_seen(run.path, [seen])
+            config = _config(recipe, data, run)
+        encoders = Encoders(run.path, objective.backbone, recipe, config, fingerprints)
+        loop = Loop(
+            name="pretrain",
+            model=objective,
+            loss=_objective_loss,
+            batches=TrainingBatches(
+                data.train, micro, recipe.seed, rank=processes.rank, world=processes.world
+            ),
+            groups=parameter_groups(
+                objective,
+                weight_decay=recipe.weight_decay,
+                exempt=exempt_parameters(objective, recipe.decay_exempt, prefix="backbone."),
+                layers=parts_of(objective),
+                layer_decay=recipe.part_decay,
+            ),
+            settings=loop_settings(
+                recipe,
+                micro=micro,
+                world=processes.world,
+                precision=resolved(recipe.precision, processes.device),
+                seed=recipe.seed,
+                shared_draws=True,
+            ),
+            folder=run.stage("pretrain"),
+            validate=data.held_out(processes),
+            processes=processes,
+            progress=progress,
+            after_step=objective.after_step if isinstance(objective, SteppedObjective) else None,
+            after_epoch=encoders.update_snapshots,
+        )
+        result = loop.run()
+        # Written once, because later runs record its checksum.
+        if processes.is_main and not is_model(encoders.final):
+            encoders.save(encoders.final)
+    processes.wait()
+    return Pretrained(run, encoders.final, result.history)
 
 
-def _loop(
-    objective: Any,
-    corpus: Corpus,
-    recipe: Pretraining,
-    micro: int,
-    run: RunFolder,
-    together: Processes,
-    progress: Progress | None,
-    snapshots: Snapshots,
-) -> Loop[Batch]:
-    return Loop(
-        name="pretrain",
-        model=objective,
-        loss=_objective_loss,
-        batches=TrainingBatches(
-            corpus.train, micro, recipe.seed, rank=together.rank, world=together.world
-        ),
-        groups=parameter_groups(
-            objective,
-            weight_decay=recipe.weight_decay,
-            exempt=exempt_parameters(objective, recipe.decay_exempt, prefix="backbone."),
-            layers=parts_of(objective),
-            layer_decay=recipe.part_decay,
-        ),
-        settings=loop_settings(
-            recipe,
-            micro=micro,
-            world=together.world,
-            precision=resolved(recipe.precision, together.device),
-            seed=recipe.seed,
-            shared_draws=True,
-        ),
-        folder=run.stage("pretrain"),
-        validate=corpus.held_out(together),
-        processes=together,
-        progress=progress,
-        after_step=objective.after_step if isinstance(objective, SteppedObjective) else None,
-        after_epoch=snapshots.update,
+def check_pretraining(
+    recipe: Pretraining, backbone: str, options: Mapping[str, Any] | None = None
+) -> None:
+    """Refuse an objective that the backbone does not support, or a crop that it does not accept.
+
+    Nothing is trained or drawn: the network is built without storage.
+
+    Parameters
+    ----------
+    recipe : Pretraining
+    backbone : str
+        Registered name.
+    options : mapping, optional
+        Fields of the backbone's config.
+
+    Raises
+    ------
+    BackboneError
+        If they do not match; `suggestions` has a better remedy.
+    PreparationError, RecipeError
+        If the crop, or an option of the objective, is impossible.
+    """
+    with torch.device("meta"):
+        objective, _ = _objective(backbone, recipe, options or {})
+    network = objective.backbone
+    if isinstance(network, PatchBackbone):
+        window = _preparation(objective, recipe).window
+        check_samples(network.name, window, patch=network.patch, max_patches=network.max_patches)
+
+
+def suits(recipe: Pretraining, backbone: str, options: Mapping[str, Any] | None = None) -> bool:
+    """Whether `check_pretraining` accepts the recipe."""
+    try:
+        check_pretraining(recipe, backbone, options)
+    except EinthovenError:
+        return False
+    return True
+
+
+def suitable_recipes(backbone: str, options: Mapping[str, Any] | None = None) -> list[str]:
+    """Presets of pretraining that suit a backbone, its default first."""
+    default = entry(backbone).pretraining_recipe
+    names = sorted(recipe_names(Pretraining), key=lambda name: name != default)
+    return [name for name in names if suits(load_pretraining(name), backbone, options)]
+
+
+def suggestions(
+    error: EinthovenError, backbone: str, options: Mapping[str, Any] | None = None
+) -> str:
+    """Remedy for a refusal of `check_pretraining`: recipes that suit, or objectives."""
+    if recipes := suitable_recipes(backbone, options):
+        return f"choose --recipe {' or '.join(recipes)}"
+    objectives = [
+        name
+        for name in objective_names()
+        if suits(Pretraining(name=name, objective=name), backbone, options)
+    ]
+    if not objectives:
+        return error.remedy
+    return (
+        f"{error.remedy}; none of the presets suits it, but a .toml recipe with the objective "
+        f"{' or '.join(objectives)} does"
     )
 
 
 def _objective(
     backbone: str, recipe: Pretraining, options: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """The objective, and what it has changed in the backbone's config, such as its `scale`."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
+    """Objective, and fields of the backbone's config that it changed, such as `scale`."""
+    with seeded(recipe.seed):
         network = create_backbone(backbone, **{"init": "pretraining", **options})
         before = fields_of(network.config)
         objective = create_objective(recipe.objective, network, **recipe.options)
     after = fields_of(network.config)
     return objective, {key: value for key, value in after.items() if value != before[key]}
+
+
+def _preparation(objective: Any, recipe: Pretraining) -> Preparation:
+    preparation: Preparation = objective.backbone.preparation
+    if recipe.crop_seconds is None:
+        return preparation
+    return preparation.with_window(seconds=recipe.crop_seconds)
 
 
 def _objective_loss(
@@ -213,7 +272,7 @@ def _objective_loss(
 
 
 def exempt_parameters(model: nn.Module, rule: str, *, prefix: str) -> Sequence[str]:
-    """Names of parameters without weight decay under a rule of the recipe."""
+    """Names of parameters without weight decay by the recipe's `decay_exempt`."""
     if rule == "1d":
         return [name for name, value in model.named_parameters() if value.ndim <= 1]
     if rule == "backbone":
@@ -223,15 +282,15 @@ def exempt_parameters(model: nn.Module, rule: str, *, prefix: str) -> Sequence[s
 
 
 def parts_of(model: nn.Module) -> list[list[str]]:
-    """Names of the backbone's first layers (stem, embeddings), and of the rest of it."""
+    """Parameter names of the backbone's first layers (stem, embeddings), and of the others."""
     backbone: Any = model.backbone
     first, *others = ([f"backbone.{name}" for name in group] for group in backbone.layer_groups())
     return [first, [name for group in others for name in group]]
 
 
-def _config(recipe: Pretraining, corpus: Corpus, run: RunFolder) -> Json:
+def _config(recipe: Pretraining, data: PretrainingData, run: RunFolder) -> Json:
     """Descriptive entries of the encoder's config."""
-    history = corpus.history(recipe.name, recipe.objective)
+    history = data.history(recipe.name, recipe.objective)
     return {
         "provenance": {
             "recipe": recipe.model_dump(mode="json"),
@@ -242,52 +301,62 @@ def _config(recipe: Pretraining, corpus: Corpus, run: RunFolder) -> Json:
             "contains_ptbxl": contains_ptbxl(history, None),
             "environment": run.environment,
         },
-        **combined(*(cohort.licence for cohort, _ in corpus.members)).to_dict(),
+        **combined(*(cohort.licence for cohort, _ in data.members)).to_dict(),
     }
 
 
 @dataclass(frozen=True)
-class Snapshots:
-    """Encoders of earlier epochs, as many as the recipe keeps; others are deleted.
+class Encoders:
+    """Encoders that a run saves: the final one, and snapshots of the epochs that the recipe keeps.
 
-    Which epochs are kept is a function of the losses alone. A run that was killed between a
-    deletion and the next file repeats the epoch, and so writes the file again.
+    Which epochs are kept is a function of the losses alone. A run that is killed between deleting
+    and writing a snapshot repeats the epoch, and so writes it again.
 
     Attributes
     ----------
-    folder : Path
-        Folder of the model folders `epoch-0010` and so on.
+    run : Path
+        Folder of `model` and of `snapshots/epoch-0010` and so on.
     backbone : Backbone
         Backbone in training.
     recipe : Pretraining
         Recipe with `keep_every`, `keep_last` and `keep_best`.
     config : dict
-        Descriptive entries of every model, beside its epoch.
+        Descriptive entries of every model.
     fingerprints : dict of str to str
         Fingerprints of the training records.
     """
 
-    folder: Path
+    run: Path
     backbone: Backbone
     recipe: Pretraining
     config: Json
     fingerprints: dict[str, str]
 
-    def update(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Update the folder after the last epoch of `history`."""
+    @property
+    def final(self) -> Path:
+        """Model folder of the final encoder."""
+        return self.run / MODEL
+
+    def save(self, folder: Path, **entries: Any) -> None:
+        """Write the current encoder with further descriptive entries."""
+        model = Model(
+            self.backbone,
+            self.backbone.preparation,
+            config=self.config | entries,
+            fingerprints=self.fingerprints,
+        )
+        save_model(model, folder, overwrite=True)
+
+    def update_snapshots(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Delete and write snapshots after the last epoch of `history`."""
         kept = kept_epochs(history, self.recipe)
-        names = {f"epoch-{epoch:04d}" for epoch in kept}
-        for place in self.folder.glob("epoch-*"):
-            if place.name not in names:
-                shutil.rmtree(place)
-        now = history[-1]["epoch"]
-        if now in kept:
-            config = {**self.config, "epoch": now}
-            network = self.backbone
-            model = Model(
-                network, network.preparation, config=config, fingerprints=self.fingerprints
-            )
-            save_model(model, self.folder / f"epoch-{now:04d}", overwrite=True)
+        folders = {epoch: self.run / SNAPSHOTS / f"epoch-{epoch:04d}" for epoch in kept}
+        for folder in (self.run / SNAPSHOTS).glob("epoch-*"):
+            if folder not in folders.values():
+                shutil.rmtree(folder)
+        epoch = history[-1]["epoch"]
+        if epoch in kept:
+            self.save(folders[epoch], epoch=epoch)
 
 
 def kept_epochs(history: Sequence[Mapping[str, Any]], recipe: Pretraining) -> set[int]:
@@ -296,7 +365,7 @@ def kept_epochs(history: Sequence[Mapping[str, Any]], recipe: Pretraining) -> se
     kept = set(epochs[len(epochs) - recipe.keep_last :])
     if recipe.keep_every:
         kept |= {epoch for epoch in epochs if epoch % recipe.keep_every == 0}
-    scored = [line for line in history if math.isfinite(line.get(LOSS, math.nan))]
-    if recipe.keep_best and scored:
-        kept.add(min(scored, key=lambda line: float(line[LOSS]))["epoch"])
+    finite = [line for line in history if math.isfinite(line.get(LOSS, math.nan))]
+    if recipe.keep_best and finite:
+        kept.add(min(finite, key=lambda line: float(line[LOSS]))["epoch"])
     return kept

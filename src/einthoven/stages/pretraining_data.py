@@ -1,4 +1,4 @@
-"""What a backbone is pretrained on: one cohort, or several by weight."""
+"""Pretraining data: one cohort, or a weighted mixture of several."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, RecipeError
+from einthoven.files import Json
 from einthoven.signals.batches import Mixture, SignalSource, draws_by_weight
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
@@ -22,23 +22,23 @@ from einthoven.training.distributed import Processes
 
 Member = tuple[Cohort, Store]
 IDS_DIGEST = "training_ids_digest"
-_HELD_OUT = 1024
+_HELD_OUT = 1024  # validation records
 
 
 @dataclass(frozen=True, eq=False)
-class Corpus:
-    """The training records of one or several cohorts, and what is held out of each.
+class PretrainingData:
+    """Training and validation records of one or several cohorts.
 
     Attributes
     ----------
     members : tuple of (Cohort, Store)
         Cohorts without their quarantined records.
     train : SignalSource or Mixture
-        What batches are cut from; its length is that of an epoch.
+        Source of batches; its length is that of an epoch.
     draws : tuple of int
-        How many draws of an epoch come from each member.
+        Number of draws in an epoch from each member.
     validation : tuple of (int, SignalSource)
-        The validation records of each member that has any, after the member's place.
+        Index of each member that has validation records, and these records.
     """
 
     members: tuple[Member, ...]
@@ -48,33 +48,33 @@ class Corpus:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The members' names, told apart by their place where two are alike."""
+        """Names of the members; equal names are numbered."""
         names = [cohort.name for cohort, _ in self.members]
         return tuple(
-            f"{name}#{place + 1}" if names.count(name) > 1 else name
-            for place, name in enumerate(names)
+            f"{name}#{index + 1}" if names.count(name) > 1 else name
+            for index, name in enumerate(names)
         )
 
     def held_out(self, processes: Processes) -> HeldOut | None:
         """Validation on at most 1,024 records, shared equally by the cohorts that have any."""
         if not self.validation:
             return None
-        places, sources = zip(*self.validation, strict=True)
-        draws = [self.draws[place] for place in places]
+        indices, sources = zip(*self.validation, strict=True)
+        draws = [self.draws[index] for index in indices]
         return HeldOut(
             sources=tuple(_first(source, _HELD_OUT // len(sources)) for source in sources),
-            names=tuple(self.names[place] for place in places),
+            names=tuple(self.names[index] for index in indices),
             shares=tuple(count / sum(draws) for count in draws),
             processes=processes,
         )
 
-    def describe(self) -> dict[str, Any]:
-        """What a run asks for: names, versions, digests, records, and shares of several.
+    def describe(self) -> Json:
+        """Cohorts for the request of a run: names, versions, digests, records, and shares.
 
-        `records_digest` is of all records of a store, whatever split they are in;
-        `training_ids_digest` of those that are trained on, in their order.
+        `records_digest` covers all records of a store in all splits, `training_ids_digest` the
+        training records in their order.
         """
-        each = [
+        entries = [
             {
                 "cohort": cohort.name,
                 "version": cohort.version,
@@ -84,23 +84,22 @@ class Corpus:
             }
             for cohort, store in self.members
         ]
-        if len(each) == 1:
-            return each[0]
-        joined = {key: " + ".join(part[key] for part in each) for key in ("cohort", "version")}
-        drawn = [part | {"draws": count} for part, count in zip(each, self.draws, strict=True)]
-        digests = {
-            key: " + ".join(str(part[key])[:16] for part in each)
-            for key in ("records_digest", IDS_DIGEST)
+        if len(entries) == 1:
+            return entries[0]
+        lengths = {"cohort": None, "version": None, "records_digest": 16, IDS_DIGEST: 16}
+        joined = {
+            key: " + ".join(str(entry[key])[:length] for entry in entries)
+            for key, length in lengths.items()
         }
-        return {
-            **joined,
-            **digests,
-            "records": sum(part["records"] for part in each),
-            "cohorts": drawn,
+        return joined | {
+            "records": sum(entry["records"] for entry in entries),
+            "cohorts": [
+                entry | {"draws": count} for entry, count in zip(entries, self.draws, strict=True)
+            ],
         }
 
-    def history(self, recipe: str, objective: str) -> list[dict[str, Any]]:
-        """Provenance of an encoder: an entry for each cohort."""
+    def history(self, recipe: str, objective: str) -> list[Json]:
+        """Provenance of an encoder: one entry per cohort."""
         return [
             {
                 "cohort": cohort.name,
@@ -115,68 +114,72 @@ class Corpus:
         ]
 
 
-def corpus_of(
+def pretraining_data_of(
     cohorts: Cohort | Sequence[Cohort],
     stores: Store | Sequence[Store],
     preparation: Preparation,
     *,
     weights: Sequence[float] | None = None,
-) -> Corpus:
-    """Put cohorts and their stores together.
+) -> PretrainingData:
+    """Combine cohorts and their stores.
 
     Parameters
     ----------
-    cohorts, stores : one, or as many of each
+    cohorts, stores : one, or equally many of each
     preparation : Preparation
-        Done to the records of every store, whatever its rate.
+        Preparation of the records of every store, whatever its rate.
     weights : sequence of float, optional
-        Each cohort's share of an epoch's draws, in ratio to the others'. Without them every
-        record is drawn once an epoch.
+        Relative share of each cohort in the draws of an epoch. Default: every record is drawn once
+        per epoch.
 
     Raises
     ------
     RecipeError
-        When cohorts, stores and weights are not as many, or a weight is not above zero.
+        If there is not one weight above zero for each cohort.
     CohortError, PreparationError, StoreError
-        When a cohort has no training records, records that are too short, or lacks a lead.
+        If a cohort and its store do not match, or a cohort has no training records, has records
+        that are too short, or lacks a lead.
     """
-    several = [cohorts] if isinstance(cohorts, Cohort) else list(cohorts)
-    packed = [stores] if isinstance(stores, Store) else list(stores)
-    _check_numbers(several, packed, weights)
-    pairs = zip(several, packed, strict=True)
+    cohorts = [cohorts] if isinstance(cohorts, Cohort) else list(cohorts)
+    stores = [stores] if isinstance(stores, Store) else list(stores)
+    if not cohorts or len(stores) != len(cohorts):
+        raise CohortError(
+            f"{len(cohorts)} cohorts and {len(stores)} stores", remedy="give each cohort its store"
+        )
+    if weights is not None:
+        check_weights(weights, len(cohorts))
+    pairs = zip(cohorts, stores, strict=True)
     parts = [Dataset(cohort, store, preparation) for cohort, store in pairs]
     sources = [without_targets(part.source("train")) for part in parts]
     for part in parts:
         part.check_lengths("train", "validation")
-    validation = [
-        (place, without_targets(part.source("validation")))
-        for place, part in enumerate(parts)
-        if len(part.usable.ids("validation"))
-    ]
     records = [len(source) for source in sources]
     draws = tuple(records) if weights is None else draws_by_weight(records, weights)
     if min(draws) < 1:
         raise RecipeError(
-            f"weights {list(weights or ())} give {several[draws.index(min(draws))].name} none of "
+            f"weights {list(weights or ())} give {cohorts[draws.index(min(draws))].name} none of "
             f"the {sum(draws)} draws of an epoch",
             remedy="raise its weight, or leave the cohort out",
         )
-    train = sources[0] if len(sources) == 1 else Mixture(tuple(sources), draws)
-    return Corpus(
+    return PretrainingData(
         members=tuple((part.usable, part.store) for part in parts),
-        train=train,
+        train=sources[0] if len(sources) == 1 else Mixture(tuple(sources), draws),
         draws=draws,
-        validation=tuple(validation),
+        validation=tuple(
+            (index, without_targets(part.source("validation")))
+            for index, part in enumerate(parts)
+            if len(part.usable.ids("validation"))
+        ),
     )
 
 
 def check_weights(weights: Sequence[float], cohorts: int) -> None:
-    """Refuse weights that are no share of an epoch for each of so many cohorts.
+    """Refuse weights unless there is one above zero for each cohort.
 
     Raises
     ------
     RecipeError
-        When they are not as many, or one is not a number above zero.
+        If their number differs, or one is not a finite number above zero.
     """
     if len(weights) != cohorts:
         raise RecipeError(
@@ -186,7 +189,7 @@ def check_weights(weights: Sequence[float], cohorts: int) -> None:
     if not all(0 < weight < float("inf") for weight in weights):
         raise RecipeError(
             f"weights {list(weights)}",
-            remedy="give weights above zero; leave out the cohort that is not to be used",
+            remedy="give finite weights above zero, and leave out cohorts that are not to be used",
         )
 
 
@@ -196,14 +199,3 @@ def _first(source: SignalSource, records: int) -> SignalSource:
 
 def _digest(ids: NDArray[np.str_]) -> str:
     return hashlib.sha256(json.dumps(ids.tolist()).encode()).hexdigest()
-
-
-def _check_numbers(
-    cohorts: list[Cohort], stores: list[Store], weights: Sequence[float] | None
-) -> None:
-    if not cohorts or len(stores) != len(cohorts):
-        raise CohortError(
-            f"{len(cohorts)} cohorts and {len(stores)} stores", remedy="give each cohort its store"
-        )
-    if weights is not None:
-        check_weights(weights, len(cohorts))

@@ -7,18 +7,11 @@ import torch
 
 from einthoven.backbones.registry import backbone_names, entry
 from einthoven.errors import BackboneError, RecipeError
-from einthoven.stages.recipe import load_pretraining, load_recipe
-from einthoven.stages.suited import (
-    check_pretraining,
-    default_pretraining,
-    recipe_for,
-    suggestions,
-    suited_recipes,
-    suits,
-)
+from einthoven.stages.pretrain import check_pretraining, suggestions, suitable_recipes, suits
+from einthoven.stages.recipe import load_pretraining, load_recipe, recipe_for
 
 
-def why(recipe: str, backbone: str, **options: object) -> BackboneError:
+def refusal(recipe: str, backbone: str, **options: object) -> BackboneError:
     with pytest.raises(BackboneError) as caught:
         check_pretraining(load_pretraining(recipe), backbone, options)
     return caught.value
@@ -28,19 +21,13 @@ def why(recipe: str, backbone: str, **options: object) -> BackboneError:
     "backbone",
     ["s4_tiny", "s4_small", "s4", "ecg_cpc", "ecg_fm", "mtecg_tiny_100hz", "st_mem_tiny"],
 )
-def test_the_default_suits(backbone: str) -> None:
-    name = default_pretraining(backbone)
+def test_default_pretraining_suits_the_backbone(backbone: str) -> None:
+    name = entry(backbone).pretraining_recipe
     check_pretraining(load_pretraining(name), backbone)
-    assert suited_recipes(backbone)[0] == name
+    assert suitable_recipes(backbone)[0] == name
 
 
-def test_defaults_are_of_backbones_that_are_there() -> None:
-    assert default_pretraining("st_mem_base") == "release"
-    with pytest.raises(BackboneError, match="unknown backbone"):
-        default_pretraining("s5")
-
-
-def test_the_four_recipes_are_those_of_the_backbone_s_own_settings() -> None:
+def test_general_recipes_are_replaced_by_those_of_the_backbone() -> None:
     folders = {name: entry(name).recipes for name in backbone_names() if entry(name).recipes}
     assert folders
     for name in ("post-training", "fine-tuning", "linear-probe", "scratch"):
@@ -55,48 +42,47 @@ def test_the_four_recipes_are_those_of_the_backbone_s_own_settings() -> None:
         recipe_for("s5")
 
 
-def test_what_is_named_in_full_is_what_is_meant() -> None:
+def test_other_recipe_names_stay() -> None:
     for name in ("demo/post-training", "ptbxl-100hz-cpu/scratch", "own.toml", Path("own.toml")):
         assert recipe_for("s4_small", name) == name
     assert recipe_for("lstm", "strodthoff") == "strodthoff"
 
 
-def test_what_suits_is_told_apart() -> None:
-    masked, causal = suited_recipes("mtecg_tiny_100hz"), suited_recipes("s4_tiny")
+def test_suitable_recipes_of_masked_and_causal_backbones() -> None:
+    masked, causal = suitable_recipes("mtecg_tiny_100hz"), suitable_recipes("s4_tiny")
     assert {"mae", "release", "ptbxl-100hz-cpu"} <= set(masked)
     assert "s4-ptbxl-100hz-cpu" in causal
     assert not set(masked) & set(causal)
-    assert suited_recipes("xresnet1d101") == []
+    assert suitable_recipes("xresnet1d101") == []
 
 
-def test_a_crop_that_is_no_whole_number_of_patches_does_not_suit() -> None:
-    error = why("ptbxl-100hz-cpu", "st_mem_tiny")
-    assert "625 samples" in error.problem
-    assert suited_recipes("st_mem_tiny") == ["release", "mae"]
+def test_crop_of_a_fractional_number_of_patches_does_not_suit() -> None:
+    assert "625 samples" in refusal("ptbxl-100hz-cpu", "st_mem_tiny").problem
+    assert suitable_recipes("st_mem_tiny") == ["release", "mae"]
 
 
-def test_options_of_the_backbone_count() -> None:
+def test_options_of_the_backbone_decide() -> None:
     recipe = load_pretraining("s4-ptbxl-100hz-cpu")
     assert suits(recipe, "s4_tiny", {"causal": True})
     assert not suits(recipe, "s4_tiny", {"causal": False})
 
 
-def test_the_remedy_names_recipes_or_objectives() -> None:
-    error = why("release", "s4_tiny")
-    assert suggestions(error, "s4_tiny").startswith("choose --recipe s4-ptbxl-100hz-cpu")
-    assert "objective cmsc" in suggestions(why("release", "xresnet1d101"), "xresnet1d101")
-    both = why("s4-ptbxl-100hz-cpu", "s4_tiny", causal=False)
-    assert "causal=True" in suggestions(both, "s4_tiny", {"causal": False})
+def test_remedy_names_recipes_or_objectives() -> None:
+    error = refusal("release", "s4_tiny")
+    assert "--recipe s4-ptbxl-100hz-cpu" in suggestions(error, "s4_tiny")
+    assert "cmsc" in suggestions(refusal("release", "xresnet1d101"), "xresnet1d101")
+    error = refusal("s4-ptbxl-100hz-cpu", "s4_tiny", causal=False)
+    assert "causal=True" in suggestions(error, "s4_tiny", {"causal": False})
 
 
-def test_a_wrong_option_of_the_objective_is_its_own_refusal() -> None:
+def test_unknown_option_of_the_objective_is_refused() -> None:
     with pytest.raises(RecipeError, match="mask_ratioo"):
         check_pretraining(
             load_pretraining("release", ["options.mask_ratioo=0.5"]), "mtecg_tiny_100hz"
         )
 
 
-def test_nothing_is_drawn() -> None:
+def test_checking_draws_no_random_numbers() -> None:
     before = torch.random.get_rng_state()
     for name, backbone in (("release", "mtecg_tiny_100hz"), ("s4-ptbxl-100hz-cpu", "s4_tiny")):
         check_pretraining(load_pretraining(name), backbone)
