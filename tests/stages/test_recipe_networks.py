@@ -3,23 +3,17 @@ GPU would train for days is at least what it says."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from einthoven.reproduce.experiment_files import experiment_names, load_experiment
-from einthoven.reproduce.folders import Request, State
-from einthoven.reproduce.plan import plan, pretrainings
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.objectives import create_objective
-from einthoven.reproduce.experiments import OURS
-from einthoven.reproduce.grid import cells_of
+from einthoven.reproduce.experiment import POST, experiment_names, load_experiment
 from einthoven.signals.prepare import resampled_length
-from einthoven.signals.store import Store
 from einthoven.stages.data import adapted
 from einthoven.stages.finetune import _groups, regularise
 from einthoven.stages.pretrain import parts_of
@@ -111,8 +105,8 @@ def test_an_experiment_s_networks_are_built_whole(name: str, backbone: str) -> N
         pretraining, backbone, **(experiment.pretraining_options(backbone) or {})
     ).backbone
     options = experiment.options_of(backbone)
-    for arm in experiment.arms:
-        recipe = experiment.recipe(arm, backbone)
+    for variant in experiment.variants:
+        recipe = experiment.recipe(variant, backbone)
         classifier = trained(recipe, backbone, options)
         preparation = adapted(classifier.preparation, recipe.data)
         assert resampled_length(preparation, 5000, rate=500) >= preparation.window
@@ -157,12 +151,12 @@ def test_the_published_pretraining_of_s4() -> None:
 def test_the_published_fine_tuning_of_s4() -> None:
     """reference: rates of 1e-3, 1e-4 and 1e-5 after pretraining, 1e-3 throughout without."""
     experiment = load_experiment("s4-240hz-gpu")
-    for arm, expected in (
-        (OURS, (1e-3, 1e-4, 1e-5)),
+    for variant, expected in (
+        (POST, (1e-3, 1e-4, 1e-5)),
         ("as-ecg-cpc", (1e-3, 1e-4, 1e-5)),
         ("scratch", (1e-3,) * 3),
     ):
-        recipe = experiment.recipe(arm, "s4")
+        recipe = experiment.recipe(variant, "s4")
         assert recipe.stage2 is not None
         classifier = trained(recipe, "s4", None)
         names = {id(p): name for name, p in classifier.named_parameters()}
@@ -179,11 +173,13 @@ def test_the_published_fine_tuning_of_s4() -> None:
 @pytest.mark.parametrize("name", ["s4-240hz-gpu", "st-mem-250hz-gpu"])
 def test_the_whole_grid(name: str) -> None:
     experiment = load_experiment(name)
-    assert len(experiment.tasks) == len(experiment.table_arms) == 4
+    assert len(experiment.tasks) == len(experiment.table_variants) == 4
     assert len(experiment.fractions) == 10
-    assert {experiment.seeds_of(a, t, 1.0) for a in experiment.arms for t in experiment.tasks} == {
-        (0, 1, 2)
-    }
+    assert {
+        experiment.seeds_of(variant, task, 1.0)
+        for variant in experiment.variants
+        for task in experiment.tasks
+    } == {(0, 1, 2)}
 
 
 def test_a_step_of_the_published_pretraining() -> None:
@@ -199,31 +195,3 @@ def test_a_step_of_the_published_pretraining() -> None:
     chance = 286 * torch.tensor(129.0).log()
     assert 0.2 * chance < out.loss < 5 * chance
     assert all(p.grad is not None for p in objective.parameters() if p.requires_grad)
-
-
-@pytest.mark.parametrize(
-    ("name", "backbone", "first"),
-    [
-        ("s4-240hz-gpu", "s4", "recipe s4-240hz, 100 epochs"),
-        ("s4-240hz-corrected-gpu", "s4", "recipe s4-240hz-corrected, 100 epochs"),
-        ("st-mem-250hz-gpu", "st_mem_base", "recipe mae, 800 epochs"),
-    ],
-)
-def test_the_grid_can_be_planned(
-    name: str,
-    backbone: str,
-    first: str,
-    synthetic_path: Path,
-    synthetic_store: Store,
-    tmp_path: Path,
-) -> None:
-    experiment = load_experiment(name)
-    cells = cells_of("grid", experiment, backbone)
-    pair = [cell for cell in cells if cell.arm == OURS]
-    assert len(pair) == 4 * 3 + 9  # tasks and seeds on all records, and smaller fractions
-    request = Request(
-        experiment, backbone, synthetic_path, Path(synthetic_store.root), tmp_path, device="cpu"
-    )
-    planned = plan(request, cells)
-    assert {each.state for each in planned} == {State.MISSING}
-    assert [line.split(": ", 1)[1] for line in pretrainings(request, cells)] == [first]
