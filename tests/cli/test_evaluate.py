@@ -188,7 +188,7 @@ def test_a_table_without_targets_cannot_be_scored(cli: Any, made: Any, tmp_path:
 def test_a_model_needs_a_cohort_with_its_labels(
     cli: Any, made: Any, synthetic_path: Path, synthetic: Cohort
 ) -> None:
-    assert "no cohort is named" in cli("evaluate", made.model).err
+    assert "--model" in cli("evaluate", made.model).err
     result = cli(
         "evaluate", "--model", made.model, "--cohort", synthetic_path, "--task", "superclass-5"
     )
@@ -243,7 +243,8 @@ def test_a_card_without_what_takes_long(
     text = (model / "README.md").read_text()
     assert "| validation |" in text
     seen = evidence["overlap"]["seen"]
-    assert f"**It has seen {seen} of the {seen} validation records of cohort: results" in text
+    assert seen > 0
+    assert f"{seen} of the {seen} validation records" in text
 
 
 def test_tables_of_models_are_calibrated_and_those_of_runs_are_not(

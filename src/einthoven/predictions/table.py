@@ -343,7 +343,6 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
             path,
             dtype=dict.fromkeys(("record", "patient"), str),
             keep_default_na=False,
-            float_precision="round_trip",
         )
     except ValueError as error:
         raise EvaluationError(
