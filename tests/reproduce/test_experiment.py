@@ -22,7 +22,6 @@ from einthoven.reproduce.experiment import (
     Seeds,
     Source,
     Variant,
-    VariantChange,
     experiment_for,
     experiment_names,
     load_experiment,
@@ -78,7 +77,7 @@ def test_every_experiment_reads_and_so_do_its_recipes(name: str) -> None:
     for variant in experiment.variants:
         assert experiment.recipe(variant, "st_mem_tiny", seed=3, fraction=0.3).seed == 3
     if not experiment.table_1_only:
-        assert experiment.pretraining_recipe("st_mem_tiny", 5).seed == 5
+        assert experiment.pretraining_recipe("st_mem_tiny").seed == 0
 
 
 def test_variants_that_change_nothing_are_their_presets() -> None:
@@ -105,8 +104,8 @@ def test_the_ablation_takes_away_one_piece_each(name: str) -> None:
     without = experiment.recipe(NO_DEPTH, "x").stage2
     assert without == whole.stage2.model_copy(update={"drop_path": 0.0})
     assert changed(SCRATCH_POST) == set()  # its random weights come as a file
-    assert experiment.starts_random(SCRATCH_POST, "x")
-    assert not experiment.starts_random(POST, "x")
+    assert experiment.starts_random(SCRATCH_POST)
+    assert not experiment.starts_random(POST)
     assert experiment.recipe(SCRATCH, "x").initialise == "random"
 
 
@@ -134,22 +133,18 @@ def test_changes_apply_in_order_and_for_one_backbone_only(tmp_path: Path) -> Non
         SMALL.replace("[pre", 'schedule = ["stage2.epochs=8", "stage2.base_lr=1e-4"]\n[pre')
         + 'set = ["stage2.base_lr=2e-4"]\n'
         + '[backbones.one]\nset = ["stage2.epochs=9", "stage1.epochs=5"]\n'
-        + '[backbones.one.variants.fine-tuning]\nset = ["stage2.warmup_epochs=1"]\n'
-        + '[backbones.two.variants.fine-tuning]\nrecipe = "ptbxl-100hz-cpu/fine-tuning"\n'
         + '[backbones.two.pretraining]\nrecipe = "mae"\n',
     )
 
-    def stage2(backbone: str) -> tuple[int, float, float]:
-        found = experiment.recipe(PLAIN, backbone).stage2
-        assert found is not None
-        return found.epochs, found.base_lr, found.warmup_epochs
+    def stage2(backbone: str) -> tuple[int, float]:
+        stage = experiment.recipe(PLAIN, backbone).stage2
+        assert stage is not None
+        return stage.epochs, stage.base_lr
 
-    assert stage2("other") == (8, 2e-4, 3)
-    assert stage2("one") == (9, 2e-4, 1)
-    assert stage2("two") == (8, 2e-4, 1)
-    assert experiment.recipe(PLAIN, "two").precision == "bf16"
-    assert experiment.pretraining_recipe("two", 0).epochs == 800
-    assert experiment.pretraining_recipe("one", 0).name == "demo"
+    assert stage2("other") == stage2("two") == (8, 2e-4)
+    assert stage2("one") == (9, 2e-4)
+    assert experiment.pretraining_recipe("two").epochs == 800
+    assert experiment.pretraining_recipe("one").name == "demo"
 
 
 def test_a_backbone_can_be_pretrained_in_another_form() -> None:
@@ -182,7 +177,7 @@ def test_a_backbone_is_named_once_and_its_experiment_can_pretrain_it() -> None:
     assert set(named) <= set(backbone_names())
     for backbone in (*named, "mtecg_tiny", "mtecg_tiny_100hz"):
         experiment = load_experiment(experiment_for(backbone))
-        recipe = experiment.pretraining_recipe(backbone, 0)
+        recipe = experiment.pretraining_recipe(backbone)
         check_pretraining(recipe, backbone, experiment.pretraining_options(backbone))
 
 
@@ -213,13 +208,12 @@ def test_the_variants_of_table_2(tiny: Experiment, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("[variants.fine-tuning]", "[variants.plain]"), "variant fine-tuning is missing"),
+        (("[variants.fine-tuning]", "[variants.plain]"), "unknown variant fine-tuning"),
         (('name = "small"', 'name = "small"\nepochs = 3'), "epochs"),
-        (('name = "small"', 'name = "a b"'), "not a folder name"),
+        (('name = "small"', 'name = "a b"'), "name: String should match"),
         (('name = "small"', 'name = "small"\nmain_task = "form-19"'), "not among the tasks"),
         (('name = "small"', 'name = "small"\nfractions = [0.0]'), "fractions"),
         (("[pre", '[[rows]]\nname = "x"\nvariant = "y"\n[pre'), "unknown variant y"),
-        (("[pre", "[backbones.b.variants.z]\n[pre"), "unknown variant z"),
         (
             ('name = "small"', 'name = "small"\ntable_variants = ["fine-tuning"]'),
             "lacks post-training",
@@ -232,15 +226,8 @@ def test_the_variants_of_table_2(tiny: Experiment, tmp_path: Path) -> None:
             "unknown variant scratch",
         ),
         (
-            (
-                'name = "small"',
-                'name = "small"\ntable_variants = ["fine-tuning", "post-training", "fine-tuning"]',
-            ),
-            "duplicates",
-        ),
-        (
             ('name = "small"', 'name = "small"\ntable_variants_on = ["form-19"]'),
-            "table_variants_on: form-19",
+            "form-19 is not among the tasks",
         ),
         (("[pretraining]", "[pretraining"), "not TOML"),
     ],
@@ -264,17 +251,14 @@ def test_an_experiment_of_rows_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("table_1_only = true\n", ""), "variant post-training is missing"),
-        (("true\n", "true\nfractions = [0.1]\n"), "fractions"),
+        (("table_1_only = true\n", ""), "pretraining is missing"),
         (('members = ["two", "one"]', 'members = ["two", "three"]'), "no row three"),
         (('members = ["two", "one"]', 'members = ["both"]'), "no row both"),
         (('members = ["two", "one"]', ""), "variant or members"),
         (('members = ["two"', 'variant = "start"\nmembers = ["two"'), "variant or members"),
-        (('members = ["two"', 'backbone = "x"\nmembers = ["two"'), "their own backbones"),
-        (('name = "two"', 'name = "one"'), "two rows are called one"),
+        (('name = "two"', 'name = "one"'), "two rows have the same name"),
         (("MULTIRESNET", "MULTIRESNETT"), "MULTIRESNETT"),
         (("table_1_only", 'main_task = "rhythm-12"\ntable_1_only'), "not among the tasks"),
-        (("table_1_only", "resamples = 5\ntable_1_only"), "5 resamples for an interval of 95 %"),
     ],
 )
 def test_mistakes_in_rows_are_refused(
@@ -294,13 +278,9 @@ def test_rows_alone_need_rows(tmp_path: Path) -> None:
 
 def test_a_shorter_schedule_is_noticed(tmp_path: Path) -> None:
     experiment = written(
-        tmp_path,
-        ROWS_ALONE
-        + '[backbones]\ns4_tiny = { set = ["stage2.epochs=20"] }\n'
-        + 's4_small = { short_schedule = "half of each epoch" }\n',
+        tmp_path, ROWS_ALONE + '[backbones]\ns4_tiny = { set = ["stage2.epochs=20"] }\n'
     )
     assert experiment.short_schedule("scratch", "s4_tiny") == "20 of 50 epochs"
-    assert experiment.short_schedule("start", "s4_small") == "half of each epoch"
     assert experiment.short_schedule("scratch", "s4") == ""
     longer = written(tmp_path, ROWS_ALONE + '[backbones.s4_tiny]\nset = ["stage2.epochs=60"]\n')
     assert longer.short_schedule("scratch", "s4_tiny") == ""
@@ -342,7 +322,7 @@ def test_the_peers_are_those_of_the_table(name: str) -> None:
         assert row.members or row.backbone == row.name
         if row.variant:
             assert experiment.variants[row.variant].recipe == entry(row.name).recipe
-            assert experiment.starts_random(row.variant, row.name)
+            assert experiment.starts_random(row.variant)
             assert experiment.recipe(row.variant, row.name).stage1 is None
     assert set(rows["ensemble of 7"].members) == {
         "xresnet1d101", "resnet1d_wang", "lstm", "lstm_bidir", "fcn_wang", "inception1d",
@@ -387,7 +367,6 @@ def test_docs_describe_every_key() -> None:
         (Variant, "variants.NAME."),
         (Seeds, "more_seeds."),
         (BackboneChange, "backbones.NAME."),
-        (VariantChange, "backbones.NAME.variants.NAME."),
         (Row, "rows."),
     ]
     for table, prefix in tables:

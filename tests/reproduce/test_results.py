@@ -10,21 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from einthoven.errors import EvaluationError, ReproduceError
+from einthoven.errors import EvaluationError
 from einthoven.evaluate import compare
 from einthoven.evaluate.estimate import estimate
 from einthoven.files import read_json, write_json
 from einthoven.predictions import Predictions
 from einthoven.reproduce.experiment import PLAIN, POST, SCRATCH
 from einthoven.reproduce.grid import Group
-from einthoven.reproduce.results import (
-    AUROC_AUPRC,
-    Ensemble,
-    Results,
-    best_candidate,
-    candidates_of,
-    with_stored_rows,
-)
+from einthoven.reproduce.results import AUROC_AUPRC, Results, with_stored_rows
 from einthoven.reproduce.run import Reproduction
 
 BACKBONE = "mtecg_tiny_100hz"
@@ -113,16 +106,17 @@ def test_strata(whole: Reproduction, results: Results) -> None:
     assert table.targets is not None
     counts = dict(zip(table.labels, table.targets.sum(axis=0, dtype=int), strict=True))
     strata = results.strata(MAIN[POST])
-    assert sorted(label for each in strata for label in each.labels) == sorted(
+    assert sorted(label for each in strata for label in each["labels"]) == sorted(
         label for label in counts if counts[label]
     )
     for each in strata:
-        assert all(each.low <= counts[s] <= (each.high or counts[s]) for s in each.labels)
+        low, high = each["low"], each["high"]
+        assert all(low <= counts[s] <= (high or counts[s]) for s in each["labels"])
     last = strata[-1]
-    pooled = results.macro(MAIN[POST], "auroc", minus=MAIN[SCRATCH], among=last)
+    pooled = results.macro(MAIN[POST], "auroc", minus=MAIN[SCRATCH], labels=last["labels"])
     assert pooled is not None
     basis = results._bases["all-71", "test"]
-    columns = [basis.truth.labels.index(label) for label in last.labels]
+    columns = [basis.truth.labels.index(label) for label in last["labels"]]
     post, scratch = (
         estimate(basis.truth, predictions(whole, v, 0).probabilities, basis.draws, basis.plan)[0]
         for v in (POST, SCRATCH)
@@ -134,7 +128,7 @@ def test_strata(whole: Reproduction, results: Results) -> None:
 def test_an_ensemble_is_the_mean_of_its_members_seed_by_seed(
     whole: Reproduction, results: Results
 ) -> None:
-    both = Ensemble((MAIN[POST], MAIN[PLAIN]))
+    both = MAIN[POST], MAIN[PLAIN]
     assert results.seeds(both) == (0, 1)
     pooled = results.macro(both, "auroc")
     assert pooled is not None
@@ -167,40 +161,28 @@ def test_runs_on_other_records_are_refused(whole: Reproduction) -> None:
         results.macro(MAIN[SCRATCH], "auroc")
 
 
-def copy_run(whole: Reproduction, variant: str, seed: int, out: Path, name: str = "") -> Path:
-    source = whole.folder(MAIN[variant].run(seed))
-    return Path(shutil.copytree(source, out / "runs" / (name or source.name)))
-
-
-def test_the_best_candidate_is_chosen_on_validation(whole: Reproduction, tmp_path: Path) -> None:
-    (candidate,) = candidates_of(whole, "all-71")
-    assert [seed for seed, _ in candidate.folders] == [0, 1]
-    assert (candidate.recipe, candidate.model) == (POST, "")
-    other = copy_run(whole, POST, 0, tmp_path)
-    metrics = read_json(other / "metrics.json")
+def test_the_best_post_trained_group_is_chosen_on_validation(
+    whole: Reproduction, tmp_path: Path
+) -> None:
+    best = Results(whole).best_post_trained("all-71")
+    assert best == MAIN[POST]
+    assert Results(whole).description(best)["seeds"] == [0, 1]
+    # Runs of an experiment with other variants count as well.
+    folder = tmp_path / "runs" / "of-another-experiment"
+    shutil.copytree(whole.folder(MAIN[POST].run(0)), folder)
+    content, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
+    content["request"]["recipe"]["name"] = "other"
     metrics["validation"]["macro_auroc"] = 0.999
     metrics["test"]["macro_auroc"] = 0.1
-    write_json(other / "metrics.json", metrics)
-    for place in (other, tmp_path):
-        best = best_candidate(replace(whole, against=(place,)), "all-71")
-        assert best is not None
-        assert best.folders == ((0, other),)
-        assert best.validation == 0.999
-    assert best_candidate(replace(whole, out=tmp_path / "nowhere"), "all-71") is None
-
-
-def test_wrong_candidates_are_refused(whole: Reproduction, tmp_path: Path) -> None:
-    with pytest.raises(ReproduceError, match="--against"):
-        candidates_of(replace(whole, against=(tmp_path,)), "all-71")
-    unfinished = copy_run(whole, POST, 0, tmp_path)
-    (unfinished / "metrics.json").unlink()
-    with pytest.raises(ReproduceError, match="not a finished run"):
-        candidates_of(replace(whole, against=(unfinished,)), "all-71")
-    twins = tmp_path / "twins"
-    for name in ("a", "b"):
-        copy_run(whole, POST, 0, twins, name)
-    with pytest.raises(ReproduceError, match="same seed"):
-        candidates_of(replace(whole, against=(twins,)), "all-71")
+    write_json(folder / "run.json", content)
+    write_json(folder / "metrics.json", metrics)
+    shutil.copytree(whole.folder(MAIN[POST].run(0)), tmp_path / "runs" / MAIN[POST].run(0).key)
+    results = Results(replace(whole, out=tmp_path))
+    best = results.best_post_trained("all-71")
+    assert best == Group(BACKBONE, "other", "all-71")
+    assert results.folders(best) == {0: (folder,)}
+    assert results.description(best)["validation_auroc"] == 0.999
+    assert Results(replace(whole, out=tmp_path / "nowhere")).best_post_trained("all-71") is None
 
 
 def entry(mean: float | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from einthoven.errors import ReproduceError
 if TYPE_CHECKING:
     from einthoven.reproduce.experiment import Experiment
     from einthoven.reproduce.grid import Run
-    from einthoven.reproduce.run import Outcome, Reproduction
+    from einthoven.reproduce.run import Reproduction
 
 
 LIST = "list"
@@ -47,14 +47,6 @@ Out = Annotated[Path, typer.Option(help="Folder of all runs; unfinished runs are
 Encoder = Annotated[
     Path | None, typer.Option(help="The pretrained backbone; pretrained first without it.")
 ]
-Against = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="RUN",
-        help="Table 1: a post-trained run, another OUT, or a model such as einthoven-small, to "
-        "compare rows with. Repeatable.",
-    ),
-]
 Only = Annotated[
     list[str] | None,
     typer.Option(
@@ -63,7 +55,7 @@ Only = Annotated[
     ),
 ]
 PlanOnly = Annotated[
-    bool, typer.Option("--plan", help="Print runs, states and costs; run nothing.")
+    bool, typer.Option("--plan", help="Print the runs and their states; run nothing.")
 ]
 RunThem = Annotated[
     bool, typer.Option("--run/--no-run", help="Train, or only write the finished runs' results.")
@@ -81,7 +73,6 @@ def reproduce(
     experiment: ExperimentName = None,
     out: Out = Path("reproduction"),
     weights: Encoder = None,
-    against: Against = None,
     only: Only = None,
     plan: PlanOnly = False,
     run: RunThem = True,
@@ -96,7 +87,7 @@ def reproduce(
     A table is a grid of runs. Each has its own folder, is resumed where it stopped, and is never
     repeated. Several processes may work on one OUT.
 
-    **Contents and costs**
+    **Contents and states**
 
         einthoven reproduce list
 
@@ -112,9 +103,9 @@ def reproduce(
         einthoven reproduce grid --cohort data/ptb-xl --backbone st_mem_base
         --weights encoder.pth --experiment published --shard 1/2
 
-    **Task-specific networks, or one of them, beside a post-trained one**
+    **Task-specific networks, or one of them, beside the post-trained ones of OUT**
 
-        einthoven reproduce table-1 --cohort data/ptb-xl --experiment peers --against runs/pt
+        einthoven reproduce table-1 --cohort data/ptb-xl --experiment peers
 
         einthoven reproduce table-1 --cohort data/ptb-xl --experiment peers
         --only row=xresnet1d101 --only task=all-71 --write docs/results.md
@@ -130,7 +121,6 @@ def reproduce(
     from einthoven.reproduce.grid import only as filtered
     from einthoven.reproduce.grid import row_names, runs_of
     from einthoven.reproduce.grid import shard as part
-    from einthoven.reproduce.results import candidates_of
     from einthoven.reproduce.run import check
 
     definition = _experiment(experiment, cohort, backbone, weights)
@@ -141,22 +131,19 @@ def reproduce(
         _reproduction(definition, cohort, name, out, weights, store),
         device=device,
         threads=threads,
-        against=tuple(against or ()),
     )
     if plan:
-        typer.echo(f"experiment         {definition.name}")
         _print_plan(reproduction, runs)
         return
-    outcome = None
+    failed = []
     if run:
         check(reproduction, runs)
-        for task in definition.tasks:
-            candidates_of(reproduction, task)  # refuse a wrong --against before training
         note(f"Experiment {definition.name}")
-        outcome = _run(_packed(reproduction, store), runs)
+        failed = _run(_packed(reproduction, store), runs)
     _write(reproduction, target, write or out / "results.md")
-    if outcome is not None:
-        _print_outcome(outcome)
+    if failed:
+        typer.echo(f"{len(failed)} runs failed: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)
 
 
 def _experiment(
@@ -194,11 +181,14 @@ def _reproduction(
 ) -> Reproduction:
     """The request; nothing is packed yet, so that everything else is checked first."""
     from einthoven.cli.paths import store_folder
+    from einthoven.cohorts.ptbxl import TABLES
     from einthoven.reproduce.run import Reproduction
 
-    if cohort is None or not cohort.is_dir():
+    if cohort is None or not all((cohort / table).is_file() for table in TABLES):
         raise ReproduceError(
-            f"{cohort} is not a folder", remedy="pass the folder with ptbxl_database.csv"
+            f"{cohort} is not in PTB-XL's layout: it lacks {' or '.join(TABLES)}",
+            remedy="pass PTB-XL's folder (`einthoven download ptb-xl`), or train on other cohorts "
+            "with `einthoven posttrain`",
         )
     if weights is not None and not weights.exists():
         raise ReproduceError(f"{weights} is missing", remedy="pass a model folder or weights file")
@@ -231,45 +221,33 @@ def _list() -> None:
         typer.echo(f"{each.name}: {each.description}{default}")
 
 
-def _run(reproduction: Reproduction, runs: Sequence[Run]) -> Outcome:
-    from einthoven.reproduce.run import Runner
-
-    def log(line: str) -> None:
-        note(line)
+def _run(reproduction: Reproduction, runs: Sequence[Run]) -> list[str]:
+    """Run everything; return the keys of the failed runs."""
+    from einthoven.reproduce.run import Runner, State
 
     with training(keep=False) as progress:  # a grid has too many stages
-        return Runner(reproduction, progress, log).run(runs)
+        states = Runner(reproduction, progress, note).run(runs)
+    if elsewhere := sum(state is State.RUNNING for state in states.values()):
+        typer.echo(f"{elsewhere} runs are in progress in other processes")
+    return [run.key for run, state in states.items() if state is State.FAILED]
 
 
 def _print_plan(reproduction: Reproduction, runs: Sequence[Run]) -> None:
     from einthoven.reproduce.run import plan
 
-    planned = plan(reproduction, runs)
-    for each in planned:
-        cost = "?" if each.seconds is None else f"{each.seconds / 60:.1f} min"
-        typer.echo(f"{each.state:8} {cost:>9}  {each.run.key}")
-    counts = Counter(each.state for each in planned)
+    states = plan(reproduction, runs)
+    typer.echo(f"experiment {reproduction.experiment.name}")
+    for run, state in states.items():
+        typer.echo(f"{state:8} {run.key}")
+    counts = Counter(states.values())
     summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    seconds = [each.seconds for each in planned]
-    known = sum(each for each in seconds if each is not None)
-    cost = "costs are known once an epoch has been trained"
-    if None not in seconds:
-        cost = f"about {known / 3600:.1f} h of fine-tuning left"
-    typer.echo(f"{len(planned)} runs: {summary}; {cost}")
+    typer.echo(f"{len(states)} runs: {summary}")
 
 
 def _write(reproduction: Reproduction, target: str, page: Path) -> None:
     from einthoven.reproduce.page import write
 
-    with training() as progress, shown_warnings():
-        files = write(reproduction, target, page, progress=progress)
+    with shown_warnings():
+        files = write(reproduction, target, page)
     typer.echo(f"Page: {files[0]}")
     typer.echo(f"Figures and numbers: {page.parent / 'figures'}")
-
-
-def _print_outcome(outcome: Outcome) -> None:
-    if outcome.elsewhere:
-        typer.echo(f"{len(outcome.elsewhere)} runs are in progress in other processes")
-    if outcome.failed:
-        typer.echo(f"{len(outcome.failed)} runs failed: {', '.join(outcome.failed)}", err=True)
-        raise typer.Exit(1)

@@ -6,16 +6,14 @@ all backbones or for one; the code contains no hyperparameter.
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from einthoven.errors import EvaluationError, ReproduceError
-from einthoven.evaluate.estimate import Plan
+from einthoven.errors import ReproduceError
 from einthoven.reproduce import published
 from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, load_recipe
 
@@ -27,10 +25,10 @@ EXPERIMENTS = Path(__file__).parent / "experiments"
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _NOT_EXTENDED = {"name", "description", "made_for"}
 # Fields that every run has of its own; fewer epochs are reported by `short_schedule`.
-_NO_CHANGE = ("name", "description", "seed", "data.fraction")
+_NO_CHANGE = {"name", "description", "seed", "data.fraction"}
 _EPOCHS = "stage2.epochs"
 
 
@@ -54,15 +52,6 @@ class Variant(_Section):
     weights probes the frozen random network."""
 
 
-class VariantChange(_Section):
-    """Changes of one variant for one backbone."""
-
-    recipe: str | None = None
-    """Another recipe."""
-    set: tuple[str, ...] = ()
-    """Further changes, applied last."""
-
-
 class Source(_Section):
     """Pretraining, for backbones without given weights."""
 
@@ -70,8 +59,6 @@ class Source(_Section):
     """A pretraining preset, or a `.toml` file."""
     set: tuple[str, ...] = ()
     """Changes."""
-    per_seed: bool = False
-    """One pretraining for every seed, instead of one (seed 0) that all seeds share."""
     options: dict[str, Any] = {}
     """Fields of the backbone's config during pretraining, over those it has afterwards."""
 
@@ -83,13 +70,8 @@ class BackboneChange(_Section):
     """Another pretraining."""
     set: tuple[str, ...] = ()
     """Changes of every variant's recipe, where it has the section; before the variant's."""
-    variants: dict[str, VariantChange] = {}
-    """Changes of single variants."""
     options: dict[str, Any] = {}
     """Fields of the backbone's config, such as `leads`."""
-    short_schedule: str = ""
-    """Description of a schedule that is shorter than the recipe's: table 1 marks such rows. Fewer
-    epochs than in the recipe are detected without it."""
 
 
 class Seeds(_Section):
@@ -125,8 +107,6 @@ class Row(_Section):
     def _check(self) -> Row:
         if bool(self.variant) == bool(self.members):
             raise ValueError(f"row {self.name} needs either a variant or members")
-        if self.members and self.backbone:
-            raise ValueError(f"row {self.name}: members have their own backbones")
         if self.published is not None and self.published not in published.ROWS:
             raise ValueError(
                 f"row {self.name}: no published row {self.published!r}; there are "
@@ -138,7 +118,7 @@ class Row(_Section):
 class Experiment(_Section):
     """A grid of runs."""
 
-    name: str
+    name: FolderName
     """Name of the experiment."""
     description: str = ""
     """One line."""
@@ -173,7 +153,7 @@ class Experiment(_Section):
     key."""
     pretraining: Source | None = None
     """Pretraining of backbones without given weights."""
-    variants: dict[str, Variant]
+    variants: dict[FolderName, Variant]
     """By name."""
     backbones: dict[str, BackboneChange] = {}
     """Changes for single backbones."""
@@ -183,61 +163,37 @@ class Experiment(_Section):
     """Folder of the experiment's file; set when it is read."""
 
     @model_validator(mode="after")
-    def _check_completeness(self) -> Experiment:
-        if self.table_1_only:
-            unused = {"table_variants", "table_variants_on", "fractions"} & self.model_fields_set
-            if not self.rows or unused:
-                raise ValueError(
-                    f"table_1_only has no effect on {sorted(unused)[0]}" if unused
-                    else "table_1_only needs rows"
-                )  # fmt: skip
-            return self
-        missing = [name for name in (POST, PLAIN) if name not in self.variants]
-        if missing:
-            raise ValueError(f"the variant {missing[0]} is missing")
-        if self.pretraining is None:
-            raise ValueError("pretraining is missing; only table_1_only does without")
-        return self
-
-    @model_validator(mode="after")
-    def _check_resamples(self) -> Experiment:
-        try:
-            Plan(resamples=self.resamples)
-        except EvaluationError as error:
-            raise ValueError(error.problem) from error
-        return self
-
-    @model_validator(mode="after")
-    def _check_names(self) -> Experiment:
+    def _check(self) -> Experiment:
         used = [row.variant for row in self.rows if row.variant]
         used += [name for entry in self.more_seeds for name in entry.variants]
-        used += () if self.table_1_only else self.table_variants
-        used += [name for change in self.backbones.values() for name in change.variants]
+        if self.table_1_only:
+            if not self.rows:
+                raise ValueError("table_1_only needs rows")
+        else:
+            used += [POST, PLAIN, *self.table_variants]
+            if self.pretraining is None:
+                raise ValueError("pretraining is missing; only table_1_only does without")
+            if missing := {POST, PLAIN} - set(self.table_variants):
+                raise ValueError(f"table_variants lacks {sorted(missing)[0]}")
         if unknown := sorted(set(used) - set(self.variants)):
             raise ValueError(f"unknown variant {unknown[0]}; there are {', '.join(self.variants)}")
-        if self.main_task not in self.tasks:
-            raise ValueError(f"main_task {self.main_task} is not among the tasks")
-        for name in (self.name, *self.variants):
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is not a folder name: use letters, digits, . _ and -")
+        if unknown := sorted({self.main_task, *self.table_variants_on} - set(self.tasks)):
+            raise ValueError(f"{unknown[0]} is not among the tasks")
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two rows have the same name: {', '.join(names)}")
+        single = {row.name for row in self.rows if row.variant}
+        if unknown := sorted({name for row in self.rows for name in row.members} - single):
+            raise ValueError(f"no row {unknown[0]} with a variant")
         return self
 
-    @model_validator(mode="after")
-    def _check_tables(self) -> Experiment:
-        names = [row.name for row in self.rows]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two rows are called {twice[0]}")
-        single = {row.name for row in self.rows if row.variant}
-        for row in self.rows:
-            if unknown := sorted(set(row.members) - single):
-                raise ValueError(f"row {row.name}: no row {unknown[0]} with a variant")
-        if missing := {POST, PLAIN} - set(self.table_variants):
-            raise ValueError(f"table_variants lacks {sorted(missing)[0]}")
-        if len(set(self.table_variants)) < len(self.table_variants):
-            raise ValueError(f"table_variants has duplicates: {', '.join(self.table_variants)}")
-        if unknown := sorted(set(self.table_variants_on) - set(self.tasks)):
-            raise ValueError(f"table_variants_on: {unknown[0]} is not among the tasks")
-        return self
+    @property
+    def table_rows(self) -> tuple[Row, ...]:
+        """Rows of table 1."""
+        return self.rows or (
+            Row(name="plain fine-tuning", variant=PLAIN, published="Transformer-FM"),
+            Row(name="post-training", variant=POST, published="Transformer-FM-PT"),
+        )
 
     @property
     def names_every_backbone(self) -> bool:
@@ -270,12 +226,10 @@ class Experiment(_Section):
         RecipeError
             If the variant's recipe or one of its changes is wrong.
         """
-        definition, change = self.variants[variant], self._change(backbone)
-        file = self._recipe_file(variant, backbone)
+        definition, file = self.variants[variant], self._file(self.variants[variant].recipe)
         changes = [
-            *_applicable((*self.schedule, *change.set), load_recipe(file)),
+            *_applicable((*self.schedule, *self._change(backbone).set), load_recipe(file)),
             *definition.set,
-            *change.variants.get(variant, VariantChange()).set,
             f"seed={seed}",
         ]
         table = load_recipe(file, changes).model_dump()
@@ -287,26 +241,31 @@ class Experiment(_Section):
             table["initialise"] = "random"
         return Recipe.model_validate(table)
 
-    def starts_random(self, variant: str, backbone: str) -> bool:
+    def starts_random(self, variant: str) -> bool:
         """Whether a variant starts from random weights."""
-        recipe = load_recipe(self._recipe_file(variant, backbone))
-        return self.variants[variant].start == "random" or recipe.initialise == "random"
+        return self.variants[variant].start == "random" or (
+            self._original(variant).initialise == "random"
+        )
 
     def short_schedule(self, variant: str, backbone: str) -> str:
         """How much shorter a schedule is than the recipe's: "10 of 50 epochs", or nothing."""
-        if text := self._change(backbone).short_schedule:
-            return text
-        original = load_recipe(self._recipe_file(variant, backbone)).stage2
-        stage2 = self.recipe(variant, backbone).stage2
+        original, stage2 = self._original(variant).stage2, self.recipe(variant, backbone).stage2
         if stage2 is None or original is None or stage2.epochs >= original.epochs:
             return ""
         return f"{stage2.epochs} of {original.epochs} epochs"
 
     def changes(self, variant: str, backbone: str) -> list[str]:
         """Other differences to the variant's recipe: "precision bf16 instead of fp32"."""
-        original = load_recipe(self._recipe_file(variant, backbone))
-        recipe = self.recipe(variant, backbone)
-        return list(_differences(recipe.model_dump(mode="json"), original.model_dump(mode="json")))
+        before, after = (
+            pd.json_normalize(recipe.model_dump(mode="json")).iloc[0].to_dict()
+            for recipe in (self._original(variant), self.recipe(variant, backbone))
+        )
+        ignored = _NO_CHANGE | ({_EPOCHS} if self.short_schedule(variant, backbone) else set())
+        return [
+            f"{key} {after[key]} instead of {value}"
+            for key, value in before.items()
+            if key in after and after[key] != value and key not in ignored
+        ]
 
     def options_of(self, backbone: str) -> dict[str, Any] | None:
         """Fields of a backbone's config that the experiment sets."""
@@ -332,7 +291,7 @@ class Experiment(_Section):
             )
         return source
 
-    def pretraining_recipe(self, backbone: str, seed: int) -> Pretraining:
+    def pretraining_recipe(self, backbone: str) -> Pretraining:
         """Pretraining recipe of a backbone.
 
         Raises
@@ -341,52 +300,22 @@ class Experiment(_Section):
             If the recipe or one of its changes is wrong.
         """
         source = self.source_of(backbone)
-        return load_pretraining(self._file(source.recipe), [*source.set, f"seed={seed}"])
+        return load_pretraining(self._file(source.recipe), [*source.set, "seed=0"])
 
     def _change(self, backbone: str) -> BackboneChange:
         return self.backbones.get(backbone, BackboneChange())
 
-    def _recipe_file(self, variant: str, backbone: str) -> str | Path:
-        change = self._change(backbone).variants.get(variant, VariantChange())
-        return self._file(change.recipe or self.variants[variant].recipe)
+    def _original(self, variant: str) -> Recipe:
+        return load_recipe(self._file(self.variants[variant].recipe))
 
     def _file(self, recipe: str) -> str | Path:
         return self.folder / recipe if recipe.endswith(".toml") else recipe
 
 
-def _applicable(changes: Iterable[str], recipe: Recipe) -> list[str]:
+def _applicable(changes: tuple[str, ...], recipe: Recipe) -> list[str]:
     # A schedule names stages that not every recipe has; setting a key would add the stage.
     absent = [stage for stage in ("stage1", "stage2") if getattr(recipe, stage) is None]
     return [change for change in changes if change.split(".", 1)[0] not in absent]
-
-
-def _differences(
-    recipe: Mapping[str, Any], original: Mapping[str, Any], prefix: str = ""
-) -> Iterator[str]:
-    for name, before in original.items():
-        key, value = prefix + name, recipe.get(name)
-        if key in _NO_CHANGE or value == before:
-            continue
-        if key == _EPOCHS and value is not None and value < before:
-            continue
-        if isinstance(before, dict) and isinstance(value, dict):
-            yield from _differences(value, before, key + ".")
-        elif isinstance(before, dict):
-            yield f"without {key}"
-        elif isinstance(value, dict):
-            yield f"with {key}"
-        else:
-            yield f"{key} {_text(value)} instead of {_text(before)}"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_text, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "none" if value is None else str(value)
 
 
 def experiment_names() -> list[str]:

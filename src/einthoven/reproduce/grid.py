@@ -38,7 +38,7 @@ Rows = Mapping[str, Sequence[tuple[str, str]]]
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed."""
+    """Runs that differ in nothing but their seed; `fraction` is the share of training records."""
 
     backbone: str
     variant: str
@@ -51,28 +51,16 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training: network, variant, task, share of the training records, seed."""
+class Run(Group):
+    """One training."""
 
-    backbone: str
-    variant: str
-    task: str
-    fraction: float
-    seed: int
+    seed: int = 0
 
     @property
     def key(self) -> str:
         """Name of the run and of its folder."""
         share = f"{100 * self.fraction:g}pct"
         return f"{self.backbone}--{self.variant}--{self.task}--{share}--seed{self.seed}"
-
-
-def rows_of(experiment: Experiment) -> tuple[Row, ...]:
-    """Rows of table 1."""
-    return experiment.rows or (
-        Row(name="plain fine-tuning", variant=PLAIN, published="Transformer-FM"),
-        Row(name="post-training", variant=POST, published="Transformer-FM-PT"),
-    )
 
 
 def targets_of(experiment: Experiment) -> tuple[str, ...]:
@@ -84,14 +72,14 @@ def pairs_of_row(experiment: Experiment, row: Row, backbone: str) -> list[tuple[
     """Backbone and variant of a row of table 1, or those of its members."""
     if row.variant:
         return [(row.backbone or backbone, row.variant)]
-    by_name = {other.name: other for other in rows_of(experiment)}
-    return [pair for m in row.members for pair in pairs_of_row(experiment, by_name[m], backbone)]
+    members = [other for other in experiment.rows if other.name in row.members]
+    members.sort(key=lambda other: row.members.index(other.name))
+    return [(member.backbone or backbone, member.variant) for member in members]
 
 
 def row_names(experiment: Experiment, backbone: str) -> Rows:
     """Backbones and variants of every row of table 1, by its name."""
-    rows = rows_of(experiment)
-    return {row.name: pairs_of_row(experiment, row, backbone) for row in rows}
+    return {row.name: pairs_of_row(experiment, row, backbone) for row in experiment.table_rows}
 
 
 def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
@@ -127,7 +115,7 @@ def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
 def _groups(target: str, experiment: Experiment, backbone: str) -> Iterator[Group]:
     main = experiment.main_task
     if target == TABLE_1:
-        for row in rows_of(experiment):
+        for row in experiment.table_rows:
             for pair in pairs_of_row(experiment, row, backbone):
                 yield from (Group(*pair, task) for task in experiment.tasks)
     elif target == "table-2":

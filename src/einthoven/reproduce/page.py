@@ -9,10 +9,9 @@ from pathlib import Path
 from einthoven.errors import ReproduceError
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json, lock_beside, locked, read_json, write_json, write_text
-from einthoven.progress import Progress
 from einthoven.reproduce.figures import figure_2, figure_3, figure_4, figure_5
 from einthoven.reproduce.grid import GRID, TABLE_1, targets_of
-from einthoven.reproduce.results import Results, predict_models
+from einthoven.reproduce.results import Results
 from einthoven.reproduce.run import Reproduction
 from einthoven.reproduce.tables import Section, grid_table, table_1, table_2
 
@@ -31,8 +30,6 @@ def write(
     reproduction: Reproduction,
     target: str,
     page: Path,
-    *,
-    progress: Progress | None = None,
 ) -> list[Path]:
     """Write a table or figure, or all of them, from the finished runs.
 
@@ -47,8 +44,6 @@ def write(
         A table or figure, or `grid`: all of them.
     page : Path
         Markdown.
-    progress : Progress, optional
-        Progress of prediction.
 
     Returns
     -------
@@ -65,7 +60,6 @@ def write(
     sections = []
     for name in targets:
         if name == TABLE_1:
-            predict_models(reproduction, progress)
             sections.append(table_1(results, _stored(reproduction, page)))
         elif name in _SECTIONS and not (name == GRID and reproduction.experiment.table_1_only):
             sections.append(_SECTIONS[name](results))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from einthoven.errors import EvaluationError, ReproduceError
+from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.comparison import Comparison, difference
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
@@ -25,22 +24,11 @@ from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.missing_classes import UndefinedLabels
 from einthoven.evaluate.scores import Score, checked_truth, pair, plain, suitable_policy, summary
 from einthoven.experiment.ensembles import mean_predictions
-from einthoven.experiment.run import (
-    METRICS,
-    PREDICTIONS,
-    parameters_of,
-    predict_splits,
-    score_splits,
-)
-from einthoven.files import Json, locked, read_json, read_lines, write_json
-from einthoven.models import config_digest, is_model, load_model, model_path, read_config
+from einthoven.experiment.run import METRICS, PREDICTIONS
+from einthoven.files import Json, read_json, read_lines
 from einthoven.predictions import Predictions
-from einthoven.progress import Progress
 from einthoven.reproduce.grid import Group
-from einthoven.reproduce.run import RANDOM, RUNS, Reproduction, State, finished_runs, request_of
-from einthoven.signals.store import Store
-from einthoven.stages.leakage import check_scored
-from einthoven.training.distributed import Processes
+from einthoven.reproduce.run import RANDOM, RUNS, Reproduction, State, request_of
 from einthoven.training.run import ABOUT
 
 Metric = Literal["auroc", "auprc"]
@@ -50,65 +38,13 @@ AUROC_AUPRC: tuple[Metric, Metric] = ("auroc", "auprc")
 STRATA = ((1, 9), (10, 49), (50, None))
 
 
-@dataclass(frozen=True)
-class Ensemble:
-    """The mean prediction of several groups, seed by seed."""
-
-    members: tuple[Group, ...]
-
-    @property
-    def task(self) -> str:
-        """Task of all members."""
-        return self.members[0].task
+Source = Group | tuple[Group, ...]  # of several groups the mean prediction, seed by seed
+Folders = tuple[Path, ...]  # one run, or those whose mean prediction is scored
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A post-trained model that table 1 compares with: finished runs, identified by their folders.
-
-    Attributes
-    ----------
-    task, backbone, recipe : str
-    folders : tuple of (seed, Path)
-    validation : float
-        Macro AUROC on fold 9, mean over seeds.
-    weights : str or None
-        SHA-256 of the initial weights; None for random ones.
-    model : str
-        Name of a model folder; empty for runs.
-    """
-
-    task: str
-    backbone: str
-    recipe: str
-    folders: tuple[tuple[int, Path], ...]
-    validation: float
-    weights: str | None
-    model: str = ""
-
-    def to_dict(self) -> Json:
-        """As a JSON-serialisable dict, without folders."""
-        return {
-            **({"model": self.model} if self.model else {}),
-            "backbone": self.backbone,
-            "recipe": self.recipe,
-            "seeds": [seed for seed, _ in self.folders],
-            "validation_auroc": self.validation,
-            "weights_sha256": self.weights,
-        }
-
-
-Source = Group | Ensemble | Candidate
-Folders = tuple[Path, ...]  # one run, or those whose mean prediction an ensemble is
-
-
-@dataclass(frozen=True)
-class Stratum:
-    """Labels with `low` to `high` positives; without upper limit if `high` is None."""
-
-    low: int
-    high: int | None
-    labels: tuple[str, ...]
+def groups_of(source: Source) -> tuple[Group, ...]:
+    """Groups of a source."""
+    return source if isinstance(source, tuple) else (source,)
 
 
 @dataclass(eq=False)
@@ -135,27 +71,63 @@ class Results:
     _folders: dict[Source, dict[int, Folders]] = field(default_factory=dict)
 
     def folders(self, source: Source) -> dict[int, Folders]:
-        """Finished runs by seed: one folder, or those of an ensemble's members."""
+        """Finished runs by seed: one folder, or those of several groups."""
         if source not in self._folders:
-            self._folders[source] = dict(self._finished(source))
+            members = [dict(self._finished(group)) for group in groups_of(source)]
+            self._folders[source] = {
+                seed: tuple(member[seed] for member in members)
+                for seed in sorted(set.intersection(*map(set, members)))
+            }
         return self._folders[source]
 
-    def _finished(self, source: Source) -> Iterator[tuple[int, Folders]]:
-        if isinstance(source, Candidate):
-            yield from ((seed, (folder,)) for seed, folder in source.folders)
-        elif isinstance(source, Ensemble):
-            members = [self.folders(member) for member in source.members]
-            for seed in sorted(set.intersection(*map(set, members))):
-                yield seed, tuple(folder for member in members for folder in member[seed])
-        else:
-            experiment, reproduction = self.reproduction.experiment, self.reproduction
-            for seed in experiment.seeds_of(source.variant, source.task, source.fraction):
-                if reproduction.state(source.run(seed)) is State.DONE:
-                    yield seed, (reproduction.folder(source.run(seed)),)
+    def _finished(self, group: Group) -> Iterator[tuple[int, Path]]:
+        experiment, reproduction = self.reproduction.experiment, self.reproduction
+        if group.variant not in experiment.variants:  # of another experiment in the same folder
+            yield from (
+                (request["recipe"]["seed"], folder)
+                for folder, request in self._post_trained(group.task)
+                if _group_of(request) == group
+            )
+            return
+        for seed in experiment.seeds_of(group.variant, group.task, group.fraction):
+            if reproduction.state(group.run(seed)) is State.DONE:
+                yield seed, reproduction.folder(group.run(seed))
+
+    def _post_trained(self, task: str) -> Iterator[tuple[Path, Json]]:
+        """Finished post-training runs of a task in the folder, of any experiment."""
+        for file in sorted((self.reproduction.out / RUNS).glob(f"*/{ABOUT}")):
+            request = request_of(file.parent)
+            is_finished = (file.parent / METRICS).is_file()
+            if is_finished and request["task"] == task and is_post_training(request):
+                yield file.parent, request
+
+    def best_post_trained(self, task: str) -> Group | None:
+        """The post-trained group with the highest macro AUROC on fold 9, mean over seeds."""
+        groups = dict.fromkeys(_group_of(request) for _, request in self._post_trained(task))
+        finished = [group for group in groups if self.folders(group)]
+        return max(finished, key=self.validation, default=None)
+
+    def validation(self, group: Group) -> float:
+        """Macro AUROC on fold 9, mean over seeds."""
+        folders = [folder for (folder,) in self.folders(group).values()]
+        scores = [read_json(folder / METRICS)["validation"] for folder in folders]
+        return float(mean(score["macro_auroc"] for score in scores))
+
+    def description(self, group: Group) -> Json:
+        """A post-trained group in the numbers of table 1."""
+        seeds = self.folders(group)
+        weights = request_of(seeds[min(seeds)][0])["weights"]
+        return {
+            "backbone": group.backbone,
+            "recipe": group.variant,
+            "seeds": list(seeds),
+            "validation_auroc": self.validation(group),
+            "weights_sha256": weights["sha256"],
+        }
 
     def seeds(self, *sources: Source) -> tuple[int, ...]:
         """Seeds that are finished in every source."""
-        return tuple(sorted(set.intersection(*(set(self.folders(each)) for each in sources))))
+        return tuple(sorted(set.intersection(*(set(self.folders(source)) for source in sources))))
 
     def macro(
         self,
@@ -164,9 +136,19 @@ class Results:
         split: Split = "test",
         *,
         minus: Source | None = None,
-        among: Stratum | None = None,
+        labels: Sequence[str] | None = None,
     ) -> Json | None:
         """Macro value, or its paired difference to another source, over the shared seeds.
+
+        Parameters
+        ----------
+        source : Source
+        metric : {"auroc", "auprc"}
+        split : {"validation", "test"}
+        minus : Source, optional
+            The other source.
+        labels : sequence of str, optional
+            Some of the task's labels.
 
         Returns
         -------
@@ -182,9 +164,9 @@ class Results:
         if minus is not None:
             others = self._of_seeds(minus, seeds, metric, split)
             estimates = [a.minus(b) for a, b in zip(estimates, others, strict=True)]
-        basis = self._bases[source.task, split]
-        if among is not None:
-            columns = [basis.truth.labels.index(label) for label in among.labels]
+        basis = self._bases[groups_of(source)[0].task, split]
+        if labels is not None:
+            columns = [basis.truth.labels.index(label) for label in labels]
             estimates = [each.among(columns) for each in estimates]
         macros = [each.macro(basis.plan.undefined_labels) for each in estimates]
         values = [float(each.point[0]) for each in macros]
@@ -209,7 +191,7 @@ class Results:
             return None
         first = _mean(self._of_seeds(a, seeds, metric, "test"))
         second = _mean(self._of_seeds(b, others, metric, "test"))
-        plan = self._bases[a.task, "test"].plan
+        plan = self._bases[groups_of(a)[0].task, "test"].plan
         whole = first.minus(second).macro(plan.undefined_labels)
         numbers: Json = plain(
             {
@@ -248,19 +230,23 @@ class Results:
             return score
         return replace(score, f_max=mean(f_max(basis.truth.targets, table) for table in tables))
 
-    def strata(self, source: Source) -> list[Stratum]:
-        """Labels of a source's task by their number of positives on test; none without a run."""
-        folders = list(self.folders(source).values())
+    def strata(self, group: Group) -> list[Json]:
+        """Labels by their number of positives on test, `low` to `high`; none without a run."""
+        folders = list(self.folders(group).values())
         if not folders:
             return []
-        self._estimate(folders[0], source.task, "test")
-        truth = self._bases[source.task, "test"].truth
+        self._estimate(folders[0], group.task, "test")
+        truth = self._bases[group.task, "test"].truth
         counts = dict(zip(truth.labels, truth.targets.sum(axis=0, dtype=int), strict=True))
         strata = [
-            Stratum(low, high, tuple(s for s, n in counts.items() if low <= n <= (high or n)))
+            {
+                "low": low,
+                "high": high,
+                "labels": [label for label, n in counts.items() if low <= n <= (high or n)],
+            }
             for low, high in STRATA
         ]
-        return [stratum for stratum in strata if stratum.labels]
+        return [stratum for stratum in strata if stratum["labels"]]
 
     def cost(self, source: Source) -> Json | None:
         """Parameters, seconds and training records a second (median epoch); means over seeds."""
@@ -275,7 +261,7 @@ class Results:
         return {
             "parameters": None if None in parameters else sum(parameters),
             "seconds": None if any(None in s for s in seconds) else mean(map(sum, seconds)),
-            "rate": mean(rates) if rates and not isinstance(source, Ensemble) else None,
+            "rate": mean(rates) if rates and not isinstance(source, tuple) else None,
             "device": " and ".join(sorted({run["device"] for runs in numbers for run in runs})),
         }
 
@@ -283,7 +269,9 @@ class Results:
         self, source: Source, seeds: Sequence[int], metric: Metric, split: Split
     ) -> list[Estimate]:
         folders, index = self.folders(source), AUROC_AUPRC.index(metric)
-        return [self._estimate(folders[seed], source.task, split)[index] for seed in seeds]
+        return [
+            self._estimate(folders[seed], groups_of(source)[0].task, split)[index] for seed in seeds
+        ]
 
     def _estimate(self, folders: Folders, task: str, split: Split) -> tuple[Estimate, Estimate]:
         if (folders, split) not in self._estimates:
@@ -332,92 +320,6 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def best_candidate(reproduction: Reproduction, task: str) -> Candidate | None:
-    """The post-trained model of a task with the highest macro AUROC on fold 9.
-
-    Raises
-    ------
-    ReproduceError
-        If `--against` names a folder without a finished run, or two runs share model and seed.
-    """
-    candidates = candidates_of(reproduction, task)
-    return max(candidates, key=lambda candidate: candidate.validation, default=None)
-
-
-def candidates_of(reproduction: Reproduction, task: str) -> list[Candidate]:
-    """Post-trained models of a task; runs that differ only in their seed are one model.
-
-    Candidates are the finished post-training runs of the folder and of `--against`, and every run
-    or model that `--against` names itself.
-    """
-    models: dict[str, dict[int, tuple[Path, Json]]] = {}
-    for folder, request in dict(_candidate_runs(reproduction)).items():
-        if request["task"] != task:
-            continue
-        seeds, seed = models.setdefault(_identity(folder, request), {}), request["recipe"]["seed"]
-        if seed in seeds:
-            raise ReproduceError(
-                f"{seeds[seed][0]} and {folder} are runs of one model with the same seed, {seed}",
-                remedy="move one of them to another folder",
-            )
-        seeds[seed] = folder, request
-    candidates = []
-    for runs in models.values():
-        folders = tuple((seed, runs[seed][0]) for seed in sorted(runs))
-        metrics = [read_json(folder / METRICS) for _, folder in folders]
-        _, request = next(iter(runs.values()))
-        candidates.append(
-            Candidate(
-                task,
-                request["backbone"],
-                request["recipe"]["name"],
-                folders,
-                mean(numbers["validation"]["macro_auroc"] for numbers in metrics),
-                _weights(request),
-                request.get("model", ""),
-            )
-        )
-    return candidates
-
-
-def _identity(folder: Path, request: Json) -> str:
-    # The same recipe from another encoder is another model, and so is every model folder.
-    recipe = {key: value for key, value in request["recipe"].items() if key != "seed"}
-    place = folder if request.get("model") else folder.parent
-    options = request.get("backbone_options")
-    identity = [str(place), request["backbone"], options, _weights(request), recipe]
-    return json.dumps(identity, sort_keys=True)
-
-
-def _weights(request: Json) -> str | None:
-    return (request.get("weights") or {}).get("sha256")
-
-
-def _candidate_runs(reproduction: Reproduction) -> Iterator[tuple[Path, Json]]:
-    for place in (reproduction.out, *reproduction.against):
-        if place != reproduction.out and is_model(place):
-            folder = _predicted_folder(reproduction, place)
-            if (folder / METRICS).is_file():  # `predict_models` has run
-                yield folder.resolve(), request_of(folder)
-        elif (place / ABOUT).is_file():
-            request = request_of(place)
-            if request.get("stage") != "posttrain" or not (place / METRICS).is_file():
-                raise ReproduceError(
-                    f"--against {place} is not a finished run of a classifier",
-                    remedy="repeat its posttrain command to finish it",
-                )
-            yield place.resolve(), request
-        elif place == reproduction.out or (place / RUNS).is_dir():
-            for folder, request in finished_runs(place):
-                if is_post_training(request):
-                    yield folder.resolve(), request
-        else:
-            raise ReproduceError(
-                f"--against {place}: no run, reproduction or model",
-                remedy="pass a run folder, the --out of another reproduction, or a model",
-            )
-
-
 def is_post_training(request: Json) -> bool:
     """Whether a run is the strategy of arXiv 2509.12991 on all training records: pretrained
     weights, a linear probe, then fine-tuning with stochastic depth."""
@@ -429,72 +331,8 @@ def is_post_training(request: Json) -> bool:
     return bool(recipe["stage1"] and recipe["stage2"] and recipe["stage2"]["drop_path"] > 0)
 
 
-def predict_models(reproduction: Reproduction, progress: Progress | None = None) -> None:
-    """Predict validation and test by every model folder of `--against`, once, into `OUT/against`.
-
-    Raises
-    ------
-    ReproduceError
-        If a model's task is not among those of the experiment.
-    EvaluationError
-        If its labels are not those of the cohort.
-    """
-    for place in filter(is_model, reproduction.against):
-        folder, request = _predicted_folder(reproduction, place), _request(reproduction, place)
-        with locked(reproduction.lock(folder.name)):
-            if (folder / ABOUT).is_file() and request_of(folder) != request:
-                shutil.rmtree(folder)  # of another cohort, or other labels
-            if not (folder / METRICS).is_file():
-                _predict(reproduction, place, folder, request, progress)
-
-
-def _predicted_folder(reproduction: Reproduction, model: Path) -> Path:
-    path = model_path(model)
-    return reproduction.out / "against" / f"{path.name}--{config_digest(read_config(path))[:12]}"
-
-
-def _request(reproduction: Reproduction, model: Path) -> Json:
-    """The request of a model's training, as far as the model records it, and of its predictions."""
-    path = model_path(model)
-    config = read_config(path)
-    provenance = config["provenance"]
-    task = (provenance.get("cohort") or {}).get("task")
-    if task not in reproduction.experiment.tasks:
-        raise ReproduceError(
-            f"--against {model}: a model of the task {task}",
-            remedy=f"use one of {', '.join(reproduction.experiment.tasks)}",
-        )
-    return {
-        "stage": "posttrain",
-        "model": path.name,
-        "task": task,
-        "backbone": config["backbone"],
-        "backbone_options": config["backbone_options"],
-        "recipe": provenance["recipe"],
-        "weights": provenance["initial_weights"],
-        "cohort_digest": reproduction.open_cohort(task).digest,
-        "records_digest": reproduction.records_digest,
-    }
-
-
-def _predict(
-    reproduction: Reproduction,
-    place: Path,
-    folder: Path,
-    request: Json,
-    progress: Progress | None,
-) -> None:
-    model = load_model(place)
-    cohort = reproduction.open_cohort(request["task"])
-    store = Store.open(reproduction.store)
-    check_scored(place, (cohort, store))
-    write_json(folder / ABOUT, {"request": request})
-    device = Processes(reproduction.device).device
-    tables = predict_splits(model, cohort, store, folder, device=device, progress=progress)
-    scores = score_splits(tables, resamples=0)
-    numbers: Json = {split: score.to_dict() for split, score in scores.items()}
-    numbers |= {"seconds": None, "parameters": parameters_of(model.classifier), "device": "–"}
-    write_json(folder / METRICS, numbers)
+def _group_of(request: Json) -> Group:
+    return Group(request["backbone"], request["recipe"]["name"], request["task"])
 
 
 def with_stored_rows(numbers: Json, stored: Json) -> Json:

@@ -4,7 +4,6 @@
 
     OUT/runs/RUN/              run folders, as `einthoven posttrain` writes them
     OUT/shared/                pretraining, random encoders, linear probes of several runs
-    OUT/against/               predictions of models that table 1 compares with
     OUT/locks/                 one lock file a run, and one for each shared result
     OUT/results.md, figures/   tables, figures, and their numbers as JSON
 
@@ -19,13 +18,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import torch
 
@@ -38,7 +35,6 @@ from einthoven.files import (
     file_sha256,
     locked,
     read_json,
-    read_lines,
     write_json,
 )
 from einthoven.models import (
@@ -49,12 +45,12 @@ from einthoven.models import (
     weights_file,
 )
 from einthoven.progress import Progress
-from einthoven.reproduce.experiment import Experiment, experiment_names, load_experiment
+from einthoven.reproduce.experiment import Experiment
 from einthoven.reproduce.grid import Run
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
 from einthoven.stages.posttrain import posttrain
-from einthoven.stages.pretrain import MODEL, check_pretraining, pretrain, suits
+from einthoven.stages.pretrain import MODEL, check_pretraining, pretrain
 from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
 from einthoven.training.run import ABOUT
@@ -68,10 +64,11 @@ class State(StrEnum):
     """Progress of a run."""
 
     DONE = "done"
-    RUNNING = "running"
+    RUNNING = "running"  # in another process
     PARTIAL = "partial"
     OTHER = "other"  # its folder contains a run with another request
     MISSING = "missing"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -89,9 +86,6 @@ class Reproduction:
     device : str
         `auto`, `cpu` or `cuda`.
     threads : int or None
-    against : tuple of Path
-        Further post-trained models for table 1: run folders, folders of other reproductions, model
-        folders.
     """
 
     experiment: Experiment
@@ -102,7 +96,6 @@ class Reproduction:
     weights: Path | None = None
     device: str = "auto"
     threads: int | None = None
-    against: tuple[Path, ...] = ()
 
     @cached_property
     def records_digest(self) -> str | None:
@@ -112,36 +105,20 @@ class Reproduction:
         return str(Store.open(self.store).manifest["records_digest"])
 
     def open_cohort(self, task: str) -> Cohort:
-        """The cohort with a task's labels; read again when its tables have changed.
+        """The cohort with a task's labels, read once.
 
         Raises
         ------
         CohortError
             If it cannot be opened.
         """
-        return _opened(self.cohort.absolute(), task, self.experiment.min_records, *self._tables())
-
-    def _tables(self) -> tuple[tuple[str, int, int], ...]:
-        files = sorted(self.cohort.glob("*.csv")) if self.cohort.is_dir() else [self.cohort]
-        stats = [(file.name, file.stat()) for file in files if file.is_file()]
-        return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
-
-    def cohort_digest(self, run: Run) -> str | None:
-        """Digest of a run's records and labels; None if the cohort's tables are absent."""
-        if not self._tables():
-            return None
-        data = self.recipe(run).data
-        return with_fraction(self.open_cohort(run.task), data, seed=run.seed).digest
+        return _opened(self.cohort.absolute(), task, self.experiment.min_records)
 
     def recipe(self, run: Run) -> Recipe:
         """A run's recipe."""
         return self.experiment.recipe(
             run.variant, run.backbone, seed=run.seed, fraction=run.fraction
         )
-
-    def options(self, run: Run) -> dict[str, Any] | None:
-        """Fields of a run's backbone config."""
-        return self.experiment.options_of(run.backbone)
 
     def folder(self, run: Run) -> Path:
         """A run's folder."""
@@ -151,13 +128,9 @@ class Reproduction:
         """Lock file of a run or shared result."""
         return self.out / "locks" / f"{name}.lock"
 
-    def source_seed(self, run: Run) -> int:
-        """Seed of a run's pretraining."""
-        return run.seed if self.experiment.source_of(run.backbone).per_seed else 0
-
-    def pretraining(self, run: Run) -> Path:
-        """The pretraining run that a run starts from, if no weights are given."""
-        return self.out / SHARED / f"pretraining--{run.backbone}--seed{self.source_seed(run)}"
+    def pretraining(self, backbone: str) -> Path:
+        """The pretraining run that a backbone starts from, if no weights are given."""
+        return self.out / SHARED / f"pretraining--{backbone}--seed0"
 
     def random_encoder(self, run: Run) -> Path:
         """An encoder with random weights, for recipes that probe one."""
@@ -167,16 +140,11 @@ class Reproduction:
         """Initial weights of a run, whether or not they exist yet; None for none."""
         if self.recipe(run).initialise == "random":
             return None
-        if self.experiment.starts_random(run.variant, run.backbone):
+        if self.experiment.starts_random(run.variant):
             return self.random_encoder(run)
         if self.weights is not None and run.backbone == self.backbone:
             return self.weights
-        return self.pretraining(run) / MODEL
-
-    def is_pretrained_here(self, run: Run) -> bool:
-        """Whether a run starts from the encoder that the experiment pretrains."""
-        weights = self.weights_of(run)
-        return weights is not None and weights not in (self.weights, self.random_encoder(run))
+        return self.pretraining(run.backbone) / MODEL
 
     def probe(self, run: Run, recipe: Recipe, cohort_digest: str) -> Path:
         """A linear probe, shared by all runs with the same request."""
@@ -186,7 +154,7 @@ class Reproduction:
             "weights": weights and weights_sha256(weights),
             "cohort": cohort_digest,
             "records": self.records_digest,
-            "options": self.options(run),
+            "options": self.experiment.options_of(run.backbone),
             "recipe": recipe.to_dict(),
         }
         digest = sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]
@@ -204,14 +172,14 @@ class Reproduction:
     def is_request_of(self, run: Run, request: Json) -> bool:
         """Whether a folder's request is that of a run.
 
-        Weights that are absent, and digests of an absent cohort or store, are not compared: runs
-        may be read on another machine.
+        Absent weights, and the digest of an absent store, are not compared: runs may be read on
+        another machine.
         """
         expected = {
             "backbone": run.backbone,
             "task": run.task,
             "recipe": self.recipe(run).to_dict(),
-            "backbone_options": self.options(run),
+            "backbone_options": self.experiment.options_of(run.backbone),
         }
         if self.records_digest is not None:
             expected["records_digest"] = self.records_digest
@@ -222,8 +190,9 @@ class Reproduction:
             return weights is None and recorded is None
         if weights.exists() and recorded["sha256"] != weights_sha256(weights):
             return False
-        digest = self.cohort_digest(run)  # last because it is the most expensive
-        return digest is None or request.get("cohort_digest") == digest
+        data, cohort = self.recipe(run).data, self.open_cohort(run.task)  # last: the most expensive
+        digest = with_fraction(cohort, data, seed=run.seed).digest
+        return bool(request.get("cohort_digest") == digest)
 
 
 def request_of(folder: Path) -> Json:
@@ -233,8 +202,7 @@ def request_of(folder: Path) -> Json:
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path, task: str, min_records: int, *tables: tuple[str, int, int]) -> Cohort:
-    # `tables` invalidates the cache when a file changes.
+def _opened(path: Path, task: str, min_records: int) -> Cohort:
     return open_cohort(path, task, **({"min_records": min_records} if min_records else {}))
 
 
@@ -256,85 +224,27 @@ def check(reproduction: Reproduction, runs: Sequence[Run]) -> None:
     Raises
     ------
     ReproduceError
-        If the experiment's pretraining does not suit the backbone, or an encoder or other runs in
-        the folder belong to another pretraining.
+        If the experiment's pretraining does not suit the backbone.
     """
     experiment = reproduction.experiment
-    pretrained = [run for run in runs if reproduction.is_pretrained_here(run)]
-    for run in pretrained:
-        _check_encoder(reproduction, run)
-    missing = [run for run in pretrained if not is_model(reproduction.pretraining(run) / MODEL)]
-    for backbone in dict.fromkeys(run.backbone for run in missing):
-        recipe = experiment.pretraining_recipe(backbone, 0)
+    for backbone in dict.fromkeys(run.backbone for run in runs):
+        encoder = reproduction.pretraining(backbone) / MODEL
+        own = [run for run in runs if run.backbone == backbone]
+        if is_model(encoder) or encoder not in map(reproduction.weights_of, own):
+            continue
+        recipe = experiment.pretraining_recipe(backbone)
         try:
             check_pretraining(recipe, backbone, experiment.pretraining_options(backbone))
         except (BackboneError, PreparationError) as error:
             raise ReproduceError(
                 f"experiment {experiment.name} cannot pretrain {backbone}: {error.problem} "
                 f"(recipe {recipe.name}, objective {recipe.objective})",
-                remedy=f"pass --weights, or choose {_alternatives(backbone)}",
+                remedy="pass --weights, or choose another --experiment: `einthoven reproduce list`",
             ) from error
 
 
-def _check_encoder(reproduction: Reproduction, run: Run) -> None:
-    folder = reproduction.pretraining(run)
-    if (folder / ABOUT).is_file():
-        recipe = reproduction.experiment.pretraining_recipe(
-            run.backbone, reproduction.source_seed(run)
-        )
-        if request_of(folder)["recipe"] != json.loads(json.dumps(recipe.to_dict())):
-            raise ReproduceError(
-                f"{folder} was pretrained by another recipe than that of experiment "
-                f"{reproduction.experiment.name}",
-                remedy="choose another folder: --out",
-            )
-    elif recorded := _recorded_weights(reproduction, run):
-        raise ReproduceError(
-            f"runs in {reproduction.out} started from {recorded}, which is not in {folder.parent}",
-            remedy=f"pass it as --weights, copy {folder.name} into {folder.parent}, or choose "
-            "another --out",
-        )
-
-
-def _recorded_weights(reproduction: Reproduction, run: Run) -> str:
-    """Name and digest of a pretrained encoder that finished runs of a backbone started from."""
-    for file in sorted((reproduction.out / RUNS).glob(f"{run.backbone}--*/{ABOUT}")):
-        weights = request_of(file.parent).get("weights")
-        if weights is not None and not Path(weights["path"]).name.startswith(RANDOM):
-            return f"{Path(weights['path']).name} (SHA-256 {weights['sha256'][:12]})"
-    return ""
-
-
-def _alternatives(backbone: str) -> str:
-    """Experiments that train or pretrain a backbone."""
-    suitable = []
-    for experiment in map(load_experiment, experiment_names()):
-        if experiment.table_1_only:
-            if any(row.backbone == backbone for row in experiment.rows):
-                suitable.append(experiment.name)
-        elif suits(
-            experiment.pretraining_recipe(backbone, 0),
-            backbone,
-            experiment.pretraining_options(backbone),
-        ):
-            suitable.append(experiment.name)
-    return f"--experiment {' or '.join(suitable) or 'with a pretraining that suits it'}"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run, its progress, and the seconds that it still takes; None if not yet known."""
-
-    run: Run
-    state: State
-    seconds: float | None
-
-
-def plan(reproduction: Reproduction, runs: Sequence[Run]) -> list[Planned]:
-    """Progress and cost of runs; trains nothing and writes nothing.
-
-    The cost is that of the remaining epochs of fine-tuning, from the median epoch of the same
-    backbone in this folder.
+def plan(reproduction: Reproduction, runs: Sequence[Run]) -> dict[Run, State]:
+    """Progress of runs; trains nothing and writes nothing.
 
     Raises
     ------
@@ -342,20 +252,13 @@ def plan(reproduction: Reproduction, runs: Sequence[Run]) -> list[Planned]:
         If `check` refuses the runs.
     """
     check(reproduction, runs)
-    speeds = {name: _seconds_a_record(reproduction, name) for name in {r.backbone for r in runs}}
-    planned = []
-    for run in runs:
-        state, speed = reproduction.state(run), speeds[run.backbone]
-        if state is not State.DONE and _is_locked(reproduction.lock(run.key)):
-            state = State.RUNNING
-        seconds = 0.0 if state is State.DONE else None
-        if seconds is None and speed is not None:
-            stage2 = reproduction.recipe(run).stage2
-            epochs = stage2.epochs - len(_epochs(reproduction.folder(run))) if stage2 else 0
-            records = len(reproduction.open_cohort(run.task).ids("train"))
-            seconds = max(0, epochs) * speed * run.fraction * records
-        planned.append(Planned(run, state, seconds))
-    return planned
+    states = {run: reproduction.state(run) for run in runs}
+    return {
+        run: State.RUNNING
+        if state is not State.DONE and _is_locked(reproduction.lock(run.key))
+        else state
+        for run, state in states.items()
+    }
 
 
 def _is_locked(file: Path) -> bool:
@@ -363,31 +266,6 @@ def _is_locked(file: Path) -> bool:
         return False
     with locked(file, wait=False) as free:
         return not free
-
-
-def _seconds_a_record(reproduction: Reproduction, backbone: str) -> float | None:
-    """Median seconds of an epoch a training record, validation included."""
-    speeds = []
-    for file in sorted((reproduction.out / RUNS).glob(f"{backbone}--*/{ABOUT}")):
-        request = request_of(file.parent)
-        records = len(reproduction.open_cohort(request["task"]).ids("train"))
-        trained = records * request["recipe"]["data"]["fraction"]
-        for epoch in _epochs(file.parent):
-            speeds.append((epoch["seconds"] + epoch["validation_seconds"]) / trained)
-    return median(speeds) if speeds else None
-
-
-def _epochs(folder: Path) -> list[Json]:
-    return read_lines(folder / "stage2" / "metrics.jsonl")
-
-
-@dataclass
-class Outcome:
-    """Keys of the runs that are done, failed (with the error) or running elsewhere."""
-
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    elsewhere: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -418,10 +296,15 @@ class Runner:
         if self.reproduction.threads:
             torch.set_num_threads(self.reproduction.threads)
 
-    def run(self, runs: Sequence[Run]) -> Outcome:
+    def run(self, runs: Sequence[Run]) -> dict[Run, State]:
         """Run everything that is neither done nor locked by another process.
 
-        A run that is refused or diverges is recorded and does not stop the others.
+        A run that is refused or diverges is logged as failed and does not stop the others.
+
+        Returns
+        -------
+        dict of Run to State
+            Done, failed, or running in another process.
 
         Raises
         ------
@@ -431,18 +314,18 @@ class Runner:
             If `check` refuses the runs.
         """
         check(self.reproduction, runs)
-        outcome = Outcome()
+        states = {}
         for run in runs:
             with locked(self.reproduction.lock(run.key), wait=False) as free:
                 if not free:
-                    outcome.elsewhere.append(run.key)
+                    states[run] = State.RUNNING
                 elif self.reproduction.state(run) is State.DONE:
-                    outcome.done.append(run.key)
+                    states[run] = State.DONE
                 else:
-                    self._run(run, self._weights(run), outcome)
-        return outcome
+                    states[run] = self._run(run, self._weights(run))
+        return states
 
-    def _run(self, run: Run, weights: Path | None, outcome: Outcome) -> None:
+    def _run(self, run: Run, weights: Path | None) -> State:
         start = time.monotonic()
         self.log(f"{run.key}: started")
         try:
@@ -454,17 +337,16 @@ class Runner:
                 recipe=self.reproduction.recipe(run),
                 out=self.reproduction.folder(run),
                 weights=weights,
-                options=self.reproduction.options(run),
+                options=self.reproduction.experiment.options_of(run.backbone),
                 resamples=self.reproduction.experiment.resamples,
                 processes=self.processes,
                 progress=self.progress,
             )
         except EinthovenError as error:
-            outcome.failed[run.key] = str(error)
             self.log(f"{run.key}: {error}")
-        else:
-            outcome.done.append(run.key)
-            self.log(f"{run.key}: done, {(time.monotonic() - start) / 60:.1f} min")
+            return State.FAILED
+        self.log(f"{run.key}: done, {(time.monotonic() - start) / 60:.1f} min")
+        return State.DONE
 
     def _weights(self, run: Run) -> Path | None:
         """Initial weights of a run, made if they are missing."""
@@ -479,26 +361,25 @@ class Runner:
             if is_random:
                 self._write_random(run, weights)
             else:
-                self._pretrain(run)
+                self._pretrain(run.backbone)
         return weights
 
-    def _pretrain(self, run: Run) -> None:
-        folder, seed = self.reproduction.pretraining(run), self.reproduction.source_seed(run)
-        experiment = self.reproduction.experiment
+    def _pretrain(self, backbone: str) -> None:
+        experiment, folder = self.reproduction.experiment, self.reproduction.pretraining(backbone)
         self.log(f"{folder.name}: started")
         pretrain(
             open_cohort(self.reproduction.cohort, empty_rows="keep"),
             self.store,
-            run.backbone,
-            recipe=experiment.pretraining_recipe(run.backbone, seed),
+            backbone,
+            recipe=experiment.pretraining_recipe(backbone),
             out=folder,
-            options=experiment.pretraining_options(run.backbone),
+            options=experiment.pretraining_options(backbone),
             processes=self.processes,
             progress=self.progress,
         )
 
     def _write_random(self, run: Run, folder: Path) -> None:
-        options = self.reproduction.options(run) or {}
+        options = self.reproduction.experiment.options_of(run.backbone) or {}
         network = create_backbone(run.backbone, seed=run.seed, **options)
         config = {"provenance": derived_provenance(None), "seed": run.seed}
         save_model(Model(network, network.preparation, config=config), folder)
@@ -527,22 +408,14 @@ class Runner:
                     recipe=probe_only,
                     out=shared,
                     weights=weights,
-                    options=self.reproduction.options(run),
+                    options=self.reproduction.experiment.options_of(run.backbone),
                     processes=self.processes,
                     progress=self.progress,
                 )
                 write_json(shared / _COMPLETE, {})
-        copy_folder(shared / "stage1", folder / "stage1")
-
-
-def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder atomically; cached features are linked."""
-    temporary = target.with_name(target.name + ".copying")
-    for old in (temporary, target):
-        shutil.rmtree(old, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, temporary, copy_function=_link_features)
-    os.replace(temporary, target)
+        stage1 = folder / "stage1"
+        shutil.rmtree(stage1, ignore_errors=True)
+        shutil.copytree(shared / "stage1", stage1, copy_function=_link_features)
 
 
 def _link_features(source: str, target: str) -> None:

@@ -14,15 +14,13 @@ from einthoven.files import Json
 from einthoven.report.format import NONE, count, interval, minutes, number, percent
 from einthoven.reproduce import published
 from einthoven.reproduce.experiment import PLAIN, POST, Row
-from einthoven.reproduce.grid import GRID, PAIR, TABLE_1, Group, pairs_of_row, rows_of
+from einthoven.reproduce.grid import GRID, PAIR, TABLE_1, Group, pairs_of_row
 from einthoven.reproduce.results import (
     AUROC_AUPRC,
-    Candidate,
-    Ensemble,
     Metric,
     Results,
     Source,
-    best_candidate,
+    groups_of,
     with_stored_rows,
 )
 from einthoven.reproduce.run import Reproduction, weights_sha256
@@ -77,14 +75,14 @@ def section(
 
     Parameters
     ----------
-    sources : sequence of Group or Ensemble
+    sources : sequence of Source
         Everything that the section shows, to count its runs.
     context
         Variables of the template.
     """
     reproduction = results.reproduction
     backbone, experiment = reproduction.backbone, reproduction.experiment
-    groups = [group for source in sources for group in _groups(source)]
+    groups = [group for source in sources for group in groups_of(source)]
     done = sum(len(results.folders(group)) for group in dict.fromkeys(groups))
     total = sum(
         len(experiment.seeds_of(group.variant, group.task, group.fraction))
@@ -106,12 +104,6 @@ def section(
     )
 
 
-def _groups(source: Source) -> Sequence[Group]:
-    if isinstance(source, Ensemble):
-        return source.members
-    return [source] if isinstance(source, Group) else []
-
-
 def _recipes(reproduction: Reproduction, groups: Sequence[Group]) -> dict[str, Any]:
     return {group.variant: reproduction.recipe(group.run(0)) for group in groups}
 
@@ -122,7 +114,7 @@ def weights_text(reproduction: Reproduction) -> str:
         return f"`{reproduction.weights.name}`, SHA-256 {weights_sha256(reproduction.weights)[:12]}"
     if reproduction.experiment.table_1_only:
         return "random"
-    recipe = reproduction.experiment.pretraining_recipe(reproduction.backbone, 0)
+    recipe = reproduction.experiment.pretraining_recipe(reproduction.backbone)
     return (
         f"pretrained on folds 1 to 8 without labels (`{recipe.objective}`, {recipe.epochs} epochs, "
         f"batch {recipe.batch_size})"
@@ -183,23 +175,23 @@ def table_1(results: Results, stored: Json) -> Section:
     """
     reproduction = results.reproduction
     experiment = reproduction.experiment
-    tasks, rows = experiment.tasks, rows_of(experiment)
-    candidates = {task: best_candidate(reproduction, task) for task in tasks}
-    best = {task: each for task, each in candidates.items() if each is not None}
+    tasks, rows = experiment.tasks, experiment.table_rows
+    groups = {task: results.best_post_trained(task) for task in tasks}
+    best = {task: group for task, group in groups.items() if group is not None}
     sources = {row.name: {task: _source(reproduction, row, task) for task in tasks} for row in rows}
     others = {  # best models that are none of the rows
-        task: model
-        for task, model in best.items()
-        if not any(_same_runs(results, sources[row.name][task], model) for row in rows)
+        task: group
+        for task, group in best.items()
+        if all(sources[row.name][task] != group for row in rows)
     }
     numbers: Json = {
         "published": {
             name: {task: vars(v) for task, v in values.items()}
             for name, values in published.ROWS.items()
         },
-        "best_post_trained": {task: model.to_dict() for task, model in best.items()},
+        "best_post_trained": {task: results.description(group) for task, group in best.items()},
         "best_post_trained_on": {
-            task: _entry(results, model, None, None) for task, model in others.items()
+            task: _entry(results, group, None, None) for task, group in others.items()
         },
         "rows": [_row_numbers(results, row, sources[row.name], best) for row in rows],
     }
@@ -218,25 +210,17 @@ def table_1(results: Results, stored: Json) -> Section:
     )
 
 
-def _source(reproduction: Reproduction, row: Row, task: str) -> Group | Ensemble:
+def _source(reproduction: Reproduction, row: Row, task: str) -> Source:
     pairs = pairs_of_row(reproduction.experiment, row, reproduction.backbone)
     groups = tuple(Group(backbone, variant, task) for backbone, variant in pairs)
-    return groups[0] if row.variant else Ensemble(groups)
-
-
-def _same_runs(results: Results, source: Source, model: Candidate) -> bool:
-    # The best model may be one of the very runs of a row.
-    def folders(each: Source) -> set[Any]:
-        return {path.resolve() for runs in results.folders(each).values() for path in runs}
-
-    return not isinstance(source, Ensemble) and not folders(source).isdisjoint(folders(model))
+    return groups[0] if row.variant else groups
 
 
 def _row_numbers(
     results: Results,
     row: Row,
-    sources: Mapping[str, Group | Ensemble],
-    best: Mapping[str, Candidate],
+    sources: Mapping[str, Source],
+    best: Mapping[str, Group],
 ) -> Json:
     reproduction = results.reproduction
     experiment = reproduction.experiment
@@ -264,10 +248,10 @@ def _row_numbers(
 
 
 def _entry(
-    results: Results, source: Source, quote: published.Value | None, best: Candidate | None
+    results: Results, source: Source, quote: published.Value | None, best: Group | None
 ) -> Json:
     gaps = {}
-    if best is not None and not _same_runs(results, source, best):
+    if best is not None and source != best:
         gaps = {metric: results.gap(best, source, metric) for metric in AUROC_AUPRC}
     return {
         "published": quote and vars(quote),
@@ -416,11 +400,11 @@ def _stratum_numbers(results: Results, task: str) -> Iterator[Json]:
     post, plain = _pair(results, task)
     strata = results.strata(post) if results.seeds(post, plain) else []
     for stratum in strata if len(strata) > 1 else []:
-        numbers: Json = {"task": task, **vars(stratum), "labels": list(stratum.labels)}
+        numbers: Json = {"task": task, **stratum}
         for metric in AUROC_AUPRC:
-            numbers[metric] = results.macro(post, metric, minus=plain, among=stratum)
+            numbers[metric] = results.macro(post, metric, minus=plain, labels=stratum["labels"])
             for group in (plain, post):
-                pooled = results.macro(group, metric, among=stratum)
+                pooled = results.macro(group, metric, labels=stratum["labels"])
                 numbers[f"{metric}_{group.variant}"] = pooled and pooled["mean"]
         yield numbers
 
@@ -484,9 +468,8 @@ def label_counts(comparison: Comparison | None, metric: Metric) -> list[str]:
 
 
 def _stratum_line(entry: Json) -> Line:
-    positives = (
-        f"{entry['low']} to {entry['high']}" if entry["high"] else f"{entry['low']} and more"
-    )
+    open_ended = entry["high"] is None
+    positives = f"{entry['low']}" + (" and more" if open_ended else f" to {entry['high']}")
     line = [entry["task"], positives, f"{len(entry['labels'])}"]
     for metric in AUROC_AUPRC:
         line += [number(entry[f"{metric}_{variant}"], places=4) for variant in PAIR]
