@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -34,24 +34,45 @@ def checkpoint(case: Any) -> dict[str, Tensor]:
     return state
 
 
-def test_tokens_and_features_match_the_reference(
-    parity: Callable[[str], Any], tmp_path: Path
+@pytest.fixture(scope="module")
+def case(parity: Callable[[str], Any]) -> Any:
+    return parity("ecg_cpc")
+
+
+@pytest.fixture(scope="module")
+def network(case: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    file = tmp_path_factory.mktemp("ecg_cpc") / "last.ckpt"
+    torch.save({"state_dict": checkpoint(case), "epoch": 9}, file)
+    return load_backbone("ecg_cpc", weights=file)
+
+
+@pytest.mark.parametrize(("name", "seed"), [("x600", 0), ("x2400", 1)])
+def test_stem_blocks_tokens_and_features_match_the_reference(
+    name: str, seed: int, case: Any, network: Any
 ) -> None:
-    case = parity("ecg_cpc")
-    torch.save({"state_dict": checkpoint(case), "epoch": 9}, tmp_path / "last.ckpt")
-    net: Any = load_backbone("ecg_cpc", weights=tmp_path / "last.ckpt")
-    assert sum(p.numel() for p in net.parameters()) == case.meta["parameters"]
-    array = case.rule.formula_input((2, 12, 600), 0)
-    assert zlib.crc32(array.tobytes()) == case.meta["inputs"]["x600"]["crc32"]
-    x = torch.from_numpy(array)
+    array = case.rule.formula_input(tuple(case.meta["inputs"][name]["shape"]), seed)
+    assert zlib.crc32(array.tobytes()) == case.meta["inputs"][name]["crc32"]
     with torch.no_grad():
-        stem = net.embed(x)
-        tokens = net.tokens(x)
-        case.check(
-            stem_first3_x600=stem[:, :3],
-            stem_time_mean_x600=stem.mean(1),
-            tokens_first3_x600=tokens[:, :3],
-            tokens_last3_x600=tokens[:, -3:],
-        )
-        features = net.features(x)
-    case.check(**{name: features for name in case.meta["outputs"] if name == "features_x600"})
+        stem = tokens = network.embed(torch.from_numpy(array))
+        outputs = {"stem_first3": stem[:, :3], "stem_time_mean": stem.mean(1)}
+        for number, block in enumerate(network.blocks):
+            tokens = block(tokens)
+            outputs[f"block{number}_time_mean"] = tokens.mean(1)
+        outputs |= {"tokens_first3": tokens[:, :3], "tokens_last3": tokens[:, -3:]}
+        outputs["features"] = network.features(torch.from_numpy(array))
+        assert torch.equal(network.tokens(torch.from_numpy(array)), tokens)
+    stored = {key for key in case.meta["outputs"] if key.endswith(f"_{name}")}
+    assert {key.removesuffix(f"_{name}") for key in stored} <= outputs.keys()
+    case.check(**{key: outputs[key.removesuffix(f"_{name}")] for key in stored})
+
+
+def test_kernels_match_the_reference(case: Any, network: Any) -> None:
+    taps = case.meta["config"]["kernel_taps"]
+    for layer in (0, 3):
+        with torch.no_grad():
+            kernel = network.blocks[layer].kernel(taps[-1] + 1)
+        case.check(**{f"kernel_layer{layer}": kernel.reshape(512, -1)[:, taps]})
+
+
+def test_the_number_of_parameters_is_the_published_one(case: Any, network: Any) -> None:
+    assert sum(p.numel() for p in network.parameters()) == case.meta["parameters"]
