@@ -1,8 +1,8 @@
-"""Every recipe and experiment at its real size: its networks are built on no device, so that what a
-GPU would train for days is at least what it says."""
+"""Networks of every recipe and experiment at full size, built without memory for their weights."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +13,17 @@ from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.objectives import create_objective
 from einthoven.reproduce.experiment import POST, experiment_names, load_experiment
+from einthoven.reproduce.grid import runs_of
+from einthoven.reproduce.run import Reproduction, State, plan
 from einthoven.signals.prepare import resampled_length
+from einthoven.signals.store import Store
 from einthoven.stages.data import adapted
 from einthoven.stages.finetune import _groups, regularise
 from einthoven.stages.pretrain import parts_of
 from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, recipe_names
 from einthoven.training.optim import parameter_groups, scaled_lr
 
-# What each pretraining preset is for.
+# Backbones of each pretraining preset.
 PRETRAINED = {
     "demo": ("mtecg_tiny_100hz",),
     "ecg-fm": ("ecg_fm",),
@@ -31,8 +34,8 @@ PRETRAINED = {
     "s4-240hz-corrected": ("s4", "ecg_cpc"),
     "s4-ptbxl-100hz-cpu": ("s4_small", "s4_tiny"),
 }
-# The networks that experiments are for whose files name none.
-FOR = {
+# Backbones of the experiments whose files name none.
+BACKBONES = {
     "ptbxl-100hz-cpu": ("mtecg_tiny_100hz",),
     "published": ("st_mem_base",),
     "s4-240hz-gpu": ("s4", "ecg_cpc"),
@@ -43,7 +46,7 @@ GRIDS = [
     (name, backbone)
     for name in experiment_names()
     if not load_experiment(name).table_1_only
-    for backbone in FOR.get(name, tuple(load_experiment(name).backbones))
+    for backbone in BACKBONES.get(name, tuple(load_experiment(name).backbones))
 ]
 
 
@@ -53,13 +56,13 @@ def objective_of(recipe: Pretraining, backbone: str, **options: Any) -> Any:
         return create_objective(recipe.objective, network, **recipe.options)
 
 
-def on_no_device(backbone: str, options: dict[str, Any] | None) -> Any:
+def without_memory(backbone: str, options: dict[str, Any] | None) -> Any:
     with torch.device("meta"):
         return create_backbone(backbone, **(options or {}))
 
 
-def trained(recipe: Recipe, backbone: str, options: dict[str, Any] | None) -> Any:
-    """A classifier as the recipe's second stage finds it."""
+def fine_tuned(recipe: Recipe, backbone: str, options: dict[str, Any] | None) -> Any:
+    """A classifier at the start of the recipe's second stage."""
     with torch.device("meta"):
         classifier = create_classifier(backbone, labels=71, **(options or {}))
     if recipe.stage2:
@@ -75,18 +78,17 @@ def rates(groups: list[dict[str, Any]], names: dict[int, str], peak: float) -> d
 def test_the_lists_name_every_preset_and_experiment() -> None:
     assert PRETRAINED.keys() == set(recipe_names(Pretraining))
     grids = {name for name in experiment_names() if not load_experiment(name).table_1_only}
-    assert FOR.keys() <= grids == {name for name, _ in GRIDS}
+    assert BACKBONES.keys() <= grids == {name for name, _ in GRIDS}
 
 
 @pytest.mark.parametrize(("name", "backbone"), [(n, b) for n in PRETRAINED for b in PRETRAINED[n]])
-def test_a_pretraining_is_built_whole(name: str, backbone: str) -> None:
+def test_pretraining_trains_every_parameter(name: str, backbone: str) -> None:
     recipe = load_pretraining(name)
     objective = objective_of(recipe, backbone)
     preparation = objective.backbone.preparation
     if recipe.crop_seconds is not None:
         preparation = preparation.with_window(seconds=recipe.crop_seconds)
-    # Of PTB-XL's 10 s at either of its rates.
-    for rate in (100, 500):
+    for rate in (100, 500):  # of PTB-XL
         assert resampled_length(preparation, 10 * rate, rate=rate) >= preparation.window
     groups = parameter_groups(
         objective, weight_decay=recipe.weight_decay, layers=parts_of(objective)
@@ -98,7 +100,7 @@ def test_a_pretraining_is_built_whole(name: str, backbone: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "backbone"), GRIDS)
-def test_an_experiment_s_networks_are_built_whole(name: str, backbone: str) -> None:
+def test_fine_tuning_continues_the_pretrained_network(name: str, backbone: str) -> None:
     experiment = load_experiment(name)
     pretraining = experiment.pretraining_recipe(backbone, 0)
     source = objective_of(
@@ -107,17 +109,16 @@ def test_an_experiment_s_networks_are_built_whole(name: str, backbone: str) -> N
     options = experiment.options_of(backbone)
     for variant in experiment.variants:
         recipe = experiment.recipe(variant, backbone)
-        classifier = trained(recipe, backbone, options)
+        classifier = fine_tuned(recipe, backbone, options)
         preparation = adapted(classifier.preparation, recipe.data)
         assert resampled_length(preparation, 5000, rate=500) >= preparation.window
         if recipe.stage2 is not None:
             groups = _groups(classifier, recipe.stage2)
-            wanted = sum(p.requires_grad for p in classifier.parameters())
-            assert sum(len(group["params"]) for group in groups) == wanted
-    # What is fine-tuned takes what was pretrained: the same names, and more of C in two directions.
-    network = on_no_device(backbone, options)
+            trainable = sum(p.requires_grad for p in classifier.parameters())
+            assert sum(len(group["params"]) for group in groups) == trainable
+    network = without_memory(backbone, options)
     assert network.state_dict().keys() == source.state_dict().keys()
-    if isinstance(network, SequenceBackbone):  # from random weights and from pretrained ones alike
+    if isinstance(network, SequenceBackbone):
         assert network.input_scale == source.input_scale
 
 
@@ -141,11 +142,11 @@ def test_the_published_pretraining_of_s4() -> None:
     )
     peak = scaled_lr(recipe.base_lr, recipe.batch_size)
     assert peak == pytest.approx(recipe.min_lr)  # constant
-    found = rates(groups, names, peak)
-    assert found["heads.0.weight"] == pytest.approx(3e-3)
-    assert found["backbone.blocks.0.kernel.C"] == pytest.approx(3e-4)
-    assert found["backbone.blocks.3.norm.weight"] == pytest.approx(3e-4)
-    assert found["backbone.stem.0.weight"] == pytest.approx(3e-5)
+    learning_rates = rates(groups, names, peak)
+    assert learning_rates["heads.0.weight"] == pytest.approx(3e-3)
+    assert learning_rates["backbone.blocks.0.kernel.C"] == pytest.approx(3e-4)
+    assert learning_rates["backbone.blocks.3.norm.weight"] == pytest.approx(3e-4)
+    assert learning_rates["backbone.stem.0.weight"] == pytest.approx(3e-5)
 
 
 def test_the_published_fine_tuning_of_s4() -> None:
@@ -158,27 +159,25 @@ def test_the_published_fine_tuning_of_s4() -> None:
     ):
         recipe = experiment.recipe(variant, "s4")
         assert recipe.stage2 is not None
-        classifier = trained(recipe, "s4", None)
+        classifier = fine_tuned(recipe, "s4", None)
         names = {id(p): name for name, p in classifier.named_parameters()}
         peak = scaled_lr(recipe.stage2.base_lr, recipe.stage2.batch_size)
-        found = rates(_groups(classifier, recipe.stage2), names, peak)
+        learning_rates = rates(_groups(classifier, recipe.stage2), names, peak)
         keys = ("head.weight", "backbone.blocks.3.norm.weight", "backbone.stem.0.weight")
-        assert [found[key] for key in keys] == pytest.approx(expected)
-    dropouts = {drop.p for drop in trained(recipe, "s4", None).feedforward_dropouts()}
+        assert [learning_rates[key] for key in keys] == pytest.approx(expected)
+    dropouts = {drop.p for drop in fine_tuned(recipe, "s4", None).feedforward_dropouts()}
     assert dropouts == {0.0}
-    own = experiment.recipe("as-ecg-cpc", "s4")
-    assert {drop.p for drop in trained(own, "s4", None).feedforward_dropouts()} == {0.2}
+    published = experiment.recipe("as-ecg-cpc", "s4")
+    assert {drop.p for drop in fine_tuned(published, "s4", None).feedforward_dropouts()} == {0.2}
 
 
 @pytest.mark.parametrize("name", ["s4-240hz-gpu", "st-mem-250hz-gpu"])
-def test_the_whole_grid(name: str) -> None:
+def test_the_grid_has_every_task_fraction_and_seed(name: str) -> None:
     experiment = load_experiment(name)
     assert len(experiment.tasks) == len(experiment.table_variants) == 4
     assert len(experiment.fractions) == 10
     assert {
-        experiment.seeds_of(variant, task, 1.0)
-        for variant in experiment.variants
-        for task in experiment.tasks
+        experiment.seeds_of(v, t, 1.0) for v in experiment.variants for t in experiment.tasks
     } == {(0, 1, 2)}
 
 
@@ -195,3 +194,32 @@ def test_a_step_of_the_published_pretraining() -> None:
     chance = 286 * torch.tensor(129.0).log()
     assert 0.2 * chance < out.loss < 5 * chance
     assert all(p.grad is not None for p in objective.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "recipe", "epochs"),
+    [
+        ("s4-240hz-gpu", "s4", "s4-240hz", 100),
+        ("s4-240hz-corrected-gpu", "s4", "s4-240hz-corrected", 100),
+        ("st-mem-250hz-gpu", "st_mem_base", "mae", 800),
+    ],
+)
+def test_the_grid_can_be_planned(
+    name: str,
+    backbone: str,
+    recipe: str,
+    epochs: int,
+    synthetic_path: Path,
+    synthetic_store: Store,
+    tmp_path: Path,
+) -> None:
+    experiment = load_experiment(name)
+    runs = runs_of("grid", experiment, backbone)
+    pair = [run for run in runs if run.variant == POST]
+    assert len(pair) == 4 * 3 + 9  # tasks and seeds on all records, and smaller fractions
+    reproduction = Reproduction(
+        experiment, backbone, synthetic_path, Path(synthetic_store.root), tmp_path, device="cpu"
+    )
+    assert {planned.state for planned in plan(reproduction, runs)} == {State.MISSING}
+    pretraining = experiment.pretraining_recipe(backbone, 0)
+    assert (pretraining.name, pretraining.epochs) == (recipe, epochs)
