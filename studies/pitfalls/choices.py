@@ -21,19 +21,19 @@ def joined_windows(study: Study) -> Finding:
     for method, name in METHODS.items():
         if method != test.aggregate:
             effects += study.test_effects(name, right, test.scored(method))
-    rows = "every window a row of its own"
+    rows = "every window as a separate record"
     effects += study.test_effects(rows, right, windows_as_rows(test))
     seven = study.outputs(windows=BENCHMARK_WINDOWS)
     for aggregate in (test.aggregate, "max"):
         what = f"{BENCHMARK_WINDOWS} overlapping windows, {_name(aggregate)}"
         effects += study.test_effects(what, right, seven.scored(aggregate))
     notes = (
-        f"{study.name} on fold 10. Right is its aggregation: the {_name(test.aggregate)} of "
-        f"{len(test.logits) / len(test.rows):g} windows. A network that was chosen with another "
-        "way of joining would differ by other amounts: take one, before the test fold, and name "
-        "it.",
+        f"{study.name} on fold 10. Right: the aggregation of the model, the "
+        f"{_name(test.aggregate)} of {len(test.logits) / len(test.rows):g} windows. A network that "
+        "was selected with another aggregation would show other differences. Choose one before "
+        "the test fold is evaluated, and report it.",
     )
-    title = "Joining windows in another way"
+    title = "Windows aggregated in another way"
     return Finding("windows-joined", title, effects, notes, headlines=(METHODS["max"], rows))
 
 
@@ -61,16 +61,20 @@ def thresholds(study: Study) -> Finding:
         for each in limits
     ]
     effects = (
-        Effect("one threshold for all labels", "F over records", curve[chosen], curve.max()),
+        Effect("one threshold for all labels", "sample-centric F", curve[chosen], curve.max()),
         Effect(
-            "one threshold a label", "macro F1", right, wrong, middle(resampled[1] - resampled[0])
+            "one threshold for each label",
+            "macro F1",
+            right,
+            wrong,
+            middle(resampled[1] - resampled[0]),
         ),
     )
     notes = (
-        f"{study.name}; right: chosen on fold 9, wrong: on the test fold itself. F over "
-        f"records is the benchmark's F-max, which takes the best of {len(THRESHOLDS)} thresholds "
-        f"on the set it is reported on (here {THRESHOLDS[int(curve.argmax())]:.2f}; fold 9 would "
-        f"take {THRESHOLDS[chosen]:.2f}). Macro F1 is over the labels with a positive.",
+        f"{study.name}. Right: thresholds chosen on fold 9; wrong: on the test fold itself. The "
+        f"sample-centric F is the benchmark's F-max, which uses the best of {len(THRESHOLDS)} "
+        f"thresholds on the evaluated set (here {THRESHOLDS[int(curve.argmax())]:.2f}; fold 9 "
+        f"selects {THRESHOLDS[chosen]:.2f}). Macro F1 covers the labels with a positive.",
     )
     headlines = tuple(effect.what for effect in effects)
     title = "Thresholds chosen on the test fold"
@@ -126,7 +130,7 @@ def trapezoid(study: Study) -> Finding:
     rare = scored.targets.sum(axis=0) < 10
     parts = [
         f"{float(mean((wrong - right)[kept])):+.4f} over the {int(kept.sum())} labels {name}"
-        for kept, name in ((rare, "with fewer than ten positives"), (~rare, "with more"))
+        for kept, name in ((rare, "with fewer than ten positives"), (~rare, "with at least ten"))
         if kept.any()
     ]
     notes = (f"{study.name} on fold 10: {', '.join(parts)}.",)

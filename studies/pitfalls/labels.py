@@ -34,14 +34,15 @@ RULES: Mapping[str, Callable[[Floats], NDArray[np.bool_]]] = {
 
 DRAWS = 1000
 _SUBSET = (
-    "Measured on {share} of {records:,} records: those whose likelihoods this copy of PTB-XL has. "
-    "Their probabilities are of linear probes on random convolutions, each record by a probe that "
-    "did not see its fold. Labels, and records without any, are dropped by each rule as the "
-    "benchmark drops them by its own; macro values are over the labels that a rule leaves."
+    "Measured on {share} of {records:,} records, for which this copy of PTB-XL has likelihoods. "
+    "Their probabilities come from linear probes on random convolutions; the probe of each record "
+    "was not trained on its fold. Labels without positives and records without labels are dropped "
+    "for each rule, as in the benchmark; macro values cover the labels that a rule leaves."
 )
 _LAST_COLUMN = (
-    "The last column is the part of the change that comes from averaging other labels: the macro "
-    "AUROC of those that the rule leaves, still by presence, minus that of all."
+    "The last column is the part of the change that is due to averaging over different labels: "
+    "the macro AUROC, with positives by presence, of the labels that the rule leaves, minus that "
+    "of all labels."
 )
 
 
@@ -123,7 +124,7 @@ def _line(scored: Scored, right: Scored, effects: list[Effect]) -> dict[str, str
         easier = Scored(right.targets[:, defined], right.probabilities[:, defined], right.records)
         change = with_interval(effects[0].difference, effects[0].interval)
         others = signed(easier.macros()[0] - effects[0].right)
-    return line | {"AUROC minus presence's": change, "of that, by other labels": others}
+    return line | {"AUROC minus that by presence": change, "due to different labels": others}
 
 
 def empty_rows(study: Study) -> Finding:
@@ -141,8 +142,9 @@ def empty_rows(study: Study) -> Finding:
         effects += study.test_effects(f"{task}, empty rows kept", right, kept)
         dropped.append(f"{len(kept.records) - len(right.records):,} ({task})")
     notes = (
-        f"{study.name} on fold 10, its outputs reduced to the task's labels, classes by their "
-        f"highest member. Records without any: {', '.join(dropped)} of {len(test.rows):,}.",
+        f"{study.name} on fold 10, with its outputs reduced to the labels of the task; a class has "
+        "the probability of its highest member. Records without any label: "
+        f"{', '.join(dropped)} of {len(test.rows):,}.",
     )
     headlines = ("form-19, empty rows kept", "rhythm-12, empty rows kept")
     title = "Records without a label of the task kept"
@@ -172,9 +174,9 @@ def versions(study: Study) -> Finding:
         change = mean(values) - full
         effects.append(Effect(what, metric, full, full + float(change.mean()), middle(change)))
     notes = (
-        f"This copy is {study.cohort.version}, so the records that 1.0.1 had besides are not "
-        f"here. Instead {count} records of the test fold, as many as 1.0.3 removed from it, were "
-        f"left out {DRAWS:,} times at random: mean change, and the middle 95 % of the changes. "
-        "A label whose only positive is among them leaves the mean.",
+        f"This copy is {study.cohort.version}, so the additional records of 1.0.1 are not "
+        f"available. Instead, {count} records of the test fold, as many as 1.0.3 removed from it, "
+        f"were left out at random {DRAWS:,} times. The values are the mean change and the central "
+        "95 % of the changes. A label whose only positive is left out does not enter the mean.",
     )
     return Finding("versions", title, effects, notes, headlines=(what,))

@@ -141,11 +141,11 @@ class Trial:
     def memory(self, unit: str) -> str:
         """How often the nearest training row is of the same patient, as a sentence."""
         if not self.crossing.any():
-            return "No patient crosses."
+            return "No patient is on both sides."
         return (
-            f"Among the test {unit}s whose patient was trained on, "
-            f"{_percent(self.same[self.crossing])} have a {unit} of that same patient as the "
-            "nearest of all; by `strat_fold` none can."
+            f"For {_percent(self.same[self.crossing])} of the test {unit}s of patients with "
+            f"training {unit}s, the nearest training {unit} is of the same patient; with "
+            "`strat_fold` this cannot occur."
         )
 
 
@@ -161,17 +161,17 @@ def record_leak(study: Study, features: Singles) -> Finding:
     trial = Trial.run(study, x, np.arange(len(x)), [np.sort(p) for p in parts[:RECORD_PARTS]])
     people, times = np.unique(study.patients, return_counts=True)
     notes = (
-        f"{int((times > 1).sum()):,} of {len(people):,} patients have more than one record. Of the "
-        f"records that a random tenth tests on, {_percent(trial.crossing)} have their patient "
-        "among those trained on. Test records and number of training records are the same both "
-        f"times ({len(trial.crossing):,} records of {RECORD_PARTS} disjoint tenths, "
-        f"{trial.trained:,} trained on); the right way leaves the test patients' other records "
-        "out. Features: untrained random convolutions.",
+        f"{int((times > 1).sum()):,} of {len(people):,} patients have more than one record. If a "
+        f"random tenth of the records is the test set, {_percent(trial.crossing)} of them are of "
+        "patients with training records. Both variants have the same test records and the same "
+        f"number of training records ({len(trial.crossing):,} records in {RECORD_PARTS} disjoint "
+        f"tenths, {trial.trained:,} training records); the right one excludes the other records "
+        "of the test patients. Features: untrained random convolutions.",
         trial.memory("record"),
     )
     effects = [
         *trial.effects("all test records"),
-        *trial.effects("those that cross", trial.crossing),
+        *trial.effects("test records of training patients", trial.crossing),
     ]
     title = "Records split at random instead of by `strat_fold`"
     headlines = tuple(f"{model}, all test records" for model in MODELS)
@@ -186,10 +186,10 @@ def window_leak(study: Study, features: Singles) -> Finding:
     tests = [np.sort(order[part * size : (part + 1) * size]) for part in range(WINDOW_PARTS)]
     trial = Trial.run(study, x, np.repeat(np.arange(len(features)), WINDOWS), tests)
     notes = (
-        f"{WINDOWS} windows of 2.5 s a record, {100 * WINDOW_SHARE:g} % of all windows tested on, "
-        f"{WINDOW_PARTS} times ({len(trial.crossing):,} windows; {trial.trained:,} trained on both "
-        "times), each window scored as a row of its own. The right way leaves every window of the "
-        "test windows' patients out of training.",
+        f"{WINDOWS} windows of 2.5 s per record; {100 * WINDOW_SHARE:g} % of all windows are the "
+        f"test set, {WINDOW_PARTS} times ({len(trial.crossing):,} windows; {trial.trained:,} "
+        "training windows in both variants). Each window is scored as a separate record. The "
+        "right variant excludes all windows of the test patients from training.",
         trial.memory("window"),
     )
     title = "Windows cut before splitting"

@@ -26,10 +26,11 @@ COMMAND = (
     "--write docs/protocol.md"
 )
 _INTRODUCTION = (
-    "Intervals are 95 % percentile intervals of {resamples:,} resamples of whole patients (seed "
-    "{seed}), on which both ways are scored; where it says so, the middle 95 % of repetitions. "
-    "AUPRC is average precision. PTB-XL {version}, {records:,} records, {labels} labels. The "
-    "answers of {name} on fold 10 are scored as they are: nothing is chosen by these numbers."
+    "Intervals are 95 % percentile intervals from {resamples:,} resamples of whole patients (seed "
+    "{seed}), on which both variants are scored; where noted, they are the central 95 % of "
+    "repetitions. AUPRC is average precision. PTB-XL {version}, {records:,} records, {labels} "
+    "labels. The predictions of {name} on fold 10 are evaluated without modification, and no "
+    "choice is based on these numbers."
 )
 
 
@@ -97,7 +98,7 @@ def section_text(study: Study, findings: Sequence[Finding]) -> str:
         name=study.name,
     )
     overview = table([line for finding in findings for line in _overview(finding)])
-    parts = ["## Measured", _wrapped(introduction), f"    {COMMAND}", overview]
+    parts = ["## Measured effects", _wrapped(introduction), f"    {COMMAND}", overview]
     for finding in findings:
         parts += [f"### {finding.title}", *map(_wrapped, finding.notes)]
         if finding.table:
@@ -144,7 +145,7 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 def _wrapped(text: str) -> str:
     kept = text.replace(" %", "\0%")  # a line never begins with the sign
-    lines = textwrap.fill(kept, 100, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.fill(kept, 120, break_long_words=False, break_on_hyphens=False)
     return lines.replace("\0", " ")
 
 

@@ -18,7 +18,7 @@ EPOCHS, SEEDS = 50, 20
 HALVINGS = 200
 BATCH, RATE = 256, 1e-3
 COMMON = 10  # positives of a label in either fold
-QUANTITIES = (*METRICS, f"macro AUROC, labels of {COMMON} positives a fold")
+QUANTITIES = (*METRICS, f"macro AUROC, labels with at least {COMMON} positives per fold")
 
 
 def best_of(study: Study, features: Singles) -> Finding:
@@ -33,14 +33,15 @@ def best_of(study: Study, features: Singles) -> Finding:
     fitting = x[train], matrix[train], x[held]
     families = {
         "epochs of one probe": (_epochs(*fitting, seed=study.seed), (10, EPOCHS)),
-        "probes of other random features": (_seeds(*fitting, seed=study.seed), (5, SEEDS)),
+        "probes on different random features": (_seeds(*fitting, seed=study.seed), (5, SEEDS)),
     }
     effects: list[Effect] = []
     notes = [
-        f"Records of folds 9 and 10 are halved {HALVINGS} times, whole patients each. Right: the "
-        "model is chosen on one half and reported on the other; wrong: chosen on the half that it "
-        "is reported on. Mean over the halvings, and the middle 95 % of them. A half is as large "
-        "as a fold, so this is what one such choice adds on average."
+        f"The records of folds 9 and 10 are split into halves of whole patients {HALVINGS} times. "
+        "Right: the model is selected on one half and evaluated on the other; wrong: selected on "
+        "the half on which it is evaluated. Values are the mean over the splits and the central "
+        "95 % of them. A half is as large as a fold, so this is what one such selection adds on "
+        "average."
     ]
     for family, (candidates, counts) in families.items():
         scores = []
@@ -51,7 +52,7 @@ def best_of(study: Study, features: Singles) -> Finding:
         for count in counts:
             effects += _effects(family, values[-count:])
         notes.append(_on_the_folds(family, values[:, 0, -2], values[:, 0, -1]))
-    title = "The epoch, or the seed, chosen on the test fold"
+    title = "Epoch or seed selected on the test fold"
     headlines = [f"best of {counts[-1]} {family}" for family, (_, counts) in families.items()]
     return Finding("selection", title, effects, notes, headlines=headlines)
 
@@ -87,7 +88,7 @@ def _effects(family: str, values: Floats) -> Iterator[Effect]:
 def _on_the_folds(family: str, test: Floats, validation: Floats) -> str:
     right, wrong = honest_and_best(test[:, None], validation[:, None])
     return (
-        f"On the folds as they are, {family}: fold 9 chooses number {validation.argmax() + 1}, "
+        f"On the original folds, {family}: fold 9 selects number {validation.argmax() + 1}, "
         f"which has {right[0]:.4f} on fold 10; the best there is number {test.argmax() + 1}, with "
         f"{wrong[0]:.4f}."
     )

@@ -16,9 +16,9 @@ from scoring import Effect, Finding, Indices
 AT_500_HZ = 500  # records, at most, that are read at both rates
 _BATCH = 512
 _WORST = (
-    "{} on fold 10, its input rescaled as by the wrong constants after training with the right "
-    "ones: the worst case, since the same constants in training and testing change nothing but the "
-    "numbers that training starts from. The last lines show what a mistake of that size would do."
+    "{} on fold 10, with inputs scaled by the wrong constants after training with the right ones. "
+    "This is the worst case, since the same constants in training and testing only change the "
+    "values from which training starts. The last rows show the effect of a much larger error."
 )
 
 
@@ -66,21 +66,24 @@ def standardiser(study: Study) -> Finding:
         mean = right.mean + fast.mean - slow.mean
         wrong["fitted at 500 Hz"] = Scaler(mean, right.deviation * ratio)
         notes.append(
-            f"At 500 Hz this copy has {count} of the training records that were looked for, which "
-            "are compared with themselves at 100 Hz; the ratio of deviations is then applied."
+            f"At 500 Hz this copy has {count} of the training records that were tried. Their "
+            "constants are compared with those of the same records at 100 Hz, and the ratio of "
+            "the standard deviations is applied."
         )
     headlines = tuple(wrong)
-    wrong["deviation twice as large"] = Scaler(right.mean, 2 * right.deviation)
+    wrong["standard deviation twice as large"] = Scaler(right.mean, 2 * right.deviation)
     effects: list[Effect] = []
     if scales_itself(study.model.preparation):
-        notes.append(f"{study.name} scales every record by itself: no constant can be wrong.")
+        notes.append(
+            f"{study.name} scales every record by itself, so that no constant can be wrong."
+        )
         headlines = ()
     else:
         notes.insert(0, _WORST.format(study.name))
         for what, scaler in wrong.items():
             changed = study.outputs(change=change_of(study.model.preparation, right, scaler))
             effects += study.test_effects(what, study.test.scored(), changed.scored())
-    title = "Standardiser fitted on all folds, or at another rate"
+    title = "Standardiser fitted on all folds or at another sampling rate"
     return Finding("standardiser", title, effects, notes, table, headlines)
 
 
@@ -88,8 +91,8 @@ def _line(name: str, scaler: Scaler, right: Scaler) -> dict[str, str]:
     return {
         "fitted on": name,
         "mean, µV": f"{1000 * scaler.mean:+.3f}",
-        "deviation, µV": f"{1000 * scaler.deviation:.3f}",
-        "deviation against right": f"{100 * (scaler.deviation / right.deviation - 1):+.2f} %",
+        "standard deviation, µV": f"{1000 * scaler.deviation:.3f}",
+        "relative to right": f"{100 * (scaler.deviation / right.deviation - 1):+.2f} %",
     }
 
 

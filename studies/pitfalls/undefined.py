@@ -10,7 +10,7 @@ from einthoven.evaluate import auroc, average_precision
 from scoring import METRICS, Effect, Finding, Floats, Scored, mean, middle
 
 SHARE, DRAWS = 0.1, 200
-TENTHS = "a tenth of the fold, undefined {}"
+TENTHS = "a tenth of the fold, undefined labels {}"
 POLICIES = {"left out": np.nan, "as 0": 0.0, "as 0.5": 0.5}
 """Value of an undefined label in the mean."""
 
@@ -31,14 +31,14 @@ def undefined(study: Study) -> Finding:
             what = TENTHS.format(name)
             effects.append(Effect(what, metric, right, wrong, middle(macros - right)))
     notes = (
-        f"{DRAWS} random tenths of the test fold ({subsets[0].sum():,} records each): "
-        f"{defined.mean():.1f} of {scored.targets.shape[1]} labels are defined in one, on average "
-        f"({defined.min()} to {defined.max()}). Right is the whole fold, which a tenth stands for; "
-        "wrong the mean over the tenths, with the middle 95 % of them.",
+        f"{DRAWS} random tenths of the test fold ({subsets[0].sum():,} records each): on "
+        f"average {defined.mean():.1f} of {scored.targets.shape[1]} labels are defined in a tenth "
+        f"({defined.min()} to {defined.max()}). Right: the whole fold; wrong: the mean over the "
+        "tenths, with the central 95 % of them.",
         training_note(study),
     )
     effects += averages(scored)
-    title = "Undefined labels, and averages that are not macro"
+    title = "Undefined labels, and averages other than the macro average"
     headlines = (TENTHS.format("as 0"), "micro average")
     return Finding("undefined", title, effects, notes, headlines=headlines)
 
@@ -82,7 +82,7 @@ def training_note(study: Study) -> str:
     lost = [int((present & ~train[chosen == 1].any(axis=0)).sum()) for chosen in subsets]
     tenth = cohort.fraction(SHARE, seed=study.seed).targets("train")
     return (
-        f"A random tenth of the training records has no positive of {np.mean(lost):.1f} labels on "
-        f"average (up to {max(lost)}); `Cohort.fraction({SHARE:g})`, whole patients stratified by "
-        f"label, of {int((present & ~tenth.any(axis=0)).sum())}."
+        f"A random tenth of the training records has no positives for {np.mean(lost):.1f} labels "
+        f"on average (up to {max(lost)}); with `Cohort.fraction({SHARE:g})`, which takes whole "
+        f"patients stratified by label, the number is {int((present & ~tenth.any(axis=0)).sum())}."
     )

@@ -150,7 +150,11 @@ def test_a_planted_signature_of_patients_is_found(study: Study) -> None:
     matrix = (random.random((len(names), len(study.cohort.labels))) < 0.3)[owner]
     planted = replace(study, cohort=replace(study.cohort, matrix=matrix.astype(np.uint8)))
     finding = leaks.record_leak(planted, features)
-    effect = next(e for e in finding.effects if e.what == "nearest neighbours, those that cross")
+    effect = next(
+        e
+        for e in finding.effects
+        if e.what == "nearest neighbours, test records of training patients"
+    )
     assert effect.wrong > 0.9
     assert effect.right < 0.7
 
