@@ -188,7 +188,7 @@ def test_short_records_are_refused_or_padded(arrays: Any) -> None:
         ({"leads": STANDARD_LEADS[:7]}, EstimatorError, "12 leads, and leads names 7"),
         ({"leads": (*STANDARD_LEADS[:11], "V7")}, BackboneError, "V7"),
         ({"samples": 500}, EstimatorError, "12000 columns, which is not 12 leads x 500 samples"),
-        ({"backbone": None, "weights": None}, EstimatorError, "no backbone is given"),
+        ({"backbone": None, "weights": None}, EstimatorError, "backbone is missing"),
         ({"backbone": "mtecg_tny", "weights": None, "options": None}, BackboneError, "you mean"),
         ({"weights": None}, EstimatorError, "without weights would be a network of random numbers"),
         ({"options": {"dept": 1}}, BackboneError, "unknown option dept"),

@@ -1,4 +1,4 @@
-"""What X and y mean: leads and samples, classes and label names, who validates."""
+"""Layout of X, targets of y, validation records, threads and devices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from einthoven.signals.prepare import Preparation, Window
 from einthoven.signals.store import ArrayStore
 
 Kind = Literal["binary", "multiclass", "multilabel"]
-# Records that are scored after every epoch where none are set aside.
+# Records scored after every epoch if none are set aside.
 _WATCHED = 512
 
 
@@ -44,7 +44,7 @@ def flattened(x: Any, leads: Sequence[str] | None) -> Any:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of a flattened X are.
+    """Columns of a flattened X.
 
     Attributes
     ----------
@@ -62,12 +62,12 @@ class Layout:
 
     @classmethod
     def of(cls, parameters: Any, columns: int) -> Layout:
-        """What an estimator's `leads`, `rate` and `samples` make of so many columns.
+        """Layout of X by an estimator's `leads`, `rate` and `samples`.
 
         Raises
         ------
         EstimatorError
-            When one is missing, impossible, or does not fit the number of columns.
+            If one is missing, impossible, or does not match the number of columns.
         """
         rate, named = parameters.rate, parameters.leads
         if rate is None or named is None:
@@ -109,7 +109,7 @@ class Layout:
 
 
 def with_short(preparation: Preparation, short: Any) -> Preparation:
-    """The preparation with what becomes of records shorter than its window."""
+    """Set what happens to records shorter than the window."""
     steps = (
         replace(step, short=short) if isinstance(step, Window) else step
         for step in preparation.steps
@@ -122,7 +122,7 @@ def with_short(preparation: Preparation, short: Any) -> Preparation:
 
 @dataclass(frozen=True)
 class Targets:
-    """y as the network learns it.
+    """Targets of the network.
 
     Attributes
     ----------
@@ -151,7 +151,7 @@ class Targets:
         Raises
         ------
         ValueError, EstimatorError
-            For numbers that are no classes, and when there is one class only.
+            If y is continuous, or has one class only.
         """
         check_classification_targets(y)
         if type_of_target(y) == "multilabel-indicator":
@@ -176,7 +176,7 @@ class Targets:
 
     @property
     def names(self) -> list[str]:
-        """Of the network's outputs."""
+        """Names of the network's outputs."""
         return [str(name) for name in (self.classes[1:] if self.kind == "binary" else self.classes)]
 
 
@@ -185,12 +185,12 @@ def set_aside(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows to train and to validate on, by groups and stratified by their rarest label.
 
-    Without a fraction everything is trained on, and a part of it is scored all the same.
+    Without a fraction, all records are for training, and some of them are scored as well.
 
     Raises
     ------
     EstimatorError
-        For an impossible fraction, groups of another number, or too few of them.
+        If the fraction is impossible, or groups have another length or are too few.
     """
     count = len(targets)
     owners: NDArray[Any] = np.arange(count) if groups is None else np.asarray(groups)
@@ -207,14 +207,14 @@ def set_aside(
     if fraction is None:
         watched = patient_order(named, targets, seed=seed)[:_WATCHED]
         return np.arange(count), np.flatnonzero(np.isin(named, watched))
-    every = round(1 / fraction)
+    folds = round(1 / fraction)
     groups_in_all = len(np.unique(named))
-    if every > groups_in_all:
+    if folds > groups_in_all:
         raise EstimatorError(
             f"validation_fraction = {fraction} of {groups_in_all} groups is none",
             remedy="give a larger share, or None to train on everything",
         )
-    chosen = stratified_places(named, targets, count=every, seed=seed) == every - 1
+    chosen = stratified_places(named, targets, count=folds, seed=seed) == folds - 1
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
@@ -246,7 +246,7 @@ def lent(network: nn.Module, device: str) -> Iterator[torch.device]:
     Raises
     ------
     EstimatorError
-        When there is no such device.
+        If there is no such device.
     """
     name = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -29,7 +29,7 @@ from einthoven.estimator.arrays import (
     threads,
     with_short,
 )
-from einthoven.estimator.encoder import Given, encoder_of, initial_config
+from einthoven.estimator.embedder import Source, encoder_of, initial_config
 from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance
 from einthoven.stages.data import adapted
@@ -39,12 +39,12 @@ from einthoven.stages.statistics import measured, with_scale
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder, environment
 
-# Of probabilities, on the way to a logit: the last number of float64 below one.
+# Largest probability whose logit is finite: the last float64 below one.
 _LARGEST = 1.0 - 2.0**-53
 
 
 class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A backbone with a linear head, trained by a recipe: the linear probe unless said otherwise.
+    """A backbone with a linear head, trained by a recipe: the linear probe by default.
 
     y may be labels of 0 and 1, (records, labels), where a record has any number of them; or one
     class a record, (records,). Every output is a sigmoid of its own; of several classes, their
@@ -90,7 +90,7 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        backbone: Given | None = None,
+        backbone: Source | None = None,
         *,
         weights: str | Path | None = None,
         options: Mapping[str, Any] | None = None,
@@ -148,7 +148,7 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         targets = Targets.of(y, names)
         layout, recipe = Layout.of(self, x.shape[1]), self._recipe()
         backbone, preparation = self._encoder(layout, recipe)
-        recipe = self._of_its_own(backbone, recipe)
+        recipe = self._with_backbone_settings(backbone, recipe)
         train, validation = set_aside(
             targets.matrix, groups, fraction=self.validation_fraction, seed=recipe.seed
         )
@@ -189,35 +189,37 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities, (records, classes) or (records, labels)."""
-        said = self._outputs(X)
+        outputs = self._outputs(X)
         if self._kind == "binary":
-            return np.column_stack([1 - said[:, 0], said[:, 0]])
+            return np.column_stack([1 - outputs[:, 0], outputs[:, 0]])
         if self._kind == "multilabel":
-            return said
-        total = said.sum(axis=1, keepdims=True)
-        some = np.where(total > 0, said, 1.0)
+            return outputs
+        total = outputs.sum(axis=1, keepdims=True)
+        some = np.where(total > 0, outputs, 1.0)
         shares: NDArray[np.float64] = some / some.sum(axis=1, keepdims=True)
         return shares
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Logits of the probabilities: (records,) of two classes, otherwise (records, outputs)."""
-        said = np.clip(self._outputs(X), np.finfo(float).tiny, _LARGEST)
-        values: NDArray[np.float64] = logit(said)
+        outputs = np.clip(self._outputs(X), np.finfo(float).tiny, _LARGEST)
+        values: NDArray[np.float64] = logit(outputs)
         return values[:, 0] if self._kind == "binary" else values
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The likeliest class of each record, or every label that is likelier than not."""
-        said = self._outputs(X)
+        """The most probable class of each record, or the labels with probabilities above 0.5."""
+        outputs = self._outputs(X)
         if self._kind == "multilabel":
-            return (said > 0.5).astype(int)
-        chosen = (said[:, 0] > 0.5).astype(int) if self._kind == "binary" else said.argmax(axis=1)
+            return (outputs > 0.5).astype(int)
+        chosen = (
+            (outputs[:, 0] > 0.5).astype(int) if self._kind == "binary" else outputs.argmax(axis=1)
+        )
         return np.asarray(self.classes_[chosen])
 
     def to_model(self) -> Model:
         """The trained network with its preparation, to be saved, served and given ECG files.
 
         `einthoven.save_model` writes it. Probabilities of several classes are not divided by
-        their sum there: a bundle's labels do not exclude each other.
+        their sum there: a model's labels do not exclude each other.
         """
         check_is_fitted(self)
         return Model(
@@ -228,7 +230,7 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def _recipe(self) -> Recipe:
-        """The recipe with this estimator's seed, and without a choice that nobody validates."""
+        """The recipe with this estimator's seed; keeps the last epoch without validation."""
         recipe = self.recipe
         if not isinstance(recipe, Recipe):
             recipe = load_recipe(recipe, self.overrides)
@@ -239,18 +241,18 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed = recipe.seed if self.random_state is None else self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
-        return self._settled(recipe, int(seed))
+        return self._with_seed(recipe, int(seed))
 
-    def _of_its_own(self, backbone: Backbone, recipe: Recipe) -> Recipe:
-        """The recipe, or the one of that name with the backbone's own settings."""
+    def _with_backbone_settings(self, backbone: Backbone, recipe: Recipe) -> Recipe:
+        """The recipe of this name with the settings of the backbone, if it has any."""
         if isinstance(self.recipe, Recipe):
             return recipe
         name = recipe_for(backbone.name, self.recipe)
         if name == self.recipe:
             return recipe
-        return self._settled(load_recipe(name, self.overrides), recipe.seed)
+        return self._with_seed(load_recipe(name, self.overrides), recipe.seed)
 
-    def _settled(self, recipe: Recipe, seed: int) -> Recipe:
+    def _with_seed(self, recipe: Recipe, seed: int) -> Recipe:
         if recipe.data.fraction != 1:
             raise EstimatorError(
                 f"data.fraction = {recipe.data.fraction}", remedy="give fewer records"
