@@ -290,7 +290,7 @@ def test_targets() -> None:
             "recipe `strodthoff-rnn`, lstm's own",
         ),
         ({"recipe": "scratch"}, RecipeError, "starts from random weights"),
-        ({"recipe": "linear-prob"}, RecipeError, "no recipe 'linear-prob'"),
+        ({"recipe": "linear-prob"}, RecipeError, "linear-prob"),
         ({"recipe": RECIPE, "overrides": ["seed=1"]}, EstimatorError, "beside a Recipe"),
         ({"overrides": ["data.fraction=0.5"]}, EstimatorError, r"data\.fraction = 0\.5"),
         ({"overrides": ["stage1.epoch=5"]}, RecipeError, r"unknown key stage1\.epoch"),
