@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
+from einthoven.evaluate.estimate import Estimate, Interval, Plan, draw, estimate
 from einthoven.evaluate.metrics import check_option
 from einthoven.evaluate.missing_classes import UndefinedLabels
-from einthoven.evaluate.scores import (
-    Interval,
-    Score,
-    checked_truth,
-    limit_columns,
-    pair,
-    plain,
-    row,
-    summary,
-)
+from einthoven.evaluate.scores import Score, by_label, checked_truth, limit_columns, plain, summary
+from einthoven.files import Json
 from einthoven.predictions import Predictions, listed
 
 Floats = NDArray[np.float64]
@@ -66,6 +59,12 @@ class Difference:
     significantly_better: int | None
     significantly_worse: int | None
 
+    def to_dict(self, labels: Sequence[str]) -> Json:
+        """A JSON-serialisable dict with the labels under `per_label`."""
+        shared = {k: v for k, v in vars(self).items() if k not in ("per_label", "intervals")}
+        per_label = by_label(labels, difference=self.per_label, interval=self.intervals)
+        return plain(shared | {"per_label": per_label})
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -94,13 +93,13 @@ class Comparison:
         """Positives of every label, shape (labels,)."""
         return self.a.positives
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON-serialisable dict with the labels under `per_label` of each metric."""
         return {
             "a": self.a.to_dict(),
             "b": self.b.to_dict(),
-            "auroc": self._metric(self.auroc),
-            "auprc": self._metric(self.auprc),
+            "auroc": self.auroc.to_dict(self.labels),
+            "auprc": self.auprc.to_dict(self.labels),
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -111,15 +110,6 @@ class Comparison:
             columns |= {f"{name}_a": getattr(self.a, name), f"{name}_b": getattr(self.b, name)}
             columns |= limit_columns(f"{name}_difference", metric.per_label, metric.intervals)
         return pd.DataFrame(columns)
-
-    def _metric(self, metric: Difference) -> dict[str, Any]:
-        shared = {k: v for k, v in vars(metric).items() if k not in ("per_label", "intervals")}
-        shared["per_label"] = {
-            label: {"difference": metric.per_label[i], "interval": row(metric.intervals, i)}
-            for i, label in enumerate(self.labels)
-        }
-        result: dict[str, Any] = plain(shared)
-        return result
 
 
 def compare(
@@ -156,7 +146,9 @@ def compare(
     plan = Plan(resamples, seed, UndefinedLabels.of(undefined_labels), interval, level, auprc)
     check_option("by", by, UNITS)
     first, second = (x if isinstance(x, Predictions) else Predictions.load(x) for x in (a, b))
-    truth, scores = _truth(first, by), _aligned(first, second, by)
+    groups = first.patients if by == "patient" else None
+    truth = checked_truth(_targets(first, "a"), first.labels, groups)
+    scores = _aligned(first, second, by)
     draws = draw(truth, plan)
     ours = estimate(truth, first.probabilities, draws, plan)
     theirs = estimate(truth, scores, draws, plan)
@@ -172,26 +164,20 @@ def difference(ours: Estimate, theirs: Estimate, plan: Plan) -> Difference:
     """Summarise the paired difference of two estimates from the same resamples."""
     labels, base = ours.minus(theirs), float(theirs.macro(plan.undefined_labels).point[0])
     whole = labels.macro(plan.undefined_labels)
-    limits = labels.limits(plan) if plan.resamples else None
+    limits = labels.limits(plan)
     gain = float(whole.point[0])
     return Difference(
         macro=gain,
-        macro_interval=pair(whole, plan),
+        macro_interval=whole.interval(plan),
         relative_gain=gain / base if base else float("nan"),
         share_above_zero=float((whole.replicates > 0).mean()) if plan.resamples else None,
-        bias=whole.bias() if plan.resamples else None,
+        bias=whole.bias(),
         per_label=labels.point,
         intervals=limits,
         improved=int((labels.point > 0).sum()),
         significantly_better=None if limits is None else int((limits[:, 0] > 0).sum()),
         significantly_worse=None if limits is None else int((limits[:, 1] < 0).sum()),
     )
-
-
-def _truth(predictions: Predictions, by: str) -> Truth:
-    targets = _targets(predictions, "a")
-    groups = predictions.patients if by == "patient" else None
-    return checked_truth(targets, predictions.labels, groups)
 
 
 def _targets(predictions: Predictions, name: str) -> NDArray[np.uint8]:
@@ -204,24 +190,24 @@ def _targets(predictions: Predictions, name: str) -> NDArray[np.uint8]:
 
 def _aligned(a: Predictions, b: Predictions, by: str) -> Floats:
     # The probabilities of b, in the order of a's records and labels.
-    _refuse_other_names("labels", a.labels, b.labels)
-    _refuse_other_names("records", a.records.tolist(), b.records.tolist())
-    rows = _places(a.records.tolist(), b.records.tolist())
-    columns = _places(a.labels, b.labels)
-    _refuse_other_targets(a, _targets(b, "b")[np.ix_(rows, columns)])
+    rows = _places("records", a.records.tolist(), b.records.tolist())
+    columns = _places("labels", a.labels, b.labels)
+    targets = _targets(b, "b")[np.ix_(rows, columns)]
+    wrong = np.argwhere(_targets(a, "a") != targets)
+    _refuse_differences(
+        "targets", [f"{a.labels[column]} of record {a.records[row]}" for row, column in wrong]
+    )
     if by == "patient":
-        _refuse_other_patients(a, b.patients[rows])
+        triples = zip(a.records, a.patients, b.patients[rows], strict=True)
+        _refuse_differences(
+            "patients",
+            [f"{name} ({ours} and {theirs})" for name, ours, theirs in triples if ours != theirs],
+        )
     return b.probabilities[np.ix_(rows, columns)]
 
 
-def _places(names: tuple[str, ...] | list[str], present: tuple[str, ...] | list[str]) -> list[int]:
-    place = {name: i for i, name in enumerate(present)}
-    return [place[name] for name in names]
-
-
-def _refuse_other_names(
-    kind: str, a: tuple[str, ...] | list[str], b: tuple[str, ...] | list[str]
-) -> None:
+def _places(kind: str, a: Sequence[str], b: Sequence[str]) -> list[int]:
+    """Places in `b` of the names in `a`, which must be the same."""
     only_a, only_b = sorted(set(a) - set(b)), sorted(set(b) - set(a))
     if only_a or only_b:
         raise EvaluationError(
@@ -229,24 +215,13 @@ def _refuse_other_names(
             f"{len(only_b)} only in b ({listed(only_b)})",
             remedy="predict the same labels for the same records with both models",
         )
+    place = {name: i for i, name in enumerate(b)}
+    return [place[name] for name in a]
 
 
-def _refuse_other_targets(a: Predictions, targets: NDArray[np.uint8]) -> None:
-    places = np.argwhere(_targets(a, "a") != targets)
-    if not len(places):
-        return
-    differences = [f"{a.labels[column]} of record {a.records[line]}" for line, column in places]
-    raise EvaluationError(
-        f"the targets differ in {len(places)} places: {listed(differences)}",
-        remedy="predict both from one cohort, of the same version",
-    )
-
-
-def _refuse_other_patients(a: Predictions, patients: NDArray[np.str_]) -> None:
-    places = np.flatnonzero(a.patients != patients)
-    if places.size:
-        differences = [f"{a.records[i]} ({a.patients[i]} and {patients[i]})" for i in places]
+def _refuse_differences(kind: str, differences: Sequence[str]) -> None:
+    if differences:
         raise EvaluationError(
-            f"the patients of {places.size} records differ: {listed(differences)}",
+            f"{len(differences)} {kind} differ: {listed(differences)}",
             remedy="predict both from one cohort, of the same version",
         )

@@ -23,6 +23,7 @@ from einthoven.evaluate.metrics import (
 from einthoven.evaluate.missing_classes import UndefinedLabels, macro, refuse_gaps, refuse_undefined
 
 Floats = NDArray[np.float64]
+Interval = tuple[float, float]
 
 INTERVALS = ("percentile", "basic", "bca")
 
@@ -109,17 +110,26 @@ class Estimate:
         point, replicates = macro(self.point, policy), macro(self.replicates, policy)
         return Estimate(point[None], replicates[:, None], out)
 
-    def limits(self, plan: Plan) -> Floats:
-        """Compute confidence limits, shape (labels, 2)."""
+    def limits(self, plan: Plan) -> Floats | None:
+        """Compute confidence limits, shape (labels, 2); None without resamples."""
+        if not len(self.replicates):
+            return None
         return intervals(
             plan.interval, self.point, self.replicates, level=plan.level, left_out=self.left_out
         )
 
-    def bias(self) -> float:
-        """Bootstrap bias of the first column: mean of its defined replicates minus the point."""
+    def interval(self, plan: Plan) -> Interval | None:
+        """Compute the confidence interval of the first column; None without resamples."""
+        limits = self.limits(plan)
+        return None if limits is None else (float(limits[0, 0]), float(limits[0, 1]))
+
+    def bias(self) -> float | None:
+        """Mean of the first column's defined replicates minus the point; None without resamples."""
         values = self.replicates[:, 0]
         defined = values[~np.isnan(values)]
-        return float(defined.mean() - self.point[0]) if defined.size else float("nan")
+        if not len(values):
+            return None
+        return float(defined.mean() - self.point[0]) if defined.size else math.nan
 
 
 def draw(truth: Truth, plan: Plan) -> Draws:
@@ -240,8 +250,6 @@ def _acceleration(left_out: Floats) -> Floats:
 def _quantiles(replicates: Floats, shares: Floats) -> Floats:
     # Linear interpolation between order statistics, each column with its own shares. NaN sorts
     # last, so the first `defined` values of a sorted column are the ones to use.
-    if not len(replicates):
-        return np.full(shares.shape, np.nan)
     ordered = np.sort(replicates, axis=0)
     defined = (~np.isnan(replicates)).sum(axis=0)[:, None]
     place = shares * np.maximum(defined - 1, 0)

@@ -23,8 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import multiplicities
 from einthoven.evaluate.calibrate import PROBABILITY_MARGIN
-from einthoven.evaluate.estimate import Plan, Truth, intervals
-from einthoven.evaluate.scores import Interval, checked_truth, plain
+from einthoven.evaluate.estimate import Estimate, Interval, Plan, Truth
+from einthoven.evaluate.scores import by_label, checked_truth, plain
+from einthoven.files import Json
 from einthoven.predictions import Calibration, checked_probabilities
 
 Floats = NDArray[np.float64]
@@ -70,14 +71,8 @@ class Bins:
 
     def to_list(self, label: int) -> list[dict[str, Any]]:
         """One label's bins as JSON-serialisable dicts, without the empty ones."""
-        columns = zip(
-            self.records[label], self.probability[label], self.observed[label], strict=True
-        )
-        return [
-            {"records": int(count), "probability": float(mean), "observed": float(share)}
-            for count, mean, share in columns
-            if count
-        ]
+        columns = {name: values[label] for name, values in vars(self).items()}
+        return pd.DataFrame(columns).query("records > 0").to_dict("records")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,18 +107,17 @@ class Quality:
         """Means over labels."""
         return {name: float(getattr(self, name).mean()) for name in MEASURES}
 
-    def to_dict(self, labels: Sequence[str]) -> dict[str, Any]:
+    def to_dict(self, labels: Sequence[str]) -> Json:
         """A JSON-serialisable dict with the pooled bins, without those of single labels."""
-        return {
-            "macro": self.macro,
-            "micro": self.micro,
-            "bins_width": self.pooled_width.to_list(0),
-            "bins_mass": self.pooled_mass.to_list(0),
-            "per_label": {
-                label: {name: float(getattr(self, name)[i]) for name in MEASURES}
-                for i, label in enumerate(labels)
-            },
-        }
+        return plain(
+            {
+                "macro": self.macro,
+                "micro": self.micro,
+                "bins_width": self.pooled_width.to_list(0),
+                "bins_mass": self.pooled_mass.to_list(0),
+                "per_label": by_label(labels, **{name: getattr(self, name) for name in MEASURES}),
+            }
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,13 +137,6 @@ class Decisions:
     specificity: Floats
     precision: Floats
     f1: Floats
-
-    def to_dict(self, labels: Sequence[str]) -> dict[str, Any]:
-        """A JSON-serialisable dict by label."""
-        return {
-            label: {name: plain(values[i]) for name, values in vars(self).items()}
-            for i, label in enumerate(labels)
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,20 +173,19 @@ class CalibrationReport:
     unit: str
     level: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON-serialisable dict, without the bins of single labels."""
         shared = ("records", "resamples", "seed", "bins", "unit", "level")
-        values: dict[str, Any] = {name: getattr(self, name) for name in shared}
-        values["positives"] = dict(zip(self.labels, self.positives.tolist(), strict=True))
-        for name in ("before", "after", "decisions"):
-            part = getattr(self, name)
-            values[name] = None if part is None else part.to_dict(self.labels)
+        values: Json = {name: getattr(self, name) for name in shared}
+        values["positives"] = dict(zip(self.labels, self.positives, strict=True))
+        values["before"] = self.before.to_dict(self.labels)
+        values["after"] = self.after and self.after.to_dict(self.labels)
+        values["decisions"] = self.decisions and by_label(self.labels, **vars(self.decisions))
         values["change"] = {
             name: {"difference": difference, "interval": limits}
             for name, (difference, limits) in (self.change or {}).items()
         }
-        result: dict[str, Any] = plain(values)
-        return result
+        return plain(values)
 
     def to_frame(self) -> pd.DataFrame:
         """A data frame with one row for each label: positives, measures before and after."""
@@ -336,14 +322,9 @@ def _change(
     changes: dict[str, tuple[float, Interval | None]] = {}
     for name, loss in _LOSSES.items():
         differences = (loss(truth.targets, after) - loss(truth.targets, before)).mean(axis=1)
-        point, limits = differences.mean(), None
-        if plan.resamples:
-            resampled = (weights @ differences) / weights.sum(axis=1)
-            low, high = intervals(
-                "percentile", np.array([point]), resampled[:, None], level=plan.level
-            )[0]
-            limits = float(low), float(high)
-        changes[name] = float(point), limits
+        resampled = (weights @ differences) / weights.sum(axis=1)
+        change = Estimate(np.array([differences.mean()]), resampled[:, None], None)
+        changes[name] = float(change.point[0]), change.interval(plan)
     return changes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws
-from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
+from einthoven.evaluate.estimate import Estimate, Interval, Plan, Truth, draw, estimate
 from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.missing_classes import UndefinedLabels
+from einthoven.files import Json
 from einthoven.predictions import (
     Predictions,
     checked_labels,
@@ -25,7 +26,6 @@ from einthoven.predictions import (
 )
 
 Floats = NDArray[np.float64]
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +87,20 @@ class Score:
         """Accepted resamples over drawn ones; 1 without resamples."""
         return self.resamples / self.drawn if self.drawn else 1.0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON-serialisable dict with None for NaN and the labels under `per_label`."""
         arrays = ("labels", "positives", "auroc", "auprc", "auroc_intervals", "auprc_intervals")
         shared = {name: value for name, value in vars(self).items() if name not in arrays}
-        shared |= {"acceptance": self.acceptance, "per_label": self._per_label()}
-        result: dict[str, Any] = plain(shared)
-        return result
+        shared["acceptance"] = self.acceptance
+        shared["per_label"] = by_label(
+            self.labels,
+            positives=self.positives,
+            auroc=self.auroc,
+            auroc_interval=self.auroc_intervals,
+            auprc=self.auprc,
+            auprc_interval=self.auprc_intervals,
+        )
+        return plain(shared)
 
     def to_frame(self) -> pd.DataFrame:
         """A data frame with one row for each label: positives, both metrics and their limits."""
@@ -101,18 +108,6 @@ class Score:
         for name in ("auroc", "auprc"):
             columns |= limit_columns(name, getattr(self, name), getattr(self, f"{name}_intervals"))
         return pd.DataFrame(columns)
-
-    def _per_label(self) -> dict[str, dict[str, Any]]:
-        return {
-            label: {
-                "positives": self.positives[i],
-                "auroc": self.auroc[i],
-                "auroc_interval": row(self.auroc_intervals, i),
-                "auprc": self.auprc[i],
-                "auprc_interval": row(self.auprc_intervals, i),
-            }
-            for i, label in enumerate(self.labels)
-        }
 
 
 def score(
@@ -251,16 +246,16 @@ def summary(
         macro_auroc=float(macro_auroc.point[0]),
         macro_auprc=float(macro_auprc.point[0]),
         f_max=f_max(truth.targets, probabilities) if truth.targets.any(axis=1).all() else math.nan,
-        macro_auroc_interval=pair(macro_auroc, plan),
-        macro_auprc_interval=pair(macro_auprc, plan),
-        macro_auroc_bias=macro_auroc.bias() if plan.resamples else None,
-        macro_auprc_bias=macro_auprc.bias() if plan.resamples else None,
+        macro_auroc_interval=macro_auroc.interval(plan),
+        macro_auprc_interval=macro_auprc.interval(plan),
+        macro_auroc_bias=macro_auroc.bias(),
+        macro_auprc_bias=macro_auprc.bias(),
         labels=truth.labels,
         positives=truth.targets.sum(axis=0, dtype=np.int64),
         auroc=auroc.point,
         auprc=auprc.point,
-        auroc_intervals=auroc.limits(plan) if plan.resamples else None,
-        auprc_intervals=auprc.limits(plan) if plan.resamples else None,
+        auroc_intervals=auroc.limits(plan),
+        auprc_intervals=auprc.limits(plan),
         defined_labels=int((~np.isnan(auroc.point)).sum()),
         records=len(truth.targets),
         resamples=plan.resamples,
@@ -274,17 +269,12 @@ def summary(
     )
 
 
-def pair(estimate: Estimate, plan: Plan) -> Interval | None:
-    """Limits of an estimate with one column; None without resamples."""
-    if not plan.resamples:
-        return None
-    low, high = estimate.limits(plan)[0]
-    return float(low), float(high)
-
-
-def row(limits: Floats | None, index: int) -> list[float] | None:
-    """Limits of one label; None without resamples."""
-    return None if limits is None else limits[index].tolist()
+def by_label(labels: Sequence[str], **columns: NDArray[Any] | None) -> Json:
+    """Entries of every label from arrays with one row for each; None for a missing array."""
+    return {
+        label: {name: None if values is None else values[i] for name, values in columns.items()}
+        for i, label in enumerate(labels)
+    }
 
 
 def limit_columns(name: str, values: Floats, limits: Floats | None) -> dict[str, Floats]:
@@ -294,12 +284,16 @@ def limit_columns(name: str, values: Floats, limits: Floats | None) -> dict[str,
     return {name: values, f"{name}_low": limits[:, 0], f"{name}_high": limits[:, 1]}
 
 
-def plain(value: Any) -> Any:
-    """Convert a value to JSON-serialisable types, with None for numbers that are not finite."""
+def plain(values: Mapping[str, Any]) -> Json:
+    """Convert values to JSON-serialisable types, with None for numbers that are not finite."""
+    return {key: _plain(value) for key, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return plain(value)
     if isinstance(value, list | tuple | np.ndarray):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, np.generic):
-        return plain(value.item())
+        return _plain(value.item())
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,9 +9,11 @@ is, AUPRC does: a gap in AUPRC may only reflect that a label is rarer in one of 
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,10 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws, multiplicities
 from einthoven.evaluate.comparison import UNITS
-from einthoven.evaluate.estimate import Estimate, Plan, Truth, estimate
+from einthoven.evaluate.estimate import Estimate, Interval, Plan, Truth, estimate
 from einthoven.evaluate.metrics import check_option
 from einthoven.evaluate.missing_classes import UndefinedLabels
-from einthoven.evaluate.scores import Interval, checked_truth, pair, plain
+from einthoven.evaluate.scores import checked_truth, plain
+from einthoven.files import Json
 from einthoven.predictions import Predictions
 
 AGE_BANDS = ("<40", "40-59", "60-79", ">=80")
@@ -69,21 +72,10 @@ class Subgroup:
     auroc_gap: Value
     auprc_gap: Value
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-serialisable dict."""
-        values = {
-            name: {"value": getattr(self, name).value, "interval": getattr(self, name).interval}
-            for name in ("auroc", "auprc", "auroc_gap", "auprc_gap")
-        }
-        counts = {
-            "name": self.name,
-            "records": self.records,
-            "patients": self.patients,
-            "labels": len(self.labels),
-            "gap_labels": len(self.gap_labels),
-        }
-        result: dict[str, Any] = plain(counts | values)
-        return result
+    def to_dict(self) -> Json:
+        """A JSON-serialisable dict with the number of labels instead of their names."""
+        counts = {"labels": len(self.labels), "gap_labels": len(self.gap_labels)}
+        return plain(asdict(self) | counts)
 
 
 @dataclass(frozen=True)
@@ -111,12 +103,13 @@ class Subgroups:
     level: float
     auprc_definition: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON-serialisable dict with the groups under their attribute."""
         shared = {key: value for key, value in vars(self).items() if key != "groups"}
-        attributes: dict[str, list[dict[str, Any]]] = {name: [] for name in self.unknown}
+        attributes: Json = {name: [] for name in self.unknown}
         for group in self.groups:
-            attributes[group.attribute].append(group.to_dict())
+            entry = group.to_dict()
+            attributes[entry.pop("attribute")].append(entry)
         return shared | {"attributes": attributes}
 
 
@@ -195,8 +188,19 @@ def score_subgroups(
     patients = predictions.patients if check_option("by", by, UNITS) == "patient" else None
     truth = checked_truth(predictions.require_targets(), predictions.labels, patients)
     draws = multiplicities(len(predictions), resamples, seed=seed, groups=truth.groups)
-    parts = _Parts(predictions, truth, draws, plan, max(1, min_positives))
-    groups, unknown = [], {}
+    least = max(1, min_positives)
+
+    def part(rows: NDArray[np.bool_]) -> _Part:
+        """Score part of the records on the resamples of the whole table."""
+        targets = truth.targets[rows]
+        positives = targets.sum(axis=0, dtype=np.int64)
+        drawn = Draws(np.ascontiguousarray(draws.multiplicities[:, rows]), draws.drawn)
+        return _Part(
+            (positives >= least) & (positives < len(targets)),
+            *estimate(Truth(targets, truth.labels, None), scores[rows], drawn, plan),
+        )
+
+    scores, groups, unknown = predictions.probabilities, [], {}
     for attribute, column in attributes.items():
         values = np.asarray(column).astype(np.str_)
         if values.shape != (len(predictions),):
@@ -205,100 +209,55 @@ def score_subgroups(
                 remedy="pass one group for each record of the predictions",
             )
         unknown[attribute] = int((values == UNKNOWN).sum())
-        groups += [parts.score(attribute, name, values) for name in _ordered(values)]
+        for name in _ordered(values):
+            inside = values == name
+            group, rest = part(inside), part(~inside & (values != UNKNOWN))
+            shared = group.defined & rest.defined
+            members = predictions.patients[inside]
+            groups.append(
+                Subgroup(
+                    attribute=attribute,
+                    name=name,
+                    records=int(inside.sum()),
+                    patients=len(set(members.tolist()) - {""}),
+                    labels=_names(truth.labels, group.defined),
+                    auroc=_macro(group.auroc, group.defined, plan),
+                    auprc=_macro(group.auprc, group.defined, plan),
+                    gap_labels=_names(truth.labels, shared),
+                    auroc_gap=_macro(group.auroc.minus(rest.auroc), shared, plan),
+                    auprc_gap=_macro(group.auprc.minus(rest.auprc), shared, plan),
+                )
+            )
     return Subgroups(
         groups=tuple(groups),
         unknown=unknown,
         resamples=resamples,
         seed=seed,
-        min_positives=parts.least,
+        min_positives=least,
         unit=truth.unit,
         level=level,
         auprc_definition=auprc,
     )
 
 
-Pair = tuple[Estimate, Estimate]
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """AUROC and AUPRC of part of the records, over the labels that they define."""
+class _Part(NamedTuple):
+    """Labels that part of the records defines, and the metrics of all labels."""
 
     defined: NDArray[np.bool_]
-    estimates: Pair
-
-    def over(self, labels: NDArray[np.bool_]) -> Pair:
-        """Restrict both metrics to some of the defined labels."""
-        columns = labels[self.defined]
-        first, second = (
-            metric.among(np.flatnonzero(columns).tolist()) for metric in self.estimates
-        )
-        return first, second
+    auroc: Estimate
+    auprc: Estimate
 
 
-@dataclass(frozen=True, eq=False)
-class _Parts:
-    """Scorer of parts of one table, on one set of resamples."""
+def _macro(metric: Estimate, labels: NDArray[np.bool_], plan: Plan) -> Value:
+    """The mean over some labels; NaN without an interval if there are none."""
+    if not labels.any():
+        return Value(math.nan, None)
+    whole = metric.among(np.flatnonzero(labels).tolist()).macro(plan.undefined_labels)
+    return Value(float(whole.point[0]), whole.interval(plan))
 
-    table: Predictions
-    truth: Truth
-    draws: Draws
-    plan: Plan
-    least: int
-    known: dict[bytes, _Part] = field(default_factory=dict)
 
-    def score(self, attribute: str, name: str, values: NDArray[np.str_]) -> Subgroup:
-        inside = values == name
-        ours, theirs = self._part(inside), self._part(~inside & (values != UNKNOWN))
-        shared = ours.defined & theirs.defined
-        auroc, auprc = (self._value(metric) for metric in ours.over(ours.defined))
-        gaps = [
-            self._value(mine.minus(other))
-            for mine, other in zip(ours.over(shared), theirs.over(shared), strict=True)
-        ]
-        patients = np.unique(self.table.patients[inside])
-        return Subgroup(
-            attribute=attribute,
-            name=name,
-            records=int(inside.sum()),
-            patients=int((patients != "").sum()),
-            labels=self._names(ours.defined),
-            auroc=auroc,
-            auprc=auprc,
-            gap_labels=self._names(shared),
-            auroc_gap=gaps[0],
-            auprc_gap=gaps[1],
-        )
-
-    def _part(self, rows: NDArray[np.bool_]) -> _Part:
-        # One group's rest may be another group.
-        key = rows.tobytes()
-        if key not in self.known:
-            targets = self.truth.targets[rows]
-            positives = targets.sum(axis=0, dtype=np.int64)
-            defined = (positives >= self.least) & (positives < len(targets))
-            self.known[key] = _Part(defined, self._estimates(rows, defined))
-        return self.known[key]
-
-    def _estimates(self, rows: NDArray[np.bool_], labels: NDArray[np.bool_]) -> Pair:
-        if not labels.any():
-            nothing = Estimate(np.empty(0), np.empty((self.plan.resamples, 0)), None)
-            return nothing, nothing
-        truth = Truth(self.truth.targets[np.ix_(rows, labels)], self._names(labels), None)
-        drawn: Any = np.ascontiguousarray(self.draws.multiplicities[:, rows])
-        draws = Draws(drawn, self.draws.drawn)
-        return estimate(truth, self.table.probabilities[np.ix_(rows, labels)], draws, self.plan)
-
-    def _value(self, metric: Estimate) -> Value:
-        if not metric.point.size:
-            return Value(float("nan"), None)
-        whole = metric.macro(self.plan.undefined_labels)
-        return Value(float(whole.point[0]), pair(whole, self.plan))
-
-    def _names(self, labels: NDArray[np.bool_]) -> tuple[str, ...]:
-        pairs = zip(self.table.labels, labels.tolist(), strict=True)
-        return tuple(name for name, there in pairs if there)
+def _names(labels: tuple[str, ...], chosen: NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(itertools.compress(labels, chosen))
 
 
 def _ordered(values: NDArray[np.str_]) -> Sequence[str]:

@@ -22,7 +22,7 @@ from einthoven.evaluate.comparison import Comparison, difference
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
 from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.missing_classes import UndefinedLabels
-from einthoven.evaluate.scores import Score, checked_truth, pair, plain, suitable_policy, summary
+from einthoven.evaluate.scores import Score, checked_truth, plain, suitable_policy, summary
 from einthoven.experiment.ensembles import mean_predictions
 from einthoven.experiment.run import METRICS, PREDICTIONS
 from einthoven.files import Json, read_json, read_lines
@@ -171,18 +171,17 @@ class Results:
         macros = [each.macro(basis.plan.undefined_labels) for each in estimates]
         values = [float(each.point[0]) for each in macros]
         pooled = _mean(macros)
-        numbers: Json = plain(
+        return plain(
             {
                 "seeds": seeds,
                 "values": values,
-                "intervals": [pair(each, basis.plan) for each in macros],
+                "intervals": [each.interval(basis.plan) for each in macros],
                 "mean": mean(values),
                 "spread": stdev(values) if len(values) > 1 else None,
-                "interval": pair(pooled, basis.plan),
-                "bias": pooled.bias() if basis.plan.resamples else None,
+                "interval": pooled.interval(basis.plan),
+                "bias": pooled.bias(),
             }
         )
-        return numbers
 
     def gap(self, a: Source, b: Source, metric: Metric) -> Json | None:
         """Macro value of `a` minus that of `b` on test, each a mean over all of its seeds."""
@@ -193,15 +192,14 @@ class Results:
         second = _mean(self._of_seeds(b, others, metric, "test"))
         plan = self._bases[groups_of(a)[0].task, "test"].plan
         whole = first.minus(second).macro(plan.undefined_labels)
-        numbers: Json = plain(
+        return plain(
             {
                 "mean": float(whole.point[0]),
-                "interval": pair(whole, plan),
+                "interval": whole.interval(plan),
                 "seeds": seeds,
                 "other_seeds": others,
             }
         )
-        return numbers
 
     def comparison(self, a: Group, b: Group, split: Split = "test") -> Comparison | None:
         """Comparison with every label, as means over the seeds that both have."""
