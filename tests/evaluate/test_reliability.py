@@ -141,13 +141,13 @@ def test_decisions_equal_scikit_learn(table: tuple[np.ndarray, np.ndarray]) -> N
     result = calibration_report(targets, probabilities, LABELS, fitted, resamples=0).decisions
     assert result is not None
     called = fitted.decide(fitted.apply(probabilities))
-    for label in range(3):
-        y, c = targets[:, label], called[:, label]
-        assert result.called[label] == c.sum()
-        assert result.sensitivity[label] == pytest.approx(recall_score(y, c))
-        assert result.specificity[label] == pytest.approx(recall_score(1 - y, ~c))
-        assert result.precision[label] == pytest.approx(precision_score(y, c))
-        assert result.f1[label] == pytest.approx(f1_score(y, c))
+    for label, y, c in zip(LABELS, targets.T, called.T, strict=True):
+        row = result.loc[label]
+        assert row["called"] == c.sum()
+        assert row["sensitivity"] == pytest.approx(recall_score(y, c))
+        assert row["specificity"] == pytest.approx(recall_score(1 - y, ~c))
+        assert row["precision"] == pytest.approx(precision_score(y, c))
+        assert row["f1"] == pytest.approx(f1_score(y, c))
 
 
 def test_the_report_is_json_and_a_data_frame(table: tuple[np.ndarray, np.ndarray]) -> None:

@@ -18,7 +18,7 @@ from einthoven.evaluate import compare
 from einthoven.experiment.ensembles import ensemble, mean_predictions
 from einthoven.files import read_json, write_json
 from einthoven.predictions import Predictions
-from einthoven.report import write_report
+from einthoven.report.page import write_report
 
 LABELS = ("AFIB", "NORM", "PVC")
 MakeRun = Callable[..., Path]

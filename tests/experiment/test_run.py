@@ -26,8 +26,8 @@ from einthoven.models import load_model, read_config
 from einthoven.predict import predict_record
 from einthoven.predictions import Predictions
 from einthoven.records import read_record
-from einthoven.report import write_report
 from einthoven.report.data import stage_history
+from einthoven.report.page import write_report
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import LeakageWarning
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2

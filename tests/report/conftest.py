@@ -17,7 +17,7 @@ from einthoven.evaluate import (
 )
 from einthoven.predictions import Predictions
 from einthoven.records.record import STANDARD_LEADS, Record
-from einthoven.report import Example, PairedRuns, ReportRun
+from einthoven.report.data import Example, PairedRuns, ReportRun
 
 HOSTILE = '<script>alert("$x$")</script>'
 LABELS = ("NORM", "ISC_", HOSTILE, "LONG|PIPE", "窦性心律")

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from einthoven.report import PairedRuns, ReportRun, build_page, model_card
+from einthoven.report.card import model_card
+from einthoven.report.data import PairedRuns, ReportRun
 from einthoven.report.description import describe, leakage
 from einthoven.report.format import with_interval
+from einthoven.report.page import build_page
 
 PREPARATION = {
     "leads": ["I", "II"],
@@ -172,7 +174,7 @@ def test_recipes_and_selection_in_words() -> None:
     }
     model = describe({"recipe": recipe, "selected_epoch": {"stage1": 7, "stage2": 4}})
     assert re.findall(r"[\d.]+", model["stages"]) == ["9", "4", "0.1"]
-    assert re.findall(r"\d+", model["selection"]) == ["7", "9", "2", "4", "4"]
+    assert re.findall(r"\d+", model["selected_epochs"]) == ["7", "9", "2", "4", "4"]
     scratch = describe({"recipe": {"initialise": "random", "stage2": {"epochs": 50}}})
     assert "random" in scratch["stages"]
     assert "random" in scratch["weights_text"]

@@ -14,15 +14,15 @@ from einthoven.errors import EvaluationError
 from einthoven.evaluate import compare
 from einthoven.evaluate.comparison import Comparison
 from einthoven.predictions import Predictions
-from einthoven.report import PairedRuns
+from einthoven.report.data import PairedRuns
 from einthoven.report.figures import (
     BETTER,
     OPEN,
     WORSE,
+    curves,
     label_differences,
     reliability_diagram,
     reliability_picture,
-    validation_curves,
     verdicts,
 )
 
@@ -101,7 +101,7 @@ def test_labels_without_a_value_are_left_out() -> None:
 
 def test_an_unknown_metric_is_refused(paired: list[PairedRuns]) -> None:
     with pytest.raises(EvaluationError, match="f1") as caught:
-        label_differences(paired[0].comparison, "f1")  # type: ignore[arg-type]
+        label_differences(paired[0].comparison, "f1")
     assert caught.value.remedy
 
 
@@ -115,16 +115,16 @@ def test_curves_show_every_run_under_its_name() -> None:
         "old": [line(1, 0.7)],
         "loss only": [{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.4}],
     }
-    drawn = validation_curves(histories, reference="old", name="c7")
+    drawn = curves(histories, reference="old", name="c7")
     named = [node.text for node in texts(drawn)]
     assert {"_new $x$", "old", "loss only", "Validation macro AUPRC", "epoch"} <= set(named)
     assert set(re.findall(r' id="(\w+)-', drawn)) == {"c7"}
-    assert validation_curves(histories, reference="old", name="c7") == drawn
+    assert curves(histories, reference="old", name="c7") == drawn
 
 
 def test_many_runs_have_different_styles() -> None:
     histories = {f"run {i}": [line(1, 0.5), line(2, 0.6)] for i in range(8)}
-    drawn = validation_curves(histories)
+    drawn = curves(histories)
     assert "stroke-dasharray" in drawn
 
 

@@ -17,15 +17,15 @@ from einthoven.errors import EvaluationError
 from einthoven.evaluate import score
 from einthoven.files import read_json, write_json
 from einthoven.records.record import Record
-from einthoven.report import (
+from einthoven.report.data import (
     Example,
     PairedRuns,
     ReportRun,
-    build_page,
+    best_line,
+    lowest_line,
     report_data,
-    write_report,
 )
-from einthoven.report.data import best_line, lowest_line
+from einthoven.report.page import build_page, write_report
 
 VOID = {"meta", "br", "hr", "link", "img", "input"}
 SECTIONS = {"summary", "results", "differences", "training", "labels", "examples", "provenance"}

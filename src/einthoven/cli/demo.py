@@ -46,7 +46,7 @@ def run_demo(folder: Path, *, records: int, seed: int, progress: Progress) -> Pa
     """
     from einthoven.cohorts import open_cohort
     from einthoven.cohorts.synthetic import synthesize
-    from einthoven.report import write_report
+    from einthoven.report.page import write_report
     from einthoven.signals.pack import pack
 
     if not (folder / "cohort").is_dir():

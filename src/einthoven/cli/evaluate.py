@@ -203,7 +203,7 @@ def report(
     All its numbers are also written to a .json file of the same name.
     """
     from einthoven.cohorts import open_cohort
-    from einthoven.report import write_report
+    from einthoven.report.page import write_report
 
     source = open_cohort(cohort) if cohort else None
     with shown_warnings():

@@ -176,7 +176,7 @@ def _report(
     result: Finished, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000
 ) -> None:
     """Write a finished run's report, and print its results and files."""
-    from einthoven.report import write_report
+    from einthoven.report.page import write_report
 
     page = write_report([out], out / "report.html", cohort=cohort, resamples=resamples)
     score, labels = result.test, len(result.test.labels)

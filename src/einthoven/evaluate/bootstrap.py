@@ -125,17 +125,15 @@ class _Source:
 
     def __init__(self, count: int, required: NDArray[np.bool_], seed: int) -> None:
         holders = required.sum(axis=0)
-        rare, common = (
-            holders <= DRAW_FIRST_UP_TO,
-            (holders > DRAW_FIRST_UP_TO) & (holders <= NO_CHECK_ABOVE),
-        )
+        rare = holders <= DRAW_FIRST_UP_TO
+        common = ~rare & (holders <= NO_CHECK_ABOVE)
         first = required[:, rare].any(axis=1)
         self.count = count
         # The units drawn first, then the others; counts are kept in this order until the end.
         self.order = np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)])
         self.first = int(first.sum())
-        self.rare = _Check(required[self.order[: self.first]][:, rare])
-        self.common = _Check(required[self.order][:, common])
+        self.rare = required[self.order[: self.first]][:, rare]
+        self.common = required[self.order][:, common]
         # One stream for each kind of draw, so that none depends on how far another has gone.
         self.sizes, self.firsts, self.rests = (
             np.random.Generator(np.random.PCG64(child))
@@ -146,23 +144,18 @@ class _Source:
         """Draw `size` resamples; return the accepted ones' places and (accepted, units) counts."""
         inside = self.sizes.binomial(self.count, self.first / self.count, size)
         first = _tally(self.firsts, inside, self.first)
-        alive = np.flatnonzero(self.rare.passed(first))
+        alive = np.flatnonzero(_present(first, self.rare))
         rest = _tally(self.rests, self.count - inside[alive], self.count - self.first)
         counts = np.concatenate([first[alive], rest], axis=1)
-        passed = self.common.passed(counts)
+        passed = _present(counts, self.common)
         return alive[passed], counts[passed]
 
 
-class _Check:
-    """Test that every required class is present in a resample; reads only units that hold one."""
-
-    def __init__(self, required: NDArray[np.bool_]) -> None:
-        self.held = np.flatnonzero(required.any(axis=1))
-        self.required = required[self.held].astype(np.float32)
-
-    def passed(self, counts: Counts) -> NDArray[np.bool_]:
-        present = counts[:, self.held].astype(np.float32) @ self.required > 0
-        return np.asarray(present.all(axis=1))
+def _present(counts: Counts, required: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether a resample holds every required class; reads only units that hold one."""
+    held = np.flatnonzero(required.any(axis=1))
+    present = counts[:, held].astype(np.float32) @ required[held].astype(np.float32) > 0
+    return np.asarray(present.all(axis=1))
 
 
 def _tally(source: np.random.Generator, draws: NDArray[np.integer], bins: int) -> Counts:

@@ -31,8 +31,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.scores import checked_truth
-from einthoven.predictions import Calibration, checked_probabilities
+from einthoven.evaluate.scores import checked_pair
+from einthoven.predictions import Calibration
 
 Floats = NDArray[np.float64]
 
@@ -82,13 +82,7 @@ def fit_calibration(
         raise EvaluationError(
             f"spread = {spread!r} is not above 0", remedy=f"pass spread={SPREAD}, the default"
         )
-    truth = checked_truth(targets, labels)
-    uncalibrated = checked_probabilities(probabilities, truth.labels)
-    if uncalibrated.shape != truth.targets.shape:
-        raise EvaluationError(
-            f"targets have shape {truth.targets.shape}, probabilities {uncalibrated.shape}",
-            remedy="pass both for the same records, in the same order",
-        )
+    truth, uncalibrated = checked_pair(targets, probabilities, labels)
     true = truth.targets.astype(np.float64)
     slopes, biases = _fit(logits(uncalibrated), true, spread=spread, bias=bias)
     temperatures, shifts = tuple((1 / slopes).tolist()), tuple(biases.tolist())

@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.estimate import Estimate, Interval, Plan, draw, estimate
-from einthoven.evaluate.metrics import check_option
-from einthoven.evaluate.missing_classes import UndefinedLabels
-from einthoven.evaluate.scores import Score, by_label, checked_truth, limit_columns, plain, summary
+from einthoven.evaluate.scores import (
+    Score,
+    by_label,
+    checked_truth,
+    groups_of,
+    limit_columns,
+    plain,
+    summary,
+)
 from einthoven.files import Json
 from einthoven.predictions import Predictions, listed
 
 Floats = NDArray[np.float64]
-
-UNITS = ("record", "patient")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +147,9 @@ def compare(
         If records, labels, patients or targets differ (the message names the first differences),
         if targets are missing, and as in `score`.
     """
-    plan = Plan(resamples, seed, UndefinedLabels.of(undefined_labels), interval, level, auprc)
-    check_option("by", by, UNITS)
+    plan = Plan(resamples, seed, undefined_labels, interval, level, auprc)
     first, second = (x if isinstance(x, Predictions) else Predictions.load(x) for x in (a, b))
-    groups = first.patients if by == "patient" else None
-    truth = checked_truth(_targets(first, "a"), first.labels, groups)
+    truth = checked_truth(first.require_targets(), first.labels, groups_of(first, by))
     scores = _aligned(first, second, by)
     draws = draw(truth, plan)
     ours = estimate(truth, first.probabilities, draws, plan)
@@ -180,20 +182,12 @@ def difference(ours: Estimate, theirs: Estimate, plan: Plan) -> Difference:
     )
 
 
-def _targets(predictions: Predictions, name: str) -> NDArray[np.uint8]:
-    if predictions.targets is None:
-        raise EvaluationError(
-            f"the predictions {name} hold no targets", remedy="predict for a labelled cohort"
-        )
-    return predictions.targets
-
-
 def _aligned(a: Predictions, b: Predictions, by: str) -> Floats:
     # The probabilities of b, in the order of a's records and labels.
     rows = _places("records", a.records.tolist(), b.records.tolist())
     columns = _places("labels", a.labels, b.labels)
-    targets = _targets(b, "b")[np.ix_(rows, columns)]
-    wrong = np.argwhere(_targets(a, "a") != targets)
+    targets = b.require_targets()[np.ix_(rows, columns)]
+    wrong = np.argwhere(a.require_targets() != targets)
     _refuse_differences(
         "targets", [f"{a.labels[column]} of record {a.records[row]}" for row, column in wrong]
     )

@@ -20,7 +20,7 @@ from einthoven.evaluate.metrics import (
     rank,
     resampled_metrics,
 )
-from einthoven.evaluate.missing_classes import UndefinedLabels, macro, refuse_gaps, refuse_undefined
+from einthoven.evaluate.missing_classes import POLICIES, macro, refuse_gaps, refuse_undefined
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -34,19 +34,20 @@ class Plan:
 
     resamples: int = 1000
     seed: int = 0
-    undefined_labels: UndefinedLabels = UndefinedLabels.RESAMPLE
+    undefined_labels: str = "resample"
     interval: str = "percentile"
     level: float = 0.95
     auprc: str = "average-precision"
 
     def __post_init__(self) -> None:
+        check_option("undefined_labels", self.undefined_labels, POLICIES)
         check_option("interval", self.interval, INTERVALS)
         check_option("auprc", self.auprc, AUPRC_DEFINITIONS)
-        for name, low in (("resamples", 0), ("seed", 0)):
+        for name in ("resamples", "seed"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
                 raise EvaluationError(
-                    f"{name} = {value!r} is not an integer >= {low}", remedy=f"pass {name}={low}"
+                    f"{name} = {value!r} is not an integer >= 0", remedy=f"pass {name}=0"
                 )
         if not 0 < self.level < 1:
             raise EvaluationError(
@@ -104,7 +105,7 @@ class Estimate:
         out = None if self.left_out is None else self.left_out[:, places]
         return Estimate(self.point[places], self.replicates[:, places], out)
 
-    def macro(self, policy: UndefinedLabels) -> Estimate:
+    def macro(self, policy: str) -> Estimate:
         """Average over labels, as an estimate with one column."""
         out = None if self.left_out is None else macro(self.left_out, policy)[:, None]
         point, replicates = macro(self.point, policy), macro(self.replicates, policy)
@@ -146,7 +147,7 @@ def draw(truth: Truth, plan: Plan) -> Draws:
         plan.resamples,
         seed=plan.seed,
         groups=truth.groups,
-        accept=truth.targets if plan.undefined_labels is UndefinedLabels.RESAMPLE else None,
+        accept=truth.targets if plan.undefined_labels == "resample" else None,
         labels=truth.labels,
     )
 
@@ -170,7 +171,7 @@ def _left_out(ranking: Ranking, groups: ArrayLike | None, plan: Plan) -> tuple[F
     # the unit left out was a label's only positive, the label drops out of the acceleration.
     blocks = [
         resampled_metrics(ranking, rows, auprc=plan.auprc)
-        for rows in jackknife(ranking.records, groups=groups)
+        for rows in jackknife(ranking[0].shape[1], groups=groups)
     ]
     areas, precisions = zip(*blocks, strict=True)
     return np.concatenate(areas), np.concatenate(precisions)

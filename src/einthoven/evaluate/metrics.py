@@ -11,7 +11,6 @@ needs three weighted sums, which one sparse product takes for all steps and all 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -110,20 +109,12 @@ def _best_f(hits: Floats, predicted: Floats, true: NDArray[np.integer]) -> float
     return float((2 * precision * recall / np.where(total > 0, total, 1)).max())
 
 
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """The records in descending order of each label's probability, cut into steps.
+Ranking = tuple[csr_array[Any], ...]
+"""The records in descending order of each label's probability, cut into steps.
 
-    Attributes
-    ----------
-    steps : tuple of sparse array, shape (3 x steps, records), one for each label
-        Rows 3 i, 3 i + 1 and 3 i + 2 mark the negatives ranked between steps i - 1 and i, the
-        negatives tied with step i, and its positives.
-    records : int
-    """
-
-    steps: tuple[csr_array[Any], ...]
-    records: int
+A sparse array of shape (3 x steps, records) for each label: rows 3 i, 3 i + 1 and 3 i + 2 mark the
+negatives ranked between steps i - 1 and i, the negatives tied with step i, and its positives.
+"""
 
 
 def rank(targets: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Ranking:
@@ -139,7 +130,7 @@ def rank(targets: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Rank
     order = np.lexsort((targets, -probabilities), axis=0)  # negatives first among equals
     ranked = (np.take_along_axis(table, order, axis=0) for table in (targets, probabilities))
     columns = zip(order.T, *(table.T for table in ranked), strict=True)
-    return Ranking(tuple(_steps(*column) for column in columns), len(targets))
+    return tuple(_steps(*column) for column in columns)
 
 
 def _steps(
@@ -160,7 +151,7 @@ def _steps(
 
 def point_metrics(ranking: Ranking, *, auprc: str = "average-precision") -> tuple[Floats, Floats]:
     """AUROC and AUPRC of every label, each of shape (labels,), every record counted once."""
-    once = np.ones((1, ranking.records), np.uint8)
+    once = np.ones((1, ranking[0].shape[1]), np.uint8)
     areas, precisions = resampled_metrics(ranking, once, auprc=auprc)
     return areas[0], precisions[0]
 
@@ -192,12 +183,12 @@ def resampled_metrics(
         If the definition is unknown.
     """
     trapezoid = check_option("auprc", auprc, AUPRC_DEFINITIONS) == "trapezoid"
-    shape = (len(multiplicities), len(ranking.steps))
+    shape = (len(multiplicities), len(ranking))
     areas, precisions = np.empty(shape), np.empty(shape)
     for start in range(0, len(multiplicities), RESAMPLES_AT_A_TIME):
         rows = slice(start, start + RESAMPLES_AT_A_TIME)
         weights = np.ascontiguousarray(multiplicities[rows].T, dtype=np.float64)
-        for label, steps in enumerate(ranking.steps):
+        for label, steps in enumerate(ranking):
             areas[rows, label], precisions[rows, label] = _areas(steps, weights, trapezoid)
     return areas, precisions
 

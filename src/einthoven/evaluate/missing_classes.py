@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,59 +13,33 @@ from einthoven.predictions import listed
 Floats = NDArray[np.float64]
 
 
-class UndefinedLabels(StrEnum):
-    """Treatment of a label that has no positive, or no negative.
+POLICIES = ("resample", "skip", "zero", "error")
+"""Treatments of a label that has no positive, or no negative.
 
-    `RESAMPLE` draws again until every label has both, as the PTB-XL benchmark does; `SKIP`
-    averages over the defined labels; `ZERO` counts an undefined label as 0, as torchmetrics does;
-    `ERROR` refuses.
-    """
-
-    ERROR = "error"
-    SKIP = "skip"
-    ZERO = "zero"
-    RESAMPLE = "resample"
-
-    @classmethod
-    def of(cls, name: str) -> UndefinedLabels:
-        """Look a policy up by its name.
-
-        Raises
-        ------
-        EvaluationError
-            If the name is unknown; the remedy lists the names.
-        """
-        if name not in set(cls):
-            raise EvaluationError(
-                f"undefined_labels = {name!r} is not a policy",
-                remedy=f"use one of {', '.join(cls)}",
-            )
-        return cls(name)
-
-    @property
-    def strict(self) -> bool:
-        """Whether every label of the whole set must be defined."""
-        return self in (UndefinedLabels.ERROR, UndefinedLabels.RESAMPLE)
+`resample` draws again until every label has both, as the PTB-XL benchmark does; `skip` averages
+over the defined labels; `zero` counts an undefined label as 0, as torchmetrics does; `error`
+refuses.
+"""
+STRICT = ("resample", "error")
+"""Policies under which every label of the whole set must be defined."""
 
 
-def macro(values: Floats, policy: UndefinedLabels) -> Floats:
+def macro(values: Floats, policy: str) -> Floats:
     """Mean over labels, the last axis, of values that are NaN where a label is undefined.
 
-    NaN where a strict policy meets an undefined label, or `SKIP` meets no defined one.
+    NaN where a strict policy meets an undefined label, or `skip` meets no defined one.
     """
-    if policy.strict:
+    if policy in STRICT:
         return np.asarray(values.mean(axis=-1))
     defined = ~np.isnan(values)
     total = np.where(defined, values, 0.0).sum(axis=-1)
-    if policy is UndefinedLabels.ZERO:
+    if policy == "zero":
         return np.asarray(total / values.shape[-1])
     count = defined.sum(axis=-1)
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
-def refuse_undefined(
-    targets: NDArray[np.uint8], labels: Sequence[str], policy: UndefinedLabels
-) -> None:
+def refuse_undefined(targets: NDArray[np.uint8], labels: Sequence[str], policy: str) -> None:
     """Refuse labels that the policy needs defined and that no resample could define.
 
     Raises
@@ -78,7 +51,7 @@ def refuse_undefined(
     positives = targets.sum(axis=0, dtype=np.int64)
     no_positive, no_negative = positives == 0, positives == len(targets)
     undefined = no_positive | no_negative
-    if not undefined.any() or (not policy.strict and not undefined.all()):
+    if not undefined.any() or (policy not in STRICT and not undefined.all()):
         return
     gaps = "; ".join(
         f"no {kind} among {len(targets)} records for {listed([labels[i] for i in where.tolist()])}"
@@ -96,10 +69,10 @@ def refuse_undefined(
     )
 
 
-def refuse_gaps(values: Floats, labels: Sequence[str], policy: UndefinedLabels) -> None:
+def refuse_gaps(values: Floats, labels: Sequence[str], policy: str) -> None:
     """Refuse resamples, shape (resamples, labels), with gaps that the policy does not allow."""
     gaps = np.isnan(values)
-    if policy is not UndefinedLabels.ERROR or not gaps.any():
+    if policy != "error" or not gaps.any():
         return
     worst = np.argsort(-gaps.sum(axis=0), kind="stable")
     names = [f"{labels[i]} in {int(gaps[:, i].sum())}" for i in worst if gaps[:, i].any()]

@@ -24,9 +24,9 @@ from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import multiplicities
 from einthoven.evaluate.calibrate import PROBABILITY_MARGIN
 from einthoven.evaluate.estimate import Estimate, Interval, Plan, Truth
-from einthoven.evaluate.scores import by_label, checked_truth, plain
+from einthoven.evaluate.scores import by_label, checked_pair, plain
 from einthoven.files import Json
-from einthoven.predictions import Calibration, checked_probabilities
+from einthoven.predictions import Calibration
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ class Bins:
     def to_list(self, label: int) -> list[dict[str, Any]]:
         """One label's bins as JSON-serialisable dicts, without the empty ones."""
         columns = {name: values[label] for name, values in vars(self).items()}
-        return pd.DataFrame(columns).query("records > 0").to_dict("records")
+        return pd.DataFrame(columns).query("records > 0").to_dict("records")  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,25 +121,6 @@ class Quality:
 
 
 @dataclass(frozen=True, eq=False)
-class Decisions:
-    """Performance of the thresholds by label; NaN where a denominator is 0.
-
-    Attributes
-    ----------
-    threshold, sensitivity, specificity, precision, f1 : array, shape (labels,)
-    called : array of int, shape (labels,)
-        Records at or above the threshold.
-    """
-
-    threshold: Floats
-    called: NDArray[np.int64]
-    sensitivity: Floats
-    specificity: Floats
-    precision: Floats
-    f1: Floats
-
-
-@dataclass(frozen=True, eq=False)
 class CalibrationReport:
     """Quality of probabilities before and after calibration.
 
@@ -154,7 +135,9 @@ class CalibrationReport:
     change : dict of str to (difference, interval)
         After minus before of the macro log loss and Brier score; below 0 is better. The interval
         is a percentile interval of paired resamples, None without resamples.
-    decisions : Decisions or None
+    decisions : DataFrame or None
+        By label: `threshold`, `called` (the records at or above it), `sensitivity`, `specificity`,
+        `precision` and `f1`; NaN where a denominator is 0.
     resamples, seed, bins : int
     unit : {"record", "patient"}
     level : float
@@ -166,7 +149,7 @@ class CalibrationReport:
     before: Quality
     after: Quality | None
     change: dict[str, tuple[float, Interval | None]] | None
-    decisions: Decisions | None
+    decisions: pd.DataFrame | None
     resamples: int
     seed: int
     bins: int
@@ -180,7 +163,9 @@ class CalibrationReport:
         values["positives"] = dict(zip(self.labels, self.positives, strict=True))
         values["before"] = self.before.to_dict(self.labels)
         values["after"] = self.after and self.after.to_dict(self.labels)
-        values["decisions"] = self.decisions and by_label(self.labels, **vars(self.decisions))
+        values["decisions"] = None
+        if self.decisions is not None:
+            values["decisions"] = self.decisions.to_dict("index")
         values["change"] = {
             name: {"difference": difference, "interval": limits}
             for name, (difference, limits) in (self.change or {}).items()
@@ -195,7 +180,7 @@ class CalibrationReport:
             if quality is not None:
                 columns |= {f"{name}_{when}": getattr(quality, name) for name in MEASURES}
         if self.decisions is not None:
-            columns |= vars(self.decisions)
+            columns |= {str(name): values.to_numpy() for name, values in self.decisions.items()}
         return pd.DataFrame(columns)
 
 
@@ -235,21 +220,16 @@ def calibration_report(
     CalibrationError
         If the calibration has another number of labels.
     """
-    truth = checked_truth(targets, labels, groups)
+    truth, before = checked_pair(targets, probabilities, labels, groups)
     plan = Plan(resamples, seed, level=level)
-    before = checked_probabilities(probabilities, truth.labels)
-    if before.shape != truth.targets.shape or bins < 1:
-        raise EvaluationError(
-            f"targets have shape {truth.targets.shape}, probabilities {before.shape}, with {bins} "
-            "bins",
-            remedy="pass both for the same records, and at least one bin",
-        )
+    if bins < 1:
+        raise EvaluationError(f"{bins} bins", remedy="pass at least one bin")
     after = change = decisions = None
     if calibration is not None:
         after = calibration.apply(before)
         change = _change(truth, before, after, plan)
         called = calibration.decide(after)
-        decisions = _decisions(truth.targets, called, calibration.thresholds)
+        decisions = _decisions(truth, called, calibration.thresholds)
     return CalibrationReport(
         labels=truth.labels,
         positives=truth.targets.sum(axis=0, dtype=np.int64),
@@ -329,19 +309,20 @@ def _change(
 
 
 def _decisions(
-    targets: NDArray[np.uint8], called: NDArray[np.bool_], thresholds: Sequence[float]
-) -> Decisions:
-    true = targets == 1
+    truth: Truth, called: NDArray[np.bool_], thresholds: Sequence[float]
+) -> pd.DataFrame:
+    true = truth.targets == 1
     hits, alarms, positives = (mask.sum(axis=0) for mask in (true & called, called, true))
     rejected = (~true & ~called).sum(axis=0)
-    return Decisions(
-        threshold=np.array(thresholds),
-        called=alarms,
-        sensitivity=_share(hits, positives),
-        specificity=_share(rejected, len(true) - positives),
-        precision=_share(hits, alarms),
-        f1=_share(2 * hits, alarms + positives),
-    )
+    columns = {
+        "threshold": thresholds,
+        "called": alarms,
+        "sensitivity": _share(hits, positives),
+        "specificity": _share(rejected, len(true) - positives),
+        "precision": _share(hits, alarms),
+        "f1": _share(2 * hits, alarms + positives),
+    }
+    return pd.DataFrame(columns, index=list(truth.labels))
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:

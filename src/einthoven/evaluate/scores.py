@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.estimate import Estimate, Interval, Plan, Truth, draw, estimate
-from einthoven.evaluate.metrics import f_max
-from einthoven.evaluate.missing_classes import UndefinedLabels
+from einthoven.evaluate.metrics import check_option, f_max
 from einthoven.files import Json
 from einthoven.predictions import (
     Predictions,
@@ -139,7 +138,7 @@ def score(
         The same seed draws the same resamples.
     undefined_labels : {"resample", "skip", "zero", "error"}
         Policy for labels that lack a class, in the whole set or in a resample; see
-        `einthoven.evaluate.missing_classes.UndefinedLabels`.
+        `einthoven.evaluate.missing_classes.POLICIES`.
     interval : {"percentile", "basic", "bca"}
     level : float
         Of the intervals, between 0 and 1.
@@ -152,14 +151,8 @@ def score(
     EvaluationError
         If inputs do not match, or labels are undefined under "resample" or "error".
     """
-    plan = Plan(resamples, seed, UndefinedLabels.of(undefined_labels), interval, level, auprc)
-    truth = checked_truth(targets, labels, groups)
-    scores = checked_probabilities(_in_order(probabilities, truth.labels), truth.labels)
-    if len(scores) != len(truth.targets):
-        raise EvaluationError(
-            f"targets have {len(truth.targets)} rows, probabilities {len(scores)}",
-            remedy="pass both for the same records, in the same order",
-        )
+    plan = Plan(resamples, seed, undefined_labels, interval, level, auprc)
+    truth, scores = checked_pair(targets, probabilities, labels, groups)
     draws = draw(truth, plan)
     return summary(truth, scores, estimate(truth, scores, draws, plan), draws, plan)
 
@@ -181,7 +174,7 @@ def score_predictions(
         predictions.probabilities,
         labels=predictions.labels,
         undefined_labels=undefined_labels or suitable_policy(predictions),
-        groups=predictions.patients if by == "patient" else None,
+        groups=groups_of(predictions, by),
         **options,
     )
 
@@ -191,6 +184,35 @@ def suitable_policy(predictions: Predictions) -> str:
     positives = predictions.require_targets().sum(axis=0)
     defined = (positives > 0) & (positives < len(predictions.records))
     return "resample" if defined.all() else "skip"
+
+
+def groups_of(predictions: Predictions, by: str) -> NDArray[np.str_] | None:
+    """Groups of records that are drawn together: none by record, those of patients by patient.
+
+    Raises
+    ------
+    EvaluationError
+        If the unit is neither "record" nor "patient".
+    """
+    check_option("by", by, ("record", "patient"))
+    return predictions.patients if by == "patient" else None
+
+
+def checked_pair(
+    targets: ArrayLike,
+    probabilities: ArrayLike,
+    labels: Sequence[str],
+    groups: ArrayLike | None = None,
+) -> tuple[Truth, Floats]:
+    """Check targets, probabilities, label names and patients against each other."""
+    truth = checked_truth(targets, labels, groups)
+    scores = checked_probabilities(_in_order(probabilities, truth.labels), truth.labels)
+    if len(scores) != len(truth.targets):
+        raise EvaluationError(
+            f"targets have {len(truth.targets)} rows, probabilities {len(scores)}",
+            remedy="pass both for the same records, in the same order",
+        )
+    return truth, scores
 
 
 def checked_truth(
@@ -262,7 +284,7 @@ def summary(
         drawn=draws.drawn,
         seed=plan.seed,
         unit=truth.unit,
-        undefined_labels=str(plan.undefined_labels),
+        undefined_labels=plan.undefined_labels,
         interval=plan.interval,
         level=plan.level,
         auprc_definition=plan.auprc,

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.bootstrap import Draws, multiplicities
-from einthoven.evaluate.comparison import UNITS
 from einthoven.evaluate.estimate import Estimate, Interval, Plan, Truth, estimate
-from einthoven.evaluate.metrics import check_option
-from einthoven.evaluate.missing_classes import UndefinedLabels
-from einthoven.evaluate.scores import checked_truth, plain
+from einthoven.evaluate.scores import checked_truth, groups_of, plain
 from einthoven.files import Json
 from einthoven.predictions import Predictions
 
@@ -184,20 +181,20 @@ def score_subgroups(
     EvaluationError
         If an attribute has another length, targets are missing, or as in `score`.
     """
-    plan = Plan(resamples, seed, UndefinedLabels.SKIP, "percentile", level, auprc)
-    patients = predictions.patients if check_option("by", by, UNITS) == "patient" else None
-    truth = checked_truth(predictions.require_targets(), predictions.labels, patients)
+    plan = Plan(resamples, seed, "skip", "percentile", level, auprc)
+    targets, labels = predictions.require_targets(), predictions.labels
+    truth = checked_truth(targets, labels, groups_of(predictions, by))
     draws = multiplicities(len(predictions), resamples, seed=seed, groups=truth.groups)
     least = max(1, min_positives)
 
     def part(rows: NDArray[np.bool_]) -> _Part:
         """Score part of the records on the resamples of the whole table."""
-        targets = truth.targets[rows]
-        positives = targets.sum(axis=0, dtype=np.int64)
-        drawn = Draws(np.ascontiguousarray(draws.multiplicities[:, rows]), draws.drawn)
+        part_of_truth = Truth(truth.targets[rows], labels, None)
+        positives = part_of_truth.targets.sum(axis=0, dtype=np.int64)
+        drawn: Any = np.ascontiguousarray(draws.multiplicities[:, rows])
         return _Part(
-            (positives >= least) & (positives < len(targets)),
-            *estimate(Truth(targets, truth.labels, None), scores[rows], drawn, plan),
+            (positives >= least) & (positives < rows.sum()),
+            *estimate(part_of_truth, scores[rows], Draws(drawn, draws.drawn), plan),
         )
 
     scores, groups, unknown = predictions.probabilities, [], {}
@@ -220,10 +217,10 @@ def score_subgroups(
                     name=name,
                     records=int(inside.sum()),
                     patients=len(set(members.tolist()) - {""}),
-                    labels=_names(truth.labels, group.defined),
+                    labels=_names(labels, group.defined),
                     auroc=_macro(group.auroc, group.defined, plan),
                     auprc=_macro(group.auprc, group.defined, plan),
-                    gap_labels=_names(truth.labels, shared),
+                    gap_labels=_names(labels, shared),
                     auroc_gap=_macro(group.auroc.minus(rest.auroc), shared, plan),
                     auprc_gap=_macro(group.auprc.minus(rest.auprc), shared, plan),
                 )

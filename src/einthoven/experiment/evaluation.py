@@ -18,7 +18,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import fit_calibration
 from einthoven.evaluate.reliability import calibration_report
-from einthoven.evaluate.scores import score_predictions
+from einthoven.evaluate.scores import groups_of, score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
 from einthoven.experiment.robustness import measure_robustness
 from einthoven.files import Json, read_json, write_json, write_text
@@ -123,7 +123,7 @@ def evaluation_of(
         table.probabilities,
         table.labels,
         model.calibration,
-        groups=table.patients if by == "patient" else None,
+        groups=groups_of(table, by),
         **options,
     )
     groups = demographics(cohort.metadata().loc[table.records.tolist()])

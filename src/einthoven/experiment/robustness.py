@@ -24,7 +24,8 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError, EvaluationError
 from einthoven.evaluate.comparison import Comparison, Difference, compare
 from einthoven.evaluate.reliability import measure_quality
-from einthoven.evaluate.scores import plain, suitable_policy
+from einthoven.evaluate.scores import Score, plain, suitable_policy
+from einthoven.files import Json
 from einthoven.models import Model
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
@@ -69,21 +70,17 @@ class Condition:
     log_loss: float
     ece: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON-serialisable dict of macro values, intervals and paired differences."""
-        comparison = self.comparison
-        values = {"name": self.name, **self.settings, "log_loss": self.log_loss, "ece": self.ece}
+        values = _macro_values(self.comparison.a, self.log_loss, self.ece)
         for metric in ("auroc", "auprc"):
-            difference: Difference = getattr(comparison, metric)
-            values[metric] = {
-                "value": getattr(comparison.a, f"macro_{metric}"),
-                "interval": getattr(comparison.a, f"macro_{metric}_interval"),
+            difference: Difference = getattr(self.comparison, metric)
+            values[metric] |= {
                 "difference": difference.macro,
                 "difference_interval": difference.macro_interval,
                 "worse": difference.significantly_worse,
             }
-        result: dict[str, Any] = plain(values)
-        return result
+        return plain({"name": self.name, **self.settings, **values})
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,31 +108,27 @@ class Robustness:
     left_out: dict[str, str]
     settings: dict[str, Any]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """A JSON-serialisable dict; differences refer to the clean values."""
-        values: dict[str, Any] = {
+        conditions = [*self.leads, *self.noise, *self.offsets]
+        score = conditions[0].comparison.b if conditions else None
+        values = {
             "records": len(self.clean),
-            "clean": self._clean(),
+            "clean": _macro_values(score, self.log_loss, self.ece) if score else {},
             "leads": [condition.to_dict() for condition in self.leads],
             "noise": [condition.to_dict() for condition in self.noise],
             "offsets": [condition.to_dict() for condition in self.offsets],
-            "left_out": dict(self.left_out),
+            "left_out": self.left_out,
         }
-        return values | self.settings
+        return plain(values | self.settings)
 
-    def _clean(self) -> dict[str, Any]:
-        conditions = [*self.leads, *self.noise, *self.offsets]
-        if not conditions:
-            return {}
-        score = conditions[0].comparison.b
-        values: dict[str, Any] = {"log_loss": self.log_loss, "ece": self.ece}
-        for metric in ("auroc", "auprc"):
-            values[metric] = {
-                "value": getattr(score, f"macro_{metric}"),
-                "interval": getattr(score, f"macro_{metric}_interval"),
-            }
-        result: dict[str, Any] = plain(values)
-        return result
+
+def _macro_values(score: Score, log_loss: float, ece: float) -> Json:
+    metrics = {
+        "auroc": {"value": score.macro_auroc, "interval": score.macro_auroc_interval},
+        "auprc": {"value": score.macro_auprc, "interval": score.macro_auprc_interval},
+    }
+    return {"log_loss": log_loss, "ece": ece, **metrics}
 
 
 def measure_robustness(
@@ -201,7 +194,7 @@ def measure_robustness(
         )
 
     clean = clean or predicted("clean", store)
-    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "by": by}
+    settings: Json = {"resamples": resamples, "seed": seed, "by": by}
     settings["undefined_labels"] = suitable_policy(clean)
 
     def condition(

@@ -46,11 +46,8 @@ def model_card(
     str
         Markdown with the YAML front matter of the Hugging Face hub.
     """
-    model, evaluation = describe(config), evaluation or {}
+    model, values, evaluation = describe(config), flat(config), evaluation or {}
     score = evaluation.get("score")
-    calibration, subgroups = evaluation.get("calibration"), evaluation.get("subgroups")
-    values = flat(config)
-    macro = tables.splits_table(evaluation) if score else None
     return _CARDS.get_template("card.md.j2").render(
         front_matter=Markup(_front_matter(model, values)),
         model=model,
@@ -62,20 +59,14 @@ def model_card(
         evaluation=evaluation,
         cohort=cohort_of(evaluation),
         score=score,
-        macro=macro,
+        macro=tables.splits_table(evaluation) if score else None,
         comparison=comparison,
         comparison_table=tables.comparison_table(comparison) if comparison else None,
-        label_table=score and tables.labels_table(score, comparison, {}),
+        label_table=tables.labels_table(score, comparison, {}) if score else None,
         reliability=reliability,
-        calibration=calibration,
-        calibration_table=calibration and tables.calibration_table(calibration),
-        decisions_table=calibration
-        and calibration["after"]
-        and tables.decisions_table(calibration),
-        subgroup_tables=tables.subgroup_tables(subgroups) if subgroups else {},
+        calibration=evaluation.get("calibration"),
         robustness=evaluation.get("robustness"),
-        robustness_table=evaluation.get("robustness")
-        and tables.robustness_table(evaluation["robustness"]),
+        **tables.evaluation_tables(evaluation),
     )
 
 

@@ -33,8 +33,8 @@ def describe(config: Json) -> dict[str, Any]:
     -------
     dict
         Values as recorded, with `cohort_text`, `stages`, `weights_text`, `weights_licence`,
-        `selection`, `preparation_steps` and `settings` in words; what is not recorded is None,
-        empty or `not recorded`.
+        `selected_epochs`, `preparation_steps` and `settings` in words; what is not recorded is
+        None, empty or `not recorded`.
     """
     values = flat(config)
     recipe = values.get("recipe") or {}
@@ -54,8 +54,8 @@ def describe(config: Json) -> dict[str, Any]:
         "weights_licence": _weights_licence(values),
         "public_weights": values.get("public_weights") or None,
         "contains_ptbxl": _contains_ptbxl(values),
-        "selection": _selection(values, recipe),
-        "chosen_among": values.get("selection") or None,
+        "selected_epochs": _selected_epochs(values, recipe),
+        "selection": values.get("selection") or None,
         "preparation_steps": _preparation(values),
         "aggregate": text(values.get("aggregate")),
         "licence": str(Licence.from_dict(values)),
@@ -243,7 +243,7 @@ def _commercial_use(values: Json) -> bool | None:
     return Licence.from_dict(weights).commercial_use if isinstance(weights, Mapping) else None
 
 
-def _selection(values: Json, recipe: Json) -> str:
+def _selected_epochs(values: Json, recipe: Json) -> str:
     stages = [
         f"{_STAGES.get(name, name)}: {_selected(epoch, recipe.get(name) or {})}"
         for name, epoch in (values.get("selected_epoch") or {}).items()

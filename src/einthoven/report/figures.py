@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
-from typing import Any, Literal
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -20,8 +20,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from einthoven.errors import EvaluationError
 from einthoven.evaluate.comparison import Comparison, Difference
+from einthoven.evaluate.metrics import check_option
 from einthoven.files import Json
 from einthoven.report.data import History, best_line
 from einthoven.report.tables import METRICS
@@ -65,9 +65,10 @@ _FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
 _LONGEST_NAME = 26
 _BARS_WIDTH = 5.2  # inches
-_RELIABILITY = {"before": (COLOURS[1], "o", "--"), "after": (COLOURS[0], "s", "-")}
-
-Metric = Literal["auroc", "auprc"]
+_RELIABILITY: dict[str, dict[str, Any]] = {
+    "before": {"color": COLOURS[1], "marker": "o", "ls": "--", "ms": 4},
+    "after": {"color": COLOURS[0], "marker": "s", "ls": "-", "ms": 4},
+}
 
 
 @contextmanager
@@ -140,47 +141,28 @@ def _attribute(key: str, value: str, name: str) -> str:
     return value
 
 
-def validation_curves(
-    histories: Mapping[str, History], *, reference: str | None = None, name: str = "curves"
+def curves(
+    histories: Mapping[str, History],
+    panels: Mapping[str, str] = PANELS,
+    *,
+    reference: str | None = None,
+    name: str = "curves",
 ) -> str:
-    """Draw macro AUROC, macro AUPRC and training loss by epoch in three panels.
+    """Draw numbers by epoch, one panel each; by default as in figure 3 of arXiv 2509.12991.
 
     A dot marks the best epoch of a run by validation macro AUROC, the earliest on a tie; a thin
-    line is the best value of the reference. (Figure 3 of arXiv 2509.12991.)
+    line is the best value of the reference.
 
     Parameters
     ----------
     histories : mapping of str to sequence of mapping
         Lines of `metrics.jsonl` by the name of the run; missing values are not drawn.
+    panels : mapping of str to str
+        Key in a line to the title of the panel.
     reference : str, optional
         The run whose best value is drawn as a line.
     name : str
         Prefix of the ids, unique in a page.
-    """
-    what = "Validation macro AUROC, macro AUPRC and training loss"
-    return panel_curves(histories, PANELS, what=what, reference=reference, name=name)
-
-
-def panel_curves(
-    histories: Mapping[str, History],
-    panels: Mapping[str, str],
-    *,
-    what: str,
-    reference: str | None = None,
-    name: str = "curves",
-) -> str:
-    """Draw numbers by epoch, one panel each.
-
-    Parameters
-    ----------
-    histories : mapping of str to sequence of mapping
-        Lines of `metrics.jsonl` by the name of the run.
-    panels : mapping of str to str
-        Key in a line to the title of the panel.
-    what : str
-        The numbers in words, for the alternative text.
-    reference, name : str
-        See `validation_curves`.
     """
     with drawing():
         figure = Figure(figsize=(10.2, 3.4))
@@ -189,8 +171,14 @@ def panel_curves(
             _draw_panel(axes, histories, key, reference)
             axes.set_title(title, fontsize=8.5, loc="left")
         figure.subplots_adjust(left=0.05, right=0.99, top=0.9, bottom=0.24, wspace=0.2)
-        _name_runs(figure, histories)
-        alt = f"{what} by epoch, of {', '.join(histories)}"
+        handles = [
+            Line2D([], [], color=colour, ls=style, lw=1.5)
+            for _, (colour, style) in zip(histories, _styles(), strict=False)
+        ]
+        figure.legend(
+            handles, list(histories), loc="lower center", ncols=4, frameon=False, fontsize=8.5
+        )
+        alt = f"{', '.join(panels.values())} by epoch, of {', '.join(histories)}"
         return to_svg(figure, name=name, alt=alt)
 
 
@@ -203,28 +191,14 @@ def _draw_panel(
         marker = "." if len(lines) == 1 else ""
         values = [line[key] for line in lines]
         axes.plot(epochs, values, color=colour, ls=style, lw=1.3, marker=marker)
-        best = best_line(lines)
-        if best is not None:
-            _mark(axes, best["epoch"], best[key], colour)
-        if best is not None and run == reference and key != "train_loss":
-            axes.axhline(best[key], color=colour, lw=0.7, alpha=0.8)
+        if best := best_line(lines):
+            point: Json = {"marker": "o", "ms": 5.5, "mfc": colour, "mec": "white", "mew": 0.9}
+            axes.plot([best["epoch"]], [best[key]], ls="", **point)
+            if run == reference and key != "train_loss":
+                axes.axhline(best[key], color=colour, lw=0.7, alpha=0.8)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(color=GREY, alpha=0.3, lw=0.5)
-
-
-def _mark(axes: Axes, epoch: int, value: float, colour: str) -> None:
-    axes.plot([epoch], [value], marker="o", ms=5.5, mfc=colour, mec="white", mew=0.9, ls="")
-
-
-def _name_runs(figure: Figure, histories: Mapping[str, History]) -> None:
-    handles = [
-        Line2D([], [], color=colour, ls=style, lw=1.5)
-        for _, (colour, style) in zip(histories, _styles(), strict=False)
-    ]
-    figure.legend(
-        handles, list(histories), loc="lower center", ncols=4, frameon=False, fontsize=8.5
-    )
 
 
 def _styles() -> Iterable[tuple[str, str]]:
@@ -233,7 +207,7 @@ def _styles() -> Iterable[tuple[str, str]]:
 
 def label_differences(
     comparison: Comparison,
-    metric: Metric,
+    metric: str,
     *,
     names: tuple[str, str] = ("a", "b"),
     name: str = "differences",
@@ -257,12 +231,7 @@ def label_differences(
     EvaluationError
         If the metric is another one.
     """
-    if metric not in METRICS:
-        raise EvaluationError(
-            f"metric {metric!r} is not supported",
-            remedy=f"use one of {', '.join(METRICS)}",
-        )
-    difference: Difference = getattr(comparison, metric)
+    difference: Difference = getattr(comparison, check_option("metric", metric, tuple(METRICS)))
     alt = (
         f"Bars of the {METRICS[metric]} difference, {names[0]} minus {names[1]}, for every label, "
         f"largest first: {difference.improved} of {len(comparison.labels)} above zero"
@@ -383,7 +352,13 @@ def reliability_diagram(calibration: Mapping[str, Any], *, name: str = "reliabil
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
         figure.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.21, wspace=0.24)
-        _name_series(figure, list(series))
+        figure.legend(
+            *width.get_legend_handles_labels(),
+            loc="lower center",
+            ncols=2,
+            frameon=False,
+            fontsize=8.5,
+        )
         return to_svg(figure, name=name, alt=alt)
 
 
@@ -395,9 +370,8 @@ def reliability_picture(calibration: Mapping[str, Any]) -> str:
 
 
 def _draw_bins(axes: Axes, bins: Sequence[Json], when: str) -> None:
-    colour, marker, style = _RELIABILITY[when]
     x, y = ([entry[key] for entry in bins] for key in ("probability", "observed"))
-    axes.plot(x, y, color=colour, marker=marker, ls=style, lw=1.2, ms=4, mew=0, zorder=3)
+    axes.plot(x, y, **_RELIABILITY[when], label=f"{when} calibration", lw=1.2, mew=0, zorder=3)
 
 
 def _positive(entry: Json) -> bool:
@@ -417,12 +391,3 @@ def _style_bins(axes: Axes, title: str) -> None:
         )
     axes.plot([start, 1], [start, 1], color=GREY, lw=0.8, zorder=2)
     axes.grid(color=GREY, alpha=0.3, lw=0.5)
-
-
-def _name_series(figure: Figure, series: Sequence[str]) -> None:
-    handles = []
-    for when in series:
-        colour, marker, style = _RELIABILITY[when]
-        handles.append(Line2D([], [], color=colour, marker=marker, ls=style, ms=4))
-    named = [f"{when} calibration" for when in series]
-    figure.legend(handles, named, loc="lower center", ncols=2, frameon=False, fontsize=8.5)

@@ -37,12 +37,11 @@ from einthoven.report.data import (
 from einthoven.report.description import describe, flat, leakage, text
 from einthoven.report.ecg import ecg_paper, prepared_figure
 from einthoven.report.figures import (
+    curves,
     drawing,
     label_differences,
-    panel_curves,
     reliability_diagram,
     to_svg,
-    validation_curves,
 )
 
 EXAMPLES = 3
@@ -176,8 +175,21 @@ def build_page(
     evaluation = first["evaluation"]
     histories = {run.name: run.history for run in runs if run.history}
     figures = {
-        "differences": [_difference_figures(pair, i) for i, pair in enumerate(comparisons)],
-        "training": histories and Markup(validation_curves(histories, reference=data["reference"])),
+        "differences": [
+            [
+                Markup(
+                    label_differences(
+                        pair.comparison,
+                        key,
+                        names=(pair.run, pair.reference),
+                        name=f"difference-{i}-{key}",
+                    )
+                )
+                for key in tables.METRICS
+            ]
+            for i, pair in enumerate(comparisons)
+        ],
+        "training": histories and Markup(curves(histories, reference=data["reference"])),
         "reliability": "calibration" in evaluation
         and Markup(reliability_diagram(evaluation["calibration"])),
         "examples": [
@@ -225,7 +237,7 @@ def pretraining_page(data: Json) -> str:
         data=data,
         sections=sections,
         cohorts=_cohorts(flat(data["runs"][0]["config"])),
-        figure=Markup(panel_curves(histories, panels, what=", ".join(panels.values()))),
+        figure=Markup(curves(histories, panels)),
         losses=_losses_table(data["runs"]),
         epochs=[_epochs_table(run, i) for i, run in enumerate(data["runs"])],
         provenance=[_provenance(run) for run in data["runs"]],
@@ -282,8 +294,8 @@ def _render(template: str, **context: Any) -> str:
 
 
 def _results_tables(data: Json) -> Json:
-    first, evaluation = data["runs"][0], data["runs"][0]["evaluation"]
-    built: Json = {
+    first = data["runs"][0]
+    return {
         "macro_tables": {key: tables.macro_table(data, key) for key in tables.METRICS},
         "notes": {key: _notes(data["runs"], key) for key in tables.METRICS},
         "intervals": tables.intervals_of(first["score"]),
@@ -291,15 +303,8 @@ def _results_tables(data: Json) -> Json:
         "training_table": tables.training_table(data),
         "label_table": tables.label_table(data),
         "runs_by_label": tables.runs_by_label(data) if len(data["runs"]) > 1 else None,
+        **tables.evaluation_tables(first["evaluation"]),
     }
-    if calibration := evaluation.get("calibration"):
-        built["calibration_table"] = tables.calibration_table(calibration)
-        built["decisions_table"] = calibration["after"] and tables.decisions_table(calibration)
-    if subgroups := evaluation.get("subgroups"):
-        built["subgroup_tables"] = tables.subgroup_tables(subgroups)
-    if robustness := evaluation.get("robustness"):
-        built["robustness_table"] = tables.robustness_table(robustness)
-    return built
 
 
 def _notes(runs: Sequence[Json], key: str) -> list[tuple[list[str], Json]]:
@@ -311,16 +316,6 @@ def _notes(runs: Sequence[Json], key: str) -> list[tuple[list[str], Json]]:
         alike = tuple(run["score"].get(name) for name in keys)
         groups.setdefault(alike, ([], run["score"]))[0].append(run["name"])
     return list(groups.values())
-
-
-def _difference_figures(pair: PairedRuns, place: int) -> list[Markup]:
-    names = (pair.run, pair.reference)
-    return [
-        Markup(
-            label_differences(pair.comparison, key, names=names, name=f"difference-{place}-{key}")
-        )
-        for key in ("auroc", "auprc")
-    ]
 
 
 def _likely(example: Json) -> list[str]:
@@ -423,12 +418,9 @@ def _losses_table(runs: Sequence[Json]) -> tables.Table:
         losses = [last.get(key) for key in _LOSSES] + [lowest.get("validation_loss")]
         row: list[tables.Cell] = [run["name"], f"{last['epoch']} of {text(planned)}"]
         row += [tables.significant(loss) for loss in losses]
-        rows.append([*row, tables.count(lowest.get("epoch")), _time_cell(run)])
+        row += [tables.count(lowest.get("epoch")), tables.seconds(run["training"]["seconds"])]
+        rows.append(row)
     return tables.Table("table-runs", "Progress of every run.", head, rows)
-
-
-def _time_cell(run: Json) -> tables.Value:
-    return tables.seconds(run["training"]["seconds"])
 
 
 def _epochs_table(run: Json, place: int) -> tables.Table:

@@ -321,6 +321,20 @@ def runs_by_label(report: Json) -> Table:
     return Table("table-runs-by-label", caption, head, rows, kind="numbers dense")
 
 
+def evaluation_tables(evaluation: Json) -> dict[str, Any]:
+    """The tables of calibration, decisions, subgroups and robustness; None for missing parts."""
+    calibration, subgroups = evaluation.get("calibration"), evaluation.get("subgroups")
+    robustness = evaluation.get("robustness")
+    return {
+        "calibration_table": calibration_table(calibration) if calibration else None,
+        "decisions_table": decisions_table(calibration)
+        if calibration and calibration["after"]
+        else None,
+        "subgroup_tables": subgroup_tables(subgroups) if subgroups else {},
+        "robustness_table": robustness_table(robustness) if robustness else None,
+    }
+
+
 def calibration_table(calibration: Json) -> Table:
     """Measures of calibration before, after, and their change."""
     after = calibration["after"]

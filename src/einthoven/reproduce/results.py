@@ -21,7 +21,6 @@ from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.comparison import Comparison, difference
 from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
 from einthoven.evaluate.metrics import f_max
-from einthoven.evaluate.missing_classes import UndefinedLabels
 from einthoven.evaluate.scores import Score, checked_truth, plain, suitable_policy, summary
 from einthoven.experiment.ensembles import mean_predictions
 from einthoven.experiment.run import METRICS, PREDICTIONS
@@ -285,7 +284,7 @@ class Results:
             raise EvaluationError(f"{folder.name} has no targets", remedy="repeat that run")
         if (task, split) not in self._bases:
             truth = checked_truth(predictions.targets, predictions.labels)
-            policy = UndefinedLabels.of(suitable_policy(predictions))
+            policy = suitable_policy(predictions)
             plan = Plan(resamples=self.reproduction.experiment.resamples, undefined_labels=policy)
             self._bases[task, split] = _Basis(
                 predictions.records.tolist(), truth, draw(truth, plan), plan
