@@ -35,7 +35,8 @@ from torch.optim import AdamW
 
 from cohorts import synthetic, temporary
 from einthoven.backbones.classifier import Classifier, create_classifier
-from einthoven.signals.batches import SignalSource, epoch_order, generator_for
+from einthoven.signals.batches import SignalSource, epoch_order
+from einthoven.signals.random import generator_for
 from einthoven.stages.data import Dataset
 from einthoven.stages.probe import probe_data, train_head
 from einthoven.stages.recipe import Stage1

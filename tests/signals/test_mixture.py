@@ -12,13 +12,8 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import StoreError
-from einthoven.signals.batches import (
-    Mixture,
-    SignalSource,
-    TrainingBatches,
-    draws_by_weight,
-    generator_for,
-)
+from einthoven.signals.batches import Mixture, SignalSource, TrainingBatches, draws_by_weight
+from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
 
 

@@ -150,7 +150,6 @@ def test_records_of_many_lengths_share_one_map_and_equal_single_records() -> Non
     assert crop_filter.cache_info().misses == 1
     single = [prepare_batch(preparation, x, rate=rate, starts=s) for x, rate, s in batches]
     _close(prepared, torch.cat(single))
-    assert prepare_mixed(preparation, []).shape == (0, 2, 300)
 
 
 # ------------------------------------------------------------------ steps of other packages

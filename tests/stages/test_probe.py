@@ -16,7 +16,8 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.registry import seeded
 from einthoven.cohorts import Cohort
 from einthoven.files import read_lines, read_tensors
-from einthoven.signals.batches import SignalSource, epoch_order, generator_for
+from einthoven.signals.batches import SignalSource, epoch_order
+from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset
 from einthoven.stages.probe import FeatureBatch, FeatureBatches, probe

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from einthoven.errors import FileError, TrainingError
-from einthoven.signals.batches import generator_for
+from einthoven.signals.random import generator_for
 from einthoven.training.checkpoint import load_weights
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop

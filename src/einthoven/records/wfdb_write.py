@@ -114,7 +114,7 @@ def _check_texts(stem: str, leads: list[str], comments: list[str]) -> None:
 
 def _write(path: str, content: bytes) -> None:
     try:
-        with replacing(Path(path)) as temporary:
+        with replacing(Path(path), sync=False) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
         reason = "cannot be written"

@@ -11,7 +11,6 @@ Data flows through the modules in this order:
 - `batches` cuts prepared training and evaluation batches from one store or several; `augment`
   changes training batches, and `random` draws numbers that are independent of the number of
   processes.
-- `quality` describes what is unusual about a recording (flat leads, units, mains hum), `noise` adds
-  noise of a known ratio for robustness tests, and `fingerprint` identifies equal recordings, for
-  the check of leakage between training and test data.
+- `quality` describes what is unusual about a recording (flat leads, units, mains hum), and `noise`
+  adds noise of a known ratio for robustness tests.
 """

@@ -7,7 +7,6 @@ another size or at another place has other draws.
 
 RandAugment and its eight operations are those of ST-MEM's fine-tuning (Na et al., ICLR 2024,
 arXiv 2402.09450, released code); they run after standardisation and nothing is standardised again.
-The operations themselves are plain functions of a batch and of what was drawn for each record.
 """
 
 from __future__ import annotations
@@ -37,83 +36,82 @@ class Augmentation(Protocol):
         ...
 
 
-def shift(x: Tensor, by: Tensor) -> Tensor:
-    """Move each record in time, all leads together, and fill with zeros.
+# ------------------------------------------------------------------ operations of RandAugment
 
-    Parameters
-    ----------
-    x : Tensor
-        (batch, leads, samples).
-    by : Tensor
-        (batch,) integers; positive moves later.
-    """
-    source = torch.arange(x.shape[2], device=x.device) - by[:, None]
+# Each takes a batch (batch, leads, samples), a strength (level / 10, above 0) and a generator, and
+# draws its parameters for every record.
+
+
+def _shift(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Move each record in time, all leads together, and fill with zeros."""
+    direction = 1 - 2 * _below(x, 2, generator)
+    by = direction * _draw_length(x, strength, generator)
+    source = _time(x) - by[:, None]
     inside = (source >= 0) & (source < x.shape[2])
     index = source.clamp(0, x.shape[2] - 1)[:, None].expand_as(x)
     return torch.where(inside[:, None], x.gather(2, index), 0.0)
 
 
-def cutout(x: Tensor, start: Tensor, length: Tensor) -> Tensor:
-    """Zero one stretch of each record in all leads; start and length are (batch,) in samples."""
-    return torch.where(_stretch(x, start, length)[:, None], 0.0, x)
+def _cutout(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Zero one stretch of each record in all leads."""
+    start, length = _draw_stretch(x, strength, generator)
+    return torch.where(_inside(x, start, length), 0.0, x)
 
 
-def drop(x: Tensor, points: Tensor) -> Tensor:
-    """Zero single samples in all leads; points is a mask of shape (batch, samples)."""
-    return torch.where(points[:, None], 0.0, x)
+def _drop(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Zero single samples of each record in all leads."""
+    count = _below(x, math.floor(_RATIO * strength * x.shape[2]), generator)
+    # The first `count` places of a random order are `count` different places.
+    place = _uniform(x, generator, x.shape[2]).argsort(1).argsort(1)
+    return torch.where((place < count[:, None])[:, None], 0.0, x)
 
 
-def flip(x: Tensor) -> Tensor:
+def _flip(x: Tensor, strength: float, generator: Generator) -> Tensor:
     """Change the sign."""
     return -x
 
 
-def erase(x: Tensor, lead: Tensor) -> Tensor:
-    """Zero one lead of each record; lead is (batch,) positions."""
+def _erase(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Zero one lead of each record."""
+    lead = _below(x, x.shape[1], generator)
     erased = torch.arange(x.shape[1], device=x.device) == lead[:, None]
     return torch.where(erased[:, :, None], 0.0, x)
 
 
-def sine(x: Tensor, amplitude: float, period: float) -> Tensor:
-    """Add the same sine to every lead.
-
-    Parameters
-    ----------
-    x : Tensor
-        (batch, leads, samples).
-    amplitude : float
-        In the unit of x.
-    period : float
-        As a fraction of the record's length.
-    """
-    return x + _sine(x, amplitude, period)
+def _sine(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Add the same sine to every lead."""
+    return x + _wave(x, strength)
 
 
-def partial_sine(
-    x: Tensor, start: Tensor, length: Tensor, *, amplitude: float, period: float
-) -> Tensor:
-    """Add the first `length` samples of that sine, beginning at sample `start`; both (batch,)."""
-    source = torch.arange(x.shape[2], device=x.device) - start[:, None]
-    wave = _sine(x, amplitude, period)[source.clamp(min=0)]
-    return x + torch.where(_stretch(x, start, length), wave, 0.0)[:, None]
+def _partial_sine(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Add the beginning of that sine within a stretch of each record."""
+    start, length = _draw_stretch(x, strength, generator)
+    wave = _wave(x, strength)[(_time(x) - start[:, None]).clamp(min=0)]
+    return x + torch.where(_inside(x, start, length), wave[:, None], 0.0)
 
 
-def partial_white_noise(x: Tensor, start: Tensor, length: Tensor, noise: Tensor) -> Tensor:
-    """Add noise, of the shape of x, within a stretch of each record; start and length (batch,)."""
-    return x + torch.where(_stretch(x, start, length)[:, None], noise, 0.0)
+def _partial_white_noise(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Add noise within a stretch of each record."""
+    start, length = _draw_stretch(x, strength, generator)
+    noise = torch.randn(x.shape, generator=generator, device=generator.device)
+    scaled = (_AMPLITUDE * strength * noise).to(device=x.device, dtype=x.dtype)
+    return x + torch.where(_inside(x, start, length), scaled, 0.0)
 
 
-def _stretch(x: Tensor, start: Tensor, length: Tensor) -> Tensor:
-    time = torch.arange(x.shape[2], device=x.device)
-    return (time >= start[:, None]) & (time < (start + length)[:, None])
+def _time(x: Tensor) -> Tensor:
+    return torch.arange(x.shape[2], device=x.device)
 
 
-def _sine(x: Tensor, amplitude: float, period: float) -> Tensor:
-    time = torch.arange(x.shape[2], device=x.device, dtype=x.dtype) / x.shape[2]
-    return amplitude * torch.sin(2 * math.pi * time / period)
+def _inside(x: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    """(batch, 1, samples) mask of a stretch of each record."""
+    time = _time(x)
+    return ((time >= start[:, None]) & (time < (start + length)[:, None]))[:, None]
 
 
-# The same with random parameters for each record. `strength` is level / 10, above 0.
+def _wave(x: Tensor, strength: float) -> Tensor:
+    """(samples,) sine of the strength's amplitude and period, a fraction of the record."""
+    time = _time(x).to(x.dtype) / x.shape[2]
+    return _AMPLITUDE * strength * torch.sin(2 * math.pi * time / (_PERIOD / strength))
 
 
 def _uniform(x: Tensor, generator: Generator, *more: int) -> Tensor:
@@ -130,64 +128,23 @@ def _draw_length(x: Tensor, strength: float, generator: Generator) -> Tensor:
 
 
 def _draw_stretch(x: Tensor, strength: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Start and length of a stretch of each record, both (batch,)."""
     length = _draw_length(x, strength, generator)
     return _below(x, x.shape[2] - length + 1, generator), length
 
 
-def _random_shift(x: Tensor, strength: float, generator: Generator) -> Tensor:
-    direction = 1 - 2 * _below(x, 2, generator)
-    return shift(x, direction * _draw_length(x, strength, generator))
+Operation = Callable[[Tensor, float, Generator], Tensor]
 
-
-def _random_cutout(x: Tensor, strength: float, generator: Generator) -> Tensor:
-    start, length = _draw_stretch(x, strength, generator)
-    return cutout(x, start, length)
-
-
-def _random_drop(x: Tensor, strength: float, generator: Generator) -> Tensor:
-    count = _below(x, math.floor(_RATIO * strength * x.shape[2]), generator)
-    # The first `count` places of a random order are `count` different places.
-    place = _uniform(x, generator, x.shape[2]).argsort(1).argsort(1)
-    return drop(x, place < count[:, None])
-
-
-def _flip(x: Tensor, strength: float, generator: Generator) -> Tensor:
-    return flip(x)
-
-
-def _random_erase(x: Tensor, strength: float, generator: Generator) -> Tensor:
-    return erase(x, _below(x, x.shape[1], generator))
-
-
-def _full_sine(x: Tensor, strength: float, generator: Generator) -> Tensor:
-    return sine(x, _AMPLITUDE * strength, _PERIOD / strength)
-
-
-def _random_partial_sine(x: Tensor, strength: float, generator: Generator) -> Tensor:
-    start, length = _draw_stretch(x, strength, generator)
-    wave = {"amplitude": _AMPLITUDE * strength, "period": _PERIOD / strength}
-    return partial_sine(x, start, length, **wave)
-
-
-def _random_partial_white_noise(x: Tensor, strength: float, generator: Generator) -> Tensor:
-    start, length = _draw_stretch(x, strength, generator)
-    noise = torch.randn(x.shape, generator=generator, device=generator.device)
-    scaled = (_AMPLITUDE * strength * noise).to(device=x.device, dtype=x.dtype)
-    return partial_white_noise(x, start, length, scaled)
-
-
-Drawn = Callable[[Tensor, float, Generator], Tensor]
-
-OPERATIONS: Mapping[str, Drawn] = MappingProxyType(
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     {
-        "shift": _random_shift,
-        "cutout": _random_cutout,
-        "drop": _random_drop,
+        "shift": _shift,
+        "cutout": _cutout,
+        "drop": _drop,
         "flip": _flip,
-        "erase": _random_erase,
-        "sine": _full_sine,
-        "partial_sine": _random_partial_sine,
-        "partial_white_noise": _random_partial_white_noise,
+        "erase": _erase,
+        "sine": _sine,
+        "partial_sine": _partial_sine,
+        "partial_white_noise": _partial_white_noise,
     }
 )
 """The eight operations: (batch, level / 10, generator) to a new batch."""

@@ -7,7 +7,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from einthoven.errors import StoreError
+from einthoven.signals.augment import Augmentation
 from einthoven.signals.prepare import (
     Preparation,
     evaluation_starts,
@@ -28,7 +29,6 @@ from einthoven.signals.random import generator_for
 from einthoven.signals.store import Chunk, Store
 
 __all__ = [
-    "Augmentation",
     "Batch",
     "Mixture",
     "SignalSource",
@@ -36,10 +36,7 @@ __all__ = [
     "TrainingBatches",
     "draws_by_weight",
     "epoch_order",
-    "generator_for",
 ]
-
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)

@@ -127,12 +127,8 @@ def evaluation_starts(preparation: Preparation, samples: int, *, rate: float) ->
 
     Parameters
     ----------
-    preparation : Preparation
-        Leads and steps.
-    samples : int
-        Length of the record at `rate`.
-    rate : float
-        Rate of the record, in Hz.
+    preparation, samples, rate
+        As in `resampled_length`.
 
     Returns
     -------
@@ -180,12 +176,8 @@ def random_starts(
 
     Parameters
     ----------
-    preparation : Preparation
-        Leads and steps.
-    samples : int
-        Length of the records at `rate`.
-    rate : float
-        Rate of the records, in Hz.
+    preparation, samples, rate
+        As in `resampled_length`.
     count : int
         Number of positions.
     generator : torch.Generator
@@ -236,13 +228,7 @@ def prepare_batch(
         window, NaN without a `Fill` step, infinity, a cutoff above half the rate, a start outside
         the record.
     """
-    starts = _checked(preparation, signals, rate, starts, unit)
-    out = _empty(preparation, len(signals), preparation.window, signals.device)
-    with _full_precision(signals.device):
-        for part in _parts(signals, preparation):
-            crops = _cut(preparation, signals[part], float(rate), starts[part], unit, part.start)
-            out[part] = _finish(preparation, crops)
-    return out
+    return prepare_mixed(preparation, [(signals, rate, starts)], unit=unit)
 
 
 def prepare_mixed(
@@ -261,7 +247,7 @@ def prepare_mixed(
     preparation : Preparation
         Leads and steps.
     batches : sequence of (signals, rate, starts)
-        As in `prepare_batch`.
+        As in `prepare_batch`; at least one.
     unit : {"mV", "uV"}
         Unit of the signals.
 
@@ -270,14 +256,9 @@ def prepare_mixed(
     Tensor
         (records, leads, window), float32, batch after batch.
     """
-    if not batches:
-        return _empty(preparation, 0, preparation.window, torch.device("cpu"))
-    if len(batches) == 1:
-        signals, rate, starts = batches[0]
-        return prepare_batch(preparation, signals, rate=rate, starts=starts, unit=unit)
     device = batches[0][0].device
     total = sum(len(signals) for signals, _, _ in batches)
-    crops = _empty(preparation, total, preparation.crop.samples, device)
+    crops = torch.empty(total, len(preparation.leads), preparation.crop.samples, device=device)
     done = 0
     with _full_precision(device):
         for signals, rate, starts in batches:
@@ -288,7 +269,7 @@ def prepare_mixed(
                 done += len(cut)
         if not preparation.after_window:
             return crops
-        out = _empty(preparation, total, preparation.window, device)
+        out = torch.empty(total, len(preparation.leads), preparation.window, device=device)
         for part in _parts(crops, preparation):
             out[part] = _finish(preparation, crops[part])
     return out
@@ -324,8 +305,11 @@ def prepare_record(
         If leads are missing, and as in `prepare_batch`.
     """
     _check_present(preparation, record)
+    signal = record.select(preparation.sources).signal.astype(np.float32)  # a writeable copy
     try:
-        return _prepared(preparation, record, crops)
+        starts = _starts(preparation, signal.shape[1], record.rate, crops)
+        batch = torch.from_numpy(signal).expand(len(starts), -1, -1)
+        return prepare_batch(preparation, batch, rate=record.rate, starts=torch.tensor(starts))
     except PreparationError as error:
         problem = f"{_name(record)}: {error.problem}"
         raise PreparationError(problem, remedy=error.remedy) from error
@@ -405,10 +389,6 @@ def _parts(x: Tensor, preparation: Preparation) -> Iterator[slice]:
     return (slice(begin, begin + size) for begin in range(0, len(x), size))
 
 
-def _empty(preparation: Preparation, count: int, samples: int, device: torch.device) -> Tensor:
-    return torch.empty(count, len(preparation.leads), samples, device=device)
-
-
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """Without autocast and gradients; both settings belong to the current thread."""
@@ -419,20 +399,13 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 # ------------------------------------------------------------------ one record, and checks
 
 
-def _prepared(preparation: Preparation, record: Record, crops: str) -> Tensor:
-    samples = record.signal.shape[1]
+def _starts(preparation: Preparation, samples: int, rate: float, crops: str) -> list[int]:
+    if crops == "evaluation":
+        return evaluation_starts(preparation, samples, rate=rate)
     if crops == "all":
-        window = preparation.crop.samples
-        length = resampled_length(preparation, samples, rate=record.rate)
-        starts = list(range(0, length - window + 1, window))
-    elif crops == "evaluation":
-        starts = evaluation_starts(preparation, samples, rate=record.rate)
-    else:
-        raise PreparationError(f"crops = {crops!r} is unknown", remedy="use 'evaluation' or 'all'")
-    rows = [record.leads.index(lead) for lead in preparation.sources]
-    signal = torch.from_numpy(np.ascontiguousarray(record.signal[rows], dtype=np.float32))
-    batch = signal.expand(len(starts), -1, -1)
-    return prepare_batch(preparation, batch, rate=record.rate, starts=torch.tensor(starts))
+        room, window = _room(preparation, samples, rate), preparation.crop.samples
+        return list(range(0, room + 1, window))
+    raise PreparationError(f"crops = {crops!r} is unknown", remedy="use 'evaluation' or 'all'")
 
 
 def _name(record: Record) -> str:

@@ -1,8 +1,8 @@
 """Preparation steps: one frozen value a step, which applies, checks and describes itself.
 
-A step is added by one class: a frozen dataclass that subclasses `Step`, has a `name`, and is passed
-to `register_step`. `Preparation.to_dict` writes its fields under its name. Arithmetic that needs
-more than a few lines is in `filters`.
+A step is added by one class: a frozen dataclass that subclasses `Step`, has a `name`, and is
+decorated with `register_step`. `Preparation.to_dict` writes its fields under its name. Arithmetic
+that needs more than a few lines is in `filters`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -108,9 +108,30 @@ class Step:
         raise NotImplementedError
 
 
+StepClass = TypeVar("StepClass", bound=Step)
+STEPS: dict[str, type[Step]] = {}
+"""Registered steps by name."""
+
+
+def register_step(kind: type[StepClass]) -> type[StepClass]:
+    """Register a step class under its name, so that `Preparation.from_dict` finds it.
+
+    Raises
+    ------
+    PreparationError
+        If another class has this name.
+    """
+    if STEPS.setdefault(kind.name, kind) is not kind:
+        raise PreparationError(
+            f"a step named {kind.name!r} exists already", remedy="choose another name"
+        )
+    return kind
+
+
 # ------------------------------------------------------------------ rate, length and leads
 
 
+@register_step
 @dataclass(frozen=True)
 class Resample(Step):
     """Bring the signal to another rate.
@@ -150,6 +171,7 @@ class Resample(Step):
         return resampled(x, self.after(frame).samples)
 
 
+@register_step
 @dataclass(frozen=True)
 class Window(Step):
     """Keep a stretch of fixed length.
@@ -200,6 +222,7 @@ class Window(Step):
         return torch.stack(crops)
 
 
+@register_step
 @dataclass(frozen=True)
 class Decimate(Step):
     """Keep one sample in `factor` of the crop after a low-pass; only after the window.
@@ -248,6 +271,7 @@ class Decimate(Step):
         return filtered[..., :: self.factor].reshape(*x.shape[:2], -1)
 
 
+@register_step
 @dataclass(frozen=True)
 class Derive(Step):
     """Compute limb leads from two others, in millivolts; only as the first step.
@@ -299,6 +323,7 @@ class Derive(Step):
 # ------------------------------------------------------------------ filters
 
 
+@register_step
 @dataclass(frozen=True)
 class Filter(Step):
     """Filter every lead forwards and backwards (no phase shift).
@@ -369,6 +394,7 @@ def apply_filters(steps: tuple[Filter, ...], x: Tensor, frame: Frame) -> Tensor:
     return filters.record_filtered(designs, x, frame.rate)
 
 
+@register_step
 @dataclass(frozen=True)
 class Fir(Step):
     """Filter every lead forwards and backwards with a linear-phase band-pass.
@@ -421,6 +447,7 @@ class Fir(Step):
         return filters.fir_filtered(x, taps, self.cutoff, frame.rate)
 
 
+@register_step
 @dataclass(frozen=True)
 class Baseline(Step):
     """Subtract a running median, with zeros beyond the ends as `scipy.signal.medfilt` has them.
@@ -456,6 +483,7 @@ class Baseline(Step):
 # ------------------------------------------------------------------ values
 
 
+@register_step
 @dataclass(frozen=True)
 class Centre(Step):
     """Subtract each lead's mean over the signal as it is by then.
@@ -480,6 +508,7 @@ class Centre(Step):
         return x - mean
 
 
+@register_step
 @dataclass(frozen=True)
 class Standardise(Step):
     """Subtract the mean and divide by the population standard deviation.
@@ -515,6 +544,7 @@ class Standardise(Step):
         return centred.mul_(torch.where(flat, 0.0, 1.0 / deviation))
 
 
+@register_step
 @dataclass(frozen=True)
 class Scale(Step):
     """Subtract a constant and divide by a constant.
@@ -540,6 +570,7 @@ class Scale(Step):
         return (x - self.mean) / self.std
 
 
+@register_step
 @dataclass(frozen=True)
 class MinMax(Step):
     """Scale every lead so that its lowest value becomes -1 and its highest 1.
@@ -566,6 +597,7 @@ class MinMax(Step):
         return (x - lowest).mul_(factor).sub_(1.0)
 
 
+@register_step
 @dataclass(frozen=True)
 class Fill(Step):
     """Replace NaN. A preparation without this step refuses records with NaN.
@@ -607,43 +639,7 @@ class Fill(Step):
         return torch.where(x.isnan(), mean, x)
 
 
-# ------------------------------------------------------------------ registry and JSON
-
-
-STEPS: dict[str, type[Step]] = {}
-"""Registered steps by name."""
-
-
-def register_step(kind: type[Step]) -> type[Step]:
-    """Register a step class under its name, so that `Preparation.from_dict` finds it.
-
-    Raises
-    ------
-    PreparationError
-        If another class has this name.
-    """
-    if STEPS.setdefault(kind.name, kind) is not kind:
-        raise PreparationError(
-            f"a step named {kind.name!r} exists already", remedy="choose another name"
-        )
-    return kind
-
-
-for _kind in (
-    Resample,
-    Window,
-    Filter,
-    Standardise,
-    Centre,
-    Scale,
-    Derive,
-    Fill,
-    Fir,
-    Baseline,
-    MinMax,
-    Decimate,
-):
-    register_step(_kind)
+# ------------------------------------------------------------------ JSON
 
 
 def step_to_dict(step: Step) -> dict[str, Any]:

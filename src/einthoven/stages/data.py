@@ -12,8 +12,8 @@ import torch
 from einthoven.backbones.contract import Backbone, UnfittedWarning
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, PreparationError, RecipeError
-from einthoven.signals.augment import create_augmentation
-from einthoven.signals.batches import Augmentation, SignalSource, Source
+from einthoven.signals.augment import Augmentation, create_augmentation
+from einthoven.signals.batches import SignalSource, Source
 from einthoven.signals.prepare import Preparation, resampled_length
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import Data, OneCycleTable, Pretraining, Stage2

@@ -16,7 +16,8 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import Aggregate, aggregate_crops, record_outputs
 from einthoven.errors import RecipeError
 from einthoven.progress import Progress
-from einthoven.signals.batches import Augmentation, Batch, SignalSource, TrainingBatches
+from einthoven.signals.augment import Augmentation
+from einthoven.signals.batches import Batch, SignalSource, TrainingBatches
 from einthoven.stages.data import loop_settings, micro_batch
 from einthoven.stages.pretrain import exempt_parameters, parts_of
 from einthoven.stages.recipe import Stage2

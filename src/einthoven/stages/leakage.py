@@ -28,7 +28,7 @@ from einthoven.cohorts.cohort import UNLABELLED, Cohort
 from einthoven.errors import CohortError
 from einthoven.files import Json, read_json, read_metadata, write_json
 from einthoven.models import weights_file
-from einthoven.signals.fingerprint import BITS, fingerprint, signal_fingerprints
+from einthoven.stages.fingerprint import BITS, fingerprint, signal_fingerprints
 from einthoven.stages.pretraining_data import Member
 from einthoven.weights.public import public_data
 

@@ -24,7 +24,9 @@ from einthoven.backbones.classifier import Classifier, initialise_head
 from einthoven.backbones.inference import Aggregate, aggregate_crops, record_outputs
 from einthoven.files import append_line, replacing
 from einthoven.progress import Progress
-from einthoven.signals.batches import Augmentation, SignalSource, epoch_order, generator_for
+from einthoven.signals.augment import Augmentation
+from einthoven.signals.batches import SignalSource, epoch_order
+from einthoven.signals.random import generator_for
 from einthoven.stages.recipe import Stage1
 from einthoven.stages.validation import SELECT, validation_metrics
 from einthoven.training.checkpoint import load_weights

@@ -15,7 +15,7 @@ from torch import Tensor
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import RecipeError
 from einthoven.files import read_json
-from einthoven.signals.batches import SignalSource, generator_for
+from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import (
     MinMax,
     Preparation,
@@ -25,6 +25,7 @@ from einthoven.signals.prepare import (
     Window,
     resampled_length,
 )
+from einthoven.signals.random import generator_for
 from einthoven.training.run import ABOUT
 
 STANDARDISER = "standardiser"  # of what was asked, in run.json

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.signals.fingerprint import BITS, fingerprint, signal_fingerprints
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
+from einthoven.stages.fingerprint import BITS, fingerprint, signal_fingerprints
 
 LEADS = ("I", "II", "V5")
 
