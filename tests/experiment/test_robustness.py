@@ -88,7 +88,7 @@ def test_a_condition_is_its_comparison_with_clean(
     result: Robustness, model: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     one = result.leads[-1]
-    assert one.settings == {"leads": ["I"], "policy": "own"}
+    assert one.settings == {"leads": ["I"], "policy": "native"}
     alone = predict_cohort(model, synthetic, synthetic_store, "test", leads=("I",))
     assert alone.metadata["leads"] == "I"
     clean = predict_cohort(model, synthetic, synthetic_store, "test")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from einthoven.backbones.config import check_choice, override
 from einthoven.backbones.contract import PatchBackbone
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
@@ -38,9 +38,7 @@ class Mixer(PatchBackbone):
     patch, max_patches, rate, special_tokens = 5, 200, 100.0, (0, 0)
 
     def __init__(self, config: MixerConfig) -> None:
-        super().__init__()
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name, self.leads, self.feature_dim = config.name, self.config.leads, config.width
+        super().__init__(config, config.width)
         self.weight = nn.Parameter(torch.empty(config.width, len(STANDARD_LEADS), self.patch))
         self.positions = nn.Parameter(torch.empty(self.max_patches, config.width))
         self.blocks = nn.ModuleList(
@@ -85,17 +83,11 @@ class Mixer(PatchBackbone):
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         return self.encode_grid(self.embed_grid(x, leads=leads))[:, 0]
 
-    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        return self.tokens(x, leads=leads).mean(1)
-
     def residual_branches(self) -> list[list[StochasticDepth]]:
         return [[branch] for branch in self.branches]  # type: ignore[list-item]
 
     def feedforward_dropouts(self) -> list[nn.Dropout]:
         return list(self.drops)  # type: ignore[arg-type]
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        return []
 
     def layer_groups(self) -> list[list[str]]:
         blocks = [[f"blocks.{i}.weight", f"blocks.{i}.bias"] for i in range(self.config.depth)]

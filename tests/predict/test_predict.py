@@ -231,13 +231,13 @@ def test_a_subset_of_leads_is_tried_once_and_not_for_every_record(
     from einthoven.predict import records as module
 
     built = []
-    original = module.FewerLeads
+    original = module.LeadSubset
 
     def counted(*args: Any, **options: Any) -> Any:
         built.append(args)
         return original(*args, **options)
 
-    monkeypatch.setattr(module, "FewerLeads", counted)
+    monkeypatch.setattr(module, "LeadSubset", counted)
     model = make(synthetic.labels)
     for path in synthetic.paths("test")[:3]:
         predict_record(model, read_record(path), leads=("I", "II"))

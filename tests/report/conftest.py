@@ -155,7 +155,7 @@ def evaluation(runs: list[ReportRun]) -> dict[str, Any]:
         "robustness": {
             "records": 120, "resamples": 20, "seed": 0, "by": "record",
             "clean": clean | {"log_loss": 0.25, "ece": 0.0125},
-            "leads": [_condition("8 leads", leads=["I", "II", "V1"], policy="own")],
+            "leads": [_condition("8 leads", leads=["I", "II", "V1"], policy="native")],
             "noise": [_condition("muscle, 6 dB", noise="muscle", snr=6.0)],
             "left_out": {"6 limb leads": "the model does not read III"},
         },

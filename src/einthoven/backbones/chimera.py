@@ -34,10 +34,9 @@ from torch.nn.functional import gelu, silu
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.patches import cut_patches
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import block_branches, group_by_depth
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, grid_convolve
 from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.leads import check_leads, on_twelve_leads
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
@@ -95,7 +94,7 @@ class ChimeraBlock(nn.Module):
         return out
 
     def branch(self, x: Tensor) -> Tensor:
-        """What the residual connection skips, of the same shape."""
+        """Residual branch, of the same shape."""
         value, gate = self.input(self.norm(x)).chunk(2, dim=-1)
         filtered = grid_convolve(value, self.kernel(*x.shape[1:3]), self.skip)
         gated: Tensor = self.output(self.dropout(filtered * silu(gate)))
@@ -121,6 +120,7 @@ class Chimera(WindowedBackbone):
     """
 
     family = "chimera"
+    final_parameters = ("readout.",)  # joins the leads
 
     def __init__(self, config: ChimeraConfig) -> None:
         if min(config.patch, config.depth, config.features) < 1:
@@ -146,53 +146,28 @@ class Chimera(WindowedBackbone):
 
     def _cells(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
         """Cut all twelve leads, absent ones zero: (batch, 12, tokens, patch)."""
-        named, patch = self.leads if leads is None else leads, self.config.patch
-        check_leads(x, named)
+        names, patch = self.leads if leads is None else leads, self.config.patch
+        check_leads(x, names)
         if not x.shape[-1] or x.shape[-1] % patch:
             raise BackboneError(
                 f"input of {x.shape[-1]} samples for {self.name}",
                 remedy=f"give a positive multiple of {patch} samples.",
             )
-        whole = x
-        if canonical_leads(named) != STANDARD_LEADS:
-            whole = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
-            whole[:, lead_rows(named)] = x
-        return cut_patches(whole, patch)
+        return cut_patches(on_twelve_leads(x, names), patch)
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """A token for every time of the grid, all leads joined.
+        """A token for every time of the grid, (batch, samples / patch, feature_dim).
 
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals; samples a multiple of the patch.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, samples / patch, feature_dim)
+        The number of samples is a multiple of the patch; the token joins all leads.
         """
         grid = self.grid(x, leads=leads)
         return gelu(self.readout(grid.transpose(1, 2).flatten(2)))
 
     # ------------------------------------------------------------------ for the recipe
 
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """One holder a block."""
-        return block_branches(self.blocks)
-
     def feedforward_dropouts(self) -> list[nn.Dropout]:
         """The dropout in front of every block's output projection."""
         return [block.dropout for block in cast("list[ChimeraBlock]", list(self.blocks))]
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """None: the network has none."""
-        return []
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: embeddings, each block, the layer that joins the leads."""
-        return group_by_depth(self, depth=self.config.depth, last=("readout.",))
 
     def no_weight_decay(self) -> set[str]:
         """Dynamics, skip weights and the lead table, by our choice: output weights do decay."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
+from einthoven.backbones.layers.structure import block_branches, group_by_depth
+from einthoven.backbones.leads import canonical_leads
 
 if TYPE_CHECKING:
     from einthoven.signals.prepare import Preparation
@@ -26,6 +29,16 @@ class UnfittedWarning(UserWarning):
 class Backbone(nn.Module, ABC):
     """A network that turns prepared signals into tokens and features.
 
+    The defaults suit a network with a list `blocks` whose features are the mean of the tokens, and
+    whose dropouts and weight decay no recipe adjusts.
+
+    Parameters
+    ----------
+    config : dataclass
+        Its shape, with `name` and `leads`; the leads' names may be in any spelling.
+    feature_dim : int
+        Size of a feature vector.
+
     Attributes
     ----------
     name : str
@@ -38,17 +51,27 @@ class Backbone(nn.Module, ABC):
         Size of a feature vector.
     config : dataclass
         Its shape; ``create_backbone(name, **overrides)`` takes the same fields.
+    final_parameters : tuple of str
+        Name prefixes of the parameters in the last group of `layer_groups`.
     fits_statistics : bool
         Whether it has numbers to measure before it is trained from random weights.
     """
 
     fits_statistics: ClassVar[bool] = False
+    final_parameters: tuple[str, ...] = ()
 
     name: str
     family: str
     leads: tuple[str, ...]
     feature_dim: int
     config: Any
+    blocks: Any
+
+    def __init__(self, config: Any, feature_dim: int) -> None:
+        super().__init__()
+        self.config = replace(config, leads=canonical_leads(config.leads))
+        self.name, self.leads = config.name, self.config.leads
+        self.feature_dim = feature_dim
 
     @property
     @abstractmethod
@@ -61,38 +84,48 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """(batch, leads, samples) to (batch, tokens, dim), after the final norm.
+        """Tokens after the final norm, (batch, tokens, dim).
 
-        `leads` names the rows of x, in their order; `self.leads` when left out.
+        Parameters
+        ----------
+        x : Tensor, shape (batch, leads, samples)
+            Prepared signals.
+        leads : sequence of str, optional
+            Names of the input's rows, in their order; `self.leads` when left out.
+
+        Raises
+        ------
+        BackboneError
+            If the network does not read an input of that shape, or needs further leads.
         """
 
-    @abstractmethod
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """(batch, leads, samples) to (batch, feature_dim)."""
+        """Mean of the tokens, (batch, feature_dim); arguments as for `tokens`."""
+        return self.tokens(x, leads=leads).mean(1)
 
-    @abstractmethod
     def residual_branches(self) -> list[list[StochasticDepth]]:
         """Stochastic-depth holders: one inner list for each block, in depth order."""
+        return block_branches(self.blocks)
 
-    @abstractmethod
     def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts that the recipe sets."""
+        """Dropouts that the recipe sets; none by default."""
+        return []
 
-    @abstractmethod
     def other_dropouts(self) -> list[nn.Dropout]:
         """Dropouts on the embedding and on attention outputs (recipe option `stmem_all`)."""
+        return []
 
-    @abstractmethod
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by layer, embeddings first, final norm last: a partition of them all.
 
         One group more than there are blocks at either end; the last is empty where a network has
         no final norm.
         """
+        return group_by_depth(self, depth=len(self.blocks), final=self.final_parameters)
 
-    @abstractmethod
     def no_weight_decay(self) -> set[str]:
-        """Parameter names that the source exempts from weight decay."""
+        """Parameter names that the source exempts from weight decay; none by default."""
+        return set()
 
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
         """Measure what the network standardises by, and keep it in buffers.
@@ -189,3 +222,7 @@ class SequenceBackbone(Backbone):
     @abstractmethod
     def contextualise(self, z: Tensor) -> Tensor:
         """(batch, tokens, token_dim) to the same shape, in context."""
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        """Tokens in context, (batch, tokens, token_dim); arguments as in `Backbone.tokens`."""
+        return self.contextualise(self.embed(x, leads=leads))

@@ -11,14 +11,19 @@ zeroed at random (`einthoven.objectives.ecg_fm`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from einthoven.backbones.config import check_choice, override
-from einthoven.backbones.layers.wav2vec import Wav2VecBackbone, mean_of_valid, valid_tokens
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
+from einthoven.backbones.layers.wav2vec import (
+    Wav2VecBackbone,
+    Wav2VecConfig,
+    mean_of_valid,
+    valid_tokens,
+)
+from einthoven.backbones.leads import check_leads, lead_rows, on_twelve_leads
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.licences import Licence
@@ -30,59 +35,34 @@ __all__ = ["ECGFM", "ENTRIES", "ECGFMConfig", "ecg_fm", "scaled_gradient"]
 RATE = 500
 
 
-@dataclass(frozen=True)
-class ECGFMConfig:
+@dataclass(frozen=True, kw_only=True)
+class ECGFMConfig(Wav2VecConfig):
     """Configuration of an ECG-FM encoder.
+
+    `layerdrop` is 0 in every released setting, `attention_dropout` 0.1 in the released pretraining
+    and 0 in the released fine-tuning.
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    width, depth, heads : int
-        Token width, number of blocks, attention heads; the feed-forward is four times as wide.
-    conv_width : int
-        Channels of the convolutional extractor.
-    conv_kernels, conv_strides : tuple of int
-        Its convolutions.
-    pos_kernel, pos_groups : int
-        Taps and groups of the positional convolution.
-    layerdrop : float
-        Probability of skipping a whole block in training (see `PostNormBlocks`), beside the
-        recipe's stochastic depth; 0 in every released setting.
-    attention_dropout : float
-        Dropout on attention probabilities in training; 0.1 in the released pretraining, 0 in the
-        released fine-tuning.
     extractor_gradient : float
         Factor of the gradient that reaches the extractor. 1 trains it like the rest, 0 freezes it,
         as the released fine-tuning does, and saves its backward pass; the released pretraining
         takes 0.1 (`einthoven.objectives.ecg_fm` sets that itself).
     missing_leads : {"zero", "refuse"}
         What happens to an input without some of the twelve leads, see `ECGFM`.
-    leads : tuple of str
-        Leads that records have. Limb leads that follow from two of them are computed in the
-        preparation and are leads of the input too.
     window : int
         Samples of the prepared input.
-    init : {"scratch", "pretraining"}
-        Both draw the same weights here.
     """
 
-    name: str
     width: int = 768
     depth: int = 12
     heads: int = 12
     conv_width: int = 256
     conv_kernels: tuple[int, ...] = (2, 2, 2, 2)
     conv_strides: tuple[int, ...] = (2, 2, 2, 2)
-    pos_kernel: int = 128
-    pos_groups: int = 16
-    layerdrop: float = 0.0
-    attention_dropout: float = 0.0
     extractor_gradient: float = 1.0
     missing_leads: str = "zero"
-    leads: tuple[str, ...] = STANDARD_LEADS
     window: int = 2500
-    init: str = "scratch"
 
 
 class ECGFM(Wav2VecBackbone):
@@ -127,12 +107,9 @@ class ECGFM(Wav2VecBackbone):
     family = "ecg_fm"
 
     def __init__(self, config: ECGFMConfig) -> None:
-        super().__init__()
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name = config.name
-        self.leads, self._derive = with_derived(self.config.leads)
+        super().__init__(config)
         _check(config)
-        self._rows(self.leads)
+        self._check_missing(self.leads)
         self.build_parts(len(STANDARD_LEADS))
         self._check_samples(config.window)
         if config.extractor_gradient == 0:
@@ -159,25 +136,7 @@ class ECGFM(Wav2VecBackbone):
     # ------------------------------------------------------------------ forward
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Tokens after the last block.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, tokens, width)
-            156 tokens for 2,500 samples.
-
-        Raises
-        ------
-        BackboneError
-            For another shape, too few samples, or leads that are missing and must not be.
-        """
+        """Tokens after the last block, (batch, tokens, width): 156 of them for 2,500 samples."""
         return self.contextualise(self.projection(self.extract(x, leads=leads)))
 
     def features(
@@ -208,44 +167,21 @@ class ECGFM(Wav2VecBackbone):
         return mean_of_valid(self.contextualise(z, valid), valid)
 
     def extract(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """What the convolutions make of a signal; (batch, leads, samples) to (batch, tokens, conv).
+        """Output of the convolutions; (batch, leads, samples) to (batch, tokens, conv).
 
-        The targets of pretraining are made of it.
+        The targets of pretraining come from it.
         """
         out: Tensor = self.extractor(self._twelve_leads(x, leads))
         return scaled_gradient(out, self.config.extractor_gradient)
-
-    def contextualise(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Run positions and blocks.
-
-        Parameters
-        ----------
-        z : Tensor, shape (batch, tokens, width)
-            What `projection` gave, or part of it replaced.
-        valid : Tensor, optional
-            (batch, tokens) booleans, False for tokens of padding; their outputs mean nothing. As
-            in the release, the positional convolution still reads into the padding; the blocks
-            do not.
-
-        Returns
-        -------
-        Tensor, shape (batch, tokens, width)
-        """
-        out: Tensor = self.blocks(self.embed_dropout(self.norm(self.pos_conv(z))), valid)
-        return out
 
     def _twelve_leads(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
         names = self.leads if leads is None else leads
         check_leads(x, names)
         self._check_samples(x.shape[-1])
-        rows = self._rows(names)
-        if rows == list(range(len(STANDARD_LEADS))):
-            return x
-        places = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
-        places[:, rows] = x
-        return places
+        self._check_missing(names)
+        return on_twelve_leads(x, names)
 
-    def _rows(self, leads: Sequence[str]) -> list[int]:
+    def _check_missing(self, leads: Sequence[str]) -> None:
         rows = lead_rows(leads)
         missing = [lead for row, lead in enumerate(STANDARD_LEADS) if row not in rows]
         if missing and self.config.missing_leads == "refuse":
@@ -255,7 +191,6 @@ class ECGFM(Wav2VecBackbone):
                 remedy="give all twelve leads, or take missing_leads='zero', which the public "
                 "weights were pretrained on.",
             )
-        return rows
 
     def _check_samples(self, samples: int) -> None:
         if samples < self.extractor.receptive_field:
@@ -278,7 +213,6 @@ def scaled_gradient(x: Tensor, factor: float) -> Tensor:
 
 
 def _check(config: ECGFMConfig) -> None:
-    check_choice("init", config.init, ("scratch", "pretraining"))
     check_choice("missing_leads", config.missing_leads, ("zero", "refuse"))
     if not 0.0 <= config.extractor_gradient <= 1.0:
         raise BackboneError(

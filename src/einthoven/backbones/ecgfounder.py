@@ -292,11 +292,9 @@ class ECGFounder(Backbone):
     family = "ecgfounder"
 
     def __init__(self, config: ECGFounderConfig) -> None:
-        super().__init__()
-        self.config = _checked(config)
-        self.name = config.name
+        checked = _checked(config)
+        super().__init__(checked, checked.widths[-1])
         self.leads, self._derive = with_derived(self.config.leads)
-        self.feature_dim = self.config.widths[-1]
         self.stem = Stem(config.channels, config.stem_width, config.kernel, use_bn=config.use_bn)
         self.stages = nn.ModuleList()
         inputs = config.stem_width
@@ -330,19 +328,9 @@ class ECGFounder(Backbone):
     # ------------------------------------------------------------------ forward
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """What the last stage gives at every time step.
+        """Output of the last stage, (batch, tokens, feature_dim): one token for 256 samples begun.
 
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals of any length.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, tokens, feature_dim)
-            A token for every 256 samples begun.
+        Inputs of any length are taken.
         """
         return self._encode(x, leads).transpose(1, 2)
 
@@ -372,11 +360,11 @@ class ECGFounder(Backbone):
         return x, lead_rows(leads)
 
     def _check_derivable(self, leads: tuple[str, ...]) -> None:
-        lacking = derivable_leads(leads)
-        if lacking:
+        missing = derivable_leads(leads)
+        if missing:
             raise BackboneError(
                 f"{self.name} was built for leads {', '.join(self.leads)}; from "
-                f"{', '.join(leads)} follow {', '.join(lacking)}, but only in millivolts, and its "
+                f"{', '.join(leads)} follow {', '.join(missing)}, but only in millivolts, and its "
                 "Preparation has subtracted a mean",
                 remedy=f"build it with leads={leads!r}, whose preparation computes them first.",
             )
@@ -389,8 +377,8 @@ class ECGFounder(Backbone):
 
     def feedforward_dropouts(self) -> list[nn.Dropout]:
         """Net1D's dropouts in front of the pointwise convolutions, which mix channels only."""
-        found = [act for block in self._blocks() for act in (block.act1, block.act3)]
-        return [act.dropout for act in found if isinstance(act, PreActivation)]
+        activations = [act for block in self._blocks() for act in (block.act1, block.act3)]
+        return [act.dropout for act in activations if isinstance(act, PreActivation)]
 
     def other_dropouts(self) -> list[nn.Dropout]:
         """Net1D's dropouts in front of the grouped convolutions, which mix time."""
@@ -401,10 +389,6 @@ class ECGFounder(Backbone):
         layers = [(name, part) for name, part in self.named_modules() if _is_layer(part)]
         groups = [[f"{name}.{inner}" for inner, _ in p.named_parameters()] for name, p in layers]
         return [*groups, []]
-
-    def no_weight_decay(self) -> set[str]:
-        """Nothing: the released code decays every parameter."""
-        return set()
 
     def _blocks(self) -> list[Bottleneck]:
         return [part for part in self.stages.modules() if isinstance(part, Bottleneck)]

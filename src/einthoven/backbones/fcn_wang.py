@@ -15,17 +15,16 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.benchmark import (
-    BENCHMARK_PAPER,
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
+    benchmark_entry,
     check_possible,
     draw_weights,
 )
 from einthoven.backbones.layers.convolution import ConvNorm, as_image, as_tokens
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import group_by_depth
-from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
 __all__ = ["ENTRIES", "FCNWang", "FCNWangConfig", "fcn_wang"]
@@ -84,7 +83,7 @@ class FCNWang(BenchmarkBackbone):
 
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by layer: each convolution, the dense layers."""
-        return group_by_depth(self, depth=len(self.config.widths), last=("dense.",))[1:]
+        return group_by_depth(self, depth=len(self.config.widths), final=self.final_parameters)[1:]
 
 
 def fcn_wang(**overrides: Any) -> FCNWang:
@@ -93,16 +92,12 @@ def fcn_wang(**overrides: Any) -> FCNWang:
 
 
 ENTRIES = (
-    Entry(
-        name="fcn_wang",
-        build=fcn_wang,
-        family="strodthoff",
-        summary="Three convolutions and no pooling between them, 100 Hz, 2.5 s",
-        origin="PTB-XL benchmark, 2021",
-        paper=f"{BENCHMARK_PAPER}; after Wang et al., Time Series Classification from Scratch with "
-        "Deep Neural Networks: A Strong Baseline, IJCNN 2017 (arXiv 1611.06455)",
+    benchmark_entry(
+        "fcn_wang",
+        fcn_wang,
+        "Three convolutions and no pooling between them, 100 Hz, 2.5 s",
         parameters=309_120,
-        recipe="strodthoff",
-        missing_leads="it works as if the missing ones were zero",
+        after="Wang et al., Time Series Classification from Scratch with "
+        "Deep Neural Networks: A Strong Baseline, IJCNN 2017 (arXiv 1611.06455)",
     ),
 )

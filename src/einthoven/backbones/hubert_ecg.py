@@ -10,14 +10,14 @@ network which lead it sees.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from einthoven.backbones.config import check_choice, override
-from einthoven.backbones.layers.wav2vec import Wav2VecBackbone
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
+from einthoven.backbones.layers.wav2vec import Wav2VecBackbone, Wav2VecConfig
+from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.licences import Licence
@@ -48,58 +48,30 @@ DECIMATION = 5
 FLAT_LEAD = -(10 ** (2 * -0.05 / 20))
 
 
-@dataclass(frozen=True)
-class HubertECGConfig:
-    """Configuration of a HuBERT-ECG encoder.
+@dataclass(frozen=True, kw_only=True)
+class HubertECGConfig(Wav2VecConfig):
+    """Configuration of a HuBERT-ECG encoder; its leads are in the standard order.
+
+    Released pretraining has `layerdrop` 0.1, 0.1, 0 for small, base and large, released fine-tuning
+    0, 0.1, 0.1; `attention_dropout` is 0.1 throughout in the released training.
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    width, depth, heads : int
-        Token width, number of blocks, attention heads; the feed-forward is four times as wide.
-    conv_width : int
-        Channels of the convolutional extractor.
-    conv_kernels, conv_strides : tuple of int
-        Its convolutions; the release has the same five in every size.
-    pos_kernel, pos_groups : int
-        Taps and groups of the positional convolution.
     max_samples : int
         Samples of a lead in the longest input. The authors state that the network is not made for
         10 s; it runs, when this is raised.
-    layerdrop : float
-        Probability of skipping a whole block in training (see `PostNormBlocks`), beside the
-        recipe's stochastic depth. Released pretraining 0.1, 0.1, 0 for small, base and large;
-        released fine-tuning 0, 0.1, 0.1.
-    attention_dropout : float
-        Dropout on attention probabilities in training; 0.1 throughout in the released training.
     missing_leads : {"refuse", "zero", "mean"}
         What happens to an input without some of the twelve leads, see `HubertECG`.
-    leads : tuple of str
-        Leads that records have, in the standard order. Limb leads that follow from two of them are
-        computed in the preparation and are leads of the input too.
     window : int or None
         Samples of a lead in the prepared input when it is to be shorter than the longest one.
-    init : {"scratch", "pretraining"}
-        Both draw the same weights here.
     """
 
-    name: str
-    width: int
-    depth: int
-    heads: int
     conv_width: int = 512
     conv_kernels: tuple[int, ...] = (10, 3, 3, 2, 2)
     conv_strides: tuple[int, ...] = (4, 2, 2, 2, 2)
-    pos_kernel: int = 128
-    pos_groups: int = 16
     max_samples: int = 500
-    layerdrop: float = 0.0
-    attention_dropout: float = 0.0
     missing_leads: str = "refuse"
-    leads: tuple[str, ...] = STANDARD_LEADS
     window: int | None = None
-    init: str = "scratch"
 
 
 class HubertECG(Wav2VecBackbone):
@@ -140,11 +112,7 @@ class HubertECG(Wav2VecBackbone):
     family = "hubert_ecg"
 
     def __init__(self, config: HubertECGConfig) -> None:
-        super().__init__()
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name = config.name
-        self.leads, self._derive = with_derived(self.config.leads)
-        check_choice("init", config.init, ("scratch", "pretraining"))
+        super().__init__(config)
         check_choice("missing_leads", config.missing_leads, ("refuse", "zero", "mean"))
         _check_order(config.name, self.leads)
         self._check_missing(self.leads)
@@ -183,30 +151,11 @@ class HubertECG(Wav2VecBackbone):
     # ------------------------------------------------------------------ forward
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Tokens after the last block.
+        """Tokens after the last block, (batch, tokens, width): 93 for 500 samples of each lead.
 
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals, at most `max_samples` of each lead.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, tokens, width)
-            93 tokens for 500 samples a lead.
-
-        Raises
-        ------
-        BackboneError
-            For another shape, a length that the network does not take, or missing leads.
+        An input has at most `max_samples` of each lead.
         """
         return self.contextualise(self.embed(x, leads=leads))
-
-    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The mean of `tokens`; input as there, output (batch, feature_dim)."""
-        return self.tokens(x, leads=leads).mean(1)
 
     def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Tokens before positions and blocks, each from 82 samples; shapes as for `tokens`.
@@ -217,24 +166,10 @@ class HubertECG(Wav2VecBackbone):
         return out
 
     def contextualise(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Run positions and blocks.
-
-        Parameters
-        ----------
-        z : Tensor, shape (batch, tokens, width)
-            What `embed` gave, or part of it replaced.
-        valid : Tensor, optional
-            (batch, tokens) booleans, False for tokens that are to be left out (see
-            `layers.wav2vec.valid_tokens`); their outputs mean nothing.
-
-        Returns
-        -------
-        Tensor, shape (batch, tokens, width)
-        """
-        if valid is not None:
-            z = z.masked_fill(~valid[..., None], 0.0)
-        out: Tensor = self.blocks(self.embed_dropout(self.norm(self.pos_conv(z))), valid)
-        return out
+        """Run positions and blocks, as in `Wav2VecBackbone`; padding counts as zeros before."""
+        return super().contextualise(
+            z if valid is None else z.masked_fill(~valid[..., None], 0.0), valid
+        )
 
     def _end_to_end(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
         """(batch, leads, samples) to (batch, 1, 12 * samples), leads in their standard order."""
@@ -250,7 +185,7 @@ class HubertECG(Wav2VecBackbone):
         return x.flatten(1).unsqueeze(1)
 
     def _filled(self, x: Tensor) -> Tensor:
-        """Twelve leads of what stands for a missing one."""
+        """Twelve leads, all filled as a missing one is."""
         shape = len(x), len(STANDARD_LEADS), x.shape[-1]
         if self.config.missing_leads == "mean":
             return x.mean((1, 2), keepdim=True).repeat(1, *shape[1:])

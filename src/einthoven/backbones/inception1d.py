@@ -16,17 +16,15 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.benchmark import (
-    BENCHMARK_PAPER,
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
+    benchmark_entry,
     check_possible,
     draw_weights,
 )
 from einthoven.backbones.layers.convolution import ConvNorm, as_image, as_tokens, convolution
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import block_branches
-from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
 __all__ = ["ENTRIES", "Inception1d", "Inception1dConfig", "inception1d"]
@@ -152,10 +150,6 @@ class Inception1d(BenchmarkBackbone):
         """(batch, 12, samples) to (batch, samples, 128)."""
         return as_tokens(self.blocks(as_image(x)))
 
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """One holder a shortcut, around three modules."""
-        return block_branches(self.blocks)
-
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by layer: what reads the leads, each block's rest, the dense layers."""
         groups: list[list[str]] = [[] for _ in range(len(self.blocks) + 2)]
@@ -182,17 +176,13 @@ def inception1d(**overrides: Any) -> Inception1d:
 
 
 ENTRIES = (
-    Entry(
-        name="inception1d",
-        build=inception1d,
-        family="strodthoff",
-        summary="Six modules of kernels of 39, 19 and 9 samples at once, 100 Hz, 2.5 s",
-        origin="PTB-XL benchmark, 2021",
-        paper=f"{BENCHMARK_PAPER}; after Ismail Fawaz et al., InceptionTime: Finding AlexNet for "
+    benchmark_entry(
+        "inception1d",
+        inception1d,
+        "Six modules of kernels of 39, 19 and 9 samples at once, 100 Hz, 2.5 s",
+        parameters=507_008,
+        after="Ismail Fawaz et al., InceptionTime: Finding AlexNet for "
         "Time Series Classification, Data Mining and Knowledge Discovery 34, 2020 "
         "(arXiv 1909.04939)",
-        parameters=507_008,
-        recipe="strodthoff",
-        missing_leads="it works as if the missing ones were zero",
     ),
 )

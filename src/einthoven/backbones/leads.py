@@ -12,7 +12,14 @@ from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.steps import Derive
 
-__all__ = ["canonical_leads", "check_leads", "derive_leads", "lead_rows", "with_derived"]
+__all__ = [
+    "canonical_leads",
+    "check_leads",
+    "derive_leads",
+    "lead_rows",
+    "on_twelve_leads",
+    "with_derived",
+]
 
 _ROW = {name.lower(): row for row, name in enumerate(STANDARD_LEADS)}
 
@@ -59,7 +66,7 @@ def check_leads(x: Tensor, leads: Sequence[str]) -> None:
     ----------
     x : Tensor, shape (batch, leads, samples)
     leads : sequence of str
-        What the rows are said to be.
+        Names of the rows.
 
     Raises
     ------
@@ -71,6 +78,16 @@ def check_leads(x: Tensor, leads: Sequence[str]) -> None:
             f"input of shape {tuple(x.shape)} for {len(leads)} leads {tuple(leads)}",
             remedy="give (batch, leads, samples), and leads=(...) with one name for each row.",
         )
+
+
+def on_twelve_leads(x: Tensor, leads: Sequence[str]) -> Tensor:
+    """(batch, leads, samples) to (batch, 12, samples) in the standard order, missing leads zero."""
+    rows = lead_rows(leads)
+    if rows == list(range(len(STANDARD_LEADS))):
+        return x
+    whole = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
+    whole[:, rows] = x
+    return whole
 
 
 def with_derived(leads: Sequence[str]) -> tuple[tuple[str, ...], tuple[Derive, ...]]:
@@ -89,13 +106,13 @@ def with_derived(leads: Sequence[str]) -> tuple[tuple[str, ...], tuple[Derive, .
     steps : tuple of Derive
         What a Preparation has to begin with: one step, or none where nothing follows.
     """
-    given = canonical_leads(leads)
-    follow = derivable_leads(given)
-    if not follow:
-        return given, ()
-    pair, _ = derivation(given)
-    rows = tuple(lead for lead in STANDARD_LEADS if lead in (*given, *follow))
-    return rows, (Derive(follow, pair),)
+    recorded = canonical_leads(leads)
+    derivable = derivable_leads(recorded)
+    if not derivable:
+        return recorded, ()
+    pair, _ = derivation(recorded)
+    rows = tuple(lead for lead in STANDARD_LEADS if lead in (*recorded, *derivable))
+    return rows, (Derive(derivable, pair),)
 
 
 def derive_leads(x: Tensor, leads: Sequence[str]) -> Tensor:

@@ -21,15 +21,14 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.benchmark import (
-    BENCHMARK_PAPER,
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
+    benchmark_entry,
     check_possible,
     draw_weights,
 )
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
 __all__ = ["ENTRIES", "LSTM", "LSTMConfig", "lstm", "lstm_bidir"]
@@ -121,26 +120,18 @@ def lstm_bidir(**overrides: Any) -> LSTM:
 
 
 ENTRIES = (
-    Entry(
-        name="lstm",
-        build=lstm,
-        family="strodthoff",
-        summary="Two recurrent layers of 256 units over every sample, 100 Hz, 2.5 s",
-        origin="PTB-XL benchmark, 2021",
-        paper=BENCHMARK_PAPER,
+    benchmark_entry(
+        "lstm",
+        lstm,
+        "Two recurrent layers of 256 units over every sample, 100 Hz, 2.5 s",
         parameters=903_040,
         recipe="strodthoff-rnn",
-        missing_leads="it works as if the missing ones were zero",
     ),
-    Entry(
-        name="lstm_bidir",
-        build=lstm_bidir,
-        family="strodthoff",
-        summary="Two recurrent layers of 2 x 256 units in both directions, 100 Hz, 2.5 s",
-        origin="PTB-XL benchmark, 2021",
-        paper=BENCHMARK_PAPER,
+    benchmark_entry(
+        "lstm_bidir",
+        lstm_bidir,
+        "Two recurrent layers of 2 x 256 units in both directions, 100 Hz, 2.5 s",
         parameters=2_329_984,
         recipe="strodthoff-rnn",
-        missing_leads="it works as if the missing ones were zero",
     ),
 )

@@ -29,11 +29,7 @@ from torch.nn.functional import linear, pad
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.patches import cut_patches
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import (
-    block_branches,
-    group_by_depth,
-    initialise_linears,
-)
+from einthoven.backbones.layers.structure import initialise_linears
 from einthoven.backbones.layers.transformer import FeedForward
 from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
 from einthoven.backbones.leads import check_leads, lead_rows
@@ -202,6 +198,7 @@ class MSWTransformer(WindowedBackbone):
     """
 
     family = "msw_transformer"
+    final_parameters = ("norm.",)
 
     def __init__(self, config: MSWTransformerConfig) -> None:
         if config.patch < 1 or not config.scales:
@@ -220,18 +217,9 @@ class MSWTransformer(WindowedBackbone):
     # ------------------------------------------------------------------ forward
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Tokens after the final norm.
+        """Tokens after the final norm, (batch, samples / patch, width).
 
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals; samples a multiple of the patch.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, samples / patch, width)
+        The number of samples is a multiple of the patch.
         """
         tokens = self._embed(x, self.leads if leads is None else leads)
         for block in self.blocks:
@@ -253,10 +241,6 @@ class MSWTransformer(WindowedBackbone):
 
     # ------------------------------------------------------------------ for the recipe
 
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """Two holders: the fused attention, then the feed-forward."""
-        return block_branches(self.blocks)
-
     def feedforward_dropouts(self) -> list[nn.Dropout]:
         """Both dropouts of the feed-forward."""
         return [drop for block in self._layers() for drop in (block.mlp.drop1, block.mlp.drop2)]
@@ -267,10 +251,6 @@ class MSWTransformer(WindowedBackbone):
 
     def _layers(self) -> list[MultiScaleBlock]:
         return [block for block in self.blocks if isinstance(block, MultiScaleBlock)]
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: embedding, the layer, final norm."""
-        return group_by_depth(self, depth=1, last=("norm.",))
 
     def no_weight_decay(self) -> set[str]:
         """Fusion weights and weights of distances, by our choice."""

@@ -9,7 +9,7 @@ at 500 Hz (`mtecg_tiny`); `mtecg_tiny_100hz` is our preset with the same 50 ms p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,18 +17,14 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from einthoven.backbones.config import check_choice, override
-from einthoven.backbones.contract import PatchBackbone
-from einthoven.backbones.layers.patches import check_samples, cut_patches
-from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import (
-    attention_dropouts,
-    block_branches,
-    feedforward_dropouts,
-    group_by_depth,
-    initialise_linears,
+from einthoven.backbones.layers.patches import (
+    PatchTransformer,
+    PatchTransformerConfig,
+    cut_patches,
 )
+from einthoven.backbones.layers.structure import initialise_linears
 from einthoven.backbones.layers.transformer import Block
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
@@ -39,44 +35,21 @@ __all__ = ["ENTRIES", "MTECG", "MTECGConfig", "mtecg_tiny", "mtecg_tiny_100hz"]
 TYPICAL_DEVIATION_MV = 0.25
 
 
-@dataclass(frozen=True)
-class MTECGConfig:
+@dataclass(frozen=True, kw_only=True)
+class MTECGConfig(PatchTransformerConfig):
     """Configuration of an MTECG network.
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    rate : int
-        Sampling rate in Hz that the patches are meant for.
-    patch : int
-        Samples in a patch.
-    max_patches : int
-        Patches in the longest input; there is one position for each, and one for the class token.
-    width, depth, heads : int
-        Token width, number of blocks, attention heads.
     global_pool : {"cls", "mean"}
         Feature: the class token after the final norm, or the mean of the patch tokens through
         `fc_norm`, which then stands in for `norm` (MAE's option of the same name).
-    leads : tuple of str
-        Default leads of the input.
-    window : int or None
-        Samples of the prepared input when it is to be shorter than the longest one.
-    init : {"scratch", "pretraining"}
-        Both draw the same weights here.
     """
 
-    name: str
-    rate: int
-    patch: int
     max_patches: int = 200
     width: int = 192
-    depth: int = 12
     heads: int = 3
     global_pool: str = "cls"
-    leads: tuple[str, ...] = STANDARD_LEADS
-    window: int | None = None
-    init: str = "scratch"
 
 
 class PatchEmbedding(nn.Module):
@@ -101,7 +74,7 @@ class PatchEmbedding(nn.Module):
         return linear(patches, kernel.flatten(1), self.bias)
 
 
-class MTECG(PatchBackbone):
+class MTECG(PatchTransformer):
     """The MTECG encoder.
 
     Parameters
@@ -122,18 +95,11 @@ class MTECG(PatchBackbone):
     special_tokens = (1, 0)  # in front of and behind the patches: the class token
 
     def __init__(self, config: MTECGConfig) -> None:
-        super().__init__()
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name = config.name
-        self.leads = self.config.leads
-        self.feature_dim = config.width
-        self.patch, self.max_patches, self.rate = config.patch, config.max_patches, config.rate
-        if config.window is not None:
-            check_samples(self.name, config.window, patch=self.patch, max_patches=self.max_patches)
+        super().__init__(config)
         self.patch_embed = PatchEmbedding(config.width, config.patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.max_patches, config.width))
-        self.pos_dropout = nn.Dropout(0.0)
+        self.embedding_dropout = nn.Dropout(0.0)
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, eps=1e-6) for _ in range(config.depth)
         )
@@ -170,7 +136,7 @@ class MTECG(PatchBackbone):
             leads=self.leads,
             steps=(
                 Resample(self.rate),
-                Window(self.config.window or self.max_patches * self.patch),
+                Window(self.window),
                 Scale(mean=0.0, std=TYPICAL_DEVIATION_MV),
             ),
         )
@@ -178,18 +144,10 @@ class MTECG(PatchBackbone):
     # ------------------------------------------------------------------ forward
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Patch tokens after the final norm.
+        """Patch tokens after the final norm, (batch, patches, width).
 
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples) or (batch, 1, leads, samples)
-            Prepared signals; samples a multiple of the patch, at most the longest input.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, patches, width)
+        The number of samples is a multiple of the patch, at most the longest input; an input of
+        shape (batch, 1, leads, samples) will do too.
         """
         return self._final_norm(self._encode(self.embed_grid(x, leads=leads)))[:, 1:]
 
@@ -207,7 +165,7 @@ class MTECG(PatchBackbone):
         if x.ndim == 4 and x.shape[1] == 1:
             x = x[:, 0]
         check_leads(x, self.leads if leads is None else leads)
-        check_samples(self.name, x.shape[-1], patch=self.patch, max_patches=self.max_patches)
+        self.check_samples(x.shape[-1])
         return cut_patches(x, self.patch).transpose(1, 2).flatten(2).unsqueeze(1)
 
     def embed_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
@@ -238,7 +196,7 @@ class MTECG(PatchBackbone):
     def _encode(self, grid: Tensor) -> Tensor:
         patches = grid[:, 0]
         first = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
-        x: Tensor = self.pos_dropout(torch.cat([first.to(patches.dtype), patches], dim=1))
+        x: Tensor = self.embedding_dropout(torch.cat([first.to(patches.dtype), patches], dim=1))
         for block in self.blocks:
             x = block(x)
         return x
@@ -248,26 +206,6 @@ class MTECG(PatchBackbone):
         return out
 
     # ------------------------------------------------------------------ for the recipe
-
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """Two holders a block, attention then feed-forward, in depth order."""
-        return block_branches(self.blocks)
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts inside the feed-forwards."""
-        return feedforward_dropouts(self.blocks)
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts on the embedding and behind each attention."""
-        return [self.pos_dropout, *attention_dropouts(self.blocks)]
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: embeddings, each block, final norm."""
-        return group_by_depth(self, depth=self.config.depth, last=("norm.", "fc_norm."))
-
-    def position_parameters(self) -> list[str]:
-        """The table of positions."""
-        return ["pos_embed"]
 
     def no_weight_decay(self) -> set[str]:
         """Positions and class token, as the authors exempt them."""

@@ -28,7 +28,6 @@ from einthoven.backbones.config import override
 from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.state_space import TiedDropout
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import group_by_depth
 from einthoven.backbones.layers.windowed import SampleStack, WindowedConfig
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
@@ -225,21 +224,8 @@ class MultiresNet(SampleStack):
             for _ in range(config.depth)
         ]
         super().__init__(config, blocks)
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: embedding, each block, and the norm of the last one.
-
-        Blocks are post-norm, so the last one's norm is the final norm.
-        """
-        groups = group_by_depth(self, depth=self.config.depth, last=())
-        final = f"blocks.{self.config.depth - 1}.norm."
-        groups[-1] = [name for name in groups[-2] if name.startswith(final)]
-        groups[-2] = [name for name in groups[-2] if not name.startswith(final)]
-        return groups
-
-    def no_weight_decay(self) -> set[str]:
-        """Nothing is exempt in the published runs."""
-        return set()
+        # Blocks are post-norm: the norm of the last one is the final norm.
+        self.final_parameters = (f"blocks.{config.depth - 1}.norm.",)
 
 
 def multiresnet(**overrides: Any) -> MultiresNet:

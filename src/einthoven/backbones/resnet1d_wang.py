@@ -15,17 +15,15 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.benchmark import (
-    BENCHMARK_PAPER,
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
+    benchmark_entry,
     check_possible,
     draw_weights,
 )
 from einthoven.backbones.layers.convolution import ConvNorm, as_image, as_tokens
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import block_branches, group_by_depth
-from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
 __all__ = ["ENTRIES", "ResNet1dWang", "ResNet1dWangConfig", "resnet1d_wang"]
@@ -122,14 +120,6 @@ class ResNet1dWang(BenchmarkBackbone):
         """(batch, 12, samples) to (batch, samples / 4, 128)."""
         return as_tokens(self.blocks(self.stem(as_image(x))))
 
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """One holder a block."""
-        return block_branches(self.blocks)
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: stem, each block, the dense layers."""
-        return group_by_depth(self, depth=len(self.blocks), last=("dense.",))
-
 
 def resnet1d_wang(**overrides: Any) -> ResNet1dWang:
     """The benchmark's shape, 0.47 M parameters."""
@@ -137,16 +127,12 @@ def resnet1d_wang(**overrides: Any) -> ResNet1dWang:
 
 
 ENTRIES = (
-    Entry(
-        name="resnet1d_wang",
-        build=resnet1d_wang,
-        family="strodthoff",
-        summary="Residual network of three basic blocks, 128 channels, 100 Hz, 2.5 s",
-        origin="PTB-XL benchmark, 2021",
-        paper=f"{BENCHMARK_PAPER}; after Wang et al., Time Series Classification from Scratch with "
-        "Deep Neural Networks: A Strong Baseline, IJCNN 2017 (arXiv 1611.06455)",
+    benchmark_entry(
+        "resnet1d_wang",
+        resnet1d_wang,
+        "Residual network of three basic blocks, 128 channels, 100 Hz, 2.5 s",
         parameters=472_704,
-        recipe="strodthoff",
-        missing_leads="it works as if the missing ones were zero",
+        after="Wang et al., Time Series Classification from Scratch with "
+        "Deep Neural Networks: A Strong Baseline, IJCNN 2017 (arXiv 1611.06455)",
     ),
 )

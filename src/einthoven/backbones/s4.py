@@ -25,9 +25,8 @@ from einthoven.backbones.layers.state_space import (
     StateSpaceKernel,
     TiedDropout,
 )
-from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import block_branches, group_by_depth
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.layers.windowed import WindowedConfig
+from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.licences import Licence
@@ -40,19 +39,11 @@ TYPICAL_DEVIATION_MV = 0.25
 
 
 @dataclass(frozen=True)
-class S4Config:
-    """Configuration of an S4 encoder.
+class S4Config(WindowedConfig):
+    """Configuration of an S4 encoder, which takes any even number of samples.
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    rate : int
-        Sampling rate in Hz that the weights are meant for.
-    window : int
-        Samples of a prepared input; the network itself takes any even number.
-    evaluation_crops : int
-        Windows of a record that are used in evaluation.
     width, depth : int
         Channels and state-space layers.
     state : int
@@ -75,13 +66,10 @@ class S4Config:
         time side by side, twice the width: a single ectopic beat is lost in a mean.
     scale : float or None
         Millivolts that count as one; None leaves millivolts, as ECG-CPC does.
-    leads : tuple of str
-        Default leads of the input.
     init : {"scratch", "pretraining"}
         Both draw the same weights here.
     """
 
-    name: str
     rate: int = 240
     window: int = 600
     evaluation_crops: int = 3
@@ -95,7 +83,6 @@ class S4Config:
     dropout: float = 0.2
     pool: str = "mean"
     scale: float | None = None
-    leads: tuple[str, ...] = STANDARD_LEADS
     init: str = "scratch"
 
 
@@ -147,7 +134,7 @@ class S4(SequenceBackbone):
     TAPS = 3
 
     def __init__(self, config: S4Config) -> None:
-        super().__init__()
+        super().__init__(config, config.width * (2 if config.pool == "mean-max" else 1))
         if config.stem_norm not in ("batch", "none") or config.stem_depth < 1:
             raise BackboneError(
                 f"stem_norm = {config.stem_norm!r}, stem_depth = {config.stem_depth}",
@@ -155,9 +142,6 @@ class S4(SequenceBackbone):
             )
         check_choice("init", config.init, ("scratch", "pretraining"))
         check_choice("pool", config.pool, ("mean", "mean-max"))
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name, self.leads = config.name, self.config.leads
-        self.feature_dim = config.width * (2 if config.pool == "mean-max" else 1)
         self.causal = config.causal
         self.token_rate = config.rate / self.STRIDE
         self.token_dim = config.width
@@ -171,6 +155,8 @@ class S4(SequenceBackbone):
             for layer in range(config.stem_depth)
         )
         self.blocks = nn.ModuleList(self._block() for _ in range(config.depth))
+        # Blocks are post-norm: the norm of the last one is the final norm.
+        self.final_parameters = (f"blocks.{config.depth - 1}.norm.",)
 
     def _block(self) -> StateSpaceBlock:
         config = self.config
@@ -202,8 +188,8 @@ class S4(SequenceBackbone):
 
     def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """The stem: (batch, leads, samples) to (batch, samples / 2, width)."""
-        named = self.leads if leads is None else leads
-        check_leads(x, named)
+        names = self.leads if leads is None else leads
+        check_leads(x, names)
         if x.shape[-1] < self.STRIDE or x.shape[-1] % self.STRIDE:
             raise BackboneError(
                 f"input of {x.shape[-1]} samples for {self.name}",
@@ -212,7 +198,7 @@ class S4(SequenceBackbone):
         side = self.TAPS // 2
         patches = pad(x, (side, side)).unfold(2, self.TAPS, self.STRIDE)
         tokens = patches.transpose(1, 2).flatten(2)
-        rows = lead_rows(named)
+        rows = lead_rows(names)
         first = None if rows == list(range(len(STANDARD_LEADS))) else rows
         for index, layer in enumerate(self.stem):
             tokens = layer(tokens, None if index else first)
@@ -224,22 +210,6 @@ class S4(SequenceBackbone):
             z = block(z)
         return z
 
-    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Tokens after the last norm.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals; an even number of samples.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, samples / 2, width)
-        """
-        return self.contextualise(self.embed(x, leads=leads))
-
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Pooled tokens, (batch, feature_dim): the mean, and the maximum for `mean-max`."""
         tokens = self.tokens(x, leads=leads)
@@ -249,30 +219,11 @@ class S4(SequenceBackbone):
 
     # ------------------------------------------------------------------ for the recipe
 
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """One holder a layer."""
-        return block_branches(self.blocks)
-
     def feedforward_dropouts(self) -> list[nn.Dropout]:
         """Both tied dropouts of every layer: in front of the gated projection and behind it."""
         blocks = cast("list[StateSpaceBlock]", list(self.blocks))
         drops: list[TiedDropout] = [drop for block in blocks for drop in (block.drop1, block.drop2)]
         return list(drops)
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """None: the stem has no dropout."""
-        return []
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: stem, each state-space layer, and the norm of the last one.
-
-        Layers are post-norm, so the last layer's norm is the final one.
-        """
-        groups = group_by_depth(self, depth=self.config.depth, last=())
-        final = f"blocks.{self.config.depth - 1}.norm."
-        groups[-1] = [name for name in groups[-2] if name.startswith(final)]
-        groups[-2] = [name for name in groups[-2] if not name.startswith(final)]
-        return groups
 
     def no_weight_decay(self) -> set[str]:
         """Nothing is exempt in the published runs; the skip weights are by our choice."""

@@ -47,7 +47,6 @@ from einthoven.backbones.config import override
 from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.power_series import Circle
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import group_by_depth
 from einthoven.backbones.layers.windowed import SampleStack, WindowedConfig
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
@@ -106,7 +105,7 @@ def companion_kernel(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
 
 
 def kernel_by_squaring(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
-    """The same from the powers of the whole matrix: what tests and benchmarks compare with."""
+    """`companion_kernel` from powers of the whole matrix, the reference of tests and benchmarks."""
     kernels, state = a.shape
     shift = torch.diag(a.new_ones(state - 1), -1).expand(kernels, state, state)
     power = torch.cat([shift[..., :-1], a[..., None]], dim=-1)
@@ -316,10 +315,6 @@ class SpaceTime(SampleStack):
                 remedy="give one block or more, and a divisor of the width as `shared`.",
             )
         super().__init__(config, [_block(config, index) for index in range(config.depth)])
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: embedding, each block; there is no final norm."""
-        return group_by_depth(self, depth=self.config.depth, last=())
 
     def no_weight_decay(self) -> set[str]:
         """Skip weights, and the columns, whose size means nothing; both by our choice."""

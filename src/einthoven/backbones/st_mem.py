@@ -9,25 +9,22 @@ lead, and all tokens of all leads attend to each other. There is no class token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from einthoven.backbones.config import check_choice, override
-from einthoven.backbones.contract import PatchBackbone
-from einthoven.backbones.layers.patches import check_samples, cut_patches, sincos_positions
-from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import (
-    attention_dropouts,
-    block_branches,
-    feedforward_dropouts,
-    group_by_depth,
-    initialise_linears,
+from einthoven.backbones.layers.patches import (
+    PatchTransformer,
+    PatchTransformerConfig,
+    cut_patches,
+    sincos_positions,
 )
+from einthoven.backbones.layers.structure import initialise_linears
 from einthoven.backbones.layers.transformer import Block
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.backbones.registry import Entry
 from einthoven.licences import Licence
 from einthoven.records.record import STANDARD_LEADS
@@ -36,41 +33,13 @@ from einthoven.signals.prepare import Filter, Preparation, Resample, Standardise
 __all__ = ["ENTRIES", "STMEM", "STMEMConfig", "st_mem_base", "st_mem_small", "st_mem_tiny"]
 
 
-@dataclass(frozen=True)
-class STMEMConfig:
-    """Configuration of an ST-MEM encoder.
+@dataclass(frozen=True, kw_only=True)
+class STMEMConfig(PatchTransformerConfig):
+    """Configuration of an ST-MEM encoder; the release has heads of 64 features each."""
 
-    Attributes
-    ----------
-    name : str
-        Registry name.
-    width, depth, heads : int
-        Token width, number of blocks, attention heads (64 features each in the release).
-    patch : int
-        Samples in a patch.
-    max_patches : int
-        Patches of a lead in the longest input; there is one position for each and one for either
-        separator.
-    rate : int
-        Sampling rate in Hz that the patches are meant for.
-    leads : tuple of str
-        Default leads of the input.
-    window : int or None
-        Samples of the prepared input when it is to be shorter than the longest one.
-    init : {"scratch", "pretraining"}
-        How fresh weights are drawn, see `STMEM.initialise`.
-    """
-
-    name: str
-    width: int
-    heads: int
-    depth: int = 12
+    rate: int = 250
     patch: int = 75
     max_patches: int = 30
-    rate: int = 250
-    leads: tuple[str, ...] = STANDARD_LEADS
-    window: int | None = None
-    init: str = "scratch"
 
 
 class PatchEmbedding(nn.Module):
@@ -88,7 +57,7 @@ class PatchEmbedding(nn.Module):
         return out
 
 
-class STMEM(PatchBackbone):
+class STMEM(PatchTransformer):
     """The ST-MEM encoder.
 
     Parameters
@@ -109,20 +78,13 @@ class STMEM(PatchBackbone):
     special_tokens = (1, 1)  # a separator at both ends of a lead
 
     def __init__(self, config: STMEMConfig) -> None:
-        super().__init__()
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name = config.name
-        self.leads = self.config.leads
-        self.feature_dim = config.width
-        self.patch, self.max_patches, self.rate = config.patch, config.max_patches, config.rate
+        super().__init__(config)
         width = config.width
-        if config.window is not None:
-            check_samples(self.name, config.window, patch=self.patch, max_patches=self.max_patches)
         self.patch_embed = PatchEmbedding(config.patch, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, config.max_patches + 2, width))
         self.sep_token = nn.Parameter(torch.zeros(width))
         self.lead_embed = nn.Parameter(torch.zeros(len(STANDARD_LEADS), width))
-        self.embed_dropout = nn.Dropout(0.0)
+        self.embedding_dropout = nn.Dropout(0.0)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
         self._draw_tables(config.init)
@@ -171,7 +133,7 @@ class STMEM(PatchBackbone):
             leads=self.leads,
             steps=(
                 Resample(self.rate),
-                Window(self.config.window or self.max_patches * self.patch, evaluation_crops=3),
+                Window(self.window, evaluation_crops=3),
                 Filter("highpass", 0.67, order=5),
                 Filter("lowpass", 40.0, order=5),
                 Standardise(over="record"),
@@ -181,18 +143,10 @@ class STMEM(PatchBackbone):
     # ------------------------------------------------------------------ forward
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Patch tokens without separators, each after the final norm (as in pretraining).
+        """Patch tokens without separators, (batch, leads * patches, width), lead-major.
 
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals; samples a multiple of the patch, at most the longest input.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, leads * patches, width), lead-major
+        Each is normalised, as in pretraining. The number of samples is a multiple of the patch, at
+        most the longest input.
         """
         out: Tensor = self.norm(self._patch_tokens(x, leads))
         return out
@@ -215,7 +169,7 @@ class STMEM(PatchBackbone):
         """Cut every lead into patches; (batch, leads, patches, patch)."""
         check_leads(x, self.leads if leads is None else leads)
         # One patch more would fit the table and silently take the separator's position.
-        check_samples(self.name, x.shape[-1], patch=self.patch, max_patches=self.max_patches)
+        self.check_samples(x.shape[-1])
         return cut_patches(x, self.patch)
 
     def embed_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
@@ -248,37 +202,11 @@ class STMEM(PatchBackbone):
         ends = ends[:, None].expand(batch, rows, -1, -1)
         x = torch.cat([ends[:, :, :1], grid, ends[:, :, 1:]], dim=2)
         x = (x + self.lead_embed[lead_rows(names), None]).flatten(1, 2)
-        x = self.embed_dropout(x)
+        x = self.embedding_dropout(x)
         for block in self.blocks:
             x = block(x)
         out: Tensor = x.reshape(batch, rows, grid.shape[2] + 2, self.feature_dim)
         return out
-
-    # ------------------------------------------------------------------ for the recipe
-
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """Two holders a block, attention then feed-forward, in depth order."""
-        return block_branches(self.blocks)
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts inside the feed-forwards."""
-        return feedforward_dropouts(self.blocks)
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts on the embedding and behind each attention."""
-        return [self.embed_dropout, *attention_dropouts(self.blocks)]
-
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: embeddings, each block, final norm."""
-        return group_by_depth(self, depth=self.config.depth, last=("norm.",))
-
-    def position_parameters(self) -> list[str]:
-        """The table of positions."""
-        return ["pos_embed"]
-
-    def no_weight_decay(self) -> set[str]:
-        """Nothing: the released code decays every parameter."""
-        return set()
 
 
 def st_mem_base(**overrides: Any) -> STMEM:

@@ -108,32 +108,23 @@ class WaveletNN(WindowedBackbone):
         nn.init.xavier_uniform_(self.dense.weight)
         nn.init.zeros_(self.dense.bias)
         self.dropout = nn.Dropout(config.dropout)
-        self._looked = False  # whether features were asked for before
+        self._checked = False  # whether a call looked at the statistics already
 
     # ------------------------------------------------------------------ forward
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The standardised statistics of every lead.
+        """Standardised statistics of every lead, (batch, leads, (levels + 1) * 12).
 
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals of at least twelve samples.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, leads, (levels + 1) * 12)
+        An input has at least twelve samples.
         """
-        rows = lead_rows(self._named(x, leads))
+        rows = lead_rows(self._lead_names(x, leads))
         values = wavelet_features(x, levels=self.config.levels)
         centred = values - self.feature_mean[rows]  # in double precision still
         return (centred / self.feature_std[rows]).to(self.dense.weight.dtype)
 
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Features, (batch, feature_dim); arguments as for `tokens`."""
-        rows = lead_rows(self._named(x, leads))
+        rows = lead_rows(self._lead_names(x, leads))
         self._warn_unfitted()
         tokens = self.tokens(x, leads=leads)
         weight = self.dense.weight.view(self.feature_dim, len(STANDARD_LEADS), -1)[:, rows]
@@ -150,7 +141,7 @@ class WaveletNN(WindowedBackbone):
 
     def _warn_unfitted(self) -> None:
         # Once: on an accelerator every look would wait for it.
-        if not self._looked and not self.is_fitted:
+        if not self._checked and not self.is_fitted:
             warnings.warn(
                 f"{self.name} has not measured its features, which it standardises by their mean "
                 "and deviation over training records: call fit_statistics(batches) with prepared "
@@ -158,17 +149,17 @@ class WaveletNN(WindowedBackbone):
                 UnfittedWarning,
                 stacklevel=3,
             )
-        self._looked = True
+        self._checked = True
 
-    def _named(self, x: Tensor, leads: Sequence[str] | None) -> Sequence[str]:
-        named = self.leads if leads is None else leads
-        check_leads(x, named)
+    def _lead_names(self, x: Tensor, leads: Sequence[str] | None) -> Sequence[str]:
+        names = self.leads if leads is None else leads
+        check_leads(x, names)
         if x.shape[-1] < len(COEFFICIENTS):
             raise BackboneError(
                 f"input of {x.shape[-1]} samples for {self.name}",
                 remedy=f"give {len(COEFFICIENTS)} or more, as many as the wavelet has taps.",
             )
-        return named
+        return names
 
     # ------------------------------------------------------------------ for the recipe
 
@@ -210,21 +201,9 @@ class WaveletNN(WindowedBackbone):
         """None, as there are no blocks."""
         return []
 
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """None that a recipe sets: `dropout` is part of the network."""
-        return []
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """None: the network has none."""
-        return []
-
     def layer_groups(self) -> list[list[str]]:
         """The dense layer, and no final norm."""
         return [[name for name, _ in self.named_parameters()], []]
-
-    def no_weight_decay(self) -> set[str]:
-        """None: every parameter decays."""
-        return set()
 
 
 def wavelet_nn(**overrides: Any) -> WaveletNN:

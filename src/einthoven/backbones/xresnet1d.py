@@ -18,17 +18,16 @@ from torch import Tensor, nn
 
 from einthoven.backbones.config import override
 from einthoven.backbones.layers.benchmark import (
-    BENCHMARK_PAPER,
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
+    benchmark_entry,
     check_possible,
     draw_weights,
 )
 from einthoven.backbones.layers.convolution import ConvNorm, as_image, as_tokens
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.structure import block_branches
-from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
 __all__ = ["ENTRIES", "XResNet1d", "XResNet1dConfig", "xresnet1d50", "xresnet1d101"]
@@ -183,28 +182,20 @@ def xresnet1d101(**overrides: Any) -> XResNet1d:
 
 
 ENTRIES = (
-    Entry(
-        name="xresnet1d50",
-        build=xresnet1d50,
-        family="strodthoff",
-        summary="Residual network of 16 bottleneck blocks of 64 channels, 100 Hz, 2.5 s",
-        origin="PTB-XL benchmark, 2021",
-        paper=f"{BENCHMARK_PAPER}; after He et al., Bag of Tricks for Image Classification with "
-        "Convolutional Neural Networks, CVPR 2019 (arXiv 1812.01187)",
+    benchmark_entry(
+        "xresnet1d50",
+        xresnet1d50,
+        "Residual network of 16 bottleneck blocks of 64 channels, 100 Hz, 2.5 s",
         parameters=953_344,
-        recipe="strodthoff",
-        missing_leads="it works as if the missing ones were zero",
-    ),
-    Entry(
-        name="xresnet1d101",
-        build=xresnet1d101,
-        family="strodthoff",
-        summary="Residual network of 33 bottleneck blocks of 64 channels, 100 Hz, 2.5 s",
-        origin="PTB-XL benchmark, 2021",
-        paper=f"{BENCHMARK_PAPER}; after He et al., Bag of Tricks for Image Classification with "
+        after="He et al., Bag of Tricks for Image Classification with "
         "Convolutional Neural Networks, CVPR 2019 (arXiv 1812.01187)",
+    ),
+    benchmark_entry(
+        "xresnet1d101",
+        xresnet1d101,
+        "Residual network of 33 bottleneck blocks of 64 channels, 100 Hz, 2.5 s",
         parameters=1_871_616,
-        recipe="strodthoff",
-        missing_leads="it works as if the missing ones were zero",
+        after="He et al., Bag of Tricks for Image Classification with "
+        "Convolutional Neural Networks, CVPR 2019 (arXiv 1812.01187)",
     ),
 )

@@ -2,9 +2,9 @@
 
 Every condition is predicted again from the store and compared with the clean predictions on the
 same resamples. With fewer leads only those are prepared, as if no others had been recorded; the
-backbone's policy decides about the missing ones (`einthoven.backbones.subset`). Noise is added to
-the recorded signals (`einthoven.signals.noise`), and so is an offset: a constant in every lead, as
-from a recorder with a wrong zero.
+backbone's policy decides about the missing ones (`einthoven.backbones.lead_subset`). Noise is added
+to the recorded signals (`einthoven.signals.noise`), and so is an offset: a constant in every lead,
+as from a recorder with a wrong zero.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from einthoven.backbones.subset import FewerLeads, Policy
+from einthoven.backbones.lead_subset import LeadSubset, Policy
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError, EvaluationError
 from einthoven.evaluate.comparison import Comparison, Difference, compare
@@ -56,7 +56,7 @@ class Condition:
     ----------
     name : str
     settings : dict
-        `leads` and `policy` ("own" or "derived", of `FewerLeads`), `noise` and `snr` (dB), or
+        `leads` and `policy` ("native" or "derived", of `LeadSubset`), `noise` and `snr` (dB), or
         `offset` (mV).
     comparison : Comparison
         The condition as a, clean as b.
@@ -294,7 +294,7 @@ def _possible(
     model: Model, lead_sets: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, tuple[tuple[str, ...], Policy]], dict[str, str]]:
     """Leads and policy of the usable lead sets, and reasons of the others."""
-    every, samples = model.preparation.leads, model.preparation.window
+    all_leads, samples = model.preparation.leads, model.preparation.window
     possible: dict[str, tuple[tuple[str, ...], Policy]] = {}
     left_out: dict[str, str] = {}
     for name, leads in lead_sets.items():
@@ -304,18 +304,18 @@ def _possible(
                 f"lead set {name!r} names {unknown or 'no lead'}",
                 remedy=f"name some of {', '.join(STANDARD_LEADS)}",
             )
-        missing = [lead for lead in leads if lead not in every]
+        missing = [lead for lead in leads if lead not in all_leads]
         if missing:
             left_out[name] = f"the model does not read {', '.join(missing)}"
-        elif set(leads) == set(every):
+        elif set(leads) == set(all_leads):
             left_out[name] = "these are all leads that the model reads"
         else:
             try:
-                fewer = FewerLeads(model.classifier, leads, every=every, samples=samples)
+                subset = LeadSubset(model.classifier, leads, all_leads=all_leads, samples=samples)
             except BackboneError as error:
                 left_out[name] = error.problem
             else:
-                possible[name] = tuple(leads), fewer.policy
+                possible[name] = tuple(leads), subset.policy
     return possible, left_out
 
 

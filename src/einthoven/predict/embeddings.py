@@ -11,7 +11,7 @@ lead        (records, leads, feature_dim)           feature vector of each lead 
 Pooled and lead-level vectors are means over the crops of a record. Tokens stand for moments and are
 not averaged: those of a record's crops follow one another, and where crops overlap, moments occur
 more than once. A lead is prepared alone, and the backbone decides what replaces the others
-(`einthoven.backbones.subset`). Files are described in `einthoven.predict.embedding_files`.
+(`einthoven.backbones.lead_subset`). Files are described in `einthoven.predict.embedding_files`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
-from einthoven.backbones.subset import FewerLeads
+from einthoven.backbones.lead_subset import LeadSubset
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError, EvaluationError
 from einthoven.models.model import Model
@@ -177,10 +177,13 @@ class Embedder:
         self.preparations = [model.preparation]
         self.networks: list[nn.Module] = [self.backbone]
         if level == "lead":
-            given: dict[str, Any] = {"every": self.leads, "samples": model.preparation.window}
-            alone = [FewerLeads(self.backbone, [lead], **given) for lead in self.leads]
-            self.networks = [*alone]
-            self.preparations = [model.preparation.with_leads(each.rows) for each in alone]
+            samples = model.preparation.window
+            subsets = [
+                LeadSubset(self.backbone, [lead], all_leads=self.leads, samples=samples)
+                for lead in self.leads
+            ]
+            self.networks = [*subsets]
+            self.preparations = [model.preparation.with_leads(subset.rows) for subset in subsets]
         self.about = self._about(model)
 
     def __call__(self, crops: Iterable[tuple[Tensor, Tensor]], count: int) -> list[Floats]:
@@ -202,7 +205,7 @@ class Embedder:
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def _about(self, model: Model) -> dict[str, Any]:
-        policies = {n.leads[0]: n.policy for n in self.networks if isinstance(n, FewerLeads)}
+        policies = {n.leads[0]: n.policy for n in self.networks if isinstance(n, LeadSubset)}
         return {
             "level": self.level,
             "backbone": model.backbone.name,

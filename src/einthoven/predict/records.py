@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from einthoven.backbones.inference import aggregate_crops
-from einthoven.backbones.subset import FewerLeads
+from einthoven.backbones.lead_subset import LeadSubset
 from einthoven.models.model import Model
 from einthoven.records import Record, read_record
 from einthoven.signals.prepare import Preparation, prepare_record, seconds_left_out
@@ -68,7 +68,7 @@ def predict_record(
     record : Record
     leads : sequence of str, optional
         Use these leads only, as for a record that lacks the others; see
-        `einthoven.backbones.subset`.
+        `einthoven.backbones.lead_subset`.
 
     Raises
     ------
@@ -116,9 +116,9 @@ def with_leads(model: Model, leads: tuple[str, ...] | None) -> tuple[nn.Module, 
     """Network and preparation of a model for some of its leads; for all of them without `leads`."""
     if leads is None:
         return model.classifier, model.preparation
-    every, samples = model.preparation.leads, model.preparation.window
-    fewer = FewerLeads(model.classifier, leads, every=every, samples=samples)
-    return fewer, model.preparation.with_leads(fewer.rows).deriving(fewer.leads)
+    all_leads, samples = model.preparation.leads, model.preparation.window
+    subset = LeadSubset(model.classifier, leads, all_leads=all_leads, samples=samples)
+    return subset, model.preparation.with_leads(subset.rows).deriving(subset.leads)
 
 
 def on_device(network: nn.Module, device: torch.device | str) -> nn.Module:

@@ -36,7 +36,7 @@ UNDEFINED = {
 }
 """Policies for undefined labels."""
 _POLICIES = {
-    "own": "the network's handling of missing leads",
+    "native": "the network's handling of missing leads",
     "derived": "limb leads that follow from others are computed",
 }
 

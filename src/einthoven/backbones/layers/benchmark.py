@@ -1,4 +1,4 @@
-"""What the networks of the PTB-XL benchmark have in common: their input and their dense layers.
+"""Input and dense layers that the networks of the PTB-XL benchmark share.
 
 Strodthoff et al., IEEE JBHI 25(5) 2021 (arXiv 2004.13701), trained seven networks in one way: 2.5 s
 at 100 Hz, and behind each a pooling over time, batch norm, dropout, a linear map to 128, ReLU,
@@ -13,8 +13,8 @@ Both dropouts belong to the published networks and not to a recipe: they act in 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from einthoven.backbones.config import check_choice
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.shared_batch_norm import SharedBatchNorm
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.leads import check_leads, on_twelve_leads
+from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Preparation, Resample, Scale, Step, Window
@@ -32,6 +33,7 @@ __all__ = [
     "BenchmarkBackbone",
     "BenchmarkConfig",
     "Dense",
+    "benchmark_entry",
     "check_possible",
     "draw_weights",
     "max_and_mean",
@@ -113,7 +115,7 @@ class Dense(nn.Module):
 
 
 class BenchmarkBackbone(Backbone):
-    """A network of the benchmark; what it makes of a signal before the pooling is its own.
+    """A network of the benchmark: subclasses encode the signal, the rest is shared.
 
     Parameters
     ----------
@@ -131,11 +133,12 @@ class BenchmarkBackbone(Backbone):
     """
 
     family = "strodthoff"
+    final_parameters = ("dense.",)
     shortest: int = 1  # samples of an input
     dense: Dense
 
     def __init__(self, config: BenchmarkConfig) -> None:
-        super().__init__()
+        super().__init__(config, config.hidden)
         check_choice("init", config.init, ("scratch", "pretraining"))
         check_possible(
             config,
@@ -147,9 +150,6 @@ class BenchmarkBackbone(Backbone):
                 ),
             },
         )
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name, self.leads = config.name, self.config.leads
-        self.feature_dim = config.hidden
 
     @property
     def preparation(self) -> Preparation:
@@ -168,27 +168,15 @@ class BenchmarkBackbone(Backbone):
         """(batch, 12, samples) to (batch, tokens, dim)."""
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """What the dense layers are given: maximum and mean over time, (batch, 2 dim)."""
+        """Input of the dense layers: maximum and mean over time, (batch, 2 dim)."""
         return max_and_mean(tokens, self.dense.linear.weight.dtype)
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """What stands before the pooling.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals of any length.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, tokens, dim)
-        """
+        """Tokens before the pooling, (batch, tokens, dim); inputs of any length."""
         return self.encode(self._twelve(x, self.leads if leads is None else leads))
 
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """What the last linear map sees; input as for `tokens`, output (batch, feature_dim)."""
+        """Output of the dense layers, (batch, feature_dim); arguments as for `tokens`."""
         features: Tensor = self.dense(self.pool(self.tokens(x, leads=leads)))
         return features
 
@@ -199,26 +187,7 @@ class BenchmarkBackbone(Backbone):
                 f"input of {x.shape[-1]} samples for {self.name}",
                 remedy=f"give {self.shortest} or more; its Preparation gives {self.config.window}.",
             )
-        rows = lead_rows(leads)
-        if rows == list(range(len(STANDARD_LEADS))):
-            return x
-        whole = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
-        whole[:, rows] = x
-        return whole
-
-    # ------------------------------------------------------------------ for the recipe
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """None: the dropouts that there are belong to the network."""
-        return []
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """None: the dropouts that there are belong to the network."""
-        return []
-
-    def no_weight_decay(self) -> set[str]:
-        """Nothing: the benchmark decays every parameter, norms too."""
-        return set()
+        return on_twelve_leads(x, leads)
 
 
 def max_and_mean(tokens: Tensor, dtype: torch.dtype) -> Tensor:
@@ -245,7 +214,7 @@ def check_possible(config: BenchmarkConfig, fields: Mapping[str, tuple[bool, str
     Parameters
     ----------
     config : BenchmarkConfig
-        What was asked for.
+        Configuration of a network.
     fields : mapping
         Field to whether its value is possible, and the remedy if it is not.
 
@@ -259,3 +228,26 @@ def check_possible(config: BenchmarkConfig, fields: Mapping[str, tuple[bool, str
             raise BackboneError(
                 f"{config.name}: {field} = {getattr(config, field)!r} is impossible", remedy=remedy
             )
+
+
+def benchmark_entry(
+    name: str,
+    build: Callable[..., Backbone],
+    summary: str,
+    *,
+    parameters: int,
+    after: str = "",
+    recipe: str = "strodthoff",
+) -> Entry:
+    """Catalogue entry of a network of the benchmark; `after` is the paper that it goes back to."""
+    return Entry(
+        name=name,
+        build=build,
+        family=BenchmarkBackbone.family,
+        summary=summary,
+        origin="PTB-XL benchmark, 2021",
+        paper=f"{BENCHMARK_PAPER}; after {after}" if after else BENCHMARK_PAPER,
+        parameters=parameters,
+        recipe=recipe,
+        missing_leads="it works as if the missing ones were zero",
+    )

@@ -1,13 +1,92 @@
-"""Patches of leads, and fixed sine-cosine positions along time."""
+"""Patches of leads, sine-cosine positions along time, and the base of Transformers over patches."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from einthoven.backbones.contract import PatchBackbone
+from einthoven.backbones.layers.structure import attention_dropouts, feedforward_dropouts
 from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["check_samples", "cut_patches", "sincos_positions"]
+__all__ = [
+    "PatchTransformer",
+    "PatchTransformerConfig",
+    "check_samples",
+    "cut_patches",
+    "sincos_positions",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchTransformerConfig:
+    """Shared configuration of Transformers over patches.
+
+    Attributes
+    ----------
+    name : str
+        Registry name.
+    rate : int
+        Sampling rate in Hz that the patches are meant for.
+    patch : int
+        Samples in a patch.
+    max_patches : int
+        Patches of a row in the longest input; there is one position for each patch and one for each
+        special token.
+    width, depth, heads : int
+        Token width, number of blocks, attention heads.
+    leads : tuple of str
+        Default leads of the input.
+    window : int or None
+        Samples of the prepared input when it is to be shorter than the longest one.
+    init : {"scratch", "pretraining"}
+        How fresh weights are drawn, see the network's `initialise`.
+    """
+
+    name: str
+    rate: int
+    patch: int
+    max_patches: int
+    width: int
+    heads: int
+    depth: int = 12
+    leads: tuple[str, ...] = STANDARD_LEADS
+    window: int | None = None
+    init: str = "scratch"
+
+
+class PatchTransformer(PatchBackbone):
+    """A Transformer over patches with `pos_embed`, `embedding_dropout` and a list of `blocks`."""
+
+    final_parameters = ("norm.", "fc_norm.")
+    window: int
+    embedding_dropout: nn.Dropout
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config, config.width)
+        self.patch, self.max_patches, self.rate = config.patch, config.max_patches, config.rate
+        self.window = config.max_patches * config.patch if config.window is None else config.window
+        self.check_samples(self.window)
+
+    def check_samples(self, samples: int) -> None:
+        """Refuse a length that the network does not read."""
+        check_samples(self.name, samples, patch=self.patch, max_patches=self.max_patches)
+
+    def feedforward_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts inside the feed-forwards."""
+        return feedforward_dropouts(self.blocks)
+
+    def other_dropouts(self) -> list[nn.Dropout]:
+        """Dropouts on the embedding and behind each attention."""
+        return [self.embedding_dropout, *attention_dropouts(self.blocks)]
+
+    def position_parameters(self) -> list[str]:
+        """The table of positions."""
+        return ["pos_embed"]
 
 
 def sincos_positions(count: int, width: int, *, before: int = 0, after: int = 0) -> Tensor:

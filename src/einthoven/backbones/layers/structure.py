@@ -1,4 +1,4 @@
-"""What the recipe asks of a network made of blocks, answered once for all of them."""
+"""Residual branches, dropouts, parameter groups and initialisation of networks made of blocks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def block_branches(blocks: Iterable[nn.Module]) -> list[list[StochasticDepth]]:
 
 def feedforward_dropouts(blocks: Iterable[nn.Module]) -> list[nn.Dropout]:
     """Both dropouts of every feed-forward."""
-    found = [block.mlp for block in blocks if isinstance(block, Block)]
-    return [dropout for mlp in found for dropout in (mlp.drop1, mlp.drop2)]
+    layers = [block.mlp for block in blocks if isinstance(block, Block)]
+    return [dropout for mlp in layers for dropout in (mlp.drop1, mlp.drop2)]
 
 
 def attention_dropouts(blocks: Iterable[nn.Module]) -> list[nn.Dropout]:
@@ -35,9 +35,9 @@ def attention_dropouts(blocks: Iterable[nn.Module]) -> list[nn.Dropout]:
 
 
 def group_by_depth(
-    module: nn.Module, *, depth: int, last: tuple[str, ...], blocks: str = "blocks"
+    module: nn.Module, *, depth: int, final: tuple[str, ...] = ()
 ) -> list[list[str]]:
-    """Partition parameter names into embeddings, each block, and the final layers.
+    """Partition parameter names into embeddings, each entry of `blocks`, and the final layers.
 
     Parameters
     ----------
@@ -45,17 +45,18 @@ def group_by_depth(
         The network.
     depth : int
         Its number of blocks.
-    last : tuple of str
-        Name prefixes of what comes after the blocks; the rest is taken for embeddings.
-    blocks : str
-        Name of the list of blocks.
+    final : tuple of str
+        Name prefixes of the final layers, also inside the last block (the norm of a post-norm
+        block). Parameters outside `blocks` with other prefixes belong to the embeddings.
     """
     groups: list[list[str]] = [[] for _ in range(depth + 2)]
     for name, _ in module.named_parameters():
-        if name.startswith(f"{blocks}."):
+        if name.startswith(final):
+            groups[-1].append(name)
+        elif name.startswith("blocks."):
             groups[1 + int(name.split(".")[1])].append(name)
         else:
-            groups[-1 if name.startswith(last) else 0].append(name)
+            groups[0].append(name)
     return groups
 
 

@@ -1,31 +1,33 @@
 """The parts of a post-norm wav2vec 2.0 network, which HuBERT-ECG and ECG-FM share.
 
 Strided convolutions turn a signal into tokens; a linear projection widens them; a long grouped
-convolution, added to its input, tells where a token is; Transformer blocks follow that normalise
+convolution, added to its input, encodes positions; Transformer blocks follow that normalise
 *after* each addition (Baevski et al., "wav2vec 2.0", arXiv 2006.11477, its base size; Hsu et al.,
 "HuBERT", arXiv 2106.07447). A network of this kind holds the parts as
 
     self.extractor = ConvExtractor(...)       (batch, channels, samples) to (batch, tokens, conv)
     self.projection = FeatureProjection(...)  conv to width
-    self.pos_conv = ConvPositions(...)        adds positions; a residual branch of its own
+    self.pos_conv = ConvPositions(...)        adds positions; a residual branch
     self.norm = nn.LayerNorm(width)           before the blocks: there is none behind them
     self.embed_dropout = nn.Dropout(0.0)
     self.blocks = PostNormBlocks(...)
 
-under these very names (`wav2vec_backbone.Wav2VecBackbone`): layer groups go by them, and so does
-the recipe's `freeze_positions`.
+under these very names (`Wav2VecBackbone`): layer groups use them, and so does the recipe's
+`freeze_positions`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from einthoven.backbones.config import check_choice
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.convolution import convolve
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
@@ -35,7 +37,9 @@ from einthoven.backbones.layers.structure import (
     feedforward_dropouts,
 )
 from einthoven.backbones.layers.transformer import Attention, Block
+from einthoven.backbones.leads import with_derived
 from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
 
 __all__ = [
     "ConvExtractor",
@@ -45,6 +49,7 @@ __all__ = [
     "PostNormBlock",
     "PostNormBlocks",
     "Wav2VecBackbone",
+    "Wav2VecConfig",
     "mean_of_valid",
     "valid_tokens",
 ]
@@ -371,22 +376,71 @@ def _initialise_linears(module: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-class Wav2VecBackbone(Backbone):
-    """A backbone made of the parts of `einthoven.backbones.layers.wav2vec`.
-
-    What a signal is to the extractor, and what becomes of missing leads, is each network's own.
+@dataclass(frozen=True, kw_only=True)
+class Wav2VecConfig:
+    """Shared configuration of wav2vec 2.0 networks.
 
     Attributes
     ----------
-    config : dataclass
-        With `width`, `depth`, `heads`, `conv_width`, `conv_kernels`, `conv_strides`, `pos_kernel`,
-        `pos_groups`, `layerdrop` and `attention_dropout`.
+    name : str
+        Registry name.
+    width, depth, heads : int
+        Token width, number of blocks, attention heads; the feed-forward is four times as wide.
+    conv_width : int
+        Channels of the convolutional extractor.
+    conv_kernels, conv_strides : tuple of int
+        Its convolutions.
+    pos_kernel, pos_groups : int
+        Taps and groups of the positional convolution.
+    layerdrop : float
+        Probability of skipping a whole block in training (see `PostNormBlocks`), beside the
+        recipe's stochastic depth.
+    attention_dropout : float
+        Dropout on attention probabilities in training.
+    missing_leads : str
+        What happens to an input without some of the twelve leads.
+    leads : tuple of str
+        Leads that records have. Limb leads that follow from two of them are computed in the
+        preparation and are leads of the input too.
+    init : {"scratch", "pretraining"}
+        Both draw the same weights here.
     """
+
+    name: str
+    width: int
+    depth: int
+    heads: int
+    conv_width: int
+    conv_kernels: tuple[int, ...]
+    conv_strides: tuple[int, ...]
+    pos_kernel: int = 128
+    pos_groups: int = 16
+    layerdrop: float = 0.0
+    attention_dropout: float = 0.0
+    missing_leads: str
+    leads: tuple[str, ...] = STANDARD_LEADS
+    init: str = "scratch"
+
+
+class Wav2VecBackbone(Backbone):
+    """A backbone made of the parts of `einthoven.backbones.layers.wav2vec`.
+
+    Subclasses turn a signal into the extractor's input, and handle missing leads.
+
+    Parameters
+    ----------
+    config : Wav2VecConfig
+        Its shape.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config, config.width)
+        self.leads, self._derive = with_derived(self.config.leads)
+        check_choice("init", config.init, ("scratch", "pretraining"))
 
     def build_parts(self, channels: int) -> None:
         """Draw the parts that `config` describes, for a signal of so many channels."""
         config = self.config
-        self.feature_dim = config.width
         self.extractor = ConvExtractor(
             channels, config.conv_width, kernels=config.conv_kernels, strides=config.conv_strides
         )
@@ -403,6 +457,25 @@ class Wav2VecBackbone(Backbone):
             layerdrop=config.layerdrop,
             attention_dropout=config.attention_dropout,
         )
+
+    def contextualise(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Run positions and blocks.
+
+        Parameters
+        ----------
+        z : Tensor, shape (batch, tokens, width)
+            Output of `projection`, or part of it replaced.
+        valid : Tensor, optional
+            (batch, tokens) booleans, False for tokens of padding, see `valid_tokens`; their outputs
+            mean nothing. As in the release of ECG-FM, the positional convolution still reads into
+            the padding; the blocks do not.
+
+        Returns
+        -------
+        Tensor, shape (batch, tokens, width)
+        """
+        out: Tensor = self.blocks(self.embed_dropout(self.norm(self.pos_conv(z))), valid)
+        return out
 
     def residual_branches(self) -> list[list[StochasticDepth]]:
         """The positional convolution's holder, then two a block: attention, feed-forward."""
@@ -433,10 +506,6 @@ class Wav2VecBackbone(Backbone):
             else:
                 groups[1].append(name)
         return groups
-
-    def no_weight_decay(self) -> set[str]:
-        """Nothing: the released codes decay every parameter."""
-        return set()
 
     def extractor_parameters(self) -> list[str]:
         """The convolutions in front, which the released fine-tunings keep frozen."""

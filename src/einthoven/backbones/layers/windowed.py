@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from einthoven.backbones.contract import Backbone
-from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import block_branches
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Preparation, Resample, Window
@@ -22,7 +20,7 @@ __all__ = ["SampleStack", "WindowedBackbone", "WindowedConfig"]
 
 @dataclass(frozen=True)
 class WindowedConfig:
-    """Configuration that all of them share.
+    """Shared configuration of the networks over a window.
 
     Attributes
     ----------
@@ -46,21 +44,7 @@ class WindowedConfig:
 
 
 class WindowedBackbone(Backbone):
-    """Base class of backbones over a window.
-
-    Parameters
-    ----------
-    config : WindowedConfig
-        Its shape; the leads' names may be in any spelling.
-    feature_dim : int
-        Size of a feature vector.
-    """
-
-    def __init__(self, config: Any, feature_dim: int) -> None:
-        super().__init__()
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name, self.leads = config.name, self.config.leads
-        self.feature_dim = feature_dim
+    """Base class of backbones over a window, of a `WindowedConfig`."""
 
     @property
     def preparation(self) -> Preparation:
@@ -68,13 +52,9 @@ class WindowedBackbone(Backbone):
         window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
         return Preparation(leads=self.leads, steps=(Resample(self.config.rate), window))
 
-    def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Mean of the tokens, (batch, feature_dim)."""
-        return self.tokens(x, leads=leads).mean(1)
-
 
 class SampleStack(WindowedBackbone):
-    """An encoder of one token a sample, whose dropout is its own and not a recipe's.
+    """An encoder of one token a sample, whose dropout no recipe adjusts.
 
     Parameters
     ----------
@@ -95,44 +75,16 @@ class SampleStack(WindowedBackbone):
         self.blocks = nn.ModuleList(blocks)
         self.embedding = nn.Linear(len(STANDARD_LEADS), config.width)
 
-    # ------------------------------------------------------------------ forward
-
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """A token for every sample, after the last block.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals of any length.
-        leads : sequence of str, optional
-            Names of the input's rows; `self.leads` when left out.
-
-        Returns
-        -------
-        Tensor, shape (batch, samples, width)
-        """
-        named = self.leads if leads is None else leads
-        check_leads(x, named)
+        """A token for every sample, (batch, samples, width); inputs of any length."""
+        names = self.leads if leads is None else leads
+        check_leads(x, names)
         if not x.shape[-1]:
             raise BackboneError(
                 f"input of 0 samples for {self.name}", remedy="give one sample or more."
             )
-        weight = self.embedding.weight[:, lead_rows(named)]
+        weight = self.embedding.weight[:, lead_rows(names)]
         tokens: Tensor = linear(x.transpose(1, 2), weight, self.embedding.bias)
         for block in self.blocks:
             tokens = block(tokens)
         return tokens
-
-    # ------------------------------------------------------------------ for the recipe
-
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """One holder a block."""
-        return block_branches(self.blocks)
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """None that a recipe sets: `dropout` is part of the network."""
-        return []
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """None: the network has none."""
-        return []

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.lead_subset import LeadSubset
 from einthoven.backbones.registry import create_backbone
-from einthoven.backbones.subset import FewerLeads
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 
@@ -31,8 +31,8 @@ class AllOrNothing(nn.Module):
         return torch.einsum("l,bls->bs", self.weight, x)
 
 
-def fewer(network: nn.Module, leads: Sequence[str], samples: int = 500) -> FewerLeads:
-    return FewerLeads(network, leads, every=STANDARD_LEADS, samples=samples)
+def fewer(network: nn.Module, leads: Sequence[str], samples: int = 500) -> LeadSubset:
+    return LeadSubset(network, leads, all_leads=STANDARD_LEADS, samples=samples)
 
 
 @pytest.mark.parametrize("name", ["mtecg_tiny_100hz", "st_mem_tiny"])
@@ -41,7 +41,7 @@ def test_a_network_s_own_policy_is_asked_for(name: str) -> None:
     network = create_backbone(name, seed=0, **options).eval()
     x = torch.randn(2, 2, 1500 if name == "st_mem_tiny" else 500)
     part = fewer(network, ("V1", "II"), x.shape[2])
-    assert part.policy == "own"
+    assert part.policy == "native"
     assert part.leads == ("II", "V1")  # in the network's order
     with torch.no_grad():
         assert torch.equal(part(x), network(x, leads=("II", "V1")))
@@ -82,7 +82,7 @@ def test_what_follows_is_computed_and_the_rest_is_the_family_s_own(
             fewer(network, ("I", "V1"), samples)
         return
     two = fewer(network, ("I", "V1"), samples)
-    assert (two.policy, two.rows) == ("own", ("I", "V1"))
+    assert (two.policy, two.rows) == ("native", ("I", "V1"))
     built = create_backbone(name, seed=0, **options, leads=("I", "V1")).eval()
     with torch.no_grad():
         assert torch.equal(two(x[:, :2]), built(x[:, :2]))
@@ -140,7 +140,7 @@ def test_asking_for_fewer_leads_leaves_the_network_as_it_was() -> None:
 def test_leads_that_it_was_not_made_for_are_refused() -> None:
     network = create_backbone("mtecg_tiny_100hz", seed=0, leads=("I", "II"), **TINY).eval()
     with pytest.raises(BackboneError, match="V1 is not among the leads that this network reads"):
-        FewerLeads(network, ("I", "V1"), every=("I", "II"), samples=500)
+        LeadSubset(network, ("I", "V1"), all_leads=("I", "II"), samples=500)
     for wrong in ((), ("X",), ("I", "i")):
         with pytest.raises(BackboneError):
             fewer(network, wrong)
