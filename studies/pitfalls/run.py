@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -11,7 +10,8 @@ from pathlib import Path
 
 from choices import joined_windows, thresholds, trapezoid
 from data import Study, open_study
-from einthoven.files import write_json, write_text
+from einthoven.reproduce.page import write_sections
+from einthoven.reproduce.tables import Section, table
 from einthoven.signals.store import Store
 from features import KERNELS, window_features
 from labels import empty_rows, likelihood, versions
@@ -66,25 +66,10 @@ def measure(study: Study, *, kernels: int = KERNELS) -> list[Finding]:
 
 
 def write_page(page: Path, study: Study, findings: Sequence[Finding]) -> None:
-    """Write the findings between the page's markers, and their numbers into `figures/`.
-
-    A page without markers gets them at its end.
-    """
-    name = study.name.strip("`")
-    begin, end = (
-        f"<!-- reproduce:pitfalls backbone={name} experiment=protocol {side} -->"
-        for side in ("begin", "end")
-    )
-    section = f"{begin}\n{section_text(study, findings)}\n{end}"
-    text = page.read_text() if page.is_file() else "# Protocol\n"
-    marked = re.compile(re.escape(begin) + ".*" + re.escape(end), re.DOTALL)
-    if marked.search(text):
-        text = marked.sub(lambda _: section, text)
-    else:
-        text = f"{text.rstrip()}\n\n{section}\n"
+    """Write the findings between the page's markers, and their numbers into `figures/`."""
     numbers = {finding.key: finding.to_dict() for finding in findings}
-    write_json(page.parent / "figures" / f"pitfalls--{name}--protocol.json", numbers)
-    write_text(page, text)
+    name, text = study.name.strip("`"), section_text(study, findings)
+    write_sections(page, [Section("pitfalls", name, "protocol", text, numbers)])
 
 
 def section_text(study: Study, findings: Sequence[Finding]) -> str:
@@ -97,14 +82,14 @@ def section_text(study: Study, findings: Sequence[Finding]) -> str:
         labels=len(study.cohort.labels),
         name=study.name,
     )
-    overview = table([line for finding in findings for line in _overview(finding)])
+    overview = _table([line for finding in findings for line in _overview(finding)])
     parts = ["## Measured effects", _wrapped(introduction), f"    {COMMAND}", overview]
     for finding in findings:
         parts += [f"### {finding.title}", *map(_wrapped, finding.notes)]
         if finding.table:
-            parts.append(table(finding.table))
+            parts.append(_table(finding.table))
         if finding.effects and finding.listed:
-            parts.append(table([_line(effect) for effect in finding.effects]))
+            parts.append(_table([_line(effect) for effect in finding.effects]))
     return "\n\n".join(parts)
 
 
@@ -136,11 +121,9 @@ def _change(effect: Effect) -> str:
     return with_interval(effect.difference, effect.interval)
 
 
-def table(rows: Sequence[dict[str, str]]) -> str:
+def _table(rows: Sequence[dict[str, str]]) -> str:
     """A Markdown table of rows with the same keys."""
-    head = list(rows[0])
-    lines = [head, ["---"] * len(head), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _wrapped(text: str) -> str:

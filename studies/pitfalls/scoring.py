@@ -158,10 +158,9 @@ def mean(values: Floats) -> Floats:
 
 def middle(values: Floats) -> tuple[float, float] | None:
     """The middle 95 % of the values that are not NaN; None without any."""
-    numbers = values[~np.isnan(values)]
-    if not numbers.size:
+    if np.isnan(values).all():
         return None
-    low, high = np.quantile(numbers, (0.025, 0.975))
+    low, high = np.nanquantile(values, (0.025, 0.975))
     return float(low), float(high)
 
 

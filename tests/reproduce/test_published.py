@@ -41,8 +41,8 @@ def test_every_row_has_a_place() -> None:
         "Wavelet+NN",
     ]  # fmt: skip
     assert names[-1] == "Transformer-FM-PT"
-    assert set(names) == published.AUROC.keys() | published.FURTHER.keys()
-    assert not published.AUROC.keys() & published.FURTHER.keys()
+    assert set(names) == published.AUROC.keys() | published.LEADERBOARD.keys()
+    assert not published.AUROC.keys() & published.LEADERBOARD.keys()
 
 
 def test_an_ensemble_is_better_than_its_members() -> None:

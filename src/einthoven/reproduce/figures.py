@@ -261,9 +261,8 @@ def draw_fractions(entries: Sequence[Json], quotes: Sequence[Json]) -> str:
                 x = [100 * entry["fraction"] + offset for entry in mine]
                 y = [entry[metric]["mean"] for entry in mine]
                 axes.plot(x, y, color=colour, lw=1.4, marker="o", ms=3.5)
-                for place, entry in zip(x, mine, strict=True):
-                    if entry[metric]["interval"]:
-                        axes.plot([place] * 2, entry[metric]["interval"], color=colour, lw=0.9)
+                limits = [entry[metric]["interval"] or [np.nan, np.nan] for entry in mine]
+                axes.vlines(x, *np.transpose(limits), color=colour, lw=0.9)
                 known = {
                     100 * quote["fraction"]: quote["published"][metric]
                     for quote in quotes
@@ -284,10 +283,11 @@ def draw_variants(entries: Mapping[str, Json]) -> str:
         figure, panels = _two_panels("Validation", height=height, left=0.2, below=0.3)
         places = range(len(entries))
         for axes, metric in zip(panels, AUROC_AUPRC, strict=True):
-            for place, entry in zip(places, entries.values(), strict=True):
-                axes.plot([entry[metric]["mean"]], [place], marker="o", ms=4.5, color=COLOURS[0])
-                if limits := entry[metric]["interval"]:
-                    axes.plot(limits, [place, place], color=COLOURS[0], lw=1.1)
+            pooled = [entry[metric] for entry in entries.values()]
+            limits = [each["interval"] or [np.nan, np.nan] for each in pooled]
+            means = [each["mean"] for each in pooled]
+            axes.plot(means, places, ls="", marker="o", ms=4.5, color=COLOURS[0])
+            axes.hlines(places, *np.transpose(limits), color=COLOURS[0], lw=1.1)
             axes.set_ylim(len(entries) - 0.5, -0.5)
             axes.set_yticks(places, list(entries) if axes is panels[0] else [""] * len(entries))
             axes.tick_params(axis="y", length=0)

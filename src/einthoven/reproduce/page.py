@@ -64,7 +64,7 @@ def write(
         elif name in _SECTIONS and not (name == GRID and reproduction.experiment.table_1_only):
             sections.append(_SECTIONS[name](results))
     with locked(lock_beside(page)):  # other processes may write their sections
-        return _write_sections(page, sections)
+        return write_sections(page, sections)
 
 
 def _stored(reproduction: Reproduction, page: Path) -> Json:
@@ -85,7 +85,8 @@ def _stored(reproduction: Reproduction, page: Path) -> Json:
     return numbers
 
 
-def _write_sections(page: Path, sections: Sequence[Section]) -> list[Path]:
+def write_sections(page: Path, sections: Sequence[Section]) -> list[Path]:
+    """Write sections into a page, their numbers and drawings beside it; see `write`."""
     text = page.read_text(encoding="utf-8") if page.is_file() else "# Reproduction\n"
     folder, written = page.parent / FIGURES, [page]
     for section in sections:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -201,21 +201,15 @@ def request_of(folder: Path) -> Json:
     return request
 
 
-@lru_cache(maxsize=8)
+@cache
 def _opened(path: Path, task: str, min_records: int) -> Cohort:
     return open_cohort(path, task, **({"min_records": min_records} if min_records else {}))
 
 
+@cache
 def weights_sha256(weights: Path) -> str:
     """SHA-256 of a weights file, or of the weights of a model folder."""
-    file = weights_file(weights)
-    return _digest(file, file.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _digest(file: Path, modified: int) -> str:
-    # `modified` invalidates the cache when the file changes.
-    return file_sha256(file)
+    return file_sha256(weights_file(weights))
 
 
 def check(reproduction: Reproduction, runs: Sequence[Run]) -> None:
