@@ -109,13 +109,6 @@ def test_the_ablation_takes_away_one_piece_each(name: str) -> None:
     assert experiment.recipe(SCRATCH, "x").initialise == "random"
 
 
-def test_the_paper_s_schedule() -> None:
-    recipe = load_experiment("published").recipe(POST, "st_mem_base")
-    assert recipe.stage1 is not None
-    assert recipe.stage2 is not None
-    assert (recipe.stage1.epochs, recipe.stage2.epochs) == (100, 50)
-
-
 def test_a_schedule_brings_no_stage_into_a_recipe(tmp_path: Path) -> None:
     experiment = written(
         tmp_path, SMALL.replace("[pre", 'schedule = ["stage1.epochs=7", "stage2.epochs=8"]\n[pre')

@@ -15,7 +15,7 @@ from einthoven.reproduce.experiment import (
     Row,
     load_experiment,
 )
-from einthoven.reproduce.grid import TARGETS, Run, only, row_names, runs_of, shard, targets_of
+from einthoven.reproduce.grid import TARGETS, only, row_names, runs_of, shard, targets_of
 
 BACKBONE = "s4"
 
@@ -102,37 +102,10 @@ def test_table_2_has_further_variants_where_the_experiment_says() -> None:
     assert variants("published") == dict.fromkeys(tasks, pair)
 
 
-def test_table_variants_change_no_other_run(experiment: Experiment) -> None:
-    """They add some: what was run before they were asked for still counts."""
-    alone = experiment.model_copy(update={"table_variants": (PLAIN, POST), "table_variants_on": ()})
-    wide = experiment.model_copy(update={"table_variants_on": ()})
-    before, after = (set(runs_of("grid", each, BACKBONE)) for each in (alone, wide))
-    assert before < after
-    assert after - before == {
-        Run(BACKBONE, variant, task, 1.0, 0)
-        for variant in (PROBE, SCRATCH)
-        for task in ("diagnostic-44", "subclass-23", "rhythm-12")
-    }
-    for run in before:
-        assert wide.recipe(run.variant, BACKBONE, seed=run.seed, fraction=run.fraction) == (
-            alone.recipe(run.variant, BACKBONE, seed=run.seed, fraction=run.fraction)
-        )
-
-
 def test_keys_are_folder_names_that_say_everything(experiment: Experiment) -> None:
     keys = {run.key for run in runs_of("figure-4", experiment, BACKBONE)}
     assert "s4--post-training--all-71--30pct--seed0" in keys
     assert "s4--fine-tuning--all-71--100pct--seed2" in keys
-
-
-def test_rows_of_table_1_may_be_of_other_backbones(experiment: Experiment) -> None:
-    peer = Row(name="resnet (ours)", backbone="resnet1d_wang", variant="scratch")
-    with_peer = experiment.model_copy(update={"rows": (peer, Row(name="us", variant=POST))})
-    runs = runs_of("table-1", with_peer, BACKBONE)
-    assert {(run.backbone, run.variant) for run in runs} == {
-        ("resnet1d_wang", "scratch"),
-        (BACKBONE, POST),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -175,12 +148,6 @@ def test_one_row_alone(peers: Experiment) -> None:
     assert "xresnet1d101" in str(refused.value)
     with pytest.raises(ReproduceError, match="not a filter"):
         only(runs, ["row=lstm"])
-
-
-def test_the_pair_s_rows_have_names_too(experiment: Experiment) -> None:
-    runs, rows = runs_of("grid", experiment, BACKBONE), row_names(experiment, BACKBONE)
-    kept = only(runs, ["row=plain fine-tuning"], rows)
-    assert {run.variant for run in kept} == {PLAIN}
 
 
 def test_filters(experiment: Experiment) -> None:

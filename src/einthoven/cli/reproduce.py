@@ -118,20 +118,22 @@ def reproduce(
     if target == LIST:
         _list()
         return
+    from einthoven.cli.paths import store_folder, store_of
     from einthoven.reproduce.grid import only as filtered
     from einthoven.reproduce.grid import row_names, runs_of
     from einthoven.reproduce.grid import shard as part
-    from einthoven.reproduce.run import check
+    from einthoven.reproduce.run import Reproduction, check
 
     definition = _experiment(experiment, cohort, backbone, weights)
     name = backbone or ""
     runs = filtered(runs_of(target, definition, name), only or (), row_names(definition, name))
     runs = part(runs, shard)
-    reproduction = replace(
-        _reproduction(definition, cohort, name, out, weights, store),
-        device=device,
-        threads=threads,
-    )
+    folder = _ptbxl_folder(cohort)
+    if weights is not None and not weights.exists():
+        raise ReproduceError(f"{weights} is missing", remedy="pass a model folder or weights file")
+    # Packed later, so that everything else is checked first.
+    pack = store_folder(folder, store)
+    reproduction = Reproduction(definition, name, folder, pack, out, weights, device, threads)
     if plan:
         _print_plan(reproduction, runs)
         return
@@ -139,7 +141,8 @@ def reproduce(
     if run:
         check(reproduction, runs)
         note(f"Experiment {definition.name}")
-        failed = _run(_packed(reproduction, store), runs)
+        packed = Path(store_of(reproduction.cohort, store).root)
+        failed = _run(replace(reproduction, store=packed), runs)
     _write(reproduction, target, write or out / "results.md")
     if failed:
         typer.echo(f"{len(failed)} runs failed: {', '.join(failed)}", err=True)
@@ -171,18 +174,8 @@ def _experiment(
     return experiment
 
 
-def _reproduction(
-    experiment: Experiment,
-    cohort: Path | None,
-    backbone: str,
-    out: Path,
-    weights: Path | None,
-    store: Path | None,
-) -> Reproduction:
-    """The request; nothing is packed yet, so that everything else is checked first."""
-    from einthoven.cli.paths import store_folder
+def _ptbxl_folder(cohort: Path | None) -> Path:
     from einthoven.cohorts.ptbxl import TABLES
-    from einthoven.reproduce.run import Reproduction
 
     if cohort is None or not all((cohort / table).is_file() for table in TABLES):
         raise ReproduceError(
@@ -190,17 +183,7 @@ def _reproduction(
             remedy="pass PTB-XL's folder (`einthoven download ptb-xl`), or train on other cohorts "
             "with `einthoven posttrain`",
         )
-    if weights is not None and not weights.exists():
-        raise ReproduceError(f"{weights} is missing", remedy="pass a model folder or weights file")
-    return Reproduction(
-        experiment, backbone or "", cohort, store_folder(cohort, store), out, weights
-    )
-
-
-def _packed(reproduction: Reproduction, store: Path | None) -> Reproduction:
-    from einthoven.cli.paths import store_of
-
-    return replace(reproduction, store=Path(store_of(reproduction.cohort, store).root))
+    return cohort
 
 
 def _list() -> None:

@@ -24,6 +24,7 @@ from einthoven.reproduce.tables import (
     Line,
     Section,
     label_counts,
+    pair_of,
     relative_gain,
     section,
     seeds_text,
@@ -38,7 +39,7 @@ _GRID: dict[str, Any] = {"color": "#a3a9b0", "alpha": 0.3, "lw": 0.5}
 
 def figure_2(results: Results) -> Section:
     """Paired differences of every label on the main task."""
-    plain, post = _pair(results)
+    post, plain = pair_of(results, results.reproduction.experiment.main_task)
     comparison = results.comparison(post, plain)
     drawings, counts = {}, []
     for metric in AUROC_AUPRC if comparison is not None else ():
@@ -58,7 +59,8 @@ def figure_2(results: Results) -> Section:
 
 def figure_3(results: Results) -> Section:
     """Validation metrics by epoch on the main task."""
-    groups = _pair(results)
+    post_group, plain_group = pair_of(results, results.reproduction.experiment.main_task)
+    groups = (plain_group, post_group)
     histories: dict[str, list[Json]] = {
         group.variant: [
             {"seed": seed, "epochs": stage_history(folder)}
@@ -183,12 +185,6 @@ def _corner_lines(results: Results, groups: Mapping[str, Group]) -> list[Line]:
             gain = results.macro(groups[post], metric, minus=groups[plain])
             lines.append([start, name, *values, value(gain, signed=True)])
     return lines
-
-
-def _pair(results: Results) -> tuple[Group, Group]:
-    """Plain fine-tuning and post-training on the main task."""
-    backbone, task = results.reproduction.backbone, results.reproduction.experiment.main_task
-    return Group(backbone, PLAIN, task), Group(backbone, POST, task)
 
 
 def _numbers(results: Results, group: Group, split: Split = "test") -> Json:

@@ -179,7 +179,7 @@ def only(runs: Sequence[Run], filters: Sequence[str], rows: Rows | None = None) 
             )
         names = {run: _names(run, key, rows or {}) for run in runs}
         present = {name for run in runs for name in names[run]}
-        allowed = {_text(_number(value)) for value in values.split(",")}
+        allowed = {value.strip() for value in values.split(",")}
         if allowed - present:
             raise ReproduceError(
                 f"--only {text}: no run has {key} {', '.join(sorted(allowed - present))}",
@@ -193,18 +193,8 @@ def _names(run: Run, key: str, rows: Rows) -> set[str]:
     """Values of a run for a key; it may be part of several rows."""
     if key == "row":
         return {name for name, pairs in rows.items() if (run.backbone, run.variant) in pairs}
-    return {_text(getattr(run, key))}
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text.strip()
-
-
-def _text(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    value = getattr(run, key)
+    return {value if isinstance(value, str) else f"{value:g}"}
 
 
 def shard(runs: Sequence[T], part: str | None) -> list[T]:

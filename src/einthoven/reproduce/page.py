@@ -68,20 +68,10 @@ def write(
 
 
 def _stored(reproduction: Reproduction, page: Path) -> Json:
-    """Numbers of table 1 beside a page; empty without any.
-
-    Raises
-    ------
-    ReproduceError
-        If the file has other content.
-    """
+    """Numbers of table 1 beside a page; empty without any."""
     section = Section(TABLE_1, reproduction.backbone, reproduction.experiment.name, "", {})
     file = page.parent / FIGURES / f"{section.name}.json"
-    if not file.is_file():
-        return {}
-    numbers = read_json(file)
-    if not isinstance(numbers, dict) or not {"rows", "best_post_trained"} <= numbers.keys():
-        raise ReproduceError(f"{file} is not a results table of table 1", remedy="delete it")
+    numbers: Json = read_json(file) if file.is_file() else {}
     return numbers
 
 

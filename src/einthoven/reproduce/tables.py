@@ -369,7 +369,7 @@ def table_2(results: Results) -> Section:
     )
 
 
-def _pair(results: Results, task: str) -> tuple[Group, Group]:
+def pair_of(results: Results, task: str) -> tuple[Group, Group]:
     """Post-training and plain fine-tuning."""
     backbone = results.reproduction.backbone
     return Group(backbone, POST, task), Group(backbone, PLAIN, task)
@@ -386,7 +386,7 @@ def _group_numbers(results: Results, group: Group) -> Json:
 
 
 def _gain_numbers(results: Results, task: str) -> Json:
-    post, plain = _pair(results, task)
+    post, plain = pair_of(results, task)
     comparison = results.comparison(post, plain)
     numbers: Json = {"task": task, "comparison": comparison and comparison.to_dict()}
     for metric in AUROC_AUPRC:
@@ -397,7 +397,7 @@ def _gain_numbers(results: Results, task: str) -> Json:
 
 def _stratum_numbers(results: Results, task: str) -> Iterator[Json]:
     """Both recipes on rare, less rare and common labels; nothing while a task lacks one."""
-    post, plain = _pair(results, task)
+    post, plain = pair_of(results, task)
     strata = results.strata(post) if results.seeds(post, plain) else []
     for stratum in strata if len(strata) > 1 else []:
         numbers: Json = {"task": task, **stratum}
@@ -426,7 +426,7 @@ def _pair_line(entry: Json) -> Line:
 
 def _gain_lines(results: Results, entry: Json) -> Iterator[Line]:
     """One line for every seed if there are several, and one for their mean."""
-    post, plain = _pair(results, entry["task"])
+    post, plain = pair_of(results, entry["task"])
     seeds = results.seeds(post, plain)
     for index, seed in enumerate(seeds if len(seeds) > 1 else ()):
         line = [entry["task"], f"{seed}"]
@@ -493,7 +493,7 @@ def _side_by_side(
 def grid_table(results: Results) -> Section:
     """Every variant on the main task, and its difference to plain fine-tuning."""
     experiment, task = results.reproduction.experiment, results.reproduction.experiment.main_task
-    _, plain = _pair(results, task)
+    _, plain = pair_of(results, task)
     groups = [Group(plain.backbone, variant, task) for variant in experiment.variants]
     numbers, lines = [], []
     for group in groups:
