@@ -12,7 +12,7 @@ from torch import Tensor
 
 from einthoven.backbones.registry import entry
 from einthoven.weights import load_backbone
-from einthoven.weights.convert import convert_checkpoint
+from einthoven.weights.public import convert_checkpoint
 
 CASES = [
     # Fixture, backbone, what the published file holds beside the tensors, their entry.

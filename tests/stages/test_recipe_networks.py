@@ -14,7 +14,7 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.objectives import create_objective
 from einthoven.reproduce.experiment import POST, experiment_names, load_experiment
 from einthoven.reproduce.grid import runs_of
-from einthoven.reproduce.run import Reproduction, State, plan
+from einthoven.reproduce.run import Reproduction, State
 from einthoven.signals.prepare import resampled_length
 from einthoven.signals.store import Store
 from einthoven.stages.data import adapted
@@ -102,7 +102,7 @@ def test_pretraining_trains_every_parameter(name: str, backbone: str) -> None:
 @pytest.mark.parametrize(("name", "backbone"), GRIDS)
 def test_fine_tuning_continues_the_pretrained_network(name: str, backbone: str) -> None:
     experiment = load_experiment(name)
-    pretraining = experiment.pretraining_recipe(backbone, 0)
+    pretraining = experiment.pretraining_recipe(backbone)
     source = objective_of(
         pretraining, backbone, **(experiment.pretraining_options(backbone) or {})
     ).backbone
@@ -220,6 +220,6 @@ def test_the_grid_can_be_planned(
     reproduction = Reproduction(
         experiment, backbone, synthetic_path, Path(synthetic_store.root), tmp_path, device="cpu"
     )
-    assert {planned.state for planned in plan(reproduction, runs)} == {State.MISSING}
-    pretraining = experiment.pretraining_recipe(backbone, 0)
+    assert {reproduction.state(run) for run in runs} == {State.MISSING}
+    pretraining = experiment.pretraining_recipe(backbone)
     assert (pretraining.name, pretraining.epochs) == (recipe, epochs)

@@ -14,10 +14,15 @@ from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import ModelError, WeightsError
 from einthoven.files import file_sha256
 from einthoven.licences import UNKNOWN, Licence
-from einthoven.models import Model, load_model, read_config, save_model
+from einthoven.models import Model, derived_provenance, load_model, read_config, save_model
 from einthoven.weights import load_backbone
-from einthoven.weights.convert import convert_checkpoint
-from einthoven.weights.public import PublicData, public_data, weights_licence
+from einthoven.weights.public import (
+    PublicData,
+    config_of_weights,
+    convert_checkpoint,
+    public_data,
+    weights_licence,
+)
 
 TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 2, "conv_width": 16, "pos_groups": 4}
 HUBERT = "hubert_ecg_small"
@@ -88,6 +93,22 @@ def test_a_model_trained_from_public_weights_keeps_their_data(ecg_fm: Path, tmp_
     assert provenance["initial_weights"]["sha256"] == model.config["weights_sha256"]
     assert provenance["contains_ptbxl"] is True
     assert public_data("ecg_fm", tmp_path / "trained") == public_data("ecg_fm", ecg_fm)
+
+
+def test_the_origin_of_a_bare_weights_file_is_unknown(tmp_path: Path) -> None:
+    network = create_backbone("ecg_fm", seed=0, **TINY)
+    torch.save(network.state_dict(), tmp_path / "bare.pt")
+    assert entry("ecg_fm").licence is not None
+    config = config_of_weights("ecg_fm", tmp_path / "bare.pt")
+    assert (config["license"], config["commercial_use"]) == ("unknown", None)
+    assert config["provenance"]["contains_ptbxl"] is config["provenance"]["public_weights"] is None
+    assert config["provenance"]["source"] == "bare weights file"
+    assert derived_provenance(config)["contains_ptbxl"] is None
+    options = {"weights": tmp_path / "bare.pt", "out": tmp_path / "model", **TINY}
+    converted = convert_checkpoint("ecg_fm", **options)
+    assert converted["commercial_use"] is converted["provenance"]["contains_ptbxl"] is None
+    assert converted["provenance"]["initial_weights"]["source"] == "bare weights file"
+    assert public_data("ecg_fm", tmp_path / "model") is None
 
 
 def test_nothing_is_claimed_for_weights_of_unknown_origin(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints are read as data: what could execute code is refused, and says so clearly."""
+"""Checkpoints are read as data: objects that could execute code are refused."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ast
 import pickle
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,18 +54,29 @@ def test_every_format_gives_the_same_tensors(archive: bool, tmp_path: Path) -> N
         assert all(torch.equal(state[key], STATE[key].to(state[key].dtype)) for key in STATE)
 
 
-def test_configuration_objects_become_inert(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def trap(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Any], None]:
+    """Write a checkpoint with an object of the class `trap.XConfig` that has a given state."""
+
+    def write(file: Path, state: Any) -> None:
+        kind = type("XConfig", (), {"__module__": "trap", "__reduce__": lambda self: reduced})
+        reduced = (kind, (1, "argument"), state)
+        with monkeypatch.context() as patch:
+            module = ModuleType("trap")
+            module.XConfig = kind  # type: ignore[attr-defined]
+            patch.setitem(sys.modules, "trap", module)
+            torch.save({"model": STATE, "cfg": kind()}, file)
+
+    return write
+
+
+def test_configuration_objects_become_dictionaries_of_attributes(
+    trap: Callable[[Path, Any], None], tmp_path: Path
 ) -> None:
-    module = ModuleType("fairseq_like")
-    kind = type("TrainingConfig", (), {"__module__": "fairseq_like"})
-    module.TrainingConfig = kind  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "fairseq_like", module)
-    torch.save({"model": STATE, "cfg": kind()}, tmp_path / "x.pt")
-    monkeypatch.delitem(sys.modules, "fairseq_like")
+    trap(tmp_path / "x.pt", {"lr": 0.1})
     content = read_checkpoint(tmp_path / "x.pt")
     assert torch.equal(content["model"]["a.weight"], STATE["a.weight"])
-    assert type(content["cfg"]).__module__ != "fairseq_like"
+    assert content["cfg"].attributes == {"lr": 0.1}
 
 
 # Eight attacks.
@@ -85,21 +97,30 @@ def test_the_traps_would_work_elsewhere(tmp_path: Path) -> None:
     assert trace.exists()
 
 
-def test_a_call_behind_a_name_that_looks_like_a_configuration_is_inert(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_module_of_a_configuration_is_not_imported(
+    trap: Callable[[Path, Any], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = tmp_path / "trace"
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "trap.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass XConfig: pass\n")
-    module = ModuleType("trap")
-    kind = type("XConfig", (), {"__module__": "trap"})
-    module.XConfig = kind  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "trap", module)
-    torch.save({"model": STATE, "cfg": kind()}, tmp_path / "x.pt")
-    monkeypatch.delitem(sys.modules, "trap")
+    trap(tmp_path / "x.pt", {})
     read_checkpoint(tmp_path / "x.pt")
     assert not trace.exists()
     assert "trap" not in sys.modules
+
+
+def test_the_state_of_a_configuration_replaces_no_method(
+    trap: Callable[[Path, Any], None], tmp_path: Path
+) -> None:
+    hostile = {"__class__": "c", "__setstate__": "s", "__reduce__": "r", "attributes": "a"}
+    trap(tmp_path / "x.pt", hostile)
+    stand_in = read_checkpoint(tmp_path / "x.pt")["cfg"]
+    assert stand_in.attributes == hostile
+    assert not hasattr(stand_in, "__dict__")
+    assert callable(stand_in.__setstate__)
+    for state in ((None, {"__class__": "c"}), [1], "text"):
+        trap(tmp_path / "y.pt", state)
+        refused(tmp_path / "y.pt")
 
 
 def test_whole_models_are_refused(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def convert(
     Code in the checkpoint is never executed. A pickle with anything but tensors and plain values is
     refused, and so is a checkpoint that does not match the backbone tensor by tensor.
     """
-    from einthoven.weights.convert import convert_checkpoint
+    from einthoven.weights.public import convert_checkpoint
 
     fields = backbone_options(name, options)
     with shown_warnings():
@@ -191,16 +191,17 @@ def convert(
 def _print_origin(config: Json, folder: Path) -> None:
     from einthoven.licences import Licence
 
-    public, licence = config["provenance"]["public_weights"], Licence.from_dict(config)
+    licence, provenance = Licence.from_dict(config), config["provenance"]
+    source = provenance["public_weights"] or provenance["initial_weights"]
     checksum = {True: "as in the catalogue", False: "not that of the catalogue", None: "unverified"}
     typer.echo(f"Model: {folder}")
     typer.echo(
-        f"SHA-256 of {public['file']}: {public['sha256']} "
-        f"({checksum[public['sha256_matches_catalogue']]})"
+        f"SHA-256 of {source['file']}: {source['sha256']} "
+        f"({checksum[source.get('sha256_matches_catalogue')]})"
     )
     typer.echo(f"Licence: {licence}")
     if licence.commercial_use is False:
         typer.echo("Commercial use is forbidden, also of models trained from these weights.")
-    if "pretraining_data" in public:
-        typer.echo(f"Pretraining data: {public['pretraining_data']}")
-        typer.echo(f"PTB-XL in the pretraining data: {_ANSWERS[public['contains_ptbxl']]}")
+    if "pretraining_data" in source:
+        typer.echo(f"Pretraining data: {source['pretraining_data']}")
+        typer.echo(f"PTB-XL in the pretraining data: {_ANSWERS[source['contains_ptbxl']]}")

@@ -38,12 +38,10 @@ def training_history(config: Mapping[str, Any]) -> list[Json]:
 
 
 def contains_ptbxl(
-    history: Iterable[Mapping[str, Any]], public_weights: Mapping[str, Any] | None
+    history: Iterable[Mapping[str, Any]], initial: bool | None = False
 ) -> bool | None:
-    """Whether PTB-XL is among the training data; None if public weights do not tell."""
-    if any(entry.get("cohort") == PTB_XL for entry in history):
-        return True
-    return public_weights.get("contains_ptbxl") if public_weights else False
+    """Whether PTB-XL is among the training data; `initial`: among those of the initial weights."""
+    return True if any(entry.get("cohort") == PTB_XL for entry in history) else initial
 
 
 def derived_provenance(config: Mapping[str, Any] | None) -> Json:
@@ -60,11 +58,11 @@ def derived_provenance(config: Mapping[str, Any] | None) -> Json:
         `pretraining`, `public_weights` and `contains_ptbxl`, which is None where the origin of the
         weights is not recorded.
     """
-    provenance = (config or {}).get("provenance") or {}
-    public, history = provenance.get("public_weights"), training_history(config or {})
-    recorded = config is None or bool(provenance)
+    if config is None:
+        return {"pretraining": [], "public_weights": None, "contains_ptbxl": False}
+    provenance, history = config.get("provenance") or {}, training_history(config)
     return {
         "pretraining": history,
-        "public_weights": public,
-        "contains_ptbxl": contains_ptbxl(history, public) if recorded else None,
+        "public_weights": provenance.get("public_weights"),
+        "contains_ptbxl": contains_ptbxl(history, provenance.get("contains_ptbxl")),
     }

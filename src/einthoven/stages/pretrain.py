@@ -298,7 +298,7 @@ def _config(recipe: Pretraining, data: PretrainingData, run: RunFolder) -> Json:
             "initial_weights": None,
             "pretraining": history,
             "public_weights": None,
-            "contains_ptbxl": contains_ptbxl(history, None),
+            "contains_ptbxl": contains_ptbxl(history),
             "environment": run.environment,
         },
         **combined(*(cohort.licence for cohort, _ in data.members)).to_dict(),

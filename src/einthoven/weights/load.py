@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -44,12 +44,19 @@ class PublicNames:
         Public names of one of our tensors (`einthoven.weights.fit.Parts`).
     used : callable
         The tensors that a network of this config needs.
+    is_classifier : callable
+        Whether tensor names are those of a fine-tuned classifier.
     """
 
     signature: str
     encoder_state: Callable[[State], dict[str, Tensor]]
     parts: Parts = own_parts
     used: Callable[[State, Any], dict[str, Tensor]] = _all
+    is_classifier: Callable[[Collection[str]], bool] = lambda names: False
+
+    def matches(self, names: Collection[str]) -> bool:
+        """Whether tensor names are those of a public checkpoint of the family."""
+        return any(name.endswith(self.signature) for name in names)
 
 
 FAMILIES: dict[str, PublicNames] = {
@@ -60,6 +67,7 @@ FAMILIES: dict[str, PublicNames] = {
         "feature_extractor.conv_layers.0.conv.weight",
         hubert_ecg.encoder_state,
         hubert_ecg.encoder_parts,
+        is_classifier=hubert_ecg.is_classifier,
     ),
     "ecgfounder": PublicNames(
         "first_conv.conv.weight",
@@ -177,14 +185,14 @@ def _read(
         return _own_names(load_network(weights).state_dict()), own_parts, options
     state = read_state(weights)
     names = FAMILIES.get(entry(name).family)
-    if names is not None and any(key.endswith(names.signature) for key in state):
+    if names is not None and names.matches(state.keys()):
         return names.encoder_state(state), names.parts, overrides
     own = _own_names(state)
     with torch.device("meta"):
         expected = create_backbone(name, **overrides).state_dict()
     if expected.keys() & own.keys():
         return own, own_parts, overrides
-    families = [family for family, other in FAMILIES.items() if _has(state, other.signature)]
+    families = [family for family, other in FAMILIES.items() if other.matches(state.keys())]
     fitting = [other for other in backbone_names() if entry(other).family in families]
     raise WeightsError(
         f"{weights}: not a checkpoint of {name}",
@@ -192,10 +200,6 @@ def _read(
         if fitting
         else "name a model folder, or a public checkpoint of the backbone",
     )
-
-
-def _has(state: State, signature: str) -> bool:
-    return any(key.endswith(signature) for key in state)
 
 
 def _own_names(state: State) -> dict[str, Tensor]:

@@ -1,28 +1,37 @@
-"""Terms and pretraining data of weights: from the model folder, or from the catalogue."""
+"""Origin of weights: licence, pretraining data, and conversion into a model folder.
+
+The terms of a public checkpoint come from the catalogue, those of a model folder from its config.
+A bare weights file, whose tensors have einthoven's names, has unknown terms: anybody can write one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from einthoven.backbones.registry import entry
-from einthoven.files import Json
+from einthoven.errors import WeightsError
+from einthoven.files import Json, file_sha256
 from einthoven.licences import UNKNOWN, Licence
-from einthoven.models import is_model, read_config
+from einthoven.models import Model, is_model, read_config, save_model
 from einthoven.models.provenance import PTB_XL
-from einthoven.weights import hubert_ecg
+from einthoven.weights.load import FAMILIES, load_backbone, load_classifier
 from einthoven.weights.safe import read_state
 
-__all__ = ["PublicData", "config_of_weights", "public_data", "weights_licence"]
+__all__ = [
+    "PublicData",
+    "config_of_weights",
+    "convert_checkpoint",
+    "public_data",
+    "weights_licence",
+]
 
-# How a family's fine-tuned classifiers differ from its pretrained networks, by tensor names.
-_IS_CLASSIFIER: dict[str, Callable[[Collection[str]], bool]] = {
-    "hubert_ecg": hubert_ecg.is_classifier,
-}
+BARE = "bare weights file"
 
 
 @dataclass(frozen=True)
@@ -98,21 +107,25 @@ def public_data(name: str, weights: str | PathLike[str]) -> PublicData | None:
     PublicData or None
         None for weights that do not come from a public checkpoint.
     """
-    if is_model(Path(weights)):
-        provenance = read_config(Path(weights)).get("provenance") or {}
+    file, catalogue = Path(weights), entry(name)
+    if is_model(file):
+        provenance = read_config(file).get("provenance") or {}
         return PublicData.of_record(provenance.get("public_weights"))
-    catalogue = entry(name)
     if catalogue.licence is None:
         return None
     inside = catalogue.contains_ptbxl
-    if catalogue.classifiers_saw_ptbxl and _IS_CLASSIFIER[catalogue.family](_names(Path(weights))):
-        inside = True
+    if family := FAMILIES.get(catalogue.family):
+        names = _names(file)
+        if not family.matches(names):
+            return None
+        if catalogue.classifiers_saw_ptbxl and family.is_classifier(names):
+            inside = True
     return PublicData(name, catalogue.pretraining_data or "", inside)
 
 
 def config_of_weights(name: str, weights: str | PathLike[str]) -> Json:
     """Provenance and licence of weights: the config of a model folder, or the same entries for a
-    public checkpoint.
+    weights file.
 
     Parameters
     ----------
@@ -129,12 +142,78 @@ def config_of_weights(name: str, weights: str | PathLike[str]) -> Json:
         "public_weights": data.record() if data else None,
         "contains_ptbxl": data.contains_ptbxl if data else None,
     }
-    return {"provenance": provenance, **(entry(name).licence or UNKNOWN).to_dict()}
+    if data is None:
+        provenance["source"] = BARE
+    licence = (entry(name).licence if data else None) or UNKNOWN
+    return {"provenance": provenance, **licence.to_dict()}
 
 
 def weights_licence(name: str, weights: str | PathLike[str]) -> Licence:
     """Licence of weights: that of the model folder, or of the public checkpoint."""
     return Licence.from_dict(config_of_weights(name, weights))
+
+
+def convert_checkpoint(
+    name: str,
+    *,
+    weights: str | PathLike[str],
+    out: str | PathLike[str],
+    head: bool = False,
+    **overrides: Any,
+) -> Json:
+    """Load a public checkpoint strictly and save it as a model folder.
+
+    Parameters
+    ----------
+    name : str
+        A registered backbone.
+    weights : path
+        A public checkpoint of its family, or a bare weights file.
+    out : path
+        The model folder to write.
+    head : bool
+        Keep the linear head as well.
+    **overrides
+        Fields of the backbone's config.
+
+    Returns
+    -------
+    dict
+        The config of the model. `provenance.public_weights` names the file, its SHA-256, and
+        whether the SHA-256 is the one in the catalogue (None if the catalogue has none);
+        `provenance.initial_weights` names a bare weights file.
+
+    Raises
+    ------
+    WeightsError
+        As `load_backbone`, if `weights` is a model folder already, and if the file has no head
+        that could be kept.
+    ModelError
+        If `out` holds a model.
+    BackboneError
+        For an unknown name or override.
+    """
+    file, catalogue = Path(weights), entry(name)
+    if is_model(file):
+        raise WeightsError(
+            f"{file} is a model folder already", remedy="use it as it is: --weights takes it"
+        )
+    load = load_classifier if head else load_backbone
+    network = load(name, weights=file, **overrides)
+    config = config_of_weights(name, file)
+    source: Json = {"file": file.name, "sha256": file_sha256(file)}
+    provenance = config["provenance"]
+    if public := provenance["public_weights"]:
+        known = catalogue.weights_sha256
+        public |= source | {
+            "sha256_matches_catalogue": source["sha256"] == known if known else None,
+            "source": catalogue.weights_from,
+            "paper": catalogue.paper,
+        }
+    else:
+        provenance["initial_weights"] = source | {"source": provenance.pop("source")}
+    folder = save_model(Model(network, network.preparation, config=config), Path(out))
+    return read_config(folder)
 
 
 def _names(file: Path) -> Collection[str]:

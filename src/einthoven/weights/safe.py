@@ -34,7 +34,9 @@ _PLAIN = {f"builtins.{kind.__name__}": kind for kind in (dict, list, set, tuple,
 
 
 class _Inert:
-    """Stand-in for a configuration object: keeps its state and does nothing."""
+    """Stand-in for a configuration object: keeps a dictionary of attributes and does nothing."""
+
+    __slots__ = ("attributes",)
 
     def __new__(cls, *_: Any, **__: Any) -> _Inert:
         return super().__new__(cls)
@@ -43,7 +45,9 @@ class _Inert:
         """Ignore the arguments."""
 
     def __setstate__(self, state: Any) -> None:
-        self.state = state
+        if not isinstance(state, dict):
+            raise TypeError(f"the state of a configuration is a {type(state).__name__}")
+        self.attributes = state
 
 
 def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
@@ -171,10 +175,14 @@ def _stand_ins(file: Path) -> list[Any]:
         if name in _PLAIN:
             allowed.append((_PLAIN[name], name))
         elif _CONFIGURATION.fullmatch(name):
-            allowed.append((type(name.rpartition(".")[2], (_Inert,), {}), name))
+            allowed.append((_stand_in(name), name))
         else:
             raise WeightsError(
                 f"{file}: contains {name}, which could execute code",
                 remedy="ask its authors for safetensors, or for a state_dict alone",
             )
     return allowed
+
+
+def _stand_in(name: str) -> type[_Inert]:
+    return type(name.rpartition(".")[2], (_Inert,), {"__slots__": ()})
