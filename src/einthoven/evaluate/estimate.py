@@ -249,13 +249,10 @@ def _acceleration(left_out: Floats) -> Floats:
 
 
 def _quantiles(replicates: Floats, shares: Floats) -> Floats:
-    # Linear interpolation between order statistics, each column with its own shares. NaN sorts
-    # last, so the first `defined` values of a sorted column are the ones to use.
-    ordered = np.sort(replicates, axis=0)
-    defined = (~np.isnan(replicates)).sum(axis=0)[:, None]
-    place = shares * np.maximum(defined - 1, 0)
-    lower = np.floor(place).astype(np.intp)
-    upper = np.minimum(lower + 1, np.maximum(defined - 1, 0))
-    column = np.arange(len(shares))[:, None]
-    low, high = ordered[lower, column], ordered[upper, column]
-    return np.asarray(low + (high - low) * (place - lower))
+    # Each column with its own shares, over the replicates in which it is defined.
+    limits = np.full(shares.shape, np.nan)
+    for column, values in enumerate(replicates.T):
+        defined = values[~np.isnan(values)]
+        if defined.size:
+            limits[column] = np.quantile(defined, shares[column])
+    return limits

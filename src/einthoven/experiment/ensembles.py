@@ -15,16 +15,13 @@ from typing import Any
 import numpy as np
 
 from einthoven.errors import EvaluationError
-from einthoven.experiment.run import METRICS, PREDICTIONS, Finished, score_splits
-from einthoven.files import file_sha256, read_json, write_json
+from einthoven.experiment.run import METRICS, PREDICTIONS, SPLITS, Finished, score_splits
+from einthoven.files import Json, file_sha256, read_json, write_json
 from einthoven.predict import CALIBRATED
-from einthoven.predictions import Predictions, listed
+from einthoven.predictions import Predictions
 from einthoven.training.run import ABOUT, RunFolder
 
-__all__ = ["ENSEMBLE", "ensemble", "mean_predictions"]
-
 ENSEMBLE = "ensemble"
-_SPLITS = ("validation", "test")
 _SHARED = ("cohort", "version", "task", "split")  # keys of a table's metadata
 
 
@@ -58,12 +55,16 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
     """
     members = [_Member.open(Path(run)) for run in runs]
     _check_members(members)
-    means = {split: mean_predictions(*_tables(members, split)) for split in _SPLITS}
+    names = [str(member.folder) for member in members]
+    means = {
+        split: mean_predictions([Predictions.load(m.table(split)) for m in members], names)
+        for split in SPLITS
+    }
     run = RunFolder.begin(out, _request(members))
     for split, table in means.items():
         table.save(run.path / PREDICTIONS / f"{split}.parquet")
     scores = score_splits(means, resamples=resamples)
-    numbers: dict[str, Any] = {split: found.to_dict() for split, found in scores.items()}
+    numbers: Json = {split: score.to_dict() for split, score in scores.items()}
     numbers["seconds"] = sum(member.seconds for member in members)
     write_json(run.path / METRICS, numbers)
     return Finished(run, scores["test"])
@@ -105,7 +106,7 @@ class _Member:
     """A finished run: folder, request and training time."""
 
     folder: Path
-    request: dict[str, Any]
+    request: Json
     seconds: float
 
     @classmethod
@@ -122,7 +123,7 @@ class _Member:
                 if request.get("stage") == ENSEMBLE
                 else "name run folders of `einthoven posttrain`",
             )
-        needed = [METRICS, *(f"{PREDICTIONS}/{split}.parquet" for split in _SPLITS)]
+        needed = [METRICS, *(f"{PREDICTIONS}/{split}.parquet" for split in SPLITS)]
         missing = [name for name in needed if not (folder / name).is_file()]
         if missing:
             raise EvaluationError(
@@ -131,7 +132,7 @@ class _Member:
             )
         return cls(folder, request, float(read_json(folder / METRICS)["seconds"]))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Describe the member for run.json, by digests rather than paths, as runs may move."""
         recipe = self.request["recipe"]
         return {
@@ -139,7 +140,7 @@ class _Member:
             "backbone": self.request["backbone"],
             "recipe": recipe["name"],
             "seed": recipe["seed"],
-            "predictions": {split: file_sha256(self.table(split)) for split in _SPLITS},
+            "predictions": {split: file_sha256(self.table(split)) for split in SPLITS},
         }
 
     def table(self, split: str) -> Path:
@@ -163,10 +164,6 @@ def _check_members(members: Sequence[_Member]) -> None:
         folders[digest] = member.folder
 
 
-def _tables(members: Sequence[_Member], split: str) -> tuple[list[Predictions], list[str]]:
-    return [Predictions.load(m.table(split)) for m in members], [str(m.folder) for m in members]
-
-
 def _check_alike(first: Predictions, other: Predictions, a: str, b: str) -> None:
     if other.targets is None:
         raise EvaluationError(f"{b} holds no targets", remedy="predict for a labelled cohort")
@@ -176,34 +173,26 @@ def _check_alike(first: Predictions, other: Predictions, a: str, b: str) -> None
             remedy="predict with calibrated=False: calibrations of members do not average",
         )
     for key in _SHARED:
-        _check_same(a, b, key, first.metadata.get(key, ""), other.metadata.get(key, ""))
-    ours, theirs = set(first.labels), set(other.labels)
-    only = [listed(sorted(names)) or "none" for names in (ours - theirs, theirs - ours)]
-    _check_same(a, b, "labels that only one of them has", *only)
-    _check_same(a, b, "the order of labels", first.labels, other.labels)
-    _check_same(a, b, "records", first.records.tolist(), other.records.tolist())
-    _check_same(a, b, "patients", first.patients.tolist(), other.patients.tolist())
-    for row, column in np.argwhere(first.require_targets() != other.targets)[:1]:
-        field = f"the target {first.labels[column]} of record {first.records[row]}"
-        values = (int(table[row, column]) for table in (first.require_targets(), other.targets))
-        _check_same(a, b, field, *values)
+        _check_same(key, [first.metadata.get(key, "")], [other.metadata.get(key, "")], a, b)
+    for name in ("labels", "records", "patients", "targets"):
+        ours, theirs = (np.asarray(getattr(table, name)).tolist() for table in (first, other))
+        _check_same(name, ours, theirs, a, b)
 
 
-def _check_same(a: str, b: str, field: str, ours: Any, theirs: Any) -> None:
-    """Refuse values that differ; for lists, report the first difference."""
+def _check_same(field: str, ours: Sequence[Any], theirs: Sequence[Any], a: str, b: str) -> None:
+    """Refuse lists that differ; report the first difference."""
     if ours == theirs:
         return
-    if isinstance(ours, list | tuple):
-        pairs = enumerate(zip_longest(ours, theirs, fillvalue="none"))
-        place, (ours, theirs) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
-        field += f", first in number {place + 1}"
+    pairs = enumerate(zip_longest(ours, theirs, fillvalue="none"), start=1)
+    place, (mine, other) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+    where = f", first in number {place}" if max(len(ours), len(theirs)) > 1 else ""
     raise EvaluationError(
-        f"{b} and {a} differ in {field}: {theirs} and {ours}",
+        f"{b} and {a} differ in {field}{where}: {other} and {mine}",
         remedy="name runs on one cohort, of the same version, task and labels",
     )
 
 
-def _request(members: Sequence[_Member]) -> dict[str, Any]:
+def _request(members: Sequence[_Member]) -> Json:
     descriptions = [member.describe() for member in members]
     names = [f"{d['backbone']} ({d['recipe']}, seed {d['seed']})" for d in descriptions]
     return {
@@ -222,7 +211,7 @@ def _request(members: Sequence[_Member]) -> dict[str, Any]:
     }
 
 
-def _agreed(members: Sequence[_Member], *keys: str) -> dict[str, Any]:
+def _agreed(members: Sequence[_Member], *keys: str) -> Json:
     """Entries equal in all members; a member may have read the same records at another rate."""
     entries = {key: {member.request.get(key) for member in members} for key in keys}
     return {key: values.pop() for key, values in entries.items() if len(values) == 1}

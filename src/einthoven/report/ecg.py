@@ -198,12 +198,11 @@ def _standard(record: Record) -> list[Row]:
 
 
 def _strip(record: Record, lead: str, start: float = 0.0, *, seconds: float = SHEET) -> Strip:
-    voltage = record.signal[record.leads.index(lead)].astype(np.float64)
-    known = voltage[~np.isnan(voltage)]
+    voltage = _about_median(record.signal[record.leads.index(lead)])
     first, last = (round(time * record.rate) for time in (start, start + seconds))
     # One sample more, so that a strip reaches the start of the next one.
-    shown = voltage[first : last + 1] - (np.median(known) if known.size else 0.0)
-    return Strip(lead, first / record.rate, record.rate, MM_PER_MV * shown)
+    shown = MM_PER_MV * voltage[first : last + 1]
+    return Strip(lead, first / record.rate, record.rate, shown)
 
 
 def _alt(record: Record) -> str:
