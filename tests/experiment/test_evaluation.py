@@ -19,7 +19,6 @@ from einthoven.evaluate import calibration_report, score_subgroups
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics
 from einthoven.experiment.evaluation import (
-    EvaluationWarning,
     evaluate_model,
     evaluation_of,
     fitted_calibration,
@@ -31,6 +30,7 @@ from einthoven.files import write_json
 from einthoven.models import Model, load_model, read_config, save_model, update_config
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
+from einthoven.report.data import EvaluationWarning
 from einthoven.signals.store import Store
 
 TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}

@@ -282,7 +282,7 @@ def test_a_split_that_cannot_be_scored_is_refused_before_training(
 def test_too_few_resamples_are_refused_before_training(
     experiment: Experiment, tmp_path: Path
 ) -> None:
-    with pytest.raises(EvaluationError, match="5 resamples for an interval"):
+    with pytest.raises(EvaluationError, match="5 resamples"):
         experiment(tmp_path / "run", resamples=5)
     assert not (tmp_path / "run").exists()
 

@@ -14,7 +14,7 @@ import pytest
 import einthoven
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import CohortError, ModelError
-from einthoven.experiment.evaluation import identity, read_evaluation
+from einthoven.experiment.evaluation import read_evaluation
 from einthoven.licences import CC_BY_4
 from einthoven.models import (
     SHIPPED,
@@ -27,6 +27,7 @@ from einthoven.models import (
 )
 from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
+from einthoven.report.data import identity
 from einthoven.signals.pack import pack
 from einthoven.stages.leakage import check_initial_weights, read_seen
 from einthoven.stages.recipe import load_recipe, prepared_alike

@@ -107,7 +107,7 @@ def multiplicities(
         drawn += int(enough[-1]) + 1 if done + enough.size == resamples else size
         done += enough.size
         if drawn >= DRAWS_BEFORE_GIVING_UP and done < drawn * LOWEST_ACCEPTANCE:
-            raise _hopeless(done, drawn, required, labels)
+            raise _too_few_accepted(done, drawn, required, labels)
     return Draws(np.concatenate(kept), drawn)
 
 
@@ -197,7 +197,7 @@ def _narrow(counts: Counts) -> Multiplicities:
     return counts.astype(np.uint8) if fits else counts
 
 
-def _hopeless(
+def _too_few_accepted(
     done: int, drawn: int, required: NDArray[np.bool_], labels: Sequence[str] | None
 ) -> EvaluationError:
     holders = required.sum(axis=0)

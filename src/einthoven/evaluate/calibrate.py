@@ -83,8 +83,15 @@ def fit_calibration(
             f"spread = {spread!r} is not above 0", remedy=f"pass spread={SPREAD}, the default"
         )
     truth, uncalibrated = checked_pair(targets, probabilities, labels)
-    true = truth.targets.astype(np.float64)
-    slopes, biases = _fit(logits(uncalibrated), true, spread=spread, bias=bias)
+    z, true = logits(uncalibrated), truth.targets.astype(np.float64)
+    pairs = z.reshape(-1, 1), true.ravel()
+    (shared,) = _regression(*pairs, centre=[1.0], spread=[SHARED_SPREAD])
+    shared = np.clip(shared, 1 / LIMIT, LIMIT)
+    fits = [
+        _fit_label(*label, shared=shared, spread=spread, bias=bias)
+        for label in zip(z.T, true.T, strict=True)
+    ]
+    slopes, biases = np.array(fits).T
     temperatures, shifts = tuple((1 / slopes).tolist()), tuple(biases.tolist())
     fitted = Calibration(temperatures, shifts, (NO_THRESHOLD,) * len(temperatures))
     thresholds = best_thresholds(truth.targets, fitted.apply(uncalibrated))
@@ -125,17 +132,6 @@ def logits(probabilities: Floats) -> Floats:
     """log(p / (1 - p)), kept finite by `PROBABILITY_MARGIN`."""
     inside = np.clip(probabilities, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
     return np.asarray(np.log(inside) - np.log1p(-inside))
-
-
-def _fit(z: Floats, true: Floats, *, spread: float, bias: bool) -> tuple[Floats, Floats]:
-    # Slopes and biases, each of shape (labels,), from logits and targets of (records, labels).
-    everything = z.reshape(-1, 1), true.ravel()
-    (shared,) = _regression(*everything, centre=[1.0], spread=[SHARED_SPREAD])
-    shared = np.clip(shared, 1 / LIMIT, LIMIT)
-    labels = zip(z.T, true.T, strict=True)
-    fits = [_fit_label(*label, shared=shared, spread=spread, bias=bias) for label in labels]
-    slopes, biases = np.array(fits).T
-    return slopes, biases
 
 
 def _fit_label(

@@ -56,9 +56,8 @@ class Plan:
         fewest = math.ceil(1 / (1 - self.level) - 1e-9)
         if 0 < self.resamples < fewest:
             raise EvaluationError(
-                f"{self.resamples} resamples for an interval of {100 * self.level:g} %: fewer than "
-                "one of them lies outside of it",
-                remedy=f"pass resamples=1000; {fewest} or more to try, 0 for no intervals",
+                f"{self.resamples} resamples are too few for intervals at {100 * self.level:g} %",
+                remedy=f"pass resamples=1000, at least {fewest}, or 0 for no intervals",
             )
 
 

@@ -6,7 +6,6 @@ records that it was not fitted on.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -35,15 +34,10 @@ from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
 from einthoven.report.card import model_card
+from einthoven.report.data import REMEDY, evaluation_beside, identity, mismatch
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_scored
 from einthoven.weights.public import PublicData
-
-_REMEDY = "evaluate it again: einthoven card --model MODEL --cohort PATH"
-
-
-class EvaluationWarning(UserWarning):
-    """The evaluation in a model folder belongs to another model."""
 
 
 def fitted_calibration(validation: Predictions) -> Json:
@@ -166,7 +160,7 @@ def write_evaluation(folder: str | Path, evaluation: Json) -> Path:
     path = model_path(folder)
     config = read_config(path)
     if difference := mismatch(config, evaluation):
-        raise EvaluationError(f"{path}: the evaluation {difference}", remedy=_REMEDY)
+        raise EvaluationError(f"{path}: the evaluation {difference}", remedy=REMEDY)
     write_json(path / EVALUATION, evaluation)
     reliability = _write_diagram(evaluation.get("calibration"), path / RELIABILITY)
     write_text(path / CARD, model_card(config, evaluation, reliability=reliability))
@@ -189,38 +183,7 @@ def read_evaluation(folder: str | Path) -> Json | None:
 
     An evaluation of another model is left out with an `EvaluationWarning`.
     """
-    path = model_path(folder)
-    evaluation = _stored(path)
-    if evaluation and (difference := mismatch(read_config(path), evaluation)):
-        warnings.warn(
-            f"{path / EVALUATION} {difference}; it is left out; {_REMEDY}",
-            EvaluationWarning,
-            stacklevel=2,
-        )
-        return None
-    return evaluation
-
-
-def identity(config: Mapping[str, Any]) -> Json | None:
-    """Identify the model of an evaluation; None for one that was never saved.
-
-    `weights` is the checksum of the weights, `digest` that of all that decides a prediction.
-    """
-    checksum = config.get("weights_sha256")
-    return {"weights": checksum, "digest": config["digest"]} if checksum else None
-
-
-def mismatch(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
-    """Describe why an evaluation belongs to another model; empty if it belongs to this one."""
-    measured, current = evaluation.get("measured_on"), identity(config)
-    if not measured or not current or measured == current:
-        return ""
-    if measured["weights"] != current["weights"]:
-        return (
-            f"was measured on other weights (SHA-256 {measured['weights'][:12]}...; the model's "
-            f"are {current['weights'][:12]}...)"
-        )
-    return "was measured before the model's labels, preparation or calibration were changed"
+    return evaluation_beside(model_path(folder))
 
 
 def reusable_part(folder: str | Path, evaluation: Json, part: str) -> Any:
@@ -229,18 +192,14 @@ def reusable_part(folder: str | Path, evaluation: Json, part: str) -> Any:
     Cohort and split must be the same, and so must the weights; robustness depends on the
     calibration as well.
     """
-    stored = _stored(model_path(folder)) or {}
+    file = model_path(folder) / EVALUATION
+    stored = read_json(file) if file.is_file() else {}
     same = all(stored.get(key) == evaluation[key] for key in ("cohort", "split"))
     measured, current = stored.get("measured_on"), evaluation.get("measured_on")
     if measured and current:
         key = "weights" if part == "validation" else "digest"
         same = same and measured[key] == current[key]
     return stored.get(part) if same else None
-
-
-def _stored(path: Path) -> Json | None:
-    file = path / EVALUATION
-    return read_json(file) if file.is_file() else None
 
 
 def evaluate_model(

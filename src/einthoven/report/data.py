@@ -31,8 +31,11 @@ _SAME = 1e-9  # comparison and run are scored by different calls
 History = Sequence[Mapping[str, Any]]
 
 
+REMEDY = "evaluate it again: einthoven card --model MODEL --cohort PATH"
+
+
 class EvaluationWarning(UserWarning):
-    """An evaluation file belongs to another state of the model."""
+    """The evaluation in a model folder belongs to another model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +187,8 @@ def read_run(folder: Path, name: str, *, resamples: int) -> ReportRun:
             remedy="run the same posttrain command again to finish it",
         )
     numbers = read_json(folder / METRICS)
-    config, evaluation = _model_files(folder)
+    model = folder / "model"
+    config = read_json(model / "config.json") if (model / "config.json").is_file() else {}
     test = Predictions.load(folder / PREDICTIONS / "test.parquet")
     score = numbers["test"]
     if score["resamples"] != resamples:
@@ -197,7 +201,7 @@ def read_run(folder: Path, name: str, *, resamples: int) -> ReportRun:
         history=stage_history(folder),
         predictions=test,
         seconds=numbers["seconds"],
-        evaluation=evaluation,
+        evaluation=evaluation_beside(model),
         synthetic=is_synthetic(cohort_of(flat(config))),
     )
 
@@ -327,19 +331,40 @@ def _example(example: Example, place: int) -> Json:
     }
 
 
-def _model_files(folder: Path) -> tuple[Json, Json | None]:
-    """The config and the evaluation beside the model of a run.
+def evaluation_beside(model: Path) -> Json | None:
+    """Read the evaluation in a model folder; None, with a warning, if it is of another model."""
+    file = model / "evaluation.json"
+    if not file.is_file():
+        return None
+    evaluation: Json = read_json(file)
+    if difference := mismatch(read_json(model / "config.json"), evaluation):
+        warnings.warn(
+            f"{file} {difference}; it is left out; {REMEDY}", EvaluationWarning, stacklevel=3
+        )
+        return None
+    return evaluation
 
-    An evaluation that was measured on another state of the model is left out.
+
+def identity(config: Mapping[str, Any]) -> Json | None:
+    """Identify the model of an evaluation; None for one that was never saved.
+
+    `weights` is the checksum of the weights, `digest` that of all that decides a prediction.
     """
-    files = folder / "model" / "config.json", folder / "model" / "evaluation.json"
-    config, evaluation = (read_json(file) if file.is_file() else {} for file in files)
-    digest = config.get("digest")
-    if (evaluation.get("measured_on") or {}).get("digest", digest) != digest:
-        message = f"{files[1]} is left out: it was measured on another state of the model"
-        warnings.warn(message, EvaluationWarning, stacklevel=3)
-        return config, None
-    return config, evaluation
+    checksum = config.get("weights_sha256")
+    return {"weights": checksum, "digest": config["digest"]} if checksum else None
+
+
+def mismatch(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    """Describe why an evaluation belongs to another model; empty if it belongs to this one."""
+    measured, current = evaluation.get("measured_on"), identity(config)
+    if not measured or not current or measured == current:
+        return ""
+    if measured["weights"] != current["weights"]:
+        return (
+            f"was measured on other weights (SHA-256 {measured['weights'][:12]}...; the model's "
+            f"are {current['weights'][:12]}...)"
+        )
+    return "was measured before the model's labels, preparation or calibration were changed"
 
 
 def _check_names(names: list[str]) -> None:

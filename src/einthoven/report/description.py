@@ -22,7 +22,7 @@ _MEMBERS = "those of the ensemble's members"
 
 
 def describe(config: Json) -> dict[str, Any]:
-    """Everything that page and card say about the making of a model.
+    """Describe how a model was made, for page and card.
 
     Parameters
     ----------

@@ -22,10 +22,10 @@ ATTRIBUTES = {"sex": "sex", "age": "age in years"}
 MEASURES = (
     ("macro", "log_loss", "log loss"),
     ("macro", "brier", "Brier score"),
-    ("macro", "ece_mass", "ECE, mean over labels, bins of equal mass"),
-    ("macro", "ece_width", "ECE, mean over labels, bins of equal width"),
-    ("micro", "ece_mass", "ECE, all pairs together, bins of equal mass"),
-    ("micro", "ece_width", "ECE, all pairs together, bins of equal width"),
+    ("macro", "ece_mass", "mean ECE over labels, bins of equal mass"),
+    ("macro", "ece_width", "mean ECE over labels, bins of equal width"),
+    ("micro", "ece_mass", "ECE over all record-label pairs, bins of equal mass"),
+    ("micro", "ece_width", "ECE over all record-label pairs, bins of equal width"),
 )
 """Macro or micro, the key of a measure of calibration, and its name."""
 UNDEFINED = {
