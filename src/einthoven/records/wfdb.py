@@ -21,13 +21,7 @@ from einthoven.records.wfdb_files import read_bytes, read_signal_bytes
 from einthoven.records.wfdb_header import Header, LeadSpec, encoding, parse_header
 from einthoven.records.wfdb_write import write_wfdb
 
-__all__ = [
-    "Header",
-    "LeadSpec",
-    "read_header",
-    "read_wfdb",
-    "write_wfdb",
-]
+__all__ = ["Header", "read_header", "read_wfdb", "write_wfdb"]
 
 PathLike = str | os.PathLike[str]
 _SUFFIXES = (".hea", ".dat", ".mat")

@@ -38,12 +38,10 @@ def read_other(
 
     Parameters
     ----------
-    source : str
-        Path of the header.
-    header, data : Header, bytes
-        The header and its bytes.
-    root : path-like or None
-        Folder that signal files may not leave.
+    source, header, data : str, Header, bytes
+        Path of the header, the header, and its bytes.
+    root
+        As in `read_wfdb`.
 
     Returns
     -------
@@ -71,7 +69,10 @@ def read_other(
         )
     digest = _checked_files(source, header, data, root)
     stored = _through_package(source)
-    _check_length(source, stored.shape[1], header.samples * codes[0].per_frame)
+    expected = header.samples * codes[0].per_frame
+    if stored.shape[1] != expected:
+        reason = f"the signal has {stored.shape[1]}"
+        raise RecordError(source, "number of samples", expected, reason, remedy=_REMEDY)
     if not any(code.skew for code in codes):  # A shifted lead no longer has its first samples.
         verify(stored, header, source)
     wide = any(code.code in _WIDE for code in codes)
@@ -118,14 +119,3 @@ def _marked(stored: np.ndarray, codes: list[str], dtype: type[np.signedinteger[A
         if code in _BITS:
             samples[row, stored[row] == -(2 ** (_BITS[code] - 1))] = np.iinfo(dtype).min
     return samples
-
-
-def _check_length(source: str, length: int, expected: int) -> None:
-    if length != expected:
-        raise RecordError(
-            source,
-            "number of samples",
-            expected,
-            f"the signal has {length}",
-            remedy="fetch the record again from its source",
-        )

@@ -23,12 +23,10 @@ def read_segments(source: str, header: Header, data: bytes, *, root: PathLike | 
 
     Parameters
     ----------
-    source : str
-        Path of the header.
-    header, data : Header, bytes
-        The header and its bytes.
-    root : path-like or None
-        Folder that signal files may not leave.
+    source, header, data : str, Header, bytes
+        Path of the header, the header, and its bytes.
+    root
+        As in `read_wfdb`.
 
     Returns
     -------
