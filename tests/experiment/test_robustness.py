@@ -13,6 +13,7 @@ from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, EvaluationError, PreparationError
 from einthoven.evaluate import compare
+from einthoven.experiment.noise import add_noise
 from einthoven.experiment.robustness import (
     LEAD_SETS,
     NoisyStore,
@@ -24,7 +25,6 @@ from einthoven.models import Model
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Calibration
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.noise import add_noise
 from einthoven.signals.store import Store
 
 TINY = {"depth": 1, "width": 32, "heads": 1}

@@ -15,11 +15,11 @@ from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import CohortError, PreparationError, RecipeError, StoreError
 from einthoven.records import STANDARD_LEADS
 from einthoven.records.wfdb_write import write_wfdb
-from einthoven.signals.batches import Mixture, SignalSource
+from einthoven.signals.batches import SignalSource
 from einthoven.signals.pack import pack
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.pretraining_data import IDS_DIGEST, pretraining_data_of
+from einthoven.stages.pretraining_data import IDS_DIGEST, Mixture, pretraining_data_of
 
 
 def without_ids(request: dict[str, Any]) -> dict[str, Any]:

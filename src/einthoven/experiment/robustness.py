@@ -3,8 +3,8 @@
 Every condition is predicted again from the store and compared with the clean predictions on the
 same resamples. With fewer leads only those are prepared, as if no others had been recorded; the
 backbone's policy decides about the missing ones (`einthoven.backbones.lead_subset`). Noise is added
-to the recorded signals (`einthoven.signals.noise`), and so is an offset: a constant in every lead,
-as from a recorder with a wrong zero.
+to the recorded signals (`einthoven.experiment.noise`), and so is an offset: a constant in every
+lead, as from a recorder with a wrong zero.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from einthoven.errors import BackboneError, EvaluationError
 from einthoven.evaluate.comparison import Comparison, Difference, compare
 from einthoven.evaluate.reliability import measure_quality
 from einthoven.evaluate.scores import Score, plain, suitable_policy
+from einthoven.experiment.noise import add_noise
 from einthoven.files import Json
 from einthoven.models import Model
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.noise import add_noise
 from einthoven.signals.store import Chunk, Store
 
 LEAD_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -159,7 +159,7 @@ def measure_robustness(
         Lead sets by name. Sets of all leads, with leads that the model does not read, or that the
         network refuses are reported in `left_out`.
     noises : sequence of str
-        Kinds of `einthoven.signals.noise.NOISES`.
+        Kinds of `einthoven.experiment.noise.NOISES`.
     snrs : sequence of float
         Signal-to-noise ratios, dB.
     offsets : sequence of float
@@ -237,7 +237,7 @@ class NoisyStore(Store):
 
     @classmethod
     def over(cls, store: Store, *, kind: str, snr: float, seed: int = 0) -> NoisyStore:
-        """Add noise to the records of a store; see `einthoven.signals.noise.add_noise`."""
+        """Add noise to the records of a store; see `einthoven.experiment.noise.add_noise`."""
         return cls(**_parts(store), kind=kind, snr=snr, seed=seed)
 
     def read(self, rows: NDArray[np.intp]) -> list[Chunk]:

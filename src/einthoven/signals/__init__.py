@@ -8,9 +8,8 @@ Data flows through the modules in this order:
   step is one class in `steps`, with its filters in `filters`; a step of another package is
   registered by `register_step`.
 - `prepare` applies a preparation to batches and records. It is where other rooms import from.
-- `batches` cuts prepared training and evaluation batches from one store or several; `augment`
+- `batches` cuts prepared training and evaluation batches from a store; `augment`
   changes training batches, and `random` draws numbers that are independent of the number of
   processes.
-- `quality` describes what is unusual about a recording (flat leads, units, mains hum), and `noise`
-  adds noise of a known ratio for robustness tests.
+- `quality` describes what is unusual about a recording (flat leads, units, mains hum).
 """

@@ -1,4 +1,4 @@
-"""Batches as a function of (seed, epoch, position), from one store or a mixture of several.
+"""Batches as a function of (seed, epoch, position).
 
 The order of an epoch follows from (seed, epoch), a batch's crops and augmentation from (seed,
 epoch, position). A checkpoint therefore holds no more than a position, and any batch can be built
@@ -7,9 +7,8 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -30,11 +29,9 @@ from einthoven.signals.store import Chunk, Store
 
 __all__ = [
     "Batch",
-    "Mixture",
     "SignalSource",
     "Source",
     "TrainingBatches",
-    "draws_by_weight",
     "epoch_order",
 ]
 
@@ -179,125 +176,6 @@ class SignalSource:
             order = [self.store.leads.index(lead) for lead in self.preparation.sources]
             signals = signals[:, order]
         return torch.from_numpy(signals), chunk.rate, starts
-
-
-@dataclass(frozen=True, eq=False)
-class Mixture:
-    """Several sources in one training; a `Source` for training batches.
-
-    An epoch has as many draws as there are records in all sources. Each source gives a fixed number
-    of them, in an order that is random over the epoch. Within a source no record is drawn twice
-    before every record was drawn once: a pass continues in the next epoch, so that all of a source
-    with few draws is used, and one with many draws is repeated evenly.
-
-    Records are numbered through all sources, in their order.
-
-    Attributes
-    ----------
-    sources : tuple of SignalSource
-        Sources with the same preparation.
-    draws : tuple of int
-        Number of an epoch's draws from each source.
-
-    Raises
-    ------
-    StoreError
-        If a source is never drawn from, or the sources are prepared differently.
-    """
-
-    sources: tuple[SignalSource, ...]
-    draws: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len({source.preparation for source in self.sources}) != 1:
-            raise StoreError(
-                "sources of a mixture are prepared differently",
-                remedy="give each source the same preparation",
-            )
-        if len(self.draws) != len(self.sources) or min(self.draws) < 1:
-            raise StoreError(
-                f"draws of {self.draws} from {len(self.sources)} sources",
-                remedy="draw at least once an epoch from every source: raise its weight",
-            )
-
-    def __len__(self) -> int:
-        return sum(self.draws)
-
-    @cached_property
-    def ends(self) -> NDArray[np.intp]:
-        """Number of records in each source and the sources before it."""
-        return np.cumsum([len(source) for source in self.sources])
-
-    def order(self, *, seed: int, epoch: int) -> NDArray[np.intp]:
-        """Record of each draw of an epoch, a function of seed and epoch alone."""
-        drawn = [
-            end - len(source) + _stretch(len(source), epoch * count, count, seed=seed, part=part)
-            for part, (source, count, end) in enumerate(
-                zip(self.sources, self.draws, self.ends, strict=True)
-            )
-        ]
-        return np.concatenate(drawn)[epoch_order(len(self), seed=seed, epoch=epoch)]
-
-    def crop_starts(self, chosen: NDArray[np.intp], generator: torch.Generator) -> Tensor:
-        """First sample of a random crop of each chosen record, source by source."""
-        starts = torch.empty(len(chosen), dtype=torch.long)
-        for source, places, rows in self._shares(chosen):
-            starts[places] = source.crop_starts(rows, generator)
-        return starts
-
-    def crops(self, chosen: NDArray[np.intp], starts: Tensor) -> Tensor:
-        """One prepared crop of each chosen record, whatever the rate of its store."""
-        preparation = self.sources[0].preparation
-        out = torch.empty(len(chosen), len(preparation.leads), preparation.window)
-        for source, places, rows in self._shares(chosen):
-            out[places] = source.crops(rows, starts[places])
-        return out
-
-    def targets_of(self, chosen: NDArray[np.intp]) -> Tensor:
-        """Targets without columns: sources share no labels."""
-        return torch.zeros(len(chosen), 0)
-
-    def _shares(
-        self, chosen: NDArray[np.intp]
-    ) -> list[tuple[SignalSource, Tensor, NDArray[np.intp]]]:
-        owner = np.searchsorted(self.ends, chosen, side="right")
-        shares = []
-        for part, source in enumerate(self.sources):
-            places = np.flatnonzero(owner == part)
-            if len(places):
-                rows = chosen[places] - (self.ends[part] - len(source))
-                shares.append((source, torch.from_numpy(places), rows))
-        return shares
-
-
-def draws_by_weight(records: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
-    """Divide an epoch of ``sum(records)`` draws by weight, in whole draws (largest remainders).
-
-    Parameters
-    ----------
-    records : sequence of int
-        Records of each source.
-    weights : sequence of float
-        Positive weights; only their ratios count.
-    """
-    total = sum(records)
-    exact = np.asarray(weights, dtype=np.float64) / sum(weights) * total
-    draws = np.floor(exact).astype(int)
-    short = total - int(draws.sum())
-    draws[np.argsort(draws - exact, kind="stable")[:short]] += 1
-    return tuple(int(count) for count in draws)
-
-
-def _stretch(records: int, start: int, count: int, *, seed: int, part: int) -> NDArray[np.intp]:
-    """Draws `start` to `start + count` of a source that is shuffled again for every pass."""
-    first, last = start // records, (start + count - 1) // records
-    passes = [
-        np.random.default_rng(np.random.SeedSequence([seed, number, part, 0xC0])).permutation(
-            records
-        )
-        for number in range(first, last + 1)
-    ]
-    return np.concatenate(passes)[start - first * records :][:count]
 
 
 @dataclass(frozen=True)

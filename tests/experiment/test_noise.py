@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from einthoven.errors import PreparationError
-from einthoven.signals.noise import NOISES, add_noise
+from einthoven.experiment.noise import NOISES, add_noise
 
 RATE, SAMPLES = 500.0, 5000
 BANDS = {"baseline-wander": (0.05, 0.5), "muscle": (20.0, 150.0), "powerline": (50.0, 50.0)}

@@ -12,9 +12,10 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import StoreError
-from einthoven.signals.batches import Mixture, SignalSource, TrainingBatches, draws_by_weight
+from einthoven.signals.batches import SignalSource, TrainingBatches
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
+from einthoven.stages.pretraining_data import Mixture, draws_by_weight
 
 
 @pytest.fixture(scope="module")
