@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from einthoven.errors import FileError, ModelError
 from einthoven.files import Json, read_json, write_json
-from einthoven.models.hub import download, is_hub_name
 
 __all__ = [
     "CARD",
@@ -38,6 +38,7 @@ EVALUATION, RELIABILITY = "evaluation.json", "reliability.svg"
 FORMAT = "einthoven-model-1"
 SHIPPED = "einthoven-small"
 
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SHIPPED_FOLDER = Path(__file__).resolve().parent / "shipped"
 _DECIDING = (
     "format",
@@ -67,7 +68,7 @@ def model_path(name_or_path: str | Path, *, revision: str | None = None) -> Path
     Raises
     ------
     ModelError
-        If there is no such model.
+        If there is no such model, or its download fails.
     """
     path = Path(name_or_path)
     if path.name == WEIGHTS and path.is_file():
@@ -77,13 +78,31 @@ def model_path(name_or_path: str | Path, *, revision: str | None = None) -> Path
     shipped = _SHIPPED_FOLDER / path.name
     if len(path.parts) == 1 and (shipped / CONFIG).is_file():
         return shipped
-    if is_hub_name(str(name_or_path)):
-        files = [CONFIG, WEIGHTS, CARD, EVALUATION, RELIABILITY]
-        return download(str(name_or_path), files, revision=revision)
+    if _HUB_NAME.fullmatch(str(name_or_path)):
+        return _download(str(name_or_path), revision)
     raise ModelError(
         f"{name_or_path}: no such model",
         remedy=f"name the folder `model` of a run, {SHIPPED}, or `owner/model` on the hub",
     )
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ModelError(
+            f"{name}: no such folder, and huggingface_hub, which could download it, is missing",
+            remedy="pip install 'einthoven[hub]', or download the folder and name it",
+        ) from error
+    files = [CONFIG, WEIGHTS, CARD, EVALUATION, RELIABILITY]
+    try:
+        return Path(snapshot_download(repo_id=name, revision=revision, allow_patterns=files))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{name}: no such folder, and the download from the hub failed: {error}",
+            remedy="check the path or the name, and the network; private models need a login "
+            "(`hf auth login`)",
+        ) from error
 
 
 def weights_file(path: str | Path) -> Path:

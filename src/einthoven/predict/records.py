@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -111,14 +111,24 @@ def predict_files(model: Model, files: Iterable[str | Path]) -> Iterator[RecordP
         yield predict_record(model, read_record(file))
 
 
-@lru_cache(maxsize=4)  # a subset of leads costs a trial forward pass, once and not for every file
+# Subsets of leads by model, as long as the model exists: each costs a trial forward pass.
+_SUBSETS: WeakKeyDictionary[Model, dict[tuple[str, ...], LeadSubset]] = WeakKeyDictionary()
+
+
 def with_leads(model: Model, leads: tuple[str, ...] | None) -> tuple[nn.Module, Preparation]:
     """Network and preparation of a model for some of its leads; for all of them without `leads`."""
     if leads is None:
         return model.classifier, model.preparation
-    all_leads, samples = model.preparation.leads, model.preparation.window
-    subset = LeadSubset(model.classifier, leads, all_leads=all_leads, samples=samples)
+    subsets = _SUBSETS.setdefault(model, {})
+    if leads not in subsets:
+        subsets[leads] = _subset(model, leads)
+    subset = subsets[leads]
     return subset, model.preparation.with_leads(subset.rows).deriving(subset.leads)
+
+
+def _subset(model: Model, leads: tuple[str, ...]) -> LeadSubset:
+    all_leads, samples = model.preparation.leads, model.preparation.window
+    return LeadSubset(model.classifier, leads, all_leads=all_leads, samples=samples)
 
 
 def on_device(network: nn.Module, device: torch.device | str) -> nn.Module:

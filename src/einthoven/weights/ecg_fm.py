@@ -1,10 +1,10 @@
-"""Names of the tensors in ECG-FM's public checkpoints.
+"""Tensor names in ECG-FM's public checkpoints.
 
-Two kinds are public, both written by fairseq and read as ``checkpoint["model"]``: the pretrained
-network (215 entries) and classifiers (209), where the network stands under `encoder.` with a head,
-`proj.*`, beside it. The pretrained network has entries that begin with `encoder.` of its own, its
-blocks, so the prefix is told from a doubled one. Both spellings of the positional convolution's
-weight norm are read, the newer one is written (`einthoven.weights.wav2vec`).
+Two kinds are public, both written by fairseq with the tensors in ``checkpoint["model"]``: the
+pretrained network (215 tensors) and classifiers (209), in which the network has the prefix
+`encoder.`, beside the head, `proj.*`. The blocks of the pretrained network begin with `encoder.` as
+well, so a classifier is recognised by the doubled prefix. The weight norm of the positional
+convolution has two names, by PyTorch version.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from einthoven.backbones.inference import Aggregate
-from einthoven.weights.fit import Shape
-from einthoven.weights.wav2vec import Wav2VecNames
+from einthoven.weights.fit import Shape, renaming, with_newer_weight_norm
 
 __all__ = [
     "AGGREGATES",
@@ -28,26 +27,25 @@ __all__ = [
 ]
 
 _INSIDE = "encoder."
-_NAMES = Wav2VecNames(
-    modules={
+encoder_parts = renaming(
+    {
+        "extractor.convs.{}": "feature_extractor.conv_layers.{}.0",
         "extractor.norm": "feature_extractor.conv_layers.0.2",
         "projection.norm": "layer_norm",
         "projection.linear": "post_extract_proj",
+        "pos_conv.gain": "conv_pos.pos_conv.0.parametrizations.weight.original0",
+        "pos_conv.direction": "conv_pos.pos_conv.0.parametrizations.weight.original1",
+        "pos_conv": "conv_pos.pos_conv.0",
         "norm": "encoder.layer_norm",
+        "blocks.{}.norm1": "encoder.layers.{}.self_attn_layer_norm",
+        "blocks.{}.attn.qkv": "encoder.layers.{}.self_attn.{qkv}_proj",
+        "blocks.{}.attn.proj": "encoder.layers.{}.self_attn.out_proj",
+        "blocks.{}.norm2": "encoder.layers.{}.final_layer_norm",
+        "blocks.{}.mlp.fc1": "encoder.layers.{}.fc1",
+        "blocks.{}.mlp.fc2": "encoder.layers.{}.fc2",
         "head": "head",
-    },
-    convolution="feature_extractor.conv_layers.{}.0",
-    attention="self_attn",
-    in_block={
-        "attn.proj": "self_attn.out_proj",
-        "norm1": "self_attn_layer_norm",
-        "mlp.fc1": "fc1",
-        "mlp.fc2": "fc2",
-        "norm2": "final_layer_norm",
-    },
-    positions="conv_pos.pos_conv.0",
+    }
 )
-encoder_parts = _NAMES.parts
 _HEAD = {"proj.weight": "head.weight", "proj.bias": "head.bias"}
 LABELS = (
     "Poor data quality",
@@ -69,16 +67,14 @@ LABELS = (
     "Electronic pacemaker",
 )
 """Outputs of the classifier `mimic_iv_ecg_finetuned.pt`, in their order."""
-_PASSING = (LABELS[0], LABELS[2], LABELS[4], LABELS[5], LABELS[16])
+_TRANSIENT = (LABELS[0], LABELS[2], LABELS[4], LABELS[5], LABELS[16])
 AGGREGATES: tuple[Aggregate, ...] = tuple(
-    "max" if label in _PASSING else "probability" for label in LABELS
+    "max" if label in _TRANSIENT else "probability" for label in LABELS
 )
-"""How its authors join the 5 s segments of a recording: the highest probability of what may show
-in one of them only, the mean of the rest."""
+"""Aggregation of the 5 s segments of a recording by its authors: the maximum for findings that may
+be present in one of them only, the mean for the others."""
 
-# What our pretraining counts, and nobody publishes.
-COUNTERS = ("steps",)
-# What only pretraining needs, by our names for it.
+COUNTERS = ("steps",)  # of our pretraining, absent from public files
 _IN_PRETRAINING = {
     "mask_vector": "mask_emb",
     "quantiser.codebook": "quantizer.vars",
@@ -99,17 +95,17 @@ def pretraining_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
 
 
 def pretraining_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All entries of a pretraining file, in the newer spelling."""
-    return _NAMES.respelt(state)
+    """All tensors of a public pretraining file."""
+    return with_newer_weight_norm(state)
 
 
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's (and head's) entries of any public file, in the newer spelling."""
+    """Tensors of the encoder, and of a head, in any public file."""
     head = {_HEAD[key]: tensor for key, tensor in state.items() if key in _HEAD}
     if any(key.startswith(2 * _INSIDE) for key in state):
         outside = {k: v for k, v in state.items() if not k.startswith(_INSIDE) and k not in _HEAD}
         inside = {k.removeprefix(_INSIDE): v for k, v in state.items() if k.startswith(_INSIDE)}
-        state = inside | outside  # which has nothing, or what is to be listed as unexpected
+        state = inside | outside  # tensors outside are listed as unexpected
     pretraining = set(_IN_PRETRAINING.values())
     return head | {
         key: tensor

@@ -1,10 +1,10 @@
-"""Names of the tensors in ECGFounder's public checkpoints.
+"""Tensor names in ECGFounder's public checkpoints.
 
-Two files are public, `12_lead_ECGFounder.pth` and `1_lead_ECGFounder.pth`, read as
-``checkpoint["state_dict"]`` (509 entries each); fine-tuned files that the release's notebook
-writes have the same entries beside an epoch, an optimiser and a metric. Of the 509, 305 belong to
-batch norms. The release has batch norm switched off, so that nothing uses them; the file does not
-say so. They are left out, or read when the network is built with ``use_bn=True``.
+Two files are public, `12_lead_ECGFounder.pth` and `1_lead_ECGFounder.pth`, with the tensors in
+``checkpoint["state_dict"]`` (509 each). Files of the authors' fine-tuning notebook have the same
+tensors, beside an epoch, an optimiser and a metric. 305 of the 509 belong to batch norms, which the
+release has switched off; the file does not record it. They are left out, or read if the network is
+built with ``use_bn=True``.
 
 The head of 150 labels is `dense` there and `head` here. `load_backbone` leaves it out,
 `load_classifier` keeps it.
@@ -35,29 +35,29 @@ _BATCH_NORM = re.compile(
     r"^(first_bn|stage_list\.\d+\.block_list\.\d+\.bn[123])"
     r"\.(weight|bias|running_mean|running_var|num_batches_tracked)$"
 )
-# Registered by the release and skipped whatever its settings: the stem's output is activated.
+# Never used by the release: the output of the stem is activated already.
 _NEVER_USED = "stage_list.0.block_list.0.bn1."
 
 
 def encoder_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
-    """Public name of one of our encoder's (or classifier's) tensors; all shapes are the same."""
+    """Public name of a tensor of our encoder or classifier; all shapes are the same."""
     for pattern, name in _RENAMED:
         key = pattern.sub(name, key)
     return [key], shape
 
 
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries of a public file, its head under our name for it."""
+    """Tensors of a public file, with our name of the head."""
     return {re.sub(r"^dense\.", "head.", key): tensor for key, tensor in state.items()}
 
 
 def used(state: Mapping[str, Tensor], config: ECGFounderConfig) -> dict[str, Tensor]:
-    """The entries of a public file that a network has a use for: not batch norms switched off.
+    """Tensors of a public file that a network needs: without batch norms that are switched off.
 
     Raises
     ------
     WeightsError
-        When batch norm was at work while the file was trained, but is off in the network.
+        If the file was trained with batch norm, and the network has none.
     """
     norms = {key for key in state if _BATCH_NORM.match(key)}
     if config.use_bn:
@@ -67,7 +67,7 @@ def used(state: Mapping[str, Tensor], config: ECGFounderConfig) -> dict[str, Ten
             raise WeightsError(
                 f"{key} = {int(state[key])}: batch norm was on when this file was trained, and "
                 f"{config.name} is built without it",
-                remedy="build it with use_bn=True, or take the batch norms' entries out of the "
-                "file if you know that they were not used.",
+                remedy="build it with use_bn=True, or remove the batch norms from the file if they "
+                "were not used",
             )
     return {key: tensor for key, tensor in state.items() if key not in norms}

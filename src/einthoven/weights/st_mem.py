@@ -1,7 +1,7 @@
-"""Names of the tensors in ST-MEM's public checkpoints.
+"""Tensor names in ST-MEM's public checkpoints.
 
-Two files are public, both read as ``checkpoint["model"]``: the encoder alone (166 entries) and the
-full pretraining model (228). Classifiers that its scripts write have 168.
+Two files are public, both with the tensors in ``checkpoint["model"]``: the encoder (166 tensors)
+and the whole pretraining model (228). Classifiers that the authors' scripts write have 168.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from einthoven.weights.fit import Shape
+from einthoven.weights.fit import Shape, renaming
 from einthoven.weights.safe import without_prefix
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
 ]
 
 _LEADS = 12
-
 _NAMES = {
     "pos_embed": "pos_embedding",
     "sep_token": "sep_embedding",
@@ -31,6 +30,13 @@ _NAMES = {
     "norm": "norm",
     "head": "head",
 }
+_IN_DECODER = {
+    "mask_token": "mask_embedding",
+    "positions": "decoder_pos_embed",
+    "embed": "to_decoder_embedding",
+    "norm": "decoder_norm",
+    "head": "decoder_head",
+}
 _IN_BLOCK = {
     "norm1": "attn.norm",
     "attn.qkv": "attn.fn.to_qkv",
@@ -39,28 +45,28 @@ _IN_BLOCK = {
     "mlp.fc1": "ff.fn.net.0",
     "mlp.fc2": "ff.fn.net.3",
 }
-_IN_DECODER = {
-    "mask_token": "mask_embedding",
-    "positions": "decoder_pos_embed",
-    "embed": "to_decoder_embedding",
-    "norm": "decoder_norm",
-    "head": "decoder_head",
-}
-# First words of the entries that only the pretraining model has.
+_encoder_name = renaming(
+    _NAMES | {f"blocks.{{}}.{ours}": f"block{{}}.{public}" for ours, public in _IN_BLOCK.items()}
+)
+_decoder_name = renaming(
+    _IN_DECODER
+    | {f"blocks.{{}}.{ours}": f"decoder_blocks.{{}}.{public}" for ours, public in _IN_BLOCK.items()}
+)
+# Prefixes of tensors that only the pretraining model has.
 _PRETRAINING_ONLY = ("decoder_", "to_decoder_embedding.", "mask_embedding")
-# The pretraining model holds the patch embedding twice: here and under `encoder.`.
+# The pretraining model contains the patch embedding twice: under this prefix and `encoder.`.
 _ALIAS = "to_patch_embedding."
 
 
 def encoder_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
     """Public names of one of our encoder's (or classifier's) tensors.
 
-    Separate lead embeddings become one table; everything else is a change of name: the fused
-    q | k | v projection has the same layout.
+    The twelve lead embeddings are one tensor here. The fused projection of query, key and value
+    has the same layout in both.
     """
     if key == "lead_embed":
         return [f"lead_embeddings.{row}" for row in range(_LEADS)], shape[1:]
-    return [_renamed(key, _NAMES, "block{}")], shape
+    return _encoder_name(key, shape)
 
 
 def pretraining_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
@@ -68,26 +74,15 @@ def pretraining_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
     if key.startswith("backbone."):
         names, shape = encoder_parts(key.removeprefix("backbone."), shape)
         return [f"encoder.{name}" for name in names], shape
-    return [_renamed(key.removeprefix("decoder."), _IN_DECODER, "decoder_blocks.{}")], shape
+    return _decoder_name(key.removeprefix("decoder."), shape)
 
 
 def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's entries of any of the public files, under the encoder's names."""
+    """Tensors of the encoder in any public file."""
     state = without_prefix(state, "encoder.")
     return {key: tensor for key, tensor in state.items() if not key.startswith(_PRETRAINING_ONLY)}
 
 
 def pretraining_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The full file without the patch embedding's second registration at the top level."""
+    """Tensors of the pretraining model, each once."""
     return {key: tensor for key, tensor in state.items() if not key.startswith(_ALIAS)}
-
-
-def _renamed(key: str, table: Mapping[str, str], block: str) -> str:
-    if key.startswith("blocks."):
-        _, index, rest = key.split(".", 2)
-        inner, _, last = rest.rpartition(".")
-        return f"{block.format(index)}.{_IN_BLOCK[inner]}.{last}"
-    if key in table:
-        return table[key]
-    inner, _, last = key.rpartition(".")
-    return f"{table[inner]}.{last}"
