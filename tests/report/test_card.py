@@ -14,13 +14,7 @@ from einthoven.report.description import describe, leakage
 from einthoven.report.format import with_interval
 from einthoven.report.page import build_page
 
-PREPARATION = {
-    "leads": ["I", "II"],
-    "steps": [
-        {"step": "resample", "rate": 250.0, "method": "fourier"},
-        {"step": "filter", "kind": "bandpass", "cutoff": [0.67, 40.0], "order": 5},
-    ],
-}
+PREPARATION = "2 leads; Fourier resampling to 250 Hz; bandpass 0.67, 40 Hz (order 5)"
 PUBLIC: dict[str, Any] = {
     "pretraining_data": "MIMIC & PTB-XL",
     "contains_ptbxl": True,
@@ -38,7 +32,7 @@ def config(runs: list[ReportRun], labels: tuple[str, ...]) -> dict[str, Any]:
         "backbone": request["backbone"],
         "id2label": dict(enumerate(labels)),
         "descriptions": {"NORM": "normal [ECG]"},
-        "preparation": PREPARATION,
+        "preparation_text": PREPARATION,
         "aggregate": "probability",
         "license": "other",
         "license_text": "for research & teaching",

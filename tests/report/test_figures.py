@@ -59,16 +59,16 @@ def comparison_of(labels: int, **settings: Any) -> Comparison:
 def test_labels_are_sorted_and_significant_ones_marked(paired: list[PairedRuns]) -> None:
     comparison = paired[0].comparison
     for metric in ("auroc", "auprc"):
-        found = getattr(comparison, metric)
+        difference = getattr(comparison, metric)
         drawn = label_differences(comparison, metric, names=("new", "old"))
-        named = [node.text for node in texts(drawn)]
-        order = [comparison.labels[i] for i in np.argsort(-found.per_label, kind="stable")]
-        shown = [text for text in named if text and re.fullmatch(r".*\(\d+\)", text)]
+        names = [node.text for node in texts(drawn)]
+        order = [comparison.labels[i] for i in np.argsort(-difference.per_label, kind="stable")]
+        shown = [text for text in names if text and re.fullmatch(r".*\(\d+\)", text)]
         assert [text.rpartition(" (")[0][:20] for text in shown] == [x[:20] for x in order]
         bold = [node.text for node in texts(drawn) if "700" in node.attrib["style"]]
-        assert len(bold) == found.significantly_better + found.significantly_worse
-        assert bars(drawn).count(BETTER) == found.significantly_better + 1  # and in the legend
-        assert f"{metric.upper()} of new minus {metric.upper()} of old" in named
+        assert len(bold) == difference.significantly_better + difference.significantly_worse
+        assert bars(drawn).count(BETTER) == difference.significantly_better + 1  # and in the legend
+        assert f"{metric.upper()} of new minus {metric.upper()} of old" in names
         assert "<script" not in drawn
         assert "currentColor" in drawn
 
@@ -116,8 +116,8 @@ def test_curves_show_every_run_under_its_name() -> None:
         "loss only": [{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.4}],
     }
     drawn = curves(histories, reference="old", name="c7")
-    named = [node.text for node in texts(drawn)]
-    assert {"_new $x$", "old", "loss only", "Validation macro AUPRC", "epoch"} <= set(named)
+    names = [node.text for node in texts(drawn)]
+    assert {"_new $x$", "old", "loss only", "Validation macro AUPRC", "epoch"} <= set(names)
     assert set(re.findall(r' id="(\w+)-', drawn)) == {"c7"}
     assert curves(histories, reference="old", name="c7") == drawn
 
@@ -139,8 +139,8 @@ def test_figures_are_self_contained(paired: list[PairedRuns]) -> None:
 def test_the_reliability_diagram_draws_both_series(evaluation: dict[str, Any]) -> None:
     calibration = evaluation["calibration"]
     drawn = reliability_diagram(calibration, name="mine")
-    named = {node.text for node in texts(drawn)}
-    assert {"before calibration", "after calibration", "0.1", "1"} <= named
+    names = {node.text for node in texts(drawn)}
+    assert {"before calibration", "after calibration", "0.1", "1"} <= names
     assert all(i.startswith("mine-") for i in re.findall(r' id="([^"]+)"', drawn))
     assert "$" not in drawn
     for when, colour in (("before", WORSE), ("after", BETTER)):

@@ -198,8 +198,8 @@ def test_sections_follow_the_evaluation(runs: list[ReportRun], evaluation: dict[
     for parts in [(), *((part,) for part in PARTS)]:
         run = replace(runs[0], evaluation={part: evaluation[part] for part in parts})
         assert set(Page(build_page([run], title="x")).values("id")) & set(PARTS) == set(parts)
-    found = evaluation["calibration"] | {"after": None, "change": {}, "decisions": {}}
-    run = replace(runs[0], evaluation={"calibration": found})
+    bare = evaluation["calibration"] | {"after": None, "change": {}, "decisions": {}}
+    run = replace(runs[0], evaluation={"calibration": bare})
     assert "table-decisions" not in build_page([run], title="x")
 
 

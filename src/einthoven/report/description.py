@@ -17,7 +17,6 @@ _SELECTIONS = {
     "lowest-loss": "lowest loss on the validation split",
     "last": "last epoch, not selected by validation",
 }
-_UNITS = {"rate": "Hz", "cutoff": "Hz", "mean": "mV", "std": "mV", "seconds": "s"}
 _MEMBERS = "those of the ensemble's members"
 
 
@@ -56,7 +55,7 @@ def describe(config: Json) -> dict[str, Any]:
         "contains_ptbxl": _contains_ptbxl(values),
         "selected_epochs": _selected_epochs(values, recipe),
         "selection": values.get("selection") or None,
-        "preparation_steps": _preparation(values),
+        "preparation_steps": text(values.get("preparation_text")).split("; "),
         "aggregate": text(values.get("aggregate")),
         "licence": str(Licence.from_dict(values)),
         "license": values.get("license"),
@@ -260,21 +259,3 @@ def _selected(epoch: int, stage: Json) -> str:
         + (f", {rule}" if rule else "")
         + (f", best of {len(rates)} learning rates" if len(rates) > 1 else "")
     )
-
-
-def _preparation(values: Json) -> list[str]:
-    wording, preparation = values.get("preparation_text"), values.get("preparation")
-    if wording or not isinstance(preparation, Mapping):
-        return text(wording).split("; ")
-    leads = preparation.get("leads") or []
-    steps = [_step(step) for step in preparation.get("steps") or []]
-    return [f"{len(leads)} leads: {', '.join(leads)}", *steps]
-
-
-def _step(step: Json) -> str:
-    details = []
-    for key, value in step.items():
-        if key != "step":
-            unit = f" {_UNITS[key]}" if key in _UNITS else ""
-            details.append(f"{key.replace('_', ' ')} {text(value)}{unit}")
-    return text(step.get("step")) + (f" ({', '.join(details)})" if details else "")
