@@ -138,7 +138,7 @@ def score(
         The same seed draws the same resamples.
     undefined_labels : {"resample", "skip", "zero", "error"}
         Policy for labels that lack a class, in the whole set or in a resample; see
-        `einthoven.evaluate.missing_classes.POLICIES`.
+        `einthoven.evaluate.estimate.POLICIES`.
     interval : {"percentile", "basic", "bca"}
     level : float
         Of the intervals, between 0 and 1.
