@@ -189,7 +189,7 @@ def test_a_protected_fold_is_refused_allowed_and_remembered(
     result = cli(*train, "--out", tmp_path / "pt")
     assert result.status == 0, result.err
     assert "Warning:" in result.err
-    assert "as was allowed then" in " ".join(result.err.split())
+    assert "allowed in pretraining" in " ".join(result.err.split())
     assert read_json(tmp_path / "pt" / "run.json")["request"]["overlap"]["cohort"] == name
 
 

@@ -287,7 +287,7 @@ def test_targets() -> None:
         (
             {"weights": None, "backbone": "lstm", "options": None},
             RecipeError,
-            "recipe `strodthoff-rnn`, lstm's own",
+            "recipe `strodthoff-rnn`",
         ),
         ({"recipe": "scratch"}, RecipeError, "starts from random weights"),
         ({"recipe": "linear-prob"}, RecipeError, "linear-prob"),

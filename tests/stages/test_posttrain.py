@@ -333,13 +333,13 @@ def test_what_finds_nothing_to_act_on_is_warned_of(
     asked: dict[str, Any] = {"processes": Processes("cpu"), "options": {"width": 8}}
     for key, value, what in (
         ("drop_path", 0.3, "residual branches"),
-        ("dropout", 0.2, "dropout for a recipe to set"),
+        ("dropout", 0.2, "adjustable dropout"),
         ("freeze_positions", True, "positions"),
     ):
         recipe = _short("strodthoff-rnn")
         assert recipe.stage2 is not None
         recipe = recipe.model_copy(update={"stage2": recipe.stage2.model_copy(update={key: value})})
-        said = f"stage2.{key} = {value} does nothing: lstm has no {what}"
+        said = f"stage2.{key} = {value} has no effect: lstm has no {what}"
         with pytest.warns(RecipeWarning, match=said):
             stage.posttrain(
                 synthetic, synthetic_store, "lstm", recipe=recipe, out=tmp_path / key, **asked

@@ -327,5 +327,5 @@ def test_a_protected_fold_is_refused_and_an_allowed_one_is_noted(
     assert done.run.request["allow_overlap"] == [synthetic.name]
     metadata = read_metadata(weights_file(done.encoder))
     assert json.loads(metadata["allowed_overlap"])[0]["cohort"] == synthetic.name
-    with pytest.warns(LeakageWarning, match="as was allowed then"):
+    with pytest.warns(LeakageWarning, match="allowed in pretraining"):
         check_initial_weights(done.encoder, (synthetic, synthetic_store))

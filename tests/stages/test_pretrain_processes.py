@@ -12,6 +12,7 @@ import torch
 
 from einthoven.cohorts import Cohort
 from einthoven.files import read_lines, read_tensors
+from einthoven.models import weights_file
 from einthoven.signals.store import Store
 from einthoven.stages.pretrain import pretrain
 from einthoven.stages.recipe import Pretraining
@@ -61,6 +62,7 @@ LOSS_TOLERANCE, WEIGHT_TOLERANCE = 2e-6, 5e-6
 SCRIPT = """
 import json, sys, torch
 from einthoven.cohorts import open_cohort
+from einthoven.models import weights_file
 from einthoven.signals.store import Store
 from einthoven.stages.pretrain import pretrain
 from einthoven.stages.recipe import Pretraining
@@ -134,7 +136,9 @@ def test_two_processes_equal_one(
     for ours, theirs in zip(lines, alone.history, strict=True):
         for key in ("train_loss", "validation_loss"):
             assert ours[key] == pytest.approx(theirs[key], rel=LOSS_TOLERANCE), key
-    ours, theirs = (read_tensors(file)[0] for file in (together / name / "model", alone.encoder))
+    ours, theirs = (
+        read_tensors(weights_file(file))[0] for file in (together / name / "model", alone.encoder)
+    )
     assert ours.keys() == theirs.keys()
     for key in ours:
         torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=WEIGHT_TOLERANCE, msg=key)
@@ -145,7 +149,8 @@ def test_two_processes_that_were_killed_go_on_to_the_same_encoder(
     name: str, together: Path
 ) -> None:
     whole, again = (
-        read_tensors(together / folder / "model")[0] for folder in (name, f"{name}-killed")
+        read_tensors(weights_file(together / folder / "model"))[0]
+        for folder in (name, f"{name}-killed")
     )
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[key], again[key]) for key in whole)

@@ -19,7 +19,7 @@ from einthoven.files import read_lines, read_tensors
 from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
-from einthoven.stages.data import Dataset
+from einthoven.stages.data import Context, Dataset
 from einthoven.stages.probe import FeatureBatch, FeatureBatches, probe
 from einthoven.stages.recipe import Stage1
 from einthoven.training.distributed import Processes
@@ -48,14 +48,14 @@ def dataset(classifier: Classifier, synthetic: Cohort, synthetic_store: Store) -
 @pytest.fixture
 def run(classifier: Classifier, dataset: Dataset) -> Probe:
     def start(folder: Path, settings: Stage1 = SETTINGS, **changes: Any) -> Result:
-        given: dict[str, Any] = {"seed": 3, "augment": None, "processes": Processes("cpu")}
+        options: dict[str, Any] = {"seed": 3, "processes": Processes("cpu")}
         return probe(
             changes.pop("classifier", classifier),
             dataset.source("train"),
             dataset.source("validation"),
-            settings=settings,
-            folder=folder,
-            **(given | changes),
+            settings,
+            folder,
+            Context(**(options | changes)),
         )
 
     return start

@@ -132,7 +132,7 @@ def _mixture(
     weights: Sequence[float] | None,
 ) -> tuple[list[Path], Sequence[Path | None], Sequence[float] | None]:
     """Cohorts, stores and weights, from the command line or from the recipe."""
-    from einthoven.stages.pretraining_data import check_weights
+    from einthoven.stages.pretraining_data import check_mixture
 
     if not cohorts and not recipe.cohorts:
         raise CohortError(
@@ -153,7 +153,7 @@ def _mixture(
             remedy="repeat --store for each cohort, in their order, or leave it out",
         )
     if weights:
-        check_weights(weights, len(cohorts))  # before anything is packed
+        check_mixture(weights, len(cohorts))  # before anything is packed
     return list(cohorts), stores or [None] * len(cohorts), weights or None
 
 

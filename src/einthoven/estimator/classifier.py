@@ -35,7 +35,7 @@ from einthoven.models import Model, derived_provenance
 from einthoven.stages.data import adapted
 from einthoven.stages.posttrain import check_stages, check_weights, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
-from einthoven.stages.statistics import measured, with_scale
+from einthoven.stages.statistics import fit_standardiser, with_scale
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder, environment
 
@@ -161,7 +161,7 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             for rows in (train, validation)
         ]
         if recipe.data.standardise == "scalar":
-            self.preparation_ = with_scale(self.preparation_, measured(sources[0]))
+            self.preparation_ = with_scale(self.preparation_, fit_standardiser(sources[0]))
             sources = [replace(source, preparation=self.preparation_) for source in sources]
         processes = Processes(self.device)
         with threads(self.n_jobs), TemporaryDirectory(prefix="einthoven-") as folder:

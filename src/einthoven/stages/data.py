@@ -1,34 +1,65 @@
-"""From a cohort and a store to what the stages train on."""
+"""Data and settings of the stages, from a cohort, a store and a recipe."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from einthoven.backbones.contract import Backbone, UnfittedWarning
+from einthoven.backbones.inference import Aggregate
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, PreparationError, RecipeError
+from einthoven.progress import Progress
 from einthoven.signals.augment import Augmentation, create_augmentation
 from einthoven.signals.batches import SignalSource, Source
 from einthoven.signals.prepare import Preparation, resampled_length
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import Data, OneCycleTable, Pretraining, Stage2
 from einthoven.stages.validation import LOSS, SELECT
+from einthoven.training.distributed import Processes
 from einthoven.training.optim import Cycle, Precision, Settings, scaled_lr
 
-# Metric and whether its lowest value is the best; the last epoch is kept without one.
+# Metric, and whether its lowest value is the best; None keeps the last epoch.
 _SELECTED = {"best": (SELECT, False), "lowest-loss": (LOSS, True), "last": (None, False)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Settings that the stages of a recipe share.
+
+    Attributes
+    ----------
+    seed : int
+        Seed of batches, crops and dropout.
+    augment : callable, optional
+        Augmentation of training crops.
+    aggregate : str
+        Aggregation of evaluation crops.
+    precision : str
+        Forward-pass precision.
+    processes : Processes
+        Processes that train together.
+    progress : Progress, optional
+        Callback.
+    """
+
+    seed: int
+    augment: Augmentation | None = None
+    aggregate: Aggregate = "probability"
+    precision: Precision = "fp32"
+    processes: Processes = field(default_factory=Processes)
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A cohort, its store, and how signals are prepared.
+    """A cohort, its store, and the preparation of signals.
 
-    Records that packing put in quarantine are left out of every split.
+    Quarantined records are left out of every split.
     """
 
     cohort: Cohort
@@ -36,12 +67,12 @@ class Dataset:
     preparation: Preparation
 
     def source(self, split: str) -> SignalSource:
-        """The records of a split.
+        """Records of a split.
 
         Raises
         ------
         CohortError
-            When the split is empty.
+            If the split is empty.
         """
         cohort = self.usable
         ids = cohort.ids(split)
@@ -55,12 +86,12 @@ class Dataset:
         )
 
     def check_lengths(self, *splits: str) -> None:
-        """Refuse records of these splits that are too short for the crop, naming one.
+        """Refuse records of these splits that are too short for the crop, and name one.
 
         Raises
         ------
         PreparationError
-            When there are any.
+            If there are any.
         """
         held = self.usable
         rows = self.store.rows(np.concatenate([held.ids(split) for split in splits]))
@@ -77,13 +108,12 @@ class Dataset:
 
     @cached_property
     def usable(self) -> Cohort:
-        """The cohort without quarantined records."""
+        """Cohort without quarantined records."""
         return self.cohort.select(self.store.without_quarantined(self.cohort.ids()))
 
 
 def adapted(preparation: Preparation, data: Data) -> Preparation:
-    """A backbone's preparation with the recipe's crop and number of evaluation crops, centred where
-    the recipe says so."""
+    """Preparation with the recipe's crop length, evaluation crops and centring."""
     if data.crop_seconds is not None:
         preparation = preparation.with_window(seconds=data.crop_seconds)
     if data.evaluation_crops is not None:
@@ -92,7 +122,7 @@ def adapted(preparation: Preparation, data: Data) -> Preparation:
 
 
 def augmentation(data: Data) -> Augmentation | None:
-    """What the recipe does to training crops."""
+    """Augmentation of training crops."""
     if data.augmentation == "none":
         return None
     options = {"level": data.augmentation_level} if data.augmentation == "rand-augment" else {}
@@ -100,18 +130,18 @@ def augmentation(data: Data) -> Augmentation | None:
 
 
 def with_fraction(cohort: Cohort, data: Data, *, seed: int) -> Cohort:
-    """The cohort with the recipe's share of training records."""
+    """Cohort with the recipe's share of training records."""
     return cohort if data.fraction == 1 else cohort.fraction(data.fraction, seed=seed)
 
 
 def micro_batch(settings: Stage2 | Pretraining, *, records: int, world: int) -> int:
-    """Records that one process sees in one forward pass.
+    """Number of records in a forward pass of one process.
 
     Raises
     ------
     RecipeError
-        When they do not divide the batch, an accumulated batch is larger than the data, or there
-        are more processes than records.
+        If it does not divide the batch, an accumulated batch is larger than the data, or there are
+        more processes than records.
     """
     batch = settings.batch_size
     micro = settings.micro_batch or batch // world
@@ -129,18 +159,18 @@ def micro_batch(settings: Stage2 | Pretraining, *, records: int, world: int) -> 
         raise RecipeError(
             f"batch_size {batch} is more than the {records} training records, and micro-batches "
             f"of {micro} cannot fill it",
-            remedy=f"take a batch_size of at most {records}, or leave micro_batch out",
+            remedy=f"choose a batch_size of at most {records}, or leave micro_batch out",
         )
     return micro
 
 
 def without_targets(source: SignalSource) -> SignalSource:
-    """The same records without labels."""
+    """Source of the same records without labels."""
     return replace(source, targets=np.zeros((len(source), 0), dtype=np.uint8))
 
 
 def resolved(precision: str, device: torch.device) -> Precision:
-    """`auto` is bf16 on an accelerator and fp32 on a CPU."""
+    """Precision on a device: `auto` is bf16 on a GPU and fp32 on a CPU."""
     if precision == "auto":
         return "bf16" if device.type == "cuda" else "fp32"
     return "bf16" if precision == "bf16" else "fp32"
@@ -155,7 +185,7 @@ def loop_settings(
     seed: int,
     shared_draws: bool = False,
 ) -> Settings:
-    """What the loop has to know of a stage whose batches are made of micro-batches of `micro`."""
+    """Settings of the training loop for micro-batches of `micro` records."""
     settings = Settings(
         epochs=recipe.epochs,
         base_lr=recipe.base_lr,
@@ -169,22 +199,22 @@ def loop_settings(
         seed=seed,
         shared_draws=shared_draws,
     )
-    return _of_fine_tuning(settings, recipe) if isinstance(recipe, Stage2) else settings
+    return _finetuning_settings(settings, recipe) if isinstance(recipe, Stage2) else settings
 
 
-def _of_fine_tuning(settings: Settings, recipe: Stage2) -> Settings:
+def _finetuning_settings(settings: Settings, recipe: Stage2) -> Settings:
     select, lowest = _SELECTED[recipe.select]
     settings = replace(settings, optimiser=recipe.optimiser, select=select, lowest=lowest)
     if recipe.schedule == "one-cycle":
         shape = recipe.one_cycle or OneCycleTable()
         return replace(settings, cycle=Cycle(**shape.model_dump()))
-    if recipe.schedule == "constant":  # a cosine that ends where it begins
+    if recipe.schedule == "constant":  # a cosine between equal rates
         return replace(settings, min_lr=scaled_lr(recipe.base_lr, recipe.batch_size))
     return settings
 
 
 def check_fit(backbone: Backbone, source: Source) -> None:
-    """Prepare and encode one record, so that a crop of a wrong length is refused early.
+    """Prepare and encode one record, to refuse a crop of a wrong length early.
 
     Raises
     ------

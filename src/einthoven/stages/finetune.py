@@ -1,4 +1,4 @@
-"""Stage 2, full fine-tuning; regularised or plain by the same code."""
+"""Stage 2, full fine-tuning, plain or regularised."""
 
 from __future__ import annotations
 
@@ -13,48 +13,39 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
-from einthoven.backbones.inference import Aggregate, aggregate_crops, record_outputs
+from einthoven.backbones.inference import aggregate_crops, record_outputs
 from einthoven.errors import RecipeError
-from einthoven.progress import Progress
-from einthoven.signals.augment import Augmentation
 from einthoven.signals.batches import Batch, SignalSource, TrainingBatches
-from einthoven.stages.data import loop_settings, micro_batch
+from einthoven.stages.data import Context, loop_settings, micro_batch
 from einthoven.stages.pretrain import exempt_parameters, parts_of
 from einthoven.stages.recipe import Stage2
 from einthoven.stages.validation import LOSS, record_losses, validation_metrics
 from einthoven.training.checkpoint import load_weights
-from einthoven.training.distributed import Processes
 from einthoven.training.loop import BEST, Loop, Result
-from einthoven.training.optim import Precision, parameter_groups
+from einthoven.training.optim import parameter_groups
 
 
 def finetune(
     classifier: Classifier,
     train: SignalSource,
     validation: SignalSource,
-    *,
     settings: Stage2,
     folder: Path,
-    seed: int,
-    augment: Augmentation | None,
-    aggregate: Aggregate = "probability",
-    precision: Precision = "fp32",
-    processes: Processes | None = None,
-    progress: Progress | None = None,
+    context: Context,
 ) -> Result:
-    """Train backbone and head in place; at the end they hold the selected epoch's weights.
+    """Train backbone and head in place; they end with the weights of the selected epoch.
 
     Raises
     ------
     RecipeError
-        When the batch does not divide over processes and micro-batches, or is accumulated from
-        more records than there are.
+        If the batch does not divide over processes and micro-batches, or is accumulated from more
+        records than there are.
     TrainingError
-        When the loss is not finite.
+        If the loss is not finite.
     """
-    together = processes or Processes()
     regularise(classifier, settings)
-    micro = micro_batch(settings, records=len(train), world=together.world)
+    processes = context.processes
+    micro = micro_batch(settings, records=len(train), world=processes.world)
     loop = Loop(
         name="stage 2, fine-tuning",
         model=classifier,
@@ -62,26 +53,24 @@ def finetune(
         batches=TrainingBatches(
             train,
             micro,
-            seed,
-            augment=augment,
-            rank=together.rank,
-            world=together.world,
+            context.seed,
+            augment=context.augment,
+            rank=processes.rank,
+            world=processes.world,
             drop_last=settings.drop_last,
         ),
         groups=_groups(classifier, settings),
         settings=loop_settings(
-            settings, micro=micro, world=together.world, precision=precision, seed=seed
+            settings,
+            micro=micro,
+            world=processes.world,
+            precision=context.precision,
+            seed=context.seed,
         ),
         folder=folder,
-        validate=partial(
-            _validate,
-            source=validation,
-            aggregate=aggregate,
-            precision=precision,
-            processes=together,
-        ),
-        processes=together,
-        progress=progress,
+        validate=partial(_validate, source=validation, context=context),
+        processes=processes,
+        progress=context.progress,
     )
     result = loop.run()
     load_weights(folder / BEST, classifier)
@@ -93,7 +82,7 @@ def _groups(classifier: Classifier, settings: Stage2) -> list[dict[str, Any]]:
     return parameter_groups(
         classifier,
         weight_decay=settings.weight_decay,
-        # Norm and head, the last group, are the layer after the last one: their rate is whole.
+        # Norm and head, the last group, are the layer after the last one and keep the full rate.
         layers=parts_of(classifier) if by_part else classifier.layer_groups()[:-1],
         layer_decay=settings.part_decay if by_part else settings.layer_decay,
         exempt=exempt_parameters(classifier, settings.decay_exempt, prefix="backbone."),
@@ -101,7 +90,7 @@ def _groups(classifier: Classifier, settings: Stage2) -> list[dict[str, Any]]:
 
 
 def regularise(classifier: Classifier, settings: Stage2) -> None:
-    """Set drop rates, dropouts, frozen positions and extractor as the recipe says."""
+    """Set drop rates, dropout, and frozen positions and extractor by the recipe."""
     set_drop_path(classifier.backbone, settings.drop_path, schedule=settings.drop_path_schedule)
     for dropout in classifier.feedforward_dropouts():
         dropout.p = settings.dropout
@@ -117,31 +106,31 @@ def regularise(classifier: Classifier, settings: Stage2) -> None:
 
 
 def without_effect(classifier: Classifier, settings: Stage2) -> list[str]:
-    """Settings that find nothing to act on in a network, a sentence each."""
+    """Messages about settings that have no effect on a network."""
     backbone = classifier.backbone
     dropouts = len(classifier.feedforward_dropouts())
     if settings.dropout_where == "stmem-all":
         dropouts += len(classifier.other_dropouts())
     positions = backbone.position_parameters()
-    found = {
+    affected = {
         "drop_path": (settings.drop_path, any(backbone.residual_branches()), "residual branches"),
-        "dropout": (settings.dropout, dropouts, "dropout for a recipe to set"),
+        "dropout": (settings.dropout, dropouts, "adjustable dropout"),
         "freeze_positions": (settings.freeze_positions, positions, "positions"),
     }
     return [
-        f"stage2.{key} = {value} does nothing: {backbone.name} has no {what}"
-        for key, (value, there, what) in found.items()
-        if value and not there
+        f"stage2.{key} = {value} has no effect: {backbone.name} has no {part}"
+        for key, (value, parts, part) in affected.items()
+        if value and not parts
     ]
 
 
 def extractor_of(backbone: Backbone) -> list[str]:
-    """Names of what `stage2.freeze_extractor` keeps as it is.
+    """Names of the parameters that `stage2.freeze_extractor` freezes.
 
     Raises
     ------
     RecipeError
-        When the backbone has no such part.
+        If the backbone has no such part.
     """
     names = backbone.extractor_parameters()
     if not names:
@@ -153,10 +142,10 @@ def extractor_of(backbone: Backbone) -> list[str]:
 
 
 def set_drop_path(backbone: Backbone, rate: float, *, schedule: str = "linear") -> list[float]:
-    """Give every residual branch its drop rate; returns the rate of each block.
+    """Set the drop rate of every residual branch, and return the rate of each block.
 
-    `linear` rises from 0 in the first block to `rate` in the last (both branches of a block
-    share a rate and draw independently); `constant` is `rate` everywhere.
+    `linear` rises from 0 in the first block to `rate` in the last (both branches of a block have
+    the same rate and draw independently); `constant` is `rate` everywhere.
     """
     blocks = backbone.residual_branches()
     if schedule == "constant" or len(blocks) < 2:  # a single block is the last one
@@ -171,29 +160,27 @@ def set_drop_path(backbone: Backbone, rate: float, *, schedule: str = "linear") 
 
 def _classifier_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     logits = model(batch.signals.to(device))
-    # In fp32 whatever the autocast: the sum over 71 rare labels is small.
+    # In fp32 under autocast as well: the sum over 71 rare labels is small.
     return binary_cross_entropy_with_logits(logits.float(), batch.targets.to(device))
 
 
-def _validate(
-    model: nn.Module,
-    *,
-    source: SignalSource,
-    aggregate: Aggregate,
-    precision: Precision,
-    processes: Processes,
-) -> dict[str, float]:
+def _validate(model: nn.Module, *, source: SignalSource, context: Context) -> dict[str, float]:
+    """Metrics and loss on validation records, which the processes share."""
+    processes = context.processes
     rows = np.array_split(np.arange(len(source)), processes.world)[processes.rank]
-    answers = record_outputs(model, source, precision=precision, device=processes.device, rows=rows)
-    said, losses, done = [], [], 0
-    for logits, owner in answers:
+    # Empty parts, because a process has no records if there are more processes than records.
+    values = [np.zeros((0, source.targets.shape[1]), dtype=np.float32)]
+    losses = [np.zeros(0)]
+    done = 0
+    for logits, owner in record_outputs(
+        model, source, precision=context.precision, device=processes.device, rows=rows
+    ):
         count = int(owner.max()) + 1
         targets = source.targets_of(rows[done : done + count])
-        said.append(aggregate_crops(logits, owner, count, aggregate))
-        losses.append(record_losses(logits, owner, targets))
+        values.append(aggregate_crops(logits, owner, count, context.aggregate).numpy())
+        losses.append(record_losses(logits, owner, targets).numpy())
         done += count
-    none = torch.zeros(0, source.targets.shape[1]), torch.zeros(0, dtype=torch.float64)
-    # A process has none of the records where there are fewer than processes.
-    mine = torch.cat([none[0], *said]).numpy(), torch.cat([none[1], *losses]).numpy()
-    values, each = map(np.concatenate, zip(*processes.gather(mine), strict=True))
-    return validation_metrics(source.targets, values) | {LOSS: float(each.mean())}
+    parts = processes.gather((np.concatenate(values), np.concatenate(losses)))
+    probabilities, record_loss = map(np.concatenate, zip(*parts, strict=True))
+    loss = {LOSS: float(record_loss.mean())}
+    return validation_metrics(source.targets, probabilities) | loss

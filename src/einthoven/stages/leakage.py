@@ -5,9 +5,9 @@ with labels and in validation. Signals are fingerprinted by content, record ids 
 name. Names are compared within one data set only: all copies of a known data set, or the tables of
 one folder.
 
-The fingerprints in a weights file show somebody who has a recording whether it was seen, and
-nothing else. Patients of a user's own tables could be guessed from hashes of their numbers; they
-are kept in `seen.json` of the run folder, which stays with its owner.
+The fingerprints in a weights file only show whether a given recording was seen. Patients of a
+user's own tables could be guessed from hashes of their numbers, so their fingerprints stay in
+`seen.json` of the run folder.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ USES = {
     TRAINING: "in training with labels",
     VALIDATION: "in validation, which chose the epoch",
 }
+WAYS = ("signal", "record id", "patient")
+_STORED = ("signals", "patients", "own_patients")
 _OWN = "unversioned"  # version of a cohort from a user's own table
 Numbers = NDArray[np.uint64]
-Mask = NDArray[np.bool_]
 
 
 class LeakageWarning(UserWarning):
@@ -58,11 +59,11 @@ class Leakage:
     cohort, split : str
         Names of the cohort and of its split.
     records : int
-        Records in the split.
+        Number of records in the split.
     found : dict of str to tuple of str
-        Ids of the records found by `signal`, by `record id` and by `patient`.
+        Ids of the records found, by way (`WAYS`).
     uses : dict of str to int
-        Number of records found by use (`USES`); empty if all were seen in pretraining only.
+        Number of records found, by use; empty if all were seen in pretraining only.
     """
 
     cohort: str
@@ -88,8 +89,8 @@ class Leakage:
     def to_dict(self) -> Json:
         """Counts, for run folders and metadata."""
         counts = {f"by {way}": len(ids) for way, ids in self.found.items()}
-        whole = {f"{self.split} records": self.records, "seen": len(self.ids)}
-        return {"cohort": self.cohort} | whole | counts | self.uses
+        total = {f"{self.split} records": self.records, "seen": len(self.ids)}
+        return {"cohort": self.cohort} | total | counts | self.uses
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ class Seen:
     use : str
         Key of `USES`.
     leads : tuple of str
-        Leads whose samples the fingerprints of signals are made of.
+        Leads that the fingerprints of signals are computed from.
     signals, patients, own_patients, records : numpy.ndarray
         Sorted uint64. Fingerprints of record ids are used when pretraining begins and not stored.
     """
@@ -131,24 +132,30 @@ class Seen:
             signals += signal_fingerprints(store, store.rows(ids), leads).tolist()
             records += _names(cohort, "record", ids)
             patients[cohort.version == _OWN] += _names(cohort, "patient", cohort.patients(split))
-        public, own = patients[False], patients[True]
-        return cls(use, tuple(leads), *map(_sorted, (signals, public, own, records)))
+        numbers = (signals, patients[False], patients[True], records)
+        return cls(use, tuple(leads), *map(_sorted, numbers))
 
     def merged(self, other: Seen) -> Seen:
         """Union with fingerprints of the same use and leads."""
-        kinds = ("signals", "patients", "own_patients", "records")
+        kinds = (*_STORED, "records")
         union = {kind: np.union1d(getattr(self, kind), getattr(other, kind)) for kind in kinds}
         return Seen(self.use, self.leads, **union)
 
     def to_dict(self, *, private: bool = False) -> Json:
         """Plain values; `private` adds patients of own tables, for the run folder."""
-        kinds = ("signals", "patients", *(("own_patients",) if private else ()))
+        kinds = _STORED if private else _STORED[:2]
         packed = {kind: _packed(getattr(self, kind)) for kind in kinds}
         return {"uses": [self.use], "leads": list(self.leads)} | packed
 
+    @classmethod
+    def from_dict(cls, table: Json) -> list[Seen]:
+        """Read the output of `to_dict`."""
+        numbers = {kind: _unpacked(table[kind]) for kind in _STORED if kind in table}
+        return [cls(use, tuple(table["leads"]), **numbers) for use in table["uses"]]
+
 
 def merge(parts: Iterable[Seen]) -> list[Seen]:
-    """Fingerprints with one part for every use and set of leads."""
+    """Merge fingerprints into one part for every use and set of leads."""
     merged: dict[tuple[str, tuple[str, ...]], Seen] = {}
     for part in parts:
         key = part.use, part.leads
@@ -157,21 +164,18 @@ def merge(parts: Iterable[Seen]) -> list[Seen]:
 
 
 def read_seen(weights: str | Path) -> list[Seen]:
-    """Fingerprints in a weights file or model; empty for other files, such as public checkpoints.
+    """Read the fingerprints in a weights file or model; public checkpoints have none.
 
     Those of own patients are added while the file is in its run folder.
     """
     file = weights_file(weights)
-    text = read_metadata(file).get(FINGERPRINTS)
-    if text is None:
-        return []
-    tables = json.loads(text)
+    tables = json.loads(read_metadata(file).get(FINGERPRINTS, "[]"))
     for folder in list(file.resolve().parents)[:3]:
-        whole = read_json(folder / SEEN) if (folder / SEEN).is_file() else []
-        pairs = zip(whole, tables, strict=False)
-        if len(whole) == len(tables) and all(a.items() >= b.items() for a, b in pairs):
-            tables = whole
-    return merge(part for table in tables for part in _parts(table))
+        private = read_json(folder / SEEN) if tables and (folder / SEEN).is_file() else []
+        pairs = zip(private, tables, strict=False)
+        if len(private) == len(tables) and all(a.items() >= b.items() for a, b in pairs):
+            tables = private
+    return merge(part for table in tables for part in Seen.from_dict(table))
 
 
 def write_seen(folder: Path, seen: Sequence[Seen]) -> None:
@@ -191,7 +195,7 @@ def seen_metadata(
     ----------
     seen : sequence of Seen
     allowed : sequence of mapping
-        `Leakage.to_dict` of what was allowed now.
+        `Leakage.to_dict` of what is allowed now.
     weights : path, optional
         Initial weights; what was allowed for them is included.
     """
@@ -202,7 +206,7 @@ def seen_metadata(
 
 
 def seen_in_training(member: Member, weights: str | Path | None = None) -> list[Seen]:
-    """Fingerprints of what weights have seen once they are trained on a labelled cohort.
+    """Fingerprints of what weights have seen after training on a labelled cohort.
 
     Parameters
     ----------
@@ -217,42 +221,35 @@ def seen_in_training(member: Member, weights: str | Path | None = None) -> list[
     before = read_seen(weights) if weights is not None else []
     known = (part.leads for part in before if set(part.leads) <= set(store.leads))
     leads = next(known, tuple(sorted(store.leads)))
-    now = [
-        Seen.of([(usable, store)], leads, split=split, use=use)
-        for use, split in ((TRAINING, "train"), (VALIDATION, "validation"))
-    ]
+    splits = {TRAINING: "train", VALIDATION: "validation"}
+    now = [Seen.of([(usable, store)], leads, split=split, use=use) for use, split in splits.items()]
     return merge([*before, *now])
 
 
 def find_leakage(seen: Sequence[Seen], member: Member, split: str = "test") -> Leakage | None:
-    """Records of a cohort's split that were seen; None if there are none."""
+    """Find the records of a cohort's split that were seen; None if there are none."""
     cohort, _ = member
     ids = cohort.ids(split)
-    records = _names(cohort, "record", ids)
-    patients = _names(cohort, "patient", cohort.patients(split))
+    records = np.asarray(_names(cohort, "record", ids), dtype=np.uint64)
+    patients = np.asarray(_names(cohort, "patient", cohort.patients(split)), dtype=np.uint64)
     signals = {leads: _signals(member, ids, leads) for leads in {part.leads for part in seen}}
-    ways = {way: np.zeros(len(ids), dtype=bool) for way in ("signal", "record id", "patient")}
-    uses = {use: np.zeros(len(ids), dtype=bool) for use in USES}
+    hits = np.zeros((len(USES), len(WAYS), len(ids)), dtype=bool)
     for part in seen:
-        hits = {
-            "signal": _among(signals[part.leads], part.signals),
-            "record id": _among(records, part.records),
-            "patient": _among(patients, part.patients) | _among(patients, part.own_patients),
-        }
-        for way, mask in hits.items():
-            ways[way] |= mask
-            uses[part.use] |= mask
-    if not any(mask.any() for mask in ways.values()):
+        known = np.union1d(part.patients, part.own_patients)
+        numbers = signals[part.leads]
+        hits[list(USES).index(part.use)] |= (
+            np.isin(numbers, part.signals) & (numbers != 0),
+            np.isin(records, part.records),
+            np.isin(patients, known),
+        )
+    if not hits.any():
         return None
-    return Leakage(
-        cohort.name,
-        len(ids),
-        {way: tuple(map(str, ids[mask])) for way, mask in ways.items()},
-        {}
-        if all(part.use == PRETRAINING for part in seen)
-        else {text: int(uses[use].sum()) for use, text in USES.items()},
-        split,
-    )
+    by_way = {
+        way: tuple(map(str, ids[hits[:, index].any(axis=0)])) for index, way in enumerate(WAYS)
+    }
+    by_use = {text: int(hits[index].any(axis=0).sum()) for index, text in enumerate(USES.values())}
+    only_pretraining = all(part.use == PRETRAINING for part in seen)
+    return Leakage(cohort.name, len(ids), by_way, {} if only_pretraining else by_use, split)
 
 
 def check_pretraining_records(
@@ -304,7 +301,7 @@ def check_pretraining_records(
         raise CohortError(
             f"pretraining would use {'; and '.join(map(str, refused))}",
             remedy="leave these records and patients out, or accept that results on that test "
-            "split are too good with "
+            "split are optimistically biased, with "
             + " ".join(f"--allow-overlap {leakage.cohort}" for leakage in refused),
         )
     return seen, found
@@ -338,9 +335,9 @@ def check_initial_weights(
             remedy="use another encoder or other folds, or record the overlap in the run with "
             "--allow-overlap",
         )
-    then = ", as was allowed then" if known else ""
+    permission = " (allowed in pretraining)" if known else ""
     warnings.warn(
-        f"{message}{then}: its results on this test split are too good",
+        f"{message}{permission}; results on this test split are optimistically biased",
         LeakageWarning,
         stacklevel=2,
     )
@@ -359,7 +356,9 @@ def check_scored(model: str | Path, member: Member, split: str = "test") -> Json
     if leakage is None:
         return None
     warnings.warn(
-        f"{model} has seen {leakage}: its scores there are too good", LeakageWarning, stacklevel=2
+        f"{model} has seen {leakage}; scores on this split are optimistically biased",
+        LeakageWarning,
+        stacklevel=2,
     )
     return leakage.to_dict()
 
@@ -367,7 +366,7 @@ def check_scored(model: str | Path, member: Member, split: str = "test") -> Json
 def check_public_weights(backbone: str, weights: str | Path | None, cohort: Cohort) -> Json | None:
     """Warn if public weights were, or may have been, pretrained on the cohort.
 
-    The weights file or the catalogue tells (`einthoven.weights.public`).
+    The information is in the weights file or in the catalogue (`einthoven.weights.public`).
 
     Returns
     -------
@@ -402,17 +401,17 @@ def check_duplicates(member: Member, *, allow: bool = False) -> None:
     examples = " and ".join(f"{name!r} ({split})" for name, split in same["split"].items())
     message = (
         f"{cohort.name}: {twice['signal'].nunique()} recordings are in more than one split, "
-        f"such as {examples}, which are the same sample for sample"
+        f"such as {examples}, which are equal in every sample"
     )
     if not allow:
         old = (cohort.name, cohort.version) == ("ptb-xl", "1.0.1")
         raise CohortError(
             message,
             remedy="leave one of each out, give both the same patient"
-            + (", take PTB-XL 1.0.3, which removed some," if old else "")
+            + (", use PTB-XL 1.0.3, which removed some," if old else "")
             + " or pass --allow-overlap",
         )
-    warnings.warn(f"{message}: results on them are too good", LeakageWarning, stacklevel=3)
+    warnings.warn(f"{message}; results are optimistically biased", LeakageWarning, stacklevel=3)
 
 
 def _allowed(weights: str | Path) -> list[Json]:
@@ -444,20 +443,8 @@ def _names(cohort: Cohort, kind: str, names: NDArray[np.str_]) -> list[int]:
     return [fingerprint(space, kind, name) for name in names]
 
 
-def _among(numbers: Sequence[int] | Numbers, known: Numbers) -> Mask:
-    values = np.asarray(numbers, dtype=np.uint64)
-    mask: Mask = np.isin(values, known) & (values != 0)
-    return mask
-
-
 def _sorted(numbers: Sequence[int]) -> Numbers:
     return np.unique(np.asarray(numbers, dtype=np.uint64))
-
-
-def _parts(table: Mapping[str, Any]) -> list[Seen]:
-    kinds = ("signals", "patients", "own_patients")
-    numbers = {kind: _unpacked(table[kind]) for kind in kinds if kind in table}
-    return [Seen(use, tuple(table["leads"]), **numbers) for use in table["uses"]]
 
 
 def _packed(numbers: Numbers) -> str:

@@ -1,7 +1,7 @@
-"""Post-training: probe, then finetune, from a recipe and a backbone to a trained classifier.
+"""Post-training: a linear probe, then fine-tuning.
 
 Plain fine-tuning, the linear probe and training from scratch are the same code with parts of the
-recipe left out, so that a comparison differs in nothing else.
+recipe left out, so that comparisons differ in nothing else.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from einthoven.backbones.classifier import Classifier, start_at_prior
 from einthoven.backbones.registry import catalogue, create_backbone, entry, seeded
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
-from einthoven.files import file_sha256
+from einthoven.files import Json, file_sha256
 from einthoven.models import is_model, model_path, weights_file
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import (
+    Context,
     Dataset,
     adapted,
     augmentation,
@@ -39,14 +40,15 @@ from einthoven.stages.leakage import (
     seen_metadata,
     write_seen,
 )
+from einthoven.stages.pretraining_data import Member
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
 from einthoven.stages.statistics import (
     STANDARDISER,
     Standardiser,
+    fit_standardiser,
     fit_statistics,
-    measured,
-    recorded,
+    recorded_standardiser,
     with_scale,
 )
 from einthoven.training.distributed import Processes
@@ -57,27 +59,27 @@ from einthoven.weights.public import weights_licence
 
 
 class RecipeWarning(UserWarning):
-    """A network is trained by the recipe that was made for another."""
+    """A recipe does not match the network that is trained by it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Posttrained:
-    """A trained classifier and how it came about.
+    """A trained classifier and its run.
 
     Attributes
     ----------
     run : RunFolder
-        Its folder.
+        Folder of the run.
     classifier : Classifier
-        In eval mode, on the device that it was trained on.
+        Classifier in eval mode, on the device that it was trained on.
     preparation : Preparation
-        What was done to signals, in training and for evaluation.
+        Preparation of signals in training and evaluation.
     data : Dataset
         Cohort (with the recipe's fraction), store and preparation.
     results : dict
-        `stage1`, `stage2`: the history and the selected epoch of each stage that ran.
+        History and selected epoch of each stage that ran, by `stage1` and `stage2`.
     fingerprints : dict of str to str
-        Metadata of the weights file about the records seen; in the main process.
+        Metadata of the weights file about the records seen; empty except in the main process.
     """
 
     run: RunFolder
@@ -101,45 +103,48 @@ def posttrain(
     processes: Processes | None = None,
     progress: Progress | None = None,
 ) -> Posttrained:
-    """Train a classifier on a cohort by a recipe. Nothing is learned from the test split; its
-    signals are compared with those that an encoder or a bundle of ours has seen. Public weights
-    that were pretrained on the cohort are warned of, and `run.json` says so.
+    """Train a classifier on a cohort by a recipe.
+
+    The test split is not used, except that its signals are compared with those that the initial
+    weights have seen. A warning is issued, and recorded in `run.json`, if public weights were
+    pretrained on the cohort.
 
     Parameters
     ----------
     cohort : Cohort
         Labels and splits.
     store : Store
-        The packed cohort.
+        Packed cohort.
     backbone : str
-        A registered name.
+        Registered name.
     recipe : Recipe
-        What is done (see `einthoven.stages.recipe.load_recipe`).
+        Recipe (see `einthoven.stages.recipe.load_recipe`).
     out : path
-        Run folder; an unfinished run of the same request goes on where it stopped.
+        Run folder; an unfinished run of the same request is resumed.
     weights : path, optional
-        The pretrained backbone, a file or the folder of one. Required unless the recipe starts
+        Weights file or model folder of the pretrained backbone. Required unless the recipe starts
         from random weights.
     options : mapping, optional
         Fields of the backbone's config, such as `leads`.
     allow_overlap : bool
-        Go on, with a warning, when the weights have seen records of the test split.
+        Warn instead of refusing if the weights have seen records of the test split.
 
     Raises
     ------
     RecipeError
-        When the recipe needs weights and none are given, or the other way round, its batch does
-        not divide over processes and micro-batches, or it scales twice.
+        If the recipe needs weights and there are none, or the other way round, its batch does not
+        divide over processes and micro-batches, or it scales twice.
     CohortError
-        When the weights have seen records of the test split and nobody allowed it.
+        If the weights have seen records of the test split and it is not allowed.
     PreparationError, BackboneError
-        When the recipe's crop fits neither the records nor the backbone.
+        If the records are too short for the recipe's crop, or the backbone does not accept it.
     TrainingError
-        When the folder holds another run, another process trains in it, or the loss is not finite.
+        If the folder holds another run, another process trains in it, or the loss is not finite.
     """
     check_weights(recipe, weights, backbone)
-    together = processes or Processes()
-    chosen = with_fraction(cohort, recipe.data, seed=recipe.seed)
+    processes = processes or Processes()
+    cohort_used = with_fraction(cohort, recipe.data, seed=recipe.seed)
+    member = cohort_used, store
     head_init = recipe.stage2.head_init if recipe.stage2 else "stock"
     with seeded(recipe.seed):
         if weights is None:
@@ -147,53 +152,72 @@ def posttrain(
         else:
             network = load_backbone(backbone, weights=weights, **(options or {}))
         classifier = Classifier(network, cohort.labels, head_init=head_init).train()
-    data, standardiser = _prepared(chosen, store, classifier, recipe, out, together)
+    data, standardiser = _dataset(member, classifier.preparation, recipe, out, processes)
     train, validation = data.source("train"), data.source("validation")
     data.check_lengths("train", "validation", "test")
-    check_stages(classifier, train, recipe=recipe, processes=together)
-    asked = _asked(chosen, store, backbone, recipe, weights, together)
-    if options:
-        asked["backbone_options"] = dict(options)
-    if standardiser:
-        asked[STANDARDISER] = asdict(standardiser)
-    overlap = check_initial_weights(weights, (chosen, store), allow=allow_overlap)
-    if overlap:
-        asked["overlap"] = overlap
-    asked["public_weights"] = check_public_weights(backbone, weights, chosen)
+    check_stages(classifier, train, recipe=recipe, processes=processes)
+    leakage = check_initial_weights(weights, member, allow=allow_overlap)
+    optional = {
+        "backbone_options": dict(options or {}),
+        STANDARDISER: asdict(standardiser) if standardiser else None,
+        "overlap": leakage,
+    }
+    request = {
+        "stage": "posttrain",
+        "backbone": backbone,
+        "weights": _describe(backbone, weights) if weights else None,
+        "recipe": recipe.to_dict(),
+        "cohort": cohort_used.name,
+        "version": cohort_used.version,
+        "task": cohort_used.task,
+        "labels": list(cohort_used.labels),
+        "cohort_digest": cohort_used.digest,
+        "records_digest": store.manifest["records_digest"],
+        "world": processes.world,
+        **{key: value for key, value in optional.items() if value},
+        "public_weights": check_public_weights(backbone, weights, cohort_used),
+    }
     fingerprints: dict[str, str] = {}
-    with open_run(out, asked, together) as run:
-        if together.is_main:
-            seen = seen_in_training((chosen, store), weights)
+    with open_run(out, request, processes) as run:
+        if processes.is_main:
+            seen = seen_in_training(member, weights)
             write_seen(run.path, seen)
-            allowed = [overlap] if overlap else []
-            fingerprints = seen_metadata(seen, allowed, weights=weights)
-        common: Any = {"recipe": recipe, "run": run, "processes": together, "progress": progress}
-        results = train_stages(classifier, train, validation, **common)
+            fingerprints = seen_metadata(seen, [leakage] if leakage else [], weights=weights)
+        results = train_stages(
+            classifier,
+            train,
+            validation,
+            recipe=recipe,
+            run=run,
+            processes=processes,
+            progress=progress,
+        )
     return Posttrained(run, classifier.eval(), data.preparation, data, results, fingerprints)
 
 
 def check_stages(
     classifier: Classifier, train: SignalSource, *, recipe: Recipe, processes: Processes
 ) -> None:
-    """Refuse before anything is written what would be refused when a stage begins, and warn
-    (`RecipeWarning`) where a network made for the task is trained by another one's own recipe, or
-    lacks what the recipe would drop or freeze.
+    """Refuse before training what a stage would refuse when it begins.
+
+    Warns (`RecipeWarning`) if the recipe was made for another network, or if the network lacks
+    what the recipe would drop or freeze.
 
     Raises
     ------
     RecipeError
-        When the batch does not divide over processes and micro-batches, or an extractor is to be
-        frozen that the backbone does not have.
+        If the batch does not divide over processes and micro-batches, or the recipe freezes an
+        extractor that the backbone does not have.
     PreparationError, BackboneError
-        When the recipe's crop fits neither the records nor the backbone.
+        If the records are too short for the recipe's crop, or the backbone does not accept it.
     """
     if recipe.stage2:
         micro_batch(recipe.stage2, records=len(train), world=processes.world)
         if recipe.stage2.freeze_extractor:
             extractor_of(classifier.backbone)
-        for said in without_effect(classifier, recipe.stage2):
-            warnings.warn(said, RecipeWarning, stacklevel=2)
-    _check_own(classifier.backbone.name, recipe)
+        for message in without_effect(classifier, recipe.stage2):
+            warnings.warn(message, RecipeWarning, stacklevel=2)
+    _check_recipe(classifier.backbone.name, recipe)
     check_fit(classifier.backbone, train)
 
 
@@ -207,135 +231,110 @@ def train_stages(
     processes: Processes,
     progress: Progress | None = None,
 ) -> dict[str, Result]:
-    """Train a classifier in place by the stages that a recipe has.
+    """Train a classifier in place by the stages of a recipe.
 
     Parameters
     ----------
     classifier : Classifier
-        Backbone and head, as the first stage is to find them.
+        Initial backbone and head.
     train, validation : SignalSource
-        The records, prepared as the recipe says.
+        Records, prepared by the recipe.
     run : RunFolder
-        Each stage has a folder in it, and goes on with what it finds there.
+        Run folder; each stage resumes from its folder in it.
 
     Returns
     -------
     dict of str to Result
-        `stage1`, `stage2`: those that ran.
+        Results of the stages that ran, by `stage1` and `stage2`.
     """
     results: dict[str, Result] = {}
-    common: dict[str, Any] = {
-        "seed": recipe.seed,
-        "augment": augmentation(recipe.data),
-        "aggregate": recipe.data.aggregate,
-        "precision": resolved(recipe.precision, processes.device),
-        "processes": processes,
-        "progress": progress,
-    }
+    context = Context(
+        seed=recipe.seed,
+        augment=augmentation(recipe.data),
+        aggregate=recipe.data.aggregate,
+        precision=resolved(recipe.precision, processes.device),
+        processes=processes,
+        progress=progress,
+    )
     if recipe.stage1:
         folder = run.stage("stage1")
-        results["stage1"] = probe(
-            classifier, train, validation, settings=recipe.stage1, folder=folder, **common
-        )
+        results["stage1"] = probe(classifier, train, validation, recipe.stage1, folder, context)
     if recipe.stage2:
         folder = run.stage("stage2")
         if recipe.stage2.head_bias == "prior":
             start_at_prior(classifier.head, train.targets)
-        # A checkpoint holds what was measured.
+        # A checkpoint contains the fitted statistics.
         fits = recipe.initialise == "random" and classifier.backbone.fits_statistics
         if fits and not (folder / CHECKPOINT).is_file():
             fit_statistics(classifier.backbone, train, seed=recipe.seed)
-        results["stage2"] = finetune(
-            classifier, train, validation, settings=recipe.stage2, folder=folder, **common
-        )
+        results["stage2"] = finetune(classifier, train, validation, recipe.stage2, folder, context)
     return results
 
 
-def _prepared(
-    cohort: Cohort,
-    store: Store,
-    classifier: Classifier,
-    recipe: Recipe,
-    out: str | Path,
-    processes: Processes,
-) -> tuple[Dataset, Standardiser | None]:
-    """What is trained on, and what was measured for its preparation where the recipe says so."""
-    preparation = adapted(classifier.preparation, recipe.data)
-    data = Dataset(cohort, store, preparation)
-    if recipe.data.standardise == "none":
-        return data, None
-    found = recorded(out) or processes.gather(measured(data.source("train")))[0]
-    return Dataset(cohort, store, with_scale(preparation, found)), found
-
-
 def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = "") -> None:
-    """Refuse a recipe and weights that do not belong together.
+    """Refuse initial weights for a recipe that starts from random ones, and their absence.
 
     Parameters
     ----------
     recipe : Recipe
-        What is to be done.
     weights : path or None
-        What it is to start from.
+        Initial weights.
     backbone : str
-        A registered name, where it is known: the remedy names the recipe that was made for it.
+        Registered name, if it is known; the remedy names its recipe.
 
     Raises
     ------
     RecipeError
-        When the recipe needs weights and none are given, or the other way round.
+        If the recipe needs weights and there are none, or the other way round.
     """
     if recipe.initialise == "pretrained" and weights is None:
-        own = catalogue()[backbone].recipe if backbone in catalogue() else ""
+        specific = catalogue()[backbone].recipe if backbone in catalogue() else ""
         raise RecipeError(
             f"recipe {recipe.name} starts from a pretrained backbone, and no weights are given",
-            remedy=f"take the recipe `{own}`, {backbone}'s own, which starts from random weights"
-            if own
-            else "name a checkpoint (--weights), or take the recipe `scratch`",
+            remedy=f"use {backbone}'s recipe `{specific}`, which starts from random weights"
+            if specific
+            else "name a checkpoint (--weights), or use the recipe `scratch`",
         )
     if recipe.initialise == "random" and weights is not None:
         raise RecipeError(
             f"recipe {recipe.name} starts from random weights, and {weights} is given",
-            remedy="leave --weights out, or take another recipe",
+            remedy="leave --weights out, or use another recipe",
         )
 
 
-def _check_own(backbone: str, recipe: Recipe) -> None:
-    own = entry(backbone).recipe
+def _dataset(
+    member: Member,
+    preparation: Preparation,
+    recipe: Recipe,
+    out: str | Path,
+    processes: Processes,
+) -> tuple[Dataset, Standardiser | None]:
+    """Training data by the recipe, and the standardiser that its preparation was fitted with."""
+    preparation = adapted(preparation, recipe.data)
+    data = Dataset(*member, preparation)
+    if recipe.data.standardise == "none":
+        return data, None
+    fitted = recorded_standardiser(out)
+    if fitted is None:
+        fitted = processes.gather(fit_standardiser(data.source("train")))[0]
+    return Dataset(*member, with_scale(preparation, fitted)), fitted
+
+
+def _check_recipe(backbone: str, recipe: Recipe) -> None:
+    """Warn if the recipe was made for other networks and this one has its own."""
+    specific = entry(backbone).recipe
     owners = [known.name for known in catalogue().values() if known.recipe == recipe.name]
-    if own and owners and backbone not in owners:
+    if specific and owners and backbone not in owners:
         warnings.warn(
-            f"the recipe {recipe.name} was made for {', '.join(owners)}, and {own} for {backbone}: "
-            "learning rate, crops or epochs are another network's",
+            f"recipe {recipe.name} was made for {', '.join(owners)}, and {specific} for "
+            f"{backbone}: learning rate, crops or epochs may not suit it",
             RecipeWarning,
             stacklevel=3,
         )
 
 
-def _asked(
-    cohort: Cohort,
-    store: Store,
-    backbone: str,
-    recipe: Recipe,
-    weights: str | Path | None,
-    processes: Processes,
-) -> dict[str, Any]:
-    return {
-        "stage": "posttrain",
-        "backbone": backbone,
-        "weights": _described(backbone, weights) if weights else None,
-        "recipe": recipe.to_dict(),
-        "cohort": cohort.name,
-        "version": cohort.version,
-        "task": cohort.task,
-        "labels": list(cohort.labels),
-        "cohort_digest": cohort.digest,
-        "records_digest": store.manifest["records_digest"],
-        "world": processes.world,
-    }
-
-
-def _described(backbone: str, weights: str | Path) -> dict[str, Any]:
+def _describe(backbone: str, weights: str | Path) -> Json:
+    """Initial weights for the request: path, checksum and licence."""
     return {
         "path": str(model_path(weights) if is_model(weights) else weights),
         "sha256": file_sha256(weights_file(weights)),

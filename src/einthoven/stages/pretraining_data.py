@@ -239,7 +239,7 @@ def pretraining_data_of(
             f"{len(cohorts)} cohorts and {len(stores)} stores", remedy="give each cohort its store"
         )
     if weights is not None:
-        check_weights(weights, len(cohorts))
+        check_mixture(weights, len(cohorts))
     pairs = zip(cohorts, stores, strict=True)
     parts = [Dataset(cohort, store, preparation) for cohort, store in pairs]
     sources = [without_targets(part.source("train")) for part in parts]
@@ -265,7 +265,7 @@ def pretraining_data_of(
     )
 
 
-def check_weights(weights: Sequence[float], cohorts: int) -> None:
+def check_mixture(weights: Sequence[float], cohorts: int) -> None:
     """Refuse weights unless there is one above zero for each cohort.
 
     Raises

@@ -1,16 +1,15 @@
-"""Stage 1, preview linear probing: train the head on features that are computed once.
+"""Stage 1, linear probing: train the head on features that are computed once.
 
-The backbone is frozen and in eval mode, so a crop's features never change. They are computed for
-`crops` augmented crops a record and cached in the run folder; an epoch then takes one of these
-crops of every record at random.
+The backbone is frozen and in eval mode, so the features of a crop never change. They are computed
+for `crops` augmented crops per record and cached in the run folder; an epoch uses a random one of
+these crops of every record.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,18 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import Classifier, initialise_head
-from einthoven.backbones.inference import Aggregate, aggregate_crops, record_outputs
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.inference import aggregate_crops, record_outputs
+from einthoven.backbones.registry import seeded
 from einthoven.files import append_line, replacing
-from einthoven.progress import Progress
-from einthoven.signals.augment import Augmentation
 from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
+from einthoven.stages.data import Context
 from einthoven.stages.recipe import Stage1
 from einthoven.stages.validation import SELECT, validation_metrics
 from einthoven.training.checkpoint import load_weights
-from einthoven.training.distributed import Processes
 from einthoven.training.loop import BEST, Loop, Result, autocast
-from einthoven.training.optim import Precision, Settings, parameter_groups
+from einthoven.training.optim import Settings, parameter_groups
 
 _FEATURE_BATCH = 64
 SECONDS, VALIDATION, OWNER = "seconds.jsonl", "validation.npy", "validation-owner.npy"
@@ -48,7 +47,7 @@ class FeatureBatch:
 
 @dataclass(frozen=True)
 class FeatureBatches:
-    """Shuffled batches of cached features; a random one of each record's crops.
+    """Shuffled batches of cached features, with a random crop of each record.
 
     Attributes
     ----------
@@ -69,7 +68,7 @@ class FeatureBatches:
         return max(1, self.features.shape[1] // self.batch_size)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[FeatureBatch]:
-        """The batches of an epoch from a position on."""
+        """Yield the batches of an epoch from a position on."""
         crops, records = self.features.shape[:2]
         order = torch.from_numpy(epoch_order(records, seed=self.seed, epoch=epoch))
         crop = torch.randint(crops, (records,), generator=generator_for(self.seed, epoch, 0xC809))
@@ -80,7 +79,19 @@ class FeatureBatches:
 
 @dataclass(frozen=True, eq=False)
 class ProbeData:
-    """What the head is trained and validated on."""
+    """Features and targets of training and validation records.
+
+    Attributes
+    ----------
+    features, targets : Tensor
+        As in `FeatureBatches`.
+    validation : Tensor
+        `(evaluation crops, feature_dim)`.
+    validation_owner : Tensor
+        Record of each evaluation crop.
+    validation_targets : numpy.ndarray
+        `(records, labels)` uint8.
+    """
 
     features: Tensor
     targets: Tensor
@@ -93,65 +104,36 @@ def probe(
     classifier: Classifier,
     train: SignalSource,
     validation: SignalSource,
-    *,
     settings: Stage1,
     folder: Path,
-    seed: int,
-    augment: Augmentation | None,
-    aggregate: Aggregate = "probability",
-    precision: Precision = "fp32",
-    processes: Processes | None = None,
-    progress: Progress | None = None,
+    context: Context,
 ) -> Result:
-    """Train the classifier's head in place, its backbone untouched.
+    """Train the classifier's head in place; the backbone is not changed.
 
     Parameters
     ----------
     classifier : Classifier
-        Backbone and head; the head is started afresh by `settings.head_init`.
+        Backbone and head; the head is initialised again by `settings.head_init`.
     train, validation : SignalSource
-        The records.
+        Records.
     settings : Stage1
-        The recipe's numbers.
+        Numbers of the recipe.
     folder : Path
-        Where features, metrics and checkpoints go.
-    augment : callable, optional
-        What is done to training crops.
+        Folder of features, metrics and checkpoints.
+    context : Context
+        Settings shared by the stages.
 
     Returns
     -------
     Result
-        Of the learning rate that was best on validation.
+        Result of the learning rate that was best on validation.
     """
-    together = processes or Processes()
-    data = probe_data(
-        classifier,
-        train,
-        validation,
-        crops=settings.crops,
-        folder=folder / "features",
-        seed=seed,
-        augment=augment,
-        precision=precision,
-        processes=together,
-        progress=progress,
-    )
+    data = probe_data(classifier, train, validation, settings.crops, folder / "features", context)
     rates = settings.base_lr_sweep or (settings.base_lr,)
     results = {}
     for rate in rates:
-        where = folder / f"lr-{rate:g}"
-        head = _fresh_head(classifier.head, settings.head_init, seed)
-        results[rate] = train_head(
-            head,
-            data,
-            settings=settings,
-            base_lr=rate,
-            folder=where,
-            seed=seed,
-            aggregate=aggregate,
-            processes=together,
-            progress=progress,
-        )
+        head = _fresh_head(classifier.head, settings.head_init, context.seed)
+        results[rate] = train_head(head, data, rate, settings, folder / f"lr-{rate:g}", context)
     chosen = max(rates, key=lambda rate: _value(results[rate], settings.hand_on))
     load_weights(folder / f"lr-{chosen:g}" / BEST, classifier.head)
     return results[chosen]
@@ -162,8 +144,7 @@ def _value(result: Result, hand_on: str) -> float:
 
 
 def _fresh_head(like: nn.Linear, init: str, seed: int) -> nn.Linear:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         head = nn.Linear(like.in_features, like.out_features)
         initialise_head(head, init)
     return head
@@ -172,31 +153,27 @@ def _fresh_head(like: nn.Linear, init: str, seed: int) -> nn.Linear:
 def train_head(
     head: nn.Linear,
     data: ProbeData,
-    *,
-    settings: Stage1,
     base_lr: float,
+    settings: Stage1,
     folder: Path,
-    seed: int,
-    aggregate: Aggregate,
-    processes: Processes,
-    progress: Progress | None = None,
+    context: Context,
 ) -> Result:
-    """Train a head on cached features; `best.safetensors` in the folder is what is handed on."""
+    """Train a head on cached features; the selected one is `best.safetensors` in the folder."""
 
     def validate(model: nn.Module) -> dict[str, float]:
         with torch.no_grad():
             device = next(model.parameters()).device
             logits = model(data.validation.to(device)).float().cpu()
         count = len(data.validation_targets)
-        joined = aggregate_crops(logits, data.validation_owner, count, aggregate)
-        return validation_metrics(data.validation_targets, joined.numpy())
+        values = aggregate_crops(logits, data.validation_owner, count, context.aggregate)
+        return validation_metrics(data.validation_targets, values.numpy())
 
     loop = Loop(
         name=f"stage 1, linear probe, base lr {base_lr:g}",
         model=head,
         loss=_head_loss,
-        # Every process trains the same small head on the same batches: averaging changes nothing.
-        batches=FeatureBatches(data.features, data.targets, settings.batch_size, seed),
+        # Every process trains the same small head on the same batches; averaging has no effect.
+        batches=FeatureBatches(data.features, data.targets, settings.batch_size, context.seed),
         groups=parameter_groups(head, weight_decay=settings.weight_decay),
         settings=Settings(
             epochs=settings.epochs,
@@ -206,12 +183,12 @@ def train_head(
             min_lr=settings.min_lr,
             betas=settings.betas,
             select=SELECT if settings.hand_on == "best" else None,
-            seed=seed,
+            seed=context.seed,
         ),
         folder=folder,
         validate=validate,
-        processes=processes,
-        progress=progress,
+        processes=context.processes,
+        progress=context.progress,
     )
     return loop.run()
 
@@ -225,36 +202,27 @@ def probe_data(
     classifier: Classifier,
     train: SignalSource,
     validation: SignalSource,
-    *,
     crops: int,
     folder: Path,
-    seed: int,
-    augment: Augmentation | None,
-    precision: Precision,
-    processes: Processes,
-    progress: Progress | None = None,
+    context: Context,
 ) -> ProbeData:
-    """Features of both splits, from the cache where they are there."""
-    began = time.monotonic()
+    """Features of both splits, from the cache if they are in it."""
+    start = time.monotonic()
+    processes = context.processes
     classifier.to(processes.device).eval()
-    encode = classifier.backbone.features
     folder.mkdir(parents=True, exist_ok=True)
-    for crop in range(crops):
-        file = folder / f"train-{crop}.npy"
-        report = partial(progress, f"features of crop {crop + 1}") if progress else None
-        if processes.is_main and not file.is_file():
-            features = _training_features(
-                encode, train, crop, seed, augment, precision, processes.device, report
-            )
-            save_array(file, features)
-    if processes.is_main and not (folder / OWNER).is_file():
-        _save_validation(encode, validation, folder, precision, processes.device)
-    if processes.is_main and time.monotonic() - began > 0.1:
-        append_line(folder / SECONDS, {"seconds": round(time.monotonic() - began, 3)})
+    files = [folder / f"train-{crop}.npy" for crop in range(crops)]
+    if processes.is_main:
+        for crop, file in enumerate(files):
+            if not file.is_file():
+                save_array(file, _training_features(classifier.backbone, train, crop, context))
+        if not (folder / OWNER).is_file():
+            _save_validation(classifier.backbone, validation, folder, context)
+        if time.monotonic() - start > 0.1:
+            append_line(folder / SECONDS, {"seconds": round(time.monotonic() - start, 3)})
     processes.wait()
-    stacked = [torch.from_numpy(np.load(folder / f"train-{crop}.npy")) for crop in range(crops)]
     return ProbeData(
-        features=torch.stack(stacked),
+        features=torch.stack([torch.from_numpy(np.load(file)) for file in files]),
         targets=torch.from_numpy(train.targets.astype(np.float32)),
         validation=torch.from_numpy(np.load(folder / VALIDATION)),
         validation_owner=torch.from_numpy(np.load(folder / OWNER)),
@@ -263,11 +231,15 @@ def probe_data(
 
 
 def _save_validation(
-    encode: Any, source: SignalSource, folder: Path, precision: Precision, device: torch.device
+    backbone: Backbone, source: SignalSource, folder: Path, context: Context
 ) -> None:
-    """Features of every evaluation crop; whose they are comes last and makes them complete."""
+    """Write features of every evaluation crop, then their records, which complete the cache."""
     parts = record_outputs(
-        encode, source, batch_size=_FEATURE_BATCH, precision=precision, device=device
+        backbone.features,
+        source,
+        batch_size=_FEATURE_BATCH,
+        precision=context.precision,
+        device=context.processes.device,
     )
     save_array(folder / VALIDATION, torch.cat([features for features, _ in parts]).numpy())
     owners = [owner + i * _FEATURE_BATCH for i, (_, owner) in enumerate(parts)]
@@ -275,25 +247,20 @@ def _save_validation(
 
 
 def _training_features(
-    encode: Any,
-    train: SignalSource,
-    crop: int,
-    seed: int,
-    augment: Augmentation | None,
-    precision: Precision,
-    device: torch.device,
-    progress: Callable[[int, int], None] | None,
+    backbone: Backbone, train: SignalSource, crop: int, context: Context
 ) -> NDArray[np.float32]:
+    """Features of one augmented crop of every training record."""
+    device = context.processes.device
     parts = []
     with torch.no_grad():
         for start in range(0, len(train), _FEATURE_BATCH):
-            chosen = np.arange(start, min(start + _FEATURE_BATCH, len(train)))
-            generator = generator_for(seed, crop, start, 0xFEA7)
-            batch = train.training_batch(chosen, generator, augment)
-            with autocast(device, precision):
-                parts.append(encode(batch.signals.to(device)).float().cpu())
-            if progress:
-                progress(int(chosen[-1]) + 1, len(train))
+            rows = np.arange(start, min(start + _FEATURE_BATCH, len(train)))
+            generator = generator_for(context.seed, crop, start, 0xFEA7)
+            batch = train.training_batch(rows, generator, context.augment)
+            with autocast(device, context.precision):
+                parts.append(backbone.features(batch.signals.to(device)).float().cpu())
+            if context.progress:
+                context.progress(f"features of crop {crop + 1}", int(rows[-1]) + 1, len(train))
     return torch.cat(parts).numpy()
 
 

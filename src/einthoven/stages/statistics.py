@@ -1,4 +1,4 @@
-"""What is measured on training records before training begins; no other split is looked at."""
+"""Statistics of the training records, computed before training; no other split is used."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from einthoven.signals.prepare import (
 from einthoven.signals.random import generator_for
 from einthoven.training.run import ABOUT
 
-STANDARDISER = "standardiser"  # of what was asked, in run.json
-_TOGETHER = 1 << 20  # values that are looked at together: 8 MiB
+STANDARDISER = "standardiser"  # key of the request in run.json
+_CHUNK_VALUES = 1 << 20  # float64 values in memory at a time: 8 MiB
 _BATCH = 128
 
 
 @dataclass(frozen=True)
 class Standardiser:
-    """Mean and population deviation of all samples of all leads of some records.
+    """Mean and population standard deviation over all samples, leads and records.
 
     Attributes
     ----------
     mean, std : float
-        In mV, or in what steps in front of the scaling make of it.
+        In mV, or in the unit after the steps before the scaling.
     records, values : int
-        How many were measured.
+        Number of records and of samples.
     """
 
     mean: float
@@ -51,46 +51,47 @@ class Standardiser:
     values: int
 
 
-def measured(source: SignalSource) -> Standardiser:
-    """Measure the records of a source as the scaling of their preparation will find them.
+def fit_standardiser(source: SignalSource) -> Standardiser:
+    """Compute mean and standard deviation of records at the scaling step of their preparation.
 
-    Every step in front of the scaling is carried out on whole records: the window cuts nothing.
-    Sums are in float64 and combined a few records at a time (Chan et al. 1983), so that memory
-    does not grow with the records and a large mean costs no digits.
+    All steps before the scaling are applied to whole records, without the crop. Sums are float64
+    and combined a few records at a time (Chan et al. 1983), so that memory does not grow with the
+    records and a large mean costs no precision.
 
     Raises
     ------
     RecipeError
-        When the preparation standardises already, or all samples are alike.
+        If the preparation already standardises, or all samples are equal.
     """
-    before = _in_front_of_scaling(source.preparation)
-    count, mean, spread = 0, 0.0, 0.0
+    before = _steps_before_scaling(source.preparation)
+    count, mean, squares = 0, 0.0, 0.0
     for values in _whole_records(source, before):
-        own, middle = values.size, float(values.mean())
-        apart, total = middle - mean, count + values.size
-        spread += float(np.square(values - middle).sum()) + apart**2 * count * own / total
-        mean += apart * own / total
+        size, chunk_mean = values.size, float(values.mean())
+        difference, total = chunk_mean - mean, count + values.size
+        squares += float(np.square(values - chunk_mean).sum())
+        squares += difference**2 * count * size / total
+        mean += difference * size / total
         count = total
-    deviation = math.sqrt(spread / count)
-    if not deviation > 0:
+    std = math.sqrt(squares / count)
+    if not std > 0:
         raise RecipeError(
             f"data.standardise = scalar, and all {count} samples are {mean:g}",
             remedy="check the records, or set data.standardise = none",
         )
-    return Standardiser(mean, deviation, len(source), count)
+    return Standardiser(mean, std, len(source), count)
 
 
-def with_scale(preparation: Preparation, found: Standardiser) -> Preparation:
-    """The preparation with a measured scaling, in place of a constant one where it has one."""
-    before = _in_front_of_scaling(preparation)
+def with_scale(preparation: Preparation, fitted: Standardiser) -> Preparation:
+    """Preparation with a fitted scaling, which replaces a constant one."""
+    before = _steps_before_scaling(preparation)
     after = [step for step in preparation.steps[len(before) :] if not isinstance(step, Scale)]
-    return replace(preparation, steps=(*before, Scale(found.mean, found.std), *after))
+    return replace(preparation, steps=(*before, Scale(fitted.mean, fitted.std), *after))
 
 
-def recorded(out: str | Path) -> Standardiser | None:
-    """What a run that goes on has measured; None for a new one.
+def recorded_standardiser(out: str | Path) -> Standardiser | None:
+    """Read the standardiser of a run that is resumed; None for a new run.
 
-    Measuring again could differ in the last bit on another machine.
+    Computing it again could differ in the last bit on another machine.
     """
     file = Path(out) / ABOUT
     values = read_json(file)["request"].get(STANDARDISER) if file.is_file() else None
@@ -98,7 +99,7 @@ def recorded(out: str | Path) -> Standardiser | None:
 
 
 def fit_statistics(backbone: Backbone, train: SignalSource, *, seed: int) -> None:
-    """Let a network measure one crop of every training record, in batches."""
+    """Fit the statistics of a network on one crop of every training record."""
     backbone.fit_statistics(_crops(train, seed))
 
 
@@ -109,15 +110,15 @@ def _crops(train: SignalSource, seed: int) -> Iterator[Tensor]:
         yield train.training_batch(chosen, generator, None).signals
 
 
-def _in_front_of_scaling(preparation: Preparation) -> tuple[Step, ...]:
-    """The steps before a constant scaling; all of them without one."""
+def _steps_before_scaling(preparation: Preparation) -> tuple[Step, ...]:
+    """Steps before a constant scaling; all steps if there is none."""
     steps = preparation.steps
-    twice = [step for step in steps if isinstance(step, Standardise | MinMax)]
-    scales = [place for place, step in enumerate(steps) if isinstance(step, Scale)]
-    if twice or len(scales) > 1:
-        what = twice[0] if twice else steps[scales[1]]
+    standardising = [step for step in steps if isinstance(step, Standardise | MinMax)]
+    scales = [index for index, step in enumerate(steps) if isinstance(step, Scale)]
+    if standardising or len(scales) > 1:
+        step = standardising[0] if standardising else steps[scales[1]]
         raise RecipeError(
-            f"data.standardise = scalar, but the backbone's preparation scales already ({what})",
+            f"data.standardise = scalar, but the backbone's preparation already scales ({step})",
             remedy="set data.standardise = none",
         )
     return steps[: scales[0]] if scales else steps
@@ -126,13 +127,13 @@ def _in_front_of_scaling(preparation: Preparation) -> tuple[Step, ...]:
 def _whole_records(
     source: SignalSource, steps: tuple[Step, ...]
 ) -> Iterator[np.ndarray[Any, np.dtype[np.float64]]]:
-    """Values of a few records at a time, float64, without a crop."""
+    """Yield float64 values of a few whole records at a time."""
     leads = source.preparation.leads
     for rate, samples, places in source.store.groups(source.rows):
         length = resampled_length(source.preparation, samples, rate=rate)
         uncut = tuple(replace(s, samples=length) if isinstance(s, Window) else s for s in steps)
         whole = replace(source, preparation=Preparation(leads, uncut))
-        size = max(1, _TOGETHER // (len(leads) * max(length, samples)))
+        size = max(1, _CHUNK_VALUES // (len(leads) * max(length, samples)))
         for begin in range(0, len(places), size):
             chosen = places[begin : begin + size]
             starts = torch.zeros(len(chosen), dtype=torch.long)
