@@ -85,16 +85,6 @@ def test_processes_get_as_many_of_the_rest(source: SignalSource) -> None:
     assert not set(shares[0].rows) & set(shares[1].rows)
 
 
-def test_processes_share_a_batch(source: SignalSource) -> None:
-    alone = next(TrainingBatches(source, 16, seed=1).epoch(0)).rows
-    shares = [
-        next(TrainingBatches(source, 8, seed=1, rank=rank, world=2).epoch(0)).rows
-        for rank in range(2)
-    ]
-    assert set(alone) == set(shares[0]) | set(shares[1])
-    assert not set(shares[0]) & set(shares[1])
-
-
 def test_crops_are_cut_from_the_records(source: SignalSource) -> None:
     batch = next(TrainingBatches(source, 4, seed=0).epoch(0))
     assert batch.signals.shape == (4, 12, 250)

@@ -321,11 +321,6 @@ def test_a_record_is_prepared_with_its_leads_picked_by_name() -> None:
     assert every.shape == (2, 2, 1000)
 
 
-def test_missing_leads_are_named() -> None:
-    with pytest.raises(PreparationError, match="leads II, V5 are missing"):
-        prepare_record(Preparation(TWO, ST_MEM.steps), _record(("I", "V1")))
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_missing_and_infinite_values_are_refused(bad: float) -> None:
     signals = torch.zeros(40, 12, 5000)

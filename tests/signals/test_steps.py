@@ -161,17 +161,6 @@ def test_infinity_and_records_without_values_are_refused_even_with_a_fill_step()
         _prepared(preparation, x, 500)
 
 
-@pytest.mark.parametrize("step", [Fir((0.05, 47)), Baseline(0.4), MinMax(), Fill("zero")])
-def test_microvolts_are_millivolts(step: Step) -> None:
-    raw = torch.from_numpy(1000 * _ecg(2, 1000, 500)).round()
-    preparation = _whole(1000, step)
-    starts = torch.zeros(3, dtype=torch.long)
-    whole = prepare_batch(preparation, raw.short(), rate=500, starts=starts, unit="uV")
-    volts = prepare_batch(preparation, raw / 1000, rate=500, starts=starts)
-    torch.testing.assert_close(whole, volts, rtol=0, atol=1e-5)
-    assert not torch.allclose(whole, raw.float(), atol=1e-2)
-
-
 # ------------------------------------------------------------------ computed leads
 
 
@@ -259,10 +248,7 @@ def test_json_round_trip_is_exact() -> None:
         Decimate(5, over="end-to-end"),
     )
     preparation = Preparation(("I", "II", "III"), steps)
-    again = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
-    assert again == preparation
-    assert hash(again) == hash(preparation)
-    assert again.digest == preparation.digest
+    assert Preparation.from_dict(json.loads(json.dumps(preparation.to_dict()))) == preparation
     assert len({str(step) for step in steps}) == len(steps)
     assert "; " not in "".join(str(step) for step in steps)  # a description is split there
 

@@ -103,11 +103,12 @@ def open_ptbxl(
     if empty_rows not in ("drop", "keep"):
         raise CohortError(f"empty_rows = {empty_rows!r}", remedy="choose 'drop' or 'keep'")
     database = _read_database(root / DATABASE)
-    mapping, descriptions = _label_mapping(root / STATEMENTS, task)
+    statements = _read_statements(root / STATEMENTS)
+    mapping, descriptions = _label_mapping(statements, task, root / STATEMENTS)
     version = _version(database)
     labels = tuple(sorted(set(mapping.values())))
     codes = [_parse_codes(text, root / DATABASE) for text in database["scp_codes"]]
-    _refuse_unknown_codes(codes, root)
+    _refuse_unknown_codes(codes, statements, root)
     matrix = _targets(codes, mapping, labels)
     is_ptbxl = version != "unversioned"
     cohort = Cohort(
@@ -190,9 +191,10 @@ def _record_table(database: pd.DataFrame, root: Path, rate: int | None) -> pd.Da
     return table
 
 
-def _label_mapping(file: Path, task: str) -> tuple[dict[str, str], dict[str, str]]:
+def _label_mapping(
+    statements: pd.DataFrame, task: str, file: Path
+) -> tuple[dict[str, str], dict[str, str]]:
     """Code -> label of the task, and label -> description."""
-    statements = _read_statements(file)
     flag, column, size = TASKS[task]
     chosen = statements if flag is None else statements[statements[flag] == 1]
     if column is None:
@@ -229,10 +231,8 @@ def _read_statements(file: Path) -> pd.DataFrame:
 def _parse_codes(text: str, file: Path) -> frozenset[str]:
     try:
         codes = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise CohortError(
-            f"{file}: scp_codes {text!r} is not a dictionary", remedy="use PhysioNet's table"
-        ) from error
+    except (ValueError, SyntaxError, TypeError):
+        codes = None
     if not isinstance(codes, dict):
         raise CohortError(
             f"{file}: scp_codes {text!r} is not a dictionary", remedy="use PhysioNet's table"
@@ -240,9 +240,10 @@ def _parse_codes(text: str, file: Path) -> frozenset[str]:
     return frozenset(map(str, codes))
 
 
-def _refuse_unknown_codes(codes: Iterable[frozenset[str]], root: Path) -> None:
-    known = set(_read_statements(root / STATEMENTS).index)
-    unknown = sorted(frozenset[str]().union(*codes) - known)
+def _refuse_unknown_codes(
+    codes: Iterable[frozenset[str]], statements: pd.DataFrame, root: Path
+) -> None:
+    unknown = sorted(frozenset[str]().union(*codes) - set(statements.index))
     if unknown:
         raise CohortError(
             f"{root / DATABASE} uses codes {unknown[:5]} that {STATEMENTS} does not list",
