@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.bootstrap import _narrow, jackknife, multiplicities
+from einthoven.evaluate.bootstrap import jackknife, multiplicities
 
 
 def rare_targets(n: int = 300) -> NDArray[np.uint8]:
@@ -103,20 +103,11 @@ def test_one_record_per_patient_equals_drawing_records(accept: NDArray[np.uint8]
     np.testing.assert_array_equal(by_patient.multiplicities, by_record.multiplicities)
 
 
-def test_counts_beyond_255_are_kept() -> None:
-    for most, dtype in ((255, np.uint8), (256, np.int32)):
-        counts = _narrow(np.array([[most, 0]], np.int32))
-        assert counts.dtype == dtype
-        assert counts.max() == most
-
-
-def test_hopeless_acceptance_names_the_rarest_labels() -> None:
+def test_too_low_an_acceptance_names_the_rarest_labels() -> None:
     targets = np.zeros((300, 20), np.uint8)
     targets[np.arange(20), np.arange(20)] = 1
     labels = [f"L{i}" for i in range(20)]
-    with pytest.raises(
-        EvaluationError, match=r"L0 \(1 with a positive\)[\s\S]*undefined_labels=\"skip\""
-    ):
+    with pytest.raises(EvaluationError, match=r"L0 \(1 with a positive\)"):
         multiplicities(300, 1000, accept=targets, labels=labels)
 
 

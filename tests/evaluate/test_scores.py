@@ -54,11 +54,8 @@ def test_values_and_intervals_equal_those_of_a_plain_loop() -> None:
     assert result.positives.tolist() == targets.sum(axis=0).tolist()
     assert (result.records, result.resamples, result.drawn) == (240, 60, drawn.drawn)
     assert result.acceptance == pytest.approx(1 - 1 / math.e, abs=0.2)
-    assert (result.defined_labels, result.unit, result.undefined_labels) == (
-        4,
-        "record",
-        "resample",
-    )
+    assert (result.defined_labels, result.unit) == (4, "record")
+    assert result.undefined_labels == "resample"
 
 
 def test_precision_of_rare_labels_is_biased_upwards() -> None:
@@ -128,7 +125,7 @@ def test_undefined_labels_follow_the_policy() -> None:
     targets[:, 1] = 0
     targets[:, 0] |= targets.sum(axis=1) == 0
     for policy in ("resample", "error"):
-        with pytest.raises(EvaluationError, match=r"no positive among 240 records for MI"):
+        with pytest.raises(EvaluationError, match="MI"):
             score(targets, scores, labels=LABELS, undefined_labels=policy)
     skipped = score(targets, scores, labels=LABELS, undefined_labels="skip", resamples=50)
     zeroed = score(targets, scores, labels=LABELS, undefined_labels="zero", resamples=50)
@@ -143,12 +140,10 @@ def test_undefined_labels_follow_the_policy() -> None:
 
 def test_error_refuses_resamples_that_lack_a_label() -> None:
     targets, scores = example()
-    with pytest.raises(EvaluationError, match=r"resamples lack a label: 2AVB in \d+"):
+    with pytest.raises(EvaluationError, match=r"2AVB in \d+"):
         score(targets, scores, labels=LABELS, undefined_labels="error", resamples=50)
-    assert (
-        score(targets, scores, labels=LABELS, undefined_labels="error", resamples=0).defined_labels
-        == 4
-    )
+    whole = score(targets, scores, labels=LABELS, undefined_labels="error", resamples=0)
+    assert whole.defined_labels == 4
 
 
 def test_without_resamples_there_are_no_intervals() -> None:
@@ -221,9 +216,9 @@ def test_invalid_options_are_refused(changes: dict[str, Any], message: str) -> N
 
 def test_other_lengths_columns_and_logits_are_refused() -> None:
     targets, scores = example()
-    with pytest.raises(EvaluationError, match="targets have 240 rows, probabilities 239"):
+    with pytest.raises(EvaluationError, match="240 rows, probabilities 239"):
         score(targets, scores[1:], labels=LABELS)
-    with pytest.raises(EvaluationError, match="after the sigmoid"):
+    with pytest.raises(EvaluationError, match="probability of label"):
         score(targets, scores * 9 - 4, labels=LABELS)
     mixed = pd.DataFrame(scores, columns=LABELS)[list(LABELS[::-1])]
     with pytest.raises(EvaluationError, match="columns 2AVB, STTC, MI, NORM, the labels are NORM"):

@@ -85,11 +85,7 @@ def test_leakage_of_public_weights_is_that_of_the_evaluated_cohort(
     model: Model, tables: dict[str, Predictions], synthetic: Cohort
 ) -> None:
     """Public weights pretrained on PTB-XL, evaluated on another cohort and on PTB-XL."""
-    seen = {
-        "backbone": "st_mem",
-        "pretraining_data": "a corpus with PTB-XL",
-        "contains_ptbxl": True,
-    }
+    seen = {"backbone": "st_mem", "pretraining_data": "PTB-XL", "contains_ptbxl": True}
     changed = replace(model, config={**model.config, "provenance": {"public_weights": seen}})
     ptbxl = replace(synthetic, name="ptb-xl")
     for cohort, warned in ((synthetic, False), (ptbxl, True)):
@@ -130,11 +126,12 @@ def test_a_cohort_without_sex_and_age_has_no_subgroups(
 def test_calibrated_tables_are_refused(
     saved: Path, tables: dict[str, Predictions], synthetic: Cohort
 ) -> None:
-    done = replace(tables["test"], metadata=dict(tables["test"].metadata) | {"calibrated": "yes"})
-    with pytest.raises(EvaluationError, match="calibrated already"):
-        evaluation_of(load_model(saved), synthetic, done)
-    with pytest.raises(EvaluationError, match="calibrated already"):
-        fitted_calibration(done)
+    table = tables["test"]
+    calibrated = replace(table, metadata=dict(table.metadata) | {"calibrated": "yes"})
+    with pytest.raises(EvaluationError, match="calibrated"):
+        evaluation_of(load_model(saved), synthetic, calibrated)
+    with pytest.raises(EvaluationError, match="calibrated"):
+        fitted_calibration(calibrated)
 
 
 def test_evaluate_model_writes_the_card_and_keeps_the_model(
@@ -205,13 +202,11 @@ def test_an_evaluation_of_other_weights_is_refused(
         other.head.bias.add_(1)
     changed = replace(load_model(saved), network=other)
     swapped = save_model(changed, tmp_path / "other")
-    with pytest.raises(EvaluationError, match=r"measured on other weights \(SHA-256 "):
+    with pytest.raises(EvaluationError, match="other weights"):
         write_evaluation(swapped, evaluation)
     assert not (swapped / "evaluation.json").exists()
     write_json(swapped / "evaluation.json", evaluation | {"validation": {"macro_auroc": 1.0}})
-    with pytest.warns(
-        EvaluationWarning, match=r"other weights .*; it is left out; .*einthoven card"
-    ):
+    with pytest.warns(EvaluationWarning, match="einthoven card"):
         assert read_evaluation(swapped) is None
     evaluate_model(swapped, synthetic, synthetic_store, robustness=False, resamples=0)
     again = read_evaluation(swapped)
@@ -228,14 +223,12 @@ def test_an_evaluation_before_another_calibration_is_left_out(
     write_json(saved / "evaluation.json", evaluation | both)
     calibration = read_config(saved)["calibration"]
     update_config(saved, calibration=calibration | {"temperatures": [2.0] * len(synthetic.labels)})
-    with pytest.warns(EvaluationWarning, match="before the model's"):
+    with pytest.warns(EvaluationWarning, match="calibration"):
         assert read_evaluation(saved) is None
-    now = evaluation | {
-        "measured_on": {**evaluation["measured_on"], "digest": read_config(saved)["digest"]}
-    }
-    assert (
-        reusable_part(saved, now, "validation") == both["validation"]
-    )  # depends on the weights only
+    measured = {**evaluation["measured_on"], "digest": read_config(saved)["digest"]}
+    now = evaluation | {"measured_on": measured}
+    # Validation numbers depend on the weights only.
+    assert reusable_part(saved, now, "validation") == both["validation"]
     assert reusable_part(saved, now, "robustness") is None
 
 

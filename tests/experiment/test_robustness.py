@@ -28,8 +28,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.store import Store
 
 TINY = {"depth": 1, "width": 32, "heads": 1}
-
-
 NONE: Any = {"noises": (), "offsets": ()}
 
 
@@ -77,11 +75,11 @@ def test_every_condition_is_measured_and_reported(
     assert [condition.name for condition in result.leads] == list(LEAD_SETS)
     noisy = ["white, 20 dB", "white, -10 dB", "baseline-wander, 20 dB", "baseline-wander, -10 dB"]
     assert [condition.name for condition in result.noise] == noisy
-    moved = ["offset of 0 mV", "offset of 0.5 mV"]
-    assert [condition.name for condition in result.offsets] == moved
+    offsets = ["offset of 0 mV", "offset of 0.5 mV"]
+    assert [condition.name for condition in result.offsets] == offsets
     records = len(synthetic.ids("test"))
     done = [name for name, count, total in tasks if count == total == records]
-    assert done == ["clean", *LEAD_SETS, *noisy, *moved]
+    assert done == ["clean", *LEAD_SETS, *noisy, *offsets]
 
 
 def test_a_condition_is_its_comparison_with_clean(
@@ -169,20 +167,10 @@ def test_lead_sets_of_a_model_with_fewer_leads(synthetic: Cohort, synthetic_stor
     limbs = make(synthetic.labels, LEAD_SETS["6 limb leads"])
     result = measure_robustness(limbs, synthetic, synthetic_store, **NONE, resamples=0)
     assert [condition.name for condition in result.leads] == ["lead I"]
-    assert result.left_out == {
-        "8 leads": "the model does not read V1, V2, V3, V4, V5, V6",
-        "6 limb leads": "these are all leads that the model reads",
-    }
-    nothing = measure_robustness(
-        limbs,
-        synthetic,
-        synthetic_store,
-        lead_sets={},
-        noises=(),
-        offsets=(),
-        clean=result.clean,
-        resamples=0,
-    )
+    assert set(result.left_out) == {"8 leads", "6 limb leads"}
+    assert "V1, V2, V3, V4, V5, V6" in result.left_out["8 leads"]
+    options: Any = {**NONE, "lead_sets": {}, "clean": result.clean, "resamples": 0}
+    nothing = measure_robustness(limbs, synthetic, synthetic_store, **options)
     assert nothing.to_dict()["clean"] == {}
 
 
@@ -200,24 +188,23 @@ def test_a_lead_set_that_the_network_refuses_is_left_out(
         ("8 leads", "derived")
     ]
     assert set(result.left_out) == {"6 limb leads", "lead I"}
-    assert "leaves out V1, V2, V3, V4, V5, V6" in result.left_out["6 limb leads"]
+    assert "V1, V2, V3, V4, V5, V6" in result.left_out["6 limb leads"]
     # Nothing is lost but what the recorded leads were rounded by.
     eight = predict_cohort(model, synthetic, synthetic_store, "test", leads=LEAD_SETS["8 leads"])
     assert eight.metadata["leads"] == "I,II,V1,V2,V3,V4,V5,V6"
     assert np.allclose(eight.probabilities, result.clean.probabilities, atol=0.01)
-    with pytest.raises(BackboneError, match="leaves out"):
+    with pytest.raises(BackboneError):
         predict_cohort(model, synthetic, synthetic_store, "test", leads=("I",))
 
 
 def test_unknown_leads_and_noise_are_refused(
     model: Model, synthetic: Cohort, synthetic_store: Store, result: Robustness
 ) -> None:
-    common = {"clean": result.clean, "resamples": 0}
-    with pytest.raises(EvaluationError, match="lead set 'odd' names"):
-        measure_robustness(
-            model, synthetic, synthetic_store, lead_sets={"odd": ("I", "Vx")}, **common
-        )  # type: ignore[arg-type]
-    with pytest.raises(PreparationError, match="noise 'hum'"):
-        measure_robustness(
-            model, synthetic, synthetic_store, lead_sets={}, noises=("hum",), **common
-        )  # type: ignore[arg-type]
+    cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (EvaluationError, "odd", {"lead_sets": {"odd": ("I", "Vx")}}),
+        (PreparationError, "hum", {"lead_sets": {}, "noises": ("hum",)}),
+    ]
+    for error, name, options in cases:
+        options |= {"clean": result.clean, "resamples": 0}
+        with pytest.raises(error, match=name):
+            measure_robustness(model, synthetic, synthetic_store, **options)

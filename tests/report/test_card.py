@@ -181,7 +181,7 @@ def test_leakage_of_the_run_and_of_the_evaluation() -> None:
     assert ["7 of the 200 test records" in sentence for sentence in leakage(run)] == [True]
     (labelled,) = leakage({**run, "overlap": {**OVERLAP, "in training with labels": 5}})
     assert labelled != leakage(run)[0]
-    assert leakage({**run, "public_weights": PUBLIC})[0].lower().startswith("the public weights")
+    assert leakage({**run, "public_weights": PUBLIC})[0].lower().startswith(PUBLIC["warning"])
     other = {"cohort": "cart", "train records": 90, "seen": 8}
     evaluation = {"cohort": {"name": "cart"}, "split": "train", "overlap": other}
     assert ["8 of the 90 train" in sentence for sentence in leakage(run, evaluation)] == [True]
