@@ -8,27 +8,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import einthoven
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.layers.benchmark import BenchmarkBackbone, Dense, max_and_mean
 from einthoven.backbones.layers.convolution import ConvNorm
-from einthoven.backbones.registry import create_backbone, entry
+from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Resample, Scale, Window
 from einthoven.stages.finetune import regularise
 from einthoven.stages.recipe import Stage2
 
-# Parameters with heads of 71, 44, 23 and 12 labels, as counted from the published descriptions.
-COUNTS = {
-    "fcn_wang": (318_279, 314_796, 312_087, 310_668),
-    "resnet1d_wang": (481_863, 478_380, 475_671, 474_252),
-    "xresnet1d50": (962_503, 959_020, 956_311, 954_892),
-    "xresnet1d101": (1_880_775, 1_877_292, 1_874_583, 1_873_164),
-    "inception1d": (516_167, 512_684, 509_975, 508_556),
-    "lstm": (912_199, 908_716, 906_007, 904_588),
-    "lstm_bidir": (2_339_143, 2_335_660, 2_332_951, 2_331_532),
-}
+NAMES = (
+    "fcn_wang",
+    "resnet1d_wang",
+    "xresnet1d50",
+    "xresnet1d101",
+    "inception1d",
+    "lstm",
+    "lstm_bidir",
+)
 SMALL: dict[str, dict[str, Any]] = {
     "fcn_wang": {"widths": (16, 16, 8)},
     "resnet1d_wang": {"width": 16},
@@ -54,18 +52,7 @@ def _x(batch: int = 3, samples: int = 100) -> Tensor:
     return torch.randn(batch, 12, samples, generator=torch.Generator().manual_seed(batch))
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_parameters_are_those_of_the_published_descriptions(name: str) -> None:
-    with torch.device("meta"):
-        found = [
-            sum(p.numel() for p in einthoven.create_classifier(name, labels=labels).parameters())
-            for labels in (71, 44, 23, 12)
-        ]
-    assert tuple(found) == COUNTS[name]
-    assert entry(name).parameters == COUNTS[name][0] - 71 * 129
-
-
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_input_is_the_benchmark_s(name: str) -> None:
     with torch.device("meta"):
         net = create_backbone(name)
@@ -125,21 +112,6 @@ def test_a_batch_of_one_is_evaluated_but_not_trained_on(net: BenchmarkBackbone) 
     with pytest.raises(BackboneError, match=r"one record in training[\s\S]*drop_last"):
         net.train()(x[:1])
     assert net(x[:2]).isfinite().all()
-
-
-def test_fewer_leads_are_zeros_in_the_place_of_the_others(net: BenchmarkBackbone) -> None:
-    x = torch.zeros(2, 12, 100)
-    x[:, [1, 6]] = torch.randn(2, 2, 100, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        whole = net(x)
-        assert torch.equal(net(x[:, [6, 1]], leads=("v1", "II")), whole)
-        order = torch.randperm(12, generator=torch.Generator().manual_seed(0)).tolist()
-        assert torch.equal(net(x[:, order], leads=[STANDARD_LEADS[r] for r in order]), whole)
-        fewer = _small(net.name, leads=("II", "V1"))
-        assert fewer.preparation.leads == ("II", "V1")
-        assert torch.equal(fewer(x[:, [1, 6]]), whole)
-    with pytest.raises(BackboneError, match="for 12 leads"):
-        net(x[:, :2])
 
 
 def test_any_length_but_none(net: BenchmarkBackbone) -> None:
@@ -236,38 +208,3 @@ def test_dense_layers_in_their_order() -> None:
     assert torch.allclose(dense(x), dense.norm2(hidden))
     dropped = dense.train().drop1(torch.ones(10_000)), dense.drop2(torch.ones(10_000))
     assert [float((d == 0).float().mean()) for d in dropped] == pytest.approx([0.25, 0.5], abs=0.02)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "said"),
-    [
-        ("fcn_wang", {"hidden": 0}, "hidden = 0"),
-        ("fcn_wang", {"hidden_dropouts": (0.25, 1.0)}, "hidden_dropouts = (0.25, 1.0)"),
-        ("fcn_wang", {"hidden_dropouts": (0.25,)}, "hidden_dropouts = (0.25,)"),
-        ("fcn_wang", {"init": "best"}, "init = 'best'"),
-        ("fcn_wang", {"leads": ("II", "X")}, "'X'"),
-        ("fcn_wang", {"widths": ()}, "widths = ()"),
-        ("fcn_wang", {"widths": (16, 0, 8)}, "widths = (16, 0, 8)"),
-        ("fcn_wang", {"kernels": (8, 5)}, "kernels = (8, 5)"),
-        ("fcn_wang", {"kernels": (8, 5, 0)}, "kernels = (8, 5, 0)"),
-        ("resnet1d_wang", {"width": 0}, "width = 0"),
-        ("resnet1d_wang", {"stem_kernel": 8}, "stem_kernel = 8"),
-        ("resnet1d_wang", {"kernels": (5, 4)}, "kernels = (5, 4)"),
-        ("resnet1d_wang", {"strides": ()}, "strides = ()"),
-        ("xresnet1d50", {"stem_widths": (8, 0, 8)}, "stem_widths = (8, 0, 8)"),
-        ("xresnet1d50", {"width": 0}, "width = 0"),
-        ("xresnet1d50", {"expansion": 0}, "expansion = 0"),
-        ("xresnet1d50", {"kernel": 4}, "kernel = 4"),
-        ("xresnet1d50", {"depths": (3, 0)}, "depths = (3, 0)"),
-        ("inception1d", {"blocks": 0}, "blocks = 0"),
-        ("inception1d", {"width": 0}, "width = 0"),
-        ("inception1d", {"kernels": (40, 20)}, "kernels = (40, 20)"),
-        ("inception1d", {"kernels": ()}, "kernels = ()"),
-        ("lstm_bidir", {"width": 0}, "width = 0"),
-        ("lstm_bidir", {"depth": 0}, "depth = 0"),
-    ],
-)
-def test_refuses_impossible_shapes(name: str, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(BackboneError) as refusal:
-        _small(name, **options)
-    assert said in refusal.value.problem

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 
 from einthoven.backbones.msw_transformer import MSWTransformer
 from einthoven.backbones.registry import create_backbone
-from einthoven.errors import BackboneError
-from einthoven.records.record import STANDARD_LEADS
 
 TINY: dict[str, Any] = {"width": 16, "scales": (2, 4)}
 
@@ -19,14 +16,6 @@ def _tiny(**options: Any) -> MSWTransformer:
     built = create_backbone("msw_transformer", seed=0, **(TINY | options))
     assert isinstance(built, MSWTransformer)
     return built.eval()
-
-
-def test_fewer_leads_are_zeros_for_the_others() -> None:
-    net, kept = _tiny(), ("V2", "I")
-    x, whole = torch.randn(2, 2, 50), torch.zeros(2, 12, 50)
-    whole[:, [STANDARD_LEADS.index(name) for name in kept]] = x
-    with torch.no_grad():
-        assert torch.allclose(net(x, leads=kept), net(whole), atol=1e-6)
 
 
 def test_a_token_sees_no_further_than_its_largest_windows() -> None:
@@ -51,15 +40,3 @@ def test_fusion_is_a_convex_sum_of_the_branches() -> None:
 def test_the_config_is_the_same_after_a_file() -> None:
     """TOML and JSON have lists."""
     assert _tiny(scales=[2, 4]).config == _tiny().config
-
-
-@pytest.mark.parametrize("bad", [{"scales": ()}, {"scales": (1,)}, {"heads": 3}, {"patch": 0}])
-def test_impossible_shapes_are_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(BackboneError):
-        create_backbone("msw_transformer", **(TINY | bad))
-
-
-@pytest.mark.parametrize("samples", [0, 52])
-def test_inputs_that_are_no_whole_tokens_are_refused(samples: int) -> None:
-    with pytest.raises(BackboneError, match="multiple of 5"):
-        _tiny()(torch.zeros(1, 12, samples))

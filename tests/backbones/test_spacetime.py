@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.backbones.spacetime import Preprocessing, SpaceTime
-from einthoven.errors import BackboneError
-from einthoven.records.record import STANDARD_LEADS
 
 TINY: dict[str, Any] = {"width": 16, "depth": 2, "state": 8, "shared": 4}
 
@@ -29,14 +26,6 @@ def test_a_token_sees_its_past_only() -> None:
         apart = (net.tokens(x) - net.tokens(changed)).abs().amax((0, 2))
     assert (apart[:30] < 1e-5).all()
     assert (apart[30:] > 1e-3).all()
-
-
-def test_fewer_leads_are_zeros_for_the_others() -> None:
-    net, kept = _tiny(), ("V2", "I")
-    x, whole = torch.randn(2, 2, 50), torch.zeros(2, 12, 50)
-    whole[:, [STANDARD_LEADS.index(name) for name in kept]] = x
-    with torch.no_grad():
-        assert torch.allclose(net(x, leads=kept), net(whole), atol=1e-6)
 
 
 def test_fixed_filters_difference_and_take_off_averages() -> None:
@@ -70,16 +59,3 @@ def test_its_dropout_is_its_own() -> None:
     assert [*net.feedforward_dropouts(), *net.other_dropouts()] == []
     drops = [module for module in net.modules() if isinstance(module, torch.nn.Dropout)]
     assert [drop.p for drop in drops] == [0.5, 0.5]
-
-
-@pytest.mark.parametrize(
-    "bad", [{"width": 12}, {"state": 4}, {"shared": 3}, {"depth": 0}, {"shared": 0}]
-)
-def test_impossible_shapes_are_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(BackboneError, match=next(iter(bad))):
-        create_backbone("spacetime", **(TINY | bad))
-
-
-def test_an_input_without_samples_is_refused() -> None:
-    with pytest.raises(BackboneError, match="0 samples"):
-        _tiny()(torch.zeros(1, 12, 0))

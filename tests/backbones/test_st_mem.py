@@ -65,12 +65,6 @@ def test_shorter_inputs_use_the_first_positions_and_the_last_separator(
     assert not torch.equal(net(x), before)
 
 
-@pytest.mark.parametrize("samples", [0, 74, 2325, 2500])
-def test_refuses_lengths_without_positions(net: STMEM, samples: int) -> None:
-    with pytest.raises(BackboneError, match=f"{samples} samples.*multiples of 75 up to 2250"):
-        net(torch.randn(1, 12, samples))
-
-
 def test_refuses_leads_that_do_not_fit(net: STMEM) -> None:
     x = torch.randn(1, 2, 300)
     with pytest.raises(BackboneError, match="for 12 leads"):

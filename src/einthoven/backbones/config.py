@@ -87,14 +87,14 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a field's type. Which one of some texts it is, the network checks."""
     inner = get_args(hint)
     if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, each) for each in inner)
+        return any(_fits(value, option) for option in inner)
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
             return False
-        each = [inner[0]] * len(value) if inner[1:] == (...,) else inner
-        return len(each) == len(value) and all(map(_fits, value, each))
+        kinds = [inner[0]] * len(value) if inner[1:] == (...,) else inner
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
     if get_origin(hint) is Literal:
-        return isinstance(value, tuple({type(each) for each in inner}))
+        return isinstance(value, tuple({type(choice) for choice in inner}))
     if hint not in _KINDS:
         return True
     return isinstance(value, _KINDS[hint][0]) and (hint is bool or not isinstance(value, bool))
@@ -103,10 +103,10 @@ def _fits(value: Any, hint: Any) -> bool:
 def _in_words(hint: Any) -> str:
     inner = get_args(hint)
     if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_in_words(each) for each in inner)
+        return " or ".join(_in_words(option) for option in inner)
     if get_origin(hint) is tuple:
-        of = _KINDS[inner[0]][2] if inner[0] in _KINDS else "values"
-        return f"a list of {of}" if inner[1:] == (...,) else f"a list of {len(inner)} {of}"
+        plural = _KINDS[inner[0]][2] if inner[0] in _KINDS else "values"
+        return f"a list of {plural}" if inner[1:] == (...,) else f"a list of {len(inner)} {plural}"
     if get_origin(hint) is Literal:
         return " or ".join(map(repr, inner))
     return _KINDS[hint][1] if hint in _KINDS else "another value"

@@ -47,16 +47,16 @@ def record_outputs(
     """
     chosen = np.arange(len(source)) if rows is None else rows
     kind = torch.device(device).type
-    answers = []
+    outputs_by_batch = []
     with torch.no_grad():
         for start in range(0, len(chosen), batch_size):
             crops, owner = source.evaluation_crops(chosen[start : start + batch_size])
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
                 outputs = model(crops.to(device))
-            answers.append((outputs.float().cpu(), owner))
+            outputs_by_batch.append((outputs.float().cpu(), owner))
             if progress:
                 progress(min(start + batch_size, len(chosen)), len(chosen))
-    return answers
+    return outputs_by_batch
 
 
 def aggregate_crops(
@@ -84,7 +84,7 @@ def aggregate_crops(
         If there are rules for another number of labels.
     """
     if not isinstance(how, str):
-        return _each_by_its_own(logits, owner, count, how)
+        return _aggregate_by_label(logits, owner, count, how)
     values = logits.double() if how == "logit" else logits.double().sigmoid()
     index = owner[:, None].expand_as(values)
     out = torch.zeros(count, values.shape[1], dtype=torch.float64)
@@ -94,7 +94,7 @@ def aggregate_crops(
     return reduced.sigmoid() if how == "logit" else reduced
 
 
-def _each_by_its_own(
+def _aggregate_by_label(
     logits: Tensor, owner: Tensor, count: int, rules: Sequence[Aggregate]
 ) -> Tensor:
     if len(rules) != logits.shape[1]:
@@ -104,7 +104,7 @@ def _each_by_its_own(
         )
     out = torch.empty(count, len(rules), dtype=torch.float64)
     for rule in set(rules):
-        columns = [column for column, own in enumerate(rules) if own == rule]
+        columns = [column for column, other in enumerate(rules) if other == rule]
         out[:, columns] = aggregate_crops(logits[:, columns], owner, count, rule)
     return out
 
@@ -123,7 +123,7 @@ def probabilities(
     """`(records, labels)` probabilities of a classifier, over each record's evaluation crops."""
     was_training = classifier.training
     classifier.eval()
-    answers = record_outputs(
+    outputs_by_batch = record_outputs(
         classifier,
         source,
         batch_size=batch_size,
@@ -134,6 +134,7 @@ def probabilities(
     )
     classifier.train(was_training)
     parts = [
-        aggregate_crops(logits, owner, int(owner.max()) + 1, aggregate) for logits, owner in answers
+        aggregate_crops(logits, owner, int(owner.max()) + 1, aggregate)
+        for logits, owner in outputs_by_batch
     ]
     return torch.cat(parts).numpy()

@@ -48,7 +48,7 @@ TAPS = 2  # of a filter
 
 
 def response(low: Tensor, high: Tensor, weights: Tensor, *, tokens: int) -> Tensor:
-    """The layer's answer to an impulse: it is linear, one causal kernel a channel.
+    """Impulse response of the layer: one causal kernel for each channel.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ class MultiresBlock(nn.Module):
         return out
 
     def branch(self, x: Tensor) -> Tensor:
-        """What the residual connection skips; (batch, tokens, width)."""
+        """Residual branch; (batch, tokens, width)."""
         filtered = self.drop1(gelu(self.multires(x)))
         gated: Tensor = self.drop2(glu(self.mix(filtered), dim=-1))
         return gated

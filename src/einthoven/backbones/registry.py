@@ -123,15 +123,15 @@ class Entry:
 def catalogue() -> dict[str, Entry]:
     """All entries by name: pretrained networks, then supervised ones, then other packages'."""
     package = import_module("einthoven.backbones")
-    found: list[Entry] = []
+    entries: list[Entry] = []
     for module in pkgutil.iter_modules(package.__path__, prefix="einthoven.backbones."):
-        found += getattr(import_module(module.name), "ENTRIES", ())
-    entries = {each.name: each for each in sorted(found, key=lambda each: each.is_supervised)}
+        entries += getattr(import_module(module.name), "ENTRIES", ())
+    by_name = {one.name: one for one in sorted(entries, key=lambda one: one.is_supervised)}
     for point in entry_points(group="einthoven.backbones"):
         loaded = point.load()
-        for each in (loaded,) if isinstance(loaded, Entry) else loaded:
-            _add(entries, each)
-    return entries
+        for one in (loaded,) if isinstance(loaded, Entry) else loaded:
+            _add(by_name, one)
+    return by_name
 
 
 def register_backbone(entry: Entry) -> None:

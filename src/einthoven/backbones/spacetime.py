@@ -282,7 +282,7 @@ class SpaceTimeBlock(nn.Module):
         return out
 
     def branch(self, x: Tensor) -> Tensor:
-        """What the residual connection skips; (batch, tokens, width)."""
+        """Residual branch; (batch, tokens, width)."""
         filtered = convolve(x, self.kernel(x.shape[1])[None], self.skip)
         mixed: Tensor = self.linear(self.dropout(gelu(filtered)))
         return mixed + filtered

@@ -278,10 +278,10 @@ def create_cpc(
             f"preset = {preset!r} is unknown", remedy=f"choose {' or '.join(CPC_PRESETS)}."
         )
     config = with_options(CPC_PRESETS[preset], options, objective="cpc", beside=["preset"])
-    asked, own = options.get("scale"), backbone.input_scale
-    if asked is not None and own is not None and asked != own:
+    scale, input_scale = options.get("scale"), backbone.input_scale
+    if scale is not None and input_scale is not None and scale != input_scale:
         raise RecipeError(
-            f"scale = {asked} for {backbone.name}, whose inputs count {own:g} mV as one",
+            f"scale = {scale} for {backbone.name}, whose inputs count {input_scale:g} mV as one",
             remedy="set one of the two: the objective's scale, or the backbone's.",
         )
     return ContrastivePrediction(backbone, config)

@@ -1,7 +1,9 @@
-"""Self-distillation of a multi-label classifier.
+"""Self-distillation of a multi-label classifier, a loss for training loops of users.
 
 The loss of MTECG's SPEED-TR release: a student learns from the labels and from a teacher's
-tempered probabilities.
+tempered probabilities. No recipe uses it; a training loop calls it with the logits of both::
+
+    loss = distillation_loss(student(x), teacher(x), target)
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class WCRConfig:
-    """What is hidden, what is compared, and how much each part counts.
+    """Masking, comparisons and weights of the parts.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ PRESETS: dict[str, WCRConfig] = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class WCROutput(ObjectiveOutput):
-    """Loss and what led to it.
+    """Loss and its intermediate results.
 
     Attributes
     ----------

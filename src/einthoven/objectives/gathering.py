@@ -40,8 +40,8 @@ def tokens_of_batch(z: Tensor, index: Tensor, generator: torch.Generator | None)
 
     tokens = z.shape[1]
     record = index // tokens
-    mine = (record % world == rank).unsqueeze(-1)
-    own = z.flatten(0, 1)[record // world * tokens + index % tokens]
+    is_local = (record % world == rank).unsqueeze(-1)
+    local = z.flatten(0, 1)[record // world * tokens + index % tokens]
     # One process has the token and the others add zeros, so that the sum is exact.
-    picked: Tensor = all_reduce(torch.where(mine, own.float(), 0.0))  # type: ignore[no-untyped-call]
+    picked: Tensor = all_reduce(torch.where(is_local, local.float(), 0.0))  # type: ignore[no-untyped-call]
     return picked.to(z.dtype)

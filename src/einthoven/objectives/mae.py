@@ -129,7 +129,7 @@ def check_target(kind: str) -> None:
 
 @dataclass(frozen=True)
 class MAEConfig:
-    """What a masked autoencoder hides and how it predicts it.
+    """Masking and decoder of a masked autoencoder.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ class MAEConfig:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MaskedOutput(ObjectiveOutput):
-    """Loss and what led to it.
+    """Loss and its intermediate results.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class MaskedOutput(ObjectiveOutput):
     mask : Tensor, shape (batch, rows, patches)
         1 where the patch was hidden.
     latent : Tensor, shape (batch, rows * (special + kept), dim)
-        What the encoder gave, row by row.
+        Output of the encoder, row by row.
     """
 
     prediction: Tensor
@@ -263,7 +263,7 @@ class MaskedAutoencoder(nn.Module):
         The encoder; its weights are left as they are. For pretraining from scratch build it with
         ``init="pretraining"`` (or use `einthoven.objectives.create_pretraining`).
     config : MAEConfig
-        What is hidden and how it is predicted.
+        Masking and decoder.
 
     Raises
     ------

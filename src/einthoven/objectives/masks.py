@@ -1,4 +1,4 @@
-"""Which patches an objective hides."""
+"""Random masks over grids of patches."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ __all__ = ["Objective", "ObjectiveOutput", "SteppedObjective", "with_options"]
 
 @dataclass(frozen=True, eq=False)
 class ObjectiveOutput:
-    """The loss of a batch and what is worth logging.
+    """Loss of a batch and metrics to log.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class SteppedObjective(Protocol):
-    """An objective with something to do after an optimiser step; optional."""
+    """An objective that changes its state after an optimiser step; optional."""
 
     def after_step(self, step: int) -> None:
         """Called once after every optimiser step, in every process.
@@ -98,16 +98,16 @@ def with_options(
     RecipeError
         If an option is not a field.
     """
-    known = [field.name for field in fields(config)]  # type: ignore[arg-type]
-    unknown = sorted(set(options) - set(known))
+    names = [field.name for field in fields(config)]  # type: ignore[arg-type]
+    unknown = sorted(set(options) - set(names))
     if unknown:
         raise RecipeError(
             f"unknown option {', '.join(unknown)} for objective {objective}",
-            remedy=f"choose among {', '.join([*beside, *known])}.",
+            remedy=f"choose among {', '.join([*beside, *names])}.",
         )
-    given = {
+    values = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in options.items()
         if value is not None
     }
-    return replace(config, **given)  # type: ignore[type-var]
+    return replace(config, **values)  # type: ignore[type-var]

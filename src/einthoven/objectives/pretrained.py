@@ -17,7 +17,7 @@ from einthoven.weights.safe import read_state
 
 __all__ = ["load_pretraining"]
 
-# How the public pretraining model of a family names its tensors, and its entries.
+# Tensor names and entries of the public pretraining models, by family.
 _PUBLIC = {
     "st_mem": (st_mem.pretraining_parts, st_mem.pretraining_state),
     "ecg_fm": (ecg_fm.pretraining_parts, ecg_fm.pretraining_state),
@@ -58,8 +58,8 @@ def load_pretraining(
     """
     family = entry(name).family
     state = read_state(weights)
-    own = any(key.startswith("backbone.") for key in state)
-    if not own and family not in _PUBLIC:
+    is_einthoven = any(key.startswith("backbone.") for key in state)
+    if not is_einthoven and family not in _PUBLIC:
         raise WeightsError(
             f"{weights}: pretraining models of {name} are read in einthoven's naming only",
             remedy="load the encoder alone, with einthoven.weights.load_backbone.",
@@ -70,7 +70,7 @@ def load_pretraining(
         objective = "ecg_fm" if family == "ecg_fm" else "mae"
         model: Any = create_objective(objective, backbone, **options)
     expected, parts, counters = model.state_dict(), own_parts, {}
-    if not own:
+    if not is_einthoven:
         counters = {
             key: torch.zeros_like(expected.pop(key), device="cpu")
             for key in ecg_fm.COUNTERS

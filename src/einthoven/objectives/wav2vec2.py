@@ -1,4 +1,4 @@
-"""What wav2vec 2.0 hides and what it tells apart: spans, negatives, contrastive scores.
+"""Parts of wav2vec 2.0's objective: masked spans, negatives, contrastive scores.
 
 Baevski et al., "wav2vec 2.0", arXiv 2006.11477, sections 2 and 3.2, with the settings of ECG-FM's
 release. `einthoven.objectives.ecg_fm` puts the pieces together.
@@ -133,7 +133,7 @@ def contrastive_logits(
     Parameters
     ----------
     context : Tensor, shape (batch, positions, dim)
-        What is said of every hidden token.
+        Prediction for every hidden token.
     candidates : Tensor, shape (batch, candidates, dim)
         Targets of the row; the first `positions` are the true ones, in order.
     identity : Tensor, shape (batch, candidates), integer

@@ -52,8 +52,8 @@ def convolve(x: Tensor, kernels: Tensor, skip: Tensor) -> Tensor:
 
 
 def _toeplitz_is_faster(batch: int, tokens: int, *, low: bool) -> bool:
-    fixed, each = _TOEPLITZ_BF16 if low else _TOEPLITZ_FP32
-    return tokens * (fixed + each * batch) < _FFT * batch * math.log2(2 * tokens)
+    fixed, per_record = _TOEPLITZ_BF16 if low else _TOEPLITZ_FP32
+    return tokens * (fixed + per_record * batch) < _FFT * batch * math.log2(2 * tokens)
 
 
 def _taps(kernels: Tensor, skip: Tensor) -> Tensor:

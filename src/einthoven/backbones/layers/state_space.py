@@ -237,7 +237,7 @@ class StateSpaceKernel(nn.Module):
         return {"eigenvalues": torch.complex(torch.full_like(n, -0.5), math.pi * n)}
 
     def basis(self, length: int) -> Tensor:
-        """What C multiplies: (channels, 2 * pairs, length), real and imaginary parts in turn."""
+        """Factor of C: (channels, 2 * pairs, length), real and imaginary parts in turn."""
         key = (length, self.log_step.device)
         if key not in self._cached:
             if len(self._cached) >= 4:  # a few window lengths at most
@@ -312,7 +312,7 @@ class StateSpaceBlock(nn.Module):
         return out
 
     def branch(self, x: Tensor) -> Tensor:
-        """What the residual connection skips; (batch, tokens, width)."""
+        """Residual branch; (batch, tokens, width)."""
         filtered = gelu(convolve(x, self.kernel(x.shape[1]), self.D))
         gated: Tensor = self.drop2(glu(self.output(self.drop1(filtered)), dim=-1))
         return gated

@@ -1,4 +1,4 @@
-"""Statistics of wavelet coefficients: what `wavelet_nn` sees of a lead.
+"""Statistics of wavelet coefficients, the features of a lead in `wavelet_nn`.
 
 A lead is decomposed by a discrete wavelet transform, db6 (Daubechies, "Orthonormal Bases of
 Compactly Supported Wavelets", 1988), extended at both ends by its mirror image; twelve numbers
@@ -55,7 +55,7 @@ STATISTICS = (
 )
 """Of each coefficient array, in this order."""
 
-_TOGETHER = 96  # rows whose arrays stay in the processor's cache
+_CACHED_ROWS = 96  # rows whose arrays stay in the processor's cache
 
 
 def wavelet_features(x: Tensor, *, levels: int = 5) -> Tensor:
@@ -86,10 +86,10 @@ def wavelet_features(x: Tensor, *, levels: int = 5) -> Tensor:
         )
     rows = x.detach().flatten(0, 1)
     with torch.no_grad():
-        together = _TOGETHER if x.device.type == "cpu" else max(1, len(rows))
-        parts = torch.split(rows, together)
-        found = torch.cat([_statistics(part, levels) for part in parts])
-    return found.view(*x.shape[:2], (levels + 1) * len(STATISTICS))
+        rows_at_once = _CACHED_ROWS if x.device.type == "cpu" else max(1, len(rows))
+        parts = torch.split(rows, rows_at_once)
+        statistics = torch.cat([_statistics(part, levels) for part in parts])
+    return statistics.view(*x.shape[:2], (levels + 1) * len(STATISTICS))
 
 
 def _statistics(rows: Tensor, levels: int) -> Tensor:
@@ -203,12 +203,12 @@ def _crossings(values: Tensor) -> Tensor:
 
 
 def _percentiles(ranked: Tensor) -> list[Tensor]:
-    found = []
+    values = []
     for percentile in PERCENTILES:
         place = percentile / 100 * (ranked.shape[1] - 1)
         lower, upper = math.floor(place), math.ceil(place)
-        found.append(torch.lerp(ranked[:, lower], ranked[:, upper], place - lower))
-    return found
+        values.append(torch.lerp(ranked[:, lower], ranked[:, upper], place - lower))
+    return values
 
 
 def _entropy(ranked: Tensor) -> Tensor:

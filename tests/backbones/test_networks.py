@@ -1,0 +1,166 @@
+"""Sizes, missing leads and refusals of the networks, one table for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.contract import Backbone
+from einthoven.backbones.registry import create_backbone, entry
+from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
+
+WAV2VEC = {"width": 32, "depth": 2, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4}
+# Options that make a network small.
+SMALL: dict[str, dict[str, Any]] = {
+    "fcn_wang": {"widths": (16, 16, 8)},
+    "resnet1d_wang": {"width": 16},
+    "xresnet1d50": {"stem_widths": (8, 8, 8), "width": 8, "depths": (1, 2, 1)},
+    "inception1d": {"width": 8},
+    "lstm_bidir": {"width": 8},
+    "multiresnet": {"width": 16, "depth": 2, "scales": 4},
+    "spacetime": {"width": 16, "depth": 2, "state": 8, "shared": 4},
+    "chimera": {"width": 8, "depth": 2, "modes": 2, "features": 16},
+    "msw_transformer": {"width": 16, "scales": (2, 4)},
+    "s4_tiny": {},
+    "mtecg_tiny_100hz": {"depth": 2},
+    "st_mem_tiny": {"depth": 2},
+    "ecgfounder_12lead": {"stem_width": 16, "widths": (16, 32), "depths": (1, 2)},
+    "ecg_fm": WAV2VEC,
+    "hubert_ecg_small": WAV2VEC,
+}
+# Networks for which a missing lead is a lead of zeros.
+ZERO_FILLED = [
+    name for name in SMALL if name not in ("st_mem_tiny", "ecgfounder_12lead", "hubert_ecg_small")
+]
+# Parameters with heads of 71, 44, 23 and 12 labels, as counted from the published descriptions.
+PARAMETERS = {
+    "fcn_wang": (318_279, 314_796, 312_087, 310_668),
+    "resnet1d_wang": (481_863, 478_380, 475_671, 474_252),
+    "xresnet1d50": (962_503, 959_020, 956_311, 954_892),
+    "xresnet1d101": (1_880_775, 1_877_292, 1_874_583, 1_873_164),
+    "inception1d": (516_167, 512_684, 509_975, 508_556),
+    "lstm": (912_199, 908_716, 906_007, 904_588),
+    "lstm_bidir": (2_339_143, 2_335_660, 2_332_951, 2_331_532),
+    "multiresnet": (222_791, 219_308, 216_599, 215_180),
+}
+IMPOSSIBLE_OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "fcn_wang": [
+        {"hidden": 0},
+        {"hidden_dropouts": (0.25, 1.0)},
+        {"hidden_dropouts": (0.25,)},
+        {"init": "best"},
+        {"leads": ("II", "X")},
+        {"widths": ()},
+        {"widths": (16, 0, 8)},
+        {"kernels": (8, 5)},
+        {"kernels": (8, 5, 0)},
+    ],
+    "resnet1d_wang": [{"width": 0}, {"stem_kernel": 8}, {"kernels": (5, 4)}, {"strides": ()}],
+    "xresnet1d50": [
+        {"stem_widths": (8, 0, 8)},
+        {"width": 0},
+        {"expansion": 0},
+        {"kernel": 4},
+        {"depths": (3, 0)},
+    ],
+    "inception1d": [{"blocks": 0}, {"width": 0}, {"kernels": (40, 20)}, {"kernels": ()}],
+    "lstm_bidir": [{"width": 0}, {"depth": 0}],
+    "multiresnet": [{"depth": 0}, {"scales": 0}, {"width": 0}],
+    "spacetime": [{"width": 12}, {"state": 4}, {"shared": 3}, {"depth": 0}, {"shared": 0}],
+    "chimera": [{"width": 7}, {"modes": 0}, {"depth": 0}, {"patch": 0}],
+    "msw_transformer": [{"scales": ()}, {"heads": 3}, {"patch": 0}],
+    "s4_tiny": [{"stem_norm": "group"}, {"stem_depth": 0}, {"init": "zeros"}, {"state": 3}],
+    "ecgfounder_12lead": [
+        {"channels": 3},
+        {"widths": ()},
+        {"widths": (32, 16)},
+        {"stem_width": 0},
+        {"depths": (1,)},
+        {"depths": (1, 0)},
+        {"group_width": 7},
+        {"group_width": 0},
+        {"kernel": 1},
+        {"window": 0},
+        {"init": "best"},
+        {"preparation": "best"},
+    ],
+    "ecg_fm": [
+        {"extractor_gradient": 2.0},
+        {"missing_leads": "guess"},
+        {"init": "zero"},
+        {"depth": 0},
+        {"layerdrop": 1.0},
+        {"attention_dropout": -0.1},
+        {"heads": 5},
+    ],
+    "hubert_ecg_small": [{"init": "best"}, {"missing_leads": "best"}],
+}
+IMPOSSIBLE_LENGTHS = {
+    "multiresnet": [0],
+    "spacetime": [0],
+    "chimera": [0, 52],
+    "msw_transformer": [0, 52],
+    "s4_tiny": [0, 101],
+    "mtecg_tiny_100hz": [0, 4, 999, 1005],
+    "st_mem_tiny": [0, 74, 2325, 2500],
+}
+
+
+def _small(name: str, **options: Any) -> Backbone:
+    return create_backbone(name, seed=0, **(SMALL[name] | options)).eval()
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_those_of_the_published_descriptions(name: str) -> None:
+    with torch.device("meta"):
+        sizes = tuple(
+            sum(p.numel() for p in create_classifier(name, labels=labels).parameters())
+            for labels in (71, 44, 23, 12)
+        )
+    assert sizes == PARAMETERS[name]
+    assert entry(name).parameters == sizes[0] - 71 * 129
+
+
+@pytest.mark.parametrize("name", ZERO_FILLED)
+def test_missing_leads_count_as_zeros(name: str) -> None:
+    net, recorded = _small(name), ("V1", "ii")
+    x, whole = torch.randn(2, 2, 100), torch.zeros(2, 12, 100)
+    whole[:, [6, 1]] = x
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0)).tolist()
+    shuffled = [STANDARD_LEADS[row] for row in order]
+    with torch.no_grad():
+        expected = net(whole)
+        scale = max(1.0, float(expected.abs().max()))
+        subset = _small(name, leads=recorded)
+        assert subset.preparation.leads == ("V1", "II")
+        for output in (
+            net(x, leads=recorded),
+            net(whole[:, order], leads=shuffled),
+            subset(x),
+        ):
+            assert torch.allclose(output, expected, atol=1e-5 * scale)
+    with pytest.raises(BackboneError, match="for 12 leads"):
+        net(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, options) for name, cases in IMPOSSIBLE_OPTIONS.items() for options in cases],
+)
+def test_impossible_options_are_refused_by_name(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(BackboneError, match=next(iter(options))):
+        _small(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "samples"),
+    [(name, samples) for name, lengths in IMPOSSIBLE_LENGTHS.items() for samples in lengths],
+)
+def test_impossible_lengths_are_refused(name: str, samples: int) -> None:
+    with pytest.raises(BackboneError, match=f"{samples} samples") as refusal:
+        _small(name)(torch.zeros(1, 12, samples))
+    assert refusal.value.remedy is not None
