@@ -143,7 +143,7 @@ def test_records_of_other_lengths(bundle: Model, synthetic: Cohort, tmp_path: Pa
         done = embed_files(every, both, tmp_path / "x.parquet", level="token")
         lengths = [len(row) for row in pq.read_table(done.file)["tokens"].to_pylist()]
         assert lengths == [4 * TOKENS, 3 * TOKENS]
-        with pytest.raises(EvaluationError, match="has 150 tokens, the first one 200"):
+        with pytest.raises(EvaluationError, match="150 tokens"):
             embed_files(every, both, tmp_path / "x.npy", level="token")
         assert embed_files(every, both, tmp_path / "y.npy").shape == (2, WIDTH)
     assert not (tmp_path / "x.npy").exists()

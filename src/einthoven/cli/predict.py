@@ -236,7 +236,7 @@ def _refuse_cohort_options(**options: Any) -> None:
 
 def _report_embeddings(result: Embedded) -> None:
     shape = " x ".join(map(str, result.shape))
-    typer.echo(f"Embeddings: {result.file} ({shape}, {result.about['level']})")
+    typer.echo(f"Embeddings: {result.file} ({shape}, {result.metadata['level']})")
 
 
 def doctor(

@@ -39,8 +39,8 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Parameters
     ----------
     backbone : str, path, Backbone, Classifier or Model
-        A registered name (with `weights`), an encoder's file that einthoven wrote, the folder or
-        name of a bundle or of a saved model, or a model; see `encoder_of`.
+        A registered name (with `weights`), the folder or name of a model, or a network or model in
+        memory; see `encoder_of`.
     weights : path, optional
         Checkpoint of a registered name.
     options : mapping, optional

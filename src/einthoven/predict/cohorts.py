@@ -37,12 +37,12 @@ def predict_cohort(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
-    """Predict a split of a cohort; the table has its targets as well.
+    """Predict a split of a cohort; the table includes its targets.
 
     Parameters
     ----------
     model, cohort, store, split
-        What is predicted.
+        The model, and the records to predict.
     calibrated : bool
         Apply the model's calibration, if it has one; the metadata of the table records it
         (`calibrated`: yes or no). False gives the probabilities of the network.
@@ -95,7 +95,7 @@ def predict_cohort(
 
 
 def calibrate_table(model: Model, table: Predictions) -> Predictions:
-    """Calibrate a table of network probabilities; without a calibration it stays as it is.
+    """Calibrate a table of network probabilities; unchanged if the model has no calibration.
 
     Raises
     ------

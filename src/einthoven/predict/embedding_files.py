@@ -1,16 +1,14 @@
-"""Files of embeddings, written in pieces: Parquet, or a NumPy array with a sidecar.
+"""Files of embeddings, written in pieces: Parquet, or a NumPy array with a JSON file.
 
 A `.parquet` file has the columns `record` and `patient`, then `e0000`, `e0001`, ... (pooled), one
 list column for each lead, by name (lead), or the list column `tokens`. A `.npy` file is one array;
-the `.json` beside it holds the ids of its rows, their patients and its shape. Memory does not grow
-with the records (but for their ids), and existing files are replaced only when the new ones are
-complete.
+the `.json` file of the same name holds the ids of its rows, their patients and its shape. Only ids
+are kept in memory, and existing files are replaced when the new ones are complete.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,52 +22,48 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.files import write_json
+from einthoven.files import Json, replacing, write_json
 
 METADATA_KEY = b"einthoven.embeddings"
-ROW_GROUP = 1 << 25  # bytes of vectors that are gathered before they are written
+ROW_GROUP = 1 << 25  # bytes of vectors in a row group
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What was written.
+    """A file of embeddings.
 
     Attributes
     ----------
     file : Path
     shape : tuple of int
-        Of the whole array. Where records have different numbers of tokens, which Parquet can
-        hold, the second one is that of the first record.
-    about : dict
-        Level, leads and what stands for missing ones, crops, and where the vectors come from.
+        Of the whole array. If records have different numbers of tokens, which is possible in
+        Parquet, the second number is that of the first record.
+    metadata : dict
+        Level, leads, the policy for missing leads, crops, and the source of the vectors.
     """
 
     file: Path
     shape: tuple[int, ...]
-    about: dict[str, Any]
+    metadata: Json
 
 
 class EmbeddingFile(ABC):
-    """A file that records are added to.
+    """A file to which records are added.
 
     Parameters
     ----------
-    temporary : Path
-        Where it is written until it is whole.
+    file : Path
     level : str
     leads : sequence of str
         Names of the rows of lead-level arrays.
-    about : dict
-        What the file says of itself.
+    metadata : dict
     """
 
     embedded: Embedded
 
-    def __init__(
-        self, temporary: Path, level: str, leads: tuple[str, ...], about: dict[str, Any]
-    ) -> None:
-        self.temporary, self.level, self.leads, self.about = temporary, level, leads, about
+    def __init__(self, file: Path, level: str, leads: tuple[str, ...], metadata: Json) -> None:
+        self.file, self.level, self.leads, self.metadata = file, level, leads, metadata
         self.count = 0
         self.shape: tuple[int, ...] = ()
 
@@ -82,36 +76,35 @@ class EmbeddingFile(ABC):
 
     @abstractmethod
     def _add(self, ids: list[str], patients: list[str], arrays: list[Floats]) -> None:
-        """Write them, or keep them for later."""
+        """Write records, or keep them for the next row group."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Write what is left; the temporary file is then whole."""
+        """Complete the file and close it."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the temporary file, whole or not."""
+        """Close the file, complete or not."""
 
-    def publish(self, file: Path) -> None:
-        """Put the file in its place."""
-        os.replace(self.temporary, file)
+    def describe(self, file: Path) -> None:  # noqa: B027 (Parquet files contain their ids)
+        """Write the ids of the rows of a complete file."""
 
 
 class _Npy(EmbeddingFile):
     """One float32 array; its header is written again when its length is known."""
 
-    def __init__(self, temporary: Path, *rest: Any) -> None:
-        super().__init__(temporary, *rest)
+    def __init__(self, file: Path, *options: Any) -> None:
+        super().__init__(file, *options)
         self.ids: list[str] = []
         self.patients: list[str] = []
-        self.handle = open(temporary, "wb")  # noqa: SIM115
+        self.handle = open(file, "wb")  # noqa: SIM115
 
     def _add(self, ids: list[str], patients: list[str], arrays: list[Floats]) -> None:
         for name, array in zip(ids, arrays, strict=True):
             if array.shape != self.shape:
                 raise EvaluationError(
-                    f"record {name} has {array.shape[0]} tokens, the first one {self.shape[0]}, "
-                    "and one array cannot hold both",
+                    f"record {name} has {array.shape[0]} tokens and the first one "
+                    f"{self.shape[0]}; an array needs equal numbers",
                     remedy="name a .parquet file, or embed records of one length",
                 )
         if not self.ids:
@@ -130,12 +123,10 @@ class _Npy(EmbeddingFile):
     def close(self) -> None:
         self.handle.close()
 
-    def publish(self, file: Path) -> None:
-        sidecar = file.with_suffix(".json")
-        sidecar.unlink(missing_ok=True)  # it comes last and says that the array is whole
-        super().publish(file)
+    def describe(self, file: Path) -> None:
         rows = {"records": self.ids, "patients": self.patients}
-        write_json(sidecar, self.about | {"shape": [self.count, *self.shape]} | rows)
+        shape = [self.count, *self.shape]
+        write_json(file.with_suffix(".json"), self.metadata | {"shape": shape} | rows)
 
     def _write_header(self) -> None:
         shape = (self.count, *self.shape)
@@ -144,10 +135,10 @@ class _Npy(EmbeddingFile):
 
 
 class _Parquet(EmbeddingFile):
-    """A table; records are gathered into row groups of `ROW_GROUP` bytes."""
+    """A table, written in row groups of `ROW_GROUP` bytes."""
 
-    def __init__(self, temporary: Path, *rest: Any) -> None:
-        super().__init__(temporary, *rest)
+    def __init__(self, file: Path, *options: Any) -> None:
+        super().__init__(file, *options)
         self.waiting: list[tuple[str, str, Floats]] = []
         self.gathered = 0  # bytes
         self.writer: Any = None
@@ -171,9 +162,9 @@ class _Parquet(EmbeddingFile):
         ids, patients, arrays = (list(column) for column in zip(*self.waiting, strict=True))
         columns = {"record": pa.array(ids, pa.string()), "patient": pa.array(patients, pa.string())}
         table = pa.table(columns | self._columns(arrays))
-        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(self.about).encode()})
+        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(self.metadata).encode()})
         if self.writer is None:
-            self.writer = pq.ParquetWriter(self.temporary, table.schema, use_dictionary=False)
+            self.writer = pq.ParquetWriter(self.file, table.schema, use_dictionary=False)
         self.writer.write_table(table)
         self.waiting, self.gathered = [], 0
 
@@ -197,14 +188,14 @@ _KINDS: dict[str, type[EmbeddingFile]] = {".parquet": _Parquet, ".npy": _Npy}
 
 @contextmanager
 def writing(
-    out: str | Path, level: str, leads: tuple[str, ...], about: dict[str, Any]
+    out: str | Path, level: str, leads: tuple[str, ...], metadata: Json
 ) -> Iterator[EmbeddingFile]:
-    """A file that appears under its name when the block has ended well, and never otherwise.
+    """Write a file that replaces `out` when the block ends without an error.
 
     Raises
     ------
     EvaluationError
-        For another suffix than .parquet or .npy, and when no record was added.
+        For another suffix than .parquet or .npy, and if no record was added.
     """
     file = Path(out)
     kind = _KINDS.get(file.suffix.lower())
@@ -213,18 +204,19 @@ def writing(
             f"{file}: embeddings end in {' or '.join(_KINDS)}, not in {file.suffix!r}",
             remedy="name the file embeddings.parquet or embeddings.npy",
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    writer = kind(temporary, level, leads, about)
-    try:
-        yield writer
-        if not writer.count:
-            raise EvaluationError(
-                "there is no record to embed", remedy="name a split that has records, or ECG files"
-            )
-        writer.finish()
-        writer.publish(file)
-        writer.embedded = Embedded(file, (writer.count, *writer.shape), about)
-    finally:
-        writer.close()
-        temporary.unlink(missing_ok=True)
+    with replacing(file) as temporary:
+        writer = kind(temporary, level, leads, metadata)
+        try:
+            yield writer
+            if not writer.count:
+                raise EvaluationError(
+                    "there is no record to embed",
+                    remedy="name a split that has records, or ECG files",
+                )
+            writer.finish()
+        finally:
+            writer.close()
+        if kind is _Npy:  # without its JSON file an array is incomplete
+            file.with_suffix(".json").unlink(missing_ok=True)
+    writer.describe(file)
+    writer.embedded = Embedded(file, (writer.count, *writer.shape), metadata)

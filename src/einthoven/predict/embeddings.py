@@ -8,9 +8,9 @@ token       (records, crops x tokens, dim)          tokens, crop after crop
 lead        (records, leads, feature_dim)           feature vector of each lead alone
 ==========  ======================================  ===============================================
 
-Pooled and lead-level vectors are means over the crops of a record. Tokens stand for moments and are
-not averaged: those of a record's crops follow one another, and where crops overlap, moments occur
-more than once. A lead is prepared alone, and the backbone decides what replaces the others
+Pooled and lead-level vectors are means over the crops of a record. Tokens are not averaged, because
+each belongs to a moment: the tokens of all crops are concatenated, and overlapping crops repeat
+moments. A lead is prepared alone, and the backbone's policy replaces the others
 (`einthoven.backbones.lead_subset`). Files are described in `einthoven.predict.embedding_files`.
 """
 
@@ -67,7 +67,7 @@ def embed_cohort(
     model : Model
         Its backbone and preparation are used; its head is not.
     cohort, store
-        Labels play no part.
+        Records; labels are not used.
     out : path
         A `.parquet` or `.npy` file.
     level : {"pooled", "token", "lead"}
@@ -76,15 +76,15 @@ def embed_cohort(
     batch_size : int
         Records per batch.
     precision : {"fp32", "bf16"}
-        Of the network; files hold float32.
+        Precision of the network; files hold float32.
     progress : callable, optional
         `(done, total)`.
 
     Raises
     ------
     EvaluationError
-        For an unknown level or suffix, no records, and a `.npy` file of records with different
-        numbers of tokens.
+        If the level or suffix is unknown, there are no records, or the records of a `.npy` file
+        have different numbers of tokens.
     """
     network = Embedder(model, level, precision=precision, device=device)
     kept = cohort.select(store.without_quarantined(cohort.ids()))
@@ -92,8 +92,8 @@ def embed_cohort(
     rows = store.rows(ids)
     unlabelled = np.zeros((len(rows), 0), dtype=np.uint8)
     sources = [SignalSource(store, rows, unlabelled, p) for p in network.preparations]
-    about = {"cohort": cohort.name, "version": cohort.version, "split": split or "all"}
-    with writing(out, network.level, network.leads, network.about | about) as file:
+    origin = {"cohort": cohort.name, "version": cohort.version, "split": split or "all"}
+    with writing(out, network.level, network.leads, network.metadata | origin) as file:
         for start in range(0, len(ids), batch_size):
             part = np.arange(start, min(start + batch_size, len(ids)))
             crops = (source.evaluation_crops(part) for source in sources)
@@ -120,19 +120,19 @@ def embed_files(
     ----------
     files : sequence of paths
     refused : callable, optional
-        Called with every file that cannot be used, which is then left out. Without it the first
-        such file raises its error.
+        Called with every unusable file, which is left out. By default such a file raises its
+        error.
     model, out, level, precision, device, progress
         As in `embed_cohort`.
 
     Raises
     ------
     EinthovenError
-        As `embed_cohort`, and for a file that cannot be used if `refused` is not given.
+        As `embed_cohort`; also for an unusable file, without `refused`.
     """
     network = Embedder(model, level, precision=precision, device=device)
-    about: dict[str, Any] = {"files": len(files)}
-    with writing(out, network.level, network.leads, network.about | about) as writer:
+    origin: dict[str, Any] = {"files": len(files)}
+    with writing(out, network.level, network.leads, network.metadata | origin) as writer:
         for done, file in enumerate(files, 1):
             try:
                 record = read_record(file)
@@ -159,7 +159,7 @@ class Embedder:
     preparations : list of Preparation
         One preparation, or one for each lead.
     leads : tuple of str
-        Those of the model.
+        Leads of the model.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Embedder:
             ]
             self.networks = [*subsets]
             self.preparations = [model.preparation.with_leads(subset.rows) for subset in subsets]
-        self.about = self._about(model)
+        self.metadata = self._metadata(model)
 
     def __call__(self, crops: Iterable[tuple[Tensor, Tensor]], count: int) -> list[Floats]:
         """The arrays of `count` records, from (signals, owner) of each preparation."""
@@ -204,7 +204,7 @@ class Embedder:
         kind = self.device.type
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _about(self, model: Model) -> dict[str, Any]:
+    def _metadata(self, model: Model) -> dict[str, Any]:
         policies = {n.leads[0]: n.policy for n in self.networks if isinstance(n, LeadSubset)}
         return {
             "level": self.level,

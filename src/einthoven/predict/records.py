@@ -132,7 +132,7 @@ def _subset(model: Model, leads: tuple[str, ...]) -> LeadSubset:
 
 
 def on_device(network: nn.Module, device: torch.device | str) -> nn.Module:
-    """The network on a device: itself, or a copy, because others may be using it."""
+    """The network itself on the CPU, or a copy on another device; the caller's stays in place."""
     if _device(network).type == torch.device(device).type == "cpu":
         return network
     return copy.deepcopy(network).to(device)
