@@ -53,7 +53,7 @@ def _x(batch: int = 3, samples: int = 100) -> Tensor:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_input_is_the_benchmark_s(name: str) -> None:
+def test_preparation_is_that_of_the_benchmark(name: str) -> None:
     with torch.device("meta"):
         net = create_backbone(name)
         scaled = create_backbone(name, standardiser=[-0.001, 0.239], window=500)
@@ -67,7 +67,7 @@ def test_the_input_is_the_benchmark_s(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fcn_wang", "xresnet1d50", "inception1d", "lstm"])
-def test_weights_are_drawn_as_there(name: str) -> None:
+def test_initial_weights_are_those_of_the_benchmark(name: str) -> None:
     net = create_backbone(name, seed=0)
     drawn = [part for part in net.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
     for part in (part for part in drawn if part.weight.numel() > 5000):
@@ -81,7 +81,7 @@ def test_weights_are_drawn_as_there(name: str) -> None:
     assert all(bool((norm.weight == 1).all()) and not norm.bias.any() for norm in norms)
 
 
-def test_recurrent_weights_are_pytorch_s_own() -> None:
+def test_recurrent_weights_have_pytorch_defaults() -> None:
     net: Any = create_backbone("lstm", seed=0)
     for weight in net.lstm.parameters():
         assert weight.abs().max() < 1 / 16
@@ -114,7 +114,7 @@ def test_a_batch_of_one_is_evaluated_but_not_trained_on(net: BenchmarkBackbone) 
     assert net(x[:2]).isfinite().all()
 
 
-def test_any_length_but_none(net: BenchmarkBackbone) -> None:
+def test_lengths_from_the_shortest_on(net: BenchmarkBackbone) -> None:
     assert net.shortest == (2 if net.name == "fcn_wang" else 1)
     with torch.no_grad():
         for samples in (net.shortest, 33, 64, 250):

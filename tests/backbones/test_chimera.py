@@ -28,7 +28,7 @@ def test_a_cell_sees_all_leads_and_its_past_only() -> None:
     assert (apart[:, 6:] > 1e-5).all()
 
 
-def test_leads_are_told_apart() -> None:
+def test_features_depend_on_the_lead() -> None:
     """The same wave in another lead is another record, although the leads share the embedding."""
     net, wave = _tiny(), torch.randn(1, 1, 50)
     with torch.no_grad():

@@ -249,7 +249,7 @@ def test_the_published_preparations(options: dict[str, Any], steps: list[str]) -
     assert _tiny(window=1250, **options).preparation.window == 1250
 
 
-def test_the_single_lead_s_preparation_is_that_of_its_lead_alone(record: Tensor) -> None:
+def test_single_lead_is_standardised_alone(record: Tensor) -> None:
     one = _tiny("ecgfounder_1lead")
     x = _prepared(one.preparation, record)
     assert torch.allclose(x.std((1, 2), correction=0), torch.ones(2), atol=1e-5)

@@ -75,7 +75,7 @@ def test_eight_leads_are_derived_before_they_are_scaled_or_refused(missing: str)
     assert torch.allclose(eight(found), whole(expected), atol=1e-4)
 
 
-def test_what_fills_a_missing_lead_is_what_the_released_code_makes_of_one() -> None:
+def test_fill_value_of_a_missing_lead_is_that_of_the_release() -> None:
     """A lead of zeros, and one that is no number, all the way through the preparation."""
     preparation = _tiny().preparation
     volts = _x(12, 5000)
@@ -90,9 +90,7 @@ def test_what_fills_a_missing_lead_is_what_the_released_code_makes_of_one() -> N
 
 
 @pytest.mark.parametrize("leads", [LIMB, ("II",), ("V1", "V5")])
-def test_what_cannot_be_derived_is_refused_unless_zeros_are_asked_for(
-    net: HubertECG, leads: tuple[str, ...]
-) -> None:
+def test_missing_leads_are_refused_or_filled(net: HubertECG, leads: tuple[str, ...]) -> None:
     x = _x(len(leads))
     with pytest.raises(BackboneError, match=r"leaves out .*V6") as refusal:
         net(x, leads=leads)
@@ -144,7 +142,7 @@ def test_a_factor_and_an_offset_of_all_leads_change_nothing(net: HubertECG) -> N
     assert not torch.allclose(net(x), net(_x()), atol=1e-3)
 
 
-def test_tokens_that_are_left_out_are_not_seen(net: HubertECG) -> None:
+def test_masked_tokens_are_not_seen(net: HubertECG) -> None:
     z = net.embed(_x())
     valid = valid_tokens(net.extractor, torch.tensor([6000, 3000]), tokens=93)
     out = net.contextualise(z, valid)

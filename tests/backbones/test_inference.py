@@ -49,7 +49,7 @@ def test_crops_are_joined_record_by_record() -> None:
     assert torch.equal(highest, sigmoid[[1, 0]])
 
 
-def test_every_label_may_have_a_rule_of_its_own() -> None:
+def test_one_aggregation_rule_for_each_label() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, -1.0, 0.5], [-1.0, 4.0, 1.0]])
     owner = torch.tensor([0, 1, 0])
     rules: Any = ("max", "logit", "max")
@@ -69,7 +69,7 @@ def test_the_mean_of_very_sure_crops_stays_a_probability() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 50])
-def test_batches_do_not_show(source: SignalSource, size: int) -> None:
+def test_batch_size_does_not_matter(source: SignalSource, size: int) -> None:
     whole = probabilities(Means(), source, batch_size=64)
     assert whole.shape == (50, 2)
     assert np.allclose(probabilities(Means(), source, batch_size=size), whole, atol=1e-7)
@@ -89,7 +89,7 @@ def test_every_evaluation_crop_is_answered(source: SignalSource) -> None:
         assert torch.equal(owner.bincount(), torch.full((len(outputs) // 4,), 4))
 
 
-def test_a_network_is_evaluated_in_eval_mode_and_given_back_as_it_was(
+def test_mode_is_restored_after_evaluation(
     source: SignalSource,
 ) -> None:
     for mode in (True, False):

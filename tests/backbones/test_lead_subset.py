@@ -36,7 +36,7 @@ def fewer(network: nn.Module, leads: Sequence[str], samples: int = 500) -> LeadS
 
 
 @pytest.mark.parametrize("name", ["mtecg_tiny_100hz", "st_mem_tiny"])
-def test_a_network_s_own_policy_is_asked_for(name: str) -> None:
+def test_native_policy_without_derivable_leads(name: str) -> None:
     options = {"depth": 1} if name == "st_mem_tiny" else TINY
     network = create_backbone(name, seed=0, **options).eval()
     x = torch.randn(2, 2, 1500 if name == "st_mem_tiny" else 500)
@@ -47,7 +47,7 @@ def test_a_network_s_own_policy_is_asked_for(name: str) -> None:
         assert torch.equal(part(x), network(x, leads=("II", "V1")))
 
 
-def test_a_network_that_refuses_is_not_given_what_was_made_up() -> None:
+def test_refusal_of_the_network_is_kept() -> None:
     with pytest.raises(BackboneError, match="twelve leads or nothing"):
         fewer(AllOrNothing(), ("aVF", "V6"))
 
@@ -66,7 +66,7 @@ DERIVING: list[Any] = [
 
 
 @pytest.mark.parametrize(("name", "options", "samples", "refuses"), DERIVING)
-def test_what_follows_is_computed_and_the_rest_is_the_family_s_own(
+def test_derivable_leads_are_computed_and_the_rest_is_native(
     name: str, options: dict[str, Any], samples: int, refuses: bool
 ) -> None:
     network = create_backbone(name, seed=0, **options).eval()
@@ -89,7 +89,7 @@ def test_what_follows_is_computed_and_the_rest_is_the_family_s_own(
 
 
 @pytest.mark.parametrize("name", ["mtecg_tiny_100hz", "st_mem_tiny", "s4_tiny"])
-def test_limb_leads_that_follow_are_computed_for_any_network(name: str) -> None:
+def test_derivable_limb_leads_are_computed_for_any_network(name: str) -> None:
     """Also where a network that is built for fewer leads would go without them."""
     options = {"depth": 1} if name == "st_mem_tiny" else TINY if name.startswith("mtecg") else {}
     network = create_backbone(name, seed=0, **options).eval()
@@ -100,7 +100,7 @@ def test_limb_leads_that_follow_are_computed_for_any_network(name: str) -> None:
         assert torch.equal(eight(x), network(x))
 
 
-def test_a_classifier_of_fewer_leads_is_one_of_its_backbone() -> None:
+def test_lead_subset_of_a_classifier() -> None:
     classifier = create_classifier("mtecg_tiny_100hz", labels=3, seed=0, **TINY).eval()
     leads = ("II", *CHEST)
     x = torch.randn(2, len(leads), 250)
@@ -110,7 +110,7 @@ def test_a_classifier_of_fewer_leads_is_one_of_its_backbone() -> None:
         assert torch.allclose(fewer(classifier, leads, 250)(x), classifier(whole), atol=1e-5)
 
 
-def test_it_trains_and_evaluates_with_its_network() -> None:
+def test_mode_follows_the_network() -> None:
     classifier = create_classifier("mtecg_tiny_100hz", labels=3, seed=0, **TINY).eval()
     part = fewer(classifier, ("I",), 250)
     part.train()
@@ -119,7 +119,7 @@ def test_it_trains_and_evaluates_with_its_network() -> None:
     assert not classifier.training
 
 
-def test_asking_for_fewer_leads_leaves_the_network_as_it_was() -> None:
+def test_lead_subset_leaves_the_network_unchanged() -> None:
     """In its mode and with its statistics: twelve leads go on giving what they gave."""
     network = create_backbone("fcn_wang", seed=0).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -137,7 +137,7 @@ def test_asking_for_fewer_leads_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_leads_that_it_was_not_made_for_are_refused() -> None:
+def test_unread_leads_are_refused() -> None:
     network = create_backbone("mtecg_tiny_100hz", seed=0, leads=("I", "II"), **TINY).eval()
     with pytest.raises(BackboneError, match="V1 is not among the leads that this network reads"):
         LeadSubset(network, ("I", "V1"), all_leads=("I", "II"), samples=500)

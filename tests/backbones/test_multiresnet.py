@@ -14,7 +14,7 @@ from einthoven.backbones.registry import create_backbone
 SMALL: dict[str, Any] = {"width": 16, "depth": 2, "scales": 4}
 
 
-def test_it_reads_the_whole_record_at_100_hz() -> None:
+def test_preparation_is_the_whole_record_at_100_hz() -> None:
     preparation = create_backbone("multiresnet", **SMALL).preparation
     assert (preparation.rate, preparation.window) == (100, 1000)
     assert [str(step) for step in preparation.steps][1:] == [
@@ -22,7 +22,7 @@ def test_it_reads_the_whole_record_at_100_hz() -> None:
     ]
 
 
-def test_a_token_sees_its_past_and_itself() -> None:
+def test_tokens_are_causal() -> None:
     net = create_backbone("multiresnet", seed=0, **SMALL).eval()
     x = torch.randn(1, 12, 80)
     changed = x.clone()
@@ -44,7 +44,7 @@ def test_the_first_of_a_thousand_samples_reaches_the_last_token() -> None:
         assert (net.tokens(x)[:, -1] != net.tokens(changed)[:, -1]).any()
 
 
-def test_its_dropout_takes_whole_channels_and_is_no_recipes() -> None:
+def test_dropout_is_tied_and_fixed() -> None:
     net: Any = create_backbone("multiresnet", seed=0, **SMALL)
     inner = [m for m in net.modules() if isinstance(m, nn.Dropout)]
     assert [type(m) for m in inner] == [TiedDropout] * 4
@@ -55,7 +55,7 @@ def test_its_dropout_takes_whole_channels_and_is_no_recipes() -> None:
     assert not torch.equal(net(x), net(x))
 
 
-def test_the_last_norm_is_a_layer_of_its_own() -> None:
+def test_last_norm_is_the_final_group() -> None:
     groups = create_backbone("multiresnet", **SMALL).layer_groups()
     assert groups[0] == ["embedding.weight", "embedding.bias"]
     assert groups[-1] == ["blocks.1.norm.weight", "blocks.1.norm.bias"]

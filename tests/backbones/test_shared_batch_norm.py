@@ -168,7 +168,7 @@ def test_layers_are_shared_as_long_as_the_context_lasts() -> None:
         assert [type(norm) for norm in norms] == kinds
 
 
-def test_where_nobody_else_is_it_is_pytorch_s_own() -> None:
+def test_single_process_equals_pytorch() -> None:
     net = create_backbone("resnet1d_wang", width=8, hidden_dropouts=(0.0, 0.0), seed=0).train()
     other, x = deepcopy(net), torch.randn(4, 12, 60)
     with shared_batch_norms(other, processes=2):

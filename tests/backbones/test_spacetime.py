@@ -18,7 +18,7 @@ def _tiny(**options: Any) -> SpaceTime:
     return built.eval()
 
 
-def test_a_token_sees_its_past_only() -> None:
+def test_tokens_are_causal() -> None:
     net, x = _tiny(), torch.randn(1, 12, 60)
     changed = x.clone()
     changed[..., 30:] += 1.0
@@ -54,7 +54,7 @@ def test_the_drawn_averages_travel_with_the_weights() -> None:
         assert torch.equal(first.eval()(x), second.eval()(x))
 
 
-def test_its_dropout_is_its_own() -> None:
+def test_dropout_is_fixed() -> None:
     net = _tiny(dropout=0.5)
     assert [*net.feedforward_dropouts(), *net.other_dropouts()] == []
     drops = [module for module in net.modules() if isinstance(module, torch.nn.Dropout)]

@@ -82,7 +82,7 @@ def test_forward_is_features_and_eval_is_deterministic(net: Backbone) -> None:
         assert torch.equal(net(x), net.features(x))
 
 
-def test_a_row_of_a_batch_is_the_record_alone(net: Backbone) -> None:
+def test_records_of_a_batch_are_independent(net: Backbone) -> None:
     x = _x(net, 3)
     with torch.no_grad():
         together = net(x)
@@ -143,7 +143,7 @@ def test_residual_branches_are_all_the_holders_and_they_work(net: Backbone) -> N
         net.eval()
 
 
-def test_dropouts_are_all_known_and_off_but_for_a_network_s_own(net: Backbone) -> None:
+def test_dropouts_are_listed_or_declared_in_the_config(net: Backbone) -> None:
     """A peer's own dropouts are in its config and in no list, so that no recipe changes them."""
     listed = [*net.feedforward_dropouts(), *net.other_dropouts()]
     own = [d for d in net.modules() if isinstance(d, _DropoutNd) and not _among(d, listed)]
@@ -193,7 +193,7 @@ def test_is_rebuilt_from_its_name_and_config(net: Backbone) -> None:
     assert shapes == {key: tensor.shape for key, tensor in net.state_dict().items()}
 
 
-def test_what_is_not_measured_yet_warns_once(net: Backbone) -> None:
+def test_unfitted_statistics_warn_once(net: Backbone) -> None:
     with torch.device("meta"):
         fresh = create_backbone(net.name)
     if not fresh.fits_statistics:
@@ -207,7 +207,7 @@ def test_what_is_not_measured_yet_warns_once(net: Backbone) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in backbone_names() if entry(name).is_supervised])
-def test_a_peer_has_a_recipe_of_its_own_and_is_sent_to_it(name: str) -> None:
+def test_supervised_networks_have_a_recipe(name: str) -> None:
     own = entry(name).recipe
     recipe = load_recipe(own)
     assert (recipe.initialise, recipe.stage1, recipe.data.augmentation) == ("random", None, "none")

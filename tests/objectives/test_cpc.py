@@ -84,7 +84,7 @@ def _mean_by_offset(losses: list[Any], counts: tuple[int, ...]) -> float:
     return sum(float(part.detach().mean()) for part in torch.stack(losses).split(counts)) / 2
 
 
-def test_the_pool_s_truth_has_no_chance() -> None:
+def test_truth_in_the_pool_is_excluded() -> None:
     """Its score is minus infinity wherever the pool holds it, and nowhere else."""
     pooled = _cpc(pool=300)
     z = pooled.backbone.embed(X)
@@ -108,7 +108,7 @@ def test_loss_starts_at_chance() -> None:
     assert cpc(X).loss.item() == pytest.approx(math.log(16), rel=1e-5)
 
 
-def test_cosine_similarities_do_not_know_the_scale() -> None:
+def test_cosine_similarities_are_scale_free() -> None:
     cpc = _cpc(normalise=True, temperature=0.1, pool=0)
     before = cpc(X).loss.item()
     with torch.no_grad():
@@ -177,7 +177,7 @@ def test_the_corrected_preset_gives_every_backbone_a_scale_of_inputs() -> None:
     assert not any(isinstance(step, Scale) for step in published.backbone.preparation.steps)
 
 
-def test_a_backbone_keeps_its_own_scale() -> None:
+def test_scale_of_the_backbone_is_kept() -> None:
     own: Any = create_backbone("s4_tiny", depth=1, scale=0.5)
     assert create_objective("cpc", own).backbone.preparation.steps[-1] == Scale(0.0, 0.5)
     given = create_objective("cpc", create_backbone("s4_tiny", depth=1, scale=None), scale=2.0)

@@ -75,7 +75,7 @@ def test_every_trainable_parameter_learns(name: str) -> None:
     assert missing == []
 
 
-def test_a_row_of_a_batch_is_the_record_alone() -> None:
+def test_records_of_a_batch_are_independent() -> None:
     net = _mae("st_mem_tiny")
     x, noise = torch.randn(3, 12, 300), torch.rand(3, 12, 4)
     together, alone = net(x, noise=noise), net(x[1:2], noise=noise[1:2])

@@ -39,7 +39,7 @@ def test_restore_undoes_the_shuffle() -> None:
     assert hidden.shape == (2, 3, 5)
 
 
-def test_rows_are_masked_on_their_own_or_together() -> None:
+def test_rows_are_masked_separately_or_jointly() -> None:
     generator = torch.Generator().manual_seed(0)
     apart = draw_masking((4, 12, 30), 0.75, generator=generator).mask
     together = draw_masking((4, 12, 30), 0.75, per_row=False, generator=generator).mask

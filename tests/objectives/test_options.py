@@ -18,20 +18,20 @@ class Config:
     offsets: tuple[int, ...] = (1, 2)
 
 
-def test_what_is_given_replaces_and_none_leaves() -> None:
+def test_options_replace_fields_and_none_keeps_them() -> None:
     given = {"share": None, "offsets": [3, 4]}
     assert with_options(Config(share=0.7), given, objective="x") == Config(0.7, (3, 4))
     assert with_options(Config(), {}, objective="x") == Config()
 
 
-def test_unknown_options_are_refused_with_what_there_is() -> None:
+def test_unknown_options_are_refused_with_the_choices() -> None:
     with pytest.raises(RecipeError, match="unknown option ofsets, sahre for objective x") as said:
         with_options(Config(), {"sahre": 1, "ofsets": None}, objective="x", beside=["preset"])
     assert said.value.remedy == "choose among preset, share, offsets."
 
 
 @pytest.mark.parametrize("objective", ["mae", "cpc", "cmsc", "ecg_fm", "wav2vec2"])
-def test_every_objective_refuses_what_it_does_not_know(objective: str) -> None:
+def test_every_objective_refuses_unknown_options(objective: str) -> None:
     small = {"depth": 1, "width": 16}
     backbone = {
         "mae": ("mtecg_tiny_100hz", {**small, "heads": 1}),

@@ -28,7 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("objective", CASES)
 @pytest.mark.parametrize("world", [2, 4])
-def test_the_shares_losses_average_to_the_whole_one_s(objective: str, world: int) -> None:
+def test_losses_of_shares_average_to_the_whole(objective: str, world: int) -> None:
     built: Any = create_pretraining(objective=objective, seed=0, **CASES[objective])
     x = torch.randn(8, 12, 100, generator=torch.Generator().manual_seed(0))
     whole = built(x, generator=ShareGenerator(7)).loss
@@ -41,7 +41,7 @@ def test_the_shares_losses_average_to_the_whole_one_s(objective: str, world: int
     assert abs(float((other - whole).detach())) > 1e-4
 
 
-def test_one_process_picks_tokens_from_its_own_batch() -> None:
+def test_single_process_picks_tokens_from_its_batch() -> None:
     z = torch.randn(3, 5, 2, requires_grad=True)
     index = torch.tensor([0, 14, 7])
     picked = tokens_of_batch(z, index, None)
