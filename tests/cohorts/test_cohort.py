@@ -127,11 +127,11 @@ def test_with_labels_takes_columns_by_name() -> None:
         cohort.with_labels(["L9"])
 
 
-def test_metadata_is_whatever_else_is_known_of_a_split() -> None:
+def test_metadata_is_the_other_columns_of_a_split() -> None:
     cohort = random_cohort(40)
     assert cohort.metadata("test").shape[1] == 0
     table = cohort.table.assign(fold=1, age=np.arange(40.0), sex="male")
-    found = replace(cohort, table=table).metadata("test")
-    assert list(found) == ["age", "sex"]
-    assert found.index.tolist() == cohort.ids("test").tolist()
+    result = replace(cohort, table=table).metadata("test")
+    assert list(result) == ["age", "sex"]
+    assert result.index.tolist() == cohort.ids("test").tolist()
     assert len(replace(cohort, table=table).metadata()) == 40

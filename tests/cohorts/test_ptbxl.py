@@ -107,11 +107,11 @@ def test_sex_in_words_and_age_as_it_stands(synthetic_path: Path, tmp_path: Path)
     cohort = open_cohort(synthetic_path)
     source = pd.read_csv(synthetic_path / "ptbxl_database.csv", index_col="ecg_id")
     chosen = source.loc[cohort.ids("train").astype(int)]
-    found = cohort.metadata("train")
-    assert list(found) == ["age", "sex"]
-    assert found["age"].tolist() == chosen["age"].tolist()
-    assert set(found["sex"]) == {"male", "female"}
-    assert (found["sex"] == "female").tolist() == (chosen["sex"] == 1).tolist()
+    result = cohort.metadata("train")
+    assert list(result) == ["age", "sex"]
+    assert result["age"].tolist() == chosen["age"].tolist()
+    assert set(result["sex"]) == {"male", "female"}
+    assert (result["sex"] == "female").tolist() == (chosen["sex"] == 1).tolist()
     bare = source.drop(columns=["age", "sex"])
     shutil.copy(synthetic_path / "scp_statements.csv", tmp_path)
     bare.to_csv(tmp_path / "ptbxl_database.csv")
@@ -160,7 +160,7 @@ def test_folds_that_share_a_patient_are_refused(tables: Path, tmp_path: Path) ->
         open_cohort(folder)
 
 
-def test_a_spreadsheet_s_header_is_refused(tables: Path, tmp_path: Path) -> None:
+def test_the_header_of_a_spreadsheet_is_refused(tables: Path, tmp_path: Path) -> None:
     folder = tmp_path / "spreadsheet"
     shutil.copytree(tables, folder)
     file = folder / "ptbxl_database.csv"

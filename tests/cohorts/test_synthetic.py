@@ -131,7 +131,7 @@ def test_records_of_a_patient_share_chronic_statements(database: pd.DataFrame) -
         assert len({frozenset(chronic & set(codes)) for codes in records.codes}) == 1
 
 
-def test_same_seed_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
     one = synthesize(tmp_path / "one", records=40, seed=5)
     two = synthesize(tmp_path / "two", records=40, seed=5, workers=2)
     other = synthesize(tmp_path / "other", records=40, seed=6)

@@ -460,7 +460,7 @@ def test_simulate_is_a_function_of_its_seed() -> None:
         (["LVOLT", "HVOLT"], "HVOLT and LVOLT"),
     ],
 )
-def test_refuses_what_cannot_be_true(codes: list[str], match: str) -> None:
+def test_contradicting_statements_are_refused(codes: list[str], match: str) -> None:
     with pytest.raises(CohortError, match=match):
         simulate(codes)
 

@@ -36,7 +36,7 @@ def test_any_two_limb_leads_give_the_others(pair: tuple[str, str]) -> None:
         np.testing.assert_allclose(row, rows[lead], atol=1e-6, err_msg=lead)
 
 
-def test_what_was_derived_is_said_and_what_was_recorded_is_kept() -> None:
+def test_derived_leads_are_named_and_recorded_ones_kept() -> None:
     record = _record("V1", "II", "I", "aVF")
     whole = derive_limb_leads(record)
     assert whole.metadata == {"Age": "70", "derived_leads": "III, aVR, aVL"}

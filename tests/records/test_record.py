@@ -42,7 +42,7 @@ def test_signal_cannot_be_changed_from_either_side() -> None:
         record.signal[0, 0] = 1.0
 
 
-def test_signal_is_contiguous_whatever_was_given() -> None:
+def test_signals_are_contiguous() -> None:
     assert make(np.zeros((4, 2), np.float32).T).signal.flags.c_contiguous
 
 
@@ -59,7 +59,7 @@ def test_select_of_the_same_leads_is_the_record() -> None:
 
 
 @pytest.mark.parametrize("leads", [["V1"], ["aVR", "AVR"], []])
-def test_select_refuses_missing_repeated_and_none(leads: list[str]) -> None:
+def test_select_refuses_missing_repeated_and_no_leads(leads: list[str]) -> None:
     with pytest.raises(RecordError) as caught:
         make().select(leads)
     assert caught.value.field == "leads"

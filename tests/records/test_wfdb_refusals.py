@@ -107,7 +107,7 @@ def test_value_off_by_one(
     ("word", "field"),
     [("zero", "ADC zero"), ("initial", "initial value"), ("checksum", "checksum")],
 )
-def test_a_number_that_is_none_does_not_become_the_lead_name(
+def test_an_invalid_number_does_not_become_the_lead_name(
     edit: Callable[[str, str], Path], samples: np.ndarray, word: str, field: str
 ) -> None:
     path = edit(lead_line(samples, 1), lead_line(samples, 1, **{word: "x"}))
@@ -141,7 +141,7 @@ def test_a_signal_file_of_another_size(record: Path, change: int) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\n\n", b"# only a comment\n", b"\x00\x01\x02", bytes(range(256)) * 4]
 )
-def test_a_header_that_is_none(record: Path, content: bytes) -> None:
+def test_headers_without_a_record_line(record: Path, content: bytes) -> None:
     record.write_bytes(content)
     with pytest.raises(RecordError) as caught:
         read_record(record)

@@ -65,7 +65,7 @@ def test_ptbxl_survives_a_round_trip(ptbxl: Path, tmp_path: Path) -> None:
         ({"comments": ["fine", "two\nlines"]}, "comments"),
     ],
 )
-def test_what_cannot_be_written(tmp_path: Path, changes: dict[str, object], field: str) -> None:
+def test_unwritable_records(tmp_path: Path, changes: dict[str, object], field: str) -> None:
     arguments = {"signal_mv": signal(), "rate": 100, "leads": ["I", "II"]} | changes
     with pytest.raises(RecordError) as caught:
         write_wfdb(tmp_path / "mine", **arguments)  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_what_cannot_be_written(tmp_path: Path, changes: dict[str, object], fiel
 
 
 @pytest.mark.parametrize("name", ["a b", "", "a\nb", "x.y"])
-def test_record_names_that_wfdb_does_not_know(tmp_path: Path, name: str) -> None:
+def test_invalid_record_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecordError, match="record name"):
         write_wfdb(f"{tmp_path}/{name}", signal(), rate=100, leads=["I", "II"])
 

@@ -73,7 +73,7 @@ def test_a_rest_of_one_record_is_dropped_all_the_same(source: SignalSource) -> N
     assert two.per_epoch == 2
 
 
-def test_processes_get_as_many_of_the_rest(source: SignalSource) -> None:
+def test_processes_share_the_rest_equally(source: SignalSource) -> None:
     count = len(source)
     size = next(size for size in range(8, count) if count % (2 * size) >= 5)
     shares = [
@@ -107,7 +107,7 @@ def test_a_cohort_smaller_than_a_batch_still_trains(source: SignalSource) -> Non
     assert [len(batch.rows) for batch in batches.epoch(0)] == [len(source)]
 
 
-def test_targets_and_leads_are_checked(source: SignalSource, synthetic_store: Store) -> None:
+def test_the_number_of_targets_is_checked(source: SignalSource, synthetic_store: Store) -> None:
     with pytest.raises(StoreError, match="targets"):
         SignalSource(source.store, source.rows, source.targets[:-1], source.preparation)
 
@@ -119,7 +119,7 @@ def test_orders_and_generators_depend_on_their_key_alone() -> None:
     assert len(draws) == 3
 
 
-def test_a_record_s_crop_does_not_depend_on_how_many_processes_share_the_batch(
+def test_crops_do_not_depend_on_the_number_of_processes(
     source: SignalSource,
 ) -> None:
     alone = next(TrainingBatches(source, 16, seed=1).epoch(2, start=1))
@@ -129,7 +129,7 @@ def test_a_record_s_crop_does_not_depend_on_how_many_processes_share_the_batch(
         assert torch.equal(share.signals, alone.signals[rank::2])
 
 
-def test_processes_augment_differently_and_one_alone_as_ever(source: SignalSource) -> None:
+def test_each_process_augments_differently(source: SignalSource) -> None:
     def noise(signals: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return signals * 0 + torch.rand(len(signals), 1, 1, generator=generator)
 
@@ -169,7 +169,7 @@ def test_leads_that_a_preparation_computes_need_not_be_in_the_store(
     fitted = SignalSource(store, np.arange(4), targets, source.preparation.deriving(eight))
     starts = torch.tensor([0, 10, 99, 750])
     whole = source.crops(chunk.places, starts)
-    found = fitted.crops(np.arange(4), starts)
-    assert found.shape == whole.shape
+    result = fitted.crops(np.arange(4), starts)
+    assert result.shape == whole.shape
     # Recorded leads are rounded to microvolts, computed ones are not.
-    torch.testing.assert_close(found, whole, rtol=0, atol=0.03)
+    torch.testing.assert_close(result, whole, rtol=0, atol=0.03)

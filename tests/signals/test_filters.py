@@ -76,9 +76,9 @@ def test_the_running_median_is_scipys(samples: int, window: int, kind: str) -> N
     if kind == "negative":
         x = -np.abs(x) - 1  # the zeros beyond the ends are the largest values
     expected = np.array([[_median(row, window) for row in record] for record in x])
-    given = torch.from_numpy(x)
-    assert torch.equal(running_median(given, window), torch.from_numpy(expected))
-    assert torch.equal(given, torch.from_numpy(x))
+    rows = torch.from_numpy(x)
+    assert torch.equal(running_median(rows, window), torch.from_numpy(expected))
+    assert torch.equal(rows, torch.from_numpy(x))
 
 
 def _median(row: np.ndarray, window: int) -> np.ndarray:

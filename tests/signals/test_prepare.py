@@ -344,10 +344,10 @@ def test_missing_and_infinite_values_are_refused(bad: float) -> None:
     ],
 )
 def test_batches_that_do_not_fit_are_refused(change: dict, message: str) -> None:
-    given = {"signals": torch.zeros(2, 12, 5000), "rate": 500.0, "starts": torch.tensor([0, 1])}
-    given |= change
+    arguments = {"signals": torch.zeros(2, 12, 5000), "rate": 500.0, "starts": torch.tensor([0, 1])}
+    arguments |= change
     with pytest.raises(PreparationError, match=message):
-        prepare_batch(ST_MEM, given.pop("signals"), **given)
+        prepare_batch(ST_MEM, arguments.pop("signals"), **arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sizes and mains that are there are found, and others are not."""
+"""Amplitude, mains hum and offsets are found where they are, and nowhere else."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def test_the_mains_are_found_with_their_size(mains: int, rate: float) -> None:
     assert hum.leads["II"] == pytest.approx(0.08, rel=0.2)
 
 
-def test_broad_noise_and_small_lines_are_no_mains() -> None:
+def test_broad_noise_and_small_lines_are_not_mains_hum() -> None:
     signal = _beats()
     loud = signal + 0.3 * np.random.default_rng(1).standard_normal(signal.shape)
     assert mains_hum(_record(loud)) is None
     assert mains_hum(_record(signal + 0.01 * np.sin(np.arange(5000) * 0.2 * np.pi))) is None
 
 
-def test_what_cannot_be_seen_is_not_searched_for() -> None:
+def test_hum_is_not_searched_for_in_unsuitable_recordings() -> None:
     hum = np.sin(2 * np.pi * 50 * np.arange(1000) / 500)
     broken = _beats(1000) + 0.1 * hum
     broken[0, 5] = np.nan
-    found = mains_hum(_record(broken))
-    assert found is not None
-    assert found.leads.keys() == {"II", "V1"}
+    result = mains_hum(_record(broken))
+    assert result is not None
+    assert result.leads.keys() == {"II", "V1"}
     assert mains_hum(_record(broken[:, :900])) is None  # below 2 s
     assert mains_hum(_record(_beats(1000, 100), 100.0)) is None
 
@@ -60,7 +60,7 @@ def test_units_by_size(factor: float, unit: str) -> None:
     assert size.unit == unit
 
 
-def test_leads_that_go_too_far_and_records_without_a_size() -> None:
+def test_extreme_leads_and_flat_records() -> None:
     signal = _beats()
     signal[2, 10] = -6.0
     size = size_of(_record(signal))
@@ -70,7 +70,7 @@ def test_leads_that_go_too_far_and_records_without_a_size() -> None:
     assert size_of(_record(np.full((3, 100), np.nan))) is None
 
 
-def test_leads_that_rest_away_from_zero() -> None:
+def test_leads_with_an_offset() -> None:
     signal = _beats()
     assert offsets(_record(signal)) == {}
     signal[0] += 0.28

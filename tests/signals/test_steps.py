@@ -52,9 +52,9 @@ def _prepared(preparation: Preparation, x: Floats, rate: float, start: int = 0) 
     return prepare_batch(preparation, torch.from_numpy(x).float(), rate=rate, starts=starts)
 
 
-def _close(found: Tensor, expected: Floats) -> None:
-    assert found.shape == expected.shape
-    assert np.abs(found.numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
+def _close(result: Tensor, expected: Floats) -> None:
+    assert result.shape == expected.shape
+    assert np.abs(result.numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def _whole(samples: int, *steps: Step) -> Preparation:
@@ -77,7 +77,7 @@ def test_fir_is_scipys_filter_forwards_and_backwards(rate: float, samples: int) 
     _close(_prepared(preparation, x, rate), sps.filtfilt(h, 1.0, x, padlen=padlen))
 
 
-def test_fir_refuses_what_it_cannot_filter() -> None:
+def test_fir_refuses_low_rates_and_short_records() -> None:
     first = Preparation(TWO, (Fir((0.05, 47)), Resample(500), Window(100)))
     with pytest.raises(PreparationError, match="47 Hz is not below half the rate of 90 Hz"):
         _prepared(first, _ecg(2, 900, 90), 90)
@@ -92,9 +92,9 @@ def test_linear_resampling_keeps_the_ends(rate: float, samples: int) -> None:
     preparation = Preparation(TWO, (Resample(500, method="linear"), Window(length)))
     places = np.linspace(0, samples - 1, length)
     expected = [[np.interp(places, np.arange(samples), row) for row in record] for record in x]
-    found = _prepared(preparation, x, rate)
-    _close(found, np.array(expected))
-    torch.testing.assert_close(found[..., [0, -1]], torch.from_numpy(x[..., [0, -1]]).float())
+    result = _prepared(preparation, x, rate)
+    _close(result, np.array(expected))
+    torch.testing.assert_close(result[..., [0, -1]], torch.from_numpy(x[..., [0, -1]]).float())
 
 
 @pytest.mark.parametrize(("seconds", "window"), [(0.4, 201), (0.2, 101), (0.003, 3)])
@@ -108,10 +108,10 @@ def test_min_max_spreads_every_lead_from_minus_one_to_one() -> None:
     x = _ecg(2, 1000, 500)
     x[1, 0], x[2] = 3.7, 0.0
     low, high = x.min(-1, keepdims=True), x.max(-1, keepdims=True)
-    found = _prepared(_whole(1000, MinMax()), x, 500)
-    _close(found, 2 * (x - low) / (high - low + 1e-8) - 1)
-    assert (found[1, 0] == -1).all()
-    assert (found[2] == -1).all()
+    result = _prepared(_whole(1000, MinMax()), x, 500)
+    _close(result, 2 * (x - low) / (high - low + 1e-8) - 1)
+    assert (result[1, 0] == -1).all()
+    assert (result[2] == -1).all()
 
 
 def test_a_flat_lead_stays_flat_after_a_filter() -> None:
@@ -128,8 +128,8 @@ def test_decimation_is_scipys(over: str, samples: int, factor: int) -> None:
     x = _ecg(2, samples, 500)
     preparation = Preparation(TWO, (Resample(500), Window(samples), Decimate(factor, over=over)))
     rows = x.reshape(3, 1, -1) if over == "end-to-end" else x
-    found = _prepared(preparation, x, 500)
-    _close(found, sps.decimate(rows, factor, axis=-1).reshape(3, 2, -1))
+    result = _prepared(preparation, x, 500)
+    _close(result, sps.decimate(rows, factor, axis=-1).reshape(3, 2, -1))
     assert (preparation.rate, preparation.window) == (500 / factor, samples // factor)
 
 
@@ -145,9 +145,9 @@ def test_missing_values_are_filled() -> None:
     _close(mean, np.where(np.isnan(crop), means, crop))
     # A filter in between makes all of the lead what one of its values is, and no other lead.
     spread = (Fir((0.05, 47)), *steps, Fill("crop-mean"))
-    found = _prepared(Preparation(TWO, spread), x, 500, start=50)
-    assert found[0, 1].unique().numel() == 1
-    torch.testing.assert_close(found[0, 1, 0], found[0, 0].mean())
+    result = _prepared(Preparation(TWO, spread), x, 500, start=50)
+    assert result[0, 1].unique().numel() == 1
+    torch.testing.assert_close(result[0, 1, 0], result[0, 0].mean())
 
 
 def test_infinity_and_records_without_values_are_refused_even_with_a_fill_step() -> None:
@@ -177,12 +177,12 @@ def test_derived_leads_keep_the_law(of: tuple[str, str]) -> None:
     preparation = _derived(LIMB, Derive(rest, of))
     assert set(preparation.sources) == set(of)
     assert preparation.derived == rest
-    given = limb[:, [LIMB.index(lead) for lead in preparation.sources]]
-    _close(_prepared(preparation, given, 500), limb)
-    whole = torch.from_numpy(np.round(1000 * given)).short()
+    sources = limb[:, [LIMB.index(lead) for lead in preparation.sources]]
+    _close(_prepared(preparation, sources, 500), limb)
+    whole = torch.from_numpy(np.round(1000 * sources)).short()
     starts = torch.zeros(3, dtype=torch.long)
-    found = prepare_batch(preparation, whole, rate=500, starts=starts, unit="uV")
-    assert np.abs(found.numpy() - limb).max() < 2.1e-3  # what rounding to microvolts leaves
+    result = prepare_batch(preparation, whole, rate=500, starts=starts, unit="uV")
+    assert np.abs(result.numpy() - limb).max() < 2.1e-3  # what rounding to microvolts leaves
 
 
 def test_source_leads_are_read_even_if_they_are_not_prepared() -> None:
@@ -201,7 +201,7 @@ def test_a_subset_of_the_leads_is_still_computed() -> None:
     assert whole.with_leads(whole.leads) == whole
 
 
-def test_a_preparation_derives_what_a_record_lacks() -> None:
+def test_a_preparation_derives_missing_leads() -> None:
     plain = Preparation((*LIMB, "V1"), (Resample(500), Window(1000)))
     assert plain.deriving((*LIMB, "V1", "V2")) is plain
     assert plain.deriving(("I", "V1")) is plain

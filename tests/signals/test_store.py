@@ -160,7 +160,7 @@ def test_bad_records_go_to_quarantine_with_their_reason(
     assert store.without_quarantined(["4", "7"]).tolist() == [False, True]
 
 
-def test_another_cohort_s_folder_is_refused(
+def test_the_folder_of_another_cohort_is_refused(
     everyone: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
     part = everyone.select(np.arange(len(everyone)) < 20)
