@@ -104,7 +104,7 @@ def test_whole_pretraining_models_are_read_back(model: Any, tmp_path: Path) -> N
     again = load_pretraining("ecg_fm", weights=tmp_path / "own", **options)
     assert _same(again, model)
     again = load_pretraining("ecg_fm", weights=public, **options)
-    assert int(again.steps) == 0  # which nobody publishes
+    assert int(again.steps) == 0  # absent from public files
     again.after_step(7)
     assert _same(again, model)
     save_file(model.backbone.state_dict(), tmp_path / "encoder")
@@ -149,7 +149,7 @@ def test_names_the_right_family_when_it_is_another(source: Classifier, tmp_path:
         load_backbone("ecg_fm", weights=tmp_path / "x.pt")
 
 
-def test_hostile_files_are_refused_through_the_front_door(tmp_path: Path) -> None:
+def test_hostile_files_are_refused(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
             return Path.touch, (tmp_path / "trace",)
@@ -162,14 +162,14 @@ def test_hostile_files_are_refused_through_the_front_door(tmp_path: Path) -> Non
 
 
 def test_the_released_classifier_is_evaluated_as_its_authors_do(tmp_path: Path) -> None:
-    """Two segments of 5 s, each label by its own rule; through a bundle, saved and loaded."""
+    """Two segments of 5 s, one aggregation rule per label, by a model saved and loaded."""
     network = create_classifier("ecg_fm", labels=17, seed=0, **TINY)
     with torch.no_grad():
         network.head.weight.mul_(100)
     file = _fairseq(to_public(network), tmp_path / "finetuned.pt")
     classifier = load_classifier("ecg_fm", weights=file, labels=names.LABELS, **TINY)
-    made = Model(classifier, classifier.preparation, aggregate=names.AGGREGATES)
-    folder = save_model(made, tmp_path / "model")
+    model = Model(classifier, classifier.preparation, aggregate=names.AGGREGATES)
+    folder = save_model(model, tmp_path / "model")
     assert load_model(folder).aggregate == names.AGGREGATES
     generator = np.random.default_rng(0)
     record = Record.create(
@@ -179,7 +179,7 @@ def test_the_released_classifier_is_evaluated_as_its_authors_do(tmp_path: Path) 
     assert halves.shape == (2, 12, 2500)
     with torch.no_grad():
         each = classifier(halves).double().sigmoid()
-    found = predict_record(load_model(folder), record).probabilities
+    probabilities = predict_record(load_model(folder), record).probabilities
     highest = {
         "Poor data quality",
         "Premature ventricular contraction",
@@ -189,5 +189,5 @@ def test_the_released_classifier_is_evaluated_as_its_authors_do(tmp_path: Path) 
     }
     for place, label in enumerate(names.LABELS):
         expected = each[:, place].max() if label in highest else each[:, place].mean()
-        assert found[label] == pytest.approx(float(expected), abs=1e-6)
+        assert probabilities[label] == pytest.approx(float(expected), abs=1e-6)
     assert float((each[0] - each[1]).abs().max()) > 0.01  # or mean and maximum would not differ
