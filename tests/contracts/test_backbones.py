@@ -208,8 +208,8 @@ def test_unfitted_statistics_warn_once(net: Backbone) -> None:
 
 @pytest.mark.parametrize("name", [name for name in backbone_names() if entry(name).is_supervised])
 def test_supervised_networks_have_a_recipe(name: str) -> None:
-    own = entry(name).recipe
-    recipe = load_recipe(own)
+    required = entry(name).recipe
+    recipe = load_recipe(required)
     assert (recipe.initialise, recipe.stage1, recipe.data.augmentation) == ("random", None, "none")
     assert recipe.data.standardise == "scalar"
     with torch.device("meta"):
@@ -221,5 +221,5 @@ def test_supervised_networks_have_a_recipe(name: str) -> None:
     check_weights(recipe, None, name)
     with pytest.raises(RecipeError, match="no weights are given") as refused:
         check_weights(load_recipe("post-training"), None, name)
-    assert f"take the recipe `{own}`" in refused.value.remedy
+    assert f"`{required}`" in refused.value.remedy
     assert "scratch" not in refused.value.remedy
