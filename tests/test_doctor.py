@@ -113,7 +113,7 @@ def test_samples_that_are_not_numbers_are_counted(
     signal = record.signal.copy()
     signal[:, :lost] = np.nan
     monkeypatch.setattr("einthoven.doctor.read_record", lambda path: replace(record, signal=signal))
-    lines = [line for line in warnings(examine(Path("x.hea"))) if f"{lost} samples" in line]
+    lines = [line for line in warnings(examine(Path("x.hea"))) if f"{lost} missing" in line]
     assert len(lines) == 12
 
 
