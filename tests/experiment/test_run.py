@@ -17,11 +17,9 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, EvaluationError
 from einthoven.evaluate import fit_calibration
-from einthoven.evaluate.scores import score_predictions
 from einthoven.experiment.evaluation import read_evaluation
 from einthoven.experiment.run import Finished, run_experiment
 from einthoven.files import read_json, read_lines, write_json, write_tensors
-from einthoven.licences import SIMULATED
 from einthoven.models import load_model, read_config
 from einthoven.predict import predict_record
 from einthoven.predictions import Predictions
@@ -218,27 +216,6 @@ def test_training_time_is_kept_when_the_command_is_repeated(
     before = read_json(finished.run.path / "metrics.json")["seconds"]
     experiment(finished.run.path)
     assert read_json(finished.run.path / "metrics.json")["seconds"] == before
-
-
-def test_undefined_labels_are_left_out_and_counted() -> None:
-    table = Predictions(
-        labels=("a", "b"),
-        records=np.array(["1", "2", "3"]),
-        patients=np.array(["1", "2", "3"]),
-        targets=np.array([[1, 0], [0, 0], [0, 0]], dtype=np.uint8),
-        probabilities=np.array([[0.9, 0.1], [0.2, 0.2], [0.1, 0.3]]),
-    )
-    result = score_predictions(table, resamples=0)
-    assert (result.macro_auroc, result.defined_labels, result.undefined_labels) == (1.0, 1, "skip")
-    with pytest.raises(EvaluationError, match="no targets"):
-        score_predictions(
-            Predictions(table.labels, table.records, table.patients, None, table.probabilities)
-        )
-
-
-def test_licences_follow_the_data(synthetic: Cohort) -> None:
-    assert synthetic.is_synthetic
-    assert synthetic.licence == SIMULATED
 
 
 def test_a_report_of_runs_with_one_recipe_and_one_name(

@@ -21,7 +21,6 @@ from einthoven.models import load_model, save_model
 from einthoven.signals.pack import pack
 from einthoven.stages.leakage import (
     SEEN,
-    Leakage,
     LeakageWarning,
     Seen,
     check_initial_weights,
@@ -385,13 +384,3 @@ def test_what_is_scored_may_be_any_split_of_any_cohort(
         found = check_scored(file, trained, "train")
     assert found is not None
     assert (found["by signal"], found["by patient"]) == (58, 0)
-
-
-def test_an_overlap_says_how_much_and_what() -> None:
-    found = Leakage(
-        "ptb-xl", 2198, {"signal": ("38", "77"), "record id": (), "patient": ("77", "9")}
-    )
-    assert str(found) == (
-        "3 of the 2,198 test records of ptb-xl (2 by signal, 2 by patient), such as '38', '77', '9'"
-    )
-    assert "of the 2,198 validation records of" in str(replace(found, split="validation"))

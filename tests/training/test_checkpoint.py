@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from einthoven.files import read_tensors, write_tensors
 from einthoven.training.checkpoint import (
     load_checkpoint,
     load_weights,
@@ -55,22 +53,6 @@ def test_extra_state_travels_along(tmp_path: Path, note: Any) -> None:
     for read in (again, other):
         assert torch.equal(read.weight, model.weight)
         assert str(read.note) == str(note)
-
-
-def test_checkpoints_without_extra_state_are_what_they_were(tmp_path: Path) -> None:
-    """Runs that began with an earlier version go on."""
-    model = nn.Linear(2, 1)
-    chosen = optimiser(model)
-    save_checkpoint(tmp_path / "c.safetensors", model, chosen, {"epoch": 1})
-    tensors, metadata = read_tensors(tmp_path / "c.safetensors")
-    assert metadata == {"counters": json.dumps({"epoch": 1})}
-    assert {name for name in tensors if name.startswith("model.")} == {"model.weight", "model.bias"}
-    assert "optimizer.0.exp_avg" in tensors
-    old = {f"model.{name}": value for name, value in model.state_dict().items()}
-    state = chosen.state_dict()["state"]
-    old |= {f"optimizer.{i}.{k}": v for i, each in state.items() for k, v in each.items()}
-    write_tensors(tmp_path / "old.safetensors", old, {"counters": '{"epoch": 1}'})
-    assert (tmp_path / "old.safetensors").read_bytes() == (tmp_path / "c.safetensors").read_bytes()
 
 
 def test_a_kill_while_writing_leaves_the_checkpoint_before(

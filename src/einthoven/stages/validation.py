@@ -1,4 +1,4 @@
-"""Validation: how an epoch is scored, in fine-tuning and in pretraining."""
+"""Validation after an epoch, in fine-tuning and in pretraining."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SELECT, LOSS = "macro_auroc", "validation_loss"
 def validation_metrics(
     targets: NDArray[np.uint8], probabilities: NDArray[np.float64]
 ) -> dict[str, float]:
-    """Macro AUROC and macro average precision over the labels that validation can score.
+    """Macro AUROC and macro average precision over the defined labels.
 
-    A label without a positive or without a negative is left out, never counted as zero.
+    Labels without positives or without negatives are left out.
 
     Raises
     ------
     TrainingError
-        When no label can be scored, or a probability is not finite.
+        If no label is defined, or a probability is not finite.
     """
     if not np.isfinite(probabilities).all():
         raise TrainingError(
@@ -57,15 +57,15 @@ def validation_metrics(
 def record_losses(logits: Tensor, owner: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of every record: mean over labels, then over its evaluation crops.
 
-    What training minimises, on the crops that the record is judged by and before they are joined:
-    it does not depend on `data.aggregate`, and a saturated probability costs what its logit says.
+    This is the training loss on the evaluation crops, before aggregation. It does not depend on
+    `data.aggregate`, and is finite for saturated probabilities.
 
     Parameters
     ----------
     logits : Tensor
         `(crops, labels)`.
     owner : Tensor
-        `(crops,)` record of each crop.
+        `(crops,)`, record of each crop.
     targets : Tensor
         `(records, labels)` 0 and 1.
 
@@ -89,18 +89,18 @@ _SEED = 0x5EED
 class HeldOut:
     """Loss and metrics of an objective on validation records; `Loop.validate`.
 
-    Processes share the batches; what comes out does not depend on how many they are.
+    Processes share the batches; the result does not depend on their number.
 
     Attributes
     ----------
     sources : tuple of SignalSource
-        Of each cohort that has validation records.
+        Validation records of each cohort that has any.
     names : tuple of str
-        Of these cohorts.
+        Names of these cohorts.
     shares : tuple of float
-        Of each in the joint numbers, as in training.
+        Share of each cohort in the joint numbers, as in training.
     processes : Processes
-        Who validates together.
+        Processes that validate together.
     """
 
     sources: tuple[SignalSource, ...]
@@ -109,38 +109,37 @@ class HeldOut:
     processes: Processes
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """`validation_loss` and `validation_` metrics; of several cohorts also each one's loss."""
+        """Compute `validation_loss` and `validation_` metrics, and the loss of each cohort."""
         jobs = [
             (part, start)
             for part, source in enumerate(self.sources)
             for start in range(0, len(source), _BATCH)
         ]
-        here = self.processes
-        mine = [self._batch(model, *job) for job in jobs[here.rank :: here.world]]
-        shared = here.gather(mine)
-        batches = [shared[place % here.world][place // here.world] for place in range(len(jobs))]
+        rank, world = self.processes.rank, self.processes.world
+        parts = self.processes.gather([self._batch(model, *job) for job in jobs[rank::world]])
+        batches = [parts[index % world][index // world] for index in range(len(jobs))]
         sums: list[dict[str, float]] = [defaultdict(float) for _ in self.sources]
         for (part, _), batch in zip(jobs, batches, strict=True):
             for name, value in batch.items():
                 sums[part][name] += value
         means = [
-            {name: value / len(source) for name, value in found.items()}
-            for found, source in zip(sums, self.sources, strict=True)
+            {name: value / len(source) for name, value in total.items()}
+            for total, source in zip(sums, self.sources, strict=True)
         ]
         whole = {
             f"validation_{name}": sum(
-                share * found[name] for share, found in zip(self.shares, means, strict=True)
+                share * mean[name] for share, mean in zip(self.shares, means, strict=True)
             )
             for name in means[0]
         }
         if len(means) > 1:
             pairs = zip(self.names, means, strict=True)
-            whole |= {f"validation_loss:{name}": found["loss"] for name, found in pairs}
+            whole |= {f"validation_loss:{name}": mean["loss"] for name, mean in pairs}
         return whole
 
     @torch.no_grad()
     def _batch(self, model: nn.Module, part: int, start: int) -> dict[str, float]:
-        """Loss and metrics of a batch, each times its records."""
+        """Loss and metrics of a batch, multiplied by its number of records."""
         source = self.sources[part]
         key = (start, _SEED, part) if part else (start, _SEED)
         chosen = np.arange(start, min(start + _BATCH, len(source)))

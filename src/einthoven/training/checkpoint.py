@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file, written whole or not at all.
+"""Checkpoints: one safetensors file, written atomically.
 
-Weights, optimiser state and the loop's counters travel in one file, so that no kill can leave two
-files of different steps. Nothing is pickled.
+Weights, optimiser state and counters of the loop are in one file, so that they always belong to the
+same step. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _COUNTERS, _EXTRA = "counters", "extra_state"
 def save_checkpoint(
     file: Path, model: nn.Module, optimizer: Optimizer, counters: dict[str, Any]
 ) -> None:
-    """Write model, optimiser state and counters (anything JSON can hold)."""
-    weights, extra = _parted(model)
+    """Write model, optimiser state and counters, which must be JSON-serialisable."""
+    weights, extra = _split(model)
     tensors = {_MODEL + name: value for name, value in weights.items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{number}.{key}": value for key, value in state.items()}
@@ -32,21 +32,21 @@ def save_checkpoint(
 
 
 def load_checkpoint(file: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Restore what `save_checkpoint` wrote and return its counters.
+    """Restore model and optimiser from a checkpoint, and return its counters.
 
     Raises
     ------
     TrainingError
-        When the file is damaged or belongs to another network.
+        If the file is damaged or belongs to another network.
     """
     tensors, metadata = read_tensors(file)
     weights = {k.removeprefix(_MODEL): v for k, v in tensors.items() if k.startswith(_MODEL)}
     try:
-        model.load_state_dict(weights | _extra_of(metadata))
+        model.load_state_dict(weights | _extra_state(metadata))
     except RuntimeError as error:
         raise TrainingError(
             f"{file} belongs to another network: {error}",
-            remedy="use another run folder, or the recipe and backbone that this run began with",
+            remedy="use another run folder, or the recipe and backbone of this run",
         ) from error
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -60,23 +60,23 @@ def load_checkpoint(file: Path, model: nn.Module, optimizer: Optimizer) -> dict[
 
 def save_weights(file: Path, model: nn.Module) -> None:
     """Write a model's state dict."""
-    write_tensors(file, *_parted(model))
+    write_tensors(file, *_split(model))
 
 
 def load_weights(file: Path, model: nn.Module) -> None:
-    """Load what `save_weights` wrote."""
+    """Load a state dict written by `save_weights`."""
     tensors, metadata = read_tensors(file)
-    model.load_state_dict(tensors | _extra_of(metadata))
+    model.load_state_dict(tensors | _extra_state(metadata))
 
 
-def _parted(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a state dict, and what modules keep beside them, as metadata."""
+def _split(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of a state dict, and the extra state of modules as metadata."""
     state: dict[str, Any] = model.state_dict()
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     extra = {name: value for name, value in state.items() if name not in tensors}
     return tensors, {_EXTRA: json.dumps(extra)} if extra else {}
 
 
-def _extra_of(metadata: dict[str, str]) -> dict[str, Any]:
+def _extra_state(metadata: dict[str, str]) -> dict[str, Any]:
     extra: dict[str, Any] = json.loads(metadata.get(_EXTRA, "{}"))
     return extra

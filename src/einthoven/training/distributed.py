@@ -1,7 +1,7 @@
-"""One process or several: a thin face of Accelerate.
+"""Distributed training: a thin wrapper of Accelerate.
 
-Started by `torchrun` or `accelerate launch`, every process trains on its share of each batch and
-gradients are averaged; started plainly, there is one process.
+Under `torchrun` or `accelerate launch`, every process trains on its share of each batch and
+gradients are averaged; otherwise there is one process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from einthoven.errors import TrainingError
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together, and the device of this one.
+    """Processes that train together, and the device of this one.
 
     Attributes
     ----------
@@ -31,27 +31,27 @@ class Processes:
 
     @cached_property
     def accelerator(self) -> Any:
-        """Accelerate's own object, made on first use."""
+        """Accelerator of Accelerate, created on first use."""
         from accelerate import Accelerator
 
         if self.device_name == "cuda" and not torch.cuda.is_available():
-            raise TrainingError("no CUDA device is there", remedy="use --device cpu or auto")
+            raise TrainingError("no CUDA device is available", remedy="use --device cpu or auto")
         return Accelerator(cpu=self.device_name == "cpu" or not torch.cuda.is_available())
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """Device of this process."""
         device: torch.device = self.accelerator.device
         return device
 
     @property
     def rank(self) -> int:
-        """Number of this process."""
+        """Rank of this process."""
         return int(self.accelerator.process_index)
 
     @property
     def world(self) -> int:
-        """How many processes there are."""
+        """Number of processes."""
         return int(self.accelerator.num_processes)
 
     @property
@@ -60,34 +60,34 @@ class Processes:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model on this process's device, averaging gradients over all processes."""
+        """Move a model to the device and average its gradients over all processes."""
         prepared: nn.Module = self.accelerator.prepare_model(model)
         return prepared
 
     def unsynchronised(self, model: nn.Module, skip: bool) -> AbstractContextManager[Any]:
-        """Leave gradients of this backward pass to the process (all but the last micro-batch)."""
+        """Skip the averaging of gradients, for all micro-batches but the last."""
         if skip and self.world > 1:
             context: AbstractContextManager[Any] = self.accelerator.no_sync(model)
             return context
         return nullcontext()
 
     def gather(self, value: Any) -> list[Any]:
-        """One value of every process, in order of rank."""
+        """Gather a value from every process, in order of rank."""
         if self.world == 1:
             return [value]
-        everyone: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(everyone, value)
-        return everyone
+        values: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of a scalar over processes."""
+        """Mean of a scalar over processes."""
         if self.world == 1:
             return value
         total: Tensor = self.accelerator.reduce(value, reduction="mean")
         return total
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the main one's buffers, such as running statistics."""
+        """Copy the buffers of the main process, such as running statistics, to all processes."""
         if self.world > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
