@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_type_hints
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from einthoven.errors import BackboneError
 
 __all__ = ["check_choice", "fields_of", "override"]
 
 Config = TypeVar("Config")
+
+# A type of a field: what its values are instances of, one of them and several of them in words.
+_KINDS: dict[Any, tuple[Any, str, str]] = {
+    bool: (bool, "true or false", "truth values"),
+    int: (Integral, "a whole number", "whole numbers"),
+    float: (Real, "a number", "numbers"),
+    str: (str, "a text", "texts"),
+    NoneType: (NoneType, "nothing", "nothings"),
+}
 
 
 def override(preset: Config, overrides: Mapping[str, Any]) -> Config:
@@ -25,7 +33,7 @@ def override(preset: Config, overrides: Mapping[str, Any]) -> Config:
     preset : dataclass instance
         The preset of a registered name.
     overrides : mapping
-        Field name to value; a list is accepted for a tuple.
+        Field name to value; a list will do for a tuple.
 
     Raises
     ------
@@ -39,22 +47,16 @@ def override(preset: Config, overrides: Mapping[str, Any]) -> Config:
         raise BackboneError(
             f"unknown option {', '.join(unknown)} of {name}",
             remedy=(f"did you mean {' or '.join(close)}? " if close else "")
-            + f"choose among {', '.join(known)}",
+            + f"Choose among {', '.join(known)}.",
         )
     hints = get_type_hints(type(preset))
-    values = {}
     for field, value in overrides.items():
-        adapter: TypeAdapter[Any] = TypeAdapter(hints[field], config=ConfigDict(strict=True))
-        try:
-            # JSON, because it has lists for tuples and whole numbers for floats.
-            values[field] = adapter.validate_json(json.dumps(value, default=_plain))
-        except (ValidationError, TypeError) as error:
-            detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        if not _fits(value, hints[field]):
             raise BackboneError(
-                f"{field} = {value!r} of {name}: {detail}",
-                remedy=f"give a value of type {_text(hints[field])}",
-            ) from error
-    return dataclasses.replace(preset, **values)  # type: ignore[type-var]
+                f"{field} = {value!r} of {name}", remedy=f"give {_in_words(hints[field])}."
+            )
+    plain = {field: _with_tuples(value) for field, value in overrides.items()}
+    return dataclasses.replace(preset, **plain)  # type: ignore[type-var]
 
 
 def fields_of(config: Any) -> dict[str, Any]:
@@ -69,20 +71,42 @@ def check_choice(field: str, value: object, allowed: Sequence[str]) -> None:
     Raises
     ------
     BackboneError
-        Naming the field, the value and the choices.
+        Naming the field, the value and what can be chosen.
     """
     if value not in allowed:
         raise BackboneError(
-            f"{field} = {value!r} is unknown", remedy=f"choose {' or '.join(map(repr, allowed))}"
+            f"{field} = {value!r} is unknown", remedy=f"choose {' or '.join(map(repr, allowed))}."
         )
 
 
-def _plain(value: Any) -> Any:
-    """Value of a NumPy scalar or array as plain numbers and lists."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not a plain value")
+def _with_tuples(value: Any) -> Any:
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
-def _text(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type. Which one of some texts it is, the network checks."""
+    inner = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, option) for option in inner)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            return False
+        kinds = [inner[0]] * len(value) if inner[1:] == (...,) else inner
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
+    if get_origin(hint) is Literal:
+        return isinstance(value, tuple({type(choice) for choice in inner}))
+    if hint not in _KINDS:
+        return True
+    return isinstance(value, _KINDS[hint][0]) and (hint is bool or not isinstance(value, bool))
+
+
+def _in_words(hint: Any) -> str:
+    inner = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_in_words(option) for option in inner)
+    if get_origin(hint) is tuple:
+        plural = _KINDS[inner[0]][2] if inner[0] in _KINDS else "values"
+        return f"a list of {plural}" if inner[1:] == (...,) else f"a list of {len(inner)} {plural}"
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, inner))
+    return _KINDS[hint][1] if hint in _KINDS else "another value"
