@@ -69,7 +69,7 @@ def finished(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -
     return experiment(tmp_path_factory.mktemp("experiment") / "run")
 
 
-def test_the_folder_holds_everything(finished: Finished, synthetic: Cohort) -> None:
+def test_run_folder_is_complete(finished: Finished, synthetic: Cohort) -> None:
     folder = finished.run.path
     numbers = read_json(folder / "metrics.json")
     assert numbers["test"]["records"] == len(synthetic.ids("test"))
@@ -84,7 +84,7 @@ def test_the_folder_holds_everything(finished: Finished, synthetic: Cohort) -> N
     assert not list(folder.rglob("*.writing"))
 
 
-def test_the_numbers_are_those_of_the_tables(finished: Finished) -> None:
+def test_scores_match_the_prediction_tables(finished: Finished) -> None:
     for split in ("validation", "test"):
         table = Predictions.load(finished.run.path / "predictions" / f"{split}.parquet")
         assert table.targets is not None
@@ -196,7 +196,7 @@ def test_the_test_split_is_predicted_once(finished: Finished, experiment: Experi
     assert again.test.macro_auroc_interval == finished.test.macro_auroc_interval
 
 
-def test_a_run_stopped_before_its_test_predictions_goes_on(
+def test_run_stopped_before_test_predictions_resumes(
     tmp_path: Path, finished: Finished, experiment: Experiment
 ) -> None:
     def stop(task: str, done: int, total: int, metrics: Any = None) -> None:

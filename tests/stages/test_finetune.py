@@ -42,16 +42,14 @@ def test_a_single_block_takes_the_whole_rate() -> None:
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(3, [0.0, 0.2]), (2, [0.2]), (1, [])])
-def test_a_network_without_shortcuts_has_rates_and_nothing_that_takes_them(
-    depth: int, expected: list[float]
-) -> None:
+def test_drop_path_without_residual_branches(depth: int, expected: list[float]) -> None:
     plain = create_classifier("lstm", labels=4, width=4, depth=depth)
     assert set_drop_path(plain.backbone, 0.2) == pytest.approx(expected)
     assert rates(plain) == [[]] * (depth - 1)
 
 
 @pytest.mark.parametrize(("where", "elsewhere"), [("feed-forward", 0.0), ("stmem-all", 0.3)])
-def test_dropout_goes_where_the_recipe_says(
+def test_dropout_follows_dropout_where(
     classifier: Classifier, where: Any, elsewhere: float
 ) -> None:
     for dropout in classifier.other_dropouts():
@@ -62,7 +60,7 @@ def test_dropout_goes_where_the_recipe_says(
     assert classifier.head_dropout.p == 0.4
 
 
-def test_plain_fine_tuning_regularises_nothing(classifier: Classifier) -> None:
+def test_plain_fine_tuning_has_no_regularisation(classifier: Classifier) -> None:
     regularise(classifier, Stage2(drop_path=0.5, dropout=0.5))
     regularise(classifier, Stage2())
     assert rates(classifier) == [[0.0, 0.0]] * 3
@@ -70,7 +68,7 @@ def test_plain_fine_tuning_regularises_nothing(classifier: Classifier) -> None:
     assert all(parameter.requires_grad for parameter in classifier.parameters())
 
 
-def test_freezing_positions_freezes_exactly_the_position_table(classifier: Classifier) -> None:
+def test_freeze_positions_freezes_only_the_position_embedding(classifier: Classifier) -> None:
     regularise(classifier, Stage2(freeze_positions=True))
     frozen = [name for name, p in classifier.named_parameters() if not p.requires_grad]
     assert frozen == ["backbone.pos_embed"]
@@ -79,7 +77,7 @@ def test_freezing_positions_freezes_exactly_the_position_table(classifier: Class
 Train = Callable[..., Posttrained]
 
 
-def test_frozen_positions_stay_and_everything_else_moves(tmp_path: Path, train: Train) -> None:
+def test_frozen_positions_are_not_trained(tmp_path: Path, train: Train) -> None:
     fixed = {"freeze_positions": True, "weight_decay": 0.05, "epochs": 2, "select": "last"}
     run = train(tmp_path, stage1=None, stage2=fixed)
     encoder = load_backbone(
@@ -91,15 +89,13 @@ def test_frozen_positions_stay_and_everything_else_moves(tmp_path: Path, train: 
             assert torch.equal(value, before[name]) == (name == "backbone.pos_embed"), name
 
 
-def test_an_extractor_that_is_not_there_is_refused_before_anything_is_written(
-    tmp_path: Path, train: Train
-) -> None:
+def test_missing_extractor_is_refused_before_writing(tmp_path: Path, train: Train) -> None:
     with pytest.raises(RecipeError, match="mtecg_tiny_100hz has no convolutional extractor"):
         train(tmp_path / "run", stage1=None, stage2={"freeze_extractor": True})
     assert not (tmp_path / "run").exists()
 
 
-def test_layer_decay_halves_the_rate_from_layer_to_layer(
+def test_layer_decay_scales_the_learning_rate_by_layer(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MAE's rule: norm and head have the whole rate, the last block one factor less."""
@@ -128,7 +124,7 @@ def test_layer_decay_halves_the_rate_from_layer_to_layer(
     assert scale["backbone.patch_embed.weight"] == (0.125, 0.05)
 
 
-def test_the_backbone_s_own_exemptions_can_be_followed(
+def test_weight_decay_exemptions_of_the_backbone(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loops: list[Loop[Any]] = []
@@ -147,7 +143,7 @@ def test_the_backbone_s_own_exemptions_can_be_followed(
     assert spared == {"backbone.pos_embed", "backbone.cls_token"}
 
 
-def test_gradients_are_clipped_when_asked(tmp_path: Path, train: Train) -> None:
+def test_gradient_clipping_changes_training(tmp_path: Path, train: Train) -> None:
     base = {"epochs": 1, "weight_decay": 0.0, "select": "last", "warmup_epochs": 0}
     free = train(tmp_path / "free", stage1=None, stage2=base)
     clipped = train(tmp_path / "clipped", stage1=None, stage2=base | {"clip": 1e-9})

@@ -61,7 +61,7 @@ def corrected(
     )
 
 
-def test_an_encoder_s_file_says_its_scale_and_a_backbone_takes_it(corrected: Pretrained) -> None:
+def test_encoder_file_restores_its_input_scale(corrected: Pretrained) -> None:
     backbone = load_backbone("s4", weights=corrected.encoder, **SHAPE)
     assert backbone.preparation.steps[-1] == SCALED
     load_backbone("s4", weights=corrected.encoder, scale=0.25, **SHAPE)
@@ -69,12 +69,12 @@ def test_an_encoder_s_file_says_its_scale_and_a_backbone_takes_it(corrected: Pre
         load_backbone("s4", weights=corrected.encoder, scale=1.0, **SHAPE)
 
 
-def test_a_run_says_what_the_objective_changed_in_its_backbone(corrected: Pretrained) -> None:
+def test_request_records_options_changed_by_the_objective(corrected: Pretrained) -> None:
     asked = json.loads((corrected.run.path / "run.json").read_text())["request"]
     assert asked["backbone_options"] == SHAPE | {"scale": 0.25}
 
 
-def test_as_published_the_encoder_sees_millivolts(
+def test_published_preset_uses_millivolts(
     synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
     done = pretrained(synthetic, synthetic_store, tmp_path / "run", "published")
@@ -85,7 +85,7 @@ def test_as_published_the_encoder_sees_millivolts(
         pretrained(synthetic, synthetic_store, tmp_path / "run", "corrected")
 
 
-def test_pretraining_and_fine_tuning_see_the_same_numbers(
+def test_pretraining_and_fine_tuning_share_the_input_scale(
     corrected: Pretrained,
     synthetic: Cohort,
     synthetic_store: Store,
@@ -120,7 +120,7 @@ def test_pretraining_and_fine_tuning_see_the_same_numbers(
     np.testing.assert_array_equal(fine_tuned[0][1], seen[0][1])
 
 
-def test_a_bundle_hands_its_scale_on(tmp_path: Path) -> None:
+def test_model_folder_restores_its_input_scale(tmp_path: Path) -> None:
     classifier = create_classifier("s4", labels=["a", "b"], seed=0, scale=0.25, **SHAPE)
     bundle = Model(classifier.eval(), classifier.preparation)
     save_model(bundle, tmp_path / "model")
@@ -129,7 +129,7 @@ def test_a_bundle_hands_its_scale_on(tmp_path: Path) -> None:
     assert found.input_scale == 0.25
 
 
-def test_files_of_others_say_nothing(tmp_path: Path) -> None:
+def test_plain_weights_have_no_input_scale(tmp_path: Path) -> None:
     network = create_backbone("s4", seed=0, **SHAPE)
     write_tensors(tmp_path / "x.safetensors", network.state_dict(), {})
     found: Any = load_backbone("s4", weights=tmp_path / "x.safetensors", **SHAPE)

@@ -41,7 +41,7 @@ posttrain(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
-def test_a_killed_process_loses_nothing(
+def test_killed_process_resumes_to_the_same_weights(
     tmp_path: Path,
     train: Callable[..., Posttrained],
     finished: Posttrained,

@@ -78,7 +78,7 @@ def model(
     return save_model(model_of(finished, synthetic, recipe), folder)
 
 
-def test_fingerprints_are_kept_once_by_use_and_leads() -> None:
+def test_merge_by_use_and_leads() -> None:
     parts = [seen("pretraining", [1, 2]), seen("training", [2, 3]), seen("training", [3, 4])]
     parts.append(seen("training", [1], leads=("V1",)))
     assert [(part.use, part.leads, part.signals.tolist()) for part in merge(parts)] == [
@@ -88,13 +88,13 @@ def test_fingerprints_are_kept_once_by_use_and_leads() -> None:
     ]
 
 
-def test_it_is_the_union_of_what_every_use_has_seen(labelled: Member) -> None:
+def test_seen_in_training_covers_training_and_validation(labelled: Member) -> None:
     for part, split in zip(seen_in_training(labelled), ("train", "validation"), strict=True):
         expected = Seen.of([labelled], sorted(labelled[1].leads), split=split)
         assert np.array_equal(part.signals, expected.signals)
 
 
-def test_training_is_compared_by_the_leads_that_pretraining_was(
+def test_seen_in_training_uses_the_leads_of_the_initial_weights(
     labelled: Member, tmp_path: Path
 ) -> None:
     file = tmp_path / "model"
@@ -105,7 +105,7 @@ def test_training_is_compared_by_the_leads_that_pretraining_was(
     assert [part.use for part in parts] == ["pretraining", "training", "validation"]
 
 
-def test_a_bundle_remembers_what_it_was_trained_on(model: Path, labelled: Member) -> None:
+def test_model_keeps_fingerprints_of_its_training_records(model: Path, labelled: Member) -> None:
     parts = read_seen(model)
     assert {part.use: len(part.signals) for part in parts} == {
         "training": len(labelled[0].ids("train")),
@@ -116,7 +116,7 @@ def test_a_bundle_remembers_what_it_was_trained_on(model: Path, labelled: Member
     assert check_initial_weights(model, labelled) is None
 
 
-def test_its_memory_outlives_a_copy(model: Path, tmp_path: Path) -> None:
+def test_saved_copy_keeps_fingerprints(model: Path, tmp_path: Path) -> None:
     again = save_model(load_model(model), tmp_path / "again")
     weights = [folder / "model.safetensors" for folder in (model, again)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
@@ -127,7 +127,7 @@ def test_its_memory_outlives_a_copy(model: Path, tmp_path: Path) -> None:
     ("split", "use"),
     [("train", "in training with labels"), ("validation", "in validation, which chose the epoch")],
 )
-def test_post_training_from_it_is_refused_where_its_records_are_the_test(
+def test_initial_weights_that_saw_the_test_split_are_refused(
     model: Path, labelled: Member, elsewhere: Member, train: Train, tmp_path: Path, split: str,
     use: str,
 ) -> None:  # fmt: skip
@@ -147,7 +147,7 @@ def test_post_training_from_it_is_refused_where_its_records_are_the_test(
     assert kept[use] == kept["seen"] == found
 
 
-def test_posttrain_refuses_warns_and_hands_on_what_was_allowed(
+def test_posttrain_refuses_leakage_and_records_permission(
     model: Path, train: Train, synthetic: Cohort, tmp_path: Path, recipe: Recipe
 ) -> None:
     """The same cohort with another split: its test records were trained on."""
@@ -167,7 +167,7 @@ def test_posttrain_refuses_warns_and_hands_on_what_was_allowed(
     assert {part.use for part in read_seen(again)} == {"training", "validation"}
 
 
-def test_what_was_allowed_before_is_said_again(labelled: Member, tmp_path: Path) -> None:
+def test_allowed_leakage_accumulates(labelled: Member, tmp_path: Path) -> None:
     before = {"cohort": "x", "seen": 1}
     file = tmp_path / "model"
     write_tensors(file, {}, {"allowed_overlap": json.dumps([before])})
@@ -214,14 +214,14 @@ def pretrained(tmp_path: Path) -> Any:
     return write
 
 
-def test_a_cohort_s_own_training_split_touches_nothing(labelled: Member) -> None:
+def test_training_split_has_no_leakage_with_its_test_split(labelled: Member) -> None:
     seen, found = check_pretraining_records([labelled])
     assert found == []
     assert len(seen.signals) == 58
     assert len(seen.own_patients) == len(set(labelled[0].patients("train")))
 
 
-def test_a_renamed_copy_is_known_by_its_signals(labelled: Member, folder: Member) -> None:
+def test_renamed_copies_are_found_by_signal(labelled: Member, folder: Member) -> None:
     """The folder holds the test records of the labelled cohort, under other names."""
     with pytest.raises(CohortError) as caught:
         check_pretraining_records([labelled, folder])
@@ -233,18 +233,18 @@ def test_a_renamed_copy_is_known_by_its_signals(labelled: Member, folder: Member
     assert f"--allow-overlap {labelled[0].name}" in said
 
 
-def test_a_fold_is_protected_only_where_there_is_one(folder: Member) -> None:
+def test_protected_cohort_needs_a_test_split(folder: Member) -> None:
     assert check_pretraining_records([folder])[1] == []
     with pytest.raises(CohortError, match="exports has no test split"):
         check_pretraining_records([folder], protect=[folder])
 
 
-def test_another_cohort_is_protected_when_asked(labelled: Member, folder: Member) -> None:
+def test_other_cohorts_can_be_protected(labelled: Member, folder: Member) -> None:
     with pytest.raises(CohortError, match="by signal"):
         check_pretraining_records([folder], protect=[labelled])
 
 
-def test_what_is_allowed_goes_through_and_is_reported(labelled: Member, folder: Member) -> None:
+def test_allowed_leakage_is_returned(labelled: Member, folder: Member) -> None:
     name = labelled[0].name
     _, found = check_pretraining_records([labelled, folder], allow=[name])
     assert [overlap.cohort for overlap in found] == [name]
@@ -253,7 +253,7 @@ def test_what_is_allowed_goes_through_and_is_reported(labelled: Member, folder: 
         check_pretraining_records([labelled], allow=["nobody"])
 
 
-def test_other_records_of_a_test_patient_are_found_by_patient(labelled: Member) -> None:
+def test_records_of_a_test_patient_are_found_by_patient(labelled: Member) -> None:
     """A table without labels in the same folder names the same people."""
     cohort, store = labelled
     patient = cohort.patients("test")[0]
@@ -269,7 +269,7 @@ def test_other_records_of_a_test_patient_are_found_by_patient(labelled: Member) 
     assert check_pretraining_records([(elsewhere, store)], protect=[labelled])[1] == []
 
 
-def test_a_known_data_set_is_known_by_its_ids_at_any_rate(labelled: Member) -> None:
+def test_copies_of_a_known_data_set_are_found_by_record_id(labelled: Member) -> None:
     """Two copies of PTB-XL in different folders: another recording, the same id."""
     cohort, store = labelled
     tested = cohort.ids("test")[0]
@@ -283,7 +283,7 @@ def test_a_known_data_set_is_known_by_its_ids_at_any_rate(labelled: Member) -> N
         check_pretraining_records([(moved, fake)], protect=[(public, store)])
 
 
-def test_an_encoder_remembers_in_few_bytes(labelled: Member, pretrained: Any) -> None:
+def test_fingerprints_in_an_encoder_are_small_and_exact(labelled: Member, pretrained: Any) -> None:
     file = pretrained([labelled])
     (table,) = json.loads(read_metadata(file)["seen"])
     assert len(table["signals"]) == 58 * 8
@@ -296,7 +296,7 @@ def test_an_encoder_remembers_in_few_bytes(labelled: Member, pretrained: Any) ->
     assert "records" not in read_json(file.parent / SEEN)[0]
 
 
-def test_patients_of_public_data_travel_with_the_encoder(
+def test_patients_of_public_data_are_stored_with_the_encoder(
     labelled: Member, pretrained: Any, tmp_path: Path
 ) -> None:
     public = replace(labelled[0], name="ptb-xl", version="1.0.3"), labelled[1]
@@ -307,7 +307,7 @@ def test_patients_of_public_data_travel_with_the_encoder(
     assert len(part.own_patients) == 0
 
 
-def test_an_encoder_that_has_seen_test_records_is_refused(
+def test_encoder_that_saw_test_records_is_refused(
     labelled: Member, folder: Member, pretrained: Any
 ) -> None:
     cohort = labelled[0]
@@ -320,7 +320,7 @@ def test_an_encoder_that_has_seen_test_records_is_refused(
     assert found["seen"] == found["test records"] == len(cohort.ids("test"))
 
 
-def test_an_encoder_is_as_good_as_ever_on_records_that_it_has_not_seen(
+def test_unseen_records_are_accepted_without_a_warning(
     labelled: Member, folder: Member, pretrained: Any
 ) -> None:
     file = pretrained([part(folder, set(folder[0].ids()[:20]), split="train")])
@@ -333,7 +333,7 @@ def test_an_encoder_is_as_good_as_ever_on_records_that_it_has_not_seen(
         assert check_initial_weights(file, part(labelled, untouched, split="test")) is None
 
 
-def test_what_was_allowed_in_pretraining_is_repeated_as_a_warning(
+def test_leakage_allowed_in_pretraining_warns_later(
     labelled: Member, folder: Member, pretrained: Any
 ) -> None:
     file = pretrained([labelled, folder], allow=[labelled[0].name])
@@ -346,14 +346,14 @@ def test_what_was_allowed_in_pretraining_is_repeated_as_a_warning(
         check_initial_weights(file, other)
 
 
-def test_other_people_s_checkpoints_say_nothing(tmp_path: Path, labelled: Member) -> None:
+def test_checkpoints_without_fingerprints_are_accepted(tmp_path: Path, labelled: Member) -> None:
     torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "public.pth")
     write_tensors(tmp_path / "plain.safetensors", {"x": torch.zeros(1)}, {})
     for file in (tmp_path / "public.pth", tmp_path / "plain.safetensors", None):
         assert check_initial_weights(file, labelled) is None
 
 
-def test_stores_with_other_leads_are_compared_by_what_they_share(
+def test_stores_are_compared_by_common_leads(
     labelled: Member, folder: Member, tmp_path: Path
 ) -> None:
     few = folder[0], pack(folder[0], tmp_path / "few", leads=LEADS, workers=1)
@@ -366,7 +366,7 @@ def test_stores_with_other_leads_are_compared_by_what_they_share(
     assert find_leakage([whole], narrow) is None
 
 
-def test_what_is_scored_may_be_any_split_of_any_cohort(
+def test_check_scored_for_any_split_of_any_cohort(
     labelled: Member, folder: Member, pretrained: Any
 ) -> None:
     """The folder's records, all of them training records, are those of the labelled cohort."""

@@ -41,7 +41,7 @@ def public(tmp_path: Path) -> Path:
     return tmp_path / "x.pt"
 
 
-def test_posttrain_warns_and_the_run_says_so(
+def test_posttrain_warns_about_public_weights_and_records_it(
     ptbxl: Cohort, synthetic_store: Store, public: Path, tmp_path: Path
 ) -> None:
     def run() -> dict[str, object]:
@@ -72,7 +72,9 @@ def test_posttrain_warns_and_the_run_says_so(
     run()
 
 
-def test_silent_where_nothing_was_seen(ptbxl: Cohort, public: Path, tmp_path: Path) -> None:
+def test_public_weights_without_leakage_do_not_warn(
+    ptbxl: Cohort, public: Path, tmp_path: Path
+) -> None:
     network = create_backbone("ecg_fm", seed=0, **TINY)
     history = [{"cohort": "other", "version": "1", "records": 9}]
     config = {"provenance": {"pretraining": history, "public_weights": None}}
@@ -95,7 +97,7 @@ def test_silent_where_nothing_was_seen(ptbxl: Cohort, public: Path, tmp_path: Pa
         assert check_public_weights("ecg_fm", public, ptbxl) is not None
 
 
-def test_it_is_said_where_nobody_knows(ptbxl: Cohort, tmp_path: Path) -> None:
+def test_unknown_pretraining_data_warn(ptbxl: Cohort, tmp_path: Path) -> None:
     network = create_backbone("hubert_ecg_small", seed=0, **TINY)
     torch.save(to_public(network), tmp_path / "ssl.pt")
     with pytest.warns(LeakageWarning, match="whether the public weights of hubert_ecg_small"):

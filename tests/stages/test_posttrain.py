@@ -66,7 +66,7 @@ def numbers(run: Posttrained) -> list[dict[str, Any]]:
         ("stage 2", 5),  # within the second epoch
     ],
 )
-def test_a_run_killed_in_either_stage_goes_on_to_the_same_weights(
+def test_run_killed_in_any_stage_resumes_to_the_same_weights(
     tmp_path: Path,
     where: tuple[str, int],
     train: Train,
@@ -92,7 +92,7 @@ def checkpoint_after_every_step(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("step", [2, 3, 4, 7])
-def test_a_checkpoint_within_an_epoch_is_as_good(
+def test_resume_from_a_checkpoint_within_an_epoch(
     tmp_path: Path,
     step: int,
     train: Train,
@@ -112,7 +112,7 @@ def test_a_checkpoint_within_an_epoch_is_as_good(
     assert len(progress.losses["stage 2, fine-tuning"]) == 9 - (step - 1)
 
 
-def test_a_run_killed_while_it_validates_goes_on(
+def test_run_killed_in_validation_resumes(
     tmp_path: Path, train: Train, finished: Posttrained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of an epoch's last step: no step is left, only its end."""
@@ -128,7 +128,7 @@ def test_a_run_killed_while_it_validates_goes_on(
     assert numbers(train(tmp_path)) == numbers(finished)
 
 
-def test_an_epoch_whose_checkpoint_was_not_written_counts_once(
+def test_epoch_without_checkpoint_is_repeated(
     tmp_path: Path,
     train: Train,
     finished: Posttrained,
@@ -212,9 +212,7 @@ def test_the_run_ends_with_the_weights_of_the_selected_epoch(finished: Posttrain
     assert finished.results["stage2"].best == max(line["macro_auroc"] for line in history)
 
 
-def test_recipe_and_weights_must_belong_together(
-    tmp_path: Path, train: Train, recipe: Recipe
-) -> None:
+def test_recipe_and_weights_must_match(tmp_path: Path, train: Train, recipe: Recipe) -> None:
     with pytest.raises(RecipeError, match="no weights are given"):
         train(tmp_path, weights=None)
     scratch = recipe.model_copy(update={"initialise": "random"})
@@ -230,7 +228,7 @@ def _short(recipe: str) -> Recipe:
     return load_recipe(recipe, ["stage2.epochs=1", "stage2.batch_size=16"])
 
 
-def test_a_peer_with_another_one_s_recipe_is_warned_of(
+def test_recipe_of_another_network_warns(
     tmp_path: Path, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     def run(backbone: str, recipe: Recipe) -> Posttrained:
@@ -245,7 +243,7 @@ def test_a_peer_with_another_one_s_recipe_is_warned_of(
     run("lstm", own)
 
 
-def test_what_a_network_measures_is_measured_before_anyone_is_warned(
+def test_statistics_of_a_network_are_fitted_before_it_is_used(
     tmp_path: Path, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     run = stage.posttrain(
@@ -273,9 +271,7 @@ def test_plain_fine_tuning_and_training_from_scratch_run(tmp_path: Path, train: 
     assert run.run.request["weights"] is None
 
 
-def test_a_head_without_a_probe_may_start_at_the_labels_shares(
-    tmp_path: Path, train: Train
-) -> None:
+def test_head_bias_starts_at_the_prior(tmp_path: Path, train: Train) -> None:
     losses = {}
     for bias in ("stock", "prior"):
         stage2 = Stage2(epochs=1, batch_size=16, head_bias=bias)
@@ -293,7 +289,7 @@ def test_a_head_without_a_probe_may_start_at_the_labels_shares(
         {"batch_size": 640, "micro_batch": 8},  # more than there are records
     ],
 )
-def test_an_impossible_batch_is_refused_before_the_folder_is_begun(
+def test_impossible_batch_is_refused_before_writing(
     tmp_path: Path, train: Train, stage2: dict[str, int]
 ) -> None:
     with pytest.raises(RecipeError, match=f"batch_size {stage2['batch_size']}"):
@@ -304,7 +300,7 @@ def test_an_impossible_batch_is_refused_before_the_folder_is_begun(
 @pytest.mark.parametrize(
     ("seconds", "message"), [(20.0, "shorter than the window"), (2.52, "multiples of 5")]
 )
-def test_a_crop_that_does_not_fit_is_refused_before_the_folder_is_begun(
+def test_impossible_crop_is_refused_before_writing(
     tmp_path: Path, train: Train, seconds: float, message: str
 ) -> None:
     with pytest.raises(EinthovenError, match=message):
@@ -312,7 +308,7 @@ def test_a_crop_that_does_not_fit_is_refused_before_the_folder_is_begun(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_record_too_short_is_named_before_the_folder_is_begun(
+def test_short_record_is_named_before_writing(
     tmp_path: Path, train: Train, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     """Whatever split it is in: the others are read only when an epoch has ended."""
@@ -327,7 +323,7 @@ def test_a_record_too_short_is_named_before_the_folder_is_begun(
         assert not (tmp_path / "run").exists()
 
 
-def test_what_finds_nothing_to_act_on_is_warned_of(
+def test_settings_without_effect_warn(
     tmp_path: Path, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     asked: dict[str, Any] = {"processes": Processes("cpu"), "options": {"width": 8}}
@@ -346,7 +342,7 @@ def test_what_finds_nothing_to_act_on_is_warned_of(
             )
 
 
-def test_a_folder_that_another_process_trains_in_is_left_to_it(
+def test_locked_run_folder_is_refused(
     tmp_path: Path, train: Train, recorder: Any, killed: type[Exception]
 ) -> None:
     with pytest.raises(killed):
@@ -361,7 +357,7 @@ def test_a_folder_that_another_process_trains_in_is_left_to_it(
     train(tmp_path / "run")
 
 
-def test_a_file_is_no_run_folder(encoder: Path, train: Train) -> None:
+def test_file_as_run_folder_is_refused(encoder: Path, train: Train) -> None:
     with pytest.raises(TrainingError, match="cannot be a run folder"):
         train(weights_file(encoder))
 
@@ -381,7 +377,7 @@ def test_micro_batches_add_up_to_the_batch(tmp_path: Path, train: Train, recipe:
     )
 
 
-def test_a_loss_that_is_not_finite_stops_and_says_what_to_do(
+def test_non_finite_loss_is_refused(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overflowing(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -463,7 +459,7 @@ def test_an_empty_split_is_refused(tmp_path: Path, train: Train, synthetic: Coho
     assert not (tmp_path / "run").exists()
 
 
-def test_the_folder_says_what_was_asked(finished: Posttrained, encoder: Path) -> None:
+def test_run_folder_contents(finished: Posttrained, encoder: Path) -> None:
     about = json.loads((finished.run.path / "run.json").read_text())
     assert about["request"]["recipe"]["stage2"]["drop_path"] == 0.2
     assert about["request"]["weights"]["sha256"] == file_sha256(weights_file(encoder))

@@ -100,9 +100,7 @@ def test_the_loss_falls_and_validation_is_logged(whole: Pretrained) -> None:
     assert whole.history[-1]["train_loss"] < whole.history[0]["train_loss"]
 
 
-def test_validation_is_measured_under_the_same_masks_in_every_epoch(
-    tmp_path: Path, run: Pretrain
-) -> None:
+def test_validation_masks_are_fixed(tmp_path: Path, run: Pretrain) -> None:
     """A network that learns nothing has the same loss every time."""
     still = RECIPE.model_copy(update={"base_lr": 1e-30, "weight_decay": 0.0, "epochs": 2})
     losses = [line["validation_loss"] for line in run(tmp_path, recipe=still).history]
@@ -110,7 +108,7 @@ def test_validation_is_measured_under_the_same_masks_in_every_epoch(
 
 
 @pytest.mark.parametrize("step", [1, 3, 5, 9])
-def test_a_killed_run_goes_on_to_the_same_encoder(
+def test_killed_run_resumes_to_the_same_encoder(
     tmp_path: Path,
     step: int,
     run: Pretrain,
@@ -124,7 +122,7 @@ def test_a_killed_run_goes_on_to_the_same_encoder(
     assert_same(run(tmp_path), whole)
 
 
-def test_a_finished_run_keeps_its_encoder_s_bytes(tmp_path: Path, run: Pretrain) -> None:
+def test_finished_run_does_not_rewrite_its_encoder(tmp_path: Path, run: Pretrain) -> None:
     """Later runs know it by its checksum."""
     encoder = run(tmp_path).encoder
     before = encoder.stat().st_mtime_ns
@@ -146,7 +144,7 @@ def shares(synthetic: Cohort) -> dict[str, Cohort]:
     return {"first": few, "second": replace(few, table=table)}
 
 
-def test_a_killed_run_does_not_go_on_with_other_training_records(
+def test_resume_with_other_training_records_is_refused(
     tmp_path: Path,
     run: Pretrain,
     shares: dict[str, Cohort],
@@ -194,7 +192,7 @@ def halves(synthetic: Cohort) -> list[Cohort]:
     return [synthetic.select(first | ~training), replace(other, name="more")]
 
 
-def test_cohorts_are_mixed_and_each_one_s_validation_is_logged(
+def test_validation_loss_of_each_cohort_is_logged(
     tmp_path: Path, run: Pretrain, halves: list[Cohort], synthetic_store: Store
 ) -> None:
     stores = [synthetic_store, synthetic_store]
@@ -218,7 +216,7 @@ def test_cohorts_are_mixed_and_each_one_s_validation_is_logged(
 
 
 @pytest.mark.parametrize("step", [2, 4])
-def test_a_killed_mixture_goes_on_to_the_same_encoder(
+def test_killed_mixture_resumes_to_the_same_encoder(
     tmp_path: Path,
     step: int,
     run: Pretrain,
@@ -239,7 +237,7 @@ def test_a_killed_mixture_goes_on_to_the_same_encoder(
 # ---------------------------------------------------------------------- what is kept and said
 
 
-def test_snapshots_are_encoders_and_no_more_than_asked(
+def test_snapshots_of_a_run(
     tmp_path: Path, run: Pretrain, whole: Pretrained, recorder: Any, killed: type[Exception]
 ) -> None:
     recipe = RECIPE.model_copy(update={"keep_every": 2, "keep_last": 1})
@@ -274,7 +272,7 @@ def test_the_objective_s_metrics_are_logged_on_validation(tmp_path: Path, run: P
     assert line["validation_contrastive_loss"] == line["validation_loss"]
 
 
-def test_validation_does_not_depend_on_who_computes_which_batch(
+def test_validation_does_not_depend_on_the_number_of_processes(
     synthetic: Cohort, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(validation, "_BATCH", 4)
@@ -312,7 +310,7 @@ def test_validation_does_not_depend_on_who_computes_which_batch(
 # ---------------------------------------------------------------------- test folds
 
 
-def test_a_protected_fold_is_refused_and_an_allowed_one_is_noted(
+def test_protected_test_split_is_refused_or_recorded(
     tmp_path: Path, run: Pretrain, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     everything = replace(

@@ -145,9 +145,7 @@ def test_two_processes_equal_one(
 
 
 @pytest.mark.parametrize("name", ["cpc", "wav2vec2"])
-def test_two_processes_that_were_killed_go_on_to_the_same_encoder(
-    name: str, together: Path
-) -> None:
+def test_two_killed_processes_resume_to_the_same_encoder(name: str, together: Path) -> None:
     whole, again = (
         read_tensors(weights_file(together / folder / "model"))[0]
         for folder in (name, f"{name}-killed")

@@ -45,7 +45,7 @@ def folder_store(folder: Cohort, tmp_path_factory: pytest.TempPathFactory) -> St
     return pack(folder, tmp_path_factory.mktemp("folder") / "store", workers=1)
 
 
-def test_one_cohort_says_what_it_trains_on(
+def test_description_of_one_cohort(
     synthetic: Cohort, synthetic_store: Store, preparation: Preparation
 ) -> None:
     data = pretraining_data_of(synthetic, synthetic_store, preparation)
@@ -60,7 +60,7 @@ def test_one_cohort_says_what_it_trains_on(
     }
 
 
-def test_as_many_other_records_are_another_request(
+def test_other_records_are_another_request(
     synthetic: Cohort, synthetic_store: Store, preparation: Preparation
 ) -> None:
     """The records of a store are the same whatever their split; which of them train is not."""
@@ -123,7 +123,7 @@ def test_records_that_are_too_short_are_refused_before_training(
         pretraining_data_of(synthetic, synthetic_store, preparation.with_window(seconds=12))
 
 
-def test_a_store_without_a_lead_is_named(
+def test_store_without_a_lead_is_refused(
     folder: Cohort, tmp_path: Path, preparation: Preparation
 ) -> None:
     few = folder.select(folder.ids() < folder.ids()[5])
@@ -134,7 +134,7 @@ def test_a_store_without_a_lead_is_named(
     assert len(pretraining_data_of(few, store, two).train) == len(few)
 
 
-def test_equal_names_are_told_apart(
+def test_equal_names_are_numbered(
     synthetic: Cohort, synthetic_store: Store, preparation: Preparation
 ) -> None:
     renamed = replace(synthetic, name="other")

@@ -101,9 +101,7 @@ def test_features_are_computed_once(
     assert again == first
 
 
-def test_the_rate_that_is_best_on_validation_is_handed_on(
-    tmp_path: Path, classifier: Classifier, run: Probe
-) -> None:
+def test_best_learning_rate_is_kept(tmp_path: Path, classifier: Classifier, run: Probe) -> None:
     rates = (1e-6, 0.1, 1.0)
     result = run(tmp_path, SETTINGS.model_copy(update={"base_lr_sweep": rates}))
     best = {
@@ -118,7 +116,7 @@ def test_the_rate_that_is_best_on_validation_is_handed_on(
     assert same(state(classifier.head), read_tensors(tmp_path / f"lr-{chosen:g}" / BEST)[0])
 
 
-def test_the_head_of_the_last_epoch_can_be_handed_on(
+def test_head_of_the_last_epoch_can_be_kept(
     tmp_path: Path, classifier: Classifier, run: Probe
 ) -> None:
     result = run(tmp_path, SETTINGS.model_copy(update={"hand_on": "last"}))
@@ -128,7 +126,7 @@ def test_the_head_of_the_last_epoch_can_be_handed_on(
 
 
 @pytest.mark.parametrize("init", ["zero", "normal-0.01", "stock"])
-def test_the_head_is_started_afresh(tmp_path: Path, run: Probe, init: Any) -> None:
+def test_head_is_initialised_again(tmp_path: Path, run: Probe, init: Any) -> None:
     """Whatever the classifier's head was: two rates see the same start."""
     still = SETTINGS.model_copy(
         update={"head_init": init, "base_lr_sweep": (1e-20, 2e-20), "weight_decay": 0.0}

@@ -38,7 +38,7 @@ def test_the_paper_s_recipe() -> None:
 
 
 @pytest.mark.parametrize("folder", ["", "ptbxl-100hz-cpu/", "demo/"])
-def test_plain_fine_tuning_differs_from_post_training_in_the_pieces_only(folder: str) -> None:
+def test_plain_fine_tuning_differs_only_in_regularisation(folder: str) -> None:
     plain, ours = load_recipe(f"{folder}fine-tuning"), load_recipe(f"{folder}post-training")
     assert plain.stage1 is None
     assert plain.data == ours.data
@@ -48,7 +48,7 @@ def test_plain_fine_tuning_differs_from_post_training_in_the_pieces_only(folder:
     assert ours.stage2.model_copy(update=pieces) == plain.stage2
 
 
-def test_the_benchmark_s_recipe_is_the_one_of_its_code() -> None:
+def test_recipe_of_the_ptbxl_benchmark() -> None:
     """Strodthoff et al. 2021: 50 epochs of 136 steps, one cycle up to 0.01 and down from it."""
     recipe = load_recipe("strodthoff")
     fine = recipe.stage2
@@ -90,7 +90,7 @@ def test_the_other_networks_recipes() -> None:
     assert data.aggregate == "max"
 
 
-def test_a_recipe_is_written_in_full() -> None:
+def test_to_dict_is_complete() -> None:
     whole = load_recipe("strodthoff")
     assert whole.to_dict()["data"]["standardise"] == "scalar"
     assert whole.to_dict()["stage2"]["one_cycle"]["momentum"] == [0.95, 0.85, 0.95]
@@ -130,7 +130,7 @@ def test_more_impossible_combinations() -> None:
         load_recipe("wavelet-nn", ["stage2.min_lr=1e-4"])
 
 
-def test_overrides_take_toml_values_and_bare_words() -> None:
+def test_overrides_are_toml_or_unquoted_strings() -> None:
     recipe = load_recipe(
         "post-training",
         ["stage2.drop_path=0.2", "stage2.drop_path_schedule=constant", "data.crop_seconds=2.5"],
@@ -177,7 +177,7 @@ def test_unknown_recipes_and_broken_files(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "own.toml").stage2 is None
 
 
-def test_docs_describe_every_key_with_its_default_s_reason() -> None:
+def test_docs_describe_every_key() -> None:
     """docs/recipes.md and the recipe's own descriptions say the same."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text()
     for table, prefix in [
@@ -197,7 +197,7 @@ def test_docs_describe_every_key_with_its_default_s_reason() -> None:
             assert " ".join(field.description.split()) in page, row
 
 
-def test_a_stage_that_a_recipe_does_not_have_is_not_added_by_a_setting() -> None:
+def test_overrides_cannot_add_a_stage() -> None:
     """A linear probe would be fine-tuned, under its own name."""
     for name, setting in (("linear-probe", "stage2.epochs=1"), ("fine-tuning", "stage1.epochs=1")):
         with pytest.raises(RecipeError, match=rf"{name} has no \[{setting[:6]}\]"):

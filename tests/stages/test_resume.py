@@ -89,7 +89,7 @@ def train(synthetic: Cohort, synthetic_store: Store, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_killed_objective_goes_on_to_the_same_weights(
+def test_killed_pretraining_resumes_to_the_same_weights(
     name: str, tmp_path: Path, train: Train, recorder: Any, killed: type[Exception]
 ) -> None:
     whole = train(name, tmp_path / "whole")

@@ -27,7 +27,7 @@ def asked(**options: Any) -> Pretraining:
     return Pretraining(name="x", **options)
 
 
-def test_nothing_is_kept_unless_asked() -> None:
+def test_no_snapshots_by_default() -> None:
     assert kept_epochs(history(7), asked()) == set()
 
 
@@ -41,18 +41,18 @@ def test_nothing_is_kept_unless_asked() -> None:
         ({"keep_every": 3, "keep_last": 1, "keep_best": True}, {3, 5, 6, 7}),
     ],
 )
-def test_epochs_are_kept_by_rule(options: dict[str, Any], expected: set[int]) -> None:
+def test_kept_epochs(options: dict[str, Any], expected: set[int]) -> None:
     assert kept_epochs(history(7), asked(**options)) == expected
 
 
-def test_of_equal_losses_the_earliest_is_best_and_none_without_validation() -> None:
+def test_best_epoch_with_ties_and_without_validation() -> None:
     assert kept_epochs(history(4), asked(keep_best=True)) == {2}
     assert kept_epochs([{"epoch": 1}, {"epoch": 2}], asked(keep_best=True)) == set()
     broken = [{"epoch": 1, "validation_loss": float("nan")}, *history(3)[1:]]
     assert kept_epochs(broken, asked(keep_best=True)) == {2}
 
 
-def test_the_folder_never_holds_more_than_asked(tmp_path: Path) -> None:
+def test_snapshot_folder_after_every_epoch(tmp_path: Path) -> None:
     network = create_backbone("mtecg_tiny_100hz", seed=0, **TINY)
     recipe = asked(keep_every=3, keep_last=1, keep_best=True)
     encoders = Encoders(tmp_path, network, recipe, {}, {})

@@ -73,7 +73,7 @@ def noise(records: int = 40, samples: int = 300) -> np.ndarray:
     return np.random.default_rng(0).normal(0.1, 0.3, (records, 2, samples))
 
 
-def test_all_samples_of_all_leads_and_records_count_once_and_no_crop_does() -> None:
+def test_standardiser_uses_every_sample_once() -> None:
     array = noise()
     array[:, 1] *= 3  # leads differ, and are scaled alike
     found = fit_standardiser(source_of(array, Resample(RATE), Window(50)))
@@ -82,7 +82,7 @@ def test_all_samples_of_all_leads_and_records_count_once_and_no_crop_does() -> N
     assert (found.records, found.values) == (40, array.size)
 
 
-def test_it_does_not_depend_on_how_many_are_looked_at_together(
+def test_standardiser_does_not_depend_on_the_chunk_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = source_of(noise() + 1000.0, Resample(RATE), Window(50))
@@ -96,7 +96,7 @@ def test_it_does_not_depend_on_how_many_are_looked_at_together(
     assert single.std == pytest.approx(whole.std, rel=1e-12)
 
 
-def test_steps_in_front_of_the_scaling_are_carried_out_on_whole_records() -> None:
+def test_steps_before_the_scaling_are_applied_to_whole_records() -> None:
     """At the network's rate, behind its filters."""
     array = noise(samples=800)
     steps = (Resample(50.0), Window(100), Filter("highpass", 0.5, order=2))
@@ -121,7 +121,7 @@ def test_records_of_several_lengths_count_by_their_samples(synthetic_store: Stor
     assert found.values == values.size
 
 
-def test_the_scale_comes_last_or_where_the_constant_one_was() -> None:
+def test_position_of_the_fitted_scale() -> None:
     found = Standardiser(0.1, 0.3, records=1, values=1)
     plain = Preparation(("I",), (Resample(RATE), Window(50)))
     assert with_scale(plain, found).steps == (*plain.steps, Scale(0.1, 0.3))
@@ -132,7 +132,7 @@ def test_the_scale_comes_last_or_where_the_constant_one_was() -> None:
     )  # fmt: skip
 
 
-def test_what_is_prepared_has_mean_0_and_deviation_1() -> None:
+def test_scaled_records_have_mean_0_and_deviation_1() -> None:
     source = source_of(noise(), Resample(RATE), Window(300, evaluation_crops=1))
     scaled = replace(source, preparation=with_scale(source.preparation, fit_standardiser(source)))
     x, _ = scaled.evaluation_crops(np.arange(40))
@@ -150,7 +150,7 @@ def test_scaling_twice_is_refused(step: Any) -> None:
         with_scale(source.preparation, Standardiser(0.0, 1.0, 1, 1))
 
 
-def test_records_without_any_deviation_are_refused() -> None:
+def test_constant_records_are_refused() -> None:
     with pytest.raises(RecipeError, match="all 6000 samples are 0"):
         fit_standardiser(source_of(np.zeros((10, 2, 300)), Resample(RATE), Window(50)))
 
@@ -174,7 +174,7 @@ def start(**changes: Any) -> dict[str, Any]:
     return {"recipe": SCRATCH.model_copy(update=sections), "weights": None, **changes}
 
 
-def test_the_run_says_what_was_measured_on_its_training_records(
+def test_request_records_the_standardiser(
     scratch: Posttrained, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     asked = scratch.run.request
@@ -192,7 +192,9 @@ def test_the_run_says_what_was_measured_on_its_training_records(
     assert asked["recipe"]["data"]["standardise"] == "scalar"
 
 
-def test_its_bundle_scales_alike(scratch: Posttrained, synthetic: Cohort, tmp_path: Path) -> None:
+def test_model_folder_has_the_same_scale(
+    scratch: Posttrained, synthetic: Cohort, tmp_path: Path
+) -> None:
     bundle = model_of(scratch, synthetic, start()["recipe"])
     save_model(bundle, tmp_path / "model")
     bundle = load_model(tmp_path / "model")
@@ -205,7 +207,7 @@ def test_its_bundle_scales_alike(scratch: Posttrained, synthetic: Cohort, tmp_pa
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])
-def test_a_run_from_scratch_that_was_killed_goes_on_to_the_same_weights(
+def test_killed_run_from_scratch_resumes_to_the_same_weights(
     tmp_path: Path,
     step: int,
     train: Train,
@@ -243,7 +245,7 @@ def test_the_epoch_of_the_lowest_loss_is_kept(scratch: Posttrained) -> None:
     assert result.best_epoch == 1 + int(np.argmin(losses))
 
 
-def test_another_share_of_the_records_is_measured_on_its_own(
+def test_fraction_has_its_own_standardiser(
     tmp_path: Path, train: Train, scratch: Posttrained
 ) -> None:
     half = train(tmp_path, **start(data={"fraction": 0.5}, stage2={"epochs": 1}))
@@ -285,7 +287,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 WHOLE = {"crop_seconds": 10.0, "evaluation_crops": 1}
 
 
-def test_a_network_measures_every_training_record_once(
+def test_network_statistics_use_every_training_record_once(
     tmp_path: Path, train: Train, watched: Watched
 ) -> None:
     run = train(tmp_path, **start(data=WHOLE, stage2={"epochs": 1}))
@@ -298,7 +300,7 @@ def test_a_network_measures_every_training_record_once(
     assert float(best["backbone.measured"]) == pytest.approx(expected)
 
 
-def test_what_it_measured_is_in_the_checkpoint(
+def test_network_statistics_are_in_the_checkpoint(
     tmp_path: Path, train: Train, watched: Watched, recorder: Any, killed: type[Exception]
 ) -> None:
     short = start(data=WHOLE, stage2={"epochs": 2})
@@ -315,7 +317,7 @@ def test_what_it_measured_is_in_the_checkpoint(
     assert float(value) == pytest.approx(float(watched.calls[0].square().mean()))
 
 
-def test_a_pretrained_network_measures_nothing(
+def test_pretrained_network_keeps_its_statistics(
     tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(network: nn.Module, batches: Iterable[Tensor]) -> None:

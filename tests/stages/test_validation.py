@@ -9,7 +9,7 @@ from einthoven.errors import TrainingError
 from einthoven.stages.validation import record_losses, validation_metrics
 
 
-def test_macro_values_are_means_over_the_labels_that_can_be_scored() -> None:
+def test_macro_values_are_means_over_defined_labels() -> None:
     generator = np.random.default_rng(0)
     targets = (generator.random((60, 5)) < 0.3).astype(np.uint8)
     targets[:, 1], targets[:, 3] = 0, 1
@@ -23,14 +23,14 @@ def test_macro_values_are_means_over_the_labels_that_can_be_scored() -> None:
     assert found["defined_labels"] == 3
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_undefined_metrics_are_refused() -> None:
     with pytest.raises(TrainingError, match="none of 2 labels has both"):
         validation_metrics(np.zeros((4, 2), dtype=np.uint8), np.full((4, 2), 0.5))
     with pytest.raises(TrainingError, match="not finite"):
         validation_metrics(np.eye(2, dtype=np.uint8), np.full((2, 2), np.nan))
 
 
-def test_a_record_s_loss_is_the_mean_over_its_crops_and_every_record_counts_once() -> None:
+def test_record_loss_is_the_mean_over_its_crops() -> None:
     logits = torch.tensor([[2.0, -1.0], [0.0, 1.0], [-3.0, 4.0]])
     owner = torch.tensor([0, 0, 1])  # two crops of the first record, one of the second
     targets = torch.tensor([[1.0, 0.0], [0.0, 1.0]])

@@ -40,7 +40,7 @@ def optimiser(model: nn.Module) -> torch.optim.AdamW:
 
 
 @pytest.mark.parametrize("note", [{"steps": 3, "names": ["a"]}, torch.tensor([1.5, 2.5])])
-def test_extra_state_travels_along(tmp_path: Path, note: Any) -> None:
+def test_extra_state_is_saved(tmp_path: Path, note: Any) -> None:
     model = Noted(note)
     save_checkpoint(tmp_path / "c.safetensors", model, optimiser(model), {"epoch": 2})
     save_weights(tmp_path / "w.safetensors", model)
@@ -55,7 +55,7 @@ def test_extra_state_travels_along(tmp_path: Path, note: Any) -> None:
         assert str(read.note) == str(note)
 
 
-def test_a_kill_while_writing_leaves_the_checkpoint_before(
+def test_kill_while_writing_keeps_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "c.safetensors"

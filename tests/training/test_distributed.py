@@ -36,7 +36,7 @@ def test_a_single_process_is_the_main_one() -> None:
         pass
 
 
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match="CUDA"):
         _ = Processes("cuda").device

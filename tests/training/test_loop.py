@@ -89,9 +89,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("after", [1, 5, 6, 7, 13, 23])
 @pytest.mark.parametrize("every", [0.0, 1e9])
-def test_a_run_killed_anywhere_goes_on_to_the_same_weights(
-    tmp_path: Path, after: int, every: float
-) -> None:
+def test_killed_run_resumes_to_the_same_weights(tmp_path: Path, after: int, every: float) -> None:
     """With a checkpoint after every step (0 s) and with one after every epoch only."""
     whole = network()
     expected = loop(tmp_path / "whole", whole).run()
@@ -121,7 +119,9 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_weights(
         {"optimiser": "adamax", "cycle": Cycle(warmup_share=0.5), "clip": 0.25},
     ],
 )
-def test_so_does_one_cycle_and_adamax(tmp_path: Path, after: int, way: dict[str, Any]) -> None:
+def test_killed_run_with_one_cycle_or_adamax_resumes(
+    tmp_path: Path, after: int, way: dict[str, Any]
+) -> None:
     """With a checkpoint after every step."""
     settings = way | {"checkpoint_seconds": 0.0}
     groups: dict[str, Any] = {}
@@ -139,7 +139,7 @@ def test_so_does_one_cycle_and_adamax(tmp_path: Path, after: int, way: dict[str,
     assert same(state(again), state(whole))
 
 
-def test_the_optimiser_is_the_one_asked_for(tmp_path: Path) -> None:
+def test_optimiser_setting(tmp_path: Path) -> None:
     ends = []
     for optimiser in ("adamw", "adamax"):
         model = network()
@@ -180,7 +180,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert same(state(first), state(again))
 
 
-def test_the_caller_s_random_state_is_left_alone(tmp_path: Path) -> None:
+def test_random_state_is_unchanged(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     loop(tmp_path, network()).run()
     assert torch.equal(before, torch.get_rng_state())
@@ -227,7 +227,7 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_earliest(tmp_path: Path) -> N
     assert same(state(chosen), kept[1])
 
 
-def test_the_epoch_of_the_lowest_value_is_kept_when_that_is_asked_for(tmp_path: Path) -> None:
+def test_epoch_of_the_lowest_value_can_be_kept(tmp_path: Path) -> None:
     values = iter([0.5, 0.2, 0.2, 0.7])
     result = loop(
         tmp_path,

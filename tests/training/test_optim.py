@@ -60,7 +60,7 @@ def test_settings_choose_the_schedule() -> None:
     assert Settings(50, 0.02, 128, cycle=Cycle()).schedule(136) == BENCHMARK
 
 
-def test_set_learning_rateing_scales_by_group_and_moves_the_first_beta_only() -> None:
+def test_set_learning_rate_by_group_and_first_beta() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     layers = [["0.weight", "0.bias"]]
     groups = parameter_groups(model, weight_decay=0.0, layers=layers, layer_decay=0.5)
@@ -74,7 +74,7 @@ def test_set_learning_rateing_scales_by_group_and_moves_the_first_beta_only() ->
     assert optimizer.param_groups[0]["betas"] == pytest.approx((0.85, 0.99))
 
 
-def test_adamax_is_its_paper_s() -> None:
+def test_adamax_follows_its_paper() -> None:
     """Algorithm 2 of Kingma and Ba 2015, in numpy."""
     weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
     optimizer = adamax([{"params": [weight], "lr_scale": 1.0, "weight_decay": 0.0}],

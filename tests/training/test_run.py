@@ -10,7 +10,7 @@ from einthoven.training.run import RunFolder
 ASKED = {"recipe": {"name": "a", "seed": 0}, "weights": {"path": "/x/w", "sha256": "12"}}
 
 
-def test_the_same_request_goes_on_wherever_the_weights_lie(tmp_path: Path) -> None:
+def test_same_request_resumes_with_moved_weights(tmp_path: Path) -> None:
     RunFolder.begin(tmp_path / "run", ASKED)
     moved = ASKED | {"weights": {"path": "../x/w", "sha256": "12"}}
     run = RunFolder.begin(tmp_path / "run", moved)
@@ -35,9 +35,7 @@ def test_another_request_is_refused_by_name(tmp_path: Path, key: str, value: obj
         ({"name": "a", "seed": 0, "clip": None}, 'recipe.clip: "absent"; now null'),
     ],
 )
-def test_the_entry_that_differs_is_named(
-    tmp_path: Path, recipe: dict[str, object], message: str
-) -> None:
+def test_differing_entry_is_named(tmp_path: Path, recipe: dict[str, object], message: str) -> None:
     RunFolder.begin(tmp_path / "run", ASKED)
     with pytest.raises(TrainingError, match=message):
         RunFolder.begin(tmp_path / "run", ASKED | {"recipe": recipe})
