@@ -25,7 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import Entry, catalogue
-from einthoven.reproduce.published import AUROC, BENCHMARK, FURTHER, Value
+from einthoven.reproduce.published import AUROC, BENCHMARK, LEADERBOARD, Value
 
 PAGES = Path(__file__).parent
 DOCS = PAGES.parent
@@ -184,7 +184,7 @@ def published(name: str) -> dict[str, dict[str, Value]]:
     """Published macro AUROC by row and task."""
     rows: dict[str, dict[str, Value]] = {}
     for row in PUBLISHED.get(name, (name,)):
-        if values := AUROC.get(row, {}) | FURTHER.get(row, {}):
+        if values := AUROC.get(row, {}) | LEADERBOARD.get(row, {}):
             rows[row] = values
     return rows
 

@@ -115,7 +115,7 @@ def test_what_does_not_fit_together_is_refused(
         (["--backbone", "xresnet1d101"], "does not suit xresnet1d101", "the objective cmsc"),
         (["--set", "objective=ecg_fm"], "does not suit tiny", "choose --recipe release"),
         (["--set", "options.mask_ratioo=0.5"], "mask_ratioo", "choose among"),
-        (["--protect", "nowhere"], "nowhere is neither a folder", "name the folder"),
+        (["--protect", "nowhere"], "nowhere is neither a folder", "choose the folder"),
     ],
 )
 def test_it_is_refused_before_anything_is_packed(
@@ -174,7 +174,7 @@ def test_a_protected_fold_is_refused_allowed_and_remembered(
     )  # fmt: skip
     result = cli(*command, "--out", tmp_path / "run")
     assert result.status == 1
-    assert "pretraining would see" in result.err
+    assert "pretraining would use" in result.err
     assert "by signal" in result.err
     name = synthetic_path.name
     result = cli(*command, "--out", tmp_path / "run", "--allow-overlap", name)

@@ -12,7 +12,7 @@ import pytest
 from einthoven.cli.demo import RECIPES
 from einthoven.cohorts import Cohort
 from einthoven.files import read_json
-from einthoven.models import read_config
+from einthoven.models import load_model, read_config
 from einthoven.predictions import Predictions
 from einthoven.signals.store import Store
 from einthoven.stages import recipe as recipes
@@ -125,14 +125,15 @@ def test_pretrain_packs_trains_and_posttrain_reads_it(
     )  # fmt: skip
     assert result.status == 0, result.err
     assert "Packing" not in result.err  # the cache has it
-    about = read_config(tmp_path / "run" / "model")
-    assert about["labels"] == ["CD", "HYP", "MI", "NORM", "STTC"]
-    options = about["backbone_options"]  # the whole config, those of the command line among it
+    model = load_model(tmp_path / "run" / "model")
+    assert model.labels == ("CD", "HYP", "MI", "NORM", "STTC")
+    # The whole config of the backbone, with the options of the command line.
+    options = read_config(tmp_path / "run" / "model")["backbone_options"]
     assert (options["leads"], options["depth"], options["width"]) == (["I", "V2"], 2, 32)
     file = next((synthetic_path / "records100").rglob("*.hea"))
     result = cli("predict", "--model", tmp_path / "run" / "model", file, "--json")
     assert result.status == 0
-    assert list(json.loads(result.out)["probabilities"]) == about["labels"]
+    assert list(json.loads(result.out)["probabilities"]) == list(model.labels)
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_a_cohort_as_an_array(
     bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path, level: str,
     shape: tuple[int, ...],
 ) -> None:  # fmt: skip
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[Any, ...]] = []
     done = embed_cohort(
         bundle, synthetic, synthetic_store, tmp_path / "x.npy", level=level, split="test",
         batch_size=7, progress=lambda *step: steps.append(step),
@@ -74,7 +74,7 @@ def test_a_cohort_as_an_array(
     assert sidecar["patients"] == synthetic.patients("test").tolist()
     assert sidecar["shape"] == list(done.shape)
     assert (sidecar["level"], sidecar["weights_sha256"]) == (level, "ab")
-    assert steps[-1] == (len(ids), len(ids))
+    assert steps[-1] == ("embed", len(ids), len(ids))
     for row in (0, 9, len(ids) - 1):
         one = expected(bundle, synthetic.paths("test")[row], level)
         assert array[row] == pytest.approx(one, abs=2e-4)  # the store holds whole microvolts
@@ -169,7 +169,7 @@ def test_a_bad_file_is_told_of_or_ends_it(bundle: Model, synthetic: Cohort, tmp_
 def test_an_interrupted_file_never_appears(
     bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path, suffix: str
 ) -> None:
-    def stop(done: int, total: int) -> None:
+    def stop(task: str, done: int, total: int, metrics: Any = None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -74,7 +74,7 @@ def test_a_cohort_from_its_store_is_what_its_files_are(
 def test_the_size_of_a_batch_changes_nothing(
     bundle: Model, synthetic: Cohort, synthetic_store: Store
 ) -> None:
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[str, int, int]] = []
     one, all_of_them = (
         predict_cohort(
             bundle,
@@ -82,12 +82,13 @@ def test_the_size_of_a_batch_changes_nothing(
             synthetic_store,
             "validation",
             batch_size=size,
-            progress=lambda done, total: steps.append((done, total)),
+            progress=lambda task, done, total: steps.append((task, done, total)),
         ).probabilities
         for size in (16, 64)
     )
     assert np.allclose(one, all_of_them, atol=1e-6)
-    assert steps == [(16, 50), (32, 50), (48, 50), (50, 50), (50, 50)]
+    expected = [16, 32, 48, 50, 50]
+    assert steps == [("predict validation", done, 50) for done in expected]
 
 
 def test_columns_are_the_bundle_s_whatever_the_cohort_s_order(

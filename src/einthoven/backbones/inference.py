@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from einthoven.errors import BackboneError
+from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
 
 Aggregate = Literal["probability", "logit", "max"]
@@ -24,7 +25,8 @@ def record_outputs(
     precision: Literal["fp32", "bf16"] = "fp32",
     device: torch.device | str = "cpu",
     rows: NDArray[np.intp] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    task: str = "predict",
+    progress: Progress | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Outputs of a network for every evaluation crop.
 
@@ -38,6 +40,9 @@ def record_outputs(
         Records at a time.
     rows : array of int, optional
         Which records of the source; all of them by default.
+    task : str
+        Name of the work, for `progress`.
+    progress : Progress, optional
 
     Returns
     -------
@@ -55,7 +60,7 @@ def record_outputs(
                 outputs = model(crops.to(device))
             outputs_by_batch.append((outputs.float().cpu(), owner))
             if progress:
-                progress(min(start + batch_size, len(chosen)), len(chosen))
+                progress(task, min(start + batch_size, len(chosen)), len(chosen))
     return outputs_by_batch
 
 
@@ -118,7 +123,8 @@ def probabilities(
     precision: Literal["fp32", "bf16"] = "fp32",
     device: torch.device | str = "cpu",
     rows: NDArray[np.intp] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    task: str = "predict",
+    progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """`(records, labels)` probabilities of a classifier, over each record's evaluation crops."""
     was_training = classifier.training
@@ -130,6 +136,7 @@ def probabilities(
         precision=precision,
         device=device,
         rows=rows,
+        task=task,
         progress=progress,
     )
     classifier.train(was_training)

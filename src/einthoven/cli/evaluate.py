@@ -21,10 +21,10 @@ from einthoven.cli.options import (
 )
 from einthoven.cli.progress import (
     add_row,
-    counting,
     new_table,
     note,
     print_table,
+    progress_bar,
     shown_warnings,
     training,
 )
@@ -299,7 +299,7 @@ def _predict(
         )
     with shown_warnings():
         check_scored(folder, (labelled, packed), split)
-    with counting(f"predict {split}") as progress:
+    with progress_bar(f"predict {split}") as progress:
         return predict_cohort(
             model,
             labelled,

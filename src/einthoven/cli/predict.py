@@ -19,7 +19,7 @@ from einthoven.cli.options import (
     device_of,
     lead_names,
 )
-from einthoven.cli.progress import add_row, counting, new_table, print_table, shown_warnings
+from einthoven.cli.progress import add_row, new_table, print_table, progress_bar, shown_warnings
 from einthoven.errors import BackboneError, CohortError, EinthovenError, EvaluationError
 from einthoven.models import SHIPPED
 
@@ -198,7 +198,7 @@ def _embed_cohort(
     check_cohort_options(source, labels=labels)
     cohort = full_cohort(source, labels=labels)
     packed = store_of(source, store, labels=labels)
-    with counting("embed") as progress:
+    with progress_bar("embed") as progress:
         result = embed_cohort(model, cohort, packed, out, progress=progress, **options)
     _report_embeddings(result)
 
@@ -208,7 +208,7 @@ def _embed_files(model: Model, files: list[Path], out: Path, options: dict[str, 
 
     refusals: list[EinthovenError] = []
     try:
-        with counting("embed") as progress:
+        with progress_bar("embed") as progress:
             result = embed_files(
                 model,
                 files,

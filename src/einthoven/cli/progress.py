@@ -93,18 +93,6 @@ def bars() -> Progress:
 
 
 @contextmanager
-def counting(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work that reports (done, total)."""
-    with bars() as display:
-        task = display.add_task(description, total=None, note="")
-
-        def update(done: int, total: int) -> None:
-            display.update(task, completed=done, total=total)
-
-        yield update
-
-
-@contextmanager
 def progress_bar(description: str) -> Iterator[progress.Progress]:
     """A bar for one task."""
     with bars() as display:

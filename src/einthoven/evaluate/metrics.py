@@ -109,7 +109,7 @@ def _best_f(hits: Floats, predicted: Floats, true: NDArray[np.integer]) -> float
     return float((2 * precision * recall / np.where(total > 0, total, 1)).max())
 
 
-Ranking = tuple[csr_array[Any], ...]
+Ranking = tuple[csr_array, ...]
 """The records in descending order of each label's probability, cut into steps.
 
 A sparse array of shape (3 x steps, records) for each label: rows 3 i, 3 i + 1 and 3 i + 2 mark the

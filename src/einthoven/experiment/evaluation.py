@@ -7,7 +7,6 @@ records that it was not fitted on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +247,7 @@ def evaluate_model(
         split,
         calibrated=False,
         device=device,
-        progress=partial(progress, f"predict {split}") if progress else None,
+        progress=progress,
     )
     evaluation = evaluation_of(model, cohort, table, **options)
     evaluation["validation"] = reusable_part(folder, evaluation, "validation")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -190,7 +189,8 @@ def measure_robustness(
             leads=leads,
             batch_size=batch_size,
             device=device,
-            progress=None if progress is None else partial(progress, name),
+            task=name,
+            progress=progress,
         )
 
     clean = clean or predicted("clean", store)

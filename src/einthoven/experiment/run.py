@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,7 @@ def predict_splits(
                 split,
                 calibrated=False,
                 device=device,
-                progress=partial(progress, f"predict {split}") if progress else None,
+                progress=progress,
             ).save(file)
     return read_splits(folder)
 

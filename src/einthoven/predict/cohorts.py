@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from einthoven.errors import EvaluationError
 from einthoven.models.model import Model
 from einthoven.predict.records import on_device, with_leads
 from einthoven.predictions import Predictions
+from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.store import Store
 
@@ -35,7 +36,8 @@ def predict_cohort(
     batch_size: int = 64,
     precision: Any = "fp32",
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    task: str | None = None,
+    progress: Progress | None = None,
 ) -> Predictions:
     """Predict a split of a cohort; the table includes its targets.
 
@@ -50,6 +52,9 @@ def predict_cohort(
         Use these leads only; see `predict_record`.
     some_labels : bool
         Accept a cohort that has some of the model's labels only, and predict those.
+    task : str, optional
+        Name of the work, for `progress`. Default: "predict" and the split.
+    progress : Progress, optional
 
     Raises
     ------
@@ -78,6 +83,7 @@ def predict_cohort(
         batch_size=batch_size,
         precision=precision,
         device=device,
+        task=task or f"predict {split}",
         progress=progress,
     )
     table = Predictions(

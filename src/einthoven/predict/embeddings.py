@@ -32,6 +32,7 @@ from einthoven.errors import EinthovenError, EvaluationError
 from einthoven.models.model import Model
 from einthoven.predict.embedding_files import Embedded, writing
 from einthoven.predict.records import on_device
+from einthoven.progress import Progress
 from einthoven.records import read_record
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import prepare_record
@@ -43,7 +44,6 @@ __all__ = ["LEVELS", "Embedded", "Embedder", "crop_means", "embed_cohort", "embe
 Level = Literal["pooled", "token", "lead"]
 LEVELS: tuple[str, ...] = get_args(Level)
 Floats = NDArray[np.float32]
-Progress = Callable[[int, int], None]
 Refused = Callable[[Path, EinthovenError], None]
 
 
@@ -77,8 +77,7 @@ def embed_cohort(
         Records per batch.
     precision : {"fp32", "bf16"}
         Precision of the network; files hold float32.
-    progress : callable, optional
-        `(done, total)`.
+    progress : Progress, optional
 
     Raises
     ------
@@ -99,7 +98,7 @@ def embed_cohort(
             crops = (source.evaluation_crops(part) for source in sources)
             file.add(ids[part].tolist(), patients[part].tolist(), network(crops, len(part)))
             if progress:
-                progress(int(part[-1]) + 1, len(ids))
+                progress("embed", int(part[-1]) + 1, len(ids))
     return file.embedded
 
 
@@ -146,7 +145,7 @@ def embed_files(
                 crops = ((x, torch.zeros(len(x), dtype=torch.long)) for x in prepared)
                 writer.add([str(file)], [record.patient or ""], network(crops, 1))
             if progress:
-                progress(done, len(files))
+                progress("embed", done, len(files))
     return writer.embedded
 
 
