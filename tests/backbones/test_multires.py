@@ -107,7 +107,6 @@ def test_the_response_is_the_answer_to_an_impulse() -> None:
 
 
 def test_the_number_of_threads_changes_nothing() -> None:
-    pytest.importorskip("numba")
     layer, (x, above) = _layer(6, torch.float32), torch.randn(2, 5, 40, 32)
     threads, found = torch.get_num_threads(), []
     try:

@@ -14,7 +14,8 @@ import typer
 from einthoven.cli.app import app
 from einthoven.cli.pretrain import RECIPES
 from einthoven.cohorts import open_cohort
-from einthoven.files import read_json, read_metadata
+from einthoven.files import read_json
+from einthoven.models import load_model
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import Pretraining, recipe_names
 
@@ -180,7 +181,7 @@ def test_a_protected_fold_is_refused_allowed_and_remembered(
     result = cli(*command, "--out", tmp_path / "run", "--allow-overlap", name)
     assert result.status == 0, result.err
     encoder = tmp_path / "run" / "model"
-    assert json.loads(read_metadata(encoder)["allowed_overlap"])[0]["cohort"] == name
+    assert json.loads(load_model(encoder).fingerprints["allowed_overlap"])[0]["cohort"] == name
     train = (
         "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", encoder,
         "--recipe", made.recipe, "--store", synthetic_store.root, "--min-records", 8,
