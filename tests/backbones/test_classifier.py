@@ -23,17 +23,6 @@ def test_logits_are_the_head_of_the_features() -> None:
     assert create_classifier(NAME, depth=1).head.out_features == 71
 
 
-def test_layer_groups_are_a_partition_with_the_head_in_the_last() -> None:
-    net = create_classifier(NAME, labels=3, depth=2)
-    groups = net.layer_groups()
-    names = [name for group in groups for name in group]
-    assert sorted(names) == sorted(name for name, _ in net.named_parameters())
-    assert groups[-1] == [
-        "backbone.norm.weight", "backbone.norm.bias", "head.weight", "head.bias",
-    ]  # fmt: skip
-    assert net.no_weight_decay() <= set(names)
-
-
 def test_head_start() -> None:
     assert not create_classifier(NAME, labels=4, depth=1, head_init="zero").head.weight.any()
     drawn = create_classifier(NAME, labels=400, depth=1, seed=0, head_init="kaiming-normal").head
@@ -60,13 +49,6 @@ def test_a_head_that_starts_at_the_labels_shares() -> None:
     assert torch.equal(head.weight, weight)
     # 19, none and all of 199, and half a record on either side.
     assert head.bias.sigmoid().tolist() == pytest.approx([0.0975, 0.0025, 0.9975], rel=1e-4)
-
-
-def test_head_dropout_acts_in_training_only() -> None:
-    net = create_classifier(NAME, labels=4, depth=1, head_dropout=0.5)
-    x = torch.randn(2, 12, 100)
-    assert not torch.equal(net(x), net(x))
-    assert torch.equal(net.eval()(x), net(x))
 
 
 def test_leads_are_passed_on() -> None:

@@ -61,38 +61,6 @@ def test_states_that_never_fade_stay_exact_in_float32(column: str) -> None:
     assert (found - expected).abs().max() < 2e-7 * expected.abs().max()
 
 
-def test_no_power_enlarges_a_state() -> None:
-    layer = CompanionKernel(6, 16)
-    assert torch.allclose(unit_column(layer.a).abs().sum(-1), torch.ones(6))
-    bound = layer.c.abs().amax(-1) * layer.b.abs().sum(-1)
-    assert (layer(3000).abs().amax(-1) <= bound * 1.001).all()
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_neighbouring_channels_share_a_kernel_and_a_column_of_zeros_is_a_plain_shift(
-    seed: int,
-) -> None:
-    torch.manual_seed(seed)
-    layer = CompanionKernel(2, 4, heads=3)
-    with torch.no_grad():
-        layer.a[1] = 0.0
-    kernel = layer(8)
-    assert kernel.shape == (6, 8)
-    assert all(torch.equal(kernel[i], kernel[3 * (i // 3)]) for i in range(6))
-    assert torch.allclose(kernel[3, 4:], torch.zeros(4), atol=1e-7)  # a state of four, then nothing
-    kernel.square().sum().backward()
-    for weights in layer.parameters():
-        assert weights.grad is not None
-        assert weights.grad.abs().max() < 1e12
-
-
-def test_bf16_autocast_leaves_the_kernel_alone() -> None:
-    layer = CompanionKernel(2, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        inside = layer(30)
-    assert torch.equal(inside, layer(30))
-
-
 def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(BackboneError, match="state = 0"):
         CompanionKernel(2, 0)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.lead_subset import LeadSubset
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
@@ -62,6 +61,9 @@ DERIVING: list[Any] = [
     ("ecg_fm", WAV2VEC, 500, False),
     ("ecg_fm", {**WAV2VEC, "missing_leads": "refuse"}, 500, True),
     ("ecgfounder_12lead", FOUNDER, 500, False),
+    ("mtecg_tiny_100hz", TINY, 500, False),
+    ("st_mem_tiny", {"depth": 1}, 1500, False),
+    ("s4_tiny", {}, 500, False),
 ]
 
 
@@ -86,37 +88,6 @@ def test_derivable_leads_are_computed_and_the_rest_is_native(
     built = create_backbone(name, seed=0, **options, leads=("I", "V1")).eval()
     with torch.no_grad():
         assert torch.equal(two(x[:, :2]), built(x[:, :2]))
-
-
-@pytest.mark.parametrize("name", ["mtecg_tiny_100hz", "st_mem_tiny", "s4_tiny"])
-def test_derivable_limb_leads_are_computed_for_any_network(name: str) -> None:
-    """Also where a network that is built for fewer leads would go without them."""
-    options = {"depth": 1} if name == "st_mem_tiny" else TINY if name.startswith("mtecg") else {}
-    network = create_backbone(name, seed=0, **options).eval()
-    x = torch.randn(2, 12, 1500 if name == "st_mem_tiny" else 500)
-    eight = fewer(network, ("I", "II", *CHEST), x.shape[2])
-    assert (eight.policy, eight.rows) == ("derived", STANDARD_LEADS)
-    with torch.no_grad():
-        assert torch.equal(eight(x), network(x))
-
-
-def test_lead_subset_of_a_classifier() -> None:
-    classifier = create_classifier("mtecg_tiny_100hz", labels=3, seed=0, **TINY).eval()
-    leads = ("II", *CHEST)
-    x = torch.randn(2, len(leads), 250)
-    whole = torch.zeros(2, 12, 250)
-    whole[:, [STANDARD_LEADS.index(lead) for lead in leads]] = x
-    with torch.no_grad():  # MTECG's policy equals zeros
-        assert torch.allclose(fewer(classifier, leads, 250)(x), classifier(whole), atol=1e-5)
-
-
-def test_mode_follows_the_network() -> None:
-    classifier = create_classifier("mtecg_tiny_100hz", labels=3, seed=0, **TINY).eval()
-    part = fewer(classifier, ("I",), 250)
-    part.train()
-    assert classifier.training
-    part.eval()
-    assert not classifier.training
 
 
 def test_lead_subset_leaves_the_network_unchanged() -> None:

@@ -35,8 +35,3 @@ def test_fusion_is_a_convex_sum_of_the_branches() -> None:
         assert torch.allclose(block.fused(x), sum(single) / 2, atol=1e-6)
         block.fusion.copy_(torch.tensor([0.0, 40.0]))
         assert torch.allclose(block.fused(x), single[1], atol=1e-6)
-
-
-def test_lists_in_a_config_equal_tuples() -> None:
-    """TOML and JSON have lists."""
-    assert _tiny(scales=[2, 4]).config == _tiny().config

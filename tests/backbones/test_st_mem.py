@@ -7,7 +7,6 @@ from einthoven.backbones.layers.patches import sincos_positions
 from einthoven.backbones.registry import create_backbone
 from einthoven.backbones.st_mem import STMEM
 from einthoven.errors import BackboneError
-from einthoven.records.record import STANDARD_LEADS
 
 
 @pytest.fixture
@@ -15,15 +14,6 @@ def net() -> STMEM:
     built = create_backbone("st_mem_tiny", seed=0, depth=2)
     assert isinstance(built, STMEM)
     return built.eval()
-
-
-def test_leads_permuted_together_with_their_names_change_nothing(net: STMEM) -> None:
-    x = torch.randn(2, 12, 300)
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(0)).tolist()
-    names = [STANDARD_LEADS[i] for i in order]
-    assert torch.allclose(net(x[:, order], leads=names), net(x), atol=1e-5)
-    # and without their names they do, or the test above would say nothing
-    assert not torch.allclose(net(x[:, order]), net(x), atol=1e-3)
 
 
 def test_reduced_leads_are_seen_as_what_they_are(net: STMEM) -> None:
@@ -65,28 +55,6 @@ def test_shorter_inputs_use_the_first_positions_and_the_last_separator(
     assert not torch.equal(net(x), before)
 
 
-def test_refuses_leads_that_do_not_fit(net: STMEM) -> None:
-    x = torch.randn(1, 2, 300)
-    with pytest.raises(BackboneError, match="for 12 leads"):
-        net(x)
-    with pytest.raises(BackboneError, match="for 3 leads"):
-        net(x, leads=("I", "II", "III"))
-    with pytest.raises(BackboneError, match="V9"):
-        net(x, leads=("I", "V9"))
-    with pytest.raises(BackboneError, match="twice"):
-        net(x, leads=("I", "i"))
-
-
-def test_features_are_the_norm_of_the_mean_and_tokens_are_normalised_each(net: STMEM) -> None:
-    x = torch.randn(2, 12, 300)
-    net.norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    seen: list[torch.Tensor] = []
-    features, tokens = net.features(x), net.tokens(x)
-    assert torch.allclose(seen[0], seen[1].mean(1), atol=1e-6)
-    assert torch.allclose(tokens.mean(-1), torch.zeros(2, 48), atol=1e-5)
-    assert not torch.allclose(features, tokens.mean(1), atol=1e-3)
-
-
 def test_scratch_start_is_the_released_one() -> None:
     net = create_backbone("st_mem_tiny", seed=0, depth=1)
     for table in (net.pos_embed, net.sep_token, net.lead_embed):
@@ -110,9 +78,3 @@ def test_preparation_is_the_released_one() -> None:
     assert [step.name for step in preparation.steps] == [
         "resample", "window", "filter", "filter", "standardise",
     ]  # fmt: skip
-
-
-def test_window_override_reaches_the_preparation() -> None:
-    assert create_backbone("st_mem_tiny", depth=1, window=750).preparation.window == 750
-    with pytest.raises(BackboneError, match="1000 samples"):
-        create_backbone("st_mem_tiny", depth=1, window=1000)

@@ -38,12 +38,6 @@ def test_computes_only_the_kept_samples() -> None:
     assert torch.equal(out[~kept], x[~kept])
 
 
-def test_expectation_is_the_undropped_network() -> None:
-    holder, branch = _with_generator(0.3), _Branch()
-    out = holder(torch.ones(20_000, 1), branch)
-    assert out.mean().item() == pytest.approx(3.0, abs=0.04)
-
-
 def test_gradient_is_that_of_the_kept_samples() -> None:
     holder, branch = _with_generator(0.4), _Branch()
     x = torch.randn(50, 4, requires_grad=True)
@@ -81,13 +75,6 @@ def test_eval_and_rate_zero_add_the_plain_branch_without_a_draw() -> None:
     assert torch.equal(StochasticDepth(0.9).eval()(x, torch.neg), torch.zeros_like(x))
     assert torch.equal(StochasticDepth(0.0)(x, torch.neg), torch.zeros_like(x))
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_keeps_the_dtype_of_the_residual_stream_under_autocast() -> None:
-    linear = nn.Linear(4, 4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = _with_generator(0.5)(torch.randn(8, 4), linear)
-    assert out.dtype is torch.float32
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])

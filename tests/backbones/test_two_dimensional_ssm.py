@@ -62,30 +62,6 @@ def test_convolution_is_the_recursion_with_its_gradients(kernel: GridKernel, x: 
         assert torch.allclose(slope, want, atol=1e-7)
 
 
-@pytest.mark.parametrize(("variates", "tokens"), [(1, 1), (1, 6), (2, 1), (3, 7)])
-def test_small_grids(kernel: GridKernel, x: Tensor, variates: int, tokens: int) -> None:
-    part, skip = x[:, :variates, :tokens], torch.zeros(CHANNELS)
-    found = grid_convolve(part, kernel(variates, tokens), skip)
-    assert torch.allclose(found, _both_ways(kernel, part, skip), atol=1e-8)
-
-
-def test_float32_and_autocast_are_near_float64(kernel: GridKernel, x: Tensor) -> None:
-    skip, weights = torch.ones(CHANNELS), kernel(VARIATES, TOKENS)
-    exact = grid_convolve(x, weights, skip)
-    single = x.float().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        low = grid_convolve(single, kernel.float()(VARIATES, TOKENS), skip)
-        low.square().sum().backward()
-    assert low.dtype == torch.float32
-    assert torch.allclose(low.double(), exact, atol=1e-5)
-    (slope,) = torch.autograd.grad(
-        grid_convolve(single, kernel(VARIATES, TOKENS), skip).square().sum(), single
-    )
-    assert single.grad is not None
-    assert torch.allclose(single.grad, slope, rtol=1e-4, atol=1e-4)
-    assert grid_convolve(x[:0], weights, skip).shape == (0, VARIATES, TOKENS, CHANNELS)
-
-
 def test_a_cell_reaches_every_variate_and_no_earlier_time(kernel: GridKernel, x: Tensor) -> None:
     changed, skip = x.clone(), torch.zeros(CHANNELS)
     changed[:, 2, 4] += 1.0
@@ -111,13 +87,6 @@ def test_no_frequency_grows_from_row_to_row() -> None:
     a1, a2, a3, a4 = (part.unsqueeze(-1) for part in (system.a1, system.a2, system.a3, system.a4))
     assert ((a4 + a3 * a2 * turn / (1.0 - a1 * turn)).abs() <= 1.0 + 1e-12).all()
     assert kernel(60, 200).isfinite().all()
-
-
-def test_heads_differ_in_their_steps() -> None:
-    steps = GridKernel(64, 1).log_step_time.exp()
-    slow, fast = steps[:, :32], steps[:, 32:]
-    assert 0.0099 < slow.min() < slow.max() <= 0.1001
-    assert 0.0999 < fast.min() < fast.max() <= 1.0001
 
 
 @pytest.mark.parametrize(("channels", "modes"), [(3, 2), (0, 2), (4, 0)])

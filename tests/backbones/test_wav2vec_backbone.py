@@ -9,7 +9,6 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import Classifier, create_classifier
-from einthoven.backbones.layers.wav2vec import Wav2VecBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import RecipeError
 from einthoven.stages.finetune import extractor_of, regularise
@@ -27,25 +26,6 @@ def classifier(request: pytest.FixtureRequest) -> Classifier:
     return create_classifier(request.param, labels=3, seed=0, **TINY)
 
 
-def test_parts_and_names_are_those_of_the_first_release(classifier: Classifier) -> None:
-    """What checkpoints written by earlier versions hold."""
-    backbone = classifier.backbone
-    assert isinstance(backbone, Wav2VecBackbone)
-    convs = len(backbone.config.conv_kernels)
-    groups = backbone.layer_groups()
-    assert groups[0] == [
-        *(f"extractor.convs.{i}.weight" for i in range(convs)),
-        *("extractor.norm.weight", "extractor.norm.bias"),
-    ]
-    assert groups[1] == [
-        *("projection.norm.weight", "projection.norm.bias"),
-        *("projection.linear.weight", "projection.linear.bias"),
-        *("pos_conv.direction", "pos_conv.gain", "pos_conv.bias", "norm.weight", "norm.bias"),
-    ]
-    assert [len(group) for group in groups[2:]] == [12, 10, 2]
-    assert backbone.no_weight_decay() == set()
-
-
 def test_a_frozen_extractor_stays_and_everything_else_moves(classifier: Classifier) -> None:
     regularise(classifier, Stage2(freeze_extractor=True))
     before = {name: p.detach().clone() for name, p in classifier.named_parameters()}
@@ -60,11 +40,6 @@ def test_a_frozen_extractor_stays_and_everything_else_moves(classifier: Classifi
     assert still == {f"backbone.{name}" for name in extractor_of(classifier.backbone)}
     # Nothing of the backward pass reached it: that is the time it saves.
     assert all(p.grad is None for p in classifier.backbone.extractor.parameters())
-
-
-def test_plain_fine_tuning_trains_the_extractor(classifier: Classifier) -> None:
-    regularise(classifier, Stage2())
-    assert all(p.requires_grad for p in classifier.parameters())
 
 
 def test_backbones_without_an_extractor_are_refused_by_name() -> None:

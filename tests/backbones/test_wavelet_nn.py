@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from einthoven.backbones.classifier import create_classifier
@@ -16,7 +14,6 @@ from einthoven.backbones.layers.wavelet_features import wavelet_features
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.weights import load_backbone
 
 
 def _records(count: int = 30) -> Tensor:
@@ -88,15 +85,6 @@ def test_statistics_need_records() -> None:
         net.fit_statistics([torch.zeros(2, 3, 200)])
 
 
-def test_statistics_are_part_of_the_weights(tmp_path: Path) -> None:
-    net = _fitted()
-    save_file(net.state_dict(), tmp_path / "x.safetensors")
-    again = load_backbone("wavelet_nn", weights=tmp_path / "x.safetensors")
-    x = _records(2)
-    assert torch.equal(again(x), net(x))
-    assert again.feature_std.ne(1).any()  # type: ignore[union-attr]
-
-
 def test_it_says_once_that_nothing_was_measured() -> None:
     net, x = create_backbone("wavelet_nn", seed=0).eval(), _records(2)
     assert not net.is_fitted
@@ -105,22 +93,6 @@ def test_it_says_once_that_nothing_was_measured() -> None:
     net(x)  # silent: a warning would be an error here
     net.fit_statistics([_records()])
     assert net.is_fitted
-
-
-def test_weights_from_before_the_warning_are_known_as_measured(tmp_path: Path) -> None:
-    """Whether it was measured is read off the two buffers that every file has always had."""
-    fitted = _fitted()
-    names = {"feature_mean", "feature_std", "dense.weight", "dense.bias"}
-    assert fitted.state_dict().keys() == names
-    for net, known in ((fitted, True), (create_backbone("wavelet_nn", seed=0), False)):
-        save_file(net.state_dict(), tmp_path / "x.safetensors")
-        again: Any = load_backbone("wavelet_nn", weights=tmp_path / "x.safetensors").eval()
-        assert again.is_fitted == known
-        if known:
-            again(_records(2))
-        else:
-            with pytest.warns(UnfittedWarning):
-                again(_records(2))
 
 
 def test_missing_leads_are_at_their_training_means() -> None:
@@ -148,12 +120,3 @@ def test_dropout_is_its_own_and_training_reaches_the_dense_layer() -> None:
     net(x).sum().backward()
     assert net.dense.weight.grad.any()
     assert not net.feature_mean.requires_grad
-
-
-def test_what_has_no_features_is_refused() -> None:
-    net = create_backbone("wavelet_nn")
-    with pytest.raises(BackboneError, match="11 samples for wavelet_nn"):
-        net.features(torch.zeros(1, 12, 11))
-    for bad in ({"levels": 0}, {"width": 0}):
-        with pytest.raises(BackboneError):
-            create_backbone("wavelet_nn", **bad)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference_names import renamed_key
 from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, create_classifier
-from einthoven.weights.fit import Shape, convert
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -87,23 +84,16 @@ def parity(shared: Path) -> Callable[[str], Parity]:
 
 @pytest.fixture(scope="session")
 def load_named() -> Callable[[str, str, dict[str, Tensor]], Classifier]:
-    """A classifier with tensors in the names of a reference implementation (`names_*.py`)."""
+    """A classifier with the tensors of a reference implementation, renamed by a table."""
 
-    def load(family: str, name: str, state: dict[str, Tensor]) -> Classifier:
-        spec = importlib.util.spec_from_file_location(family, HERE / f"names_{family}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        names = importlib.util.module_from_spec(spec)
-        sys.modules[family] = names  # dataclasses look their module up
-        spec.loader.exec_module(names)
-        parts = names.parts_of(state) if hasattr(names, "parts_of") else names.encoder_parts
-        tensors = names.encoder_state(state)
-        net = create_classifier(name, labels=len(tensors["head.weight"]))
-
-        def of_classifier(key: str, shape: Shape) -> tuple[list[str], Shape]:
-            return parts(key.removeprefix("backbone."), shape)
-
-        net.load_state_dict(convert(tensors, net.state_dict(), of_classifier, file="", what=name))
+    def load(table: str, name: str, state: dict[str, Tensor]) -> Classifier:
+        renamed = {renamed_key(table, key): tensor for key, tensor in state.items()}
+        net = create_classifier(name, labels=len(renamed["head.weight"]))
+        expected = net.state_dict()
+        ours = {key: tensor for key, tensor in renamed.items() if not key.startswith("unused.")}
+        # Only axes of length one differ: lines or images, filters of one channel or one sample.
+        shaped = {key: tensor.reshape(expected[key].shape) for key, tensor in ours.items()}
+        net.load_state_dict(shaped)
         return net.eval()
 
     return load

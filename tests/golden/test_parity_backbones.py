@@ -34,18 +34,3 @@ def test_classifier_matches_reference(
             logits=classifier(x),
             logits_tiny_input=classifier(x * 2**-9),
         )
-
-
-def test_mtecg_matches_reference(
-    parity: Callable[[str], Any], load_named: Callable[..., Any]
-) -> None:
-    case = parity("mtecg_ti")
-    classifier = load_named("mtecg", "mtecg_tiny", case.weights())
-    assert sum(p.numel() for p in classifier.parameters()) == case.meta["parameters"]
-    x = case.x()
-    with torch.no_grad():
-        case.check(
-            features=classifier.backbone.features(x),
-            logits=classifier(x),
-            logits_tiny_input=classifier(x * 2**-9),
-        )

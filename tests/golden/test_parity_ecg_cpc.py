@@ -72,7 +72,3 @@ def test_kernels_match_the_reference(case: Any, network: Any) -> None:
         with torch.no_grad():
             kernel = network.blocks[layer].kernel(taps[-1] + 1)
         case.check(**{f"kernel_layer{layer}": kernel.reshape(512, -1)[:, taps]})
-
-
-def test_the_number_of_parameters_is_the_published_one(case: Any, network: Any) -> None:
-    assert sum(p.numel() for p in network.parameters()) == case.meta["parameters"]

@@ -11,8 +11,7 @@ import torch
 from public_names import to_public
 from torch import Tensor
 
-from einthoven.errors import WeightsError
-from einthoven.weights import load_backbone, load_classifier
+from einthoven.weights import load_classifier
 
 CASES = [
     # Fixture, name, options, parameters of the fixture that our network has no use for.
@@ -57,10 +56,3 @@ def test_classifier_and_stages_match_the_reference(
 
 def _modules(keys: Iterable[str]) -> set[str]:
     return {key.rpartition(".")[0] for key in keys}
-
-
-def test_one_name_is_not_the_other(parity: Callable[[str], Any], tmp_path: Path) -> None:
-    torch.save({"state_dict": parity("ecgfounder_1lead").weights()}, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"\(64, 1, 16\) instead of \(64, 12, 16\)") as refusal:
-        load_backbone("ecgfounder_12lead", weights=tmp_path / "x.pth")
-    assert "load it as ecgfounder_1lead, which it fits" in refusal.value.remedy

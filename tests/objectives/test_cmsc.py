@@ -8,7 +8,6 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import RecipeError
 from einthoven.objectives.cmsc import cmsc_loss, create_cmsc, halves, mask_leads, retrieval
-from einthoven.signals.random import ShareGenerator
 
 SMALL: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
 
@@ -35,30 +34,6 @@ def test_loss_by_hand() -> None:
     assert retrieval(features[[0, 3, 2, 1]], record, segment) == 0.0
 
 
-def test_order_of_rows_does_not_matter() -> None:
-    features = torch.randn(8, 5)
-    record, segment = torch.arange(8) // 2, torch.arange(8) % 2
-    order = torch.randperm(8)
-    whole = cmsc_loss(features, record, segment)
-    assert torch.allclose(cmsc_loss(features[order], record[order], segment[order]), whole)
-
-
-def test_no_gradient_flows_through_the_length() -> None:
-    """As released: a longer vector is not the same as a shorter one to its gradient's direction."""
-    features = torch.randn(4, 5, requires_grad=True)
-    record, segment = torch.arange(4) // 2, torch.arange(4) % 2
-    (gradient,) = torch.autograd.grad(cmsc_loss(features, record, segment), features)
-    radial = (gradient * features).sum(-1)
-    assert (radial.abs() > 1e-4).any()
-
-
-def test_vectors_without_length_stay_finite() -> None:
-    features = torch.zeros(4, 5, requires_grad=True)
-    loss = cmsc_loss(features, torch.arange(4) // 2, torch.arange(4) % 2)
-    loss.backward()
-    assert loss.item() == pytest.approx(torch.tensor(2.0).log().item(), rel=1e-5)
-
-
 def test_lead_masking_zeroes_whole_leads_by_segment() -> None:
     x = torch.ones(400, 12, 3)
     masked = mask_leads(x, 0.5, records=200, generator=torch.Generator().manual_seed(0))
@@ -68,15 +43,6 @@ def test_lead_masking_zeroes_whole_leads_by_segment() -> None:
     assert (kept[::2] != kept[1::2]).any(1).float().mean() > 0.99  # halves draw for themselves
     assert mask_leads(x, 0.0, records=200) is x
     assert x.min() == 1.0
-
-
-def test_lead_masking_is_shared_by_processes() -> None:
-    x = torch.ones(8, 12, 1)
-    whole = mask_leads(x, 0.5, records=4, generator=ShareGenerator(3)).reshape(4, 2, 12)
-    for rank in (0, 1):
-        mine = ShareGenerator(3, rank=rank, world=2)
-        part = mask_leads(x[:4], 0.5, records=2, generator=mine)
-        assert torch.equal(part.reshape(2, 2, 12), whole[rank::2])
 
 
 def test_any_backbone_can_be_trained_with_it() -> None:

@@ -5,13 +5,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.errors import RecipeError
-from einthoven.objectives.distill import distillation_loss, tempered_divergence
-
-
-def test_divergence_from_oneself_is_zero_and_grows() -> None:
-    logits = torch.randn(4, 9)
-    assert tempered_divergence(logits, logits, 2.0).item() == pytest.approx(0.0, abs=1e-7)
-    assert tempered_divergence(logits + 1, logits, 2.0).item() > 0.01
+from einthoven.objectives.distill import distillation_loss
 
 
 def test_weight_zero_is_plain_training() -> None:

@@ -39,29 +39,6 @@ def test_restore_undoes_the_shuffle() -> None:
     assert hidden.shape == (2, 3, 5)
 
 
-def test_rows_are_masked_separately_or_jointly() -> None:
-    generator = torch.Generator().manual_seed(0)
-    apart = draw_masking((4, 12, 30), 0.75, generator=generator).mask
-    together = draw_masking((4, 12, 30), 0.75, per_row=False, generator=generator).mask
-    assert not torch.equal(apart[:, 0], apart[:, 1])
-    assert torch.equal(together, together[:, :1].expand(-1, 12, -1))
-    assert not torch.equal(together[0], together[1])
-
-
-def test_every_patch_is_hidden_equally_often() -> None:
-    mask = draw_masking((2000, 1, 20), 0.25, generator=torch.Generator().manual_seed(0)).mask
-    assert mask.mean((0, 1)).sub(0.25).abs().max().item() < 0.04
-
-
-def test_a_generator_decides_the_draw() -> None:
-    draws = [
-        draw_masking((2, 3, 10), 0.5, generator=torch.Generator().manual_seed(s)).keep
-        for s in (1, 1, 2)
-    ]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
-
-
 def test_refuses_noise_of_another_shape() -> None:
     with pytest.raises(RecipeError, match="noise of shape"):
         draw_masking((2, 3, 10), 0.5, noise=torch.rand(2, 1, 10))

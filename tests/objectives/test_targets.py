@@ -29,17 +29,6 @@ def test_a_flat_signal_gives_zeros(backbone: PatchBackbone) -> None:
         assert target.abs().max().item() < 1e-6
 
 
-def test_lead_means_are_removed_within_each_segment(backbone: PatchBackbone) -> None:
-    x = torch.randn(1, 12, 300)
-    offsets = torch.arange(12.0)[:, None]
-    with_offsets = make_target("lead-mean-removed", x + offsets, backbone)
-    assert torch.allclose(with_offsets, make_target("lead-mean-removed", x, backbone), atol=1e-5)
-    patches = make_target("raw", x, backbone)
-    first = patches[0, 0, 0, : backbone.patch]
-    ours = make_target("lead-mean-removed", x, backbone)[0, 0, 0, : backbone.patch]
-    assert torch.allclose(ours, first - first.mean(), atol=1e-6)
-
-
 def test_baseline_is_a_moving_average_that_takes_drift_and_leaves_beats() -> None:
     rate = 100.0
     seconds = torch.arange(1000) / rate

@@ -2,28 +2,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import cosine_similarity
 
 from einthoven.errors import RecipeError
 from einthoven.objectives.wav2vec2 import (
     contrastive_logits,
-    contrastive_loss,
     draw_spans,
     other_positions,
-    picked,
 )
 from einthoven.signals.random import ShareGenerator
 
 
 def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def test_every_row_hides_as_many_tokens() -> None:
-    mask = draw_spans((64, 2), 156, generator=_generator())
-    assert mask.shape == (128, 156)
-    assert len(set(mask.sum(1).tolist())) == 1
-    assert not torch.equal(mask[0], mask[1])
 
 
 def test_shares_of_hidden_tokens_are_those_of_the_release() -> None:
@@ -89,43 +79,9 @@ def test_others_are_uniform_and_never_the_position_itself() -> None:
         other_positions((1, 1), 1, 3)
 
 
-def test_scores_equal_those_of_picked_vectors() -> None:
-    """The way they are published: negatives gathered as vectors, compared by value."""
-    torch.manual_seed(0)
-    context, targets = torch.randn(2, 6, 8), torch.randn(2, 6, 8)
-    targets[0, 3] = targets[0, 1]
-    identity = torch.arange(6).repeat(2, 1)
-    identity[0, 3] = 1
-    choices = other_positions((2, 1), 6, 20, generator=_generator())
-    logits = contrastive_logits(context, targets, identity, choices, temperature=0.1)
-    negatives = targets[torch.arange(2)[:, None, None], choices]
-    every = torch.cat([targets[:, :, None], negatives], dim=2)
-    expected = cosine_similarity(context[:, :, None], every, dim=-1) / 0.1
-    expected[:, :, 1:][(negatives == targets[:, :, None]).all(-1)] = -torch.inf
-    assert (expected == -torch.inf).any()
-    assert torch.allclose(logits, expected, atol=1e-5)
-    assert contrastive_loss(logits, reduction="sum") == pytest.approx(
-        12 * contrastive_loss(logits).item(), rel=1e-5
-    )
-
-
-def test_alone_against_copies_of_itself_costs_nothing() -> None:
-    context = torch.randn(1, 3, 4)
-    same = torch.ones(1, 3, 4)
-    choices = other_positions((1, 1), 3, 5)
-    logits = contrastive_logits(context, same, torch.zeros(1, 3, dtype=torch.long), choices)
-    assert contrastive_loss(logits) == 0
-
-
 def test_scores_stay_in_full_precision_under_autocast() -> None:
     context, targets = torch.randn(1, 4, 8), torch.randn(1, 4, 8)
     identity, choices = torch.arange(4)[None], other_positions((1, 1), 4, 3)
     plain = contrastive_logits(context, targets, identity, choices)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(contrastive_logits(context, targets, identity, choices), plain)
-
-
-def test_picks_the_hidden_tokens_in_order() -> None:
-    x = torch.arange(12.0).reshape(2, 3, 2)
-    mask = torch.tensor([[True, False, True], [False, True, True]])
-    assert picked(x, mask).tolist() == [[[0, 1], [4, 5]], [[8, 9], [10, 11]]]

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from public_names import to_public
-from safetensors.torch import save_file
 from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, create_classifier
@@ -71,14 +70,6 @@ def test_fewer_leads_read_the_same_file(tmp_path: Path) -> None:
     assert _same(net, source.backbone)
 
 
-def test_reads_our_own_naming(tmp_path: Path) -> None:
-    source = _source(use_bn=True)
-    for state in (source.state_dict(), source.backbone.state_dict()):
-        save_file(state, tmp_path / "x.safetensors")
-        net = load_backbone(NAME, weights=tmp_path / "x.safetensors", use_bn=True, **TINY)
-        assert _same(net, source.backbone)
-
-
 def test_batch_norm_that_was_at_work_is_read_or_refused(tmp_path: Path) -> None:
     source = _source(use_bn=True)
     path = _released(to_public(source), tmp_path / "x.pth")
@@ -88,32 +79,3 @@ def test_batch_norm_that_was_at_work_is_read_or_refused(tmp_path: Path) -> None:
     assert torch.equal(net(x), source(x))
     with pytest.raises(WeightsError, match=r"bn\d?\.num_batches_tracked = 1[\s\S]*use_bn=True"):
         load_backbone(NAME, weights=path, **TINY)
-
-
-def test_batch_norm_that_the_file_lacks_is_missing(tmp_path: Path) -> None:
-    state = {k: v for k, v in to_public(_source()).items() if "bn" not in k}
-    with pytest.raises(WeightsError, match=r"45 missing: first_bn\.weight"):
-        load_backbone(NAME, weights=_released(state, tmp_path / "x.pth"), use_bn=True, **TINY)
-
-
-def test_lists_missing_unexpected_and_reshaped_in_the_names_of_the_file(tmp_path: Path) -> None:
-    state = to_public(_source())
-    bias = state.pop("stage_list.1.block_list.0.conv2.conv.bias")
-    state["stage_list.1.block_list.2.conv1.conv.bias"] = bias
-    state["stage_list.1.block_list.0.bn4.weight"] = torch.ones(3)
-    with pytest.raises(WeightsError) as refusal:
-        load_backbone(NAME, weights=_released(state, tmp_path / "x.pth"), **TINY)
-    problem = refusal.value.problem
-    assert "1 missing: stage_list.1.block_list.0.conv2.conv.bias" in problem
-    assert "2 unexpected: stage_list.1.block_list.2.conv1.conv.bias" in problem
-    state = to_public(_source())
-    state["stage_list.0.block_list.0.se_fc1.weight"] = torch.ones(9, 16)
-    with pytest.raises(WeightsError, match=r"se_fc1\.weight \(9, 16\) instead of \(8, 16\)"):
-        load_backbone(NAME, weights=_released(state, tmp_path / "x.pth"), **TINY)
-
-
-def test_other_families_are_named(tmp_path: Path) -> None:
-    path = _released(to_public(_source()), tmp_path / "x.pth")
-    with pytest.raises(WeightsError) as refusal:
-        load_backbone("mtecg_tiny", weights=path)
-    assert "load it as ecgfounder_12lead or ecgfounder_1lead" in refusal.value.remedy

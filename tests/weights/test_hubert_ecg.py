@@ -120,26 +120,6 @@ def test_other_heads_are_left_out_and_never_taken_for_a_linear_one(
         load_classifier(NAME, weights=tmp_path / "x", **TINY)
 
 
-def test_public_names_are_those_of_the_released_classes(source: Classifier) -> None:
-    assert not any(key.startswith("hubert_ecg.") for key in to_public(source.backbone))
-    public = to_public(source)
-    outside = {key for key in public if not key.startswith("hubert_ecg.")}
-    assert outside == {"classifier.weight", "classifier.bias"}
-    query, key, value = source.backbone.blocks[1].attn.qkv.weight.chunk(3)
-    layer = "hubert_ecg.encoder.layers.1.attention"
-    assert torch.equal(public[f"{layer}.q_proj.weight"], query)
-    assert torch.equal(public[f"{layer}.k_proj.weight"], key)
-    assert torch.equal(public[f"{layer}.v_proj.weight"], value)
-
-
-def test_reads_our_own_naming(source: Classifier, tmp_path: Path) -> None:
-    for model in (source, source.backbone):
-        save_file(model.state_dict(), tmp_path / "x")
-        assert _same(load_backbone(NAME, weights=tmp_path / "x", **TINY), source.backbone)
-    save_file(source.state_dict(), tmp_path / "x")
-    assert _same(load_classifier(NAME, weights=tmp_path / "x", **TINY), source)
-
-
 def test_a_network_of_the_same_parts_over_twelve_channels_is_another(
     source: Classifier, tmp_path: Path
 ) -> None:
@@ -162,23 +142,6 @@ def test_lists_what_does_not_fit_in_the_names_of_the_file(encoder: State, tmp_pa
     save_file(encoder | {gain: torch.rand(1, 1, 64)}, tmp_path / "x")
     with pytest.raises(WeightsError, match=r"original0 \(1, 1, 64\) instead of \(1, 1, 128\)"):
         load_backbone(NAME, weights=tmp_path / "x", strict=False, **TINY)
-
-
-def test_a_cut_off_positional_convolution_is_missed(encoder: State, tmp_path: Path) -> None:
-    bare = {key: tensor for key, tensor in encoder.items() if not key.endswith("original0")}
-    save_file(bare, tmp_path / "x")
-    with pytest.raises(WeightsError, match=r"1 missing: encoder\.pos_conv_embed\.conv\.param"):
-        load_backbone(NAME, weights=tmp_path / "x", **TINY)
-
-
-@pytest.mark.parametrize("asked", ["st_mem_tiny", "mtecg_tiny"])
-def test_is_named_when_another_family_is_asked_for(
-    encoder: State, asked: str, tmp_path: Path
-) -> None:
-    save_file(_old(encoder), tmp_path / "x")
-    with pytest.raises(WeightsError) as refusal:
-        load_backbone(asked, weights=tmp_path / "x")
-    assert "hubert_ecg_small or hubert_ecg_base or hubert_ecg_large" in refusal.value.remedy
 
 
 def test_names_the_size_that_a_file_fits(tmp_path: Path) -> None:

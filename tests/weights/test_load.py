@@ -13,7 +13,6 @@ from torch import Tensor
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import BackboneError, WeightsError
-from einthoven.objectives import create_objective
 from einthoven.weights import load_backbone, load_classifier
 from einthoven.weights.load import FAMILIES
 
@@ -50,16 +49,6 @@ def test_reads_every_container(name: str, wrap: Callable[[Any], Any], tmp_path: 
     assert not net.training
     assert _same(net, source.backbone.state_dict())
     assert all(p.requires_grad and p.dtype is torch.float32 for p in net.parameters())
-
-
-def test_reads_our_own_naming(name: str, tmp_path: Path) -> None:
-    source = create_classifier(name, labels=5, seed=0, **DEPTH)
-    pretraining: Any = create_objective("mae", source.backbone)
-    states = (source.backbone.state_dict(), source.state_dict(), pretraining.state_dict())
-    for state in states:
-        save_file(state, tmp_path / "x.safetensors")
-        net = load_backbone(name, weights=tmp_path / "x.safetensors", **DEPTH)
-        assert _same(net, source.backbone.state_dict())
 
 
 def test_reads_whole_classifiers(name: str, tmp_path: Path) -> None:
