@@ -23,7 +23,6 @@ from einthoven.report.data import (
     ReportRun,
     best_line,
     lowest_line,
-    report_data,
 )
 from einthoven.report.page import build_page, write_report
 
@@ -112,8 +111,13 @@ def whole(runs: list[ReportRun], evaluation: dict[str, Any]) -> list[ReportRun]:
 
 
 @pytest.fixture(scope="module")
-def text(whole: list[ReportRun], arguments: dict[str, Any]) -> str:
+def built(whole: list[ReportRun], arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return build_page(whole, **arguments)
+
+
+@pytest.fixture(scope="module")
+def text(built: tuple[str, dict[str, Any]]) -> str:
+    return built[0]
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +146,9 @@ def test_the_page_is_self_contained(text: str, page: Page) -> None:
 
 
 def test_every_number_on_the_page_is_in_the_json(
-    whole: list[ReportRun], arguments: dict[str, Any], page: Page
+    built: tuple[str, dict[str, Any]], page: Page
 ) -> None:
-    data = report_data(whole, **arguments)
+    _, data = built
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert len(page.numbers) > 200
     assert page.shown <= set(numbers_in(data))
@@ -197,14 +201,14 @@ def test_provenance_is_complete(page: Page) -> None:
 def test_sections_follow_the_evaluation(runs: list[ReportRun], evaluation: dict[str, Any]) -> None:
     for parts in [(), *((part,) for part in PARTS)]:
         run = replace(runs[0], evaluation={part: evaluation[part] for part in parts})
-        assert set(Page(build_page([run], title="x")).values("id")) & set(PARTS) == set(parts)
+        assert set(Page(build_page([run], title="x")[0]).values("id")) & set(PARTS) == set(parts)
     bare = evaluation["calibration"] | {"after": None, "change": {}, "decisions": {}}
     run = replace(runs[0], evaluation={"calibration": bare})
-    assert "table-decisions" not in build_page([run], title="x")
+    assert "table-decisions" not in build_page([run], title="x")[0]
 
 
 def test_one_run_has_no_differences(runs: list[ReportRun]) -> None:
-    page = Page(build_page(runs[:1], title="One"))
+    page = Page(build_page(runs[:1], title="One")[0])
     assert not {"differences", "examples", "table-paired"} & set(page.values("id"))
     assert not {"Gain", "Relative gain"} & set(page.words)
     assert page.tags["svg"] == 1
@@ -220,8 +224,9 @@ def test_a_run_without_history_resamples_or_config(runs: list[ReportRun]) -> Non
         targets, table.probabilities, labels=table.labels, resamples=0, undefined_labels="skip"
     ).to_dict()
     bare = ReportRun("bare", {}, result)
-    page = Page(build_page([bare], title="Bare"))
-    assert report_data([bare], title="Bare")["runs"][0]["training"]["best"] == {}
+    html, data = build_page([bare], title="Bare")
+    page = Page(html)
+    assert data["runs"][0]["training"]["best"] == {}
     assert "training" not in page.values("id")
     assert "not recorded" in page.text
     assert "None" not in page.text
@@ -229,7 +234,7 @@ def test_a_run_without_history_resamples_or_config(runs: list[ReportRun]) -> Non
 
 
 def test_simulated_ecgs_are_named_as_such(runs: list[ReportRun]) -> None:
-    pages = [build_page([replace(runs[0], synthetic=x)], title="x") for x in (False, True)]
+    pages = [build_page([replace(runs[0], synthetic=x)], title="x")[0] for x in (False, True)]
     assert ["simulated ECGs" in page for page in pages] == [False, True]
 
 
@@ -246,7 +251,7 @@ def test_comparisons_of_other_runs_are_refused(
 def test_names_of_runs_must_be_unique(runs: list[ReportRun]) -> None:
     for wrong in ([], [runs[0], runs[0]], [replace(runs[0], name="")]):
         with pytest.raises(EvaluationError) as caught:
-            report_data(wrong, title="x")
+            build_page(wrong, title="x")
         assert caught.value.remedy
 
 
@@ -254,7 +259,7 @@ def test_a_long_record_with_two_leads(
     runs: list[ReportRun], make_record: Callable[..., Record]
 ) -> None:
     record = make_record(leads=("II", "V5"), seconds=30.0)
-    text = build_page(runs[:1], title="x", examples=[Example(record, (), {})])
+    text, _ = build_page(runs[:1], title="x", examples=[Example(record, (), {})])
     assert "10 s of II, V5" in text
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from einthoven.files import Json
 from einthoven.report import tables
-from einthoven.report.description import UNKNOWN, cohort_of, describe, flat, is_synthetic, leakage
-from einthoven.report.description import text as recorded
+from einthoven.report.data import UNKNOWN, cohort_of, describe, flat, is_synthetic, leakage
+from einthoven.report.data import text as recorded
 from einthoven.report.format import confidence
-
-Json = Mapping[str, Any]
 
 
 def model_card(

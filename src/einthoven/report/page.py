@@ -27,14 +27,17 @@ from einthoven.report.data import (
     History,
     PairedRuns,
     ReportRun,
+    describe,
     draw_examples,
+    flat,
+    leakage,
     lowest_line,
     paired,
     read_run,
     report_data,
     seconds_of,
 )
-from einthoven.report.description import describe, flat, leakage, text
+from einthoven.report.data import text as recorded
 from einthoven.report.ecg import ecg_paper, prepared_figure
 from einthoven.report.figures import (
     curves,
@@ -67,7 +70,7 @@ _PAGES.globals |= {
     "seconds": tables.seconds,
     "share": tables.share,
     "significant": tables.significant,
-    "text": text,
+    "text": recorded,
 }
 
 
@@ -123,22 +126,22 @@ def write_report(
     commands = [*commands, f"einthoven report {' '.join(map(str, folders))}"]
     if pretrained:
         data = _pretraining_data(folders, names, commands)
-        write_text(page, pretraining_page(data))
+        text = _pretraining_page(data)
     else:
         results = [read_run(folder, names[folder], resamples=resamples) for folder in folders]
         by_name = {run.name: run for run in results}
         main = by_name[names[other]]
-        options: Json = {
-            "title": _title(results[0]),
-            "comparisons": [
+        text, data = build_page(
+            results,
+            title=_title(results[0]),
+            comparisons=[
                 paired(run, main, resamples=resamples) for run in results if run is not main
             ],
-            "examples": draw_examples(results[0], cohort, examples) if cohort is not None else [],
-            "commands": commands,
-            "descriptions": cohort.descriptions if cohort is not None else None,
-        }
-        data = report_data(results, **options)
-        write_text(page, build_page(results, data=data, **options))
+            examples=draw_examples(results[0], cohort, examples) if cohort is not None else [],
+            commands=commands,
+            descriptions=cohort.descriptions if cohort is not None else None,
+        )
+    write_text(page, text)
     write_json(page.with_suffix(".json"), data)
     return page
 
@@ -149,28 +152,31 @@ def build_page(
     title: str,
     comparisons: Sequence[PairedRuns] = (),
     examples: Sequence[Example] = (),
-    data: Json | None = None,
     **options: Any,
-) -> str:
+) -> tuple[str, Json]:
     """Write a report as one HTML page without scripts, fonts or requests to the network.
 
     Every number on the page is a `<data>` element, whose value has full precision and is in the
-    dictionary of `report_data`.
+    second result.
 
     Parameters
     ----------
     runs, title, comparisons, examples, **options
         As for `report_data`.
-    data : dict, optional
-        The result of `report_data` for the same arguments.
+
+    Returns
+    -------
+    page : str
+        HTML.
+    data : dict
+        The numbers of the page, as from `report_data`.
 
     Raises
     ------
     EvaluationError
         As `report_data`.
     """
-    if data is None:
-        data = report_data(runs, title=title, comparisons=comparisons, examples=examples, **options)
+    data = report_data(runs, title=title, comparisons=comparisons, examples=examples, **options)
     first = data["runs"][0]
     evaluation = first["evaluation"]
     histories = {run.name: run.history for run in runs if run.history}
@@ -210,7 +216,7 @@ def build_page(
         "provenance": "Provenance",
         "limitations": "Limitations",
     }
-    return _render(
+    page = _render(
         "page.html.j2",
         data=data,
         first=first,
@@ -225,9 +231,10 @@ def build_page(
         provenance=[_provenance(run) for run in data["runs"]],
         **_results_tables(data),
     )
+    return page, data
 
 
-def pretraining_page(data: Json) -> str:
+def _pretraining_page(data: Json) -> str:
     """Write the page of pretraining runs: curves of losses, every epoch, provenance."""
     histories = {run["name"]: run["history"] for run in data["runs"]}
     panels = _panels(list(histories.values()))
@@ -343,15 +350,21 @@ def _provenance(run: Json) -> Json:
         "processes": model["processes"],
         **{f"predictions: {key}": value for key, value in run["predictions"].items()},
     }
-    wall_time = (f"wall time of {training['seconds_of']}", tables.seconds(training["seconds"]))
+    if isinstance(command, list):
+        command = shlex.join(map(str, command))
     return {
         "name": run["name"],
         "groups": {
-            "Data and model": [*((key, text(value)) for key, value in entries.items()), wall_time],
+            "Data and model": [
+                *((key, recorded(value)) for key, value in entries.items()),
+                (f"wall time of {training['seconds_of']}", tables.seconds(training["seconds"])),
+            ],
             "Recipe": model["settings"],
             "Environment": model["environment"],
         },
-        "command": shlex.join(map(str, command)) if isinstance(command, list) else text(command),
+        "command": shlex.join(map(str, command))
+        if isinstance(command, list)
+        else recorded(command),
     }
 
 
@@ -385,7 +398,7 @@ def _cohorts(request: Json) -> str:
     cohorts = request.get("cohorts") or [request]
     drawn = sum(cohort.get("draws", 0) for cohort in cohorts)
     return ", ".join(
-        f"{text(cohort.get('cohort'))} {text(cohort.get('version'))} "
+        f"{recorded(cohort.get('cohort'))} {recorded(cohort.get('version'))} "
         f"({form.count(cohort.get('records', 0))} records"
         + (f", {form.percent(cohort['draws'] / drawn)} of the mixture)" if drawn else ")")
         for cohort in cohorts
@@ -416,7 +429,7 @@ def _losses_table(runs: Sequence[Json]) -> tables.Table:
         last, lowest = run["history"][-1], run["lowest"]
         planned = (flat(run["config"]).get("recipe") or {}).get("epochs")
         losses = [last.get(key) for key in _LOSSES] + [lowest.get("validation_loss")]
-        row: list[tables.Cell] = [run["name"], f"{last['epoch']} of {text(planned)}"]
+        row: list[tables.Cell] = [run["name"], f"{last['epoch']} of {recorded(planned)}"]
         row += [tables.significant(loss) for loss in losses]
         row += [tables.count(lowest.get("epoch")), tables.seconds(run["training"]["seconds"])]
         rows.append(row)
