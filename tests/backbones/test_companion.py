@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 from einthoven.backbones.spacetime import (
-    CompanionKernel,
     companion_kernel,
     kernel_by_squaring,
     unit_column,
 )
-from einthoven.errors import BackboneError
 
 
 def _drawn(kernels: int, state: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -59,10 +57,3 @@ def test_states_that_never_fade_stay_exact_in_float32(column: str) -> None:
     expected = _by_steps(a.double(), b.double(), c.double(), 1000)
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() < 2e-7 * expected.abs().max()
-
-
-def test_impossible_sizes_are_refused() -> None:
-    with pytest.raises(BackboneError, match="state = 0"):
-        CompanionKernel(2, 0)
-    with pytest.raises(BackboneError, match="length = 0"):
-        CompanionKernel(2, 4)(0)

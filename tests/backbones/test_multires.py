@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
+from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.multiresnet import MultiresLayer, multires, response
-from einthoven.errors import BackboneError
 
 # The published length and number of scales; shifts beyond a short input; a single sample.
 SHAPES = [(1000, 10), (37, 10), (64, 3), (1, 2)]
@@ -73,7 +73,17 @@ def test_the_response_is_the_answer_to_an_impulse() -> None:
     assert whole[:, 31].all()
 
 
-@pytest.mark.parametrize(("channels", "scales"), [(0, 3), (4, 0)])
-def test_impossible_layers_are_refused(channels: int, scales: int) -> None:
-    with pytest.raises(BackboneError, match=f"channels = {channels}, scales = {scales}"):
-        MultiresLayer(channels, scales)
+def test_network_in_bf16_is_close_to_fp32() -> None:
+    net = create_classifier("multiresnet", labels=5, seed=0, dropout=0.0)
+    x = torch.randn(2, 12, 300)
+    answers = []
+    for enabled in (False, True):
+        net.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            logits = net(x).float()
+        logits.square().sum().backward()
+        gradients = [p.grad.flatten() for p in net.parameters() if p.grad is not None]
+        answers.append((logits.detach(), torch.cat(gradients)))
+    (wide, wide_gradient), (low, low_gradient) = answers
+    assert torch.allclose(low, wide, atol=0.05)
+    assert torch.cosine_similarity(low_gradient, wide_gradient, dim=0) > 0.99

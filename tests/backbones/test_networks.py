@@ -46,6 +46,17 @@ PARAMETERS = {
     "lstm": (912_199, 908_716, 906_007, 904_588),
     "lstm_bidir": (2_339_143, 2_335_660, 2_332_951, 2_331_532),
     "multiresnet": (222_791, 219_308, 216_599, 215_180),
+    "wavelet_nn": (119_879, 116_396, 113_687, 112_268),
+}
+# Sizes of the layer groups, and of the residual branches of each block.
+GROUPS: dict[str, tuple[list[int], list[int]]] = {
+    "fcn_wang": ([3, 3, 3, 6], [0, 0]),
+    "resnet1d_wang": ([3, 6, 9, 9, 6], [1, 1, 1]),
+    "xresnet1d50": ([9, 12, *[9] * 15, 6], [1] * 16),
+    "xresnet1d101": ([9, 12, *[9] * 32, 6], [1] * 33),
+    "inception1d": ([5, 19, 24, 6], [1, 1]),
+    "lstm": ([4, 4, 6], [0]),
+    "lstm_bidir": ([8, 8, 6], [0]),
 }
 IMPOSSIBLE_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "fcn_wang": [
@@ -96,6 +107,8 @@ IMPOSSIBLE_OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"layerdrop": 1.0},
         {"attention_dropout": -0.1},
         {"heads": 5},
+        {"conv_strides": (2,)},
+        {"pos_groups": 5},
     ],
     "hubert_ecg_small": [{"init": "best"}, {"missing_leads": "best"}],
 }
@@ -123,6 +136,14 @@ def test_parameters_are_those_of_the_published_descriptions(name: str) -> None:
         )
     assert sizes == PARAMETERS[name]
     assert entry(name).parameters == sizes[0] - 71 * 129
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_layer_groups_and_residual_branches(name: str) -> None:
+    with torch.device("meta"):
+        net = create_backbone(name)
+    groups, branches = net.layer_groups(), net.residual_branches()
+    assert ([len(group) for group in groups], [len(block) for block in branches]) == GROUPS[name]
 
 
 @pytest.mark.parametrize("name", ZERO_FILLED)

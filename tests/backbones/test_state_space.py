@@ -19,7 +19,6 @@ from einthoven.backbones.layers.state_space import (
     StateSpaceBlock,
     StateSpaceKernel,
 )
-from einthoven.errors import BackboneError
 
 LENGTH = 40
 
@@ -128,9 +127,3 @@ def test_loading_other_dynamics_forgets_the_cached_kernels() -> None:
     first.load_state_dict(second.state_dict())
     assert not torch.allclose(first(LENGTH), before)
     assert torch.equal(first(LENGTH), second(LENGTH))
-
-
-@pytest.mark.parametrize(("state", "dynamics"), [(7, "nplr"), (0, "diagonal"), (8, "s6")])
-def test_impossible_kernels_are_refused(state: int, dynamics: str) -> None:
-    with pytest.raises(BackboneError):
-        StateSpaceKernel(2, state, dynamics=dynamics)  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, GridSystem, grid_convolve
-from einthoven.errors import BackboneError
 
 VARIATES, TOKENS, CHANNELS = 5, 9, 4
 
@@ -87,9 +86,3 @@ def test_no_frequency_grows_from_row_to_row() -> None:
     a1, a2, a3, a4 = (part.unsqueeze(-1) for part in (system.a1, system.a2, system.a3, system.a4))
     assert ((a4 + a3 * a2 * turn / (1.0 - a1 * turn)).abs() <= 1.0 + 1e-12).all()
     assert kernel(60, 200).isfinite().all()
-
-
-@pytest.mark.parametrize(("channels", "modes"), [(3, 2), (0, 2), (4, 0)])
-def test_impossible_sizes_are_refused(channels: int, modes: int) -> None:
-    with pytest.raises(BackboneError, match=f"width = {channels}, modes = {modes}"):
-        GridKernel(channels, modes)

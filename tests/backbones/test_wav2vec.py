@@ -5,7 +5,6 @@ import torch
 
 from einthoven.backbones.layers.wav2vec import (
     ConvExtractor,
-    ConvPositions,
     PaddedAttention,
     PostNormBlock,
     PostNormBlocks,
@@ -93,19 +92,3 @@ def test_dropout_on_attention_acts_with_and_without_padding() -> None:
     attention.train()
     assert not torch.allclose(attention(x, everything), plain, atol=1e-3)
     assert not torch.allclose(attention(x), plain, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("build", "said"),
-    [
-        (lambda: ConvExtractor(1, 2, kernels=(2, 2), strides=(2,)), "conv_strides"),
-        (lambda: ConvExtractor(1, 2, kernels=(), strides=()), "conv_kernels"),
-        (lambda: ConvPositions(10, groups=4), "pos_groups = 4"),
-        (lambda: PostNormBlocks(0, 8, 2), "depth = 0"),
-        (lambda: PostNormBlocks(1, 8, 2, layerdrop=1.0), "layerdrop = 1.0"),
-        (lambda: PostNormBlocks(1, 8, 2, attention_dropout=-0.1), "attention_dropout = -0.1"),
-    ],
-)
-def test_refuses_impossible_shapes(build: object, said: str) -> None:
-    with pytest.raises(BackboneError, match=said):
-        build()  # type: ignore[operator]

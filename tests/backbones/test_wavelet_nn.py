@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from einthoven.backbones.classifier import create_classifier
-from einthoven.backbones.contract import UnfittedWarning
 from einthoven.backbones.layers.wavelet_features import wavelet_features
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
@@ -25,16 +23,6 @@ def _fitted(**options: Any) -> Any:
     net: Any = create_backbone("wavelet_nn", seed=0, **options).eval()
     net.fit_statistics([_records()[:, : len(net.leads)]])
     return net
-
-
-@pytest.mark.parametrize(
-    ("labels", "parameters"), [(71, 119_879), (44, 116_396), (23, 113_687), (12, 112_268)]
-)
-def test_it_has_the_published_number_of_parameters(labels: int, parameters: int) -> None:
-    with torch.device("meta"):
-        net: Any = create_classifier("wavelet_nn", labels=labels)
-    assert sum(p.numel() for p in net.parameters()) == parameters
-    assert net.backbone.dense.in_features == 864
 
 
 def test_features_are_a_dense_layer_of_standardised_statistics() -> None:
@@ -85,16 +73,6 @@ def test_statistics_need_records() -> None:
         net.fit_statistics([torch.zeros(2, 3, 200)])
 
 
-def test_it_says_once_that_nothing_was_measured() -> None:
-    net, x = create_backbone("wavelet_nn", seed=0).eval(), _records(2)
-    assert not net.is_fitted
-    with pytest.warns(UnfittedWarning, match="wavelet_nn has not measured"):
-        net(x)
-    net(x)  # silent: a warning would be an error here
-    net.fit_statistics([_records()])
-    assert net.is_fitted
-
-
 def test_missing_leads_are_at_their_training_means() -> None:
     net, x, kept = _fitted(), _records(3), ("V2", "I")
     rows = [STANDARD_LEADS.index(name) for name in kept]
@@ -107,16 +85,3 @@ def test_missing_leads_are_at_their_training_means() -> None:
     assert few(x[:, :2]).shape == (3, 128)
     assert (few.feature_mean[0] == 0).sum() < 5  # lead I's were measured, II's were not
     assert not few.feature_mean[1].any()
-
-
-def test_dropout_is_its_own_and_training_reaches_the_dense_layer() -> None:
-    net = _fitted().train()
-    assert net.dropout.p == 0.25
-    assert net.feedforward_dropouts() == net.other_dropouts() == net.residual_branches() == []
-    assert net.layer_groups() == [["dense.weight", "dense.bias"], []]
-    x = _records(5)
-    torch.manual_seed(0)
-    assert not torch.equal(net(x), net(x))
-    net(x).sum().backward()
-    assert net.dense.weight.grad.any()
-    assert not net.feature_mean.requires_grad

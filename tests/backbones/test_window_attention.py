@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from einthoven.backbones.msw_transformer import WindowAttention
-from einthoven.errors import BackboneError
 
 
 def _layer(window: int) -> WindowAttention:
@@ -54,9 +53,3 @@ def test_windows_are_masked_attention_with_its_gradients(window: int, tokens: in
         strict=True,
     ):
         assert torch.allclose(slope, wanted, atol=1e-10)
-
-
-@pytest.mark.parametrize(("heads", "window"), [(3, 5), (1, 5), (6, 5), (4, 1)])
-def test_impossible_sizes_are_refused(heads: int, window: int) -> None:
-    with pytest.raises(BackboneError, match=f"heads = {heads}, window = {window}"):
-        WindowAttention(16, heads, window)

@@ -52,16 +52,6 @@ def test_reads_the_released_container(wrap: Callable[[Any], Any], tmp_path: Path
     assert all(p.requires_grad for p in net.parameters())
 
 
-def test_the_head_is_kept_only_when_it_is_asked_for(tmp_path: Path) -> None:
-    source = _source()
-    path = _released(to_public(source), tmp_path / "x.pth")
-    x = torch.randn(2, 12, 300)
-    assert torch.equal(load_classifier(NAME, weights=path, **TINY)(x), source(x))
-    assert _same(load_backbone(NAME, weights=path, **TINY), source.backbone)
-    with pytest.raises(WeightsError, match="150 outputs for 3 labels"):
-        load_classifier(NAME, weights=path, labels=("a", "b", "c"), **TINY)
-
-
 def test_fewer_leads_read_the_same_file(tmp_path: Path) -> None:
     source = _source()
     path = _released(to_public(source), tmp_path / "x.pth")

@@ -1,0 +1,128 @@
+"""Networks written from their papers: reach, fusion, leads, and a loss that falls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.registry import create_backbone
+from einthoven.backbones.spacetime import SpaceTime
+from einthoven.cohorts import Cohort
+from einthoven.signals.batches import SignalSource
+from einthoven.signals.store import Store
+
+TINY: dict[str, dict[str, Any]] = {
+    "multiresnet": {"width": 16, "depth": 2, "scales": 4},
+    "spacetime": {"width": 16, "depth": 2, "state": 8, "shared": 4},
+    "chimera": {"width": 8, "depth": 2, "modes": 2, "features": 16},
+    "msw_transformer": {"width": 16, "scales": (2, 4)},
+    "s4_tiny": {},
+}
+LEARNING: dict[str, dict[str, Any]] = {
+    "spacetime": {"width": 64, "depth": 2, "state": 32, "dropout": 0.0},
+    "chimera": {"width": 16, "depth": 2},
+    "msw_transformer": {"width": 64},
+}
+
+
+def _tiny(name: str, **options: Any) -> Any:
+    return create_backbone(name, seed=0, **(TINY[name] | options)).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "samples", "changed", "tokens", "noise"),
+    [
+        ("multiresnet", {}, 80, range(50, 80), range(50, 80), 1e-6),
+        ("spacetime", {}, 60, range(30, 60), range(30, 60), 1e-5),
+        ("s4_tiny", {}, 100, range(50, 100), range(25, 50), 1e-5),
+        ("s4_tiny", {"causal": False}, 100, range(99, 100), range(50), 1e-7),
+        # Token 5 is in the windows of tokens 4 to 7 and, shifted, 2 to 5.
+        ("msw_transformer", {}, 80, range(25, 30), range(2, 8), 1e-6),
+    ],
+)
+def test_samples_reach_certain_tokens_only(
+    name: str, options: dict[str, Any], samples: int, changed: range, tokens: range, noise: float
+) -> None:
+    net, x = _tiny(name, **options), torch.randn(1, 12, samples)
+    other = x.clone()
+    other[..., list(changed)] += 1.0
+    with torch.no_grad():
+        apart = (net.tokens(x) - net.tokens(other)).abs().amax((0, 2))
+    assert (apart > noise).nonzero().flatten().tolist() == list(tokens)
+
+
+def test_a_cell_of_chimera_sees_all_leads_and_its_past_only() -> None:
+    net, x = _tiny("chimera"), torch.randn(1, 12, 60)
+    changed = x.clone()
+    changed[:, 4, 30:] += 1.0
+    with torch.no_grad():
+        apart = (net.grid(x) - net.grid(changed)).abs().amax((0, 3))
+    assert (apart[:, :6] < 1e-5).all()
+    assert (apart[:, 6:] > 1e-5).all()
+
+
+def test_features_of_chimera_depend_on_the_lead() -> None:
+    """The same wave in another lead is another record, although the leads share the embedding."""
+    net, wave = _tiny("chimera"), torch.randn(1, 1, 50)
+    with torch.no_grad():
+        features = [net(wave, leads=(lead,)) for lead in ("I", "V1", "V6")]
+    assert not torch.allclose(features[0], features[1], atol=1e-3)
+    assert not torch.allclose(features[1], features[2], atol=1e-3)
+
+
+def test_fusion_of_the_msw_transformer_is_a_convex_sum_of_branches() -> None:
+    block = _tiny("msw_transformer").blocks[0]
+    x = torch.randn(2, 9, 16)
+    with torch.no_grad():
+        single = [branch(x) for branch in block.branches]
+        assert torch.allclose(block.fused(x), sum(single) / 2, atol=1e-6)
+        block.fusion.copy_(torch.tensor([0.0, 40.0]))
+        assert torch.allclose(block.fused(x), single[1], atol=1e-6)
+
+
+def test_random_averages_of_spacetime_travel_with_the_weights() -> None:
+    torch.manual_seed(1)
+    config = _tiny("spacetime").config
+    first, second = SpaceTime(config), SpaceTime(config)
+    x = torch.randn(2, 12, 50)
+    assert not torch.equal(*(n.blocks[0].preprocessing.windows for n in (first, second)))
+    second.load_state_dict(first.state_dict())
+    with torch.no_grad():
+        assert torch.equal(first.eval()(x), second.eval()(x))
+
+
+def test_size_of_s4_without_its_stem_is_the_published_one() -> None:
+    sizes = []
+    for causal in (True, False):
+        with torch.device("meta"):
+            net = create_backbone("s4", causal=causal)
+        outside = [p for n, p in net.named_parameters() if not n.startswith("stem.")]
+        sizes.append(sum(p.numel() for p in outside))
+    assert sizes == [2_123_776, 2_140_160]
+    assert (net.feature_dim, net.preparation.rate, net.preparation.window) == (512, 240, 600)
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_loss_falls_in_thirty_steps(name: str, synthetic: Cohort, synthetic_store: Store) -> None:
+    model = create_classifier(name, labels=synthetic.labels, window=250, seed=0, **LEARNING[name])
+    rows = synthetic_store.rows(synthetic.ids())[:64]
+    source = SignalSource(synthetic_store, rows, synthetic.targets()[:64], model.preparation)
+    everyone = np.arange(64)
+    x = source.crops(everyone, torch.zeros(64, dtype=torch.long)) / 0.25
+    y = source.targets_of(everyone)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    torch.manual_seed(0)
+    for _ in range(30):
+        loss = binary_cross_entropy_with_logits(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    # What is left when the labels' frequencies are all that was learned.
+    frequency = y.mean(0).clamp(1e-6, 1 - 1e-6)
+    constant = binary_cross_entropy_with_logits(frequency.logit().expand_as(y), y).item()
+    assert loss.item() < 0.75 * constant
