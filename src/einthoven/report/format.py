@@ -66,6 +66,8 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def minutes(seconds: float) -> str:
+def minutes(seconds: float | None) -> str:
     """`45`, and `2.5` below ten minutes."""
+    if seconds is None:
+        return NONE
     return f"{seconds / 60:.0f}" if seconds >= 600 else f"{seconds / 60:.1f}"

@@ -1,8 +1,8 @@
-"""Figures 2 to 5: their numbers, their lines on a page, and their drawings as SVG."""
+"""Figures 2 to 5: their numbers, for the templates, and their drawings as SVG."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,15 @@ from matplotlib.ticker import MaxNLocator
 from einthoven.files import Json
 from einthoven.report.data import stage_history
 from einthoven.report.figures import COLOURS, INK, drawing, label_differences, to_svg
-from einthoven.report.format import NONE, number, percent
 from einthoven.reproduce import published
 from einthoven.reproduce.experiment import NO_DEPTH, NO_PROBE, PLAIN, POST, SCRATCH, SCRATCH_POST
 from einthoven.reproduce.grid import ABLATION, PAIR, WHOLE, Group
 from einthoven.reproduce.results import AUROC_AUPRC, Metric, Results, Split
 from einthoven.reproduce.tables import (
     NAMES,
-    Line,
     Section,
-    label_counts,
     pair_of,
-    relative_gain,
     section,
-    seeds_text,
-    value,
 )
 
 History = Sequence[Mapping[str, Any]]
@@ -41,20 +35,17 @@ def figure_2(results: Results) -> Section:
     """Paired differences of every label on the main task."""
     post, plain = pair_of(results, results.reproduction.experiment.main_task)
     comparison = results.comparison(post, plain)
-    drawings, counts = {}, []
-    for metric in AUROC_AUPRC if comparison is not None else ():
-        assert comparison is not None
-        name = f"figure-2-{metric}"
-        drawings[_file(results, name)] = label_differences(
-            comparison, metric, names=(POST, PLAIN), name=name
-        )
-        quote = " / ".join(map(str, published.LABELS[metric]))
-        counts.append([NAMES[metric], *label_counts(comparison, metric), f"{quote} of 71"])
+    drawings = {}
+    if comparison is not None:
+        for name, metric in (("figure-2-auroc", "auroc"), ("figure-2-auprc", "auprc")):
+            drawings[_file(results, name)] = label_differences(
+                comparison, metric, names=(POST, PLAIN), name=name
+            )
     numbers = {
         "seeds": list(results.seeds(plain, post)),
         "comparison": comparison and comparison.to_dict(),
     }
-    return section(results, "figure-2", [plain, post], numbers, drawings, counts=counts)
+    return section(results, "figure-2", [plain, post], numbers, drawings)
 
 
 def figure_3(results: Results) -> Section:
@@ -69,21 +60,19 @@ def figure_3(results: Results) -> Section:
         for group in groups
     }
     epochs = {name: [entry["epochs"] for entry in each] for name, each in histories.items() if each}
-    drawings, passes = {}, []
+    drawings = {}
+    best: dict[Metric, float] = {}  # of plain fine-tuning
     passed: dict[Metric, int | None] = dict.fromkeys(AUROC_AUPRC)
     if epochs:
         drawings[_file(results, "figure-3")] = draw_curves(epochs)
     if len(epochs) == len(PAIR):
         for metric in AUROC_AUPRC:
             post, plain = (mean_curve(epochs[name], f"macro_{metric}") for name in (POST, PLAIN))
-            above = (epoch for epoch, mean in enumerate(post, 1) if mean > max(plain))
+            best[metric] = max(plain)
+            above = (epoch for epoch, mean in enumerate(post, 1) if mean > best[metric])
             passed[metric] = next(above, None)
-            best = number(max(plain), places=4)
-            passes.append([NAMES[metric], best, str(passed[metric] or "none")])
     numbers = {"histories": histories, "passes_reference_in_epoch": passed}
-    return section(
-        results, "figure-3", groups, numbers, drawings, passes=passes, drawn=bool(drawings)
-    )
+    return section(results, "figure-3", groups, numbers, drawings, best=best)
 
 
 def figure_4(results: Results) -> Section:
@@ -92,20 +81,10 @@ def figure_4(results: Results) -> Section:
     shares = sorted({*experiment.fractions, WHOLE})
     groups = [Group(backbone, v, experiment.main_task, share) for share in shares for v in PAIR]
     entries = [_numbers(results, group) | {"published": _quote(group)} for group in groups]
-    lines = []
-    for entry in entries:
-        line = [f"{100 * entry['fraction']:g} %", f"`{entry['variant']}`"]
-        line.append(seeds_text(entry["auroc"]))
-        for metric in AUROC_AUPRC:
-            line += [value(entry[metric]), number(entry["published"].get(metric))]
-        lines.append(line)
     drawings = {}
     if finished := [entry for entry in entries if entry["auroc"]]:
         drawings[_file(results, "figure-4")] = draw_fractions(finished, entries)
-    return section(
-        results, "figure-4", groups, {"groups": entries}, drawings,
-        lines=lines, drawn=bool(drawings),
-    )  # fmt: skip
+    return section(results, "figure-4", groups, {"groups": entries}, drawings)
 
 
 def _quote(group: Group) -> dict[Metric, float]:
@@ -145,9 +124,7 @@ def figure_5(results: Results) -> Section:
         list(groups.values()),
         numbers,
         drawings,
-        pieces=[_piece_line(entry) for entry in numbers["validation"]],
-        corners=_corner_lines(results, groups),
-        drawn=bool(drawings),
+        corners=list(_corners(results, groups)),
     )
 
 
@@ -158,33 +135,23 @@ def _ablation(results: Results, group: Group, whole: Group) -> Json:
     for metric in AUROC_AUPRC if group != whole else ():
         difference = results.macro(group, metric, "validation", minus=whole)
         numbers[f"{metric}_difference"] = difference
-        numbers[f"{metric}_relative"] = relative_gain(comparison, metric)
+        numbers[f"{metric}_relative"] = comparison and getattr(comparison, metric).relative_gain
         quote = published.ABLATION.get(group.variant, {}).get(metric)
         numbers[f"{metric}_published_relative"] = quote
     return numbers
 
 
-def _piece_line(entry: Json) -> Line:
-    line = [f"`{entry['variant']}`", seeds_text(entry["auroc"])]
-    for metric in AUROC_AUPRC:
-        line.append(value(entry[metric]))
-        if f"{metric}_difference" not in entry:
-            line += [NONE] * 3
-            continue
-        line.append(value(entry[f"{metric}_difference"], signed=True))
-        line.append(percent(entry[f"{metric}_relative"], signed=True))
-        line.append(percent(entry[f"{metric}_published_relative"], signed=True))
-    return line
-
-
-def _corner_lines(results: Results, groups: Mapping[str, Group]) -> list[Line]:
-    lines = []
+def _corners(results: Results, groups: Mapping[str, Group]) -> Iterator[Json]:
+    """Plain fine-tuning and post-training from the same start, and their paired difference."""
     for start, (plain, post) in STARTS.items():
-        for metric, name in NAMES.items() if {plain, post} <= groups.keys() else ():
-            values = [value(results.macro(groups[variant], metric)) for variant in (plain, post)]
-            gain = results.macro(groups[post], metric, minus=groups[plain])
-            lines.append([start, name, *values, value(gain, signed=True)])
-    return lines
+        for metric in AUROC_AUPRC if {plain, post} <= groups.keys() else ():
+            yield {
+                "start": start,
+                "metric": metric,
+                "plain": results.macro(groups[plain], metric),
+                "post": results.macro(groups[post], metric),
+                "gain": results.macro(groups[post], metric, minus=groups[plain]),
+            }
 
 
 def _numbers(results: Results, group: Group, split: Split = "test") -> Json:

@@ -1,17 +1,24 @@
-"""Tables 1 and 2 and the table of every variant: their numbers, and their lines on a page."""
+"""Tables 1 and 2 and the table of every variant: their numbers, for the templates."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from einthoven.evaluate.comparison import Comparison
 from einthoven.files import Json
-from einthoven.report.format import NONE, count, interval, minutes, number, percent
+from einthoven.report.format import (
+    NONE,
+    count,
+    interval,
+    minutes,
+    number,
+    percent,
+    with_interval,
+)
 from einthoven.reproduce import published
 from einthoven.reproduce.experiment import PLAIN, POST, Row
 from einthoven.reproduce.grid import GRID, PAIR, TABLE_1, Group, pairs_of_row
@@ -27,7 +34,6 @@ from einthoven.reproduce.run import Reproduction, weights_sha256
 
 NOT_RUN = "not run yet"
 NAMES: dict[Metric, str] = {"auroc": "macro AUROC", "auprc": "macro AUPRC"}
-Line = list[str]
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,9 @@ def section(
     )
     text = _ENVIRONMENT.get_template(f"{target}.md.j2").render(
         results=results,
+        numbers=numbers,
+        drawn=bool(drawings),
+        metrics=NAMES,
         name=backbone or experiment.name,
         file=f"{backbone}--{experiment.name}",
         task=experiment.main_task,
@@ -121,21 +130,6 @@ def weights_text(reproduction: Reproduction) -> str:
     )
 
 
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("einthoven.reproduce"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_ENVIRONMENT.globals["table"] = table
-
-
 def value(pooled: Json | None, *, signed: bool = False) -> str:
     """`0.9107 ± 0.0012 (0.9026 to 0.9187)`: mean, spread over seeds, interval of the mean."""
     if pooled is None:
@@ -148,20 +142,38 @@ def value(pooled: Json | None, *, signed: bool = False) -> str:
     return text
 
 
-def quoted(published_value: published.Value | None) -> str:
-    """A published value with its interval, or with the leaderboard's uncertainty: `0.925(08)`."""
-    if published_value is None:
-        return NONE
-    text = number(published_value.value)
-    if published_value.thousandths is not None:
-        return f"{text}({published_value.thousandths:02d})"
-    limits = published_value.interval
-    return text if limits is None else f"{text} ({interval(limits)})"
-
-
 def seeds_text(pooled: Json | None) -> str:
     """`0, 1, 2`."""
     return NONE if pooled is None else ", ".join(map(str, pooled["seeds"]))
+
+
+def _marks(entry: Json) -> list[tuple[str, str]]:
+    """Marks of a row of table 1, each with its note."""
+    marks = (
+        ("†", entry["short_schedule"]),
+        ("‡", entry["our_reading"]),
+        ("§", ", ".join(entry["changes"])),
+    )
+    return [(mark, text) for mark, text in marks if text]
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("einthoven.reproduce"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters["marks"] = _marks
+_ENVIRONMENT.globals |= {
+    "count": count,
+    "minutes": minutes,
+    "number": number,
+    "percent": percent,
+    "published": published,
+    "seeds": seeds_text,
+    "value": value,
+    "with_interval": with_interval,
+}
 
 
 def table_1(results: Results, stored: Json) -> Section:
@@ -196,17 +208,20 @@ def table_1(results: Results, stored: Json) -> Section:
         "rows": [_row_numbers(results, row, sources[row.name], best) for row in rows],
     }
     numbers = with_stored_rows(numbers, stored)
-    details = {task: list(_details(numbers, task)) for task in tasks}
+    beside: dict[str, list[Json]] = {}  # our rows below the published ones
+    for row, entry in zip(rows, numbers["rows"], strict=True):
+        beside.setdefault(row.published or "", []).append(entry)
     return section(
         results,
         TABLE_1,
         [source for by_task in sources.values() for source in by_task.values()],
         numbers,
-        tasks=list(tasks),
-        matrix=list(_matrix(numbers, rows, tasks)),
-        notes=list(_notes(numbers)),
-        best=[_best_line(task, model) for task, model in numbers["best_post_trained"].items()],
-        details={task: lines for task, lines in details.items() if lines},
+        tasks=tasks,
+        beside=beside,
+        finished={
+            task: [entry for entry in numbers["rows"] if entry["tasks"][task]["auroc"]]
+            for task in tasks
+        },
     )
 
 
@@ -261,87 +276,6 @@ def _entry(
     }
 
 
-def _matrix(numbers: Json, rows: Sequence[Row], tasks: Sequence[str]) -> Iterator[Line]:
-    """Published rows, and ours below the row that they are compared with."""
-    beside: dict[str, list[Json]] = {}
-    for row, entry in zip(rows, numbers["rows"], strict=True):
-        beside.setdefault(row.published or "", []).append(entry)
-    for name, values in published.ROWS.items():
-        ours = beside.pop(name, [])
-        if ours or name in published.AUROC:
-            yield [name, "published", *(quoted(values.get(task)) for task in tasks)]
-        yield from (_our_line(entry, tasks) for entry in ours)
-    for entries in beside.values():
-        yield from (_our_line(entry, tasks) for entry in entries)
-    if others := numbers["best_post_trained_on"]:
-        shown = [value(others[task]["auroc"]) if task in others else NONE for task in tasks]
-        yield ["**best post-trained model**", "ours", *shown]
-
-
-def _our_line(entry: Json, tasks: Sequence[str]) -> Line:
-    return [_name(entry), "ours", *(value(entry["tasks"][task]["auroc"]) for task in tasks)]
-
-
-def _name(entry: Json) -> str:
-    name = f"**{entry['name']}**"
-    if entry["backbone"] not in ("", entry["name"]):
-        name += f", `{entry['backbone']}`"
-    return " ".join([name, *(mark for mark, _ in _marks(entry))])
-
-
-def _marks(entry: Json) -> list[tuple[str, str]]:
-    marks = (
-        ("†", entry["short_schedule"]),
-        ("‡", entry["our_reading"]),
-        ("§", ", ".join(entry["changes"])),
-    )
-    return [(mark, text) for mark, text in marks if text]
-
-
-def _notes(numbers: Json) -> Iterator[Line]:
-    for entry in numbers["rows"]:
-        yield from ([entry["name"], mark, text] for mark, text in _marks(entry))
-
-
-def _best_line(task: str, model: Json) -> Line:
-    name = f"`{model['recipe']}` of `{model['backbone']}`"
-    if model.get("model"):
-        name = f"`{model['model']}`, {name}"
-    weights = (model["weights_sha256"] or "random")[:12]
-    validation = number(model["validation_auroc"], places=4)
-    return [task, name, seeds_text(model), validation, weights]
-
-
-def _details(numbers: Json, task: str) -> Iterator[Line]:
-    """Lines of a task's table, for the rows that are run on it; none without such a row."""
-    if not any(entry["tasks"][task]["auroc"] for entry in numbers["rows"]):
-        return
-    if task in numbers["best_post_trained_on"]:
-        backbone = numbers["best_post_trained"][task]["backbone"]
-        name = f"**best post-trained model**, `{backbone}`"
-        yield _detail(name, numbers["best_post_trained_on"][task])
-    for entry in numbers["rows"]:
-        if entry["tasks"][task]["auroc"]:
-            yield _detail(_name(entry), entry["tasks"][task])
-
-
-def _detail(name: str, entry: Json) -> Line:
-    quote = entry["published"] and published.Value(**entry["published"])
-    gaps = entry["post_trained_minus_this"]
-    cost = entry["cost"] or dict.fromkeys(("parameters", "seconds", "rate", "device"))
-    return [
-        name,
-        seeds_text(entry["auroc"]),
-        quoted(quote),
-        *(value(entry[metric]) for metric in AUROC_AUPRC),
-        *(value(gaps[m], signed=True) if m in gaps else NONE for m in AUROC_AUPRC),
-        count(cost["parameters"]),
-        NONE if cost["seconds"] is None else minutes(cost["seconds"]),
-        NONE if cost["rate"] is None else f"{cost['rate']:,.0f}",
-        cost["device"] or NONE,
-    ]
-
-
 def table_2(results: Results) -> Section:
     """Plain fine-tuning against post-training on every task, and the other table variants."""
     reproduction = results.reproduction
@@ -352,20 +286,25 @@ def table_2(results: Results) -> Section:
         for variant in experiment.table_variants_of(task)
     ]
     group_numbers = [_group_numbers(results, group) for group in groups]
-    gains = [_gain_numbers(results, task) for task in experiment.tasks]
     strata = [entry for task in experiment.tasks for entry in _stratum_numbers(results, task)]
-    numbers = {"groups": group_numbers, "gains": gains, "by_frequency": strata}
-    everything = len(experiment.table_variants) > len(PAIR)
+    numbers = {
+        "groups": group_numbers,
+        "gains": [_gain_numbers(results, task) for task in experiment.tasks],
+        "by_frequency": strata,
+    }
+    by_group = {(entry["task"], entry["variant"]): entry for entry in group_numbers}
     return section(
         results,
         "table-2",
         groups,
         numbers,
-        pair=[_pair_line(entry) for entry in group_numbers if entry["variant"] in PAIR],
-        gains=[line for entry in gains for line in _gain_lines(results, entry)],
-        strata=[_stratum_line(entry) for entry in strata],
-        variants=[f"`{variant}`" for variant in experiment.table_variants],
-        side_by_side=list(_side_by_side(results, group_numbers, gains)) if everything else [],
+        pair=PAIR,
+        variants=experiment.table_variants,
+        by_group=by_group,
+        single_seeds={
+            gain["task"]: _single_seeds(gain, by_group[gain["task"], PLAIN])
+            for gain in numbers["gains"]
+        },
     )
 
 
@@ -409,85 +348,19 @@ def _stratum_numbers(results: Results, task: str) -> Iterator[Json]:
         yield numbers
 
 
-def _pair_line(entry: Json) -> Line:
-    row, task = published.ROW_OF_VARIANT[entry["variant"]], entry["task"]
-    bias = entry["auprc"] and entry["auprc"]["bias"]
-    return [
-        task,
-        f"`{entry['variant']}`",
-        seeds_text(entry["auroc"]),
-        value(entry["auroc"]),
-        quoted(published.AUROC[row].get(task)),
-        value(entry["auprc"]),
-        number(bias, signed=True, places=4),
-        quoted(published.AUPRC[row].get(task)),
-    ]
-
-
-def _gain_lines(results: Results, entry: Json) -> Iterator[Line]:
-    """One line for every seed if there are several, and one for their mean."""
-    post, plain = pair_of(results, entry["task"])
-    seeds = results.seeds(post, plain)
-    for index, seed in enumerate(seeds if len(seeds) > 1 else ()):
-        line = [entry["task"], f"{seed}"]
+def _single_seeds(gain: Json, plain: Json) -> list[Json]:
+    """The gain of every seed, if there are several."""
+    seeds = gain["auroc"]["seeds"] if gain["auroc"] else ()
+    lines: list[Json] = [{"seed": seed} for seed in seeds] if len(seeds) > 1 else []
+    for index, line in enumerate(lines):
         for metric in AUROC_AUPRC:
-            base = results.macro(plain, metric)
-            assert base is not None
-            change = entry[metric]["values"][index]
-            single = {"mean": change, "interval": entry[metric]["intervals"][index]}
-            relative = change / base["values"][base["seeds"].index(seed)]
-            line += [value(single, signed=True), percent(relative, signed=True), "", ""]
-        yield line
-    comparison = results.comparison(post, plain)
-    line = [
-        entry["task"],
-        f"mean of {len(seeds)}" if len(seeds) > 1 else seeds_text(entry["auroc"]),
-    ]
-    for metric in AUROC_AUPRC:
-        line += [
-            value(entry[metric], signed=True),
-            percent(relative_gain(comparison, metric), signed=True),
-            percent(entry[f"published_relative_{metric}"], signed=True),
-            " / ".join(label_counts(comparison, metric)) or NOT_RUN,
-        ]
-    yield line
-
-
-def relative_gain(comparison: Comparison | None, metric: Metric) -> float | None:
-    """Relative gain of the macro value."""
-    return None if comparison is None else getattr(comparison, metric).relative_gain
-
-
-def label_counts(comparison: Comparison | None, metric: Metric) -> list[str]:
-    """Labels with a higher value, with an interval above zero, and with one below zero."""
-    if comparison is None:
-        return []
-    change = getattr(comparison, metric)
-    counts = (change.improved, change.significantly_better, change.significantly_worse)
-    return [str(n) for n in counts if n is not None]
-
-
-def _stratum_line(entry: Json) -> Line:
-    open_ended = entry["high"] is None
-    positives = f"{entry['low']}" + (" and more" if open_ended else f" to {entry['high']}")
-    line = [entry["task"], positives, f"{len(entry['labels'])}"]
-    for metric in AUROC_AUPRC:
-        line += [number(entry[f"{metric}_{variant}"], places=4) for variant in PAIR]
-        line.append(value(entry[metric], signed=True))
-    return line
-
-
-def _side_by_side(
-    results: Results, groups: Sequence[Json], gains: Sequence[Json]
-) -> Iterator[Line]:
-    """Every variant on every task, and post-training minus plain fine-tuning."""
-    for metric, name in NAMES.items():
-        for gain in gains:
-            task = gain["task"]
-            values = {g["variant"]: value(g[metric]) for g in groups if g["task"] == task}
-            variants = results.reproduction.experiment.table_variants
-            shown = [values.get(variant, NONE) for variant in variants]
-            yield [name, task, *shown, value(gain[metric], signed=True)]
+            change, base = gain[metric]["values"][index], plain[metric]
+            line[metric] = {
+                "mean": change,
+                "interval": gain[metric]["intervals"][index],
+                "relative": change / base["values"][base["seeds"].index(line["seed"])],
+            }
+    return lines
 
 
 def grid_table(results: Results) -> Section:
@@ -495,18 +368,16 @@ def grid_table(results: Results) -> Section:
     experiment, task = results.reproduction.experiment, results.reproduction.experiment.main_task
     _, plain = pair_of(results, task)
     groups = [Group(plain.backbone, variant, task) for variant in experiment.variants]
-    numbers, lines = [], []
-    for group in groups:
+    numbers = [_group_numbers(results, group) for group in groups]
+    rows = []
+    for group, entry in zip(groups, numbers, strict=True):
         cost = results.cost(group)
-        entry = _group_numbers(results, group) | {"seconds": cost and cost["seconds"]}
+        entry["seconds"] = cost and cost["seconds"]
+        differences = {
+            metric: results.macro(group, metric, minus=plain)
+            for metric in AUROC_AUPRC
+            if group != plain
+        }
         validation = results.macro(group, "auroc", "validation")
-        line = [f"`{group.variant}`", seeds_text(entry["auroc"])]
-        line += [value(entry["auroc"]), value(entry["auprc"])]
-        line.append(number(None if validation is None else validation["mean"], places=4))
-        for metric in AUROC_AUPRC:
-            change = None if group == plain else results.macro(group, metric, minus=plain)
-            line.append(NONE if group == plain else value(change, signed=True))
-        line.append(NONE if entry["seconds"] is None else minutes(entry["seconds"]))
-        numbers.append(entry)
-        lines.append(line)
-    return section(results, GRID, groups, {"groups": numbers}, lines=lines)
+        rows.append(entry | {"validation": validation, "differences": differences})
+    return section(results, GRID, groups, {"groups": numbers}, rows=rows)
