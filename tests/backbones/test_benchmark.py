@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_networks import SMALL
 from torch import Tensor, nn
 
 from einthoven.backbones.classifier import create_classifier
@@ -17,25 +18,11 @@ from einthoven.signals.prepare import Resample, Scale, Window
 from einthoven.stages.finetune import regularise
 from einthoven.stages.recipe import Stage2
 
-NAMES = (
-    "fcn_wang",
-    "resnet1d_wang",
-    "xresnet1d50",
-    "xresnet1d101",
-    "inception1d",
-    "lstm",
-    "lstm_bidir",
-)
-SMALL: dict[str, dict[str, Any]] = {
-    "fcn_wang": {"widths": (16, 16, 8)},
-    "resnet1d_wang": {"width": 16},
-    "xresnet1d50": {"stem_widths": (8, 8, 8), "width": 8, "depths": (1, 2, 1)},
-    "inception1d": {"width": 8},
-    "lstm_bidir": {"width": 8},
-}
+NAMES = ("fcn_wang", "resnet1d_wang", "xresnet1d101", "inception1d", "lstm")
+FULL = ("fcn_wang", "resnet1d_wang", "xresnet1d50", "inception1d", "lstm_bidir")
 
 
-@pytest.fixture(params=SMALL)
+@pytest.fixture(params=FULL)
 def net(request: pytest.FixtureRequest) -> BenchmarkBackbone:
     """Each class of network, small."""
     return _small(request.param)
@@ -87,14 +74,6 @@ def test_a_batch_of_one_is_evaluated_but_not_trained_on(net: BenchmarkBackbone) 
     with pytest.raises(BackboneError, match=r"one record in training[\s\S]*drop_last"):
         net.train()(x[:1])
     assert net(x[:2]).isfinite().all()
-
-
-def test_a_double_network_and_a_half_one_run(net: BenchmarkBackbone) -> None:
-    for dtype in (torch.float64, torch.bfloat16):
-        assert net.to(dtype)(_x().to(dtype)).dtype is dtype
-
-
-FULL = ("fcn_wang", "resnet1d_wang", "xresnet1d50", "inception1d", "lstm_bidir")
 
 
 @pytest.mark.parametrize("name", FULL)

@@ -4,15 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from small_networks import SMALL
 
 from einthoven.backbones.ecg_fm import ECGFM
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 
-TINY: dict[str, Any] = {
-    "width": 32, "depth": 2, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4,
-}  # fmt: skip
+TINY = SMALL["ecg_fm"]
 
 
 @pytest.fixture

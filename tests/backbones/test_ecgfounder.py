@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_networks import SMALL
 from torch import Tensor, nn
 
 from einthoven.backbones.ecgfounder import ECGFounder
@@ -12,7 +13,7 @@ from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import Preparation, prepare_batch
 
-TINY: dict[str, Any] = {"stem_width": 16, "widths": (16, 32), "depths": (1, 2)}
+TINY = SMALL["ecgfounder_12lead"]
 LIMB, CHEST = STANDARD_LEADS[:6], STANDARD_LEADS[6:]
 EIGHT = ("I", "II", *CHEST)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_networks import SMALL
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.contract import Backbone
@@ -13,25 +14,6 @@ from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 
-WAV2VEC = {"width": 32, "depth": 2, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4}
-# Options that make a network small.
-SMALL: dict[str, dict[str, Any]] = {
-    "fcn_wang": {"widths": (16, 16, 8)},
-    "resnet1d_wang": {"width": 16},
-    "xresnet1d50": {"stem_widths": (8, 8, 8), "width": 8, "depths": (1, 2, 1)},
-    "inception1d": {"width": 8},
-    "lstm_bidir": {"width": 8},
-    "multiresnet": {"width": 16, "depth": 2, "scales": 4},
-    "spacetime": {"width": 16, "depth": 2, "state": 8, "shared": 4},
-    "chimera": {"width": 8, "depth": 2, "modes": 2, "features": 16},
-    "msw_transformer": {"width": 16, "scales": (2, 4)},
-    "s4_tiny": {},
-    "mtecg_tiny_100hz": {"depth": 2},
-    "st_mem_tiny": {"depth": 2},
-    "ecgfounder_12lead": {"stem_width": 16, "widths": (16, 32), "depths": (1, 2)},
-    "ecg_fm": WAV2VEC,
-    "hubert_ecg_small": WAV2VEC,
-}
 # Networks for which a missing lead is a lead of zeros.
 ZERO_FILLED = [
     name for name in SMALL if name not in ("st_mem_tiny", "ecgfounder_12lead", "hubert_ecg_small")

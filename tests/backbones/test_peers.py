@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_networks import SMALL
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import create_classifier
@@ -16,13 +17,6 @@ from einthoven.cohorts import Cohort
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.store import Store
 
-TINY: dict[str, dict[str, Any]] = {
-    "multiresnet": {"width": 16, "depth": 2, "scales": 4},
-    "spacetime": {"width": 16, "depth": 2, "state": 8, "shared": 4},
-    "chimera": {"width": 8, "depth": 2, "modes": 2, "features": 16},
-    "msw_transformer": {"width": 16, "scales": (2, 4)},
-    "s4_tiny": {},
-}
 LEARNING: dict[str, dict[str, Any]] = {
     "spacetime": {"width": 64, "depth": 2, "state": 32, "dropout": 0.0},
     "chimera": {"width": 16, "depth": 2},
@@ -31,7 +25,7 @@ LEARNING: dict[str, dict[str, Any]] = {
 
 
 def _tiny(name: str, **options: Any) -> Any:
-    return create_backbone(name, seed=0, **(TINY[name] | options)).eval()
+    return create_backbone(name, seed=0, **(SMALL[name] | options)).eval()
 
 
 @pytest.mark.parametrize(

@@ -70,11 +70,3 @@ def test_pretraining_start_is_the_released_one() -> None:
     weight = net.blocks[0].mlp.fc1.weight
     assert weight.abs().max().item() == pytest.approx((6 / (192 + 768)) ** 0.5, rel=0.01)
     assert not any(bool(p.any()) for name, p in net.named_parameters() if name.endswith("bias"))
-
-
-def test_preparation_is_the_released_one() -> None:
-    preparation = create_backbone("st_mem_tiny", depth=1).preparation
-    assert (preparation.rate, preparation.window, preparation.evaluation_crops) == (250, 2250, 3)
-    assert [step.name for step in preparation.steps] == [
-        "resample", "window", "filter", "filter", "standardise",
-    ]  # fmt: skip

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_networks import SMALL
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError, RecipeError
@@ -12,9 +13,7 @@ from einthoven.objectives.ecg_fm import WCR, create_ecg_fm, create_wav2vec2
 from einthoven.objectives.objective import SteppedObjective
 from einthoven.signals.random import ShareGenerator
 
-TINY: dict[str, Any] = {
-    "width": 32, "depth": 2, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4,
-}  # fmt: skip
+TINY = SMALL["ecg_fm"]
 SMALL: dict[str, Any] = {"codes": 8, "target_width": 16, "negatives": 10}
 
 

@@ -135,14 +135,7 @@ def train(folder: Path, *, kill: int | None = None, seconds: float = 0.0) -> Reg
     return model
 
 
-def test_the_loop_calls_it_after_every_step(tmp_path: Path) -> None:
-    model = train(tmp_path)
-    assert model.note == {"steps": 15}
-    assert not same(state(model.teacher.network), state(network()))
-    assert model.codebook.abs().sum() > 0
-
-
-@pytest.mark.parametrize("kill", [1, 4, 5, 7, 14])
+@pytest.mark.parametrize("kill", [1, 5, 7])
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_teacher_codebook_and_counter_resume_bit_for_bit(
     tmp_path: Path, kill: int, seconds: float

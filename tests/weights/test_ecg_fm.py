@@ -9,6 +9,7 @@ import pytest
 import torch
 from public_names import to_public
 from safetensors.torch import save_file
+from small_networks import SMALL, same_weights
 from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, create_classifier
@@ -22,9 +23,7 @@ from einthoven.signals.prepare import prepare_record
 from einthoven.weights import ecg_fm as names
 from einthoven.weights import load_backbone, load_classifier
 
-TINY: dict[str, Any] = {
-    "width": 32, "depth": 2, "heads": 2, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4,
-}  # fmt: skip
+TINY = SMALL["ecg_fm"]
 HEADS: dict[str, Any] = {"codes": 8, "target_width": 16, "negatives": 5}
 
 
@@ -51,11 +50,6 @@ def _fairseq(state: dict[str, Tensor], path: Path, **options: Any) -> Path:
     return path
 
 
-def _same(net: torch.nn.Module, other: torch.nn.Module) -> bool:
-    ours, theirs = net.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 def test_reads_pretrained_networks_and_classifiers(
     source: Classifier, model: Any, tmp_path: Path, zipped: bool
@@ -67,7 +61,7 @@ def test_reads_pretrained_networks_and_classifiers(
     assert {"proj.weight", "encoder.encoder.layers.0.fc1.weight"} <= classifier.keys()
     for state in (pretrained, classifier, to_public(source.backbone)):
         path = _fairseq(state, tmp_path / "x.pt", **options)
-        assert _same(load_backbone("ecg_fm", weights=path, **TINY), source.backbone)
+        assert same_weights(load_backbone("ecg_fm", weights=path, **TINY), source.backbone)
     x = torch.randn(2, 12, 320)
     path = _fairseq(classifier, tmp_path / "x.pt")
     assert torch.equal(load_classifier("ecg_fm", weights=path, **TINY)(x), source(x))
@@ -84,7 +78,7 @@ def test_reads_the_older_spelling_of_the_weight_norm(source: Classifier, tmp_pat
     }
     assert older.keys() != to_public(source).keys()
     path = _fairseq(older, tmp_path / "x.pt")
-    assert _same(load_backbone("ecg_fm", weights=path, **TINY), source.backbone)
+    assert same_weights(load_backbone("ecg_fm", weights=path, **TINY), source.backbone)
 
 
 def test_whole_pretraining_models_are_read_back(model: Any, tmp_path: Path) -> None:
@@ -93,11 +87,11 @@ def test_whole_pretraining_models_are_read_back(model: Any, tmp_path: Path) -> N
     save_file(model.state_dict(), tmp_path / "own")
     options = {"backbone_options": TINY, **HEADS}
     again = load_pretraining("ecg_fm", weights=tmp_path / "own", **options)
-    assert _same(again, model)
+    assert same_weights(again, model)
     again = load_pretraining("ecg_fm", weights=public, **options)
     assert int(again.steps) == 0  # absent from public files
     again.after_step(7)
-    assert _same(again, model)
+    assert same_weights(again, model)
     save_file(model.backbone.state_dict(), tmp_path / "encoder")
     with pytest.raises(WeightsError, match=r"missing: .*mask"):
         load_pretraining("ecg_fm", weights=tmp_path / "encoder", **options)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from public_names import to_public
+from small_networks import SMALL, same_weights
 from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, create_classifier
@@ -14,7 +15,7 @@ from einthoven.errors import WeightsError
 from einthoven.weights import load_backbone, load_classifier
 
 NAME = "ecgfounder_12lead"
-TINY: dict[str, Any] = {"stem_width": 16, "widths": (16, 32), "depths": (1, 2)}
+TINY = SMALL["ecgfounder_12lead"]
 
 
 def _source(**options: Any) -> Classifier:
@@ -27,11 +28,6 @@ def _source(**options: Any) -> Classifier:
 def _released(state: dict[str, Tensor], path: Path) -> Path:
     torch.save({"state_dict": state}, path)
     return path
-
-
-def _same(net: torch.nn.Module, like: torch.nn.Module) -> bool:
-    theirs = like.state_dict()
-    return all(torch.equal(tensor, theirs[key]) for key, tensor in net.state_dict().items())
 
 
 @pytest.mark.parametrize("wrap", [
@@ -47,7 +43,7 @@ def test_reads_the_released_container(wrap: Callable[[Any], Any], tmp_path: Path
     source = _source()
     torch.save(wrap(to_public(source)), tmp_path / "x.pth")
     net = load_backbone(NAME, weights=tmp_path / "x.pth", **TINY)
-    assert _same(net, source.backbone)
+    assert same_weights(net, source.backbone)
     assert not net.training
     assert all(p.requires_grad for p in net.parameters())
 
@@ -57,14 +53,14 @@ def test_fewer_leads_read_the_same_file(tmp_path: Path) -> None:
     path = _released(to_public(source), tmp_path / "x.pth")
     net = load_backbone(NAME, weights=path, leads=("V2", "I", "II"), **TINY)
     assert net.preparation.sources == ("I", "II", "V2")
-    assert _same(net, source.backbone)
+    assert same_weights(net, source.backbone)
 
 
 def test_batch_norm_that_was_at_work_is_read_or_refused(tmp_path: Path) -> None:
     source = _source(use_bn=True)
     path = _released(to_public(source), tmp_path / "x.pth")
     net = load_classifier(NAME, weights=path, use_bn=True, **TINY)
-    assert _same(net, source)
+    assert same_weights(net, source)
     x = torch.randn(2, 12, 300)
     assert torch.equal(net(x), source(x))
     with pytest.raises(WeightsError, match=r"bn\d?\.num_batches_tracked = 1[\s\S]*use_bn=True"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from public_names import to_public
 from safetensors.torch import save_file
+from small_networks import same_weights
 from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, create_classifier
@@ -47,11 +48,6 @@ def _old(state: State) -> State:
     }
 
 
-def _same(net: torch.nn.Module, source: torch.nn.Module) -> bool:
-    theirs = source.state_dict()
-    return all(torch.equal(tensor, theirs[key]) for key, tensor in net.state_dict().items())
-
-
 @pytest.mark.parametrize("wrap", [
     lambda s: s,
     _old,
@@ -69,11 +65,11 @@ def test_reads_every_public_form_of_the_encoder(
 ) -> None:
     wrapped = wrap(encoder)
     torch.save(wrapped, tmp_path / "x.pt")
-    assert _same(load_backbone(NAME, weights=tmp_path / "x.pt", **TINY), source.backbone)
+    assert same_weights(load_backbone(NAME, weights=tmp_path / "x.pt", **TINY), source.backbone)
     if all(isinstance(value, Tensor) for value in wrapped.values()):
         save_file(wrapped, tmp_path / "model.safetensors")
         again = load_backbone(NAME, weights=tmp_path / "model.safetensors", **TINY)
-        assert _same(again, source.backbone)
+        assert same_weights(again, source.backbone)
 
 
 @pytest.mark.parametrize("module", ["hubert_ecg", "__main__", "code_of_theirs.hubert_ecg"])
@@ -91,7 +87,7 @@ def test_reads_older_files_with_the_authors_config_object(
         held.__dict__ |= {"hidden_size": 32, "vocab_sizes": [500], "id2label": {0: "NORM"}}
         state = {"global_step": 7, "model_config": held, "model_state_dict": _old(encoder)}
         torch.save(state | {"optimizer_state_dict": {"state": {}}}, tmp_path / "x.pt")
-    assert _same(load_backbone(NAME, weights=tmp_path / "x.pt", **TINY), source.backbone)
+    assert same_weights(load_backbone(NAME, weights=tmp_path / "x.pt", **TINY), source.backbone)
 
 
 @pytest.mark.parametrize("spell", [dict, _old])
@@ -101,8 +97,8 @@ def test_reads_classifiers(
     state = spell(to_public(source)) | {"hubert_ecg.masked_spec_embed": torch.rand(32)}
     held = {"model_state_dict": state, "linear": True, "finetuning_vocab_size": 5}
     torch.save(held, tmp_path / "x.pt")
-    assert _same(load_classifier(NAME, weights=tmp_path / "x.pt", **TINY), source)
-    assert _same(load_backbone(NAME, weights=tmp_path / "x.pt", **TINY), source.backbone)
+    assert same_weights(load_classifier(NAME, weights=tmp_path / "x.pt", **TINY), source)
+    assert same_weights(load_backbone(NAME, weights=tmp_path / "x.pt", **TINY), source.backbone)
 
 
 @pytest.mark.parametrize("head", [
@@ -115,7 +111,7 @@ def test_other_heads_are_left_out_and_never_taken_for_a_linear_one(
 ) -> None:
     state = {k: v for k, v in to_public(source).items() if k.startswith("hubert_ecg.")}
     save_file(state | {k: torch.rand(shape) for k, shape in head.items()}, tmp_path / "x")
-    assert _same(load_backbone(NAME, weights=tmp_path / "x", **TINY), source.backbone)
+    assert same_weights(load_backbone(NAME, weights=tmp_path / "x", **TINY), source.backbone)
     with pytest.raises(WeightsError):
         load_classifier(NAME, weights=tmp_path / "x", **TINY)
 
