@@ -34,18 +34,6 @@ def fewer(network: nn.Module, leads: Sequence[str], samples: int = 500) -> LeadS
     return LeadSubset(network, leads, all_leads=STANDARD_LEADS, samples=samples)
 
 
-@pytest.mark.parametrize("name", ["mtecg_tiny_100hz", "st_mem_tiny"])
-def test_native_policy_without_derivable_leads(name: str) -> None:
-    options = {"depth": 1} if name == "st_mem_tiny" else TINY
-    network = create_backbone(name, seed=0, **options).eval()
-    x = torch.randn(2, 2, 1500 if name == "st_mem_tiny" else 500)
-    part = fewer(network, ("V1", "II"), x.shape[2])
-    assert part.policy == "native"
-    assert part.leads == ("II", "V1")  # in the network's order
-    with torch.no_grad():
-        assert torch.equal(part(x), network(x, leads=("II", "V1")))
-
-
 def test_refusal_of_the_network_is_kept() -> None:
     with pytest.raises(BackboneError, match="twelve leads or nothing"):
         fewer(AllOrNothing(), ("aVF", "V6"))

@@ -7,16 +7,13 @@ from einthoven.errors import RecipeError
 from einthoven.objectives.masks import draw_masking, gather_patches, kept_count, random_masking
 
 
-@pytest.mark.parametrize(("ratio", "removed"), [(0.75, 23), (0.5, 15), (0.25, 8), (0.8, 25)])
+@pytest.mark.parametrize(("ratio", "removed"), [(0.75, 23), (0.5, 15), (0.8, 25), (0.01, 1)])
 def test_counts_are_the_reference_ones(ratio: float, removed: int) -> None:
     assert 30 - kept_count(30, ratio) == removed
 
 
-@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.5, 1.5, 0.01, 0.99, float("nan")])
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.5, 1.5, 0.99, float("nan")])
 def test_refuses_ratios_that_hide_or_keep_nothing(ratio: float) -> None:
-    if ratio == 0.01:
-        assert kept_count(30, ratio) == 29  # int(29.7): one patch is hidden, which is enough
-        return
     with pytest.raises(RecipeError, match="mask_ratio"):
         kept_count(30, ratio)
 
@@ -30,13 +27,11 @@ def test_keeps_the_smallest_noise_in_its_order() -> None:
 def test_restore_undoes_the_shuffle() -> None:
     grid = torch.randn(2, 3, 10, 4)
     masking = draw_masking((2, 3, 10), 0.5)
-    hidden = (1 - masking.mask).argsort(dim=-1, stable=True)[..., :5]
     assert masking.mask.sum(-1).eq(5).all()
     both = torch.cat([gather_patches(grid, masking.keep), torch.zeros(2, 3, 5, 4)], dim=2)
     restored = gather_patches(both, masking.restore)
     kept = masking.mask.unsqueeze(-1) == 0
     assert torch.equal(restored, torch.where(kept, grid, 0.0))
-    assert hidden.shape == (2, 3, 5)
 
 
 def test_refuses_noise_of_another_shape() -> None:

@@ -34,26 +34,6 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-class Teacher(nn.Module):
-    """The exponential moving average of a network."""
-
-    def __init__(self, student: nn.Module) -> None:
-        super().__init__()
-        self.network = deepcopy(student).requires_grad_(False)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.network.eval()(x)
-        return out
-
-    @torch.no_grad()
-    def follow(self, student: nn.Module) -> None:
-        for mine, theirs in zip(self.network.parameters(), student.parameters(), strict=True):
-            mine.lerp_(theirs, 0.1)
-        for mine, theirs in zip(self.network.buffers(), student.buffers(), strict=True):
-            mine.copy_(theirs)
-
-
 class Regression(nn.Module):
     """An objective with everything that has to survive: a teacher, a codebook and a note.
 
@@ -65,13 +45,14 @@ class Regression(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = network()
-        self.teacher = Teacher(self.backbone)
+        self.teacher = deepcopy(self.backbone).requires_grad_(False)
         self.register_buffer("codebook", torch.zeros(2, 4))
         self.last = torch.zeros(4)
         self.note = {"steps": 0}
 
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> ObjectiveOutput:
-        target = self.teacher(x)
+        with torch.no_grad():
+            target = self.teacher.eval()(x)
         if self.training:
             self.last = target.mean(0)
         noisy = x + 0.1 * torch.randn(x.shape, generator=generator)
@@ -79,7 +60,10 @@ class Regression(nn.Module):
         return ObjectiveOutput(loss=loss + self.backbone(x).square().mean())
 
     def after_step(self, step: int) -> None:
-        self.teacher.follow(self.backbone)
+        for average, student in zip(
+            self.teacher.parameters(), self.backbone.parameters(), strict=True
+        ):
+            average.lerp_(student.detach(), 0.1)
         self.codebook[step % 2].lerp_(self.last, 0.1)
         assert self.note["steps"] == step - 1
         self.note = {"steps": step}
@@ -150,5 +134,5 @@ def test_teacher_codebook_and_counter_resume_bit_for_bit(
         for model in (again, whole)
     ]
     assert same(*tensors)
-    assert "teacher.network.0.weight" in tensors[0]
+    assert "teacher.0.weight" in tensors[0]
     assert "codebook" in tensors[0]

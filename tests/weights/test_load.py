@@ -8,6 +8,7 @@ import pytest
 import torch
 from public_names import to_public
 from safetensors.torch import save_file
+from small_networks import SMALL, same_weights
 from torch import Tensor
 
 from einthoven.backbones.classifier import create_classifier
@@ -16,14 +17,12 @@ from einthoven.errors import BackboneError, WeightsError
 from einthoven.weights import load_backbone, load_classifier
 from einthoven.weights.load import FAMILIES
 
-# The smallest of each family, cut to two blocks.
-SMALL = ("st_mem_tiny",)
 DEPTH = {"depth": 2}
 
 
-@pytest.fixture(params=SMALL)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture
+def name() -> str:
+    return "st_mem_tiny"
 
 
 def _public(name: str, **options: Any) -> dict[str, Tensor]:
@@ -136,14 +135,16 @@ def test_refuses_files_without_tensors_and_unknown_names(tmp_path: Path) -> None
 
 
 UNPUBLISHED = [name for name in backbone_names() if entry(name).family not in FAMILIES]
+PUBLISHED = ["ecg_fm", "ecgfounder_12lead", "hubert_ecg_small", "st_mem_tiny"]
 
 
-@pytest.mark.parametrize("name", UNPUBLISHED)
-def test_unpublished_networks_are_read_in_our_names(name: str, tmp_path: Path) -> None:
-    network = create_backbone(name, seed=0)
+@pytest.mark.parametrize("name", [*UNPUBLISHED, *PUBLISHED])
+def test_networks_are_read_in_our_names(name: str, tmp_path: Path) -> None:
+    options = SMALL.get(name, {})
+    network = create_backbone(name, seed=0, **options)
     save_file(network.state_dict(), tmp_path / "own.safetensors")
-    again = load_backbone(name, weights=tmp_path / "own.safetensors").state_dict()
-    assert all(torch.equal(again[key], value) for key, value in network.state_dict().items())
+    again = load_backbone(name, weights=tmp_path / "own.safetensors", **options)
+    assert same_weights(again, network)
     save_file({"odd": torch.ones(1)}, tmp_path / "odd.safetensors")
     with pytest.raises(WeightsError, match=name):
         load_backbone(name, weights=tmp_path / "odd.safetensors")
