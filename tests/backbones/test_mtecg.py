@@ -15,17 +15,6 @@ def net() -> MTECG:
     return built.eval()
 
 
-@pytest.mark.parametrize(("name", "rate", "window"), [
-    ("mtecg_tiny", 500, 5000), ("mtecg_tiny_100hz", 100, 1000),
-])  # fmt: skip
-def test_presets_see_ten_seconds_in_patches_of_50_ms(name: str, rate: int, window: int) -> None:
-    net = create_backbone(name, depth=1)
-    assert (net.preparation.rate, net.preparation.window) == (rate, window)
-    assert net.patch / rate == 0.05
-    assert net.pos_embed.shape == (1, 201, 192)
-    assert net.tokens(torch.randn(1, 12, window)).shape == (1, 200, 192)
-
-
 def test_mean_pooling_has_its_own_norm_and_ignores_the_class_token() -> None:
     net = create_backbone("mtecg_tiny_100hz", seed=0, depth=1, global_pool="mean").eval()
     names = dict(net.named_parameters())

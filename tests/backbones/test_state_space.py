@@ -100,18 +100,6 @@ def test_both_ways_of_convolving_agree_and_are_both_taken(monkeypatch: pytest.Mo
     assert not torch.equal(product, fourier)
 
 
-@pytest.mark.parametrize("dynamics", ["nplr", "diagonal"])
-def test_causal_layers_do_not_see_the_future_and_others_do(dynamics: Dynamics) -> None:
-    torch.manual_seed(5)
-    x = torch.randn(1, 30, 4)
-    changed = x.clone()
-    changed[:, 15:] += 1.0
-    for causal in (True, False):
-        block = StateSpaceBlock(4, _kernel(dynamics, causal=causal, channels=4)).eval()
-        same = torch.allclose(block(x)[:, :15], block(changed)[:, :15], atol=1e-6)
-        assert same == causal
-
-
 def test_only_the_output_weights_of_a_kernel_learn() -> None:
     kernel = _kernel("nplr")
     assert [name for name, _ in kernel.named_parameters()] == ["C"]

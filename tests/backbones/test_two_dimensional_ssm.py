@@ -61,17 +61,6 @@ def test_convolution_is_the_recursion_with_its_gradients(kernel: GridKernel, x: 
         assert torch.allclose(slope, want, atol=1e-7)
 
 
-def test_a_cell_reaches_every_variate_and_no_earlier_time(kernel: GridKernel, x: Tensor) -> None:
-    changed, skip = x.clone(), torch.zeros(CHANNELS)
-    changed[:, 2, 4] += 1.0
-    weights = kernel(VARIATES, TOKENS)
-    apart = (grid_convolve(changed, weights, skip) - grid_convolve(x, weights, skip)).abs()
-    reached = apart.amax((0, 3)) > 1e-7
-    # At the present, h2 carries it to every variate; the past is as it was.
-    assert reached[:, 4:].all()
-    assert not reached[:, :4].any()
-
-
 def test_no_frequency_grows_from_row_to_row() -> None:
     """Whatever was learned: coupling at its bound, slow decay, any number of rows."""
     torch.manual_seed(2)

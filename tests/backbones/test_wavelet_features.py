@@ -119,14 +119,6 @@ def test_equal_samples_give_equal_coefficients() -> None:
     assert entropy[1, 5] == pytest.approx(scipy.stats.entropy(shares), abs=1e-12)
 
 
-def test_a_record_does_not_depend_on_its_batch() -> None:
-    x = _signals().repeat(30, 1, 1)
-    found = wavelet_features(x)
-    assert torch.equal(found[:3], found[-3:])
-    assert torch.equal(found[1], wavelet_features(x[1:2])[0])
-    assert wavelet_features(x[:0]).shape == (0, 4, 72)
-
-
 @pytest.mark.parametrize(("shape", "levels"), [((2, 12, 11), 5), ((12, 100), 5), ((2, 3, 50), 0)])
 def test_what_has_no_features_is_refused(shape: tuple[int, ...], levels: int) -> None:
     with pytest.raises(BackboneError, match="shape"):
