@@ -304,14 +304,12 @@ def _run(run: ReportRun, reference: ReportRun | None) -> Json:
             "seconds_of": "the whole run" if whole else "the epochs shown",
             "history": [dict(line) for line in run.history],
         },
-        "patients": None if table is None else _patients(table.patients),
+        "patients": None
+        if table is None or (table.patients == "").any()
+        else len(np.unique(table.patients)),
         "predictions": {} if table is None else dict(table.metadata),
         "evaluation": {key: evaluation[key] for key in PARTS if evaluation.get(key)},
     }
-
-
-def _patients(patients: np.ndarray) -> int | None:
-    return None if (patients == "").any() else len(np.unique(patients))
 
 
 def _passes(run: ReportRun, reference: ReportRun | None) -> int | None:

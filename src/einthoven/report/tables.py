@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from einthoven.files import Json
 from einthoven.report import format as form
 from einthoven.report.format import NONE, Interval, Number, confidence
-
-Json = Mapping[str, Any]
 
 TEMPLATES = Path(__file__).with_name("templates")
 METRICS = {"auroc": "AUROC", "auprc": "AUPRC"}

@@ -26,7 +26,6 @@ from einthoven.reproduce.tables import (
 )
 
 History = Sequence[Mapping[str, Any]]
-Pooled = Mapping[Metric, Json]  # macro values of one group
 STARTS = {"random": (SCRATCH, SCRATCH_POST), "pretrained": (PLAIN, POST)}
 _GRID: dict[str, Any] = {"color": "#a3a9b0", "alpha": 0.3, "lw": 0.5}
 

@@ -27,8 +27,7 @@ from einthoven.experiment.run import METRICS, PREDICTIONS
 from einthoven.files import Json, read_json, read_lines
 from einthoven.predictions import Predictions
 from einthoven.reproduce.grid import Group
-from einthoven.reproduce.run import RANDOM, RUNS, Reproduction, State, request_of
-from einthoven.training.run import ABOUT
+from einthoven.reproduce.run import RANDOM, Reproduction, State, finished_runs, request_of
 
 Metric = Literal["auroc", "auprc"]
 Split = Literal["validation", "test"]
@@ -94,11 +93,9 @@ class Results:
 
     def _post_trained(self, task: str) -> Iterator[tuple[Path, Json]]:
         """Finished post-training runs of a task in the folder, of any experiment."""
-        for file in sorted((self.reproduction.out / RUNS).glob(f"*/{ABOUT}")):
-            request = request_of(file.parent)
-            is_finished = (file.parent / METRICS).is_file()
-            if is_finished and request["task"] == task and is_post_training(request):
-                yield file.parent, request
+        for folder, request in finished_runs(self.reproduction.out):
+            if request["task"] == task and is_post_training(request):
+                yield folder, request
 
     def best_post_trained(self, task: str) -> Group | None:
         """The post-trained group with the highest macro AUROC on fold 9, mean over seeds."""

@@ -425,7 +425,7 @@ def _link_features(source: str, target: str) -> None:
 
 
 def finished_runs(folder: Path) -> Iterator[tuple[Path, Json]]:
-    """Finished runs of a reproduction's folder, with their requests."""
+    """Finished runs in a reproduction's folder, of any experiment, with their requests."""
     for file in sorted((folder / RUNS).glob(f"*/{ABOUT}")):
         if (file.parent / METRICS).is_file():
             yield file.parent, request_of(file.parent)

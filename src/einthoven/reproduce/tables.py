@@ -104,8 +104,10 @@ def section(
         task=experiment.main_task,
         done=done,
         total=total,
-        weights=weights_text(reproduction),
-        recipes=_recipes(reproduction, groups) if target != TABLE_1 else {},
+        weights=_weights_text(reproduction),
+        recipes={}
+        if target == TABLE_1
+        else {group.variant: reproduction.recipe(group.run(0)) for group in groups},
         **context,
     )
     return Section(
@@ -113,11 +115,7 @@ def section(
     )
 
 
-def _recipes(reproduction: Reproduction, groups: Sequence[Group]) -> dict[str, Any]:
-    return {group.variant: reproduction.recipe(group.run(0)) for group in groups}
-
-
-def weights_text(reproduction: Reproduction) -> str:
+def _weights_text(reproduction: Reproduction) -> str:
     """Initial weights of a reproduction, for a page."""
     if reproduction.weights is not None:
         return f"`{reproduction.weights.name}`, SHA-256 {weights_sha256(reproduction.weights)[:12]}"
