@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from einthoven import __version__
+from einthoven.cli import main
 from einthoven.cli.app import COMMANDS, app
 
 NAMES = [command.__name__ for commands in COMMANDS.values() for command in commands]
@@ -147,3 +148,13 @@ def test_a_defect_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli
     monkeypatch.setattr("einthoven.cohorts.synthetic.synthesize", broken)
     with pytest.raises(ZeroDivisionError):
         cli("synthesize", tmp_path / "cohort")
+
+
+def test_a_place_that_cannot_be_written_is_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        main(["synthesize", str(tmp_path / "file" / "cohort"), "--records", "5"])
+    assert ended.value.code == 1
+    assert "What to do" in capsys.readouterr().err

@@ -29,6 +29,12 @@ def main(arguments: list[str] | None = None) -> None:
     except EinthovenError as error:
         print(f"einthoven: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+    except OSError as error:  # a place that cannot be read or written, a full disk
+        print(
+            f"einthoven: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr
+        )
+        print("  What to do: choose another place, or correct its permissions", file=sys.stderr)
+        raise SystemExit(1) from error
     except KeyboardInterrupt as error:
         _report_interrupt(arguments)
         raise SystemExit(_INTERRUPTED) from error

@@ -606,11 +606,10 @@ def _weights_licence(values: Json) -> str:
 
 def _contains_ptbxl(values: Json) -> str | None:
     """Whether PTB-XL is in the pretraining data; None where no pretraining is recorded."""
-    public = values.get("public_weights")
-    known = values if "contains_ptbxl" in values else public or {}
-    if "contains_ptbxl" not in known:
-        return None
-    return {True: "yes", False: "no"}.get(known["contains_ptbxl"], "unknown")
+    for record in (values, values.get("public_weights"), values.get("weights")):
+        if isinstance(record, Mapping) and "contains_ptbxl" in record:
+            return {True: "yes", False: "no"}.get(record["contains_ptbxl"], "unknown")
+    return None
 
 
 def _commercial_use(values: Json) -> bool | None:

@@ -133,13 +133,12 @@ def _refuse_other(before: Json, now: Json, folder: Path) -> None:
 
 
 def _comparable(request: Json) -> Json:
-    """Request without the path of the weights, which their hash replaces, and without what the
-    catalogue says about them, whose wording may change."""
+    """Request with the hash of the initial weights only: their folder may move, and the wording of
+    their licence and origin may change."""
     plain: Json = json.loads(json.dumps(request))
     plain.pop("public_weights", None)
     if plain.get("weights"):
-        plain["weights"].pop("path", None)
-        plain["weights"].pop("licence", None)
+        plain["weights"] = {"sha256": plain["weights"]["sha256"]}
     return plain
 
 
