@@ -72,7 +72,7 @@ def test_folds_are_patient_disjoint_and_labels_per_record_match(tables: Path) ->
     cohort = open_cohort(tables)
     seen = [set(cohort.patients(split)) for split in SPLITS]
     assert len(seen[0] | seen[1] | seen[2]) == sum(map(len, seen))
-    histogram = np.bincount(cohort.targets().sum(axis=1))[1:]
+    histogram = np.bincount(cohort.targets().sum(axis=1, dtype=int))[1:]
     # 709 records with one statement: the sheet counts records of the whole set with 1..9 labels.
     assert histogram[2:].tolist() == [5101, 2594, 1251, 596, 253, 63, 7]
 

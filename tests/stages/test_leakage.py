@@ -170,7 +170,7 @@ def test_posttrain_refuses_leakage_and_records_permission(
 def test_allowed_leakage_accumulates(labelled: Member, tmp_path: Path) -> None:
     before = {"cohort": "x", "seen": 1}
     file = tmp_path / "model"
-    write_tensors(file, {}, {"allowed_overlap": json.dumps([before])})
+    write_tensors(file, {"weight": torch.zeros(1)}, {"allowed_overlap": json.dumps([before])})
     parts = seen_in_training(labelled)
     for overlap, expected in (
         (None, [before]),
