@@ -11,7 +11,7 @@ from pathlib import Path
 from choices import joined_windows, thresholds, trapezoid
 from data import Study, open_study
 from einthoven.reproduce.page import write_sections
-from einthoven.reproduce.tables import Section, table
+from einthoven.reproduce.tables import Section
 from einthoven.signals.store import Store
 from features import KERNELS, window_features
 from labels import empty_rows, likelihood, versions
@@ -123,7 +123,8 @@ def _change(effect: Effect) -> str:
 
 def _table(rows: Sequence[dict[str, str]]) -> str:
     """A Markdown table of rows with the same keys."""
-    return table(list(rows[0]), [list(row.values()) for row in rows])
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _wrapped(text: str) -> str:
