@@ -329,7 +329,7 @@ class PostNormBlocks(nn.ModuleList):
 
 
 def valid_tokens(extractor: ConvExtractor, valid_samples: Tensor, *, tokens: int) -> Tensor:
-    """Which tokens stand for the record and which for what follows its end.
+    """Mask of the tokens that belong to the record rather than to the padding after its end.
 
     Parameters
     ----------

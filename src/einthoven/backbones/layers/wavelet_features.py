@@ -53,7 +53,7 @@ STATISTICS = (
     "variance",
     "root mean square",
 )
-"""Of each coefficient array, in this order."""
+"""Features of each coefficient array, in this order."""
 
 _CACHED_ROWS = 96  # rows whose arrays stay in the processor's cache
 
