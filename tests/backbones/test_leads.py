@@ -1,54 +1,105 @@
+"""Fewer leads: the network's own policy, be it to refuse."""
+
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from einthoven.backbones.leads import derive_leads
+from einthoven.backbones.leads import LeadSubset
+from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
 
-LIMB = ("I", "II", "III", "aVR", "aVL", "aVF")
-
-
-@pytest.fixture
-def limb() -> Tensor:
-    """Six limb leads of two records by the textbook's formulas."""
-    one, two = torch.randn(2, 2, 50, generator=torch.Generator().manual_seed(0)).unbind(1)
-    augmented = [-(one + two) / 2, one - two / 2, two - one / 2]
-    return torch.stack([one, two, two - one, *augmented], dim=1)
+TINY = {"depth": 1, "width": 32, "heads": 1}
 
 
-@pytest.mark.parametrize("pair", list(combinations(LIMB, 2)), ids="-".join)
-def test_any_two_limb_leads_give_the_other_four(pair: tuple[str, str], limb: Tensor) -> None:
-    given = [LIMB.index(lead) for lead in pair]
-    rest = [row for row in range(6) if row not in given]
-    for order in (pair, pair[::-1]):
-        out = derive_leads(limb[:, [LIMB.index(lead) for lead in order]], order)
-        assert torch.allclose(out[:, 2:], limb[:, rest], atol=1e-5)
+class AllOrNothing(nn.Module):
+    """A network that refuses to be told of fewer leads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.arange(12.0))
+
+    def forward(self, x: Tensor, leads: Sequence[str] | None = None) -> Tensor:
+        if leads is not None and tuple(leads) != STANDARD_LEADS:
+            raise BackboneError("twelve leads or nothing", remedy="give twelve")
+        return torch.einsum("l,bls->bs", self.weight, x)
 
 
-def test_measured_leads_stay_as_they_are_and_a_common_factor_changes_nothing(limb: Tensor) -> None:
-    x = torch.cat([torch.randn(2, 1, 50), limb[:, [4, 1, 0]] + 0.1], dim=1)
-    out = derive_leads(x, ("V1", "avl", "II", "I"))
-    assert torch.equal(out[:, :4], x)
-    assert torch.allclose(out[:, 4], x[:, 2] - x[:, 3])  # III from I and II, not from aVL
-    assert out.shape == (2, 7, 50)
-    assert torch.allclose(derive_leads(4 * x, ("V1", "aVL", "II", "I")), 4 * out, atol=1e-5)
+def fewer(network: nn.Module, leads: Sequence[str], samples: int = 500) -> LeadSubset:
+    return LeadSubset(network, leads, all_leads=STANDARD_LEADS, samples=samples)
 
 
-def test_a_subtracted_mean_breaks_the_relations(limb: Tensor) -> None:
-    shifted = derive_leads(limb[:, :2] - 0.3, ("I", "II")) + 0.3
-    assert not torch.allclose(shifted[:, 2:], limb[:, 2:], atol=1e-2)
+def test_refusal_of_the_network_is_kept() -> None:
+    with pytest.raises(BackboneError, match="twelve leads or nothing"):
+        fewer(AllOrNothing(), ("aVF", "V6"))
 
 
-@pytest.mark.parametrize("leads", [("II",), ("I", "V1"), ("V1", "V2"), LIMB])
-def test_nothing_is_derived_where_nothing_follows(leads: tuple[str, ...]) -> None:
-    x = torch.randn(1, len(leads), 10)
-    assert derive_leads(x, leads) is x
+WAV2VEC = {"depth": 1, "width": 32, "heads": 1, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4}
+FOUNDER = {"stem_width": 16, "widths": (16,), "depths": (1,)}
+CHEST = ("V1", "V2", "V3", "V4", "V5", "V6")
+# Family, options, samples of an input, and whether missing leads that do not follow are refused.
+DERIVING: list[Any] = [
+    ("hubert_ecg_small", WAV2VEC, 500, True),
+    ("hubert_ecg_small", {**WAV2VEC, "missing_leads": "zero"}, 500, False),
+    ("ecg_fm", WAV2VEC, 500, False),
+    ("ecg_fm", {**WAV2VEC, "missing_leads": "refuse"}, 500, True),
+    ("ecgfounder_12lead", FOUNDER, 500, False),
+    ("mtecg_tiny_100hz", TINY, 500, False),
+    ("st_mem_tiny", {"depth": 1}, 1500, False),
+    ("s4_tiny", {}, 500, False),
+]
 
 
-def test_refuses_rows_without_names() -> None:
-    with pytest.raises(BackboneError, match="for 2 leads"):
-        derive_leads(torch.randn(1, 3, 10), ("I", "II"))
+@pytest.mark.parametrize(("name", "options", "samples", "refuses"), DERIVING)
+def test_derivable_leads_are_computed_and_the_rest_is_native(
+    name: str, options: dict[str, Any], samples: int, refuses: bool
+) -> None:
+    network = create_backbone(name, seed=0, **options).eval()
+    eight = fewer(network, ("I", "II", *CHEST), samples)
+    assert eight.policy == "derived"
+    assert eight.rows == STANDARD_LEADS
+    assert eight.leads == ("I", "II", *CHEST)
+    x = torch.randn(2, 12, samples)
+    with torch.no_grad():
+        assert torch.equal(eight(x), network(x))
+    if refuses:
+        with pytest.raises(BackboneError, match="leaves out"):
+            fewer(network, ("I", "V1"), samples)
+        return
+    two = fewer(network, ("I", "V1"), samples)
+    assert (two.policy, two.rows) == ("native", ("I", "V1"))
+    built = create_backbone(name, seed=0, **options, leads=("I", "V1")).eval()
+    with torch.no_grad():
+        assert torch.equal(two(x[:, :2]), built(x[:, :2]))
+
+
+def test_lead_subset_leaves_the_network_unchanged() -> None:
+    """In its mode and with its statistics: twelve leads go on giving what they gave."""
+    network = create_backbone("fcn_wang", seed=0).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    part = fewer(network, ("V1", "II"), 250)
+    assert not part.training
+    part.train(part.training)  # as is done after a prediction
+    fewer(network, ("I",), 250)
+    assert not any(module.training for module in network.modules())
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    network.train()
+    assert fewer(network, ("V1", "II"), 250).training
+    assert all(module.training for module in network.modules())
+    after = network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_unread_leads_are_refused() -> None:
+    network = create_backbone("mtecg_tiny_100hz", seed=0, leads=("I", "II"), **TINY).eval()
+    with pytest.raises(BackboneError, match="V1 is not among the leads that this network reads"):
+        LeadSubset(network, ("I", "V1"), all_leads=("I", "II"), samples=500)
+    for wrong in ((), ("X",), ("I", "i")):
+        with pytest.raises(BackboneError):
+            fewer(network, wrong)

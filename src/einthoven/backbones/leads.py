@@ -1,11 +1,18 @@
-"""Leads by name: which rows of a lead-wise table an input uses, and which follow from others."""
+"""Leads by name: rows of an input, limb leads that follow from others, and inputs with some leads.
+
+Limb leads that follow from two recorded ones are computed in millivolts, before anything else,
+whatever the network: they equal what would have been recorded. What a network does about the other
+missing leads depends on the network: ST-MEM has fewer tokens, MTECG and S4 have a smaller kernel,
+ECGFounder and ECG-FM read zeros, and some refuse.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from einthoven.errors import BackboneError
 from einthoven.records.limb_leads import derivable_leads, derivation
@@ -13,29 +20,28 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.steps import Derive
 
 __all__ = [
+    "LeadSubset",
+    "Policy",
     "canonical_leads",
     "check_leads",
-    "derive_leads",
     "lead_rows",
     "on_twelve_leads",
+    "weight_of_leads",
     "with_derived",
 ]
+
+Policy = Literal["native", "derived"]
 
 _ROW = {name.lower(): row for row, name in enumerate(STANDARD_LEADS)}
 
 
 def lead_rows(leads: Sequence[str]) -> list[int]:
-    """Positions of the named leads among the twelve standard ones.
-
-    Parameters
-    ----------
-    leads : sequence of str
-        Lead names, in any order and any case.
+    """Positions of leads among the twelve standard ones; names in any order and any case.
 
     Raises
     ------
     BackboneError
-        If a name is unknown, comes twice, or none is given.
+        If a name is unknown or repeated, or there is none.
     """
     if isinstance(leads, str):
         leads = (leads,)
@@ -60,13 +66,7 @@ def canonical_leads(leads: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_leads(x: Tensor, leads: Sequence[str]) -> None:
-    """Refuse an input whose rows are not the named leads.
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, leads, samples)
-    leads : sequence of str
-        Names of the rows.
+    """Refuse an input that is not (batch, leads, samples) with a row for each name.
 
     Raises
     ------
@@ -88,6 +88,12 @@ def on_twelve_leads(x: Tensor, leads: Sequence[str]) -> Tensor:
     whole = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
     whole[:, rows] = x
     return whole
+
+
+def weight_of_leads(weight: Tensor, leads: Sequence[str]) -> Tensor:
+    """Restrict a weight (outputs, 12, ...) to some leads: the missing ones count as zero."""
+    rows = lead_rows(leads)
+    return weight if rows == list(range(len(STANDARD_LEADS))) else weight[:, rows]
 
 
 def with_derived(leads: Sequence[str]) -> tuple[tuple[str, ...], tuple[Derive, ...]]:
@@ -115,35 +121,69 @@ def with_derived(leads: Sequence[str]) -> tuple[tuple[str, ...], tuple[Derive, .
     return rows, (Derive(derivable, pair),)
 
 
-def derive_leads(x: Tensor, leads: Sequence[str]) -> Tensor:
-    """Append the limb leads that follow from the given ones, see `einthoven.records.limb_leads`.
-
-    What was measured is left as it is.
+class LeadSubset(nn.Module):
+    """Restrict a backbone or classifier to some of its leads.
 
     Parameters
     ----------
-    x : Tensor, shape (batch, leads, samples)
-        In mV, or in mV times a factor that all leads share. Once a mean has been subtracted, or
-        each lead has been scaled on its own, the relations do not hold.
+    network : Backbone or Classifier
+        Called as ``network(x, leads=leads)``.
     leads : sequence of str
-        Names of the rows.
+        Names of the available leads.
+    all_leads : sequence of str
+        Leads that the network was built for, in its order.
+    samples : int
+        Length of a prepared input, for a trial forward pass.
 
-    Returns
-    -------
-    Tensor, shape (batch, leads + derived, samples)
-        The derived leads last, in the order of `derivable_leads`.
+    Attributes
+    ----------
+    leads : tuple of str
+        The available leads, in the network's order.
+    rows : tuple of str
+        Rows of an input: `leads` and those that the preparation computes
+        (``preparation.with_leads(rows).deriving(leads)``).
+    policy : {"native", "derived"}
+        Whether limb leads are computed, or the network alone handles the missing ones.
 
     Raises
     ------
     BackboneError
-        If names and rows do not agree.
+        If the network was not built for one of the leads, or refuses an input without the others.
     """
-    check_leads(x, leads)
-    if not derivable_leads(leads):
-        return x
-    names = canonical_leads(leads)
-    pair, shares = derivation(leads)
-    first, second = (x[:, names.index(lead), None] for lead in pair)
-    weights = torch.from_numpy(shares).to(x)[:, :, None]
-    # Two products and a sum, which autocast leaves in full precision, unlike a matrix product.
-    return torch.cat([x, weights[:, 0] * first + weights[:, 1] * second], dim=1)
+
+    def __init__(
+        self, network: nn.Module, leads: Sequence[str], *, all_leads: Sequence[str], samples: int
+    ) -> None:
+        super().__init__()
+        available = canonical_leads(leads)
+        unknown = [lead for lead in available if lead not in all_leads]
+        if unknown:
+            raise BackboneError(
+                f"{', '.join(unknown)} is not among the leads that this network reads, "
+                f"{', '.join(all_leads)}",
+                remedy="name some of the leads that it reads",
+            )
+        self.network = network
+        self.training = network.training  # restoring the wrapper's mode restores both
+        self.leads = tuple(lead for lead in all_leads if lead in available)
+        derivable = derivable_leads(available)
+        self.rows = tuple(lead for lead in all_leads if lead in available or lead in derivable)
+        self.policy: Policy = "native" if self.rows == self.leads else "derived"
+        self._check(samples)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, rows, samples), rows as `rows`, to the network's output."""
+        output: Tensor = self.network(x, leads=self.rows)
+        return output
+
+    def _check(self, samples: int) -> None:
+        """Run one forward pass on zeros, so that a refusal comes early."""
+        device = next(self.network.parameters()).device
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()  # zeros must not enter the statistics of batch norms
+        try:
+            with torch.no_grad():
+                self(torch.zeros(1, len(self.rows), samples, device=device))
+        finally:
+            for module, was_training in modes:
+                module.training = was_training

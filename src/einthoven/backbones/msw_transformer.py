@@ -118,10 +118,6 @@ class WindowAttention(nn.Module):
         mixed: Tensor = (weights @ value).transpose(2, 3).flatten(3).flatten(1, 2)
         return mixed[:, shift : shift + tokens]
 
-    def extra_repr(self) -> str:
-        """Show what the network's printout needs."""
-        return f"heads={self.heads}, window={self.window}"
-
 
 @dataclass(frozen=True)
 class MSWTransformerConfig(WindowedConfig):

@@ -136,11 +136,6 @@ class MultiresLayer(nn.Module):
         """(batch, tokens, channels) to the same shape; causal."""
         return multires(x, self.low, self.high, self.weights)
 
-    def extra_repr(self) -> str:
-        """Show what the network's printout needs."""
-        channels, columns = self.weights.shape
-        return f"channels={channels}, scales={columns - 2}"
-
 
 @dataclass(frozen=True)
 class MultiresNetConfig(WindowedConfig):

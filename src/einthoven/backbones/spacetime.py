@@ -157,11 +157,6 @@ class CompanionKernel(nn.Module):
         kernel = companion_kernel(unit_column(self.a), self.b, self.c, length)
         return kernel.repeat_interleave(self.heads, 0) if self.heads > 1 else kernel
 
-    def extra_repr(self) -> str:
-        """Show what the network's printout needs."""
-        kernels, state = self.a.shape
-        return f"kernels={kernels}, state={state}, heads={self.heads}"
-
 
 # Coefficients of the differences of order 0 to 3, the present first.
 DIFFERENCES = ((1, 0, 0, 0), (1, -1, 0, 0), (1, -2, 1, 0), (1, -3, 3, -1))

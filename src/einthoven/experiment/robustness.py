@@ -2,7 +2,7 @@
 
 Every condition is predicted again from the store and compared with the clean predictions on the
 same resamples. With fewer leads only those are prepared, as if no others had been recorded; the
-backbone's policy decides about the missing ones (`einthoven.backbones.lead_subset`). Noise is added
+backbone's policy decides about the missing ones (`einthoven.backbones.leads`). Noise is added
 to the recorded signals (`einthoven.experiment.noise`), and so is an offset: a constant in every
 lead, as from a recorder with a wrong zero.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from einthoven.backbones.lead_subset import LeadSubset, Policy
+from einthoven.backbones.leads import LeadSubset, Policy
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError, EvaluationError
 from einthoven.evaluate.comparison import Comparison, Difference, compare

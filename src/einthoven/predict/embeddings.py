@@ -11,7 +11,7 @@ lead        (records, leads, feature_dim)           feature vector of each lead 
 Pooled and lead-level vectors are means over the crops of a record. Tokens are not averaged, because
 each belongs to a moment: the tokens of all crops are concatenated, and overlapping crops repeat
 moments. A lead is prepared alone, and the backbone's policy replaces the others
-(`einthoven.backbones.lead_subset`). Files are described in `einthoven.predict.embedding_files`.
+(`einthoven.backbones.leads`). Files are described in `einthoven.predict.embedding_files`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
-from einthoven.backbones.lead_subset import LeadSubset
+from einthoven.backbones.leads import LeadSubset
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError, EvaluationError
 from einthoven.models.model import Model

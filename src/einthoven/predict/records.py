@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from einthoven.backbones.inference import aggregate_crops
-from einthoven.backbones.lead_subset import LeadSubset
+from einthoven.backbones.leads import LeadSubset
 from einthoven.models.model import Model
 from einthoven.records import Record, read_record
 from einthoven.signals.prepare import Preparation, prepare_record, seconds_left_out
@@ -68,7 +68,7 @@ def predict_record(
     record : Record
     leads : sequence of str, optional
         Use these leads only, as for a record that lacks the others; see
-        `einthoven.backbones.lead_subset`.
+        `einthoven.backbones.leads`.
 
     Raises
     ------

@@ -271,10 +271,6 @@ class StateSpaceKernel(nn.Module):
         self._cached.clear()  # the dynamics may be others now
         super()._load_from_state_dict(*args, **kwargs)
 
-    def extra_repr(self) -> str:
-        """Show what the network's printout needs."""
-        return f"state={2 * self.pairs}, dynamics={self.dynamics}, causal={self.causal}"
-
 
 def _complex(pairs: Tensor) -> Tensor:
     return torch.view_as_complex(pairs.double().contiguous())

@@ -276,11 +276,6 @@ class GridKernel(nn.Module):
             lags = torch.cat([up.flip(1)[:, :-1], up[:, :1] + down[:, :1], down[:, 1:]], dim=1)
         return lags.to(self.frequency.dtype)
 
-    def extra_repr(self) -> str:
-        """Show what the network's printout needs."""
-        _, channels, modes = self.frequency.shape
-        return f"channels={channels}, modes={modes}"
-
 
 def _log_uniform(channels: int, low: float, high: float) -> Tensor:
     drawn = torch.rand(2, channels) * (math.log(high) - math.log(low))
