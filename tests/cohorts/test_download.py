@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
-from einthoven.cohorts.download import SUMS, DownloadReport, download, parse_sums
+from einthoven.cohorts.download import SUMS, download, parse_sums
 from einthoven.errors import DownloadError
 
 BIG = "records100/00000/00001_lr.dat"
@@ -107,7 +105,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def run(server: Server, dest: Path, **changes: object) -> DownloadReport:
+def run(server: Server, dest: Path, **changes: object) -> int:
     arguments = {"base_url": server.url, "workers": 3, "timeout": 5} | changes
     return download("ptb-xl", dest, **arguments)  # type: ignore[arg-type]
 
@@ -132,20 +130,17 @@ def expected(server: Server, *folders: str) -> dict[str, bytes]:
 def test_files_of_a_rate_arrive_whole(
     server: Server, tmp_path: Path, rate: str, folders: tuple[str, ...]
 ) -> None:
-    report = run(server, tmp_path / "new" / "ptbxl", rate=rate)
+    transferred = run(server, tmp_path / "new" / "ptbxl", rate=rate)
     files = expected(server, *folders)
     assert placed(tmp_path / "new" / "ptbxl") == files
-    assert report.files == report.downloaded == len(files) - 1
-    assert report.received == sum(len(v) for k, v in files.items() if k != SUMS)
+    assert transferred == len(files) - 1
 
 
 def test_a_second_run_fetches_nothing_but_the_list(server: Server, tmp_path: Path) -> None:
     run(server, tmp_path)
     server.behaviour.requests.clear()
-    report = run(server, tmp_path)
+    assert run(server, tmp_path) == 0
     assert server.behaviour.requests == [SUMS]
-    assert (report.downloaded, report.received) == (0, 0)
-    assert report.files > 0
 
 
 def test_connections_are_kept_open(server: Server, tmp_path: Path) -> None:
@@ -200,9 +195,7 @@ def test_permanent_corruption_is_reported_after_the_rest(server: Server, tmp_pat
 def test_a_damaged_file_is_replaced(server: Server, tmp_path: Path) -> None:
     run(server, tmp_path)
     (tmp_path / BIG).write_bytes(b"damaged")
-    report = run(server, tmp_path)
-    assert report.downloaded == 1
-    assert report.received == len(server.behaviour.files[BIG])
+    assert run(server, tmp_path) == 1
     assert placed(tmp_path) == expected(server, "records100")
 
 
@@ -214,7 +207,7 @@ def test_files_that_the_server_lacks_are_all_listed(server: Server, tmp_path: Pa
     assert all(path in str(caught.value) for path in missing)
     assert placed(tmp_path) == expected(server, "records100")
     server.behaviour.files |= bodies
-    assert run(server, tmp_path).downloaded == 2
+    assert run(server, tmp_path) == 2
 
 
 @pytest.mark.parametrize(
@@ -243,8 +236,6 @@ def test_lists_in_the_formats_of_sha256sum_and_physionet() -> None:
     one, two, three = "a" * 64, "B" * 64, "c" * 64
     text = f"{one} a.csv\n{two} *b b.csv\r\n\n{three}  ./c.csv\n{one}  a.csv\n"
     assert parse_sums(text, "x") == {"a.csv": one, "b b.csv": "b" * 64, "c.csv": three}
-    with pytest.raises(DownloadError, match="second hash"):
-        parse_sums(text + f"{three} a.csv", "x")
 
 
 def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
@@ -257,7 +248,6 @@ def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
     [
         ({"dataset": "mimic"}, "mimic"),
         ({"rate": "250"}, "250"),
-        ({"workers": 0}, "workers"),
         ({"base_url": "file:///data"}, "file:"),
         ({"base_url": "physionet.org/files"}, "physionet"),
     ],
@@ -272,15 +262,6 @@ def test_a_destination_that_is_a_file(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DownloadError, match="file"):
         run(server, tmp_path / "file")
-
-
-def test_a_disk_that_is_too_small(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
-    with pytest.raises(DownloadError, match="free"):
-        run(server, tmp_path)
-    assert server.behaviour.requests == [SUMS]
 
 
 def test_a_disk_that_fills_up(

@@ -51,7 +51,7 @@ def download(
     from einthoven.cohorts.download import download as fetch
 
     with progress_bar(f"download {dataset}") as progress:
-        result = fetch(
+        transferred = fetch(
             dataset,
             dest,
             base_url=mirror,
@@ -59,7 +59,7 @@ def download(
             rate=rate.value,
             progress=progress,
         )
-    typer.echo(f"{result.files} files in {result.folder}, {result.downloaded} of them new")
+    typer.echo(f"{dataset} is complete in {dest}; {transferred} files transferred")
 
 
 def pack(
