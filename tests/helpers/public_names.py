@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.weights import ecg_fm, ecgfounder, hubert_ecg, st_mem
-from einthoven.weights.fit import Parts
+from einthoven.weights.fit import Naming
 
 State = Mapping[str, Tensor]
 
@@ -26,41 +26,32 @@ def to_public(model: Any) -> dict[str, Tensor]:
     return _FAMILIES[backbone.family](plain)
 
 
-def export(state: State, parts: Parts) -> dict[str, Tensor]:
+def export(state: State, naming: Naming) -> dict[str, Tensor]:
     """Tensors in a public naming from ours: `einthoven.weights.fit.convert` backwards."""
     public: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        names, shape = parts(key, tuple(tensor.shape))
+        names, shape = naming.parts(key, tuple(tensor.shape))
         pieces = tensor.reshape(len(names), *shape).unbind(0)
         public.update((name, piece.contiguous()) for name, piece in zip(names, pieces, strict=True))
     return public
 
 
-def _hubert_ecg(plain: State) -> dict[str, Tensor]:
-    public = export(plain, hubert_ecg.encoder_parts)
+def _prefixed(prefix: str, naming: Naming, plain: State) -> dict[str, Tensor]:
+    """In a file with a head, the names of the encoder have a prefix."""
+    public = export(plain, naming)
     if "head.weight" not in plain:
         return public
-    outside = {"head.weight": "classifier.weight", "head.bias": "classifier.bias"}
-    return {outside.get(key, f"hubert_ecg.{key}"): tensor for key, tensor in public.items()}
-
-
-def _ecg_fm(plain: State) -> dict[str, Tensor]:
-    public = export(plain, ecg_fm.encoder_parts)
-    if "head.weight" not in plain:
-        return public
-    return {
-        f"proj.{key.removeprefix('head.')}" if key.startswith("head.") else f"encoder.{key}": tensor
-        for key, tensor in public.items()
-    }
+    head = f"{naming.head}."
+    return {k if k.startswith(head) else f"{prefix}{k}": tensor for k, tensor in public.items()}
 
 
 def _ecg_fm_pretraining(state: State) -> dict[str, Tensor]:
-    named = {key: tensor for key, tensor in state.items() if key not in ecg_fm.COUNTERS}
-    return export(named, ecg_fm.pretraining_parts)
+    public = {key: tensor for key, tensor in state.items() if key not in ecg_fm.COUNTERS}
+    return export(public, ecg_fm.PRETRAINING)
 
 
 def _st_mem_pretraining(state: State) -> dict[str, Tensor]:
-    public = export(state, st_mem.pretraining_parts)
+    public = export(state, st_mem.PRETRAINING)
     aliases = {
         k.removeprefix("encoder."): v for k, v in public.items() if "to_patch_embedding." in k
     }
@@ -69,8 +60,7 @@ def _st_mem_pretraining(state: State) -> dict[str, Tensor]:
 
 def _ecgfounder(plain: State) -> dict[str, Tensor]:
     """With batch norms that our network lacks as they are before training, as the release has."""
-    public = export(plain, ecgfounder.encoder_parts)
-    public = {re.sub(r"^head\.", "dense.", key): tensor for key, tensor in public.items()}
+    public = export(plain, ecgfounder.ENCODER)
     return dict(_neutral_norms(public)) | public
 
 
@@ -91,9 +81,9 @@ def _neutral(name: str, size: int) -> Iterator[tuple[str, Tensor]]:
 
 
 _FAMILIES = {
-    "st_mem": lambda plain: export(plain, st_mem.encoder_parts),
-    "hubert_ecg": _hubert_ecg,
-    "ecg_fm": _ecg_fm,
+    "st_mem": partial(export, naming=st_mem.ENCODER),
+    "hubert_ecg": partial(_prefixed, "hubert_ecg.", hubert_ecg.ENCODER),
+    "ecg_fm": partial(_prefixed, "encoder.", ecg_fm.ENCODER),
     "ecgfounder": _ecgfounder,
 }
 _PRETRAINING = {"st_mem": _st_mem_pretraining, "ecg_fm": _ecg_fm_pretraining}

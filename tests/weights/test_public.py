@@ -13,15 +13,14 @@ from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import ModelError, WeightsError
 from einthoven.files import file_sha256
-from einthoven.licences import UNKNOWN, Licence
+from einthoven.licences import Licence
 from einthoven.models import Model, derived_provenance, load_model, read_config, save_model
 from einthoven.weights import load_backbone
 from einthoven.weights.public import (
-    PublicData,
     config_of_weights,
     convert_checkpoint,
+    data_on_cohort,
     public_data,
-    weights_licence,
 )
 
 TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 2, "conv_width": 16, "pos_groups": 4}
@@ -42,8 +41,12 @@ def hubert(folder: Path, *, classifier: bool) -> Path:
 
 def test_the_catalogue_is_the_source_for_public_files(ecg_fm: Path) -> None:
     data = public_data("ecg_fm", ecg_fm)
-    assert data == PublicData("ecg_fm", entry("ecg_fm").pretraining_data or "", True)
-    assert weights_licence("ecg_fm", ecg_fm) == entry("ecg_fm").licence
+    assert data == {
+        "backbone": "ecg_fm",
+        "pretraining_data": entry("ecg_fm").pretraining_data,
+        "contains_ptbxl": True,
+    }
+    assert Licence.from_dict(config_of_weights("ecg_fm", ecg_fm)) == entry("ecg_fm").licence
 
 
 @pytest.mark.parametrize(("classifier", "inside"), [(False, None), (True, True)])
@@ -52,7 +55,7 @@ def test_fine_tuned_classifiers_differ_from_their_encoder(
 ) -> None:
     data = public_data(HUBERT, hubert(tmp_path, classifier=classifier))
     assert data is not None
-    assert data.contains_ptbxl is inside
+    assert data["contains_ptbxl"] is inside
 
 
 @pytest.mark.parametrize("head", [False, True])
@@ -63,7 +66,7 @@ def test_a_converted_checkpoint_is_the_same_network(head: bool, tmp_path: Path) 
     assert public["sha256"] == file_sha256(file)
     assert public["sha256_matches_catalogue"] is False
     assert config["commercial_use"] is False
-    assert weights_licence(HUBERT, tmp_path / "model") == entry(HUBERT).licence
+    assert Licence.from_dict(config) == entry(HUBERT).licence
     assert public_data(HUBERT, tmp_path / "model") == public_data(HUBERT, file)
     with pytest.warns(UserWarning, match="CC-BY-NC"):
         model = load_model(tmp_path / "model")
@@ -115,7 +118,7 @@ def test_nothing_is_claimed_for_weights_of_unknown_origin(tmp_path: Path) -> Non
     network = create_backbone("ecg_fm", seed=0, **TINY)
     save_model(Model(network, network.preparation), tmp_path / "model")
     assert public_data("ecg_fm", tmp_path / "model") is None
-    assert weights_licence("ecg_fm", tmp_path / "model") == UNKNOWN == Licence()
+    assert config_of_weights("ecg_fm", tmp_path / "model")["license"] == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +126,6 @@ def test_nothing_is_claimed_for_weights_of_unknown_origin(tmp_path: Path) -> Non
     [(True, "ptb-xl", True), (None, "ptb-xl", True), (False, "ptb-xl", False), (True, "x", False)],
 )
 def test_results_on_ptbxl_are_warned_of(inside: bool | None, cohort: str, warns: bool) -> None:
-    data = PublicData("ecg_fm", "some data", inside)
-    assert bool(data.warning(cohort)) is warns
-    assert PublicData.of_record(data.record(cohort)) == data
-    assert ("warning" in data.record(cohort)) is warns
+    data = {"backbone": "ecg_fm", "pretraining_data": "some data", "contains_ptbxl": inside}
+    assert ("warning" in data_on_cohort(data, cohort)) is warns
+    assert data_on_cohort(data | {"file": "x"}, cohort).items() >= data.items()

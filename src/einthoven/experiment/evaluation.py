@@ -36,7 +36,7 @@ from einthoven.report.card import model_card
 from einthoven.report.data import REMEDY, evaluation_beside, identity, mismatch
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_scored
-from einthoven.weights.public import PublicData
+from einthoven.weights.public import data_on_cohort
 
 
 def fitted_calibration(validation: Predictions) -> Json:
@@ -137,8 +137,8 @@ def evaluation_of(
 
 def _public_weights(model: Model, cohort: Cohort) -> Json | None:
     # The cohort of the evaluation may differ from the one that the model was trained on.
-    data = PublicData.of_record(model.config.get("provenance", {}).get("public_weights"))
-    return data.record(cohort.name) if data else None
+    data = model.config.get("provenance", {}).get("public_weights")
+    return data_on_cohort(data, cohort.name) if data else None
 
 
 def write_evaluation(folder: str | Path, evaluation: Json) -> Path:

@@ -12,16 +12,13 @@ from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import WeightsError
 from einthoven.objectives.registry import create_objective
 from einthoven.weights import ecg_fm, st_mem
-from einthoven.weights.fit import convert, own_parts
+from einthoven.weights.fit import Naming, convert
 from einthoven.weights.safe import read_state
 
 __all__ = ["load_pretraining"]
 
-# Tensor names and entries of the public pretraining models, by family.
-_PUBLIC = {
-    "st_mem": (st_mem.pretraining_parts, st_mem.pretraining_state),
-    "ecg_fm": (ecg_fm.pretraining_parts, ecg_fm.pretraining_state),
-}
+# Tensor names in the public pretraining models, by family.
+_PUBLIC = {"st_mem": st_mem.PRETRAINING, "ecg_fm": ecg_fm.PRETRAINING}
 
 
 def load_pretraining(
@@ -69,15 +66,15 @@ def load_pretraining(
         backbone = create_backbone(name, **overrides)
         objective = "ecg_fm" if family == "ecg_fm" else "mae"
         model: Any = create_objective(objective, backbone, **options)
-    expected, parts, counters = model.state_dict(), own_parts, {}
+    expected, naming, counters = model.state_dict(), Naming(), {}
     if not is_einthoven:
         counters = {
             key: torch.zeros_like(expected.pop(key), device="cpu")
             for key in ecg_fm.COUNTERS
             if key in expected
         }
-        parts, entries = _PUBLIC[family]
-        state = entries(state)
-    ours = convert(state, expected, parts, file=weights, what=f"{name}'s pretraining")
+        naming = _PUBLIC[family]
+    tensors = naming.tensors(state, backbone.config)
+    ours = convert(tensors, expected, naming, file=weights, what=f"{name}'s pretraining")
     model.load_state_dict(ours | counters, assign=True)
     return model.eval()

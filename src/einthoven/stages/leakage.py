@@ -30,7 +30,7 @@ from einthoven.files import Json, read_json, read_metadata, write_json
 from einthoven.models import weights_file
 from einthoven.stages.fingerprint import BITS, fingerprint, signal_fingerprints
 from einthoven.stages.pretraining_data import Member
-from einthoven.weights.public import public_data
+from einthoven.weights.public import data_on_cohort, public_data
 
 SEEN = "seen.json"
 FINGERPRINTS, ALLOWED = "seen", "allowed_overlap"  # keys of the metadata of a weights file
@@ -371,14 +371,15 @@ def check_public_weights(backbone: str, weights: str | Path | None, cohort: Coho
     Returns
     -------
     dict or None
-        `PublicData.record`, for run.json; None if the weights are not public.
+        `data_on_cohort`, for run.json; None if the weights are not public.
     """
     data = None if weights is None else public_data(backbone, weights)
     if data is None:
         return None
-    if warning := data.warning(cohort.name):
-        warnings.warn(warning, LeakageWarning, stacklevel=2)
-    return data.record(cohort.name)
+    data = data_on_cohort(data, cohort.name)
+    if "warning" in data:
+        warnings.warn(data["warning"], LeakageWarning, stacklevel=2)
+    return data
 
 
 def check_duplicates(member: Member, *, allow: bool = False) -> None:

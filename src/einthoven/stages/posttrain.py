@@ -17,6 +17,7 @@ from einthoven.backbones.registry import catalogue, create_backbone, entry, seed
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
 from einthoven.files import Json, file_sha256
+from einthoven.licences import Licence
 from einthoven.models import derived_provenance, is_model, model_path, weights_file
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
@@ -55,7 +56,7 @@ from einthoven.training.distributed import Processes
 from einthoven.training.loop import CHECKPOINT, Result
 from einthoven.training.run import RunFolder, open_run
 from einthoven.weights.load import load_backbone
-from einthoven.weights.public import config_of_weights, weights_licence
+from einthoven.weights.public import config_of_weights
 
 
 class RecipeWarning(UserWarning):
@@ -335,10 +336,10 @@ def _check_recipe(backbone: str, recipe: Recipe) -> None:
 
 def _describe(backbone: str, weights: str | Path) -> Json:
     """Initial weights for the request: path, checksum, licence, and whether they saw PTB-XL."""
-    origin = derived_provenance(config_of_weights(backbone, weights))
+    config = config_of_weights(backbone, weights)
     return {
         "path": str(model_path(weights) if is_model(weights) else weights),
         "sha256": file_sha256(weights_file(weights)),
-        "contains_ptbxl": origin["contains_ptbxl"],
-        **weights_licence(backbone, weights).to_dict(),
+        "contains_ptbxl": derived_provenance(config)["contains_ptbxl"],
+        **Licence.from_dict(config).to_dict(),
     }

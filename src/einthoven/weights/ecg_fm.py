@@ -9,44 +9,31 @@ convolution has two names, by PyTorch version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from einthoven.backbones.inference import Aggregate
-from einthoven.weights.fit import Shape, renaming, with_newer_weight_norm
+from einthoven.weights.fit import Naming, State, with_newer_weight_norm
 
-__all__ = [
-    "AGGREGATES",
-    "COUNTERS",
-    "LABELS",
-    "encoder_parts",
-    "encoder_state",
-    "pretraining_parts",
-    "pretraining_state",
-]
+__all__ = ["AGGREGATES", "COUNTERS", "ENCODER", "LABELS", "PRETRAINING"]
 
-_INSIDE = "encoder."
-encoder_parts = renaming(
-    {
-        "extractor.convs.{}": "feature_extractor.conv_layers.{}.0",
-        "extractor.norm": "feature_extractor.conv_layers.0.2",
-        "projection.norm": "layer_norm",
-        "projection.linear": "post_extract_proj",
-        "pos_conv.gain": "conv_pos.pos_conv.0.parametrizations.weight.original0",
-        "pos_conv.direction": "conv_pos.pos_conv.0.parametrizations.weight.original1",
-        "pos_conv": "conv_pos.pos_conv.0",
-        "norm": "encoder.layer_norm",
-        "blocks.{}.norm1": "encoder.layers.{}.self_attn_layer_norm",
-        "blocks.{}.attn.qkv": "encoder.layers.{}.self_attn.{qkv}_proj",
-        "blocks.{}.attn.proj": "encoder.layers.{}.self_attn.out_proj",
-        "blocks.{}.norm2": "encoder.layers.{}.final_layer_norm",
-        "blocks.{}.mlp.fc1": "encoder.layers.{}.fc1",
-        "blocks.{}.mlp.fc2": "encoder.layers.{}.fc2",
-        "head": "head",
-    }
-)
-_HEAD = {"proj.weight": "head.weight", "proj.bias": "head.bias"}
+_INSIDE, _HEAD = "encoder.", "proj"
+_IN_ENCODER = {
+    "extractor.convs.{}": "feature_extractor.conv_layers.{}.0",
+    "extractor.norm": "feature_extractor.conv_layers.0.2",
+    "projection.norm": "layer_norm",
+    "projection.linear": "post_extract_proj",
+    "pos_conv.gain": "conv_pos.pos_conv.0.parametrizations.weight.original0",
+    "pos_conv.direction": "conv_pos.pos_conv.0.parametrizations.weight.original1",
+    "pos_conv": "conv_pos.pos_conv.0",
+    "norm": "encoder.layer_norm",
+    "blocks.{}.norm1": "encoder.layers.{}.self_attn_layer_norm",
+    "blocks.{}.attn.qkv": "encoder.layers.{}.self_attn.{qkv}_proj",
+    "blocks.{}.attn.proj": "encoder.layers.{}.self_attn.out_proj",
+    "blocks.{}.norm2": "encoder.layers.{}.final_layer_norm",
+    "blocks.{}.mlp.fc1": "encoder.layers.{}.fc1",
+    "blocks.{}.mlp.fc2": "encoder.layers.{}.fc2",
+    "head": _HEAD,
+}
 LABELS = (
     "Poor data quality",
     "Sinus rhythm",
@@ -87,28 +74,16 @@ _IN_PRETRAINING = {
 }
 
 
-def pretraining_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
-    """Public names of one tensor of our pretraining model (`backbone.*` and its heads)."""
-    if key in _IN_PRETRAINING:
-        return [_IN_PRETRAINING[key]], shape
-    return encoder_parts(key.removeprefix("backbone."), shape)
-
-
-def pretraining_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors of a public pretraining file."""
-    return with_newer_weight_norm(state)
-
-
-def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the encoder, and of a head, in any public file."""
-    head = {_HEAD[key]: tensor for key, tensor in state.items() if key in _HEAD}
-    if any(key.startswith(2 * _INSIDE) for key in state):
-        outside = {k: v for k, v in state.items() if not k.startswith(_INSIDE) and k not in _HEAD}
-        inside = {k.removeprefix(_INSIDE): v for k, v in state.items() if k.startswith(_INSIDE)}
-        state = inside | outside  # tensors outside are listed as unexpected
+def _encoder(state: State, _: object) -> dict[str, Tensor]:
+    if any(key.startswith(2 * _INSIDE) for key in state):  # a classifier
+        state = {key.removeprefix(_INSIDE): tensor for key, tensor in state.items()}
     pretraining = set(_IN_PRETRAINING.values())
-    return head | {
-        key: tensor
-        for key, tensor in pretraining_state(state).items()
-        if key not in pretraining and key not in _HEAD
-    }
+    tensors = with_newer_weight_norm(state)
+    return {key: tensor for key, tensor in tensors.items() if key not in pretraining}
+
+
+ENCODER = Naming(_IN_ENCODER, "layers.0.self_attn.k_proj.weight", head=_HEAD, tensors=_encoder)
+PRETRAINING = Naming(
+    _IN_PRETRAINING | {f"backbone.{ours}": name for ours, name in _IN_ENCODER.items()},
+    tensors=with_newer_weight_norm,
+)

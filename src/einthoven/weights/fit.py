@@ -1,22 +1,21 @@
-"""Fit a public state dict to one of our networks, tensor by tensor and strictly."""
+"""Tensor names in the checkpoints of one family, and how a file is fitted to our network."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from einthoven.errors import WeightsError
 
-__all__ = ["Parts", "convert", "own_parts", "renaming", "with_newer_weight_norm"]
+__all__ = ["Naming", "State", "all_tensors", "convert", "with_newer_weight_norm"]
 
+State: TypeAlias = Mapping[str, Tensor]
 Shape: TypeAlias = tuple[int, ...]
-# Our name and shape -> names and shape of the public tensors that make it up, in order.
-Parts: TypeAlias = Callable[[str, Shape], tuple[list[str], Shape]]
-
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _WEIGHT_NORM = {
@@ -25,35 +24,58 @@ _WEIGHT_NORM = {
 }
 
 
-def own_parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
-    """Our own naming: every tensor is itself."""
-    return [key], shape
+def all_tensors(state: State, _: object = None) -> dict[str, Tensor]:
+    """Every tensor of a file."""
+    return dict(state)
 
 
-def renaming(names: Mapping[str, str]) -> Parts:
-    """Public tensor names by a table of modules.
+@dataclass(frozen=True)
+class Naming:
+    """Tensor names in one kind of checkpoint.
 
-    Parameters
+    Attributes
     ----------
     names : mapping of str to str
-        Public module by our module, or public tensor by our tensor. `{}` stands for a number;
-        `{qkv}` in a public name stands for the three tensors that are one of ours.
+        Module in the file by our module, or tensor in the file by our tensor; empty for our own
+        names. `{}` stands for a number. `{qkv}` in a name of the file stands for the three tensors
+        that are one of ours, `{lead}` for a tensor a lead.
+    signature : str
+        Ending of a tensor name that only this kind of file has.
+    head : str
+        Name of the linear head in the file.
+    tensors : callable
+        The tensors of encoder and head in a file, for a network of a given config.
+    is_classifier : callable
+        Whether tensor names are those of a fine-tuned classifier.
     """
 
-    def parts(key: str, shape: Shape) -> tuple[list[str], Shape]:
+    names: Mapping[str, str] = field(default_factory=dict)
+    signature: str = ""
+    head: str = "head"
+    tensors: Callable[[State, Any], dict[str, Tensor]] = all_tensors
+    is_classifier: Callable[[Collection[str]], bool] = lambda names: False
+
+    def matches(self, names: Collection[str]) -> bool:
+        """Whether tensor names are those of such a file."""
+        return any(name.endswith(self.signature) for name in names)
+
+    def parts(self, key: str, shape: Shape) -> tuple[list[str], Shape]:
+        """Names and shape of the tensors in a file that make up one of ours."""
+        if not self.names:
+            return [key], shape
         numbers = _NUMBER.findall(key)
         tensor = _NUMBER.sub("{}", key)
         module, _, last = tensor.rpartition(".")
-        public = names[tensor] if tensor in names else f"{names[module]}.{last}"
-        if "{qkv}" not in public:
-            return [public.format(*numbers)], shape
-        three = [public.format(*numbers, qkv=letter) for letter in "qkv"]
-        return three, (shape[0] // 3, *shape[1:])
+        name = self.names[tensor] if tensor in self.names else f"{self.names[module]}.{last}"
+        if "{qkv}" in name:
+            parts = [name.format(*numbers, qkv=letter) for letter in "qkv"]
+            return parts, (shape[0] // 3, *shape[1:])
+        if "{lead}" in name:
+            return [name.format(lead=row) for row in range(shape[0])], shape[1:]
+        return [name.format(*numbers)], shape
 
-    return parts
 
-
-def with_newer_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_newer_weight_norm(state: State, _: object = None) -> dict[str, Tensor]:
     """The same tensors, with PyTorch's newer names for those of a weight norm."""
     renamed = {}
     for key, tensor in state.items():
@@ -63,62 +85,48 @@ def with_newer_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert(
-    state: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    parts: Parts,
-    *,
-    file: object,
-    what: str,
-    strict: bool = True,
+    state: State, expected: State, naming: Naming, *, file: object, what: str
 ) -> dict[str, Tensor]:
-    """Tensors in our naming from tensors in a public one.
+    """Tensors in our naming from those of a file.
 
     Parameters
     ----------
     state : mapping
-        The public tensors.
+        The file's tensors.
     expected : mapping
         Our names with tensors of the right shapes (on any device).
-    parts : callable
-        Public tensors that make up one of ours.
-    file : object
-        The file, for error messages.
-    what : str
-        The network, for error messages.
-    strict : bool
-        Refuse missing and unexpected names. Tensors of another shape are always refused.
+    naming : Naming
+    file, what : object, str
+        The file and the network, for error messages.
 
     Raises
     ------
     WeightsError
         Listing what is missing, unexpected or reshaped, in the file's own names.
     """
-    public = {key: parts(key, tuple(like.shape)) for key, like in expected.items()}
-    shapes = {name: shape for names, shape in public.values() for name in names}
-    missing = [name for name in shapes if name not in state]
-    unexpected = [name for name in state if name not in shapes]
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {shape}"
-        for name, shape in shapes.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    if reshaped or (strict and (missing or unexpected)):
+    parts = {key: naming.parts(key, tuple(like.shape)) for key, like in expected.items()}
+    shapes = {name: shape for names, shape in parts.values() for name in names}
+    faults = {
+        "reshaped": [
+            f"{name} {tuple(state[name].shape)} instead of {shape}"
+            for name, shape in shapes.items()
+            if name in state and tuple(state[name].shape) != shape
+        ],
+        "missing": [name for name in shapes if name not in state],
+        "unexpected": [name for name in state if name not in shapes],
+    }
+    if any(faults.values()):
+        listed = [
+            f"{len(names)} {fault}: {', '.join(names[:5])}"
+            + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            for fault, names in faults.items()
+            if names
+        ]
         raise WeightsError(
-            f"{file} does not fit {what}: "
-            + "; ".join(
-                _listed("reshaped", reshaped, "missing", missing, "unexpected", unexpected)
-            ),
+            f"{file} does not fit {what}: {'; '.join(listed)}",
             remedy="name the backbone that the file was made for",
         )
     return {
         key: torch.stack([state[name] for name in names]).reshape(expected[key].shape)
-        for key, (names, _) in public.items()
-        if all(name in state for name in names)
+        for key, (names, _) in parts.items()
     }
-
-
-def _listed(*pairs: str | list[str]) -> Iterable[str]:
-    for title, names in zip(pairs[::2], pairs[1::2], strict=True):
-        if names:
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            yield f"{len(names)} {title}: {', '.join(names[:5])}{more}"

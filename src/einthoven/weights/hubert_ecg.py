@@ -10,17 +10,40 @@ The `.pt` files also hold the authors' config object, which is not used (`eintho
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from torch import Tensor
 
-from einthoven.weights.fit import renaming, with_newer_weight_norm
+from einthoven.weights.fit import Naming, State, with_newer_weight_norm
 from einthoven.weights.safe import without_prefix
 
-__all__ = ["encoder_parts", "encoder_state", "is_classifier"]
+__all__ = ["ENCODER"]
 
-_INSIDE = "hubert_ecg."
-encoder_parts = renaming(
+_INSIDE, _HEAD = "hubert_ecg.", "classifier"
+# Prefixes of tensors outside the encoder: the vector of masked tokens, the prediction of cluster
+# numbers, and the released alternatives to a linear head.
+_OUTSIDE = (
+    "masked_spec_embed",
+    "final_proj.",
+    "label_embedding.",
+    "classifier.0.",
+    "classifier.2.",
+)
+
+
+def _tensors(state: State, _: object) -> dict[str, Tensor]:
+    head = {key: tensor for key, tensor in state.items() if key.startswith(f"{_HEAD}.")}
+    tensors = with_newer_weight_norm(without_prefix(state, _INSIDE) | head)
+    return {key: tensor for key, tensor in tensors.items() if not key.startswith(_OUTSIDE)}
+
+
+def _is_classifier(names: Collection[str]) -> bool:
+    """Whether tensor names are those of a classifier, with any kind of head."""
+    prefixes = (_INSIDE, f"{_HEAD}.")
+    return any(name.removeprefix("module.").startswith(prefixes) for name in names)
+
+
+ENCODER = Naming(
     {
         "extractor.convs.{}": "feature_extractor.conv_layers.{}.conv",
         "extractor.norm": "feature_extractor.conv_layers.0.layer_norm",
@@ -36,32 +59,10 @@ encoder_parts = renaming(
         "blocks.{}.norm2": "encoder.layers.{}.final_layer_norm",
         "blocks.{}.mlp.fc1": "encoder.layers.{}.feed_forward.intermediate_dense",
         "blocks.{}.mlp.fc2": "encoder.layers.{}.feed_forward.output_dense",
-        "head": "head",
-    }
+        "head": _HEAD,
+    },
+    signature="feature_extractor.conv_layers.0.conv.weight",
+    head=_HEAD,
+    tensors=_tensors,
+    is_classifier=_is_classifier,
 )
-_HEAD = {"classifier.weight": "head.weight", "classifier.bias": "head.bias"}
-# Prefixes of tensors outside the encoder: the vector of masked tokens, the prediction of cluster
-# numbers, and the released alternatives to a linear head.
-_OUTSIDE = (
-    "masked_spec_embed",
-    "final_proj.",
-    "label_embedding.",
-    "classifier.0.",
-    "classifier.2.",
-)
-
-
-def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the encoder, and of a linear head, in any public file."""
-    inside = without_prefix(state, _INSIDE)
-    head = {key: tensor for key, tensor in state.items() if key in _HEAD}
-    return {
-        _HEAD.get(key, key): tensor
-        for key, tensor in with_newer_weight_norm(inside | head).items()
-        if not key.startswith(_OUTSIDE)
-    }
-
-
-def is_classifier(names: Collection[str]) -> bool:
-    """Whether tensor names are those of a classifier, with any kind of head."""
-    return any(name.removeprefix("module.").startswith((_INSIDE, "classifier.")) for name in names)

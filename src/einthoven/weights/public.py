@@ -6,8 +6,7 @@ A bare weights file, whose tensors have einthoven's names, has unknown terms: an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,82 +16,23 @@ from safetensors import SafetensorError, safe_open
 from einthoven.backbones.registry import entry
 from einthoven.errors import WeightsError
 from einthoven.files import Json, file_sha256
-from einthoven.licences import UNKNOWN, Licence
+from einthoven.licences import UNKNOWN
 from einthoven.models import Model, is_model, read_config, save_model
 from einthoven.models.provenance import PTB_XL
 from einthoven.weights.load import FAMILIES, load_backbone, load_classifier
 from einthoven.weights.safe import read_state
 
 __all__ = [
-    "PublicData",
     "config_of_weights",
     "convert_checkpoint",
+    "data_on_cohort",
     "public_data",
-    "weights_licence",
 ]
 
-BARE = "bare weights file"
+_DATA = ("backbone", "pretraining_data", "contains_ptbxl")
 
 
-@dataclass(frozen=True)
-class PublicData:
-    """Pretraining data of public weights.
-
-    Attributes
-    ----------
-    backbone : str
-        A registered name.
-    pretraining_data : str
-        Description of the data.
-    contains_ptbxl : bool or None
-        Whether PTB-XL is among it; None if the published list could not be checked.
-    """
-
-    backbone: str
-    pretraining_data: str
-    contains_ptbxl: bool | None
-
-    def warning(self, cohort: str) -> str:
-        """Warning about results on a cohort; empty where there is nothing to warn about.
-
-        PTB-XL is recognised by its own tables; an excerpt under another name is not.
-        """
-        if cohort != PTB_XL or self.contains_ptbxl is False:
-            return ""
-        if self.contains_ptbxl:
-            return (
-                f"the public weights of {self.backbone} were pretrained on data that include "
-                f"PTB-XL ({self.pretraining_data}): PTB-XL is not an unseen cohort for them"
-            )
-        return (
-            f"it is unknown whether the public weights of {self.backbone} were pretrained on "
-            f"PTB-XL ({self.pretraining_data}): PTB-XL may not be an unseen cohort for them"
-        )
-
-    def record(self, cohort: str = "") -> Json:
-        """As a JSON-serialisable dict, with the warning about a cohort, if there is one."""
-        entries = {
-            "backbone": self.backbone,
-            "pretraining_data": self.pretraining_data,
-            "contains_ptbxl": self.contains_ptbxl,
-        }
-        warning = self.warning(cohort)
-        return entries | ({"cohort": cohort, "warning": warning} if warning else {})
-
-    @classmethod
-    def of_record(cls, record: Mapping[str, object] | None) -> PublicData | None:
-        """The value that `record` wrote; None for none."""
-        if not record:
-            return None
-        inside = record["contains_ptbxl"]
-        return cls(
-            str(record["backbone"]),
-            str(record["pretraining_data"]),
-            inside if isinstance(inside, bool) else None,
-        )
-
-
-def public_data(name: str, weights: str | PathLike[str]) -> PublicData | None:
+def public_data(name: str, weights: str | PathLike[str]) -> Json | None:
     """Pretraining data of public weights, through all models that were trained from them.
 
     Parameters
@@ -104,23 +44,43 @@ def public_data(name: str, weights: str | PathLike[str]) -> PublicData | None:
 
     Returns
     -------
-    PublicData or None
-        None for weights that do not come from a public checkpoint.
+    dict or None
+        `backbone`, `pretraining_data` and `contains_ptbxl`, which is None if the published list of
+        data could not be checked. None for weights that do not come from a public checkpoint.
     """
     file, catalogue = Path(weights), entry(name)
     if is_model(file):
-        provenance = read_config(file).get("provenance") or {}
-        return PublicData.of_record(provenance.get("public_weights"))
+        data = (read_config(file).get("provenance") or {}).get("public_weights")
+        return {key: data[key] for key in _DATA} if data else None
     if catalogue.licence is None:
         return None
-    inside = catalogue.contains_ptbxl
+    contains_ptbxl = catalogue.contains_ptbxl
     if family := FAMILIES.get(catalogue.family):
         names = _names(file)
         if not family.matches(names):
             return None
         if catalogue.classifiers_saw_ptbxl and family.is_classifier(names):
-            inside = True
-    return PublicData(name, catalogue.pretraining_data or "", inside)
+            contains_ptbxl = True
+    return dict(zip(_DATA, (name, catalogue.pretraining_data or "", contains_ptbxl), strict=True))
+
+
+def data_on_cohort(data: Json, cohort: str) -> Json:
+    """The entries of `public_data`, with a warning about results on a cohort where one is due.
+
+    PTB-XL is recognised by its own tables; an excerpt under another name is not.
+    """
+    data = {key: data[key] for key in _DATA}
+    name, description, contains_ptbxl = data.values()
+    if cohort != PTB_XL or contains_ptbxl is False:
+        return data
+    warning = (
+        f"the public weights of {name} were pretrained on data that include PTB-XL "
+        f"({description}): PTB-XL is not an unseen cohort for them"
+        if contains_ptbxl
+        else f"it is unknown whether the public weights of {name} were pretrained on PTB-XL "
+        f"({description}): PTB-XL may not be an unseen cohort for them"
+    )
+    return data | {"cohort": cohort, "warning": warning}
 
 
 def config_of_weights(name: str, weights: str | PathLike[str]) -> Json:
@@ -139,18 +99,13 @@ def config_of_weights(name: str, weights: str | PathLike[str]) -> Json:
     data = public_data(name, weights)
     provenance: Json = {
         "pretraining": [],
-        "public_weights": data.record() if data else None,
-        "contains_ptbxl": data.contains_ptbxl if data else None,
+        "public_weights": data,
+        "contains_ptbxl": data["contains_ptbxl"] if data else None,
     }
     if data is None:
-        provenance["source"] = BARE
+        provenance["source"] = "bare weights file"
     licence = (entry(name).licence if data else None) or UNKNOWN
     return {"provenance": provenance, **licence.to_dict()}
-
-
-def weights_licence(name: str, weights: str | PathLike[str]) -> Licence:
-    """Licence of weights: that of the model folder, or of the public checkpoint."""
-    return Licence.from_dict(config_of_weights(name, weights))
 
 
 def convert_checkpoint(
@@ -204,9 +159,9 @@ def convert_checkpoint(
     source: Json = {"file": file.name, "sha256": file_sha256(file)}
     provenance = config["provenance"]
     if public := provenance["public_weights"]:
-        known = catalogue.weights_sha256
+        expected = catalogue.weights_sha256
         public |= source | {
-            "sha256_matches_catalogue": source["sha256"] == known if known else None,
+            "sha256_matches_catalogue": source["sha256"] == expected if expected else None,
             "source": catalogue.weights_from,
             "paper": catalogue.paper,
         }

@@ -89,11 +89,8 @@ def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
     """
     content = read_checkpoint(path)
     inner = next((content[k] for k in _CONTAINERS if isinstance(content.get(k), Mapping)), content)
-    state = {
-        str(key).replace("_orig_mod.", ""): value
-        for key, value in inner.items()
-        if isinstance(value, Tensor)
-    }
+    tensors = {key: value for key, value in inner.items() if isinstance(value, Tensor)}
+    state = {str(key).replace("_orig_mod.", ""): value for key, value in tensors.items()}
     if not state:
         raise WeightsError(
             f"{path}: contains no named tensors, only {', '.join(map(str, list(content)[:8]))}",
@@ -175,14 +172,11 @@ def _stand_ins(file: Path) -> list[Any]:
         if name in _PLAIN:
             allowed.append((_PLAIN[name], name))
         elif _CONFIGURATION.fullmatch(name):
-            allowed.append((_stand_in(name), name))
+            stand_in = type(name.rpartition(".")[2], (_Inert,), {"__slots__": ()})
+            allowed.append((stand_in, name))
         else:
             raise WeightsError(
                 f"{file}: contains {name}, which could execute code",
                 remedy="ask its authors for safetensors, or for a state_dict alone",
             )
     return allowed
-
-
-def _stand_in(name: str) -> type[_Inert]:
-    return type(name.rpartition(".")[2], (_Inert,), {"__slots__": ()})
