@@ -1,9 +1,20 @@
 """Exceptions of einthoven: refusals of invalid input, each with a remedy.
 
 The command line prints an `EinthovenError` and exits with status 1; other exceptions are defects.
+`validated` makes dataclasses that refuse invalid arguments with one of these exceptions.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+Kind = TypeVar("Kind")
 
 
 class EinthovenError(Exception):
@@ -116,3 +127,56 @@ class FileError(EinthovenError):
 
 class ReproduceError(EinthovenError):
     """A reproduction that cannot be planned, run or written."""
+
+
+# ------------------------------------------------------------------ options
+
+
+@dataclass_transform(frozen_default=True)
+def validated(name: str, refusal: type[EinthovenError]) -> Callable[[type[Kind]], type[Kind]]:
+    """Decorate a frozen dataclass whose arguments pydantic checks against their annotations.
+
+    Numbers are finite, and a bool or 2.0 is no integer. A tuple that may be given as a list is
+    annotated with ``Field(strict=False)``.
+
+    Parameters
+    ----------
+    name : str
+        What the class is called in messages.
+    refusal : type of EinthovenError
+        Exception for an unknown, missing or invalid argument; it names field, value and remedy.
+    """
+    # Imported here because `import einthoven` needs this module, and pydantic takes 0.1 s.
+    from pydantic import ConfigDict, ValidationError
+    from pydantic.dataclasses import dataclass
+
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    def decorate(kind: type[Kind]) -> type[Kind]:
+        checked: Any = dataclass(kind, frozen=True, config=config)
+        create = checked.__init__
+
+        @wraps(create)
+        def init(self: Any, *args: Any, **values: Any) -> None:
+            try:
+                create(self, *args, **values)
+            except ValidationError as error:
+                problem, remedy = _first_fault(error, [field.name for field in fields(checked)])
+                raise refusal(f"{name}: {problem}", remedy=remedy) from error
+
+        checked.__init__ = init
+        return checked  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _first_fault(error: ValidationError, names: list[str]) -> tuple[str, str]:
+    """Problem and remedy of the first invalid argument; `names` are those of the fields."""
+    fault = error.errors(include_url=False)[0]
+    place, kind = fault["loc"], fault["type"]
+    field = names[place[0]] if isinstance(place[0], int) and place[0] < len(names) else place[0]
+    if kind == "missing" and len(place) == 1:
+        return f"{field} is missing", f"the fields are {', '.join(names)}"
+    if kind.startswith("unexpected"):
+        return f"unknown field {field!r}", f"the fields are {', '.join(names)}"
+    return f"{field} = {fault['input']!r}", fault["msg"][0].lower() + fault["msg"][1:]

@@ -155,7 +155,6 @@ def test_records_of_many_lengths_share_one_map_and_equal_single_records() -> Non
 # ------------------------------------------------------------------ steps of other packages
 
 
-@dataclass(frozen=True)
 class Every(Step):
     """Keep every n-th sample."""
 
@@ -177,8 +176,8 @@ def test_a_step_of_another_package_is_registered_and_applied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(registry, "STEPS", dict(registry.STEPS))
-    register_step(Every)
-    preparation = Preparation(("I",), (Resample(100), Window(90), Every(3)))
+    every = register_step(Every)(3)
+    preparation = Preparation(("I",), (Resample(100), Window(90), every))
     assert Preparation.from_dict(preparation.to_dict()) == preparation
     assert preparation.to_dict()["steps"][-1] == {"step": "test-every", "count": 3}
     assert (preparation.window, preparation.rate) == (30, pytest.approx(100 / 3))
@@ -186,4 +185,7 @@ def test_a_step_of_another_package_is_registered_and_applied(
     out = prepare_batch(preparation, x, rate=100, starts=torch.tensor([4]))
     assert out[0, 0].tolist() == list(range(4, 94, 3))
     with pytest.raises(PreparationError, match="exists already"):
-        register_step(type("Other", (Every,), {}))
+        register_step(type("Other", (Step,), {"name": "test-every"}))
+    with pytest.raises(PreparationError, match="count =") as refusal:
+        replace(every, count=0.5)
+    assert refusal.value.remedy is not None

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -37,80 +37,28 @@ Array = NDArray[np.float64]
 
 # Largest deviation from scipy, relative to the largest output, at which float32 is used.
 FLOAT32_LIMIT = 3e-6
-_NOTCH_QUALITY = 30.0
-_DECIMATION_RIPPLE = 0.05  # dB
 
 
-@dataclass(frozen=True)
-class Design:
-    """A recursive filter.
-
-    Attributes
-    ----------
-    kind : str
-        `highpass`, `lowpass`, `bandpass` (Butterworth), `notch`, or `decimate`, a Chebyshev
-        low-pass.
-    cutoff : tuple of float
-        Corners in Hz; the centre of a notch.
-    order : int
-        Order of the design.
-    """
-
-    kind: str
-    cutoff: tuple[float, ...]
-    order: int
+class Recursive(Protocol):
+    """A step that runs a recursive filter forwards and backwards; hashable."""
 
     def sections(self, rate: float) -> Array:
         """Second-order sections at a rate in Hz, (sections, 6)."""
-        if self.kind == "notch":
-            return np.asarray(sps.tf2sos(*sps.iirnotch(self.cutoff[0], _NOTCH_QUALITY, fs=rate)))
-        corners: Any = self.cutoff if len(self.cutoff) > 1 else self.cutoff[0]
-        if self.kind == "decimate":
-            ripple = _DECIMATION_RIPPLE
-            return np.asarray(sps.cheby1(self.order, ripple, corners, output="sos", fs=rate))
-        kind: Any = self.kind
-        return np.asarray(sps.butter(self.order, corners, kind, fs=rate, output="sos"))
 
 
 # ------------------------------------------------------------------ resampling
 
 
 def fourier_resampled(x: Tensor, samples: int) -> Tensor:
-    """Resample (..., old samples) as `scipy.signal.resample` does, for a length of any size."""
-    old = x.shape[-1]
-    kept = min(old, samples)
-    spectrum = _rfft(x)[..., : kept // 2 + 1]
-    if kept % 2 == 0 and old != samples:
-        spectrum[..., -1] *= 2.0 if samples < old else 0.5  # the shared Nyquist bin, as in scipy
-    return _irfft(spectrum, samples)
-
-
-# On a CPU, scipy's transforms take down to half the time of torch's for lengths with large prime
-# factors, which records have, and the same time for others.
-
-
-def _rfft(x: Tensor) -> Tensor:
-    if x.device.type == "cpu":
-        workers = torch.get_num_threads()
-        return torch.from_numpy(fft.rfft(x.numpy(), norm="forward", workers=workers))
-    spectrum: Tensor = torch.fft.rfft(x, norm="forward")
-    return spectrum
-
-
-def _irfft(spectrum: Tensor, samples: int) -> Tensor:
-    if spectrum.device.type == "cpu":
-        workers = torch.get_num_threads()
-        values = fft.irfft(spectrum.numpy(), samples, norm="forward", workers=workers)
-        return torch.from_numpy(values)
-    resampled: Tensor = torch.fft.irfft(spectrum, n=samples, norm="forward")
-    return resampled
+    """Resample (..., old samples) with `scipy.signal.resample`, for a length of any size."""
+    with fft.set_workers(torch.get_num_threads()):
+        return torch.from_numpy(sps.resample(x.numpy(), samples, axis=-1))
 
 
 def interpolated(x: Tensor, samples: int) -> Tensor:
     """Resample along straight lines; the first and the last sample stay where they are."""
     old = x.shape[-1]
-    places = torch.arange(samples, dtype=torch.float64, device=x.device)
-    places *= (old - 1) / max(1, samples - 1)
+    places = torch.arange(samples, dtype=torch.float64) * ((old - 1) / max(1, samples - 1))
     before = places.long().clamp_(max=old - 1)
     share = (places - before).float()
     left = x.index_select(-1, before)
@@ -122,12 +70,12 @@ def interpolated(x: Tensor, samples: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class CropFilter:
-    """Zero-phase filters for crops of one length and rate, on one device.
+    """Zero-phase filters for crops of one length and rate.
 
     Attributes
     ----------
     response : Tensor
-        (bins,) real: gain of the periodic filter at every frequency.
+        (bins,) real: gain of the periodic filter at every frequency, in the type of the transforms.
     from_crop, to_crop : Tensor
         (window, rank) and (rank, window) float64: V and U of the module's docstring, transposed.
     """
@@ -139,19 +87,15 @@ class CropFilter:
     def __call__(self, x: Tensor) -> Tensor:
         """Filter (batch, leads, window); the result is float32."""
         window, period = x.shape[-1], _period(x.shape[-1])
-        x = x.to(self.response.dtype)
-        spectrum = torch.fft.rfft(x, n=period)
+        spectrum = torch.fft.rfft(x.to(self.response.dtype), n=period)
         spectrum *= self.response
         filtered: Tensor = torch.fft.irfft(spectrum, n=period)[..., :window]
-        dtype = torch.float64 if _has_reduced_products(x.device) else x.dtype
-        ends = x.to(dtype) @ self.from_crop.to(dtype) @ self.to_crop.to(dtype)
-        return filtered.add_(ends).float()
+        # In float64, as the settings of the process may let float32 products have fewer bits.
+        return filtered.add_(x.double() @ self.from_crop @ self.to_crop).float()
 
 
 @lru_cache(maxsize=32)
-def crop_filter(
-    designs: tuple[Design, ...], window: int, rate: float, device: torch.device
-) -> CropFilter:
+def crop_filter(steps: tuple[Recursive, ...], window: int, rate: float) -> CropFilter:
     """Build the map of filters, or return the one built before.
 
     Raises
@@ -159,7 +103,7 @@ def crop_filter(
     PreparationError
         If the crop is too short for the filters.
     """
-    sections = [design.sections(rate) for design in designs]
+    sections = [step.sections(rate) for step in steps]
     if window <= (shortest := max(_edge(part) for part in sections)):
         raise PreparationError(
             f"a window of {window} samples is too short for its filters",
@@ -167,26 +111,17 @@ def crop_filter(
         )
     response = _periodic_response(sections, _period(window))
     to_crop, from_crop = _end_effects(sections, response, window)
-
-    def build(dtype: torch.dtype) -> CropFilter:
-        ends = (torch.from_numpy(part.T.copy()).to(device) for part in (from_crop, to_crop))
-        return CropFilter(torch.from_numpy(response).to(device=device, dtype=dtype), *ends)
-
-    def reference(x: Array) -> Array:
-        return _filtered(sections, x)
-
-    fast = build(torch.float32)
-    return (
-        fast
-        if _deviation(fast, reference, window, device) <= FLOAT32_LIMIT
-        else build(torch.float64)
-    )
+    ends = [torch.from_numpy(part.T.copy()) for part in (from_crop, to_crop)]
+    exact = CropFilter(torch.from_numpy(response), *ends)
+    fast = CropFilter(exact.response.float(), *ends)
+    deviation = _deviation(fast, lambda x: _filtered(sections, x), window)
+    return fast if deviation <= FLOAT32_LIMIT else exact
 
 
-def record_filtered(designs: Sequence[Design], x: Tensor, rate: float) -> Tensor:
-    """Filter whole records, whose lengths differ too much for maps; float32 on the device of x."""
-    filtered = _filtered([design.sections(rate) for design in designs], x.double().cpu().numpy())
-    return torch.from_numpy(filtered.astype(np.float32)).to(x.device)
+def record_filtered(steps: Sequence[Recursive], x: Tensor, rate: float) -> Tensor:
+    """Filter whole records, whose lengths differ too much for maps; float32."""
+    filtered = _filtered([step.sections(rate) for step in steps], x.double().numpy())
+    return torch.from_numpy(filtered.astype(np.float32))
 
 
 def _filtered(sections: Sequence[Array], x: Array) -> Array:
@@ -205,15 +140,6 @@ def _period(window: int) -> int:
     return int(fft.next_fast_len(window, real=True))
 
 
-def _has_reduced_products(device: torch.device) -> bool:
-    """Whether the caller's settings let float32 products have fewer bits, such as TF32.
-
-    Settings are read and never changed: they belong to the process, and other threads use them.
-    """
-    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-    return backend.matmul.fp32_precision not in ("ieee", "none")
-
-
 def _edge(sections: Array) -> int:
     """Samples of odd extension at each end, the default of `scipy.signal.sosfiltfilt`."""
     zeros_at_origin = min(int((sections[:, 2] == 0).sum()), int((sections[:, 5] == 0).sum()))
@@ -222,9 +148,8 @@ def _edge(sections: Array) -> int:
 
 def _periodic_response(sections: Sequence[Array], period: int) -> Array:
     angles = 2 * np.pi * np.arange(period // 2 + 1) / period
-    response = np.ones(len(angles))
-    for part in sections:
-        response *= np.abs(sps.sosfreqz(part, worN=angles)[1]) ** 2
+    gains = [np.abs(sps.sosfreqz(part, worN=angles)[1]) ** 2 for part in sections]
+    response = np.prod(gains, axis=0)
     return np.where(response < 1e-16, 0.0, response)  # their products would be slow denormals
 
 
@@ -249,9 +174,9 @@ def _end_effects(sections: Sequence[Array], response: Array, window: int) -> tup
     random = np.random.default_rng(0)
     basis, _ = np.linalg.qr(difference(random.standard_normal((count, window))).T)
     left, scale, right = np.linalg.svd(difference_transposed(basis.T), full_matrices=False)
-    kept = scale > 1e-9 * max(1.0, float(scale[0]))
-    root = np.sqrt(scale[kept])
-    return (basis @ left[:, kept]) * root, root[:, None] * right[kept]
+    rank = int((scale > 1e-9 * max(1.0, float(scale[0]))).sum())
+    root = np.sqrt(scale[:rank])
+    return (basis @ left[:, :rank]) * root, root[:, None] * right[:rank]
 
 
 def _transposed(sections: Array, v: Array) -> Array:
@@ -288,10 +213,7 @@ def _extension_transposed(w: Array, edge: int) -> Array:
 
 
 def _deviation(
-    candidate: Callable[[Tensor], Tensor],
-    reference: Callable[[Array], Array],
-    samples: int,
-    device: torch.device,
+    candidate: Callable[[Tensor], Tensor], reference: Callable[[Array], Array], samples: int
 ) -> float:
     """Largest difference from scipy on noise, drift and offsets, relative to scipy's maximum."""
     random = np.random.default_rng(1)
@@ -299,7 +221,7 @@ def _deviation(
     x[0, 1:3] = np.cumsum(x[0, 1:3], axis=-1) / np.sqrt(samples)
     x[0, 2:] += 3.0
     expected = reference(x)
-    result = candidate(torch.from_numpy(x).float().to(device)).cpu().numpy()
+    result = candidate(torch.from_numpy(x).float()).numpy()
     return float(np.abs(result - expected).max() / np.abs(expected).max())
 
 
@@ -313,28 +235,20 @@ def fir_filtered(x: Tensor, taps: int, cutoff: tuple[float, float], rate: float)
     a signal by three times the taps, further than that kernel reaches, so that its initial states
     have no effect: the filter is the odd extension and a convolution.
     """
-    single = _fir_fits_float32(taps, cutoff, rate, x.device)
-    return _convolved(x, _fir_taps(taps, cutoff, rate), torch.float32 if single else torch.float64)
+    h, dtype = _fir_design(taps, cutoff, rate)
+    return _convolved(x, h, dtype)
 
 
 @lru_cache(maxsize=32)
-def _fir_taps(taps: int, cutoff: tuple[float, float], rate: float) -> Array:
-    return np.asarray(sps.firwin(taps, cutoff, pass_zero=False, fs=rate))
-
-
-@lru_cache(maxsize=32)
-def _fir_fits_float32(
-    taps: int, cutoff: tuple[float, float], rate: float, device: torch.device
-) -> bool:
-    h = _fir_taps(taps, cutoff, rate)
-
-    def candidate(x: Tensor) -> Tensor:
-        return _convolved(x, h, torch.float32)
-
-    def reference(x: Array) -> Array:
-        return np.asarray(sps.filtfilt(h, np.ones(1), x, padlen=taps - 1))
-
-    return _deviation(candidate, reference, 16 * taps, device) <= FLOAT32_LIMIT
+def _fir_design(taps: int, cutoff: tuple[float, float], rate: float) -> tuple[Array, torch.dtype]:
+    """Taps, and the type in which they are applied with enough accuracy."""
+    h = np.asarray(sps.firwin(taps, cutoff, pass_zero=False, fs=rate))
+    deviation = _deviation(
+        lambda x: _convolved(x, h, torch.float32),
+        lambda x: np.asarray(sps.filtfilt(h, np.ones(1), x, padlen=taps - 1)),
+        16 * taps,
+    )
+    return h, torch.float32 if deviation <= FLOAT32_LIMIT else torch.float64
 
 
 def _convolved(x: Tensor, h: Array, dtype: torch.dtype) -> Tensor:
@@ -345,7 +259,7 @@ def _convolved(x: Tensor, h: Array, dtype: torch.dtype) -> Tensor:
     left = 2 * x[..., :1] - x[..., 1 : edge + 1].flip(-1)
     right = 2 * x[..., -1:] - x[..., -edge - 1 : -1].flip(-1)
     spectrum = torch.fft.rfft(torch.cat([left, x, right], dim=-1), n=length)
-    spectrum *= response.to(device=x.device, dtype=dtype)
+    spectrum *= response.to(dtype)
     convolved: Tensor = torch.fft.irfft(spectrum, n=length)
     return convolved[..., edge : edge + samples].float()
 
@@ -354,23 +268,12 @@ def _convolved(x: Tensor, h: Array, dtype: torch.dtype) -> Tensor:
 
 
 def running_median(x: Tensor, window: int) -> Tensor:
-    """Median of the `window` values around every value, with zeros beyond the ends.
+    """Median of an odd number of values around every value, with zeros beyond the ends.
 
-    Parameters
-    ----------
-    x : Tensor, shape (..., samples)
-        float32, without NaN.
-    window : int
-        An odd number of samples.
-
-    Returns
-    -------
-    Tensor
-        Same shape as x; equal to `scipy.signal.medfilt` of every row.
+    Every row of x, (..., samples) float32 without NaN, is filtered as by `scipy.signal.medfilt`.
     """
-    rows = x.reshape(-1, x.shape[-1]).cpu().numpy()
+    out = torch.empty_like(x)
     # A row at a time: scipy's fast path is for one dimension.
-    medians = [median_filter(row, size=window, mode="constant") for row in rows]
-    if not medians:
-        return torch.empty_like(x)
-    return torch.from_numpy(np.stack(medians)).view_as(x).to(x.device)
+    for row, result in zip(x.flatten(0, -2).numpy(), out.flatten(0, -2).numpy(), strict=True):
+        median_filter(row, size=window, mode="constant", output=result)
+    return out

@@ -19,7 +19,6 @@ from einthoven.signals.steps import (
     Step,
     Window,
     step_from_dict,
-    step_to_dict,
 )
 
 __all__ = ["Preparation"]
@@ -129,7 +128,7 @@ class Preparation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` gives back an equal value."""
-        return {"leads": list(self.leads), "steps": [step_to_dict(step) for step in self.steps]}
+        return {"leads": list(self.leads), "steps": [step.to_dict() for step in self.steps]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preparation:

@@ -1,6 +1,6 @@
 """Preparation steps: one frozen value a step, which applies, checks and describes itself.
 
-A step is added by one class: a frozen dataclass that subclasses `Step`, has a `name`, and is
+A step is added by one class that subclasses `Step`, has a `name` and annotated fields, and is
 decorated with `register_step`. `Preparation.to_dict` writes its fields under its name. Arithmetic
 that needs more than a few lines is in `filters`.
 """
@@ -9,49 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
 
+import numpy as np
 import torch
+from pydantic import Field
+from scipy import signal as sps
 from torch import Tensor
 
-from einthoven.errors import PreparationError
+from einthoven.errors import PreparationError, validated
 from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.signals import filters
-
-__all__ = [
-    "STEPS",
-    "Baseline",
-    "Centre",
-    "Decimate",
-    "Derive",
-    "Fill",
-    "Filter",
-    "Fir",
-    "Frame",
-    "MinMax",
-    "Resample",
-    "Scale",
-    "Standardise",
-    "Step",
-    "Window",
-    "register_step",
-    "step_from_dict",
-    "step_to_dict",
-]
 
 # Standard deviation, in mV, at or below which a signal counts as flat: a three-hundredth of the
 # noise that storing whole microvolts adds.
 _FLAT = 1e-6
 _RANGE_EPSILON = 1e-8  # mV, of the published scaling by extremes
 
-ResampleMethod = Literal["fourier", "linear"]
-ShortPolicy = Literal["refuse", "pad"]
-FilterKind = Literal["highpass", "lowpass", "bandpass", "notch"]
-FilterForm = Literal["sos-zero-phase"]
-StandardiseOver = Literal["record", "lead"]
-FillValue = Literal["zero", "crop-mean"]
-DecimateOver = Literal["lead", "end-to-end"]
+Positive = Annotated[float, Field(gt=0)]
+Band = Annotated[tuple[Positive, Positive], Field(strict=False)]
+Leads = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 @dataclass(frozen=True)
@@ -107,32 +85,62 @@ class Step:
         """
         raise NotImplementedError
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON types, and the name under `step`."""
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        return {"step": self.name, **values}
+
 
 StepClass = TypeVar("StepClass", bound=Step)
 STEPS: dict[str, type[Step]] = {}
 """Registered steps by name."""
 
 
+@dataclass_transform(frozen_default=True)
 def register_step(kind: type[StepClass]) -> type[StepClass]:
-    """Register a step class under its name, so that `Preparation.from_dict` finds it.
+    """Make a class a frozen, validated step, which `Preparation.from_dict` finds by its name.
+
+    Invalid fields are refused with PreparationError (`einthoven.errors.validated`).
 
     Raises
     ------
     PreparationError
         If another class has this name.
     """
-    if STEPS.setdefault(kind.name, kind) is not kind:
+    if kind.name in STEPS:
         raise PreparationError(
             f"a step named {kind.name!r} exists already", remedy="choose another name"
         )
-    return kind
+    STEPS[kind.name] = step = validated(kind.name, PreparationError)(kind)
+    return step
+
+
+def step_from_dict(values: Mapping[str, Any]) -> Step:
+    """Read what `Step.to_dict` wrote.
+
+    Raises
+    ------
+    PreparationError
+        If the step is not registered, or a key is unknown, missing or invalid.
+    """
+    if not isinstance(values, Mapping):
+        raise PreparationError(
+            f"preparation step {values!r} is not a table of keys",
+            remedy='write the step as {"step": NAME, ...}',
+        )
+    options = dict(values)
+    name = options.pop("step", None)
+    if name not in STEPS:
+        raise PreparationError(
+            f"unknown preparation step {name!r}", remedy=f"use one of {', '.join(sorted(STEPS))}"
+        )
+    return STEPS[name](**options)
 
 
 # ------------------------------------------------------------------ rate, length and leads
 
 
 @register_step
-@dataclass(frozen=True)
 class Resample(Step):
     """Bring the signal to another rate.
 
@@ -148,12 +156,8 @@ class Resample(Step):
     """
 
     name: ClassVar[str] = "resample"
-    rate: float
-    method: ResampleMethod = "fourier"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rate", _positive(self.rate, "resample: rate", "Hz"))
-        _check_choice(self.method, get_args(ResampleMethod), "resample: method")
+    rate: Positive
+    method: Literal["fourier", "linear"] = "fourier"
 
     def __str__(self) -> str:
         return f"{self.method} resampling to {self.rate:g} Hz"
@@ -172,7 +176,6 @@ class Resample(Step):
 
 
 @register_step
-@dataclass(frozen=True)
 class Window(Step):
     """Keep a stretch of fixed length.
 
@@ -187,14 +190,9 @@ class Window(Step):
     """
 
     name: ClassVar[str] = "window"
-    samples: int
-    evaluation_crops: int = 3
-    short: ShortPolicy = "refuse"
-
-    def __post_init__(self) -> None:
-        for field in ("samples", "evaluation_crops"):
-            _check_integer(getattr(self, field), 1, f"window: {field}")
-        _check_choice(self.short, get_args(ShortPolicy), "window: short")
+    samples: Annotated[int, Field(ge=1)]
+    evaluation_crops: Annotated[int, Field(ge=1)] = 3
+    short: Literal["refuse", "pad"] = "refuse"
 
     def __str__(self) -> str:
         return f"window of {self.samples} samples ({self.evaluation_crops} evaluation crops)"
@@ -223,7 +221,6 @@ class Window(Step):
 
 
 @register_step
-@dataclass(frozen=True)
 class Decimate(Step):
     """Keep one sample in `factor` of the crop after a low-pass; only after the window.
 
@@ -241,16 +238,16 @@ class Decimate(Step):
     """
 
     name: ClassVar[str] = "decimate"
-    factor: int
-    over: DecimateOver = "lead"
-
-    def __post_init__(self) -> None:
-        _check_integer(self.factor, 2, "decimate: factor")
-        _check_choice(self.over, get_args(DecimateOver), "decimate: over")
+    factor: Annotated[int, Field(ge=2)]
+    over: Literal["lead", "end-to-end"] = "lead"
 
     def __str__(self) -> str:
         over = "each lead" if self.over == "lead" else "all leads end to end"
         return f"decimation by {self.factor} of {over}"
+
+    def sections(self, rate: float) -> filters.Array:
+        """Second-order sections of the low-pass, (sections, 6), the same for every rate."""
+        return np.asarray(sps.cheby1(8, 0.05, 0.8 / self.factor, output="sos"))
 
     def check(self, frame: Frame) -> None:
         _check_windowed(self, frame)
@@ -266,13 +263,11 @@ class Decimate(Step):
 
     def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
         rows = x.flatten(1).unsqueeze(1) if self.over == "end-to-end" else x
-        low_pass = filters.Design("decimate", (0.8 / self.factor,), 8)
-        filtered = filters.crop_filter((low_pass,), rows.shape[-1], 2.0, x.device)(rows)
+        filtered = filters.crop_filter((self,), rows.shape[-1], frame.rate)(rows)
         return filtered[..., :: self.factor].reshape(*x.shape[:2], -1)
 
 
 @register_step
-@dataclass(frozen=True)
 class Derive(Step):
     """Compute limb leads from two others, in millivolts; only as the first step.
 
@@ -288,19 +283,11 @@ class Derive(Step):
     """
 
     name: ClassVar[str] = "derive"
-    leads: tuple[str, ...]
-    of: tuple[str, str]
+    leads: Leads
+    of: Annotated[tuple[str, str], Field(strict=False)]
 
     def __post_init__(self) -> None:
-        for field in ("leads", "of"):
-            value = getattr(self, field)
-            if isinstance(value, str) or not all(isinstance(lead, str) for lead in value):
-                raise PreparationError(
-                    f"derive: {field} = {value!r}", remedy="use a list of lead names"
-                )
-            object.__setattr__(self, field, tuple(value))
-        possible = derivable_leads(self.of) if len(self.of) == 2 else ()
-        if not self.leads or not set(self.leads) <= set(possible):
+        if not self.leads or not set(self.leads) <= set(derivable_leads(self.of)):
             raise PreparationError(
                 f"derive: {', '.join(self.leads) or 'no lead'} from {', '.join(self.of)}",
                 remedy="name two limb leads, and leads among the other four that follow from them",
@@ -324,11 +311,10 @@ class Derive(Step):
 
 
 @register_step
-@dataclass(frozen=True)
 class Filter(Step):
     """Filter every lead forwards and backwards (no phase shift).
 
-    Neighbouring filters after the window are one map, which is fast on every device. Before the
+    Neighbouring filters after the window are one map, which is fast. Before the
     window they run in scipy, as records have any length.
 
     Parameters
@@ -345,40 +331,36 @@ class Filter(Step):
     """
 
     name: ClassVar[str] = "filter"
-    kind: FilterKind
-    cutoff: float | tuple[float, float]
-    order: int = 5
-    form: FilterForm = "sos-zero-phase"
+    kind: Literal["highpass", "lowpass", "bandpass", "notch"]
+    cutoff: Positive | Band
+    order: Annotated[int, Field(ge=1)] = 5
+    form: Literal["sos-zero-phase"] = "sos-zero-phase"
 
     def __post_init__(self) -> None:
-        _check_choice(self.kind, get_args(FilterKind), "filter: kind")
-        _check_choice(self.form, get_args(FilterForm), "filter: form")
-        expected = 2 if self.kind == "bandpass" else 1
-        corners = _corners(self.cutoff, expected, f"filter: {self.kind}")
-        _check_integer(self.order, 1, "filter: order")
+        _check_corners(self, 2 if self.kind == "bandpass" else 1)
         if self.kind == "notch" and self.order != 2:
             raise PreparationError(
                 f"filter: order = {self.order}, but a notch has order 2",
                 remedy="use order=2 for a notch",
             )
-        object.__setattr__(self, "cutoff", corners[0] if expected == 1 else corners)
 
     def __str__(self) -> str:
-        corners = "-".join(f"{corner:g}" for corner in self.design.cutoff)
+        corners = "-".join(f"{corner:g}" for corner in _corners(self))
         return f"{self.kind} {corners} Hz (order {self.order})"
-
-    @property
-    def design(self) -> filters.Design:
-        """The filter's design, for the arithmetic."""
-        corners = self.cutoff if isinstance(self.cutoff, tuple) else (self.cutoff,)
-        return filters.Design(self.kind, corners, self.order)
 
     @property
     def removes_offsets(self) -> bool:
         return self.kind in ("highpass", "bandpass")
 
     def check(self, frame: Frame) -> None:
-        _check_below_nyquist(self.kind, self.design.cutoff[-1], frame.rate)
+        _check_below_nyquist(self, frame.rate)
+
+    def sections(self, rate: float) -> filters.Array:
+        """Second-order sections at a rate in Hz, (sections, 6)."""
+        if self.kind == "notch":
+            return np.asarray(sps.tf2sos(*sps.iirnotch(*_corners(self), 30.0, fs=rate)))
+        design: Any = sps.butter(self.order, self.cutoff, self.kind, fs=rate, output="sos")
+        return np.asarray(design)
 
     def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
         return apply_filters((self,), x, frame)
@@ -386,16 +368,14 @@ class Filter(Step):
 
 def apply_filters(steps: tuple[Filter, ...], x: Tensor, frame: Frame) -> Tensor:
     """Apply neighbouring filters: in one map to a crop, with scipy to a record of any length."""
-    designs = tuple(step.design for step in steps)
     for step in steps:
         step.check(frame)
     if frame.windowed:
-        return filters.crop_filter(designs, frame.samples, frame.rate, x.device)(x)
-    return filters.record_filtered(designs, x, frame.rate)
+        return filters.crop_filter(steps, frame.samples, frame.rate)(x)
+    return filters.record_filtered(steps, x, frame.rate)
 
 
 @register_step
-@dataclass(frozen=True)
 class Fir(Step):
     """Filter every lead forwards and backwards with a linear-phase band-pass.
 
@@ -413,28 +393,24 @@ class Fir(Step):
     """
 
     name: ClassVar[str] = "fir"
-    kind: ClassVar[FilterKind] = "bandpass"
-    cutoff: tuple[float, float]
-    seconds: float = 0.3
+    removes_offsets = True
+    kind: ClassVar[str] = "bandpass"
+    cutoff: Band
+    seconds: Positive = 0.3
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seconds", _positive(self.seconds, "fir: seconds", "s"))
-        object.__setattr__(self, "cutoff", _corners(self.cutoff, 2, "fir: bandpass"))
+        _check_corners(self, 2)
 
     def __str__(self) -> str:
         low, high = self.cutoff
         return f"linear-phase bandpass {low:g}-{high:g} Hz ({self.seconds:g} s)"
-
-    @property
-    def removes_offsets(self) -> bool:
-        return True
 
     def taps(self, rate: float) -> int:
         """Number of taps at a rate: ``int(seconds * rate)``, plus one if that is even."""
         return int(self.seconds * rate) | 1
 
     def check(self, frame: Frame) -> None:
-        _check_below_nyquist("bandpass", self.cutoff[1], frame.rate)
+        _check_below_nyquist(self, frame.rate)
 
     def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
         taps = self.taps(frame.rate)
@@ -448,7 +424,6 @@ class Fir(Step):
 
 
 @register_step
-@dataclass(frozen=True)
 class Baseline(Step):
     """Subtract a running median, with zeros beyond the ends as `scipy.signal.medfilt` has them.
 
@@ -460,17 +435,11 @@ class Baseline(Step):
     """
 
     name: ClassVar[str] = "baseline"
-    seconds: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "seconds", _positive(self.seconds, "baseline: seconds", "s"))
+    removes_offsets = True
+    seconds: Positive
 
     def __str__(self) -> str:
         return f"minus a running median of {self.seconds:g} s"
-
-    @property
-    def removes_offsets(self) -> bool:
-        return True
 
     def samples(self, rate: float) -> int:
         """Length of the median's window at a rate."""
@@ -484,7 +453,6 @@ class Baseline(Step):
 
 
 @register_step
-@dataclass(frozen=True)
 class Centre(Step):
     """Subtract each lead's mean over the signal as it is by then.
 
@@ -493,13 +461,10 @@ class Centre(Step):
     """
 
     name: ClassVar[str] = "centre"
+    removes_offsets = True
 
     def __str__(self) -> str:
         return "minus each lead's mean"
-
-    @property
-    def removes_offsets(self) -> bool:
-        return True
 
     def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
         mean = x.mean(-1, keepdim=True)
@@ -509,7 +474,6 @@ class Centre(Step):
 
 
 @register_step
-@dataclass(frozen=True)
 class Standardise(Step):
     """Subtract the mean and divide by the population standard deviation.
 
@@ -521,10 +485,7 @@ class Standardise(Step):
     """
 
     name: ClassVar[str] = "standardise"
-    over: StandardiseOver = "record"
-
-    def __post_init__(self) -> None:
-        _check_choice(self.over, get_args(StandardiseOver), "standardise: over")
+    over: Literal["record", "lead"] = "record"
 
     def __str__(self) -> str:
         return f"standardised over each {self.over}"
@@ -545,7 +506,6 @@ class Standardise(Step):
 
 
 @register_step
-@dataclass(frozen=True)
 class Scale(Step):
     """Subtract a constant and divide by a constant.
 
@@ -557,11 +517,7 @@ class Scale(Step):
 
     name: ClassVar[str] = "scale"
     mean: float
-    std: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "std", _positive(self.std, "scale: std", "mV"))
-        object.__setattr__(self, "mean", _finite(self.mean, "scale: mean", "mV"))
+    std: Positive
 
     def __str__(self) -> str:
         return f"minus {self.mean:g} mV, over {self.std:g} mV"
@@ -571,7 +527,6 @@ class Scale(Step):
 
 
 @register_step
-@dataclass(frozen=True)
 class MinMax(Step):
     """Scale every lead so that its lowest value becomes -1 and its highest 1.
 
@@ -580,13 +535,10 @@ class MinMax(Step):
     """
 
     name: ClassVar[str] = "min-max"
+    removes_offsets = True
 
     def __str__(self) -> str:
         return "each lead's extremes to -1 and 1"
-
-    @property
-    def removes_offsets(self) -> bool:
-        return True
 
     def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
         lowest, highest = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
@@ -598,7 +550,6 @@ class MinMax(Step):
 
 
 @register_step
-@dataclass(frozen=True)
 class Fill(Step):
     """Replace NaN. A preparation without this step refuses records with NaN.
 
@@ -612,10 +563,7 @@ class Fill(Step):
 
     name: ClassVar[str] = "fill"
     fills_missing: ClassVar[bool] = True
-    value: FillValue
-
-    def __post_init__(self) -> None:
-        _check_choice(self.value, get_args(FillValue), "fill: value")
+    value: Literal["zero", "crop-mean"]
 
     def __str__(self) -> str:
         replacement = "0" if self.value == "zero" else "the mean of the crop"
@@ -639,96 +587,7 @@ class Fill(Step):
         return torch.where(x.isnan(), mean, x)
 
 
-# ------------------------------------------------------------------ JSON
-
-
-def step_to_dict(step: Step) -> dict[str, Any]:
-    """The step as plain JSON types, with its name under `step`."""
-    values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(step).items()}
-    return {"step": step.name, **values}
-
-
-def step_from_dict(values: Mapping[str, Any]) -> Step:
-    """Read what `step_to_dict` wrote.
-
-    Raises
-    ------
-    PreparationError
-        If the step is not registered, or a key is unknown or missing.
-    """
-    if not isinstance(values, Mapping):
-        raise PreparationError(
-            f"preparation step {values!r} is not a table of keys",
-            remedy='write the step as {"step": NAME, ...}',
-        )
-    values = dict(values)
-    name = values.pop("step", None)
-    if name not in STEPS:
-        raise PreparationError(
-            f"unknown preparation step {name!r}", remedy=f"use one of {', '.join(sorted(STEPS))}"
-        )
-    known = [field.name for field in fields(STEPS[name])]
-    if unknown := sorted(set(values) - set(known)):
-        raise PreparationError(
-            f"{name}: unknown key {unknown[0]!r}", remedy=f"use only {', '.join(known)}"
-        )
-    try:
-        return STEPS[name](**values)
-    except TypeError as error:
-        raise PreparationError(
-            f"{name}: a key is missing ({error})", remedy=f"the keys are {', '.join(known)}"
-        ) from error
-
-
-# ------------------------------------------------------------------ checks of arguments
-
-
-def _finite(value: object, field: str, unit: str) -> float:
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not valid:
-        raise PreparationError(
-            f"{field} = {value!r} is not a number", remedy=f"use a finite number in {unit}"
-        )
-    return float(value)  # type: ignore[arg-type]
-
-
-def _positive(value: object, field: str, unit: str) -> float:
-    number = _finite(value, field, unit)
-    if number <= 0:
-        raise PreparationError(
-            f"{field} = {value!r} must be above 0", remedy=f"use a positive number in {unit}"
-        )
-    return number
-
-
-def _corners(cutoff: object, expected: int, name: str) -> tuple[float, ...]:
-    """Corner frequencies as a tuple, ascending."""
-    kind = name.split(": ")[0]
-    values = cutoff if isinstance(cutoff, list | tuple) else (cutoff,)
-    corners = tuple(_positive(corner, f"{kind}: cutoff", "Hz") for corner in values)
-    if len(corners) != expected or list(corners) != sorted(set(corners)):
-        raise PreparationError(
-            f"{name} with cutoff = {cutoff!r}",
-            remedy="use one frequency in Hz"
-            if expected == 1
-            else "use two frequencies in Hz, the lower one first",
-        )
-    return corners
-
-
-def _check_integer(value: object, least: int, field: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise PreparationError(
-            f"{field} = {value!r}, but it must be an integer of at least {least}",
-            remedy="use an integer in this range",
-        )
-
-
-def _check_choice(value: object, choices: tuple[str, ...], field: str) -> None:
-    if value not in choices:
-        raise PreparationError(
-            f"{field} = {value!r} is unknown", remedy=f"use one of {', '.join(choices)}"
-        )
+# ------------------------------------------------------------------ checks
 
 
 def _check_windowed(step: Step, frame: Frame) -> None:
@@ -739,10 +598,24 @@ def _check_windowed(step: Step, frame: Frame) -> None:
         )
 
 
-def _check_below_nyquist(kind: str, corner: float, rate: float) -> None:
+def _corners(step: Filter | Fir) -> tuple[float, ...]:
+    return step.cutoff if isinstance(step.cutoff, tuple) else (step.cutoff,)
+
+
+def _check_corners(step: Filter | Fir, count: int) -> None:
+    corners = _corners(step)
+    if len(corners) != count or list(corners) != sorted(set(corners)):
+        raise PreparationError(
+            f"{step.name}: {step.kind} with cutoff = {step.cutoff!r}",
+            remedy="use two frequencies in Hz for a band, the lower one first, and else one",
+        )
+
+
+def _check_below_nyquist(step: Filter | Fir, rate: float) -> None:
+    corner = _corners(step)[-1]
     if corner >= rate / 2:
         raise PreparationError(
-            f"{kind}: cutoff {corner:g} Hz is not below half the rate of {rate:g} Hz",
+            f"{step.kind}: cutoff {corner:g} Hz is not below half the rate of {rate:g} Hz",
             remedy=f"lower the cutoff below {rate / 2:g} Hz, or resample to a higher rate first",
         )
 
