@@ -358,7 +358,7 @@ class Filter(Step):
     def sections(self, rate: float) -> filters.Array:
         """Second-order sections at a rate in Hz, (sections, 6)."""
         if self.kind == "notch":
-            return np.asarray(sps.tf2sos(*sps.iirnotch(*_corners(self), 30.0, fs=rate)))
+            return np.asarray(sps.tf2sos(*sps.iirnotch(_corners(self)[0], 30.0, fs=rate)))
         design: Any = sps.butter(self.order, self.cutoff, self.kind, fs=rate, output="sos")
         return np.asarray(design)
 
