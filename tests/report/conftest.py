@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from einthoven.evaluate import (
-    calibration_report,
-    compare,
-    fit_calibration,
-    score,
-    score_subgroups,
-)
+from einthoven.evaluate import calibration_report, fit_calibration, score_subgroups
+from einthoven.evaluate.scores import score_predictions
+from einthoven.files import Json, write_json, write_lines
 from einthoven.predictions import Predictions
 from einthoven.records.record import STANDARD_LEADS, Record
-from einthoven.report.data import Example, PairedRuns, ReportRun
+from einthoven.report.data import example, report_data
 
 HOSTILE = '<script>alert("$x$")</script>'
 LABELS = ("NORM", "ISC_", HOSTILE, "LONG|PIPE", "窦性心律")
-RECORDS = 120
-SETTINGS: dict[str, Any] = {"resamples": 40, "undefined_labels": "skip"}
+RECORDS, RESAMPLES = 120, 40
 
 
 @pytest.fixture(scope="session")
@@ -84,40 +80,45 @@ def _history(top: float) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture(scope="session")
-def runs() -> list[ReportRun]:
-    """Four runs, the first the best."""
-    made = []
-    names = ("post-training", "fine-tuning", "linear probe", HOSTILE)
-    for place, (name, strength) in enumerate(zip(names, (3.0, 1.8, 1.2, 0.6), strict=True)):
-        table = _predictions(strength, place + 1)
-        assert table.targets is not None
-        result = score(table.targets, table.probabilities, labels=LABELS, **SETTINGS).to_dict()
-        made.append(
-            ReportRun(
-                name=name,
-                config=_config(name),
-                score=result,
-                validation={"macro_auroc": 0.91 - place / 10, "macro_auprc": 0.6},
-                history=_history(0.95 - 0.05 * place),
-                predictions=table,
-                seconds=5025.0 if place == 0 else None,
-            )
-        )
-    return made
+def _write_run(folder: Path, recipe: str, place: int, strength: float) -> Path:
+    """Write a finished run's folder, as far as a report reads it."""
+    table = _predictions(strength, place + 1)
+    table.save(folder / "predictions" / "test.parquet")
+    numbers = {
+        "test": score_predictions(table, resamples=RESAMPLES).to_dict(),
+        "validation": {"macro_auroc": 0.91 - place / 10, "macro_auprc": 0.6},
+        "seconds": 5025.0,
+    }
+    write_json(folder / "metrics.json", numbers)
+    write_json(folder / "run.json", _config(recipe))
+    (folder / "stage2").mkdir()
+    write_lines(folder / "stage2" / "metrics.jsonl", _history(0.95 - 0.05 * place))
+    return folder
 
 
 @pytest.fixture(scope="session")
-def paired(runs: list[ReportRun]) -> list[PairedRuns]:
-    """The first run and the third, each against the second."""
-    return [
-        PairedRuns(
-            runs[i].name,
-            runs[1].name,
-            compare(runs[i].predictions, runs[1].predictions, **SETTINGS),  # type: ignore[arg-type]
-        )
-        for i in (0, 2)
-    ]
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of four runs by name, the first the best."""
+    folder = tmp_path_factory.mktemp("runs")
+    strengths = {"post-training": 3.0, "fine-tuning": 1.8, "linear probe": 1.2, HOSTILE: 0.6}
+    return {
+        name: _write_run(folder / str(place), name, place, strength)
+        for place, (name, strength) in enumerate(strengths.items())
+    }
+
+
+@pytest.fixture(scope="session")
+def report(runs: dict[str, Path]) -> Json:
+    """The numbers of a page about the four runs, compared with the second."""
+    data, records = report_data(runs, "fine-tuning", resamples=RESAMPLES, command="einthoven 'x'")
+    assert not records
+    return data
+
+
+@pytest.fixture(scope="session")
+def comparison(report: Json) -> Json:
+    """The first run against the second."""
+    return dict(report["comparisons"][0])
 
 
 def _condition(name: str, **fields: Any) -> dict[str, Any]:
@@ -135,10 +136,9 @@ def _condition(name: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def evaluation(runs: list[ReportRun]) -> dict[str, Any]:
+def evaluation(report: Json) -> Json:
     """The contents of an evaluation.json."""
-    table = runs[0].predictions
-    assert table is not None
+    run, table = report["runs"][0], _predictions(3.0, 1)
     assert table.targets is not None
     fitted = fit_calibration(table.targets, table.probabilities, LABELS)
     measured = calibration_report(table.targets, table.probabilities, LABELS, fitted, resamples=20)
@@ -148,8 +148,8 @@ def evaluation(runs: list[ReportRun]) -> dict[str, Any]:
     return {
         "split": "test",
         "cohort": {"name": "ptb-xl", "version": "1.0.3", "task": "all-71"},
-        "score": runs[0].score,
-        "validation": runs[0].validation,
+        "score": run["score"],
+        "validation": run["validation"],
         "calibration": measured.to_dict(),
         "subgroups": score_subgroups(table, {"sex": sex}, resamples=20).to_dict(),
         "robustness": {
@@ -183,7 +183,12 @@ def make_record() -> Callable[..., Record]:
 
 
 @pytest.fixture(scope="session")
-def example(make_record: Callable[..., Record]) -> Example:
-    """An ECG with a true label of low probability, and one that the model does not have."""
+def examples(make_record: Callable[..., Record]) -> tuple[list[Json], list[Record]]:
+    """Two ECGs: one has a true label of low probability, and one that the model does not have."""
+    record = make_record(rate=100.0)
     probabilities = dict(zip(LABELS, (0.9, 0.05, 0.6, 0.3, 0.01), strict=True))
-    return Example(make_record(rate=100.0), ("ISC_", "AFIB"), probabilities)
+    entries = [
+        example(record, "Example", ["ISC_", "AFIB"], probabilities),
+        example(record, "<script>second</script>", [], probabilities),
+    ]
+    return entries, [record, record]

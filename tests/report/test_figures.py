@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
-from einthoven.errors import EvaluationError
-from einthoven.evaluate import compare
-from einthoven.evaluate.comparison import Comparison
-from einthoven.predictions import Predictions
-from einthoven.report.data import PairedRuns
+from einthoven.files import Json
 from einthoven.report.figures import (
     BETTER,
     OPEN,
@@ -23,7 +17,6 @@ from einthoven.report.figures import (
     label_differences,
     reliability_diagram,
     reliability_picture,
-    verdicts,
 )
 
 
@@ -35,47 +28,40 @@ def bars(svg: str) -> list[str]:
     return re.findall(rf"fill: ({BETTER}|{WORSE}|{OPEN})[^-]", svg)
 
 
-def comparison_of(labels: int, **settings: Any) -> Comparison:
-    generator = np.random.default_rng(0)
-    shape = (60, labels)
-    targets = (generator.random(shape) < 0.3).astype(np.uint8)
-    names = np.array([f"r{i}" for i in range(60)])
-    tables = [
-        Predictions(
-            labels=tuple(f"L{i}" for i in range(labels)),
-            records=names,
-            patients=names,
-            targets=targets,
-            probabilities=np.clip(0.5 + gain * (targets - 0.5) + 0.2 * noise, 0, 1),
-        )
-        for gain, noise in (
-            (0.5, generator.normal(size=shape)),
-            (0.1, generator.normal(size=shape)),
-        )
-    ]
-    return compare(*tables, **{"resamples": 20, "undefined_labels": "skip", **settings})
+def comparison_of(differences: list[float | None], *, intervals: bool = True) -> Json:
+    """Every second label has an interval around zero."""
+    entries = {
+        f"L{i}": {
+            "difference": value,
+            "interval": [value - 0.1 * (i % 2), value] if intervals and value is not None else None,
+        }
+        for i, value in enumerate(differences)
+    }
+    scores = {"per_label": {label: {"positives": 7} for label in entries}}
+    return {"a": scores, "auroc": {"improved": 1, "per_label": entries}}
 
 
-def test_labels_are_sorted_and_significant_ones_marked(paired: list[PairedRuns]) -> None:
-    comparison = paired[0].comparison
-    for metric in ("auroc", "auprc"):
-        difference = getattr(comparison, metric)
-        drawn = label_differences(comparison, metric, names=("new", "old"))
-        names = [node.text for node in texts(drawn)]
-        order = [comparison.labels[i] for i in np.argsort(-difference.per_label, kind="stable")]
-        shown = [text for text in names if text and re.fullmatch(r".*\(\d+\)", text)]
-        assert [text.rpartition(" (")[0][:20] for text in shown] == [x[:20] for x in order]
-        bold = [node.text for node in texts(drawn) if "700" in node.attrib["style"]]
-        assert len(bold) == difference.significantly_better + difference.significantly_worse
-        assert bars(drawn).count(BETTER) == difference.significantly_better + 1  # and in the legend
-        assert f"{metric.upper()} of new minus {metric.upper()} of old" in names
-        assert "<script" not in drawn
-        assert "currentColor" in drawn
+@pytest.mark.parametrize("metric", ["auroc", "auprc"])
+def test_labels_are_sorted_and_significant_ones_marked(comparison: Json, metric: str) -> None:
+    difference = comparison[metric]
+    drawn = label_differences(comparison, metric, names=("new", "old"))
+    names = [node.text for node in texts(drawn)]
+    entries = difference["per_label"]
+    order = sorted(entries, key=lambda label: -entries[label]["difference"])
+    shown = [text for text in names if text and re.fullmatch(r".*\(\d+\)", text)]
+    assert [text.rpartition(" (")[0][:20] for text in shown] == [label[:20] for label in order]
+    bold = [node.text for node in texts(drawn) if "700" in node.attrib["style"]]
+    better, worse = (difference[f"significantly_{way}"] for way in ("better", "worse"))
+    assert len(bold) == better + worse
+    assert bars(drawn).count(BETTER) == better + 1  # and in the legend
+    assert f"{metric.upper()} of new minus {metric.upper()} of old" in names
+    assert "<script" not in drawn
+    assert "currentColor" in drawn
 
 
 @pytest.mark.parametrize("labels", [1, 5, 71])
 def test_every_label_has_room(labels: int) -> None:
-    drawn = label_differences(comparison_of(labels), "auroc")
+    drawn = label_differences(comparison_of([0.01 * i for i in range(labels)]), "auroc")
     height = float(re.search(r'height="([\d.]+)mm"', drawn)[1])  # type: ignore[index]
     size = max(float(re.search(r"([\d.]+)px", node.attrib["style"])[1]) for node in texts(drawn))  # type: ignore[index]
     assert height / labels > 0.4 * size * 25.4 / 72
@@ -84,25 +70,14 @@ def test_every_label_has_room(labels: int) -> None:
 
 
 def test_differences_without_resamples_have_no_verdict() -> None:
-    comparison = comparison_of(4, resamples=0)
-    drawn = label_differences(comparison, "auprc")
-    assert not verdicts(comparison.auprc).any()
-    assert bars(drawn) == [OPEN] * 4
+    drawn = label_differences(comparison_of([0.1, -0.2], intervals=False), "auroc")
+    assert bars(drawn) == [OPEN] * 2
 
 
 def test_labels_without_a_value_are_left_out() -> None:
-    comparison = comparison_of(3)
-    gone = replace(comparison.auroc, per_label=np.array([0.1, np.nan, -0.2]))
-    drawn = label_differences(replace(comparison, auroc=gone), "auroc")
-    assert [n.text for n in texts(drawn) if n.text and n.text.startswith("L1")] == []
-    nothing = replace(gone, per_label=np.full(3, np.nan))
-    assert "<svg" in label_differences(replace(comparison, auroc=nothing), "auroc")
-
-
-def test_an_unknown_metric_is_refused(paired: list[PairedRuns]) -> None:
-    with pytest.raises(EvaluationError, match="f1") as caught:
-        label_differences(paired[0].comparison, "f1")
-    assert caught.value.remedy
+    drawn = label_differences(comparison_of([0.1, None, -0.2]), "auroc")
+    assert not [node.text for node in texts(drawn) if (node.text or "").startswith("L1")]
+    assert "<svg" in label_differences(comparison_of([None, None]), "auroc")
 
 
 def line(epoch: int, auroc: float | None, loss: float = 0.1) -> dict[str, Any]:
@@ -128,8 +103,8 @@ def test_many_runs_have_different_styles() -> None:
     assert "stroke-dasharray" in drawn
 
 
-def test_figures_are_self_contained(paired: list[PairedRuns]) -> None:
-    drawn = label_differences(paired[0].comparison, "auroc")
+def test_figures_are_self_contained(comparison: Json) -> None:
+    drawn = label_differences(comparison, "auroc")
     assert re.findall(r"https?://[^\"]*", drawn) == ["http://www.w3.org/2000/svg"]
     assert "<style" not in drawn
     assert 'role="img"' in drawn

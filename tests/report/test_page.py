@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,19 +13,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate import score
-from einthoven.files import read_json, write_json
+from einthoven.files import Json, read_json, write_json
+from einthoven.predictions import Predictions
 from einthoven.records.record import Record
-from einthoven.report.data import (
-    Example,
-    PairedRuns,
-    ReportRun,
-    best_line,
-    lowest_line,
-)
+from einthoven.report.data import best_line, example, report_data
 from einthoven.report.page import build_page, write_report
 
 VOID = {"meta", "br", "hr", "link", "img", "input"}
@@ -81,6 +78,12 @@ class Page(HTMLParser):
         return " ".join("".join(self.words).split())
 
 
+def with_first(data: Json, *, examples: list[Json], **changes: Any) -> Json:
+    """The report with changes of its first run."""
+    first, *others = data["runs"]
+    return data | {"runs": [first | changes, *others], "examples": examples}
+
+
 def numbers_in(value: Any) -> Iterator[float]:
     """All numbers of nested dictionaries and lists."""
     if isinstance(value, dict):
@@ -93,31 +96,23 @@ def numbers_in(value: Any) -> Iterator[float]:
 
 
 @pytest.fixture(scope="module")
-def arguments(
-    paired: list[PairedRuns], example: Example, labels: tuple[str, ...]
-) -> dict[str, Any]:
-    return {
-        "title": "A <title> & more",
-        "comparisons": paired,
-        "examples": [example, replace(example, title="<script>second</script>", truth=())],
-        "commands": ["einthoven report runs/a --against runs/b > 'x'"],
-        "descriptions": {labels[0]: "normal <ECG>"},
-    }
+def data(
+    report: Json,
+    evaluation: Json,
+    examples: tuple[list[Json], list[Record]],
+    labels: tuple[str, ...],
+) -> Json:
+    """A report with everything, and with text that must be escaped."""
+    data = copy.deepcopy(report)
+    data |= {"title": "A <title> & more", "examples": examples[0]}
+    data["descriptions"] = {labels[0]: "normal <ECG>"}
+    data["runs"][0]["evaluation"] = {part: evaluation[part] for part in PARTS}
+    return data
 
 
 @pytest.fixture(scope="module")
-def whole(runs: list[ReportRun], evaluation: dict[str, Any]) -> list[ReportRun]:
-    return [replace(runs[0], evaluation=evaluation), *runs[1:]]
-
-
-@pytest.fixture(scope="module")
-def built(whole: list[ReportRun], arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    return build_page(whole, **arguments)
-
-
-@pytest.fixture(scope="module")
-def text(built: tuple[str, dict[str, Any]]) -> str:
-    return built[0]
+def text(data: Json, examples: tuple[list[Json], list[Record]]) -> str:
+    return build_page(data, examples[1])
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +140,7 @@ def test_the_page_is_self_contained(text: str, page: Page) -> None:
     assert len(text) < 3e6
 
 
-def test_every_number_on_the_page_is_in_the_json(
-    built: tuple[str, dict[str, Any]], page: Page
-) -> None:
-    _, data = built
+def test_every_number_on_the_page_is_in_the_json(data: Json, page: Page) -> None:
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert len(page.numbers) > 200
     assert page.shown <= set(numbers_in(data))
@@ -157,17 +149,16 @@ def test_every_number_on_the_page_is_in_the_json(
             assert float(shown.replace("−", "-")) == pytest.approx(value, abs=5.01e-4)
 
 
-def test_the_numbers_of_the_results_are_on_the_page(
-    runs: list[ReportRun], paired: list[PairedRuns], evaluation: dict[str, Any], page: Page
-) -> None:
-    for run in runs:
+def test_the_numbers_of_the_results_are_on_the_page(data: Json, page: Page) -> None:
+    for run in data["runs"]:
+        score = run["score"]
         for key in ("auroc", "auprc"):
-            assert {run.score[f"macro_{key}"], *run.score[f"macro_{key}_interval"]} <= page.shown
-            assert {each[key] for each in run.score["per_label"].values()} <= page.shown
-    assert runs[0].score["macro_auprc_bias"] in page.shown
-    for pair in paired:
-        assert {pair.comparison.auroc.macro, pair.comparison.auprc.relative_gain} <= page.shown
-    calibration = evaluation["calibration"]
+            assert {score[f"macro_{key}"], *score[f"macro_{key}_interval"]} <= page.shown
+            assert score[f"macro_{key}_bias"] in page.shown
+            assert {entry[key] for entry in score["per_label"].values()} <= page.shown
+    for pair in data["comparisons"]:
+        assert {pair["auroc"]["macro"], pair["auprc"]["relative_gain"]} <= page.shown
+    calibration = data["runs"][0]["evaluation"]["calibration"]
     for kind, name in (("macro", "log_loss"), ("micro", "ece_mass"), ("macro", "ece_width")):
         assert {calibration[when][kind][name] for when in ("before", "after")} <= page.shown
     assert calibration["change"]["brier"]["difference"] in page.shown
@@ -198,78 +189,84 @@ def test_provenance_is_complete(page: Page) -> None:
     assert "einthoven posttrain 'my data' --out runs/post-training" in page.text
 
 
-def test_sections_follow_the_evaluation(runs: list[ReportRun], evaluation: dict[str, Any]) -> None:
-    for parts in [(), *((part,) for part in PARTS)]:
-        run = replace(runs[0], evaluation={part: evaluation[part] for part in parts})
-        assert set(Page(build_page([run], title="x")[0]).values("id")) & set(PARTS) == set(parts)
+@pytest.mark.parametrize("part", [None, *PARTS])
+def test_sections_follow_the_evaluation(data: Json, evaluation: Json, part: str | None) -> None:
+    parts = {part: evaluation[part]} if part else {}
+    page = Page(build_page(with_first(data, evaluation=parts, examples=[])))
+    assert set(page.values("id")) & set(PARTS) == set(parts)
+
+
+def test_a_calibration_that_was_not_fitted_has_no_decisions(data: Json, evaluation: Json) -> None:
     bare = evaluation["calibration"] | {"after": None, "change": {}, "decisions": {}}
-    run = replace(runs[0], evaluation={"calibration": bare})
-    assert "table-decisions" not in build_page([run], title="x")[0]
+    data = with_first(data, evaluation={"calibration": bare}, examples=[])
+    assert "table-decisions" not in build_page(data)
 
 
-def test_one_run_has_no_differences(runs: list[ReportRun]) -> None:
-    page = Page(build_page(runs[:1], title="One")[0])
+def test_one_run_has_no_differences(runs: dict[str, Path]) -> None:
+    data, _ = report_data({"One": runs["post-training"]}, "One", resamples=40)
+    page = Page(build_page(data))
     assert not {"differences", "examples", "table-paired"} & set(page.values("id"))
     assert not {"Gain", "Relative gain"} & set(page.words)
     assert page.tags["svg"] == 1
 
 
-def test_a_run_without_history_resamples_or_config(runs: list[ReportRun]) -> None:
-    table = runs[0].predictions
-    assert table is not None
-    assert table.targets is not None
-    targets = table.targets.copy()
-    targets[:, 0] = 0
-    result = score(
-        targets, table.probabilities, labels=table.labels, resamples=0, undefined_labels="skip"
-    ).to_dict()
-    bare = ReportRun("bare", {}, result)
-    html, data = build_page([bare], title="Bare")
-    page = Page(html)
+def test_a_run_without_history_resamples_or_patients(runs: dict[str, Path], tmp_path: Path) -> None:
+    """One label has no positives."""
+    bare = shutil.copytree(runs["post-training"], tmp_path / "bare")
+    shutil.rmtree(bare / "stage2")
+    write_json(bare / "run.json", {"request": {"recipe": {"name": "bare"}}})
+    table = Predictions.load(bare / "predictions" / "test.parquet")
+    targets = table.require_targets() * np.array([0, 1, 1, 1, 1], dtype=np.uint8)
+    changed = replace(table, targets=targets, patients=np.full(len(table), ""))
+    changed.save(bare / "predictions" / "test.parquet")
+    out = write_report([bare], tmp_path / "page.html", resamples=0)
+    page, data = Page(out.read_text()), read_json(out.with_suffix(".json"))
     assert data["runs"][0]["training"]["best"] == {}
+    assert data["runs"][0]["patients"] is None
     assert "training" not in page.values("id")
     assert "not recorded" in page.text
     assert "None" not in page.text
     assert "nan" not in page.text.lower().split()
 
 
-def test_simulated_ecgs_are_named_as_such(runs: list[ReportRun]) -> None:
-    pages = [build_page([replace(runs[0], synthetic=x)], title="x")[0] for x in (False, True)]
+def test_simulated_ecgs_are_named_as_such(data: Json) -> None:
+    pages = [build_page(with_first(data, synthetic=x, examples=[])) for x in (False, True)]
     assert ["simulated ECGs" in page for page in pages] == [False, True]
 
 
-@pytest.mark.parametrize("name", ["other", "swapped"])
-def test_comparisons_of_other_runs_are_refused(
-    runs: list[ReportRun], paired: list[PairedRuns], name: str
-) -> None:
-    names = {"other": ("post-training", "x"), "swapped": ("fine-tuning", "post-training")}[name]
-    with pytest.raises(EvaluationError, match=names[0]) as caught:
-        build_page(runs, title="x", comparisons=[PairedRuns(*names, paired[0].comparison)])
-    assert caught.value.remedy
+def test_a_run_is_compared_with_the_reference_once(runs: dict[str, Path], tmp_path: Path) -> None:
+    first, second = runs["post-training"], runs["fine-tuning"]
+    for reference in (None, second):
+        out = write_report(
+            [first, second, first], tmp_path / "page.html", reference=reference, resamples=40
+        )
+        data = read_json(out.with_suffix(".json"))
+        main = "post-training" if reference is None else "fine-tuning"
+        assert [run["name"] for run in data["runs"]] == ["post-training", "fine-tuning"]
+        assert data["reference"] == main
+        assert [pair["run"] for pair in data["comparisons"]] == [
+            name for name in ("post-training", "fine-tuning") if name != main
+        ]
 
 
-def test_names_of_runs_must_be_unique(runs: list[ReportRun]) -> None:
-    for wrong in ([], [runs[0], runs[0]], [replace(runs[0], name="")]):
-        with pytest.raises(EvaluationError) as caught:
-            build_page(wrong, title="x")
-        assert caught.value.remedy
+def test_the_first_epoch_above_the_reference(report: Json) -> None:
+    epochs = [run["training"]["passes_reference_in_epoch"] for run in report["runs"]]
+    assert epochs == [2, None, None, None]
 
 
-def test_a_long_record_with_two_leads(
-    runs: list[ReportRun], make_record: Callable[..., Record]
-) -> None:
+def test_a_long_record_with_two_leads(data: Json, make_record: Callable[..., Record]) -> None:
     record = make_record(leads=("II", "V5"), seconds=30.0)
-    text, _ = build_page(runs[:1], title="x", examples=[Example(record, (), {})])
-    assert "10 s of II, V5" in text
+    entry = example(record, "Example", [], {})
+    assert "10 s of II, V5" in build_page(data | {"examples": [entry]}, [record])
 
 
 def test_best_epochs_are_the_earliest_of_equals() -> None:
-    lines: list[dict[str, Any]] = [
+    lines: list[Json] = [
         {"epoch": i, "macro_auroc": auroc, "validation_loss": loss}
         for i, auroc, loss in ((1, 0.8, 3.0), (2, 0.9, 2.0), (3, 0.9, 2.0), (4, None, None))
     ]
-    assert best_line(lines) == lowest_line(lines) == lines[1]
-    assert best_line([{"epoch": 1}]) is lowest_line([{"epoch": 1}]) is None
+    assert best_line(lines) == best_line(lines, "validation_loss", min) == lines[1]
+    assert best_line([{"epoch": 1}]) == {}
 
 
 def pretraining(folder: Path, *, epochs: int = 3, **request: Any) -> Path:

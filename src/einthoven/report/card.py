@@ -19,7 +19,6 @@ def model_card(
     config: Json,
     evaluation: Json | None = None,
     *,
-    comparison: Json | None = None,
     reliability: str | None = None,
 ) -> str:
     """Write the model card of a model folder.
@@ -34,8 +33,6 @@ def model_card(
     evaluation : mapping, optional
         The contents of `evaluation.json`: `score`, `validation`, `calibration`, `subgroups`,
         `robustness`; `cohort` and `split` name the records of the evaluation.
-    comparison : mapping, optional
-        `Comparison.to_dict()` with this model as a; `reference` is the name of b.
     reliability : str, optional
         File of the reliability diagram, relative to the card.
 
@@ -58,9 +55,7 @@ def model_card(
         cohort=cohort_of(evaluation),
         score=score,
         macro=tables.splits_table(evaluation) if score else None,
-        comparison=comparison,
-        comparison_table=tables.comparison_table(comparison) if comparison else None,
-        label_table=tables.labels_table(score, comparison, {}) if score else None,
+        label_table=tables.labels_table(score) if score else None,
         reliability=reliability,
         calibration=evaluation.get("calibration"),
         robustness=evaluation.get("robustness"),

@@ -5,23 +5,22 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-from numpy.typing import NDArray
 
-from einthoven.evaluate.comparison import Comparison, Difference
-from einthoven.evaluate.metrics import check_option
 from einthoven.files import Json
 from einthoven.report.data import History, best_line
 from einthoven.report.tables import METRICS
@@ -78,7 +77,7 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def to_svg(figure: Figure, *, name: str, alt: str) -> str:
+def to_svg(figure: Figure, *, name: str, alt: str) -> Markup:
     """Write a figure as one `<svg>` element, in its true size.
 
     Text stays text, coordinates are rounded to a hundredth of a point (0.004 mm), and `INK`
@@ -109,7 +108,7 @@ def to_svg(figure: Figure, *, name: str, alt: str) -> str:
         "aria-label": alt,
         "style": "stroke-linejoin: round; stroke-linecap: butt",
     }
-    return ElementTree.tostring(root, encoding="unicode")
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 def _flatten(root: ElementTree.Element, name: str) -> None:
@@ -141,13 +140,26 @@ def _attribute(key: str, value: str, name: str) -> str:
     return value
 
 
+def legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Draw a legend below the panels.
+
+    Matplotlib 3.9 leaves out names that start with an underscore, so they are set afterwards.
+    """
+    placeholders = [str(i) for i in range(len(names))]
+    drawn = figure.legend(
+        handles, placeholders, loc="lower center", ncols=4, frameon=False, fontsize=8.5
+    )
+    for text, name in zip(drawn.get_texts(), names, strict=True):
+        text.set_text(name)
+
+
 def curves(
     histories: Mapping[str, History],
     panels: Mapping[str, str] = PANELS,
     *,
     reference: str | None = None,
     name: str = "curves",
-) -> str:
+) -> Markup:
     """Draw numbers by epoch, one panel each; by default as in figure 3 of arXiv 2509.12991.
 
     A dot marks the best epoch of a run by validation macro AUROC, the earliest on a tie; a thin
@@ -164,54 +176,51 @@ def curves(
     name : str
         Prefix of the ids, unique in a page.
     """
+    handles = [
+        Line2D([], [], color=colour, ls=style, lw=1.5)
+        for _, (style, colour) in zip(histories, cycle(product(STYLES, COLOURS)), strict=False)
+    ]
     with drawing():
         figure = Figure(figsize=(10.2, 3.4))
         places = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (key, title) in zip(places, panels.items(), strict=True):
-            _draw_panel(axes, histories, key, reference)
-            axes.set_title(title, fontsize=8.5, loc="left")
+            _grid(axes, title)
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            for (run, history), handle in zip(histories.items(), handles, strict=True):
+                _draw_curve(axes, history, key, handle, is_reference=run == reference)
         figure.subplots_adjust(left=0.05, right=0.99, top=0.9, bottom=0.24, wspace=0.2)
-        handles = [
-            Line2D([], [], color=colour, ls=style, lw=1.5)
-            for _, (colour, style) in zip(histories, _styles(), strict=False)
-        ]
-        figure.legend(
-            handles, list(histories), loc="lower center", ncols=4, frameon=False, fontsize=8.5
-        )
+        legend(figure, handles, list(histories))
         alt = f"{', '.join(panels.values())} by epoch, of {', '.join(histories)}"
         return to_svg(figure, name=name, alt=alt)
 
 
-def _draw_panel(
-    axes: Axes, histories: Mapping[str, History], key: str, reference: str | None
+def _draw_curve(
+    axes: Axes, history: History, key: str, handle: Line2D, *, is_reference: bool
 ) -> None:
-    for (run, history), (colour, style) in zip(histories.items(), _styles(), strict=False):
-        lines = [line for line in history if line.get(key) is not None]
-        epochs = [line["epoch"] for line in lines]
-        marker = "." if len(lines) == 1 else ""
-        values = [line[key] for line in lines]
-        axes.plot(epochs, values, color=colour, ls=style, lw=1.3, marker=marker)
-        if best := best_line(lines):
-            point: Json = {"marker": "o", "ms": 5.5, "mfc": colour, "mec": "white", "mew": 0.9}
-            axes.plot([best["epoch"]], [best[key]], ls="", **point)
-            if run == reference and key != "train_loss":
-                axes.axhline(best[key], color=colour, lw=0.7, alpha=0.8)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    lines = [line for line in history if line.get(key) is not None]
+    epochs, values = ([line[name] for line in lines] for name in ("epoch", key))
+    colour, marker = handle.get_color(), "." if len(lines) == 1 else ""
+    axes.plot(epochs, values, color=colour, ls=handle.get_linestyle(), lw=1.3, marker=marker)
+    if best := best_line(lines):
+        point: Json = {"marker": "o", "ms": 5.5, "mfc": colour, "mec": "white", "mew": 0.9}
+        axes.plot([best["epoch"]], [best[key]], ls="", **point)
+        if is_reference and key != "train_loss":
+            axes.axhline(best[key], color=colour, lw=0.7, alpha=0.8)
+
+
+def _grid(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=8.5, loc="left")
     axes.grid(color=GREY, alpha=0.3, lw=0.5)
 
 
-def _styles() -> Iterable[tuple[str, str]]:
-    return ((colour, style) for style in cycle(STYLES) for colour in COLOURS)
-
-
 def label_differences(
-    comparison: Comparison,
+    comparison: Json,
     metric: str,
     *,
     names: tuple[str, str] = ("a", "b"),
     name: str = "differences",
-) -> str:
+) -> Markup:
     """Draw the difference of a metric for every label as sorted bars.
 
     Labels whose interval excludes zero are coloured and in bold; labels without a value are
@@ -219,112 +228,78 @@ def label_differences(
 
     Parameters
     ----------
-    comparison : Comparison
+    comparison : dict
+        `Comparison.to_dict()`.
     metric : {"auroc", "auprc"}
     names : pair of str
         Names of the two runs.
     name : str
         Prefix of the ids, unique in a page.
-
-    Raises
-    ------
-    EvaluationError
-        If the metric is another one.
     """
-    difference: Difference = getattr(comparison, check_option("metric", metric, tuple(METRICS)))
+    difference, title = comparison[metric], METRICS[metric]
+    positives = {k: entry["positives"] for k, entry in comparison["a"]["per_label"].items()}
+    defined = {k: e for k, e in difference["per_label"].items() if e["difference"] is not None}
+    entries = dict(sorted(defined.items(), key=lambda item: -item[1]["difference"]))
+    labels = [f"{_short(label)} ({positives[label]})" for label in entries]
     alt = (
-        f"Bars of the {METRICS[metric]} difference, {names[0]} minus {names[1]}, for every label, "
-        f"largest first: {difference.improved} of {len(comparison.labels)} above zero"
+        f"Bars of the {title} difference, {names[0]} minus {names[1]}, for every label, "
+        f"largest first: {difference['improved']} of {len(positives)} above zero"
     )
     with drawing():
-        return to_svg(_bars(comparison, difference, METRICS[metric], names), name=name, alt=alt)
-
-
-def verdicts(difference: Difference) -> NDArray[np.int64]:
-    """1 for labels whose interval is above zero, -1 below zero, else 0."""
-    if difference.intervals is None:
-        return np.zeros(len(difference.per_label), dtype=np.int64)
-    above, below = difference.intervals[:, 0] > 0, difference.intervals[:, 1] < 0
-    return above.astype(np.int64) - below.astype(np.int64)
-
-
-def _bars(
-    comparison: Comparison, difference: Difference, metric: str, names: tuple[str, str]
-) -> Figure:
-    order = np.argsort(-difference.per_label, kind="stable")
-    order = order[~np.isnan(difference.per_label[order])]
-    pitch = float(np.interp(len(order), [8, 40], [0.26, 0.155]))
-    height = pitch * max(len(order), 2)
-    figure = Figure(figsize=(_BARS_WIDTH, height + 0.85))
-    left = _room(comparison, order) / _BARS_WIDTH
-    axes = figure.add_axes((left, 0.45 / (height + 0.85), 0.98 - left, height / (height + 0.85)))
-    _draw_bars(axes, difference, order)
-    _name_labels(axes, comparison, verdicts(difference)[order], order)
-    _style_bars(axes, f"{metric} of {_short(names[0])} minus {metric} of {_short(names[1])}")
-    if difference.intervals is not None:
-        _name_verdicts(axes, verdicts(difference)[order])
-    return figure
-
-
-def _room(comparison: Comparison, order: NDArray[np.intp]) -> float:
-    # Inches for the longest name, about 0.065 a character; the legend must fit beside it.
-    longest = max((len(_label_text(comparison, i)) for i in order.tolist()), default=0)
-    return min(0.2 + 0.065 * longest, 0.42 * _BARS_WIDTH)
-
-
-def _label_text(comparison: Comparison, label: int) -> str:
-    return f"{_short(comparison.labels[label])} ({comparison.positives[label]})"
-
-
-def _draw_bars(axes: Axes, difference: Difference, order: NDArray[np.intp]) -> None:
-    places = np.arange(len(order))
-    colours = [(OPEN, BETTER, WORSE)[verdict] for verdict in verdicts(difference)[order]]
-    axes.barh(places, difference.per_label[order], height=0.72, color=colours, zorder=2)
-    if difference.intervals is not None:
-        low, high = difference.intervals[order].T
-        axes.hlines(places, low, high, color=INK, lw=0.8, zorder=3)
-    axes.axvline(0, color=INK, lw=0.8, zorder=4)
-
-
-def _name_labels(
-    axes: Axes, comparison: Comparison, verdict: NDArray[np.int64], order: NDArray[np.intp]
-) -> None:
-    named = [_label_text(comparison, i) for i in order.tolist()]
-    axes.set_yticks(range(len(order)), named)
-    size = float(np.interp(len(order), [8, 40], [8.0, 6.8]))
-    for text, significant in zip(axes.get_yticklabels(), verdict != 0, strict=True):
-        text.set(fontsize=size, fontweight="bold" if significant else "normal")
-
-
-def _style_bars(axes: Axes, label: str) -> None:
-    axes.set_ylim(len(axes.get_yticks()) - 0.4, -0.6)
-    axes.set_xlabel(label)
-    axes.grid(axis="x", color=OPEN, alpha=0.35, lw=0.5, zorder=0)
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-
-
-def _name_verdicts(axes: Axes, verdict: NDArray[np.int64]) -> None:
-    kinds = ((1, BETTER, "better"), (0, OPEN, "interval contains zero"), (-1, WORSE, "worse"))
-    counted = [(colour, f"{text}: {int((verdict == k).sum())}") for k, colour, text in kinds]
-    axes.legend(
-        [Patch(color=colour) for colour, _ in counted],
-        [text for _, text in counted],
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=3,
-        frameon=False,
-        fontsize=7.5,
-        handlelength=1.0,
-        columnspacing=1.2,
-    )
+        height = float(np.interp(len(labels), [8, 40], [0.26, 0.155])) * max(len(labels), 2)
+        whole = height + 0.85
+        figure = Figure(figsize=(_BARS_WIDTH, whole))
+        # Inches for the longest name, about 0.065 a character; the legend must fit beside it.
+        room = min(0.2 + 0.065 * max(map(len, labels), default=0), 0.42 * _BARS_WIDTH)
+        left = room / _BARS_WIDTH
+        axes = figure.add_axes((left, 0.45 / whole, 0.98 - left, height / whole))
+        _draw_bars(axes, list(entries.values()), labels)
+        axes.set_xlabel(f"{title} of {_short(names[0])} minus {title} of {_short(names[1])}")
+        return to_svg(figure, name=name, alt=alt)
 
 
 def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-def reliability_diagram(calibration: Mapping[str, Any], *, name: str = "reliability") -> str:
+def verdict(entry: Json) -> int:
+    """1 for a label whose interval is above zero, -1 below zero, else 0."""
+    low, high = entry["interval"] or (0.0, 0.0)
+    return int(low > 0) - int(high < 0)
+
+
+def _draw_bars(axes: Axes, entries: Sequence[Json], labels: Sequence[str]) -> None:
+    places, verdicts = range(len(entries)), [verdict(entry) for entry in entries]
+    colours = [(OPEN, BETTER, WORSE)[value] for value in verdicts]
+    values = [entry["difference"] for entry in entries]
+    axes.barh(places, values, height=0.72, color=colours, zorder=2)
+    axes.axvline(0, color=INK, lw=0.8, zorder=4)
+    axes.set_yticks(places, labels)
+    size = float(np.interp(len(labels), [8, 40], [8.0, 6.8]))
+    for text, value in zip(axes.get_yticklabels(), verdicts, strict=True):
+        text.set(fontsize=size, fontweight="bold" if value else "normal")
+    axes.set_ylim(len(entries) - 0.4, -0.6)
+    axes.grid(axis="x", color=OPEN, alpha=0.35, lw=0.5, zorder=0)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    if any(entry["interval"] for entry in entries):
+        low, high = np.transpose([entry["interval"] or [np.nan, np.nan] for entry in entries])
+        axes.hlines(places, low, high, color=INK, lw=0.8, zorder=3)
+        kinds = ((1, BETTER, "better"), (0, OPEN, "interval contains zero"), (-1, WORSE, "worse"))
+        axes.legend(
+            [Patch(color=colour) for _, colour, _ in kinds],
+            [f"{text}: {verdicts.count(value)}" for value, _, text in kinds],
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            ncols=3,
+            frameon=False,
+            fontsize=7.5,
+            handlelength=1.0,
+            columnspacing=1.2,
+        )
+
+
+def reliability_diagram(calibration: Mapping[str, Any], *, name: str = "reliability") -> Markup:
     """Draw a reliability diagram of all record-label pairs in two panels.
 
     The first has bins of equal width, the second bins of equal mass on logarithmic axes, which
@@ -344,29 +319,25 @@ def reliability_diagram(calibration: Mapping[str, Any], *, name: str = "reliabil
         width, mass = figure.subplots(1, 2)
         for when, quality in series.items():
             _draw_bins(width, quality["bins_width"], when)
-            _draw_bins(mass, [b for b in quality["bins_mass"] if _positive(b)], when)
-        _style_bins(width, "bins of equal width")
+            # A logarithmic axis has no zero.
+            positive = [b for b in quality["bins_mass"] if min(b["probability"], b["observed"]) > 0]
+            _draw_bins(mass, positive, when)
+        _grid(width, "bins of equal width")
+        _grid(mass, "bins of equal mass, logarithmic axes")
         mass.set(xscale="log", yscale="log")
-        _style_bins(mass, "bins of equal mass, logarithmic axes")
+        least = 1e-6  # smaller probabilities would compress all others
+        mass.set_xlim(max(mass.get_xlim()[0], least), None)
+        mass.set_ylim(max(mass.get_ylim()[0], least), None)
+        for axes in (width, mass):
+            axes.set(xlabel="mean probability", ylabel="share of positives", box_aspect=0.85)
+            start = 0.0 if axes is width else min(*axes.get_xlim(), *axes.get_ylim())
+            axes.plot([start, 1], [start, 1], color=GREY, lw=0.8, zorder=2)
         for axis in (mass.xaxis, mass.yaxis):  # plain numbers instead of TeX
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
         figure.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.21, wspace=0.24)
-        figure.legend(
-            *width.get_legend_handles_labels(),
-            loc="lower center",
-            ncols=2,
-            frameon=False,
-            fontsize=8.5,
-        )
+        legend(figure, *width.get_legend_handles_labels())
         return to_svg(figure, name=name, alt=alt)
-
-
-def reliability_picture(calibration: Mapping[str, Any]) -> str:
-    """Draw a reliability diagram for a file: black on white, independent of the page."""
-    opening, rest = reliability_diagram(calibration).split(">", 1)
-    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
-    return f'{opening} color="#000000">{ground}{rest}\n'
 
 
 def _draw_bins(axes: Axes, bins: Sequence[Json], when: str) -> None:
@@ -374,20 +345,8 @@ def _draw_bins(axes: Axes, bins: Sequence[Json], when: str) -> None:
     axes.plot(x, y, **_RELIABILITY[when], label=f"{when} calibration", lw=1.2, mew=0, zorder=3)
 
 
-def _positive(entry: Json) -> bool:
-    # A logarithmic axis has no zero.
-    return bool(entry["probability"] > 0 and entry["observed"] > 0)
-
-
-def _style_bins(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=8.5, loc="left")
-    axes.set(xlabel="mean probability", ylabel="share of positives", box_aspect=0.85)
-    low = min(*axes.get_xlim(), *axes.get_ylim())
-    start = 0.0
-    if axes.get_xscale() == "log":  # smaller probabilities would compress all others
-        start = max(low, 1e-6)
-        axes.set(
-            xlim=(max(axes.get_xlim()[0], 1e-6), None), ylim=(max(axes.get_ylim()[0], 1e-6), None)
-        )
-    axes.plot([start, 1], [start, 1], color=GREY, lw=0.8, zorder=2)
-    axes.grid(color=GREY, alpha=0.3, lw=0.5)
+def reliability_picture(calibration: Mapping[str, Any]) -> str:
+    """Draw a reliability diagram for a file: black on white, independent of the page."""
+    opening, rest = reliability_diagram(calibration).split(">", 1)
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return f'{opening} color="#000000">{ground}{rest}\n'

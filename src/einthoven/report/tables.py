@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from einthoven.files import Json
 from einthoven.report import format as form
+from einthoven.report.data import flat, text
 from einthoven.report.format import NONE, Interval, Number, confidence
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -42,7 +43,10 @@ _POLICIES = {
 
 @dataclass(frozen=True)
 class Value:
-    """A number with its interval: in HTML as `<data>` elements of full precision, else as text."""
+    """A number with its interval: in HTML as `<data>` elements of full precision, else as text.
+
+    `mark` is "better" or "worse" where the interval excludes zero.
+    """
 
     value: Number
     limits: Interval = None
@@ -50,35 +54,34 @@ class Value:
     mark: str = ""
 
     def __str__(self) -> str:
-        span = self._interval()
-        return self.write(self.value) + (f" ({' to '.join(map(self.write, span))})" if span else "")
+        return " ".join([self.write(self.value), *self._span(self.write)])
 
     def __html__(self) -> str:
-        shown, span = self._data(self.value), self._interval()
-        if span:
-            ends = Markup(" to ").join(self._data(limit) for limit in span)
-            shown += Markup('<span class="limits"> ({})</span>').format(ends)
+        shown = self._data(self.value)
+        for span in self._span(self._data):
+            shown += Markup(' <span class="limits">{}</span>').format(Markup(span))
         if self.mark:
             arrow = "▲" if self.mark == "better" else "▼"
             return Markup('<strong class="{}">{} {}</strong>').format(self.mark, shown, arrow)
         return shown
 
-    def _interval(self) -> list[float] | None:
-        low, high = (None, None) if self.limits is None else self.limits
-        return None if self.value is None or low is None or high is None else [low, high]
+    def _span(self, write: Callable[[Any], str]) -> list[str]:
+        low, high = self.limits or (None, None)
+        defined = self.value is not None and low is not None and high is not None
+        return [f"({write(low)} to {write(high)})"] if defined else []
 
     def _data(self, value: Number) -> Markup:
-        text = self.write(value)
+        shown = self.write(value)
         if value is None or value != value:
-            return Markup(text)
-        return Markup('<data value="{}">{}</data>').format(repr(value), text)
+            return Markup(shown)
+        return Markup('<data value="{}">{}</data>').format(repr(value), shown)
 
 
 def metric(
-    value: Number, limits: Interval = None, *, signed: bool = False, places: int = 3
+    value: Number, limits: Interval = None, *, signed: bool = False, places: int = 3, mark: str = ""
 ) -> Value:
     """A metric, or with a sign a difference of metrics."""
-    return Value(value, limits, partial(form.number, signed=signed, places=places))
+    return Value(value, limits, partial(form.number, signed=signed, places=places), mark)
 
 
 def share(value: Number, *, signed: bool = False) -> Value:
@@ -101,24 +104,8 @@ def significant(value: Number) -> Value:
     return Value(value, write=lambda each: NONE if each is None else f"{each:.4g}")
 
 
-@dataclass(frozen=True)
-class Label:
-    """A label with its wording; Markdown has the label alone."""
-
-    name: str
-    wording: str | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-    def __html__(self) -> str:
-        if not self.wording or self.wording == self.name:
-            return Markup("{}").format(self.name)
-        return Markup('{} <span class="wording">{}</span>').format(self.name, self.wording)
-
-
-Cell = str | int | Value | Label
-"""Plain text, a count, a number, or a label."""
+Cell = str | int | Value
+"""Plain text or markup, a count, or a number."""
 
 
 @dataclass(frozen=True)
@@ -143,66 +130,72 @@ class Table:
         return Markup("\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
-def escaped(text: str) -> str:
+def escaped(value: str) -> str:
     """Text that Markdown shows as it stands, in one line."""
-    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*\[\]|])|(?<!\w)_|_(?!\w)", lambda match: "\\" + match.group(), flat)
+    line = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*\[\]|])|(?<!\w)_|_(?!\w)", lambda match: "\\" + match.group(), line)
 
 
 def pair_of(report: Json, run: str) -> Json | None:
     """The comparison of a run with the reference."""
-    wanted = (run, report["reference"])
-    pairs = (pair for pair in report["comparisons"] if (pair["run"], pair["reference"]) == wanted)
-    return next(pairs, None)
-
-
-def intervals_of(score: Json) -> str:
-    """`95 % percentile bootstrap intervals`."""
-    if not score["resamples"]:
-        return "no intervals, since no resamples were drawn"
-    return f"{confidence(score['level'])} {score['interval']} bootstrap intervals"
+    return next((pair for pair in report["comparisons"] if pair["run"] == run), None)
 
 
 def resamples_of(result: Json) -> str:
     """`1,000 resamples by record, seed 0`."""
     if not result["resamples"]:
         return "no resamples"
-    unit = result.get("unit") or result.get("by")
+    unit = result.get("unit") or result["by"]
     return f"{result['resamples']:,} resamples by {unit}, seed {result['seed']}"
 
 
-def macro_table(report: Json, key: str) -> Table:
+def results_tables(report: Json) -> Json:
+    """The tables of a page about results, by name; None for missing parts."""
+    run, reference = report["runs"][0], report["reference"]
+    score, pair = run["score"], pair_of(report, run["name"])
+    intervals = "no intervals, since no resamples were drawn"
+    if score["resamples"]:
+        intervals = f"{confidence(score['level'])} {score['interval']} bootstrap intervals"
+    caption = f"Every label of {run['name']} on the test split"
+    caption += f" ({confidence(score['level'])} intervals)"
+    caption += f", and the paired difference to {reference}." if pair else "."
+    return {
+        "intervals": intervals,
+        "macro_tables": [_macro_table(report, key, intervals) for key in METRICS],
+        "paired_table": _paired_table(report) if report["comparisons"] else None,
+        "training_table": _training_table(report),
+        "label_table": labels_table(score, pair, report["descriptions"], caption),
+        "runs_by_label": _runs_by_label(report) if len(report["runs"]) > 1 else None,
+        **evaluation_tables(run["evaluation"]),
+    }
+
+
+def _macro_table(report: Json, key: str, intervals: str) -> Table:
     """Macro values of every run, and their gains over the reference."""
     name, reference = METRICS[key], report["reference"]
-    caption = f"Macro {name} on the test split, with {intervals_of(report['runs'][0]['score'])}."
-    head = ["Run", "Labels", f"Macro {name}"]
-    head += ["Bootstrap bias"] if key == "auprc" else []
-    head += ["Validation"]
+    caption = f"Macro {name} on the test split, with {intervals}."
+    head = ["Run", "Labels", f"Macro {name}", "Bootstrap bias", "Validation"]
     if reference:
         caption += f" Gains are relative to {reference}, on paired resamples."
         head += ["Gain", "Relative gain"]
-    rows = [_macro_row(report, run, key) for run in report["runs"]]
+    rows: list[list[Cell]] = []
+    for run in report["runs"]:
+        score, pair = run["score"], pair_of(report, run["name"])
+        row: list[Cell] = [run["name"], score["defined_labels"]]
+        row.append(metric(score[f"macro_{key}"], score[f"macro_{key}_interval"]))
+        row.append(metric(score[f"macro_{key}_bias"], signed=True))
+        row.append(metric(run["validation"].get(f"macro_{key}")))
+        if pair:
+            gain = pair[key]
+            row.append(metric(gain["macro"], gain["macro_interval"], signed=True))
+            row.append(share(gain["relative_gain"], signed=True))
+        elif reference:
+            row += ["reference", NONE]
+        rows.append(row)
     return Table(f"table-{key}", caption, head, rows)
 
 
-def _macro_row(report: Json, run: Json, key: str) -> list[Cell]:
-    score, macro = run["score"], f"macro_{key}"
-    row: list[Cell] = [run["name"], score["defined_labels"]]
-    row.append(metric(score[macro], score[f"{macro}_interval"]))
-    if key == "auprc":
-        row.append(metric(score[f"{macro}_bias"], signed=True))
-    row.append(metric(run["validation"].get(macro)))
-    if not report["reference"]:
-        return row
-    pair = pair_of(report, run["name"])
-    if pair is None:
-        return [*row, "reference" if run["name"] == report["reference"] else NONE, NONE]
-    difference = pair[key]
-    gain = metric(difference["macro"], difference["macro_interval"], signed=True)
-    return [*row, gain, share(difference["relative_gain"], signed=True)]
-
-
-def paired_table(report: Json) -> Table:
+def _paired_table(report: Json) -> Table:
     """Every paired comparison, in both metrics."""
     level = confidence(report["runs"][0]["score"]["level"])
     caption = (
@@ -212,12 +205,76 @@ def paired_table(report: Json) -> Table:
     )
     head = ["Comparison", "Metric", f"Difference ({level} interval)", "Relative", "Above zero"]
     head += ["Labels improved", "Better", "Worse"]
-    rows = [
-        [f"{pair['run']} minus {pair['reference']}", *_paired_row(pair, key)]
-        for pair in report["comparisons"]
-        for key in METRICS
-    ]
+    rows: list[list[Cell]] = []
+    for pair in report["comparisons"]:
+        for key, name in METRICS.items():
+            difference = pair[key]
+            gain = metric(difference["macro"], difference["macro_interval"], signed=True)
+            row: list[Cell] = [f"{pair['run']} minus {pair['reference']}", name, gain]
+            row.append(share(difference["relative_gain"], signed=True))
+            row.append(share(difference["share_above_zero"]))
+            row.append(f"{difference['improved']} of {pair['labels']}")
+            row += [count(difference[f"significantly_{way}"]) for way in ("better", "worse")]
+            rows.append(row)
     return Table("table-paired", caption, head, rows)
+
+
+def _training_table(report: Json) -> Table:
+    """The best epoch of every run by validation, and the time of training."""
+    reference = report["reference"]
+    caption = "Best epochs by validation macro AUROC."
+    head = ["Run", "Epochs", "Best epoch", "Macro AUROC", "Macro AUPRC", "Wall time"]
+    if reference:
+        caption += f" A run exceeds {reference} where it is above the best epoch of {reference}."
+        head.append(f"Exceeds {reference} in epoch")
+    rows: list[list[Cell]] = []
+    for run in report["runs"]:
+        training, best = run["training"], run["training"]["best"]
+        row: list[Cell] = [run["name"], training["epochs"], count(best.get("epoch"))]
+        row += [metric(best.get(f"macro_{key}")) for key in METRICS]
+        row.append(seconds(training["seconds"]))
+        rows.append(row + ([count(training["passes_reference_in_epoch"])] if reference else []))
+    return Table("table-training", caption, head, rows)
+
+
+def labels_table(
+    score: Json, pair: Json | None = None, descriptions: Json | None = None, caption: str = ""
+) -> Table:
+    """Positives, AUROC and AUPRC of every label, and the differences of a pair of runs."""
+    head = ["Label", "Positives", *METRICS.values()]
+    head += [f"{name} difference" for name in METRICS.values()] if pair else []
+    rows: list[list[Cell]] = []
+    for label, entry in score["per_label"].items():
+        row: list[Cell] = [_label(label, (descriptions or {}).get(label)), entry["positives"]]
+        row += [metric(entry[key], entry[f"{key}_interval"]) for key in METRICS]
+        row += [_difference(pair[key]["per_label"][label]) for key in METRICS] if pair else []
+        rows.append(row)
+    return Table("table-labels", caption, head, rows, kind="numbers dense")
+
+
+def _label(name: str, wording: str | None) -> str:
+    if not wording or wording == name:
+        return name
+    return Markup('{} <span class="wording">{}</span>').format(name, wording)
+
+
+def _difference(entry: Json) -> Value:
+    low, high = entry["interval"] or (None, None)
+    better, worse = low is not None and low > 0, high is not None and high < 0
+    mark = "better" if better else "worse" if worse else ""
+    return metric(entry["difference"], entry["interval"], signed=True, mark=mark)
+
+
+def _runs_by_label(report: Json) -> Table:
+    """AUROC and AUPRC of every label in every run."""
+    columns = [(key, run) for key in METRICS for run in report["runs"]]
+    head = ["Label", *(f"{METRICS[key]}, {run['name']}" for key, run in columns)]
+    rows: list[list[Cell]] = [
+        [label, *(metric(run["score"]["per_label"][label][key]) for key, run in columns)]
+        for label in report["runs"][0]["score"]["per_label"]
+    ]
+    caption = "Every label in every run, without intervals."
+    return Table("table-runs-by-label", caption, head, rows, kind="numbers dense")
 
 
 def splits_table(evaluation: Json) -> Table:
@@ -234,109 +291,23 @@ def splits_table(evaluation: Json) -> Table:
     return Table("", "", head, rows)
 
 
-def comparison_table(comparison: Json) -> Table:
-    """One paired comparison, as a card has it."""
-    head = ["Metric", "Difference", "Relative", "Above zero", "Labels improved", "Better", "Worse"]
-    return Table("", "", head, [_paired_row(comparison, key) for key in METRICS])
-
-
-def _paired_row(pair: Json, key: str) -> list[Cell]:
-    difference = pair[key]
-    return [
-        METRICS[key],
-        metric(difference["macro"], difference["macro_interval"], signed=True),
-        share(difference["relative_gain"], signed=True),
-        share(difference["share_above_zero"]),
-        f"{difference['improved']} of {len(difference['per_label'])}",
-        count(difference["significantly_better"]),
-        count(difference["significantly_worse"]),
-    ]
-
-
-def training_table(report: Json) -> Table:
-    """The best epoch of every run by validation, and the time of training."""
-    reference = report["reference"]
-    caption = "Best epochs by validation macro AUROC."
-    head = ["Run", "Epochs", "Best epoch", "Macro AUROC", "Macro AUPRC"]
-    if reference:
-        caption += f" A run exceeds {reference} where it is above the best epoch of {reference}."
-        head.append(f"Exceeds {reference} in epoch")
-    rows = []
-    for run in report["runs"]:
-        training, best = run["training"], run["training"]["best"]
-        row: list[Cell] = [run["name"], training["epochs"], count(best.get("epoch"))]
-        row += [metric(best.get(f"macro_{key}")) for key in METRICS]
-        row += [count(training["passes_reference_in_epoch"])] if reference else []
-        rows.append([*row, seconds(training["seconds"])])
-    return Table("table-training", caption, [*head, "Wall time"], rows)
-
-
-def label_table(report: Json) -> Table:
-    """Every label of the first run, with its differences to the reference."""
-    run = report["runs"][0]
-    pair = pair_of(report, run["name"])
-    caption = f"Every label of {run['name']} on the test split"
-    caption += f" ({confidence(run['score']['level'])} intervals)"
-    caption += f", and the paired difference to {pair['reference']}" if pair else ""
-    return labels_table(run["score"], pair, report["descriptions"], f"{caption}.")
-
-
-def labels_table(score: Json, pair: Json | None, descriptions: Json, caption: str = "") -> Table:
-    """Positives, AUROC and AUPRC of every label."""
-    head = ["Label", "Positives", *METRICS.values()]
-    head += [f"{name} difference" for name in METRICS.values()] if pair else []
-    rows = []
-    for label, entry in score["per_label"].items():
-        row: list[Cell] = [Label(label, descriptions.get(label)), entry["positives"]]
-        row += [metric(entry[key], entry[f"{key}_interval"]) for key in METRICS]
-        row += [_difference(pair[key]["per_label"].get(label)) for key in METRICS] if pair else []
-        rows.append(row)
-    return Table("table-labels", caption, head, rows, kind="numbers dense")
-
-
-def _difference(entry: Json | None) -> Cell:
-    if entry is None or entry["difference"] is None:
-        return NONE
-    low, high = entry["interval"] or (None, None)
-    better, worse = low is not None and low > 0, high is not None and high < 0
-    mark = "better" if better else "worse" if worse else ""
-    return Value(entry["difference"], entry["interval"], partial(form.number, signed=True), mark)
-
-
-def runs_by_label(report: Json) -> Table:
-    """AUROC and AUPRC of every label in every run."""
-    runs = report["runs"]
-    head = ["Label"] + [f"{name}, {run['name']}" for name in METRICS.values() for run in runs]
-    rows: list[list[Cell]] = [
-        [label]
-        + [
-            metric(run["score"]["per_label"].get(label, {}).get(key))
-            for key in METRICS
-            for run in runs
-        ]
-        for label in runs[0]["score"]["per_label"]
-    ]
-    caption = "Every label in every run, without intervals."
-    return Table("table-runs-by-label", caption, head, rows, kind="numbers dense")
-
-
 def evaluation_tables(evaluation: Json) -> dict[str, Any]:
     """The tables of calibration, decisions, subgroups and robustness; None for missing parts."""
     calibration, subgroups = evaluation.get("calibration"), evaluation.get("subgroups")
     robustness = evaluation.get("robustness")
     return {
-        "calibration_table": calibration_table(calibration) if calibration else None,
-        "decisions_table": decisions_table(calibration)
+        "calibration_table": _calibration_table(calibration) if calibration else None,
+        "decisions_table": _decisions_table(calibration)
         if calibration and calibration["after"]
         else None,
-        "subgroup_tables": subgroup_tables(subgroups) if subgroups else {},
-        "robustness_table": robustness_table(robustness) if robustness else None,
+        "subgroup_tables": _subgroup_tables(subgroups) if subgroups else [],
+        "robustness_table": _robustness_table(robustness) if robustness else None,
     }
 
 
-def calibration_table(calibration: Json) -> Table:
+def _calibration_table(calibration: Json) -> Table:
     """Measures of calibration before, after, and their change."""
-    after = calibration["after"]
+    before, after = calibration["before"], calibration["after"]
     caption, head = "Calibration on the test split", ["Measure", "Before"]
     if after:
         caption += (
@@ -344,86 +315,73 @@ def calibration_table(calibration: Json) -> Table:
             f"{confidence(calibration['level'])} intervals of {resamples_of(calibration)}"
         )
         head += ["After", "Change"]
-    rows = []
+    rows: list[list[Cell]] = []
     for kind, key, name in MEASURES:
-        row: list[Cell] = [name, metric(calibration["before"][kind][key], places=5)]
+        row: list[Cell] = [name, metric(before[kind][key], places=5)]
         if after:
-            change = calibration["change"].get(key) if kind == "macro" else None
+            change = calibration["change"].get(key, {}) if kind == "macro" else {}
+            difference, limits = change.get("difference"), change.get("interval")
             row.append(metric(after[kind][key], places=5))
-            row.append(
-                metric(change["difference"], change["interval"], signed=True, places=5)
-                if change
-                else NONE
-            )
+            row.append(metric(difference, limits, signed=True, places=5))
         rows.append(row)
     return Table("table-calibration", f"{caption}.", head, rows)
 
 
-def decisions_table(calibration: Json) -> Table:
+def _decisions_table(calibration: Json) -> Table:
     """The threshold of every label, and the decisions that follow from it."""
-    head = ["Label", "Threshold", "Positives", "Called", "Sensitivity", "Specificity"]
-    head += ["Precision", "F1"]
-    rows: list[list[Cell]] = [
-        [
-            label,
-            metric(entry["threshold"], places=4),
-            calibration["positives"][label],
-            entry["called"],
-            *(metric(entry[key]) for key in ("sensitivity", "specificity", "precision", "f1")),
-        ]
-        for label, entry in calibration["decisions"].items()
-    ]
+    rates = ("sensitivity", "specificity", "precision", "f1")
+    head = ["Label", "Threshold", "Positives", "Called", *map(str.capitalize, rates)]
+    rows: list[list[Cell]] = []
+    for label, entry in calibration["decisions"].items():
+        row: list[Cell] = [label, metric(entry["threshold"], places=4)]
+        row += [calibration["positives"][label], entry["called"]]
+        rows.append(row + [metric(entry[key]) for key in rates])
     caption = "Decisions on the test split with thresholds from the validation split."
     return Table("table-decisions", caption, head, rows, kind="numbers dense")
 
 
-def subgroup_tables(subgroups: Json) -> dict[str, Table]:
+def _subgroup_tables(subgroups: Json) -> list[Table]:
     """A table for every attribute."""
     head = ["Group", "Records", "Patients", "Labels", "Macro AUROC", "Gap", "Macro AUPRC", "Gap"]
-    tables: dict[str, Table] = {}
+    level, resamples = confidence(subgroups["level"]), resamples_of(subgroups)
+    tables: list[Table] = []
     for attribute, groups in subgroups["attributes"].items():
-        unknown = subgroups["unknown"][attribute]
-        caption = (
-            f"By {ATTRIBUTES.get(attribute, attribute)}, with {confidence(subgroups['level'])} "
-            f"intervals of {resamples_of(subgroups)}."
-            + (f" {unknown:,} records without a value are in no group." if unknown else "")
-        )
-        rows = [_group_row(group) for group in groups]
+        caption = f"By {ATTRIBUTES.get(attribute, attribute)}, with {level} intervals "
+        caption += f"of {resamples}."
+        if unknown := subgroups["unknown"][attribute]:
+            caption += f" {unknown:,} records without a value are in no group."
+        rows: list[list[Cell]] = []
+        for group in groups:
+            row: list[Cell] = [group[key] for key in ("name", "records", "patients", "labels")]
+            for key in METRICS:
+                value, gap = group[key], group[f"{key}_gap"]
+                row.append(metric(value["value"], value["interval"]))
+                row.append(metric(gap["value"], gap["interval"], signed=True))
+            rows.append(row)
         identity = f"table-subgroups-{len(tables) + 1}"
-        tables[attribute] = Table(identity, caption, head, rows, kind="numbers dense")
+        tables.append(Table(identity, caption, head, rows, kind="numbers dense"))
     return tables
 
 
-def _group_row(group: Json) -> list[Cell]:
-    row: list[Cell] = [group[key] for key in ("name", "records", "patients", "labels")]
-    for key in METRICS:
-        value, gap = group[key], group[f"{key}_gap"]
-        row.append(metric(value["value"], value["interval"]))
-        row.append(metric(gap["value"], gap["interval"], signed=True))
-    return row
-
-
-def robustness_table(robustness: Json) -> Table:
+def _robustness_table(robustness: Json) -> Table:
     """The clean split, then every condition beside it."""
-    head = ["Condition"]
-    for name in METRICS.values():
-        head += [f"Macro {name}", "Difference"]
-    clean = [robustness["clean"]] if robustness["clean"] else []
-    changed = [each for key in ("leads", "noise", "offsets") for each in robustness.get(key, ())]
-    rows = []
-    for condition in (*clean, *changed):
+    head = ["Condition", "Macro AUROC", "Difference", "Macro AUPRC", "Difference"]
+    head += ["Log loss", "ECE"]
+    conditions = [robustness["clean"]] if robustness["clean"] else []
+    conditions += [c for key in ("leads", "noise", "offsets") for c in robustness.get(key, ())]
+    rows: list[list[Cell]] = []
+    for condition in conditions:
         row: list[Cell] = [_condition(condition)]
         for key in METRICS:
             value = condition[key]
-            limits = value.get("difference_interval")
             row.append(metric(value["value"], value["interval"]))
+            limits = value.get("difference_interval")
             row.append(metric(value.get("difference"), limits, signed=True))
-        rows.append([*row, *(metric(condition[key], places=4) for key in ("log_loss", "ece"))])
+        rows.append(row + [metric(condition[key], places=4) for key in ("log_loss", "ece")])
     caption = (
         f"Fewer leads, noise and offsets on {robustness['records']:,} records, with paired "
         f"differences to the clean signals; intervals of {resamples_of(robustness)}."
     )
-    head += ["Log loss", "ECE"]
     return Table("table-robustness", caption, head, rows, kind="numbers dense")
 
 
@@ -432,3 +390,28 @@ def _condition(condition: Json) -> str:
         return str(condition.get("name", "all leads, no noise"))
     policy = _POLICIES.get(condition["policy"], condition["policy"])
     return f"{condition['name']} ({', '.join(condition['leads'])}; {policy})"
+
+
+def losses_table(report: Json) -> Table:
+    """The progress of every pretraining run."""
+    head = ["Run", "Epochs", "Training loss", "Validation loss", "Lowest", "At epoch", "Time"]
+    rows: list[list[Cell]] = []
+    for run in report["runs"]:
+        last, lowest = run["training"]["history"][-1], run["lowest"]
+        planned = (flat(run["config"]).get("recipe") or {}).get("epochs")
+        row: list[Cell] = [run["name"], f"{last['epoch']} of {text(planned)}"]
+        row += [significant(last.get(key)) for key in ("train_loss", "validation_loss")]
+        row += [significant(lowest.get("validation_loss")), count(lowest.get("epoch"))]
+        rows.append([*row, seconds(run["training"]["seconds"])])
+    return Table("table-runs", "Progress of every run.", head, rows)
+
+
+def epochs_table(run: Json, place: int) -> Table:
+    """Every number of every epoch of a pretraining run."""
+    history = run["training"]["history"]
+    keys = [key for key in history[-1] if key != "epoch"]
+    rows: list[list[Cell]] = [
+        [str(line["epoch"]), *(significant(line.get(key)) for key in keys)] for line in history
+    ]
+    head = ["Epoch", *(key.replace("_", " ") for key in keys)]
+    return Table(f"table-epochs-{place}", f"Every epoch of {run['name']}.", head, rows)

@@ -38,7 +38,7 @@ def figure_2(results: Results) -> Section:
     if comparison is not None:
         for name, metric in (("figure-2-auroc", "auroc"), ("figure-2-auprc", "auprc")):
             drawings[_file(results, name)] = label_differences(
-                comparison, metric, names=(POST, PLAIN), name=name
+                comparison.to_dict(), metric, names=(POST, PLAIN), name=name
             )
     numbers = {
         "seeds": list(results.seeds(plain, post)),
