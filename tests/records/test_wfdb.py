@@ -13,9 +13,14 @@ import pytest
 
 from einthoven.errors import RecordError
 from einthoven.records import STANDARD_LEADS, read_record
-from einthoven.records.wfdb import read_header, read_wfdb, write_wfdb
+from einthoven.records.wfdb import read_wfdb, write_wfdb
+from einthoven.records.wfdb_header import Header, parse_header
 
 wfdb = pytest.importorskip("wfdb")
+
+
+def read_header(path: Path) -> Header:
+    return parse_header(path.read_bytes(), str(path))
 
 
 def microvolts(path: Path) -> np.ndarray:

@@ -10,40 +10,23 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from typing import NamedTuple
 
 from einthoven.errors import RecordError
 from einthoven.records.record import canonical_lead
 
-FORMATS = frozenset(
-    ("8", "16", "24", "32", "61", "80", "160", "212", "310", "311", "508", "516", "524")
-)
-"""Storage formats of signal(5) that a header may name."""
-
+# Storage formats of signal(5) that a header may name.
+_FORMATS = ("8", "16", "24", "32", "61", "80", "160", "212", "310", "311", "508", "516", "524")
 _UNITS = {"mv": "mV", "uv": "uV", "\u00b5v": "uV", "\u03bcv": "uV", "v": "V"}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _CALIBRATION = re.compile(r"([^(/]*)(?:\(([^)]*)\))?(?:/(.*))?")
 _ENCODING = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?", re.ASCII)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-
-
-class LeadSpec(NamedTuple):
-    """One signal line of a header.
-
-    `gain` is units of the file per `units` (mV, uV or V); `baseline` the digital value of 0 V;
-    `initial` and `checksum` are None where the header leaves them out; `fmt` is the format field
-    as it stands (`16`, `16+24`, `212`).
-    """
-
-    name: str
-    gain: float
-    baseline: int
-    units: str
-    initial: int | None
-    checksum: int | None
-    file: str
-    fmt: str
+_SEGMENT = re.compile(r"([-\w]+|~)\s+(\d{1,18})")
+_NUMBERS = ("ADC resolution", "ADC zero", "initial value", "checksum", "block size")
+_REFETCH = "fetch the header again from its source"
 
 
 class Encoding(NamedTuple):
@@ -53,6 +36,23 @@ class Encoding(NamedTuple):
     per_frame: int
     skew: int
     offset: int
+
+
+class LeadSpec(NamedTuple):
+    """One signal line of a header.
+
+    `gain` is units of the file per `units` (mV, uV or V); `baseline` the digital value of 0 V;
+    `initial` and `checksum` are None where the header leaves them out.
+    """
+
+    name: str
+    gain: float
+    baseline: int
+    units: str
+    initial: int | None
+    checksum: int | None
+    file: str
+    encoding: Encoding
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,6 @@ class Header:
         One a signal line; empty for a record of several segments.
     comments : dict of str to str
         The lines `#Age: 85` as `{"Age": "85"}`; lines without a colon under `comments`.
-    recorded : str
-        Base time and date as they stand, in whatever form.
     segments : tuple of (str, int)
         Name and length of each segment of a multi-segment record; empty otherwise.
     """
@@ -82,7 +80,6 @@ class Header:
     samples: int
     leads: tuple[LeadSpec, ...]
     comments: dict[str, str]
-    recorded: str = ""
     segments: tuple[tuple[str, int], ...] = ()
 
 
@@ -95,18 +92,7 @@ class _FieldError(Exception):
 
 
 def parse_header(data: bytes, file: str) -> Header:
-    """Read the bytes of a header.
-
-    Parameters
-    ----------
-    data : bytes
-        The content of the `.hea` file.
-    file : str
-        Its path, for messages.
-
-    Returns
-    -------
-    Header
+    """Parse the bytes of the `.hea` file at `file`.
 
     Raises
     ------
@@ -116,9 +102,9 @@ def parse_header(data: bytes, file: str) -> Header:
     """
     try:
         return _header(_text(data))
-    except _FieldError as fault:
+    except _FieldError as error:
         raise RecordError(
-            file, fault.field, fault.value, fault.reason, remedy=fault.remedy
+            file, error.field, error.value, error.reason, remedy=error.remedy
         ) from None
 
 
@@ -128,9 +114,8 @@ def _text(data: bytes) -> str:
     except UnicodeDecodeError:
         # Old headers hold a Latin-1 micro sign or name; random bytes hold control characters.
         text = data.decode("latin-1")
-    if not text.strip() or _CONTROL.search(text):
-        reason = "is not text" if text.strip() else "is empty"
-        raise _FieldError("header", data[:16], reason, "fetch the header again from its source")
+    if _CONTROL.search(text):
+        raise _FieldError("header", data[:16], "is not text", _REFETCH)
     return text.replace("\r", "\n")
 
 
@@ -139,46 +124,30 @@ def _header(text: str) -> Header:
     comments = _comments(line[1:] for line in lines if line[0] == "#")
     lines = [line for line in lines if line[0] != "#"]
     if not lines:
-        raise _FieldError(
-            "header", "", "has no record line", "fetch the header again from its source"
-        )
-    words = lines[0].split(None, 4)
-    words += [""] * (5 - len(words))
+        raise _FieldError("header", "", "has no record line", _REFETCH)
+    words = lines.pop(0).split()
     name, _, segments = words[0].partition("/")
-    rate, samples = _rate(words[2]), _count("number of samples", words[3])
-    expected = _count("number of segments", segments) if segments else None
-    leads = _count("number of leads", words[1])
-    if expected is None:
-        _check_lines(lines, "number of leads", leads)
-    else:
-        _check_lines(lines, "number of segments", expected)
-    return Header(
-        name=name,
-        rate=rate,
-        samples=samples,
-        leads=_leads(lines[1:]) if expected is None else (),
-        comments=comments,
-        recorded=words[4],
-        segments=() if expected is None else tuple(_segment(line) for line in lines[1:]),
-    )
-
-
-def _check_lines(lines: list[str], field: str, expected: int) -> None:
-    if len(lines) - 1 != expected:
+    leads, rate, samples = (words[1:] + [""] * 3)[:3]
+    hertz, length = _rate(rate), _count("number of samples", samples)
+    field, count = ("number of segments", segments) if segments else ("number of leads", leads)
+    if _count(field, count) != len(lines):
         raise _FieldError(
             field,
-            expected,
-            f"the record line announces {expected}, {len(lines) - 1} lines follow",
+            int(count),
+            f"the record line announces {count}, {len(lines)} lines follow",
             "fetch the header again, or make the record line agree with the lines below it",
         )
+    if segments:
+        return Header(name, hertz, length, (), comments, tuple(map(_segment, lines)))
+    return Header(name, hertz, length, _leads(lines), comments)
 
 
 def _comments(lines: Iterable[str]) -> dict[str, str]:
     comments: dict[str, str] = {}
     for line in lines:
-        key, colon, value = line.partition(":")
-        key = key.strip() if colon and key.strip() else "comments"
-        value = value.strip() if key != "comments" else line.strip()
+        key, colon, value = map(str.strip, line.partition(":"))
+        if not (colon and key):
+            key, value = "comments", line.strip()
         # A repeated key keeps every value: a second `#Dx` must not hide the first.
         comments[key] = f"{comments[key]}\n{value}" if key in comments else value
     return comments
@@ -195,7 +164,6 @@ def _count(field: str, text: str) -> int:
     return int(text)
 
 
-@lru_cache(maxsize=256)
 def _rate(text: str) -> float:
     rate = _number(text.partition("/")[0])
     if rate is None or rate <= 0:
@@ -214,91 +182,69 @@ def _number(text: str) -> float | None:
 
 
 def _segment(line: str) -> tuple[str, int]:
-    name, _, length = line.partition(" ")
-    if (
-        not _INTEGER.fullmatch(length.strip())
-        or int(length) < 0
-        or not re.fullmatch(r"[-\w]+|~", name)
-    ):
+    match = _SEGMENT.fullmatch(line)
+    if match is None:
         raise _FieldError(
             "segment",
             line,
             "must be the name of a record of this folder and its number of samples",
             "correct the line, or convert the record to a single segment",
         )
-    return name, int(length)
+    return match[1], int(match[2])
 
 
 def _leads(lines: list[str]) -> tuple[LeadSpec, ...]:
-    leads = tuple(_lead(line) for line in lines)
-    names = {lead.name.lower() for lead in leads}
-    if len(names) != len(leads):
-        spelled = [lead.name.lower() for lead in leads]
-        twice = next(lead.name for lead in leads if spelled.count(lead.name.lower()) > 1)
-        raise _FieldError(
-            "leads",
-            twice,
-            "a lead name that is repeated",
-            "use a different lead name in each signal line; case is ignored",
-        )
+    leads = tuple(map(_lead, lines))
+    names = [lead.name.lower() for lead in leads]
+    for lead in leads:
+        if names.count(lead.name.lower()) > 1:
+            raise _FieldError(
+                "leads",
+                lead.name,
+                "a lead name that is repeated",
+                "use a different lead name in each signal line; case is ignored",
+            )
     for file in {lead.file for lead in leads}:
-        _check_file(file)
+        # Names that reach outside the header's folder; links are checked when opening.
+        parts = file.replace("\\", "/").split("/")
+        if file in ("~", "-") or ":" in file or not all(parts) or ".." in parts:
+            raise _FieldError(
+                "signal file",
+                file,
+                "must lie in the header's folder",
+                "move the signal file next to its header and name it without a folder",
+            )
     return leads
 
 
 def _lead(line: str) -> LeadSpec:
-    file, fmt, calibration, zero, initial, checksum, name = _fields(line)
-    name = canonical_lead(name)
-    try:
-        gain, baseline, units = _calibration(calibration)
-        encoding(fmt)
-    except _FieldError as fault:
-        fault.field = f"{fault.field} of lead {name}"
-        raise
-    # header(5): a baseline that is left out is the ADC zero.
-    return LeadSpec(
-        name, gain, zero if baseline is None else baseline, units, initial, checksum, file, fmt
-    )
-
-
-_NUMBERS = ("ADC resolution", "ADC zero", "initial value", "checksum", "block size")
-
-
-def _fields(line: str) -> tuple[str, str, str, int, int | None, int | None, str]:
-    """File, format, calibration, ADC zero, initial value, checksum and lead name of a line."""
-    try:  # The complete line, which is what nearly every header holds.
-        file, fmt, calibration, *words, name = line.split(None, 8)
-        _, zero, initial, checksum, _ = map(int, words)
-        return file, fmt, calibration, zero, initial, checksum, name
-    except ValueError:
-        return _short_fields(line.split())
-
-
-def _short_fields(words: list[str]) -> tuple[str, str, str, int, int | None, int | None, str]:
-    """Parse a signal line that leaves out some of the optional numbers."""
+    words = line.split(None, 8)
     if len(words) < 3:
         raise _FieldError(
             "gain",
-            " ".join(words),
+            line,
             "is missing",
             "write gain and units after the format (1000/mV); they are never guessed",
         )
-    numbers: list[int | None] = []
-    for word in words[3:8]:
-        if not _INTEGER.fullmatch(word):
-            break
-        numbers.append(int(word))
-    count, name = len(numbers), " ".join(words[3 + len(numbers) :])
-    if count < 5 and len(words) > 8:
-        raise _FieldError(
-            _NUMBERS[count], words[3 + count], "must be a whole number", "correct the signal line"
-        )
+    numbers = [int(word) for word in takewhile(_INTEGER.fullmatch, words[3:8])]
+    name = canonical_lead(" ".join(words[3 + len(numbers) :]))
+    if len(numbers) < 5 and len(words) > 8:
+        field, word = _NUMBERS[len(numbers)], words[3 + len(numbers)]
+        raise _FieldError(field, word, "must be a whole number", "correct the signal line")
     if not name:
         raise _FieldError(
             "lead name", words[-1], "is missing", "end the signal line with the name of its lead"
         )
-    numbers += [None] * (5 - count)
-    return words[0], words[1], words[2], numbers[1] or 0, numbers[2], numbers[3], name
+    _, zero, initial, checksum, _ = [*numbers, *[None] * (5 - len(numbers))]
+    try:
+        gain, baseline, units = _calibration(words[2])
+        encoding = _encoding(words[1])
+    except _FieldError as error:
+        error.field = f"{error.field} of lead {name}"
+        raise
+    if baseline is None:  # header(5): a baseline that is left out is the ADC zero.
+        baseline = zero or 0
+    return LeadSpec(name, gain, baseline, units, initial, checksum, words[0], encoding)
 
 
 @lru_cache(maxsize=1024)
@@ -315,39 +261,26 @@ def _calibration(text: str) -> tuple[float, int | None, str]:
             "write the gain and units, such as 1000/mV; WFDB's default of 200 is not assumed",
         )
     # header(5) defines millivolts for a line with a gain but no units.
-    known = _UNITS.get((units or "mV").lower())
-    if known is None:
+    unit = _UNITS.get((units or "mV").lower())
+    if unit is None:
         raise _FieldError(
-            "units", units, "not a unit of voltage known here: mV, uV, V", "convert the lead to mV"
+            "units", units, "not one of the units mV, uV and V", "convert the lead to mV"
         )
     if baseline is not None and not _INTEGER.fullmatch(baseline):
         raise _FieldError(
             "baseline", baseline, "must be a whole number", "correct it: gain(baseline)/units"
         )
-    return gain, None if baseline is None else int(baseline), known
+    return gain, None if baseline is None else int(baseline), unit
 
 
 @lru_cache(maxsize=256)
-def encoding(fmt: str) -> Encoding:
-    """Take a format field apart: code, samples a frame, skew and byte offset."""
+def _encoding(fmt: str) -> Encoding:
     match = _ENCODING.fullmatch(fmt)
-    if match is None or match[1] not in FORMATS or match[2] == "0":
+    if match is None or match[1] not in _FORMATS or match[2] == "0":
         raise _FieldError(
             "format",
             fmt,
-            f"not a WFDB format; known are {', '.join(sorted(FORMATS, key=int))}",
+            f"not a WFDB format; they are {', '.join(_FORMATS)}",
             "fetch the header again, or convert the record to format 16",
         )
     return Encoding(match[1], int(match[2] or 1), int(match[3] or 0), int(match[4] or 0))
-
-
-def _check_file(file: str) -> None:
-    """Refuse names that reach outside the header's folder; links are followed when opening."""
-    parts = file.replace("\\", "/").split("/")
-    if file in ("~", "-") or ":" in file or not all(parts) or ".." in parts:
-        raise _FieldError(
-            "signal file",
-            file,
-            "must lie in the header's folder",
-            "move the signal file next to its header and name it without a folder",
-        )
