@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import stat
 
 from einthoven.errors import RecordError
 
@@ -16,6 +18,8 @@ def signal_path(source: str, file: str) -> str:
         If a symbolic link leads out of the header's folder.
     """
     path = os.path.join(os.path.dirname(source), file)
+    if os.path.basename(file) == file and not os.path.islink(path):
+        return path
     folder, real = os.path.realpath(os.path.dirname(source)), os.path.realpath(path)
     if not real.startswith(os.path.join(folder, "")):
         raise RecordError(
@@ -28,7 +32,7 @@ def signal_path(source: str, file: str) -> str:
     return path
 
 
-def read_file(path: str, field: str, *, least: int = 0, most: int | None = None) -> bytes:
+def read_file(path: str, field: str, *, least: int = 0, most: float = math.inf) -> bytes:
     """Read a file whose size lies between `least` and `most` bytes.
 
     `field` is what the file holds (`header`, `signal file`), for messages.
@@ -40,22 +44,26 @@ def read_file(path: str, field: str, *, least: int = 0, most: int | None = None)
     """
     try:
         # A named pipe is refused before it is opened, which would wait for its other end.
-        if os.path.exists(path) and not os.path.isfile(path):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             reason = "is not a regular file"
             raise RecordError(path, field, path, reason, remedy="name a file, not a folder or pipe")
-        with open(path, "rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
-            if size < least or (most is not None and size > most):
-                bound = f"at least {least}" if size < least else f"at most {most}"
-                raise RecordError(
-                    path,
-                    f"size of the {field}",
-                    size,
-                    f"must be {least if least == most else bound} bytes: the file is cut off, or "
-                    "not the one that its header describes",
-                    remedy="fetch the record again from its source",
-                )
-            return handle.read(size)
+        size = status.st_size
+        if least <= size <= most:
+            with open(path, "rb") as handle:
+                content = handle.read()
+            size = len(content)  # the file may have changed
+            if least <= size <= most:
+                return content
+        bound = f"at least {least}" if size < least else f"at most {most}"
+        raise RecordError(
+            path,
+            f"size of the {field}",
+            size,
+            f"must be {least if least == most else bound} bytes: the file is cut off, or not the "
+            "one that its header describes",
+            remedy="fetch the record again from its source",
+        )
     except (OSError, ValueError) as error:  # A path with a null byte is a ValueError.
         raise RecordError(
             path,

@@ -235,7 +235,7 @@ def _lead(line: str) -> LeadSpec:
         raise _FieldError(
             "lead name", words[-1], "is missing", "end the signal line with the name of its lead"
         )
-    _, zero, initial, checksum, _ = [*numbers, *[None] * (5 - len(numbers))]
+    _, zero, initial, checksum, *_ = [*numbers, None, None, None, None]
     try:
         gain, baseline, units = _calibration(words[2])
         encoding = _encoding(words[1])

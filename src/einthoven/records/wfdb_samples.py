@@ -10,6 +10,7 @@ Source: the WFDB Applications Guide, signal(5).
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
 import warnings
@@ -98,7 +99,7 @@ def _content(
     steps = sum(_BYTES.get(lead.encoding.code, 0) * lead.encoding.per_frame for lead in leads)
     size = offsets[0] + int(steps * samples)
     path = signal_path(source, file)
-    content = read_file(path, "signal file", least=size, most=size if exactly else None)
+    content = read_file(path, "signal file", least=size, most=size if exactly else math.inf)
     if exactly and offsets[0] == 24 and file.lower().endswith(".mat"):
         # MATLAB v4: type (30: int16), rows, columns, and a name of 4 bytes.
         fields, expected = struct.unpack_from("<5i", content), (30, len(leads), samples, 0, 4)
