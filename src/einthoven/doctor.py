@@ -190,7 +190,7 @@ def _duplicates(store: Store) -> Iterator[str]:
     """Name recordings that the store holds under several names."""
     import pandas as pd
 
-    from einthoven.stages.fingerprint import signal_fingerprints
+    from einthoven.stages.leakage import signal_fingerprints
 
     prints = pd.Series(signal_fingerprints(store, np.arange(len(store)), store.leads))
     repeated = prints[prints.duplicated(keep=False) & (prints != 0)].sort_values(kind="stable")

@@ -218,7 +218,7 @@ def test_a_card_and_the_report_that_shows_it(
     assert evidence["validation"]["macro_auroc"] > 0
     text = (run / "model" / "README.md").read_text()
     assert "## Fewer leads and noise" in text
-    assert evidence["overlap"] is None
+    assert evidence["leakage"] is None
     assert "biased" not in text
     page = tmp_path / "report.html"
     assert cli("report", run, "--out", page, "--resamples", 20).status == 0
@@ -242,7 +242,7 @@ def test_a_card_without_what_takes_long(
     assert (evidence["split"], evidence["robustness"]) == ("validation", None)
     text = (model / "README.md").read_text()
     assert "| validation |" in text
-    seen = evidence["overlap"]["seen"]
+    seen = evidence["leakage"]["seen"]
     assert seen > 0
     assert f"{seen} of the {seen} validation records" in text
 

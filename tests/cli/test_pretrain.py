@@ -178,10 +178,10 @@ def test_a_protected_fold_is_refused_allowed_and_remembered(
     assert "pretraining would use" in result.err
     assert "by signal" in result.err
     name = synthetic_path.name
-    result = cli(*command, "--out", tmp_path / "run", "--allow-overlap", name)
+    result = cli(*command, "--out", tmp_path / "run", "--allow-leakage", name)
     assert result.status == 0, result.err
     encoder = tmp_path / "run" / "model"
-    assert json.loads(load_model(encoder).fingerprints["allowed_overlap"])[0]["cohort"] == name
+    assert json.loads(load_model(encoder).fingerprints["allowed_leakage"])[0]["cohort"] == name
     train = (
         "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", encoder,
         "--recipe", made.recipe, "--store", synthetic_store.root, "--min-records", 8,
@@ -191,7 +191,7 @@ def test_a_protected_fold_is_refused_allowed_and_remembered(
     assert result.status == 0, result.err
     assert "Warning:" in result.err
     assert "allowed in pretraining" in " ".join(result.err.split())
-    assert read_json(tmp_path / "pt" / "run.json")["request"]["overlap"]["cohort"] == name
+    assert read_json(tmp_path / "pt" / "run.json")["request"]["leakage"]["cohort"] == name
 
 
 def test_posttrain_refuses_an_encoder_that_has_seen_the_test_fold(
@@ -212,7 +212,7 @@ def test_posttrain_refuses_an_encoder_that_has_seen_the_test_fold(
     )  # fmt: skip
     assert result.status == 1
     assert "was pretrained on" in result.err
-    assert "--allow-overlap" in result.err
+    assert "--allow-leakage" in result.err
     assert not (tmp_path / "pt").exists()
 
 

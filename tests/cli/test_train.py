@@ -22,7 +22,7 @@ def test_posttrain_leaves_its_evidence_and_goes_on(
     made: Any, cli: Any, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str
 ) -> None:
     names = {"run.json", "stage1", "stage2", "model", "predictions", "metrics.json"}
-    names |= {"report.html", "report.json", "seen.json", ".lock"}
+    names |= {"report.html", "report.json", "leakage.json", ".lock"}
     assert {entry.name for entry in made.run.iterdir()} == names
     page = (made.run / "report.html").stat().st_mtime_ns
     result = cli(

@@ -283,4 +283,4 @@ def test_a_recording_in_two_splits_is_refused(
     assert f"{str(other)!r} (test)" in str(caught.value)
     assert not (tmp_path / "run").exists()
     with pytest.warns(LeakageWarning, match="biased"):
-        experiment(tmp_path / "run", store=store, allow_overlap=True)
+        experiment(tmp_path / "run", store=store, allow_leakage=True)

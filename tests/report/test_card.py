@@ -22,7 +22,7 @@ PUBLIC: Json = {
     "cohort": "ptb-xl",
     "warning": "the public weights were pretrained on it",
 }
-OVERLAP: Json = {"cohort": "ptb-xl", "test records": 200, "seen": 7, "by signal": 7}
+LEAKAGE: Json = {"cohort": "ptb-xl", "test records": 200, "seen": 7, "by signal": 7}
 PTB_XL = {"name": "ptb-xl", "version": "1.0.3", "task": "all-71", "digest": "cd" * 32}
 
 
@@ -174,30 +174,30 @@ def test_recipes_and_selection_in_words() -> None:
 
 def test_leakage_of_the_run_and_of_the_evaluation() -> None:
     """The weights may be evaluated on other records than those of their run."""
-    run = {"cohort": {"name": "ptb-xl"}, "overlap": OVERLAP}
+    run = {"cohort": {"name": "ptb-xl"}, "leakage": LEAKAGE}
     assert ["7 of the 200 test records" in sentence for sentence in leakage(run)] == [True]
-    (labelled,) = leakage({**run, "overlap": {**OVERLAP, "in training with labels": 5}})
+    (labelled,) = leakage({**run, "leakage": {**LEAKAGE, "in training with labels": 5}})
     assert labelled != leakage(run)[0]
     assert leakage({**run, "public_weights": PUBLIC})[0].lower().startswith(PUBLIC["warning"])
     other = {"cohort": "cart", "train records": 90, "seen": 8}
-    evaluation = {"cohort": {"name": "cart"}, "split": "train", "overlap": other}
+    evaluation = {"cohort": {"name": "cart"}, "split": "train", "leakage": other}
     assert ["8 of the 90 train" in sentence for sentence in leakage(run, evaluation)] == [True]
     elsewhere = {"cohort": {"name": "cart"}, "split": "test"}
     assert leakage({**run, "public_weights": PUBLIC}, elsewhere) == []
     later = {"cohort": {"name": "ptb-xl"}, "split": "test", "public_weights": PUBLIC}
     assert len(leakage({"cohort": {"name": "cart"}}, later)) == 1
-    assert leakage({**run, "overlap": {**OVERLAP, "seen": 0}}) == leakage({}) == []
+    assert leakage({**run, "leakage": {**LEAKAGE, "seen": 0}}) == leakage({}) == []
 
 
 def test_leakage_is_stated_with_the_results(
     runs: dict[str, Path], config: Json, evaluation: Json, tmp_path: Path
 ) -> None:
-    (sentence,) = leakage({"cohort": "ptb-xl", "overlap": OVERLAP})
-    card = model_card({**config, "overlap": OVERLAP}, evaluation)
+    (sentence,) = leakage({"cohort": "ptb-xl", "leakage": LEAKAGE})
+    card = model_card({**config, "leakage": LEAKAGE}, evaluation)
     assert f"## Results\n\n**{sentence}.**" in card
     leaky = shutil.copytree(runs["fine-tuning"], tmp_path / "leaky")
     run = read_json(leaky / "run.json")
-    write_json(leaky / "run.json", run | {"request": run["request"] | {"overlap": OVERLAP}})
+    write_json(leaky / "run.json", run | {"request": run["request"] | {"leakage": LEAKAGE}})
     page = write_report([leaky], tmp_path / "page.html", resamples=40).read_text()
     assert page.count(sentence) == 2
     assert page.index(sentence) < page.index('id="results"')

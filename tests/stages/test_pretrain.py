@@ -153,10 +153,10 @@ def test_resume_with_other_training_records_is_refused(
 ) -> None:
     with pytest.raises(killed):
         run(tmp_path, cohort=shares["first"], progress=recorder(kill=("pretrain", 2)))
-    before = (tmp_path / "seen.json").read_bytes()
+    before = (tmp_path / "leakage.json").read_bytes()
     with pytest.raises(TrainingError, match="another training_ids_digest"):
         run(tmp_path, cohort=shares["second"])
-    assert (tmp_path / "seen.json").read_bytes() == before
+    assert (tmp_path / "leakage.json").read_bytes() == before
 
 
 def test_an_unlabelled_folder_is_pretrained_on(
@@ -321,9 +321,9 @@ def test_protected_test_split_is_refused_or_recorded(
     with pytest.raises(CohortError, match=f"test records of {synthetic.name}"):
         run(tmp_path / "refused", recipe=once, **asked)
     assert not (tmp_path / "refused").exists()
-    done = run(tmp_path / "noted", recipe=once, allow_overlap=[synthetic.name], **asked)
-    assert done.run.request["allow_overlap"] == [synthetic.name]
+    done = run(tmp_path / "noted", recipe=once, allow_leakage=[synthetic.name], **asked)
+    assert done.run.request["allow_leakage"] == [synthetic.name]
     metadata = read_metadata(weights_file(done.encoder))
-    assert json.loads(metadata["allowed_overlap"])[0]["cohort"] == synthetic.name
+    assert json.loads(metadata["allowed_leakage"])[0]["cohort"] == synthetic.name
     with pytest.warns(LeakageWarning, match="allowed in pretraining"):
         check_initial_weights(done.encoder, (synthetic, synthetic_store))

@@ -66,7 +66,7 @@ Protect = Annotated[
         help="Another cohort whose test split pretraining must not see. Repeatable.",
     ),
 ]
-AllowOverlap = Annotated[
+AllowLeakage = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="A cohort whose test split pretraining may see. Repeatable."),
 ]
@@ -80,7 +80,7 @@ def pretrain(
     weights: Weights = None,
     stores: StorePaths = None,
     protect: Protect = None,
-    allow_overlap: AllowOverlap = None,
+    allow_leakage: AllowLeakage = None,
     labels: Labels = None,
     overrides: Overrides = None,
     options: Options = None,
@@ -117,7 +117,7 @@ def pretrain(
             out=out,
             mix=mix,
             protect=protected,
-            allow_overlap=allow_overlap or (),
+            allow_leakage=allow_leakage or (),
             options=network,
             processes=processes,
             progress=progress,

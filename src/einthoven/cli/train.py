@@ -55,10 +55,10 @@ RecipeName = Annotated[
     ),
 ]
 MinRecords = Annotated[int, typer.Option(min=0, help="Leave out labels that fewer records carry.")]
-AllowOverlap = Annotated[
+AllowLeakage = Annotated[
     bool,
     typer.Option(
-        "--allow-overlap",
+        "--allow-leakage",
         help="Train despite leakage: the encoder has seen test records, or a recording is in two "
         "splits. The results are marked.",
     ),
@@ -77,7 +77,7 @@ def posttrain(
     overrides: Overrides = None,
     min_records: MinRecords = 0,
     resamples: Resamples = 1000,
-    allow_overlap: AllowOverlap = False,
+    allow_leakage: AllowLeakage = False,
     options: Options = None,
     leads: Leads = None,
     device: Device = "auto",
@@ -121,7 +121,7 @@ def posttrain(
             weights=start.weights,
             options=network,
             resamples=resamples,
-            allow_overlap=allow_overlap,
+            allow_leakage=allow_leakage,
             processes=processes,
             progress=progress,
         )

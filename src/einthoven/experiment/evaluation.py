@@ -126,7 +126,7 @@ def evaluation_of(
         "cohort": {"name": cohort.name, "version": cohort.version, "task": cohort.task},
         "measured_on": identity(model.config),
         "public_weights": _public_weights(model, cohort),
-        "overlap": None,
+        "leakage": None,
         "score": dict(score or score_predictions(table, by=by, **options).to_dict()),
         "validation": dict(validation) if validation else None,
         "calibration": calibration.to_dict(),
@@ -251,7 +251,7 @@ def evaluate_model(
     )
     evaluation = evaluation_of(model, cohort, table, **options)
     evaluation["validation"] = reusable_part(folder, evaluation, "validation")
-    evaluation["overlap"] = check_scored(folder, (cohort, store), split)
+    evaluation["leakage"] = check_scored(folder, (cohort, store), split)
     if robustness:
         evaluation["robustness"] = measure_robustness(
             model,

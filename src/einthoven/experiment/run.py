@@ -70,13 +70,13 @@ def run_experiment(
     weights: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     resamples: int = 1000,
-    allow_overlap: bool = False,
+    allow_leakage: bool = False,
     processes: Processes | None = None,
     progress: Progress | None = None,
 ) -> Finished | None:
     """Post-train by a recipe, predict validation and test, calibrate, score, write the model.
 
-    Parameters are those of `posttrain`; `allow_overlap` also allows recordings in two splits.
+    Parameters are those of `posttrain`; `allow_leakage` also allows recordings in two splits.
     `resamples` is the number of bootstrap resamples. If there are several processes, only the main
     one continues after training; the others return None.
 
@@ -89,7 +89,7 @@ def run_experiment(
         If training, prediction or scoring is refused.
     """
     processes = processes or Processes()
-    _check(cohort, store, resamples=resamples, allow_overlap=allow_overlap)
+    _check(cohort, store, resamples=resamples, allow_leakage=allow_leakage)
     trained = posttrain(
         cohort,
         store,
@@ -98,7 +98,7 @@ def run_experiment(
         out=out,
         weights=weights,
         options=options,
-        allow_overlap=allow_overlap,
+        allow_leakage=allow_leakage,
         processes=processes,
         progress=progress,
     )
@@ -159,13 +159,13 @@ def parameters_of(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _check(cohort: Cohort, store: Store, *, resamples: int, allow_overlap: bool) -> None:
+def _check(cohort: Cohort, store: Store, *, resamples: int, allow_leakage: bool) -> None:
     """Refuse before training what could not be scored after it."""
     Plan(resamples=resamples)
     usable = cohort.select(store.without_quarantined(cohort.ids()))
     for split in SPLITS:
         _check_split(usable, split)
-    check_duplicates((usable, store), allow=allow_overlap)
+    check_duplicates((usable, store), allow=allow_leakage)
 
 
 def _check_split(cohort: Cohort, split: str) -> None:
@@ -224,7 +224,7 @@ def _provenance(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> dict[st
         **before,
         "public_weights": public,
         "contains_ptbxl": True if cohort.name == PTB_XL else before["contains_ptbxl"],
-        "overlap": request.get("overlap"),
+        "leakage": request.get("leakage"),
         "selected_epoch": {name: result.best_epoch for name, result in trained.results.items()},
         "environment": trained.run.environment,
     }

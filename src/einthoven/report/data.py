@@ -424,27 +424,27 @@ def leakage(config: Json, evaluation: Json | None = None) -> list[str]:
     ----------
     config : mapping
         The contents of `config.json` or of `run.json`: `public_weights` is about a public
-        release, `overlap` about the test records of the run, which `--allow-overlap` permitted.
+        release, `leakage` about the test records of the run, which `--allow-leakage` permitted.
     evaluation : mapping, optional
         The contents of `evaluation.json`, which may be about other records than those of the run:
-        its `public_weights` and `overlap` then replace those of the config.
+        its `public_weights` and `leakage` then replace those of the config.
     """
     values, evaluation = flat(config), evaluation or {}
     cohort = (evaluation.get("cohort") or cohort_of(values)).get("name")
     split = evaluation.get("split") or "test"
     public = evaluation.get("public_weights") or values.get("public_weights") or {}
-    overlap = values.get("overlap") or {}
-    if (overlap.get("cohort"), split) != (cohort, "test"):
-        overlap = evaluation.get("overlap") or {}
+    record = values.get("leakage") or {}
+    if (record.get("cohort"), split) != (cohort, "test"):
+        record = evaluation.get("leakage") or {}
     sentences = []
     if public.get("warning") and public.get("cohort") == cohort:
         sentences.append(str(public["warning"]))
-    if overlap.get("cohort") == cohort and overlap.get("seen"):
+    if record.get("cohort") == cohort and record.get("seen"):
         # Counts by use are there for weights that were trained with labels.
-        labelled = any(key.startswith("in ") for key in overlap)
+        labelled = any(key.startswith("in ") for key in record)
         sentences.append(
-            f"the weights were {'trained' if labelled else 'pretrained'} on {overlap['seen']} of "
-            f"the {text(overlap.get(f'{split} records'))} {split} records of {cohort}: results on "
+            f"the weights were {'trained' if labelled else 'pretrained'} on {record['seen']} of "
+            f"the {text(record.get(f'{split} records'))} {split} records of {cohort}: results on "
             "this split are optimistically biased"
         )
     return [sentence[:1].upper() + sentence[1:] for sentence in sentences]

@@ -7,41 +7,44 @@ one folder.
 
 The fingerprints in a weights file only show whether a given recording was seen. Patients of a
 user's own tables could be guessed from hashes of their numbers, so their fingerprints stay in
-`seen.json` of the run folder.
+`leakage.json` of the run folder.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from einthoven.cohorts.cohort import UNLABELLED, Cohort
 from einthoven.errors import CohortError
 from einthoven.files import Json, read_json, read_metadata, write_json
 from einthoven.models import weights_file
-from einthoven.stages.fingerprint import BITS, fingerprint, signal_fingerprints
+from einthoven.signals.store import Store
 from einthoven.stages.pretraining_data import Member
 from einthoven.weights.public import data_on_cohort, public_data
 
-SEEN = "seen.json"
-FINGERPRINTS, ALLOWED = "seen", "allowed_overlap"  # keys of the metadata of a weights file
-PRETRAINING, TRAINING, VALIDATION = "pretraining", "training", "validation"
+LEAKAGE = "leakage.json"  # in a run folder
+SEEN, ALLOWED = "seen", "allowed_leakage"  # keys of the metadata of a weights file
 USES = {
-    PRETRAINING: "in pretraining",
-    TRAINING: "in training with labels",
-    VALIDATION: "in validation, which chose the epoch",
+    "pretraining": "in pretraining",
+    "training": "in training with labels",
+    "validation": "in validation, which chose the epoch",
 }
 WAYS = ("signal", "record id", "patient")
-_STORED = ("signals", "patients", "own_patients")
+BITS = 48
+"""Bits of a fingerprint; two million recordings against ten thousand have a chance below 1e-4 of
+a false alarm."""
+_BATCH = 256
+_PUBLIC, _PRIVATE = ("signals", "patients"), ("signals", "patients", "own_patients")
 _OWN = "unversioned"  # version of a cohort from a user's own table
 Numbers = NDArray[np.uint64]
 
@@ -60,25 +63,25 @@ class Leakage:
         Names of the cohort and of its split.
     records : int
         Number of records in the split.
-    found : dict of str to tuple of str
-        Ids of the records found, by way (`WAYS`).
+    ways : dict of str to tuple of str
+        Ids of the seen records by the way they were recognised (`WAYS`).
     uses : dict of str to int
-        Number of records found, by use; empty if all were seen in pretraining only.
+        Number of seen records by use; empty if all were seen in pretraining only.
     """
 
     cohort: str
     records: int
-    found: dict[str, tuple[str, ...]]
+    ways: dict[str, tuple[str, ...]]
     uses: dict[str, int] = field(default_factory=dict)
     split: str = "test"
 
     @property
     def ids(self) -> list[str]:
-        """Records found in any way."""
-        return sorted({name for names in self.found.values() for name in names})
+        """Records that were seen."""
+        return sorted({name for names in self.ways.values() for name in names})
 
     def __str__(self) -> str:
-        ways = ", ".join(f"{len(ids):,} by {way}" for way, ids in self.found.items() if ids)
+        ways = ", ".join(f"{len(ids):,} by {way}" for way, ids in self.ways.items() if ids)
         examples = ", ".join(repr(name) for name in self.ids[:3])
         uses = ", ".join(f"{count:,} {use}" for use, count in self.uses.items() if count)
         return (
@@ -88,13 +91,17 @@ class Leakage:
 
     def to_dict(self) -> Json:
         """Counts, for run folders and metadata."""
-        counts = {f"by {way}": len(ids) for way, ids in self.found.items()}
+        counts = {f"by {way}": len(ids) for way, ids in self.ways.items()}
         total = {f"{self.split} records": self.records, "seen": len(self.ids)}
         return {"cohort": self.cohort} | total | counts | self.uses
 
 
+def _sorted(numbers: ArrayLike = ()) -> Numbers:
+    return np.unique(np.asarray(numbers, dtype=np.uint64))
+
+
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Fingerprints:
     """Fingerprints of the records that weights have seen in one use.
 
     Attributes
@@ -104,173 +111,165 @@ class Seen:
     leads : tuple of str
         Leads that the fingerprints of signals are computed from.
     signals, patients, own_patients, records : numpy.ndarray
-        Sorted uint64. Fingerprints of record ids are used when pretraining begins and not stored.
+        Sorted uint64. Fingerprints of record ids are compared when pretraining begins, and not
+        written.
     """
 
     use: str
     leads: tuple[str, ...]
     signals: Numbers
-    patients: Numbers
-    own_patients: Numbers = field(default_factory=lambda: _sorted([]))
-    records: Numbers = field(default_factory=lambda: _sorted([]))
+    patients: Numbers = field(default_factory=_sorted)
+    own_patients: Numbers = field(default_factory=_sorted)
+    records: Numbers = field(default_factory=_sorted)
 
     @classmethod
     def of(
-        cls,
-        members: Sequence[Member],
-        leads: Sequence[str],
-        *,
-        split: str = "train",
-        use: str = PRETRAINING,
-    ) -> Seen:
-        """Fingerprints of a split of cohorts."""
-        signals: list[int] = []
-        records: list[int] = []
-        patients: dict[bool, list[int]] = {True: [], False: []}
-        for cohort, store in members:
-            ids = cohort.ids(split)
-            signals += signal_fingerprints(store, store.rows(ids), leads).tolist()
-            records += _names(cohort, "record", ids)
-            patients[cohort.version == _OWN] += _names(cohort, "patient", cohort.patients(split))
-        numbers = (signals, patients[False], patients[True], records)
-        return cls(use, tuple(leads), *map(_sorted, numbers))
-
-    def merged(self, other: Seen) -> Seen:
-        """Union with fingerprints of the same use and leads."""
-        kinds = (*_STORED, "records")
-        union = {kind: np.union1d(getattr(self, kind), getattr(other, kind)) for kind in kinds}
-        return Seen(self.use, self.leads, **union)
+        cls, member: Member, leads: Sequence[str], *, split: str = "train", use: str = "pretraining"
+    ) -> Fingerprints:
+        """Fingerprints of a split of a cohort."""
+        cohort, store = member
+        ids = cohort.ids(split)
+        kind = "own_patients" if cohort.version == _OWN else "patients"
+        return cls(
+            use,
+            tuple(leads),
+            signals=_sorted(signal_fingerprints(store, store.rows(ids), leads)),
+            records=_sorted(_name_fingerprints(cohort, "record", ids)),
+            **{kind: _sorted(_name_fingerprints(cohort, "patient", cohort.patients(split)))},
+        )
 
     def to_dict(self, *, private: bool = False) -> Json:
         """Plain values; `private` adds patients of own tables, for the run folder."""
-        kinds = _STORED if private else _STORED[:2]
-        packed = {kind: _packed(getattr(self, kind)) for kind in kinds}
+        packed = {kind: _packed(getattr(self, kind)) for kind in (_PRIVATE if private else _PUBLIC)}
         return {"uses": [self.use], "leads": list(self.leads)} | packed
 
     @classmethod
-    def from_dict(cls, table: Json) -> list[Seen]:
-        """Read the output of `to_dict`."""
-        numbers = {kind: _unpacked(table[kind]) for kind in _STORED if kind in table}
+    def from_dict(cls, table: Json) -> list[Fingerprints]:
+        """Read the output of `to_dict`; a table may be of several uses."""
+        numbers = {kind: _unpacked(table[kind]) for kind in _PRIVATE if kind in table}
         return [cls(use, tuple(table["leads"]), **numbers) for use in table["uses"]]
 
 
-def merge(parts: Iterable[Seen]) -> list[Seen]:
+def merge(parts: Iterable[Fingerprints]) -> list[Fingerprints]:
     """Merge fingerprints into one part for every use and set of leads."""
-    merged: dict[tuple[str, tuple[str, ...]], Seen] = {}
+    merged: dict[tuple[str, tuple[str, ...]], Fingerprints] = {}
     for part in parts:
         key = part.use, part.leads
-        merged[key] = merged[key].merged(part) if key in merged else part
+        before = merged.get(key, part)
+        kinds = (*_PRIVATE, "records")
+        union = {kind: np.union1d(getattr(before, kind), getattr(part, kind)) for kind in kinds}
+        merged[key] = Fingerprints(part.use, part.leads, **union)
     return list(merged.values())
 
 
-def read_seen(weights: str | Path) -> list[Seen]:
+def signal_fingerprints(store: Store, rows: NDArray[np.intp], leads: Sequence[str]) -> Numbers:
+    """Fingerprint of the content of each record: its rate, and int16 microvolts of some leads.
+
+    It does not depend on the file name, the order of the leads or any other leads. The same
+    recording at another rate, cut or filtered, has another one.
+
+    Returns
+    -------
+    numpy.ndarray, (rows,) uint64
+        Zero for a record that is constant in all these leads and cannot be identified.
+    """
+    order = [store.leads.index(lead) for lead in leads]
+    numbers = np.zeros(len(rows), dtype=np.uint64)
+    for start in range(0, len(rows), _BATCH):
+        for chunk in store.read(rows[start : start + _BATCH]):
+            rate = np.float64(chunk.rate).tobytes()
+            for place, signal in zip(chunk.places, chunk.signals[:, order], strict=True):
+                if (signal != signal[:, :1]).any():
+                    numbers[start + place] = _number(rate + signal.tobytes())
+    return numbers
+
+
+def read_fingerprints(weights: str | Path) -> list[Fingerprints]:
     """Read the fingerprints in a weights file or model; public checkpoints have none.
 
     Those of own patients are added while the file is in its run folder.
     """
     file = weights_file(weights)
-    tables = json.loads(read_metadata(file).get(FINGERPRINTS, "[]"))
+    tables = json.loads(read_metadata(file).get(SEEN, "[]"))
     for folder in list(file.resolve().parents)[:3]:
-        private = read_json(folder / SEEN) if tables and (folder / SEEN).is_file() else []
+        private = read_json(folder / LEAKAGE) if tables and (folder / LEAKAGE).is_file() else []
         pairs = zip(private, tables, strict=False)
         if len(private) == len(tables) and all(a.items() >= b.items() for a, b in pairs):
             tables = private
-    return merge(part for table in tables for part in Seen.from_dict(table))
+    return merge(part for table in tables for part in Fingerprints.from_dict(table))
 
 
-def write_seen(folder: Path, seen: Sequence[Seen]) -> None:
-    """Write `seen.json` of a run folder."""
-    write_json(folder / SEEN, [part.to_dict(private=True) for part in seen])
-
-
-def seen_metadata(
-    seen: Sequence[Seen],
-    allowed: Sequence[Mapping[str, Any]] = (),
+def write_fingerprints(
+    folder: Path,
+    parts: Sequence[Fingerprints],
+    allowed: Sequence[Json] = (),
     *,
     weights: str | Path | None = None,
 ) -> dict[str, str]:
-    """Metadata of a weights file: the records seen, and leakage that was allowed.
+    """Write `leakage.json` of a run folder, and return the metadata for its weights files.
 
-    Parameters
-    ----------
-    seen : sequence of Seen
-    allowed : sequence of mapping
-        `Leakage.to_dict` of what is allowed now.
-    weights : path, optional
-        Initial weights; what was allowed for them is included.
+    `allowed` has `Leakage.to_dict` of what is allowed now; what was allowed for the initial weights
+    is added.
     """
-    metadata = {FINGERPRINTS: json.dumps([part.to_dict() for part in seen], sort_keys=True)}
+    write_json(folder / LEAKAGE, [part.to_dict(private=True) for part in parts])
+    metadata = {SEEN: json.dumps([part.to_dict() for part in parts], sort_keys=True)}
     before = _allowed(weights) if weights is not None else []
-    every = before + [dict(leakage) for leakage in allowed if leakage not in before]
-    return metadata | ({ALLOWED: json.dumps(every)} if every else {})
+    total = before + [leakage for leakage in allowed if leakage not in before]
+    return metadata | ({ALLOWED: json.dumps(total)} if total else {})
 
 
-def seen_in_training(member: Member, weights: str | Path | None = None) -> list[Seen]:
+def training_fingerprints(member: Member, weights: str | Path | None = None) -> list[Fingerprints]:
     """Fingerprints of what weights have seen after training on a labelled cohort.
 
-    Parameters
-    ----------
-    member : (Cohort, Store)
-        Its training and validation records count, except quarantined ones.
-    weights : path, optional
-        Initial weights, whose fingerprints are included. Their leads are used if the store has
-        them.
+    Training and validation records count, except quarantined ones. The fingerprints of the initial
+    weights are included, and their leads are used if the store has them.
     """
     cohort, store = member
-    usable = cohort.select(store.without_quarantined(cohort.ids()))
-    before = read_seen(weights) if weights is not None else []
-    known = (part.leads for part in before if set(part.leads) <= set(store.leads))
-    leads = next(known, tuple(sorted(store.leads)))
-    splits = {TRAINING: "train", VALIDATION: "validation"}
-    now = [Seen.of([(usable, store)], leads, split=split, use=use) for use, split in splits.items()]
+    usable = cohort.select(store.without_quarantined(cohort.ids())), store
+    before = read_fingerprints(weights) if weights is not None else []
+    shared = (part.leads for part in before if set(part.leads) <= set(store.leads))
+    leads = next(shared, tuple(sorted(store.leads)))
+    splits = {"training": "train", "validation": "validation"}
+    now = [Fingerprints.of(usable, leads, split=split, use=use) for use, split in splits.items()]
     return merge([*before, *now])
 
 
-def find_leakage(seen: Sequence[Seen], member: Member, split: str = "test") -> Leakage | None:
+def find_leakage(
+    parts: Sequence[Fingerprints], member: Member, split: str = "test"
+) -> Leakage | None:
     """Find the records of a cohort's split that were seen; None if there are none."""
     cohort, _ = member
     ids = cohort.ids(split)
-    records = np.asarray(_names(cohort, "record", ids), dtype=np.uint64)
-    patients = np.asarray(_names(cohort, "patient", cohort.patients(split)), dtype=np.uint64)
-    signals = {leads: _signals(member, ids, leads) for leads in {part.leads for part in seen}}
+    records = _name_fingerprints(cohort, "record", ids)
+    patients = _name_fingerprints(cohort, "patient", cohort.patients(split))
+    signals = {leads: _signals(member, ids, leads) for leads in {part.leads for part in parts}}
     hits = np.zeros((len(USES), len(WAYS), len(ids)), dtype=bool)
-    for part in seen:
-        known = np.union1d(part.patients, part.own_patients)
+    for part in parts:
         numbers = signals[part.leads]
         hits[list(USES).index(part.use)] |= (
             np.isin(numbers, part.signals) & (numbers != 0),
             np.isin(records, part.records),
-            np.isin(patients, known),
+            np.isin(patients, np.union1d(part.patients, part.own_patients)),
         )
     if not hits.any():
         return None
-    by_way = {
-        way: tuple(map(str, ids[hits[:, index].any(axis=0)])) for index, way in enumerate(WAYS)
-    }
-    by_use = {text: int(hits[index].any(axis=0).sum()) for index, text in enumerate(USES.values())}
-    only_pretraining = all(part.use == PRETRAINING for part in seen)
-    return Leakage(cohort.name, len(ids), by_way, {} if only_pretraining else by_use, split)
+    ways = {way: tuple(map(str, ids[hits[:, i].any(axis=0)])) for i, way in enumerate(WAYS)}
+    uses = {text: int(hits[i].any(axis=0).sum()) for i, text in enumerate(USES.values())}
+    only_pretraining = all(part.use == "pretraining" for part in parts)
+    return Leakage(cohort.name, len(ids), ways, {} if only_pretraining else uses, split)
 
 
 def check_pretraining_records(
     members: Sequence[Member], *, protect: Sequence[Member] = (), allow: Sequence[str] = ()
-) -> tuple[Seen, list[Leakage]]:
+) -> tuple[Fingerprints, list[Leakage]]:
     """Refuse to pretrain on records of test splits.
 
-    The test splits of the members themselves are protected where they have labels.
-
-    Parameters
-    ----------
-    members : sequence of (Cohort, Store)
-        Pretraining data.
-    protect : sequence of (Cohort, Store)
-        Other cohorts whose test splits are protected.
-    allow : sequence of str
-        Names of cohorts whose test splits may be used.
+    Protected are the test splits of labelled members and of the cohorts in `protect`, except those
+    of the cohorts named in `allow`.
 
     Returns
     -------
-    Seen
+    Fingerprints
         Fingerprints of the pretraining records.
     list of Leakage
         Leakage that was allowed.
@@ -282,29 +281,27 @@ def check_pretraining_records(
     """
     protected = [member for member in members if member[0].task != UNLABELLED] + list(protect)
     names = {cohort.name for cohort, _ in [*members, *protect]}
-    empty = [cohort.name for cohort, _ in protect if not len(cohort.ids("test"))]
-    if empty:
+    if empty := [cohort.name for cohort, _ in protect if not len(cohort.ids("test"))]:
         raise CohortError(
             f"{', '.join(empty)} has no test split that could be protected",
             remedy="mark its records with `split` = test in a table",
         )
-    unknown = sorted(set(allow) - names)
-    if unknown:
+    if unknown := sorted(set(allow) - names):
         raise CohortError(
-            f"overlap with {', '.join(unknown)} is allowed, but no such test split is protected",
+            f"leakage from {', '.join(unknown)} is allowed, but no such test split is protected",
             remedy=f"choose among {', '.join(sorted(names))}",
         )
-    seen = Seen.of(members, _common_leads(members, protected))
-    found = [leakage for member in protected if (leakage := find_leakage([seen], member))]
-    refused = [leakage for leakage in found if leakage.cohort not in allow]
-    if refused:
+    leads = _common_leads(members, protected)
+    (parts,) = merge(Fingerprints.of(member, leads) for member in members)
+    results = [leakage for member in protected if (leakage := find_leakage([parts], member))]
+    if refused := [leakage for leakage in results if leakage.cohort not in allow]:
         raise CohortError(
             f"pretraining would use {'; and '.join(map(str, refused))}",
             remedy="leave these records and patients out, or accept that results on that test "
             "split are optimistically biased, with "
-            + " ".join(f"--allow-overlap {leakage.cohort}" for leakage in refused),
+            + " ".join(f"--allow-leakage {leakage.cohort}" for leakage in refused),
         )
-    return seen, found
+    return parts, results
 
 
 def check_initial_weights(
@@ -312,66 +309,41 @@ def check_initial_weights(
 ) -> Json | None:
     """Refuse initial weights that have seen records of the cohort's test split.
 
-    If it was allowed, in pretraining or now, warn instead.
-
-    Returns
-    -------
-    dict or None
-        Leakage, for run.json.
+    If it was allowed, in pretraining or now, warn instead, and return the leakage for run.json.
 
     Raises
     ------
     CohortError
         If test records were seen and it was not allowed.
     """
-    leakage = find_leakage(read_seen(weights), member) if weights is not None else None
+    leakage = find_leakage(read_fingerprints(weights), member) if weights is not None else None
     if weights is None or leakage is None:
         return None
-    known = any(entry["cohort"] == leakage.cohort for entry in _allowed(weights))
+    allowed_before = any(entry["cohort"] == leakage.cohort for entry in _allowed(weights))
     message = f"{weights} {'has seen' if leakage.uses else 'was pretrained on'} {leakage}"
-    if not known and not allow:
+    if not allowed_before and not allow:
         raise CohortError(
             message,
-            remedy="use another encoder or other folds, or record the overlap in the run with "
-            "--allow-overlap",
+            remedy="use another encoder or other folds, or record the leakage in the run with "
+            "--allow-leakage",
         )
-    permission = " (allowed in pretraining)" if known else ""
-    warnings.warn(
-        f"{message}{permission}; results on this test split are optimistically biased",
-        LeakageWarning,
-        stacklevel=2,
-    )
+    _warn_of_bias(message + (" (allowed in pretraining)" if allowed_before else ""))
     return leakage.to_dict()
 
 
 def check_scored(model: str | Path, member: Member, split: str = "test") -> Json | None:
-    """Warn if a model has seen records of the split that it is scored on.
-
-    Returns
-    -------
-    dict or None
-        Leakage, to be kept with the score.
-    """
-    leakage = find_leakage(read_seen(model), member, split)
+    """Warn if a model has seen records of the split that it is scored on; return the leakage."""
+    leakage = find_leakage(read_fingerprints(model), member, split)
     if leakage is None:
         return None
-    warnings.warn(
-        f"{model} has seen {leakage}; scores on this split are optimistically biased",
-        LeakageWarning,
-        stacklevel=2,
-    )
+    _warn_of_bias(f"{model} has seen {leakage}")
     return leakage.to_dict()
 
 
 def check_public_weights(backbone: str, weights: str | Path | None, cohort: Cohort) -> Json | None:
     """Warn if public weights were, or may have been, pretrained on the cohort.
 
-    The information is in the weights file or in the catalogue (`einthoven.weights.public`).
-
-    Returns
-    -------
-    dict or None
-        `data_on_cohort`, for run.json; None if the weights are not public.
+    Returns `data_on_cohort` for run.json, or None if the weights are not public.
     """
     data = None if weights is None else public_data(backbone, weights)
     if data is None:
@@ -391,17 +363,17 @@ def check_duplicates(member: Member, *, allow: bool = False) -> None:
         If there is one and it is not allowed; if it is allowed, warn.
     """
     cohort, store = member
-    numbers = signal_fingerprints(store, store.rows(cohort.ids()), store.leads)
-    table = pd.DataFrame({"signal": numbers, "split": cohort.table["split"].to_numpy()})
-    table.index = pd.Index(cohort.ids())
+    ids = cohort.ids()
+    table = pd.DataFrame({"split": cohort.table["split"].to_numpy()}, index=pd.Index(ids))
+    table["signal"] = signal_fingerprints(store, store.rows(ids), store.leads)
     table = table[table["signal"] != 0]
-    twice = table[table.groupby("signal")["split"].transform("nunique") > 1].sort_values("signal")
-    if twice.empty:
+    repeated = table[table.groupby("signal")["split"].transform("nunique") > 1]
+    if repeated.empty:
         return
-    same = twice[twice["signal"] == twice["signal"].iloc[0]]
-    examples = " and ".join(f"{name!r} ({split})" for name, split in same["split"].items())
+    first = repeated.loc[repeated["signal"] == repeated["signal"].min(), "split"]
+    examples = " and ".join(f"{name!r} ({split})" for name, split in first.items())
     message = (
-        f"{cohort.name}: {twice['signal'].nunique()} recordings are in more than one split, "
+        f"{cohort.name}: {repeated['signal'].nunique()} recordings are in more than one split, "
         f"such as {examples}, which are equal in every sample"
     )
     if not allow:
@@ -410,9 +382,15 @@ def check_duplicates(member: Member, *, allow: bool = False) -> None:
             message,
             remedy="leave one of each out, give both the same patient"
             + (", use PTB-XL 1.0.3, which removed some," if old else "")
-            + " or pass --allow-overlap",
+            + " or pass --allow-leakage",
         )
-    warnings.warn(f"{message}; results are optimistically biased", LeakageWarning, stacklevel=3)
+    _warn_of_bias(message)
+
+
+def _warn_of_bias(message: str) -> None:
+    warnings.warn(
+        f"{message}; results on this split are optimistically biased", LeakageWarning, stacklevel=3
+    )
 
 
 def _allowed(weights: str | Path) -> list[Json]:
@@ -438,24 +416,23 @@ def _signals(member: Member, ids: NDArray[np.str_], leads: Sequence[str]) -> Num
     return numbers
 
 
-def _names(cohort: Cohort, kind: str, names: NDArray[np.str_]) -> list[int]:
+def _name_fingerprints(cohort: Cohort, kind: str, names: NDArray[np.str_]) -> Numbers:
     """Fingerprints of names within the data set that they belong to."""
     space = str(cohort.root.resolve()) if cohort.version == _OWN else cohort.name
-    return [fingerprint(space, kind, name) for name in names]
+    parts = ("\0".join((space, kind, name)).encode() for name in names)
+    return np.fromiter(map(_number, parts), dtype=np.uint64, count=len(names))
 
 
-def _sorted(numbers: Sequence[int]) -> Numbers:
-    return np.unique(np.asarray(numbers, dtype=np.uint64))
+def _number(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=BITS // 8).digest(), "big")
 
 
 def _packed(numbers: Numbers) -> str:
-    """Base64 of the big-endian low 48 bits."""
-    content = numbers.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - BITS // 8 :]
-    return base64.b64encode(content.tobytes()).decode()
+    content = b"".join(int(number).to_bytes(BITS // 8, "big") for number in numbers)
+    return base64.b64encode(content).decode()
 
 
 def _unpacked(text: str) -> Numbers:
-    content = np.frombuffer(base64.b64decode(text), dtype=np.uint8).reshape(-1, BITS // 8)
-    whole = np.zeros((len(content), 8), dtype=np.uint8)
-    whole[:, 8 - BITS // 8 :] = content
-    return whole.view(">u8").ravel().astype(np.uint64)
+    content, size = base64.b64decode(text), BITS // 8
+    starts = range(0, len(content), size)
+    return _sorted([int.from_bytes(content[i : i + size], "big") for i in starts])

@@ -37,9 +37,8 @@ from einthoven.stages.finetune import extractor_of, finetune, without_effect
 from einthoven.stages.leakage import (
     check_initial_weights,
     check_public_weights,
-    seen_in_training,
-    seen_metadata,
-    write_seen,
+    training_fingerprints,
+    write_fingerprints,
 )
 from einthoven.stages.pretraining_data import Member
 from einthoven.stages.probe import probe
@@ -100,7 +99,7 @@ def posttrain(
     out: str | Path,
     weights: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
-    allow_overlap: bool = False,
+    allow_leakage: bool = False,
     processes: Processes | None = None,
     progress: Progress | None = None,
 ) -> Posttrained:
@@ -127,7 +126,7 @@ def posttrain(
         from random weights.
     options : mapping, optional
         Fields of the backbone's config, such as `leads`.
-    allow_overlap : bool
+    allow_leakage : bool
         Warn instead of refusing if the weights have seen records of the test split.
 
     Raises
@@ -157,11 +156,11 @@ def posttrain(
     train, validation = data.source("train"), data.source("validation")
     data.check_lengths("train", "validation", "test")
     check_stages(classifier, train, recipe=recipe, processes=processes)
-    leakage = check_initial_weights(weights, member, allow=allow_overlap)
+    leakage = check_initial_weights(weights, member, allow=allow_leakage)
     optional = {
         "backbone_options": dict(options or {}),
         STANDARDISER: asdict(standardiser) if standardiser else None,
-        "overlap": leakage,
+        "leakage": leakage,
     }
     request = {
         "stage": "posttrain",
@@ -181,9 +180,9 @@ def posttrain(
     fingerprints: dict[str, str] = {}
     with open_run(out, request, processes) as run:
         if processes.is_main:
-            seen = seen_in_training(member, weights)
-            write_seen(run.path, seen)
-            fingerprints = seen_metadata(seen, [leakage] if leakage else [], weights=weights)
+            parts = training_fingerprints(member, weights)
+            allowed = [leakage] if leakage else []
+            fingerprints = write_fingerprints(run.path, parts, allowed, weights=weights)
         results = train_stages(
             classifier,
             train,

@@ -29,7 +29,7 @@ from einthoven.signals.batches import Batch, TrainingBatches
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import check_fit, loop_settings, micro_batch, resolved
-from einthoven.stages.leakage import check_pretraining_records, seen_metadata, write_seen
+from einthoven.stages.leakage import check_pretraining_records, write_fingerprints
 from einthoven.stages.pretraining_data import Member, PretrainingData, pretraining_data_of
 from einthoven.stages.recipe import Pretraining, load_pretraining, recipe_names
 from einthoven.stages.validation import LOSS
@@ -69,7 +69,7 @@ def pretrain(
     out: str | Path,
     mix: Sequence[float] | None = None,
     protect: Sequence[Member] = (),
-    allow_overlap: Sequence[str] = (),
+    allow_leakage: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
     progress: Progress | None = None,
@@ -97,7 +97,7 @@ def pretrain(
     protect : sequence of (Cohort, Store)
         Other cohorts whose test splits must not be seen; those of `cohort` with labels are
         protected anyway.
-    allow_overlap : sequence of str
+    allow_leakage : sequence of str
         Names of cohorts whose test splits may be seen; the encoder records it.
     options : mapping, optional
         Fields of the backbone's config, such as `leads`.
@@ -127,20 +127,20 @@ def pretrain(
     }
     if options or changed:
         request["backbone_options"] = {**(options or {}), **changed}
-    if allow_overlap:
-        request["allow_overlap"] = sorted(set(allow_overlap))
+    if allow_leakage:
+        request["allow_leakage"] = sorted(set(allow_leakage))
     micro = micro_batch(recipe, records=len(data.train), world=processes.world)
     check_fit(objective.backbone, data.train)
     config: Json = {}
     fingerprints: dict[str, str] = {}
     if processes.is_main:
-        seen, allowed = check_pretraining_records(
-            data.members, protect=protect, allow=allow_overlap
+        parts, leakages = check_pretraining_records(
+            data.members, protect=protect, allow=allow_leakage
         )
-        fingerprints = seen_metadata([seen], [leakage.to_dict() for leakage in allowed])
     with open_run(out, request, processes) as run:
         if processes.is_main:
-            write_seen(run.path, [seen])
+            allowed = [leakage.to_dict() for leakage in leakages]
+            fingerprints = write_fingerprints(run.path, [parts], allowed)
             config = _config(recipe, data, run)
         encoders = Encoders(run.path, objective.backbone, recipe, config, fingerprints)
         loop = Loop(
