@@ -23,7 +23,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import AdamW
 
 from einthoven.backbones.classifier import create_classifier
-from einthoven.cli import PATIENCE
+from einthoven.cli import GOMP_SPINCOUNT
 from table import Row, Times, print_table, speed_row, timed
 
 NAME = "GOMP_SPINCOUNT"
@@ -56,7 +56,7 @@ def mean(times: list[Times]) -> Times:
 def measure(*, sleeps: bool) -> Times:
     """The mean step of a fresh process."""
     asked = {key: value for key, value in os.environ.items() if key != NAME}
-    asked |= {NAME: PATIENCE} if sleeps else {}
+    asked |= {NAME: GOMP_SPINCOUNT} if sleeps else {}
     command = [sys.executable, __file__, "--child"]
     answer = subprocess.run(command, env=asked, check=True, capture_output=True, text=True)
     return Times(*json.loads(answer.stdout.splitlines()[-1]))

@@ -156,7 +156,8 @@ def test_a_cohort_lists_splits_and_labels_without_positives(synthetic_path: Path
     lines = examine(synthetic_path)
     assert "160 records" in lines[0]
     assert "train 59, validation 55, test 46" in lines[1]
-    assert any("in train" in line for line in warnings(lines))
+    (line,) = (line for line in warnings(lines) if "in train" in line)
+    assert line.endswith("more)")
     assert not any("no file" in line for line in lines)
 
 
@@ -175,7 +176,7 @@ def test_files_missing_from_a_cohort_are_counted(tmp_path: Path) -> None:
     for name in "bcdef":
         write(tmp_path / name, np.random.default_rng(0).normal(size=(12, 100)))
     (line,) = warnings(examine(tmp_path / "own.csv"))
-    assert "1 records" in line
+    assert "1 record," in line
 
 
 def test_folders_and_stores(synthetic_path: Path, synthetic_store: Store) -> None:
@@ -194,8 +195,8 @@ def test_a_recording_under_two_names_is_found(record: Record, tmp_path: Path) ->
     for name in ("flat", "flat-too"):
         write(tmp_path / name, np.zeros_like(record.signal))
     store = pack(open_cohort(tmp_path), tmp_path / "store", workers=1)
-    (line,) = [line for line in warnings(examine(Path(store.root))) if "more than once" in line]
-    assert "1 recordings" in line
+    (line,) = [line for line in warnings(examine(Path(store.root))) if "several names" in line]
+    assert "1 recording," in line
     assert "'one' and 'two'" in line
 
 

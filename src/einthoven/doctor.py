@@ -15,8 +15,10 @@ from einthoven import __version__
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import BackboneError, EinthovenError
+from einthoven.predictions import listed
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.formats import is_record
+from einthoven.report.format import counted
 from einthoven.signals.prepare import (
     Fill,
     Filter,
@@ -63,17 +65,10 @@ def examine(
     ----------
     path : Path
         A folder, a label table, a store or an ECG file.
-    backbone : str, optional
-        For an ECG file: add what this backbone's preparation does to it.
-    options : mapping, optional
-        Fields of the backbone's config.
-    centred : bool
-        Subtract the mean of each lead first, as for `einthoven-small`.
+    backbone, options, centred, picture
+        For an ECG file: as in `inspect`.
     labels : sequence of str, optional
         Label columns of a table.
-    picture : Path, optional
-        Draw the ECG before and after preparation to this .png, .svg or .html file; the page
-        includes the findings.
 
     Returns
     -------
@@ -152,21 +147,22 @@ def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
 
     options: dict[str, Any] = {"labels": labels} if labels else {}
     cohort = open_cohort(path, **options)
-    patients = len(np.unique(cohort.patients()))
-    yield f"{path}: {cohort.name} {cohort.version}, {len(cohort)} records of {patients} patients"
+    records = counted(len(cohort), "record")
+    patients = counted(len(np.unique(cohort.patients())), "patient")
+    yield f"{path}: {cohort.name} {cohort.version}, {records} of {patients}"
     yield "  " + ", ".join(f"{split} {len(cohort.ids(split))}" for split in SPLITS)
-    yield f"  {len(cohort.labels)} labels; every patient is in one split only"
+    yield f"  {counted(len(cohort.labels), 'label')}; every patient is in one split only"
     counts = cohort.counts()
     for split in SPLITS:
         without = counts.index[counts[split] == 0].tolist()
         if without:
             yield (
-                f"  warning: {len(without)} labels have no positive record in {split}: "
-                f"{', '.join(map(str, without[:_EXAMPLES]))}"
+                f"  warning: no positive record in {split}: {counted(len(without), 'label')} "
+                f"({listed(without)})"
             )
     missing = [file for file in cohort.paths() if not is_record(file)]
     if missing:
-        yield f"  warning: {len(missing)} records have no file; the first is {missing[0]}"
+        yield f"  warning: no file of {counted(len(missing), 'record')}, such as {missing[0]}"
     yield "  signals were not read; `einthoven pack` reads and checks each of them"
 
 
@@ -174,13 +170,14 @@ def _examine_store(path: Path) -> Iterator[str]:
     from einthoven.signals.store import Store
 
     store = Store.open(path)
-    yield f"{path}: {len(store)} records of {store.manifest['name']} {store.manifest['version']}"
+    records = counted(len(store), "record")
+    yield f"{path}: {records} of {store.manifest['name']} {store.manifest['version']}"
     yield f"  leads {' '.join(store.leads)}; every shard has its original size"
     rates = store.index["rate"].value_counts()
-    yield "  " + ", ".join(f"{count} records at {rate:g} Hz" for rate, count in rates.items())
-    for note, count in store.index["notes"].value_counts().head(_EXAMPLES).items():
+    yield "  " + ", ".join(f"{counted(n, 'record')} at {rate:g} Hz" for rate, n in rates.items())
+    for note, number in store.index["notes"].value_counts().head(_EXAMPLES).items():
         if note:
-            yield f"  note: {count} records {note}"
+            yield f"  note: {counted(number, 'record')}: {note}"
     yield from _duplicates(store)
     for row in store.quarantine.head(_EXAMPLES).itertuples():
         yield f"  quarantine: {row.record}: {row.reason}"
@@ -197,8 +194,9 @@ def _duplicates(store: Store) -> Iterator[str]:
     if len(repeated):
         names = store.index.index[repeated.index[repeated == repeated.iloc[0]]]
         yield (
-            f"  warning: {repeated.nunique()} recordings occur more than once with identical "
-            f"samples, for example {' and '.join(map(repr, map(str, names[:3])))}"
+            f"  warning: identical samples under several names: "
+            f"{counted(repeated.nunique(), 'recording')}, for example "
+            f"{' and '.join(map(repr, map(str, names[:3])))}"
         )
 
 
@@ -224,11 +222,12 @@ def inspect(
     options : mapping, optional
         Fields of the backbone's config.
     centred : bool
-        Subtract the mean of each lead first, as `data.centre` does.
+        Subtract the mean of each lead first, as the preparation of `einthoven-small` does.
     findings : sequence of str
         Earlier findings about the record, printed first on a page.
     picture : Path, optional
-        Draw the record before and after preparation to this file (`before_and_after`).
+        Draw the record before and after preparation to this .png, .svg or .html file; the page
+        includes the findings.
 
     Returns
     -------
@@ -254,9 +253,8 @@ def inspect(
         return [*lines, f"  warning: {error}"]
     lines += [*_window(preparation, record), *_mains(preparation, record)]
     lines += [*_offsets(preparation, record), *_flat(preparation, record, crops[0])]
-    count = f"{len(crops)} crop{'s' if len(crops) > 1 else ''}"
     lines.append(
-        f"  {count} of {crops.shape[1]} leads x {crops.shape[2]} samples, "
+        f"  {counted(len(crops), 'crop')} of {crops.shape[1]} leads x {crops.shape[2]} samples, "
         f"mean {crops.mean():+.3f}, standard deviation {crops.std():.3f}"
     )
     if picture is not None:

@@ -65,10 +65,21 @@ def test_environment_of_pytorch_is_set_before_it_is_loaded(
     assert done.stdout.splitlines()[-1] == f"False {expected}"
 
 
-def test_an_unknown_option_exits_with_status_2(cli: Any) -> None:
-    result = cli("predict", "file", "--modle", "x")
+@pytest.mark.parametrize(
+    ("command", "value"),
+    [
+        ("predict file --modle x", "--modle"),
+        (
+            "embed file --out x.npy --level foo",
+            "'--level': 'foo' is not one of pooled, token, lead",
+        ),
+        ("compare a b --by hospital", "'hospital' is not one of record, patient"),
+    ],
+)
+def test_wrong_options_exit_with_status_2(command: str, value: str, cli: Any) -> None:
+    result = cli(*command.split())
     assert result.status == 2
-    assert "--modle" in result.err
+    assert value in " ".join(result.err.replace("│", "").split())
 
 
 @pytest.mark.parametrize(
@@ -101,6 +112,10 @@ def test_an_unknown_option_exits_with_status_2(cli: Any) -> None:
         ("download mimic there", "mimic"),
         ("embed x.hea --out x.npy --device cuda:99", "cuda:99"),
         ("evaluate nowhere --resamples 5", "5 resamples"),
+        (
+            "posttrain x --backbone tiny --out run --recipe scratch --leads I,II,V9",
+            "unknown lead V9\n",
+        ),
     ],
 )
 def test_refusals_go_to_stderr_with_a_remedy(

@@ -146,6 +146,16 @@ def test_two_runs_compared(cli: Any, made: Any) -> None:
     assert cli("compare", made.run, made.other, "--resamples", 0).status == 0
 
 
+def test_other_labels_are_refused_by_the_names_of_the_runs(
+    cli: Any, made: Any, tmp_path: Path
+) -> None:
+    table = Predictions.load(made.run / "predictions" / "test.parquet")
+    table.with_labels(table.labels[1:]).save(tmp_path / "fewer.csv")
+    result = cli("compare", made.run, tmp_path / "fewer.csv")
+    assert result.status == 1
+    assert f"1 only in {made.run} ({table.labels[0]})" in result.err
+
+
 def test_rare_labels_can_be_left_out(cli: Any, made: Any) -> None:
     """The macro value is the mean of those that are left, and both runs keep the same ones."""
     counted = read_json(made.run / "metrics.json")["test"]["per_label"]

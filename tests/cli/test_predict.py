@@ -265,7 +265,7 @@ def test_synthesize_then_pack(cli: Any, tmp_path: Path) -> None:
     result = cli("pack", cohort, store, "--leads", "ii,V1", "--workers", 1)
     assert result.status == 0
     assert result.out.strip() == f"11 records in {store}"
-    assert "1 records are in quarantine" in result.err
+    assert "1 record in quarantine" in result.err
     assert signal.stem in result.err
     packed = Store.open(store)
     assert packed.leads == ("II", "V1")

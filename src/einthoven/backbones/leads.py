@@ -48,8 +48,8 @@ def lead_rows(leads: Sequence[str]) -> list[int]:
     unknown = [name for name in leads if name.lower() not in _ROW]
     if unknown or not leads:
         raise BackboneError(
-            f"leads = {tuple(leads)!r}: {unknown or 'nothing'} is not among {STANDARD_LEADS}",
-            remedy="name the leads of the input's rows, for example leads=('II', 'V1').",
+            f"unknown lead {', '.join(unknown)}" if unknown else "no lead is named",
+            remedy=f"choose among {', '.join(STANDARD_LEADS)}",
         )
     rows = [_ROW[name.lower()] for name in leads]
     if len(set(rows)) < len(rows):

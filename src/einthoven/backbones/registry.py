@@ -171,9 +171,12 @@ def entry(name: str) -> Entry:
             remedy="train its members, then: einthoven ensemble RUN RUN ... --out FOLDER",
         )
     if name not in catalogue():
-        near = get_close_matches(str(name), catalogue(), n=3, cutoff=0.5) or backbone_names()
+        near = get_close_matches(str(name), catalogue(), n=3, cutoff=0.5)
         raise BackboneError(
-            f"unknown backbone {name!r}", remedy=f"did you mean {' or '.join(near)}?"
+            f"unknown backbone {name!r}",
+            remedy=f"did you mean {' or '.join(near)}?"
+            if near
+            else "choose one of `einthoven backbones`, or of backbone_names()",
         )
     return catalogue()[name]
 

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from einthoven.cli.options import Labels, lead_names
-from einthoven.cli.progress import progress_bar
-
-
-class Rate(StrEnum):
-    """Sampling rates of PTB-XL's recordings, Hz."""
-
-    low = "100"
-    high = "500"
-    both = "both"
+from einthoven.cli.options import Labels, lead_names, one_of
+from einthoven.cli.progress import progress_bars
+from einthoven.report.format import counted
 
 
 def synthesize(
@@ -33,15 +25,17 @@ def synthesize(
     """
     from einthoven.cohorts.synthetic import synthesize as write
 
-    with progress_bar("synthesize") as progress:
+    with progress_bars() as progress:
         write(dest, records=records, seed=seed, workers=workers, progress=progress)
-    typer.echo(f"{records} simulated ECGs in {dest}")
+    typer.echo(f"{counted(records, 'simulated ECG')} in {dest}")
 
 
 def download(
     dataset: Annotated[str, typer.Argument(help="Name of the data set: ptb-xl.")],
     dest: Annotated[Path, typer.Argument(help="Folder; an interrupted download is resumed.")],
-    rate: Annotated[Rate, typer.Option(help="Sampling rate of the records, Hz.")] = Rate.low,
+    rate: Annotated[
+        str, one_of("100", "500", "both", help="Sampling rate of the records, Hz.")
+    ] = "100",
     workers: Annotated[int, typer.Option(min=1, help="Simultaneous connections.")] = 8,
     mirror: Annotated[
         str | None, typer.Option(help="URL of another server with the same files.")
@@ -50,13 +44,13 @@ def download(
     """Download a public data set and verify each file by the publisher's SHA-256 sum."""
     from einthoven.cohorts.download import download as fetch
 
-    with progress_bar(f"download {dataset}") as progress:
+    with progress_bars() as progress:
         transferred = fetch(
             dataset,
             dest,
             base_url=mirror,
             workers=workers,
-            rate=rate.value,
+            rate=rate,  # type: ignore[arg-type]  # one of its values
             progress=progress,
         )
     typer.echo(f"{dataset} is complete in {dest}; {transferred} files transferred")
@@ -88,7 +82,7 @@ def pack(
     check_cohort_options(source, labels=labels, rate=rate)
     cohort = full_cohort(source, rate=rate, labels=labels)
     names = lead_names(leads) if leads else STANDARD_LEADS
-    with progress_bar("pack") as progress:
+    with progress_bars() as progress:
         packed = write(cohort, store, leads=names, workers=workers, progress=progress)
     report_quarantine(packed)
-    typer.echo(f"{len(packed)} records in {store}")
+    typer.echo(f"{counted(len(packed), 'record')} in {store}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from einthoven.cli.progress import training
+from einthoven.cli.progress import progress_bars
 from einthoven.models import SHIPPED
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def demo(
     Both runs start from the encoder of the included model. Prints the path of the report. An
     interrupted demo is resumed.
     """
-    with training() as progress:
+    with progress_bars() as progress:
         page = run_demo(dest, records=records, seed=seed, progress=progress)
     typer.echo(f"Report: {page}")
     typer.echo(

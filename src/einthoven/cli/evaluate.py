@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Column, Table
 
 from einthoven.cli.options import (
     AsJson,
@@ -18,19 +18,14 @@ from einthoven.cli.options import (
     Split,
     StorePath,
     device_of,
+    one_of,
 )
-from einthoven.cli.progress import (
-    add_row,
-    new_table,
-    note,
-    print_table,
-    progress_bar,
-    shown_warnings,
-    training,
-)
+from einthoven.cli.progress import note, output, progress_bars, shown_warnings
 from einthoven.errors import EvaluationError
+from einthoven.files import Json
 from einthoven.models import is_model
-from einthoven.report.format import interval, number, percent
+from einthoven.report.format import counted, number, percent
+from einthoven.report.format import interval as interval_text
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
@@ -38,48 +33,21 @@ if TYPE_CHECKING:
     from einthoven.predictions import Predictions
     from einthoven.signals.store import Store
 
+AUTO = "auto"
 
-class UndefinedLabels(StrEnum):
-    """What happens to labels without a positive or without a negative."""
-
-    auto = "auto"
-    resample = "resample"
-    skip = "skip"
-    zero = "zero"
-    error = "error"
-
-
-class Interval(StrEnum):
-    """Kind of bootstrap interval."""
-
-    percentile = "percentile"
-    basic = "basic"
-    bca = "bca"
-
-
-class Unit(StrEnum):
-    """What the bootstrap draws."""
-
-    record = "record"
-    patient = "patient"
-
-
-class Auprc(StrEnum):
-    """Definition of the area under the precision-recall curve."""
-
-    average_precision = "average-precision"
-    trapezoid = "trapezoid"
-
-
-UndefinedOption = Annotated[
-    UndefinedLabels,
-    typer.Option(
-        "--undefined-labels",
+UndefinedLabels = Annotated[
+    str,
+    one_of(
+        AUTO,
+        "resample",
+        "skip",
+        "zero",
+        "error",
         help="Labels without both classes; auto: resample if possible, otherwise skip.",
     ),
 ]
-IntervalOption = Annotated[Interval, typer.Option(help="Kind of confidence interval.")]
-UnitOption = Annotated[Unit, typer.Option(help="Unit of the bootstrap.")]
+Interval = Annotated[str, one_of("percentile", "basic", "bca", help="Kind of confidence interval.")]
+Unit = Annotated[str, one_of("record", "patient", help="Unit of the bootstrap.")]
 MinPositives = Annotated[
     int,
     typer.Option(
@@ -107,13 +75,18 @@ def evaluate(
     save: Annotated[Path | None, typer.Option(help="Write the predictions to this table.")] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
-    undefined_labels: UndefinedOption = UndefinedLabels.auto,
-    interval: IntervalOption = Interval.percentile,
-    by: UnitOption = Unit.record,
+    undefined_labels: UndefinedLabels = AUTO,
+    interval: Interval = "percentile",
+    by: Unit = "record",
     min_positives: MinPositives = 0,
     auprc: Annotated[
-        Auprc, typer.Option(help="Definition of the area under the precision-recall curve.")
-    ] = Auprc.average_precision,
+        str,
+        one_of(
+            "average-precision",
+            "trapezoid",
+            help="Definition of the area under the precision-recall curve.",
+        ),
+    ] = "average-precision",
     device: PredictionDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -133,60 +106,60 @@ def evaluate(
         predictions.save(save)
     if min_positives:
         predictions = predictions.with_positives(min_positives)
-    policy = None if undefined_labels is UndefinedLabels.auto else undefined_labels.value
     score = score_predictions(
         predictions,
-        undefined_labels=policy,
-        by=by.value,
+        undefined_labels=_policy(undefined_labels, predictions),
+        by=by,
         resamples=resamples,
         seed=seed,
-        interval=interval.value,
-        auprc=auprc.value,
+        interval=interval,
+        auprc=auprc,
     )
     if as_json:
         typer.echo(json.dumps(score.to_dict()))
-        return
-    _print_score(score, predictions)
+    else:
+        _print_score(score, predictions)
 
 
 def compare(
     a: Annotated[Path, typer.Argument(help="Run folder or predictions table.")],
     b: Annotated[Path, typer.Argument(help="Run folder or predictions table to compare with.")],
-    split: Annotated[str, typer.Option(help="Run folders: validation or test.")] = "test",
+    split: Split = "test",
     resamples: Resamples = 1000,
     seed: Seed = 0,
-    undefined_labels: UndefinedOption = UndefinedLabels.auto,
-    interval: IntervalOption = Interval.percentile,
-    by: UnitOption = Unit.record,
+    undefined_labels: UndefinedLabels = AUTO,
+    interval: Interval = "percentile",
+    by: Unit = "record",
     min_positives: MinPositives = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare two sets of predictions: paired differences A minus B, with intervals."""
     from einthoven.evaluate import compare as paired
-    from einthoven.evaluate.scores import suitable_policy
 
     first, second = load_predictions(a, split), load_predictions(b, split)
     if min_positives:
         first = first.with_positives(min_positives)
         second = second.with_labels(first.labels)
-    policy = (
-        suitable_policy(first)
-        if undefined_labels is UndefinedLabels.auto
-        else undefined_labels.value
-    )
     comparison = paired(
         first,
         second,
+        undefined_labels=_policy(undefined_labels, first),
+        by=by,
         resamples=resamples,
         seed=seed,
-        undefined_labels=policy,
-        interval=interval.value,
-        by=by.value,
+        interval=interval,
+        names=(str(a), str(b)),
     )
     if as_json:
         typer.echo(json.dumps(comparison.to_dict()))
-        return
-    _print_comparison(comparison, str(a), str(b))
+    else:
+        _print_comparison(comparison, str(a), str(b))
+
+
+def _policy(undefined_labels: str, predictions: Predictions) -> str:
+    from einthoven.evaluate.scores import suitable_policy
+
+    return suitable_policy(predictions) if undefined_labels == AUTO else undefined_labels
 
 
 def report(
@@ -222,7 +195,7 @@ def card(
     ] = True,
     resamples: Resamples = 1000,
     seed: Seed = 0,
-    by: UnitOption = Unit.record,
+    by: Unit = "record",
     device: PredictionDevice = "auto",
 ) -> None:
     """Evaluate a model and write its card: scores, calibration, subgroups, leads, noise.
@@ -237,7 +210,7 @@ def card(
     with shown_warnings():
         loaded = load_model(model_folder(model))
     labelled, packed = _cohort_of(loaded, cohort, task, store)
-    with training() as progress, shown_warnings():
+    with progress_bars() as progress, shown_warnings():
         page = evaluate_model(
             model,
             labelled,
@@ -246,7 +219,7 @@ def card(
             robustness=robustness,
             resamples=resamples,
             seed=seed,
-            by=by.value,
+            by=by,
             device=device_of(device),
             progress=progress,
         )
@@ -294,12 +267,12 @@ def _predict(
     labelled, packed = _cohort_of(model, cohort, task, store, some=True)
     if len(labelled.labels) < len(model.labels):
         note(
-            f"{cohort} has {len(labelled.labels)} of the model's {len(model.labels)} labels; only "
-            "these are scored"
+            f"Only {len(labelled.labels)} of the model's {counted(len(model.labels), 'label')} are "
+            f"scored: those of {cohort}"
         )
     with shown_warnings():
         check_scored(folder, (labelled, packed), split)
-    with progress_bar(f"predict {split}") as progress:
+    with progress_bars() as progress:
         return predict_cohort(
             model,
             labelled,
@@ -340,38 +313,21 @@ def _cohort_of(
 
 def _print_score(score: Any, predictions: Predictions) -> None:
     metadata = ", ".join(f"{key} {value}" for key, value in predictions.metadata.items() if value)
-    table = new_table(
-        f"{score.records} records" + (f" ({metadata})" if metadata else ""),
-        [
-            ("label", "left"),
-            ("positives", "right"),
-            ("AUROC", "right"),
-            ("95 % CI", "right"),
-            ("AP", "right"),
-            ("95 % CI", "right"),
-        ],
+    table = Table(
+        "label",
+        *(
+            Column(name, justify="right")
+            for name in ("positives", "AUROC", "95 % CI", "AP", "95 % CI")
+        ),
+        title=counted(score.records, "record") + (f" ({metadata})" if metadata else ""),
+        title_justify="left",
     )
-    macro = [
-        "macro",
-        f"{score.defined_labels} of {len(score.labels)} labels",
-        number(score.macro_auroc, places=4),
-        interval(score.macro_auroc_interval, places=4),
-        number(score.macro_auprc, places=4),
-        interval(score.macro_auprc_interval, places=4),
-    ]
-    add_row(table, macro, end_section=True)
-    aurocs, precisions = score.auroc_intervals, score.auprc_intervals
-    for i, label in enumerate(score.labels):
-        cells = [
-            label,
-            str(score.positives[i]),
-            number(score.auroc[i], places=4),
-            interval(None if aurocs is None else aurocs[i], places=4),
-            number(score.auprc[i], places=4),
-            interval(None if precisions is None else precisions[i], places=4),
-        ]
-        add_row(table, cells)
-    print_table(table)
+    values = score.to_dict()
+    defined = f"{score.defined_labels} of {counted(len(score.labels), 'label')}"
+    table.add_row("macro", defined, *_cells(values, prefix="macro_"), end_section=True)
+    for label, entry in values["per_label"].items():
+        table.add_row(label, str(entry["positives"]), *_cells(entry))
+    output.print(table)
     if score.macro_auprc_bias is not None:
         note(
             f"{_bootstrap_text(score)}. Bootstrap bias (mean minus estimate): AUROC "
@@ -379,6 +335,16 @@ def _print_score(score: Any, predictions: Predictions) -> None:
             f"{number(score.macro_auprc_bias, signed=True, places=4)}; repeated positives of rare "
             "labels raise AP."
         )
+
+
+def _cells(values: Json, *, prefix: str = "") -> list[str]:
+    cells = []
+    for metric in ("auroc", "auprc"):
+        cells += [
+            number(values[f"{prefix}{metric}"], places=4),
+            interval_text(values[f"{prefix}{metric}_interval"], places=4),
+        ]
+    return cells
 
 
 def _bootstrap_text(score: Any) -> str:
@@ -390,13 +356,17 @@ def _bootstrap_text(score: Any) -> str:
 
 def _print_comparison(comparison: Any, a: str, b: str) -> None:
     # Quantities are rows, so that all numbers fit into a terminal of 80 columns.
-    table = new_table(
-        f"A: {a}\nB: {b}", [("", "left"), ("macro AUROC", "right"), ("macro AP", "right")]
+    table = Table(
+        "",
+        Column("macro AUROC", justify="right"),
+        Column("macro AP", justify="right"),
+        title=f"A: {a}\nB: {b}",
+        title_justify="left",
     )
     aurocs, precisions = _quantities(comparison, "auroc"), _quantities(comparison, "auprc")
-    for (name, auroc), (_, precision) in zip(aurocs, precisions, strict=True):
-        add_row(table, [name, auroc, precision])
-    print_table(table)
+    for name, value in aurocs.items():
+        table.add_row(name, value, precisions[name])
+    output.print(table)
     if comparison.a.resamples:
         note(
             f"{_bootstrap_text(comparison.a)}. Intervals of labels are not corrected for multiple "
@@ -404,20 +374,17 @@ def _print_comparison(comparison: Any, a: str, b: str) -> None:
         )
 
 
-def _quantities(comparison: Any, metric: str) -> list[tuple[str, str]]:
+def _quantities(comparison: Any, metric: str) -> dict[str, str]:
     difference = getattr(comparison, metric)
-    quantities = [
-        ("A", number(getattr(comparison.a, f"macro_{metric}"), places=4)),
-        ("B", number(getattr(comparison.b, f"macro_{metric}"), places=4)),
-        ("A minus B", number(difference.macro, signed=True, places=4)),
-        ("relative gain", percent(difference.relative_gain, signed=True)),
-        ("labels with A above B", f"{difference.improved} of {len(comparison.labels)}"),
-    ]
-    if difference.macro_interval is not None:
-        limits = interval(difference.macro_interval, signed=True, places=4)
-        quantities[3:3] = [("95 % CI", limits)]
-        quantities += [
-            ("  interval above zero", str(difference.significantly_better)),
-            ("  interval below zero", str(difference.significantly_worse)),
-        ]
+    quantities = {
+        "A": number(getattr(comparison.a, f"macro_{metric}"), places=4),
+        "B": number(getattr(comparison.b, f"macro_{metric}"), places=4),
+        "A minus B": number(difference.macro, signed=True, places=4),
+        "95 % CI": interval_text(difference.macro_interval, signed=True, places=4),
+        "relative gain": percent(difference.relative_gain, signed=True),
+        "labels with A above B": f"{difference.improved} of {len(comparison.labels)}",
+    }
+    if difference.intervals is not None:
+        quantities["  interval above zero"] = str(difference.significantly_better)
+        quantities["  interval below zero"] = str(difference.significantly_worse)
     return quantities

@@ -13,6 +13,18 @@ from einthoven.cli.progress import note
 from einthoven.errors import BackboneError, EvaluationError
 from einthoven.models import SHIPPED
 
+
+def one_of(*choices: str, **details: Any) -> Any:
+    """An option that takes one of a few words."""
+
+    def check(value: str) -> str:
+        if value not in choices:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}")
+        return value
+
+    return typer.Option(callback=check, metavar=f"[{'|'.join(choices)}]", **details)
+
+
 StorePath = Annotated[
     Path | None,
     typer.Option(help="The packed cohort. Default: one in the cache folder, packed when missing."),

@@ -9,9 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from einthoven.cli.progress import note, progress_bar
+from einthoven.cli.progress import note, progress_bars
 from einthoven.errors import CohortError, EvaluationError, ModelError
 from einthoven.models import CONFIG, SHIPPED, is_model
+from einthoven.report.format import counted
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
@@ -177,8 +178,8 @@ def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
     folder = store or _cached(cohort)
     if (folder / "store.json").is_file():
         return pack(cohort, folder)  # opens it, and checks that it belongs to the cohort
-    note(f"Packing {len(cohort)} records into {folder} (once)")
-    with progress_bar("pack") as progress:
+    note(f"Packing {counted(len(cohort), 'record')} into {folder} (once)")
+    with progress_bars() as progress:
         packed = pack(cohort, folder, progress=progress)
     report_quarantine(packed)
     return packed
@@ -214,8 +215,8 @@ def report_quarantine(store: Store) -> None:
     if len(store.quarantine):
         first = store.quarantine.iloc[0]
         note(
-            f"Warning: {len(store.quarantine)} records are in quarantine and left out "
-            f"({store.root}/quarantine.csv). The first is {first['record']}: {first['reason']}",
+            f"Warning: {counted(len(store.quarantine), 'record')} in quarantine and left out "
+            f"({store.root}/quarantine.csv), such as {first['record']}: {first['reason']}",
             style="yellow",
         )
 

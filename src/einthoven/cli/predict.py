@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Column, Table
 
 from einthoven.cli.options import (
     Labels,
@@ -18,8 +18,9 @@ from einthoven.cli.options import (
     backbone_options,
     device_of,
     lead_names,
+    one_of,
 )
-from einthoven.cli.progress import add_row, new_table, print_table, progress_bar, shown_warnings
+from einthoven.cli.progress import output, progress_bars, shown_warnings
 from einthoven.errors import BackboneError, CohortError, EinthovenError, EvaluationError
 from einthoven.models import SHIPPED
 
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
     from einthoven.predict import Embedded, RecordPrediction
 
 _VISIBLE_SHARE = 0.01  # of a record outside all crops, from which on it is mentioned
-
-
-class Level(StrEnum):
-    """What one vector stands for."""
-
-    pooled = "pooled"
-    token = "token"
-    lead = "lead"
 
 
 def predict(
@@ -96,27 +89,30 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
 
 def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, top: int) -> None:
     record, calibration = prediction.record, model.calibration
-    threshold = [("threshold", "right")] if calibration is not None else []
-    columns = [("label", "left"), ("probability", "right"), *threshold, ("", "left")]
-    table = new_table(
-        f"{file}: {len(record.leads)} leads, {record.duration:.1f} s at {record.rate:g} Hz",
-        [*columns, ("meaning", "left")],
-        caption="; ".join(_remarks(prediction, model)),
+    table = Table(
+        "label",
+        Column("probability", justify="right"),
+        *([Column("threshold", justify="right")] if calibration else []),
+        "",
+        "meaning",
+        title=f"{file}: {len(record.leads)} leads, {record.duration:.1f} s at {record.rate:g} Hz",
+        title_justify="left",
+        caption="; ".join(_remarks(prediction, model)) or None,
+        caption_justify="left",
     )
     thresholds = calibration.thresholds if calibration else ()
     limits = dict(zip(model.labels, thresholds, strict=False))
+    above = prediction.above_threshold or ()
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
-    present = prediction.above_threshold or ()
     for place, (label, value) in enumerate(ranked):
-        is_present = label in present
-        if place >= top and not is_present:
-            continue
-        limit = [f"{limits[label]:.3f}"] if label in limits else []
-        bar = "█" * round(10 * value) + (" above" if is_present else "")
-        meaning = model.descriptions.get(label, "")
-        style = "bold" if is_present else None
-        add_row(table, [label, f"{value:.3f}", *limit, bar, meaning], style=style)
-    print_table(table)
+        is_above = label in above
+        if place < top or is_above:
+            limit = [f"{limits[label]:.3f}"] if label in limits else []
+            bar = "█" * round(10 * value) + " above" * is_above
+            meaning = model.descriptions.get(label, "")
+            style = "bold" if is_above else None
+            table.add_row(label, f"{value:.3f}", *limit, bar, meaning, style=style)
+    output.print(table)
 
 
 def _remarks(prediction: RecordPrediction, model: Model) -> list[str]:
@@ -147,8 +143,14 @@ def embed(
     out: Annotated[Path, typer.Option(help="A .parquet file, or .npy with ids in a .json.")],
     model: ModelPath = Path(SHIPPED),
     level: Annotated[
-        Level, typer.Option(help="One vector a record, all tokens, or one vector a lead.")
-    ] = Level.pooled,
+        str,
+        one_of(
+            "pooled",
+            "token",
+            "lead",
+            help="One vector a record, all tokens, or one vector a lead.",
+        ),
+    ] = "pooled",
     split: Annotated[
         str | None, typer.Option(help="train, validation or test. Default: all records.")
     ] = None,
@@ -176,7 +178,7 @@ def embed(
         _refuse_cohort_options(split=split, store=store, label=labels, batch_size=batch_size)
     with shown_warnings():
         loaded = load_model(model_folder(model))
-    options: dict[str, Any] = {"level": level.value, "device": device_of(device)}
+    options: dict[str, Any] = {"level": level, "device": device_of(device)}
     if of_cohort:
         options |= {"split": split, "batch_size": batch_size or 64}
         _embed_cohort(loaded, sources[0], out, store, labels, options)
@@ -198,7 +200,7 @@ def _embed_cohort(
     check_cohort_options(source, labels=labels)
     cohort = full_cohort(source, labels=labels)
     packed = store_of(source, store, labels=labels)
-    with progress_bar("embed") as progress:
+    with progress_bars() as progress:
         result = embed_cohort(model, cohort, packed, out, progress=progress, **options)
     _report_embeddings(result)
 
@@ -208,7 +210,7 @@ def _embed_files(model: Model, files: list[Path], out: Path, options: dict[str, 
 
     refusals: list[EinthovenError] = []
     try:
-        with progress_bar("embed") as progress:
+        with progress_bars() as progress:
             result = embed_files(
                 model,
                 files,

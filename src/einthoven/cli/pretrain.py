@@ -19,7 +19,7 @@ from einthoven.cli.options import (
     backbone_options,
     use_threads,
 )
-from einthoven.cli.progress import note, shown_warnings, training
+from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.errors import BackboneError, CohortError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def pretrain(
     if recipe is None:
         note(f"Recipe {settings.name}: {settings.description}")
     members, protected = _open(paths, packed, protect or (), labels, processes)
-    with training() as progress, shown_warnings():
+    with progress_bars() as progress, shown_warnings():
         result = run(
             [cohort for cohort, _ in members],
             [store for _, store in members],

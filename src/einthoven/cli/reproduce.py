@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from einthoven.cli.options import Device, StorePath, Threads
-from einthoven.cli.progress import note, shown_warnings, training
+from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.errors import ReproduceError
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _run(reproduction: Reproduction, runs: Sequence[Run]) -> list[str]:
     """Run everything; return the keys of the failed runs."""
     from einthoven.reproduce.run import Runner, State
 
-    with training(keep=False) as progress:  # a grid has too many stages
+    with progress_bars(keep=False) as progress:  # a grid has too many stages
         states = Runner(reproduction, progress, note).run(runs)
     if elsewhere := sum(state is State.RUNNING for state in states.values()):
         typer.echo(f"{elsewhere} runs are in progress in other processes")

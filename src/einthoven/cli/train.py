@@ -20,9 +20,9 @@ from einthoven.cli.options import (
     backbone_options,
     use_threads,
 )
-from einthoven.cli.progress import note, shown_warnings, training
+from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.models import SHIPPED
-from einthoven.report.format import with_interval
+from einthoven.report.format import counted, with_interval
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
@@ -111,7 +111,7 @@ def posttrain(
     labelled = labelled_cohort(cohort, task, labels=labels, min_records=min_records)
     packed = shared_store(cohort, store, processes, labels=labels)
     _report_unlearnable(labelled)
-    with training() as progress, shown_warnings():
+    with progress_bars() as progress, shown_warnings():
         result = run_experiment(
             labelled,
             packed,
@@ -162,13 +162,15 @@ def ensemble(
 
 
 def _report_unlearnable(cohort: Cohort) -> None:
+    from einthoven.predictions import listed
+
     positives = cohort.targets("train").sum(axis=0)
     labels = [label for label, count in zip(cohort.labels, positives, strict=True) if not count]
     if labels:
         note(
-            f"{len(labels)} of {len(cohort.labels)} labels have no positive training record (e.g. "
-            f"{labels[0]}). They cannot be learned, but count in macro averages if the test split "
-            "has positives."
+            f"No positive training record: {len(labels)} of {counted(len(cohort.labels), 'label')} "
+            f"({listed(labels)}). They cannot be learned, but count in macro averages if the test "
+            "split has positives."
         )
 
 
@@ -179,11 +181,11 @@ def _report(
     from einthoven.report.page import write_report
 
     page = write_report([out], out / "report.html", cohort=cohort, resamples=resamples)
-    score, labels = result.test, len(result.test.labels)
-    if score.defined_labels < labels:
+    score = result.test
+    if score.defined_labels < len(score.labels):
         typer.echo(
-            f"Macro averages cover {score.defined_labels} of {labels} labels: the others lack "
-            "positives or negatives in the test split"
+            f"Macro averages cover {score.defined_labels} of {counted(len(score.labels), 'label')}:"
+            " the others lack positives or negatives in the test split"
         )
     for name in ("AUROC", "AUPRC"):
         value, limits = (getattr(score, f"macro_{name.lower()}{end}") for end in ("", "_interval"))

@@ -127,6 +127,7 @@ def compare(
     level: float = 0.95,
     by: str = "record",
     auprc: str = "average-precision",
+    names: tuple[str, str] = ("a", "b"),
 ) -> Comparison:
     """Compute paired differences a - b between two sets of predictions for the same records.
 
@@ -140,6 +141,8 @@ def compare(
         Unit of resampling.
     resamples, seed, undefined_labels, interval, level, auprc
         As in `score`.
+    names : (str, str)
+        Names of the two in messages.
 
     Raises
     ------
@@ -150,7 +153,7 @@ def compare(
     plan = Plan(resamples, seed, undefined_labels, interval, level, auprc)
     first, second = (x if isinstance(x, Predictions) else Predictions.load(x) for x in (a, b))
     truth = checked_truth(first.require_targets(), first.labels, groups_of(first, by))
-    scores = _aligned(first, second, by)
+    scores = _aligned(first, second, by, names)
     draws = draw(truth, plan)
     ours = estimate(truth, first.probabilities, draws, plan)
     theirs = estimate(truth, scores, draws, plan)
@@ -182,10 +185,10 @@ def difference(ours: Estimate, theirs: Estimate, plan: Plan) -> Difference:
     )
 
 
-def _aligned(a: Predictions, b: Predictions, by: str) -> Floats:
+def _aligned(a: Predictions, b: Predictions, by: str, names: tuple[str, str]) -> Floats:
     # The probabilities of b, in the order of a's records and labels.
-    rows = _places("records", a.records.tolist(), b.records.tolist())
-    columns = _places("labels", a.labels, b.labels)
+    rows = _places("records", a.records.tolist(), b.records.tolist(), names)
+    columns = _places("labels", a.labels, b.labels, names)
     targets = b.require_targets()[np.ix_(rows, columns)]
     wrong = np.argwhere(a.require_targets() != targets)
     _refuse_differences(
@@ -200,13 +203,13 @@ def _aligned(a: Predictions, b: Predictions, by: str) -> Floats:
     return b.probabilities[np.ix_(rows, columns)]
 
 
-def _places(kind: str, a: Sequence[str], b: Sequence[str]) -> list[int]:
+def _places(kind: str, a: Sequence[str], b: Sequence[str], names: tuple[str, str]) -> list[int]:
     """Places in `b` of the names in `a`, which must be the same."""
     only_a, only_b = sorted(set(a) - set(b)), sorted(set(b) - set(a))
     if only_a or only_b:
         raise EvaluationError(
-            f"the {kind} differ: {len(only_a)} only in a ({listed(only_a)}), "
-            f"{len(only_b)} only in b ({listed(only_b)})",
+            f"the {kind} of {names[0]} and {names[1]} differ: {len(only_a)} only in {names[0]} "
+            f"({listed(only_a)}), {len(only_b)} only in {names[1]} ({listed(only_b)})",
             remedy="predict the same labels for the same records with both models",
         )
     place = {name: i for i, name in enumerate(b)}

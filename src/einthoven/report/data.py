@@ -89,8 +89,8 @@ def report_data(
         if run["name"] != reference:
             run["training"]["passes_reference_in_epoch"] = _passes(run, best["macro_auroc"])
     comparisons = [
-        {"run": name, "reference": reference} | _paired(table, tables[reference], resamples)
-        for name, table in tables.items()
+        {"run": name, "reference": reference} | _paired(tables, (name, reference), resamples)
+        for name in tables
         if name != reference
     ]
     first = entries[0]
@@ -191,9 +191,12 @@ def _passes(run: Json, best: float) -> int | None:
     return next(above, None)
 
 
-def _paired(table: Predictions, reference: Predictions, resamples: int) -> Json:
+def _paired(tables: Mapping[str, Predictions], names: tuple[str, str], resamples: int) -> Json:
+    table, reference = (tables[name] for name in names)
     policy = suitable_policy(table)
-    comparison = compare(table, reference, resamples=resamples, undefined_labels=policy)
+    comparison = compare(
+        table, reference, resamples=resamples, undefined_labels=policy, names=names
+    )
     return {"labels": len(table.labels)} | comparison.to_dict()
 
 

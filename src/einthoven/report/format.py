@@ -50,6 +50,11 @@ def count(value: int | None) -> str:
     return NONE if value is None else f"{value:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 label`, `39 labels`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def confidence(level: float) -> str:
     """`95 %`, of a confidence level of 0.95."""
     return f"{100 * level:g} %"
