@@ -322,6 +322,7 @@ def describe(config: Json) -> Json:
     """
     values = flat(config)
     recipe = values.get("recipe") or {}
+    weights, licence = _initial_weights(values, recipe)
     return {
         "name": values.get("name"),
         "backbone": values.get("backbone"),
@@ -333,8 +334,8 @@ def describe(config: Json) -> Json:
         "recipe": text(recipe.get("name")),
         "stages": _stages(recipe),
         "settings": list(_flattened(recipe)),
-        "weights_text": _weights(values, recipe),
-        "weights_licence": _weights_licence(values, recipe),
+        "weights_text": weights,
+        "weights_licence": licence,
         "public_weights": values.get("public_weights") or None,
         "contains_ptbxl": _contains_ptbxl(values),
         "selected_epochs": _selected_epochs(values, recipe),
@@ -468,30 +469,21 @@ def _stages(recipe: Json) -> str:
     return start + ", then ".join(stages) if stages else UNKNOWN
 
 
-def _weights(values: Json, recipe: Json) -> str:
+def _initial_weights(values: Json, recipe: Json) -> tuple[str, str]:
+    """The initial weights and their licence in words."""
     weights, history = values.get("weights"), values.get("pretraining")
     if values.get("members"):
-        return _MEMBERS
+        return _MEMBERS, _MEMBERS
     if isinstance(weights, Mapping):
-        return (
-            text(weights.get("path") or weights.get("name"))
-            + (f" (SHA-256 {weights['sha256']})" if weights.get("sha256") else "")
-            + (f", trained with einthoven: {history_text(history)}" if history else "")
-        )
-    trained = "weights" in values and not values.get("public_weights")
-    if weights is None and (trained or recipe.get("initialise") == "random"):
-        return "random initialisation"
-    return text(weights)
-
-
-def _weights_licence(values: Json, recipe: Json) -> str:
-    weights = values.get("weights")
-    if values.get("members"):
-        return _MEMBERS
-    if isinstance(weights, Mapping):
-        return str(Licence.from_dict(weights))
-    random = weights is None and recipe.get("initialise") == "random"
-    return "not applicable" if random else UNKNOWN
+        origin = text(weights.get("path") or weights.get("name"))
+        origin += f" (SHA-256 {weights['sha256']})" if weights.get("sha256") else ""
+        origin += f", trained with einthoven: {history_text(history)}" if history else ""
+        return origin, str(Licence.from_dict(weights))
+    if weights is None and recipe.get("initialise") == "random":
+        return "random initialisation", "not applicable"
+    if weights is None and "weights" in values and not values.get("public_weights"):
+        return "random initialisation", UNKNOWN
+    return text(weights), UNKNOWN
 
 
 def _contains_ptbxl(values: Json) -> str | None:

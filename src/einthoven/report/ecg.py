@@ -32,6 +32,7 @@ _PAPER, _FINE, _COARSE, _TRACE = "#fffaf8", "#f8d9d5", "#ecaaa4", "#111111"
 _MARGIN, _HEADER = 2.0, 8.0
 _LEAST_GAP, _LARGEST_GAP = 20.0, 45.0  # mm between baselines; taller complexes overlap
 _MM_PER_UNIT = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+_PULSE = (1.0, 2.0, 2.0, 7.0, 7.0, 8.0)  # mm from the left edge: 200 ms, of 1 mV or one unit
 _TALLEST = 20.0  # mm above or below a baseline, for all but a thousandth of the samples
 
 
@@ -56,12 +57,22 @@ def ecg_paper(record: Record, *, title: str = "", name: str = "ecg") -> str:
     str
         One `<svg>` element.
     """
-    standard = fits_standard(record)
-    rows = _standard(record) if standard else [[_strip(record, x)] for x in record.leads]
+    whole = record.signal.shape[1] >= int(SHEET * record.rate)
+    if whole and set(STANDARD_LEADS) <= set(record.leads):
+        leads, step = "the twelve standard leads", SHEET / 4
+        rows: list[Row] = [
+            [_strip(record, lead, i * step, seconds=step) for i, lead in enumerate(row)]
+            for row in ROWS
+        ]
+        rows.append([_strip(record, RHYTHM)])
+    else:
+        leads, rows = ", ".join(record.leads), [[_strip(record, x)] for x in record.leads]
     caption = f"25 mm/s · 10 mm/mV · {record.rate:g} Hz · no display filter"
+    seconds = min(record.duration, SHEET)
+    alt = f"Electrocardiogram, {seconds:.3g} s of {leads}, at 25 mm/s and 10 mm/mV"
     with drawing():
-        figure = paper_figure(rows, title=title, caption=caption)
-        return to_svg(figure, name=name, alt=_alt(record))
+        figure = _paper(rows, [MM_PER_MV] * len(rows), title=title, caption=caption)
+        return to_svg(figure, name=name, alt=alt)
 
 
 def prepared_figure(
@@ -109,14 +120,7 @@ def prepared_figure(
         f"25 mm/s · recorded: {per_mv:g} mm/mV, {record.rate:g} Hz · "
         f"prepared: {per_unit:g} mm/unit, {rate:g} Hz"
     )
-    pulses = [per_mv, per_unit] * len(leads)
-    return paper_figure(rows, title=title, caption=caption, pulses=pulses)
-
-
-def fits_standard(record: Record) -> bool:
-    """Whether a record has the twelve leads, for 10 s."""
-    long_enough = record.signal.shape[1] >= int(SHEET * record.rate)
-    return long_enough and set(STANDARD_LEADS) <= set(record.leads)
+    return _paper(rows, [per_mv, per_unit] * len(leads), title=title, caption=caption)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +131,7 @@ class Strip:
     ----------
     lead : str
     start : float
-        Start, in s from the left end of the row.
+        Start, s from the left end of the row.
     rate : float
         Hz.
     height : array of float64
@@ -149,32 +153,31 @@ class Strip:
 Row = Sequence[Strip]
 
 
-def paper_figure(
-    rows: Sequence[Row], *, title: str, caption: str, pulses: Sequence[float] | None = None
-) -> Figure:
-    """Draw rows of strips on paper, in true size.
-
-    `pulses` are the heights of the calibration pulses in mm, by default those of 1 mV.
-    """
-    pulses = [MM_PER_MV] * len(rows) if pulses is None else pulses
-    baselines, height = baselines_and_height(rows)
+def _paper(rows: Sequence[Row], pulses: Sequence[float], *, title: str, caption: str) -> Figure:
+    """Draw rows of strips on paper, in true size, with calibration pulses of these heights, mm."""
+    baselines, height = _layout(rows)
     width = _to_square(max(float(row[-1].x[-1]) for row in rows) + 2)
-    axes = _millimetre_axes(width, height)
+    size = (width + 2 * _MARGIN) / MM_PER_INCH, (height + _MARGIN + _HEADER) / MM_PER_INCH
+    figure = Figure(figsize=size)
+    # The axes fill the figure, so that a unit is a millimetre; (0, 0) is the lower left corner.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-_MARGIN, width + _MARGIN), ylim=(-_MARGIN, height + _HEADER))
+    axes.set_axis_off()
+    axes.add_patch(Rectangle((0, 0), width, height, fc=_PAPER, ec=_COARSE, lw=0.6))
     for step, colour, line in ((1, _FINE, 0.25), (SQUARE, _COARSE, 0.45)):
         lines = PathPatch(_grid(width, height, step), fill=False, ec=colour, lw=line)
         axes.add_patch(lines).set_gid(f"grid-{step}")
-    for i, (row, baseline) in enumerate(zip(rows, baselines, strict=True)):
-        _draw_calibration(axes, baseline, pulses[i], name=f"calibration-{i}")
+    for i, (row, baseline, pulse) in enumerate(zip(rows, baselines, pulses, strict=True)):
+        y = baseline + pulse * np.array([0, 0, 1, 1, 0, 0])
+        axes.plot(_PULSE, y, color=_TRACE, lw=0.8, solid_joinstyle="miter", gid=f"calibration-{i}")
         for j, strip in enumerate(row):
             _draw_strip(axes, strip, baseline, name=f"strip-{i}-{j}")
     axes.text(0, height + 2.5, title, fontsize=9, fontweight="bold")
     axes.text(width, height + 2.5, caption, fontsize=8, ha="right")
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
     return figure
 
 
-def baselines_and_height(rows: Sequence[Row]) -> tuple[list[float], float]:
+def _layout(rows: Sequence[Row]) -> tuple[list[float], float]:
     """Heights of the baselines above the lower edge of the paper, and its height, in mm.
 
     All are whole large squares, so that calibration pulses are on the grid; the gaps between rows
@@ -188,15 +191,6 @@ def baselines_and_height(rows: Sequence[Row]) -> tuple[list[float], float]:
     return heights.tolist(), float(heights[0] + _gap(above[0] + SQUARE))
 
 
-def _standard(record: Record) -> list[Row]:
-    quarter = SHEET / 4
-    rows: list[Row] = [
-        [_strip(record, lead, i * quarter, seconds=quarter) for i, lead in enumerate(leads)]
-        for leads in ROWS
-    ]
-    return [*rows, [_strip(record, RHYTHM)]]
-
-
 def _strip(record: Record, lead: str, start: float = 0.0, *, seconds: float = SHEET) -> Strip:
     voltage = _about_median(record.signal[record.leads.index(lead)])
     first, last = (round(time * record.rate) for time in (start, start + seconds))
@@ -205,24 +199,18 @@ def _strip(record: Record, lead: str, start: float = 0.0, *, seconds: float = SH
     return Strip(lead, first / record.rate, record.rate, shown)
 
 
-def _alt(record: Record) -> str:
-    leads = "the twelve standard leads" if fits_standard(record) else ", ".join(record.leads)
-    shown = min(record.duration, SHEET)
-    return f"Electrocardiogram, {shown:.3g} s of {leads}, at 25 mm/s and 10 mm/mV"
-
-
 def _about_median(voltage: NDArray[np.float32]) -> Floats:
     values = voltage.astype(np.float64)
-    values[~np.isfinite(values)] = np.nan
-    known = values[~np.isnan(values)]
-    return values - (np.median(known) if known.size else 0.0)
+    finite = np.isfinite(values)
+    centred = values - (np.median(values[finite]) if finite.any() else 0.0)
+    return np.where(finite, centred, np.nan)
 
 
 def _scale(rows: Sequence[Floats]) -> float:
     """The largest of the round scales at which the rows fit between baselines."""
     values = np.abs(np.concatenate(rows))
-    known = values[~np.isnan(values)]
-    reach = float(np.quantile(known, 0.999)) if known.size else 0.0
+    finite = values[~np.isnan(values)]
+    reach = float(np.quantile(finite, 0.999)) if finite.size else 0.0
     fitting = (scale for scale in _MM_PER_UNIT if scale * reach <= _TALLEST)
     return next(fitting, _MM_PER_UNIT[-1])
 
@@ -236,18 +224,7 @@ def _gap(needed: float) -> float:
 
 
 def _reach(height: Floats) -> float:
-    known = height[~np.isnan(height)]
-    return max(0.0, float(known.max())) if known.size else 0.0
-
-
-def _millimetre_axes(width: float, height: float) -> Axes:
-    size = (width + 2 * _MARGIN) / MM_PER_INCH, (height + _MARGIN + _HEADER) / MM_PER_INCH
-    # The axes fill the figure, so that a unit is a millimetre; (0, 0) is the lower left corner.
-    axes = Figure(figsize=size).add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-_MARGIN, width + _MARGIN), ylim=(-_MARGIN, height + _HEADER))
-    axes.set_axis_off()
-    axes.add_patch(Rectangle((0, 0), width, height, fc=_PAPER, ec=_COARSE, lw=0.6))
-    return axes
+    return float(np.max(height, initial=0.0, where=~np.isnan(height)))
 
 
 def _grid(width: float, height: float, step: int) -> Path:
@@ -258,24 +235,12 @@ def _grid(width: float, height: float, step: int) -> Path:
     return Path(points, [Path.MOVETO, Path.LINETO] * (len(points) // 2))
 
 
-def _draw_calibration(axes: Axes, baseline: float, height: float, *, name: str) -> None:
-    # The height of 1 mV, or of one unit, for 200 ms.
-    start, end = 2.0, 2.0 + 0.2 * MM_PER_SECOND
-    x = [start - 1, start, start, end, end, end + 1]
-    y = baseline + height * np.array([0, 0, 1, 1, 0, 0])
-    axes.plot(x, y, color=_TRACE, lw=0.8, solid_joinstyle="miter", gid=name)
-
-
 def _draw_strip(axes: Axes, strip: Strip, baseline: float, *, name: str) -> None:
     x, y = strip.x, baseline + strip.height
     axes.plot(x, y, color=_TRACE, lw=0.75, gid=name)
     if strip.start:
         axes.plot([x[0]] * 2, [baseline - 2, baseline + 2], color=_TRACE, lw=0.8)
-    lead = axes.text(x[0] + 1, baseline + _label_height(strip), strip.lead)
-    lead.set(fontsize=8.5, fontweight="bold", color=_TRACE)
-
-
-def _label_height(strip: Strip) -> float:
     # Above the trace behind the name, as far as that stays near the row.
     behind = _reach(strip.height[: max(1, round(0.4 * strip.rate))])
-    return min(max(behind + 1.5, 5.0), 14.0)
+    place = baseline + min(max(behind + 1.5, 5.0), 14.0)
+    axes.text(x[0] + 1, place, strip.lead, fontsize=8.5, fontweight="bold", color=_TRACE)

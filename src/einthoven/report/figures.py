@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import cycle, product
 from typing import Any
 from xml.etree import ElementTree
@@ -70,11 +70,9 @@ _RELIABILITY: dict[str, dict[str, Any]] = {
 }
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
+def drawing() -> AbstractContextManager[None]:
     """Apply the style of every figure while it is built and written."""
-    with matplotlib.rc_context(_SETTINGS):  # type: ignore[arg-type]
-        yield
+    return matplotlib.rc_context(_SETTINGS)  # type: ignore[arg-type]
 
 
 def to_svg(figure: Figure, *, name: str, alt: str) -> Markup:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
@@ -19,8 +18,7 @@ from einthoven.files import Json, read_json, write_json, write_text
 from einthoven.records.record import Record
 from einthoven.report import format as form
 from einthoven.report import tables
-from einthoven.report.data import RUN, flat, pretraining_data, report_data
-from einthoven.report.data import text as recorded
+from einthoven.report.data import RUN, flat, pretraining_data, report_data, text
 from einthoven.report.ecg import ecg_paper, prepared_figure
 from einthoven.report.figures import (
     curves,
@@ -77,7 +75,7 @@ def write_report(
     folders = [Path(run) for run in runs]
     if all(_is_pretraining(folder) for folder in folders):
         data = pretraining_data(_by_name(folders), _command(folders))
-        text = _pretraining_page(data)
+        html = _pretraining_page(data)
     else:
         other = Path(reference or folders[-1])
         folders = list(dict.fromkeys([*folders, other]))
@@ -89,8 +87,8 @@ def write_report(
             resamples=resamples,
             command=_command(folders),
         )
-        text = build_page(data, records)
-    write_text(page, text)
+        html = build_page(data, records)
+    write_text(page, html)
     write_json(page.with_suffix(".json"), data)
     return page
 
@@ -108,12 +106,12 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         The ECGs of `data["examples"]`.
     """
     first = data["runs"][0]
-    evaluation = first["evaluation"]
+    evaluation, histories = first["evaluation"], _histories(data)
     sections = {
         "summary": "Summary",
         "results": "Results",
         "differences": data["comparisons"] and "Differences by label",
-        "training": _histories(data) and "Training",
+        "training": histories and "Training",
         "labels": "Every label",
         "calibration": "calibration" in evaluation and "Calibration",
         "subgroups": "subgroups" in evaluation and "Subgroup analysis",
@@ -131,6 +129,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         evaluation=evaluation,
         pair=tables.pair_of(data, first["name"]),
         sections={key: heading for key, heading in sections.items() if heading},
+        histories=histories,
         records=records,
         **tables.results_tables(data),
     )
@@ -138,13 +137,14 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
 
 def _pretraining_page(data: Json) -> str:
     """Render the page of pretraining runs: curves of losses, every epoch, provenance."""
-    histories = [run["training"]["history"] for run in data["runs"]]
+    histories = _histories(data)
     return _render(
         "pretraining.html.j2",
         data=data,
         sections={"losses": "Losses", "epochs": "Every epoch", "provenance": "Provenance"},
         cohorts=_cohorts(flat(data["runs"][0]["config"])),
-        panels=_panels([line for history in histories for line in history]),
+        histories=histories,
+        panels=_panels([line for history in histories.values() for line in history]),
         losses=tables.losses_table(data),
         epochs=[tables.epochs_table(run, i) for i, run in enumerate(data["runs"])],
     )
@@ -224,7 +224,7 @@ def _cohorts(request: Json) -> str:
     cohorts = request.get("cohorts") or [request]
     drawn = sum(cohort.get("draws", 0) for cohort in cohorts)
     return ", ".join(
-        f"{recorded(cohort.get('cohort'))} {recorded(cohort.get('version'))} "
+        f"{text(cohort.get('cohort'))} {text(cohort.get('version'))} "
         f"({form.count(cohort.get('records', 0))} records"
         + (f", {form.percent(cohort['draws'] / drawn)} of the mixture)" if drawn else ")")
         for cohort in cohorts
@@ -261,26 +261,11 @@ def _command(folders: Sequence[Path]) -> str:
     return f"einthoven report {' '.join(map(str, folders))}"
 
 
-_PAGES = Environment(
-    loader=FileSystemLoader(tables.TEMPLATES),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_PAGES = tables.templates(autoescape=True)
 _PAGES.globals |= {
-    "confidence": form.confidence,
-    "count": tables.count,
     "curves": curves,
-    "ecg_paper": ecg_paper,
-    "histories": _histories,
     "differences": _differences,
+    "ecg_paper": ecg_paper,
     "likely": _likely,
-    "metric": tables.metric,
-    "metrics": tables.METRICS,
-    "policies": tables.UNDEFINED,
     "reliability_diagram": reliability_diagram,
-    "seconds": tables.seconds,
-    "share": tables.share,
-    "text": recorded,
 }

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from einthoven.files import Json
@@ -165,7 +166,6 @@ def results_tables(report: Json) -> Json:
         "paired_table": _paired_table(report) if report["comparisons"] else None,
         "training_table": _training_table(report),
         "label_table": labels_table(score, pair, report["descriptions"], caption),
-        "runs_by_label": _runs_by_label(report) if len(report["runs"]) > 1 else None,
         **evaluation_tables(run["evaluation"]),
     }
 
@@ -263,18 +263,6 @@ def _difference(entry: Json) -> Value:
     better, worse = low is not None and low > 0, high is not None and high < 0
     mark = "better" if better else "worse" if worse else ""
     return metric(entry["difference"], entry["interval"], signed=True, mark=mark)
-
-
-def _runs_by_label(report: Json) -> Table:
-    """AUROC and AUPRC of every label in every run."""
-    columns = [(key, run) for key in METRICS for run in report["runs"]]
-    head = ["Label", *(f"{METRICS[key]}, {run['name']}" for key, run in columns)]
-    rows: list[list[Cell]] = [
-        [label, *(metric(run["score"]["per_label"][label][key]) for key, run in columns)]
-        for label in report["runs"][0]["score"]["per_label"]
-    ]
-    caption = "Every label in every run, without intervals."
-    return Table("table-runs-by-label", caption, head, rows, kind="numbers dense")
 
 
 def splits_table(evaluation: Json) -> Table:
@@ -415,3 +403,25 @@ def epochs_table(run: Json, place: int) -> Table:
     ]
     head = ["Epoch", *(key.replace("_", " ") for key in keys)]
     return Table(f"table-epochs-{place}", f"Every epoch of {run['name']}.", head, rows)
+
+
+def templates(**options: Any) -> Environment:
+    """The environment of page or card, with the functions that both use."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+    environment.globals |= {
+        "confidence": confidence,
+        "count": count,
+        "metric": metric,
+        "metrics": METRICS,
+        "policies": UNDEFINED,
+        "seconds": seconds,
+        "share": share,
+        "text": text,
+    }
+    return environment
