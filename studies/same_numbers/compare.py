@@ -393,10 +393,11 @@ def _score_values(found: Any) -> dict[str, Any]:
     names = (
         *("macro_auroc", "macro_auprc", "f_max", "macro_auroc_interval", "macro_auprc_interval"),
         *("macro_auroc_bias", "macro_auprc_bias", "positives", "auroc", "auprc"),
-        *("auroc_intervals", "auprc_intervals", "defined_labels", "records", "resamples", "drawn"),
+        *("auroc_intervals", "auprc_intervals", "defined_labels", "records", "drawn"),
         "acceptance",
     )
-    return {name: getattr(found, name) for name in names}
+    values = {name: getattr(found, name) for name in names}
+    return values | {"resamples": found.plan.resamples}
 
 
 def _renamed(options: dict[str, Any]) -> dict[str, Any]:
@@ -447,7 +448,7 @@ def f_max(targets: np.ndarray, probabilities: np.ndarray) -> float:
 def fit_calibration(table: Any, *, bias: bool = False) -> Any:
     from einthoven.evaluate import fit_calibration
 
-    return fit_calibration(table.targets, table.probabilities, table.labels, bias=bias)
+    return fit_calibration(table, bias=bias)
 
 
 def calibration_values(found: Any) -> dict[str, Any]:
@@ -474,21 +475,17 @@ def _bins(bins: Any) -> dict[str, Any]:
 
 
 def _quality(found: Any) -> dict[str, Any]:
-    names = ("log_loss", "brier", "ece_width", "ece_mass", "macro", "micro")
     bins = ("width", "mass", "pooled_width", "pooled_mass")
-    return {n: getattr(found, n) for n in names} | {n: _bins(getattr(found, n)) for n in bins}
+    values = {str(name): column.to_numpy() for name, column in found.per_label.items()}
+    values |= {"macro": found.macro, "micro": found.micro}
+    return values | {n: _bins(getattr(found, n)) for n in bins}
 
 
 def calibration_report(table: Any, calibration: Any, *, by_patient: bool, **options: Any) -> Any:
     from einthoven.evaluate import calibration_report
 
     found = calibration_report(
-        table.targets,
-        table.probabilities,
-        table.labels,
-        calibration,
-        groups=table.patients if by_patient else None,
-        **options,
+        table, calibration, by="patient" if by_patient else "record", **options
     )
     values: dict[str, Any] = {"before": _quality(found.before)}
     if calibration is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.metrics import f1_score
 
-from einthoven.errors import EvaluationError
-from einthoven.evaluate import fit_calibration
+from einthoven.evaluate import calibrate, fit_calibration
 from einthoven.evaluate.calibrate import (
     BIAS_SPREAD,
     FEWEST_POSITIVES_FOR_F1,
@@ -21,20 +21,18 @@ from einthoven.evaluate.calibrate import (
     SPREAD,
     best_thresholds,
 )
-from einthoven.predictions import Calibration
+from einthoven.predictions import Calibration, Predictions
 
 Floats = NDArray[np.float64]
 LABELS = ("a", "b", "c", "d")
 
 
-def drawn(
-    temperatures: Any, *, records: int, offset: Any = -1.0, seed: int = 0
-) -> tuple[NDArray[np.uint8], Floats]:
+def drawn(temperatures: Any, *, records: int, offset: Any = -1.0, seed: int = 0) -> Predictions:
     """Draw targets from sigmoid(z / T), with sigmoid(z) as uncalibrated probabilities."""
     generator = np.random.default_rng(seed)
     z = generator.normal(size=(records, len(temperatures))) * 2 + np.asarray(offset)
     true = generator.random(z.shape) < expit(z / np.asarray(temperatures))
-    return true.astype(np.uint8), expit(z)
+    return Predictions.from_arrays(true, expit(z), LABELS)
 
 
 def penalised(z: Floats, y: NDArray[np.uint8], shared: float, spread: float, values: Any) -> float:
@@ -46,19 +44,32 @@ def penalised(z: Floats, y: NDArray[np.uint8], shared: float, spread: float, val
     return loss + prior
 
 
-def test_true_temperatures_are_recovered() -> None:
+def shared_temperature(table: Predictions) -> float:
+    """The temperature of every label where none may differ."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrate, "SPREAD", 1e-6)
+        temperatures = fit_calibration(table).temperatures
+    assert np.ptp(temperatures) < 1e-3
+    return temperatures[0]
+
+
+def test_true_temperatures_are_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "SPREAD", 10)
     expected = np.array([0.5, 1.0, 2.0, 4.0])
-    result = fit_calibration(*drawn(expected, records=40_000), LABELS, spread=10)
+    result = fit_calibration(drawn(expected, records=40_000))
     assert np.array(result.temperatures) == pytest.approx(expected, rel=0.06)
     assert result.biases == (0.0,) * 4
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("spread", [SPREAD, 0.5])
-def test_every_label_is_at_the_minimum_of_its_objective(bias: bool, spread: float) -> None:
-    targets, probabilities = drawn([0.7, 1.3, 1.0, 2.0], records=600, offset=[-3.0, -1.0, 0.0, 1.0])
-    result = fit_calibration(targets, probabilities, LABELS, bias=bias, spread=spread)
-    z = logit(probabilities)
+def test_every_label_is_at_the_minimum_of_its_objective(
+    bias: bool, spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "SPREAD", spread)
+    table = drawn([0.7, 1.3, 1.0, 2.0], records=600, offset=[-3.0, -1.0, 0.0, 1.0])
+    result = fit_calibration(table, bias=bias)
+    targets, z = table.require_targets(), logit(table.probabilities)
     pairs = z.reshape(-1), targets.reshape(-1)
     shared = minimize(
         lambda v: np.logaddexp(0, v[0] * pairs[0]).sum() - v[0] * pairs[0] @ pairs[1]
@@ -79,10 +90,8 @@ def test_more_records_move_a_label_further_from_the_shared_temperature() -> None
     shared, separate = {}, {}
     for records in (40, 400, 40_000):
         table = drawn(expected, records=records, offset=0.0)
-        tight = fit_calibration(*table, LABELS, spread=1e-6).temperatures
-        assert np.ptp(tight) < 1e-3
-        shared[records] = tight[0]
-        separate[records] = fit_calibration(*table, LABELS).temperatures[3]
+        shared[records] = shared_temperature(table)
+        separate[records] = fit_calibration(table).temperatures[3]
     assert separate[40] == pytest.approx(shared[40], rel=2 * SPREAD)
     assert separate[40_000] == pytest.approx(3.0, rel=0.05)
     moved = {n: separate[n] / shared[n] - 1 for n in separate}
@@ -90,9 +99,10 @@ def test_more_records_move_a_label_further_from_the_shared_temperature() -> None
 
 
 def test_calibration_lowers_the_log_loss_of_miscalibrated_labels() -> None:
-    targets, probabilities = drawn([2.0, 2.0, 0.5, 1.0], records=3000)
-    fresh, raw = drawn([2.0, 2.0, 0.5, 1.0], records=3000, seed=1)
-    calibrated = fit_calibration(targets, probabilities, LABELS).apply(raw)
+    fitted = fit_calibration(drawn([2.0, 2.0, 0.5, 1.0], records=3000))
+    other = drawn([2.0, 2.0, 0.5, 1.0], records=3000, seed=1)
+    fresh, raw = other.require_targets(), other.probabilities
+    calibrated = fitted.apply(raw)
 
     def loss(p: Floats) -> Floats:
         return -np.where(fresh == 1, np.log(p), np.log1p(-p)).mean(axis=0)
@@ -102,28 +112,30 @@ def test_calibration_lowers_the_log_loss_of_miscalibrated_labels() -> None:
 
 
 def test_undefined_labels_have_the_shared_temperature_and_no_threshold() -> None:
-    targets, probabilities = drawn([2.0, 2.0, 1.0, 1.0], records=500)
+    table = drawn([2.0, 2.0, 1.0, 1.0], records=500)
+    targets = table.require_targets().copy()
     targets[:, 2], targets[:, 3] = 0, 1
     for bias in (False, True):
-        result = fit_calibration(targets, probabilities, LABELS, bias=bias)
+        result = fit_calibration(replace(table, targets=targets), bias=bias)
         assert result.temperatures[2] == result.temperatures[3]
         assert result.biases[2:] == (0.0, 0.0)
         assert result.thresholds[2:] == (NO_THRESHOLD, NO_THRESHOLD)
 
 
 def test_the_temperature_of_a_label_ranked_backwards_is_limited() -> None:
-    targets, probabilities = drawn([1.0, 1.0, 1.0, 1.0], records=4000)
+    table = drawn([1.0, 1.0, 1.0, 1.0], records=4000)
+    probabilities = table.probabilities.copy()
     probabilities[:, 1] = 1 - probabilities[:, 1]
+    table = replace(table, probabilities=probabilities)
     for bias in (False, True):
-        result = fit_calibration(targets, probabilities, LABELS, bias=bias)
-        shared = fit_calibration(targets, probabilities, LABELS, spread=1e-6).temperatures[0]
-        assert result.temperatures[1] == pytest.approx(LIMIT * shared, rel=1e-3)
+        result = fit_calibration(table, bias=bias)
+        assert result.temperatures[1] == pytest.approx(LIMIT * shared_temperature(table), rel=1e-3)
 
 
 def test_certain_and_separable_predictions_give_finite_parameters() -> None:
     targets = np.array([[1, 0], [0, 1], [1, 0], [0, 0]] * 5, dtype=np.uint8)
     for probabilities in (targets.astype(float), 1.0 - targets, np.full(targets.shape, 0.5)):
-        result = fit_calibration(targets, probabilities, ("a", "b"), bias=True)
+        result = fit_calibration(Predictions.from_arrays(targets, probabilities), bias=True)
         assert all(1 / LIMIT**2 <= t <= LIMIT**2 for t in result.temperatures)
 
 
@@ -164,19 +176,10 @@ def test_labels_with_few_positives_are_called_as_often_as_they_occur() -> None:
 
 
 def test_the_order_of_records_changes_nothing() -> None:
-    targets, probabilities = drawn([0.8, 1.0, 1.5, 2.0], records=300)
+    table = drawn([0.8, 1.0, 1.5, 2.0], records=300)
     order = np.random.default_rng(0).permutation(300)
-    one = fit_calibration(targets, probabilities, LABELS)
-    two = fit_calibration(targets[order], probabilities[order], LABELS)
+    targets, probabilities = table.require_targets()[order], table.probabilities[order]
+    one = fit_calibration(table)
+    two = fit_calibration(Predictions.from_arrays(targets, probabilities, LABELS))
     for name, values in one.to_dict().items():
         assert values == pytest.approx(two.to_dict()[name], rel=1e-9)
-
-
-def test_invalid_input_is_refused() -> None:
-    targets, probabilities = drawn([1.0] * 4, records=20)
-    with pytest.raises(EvaluationError, match="spread = 0"):
-        fit_calibration(targets, probabilities, LABELS, spread=0)
-    with pytest.raises(EvaluationError, match="same records"):
-        fit_calibration(targets[:-1], probabilities, LABELS)
-    with pytest.raises(EvaluationError):
-        fit_calibration(targets, probabilities * 3, LABELS)

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.estimate import (
-    INTERVALS,
-    intervals,
-    macro,
-    refuse_gaps,
-    refuse_undefined,
-)
+from einthoven.evaluate.estimate import Bootstrap, Estimate, Plan, macro
+from einthoven.predictions import Predictions
 
+INTERVALS = ("percentile", "basic", "bca")
 VALUES = np.array([[0.5, 1.0, 0.75], [0.5, np.nan, 1.0], [np.nan] * 3])
 TARGETS = np.array([[1, 0, 1], [0, 0, 1]], np.uint8)
+
+
+def intervals(
+    method: Any,
+    point: np.ndarray,
+    replicates: np.ndarray,
+    *,
+    level: float = 0.95,
+    left_out: np.ndarray | None = None,
+) -> np.ndarray:
+    plan = Plan(interval=method, level=level)
+    limits = Estimate(point, replicates, left_out, plan).limits()
+    assert limits is not None
+    return limits
+
+
+def bootstrap_of(targets: np.ndarray, policy: Any, resamples: int = 0) -> Bootstrap:
+    labels = ("A", "B", "C")[: targets.shape[1]]
+    table = Predictions.from_arrays(targets, np.full(targets.shape, 0.5), labels)
+    return Bootstrap.of(table, Plan(resamples=resamples, undefined_labels=policy))
 
 
 def skewed(data: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -61,8 +78,8 @@ def test_gaps_are_left_out_by_column(method: str) -> None:
     ours = intervals(method, point, gapped, left_out=gapped_out)
     whole = intervals(method, point, replicates, left_out=left_out)
     np.testing.assert_array_equal(ours[0], whole[0])
-    kept = ~np.isnan(gapped_out[:, 1])
-    alone = intervals(method, point[:1], replicates[1::2, 1:2], left_out=left_out[kept, 1:2])
+    defined = ~np.isnan(gapped_out[:, 1])
+    alone = intervals(method, point[:1], replicates[1::2, 1:2], left_out=left_out[defined, 1:2])
     np.testing.assert_allclose(ours[1], alone[0], rtol=1e-12)
     assert np.isnan(ours[2]).all()
 
@@ -77,11 +94,6 @@ def test_bca_of_a_point_beyond_all_replicates_is_finite() -> None:
 def test_bca_of_a_constant_is_that_constant() -> None:
     limits = intervals("bca", np.ones(1), np.ones((50, 1)), left_out=np.ones((9, 1)))
     np.testing.assert_array_equal(limits, [[1.0, 1.0]])
-
-
-def test_bca_needs_the_jackknife() -> None:
-    with pytest.raises(EvaluationError, match="leave-one-out"):
-        intervals("bca", np.ones(1), np.ones((5, 1)))
 
 
 @pytest.mark.parametrize(
@@ -100,21 +112,27 @@ def test_macro_means(policy: str, expected: list[float]) -> None:
 @pytest.mark.parametrize("policy", ["error", "resample"])
 def test_strict_policies_name_the_undefined_labels(policy: str) -> None:
     with pytest.raises(EvaluationError) as caught:
-        refuse_undefined(TARGETS, ("A", "B", "C"), policy)
+        bootstrap_of(TARGETS, policy)
     assert re.search("no positive .* for B; no negative .* for C", str(caught.value))
     assert 'undefined_labels="skip"' in caught.value.remedy
 
 
 def test_lenient_policies_need_one_defined_label() -> None:
-    refuse_undefined(TARGETS, ("A", "B", "C"), "skip")
-    refuse_undefined(TARGETS, ("A", "B", "C"), "zero")
+    for policy in ("skip", "zero"):
+        assert bootstrap_of(TARGETS, policy).plan.undefined_labels == policy
     with pytest.raises(EvaluationError, match="2 of 2 labels") as caught:
-        refuse_undefined(TARGETS[:, 1:], ("B", "C"), "skip")
+        bootstrap_of(TARGETS[:, 1:], "skip")
     assert "skip" not in caught.value.remedy
 
 
-def test_only_error_refuses_gaps_in_resamples() -> None:
-    with pytest.raises(EvaluationError, match=r"2 of 3 .* B in 2, A in 1"):
-        refuse_gaps(VALUES, ("A", "B", "C"), "error")
-    refuse_gaps(VALUES, ("A", "B", "C"), "skip")
-    refuse_gaps(VALUES[:1], ("A", "B", "C"), "error")
+def test_auto_draws_again_only_where_every_label_is_defined() -> None:
+    assert bootstrap_of(TARGETS, "auto").plan.undefined_labels == "skip"
+    assert bootstrap_of(TARGETS[:, :1], "auto").plan.undefined_labels == "resample"
+
+
+def test_only_error_refuses_resamples_that_lack_a_label() -> None:
+    targets = np.array([[1, 0], [0, 1], [0, 1], [0, 1]])
+    scores = np.full(targets.shape, 0.5)
+    with pytest.raises(EvaluationError, match=r"of 20 resamples lack a label: A in \d+, B in \d+"):
+        bootstrap_of(targets, "error", resamples=20).estimate(scores)
+    bootstrap_of(targets, "skip", resamples=20).estimate(scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,48 +13,52 @@ from sklearn.metrics import brier_score_loss, f1_score, log_loss, precision_scor
 
 from einthoven.errors import CalibrationError, EvaluationError
 from einthoven.evaluate import calibration_report, fit_calibration
-from einthoven.evaluate.reliability import measure_quality
-from einthoven.predictions import Calibration
+from einthoven.evaluate.reliability import Quality, measure_quality
+from einthoven.predictions import Calibration, Predictions
 
 LABELS = ("a", "b", "c")
 
 
 @pytest.fixture(scope="module")
-def table() -> tuple[np.ndarray, np.ndarray]:
+def table() -> Predictions:
     generator = np.random.default_rng(0)
     z = generator.normal(size=(700, 3)) * 2 + [0.0, -2.0, -4.0]
     targets = (generator.random(z.shape) < expit(z / 2)).astype(np.uint8)
-    return targets, expit(z)
+    return Predictions.from_arrays(targets, expit(z), LABELS)
+
+
+def quality(targets: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> Quality:
+    return measure_quality(Predictions.from_arrays(targets, probabilities), bins=bins)
 
 
 def test_values_by_hand() -> None:
     """Two bins: 0.2 and 0.4 with one positive (mean 0.3, observed 0.5), 0.9 with one (0.9, 1.0)."""
     targets = np.array([[1], [0], [1]], dtype=np.uint8)
     probabilities = np.array([[0.2], [0.4], [0.9]])
-    result = measure_quality(targets, probabilities, bins=2)
-    assert result.ece_width.tolist() == pytest.approx([(2 * 0.2 + 0.1) / 3])
+    result = quality(targets, probabilities, bins=2)
+    assert result.per_label["ece_width"].tolist() == pytest.approx([(2 * 0.2 + 0.1) / 3])
     assert result.width.records.tolist() == [[2, 1]]
     assert result.width.observed.tolist() == [[0.5, 1.0]]
-    assert result.brier.tolist() == pytest.approx([(0.64 + 0.16 + 0.01) / 3])
-    assert result.log_loss.tolist() == pytest.approx([-np.log([0.2, 0.6, 0.9]).mean()])
+    assert result.per_label["brier"].tolist() == pytest.approx([(0.64 + 0.16 + 0.01) / 3])
+    assert result.per_label["log_loss"].tolist() == pytest.approx([-np.log([0.2, 0.6, 0.9]).mean()])
     assert result.micro["ece_width"] == pytest.approx(result.macro["ece_width"])
 
 
-def test_losses_equal_scikit_learn(table: tuple[np.ndarray, np.ndarray]) -> None:
-    targets, probabilities = table
-    result = measure_quality(targets, probabilities)
-    for label in range(3):
-        y, p = targets[:, label], probabilities[:, label]
-        assert result.brier[label] == pytest.approx(brier_score_loss(y, p), abs=1e-14)
-        assert result.log_loss[label] == pytest.approx(log_loss(y, p), abs=1e-12)
+def test_losses_equal_scikit_learn(table: Predictions) -> None:
+    targets, probabilities = table.require_targets(), table.probabilities
+    result = measure_quality(table)
+    for y, p, label in zip(targets.T, probabilities.T, LABELS, strict=True):
+        row = result.per_label.loc[label]
+        assert row["brier"] == pytest.approx(brier_score_loss(y, p), abs=1e-14)
+        assert row["log_loss"] == pytest.approx(log_loss(y, p), abs=1e-12)
     assert result.micro["brier"] == pytest.approx(result.macro["brier"])
     flat = brier_score_loss(targets.ravel(), probabilities.ravel())
     assert result.micro["brier"] == pytest.approx(flat)
 
 
-def test_bins_equal_scikit_learn(table: tuple[np.ndarray, np.ndarray]) -> None:
-    targets, probabilities = table
-    result = measure_quality(targets, probabilities, bins=7)
+def test_bins_equal_scikit_learn(table: Predictions) -> None:
+    targets, probabilities = table.require_targets(), table.probabilities
+    result = measure_quality(table, bins=7)
     for label in range(3):
         y, p = targets[:, label], probabilities[:, label]
         observed, probability = calibration_curve(y, p, n_bins=7, strategy="uniform")
@@ -70,11 +75,9 @@ def test_equal_probabilities_share_a_bin_and_order_changes_nothing() -> None:
     targets = (generator.random((90, 2)) < 0.3).astype(np.uint8)
     probabilities = generator.choice([0.1, 0.3, 0.35, 0.8], size=(90, 2))
     order = generator.permutation(90)
-    one, two = (
-        measure_quality(targets, probabilities, bins=6),
-        measure_quality(targets[order], probabilities[order], bins=6),
-    )
-    assert one.ece_mass == pytest.approx(two.ece_mass, abs=1e-15)
+    one = quality(targets, probabilities, bins=6)
+    two = quality(targets[order], probabilities[order], bins=6)
+    assert one.macro["ece_mass"] == pytest.approx(two.macro["ece_mass"], abs=1e-15)
     for label in range(2):
         probability = one.mass.probability[label]
         assert set(probability[~np.isnan(probability)].round(12)) <= {0.1, 0.3, 0.35, 0.8}
@@ -83,28 +86,30 @@ def test_equal_probabilities_share_a_bin_and_order_changes_nothing() -> None:
 def test_the_error_of_constant_probabilities_is_their_distance() -> None:
     targets = np.array([[1], [0], [0], [0]] * 25, dtype=np.uint8)
     for probability, error in ((0.25, 0.0), (0.65, 0.4)):
-        result = measure_quality(targets, np.full(targets.shape, probability))
-        assert result.ece_width == pytest.approx([error], abs=1e-12)
-        assert result.ece_mass == pytest.approx([error], abs=1e-12)
+        result = quality(targets, np.full(targets.shape, probability)).macro
+        assert result["ece_width"] == pytest.approx(error, abs=1e-12)
+        assert result["ece_mass"] == pytest.approx(error, abs=1e-12)
 
 
 def test_the_loss_of_certain_errors_is_finite() -> None:
-    result = measure_quality(np.array([[1], [0]], dtype=np.uint8), np.array([[0.0], [0.0]]))
-    assert result.log_loss[0] == pytest.approx(-np.log(1e-15) / 2)
+    result = quality(np.array([[1], [0]]), np.array([[0.0], [0.0]]))
+    assert result.macro["log_loss"] == pytest.approx(-np.log(1e-15) / 2)
 
 
 def test_calibration_improves_log_loss_and_brier_score(
-    table: tuple[np.ndarray, np.ndarray],
+    table: Predictions,
 ) -> None:
     """The probabilities are sigmoid(z), the truth is sigmoid(z / 2)."""
-    targets, probabilities = table
-    half = np.arange(len(targets)) < 350
-    fitted = fit_calibration(targets[half], probabilities[half], LABELS)
-    result = calibration_report(targets[~half], probabilities[~half], LABELS, fitted, resamples=300)
+    targets, probabilities = table.require_targets(), table.probabilities
+    first, second = (
+        Predictions.from_arrays(targets[half], probabilities[half], LABELS)
+        for half in (slice(350), slice(350, None))
+    )
+    result = calibration_report(second, fit_calibration(first), resamples=300)
     assert result.after is not None
     assert result.change is not None
     assert result.records == 350
-    assert result.positives.tolist() == targets[~half].sum(axis=0).tolist()
+    assert list(result.positives.values()) == targets[350:].sum(axis=0).tolist()
     for name in ("log_loss", "brier", "ece_width", "ece_mass"):
         assert result.after.macro[name] < result.before.macro[name]
     for name, (change, interval) in result.change.items():
@@ -113,11 +118,11 @@ def test_calibration_improves_log_loss_and_brier_score(
         assert interval[0] < change < interval[1] < 0
 
 
-def test_intervals_are_those_of_the_resampled_means(table: tuple[np.ndarray, np.ndarray]) -> None:
+def test_intervals_are_those_of_the_resampled_means(table: Predictions) -> None:
     """Compare with the standard error of a mean."""
-    targets, probabilities = table
+    targets, probabilities = table.require_targets(), table.probabilities
     fitted = Calibration((2.0,) * 3, (0.0,) * 3, (0.5,) * 3)
-    result = calibration_report(targets, probabilities, LABELS, fitted, resamples=4000, seed=3)
+    result = calibration_report(table, fitted, resamples=4000, seed=3)
     each = ((fitted.apply(probabilities) - targets) ** 2 - (probabilities - targets) ** 2).mean(
         axis=1
     )
@@ -126,22 +131,19 @@ def test_intervals_are_those_of_the_resampled_means(table: tuple[np.ndarray, np.
     low, high = result.change["brier"][1] or (0.0, 0.0)
     assert low == pytest.approx(each.mean() - 1.96 * error, abs=0.15 * error)
     assert high == pytest.approx(each.mean() + 1.96 * error, abs=0.15 * error)
-    whole = calibration_report(
-        targets, probabilities, LABELS, fitted, resamples=200, groups=np.arange(700) // 350
-    )
-    assert whole.unit == "patient"
+    two = replace(table, patients=np.arange(700) // 350)
+    whole = calibration_report(two, fitted, resamples=200, by="patient")
     wide = (whole.change or {})["brier"][1] or (0.0, 0.0)
     halves = sorted([each[:350].mean(), each[350:].mean()])
     assert wide == pytest.approx(halves)  # two patients: both, or one of them twice
 
 
-def test_decisions_equal_scikit_learn(table: tuple[np.ndarray, np.ndarray]) -> None:
-    targets, probabilities = table
-    fitted = fit_calibration(targets, probabilities, LABELS)
-    result = calibration_report(targets, probabilities, LABELS, fitted, resamples=0).decisions
+def test_decisions_equal_scikit_learn(table: Predictions) -> None:
+    fitted = fit_calibration(table)
+    result = calibration_report(table, fitted, resamples=0).decisions
     assert result is not None
-    called = fitted.decide(fitted.apply(probabilities))
-    for label, y, c in zip(LABELS, targets.T, called.T, strict=True):
+    called = fitted.decide(fitted.apply(table.probabilities))
+    for label, y, c in zip(LABELS, table.require_targets().T, called.T, strict=True):
         row = result.loc[label]
         assert row["called"] == c.sum()
         assert row["sensitivity"] == pytest.approx(recall_score(y, c))
@@ -150,29 +152,24 @@ def test_decisions_equal_scikit_learn(table: tuple[np.ndarray, np.ndarray]) -> N
         assert row["f1"] == pytest.approx(f1_score(y, c))
 
 
-def test_the_report_is_json_and_a_data_frame(table: tuple[np.ndarray, np.ndarray]) -> None:
-    targets, probabilities = table[0].copy(), table[1]
+def test_the_report_is_json(table: Predictions) -> None:
+    targets = table.require_targets().copy()
     targets[:, 2] = 0
     fitted = Calibration((1.0,) * 3, (0.0,) * 3, (0.5, 0.5, 1.0))
-    result = calibration_report(targets, probabilities, LABELS, fitted, resamples=20)
+    result = calibration_report(replace(table, targets=targets), fitted, resamples=20)
     stored = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert stored["decisions"]["c"]["sensitivity"] is None
-    assert stored["before"]["per_label"]["a"]["brier"] == result.before.brier[0]
+    assert stored["before"]["per_label"]["a"]["brier"] == result.before.per_label["brier"].iloc[0]
     assert sum(each["records"] for each in stored["after"]["bins_mass"]) == 3 * 700
-    assert result.to_frame()["threshold"].tolist() == [0.5, 0.5, 1.0]
-    bare = calibration_report(targets, probabilities, LABELS, resamples=0)
+    assert [row["threshold"] for row in stored["decisions"].values()] == [0.5, 0.5, 1.0]
+    assert (stored["unit"], stored["resamples"]) == ("record", 20)
+    bare = calibration_report(table, resamples=0)
     assert bare.to_dict()["after"] is None
     assert bare.to_dict()["change"] == {}
-    assert "brier_after" not in bare.to_frame()
 
 
-def test_invalid_input_is_refused(table: tuple[np.ndarray, np.ndarray]) -> None:
-    targets, probabilities = table
-    with pytest.raises(EvaluationError, match="same records"):
-        calibration_report(targets[1:], probabilities, LABELS)
+def test_invalid_input_is_refused(table: Predictions) -> None:
     with pytest.raises(EvaluationError, match="at least one bin"):
-        calibration_report(targets, probabilities, LABELS, bins=0)
+        calibration_report(table, bins=0)
     with pytest.raises(CalibrationError, match="2 labels"):
-        calibration_report(
-            targets, probabilities, LABELS, Calibration((1.0,) * 2, (0.0,) * 2, (0.5,) * 2)
-        )
+        calibration_report(table, Calibration((1.0,) * 2, (0.0,) * 2, (0.5,) * 2))

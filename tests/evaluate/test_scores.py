@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from einthoven.errors import EvaluationError
 from einthoven.evaluate import f_max, score
 from einthoven.evaluate.bootstrap import multiplicities
+from einthoven.evaluate.estimate import Estimate
 
 LABELS = ("NORM", "MI", "STTC", "2AVB")
 
@@ -52,10 +53,10 @@ def test_values_and_intervals_equal_those_of_a_plain_loop() -> None:
         assert values[f"macro_{name}_bias"] == pytest.approx(macro.mean() - point.mean(), abs=1e-12)
     assert result.f_max == f_max(targets, scores)
     assert result.positives.tolist() == targets.sum(axis=0).tolist()
-    assert (result.records, result.resamples, result.drawn) == (240, 60, drawn.drawn)
+    assert (result.records, result.plan.resamples, result.drawn) == (240, 60, drawn.drawn)
     assert result.acceptance == pytest.approx(1 - 1 / math.e, abs=0.2)
-    assert (result.defined_labels, result.unit) == (4, "record")
-    assert result.undefined_labels == "resample"
+    assert (result.defined_labels, result.plan.by) == (4, "record")
+    assert result.plan.undefined_labels == "resample"
 
 
 def test_precision_of_rare_labels_is_biased_upwards() -> None:
@@ -82,7 +83,7 @@ def test_intervals_of_every_option_contain_the_auroc(
         undefined_labels=policy,
         groups=groups,
     )
-    assert result.unit == ("patient" if by_patient else "record")
+    assert result.plan.by == ("patient" if by_patient else "record")
     assert result.auroc_intervals is not None
     for i in range(3):
         low, high = result.auroc_intervals[i]
@@ -91,8 +92,6 @@ def test_intervals_of_every_option_contain_the_auroc(
 
 
 def test_bca_uses_the_jackknife_of_the_macro_value() -> None:
-    from einthoven.evaluate.estimate import intervals
-
     targets, scores = example(60)
     labels, targets, scores = LABELS[:2], targets[:, :2], scores[:, :2]
     result = score(targets, scores, labels=labels, resamples=80, interval="bca", seed=3)
@@ -101,20 +100,20 @@ def test_bca_uses_the_jackknife_of_the_macro_value() -> None:
     def macro(weight: NDArray[np.generic]) -> Any:
         return roc_auc_score(targets, scores, sample_weight=weight)
 
-    limits = intervals(
-        "bca",
+    expected = Estimate(
         np.array([macro(np.ones(60))]),
         np.array([[macro(w)] for w in drawn]),
-        left_out=np.array([[macro(np.arange(60) != i)] for i in range(60)]),
+        np.array([[macro(np.arange(60) != i)] for i in range(60)]),
+        result.plan,
     )
-    np.testing.assert_allclose(result.macro_auroc_interval, limits[0], atol=1e-10)
+    np.testing.assert_allclose(result.macro_auroc_interval, expected.interval(), atol=1e-10)
 
 
 def test_the_trapezoid_differs_from_average_precision() -> None:
     targets, scores = example()
     step = score(targets, scores, labels=LABELS, resamples=50)
     trapezoid = score(targets, scores, labels=LABELS, resamples=50, auprc="trapezoid")
-    assert trapezoid.auprc_definition == "trapezoid"
+    assert trapezoid.to_dict()["auprc_definition"] == "trapezoid"
     assert trapezoid.macro_auprc < step.macro_auprc
     assert trapezoid.macro_auprc_interval != step.macro_auprc_interval
     assert trapezoid.macro_auroc_interval == step.macro_auroc_interval
@@ -152,7 +151,6 @@ def test_without_resamples_there_are_no_intervals() -> None:
     assert result.auroc_intervals is None
     assert result.macro_auprc_bias is None
     assert result.to_dict()["per_label"]["MI"]["auprc_interval"] is None
-    assert result.to_frame().columns.tolist() == ["label", "positives", "auroc", "auprc"]
 
 
 def test_f_max_is_none_where_records_have_no_label() -> None:
@@ -173,24 +171,24 @@ def test_same_seed_same_score_whatever_the_input_type() -> None:
     assert other.to_dict()["macro_auroc_interval"] != result["macro_auroc_interval"]
 
 
-def test_dict_and_frame_hold_the_same_numbers() -> None:
+def test_the_dict_holds_every_label() -> None:
     result = score(*example(), labels=LABELS, resamples=50)
     values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    frame = result.to_frame().set_index("label")
     assert values["macro_auroc"] == result.macro_auroc
     assert values["macro_auroc_interval"] == list(result.macro_auroc_interval or ())
-    for label in LABELS:
-        entry, line = values["per_label"][label], frame.loc[label]
-        assert entry["auroc_interval"] == [line["auroc_low"], line["auroc_high"]]
-        assert entry["auprc"] == line["auprc"]
-        assert entry["positives"] == line["positives"]
-    assert frame.index.tolist() == list(values["per_label"]) == list(LABELS)
+    assert (values["resamples"], values["unit"], values["level"]) == (50, "record", 0.95)
+    assert list(values["per_label"]) == list(LABELS)
+    for i, entry in enumerate(values["per_label"].values()):
+        assert result.auroc_intervals is not None
+        assert entry["auroc_interval"] == result.auroc_intervals[i].tolist()
+        assert entry["auprc"] == result.auprc[i]
+        assert entry["positives"] == result.positives[i]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": LABELS[:3]}, r"targets have shape \(240, 4\), expected \(records, 3\)"),
+        ({"labels": LABELS[:3]}, r"target values have shape \(240, 4\).*shape \(240, 3\)"),
         ({"labels": ("A", "A", "B", "C")}, "label names occur more than once: A"),
         ({"resamples": -1}, "resamples = -1"),
         ({"resamples": 19}, "19 resamples"),
@@ -199,13 +197,14 @@ def test_dict_and_frame_hold_the_same_numbers() -> None:
         ({"seed": -3}, "seed = -3"),
         ({"level": 1.0}, r"level = 1\.0"),
         ({"level": 95}, "level = 95"),
-        ({"interval": "bootstrap-t"}, "interval = 'bootstrap-t' is unknown"),
+        ({"interval": "bootstrap-t"}, "interval = 'bootstrap-t'"),
         ({"undefined_labels": "nan"}, "undefined_labels = 'nan'"),
         ({"auprc": "ap"}, "auprc = 'ap'"),
-        ({"groups": ["p"] * 3}, r"shape \(3,\), expected \(240,\)"),
-        ({"groups": ["p"] * 239 + [""]}, "1 of them are unknown"),
+        ({"sed": 3}, "unknown field 'sed'"),
+        ({"groups": ["p"] * 3}, "3 patients for 240 records"),
+        ({"groups": ["p"] * 239 + [""]}, "1 of 240 records are unknown"),
         ({"groups": ["p"] * 240}, "all 240 records are of one patient, 'p'"),
-        ({"groups": pd.Series(["p"] * 239 + [None])}, "1 of them are unknown"),
+        ({"groups": pd.Series(["p"] * 239 + [None])}, "1 of 240 records are unknown"),
     ],
 )
 def test_invalid_options_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -216,7 +215,7 @@ def test_invalid_options_are_refused(changes: dict[str, Any], message: str) -> N
 
 def test_other_lengths_columns_and_logits_are_refused() -> None:
     targets, scores = example()
-    with pytest.raises(EvaluationError, match="240 rows, probabilities 239"):
+    with pytest.raises(EvaluationError, match=r"\(240, 4\).*for 239 records"):
         score(targets, scores[1:], labels=LABELS)
     with pytest.raises(EvaluationError, match="probability of label"):
         score(targets, scores * 9 - 4, labels=LABELS)

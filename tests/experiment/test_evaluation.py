@@ -66,17 +66,12 @@ def test_parts_equal_the_results_of_their_functions(
 ) -> None:
     table, model = tables["test"], load_model(saved)
     evaluation = evaluation_of(model, synthetic, table, resamples=20, seed=2, by="patient")
-    options: Any = {"resamples": 20, "seed": 2}
-    assert evaluation["score"] == score_predictions(table, by="patient", **options).to_dict()
-    expected = calibration_report(
-        table.targets, table.probabilities, table.labels, model.calibration,  # type: ignore[arg-type]
-        groups=table.patients, **options,
-    )  # fmt: skip
+    options: Any = {"resamples": 20, "seed": 2, "by": "patient"}
+    assert evaluation["score"] == score_predictions(table, **options).to_dict()
+    expected = calibration_report(table, model.calibration, **options)
     assert evaluation["calibration"] == expected.to_dict()
     groups = demographics(synthetic.metadata("test"))
-    assert (
-        evaluation["subgroups"] == score_subgroups(table, groups, by="patient", **options).to_dict()
-    )
+    assert evaluation["subgroups"] == score_subgroups(table, groups, **options).to_dict()
     assert (evaluation["split"], evaluation["cohort"]["task"]) == ("test", "all-71")
     assert evaluation["validation"] is None
 

@@ -149,7 +149,7 @@ def test_the_model_predicts_the_calibrated_probabilities_of_the_table(
 
 def test_the_calibration_is_fitted_on_validation_only(finished: Finished) -> None:
     table = Predictions.load(finished.run.path / "predictions" / "validation.parquet")
-    fitted = fit_calibration(table.targets, table.probabilities, table.labels)  # type: ignore[arg-type]
+    fitted = fit_calibration(table)
     assert load_model(finished.run.path / "model").calibration == fitted
     about = read_config(finished.run.path / "model")["calibration_fit"]
     assert (about["split"], about["records"]) == ("validation", len(table))

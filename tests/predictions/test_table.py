@@ -22,7 +22,7 @@ def table(**changes: object) -> Predictions:
         "patients": ["007", "007", "NA", "", "x,y", "12"],
         "targets": rng.integers(0, 2, (6, 4)),
         "probabilities": rng.random((6, 4)),
-        "metadata": {"bundle": "tiny", "ptbxl_version": "1.0.3"},
+        "metadata": {"split": "test", "version": "1.0.3"},
     }
     return Predictions(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -37,9 +37,7 @@ def test_round_trip_keeps_values_and_the_order_of_labels(tmp_path: Path, name: s
     assert loaded.patients.tolist() == saved.patients.tolist()
     assert loaded.targets is not None
     np.testing.assert_array_equal(loaded.targets, saved.targets)
-    # pandas before 3 rounds the last bits of a number that it reads from CSV.
-    rtol = 1e-12 if name.endswith("csv") else 0
-    np.testing.assert_allclose(loaded.probabilities, saved.probabilities, rtol=rtol, atol=0)
+    np.testing.assert_array_equal(loaded.probabilities, saved.probabilities)
     assert loaded.metadata == ({} if name.endswith("csv") else saved.metadata)
     assert [p.name for p in (tmp_path / name).parent.iterdir()] == [Path(name).name]
 
@@ -79,13 +77,13 @@ def test_arrays_are_read_only_copies(tmp_path: Path) -> None:
     [
         ({"records": ["a", "b", "a", "c", "d", "e"]}, "record names occur more than once: a"),
         ({"labels": ("A", "B", "A", "C")}, "label names occur more than once: A"),
-        ({"labels": ("A", "B")}, r"shape \(6, 4\), expected \(records, 2\)"),
-        ({"labels": "ABCD"}, "one string"),
-        ({"labels": ("A", "B", "C", "")}, "non-empty strings"),
-        ({"patients": ["a"]}, "6 records but 1 patients"),
-        ({"records": ["a", "b"], "patients": ["", ""]}, "2 records but 6 rows of probabilities"),
+        ({"labels": ("A", "B")}, r"shape \(6, 4\).*of shape \(6, 2\)"),
+        ({"labels": "ABCD"}, "expected names"),
+        ({"labels": ("A", "B", "C", "")}, "labels that are not empty"),
+        ({"patients": ["a"]}, "1 patients for 6 records"),
+        ({"records": ["a", "b"], "patients": ["", ""]}, "2 patients for 6|for 2 records"),
         ({"targets": np.full((6, 4), 2)}, "target of label NORM for record 00000_hr is 2"),
-        ({"targets": np.zeros((5, 4))}, "6 records but 5 rows of targets"),
+        ({"targets": np.zeros((5, 4))}, r"shape \(5, 4\).*for 6 records"),
         ({"targets": np.full((6, 4), "1")}, "dtype <U1"),
         (
             {"probabilities": np.full((6, 4), 1.5)},
@@ -122,7 +120,7 @@ def test_the_error_names_label_and_record() -> None:
 def test_the_error_names_missing_columns(
     tmp_path: Path, name: str, dropped: list[str], message: str
 ) -> None:
-    frame = pd.DataFrame(table()._columns()).drop(columns=dropped)
+    frame = table().to_arrow().to_pandas().drop(columns=dropped)
     if name.endswith("csv"):
         frame.to_csv(tmp_path / name, index=False)
     else:
@@ -136,10 +134,10 @@ def test_the_error_names_missing_columns(
     [
         ("record,patient,probability:A,probability:A\n1,1,0.5,0.5\n", "column names occur more"),
         ("record,patient,probability:A\n1,1,high\n", "probability:A hold"),
-        ("record,patient,probability:A\n1,1,\n2,1,0.5\n", "probability:A hold"),
+        ("record,patient,probability:A\n1,1,\n2,1,0.5\n", "label A for record 1 is nan"),
         ("record,patient,probability:A\n1,1,nan\n", "probability:A"),
-        ("", "the columns record, patient are missing"),
-        ("record,patient,probability:A\n1,1,0.5\n1,1,0.5,0.5,0.5\n", "not a readable CSV"),
+        ("", "not a readable"),
+        ("record,patient,probability:A\n1,1,0.5\n1,1,0.5,0.5,0.5\n", "not a readable"),
     ],
 )
 def test_a_damaged_csv_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -162,7 +160,7 @@ def test_other_suffixes_missing_and_damaged_files_are_refused(tmp_path: Path) ->
     with pytest.raises(EvaluationError, match="no such predictions table"):
         Predictions.load(tmp_path / "p.parquet")
     (tmp_path / "q.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(EvaluationError, match="not a readable Parquet"):
+    with pytest.raises(EvaluationError, match="not a readable"):
         Predictions.load(tmp_path / "q.parquet")
 
 
@@ -173,11 +171,11 @@ def test_a_failed_write_leaves_the_old_table(
     table().save(path)
     before = path.read_bytes()
 
-    def fail(self: pd.DataFrame, target: Path, **options: object) -> None:
+    def fail(_: object, target: Path) -> None:
         Path(target).write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    monkeypatch.setattr("pyarrow.csv.write_csv", fail)
     with pytest.raises(OSError, match="disk full"):
         table(metadata={}).save(path)
     assert path.read_bytes() == before

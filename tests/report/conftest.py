@@ -140,8 +140,8 @@ def evaluation(report: Json) -> Json:
     """The contents of an evaluation.json."""
     run, table = report["runs"][0], _predictions(3.0, 1)
     assert table.targets is not None
-    fitted = fit_calibration(table.targets, table.probabilities, LABELS)
-    measured = calibration_report(table.targets, table.probabilities, LABELS, fitted, resamples=20)
+    fitted = fit_calibration(table)
+    measured = calibration_report(table, fitted, resamples=20)
     sex = np.where(np.arange(len(table)) % 2, "female", "<b>odd</b>")
     sex[:7] = ""
     clean = {key: {"value": 0.845, "interval": [0.8, 0.9]} for key in ("auroc", "auprc")}

@@ -12,7 +12,6 @@ import pytest
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate import compare
-from einthoven.evaluate.estimate import estimate
 from einthoven.files import read_json, write_json
 from einthoven.predictions import Predictions
 from einthoven.reproduce.experiment import PLAIN, POST, SCRATCH
@@ -35,10 +34,7 @@ def predictions(whole: Reproduction, variant: str, seed: int, split: str = "test
 
 
 def paired(whole: Reproduction, results: Results, a: str, b: str, seed: int) -> Any:
-    return compare(
-        predictions(whole, a, seed), predictions(whole, b, seed),
-        resamples=20, undefined_labels=results._bases["all-71", "test"].plan.undefined_labels,
-    )  # fmt: skip
+    return compare(predictions(whole, a, seed), predictions(whole, b, seed), resamples=20)
 
 
 def test_one_seed_has_the_numbers_of_its_run(whole: Reproduction, results: Results) -> None:
@@ -86,14 +82,11 @@ def test_the_pooled_interval_is_that_of_the_mean_over_seeds(
 ) -> None:
     pooled = results.macro(MAIN[POST], "auprc", minus=MAIN[PLAIN])
     assert pooled is not None
-    basis = results._bases["all-71", "test"]
+    bootstrap = results._bases["all-71", "test"].bootstrap
     differences = []
     for seed in (0, 1):
         post, plain = (
-            estimate(
-                basis.truth, predictions(whole, v, seed).probabilities, basis.draws, basis.plan
-            )[1]
-            for v in (POST, PLAIN)
+            bootstrap.estimate(predictions(whole, v, seed).probabilities)[1] for v in (POST, PLAIN)
         )
         differences.append(np.nanmean(post.replicates - plain.replicates, axis=1))
     limits = np.percentile(np.mean(differences, axis=0), [2.5, 97.5])
@@ -115,11 +108,10 @@ def test_strata(whole: Reproduction, results: Results) -> None:
     last = strata[-1]
     pooled = results.macro(MAIN[POST], "auroc", minus=MAIN[SCRATCH], labels=last["labels"])
     assert pooled is not None
-    basis = results._bases["all-71", "test"]
-    columns = [basis.truth.labels.index(label) for label in last["labels"]]
+    bootstrap = results._bases["all-71", "test"].bootstrap
+    columns = [bootstrap.labels.index(label) for label in last["labels"]]
     post, scratch = (
-        estimate(basis.truth, predictions(whole, v, 0).probabilities, basis.draws, basis.plan)[0]
-        for v in (POST, SCRATCH)
+        bootstrap.estimate(predictions(whole, v, 0).probabilities)[0] for v in (POST, SCRATCH)
     )
     drawn = (post.replicates - scratch.replicates)[:, columns].mean(axis=1)
     assert pooled["interval"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=1e-12)
@@ -132,10 +124,10 @@ def test_an_ensemble_is_the_mean_of_its_members_seed_by_seed(
     assert results.seeds(both) == (0, 1)
     pooled = results.macro(both, "auroc")
     assert pooled is not None
-    basis = results._bases["all-71", "test"]
+    bootstrap = results._bases["all-71", "test"].bootstrap
     for seed in (0, 1):
         tables = [predictions(whole, v, seed).probabilities for v in (POST, PLAIN)]
-        point = estimate(basis.truth, np.mean(tables, axis=0), basis.draws, basis.plan)[0].point
+        point = bootstrap.estimate(np.mean(tables, axis=0))[0].point
         assert pooled["values"][seed] == pytest.approx(np.nanmean(point), abs=1e-12)
     cost = results.cost(both)
     runs = [read_json(whole.folder(MAIN[v].run(0)) / "metrics.json") for v in (POST, PLAIN)]

@@ -108,7 +108,7 @@ def evaluate(
         predictions = predictions.with_positives(min_positives)
     score = score_predictions(
         predictions,
-        undefined_labels=_policy(undefined_labels, predictions),
+        undefined_labels=undefined_labels,
         by=by,
         resamples=resamples,
         seed=seed,
@@ -143,7 +143,7 @@ def compare(
     comparison = paired(
         first,
         second,
-        undefined_labels=_policy(undefined_labels, first),
+        undefined_labels=undefined_labels,
         by=by,
         resamples=resamples,
         seed=seed,
@@ -154,12 +154,6 @@ def compare(
         typer.echo(json.dumps(comparison.to_dict()))
     else:
         _print_comparison(comparison, str(a), str(b))
-
-
-def _policy(undefined_labels: str, predictions: Predictions) -> str:
-    from einthoven.evaluate.scores import suitable_policy
-
-    return suitable_policy(predictions) if undefined_labels == AUTO else undefined_labels
 
 
 def report(
@@ -330,7 +324,7 @@ def _print_score(score: Any, predictions: Predictions) -> None:
     output.print(table)
     if score.macro_auprc_bias is not None:
         note(
-            f"{_bootstrap_text(score)}. Bootstrap bias (mean minus estimate): AUROC "
+            f"{_bootstrap_text(score.plan)}. Bootstrap bias (mean minus estimate): AUROC "
             f"{number(score.macro_auroc_bias, signed=True, places=4)}, AP "
             f"{number(score.macro_auprc_bias, signed=True, places=4)}; repeated positives of rare "
             "labels raise AP."
@@ -347,10 +341,10 @@ def _cells(values: Json, *, prefix: str = "") -> list[str]:
     return cells
 
 
-def _bootstrap_text(score: Any) -> str:
+def _bootstrap_text(plan: Any) -> str:
     return (
-        f"{score.resamples} {score.unit} resamples, seed {score.seed}, {score.interval} intervals, "
-        f"undefined labels: {score.undefined_labels}"
+        f"{plan.resamples} {plan.by} resamples, seed {plan.seed}, {plan.interval} intervals, "
+        f"undefined labels: {plan.undefined_labels}"
     )
 
 
@@ -367,10 +361,10 @@ def _print_comparison(comparison: Any, a: str, b: str) -> None:
     for name, value in aurocs.items():
         table.add_row(name, value, precisions[name])
     output.print(table)
-    if comparison.a.resamples:
+    if comparison.a.plan.resamples:
         note(
-            f"{_bootstrap_text(comparison.a)}. Intervals of labels are not corrected for multiple "
-            "comparisons."
+            f"{_bootstrap_text(comparison.a.plan)}. Intervals of labels are not corrected for "
+            "multiple comparisons."
         )
 
 

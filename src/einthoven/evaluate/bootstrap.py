@@ -62,7 +62,6 @@ def multiplicities(
     groups: ArrayLike | None = None,
     accept: NDArray[np.uint8] | None = None,
     labels: Sequence[str] | None = None,
-    block: int = RESAMPLES_AT_A_TIME,
 ) -> Draws:
     """Draw bootstrap resamples of `n` records.
 
@@ -73,7 +72,7 @@ def multiplicities(
     resamples : int
         Number of accepted resamples to return.
     seed : int
-        The result is a function of the seed and the other arguments, but not of `block`.
+        The result is a function of the arguments, whatever number is drawn at a time.
     groups : array, shape (n,), optional
         Patient of each record; patients are drawn instead of records, as many as there are, each
         with all of its records.
@@ -82,8 +81,6 @@ def multiplicities(
         (the rule of the PTB-XL benchmark asks for the positives).
     labels : sequence of str, optional
         Names of the labels, for messages.
-    block : int
-        Resamples drawn at a time.
 
     Raises
     ------
@@ -92,8 +89,8 @@ def multiplicities(
     """
     unit, count = _units(n, groups)
     required = np.empty((count, 0), bool) if accept is None else _presence(accept, unit, count)
-    block = int(np.clip(MOST_CELLS // count, 1, block))
-    kept: list[NDArray[Any]] = [np.empty((0, n), np.uint8)]
+    block = int(np.clip(MOST_CELLS // count, 1, RESAMPLES_AT_A_TIME))
+    accepted: list[NDArray[Any]] = [np.empty((0, n), np.uint8)]
     done = drawn = 0
     source = _Source(count, required, seed)
     place = np.argsort(source.order)[unit]
@@ -101,14 +98,14 @@ def multiplicities(
         # As many as should suffice, judged by the acceptance so far.
         wanted = (resamples - done) * max(drawn, 1) // max(done, 1) + 16
         size = min(block, wanted)
-        accepted, counts = source.draw(size)
-        enough = accepted[: resamples - done]
-        kept.append(_narrow(counts[: enough.size])[:, place])
+        places, counts = source.draw(size)
+        enough = places[: resamples - done]
+        accepted.append(_narrow(counts[: enough.size])[:, place])
         drawn += int(enough[-1]) + 1 if done + enough.size == resamples else size
         done += enough.size
         if drawn >= DRAWS_BEFORE_GIVING_UP and done < drawn * LOWEST_ACCEPTANCE:
             raise _too_few_accepted(done, drawn, required, labels)
-    return Draws(np.concatenate(kept), drawn)
+    return Draws(np.concatenate(accepted), drawn)
 
 
 def jackknife(n: int, *, groups: ArrayLike | None = None) -> Iterator[NDArray[np.uint8]]:

@@ -26,13 +26,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from einthoven.errors import EvaluationError
-from einthoven.evaluate.scores import checked_pair
-from einthoven.predictions import Calibration
+from einthoven.predictions import Calibration, Predictions
 
 Floats = NDArray[np.float64]
 
@@ -46,55 +44,32 @@ PROBABILITY_MARGIN = 1e-15  # logits and log losses clip probabilities this far 
 GRADIENT_TOLERANCE = 1e-8
 
 
-def fit_calibration(
-    targets: ArrayLike,
-    probabilities: ArrayLike,
-    labels: Sequence[str],
-    *,
-    bias: bool = False,
-    spread: float = SPREAD,
-) -> Calibration:
+def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibration:
     """Fit the temperature and threshold of every label, and optionally a bias.
 
     Parameters
     ----------
-    targets, probabilities : array, shape (records, labels)
-        Validation targets (0 or 1) and the network's uncalibrated probabilities.
-    labels : sequence of str
-        Names of the columns.
+    predictions : Predictions
+        Uncalibrated validation predictions, with targets.
     bias : bool
         Fit a bias beside the temperature (Platt scaling), with a normal prior of standard
         deviation `BIAS_SPREAD` about 0.
-    spread : float
-        Standard deviation of a label's slope, relative to the shared slope. Near 0 all labels
-        share one temperature.
-
-    Returns
-    -------
-    Calibration
 
     Raises
     ------
     EvaluationError
-        If the spread is not above 0, or the arrays are invalid; see `score`.
+        If the table has no targets.
     """
-    if not spread > 0:
-        raise EvaluationError(
-            f"spread = {spread!r} is not above 0", remedy=f"pass spread={SPREAD}, the default"
-        )
-    truth, uncalibrated = checked_pair(targets, probabilities, labels)
-    z, true = logits(uncalibrated), truth.targets.astype(np.float64)
+    targets, uncalibrated = predictions.require_targets(), predictions.probabilities
+    z, true = logits(uncalibrated), targets.astype(np.float64)
     pairs = z.reshape(-1, 1), true.ravel()
     (shared,) = _regression(*pairs, centre=[1.0], spread=[SHARED_SPREAD])
     shared = np.clip(shared, 1 / LIMIT, LIMIT)
-    fits = [
-        _fit_label(*label, shared=shared, spread=spread, bias=bias)
-        for label in zip(z.T, true.T, strict=True)
-    ]
+    fits = [_fit_label(*label, shared=shared, bias=bias) for label in zip(z.T, true.T, strict=True)]
     slopes, biases = np.array(fits).T
     temperatures, shifts = tuple((1 / slopes).tolist()), tuple(biases.tolist())
     fitted = Calibration(temperatures, shifts, (NO_THRESHOLD,) * len(temperatures))
-    thresholds = best_thresholds(truth.targets, fitted.apply(uncalibrated))
+    thresholds = best_thresholds(targets, fitted.apply(uncalibrated))
     return Calibration(temperatures, shifts, thresholds)
 
 
@@ -134,16 +109,14 @@ def logits(probabilities: Floats) -> Floats:
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
-def _fit_label(
-    z: Floats, true: Floats, *, shared: float, spread: float, bias: bool
-) -> tuple[float, float]:
+def _fit_label(z: Floats, true: Floats, *, shared: float, bias: bool) -> tuple[float, float]:
     if true.all() or not true.any():
         return shared, 0.0
     ones = np.ones_like(z)
-    columns, centre, spreads = z[:, None], [shared], [spread * shared]
+    columns, centre, spreads = z[:, None], [shared], [SPREAD * shared]
     if bias:
         columns = np.column_stack([z, ones])
-        centre, spreads = [shared, 0.0], [spread * shared, BIAS_SPREAD]
+        centre, spreads = [shared, 0.0], [SPREAD * shared, BIAS_SPREAD]
     slope, *shift = _regression(columns, true, centre=centre, spread=spreads)
     # A label ranked backwards has its optimum at a slope below 0, which no temperature has.
     limited = np.clip(slope, shared / LIMIT, shared * LIMIT)
@@ -162,16 +135,9 @@ def _regression(
     spread: Sequence[float],
     offset: Floats | float = 0.0,
 ) -> list[float]:
-    """Penalised logistic regression.
+    """Logistic regression with normal priors (means `centre`, standard deviations `spread`).
 
-    Parameters
-    ----------
-    columns : array, shape (records, coefficients)
-    true : array, shape (records,)
-    centre, spread : sequence of float, one for each coefficient
-        Mean and standard deviation of the normal priors.
-    offset : array, shape (records,)
-        Added to the linear predictor.
+    `columns` has shape (records, coefficients); `offset` is added to the linear predictor.
     """
     mean, precision = np.asarray(centre), np.asarray(spread) ** -2.0
 

@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.estimate import Estimate, Interval, Plan, draw, estimate
-from einthoven.evaluate.scores import (
-    Score,
-    by_label,
-    checked_truth,
-    groups_of,
-    limit_columns,
-    plain,
-    summary,
-)
+from einthoven.evaluate.estimate import Bootstrap, Estimate, Interval, Plan
+from einthoven.evaluate.scores import Score, by_label, plain, summary
 from einthoven.files import Json
 from einthoven.predictions import Predictions, listed
 
@@ -106,28 +97,13 @@ class Comparison:
             "auprc": self.auprc.to_dict(self.labels),
         }
 
-    def to_frame(self) -> pd.DataFrame:
-        """A data frame with one row for each label: positives, both values, both differences."""
-        columns: dict[str, Any] = {"label": self.labels, "positives": self.positives}
-        for name in ("auroc", "auprc"):
-            metric: Difference = getattr(self, name)
-            columns |= {f"{name}_a": getattr(self.a, name), f"{name}_b": getattr(self.b, name)}
-            columns |= limit_columns(f"{name}_difference", metric.per_label, metric.intervals)
-        return pd.DataFrame(columns)
-
 
 def compare(
     a: Predictions | str | Path,
     b: Predictions | str | Path,
     *,
-    resamples: int = 1000,
-    seed: int = 0,
-    undefined_labels: str = "resample",
-    interval: str = "percentile",
-    level: float = 0.95,
-    by: str = "record",
-    auprc: str = "average-precision",
     names: tuple[str, str] = ("a", "b"),
+    **settings: Any,
 ) -> Comparison:
     """Compute paired differences a - b between two sets of predictions for the same records.
 
@@ -137,45 +113,39 @@ def compare(
     Parameters
     ----------
     a, b : Predictions, or paths of saved ones
-    by : {"record", "patient"}
-        Unit of resampling.
-    resamples, seed, undefined_labels, interval, level, auprc
-        As in `score`.
     names : (str, str)
         Names of the two in messages.
+    settings
+        The parameters of `einthoven.evaluate.estimate.Plan`.
 
     Raises
     ------
     EvaluationError
-        If records, labels, patients or targets differ (the message names the first differences),
-        if targets are missing, and as in `score`.
+        If records, labels or targets differ, or patients that are drawn (the message names the
+        first differences), if targets are missing, and as in `score`.
     """
-    plan = Plan(resamples, seed, undefined_labels, interval, level, auprc)
     first, second = (x if isinstance(x, Predictions) else Predictions.load(x) for x in (a, b))
-    truth = checked_truth(first.require_targets(), first.labels, groups_of(first, by))
-    scores = _aligned(first, second, by, names)
-    draws = draw(truth, plan)
-    ours = estimate(truth, first.probabilities, draws, plan)
-    theirs = estimate(truth, scores, draws, plan)
+    bootstrap = Bootstrap.of(first, Plan(**settings))
+    scores = _aligned(first, second, bootstrap.plan.by, names)
+    ours, theirs = bootstrap.estimate(first.probabilities), bootstrap.estimate(scores)
     return Comparison(
-        a=summary(truth, first.probabilities, ours, draws, plan),
-        b=summary(truth, scores, theirs, draws, plan),
-        auroc=difference(ours[0], theirs[0], plan),
-        auprc=difference(ours[1], theirs[1], plan),
+        a=summary(bootstrap, first.probabilities, ours),
+        b=summary(bootstrap, scores, theirs),
+        auroc=difference(ours[0], theirs[0]),
+        auprc=difference(ours[1], theirs[1]),
     )
 
 
-def difference(ours: Estimate, theirs: Estimate, plan: Plan) -> Difference:
+def difference(ours: Estimate, theirs: Estimate) -> Difference:
     """Summarise the paired difference of two estimates from the same resamples."""
-    labels, base = ours.minus(theirs), float(theirs.macro(plan.undefined_labels).point[0])
-    whole = labels.macro(plan.undefined_labels)
-    limits = labels.limits(plan)
+    labels, base = ours.minus(theirs), float(theirs.macro().point[0])
+    whole, limits = labels.macro(), labels.limits()
     gain = float(whole.point[0])
     return Difference(
         macro=gain,
-        macro_interval=whole.interval(plan),
+        macro_interval=whole.interval(),
         relative_gain=gain / base if base else float("nan"),
-        share_above_zero=float((whole.replicates > 0).mean()) if plan.resamples else None,
+        share_above_zero=None if limits is None else float((whole.replicates > 0).mean()),
         bias=whole.bias(),
         per_label=labels.point,
         intervals=limits,
@@ -186,13 +156,13 @@ def difference(ours: Estimate, theirs: Estimate, plan: Plan) -> Difference:
 
 
 def _aligned(a: Predictions, b: Predictions, by: str, names: tuple[str, str]) -> Floats:
-    # The probabilities of b, in the order of a's records and labels.
+    """The probabilities of b, in the order of a's records and labels."""
     rows = _places("records", a.records.tolist(), b.records.tolist(), names)
     columns = _places("labels", a.labels, b.labels, names)
     targets = b.require_targets()[np.ix_(rows, columns)]
-    wrong = np.argwhere(a.require_targets() != targets)
+    places = np.argwhere(a.require_targets() != targets)
     _refuse_differences(
-        "targets", [f"{a.labels[column]} of record {a.records[row]}" for row, column in wrong]
+        "targets", [f"{a.labels[column]} of record {a.records[row]}" for row, column in places]
     )
     if by == "patient":
         triples = zip(a.records, a.patients, b.patients[rows], strict=True)

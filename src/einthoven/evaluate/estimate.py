@@ -1,71 +1,73 @@
 """Estimates of a metric by label, their bootstrap distribution and its confidence intervals.
 
 A label of which a set of records, or a resample of it, holds one class only is undefined; a policy
-decides what becomes of it.
+decides how a mean over labels treats it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from pydantic import Field
 from scipy.special import ndtr, ndtri
 
-from einthoven.errors import EvaluationError
+from einthoven.errors import EvaluationError, validated
 from einthoven.evaluate.bootstrap import Draws, jackknife, multiplicities
-from einthoven.evaluate.metrics import (
-    AUPRC_DEFINITIONS,
-    Ranking,
-    check_option,
-    point_metrics,
-    rank,
-    resampled_metrics,
-)
-from einthoven.predictions import listed
+from einthoven.evaluate.metrics import AuprcDefinition, point_metrics, rank, resampled_metrics
+from einthoven.files import Json
+from einthoven.predictions import Predictions, listed
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 
-INTERVALS = ("percentile", "basic", "bca")
-POLICIES = ("resample", "skip", "zero", "error")
-"""Treatments of a label that has no positive, or no negative.
-
-`resample` draws again until every label has both, as the PTB-XL benchmark does; `skip` averages
-over the defined labels; `zero` counts an undefined label as 0, as torchmetrics does; `error`
-refuses.
-"""
 STRICT = ("resample", "error")
 """Policies under which every label of the whole set must be defined."""
 
 
-@dataclass(frozen=True)
+@validated("settings of the bootstrap", EvaluationError)
 class Plan:
-    """Settings of a bootstrap, checked at construction; the fields are parameters of `score`."""
+    """Settings of a bootstrap: the options of `score`, `compare` and `score_subgroups`.
 
-    resamples: int = 1000
-    seed: int = 0
-    undefined_labels: str = "resample"
-    interval: str = "percentile"
-    level: float = 0.95
-    auprc: str = "average-precision"
+    Parameters
+    ----------
+    resamples : int
+        Number of resamples; 0 leaves the intervals out.
+    seed : int
+        The same seed draws the same resamples.
+    undefined_labels : {"auto", "resample", "skip", "zero", "error"}
+        Treatment of a label that has no positive, or no negative. `resample` draws again until
+        every label has both, as the PTB-XL benchmark does; `skip` averages over the defined labels;
+        `zero` counts an undefined label as 0, as torchmetrics does; `error` refuses. `auto` is
+        `resample` if the whole set defines every label, else `skip`.
+    interval : {"percentile", "basic", "bca"}
+        Kind of the intervals; see `Estimate.limits`.
+    level : float
+        Confidence level, between 0 and 1.
+    auprc : {"average-precision", "trapezoid"}
+        Definition of the area under the precision-recall curve.
+    by : {"record", "patient"}
+        Unit of resampling: records, or patients with all of their records.
+
+    Raises
+    ------
+    EvaluationError
+        If an option is unknown or out of range, or the resamples are too few for the level.
+    """
+
+    resamples: Annotated[int, Field(ge=0)] = 1000
+    seed: Annotated[int, Field(ge=0)] = 0
+    undefined_labels: Literal["auto", "resample", "skip", "zero", "error"] = "auto"
+    interval: Literal["percentile", "basic", "bca"] = "percentile"
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    auprc: AuprcDefinition = "average-precision"
+    by: Literal["record", "patient"] = "record"
 
     def __post_init__(self) -> None:
-        check_option("undefined_labels", self.undefined_labels, POLICIES)
-        check_option("interval", self.interval, INTERVALS)
-        check_option("auprc", self.auprc, AUPRC_DEFINITIONS)
-        for name in ("resamples", "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-                raise EvaluationError(
-                    f"{name} = {value!r} is not an integer >= 0", remedy=f"pass {name}=0"
-                )
-        if not 0 < self.level < 1:
-            raise EvaluationError(
-                f"level = {self.level!r} is not between 0 and 1", remedy="pass level=0.95"
-            )
         fewest = math.ceil(1 / (1 - self.level) - 1e-9)
         if 0 < self.resamples < fewest:
             raise EvaluationError(
@@ -73,19 +75,10 @@ class Plan:
                 remedy=f"pass resamples=1000, at least {fewest}, or 0 for no intervals",
             )
 
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """Checked targets, shape (records, labels), with the labels' names and the patients."""
-
-    targets: NDArray[np.uint8]
-    labels: tuple[str, ...]
-    groups: NDArray[np.str_] | None
-
-    @property
-    def unit(self) -> str:
-        """Unit of resampling: "record", or "patient" where patients are given."""
-        return "record" if self.groups is None else "patient"
+    def to_dict(self) -> Json:
+        """The settings as entries of a score, comparison or report."""
+        values = asdict(self)
+        return values | {"unit": values.pop("by"), "auprc_definition": values.pop("auprc")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,95 +91,168 @@ class Estimate:
     replicates : array, shape (resamples, labels)
     left_out : array, shape (units, labels), or None
         NaN marks an undefined label in all three.
+    plan : Plan
     """
 
     point: Floats
     replicates: Floats
     left_out: Floats | None
+    plan: Plan
 
     def minus(self, other: Estimate) -> Estimate:
         """Subtract an estimate from the same resamples, pair by pair."""
         out = self.left_out
         if out is not None and other.left_out is not None:
             out = out - other.left_out
-        return Estimate(self.point - other.point, self.replicates - other.replicates, out)
+        point, replicates = self.point - other.point, self.replicates - other.replicates
+        return Estimate(point, replicates, out, self.plan)
 
     def among(self, columns: Sequence[int]) -> Estimate:
         """Restrict the estimate to the labels at these places."""
         places = list(columns)
         out = None if self.left_out is None else self.left_out[:, places]
-        return Estimate(self.point[places], self.replicates[:, places], out)
+        return Estimate(self.point[places], self.replicates[:, places], out, self.plan)
 
-    def macro(self, policy: str) -> Estimate:
+    def macro(self) -> Estimate:
         """Average over labels, as an estimate with one column."""
+        policy = self.plan.undefined_labels
         out = None if self.left_out is None else macro(self.left_out, policy)[:, None]
         point, replicates = macro(self.point, policy), macro(self.replicates, policy)
-        return Estimate(point[None], replicates[:, None], out)
+        return Estimate(point[None], replicates[:, None], out, self.plan)
 
-    def limits(self, plan: Plan) -> Floats | None:
-        """Compute confidence limits, shape (labels, 2); None without resamples."""
+    def limits(self) -> Floats | None:
+        """Compute confidence limits, shape (labels, 2); None without resamples.
+
+        See Efron and Tibshirani 1993, chapters 13 and 14: `percentile` takes the quantiles of the
+        replicates, `basic` reflects them about the point, `bca` corrects them for bias and
+        skewness. Replicates in which a label is undefined are left out; NaN where none is left.
+        """
         if not len(self.replicates):
             return None
-        return intervals(
-            plan.interval, self.point, self.replicates, level=plan.level, left_out=self.left_out
-        )
+        tails = np.array([1 - self.plan.level, 1 + self.plan.level]) / 2
+        shares = np.broadcast_to(tails, (self.point.size, 2))
+        if self.plan.interval == "bca":
+            assert self.left_out is not None
+            shares = _bca_shares(tails, self.point, self.replicates, self.left_out)
+        limits = np.full(shares.shape, np.nan)
+        for column, values in enumerate(self.replicates.T):
+            defined = values[~np.isnan(values)]
+            if defined.size:
+                limits[column] = np.quantile(defined, shares[column])
+        if self.plan.interval == "basic":
+            limits = 2 * self.point[:, None] - limits[:, ::-1]
+        return limits
 
-    def interval(self, plan: Plan) -> Interval | None:
+    def interval(self) -> Interval | None:
         """Compute the confidence interval of the first column; None without resamples."""
-        limits = self.limits(plan)
+        limits = self.limits()
         return None if limits is None else (float(limits[0, 0]), float(limits[0, 1]))
 
     def bias(self) -> float | None:
-        """Mean of the first column's defined replicates minus the point; None without resamples."""
+        """Mean of the first column's defined replicates minus the point; None without any."""
         values = self.replicates[:, 0]
         defined = values[~np.isnan(values)]
-        if not len(values):
-            return None
-        return float(defined.mean() - self.point[0]) if defined.size else math.nan
+        return float(defined.mean() - self.point[0]) if defined.size else None
 
 
-def draw(truth: Truth, plan: Plan) -> Draws:
-    """Draw the resamples of a plan.
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Resamples of a set of records, shared by all predictions for them.
 
-    Raises
-    ------
-    EvaluationError
-        If the plan's policy refuses undefined labels and there are some.
+    Attributes
+    ----------
+    targets : array of uint8, shape (records, labels)
+    labels : tuple of str
+    patients : array of str, shape (records,), or None
+        The units of resampling, if they are patients.
+    plan : Plan
+        Its policy for undefined labels is not "auto".
+    draws : Draws
     """
-    refuse_undefined(truth.targets, truth.labels, plan.undefined_labels)
-    return multiplicities(
-        len(truth.targets),
-        plan.resamples,
-        seed=plan.seed,
-        groups=truth.groups,
-        accept=truth.targets if plan.undefined_labels == "resample" else None,
-        labels=truth.labels,
-    )
+
+    targets: NDArray[np.uint8]
+    labels: tuple[str, ...]
+    patients: NDArray[np.str_] | None
+    plan: Plan
+    draws: Draws
+
+    @classmethod
+    def of(cls, predictions: Predictions, plan: Plan) -> Bootstrap:
+        """Draw the resamples of a table's records.
+
+        Raises
+        ------
+        EvaluationError
+            If the table has no targets, the policy refuses labels that are undefined, or patients
+            are drawn and some are unknown or all are the same.
+        """
+        targets, labels = predictions.require_targets(), predictions.labels
+        if plan.undefined_labels == "auto":
+            defined = targets.any(axis=0) & ~targets.all(axis=0)
+            plan = replace(plan, undefined_labels="resample" if defined.all() else "skip")
+        _refuse_undefined(targets, labels, plan.undefined_labels)
+        patients = _patients(predictions) if plan.by == "patient" else None
+        draws = multiplicities(
+            len(targets),
+            plan.resamples,
+            seed=plan.seed,
+            groups=patients,
+            accept=targets if plan.undefined_labels == "resample" else None,
+            labels=labels,
+        )
+        return cls(targets, labels, patients, plan, draws)
+
+    def part(self, rows: NDArray[np.bool_]) -> Bootstrap:
+        """Part of the records, on the resamples of all of them."""
+        drawn: Any = np.ascontiguousarray(self.draws.multiplicities[:, rows])
+        patients = None if self.patients is None else self.patients[rows]
+        draws = Draws(drawn, self.draws.drawn)
+        return replace(self, targets=self.targets[rows], patients=patients, draws=draws)
+
+    def estimate(self, probabilities: Floats) -> tuple[Estimate, Estimate]:
+        """Compute AUROC and AUPRC of every label, with a replicate for every resample.
+
+        Raises
+        ------
+        EvaluationError
+            If a resample leaves a label undefined under the policy "error".
+        """
+        ranking, auprc = rank(self.targets, probabilities), self.plan.auprc
+        points = point_metrics(ranking, auprc=auprc)
+        replicates = resampled_metrics(ranking, self.draws.multiplicities, auprc=auprc)
+        if self.plan.undefined_labels == "error":
+            _refuse_gaps(replicates[0], self.labels)
+        left_out: Sequence[Floats | None] = (None, None)
+        if self.plan.interval == "bca" and self.plan.resamples:
+            # As many units as records, so this costs what records / resamples bootstraps cost.
+            # Where the unit left out was a label's only positive, the label drops out of the
+            # acceleration.
+            blocks = [
+                resampled_metrics(ranking, rows, auprc=auprc)
+                for rows in jackknife(len(self.targets), groups=self.patients)
+            ]
+            left_out = [np.concatenate(metric) for metric in zip(*blocks, strict=True)]
+        auroc, precision = (
+            Estimate(*parts, self.plan) for parts in zip(points, replicates, left_out, strict=True)
+        )
+        return auroc, precision
 
 
-def estimate(
-    truth: Truth, probabilities: Floats, draws: Draws, plan: Plan
-) -> tuple[Estimate, Estimate]:
-    """Compute AUROC and AUPRC of every label, with a replicate for every resample."""
-    ranking = rank(truth.targets, probabilities)
-    areas, precisions = resampled_metrics(ranking, draws.multiplicities, auprc=plan.auprc)
-    refuse_gaps(areas, truth.labels, plan.undefined_labels)
-    out: tuple[Floats, Floats] | tuple[None, None] = (None, None)
-    if plan.interval == "bca" and plan.resamples:
-        out = _left_out(ranking, truth.groups, plan)
-    points = point_metrics(ranking, auprc=plan.auprc)
-    return Estimate(points[0], areas, out[0]), Estimate(points[1], precisions, out[1])
-
-
-def _left_out(ranking: Ranking, groups: ArrayLike | None, plan: Plan) -> tuple[Floats, Floats]:
-    # As many units as records, so this costs what records / resamples bootstraps cost. Where
-    # the unit left out was a label's only positive, the label drops out of the acceleration.
-    blocks = [
-        resampled_metrics(ranking, rows, auprc=plan.auprc)
-        for rows in jackknife(ranking[0].shape[1], groups=groups)
-    ]
-    areas, precisions = zip(*blocks, strict=True)
-    return np.concatenate(areas), np.concatenate(precisions)
+def _patients(predictions: Predictions) -> NDArray[np.str_]:
+    patients = predictions.patients
+    unknown = int((patients == "").sum())
+    if unknown:
+        raise EvaluationError(
+            f"the patients of {unknown} of {len(patients)} records are unknown",
+            remedy="name every record's patient, or draw by record",
+        )
+    if len(patients) > 1 and len(np.unique(patients)) < 2:
+        raise EvaluationError(
+            f"all {len(patients)} records are of one patient, {str(patients[0])!r}: every draw of "
+            "patients would be the same",
+            remedy="draw by record",
+        )
+    return patients
 
 
 def macro(values: Floats, policy: str) -> Floats:
@@ -204,17 +270,9 @@ def macro(values: Floats, policy: str) -> Floats:
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
-def refuse_undefined(targets: NDArray[np.uint8], labels: Sequence[str], policy: str) -> None:
-    """Refuse labels that the policy needs defined and that no resample could define.
-
-    Raises
-    ------
-    EvaluationError
-        Under `error` and `resample`, if a label has no positive or no negative; under `skip` and
-        `zero`, if no label is defined.
-    """
-    positives = targets.sum(axis=0, dtype=np.int64)
-    no_positive, no_negative = positives == 0, positives == len(targets)
+def _refuse_undefined(targets: NDArray[np.uint8], labels: Sequence[str], policy: str) -> None:
+    """Refuse labels that the policy needs defined and that no resample could define."""
+    no_positive, no_negative = ~targets.any(axis=0), targets.all(axis=0)
     undefined = no_positive | no_negative
     if not undefined.any() or (policy not in STRICT and not undefined.all()):
         return
@@ -234,95 +292,34 @@ def refuse_undefined(targets: NDArray[np.uint8], labels: Sequence[str], policy: 
     )
 
 
-def refuse_gaps(values: Floats, labels: Sequence[str], policy: str) -> None:
-    """Refuse resamples, shape (resamples, labels), with gaps that the policy does not allow."""
-    gaps = np.isnan(values)
-    if policy != "error" or not gaps.any():
+def _refuse_gaps(replicates: Floats, labels: Sequence[str]) -> None:
+    gaps = np.isnan(replicates)
+    if not gaps.any():
         return
     worst = np.argsort(-gaps.sum(axis=0), kind="stable")
     names = [f"{labels[i]} in {int(gaps[:, i].sum())}" for i in worst if gaps[:, i].any()]
     raise EvaluationError(
-        f"{int(gaps.any(axis=1).sum())} of {len(values)} resamples lack a label: {listed(names)}",
+        f"{int(gaps.any(axis=1).sum())} of {len(gaps)} resamples lack a label: {listed(names)}",
         remedy='use undefined_labels="resample" to draw such resamples again, or "skip"',
     )
 
 
-def intervals(
-    method: str,
-    point: Floats,
-    replicates: Floats,
-    *,
-    level: float = 0.95,
-    left_out: Floats | None = None,
-) -> Floats:
-    """Compute lower and upper confidence limits of every column from bootstrap replicates.
-
-    See Efron and Tibshirani 1993, chapters 13 and 14. Columns are separate statistics; replicates
-    in which a statistic is undefined (NaN) are left out.
-
-    Parameters
-    ----------
-    method : {"percentile", "basic", "bca"}
-        `percentile` takes the quantiles of the replicates; `basic` reflects them about the point;
-        `bca` corrects them for bias and for skewness.
-    point : array, shape (columns,)
-        The statistics of the whole set.
-    replicates : array, shape (resamples, columns)
-        The statistics of every resample.
-    level : float
-        Share of the distribution between the limits.
-    left_out : array, shape (units, columns), optional
-        The statistics with one record, or patient, left out; `bca` needs them.
-
-    Returns
-    -------
-    array, shape (columns, 2)
-        NaN for a column without a defined replicate.
-    """
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    shares = np.broadcast_to(tails, (point.size, 2))
-    if method == "bca":
-        shares = _bca_shares(tails, point, replicates, left_out)
-    limits = _quantiles(replicates, shares)
-    return 2 * point[:, None] - limits[:, ::-1] if method == "basic" else limits
-
-
-def _bca_shares(
-    tails: Floats, point: Floats, replicates: Floats, left_out: Floats | None
-) -> Floats:
-    if left_out is None:
-        raise EvaluationError(
-            'a "bca" interval needs the leave-one-out values', remedy="pass left_out"
-        )
-    correction = ndtri(_share_below(point, replicates))[:, None]
+def _bca_shares(tails: Floats, point: Floats, replicates: Floats, left_out: Floats) -> Floats:
+    """Shares of the replicates at which the limits lie, shape (labels, 2)."""
+    defined = np.maximum((~np.isnan(replicates)).sum(axis=0), 1)
+    # Equal replicates count one half. A point beyond all of them would put both limits at
+    # infinity; it counts as half a replicate away instead.
+    below = (replicates < point).sum(axis=0) + (replicates == point).sum(axis=0) / 2
+    edge = 0.5 / defined
+    correction = ndtri(np.clip(below / defined, edge, 1 - edge))[:, None]
     shifted = correction + ndtri(tails)
     skew = _acceleration(left_out)[:, None]
     return np.asarray(ndtr(correction + shifted / (1 - skew * shifted)))
 
 
-def _share_below(point: Floats, replicates: Floats) -> Floats:
-    # Equal replicates count one half. A point beyond all of them would put both limits at
-    # infinity; it counts as half a replicate away instead.
-    defined = np.maximum((~np.isnan(replicates)).sum(axis=0), 1)
-    below = (replicates < point).sum(axis=0) + (replicates == point).sum(axis=0) / 2
-    edge = 0.5 / defined
-    return np.asarray(np.clip(below / defined, edge, 1 - edge))
-
-
 def _acceleration(left_out: Floats) -> Floats:
     defined = ~np.isnan(left_out)
-    count = np.maximum(defined.sum(axis=0), 1)
-    mean = np.where(defined, left_out, 0.0).sum(axis=0) / count
+    mean = np.where(defined, left_out, 0.0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
     away = np.where(defined, mean - left_out, 0.0)
     spread = (away**2).sum(axis=0) ** 1.5
     return np.asarray((away**3).sum(axis=0) / np.where(spread > 0, 6 * spread, 1.0))
-
-
-def _quantiles(replicates: Floats, shares: Floats) -> Floats:
-    # Each column with its own shares, over the replicates in which it is defined.
-    limits = np.full(shares.shape, np.nan)
-    for column, values in enumerate(replicates.T):
-        defined = values[~np.isnan(values)]
-        if defined.size:
-            limits[column] = np.quantile(defined, shares[column])
-    return limits

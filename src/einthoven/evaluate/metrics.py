@@ -11,18 +11,18 @@ needs three weighted sums, which one sparse product takes for all steps and all 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from einthoven.errors import EvaluationError
-from einthoven.predictions import checked_probabilities, checked_targets
+from einthoven.predictions import Predictions
 
 Floats = NDArray[np.float64]
 
-AUPRC_DEFINITIONS = ("average-precision", "trapezoid")
+AuprcDefinition = Literal["average-precision", "trapezoid"]
 THRESHOLDS = np.linspace(0.0, 1.0, 101)  # of F-max: 0, 0.01, ... 1
 RESAMPLES_AT_A_TIME = 256  # their multiplicities and sums stay in the processor's cache
 
@@ -45,7 +45,7 @@ def auroc(targets: ArrayLike, probabilities: ArrayLike) -> Floats:
     EvaluationError
         If shapes disagree, a target is not 0 or 1, or a probability is outside [0, 1].
     """
-    return point_metrics(rank(*_checked(targets, probabilities)))[0]
+    return point_metrics(_ranking(targets, probabilities))[0]
 
 
 def average_precision(targets: ArrayLike, probabilities: ArrayLike) -> Floats:
@@ -54,7 +54,7 @@ def average_precision(targets: ArrayLike, probabilities: ArrayLike) -> Floats:
     Equal to scikit-learn's `average_precision_score`, except that a label without negatives is NaN
     here and 1 there. Parameters, result and errors are those of `auroc`.
     """
-    return point_metrics(rank(*_checked(targets, probabilities)))[1]
+    return point_metrics(_ranking(targets, probabilities))[1]
 
 
 def trapezoid_auprc(targets: ArrayLike, probabilities: ArrayLike) -> Floats:
@@ -63,7 +63,7 @@ def trapezoid_auprc(targets: ArrayLike, probabilities: ArrayLike) -> Floats:
     Equal to scikit-learn's `auc(recall, precision)`, and not to average precision (0.354 against
     0.371 for one PTB-XL network). The curve starts at recall 0, precision 1.
     """
-    return point_metrics(rank(*_checked(targets, probabilities)), auprc="trapezoid")[1]
+    return point_metrics(_ranking(targets, probabilities), auprc="trapezoid")[1]
 
 
 def f_max(targets: ArrayLike, probabilities: ArrayLike) -> float:
@@ -79,7 +79,8 @@ def f_max(targets: ArrayLike, probabilities: ArrayLike) -> float:
     EvaluationError
         If a record has no true label, so that its recall is undefined; and as in `auroc`.
     """
-    true, scores = _checked(targets, probabilities)
+    table = Predictions.from_arrays(targets, probabilities)
+    true, scores = table.require_targets(), table.probabilities
     empty = int((true.sum(axis=1) == 0).sum())
     if empty:
         raise EvaluationError(
@@ -143,13 +144,20 @@ def _steps(
     begins, first, counts = np.unique(group[positives], return_index=True, return_counts=True)
     starts = positives[first]
     cuts = np.column_stack([begins, starts, starts + counts]).ravel()
-    chosen = order[: cuts[-1]] if cuts.size else order[:0]
+    members = order[: cuts[-1]] if cuts.size else order[:0]
     return csr_array(
-        (np.ones(chosen.size), chosen, np.append(0, cuts)), shape=(cuts.size, score.size)
+        (np.ones(members.size), members, np.append(0, cuts)), shape=(cuts.size, score.size)
     )
 
 
-def point_metrics(ranking: Ranking, *, auprc: str = "average-precision") -> tuple[Floats, Floats]:
+def _ranking(targets: ArrayLike, probabilities: ArrayLike) -> Ranking:
+    table = Predictions.from_arrays(targets, probabilities)
+    return rank(table.require_targets(), table.probabilities)
+
+
+def point_metrics(
+    ranking: Ranking, *, auprc: AuprcDefinition = "average-precision"
+) -> tuple[Floats, Floats]:
     """AUROC and AUPRC of every label, each of shape (labels,), every record counted once."""
     once = np.ones((1, ranking[0].shape[1]), np.uint8)
     areas, precisions = resampled_metrics(ranking, once, auprc=auprc)
@@ -160,7 +168,7 @@ def resampled_metrics(
     ranking: Ranking,
     multiplicities: NDArray[np.integer[Any]],
     *,
-    auprc: str = "average-precision",
+    auprc: AuprcDefinition = "average-precision",
 ) -> tuple[Floats, Floats]:
     """AUROC and AUPRC of every label in every resample.
 
@@ -176,31 +184,25 @@ def resampled_metrics(
     -------
     auroc, auprc : arrays of float64, shape (resamples, labels)
         NaN where a resample holds no positive, or no negative, of the label.
-
-    Raises
-    ------
-    EvaluationError
-        If the definition is unknown.
     """
-    trapezoid = check_option("auprc", auprc, AUPRC_DEFINITIONS) == "trapezoid"
     shape = (len(multiplicities), len(ranking))
     areas, precisions = np.empty(shape), np.empty(shape)
     for start in range(0, len(multiplicities), RESAMPLES_AT_A_TIME):
         rows = slice(start, start + RESAMPLES_AT_A_TIME)
         weights = np.ascontiguousarray(multiplicities[rows].T, dtype=np.float64)
         for label, steps in enumerate(ranking):
-            areas[rows, label], precisions[rows, label] = _areas(steps, weights, trapezoid)
+            areas[rows, label], precisions[rows, label] = _areas(steps, weights, auprc)
     return areas, precisions
 
 
-def _areas(steps: csr_array[Any], weights: Floats, trapezoid: bool) -> tuple[Floats, Floats]:
+def _areas(steps: csr_array[Any], weights: Floats, auprc: AuprcDefinition) -> tuple[Floats, Floats]:
     # Both areas of one label, shape (resamples,); `weights` has shape (records, resamples).
     sums = (steps @ weights).reshape(-1, 3, weights.shape[1])
     tied, gained = sums[:, 1], sums[:, 2]
     misses = (sums[:, 0] + tied).cumsum(axis=0)
     hits = gained.cumsum(axis=0)
     precision = hits / np.maximum(hits + misses, 1)
-    if trapezoid:
+    if auprc == "trapezoid":
         ranked = hits - gained + misses - tied
         before = np.where(ranked > 0, (hits - gained) / np.maximum(ranked, 1), 1.0)
         precision = (precision + before) / 2
@@ -212,36 +214,3 @@ def _areas(steps: csr_array[Any], weights: Floats, trapezoid: bool) -> tuple[Flo
     pairs = np.where(defined, positives * negatives, 1)
     area = (gained * precision).sum(axis=0) / np.where(defined, positives, 1)
     return np.where(defined, 1 - wrong / pairs, np.nan), np.where(defined, area, np.nan)
-
-
-def check_option(option: str, value: str, allowed: tuple[str, ...]) -> str:
-    """Return `value` if it is one of the allowed names.
-
-    Raises
-    ------
-    EvaluationError
-        If it is not; the remedy lists the allowed names.
-    """
-    if value not in allowed:
-        raise EvaluationError(
-            f"{option} = {value!r} is unknown", remedy=f"use one of {', '.join(allowed)}"
-        )
-    return value
-
-
-def _checked(
-    targets: ArrayLike, probabilities: ArrayLike
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    true, scores = _columns(targets), _columns(probabilities)
-    labels = [str(i) for i in range(true.shape[-1] if true.ndim else 0)]
-    if true.shape != scores.shape:
-        raise EvaluationError(
-            f"targets have shape {true.shape}, probabilities {scores.shape}",
-            remedy="pass both as (records, labels), or both as vectors of one label",
-        )
-    return checked_targets(true, labels), checked_probabilities(scores, labels)
-
-
-def _columns(values: ArrayLike) -> NDArray[np.generic]:
-    array = np.asarray(values)
-    return array[:, None] if array.ndim == 1 else array

@@ -12,26 +12,23 @@ small; the Brier score and the log loss, which are means over records, have neit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.bootstrap import multiplicities
 from einthoven.evaluate.calibrate import PROBABILITY_MARGIN
-from einthoven.evaluate.estimate import Estimate, Interval, Plan, Truth
-from einthoven.evaluate.scores import by_label, checked_pair, plain
+from einthoven.evaluate.estimate import Bootstrap, Estimate, Interval, Plan
+from einthoven.evaluate.scores import plain
 from einthoven.files import Json
-from einthoven.predictions import Calibration
+from einthoven.predictions import Calibration, Predictions
 
 Floats = NDArray[np.float64]
 
 BINS = 15
-MEASURES = ("log_loss", "brier", "ece_width", "ece_mass")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +78,8 @@ class Quality:
 
     Attributes
     ----------
-    log_loss, brier, ece_width, ece_mass : array, shape (labels,)
-        In nats, and between 0 and 1.
+    per_label : DataFrame
+        `log_loss` (in nats), `brier`, `ece_width` and `ece_mass` by label.
     micro : dict of str to float
         The same over all record-label pairs. Log loss and Brier score are means over records, so
         their micro and macro values are equal.
@@ -92,10 +89,7 @@ class Quality:
         All record-label pairs, as one label.
     """
 
-    log_loss: Floats
-    brier: Floats
-    ece_width: Floats
-    ece_mass: Floats
+    per_label: pd.DataFrame
     micro: dict[str, float]
     width: Bins
     mass: Bins
@@ -105,9 +99,9 @@ class Quality:
     @property
     def macro(self) -> dict[str, float]:
         """Means over labels."""
-        return {name: float(getattr(self, name).mean()) for name in MEASURES}
+        return {str(name): float(mean) for name, mean in self.per_label.mean().items()}
 
-    def to_dict(self, labels: Sequence[str]) -> Json:
+    def to_dict(self) -> Json:
         """A JSON-serialisable dict with the pooled bins, without those of single labels."""
         return plain(
             {
@@ -115,7 +109,7 @@ class Quality:
                 "micro": self.micro,
                 "bins_width": self.pooled_width.to_list(0),
                 "bins_mass": self.pooled_mass.to_list(0),
-                "per_label": by_label(labels, **{name: getattr(self, name) for name in MEASURES}),
+                "per_label": self.per_label.to_dict("index"),
             }
         )
 
@@ -126,8 +120,8 @@ class CalibrationReport:
 
     Attributes
     ----------
-    labels : tuple of str
-    positives : array of int, shape (labels,)
+    positives : dict of str to int
+        By label.
     records : int
     before, after : Quality
         Uncalibrated and calibrated probabilities; without a calibration `after`, `change` and
@@ -138,133 +132,110 @@ class CalibrationReport:
     decisions : DataFrame or None
         By label: `threshold`, `called` (the records at or above it), `sensitivity`, `specificity`,
         `precision` and `f1`; NaN where a denominator is 0.
-    resamples, seed, bins : int
-    unit : {"record", "patient"}
-    level : float
+    bins : int
+    plan : Plan
+        Settings of the bootstrap.
     """
 
-    labels: tuple[str, ...]
-    positives: NDArray[np.int64]
+    positives: dict[str, int]
     records: int
     before: Quality
     after: Quality | None
     change: dict[str, tuple[float, Interval | None]] | None
     decisions: pd.DataFrame | None
-    resamples: int
-    seed: int
     bins: int
-    unit: str
-    level: float
+    plan: Plan
 
     def to_dict(self) -> Json:
         """A JSON-serialisable dict, without the bins of single labels."""
-        shared = ("records", "resamples", "seed", "bins", "unit", "level")
-        values: Json = {name: getattr(self, name) for name in shared}
-        values["positives"] = dict(zip(self.labels, self.positives, strict=True))
-        values["before"] = self.before.to_dict(self.labels)
-        values["after"] = self.after and self.after.to_dict(self.labels)
-        values["decisions"] = None
-        if self.decisions is not None:
-            values["decisions"] = self.decisions.to_dict("index")
-        values["change"] = {
-            name: {"difference": difference, "interval": limits}
-            for name, (difference, limits) in (self.change or {}).items()
+        changes = (self.change or {}).items()
+        values = {
+            "records": self.records,
+            "bins": self.bins,
+            "positives": self.positives,
+            "before": self.before.to_dict(),
+            "after": None if self.after is None else self.after.to_dict(),
+            "decisions": None if self.decisions is None else self.decisions.to_dict("index"),
+            "change": {
+                name: {"difference": x, "interval": limits} for name, (x, limits) in changes
+            },
         }
-        return plain(values)
-
-    def to_frame(self) -> pd.DataFrame:
-        """A data frame with one row for each label: positives, measures before and after."""
-        columns: dict[str, Any] = {"label": self.labels, "positives": self.positives}
-        for when in ("before", "after"):
-            quality: Quality | None = getattr(self, when)
-            if quality is not None:
-                columns |= {f"{name}_{when}": getattr(quality, name) for name in MEASURES}
-        if self.decisions is not None:
-            columns |= {str(name): values.to_numpy() for name, values in self.decisions.items()}
-        return pd.DataFrame(columns)
+        return plain(values | self.plan.to_dict())
 
 
 def calibration_report(
-    targets: ArrayLike,
-    probabilities: ArrayLike,
-    labels: Sequence[str],
+    predictions: Predictions,
     calibration: Calibration | None = None,
     *,
     bins: int = BINS,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    groups: ArrayLike | None = None,
+    **settings: Any,
 ) -> CalibrationReport:
     """Measure a calibration on records that it was not fitted on.
 
     Parameters
     ----------
-    targets, probabilities : array, shape (records, labels)
-        Targets (0 or 1) and the network's uncalibrated probabilities.
-    labels : sequence of str
-        Names of the columns.
+    predictions : Predictions
+        Uncalibrated, with targets.
     calibration : Calibration, optional
         Without it only `before` is measured.
     bins : int
         Number of bins of either kind.
-    resamples, seed, level
-        Settings of the intervals of `change`; 0 resamples leave them out.
-    groups : array, shape (records,), optional
-        Patient of each record; patients are drawn instead of records.
+    settings
+        `resamples`, `seed`, `by` and `level` of `einthoven.evaluate.estimate.Plan`, for the
+        intervals of `change`.
 
     Raises
     ------
     EvaluationError
-        If there are no bins, or the arrays are invalid; see `score`.
+        If there are no bins, or as in `score`.
     CalibrationError
         If the calibration has another number of labels.
     """
-    truth, before = checked_pair(targets, probabilities, labels, groups)
-    plan = Plan(resamples, seed, level=level)
     if bins < 1:
         raise EvaluationError(f"{bins} bins", remedy="pass at least one bin")
+    bootstrap = Bootstrap.of(predictions, Plan(undefined_labels="skip", **settings))
     after = change = decisions = None
     if calibration is not None:
-        after = calibration.apply(before)
-        change = _change(truth, before, after, plan)
-        called = calibration.decide(after)
-        decisions = _decisions(truth, called, calibration.thresholds)
+        calibrated = replace(
+            predictions, probabilities=calibration.apply(predictions.probabilities)
+        )
+        after = measure_quality(calibrated, bins=bins)
+        change = _change(bootstrap, predictions.probabilities, calibrated.probabilities)
+        called = calibration.decide(calibrated.probabilities)
+        decisions = _decisions(bootstrap.targets, called)
+        decisions.insert(0, "threshold", calibration.thresholds)
+        decisions.index = pd.Index(predictions.labels)
+    positives = bootstrap.targets.sum(axis=0, dtype=int).tolist()
     return CalibrationReport(
-        labels=truth.labels,
-        positives=truth.targets.sum(axis=0, dtype=np.int64),
-        records=len(before),
-        before=measure_quality(truth.targets, before, bins=bins),
-        after=None if after is None else measure_quality(truth.targets, after, bins=bins),
+        positives=dict(zip(predictions.labels, positives, strict=True)),
+        records=len(predictions),
+        before=measure_quality(predictions, bins=bins),
+        after=after,
         change=change,
         decisions=decisions,
-        resamples=resamples,
-        seed=seed,
         bins=bins,
-        unit=truth.unit,
-        level=level,
+        plan=bootstrap.plan,
     )
 
 
-def measure_quality(
-    targets: NDArray[np.uint8], probabilities: Floats, *, bins: int = BINS
-) -> Quality:
-    """Measure one set of probabilities; both arrays have shape (records, labels)."""
+def measure_quality(predictions: Predictions, *, bins: int = BINS) -> Quality:
+    """Measure the probabilities of a table with targets."""
+    targets, probabilities = predictions.require_targets(), predictions.probabilities
     pairs = targets.reshape(-1, 1), probabilities.reshape(-1, 1)
     width, mass, pooled_width, pooled_mass = (
         Bins.of(*table, place(table[1], bins), bins)
         for table in ((targets, probabilities), pairs)
         for place in (_bin_by_width, _bin_by_mass)
     )
-    losses = {name: loss(targets, probabilities) for name, loss in _LOSSES.items()}
-    micro = {name: float(values.mean()) for name, values in losses.items()}
-    micro |= {"ece_width": pooled_width.error().item(), "ece_mass": pooled_mass.error().item()}
+    per_label = {name: loss(targets, probabilities).mean(axis=0) for name, loss in _LOSSES.items()}
+    micro = {name: float(values.mean()) for name, values in per_label.items()}
     return Quality(
-        log_loss=losses["log_loss"].mean(axis=0),
-        brier=losses["brier"].mean(axis=0),
-        ece_width=width.error(),
-        ece_mass=mass.error(),
-        micro=micro,
+        per_label=pd.DataFrame(
+            per_label | {"ece_width": width.error(), "ece_mass": mass.error()},
+            index=list(predictions.labels),
+        ),
+        micro=micro
+        | {"ece_width": pooled_width.error().item(), "ece_mass": pooled_mass.error().item()},
         width=width,
         mass=mass,
         pooled_width=pooled_width,
@@ -295,34 +266,31 @@ def _bin_by_mass(probabilities: Floats, bins: int) -> NDArray[np.int64]:
 
 
 def _change(
-    truth: Truth, before: Floats, after: Floats, plan: Plan
+    bootstrap: Bootstrap, before: Floats, after: Floats
 ) -> dict[str, tuple[float, Interval | None]]:
-    draws = multiplicities(len(before), plan.resamples, seed=plan.seed, groups=truth.groups)
-    weights = draws.multiplicities.astype(np.float64)
+    weights = bootstrap.draws.multiplicities.astype(np.float64)
     changes: dict[str, tuple[float, Interval | None]] = {}
     for name, loss in _LOSSES.items():
-        differences = (loss(truth.targets, after) - loss(truth.targets, before)).mean(axis=1)
+        losses = (loss(bootstrap.targets, values) for values in (after, before))
+        differences = np.subtract(*losses).mean(axis=1)
         resampled = (weights @ differences) / weights.sum(axis=1)
-        change = Estimate(np.array([differences.mean()]), resampled[:, None], None)
-        changes[name] = float(change.point[0]), change.interval(plan)
+        point = np.array([differences.mean()])
+        change = Estimate(point, resampled[:, None], None, bootstrap.plan)
+        changes[name] = float(point[0]), change.interval()
     return changes
 
 
-def _decisions(
-    truth: Truth, called: NDArray[np.bool_], thresholds: Sequence[float]
-) -> pd.DataFrame:
-    true = truth.targets == 1
+def _decisions(targets: NDArray[np.uint8], called: NDArray[np.bool_]) -> pd.DataFrame:
+    true = targets == 1
     hits, alarms, positives = (mask.sum(axis=0) for mask in (true & called, called, true))
-    rejected = (~true & ~called).sum(axis=0)
     columns = {
-        "threshold": thresholds,
         "called": alarms,
         "sensitivity": _share(hits, positives),
-        "specificity": _share(rejected, len(true) - positives),
+        "specificity": _share((~true & ~called).sum(axis=0), len(true) - positives),
         "precision": _share(hits, alarms),
         "f1": _share(2 * hits, alarms + positives),
     }
-    return pd.DataFrame(columns, index=list(truth.labels))
+    return pd.DataFrame(columns)
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:

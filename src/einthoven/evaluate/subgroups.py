@@ -9,25 +9,23 @@ is, AUPRC does: a gap in AUPRC may only reflect that a label is rarer in one of 
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from itertools import compress
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.bootstrap import Draws, multiplicities
-from einthoven.evaluate.estimate import Estimate, Interval, Plan, Truth, estimate
-from einthoven.evaluate.scores import checked_truth, groups_of, plain
+from einthoven.evaluate.estimate import Bootstrap, Estimate, Interval, Plan
+from einthoven.evaluate.scores import plain
 from einthoven.files import Json
 from einthoven.predictions import Predictions
 
 AGE_BANDS = ("<40", "40-59", "60-79", ">=80")
-_AGES = (40.0, 60.0, 80.0)  # lower limits of all bands but the first
 _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 UNKNOWN = ""
 
@@ -85,29 +83,25 @@ class Subgroups:
         Attribute by attribute.
     unknown : dict of str to int
         Number of records in no group because their attribute is unknown, by attribute.
-    resamples, seed, min_positives : int
-    unit : {"record", "patient"}
-    level : float
-    auprc_definition : str
+    min_positives : int
+        Positives that a label needs in a group to count there.
+    plan : Plan
+        Settings of the bootstrap.
     """
 
     groups: tuple[Subgroup, ...]
     unknown: dict[str, int]
-    resamples: int
-    seed: int
     min_positives: int
-    unit: str
-    level: float
-    auprc_definition: str
+    plan: Plan
 
     def to_dict(self) -> Json:
         """A JSON-serialisable dict with the groups under their attribute."""
-        shared = {key: value for key, value in vars(self).items() if key != "groups"}
         attributes: Json = {name: [] for name in self.unknown}
         for group in self.groups:
             entry = group.to_dict()
             attributes[entry.pop("attribute")].append(entry)
-        return shared | {"attributes": attributes}
+        shared = {"unknown": self.unknown, "min_positives": self.min_positives}
+        return shared | self.plan.to_dict() | {"attributes": attributes}
 
 
 def demographics(metadata: pd.DataFrame) -> dict[str, NDArray[np.str_]]:
@@ -144,22 +138,17 @@ def age_bands(ages: ArrayLike) -> NDArray[np.str_]:
     PTB-XL writes 300 for an age above 89, which falls into the last band. Anything but a number
     of at least 0 is unknown.
     """
-    years = pd.to_numeric(pd.Series(np.asarray(ages)), errors="coerce").to_numpy(dtype=np.float64)
-    known = years >= 0  # false for NaN
-    place = np.searchsorted(_AGES, np.where(known, years, 0.0), side="right")
-    return np.where(known, np.array(AGE_BANDS)[place], UNKNOWN)
+    years = pd.to_numeric(pd.Series(np.asarray(ages)), errors="coerce")
+    bands = pd.cut(years, (0, 40, 60, 80, math.inf), right=False, labels=AGE_BANDS)
+    return bands.astype(object).fillna(UNKNOWN).to_numpy(np.str_)
 
 
 def score_subgroups(
     predictions: Predictions,
     attributes: Mapping[str, ArrayLike],
     *,
-    resamples: int = 1000,
-    seed: int = 0,
-    by: str = "record",
-    level: float = 0.95,
-    auprc: str = "average-precision",
     min_positives: int = 1,
+    **settings: Any,
 ) -> Subgroups:
     """Score every group of every attribute.
 
@@ -169,35 +158,21 @@ def score_subgroups(
         With targets.
     attributes : mapping of str to array of str, shape (records,)
         Group of every record, the empty string where it is unknown; see `demographics`.
-    by : {"record", "patient"}
-        Unit of resampling.
     min_positives : int
         Positives that a label needs within a group to count there, 1 or more.
-    resamples, seed, level, auprc
-        As in `score`. Intervals are percentile intervals.
+    settings
+        `resamples`, `seed`, `by`, `level` and `auprc` of `einthoven.evaluate.estimate.Plan`.
+        Intervals are percentile intervals.
 
     Raises
     ------
     EvaluationError
         If an attribute has another length, targets are missing, or as in `score`.
     """
-    plan = Plan(resamples, seed, "skip", "percentile", level, auprc)
-    targets, labels = predictions.require_targets(), predictions.labels
-    truth = checked_truth(targets, labels, groups_of(predictions, by))
-    draws = multiplicities(len(predictions), resamples, seed=seed, groups=truth.groups)
-    least = max(1, min_positives)
-
-    def part(rows: NDArray[np.bool_]) -> _Part:
-        """Score part of the records on the resamples of the whole table."""
-        part_of_truth = Truth(truth.targets[rows], labels, None)
-        positives = part_of_truth.targets.sum(axis=0, dtype=np.int64)
-        drawn: Any = np.ascontiguousarray(draws.multiplicities[:, rows])
-        return _Part(
-            (positives >= least) & (positives < rows.sum()),
-            *estimate(part_of_truth, scores[rows], Draws(drawn, draws.drawn), plan),
-        )
-
-    scores, groups, unknown = predictions.probabilities, [], {}
+    plan = Plan(undefined_labels="skip", interval="percentile", **settings)
+    bootstrap, least = Bootstrap.of(predictions, plan), max(1, min_positives)
+    groups: list[Subgroup] = []
+    unknown = {}
     for attribute, column in attributes.items():
         values = np.asarray(column).astype(np.str_)
         if values.shape != (len(predictions),):
@@ -207,58 +182,60 @@ def score_subgroups(
             )
         unknown[attribute] = int((values == UNKNOWN).sum())
         for name in _ordered(values):
-            inside = values == name
-            group, rest = part(inside), part(~inside & (values != UNKNOWN))
-            shared = group.defined & rest.defined
-            members = predictions.patients[inside]
-            groups.append(
-                Subgroup(
-                    attribute=attribute,
-                    name=name,
-                    records=int(inside.sum()),
-                    patients=len(set(members.tolist()) - {""}),
-                    labels=_names(labels, group.defined),
-                    auroc=_macro(group.auroc, group.defined, plan),
-                    auprc=_macro(group.auprc, group.defined, plan),
-                    gap_labels=_names(labels, shared),
-                    auroc_gap=_macro(group.auroc.minus(rest.auroc), shared, plan),
-                    auprc_gap=_macro(group.auprc.minus(rest.auprc), shared, plan),
-                )
-            )
-    return Subgroups(
-        groups=tuple(groups),
-        unknown=unknown,
-        resamples=resamples,
-        seed=seed,
-        min_positives=least,
-        unit=truth.unit,
-        level=level,
-        auprc_definition=auprc,
-    )
+            group = _part(bootstrap, predictions, values == name, least)
+            others = (values != name) & (values != UNKNOWN)
+            rest = _part(bootstrap, predictions, others, least)
+            groups.append(_subgroup(attribute, name, group, rest))
+    return Subgroups(tuple(groups), unknown, least, plan)
 
 
-class _Part(NamedTuple):
-    """Labels that part of the records defines, and the metrics of all labels."""
+def _ordered(values: NDArray[np.str_]) -> list[str]:
+    """Groups by name, age bands from young to old."""
+    bands = {band: place for place, band in enumerate(AGE_BANDS)}
+    names = set(values.tolist()) - {UNKNOWN}
+    return sorted(names, key=lambda name: (bands.get(name, len(bands)), name))
 
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Part of the records: the labels that it defines, and the metrics of all labels."""
+
+    patients: NDArray[np.str_]
+    labels: tuple[str, ...]
     defined: NDArray[np.bool_]
     auroc: Estimate
     auprc: Estimate
 
 
-def _macro(metric: Estimate, labels: NDArray[np.bool_], plan: Plan) -> Value:
+def _part(
+    bootstrap: Bootstrap, predictions: Predictions, rows: NDArray[np.bool_], least: int
+) -> _Part:
+    part = bootstrap.part(rows)
+    positives = part.targets.sum(axis=0, dtype=np.int64)
+    defined = (positives >= least) & (positives < len(part.targets))
+    estimates = part.estimate(predictions.probabilities[rows])
+    return _Part(predictions.patients[rows], part.labels, defined, *estimates)
+
+
+def _subgroup(attribute: str, name: str, group: _Part, rest: _Part) -> Subgroup:
+    shared = group.defined & rest.defined
+    return Subgroup(
+        attribute=attribute,
+        name=name,
+        records=len(group.patients),
+        patients=len(set(group.patients.tolist()) - {""}),
+        labels=tuple(compress(group.labels, group.defined)),
+        auroc=_macro(group.auroc, group.defined),
+        auprc=_macro(group.auprc, group.defined),
+        gap_labels=tuple(compress(group.labels, shared)),
+        auroc_gap=_macro(group.auroc.minus(rest.auroc), shared),
+        auprc_gap=_macro(group.auprc.minus(rest.auprc), shared),
+    )
+
+
+def _macro(metric: Estimate, labels: NDArray[np.bool_]) -> Value:
     """The mean over some labels; NaN without an interval if there are none."""
     if not labels.any():
         return Value(math.nan, None)
-    whole = metric.among(np.flatnonzero(labels).tolist()).macro(plan.undefined_labels)
-    return Value(float(whole.point[0]), whole.interval(plan))
-
-
-def _names(labels: tuple[str, ...], chosen: NDArray[np.bool_]) -> tuple[str, ...]:
-    return tuple(itertools.compress(labels, chosen))
-
-
-def _ordered(values: NDArray[np.str_]) -> Sequence[str]:
-    # Age bands from young to old, anything else by name.
-    names = sorted(set(values.tolist()) - {UNKNOWN})
-    bands = [band for band in AGE_BANDS if band in names]
-    return [*bands, *(name for name in names if name not in bands)]
+    whole = metric.among(np.flatnonzero(labels).tolist()).macro()
+    return Value(float(whole.point[0]), whole.interval())

@@ -16,7 +16,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import fit_calibration
 from einthoven.evaluate.reliability import calibration_report
-from einthoven.evaluate.scores import groups_of, score_predictions
+from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
 from einthoven.experiment.robustness import measure_robustness
 from einthoven.files import Json, read_json, write_json, write_text
@@ -58,7 +58,7 @@ def fitted_calibration(validation: Predictions) -> Json:
             remedy="predict with calibrated=False",
         )
     targets = validation.require_targets()
-    calibration = fit_calibration(targets, validation.probabilities, validation.labels)
+    calibration = fit_calibration(validation)
     positives = targets.sum(axis=0, dtype=int).tolist()
     return {
         "calibration": calibration.to_dict(),
@@ -110,24 +110,17 @@ def evaluation_of(
         If the table is calibrated already, or has no targets.
     """
     calibrate_table(model, table)  # refuses a calibrated table
-    options: Json = {"resamples": resamples, "seed": seed}
-    calibration = calibration_report(
-        table.require_targets(),
-        table.probabilities,
-        table.labels,
-        model.calibration,
-        groups=groups_of(table, by),
-        **options,
-    )
+    options: Json = {"resamples": resamples, "seed": seed, "by": by}
+    calibration = calibration_report(table, model.calibration, **options)
     groups = demographics(cohort.metadata().loc[table.records.tolist()])
-    subgroups = score_subgroups(table, groups, by=by, **options).to_dict() if groups else None
+    subgroups = score_subgroups(table, groups, **options).to_dict() if groups else None
     return {
         "split": table.metadata.get("split", ""),
         "cohort": {"name": cohort.name, "version": cohort.version, "task": cohort.task},
         "measured_on": identity(model.config),
         "public_weights": _public_weights(model, cohort),
         "leakage": None,
-        "score": dict(score or score_predictions(table, by=by, **options).to_dict()),
+        "score": dict(score or score_predictions(table, **options).to_dict()),
         "validation": dict(validation) if validation else None,
         "calibration": calibration.to_dict(),
         "subgroups": subgroups,

@@ -23,7 +23,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError, EvaluationError
 from einthoven.evaluate.comparison import Comparison, Difference, compare
 from einthoven.evaluate.reliability import measure_quality
-from einthoven.evaluate.scores import Score, plain, suitable_policy
+from einthoven.evaluate.scores import Score, plain
 from einthoven.experiment.noise import add_noise
 from einthoven.files import Json
 from einthoven.models import Model
@@ -95,7 +95,7 @@ class Robustness:
     left_out : dict of str to str
         Reasons of conditions that could not be measured, by name.
     settings : dict
-        `resamples`, `seed` (of bootstrap and noise), `by`, `undefined_labels`.
+        `resamples`, `seed` (of bootstrap and noise), `by`.
     """
 
     clean: Predictions
@@ -195,7 +195,6 @@ def measure_robustness(
 
     clean = clean or predicted("clean", store)
     settings: Json = {"resamples": resamples, "seed": seed, "by": by}
-    settings["undefined_labels"] = suitable_policy(clean)
 
     def condition(
         name: str, changes: dict[str, Any], source: Store, leads: Sequence[str] | None = None
@@ -320,5 +319,5 @@ def _possible(
 
 
 def _errors(table: Predictions) -> tuple[float, float]:
-    macro = measure_quality(table.require_targets(), table.probabilities).macro
+    macro = measure_quality(table).macro
     return macro["log_loss"], macro["ece_mass"]

@@ -7,16 +7,17 @@ in the order of the labels. Any Parquet or CSV reader opens it.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.csv
+import pyarrow.parquet
 from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
@@ -32,8 +33,8 @@ SHOWN_NAMES = 5  # in a message
 class Predictions:
     """Probabilities of every label for every record, with targets where known.
 
-    Lists and other dtypes are converted and checked once, at construction; the arrays are then
-    read-only.
+    Lists, data frames and other dtypes are converted and checked once, at construction; the arrays
+    are then read-only.
 
     Parameters
     ----------
@@ -65,22 +66,56 @@ class Predictions:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        labels = checked_labels(self.labels)
-        records = _names(self.records, "records")
-        _refuse_repeats(records.tolist(), "record")
-        patients = _names(self.patients, "patients")
-        _refuse_length(patients, records.size, "patients")
-        probabilities = checked_probabilities(self.probabilities, labels, records.tolist())
-        _refuse_length(probabilities, records.size, "rows of probabilities")
-        targets = self.targets
-        if targets is not None:
-            targets = checked_targets(targets, labels, records.tolist())
-            _refuse_length(targets, records.size, "rows of targets")
+        labels = tuple(_names(self.labels, "labels").tolist())
+        records, patients = _names(self.records, "records"), _names(self.patients, "patients")
+        if patients.shape != records.shape or "" in labels:
+            raise EvaluationError(
+                f"{len(patients)} patients for {len(records)} records, labels {listed(labels)}",
+                remedy="pass one patient for each record, and labels that are not empty",
+            )
+        for kind, names in (("label", labels), ("record", records.tolist())):
+            _refuse_repeats(names, kind)
+        targets: NDArray[np.uint8] | None = None
+        if self.targets is not None:
+            targets = _checked(self.targets, "target", labels, records).astype(np.uint8)
+        probabilities = _checked(self.probabilities, "probability", labels, records)
         checked = (labels, records, patients, targets, probabilities, dict(self.metadata))
         for name, value in zip(self.__dataclass_fields__, checked, strict=True):
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        targets: ArrayLike,
+        probabilities: ArrayLike,
+        labels: Sequence[str] | None = None,
+        *,
+        patients: ArrayLike | None = None,
+    ) -> Predictions:
+        """Make a table of arrays; records are numbered, and so are labels without names.
+
+        Parameters
+        ----------
+        targets, probabilities : array, list or data frame, shape (records, labels)
+            0 or 1, and numbers in [0, 1]. A vector is one label.
+        labels : sequence of str, optional
+        patients : array, shape (records,), optional
+
+        Raises
+        ------
+        EvaluationError
+            As the constructor.
+        """
+        tables: list[Any] = []
+        for values in (targets, probabilities):
+            array = values if isinstance(values, pd.DataFrame) else np.asarray(values)
+            tables.append(np.reshape(array, (-1, 1)) if array.ndim < 2 else array)
+        count, width = tables[1].shape[:2]
+        names: Any = [str(i) for i in range(width)] if labels is None else labels
+        groups: Any = np.full(count, "") if patients is None else patients
+        return cls(names, np.arange(count).astype(np.str_), groups, *tables)
 
     def __len__(self) -> int:
         return int(self.records.size)
@@ -150,15 +185,18 @@ class Predictions:
         EvaluationError
             If the suffix is not .parquet, .pq or .csv.
         """
-        path = Path(path)
-        suffix = _suffix(path)
-        with replacing(path) as temporary:
-            if suffix == ".csv":
-                pd.DataFrame(self._columns()).to_csv(temporary, index=False)
-            else:
-                table = pa.table(self._columns())
-                stored = {METADATA_KEY: json.dumps(dict(self.metadata)).encode()}
-                pq.write_table(table.replace_schema_metadata(stored), temporary)
+        write = pa.csv.write_csv if _is_csv(Path(path)) else pa.parquet.write_table
+        with replacing(Path(path)) as temporary:
+            write(self.to_arrow(), temporary)
+
+    def to_arrow(self) -> pa.Table:
+        """The table as it is stored."""
+        columns = {"record": self.records.tolist(), "patient": self.patients.tolist()}
+        for kind, values in ((TARGET, self.targets), (PROBABILITY, self.probabilities)):
+            if values is not None:
+                columns |= {kind + s: values[:, i] for i, s in enumerate(self.labels)}
+        metadata = {METADATA_KEY: json.dumps(dict(self.metadata)).encode()}
+        return pa.table(columns).replace_schema_metadata(metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
@@ -174,30 +212,30 @@ class Predictions:
             numeric; the message names them.
         """
         path = Path(path)
-        reader = _read_csv if _suffix(path) == ".csv" else _read_parquet
+        read = _read_csv if _is_csv(path) else pa.parquet.read_table
         if not path.is_file():
             raise EvaluationError(f"{path}: no such predictions table", remedy="check the path")
-        columns, metadata = reader(path)
-        labels, has_targets = _labels_of(columns, path)
+        try:
+            table = read(path)
+            metadata = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise EvaluationError(
+                f"{path} is not a readable predictions table: {error}",
+                remedy="write the table again",
+            ) from error
+        labels, targets = (
+            [name.removeprefix(kind) for name in table.column_names if name.startswith(kind)]
+            for kind in (PROBABILITY, TARGET)
+        )
+        _check_columns(table, labels, targets, path)
         return cls(
-            labels=labels,
-            records=_names(columns["record"].to_numpy(), "records"),
-            patients=_names(columns["patient"].to_numpy(), "patients"),
-            targets=_matrix(columns, TARGET, labels, path) if has_targets else None,  # type: ignore[arg-type]
-            probabilities=_matrix(columns, PROBABILITY, labels, path),
+            labels=tuple(labels),
+            records=table["record"].to_numpy(),
+            patients=table["patient"].to_numpy(),
+            targets=_matrix(table, TARGET, labels, path) if targets else None,  # type: ignore[arg-type]
+            probabilities=_matrix(table, PROBABILITY, labels, path),
             metadata=metadata,
         )
-
-    def _columns(self) -> dict[str, list[str] | NDArray[np.generic]]:
-        columns: dict[str, list[str] | NDArray[np.generic]] = {
-            "record": self.records.tolist(),
-            "patient": self.patients.tolist(),
-        }
-        if self.targets is not None:
-            columns |= {TARGET + s: self.targets[:, i] for i, s in enumerate(self.labels)}
-        return columns | {
-            PROBABILITY + s: self.probabilities[:, i] for i, s in enumerate(self.labels)
-        }
 
 
 def listed(names: Sequence[object]) -> str:
@@ -207,186 +245,100 @@ def listed(names: Sequence[object]) -> str:
     return shown if more <= 0 else f"{shown} and {more} more"
 
 
-def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Check that label names are unique non-empty strings; return them as a tuple."""
-    if isinstance(labels, str):
-        raise EvaluationError(
-            f"labels = {labels!r} is one string, not a sequence of names",
-            remedy=f"pass a sequence of label names, for one label [{labels!r}]",
-        )
-    names = tuple(labels)
-    wrong = [name for name in names if not isinstance(name, str) or not name]
-    if wrong or not names:
-        raise EvaluationError(
-            f"label names must be non-empty strings, got {wrong or names!r}",
-            remedy="pass the label names in the order of the columns",
-        )
-    _refuse_repeats(names, "label")
-    return tuple(str(name) for name in names)
-
-
-def checked_targets(
-    targets: ArrayLike, labels: Sequence[str], records: Sequence[str] | None = None
-) -> NDArray[np.uint8]:
-    """Check that targets are 0 or 1; return a new uint8 array of shape (records, labels)."""
-    values = _numbers(targets, labels, "targets")
-    _refuse_values((values != 0) & (values != 1), values, "target", "0 or 1", labels, records)
-    return values.astype(np.uint8)
-
-
-def checked_probabilities(
-    probabilities: ArrayLike, labels: Sequence[str], records: Sequence[str] | None = None
-) -> NDArray[np.float64]:
-    """Check that probabilities are in [0, 1]; return a new float64 array of the same shape."""
-    values = _numbers(probabilities, labels, "probabilities").astype(np.float64)
-    # Written so that NaN fails the comparison.
-    wrong = ~((values >= 0) & (values <= 1))
-    _refuse_values(wrong, values, "probability", "a number from 0 to 1", labels, records)
-    return values
-
-
-def _numbers(values: ArrayLike, labels: Sequence[str], kind: str) -> NDArray[np.generic]:
-    array = np.asarray(values)
-    if array.ndim != 2 or array.shape[1] != len(labels) or not array.shape[0]:
-        raise EvaluationError(
-            f"{kind} have shape {array.shape}, expected (records, {len(labels)}) "
-            f"for the {len(labels)} labels {listed(list(labels))}",
-            remedy="pass one row for each record and one column for each label",
-        )
-    if array.dtype.kind not in "biuf":
-        raise EvaluationError(
-            f"{kind} have dtype {array.dtype}, expected numbers",
-            remedy="convert them to integers or floats",
-        )
-    return array
-
-
-def _refuse_values(
-    wrong: NDArray[np.bool_],
-    values: NDArray[np.generic],
-    kind: str,
-    limit: str,
-    labels: Sequence[str],
-    records: Sequence[str] | None,
-) -> None:
-    if not wrong.any():
-        return
-    row, column = np.argwhere(wrong)[0]
-    record = f"row {row}" if records is None or len(records) <= row else f"record {records[row]}"
-    raise EvaluationError(
-        f"{kind} of label {labels[column]} for {record} is {values[row, column]}, expected "
-        f"{limit}; {int(wrong.sum())} values are wrong",
-        remedy="pass probabilities after the sigmoid, and targets of 0 and 1, without gaps",
-    )
-
-
 def _names(values: ArrayLike, kind: str) -> NDArray[np.str_]:
     array = np.asarray(values)
-    if array.ndim != 1 or array.dtype.kind not in "UOiu":
+    if array.ndim != 1 or not array.size or array.dtype.kind not in "UOiu":
         raise EvaluationError(
-            f"{kind} have shape {array.shape} and dtype {array.dtype}, expected names (records,)",
-            remedy="pass one name for each record",
+            f"{kind} have shape {array.shape} and dtype {array.dtype}, expected names",
+            remedy=f"pass the names of the {kind}, one for each",
         )
     if array.dtype.kind == "O":  # a missing value is unknown, not a patient called "nan"
         array = np.where(pd.isna(array), "", array)
     return array.astype(np.str_)
 
 
-def _refuse_length(array: NDArray[np.generic], expected: int, kind: str) -> None:
-    if len(array) != expected:
+def _refuse_repeats(names: Sequence[str], kind: str) -> None:
+    unique, counts = np.unique(np.asarray(names), return_counts=True)
+    repeated = unique[counts > 1].tolist()
+    if repeated:
         raise EvaluationError(
-            f"there are {expected} records but {len(array)} {kind}",
-            remedy="pass one of each for every record, in the same order",
+            f"{len(repeated)} {kind} names occur more than once: {listed(repeated)}",
+            remedy=f"keep one {'row' if kind == 'record' else 'column'} for each {kind}",
         )
 
 
-def _refuse_repeats(names: Sequence[str], kind: str) -> None:
-    if len(set(names)) == len(names):
-        return
-    unique, counts = np.unique(np.asarray(names, dtype=np.str_), return_counts=True)
-    repeated = unique[counts > 1].tolist()
-    raise EvaluationError(
-        f"{len(repeated)} {kind} names occur more than once: {listed(repeated)}",
-        remedy=f"keep one {'column' if kind == 'label' else 'row'} for each {kind}",
-    )
+def _checked(
+    values: ArrayLike, kind: str, labels: tuple[str, ...], records: NDArray[np.str_]
+) -> NDArray[np.float64]:
+    """Check shape and range of targets or probabilities; return a copy."""
+    if isinstance(values, pd.DataFrame):
+        # Columns in another order would be scored wrongly; pandas numbers unnamed ones from 0.
+        names = values.columns.tolist()
+        if names not in (list(labels), list(range(len(names)))):
+            raise EvaluationError(
+                f"the data frame has the columns {listed(names)}, the labels are {listed(labels)}",
+                remedy="select the columns in the order of the labels: table[labels]",
+            )
+    array = np.asarray(values)
+    shape = (len(records), len(labels))
+    if array.shape != shape or array.dtype.kind not in "biuf":
+        raise EvaluationError(
+            f"{kind} values have shape {array.shape} and dtype {array.dtype}, expected numbers of "
+            f"shape {shape} for {shape[0]} records and {shape[1]} labels ({listed(labels)})",
+            remedy="pass one row for each record and one column for each label",
+        )
+    numbers = array.astype(np.float64)
+    # NaN is neither.
+    good = np.isin(numbers, (0, 1)) if kind == "target" else (numbers >= 0) & (numbers <= 1)
+    if not good.all():
+        row, column = np.argwhere(~good)[0]
+        limit = "0 or 1" if kind == "target" else "a number from 0 to 1"
+        raise EvaluationError(
+            f"{kind} of label {labels[column]} for record {records[row]} is {array[row, column]}, "
+            f"expected {limit}; {int((~good).sum())} values are wrong",
+            remedy="pass probabilities after the sigmoid, and targets of 0 and 1, without gaps",
+        )
+    return numbers
 
 
-def _suffix(path: Path) -> str:
+def _is_csv(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix not in (".parquet", ".pq", ".csv"):
         raise EvaluationError(
             f"{path}: a predictions table ends in .parquet, .pq or .csv, not in {suffix!r}",
             remedy="name the file predictions.parquet (keeps the metadata) or predictions.csv",
         )
-    return suffix
+    return suffix == ".csv"
 
 
-def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
-    try:
-        table = pq.read_table(path)
-        metadata = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise EvaluationError(
-            f"{path}: not a readable Parquet file: {error}", remedy="write the table again"
-        ) from error
-    _refuse_columns(table.column_names, path)
-    return table.to_pandas(), metadata
+def _read_csv(path: Path) -> pa.Table:
+    # Names may look like numbers.
+    types = dict.fromkeys(("record", "patient"), pa.string())
+    return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=types))
 
 
-def _read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        header = next(csv.reader(file), [])
-    # pandas would rename repeated columns, so the header is checked first.
-    _refuse_columns(header, path)
-    try:
-        frame = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(("record", "patient"), str),
-            keep_default_na=False,
-        )
-    except ValueError as error:
-        raise EvaluationError(
-            f"{path}: not a readable CSV file: {error}", remedy="write the table again"
-        ) from error
-    return frame, {}
-
-
-def _refuse_columns(names: Sequence[str], path: Path) -> None:
-    missing = [name for name in ("record", "patient") if name not in names]
+def _check_columns(
+    table: pa.Table, labels: Sequence[str], targets: Sequence[str], path: Path
+) -> None:
+    every = dict.fromkeys([*labels, *targets] or ["LABEL"])
+    kinds = (PROBABILITY, TARGET) if targets else (PROBABILITY,)
+    expected = ["record", "patient", *(kind + label for kind in kinds for label in every)]
+    missing = [name for name in expected if name not in table.column_names]
     if missing:
         raise EvaluationError(
             f"{path}: the columns {listed(missing)} are missing",
-            remedy="add them; an unknown patient is an empty string",
+            remedy="add a probability column for every label, target columns for all labels or "
+            "none, and record and patient (empty if unknown)",
         )
-    _refuse_repeats(names, "column")
+    _refuse_repeats(table.column_names, "column")
 
 
-def _labels_of(columns: pd.DataFrame, path: Path) -> tuple[tuple[str, ...], bool]:
-    labels = {
-        prefix: [
-            str(name)[len(prefix) :] for name in columns.columns if str(name).startswith(prefix)
-        ]
-        for prefix in (TARGET, PROBABILITY)
-    }
-    missing = [PROBABILITY + name for name in labels[TARGET] if name not in labels[PROBABILITY]]
-    if labels[TARGET]:
-        missing += [TARGET + name for name in labels[PROBABILITY] if name not in labels[TARGET]]
-    if missing or not labels[PROBABILITY]:
-        raise EvaluationError(
-            f"{path}: the columns {listed(missing or [PROBABILITY + 'LABEL'])} are missing",
-            remedy="add a probability column for every label, and target columns for all or none",
-        )
-    return tuple(labels[PROBABILITY]), bool(labels[TARGET])
-
-
-def _matrix(
-    columns: pd.DataFrame, kind: str, labels: Sequence[str], path: Path
-) -> NDArray[np.float64]:
-    frame = columns[[kind + label for label in labels]]
-    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
+def _matrix(table: pa.Table, kind: str, labels: Sequence[str], path: Path) -> NDArray[np.float64]:
+    columns = {kind + label: table[kind + label].to_numpy() for label in labels}
+    texts = [name for name, values in columns.items() if values.dtype.kind not in "biuf"]
     if texts:
         raise EvaluationError(
             f"{path}: the columns {listed(texts)} hold values that are not numbers",
             remedy="fill empty cells and remove text from these columns",
         )
-    return frame.to_numpy(dtype=np.float64)
+    return np.column_stack(list(columns.values())).astype(np.float64)

@@ -14,7 +14,7 @@ from einthoven import __version__
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, EvaluationError, RecordError
 from einthoven.evaluate.comparison import compare
-from einthoven.evaluate.scores import plain, score_predictions, suitable_policy
+from einthoven.evaluate.scores import plain, score_predictions
 from einthoven.files import Json, read_json, read_lines
 from einthoven.licences import Licence
 from einthoven.predictions import Predictions
@@ -193,10 +193,7 @@ def _passes(run: Json, best: float) -> int | None:
 
 def _paired(tables: Mapping[str, Predictions], names: tuple[str, str], resamples: int) -> Json:
     table, reference = (tables[name] for name in names)
-    policy = suitable_policy(table)
-    comparison = compare(
-        table, reference, resamples=resamples, undefined_labels=policy, names=names
-    )
+    comparison = compare(table, reference, resamples=resamples, names=names)
     return {"labels": len(table.labels)} | comparison.to_dict()
 
 

@@ -17,11 +17,10 @@ from typing import Literal
 import numpy as np
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.bootstrap import Draws
 from einthoven.evaluate.comparison import Comparison, difference
-from einthoven.evaluate.estimate import Estimate, Plan, Truth, draw, estimate
+from einthoven.evaluate.estimate import Bootstrap, Estimate, Plan
 from einthoven.evaluate.metrics import f_max
-from einthoven.evaluate.scores import Score, checked_truth, plain, suitable_policy, summary
+from einthoven.evaluate.scores import Score, plain, summary
 from einthoven.experiment.ensembles import mean_predictions
 from einthoven.experiment.run import METRICS, PREDICTIONS
 from einthoven.files import Json, read_json, read_lines
@@ -47,12 +46,10 @@ def groups_of(source: Source) -> tuple[Group, ...]:
 
 @dataclass(eq=False)
 class _Basis:
-    """What every run of a task is scored on: records, truth, resamples, and how."""
+    """What every run of a task is scored on: records, and their targets and resamples."""
 
     records: list[str]
-    truth: Truth
-    draws: Draws
-    plan: Plan
+    bootstrap: Bootstrap
 
 
 @dataclass(eq=False)
@@ -162,19 +159,19 @@ class Results:
             estimates = [a.minus(b) for a, b in zip(estimates, others, strict=True)]
         basis = self._bases[groups_of(source)[0].task, split]
         if labels is not None:
-            columns = [basis.truth.labels.index(label) for label in labels]
+            columns = [basis.bootstrap.labels.index(label) for label in labels]
             estimates = [each.among(columns) for each in estimates]
-        macros = [each.macro(basis.plan.undefined_labels) for each in estimates]
+        macros = [each.macro() for each in estimates]
         values = [float(each.point[0]) for each in macros]
         pooled = _mean(macros)
         return plain(
             {
                 "seeds": seeds,
                 "values": values,
-                "intervals": [each.interval(basis.plan) for each in macros],
+                "intervals": [each.interval() for each in macros],
                 "mean": mean(values),
                 "spread": stdev(values) if len(values) > 1 else None,
-                "interval": pooled.interval(basis.plan),
+                "interval": pooled.interval(),
                 "bias": pooled.bias(),
             }
         )
@@ -186,12 +183,11 @@ class Results:
             return None
         first = _mean(self._of_seeds(a, seeds, metric, "test"))
         second = _mean(self._of_seeds(b, others, metric, "test"))
-        plan = self._bases[groups_of(a)[0].task, "test"].plan
-        whole = first.minus(second).macro(plan.undefined_labels)
+        whole = first.minus(second).macro()
         return plain(
             {
                 "mean": float(whole.point[0]),
-                "interval": whole.interval(plan),
+                "interval": whole.interval(),
                 "seeds": seeds,
                 "other_seeds": others,
             }
@@ -206,23 +202,22 @@ class Results:
             [_mean(self._of_seeds(group, seeds, metric, split)) for metric in AUROC_AUPRC]
             for group in (a, b)
         ]
-        plan = self._bases[a.task, split].plan
         return Comparison(
             a=self._score(a, seeds, split, means[0]),
             b=self._score(b, seeds, split, means[1]),
-            auroc=difference(means[0][0], means[1][0], plan),
-            auprc=difference(means[0][1], means[1][1], plan),
+            auroc=difference(means[0][0], means[1][0]),
+            auprc=difference(means[0][1], means[1][1]),
         )
 
     def _score(
         self, group: Group, seeds: Sequence[int], split: Split, means: Sequence[Estimate]
     ) -> Score:
-        basis, folders = self._bases[group.task, split], self.folders(group)
+        bootstrap, folders = self._bases[group.task, split].bootstrap, self.folders(group)
         tables = [_predictions(folders[seed], split).probabilities for seed in seeds]
-        score = summary(basis.truth, tables[0], (means[0], means[1]), basis.draws, basis.plan)
+        score = summary(bootstrap, tables[0], (means[0], means[1]))
         if math.isnan(score.f_max):
             return score
-        return replace(score, f_max=mean(f_max(basis.truth.targets, table) for table in tables))
+        return replace(score, f_max=mean(f_max(bootstrap.targets, table) for table in tables))
 
     def strata(self, group: Group) -> list[Json]:
         """Labels by their number of positives on test, `low` to `high`; none without a run."""
@@ -230,8 +225,8 @@ class Results:
         if not folders:
             return []
         self._estimate(folders[0], group.task, "test")
-        truth = self._bases[group.task, "test"].truth
-        counts = dict(zip(truth.labels, truth.targets.sum(axis=0, dtype=int), strict=True))
+        bootstrap = self._bases[group.task, "test"].bootstrap
+        counts = dict(zip(bootstrap.labels, bootstrap.targets.sum(axis=0, dtype=int), strict=True))
         strata = [
             {
                 "low": low,
@@ -271,26 +266,21 @@ class Results:
         if (folders, split) not in self._estimates:
             predictions = _predictions(folders, split)
             basis = self._basis(folders[0], task, split, predictions)
-            self._estimates[folders, split] = estimate(
-                basis.truth, predictions.probabilities, basis.draws, basis.plan
-            )
+            self._estimates[folders, split] = basis.bootstrap.estimate(predictions.probabilities)
         return self._estimates[folders, split]
 
     def _basis(self, folder: Path, task: str, split: Split, predictions: Predictions) -> _Basis:
         if predictions.targets is None:
             raise EvaluationError(f"{folder.name} has no targets", remedy="repeat that run")
         if (task, split) not in self._bases:
-            truth = checked_truth(predictions.targets, predictions.labels)
-            policy = suitable_policy(predictions)
-            plan = Plan(resamples=self.reproduction.experiment.resamples, undefined_labels=policy)
-            self._bases[task, split] = _Basis(
-                predictions.records.tolist(), truth, draw(truth, plan), plan
-            )
+            plan = Plan(resamples=self.reproduction.experiment.resamples)
+            bootstrap = Bootstrap.of(predictions, plan)
+            self._bases[task, split] = _Basis(predictions.records.tolist(), bootstrap)
         basis = self._bases[task, split]
         if (
-            predictions.labels != basis.truth.labels
+            predictions.labels != basis.bootstrap.labels
             or predictions.records.tolist() != basis.records
-            or not np.array_equal(predictions.targets, basis.truth.targets)
+            or not np.array_equal(predictions.targets, basis.bootstrap.targets)
         ):
             raise EvaluationError(
                 f"{folder.name} was predicted for other records than the runs before it",
@@ -311,6 +301,7 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
         np.mean([each.point for each in estimates], axis=0),
         np.mean([each.replicates for each in estimates], axis=0),
         None,
+        estimates[0].plan,
     )
 
 
