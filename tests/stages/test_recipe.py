@@ -8,7 +8,6 @@ from einthoven.errors import RecipeError
 from einthoven.stages.data import loop_settings
 from einthoven.stages.recipe import (
     Data,
-    OneCycleTable,
     Pretraining,
     Recipe,
     Stage1,
@@ -185,7 +184,7 @@ def test_docs_describe_every_key() -> None:
         (Data, "data."),
         (Stage1, "stage1."),
         (Stage2, "stage2."),
-        (OneCycleTable, "stage2.one_cycle."),
+        (Cycle, "stage2.one_cycle."),
         (Pretraining, ""),
     ]:
         for key, field in table.model_fields.items():

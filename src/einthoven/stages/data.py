@@ -18,7 +18,7 @@ from einthoven.signals.augment import Augmentation, create_augmentation
 from einthoven.signals.batches import SignalSource, Source
 from einthoven.signals.prepare import Preparation, resampled_length
 from einthoven.signals.store import Store
-from einthoven.stages.recipe import Data, OneCycleTable, Pretraining, Stage2
+from einthoven.stages.recipe import Data, Optimisation, Stage2
 from einthoven.stages.validation import LOSS, SELECT
 from einthoven.training.distributed import Processes
 from einthoven.training.optim import Cycle, Precision, Settings, scaled_lr
@@ -134,7 +134,7 @@ def with_fraction(cohort: Cohort, data: Data, *, seed: int) -> Cohort:
     return cohort if data.fraction == 1 else cohort.fraction(data.fraction, seed=seed)
 
 
-def micro_batch(settings: Stage2 | Pretraining, *, records: int, world: int) -> int:
+def micro_batch(settings: Optimisation, *, records: int, world: int) -> int:
     """Number of records in a forward pass of one process.
 
     Raises
@@ -177,7 +177,7 @@ def resolved(precision: str, device: torch.device) -> Precision:
 
 
 def loop_settings(
-    recipe: Stage2 | Pretraining,
+    recipe: Optimisation,
     *,
     micro: int,
     world: int,
@@ -206,8 +206,7 @@ def _finetuning_settings(settings: Settings, recipe: Stage2) -> Settings:
     select, lowest = _SELECTED[recipe.select]
     settings = replace(settings, optimiser=recipe.optimiser, select=select, lowest=lowest)
     if recipe.schedule == "one-cycle":
-        shape = recipe.one_cycle or OneCycleTable()
-        return replace(settings, cycle=Cycle(**shape.model_dump()))
+        return replace(settings, cycle=recipe.one_cycle or Cycle())
     if recipe.schedule == "constant":  # a cosine between equal rates
         return replace(settings, min_lr=scaled_lr(recipe.base_lr, recipe.batch_size))
     return settings

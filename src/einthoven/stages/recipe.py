@@ -12,13 +12,14 @@ import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from einthoven.backbones.registry import entry
 from einthoven.errors import RecipeError
 from einthoven.files import Json
+from einthoven.training.optim import Cycle
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 _GENERAL, _PRETRAINING = "post-training", "pretraining"
@@ -28,7 +29,6 @@ Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 NonNegative = Annotated[float, Field(ge=0)]
-Divisor = Annotated[float, Field(ge=1)]
 Betas = tuple[Rate, Rate]
 HeadInit = Literal["stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"]
 
@@ -98,54 +98,53 @@ class Stage1(Table):
     """Head to keep: best validation macro AUROC (earliest on a tie), or the last."""
 
 
-class OneCycleTable(Table):
-    """Shape of the one-cycle schedule: a cosine up to the peak and one down, updated every step."""
+class Optimisation(Table):
+    """Settings that fine-tuning and pretraining share; those without a default differ in it."""
 
-    warmup_share: Rate = 0.3
-    """Share of the steps in which the learning rate rises."""
-    start_divisor: Divisor = 25.0
-    """Peak learning rate divided by the initial one."""
-    end_divisor: Divisor = 250_000.0
-    """Peak learning rate divided by the final one."""
-    momentum: tuple[Rate, Rate, Rate] = (0.95, 0.85, 0.95)
-    """First beta at the start, at the peak and at the end, with cosines in between."""
+    epochs: Positive
+    batch_size: Positive
+    base_lr: LearningRate
+    warmup_epochs: NonNegative
+    betas: Betas
+    micro_batch: Positive | None = None
+    """Records per forward pass; gradients are accumulated if it is smaller than the batch."""
+    weight_decay: NonNegative = 0.05
+    """Weight decay; the default is ST-MEM's release."""
+    decay_exempt: Literal["none", "1d", "backbone"] = "none"
+    """Parameters without weight decay: none (ST-MEM), all 1-D ones, or those that the publication
+    of the backbone exempts."""
+    min_lr: NonNegative = 0.0
+    """Final learning rate of the cosine schedule."""
+    part_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from the head, or the layers of an objective, to the backbone,
+    and again to the first layers of the backbone (stem, embeddings); 1 is off, ECG-CPC uses 0.1."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest gradient norm; no clipping by default, as in ST-MEM."""
 
 
-class Stage2(Table):
+class Stage2(Optimisation):
     """Full fine-tuning."""
 
     epochs: Positive = 50
     """Passes over the training records; 50 in the paper's curves, 10 in ST-MEM's release."""
     batch_size: Positive = 16
     """Records per optimiser step, over all processes and micro-batches."""
-    micro_batch: Positive | None = None
-    """Records per forward pass; gradients are accumulated if it is smaller than the batch."""
     drop_last: bool = True
     """Drop the incomplete last batch of an epoch, which has other records in every epoch."""
     optimiser: Literal["adamw", "adamax"] = "adamw"
     """AdamW with decoupled weight decay, or Adamax, which requires `weight_decay = 0`."""
     base_lr: LearningRate = 1e-3
     """Learning rate per 256 samples; the default is ST-MEM's release."""
-    weight_decay: NonNegative = 0.05
-    """Weight decay; the default is ST-MEM's release."""
-    decay_exempt: Literal["none", "1d", "backbone"] = "none"
-    """Parameters without weight decay: none (ST-MEM), all 1-D ones, or those that the publication
-    of the backbone exempts."""
     schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
     """Learning rate schedule: linear warm-up and half a cosine, one cycle, or warm-up only."""
-    one_cycle: OneCycleTable | None = None
+    one_cycle: Cycle | None = None
     """Shape of the one-cycle schedule; defaults as in the PTB-XL benchmark."""
     warmup_epochs: NonNegative = 3
     """Epochs of linear warm-up."""
-    min_lr: NonNegative = 0.0
-    """Final learning rate of the cosine schedule."""
     betas: Betas = (0.9, 0.999)
     """Beta coefficients of the optimiser; a one-cycle schedule replaces the first."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate from a layer to the one below; 1 is off, MAE uses 0.75."""
-    part_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor of the learning rate from the head to the backbone, and again to the first layers of
-    the backbone (stem, embeddings); 1 is off, ECG-CPC uses 0.1."""
     drop_path: Rate = 0.0
     """Stochastic depth on every residual branch; 0.1 in the paper."""
     drop_path_schedule: Literal["linear", "constant"] = "linear"
@@ -165,13 +164,11 @@ class Stage2(Table):
     """Freeze position embeddings; ST-MEM trains them."""
     freeze_extractor: bool = False
     """Freeze the convolutional feature extractor, as the releases of HuBERT-ECG and ECG-FM do."""
-    clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest gradient norm; no clipping by default, as in ST-MEM."""
     select: Literal["best", "last", "lowest-loss"] = "best"
     """Epoch to keep: best validation macro AUROC (paper), the last, or lowest validation loss."""
 
     @model_validator(mode="after")
-    def _check_batches(self) -> Stage2:
+    def _check_combinations(self) -> Stage2:
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}"
@@ -181,19 +178,11 @@ class Stage2(Table):
                 f"drop_last = false with micro_batch {self.micro_batch}: an incomplete batch "
                 "cannot be accumulated"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_decay(self) -> Stage2:
         if self.optimiser == "adamax" and self.weight_decay:
             raise ValueError(
                 f"optimiser = adamax with weight_decay = {self.weight_decay:g}: it would be added "
                 "to the gradient; set weight_decay = 0"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_rates(self) -> Stage2:
         if self.part_decay != 1 and self.layer_decay != 1:
             raise ValueError(
                 f"part_decay = {self.part_decay:g} with layer_decay = {self.layer_decay:g}: set "
@@ -203,29 +192,26 @@ class Stage2(Table):
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Stage2:
-        if self.schedule != "one-cycle" and self.one_cycle is not None:
-            raise ValueError(f"one_cycle has no effect with schedule = {self.schedule}")
+        """Refuse keys of the other schedules, which would have no effect."""
         if self.schedule == "constant" and self.min_lr:
             raise ValueError(f"min_lr = {self.min_lr:g} has no effect with schedule = constant")
-        if self.schedule == "one-cycle":
-            self._check_one_cycle()
-        return self
-
-    def _check_one_cycle(self) -> None:
-        """Refuse keys of the other schedules, which would have no effect."""
-        instead = {
-            "warmup_epochs": "one_cycle.warmup_share",
-            "min_lr": "one_cycle.end_divisor",
-        }
-        for key, other in instead.items():
-            if (value := getattr(self, key)) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} = {value:g} with schedule = one-cycle; set {other}")
-        first = (self.one_cycle or OneCycleTable()).momentum[0]
-        if self.betas[0] not in (first, type(self).model_fields["betas"].default[0]):
+        if self.schedule != "one-cycle":
+            if self.one_cycle is not None:
+                raise ValueError(f"one_cycle has no effect with schedule = {self.schedule}")
+            return self
+        defaults = Stage2.model_fields
+        for key, other in (("warmup_epochs", "warmup_share"), ("min_lr", "end_divisor")):
+            if (value := getattr(self, key)) != defaults[key].default:
+                raise ValueError(
+                    f"{key} = {value:g} with schedule = one-cycle; set one_cycle.{other}"
+                )
+        first = (self.one_cycle or Cycle()).momentum[0]
+        if self.betas[0] not in (first, defaults["betas"].default[0]):
             raise ValueError(
                 f"betas = {list(self.betas)} with schedule = one-cycle, which starts at a first "
                 f"beta of {first:g}; set one_cycle.momentum"
             )
+        return self
 
 
 class Recipe(Table):
@@ -267,6 +253,14 @@ class Recipe(Table):
         return self
 
 
+_SECTIONS: dict[str | int, type[BaseModel]] = {
+    "data": Data,
+    "stage1": Stage1,
+    "stage2": Stage2,
+    "one_cycle": Cycle,
+}
+
+
 class CohortShare(Table):
     """Cohort of a pretraining recipe."""
 
@@ -278,7 +272,7 @@ class CohortShare(Table):
     """Folder of the packed cohort; default: in the cache folder."""
 
 
-class Pretraining(Table):
+class Pretraining(Optimisation):
     """Recipe of pretraining."""
 
     name: str
@@ -298,26 +292,12 @@ class Pretraining(Table):
     """Passes over the training records; for a mixture, as many draws as it has records."""
     batch_size: Positive = 4096
     """Records per optimiser step, over all processes and micro-batches."""
-    micro_batch: Positive | None = None
-    """Records per forward pass; gradients are accumulated if it is smaller than the batch."""
     base_lr: LearningRate = 1.5e-4
     """Learning rate per 256 samples."""
-    weight_decay: NonNegative = 0.05
-    """AdamW weight decay."""
-    decay_exempt: Literal["none", "1d", "backbone"] = "none"
-    """Parameters without weight decay: none (ST-MEM), all 1-D ones, or those that the publication
-    of the backbone exempts."""
     warmup_epochs: NonNegative = 40
     """Epochs of linear warm-up."""
-    min_lr: NonNegative = 0.0
-    """Final learning rate of the cosine schedule."""
     betas: Betas = (0.9, 0.95)
     """AdamW beta coefficients."""
-    part_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor of the learning rate from the layers of the objective to the backbone, and again to
-    the first layers of the backbone (stem, embeddings); 1 is off, ECG-CPC uses 0.1."""
-    clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest gradient norm."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Forward-pass precision; `auto` uses bf16 on a GPU and fp32 on a CPU."""
     keep_every: Positive | None = None
@@ -483,19 +463,8 @@ def _describe(kind: type[BaseModel], details: Any) -> str:
     place = ".".join(map(str, details["loc"])) or "recipe"
     if details["type"] == "extra_forbidden":
         *sections, last = details["loc"]
-        near = get_close_matches(str(last), _keys(kind, sections), n=1)
+        table = _SECTIONS.get(sections[-1]) if sections else kind
+        near = get_close_matches(str(last), table.model_fields if table else (), n=1)
         suggestion = ".".join(map(str, [*sections, *near]))
         return f"unknown key {place}" + (f" (did you mean {suggestion}?)" if near else "")
     return f"{place} = {details.get('input')!r}: {details['msg']}"
-
-
-def _keys(kind: type[BaseModel], sections: Sequence[Any]) -> list[str]:
-    """Keys of a section of a recipe; none if the section is unknown."""
-    for section in sections:
-        field = kind.model_fields.get(section)
-        types = [field.annotation, *get_args(field.annotation)] if field else []
-        tables = [t for t in types if isinstance(t, type) and issubclass(t, BaseModel)]
-        if not tables:
-            return []
-        kind = tables[0]
-    return list(kind.model_fields)

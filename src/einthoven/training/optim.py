@@ -6,29 +6,22 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.optim import Adamax, AdamW, Optimizer
 
 REFERENCE_BATCH = 256  # learning rates are quoted per 256 samples, as in the MAE family
 OptimiserName = Literal["adamw", "adamax"]
 Precision = Literal["fp32", "bf16"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Divisor = Annotated[float, Field(ge=1)]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up from zero, then half a cosine down to `min_lr`, step by step.
-
-    Attributes
-    ----------
-    peak_lr : float
-        Learning rate at the end of the warm-up.
-    min_lr : float
-        Learning rate at the end.
-    warmup_steps, total_steps : int
-        Optimiser steps.
-    """
+    """Linear warm-up from zero to `peak_lr`, then half a cosine down to `min_lr`."""
 
     peak_lr: float
     min_lr: float
@@ -36,61 +29,48 @@ class Schedule:
     total_steps: int
 
     def lr(self, step: int) -> float:
-        """The learning rate of optimiser step `step` (from 0)."""
+        """Learning rate of an optimiser step, from 0."""
         if step < self.warmup_steps:
             return self.peak_lr * step / self.warmup_steps
         progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
         return _cosine(self.peak_lr, self.min_lr, progress)
 
     def momentum(self, step: int) -> None:
-        """The first beta stays as it is."""
+        """First beta: unchanged."""
 
 
-@dataclass(frozen=True)
-class Cycle:
-    """Shape of a one-cycle schedule (Smith 2018), whatever its peak and length.
+class Cycle(BaseModel):
+    """Shape of a one-cycle schedule (Smith 2018): one cosine up to the peak and one down."""
 
-    Attributes
-    ----------
-    warmup_share : float
-        Share of the steps in which the rate rises.
-    start_divisor, end_divisor : float
-        The rate begins at the peak over the one, and ends at the peak over the other.
-    momentum : tuple of float
-        First beta at the start, at the peak and at the end.
-    """
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
-    warmup_share: float = 0.3
-    start_divisor: float = 25.0
-    end_divisor: float = 250_000.0
-    momentum: tuple[float, float, float] = (0.95, 0.85, 0.95)
+    warmup_share: Share = 0.3
+    """Share of the steps in which the learning rate rises."""
+    start_divisor: Divisor = 25.0
+    """Peak learning rate divided by the initial one."""
+    end_divisor: Divisor = 250_000.0
+    """Peak learning rate divided by the final one."""
+    momentum: tuple[Share, Share, Share] = (0.95, 0.85, 0.95)
+    """First beta at the start, at the peak and at the end, with cosines in between."""
 
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Half a cosine up to the peak and half a cosine down from it, the first beta against it.
-
-    Attributes
-    ----------
-    peak_lr : float
-        Learning rate at the end of the rise.
-    total_steps : int
-        Optimiser steps.
-    cycle : Cycle
-        The shape.
-    """
+    """Half a cosine up to `peak_lr` and half a cosine down, the first beta the other way."""
 
     peak_lr: float
     total_steps: int
     cycle: Cycle
 
     def lr(self, step: int) -> float:
-        """The learning rate of optimiser step `step` (from 0)."""
+        """Learning rate of an optimiser step, from 0."""
         peak, shape = self.peak_lr, self.cycle
         return self._at(step, peak / shape.start_divisor, peak, peak / shape.end_divisor)
 
     def momentum(self, step: int) -> float:
-        """The first beta of optimiser step `step`."""
+        """First beta of an optimiser step."""
         return self._at(step, *self.cycle.momentum)
 
     def _at(self, step: int, first: float, middle: float, last: float) -> float:
@@ -105,7 +85,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def scaled_lr(base_lr: float, effective_batch: int) -> float:
-    """The learning rate for a batch, when `base_lr` is quoted for 256 samples."""
+    """Learning rate for a batch, if `base_lr` is quoted for 256 samples."""
     return base_lr * effective_batch / REFERENCE_BATCH
 
 
@@ -123,24 +103,15 @@ class Settings:
         Samples in an optimiser step, over all processes and micro-batches.
     accumulation : int
         Micro-batches in a step.
-    warmup_epochs : float
-        Linear warm-up.
-    min_lr : float
-        Learning rate at the end of the cosine.
+    warmup_epochs, min_lr : float
+        Linear warm-up, and learning rate at the end of the cosine.
     cycle : Cycle, optional
-        One-cycle schedule instead of warm-up and cosine.
-    optimiser : {"adamw", "adamax"}
-    betas : tuple of float
-        Betas of the optimiser; a cycle replaces the first one at every step.
+        One-cycle schedule instead of warm-up and cosine; it sets the first beta at every step.
     clip : float or None
         Largest gradient norm.
-    precision : {"fp32", "bf16"}
-        Autocast type of the forward pass.
-    select : str or None
-        Validation metric by which the best epoch is chosen (the earliest, on a tie); None keeps
-        the last epoch.
-    lowest : bool
-        Whether the lowest value of `select` is the best one, not the highest.
+    select, lowest : str or None, bool
+        Validation metric of the best epoch (the earliest, on a tie), and whether its lowest value
+        is the best; None selects the last epoch.
     checkpoint_seconds : float
         Time between two checkpoints within an epoch; one is written after every epoch anyway.
     seed : int
@@ -189,25 +160,22 @@ def parameter_groups(
     Parameters
     ----------
     model : nn.Module
-        What is trained; frozen parameters are left out.
+        Network; frozen parameters are left out.
     weight_decay : float
-        Decay of every parameter not in `exempt`.
+        Decay of every parameter whose name is not in `exempt`.
     layers : sequence of sequences of str
-        Parameter names from the first layer to the last. Names in none of them belong to a layer
-        of their own after the last, the head.
+        Parameter names from the first layer to the last. All others belong to the head.
     layer_decay : float
         The rate of layer i of L is scaled by `layer_decay ** (L - i)`; the head's by 1 (the rule
         of the MAE family).
-    exempt : iterable of str
-        Names without weight decay.
     """
     depth_of = {name: depth for depth, names in enumerate(layers) for name in names}
-    spared = set(exempt)
+    undecayed = set(exempt)
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             scale = layer_decay ** (len(layers) - depth_of.get(name, len(layers)))
-            groups[scale, 0.0 if name in spared else weight_decay].append(parameter)
+            groups[scale, 0.0 if name in undecayed else weight_decay].append(parameter)
     return [
         {"params": parameters, "lr_scale": scale, "weight_decay": decay}
         for (scale, decay), parameters in groups.items()
