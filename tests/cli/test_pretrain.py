@@ -113,7 +113,6 @@ def test_what_does_not_fit_together_is_refused(
             "recipe demo does not suit s4_tiny: s4_tiny has no patches",
             "choose --recipe s4-ptbxl-100hz-cpu",
         ),
-        (["--backbone", "xresnet1d101"], "does not suit xresnet1d101", "the objective cmsc"),
         (["--set", "objective=ecg_fm"], "does not suit tiny", "choose --recipe release"),
         (["--set", "options.mask_ratioo=0.5"], "mask_ratioo", "choose among"),
         (["--protect", "nowhere"], "nowhere is neither a folder", "choose the folder"),

@@ -1,4 +1,4 @@
-"""Pretraining: blind to labels, exact in resuming, and readable by `load_backbone`."""
+"""Pretraining: independent of labels, exact resume, snapshots, and refusals."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from einthoven import load_backbone
+from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.cohorts.cohort import UNLABELLED
 from einthoven.errors import CohortError, RecipeError, TrainingError
@@ -22,7 +23,7 @@ from einthoven.objectives import create_pretraining
 from einthoven.signals.store import Store
 from einthoven.stages import validation
 from einthoven.stages.leakage import LeakageWarning, check_initial_weights
-from einthoven.stages.pretrain import Pretrained, pretrain
+from einthoven.stages.pretrain import Encoders, Pretrained, pretrain, snapshot_epochs
 from einthoven.stages.pretraining_data import pretraining_data_of
 from einthoven.stages.recipe import Pretraining
 from einthoven.training.distributed import Processes
@@ -59,9 +60,9 @@ def whole(run: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Pretrained
     return run(tmp_path_factory.mktemp("pretrained") / "run")
 
 
-def assert_same(a: Pretrained, b: Pretrained) -> None:
+def assert_same(a: Path, b: Path) -> None:
     """The same tensors and metadata (whose order in the file is not fixed)."""
-    ours, theirs = read_tensors(weights_file(a.encoder)), read_tensors(weights_file(b.encoder))
+    ours, theirs = read_tensors(weights_file(a)), read_tensors(weights_file(b))
     assert ours[1] == theirs[1]
     assert ours[0].keys() == theirs[0].keys()
     assert all(torch.equal(ours[0][name], theirs[0][name]) for name in ours[0])
@@ -91,7 +92,7 @@ def test_labels_are_never_read(
 ) -> None:
     shuffled = np.random.default_rng(0).permutation(synthetic.matrix.ravel())
     other = replace(synthetic, matrix=shuffled.reshape(synthetic.matrix.shape))
-    assert_same(run(tmp_path, cohort=other), whole)
+    assert_same(run(tmp_path, cohort=other).encoder, whole.encoder)
 
 
 def test_the_loss_falls_and_validation_is_logged(whole: Pretrained) -> None:
@@ -119,7 +120,7 @@ def test_killed_run_resumes_to_the_same_encoder(
     with pytest.raises(killed):
         run(tmp_path, progress=recorder(kill=("pretrain", step)))
     assert not (tmp_path / "model").exists()
-    assert_same(run(tmp_path), whole)
+    assert_same(run(tmp_path).encoder, whole.encoder)
 
 
 def test_finished_run_does_not_rewrite_its_encoder(tmp_path: Path, run: Pretrain) -> None:
@@ -229,15 +230,57 @@ def test_killed_mixture_resumes_to_the_same_encoder(
     whole = run(tmp_path / "whole", **asked)
     with pytest.raises(killed):
         run(tmp_path / "killed", progress=recorder(kill=("pretrain", step)), **asked)
-    assert_same(run(tmp_path / "killed", **asked), whole)
+    assert_same(run(tmp_path / "killed", **asked).encoder, whole.encoder)
     with pytest.raises(TrainingError, match="another cohorts"):
         run(tmp_path / "killed", **(asked | {"mix": [2, 1]}))
 
 
-# ---------------------------------------------------------------------- what is kept and said
+# ---------------------------------------------------------------------- snapshots
 
 
-def test_snapshots_of_a_run(
+def history(epochs: int) -> list[dict[str, Any]]:
+    losses = [5.0, 3.0, 4.0, 3.0, 2.0, 2.5, 2.6]
+    return [{"epoch": i + 1, "validation_loss": losses[i]} for i in range(epochs)]
+
+
+@pytest.mark.parametrize(
+    ("options", "lines", "expected"),
+    [
+        ({}, history(7), set()),
+        ({"keep_every": 3}, history(7), {3, 6}),
+        ({"keep_last": 2}, history(7), {6, 7}),
+        ({"keep_last": 20}, history(7), set(range(1, 8))),
+        ({"keep_best": True}, history(7), {5}),
+        ({"keep_every": 3, "keep_last": 1, "keep_best": True}, history(7), {3, 5, 6, 7}),
+        ({"keep_best": True}, history(4), {2}),  # the earliest of a tie
+        ({"keep_best": True}, [{"epoch": 1}, {"epoch": 2}], set()),  # without validation
+        ({"keep_best": True}, [{"epoch": 1, "validation_loss": np.nan}, *history(3)[1:]], {2}),
+    ],
+)
+def test_epochs_of_snapshots(
+    options: dict[str, Any], lines: list[dict[str, Any]], expected: set[int]
+) -> None:
+    assert snapshot_epochs(lines, RECIPE.model_copy(update=options)) == expected
+
+
+def test_snapshot_folder_after_every_epoch(tmp_path: Path) -> None:
+    network = create_backbone("mtecg_tiny_100hz", seed=0, **OPTIONS)
+    recipe = RECIPE.model_copy(update={"keep_every": 3, "keep_last": 1, "keep_best": True})
+    encoders = Encoders(tmp_path, network, recipe, {}, {})
+    folder = tmp_path / "snapshots"
+    for epoch in range(1, 8):
+        with torch.no_grad():
+            network.get_parameter("patch_embed.weight").fill_(epoch)
+        encoders.update_snapshots(history(epoch))
+        expected = snapshot_epochs(history(epoch), recipe)
+        assert {file.name for file in folder.iterdir()} == {f"epoch-{i:04d}" for i in expected}
+    best = folder / "epoch-0005"
+    state = load_backbone("mtecg_tiny_100hz", weights=best, **OPTIONS).state_dict()
+    assert state["patch_embed.weight"].unique().tolist() == [5.0]
+    assert read_config(best)["epoch"] == 5
+
+
+def test_snapshots_of_a_killed_run(
     tmp_path: Path, run: Pretrain, whole: Pretrained, recorder: Any, killed: type[Exception]
 ) -> None:
     recipe = RECIPE.model_copy(update={"keep_every": 2, "keep_last": 1})
@@ -245,21 +288,14 @@ def test_snapshots_of_a_run(
         run(tmp_path, recipe=recipe, progress=recorder(kill=("pretrain", 8)))
     folder = tmp_path / "snapshots"
     assert [file.name for file in folder.iterdir()] == ["epoch-0002"]
-    done = run(tmp_path, recipe=recipe)
-    assert_encoders_equal(done.encoder, whole.encoder)
+    encoder = run(tmp_path, recipe=recipe).encoder
     names = sorted(file.name for file in folder.iterdir())
     assert names == ["epoch-0002", "epoch-0003"]
-    assert_encoders_equal(folder / names[1], done.encoder)
-    load_backbone("mtecg_tiny_100hz", weights=folder / names[0], **OPTIONS)
-    assert read_config(folder / names[0])["epoch"] == 2
-    asked = done.run.request["recipe"]
-    assert asked["keep_every"] == 2
+    assert_same(encoder, whole.encoder)
+    assert_same(folder / names[1], encoder)
 
 
-def assert_encoders_equal(a: Path, b: Path) -> None:
-    ours, theirs = read_tensors(weights_file(a))[0], read_tensors(weights_file(b))[0]
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+# ---------------------------------------------------------------------- validation
 
 
 def test_the_objective_s_metrics_are_logged_on_validation(tmp_path: Path, run: Pretrain) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,17 @@ from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import CohortError, PreparationError, RecipeError, StoreError
 from einthoven.records import STANDARD_LEADS
 from einthoven.records.wfdb_write import write_wfdb
-from einthoven.signals.batches import SignalSource
+from einthoven.signals.batches import SignalSource, TrainingBatches
 from einthoven.signals.pack import pack
 from einthoven.signals.prepare import Preparation
+from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
-from einthoven.stages.pretraining_data import IDS_DIGEST, Mixture, pretraining_data_of
+from einthoven.stages.pretraining_data import (
+    IDS_DIGEST,
+    Mixture,
+    draws_by_weight,
+    pretraining_data_of,
+)
 
 
 def without_ids(request: dict[str, Any]) -> dict[str, Any]:
@@ -168,3 +175,80 @@ def test_cohorts_of_other_rates_and_leads_go_through_one_preparation(
         assert alike > 0.98
     shuffled = np.corrcoef(crops[0].ravel(), crops[3].ravel())[0, 1]
     assert shuffled < 0.9
+
+
+# ---------------------------------------------------------------------- mixtures
+
+
+@pytest.fixture(scope="module")
+def source(synthetic: Cohort, synthetic_store: Store, preparation: Preparation) -> SignalSource:
+    rows = synthetic_store.rows(synthetic.ids("train"))
+    return SignalSource(synthetic_store, rows, np.zeros((len(rows), 0), np.uint8), preparation)
+
+
+def part(source: SignalSource, start: int, stop: int) -> SignalSource:
+    chosen = slice(start, stop)
+    return replace(source, rows=source.rows[chosen], targets=source.targets[chosen])
+
+
+@pytest.fixture(scope="module")
+def mixture(source: SignalSource) -> Mixture:
+    """30 and 7 records, of which an epoch of 37 draws takes 25 and 12."""
+    return Mixture((part(source, 0, 30), part(source, 30, 37)), (25, 12))
+
+
+def test_an_epoch_has_the_draws_of_each_source(mixture: Mixture) -> None:
+    for epoch in range(4):
+        order = mixture.order(seed=1, epoch=epoch)
+        assert len(order) == len(mixture) == 37
+        assert (order < 30).sum() == 25
+
+
+def test_no_record_is_drawn_twice_within_a_pass(mixture: Mixture) -> None:
+    """Passes go through from epoch to epoch: after six epochs every record of the first source
+    was drawn five times, and of the second ten or eleven times."""
+    drawn = np.concatenate([mixture.order(seed=3, epoch=epoch) for epoch in range(6)])
+    seen = Counter(drawn.tolist())
+    assert {seen[record] for record in range(30)} == {5}
+    assert {seen[record] for record in range(30, 37)} == {10, 11}
+
+
+def test_without_weights_every_record_is_drawn_once_an_epoch(source: SignalSource) -> None:
+    union = Mixture((part(source, 0, 30), part(source, 30, 37)), (30, 7))
+    for epoch in range(2):
+        assert sorted(union.order(seed=0, epoch=epoch)) == list(range(37))
+    assert not np.array_equal(union.order(seed=0, epoch=0), union.order(seed=0, epoch=1))
+
+
+def test_sources_are_mixed_within_an_epoch(mixture: Mixture) -> None:
+    order = mixture.order(seed=0, epoch=0)
+    assert 2 <= (order[:18] >= 30).sum() <= 10
+
+
+def test_a_batch_is_a_function_of_seed_epoch_and_position(mixture: Mixture) -> None:
+    batches = TrainingBatches(mixture, 8, seed=2)
+    whole = list(batches.epoch(3))
+    assert len(whole) == batches.per_epoch == 4
+    for ours, theirs in zip(batches.epoch(3, start=2), whole[2:], strict=True):
+        assert torch.equal(ours.signals, theirs.signals)
+        assert np.array_equal(ours.rows, theirs.rows)
+
+
+def test_a_record_of_a_mixture_is_the_record_of_its_source(
+    mixture: Mixture, source: SignalSource
+) -> None:
+    chosen = np.array([35, 2, 30, 29])
+    starts = torch.tensor([10, 0, 700, 55])
+    assert torch.equal(mixture.crops(chosen, starts), source.crops(chosen, starts))
+    drawn = mixture.crop_starts(chosen, generator_for(1))
+    assert drawn.shape == (4,)
+    assert torch.equal(drawn, mixture.crop_starts(chosen, generator_for(1)))
+    assert mixture.targets_of(chosen).shape == (4, 0)
+
+
+def test_weights_become_whole_draws() -> None:
+    assert draws_by_weight([100, 100], [1, 1]) == (100, 100)
+    assert draws_by_weight([30, 7], [2, 1]) == (25, 12)
+    assert draws_by_weight([10, 10, 10], [1, 1, 1]) == (10, 10, 10)
+    assert sum(draws_by_weight([101, 17, 3], [0.3, 0.5, 0.11])) == 121
+    assert draws_by_weight([1000, 1], [1e6, 1]) == (1001, 0)

@@ -159,15 +159,16 @@ def _mixture(
 
 def _check_recipe(recipe: Pretraining, backbone: str, options: Mapping[str, Any]) -> None:
     """Refuse a recipe that does not suit the backbone, and list those that do."""
-    from einthoven.stages.pretrain import check_pretraining, suggestions
+    from einthoven.stages.pretrain import check_pretraining, suitable_recipes
 
     try:
         check_pretraining(recipe, backbone, options)
     except BackboneError as error:
+        names = suitable_recipes(backbone, options)
         raise BackboneError(
             f"recipe {recipe.name} does not suit {backbone}: {error.problem} "
             f"(objective {recipe.objective})",
-            remedy=suggestions(error, backbone, options),
+            remedy=f"choose --recipe {' or '.join(names)}" if names else error.remedy,
         ) from error
 
 

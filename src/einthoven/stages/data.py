@@ -31,20 +31,7 @@ _SELECTED = {"best": (SELECT, False), "lowest-loss": (LOSS, True), "last": (None
 class Context:
     """Settings that the stages of a recipe share.
 
-    Attributes
-    ----------
-    seed : int
-        Seed of batches, crops and dropout.
-    augment : callable, optional
-        Augmentation of training crops.
-    aggregate : str
-        Aggregation of evaluation crops.
-    precision : str
-        Forward-pass precision.
-    processes : Processes
-        Processes that train together.
-    progress : Progress, optional
-        Callback.
+    `augment` is applied to training crops, `aggregate` to the outputs of evaluation crops.
     """
 
     seed: int
@@ -86,13 +73,7 @@ class Dataset:
         )
 
     def check_lengths(self, *splits: str) -> None:
-        """Refuse records of these splits that are too short for the crop, and name one.
-
-        Raises
-        ------
-        PreparationError
-            If there are any.
-        """
+        """Refuse records of these splits that are too short for the crop, and name one."""
         held = self.usable
         rows = self.store.rows(np.concatenate([held.ids(split) for split in splits]))
         for rate, samples, places in self.store.groups(rows):
@@ -140,8 +121,7 @@ def micro_batch(settings: Optimisation, *, records: int, world: int) -> int:
     Raises
     ------
     RecipeError
-        If it does not divide the batch, an accumulated batch is larger than the data, or there are
-        more processes than records.
+        If the batch does not divide into such passes, or there are too few records for it.
     """
     batch = settings.batch_size
     micro = settings.micro_batch or batch // world
@@ -162,11 +142,6 @@ def micro_batch(settings: Optimisation, *, records: int, world: int) -> int:
             remedy=f"choose a batch_size of at most {records}, or leave micro_batch out",
         )
     return micro
-
-
-def without_targets(source: SignalSource) -> SignalSource:
-    """Source of the same records without labels."""
-    return replace(source, targets=np.zeros((len(source), 0), dtype=np.uint8))
 
 
 def resolved(precision: str, device: torch.device) -> Precision:
@@ -199,10 +174,8 @@ def loop_settings(
         seed=seed,
         shared_draws=shared_draws,
     )
-    return _finetuning_settings(settings, recipe) if isinstance(recipe, Stage2) else settings
-
-
-def _finetuning_settings(settings: Settings, recipe: Stage2) -> Settings:
+    if not isinstance(recipe, Stage2):
+        return settings
     select, lowest = _SELECTED[recipe.select]
     settings = replace(settings, optimiser=recipe.optimiser, select=select, lowest=lowest)
     if recipe.schedule == "one-cycle":
@@ -213,13 +186,7 @@ def _finetuning_settings(settings: Settings, recipe: Stage2) -> Settings:
 
 
 def check_fit(backbone: Backbone, source: Source) -> None:
-    """Prepare and encode one record, to refuse a crop of a wrong length early.
-
-    Raises
-    ------
-    EinthovenError
-        If the records are too short for the crop, or the backbone does not accept it.
-    """
+    """Prepare and encode one record, to refuse a crop of a wrong length early."""
     crop = source.crops(np.arange(1), torch.zeros(1, dtype=torch.long))
     was_training = backbone.training
     with torch.no_grad(), warnings.catch_warnings():

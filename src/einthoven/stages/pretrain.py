@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from einthoven.licences import combined
 from einthoven.models import Model, is_model, save_model
 from einthoven.models.provenance import contains_ptbxl
 from einthoven.objectives.objective import SteppedObjective
-from einthoven.objectives.registry import create_objective, objective_names
+from einthoven.objectives.registry import create_objective
 from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, TrainingBatches
 from einthoven.signals.prepare import Preparation
@@ -43,17 +44,7 @@ MODEL, SNAPSHOTS = "model", "snapshots"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A finished pretraining.
-
-    Attributes
-    ----------
-    run : RunFolder
-        Folder of the run.
-    encoder : Path
-        Model folder of the encoder.
-    history : list of dict
-        Lines of metrics.jsonl.
-    """
+    """A finished run, the model folder of its encoder, and the lines of metrics.jsonl."""
 
     run: RunFolder
     encoder: Path
@@ -85,15 +76,11 @@ def pretrain(
         Cohorts whose `train` records are used.
     store : Store, or as many as cohorts
         Packed cohorts, of any rate, with the leads that the backbone reads.
-    backbone : str
-        Registered name.
-    recipe : Pretraining
-        Objective and schedule.
     out : path
         Run folder; an unfinished run of the same request is resumed.
     mix : sequence of float, optional
         Relative share of each cohort in the draws of an epoch. Default: every record is drawn once
-        per epoch (see `einthoven.signals.batches`).
+        per epoch.
     protect : sequence of (Cohort, Store)
         Other cohorts whose test splits must not be seen; those of `cohort` with labels are
         protected anyway.
@@ -109,8 +96,8 @@ def pretrain(
     PreparationError, StoreError
         If records are too short for the crop, or lack a lead.
     RecipeError
-        If the batch does not divide over processes and micro-batches, or is accumulated from more
-        records than there are; if the number of weights is not that of cohorts.
+        If the batch does not divide over processes and micro-batches, is accumulated from more
+        records than there are, or the number of weights is not that of cohorts.
     TrainingError
         If the folder holds another run, or one with other training records, another process trains
         in it, or the loss is not finite.
@@ -185,20 +172,12 @@ def check_pretraining(
 ) -> None:
     """Refuse an objective that the backbone does not support, or a crop that it does not accept.
 
-    Nothing is trained or drawn: the network is built without storage.
-
-    Parameters
-    ----------
-    recipe : Pretraining
-    backbone : str
-        Registered name.
-    options : mapping, optional
-        Fields of the backbone's config.
+    The network is built without storage, and no random number is drawn.
 
     Raises
     ------
     BackboneError
-        If they do not match; `suggestions` has a better remedy.
+        If they do not match; `suitable_recipes` lists presets that do.
     PreparationError, RecipeError
         If the crop, or an option of the objective, is impossible.
     """
@@ -210,39 +189,14 @@ def check_pretraining(
         check_samples(network.name, window, patch=network.patch, max_patches=network.max_patches)
 
 
-def suits(recipe: Pretraining, backbone: str, options: Mapping[str, Any] | None = None) -> bool:
-    """Whether `check_pretraining` accepts the recipe."""
-    try:
-        check_pretraining(recipe, backbone, options)
-    except EinthovenError:
-        return False
-    return True
-
-
 def suitable_recipes(backbone: str, options: Mapping[str, Any] | None = None) -> list[str]:
-    """Presets of pretraining that suit a backbone, its default first."""
-    default = entry(backbone).pretraining_recipe
-    names = sorted(recipe_names(Pretraining), key=lambda name: name != default)
-    return [name for name in names if suits(load_pretraining(name), backbone, options)]
-
-
-def suggestions(
-    error: EinthovenError, backbone: str, options: Mapping[str, Any] | None = None
-) -> str:
-    """Remedy for a refusal of `check_pretraining`: recipes that suit, or objectives."""
-    if recipes := suitable_recipes(backbone, options):
-        return f"choose --recipe {' or '.join(recipes)}"
-    objectives = [
-        name
-        for name in objective_names()
-        if suits(Pretraining(name=name, objective=name), backbone, options)
-    ]
-    if not objectives:
-        return error.remedy
-    return (
-        f"{error.remedy}; none of the presets suits it, but a .toml recipe with the objective "
-        f"{' or '.join(objectives)} does"
-    )
+    """Presets of pretraining that `check_pretraining` accepts, the backbone's default first."""
+    default, suitable = entry(backbone).pretraining_recipe, []
+    for name in sorted(recipe_names(Pretraining), key=lambda name: name != default):
+        with suppress(EinthovenError):
+            check_pretraining(load_pretraining(name), backbone, options)
+            suitable.append(name)
+    return suitable
 
 
 def _objective(
@@ -307,23 +261,11 @@ def _config(recipe: Pretraining, data: PretrainingData, run: RunFolder) -> Json:
 
 @dataclass(frozen=True)
 class Encoders:
-    """Encoders that a run saves: the final one, and snapshots of the epochs that the recipe keeps.
+    """Encoders that a run saves: the final one, and snapshots of epochs that the recipe selects.
 
-    Which epochs are kept is a function of the losses alone. A run that is killed between deleting
-    and writing a snapshot repeats the epoch, and so writes it again.
-
-    Attributes
-    ----------
-    run : Path
-        Folder of `model` and of `snapshots/epoch-0010` and so on.
-    backbone : Backbone
-        Backbone in training.
-    recipe : Pretraining
-        Recipe with `keep_every`, `keep_last` and `keep_best`.
-    config : dict
-        Descriptive entries of every model.
-    fingerprints : dict of str to str
-        Fingerprints of the training records.
+    The epochs are a function of the losses alone. A run that is killed between deleting and
+    writing a snapshot repeats the epoch, and so writes it again. `config` and `fingerprints` are
+    those of every model folder.
     """
 
     run: Path
@@ -339,33 +281,29 @@ class Encoders:
 
     def save(self, folder: Path, **entries: Any) -> None:
         """Write the current encoder with further descriptive entries."""
-        model = Model(
-            self.backbone,
-            self.backbone.preparation,
-            config=self.config | entries,
-            fingerprints=self.fingerprints,
-        )
+        config, preparation = self.config | entries, self.backbone.preparation
+        model = Model(self.backbone, preparation, config=config, fingerprints=self.fingerprints)
         save_model(model, folder, overwrite=True)
 
     def update_snapshots(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Delete and write snapshots after the last epoch of `history`."""
-        kept = kept_epochs(history, self.recipe)
-        folders = {epoch: self.run / SNAPSHOTS / f"epoch-{epoch:04d}" for epoch in kept}
+        epochs = snapshot_epochs(history, self.recipe)
+        folders = {epoch: self.run / SNAPSHOTS / f"epoch-{epoch:04d}" for epoch in epochs}
         for folder in (self.run / SNAPSHOTS).glob("epoch-*"):
             if folder not in folders.values():
                 shutil.rmtree(folder)
         epoch = history[-1]["epoch"]
-        if epoch in kept:
+        if epoch in epochs:
             self.save(folders[epoch], epoch=epoch)
 
 
-def kept_epochs(history: Sequence[Mapping[str, Any]], recipe: Pretraining) -> set[int]:
-    """Epochs whose encoders are kept after those of `history`."""
+def snapshot_epochs(history: Sequence[Mapping[str, Any]], recipe: Pretraining) -> set[int]:
+    """Epochs whose encoders are saved after those of `history`."""
     epochs = [line["epoch"] for line in history]
-    kept = set(epochs[len(epochs) - recipe.keep_last :])
+    selected = set(epochs[len(epochs) - recipe.keep_last :])
     if recipe.keep_every:
-        kept |= {epoch for epoch in epochs if epoch % recipe.keep_every == 0}
+        selected |= {epoch for epoch in epochs if epoch % recipe.keep_every == 0}
     finite = [line for line in history if math.isfinite(line.get(LOSS, math.nan))]
     if recipe.keep_best and finite:
-        kept.add(min(finite, key=lambda line: float(line[LOSS]))["epoch"])
-    return kept
+        selected.add(min(finite, key=lambda line: float(line[LOSS]))["epoch"])
+    return selected

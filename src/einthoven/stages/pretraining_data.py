@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import CohortError, RecipeError, StoreError
+from einthoven.errors import CohortError, RecipeError
 from einthoven.files import Json
 from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.prepare import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.data import Dataset, without_targets
+from einthoven.stages.data import Dataset
 from einthoven.stages.validation import HeldOut
 from einthoven.training.distributed import Processes
 
@@ -37,35 +37,16 @@ class Mixture:
     before every record was drawn once: a pass continues in the next epoch, so that all of a source
     with few draws is used, and one with many draws is repeated evenly.
 
-    Records are numbered through all sources, in their order.
-
     Attributes
     ----------
     sources : tuple of SignalSource
-        Sources with the same preparation.
+        Sources with the same preparation; records are numbered through all of them, in this order.
     draws : tuple of int
-        Number of an epoch's draws from each source.
-
-    Raises
-    ------
-    StoreError
-        If a source is never drawn from, or the sources are prepared differently.
+        Number of an epoch's draws from each source, at least one.
     """
 
     sources: tuple[SignalSource, ...]
     draws: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len({source.preparation for source in self.sources}) != 1:
-            raise StoreError(
-                "sources of a mixture are prepared differently",
-                remedy="give each source the same preparation",
-            )
-        if len(self.draws) != len(self.sources) or min(self.draws) < 1:
-            raise StoreError(
-                f"draws of {self.draws} from {len(self.sources)} sources",
-                remedy="draw at least once an epoch from every source: raise its weight",
-            )
 
     def __len__(self) -> int:
         return sum(self.draws)
@@ -77,12 +58,10 @@ class Mixture:
 
     def order(self, *, seed: int, epoch: int) -> NDArray[np.intp]:
         """Record of each draw of an epoch, a function of seed and epoch alone."""
-        drawn = [
-            end - len(source) + _stretch(len(source), epoch * count, count, seed=seed, part=part)
-            for part, (source, count, end) in enumerate(
-                zip(self.sources, self.draws, self.ends, strict=True)
-            )
-        ]
+        drawn = []
+        for part, (source, count) in enumerate(zip(self.sources, self.draws, strict=True)):
+            records = _stretch(len(source), epoch * count, count, seed=seed, part=part)
+            drawn.append(self.ends[part] - len(source) + records)
         return np.concatenate(drawn)[epoch_order(len(self), seed=seed, epoch=epoch)]
 
     def crop_starts(self, chosen: NDArray[np.intp], generator: torch.Generator) -> Tensor:
@@ -93,7 +72,7 @@ class Mixture:
         return starts
 
     def crops(self, chosen: NDArray[np.intp], starts: Tensor) -> Tensor:
-        """One prepared crop of each chosen record, whatever the rate of its store."""
+        """One prepared crop of each chosen record."""
         preparation = self.sources[0].preparation
         out = torch.empty(len(chosen), len(preparation.leads), preparation.window)
         for source, places, rows in self._shares(chosen):
@@ -106,15 +85,13 @@ class Mixture:
 
     def _shares(
         self, chosen: NDArray[np.intp]
-    ) -> list[tuple[SignalSource, Tensor, NDArray[np.intp]]]:
+    ) -> Iterator[tuple[SignalSource, Tensor, NDArray[np.intp]]]:
+        """Each source with places in `chosen`, and these places' rows in the source."""
         owner = np.searchsorted(self.ends, chosen, side="right")
-        shares = []
-        for part, source in enumerate(self.sources):
-            places = np.flatnonzero(owner == part)
-            if len(places):
-                rows = chosen[places] - (self.ends[part] - len(source))
-                shares.append((source, torch.from_numpy(places), rows))
-        return shares
+        for part in np.unique(owner):
+            source, places = self.sources[part], np.flatnonzero(owner == part)
+            rows = chosen[places] - (self.ends[part] - len(source))
+            yield source, torch.from_numpy(places), rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,15 +130,19 @@ class PretrainingData:
             return None
         indices, sources = zip(*self.validation, strict=True)
         draws = [self.draws[index] for index in indices]
+        records = slice(_HELD_OUT // len(sources))
         return HeldOut(
-            sources=tuple(_first(source, _HELD_OUT // len(sources)) for source in sources),
+            sources=tuple(
+                replace(source, rows=source.rows[records], targets=source.targets[records])
+                for source in sources
+            ),
             names=tuple(self.names[index] for index in indices),
             shares=tuple(count / sum(draws) for count in draws),
             processes=processes,
         )
 
     def describe(self) -> Json:
-        """Cohorts for the request of a run: names, versions, digests, records, and shares.
+        """Cohorts for the request of a run.
 
         `records_digest` covers all records of a store in all splits, `training_ids_digest` the
         training records in their order.
@@ -215,14 +196,8 @@ def pretraining_data_of(
 ) -> PretrainingData:
     """Combine cohorts and their stores.
 
-    Parameters
-    ----------
-    cohorts, stores : one, or equally many of each
-    preparation : Preparation
-        Preparation of the records of every store, whatever its rate.
-    weights : sequence of float, optional
-        Relative share of each cohort in the draws of an epoch. Default: every record is drawn once
-        per epoch.
+    `weights` are relative shares of the cohorts in the draws of an epoch. Without them every record
+    is drawn once per epoch.
 
     Raises
     ------
@@ -242,7 +217,7 @@ def pretraining_data_of(
         check_mixture(weights, len(cohorts))
     pairs = zip(cohorts, stores, strict=True)
     parts = [Dataset(cohort, store, preparation) for cohort, store in pairs]
-    sources = [without_targets(part.source("train")) for part in parts]
+    sources = [_unlabelled(part, "train") for part in parts]
     for part in parts:
         part.check_lengths("train", "validation")
     records = [len(source) for source in sources]
@@ -258,21 +233,21 @@ def pretraining_data_of(
         train=sources[0] if len(sources) == 1 else Mixture(tuple(sources), draws),
         draws=draws,
         validation=tuple(
-            (index, without_targets(part.source("validation")))
+            (index, _unlabelled(part, "validation"))
             for index, part in enumerate(parts)
             if len(part.usable.ids("validation"))
         ),
     )
 
 
-def check_mixture(weights: Sequence[float], cohorts: int) -> None:
-    """Refuse weights unless there is one above zero for each cohort.
+def _unlabelled(part: Dataset, split: str) -> SignalSource:
+    """Records of a split without their labels."""
+    source = part.source(split)
+    return replace(source, targets=np.zeros((len(source), 0), dtype=np.uint8))
 
-    Raises
-    ------
-    RecipeError
-        If their number differs, or one is not a finite number above zero.
-    """
+
+def check_mixture(weights: Sequence[float], cohorts: int) -> None:
+    """Refuse weights unless there is a finite one above zero for each cohort."""
     if len(weights) != cohorts:
         raise RecipeError(
             f"{len(weights)} weights for {cohorts} cohorts",
@@ -285,24 +260,12 @@ def check_mixture(weights: Sequence[float], cohorts: int) -> None:
         )
 
 
-def _first(source: SignalSource, records: int) -> SignalSource:
-    return replace(source, rows=source.rows[:records], targets=source.targets[:records])
-
-
 def _digest(ids: NDArray[np.str_]) -> str:
     return hashlib.sha256(json.dumps(ids.tolist()).encode()).hexdigest()
 
 
 def draws_by_weight(records: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
-    """Divide an epoch of ``sum(records)`` draws by weight, in whole draws (largest remainders).
-
-    Parameters
-    ----------
-    records : sequence of int
-        Records of each source.
-    weights : sequence of float
-        Positive weights; only their ratios count.
-    """
+    """Divide an epoch of ``sum(records)`` draws by weight, in whole draws (largest remainders)."""
     total = sum(records)
     exact = np.asarray(weights, dtype=np.float64) / sum(weights) * total
     draws = np.floor(exact).astype(int)
@@ -314,10 +277,6 @@ def draws_by_weight(records: Sequence[int], weights: Sequence[float]) -> tuple[i
 def _stretch(records: int, start: int, count: int, *, seed: int, part: int) -> NDArray[np.intp]:
     """Draws `start` to `start + count` of a source that is shuffled again for every pass."""
     first, last = start // records, (start + count - 1) // records
-    passes = [
-        np.random.default_rng(np.random.SeedSequence([seed, number, part, 0xC0])).permutation(
-            records
-        )
-        for number in range(first, last + 1)
-    ]
+    seeds = [np.random.SeedSequence([seed, i, part, 0xC0]) for i in range(first, last + 1)]
+    passes = [np.random.default_rng(entropy).permutation(records) for entropy in seeds]
     return np.concatenate(passes)[start - first * records :][:count]
