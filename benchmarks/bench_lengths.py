@@ -32,7 +32,8 @@ from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.batches import SignalSource, TrainingBatches
 from einthoven.signals.filters import crop_filter
 from einthoven.signals.pack import pack
-from einthoven.signals.prepare import Filter, Preparation, Resample, Standardise, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Filter, Resample, Standardise, Window
 from einthoven.signals.store import Store
 from einthoven.stages.finetune import finetune
 from einthoven.stages.recipe import Stage2

@@ -19,15 +19,9 @@ from scipy import signal as sps
 from torch import Tensor
 
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import (
-    Filter,
-    Preparation,
-    Resample,
-    Standardise,
-    Window,
-    prepare_batch,
-    random_starts,
-)
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import prepare_batch, random_starts
+from einthoven.signals.steps import Filter, Resample, Standardise, Window
 from table import Row, alternately, print_table, speed_row, timed
 
 BATCH = 64

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from einthoven.models import Model, load_model, save_model
     from einthoven.predictions import Predictions
     from einthoven.records import Record, read_record
-    from einthoven.signals.prepare import Preparation
+    from einthoven.signals.preparation import Preparation
     from einthoven.signals.store import Store
     from einthoven.weights import load_backbone
 
@@ -32,7 +32,7 @@ _HOMES = {
     "EinthovenError": "errors",
     "Model": "models",
     "Predictions": "predictions",
-    "Preparation": "signals.prepare",
+    "Preparation": "signals.preparation",
     "Record": "records",
     "Store": "signals.store",
     "backbone_names": "backbones.registry",

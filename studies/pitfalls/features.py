@@ -19,7 +19,8 @@ from torch.nn.functional import conv1d
 from einthoven.errors import ReproduceError
 from einthoven.records import STANDARD_LEADS
 from einthoven.signals.batches import SignalSource
-from einthoven.signals.prepare import Preparation, Resample, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Resample, Window
 from einthoven.signals.store import Store
 from scoring import Floats, Indices, Targets
 

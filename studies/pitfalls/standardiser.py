@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from data import Study
 from einthoven.records import read_record
-from einthoven.signals.prepare import MinMax, Preparation, Scale, Standardise
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import MinMax, Scale, Standardise
 from einthoven.signals.store import Store
 from scoring import Effect, Finding, Indices
 

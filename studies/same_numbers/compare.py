@@ -561,17 +561,18 @@ def preparation_facts(preparation: Any) -> dict[str, Any]:
 
 def single_steps() -> dict[str, Any]:
     """Preparations of three leads at 125 Hz that show every step, by name."""
-    from einthoven.signals import prepare as p
+    from einthoven.signals import steps as p
+    from einthoven.signals.preparation import Preparation
 
     def made(*before: Any, after: tuple[Any, ...] = (), window: Any = None) -> Any:
         cut = window or p.Window(500, evaluation_crops=2)
         steps = (*before, p.Resample(125), cut, *after)
-        return p.Preparation(leads=("I", "II", "V1"), steps=steps)
+        return Preparation(leads=("I", "II", "V1"), steps=steps)
 
     linear = (p.Resample(125, method="linear"), p.Window(500, evaluation_crops=2))
     return {
         "resample-fourier": made(),
-        "resample-linear": p.Preparation(leads=("I", "II", "V1"), steps=linear),
+        "resample-linear": Preparation(leads=("I", "II", "V1"), steps=linear),
         "window-pad": made(window=p.Window(1500, evaluation_crops=1, short="pad")),
         "window-middle": made(window=p.Window(400, evaluation_crops=1)),
         "highpass-before": made(p.Filter("highpass", 0.67, order=5)),
@@ -589,7 +590,7 @@ def single_steps() -> dict[str, Any]:
         "baseline": made(p.Baseline(0.6)),
         "min-max": made(after=(p.MinMax(),)),
         "decimate": made(after=(p.Decimate(5),)),
-        "derive": p.Preparation(
+        "derive": Preparation(
             leads=("I", "II", "III", "aVR", "aVF"),
             steps=(
                 p.Derive(("III", "aVR", "aVF"), ("I", "II")),
@@ -609,9 +610,16 @@ def centred_preparation(preparation: Any) -> Any:
 
 
 def prepare_record(preparation: Any, record: Any, *, crops: str = "evaluation") -> np.ndarray:
-    from einthoven.signals.prepare import prepare_record
+    from einthoven.signals.prepare import prepare_batch, prepare_record, resampled_length
 
-    return prepare_record(preparation, record, crops=crops).numpy()
+    if crops == "evaluation":
+        return prepare_record(preparation, record).numpy()
+    length = resampled_length(preparation, record.signal.shape[1], rate=record.rate)
+    window = preparation.crop.samples
+    starts = torch.arange(0, length - window + 1, window)
+    signals = torch.from_numpy(record.select(preparation.sources).signal)
+    batch = signals.expand(len(starts), -1, -1)
+    return prepare_batch(preparation, batch, rate=record.rate, starts=starts).numpy()
 
 
 def prepare_batch(

@@ -14,7 +14,7 @@ from einthoven.backbones.layers.benchmark import BenchmarkBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Resample, Scale, Window
+from einthoven.signals.steps import Resample, Scale, Window
 from einthoven.stages.finetune import regularise
 from einthoven.stages.recipe import Stage2
 

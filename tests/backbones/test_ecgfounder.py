@@ -11,7 +11,8 @@ from einthoven.backbones.ecgfounder import ECGFounder
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, prepare_batch
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import prepare_batch
 
 TINY = SMALL["ecgfounder_12lead"]
 LIMB, CHEST = STANDARD_LEADS[:6], STANDARD_LEADS[6:]

@@ -16,7 +16,7 @@ from einthoven.backbones.contract import Backbone, UnfittedWarning
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import RecipeError
-from einthoven.signals.prepare import Preparation
+from einthoven.signals.preparation import Preparation
 from einthoven.stages.data import adapted
 from einthoven.stages.posttrain import check_weights
 from einthoven.stages.recipe import load_recipe

@@ -25,7 +25,7 @@ from einthoven.estimator.arrays import Targets, set_aside
 from einthoven.models import Model
 from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
-from einthoven.signals.prepare import Scale
+from einthoven.signals.steps import Scale
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2, load_recipe

@@ -16,7 +16,8 @@ from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Resample, Window
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from einthoven.backbones.registry import create_backbone
-from einthoven.signals.prepare import Preparation, prepare_batch
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import prepare_batch
 
 TINY: dict[str, dict[str, Any]] = {
     "hubert_ecg_small": {"depth": 1, "width": 16, "heads": 2, "conv_width": 8, "pos_groups": 4},

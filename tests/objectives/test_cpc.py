@@ -13,7 +13,7 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives import create_objective
 from einthoven.objectives.cpc import draw_negatives
-from einthoven.signals.prepare import Scale
+from einthoven.signals.steps import Scale
 
 
 def _cpc(**options: Any) -> Any:

@@ -20,7 +20,8 @@ from einthoven.predict import embed_cohort, embed_files
 from einthoven.predict import embedding_files as written
 from einthoven.records import read_record
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Scale, Standardise, prepare_record
+from einthoven.signals.prepare import prepare_record
+from einthoven.signals.steps import Scale, Standardise
 from einthoven.signals.store import Store
 
 CROPS, TOKENS, WIDTH = 3, 50, 32

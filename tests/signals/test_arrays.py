@@ -11,7 +11,8 @@ import torch
 
 from einthoven.errors import StoreError
 from einthoven.signals.batches import SignalSource
-from einthoven.signals.prepare import Filter, Preparation, Resample, Scale, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Filter, Resample, Scale, Window
 from einthoven.signals.store import ArrayStore, Store
 
 PREPARATION = Preparation(

@@ -8,7 +8,8 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import StoreError
 from einthoven.signals.batches import SignalSource, TrainingBatches, epoch_order
-from einthoven.signals.prepare import Preparation, prepare_record
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import prepare_record
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import ArrayStore, Store
 

@@ -15,24 +15,22 @@ from torch import Tensor
 from einthoven.errors import PreparationError
 from einthoven.signals import steps as registry
 from einthoven.signals.filters import crop_filter
-from einthoven.signals.prepare import (
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import prepare_batch, prepare_mixed, resampled_length
+from einthoven.signals.steps import (
     Centre,
     Fill,
     Filter,
     Fir,
+    Frame,
     MinMax,
-    Preparation,
     Resample,
     Scale,
     Standardise,
     Step,
     Window,
-    prepare_batch,
-    prepare_mixed,
     register_step,
-    resampled_length,
 )
-from einthoven.signals.steps import Frame
 
 BAND = (Filter("highpass", 0.67, order=2), Filter("lowpass", 20, order=3))
 LINEAR = {

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from einthoven.errors import PreparationError
 from einthoven.records.record import Record
-from einthoven.signals.prepare import (
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import prepare_batch, prepare_record
+from einthoven.signals.steps import (
     Baseline,
     Decimate,
     Derive,
@@ -21,13 +23,10 @@ from einthoven.signals.prepare import (
     Filter,
     Fir,
     MinMax,
-    Preparation,
     Resample,
     Standardise,
     Step,
     Window,
-    prepare_batch,
-    prepare_record,
 )
 
 TWO = ("II", "V5")

@@ -19,7 +19,7 @@ from einthoven.errors import TrainingError, WeightsError
 from einthoven.files import write_tensors
 from einthoven.models import Model, save_model
 from einthoven.signals.batches import SignalSource
-from einthoven.signals.prepare import Scale
+from einthoven.signals.steps import Scale
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.pretrain import Pretrained, pretrain

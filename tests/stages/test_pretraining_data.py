@@ -18,7 +18,7 @@ from einthoven.records import STANDARD_LEADS
 from einthoven.records.wfdb_write import write_wfdb
 from einthoven.signals.batches import SignalSource, TrainingBatches
 from einthoven.signals.pack import pack
-from einthoven.signals.prepare import Preparation
+from einthoven.signals.preparation import Preparation
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
 from einthoven.stages.pretraining_data import (

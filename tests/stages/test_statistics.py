@@ -24,16 +24,9 @@ from einthoven.predict import predict_record
 from einthoven.records import read_record
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.pack import pack
-from einthoven.signals.prepare import (
-    Filter,
-    MinMax,
-    Preparation,
-    Resample,
-    Scale,
-    Standardise,
-    Window,
-    prepare_batch,
-)
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import prepare_batch
+from einthoven.signals.steps import Filter, MinMax, Resample, Scale, Standardise, Window
 from einthoven.signals.store import ArrayStore, Store
 from einthoven.stages import posttrain as stage
 from einthoven.stages.data import Dataset

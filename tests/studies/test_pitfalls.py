@@ -18,7 +18,8 @@ from einthoven.cohorts.ptbxl import TASKS, open_ptbxl
 from einthoven.evaluate import f_max
 from einthoven.files import read_json
 from einthoven.models import Model
-from einthoven.signals.prepare import Preparation, Resample, Scale, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Resample, Scale, Window
 from einthoven.signals.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "studies" / "pitfalls"))

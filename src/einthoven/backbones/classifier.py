@@ -16,7 +16,7 @@ from einthoven.backbones.registry import create_backbone, seeded
 from einthoven.errors import BackboneError
 
 if TYPE_CHECKING:
-    from einthoven.signals.prepare import Preparation
+    from einthoven.signals.preparation import Preparation
 
 __all__ = ["Classifier", "create_classifier"]
 

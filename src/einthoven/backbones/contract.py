@@ -17,7 +17,7 @@ from einthoven.backbones.layers.structure import block_branches, group_by_depth
 from einthoven.backbones.leads import canonical_leads
 
 if TYPE_CHECKING:
-    from einthoven.signals.prepare import Preparation
+    from einthoven.signals.preparation import Preparation
 
 __all__ = ["Backbone", "PatchBackbone", "SequenceBackbone", "UnfittedWarning"]
 

@@ -28,7 +28,8 @@ from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.licences import Licence
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Standardise, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Resample, Standardise, Window
 
 __all__ = ["ECGFM", "ENTRIES", "ECGFMConfig", "ecg_fm", "scaled_gradient"]
 

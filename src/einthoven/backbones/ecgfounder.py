@@ -70,16 +70,8 @@ from einthoven.errors import BackboneError
 from einthoven.licences import Licence
 from einthoven.records.limb_leads import derivable_leads
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import (
-    Baseline,
-    Fill,
-    Filter,
-    Preparation,
-    Resample,
-    Standardise,
-    Step,
-    Window,
-)
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Baseline, Fill, Filter, Resample, Standardise, Step, Window
 
 __all__ = [
     "ENTRIES",

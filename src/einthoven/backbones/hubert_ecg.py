@@ -23,15 +23,8 @@ from einthoven.errors import BackboneError
 from einthoven.licences import Licence
 from einthoven.records.limb_leads import derivable_leads
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import (
-    Decimate,
-    Fill,
-    Fir,
-    MinMax,
-    Preparation,
-    Resample,
-    Window,
-)
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Decimate, Fill, Fir, MinMax, Resample, Window
 
 __all__ = [
     "ENTRIES",

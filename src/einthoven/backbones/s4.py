@@ -31,7 +31,8 @@ from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.licences import Licence
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Scale, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Resample, Scale, Window
 
 __all__ = ["ENTRIES", "S4", "S4Config", "ecg_cpc", "s4", "s4_small", "s4_tiny"]
 

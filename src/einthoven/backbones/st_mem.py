@@ -28,7 +28,8 @@ from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.backbones.registry import Entry
 from einthoven.licences import Licence
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Filter, Preparation, Resample, Standardise, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Filter, Resample, Standardise, Window
 
 __all__ = ["ENTRIES", "STMEM", "STMEMConfig", "st_mem_base", "st_mem_small", "st_mem_tiny"]
 

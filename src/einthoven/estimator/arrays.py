@@ -20,7 +20,8 @@ from einthoven.backbones.leads import canonical_leads
 from einthoven.cohorts.cohort import patient_order, stratified_places
 from einthoven.errors import EstimatorError
 from einthoven.signals.batches import SignalSource
-from einthoven.signals.prepare import Preparation, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Window
 from einthoven.signals.store import ArrayStore
 
 Kind = Literal["binary", "multiclass", "multilabel"]

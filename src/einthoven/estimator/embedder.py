@@ -22,7 +22,7 @@ from einthoven.estimator.arrays import Layout, flattened, lent, threads, with_sh
 from einthoven.files import Json
 from einthoven.models import Model, is_model, load_model, read_config
 from einthoven.predict.embeddings import crop_means
-from einthoven.signals.prepare import Preparation
+from einthoven.signals.preparation import Preparation
 from einthoven.stages.data import adapted, check_fit
 from einthoven.stages.recipe import Data
 from einthoven.weights import load_backbone

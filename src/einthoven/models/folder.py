@@ -40,7 +40,7 @@ from einthoven.models.config import (
 from einthoven.models.model import Model
 from einthoven.models.provenance import derived_provenance
 from einthoven.predictions.calibration import Calibration
-from einthoven.signals.prepare import Preparation
+from einthoven.signals.preparation import Preparation
 
 __all__ = ["load_model", "load_network", "save_model"]
 

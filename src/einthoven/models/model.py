@@ -10,7 +10,7 @@ from einthoven.errors import ModelError
 from einthoven.files import Json
 from einthoven.licences import Licence
 from einthoven.predictions.calibration import Calibration
-from einthoven.signals.prepare import Preparation
+from einthoven.signals.preparation import Preparation
 
 __all__ = ["Model"]
 

@@ -16,7 +16,8 @@ from einthoven.backbones.inference import aggregate_crops
 from einthoven.backbones.leads import LeadSubset
 from einthoven.models.model import Model
 from einthoven.records import Record, read_record
-from einthoven.signals.prepare import Preparation, prepare_record, seconds_left_out
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import prepare_record, seconds_left_out
 from einthoven.signals.quality import doubts, offset_text, offsets, refuse_flat
 
 __all__ = ["RecordPrediction", "on_device", "predict_files", "predict_record", "with_leads"]

@@ -18,12 +18,8 @@ from torch import Tensor
 
 from einthoven.errors import StoreError
 from einthoven.signals.augment import Augmentation
-from einthoven.signals.prepare import (
-    Preparation,
-    evaluation_starts,
-    prepare_mixed,
-    random_starts,
-)
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import evaluation_starts, prepare_mixed, random_starts
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Chunk, Store
 

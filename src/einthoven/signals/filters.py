@@ -50,9 +50,16 @@ class Recursive(Protocol):
 
 
 def fourier_resampled(x: Tensor, samples: int) -> Tensor:
-    """Resample (..., old samples) with `scipy.signal.resample`, for a length of any size."""
-    with fft.set_workers(torch.get_num_threads()):
-        return torch.from_numpy(sps.resample(x.numpy(), samples, axis=-1))
+    """Resample (..., old samples) as `scipy.signal.resample` does, for a length of any size.
+
+    scipy's transforms take down to half the time of torch's for lengths with large prime factors.
+    """
+    old, workers = x.shape[-1], torch.get_num_threads()
+    shared = min(old, samples)
+    spectrum = fft.rfft(x.numpy(), norm="forward", workers=workers)[..., : shared // 2 + 1]
+    if shared % 2 == 0 and old != samples:
+        spectrum[..., -1] *= 2.0 if samples < old else 0.5  # the shared Nyquist bin, as in scipy
+    return torch.from_numpy(fft.irfft(spectrum, samples, norm="forward", workers=workers))
 
 
 def interpolated(x: Tensor, samples: int) -> Tensor:

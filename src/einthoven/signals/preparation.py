@@ -21,8 +21,6 @@ from einthoven.signals.steps import (
     step_from_dict,
 )
 
-__all__ = ["Preparation"]
-
 
 @dataclass(frozen=True)
 class Preparation:

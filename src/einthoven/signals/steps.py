@@ -216,8 +216,7 @@ class Window(Step):
     def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
         if x.shape[2] < self.samples:
             return torch.nn.functional.pad(x, (0, self.samples - x.shape[2]))
-        crops = [r[:, s : s + self.samples] for r, s in zip(x, starts.tolist(), strict=True)]
-        return torch.stack(crops)
+        return x.unfold(2, self.samples, 1)[torch.arange(len(x)), :, starts.long()]
 
 
 @register_step

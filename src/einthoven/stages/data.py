@@ -16,7 +16,8 @@ from einthoven.errors import CohortError, PreparationError, RecipeError
 from einthoven.progress import Progress
 from einthoven.signals.augment import Augmentation, create_augmentation
 from einthoven.signals.batches import SignalSource, Source
-from einthoven.signals.prepare import Preparation, resampled_length
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import resampled_length
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import Data, Optimisation, Stage2
 from einthoven.stages.validation import LOSS, SELECT

@@ -21,7 +21,7 @@ from einthoven.licences import Licence
 from einthoven.models import derived_provenance, is_model, model_path, weights_file
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
-from einthoven.signals.prepare import Preparation
+from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import (
     Context,

@@ -27,7 +27,7 @@ from einthoven.objectives.objective import SteppedObjective
 from einthoven.objectives.registry import create_objective
 from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, TrainingBatches
-from einthoven.signals.prepare import Preparation
+from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import check_fit, loop_settings, micro_batch, resolved
 from einthoven.stages.leakage import check_pretraining_records, write_fingerprints

@@ -17,7 +17,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, RecipeError
 from einthoven.files import Json
 from einthoven.signals.batches import SignalSource, epoch_order
-from einthoven.signals.prepare import Preparation
+from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset
 from einthoven.stages.validation import HeldOut

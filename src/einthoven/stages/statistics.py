@@ -16,16 +16,10 @@ from einthoven.backbones.contract import Backbone
 from einthoven.errors import RecipeError
 from einthoven.files import read_json
 from einthoven.signals.batches import SignalSource
-from einthoven.signals.prepare import (
-    MinMax,
-    Preparation,
-    Scale,
-    Standardise,
-    Step,
-    Window,
-    resampled_length,
-)
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.prepare import resampled_length
 from einthoven.signals.random import generator_for
+from einthoven.signals.steps import MinMax, Scale, Standardise, Step, Window
 from einthoven.training.run import ABOUT
 
 STANDARDISER = "standardiser"  # key of the request in run.json

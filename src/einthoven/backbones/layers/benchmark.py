@@ -26,7 +26,8 @@ from einthoven.backbones.leads import check_leads, on_twelve_leads
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Scale, Step, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Resample, Scale, Step, Window
 
 __all__ = [
     "BENCHMARK_PAPER",

@@ -13,7 +13,8 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.leads import check_leads, lead_rows
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
-from einthoven.signals.prepare import Preparation, Resample, Window
+from einthoven.signals.preparation import Preparation
+from einthoven.signals.steps import Resample, Window
 
 __all__ = ["SampleStack", "WindowedBackbone", "WindowedConfig"]
 
