@@ -59,7 +59,12 @@ def test_cohorts_are_mixed_by_weight(
     page = tmp_path / "losses.html"
     result = cli("report", out, "--out", page)
     assert result.status == 0, result.err
-    assert json.loads(page.with_suffix(".json").read_text())["runs"][0]["history"][0]["epoch"] == 1
+    assert (
+        json.loads(page.with_suffix(".json").read_text())["runs"][0]["training"]["history"][0][
+            "epoch"
+        ]
+        == 1
+    )
     text = page.read_text()
     assert "Training loss" in text
     assert "of the mixture" in text

@@ -158,7 +158,7 @@ def test_a_failed_run_makes_the_command_fail(cli: Any, words: list[Any], tmp_pat
     (folder / "run.json").write_text('{"request": {"backbone": "another"}}')
     result = cli("reproduce", "table-2", *words, "--only", "variant=fine-tuning")
     assert result.status == 1
-    assert "1 runs failed" in result.err
+    assert "1 run failed" in result.err
     assert (tmp_path / "out" / "results.md").is_file()  # what there is, is written
 
 

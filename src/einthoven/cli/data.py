@@ -75,11 +75,10 @@ def pack(
     A missing, damaged or flat record is listed in the store's quarantine.csv with the reason; the
     others are packed.
     """
-    from einthoven.cli.paths import check_cohort_options, full_cohort, report_quarantine
+    from einthoven.cli.paths import full_cohort, report_quarantine
     from einthoven.records import STANDARD_LEADS
     from einthoven.signals.pack import pack as write
 
-    check_cohort_options(source, labels=labels, rate=rate)
     cohort = full_cohort(source, rate=rate, labels=labels)
     names = lead_names(leads) if leads else STANDARD_LEADS
     with progress_bars() as progress:

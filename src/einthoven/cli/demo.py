@@ -12,7 +12,6 @@ from einthoven.models import SHIPPED
 
 if TYPE_CHECKING:
     from einthoven.progress import Progress
-    from einthoven.signals.store import Store
 
 RECIPES = ("post-training", "fine-tuning")
 
@@ -27,8 +26,17 @@ def demo(
     Both runs start from the encoder of the included model. Prints the path of the report. An
     interrupted demo is resumed.
     """
+    from einthoven.cohorts import open_cohort
+    from einthoven.report.page import write_report
+
     with progress_bars() as progress:
-        page = run_demo(dest, records=records, seed=seed, progress=progress)
+        _train(dest, records, seed, progress)
+    page = write_report(
+        [dest / recipe for recipe in RECIPES],
+        dest / "report.html",
+        reference=dest / "fine-tuning",
+        cohort=open_cohort(dest / "cohort", empty_rows="keep"),
+    )
     typer.echo(f"Report: {page}")
     typer.echo(
         f"Next:   einthoven predict --model {dest}/post-training/model "
@@ -36,47 +44,29 @@ def demo(
     )
 
 
-def run_demo(folder: Path, *, records: int, seed: int, progress: Progress) -> Path:
-    """Simulate and pack a cohort, train by both recipes, and write the report.
-
-    Returns
-    -------
-    Path
-        The report.
-    """
+def _train(folder: Path, records: int, seed: int, progress: Progress) -> None:
+    """Simulate and pack a cohort, and train by both recipes."""
     from einthoven.cohorts import open_cohort
     from einthoven.cohorts.synthetic import synthesize
-    from einthoven.report.page import write_report
-    from einthoven.signals.pack import pack
-
-    if not (folder / "cohort").is_dir():
-        synthesize(folder / "cohort", records=records, seed=seed, progress=progress)
-    cohort = open_cohort(folder / "cohort", empty_rows="keep")
-    store = pack(cohort, folder / "store", progress=progress)
-    _train(folder, store, [f"seed={seed}"], progress)
-    return write_report(
-        [folder / recipe for recipe in RECIPES],
-        folder / "report.html",
-        reference=folder / "fine-tuning",
-        cohort=cohort,
-    )
-
-
-def _train(folder: Path, store: Store, overrides: list[str], progress: Progress) -> None:
-    from einthoven.cohorts import open_cohort
     from einthoven.experiment.run import run_experiment
     from einthoven.models import start_from
+    from einthoven.signals.pack import pack
     from einthoven.stages.recipe import load_recipe, prepared_alike
 
+    data = folder / "cohort"
+    if not data.is_dir():
+        synthesize(data, records=records, seed=seed, progress=progress)
+    store = pack(open_cohort(data, empty_rows="keep"), folder / "store", progress=progress)
     # The simulator produces about a quarter of the 71 statements; the others are left out.
-    cohort = open_cohort(folder / "cohort", "all-71", min_records=1)
+    cohort = open_cohort(data, "all-71", min_records=1)
     start = start_from(SHIPPED)
     for name in RECIPES:
+        recipe = load_recipe(f"demo/{name}", [f"seed={seed}"])
         run_experiment(
             cohort,
             store,
             start.backbone,
-            recipe=prepared_alike(load_recipe(f"demo/{name}", overrides), centred=start.centred),
+            recipe=prepared_alike(recipe, centred=start.centred),
             out=folder / name,
             weights=start.weights,
             options=start.options,

@@ -285,19 +285,18 @@ def _cohort_of(
 
     With `some`, a table may have only some of them.
     """
-    from einthoven.cli.paths import check_cohort_options, labelled_cohort, store_of
-    from einthoven.cohorts.ptbxl import TASKS
+    from einthoven.cli.paths import labelled_cohort, store_of
+    from einthoven.cohorts.ptbxl import TASKS, is_ptbxl_layout
     from einthoven.cohorts.table import columns_of
 
-    check_cohort_options(path, task=task)
-    trained_for = ((model.config.get("provenance") or {}).get("cohort") or {}).get("task")
-    labels = list(model.labels)
-    if some and path.is_file():
-        columns = columns_of(path)
-        labels = [label for label in labels if label in columns] or labels
-    cohort = labelled_cohort(
-        path, task or (trained_for if trained_for in TASKS else None), labels=labels
-    )
+    labels = None
+    if path.is_file():
+        columns = columns_of(path) if some else model.labels
+        labels = [label for label in model.labels if label in columns] or list(model.labels)
+    if task is None and is_ptbxl_layout(path):
+        trained = ((model.config.get("provenance") or {}).get("cohort") or {}).get("task")
+        task = trained if trained in TASKS else None
+    cohort = labelled_cohort(path, task, labels=labels)
     if len(model.labels) < len(cohort.labels):
         cohort = cohort.with_labels(model.labels)
         if path.is_dir():  # as for PTB-XL's tasks: a record without any label is left out

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einthoven.cli.progress import note, progress_bars
-from einthoven.errors import CohortError, EvaluationError, ModelError
+from einthoven.errors import CohortError, ModelError
 from einthoven.models import CONFIG, SHIPPED, is_model
 from einthoven.report.format import counted
 
@@ -52,74 +52,12 @@ def is_cohort(path: Path) -> bool:
     return (path.is_dir() and not is_record_name) or path.suffix in TABLES
 
 
-def ecg_file(path: Path) -> Path:
-    """Check that a path is not a cohort.
-
-    Raises
-    ------
-    CohortError
-        If it is one.
-    """
-    if not is_cohort(path):
-        return path
-    raise CohortError(
-        f"{path} is a cohort; this command reads ECG files",
-        remedy="name ECG files; for cohorts, use `einthoven embed`, or `einthoven evaluate "
-        f"--model MODEL --cohort {path}`",
-    )
-
-
-def check_sources(sources: Sequence[Path]) -> None:
-    """Check that the sources of embeddings are one cohort or several ECG files.
-
-    Raises
-    ------
-    EvaluationError
-        If a cohort is one of several sources.
-    """
-    cohorts = [source for source in sources if is_cohort(source)]
-    if cohorts and len(sources) > 1:
-        raise EvaluationError(
-            f"{cohorts[0]} is a cohort, and one of {len(sources)} sources",
-            remedy="embed one cohort at a time, or ECG files only",
-        )
-
-
 # ---------------------------------------------------------------------- cohorts
 
 
-def check_cohort_options(
-    path: str | Path,
-    *,
-    task: str | None = None,
-    labels: Sequence[str] | None = None,
-    rate: int | None = None,
-) -> None:
-    """Refuse options that do not apply to this kind of cohort.
-
-    Raises
-    ------
-    CohortError
-        If `--label` is used with a folder, or `--task` or `--rate` without PTB-XL's folder.
-    """
-    from einthoven.cohorts.ptbxl import is_ptbxl_layout
-
-    if Path(path).is_dir() and labels:
-        raise CohortError(
-            f"--label applies only to tables; {path} is a folder",
-            remedy="leave it out; --task chooses labels of PTB-XL",
-        )
-    for name, value in {"--task": task, "--rate": rate}.items():
-        if value is not None and Path(path).exists() and not is_ptbxl_layout(Path(path)):
-            raise CohortError(
-                f"{name} applies only to PTB-XL's folder; {path} is not one",
-                remedy="leave it out; --label NAME chooses label columns of a table",
-            )
-
-
 def labelled_cohort(
-    path: str | Path,
-    task: str | None,
+    path: Path,
+    task: str | None = None,
     *,
     labels: Sequence[str] | None = None,
     min_records: int = 0,
@@ -129,14 +67,9 @@ def labelled_cohort(
     Raises
     ------
     CohortError
-        If it has no labels.
+        If it has no labels, or an option applies to another kind of cohort.
     """
-    from einthoven.cohorts import open_cohort
-
-    options: dict[str, Any] = {"min_records": min_records} if min_records else {}
-    if labels and not Path(path).is_dir():
-        options["labels"] = labels
-    cohort = open_cohort(path, task or "all-71", **options)
+    cohort = _open(path, task=task, labels=labels, min_records=min_records)
     if not cohort.labels:
         raise CohortError(
             f"{path} has no labels", remedy="name a table with a column of 0 and 1 for each label"
@@ -144,22 +77,52 @@ def labelled_cohort(
     return cohort
 
 
-def full_cohort(path: str | Path, **options: Any) -> Cohort:
-    """Open a cohort with all its records, with or without labels."""
+def full_cohort(
+    path: Path, *, labels: Sequence[str] | None = None, rate: int | None = None
+) -> Cohort:
+    """Open a cohort with all its records, with or without labels.
+
+    Raises
+    ------
+    CohortError
+        If an option applies to another kind of cohort.
+    """
+    from einthoven.cohorts.ptbxl import is_ptbxl_layout
+
+    empty_rows = "keep" if is_ptbxl_layout(path) else None
+    return _open(path, labels=labels, rate=rate, empty_rows=empty_rows)
+
+
+def _open(
+    path: Path,
+    *,
+    task: str | None = None,
+    labels: Sequence[str] | None = None,
+    rate: int | None = None,
+    **options: Any,
+) -> Cohort:
     from einthoven.cohorts import open_cohort
     from einthoven.cohorts.ptbxl import is_ptbxl_layout
 
-    if Path(path).is_dir():
-        options.pop("labels", None)
-        if is_ptbxl_layout(Path(path)):
-            options["empty_rows"] = "keep"
+    if labels and path.is_dir():
+        raise CohortError(
+            f"--label applies only to tables; {path} is a folder",
+            remedy="leave it out; --task chooses labels of PTB-XL",
+        )
+    for name, value in {"--task": task, "--rate": rate}.items():
+        if value is not None and path.exists() and not is_ptbxl_layout(path):
+            raise CohortError(
+                f"{name} applies only to PTB-XL's folder; {path} is not one",
+                remedy="leave it out; --label NAME chooses label columns of a table",
+            )
+    options |= {"task": task, "labels": labels, "rate": rate}
     return open_cohort(path, **{key: value for key, value in options.items() if value})
 
 
 # ---------------------------------------------------------------------- stores
 
 
-def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
+def store_of(path: Path, store: Path | None, *, labels: Sequence[str] | None = None) -> Store:
     """Open the cohort's store, or pack it: in `store`, or in the cache folder.
 
     Raises
@@ -172,9 +135,9 @@ def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
 
     if store is not None and (store / "store.json").is_file():
         existing = Store.open(store)
-        check_sources(existing, Path(path) if Path(path).is_dir() else Path(path).parent)
+        check_sources(existing, path if path.is_dir() else path.parent)
         return existing
-    cohort = full_cohort(path, **options)
+    cohort = full_cohort(path, labels=labels)
     folder = store or _cached(cohort)
     if (folder / "store.json").is_file():
         return pack(cohort, folder)  # opens it, and checks that it belongs to the cohort
@@ -186,18 +149,18 @@ def store_of(path: str | Path, store: Path | None, **options: Any) -> Store:
 
 
 def shared_store(
-    path: str | Path, store: Path | None, processes: Processes, **options: Any
+    path: Path, store: Path | None, processes: Processes, *, labels: Sequence[str] | None = None
 ) -> Store:
     """`store_of` for processes that train together: the main one packs, the others wait."""
     if not processes.is_main:
         processes.wait()
-    packed = store_of(path, store, **options)
+    packed = store_of(path, store, labels=labels)
     if processes.is_main:
         processes.wait()
     return packed
 
 
-def store_folder(path: str | Path, store: Path | None) -> Path:
+def store_folder(path: Path, store: Path | None) -> Path:
     """Folder where the cohort's store is, or would be packed."""
     return store or _cached(full_cohort(path))
 

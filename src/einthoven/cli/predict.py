@@ -20,7 +20,7 @@ from einthoven.cli.options import (
     lead_names,
     one_of,
 )
-from einthoven.cli.progress import output, progress_bars, shown_warnings
+from einthoven.cli.progress import note, output, progress_bars, shown_warnings
 from einthoven.errors import BackboneError, CohortError, EinthovenError, EvaluationError
 from einthoven.models import SHIPPED
 
@@ -50,7 +50,7 @@ def predict(
 
     A file that cannot be used is reported, and the others are predicted; the exit status is then 1.
     """
-    from einthoven.cli.paths import ecg_file, model_folder
+    from einthoven.cli.paths import is_cohort, model_folder
     from einthoven.models import load_model
     from einthoven.predict import predict_record
     from einthoven.records import read_record
@@ -61,7 +61,13 @@ def predict(
     failed = False
     for file in files:
         try:
-            prediction = predict_record(loaded, read_record(ecg_file(file)), leads=names)
+            if is_cohort(file):
+                raise CohortError(
+                    f"{file} is a cohort; this command reads ECG files",
+                    remedy="name ECG files; for cohorts, use `einthoven embed`, or `einthoven "
+                    f"evaluate --model MODEL --cohort {file}`",
+                )
+            prediction = predict_record(loaded, read_record(file), leads=names)
         except EinthovenError as error:
             failed = True
             typer.echo(f"einthoven: {error}", err=True)
@@ -169,21 +175,34 @@ def embed(
     `--level lead` encodes each lead alone, which is less informative for an encoder trained on
     twelve leads: see "Fewer leads and noise" in its model card.
     """
-    from einthoven.cli.paths import check_sources, is_cohort, model_folder
+    from einthoven.cli.paths import is_cohort, model_folder
     from einthoven.models import load_model
 
-    check_sources(sources)
-    of_cohort = is_cohort(sources[0])
-    if not of_cohort:
-        _refuse_cohort_options(split=split, store=store, label=labels, batch_size=batch_size)
+    cohorts = [source for source in sources if is_cohort(source)]
+    if cohorts and len(sources) > 1:
+        raise EvaluationError(
+            f"{cohorts[0]} is a cohort, and one of {len(sources)} sources",
+            remedy="embed one cohort at a time, or ECG files only",
+        )
+    only = {"--split": split, "--store": store, "--label": labels, "--batch-size": batch_size}
+    names = [name for name, value in only.items() if value is not None]
+    if names and not cohorts:
+        raise EvaluationError(
+            f"{' and '.join(names)}: only for cohorts, not for ECG files",
+            remedy="leave it out, or name a cohort: PTB-XL's folder, a table or a folder of files",
+        )
     with shown_warnings():
         loaded = load_model(model_folder(model))
     options: dict[str, Any] = {"level": level, "device": device_of(device)}
-    if of_cohort:
+    if cohorts:
         options |= {"split": split, "batch_size": batch_size or 64}
-        _embed_cohort(loaded, sources[0], out, store, labels, options)
+        result = _embed_cohort(loaded, cohorts[0], out, store, labels, options)
     else:
-        _embed_files(loaded, sources, out, options)
+        result = _embed_files(loaded, sources, out, options)
+    shape = " x ".join(map(str, result.shape))
+    typer.echo(f"Embeddings: {result.file} ({shape}, {level})")
+    if not cohorts and result.shape[0] < len(sources):
+        raise typer.Exit(1)
 
 
 def _embed_cohort(
@@ -193,52 +212,28 @@ def _embed_cohort(
     store: Path | None,
     labels: list[str] | None,
     options: dict[str, Any],
-) -> None:
-    from einthoven.cli.paths import check_cohort_options, full_cohort, store_of
+) -> Embedded:
+    from einthoven.cli.paths import full_cohort, store_of
     from einthoven.predict import embed_cohort
 
-    check_cohort_options(source, labels=labels)
     cohort = full_cohort(source, labels=labels)
     packed = store_of(source, store, labels=labels)
     with progress_bars() as progress:
-        result = embed_cohort(model, cohort, packed, out, progress=progress, **options)
-    _report_embeddings(result)
+        return embed_cohort(model, cohort, packed, out, progress=progress, **options)
 
 
-def _embed_files(model: Model, files: list[Path], out: Path, options: dict[str, Any]) -> None:
+def _embed_files(model: Model, files: list[Path], out: Path, options: dict[str, Any]) -> Embedded:
     from einthoven.predict import embed_files
 
-    refusals: list[EinthovenError] = []
-    try:
-        with progress_bars() as progress:
-            result = embed_files(
-                model,
-                files,
-                out,
-                refused=lambda _, error: refusals.append(error),
-                progress=progress,
-                **options,
-            )
-    finally:  # below the bar, and also if no file could be used
-        for error in refusals:
-            typer.echo(f"einthoven: {error}", err=True)
-    _report_embeddings(result)
-    if refusals:
-        raise typer.Exit(1)
-
-
-def _refuse_cohort_options(**options: Any) -> None:
-    names = [f"--{key.replace('_', '-')}" for key, value in options.items() if value is not None]
-    if names:
-        raise EvaluationError(
-            f"{' and '.join(names)}: only for cohorts, not for ECG files",
-            remedy="leave it out, or name a cohort: PTB-XL's folder, a table or a folder of files",
+    with progress_bars() as progress:
+        return embed_files(
+            model,
+            files,
+            out,
+            refused=lambda _, error: note(f"einthoven: {error}"),
+            progress=progress,
+            **options,
         )
-
-
-def _report_embeddings(result: Embedded) -> None:
-    shape = " x ".join(map(str, result.shape))
-    typer.echo(f"Embeddings: {result.file} ({shape}, {result.metadata['level']})")
 
 
 def doctor(
@@ -266,18 +261,18 @@ def doctor(
     from einthoven.doctor import examine, installation
     from einthoven.models import start_from
 
-    if options and backbone is None:
-        raise BackboneError("--option applies to a backbone", remedy="add --backbone NAME")
     if labels and (file is None or file.suffix not in TABLES):
         raise CohortError("--label applies only to tables", remedy="name a table, or leave it out")
+    if options and backbone is None:
+        raise BackboneError("--option applies to a backbone", remedy="add --backbone NAME")
     if file is None and (backbone is not None or picture is not None):
         raise BackboneError("--backbone and --picture need an ECG file", remedy="name an ECG file")
-    if file is not None and file.is_file() and backbone is not None and picture is None:
-        picture = Path(f"{file.stem}-{backbone}.html")
     arguments: dict[str, Any] = {"labels": labels, "picture": picture}
-    if backbone is not None:
+    if backbone is not None and file is not None:
         start = start_from(backbone, random=True)
         fields = backbone_options(start.backbone, options, defaults=start.options)
         arguments |= {"backbone": start.backbone, "options": fields, "centred": start.centred}
+        if picture is None and file.is_file():
+            arguments["picture"] = Path(f"{file.stem}-{backbone}.html")
     for line in installation() if file is None else examine(file, **arguments):
         typer.echo(line)

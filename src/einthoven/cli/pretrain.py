@@ -23,7 +23,6 @@ from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.errors import BackboneError, CohortError
 
 if TYPE_CHECKING:
-    from einthoven.cohorts import Cohort
     from einthoven.stages.pretraining_data import Member
     from einthoven.stages.recipe import Pretraining
     from einthoven.training.distributed import Processes
@@ -180,26 +179,26 @@ def _open(
     processes: Processes,
 ) -> tuple[list[Member], list[Member]]:
     """Open cohorts and protected cohorts; pack them after all of them could be opened."""
-    from einthoven.cli.paths import full_cohort, shared_store
+    from einthoven.cli.paths import full_cohort, labelled_cohort, shared_store
 
-    cohorts = [full_cohort(path, labels=labels) for path in paths]
+    columns = {path: labels if path.is_file() else None for path in paths}
+    cohorts = [full_cohort(path, labels=columns[path]) for path in paths]
     guarded = [_protected(text) for text in protect]
-    members = [
-        (cohort, shared_store(path, store, processes, labels=labels))
-        for cohort, path, store in zip(cohorts, paths, stores, strict=True)
-    ]
-    packed = {path: store for path, (_, store) in zip(paths, members, strict=True)}
+    others = [labelled_cohort(path, task) if task else full_cohort(path) for path, task in guarded]
+    packed = {
+        path: shared_store(path, store, processes, labels=columns[path])
+        for path, store in zip(paths, stores, strict=True)
+    }
+    members = [(cohort, packed[path]) for cohort, path in zip(cohorts, paths, strict=True)]
+    for path, _ in guarded:
+        if path not in packed:
+            packed[path] = shared_store(path, None, processes)
     return members, [
-        (cohort, packed[path] if path in packed else shared_store(path, None, processes))
-        for path, cohort in guarded
+        (cohort, packed[path]) for cohort, (path, _) in zip(others, guarded, strict=True)
     ]
 
 
-def _protected(text: str) -> tuple[Path, Cohort]:
-    """Path and records of a protected cohort: `COHORT` or `COHORT:TASK`."""
-    from einthoven.cli.paths import full_cohort, labelled_cohort
-
+def _protected(text: str) -> tuple[Path, str | None]:
+    """Path and task of a protected cohort: `COHORT` or `COHORT:TASK`."""
     path, colon, task = text.rpartition(":")
-    if not colon or Path(text).exists():
-        path, task = text, ""
-    return Path(path), labelled_cohort(path, task) if task else full_cohort(path)
+    return (Path(path), task) if colon and not Path(text).exists() else (Path(text), None)

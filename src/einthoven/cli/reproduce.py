@@ -13,6 +13,7 @@ import typer
 from einthoven.cli.options import Device, StorePath, Threads
 from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.errors import ReproduceError
+from einthoven.report.format import counted
 
 if TYPE_CHECKING:
     from einthoven.reproduce.experiment import Experiment
@@ -129,8 +130,6 @@ def reproduce(
     runs = filtered(runs_of(target, definition, name), only or (), row_names(definition, name))
     runs = part(runs, shard)
     folder = _ptbxl_folder(cohort)
-    if weights is not None and not weights.exists():
-        raise ReproduceError(f"{weights} is missing", remedy="pass a model folder or weights file")
     # Packed later, so that everything else is checked first.
     pack = store_folder(folder, store)
     reproduction = Reproduction(definition, name, folder, pack, out, weights, device, threads)
@@ -141,11 +140,11 @@ def reproduce(
     if run:
         check(reproduction, runs)
         note(f"Experiment {definition.name}")
-        packed = Path(store_of(reproduction.cohort, store).root)
+        packed = Path(store_of(folder, store).root)
         failed = _run(replace(reproduction, store=packed), runs)
     _write(reproduction, target, write or out / "results.md")
     if failed:
-        typer.echo(f"{len(failed)} runs failed: {', '.join(failed)}", err=True)
+        typer.echo(f"{counted(len(failed), 'run')} failed: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
 
 
@@ -171,13 +170,15 @@ def _experiment(
         )
     if backbone is not None:
         entry(backbone)
+    if weights is not None and not weights.exists():
+        raise ReproduceError(f"{weights} is missing", remedy="pass a model folder or weights file")
     return experiment
 
 
 def _ptbxl_folder(cohort: Path | None) -> Path:
-    from einthoven.cohorts.ptbxl import TABLES
+    from einthoven.cohorts.ptbxl import TABLES, is_ptbxl_layout
 
-    if cohort is None or not all((cohort / table).is_file() for table in TABLES):
+    if cohort is None or not is_ptbxl_layout(cohort):
         raise ReproduceError(
             f"{cohort} is not in PTB-XL's layout: it lacks {' or '.join(TABLES)}",
             remedy="pass PTB-XL's folder (`einthoven download ptb-xl`), or train on other cohorts "
@@ -193,15 +194,16 @@ def _list() -> None:
     experiments = [load_experiment(name) for name in experiment_names()]
     for target, description in TARGETS.items():
         counts = ", ".join(
-            f"{len(runs_of(target, each, 'x'))} in {each.name}"
-            for each in experiments
-            if target in targets_of(each)
+            f"{len(runs_of(target, experiment, 'x'))} in {experiment.name}"
+            for experiment in experiments
+            if target in targets_of(experiment)
         )
         typer.echo(f"{target:9} {description}; runs: {counts}")
     typer.echo("\nExperiments (--experiment):")
-    for each in experiments:
-        default = f"; default of {', '.join(each.made_for)}" if each.made_for else ""
-        typer.echo(f"{each.name}: {each.description}{default}")
+    for experiment in experiments:
+        backbones = ", ".join(experiment.made_for)
+        default = f"; default of {backbones}" if backbones else ""
+        typer.echo(f"{experiment.name}: {experiment.description}{default}")
 
 
 def _run(reproduction: Reproduction, runs: Sequence[Run]) -> list[str]:
@@ -211,7 +213,7 @@ def _run(reproduction: Reproduction, runs: Sequence[Run]) -> list[str]:
     with progress_bars(keep=False) as progress:  # a grid has too many stages
         states = Runner(reproduction, progress, note).run(runs)
     if elsewhere := sum(state is State.RUNNING for state in states.values()):
-        typer.echo(f"{elsewhere} runs are in progress in other processes")
+        typer.echo(f"In progress in other processes: {counted(elsewhere, 'run')}")
     return [run.key for run, state in states.items() if state is State.FAILED]
 
 
@@ -224,7 +226,7 @@ def _print_plan(reproduction: Reproduction, runs: Sequence[Run]) -> None:
         typer.echo(f"{state:8} {run.key}")
     counts = Counter(states.values())
     summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    typer.echo(f"{len(states)} runs: {summary}")
+    typer.echo(f"{counted(len(states), 'run')}: {summary}")
 
 
 def _write(reproduction: Reproduction, target: str, page: Path) -> None:

@@ -88,14 +88,13 @@ def posttrain(
     The test split is predicted once, after training. OUT receives a model folder, predictions,
     metrics.json and report.html. For several processes, start it with torchrun.
     """
-    from einthoven.cli.paths import check_cohort_options, labelled_cohort, shared_store
+    from einthoven.cli.paths import labelled_cohort, shared_store
     from einthoven.experiment.run import run_experiment
     from einthoven.models import start_from
     from einthoven.stages.posttrain import check_weights
     from einthoven.stages.recipe import load_recipe, prepared_alike, recipe_for
     from einthoven.training.distributed import Processes
 
-    check_cohort_options(cohort, task=task, labels=labels)
     name = recipe_for(start_from(backbone, random=True).backbone, recipe)
     requested = load_recipe(name, overrides or ())
     start = start_from(backbone, weights, random=requested.initialise == "random")
