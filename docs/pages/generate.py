@@ -112,7 +112,7 @@ class Network:
     @property
     def description(self) -> str:
         """The docstring of the network's module as Markdown."""
-        source = inspect.getsource(import_module(self.entry.build.__module__))
+        source = inspect.getsource(import_module(self.entry.network.__module__))
         return as_markdown(ast.get_docstring(ast.parse(source)) or "")
 
 

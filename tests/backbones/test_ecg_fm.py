@@ -26,7 +26,7 @@ def _tiny(**options: Any) -> ECGFM:
 
 
 def test_refuses_less_than_a_token(net: ECGFM) -> None:
-    with pytest.raises(BackboneError, match="15 samples; a token takes 16"):
+    with pytest.raises(BackboneError, match="15 samples; it takes 16"):
         net(torch.randn(1, 12, 15))
     with pytest.raises(BackboneError, match="4 samples"):
         _tiny(window=4)

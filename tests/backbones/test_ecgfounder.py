@@ -113,7 +113,7 @@ def test_the_single_lead_network_takes_any_one_lead() -> None:
     assert net.leads == net.preparation.leads == ("I",)
     assert torch.equal(net(x, leads=("V2",)), net(x))
     assert _tiny("ecgfounder_1lead", leads=("aVF",)).preparation.leads == ("aVF",)
-    with pytest.raises(BackboneError, match=r"reads one lead, not 2: I, II[\s\S]*12lead"):
+    with pytest.raises(BackboneError, match=r"leads = [\s\S]*12lead"):
         _tiny("ecgfounder_1lead", leads=("I", "II"))
     with pytest.raises(BackboneError, match="reads one lead, not 12"):
         net(torch.randn(1, 12, 300), leads=STANDARD_LEADS)

@@ -99,7 +99,7 @@ def test_refuses_shapes_that_do_not_fit(net: HubertECG) -> None:
     with pytest.raises(BackboneError, match="for 12 leads"):
         net(torch.randn(2, 6000))
     for samples in (6, 501, 1000):
-        with pytest.raises(BackboneError, match=f"{samples} samples a lead; it takes 7 to 500"):
+        with pytest.raises(BackboneError, match=f"{samples} samples; it takes 7 to 500"):
             net(_x(samples=samples))
     with pytest.raises(BackboneError, match="501 samples"):
         _tiny(window=501)

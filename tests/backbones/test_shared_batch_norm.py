@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from einthoven.backbones.layers.benchmark import Dense
+from einthoven.backbones.layers.benchmark import BenchmarkConfig, Dense
 from einthoven.backbones.layers.shared_batch_norm import SharedBatchNorm, shared_batch_norms
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
@@ -178,7 +178,7 @@ def test_single_process_equals_pytorch() -> None:
 
 
 def test_a_single_record_is_refused_unless_others_have_more() -> None:
-    dense = Dense(4, 3, (0.0, 0.0)).train()
+    dense = Dense(4, BenchmarkConfig(name="", hidden=3)).train()
     with pytest.raises(BackboneError, match="a batch of one record"):
         dense(torch.randn(1, 4))
     with shared_batch_norms(dense, processes=2), pytest.raises(ValueError, match="more than 1"):

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from einthoven.backbones.mtecg import mtecg_tiny_100hz
 from einthoven.backbones.registry import catalogue, create_backbone
 from einthoven.cli import main
 from einthoven.models import Model, save_model
 from einthoven.signals.store import Store
 
 BACKBONE = "tiny"
+TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
 RECIPE = """
 name = "short"
 precision = "fp32"
@@ -39,12 +39,9 @@ drop_path = 0.1
 @contextmanager
 def registered() -> Iterator[str]:
     """Register a tiny network for a while; other tests read the catalogue too."""
-
-    def build(**overrides: Any) -> Any:
-        return mtecg_tiny_100hz(**({"depth": 1, "width": 32, "heads": 1} | overrides))
-
     with pytest.MonkeyPatch.context() as patch:
-        entry = replace(catalogue()["mtecg_tiny_100hz"], name=BACKBONE, build=build)
+        entry = catalogue()["mtecg_tiny_100hz"]
+        entry = replace(entry, config=replace(entry.config, name=BACKBONE, **TINY))
         patch.setitem(catalogue(), BACKBONE, entry)
         yield BACKBONE
 

@@ -67,7 +67,7 @@ def test_one_entry_in_full(cli: Any) -> None:
     facts = {line[2:19].strip(): line[20:] for line in text.splitlines()[1:]}
     assert facts["contains PTB-XL"] == "yes"
     assert facts["file size"] == "1,090,825,421 bytes"
-    assert facts["options"] == "width=768"
+    assert "width=768" in text
     assert "strodthoff-rnn" in cli("backbones", "lstm").out
     result = cli("backbones", "ecg_cp")
     assert result.status == 1
@@ -134,7 +134,7 @@ def test_convert_takes_fields_of_the_config(cli: Any, tmp_path: Path, tiny_backb
     [
         (["widht=6"], "width"),
         (["width=wide"], "wide"),
-        (["causal=True"], "true"),
+        (["causal=True"], "boolean"),
         (["width"], "--option"),
         (["name=other"], "window"),
         (["seed=3"], "window"),

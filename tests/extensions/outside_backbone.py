@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from einthoven.backbones.config import check_choice, override
+from einthoven.backbones.config import BackboneConfig, Count
 from einthoven.backbones.contract import PatchBackbone
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.leads import check_leads, lead_rows
+from einthoven.backbones.leads import weight_of_leads
 from einthoven.backbones.registry import Entry
-from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Resample, Window
 
 
-@dataclass(frozen=True)
-class MixerConfig:
+@dataclass(frozen=True, kw_only=True)
+class MixerConfig(BackboneConfig):
     """Configuration of the mixer."""
 
-    name: str = "outside_mixer"
-    width: int = 24
-    depth: int = 2
-    window: int = 1000
-    leads: tuple[str, ...] = STANDARD_LEADS
-    init: str = "scratch"
+    width: Count = 24
+    depth: Count = 2
+    window: Count = 1000
 
 
 class Mixer(PatchBackbone):
@@ -37,6 +32,8 @@ class Mixer(PatchBackbone):
 
     family = "outside"
     patch, max_patches, rate, special_tokens = 5, 200, 100.0, (0, 0)
+    multiple, longest = 5, 1000
+    final_parameters = ("post_norm.",)
 
     def __init__(self, config: MixerConfig) -> None:
         super().__init__(config, config.width)
@@ -48,10 +45,6 @@ class Mixer(PatchBackbone):
         self.branches = nn.ModuleList(StochasticDepth() for _ in range(config.depth))
         self.drops = nn.ModuleList(nn.Dropout(0.0) for _ in range(config.depth))
         self.post_norm = nn.LayerNorm(config.width)
-        self.initialise(config.init)
-
-    def initialise(self, kind: str) -> None:
-        check_choice("init", kind, ("scratch", "pretraining"))
         for parameter in (self.weight, self.positions):
             nn.init.normal_(parameter, std=0.2)
 
@@ -60,15 +53,13 @@ class Mixer(PatchBackbone):
         return Preparation(leads=self.leads, steps=(Resample(100), Window(self.config.window)))
 
     def patch_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        check_leads(x, self.leads if leads is None else leads)
-        if x.shape[-1] % self.patch or x.shape[-1] > self.patch * self.max_patches:
-            raise BackboneError(f"{x.shape[-1]} samples", remedy="give whole patches")
+        self.input_leads(x, leads)
         return x.unfold(2, self.patch, self.patch).transpose(1, 2).flatten(2).unsqueeze(1)
 
     def embed_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        rows = lead_rows(self.leads if leads is None else leads)
+        weight = weight_of_leads(self.weight, self.leads if leads is None else leads)
         grid = self.patch_grid(x, leads=leads)
-        return grid @ self.weight[:, rows].flatten(1).T + self.positions[: grid.shape[2]]
+        return grid @ weight.flatten(1).T + self.positions[: grid.shape[2]]
 
     def encode_grid(self, grid: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         x = grid[:, 0]
@@ -90,10 +81,6 @@ class Mixer(PatchBackbone):
     def feedforward_dropouts(self) -> list[nn.Dropout]:
         return list(self.drops)  # type: ignore[arg-type]
 
-    def layer_groups(self) -> list[list[str]]:
-        blocks = [[f"blocks.{i}.weight", f"blocks.{i}.bias"] for i in range(self.config.depth)]
-        return [["weight", "positions"], *blocks, ["post_norm.weight", "post_norm.bias"]]
-
     def no_weight_decay(self) -> set[str]:
         return {"positions"}
 
@@ -101,15 +88,9 @@ class Mixer(PatchBackbone):
         return ["positions"]
 
 
-def outside_mixer(**overrides: Any) -> Mixer:
-    """The only preset."""
-    return Mixer(override(MixerConfig(), overrides))
-
-
 ENTRY = Entry(
-    name="outside_mixer",
-    build=outside_mixer,
-    family="outside",
+    network=Mixer,
+    config=MixerConfig(name="outside_mixer"),
     summary="A mixer of patches from another package",
     paper="none",
     origin="another package",

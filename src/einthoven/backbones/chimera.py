@@ -24,27 +24,27 @@ Chosen here
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, cast
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import Count
 from einthoven.backbones.layers.patches import cut_patches
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, grid_convolve
 from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
-from einthoven.backbones.leads import check_leads, on_twelve_leads
+from einthoven.backbones.leads import on_twelve_leads
 from einthoven.backbones.registry import Entry
-from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["ENTRIES", "Chimera", "ChimeraConfig", "chimera"]
+__all__ = ["ENTRIES", "Chimera", "ChimeraConfig"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChimeraConfig(WindowedConfig):
     """Configuration of a Chimera encoder.
 
@@ -53,30 +53,24 @@ class ChimeraConfig(WindowedConfig):
     patch : int
         Samples of a lead in a cell.
     width, depth : int
-        Channels of a cell and blocks.
+        Channels of a cell, one half slow and one half fast, and blocks.
     modes : int
         Complex modes of a channel's states.
     features : int
         Size of a token, in which the leads are joined.
     """
 
-    window: int = 250
-    evaluation_crops: int = 7
-    patch: int = 5
-    width: int = 64
-    depth: int = 4
-    modes: int = 4
-    features: int = 192
+    window: Count = 250
+    evaluation_crops: Count = 7
+    patch: Count = 5
+    width: Annotated[int, Field(gt=0, multiple_of=2)] = 64
+    depth: Count = 4
+    modes: Count = 4
+    features: Count = 192
 
 
 class ChimeraBlock(nn.Module):
-    """Layer norm, a two-dimensional layer whose output is gated, projection; added to the input.
-
-    Parameters
-    ----------
-    width, modes : int
-        Channels, and complex modes of each.
-    """
+    """Layer norm, a two-dimensional layer whose output is gated, projection; added to the input."""
 
     def __init__(self, width: int, modes: int) -> None:
         super().__init__()
@@ -102,33 +96,14 @@ class ChimeraBlock(nn.Module):
 
 
 class Chimera(WindowedBackbone):
-    """The Chimera encoder.
-
-    Parameters
-    ----------
-    config : ChimeraConfig
-        Its shape.
-
-    Raises
-    ------
-    BackboneError
-        For an impossible shape.
-
-    Notes
-    -----
-    The grid always has all twelve leads: those that an input lacks are zero.
-    """
+    """The Chimera encoder; its grid always has twelve leads, missing ones zero."""
 
     family = "chimera"
     final_parameters = ("readout.",)  # joins the leads
 
     def __init__(self, config: ChimeraConfig) -> None:
-        if min(config.patch, config.depth, config.features) < 1:
-            raise BackboneError(
-                f"patch = {config.patch}, depth = {config.depth}, features = {config.features}",
-                remedy="give 1 or more of each.",
-            )
         super().__init__(config, config.features)
+        self.multiple = config.patch
         leads, width = len(STANDARD_LEADS), config.width
         self.embedding = nn.Linear(config.patch, width)
         self.lead_embedding = nn.Parameter(0.02 * torch.randn(leads, 1, width))
@@ -139,21 +114,12 @@ class Chimera(WindowedBackbone):
 
     def grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Cells after the last block, (batch, 12, tokens, width); input as for `tokens`."""
-        cells: Tensor = self.embedding(self._cells(x, leads)) + self.lead_embedding
+        whole = on_twelve_leads(x, self.input_leads(x, leads))
+        patches = cut_patches(whole, self.config.patch)
+        cells: Tensor = self.embedding(patches) + self.lead_embedding
         for block in self.blocks:
             cells = block(cells)
         return cells
-
-    def _cells(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
-        """Cut all twelve leads, absent ones zero: (batch, 12, tokens, patch)."""
-        names, patch = self.leads if leads is None else leads, self.config.patch
-        check_leads(x, names)
-        if not x.shape[-1] or x.shape[-1] % patch:
-            raise BackboneError(
-                f"input of {x.shape[-1]} samples for {self.name}",
-                remedy=f"give a positive multiple of {patch} samples.",
-            )
-        return cut_patches(on_twelve_leads(x, names), patch)
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """A token for every time of the grid, (batch, samples / patch, feature_dim).
@@ -172,20 +138,14 @@ class Chimera(WindowedBackbone):
     def no_weight_decay(self) -> set[str]:
         """Dynamics, skip weights and the lead table, by our choice: output weights do decay."""
         names = [name for name, _ in self.named_parameters()]
-        kept = {name for name in names if name.endswith(".skip") or name == "lead_embedding"}
-        return kept | {name for name in names if ".kernel." in name and ".output_" not in name}
-
-
-def chimera(**overrides: Any) -> Chimera:
-    """Chimera over 2.5 s at 100 Hz: four blocks of width 64 on a grid of 12 x 50 cells."""
-    return Chimera(override(ChimeraConfig(name="chimera"), overrides))
+        tables = {name for name in names if name.endswith(".skip") or name == "lead_embedding"}
+        return tables | {name for name in names if ".kernel." in name and ".output_" not in name}
 
 
 ENTRIES = (
     Entry(
-        name="chimera",
-        build=chimera,
-        family="chimera",
+        network=Chimera,
+        config=ChimeraConfig(name="chimera"),
         summary="Chimera, our reading: state-space layers over leads and time, 100 Hz, 2.5 s",
         origin="our reading of Chimera",
         paper="Behrouz et al., Chimera: Effectively Modeling Multivariate Time Series with "

@@ -1,112 +1,103 @@
-"""Build a network's config from its preset and overrides."""
+"""Configurations of networks: pydantic dataclasses whose fields users override by name."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from difflib import get_close_matches
-from numbers import Integral, Real
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
+
+from einthoven.backbones.leads import canonical_leads
 from einthoven.errors import BackboneError
+from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["check_choice", "fields_of", "override"]
-
-Config = TypeVar("Config")
-
-# A type of a field: what its values are instances of, one of them and several of them in words.
-_KINDS: dict[Any, tuple[Any, str, str]] = {
-    bool: (bool, "true or false", "truth values"),
-    int: (Integral, "a whole number", "whole numbers"),
-    float: (Real, "a number", "numbers"),
-    str: (str, "a text", "texts"),
-    NoneType: (NoneType, "nothing", "nothings"),
-}
+__all__ = ["BackboneConfig", "Count", "Counts", "Odd", "OddCounts", "Share"]
 
 
-def override(preset: Config, overrides: Mapping[str, Any]) -> Config:
-    """Copy a preset with some fields replaced.
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise PydanticCustomError("odd", "Input should be an odd number")
+    return value
 
-    Parameters
+
+Count = Annotated[int, Field(gt=0)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
+Odd = Annotated[int, Field(gt=0), AfterValidator(_odd)]
+OddCounts = Annotated[tuple[Odd, ...], Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""A probability below 1, such as a dropout."""
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, extra="forbid"))
+class BackboneConfig:
+    """Fields that all networks have; subclasses are frozen pydantic dataclasses too.
+
+    Attributes
     ----------
-    preset : dataclass instance
-        The preset of a registered name.
-    overrides : mapping
-        Field name to value; a list will do for a tuple.
-
-    Raises
-    ------
-    BackboneError
-        If an override is not a field of the preset, or a value is of another type.
+    name : str
+        Registry name.
+    leads : tuple of str
+        Leads that records have, in any spelling.
+    init : {"scratch", "pretraining"}
+        How fresh weights are drawn; most networks draw the same ones for both.
     """
-    name, known = getattr(preset, "name", preset), fields_of(preset)
-    unknown = sorted(set(overrides) - set(known))
-    if unknown:
-        close = get_close_matches(unknown[0], known, n=3, cutoff=0.65)
-        raise BackboneError(
-            f"unknown option {', '.join(unknown)} of {name}",
-            remedy=(f"did you mean {' or '.join(close)}? " if close else "")
-            + f"Choose among {', '.join(known)}.",
-        )
-    hints = get_type_hints(type(preset))
-    for field, value in overrides.items():
-        if not _fits(value, hints[field]):
+
+    name: str
+    leads: Annotated[tuple[str, ...], AfterValidator(canonical_leads)] = STANDARD_LEADS
+    init: Literal["scratch", "pretraining"] = "scratch"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Fields that can be overridden, with their values: all but `name`."""
+        fields = [field.name for field in dataclasses.fields(self) if field.name != "name"]
+        return {field: getattr(self, field) for field in fields}
+
+    def override(self, options: Mapping[str, Any]) -> Self:
+        """Copy the configuration with some fields replaced; a list serves as a tuple.
+
+        Raises
+        ------
+        BackboneError
+            If an option is not a field, or its value is of another type or impossible.
+        """
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            close = get_close_matches(unknown[0], self.options, n=3, cutoff=0.65)
             raise BackboneError(
-                f"{field} = {value!r} of {name}", remedy=f"give {_in_words(hints[field])}."
+                f"unknown option {', '.join(unknown)} of {self.name}",
+                remedy=(f"did you mean {' or '.join(close)}? " if close else "")
+                + f"Choose among {', '.join(self.options)}.",
             )
-    plain = {field: _with_tuples(value) for field, value in overrides.items()}
-    return dataclasses.replace(preset, **plain)  # type: ignore[type-var]
+        try:
+            return dataclasses.replace(self, **{key: _plain(options[key]) for key in options})
+        except ValidationError as error:
+            details = error.errors()[0]
+            field = str(details["loc"][0])
+            place = ".".join(map(str, details["loc"]))
+            raise BackboneError(
+                f"{self.name}: {field} = {options[field]!r}",
+                remedy=details["msg"].replace("Input", place, 1),
+            ) from error
+
+    def require(self, condition: bool, field: str, remedy: str) -> None:
+        """Refuse the value of a field that does not fit the other fields.
+
+        Raises
+        ------
+        BackboneError
+            If the condition does not hold.
+        """
+        if not condition:
+            raise BackboneError(f"{self.name}: {field} = {getattr(self, field)!r}", remedy=remedy)
 
 
-def fields_of(config: Any) -> dict[str, Any]:
-    """Fields of a config that can be overridden, with their values: all but `name`."""
-    fields = [field.name for field in dataclasses.fields(config) if field.init]
-    return {field: getattr(config, field) for field in fields if field != "name"}
-
-
-def check_choice(field: str, value: object, allowed: Sequence[str]) -> None:
-    """Refuse a value that is not among the choices of a field.
-
-    Raises
-    ------
-    BackboneError
-        Naming the field, the value and what can be chosen.
-    """
-    if value not in allowed:
-        raise BackboneError(
-            f"{field} = {value!r} is unknown", remedy=f"choose {' or '.join(map(repr, allowed))}."
-        )
-
-
-def _with_tuples(value: Any) -> Any:
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a field's type. Which one of some texts it is, the network checks."""
-    inner = get_args(hint)
-    if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, option) for option in inner)
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            return False
-        kinds = [inner[0]] * len(value) if inner[1:] == (...,) else inner
-        return len(kinds) == len(value) and all(map(_fits, value, kinds))
-    if get_origin(hint) is Literal:
-        return isinstance(value, tuple({type(choice) for choice in inner}))
-    if hint not in _KINDS:
-        return True
-    return isinstance(value, _KINDS[hint][0]) and (hint is bool or not isinstance(value, bool))
-
-
-def _in_words(hint: Any) -> str:
-    inner = get_args(hint)
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_in_words(option) for option in inner)
-    if get_origin(hint) is tuple:
-        plural = _KINDS[inner[0]][2] if inner[0] in _KINDS else "values"
-        return f"a list of {plural}" if inner[1:] == (...,) else f"a list of {len(inner)} {plural}"
-    if get_origin(hint) is Literal:
-        return " or ".join(map(repr, inner))
-    return _KINDS[hint][1] if hint in _KINDS else "another value"
+def _plain(value: Any) -> Any:
+    """Lists as tuples, NumPy's numbers as Python's."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import block_branches, group_by_depth
-from einthoven.backbones.leads import canonical_leads
+from einthoven.backbones.layers.stochastic_depth import StochasticDepth, stochastic_depths
+from einthoven.backbones.layers.transformer import Attention, FeedForward
+from einthoven.backbones.leads import canonical_leads, check_leads
+from einthoven.errors import BackboneError
 
 if TYPE_CHECKING:
+    from einthoven.backbones.config import BackboneConfig
     from einthoven.signals.preparation import Preparation
 
 __all__ = ["Backbone", "PatchBackbone", "SequenceBackbone", "UnfittedWarning"]
@@ -29,13 +30,12 @@ class UnfittedWarning(UserWarning):
 class Backbone(nn.Module, ABC):
     """A network that turns prepared signals into tokens and features.
 
-    The defaults suit a network with a list `blocks` whose features are the mean of the tokens, and
-    whose dropouts and weight decay no recipe adjusts.
+    The defaults suit a network with a list `blocks` whose features are the mean of the tokens.
 
     Parameters
     ----------
-    config : dataclass
-        Its shape, with `name` and `leads`; the leads' names may be in any spelling.
+    config : BackboneConfig
+        Its shape; ``create_backbone(name, **overrides)`` takes the same fields.
     feature_dim : int
         Size of a feature vector.
 
@@ -47,10 +47,9 @@ class Backbone(nn.Module, ABC):
         Family of networks that share a reader of checkpoints (`einthoven.weights`).
     leads : tuple of str
         Leads of an input when `leads` is not given.
-    feature_dim : int
-        Size of a feature vector.
-    config : dataclass
-        Its shape; ``create_backbone(name, **overrides)`` takes the same fields.
+    shortest, longest, multiple : int
+        An input has a multiple of `multiple` samples, `shortest` or more and, unless None,
+        `longest` or fewer.
     final_parameters : tuple of str
         Name prefixes of the parameters in the last group of `layer_groups`.
     fits_statistics : bool
@@ -59,18 +58,17 @@ class Backbone(nn.Module, ABC):
 
     fits_statistics: ClassVar[bool] = False
     final_parameters: tuple[str, ...] = ()
+    shortest: int = 1
+    longest: int | None = None
+    multiple: int = 1
 
-    name: str
     family: str
-    leads: tuple[str, ...]
-    feature_dim: int
-    config: Any
     blocks: Any
 
-    def __init__(self, config: Any, feature_dim: int) -> None:
+    def __init__(self, config: BackboneConfig, feature_dim: int) -> None:
         super().__init__()
-        self.config = replace(config, leads=canonical_leads(config.leads))
-        self.name, self.leads = config.name, self.config.leads
+        self.config: Any = config
+        self.name, self.leads = config.name, config.leads
         self.feature_dim = feature_dim
 
     @property
@@ -103,25 +101,67 @@ class Backbone(nn.Module, ABC):
         """Mean of the tokens, (batch, feature_dim); arguments as for `tokens`."""
         return self.tokens(x, leads=leads).mean(1)
 
+    def input_leads(self, x: Tensor, leads: Sequence[str] | None) -> tuple[str, ...]:
+        """Names of an input's rows in their standard spelling, once its shape is checked.
+
+        Raises
+        ------
+        BackboneError
+            If names and rows disagree, or the network does not take inputs of that length.
+        """
+        names = self.leads if leads is None else canonical_leads(leads)
+        check_leads(x, names)
+        self.check_samples(x.shape[-1])
+        return names
+
+    def check_samples(self, samples: int) -> None:
+        """Refuse a length that the network does not take.
+
+        Raises
+        ------
+        BackboneError
+            Naming the length and what the network takes.
+        """
+        longest = samples if self.longest is None else self.longest
+        if samples % self.multiple or not self.shortest <= samples <= longest:
+            multiples = "" if self.multiple == 1 else f"multiples of {self.multiple}, "
+            end = "or more" if self.longest is None else f"to {self.longest}"
+            raise BackboneError(
+                f"{self.name}: input of {samples} samples; it takes {multiples}"
+                f"{max(self.shortest, self.multiple)} {end}",
+                remedy="prepare the signal with the backbone's Preparation, or crop it.",
+            )
+
     def residual_branches(self) -> list[list[StochasticDepth]]:
         """Stochastic-depth holders: one inner list for each block, in depth order."""
-        return block_branches(self.blocks)
+        return [stochastic_depths(block) for block in self.blocks]
 
     def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts that the recipe sets; none by default."""
-        return []
+        """Dropouts that the recipe sets: both of every feed-forward by default."""
+        parts = [part for part in self.modules() if isinstance(part, FeedForward)]
+        return [dropout for part in parts for dropout in (part.drop1, part.drop2)]
 
     def other_dropouts(self) -> list[nn.Dropout]:
         """Dropouts on the embedding and on attention outputs (recipe option `stmem_all`)."""
-        return []
+        return [part.output_dropout for part in self.modules() if isinstance(part, Attention)]
+
+    def layer_prefixes(self) -> list[tuple[str, ...]]:
+        """Name prefixes of each layer's parameters, embeddings first, the final norm last.
+
+        The longest matching prefix decides; the empty one takes what no other does. There is a
+        layer for each list of `residual_branches`, and one more at either end; the last is without
+        prefixes where a network has no final norm.
+        """
+        blocks = [(f"blocks.{index}.",) for index in range(len(self.blocks))]
+        return [("",), *blocks, self.final_parameters]
 
     def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer, embeddings first, final norm last: a partition of them all.
-
-        One group more than there are blocks at either end; the last is empty where a network has
-        no final norm.
-        """
-        return group_by_depth(self, depth=len(self.blocks), final=self.final_parameters)
+        """Parameter names by layer: a partition of them all by `layer_prefixes`."""
+        groups = {prefix: group for group in self.layer_prefixes() for prefix in group}
+        names: dict[tuple[str, ...], list[str]] = {group: [] for group in self.layer_prefixes()}
+        for name, _ in self.named_parameters():
+            names[groups[max(filter(name.startswith, groups), key=len)]].append(name)
+        return list(names.values())
 
     def no_weight_decay(self) -> set[str]:
         """Parameter names that the source exempts from weight decay; none by default."""
@@ -169,10 +209,6 @@ class PatchBackbone(Backbone):
     max_patches: int
     rate: float
     special_tokens: tuple[int, int]
-
-    @abstractmethod
-    def initialise(self, kind: str) -> None:
-        """Draw every weight afresh, for training from "scratch" or for "pretraining"."""
 
     @abstractmethod
     def patch_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:

@@ -11,19 +11,20 @@ zeroed at random (`einthoven.objectives.ecg_fm`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Literal
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from einthoven.backbones.config import check_choice, override
+from einthoven.backbones.config import Count, Counts
 from einthoven.backbones.layers.wav2vec import (
     Wav2VecBackbone,
     Wav2VecConfig,
     mean_of_valid,
     valid_tokens,
 )
-from einthoven.backbones.leads import check_leads, lead_rows, on_twelve_leads
+from einthoven.backbones.leads import on_twelve_leads
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.licences import Licence
@@ -31,7 +32,7 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Resample, Standardise, Window
 
-__all__ = ["ECGFM", "ENTRIES", "ECGFMConfig", "ecg_fm", "scaled_gradient"]
+__all__ = ["ECGFM", "ENTRIES", "ECGFMConfig", "scaled_gradient"]
 
 RATE = 500
 
@@ -55,29 +56,19 @@ class ECGFMConfig(Wav2VecConfig):
         Samples of the prepared input.
     """
 
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    conv_width: int = 256
-    conv_kernels: tuple[int, ...] = (2, 2, 2, 2)
-    conv_strides: tuple[int, ...] = (2, 2, 2, 2)
-    extractor_gradient: float = 1.0
-    missing_leads: str = "zero"
-    window: int = 2500
+    width: Count = 768
+    depth: Count = 12
+    heads: Count = 12
+    conv_width: Count = 256
+    conv_kernels: Counts = (2, 2, 2, 2)
+    conv_strides: Counts = (2, 2, 2, 2)
+    extractor_gradient: Annotated[float, Field(ge=0, le=1)] = 1.0
+    missing_leads: Literal["zero", "refuse"] = "zero"
+    window: Count = 2500
 
 
 class ECGFM(Wav2VecBackbone):
     """The ECG-FM encoder.
-
-    Parameters
-    ----------
-    config : ECGFMConfig
-        Its shape.
-
-    Raises
-    ------
-    BackboneError
-        If the configuration is impossible.
 
     Notes
     -----
@@ -108,11 +99,10 @@ class ECGFM(Wav2VecBackbone):
     family = "ecg_fm"
 
     def __init__(self, config: ECGFMConfig) -> None:
-        super().__init__(config)
-        _check(config)
+        super().__init__(config, channels=len(STANDARD_LEADS))
+        self.shortest = self.extractor.receptive_field
         self._check_missing(self.leads)
-        self.build_parts(len(STANDARD_LEADS))
-        self._check_samples(config.window)
+        self.check_samples(config.window)
         if config.extractor_gradient == 0:
             self.extractor.requires_grad_(False)
 
@@ -172,33 +162,19 @@ class ECGFM(Wav2VecBackbone):
 
         The targets of pretraining come from it.
         """
-        out: Tensor = self.extractor(self._twelve_leads(x, leads))
+        names = self.input_leads(x, leads)
+        self._check_missing(names)
+        out: Tensor = self.extractor(on_twelve_leads(x, names))
         return scaled_gradient(out, self.config.extractor_gradient)
 
-    def _twelve_leads(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
-        names = self.leads if leads is None else leads
-        check_leads(x, names)
-        self._check_samples(x.shape[-1])
-        self._check_missing(names)
-        return on_twelve_leads(x, names)
-
-    def _check_missing(self, leads: Sequence[str]) -> None:
-        rows = lead_rows(leads)
-        missing = [lead for row, lead in enumerate(STANDARD_LEADS) if row not in rows]
+    def _check_missing(self, leads: tuple[str, ...]) -> None:
+        missing = [lead for lead in STANDARD_LEADS if lead not in leads]
         if missing and self.config.missing_leads == "refuse":
             raise BackboneError(
-                f"{self.name}: leads = {tuple(leads)} leaves out {', '.join(missing)}, and "
+                f"{self.name}: leads = {leads} leaves out {', '.join(missing)}, and "
                 "missing_leads is 'refuse'",
                 remedy="give all twelve leads, or take missing_leads='zero', which the public "
                 "weights were pretrained on.",
-            )
-
-    def _check_samples(self, samples: int) -> None:
-        if samples < self.extractor.receptive_field:
-            raise BackboneError(
-                f"{self.name}: input of {samples} samples; a token takes "
-                f"{self.extractor.receptive_field}",
-                remedy="prepare the signal with the backbone's Preparation.",
             )
 
 
@@ -213,25 +189,10 @@ def scaled_gradient(x: Tensor, factor: float) -> Tensor:
     return out
 
 
-def _check(config: ECGFMConfig) -> None:
-    check_choice("missing_leads", config.missing_leads, ("zero", "refuse"))
-    if not 0.0 <= config.extractor_gradient <= 1.0:
-        raise BackboneError(
-            f"extractor_gradient = {config.extractor_gradient!r} is outside [0, 1]",
-            remedy="choose 1 to train the extractor like the rest, 0 to freeze it.",
-        )
-
-
-def ecg_fm(**overrides: Any) -> ECGFM:
-    """The public network: wav2vec 2.0 of the base size, 90 M parameters."""
-    return ECGFM(override(ECGFMConfig(name="ecg_fm"), overrides))
-
-
 ENTRIES = (
     Entry(
-        name="ecg_fm",
-        build=ecg_fm,
-        family="ecg_fm",
+        network=ECGFM,
+        config=ECGFMConfig(name="ecg_fm"),
         summary="ECG-FM: wav2vec 2.0 of the base size over twelve leads, 500 Hz, 5 s",
         origin="ECG-FM, JAMIA Open 2025",
         paper="McKeen et al., ECG-FM: an open electrocardiogram foundation model, JAMIA Open "

@@ -54,17 +54,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Literal
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d, pad, silu
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import BackboneConfig, Count, Counts
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.convolution import convolve
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows, with_derived
+from einthoven.backbones.leads import weight_of_leads, with_derived
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.licences import Licence
@@ -81,8 +82,6 @@ __all__ = [
     "PreActivation",
     "SqueezeExcitation",
     "Stem",
-    "ecgfounder_1lead",
-    "ecgfounder_12lead",
     "halve",
     "same_conv",
 ]
@@ -113,18 +112,18 @@ def halve(x: Tensor) -> Tensor:
 
 
 class Stem(nn.Module):
-    """The strided first convolution, restricted to the rows that an input has."""
+    """The strided first convolution, restricted to the leads that an input has."""
 
     def __init__(self, channels: int, width: int, kernel: int, *, use_bn: bool) -> None:
         super().__init__()
         self.conv = nn.Conv1d(channels, width, kernel, stride=2)
         self.norm = nn.BatchNorm1d(width) if use_bn else nn.Identity()
 
-    def forward(self, x: Tensor, rows: Sequence[int]) -> Tensor:
-        """(batch, len(rows), samples) to (batch, width, half the samples)."""
+    def forward(self, x: Tensor, leads: Sequence[str]) -> Tensor:
+        """(batch, leads, samples) to (batch, width, half the samples)."""
         weight = self.conv.weight
-        if list(rows) != list(range(weight.shape[1])):
-            weight = weight[:, list(rows)]
+        if self.conv.in_channels == len(STANDARD_LEADS):
+            weight = weight_of_leads(weight, leads)
         h = same_conv(x, weight, self.conv.bias, stride=2, groups=1)
         # The stream that the blocks add to has the parameters' precision, whatever the autocast:
         # there is no norm to take up the rounding of twenty sums.
@@ -162,18 +161,7 @@ class SqueezeExcitation(nn.Module):
 class Bottleneck(nn.Module):
     """One residual block; the branch is as wide inside as outside.
 
-    Parameters
-    ----------
-    inputs, width : int
-        Channels that come in and go out.
-    groups, kernel : int
-        Of the grouped convolution.
-    stride : int
-        1, or 2 to halve the length.
-    activated : bool
-        Whether the input is already activated, as it is behind the stem.
-    use_bn : bool
-        Whether there is batch norm.
+    The stride is 1, or 2 to halve the length. Behind the stem the input is `activated` already.
     """
 
     def __init__(
@@ -219,17 +207,14 @@ class Bottleneck(nn.Module):
 
 
 RATE, SAMPLES = 500, 5000
-PREPARATIONS = ("fine-tuning", "evaluation", "paper")
 
 
-@dataclass(frozen=True)
-class ECGFounderConfig:
+@dataclass(frozen=True, kw_only=True)
+class ECGFounderConfig(BackboneConfig):
     """Configuration of a Net1D.
 
     Attributes
     ----------
-    name : str
-        Registry name.
     channels : int
         12, a channel for each standard lead, or 1, for any one lead.
     stem_width : int
@@ -242,38 +227,44 @@ class ECGFounderConfig:
         Taps of the stem and of the grouped convolutions.
     use_bn : bool
         Batch norm in front of every activation; off in the release.
-    leads : tuple of str
-        Leads that records have; exactly one when `channels` is 1. Limb leads that follow from two
-        of them are computed in the preparation and are leads of the input too.
     window : int or None
         Samples of the prepared input at 500 Hz when it is not to be the released 10 s.
     preparation : {"fine-tuning", "evaluation", "paper"}
         Which of the published preparations, see the module.
-    init : {"scratch", "pretraining"}
-        Both draw PyTorch's initialisation.
     """
 
-    name: str
-    channels: int = len(STANDARD_LEADS)
-    stem_width: int = 64
-    widths: tuple[int, ...] = (64, 160, 160, 400, 400, 1024, 1024)
-    depths: tuple[int, ...] = (2, 2, 2, 3, 3, 4, 4)
-    group_width: int = 16
-    kernel: int = 16
+    channels: Literal[1, 12] = 12
+    stem_width: Count = 64
+    widths: Counts = (64, 160, 160, 400, 400, 1024, 1024)
+    depths: Counts = (2, 2, 2, 3, 3, 4, 4)
+    group_width: Count = 16
+    kernel: Annotated[int, Field(ge=2)] = 16
     use_bn: bool = False
-    leads: tuple[str, ...] = STANDARD_LEADS
-    window: int | None = None
-    preparation: str = "fine-tuning"
-    init: str = "scratch"
+    window: Count | None = None
+    preparation: Literal["fine-tuning", "evaluation", "paper"] = "fine-tuning"
+
+    def __post_init__(self) -> None:
+        widths = (self.stem_width, *self.widths)
+        rising = list(widths) == sorted(widths)
+        self.require(rising, "widths", f"give widths that do not fall, from {widths[0]} on.")
+        self.require(
+            len(self.depths) == len(self.widths), "depths", "give a number for each width."
+        )
+        self.require(
+            not any(width % self.group_width for width in self.widths),
+            "group_width",
+            f"choose a number that divides the widths {self.widths}.",
+        )
+        if self.channels == 1:
+            self.require(
+                len(self.leads) == 1,
+                "leads",
+                "name one lead, or use ecgfounder_12lead, which takes any number of them.",
+            )
 
 
 class ECGFounder(Backbone):
     """The ECGFounder encoder.
-
-    Parameters
-    ----------
-    config : ECGFounderConfig
-        Its shape.
 
     Notes
     -----
@@ -284,13 +275,12 @@ class ECGFounder(Backbone):
     family = "ecgfounder"
 
     def __init__(self, config: ECGFounderConfig) -> None:
-        checked = _checked(config)
-        super().__init__(checked, checked.widths[-1])
-        self.leads, self._derive = with_derived(self.config.leads)
+        super().__init__(config, config.widths[-1])
+        self.leads, self._derive = with_derived(config.leads)
         self.stem = Stem(config.channels, config.stem_width, config.kernel, use_bn=config.use_bn)
         self.stages = nn.ModuleList()
         inputs = config.stem_width
-        for width, depth in zip(self.config.widths, self.config.depths, strict=True):
+        for width, depth in zip(config.widths, config.depths, strict=True):
             first = not len(self.stages)
             blocks = [self._block(inputs, width, 2, activated=first)]
             blocks += [self._block(width, width, 1) for _ in range(depth - 1)]
@@ -331,35 +321,24 @@ class ECGFounder(Backbone):
         return self._encode(x, leads).mean(-1)
 
     def _encode(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
-        x, rows = self._rows(x, self.leads if leads is None else canonical_leads(leads))
-        x = self.stem(x, rows)
+        names = self.input_leads(x, leads)
+        missing = derivable_leads(names)
+        if missing and self.config.channels > 1:
+            raise BackboneError(
+                f"{self.name} was built for leads {', '.join(self.leads)}; from "
+                f"{', '.join(names)} follow {', '.join(missing)}, but only in millivolts, and its "
+                "Preparation has subtracted a mean",
+                remedy=f"build it with leads={names!r}, whose preparation computes them first.",
+            )
+        if len(names) > self.config.channels:
+            raise BackboneError(
+                f"{self.name} reads one lead, not {len(names)}: {', '.join(names)}",
+                remedy="name one lead, or use ecgfounder_12lead, which takes any number of them.",
+            )
+        x = self.stem(x, names)
         for stage in self.stages:
             x = stage(x)
         return x
-
-    def _rows(self, x: Tensor, leads: tuple[str, ...]) -> tuple[Tensor, list[int]]:
-        """The input, and its rows among the stem's channels."""
-        check_leads(x, leads)
-        if x.shape[-1] == 0:
-            raise BackboneError(
-                f"{self.name}: input of shape {tuple(x.shape)} has no samples",
-                remedy="prepare the signal with the backbone's Preparation.",
-            )
-        if self.config.channels == 1:
-            _check_single(self.name, leads)
-            return x, [0]
-        self._check_derivable(leads)
-        return x, lead_rows(leads)
-
-    def _check_derivable(self, leads: tuple[str, ...]) -> None:
-        missing = derivable_leads(leads)
-        if missing:
-            raise BackboneError(
-                f"{self.name} was built for leads {', '.join(self.leads)}; from "
-                f"{', '.join(leads)} follow {', '.join(missing)}, but only in millivolts, and its "
-                "Preparation has subtracted a mean",
-                remedy=f"build it with leads={leads!r}, whose preparation computes them first.",
-            )
 
     # ------------------------------------------------------------------ for the recipe
 
@@ -376,18 +355,14 @@ class ECGFounder(Backbone):
         """Net1D's dropouts in front of the grouped convolutions, which mix time."""
         return [block.act2.dropout for block in self._blocks()]
 
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: stem, each block; nothing last, for there is no final norm."""
-        layers = [(name, part) for name, part in self.named_modules() if _is_layer(part)]
-        groups = [[f"{name}.{inner}" for inner, _ in p.named_parameters()] for name, p in layers]
-        return [*groups, []]
+    def layer_prefixes(self) -> list[tuple[str, ...]]:
+        """Stem, each block; nothing last, for there is no final norm."""
+        parts = self.named_modules()
+        blocks = [(f"{name}.",) for name, part in parts if isinstance(part, Bottleneck)]
+        return [("stem.",), *blocks, ()]
 
     def _blocks(self) -> list[Bottleneck]:
         return [part for part in self.stages.modules() if isinstance(part, Bottleneck)]
-
-
-def _is_layer(part: nn.Module) -> bool:
-    return isinstance(part, Stem | Bottleneck)
 
 
 def _steps(preparation: str, window: Window) -> tuple[Step, ...]:
@@ -409,75 +384,15 @@ def _steps(preparation: str, window: Window) -> tuple[Step, ...]:
     )
 
 
-# ---------------------------------------------------------------------- what a config may say
-
-
-def _checked(config: ECGFounderConfig) -> ECGFounderConfig:
-    """The config with tuples for lists and leads in their standard spelling, if it is possible."""
-    config = replace(
-        config,
-        leads=canonical_leads(config.leads),
-        widths=tuple(config.widths),
-        depths=tuple(config.depths),
-    )
-    for field, possible, remedy in (
-        ("channels", config.channels in (1, len(STANDARD_LEADS)), "choose 12 or 1."),
-        ("stem_width", config.stem_width > 0, "give a number of channels."),
-        ("widths", len(config.widths) > 0, "give a width for each stage, at least one."),
-        (
-            "widths",
-            list(config.widths) == sorted((max(1, config.stem_width), *config.widths))[1:],
-            f"give widths that do not fall, from stem_width = {config.stem_width} on.",
-        ),
-        ("depths", len(config.depths) == len(config.widths), "give a number for each width."),
-        ("depths", min(config.depths, default=0) > 0, "give every stage a block."),
-        (
-            "group_width",
-            config.group_width > 0 and not any(w % config.group_width for w in config.widths),
-            f"choose a number that divides the widths {config.widths}.",
-        ),
-        ("kernel", config.kernel > 1, "choose two taps or more."),
-        ("window", config.window is None or config.window > 0, "give a number of samples."),
-        (
-            "preparation",
-            config.preparation in PREPARATIONS,
-            f"choose {' or '.join(map(repr, PREPARATIONS))}.",
-        ),
-        ("init", config.init in ("scratch", "pretraining"), "choose 'scratch' or 'pretraining'."),
-    ):
-        if not possible:
-            raise BackboneError(
-                f"{config.name}: {field} = {getattr(config, field)!r} is impossible", remedy=remedy
-            )
-    if config.channels == 1:
-        _check_single(config.name, config.leads)
-    return config
-
-
-def _check_single(name: str, leads: tuple[str, ...]) -> None:
-    if len(leads) != 1:
-        raise BackboneError(
-            f"{name} reads one lead, not {len(leads)}: {', '.join(leads)}",
-            remedy="name one lead, or use ecgfounder_12lead, which takes any number of them.",
-        )
-
-
-def ecgfounder_12lead(**overrides: Any) -> ECGFounder:
-    """The released twelve-lead network, 30.6 M parameters."""
-    return ECGFounder(override(ECGFounderConfig(name="ecgfounder_12lead"), overrides))
-
-
-def ecgfounder_1lead(**overrides: Any) -> ECGFounder:
-    """The released single-lead network, for lead I unless another is named."""
-    preset = ECGFounderConfig(name="ecgfounder_1lead", channels=1, leads=("I",))
-    return ECGFounder(override(preset, overrides))
-
-
+# Channels, default leads, words for them, parameters.
+_SIZES: tuple[tuple[Literal[1, 12], tuple[str, ...], str, int], ...] = (
+    (12, STANDARD_LEADS, "twelve leads", 30_598_896),
+    (1, ("I",), "one lead", 30_587_632),
+)
 ENTRIES = tuple(
     Entry(
-        name=f"ecgfounder_{number}lead",
-        build=build,
-        family="ecgfounder",
+        network=ECGFounder,
+        config=ECGFounderConfig(name=f"ecgfounder_{number}lead", channels=number, leads=read),
         summary=f"ECGFounder Net1D: residual convolutions over {leads}, 500 Hz, 10 s",
         origin="ECGFounder, NEJM AI 2025",
         paper="Li et al., NEJM AI 2(7) 2025, AIoa2401033 (arXiv 2410.04133)",
@@ -495,8 +410,5 @@ ENTRIES = tuple(
         ),
         missing_leads="the channels of the missing ones are zero",
     )
-    for number, leads, build, parameters in (
-        (12, "twelve leads", ecgfounder_12lead, 30_598_896),
-        (1, "one lead", ecgfounder_1lead, 30_587_632),
-    )
+    for number, read, leads, parameters in _SIZES
 )

@@ -10,14 +10,14 @@ network which lead it sees.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from einthoven.backbones.config import check_choice, override
+from einthoven.backbones.config import Count, Counts
 from einthoven.backbones.layers.wav2vec import Wav2VecBackbone, Wav2VecConfig
-from einthoven.backbones.leads import canonical_leads, check_leads, lead_rows
+from einthoven.backbones.leads import lead_rows
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.licences import Licence
@@ -26,14 +26,7 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Decimate, Fill, Fir, MinMax, Resample, Window
 
-__all__ = [
-    "ENTRIES",
-    "HubertECG",
-    "HubertECGConfig",
-    "hubert_ecg_base",
-    "hubert_ecg_large",
-    "hubert_ecg_small",
-]
+__all__ = ["ENTRIES", "HubertECG", "HubertECGConfig"]
 
 RATE = 500  # Hz at which recordings are scaled and cropped
 DECIMATION = 5
@@ -59,21 +52,16 @@ class HubertECGConfig(Wav2VecConfig):
         Samples of a lead in the prepared input when it is to be shorter than the longest one.
     """
 
-    conv_width: int = 512
-    conv_kernels: tuple[int, ...] = (10, 3, 3, 2, 2)
-    conv_strides: tuple[int, ...] = (4, 2, 2, 2, 2)
-    max_samples: int = 500
-    missing_leads: str = "refuse"
-    window: int | None = None
+    conv_width: Count = 512
+    conv_kernels: Counts = (10, 3, 3, 2, 2)
+    conv_strides: Counts = (4, 2, 2, 2, 2)
+    max_samples: Count = 500
+    missing_leads: Literal["refuse", "zero", "mean"] = "refuse"
+    window: Count | None = None
 
 
 class HubertECG(Wav2VecBackbone):
     """The HuBERT-ECG encoder.
-
-    Parameters
-    ----------
-    config : HubertECGConfig
-        Its shape.
 
     Notes
     -----
@@ -105,13 +93,18 @@ class HubertECG(Wav2VecBackbone):
     family = "hubert_ecg"
 
     def __init__(self, config: HubertECGConfig) -> None:
-        super().__init__(config)
-        check_choice("missing_leads", config.missing_leads, ("refuse", "zero", "mean"))
-        _check_order(config.name, self.leads)
+        super().__init__(config, channels=1)
+        self.shortest = -(-self.extractor.receptive_field // len(STANDARD_LEADS))
+        self.longest = config.max_samples
+        ordered = tuple(lead for lead in STANDARD_LEADS if lead in self.leads)
+        if self.leads != ordered:
+            raise BackboneError(
+                f"{self.name}: leads = {self.leads} are not in the standard order, and its "
+                "preparation lays them end to end",
+                remedy=f"name them as {ordered}; signals are picked by name.",
+            )
         self._check_missing(self.leads)
-        self.build_parts(channels=1)
-        if config.window is not None:
-            self._check_samples(config.window)
+        self.check_samples(config.window or config.max_samples)
 
     @property
     def preparation(self) -> Preparation:
@@ -166,37 +159,19 @@ class HubertECG(Wav2VecBackbone):
 
     def _end_to_end(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
         """(batch, leads, samples) to (batch, 1, 12 * samples), leads in their standard order."""
-        names = self.leads if leads is None else leads
-        check_leads(x, names)
-        self._check_samples(x.shape[-1])
-        rows = lead_rows(names)
-        if rows != list(range(len(STANDARD_LEADS))):
+        names = self.input_leads(x, leads)
+        if names != STANDARD_LEADS:
             self._check_missing(names)
-            places = self._filled(x)
-            places[:, rows] = x
+            shape = len(x), len(STANDARD_LEADS), x.shape[-1]
+            if self.config.missing_leads == "mean":
+                places = x.mean((1, 2), keepdim=True).repeat(1, *shape[1:])
+            else:
+                places = x.new_full(shape, FLAT_LEAD)
+            places[:, lead_rows(names)] = x
             x = places
         return x.flatten(1).unsqueeze(1)
 
-    def _filled(self, x: Tensor) -> Tensor:
-        """Twelve leads, all filled as a missing one is."""
-        shape = len(x), len(STANDARD_LEADS), x.shape[-1]
-        if self.config.missing_leads == "mean":
-            return x.mean((1, 2), keepdim=True).repeat(1, *shape[1:])
-        return x.new_full(shape, FLAT_LEAD)
-
-    def _check_samples(self, samples: int) -> None:
-        longest = self.config.max_samples
-        shortest = -(-self.extractor.receptive_field // len(STANDARD_LEADS))
-        if not shortest <= samples <= longest:
-            raise BackboneError(
-                f"{self.name}: input of {samples} samples a lead; it takes {shortest} to {longest}",
-                remedy="prepare the signal with the backbone's Preparation, or crop it; "
-                "max_samples lifts the upper limit, but the public weights know leads by where "
-                "they stand in twelve times 500 samples.",
-            )
-
-    def _check_missing(self, leads: Sequence[str]) -> None:
-        names = canonical_leads(leads)
+    def _check_missing(self, names: tuple[str, ...]) -> None:
         missing = [lead for lead in STANDARD_LEADS if lead not in names]
         follow = [lead for lead in missing if lead in derivable_leads(names)]
         if follow:
@@ -216,50 +191,23 @@ class HubertECG(Wav2VecBackbone):
             )
 
 
-def _check_order(name: str, leads: tuple[str, ...]) -> None:
-    ordered = tuple(lead for lead in STANDARD_LEADS if lead in leads)
-    if leads != ordered:
-        raise BackboneError(
-            f"{name}: leads = {leads} are not in the standard order, and its preparation lays "
-            "them end to end",
-            remedy=f"name them as {ordered}; signals are picked by name.",
-        )
-
-
-def hubert_ecg_small(**overrides: Any) -> HubertECG:
-    """The released small size, 30 M parameters."""
-    preset = HubertECGConfig(name="hubert_ecg_small", width=512, depth=8, heads=8)
-    return HubertECG(override(preset, overrides))
-
-
-def hubert_ecg_base(**overrides: Any) -> HubertECG:
-    """The released base size, 93 M parameters."""
-    preset = HubertECGConfig(name="hubert_ecg_base", width=768, depth=12, heads=12)
-    return HubertECG(override(preset, overrides))
-
-
-def hubert_ecg_large(**overrides: Any) -> HubertECG:
-    """The released large size, 188 M parameters."""
-    preset = HubertECGConfig(name="hubert_ecg_large", width=960, depth=16, heads=12)
-    return HubertECG(override(preset, overrides))
-
-
+# Size; width, depth, heads; parameters; checksum of the public file.
 _SIZES = (
     (
         "small",
-        hubert_ecg_small,
+        (512, 8, 8),
         30_209_152,
         "c78fa955268212f8ed20bc69fb1b882d76a4351df2466061335950949394a4d2",
     ),
     (
         "base",
-        hubert_ecg_base,
+        (768, 12, 12),
         92_798_080,
         "05bc1b1317f8e3063811a03fb840f5bf8a85968191e209c0cfbaa0c52c8aa1ae",
     ),
     (
         "large",
-        hubert_ecg_large,
+        (960, 16, 12),
         187_643_776,
         "9a0eb8484f73793aa678936984243da92ae80d7b81e2fe77d1ea6dee2bdf5ec2",
     ),
@@ -267,9 +215,8 @@ _SIZES = (
 
 ENTRIES = tuple(
     Entry(
-        name=f"hubert_ecg_{size}",
-        build=build,
-        family="hubert_ecg",
+        network=HubertECG,
+        config=HubertECGConfig(name=f"hubert_ecg_{size}", width=width, depth=depth, heads=heads),
         summary=f"HuBERT-ECG {size}: tokens of 0.82 s, twelve leads end to end, 100 Hz, 5 s",
         origin="HuBERT-ECG, medRxiv 2024",
         paper="Coppola et al., HuBERT-ECG: a self-supervised foundation model for broad and "
@@ -287,5 +234,5 @@ ENTRIES = tuple(
         classifiers_saw_ptbxl=True,
         missing_leads="it fills the places of the missing ones as missing_leads specifies",
     )
-    for size, build, parameters, sha256 in _SIZES
+    for size, (width, depth, heads), parameters, sha256 in _SIZES
 )

@@ -8,29 +8,26 @@ with a shortcut around every three; kernels of 39, 19 and 9 taps, which are the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import Count, OddCounts
 from einthoven.backbones.layers.benchmark import (
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
     benchmark_entry,
-    check_possible,
     draw_weights,
 )
 from einthoven.backbones.layers.convolution import ConvNorm, as_image, as_tokens, convolution
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["ENTRIES", "Inception1d", "Inception1dConfig", "inception1d"]
+__all__ = ["ENTRIES", "Inception1d", "Inception1dConfig"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inception1dConfig(BenchmarkConfig):
     """Configuration of an inception network.
 
@@ -44,21 +41,13 @@ class Inception1dConfig(BenchmarkConfig):
         Taps of the kernels of a module.
     """
 
-    blocks: int = 2
-    width: int = 32
-    kernels: tuple[int, ...] = (39, 19, 9)
+    blocks: Count = 2
+    width: Count = 32
+    kernels: OddCounts = (39, 19, 9)
 
 
 class InceptionModule(nn.Module):
-    """Kernels of several lengths over a bottleneck, and a max-pooling of the input beside them.
-
-    Parameters
-    ----------
-    inputs, width : int
-        Channels that come in, and of each branch.
-    kernels : tuple of int
-        Taps of each kernel.
-    """
+    """Kernels of several lengths over a bottleneck, and a max-pooling of the input beside them."""
 
     def __init__(self, inputs: int, width: int, kernels: tuple[int, ...]) -> None:
         super().__init__()
@@ -78,26 +67,13 @@ class InceptionModule(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Three modules one after the other and a shortcut around them, a convolution of one tap.
-
-    Parameters
-    ----------
-    inputs, width : int
-        Channels that come in, and of each branch of a module.
-    kernels : tuple of int
-        Taps of each kernel of a module.
-    """
-
-    MODULES = 3
+    """Three modules one after the other and a shortcut around them, a convolution of one tap."""
 
     def __init__(self, inputs: int, width: int, kernels: tuple[int, ...]) -> None:
         super().__init__()
         outputs = width * (len(kernels) + 1)
         self.layers = nn.Sequential(
-            *(
-                InceptionModule(outputs if layer else inputs, width, kernels)
-                for layer in range(self.MODULES)
-            )
+            *(InceptionModule(outputs if layer else inputs, width, kernels) for layer in range(3))
         )
         self.shortcut = ConvNorm(inputs, outputs, 1, relu=False)
         self.drop_path = StochasticDepth()
@@ -109,29 +85,10 @@ class InceptionBlock(nn.Module):
 
 
 class Inception1d(BenchmarkBackbone):
-    """The inception network.
-
-    Parameters
-    ----------
-    config : Inception1dConfig
-        Its shape.
-    """
-
-    config: Inception1dConfig
+    """The inception network."""
 
     def __init__(self, config: Inception1dConfig) -> None:
         super().__init__(config)
-        check_possible(
-            config,
-            {
-                "blocks": (config.blocks > 0, "give one or more."),
-                "width": (config.width > 0, "give a number of channels."),
-                "kernels": (
-                    len(config.kernels) > 0 and all(k > 0 and k % 2 == 1 for k in config.kernels),
-                    "give odd numbers of taps, which keep the length.",
-                ),
-            },
-        )
         outputs = config.width * (len(config.kernels) + 1)
         self.blocks = nn.Sequential(
             *(
@@ -143,42 +100,23 @@ class Inception1d(BenchmarkBackbone):
                 for block in range(config.blocks)
             )
         )
-        self.dense = Dense(2 * outputs, config.hidden, config.hidden_dropouts)
+        self.dense = Dense(2 * outputs, config)
         draw_weights(self)
 
     def encode(self, x: Tensor) -> Tensor:
         """(batch, 12, samples) to (batch, samples, 128)."""
         return as_tokens(self.blocks(as_image(x)))
 
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: what reads the leads, each block's rest, the dense layers."""
-        groups: list[list[str]] = [[] for _ in range(len(self.blocks) + 2)]
-        for name, _ in self.named_parameters():
-            if name.startswith(_READS_THE_LEADS):
-                groups[0].append(name)
-            elif name.startswith("dense."):
-                groups[-1].append(name)
-            else:
-                groups[1 + int(name.split(".")[1])].append(name)
-        return groups
-
-
-_READS_THE_LEADS = (
-    "blocks.0.layers.0.bottleneck.",
-    "blocks.0.layers.0.pooled.",
-    "blocks.0.shortcut.",
-)
-
-
-def inception1d(**overrides: Any) -> Inception1d:
-    """The benchmark's shape, 0.51 M parameters."""
-    return Inception1d(override(Inception1dConfig(name="inception1d"), overrides))
+    def layer_prefixes(self) -> list[tuple[str, ...]]:
+        """What reads the leads, the rest of each block, the dense layers."""
+        first = ("blocks.0.layers.0.bottleneck.", "blocks.0.layers.0.pooled.", "blocks.0.shortcut.")
+        return [first, *super().layer_prefixes()[1:]]
 
 
 ENTRIES = (
     benchmark_entry(
-        "inception1d",
-        inception1d,
+        Inception1d,
+        Inception1dConfig(name="inception1d"),
         "Six modules of kernels of 39, 19 and 9 samples at once, 100 Hz, 2.5 s",
         parameters=507_008,
         after="Ismail Fawaz et al., InceptionTime: Finding AlexNet for "

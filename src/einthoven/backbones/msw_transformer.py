@@ -19,31 +19,24 @@ Chosen here
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import Count
 from einthoven.backbones.layers.patches import cut_patches
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import initialise_linears
-from einthoven.backbones.layers.transformer import FeedForward
+from einthoven.backbones.layers.transformer import FeedForward, initialise_linears
 from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
-from einthoven.backbones.leads import check_leads, lead_rows
+from einthoven.backbones.leads import weight_of_leads
 from einthoven.backbones.registry import Entry
-from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = [
-    "ENTRIES",
-    "MSWTransformer",
-    "MSWTransformerConfig",
-    "WindowAttention",
-    "msw_transformer",
-]
+__all__ = ["ENTRIES", "MSWTransformer", "MSWTransformerConfig", "WindowAttention"]
 
 
 class WindowAttention(nn.Module):
@@ -51,31 +44,11 @@ class WindowAttention(nn.Module):
 
     The first half of the heads cuts the sequence into windows from its beginning; the other half
     cuts it half a window earlier, so that what one half separates, the other joins. Windows at the
-    ends are shorter where the length asks for it.
-
-    Parameters
-    ----------
-    width : int
-        Token width.
-    heads : int
-        An even number that divides the width.
-    window : int
-        Tokens of a window.
-
-    Raises
-    ------
-    BackboneError
-        For heads that do not share out the width, or a window below two tokens.
+    ends may be shorter.
     """
 
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
-        if heads < 2 or heads % 2 or width % heads or window < 2:
-            raise BackboneError(
-                f"width = {width}, heads = {heads}, window = {window}",
-                remedy="give an even number of heads that divides the width, since half of them "
-                "attend in shifted windows, and windows of two tokens or more.",
-            )
         self.heads, self.window = heads, window
         self.qkv = nn.Linear(width, 3 * width)
         self.distance = nn.Parameter(torch.zeros(heads, 2 * window - 1))
@@ -119,7 +92,7 @@ class WindowAttention(nn.Module):
         return mixed[:, shift : shift + tokens]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MSWTransformerConfig(WindowedConfig):
     """Configuration of an MSW-Transformer.
 
@@ -130,25 +103,20 @@ class MSWTransformerConfig(WindowedConfig):
     scales : tuple of int
         Tokens in the attention windows, one branch each.
     width, heads : int
-        Token width, and attention heads of a branch.
+        Token width, and attention heads of a branch, half of them in shifted windows.
     """
 
-    patch: int = 5
-    scales: tuple[int, ...] = (5, 10, 20)
-    width: int = 128
-    heads: int = 4
+    patch: Count = 5
+    scales: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (5, 10, 20)
+    width: Count = 128
+    heads: Annotated[int, Field(gt=0, multiple_of=2)] = 4
+
+    def __post_init__(self) -> None:
+        self.require(self.width % self.heads == 0, "heads", "give a divisor of the width.")
 
 
 class MultiScaleBlock(nn.Module):
-    """Windowed attention at several scales, fused; then a feed-forward. Both pre-norm residuals.
-
-    Parameters
-    ----------
-    width, heads : int
-        Token width, and attention heads of a branch.
-    scales : sequence of int
-        Tokens in the windows of the branches.
-    """
+    """Windowed attention at several scales, fused; then a feed-forward. Both pre-norm residuals."""
 
     def __init__(self, width: int, heads: int, scales: Sequence[int]) -> None:
         super().__init__()
@@ -177,16 +145,6 @@ class MultiScaleBlock(nn.Module):
 class MSWTransformer(WindowedBackbone):
     """The MSW-Transformer.
 
-    Parameters
-    ----------
-    config : MSWTransformerConfig
-        Its shape.
-
-    Raises
-    ------
-    BackboneError
-        For an impossible shape.
-
     Notes
     -----
     With `leads` the embedding is restricted to those leads, picked by name; that equals giving all
@@ -197,16 +155,10 @@ class MSWTransformer(WindowedBackbone):
     final_parameters = ("norm.",)
 
     def __init__(self, config: MSWTransformerConfig) -> None:
-        if config.patch < 1 or not config.scales:
-            raise BackboneError(
-                f"patch = {config.patch}, scales = {config.scales}",
-                remedy="give tokens of one sample or more, and one window size or more.",
-            )
-        scales = tuple(config.scales)  # a list, when the config was read from a file
-        super().__init__(replace(config, scales=scales), config.width)
+        super().__init__(config, config.width)
+        self.multiple = config.patch
         self.embedding = nn.Linear(len(STANDARD_LEADS) * config.patch, config.width)
-        block = MultiScaleBlock(config.width, config.heads, scales)
-        self.blocks = nn.ModuleList([block])
+        self.blocks = nn.ModuleList([MultiScaleBlock(config.width, config.heads, config.scales)])
         self.norm = nn.LayerNorm(config.width)
         initialise_linears(self, rule="truncated-normal")
 
@@ -217,36 +169,21 @@ class MSWTransformer(WindowedBackbone):
 
         The number of samples is a multiple of the patch.
         """
-        tokens = self._embed(x, self.leads if leads is None else leads)
+        names, patch = self.input_leads(x, leads), self.config.patch
+        table = self.embedding.weight.view(-1, len(STANDARD_LEADS), patch)
+        patches = cut_patches(x, patch).transpose(1, 2).flatten(2)
+        tokens = linear(patches, weight_of_leads(table, names).flatten(1), self.embedding.bias)
         for block in self.blocks:
             tokens = block(tokens)
         normalised: Tensor = self.norm(tokens)
         return normalised
 
-    def _embed(self, x: Tensor, leads: Sequence[str]) -> Tensor:
-        check_leads(x, leads)
-        patch = self.config.patch
-        if not x.shape[-1] or x.shape[-1] % patch:
-            raise BackboneError(
-                f"input of {x.shape[-1]} samples for {self.name}",
-                remedy=f"give a positive multiple of {patch} samples.",
-            )
-        weight = self.embedding.weight.view(-1, len(STANDARD_LEADS), patch)[:, lead_rows(leads)]
-        patches = cut_patches(x, patch).transpose(1, 2).flatten(2)
-        return linear(patches, weight.flatten(1), self.embedding.bias)
-
     # ------------------------------------------------------------------ for the recipe
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Both dropouts of the feed-forward."""
-        return [drop for block in self._layers() for drop in (block.mlp.drop1, block.mlp.drop2)]
 
     def other_dropouts(self) -> list[nn.Dropout]:
         """The dropout behind the fused attention."""
-        return [block.output_dropout for block in self._layers()]
-
-    def _layers(self) -> list[MultiScaleBlock]:
-        return [block for block in self.blocks if isinstance(block, MultiScaleBlock)]
+        blocks = [block for block in self.blocks if isinstance(block, MultiScaleBlock)]
+        return [block.output_dropout for block in blocks]
 
     def no_weight_decay(self) -> set[str]:
         """Fusion weights and weights of distances, by our choice."""
@@ -254,22 +191,15 @@ class MSWTransformer(WindowedBackbone):
         return {name for name in names if name.endswith((".fusion", ".distance"))}
 
 
-def msw_transformer(**overrides: Any) -> MSWTransformer:
-    """MSW-Transformer over 10 s at 100 Hz: one layer of width 128 with three window sizes."""
-    return MSWTransformer(override(MSWTransformerConfig(name="msw_transformer"), overrides))
-
-
 ENTRIES = (
     Entry(
-        name="msw_transformer",
-        build=msw_transformer,
-        family="msw_transformer",
+        network=MSWTransformer,
+        config=MSWTransformerConfig(name="msw_transformer"),
         summary="MSW-Transformer, our reading: one layer, windows of three sizes, 100 Hz, 10 s",
         origin="our reading of its paper",
         paper="Cheng et al., MSW-Transformer: Multi-Scale Shifted Windows Transformer Networks "
         "for 12-Lead ECG Classification, 2023 (arXiv 2306.12098)",
         parameters=338_703,
         recipe="msw-transformer",
-        missing_leads="it works as if the missing ones were zero",
     ),
 )

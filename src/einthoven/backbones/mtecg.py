@@ -9,29 +9,27 @@ at 500 Hz (`mtecg_tiny`); `mtecg_tiny_100hz` is our preset with the same 50 ms p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from einthoven.backbones.config import check_choice, override
+from einthoven.backbones.config import Count
 from einthoven.backbones.layers.patches import (
     PatchTransformer,
     PatchTransformerConfig,
     cut_patches,
 )
-from einthoven.backbones.layers.structure import initialise_linears
-from einthoven.backbones.layers.transformer import Block
-from einthoven.backbones.leads import check_leads, lead_rows
+from einthoven.backbones.layers.transformer import Block, initialise_linears
+from einthoven.backbones.leads import weight_of_leads
 from einthoven.backbones.registry import Entry
-from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Resample, Scale, Window
 
-__all__ = ["ENTRIES", "MTECG", "MTECGConfig", "mtecg_tiny", "mtecg_tiny_100hz"]
+__all__ = ["ENTRIES", "MTECG", "MTECGConfig"]
 
 TYPICAL_DEVIATION_MV = 0.25
 
@@ -47,10 +45,10 @@ class MTECGConfig(PatchTransformerConfig):
         `fc_norm`, which then stands in for `norm` (MAE's option of the same name).
     """
 
-    max_patches: int = 200
-    width: int = 192
-    heads: int = 3
-    global_pool: str = "cls"
+    max_patches: Count = 200
+    width: Count = 192
+    heads: Count = 3
+    global_pool: Literal["cls", "mean"] = "cls"
 
 
 class PatchEmbedding(nn.Module):
@@ -68,20 +66,13 @@ class PatchEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, patches: Tensor, rows: Sequence[int]) -> Tensor:
-        """Embed (..., len(rows) * patch) values, lead-major, of the leads with these rows."""
-        all_leads = list(rows) == list(range(len(STANDARD_LEADS)))
-        kernel = self.weight if all_leads else self.weight[:, list(rows)]
-        return linear(patches, kernel.flatten(1), self.bias)
+    def forward(self, patches: Tensor, leads: Sequence[str]) -> Tensor:
+        """Embed (..., leads * patch) values, lead-major."""
+        return linear(patches, weight_of_leads(self.weight, leads).flatten(1), self.bias)
 
 
 class MTECG(PatchTransformer):
     """The MTECG encoder.
-
-    Parameters
-    ----------
-    config : MTECGConfig
-        Its shape.
 
     Notes
     -----
@@ -104,24 +95,11 @@ class MTECG(PatchTransformer):
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, eps=1e-6) for _ in range(config.depth)
         )
-        self._add_final_norm()
-        self.initialise(config.init)
-
-    def _add_final_norm(self) -> None:
-        norm = nn.LayerNorm(self.config.width, eps=1e-6)
-        if self.config.global_pool == "cls":
+        norm = nn.LayerNorm(config.width, eps=1e-6)
+        if config.global_pool == "cls":
             self.norm = norm
-        elif self.config.global_pool == "mean":
-            self.fc_norm = norm
         else:
-            raise BackboneError(
-                f"global_pool = {self.config.global_pool!r} is unknown",
-                remedy="choose 'cls' (the class token) or 'mean' (mean of the patch tokens).",
-            )
-
-    def initialise(self, kind: str) -> None:
-        """Draw every weight afresh; "scratch" and "pretraining" are the same here."""
-        check_choice("init", kind, ("scratch", "pretraining"))
+            self.fc_norm = norm
         initialise_linears(self, rule="truncated-normal")
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -145,11 +123,7 @@ class MTECG(PatchTransformer):
     # ------------------------------------------------------------------ forward
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Patch tokens after the final norm, (batch, patches, width).
-
-        The number of samples is a multiple of the patch, at most the longest input; an input of
-        shape (batch, 1, leads, samples) will do too.
-        """
+        """Patch tokens after the final norm, (batch, patches, width)."""
         return self._final_norm(self._encode(self.embed_grid(x, leads=leads)))[:, 1:]
 
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
@@ -163,33 +137,19 @@ class MTECG(PatchTransformer):
 
     def patch_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Cut an input into patches; (batch, 1, patches, leads * patch), lead-major values."""
-        if x.ndim == 4 and x.shape[1] == 1:
-            x = x[:, 0]
-        check_leads(x, self.leads if leads is None else leads)
-        self.check_samples(x.shape[-1])
+        self.input_leads(x, leads)
         return cut_patches(x, self.patch).transpose(1, 2).flatten(2).unsqueeze(1)
 
     def embed_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Embedded patches with their positions, shape (batch, 1, patches, width)."""
-        rows = lead_rows(self.leads if leads is None else leads)
         patches = self.patch_grid(x, leads=leads)
-        embedded: Tensor = self.patch_embed(patches, rows)
+        embedded: Tensor = self.patch_embed(patches, self.leads if leads is None else leads)
         return embedded + self.pos_embed[:, 1 : 1 + patches.shape[2]]
 
     def encode_grid(self, grid: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Run the encoder on some embedded patches.
+        """Run the encoder on some embedded patches, (batch, 1, kept, width), of all leads.
 
-        Parameters
-        ----------
-        grid : Tensor, shape (batch, 1, kept, width)
-            Any of the patches that `embed_grid` gave, in any order.
-        leads : ignored
-            All leads share a patch.
-
-        Returns
-        -------
-        Tensor, shape (batch, 1, 1 + kept, width)
-            The class token, then the patches, normalised.
+        Returns class token and patches, (batch, 1, 1 + kept, width), normalised.
         """
         encoded: Tensor = self._final_norm(self._encode(grid))
         return encoded.unsqueeze(1)
@@ -213,16 +173,6 @@ class MTECG(PatchTransformer):
         return {"pos_embed", "cls_token"}
 
 
-def mtecg_tiny(**overrides: Any) -> MTECG:
-    """MTECG as published: 12 x 25 patches at 500 Hz, 10 s, 5.4 M parameters."""
-    return MTECG(override(MTECGConfig(name="mtecg_tiny", rate=500, patch=25), overrides))
-
-
-def mtecg_tiny_100hz(**overrides: Any) -> MTECG:
-    """Our preset at 100 Hz: 12 x 5 patches, which are the same 50 ms, 10 s."""
-    return MTECG(override(MTECGConfig(name="mtecg_tiny_100hz", rate=100, patch=5), overrides))
-
-
 _PAPER = "Zhou et al., Masked Transformer for Electrocardiogram Classification, arXiv 2309.07136"
 # One decoder layer is published; width 128 and 4 heads follow from the published parameter count.
 # Results are reported as stable from 5 to 75 %; the ratio of the headline results is not known.
@@ -236,25 +186,21 @@ _MAE = {
 
 ENTRIES = (
     Entry(
-        name="mtecg_tiny",
-        build=mtecg_tiny,
-        family="mtecg",
+        network=MTECG,
+        config=MTECGConfig(name="mtecg_tiny", rate=500, patch=25),
         summary="MTECG ViT-Ti: 50 ms patches of all leads, 500 Hz, 10 s",
         origin="MTECG, Zhou et al. 2023",
         paper=_PAPER,
         parameters=5_435_328,
-        missing_leads="it works as if the missing ones were zero",
         mae=_MAE,
     ),
     Entry(
-        name="mtecg_tiny_100hz",
-        build=mtecg_tiny_100hz,
-        family="mtecg",
+        network=MTECG,
+        config=MTECGConfig(name="mtecg_tiny_100hz", rate=100, patch=5),
         summary="MTECG ViT-Ti with the same 50 ms patches at 100 Hz, our preset",
         origin="our preset of MTECG",
         paper=_PAPER,
         parameters=5_389_248,
-        missing_leads="it works as if the missing ones were zero",
         mae=_MAE,
     ),
 )

@@ -17,20 +17,18 @@ low-pass signal and of the input is the output.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import gelu, glu, pad
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import Count, Share
 from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.state_space import TiedDropout
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.windowed import SampleStack, WindowedConfig
 from einthoven.backbones.registry import Entry
-from einthoven.errors import BackboneError
 
 __all__ = [
     "ENTRIES",
@@ -40,7 +38,6 @@ __all__ = [
     "MultiresNet",
     "MultiresNetConfig",
     "multires",
-    "multiresnet",
     "response",
 ]
 
@@ -113,19 +110,10 @@ class MultiresLayer(nn.Module):
         Number of channels; each has its filters.
     scales : int
         How often a signal is split. After s scales an output depends on 2**s samples.
-
-    Raises
-    ------
-    BackboneError
-        If there is no channel or no scale.
     """
 
     def __init__(self, channels: int, scales: int) -> None:
         super().__init__()
-        if channels < 1 or scales < 1:
-            raise BackboneError(
-                f"channels = {channels}, scales = {scales}", remedy="give at least one of each."
-            )
         bound = math.sqrt(2.0 / (2 * TAPS))
         self.low = nn.Parameter(torch.empty(channels, TAPS).uniform_(-bound, bound))
         self.high = nn.Parameter(torch.empty(channels, TAPS).uniform_(-bound, bound))
@@ -137,7 +125,7 @@ class MultiresLayer(nn.Module):
         return multires(x, self.low, self.high, self.weights)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MultiresNetConfig(WindowedConfig):
     """Configuration of a MULTIRESNET.
 
@@ -152,20 +140,14 @@ class MultiresNetConfig(WindowedConfig):
         Of whole channels, twice a block. The network's own: a recipe does not change it.
     """
 
-    width: int = 128
-    depth: int = 6
-    scales: int = 10
-    dropout: float = 0.2
+    width: Count = 128
+    depth: Count = 6
+    scales: Count = 10
+    dropout: Share = 0.2
 
 
 class MultiresBlock(nn.Module):
-    """Filters at all scales, GELU, a gated linear map; added to the input, then normalised.
-
-    Parameters
-    ----------
-    width, scales, dropout
-        See `MultiresNetConfig`.
-    """
+    """Filters at all scales, GELU, a gated linear map; added to the input, then normalised."""
 
     def __init__(self, width: int, scales: int, *, dropout: float) -> None:
         super().__init__()
@@ -189,31 +171,11 @@ class MultiresBlock(nn.Module):
 
 
 class MultiresNet(SampleStack):
-    """The network without its last linear layer.
-
-    Parameters
-    ----------
-    config : MultiresNetConfig
-        Its shape.
-
-    Raises
-    ------
-    BackboneError
-        For an impossible shape.
-
-    Notes
-    -----
-    Every token depends on the past only.
-    """
+    """The network without its last linear layer; every token depends on the past only."""
 
     family = "multiresnet"
 
     def __init__(self, config: MultiresNetConfig) -> None:
-        if config.depth < 1 or config.width < 1:
-            raise BackboneError(
-                f"depth = {config.depth}, width = {config.width}",
-                remedy="give at least one of each.",
-            )
         blocks = [
             MultiresBlock(config.width, config.scales, dropout=config.dropout)
             for _ in range(config.depth)
@@ -223,21 +185,14 @@ class MultiresNet(SampleStack):
         self.final_parameters = (f"blocks.{config.depth - 1}.norm.",)
 
 
-def multiresnet(**overrides: Any) -> MultiresNet:
-    """MULTIRESNET as published for PTB-XL: 10 s at 100 Hz, 0.21 M parameters."""
-    return MultiresNet(override(MultiresNetConfig(name="multiresnet"), overrides))
-
-
 ENTRIES = (
     Entry(
-        name="multiresnet",
-        build=multiresnet,
-        family="multiresnet",
+        network=MultiresNet,
+        config=MultiresNetConfig(name="multiresnet"),
         summary="MULTIRESNET: causal filters at ten scales over the whole record, 100 Hz, 10 s",
         origin="Shi et al. 2023",
         paper="Shi et al., Sequence Modeling with Multiresolution Convolutional Memory, ICML 2023",
         parameters=213_632,
         recipe="multiresnet",
-        missing_leads="it works as if the missing ones were zero",
     ),
 )

@@ -21,6 +21,7 @@ from einthoven.errors import BackboneError
 from einthoven.licences import Licence
 
 if TYPE_CHECKING:
+    from einthoven.backbones.config import BackboneConfig
     from einthoven.backbones.contract import Backbone
 
 __all__ = [
@@ -40,21 +41,18 @@ class Entry:
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    build : callable
-        `build(**overrides)` returns the network; overrides are fields of its config.
-    family : str
-        Networks of one family share tensor names and a reader of public checkpoints
-        (`einthoven.weights`).
+    network : subclass of Backbone
+        Class of the network, built from a configuration.
+    config : BackboneConfig
+        Its configuration, which carries the registry name; options replace fields.
     summary : str
         One line.
-    origin : str
-        Source in at most 24 characters.
-    paper : str
-        Publication.
     parameters : int
         Number of parameters without a head.
+    paper : str
+        Publication.
+    origin : str
+        Source in at most 24 characters.
     weights_from : str or None
         Where the public weights are; they are not downloaded without consent. None if there are
         none.
@@ -86,13 +84,12 @@ class Entry:
         Masked-autoencoder options that differ from `einthoven.objectives.mae.MAEConfig`'s defaults.
     """
 
-    name: str
-    build: Callable[..., Backbone]
-    family: str
+    network: type[Backbone]
+    config: BackboneConfig
     summary: str
     parameters: int
-    origin: str = ""
-    paper: str = ""
+    paper: str
+    origin: str
     weights_from: str | None = None
     weights_name: str = ""
     weights_file: str = ""
@@ -105,8 +102,18 @@ class Entry:
     recipe: str = ""
     recipes: str = ""
     pretraining_recipe: str = "release"
-    missing_leads: str = "the network decides what replaces the missing ones"
+    missing_leads: str = "it works as if the missing ones were zero"
     mae: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Registry name."""
+        return self.config.name
+
+    @property
+    def family(self) -> str:
+        """Family of networks with the same tensor names and reader of public checkpoints."""
+        return self.network.family
 
     @property
     def is_supervised(self) -> bool:
@@ -117,6 +124,11 @@ class Entry:
     def has_weights(self) -> bool:
         """Whether public weights exist."""
         return self.weights_from is not None
+
+    def build(self, **options: Any) -> Backbone:
+        """The network with fresh weights; options replace fields of the configuration."""
+        network: Callable[..., Backbone] = self.network
+        return network(self.config.override(options))
 
 
 @cache
@@ -204,9 +216,9 @@ def create_backbone(name: str, *, seed: int | None = None, **overrides: Any) -> 
     BackboneError
         If the name or an override is unknown, or a value impossible.
     """
-    build = entry(name).build
+    registered = entry(name)
     with seeded(seed):
-        return build(**overrides)
+        return registered.build(**overrides)
 
 
 @contextlib.contextmanager

@@ -8,28 +8,25 @@ a convolution of 5 and one of 3 taps; the second and the third block halve the l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import Count, Counts, Odd
 from einthoven.backbones.layers.benchmark import (
     BenchmarkBackbone,
     BenchmarkConfig,
     Dense,
     benchmark_entry,
-    check_possible,
     draw_weights,
 )
 from einthoven.backbones.layers.convolution import ConvNorm, as_image, as_tokens
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["ENTRIES", "ResNet1dWang", "ResNet1dWangConfig", "resnet1d_wang"]
+__all__ = ["ENTRIES", "ResNet1dWang", "ResNet1dWangConfig"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ResNet1dWangConfig(BenchmarkConfig):
     """Configuration of the residual network.
 
@@ -45,24 +42,14 @@ class ResNet1dWangConfig(BenchmarkConfig):
         Stride of each block, one for every block.
     """
 
-    width: int = 128
-    stem_kernel: int = 7
-    kernels: tuple[int, int] = (5, 3)
-    strides: tuple[int, ...] = (1, 2, 2)
+    width: Count = 128
+    stem_kernel: Odd = 7
+    kernels: tuple[Odd, Odd] = (5, 3)
+    strides: Counts = (1, 2, 2)
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions and a shortcut; the shortcut is a convolution of one tap where it strides.
-
-    Parameters
-    ----------
-    width : int
-        Channels that come in and go out.
-    kernels : (int, int)
-        Taps of the convolutions.
-    stride : int
-        Stride of the first of them, and of the shortcut.
-    """
+    """Two convolutions and a shortcut, which is a convolution of one tap where it strides."""
 
     def __init__(self, width: int, kernels: tuple[int, int], stride: int) -> None:
         super().__init__()
@@ -84,36 +71,15 @@ class BasicBlock(nn.Module):
 
 
 class ResNet1dWang(BenchmarkBackbone):
-    """The residual network of basic blocks.
-
-    Parameters
-    ----------
-    config : ResNet1dWangConfig
-        Its shape.
-    """
-
-    config: ResNet1dWangConfig
+    """The residual network of basic blocks."""
 
     def __init__(self, config: ResNet1dWangConfig) -> None:
         super().__init__(config)
-        odd = "give odd numbers of taps, which keep the length."
-        check_possible(
-            config,
-            {
-                "width": (config.width > 0, "give a number of channels."),
-                "stem_kernel": (config.stem_kernel > 0 and config.stem_kernel % 2 == 1, odd),
-                "kernels": (all(k > 0 and k % 2 == 1 for k in config.kernels), odd),
-                "strides": (
-                    min(config.strides, default=0) > 0,
-                    "give a stride for each block, at least one.",
-                ),
-            },
-        )
         self.stem = ConvNorm(len(STANDARD_LEADS), config.width, config.stem_kernel)
         self.blocks = nn.Sequential(
             *(BasicBlock(config.width, config.kernels, stride) for stride in config.strides)
         )
-        self.dense = Dense(2 * config.width, config.hidden, config.hidden_dropouts)
+        self.dense = Dense(2 * config.width, config)
         draw_weights(self)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -121,15 +87,10 @@ class ResNet1dWang(BenchmarkBackbone):
         return as_tokens(self.blocks(self.stem(as_image(x))))
 
 
-def resnet1d_wang(**overrides: Any) -> ResNet1dWang:
-    """The benchmark's shape, 0.47 M parameters."""
-    return ResNet1dWang(override(ResNet1dWangConfig(name="resnet1d_wang"), overrides))
-
-
 ENTRIES = (
     benchmark_entry(
-        "resnet1d_wang",
-        resnet1d_wang,
+        ResNet1dWang,
+        ResNet1dWangConfig(name="resnet1d_wang"),
         "Residual network of three basic blocks, 128 channels, 100 Hz, 2.5 s",
         parameters=472_704,
         after="Wang et al., Time Series Classification from Scratch with "

@@ -10,14 +10,16 @@ pretrained on two CPU cores.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from einthoven.backbones.config import check_choice, override
+from einthoven.backbones.config import Count, Share
 from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.layers.state_space import (
     Dynamics,
@@ -25,21 +27,20 @@ from einthoven.backbones.layers.state_space import (
     StateSpaceKernel,
     TiedDropout,
 )
-from einthoven.backbones.layers.windowed import WindowedConfig
-from einthoven.backbones.leads import check_leads, lead_rows
+from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
+from einthoven.backbones.leads import weight_of_leads
 from einthoven.backbones.registry import Entry
-from einthoven.errors import BackboneError
 from einthoven.licences import Licence
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
-from einthoven.signals.steps import Resample, Scale, Window
+from einthoven.signals.steps import Scale
 
-__all__ = ["ENTRIES", "S4", "S4Config", "ecg_cpc", "s4", "s4_small", "s4_tiny"]
+__all__ = ["ENTRIES", "S4", "S4Config"]
 
 TYPICAL_DEVIATION_MV = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class S4Config(WindowedConfig):
     """Configuration of an S4 encoder, which takes any even number of samples.
 
@@ -67,24 +68,21 @@ class S4Config(WindowedConfig):
         time side by side, twice the width: a single ectopic beat is lost in a mean.
     scale : float or None
         Millivolts that count as one; None leaves millivolts, as ECG-CPC does.
-    init : {"scratch", "pretraining"}
-        Both draw the same weights here.
     """
 
-    rate: int = 240
-    window: int = 600
-    evaluation_crops: int = 3
-    width: int = 512
-    depth: int = 4
-    state: int = 8
+    rate: Count = 240
+    window: Count = 600
+    evaluation_crops: Count = 3
+    width: Count = 512
+    depth: Count = 4
+    state: Annotated[int, Field(gt=0, multiple_of=2)] = 8
     dynamics: Dynamics = "nplr"
     causal: bool = True
-    stem_depth: int = 4
-    stem_norm: str = "batch"
-    dropout: float = 0.2
-    pool: str = "mean"
+    stem_depth: Count = 4
+    stem_norm: Literal["batch", "none"] = "batch"
+    dropout: Share = 0.2
+    pool: Literal["mean", "mean-max"] = "mean"
     scale: float | None = None
-    init: str = "scratch"
 
 
 class StemLayer(nn.Module):
@@ -101,27 +99,17 @@ class StemLayer(nn.Module):
         self.norm = nn.BatchNorm1d(width) if norm == "batch" else None
         self.bias = nn.Parameter(torch.zeros(width)) if norm == "none" else None
 
-    def forward(self, patches: Tensor, rows: Sequence[int] | None = None) -> Tensor:
-        """(batch, tokens, inputs * size) to (batch, tokens, width)."""
-        weight = self.weight if rows is None else self.weight[:, list(rows)]
+    def forward(self, patches: Tensor, leads: Sequence[str] | None = None) -> Tensor:
+        """(batch, tokens, inputs * size) to (batch, tokens, width); `leads` of the first layer."""
+        weight = self.weight if leads is None else weight_of_leads(self.weight, leads)
         tokens = linear(patches, weight.flatten(1), self.bias)
         if self.norm is not None:
             tokens = self.norm(tokens.flatten(0, 1)).view(tokens.shape)
         return torch.relu(tokens)
 
 
-class S4(SequenceBackbone):
+class S4(SequenceBackbone, WindowedBackbone):
     """The S4 encoder.
-
-    Parameters
-    ----------
-    config : S4Config
-        Its shape.
-
-    Raises
-    ------
-    BackboneError
-        For an impossible shape.
 
     Notes
     -----
@@ -131,20 +119,13 @@ class S4(SequenceBackbone):
     """
 
     family = "s4"
-    STRIDE = 2
+    multiple = 2  # the stride of the first convolution
     TAPS = 3
 
     def __init__(self, config: S4Config) -> None:
         super().__init__(config, config.width * (2 if config.pool == "mean-max" else 1))
-        if config.stem_norm not in ("batch", "none") or config.stem_depth < 1:
-            raise BackboneError(
-                f"stem_norm = {config.stem_norm!r}, stem_depth = {config.stem_depth}",
-                remedy="choose 'batch' or 'none', and at least one stem layer.",
-            )
-        check_choice("init", config.init, ("scratch", "pretraining"))
-        check_choice("pool", config.pool, ("mean", "mean-max"))
         self.causal = config.causal
-        self.token_rate = config.rate / self.STRIDE
+        self.token_rate = config.rate / self.multiple
         self.token_dim = config.width
         self.stem = nn.ModuleList(
             StemLayer(
@@ -169,11 +150,11 @@ class S4(SequenceBackbone):
     @property
     def preparation(self) -> Preparation:
         """Rate and window; millivolts as they are, or over `scale`."""
-        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
-        steps: list[Any] = [Resample(self.config.rate), window]
-        if self.config.scale is not None:
-            steps.append(Scale(mean=0.0, std=self.config.scale))
-        return Preparation(leads=self.leads, steps=tuple(steps))
+        plain = super().preparation
+        if self.config.scale is None:
+            return plain
+        scale = Scale(mean=0.0, std=self.config.scale)
+        return Preparation(leads=self.leads, steps=(*plain.steps, scale))
 
     @property
     def input_scale(self) -> float | None:
@@ -189,20 +170,11 @@ class S4(SequenceBackbone):
 
     def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """The stem: (batch, leads, samples) to (batch, samples / 2, width)."""
-        names = self.leads if leads is None else leads
-        check_leads(x, names)
-        if x.shape[-1] < self.STRIDE or x.shape[-1] % self.STRIDE:
-            raise BackboneError(
-                f"input of {x.shape[-1]} samples for {self.name}",
-                remedy=f"give a positive multiple of {self.STRIDE} samples.",
-            )
-        side = self.TAPS // 2
-        patches = pad(x, (side, side)).unfold(2, self.TAPS, self.STRIDE)
+        names, side = self.input_leads(x, leads), self.TAPS // 2
+        patches = pad(x, (side, side)).unfold(2, self.TAPS, self.multiple)
         tokens = patches.transpose(1, 2).flatten(2)
-        rows = lead_rows(names)
-        first = None if rows == list(range(len(STANDARD_LEADS))) else rows
         for index, layer in enumerate(self.stem):
-            tokens = layer(tokens, None if index else first)
+            tokens = layer(tokens, None if index else names)
         return tokens
 
     def contextualise(self, z: Tensor) -> Tensor:
@@ -222,29 +194,19 @@ class S4(SequenceBackbone):
 
     def feedforward_dropouts(self) -> list[nn.Dropout]:
         """Both tied dropouts of every layer: in front of the gated projection and behind it."""
-        blocks = cast("list[StateSpaceBlock]", list(self.blocks))
-        drops: list[TiedDropout] = [drop for block in blocks for drop in (block.drop1, block.drop2)]
-        return list(drops)
+        return [part for part in self.blocks.modules() if isinstance(part, TiedDropout)]
 
     def no_weight_decay(self) -> set[str]:
         """Nothing is exempt in the published runs; the skip weights are by our choice."""
         return {name for name, _ in self.named_parameters() if name.endswith(".D")}
 
 
-def s4(**overrides: Any) -> S4:
-    """The published shape, causal: 240 Hz, 2.5 s, 2.93 M parameters."""
-    return S4(override(S4Config(name="s4"), overrides))
-
-
-def ecg_cpc(**overrides: Any) -> S4:
-    """ECG-CPC: the published shape, for its weights; a record of 10 s is four windows."""
-    return S4(override(S4Config(name="ecg_cpc", evaluation_crops=4), overrides))
-
-
-_OURS = S4Config(
-    name="",
+_PAPER = "arXiv 2509.25095 (ECG-CPC) and arXiv 2605.12241; layers after Gu et al., ICLR 2022"
+_SMALL = S4Config(
+    name="s4_small",
     rate=100,
     window=250,
+    width=192,
     state=16,
     dynamics="diagonal",
     stem_depth=2,
@@ -253,36 +215,20 @@ _OURS = S4Config(
     scale=TYPICAL_DEVIATION_MV,
 )
 
-
-def s4_small(**overrides: Any) -> S4:
-    """Our preset for two CPU cores: 100 Hz, 2.5 s, width 192."""
-    return S4(override(replace(_OURS, name="s4_small", width=192), overrides))
-
-
-def s4_tiny(**overrides: Any) -> S4:
-    """Our smallest preset, for demonstrations and tests: 100 Hz, 2.5 s, width 96, no batch norm."""
-    return S4(override(replace(_OURS, name="s4_tiny", width=96, stem_norm="none"), overrides))
-
-
-_PAPER = "arXiv 2509.25095 (ECG-CPC) and arXiv 2605.12241; layers after Gu et al., ICLR 2022"
-
 ENTRIES = (
     Entry(
-        name="s4",
-        build=s4,
-        family="s4",
+        network=S4,
+        config=S4Config(name="s4"),
         summary="S4, the published causal shape: width 512, state 8, 240 Hz, 2.5 s",
         origin="S4, arXiv 2605.12241",
         paper=_PAPER,
         parameters=2_932_736,
         recipes="s4-240hz",
         pretraining_recipe="s4-240hz",
-        missing_leads="it works as if the missing ones were zero",
     ),
     Entry(
-        name="ecg_cpc",
-        build=ecg_cpc,
-        family="s4",
+        network=S4,
+        config=S4Config(name="ecg_cpc", evaluation_crops=4),
         summary="ECG-CPC: convolutional stem and causal S4, raw millivolts, 240 Hz, 2.5 s",
         origin="ECG-CPC, arXiv 2025",
         paper=_PAPER,
@@ -297,30 +243,25 @@ ENTRIES = (
         licence=Licence("unknown", "not stated in our sources", None),
         recipes="s4-240hz",
         pretraining_recipe="s4-240hz",
-        missing_leads="it works as if the missing ones were zero",
     ),
     Entry(
-        name="s4_small",
-        build=s4_small,
-        family="s4",
+        network=S4,
+        config=_SMALL,
         summary="Diagonal S4 of width 192 at 100 Hz, our size for two CPU cores",
         origin="our size of S4",
         paper=_PAPER,
         parameters=355_584,
         recipes="s4-100hz-cpu",
         pretraining_recipe="s4-ptbxl-100hz-cpu",
-        missing_leads="it works as if the missing ones were zero",
     ),
     Entry(
-        name="s4_tiny",
-        build=s4_tiny,
-        family="s4",
+        network=S4,
+        config=replace(_SMALL, name="s4_tiny", width=96, stem_norm="none"),
         summary="Diagonal S4 of width 96 at 100 Hz, our size for demonstrations",
         origin="our size of S4",
         paper=_PAPER,
         parameters=94_656,
         recipes="s4-100hz-cpu",
         pretraining_recipe="s4-ptbxl-100hz-cpu",
-        missing_leads="it works as if the missing ones were zero",
     ),
 )

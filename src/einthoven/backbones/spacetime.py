@@ -36,20 +36,20 @@ polynomials of degree below d are evaluated on a circle and one series is read b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, gelu, pad
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import Count, Share
 from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.power_series import Circle
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.windowed import SampleStack, WindowedConfig
 from einthoven.backbones.registry import Entry
-from einthoven.errors import BackboneError
 
 __all__ = [
     "ENTRIES",
@@ -58,7 +58,6 @@ __all__ = [
     "SpaceTimeConfig",
     "companion_kernel",
     "kernel_by_squaring",
-    "spacetime",
     "unit_column",
 ]
 
@@ -84,11 +83,6 @@ def companion_kernel(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
     -------
     Tensor, shape (kernels, length)
         In the precision of c; computed in double.
-
-    Raises
-    ------
-    BackboneError
-        For a length below 1.
     """
     state = a.shape[-1]
     circle = Circle(length, state, device=a.device)
@@ -117,21 +111,7 @@ def kernel_by_squaring(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
 
 
 class CompanionKernel(nn.Module):
-    """Kernels of all channels.
-
-    Parameters
-    ----------
-    kernels : int
-        Different kernels.
-    state : int
-        Size d of a state.
-    heads : int
-        Neighbouring channels that share a kernel.
-
-    Raises
-    ------
-    BackboneError
-        If a number is below 1.
+    """Kernels of all channels, each shared by `heads` neighbouring ones.
 
     Notes
     -----
@@ -142,11 +122,6 @@ class CompanionKernel(nn.Module):
 
     def __init__(self, kernels: int, state: int, *, heads: int = 1) -> None:
         super().__init__()
-        if min(kernels, state, heads) < 1:
-            raise BackboneError(
-                f"kernels = {kernels}, state = {state}, heads = {heads}",
-                remedy="give 1 or more of each.",
-            )
         self.heads = heads
         self.a = nn.Parameter(torch.randn(kernels, state))
         self.b = nn.Parameter(torch.randn(kernels, state) * state**-0.5)
@@ -163,14 +138,14 @@ DIFFERENCES = ((1, 0, 0, 0), (1, -1, 0, 0), (1, -2, 1, 0), (1, -3, 3, -1))
 SHORTEST_AVERAGE = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpaceTimeConfig(WindowedConfig):
     """Configuration of a SpaceTime encoder.
 
     Attributes
     ----------
     width, depth : int
-        Channels and blocks.
+        Channels, in groups of eight for differences and moving averages, and blocks.
     state : int
         Size of a companion matrix, and taps of the fixed filters in front of the first block.
     shared : int
@@ -179,11 +154,14 @@ class SpaceTimeConfig(WindowedConfig):
         In front of every linear layer, part of the network: a recipe does not change it.
     """
 
-    width: int = 128
-    depth: int = 4
-    state: int = 64
-    shared: int = 8
-    dropout: float = 0.2
+    width: Annotated[int, Field(gt=0, multiple_of=8)] = 128
+    depth: Count = 4
+    state: Annotated[int, Field(gt=SHORTEST_AVERAGE)] = 64
+    shared: Count = 8
+    dropout: Share = 0.2
+
+    def __post_init__(self) -> None:
+        self.require(self.width % self.shared == 0, "shared", "give a divisor of the width.")
 
 
 class Preprocessing(nn.Module):
@@ -191,30 +169,12 @@ class Preprocessing(nn.Module):
 
     Of every eight channels the first four are differenced (orders 0 to 3), the others lose the
     mean of their last samples, as many as a draw between 4 and `taps` decided for each.
-
-    Parameters
-    ----------
-    width : int
-        Channels.
-    taps : int
-        Length of the longest average, plus one.
-
-    Raises
-    ------
-    BackboneError
-        If the width is not a multiple of eight or there is no room for an average.
     """
 
     windows: Tensor
 
     def __init__(self, width: int, taps: int) -> None:
         super().__init__()
-        if width < 1 or width % 8 or taps <= SHORTEST_AVERAGE:
-            raise BackboneError(
-                f"width = {width}, state = {taps}",
-                remedy=f"give a multiple of 8 and more than {SHORTEST_AVERAGE}: differences and "
-                f"moving averages share out the first block's channels in groups of eight.",
-            )
         self.taps = taps
         # Integers, in the checkpoint: half of the channels mean nothing without them.
         self.register_buffer("windows", torch.randint(SHORTEST_AVERAGE, taps, (width // 2,)))
@@ -239,34 +199,19 @@ class Preprocessing(nn.Module):
 
 
 class SpaceTimeBlock(nn.Module):
-    """Fixed filters where there are any; then companion filters and a linear layer, added to them.
+    """Fixed filters in the first block; then companion filters and a linear layer, added to them.
 
-    Parameters
-    ----------
-    kernel : CompanionKernel
-        The filters.
-    width : int
-        Channels.
-    dropout : float
-        Between GELU and the linear layer.
-    preprocessing : Preprocessing, optional
-        What the block begins with; the residual connection starts behind it.
+    Channels share kernels in the first block only.
     """
 
-    def __init__(
-        self,
-        kernel: CompanionKernel,
-        width: int,
-        *,
-        dropout: float,
-        preprocessing: Preprocessing | None = None,
-    ) -> None:
+    def __init__(self, config: SpaceTimeConfig, *, first: bool) -> None:
         super().__init__()
-        self.preprocessing = preprocessing
-        self.kernel = kernel
-        self.skip = nn.Parameter(torch.randn(width))
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, width)
+        shared = config.shared if first else 1
+        self.kernel = CompanionKernel(config.width // shared, config.state, heads=shared)
+        self.preprocessing = Preprocessing(config.width, config.state) if first else None
+        self.skip = nn.Parameter(torch.randn(config.width))
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = nn.Linear(config.width, config.width)
         self.depth = StochasticDepth()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -284,32 +229,13 @@ class SpaceTimeBlock(nn.Module):
 
 
 class SpaceTime(SampleStack):
-    """The SpaceTime encoder.
-
-    Parameters
-    ----------
-    config : SpaceTimeConfig
-        Its shape.
-
-    Raises
-    ------
-    BackboneError
-        For an impossible shape.
-
-    Notes
-    -----
-    Every token depends on the past only.
-    """
+    """The SpaceTime encoder; every token depends on the past only."""
 
     family = "spacetime"
 
     def __init__(self, config: SpaceTimeConfig) -> None:
-        if config.depth < 1 or config.shared < 1 or config.width % config.shared:
-            raise BackboneError(
-                f"depth = {config.depth}, width = {config.width}, shared = {config.shared}",
-                remedy="give one block or more, and a divisor of the width as `shared`.",
-            )
-        super().__init__(config, [_block(config, index) for index in range(config.depth)])
+        blocks = [SpaceTimeBlock(config, first=index == 0) for index in range(config.depth)]
+        super().__init__(config, blocks)
 
     def no_weight_decay(self) -> set[str]:
         """Skip weights, and the columns, whose size means nothing; both by our choice."""
@@ -317,32 +243,15 @@ class SpaceTime(SampleStack):
         return {name for name in names if name.endswith((".skip", ".kernel.a"))}
 
 
-def _block(config: SpaceTimeConfig, index: int) -> SpaceTimeBlock:
-    shared = 1 if index else config.shared
-    return SpaceTimeBlock(
-        CompanionKernel(config.width // shared, config.state, heads=shared),
-        config.width,
-        dropout=config.dropout,
-        preprocessing=None if index else Preprocessing(config.width, config.state),
-    )
-
-
-def spacetime(**overrides: Any) -> SpaceTime:
-    """SpaceTime over 10 s at 100 Hz: four blocks of width 128, 0.15 M parameters."""
-    return SpaceTime(override(SpaceTimeConfig(name="spacetime"), overrides))
-
-
 ENTRIES = (
     Entry(
-        name="spacetime",
-        build=spacetime,
-        family="spacetime",
+        network=SpaceTime,
+        config=SpaceTimeConfig(name="spacetime"),
         summary="SpaceTime, our reading: companion state-space layers, 100 Hz, 10 s",
         origin="our reading of SpaceTime",
         paper="Zhang et al., Effectively Modeling Time Series with Simple Discrete State Spaces, "
         "ICLR 2023",
         parameters=145_024,
         recipe="spacetime",
-        missing_leads="it works as if the missing ones were zero",
     ),
 )

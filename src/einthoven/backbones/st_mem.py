@@ -9,38 +9,36 @@ lead, and all tokens of all leads attend to each other. There is no class token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from einthoven.backbones.config import check_choice, override
+from einthoven.backbones.config import Count
 from einthoven.backbones.layers.patches import (
     PatchTransformer,
     PatchTransformerConfig,
     cut_patches,
     sincos_positions,
 )
-from einthoven.backbones.layers.structure import initialise_linears
-from einthoven.backbones.layers.transformer import Block
-from einthoven.backbones.leads import check_leads, lead_rows
+from einthoven.backbones.layers.transformer import Block, initialise_linears
+from einthoven.backbones.leads import lead_rows
 from einthoven.backbones.registry import Entry
 from einthoven.licences import Licence
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Filter, Resample, Standardise, Window
 
-__all__ = ["ENTRIES", "STMEM", "STMEMConfig", "st_mem_base", "st_mem_small", "st_mem_tiny"]
+__all__ = ["ENTRIES", "STMEM", "STMEMConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class STMEMConfig(PatchTransformerConfig):
     """Configuration of an ST-MEM encoder; the release has heads of 64 features each."""
 
-    rate: int = 250
-    patch: int = 75
-    max_patches: int = 30
+    rate: Count = 250
+    patch: Count = 75
+    max_patches: Count = 30
 
 
 class PatchEmbedding(nn.Module):
@@ -60,11 +58,6 @@ class PatchEmbedding(nn.Module):
 
 class STMEM(PatchTransformer):
     """The ST-MEM encoder.
-
-    Parameters
-    ----------
-    config : STMEMConfig
-        Its shape.
 
     Notes
     -----
@@ -88,27 +81,16 @@ class STMEM(PatchTransformer):
         self.embedding_dropout = nn.Dropout(0.0)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
-        self._draw_tables(config.init)
+        self._initialise(config.init)
 
-    def initialise(self, kind: str) -> None:
-        """Draw every weight afresh.
+    def _initialise(self, kind: str) -> None:
+        """Draw fresh weights.
 
-        Parameters
-        ----------
-        kind : {"scratch", "pretraining"}
-            "scratch", for training a classifier without pretraining: PyTorch's initialisation for
-            linear layers, all three tables standard normal and trained. "pretraining":
-            Xavier-uniform linear layers, separator and lead embeddings normal of std 0.02,
-            positions fixed to sines and cosines.
+        "scratch", for training a classifier without pretraining: linear layers stay as PyTorch
+        drew them, all three tables are standard normal and trained. "pretraining": Xavier-uniform
+        linear layers, separator and lead embeddings normal of std 0.02, positions fixed to sines
+        and cosines.
         """
-        for part in self.modules():
-            if isinstance(part, nn.Linear | nn.LayerNorm):
-                part.reset_parameters()
-        self._draw_tables(kind)
-
-    def _draw_tables(self, kind: str) -> None:
-        # Linear layers and norms come out of their constructors with the "scratch" start.
-        check_choice("init", kind, ("scratch", "pretraining"))
         pretraining = kind == "pretraining"
         std = 0.02 if pretraining else 1.0
         nn.init.normal_(self.sep_token, std=std)
@@ -168,9 +150,7 @@ class STMEM(PatchTransformer):
 
     def patch_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Cut every lead into patches; (batch, leads, patches, patch)."""
-        check_leads(x, self.leads if leads is None else leads)
-        # One patch more would fit the table and silently take the separator's position.
-        self.check_samples(x.shape[-1])
+        self.input_leads(x, leads)
         return cut_patches(x, self.patch)
 
     def embed_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
@@ -179,19 +159,10 @@ class STMEM(PatchTransformer):
         return embedded + self.pos_embed[:, None, 1 : 1 + embedded.shape[2]]
 
     def encode_grid(self, grid: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Run the encoder on some embedded patches of every lead.
+        """Run the encoder on some embedded patches of every lead, (batch, leads, kept, width).
 
-        Parameters
-        ----------
-        grid : Tensor, shape (batch, leads, kept, width)
-            As many patches of every lead as are kept, in any order.
-        leads : sequence of str, optional
-            Names of the grid's rows.
-
-        Returns
-        -------
-        Tensor, shape (batch, leads, 2 + kept, width)
-            Separator, patches, separator of every lead, each token normalised.
+        Returns separator, patches and separator of every lead, (batch, leads, 2 + kept, width),
+        each token normalised.
         """
         out: Tensor = self.norm(self._encode(grid, leads))
         return out
@@ -210,21 +181,6 @@ class STMEM(PatchTransformer):
         return out
 
 
-def st_mem_base(**overrides: Any) -> STMEM:
-    """ST-MEM's released size, 85 M parameters."""
-    return STMEM(override(STMEMConfig(name="st_mem_base", width=768, heads=12), overrides))
-
-
-def st_mem_small(**overrides: Any) -> STMEM:
-    """ST-MEM's smaller released constructor, 21 M parameters."""
-    return STMEM(override(STMEMConfig(name="st_mem_small", width=384, heads=6), overrides))
-
-
-def st_mem_tiny(**overrides: Any) -> STMEM:
-    """Our size for work without an accelerator, 5.4 M parameters; not in the release."""
-    return STMEM(override(STMEMConfig(name="st_mem_tiny", width=192, heads=3), overrides))
-
-
 _PAPER = (
     "Na et al., Guiding Masked Representation Learning to Capture Spatio-Temporal Relationship of "
     "Electrocardiogram, ICLR 2024 (arXiv 2402.09450)"
@@ -235,9 +191,8 @@ _MAE = {"mask_ratio": 0.75, "masking": "per-lead"}
 
 ENTRIES = (
     Entry(
-        name="st_mem_base",
-        build=st_mem_base,
-        family="st_mem",
+        network=STMEM,
+        config=STMEMConfig(name="st_mem_base", width=768, heads=12),
         summary="ST-MEM ViT-B: 0.3 s patches of single leads, 250 Hz, 9 s",
         origin="ST-MEM, Na et al. 2024",
         paper=_PAPER,
@@ -252,9 +207,8 @@ ENTRIES = (
         mae=_MAE,
     ),
     Entry(
-        name="st_mem_small",
-        build=st_mem_small,
-        family="st_mem",
+        network=STMEM,
+        config=STMEMConfig(name="st_mem_small", width=384, heads=6),
         summary="ST-MEM ViT-S: 0.3 s patches of single leads, 250 Hz, 9 s",
         origin="ST-MEM, Na et al. 2024",
         paper=_PAPER,
@@ -263,9 +217,8 @@ ENTRIES = (
         mae=_MAE,
     ),
     Entry(
-        name="st_mem_tiny",
-        build=st_mem_tiny,
-        family="st_mem",
+        network=STMEM,
+        config=STMEMConfig(name="st_mem_tiny", width=192, heads=3),
         summary="ST-MEM at width 192, our size for work without an accelerator",
         origin="our size of ST-MEM",
         paper=_PAPER,

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from einthoven.backbones.config import override
+from einthoven.backbones.config import Count, Share
 from einthoven.backbones.contract import UnfittedWarning
 from einthoven.backbones.layers.benchmark import BENCHMARK_PAPER
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
@@ -38,19 +38,19 @@ from einthoven.backbones.layers.wavelet_features import (
     wavelet_features,
 )
 from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
-from einthoven.backbones.leads import check_leads, lead_rows
+from einthoven.backbones.leads import check_leads, lead_rows, weight_of_leads
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["ENTRIES", "WaveletNN", "WaveletNNConfig", "wavelet_nn"]
+__all__ = ["ENTRIES", "WaveletNN", "WaveletNNConfig"]
 
 # A feature with less than this share of its mean as deviation counts as constant: what varies then
 # is its rounding.
 CONSTANT = 1e-7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WaveletNNConfig(WindowedConfig):
     """Configuration of the network.
 
@@ -64,23 +64,13 @@ class WaveletNNConfig(WindowedConfig):
         Dropout behind them. Part of the network: a recipe does not change it.
     """
 
-    levels: int = 5
-    width: int = 128
-    dropout: float = 0.25
+    levels: Count = 5
+    width: Count = 128
+    dropout: Share = 0.25
 
 
 class WaveletNN(WindowedBackbone):
     """The network without its last linear layer.
-
-    Parameters
-    ----------
-    config : WaveletNNConfig
-        Its shape.
-
-    Raises
-    ------
-    BackboneError
-        For an impossible shape.
 
     Notes
     -----
@@ -91,15 +81,11 @@ class WaveletNN(WindowedBackbone):
 
     family = "wavelet_nn"
     fits_statistics: ClassVar[bool] = True
+    shortest = len(COEFFICIENTS)
     feature_mean: Tensor
     feature_std: Tensor
 
     def __init__(self, config: WaveletNNConfig) -> None:
-        if config.levels < 1 or config.width < 1:
-            raise BackboneError(
-                f"levels = {config.levels}, width = {config.width}",
-                remedy="give at least one of each.",
-            )
         super().__init__(config, config.width)
         shape = len(STANDARD_LEADS), (config.levels + 1) * len(STATISTICS)
         self.register_buffer("feature_mean", torch.zeros(shape))
@@ -117,18 +103,18 @@ class WaveletNN(WindowedBackbone):
 
         An input has at least twelve samples.
         """
-        rows = lead_rows(self._lead_names(x, leads))
+        rows = lead_rows(self.input_leads(x, leads))
         values = wavelet_features(x, levels=self.config.levels)
         centred = values - self.feature_mean[rows]  # in double precision still
         return (centred / self.feature_std[rows]).to(self.dense.weight.dtype)
 
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Features, (batch, feature_dim); arguments as for `tokens`."""
-        rows = lead_rows(self._lead_names(x, leads))
         self._warn_unfitted()
         tokens = self.tokens(x, leads=leads)
-        weight = self.dense.weight.view(self.feature_dim, len(STANDARD_LEADS), -1)[:, rows]
-        hidden: Tensor = linear(tokens.flatten(1), weight.flatten(1), self.dense.bias).relu()
+        table = self.dense.weight.view(self.feature_dim, len(STANDARD_LEADS), -1)
+        weight = weight_of_leads(table, self.leads if leads is None else leads).flatten(1)
+        hidden: Tensor = linear(tokens.flatten(1), weight, self.dense.bias).relu()
         return self.dropout(hidden)  # type: ignore[no-any-return]
 
     @property
@@ -150,16 +136,6 @@ class WaveletNN(WindowedBackbone):
                 stacklevel=3,
             )
         self._checked = True
-
-    def _lead_names(self, x: Tensor, leads: Sequence[str] | None) -> Sequence[str]:
-        names = self.leads if leads is None else leads
-        check_leads(x, names)
-        if x.shape[-1] < len(COEFFICIENTS):
-            raise BackboneError(
-                f"input of {x.shape[-1]} samples for {self.name}",
-                remedy=f"give {len(COEFFICIENTS)} or more, as many as the wavelet has taps.",
-            )
-        return names
 
     # ------------------------------------------------------------------ for the recipe
 
@@ -201,21 +177,15 @@ class WaveletNN(WindowedBackbone):
         """None, as there are no blocks."""
         return []
 
-    def layer_groups(self) -> list[list[str]]:
+    def layer_prefixes(self) -> list[tuple[str, ...]]:
         """The dense layer, and no final norm."""
-        return [[name for name, _ in self.named_parameters()], []]
-
-
-def wavelet_nn(**overrides: Any) -> WaveletNN:
-    """Wavelet+NN over 10 s at 100 Hz: 864 features, 128 units."""
-    return WaveletNN(override(WaveletNNConfig(name="wavelet_nn"), overrides))
+        return [("",), ()]
 
 
 ENTRIES = (
     Entry(
-        name="wavelet_nn",
-        build=wavelet_nn,
-        family="wavelet_nn",
+        network=WaveletNN,
+        config=WaveletNNConfig(name="wavelet_nn"),
         summary="Wavelet+NN: 864 statistics of wavelet coefficients, one dense layer, 100 Hz, 10 s",
         origin="PTB-XL benchmark, 2021",
         paper=BENCHMARK_PAPER,

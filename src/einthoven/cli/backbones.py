@@ -59,11 +59,12 @@ def _entry(name: str, *, centred: bool = False, **options: Any) -> Json:
     """Catalogue entry of a backbone, with the input that the network itself declares."""
     import torch
 
-    from einthoven.backbones.config import fields_of
     from einthoven.backbones.registry import create_backbone, entry
 
     registered = entry(name)
-    fields = {key: value for key, value in vars(registered).items() if key not in ("build", "mae")}
+    hidden = ("network", "config", "mae")
+    fields = {key: value for key, value in vars(registered).items() if key not in hidden}
+    fields["family"] = registered.family
     fields["licence"] = str(registered.licence) if registered.licence else None
     with torch.device("meta"):  # without weights
         network = create_backbone(name, **options)
@@ -79,7 +80,7 @@ def _entry(name: str, *, centred: bool = False, **options: Any) -> Json:
         "window_seconds": preparation.window / preparation.rate,
         "unit": "mV",
         "preparation": [str(step) for step in preparation.steps],
-        "options": fields_of(network.config),
+        "options": network.config.options,
     }
 
 

@@ -125,13 +125,10 @@ def backbone_options(
     if typed:
         import torch
 
-        from einthoven.backbones.config import override
-        from einthoven.backbones.registry import create_backbone
+        from einthoven.backbones.registry import entry
 
         with torch.device("meta"):
-            # Only fields of the config: create_backbone has other parameters, such as a seed.
-            override(create_backbone(backbone).config, typed)
-            create_backbone(backbone, **options)
+            entry(backbone).build(**options)
     return options
 
 

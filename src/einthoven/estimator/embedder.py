@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -285,13 +284,8 @@ def _read(source: str | Path) -> Model:
 
 def _for_leads(network: Backbone, leads: tuple[str, ...]) -> Backbone:
     """The same weights in a network that is built for fewer leads."""
-    config = {
-        field.name: getattr(network.config, field.name)
-        for field in dataclasses.fields(network.config)
-        if field.name not in ("name", "leads")
-    }
     with torch.device("meta"):
-        fewer = create_backbone(network.name, **config, leads=leads)
+        fewer = create_backbone(network.name, **{**network.config.options, "leads": leads})
     fewer.load_state_dict(network.state_dict(), assign=True)
     return fewer
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from einthoven import __version__
 from einthoven.backbones.classifier import Classifier
-from einthoven.backbones.config import fields_of
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import BackboneError, CalibrationError, ModelError
@@ -100,7 +99,7 @@ def _config_of(model: Model, sha256: str) -> Json:
         "model_type": "einthoven",
         "architectures": [type(model.network).__name__],
         "backbone": backbone.name,
-        "backbone_options": fields_of(backbone.config),
+        "backbone_options": backbone.config.options,
         "hidden_size": backbone.feature_dim,
         "preparation": preparation.to_dict(),
         "preparation_text": preparation.describe(),

@@ -20,8 +20,7 @@ from torch.nn.functional import avg_pool1d
 
 from einthoven.backbones.contract import Backbone, PatchBackbone
 from einthoven.backbones.layers.patches import sincos_positions
-from einthoven.backbones.layers.structure import initialise_linears
-from einthoven.backbones.layers.transformer import Block
+from einthoven.backbones.layers.transformer import Block, initialise_linears
 from einthoven.backbones.registry import entry
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives.masks import Masking, draw_masking, gather_patches, kept_count

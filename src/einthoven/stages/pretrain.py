@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from einthoven.backbones.config import fields_of
 from einthoven.backbones.contract import Backbone, PatchBackbone
-from einthoven.backbones.layers.patches import check_samples
 from einthoven.backbones.registry import create_backbone, entry, seeded
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError
@@ -185,8 +183,7 @@ def check_pretraining(
         objective, _ = _objective(backbone, recipe, options or {})
     network = objective.backbone
     if isinstance(network, PatchBackbone):
-        window = _preparation(objective, recipe).window
-        check_samples(network.name, window, patch=network.patch, max_patches=network.max_patches)
+        network.check_samples(_preparation(objective, recipe).window)
 
 
 def suitable_recipes(backbone: str, options: Mapping[str, Any] | None = None) -> list[str]:
@@ -205,9 +202,9 @@ def _objective(
     """Objective, and fields of the backbone's config that it changed, such as `scale`."""
     with seeded(recipe.seed):
         network = create_backbone(backbone, **{"init": "pretraining", **options})
-        before = fields_of(network.config)
+        before = network.config.options
         objective = create_objective(recipe.objective, network, **recipe.options)
-    after = fields_of(network.config)
+    after = network.config.options
     return objective, {key: value for key, value in after.items() if value != before[key]}
 
 

@@ -13,21 +13,20 @@ Both dropouts belong to the published networks and not to a recipe: they act in 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from einthoven.backbones.config import check_choice
-from einthoven.backbones.contract import Backbone
+from einthoven.backbones.config import Count, Share
 from einthoven.backbones.layers.shared_batch_norm import SharedBatchNorm
-from einthoven.backbones.leads import check_leads, on_twelve_leads
+from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
+from einthoven.backbones.leads import on_twelve_leads
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
-from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
-from einthoven.signals.steps import Resample, Scale, Step, Window
+from einthoven.signals.steps import Scale
 
 __all__ = [
     "BENCHMARK_PAPER",
@@ -35,30 +34,21 @@ __all__ = [
     "BenchmarkConfig",
     "Dense",
     "benchmark_entry",
-    "check_possible",
     "draw_weights",
-    "max_and_mean",
 ]
 
 BENCHMARK_PAPER = (
     "Strodthoff et al., Deep Learning for ECG Analysis: Benchmarks and Insights from PTB-XL, "
     "IEEE JBHI 25(5) 2021 (arXiv 2004.13701)"
 )
-RATE = 100
 
 
-@dataclass(frozen=True)
-class BenchmarkConfig:
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(WindowedConfig):
     """Configuration that all networks of the benchmark share.
 
     Attributes
     ----------
-    name : str
-        Registry name.
-    window : int
-        Samples of a prepared input at 100 Hz; the networks themselves take any number.
-    evaluation_crops : int
-        Windows of a record that are used in evaluation.
     hidden : int
         Size of the feature vector.
     hidden_dropouts : (float, float)
@@ -66,32 +56,25 @@ class BenchmarkConfig:
     standardiser : (float, float) or None
         Mean and deviation in mV that signals are standardised by, for weights that were trained so
         elsewhere; None leaves millivolts, and the standardisation to the recipe.
-    leads : tuple of str
-        Default leads of the input.
-    init : {"scratch", "pretraining"}
-        Both draw the same weights here.
     """
 
-    name: str
-    window: int = 250
-    evaluation_crops: int = 7
-    hidden: int = 128
-    hidden_dropouts: tuple[float, float] = (0.25, 0.5)
+    window: Count = 250
+    evaluation_crops: Count = 7
+    hidden: Count = 128
+    hidden_dropouts: tuple[Share, Share] = (0.25, 0.5)
     standardiser: tuple[float, float] | None = None
-    leads: tuple[str, ...] = STANDARD_LEADS
-    init: str = "scratch"
 
 
 class Dense(nn.Module):
     """Batch norm, dropout, a linear map, ReLU, batch norm, dropout: from pooled to features."""
 
-    def __init__(self, pooled: int, hidden: int, dropouts: tuple[float, float]) -> None:
+    def __init__(self, pooled: int, config: BenchmarkConfig) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm1d(pooled)
-        self.drop1 = nn.Dropout(dropouts[0])
-        self.linear = nn.Linear(pooled, hidden)
-        self.norm2 = nn.BatchNorm1d(hidden)
-        self.drop2 = nn.Dropout(dropouts[1])
+        self.drop1 = nn.Dropout(config.hidden_dropouts[0])
+        self.linear = nn.Linear(pooled, config.hidden)
+        self.norm2 = nn.BatchNorm1d(config.hidden)
+        self.drop2 = nn.Dropout(config.hidden_dropouts[1])
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(batch, pooled) to (batch, hidden).
@@ -115,18 +98,8 @@ class Dense(nn.Module):
         return features
 
 
-class BenchmarkBackbone(Backbone):
+class BenchmarkBackbone(WindowedBackbone):
     """A network of the benchmark: subclasses encode the signal, the rest is shared.
-
-    Parameters
-    ----------
-    config : BenchmarkConfig
-        Its shape.
-
-    Raises
-    ------
-    BackboneError
-        For an impossible shape.
 
     Notes
     -----
@@ -135,32 +108,19 @@ class BenchmarkBackbone(Backbone):
 
     family = "strodthoff"
     final_parameters = ("dense.",)
-    shortest: int = 1  # samples of an input
     dense: Dense
 
     def __init__(self, config: BenchmarkConfig) -> None:
         super().__init__(config, config.hidden)
-        check_choice("init", config.init, ("scratch", "pretraining"))
-        check_possible(
-            config,
-            {
-                "hidden": (config.hidden > 0, "give a number of features."),
-                "hidden_dropouts": (
-                    all(0 <= rate < 1 for rate in config.hidden_dropouts),
-                    "give two rates from 0 to below 1.",
-                ),
-            },
-        )
 
     @property
     def preparation(self) -> Preparation:
-        """100 Hz, millivolts; the benchmark's standardisation is its recipe's, not a network's."""
-        window = Window(self.config.window, evaluation_crops=self.config.evaluation_crops)
-        steps: list[Step] = [Resample(RATE), window]
-        if self.config.standardiser is not None:
-            mean, deviation = self.config.standardiser
-            steps.append(Scale(mean=mean, std=deviation))
-        return Preparation(leads=self.leads, steps=tuple(steps))
+        """Rate and window, millivolts; the benchmark's standardisation is its recipe's."""
+        plain = super().preparation
+        if self.config.standardiser is None:
+            return plain
+        mean, deviation = self.config.standardiser
+        return Preparation(leads=self.leads, steps=(*plain.steps, Scale(mean=mean, std=deviation)))
 
     # ------------------------------------------------------------------ forward
 
@@ -170,30 +130,17 @@ class BenchmarkBackbone(Backbone):
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Input of the dense layers: maximum and mean over time, (batch, 2 dim)."""
-        return max_and_mean(tokens, self.dense.linear.weight.dtype)
+        dtype = self.dense.linear.weight.dtype
+        return torch.cat([tokens.amax(1).to(dtype), tokens.mean(1, dtype=dtype)], dim=1)
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Tokens before the pooling, (batch, tokens, dim); inputs of any length."""
-        return self.encode(self._twelve(x, self.leads if leads is None else leads))
+        return self.encode(on_twelve_leads(x, self.input_leads(x, leads)))
 
     def features(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Output of the dense layers, (batch, feature_dim); arguments as for `tokens`."""
         features: Tensor = self.dense(self.pool(self.tokens(x, leads=leads)))
         return features
-
-    def _twelve(self, x: Tensor, leads: Sequence[str]) -> Tensor:
-        check_leads(x, leads)
-        if x.shape[-1] < self.shortest:
-            raise BackboneError(
-                f"input of {x.shape[-1]} samples for {self.name}",
-                remedy=f"give {self.shortest} or more; its Preparation gives {self.config.window}.",
-            )
-        return on_twelve_leads(x, leads)
-
-
-def max_and_mean(tokens: Tensor, dtype: torch.dtype) -> Tensor:
-    """(batch, time, channels) to (batch, 2 channels), the maxima first."""
-    return torch.cat([tokens.amax(1).to(dtype), tokens.mean(1, dtype=dtype)], dim=1)
 
 
 def draw_weights(module: nn.Module) -> None:
@@ -209,31 +156,9 @@ def draw_weights(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def check_possible(config: BenchmarkConfig, fields: Mapping[str, tuple[bool, str]]) -> None:
-    """Refuse impossible values.
-
-    Parameters
-    ----------
-    config : BenchmarkConfig
-        Configuration of a network.
-    fields : mapping
-        Field to whether its value is possible, and the remedy if it is not.
-
-    Raises
-    ------
-    BackboneError
-        Naming the first field that is impossible, and its value.
-    """
-    for field, (possible, remedy) in fields.items():
-        if not possible:
-            raise BackboneError(
-                f"{config.name}: {field} = {getattr(config, field)!r} is impossible", remedy=remedy
-            )
-
-
 def benchmark_entry(
-    name: str,
-    build: Callable[..., Backbone],
+    network: type[BenchmarkBackbone],
+    config: BenchmarkConfig,
     summary: str,
     *,
     parameters: int,
@@ -242,13 +167,11 @@ def benchmark_entry(
 ) -> Entry:
     """Catalogue entry of a network of the benchmark; `after` is the paper that it goes back to."""
     return Entry(
-        name=name,
-        build=build,
-        family=BenchmarkBackbone.family,
+        network=network,
+        config=config,
         summary=summary,
         origin="PTB-XL benchmark, 2021",
         paper=f"{BENCHMARK_PAPER}; after {after}" if after else BENCHMARK_PAPER,
         parameters=parameters,
         recipe=recipe,
-        missing_leads="it works as if the missing ones were zero",
     )

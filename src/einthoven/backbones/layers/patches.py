@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from einthoven.backbones.config import BackboneConfig, Count
 from einthoven.backbones.contract import PatchBackbone
-from einthoven.backbones.layers.structure import attention_dropouts, feedforward_dropouts
-from einthoven.errors import BackboneError
-from einthoven.records.record import STANDARD_LEADS
 
-__all__ = [
-    "PatchTransformer",
-    "PatchTransformerConfig",
-    "check_samples",
-    "cut_patches",
-    "sincos_positions",
-]
+__all__ = ["PatchTransformer", "PatchTransformerConfig", "cut_patches", "sincos_positions"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchTransformerConfig:
+class PatchTransformerConfig(BackboneConfig):
     """Shared configuration of Transformers over patches.
 
     Attributes
     ----------
-    name : str
-        Registry name.
     rate : int
         Sampling rate in Hz that the patches are meant for.
     patch : int
@@ -39,50 +27,35 @@ class PatchTransformerConfig:
         special token.
     width, depth, heads : int
         Token width, number of blocks, attention heads.
-    leads : tuple of str
-        Default leads of the input.
     window : int or None
         Samples of the prepared input when it is to be shorter than the longest one.
-    init : {"scratch", "pretraining"}
-        How fresh weights are drawn, see the network's `initialise`.
     """
 
-    name: str
-    rate: int
-    patch: int
-    max_patches: int
-    width: int
-    heads: int
-    depth: int = 12
-    leads: tuple[str, ...] = STANDARD_LEADS
-    window: int | None = None
-    init: str = "scratch"
+    rate: Count
+    patch: Count
+    max_patches: Count
+    width: Count
+    heads: Count
+    depth: Count = 12
+    window: Count | None = None
 
 
 class PatchTransformer(PatchBackbone):
     """A Transformer over patches with `pos_embed`, `embedding_dropout` and a list of `blocks`."""
 
     final_parameters = ("norm.", "fc_norm.")
-    window: int
     embedding_dropout: nn.Dropout
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: PatchTransformerConfig) -> None:
         super().__init__(config, config.width)
         self.patch, self.max_patches, self.rate = config.patch, config.max_patches, config.rate
-        self.window = config.max_patches * config.patch if config.window is None else config.window
+        self.multiple, self.longest = self.patch, self.patch * self.max_patches
+        self.window = self.longest if config.window is None else config.window
         self.check_samples(self.window)
-
-    def check_samples(self, samples: int) -> None:
-        """Refuse a length that the network does not read."""
-        check_samples(self.name, samples, patch=self.patch, max_patches=self.max_patches)
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts inside the feed-forwards."""
-        return feedforward_dropouts(self.blocks)
 
     def other_dropouts(self) -> list[nn.Dropout]:
         """Dropouts on the embedding and behind each attention."""
-        return [self.embedding_dropout, *attention_dropouts(self.blocks)]
+        return [self.embedding_dropout, *super().other_dropouts()]
 
     def position_parameters(self) -> list[str]:
         """The table of positions."""
@@ -115,22 +88,6 @@ def sincos_positions(count: int, width: int, *, before: int = 0, after: int = 0)
     table[before : before + count, :half] = angle.sin()
     table[before : before + count, half:] = angle.cos()
     return table.to(torch.float32)[None]
-
-
-def check_samples(name: str, samples: int, *, patch: int, max_patches: int) -> None:
-    """Refuse a length that is not a whole number of patches, or has no positions left.
-
-    Raises
-    ------
-    BackboneError
-        Naming the length and what the network takes.
-    """
-    if samples <= 0 or samples % patch or samples > max_patches * patch:
-        raise BackboneError(
-            f"{name}: input of {samples} samples; it takes multiples of {patch} "
-            f"up to {max_patches * patch}",
-            remedy="prepare the signal with the backbone's Preparation, or crop it.",
-        )
 
 
 def cut_patches(x: Tensor, patch: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from einthoven.errors import RecipeError
 
-__all__ = ["StochasticDepth"]
+__all__ = ["StochasticDepth", "stochastic_depths"]
 
 
 class StochasticDepth(nn.Module):
@@ -94,3 +94,8 @@ class StochasticDepth(nn.Module):
     def extra_repr(self) -> str:
         """Show the rate when the network is printed."""
         return f"rate={self.rate}"
+
+
+def stochastic_depths(block: nn.Module) -> list[StochasticDepth]:
+    """The stochastic-depth holders of a block, in the order they run."""
+    return [part for part in block.modules() if isinstance(part, StochasticDepth)]

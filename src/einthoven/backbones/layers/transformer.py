@@ -9,19 +9,11 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.errors import BackboneError
 
-__all__ = ["Attention", "Block", "FeedForward", "attend"]
+__all__ = ["Attention", "Block", "FeedForward", "attend", "initialise_linears"]
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection, its output laid out q | k | v.
-
-    Parameters
-    ----------
-    width : int
-        Token width; each head has ``width // heads`` features.
-    heads : int
-        Number of heads.
-    """
+    """Multi-head self-attention with one fused projection, its output laid out q | k | v."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -36,19 +28,29 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.output_dropout = nn.Dropout(0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend among the tokens of each sample; (batch, tokens, width) in and out."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend among the tokens of each sample; (batch, tokens, width) in and out.
+
+        A mask broadcasts to (batch, heads, tokens, tokens), False where nothing is attended to.
+        """
         # Chunks first and heads after: the gradients are then put together in one copy.
         shape = (*x.shape[:2], self.heads, x.shape[-1] // self.heads)
         chunks = self.qkv(x).chunk(3, dim=-1)
         query, key, value = (chunk.reshape(shape).transpose(1, 2) for chunk in chunks)
         dropout = self.attention_dropout.p if self.training else 0.0
-        mixed = attend(query, key, value, dropout=dropout)
+        mixed = attend(query, key, value, dropout=dropout, mask=mask)
         out: Tensor = self.output_dropout(self.proj(mixed.transpose(1, 2).flatten(2)))
         return out
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, *, dropout: float = 0.0) -> Tensor:
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    dropout: float = 0.0,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Softmax attention over (batch, heads, tokens, dim), by the fastest kernel.
 
     PyTorch's fused kernel everywhere but in bf16 training on a CPU: its backward pass there does
@@ -56,8 +58,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, dropout: float = 0.0) -
     hundred tokens (measured with torch 2.13, 51 to 384 tokens).
     """
     plain = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
-    if not plain or dropout:
-        return scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    if not plain or dropout or mask is not None:
+        return scaled_dot_product_attention(query, key, value, mask, dropout)
     # Autocast would turn the scores into fp32 and back.
     with torch.autocast("cpu", enabled=False):
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
@@ -66,15 +68,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, dropout: float = 0.0) -
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an exact GELU between them, a dropout after each.
-
-    Parameters
-    ----------
-    width : int
-        Token width.
-    hidden : int
-        Width between the two layers.
-    """
+    """Two linear layers with an exact GELU between them, a dropout after each."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -118,3 +112,28 @@ class Block(nn.Module):
         x = self.drop_path1(x, lambda kept: self.attn(self.norm1(kept)))
         out: Tensor = self.drop_path2(x, lambda kept: self.mlp(self.norm2(kept)))
         return out
+
+
+def initialise_linears(module: nn.Module, *, rule: str) -> None:
+    """Draw every linear layer afresh, biases zero and layer norms at one and zero.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Changed in place.
+    rule : {"xavier", "normal", "truncated-normal"}
+        Xavier-uniform (MAE, ST-MEM's pretraining), or normal (BERT, wav2vec 2.0) or truncated
+        normal (ViT, MTECG) of std 0.02.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            if rule == "xavier":
+                nn.init.xavier_uniform_(part.weight)
+            elif rule == "normal":
+                nn.init.normal_(part.weight, std=0.02)
+            else:
+                nn.init.trunc_normal_(part.weight, std=0.02)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)

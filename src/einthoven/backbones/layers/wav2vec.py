@@ -20,26 +20,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu
 
-from einthoven.backbones.config import check_choice
+from einthoven.backbones.config import BackboneConfig, Count, Counts, Share
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.layers.convolution import convolve
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.structure import (
-    attention_dropouts,
-    block_branches,
-    feedforward_dropouts,
-)
-from einthoven.backbones.layers.transformer import Attention, Block
+from einthoven.backbones.layers.transformer import Attention, Block, initialise_linears
 from einthoven.backbones.leads import with_derived
 from einthoven.errors import BackboneError
-from einthoven.records.record import STANDARD_LEADS
 
 __all__ = [
     "ConvExtractor",
@@ -54,8 +48,7 @@ __all__ = [
     "valid_tokens",
 ]
 
-LINEAR_STD = 0.02
-Count = TypeVar("Count", int, Tensor)
+Samples = TypeVar("Samples", int, Tensor)
 
 
 class ConvExtractor(nn.Module):
@@ -63,39 +56,12 @@ class ConvExtractor(nn.Module):
 
     The first one's channels are normalised over time, each on its own (a group norm with as many
     groups as channels), between convolution and GELU.
-
-    Parameters
-    ----------
-    channels : int
-        Channels of the signal.
-    width : int
-        Channels of every convolution's output.
-    kernels, strides : sequence of int
-        One number for each convolution.
-    eps : float
-        Epsilon of the norm.
-
-    Raises
-    ------
-    BackboneError
-        If there are no convolutions, or not as many strides as kernels.
     """
 
     def __init__(
-        self,
-        channels: int,
-        width: int,
-        *,
-        kernels: Sequence[int],
-        strides: Sequence[int],
-        eps: float = 1e-5,
+        self, channels: int, width: int, *, kernels: Sequence[int], strides: Sequence[int]
     ) -> None:
         super().__init__()
-        if not kernels or len(kernels) != len(strides):
-            raise BackboneError(
-                f"conv_kernels = {tuple(kernels)} with conv_strides = {tuple(strides)}",
-                remedy="give one kernel and one stride for each convolution.",
-            )
         self.kernels, self.strides = tuple(kernels), tuple(strides)
         widths = [channels] + [width] * len(self.kernels)
         self.convs = nn.ModuleList(
@@ -104,7 +70,7 @@ class ConvExtractor(nn.Module):
                 widths[:-1], widths[1:], self.kernels, self.strides, strict=True
             )
         )
-        self.norm = nn.GroupNorm(width, width, eps=eps)
+        self.norm = nn.GroupNorm(width, width)
         for part in self.convs.parameters():
             nn.init.kaiming_normal_(part)
 
@@ -116,7 +82,7 @@ class ConvExtractor(nn.Module):
             field = (field - 1) * stride + kernel
         return field
 
-    def tokens_of(self, samples: Count) -> Count:
+    def tokens_of(self, samples: Samples) -> Samples:
         """Tokens that an input of so many samples gives; 0 or less below the receptive field."""
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             samples = (samples - kernel) // stride + 1
@@ -134,12 +100,12 @@ class ConvExtractor(nn.Module):
 class FeatureProjection(nn.Module):
     """Layer norm, linear layer, dropout: the extractor's tokens at the width of the blocks."""
 
-    def __init__(self, conv_width: int, width: int, *, eps: float = 1e-5) -> None:
+    def __init__(self, conv_width: int, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(conv_width, eps=eps)
+        self.norm = nn.LayerNorm(conv_width)
         self.linear = nn.Linear(conv_width, width)
         self.dropout = nn.Dropout(0.0)
-        _initialise_linears(self)
+        initialise_linears(self, rule="normal")
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., conv_width) to (..., width)."""
@@ -152,30 +118,12 @@ class ConvPositions(nn.Module):
 
     The convolution's weight is held as a direction and a length for each of its taps (weight
     norm, Salimans & Kingma, arXiv 1602.07868): ``gain * direction / |direction|``, the norm over
-    all but the last axis.
-
-    Parameters
-    ----------
-    width : int
-        Token width.
-    kernel : int
-        Taps; with an even number the output is centred half a token early, as in wav2vec 2.0.
-    groups : int
-        Groups of channels.
-
-    Raises
-    ------
-    BackboneError
-        If the groups do not divide the width.
+    all but the last axis. With an even number of taps the output is centred half a token early, as
+    in wav2vec 2.0.
     """
 
-    def __init__(self, width: int, *, kernel: int = 128, groups: int = 16) -> None:
+    def __init__(self, width: int, *, kernel: int, groups: int) -> None:
         super().__init__()
-        if width % groups:
-            raise BackboneError(
-                f"width = {width} is not a multiple of pos_groups = {groups}",
-                remedy="choose a number of groups that divides the width.",
-            )
         self.kernel, self.groups = kernel, groups
         self.direction = nn.Parameter(torch.empty(width, width // groups, kernel))
         self.gain = nn.Parameter(torch.empty(1, 1, kernel))
@@ -210,14 +158,7 @@ class PaddedAttention(Attention):
     """Self-attention that can leave tokens of padding out."""
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Attend among the valid tokens of each sample.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, tokens, width)
-        valid : Tensor, optional
-            (batch, tokens) booleans, False for padding; all are valid when left out.
-        """
+        """As `Attention`; `valid` is (batch, tokens) booleans, False for padding."""
         if valid is None:
             return super().forward(x)
         if len(valid) != len(x):  # stochastic depth took some samples out, and hides which
@@ -225,14 +166,7 @@ class PaddedAttention(Attention):
                 "records of different lengths under stochastic depth",
                 remedy="train on whole windows, or set the drop path rate to 0.",
             )
-        shape = (*x.shape[:2], self.heads, x.shape[-1] // self.heads)
-        chunks = self.qkv(x).chunk(3, dim=-1)
-        query, key, value = (chunk.reshape(shape).transpose(1, 2) for chunk in chunks)
-        dropout = self.attention_dropout.p if self.training else 0.0
-        mask = valid[:, None, None, :]
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-        out: Tensor = self.output_dropout(self.proj(mixed.transpose(1, 2).flatten(2)))
-        return out
+        return super().forward(x, valid[:, None, None, :])
 
 
 class PostNormBlock(Block):
@@ -242,12 +176,11 @@ class PostNormBlock(Block):
     input, not the input.
     """
 
-    def __init__(
-        self, width: int, heads: int, *, hidden: int | None = None, eps: float = 1e-5
-    ) -> None:
-        super().__init__(width, heads, hidden=hidden, eps=eps)
+    def __init__(self, width: int, heads: int, *, attention_dropout: float = 0.0) -> None:
+        super().__init__(width, heads)
         self.attn = PaddedAttention(width, heads)
-        _initialise_linears(self)
+        self.attn.attention_dropout.p = attention_dropout
+        initialise_linears(self, rule="normal")
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Transform the tokens of each sample; (batch, tokens, width) in and out."""
@@ -263,22 +196,6 @@ class PostNormBlocks(nn.ModuleList):
     of the released pretrainings that stochastic depth refines: in training it skips a *whole*
     block, both norms included, for the *whole* batch, and rescales nothing. The two are drawn
     independently and may be combined.
-
-    Parameters
-    ----------
-    depth, width, heads, hidden : int
-        Number of blocks; token width, attention heads and feed-forward width of each.
-    layerdrop : float
-        Probability of skipping a block in training, 0 <= layerdrop < 1.
-    attention_dropout : float
-        Dropout on attention probabilities in training.
-    eps : float
-        Epsilon of the layer norms.
-
-    Raises
-    ------
-    BackboneError
-        If there are no blocks, or a probability is outside [0, 1).
     """
 
     def __init__(
@@ -287,23 +204,13 @@ class PostNormBlocks(nn.ModuleList):
         width: int,
         heads: int,
         *,
-        hidden: int | None = None,
         layerdrop: float = 0.0,
         attention_dropout: float = 0.0,
-        eps: float = 1e-5,
     ) -> None:
-        for name, value in (("layerdrop", layerdrop), ("attention_dropout", attention_dropout)):
-            if not 0.0 <= value < 1.0:
-                raise BackboneError(
-                    f"{name} = {value!r} is outside [0, 1)",
-                    remedy="choose a probability from 0 (off) to below 1; 0.1 is usual.",
-                )
-        if depth < 1:
-            raise BackboneError(f"depth = {depth} blocks", remedy="choose a depth of at least 1.")
-        super().__init__(PostNormBlock(width, heads, hidden=hidden, eps=eps) for _ in range(depth))
+        super().__init__(
+            PostNormBlock(width, heads, attention_dropout=attention_dropout) for _ in range(depth)
+        )
         self.layerdrop = layerdrop
-        for block in self._blocks():
-            block.attn.attention_dropout.p = attention_dropout
 
     def _blocks(self) -> Iterator[PostNormBlock]:
         return (block for block in self if isinstance(block, PostNormBlock))
@@ -331,24 +238,9 @@ class PostNormBlocks(nn.ModuleList):
 def valid_tokens(extractor: ConvExtractor, valid_samples: Tensor, *, tokens: int) -> Tensor:
     """Mask of the tokens that belong to the record rather than to the padding after its end.
 
-    Parameters
-    ----------
-    extractor : ConvExtractor
-        What makes tokens of samples.
-    valid_samples : Tensor
-        (batch,) integers: how many samples of each input, from its start, are the record.
-    tokens : int
-        Tokens of the whole input.
-
-    Returns
-    -------
-    Tensor
-        (batch, tokens) booleans; a record's tokens are those whose samples all belong to it.
-
-    Raises
-    ------
-    BackboneError
-        If a record is too short for a single token, or longer than the input.
+    From (batch,) integers, how many samples of each input are the record, to (batch, tokens)
+    booleans; a record's tokens are those whose samples all belong to it. A record that is too short
+    for a single token, or longer than the input, is refused.
     """
     counts = extractor.tokens_of(valid_samples)
     if len(counts) and not 1 <= int(counts.min()) <= int(counts.max()) <= tokens:
@@ -364,26 +256,16 @@ def mean_of_valid(x: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean over the valid tokens; (batch, tokens, width) to (batch, width)."""
     if valid is None:
         return x.mean(1)
-    kept = x.masked_fill(~valid[..., None], 0.0)
-    return kept.sum(1) / valid.sum(1, keepdim=True)
-
-
-def _initialise_linears(module: nn.Module) -> None:
-    """BERT's start: weights normal of std 0.02, biases zero."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, std=LINEAR_STD)
-            nn.init.zeros_(part.bias)
+    tokens = x.masked_fill(~valid[..., None], 0.0)
+    return tokens.sum(1) / valid.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wav2VecConfig:
+class Wav2VecConfig(BackboneConfig):
     """Shared configuration of wav2vec 2.0 networks.
 
     Attributes
     ----------
-    name : str
-        Registry name.
     width, depth, heads : int
         Token width, number of blocks, attention heads; the feed-forward is four times as wide.
     conv_width : int
@@ -397,50 +279,37 @@ class Wav2VecConfig:
         recipe's stochastic depth.
     attention_dropout : float
         Dropout on attention probabilities in training.
-    missing_leads : str
-        What happens to an input without some of the twelve leads.
-    leads : tuple of str
-        Leads that records have. Limb leads that follow from two of them are computed in the
-        preparation and are leads of the input too.
-    init : {"scratch", "pretraining"}
-        Both draw the same weights here.
     """
 
-    name: str
-    width: int
-    depth: int
-    heads: int
-    conv_width: int
-    conv_kernels: tuple[int, ...]
-    conv_strides: tuple[int, ...]
-    pos_kernel: int = 128
-    pos_groups: int = 16
-    layerdrop: float = 0.0
-    attention_dropout: float = 0.0
-    missing_leads: str
-    leads: tuple[str, ...] = STANDARD_LEADS
-    init: str = "scratch"
+    width: Count
+    depth: Count
+    heads: Count
+    conv_width: Count
+    conv_kernels: Counts
+    conv_strides: Counts
+    pos_kernel: Count = 128
+    pos_groups: Count = 16
+    layerdrop: Share = 0.0
+    attention_dropout: Share = 0.0
+
+    def __post_init__(self) -> None:
+        same = len(self.conv_strides) == len(self.conv_kernels)
+        self.require(same, "conv_strides", "give a stride for each of conv_kernels.")
+        self.require(self.width % self.heads == 0, "heads", "give a divisor of the width.")
+        self.require(self.width % self.pos_groups == 0, "pos_groups", "give a divisor of width.")
 
 
 class Wav2VecBackbone(Backbone):
     """A backbone made of the parts of `einthoven.backbones.layers.wav2vec`.
 
-    Subclasses turn a signal into the extractor's input, and handle missing leads.
-
-    Parameters
-    ----------
-    config : Wav2VecConfig
-        Its shape.
+    Subclasses turn a signal into the extractor's input of so many `channels`. Limb leads that
+    follow from two of the config's leads are computed in the preparation and are leads of the input
+    too.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, channels: int) -> None:
         super().__init__(config, config.width)
-        self.leads, self._derive = with_derived(self.config.leads)
-        check_choice("init", config.init, ("scratch", "pretraining"))
-
-    def build_parts(self, channels: int) -> None:
-        """Draw the parts that `config` describes, for a signal of so many channels."""
-        config = self.config
+        self.leads, self._derive = with_derived(config.leads)
         self.extractor = ConvExtractor(
             channels, config.conv_width, kernels=config.conv_kernels, strides=config.conv_strides
         )
@@ -479,33 +348,19 @@ class Wav2VecBackbone(Backbone):
 
     def residual_branches(self) -> list[list[StochasticDepth]]:
         """The positional convolution's holder, then two a block: attention, feed-forward."""
-        return [[self.pos_conv.drop_path], *block_branches(self.blocks)]
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts inside the feed-forwards."""
-        return feedforward_dropouts(self.blocks)
+        return [[self.pos_conv.drop_path], *super().residual_branches()]
 
     def other_dropouts(self) -> list[nn.Dropout]:
         """Dropouts on the projection, on the embedding and behind each attention."""
-        return [self.projection.dropout, self.embed_dropout, *attention_dropouts(self.blocks)]
+        return [self.projection.dropout, self.embed_dropout, *super().other_dropouts()]
 
-    def layer_groups(self) -> list[list[str]]:
-        """Parameter names by layer: extractor; projection and positions; each block; last norm.
+    def layer_prefixes(self) -> list[tuple[str, ...]]:
+        """Extractor; projection and positions; each block; the last block's second norm.
 
-        The last group is the last block's second norm, which is what a final norm is elsewhere.
+        That norm is what a final norm is elsewhere.
         """
-        depth = self.config.depth
-        groups: list[list[str]] = [[] for _ in range(depth + 3)]
-        for name, _ in self.named_parameters():
-            if name.startswith("extractor."):
-                groups[0].append(name)
-            elif name.startswith(f"blocks.{depth - 1}.norm2."):
-                groups[-1].append(name)
-            elif name.startswith("blocks."):
-                groups[2 + int(name.split(".")[1])].append(name)
-            else:
-                groups[1].append(name)
-        return groups
+        final = (f"blocks.{self.config.depth - 1}.norm2.",)
+        return [("extractor.",), *super().layer_prefixes()[:-1], final]
 
     def extractor_parameters(self) -> list[str]:
         """The convolutions in front, which the released fine-tunings keep frozen."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from einthoven.backbones.config import BackboneConfig, Count
 from einthoven.backbones.contract import Backbone
-from einthoven.backbones.leads import check_leads, lead_rows
-from einthoven.errors import BackboneError
+from einthoven.backbones.leads import weight_of_leads
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Resample, Window
@@ -19,29 +19,23 @@ from einthoven.signals.steps import Resample, Window
 __all__ = ["SampleStack", "WindowedBackbone", "WindowedConfig"]
 
 
-@dataclass(frozen=True)
-class WindowedConfig:
+@dataclass(frozen=True, kw_only=True)
+class WindowedConfig(BackboneConfig):
     """Shared configuration of the networks over a window.
 
     Attributes
     ----------
-    name : str
-        Registry name.
     rate : int
         Sampling rate in Hz that the network is meant for.
     window : int
         Samples of a prepared input; the networks themselves take other lengths too.
     evaluation_crops : int
         Windows of a record that are used in evaluation.
-    leads : tuple of str
-        Default leads of the input.
     """
 
-    name: str
-    rate: int = 100
-    window: int = 1000
-    evaluation_crops: int = 1
-    leads: tuple[str, ...] = STANDARD_LEADS
+    rate: Count = 100
+    window: Count = 1000
+    evaluation_crops: Count = 1
 
 
 class WindowedBackbone(Backbone):
@@ -57,13 +51,8 @@ class WindowedBackbone(Backbone):
 class SampleStack(WindowedBackbone):
     """An encoder of one token a sample, whose dropout no recipe adjusts.
 
-    Parameters
-    ----------
-    config : WindowedConfig
-        With a `width` besides.
-    blocks : sequence of nn.Module
-        Each takes and gives (batch, samples, width), and holds its residual branches' stochastic
-        depth.
+    Its config has a `width`; each block maps (batch, samples, width) to the same shape and holds
+    its residual branches' stochastic depth.
 
     Notes
     -----
@@ -78,13 +67,7 @@ class SampleStack(WindowedBackbone):
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """A token for every sample, (batch, samples, width); inputs of any length."""
-        names = self.leads if leads is None else leads
-        check_leads(x, names)
-        if not x.shape[-1]:
-            raise BackboneError(
-                f"input of 0 samples for {self.name}", remedy="give one sample or more."
-            )
-        weight = self.embedding.weight[:, lead_rows(names)]
+        weight = weight_of_leads(self.embedding.weight, self.input_leads(x, leads))
         tokens: Tensor = linear(x.transpose(1, 2), weight, self.embedding.bias)
         for block in self.blocks:
             tokens = block(tokens)
