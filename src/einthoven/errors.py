@@ -161,7 +161,7 @@ def validated(name: str, refusal: type[EinthovenError]) -> Callable[[type[Kind]]
             try:
                 create(self, *args, **values)
             except ValidationError as error:
-                problem, remedy = _first_fault(error, [field.name for field in fields(checked)])
+                problem, remedy = first_fault(error, [field.name for field in fields(checked)])
                 raise refusal(f"{name}: {problem}", remedy=remedy) from error
 
         checked.__init__ = init
@@ -170,7 +170,7 @@ def validated(name: str, refusal: type[EinthovenError]) -> Callable[[type[Kind]]
     return decorate
 
 
-def _first_fault(error: ValidationError, names: list[str]) -> tuple[str, str]:
+def first_fault(error: ValidationError, names: list[str]) -> tuple[str, str]:
     """Problem and remedy of the first invalid argument; `names` are those of the fields."""
     fault = error.errors(include_url=False)[0]
     place, kind = fault["loc"], fault["type"]

@@ -46,7 +46,6 @@ IMPOSSIBLE_OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"hidden_dropouts": (0.25, 1.0)},
         {"hidden_dropouts": (0.25,)},
         {"init": "best"},
-        {"leads": ("II", "X")},
         {"widths": ()},
         {"widths": (16, 0, 8)},
         {"kernels": (8, 5)},

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from einthoven.backbones.leads import canonical_leads
-from einthoven.errors import BackboneError
+from einthoven.errors import BackboneError, first_fault
 from einthoven.records.record import STANDARD_LEADS
 
 __all__ = ["BackboneConfig", "Count", "Counts", "Odd", "OddCounts", "Share"]
@@ -76,13 +76,8 @@ class BackboneConfig:
         try:
             return dataclasses.replace(self, **{key: _plain(options[key]) for key in options})
         except ValidationError as error:
-            details = error.errors()[0]
-            field = str(details["loc"][0])
-            place = ".".join(map(str, details["loc"]))
-            raise BackboneError(
-                f"{self.name}: {field} = {options[field]!r}",
-                remedy=details["msg"].replace("Input", place, 1),
-            ) from error
+            problem, remedy = first_fault(error, list(self.options))
+            raise BackboneError(f"{self.name}: {problem}", remedy=remedy) from error
 
     def require(self, condition: bool, field: str, remedy: str) -> None:
         """Refuse the value of a field that does not fit the other fields.
