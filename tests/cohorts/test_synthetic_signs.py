@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from math import inf
 
 import numpy as np
 import pytest
 
 from einthoven.cohorts.synthetic import SyntheticECG, simulate, statements_made
-from einthoven.cohorts.synthetic.ecg import record_ecg
 from einthoven.errors import CohortError
 from einthoven.records.record import STANDARD_LEADS
 
@@ -17,9 +18,13 @@ SEEDS = range(12)
 LEAD = {name: row for row, name in enumerate(STANDARD_LEADS)}
 
 
+def simulated(codes: str, seed: int, rate: float = 100.0) -> SyntheticECG:
+    return simulate(codes.split(), *np.random.SeedSequence(seed).spawn(2), rate=rate)
+
+
 @cache
 def ecg(codes: str, seed: int) -> SyntheticECG:
-    return simulate(codes.split(), seed=seed, rate=RATE)
+    return simulated(codes, seed, RATE)
 
 
 def beat(codes: str, seed: int) -> tuple[np.ndarray, int]:
@@ -32,32 +37,155 @@ def beat(codes: str, seed: int) -> tuple[np.ndarray, int]:
     return piece - piece[:, [before - 1]], before
 
 
-def at(piece: np.ndarray, lead: str, start: int, begin: float, end: float) -> np.ndarray:
+def between(codes: str, seed: int, lead: str, begin: float, end: float) -> np.ndarray:
     """Samples of a lead between two times (ms) after the start of QRS."""
+    piece, start = beat(codes, seed)
     return piece[LEAD[lead], start + round(begin * RATE / 1e3) : start + round(end * RATE / 1e3)]
 
 
-def st_level(codes: str, seed: int, lead: str) -> float:
-    piece, start = beat(codes, seed)
-    j = ecg(codes, seed).truth.qrs_ms
-    return float(at(piece, lead, start, j + 30, j + 55).mean())
-
-
-def t_wave(codes: str, seed: int, lead: str) -> float:
-    """The largest deflection in the last half of the QT interval, with its sign."""
-    piece, start = beat(codes, seed)
-    qt = ecg(codes, seed).truth.qt_ms
-    part = at(piece, lead, start, 0.55 * qt, 0.98 * qt)
-    return float(part[np.argmax(np.abs(part))])
-
-
 def qrs(codes: str, seed: int, lead: str, begin: float = 0.0, end: float = 0.0) -> np.ndarray:
-    piece, start = beat(codes, seed)
-    return at(piece, lead, start, begin, end or ecg(codes, seed).truth.qrs_ms)
+    return between(codes, seed, lead, begin, end or ecg(codes, seed).truth.qrs_ms)
 
 
 def intervals(codes: str, seed: int) -> np.ndarray:
     return np.diff(ecg(codes, seed).truth.r_times)
+
+
+def q_depth(codes: str, seed: int, lead: str) -> float:
+    """Depth of the negative deflection before R, mV."""
+    part = qrs(codes, seed, lead)
+    return float(-part[: max(1, np.argmax(part))].min())
+
+
+def st_level(codes: str, seed: int, lead: str) -> float:
+    j = ecg(codes, seed).truth.qrs_ms
+    return float(between(codes, seed, lead, j + 30, j + 55).mean())
+
+
+def t_wave(codes: str, seed: int, lead: str) -> float:
+    """The largest deflection in the last half of the QT interval, with its sign."""
+    qt = ecg(codes, seed).truth.qt_ms
+    part = between(codes, seed, lead, 0.55 * qt, 0.98 * qt)
+    return float(part[np.argmax(np.abs(part))])
+
+
+def corrected_qt(codes: str, seed: int, _: str) -> float:
+    truth = ecg(codes, seed).truth
+    return truth.qt_ms / (60 / truth.heart_rate) ** (1 / 3)
+
+
+def sokolow(codes: str, seed: int, _: str) -> float:
+    r = max(qrs(codes, seed, "V5").max(), qrs(codes, seed, "V6").max())
+    return float(r - qrs(codes, seed, "V1").min())
+
+
+# Voltages in mV; other names are those of the truth: intervals (ms), rate (1/min), axis (degrees).
+MEASUREMENTS: dict[str, Callable[[str, int, str], float]] = {
+    "top": lambda codes, seed, lead: qrs(codes, seed, lead).max(),
+    "nadir": lambda codes, seed, lead: qrs(codes, seed, lead).min(),
+    "late top": lambda codes, seed, lead: qrs(codes, seed, lead, 60).max(),
+    "late nadir": lambda codes, seed, lead: qrs(codes, seed, lead, 60).min(),
+    "q": q_depth,
+    "st": st_level,
+    "t": t_wave,
+    "qtc": corrected_qt,
+    "sokolow": sokolow,
+    "limb leads": lambda codes, seed, _: np.ptp(ecg(codes, seed).clean[:6], axis=1).max(),
+    "p": lambda codes, seed, lead: between(
+        codes, seed, lead, -ecg(codes, seed).truth.pr_ms, -10
+    ).min(),
+}
+
+
+def measured(name: str, codes: str, seed: int, lead: str) -> float:
+    if name in MEASUREMENTS:
+        return MEASUREMENTS[name](codes, seed, lead)
+    return float(getattr(ecg(codes, seed).truth, name))
+
+
+# codes, measurement, leads, lowest and highest value
+SIGNS = [
+    ("NORM", "heart_rate", "", 60, 100),
+    ("SBRAD", "heart_rate", "", 0, 60),
+    ("STACH", "heart_rate", "", 100, inf),
+    ("NORM", "pr_ms", "", 120, 200),
+    ("1AVB", "pr_ms", "", 200, inf),
+    ("WPW", "pr_ms", "", 0, 120),
+    ("NORM", "qrs_ms", "", 70, 110),
+    ("CLBBB", "qrs_ms", "", 120, 165),
+    ("CRBBB", "qrs_ms", "", 120, 155),
+    ("IRBBB", "qrs_ms", "", 99, 120),
+    ("WPW", "qrs_ms", "", 108, 145),
+    ("ABQRS", "qrs_ms", "", 0, 120),
+    ("PACE", "qrs_ms", "", 130, inf),
+    ("NORM", "axis_degrees", "", -30, 95),
+    ("LAFB", "axis_degrees", "", -75, -45),
+    ("PACE", "axis_degrees", "", -90, -55),
+    ("NORM", "qtc", "", 360, 455),
+    ("LNGQT", "qtc", "", 475, inf),
+    ("NORM", "t", "I II V4 V5 V6", 0.03, inf),
+    ("NORM", "st", "I II V4 V5 V6", -0.1, 0.1),
+    ("NORM", "limb leads", "", 0.5, 2.2),
+    ("LVOLT", "limb leads", "", 0, 0.5),
+    ("NORM", "sokolow", "", 0, 3.3),
+    ("LVH", "sokolow", "", 3.5, inf),
+    ("HVOLT", "sokolow", "", 3.5, inf),
+    ("LVH", "t", "V6", -inf, 0),  # strain tells hypertrophy from a slim chest
+    ("HVOLT", "t", "V6", 0, inf),
+    ("LVH", "st", "V6", -inf, 0),
+    ("HVOLT", "st", "V6", -0.02, inf),
+    ("CLBBB", "top", "V1", -inf, 0.15),
+    ("CLBBB", "nadir", "V1", -inf, -0.6),
+    ("CLBBB", "nadir", "I V6", -0.1, inf),  # no q, no s
+    ("CLBBB", "t", "I V6", -inf, 0),
+    ("CLBBB", "t", "V1", 0.1, inf),
+    ("CRBBB", "late top", "V1", 0.1, inf),
+    ("IRBBB", "late top", "V1", 0.1, inf),
+    ("CRBBB", "late nadir", "I V6", -inf, -0.05),
+    ("IRBBB", "late nadir", "I V6", -inf, -0.05),
+    ("CRBBB", "t", "V1", -inf, 0),
+    ("LAFB", "q", "I aVL", 0.02, inf),
+    ("LAFB", "top", "I aVL", 0.3, inf),
+    ("IMI", "q", "III aVF", 0.1, inf),
+    ("ASMI", "top", "V1 V2 V3", -inf, 0.15),
+    ("ASMI", "nadir", "V1 V2 V3", -inf, -0.35),
+    ("ASMI", "top", "V6", 0.25, inf),
+    ("AMI", "nadir", "V3 V4", -inf, -0.15),
+    ("AMI", "q", "V5", 0.1, inf),
+    ("STD_", "st", "V5", -inf, -0.07),
+    ("STD_", "st", "II", -inf, -0.06),
+    ("STD_", "t", "V5", 0.03, inf),
+    ("ISC_", "st", "V5", -inf, -0.05),
+    ("ISCAL", "st", "V5", -inf, -0.05),
+    ("ISCAL", "t", "I V4 V5 V6", -inf, -0.05),
+    ("INVT", "t", "V2 V3 V4", -inf, -0.1),
+    ("INVT", "st", "V4", -0.06, 0.06),
+    ("LAO/LAE", "p", "V1", -inf, -0.09),
+]
+
+
+@pytest.mark.parametrize(("codes", "measurement", "leads", "low", "high"), SIGNS)
+def test_sign(codes: str, measurement: str, leads: str, low: float, high: float) -> None:
+    for seed in SEEDS:
+        for lead in leads.split() or [""]:
+            assert low <= measured(measurement, codes, seed, lead) <= high
+
+
+# Difference from a normal ECG of the same heart: codes, measurement, leads, least and most
+CHANGES = [
+    ("IMI", "q", "III", 0, inf),
+    ("AMI", "top", "V3 V4", -inf, 0),
+    ("QWAVE", "q", "V5 V6", 0.1, inf),
+    ("LAO/LAE", "p", "V1", -inf, -0.03),
+]
+
+
+@pytest.mark.parametrize(("codes", "measurement", "leads", "low", "high"), CHANGES)
+def test_change(codes: str, measurement: str, leads: str, low: float, high: float) -> None:
+    for seed in SEEDS:
+        for lead in leads.split():
+            normal = measured(measurement, "NORM", seed, lead)
+            assert low < measured(measurement, codes, seed, lead) - normal < high
 
 
 # Rhythm -----------------------------------------------------------------------------------------
@@ -76,19 +204,11 @@ def test_r_times_are_where_the_signal_is_steepest(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_rates(seed: int) -> None:
-    assert 60 <= ecg("NORM", seed).truth.heart_rate <= 100
-    assert ecg("SBRAD", seed).truth.heart_rate < 60
-    assert ecg("STACH", seed).truth.heart_rate > 100
-    assert ecg("AFIB", seed).truth.heart_rate == pytest.approx(
-        60 / intervals("AFIB", seed).mean(), rel=1e-9
-    )
-
-
-@pytest.mark.parametrize("seed", SEEDS)
 def test_irregularity(seed: int) -> None:
-    spread = {c: np.std(intervals(c, seed)) / np.mean(intervals(c, seed)) for c in
-              ("SR", "AFIB", "SARRH", "PACE")}  # fmt: skip
+    spread = {
+        code: np.std(intervals(code, seed)) / np.mean(intervals(code, seed))
+        for code in ("SR", "AFIB", "PACE")
+    }
     assert spread["SR"] < 0.05
     assert spread["PACE"] < 0.005
     assert spread["AFIB"] > 0.10
@@ -111,7 +231,7 @@ def test_p_waves_are_there_in_sinus_rhythm_only() -> None:
     assert all(np.isnan(ecg("AFIB", seed).truth.pr_ms) for seed in SEEDS)
 
 
-def between_beats(codes: str, seed: int, lead: str, low: float, high: float) -> float:
+def power_between_beats(codes: str, seed: int, lead: str, low: float, high: float) -> float:
     """Share of a band (Hz) in a lead after the average beat has been taken away."""
     e = ecg(codes, seed)
     x = e.clean[LEAD[lead]].copy()
@@ -125,10 +245,10 @@ def between_beats(codes: str, seed: int, lead: str, low: float, high: float) -> 
 
 
 def test_fibrillatory_waves_in_v1() -> None:
-    fibrillation = [between_beats("AFIB", seed, "V1", 4, 9) for seed in SEEDS]
-    sinus = [between_beats("SR", seed, "V1", 4, 9) for seed in SEEDS]
+    fibrillation = [power_between_beats("AFIB", seed, "V1", 4, 9) for seed in SEEDS]
+    sinus = [power_between_beats("SR", seed, "V1", 4, 9) for seed in SEEDS]
     assert min(fibrillation) > 5 * np.median(sinus)
-    small = [between_beats("AFIB", seed, "I", 4, 9) for seed in SEEDS]
+    small = [power_between_beats("AFIB", seed, "I", 4, 9) for seed in SEEDS]
     assert np.median(small) < 0.3 * np.median(fibrillation)
 
 
@@ -145,18 +265,22 @@ def test_flutter_waves_in_the_inferior_leads() -> None:
         assert np.isnan(e.truth.pr_ms)
 
 
-def test_paced_beats_are_wide_and_come_after_a_spike() -> None:
+def test_paced_beats_come_after_a_spike() -> None:
     for seed in SEEDS:
         e = ecg("PACE", seed)
         assert set(e.truth.beat_kinds) == {3}
-        assert e.truth.qrs_ms > 130
-        assert -90 < e.truth.axis_degrees < -55
         r = [round(t * RATE) for t in e.truth.r_times if 0.2 < t < 9.8]
         assert all(e.clean[LEAD["V1"], k - 20 : k + 20].mean() < -0.3 for k in r)
         steep = np.abs(np.diff(e.clean[LEAD["III"]]))
         spikes = np.flatnonzero(steep > 0.75 * steep.max())
         onsets = np.array(e.truth.r_times)
         assert all(np.min(np.abs(onsets - s / RATE)) < 0.15 for s in spikes if 0.3 < s / RATE < 9.7)
+
+
+def wide(e: SyntheticECG, time: float) -> float:
+    """Area of the absolute QRS-T vector over its height: long for wide beats."""
+    piece = np.abs(e.clean[:, round((time - 0.1) * RATE) : round((time + 0.12) * RATE)]).sum(axis=0)
+    return float(piece.sum() / piece.max() / RATE)
 
 
 def test_ventricular_beats_come_early_wide_and_pause_fully() -> None:
@@ -170,12 +294,6 @@ def test_ventricular_beats_come_early_wide_and_pause_fully() -> None:
             assert times[k + 1] - times[k - 1] == pytest.approx(2 * usual, rel=0.12)
             sinus, early = (wide(e, times[j]) for j in (k - 1, k))
             assert early > 1.3 * sinus
-
-
-def wide(e: SyntheticECG, time: float) -> float:
-    """Area of the absolute QRS-T vector over its height: long for wide beats."""
-    piece = np.abs(e.clean[:, round((time - 0.1) * RATE) : round((time + 0.12) * RATE)]).sum(axis=0)
-    return float(piece.sum() / piece.max() / RATE)
 
 
 def test_atrial_beats_come_early_narrow_and_reset_the_sinus_node() -> None:
@@ -204,76 +322,37 @@ def test_every_second_beat_of_a_bigeminy_is_early(codes: str, kind: int) -> None
 # Conduction -------------------------------------------------------------------------------------
 
 
-def test_intervals_of_a_normal_ecg_are_normal() -> None:
+def test_p_is_where_the_pr_interval_starts() -> None:
     for seed in SEEDS:
-        truth = ecg("NORM", seed).truth
-        assert 120 <= truth.pr_ms <= 200
-        assert 70 <= truth.qrs_ms < 110
-        assert -30 <= truth.axis_degrees <= 95
-        corrected = truth.qt_ms / (60 / truth.heart_rate) ** (1 / 3)
-        assert 360 < corrected < 455
-        for lead in ("I", "II", "V4", "V5", "V6"):
-            assert t_wave("NORM", seed, lead) > 0.03
-            assert abs(st_level("NORM", seed, lead)) < 0.1
-        voltage = max(np.ptp(qrs("NORM", seed, lead)) for lead in STANDARD_LEADS[:6])
-        assert 0.5 < voltage < 2.2
-
-
-def test_pr_interval() -> None:
-    for seed in SEEDS:
-        assert ecg("1AVB", seed).truth.pr_ms > 200
-        assert ecg("WPW", seed).truth.pr_ms < 120
         for codes in ("1AVB", "NORM"):
-            piece, start = beat(codes, seed)
-            # P's top in II, in the quiet before QRS.
-            pr = ecg(codes, seed).truth.pr_ms
-            before = at(piece, "II", start, -pr, -20)
-            top = pr - 1000 * np.argmax(before) / RATE
+            interval = ecg(codes, seed).truth.pr_ms
+            before = between(codes, seed, "II", -interval, -20)
             assert before.max() > 0.05
-            assert top == pytest.approx(pr - 50, abs=30)
+            assert interval - 1000 * np.argmax(before) / RATE == pytest.approx(
+                interval - 50, abs=30
+            )
 
 
-def test_left_bundle_branch_block() -> None:
+def test_r_of_a_left_bundle_branch_block_is_broad() -> None:
     for seed in SEEDS:
-        assert 120 <= ecg("CLBBB", seed).truth.qrs_ms <= 165
-        assert qrs("CLBBB", seed, "V1").max() < 0.15
-        assert qrs("CLBBB", seed, "V1").min() < -0.6
         for lead in ("I", "V6"):
-            assert qrs("CLBBB", seed, lead).min() > -0.1  # no q, no s
-            # Broad: half of the height for more than 60 ms.
             part = qrs("CLBBB", seed, lead)
-            assert 1000 / RATE * (part > part.max() / 2).sum() > 60
-            assert t_wave("CLBBB", seed, lead) < 0
-        assert t_wave("CLBBB", seed, "V1") > 0.1
+            assert 1000 / RATE * (part > part.max() / 2).sum() > 60  # ms
 
 
-@pytest.mark.parametrize(("code", "low", "high"), [("CRBBB", 120, 155), ("IRBBB", 99, 120)])
-def test_right_bundle_branch_block(code: str, low: float, high: float) -> None:
+@pytest.mark.parametrize("code", ["CRBBB", "IRBBB"])
+def test_second_r_of_a_right_bundle_branch_block_is_higher(code: str) -> None:
     for seed in SEEDS:
-        width = ecg(code, seed).truth.qrs_ms
-        assert low <= width <= high
-        late = qrs(code, seed, "V1", 60)
-        assert late.max() > 0.1
-        assert late.max() > qrs(code, seed, "V1", 0, 40).max()  # R' above r
+        assert measured("late top", code, seed, "V1") > qrs(code, seed, "V1", 0, 40).max()
         assert qrs(code, seed, "V1", 30, 70).min() < 0.05
-        assert qrs(code, seed, "I", 60).min() < -0.05
-        assert qrs(code, seed, "V6", 60).min() < -0.05
-        if code == "CRBBB":
-            assert t_wave(code, seed, "V1") < 0
 
 
-def test_left_anterior_fascicular_block() -> None:
+def test_left_anterior_fascicular_block_has_r_before_s_in_the_inferior_leads() -> None:
     for seed in SEEDS:
-        assert -75 <= ecg("LAFB", seed).truth.axis_degrees <= -45
-        for lead in ("II", "III", "aVF"):  # rS
+        for lead in ("II", "III", "aVF"):
             part = qrs("LAFB", seed, lead)
             assert part.min() < -part.max()
             assert np.argmax(part) < np.argmin(part)
-        for lead in ("I", "aVL"):  # qR
-            part = qrs("LAFB", seed, lead)
-            assert np.argmin(part[: np.argmax(part)]) < np.argmax(part)
-            assert part[: np.argmax(part)].min() < -0.02
-            assert part.max() > 0.3
 
 
 def test_measured_axis_is_the_true_one() -> None:
@@ -285,79 +364,19 @@ def test_measured_axis_is_the_true_one() -> None:
             assert measured == pytest.approx(ecg(codes, seed).truth.axis_degrees, abs=20)
 
 
-def test_preexcitation_starts_slowly_and_lasts_long() -> None:
-    for seed in SEEDS:
-        assert 108 <= ecg("WPW", seed).truth.qrs_ms <= 145
+def test_preexcitation_starts_slowly() -> None:
+    def time_of_peak(codes: str, seed: int) -> float:
+        piece, start = beat(codes, seed)
+        size = np.linalg.norm(piece[[0, 1, 6, 7, 8, 9, 10, 11]], axis=0)
+        return float(np.argmax(size[start : start + round(0.14 * RATE)]) / RATE)
 
-        def early_share(codes: str, seed: int = seed) -> float:
-            piece, start = beat(codes, seed)
-            size = np.linalg.norm(piece[[0, 1, 6, 7, 8, 9, 10, 11]], axis=0)
-            part = size[start : start + round(0.14 * RATE)]
-            return float(np.argmax(part) / RATE)
-
-        assert early_share("WPW") > early_share("NORM") + 0.015
+    assert all(time_of_peak("WPW", s) > time_of_peak("NORM", s) + 0.015 for s in SEEDS)
 
 
-# Voltage ----------------------------------------------------------------------------------------
-
-
-def sokolow(codes: str, seed: int) -> float:
-    lateral = max(qrs(codes, seed, "V5").max(), qrs(codes, seed, "V6").max())
-    return float(lateral - qrs(codes, seed, "V1").min())
-
-
-def test_voltages() -> None:
-    for seed in SEEDS:
-        limbs = ecg("LVOLT", seed).clean[:6]
-        assert np.ptp(limbs, axis=1).max() < 0.5
-        assert sokolow("NORM", seed) < 3.3
-        assert sokolow("LVH", seed) > 3.5
-        assert sokolow("HVOLT", seed) > 3.5
-        # Strain tells hypertrophy from a slim chest.
-        assert t_wave("LVH", seed, "V6") < 0 < t_wave("HVOLT", seed, "V6")
-        assert st_level("LVH", seed, "V6") < 0 < st_level("HVOLT", seed, "V6") + 0.02
-
-
-# Infarction -------------------------------------------------------------------------------------
-
-
-def q_depth(codes: str, seed: int, lead: str) -> float:
-    """Depth of the negative deflection before R, mV."""
-    part = qrs(codes, seed, lead)
-    return float(-part[: max(1, np.argmax(part))].min())
-
-
-def test_inferior_infarction() -> None:
+def test_q_of_an_inferior_infarction_is_broad() -> None:
     for seed in SEEDS:
         for lead in ("III", "aVF"):
-            assert q_depth("IMI", seed, lead) > 0.1
-            early = qrs("IMI", seed, lead, 0, 60)
-            assert 1000 / RATE * (early < -0.02).sum() > 22
-        assert q_depth("IMI", seed, "III") > q_depth("NORM", seed, "III")
-        assert "QWAVE" in ecg("IMI", seed).statements
-
-
-def test_anteroseptal_infarction() -> None:
-    for seed in SEEDS:
-        for lead in ("V1", "V2", "V3"):
-            part = qrs("ASMI", seed, lead)
-            assert part.max() < 0.15
-            assert part.min() < -0.35
-        assert qrs("ASMI", seed, "V6").max() > 0.25
-
-
-def test_anterior_infarction() -> None:
-    for seed in SEEDS:
-        for lead in ("V3", "V4"):
-            assert qrs("AMI", seed, lead, 0, 60).min() < -0.15
-            assert qrs("AMI", seed, lead).max() < qrs("NORM", seed, lead).max()
-        assert q_depth("AMI", seed, "V5") > 0.1
-
-
-def test_lateral_q_waves() -> None:
-    for seed in SEEDS:
-        for lead in ("V5", "V6"):
-            assert q_depth("QWAVE", seed, lead) > q_depth("NORM", seed, lead) + 0.1
+            assert 1000 / RATE * (qrs("IMI", seed, lead, 0, 60) < -0.02).sum() > 22  # ms
 
 
 def test_fragmented_qrs_has_more_peaks() -> None:
@@ -367,51 +386,15 @@ def test_fragmented_qrs_has_more_peaks() -> None:
 
     more = [turns("ABQRS", seed) - turns("NORM", seed) for seed in SEEDS]
     assert min(more) >= 2
-    assert all(ecg("ABQRS", seed).truth.qrs_ms < 120 for seed in SEEDS)
 
 
-# Repolarisation ---------------------------------------------------------------------------------
-
-
-def test_st_depression() -> None:
+def test_t_is_lower_and_a_long_one_lasts() -> None:
     for seed in SEEDS:
-        assert st_level("STD_", seed, "V5") < -0.07
-        assert st_level("STD_", seed, "II") < -0.06
-        assert t_wave("STD_", seed, "V5") > 0.03
-        assert st_level("ISC_", seed, "V5") < -0.05
         assert t_wave("ISC_", seed, "V5") < 0.7 * t_wave("NORM", seed, "V5")
-        assert st_level("ISCAL", seed, "V5") < -0.05
-
-
-def test_t_waves() -> None:
-    for seed in SEEDS:
-        for lead in ("I", "V4", "V5", "V6"):
-            assert t_wave("ISCAL", seed, lead) < -0.05
-        for lead in ("V2", "V3", "V4"):
-            assert t_wave("INVT", seed, lead) < -0.1
-        assert abs(st_level("INVT", seed, "V4")) < 0.06
         for lead in ("I", "II", "V4", "V5", "V6"):
             assert abs(t_wave("NDT", seed, lead)) < 0.45 * t_wave("NORM", seed, lead)
-
-
-def test_long_qt() -> None:
-    for seed in SEEDS:
-        truth = ecg("LNGQT", seed).truth
-        assert truth.qt_ms / (60 / truth.heart_rate) ** (1 / 3) > 475
-        piece, start = beat("LNGQT", seed)
         # T still runs where a normal one has ended.
-        still = np.abs(at(piece, "V3", start, 400, 430)).mean()
-        assert still > 0.05
-
-
-def test_left_atrial_enlargement() -> None:
-    def terminal(codes: str, seed: int) -> float:
-        piece, start = beat(codes, seed)
-        return float(at(piece, "V1", start, -ecg(codes, seed).truth.pr_ms, -10).min())
-
-    for seed in SEEDS:
-        assert terminal("LAO/LAE", seed) < -0.09
-        assert terminal("LAO/LAE", seed) < terminal("NORM", seed) - 0.03
+        assert np.abs(between("LNGQT", seed, "V3", 400, 430)).mean() > 0.05
 
 
 # The whole --------------------------------------------------------------------------------------
@@ -419,7 +402,7 @@ def test_left_atrial_enlargement() -> None:
 
 @pytest.mark.parametrize("code", statements_made())
 def test_clean_signals_obey_einthoven_and_stay_in_range(code: str) -> None:
-    e = simulate([code], seed=21)
+    e = simulated(code, 21)
     assert code in e.statements
     for x in (e.clean, e.signal):
         one, two, three, avr, avl, avf = x[:6]
@@ -433,38 +416,34 @@ def test_clean_signals_obey_einthoven_and_stay_in_range(code: str) -> None:
 
 
 def test_a_patients_recordings_share_the_heart() -> None:
-    def recording(patient: int, visit: int, code: str = "IMI") -> SyntheticECG:
+    def recording(patient: int, visit: int) -> SyntheticECG:
         seeds = (np.random.SeedSequence(1, spawn_key=(k,)) for k in (patient, 100 + visit))
-        return record_ecg(*seeds, statements=(code, "SR"), rate=100, age=60, sex=0)
+        return simulate(["IMI"], *seeds)
 
     first, second, other = recording(1, 1), recording(1, 2), recording(2, 1)
     assert first.truth.axis_degrees == second.truth.axis_degrees != other.truth.axis_degrees
     assert first.truth.qrs_ms == second.truth.qrs_ms != other.truth.qrs_ms
     assert first.truth.r_times != second.truth.r_times
-
-
-def test_simulate_is_a_function_of_its_seed() -> None:
-    assert np.array_equal(simulate(["AFIB"], seed=4).signal, simulate(["AFIB"], seed=4).signal)
-    assert not np.array_equal(simulate(["AFIB"], seed=4).signal, simulate(["AFIB"], seed=5).signal)
+    assert np.array_equal(first.signal, recording(1, 1).signal)
 
 
 @pytest.mark.parametrize(
     ("codes", "match"),
     [
-        (["XYZ"], "'XYZ' cannot be simulated"),
-        (["2AVB"], "'2AVB' cannot be simulated"),
-        (["CLBBB", "CRBBB"], "CLBBB and CRBBB"),
-        (["SR", "AFIB"], "SR and AFIB|AFIB and SR"),
-        (["NORM", "IMI"], "NORM and IMI"),
-        (["AFIB", "1AVB"], "AFIB and 1AVB"),
-        (["LVOLT", "HVOLT"], "HVOLT and LVOLT"),
+        ("XYZ", "'XYZ' cannot be simulated"),
+        ("2AVB", "'2AVB' cannot be simulated"),
+        ("CLBBB CRBBB", "CLBBB and CRBBB"),
+        ("SR AFIB", "SR and AFIB|AFIB and SR"),
+        ("NORM IMI", "NORM and IMI"),
+        ("AFIB 1AVB", "AFIB and 1AVB"),
+        ("LVOLT HVOLT", "HVOLT and LVOLT"),
     ],
 )
-def test_contradicting_statements_are_refused(codes: list[str], match: str) -> None:
+def test_contradicting_statements_are_refused(codes: str, match: str) -> None:
     with pytest.raises(CohortError, match=match):
-        simulate(codes)
+        simulated(codes, 0)
 
 
 def test_statements_that_follow_are_added() -> None:
-    assert simulate(["LAFB", "ASMI"]).statements == ("ASMI", "LAFB", "QWAVE", "SR")
-    assert simulate(["BIGU"]).statements == ("PVC", "SR", "BIGU")
+    assert simulated("LAFB ASMI", 0).statements == ("ASMI", "LAFB", "QWAVE", "SR")
+    assert simulated("BIGU", 0).statements == ("PVC", "SR", "BIGU")

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 
 from einthoven.records.record import Record, canonical_lead
 
-__all__ = ["derivable_leads", "derivation", "derive_limb_leads"]
-
-# As so much of I and so much of II, in the standard order.
-_LIMB = {
+# Shares of I and of II, in the standard order.
+LIMB_LEADS = {
     "I": (1.0, 0.0),
     "II": (0.0, 1.0),
     "III": (-1.0, 1.0),
@@ -31,24 +29,16 @@ _LIMB = {
 
 
 def derivable_leads(leads: Iterable[str]) -> tuple[str, ...]:
-    """Limb leads that can be computed from some leads, without those.
+    """Limb leads that can be computed from some leads, without those; case does not matter.
 
-    Parameters
-    ----------
-    leads : iterable of str
-        Names of the leads at hand; case does not matter.
-
-    Returns
-    -------
-    tuple of str
-        In the standard order; empty with fewer than two limb leads. Chest leads never follow.
+    In the standard order; empty with fewer than two limb leads. Chest leads never follow.
     """
-    limb = {canonical_lead(lead) for lead in leads} & set(_LIMB)
-    return tuple(lead for lead in _LIMB if len(limb) >= 2 and lead not in limb)
+    limb = {canonical_lead(lead) for lead in leads} & set(LIMB_LEADS)
+    return tuple(lead for lead in LIMB_LEADS if len(limb) >= 2 and lead not in limb)
 
 
 def derivation(leads: Iterable[str]) -> tuple[tuple[str, str], NDArray[np.float64]]:
-    """How the leads of `derivable_leads` follow.
+    """Linear map from two limb leads to the leads of `derivable_leads`.
 
     Parameters
     ----------
@@ -62,13 +52,14 @@ def derivation(leads: Iterable[str]) -> tuple[tuple[str, str], NDArray[np.float6
         standard order. Further ones are ignored, even if they contradict these two;
         `einthoven doctor` looks for that.
     shares : ndarray, shape (derivable leads, 2)
-        So much of the one and so much of the other.
+        Share of each of the two.
     """
     names = list(leads)
     limb = {canonical_lead(lead) for lead in names}
-    first, second = [lead for lead in _LIMB if lead in limb][:2]
-    wanted = np.array([_LIMB[lead] for lead in derivable_leads(names)]).reshape(-1, 2)
-    shares: NDArray[np.float64] = wanted @ np.linalg.inv(np.array([_LIMB[first], _LIMB[second]]))
+    first, second = [lead for lead in LIMB_LEADS if lead in limb][:2]
+    rows = np.array([LIMB_LEADS[lead] for lead in derivable_leads(names)]).reshape(-1, 2)
+    pair = np.array([LIMB_LEADS[first], LIMB_LEADS[second]])
+    shares: NDArray[np.float64] = rows @ np.linalg.inv(pair)
     return (first, second), shares
 
 
@@ -84,8 +75,8 @@ def derive_limb_leads(record: Record) -> Record:
     -------
     Record
         The record itself when nothing follows. Otherwise with the derived leads behind its own,
-        and their names under `derived_leads` in its metadata, so that they are never taken for
-        recorded ones. A sample is NaN where one of the two leads it comes from is.
+        and their names under `derived_leads` in its metadata. A sample is NaN where one of the
+        two leads it comes from is.
     """
     missing = derivable_leads(record.leads)
     if not missing:

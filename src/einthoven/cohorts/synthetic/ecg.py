@@ -17,9 +17,10 @@ from einthoven.cohorts.synthetic.heart import (
     paced_beat,
     ventricular_beat,
 )
-from einthoven.cohorts.synthetic.noise import Noise, electrode_noise
+from einthoven.cohorts.synthetic.noise import electrode_noise
 from einthoven.cohorts.synthetic.rhythm import (
     ATRIAL,
+    DURATION,
     PACED,
     SINUS,
     VENTRICULAR,
@@ -30,9 +31,7 @@ from einthoven.cohorts.synthetic.rhythm import (
 )
 from einthoven.cohorts.synthetic.signs import beat_of
 from einthoven.cohorts.synthetic.statements import consistent
-from einthoven.cohorts.synthetic.waves import Array, joined, turn_frontal
-
-DURATION = 10.0
+from einthoven.cohorts.synthetic.waves import Array, Waves, joined, turn_frontal
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,10 @@ class SyntheticECG:
         SCP codes.
     truth : Truth
         Intervals and beat times.
-    noise : Noise
-        What was added to `clean`.
+    drifting : bool
+        Whether the baseline of `signal` wanders visibly.
+    loose : str
+        The electrode that moved, or an empty string.
     """
 
     signal: npt.NDArray[np.float64]
@@ -92,13 +93,15 @@ class SyntheticECG:
     rate: float
     statements: tuple[str, ...]
     truth: Truth
-    noise: Noise
+    drifting: bool
+    loose: str
 
 
 def simulate(
     statements: Collection[str],
+    patient: np.random.SeedSequence,
+    recording: np.random.SeedSequence,
     *,
-    seed: int = 0,
     rate: float = 100.0,
     age: float = 60.0,
     sex: int = 0,
@@ -109,8 +112,10 @@ def simulate(
     ----------
     statements : collection of str
         SCP codes out of `statements_made()`; without a rhythm code the rhythm is SR.
-    seed : int
-        Decides on the patient and on the recording.
+    patient : numpy.random.SeedSequence
+        Seed of everything that two recordings of a patient share.
+    recording : numpy.random.SeedSequence
+        Seed of the rhythm and of the noise.
     rate : float
         Sampling rate, Hz.
     age : float
@@ -129,115 +134,66 @@ def simulate(
         For a code that cannot be made, or statements that exclude each other.
     """
     codes = consistent(statements)
-    patient, recording = np.random.SeedSequence(seed).spawn(2)
-    return record_ecg(patient, recording, statements=codes, rate=rate, age=age, sex=sex)
-
-
-def record_ecg(
-    patient: np.random.SeedSequence,
-    recording: np.random.SeedSequence,
-    *,
-    statements: tuple[str, ...],
-    rate: float,
-    age: float,
-    sex: int,
-) -> SyntheticECG:
-    """Simulate one recording of a patient; two recordings share everything that `patient` seeds.
-
-    Parameters are those of `simulate`, with checked statements.
-    """
     # Built anew each time: spawning from a SeedSequence changes it.
     root = np.random.SeedSequence(patient.entropy, spawn_key=patient.spawn_key)
     heart_rng, signs_rng, ectopy_rng = (np.random.default_rng(s) for s in root.spawn(3))
     heart = normal_heart(heart_rng, age=age, sex=sex)
-    beats = _beats(heart, statements, signs_rng, ectopy_rng)
+    sinus = beat_of(heart, codes, signs_rng)
+    ventricular, atrial, paced = ectopy_rng.spawn(3)
+    beats = {
+        SINUS: sinus,
+        ATRIAL: atrial_beat(sinus, atrial),
+        VENTRICULAR: ventricular_beat(heart, ventricular),
+        PACED: paced_beat(heart, paced),
+    }
     rng = np.random.default_rng(recording)
     breath, cycle = rng.uniform(0.17, 0.32), 60.0 / rng.uniform(258.0, 330.0)
-    events = rhythm(
-        statements,
-        pr=beats[PACED if "PACE" in statements else SINUS].pr,
-        duration=DURATION,
-        breath=breath,
-        flutter=(cycle, rng.uniform(0.1, 0.4)),
-        rng=rng,
-    )
+    main = beats[PACED if "PACE" in codes else SINUS]
+    events = rhythm(codes, pr=main.pr, breath=breath, flutter_cycle=cycle, rng=rng)
     time = np.arange(round(DURATION * rate)) / rate
-    vector = _ventricles(events, beats, len(time), rate, breath)
-    vector += _atria(events, beats, len(time), rate, breath)
-    if "AFIB" in statements:
+    ventricles = [
+        beats[kind].ventricular(rr)
+        for kind, rr in zip(events.kind.tolist(), events.qt_rr().tolist(), strict=True)
+    ]
+    atria = [beats[kind].p for kind in events.p_kind.tolist()]
+    vector = _placed(ventricles, events.qrs, breath).sampled(len(time), rate)
+    vector += _placed(atria, events.p, breath).sampled(len(time), rate)
+    if "AFIB" in codes:
         vector += fibrillatory(time, rng)
-    if "AFLT" in statements:
+    if "AFLT" in codes:
         vector += flutter_waves(time, cycle, rng)
     clean = heart.field @ vector
-    noise = electrode_noise(len(time), rate, breath=breath, rng=rng)
-    truth = _truth(events, beats, heart)
+    noise, drifting, loose = electrode_noise(len(time), rate, breath=breath, rng=rng)
     # Electrocardiographs are AC-coupled: no lead has an offset.
-    signal = clean + noise.leads
+    signal = clean + noise
     signal -= signal.mean(axis=1, keepdims=True)
-    return SyntheticECG(signal, clean, rate, statements, truth, noise)
+    truth = _truth(events, beats, main, heart)
+    return SyntheticECG(signal, clean, rate, codes, truth, drifting, loose)
 
 
-def _beats(
-    heart: Heart,
-    statements: tuple[str, ...],
-    signs_rng: np.random.Generator,
-    ectopy_rng: np.random.Generator,
-) -> dict[int, Beat]:
-    sinus = beat_of(heart, statements, signs_rng)
-    ventricular, atrial, paced = ectopy_rng.spawn(3)
-    beats = {SINUS: sinus, ATRIAL: atrial_beat(sinus, atrial)}
-    if {"PVC", "BIGU"} & set(statements):
-        beats[VENTRICULAR] = ventricular_beat(heart, ventricular)
-    if "PACE" in statements:
-        beats[PACED] = paced_beat(heart, paced)
-    return beats
+def _placed(parts: list[Waves], onsets: Array, breath: float) -> Waves:
+    """Waves at their onsets; breathing turns and scales the heart a little."""
+    swings = np.sin(2 * np.pi * breath * onsets)
+    return joined(
+        [
+            part.turned(turn_frontal(2.5 * swing) * (1.0 + 0.035 * swing)).warped(shift=onset)
+            for part, onset, swing in zip(parts, onsets, swings, strict=True)
+        ]
+    )
 
 
-def _sway(at: Array, breath: float) -> list[Array]:
-    """Breathing turns and scales the heart a little: one (3, 3) matrix a beat."""
-    swing = np.sin(2 * np.pi * breath * at)
-    return [turn_frontal(2.5 * s) * (1.0 + 0.035 * s) for s in swing]
-
-
-def _ventricles(
-    events: Rhythm, beats: dict[int, Beat], samples: int, rate: float, breath: float
-) -> Array:
-    parts = []
-    turns = _sway(events.qrs, breath)
-    for onset, kind, rr, turn in zip(events.qrs, events.kind, events.qt_rr(), turns, strict=True):
-        beat = beats[int(kind)]
-        qrs = beat.qrs_duration
-        recovery = beat.repolarisation().warped(stretch=float(beat.qt(rr)) - qrs, shift=qrs)
-        whole = joined([beat.qrs, beat.fixed, recovery])
-        parts.append(whole.turned(turn).warped(shift=onset))
-    return joined(parts).sampled(samples, rate)
-
-
-def _atria(
-    events: Rhythm, beats: dict[int, Beat], samples: int, rate: float, breath: float
-) -> Array:
-    turns = _sway(events.p, breath)
-    parts = [
-        beats[int(kind)].p.turned(turn).warped(shift=onset)
-        for onset, kind, turn in zip(events.p, events.p_kind, turns, strict=True)
-    ]
-    return joined(parts).sampled(samples, rate)
-
-
-def _truth(events: Rhythm, beats: dict[int, Beat], heart: Heart) -> Truth:
-    delay = {kind: beat.r_peak for kind, beat in beats.items()}
-    peaks = np.array([delay[int(kind)] for kind in events.kind])
-    inside = (events.qrs + peaks > 0) & (events.qrs + peaks < DURATION)
-    r_times = (events.qrs + peaks)[inside]
-    main = beats[PACED if PACED in events.kind else SINUS]
-    mean_rr = float(np.diff(r_times).mean())
+def _truth(events: Rhythm, beats: dict[int, Beat], main: Beat, heart: Heart) -> Truth:
+    r_peaks = {kind: beats[kind].r_peak for kind in set(events.kind.tolist())}
+    peaks = events.qrs + np.array([r_peaks[kind] for kind in events.kind.tolist()])
+    inside = (peaks > 0) & (peaks < DURATION)
+    r_times = peaks[inside]
     return Truth(
         qrs_times=tuple(events.qrs[inside].tolist()),
         r_times=tuple(r_times.tolist()),
         beat_kinds=tuple(events.kind[inside].tolist()),
-        heart_rate=60.0 / mean_rr,
+        heart_rate=60.0 / float(np.diff(r_times).mean()),
         pr_ms=1000 * main.pr if len(events.p) else float("nan"),
         qrs_ms=1000 * main.qrs_duration,
-        qt_ms=1000 * float(main.qt(events.mean_rr)),
+        qt_ms=1000 * main.qt(events.mean_rr),
         axis_degrees=float(axis_degrees(main.depolarisation.area(), heart.field)),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +10,7 @@ from einthoven.cohorts.synthetic.waves import (
     NO_WAVES,
     Array,
     Waves,
+    joined,
     lead_field,
     turn_frontal,
     turn_transverse,
@@ -18,16 +18,16 @@ from einthoven.cohorts.synthetic.waves import (
 )
 
 # Mean vector loops of normal adults, as rows of (start, top, top, end) in ms and (x, y, z) in mV.
-_P = [
+_P = waves(
     (0, 38, 40, 78, 0.050, 0.090, -0.040),  # right atrium: inferior, anterior
     (26, 62, 64, 102, 0.070, 0.055, 0.035),  # left atrium: left, posterior
-]
-_QRS = [
+)
+_QRS = waves(
     (0, 15, 15, 36, -0.10, -0.05, -0.20),  # septum: to the right and forwards
     (12, 34, 34, 54, 0.92, 0.40, -0.05),  # apex and free walls
     (24, 46, 46, 70, 0.38, 0.30, 0.68),  # lateral wall: backwards
     (46, 64, 64, 92, -0.12, 0.02, 0.28),  # base
-]
+)
 _T = (0.21, 0.11, -0.19)
 SEPTUM, APEX, LATERAL, BASE = range(4)
 
@@ -78,8 +78,7 @@ class Beat:
     def depolarisation(self) -> Waves:
         """QRS waves, without pacing spikes."""
         both = self.qrs + self.fixed
-        kept = both.corners[:, 3] > 0
-        return Waves(both.corners[kept], both.vectors[kept])
+        return both[both.corners[:, 3] > 0]
 
     @property
     def qrs_duration(self) -> float:
@@ -92,29 +91,33 @@ class Beat:
         vector = self.depolarisation.sampled(round(1000 * self.qrs_duration), 1000.0)
         return float(np.argmax((vector**2).sum(axis=0))) / 1000.0
 
-    def repolarisation(self) -> Waves:
-        """ST, T and U; corners in fractions of the interval from J point to end of T."""
-        start, top, end = self.t_shape
-        corners = [[-0.06, 0.07, 0.32, 0.66], [start, top, top, end], [1.04, 1.22, 1.22, 1.42]]
-        return Waves(np.array(corners), np.stack([self.st, self.t, self.u]))
-
-    def qt(self, rr: Array | float) -> Array | float:
+    def qt(self, rr: float) -> float:
         """QT interval at an RR interval, seconds (Fridericia's cube root)."""
-        return self.qtc * rr ** (1.0 / 3.0)
+        return float(self.qtc * rr ** (1.0 / 3.0))
+
+    def ventricular(self, rr: float) -> Waves:
+        """QRS, ST, T and U at an RR interval (s), seconds from the start of QRS."""
+        start, top, end = self.t_shape
+        # In fractions of the interval from J point to end of T.
+        corners = [[-0.06, 0.07, 0.32, 0.66], [start, top, top, end], [1.04, 1.22, 1.22, 1.42]]
+        recovery = Waves(np.array(corners), np.stack([self.st, self.t, self.u]))
+        duration = self.qrs_duration
+        recovery = recovery.warped(stretch=self.qt(rr) - duration, shift=duration)
+        return joined([self.qrs, self.fixed, recovery])
 
 
 @dataclass(frozen=True, eq=False)
 class Heart:
-    """A patient: normal beat, lead field, and where the patient lies in every range.
+    """A patient.
 
     Attributes
     ----------
     beat : Beat
-        The beat that this heart would have without any finding.
+        Beat without any finding.
     field : numpy.ndarray
         (12, 3) lead vectors.
     tilt : float
-        In 0..1: where the patient's axis lies in the range that a finding allows.
+        In 0..1: where the patient lies in the range of axis or voltage that a finding allows.
     """
 
     beat: Beat
@@ -122,25 +125,19 @@ class Heart:
     tilt: float
 
 
-def normal_heart(rng: np.random.Generator, *, age: float = 50.0, sex: int = 0) -> Heart:
-    """Draw a patient without findings.
+def normal_heart(rng: np.random.Generator, *, age: float, sex: int) -> Heart:
+    """Draw a patient without findings from the patient's own stream.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        The patient's own stream.
-    age : float
-        Years; the axis moves to the left and T becomes lower with age.
-    sex : int
-        0 male, 1 female; men have a higher QRS, women a longer QT.
+    The axis moves to the left and T becomes lower with age (years); men (sex 0) have a higher QRS,
+    women (1) a longer QT.
     """
     field = lead_field(rng)
     tilt = float(rng.uniform())
     sway = turn_transverse(rng.normal(0.0, 9.0)) @ turn_frontal(rng.normal(0.0, 4.0))
-    qrs = _jittered(waves(_QRS), rng).warped(stretch=rng.uniform(0.92, 1.08) - 0.02 * sex)
+    qrs = _jittered(_QRS, rng).warped(stretch=rng.uniform(0.92, 1.08) - 0.02 * sex)
     size = np.exp(rng.normal(0.0, 0.18)) * (1.12 - 0.1 * sex)
     beat = Beat(
-        p=_jittered(waves(_P), rng).warped(stretch=rng.uniform(0.88, 1.08)),
+        p=_jittered(_P, rng).warped(stretch=rng.uniform(0.88, 1.08)),
         pr=float(np.clip(rng.normal(0.155 + 0.0002 * (age - 50), 0.016), 0.125, 0.192)),
         qrs=qrs.turned(sway).turned(float(size)),
         fixed=NO_WAVES,
@@ -151,8 +148,9 @@ def normal_heart(rng: np.random.Generator, *, age: float = 50.0, sex: int = 0) -
     )
     axis = float(np.clip(62 - 0.45 * (age - 30) + 75 * (tilt - 0.5), -12, 88))
     beat = oriented(beat, field, axis=axis)
-    beat = within_voltage(beat, field, measure=sokolow, limits=(0.9, 2.9))
-    beat = within_voltage(beat, field, measure=limb_voltage, limits=(0.65, 1.9))
+    for measure, limits in ((sokolow, (0.9, 2.9)), (limb_voltage, (0.65, 1.9))):
+        voltage = measure(beat, field)
+        beat = scaled(beat, float(np.clip(voltage, *limits)) / voltage)
     return Heart(beat, field, tilt)
 
 
@@ -181,7 +179,7 @@ def oriented(beat: Beat, field: Array, *, axis: float) -> Beat:
 
 
 def qrs_leads(beat: Beat, field: Array) -> Array:
-    """QRS complex in the twelve leads, mV, (12, milliseconds)."""
+    """QRS of a beat in the twelve leads, (12, milliseconds) mV."""
     return field @ beat.depolarisation.sampled(round(1000 * beat.qrs_duration), 1000.0)
 
 
@@ -194,18 +192,6 @@ def sokolow(beat: Beat, field: Array) -> float:
 def limb_voltage(beat: Beat, field: Array) -> float:
     """Largest peak-to-peak QRS of the six limb leads, mV."""
     return float(np.ptp(qrs_leads(beat, field)[:6], axis=1).max())
-
-
-def within_voltage(
-    beat: Beat,
-    field: Array,
-    *,
-    measure: Callable[[Beat, Array], float],
-    limits: tuple[float, float],
-) -> Beat:
-    """Scale the beat so that a voltage (`sokolow`, `limb_voltage`) lies within limits, mV."""
-    value = measure(beat, field)
-    return scaled(beat, float(np.clip(value, *limits)) / value)
 
 
 def scaled(beat: Beat, gain: float) -> Beat:
@@ -222,18 +208,9 @@ def scaled(beat: Beat, gain: float) -> Beat:
 
 
 def with_secondary_repolarisation(beat: Beat, normal: Beat, *, share: float = 0.8) -> Beat:
-    """ST and T that follow from an abnormal depolarisation.
+    """ST and T that follow from an abnormal depolarisation of the heart with a `normal` beat.
 
-    Wilson's ventricular gradient: what the QRS's area gains in a direction, T's area loses.
-
-    Parameters
-    ----------
-    beat : Beat
-        The beat with the abnormal QRS.
-    normal : Beat
-        The same heart without it.
-    share : float
-        How much of the area is compensated.
+    Wilson's ventricular gradient: T's area loses a share of what QRS's area gains in a direction.
     """
     excess = beat.depolarisation.area() - normal.depolarisation.area()
     discordant = -share * excess / _T_AREA
@@ -241,19 +218,18 @@ def with_secondary_repolarisation(beat: Beat, normal: Beat, *, share: float = 0.
 
 
 # Rows of (start, top, top, end) in ms, (x, y, z) in mV.
-_LEFT_VENTRICULAR = [
+_LEFT_VENTRICULAR = waves(
     (0, 44, 52, 98, -0.10, -0.62, -0.72),
     (50, 94, 104, 156, -0.50, -0.58, -0.42),
-]
-_OUTFLOW_TRACT = [
+)
+_OUTFLOW_TRACT = waves(
     (0, 46, 58, 108, 0.15, 0.72, 0.62),
     (48, 92, 102, 150, 0.38, 0.78, 0.42),
-]
-_RIGHT_APEX = [
+)
+_RIGHT_APEX = waves(
     (0, 50, 54, 112, 0.30, -0.46, 0.42),
     (44, 96, 100, 166, 0.24, -0.72, 0.56),
-]
-_SPIKE = (-20.0, -11.0, -10.0, -2.0)
+)
 
 
 def ventricular_beat(heart: Heart, rng: np.random.Generator) -> Beat:
@@ -263,7 +239,7 @@ def ventricular_beat(heart: Heart, rng: np.random.Generator) -> Beat:
     the right outflow tract (left bundle branch block pattern, inferior axis).
     """
     focus = [_LEFT_VENTRICULAR, _OUTFLOW_TRACT, _RIGHT_APEX][rng.integers(3)]
-    wide = waves(focus).warped(stretch=rng.uniform(0.88, 1.08)).turned(rng.uniform(1.1, 1.7))
+    wide = focus.warped(stretch=rng.uniform(0.88, 1.08)).turned(rng.uniform(1.1, 1.7))
     beat = replace(
         heart.beat, p=NO_WAVES, qrs=wide, fixed=NO_WAVES, qtc=heart.beat.qtc + 0.03, u=np.zeros(3)
     )
@@ -283,9 +259,9 @@ def paced_beat(heart: Heart, rng: np.random.Generator) -> Beat:
 
     The P waves, where the mode senses the atrium, stay with the caller.
     """
-    wide = waves(_RIGHT_APEX).warped(stretch=rng.uniform(0.92, 1.1)).turned(rng.uniform(0.9, 1.35))
+    wide = _RIGHT_APEX.warped(stretch=rng.uniform(0.92, 1.1)).turned(rng.uniform(0.9, 1.35))
     size = rng.uniform(0.7, 1.5) * rng.choice([-1.0, 1.0])
-    spike = waves([(*_SPIKE, 0.25 * size, 0.6 * size, 0.1 * size)])
+    spike = waves((-20, -11, -10, -2, 0.25 * size, 0.6 * size, 0.1 * size))
     beat = replace(heart.beat, qrs=wide, fixed=NO_WAVES, qtc=heart.beat.qtc + 0.03, u=np.zeros(3))
     beat = oriented(beat, heart.field, axis=-86 + 26 * heart.tilt)
     beat = with_secondary_repolarisation(beat, heart.beat, share=0.5)

@@ -5,33 +5,14 @@ Noise arises at the nine electrodes, so that the recorded leads still obey Einth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from einthoven.cohorts.synthetic.waves import ELECTRODES, Array, electrode_matrix
 
 
-@dataclass(frozen=True, eq=False)
-class Noise:
-    """Noise in the leads and the remarks of a technician.
-
-    Attributes
-    ----------
-    leads : numpy.ndarray
-        (12, samples) mV.
-    drifting : bool
-        The baseline wanders visibly.
-    loose : str
-        The electrode that moved, or an empty string.
-    """
-
-    leads: Array
-    drifting: bool
-    loose: str
-
-
-def electrode_noise(samples: int, rate: float, *, breath: float, rng: np.random.Generator) -> Noise:
+def electrode_noise(
+    samples: int, rate: float, *, breath: float, rng: np.random.Generator
+) -> tuple[Array, bool, str]:
     """Draw the noise of one recording.
 
     Parameters
@@ -43,7 +24,16 @@ def electrode_noise(samples: int, rate: float, *, breath: float, rng: np.random.
     breath : float
         Respiratory rate, Hz.
     rng : numpy.random.Generator
-        Source of chance.
+        The recording's own stream.
+
+    Returns
+    -------
+    leads : numpy.ndarray
+        (12, samples) mV.
+    drifting : bool
+        Whether the baseline wanders visibly.
+    loose : str
+        The electrode that moved, or an empty string.
     """
     time = np.arange(samples) / rate
     drifting = bool(rng.uniform() < 0.08)
@@ -57,7 +47,7 @@ def electrode_noise(samples: int, rate: float, *, breath: float, rng: np.random.
         which = int(rng.integers(3, len(ELECTRODES)))
         noise[which] += _motion(time, rng)
         loose = ELECTRODES[which]
-    return Noise(electrode_matrix() @ noise, drifting, loose)
+    return electrode_matrix() @ noise, drifting, loose
 
 
 def _wander(time: Array, breath: float, rng: np.random.Generator) -> Array:

@@ -1,10 +1,10 @@
-"""Patients of a synthetic cohort: their statements, their recordings and their folds."""
+"""Recordings of a synthetic cohort: patients, their statements and their folds."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -14,30 +14,23 @@ from einthoven.cohorts.synthetic.statements import RHYTHMS, compatible, complete
 
 
 @dataclass(frozen=True)
-class Visit:
-    """One recording: its number, statements (diagnoses first, rhythm last), age and date."""
+class Recording:
+    """One recording of a patient.
 
-    ecg_id: int
-    statements: tuple[str, ...]
-    age: int
-    date: datetime
-
-
-@dataclass(frozen=True)
-class Patient:
-    """A patient with everything that does not change between recordings.
-
-    `index` seeds the heart; `age` is the age that the heart was drawn for.
+    `patient` seeds the heart, which was drawn for the age `heart_age`; `visit` counts the patient's
+    recordings. Statements are in order: diagnoses first, rhythm last.
     """
 
-    index: int
-    patient_id: int
+    patient: int
+    visit: int
+    statements: tuple[str, ...]
+    date: datetime
     age: int
+    heart_age: int
     sex: int
     height: int | None
     weight: int | None
     fold: int
-    visits: tuple[Visit, ...]
 
 
 # Statements other than rhythm, in percent of patients, and the rhythms that they occur with. The
@@ -107,36 +100,29 @@ _AGES: dict[str, tuple[float, float]] = {
 
 _FEWEST = 8  # patients of every statement in a large cohort
 _LARGE = 230  # patients of a large cohort
+_HELD_OUT_PATIENTS = 2  # patients of every statement in validation and in test
 
 
-def plan(records: int, seed: int) -> tuple[Patient, ...]:
-    """Draw the patients of a cohort.
+def plan(records: int, seed: int) -> tuple[list[Recording], list[int]]:
+    """Draw the patients of a cohort; about one in six has two to four recordings.
 
-    Parameters
-    ----------
-    records : int
-        Recordings in all; about one patient in six has two to four of them.
-    seed : int
-        The cohort's seed.
-
-    Returns
-    -------
-    tuple of Patient
-        With `ecg_id`s 1..records in order of date and folds 1..10.
+    Returns the recordings in order of date, and the `patient_id` of each patient.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     counts = _visit_counts(records, rng)
-    first = _with_overlays(_cases(len(counts), rng), rng)
-    if len(first) >= _LARGE:
-        first = _topped_up(first)
-    histories = [_history(case, count, rng) for case, count in zip(first, counts, strict=True)]
-    folds = assign_folds(histories, rng)
-    drawn = [
-        _patient(index, history, fold, rng)
-        for index, (history, fold) in enumerate(zip(histories, folds, strict=True))
+    cases = _with_overlays(_cases(len(counts), rng), rng)
+    if len(cases) >= _LARGE:
+        cases = _topped_up(cases)
+    histories = [_history(case, count, rng) for case, count in zip(cases, counts, strict=True)]
+    folds = _assign_folds(histories, rng)
+    recordings = [
+        recording
+        for patient, history in enumerate(histories)
+        for recording in _recordings(patient, history, folds[patient], rng)
     ]
-    ids = rng.choice(max(22000, 3 * len(drawn)), len(drawn), replace=False) + 1
-    return _numbered([replace(p, patient_id=int(n)) for p, n in zip(drawn, ids, strict=True)])
+    ids = rng.choice(max(22000, 3 * len(counts)), len(counts), replace=False) + 1
+    recordings.sort(key=lambda recording: (recording.date, recording.patient, recording.visit))
+    return recordings, ids.tolist()
 
 
 def _visit_counts(records: int, rng: np.random.Generator) -> list[int]:
@@ -163,8 +149,8 @@ def _cases(patients: int, rng: np.random.Generator) -> list[frozenset[str]]:
         members = [i for i, (_, _, rhythms) in enumerate(rows) if rhythms == name]
         codes = list(mix)
         for i, k in zip(members, _apportioned(list(mix.values()), len(members), rng), strict=True):
-            wanted = cases[i] | {codes[k]}
-            cases[i] = wanted if compatible(wanted) else cases[i] | {"SR"}
+            case = cases[i] | {codes[k]}
+            cases[i] = case if compatible(case) else cases[i] | {"SR"}
     return cases
 
 
@@ -211,82 +197,57 @@ def _next_rhythm(case: frozenset[str], rng: np.random.Generator) -> str:
     return str(rng.choice(list(mix), p=list(mix.values())))
 
 
-def _patient(
-    index: int, history: list[tuple[str, ...]], fold: int, rng: np.random.Generator
-) -> Patient:
-    had = Counter(code for codes in history for code in codes)
-    mean, spread = next((_AGES[code] for code in _AGES if code in had), (60.0, 14.0))
+def _recordings(
+    patient: int, history: list[tuple[str, ...]], fold: int, rng: np.random.Generator
+) -> list[Recording]:
+    codes = set().union(*history)
+    mean, spread = next((_AGES[code] for code in _AGES if code in codes), (60.0, 14.0))
     age = int(np.clip(rng.normal(mean, spread), 17, 95))
-    scarred = bool({"ASMI", "IMI", "AMI", "HVOLT"} & set(had))
-    sex = int(rng.uniform() > (0.66 if scarred else 0.50))
+    mostly_men = bool({"ASMI", "IMI", "AMI", "HVOLT"} & codes)
+    sex = int(rng.uniform() > (0.66 if mostly_men else 0.50))
     height = int(rng.normal(176 - 12 * sex, 7)) if rng.uniform() < 0.4 else None
     weight = int(rng.normal(82 - 12 * sex, 11)) if rng.uniform() < 0.6 else None
     day = datetime(1989, 1, 9, 8) + timedelta(minutes=int(rng.integers(60 * 24 * 365 * 6)))
-    visits = []
-    for codes in history:
-        visits.append(Visit(0, codes, age + (day.year - 1989) // 3, day))
-        day += timedelta(minutes=int(rng.integers(60 * 24 * 7, 60 * 24 * 500)))
-    return Patient(index, 0, age, sex, height, weight, fold, tuple(visits))
-
-
-def _numbered(patients: list[Patient]) -> tuple[Patient, ...]:
-    """Number all recordings by date, as PTB-XL does."""
-    order = sorted((visit.date, p.index, k) for p in patients for k, visit in enumerate(p.visits))
-    number = {(index, k): n for n, (_, index, k) in enumerate(order, start=1)}
-    return tuple(
-        replace(
-            p,
-            visits=tuple(
-                replace(visit, ecg_id=number[p.index, k]) for k, visit in enumerate(p.visits)
-            ),
+    recordings = []
+    for visit, statements in enumerate(history):
+        now = age + (day.year - 1989) // 3
+        recordings.append(
+            Recording(patient, visit, statements, day, now, age, sex, height, weight, fold)
         )
-        for p in patients
-    )
+        day += timedelta(minutes=int(rng.integers(60 * 24 * 7, 60 * 24 * 500)))
+    return recordings
 
 
-FOLDS = tuple(range(1, 11))
-_HELD_OUT = (9, 10)
-_HELD_OUT_PATIENTS = 2  # patients of every statement in validation and in test
-_SHARED = 3 * _HELD_OUT_PATIENTS  # statements of fewer patients are not distributed
-
-
-def assign_folds(
-    histories: Sequence[Sequence[tuple[str, ...]]], rng: np.random.Generator
-) -> list[int]:
-    """Assign a fold to every patient.
+def _assign_folds(histories: list[list[tuple[str, ...]]], rng: np.random.Generator) -> list[int]:
+    """Assign a fold, 1 to 10, to every patient.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011) over patients:
     the rarest statement first, each of its patients to the fold that misses it most. Folds 9 and
     10 receive at least two patients of every statement.
-
-    Parameters
-    ----------
-    histories : sequence of sequences of tuple of str
-        Statements of each recording of each patient.
-    rng : numpy.random.Generator
-        The order in which patients of one statement are taken.
-
-    Returns
-    -------
-    list of int
-        1..10, one a patient.
     """
     labels = [frozenset(code for codes in history for code in codes) for history in histories]
     counts = Counter(code for codes in labels for code in codes)
-    wanted = {code: _wanted(count) for code, count in counts.items()}
-    room = np.full(len(FOLDS), sum(map(len, histories)) / len(FOLDS))
+    missing = {code: _fold_sizes(count) for code, count in counts.items()}
+    room = np.full(10, sum(map(len, histories)) / 10)
     folds = [0] * len(histories)
     order = rng.permutation(len(histories))
     for rarest in sorted(counts, key=lambda code: (counts[code], code)):
         for patient in order:
             if folds[patient] or rarest not in labels[patient]:
                 continue
-            choice = int(np.lexsort((-room, -wanted[rarest].round(9)))[0])
-            folds[patient] = FOLDS[choice]
-            room[choice] -= len(histories[patient])
+            fold = int(np.lexsort((-room, -missing[rarest].round(9)))[0])
+            folds[patient] = fold + 1
+            room[fold] -= len(histories[patient])
             for code in labels[patient]:
-                wanted[code][choice] -= 1
+                missing[code][fold] -= 1
     return _repaired(folds, labels, order)
+
+
+def _fold_sizes(count: int) -> npt.NDArray[np.float64]:
+    """Target number of a statement's patients in each fold."""
+    held_out = max(count / 10, _HELD_OUT_PATIENTS)
+    training = max(0.0, count - 2 * held_out) / 8
+    return np.array([training] * 8 + [held_out] * 2)
 
 
 def _repaired(
@@ -294,22 +255,12 @@ def _repaired(
 ) -> list[int]:
     """Move training patients to a held-out fold that still misses a statement of theirs."""
     for code in sorted(set().union(*labels)):
-        having = [int(patient) for patient in order if code in labels[patient]]
-        if len(having) < _SHARED:
+        carriers = [int(patient) for patient in order if code in labels[patient]]
+        if len(carriers) < 3 * _HELD_OUT_PATIENTS:
             continue  # too few to share
-        for fold in _HELD_OUT:
-            missing = _HELD_OUT_PATIENTS - sum(folds[patient] == fold for patient in having)
-            train = [patient for patient in having if folds[patient] not in _HELD_OUT]
+        for fold in (9, 10):
+            missing = _HELD_OUT_PATIENTS - sum(folds[patient] == fold for patient in carriers)
+            train = [patient for patient in carriers if folds[patient] < 9]
             for patient in train[: max(0, missing)]:
                 folds[patient] = fold
     return folds
-
-
-def _wanted(count: int) -> npt.NDArray[np.float64]:
-    """Target number of a statement's patients in each fold."""
-    wanted = np.full(len(FOLDS), count / len(FOLDS))
-    held = [FOLDS.index(fold) for fold in _HELD_OUT]
-    wanted[held] = np.maximum(wanted[held], _HELD_OUT_PATIENTS)
-    train = np.setdiff1d(np.arange(len(FOLDS)), held)
-    wanted[train] = max(0.0, count - wanted[held].sum()) / len(train)
-    return wanted

@@ -1,4 +1,7 @@
-"""When the heart beats: onsets of QRS and of P, and what the atria do in between."""
+"""When the heart beats: onsets of QRS and of P, and what the atria do in between.
+
+Times are seconds from the first sample of the recording; `rng` is the recording's own stream.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ import numpy.typing as npt
 
 from einthoven.cohorts.synthetic.waves import Array
 
+DURATION = 10.0
 SINUS, VENTRICULAR, ATRIAL, PACED = range(4)
 Indices = npt.NDArray[np.int64]
 
 # The rhythm runs beyond both ends of the recording; atrial ectopy pulls what follows forwards.
 _BEFORE, _AFTER = 2.0, 4.0
+_LENGTH = DURATION + _BEFORE + _AFTER
 
 # Heart rates, beats a minute: mean, standard deviation, lowest, highest.
 _RATES = {
@@ -29,7 +34,7 @@ _RATES = {
 
 @dataclass(frozen=True, eq=False)
 class Rhythm:
-    """Events of one recording, seconds from its first sample.
+    """Events of one recording.
 
     Attributes
     ----------
@@ -55,31 +60,70 @@ class Rhythm:
         return 0.8 * self.mean_rr + 0.2 * np.clip(last, 0.3, 1.6)
 
 
-def _rate(code: str, rng: np.random.Generator) -> float:
-    mean, spread, low, high = _RATES[code]
-    return float(np.clip(rng.normal(mean, spread), low, high))
-
-
-def _sinus_onsets(code: str, duration: float, breath: float, rng: np.random.Generator) -> Array:
-    """QRS starts of a sinus rhythm with respiratory arrhythmia and a slow drift.
+def rhythm(
+    statements: Collection[str],
+    *,
+    pr: float,
+    breath: float,
+    flutter_cycle: float,
+    rng: np.random.Generator,
+) -> Rhythm:
+    """Draw the rhythm of one recording.
 
     Parameters
     ----------
-    code : str
-        SR, SBRAD, STACH, SARRH or PACE (whose intervals do not vary).
-    duration : float
-        Length of the recording, seconds.
+    statements : collection of str
+        SCP codes; the rhythm and ectopy codes among them decide.
+    pr : float
+        PR interval of a conducted sinus beat, seconds.
     breath : float
         Respiratory rate, Hz.
-    rng : numpy.random.Generator
-        Source of chance.
+    flutter_cycle : float
+        Seconds.
     """
-    mean = 60.0 / _rate(code, rng)
+    phase = rng.uniform(0.1, 0.4)
+    if "AFIB" in statements:
+        planned = _fibrillation_onsets(rng)
+    elif "AFLT" in statements:
+        planned = _flutter_onsets(flutter_cycle, phase, rng)
+    else:
+        code = next((code for code in _RATES if code in statements), "SR")
+        planned = _sinus_onsets(code, breath, rng)
+    planned = planned[planned < DURATION + _AFTER]
+    onsets, kind = planned, np.full(len(planned), SINUS)
+    p_waves = "AFIB" not in statements and "AFLT" not in statements
+    if "PACE" in statements:
+        # Half of the pacemakers follow the atria, the others pace without regard to them.
+        p_waves = bool(rng.uniform() < 0.6)
+        kind = np.full(len(planned), PACED)
+    elif {"BIGU", "PAC", "PVC"}.intersection(statements):
+        ectopic = ATRIAL if "PAC" in statements else VENTRICULAR
+        if "BIGU" in statements:
+            beats = np.arange(1 + rng.integers(2), len(planned) - 1, 2)
+        else:
+            beats = _separate_beats(planned, int(rng.integers(1, 4)), rng)
+        onsets, kind = _premature(planned, beats, ectopic, rng)
+    # A ventricular beat does not reset the sinus node: its P stays where it was.
+    p = np.where(kind == VENTRICULAR, planned, onsets) - pr
+    p_kind = np.where(kind == ATRIAL, ATRIAL, SINUS)
+    if not p_waves:
+        p, p_kind = p[:0], p_kind[:0]
+    return Rhythm(onsets, kind, p, p_kind, float(np.diff(planned).mean()))
+
+
+def _mean_rr(code: str, rng: np.random.Generator) -> float:
+    mean, spread, low, high = _RATES[code]
+    return 60.0 / float(np.clip(rng.normal(mean, spread), low, high))
+
+
+def _sinus_onsets(code: str, breath: float, rng: np.random.Generator) -> Array:
+    """QRS starts with respiratory arrhythmia and a slow drift; those of a pacemaker do not vary."""
+    mean = _mean_rr(code, rng)
     depth = {"SARRH": rng.uniform(0.15, 0.22), "STACH": 0.006, "PACE": 0.0}.get(code)
     depth = rng.uniform(0.006, 0.03) if depth is None else depth
     noise = 0.0 if code == "PACE" else 0.006
     phase, drift = rng.uniform(0, 2 * np.pi, 2)
-    beats = int((duration + _BEFORE + _AFTER) / mean * 1.4) + 4
+    beats = int(_LENGTH / mean * 1.4) + 4
     jitter = noise * rng.standard_normal(beats)
     onset, onsets = -_BEFORE - rng.uniform(0, mean), []
     for k in range(beats):
@@ -87,46 +131,37 @@ def _sinus_onsets(code: str, duration: float, breath: float, rng: np.random.Gene
         swing = depth * np.sin(2 * np.pi * breath * onset + phase)
         slow = min(depth, 0.02) * np.sin(2 * np.pi * 0.07 * onset + drift)
         onset += mean * (1.0 + swing + slow + jitter[k])
-    return _cut(np.array(onsets), duration)
+    return np.array(onsets)
 
 
-def _cut(onsets: Array, duration: float) -> Array:
-    return onsets[onsets < duration + _AFTER]
-
-
-def _fibrillation_onsets(duration: float, rng: np.random.Generator) -> Array:
-    mean = 60.0 / _rate("AFIB", rng)
+def _fibrillation_onsets(rng: np.random.Generator) -> Array:
+    mean = _mean_rr("AFIB", rng)
     spread = rng.uniform(0.18, 0.27)
-    beats = int((duration + _BEFORE + _AFTER) / mean) + 6
+    beats = int(_LENGTH / mean) + 6
     chance = rng.standard_normal(beats)
     chance = (chance - chance.mean()) / chance.std()  # few beats, but always irregular
     # The AV node conducts impulses at random, but not during its refractory period.
     rr = np.maximum(mean * (1 + spread * chance), 0.34 + 0.1 * rng.random(beats))
-    return _cut(-_BEFORE - rng.uniform(0, mean) + np.cumsum(rr), duration)
+    return np.asarray(-_BEFORE - rng.uniform(0, mean) + np.cumsum(rr))
 
 
-def _flutter_onsets(cycle: float, phase: float, duration: float, rng: np.random.Generator) -> Array:
-    steps = int((duration + _BEFORE + _AFTER) / cycle) + 8
+def _flutter_onsets(cycle: float, phase: float, rng: np.random.Generator) -> Array:
+    """QRS starts at a `phase` (0..1) of every second, third or fourth cycle."""
+    steps = int(_LENGTH / cycle) + 8
     block = rng.choice([2, 3, 4, 0], p=[0.35, 0.15, 0.3, 0.2])
     ratio = rng.choice([2, 4], size=steps) if block == 0 else np.full(steps, block)
     count = np.cumsum(ratio)
-    first = np.ceil(-_BEFORE / cycle)
-    return _cut((first + phase + count - count[0]) * cycle, duration)
+    return np.asarray((np.ceil(-_BEFORE / cycle) + phase + count - count[0]) * cycle)
 
 
-def _room(onsets: Array, duration: float) -> Indices:
-    """Beats that can be replaced: their neighbours lie within the recording."""
-    inside = (onsets[:-2] > 0.2) & (onsets[2:] < duration - 0.2)
-    return np.flatnonzero(inside) + 1
-
-
-def _apart(candidates: Indices, count: int, rng: np.random.Generator) -> Indices:
-    """Up to `count` of the candidates, at least three beats from each other."""
-    chosen: list[int] = []
-    for index in rng.permutation(candidates):
-        if len(chosen) < count and all(abs(index - other) > 2 for other in chosen):
-            chosen.append(int(index))
-    return np.array(sorted(chosen), dtype=np.int64)
+def _separate_beats(onsets: Array, count: int, rng: np.random.Generator) -> Indices:
+    """Up to `count` beats with both neighbours in the recording, three beats from each other."""
+    inside = (onsets[:-2] > 0.2) & (onsets[2:] < DURATION - 0.2)
+    beats: list[int] = []
+    for index in rng.permutation(np.flatnonzero(inside) + 1):
+        if len(beats) < count and all(abs(index - other) > 2 for other in beats):
+            beats.append(int(index))
+    return np.array(sorted(beats), dtype=np.int64)
 
 
 def _premature(
@@ -146,76 +181,6 @@ def _premature(
         if kind == ATRIAL:
             early[index + 1 :] += early[index] + 1.06 * rr - (planned + rr)
     return early, kinds
-
-
-def rhythm(
-    statements: Collection[str],
-    *,
-    pr: float,
-    duration: float,
-    breath: float,
-    flutter: tuple[float, float],
-    rng: np.random.Generator,
-) -> Rhythm:
-    """Draw the rhythm of one recording.
-
-    Parameters
-    ----------
-    statements : collection of str
-        SCP codes; the rhythm and ectopy codes among them decide.
-    pr : float
-        PR interval of a conducted sinus beat, seconds.
-    duration : float
-        Length of the recording, seconds.
-    breath : float
-        Respiratory rate, Hz.
-    flutter : tuple of float
-        Length of a flutter cycle (s) and where in it (0..1) the conducted QRS starts.
-    rng : numpy.random.Generator
-        Source of chance.
-    """
-    atria = not {"AFIB", "AFLT"} & set(statements)
-    if "AFIB" in statements:
-        onsets = _fibrillation_onsets(duration, rng)
-    elif "AFLT" in statements:
-        onsets = _flutter_onsets(*flutter, duration, rng)
-    else:
-        code = next((c for c in _RATES if c in statements), "SR")
-        onsets = _sinus_onsets(code, duration, breath, rng)
-    mean_rr = float(np.diff(onsets).mean())
-    if "PACE" in statements:
-        # Half of the pacemakers follow the atria, the others pace without regard to them.
-        atria = bool(rng.uniform() < 0.6)
-        kinds = np.full(len(onsets), PACED)
-        return _with_p(onsets, onsets, kinds, pr, mean_rr, atria)
-    early, kinds = _ectopy(onsets, statements, duration, rng)
-    return _with_p(onsets, early, kinds, pr, mean_rr, atria)
-
-
-def _ectopy(
-    onsets: Array, statements: Collection[str], duration: float, rng: np.random.Generator
-) -> tuple[Array, Indices]:
-    if "BIGU" in statements:
-        kind = ATRIAL if "PAC" in statements else VENTRICULAR
-        every_second = np.arange(1 + rng.integers(2), len(onsets) - 1, 2)
-        return _premature(onsets, every_second, kind, rng)
-    code, kind = ("PAC", ATRIAL) if "PAC" in statements else ("PVC", VENTRICULAR)
-    if code not in statements:
-        return onsets, np.full(len(onsets), SINUS)
-    beats = _apart(_room(onsets, duration), int(rng.integers(1, 4)), rng)
-    return _premature(onsets, beats, kind, rng)
-
-
-def _with_p(
-    planned: Array, onsets: Array, kinds: Indices, pr: float, mean_rr: float, atria: bool
-) -> Rhythm:
-    """P waves: before every conducted beat, and where the sinus node fires into a PVC."""
-    # A ventricular beat does not reset the sinus node: its P stays where it was.
-    sinus = np.where(kinds == VENTRICULAR, planned, onsets) - pr
-    p_kind = np.where(kinds == ATRIAL, ATRIAL, SINUS)
-    if not atria:
-        sinus, p_kind = sinus[:0], p_kind[:0]
-    return Rhythm(onsets, kinds, sinus, p_kind, mean_rr)
 
 
 def fibrillatory(time: Array, rng: np.random.Generator) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from einthoven.cohorts.synthetic.signs import SIGNS
+from einthoven.cohorts.synthetic.signs import INFARCTIONS, SIGNS
 from einthoven.errors import CohortError
 
 
@@ -16,7 +16,6 @@ class Statement(NamedTuple):
     that are not diagnostic.
     """
 
-    code: str
     groups: str
     superclass: str
     subclass: str
@@ -97,13 +96,14 @@ PSVT|R|||paroxysmal supraventricular tachycardia
 TRIGU|R|||trigeminal pattern (unknown origin, SV or Ventricular)
 """
 
-STATEMENTS = tuple(Statement(*line.split("|")) for line in _TABLE.split("\n") if line)
+STATEMENTS = {
+    code: Statement(*fields)
+    for code, *fields in (line.split("|") for line in _TABLE.strip().splitlines())
+}
 
 # Exactly one of these is the rhythm of a record.
 RHYTHMS = ("SR", "SBRAD", "STACH", "SARRH", "AFIB", "AFLT", "PACE")
-_SINUS = ("SR", "SBRAD", "STACH", "SARRH")
 _ECTOPY = ("PVC", "PAC", "BIGU")
-_INFARCTIONS = ("ASMI", "IMI", "AMI")
 _BEATS = tuple(SIGNS)
 
 # Pairs (left, right): no code on the left occurs with another code on the right.
@@ -141,7 +141,7 @@ def compatible(codes: Collection[str]) -> bool:
 
 
 def _contradiction(codes: frozenset[str]) -> tuple[str, str] | None:
-    if codes.intersection(_INFARCTIONS):
+    if codes.intersection(INFARCTIONS):
         codes -= {"QWAVE"}  # implied by the infarction, with the same exclusions
     for left, right in _EXCLUSIVE:
         for one in sorted(codes.intersection(left)):
@@ -160,9 +160,9 @@ def completed(codes: Collection[str]) -> tuple[str, ...]:
         full.add("SR")
     if "BIGU" in full and not full & {"PVC", "PAC"}:
         full.add("PVC")
-    if full.intersection(_INFARCTIONS):
+    if full.intersection(INFARCTIONS):
         full.add("QWAVE")
-    return tuple(s.code for s in STATEMENTS if s.code in full)
+    return tuple(code for code in STATEMENTS if code in full)
 
 
 def consistent(codes: Collection[str]) -> tuple[str, ...]:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from einthoven.records.limb_leads import LIMB_LEADS
+
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +50,7 @@ class Waves:
             return Waves(self.corners, self.vectors @ matrix.T)
         return Waves(self.corners, self.vectors * matrix)
 
-    def only(self, rows: slice) -> Waves:
-        """Some of the waves."""
+    def __getitem__(self, rows: slice | Mask) -> Waves:
         return Waves(self.corners[rows], self.vectors[rows])
 
     def area(self) -> Array:
@@ -60,8 +62,7 @@ class Waves:
     def sampled(self, samples: int, rate: float) -> Array:
         """Heart vector at 0, 1/rate, ... seconds, (3, samples) mV.
 
-        Only the instants inside a wave are evaluated, so that a long recording of short waves
-        costs little.
+        Only the instants inside a wave are evaluated.
         """
         out = np.zeros((3, samples))
         inside = (self.corners[:, 3] > 0) & (self.corners[:, 0] < samples / rate)
@@ -82,29 +83,27 @@ class Waves:
         return out
 
 
-def waves(rows: Sequence[Sequence[float]], *, unit: float = 1e-3) -> Waves:
-    """Build waves from rows of four corners (in `unit` seconds) and three mV."""
+def waves(*rows: Sequence[float]) -> Waves:
+    """Build waves from rows of four corners (ms) and a vector (mV)."""
     table = np.array(rows, dtype=np.float64).reshape(-1, 7)
-    return Waves(table[:, :4] * unit, table[:, 4:])
+    return Waves(table[:, :4] * 1e-3, table[:, 4:])
 
 
-NO_WAVES = waves([])
+NO_WAVES = waves()
 
 
 def joined(parts: Sequence[Waves]) -> Waves:
     """Concatenate groups of waves."""
-    parts = parts or [NO_WAVES]
     return Waves(
-        np.concatenate([part.corners for part in parts]),
-        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.corners for part in [NO_WAVES, *parts]]),
+        np.concatenate([part.vectors for part in [NO_WAVES, *parts]]),
     )
 
 
 # Dower's transfer coefficients from Frank's X (left), Y (inferior), Z (posterior) to leads
 # (Dower, Machado and Osborne, On deriving the electrocardiogram from vectorcardiographic leads,
 # Clin Cardiol 1980;3:87-95). The other limb leads follow from I and II.
-_LEAD_I = (0.632, -0.235, 0.059)
-_LEAD_II = (0.235, 1.066, -0.132)
+_LEADS_I_II = np.array([[0.632, -0.235, 0.059], [0.235, 1.066, -0.132]])
 _PRECORDIAL = np.array(
     [
         [-0.515, 0.157, -0.917],
@@ -116,37 +115,23 @@ _PRECORDIAL = np.array(
     ]
 )
 
-# Rows I II III aVR aVL aVF in terms of I and II (Einthoven, Goldberger).
-_LIMB = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 1.0], [-0.5, -0.5], [1.0, -0.5], [-0.5, 1.0]])
+# Rows I II III aVR aVL aVF in terms of I and II.
+_LIMB = np.array(list(LIMB_LEADS.values()))
 
 ELECTRODES = ("RA", "LA", "LL", "V1", "V2", "V3", "V4", "V5", "V6")
 
 
-def lead_field(
-    rng: np.random.Generator | None = None, *, placement: float = 0.15, gain: float = 0.07
-) -> Array:
-    """Lead vectors of one recording.
+def lead_field(rng: np.random.Generator) -> Array:
+    """Lead vectors of one patient, (12, 3), leads in the standard order.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator, optional
-        Moves and scales the six chest electrodes; without it the field is Dower's.
-    placement : float
-        Standard deviation of an electrode's shift along the row V1..V6, in electrode distances.
-    gain : float
-        Standard deviation of the logarithm of an electrode's gain (its distance to the heart).
-
-    Returns
-    -------
-    numpy.ndarray
-        (12, 3), leads in the standard order; aVR, aVL, aVF and III obey Einthoven's law.
+    Each chest electrode is moved along the row V1..V6, with a standard deviation of 0.15 electrode
+    distances, and its gain (its distance to the heart) varies by about 7 %. The limb leads obey
+    Einthoven's law.
     """
-    chest = _PRECORDIAL
-    if rng is not None:
-        place = np.clip(np.arange(6) + placement * rng.standard_normal(6), 0.0, 5.0)
-        chest = np.stack([np.interp(place, np.arange(6), axis) for axis in chest.T], axis=1)
-        chest = chest * np.exp(gain * rng.standard_normal((6, 1)))
-    return np.concatenate([_LIMB @ np.array([_LEAD_I, _LEAD_II]), chest])
+    place = np.clip(np.arange(6) + 0.15 * rng.standard_normal(6), 0.0, 5.0)
+    chest = np.stack([np.interp(place, np.arange(6), axis) for axis in _PRECORDIAL.T], axis=1)
+    chest = chest * np.exp(0.07 * rng.standard_normal((6, 1)))
+    return np.concatenate([_LIMB @ _LEADS_I_II, chest])
 
 
 def electrode_matrix() -> Array:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from einthoven.cohorts.synthetic.ecg import record_ecg
-from einthoven.cohorts.synthetic.patients import Patient, Visit, plan
-from einthoven.cohorts.synthetic.tables import SUFFIX, Written, filename, write_tables
+from einthoven.cohorts.synthetic.ecg import Truth, simulate
+from einthoven.cohorts.synthetic.patients import Recording, plan
+from einthoven.cohorts.synthetic.signs import INFARCTIONS
+from einthoven.cohorts.synthetic.statements import STATEMENTS
 from einthoven.errors import CohortError
 from einthoven.progress import Progress
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.records.wfdb import write_wfdb
 
-_CHUNK = 16  # patients that a worker process takes at a time
+# Truth, visible drift and loose electrode of a recording.
+Result = tuple[Truth, bool, str]
 
-
-class _Task(NamedTuple):
-    folder: Path
-    seed: int
-    rate: int
-    patients: tuple[Patient, ...]
+_SUFFIXES = {100: "lr", 500: "hr"}
 
 
 def synthesize(
@@ -78,23 +78,22 @@ def synthesize(
     """
     folder = Path(dest)
     _check(folder, records=records, seed=seed, rate=rate, workers=workers)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial_folder = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        patients = plan(records, seed)
-        _make_folders(partial, records, rate)
-        tasks = _tasks(partial, patients, seed, rate)
-        written: dict[int, Written] = {}
-        for rows in _mapped(tasks, workers):
-            written.update((row.ecg_id, row) for row in rows)
+        partial_folder.mkdir(parents=True)
+        recordings, patient_ids = plan(records, seed)
+        write = partial(_write_record, partial_folder, seed, rate)
+        results = []
+        for result in _mapped(write, list(enumerate(recordings, start=1)), workers):
+            results.append(result)
             if progress is not None:
-                progress("synthesize", len(written), records)
-        write_tables(partial, patients, written=written, seed=seed)
+                progress("synthesize", len(results), records)
+        _write_tables(partial_folder, seed, patient_ids, recordings, results)
         if folder.is_dir():
             folder.rmdir()
-        partial.rename(folder)
+        partial_folder.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial_folder, ignore_errors=True)
     return folder
 
 
@@ -104,60 +103,156 @@ def _check(folder: Path, *, records: int, seed: int, rate: int, workers: int) ->
             f"{folder} exists and is not an empty folder",
             remedy="name a new folder, or delete this one",
         )
-    limits = (
-        ("records", records, 1, 99999),
-        ("seed", seed, 0, None),
-        ("workers", workers, 1, None),
-    )
-    for name, value, low, high in limits:
-        if value < low or (high is not None and value > high):
-            span = f"{low} to {high}" if high is not None else f"at least {low}"
-            raise CohortError(f"{name} = {value!r}, but must be {span}", remedy=f"change {name}")
-    if rate not in SUFFIX:
-        raise CohortError(
-            f"rate = {rate!r} Hz, but PTB-XL's layout has 100 and 500 Hz only",
-            remedy="choose 100 or 500",
-        )
+    for name, value, valid, limits in (
+        ("records", records, 1 <= records <= 99999, "1 to 99999"),
+        ("seed", seed, seed >= 0, "at least 0"),
+        ("workers", workers, workers >= 1, "at least 1"),
+        ("rate", rate, rate in _SUFFIXES, "100 or 500 Hz"),
+    ):
+        if not valid:
+            raise CohortError(f"{name} = {value!r}, but must be {limits}", remedy=f"change {name}")
 
 
-def _make_folders(folder: Path, records: int, rate: int) -> None:
-    for ecg_id in (*range(0, records, 1000), records):
-        (folder / filename(ecg_id, rate)).parent.mkdir(parents=True, exist_ok=True)
+def filename(ecg_id: int, rate: int) -> str:
+    """PTB-XL's name of a recording, without suffix, relative to the cohort's folder."""
+    return f"records{rate}/{ecg_id // 1000 * 1000:05d}/{ecg_id:05d}_{_SUFFIXES[rate]}"
 
 
-def _tasks(folder: Path, patients: Sequence[Patient], seed: int, rate: int) -> list[_Task]:
-    chunks = [patients[i : i + _CHUNK] for i in range(0, len(patients), _CHUNK)]
-    return [_Task(folder, seed, rate, tuple(chunk)) for chunk in chunks]
-
-
-def _mapped(tasks: Iterable[_Task], workers: int) -> Iterator[list[Written]]:
+def _mapped(
+    write: Callable[[tuple[int, Recording]], Result],
+    items: list[tuple[int, Recording]],
+    workers: int,
+) -> Iterator[Result]:
     if workers == 1:
-        yield from map(_write_patients, tasks)
+        yield from map(write, items)
         return
     # Fresh processes: forking one that has threads (torch's, say) can hang.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_write_patients, tasks)
+        yield from pool.map(write, items, chunksize=16)
 
 
-def _write_patients(task: _Task) -> list[Written]:
-    return [
-        _write_visit(task, patient, visit, k)
-        for patient in task.patients
-        for k, visit in enumerate(patient.visits)
-    ]
-
-
-def _write_visit(task: _Task, patient: Patient, visit: Visit, k: int) -> Written:
+def _write_record(folder: Path, seed: int, rate: int, item: tuple[int, Recording]) -> Result:
     """Simulate and write one recording; its seeds depend on seed, patient and visit only."""
-    ecg = record_ecg(
-        np.random.SeedSequence(task.seed, spawn_key=(1, patient.index)),
-        np.random.SeedSequence(task.seed, spawn_key=(2, patient.index, k)),
-        statements=visit.statements,
-        rate=task.rate,
-        age=patient.age,
-        sex=patient.sex,
+    ecg_id, recording = item
+    ecg = simulate(
+        recording.statements,
+        np.random.SeedSequence(seed, spawn_key=(1, recording.patient)),
+        np.random.SeedSequence(seed, spawn_key=(2, recording.patient, recording.visit)),
+        rate=rate,
+        age=recording.heart_age,
+        sex=recording.sex,
     )
-    path = task.folder / filename(visit.ecg_id, task.rate)
     comments = ["synthetic ECG by einthoven: no patient"]
-    write_wfdb(path, ecg.signal, rate=task.rate, leads=STANDARD_LEADS, comments=comments)
-    return Written(visit.ecg_id, ecg.truth, ecg.noise.drifting, ecg.noise.loose)
+    path = folder / filename(ecg_id, rate)
+    write_wfdb(path, ecg.signal, rate=rate, leads=STANDARD_LEADS, comments=comments)
+    return ecg.truth, ecg.drifting, ecg.loose
+
+
+def _write_tables(
+    folder: Path,
+    seed: int,
+    patient_ids: list[int],
+    recordings: list[Recording],
+    results: list[Result],
+) -> None:
+    """Write `ptbxl_database.csv`, `scp_statements.csv` and `ground_truth.csv`."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3,)))
+    database, truths = [], []
+    for ecg_id, (recording, result) in enumerate(zip(recordings, results, strict=True), start=1):
+        patient_id = patient_ids[recording.patient]
+        database.append(_database_row(ecg_id, patient_id, recording, result, rng))
+        truths.append(_truth_row(ecg_id, result[0]))
+    _write_csv(folder / "ptbxl_database.csv", database)
+    _write_csv(folder / "scp_statements.csv", [_statement_row(code) for code in STATEMENTS])
+    _write_csv(folder / "ground_truth.csv", truths)
+
+
+def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _database_row(
+    ecg_id: int,
+    patient_id: int,
+    recording: Recording,
+    result: Result,
+    rng: np.random.Generator,
+) -> dict[str, object]:
+    """Row of PTB-XL's table; nurse, site, likelihoods and validator are drawn here."""
+    truth, drifting, loose = result
+    codes, height, weight = recording.statements, recording.height, recording.weight
+    kinds = ((truth.beat_kinds.count(1), "VES"), (truth.beat_kinds.count(2), "SVES"))
+    return {
+        "ecg_id": ecg_id,
+        "patient_id": float(patient_id),
+        # PTB-XL 1.0.3 writes 300 for everyone above 89.
+        "age": float(recording.age if recording.age <= 89 else 300),
+        "sex": recording.sex,
+        "height": "" if height is None else float(height),
+        "weight": "" if weight is None else float(weight),
+        "nurse": float(rng.integers(12)),
+        "site": float(rng.integers(4)),
+        "device": "einthoven synthetic",
+        "recording_date": recording.date.strftime("%Y-%m-%d %H:%M:%S"),
+        "report": ". ".join(STATEMENTS[code].description for code in codes),
+        "scp_codes": str({code: _likelihood(code, rng) for code in codes}),
+        "heart_axis": _axis_name(truth.axis_degrees),
+        "infarction_stadium1": "unknown" if INFARCTIONS & set(codes) else "",
+        "infarction_stadium2": "",
+        "validated_by": float(rng.integers(2)),
+        "second_opinion": False,
+        "initial_autogenerated_report": False,
+        "validated_by_human": True,
+        "baseline_drift": " , alles,  " if drifting else "",
+        "static_noise": "",
+        "burst_noise": "",
+        "electrodes_problems": loose,
+        "extra_beats": ", ".join(f"{count}{kind}" for count, kind in kinds if count),
+        "pacemaker": "ja, pacemaker" if "PACE" in codes else "",
+        "strat_fold": recording.fold,
+        "filename_lr": filename(ecg_id, 100),
+        "filename_hr": filename(ecg_id, 500),
+    }
+
+
+def _likelihood(code: str, rng: np.random.Generator) -> float:
+    """Likelihood as in PTB-XL: percent for diagnoses, mostly 0 ("not stated") otherwise."""
+    if "D" in STATEMENTS[code].groups:
+        return float(rng.choice([100.0, 80.0, 50.0], p=[0.7, 0.2, 0.1]))
+    return 100.0 if code in ("PVC", "PAC", "BIGU", "AFIB", "AFLT", "PACE") else 0.0
+
+
+def _axis_name(degrees: float) -> str:
+    limits = ((-90, "ARAD"), (-30, "ALAD"), (30, "LAD"), (90, "MID"), (120, "RAD"))
+    return next((name for limit, name in limits if degrees < limit), "ARAD")
+
+
+def _statement_row(code: str) -> dict[str, object]:
+    statement = STATEMENTS[code]
+    groups = {"diagnostic": "D", "form": "F", "rhythm": "R"}
+    return {
+        "": code,
+        "description": statement.description,
+        **{name: "1.0" if flag in statement.groups else "" for name, flag in groups.items()},
+        "diagnostic_class": statement.superclass,
+        "diagnostic_subclass": statement.subclass,
+        "Statement Category": next(n for n, flag in groups.items() if flag == statement.groups[0]),
+        "SCP-ECG Statement Description": statement.description,
+        "AHA code": "",
+        "aECG REFID": "",
+        "CDISC Code": "",
+        "DICOM Code": "",
+    }
+
+
+def _truth_row(ecg_id: int, truth: Truth) -> dict[str, object]:
+    row: dict[str, object] = {"ecg_id": ecg_id}
+    for name, value in asdict(truth).items():
+        if isinstance(value, tuple):
+            row[name] = " ".join(f"{round(item, 3):g}" for item in value)
+        else:
+            row[name] = "" if math.isnan(value) else f"{value:.1f}"
+    return row
