@@ -103,6 +103,14 @@ def test_a_model_is_replaced_only_on_demand(model: Model, saved: Path) -> None:
     assert not (saved / "evaluation.json").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for place in ("/proc/einthoven", tmp_path / "file" / "model"):
+        with pytest.raises(ModelError, match="cannot be written") as caught:
+            save_model(model, place)
+        assert "choose a folder" in caught.value.remedy
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "nonsense"])
 def test_damage_is_refused(name: str, damage: str, saved: Path) -> None:

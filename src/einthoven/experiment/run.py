@@ -250,7 +250,7 @@ def _write_model(model: Model, folder: Path, validation: Predictions, test: Scor
         "defined_labels": test.defined_labels,
     }
     entries = fitted_calibration(validation)
-    calibration = Calibration.from_dict(entries.pop("calibration"))
+    calibration = Calibration(**entries.pop("calibration"))
     config = model.config | entries | {"metrics": metrics}
     model = replace(model, calibration=calibration, config=config)
     if is_model(folder):

@@ -16,23 +16,6 @@ from typing import Any
 from einthoven.errors import FileError, ModelError
 from einthoven.files import Json, read_json, write_json
 
-__all__ = [
-    "CARD",
-    "CONFIG",
-    "EVALUATION",
-    "FORMAT",
-    "RELIABILITY",
-    "SHIPPED",
-    "WEIGHTS",
-    "config_digest",
-    "is_model",
-    "model_path",
-    "read_config",
-    "update_config",
-    "weights_file",
-    "write_config",
-]
-
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 EVALUATION, RELIABILITY = "evaluation.json", "reliability.svg"
 FORMAT = "einthoven-model-1"

@@ -13,7 +13,7 @@ from einthoven import __version__
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
-from einthoven.errors import BackboneError, CalibrationError, ModelError
+from einthoven.errors import BackboneError, ModelError
 from einthoven.files import (
     Json,
     file_sha256,
@@ -41,8 +41,6 @@ from einthoven.models.provenance import derived_provenance
 from einthoven.predictions.calibration import Calibration
 from einthoven.signals.preparation import Preparation
 
-__all__ = ["load_model", "load_network", "save_model"]
-
 
 def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a model folder; config.json comes last and makes it complete.
@@ -63,23 +61,28 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     Raises
     ------
     ModelError
-        If the folder holds a model already.
+        If the folder holds a model already, or cannot be written.
     """
     folder = Path(path)
-    if (folder / CONFIG).exists():
-        if not overwrite:
-            raise ModelError(
-                f"{folder} holds a model already",
-                remedy="name another folder, or pass overwrite=True",
-            )
-        for name in (CONFIG, CARD, EVALUATION, RELIABILITY):
-            (folder / name).unlink(missing_ok=True)
-    metadata = model.fingerprints | {"format": FORMAT}
-    write_tensors(folder / WEIGHTS, model.network.state_dict(), metadata)
-    config = _config_of(model, file_sha256(folder / WEIGHTS))
-    if not (folder / CARD).is_file():
-        write_text(folder / CARD, _card(config))
-    write_config(folder, config)
+    if (folder / CONFIG).exists() and not overwrite:
+        raise ModelError(
+            f"{folder} holds a model already", remedy="name another folder, or pass overwrite=True"
+        )
+    try:
+        if (folder / CONFIG).exists():
+            for name in (CONFIG, CARD, EVALUATION, RELIABILITY):
+                (folder / name).unlink(missing_ok=True)
+        metadata = model.fingerprints | {"format": FORMAT}
+        write_tensors(folder / WEIGHTS, model.network.state_dict(), metadata)
+        config = _config_of(model, file_sha256(folder / WEIGHTS))
+        if not (folder / CARD).is_file():
+            write_text(folder / CARD, _card(config))
+        write_config(folder, config)
+    except OSError as error:
+        raise ModelError(
+            f"{folder} cannot be written: {error.strerror or error}",
+            remedy="choose a folder that can be written to, on a disk with enough space",
+        ) from error
     return folder
 
 
@@ -160,12 +163,13 @@ def load_model(path_or_name: str | Path = SHIPPED, *, revision: str | None = Non
     if licence.commercial_use is False:
         warnings.warn(f"{folder.name}: {licence}", LicenceWarning, stacklevel=2)
     aggregate = config["aggregate"]
+    calibration = config["calibration"]
     metadata = read_metadata(folder / WEIGHTS)
     return Model(
         network=network.eval().requires_grad_(False),
         preparation=Preparation.from_dict(config["preparation"]),
         aggregate=aggregate if isinstance(aggregate, str) else tuple(aggregate),
-        calibration=_calibration(folder, config),
+        calibration=None if calibration is None else Calibration(**calibration),
         config=config,
         fingerprints={key: value for key, value in metadata.items() if key != "format"},
     )
@@ -185,16 +189,10 @@ def load_network(path: str | Path) -> Classifier | Backbone:
         with torch.device("meta"):  # draws no random numbers
             network = _skeleton(config)
         network.load_state_dict(tensors, assign=True)
-    except BackboneError as error:
+    except (BackboneError, RuntimeError) as error:  # the checksums are right: another version
         raise ModelError(
-            f"{folder}: {error.problem}",
+            f"{folder}: the network {config['backbone']} cannot be built as it was saved: {error}",
             remedy=f"use einthoven {config.get('einthoven_version')}, which saved it",
-        ) from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder / CONFIG} is damaged: {error!r}", remedy=COPY_AGAIN) from error
-    except RuntimeError as error:
-        raise ModelError(
-            f"{folder}: the weights do not fit {config['backbone']}: {error}", remedy=COPY_AGAIN
         ) from error
     return network
 
@@ -221,15 +219,3 @@ def _tensors(folder: Path, config: Json) -> dict[str, Tensor]:
     # Clones, because safetensors aligns to 8 bytes and PyTorch to 64: the alignment decides the
     # order of summation on some processors, and with it the last bit of an answer.
     return {name: tensor.clone() for name, tensor in read_tensors(file)[0].items()}
-
-
-def _calibration(folder: Path, config: Json) -> Calibration | None:
-    if config["calibration"] is None:
-        return None
-    try:
-        return Calibration.from_dict(config["calibration"])
-    except CalibrationError as error:
-        raise ModelError(
-            f"{folder}: the calibration is damaged: {error.problem}",
-            remedy="copy the model again, or fit the calibration again",
-        ) from error

@@ -12,8 +12,6 @@ from einthoven.licences import Licence
 from einthoven.predictions.calibration import Calibration
 from einthoven.signals.preparation import Preparation
 
-__all__ = ["Model"]
-
 
 @dataclass(frozen=True, eq=False)
 class Model:

@@ -7,8 +7,6 @@ from typing import Any
 
 from einthoven.files import Json
 
-__all__ = ["PTB_XL", "contains_ptbxl", "derived_provenance", "training_history"]
-
 PTB_XL = "ptb-xl"  # name of a cohort read from PTB-XL's own tables
 
 

@@ -10,8 +10,6 @@ from typing import Any
 from einthoven.errors import ModelError
 from einthoven.models.config import SHIPPED, is_model, model_path, read_config
 
-__all__ = ["Start", "start_from"]
-
 
 @dataclass(frozen=True)
 class Start:

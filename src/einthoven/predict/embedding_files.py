@@ -9,12 +9,10 @@ are kept in memory, and existing files are replaced when the new ones are comple
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +24,7 @@ from einthoven.files import Json, replacing, write_json
 
 METADATA_KEY = b"einthoven.embeddings"
 ROW_GROUP = 1 << 25  # bytes of vectors in a row group
+SUFFIXES = (".parquet", ".npy")
 Floats = NDArray[np.float32]
 
 
@@ -48,134 +47,111 @@ class Embedded:
     metadata: Json
 
 
-class EmbeddingFile(ABC):
-    """A file to which records are added.
+class Row(NamedTuple):
+    """The embedding of one record."""
 
-    Parameters
-    ----------
-    file : Path
-    level : str
-    leads : sequence of str
-        Names of the rows of lead-level arrays.
-    metadata : dict
+    record: str
+    patient: str
+    array: Floats
+
+
+def write_embeddings(out: str | Path, rows: Iterable[Row], metadata: Json) -> Embedded:
+    """Write rows as they come; `out` is replaced when the file is complete.
+
+    Raises
+    ------
+    EvaluationError
+        For another suffix than .parquet or .npy, if there is no row, or if the rows of a `.npy`
+        file have different shapes.
     """
-
-    embedded: Embedded
-
-    def __init__(self, file: Path, level: str, leads: tuple[str, ...], metadata: Json) -> None:
-        self.file, self.level, self.leads, self.metadata = file, level, leads, metadata
-        self.count = 0
-        self.shape: tuple[int, ...] = ()
-
-    def add(self, ids: list[str], patients: list[str], arrays: list[Floats]) -> None:
-        """Add records, each with its own array."""
-        if not self.count:
-            self.shape = arrays[0].shape
-        self.count += len(ids)
-        self._add(ids, patients, arrays)
-
-    @abstractmethod
-    def _add(self, ids: list[str], patients: list[str], arrays: list[Floats]) -> None:
-        """Write records, or keep them for the next row group."""
-
-    @abstractmethod
-    def finish(self) -> None:
-        """Complete the file and close it."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the file, complete or not."""
-
-    def describe(self, file: Path) -> None:  # noqa: B027 (Parquet files contain their ids)
-        """Write the ids of the rows of a complete file."""
+    file = Path(out)
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise EvaluationError(
+            f"{file}: embeddings end in {' or '.join(SUFFIXES)}, not in {file.suffix!r}",
+            remedy="name the file embeddings.parquet or embeddings.npy",
+        )
+    with replacing(file) as temporary:
+        if suffix == ".parquet":
+            return Embedded(file, _write_parquet(temporary, rows, metadata), metadata)
+        ids, shape = _write_array(temporary, rows)
+        # Without its JSON file an array is incomplete.
+        file.with_suffix(".json").unlink(missing_ok=True)
+    write_json(file.with_suffix(".json"), metadata | {"shape": list(shape)} | ids)
+    return Embedded(file, shape, metadata)
 
 
-class _Npy(EmbeddingFile):
-    """One float32 array; its header is written again when its length is known."""
-
-    def __init__(self, file: Path, *options: Any) -> None:
-        super().__init__(file, *options)
-        self.ids: list[str] = []
-        self.patients: list[str] = []
-        self.handle = open(file, "wb")  # noqa: SIM115
-
-    def _add(self, ids: list[str], patients: list[str], arrays: list[Floats]) -> None:
-        for name, array in zip(ids, arrays, strict=True):
-            if array.shape != self.shape:
+def _write_array(file: Path, rows: Iterable[Row]) -> tuple[dict[str, list[str]], tuple[int, ...]]:
+    ids: dict[str, list[str]] = {"records": [], "patients": []}
+    shape: tuple[int, ...] = ()
+    with open(file, "wb") as handle:
+        for row in rows:
+            if not shape:
+                shape = row.array.shape
+                _write_header(handle, (0, *shape))
+            if row.array.shape != shape:
                 raise EvaluationError(
-                    f"record {name} has {array.shape[0]} tokens and the first one "
-                    f"{self.shape[0]}; an array needs equal numbers",
+                    f"record {row.record} has {row.array.shape[0]} tokens and the first one "
+                    f"{shape[0]}; an array needs equal numbers",
                     remedy="name a .parquet file, or embed records of one length",
                 )
-        if not self.ids:
-            self._write_header()
-        for array in arrays:
-            self.handle.write(np.ascontiguousarray(array, dtype="<f4").data)
-        self.ids += ids
-        self.patients += patients
-
-    def finish(self) -> None:
+            handle.write(np.ascontiguousarray(row.array, dtype="<f4").data)
+            ids["records"].append(row.record)
+            ids["patients"].append(row.patient)
+        shape = (_some(len(ids["records"])), *shape)
         # NumPy leaves room in a header for the first axis to grow.
-        self.handle.seek(0)
-        self._write_header()
-        self.close()
-
-    def close(self) -> None:
-        self.handle.close()
-
-    def describe(self, file: Path) -> None:
-        rows = {"records": self.ids, "patients": self.patients}
-        shape = [self.count, *self.shape]
-        write_json(file.with_suffix(".json"), self.metadata | {"shape": shape} | rows)
-
-    def _write_header(self) -> None:
-        shape = (self.count, *self.shape)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self.handle, header)
+        handle.seek(0)
+        _write_header(handle, shape)
+    return ids, shape
 
 
-class _Parquet(EmbeddingFile):
-    """A table, written in row groups of `ROW_GROUP` bytes."""
+def _write_header(handle: Any, shape: tuple[int, ...]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(handle, header)
 
-    def __init__(self, file: Path, *options: Any) -> None:
-        super().__init__(file, *options)
-        self.waiting: list[tuple[str, str, Floats]] = []
-        self.gathered = 0  # bytes
-        self.writer: Any = None
 
-    def _add(self, ids: list[str], patients: list[str], arrays: list[Floats]) -> None:
-        self.waiting += zip(ids, patients, arrays, strict=True)
-        self.gathered += sum(array.nbytes for array in arrays)
-        if self.gathered >= ROW_GROUP:
-            self._write()
+def _write_parquet(file: Path, rows: Iterable[Row], metadata: Json) -> tuple[int, ...]:
+    count, shape, writer = 0, (), None
+    try:
+        for group in _groups(rows):
+            count, shape = count + len(group), shape or group[0].array.shape
+            table = _table(group, metadata)
+            if writer is None:
+                writer = pq.ParquetWriter(file, table.schema, use_dictionary=False)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
+    return (_some(count), *shape)
 
-    def finish(self) -> None:
-        if self.waiting:
-            self._write()
-        self.close()
 
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Collect rows into groups of at least `ROW_GROUP` bytes."""
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += row.array.nbytes
+        if size >= ROW_GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
-    def _write(self) -> None:
-        ids, patients, arrays = (list(column) for column in zip(*self.waiting, strict=True))
-        columns = {"record": pa.array(ids, pa.string()), "patient": pa.array(patients, pa.string())}
-        table = pa.table(columns | self._columns(arrays))
-        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(self.metadata).encode()})
-        if self.writer is None:
-            self.writer = pq.ParquetWriter(self.file, table.schema, use_dictionary=False)
-        self.writer.write_table(table)
-        self.waiting, self.gathered = [], 0
 
-    def _columns(self, arrays: list[Floats]) -> dict[str, Any]:
-        if self.level == "token":
-            starts = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int32)
-            return {"tokens": pa.ListArray.from_arrays(starts, _lists(np.concatenate(arrays)))}
+def _table(group: Sequence[Row], metadata: Json) -> pa.Table:
+    records, patients, arrays = (list(column) for column in zip(*group, strict=True))
+    columns = {"record": pa.array(records), "patient": pa.array(patients)}
+    if metadata["level"] == "token":
+        starts = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int32)
+        columns["tokens"] = pa.ListArray.from_arrays(starts, _lists(np.concatenate(arrays)))
+    else:
         whole = np.stack(arrays)
-        if self.level == "lead":
-            return {lead: _lists(whole[:, i]) for i, lead in enumerate(self.leads)}
-        return {f"e{i:04d}": pa.array(whole[:, i]) for i in range(whole.shape[1])}
+        if metadata["level"] == "lead":
+            columns |= {lead: _lists(whole[:, i]) for i, lead in enumerate(metadata["leads"])}
+        else:
+            columns |= {f"e{i:04d}": pa.array(values) for i, values in enumerate(whole.T)}
+    return pa.table(columns, metadata={METADATA_KEY: json.dumps(metadata).encode()})
 
 
 def _lists(rows: Floats) -> Any:
@@ -183,40 +159,9 @@ def _lists(rows: Floats) -> Any:
     return pa.FixedSizeListArray.from_arrays(flat, rows.shape[-1])
 
 
-_KINDS: dict[str, type[EmbeddingFile]] = {".parquet": _Parquet, ".npy": _Npy}
-
-
-@contextmanager
-def writing(
-    out: str | Path, level: str, leads: tuple[str, ...], metadata: Json
-) -> Iterator[EmbeddingFile]:
-    """Write a file that replaces `out` when the block ends without an error.
-
-    Raises
-    ------
-    EvaluationError
-        For another suffix than .parquet or .npy, and if no record was added.
-    """
-    file = Path(out)
-    kind = _KINDS.get(file.suffix.lower())
-    if kind is None:
+def _some(count: int) -> int:
+    if not count:
         raise EvaluationError(
-            f"{file}: embeddings end in {' or '.join(_KINDS)}, not in {file.suffix!r}",
-            remedy="name the file embeddings.parquet or embeddings.npy",
+            "there is no record to embed", remedy="name a split that has records, or ECG files"
         )
-    with replacing(file) as temporary:
-        writer = kind(temporary, level, leads, metadata)
-        try:
-            yield writer
-            if not writer.count:
-                raise EvaluationError(
-                    "there is no record to embed",
-                    remedy="name a split that has records, or ECG files",
-                )
-            writer.finish()
-        finally:
-            writer.close()
-        if kind is _Npy:  # without its JSON file an array is incomplete
-            file.with_suffix(".json").unlink(missing_ok=True)
-    writer.describe(file)
-    writer.embedded = Embedded(file, (writer.count, *writer.shape), metadata)
+    return count

@@ -16,7 +16,7 @@ moments. A lead is prepared alone, and the backbone's policy replaces the others
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,7 +30,7 @@ from einthoven.backbones.leads import LeadSubset
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError, EvaluationError
 from einthoven.models.model import Model
-from einthoven.predict.embedding_files import Embedded, writing
+from einthoven.predict.embedding_files import Embedded, Row, write_embeddings
 from einthoven.predict.records import on_device
 from einthoven.progress import Progress
 from einthoven.records import read_record
@@ -86,20 +86,22 @@ def embed_cohort(
         have different numbers of tokens.
     """
     network = Embedder(model, level, precision=precision, device=device)
-    kept = cohort.select(store.without_quarantined(cohort.ids()))
-    ids, patients = kept.ids(split), kept.patients(split)
-    rows = store.rows(ids)
-    unlabelled = np.zeros((len(rows), 0), dtype=np.uint8)
-    sources = [SignalSource(store, rows, unlabelled, p) for p in network.preparations]
-    origin = {"cohort": cohort.name, "version": cohort.version, "split": split or "all"}
-    with writing(out, network.level, network.leads, network.metadata | origin) as file:
+    usable = cohort.select(store.without_quarantined(cohort.ids()))
+    ids, patients = usable.ids(split).tolist(), usable.patients(split).tolist()
+    unlabelled = np.zeros((len(ids), 0), dtype=np.uint8)
+    sources = [SignalSource(store, store.rows(ids), unlabelled, p) for p in network.preparations]
+
+    def rows() -> Iterator[Row]:
         for start in range(0, len(ids), batch_size):
             part = np.arange(start, min(start + batch_size, len(ids)))
-            crops = (source.evaluation_crops(part) for source in sources)
-            file.add(ids[part].tolist(), patients[part].tolist(), network(crops, len(part)))
+            arrays = network((source.evaluation_crops(part) for source in sources), len(part))
+            names = slice(start, start + batch_size)
+            yield from map(Row, ids[names], patients[names], arrays)
             if progress:
                 progress("embed", int(part[-1]) + 1, len(ids))
-    return file.embedded
+
+    origin = {"cohort": cohort.name, "version": cohort.version, "split": split or "all"}
+    return write_embeddings(out, rows(), network.metadata | origin)
 
 
 def embed_files(
@@ -130,8 +132,8 @@ def embed_files(
         As `embed_cohort`; also for an unusable file, without `refused`.
     """
     network = Embedder(model, level, precision=precision, device=device)
-    origin: dict[str, Any] = {"files": len(files)}
-    with writing(out, network.level, network.leads, network.metadata | origin) as writer:
+
+    def rows() -> Iterator[Row]:
         for done, file in enumerate(files, 1):
             try:
                 record = read_record(file)
@@ -143,10 +145,12 @@ def embed_files(
                 refused(Path(file), error)
             else:
                 crops = ((x, torch.zeros(len(x), dtype=torch.long)) for x in prepared)
-                writer.add([str(file)], [record.patient or ""], network(crops, 1))
+                (array,) = network(crops, 1)
+                yield Row(str(file), record.patient or "", array)
             if progress:
                 progress("embed", done, len(files))
-    return writer.embedded
+
+    return write_embeddings(out, rows(), network.metadata | {"files": len(files)})
 
 
 class Embedder:
