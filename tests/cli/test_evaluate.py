@@ -142,6 +142,7 @@ def test_two_runs_compared(cli: Any, made: Any) -> None:
     assert found["auroc"]["macro"] == pytest.approx(difference)
     result = cli("compare", made.run, made.other, "--resamples", 20)
     assert f"{difference:+.4f}" in result.out
+    assert f"{scores[0]['defined_labels']} of {len(scores[0]['per_label'])}" in result.out
     assert "…" not in result.out
     assert cli("compare", made.run, made.other, "--resamples", 0).status == 0
 

@@ -33,6 +33,8 @@ def test_posttrain_leaves_its_evidence_and_goes_on(
     assert result.status == 0
     numbers = read_json(made.run / "metrics.json")["test"]
     assert f"Test macro AUROC {numbers['macro_auroc']:.4f} (" in result.out
+    assert f"{numbers['defined_labels']} of {len(numbers['per_label'])} labels" in result.out
+    assert f"{abs(numbers['macro_auprc_bias']):.4f}" in result.out
     assert f"Model: {made.model}" in result.out
     assert "epoch" not in result.err  # nothing was trained again
     assert (made.run / "report.html").stat().st_mtime_ns > page

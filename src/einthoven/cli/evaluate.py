@@ -374,6 +374,8 @@ def _quantities(comparison: Any, metric: str) -> dict[str, str]:
         "B": number(getattr(comparison.b, f"macro_{metric}"), places=4),
         "A minus B": number(difference.macro, signed=True, places=4),
         "95 % CI": interval_text(difference.macro_interval, signed=True, places=4),
+        "bootstrap bias": number(difference.bias, signed=True, places=4),
+        "defined labels": f"{comparison.a.defined_labels} of {len(comparison.labels)}",
         "relative gain": percent(difference.relative_gain, signed=True),
         "labels with A above B": f"{difference.improved} of {len(comparison.labels)}",
     }

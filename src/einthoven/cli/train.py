@@ -22,7 +22,7 @@ from einthoven.cli.options import (
 )
 from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.models import SHIPPED
-from einthoven.report.format import counted, with_interval
+from einthoven.report.format import counted, number, with_interval
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
@@ -180,15 +180,15 @@ def _report(
     from einthoven.report.page import write_report
 
     page = write_report([out], out / "report.html", cohort=cohort, resamples=resamples)
-    score = result.test
-    if score.defined_labels < len(score.labels):
-        typer.echo(
-            f"Macro averages cover {score.defined_labels} of {counted(len(score.labels), 'label')}:"
-            " the others lack positives or negatives in the test split"
-        )
+    score = result.test.to_dict()
+    labels = f"{score['defined_labels']} of {len(score['per_label'])} labels"
     for name in ("AUROC", "AUPRC"):
-        value, limits = (getattr(score, f"macro_{name.lower()}{end}") for end in ("", "_interval"))
-        typer.echo(f"Test macro {name} {with_interval(value, limits, places=4)}")
+        value, limits, bias = (
+            score[f"macro_{name.lower()}{part}"] for part in ("", "_interval", "_bias")
+        )
+        text = f"{with_interval(value, limits, places=4)}, {labels}"
+        text += f", bootstrap bias {number(bias, signed=True, places=4)}" if limits else ""
+        typer.echo(f"Test macro {name} {text}")
     if (out / "model").is_dir():
         typer.echo(f"Model: {out / 'model'}")
     typer.echo(f"Report: {page}")
