@@ -523,19 +523,21 @@ def mean_predictions(tables: list[Any]) -> Any:
 
 def robustness(model: Any, cohort: Any, store: Any, split: str, **options: Any) -> dict[str, Any]:
     from einthoven.experiment.robustness import measure_robustness
+    from einthoven.predict import predict_cohort
 
-    found = measure_robustness(model, cohort, store, split, **options)
-    values: dict[str, Any] = {"log_loss": found.log_loss, "ece": found.ece}
+    clean = predict_cohort(model, cohort, store, split)
+    result = measure_robustness(model, cohort, store, split, clean, **options)
+    values: dict[str, Any] = {key: result["clean"][key] for key in ("log_loss", "ece")}
     for kind in ("leads", "noise", "offsets"):
-        for each in getattr(found, kind):
-            differences = each.comparison.auroc
-            values[f"{kind}/{each.name}"] = {
-                "log_loss": each.log_loss,
-                "ece": each.ece,
-                "macro_auroc": each.comparison.a.macro_auroc,
-                "macro_auprc": each.comparison.a.macro_auprc,
-                "difference": differences.macro,
-                "difference_interval": differences.macro_interval,
+        for condition in result[kind]:
+            auroc, auprc = condition["auroc"], condition["auprc"]
+            values[f"{kind}/{condition['name']}"] = {
+                "log_loss": condition["log_loss"],
+                "ece": condition["ece"],
+                "macro_auroc": auroc["value"],
+                "macro_auprc": auprc["value"],
+                "difference": auroc["difference"],
+                "difference_interval": auroc["difference_interval"],
             }
     return values
 
@@ -686,15 +688,15 @@ def add_noise(signals: np.ndarray, **options: Any) -> np.ndarray:
 
 
 def offset_signals(store: Any, chosen: list[str], offset: float) -> np.ndarray:
-    from einthoven.experiment.robustness import OffsetStore
+    from einthoven.experiment.robustness import offset_store
 
-    return store_signals(OffsetStore.over(store, offset=offset), chosen)
+    return store_signals(offset_store(store, offset), chosen)
 
 
 def noisy_signals(store: Any, chosen: list[str], **options: Any) -> np.ndarray:
-    from einthoven.experiment.robustness import NoisyStore
+    from einthoven.experiment.robustness import noisy_store
 
-    return store_signals(NoisyStore.over(store, **options), chosen)
+    return store_signals(noisy_store(store, **options), chosen)
 
 
 def quality(record: Any) -> dict[str, Any]:

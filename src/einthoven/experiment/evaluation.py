@@ -251,9 +251,9 @@ def evaluate_model(
             cohort,
             store,
             split,
-            clean=calibrate_table(model, table),
+            calibrate_table(model, table),
             device=device,
             progress=progress,
             **options,
-        ).to_dict()
+        )
     return write_evaluation(folder, evaluation)

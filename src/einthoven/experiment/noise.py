@@ -1,4 +1,4 @@
-"""Noise at a given signal-to-noise ratio, to measure the robustness of a model.
+"""Noise at a given signal-to-noise ratio, and offsets, to measure the robustness of a model.
 
 Noise is added to the signal as it was recorded, before any preparation, and the sum is rounded to
 whole microvolts, as a recorder would. The ratio is that of a record: 10 log10 of the variance of
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from einthoven.errors import PreparationError
 
-__all__ = ["NOISES", "add_noise"]
+__all__ = ["NOISES", "add_noise", "add_offset"]
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, int], float], Floats]
@@ -88,6 +88,12 @@ def add_noise(
         scale = np.sqrt(clean.var(axis=1).mean() / np.square(noise).mean() / 10 ** (snr / 10))
         noisy[place] = np.clip(np.rint(clean + scale * noise), _INT16.min, _INT16.max)
     return noisy
+
+
+def add_offset(signals: NDArray[np.int16], offset: float) -> NDArray[np.int16]:
+    """Add a constant in mV to every lead, as a recorder with a wrong zero; clipped to int16."""
+    moved = signals.astype(np.int32) + round(1000 * offset)
+    return np.clip(moved, _INT16.min, _INT16.max).astype(signals.dtype)
 
 
 def _band(low: float, high: float) -> Draw:
