@@ -11,7 +11,7 @@ import pytest
 
 from einthoven.reproduce.experiment import Experiment, load_experiment
 from einthoven.reproduce.grid import runs_of
-from einthoven.reproduce.run import Reproduction, Runner, State
+from einthoven.reproduce.run import Reproduction, State
 from einthoven.signals.store import Store
 
 BACKBONE = "mtecg_tiny_100hz"
@@ -122,7 +122,7 @@ def at(tiny: Experiment, synthetic_path: Path, synthetic_store: Store) -> At:
 def whole(at: At, tmp_path_factory: pytest.TempPathFactory) -> Reproduction:
     """A reproduction with every run finished, by one process without interruption."""
     reproduction = at(tmp_path_factory.mktemp("reproduction") / "whole")
-    states = Runner(reproduction).run(runs_of("grid", reproduction.experiment, BACKBONE))
+    states = reproduction.run(runs_of("grid", reproduction.experiment, BACKBONE))
     assert set(states.values()) == {State.DONE}
     return reproduction
 

@@ -77,7 +77,7 @@ def test_every_experiment_reads_and_so_do_its_recipes(name: str) -> None:
     for variant in experiment.variants:
         assert experiment.recipe(variant, "st_mem_tiny", seed=3, fraction=0.3).seed == 3
     if not experiment.table_1_only:
-        assert experiment.pretraining_recipe("st_mem_tiny").seed == 0
+        assert experiment.pretraining_of("st_mem_tiny")[0].seed == 0
 
 
 def test_variants_that_change_nothing_are_their_presets() -> None:
@@ -136,15 +136,15 @@ def test_changes_apply_in_order_and_for_one_backbone_only(tmp_path: Path) -> Non
 
     assert stage2("other") == stage2("two") == (8, 2e-4)
     assert stage2("one") == (9, 2e-4)
-    assert experiment.pretraining_recipe("two").epochs == 800
-    assert experiment.pretraining_recipe("one").name == "demo"
+    assert experiment.pretraining_of("two")[0].epochs == 800
+    assert experiment.pretraining_of("one")[0].name == "demo"
 
 
 def test_a_backbone_can_be_pretrained_in_another_form() -> None:
     s4 = load_experiment("s4-100hz-cpu")  # causal for its objective, in both directions after it
-    assert s4.pretraining_options("s4_small") == {"causal": True}
+    assert s4.pretraining_of("s4_small")[1] == {"causal": True}
     assert s4.options_of("s4_small") == {"causal": False}
-    assert s4.pretraining_options("mtecg_tiny_100hz") is None
+    assert s4.pretraining_of("mtecg_tiny_100hz")[1] == {}
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ def test_a_backbone_is_named_once_and_its_experiment_can_pretrain_it() -> None:
     assert set(named) <= set(backbone_names())
     for backbone in (*named, "mtecg_tiny", "mtecg_tiny_100hz"):
         experiment = load_experiment(experiment_for(backbone))
-        recipe = experiment.pretraining_recipe(backbone)
-        check_pretraining(recipe, backbone, experiment.pretraining_options(backbone))
+        recipe, options = experiment.pretraining_of(backbone)
+        check_pretraining(recipe, backbone, options)
 
 
 def test_recipes_beside_the_experiment_are_found(tmp_path: Path) -> None:
@@ -232,13 +232,9 @@ def test_mistakes_are_refused(tmp_path: Path, change: tuple[str, str], message: 
 
 def test_an_experiment_of_rows_alone(tmp_path: Path) -> None:
     experiment = written(tmp_path, ROWS_ALONE)
-    assert experiment.names_every_backbone
     assert experiment.recipe("scratch", "s4_tiny").initialise == "random"
     with pytest.raises(ReproduceError, match="no pretraining for s4_tiny"):
-        experiment.source_of("s4_tiny")
-    open_row = written(tmp_path, ROWS_ALONE.replace('backbone = "s4_tiny"\n', ""))
-    assert not open_row.names_every_backbone
-    assert not load_experiment("published").names_every_backbone
+        experiment.pretraining_of("s4_tiny")
 
 
 @pytest.mark.parametrize(
@@ -251,6 +247,7 @@ def test_an_experiment_of_rows_alone(tmp_path: Path) -> None:
         (('members = ["two"', 'variant = "start"\nmembers = ["two"'), "variant or members"),
         (('name = "two"', 'name = "one"'), "two rows have the same name"),
         (("MULTIRESNET", "MULTIRESNETT"), "MULTIRESNETT"),
+        (('backbone = "s4_tiny"\n', ""), "name their backbones"),
         (("table_1_only", 'main_task = "rhythm-12"\ntable_1_only'), "not among the tasks"),
     ],
 )
@@ -273,10 +270,10 @@ def test_a_shorter_schedule_is_noticed(tmp_path: Path) -> None:
     experiment = written(
         tmp_path, ROWS_ALONE + '[backbones]\ns4_tiny = { set = ["stage2.epochs=20"] }\n'
     )
-    assert experiment.short_schedule("scratch", "s4_tiny") == "20 of 50 epochs"
-    assert experiment.short_schedule("scratch", "s4") == ""
+    assert experiment.changes("scratch", "s4_tiny")[0] == "20 of 50 epochs"
+    assert experiment.changes("scratch", "s4")[0] == ""
     longer = written(tmp_path, ROWS_ALONE + '[backbones.s4_tiny]\nset = ["stage2.epochs=60"]\n')
-    assert longer.short_schedule("scratch", "s4_tiny") == ""
+    assert longer.changes("scratch", "s4_tiny")[0] == ""
 
 
 def test_an_experiment_takes_from_another_what_it_does_not_say(tmp_path: Path) -> None:
@@ -328,7 +325,7 @@ def test_the_peers_are_those_of_the_table(name: str) -> None:
 def test_the_whole_schedules_are_the_networks_own() -> None:
     experiment = load_experiment("peers")
     variants = {row.name: row.variant for row in experiment.rows if row.variant}
-    assert {experiment.short_schedule(variant, name) for name, variant in variants.items()} == {""}
+    assert {experiment.changes(variant, name)[0] for name, variant in variants.items()} == {""}
 
     def epochs(name: str) -> int:
         stage = experiment.recipe(variants[name], name).stage2

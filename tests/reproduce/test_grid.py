@@ -15,7 +15,7 @@ from einthoven.reproduce.experiment import (
     Row,
     load_experiment,
 )
-from einthoven.reproduce.grid import TARGETS, only, row_names, runs_of, shard, targets_of
+from einthoven.reproduce.grid import TARGETS, only, runs_of, shard, targets_of
 
 BACKBONE = "s4"
 
@@ -131,7 +131,7 @@ def test_the_runs_of_rows_alone(peers: Experiment) -> None:
 
 
 def test_one_row_alone(peers: Experiment) -> None:
-    runs, rows = runs_of("table-1", peers, ""), row_names(peers, "")
+    runs, rows = runs_of("table-1", peers, ""), peers.pairs("")
     one = only(runs, ["row=xresnet1d101", "task=form-19"], rows)
     assert [run.key for run in one] == [
         f"xresnet1d101--strodthoff--form-19--100pct--seed{seed}" for seed in (0, 1, 2)

@@ -82,7 +82,7 @@ def test_the_pooled_interval_is_that_of_the_mean_over_seeds(
 ) -> None:
     pooled = results.macro(MAIN[POST], "auprc", minus=MAIN[PLAIN])
     assert pooled is not None
-    bootstrap = results._bases["all-71", "test"].bootstrap
+    _, bootstrap = results._first["all-71", "test"]
     differences = []
     for seed in (0, 1):
         post, plain = (
@@ -108,7 +108,7 @@ def test_strata(whole: Reproduction, results: Results) -> None:
     last = strata[-1]
     pooled = results.macro(MAIN[POST], "auroc", minus=MAIN[SCRATCH], labels=last["labels"])
     assert pooled is not None
-    bootstrap = results._bases["all-71", "test"].bootstrap
+    _, bootstrap = results._first["all-71", "test"]
     columns = [bootstrap.labels.index(label) for label in last["labels"]]
     post, scratch = (
         bootstrap.estimate(predictions(whole, v, 0).probabilities)[0] for v in (POST, SCRATCH)
@@ -124,7 +124,7 @@ def test_an_ensemble_is_the_mean_of_its_members_seed_by_seed(
     assert results.seeds(both) == (0, 1)
     pooled = results.macro(both, "auroc")
     assert pooled is not None
-    bootstrap = results._bases["all-71", "test"].bootstrap
+    _, bootstrap = results._first["all-71", "test"]
     for seed in (0, 1):
         tables = [predictions(whole, v, seed).probabilities for v in (POST, PLAIN)]
         point = bootstrap.estimate(np.mean(tables, axis=0))[0].point
@@ -148,7 +148,9 @@ def test_unfinished_runs_have_no_numbers(whole: Reproduction) -> None:
 def test_runs_on_other_records_are_refused(whole: Reproduction) -> None:
     results = Results(whole)
     assert results.macro(MAIN[POST], "auroc")
-    results._bases["all-71", "test"].records[0] = "another"
+    first, bootstrap = results._first["all-71", "test"]
+    renamed = replace(first, records=first.records[::-1])
+    results._first["all-71", "test"] = renamed, bootstrap
     with pytest.raises(EvaluationError, match="other records"):
         results.macro(MAIN[SCRATCH], "auroc")
 

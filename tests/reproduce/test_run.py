@@ -25,10 +25,11 @@ from einthoven.reproduce.experiment import (
     PROBE,
     SCRATCH,
     SCRATCH_POST,
+    Source,
     load_experiment,
 )
 from einthoven.reproduce.grid import Run, only, runs_of, shard
-from einthoven.reproduce.run import Reproduction, Runner, State, check, plan, request_of
+from einthoven.reproduce.run import Reproduction, State, request_of
 from einthoven.signals.store import Store
 from einthoven.training.distributed import Processes
 
@@ -36,13 +37,13 @@ BACKBONE = "mtecg_tiny_100hz"
 # Runs part of the pickled reproduction argv[1]; prints what starts and what is done.
 SCRIPT = """
 import pickle, sys
+from dataclasses import replace
 from pathlib import Path
 from einthoven.reproduce.grid import only, runs_of
-from einthoven.reproduce.run import Runner
 
 reproduction = pickle.loads(Path(sys.argv[1]).read_bytes())
 runs = only(runs_of("grid", reproduction.experiment, reproduction.backbone), sys.argv[2:])
-Runner(reproduction, log=lambda line: print(line, flush=True)).run(runs)
+replace(reproduction, log=lambda line: print(line, flush=True)).run(runs)
 """
 
 
@@ -124,7 +125,7 @@ def test_finished_runs_are_not_touched(whole: Reproduction) -> None:
     folder = whole.folder(run(POST))
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
     lines: list[str] = []
-    states = Runner(whole, log=lines.append).run([run(POST), run(PLAIN)])
+    states = replace(whole, log=lines.append).run([run(POST), run(PLAIN)])
     assert states == dict.fromkeys([run(POST), run(PLAIN)], State.DONE)
     assert not lines
     assert {file: file.stat().st_mtime_ns for file in before} == before
@@ -140,7 +141,7 @@ def test_a_killed_reproduction_resumes(
         next(line for line in process.stdout if line.startswith(f"{killed.key}: started"))
         os.kill(process.pid, signal.SIGKILL)
     assert begun.state(killed) in (State.MISSING, State.PARTIAL)
-    assert Runner(begun).run([killed]) == {killed: State.DONE}
+    assert begun.run([killed]) == {killed: State.DONE}
     assert predictions(begun, killed) == predictions(whole, killed)
 
 
@@ -164,8 +165,8 @@ def test_two_processes_share_the_runs(
 
 def test_locked_runs_are_skipped(begun: Reproduction) -> None:
     with locked(begun.lock(run(PLAIN).key)):
-        states = Runner(begun).run([run(PLAIN), run(SCRATCH)])
-        assert plan(begun, [run(PLAIN), run(SCRATCH)]) == states
+        states = begun.run([run(PLAIN), run(SCRATCH)])
+        assert begun.plan([run(PLAIN), run(SCRATCH)]) == states
     assert states == {run(PLAIN): State.RUNNING, run(SCRATCH): State.DONE}
 
 
@@ -174,10 +175,10 @@ def test_a_failure_does_not_stop_the_other_runs(begun: Reproduction) -> None:
     folder.mkdir(parents=True)
     shutil.copytree(begun.pretraining(BACKBONE), folder, dirs_exist_ok=True)
     assert begun.state(run(PLAIN)) is State.OTHER
-    states = Runner(begun).run([run(PLAIN), run(SCRATCH)])
+    states = begun.run([run(PLAIN), run(SCRATCH)])
     assert states == {run(PLAIN): State.FAILED, run(SCRATCH): State.DONE}
     shutil.rmtree(folder)
-    assert Runner(begun).run([run(PLAIN)]) == {run(PLAIN): State.DONE}
+    assert begun.run([run(PLAIN)]) == {run(PLAIN): State.DONE}
 
 
 def test_another_recipe_or_encoder_is_another_run(whole: Reproduction, tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_a_stale_probe_is_replaced(begun: Reproduction, whole: Reproduction) -> 
     stale = begun.folder(run(PROBE)) / "stage1"
     stale.mkdir(parents=True)
     (stale / "from-another-recipe").touch()
-    assert Runner(begun).run([run(PROBE)]) == {run(PROBE): State.DONE}
+    assert begun.run([run(PROBE)]) == {run(PROBE): State.DONE}
     assert not (stale / "from-another-recipe").exists()
     assert predictions(begun, run(PROBE)) == predictions(whole, run(PROBE))
 
@@ -209,13 +210,13 @@ def test_parts_of_two_machines_are_merged(
         for each in shard(runs, part):
             shutil.copytree(whole.folder(each), machine.folder(each))
         shutil.copytree(machine.out, merged.out, dirs_exist_ok=True)
-    assert Runner(merged).run(runs) == dict.fromkeys(runs, State.DONE)
+    assert merged.run(runs) == dict.fromkeys(runs, State.DONE)
 
 
 def test_plan(begun: Reproduction, whole: Reproduction) -> None:
     shutil.copytree(whole.folder(run(PLAIN)), begun.folder(run(PLAIN)))
     states = {run(PLAIN): State.DONE, run(SCRATCH): State.MISSING}
-    assert plan(begun, list(states)) == states
+    assert begun.plan(list(states)) == states
 
 
 def test_a_backbone_that_cannot_be_pretrained_is_refused(
@@ -225,24 +226,24 @@ def test_a_backbone_that_cannot_be_pretrained_is_refused(
         whole, out=tmp_path, backbone="s4_tiny", experiment=load_experiment("published")
     )
     with pytest.raises(ReproduceError, match="s4_tiny") as refused:
-        check(other, runs_of("table-2", other.experiment, "s4_tiny"))
+        other.check(runs_of("table-2", other.experiment, "s4_tiny"))
     assert refused.value.remedy is not None
 
 
 def test_a_pretraining_by_another_recipe_is_refused(whole: Reproduction, tmp_path: Path) -> None:
     """By the comparison of requests in the run folder; the other run's files stay."""
-    source = whole.experiment.source_of(BACKBONE).model_copy(update={"set": ("epochs=2",)})
+    source = Source(recipe="demo", set=("epochs=2",))
     other = whole.experiment.model_copy(update={"pretraining": source})
     changed = replace(whole, experiment=other, out=tmp_path / "changed")
     folder = changed.pretraining(BACKBONE)
     folder.mkdir(parents=True)
     shutil.copy(whole.pretraining(BACKBONE) / "run.json", folder)
     with pytest.raises(TrainingError, match="another recipe"):
-        Runner(changed).run([run(PLAIN)])
+        changed.run([run(PLAIN)])
 
 
 def test_torchrun_is_refused(begun: Reproduction, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Processes, "world", property(lambda self: 2))
     with pytest.raises(ReproduceError) as refused:
-        Runner(begun)
+        begun.run([])
     assert refused.value.remedy is not None

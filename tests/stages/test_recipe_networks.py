@@ -102,10 +102,8 @@ def test_pretraining_trains_every_parameter(name: str, backbone: str) -> None:
 @pytest.mark.parametrize(("name", "backbone"), GRIDS)
 def test_fine_tuning_continues_the_pretrained_network(name: str, backbone: str) -> None:
     experiment = load_experiment(name)
-    pretraining = experiment.pretraining_recipe(backbone)
-    source = objective_of(
-        pretraining, backbone, **(experiment.pretraining_options(backbone) or {})
-    ).backbone
+    pretraining, pretraining_options = experiment.pretraining_of(backbone)
+    source = objective_of(pretraining, backbone, **pretraining_options).backbone
     options = experiment.options_of(backbone)
     for variant in experiment.variants:
         recipe = experiment.recipe(variant, backbone)
@@ -221,5 +219,5 @@ def test_the_grid_can_be_planned(
         experiment, backbone, synthetic_path, Path(synthetic_store.root), tmp_path, device="cpu"
     )
     assert {reproduction.state(run) for run in runs} == {State.MISSING}
-    pretraining = experiment.pretraining_recipe(backbone)
+    pretraining, _ = experiment.pretraining_of(backbone)
     assert (pretraining.name, pretraining.epochs) == (recipe, epochs)

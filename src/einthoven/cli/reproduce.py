@@ -121,13 +121,13 @@ def reproduce(
         return
     from einthoven.cli.paths import store_folder, store_of
     from einthoven.reproduce.grid import only as filtered
-    from einthoven.reproduce.grid import row_names, runs_of
+    from einthoven.reproduce.grid import runs_of
     from einthoven.reproduce.grid import shard as part
-    from einthoven.reproduce.run import Reproduction, check
+    from einthoven.reproduce.run import Reproduction
 
     definition = _experiment(experiment, cohort, backbone, weights)
     name = backbone or ""
-    runs = filtered(runs_of(target, definition, name), only or (), row_names(definition, name))
+    runs = filtered(runs_of(target, definition, name), only or (), definition.pairs(name))
     runs = part(runs, shard)
     folder = _ptbxl_folder(cohort)
     # Packed later, so that everything else is checked first.
@@ -138,7 +138,7 @@ def reproduce(
         return
     failed = []
     if run:
-        check(reproduction, runs)
+        reproduction.check(runs)
         note(f"Experiment {definition.name}")
         packed = Path(store_of(folder, store).root)
         failed = _run(replace(reproduction, store=packed), runs)
@@ -156,7 +156,7 @@ def _experiment(
     from einthoven.reproduce.experiment import experiment_for, load_experiment
 
     experiment = load_experiment(name or experiment_for(backbone or ""))
-    needed = not experiment.names_every_backbone
+    needed = not experiment.table_1_only
     if cohort is None or (backbone is None and needed):
         raise ReproduceError(
             f"{'--cohort' if cohort is None else '--backbone'} is missing",
@@ -208,19 +208,17 @@ def _list() -> None:
 
 def _run(reproduction: Reproduction, runs: Sequence[Run]) -> list[str]:
     """Run everything; return the keys of the failed runs."""
-    from einthoven.reproduce.run import Runner, State
+    from einthoven.reproduce.run import State
 
     with progress_bars(keep=False) as progress:  # a grid has too many stages
-        states = Runner(reproduction, progress, note).run(runs)
+        states = replace(reproduction, progress=progress, log=note).run(runs)
     if elsewhere := sum(state is State.RUNNING for state in states.values()):
         typer.echo(f"In progress in other processes: {counted(elsewhere, 'run')}")
     return [run.key for run, state in states.items() if state is State.FAILED]
 
 
 def _print_plan(reproduction: Reproduction, runs: Sequence[Run]) -> None:
-    from einthoven.reproduce.run import plan
-
-    states = plan(reproduction, runs)
+    states = reproduction.plan(runs)
     typer.echo(f"experiment {reproduction.experiment.name}")
     for run, state in states.items():
         typer.echo(f"{state:8} {run.key}")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from einthoven.errors import ReproduceError
 from einthoven.reproduce import published
-from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, load_recipe
+from einthoven.stages.recipe import Pretraining, Recipe, Table, load_pretraining, load_recipe
 
 POST, PLAIN = "post-training", "fine-tuning"
 PROBE, SCRATCH, SCRATCH_POST = "linear-probe", "scratch", "scratch-post-training"
@@ -27,16 +27,11 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _NOT_EXTENDED = {"name", "description", "made_for"}
-# Fields that every run has of its own; fewer epochs are reported by `short_schedule`.
-_NO_CHANGE = {"name", "description", "seed", "data.fraction"}
+_NO_CHANGE = {"name", "description", "seed", "data.fraction"}  # fields that differ in every run
 _EPOCHS = "stage2.epochs"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Variant(_Section):
+class Variant(Table):
     """A way to train a classifier: a recipe, and changes of it."""
 
     recipe: str
@@ -52,29 +47,29 @@ class Variant(_Section):
     weights probes the frozen random network."""
 
 
-class Source(_Section):
+class Source(Table):
     """Pretraining, for backbones without given weights."""
 
     recipe: str
     """A pretraining preset, or a `.toml` file."""
     set: tuple[str, ...] = ()
     """Changes."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Fields of the backbone's config during pretraining, over those it has afterwards."""
 
 
-class BackboneChange(_Section):
+class BackboneChange(Table):
     """Changes of an experiment for one backbone."""
 
     pretraining: Source | None = None
     """Another pretraining."""
     set: tuple[str, ...] = ()
     """Changes of every variant's recipe, where it has the section; before the variant's."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Fields of the backbone's config, such as `leads`."""
 
 
-class Seeds(_Section):
+class Seeds(Table):
     """Seeds of some runs; an empty list matches everything."""
 
     seeds: tuple[Seed, ...]
@@ -87,7 +82,7 @@ class Seeds(_Section):
     """Shares of the training records that they apply to."""
 
 
-class Row(_Section):
+class Row(Table):
     """A row of table 1: a backbone and a variant, or the mean prediction of other rows."""
 
     name: str
@@ -95,7 +90,7 @@ class Row(_Section):
     variant: str = ""
     """The variant that gives recipe and initial weights."""
     backbone: str | None = None
-    """By default the command's."""
+    """By default the command's; `table_1_only` needs it."""
     members: tuple[str, ...] = ()
     """Names of other rows, instead of a variant: the mean of their predictions, seed by seed."""
     published: str | None = None
@@ -115,7 +110,7 @@ class Row(_Section):
         return self
 
 
-class Experiment(_Section):
+class Experiment(Table):
     """A grid of runs."""
 
     name: FolderName
@@ -155,7 +150,7 @@ class Experiment(_Section):
     """Pretraining of backbones without given weights."""
     variants: dict[FolderName, Variant]
     """By name."""
-    backbones: dict[str, BackboneChange] = {}
+    backbones: dict[str, BackboneChange] = Field(default_factory=dict)
     """Changes for single backbones."""
     rows: tuple[Row, ...] = ()
     """Rows of table 1; by default the command's backbone, plain and post-trained."""
@@ -167,8 +162,8 @@ class Experiment(_Section):
         used = [row.variant for row in self.rows if row.variant]
         used += [name for entry in self.more_seeds for name in entry.variants]
         if self.table_1_only:
-            if not self.rows:
-                raise ValueError("table_1_only needs rows")
+            if not self.rows or any(not (row.backbone or row.members) for row in self.rows):
+                raise ValueError("table_1_only needs rows that name their backbones")
         else:
             used += [POST, PLAIN, *self.table_variants]
             if self.pretraining is None:
@@ -195,10 +190,11 @@ class Experiment(_Section):
             Row(name="post-training", variant=POST, published="Transformer-FM-PT"),
         )
 
-    @property
-    def names_every_backbone(self) -> bool:
-        """Whether every row names its backbone."""
-        return self.table_1_only and all(row.backbone or row.members for row in self.rows)
+    def pairs(self, backbone: str) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Backbone and variant of every row of table 1, or of its members, by the row's name."""
+        rows = self.table_rows
+        single = {row.name: (row.backbone or backbone, row.variant) for row in rows if row.variant}
+        return {row.name: tuple(single[n] for n in row.members or [row.name]) for row in rows}
 
     def table_variants_of(self, task: str) -> tuple[str, ...]:
         """Variants of table 2 that are run on a task, in the order of its columns."""
@@ -227,12 +223,12 @@ class Experiment(_Section):
             If the variant's recipe or one of its changes is wrong.
         """
         definition, file = self.variants[variant], self._file(self.variants[variant].recipe)
-        changes = [
-            *_applicable((*self.schedule, *self._change(backbone).set), load_recipe(file)),
-            *definition.set,
-            f"seed={seed}",
-        ]
-        table = load_recipe(file, changes).model_dump()
+        original = load_recipe(file)
+        # A schedule names stages that not every recipe has; setting a key would add the stage.
+        absent = [stage for stage in ("stage1", "stage2") if getattr(original, stage) is None]
+        general = (*self.schedule, *self._change(backbone).set)
+        changes = [change for change in general if change.split(".", 1)[0] not in absent]
+        table = load_recipe(file, [*changes, *definition.set, f"seed={seed}"]).model_dump()
         table |= dict.fromkeys(definition.without) | {"name": variant}
         table["data"]["fraction"] = fraction
         if definition.description:
@@ -243,45 +239,50 @@ class Experiment(_Section):
 
     def starts_random(self, variant: str) -> bool:
         """Whether a variant starts from random weights."""
-        return self.variants[variant].start == "random" or (
-            self._original(variant).initialise == "random"
+        definition = self.variants[variant]
+        return "random" in (
+            definition.start,
+            load_recipe(self._file(definition.recipe)).initialise,
         )
 
-    def short_schedule(self, variant: str, backbone: str) -> str:
-        """How much shorter a schedule is than the recipe's: "10 of 50 epochs", or nothing."""
-        original, stage2 = self._original(variant).stage2, self.recipe(variant, backbone).stage2
-        if stage2 is None or original is None or stage2.epochs >= original.epochs:
-            return ""
-        return f"{stage2.epochs} of {original.epochs} epochs"
+    def changes(self, variant: str, backbone: str) -> tuple[str, list[str]]:
+        """Differences to the variant's recipe.
 
-    def changes(self, variant: str, backbone: str) -> list[str]:
-        """Other differences to the variant's recipe: "precision bf16 instead of fp32"."""
+        Returns
+        -------
+        str
+            How much shorter the schedule is: "10 of 50 epochs"; empty if it is not.
+        list of str
+            The other differences: "precision bf16 instead of fp32".
+        """
+        original = load_recipe(self._file(self.variants[variant].recipe))
         before, after = (
             pd.json_normalize(recipe.model_dump(mode="json")).iloc[0].to_dict()
-            for recipe in (self._original(variant), self.recipe(variant, backbone))
+            for recipe in (original, self.recipe(variant, backbone))
         )
-        ignored = _NO_CHANGE | ({_EPOCHS} if self.short_schedule(variant, backbone) else set())
-        return [
-            f"{key} {after[key]} instead of {value}"
+        changed = {
+            key: (after[key], value)
             for key, value in before.items()
-            if key in after and after[key] != value and key not in ignored
-        ]
+            if key in after and after[key] != value and key not in _NO_CHANGE
+        }
+        short = ""
+        if _EPOCHS in changed and after[_EPOCHS] < before[_EPOCHS]:
+            short = "{} of {} epochs".format(*changed.pop(_EPOCHS))
+        return short, [f"{key} {ours} instead of {value}" for key, (ours, value) in changed.items()]
 
-    def options_of(self, backbone: str) -> dict[str, Any] | None:
+    def options_of(self, backbone: str) -> dict[str, Any]:
         """Fields of a backbone's config that the experiment sets."""
-        return self._change(backbone).options or None
+        return self._change(backbone).options
 
-    def pretraining_options(self, backbone: str) -> dict[str, Any] | None:
-        """Fields of a backbone's config during pretraining."""
-        return ((self.options_of(backbone) or {}) | self.source_of(backbone).options) or None
-
-    def source_of(self, backbone: str) -> Source:
-        """Pretraining of a backbone.
+    def pretraining_of(self, backbone: str) -> tuple[Pretraining, dict[str, Any]]:
+        """Pretraining recipe of a backbone, and fields of its config during pretraining.
 
         Raises
         ------
         ReproduceError
-            If the experiment does not define one.
+            If the experiment does not define a pretraining.
+        RecipeError
+            If the recipe or one of its changes is wrong.
         """
         source = self._change(backbone).pretraining or self.pretraining
         if source is None:
@@ -289,33 +290,14 @@ class Experiment(_Section):
                 f"experiment {self.name} has no pretraining for {backbone}",
                 remedy="pass --weights, or add a [pretraining] to the experiment",
             )
-        return source
-
-    def pretraining_recipe(self, backbone: str) -> Pretraining:
-        """Pretraining recipe of a backbone.
-
-        Raises
-        ------
-        RecipeError
-            If the recipe or one of its changes is wrong.
-        """
-        source = self.source_of(backbone)
-        return load_pretraining(self._file(source.recipe), [*source.set, "seed=0"])
+        recipe = load_pretraining(self._file(source.recipe), [*source.set, "seed=0"])
+        return recipe, self.options_of(backbone) | source.options
 
     def _change(self, backbone: str) -> BackboneChange:
         return self.backbones.get(backbone, BackboneChange())
 
-    def _original(self, variant: str) -> Recipe:
-        return load_recipe(self._file(self.variants[variant].recipe))
-
     def _file(self, recipe: str) -> str | Path:
         return self.folder / recipe if recipe.endswith(".toml") else recipe
-
-
-def _applicable(changes: tuple[str, ...], recipe: Recipe) -> list[str]:
-    # A schedule names stages that not every recipe has; setting a key would add the stage.
-    absent = [stage for stage in ("stage1", "stage2") if getattr(recipe, stage) is None]
-    return [change for change in changes if change.split(".", 1)[0] not in absent]
 
 
 def experiment_names() -> list[str]:

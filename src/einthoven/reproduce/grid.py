@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from einthoven.errors import ReproduceError
 from einthoven.reproduce.experiment import (
@@ -16,7 +16,6 @@ from einthoven.reproduce.experiment import (
     SCRATCH,
     SCRATCH_POST,
     Experiment,
-    Row,
 )
 
 TABLE_1, GRID = "table-1", "grid"
@@ -32,8 +31,7 @@ TARGETS = {
 PAIR = (PLAIN, POST)
 ABLATION = (POST, NO_DEPTH, NO_PROBE, PLAIN, SCRATCH, SCRATCH_POST)
 WHOLE = 1.0
-T = TypeVar("T")
-Rows = Mapping[str, Sequence[tuple[str, str]]]
+Pairs = Mapping[str, Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -68,20 +66,6 @@ def targets_of(experiment: Experiment) -> tuple[str, ...]:
     return (TABLE_1, GRID) if experiment.table_1_only else tuple(TARGETS)
 
 
-def pairs_of_row(experiment: Experiment, row: Row, backbone: str) -> list[tuple[str, str]]:
-    """Backbone and variant of a row of table 1, or those of its members."""
-    if row.variant:
-        return [(row.backbone or backbone, row.variant)]
-    members = [other for other in experiment.rows if other.name in row.members]
-    members.sort(key=lambda other: row.members.index(other.name))
-    return [(member.backbone or backbone, member.variant) for member in members]
-
-
-def row_names(experiment: Experiment, backbone: str) -> Rows:
-    """Backbones and variants of every row of table 1, by its name."""
-    return {row.name: pairs_of_row(experiment, row, backbone) for row in experiment.table_rows}
-
-
 def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
     """The runs of a table or figure, in the order in which they are best run.
 
@@ -93,13 +77,13 @@ def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
     ReproduceError
         If the target is unknown, or the experiment does not make it.
     """
+    if target not in TARGETS:
+        raise ReproduceError(f"no target {target!r}", remedy=f"choose {', '.join(TARGETS)}")
     if target not in targets_of(experiment):
-        known = target in TARGETS
         raise ReproduceError(
-            f"experiment {experiment.name} has no {target}" if known else f"no target {target!r}",
-            remedy="choose another --experiment: `einthoven reproduce list`" if known
-            else f"choose {', '.join(TARGETS)}",
-        )  # fmt: skip
+            f"experiment {experiment.name} has no {target}",
+            remedy="choose another --experiment: `einthoven reproduce list`",
+        )
     targets = [t for t in targets_of(experiment) if t != GRID] if target == GRID else [target]
     groups = [group for name in targets for group in _groups(name, experiment, backbone)]
     if target == GRID and not experiment.table_1_only:
@@ -115,9 +99,8 @@ def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
 def _groups(target: str, experiment: Experiment, backbone: str) -> Iterator[Group]:
     main = experiment.main_task
     if target == TABLE_1:
-        for row in experiment.table_rows:
-            for pair in pairs_of_row(experiment, row, backbone):
-                yield from (Group(*pair, task) for task in experiment.tasks)
+        for pairs in experiment.pairs(backbone).values():
+            yield from (Group(*pair, task) for pair in pairs for task in experiment.tasks)
     elif target == "table-2":
         for task in experiment.tasks:
             yield from (Group(backbone, v, task) for v in experiment.table_variants_of(task))
@@ -131,9 +114,20 @@ def _groups(target: str, experiment: Experiment, backbone: str) -> Iterator[Grou
 
 
 def _priority(experiment: Experiment, backbone: str, group: Group, turn: int) -> tuple[Any, ...]:
-    # Within a rank first seeds come first, small fractions before large ones, and the variants of
-    # a comparison side by side.
-    rank = _rank(experiment, group, first=turn == 0)
+    """Sort key of a group's run with the seed number `turn`.
+
+    Within a rank first seeds come first, small fractions before large ones, and the variants of a
+    comparison side by side.
+    """
+    baselines = (PROBE, SCRATCH, *experiment.table_variants)
+    if group.task != experiment.main_task:
+        rank = 7 if turn else 5 if group.variant in PAIR else 6
+    elif group.fraction != WHOLE:
+        rank = 4
+    elif group.variant in PAIR:
+        rank = 2 if turn else 0
+    else:
+        rank = 1 if group.variant in baselines and not turn else 3
     backbones = [row.backbone for row in experiment.rows]
     row = backbones.index(group.backbone) if group.backbone in backbones else -1
     variant = [POST, PLAIN, *experiment.variants].index(group.variant)
@@ -141,18 +135,7 @@ def _priority(experiment: Experiment, backbone: str, group: Group, turn: int) ->
     return group.backbone != backbone, rank, turn, group.fraction, *position
 
 
-def _rank(experiment: Experiment, group: Group, *, first: bool) -> int:
-    pair = group.variant in PAIR
-    if group.task != experiment.main_task:
-        return (5 if pair else 6) if first else 7
-    if group.fraction != WHOLE:
-        return 4
-    if pair:
-        return 0 if first else 2
-    return 1 if first and group.variant in (PROBE, SCRATCH, *experiment.table_variants) else 3
-
-
-def only(runs: Sequence[Run], filters: Sequence[str], rows: Rows | None = None) -> list[Run]:
+def only(runs: Sequence[Run], filters: Sequence[str], pairs: Pairs | None = None) -> list[Run]:
     """Runs that pass every filter: `variant=post-training,scratch`, `seed=0`, ...
 
     Parameters
@@ -160,15 +143,15 @@ def only(runs: Sequence[Run], filters: Sequence[str], rows: Rows | None = None) 
     runs : sequence of Run
     filters : sequence of str
         `KEY=VALUE,...`; a key is a field of a run, or `row`.
-    rows : mapping, optional
-        Backbones and variants of table 1's rows, by name (see `row_names`).
+    pairs : mapping, optional
+        `Experiment.pairs`, for filters of rows.
 
     Raises
     ------
     ReproduceError
         If a filter has another form, or a value that no run has.
     """
-    keys = [*Run.__dataclass_fields__, *(["row"] if rows else [])]
+    keys = [*Run.__dataclass_fields__, *(["row"] if pairs else [])]
     selected = list(runs)
     for text in filters:
         key, equals, values = text.partition("=")
@@ -177,7 +160,7 @@ def only(runs: Sequence[Run], filters: Sequence[str], rows: Rows | None = None) 
                 f"--only {text!r} is not a filter",
                 remedy=f"write KEY=VALUE,... with a key of {', '.join(keys)}",
             )
-        names = {run: _names(run, key, rows or {}) for run in runs}
+        names = {run: _names(run, key, pairs or {}) for run in runs}
         present = {name for run in runs for name in names[run]}
         allowed = {value.strip() for value in values.split(",")}
         if allowed - present:
@@ -189,15 +172,15 @@ def only(runs: Sequence[Run], filters: Sequence[str], rows: Rows | None = None) 
     return selected
 
 
-def _names(run: Run, key: str, rows: Rows) -> set[str]:
+def _names(run: Run, key: str, pairs: Pairs) -> set[str]:
     """Values of a run for a key; it may be part of several rows."""
     if key == "row":
-        return {name for name, pairs in rows.items() if (run.backbone, run.variant) in pairs}
+        return {row for row, members in pairs.items() if (run.backbone, run.variant) in members}
     value = getattr(run, key)
     return {value if isinstance(value, str) else f"{value:g}"}
 
 
-def shard(runs: Sequence[T], part: str | None) -> list[T]:
+def shard(runs: Sequence[Run], part: str | None) -> list[Run]:
     """Part I of N, written `I/N`: every N-th run; all of them if `part` is None.
 
     Raises

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from einthoven.errors import ReproduceError
 from einthoven.evaluate.scores import plain
-from einthoven.files import Json, lock_beside, locked, read_json, write_json, write_text
+from einthoven.files import lock_beside, locked, read_json, write_json, write_text
 from einthoven.reproduce.figures import figure_2, figure_3, figure_4, figure_5
 from einthoven.reproduce.grid import GRID, TABLE_1, targets_of
 from einthoven.reproduce.results import Results
@@ -26,11 +26,7 @@ _SECTIONS: dict[str, Callable[[Results], Section]] = {
 }
 
 
-def write(
-    reproduction: Reproduction,
-    target: str,
-    page: Path,
-) -> list[Path]:
+def write(reproduction: Reproduction, target: str, page: Path) -> list[Path]:
     """Write a table or figure, or all of them, from the finished runs.
 
     A section replaces the text between its markers, or is added at the end of the page. Numbers
@@ -56,23 +52,16 @@ def write(
         If the markers of the page are damaged.
     """
     results = Results(reproduction)
-    targets = targets_of(reproduction.experiment) if target == GRID else (target,)
     sections = []
-    for name in targets:
+    for name in targets_of(reproduction.experiment) if target == GRID else (target,):
         if name == TABLE_1:
-            sections.append(table_1(results, _stored(reproduction, page)))
-        elif name in _SECTIONS and not (name == GRID and reproduction.experiment.table_1_only):
+            stem = Section(name, reproduction.backbone, reproduction.experiment.name, "", {}).name
+            file = page.parent / FIGURES / f"{stem}.json"
+            sections.append(table_1(results, read_json(file) if file.is_file() else {}))
+        elif not (name == GRID and reproduction.experiment.table_1_only):
             sections.append(_SECTIONS[name](results))
     with locked(lock_beside(page)):  # other processes may write their sections
         return write_sections(page, sections)
-
-
-def _stored(reproduction: Reproduction, page: Path) -> Json:
-    """Numbers of table 1 beside a page; empty without any."""
-    section = Section(TABLE_1, reproduction.backbone, reproduction.experiment.name, "", {})
-    file = page.parent / FIGURES / f"{section.name}.json"
-    numbers: Json = read_json(file) if file.is_file() else {}
-    return numbers
 
 
 def write_sections(page: Path, sections: Sequence[Section]) -> list[Path]:

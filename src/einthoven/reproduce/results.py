@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Literal
@@ -26,14 +28,13 @@ from einthoven.experiment.run import METRICS, PREDICTIONS
 from einthoven.files import Json, read_json, read_lines
 from einthoven.predictions import Predictions
 from einthoven.reproduce.grid import Group
-from einthoven.reproduce.run import RANDOM, Reproduction, State, finished_runs, request_of
+from einthoven.reproduce.run import RANDOM, RUNS, Reproduction, State, request_of
 
 Metric = Literal["auroc", "auprc"]
 Split = Literal["validation", "test"]
 AUROC_AUPRC: tuple[Metric, Metric] = ("auroc", "auprc")
 # Positives of rare, less rare and common labels: one record decides about the first.
 STRATA = ((1, 9), (10, 49), (50, None))
-
 
 Source = Group | tuple[Group, ...]  # of several groups the mean prediction, seed by seed
 Folders = tuple[Path, ...]  # one run, or those whose mean prediction is scored
@@ -45,14 +46,6 @@ def groups_of(source: Source) -> tuple[Group, ...]:
 
 
 @dataclass(eq=False)
-class _Basis:
-    """What every run of a task is scored on: records, and their targets and resamples."""
-
-    records: list[str]
-    bootstrap: Bootstrap
-
-
-@dataclass(eq=False)
 class Results:
     """The finished runs of a reproduction, scored on demand.
 
@@ -61,47 +54,50 @@ class Results:
     """
 
     reproduction: Reproduction
-    _bases: dict[tuple[str, Split], _Basis] = field(default_factory=dict)
+    # The first table of every task and split, and its resamples, which all others share.
+    _first: dict[tuple[str, Split], tuple[Predictions, Bootstrap]] = field(default_factory=dict)
     _estimates: dict[tuple[Folders, Split], tuple[Estimate, Estimate]] = field(default_factory=dict)
     _folders: dict[Source, dict[int, Folders]] = field(default_factory=dict)
 
     def folders(self, source: Source) -> dict[int, Folders]:
         """Finished runs by seed: one folder, or those of several groups."""
         if source not in self._folders:
-            members = [dict(self._finished(group)) for group in groups_of(source)]
+            members = [self._finished(group) for group in groups_of(source)]
             self._folders[source] = {
                 seed: tuple(member[seed] for member in members)
                 for seed in sorted(set.intersection(*map(set, members)))
             }
         return self._folders[source]
 
-    def _finished(self, group: Group) -> Iterator[tuple[int, Path]]:
-        experiment, reproduction = self.reproduction.experiment, self.reproduction
+    def _finished(self, group: Group) -> dict[int, Path]:
+        reproduction, experiment = self.reproduction, self.reproduction.experiment
         if group.variant not in experiment.variants:  # of another experiment in the same folder
-            yield from (
-                (request["recipe"]["seed"], folder)
-                for folder, request in self._post_trained(group.task)
-                if _group_of(request) == group
-            )
-            return
-        for seed in experiment.seeds_of(group.variant, group.task, group.fraction):
-            if reproduction.state(group.run(seed)) is State.DONE:
-                yield seed, reproduction.folder(group.run(seed))
+            return self._post_trained[group]
+        seeds = experiment.seeds_of(group.variant, group.task, group.fraction)
+        return {
+            run.seed: reproduction.folder(run)
+            for run in map(group.run, seeds)
+            if reproduction.state(run) is State.DONE
+        }
 
-    def _post_trained(self, task: str) -> Iterator[tuple[Path, Json]]:
-        """Finished post-training runs of a task in the folder, of any experiment."""
-        for folder, request in finished_runs(self.reproduction.out):
-            if request["task"] == task and is_post_training(request):
-                yield folder, request
+    @cached_property
+    def _post_trained(self) -> dict[Group, dict[int, Path]]:
+        """Finished post-training runs in the folder, of any experiment, by group and seed."""
+        runs: dict[Group, dict[int, Path]] = defaultdict(dict)
+        for file in sorted((self.reproduction.out / RUNS).glob(f"*/{METRICS}")):
+            request = request_of(file.parent)
+            if is_post_training(request):
+                recipe = request["recipe"]
+                group = Group(request["backbone"], recipe["name"], request["task"])
+                runs[group][recipe["seed"]] = file.parent
+        return dict(runs)
 
     def best_post_trained(self, task: str) -> Group | None:
         """The post-trained group with the highest macro AUROC on fold 9, mean over seeds."""
-        groups = dict.fromkeys(_group_of(request) for _, request in self._post_trained(task))
-        finished = [group for group in groups if self.folders(group)]
-        return max(finished, key=self.validation, default=None)
+        groups = [group for group in self._post_trained if group.task == task]
+        return max(filter(self.folders, groups), key=self._validation, default=None)
 
-    def validation(self, group: Group) -> float:
-        """Macro AUROC on fold 9, mean over seeds."""
+    def _validation(self, group: Group) -> float:
         folders = [folder for (folder,) in self.folders(group).values()]
         scores = [read_json(folder / METRICS)["validation"] for folder in folders]
         return float(mean(score["macro_auroc"] for score in scores))
@@ -109,13 +105,12 @@ class Results:
     def description(self, group: Group) -> Json:
         """A post-trained group in the numbers of table 1."""
         seeds = self.folders(group)
-        weights = request_of(seeds[min(seeds)][0])["weights"]
         return {
             "backbone": group.backbone,
             "recipe": group.variant,
             "seeds": list(seeds),
-            "validation_auroc": self.validation(group),
-            "weights_sha256": weights["sha256"],
+            "validation_auroc": self._validation(group),
+            "weights_sha256": request_of(seeds[min(seeds)][0])["weights"]["sha256"],
         }
 
     def seeds(self, *sources: Source) -> tuple[int, ...]:
@@ -135,9 +130,7 @@ class Results:
 
         Parameters
         ----------
-        source : Source
-        metric : {"auroc", "auprc"}
-        split : {"validation", "test"}
+        source, metric, split
         minus : Source, optional
             The other source.
         labels : sequence of str, optional
@@ -157,18 +150,18 @@ class Results:
         if minus is not None:
             others = self._of_seeds(minus, seeds, metric, split)
             estimates = [a.minus(b) for a, b in zip(estimates, others, strict=True)]
-        basis = self._bases[groups_of(source)[0].task, split]
         if labels is not None:
-            columns = [basis.bootstrap.labels.index(label) for label in labels]
-            estimates = [each.among(columns) for each in estimates]
-        macros = [each.macro() for each in estimates]
-        values = [float(each.point[0]) for each in macros]
+            _, bootstrap = self._first[groups_of(source)[0].task, split]
+            columns = [bootstrap.labels.index(label) for label in labels]
+            estimates = [estimate.among(columns) for estimate in estimates]
+        macros = [estimate.macro() for estimate in estimates]
+        values = [float(macro.point[0]) for macro in macros]
         pooled = _mean(macros)
         return plain(
             {
                 "seeds": seeds,
                 "values": values,
-                "intervals": [each.interval() for each in macros],
+                "intervals": [macro.interval() for macro in macros],
                 "mean": mean(values),
                 "spread": stdev(values) if len(values) > 1 else None,
                 "interval": pooled.interval(),
@@ -198,21 +191,21 @@ class Results:
         seeds = self.seeds(a, b)
         if not seeds:
             return None
-        means = [
+        ours, theirs = (
             [_mean(self._of_seeds(group, seeds, metric, split)) for metric in AUROC_AUPRC]
             for group in (a, b)
-        ]
+        )
         return Comparison(
-            a=self._score(a, seeds, split, means[0]),
-            b=self._score(b, seeds, split, means[1]),
-            auroc=difference(means[0][0], means[1][0]),
-            auprc=difference(means[0][1], means[1][1]),
+            a=self._score(a, seeds, split, ours),
+            b=self._score(b, seeds, split, theirs),
+            auroc=difference(ours[0], theirs[0]),
+            auprc=difference(ours[1], theirs[1]),
         )
 
     def _score(
         self, group: Group, seeds: Sequence[int], split: Split, means: Sequence[Estimate]
     ) -> Score:
-        bootstrap, folders = self._bases[group.task, split].bootstrap, self.folders(group)
+        (_, bootstrap), folders = self._first[group.task, split], self.folders(group)
         tables = [_predictions(folders[seed], split).probabilities for seed in seeds]
         score = summary(bootstrap, tables[0], (means[0], means[1]))
         if math.isnan(score.f_max):
@@ -221,21 +214,18 @@ class Results:
 
     def strata(self, group: Group) -> list[Json]:
         """Labels by their number of positives on test, `low` to `high`; none without a run."""
-        folders = list(self.folders(group).values())
-        if not folders:
+        seeds = self.seeds(group)
+        if not seeds:
             return []
-        self._estimate(folders[0], group.task, "test")
-        bootstrap = self._bases[group.task, "test"].bootstrap
+        self._of_seeds(group, seeds[:1], "auroc", "test")
+        _, bootstrap = self._first[group.task, "test"]
         counts = dict(zip(bootstrap.labels, bootstrap.targets.sum(axis=0, dtype=int), strict=True))
-        strata = [
-            {
-                "low": low,
-                "high": high,
-                "labels": [label for label, n in counts.items() if low <= n <= (high or n)],
-            }
-            for low, high in STRATA
-        ]
-        return [stratum for stratum in strata if stratum["labels"]]
+        strata = []
+        for low, high in STRATA:
+            labels = [label for label, n in counts.items() if low <= n <= (high or n)]
+            if labels:
+                strata.append({"low": low, "high": high, "labels": labels})
+        return strata
 
     def cost(self, source: Source) -> Json | None:
         """Parameters, seconds and training records a second (median epoch); means over seeds."""
@@ -257,36 +247,28 @@ class Results:
     def _of_seeds(
         self, source: Source, seeds: Sequence[int], metric: Metric, split: Split
     ) -> list[Estimate]:
-        folders, index = self.folders(source), AUROC_AUPRC.index(metric)
-        return [
-            self._estimate(folders[seed], groups_of(source)[0].task, split)[index] for seed in seeds
-        ]
+        task, folders = groups_of(source)[0].task, self.folders(source)
+        index = AUROC_AUPRC.index(metric)
+        return [self._estimate(folders[seed], task, split)[index] for seed in seeds]
 
     def _estimate(self, folders: Folders, task: str, split: Split) -> tuple[Estimate, Estimate]:
         if (folders, split) not in self._estimates:
             predictions = _predictions(folders, split)
-            basis = self._basis(folders[0], task, split, predictions)
-            self._estimates[folders, split] = basis.bootstrap.estimate(predictions.probabilities)
+            if (task, split) not in self._first:
+                plan = Plan(resamples=self.reproduction.experiment.resamples)
+                self._first[task, split] = predictions, Bootstrap.of(predictions, plan)
+            first, bootstrap = self._first[task, split]
+            if (
+                predictions.labels != first.labels
+                or not np.array_equal(predictions.records, first.records)
+                or not np.array_equal(predictions.require_targets(), bootstrap.targets)
+            ):
+                raise EvaluationError(
+                    f"{folders[0].name} was predicted for other records than the runs before it",
+                    remedy="use one cohort for all runs of a reproduction and its comparisons",
+                )
+            self._estimates[folders, split] = bootstrap.estimate(predictions.probabilities)
         return self._estimates[folders, split]
-
-    def _basis(self, folder: Path, task: str, split: Split, predictions: Predictions) -> _Basis:
-        if predictions.targets is None:
-            raise EvaluationError(f"{folder.name} has no targets", remedy="repeat that run")
-        if (task, split) not in self._bases:
-            plan = Plan(resamples=self.reproduction.experiment.resamples)
-            bootstrap = Bootstrap.of(predictions, plan)
-            self._bases[task, split] = _Basis(predictions.records.tolist(), bootstrap)
-        basis = self._bases[task, split]
-        if (
-            predictions.labels != basis.bootstrap.labels
-            or predictions.records.tolist() != basis.records
-            or not np.array_equal(predictions.targets, basis.bootstrap.targets)
-        ):
-            raise EvaluationError(
-                f"{folder.name} was predicted for other records than the runs before it",
-                remedy="use one cohort for all runs of a reproduction and its comparisons",
-            )
-        return basis
 
 
 def _predictions(folders: Folders, split: Split) -> Predictions:
@@ -298,8 +280,8 @@ def _predictions(folders: Folders, split: Split) -> Predictions:
 
 def _mean(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(
-        np.mean([each.point for each in estimates], axis=0),
-        np.mean([each.replicates for each in estimates], axis=0),
+        np.mean([estimate.point for estimate in estimates], axis=0),
+        np.mean([estimate.replicates for estimate in estimates], axis=0),
         None,
         estimates[0].plan,
     )
@@ -308,16 +290,12 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
 def is_post_training(request: Json) -> bool:
     """Whether a run is the strategy of arXiv 2509.12991 on all training records: pretrained
     weights, a linear probe, then fine-tuning with stochastic depth."""
-    recipe, weights = request["recipe"], request.get("weights")
-    if request.get("stage") != "posttrain" or weights is None:
+    if request.get("stage") != "posttrain" or request["weights"] is None:
         return False
-    if Path(weights["path"]).name.startswith(RANDOM) or recipe["data"]["fraction"] < 1:
+    recipe, weights = request["recipe"], Path(request["weights"]["path"])
+    if weights.name.startswith(RANDOM) or recipe["data"]["fraction"] < 1:
         return False
     return bool(recipe["stage1"] and recipe["stage2"] and recipe["stage2"]["drop_path"] > 0)
-
-
-def _group_of(request: Json) -> Group:
-    return Group(request["backbone"], request["recipe"]["name"], request["task"])
 
 
 def with_stored_rows(numbers: Json, stored: Json) -> Json:
@@ -333,23 +311,22 @@ def with_stored_rows(numbers: Json, stored: Json) -> Json:
     stored : dict
         Table 1 of the results file; may be empty.
     """
-    best, best_on = dict(numbers["best_post_trained"]), dict(numbers["best_post_trained_on"])
     stored_best = stored.get("best_post_trained", {})
-    for task, candidate in stored_best.items():
-        if task not in best:
-            best[task] = candidate
-            if task in stored["best_post_trained_on"]:
-                best_on[task] = stored["best_post_trained_on"][task]
+    added = [task for task in stored_best if task not in numbers["best_post_trained"]]
+    merged = {
+        key: numbers[key] | {task: stored[key][task] for task in added if task in stored[key]}
+        for key in ("best_post_trained", "best_post_trained_on")
+    }
     stored_rows = {_row_identity(row): row["tasks"] for row in stored.get("rows", [])}
     rows = []
     for row in numbers["rows"]:
         tasks = dict(row["tasks"])
         for task, entry in stored_rows.get(_row_identity(row), {}).items():
             if task in tasks and tasks[task]["auroc"] is None and entry["auroc"] is not None:
-                same_best = stored_best.get(task) == best.get(task)
+                same_best = stored_best.get(task) == merged["best_post_trained"].get(task)
                 tasks[task] = entry if same_best else entry | {"post_trained_minus_this": {}}
         rows.append(row | {"tasks": tasks})
-    return numbers | {"best_post_trained": best, "best_post_trained_on": best_on, "rows": rows}
+    return numbers | merged | {"rows": rows}
 
 
 def _row_identity(row: Json) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,7 +22,7 @@ from einthoven.report.format import (
 )
 from einthoven.reproduce import published
 from einthoven.reproduce.experiment import PLAIN, POST, Row
-from einthoven.reproduce.grid import GRID, PAIR, TABLE_1, Group, pairs_of_row
+from einthoven.reproduce.grid import GRID, PAIR, TABLE_1, Group
 from einthoven.reproduce.results import (
     AUROC_AUPRC,
     Metric,
@@ -38,21 +39,10 @@ NAMES: dict[Metric, str] = {"auroc": "macro AUROC", "auprc": "macro AUPRC"}
 
 @dataclass(frozen=True)
 class Section:
-    """A table or figure, ready to be written.
+    """A table or figure as Markdown, with its numbers for JSON and its drawings (SVG) by file name.
 
-    Attributes
-    ----------
-    target : str
-    backbone, experiment : str
-        The backbone is empty if the experiment's rows name theirs.
-    text : str
-        Markdown, heading included.
-    numbers : dict
-        Every number of the section, for JSON.
-    drawings : mapping of str to str
-        File name to SVG.
-    has_results : bool
-        Whether any of its runs is finished.
+    The backbone is empty if the experiment's rows name theirs. `has_results` tells whether any of
+    its runs is finished.
     """
 
     target: str
@@ -88,12 +78,8 @@ def section(
     """
     reproduction = results.reproduction
     backbone, experiment = reproduction.backbone, reproduction.experiment
-    groups = [group for source in sources for group in groups_of(source)]
-    done = sum(len(results.folders(group)) for group in dict.fromkeys(groups))
-    total = sum(
-        len(experiment.seeds_of(group.variant, group.task, group.fraction))
-        for group in dict.fromkeys(groups)
-    )
+    groups = dict.fromkeys(group for source in sources for group in groups_of(source))
+    done = sum(len(results.folders(group)) for group in groups)
     text = _ENVIRONMENT.get_template(f"{target}.md.j2").render(
         results=results,
         numbers=numbers,
@@ -103,7 +89,7 @@ def section(
         file=f"{backbone}--{experiment.name}",
         task=experiment.main_task,
         done=done,
-        total=total,
+        total=sum(len(experiment.seeds_of(g.variant, g.task, g.fraction)) for g in groups),
         weights=_weights_text(reproduction),
         recipes={}
         if target == TABLE_1
@@ -121,7 +107,7 @@ def _weights_text(reproduction: Reproduction) -> str:
         return f"`{reproduction.weights.name}`, SHA-256 {weights_sha256(reproduction.weights)[:12]}"
     if reproduction.experiment.table_1_only:
         return "random"
-    recipe = reproduction.experiment.pretraining_recipe(reproduction.backbone)
+    recipe, _ = reproduction.experiment.pretraining_of(reproduction.backbone)
     return (
         f"pretrained on folds 1 to 8 without labels (`{recipe.objective}`, {recipe.epochs} epochs, "
         f"batch {recipe.batch_size})"
@@ -147,12 +133,8 @@ def seeds_text(pooled: Json | None) -> str:
 
 def _marks(entry: Json) -> list[tuple[str, str]]:
     """Marks of a row of table 1, each with its note."""
-    marks = (
-        ("†", entry["short_schedule"]),
-        ("‡", entry["our_reading"]),
-        ("§", ", ".join(entry["changes"])),
-    )
-    return [(mark, text) for mark, text in marks if text]
+    notes = entry["short_schedule"], entry["our_reading"], ", ".join(entry["changes"])
+    return [(mark, text) for mark, text in zip("†‡§", notes, strict=True) if text]
 
 
 _ENVIRONMENT = Environment(
@@ -162,16 +144,10 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters["marks"] = _marks
-_ENVIRONMENT.globals |= {
-    "count": count,
-    "minutes": minutes,
-    "number": number,
-    "percent": percent,
-    "published": published,
-    "seeds": seeds_text,
-    "value": value,
-    "with_interval": with_interval,
-}
+_ENVIRONMENT.globals.update(
+    count=count, minutes=minutes, number=number, percent=percent, with_interval=with_interval,
+    published=published, seeds=seeds_text, value=value,
+)  # fmt: skip
 
 
 def table_1(results: Results, stored: Json) -> Section:
@@ -186,14 +162,13 @@ def table_1(results: Results, stored: Json) -> Section:
     reproduction = results.reproduction
     experiment = reproduction.experiment
     tasks, rows = experiment.tasks, experiment.table_rows
-    groups = {task: results.best_post_trained(task) for task in tasks}
-    best = {task: group for task, group in groups.items() if group is not None}
-    sources = {row.name: {task: _source(reproduction, row, task) for task in tasks} for row in rows}
-    others = {  # best models that are none of the rows
-        task: group
-        for task, group in best.items()
-        if all(sources[row.name][task] != group for row in rows)
-    }
+    pairs = experiment.pairs(reproduction.backbone)
+    sources: dict[str, dict[str, Source]] = {row.name: {} for row in rows}
+    for row in rows:
+        for task in tasks:
+            groups = tuple(Group(*pair, task) for pair in pairs[row.name])
+            sources[row.name][task] = groups if row.members else groups[0]
+    best = {task: group for task in tasks if (group := results.best_post_trained(task))}
     numbers: Json = {
         "published": {
             name: {task: vars(v) for task, v in values.items()}
@@ -201,7 +176,9 @@ def table_1(results: Results, stored: Json) -> Section:
         },
         "best_post_trained": {task: results.description(group) for task, group in best.items()},
         "best_post_trained_on": {
-            task: _entry(results, group, None, None) for task, group in others.items()
+            task: _entry(results, group, None, None)
+            for task, group in best.items()
+            if all(by_task[task] != group for by_task in sources.values())
         },
         "rows": [_row_numbers(results, row, sources[row.name], best) for row in rows],
     }
@@ -223,36 +200,25 @@ def table_1(results: Results, stored: Json) -> Section:
     )
 
 
-def _source(reproduction: Reproduction, row: Row, task: str) -> Source:
-    pairs = pairs_of_row(reproduction.experiment, row, reproduction.backbone)
-    groups = tuple(Group(backbone, variant, task) for backbone, variant in pairs)
-    return groups[0] if row.variant else groups
-
-
 def _row_numbers(
-    results: Results,
-    row: Row,
-    sources: Mapping[str, Source],
-    best: Mapping[str, Group],
+    results: Results, row: Row, sources: Mapping[str, Source], best: Mapping[str, Group]
 ) -> Json:
-    reproduction = results.reproduction
-    experiment = reproduction.experiment
-    pairs = pairs_of_row(experiment, row, reproduction.backbone)
-    shorter = [experiment.short_schedule(variant, backbone) for backbone, variant in pairs]
-    short = shorter[0]
-    if row.members:
-        short = f"{sum(map(bool, shorter))} of {len(pairs)} members" if any(shorter) else ""
-    counts = Counter(c for backbone, v in pairs for c in experiment.changes(v, backbone))
-    changes = [
-        change if n == len(pairs) else f"{change} ({n} of {len(pairs)} members)"
-        for change, n in counts.items()
-    ]
+    backbone, experiment = results.reproduction.backbone, results.reproduction.experiment
+    pairs = experiment.pairs(backbone)[row.name]
+    shorter, changed = zip(*(experiment.changes(v, name) for name, v in pairs), strict=True)
+    counts = Counter(chain.from_iterable(changed))
+    of_members = f"of {len(pairs)} members"
     quotes = published.ROWS.get(row.published or "", {})
     return {
         **row.model_dump(mode="json", include={"name", "variant", "members", "our_reading"}),
-        "backbone": "" if row.members else row.backbone or reproduction.backbone,
-        "short_schedule": short,
-        "changes": changes,
+        "backbone": "" if row.members else pairs[0][0],
+        "short_schedule": f"{sum(map(bool, shorter))} {of_members}"
+        if row.members and any(shorter)
+        else shorter[0],
+        "changes": [
+            change if n == len(pairs) else f"{change} ({n} {of_members})"
+            for change, n in counts.items()
+        ],
         "tasks": {
             task: _entry(results, source, quotes.get(task), best.get(task))
             for task, source in sources.items()
@@ -276,21 +242,20 @@ def _entry(
 
 def table_2(results: Results) -> Section:
     """Plain fine-tuning against post-training on every task, and the other table variants."""
-    reproduction = results.reproduction
-    experiment, backbone = reproduction.experiment, reproduction.backbone
+    experiment, backbone = results.reproduction.experiment, results.reproduction.backbone
     groups = [
         Group(backbone, variant, task)
         for task in experiment.tasks
         for variant in experiment.table_variants_of(task)
     ]
-    group_numbers = [_group_numbers(results, group) for group in groups]
-    strata = [entry for task in experiment.tasks for entry in _stratum_numbers(results, task)]
     numbers = {
-        "groups": group_numbers,
+        "groups": [_group_numbers(results, group) for group in groups],
         "gains": [_gain_numbers(results, task) for task in experiment.tasks],
-        "by_frequency": strata,
+        "by_frequency": list(
+            chain.from_iterable(_stratum_numbers(results, task) for task in experiment.tasks)
+        ),
     }
-    by_group = {(entry["task"], entry["variant"]): entry for entry in group_numbers}
+    by_group = {(entry["task"], entry["variant"]): entry for entry in numbers["groups"]}
     return section(
         results,
         "table-2",
@@ -314,11 +279,10 @@ def pair_of(results: Results, task: str) -> tuple[Group, Group]:
 
 def _group_numbers(results: Results, group: Group) -> Json:
     numbers: Json = {"backbone": group.backbone, "variant": group.variant, "task": group.task}
-    row = published.ROW_OF_VARIANT.get(group.variant, "")
+    quotes = published.quoted(group.variant, group.task)
     for metric in AUROC_AUPRC:
-        quote = published.BY_METRIC[metric].get(row, {}).get(group.task)
         numbers[metric] = results.macro(group, metric)
-        numbers[f"published_{metric}"] = quote and quote.value
+        numbers[f"published_{metric}"] = quotes.get(metric)
     return numbers
 
 
@@ -332,18 +296,20 @@ def _gain_numbers(results: Results, task: str) -> Json:
     return numbers
 
 
-def _stratum_numbers(results: Results, task: str) -> Iterator[Json]:
+def _stratum_numbers(results: Results, task: str) -> list[Json]:
     """Both recipes on rare, less rare and common labels; nothing while a task lacks one."""
     post, plain = pair_of(results, task)
     strata = results.strata(post) if results.seeds(post, plain) else []
-    for stratum in strata if len(strata) > 1 else []:
-        numbers: Json = {"task": task, **stratum}
+    if len(strata) < 2:
+        return []
+    for stratum in strata:
+        labels = stratum["labels"]
         for metric in AUROC_AUPRC:
-            numbers[metric] = results.macro(post, metric, minus=plain, labels=stratum["labels"])
+            stratum[metric] = results.macro(post, metric, minus=plain, labels=labels)
             for group in (plain, post):
-                pooled = results.macro(group, metric, labels=stratum["labels"])
-                numbers[f"{metric}_{group.variant}"] = pooled and pooled["mean"]
-        yield numbers
+                pooled = results.macro(group, metric, labels=labels)
+                stratum[f"{metric}_{group.variant}"] = pooled and pooled["mean"]
+    return [{"task": task} | stratum for stratum in strata]
 
 
 def _single_seeds(gain: Json, plain: Json) -> list[Json]:
@@ -363,14 +329,14 @@ def _single_seeds(gain: Json, plain: Json) -> list[Json]:
 
 def grid_table(results: Results) -> Section:
     """Every variant on the main task, and its difference to plain fine-tuning."""
-    experiment, task = results.reproduction.experiment, results.reproduction.experiment.main_task
-    _, plain = pair_of(results, task)
-    groups = [Group(plain.backbone, variant, task) for variant in experiment.variants]
-    numbers = [_group_numbers(results, group) for group in groups]
-    rows = []
-    for group, entry in zip(groups, numbers, strict=True):
-        cost = results.cost(group)
-        entry["seconds"] = cost and cost["seconds"]
+    experiment = results.reproduction.experiment
+    _, plain = pair_of(results, experiment.main_task)
+    groups = [Group(plain.backbone, variant, plain.task) for variant in experiment.variants]
+    numbers, rows = [], []
+    for group in groups:
+        cost = results.cost(group) or {"seconds": None}
+        entry = _group_numbers(results, group) | {"seconds": cost["seconds"]}
+        numbers.append(entry)
         differences = {
             metric: results.macro(group, metric, minus=plain)
             for metric in AUROC_AUPRC
