@@ -111,7 +111,7 @@ def test_pretraining_and_fine_tuning_share_the_input_scale(
         options=SHAPE,
         processes=Processes("cpu"),
     )
-    assert done.preparation.steps[-1] == SCALED
+    assert done.data.preparation.steps[-1] == SCALED
     fine_tuned = list(seen)
     seen.clear()
     pretrained(synthetic, synthetic_store, tmp_path / "again", "corrected")

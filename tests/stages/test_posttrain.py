@@ -423,7 +423,7 @@ def test_reduced_leads_train_and_predict_twelve_lead_records(
     leads = ("I", "II", "V2")
     options = {"depth": 2, "width": 32, "heads": 1, "leads": leads}
     run = train(tmp_path, options=options, stage2={"epochs": 1})
-    assert run.preparation.leads == leads
+    assert run.data.preparation.leads == leads
     bundle: Model = model_of(run, synthetic, recipe)
     record = read_record(synthetic.paths("test")[0])
     whole = predict_record(bundle, record).probabilities
@@ -446,7 +446,7 @@ def test_quarantined_records_are_left_out(
     )
     kept = synthetic.select(reduced.without_quarantined(synthetic.ids()))
     assert len(kept) == len(synthetic) - 3
-    data = stage.Dataset(synthetic, reduced, train(tmp_path, stage1=None).preparation)
+    data = stage.Dataset(synthetic, reduced, train(tmp_path, stage1=None).data.preparation)
     source = data.source("train")
     assert len(source) == len(synthetic.ids("train")) - 3
     assert np.array_equal(source.targets, kept.targets("train"))

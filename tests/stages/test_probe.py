@@ -156,7 +156,7 @@ class Recomputed:
             chosen = torch.from_numpy(order[16 * position :][:16])
             with torch.no_grad():
                 features = self.classifier.eval().backbone.features(crops.signals)
-            yield FeatureBatch(features[chosen], crops.targets[chosen])
+            yield features[chosen], crops.targets[chosen]
 
 
 def test_the_cache_changes_nothing(
@@ -171,7 +171,7 @@ def test_the_cache_changes_nothing(
         name="recomputed",
         model=head,
         loss=lambda model, batch, device: nn.functional.binary_cross_entropy_with_logits(
-            model(batch.features), batch.targets
+            model(batch[0]), batch[1]
         ),
         batches=Recomputed(classifier, source, len(source) // 16),
         groups=parameter_groups(head, weight_decay=SETTINGS.weight_decay),
@@ -189,12 +189,11 @@ def test_an_epoch_takes_one_of_the_crops_of_every_record() -> None:
     batches = FeatureBatches(features, targets, batch_size=8, seed=0)
     seen = list(batches.epoch(1))
     assert batches.per_epoch == len(seen) == 5
-    records = torch.cat([batch.targets for batch in seen])
-    values = torch.cat([batch.features for batch in seen])
+    values, records = (torch.cat(parts) for parts in zip(*seen, strict=True))
     assert sorted(records.flatten().tolist()) == list(range(40))
     assert torch.equal(values % 100, records)
     assert {0.0, 1.0} == set((values >= 100).float().flatten().tolist())
     late = list(batches.epoch(1, start=3))
-    assert torch.equal(late[0].features, seen[3].features)
+    assert torch.equal(late[0][0], seen[3][0])
     small = FeatureBatches(features, targets, batch_size=1000, seed=0)
-    assert [len(batch.targets) for batch in small.epoch(0)] == [40]
+    assert [len(targets) for _, targets in small.epoch(0)] == [40]

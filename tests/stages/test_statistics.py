@@ -180,7 +180,7 @@ def test_request_records_the_standardiser(
         "values": values.size,
     }
     scale = Scale(asked["standardiser"]["mean"], asked["standardiser"]["std"])
-    steps = [step for step in scratch.preparation.steps if isinstance(step, Scale)]
+    steps = [step for step in scratch.data.preparation.steps if isinstance(step, Scale)]
     assert steps == [scale]
     assert asked["recipe"]["data"]["standardise"] == "scalar"
 
@@ -191,7 +191,7 @@ def test_model_folder_has_the_same_scale(
     bundle = model_of(scratch, synthetic, start()["recipe"])
     save_model(bundle, tmp_path / "model")
     bundle = load_model(tmp_path / "model")
-    assert bundle.preparation == scratch.preparation
+    assert bundle.preparation == scratch.data.preparation
     record = read_record(next((synthetic.root / "records100").rglob("*.hea")))
     said = predict_record(bundle, record).probabilities
     steps = tuple(s for s in bundle.preparation.steps if not isinstance(s, Scale))
@@ -222,7 +222,7 @@ def test_killed_run_from_scratch_resumes_to_the_same_weights(
     again = train(tmp_path, progress=progress, **start())
     ours, theirs = again.classifier.state_dict(), scratch.classifier.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert again.preparation == scratch.preparation
+    assert again.data.preparation == scratch.data.preparation
     lines = [
         [{k: v for k, v in line.items() if "seconds" not in k and "per_second" not in k}
          for line in run.results["stage2"].history]

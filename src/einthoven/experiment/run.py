@@ -191,7 +191,7 @@ def model_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Model:
     terms = [cohort.licence, *([Licence.from_dict(weights)] if weights else [])]
     return Model(
         trained.classifier,
-        trained.preparation,
+        trained.data.preparation,
         aggregate=recipe.data.aggregate,
         config={
             **combined(*terms).to_dict(),

@@ -66,25 +66,14 @@ class RecipeWarning(UserWarning):
 class Posttrained:
     """A trained classifier and its run.
 
-    Attributes
-    ----------
-    run : RunFolder
-        Folder of the run.
-    classifier : Classifier
-        Classifier in eval mode, on the device that it was trained on.
-    preparation : Preparation
-        Preparation of signals in training and evaluation.
-    data : Dataset
-        Cohort (with the recipe's fraction), store and preparation.
-    results : dict
-        History and selected epoch of each stage that ran, by `stage1` and `stage2`.
-    fingerprints : dict of str to str
-        Metadata of the weights file about the records seen; empty except in the main process.
+    The classifier is in eval mode, on the device that it was trained on. `data` has the cohort with
+    the recipe's fraction of the training records, `results` the stages that ran, by `stage1` and
+    `stage2`, and `fingerprints` the metadata of the weights file about the records seen, empty
+    except in the main process.
     """
 
     run: RunFolder
     classifier: Classifier
-    preparation: Preparation
     data: Dataset
     results: dict[str, Result]
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -111,14 +100,10 @@ def posttrain(
 
     Parameters
     ----------
-    cohort : Cohort
-        Labels and splits.
-    store : Store
-        Packed cohort.
+    cohort, store : Cohort, Store
+        Labels and splits, and the packed cohort.
     backbone : str
         Registered name.
-    recipe : Recipe
-        Recipe (see `einthoven.stages.recipe.load_recipe`).
     out : path
         Run folder; an unfinished run of the same request is resumed.
     weights : path, optional
@@ -192,7 +177,7 @@ def posttrain(
             processes=processes,
             progress=progress,
         )
-    return Posttrained(run, classifier.eval(), data.preparation, data, results, fingerprints)
+    return Posttrained(run, classifier.eval(), data, results, fingerprints)
 
 
 def check_stages(
@@ -202,14 +187,6 @@ def check_stages(
 
     Warns (`RecipeWarning`) if the recipe was made for another network, or if the network lacks
     what the recipe would drop or freeze.
-
-    Raises
-    ------
-    RecipeError
-        If the batch does not divide over processes and micro-batches, or the recipe freezes an
-        extractor that the backbone does not have.
-    PreparationError, BackboneError
-        If the records are too short for the recipe's crop, or the backbone does not accept it.
     """
     if recipe.stage2:
         micro_batch(recipe.stage2, records=len(train), world=processes.world)
@@ -231,21 +208,9 @@ def train_stages(
     processes: Processes,
     progress: Progress | None = None,
 ) -> dict[str, Result]:
-    """Train a classifier in place by the stages of a recipe.
+    """Train a classifier in place by the stages of a recipe; each resumes from its folder.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        Initial backbone and head.
-    train, validation : SignalSource
-        Records, prepared by the recipe.
-    run : RunFolder
-        Run folder; each stage resumes from its folder in it.
-
-    Returns
-    -------
-    dict of str to Result
-        Results of the stages that ran, by `stage1` and `stage2`.
+    Returns the results of the stages that ran, by `stage1` and `stage2`.
     """
     results: dict[str, Result] = {}
     context = Context(
@@ -274,18 +239,7 @@ def train_stages(
 def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = "") -> None:
     """Refuse initial weights for a recipe that starts from random ones, and their absence.
 
-    Parameters
-    ----------
-    recipe : Recipe
-    weights : path or None
-        Initial weights.
-    backbone : str
-        Registered name, if it is known; the remedy names its recipe.
-
-    Raises
-    ------
-    RecipeError
-        If the recipe needs weights and there are none, or the other way round.
+    If the backbone is known, the remedy names its recipe.
     """
     if recipe.initialise == "pretrained" and weights is None:
         specific = catalogue()[backbone].recipe if backbone in catalogue() else ""

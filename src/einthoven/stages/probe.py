@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from einthoven.backbones.classifier import Classifier, initialise_head
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import aggregate_crops, record_outputs
 from einthoven.backbones.registry import seeded
-from einthoven.files import append_line, replacing
+from einthoven.files import append_line, read_tensors, write_tensors
 from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
 from einthoven.stages.data import Context
@@ -34,15 +33,11 @@ from einthoven.training.loop import BEST, Loop, Result, autocast
 from einthoven.training.optim import Settings, parameter_groups
 
 _FEATURE_BATCH = 64
-SECONDS, VALIDATION, OWNER = "seconds.jsonl", "validation.npy", "validation-owner.npy"
+SECONDS = "seconds.jsonl"
 
 
-@dataclass(frozen=True)
-class FeatureBatch:
-    """`(batch, feature_dim)` features and `(batch, labels)` targets."""
-
-    features: Tensor
-    targets: Tensor
+# (batch, feature_dim) features and (batch, labels) targets
+FeatureBatch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -74,23 +69,16 @@ class FeatureBatches:
         crop = torch.randint(crops, (records,), generator=generator_for(self.seed, epoch, 0xC809))
         for position in range(start, self.per_epoch):
             chosen = order[position * self.batch_size :][: self.batch_size]
-            yield FeatureBatch(self.features[crop[chosen], chosen], self.targets[chosen])
+            yield self.features[crop[chosen], chosen], self.targets[chosen]
 
 
 @dataclass(frozen=True, eq=False)
 class ProbeData:
     """Features and targets of training and validation records.
 
-    Attributes
-    ----------
-    features, targets : Tensor
-        As in `FeatureBatches`.
-    validation : Tensor
-        `(evaluation crops, feature_dim)`.
-    validation_owner : Tensor
-        Record of each evaluation crop.
-    validation_targets : numpy.ndarray
-        `(records, labels)` uint8.
+    Training features and targets are those of `FeatureBatches`. `validation` is `(evaluation crops,
+    feature_dim)`, `validation_owner` the record of each of these crops, and `validation_targets`
+    `(records, labels)` uint8.
     """
 
     features: Tensor
@@ -110,44 +98,22 @@ def probe(
 ) -> Result:
     """Train the classifier's head in place; the backbone is not changed.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        Backbone and head; the head is initialised again by `settings.head_init`.
-    train, validation : SignalSource
-        Records.
-    settings : Stage1
-        Numbers of the recipe.
-    folder : Path
-        Folder of features, metrics and checkpoints.
-    context : Context
-        Settings shared by the stages.
-
-    Returns
-    -------
-    Result
-        Result of the learning rate that was best on validation.
+    The head is initialised again by `settings.head_init`. Features, metrics and checkpoints are
+    written to `folder`. The result is that of the learning rate that was best on validation.
     """
     data = probe_data(classifier, train, validation, settings.crops, folder / "features", context)
     rates = settings.base_lr_sweep or (settings.base_lr,)
-    results = {}
+    results, values = {}, {}
     for rate in rates:
-        head = _fresh_head(classifier.head, settings.head_init, context.seed)
-        results[rate] = train_head(head, data, rate, settings, folder / f"lr-{rate:g}", context)
-    chosen = max(rates, key=lambda rate: _value(results[rate], settings.hand_on))
-    load_weights(folder / f"lr-{chosen:g}" / BEST, classifier.head)
-    return results[chosen]
-
-
-def _value(result: Result, hand_on: str) -> float:
-    return result.best if hand_on == "best" else float(result.history[-1][SELECT])
-
-
-def _fresh_head(like: nn.Linear, init: str, seed: int) -> nn.Linear:
-    with seeded(seed):
-        head = nn.Linear(like.in_features, like.out_features)
-        initialise_head(head, init)
-    return head
+        with seeded(context.seed):
+            head = nn.Linear(classifier.head.in_features, classifier.head.out_features)
+            initialise_head(head, settings.head_init)
+        result = train_head(head, data, rate, settings, folder / f"lr-{rate:g}", context)
+        best = settings.hand_on == "best"
+        results[rate], values[rate] = result, result.best if best else result.history[-1][SELECT]
+    selected = max(rates, key=lambda rate: values[rate])
+    load_weights(folder / f"lr-{selected:g}" / BEST, classifier.head)
+    return results[selected]
 
 
 def train_head(
@@ -194,8 +160,8 @@ def train_head(
 
 
 def _head_loss(model: nn.Module, batch: FeatureBatch, device: torch.device) -> Tensor:
-    logits = model(batch.features.to(device))
-    return binary_cross_entropy_with_logits(logits, batch.targets.to(device))
+    features, targets = batch
+    return binary_cross_entropy_with_logits(model(features.to(device)), targets.to(device))
 
 
 def probe_data(
@@ -211,29 +177,30 @@ def probe_data(
     processes = context.processes
     classifier.to(processes.device).eval()
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"train-{crop}.npy" for crop in range(crops)]
+    files = [folder / f"train-{crop}.safetensors" for crop in range(crops)]
+    held_out = folder / "validation.safetensors"
     if processes.is_main:
         for crop, file in enumerate(files):
             if not file.is_file():
-                save_array(file, _training_features(classifier.backbone, train, crop, context))
-        if not (folder / OWNER).is_file():
-            _save_validation(classifier.backbone, validation, folder, context)
+                features = _training_features(classifier.backbone, train, crop, context)
+                write_tensors(file, {"features": features}, {})
+        if not held_out.is_file():
+            write_tensors(held_out, _validation(classifier.backbone, validation, context), {})
         if time.monotonic() - start > 0.1:
             append_line(folder / SECONDS, {"seconds": round(time.monotonic() - start, 3)})
     processes.wait()
+    tensors, _ = read_tensors(held_out)
     return ProbeData(
-        features=torch.stack([torch.from_numpy(np.load(file)) for file in files]),
+        features=torch.stack([read_tensors(file)[0]["features"] for file in files]),
         targets=torch.from_numpy(train.targets.astype(np.float32)),
-        validation=torch.from_numpy(np.load(folder / VALIDATION)),
-        validation_owner=torch.from_numpy(np.load(folder / OWNER)),
+        validation=tensors["features"],
+        validation_owner=tensors["owner"],
         validation_targets=validation.targets,
     )
 
 
-def _save_validation(
-    backbone: Backbone, source: SignalSource, folder: Path, context: Context
-) -> None:
-    """Write features of every evaluation crop, then their records, which complete the cache."""
+def _validation(backbone: Backbone, source: SignalSource, context: Context) -> dict[str, Tensor]:
+    """Features of every evaluation crop, and the record that each belongs to."""
     parts = record_outputs(
         backbone.features,
         source,
@@ -241,14 +208,13 @@ def _save_validation(
         precision=context.precision,
         device=context.processes.device,
     )
-    save_array(folder / VALIDATION, torch.cat([features for features, _ in parts]).numpy())
     owners = [owner + i * _FEATURE_BATCH for i, (_, owner) in enumerate(parts)]
-    save_array(folder / OWNER, torch.cat(owners).numpy())
+    return {"features": torch.cat([part for part, _ in parts]), "owner": torch.cat(owners)}
 
 
 def _training_features(
     backbone: Backbone, train: SignalSource, crop: int, context: Context
-) -> NDArray[np.float32]:
+) -> Tensor:
     """Features of one augmented crop of every training record."""
     device = context.processes.device
     parts = []
@@ -261,10 +227,4 @@ def _training_features(
                 parts.append(backbone.features(batch.signals.to(device)).float().cpu())
             if context.progress:
                 context.progress(f"features of crop {crop + 1}", int(rows[-1]) + 1, len(train))
-    return torch.cat(parts).numpy()
-
-
-def save_array(file: Path, array: NDArray[Any]) -> None:
-    """Write a `.npy` file atomically."""
-    with replacing(file) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, array, allow_pickle=False)
+    return torch.cat(parts)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import RecipeError
@@ -31,12 +30,8 @@ _BATCH = 128
 class Standardiser:
     """Mean and population standard deviation over all samples, leads and records.
 
-    Attributes
-    ----------
-    mean, std : float
-        In mV, or in the unit after the steps before the scaling.
-    records, values : int
-        Number of records and of samples.
+    The unit is mV, or that of the steps before the scaling. `records` and `values` are the numbers
+    of records and of samples.
     """
 
     mean: float
@@ -94,14 +89,13 @@ def recorded_standardiser(out: str | Path) -> Standardiser | None:
 
 def fit_statistics(backbone: Backbone, train: SignalSource, *, seed: int) -> None:
     """Fit the statistics of a network on one crop of every training record."""
-    backbone.fit_statistics(_crops(train, seed))
-
-
-def _crops(train: SignalSource, seed: int) -> Iterator[Tensor]:
-    for start in range(0, len(train), _BATCH):
-        chosen = np.arange(start, min(start + _BATCH, len(train)))
-        generator = generator_for(seed, start, 0x57A7)
-        yield train.training_batch(chosen, generator, None).signals
+    rows = np.arange(len(train))
+    backbone.fit_statistics(
+        train.training_batch(
+            rows[start : start + _BATCH], generator_for(seed, start, 0x57A7), None
+        ).signals
+        for start in range(0, len(train), _BATCH)
+    )
 
 
 def _steps_before_scaling(preparation: Preparation) -> tuple[Step, ...]:
