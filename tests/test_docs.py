@@ -15,6 +15,7 @@ import typer
 from einthoven.backbones.registry import create_backbone
 from einthoven.cli.app import app
 from einthoven.files import write_tensors
+from einthoven.signals.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -66,6 +67,14 @@ def test_every_verb_is_on_some_page() -> None:
     assert named == set(COMMANDS)
 
 
+def run_python(code: str, replacements: dict[str, object], names: dict[str, Any]) -> None:
+    """Run the code of a page with the paths of this machine."""
+    for written, here in replacements.items():
+        assert written in code
+        code = code.replace(written, str(here))
+    exec(compile(code, "page", "exec"), names)
+
+
 def test_the_readme_s_python_runs(
     synthetic_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,18 +82,30 @@ def test_the_readme_s_python_runs(
     monkeypatch.chdir(tmp_path)
     network = create_backbone("st_mem_tiny", seed=0)
     write_tensors(tmp_path / "encoder", network.state_dict(), {"backbone": "st_mem_tiny"})
-    for written, here in (
-        ("data/ptb-xl", synthetic_path),
-        ("my_ecg.hea", synthetic_path / "records100/00000/00007_lr.hea"),
-        ("st_mem_base", "st_mem_tiny"),
-        ("st_mem_vit_base_encoder.pth", "encoder"),
-    ):
-        assert written in code
-        code = code.replace(written, str(here))
+    replacements = {
+        "data/ptb-xl": synthetic_path,
+        "my_ecg.hea": synthetic_path / "records100/00000/00007_lr.hea",
+        "st_mem_base": "st_mem_tiny",
+        "st_mem_vit_base_encoder.pth": "encoder",
+    }
     random = np.random.default_rng(0)
     targets = random.integers(0, 2, (60, 71))
-    given: dict[str, Any] = {"targets": targets, "probabilities": random.random((60, 71))}
-    exec(compile(code, str(PAGES[0]), "exec"), given)
-    assert given["crops"].shape == (3, 12, 2250)
-    low, high = given["score"].macro_auroc_interval
-    assert low < given["score"].macro_auroc < high
+    names: dict[str, Any] = {"targets": targets, "probabilities": random.random((60, 71))}
+    run_python(code, replacements, names)
+    assert names["crops"].shape == (3, 12, 2250)
+    low, high = names["score"].macro_auroc_interval
+    assert low < names["score"].macro_auroc < high
+
+
+def test_predictions_in_python_run(synthetic_path: Path, synthetic_store: Store) -> None:
+    page = (ROOT / "docs" / "models.md").read_text()
+    (code,) = re.findall(r"```python\n([^`]*predict_record[^`]*)```", page)
+    replacements = {
+        "runs/post-training/model": "einthoven-small",
+        "my_ecg.hea": synthetic_path / "records100/00000/00007_lr.hea",
+        "data/ptb-xl.store": synthetic_store.root,
+        "data/ptb-xl": synthetic_path,
+    }
+    names: dict[str, Any] = {}
+    run_python(code, replacements, names)
+    assert names["table"].metadata["calibrated"] == "yes"

@@ -29,7 +29,7 @@ from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
 from einthoven.report.data import identity
 from einthoven.signals.pack import pack
-from einthoven.stages.leakage import check_initial_weights, read_seen
+from einthoven.stages.leakage import check_initial_weights, read_fingerprints
 from einthoven.stages.recipe import load_recipe, prepared_alike
 
 LARGEST = 10_000_000  # bytes
@@ -83,7 +83,7 @@ def test_an_offset_of_the_recorder_changes_no_answer(synthetic: Cohort) -> None:
 
 def test_it_remembers_ptb_xl() -> None:
     """Folds 1 to 8, without labels and with them, and fold 9; never fold 10."""
-    assert {part.use: len(part.signals) for part in read_seen(SHIPPED)} == {
+    assert {part.use: len(part.signals) for part in read_fingerprints(SHIPPED)} == {
         "pretraining": 17_418,
         "training": 17_418,
         "validation": 2_183,

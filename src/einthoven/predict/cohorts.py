@@ -14,12 +14,10 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.models.model import Model
 from einthoven.predict.records import on_device, with_leads
-from einthoven.predictions import Predictions
+from einthoven.predictions import Predictions, listed
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.store import Store
-
-__all__ = ["CALIBRATED", "calibrate_table", "predict_cohort"]
 
 CALIBRATED = "calibrated"  # key of a table's metadata: yes or no
 
@@ -63,19 +61,20 @@ def predict_cohort(
     BackboneError
         If the model does not read one of `leads`, or cannot go without the others.
     """
-    kept = cohort.select(store.without_quarantined(cohort.ids()))
-    known = [label for label in model.labels if label in kept.labels or not some_labels]
-    columns = _label_columns(model, known, kept)
-    ids = kept.ids(split)
+    usable = cohort.select(store.without_quarantined(cohort.ids()))
+    labels = [label for label in model.labels if label in usable.labels or not some_labels]
+    _check_labels(model, labels, usable)
+    ids = usable.ids(split)
     if not len(ids):
         raise EvaluationError(
             f"{cohort.name}: no records in {split}", remedy="choose a split that has records"
         )
     targets = np.zeros((len(ids), len(model.labels)), dtype=np.uint8)
-    places = [model.labels.index(label) for label in known]
-    targets[:, places] = kept.targets(split)[:, columns]
+    places = [model.labels.index(label) for label in labels]
+    targets[:, places] = usable.with_labels(labels).targets(split)
     network, preparation = with_leads(model, None if leads is None else tuple(leads))
     rule: Any = model.aggregate
+    provenance = model.config.get("provenance") or {}
     values = probabilities(
         on_device(network, device),
         SignalSource(store, store.rows(ids), targets, preparation),
@@ -89,15 +88,23 @@ def predict_cohort(
     table = Predictions(
         labels=model.labels,
         records=ids,
-        patients=kept.patients(split),
+        patients=usable.patients(split),
         targets=targets,
         probabilities=values,
-        metadata=_metadata(model, cohort, split)
-        | {"quarantined": str(len(cohort) - len(kept)), CALIBRATED: "no"}
+        metadata={
+            "cohort": cohort.name,
+            "version": cohort.version,
+            "task": cohort.task,
+            "split": split,
+            "backbone": model.backbone.name,
+            "recipe": str((provenance.get("recipe") or {}).get("name", "")),
+            "quarantined": str(len(cohort) - len(usable)),
+            CALIBRATED: "no",
+        }
         | ({} if leads is None else {"leads": ",".join(preparation.sources)}),
     )
     table = calibrate_table(model, table) if calibrated else table
-    return table if len(known) == len(model.labels) else table.with_labels(known)
+    return table if len(labels) == len(model.labels) else table.with_labels(labels)
 
 
 def calibrate_table(model: Model, table: Predictions) -> Predictions:
@@ -122,27 +129,13 @@ def calibrate_table(model: Model, table: Predictions) -> Predictions:
     )
 
 
-def _metadata(model: Model, cohort: Cohort, split: str) -> dict[str, str]:
-    return {
-        "cohort": cohort.name,
-        "version": cohort.version,
-        "task": cohort.task,
-        "split": split,
-        "backbone": model.backbone.name,
-        "recipe": str(((model.config.get("provenance") or {}).get("recipe") or {}).get("name", "")),
-    }
-
-
-def _label_columns(
-    model: Model, labels: Sequence[str], cohort: Cohort
-) -> np.ndarray[Any, np.dtype[np.intp]]:
+def _check_labels(model: Model, labels: Sequence[str], cohort: Cohort) -> None:
     missing = [label for label in labels if label not in cohort.labels]
     extra = [label for label in cohort.labels if label not in labels]
     if missing or extra or not labels:
         raise EvaluationError(
             f"the model's {len(model.labels)} labels are not the cohort's {len(cohort.labels)}"
-            + (f"; the cohort lacks {missing[:5]}" if missing else "")
-            + (f"; the model lacks {extra[:5]}" if extra else ""),
+            + (f"; the cohort lacks {listed(missing)}" if missing else "")
+            + (f"; the model lacks {listed(extra)}" if extra else ""),
             remedy="open the cohort with the task that the model was trained for (--task)",
         )
-    return np.array([cohort.labels.index(label) for label in labels])

@@ -39,8 +39,6 @@ from einthoven.signals.prepare import prepare_record
 from einthoven.signals.quality import refuse_flat
 from einthoven.signals.store import Store
 
-__all__ = ["LEVELS", "Embedded", "Embedder", "crop_means", "embed_cohort", "embed_files"]
-
 Level = Literal["pooled", "token", "lead"]
 LEVELS: tuple[str, ...] = get_args(Level)
 Floats = NDArray[np.float32]

@@ -20,8 +20,6 @@ from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_record, seconds_left_out
 from einthoven.signals.quality import doubts, offset_text, offsets, refuse_flat
 
-__all__ = ["RecordPrediction", "on_device", "predict_files", "predict_record", "with_leads"]
-
 
 @dataclass(frozen=True)
 class RecordPrediction:
