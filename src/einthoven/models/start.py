@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -67,14 +66,8 @@ def start_from(backbone: str, weights: str | Path | None = None, *, random: bool
 
 def _start(folder: Path) -> Start:
     config = read_config(folder)
-    centred = any(step["step"] == "centre" for step in config["preparation"]["steps"])
-    return Start(config["backbone"], folder, _options(config), centred)
-
-
-def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Backbone options of a model, with as many evaluation crops as its preparation."""
-    options: dict[str, Any] = dict(config["backbone_options"])
-    for step in config["preparation"]["steps"]:
-        if step["step"] == "window" and "evaluation_crops" in options:
-            options["evaluation_crops"] = step["evaluation_crops"]
-    return options
+    steps = {step["step"]: step for step in config["preparation"]["steps"]}
+    options = dict(config["backbone_options"])
+    if "window" in steps and "evaluation_crops" in options:
+        options["evaluation_crops"] = steps["window"]["evaluation_crops"]
+    return Start(config["backbone"], folder, options, "centre" in steps)

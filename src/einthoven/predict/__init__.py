@@ -1,7 +1,8 @@
 """Predictions and embeddings of records and cohorts by a model."""
 
 from einthoven.predict.cohorts import CALIBRATED, calibrate_table, predict_cohort
-from einthoven.predict.embeddings import Embedded, embed_cohort, embed_files
+from einthoven.predict.embedding_files import Embedded
+from einthoven.predict.embeddings import embed_cohort, embed_files
 from einthoven.predict.records import (
     RecordPrediction,
     predict_files,

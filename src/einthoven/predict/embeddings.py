@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +39,7 @@ from einthoven.signals.prepare import prepare_record
 from einthoven.signals.quality import refuse_flat
 from einthoven.signals.store import Store
 
-Level = Literal["pooled", "token", "lead"]
-LEVELS: tuple[str, ...] = get_args(Level)
+LEVELS = ("pooled", "token", "lead")
 Floats = NDArray[np.float32]
 Refused = Callable[[Path, EinthovenError], None]
 
@@ -156,11 +155,10 @@ class Embedder:
 
     Attributes
     ----------
-    level : str
     preparations : list of Preparation
         One preparation, or one for each lead.
-    leads : tuple of str
-        Leads of the model.
+    metadata : dict
+        Description of the vectors, for their file.
     """
 
     def __init__(
@@ -172,7 +170,7 @@ class Embedder:
             )
         self.level, self.precision = level, precision
         self.device = torch.device(device)
-        self.leads = model.preparation.leads
+        leads = model.preparation.leads
         backbone: Any = on_device(model.backbone, self.device)
         self.backbone: Backbone = backbone.eval()
         self.preparations = [model.preparation]
@@ -180,16 +178,29 @@ class Embedder:
         if level == "lead":
             samples = model.preparation.window
             subsets = [
-                LeadSubset(self.backbone, [lead], all_leads=self.leads, samples=samples)
-                for lead in self.leads
+                LeadSubset(self.backbone, [lead], all_leads=leads, samples=samples)
+                for lead in leads
             ]
             self.networks = [*subsets]
             self.preparations = [model.preparation.with_leads(subset.rows) for subset in subsets]
-        self.metadata = self._metadata(model)
+        policies = {n.leads[0]: n.policy for n in self.networks if isinstance(n, LeadSubset)}
+        self.metadata = {
+            "level": level,
+            "backbone": model.backbone.name,
+            "weights_sha256": model.config.get("weights_sha256", ""),
+            "preparation": model.preparation.to_dict(),
+            "leads": list(leads),
+            "missing_leads": policies or None,
+            "crops": "one after another" if level == "token" else "mean",
+            "precision": precision,
+        }
 
     def __call__(self, crops: Iterable[tuple[Tensor, Tensor]], count: int) -> list[Floats]:
         """The arrays of `count` records, from (signals, owner) of each preparation."""
-        with torch.no_grad(), self._autocast():
+        low = torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
+        )
+        with torch.no_grad(), low:
             if self.level == "token":
                 ((signals, owner),) = crops
                 tokens = self.backbone.tokens(signals.to(self.device)).float().cpu()
@@ -200,23 +211,6 @@ class Embedder:
             ]
         vectors = torch.stack(means, dim=1) if self.level == "lead" else means[0]
         return list(vectors.numpy())
-
-    def _autocast(self) -> torch.autocast:
-        kind = self.device.type
-        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
-
-    def _metadata(self, model: Model) -> dict[str, Any]:
-        policies = {n.leads[0]: n.policy for n in self.networks if isinstance(n, LeadSubset)}
-        return {
-            "level": self.level,
-            "backbone": model.backbone.name,
-            "weights_sha256": model.config.get("weights_sha256", ""),
-            "preparation": model.preparation.to_dict(),
-            "leads": list(self.leads),
-            "missing_leads": policies or None,
-            "crops": "one after another" if self.level == "token" else "mean",
-            "precision": self.precision,
-        }
 
 
 def crop_means(features: Tensor, owner: Tensor, count: int) -> Tensor:
