@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -246,9 +246,9 @@ def after_step(objective: Any, step: int) -> None:
 
 
 def target_names() -> list[str]:
-    from einthoven.objectives.mae import TARGETS
+    from einthoven.objectives.mae import Target
 
-    return sorted(TARGETS)
+    return sorted(get_args(Target))
 
 
 def make_target(kind: str, x: torch.Tensor, backbone: Any) -> torch.Tensor:

@@ -130,10 +130,10 @@ def test_the_corrected_preset_gives_every_backbone_a_scale_of_inputs() -> None:
 
 
 def test_scale_of_the_backbone_is_kept() -> None:
-    own: Any = create_backbone("s4_tiny", depth=1, scale=0.5)
-    assert create_objective("cpc", own).backbone.preparation.steps[-1] == Scale(0.0, 0.5)
-    given = create_objective("cpc", create_backbone("s4_tiny", depth=1, scale=None), scale=2.0)
-    assert given.backbone.preparation.steps[-1] == Scale(0.0, 2.0)
+    scaled = create_backbone("s4_tiny", depth=1, scale=0.5)
+    assert create_objective("cpc", scaled).backbone.preparation.steps[-1] == Scale(0.0, 0.5)
+    plain = create_objective("cpc", create_backbone("s4_tiny", depth=1, scale=None), scale=2.0)
+    assert plain.backbone.preparation.steps[-1] == Scale(0.0, 2.0)
     with pytest.raises(RecipeError, match=r"counts? 0.25 mV as one"):
         _cpc(scale=0.5)
     for wrong in (0.0, -1.0, math.inf, math.nan):

@@ -54,11 +54,11 @@ def test_targets_are_of_what_was_hidden_and_see_nothing_else() -> None:
 def test_the_quantiser_cools_by_optimiser_steps() -> None:
     model = _wcr(code_temperature=[2.0, 0.5, 0.5])
     assert isinstance(model, SteppedObjective)
-    found = []
+    temperatures = []
     for step in range(4):
-        found.append(model._code_temperature())
+        temperatures.append(model._code_temperature())
         model.after_step(step + 1)
-    assert found == [2.0, 1.0, 0.5, 0.5]
+    assert temperatures == [2.0, 1.0, 0.5, 0.5]
     again = _wcr()
     again.load_state_dict(model.state_dict())
     assert int(again.steps) == 4  # a resumed run goes on where it was

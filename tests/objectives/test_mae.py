@@ -72,8 +72,8 @@ def test_reduced_leads_are_reconstructed_alone() -> None:
 
 
 @pytest.mark.parametrize("options", [
-    {"mask_ratio": 0.0}, {"mask_ratio": 1.0}, {"mask_ratio": 0.99}, {"masking": "random"},
-    {"target": "x"}, {"ratio": 0.5},
+    {"mask_ratio": 0.0}, {"mask_ratio": float("nan")}, {"mask_ratio": 0.99}, {"masking": "random"},
+    {"target": "fluctuated"}, {"ratio": 0.5},
 ])  # fmt: skip
 def test_refuses_impossible_options(options: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=next(iter(options))):

@@ -44,7 +44,7 @@ def test_losses_of_shares_average_to_the_whole(objective: str, world: int) -> No
 def test_single_process_picks_tokens_from_its_batch() -> None:
     z = torch.randn(3, 5, 2, requires_grad=True)
     index = torch.tensor([0, 14, 7])
-    picked = tokens_of_batch(z, index, None)
-    assert torch.equal(picked, torch.stack([z[0, 0], z[2, 4], z[1, 2]]))
+    tokens = tokens_of_batch(z, index, None)
+    assert torch.equal(tokens, torch.stack([z[0, 0], z[2, 4], z[1, 2]]))
     assert batch_places(3, None).tolist() == [0, 1, 2]
     assert batch_places(3, ShareGenerator(0, rank=1, world=4)).tolist() == [1, 5, 9]

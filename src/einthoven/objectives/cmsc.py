@@ -11,29 +11,19 @@ therefore segments of the same recording, not of the same patient, as in ECG-FM'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
-from einthoven.errors import RecipeError
-from einthoven.objectives.objective import ObjectiveOutput, with_options
+from einthoven.errors import RecipeError, validated
+from einthoven.objectives.objective import ObjectiveOutput, Probability, with_options
 from einthoven.signals.random import uniform
 
-__all__ = [
-    "CMSCConfig",
-    "SegmentContrast",
-    "cmsc_loss",
-    "create_cmsc",
-    "halves",
-    "mask_leads",
-    "retrieval",
-]
 
-
-@dataclass(frozen=True)
+@validated("cmsc", RecipeError)
 class CMSCConfig:
     """How segments are compared.
 
@@ -46,8 +36,8 @@ class CMSCConfig:
         its own (random lead masking).
     """
 
-    temperature: float = 0.1
-    lead_mask: float = 0.5
+    temperature: PositiveFloat = 0.1
+    lead_mask: Probability = 0.5
 
 
 def halves(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,7 +63,7 @@ def halves(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     half = x.shape[-1] // 2
     if half < 1:
         raise RecipeError(
-            f"a window of {x.shape[-1]} samples has no halves", remedy="lengthen crop_seconds."
+            f"a window of {x.shape[-1]} samples has no halves", remedy="lengthen crop_seconds"
         )
     segments = torch.stack([x[..., :half], x[..., half : 2 * half]], dim=1).flatten(0, 1)
     place = torch.arange(2 * len(x), device=x.device)
@@ -89,16 +79,8 @@ def mask_leads(
 ) -> Tensor:
     """Zero every lead of every segment with a probability, independently (random lead masking).
 
-    Parameters
-    ----------
-    segments : Tensor, shape (rows, leads, samples)
-        The same number of rows a record, record by record.
-    probability : float
-        That a lead is zeroed. Nothing keeps a segment from losing all of them.
-    records : int
-        How many records the rows belong to.
-    generator : torch.Generator, optional
-        Source of the draw, see `einthoven.signals.random`.
+    Segments are (rows, leads, samples), with the same number of rows a record, record by record. A
+    segment may lose all its leads.
     """
     if not probability:
         return segments
@@ -159,34 +141,16 @@ def _compare(features: Tensor, record: Tensor, segment: Tensor) -> tuple[Tensor,
 class SegmentContrast(nn.Module):
     """A backbone whose features of two halves of a window are to be alike.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        Any one that takes windows of half the length; its weights are left as they are.
-    config : CMSCConfig
-        How segments are compared.
+    Any backbone that takes windows of half the length; its weights are left as they are.
     """
 
     def __init__(self, backbone: Backbone, config: CMSCConfig) -> None:
         super().__init__()
-        if not config.temperature > 0 or not 0 <= config.lead_mask <= 1:
-            raise RecipeError(
-                f"temperature = {config.temperature!r}, lead_mask = {config.lead_mask!r}",
-                remedy="choose a temperature above 0, such as 0.1, and a probability.",
-            )
         self.backbone = backbone
         self.config = config
 
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> ObjectiveOutput:
-        """Loss of a batch.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals of at least two recordings; one alone cannot be contrasted.
-        generator : torch.Generator, optional
-            Source of the masked leads.
-        """
+        """Loss of prepared signals (batch, leads, samples) of at least two recordings."""
         segments, record, segment = halves(x)
         if self.training:
             segments = mask_leads(
@@ -204,18 +168,5 @@ class SegmentContrast(nn.Module):
 
 
 def create_cmsc(backbone: Backbone, **options: Any) -> SegmentContrast:
-    """Contrastive multi-segment coding on any backbone.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        The encoder.
-    **options
-        Fields of `CMSCConfig`; None stands for the default.
-
-    Raises
-    ------
-    RecipeError
-        For an unknown or impossible option.
-    """
-    return SegmentContrast(backbone, with_options(CMSCConfig(), options, objective="cmsc"))
+    """Contrastive multi-segment coding on any backbone; options are fields of `CMSCConfig`."""
+    return SegmentContrast(backbone, with_options(CMSCConfig(), options))

@@ -8,25 +8,22 @@ the true token competes with those of other tokens.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.backbones.s4 import TYPICAL_DEVIATION_MV
-from einthoven.errors import BackboneError, RecipeError
+from einthoven.errors import BackboneError, RecipeError, validated
 from einthoven.objectives.gathering import batch_places, tokens_of_batch
 from einthoven.objectives.objective import ObjectiveOutput, with_options
 from einthoven.signals.random import integers, share_of
 
-__all__ = ["CPC_PRESETS", "CPCConfig", "ContrastivePrediction", "create_cpc", "draw_negatives"]
 
-
-@dataclass(frozen=True)
+@validated("cpc", RecipeError)
 class CPCConfig:
     """How far ahead is predicted and what the truth competes with.
 
@@ -48,17 +45,17 @@ class CPCConfig:
         Over positions: summed as published, which scales the loss with the window, or averaged.
     scale : float or None
         Millivolts that count as one in the encoder's inputs, where the encoder has no scale of its
-        own. It becomes the encoder's: its preparation has it from then on, and so has whatever is
-        trained from its file. None leaves the encoder's inputs as they are.
+        own. It becomes part of the encoder's preparation, and of whatever is trained from it. None
+        leaves the encoder's inputs as they are.
     """
 
-    offsets_ms: tuple[float, ...] = (14 * 1000 / 120,)
-    negatives: int = 128
-    pool: int = 0
+    offsets_ms: Annotated[tuple[float, ...], Field(strict=False)] = (14 * 1000 / 120,)
+    negatives: NonNegativeInt = 128
+    pool: NonNegativeInt = 0
     normalise: bool = False
-    temperature: float = 1.0
-    reduction: str = "sum"
-    scale: float | None = None
+    temperature: PositiveFloat = 1.0
+    reduction: Literal["sum", "mean"] = "sum"
+    scale: PositiveFloat | None = None
 
 
 CPC_PRESETS: dict[str, CPCConfig] = {
@@ -81,22 +78,9 @@ CPC_PRESETS: dict[str, CPCConfig] = {
 def draw_negatives(
     positives: Tensor, tokens: int, count: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Positions drawn uniformly with replacement from all but the positive one.
+    """Draw positions below `tokens` uniformly with replacement, but not the positive one.
 
-    Parameters
-    ----------
-    positives : Tensor, shape (...,)
-        The position that is left out, of every row.
-    tokens : int
-        Positions there are.
-    count : int
-        Draws a row.
-    generator : torch.Generator, optional
-        With a `ShareGenerator` the first axis is that of the records.
-
-    Returns
-    -------
-    Tensor, shape (..., count)
+    `positives` are (...), records first; the result is (..., count).
     """
     # On the CPU, whatever the device: the same seed draws the same negatives everywhere.
     drawn = integers(tokens - 1, (*positives.shape, count), generator=generator)
@@ -119,7 +103,7 @@ class ContrastivePrediction(nn.Module):
     BackboneError
         If the encoder is not causal: it would see what it has to predict.
     RecipeError
-        For impossible offsets, numbers or scale.
+        If offsets are equal in tokens, or below one.
 
     Notes
     -----
@@ -133,27 +117,17 @@ class ContrastivePrediction(nn.Module):
         if not backbone.causal:
             raise BackboneError(
                 f"{backbone.name} sees the future that it would have to predict",
-                remedy="build it with causal=True, or choose another objective.",
+                remedy="build it with causal=True, or choose another objective",
             )
         offsets = [round(ms * backbone.token_rate / 1000) for ms in config.offsets_ms]
         if not offsets or min(offsets) < 1 or len(set(offsets)) < len(offsets):
             raise RecipeError(
                 f"offsets_ms = {config.offsets_ms} are {offsets} tokens of {backbone.name}",
                 remedy="give different offsets of at least one token "
-                f"({1000 / backbone.token_rate:.3g} ms).",
+                f"({1000 / backbone.token_rate:.3g} ms)",
             )
-        if config.reduction not in ("sum", "mean"):
-            raise RecipeError(
-                f"reduction = {config.reduction!r} is unknown", remedy="choose 'sum' or 'mean'."
-            )
-        if config.negatives < 0 or config.pool < 0 or config.temperature <= 0:
-            raise RecipeError(
-                f"negatives = {config.negatives}, pool = {config.pool}, "
-                f"temperature = {config.temperature}",
-                remedy="counts are zero or more, the temperature is above zero.",
-            )
-        if config.scale is not None:
-            _scale_inputs(backbone, config.scale)
+        if config.scale is not None and backbone.input_scale is None:
+            backbone.scale_inputs(config.scale)
         self.backbone = backbone
         self.config = config
         self.offsets = tuple(offsets)
@@ -161,14 +135,7 @@ class ContrastivePrediction(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in offsets)
 
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> ObjectiveOutput:
-        """Loss of a batch.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals.
-        generator : torch.Generator, optional
-            Source of the negatives; a CPU one.
+        """Loss of prepared signals (batch, leads, samples); negatives are drawn on the CPU.
 
         Raises
         ------
@@ -180,25 +147,23 @@ class ContrastivePrediction(nn.Module):
         if tokens <= max(self.offsets):
             raise RecipeError(
                 f"a window of {tokens} tokens, predicted {max(self.offsets)} ahead",
-                remedy="lengthen crop_seconds or shorten offsets_ms.",
+                remedy="lengthen crop_seconds or shorten offsets_ms",
             )
         context = self.backbone.contextualise(z)
         pool = self._draw_pool(z, generator)
         losses, hits = [], []
         for head, offset in zip(self.heads, self.offsets, strict=True):
             logits, truth = self._logits(head(context[:, :-offset]), z, offset, pool, generator)
-            losses.append(self._loss(logits, truth, len(x)))
+            total = cross_entropy(
+                logits.flatten(0, 1), truth.flatten(), reduction=self.config.reduction
+            )
+            losses.append(total / len(x) if self.config.reduction == "sum" else total)
             hits.append((logits.detach().argmax(-1) == truth).float().mean())
         loss = torch.stack(losses).mean()
         return ObjectiveOutput(
             loss=loss,
             metrics={"contrastive_loss": loss.detach(), "accuracy": torch.stack(hits).mean()},
         )
-
-    def _loss(self, logits: Tensor, truth: Tensor, batch: int) -> Tensor:
-        reduction = self.config.reduction
-        loss = cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction=reduction)
-        return loss / batch if reduction == "sum" else loss
 
     def _draw_pool(self, z: Tensor, generator: torch.Generator | None) -> Tensor | None:
         if not self.config.pool:
@@ -228,18 +193,9 @@ class ContrastivePrediction(nn.Module):
             candidates.append(others.masked_fill(flat[..., None] == pool, -torch.inf))
         if self.config.negatives:
             drawn = draw_negatives(truth, tokens, self.config.negatives, generator)
-            chosen = torch.cat([truth[..., None], drawn], dim=-1)
-            candidates[0] = scores.gather(-1, chosen)
+            candidates[0] = scores.gather(-1, torch.cat([truth[..., None], drawn], dim=-1))
             truth = torch.zeros_like(truth)
         return torch.cat(candidates, dim=-1), truth
-
-
-def _scale_inputs(backbone: SequenceBackbone, scale: float) -> None:
-    """Set the scale of a backbone that has none."""
-    if not 0 < scale < math.inf:
-        raise RecipeError(f"scale = {scale:g}", remedy="give millivolts above zero.")
-    if backbone.input_scale is None:
-        backbone.scale_inputs(scale)
 
 
 def create_cpc(
@@ -247,41 +203,29 @@ def create_cpc(
 ) -> ContrastivePrediction:
     """Contrastive predictive coding on a causal sequence model.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        A `SequenceBackbone`.
-    preset : {"corrected", "published"}
-        Which of `CPC_PRESETS` to start from.
-    **options
-        Fields of `CPCConfig`; None stands for the preset's.
-
-    Returns
-    -------
-    ContrastivePrediction
+    `preset` is a name of `CPC_PRESETS`; options are fields of `CPCConfig` that differ from it.
 
     Raises
     ------
     BackboneError
         If the backbone has no stem and causal context.
     RecipeError
-        For an unknown preset or an unknown or impossible option, and for a `scale` that is not the
-        backbone's own.
+        For an unknown preset or an invalid option, and for a `scale` other than the backbone's.
     """
     if not isinstance(backbone, SequenceBackbone):
         raise BackboneError(
             f"{backbone.name} has no stem with a sequence model on top",
-            remedy="pretrain it with another objective, or choose a backbone such as s4.",
+            remedy="pretrain it with another objective, or choose a backbone such as s4",
         )
     if preset not in CPC_PRESETS:
         raise RecipeError(
-            f"preset = {preset!r} is unknown", remedy=f"choose {' or '.join(CPC_PRESETS)}."
+            f"preset = {preset!r} is unknown", remedy=f"choose {' or '.join(CPC_PRESETS)}"
         )
-    config = with_options(CPC_PRESETS[preset], options, objective="cpc", beside=["preset"])
+    config = with_options(CPC_PRESETS[preset], options)
     scale, input_scale = options.get("scale"), backbone.input_scale
     if scale is not None and input_scale is not None and scale != input_scale:
         raise RecipeError(
             f"scale = {scale} for {backbone.name}, whose inputs count {input_scale:g} mV as one",
-            remedy="set one of the two: the objective's scale, or the backbone's.",
+            remedy="set one of the two: the objective's scale, or the backbone's",
         )
     return ContrastivePrediction(backbone, config)

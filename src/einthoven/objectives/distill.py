@@ -13,26 +13,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from einthoven.errors import RecipeError
 
-__all__ = ["distillation_loss", "tempered_divergence"]
-
-
-def tempered_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Mean Bernoulli KL divergence from the teacher's tempered probabilities to the student's.
-
-    Computed from log-sigmoids, so that saturated logits stay finite.
-
-    Parameters
-    ----------
-    student, teacher : Tensor, shape (batch, labels)
-        Logits.
-    temperature : float
-        Divides the logits.
-    """
-    student, teacher = student / temperature, teacher / temperature
-    positive = teacher.sigmoid() * (logsigmoid(teacher) - logsigmoid(student))
-    negative = (-teacher).sigmoid() * (logsigmoid(-teacher) - logsigmoid(-student))
-    return (positive + negative).mean()
-
 
 def distillation_loss(
     student: Tensor,
@@ -43,6 +23,9 @@ def distillation_loss(
     weight: float = 0.7,
 ) -> Tensor:
     """``weight * T**2 * KL(teacher || student) + (1 - weight) * BCE(student, target)``.
+
+    KL is the mean Bernoulli divergence from the teacher's tempered probabilities to the student's,
+    computed from log-sigmoids, so that saturated logits stay finite.
 
     Parameters
     ----------
@@ -63,8 +46,11 @@ def distillation_loss(
     if not temperature > 0.0 or not 0.0 <= weight <= 1.0:
         raise RecipeError(
             f"temperature = {temperature!r}, weight = {weight!r}",
-            remedy="choose a temperature above 0 and a weight from 0 to 1.",
+            remedy="choose a temperature above 0 and a weight from 0 to 1",
         )
-    soft = tempered_divergence(student, teacher.detach(), temperature)
+    ours, theirs = student / temperature, teacher.detach() / temperature
+    positive = theirs.sigmoid() * (logsigmoid(theirs) - logsigmoid(ours))
+    negative = (-theirs).sigmoid() * (logsigmoid(-theirs) - logsigmoid(-ours))
+    soft = (positive + negative).mean()
     hard = binary_cross_entropy_with_logits(student, target.to(student.dtype))
     return weight * temperature**2 * soft + (1.0 - weight) * hard

@@ -15,39 +15,31 @@ pairs of 5 s.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.ecg_fm import ECGFM, scaled_gradient
 from einthoven.backbones.layers.wav2vec import PostNormBlock
-from einthoven.errors import BackboneError, RecipeError
+from einthoven.errors import BackboneError, RecipeError, validated
 from einthoven.objectives.cmsc import cmsc_loss, halves, mask_leads, retrieval
-from einthoven.objectives.objective import ObjectiveOutput, with_options
+from einthoven.objectives.objective import ObjectiveOutput, Probability, with_options
 from einthoven.objectives.quantiser import GumbelQuantiser
 from einthoven.objectives.wav2vec2 import (
     contrastive_logits,
     contrastive_loss,
     draw_spans,
+    hidden_tokens,
     other_positions,
-    picked,
 )
 from einthoven.signals.random import integers
 
-__all__ = [
-    "PRESETS",
-    "WCR",
-    "WCRConfig",
-    "WCROutput",
-    "create_ecg_fm",
-    "create_wav2vec2",
-]
 
-
-@dataclass(frozen=True)
+@validated("ecg_fm", RecipeError)
 class WCRConfig:
     """Masking, comparisons and weights of the parts.
 
@@ -78,19 +70,31 @@ class WCRConfig:
 
     mask_probability: float = 0.65
     mask_length: int = 10
-    negatives: int = 100
-    temperature: float = 0.1
-    codes: int = 320
-    code_groups: int = 2
-    target_width: int = 256
-    code_temperature: tuple[float, float, float] = (2.0, 0.5, 0.999995)
-    diversity_weight: float = 0.1
-    penalty_weight: float = 10.0
-    cmsc_weight: float = 1.0
-    cmsc_temperature: float = 0.1
-    lead_mask: float = 0.5
-    extractor_gradient: float = 0.1
-    dropout: float = 0.1
+    negatives: PositiveInt = 100
+    temperature: PositiveFloat = 0.1
+    codes: PositiveInt = 320
+    code_groups: PositiveInt = 2
+    target_width: PositiveInt = 256
+    code_temperature: Annotated[tuple[float, float, float], Field(strict=False)] = (
+        2.0,
+        0.5,
+        0.999995,
+    )
+    diversity_weight: NonNegativeFloat = 0.1
+    penalty_weight: NonNegativeFloat = 10.0
+    cmsc_weight: NonNegativeFloat = 1.0
+    cmsc_temperature: PositiveFloat = 0.1
+    lead_mask: Probability = 0.5
+    extractor_gradient: Probability = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    def __post_init__(self) -> None:
+        start, end, factor = self.code_temperature
+        if not (0 < end <= start and 0 < factor <= 1):
+            raise RecipeError(
+                f"ecg_fm: code_temperature = {self.code_temperature!r}",
+                remedy="use (start, end, factor) with start >= end > 0 and factor <= 1",
+            )
 
 
 PRESETS: dict[str, WCRConfig] = {
@@ -121,12 +125,7 @@ class WCROutput(ObjectiveOutput):
 class WCR(nn.Module):
     """An ECG-FM encoder with the heads of its pretraining (wav2vec 2.0, CMSC, RLM).
 
-    Parameters
-    ----------
-    backbone : ECGFM
-        The encoder; its weights are left as they are, its dropouts are set.
-    config : WCRConfig
-        What is hidden and compared.
+    The encoder's weights are left as they are; its dropouts are set.
 
     Attributes
     ----------
@@ -142,7 +141,6 @@ class WCR(nn.Module):
 
     def __init__(self, backbone: ECGFM, config: WCRConfig) -> None:
         super().__init__()
-        _check(config)
         width, conv_width = backbone.config.width, backbone.config.conv_width
         self.backbone = backbone
         self.config = config
@@ -160,16 +158,10 @@ class WCR(nn.Module):
         _set_dropout(backbone, config.dropout)
 
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> WCROutput:
-        """Loss of a batch.
+        """Loss of prepared signals (batch, leads, samples).
 
-        Parameters
-        ----------
-        x : Tensor, shape (batch, leads, samples)
-            Prepared signals with the backbone's leads. Each window is cut into two halves when
-            segments are compared.
-        generator : torch.Generator, optional
-            Source of masked leads, hidden tokens, negatives and codes; a CPU one. Dropout draws
-            from PyTorch's.
+        Windows are cut into halves where segments are compared. Leads, hidden tokens, negatives and
+        codes are drawn from a CPU generator, dropout from PyTorch's.
 
         Raises
         ------
@@ -195,8 +187,10 @@ class WCR(nn.Module):
         choices = other_positions(rows, hidden, config.negatives, generator=generator)
         noise = None
         if self.training:
-            per_record = (rows[1], hidden, config.codes * config.code_groups)
-            noise = _noise((rows[0], *per_record), generator, x).flatten(0, 1)
+            shape = (rows[1], hidden, config.codes * config.code_groups)
+            # Some 30,000 numbers a segment: for records of other processes only seeds are drawn.
+            seeds = integers(2**62, rows[:1], generator=generator).tolist()
+            noise = torch.cat([_noise(shape, seed, x.device) for seed in seeds])
         return self.compare(
             x,
             mask=mask.to(x.device),
@@ -263,13 +257,13 @@ class WCR(nn.Module):
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Scores, codes, and the parts of the loss and the numbers beside them."""
         normed = self.backbone.projection.norm(local)
-        sources = dropout(picked(normed, mask), self.config.dropout, self.training)
+        sources = dropout(hidden_tokens(normed, mask), self.config.dropout, self.training)
         quantised = self.quantiser(sources, temperature=self._code_temperature(), noise=noise)
         base = quantised.codes.new_tensor(
             [self.config.codes**group for group in range(self.config.code_groups)]
         )
         logits = contrastive_logits(
-            self.context_projection(picked(context, mask)),
+            self.context_projection(hidden_tokens(context, mask)),
             self.target_projection(quantised.vectors),
             (quantised.codes * base).sum(-1),
             choices,
@@ -292,21 +286,12 @@ class WCR(nn.Module):
 
 
 def create_ecg_fm(backbone: Backbone, **options: Any) -> WCR:
-    """ECG-FM's whole objective.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        An ECG-FM encoder.
-    **options
-        Fields of `WCRConfig`; None stands for the published value.
+    """ECG-FM's whole objective; options are fields of `WCRConfig`.
 
     Raises
     ------
     BackboneError
         If the backbone is of another family.
-    RecipeError
-        For an unknown or impossible option.
     """
     return _create("ecg_fm", backbone, options)
 
@@ -320,26 +305,9 @@ def _create(name: str, backbone: Backbone, options: dict[str, Any]) -> WCR:
     if not isinstance(backbone, ECGFM):
         raise BackboneError(
             f"{backbone.name} has no convolutional tokens to be hidden and quantised",
-            remedy="choose the backbone ecg_fm, or the objective cmsc, which takes any.",
+            remedy="choose the backbone ecg_fm, or the objective cmsc, which takes any",
         )
-    return WCR(backbone, with_options(PRESETS[name], options, objective=name))
-
-
-def _check(config: WCRConfig) -> None:
-    start, end, factor = config.code_temperature
-    positive = ("temperature", "cmsc_temperature", "negatives")
-    wrong = [name for name in positive if not getattr(config, name) > 0]
-    weights = ("diversity_weight", "penalty_weight", "cmsc_weight")
-    wrong += [name for name in weights if not getattr(config, name) >= 0]
-    wrong += [] if 0 <= config.dropout < 1 else ["dropout"]
-    wrong += [] if 0 <= config.extractor_gradient <= 1 else ["extractor_gradient"]
-    wrong += [] if 0 < end <= start and 0 < factor <= 1 else ["code_temperature"]
-    if wrong:
-        raise RecipeError(
-            "; ".join(f"{name} = {getattr(config, name)!r}" for name in wrong),
-            remedy="temperatures and counts are above 0, weights at least 0, dropout below 1; "
-            "code_temperature is (start, end, factor) with start >= end and factor <= 1.",
-        )
+    return WCR(backbone, with_options(PRESETS[name], options))
 
 
 def _set_dropout(backbone: ECGFM, rate: float) -> None:
@@ -351,18 +319,7 @@ def _set_dropout(backbone: ECGFM, rate: float) -> None:
             block.attn.attention_dropout.p = block.mlp.drop2.p = rate
 
 
-def _noise(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """Uniform numbers, a block a record, from a seed that each record draws.
-
-    There are some 30,000 a segment: only the seeds are drawn for the records of other processes.
-    """
-    seeds = integers(2**62, shape[:1], generator=generator).tolist()
-    blocks = [
-        torch.rand(shape[1:], generator=_seeded(seed, like.device), device=like.device)
-        for seed in seeds
-    ]
-    return torch.stack(blocks) if blocks else like.new_zeros(shape, dtype=torch.float32)
-
-
-def _seeded(seed: int, device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(seed)
+def _noise(shape: tuple[int, ...], seed: int, device: torch.device) -> Tensor:
+    """Uniform numbers that depend on the seed alone."""
+    generator = torch.Generator(device).manual_seed(seed)
+    return torch.rand(shape, generator=generator, device=device)

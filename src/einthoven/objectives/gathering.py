@@ -7,8 +7,6 @@ from torch import Tensor
 
 from einthoven.signals.random import share_of
 
-__all__ = ["batch_places", "tokens_of_batch"]
-
 
 def batch_places(records: int, generator: torch.Generator | None) -> Tensor:
     """Place in the whole batch of each of this process's records, (records,), on the CPU."""
@@ -23,14 +21,14 @@ def tokens_of_batch(z: Tensor, index: Tensor, generator: torch.Generator | None)
     ----------
     z : Tensor, shape (records, tokens, dim)
         Those of this process's records.
-    index : Tensor, shape (picked,)
+    index : Tensor, shape (count,)
         Numbers in the whole batch, ``record * tokens + token``; the same in every process.
     generator : torch.Generator or None
         What the index was drawn from; it holds the number of processes and the rank.
 
     Returns
     -------
-    Tensor, shape (picked, dim)
+    Tensor, shape (count, dim)
         The same in every process.
     """
     rank, world = share_of(generator)
@@ -43,5 +41,5 @@ def tokens_of_batch(z: Tensor, index: Tensor, generator: torch.Generator | None)
     is_local = (record % world == rank).unsqueeze(-1)
     local = z.flatten(0, 1)[record // world * tokens + index % tokens]
     # One process has the token and the others add zeros, so that the sum is exact.
-    picked: Tensor = all_reduce(torch.where(is_local, local.float(), 0.0))  # type: ignore[no-untyped-call]
-    return picked.to(z.dtype)
+    result: Tensor = all_reduce(torch.where(is_local, local.float(), 0.0))  # type: ignore[no-untyped-call]
+    return result.to(z.dtype)

@@ -10,11 +10,11 @@ for every lead, MTECG a single row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d
 
@@ -22,22 +22,11 @@ from einthoven.backbones.contract import Backbone, PatchBackbone
 from einthoven.backbones.layers.patches import sincos_positions
 from einthoven.backbones.layers.transformer import Block, initialise_linears
 from einthoven.backbones.registry import entry
-from einthoven.errors import BackboneError, RecipeError
-from einthoven.objectives.masks import Masking, draw_masking, gather_patches, kept_count
+from einthoven.errors import BackboneError, RecipeError, validated
+from einthoven.objectives.masks import draw_masking, gather_patches, kept_count
 from einthoven.objectives.objective import ObjectiveOutput, with_options
 
-__all__ = [
-    "TARGETS",
-    "MAEConfig",
-    "MaskedAutoencoder",
-    "MaskedOutput",
-    "create_mae",
-    "make_target",
-    "masked_mse",
-    "remove_baseline",
-    "standardise_patches",
-]
-
+Target = Literal["segment-standardised", "lead-mean-removed", "baseline-removed", "raw"]
 BASELINE_S = 0.6  # about one beat: shorter would follow the T wave, longer lets drift through
 
 
@@ -51,82 +40,37 @@ def standardise_patches(patches: Tensor) -> Tensor:
 
 
 def remove_baseline(x: Tensor, rate: float) -> Tensor:
-    """Subtract a moving average of about 0.6 s from every lead.
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, leads, samples)
-    rate : float
-        Hz.
-    """
+    """Subtract a moving average of about 0.6 s from every lead; rate in Hz."""
     half = round(BASELINE_S * rate / 2)
     window = 2 * half + 1
     return x - avg_pool1d(x, window, stride=1, padding=half, count_include_pad=False)
 
 
-def _raw(x: Tensor, backbone: PatchBackbone) -> Tensor:
-    return backbone.patch_grid(x)
+def make_target(kind: Target, x: Tensor, backbone: PatchBackbone) -> Tensor:
+    """Compute the reconstruction target of every patch of (batch, leads, samples).
 
-
-def _segment_standardised(x: Tensor, backbone: PatchBackbone) -> Tensor:
-    return standardise_patches(backbone.patch_grid(x))
-
-
-def _lead_mean_removed(x: Tensor, backbone: PatchBackbone) -> Tensor:
-    patches = backbone.patch_grid(x)
-    by_lead = patches.reshape(*patches.shape[:-1], -1, backbone.patch)
-    return (by_lead - by_lead.mean(-1, keepdim=True)).flatten(-2)
-
-
-def _baseline_removed(x: Tensor, backbone: PatchBackbone) -> Tensor:
-    return backbone.patch_grid(remove_baseline(x, backbone.rate))
-
-
-TARGETS: dict[str, Callable[[Tensor, PatchBackbone], Tensor]] = {
-    "segment-standardised": _segment_standardised,
-    "lead-mean-removed": _lead_mean_removed,
-    "baseline-removed": _baseline_removed,
-    "raw": _raw,
-}
-
-
-def make_target(kind: str, x: Tensor, backbone: PatchBackbone) -> Tensor:
-    """The reconstruction target of every patch.
-
-    The first three are readings of MTECG's "fluctuated" target, whose definition is not public:
-    (a) per-segment standardisation, (b) each lead's segment without its mean, (c) the signal
-    without its slow baseline (a moving average of 0.6 s, our choice). None is claimed to be it.
-
-    Parameters
-    ----------
-    kind : str
-        A key of `TARGETS`.
-    x : Tensor, shape (batch, leads, samples)
-    backbone : PatchBackbone
-        Cuts the patches.
+    The first three kinds are readings of MTECG's "fluctuated" target, whose definition is not
+    public: (a) per-segment standardisation, (b) each lead's segment without its mean, (c) the
+    signal without its slow baseline (a moving average of 0.6 s, our choice). None is claimed to be
+    it.
 
     Returns
     -------
     Tensor, shape (batch, rows, patches, values), float32, without gradient
-
-    Raises
-    ------
-    RecipeError
-        For an unknown kind.
     """
-    check_target(kind)
-    return TARGETS[kind](x.detach().float(), backbone)
+    x = x.detach().float()
+    if kind == "baseline-removed":
+        x = remove_baseline(x, backbone.rate)
+    patches = backbone.patch_grid(x)
+    if kind == "segment-standardised":
+        return standardise_patches(patches)
+    if kind == "lead-mean-removed":
+        by_lead = patches.reshape(*patches.shape[:-1], -1, backbone.patch)
+        return (by_lead - by_lead.mean(-1, keepdim=True)).flatten(-2)
+    return patches
 
 
-def check_target(kind: str) -> None:
-    """Refuse an unknown target name with a RecipeError."""
-    if kind not in TARGETS:
-        raise RecipeError(
-            f"target = {kind!r} is unknown", remedy=f"choose among {', '.join(TARGETS)}."
-        )
-
-
-@dataclass(frozen=True)
+@validated("mae", RecipeError)
 class MAEConfig:
     """Masking and decoder of a masked autoencoder.
 
@@ -145,13 +89,13 @@ class MAEConfig:
         Epsilon of the layer norms inside the decoder's blocks.
     """
 
-    mask_ratio: float = 0.75
-    masking: str = "per-lead"
-    target: str = "segment-standardised"
-    decoder_width: int = 256
-    decoder_depth: int = 4
-    decoder_heads: int = 4
-    block_eps: float = 1e-5
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    masking: Literal["per-lead", "all-lead"] = "per-lead"
+    target: Target = "segment-standardised"
+    decoder_width: PositiveInt = 256
+    decoder_depth: PositiveInt = 4
+    decoder_heads: PositiveInt = 4
+    block_eps: PositiveFloat = 1e-5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -176,28 +120,15 @@ class MaskedOutput(ObjectiveOutput):
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Squared error averaged over the values of a patch, then over the hidden patches.
 
-    Parameters
-    ----------
-    prediction, target : Tensor, shape (..., patches, values)
-    mask : Tensor, shape (..., patches)
-        1 where the patch counts.
+    Prediction and target are (..., patches, values); the mask, (..., patches), is 1 where a patch
+    is hidden.
     """
     per_patch = (prediction.float() - target).square().mean(-1)
     return (per_patch * mask).sum() / mask.sum()
 
 
 class RowDecoder(nn.Module):
-    """Predict every patch of a row from the encoded ones; rows do not see each other.
-
-    Parameters
-    ----------
-    backbone : PatchBackbone
-        Gives the number of patches and the special tokens of a row.
-    values : int
-        Values in a patch.
-    config : MAEConfig
-        Size of the decoder.
-    """
+    """Predict every patch, of some values, from the encoded ones; rows do not see each other."""
 
     def __init__(self, backbone: PatchBackbone, values: int, config: MAEConfig) -> None:
         super().__init__()
@@ -218,16 +149,9 @@ class RowDecoder(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, encoded: Tensor, restore: Tensor) -> Tensor:
-        """Predict all patches.
+        """Predict all patches, (batch, rows, patches, values).
 
-        Parameters
-        ----------
-        encoded : Tensor, shape (batch, rows, special + kept, dim)
-        restore : Tensor, shape (batch, rows, patches)
-
-        Returns
-        -------
-        Tensor, shape (batch, rows, patches, values)
+        `encoded` is (batch, rows, special + kept, dim), `restore` (batch, rows, patches).
         """
         patches, before = restore.shape[-1], self.special_tokens[0]
         tokens = self._unshuffle(self.embed(encoded), restore)
@@ -240,10 +164,10 @@ class RowDecoder(nn.Module):
     def _unshuffle(self, embedded: Tensor, restore: Tensor) -> Tensor:
         before, after = self.special_tokens
         end = embedded.shape[2] - after
-        kept = embedded[:, :, before:end]
-        hidden = restore.shape[-1] - kept.shape[2]
-        masks = self.mask_token.to(kept.dtype).expand(*kept.shape[:2], hidden, -1)
-        patches = gather_patches(torch.cat([kept, masks], dim=2), restore)
+        visible = embedded[:, :, before:end]
+        hidden = restore.shape[-1] - visible.shape[2]
+        masks = self.mask_token.to(visible.dtype).expand(*visible.shape[:2], hidden, -1)
+        patches = gather_patches(torch.cat([visible, masks], dim=2), restore)
         return torch.cat([embedded[:, :, :before], patches, embedded[:, :, end:]], dim=2)
 
     def _row_positions(self, patches: int) -> Tensor:
@@ -267,22 +191,16 @@ class MaskedAutoencoder(nn.Module):
     Raises
     ------
     RecipeError
-        For a masked ratio that hides nothing or everything, an unknown masking or target.
+        For a masked ratio that hides no patch or every patch.
     """
 
     def __init__(self, backbone: PatchBackbone, config: MAEConfig) -> None:
         super().__init__()
         kept_count(backbone.max_patches, config.mask_ratio)
-        check_target(config.target)
-        if config.masking not in ("per-lead", "all-lead"):
-            raise RecipeError(
-                f"masking = {config.masking!r} is unknown",
-                remedy="choose 'per-lead' or 'all-lead'.",
-            )
         self.backbone = backbone
         self.config = config
-        values = backbone.patch_grid(_example(backbone)).shape[-1]
-        self.decoder = RowDecoder(backbone, values, config)
+        example = torch.empty(1, len(backbone.leads), backbone.patch, device="meta")
+        self.decoder = RowDecoder(backbone, backbone.patch_grid(example).shape[-1], config)
 
     def forward(
         self,
@@ -303,12 +221,19 @@ class MaskedAutoencoder(nn.Module):
             Source of the draw.
         """
         grid = self.backbone.embed_grid(x)
-        masking = self._masking(grid, noise, generator)
+        batch, rows, patches = grid.shape[:3]
+        masking = draw_masking(
+            (batch, rows, patches),
+            self.config.mask_ratio,
+            per_row=self.config.masking == "per-lead",
+            noise=noise,
+            generator=generator,
+            device=grid.device,
+        )
         encoded = self.backbone.encode_grid(gather_patches(grid, masking.keep))
         prediction = self.decoder(encoded, masking.restore)
-        loss = masked_mse(
-            prediction, make_target(self.config.target, x, self.backbone), masking.mask
-        )
+        target = make_target(self.config.target, x, self.backbone)
+        loss = masked_mse(prediction, target, masking.mask)
         return MaskedOutput(
             loss=loss,
             metrics={"reconstruction_loss": loss.detach(), "masked": masking.mask.mean()},
@@ -317,46 +242,21 @@ class MaskedAutoencoder(nn.Module):
             latent=encoded.flatten(1, 2),
         )
 
-    def _masking(
-        self, grid: Tensor, noise: Tensor | None, generator: torch.Generator | None
-    ) -> Masking:
-        batch, rows, patches = grid.shape[:3]
-        return draw_masking(
-            (batch, rows, patches),
-            self.config.mask_ratio,
-            per_row=self.config.masking == "per-lead",
-            noise=noise,
-            generator=generator,
-            device=grid.device,
-        )
-
-
-def _example(backbone: PatchBackbone) -> Tensor:
-    return torch.empty(1, len(backbone.leads), backbone.patch, device="meta")
-
 
 def create_mae(backbone: Backbone, **options: Any) -> MaskedAutoencoder:
     """A masked autoencoder with the defaults of the backbone's catalogue entry.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        One that has patches.
-    **options
-        Fields of `MAEConfig`; None stands for the entry's default.
+    Options are fields of `MAEConfig` that differ from these defaults.
 
     Raises
     ------
     BackboneError
         If the backbone has no patches to hide.
-    RecipeError
-        For an unknown or impossible option.
     """
     if not isinstance(backbone, PatchBackbone):
         raise BackboneError(
             f"{backbone.name} has no patches that could be hidden",
-            remedy="pretrain it with another objective.",
+            remedy="pretrain it with another objective",
         )
     defaults = MAEConfig(**entry(backbone.name).mae)
-    config = with_options(defaults, options, objective="mae")
-    return MaskedAutoencoder(backbone, config)
+    return MaskedAutoencoder(backbone, with_options(defaults, options))

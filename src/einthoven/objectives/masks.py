@@ -10,8 +10,6 @@ from torch import Tensor
 from einthoven.errors import RecipeError
 from einthoven.signals.random import uniform
 
-__all__ = ["Masking", "draw_masking", "gather_patches", "kept_count", "random_masking"]
-
 
 @dataclass(frozen=True, eq=False)
 class Masking:
@@ -40,30 +38,13 @@ def kept_count(patches: int, ratio: float) -> int:
     RecipeError
         If the ratio hides no patch or leaves none.
     """
-    kept = int(patches * (1 - ratio)) if 0.0 < ratio < 1.0 else 0
-    if not 0 < kept < patches:
+    count = int(patches * (1 - ratio))
+    if not 0 < count < patches:
         raise RecipeError(
-            f"mask_ratio = {ratio!r} of {patches} patches would keep "
-            f"{kept if 0.0 < ratio < 1.0 else 'all or none'} of them",
-            remedy="choose a ratio between 0 and 1 that hides at least one patch and keeps one, "
-            "such as 0.75.",
+            f"mask_ratio = {ratio!r} would keep {count} of {patches} patches",
+            remedy="use a ratio that hides at least one patch and keeps one, such as 0.75",
         )
-    return kept
-
-
-def random_masking(noise: Tensor, kept: int) -> Masking:
-    """Keep the patches with the smallest noise in every row.
-
-    Parameters
-    ----------
-    noise : Tensor, shape (batch, rows, patches)
-        Uniform draws; ties go to the earlier patch.
-    kept : int
-        Patches that stay in each row.
-    """
-    order = noise.argsort(dim=-1, stable=True)
-    restore = order.argsort(dim=-1)
-    return Masking(keep=order[..., :kept], restore=restore, mask=(restore >= kept).float())
+    return count
 
 
 def draw_masking(
@@ -75,23 +56,19 @@ def draw_masking(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Masking:
-    """Hide a ratio of the patches of a grid at random.
+    """Hide a ratio of the patches of a grid, (batch, rows, patches), at random.
 
     Parameters
     ----------
-    grid : (batch, rows, patches)
-    ratio : float
-        Share of patches to hide.
     per_row : bool
         Draw for every row (ST-MEM: every lead) on its own, or hide the same patches in all rows
         of a record.
     noise : Tensor, optional
-        Takes the place of the draw; (batch, rows, patches), or one row when not `per_row`.
+        Takes the place of the draw; (batch, rows, patches), or one row when not `per_row`. The
+        patches with the smallest noise are kept, the earlier one of equals.
     generator : torch.Generator, optional
-        Source of the draw, on any device; PyTorch's default when left out. A `ShareGenerator`
-        hides the same patches of a record however many processes share the batch.
-    device : torch.device, optional
-        Where the masking is needed.
+        With a `ShareGenerator`, the patches hidden in a record do not depend on the number of
+        processes.
 
     Raises
     ------
@@ -100,18 +77,17 @@ def draw_masking(
     """
     batch, rows, patches = grid
     shape = (batch, rows if per_row else 1, patches)
-    kept = kept_count(patches, ratio)
+    count = kept_count(patches, ratio)
     if noise is None:
         noise = uniform(shape, generator=generator, device=device)
     elif tuple(noise.shape) != shape:
         raise RecipeError(
             f"noise of shape {tuple(noise.shape)} for a mask of shape {shape}",
-            remedy="give one uniform number for each patch.",
+            remedy="give one uniform number for each patch",
         )
-    masking = random_masking(noise.to(device), kept)
-    if per_row:
-        return masking
-    return Masking(*(t.expand(-1, rows, -1) for t in (masking.keep, masking.restore, masking.mask)))
+    order = noise.to(device).argsort(dim=-1, stable=True).expand(-1, rows, -1)
+    restore = order.argsort(dim=-1)
+    return Masking(keep=order[..., :count], restore=restore, mask=(restore >= count).float())
 
 
 def gather_patches(grid: Tensor, index: Tensor) -> Tensor:

@@ -2,9 +2,8 @@
 
 State other than parameters has to survive a killed run, and to be equal in all processes:
 
-* A teacher, a codebook, a counter: a submodule or a buffer, so that it is in the state dict.
-  What is not a tensor goes through `get_extra_state` and
-  `set_extra_state`, as anything JSON can hold; the checkpoint keeps both.
+* A teacher, a codebook, a counter: a submodule or a buffer, so that it is in the state dict. JSON
+  values go through `get_extra_state` and `set_extra_state`; the checkpoint keeps both.
 * It changes in `after_step`, which the loop calls after every optimiser step, before a checkpoint
   can be written. `forward` runs several times a step where gradients are accumulated, and in
   validation.
@@ -14,17 +13,17 @@ State other than parameters has to survive a killed run, and to be equal in all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from einthoven.backbones.contract import Backbone
-from einthoven.errors import RecipeError
 
-__all__ = ["Objective", "ObjectiveOutput", "SteppedObjective", "with_options"]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,37 +76,13 @@ class SteppedObjective(Protocol):
 Config = TypeVar("Config")
 
 
-def with_options(
-    config: Config, options: Mapping[str, Any], *, objective: str, beside: Sequence[str] = ()
-) -> Config:
-    """A copy of an objective's config with some fields replaced.
-
-    Parameters
-    ----------
-    config : dataclass instance
-        Defaults.
-    options : mapping
-        Field name to value; None leaves a field as it is, a list will do for a tuple.
-    objective : str
-        Named in errors.
-    beside : sequence of str
-        Options that the objective has beside those fields; only named in errors.
+def with_options(config: Config, options: Mapping[str, Any]) -> Config:
+    """Copy a validated config with some fields replaced; None leaves a field as it is.
 
     Raises
     ------
     RecipeError
-        If an option is not a field.
+        If an option is unknown or impossible.
     """
-    names = [field.name for field in fields(config)]  # type: ignore[arg-type]
-    unknown = sorted(set(options) - set(names))
-    if unknown:
-        raise RecipeError(
-            f"unknown option {', '.join(unknown)} for objective {objective}",
-            remedy=f"choose among {', '.join([*beside, *names])}.",
-        )
-    values = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in options.items()
-        if value is not None
-    }
+    values = {key: value for key, value in options.items() if value is not None}
     return replace(config, **values)  # type: ignore[type-var]

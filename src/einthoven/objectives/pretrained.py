@@ -15,8 +15,6 @@ from einthoven.weights import ecg_fm, st_mem
 from einthoven.weights.fit import Naming, convert
 from einthoven.weights.safe import read_state
 
-__all__ = ["load_pretraining"]
-
 # Tensor names in the public pretraining models, by family.
 _PUBLIC = {"st_mem": st_mem.PRETRAINING, "ecg_fm": ecg_fm.PRETRAINING}
 
@@ -59,7 +57,7 @@ def load_pretraining(
     if not is_einthoven and family not in _PUBLIC:
         raise WeightsError(
             f"{weights}: pretraining models of {name} are read in einthoven's naming only",
-            remedy="load the encoder alone, with einthoven.weights.load_backbone.",
+            remedy="load the encoder alone, with einthoven.weights.load_backbone",
         )
     overrides = {"init": "pretraining", **(backbone_options or {})}
     with torch.device("meta"):

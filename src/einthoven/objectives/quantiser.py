@@ -15,8 +15,6 @@ from torch.nn.functional import one_hot
 
 from einthoven.errors import RecipeError
 
-__all__ = ["GumbelQuantiser", "Quantised"]
-
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
@@ -44,14 +42,10 @@ class GumbelQuantiser(nn.Module):
 
     Parameters
     ----------
-    width : int
-        Width of a vector.
-    codes : int
-        Codes in a group.
-    groups : int
-        Number of groups.
-    out_width : int
-        Width of a quantised vector; a code has ``out_width // groups``.
+    width, out_width : int
+        Width of a vector, and of a quantised one; a code has ``out_width // groups``.
+    codes, groups : int
+        Codes in a group, and number of groups.
 
     Raises
     ------
@@ -64,7 +58,7 @@ class GumbelQuantiser(nn.Module):
         if codes < 1 or groups < 1 or out_width % groups:
             raise RecipeError(
                 f"codes = {codes}, code_groups = {groups}, target_width = {out_width}",
-                remedy="choose a number of groups that divides the width, and at least one code.",
+                remedy="choose a number of groups that divides the width, and at least one code",
             )
         self.codes, self.groups = codes, groups
         self.projection = nn.Linear(width, groups * codes)
@@ -90,16 +84,16 @@ class GumbelQuantiser(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             logits = self.projection(x.float()).reshape(shape)
             best = logits.argmax(-1)
-            chosen = _one_hot(best, self.codes)
+            choice = _one_hot(best, self.codes)
             if noise is not None:
                 soft = ((logits + _gumbel(noise).reshape(shape)) / temperature).softmax(-1)
-                chosen = _one_hot(soft.argmax(-1), self.codes) + soft - soft.detach()
+                choice = _one_hot(soft.argmax(-1), self.codes) + soft - soft.detach()
             table = self.codebook.reshape(self.groups, self.codes, -1)
-            vectors = torch.einsum("bpgc,gcd->bpgd", chosen, table).flatten(2)
+            vectors = torch.einsum("bpgc,gcd->bpgd", choice, table).flatten(2)
             hard = _one_hot(best, self.codes).mean((0, 1))
             return Quantised(
                 vectors=vectors,
-                codes=chosen.detach().argmax(-1),
+                codes=choice.detach().argmax(-1),
                 code_perplexity=_perplexity(hard),
                 prob_perplexity=_perplexity(logits.softmax(-1).mean((0, 1))),
             )

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from einthoven.backbones.contract import Backbone
     from einthoven.objectives.objective import Objective
 
-__all__ = [
-    "create_objective",
-    "create_pretraining",
-    "objective_names",
-    "register_objective",
-    "suits",
-]
-
 Create = Callable[..., "Objective"]
 
 OBJECTIVES: dict[str, str | Create] = {
@@ -75,19 +67,7 @@ def suits(name: str, backbone: Backbone) -> bool:
 def create_objective(name: str, backbone: Backbone, **options: Any) -> Objective:
     """Put an objective on a backbone, whose weights are left as they are.
 
-    Parameters
-    ----------
-    name : str
-        A name of `objective_names()`.
-    backbone : Backbone
-        The encoder to be pretrained.
-    **options
-        The objective's own; see its module.
-
-    Returns
-    -------
-    Objective
-        An `nn.Module`.
+    The options are those of the objective's module.
 
     Raises
     ------
@@ -118,18 +98,8 @@ def create_pretraining(
 ) -> Objective:
     """A fresh backbone, initialised the way its authors pretrain it, under an objective.
 
-    Parameters
-    ----------
-    backbone : str
-        A registered backbone.
-    objective : str
-        A registered objective.
-    seed : int, optional
-        Seed of all weights; the caller's random state is left as it was.
-    backbone_options : mapping, optional
-        Fields of the backbone's config.
-    **options
-        The objective's own.
+    All weights follow from the seed, and the caller's random state is left as it was.
+    `backbone_options` are fields of the backbone's config, the others the objective's.
     """
     overrides = {"init": "pretraining", **(backbone_options or {})}
     with seeded(seed):

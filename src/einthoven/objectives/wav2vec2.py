@@ -13,8 +13,6 @@ from torch.nn.functional import cross_entropy, normalize
 from einthoven.errors import RecipeError
 from einthoven.signals.random import integers, share_of
 
-__all__ = ["contrastive_logits", "contrastive_loss", "draw_spans", "other_positions", "picked"]
-
 
 def draw_spans(
     rows: tuple[int, int],
@@ -59,7 +57,7 @@ def draw_spans(
         raise RecipeError(
             f"mask_probability = {probability!r}, mask_length = {length!r} for {tokens} tokens",
             remedy="choose a probability between 0 and 1, and spans shorter than the row; "
-            "lengthen crop_seconds if the row is short.",
+            "lengthen crop_seconds if the row is short",
         )
     records, segments = rows
     rank, world = share_of(generator)
@@ -91,10 +89,8 @@ def other_positions(
     ----------
     rows : (records, segments)
         As for `draw_spans`.
-    positions : int
-        Positions of a row.
-    count : int
-        How many others.
+    positions, count : int
+        Positions of a row, and how many others are drawn for each.
 
     Returns
     -------
@@ -109,13 +105,13 @@ def other_positions(
     if positions < 2:
         raise RecipeError(
             f"{positions} hidden tokens in a row, which has no others to be told from",
-            remedy="hide more tokens, or lengthen crop_seconds.",
+            remedy="hide more tokens, or lengthen crop_seconds",
         )
     drawn = integers(positions - 1, (*rows, positions, count), generator=generator).flatten(0, 1)
     return drawn + (drawn >= torch.arange(positions)[:, None])
 
 
-def picked(x: Tensor, mask: Tensor) -> Tensor:
+def hidden_tokens(x: Tensor, mask: Tensor) -> Tensor:
     """The hidden tokens of every row; (batch, tokens, dim), as many hidden in each."""
     return x[mask].reshape(len(x), -1, x.shape[-1])
 
