@@ -163,16 +163,16 @@ def _first(whole: Predictions, count: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("labels", "labels, first in number 3: PAC and PVC"),
-        ("order", "labels, first in number 1: NORM and AFIB"),
-        ("records", "records, first in number 1: test-1 and test-0"),
-        ("fewer", "records, first in number 51: none and test-50"),
-        ("patients", "patients, first in number 1: q0 and p0"),
-        ("targets", "targets, first in number 8"),
+        ("labels", "labels"),
+        ("order", "labels"),
+        ("records", "records"),
+        ("fewer", "records"),
+        ("patients", "patients"),
+        ("targets", "targets"),
         ("no targets", "targets"),
-        ("task", "task: form-19 and rhythm-3"),
+        ("task", "form-19 and rhythm-3"),
         ("version", "1.0.1 and 1.0.3"),
-        ("split", "split: validation and test"),
+        ("split", "validation and test"),
         ("calibrated", "calibrated"),
     ],
 )
@@ -217,9 +217,7 @@ def test_a_member_named_twice_is_refused(make_run: MakeRun, tmp_path: Path) -> N
 def test_the_mean_of_tables_names_the_one_that_differs() -> None:
     whole = mean_predictions([table(0), table(1)])
     assert whole.labels == LABELS
-    with pytest.raises(
-        EvaluationError, match="table 2 and table 1 differ in records, first in number 51"
-    ):
+    with pytest.raises(EvaluationError, match="table 2 and table 1 differ in records"):
         mean_predictions([table(0), table(1, records=50)])
 
 

@@ -22,7 +22,6 @@ from einthoven.experiment.evaluation import (
     evaluate_model,
     evaluation_of,
     fitted_calibration,
-    read_evaluation,
     reusable_part,
     write_evaluation,
 )
@@ -30,7 +29,7 @@ from einthoven.files import write_json
 from einthoven.models import Model, load_model, read_config, save_model, update_config
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
-from einthoven.report.data import EvaluationWarning
+from einthoven.report.data import EvaluationWarning, read_evaluation
 from einthoven.signals.store import Store
 
 TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}

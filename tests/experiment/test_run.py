@@ -17,14 +17,13 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, EvaluationError
 from einthoven.evaluate import fit_calibration
-from einthoven.experiment.evaluation import read_evaluation
 from einthoven.experiment.run import Finished, run_experiment
 from einthoven.files import read_json, read_lines, write_json, write_tensors
 from einthoven.models import load_model, read_config
 from einthoven.predict import predict_record
 from einthoven.predictions import Predictions
 from einthoven.records import read_record
-from einthoven.report.data import stage_history
+from einthoven.report.data import read_evaluation, stage_history
 from einthoven.report.page import write_report
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import LeakageWarning

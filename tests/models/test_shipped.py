@@ -14,7 +14,6 @@ import pytest
 import einthoven
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import CohortError, ModelError
-from einthoven.experiment.evaluation import read_evaluation
 from einthoven.licences import CC_BY_4
 from einthoven.models import (
     SHIPPED,
@@ -27,7 +26,7 @@ from einthoven.models import (
 )
 from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
-from einthoven.report.data import identity
+from einthoven.report.data import identity, read_evaluation
 from einthoven.signals.pack import pack
 from einthoven.stages.leakage import check_initial_weights, read_fingerprints
 from einthoven.stages.recipe import load_recipe, prepared_alike
@@ -63,7 +62,7 @@ def test_its_card_says_how_good_it_is() -> None:
 
 
 def test_checksums_and_evaluation_belong_to_the_model() -> None:
-    about, found = read_config(model_path(SHIPPED)), read_evaluation(SHIPPED)
+    about, found = read_config(model_path(SHIPPED)), read_evaluation(model_path(SHIPPED))
     assert found is not None
     assert about["digest"] == config_digest(about)
     assert found["measured_on"] == identity(about)
@@ -191,7 +190,7 @@ def test_its_card_s_numbers_come_out_again(shared: Path, tmp_path: Path) -> None
     score = einthoven.evaluate.score(
         found.targets, found.probabilities, labels=found.labels, resamples=0
     )
-    kept = read_evaluation(SHIPPED)
+    kept = read_evaluation(model_path(SHIPPED))
     assert kept is not None
     assert score.records == kept["score"]["records"] == 2198
     assert score.macro_auroc == pytest.approx(kept["score"]["macro_auroc"], abs=5e-4)

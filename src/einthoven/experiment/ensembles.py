@@ -7,15 +7,13 @@ folder of an ensemble is that of a run without stages and without a model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from einthoven.errors import EvaluationError
-from einthoven.experiment.run import METRICS, PREDICTIONS, SPLITS, Finished, score_splits
+from einthoven.experiment.run import METRICS, SPLITS, Finished, score_splits, table_file
 from einthoven.files import Json, file_sha256, read_json, write_json
 from einthoven.predict import CALIBRATED
 from einthoven.predictions import Predictions
@@ -48,24 +46,30 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
     Raises
     ------
     EvaluationError
-        If a member is unfinished, is an ensemble or is named twice, or its records, targets,
-        labels or task differ from those of the first one; the message names the member.
+        If a member is unfinished, is an ensemble or is repeated, or its records, targets, labels
+        or task differ from those of the first one; the message names the member.
     TrainingError
         If the folder holds another run.
     """
-    members = [_Member.open(Path(run)) for run in runs]
-    _check_members(members)
-    names = [str(member.folder) for member in members]
+    folders = [Path(run) for run in runs]
+    if len(folders) < 2:
+        raise EvaluationError(
+            f"an ensemble of {len(folders)} runs", remedy="name at least two run folders"
+        )
+    requests = [_request_of(folder) for folder in folders]
+    members = [_member(folder, each) for folder, each in zip(folders, requests, strict=True)]
+    _check_distinct(folders, [member["predictions"]["test"] for member in members])
+    names = [str(folder) for folder in folders]
     means = {
-        split: mean_predictions([Predictions.load(m.table(split)) for m in members], names)
+        split: mean_predictions([Predictions.load(table_file(f, split)) for f in folders], names)
         for split in SPLITS
     }
-    run = RunFolder.begin(out, _request(members))
+    run = RunFolder.begin(out, _request(members, requests))
     for split, table in means.items():
-        table.save(run.path / PREDICTIONS / f"{split}.parquet")
+        table.save(table_file(run.path, split))
     scores = score_splits(means, resamples=resamples)
     numbers: Json = {split: score.to_dict() for split, score in scores.items()}
-    numbers["seconds"] = sum(member.seconds for member in members)
+    numbers["seconds"] = float(sum(read_json(folder / METRICS)["seconds"] for folder in folders))
     write_json(run.path / METRICS, numbers)
     return Finished(run, scores["test"])
 
@@ -94,107 +98,80 @@ def mean_predictions(
     """
     titles = list(names or [f"table {number + 1}" for number in range(len(tables))])
     for table, title in zip(tables, titles, strict=True):
-        _check_alike(tables[0], table, titles[0], title)
+        _check_alike(tables[0], table, f"{title} and {titles[0]}")
+        if table.metadata.get(CALIBRATED) == "yes":
+            raise EvaluationError(
+                f"{title}: its probabilities are calibrated",
+                remedy="predict with calibrated=False: calibrations of members do not average",
+            )
     mean = np.mean([table.probabilities for table in tables], axis=0)
     metadata = dict(tables[0].metadata) | {"backbone": ENSEMBLE, "recipe": ENSEMBLE}
     metadata["members"] = str(len(tables))
     return replace(tables[0], probabilities=mean, metadata=metadata)
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A finished run: folder, request and training time."""
+def _check_alike(first: Predictions, other: Predictions, names: str) -> None:
+    arrays = ("labels", "records", "patients", "targets")
+    differences = [
+        f"{key} ({other.metadata.get(key)} and {first.metadata.get(key)})"
+        for key in _SHARED
+        if other.metadata.get(key) != first.metadata.get(key)
+    ]
+    differences += [x for x in arrays if not np.array_equal(getattr(other, x), getattr(first, x))]
+    if differences:
+        raise EvaluationError(
+            f"{names} differ in {', '.join(differences)}",
+            remedy="name runs on one cohort, of the same version, task and labels",
+        )
 
-    folder: Path
-    request: Json
-    seconds: float
 
-    @classmethod
-    def open(cls, folder: Path) -> _Member:
-        if not (folder / ABOUT).is_file():
+def _request_of(folder: Path) -> Json:
+    """The request of a finished run of one classifier; refuses other folders."""
+    if not (folder / ABOUT).is_file():
+        raise EvaluationError(f"{folder} is not a run folder", remedy="name the folder of a run")
+    request: Json = read_json(folder / ABOUT)["request"]
+    if request.get("stage") != "posttrain":
+        raise EvaluationError(
+            f"{folder} is a run of {request.get('stage')}, not of one classifier",
+            remedy="name the members of an ensemble rather than the ensemble"
+            if request.get("stage") == ENSEMBLE
+            else "name run folders of `einthoven posttrain`",
+        )
+    for file in (folder / METRICS, *(table_file(folder, split) for split in SPLITS)):
+        if not file.is_file():
             raise EvaluationError(
-                f"{folder} is not a run folder", remedy="name the folder of a run"
-            )
-        request = read_json(folder / ABOUT)["request"]
-        if request.get("stage") != "posttrain":
-            raise EvaluationError(
-                f"{folder} is a run of {request.get('stage')}, not of one classifier",
-                remedy="name the members of an ensemble rather than the ensemble"
-                if request.get("stage") == ENSEMBLE
-                else "name run folders of `einthoven posttrain`",
-            )
-        needed = [METRICS, *(f"{PREDICTIONS}/{split}.parquet" for split in SPLITS)]
-        missing = [name for name in needed if not (folder / name).is_file()]
-        if missing:
-            raise EvaluationError(
-                f"{folder} is not a finished run: {missing[0]} is missing",
+                f"{folder} is not a finished run: {file.relative_to(folder)} is missing",
                 remedy="repeat the posttrain command to finish it",
             )
-        return cls(folder, request, float(read_json(folder / METRICS)["seconds"]))
-
-    def describe(self) -> Json:
-        """Describe the member for run.json, by digests rather than paths, as runs may move."""
-        recipe = self.request["recipe"]
-        return {
-            "run": self.folder.name,
-            "backbone": self.request["backbone"],
-            "recipe": recipe["name"],
-            "seed": recipe["seed"],
-            "predictions": {split: file_sha256(self.table(split)) for split in SPLITS},
-        }
-
-    def table(self, split: str) -> Path:
-        """Path of the predictions of a split."""
-        return self.folder / PREDICTIONS / f"{split}.parquet"
+    return request
 
 
-def _check_members(members: Sequence[_Member]) -> None:
-    if len(members) < 2:
-        raise EvaluationError(
-            f"an ensemble of {len(members)} runs", remedy="name at least two run folders"
-        )
-    folders: dict[str, Path] = {}
-    for member in members:
-        digest = file_sha256(member.table("test"))
-        if digest in folders:
+def _member(folder: Path, request: Json) -> Json:
+    """Describe a member for run.json, by digests rather than paths, as runs may move."""
+    return {
+        "run": folder.name,
+        "backbone": request["backbone"],
+        "recipe": request["recipe"]["name"],
+        "seed": request["recipe"]["seed"],
+        "predictions": {split: file_sha256(table_file(folder, split)) for split in SPLITS},
+    }
+
+
+def _check_distinct(folders: Sequence[Path], digests: Sequence[str]) -> None:
+    for place, digest in enumerate(digests):
+        if (first := digests.index(digest)) < place:
             raise EvaluationError(
-                f"{member.folder} and {folders[digest]} hold the same predictions",
+                f"{folders[place]} and {folders[first]} hold the same predictions",
                 remedy="name every member once",
             )
-        folders[digest] = member.folder
 
 
-def _check_alike(first: Predictions, other: Predictions, a: str, b: str) -> None:
-    if other.targets is None:
-        raise EvaluationError(f"{b} holds no targets", remedy="predict for a labelled cohort")
-    if other.metadata.get(CALIBRATED) == "yes":
-        raise EvaluationError(
-            f"{b}: its probabilities are calibrated",
-            remedy="predict with calibrated=False: calibrations of members do not average",
-        )
-    for key in _SHARED:
-        _check_same(key, [first.metadata.get(key, "")], [other.metadata.get(key, "")], a, b)
-    for name in ("labels", "records", "patients", "targets"):
-        ours, theirs = (np.asarray(getattr(table, name)).tolist() for table in (first, other))
-        _check_same(name, ours, theirs, a, b)
-
-
-def _check_same(field: str, ours: Sequence[Any], theirs: Sequence[Any], a: str, b: str) -> None:
-    """Refuse lists that differ; report the first difference."""
-    if ours == theirs:
-        return
-    pairs = enumerate(zip_longest(ours, theirs, fillvalue="none"), start=1)
-    place, (mine, other) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
-    where = f", first in number {place}" if max(len(ours), len(theirs)) > 1 else ""
-    raise EvaluationError(
-        f"{b} and {a} differ in {field}{where}: {other} and {mine}",
-        remedy="name runs on one cohort, of the same version, task and labels",
-    )
-
-
-def _request(members: Sequence[_Member]) -> Json:
-    descriptions = [member.describe() for member in members]
-    names = [f"{d['backbone']} ({d['recipe']}, seed {d['seed']})" for d in descriptions]
+def _request(members: Sequence[Json], requests: Sequence[Json]) -> Json:
+    shared: Json = {key: requests[0].get(key) for key in ("cohort", "version", "task", "labels")}
+    # A member may have read the same records at another rate, and then has other digests.
+    for key in ("cohort_digest", "records_digest"):
+        digests = {request.get(key) for request in requests}
+        shared |= {key: digests.pop()} if len(digests) == 1 else {}
     return {
         "stage": ENSEMBLE,
         "backbone": ENSEMBLE,
@@ -202,16 +179,9 @@ def _request(members: Sequence[_Member]) -> Json:
         "recipe": {
             "name": ENSEMBLE,
             "description": f"Unweighted mean of the probabilities of {len(members)} runs",
-            "members": names,
+            "members": [f"{m['backbone']} ({m['recipe']}, seed {m['seed']})" for m in members],
         },
-        **{key: members[0].request.get(key) for key in ("cohort", "version", "task", "labels")},
-        **_agreed(members, "cohort_digest", "records_digest"),
-        "members": descriptions,
+        **shared,
+        "members": list(members),
         "world": 1,
     }
-
-
-def _agreed(members: Sequence[_Member], *keys: str) -> Json:
-    """Entries equal in all members; a member may have read the same records at another rate."""
-    entries = {key: {member.request.get(key) for member in members} for key in keys}
-    return {key: values.pop() for key, values in entries.items() if len(values) == 1}

@@ -6,7 +6,6 @@ records that it was not fitted on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
 from einthoven.report.card import model_card
-from einthoven.report.data import REMEDY, evaluation_beside, identity, mismatch
+from einthoven.report.data import REMEDY, identity, mismatch
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_scored
 from einthoven.weights.public import data_on_cohort
@@ -77,8 +76,7 @@ def evaluation_of(
     cohort: Cohort,
     table: Predictions,
     *,
-    score: Mapping[str, Any] | None = None,
-    validation: Mapping[str, Any] | None = None,
+    score: Json | None = None,
     resamples: int = 1000,
     seed: int = 0,
     by: str = "record",
@@ -92,17 +90,15 @@ def evaluation_of(
         Source of the table's records, of their sex and age.
     table : Predictions
         Uncalibrated predictions of a split.
-    score : mapping, optional
-        `Score.to_dict()` of the table, if known already.
-    validation : mapping, optional
-        `Score.to_dict()` of the validation split.
+    score : dict, optional
+        `Score.to_dict()` of the table, if it was computed before.
     resamples, seed, by
         Settings of every bootstrap.
 
     Returns
     -------
     dict
-        The content of `evaluation.json`, without leakage and robustness.
+        The content of `evaluation.json`; validation, leakage and robustness are None.
 
     Raises
     ------
@@ -114,24 +110,20 @@ def evaluation_of(
     calibration = calibration_report(table, model.calibration, **options)
     groups = demographics(cohort.metadata().loc[table.records.tolist()])
     subgroups = score_subgroups(table, groups, **options).to_dict() if groups else None
+    # The cohort may differ from the one that the model was trained on.
+    public = model.config.get("provenance", {}).get("public_weights")
     return {
         "split": table.metadata.get("split", ""),
         "cohort": {"name": cohort.name, "version": cohort.version, "task": cohort.task},
         "measured_on": identity(model.config),
-        "public_weights": _public_weights(model, cohort),
+        "public_weights": data_on_cohort(public, cohort.name) if public else None,
         "leakage": None,
-        "score": dict(score or score_predictions(table, **options).to_dict()),
-        "validation": dict(validation) if validation else None,
+        "score": score or score_predictions(table, **options).to_dict(),
+        "validation": None,
         "calibration": calibration.to_dict(),
         "subgroups": subgroups,
         "robustness": None,
     }
-
-
-def _public_weights(model: Model, cohort: Cohort) -> Json | None:
-    # The cohort of the evaluation may differ from the one that the model was trained on.
-    data = model.config.get("provenance", {}).get("public_weights")
-    return data_on_cohort(data, cohort.name) if data else None
 
 
 def write_evaluation(folder: str | Path, evaluation: Json) -> Path:
@@ -149,33 +141,16 @@ def write_evaluation(folder: str | Path, evaluation: Json) -> Path:
     EvaluationError
         If the evaluation belongs to another model.
     """
+    from einthoven.report.figures import reliability_picture  # matplotlib imports slowly
+
     path = model_path(folder)
     config = read_config(path)
     if difference := mismatch(config, evaluation):
         raise EvaluationError(f"{path}: the evaluation {difference}", remedy=REMEDY)
     write_json(path / EVALUATION, evaluation)
-    reliability = _write_diagram(evaluation.get("calibration"), path / RELIABILITY)
-    write_text(path / CARD, model_card(config, evaluation, reliability=reliability))
+    write_text(path / RELIABILITY, reliability_picture(evaluation["calibration"]))
+    write_text(path / CARD, model_card(config, evaluation, reliability=RELIABILITY))
     return path / CARD
-
-
-def _write_diagram(calibration: Json | None, file: Path) -> str | None:
-    """Write the reliability diagram and return its name; delete it if there is no calibration."""
-    from einthoven.report.figures import reliability_picture  # matplotlib imports slowly
-
-    if not calibration:
-        file.unlink(missing_ok=True)
-        return None
-    write_text(file, reliability_picture(calibration))
-    return file.name
-
-
-def read_evaluation(folder: str | Path) -> Json | None:
-    """Read a model's evaluation; None if it has none.
-
-    An evaluation of another model is left out with an `EvaluationWarning`.
-    """
-    return evaluation_beside(model_path(folder))
 
 
 def reusable_part(folder: str | Path, evaluation: Json, part: str) -> Any:
@@ -233,27 +208,14 @@ def evaluate_model(
     """
     model = load_model(folder)
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
-    table = predict_cohort(
-        model,
-        cohort,
-        store,
-        split,
-        calibrated=False,
-        device=device,
-        progress=progress,
-    )
+    work: Json = {"device": device, "progress": progress}
+    table = predict_cohort(model, cohort, store, split, calibrated=False, **work)
     evaluation = evaluation_of(model, cohort, table, **options)
     evaluation["validation"] = reusable_part(folder, evaluation, "validation")
     evaluation["leakage"] = check_scored(folder, (cohort, store), split)
     if robustness:
+        clean = calibrate_table(model, table)
         evaluation["robustness"] = measure_robustness(
-            model,
-            cohort,
-            store,
-            split,
-            calibrate_table(model, table),
-            device=device,
-            progress=progress,
-            **options,
+            model, cohort, store, split, clean, **options, **work
         )
     return write_evaluation(folder, evaluation)

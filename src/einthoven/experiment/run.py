@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError
@@ -40,6 +39,7 @@ from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.predictions.calibration import Calibration
 from einthoven.progress import Progress
+from einthoven.report.format import counted
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_duplicates
 from einthoven.stages.posttrain import Posttrained, posttrain
@@ -50,6 +50,15 @@ from einthoven.weights.public import config_of_weights
 
 METRICS, MODEL, PREDICTIONS = "metrics.json", "model", "predictions"
 SPLITS = ("validation", "test")
+HEADLINE = (
+    "macro_auroc",
+    "macro_auroc_interval",
+    "macro_auprc",
+    "macro_auprc_interval",
+    "records",
+    "defined_labels",
+)
+"""Metrics of the test split in a model's config.json."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +118,20 @@ def run_experiment(
     tables = predict_splits(model, cohort, store, folder, device=device, progress=progress)
     scores = score_splits(tables, resamples=resamples)
     metrics = _metrics(trained, scores, device)
-    model = _write_model(model, folder / MODEL, tables["validation"], scores["test"])
-    _write_evaluation(model, folder / MODEL, cohort, tables["test"], metrics, resamples)
+    model = _saved(model, folder / MODEL, tables["validation"], scores["test"])
+    evaluation = evaluation_of(
+        model, cohort, tables["test"], score=metrics["test"], resamples=resamples
+    )
+    evaluation["validation"] = metrics["validation"]
+    evaluation["robustness"] = reusable_part(folder / MODEL, evaluation, "robustness")
+    write_evaluation(folder / MODEL, evaluation)
     write_json(folder / METRICS, metrics)  # last: it makes the run complete
     return Finished(trained.run, scores["test"])
+
+
+def table_file(folder: Path, split: str) -> Path:
+    """File of the predictions of a split in a run folder."""
+    return folder / PREDICTIONS / f"{split}.parquet"
 
 
 def predict_splits(
@@ -124,39 +143,25 @@ def predict_splits(
     device: torch.device,
     progress: Progress | None = None,
 ) -> dict[str, Predictions]:
-    """Write uncalibrated predictions of validation and test to `folder/predictions` and read them.
+    """Predict validation and test without calibration, and write the tables to a run folder.
 
     A table that exists is not predicted again.
     """
+    options: dict[str, Any] = {"calibrated": False, "device": device, "progress": progress}
+    tables = {}
     for split in SPLITS:
-        file = folder / PREDICTIONS / f"{split}.parquet"
-        if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            predict_cohort(
-                model,
-                cohort,
-                store,
-                split,
-                calibrated=False,
-                device=device,
-                progress=progress,
-            ).save(file)
-    return read_splits(folder)
-
-
-def read_splits(folder: Path) -> dict[str, Predictions]:
-    """Prediction tables of a run folder, by split."""
-    return {split: Predictions.load(folder / PREDICTIONS / f"{split}.parquet") for split in SPLITS}
+        file = table_file(folder, split)
+        if file.is_file():
+            tables[split] = Predictions.load(file)
+        else:
+            tables[split] = predict_cohort(model, cohort, store, split, **options)
+            tables[split].save(file)
+    return tables
 
 
 def score_splits(tables: Mapping[str, Predictions], *, resamples: int) -> dict[str, Score]:
     """Scores of prediction tables, by split."""
     return {split: score_predictions(table, resamples=resamples) for split, table in tables.items()}
-
-
-def parameters_of(network: nn.Module) -> int:
-    """Number of parameters, without running statistics."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _check(cohort: Cohort, store: Store, *, resamples: int, allow_leakage: bool) -> None:
@@ -234,45 +239,23 @@ def _metrics(trained: Posttrained, scores: Mapping[str, Score], device: torch.de
     return {
         **{split: score.to_dict() for split, score in scores.items()},
         "seconds": round(_training_seconds(trained.run.path), 1),
-        "parameters": parameters_of(trained.classifier),
+        "parameters": sum(p.numel() for p in trained.classifier.parameters()),
         "device": _device_name(device),
     }
 
 
-def _write_model(model: Model, folder: Path, validation: Predictions, test: Score) -> Model:
-    """Write the model with its calibration and headline metrics; update metrics if it exists."""
-    metrics = {
-        "macro_auroc": test.macro_auroc,
-        "macro_auroc_interval": test.macro_auroc_interval,
-        "macro_auprc": test.macro_auprc,
-        "macro_auprc_interval": test.macro_auprc_interval,
-        "records": test.records,
-        "defined_labels": test.defined_labels,
-    }
-    entries = fitted_calibration(validation)
-    calibration = Calibration(**entries.pop("calibration"))
-    config = model.config | entries | {"metrics": metrics}
-    model = replace(model, calibration=calibration, config=config)
+def _saved(model: Model, folder: Path, validation: Predictions, test: Score) -> Model:
+    """Save the model with its calibration and headline metrics; of a saved one, update these."""
+    metrics = {key: getattr(test, key) for key in HEADLINE}
     if is_model(folder):
         update_config(folder, metrics=metrics)
     else:
-        save_model(model, folder)
-    return replace(model, config=read_config(folder))
-
-
-def _write_evaluation(
-    model: Model, folder: Path, cohort: Cohort, test: Predictions, metrics: Json, resamples: int
-) -> None:
-    evaluation = evaluation_of(
-        model,
-        cohort,
-        test,
-        score=metrics["test"],
-        validation=metrics["validation"],
-        resamples=resamples,
-    )
-    evaluation["robustness"] = reusable_part(folder, evaluation, "robustness")
-    write_evaluation(folder, evaluation)
+        entries = fitted_calibration(validation)
+        calibration = Calibration(**entries.pop("calibration"))
+        config = model.config | entries | {"metrics": metrics}
+        save_model(replace(model, calibration=calibration, config=config), folder)
+    config = read_config(folder)
+    return replace(model, calibration=Calibration(**config["calibration"]), config=config)
 
 
 def _training_seconds(folder: Path) -> float:
@@ -285,5 +268,4 @@ def _training_seconds(folder: Path) -> float:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    return f"CPU, {counted(torch.get_num_threads(), 'thread')}"

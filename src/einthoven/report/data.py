@@ -160,7 +160,7 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
     score, history = numbers["test"], stage_history(folder)
     if score["resamples"] != resamples:
         score = score_predictions(table, resamples=resamples).to_dict()
-    evaluation = evaluation_beside(model) or {}
+    evaluation = read_evaluation(model) or {}
     trained = read_json(model / "config.json") if (model / "config.json").is_file() else config
     return {
         "name": name,
@@ -266,7 +266,7 @@ def best_line(history: History, key: str = "macro_auroc", best: Callable[..., Js
     return best(lines, key=itemgetter(key), default={})
 
 
-def evaluation_beside(model: Path) -> Json | None:
+def read_evaluation(model: Path) -> Json | None:
     """Read the evaluation in a model folder; None, with a warning, if it is of another model."""
     file = model / "evaluation.json"
     if not file.is_file():
