@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,34 +43,34 @@ def open_cohort(path: str | Path, task: str = "all-71", **options: Any) -> Cohor
         If the path is none of these, an option does not apply to it, or its tables are
         inconsistent.
     """
-    from einthoven.cohorts import folder, ptbxl, table
+    from einthoven.cohorts.ptbxl import TABLES, open_ptbxl
+    from einthoven.cohorts.table import open_folder, open_table
     from einthoven.records.formats import find_records
 
     root = Path(path)
-    if root.is_dir() and any((root / name).is_file() for name in ptbxl.TABLES):
-        return _opened(ptbxl.open_ptbxl, root, options | {"task": task})
-    if root.is_dir() and find_records(root):
-        return _opened(folder.open_folder, root, options)
-    if root.is_dir():
+    opener: Callable[..., Cohort]
+    if root.is_dir() and any((root / name).is_file() for name in TABLES):
+        opener = partial(open_ptbxl, task=task)
+    elif root.is_dir() and find_records(root):
+        opener = open_folder
+    elif not root.is_dir() and root.suffix in (".csv", ".parquet"):
+        opener = open_table
+    elif root.is_dir():
         raise CohortError(
-            f"{root} contains neither PTB-XL's tables ({', '.join(ptbxl.TABLES)}) nor ECG files",
+            f"{root} contains neither PTB-XL's tables ({', '.join(TABLES)}) nor ECG files",
             remedy="choose a folder that does, or a .csv or .parquet table with the path of each "
             "ECG file; `einthoven download ptb-xl DEST` downloads PTB-XL",
         )
-    if root.suffix in (".csv", ".parquet"):
-        return _opened(table.open_table, root, options)
-    raise CohortError(
-        f"{root} is neither a folder in PTB-XL's layout nor a .csv or .parquet table",
-        remedy="choose the folder that contains ptbxl_database.csv, or a table of labels",
-    )
-
-
-def _opened(opener: Callable[..., Cohort], path: Path, options: dict[str, Any]) -> Cohort:
-    known = list(inspect.signature(opener).parameters)[1:]
-    unknown = [name for name in options if name not in known]
+    else:
+        raise CohortError(
+            f"{root} is neither a folder in PTB-XL's layout nor a .csv or .parquet table",
+            remedy="choose the folder that contains ptbxl_database.csv, or a table of labels",
+        )
+    names = list(inspect.signature(opener).parameters)[1:]
+    unknown = [name for name in options if name not in names]
     if unknown:
         raise CohortError(
             f"{path}: unknown option {', '.join(unknown)}",
-            remedy=f"the options are {', '.join(known)}" if known else "remove it",
+            remedy=f"the options are {', '.join(names)}" if names else "remove it",
         )
-    return opener(path, **options)
+    return opener(root, **options)

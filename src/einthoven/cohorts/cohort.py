@@ -144,8 +144,8 @@ class Cohort:
                 f"{counts.max()}",
                 remedy="use a smaller minimum",
             )
-        kept = [label for label, count in zip(self.labels, counts, strict=True) if count >= records]
-        return self if len(kept) == len(self.labels) else self.with_labels(kept)
+        labels = [label for label, n in zip(self.labels, counts, strict=True) if n >= records]
+        return self if len(labels) == len(self.labels) else self.with_labels(labels)
 
     def fraction(self, share: float, *, seed: int = 0) -> Cohort:
         """Keep about `share` of the training records, as whole patients.
@@ -168,8 +168,8 @@ class Cohort:
         order = patient_order(self.patients("train"), self.targets("train"), seed=seed)
         sizes = self.table[training].groupby("patient").size().reindex(order).to_numpy()
         taken = int(np.searchsorted(np.cumsum(sizes), round(share * training.sum()))) + 1
-        kept = set(order[: min(taken, len(order))])
-        return self.select(~training | self.table["patient"].isin(kept).to_numpy())
+        patients = order[: min(taken, len(order))]
+        return self.select(~training | self.table["patient"].isin(patients).to_numpy())
 
     def _rows(self, split: str | None) -> NDArray[np.intp]:
         if split is None:
@@ -212,11 +212,6 @@ def checked(cohort: Cohort) -> Cohort:
             f"{len(cohort.labels)} labels",
             remedy="rebuild the cohort from its tables",
         )
-    _assert_patient_disjoint(cohort)
-    return cohort
-
-
-def _assert_patient_disjoint(cohort: Cohort) -> None:
     pairs = cohort.table[["patient", "split"]].drop_duplicates()
     crossing = pairs["patient"][pairs["patient"].duplicated()].unique()
     if len(crossing):
@@ -227,6 +222,7 @@ def _assert_patient_disjoint(cohort: Cohort) -> None:
             remedy="put all records of a patient into one fold, or leave the fold column out and "
             "einthoven splits by patient",
         )
+    return cohort
 
 
 def patient_order(

@@ -6,14 +6,13 @@ Sources: Wagner et al. 2020 (the data set); Strodthoff et al. 2021 (the six task
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort, checked
 from einthoven.errors import CohortError
@@ -33,33 +32,20 @@ TASKS: dict[str, tuple[str | None, str | None, int]] = {
     "rhythm-12": ("rhythm", None, 12),
 }
 
-SEXES = {0: "male", 1: "female"}
+_DATABASE_COLUMNS = ["ecg_id", "patient_id", "scp_codes", "strat_fold"]
+_STATEMENT_COLUMNS = sorted({name for task in TASKS.values() for name in task[:2] if name})
+
 # Records of 1.0.1 that 1.0.3 no longer has: duplicates and triplicates.
-# fmt: off
 REMOVED_IN_1_0_3 = frozenset({
     137, 139, 140, 141, 142, 143, 145, 456, 458, 459, 461, 462, 2506, 2511, 3795, 3798, 3800,
     3801, 3832, 5817, 7777, 7779, 7782, 9821, 9825, 9888, 11810, 11814, 11815, 11817, 11838,
     13791, 13793, 13796, 13797, 13799, 15742, 18150,
-})
-# fmt: on
+})  # fmt: skip
 # ecg_id -> patient_id of a few records, that distinguish real PTB-XL from cohorts in its layout.
-_KNOWN_PATIENTS = {
-    1: 15709,
-    2: 13243,
-    3: 20372,
-    10: 9456,
-    100: 21404,
-    136: 13445,
-    500: 1168,
-    1000: 4008,
-    2000: 6645,
-    4000: 5410,
-    8000: 17772,
-    12000: 658,
-    16000: 6533,
-    20000: 17638,
-    21837: 11744,
-}
+_PATIENTS = {
+    1: 15709, 2: 13243, 3: 20372, 10: 9456, 100: 21404, 136: 13445, 500: 1168, 1000: 4008,
+    2000: 6645, 4000: 5410, 8000: 17772, 12000: 658, 16000: 6533, 20000: 17638, 21837: 11744,
+}  # fmt: skip
 
 
 def open_ptbxl(
@@ -102,30 +88,38 @@ def open_ptbxl(
         raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(TASKS)}")
     if empty_rows not in ("drop", "keep"):
         raise CohortError(f"empty_rows = {empty_rows!r}", remedy="choose 'drop' or 'keep'")
+    if rate not in (None, 100, 500):
+        raise CohortError(f"rate {rate} Hz", remedy="PTB-XL is recorded at 100 and at 500 Hz")
     database = _read_database(root / DATABASE)
-    statements = _read_statements(root / STATEMENTS)
+    statements = _read(root / STATEMENTS, ["code", "description", *_STATEMENT_COLUMNS])
+    statements = statements.set_index("code")
     mapping, descriptions = _label_mapping(statements, task, root / STATEMENTS)
-    version = _version(database)
     labels = tuple(sorted(set(mapping.values())))
     codes = [_parse_codes(text, root / DATABASE) for text in database["scp_codes"]]
-    _refuse_unknown_codes(codes, statements, root)
-    matrix = _targets(codes, mapping, labels)
-    is_ptbxl = version != "unversioned"
+    unknown = sorted(set().union(*codes) - set(statements.index))
+    if unknown:
+        raise CohortError(
+            f"{root / DATABASE} uses codes {unknown[:5]} that {STATEMENTS} does not list",
+            remedy="use both files of one version, or add the codes to scp_statements.csv",
+        )
+    present = [{mapping[code] for code in row & mapping.keys()} for row in codes]
+    version = _version(database)
+    published = version != "unversioned"
     cohort = Cohort(
-        name="ptb-xl" if is_ptbxl else root.resolve().name,
+        name="ptb-xl" if published else root.resolve().name,
         version=version,
         task=task,
         labels=labels,
         root=root,
         table=_record_table(database, root, rate),
-        matrix=matrix,
+        matrix=np.array([[label in row for label in labels] for row in present], dtype=np.uint8),
         descriptions=descriptions,
-        licence=CC_BY_4 if is_ptbxl else OWN_DATA,
+        licence=CC_BY_4 if published else OWN_DATA,
     )
     if cohort.is_synthetic:
         cohort = replace(cohort, licence=SIMULATED)
     if match_1_0_3:
-        cohort = cohort.select(np.array([i not in REMOVED_IN_1_0_3 for i in database.index]))
+        cohort = cohort.select(~database.index.isin(list(REMOVED_IN_1_0_3)))
     cohort = cohort.with_common_labels(min_records)
     if empty_rows == "drop":
         cohort = cohort.select(cohort.matrix.sum(axis=1) > 0)
@@ -137,21 +131,27 @@ def is_ptbxl_layout(path: Path) -> bool:
     return all((path / name).is_file() for name in TABLES)
 
 
-def _read_database(file: Path) -> pd.DataFrame:
+def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     if not file.is_file():
         raise CohortError(
             f"{file} is missing",
-            remedy="name the folder that holds it, or fetch it: einthoven download ptb-xl DEST",
+            remedy="choose a folder with both tables, or download it: einthoven download ptb-xl "
+            "DEST",
         )
     table = pd.read_csv(file, dtype={"scp_codes": str, "patient_id": str})
-    needed = ["ecg_id", "patient_id", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]
-    missing = [name for name in needed if name not in table.columns]
+    table = table.rename(columns={"Unnamed: 0": "code"})
+    missing = [name for name in columns if name not in table]
     if missing:
         raise CohortError(
             f"{file}: columns {missing} are missing; it starts {list(table.columns[:4])}",
             remedy="use the file as PhysioNet publishes it; spreadsheets rewrite its header",
         )
-    gaps = table[needed[:4]].isna().any(axis=1)
+    return table
+
+
+def _read_database(file: Path) -> pd.DataFrame:
+    table = _read(file, [*_DATABASE_COLUMNS, "filename_lr", "filename_hr"])
+    gaps = table[_DATABASE_COLUMNS].isna().any(axis=1)
     if gaps.any():
         raise CohortError(
             f"{file}: {int(gaps.sum())} rows lack a patient, codes or a fold, "
@@ -164,29 +164,26 @@ def _read_database(file: Path) -> pd.DataFrame:
             f"{file}: strat_fold {table.loc[outside, 'strat_fold'].iloc[0]} is outside 1 to 10",
             remedy="use the folds as PhysioNet publishes them",
         )
+    # PTB-XL writes patients as `15709.0`.
+    table["patient_id"] = table["patient_id"].str.removesuffix(".0")
     return table.set_index("ecg_id")
 
 
 def _record_table(database: pd.DataFrame, root: Path, rate: int | None) -> pd.DataFrame:
     folds = database["strat_fold"].astype(int)
-    names = np.select([folds == 9, folds == 10], ["validation", "test"], "train").astype(str)
-    chosen = rate or (500 if not (root / "records100").is_dir() else 100)
-    if chosen not in (100, 500):
-        raise CohortError(f"rate {rate} Hz", remedy="PTB-XL is recorded at 100 and at 500 Hz")
-    column = "filename_lr" if chosen == 100 else "filename_hr"
+    low = rate == 100 if rate else (root / "records100").is_dir()
     table = pd.DataFrame(
         {
-            "path": database[column].astype(str),
-            # PTB-XL writes patients as `15709.0`.
-            "patient": database["patient_id"].str.removesuffix(".0"),
-            "split": names,
+            "path": database["filename_lr" if low else "filename_hr"].astype(str),
+            "patient": database["patient_id"],
+            "split": np.select([folds == 9, folds == 10], ["validation", "test"], "train"),
             "fold": folds,
         }
     )
     if "age" in database:
         table["age"] = database["age"]
     if "sex" in database:
-        table["sex"] = database["sex"].map(SEXES)
+        table["sex"] = database["sex"].map({0: "male", 1: "female"})
     table.index = pd.Index(database.index.astype(str), name="record")
     return table
 
@@ -196,80 +193,34 @@ def _label_mapping(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Code -> label of the task, and label -> description."""
     flag, column, size = TASKS[task]
-    chosen = statements if flag is None else statements[statements[flag] == 1]
-    if column is None:
-        mapping = {code: code for code in chosen.index}
-        descriptions = chosen["description"].to_dict()
-    else:
-        mapping = chosen[column].to_dict()
-        descriptions = {}
+    rows = statements if flag is None else statements[statements[flag] == 1]
+    mapping = dict(zip(rows.index, rows.index if column is None else rows[column], strict=True))
     if len(set(mapping.values())) != size:
         raise CohortError(
             f"{file}: {len(set(mapping.values()))} labels for task {task}, {size} expected",
             remedy="use scp_statements.csv as PhysioNet publishes it, or open a table of "
             "labels (einthoven.open_cohort('labels.csv'))",
         )
-    return mapping, {str(key): str(value) for key, value in descriptions.items()}
+    texts = rows["description"].astype(str)
+    return mapping, dict(zip(rows.index, texts, strict=True)) if column is None else {}
 
 
-def _read_statements(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        raise CohortError(
-            f"{file} is missing", remedy="copy it into the folder of ptbxl_database.csv"
-        )
-    statements = pd.read_csv(file, index_col=0)
-    needed = ["description", "diagnostic", "form", "rhythm"]
-    needed += ["diagnostic_class", "diagnostic_subclass"]
-    missing = [name for name in needed if name not in statements.columns]
-    if missing:
-        raise CohortError(
-            f"{file}: columns {missing} are missing", remedy="use PhysioNet's scp_statements.csv"
-        )
-    return statements
-
-
-def _parse_codes(text: str, file: Path) -> frozenset[str]:
+def _parse_codes(text: str, file: Path) -> set[str]:
     try:
-        codes = ast.literal_eval(text)
+        return set(dict(ast.literal_eval(text)))
     except (ValueError, SyntaxError, TypeError):
-        codes = None
-    if not isinstance(codes, dict):
         raise CohortError(
             f"{file}: scp_codes {text!r} is not a dictionary", remedy="use PhysioNet's table"
-        )
-    return frozenset(map(str, codes))
-
-
-def _refuse_unknown_codes(
-    codes: Iterable[frozenset[str]], statements: pd.DataFrame, root: Path
-) -> None:
-    unknown = sorted(frozenset[str]().union(*codes) - set(statements.index))
-    if unknown:
-        raise CohortError(
-            f"{root / DATABASE} uses codes {unknown[:5]} that {STATEMENTS} does not list",
-            remedy="use both files of one version, or add the codes to scp_statements.csv",
-        )
-
-
-def _targets(
-    codes: list[frozenset[str]], mapping: dict[str, str], labels: tuple[str, ...]
-) -> NDArray[np.uint8]:
-    column = {label: index for index, label in enumerate(labels)}
-    matrix = np.zeros((len(codes), len(labels)), dtype=np.uint8)
-    for row, present in enumerate(codes):
-        for code in present & mapping.keys():
-            matrix[row, column[mapping[code]]] = 1
-    return matrix
+        ) from None
 
 
 def _version(database: pd.DataFrame) -> str:
     """Version of PTB-XL, by content.
 
-    A part of PTB-XL has a known version only if it reaches as far as the first removed record.
+    A part of PTB-XL has a version only if it reaches as far as the first removed record.
     """
-    known = [i for i in _KNOWN_PATIENTS if i in database.index]
-    patients = {i: database["patient_id"][i].removesuffix(".0") for i in known}
-    if not known or any(patients[i] != str(_KNOWN_PATIENTS[i]) for i in known):
+    patients = database["patient_id"].reindex(list(_PATIENTS)).dropna()
+    if patients.empty or any(patients != patients.index.map(_PATIENTS).astype(str)):
         return "unversioned"
     if not REMOVED_IN_1_0_3.isdisjoint(database.index):
         return "1.0.1"

@@ -1,4 +1,4 @@
-"""Cohort from a table of records and labels, and a folder of ECG files."""
+"""Cohorts from a table of records and labels, and from a folder of ECG files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from einthoven.cohorts.cohort import SPLITS, UNLABELLED, Cohort, checked, split_by_patient
 from einthoven.errors import CohortError
 from einthoven.licences import OWN_DATA, SIMULATED
+from einthoven.records.formats import find_records
 
 # Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
 _TEXT = {"path": str, "patient": str, "record": str}
@@ -72,12 +73,30 @@ def open_table(
         table=table,
         matrix=matrix,
     ).with_common_labels(min_records)
+    task = f"{len(cohort.labels)} labels"
+    if len(cohort.labels) < 5:
+        task = ",".join(cohort.labels) or UNLABELLED
     licence = SIMULATED if cohort.is_synthetic else OWN_DATA
-    return checked(replace(cohort, task=_task(cohort.labels), licence=licence))
+    return checked(replace(cohort, task=task, licence=licence))
 
 
-def _task(labels: Sequence[str]) -> str:
-    return (",".join(labels) or UNLABELLED) if len(labels) < 5 else f"{len(labels)} labels"
+def open_folder(path: str | Path) -> Cohort:
+    """Open every ECG file below a folder, all in `train`, each as a patient of its own."""
+    root = Path(path)
+    paths = [str(file.relative_to(root)) for file in find_records(root)]
+    table = pd.DataFrame({"path": paths, "patient": paths, "split": "train"})
+    table.index = pd.Index(paths, name="record")
+    return checked(
+        Cohort(
+            name=root.resolve().name,
+            version="unversioned",
+            task=UNLABELLED,
+            labels=(),
+            root=root,
+            table=table,
+            matrix=np.zeros((len(paths), 0), dtype=np.uint8),
+        )
+    )
 
 
 def columns_of(path: str | Path) -> list[str]:
