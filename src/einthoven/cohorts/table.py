@@ -100,13 +100,7 @@ def open_folder(path: str | Path) -> Cohort:
 
 
 def columns_of(path: str | Path) -> list[str]:
-    """Names of a table's columns, as `open_table` reads it.
-
-    Raises
-    ------
-    CohortError
-        If it cannot be read.
-    """
+    """Names of a table's columns, as `open_table` reads it; CohortError if it cannot be read."""
     return [str(name) for name in _read(Path(path))]
 
 

@@ -76,8 +76,6 @@ class SyntheticECG:
         (12, samples) mV, leads in the standard order, as an electrocardiograph would record it.
     clean : numpy.ndarray
         The same without noise, and with the heart's zero as zero.
-    rate : float
-        Hz.
     statements : tuple of str
         SCP codes.
     truth : Truth
@@ -90,7 +88,6 @@ class SyntheticECG:
 
     signal: npt.NDArray[np.float64]
     clean: npt.NDArray[np.float64]
-    rate: float
     statements: tuple[str, ...]
     truth: Truth
     drifting: bool
@@ -126,7 +123,7 @@ def simulate(
     Returns
     -------
     SyntheticECG
-        Signal (12, 10 s x rate) in mV, with the truth about it.
+        Signal of shape (12, 10 s x rate), with its ground truth.
 
     Raises
     ------
@@ -168,7 +165,7 @@ def simulate(
     signal = clean + noise
     signal -= signal.mean(axis=1, keepdims=True)
     truth = _truth(events, beats, main, heart)
-    return SyntheticECG(signal, clean, rate, codes, truth, drifting, loose)
+    return SyntheticECG(signal, clean, codes, truth, drifting, loose)
 
 
 def _placed(parts: list[Waves], onsets: Array, breath: float) -> Waves:

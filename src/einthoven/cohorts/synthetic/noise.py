@@ -13,18 +13,9 @@ from einthoven.cohorts.synthetic.waves import ELECTRODES, Array, electrode_matri
 def electrode_noise(
     samples: int, rate: float, *, breath: float, rng: np.random.Generator
 ) -> tuple[Array, bool, str]:
-    """Draw the noise of one recording.
+    """Draw the noise of one recording with a respiratory rate of `breath` Hz.
 
-    Parameters
-    ----------
-    samples : int
-        Length.
-    rate : float
-        Hz. Mains hum of 50 Hz is added only where the rate can carry it.
-    breath : float
-        Respiratory rate, Hz.
-    rng : numpy.random.Generator
-        The recording's own stream.
+    Mains hum of 50 Hz is added only where the sampling rate can carry it.
 
     Returns
     -------

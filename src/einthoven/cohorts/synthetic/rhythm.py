@@ -68,18 +68,10 @@ def rhythm(
     flutter_cycle: float,
     rng: np.random.Generator,
 ) -> Rhythm:
-    """Draw the rhythm of one recording.
+    """Draw the rhythm of one recording from the rhythm and ectopy codes among its statements.
 
-    Parameters
-    ----------
-    statements : collection of str
-        SCP codes; the rhythm and ectopy codes among them decide.
-    pr : float
-        PR interval of a conducted sinus beat, seconds.
-    breath : float
-        Respiratory rate, Hz.
-    flutter_cycle : float
-        Seconds.
+    `pr` is the PR interval of a conducted sinus beat (s), `breath` the respiratory rate (Hz),
+    `flutter_cycle` is in seconds.
     """
     phase = rng.uniform(0.1, 0.4)
     if "AFIB" in statements:

@@ -39,12 +39,12 @@ def synthesize(
     progress: Progress | None = None,
     workers: int = 1,
 ) -> Path:
-    """Write a cohort of physiological, labelled 12-lead ECGs as if it were PTB-XL.
+    """Write a cohort of simulated, labelled 12-lead ECGs in PTB-XL's layout.
 
     A heart vector with known waves is projected on twelve leads (Dower's coefficients); patients
     differ in axis, voltage, intervals and electrode placement, and each statement changes the
-    heart or its rhythm in the way that a cardiologist would look for. The signals are simulated:
-    good for tests, examples and teaching, not evidence about patients.
+    heart or its rhythm as a cardiologist expects. The signals serve for tests, examples and
+    teaching; they are not evidence about patients.
 
     Parameters
     ----------
@@ -56,8 +56,7 @@ def synthesize(
     seed : int
         The same seed gives the same bytes, whatever `workers` is.
     rate : int
-        100 (`records100/..._lr`) or 500 Hz (`records500/..._hr`). The two share their hearts and
-        beats and differ in noise.
+        100 or 500 Hz. The two share their hearts and beats and differ in noise.
     progress : Progress, optional
         Called with the number of records written.
     workers : int
