@@ -276,7 +276,7 @@ def test_targets() -> None:
         Targets.of(np.array([1, 1]))
     with pytest.raises(ValueError, match="Unknown label type"):
         Targets.of(np.array([0.5, 1.2]))
-    with pytest.raises(EstimatorError, match=r"labels hold \[2\]"):
+    with pytest.raises(EstimatorError, match=r"labels contain \[2\]"):
         Targets.of(np.array([[0, 2], [2, 2], [2, 0]]))
 
 
@@ -291,13 +291,12 @@ def test_targets() -> None:
         ),
         ({"recipe": "scratch"}, RecipeError, "starts from random weights"),
         ({"recipe": "linear-prob"}, RecipeError, "linear-prob"),
-        ({"recipe": RECIPE, "overrides": ["seed=1"]}, EstimatorError, "beside a Recipe"),
+        ({"recipe": RECIPE, "overrides": ["seed=1"]}, EstimatorError, "do not apply to a Recipe"),
         ({"overrides": ["data.fraction=0.5"]}, EstimatorError, r"data\.fraction = 0\.5"),
         ({"overrides": ["stage1.epoch=5"]}, RecipeError, r"unknown key stage1\.epoch"),
         ({"overrides": ["data.crop_seconds=20.0"]}, Exception, "record"),
-        ({"validation_fraction": 0.9}, EstimatorError, r"validation_fraction = 0\.9"),
+        ({"validation_fraction": 0.9}, ValueError, r"'validation_fraction' parameter"),
         ({"validation_fraction": 0.01}, EstimatorError, "of 30 groups is none"),
-        ({"rate": None}, EstimatorError, "cannot be told from X"),
     ],
 )  # fmt: skip
 def test_refusals(
@@ -308,7 +307,7 @@ def test_refusals(
 
 
 def test_groups_of_another_number_are_refused(arrays: Any) -> None:
-    with pytest.raises(EstimatorError, match=r"groups of shape \(3,\) for 30 records"):
+    with pytest.raises(ValueError, match=r"\[3, 30\]"):
         EcgClassifier(**arrays.given).fit(arrays.x[:30], arrays.y[:30], groups=[1, 2, 3])
 
 

@@ -17,7 +17,6 @@ from einthoven.cli.options import (
     Seed,
     Split,
     StorePath,
-    device_of,
     one_of,
 )
 from einthoven.cli.progress import note, output, progress_bars, shown_warnings
@@ -200,6 +199,7 @@ def card(
     from einthoven.cli.paths import model_folder
     from einthoven.experiment.evaluation import evaluate_model
     from einthoven.models import load_model
+    from einthoven.predict import device_of
 
     with shown_warnings():
         loaded = load_model(model_folder(model))
@@ -251,7 +251,7 @@ def _predict(
 ) -> Predictions:
     from einthoven.cli.paths import model_folder
     from einthoven.models import load_model
-    from einthoven.predict import predict_cohort
+    from einthoven.predict import device_of, predict_cohort
     from einthoven.stages.leakage import check_scored
 
     if cohort is None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from einthoven.cli.progress import note
-from einthoven.errors import BackboneError, EvaluationError
+from einthoven.errors import BackboneError
 from einthoven.models import SHIPPED
 
 
@@ -178,24 +178,3 @@ def use_threads(threads: int | None) -> None:
 
         torch.set_num_threads(threads)
         note(f"{threads} threads")
-
-
-def device_of(name: str) -> str:
-    """Resolve a device: `auto` is the first GPU, or the CPU if there is none.
-
-    Raises
-    ------
-    EvaluationError
-        If this machine does not have the device.
-    """
-    import torch
-
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if name == "auto":
-        return "cuda" if gpus else "cpu"
-    if name not in ("cpu", *gpus) and not (name == "cuda" and gpus):
-        raise EvaluationError(
-            f"--device {name} does not exist; GPUs: {', '.join(gpus) or 'none'}",
-            remedy="use --device auto or cpu",
-        )
-    return name

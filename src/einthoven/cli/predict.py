@@ -16,7 +16,6 @@ from einthoven.cli.options import (
     PredictionDevice,
     StorePath,
     backbone_options,
-    device_of,
     lead_names,
     one_of,
 )
@@ -177,6 +176,7 @@ def embed(
     """
     from einthoven.cli.paths import is_cohort, model_folder
     from einthoven.models import load_model
+    from einthoven.predict import device_of
 
     cohorts = [source for source in sources if is_cohort(source)]
     if cohorts and len(sources) > 1:

@@ -1,10 +1,9 @@
-"""The scikit-learn face: any backbone as a transformer, any recipe as a classifier, on arrays.
+"""Scikit-learn estimators: any backbone as a transformer, any recipe as a classifier, on arrays.
 
 X is (records, leads, samples) in millivolts, or the same with leads and samples flattened into one
-axis, (records, leads * samples), which is what pipelines and cross-validation of scikit-learn
-expect. Its rate in hertz and the names of its leads are parameters: nothing is guessed from the
-numbers. What is done to a signal then, resampling, filters and crops, is the backbone's own
-`Preparation`.
+axis, (records, leads * samples), as pipelines and cross-validation of scikit-learn pass it. Rate
+and lead names are parameters, because they cannot be derived from the numbers. The backbone's own
+`Preparation` resamples, filters and crops.
 
     embed = EcgEmbedder("st_mem_base", weights="encoder.pth", rate=500, leads=STANDARD_LEADS)
     model = make_pipeline(embed, LogisticRegression())
@@ -12,8 +11,8 @@ numbers. What is done to a signal then, resampling, filters and crops, is the ba
     probe = EcgClassifier("st_mem_base", weights="encoder.pth", rate=500, leads=STANDARD_LEADS)
     probe.fit(X, y, groups=patients).predict_proba(X_test)
 
-Training is that of `einthoven.stages`, on an in-memory store (`einthoven.signals.store`). What is
-long enough to be interrupted belongs to `einthoven posttrain`, which resumes; this does not.
+Training is that of `einthoven.stages`, on an in-memory store. It cannot be resumed; use
+`einthoven posttrain` for long runs.
 """
 
 from einthoven.estimator.classifier import EcgClassifier

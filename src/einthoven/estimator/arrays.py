@@ -1,20 +1,22 @@
-"""Layout of X, targets of y, validation records, threads and devices."""
+"""Layout of X, targets of y, and validation records."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import column_or_1d
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from torch import nn
+from sklearn.utils.validation import validate_data
 
 from einthoven.backbones.leads import canonical_leads
 from einthoven.cohorts.cohort import patient_order, stratified_places
@@ -25,97 +27,91 @@ from einthoven.signals.steps import Window
 from einthoven.signals.store import ArrayStore
 
 Kind = Literal["binary", "multiclass", "multilabel"]
-# Records scored after every epoch if none are set aside.
-_WATCHED = 512
+# Records that are scored after every epoch if none are held out.
+_SCORED = 512
 
 
-def flattened(x: Any, leads: Sequence[str] | None) -> Any:
-    """(records, leads, samples) as (records, leads * samples); anything else as it is."""
-    axes = x.ndim if hasattr(x, "ndim") else np.asarray(x).ndim
-    if axes != 3:
-        return x
-    array = np.asarray(x)
-    if leads is not None and array.shape[1] != len(leads):
-        raise EstimatorError(
-            f"X of shape {array.shape} has {array.shape[1]} leads, and leads names {len(leads)}",
-            remedy="give (records, leads, samples), and leads=(...) with one name a row",
-        )
-    return array.reshape(len(array), -1)
+class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
+    """Parameters that describe X, and their checks."""
 
+    rate: Any
+    leads: Any
+    samples: int | None
+    short: Any
+    n_jobs: int | None
 
-@dataclass(frozen=True)
-class Layout:
-    """Columns of a flattened X.
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "rate": [Interval(Real, 0, None, closed="neither")],
+        "leads": ["array-like"],
+        "samples": [Interval(Integral, 1, None, closed="left"), None],
+        "short": [StrOptions({"refuse", "pad"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "n_jobs": [Interval(Integral, 1, None, closed="left"), Options(Integral, {-1}), None],
+    }
 
-    Attributes
-    ----------
-    leads : tuple of str
-        One after the other.
-    rate : float
-        In hertz.
-    samples : int
-        Of each lead.
-    """
+    def _flat(self, X: Any, *y: Any, **options: Any) -> Any:
+        """X as (records, leads * samples), and y, checked by scikit-learn."""
+        if (X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim) == 3:
+            X = np.asarray(X)
+            if X.shape[1] != len(self.leads):
+                raise EstimatorError(
+                    f"X of shape {X.shape} has {X.shape[1]} leads; `leads` names {len(self.leads)}",
+                    remedy="pass (records, leads, samples), and one name for each lead",
+                )
+            X = X.reshape(len(X), -1)
+        return validate_data(self, X, *y, **options)
 
-    leads: tuple[str, ...]
-    rate: float
-    samples: int
-
-    @classmethod
-    def of(cls, parameters: Any, columns: int) -> Layout:
-        """Layout of X by an estimator's `leads`, `rate` and `samples`.
-
-        Raises
-        ------
-        EstimatorError
-            If one is missing, impossible, or does not match the number of columns.
-        """
-        rate, named = parameters.rate, parameters.leads
-        if rate is None or named is None:
+    def _store(self, x: NDArray[Any]) -> ArrayStore:
+        """The records of a flattened X, which is not copied."""
+        leads = canonical_leads(self.leads)
+        samples, rest = divmod(x.shape[1], len(leads))
+        if rest or self.samples not in (None, samples):
+            expected = self.samples or "any number of"
             raise EstimatorError(
-                f"rate = {rate}, leads = {named}: they cannot be told from X",
-                remedy="give the sampling rate in Hz and the names of the leads, in X's order",
-            )
-        if not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
-            raise EstimatorError(f"rate = {rate!r} Hz", remedy="give a positive number of hertz")
-        leads = canonical_leads(named)
-        samples, rest = divmod(columns, len(leads))
-        if rest or parameters.samples not in (None, samples):
-            wanted = parameters.samples or "any number of"
-            raise EstimatorError(
-                f"X has {columns} columns, which is not {len(leads)} leads x {wanted} samples",
-                remedy="give (records, leads, samples), or leads and samples that multiply to "
+                f"X has {x.shape[1]} columns, which is not {len(leads)} leads x {expected} samples",
+                remedy="pass (records, leads, samples), or leads and samples that multiply to "
                 "the number of columns, lead after lead",
             )
-        return cls(leads, float(rate), samples)
+        signals = x.reshape(len(x), len(leads), samples)
+        return ArrayStore.over(signals, leads=leads, rate=float(self.rate))
 
-    def source(
-        self,
-        x: NDArray[Any],
-        preparation: Preparation,
-        *,
-        rows: NDArray[np.intp] | None = None,
-        targets: NDArray[np.uint8] | None = None,
-    ) -> SignalSource:
-        """Rows of a flattened X, or all of them, ready to be cut into batches.
-
-        X is shared and not copied; `targets` are those of all its rows.
-        """
-        store = ArrayStore.over(
-            x.reshape(len(x), len(self.leads), self.samples), leads=self.leads, rate=self.rate
+    def _with_short(self, preparation: Preparation) -> Preparation:
+        """The preparation with this estimator's treatment of short records."""
+        steps = (
+            replace(step, short=self.short) if isinstance(step, Window) else step
+            for step in preparation.steps
         )
-        rows = np.arange(len(x)) if rows is None else rows
-        labels = np.zeros((len(rows), 0), dtype=np.uint8) if targets is None else targets[rows]
-        return SignalSource(store, rows, labels, preparation)
+        return replace(preparation, steps=tuple(steps))
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """Run the block with `n_jobs` threads of PyTorch."""
+        before = torch.get_num_threads()
+        if self.n_jobs is not None:
+            torch.set_num_threads((os.cpu_count() or 1) if self.n_jobs == -1 else self.n_jobs)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
 
 
-def with_short(preparation: Preparation, short: Any) -> Preparation:
-    """Set what happens to records shorter than the window."""
-    steps = (
-        replace(step, short=short) if isinstance(step, Window) else step
-        for step in preparation.steps
-    )
-    return replace(preparation, steps=tuple(steps))
+def source(
+    store: ArrayStore,
+    preparation: Preparation,
+    *,
+    rows: NDArray[np.intp] | None = None,
+    targets: NDArray[np.uint8] | None = None,
+) -> SignalSource:
+    """Rows of a store, or all of them, with their rows of the targets."""
+    rows = np.arange(len(store)) if rows is None else rows
+    labels = np.zeros((len(rows), 0), dtype=np.uint8) if targets is None else targets[rows]
+    return SignalSource(store, rows, labels, preparation)
 
 
 # ---------------------------------------------------------------------- targets
@@ -143,33 +139,28 @@ class Targets:
     def of(cls, y: NDArray[Any], names: Sequence[Any] | None = None) -> Targets:
         """Read y: labels of 0 and 1, (records, labels), or one class a record, (records,).
 
-        Parameters
-        ----------
-        y : numpy.ndarray
-        names : sequence, optional
-            Of labels, such as the columns of a data frame.
+        `names` are those of the labels, such as the columns of a data frame.
 
         Raises
         ------
         ValueError, EstimatorError
-            If y is continuous, or has one class only.
+            If y is continuous, or contains only one class.
         """
         check_classification_targets(y)
         if type_of_target(y) == "multilabel-indicator":
             dense = y.toarray() if hasattr(y, "toarray") else y
             if not np.isin(dense, (0, 1)).all():
                 raise EstimatorError(
-                    f"labels hold {np.setdiff1d(dense, (0, 1))[:3].tolist()}",
-                    remedy="give 0 and 1, a column for each label",
+                    f"labels contain {np.setdiff1d(dense, (0, 1))[:3].tolist()}",
+                    remedy="pass 0 and 1, a column for each label",
                 )
             classes = np.arange(dense.shape[1]) if names is None else np.asarray(names)
             return cls("multilabel", classes, np.ascontiguousarray(dense, dtype=np.uint8))
-        column = column_or_1d(y, warn=True)
-        classes, place = np.unique(column, return_inverse=True)
+        classes, place = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         if len(classes) < 2:
             raise EstimatorError(
-                f"y holds one class only, {classes[0]!r}",
-                remedy="give records of at least two classes",
+                f"y contains one class only, {classes[0]!r}",
+                remedy="pass records of at least two classes",
             )
         if len(classes) == 2:
             return cls("binary", classes, place.astype(np.uint8)[:, None])
@@ -191,74 +182,19 @@ def set_aside(
     Raises
     ------
     EstimatorError
-        If the fraction is impossible, or groups have another length or are too few.
+        If the groups are too few for the fraction.
     """
-    count = len(targets)
-    owners: NDArray[Any] = np.arange(count) if groups is None else np.asarray(groups)
-    if owners.shape != (count,):
-        raise EstimatorError(
-            f"groups of shape {owners.shape} for {count} records", remedy="give one a record"
-        )
-    named: NDArray[np.str_] = owners.astype(str)
-    if fraction is not None and not 0 < fraction <= 0.5:
-        raise EstimatorError(
-            f"validation_fraction = {fraction}",
-            remedy="give a share above 0 and up to 0.5, or None to train on everything",
-        )
+    rows = np.arange(len(targets))
+    owners: NDArray[np.str_] = column_or_1d(rows if groups is None else groups).astype(str)
+    check_consistent_length(owners, targets)
     if fraction is None:
-        watched = patient_order(named, targets, seed=seed)[:_WATCHED]
-        return np.arange(count), np.flatnonzero(np.isin(named, watched))
-    folds = round(1 / fraction)
-    groups_in_all = len(np.unique(named))
-    if folds > groups_in_all:
+        scored = patient_order(owners, targets, seed=seed)[:_SCORED]
+        return rows, np.flatnonzero(np.isin(owners, scored))
+    folds, count = round(1 / fraction), len(np.unique(owners))
+    if folds > count:
         raise EstimatorError(
-            f"validation_fraction = {fraction} of {groups_in_all} groups is none",
-            remedy="give a larger share, or None to train on everything",
+            f"validation_fraction = {fraction} of {count} groups is none",
+            remedy="pass a larger share, or None to train on all records",
         )
-    chosen = stratified_places(named, targets, count=folds, seed=seed) == folds - 1
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
-
-
-# ---------------------------------------------------------------------- machines
-
-
-@contextmanager
-def threads(n_jobs: int | None) -> Iterator[None]:
-    """PyTorch's threads inside the block; -1 is all processors, None leaves them as they are."""
-    if n_jobs is None:
-        yield
-        return
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
-        raise EstimatorError(
-            f"n_jobs = {n_jobs!r}", remedy="give a number of threads, -1 for all, or None"
-        )
-    before = torch.get_num_threads()
-    torch.set_num_threads((os.cpu_count() or 1) if n_jobs == -1 else n_jobs)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def lent(network: nn.Module, device: str) -> Iterator[torch.device]:
-    """A network on a device inside the block, and on the CPU again after it; `auto` is a GPU.
-
-    Raises
-    ------
-    EstimatorError
-        If there is no such device.
-    """
-    name = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        there = torch.device(name)
-        network.to(there)
-    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
-        raise EstimatorError(
-            f"device = {device!r}: {str(error).splitlines()[0]}",
-            remedy="give 'cpu', 'auto', or a device that PyTorch has on this machine",
-        ) from error
-    try:
-        yield there
-    finally:
-        network.cpu()
+    is_validation = stratified_places(owners, targets, count=folds, seed=seed) == folds - 1
+    return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import probabilities
-from einthoven.backbones.registry import backbone_names, seeded
+from einthoven.backbones.registry import seeded
 from einthoven.errors import EstimatorError
-from einthoven.estimator.arrays import (
-    Layout,
-    Targets,
-    flattened,
-    lent,
-    set_aside,
-    threads,
-    with_short,
-)
-from einthoven.estimator.embedder import Source, encoder_of, initial_config
+from einthoven.estimator.arrays import ArrayEstimator, Targets, set_aside, source
+from einthoven.estimator.embedder import Encoder, backbone_name, initial_config, open_encoder
+from einthoven.files import Json
 from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance
+from einthoven.predict import device_of, on_device
 from einthoven.stages.data import adapted
 from einthoven.stages.posttrain import check_stages, check_weights, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
@@ -43,12 +39,12 @@ from einthoven.training.run import RunFolder, environment
 _LARGEST = 1.0 - 2.0**-53
 
 
-class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
     """A backbone with a linear head, trained by a recipe: the linear probe by default.
 
-    y may be labels of 0 and 1, (records, labels), where a record has any number of them; or one
-    class a record, (records,). Every output is a sigmoid of its own; of several classes, their
-    probabilities are divided by their sum.
+    y contains labels of 0 and 1, (records, labels), any number of which apply to a record; or one
+    class a record, (records,). Every output is a sigmoid; with several classes, the probabilities
+    are divided by their sum.
 
     Parameters
     ----------
@@ -61,9 +57,9 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     overrides : sequence of str
         Keys of the recipe, such as ``["stage1.epochs=20", "data.crop_seconds=2.5"]``.
     validation_fraction : float or None
-        Share of the groups that is set aside: it chooses epoch and learning rate where the recipe
-        says so. None trains on everything and keeps the last epoch; of several learning rates,
-        the one that is best on (some of) the training records is then kept.
+        Share of the groups that is held out, at most 0.5: it selects epoch and learning rate if the
+        recipe requires it. None trains on all records and keeps the last epoch, and the learning
+        rate that is best on (some of) the training records.
     batch_size : int
         Records at a time in prediction; training batches are the recipe's.
     device : str
@@ -71,7 +67,7 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     n_jobs : int, optional
         Threads of PyTorch; -1 for all processors, None to leave them as they are.
     random_state : int, RandomState or None
-        Seed of all that is drawn; None takes the recipe's, so that two fits are one.
+        Seed of training. None is the recipe's seed, so that two fits give the same result.
 
     Attributes
     ----------
@@ -80,17 +76,25 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classifier_ : Classifier
         The network, in eval mode, on the CPU.
     preparation_ : Preparation
-        What is done to a record.
+        Preparation of a record.
     results_ : dict of str to Result
-        `stage1`, `stage2`: every epoch's line, and which one was kept. `macro_auroc` in them is of
-        the records set aside, or of training records where there are none.
+        `stage1`, `stage2`: the metrics of every epoch, and the selected epoch. `macro_auroc` is
+        that of the records held out, or of training records if there are none.
     n_features_in_ : int
         Leads times samples.
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **ArrayEstimator._parameter_constraints,
+        "backbone": [str, Path, Backbone, Classifier, Model],
+        "recipe": [str, Path, Recipe],
+        "validation_fraction": [Interval(Real, 0, 0.5, closed="right"), None],
+        "random_state": ["random_state"],
+    }
+
     def __init__(
         self,
-        backbone: Source | None = None,
+        backbone: Encoder | None = None,
         *,
         weights: str | Path | None = None,
         options: Mapping[str, Any] | None = None,
@@ -122,7 +126,7 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> EcgClassifier:
-        """Train by the recipe; what it writes on the way is deleted at the end.
+        """Train by the recipe; temporary files are deleted at the end.
 
         Parameters
         ----------
@@ -131,59 +135,50 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y : array of shape (records, labels) or (records,)
             Labels of 0 and 1, or classes.
         groups : array of shape (records,), optional
-            Patients: one of them is never trained and validated on. Each record is one without it.
+            Patient of each record, whose records are not divided between training and validation.
+            Default: each record is a group.
 
         Raises
         ------
-        EstimatorError
-            When X, y and the parameters do not fit each other; a ValueError.
+        ValueError
+            If a parameter is impossible, or X, y and the parameters do not match.
         EinthovenError
-            When the backbone cannot be read or does not take the records, or the recipe cannot be
+            If the backbone cannot be read or does not accept the records, or the recipe cannot be
             carried out.
         """
+        self._validate_params()
         names = getattr(y, "columns", None)
-        x, y = validate_data(
-            self, flattened(X, self.leads), y, multi_output=True, ensure_min_samples=2
-        )
-        targets = Targets.of(y, names)
-        layout, recipe = Layout.of(self, x.shape[1]), self._recipe()
-        backbone, preparation = self._encoder(layout, recipe)
-        recipe = self._with_backbone_settings(backbone, recipe)
-        train, validation = set_aside(
-            targets.matrix, groups, fraction=self.validation_fraction, seed=recipe.seed
+        x, y = self._flat(X, y, multi_output=True, ensure_min_samples=2)
+        targets, store, recipe = Targets.of(y, names), self._store(x), self._recipe()
+        backbone, preparation = open_encoder(
+            self.backbone,
+            leads=store.leads,
+            weights=self.weights,
+            options=self.options,
+            seed=recipe.seed if recipe.initialise == "random" else None,
         )
         init = recipe.stage2.head_init if recipe.stage2 else "stock"
         with seeded(recipe.seed):
             network = Classifier(backbone, targets.names, head_init=init)
-        self.preparation_ = with_short(adapted(preparation, recipe.data), self.short)
+        self.preparation_ = self._with_short(adapted(preparation, recipe.data))
         sources = [
-            layout.source(x, self.preparation_, rows=rows, targets=targets.matrix)
-            for rows in (train, validation)
+            source(store, self.preparation_, rows=rows, targets=targets.matrix)
+            for rows in set_aside(
+                targets.matrix, groups, fraction=self.validation_fraction, seed=recipe.seed
+            )
         ]
         if recipe.data.standardise == "scalar":
             self.preparation_ = with_scale(self.preparation_, fit_standardiser(sources[0]))
-            sources = [replace(source, preparation=self.preparation_) for source in sources]
+            sources = [replace(each, preparation=self.preparation_) for each in sources]
         processes = Processes(self.device)
-        with threads(self.n_jobs), TemporaryDirectory(prefix="einthoven-") as folder:
+        with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder:
             check_stages(network, sources[0], recipe=recipe, processes=processes)
             self.results_ = train_stages(
                 network, *sources, recipe=recipe, run=RunFolder(Path(folder)), processes=processes
             )
-        self.classes_, self._kind, self._aggregate = (
-            targets.classes,
-            targets.kind,
-            recipe.data.aggregate,
-        )
-        initial = initial_config(self.backbone, self.weights)
-        licences = [OWN_DATA] if initial is None else [OWN_DATA, Licence.from_dict(initial)]
-        self._config = {
-            **combined(*licences).to_dict(),
-            "provenance": {
-                "recipe": recipe.model_dump(mode="json"),
-                **derived_provenance(initial),
-                "environment": environment(),
-            },
-        }
+        self.classes_, self._kind = targets.classes, targets.kind
+        self._aggregate = recipe.data.aggregate
+        self._config = self._origin(recipe)
         self.classifier_ = network.cpu().eval()
         return self
 
@@ -207,19 +202,16 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each record, or the labels with probabilities above 0.5."""
-        outputs = self._outputs(X)
+        shares = self.predict_proba(X)
         if self._kind == "multilabel":
-            return (outputs > 0.5).astype(int)
-        chosen = (
-            (outputs[:, 0] > 0.5).astype(int) if self._kind == "binary" else outputs.argmax(axis=1)
-        )
-        return np.asarray(self.classes_[chosen])
+            return (shares > 0.5).astype(int)
+        return np.asarray(self.classes_[shares.argmax(axis=1)])
 
     def to_model(self) -> Model:
-        """The trained network with its preparation, to be saved, served and given ECG files.
+        """The trained network with its preparation, which predicts ECG files and can be saved.
 
-        `einthoven.save_model` writes it. Probabilities of several classes are not divided by
-        their sum there: a model's labels do not exclude each other.
+        Probabilities of several classes are not divided by their sum: a model's labels do not
+        exclude each other.
         """
         check_is_fitted(self)
         return Model(
@@ -230,62 +222,54 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def _recipe(self) -> Recipe:
-        """The recipe with this estimator's seed; keeps the last epoch without validation."""
-        recipe = self.recipe
-        if not isinstance(recipe, Recipe):
-            recipe = load_recipe(recipe, self.overrides)
+        """The recipe with the settings of the backbone and this estimator's seed.
+
+        It keeps the last epoch if there are no validation records.
+        """
+        name = backbone_name(self.backbone)
+        if not isinstance(self.recipe, Recipe):
+            recipe = load_recipe(recipe_for(name, self.recipe), self.overrides)
         elif self.overrides:
             raise EstimatorError(
-                "overrides are given beside a Recipe", remedy="change the Recipe: model_copy"
+                "`overrides` do not apply to a Recipe", remedy="change the Recipe: model_copy"
+            )
+        else:
+            recipe = self.recipe
+        check_weights(recipe, self.weights if name == self.backbone else "a model", name)
+        if recipe.data.fraction != 1:
+            raise EstimatorError(
+                f"data.fraction = {recipe.data.fraction}", remedy="pass fewer records"
             )
         seed = recipe.seed if self.random_state is None else self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
-        return self._with_seed(recipe, int(seed))
-
-    def _with_backbone_settings(self, backbone: Backbone, recipe: Recipe) -> Recipe:
-        """The recipe of this name with the settings of the backbone, if it has any."""
-        if isinstance(self.recipe, Recipe):
-            return recipe
-        name = recipe_for(backbone.name, self.recipe)
-        if name == self.recipe:
-            return recipe
-        return self._with_seed(load_recipe(name, self.overrides), recipe.seed)
-
-    def _with_seed(self, recipe: Recipe, seed: int) -> Recipe:
-        if recipe.data.fraction != 1:
-            raise EstimatorError(
-                f"data.fraction = {recipe.data.fraction}", remedy="give fewer records"
-            )
-        changes: dict[str, Any] = {"seed": seed}
+        changes: dict[str, Any] = {"seed": int(seed)}
         if self.validation_fraction is None:
-            last = {"stage1": "hand_on", "stage2": "select"}
-            for stage, key in last.items():
+            for stage, key in {"stage1": "hand_on", "stage2": "select"}.items():
                 if (settings := getattr(recipe, stage)) is not None:
                     changes[stage] = settings.model_copy(update={key: "last"})
         return recipe.model_copy(update=changes)
 
-    def _encoder(self, layout: Layout, recipe: Recipe) -> Any:
-        name = self.backbone if isinstance(self.backbone, str) else ""
-        named = name in backbone_names()
-        weights = self.weights if named else "a model with weights of its own"
-        check_weights(recipe, weights, name)
-        return encoder_of(
-            self.backbone,
-            leads=layout.leads,
-            weights=self.weights,
-            options=self.options,
-            seed=recipe.seed if recipe.initialise == "random" else None,
-        )
+    def _origin(self, recipe: Recipe) -> Json:
+        """Licence and provenance of the trained model."""
+        initial = initial_config(self.backbone, self.weights)
+        licences = [OWN_DATA] if initial is None else [OWN_DATA, Licence.from_dict(initial)]
+        provenance = {
+            "recipe": recipe.model_dump(mode="json"),
+            **derived_provenance(initial),
+            "environment": environment(),
+        }
+        return combined(*licences).to_dict() | {"provenance": provenance}
 
     def _outputs(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
-        x = validate_data(self, flattened(X, self.leads), reset=False)
-        source = Layout.of(self, x.shape[1]).source(x, self.preparation_)
-        with lent(self.classifier_, self.device) as device, threads(self.n_jobs):
+        records = source(self._store(self._flat(X, reset=False)), self.preparation_)
+        device = device_of(self.device)
+        network: Any = on_device(self.classifier_, device)
+        with self._threads():
             return probabilities(
-                self.classifier_,
-                source,
+                network,
+                records,
                 aggregate=self._aggregate,
                 batch_size=self.batch_size,
                 device=device,
@@ -294,5 +278,4 @@ class EcgClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
-        tags.input_tags.three_d_array = True
         return tags

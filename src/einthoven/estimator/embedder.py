@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import EstimatorError
-from einthoven.estimator.arrays import Layout, flattened, lent, threads, with_short
+from einthoven.estimator.arrays import ArrayEstimator, source
 from einthoven.files import Json
 from einthoven.models import Model, is_model, load_model, read_config
+from einthoven.predict import device_of, on_device
 from einthoven.predict.embeddings import crop_means
 from einthoven.signals.preparation import Preparation
 from einthoven.stages.data import adapted, check_fit
@@ -27,19 +30,19 @@ from einthoven.stages.recipe import Data
 from einthoven.weights import load_backbone
 from einthoven.weights.public import config_of_weights
 
-Source = str | Path | Backbone | Classifier | Model
+Encoder = str | Path | Backbone | Classifier | Model
 
 
-class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ArrayEstimator):  # type: ignore[misc]
     """A backbone's feature vector of every record: the mean over its evaluation crops.
 
-    Nothing is learned: `fit` reads the backbone and checks that it takes the records.
+    `fit` only reads the backbone and checks that it accepts the records.
 
     Parameters
     ----------
     backbone : str, path, Backbone, Classifier or Model
         A registered name (with `weights`), the folder or name of a model, or a network or model in
-        memory; see `encoder_of`.
+        memory.
     weights : path, optional
         Checkpoint of a registered name.
     options : mapping, optional
@@ -47,18 +50,18 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     rate : float
         Sampling rate of X, in hertz.
     leads : sequence of str
-        Names of X's leads, in its order. The backbone picks its own by name; where X lacks some,
-        the backbone's policy for fewer leads holds.
+        Names of X's leads, in its order. The backbone selects its own by name; if X lacks some,
+        the backbone's policy for missing leads applies.
     samples : int, optional
-        Samples of a lead in a flattened X; its columns over its leads without it.
+        Samples of a lead in a flattened X. Default: its columns over its leads.
     short : {"refuse", "pad"}
-        What becomes of records shorter than the backbone's window: refused, or zeros at the end.
+        Treatment of records shorter than the backbone's window: refusal, or zeros at the end.
     crop_seconds : float, optional
-        Length of a crop; the backbone's own without it.
+        Length of a crop. Default: the backbone's.
     evaluation_crops : int, optional
-        Crops of a record, evenly spaced; the backbone's own number without it.
+        Number of crops of a record, evenly spaced. Default: the backbone's.
     batch_size : int
-        Records at a time: memory is bounded by it, whatever the size of X.
+        Records at a time; it bounds the memory.
     device : str
         `cpu`, `auto`, `cuda`, ...
     n_jobs : int, optional
@@ -69,14 +72,21 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     backbone_ : Backbone
         In eval mode, on the CPU.
     preparation_ : Preparation
-        What is done to a record.
+        Preparation of a record.
     n_features_in_ : int
         Leads times samples.
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **ArrayEstimator._parameter_constraints,
+        "backbone": [str, Path, Backbone, Classifier, Model],
+        "crop_seconds": [Interval(Real, 0, None, closed="neither"), None],
+        "evaluation_crops": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
     def __init__(
         self,
-        backbone: Source | None = None,
+        backbone: Encoder | None = None,
         *,
         weights: str | Path | None = None,
         options: Mapping[str, Any] | None = None,
@@ -114,20 +124,19 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
         Raises
         ------
-        EstimatorError
-            When X, its leads and its rate do not fit each other; a ValueError.
+        ValueError
+            If a parameter is impossible, or X does not match leads and samples.
         EinthovenError
-            When the backbone cannot be read, or does not take the records.
+            If the backbone cannot be read, or does not accept the records.
         """
-        x = validate_data(self, flattened(X, self.leads))
-        layout = Layout.of(self, x.shape[1])
-        backbone, preparation = encoder_of(
-            self.backbone, leads=layout.leads, weights=self.weights, options=self.options
+        self._validate_params()
+        store = self._store(self._flat(X)[:1])
+        self.backbone_, preparation = open_encoder(
+            self.backbone, leads=store.leads, weights=self.weights, options=self.options
         )
         crops = Data(crop_seconds=self.crop_seconds, evaluation_crops=self.evaluation_crops)
-        self.backbone_ = backbone
-        self.preparation_ = with_short(adapted(preparation, crops), self.short)
-        check_fit(backbone, layout.source(x[:1], self.preparation_))
+        self.preparation_ = self._with_short(adapted(preparation, crops))
+        check_fit(self.backbone_, source(store, self.preparation_))
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -139,32 +148,31 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             Millivolts, as in `fit`.
         """
         check_is_fitted(self)
-        x = validate_data(self, flattened(X, self.leads), reset=False)
-        source = Layout.of(self, x.shape[1]).source(x, self.preparation_)
-        out = np.empty((len(x), self._n_features_out), dtype=np.float32)
-        network = self.backbone_
-        with lent(network, self.device) as device, threads(self.n_jobs), torch.no_grad():
-            for start in range(0, len(x), self.batch_size):
-                rows = np.arange(start, min(start + self.batch_size, len(x)))
-                signals, owner = source.evaluation_crops(rows)
+        records = source(self._store(self._flat(X, reset=False)), self.preparation_)
+        device = device_of(self.device)
+        network: Any = on_device(self.backbone_, device)
+        out = np.empty((len(records), self._n_features_out), dtype=np.float32)
+        with self._threads(), torch.no_grad():
+            for start in range(0, len(out), self.batch_size):
+                rows = np.arange(start, min(start + self.batch_size, len(out)))
+                signals, owner = records.evaluation_crops(rows)
                 features = network.features(signals.to(device)).float().cpu()
                 out[rows] = crop_means(features, owner, len(rows)).numpy()
         return out
 
     @property
     def _n_features_out(self) -> int:
-        """For the names of the features."""
+        """Number of features, from which scikit-learn derives their names."""
         return int(self.backbone_.feature_dim)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
-        tags.input_tags.three_d_array = True
         return tags
 
 
-def encoder_of(
-    source: Source | None,
+def open_encoder(
+    encoder: Any,
     *,
     leads: Sequence[str],
     weights: str | Path | None = None,
@@ -173,44 +181,24 @@ def encoder_of(
 ) -> tuple[Backbone, Preparation]:
     """Open an encoder, and the preparation of its signals.
 
-    Parameters
-    ----------
-    source : str, path, Backbone, Classifier or Model
-        A registered name, which needs `weights`; a model folder; the name of the included model or
-        of a model on the hub; or a model in memory, which is copied.
-    leads : sequence of str
-        Leads of the data. An encoder that reads more leads is built for those that both have.
-    weights : path, optional
-        Checkpoint of a registered name.
-    options : mapping, optional
-        Fields of a registered network's config.
-    seed : int, optional
-        Seed of random weights for a registered name without `weights`.
-
-    Returns
-    -------
-    Backbone
-        In eval mode, on the CPU; not shared with the source.
-    Preparation
+    The encoder is a registered name, with `weights` (or a seed of random ones) and `options`; a
+    model folder; the name of the included model or of a model on the hub; or a model in memory,
+    which is copied. An encoder that reads more leads than the data is built for those that both
+    have.
 
     Raises
     ------
     EstimatorError
-        If the source is missing, or arguments contradict each other.
+        If arguments contradict each other.
     EinthovenError
-        If the model cannot be read, or the backbone does not take these leads.
+        If the model cannot be read, or the backbone does not accept these leads.
     """
-    if source is None:
-        raise EstimatorError(
-            "backbone is missing",
-            remedy="name one of `einthoven backbones`, or a model folder",
-        )
-    network, preparation = _opened(source, weights, dict(options or {}), seed)
+    network, preparation = _opened(encoder, weights, dict(options or {}), seed)
     present = tuple(lead for lead in preparation.leads if lead in leads)
     if not present:
         raise EstimatorError(
             f"the backbone reads {', '.join(preparation.leads)}, and X has {', '.join(leads)}",
-            remedy="give leads that the backbone reads",
+            remedy="pass leads that the backbone reads",
         )
     if present != preparation.leads:
         network = _for_leads(network, present)
@@ -219,67 +207,67 @@ def encoder_of(
     return network.eval().requires_grad_(True), preparation
 
 
-def initial_config(source: Source | None, weights: str | Path | None = None) -> Json | None:
-    """Config of the model that `encoder_of` opens, for provenance and licence.
+def backbone_name(encoder: Any) -> str:
+    """Name of an encoder's backbone; nothing is loaded."""
+    if _is_registered(encoder):
+        return str(encoder)
+    if isinstance(encoder, str | Path):
+        return str(_config(encoder)["backbone"])
+    network = encoder.backbone if isinstance(encoder, Model | Classifier) else encoder
+    return str(network.name)
 
-    Returns
-    -------
-    dict or None
-        None for random weights; empty for a network in memory, whose origin is not recorded.
+
+def initial_config(encoder: Any, weights: str | Path | None = None) -> Json | None:
+    """Config of the model that `open_encoder` opens, for provenance and licence.
+
+    None for random weights; empty for a network in memory, whose origin is not recorded.
     """
-    if isinstance(source, Model):
-        return source.config
-    if isinstance(source, str) and source in backbone_names():
-        return None if weights is None else config_of_weights(source, weights)
-    return read_config(source) if isinstance(source, str | Path) else {}
+    if isinstance(encoder, Model):
+        return encoder.config
+    if _is_registered(encoder):
+        return None if weights is None else config_of_weights(encoder, weights)
+    return _config(encoder) if isinstance(encoder, str | Path) else {}
+
+
+def _is_registered(encoder: Any) -> bool:
+    return isinstance(encoder, str) and encoder in backbone_names()
+
+
+def _config(model: str | Path) -> Json:
+    if not is_model(model) and not Path(model).exists() and "/" not in str(model):
+        entry(str(model))  # refuses an unknown name, with suggestions
+    return read_config(model)
 
 
 def _opened(
-    source: Source, weights: str | Path | None, options: dict[str, Any], seed: int | None
+    encoder: Any, weights: str | Path | None, options: dict[str, Any], seed: int | None
 ) -> tuple[Backbone, Preparation]:
-    if isinstance(source, str) and source in backbone_names():
-        network = _registered(source, weights, options, seed)
+    if _is_registered(encoder):
+        if weights is not None:
+            network = load_backbone(encoder, weights=weights, **options)
+        elif seed is not None:
+            network = create_backbone(encoder, seed=seed, **options)
+        else:
+            raise EstimatorError(
+                f"{encoder} without weights would be a network of random numbers",
+                remedy="pass weights, or train it from scratch: EcgClassifier(recipe='scratch')",
+            )
         return network, network.preparation
-    if weights is not None:
+    is_stored = isinstance(encoder, str | Path)
+    if weights is not None or (options and not is_stored):
+        text = str(encoder) if is_stored else f"a {type(encoder).__name__}"
         raise EstimatorError(
-            f"weights = {str(weights)!r} for {_text(source)}, which has weights of its own",
-            remedy="leave weights out, or name the registered backbone that they are of",
+            f"`weights` and `options` do not apply to {text}, which is a model with its own",
+            remedy="leave them out, or name a registered backbone",
         )
-    if isinstance(source, str | Path) and Path(source).is_file() and not is_model(source):
-        raise EstimatorError(
-            f"{source} does not name the backbone whose weights it holds",
-            remedy="name the backbone, and give the file as weights",
-        )
-    if options and isinstance(source, str | Path) and is_model(source):
-        network = load_backbone(read_config(source)["backbone"], weights=source, **options)
-        return network, network.preparation
     if options:
-        raise EstimatorError(
-            f"options = {options!r} for {_text(source)}, which is built already",
-            remedy="leave options out, or name a registered backbone",
-        )
-    model = _read(source) if isinstance(source, str | Path) else copy.deepcopy(source)
+        network = load_backbone(backbone_name(encoder), weights=encoder, **options)
+        return network, network.preparation
+    if is_stored:
+        _config(encoder)
+    model = load_model(encoder) if is_stored else copy.deepcopy(encoder)
     network = model.backbone if isinstance(model, Model | Classifier) else model
     return network, model.preparation
-
-
-def _registered(
-    name: str, weights: str | Path | None, options: dict[str, Any], seed: int | None
-) -> Backbone:
-    if weights is not None:
-        return load_backbone(name, weights=weights, **options)
-    if seed is None:
-        raise EstimatorError(
-            f"{name} without weights would be a network of random numbers",
-            remedy="give weights=..., or train it from scratch: EcgClassifier(recipe='scratch')",
-        )
-    return create_backbone(name, seed=seed, **options)
-
-
-def _read(source: str | Path) -> Model:
-    if not is_model(source) and not Path(source).exists() and "/" not in str(source):
-        entry(str(source))  # refuses an unknown name, with suggestions
-    return load_model(source)
 
 
 def _for_leads(network: Backbone, leads: tuple[str, ...]) -> Backbone:
@@ -288,7 +276,3 @@ def _for_leads(network: Backbone, leads: tuple[str, ...]) -> Backbone:
         fewer = create_backbone(network.name, **{**network.config.options, "leads": leads})
     fewer.load_state_dict(network.state_dict(), assign=True)
     return fewer
-
-
-def _text(source: object) -> str:
-    return repr(str(source)) if isinstance(source, str | Path) else f"a {type(source).__name__}"

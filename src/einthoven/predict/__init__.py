@@ -5,6 +5,8 @@ from einthoven.predict.embedding_files import Embedded
 from einthoven.predict.embeddings import embed_cohort, embed_files
 from einthoven.predict.records import (
     RecordPrediction,
+    device_of,
+    on_device,
     predict_files,
     predict_record,
     with_leads,
@@ -15,8 +17,10 @@ __all__ = [
     "Embedded",
     "RecordPrediction",
     "calibrate_table",
+    "device_of",
     "embed_cohort",
     "embed_files",
+    "on_device",
     "predict_cohort",
     "predict_files",
     "predict_record",

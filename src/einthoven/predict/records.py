@@ -14,6 +14,7 @@ from torch import nn
 
 from einthoven.backbones.inference import aggregate_crops
 from einthoven.backbones.leads import LeadSubset
+from einthoven.errors import EvaluationError
 from einthoven.models.model import Model
 from einthoven.records import Record, read_record
 from einthoven.signals.preparation import Preparation
@@ -128,6 +129,25 @@ def with_leads(model: Model, leads: tuple[str, ...] | None) -> tuple[nn.Module, 
 def _subset(model: Model, leads: tuple[str, ...]) -> LeadSubset:
     all_leads, samples = model.preparation.leads, model.preparation.window
     return LeadSubset(model.classifier, leads, all_leads=all_leads, samples=samples)
+
+
+def device_of(name: str) -> str:
+    """Resolve the name of a device: `auto` is the first GPU, or the CPU if there is none.
+
+    Raises
+    ------
+    EvaluationError
+        If this machine does not have the device.
+    """
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if name == "auto":
+        return "cuda" if gpus else "cpu"
+    if name not in ("cpu", *gpus) and not (name == "cuda" and gpus):
+        raise EvaluationError(
+            f"device {name} does not exist; GPUs: {', '.join(gpus) or 'none'}",
+            remedy="choose auto or cpu",
+        )
+    return name
 
 
 def on_device(network: nn.Module, device: torch.device | str) -> nn.Module:
