@@ -68,7 +68,7 @@ def test_it_is_the_training_of_the_stages(
         losses = [line["train_loss"] for line in result.history]
         found = [line["train_loss"] for line in model.results_[stage].history]
         assert found == pytest.approx(losses, rel=1e-4)
-    bundle = Model(trained.classifier, trained.preparation)
+    bundle = Model(trained.classifier, trained.data.preparation)
     expected = predict_cohort(bundle, cohort, synthetic_store, "train").probabilities
     assert np.allclose(model.predict_proba(arrays.x[train]), expected, atol=1e-3)
 

@@ -168,7 +168,7 @@ def test_it_is_post_trained_on_a_small_cohort_in_seconds(
         weights=start.weights, options=start.options or None,
     )  # fmt: skip
     assert done.results["stage2"].history[-1]["macro_auroc"] > 0.5
-    assert not done.preparation.passes_offsets
+    assert not done.data.preparation.passes_offsets
 
 
 def test_training_prepares_as_its_start_was_prepared_unless_the_recipe_says() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from einthoven.errors import RecipeError
-from einthoven.stages.data import loop_settings
+from einthoven.stages.data import Context, loop_settings
 from einthoven.stages.recipe import (
     Data,
     Pretraining,
@@ -16,7 +16,10 @@ from einthoven.stages.recipe import (
     load_recipe,
     recipe_names,
 )
+from einthoven.training.distributed import Processes
 from einthoven.training.optim import Cycle, OneCycle, Schedule
+
+CONTEXT = Context(seed=0, processes=Processes("cpu"))
 
 
 def test_every_preset_reads() -> None:
@@ -57,7 +60,7 @@ def test_recipe_of_the_ptbxl_benchmark() -> None:
     assert (recipe.initialise, recipe.stage1, recipe.precision) == ("random", None, "fp32")
     assert (fine.optimiser, fine.weight_decay, fine.decay_exempt) == ("adamw", 0.01, "none")
     assert (fine.select, fine.head_init, fine.clip) == ("last", "kaiming-normal", None)
-    settings = loop_settings(fine, micro=128, world=1, precision="fp32", seed=0)
+    settings = loop_settings(fine, micro=128, context=CONTEXT)
     assert settings.schedule(17_418 // 128) == OneCycle(0.01, 6800, Cycle())
     assert settings.betas == (0.95, 0.99)
     recurrent = load_recipe("strodthoff-rnn")
@@ -69,12 +72,12 @@ def test_recipe_of_the_ptbxl_benchmark() -> None:
 def test_the_other_networks_recipes() -> None:
     multires = load_recipe("multiresnet").stage2
     assert multires is not None
-    schedule = loop_settings(multires, micro=50, world=1, precision="fp32", seed=0).schedule(349)
+    schedule = loop_settings(multires, micro=50, context=CONTEXT).schedule(349)
     assert schedule == Schedule(pytest.approx(0.0045), 0.0, 5 * 349, 100 * 349)
     assert (multires.weight_decay, multires.select) == (0.06, "best")
     wavelet = load_recipe("wavelet-nn").stage2
     assert wavelet is not None
-    settings = loop_settings(wavelet, micro=128, world=1, precision="fp32", seed=0)
+    settings = loop_settings(wavelet, micro=128, context=CONTEXT)
     rates = {settings.schedule(137).lr(step) for step in range(30 * 137)}
     assert [*rates] == [pytest.approx(0.002)]  # one rate, of every step
     assert (settings.optimiser, settings.select, settings.lowest) == (

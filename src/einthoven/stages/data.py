@@ -153,26 +153,20 @@ def resolved(precision: str, device: torch.device) -> Precision:
 
 
 def loop_settings(
-    recipe: Optimisation,
-    *,
-    micro: int,
-    world: int,
-    precision: Precision,
-    seed: int,
-    shared_draws: bool = False,
+    recipe: Optimisation, *, micro: int, context: Context, shared_draws: bool = False
 ) -> Settings:
     """Settings of the training loop for micro-batches of `micro` records."""
     settings = Settings(
         epochs=recipe.epochs,
         base_lr=recipe.base_lr,
         batch_size=recipe.batch_size,
-        accumulation=recipe.batch_size // (micro * world),
+        accumulation=recipe.batch_size // (micro * context.processes.world),
         warmup_epochs=recipe.warmup_epochs,
         min_lr=recipe.min_lr,
         betas=recipe.betas,
         clip=recipe.clip,
-        precision=precision,
-        seed=seed,
+        precision=context.precision,
+        seed=context.seed,
         shared_draws=shared_draws,
     )
     if not isinstance(recipe, Stage2):

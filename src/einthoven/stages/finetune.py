@@ -33,16 +33,7 @@ def finetune(
     folder: Path,
     context: Context,
 ) -> Result:
-    """Train backbone and head in place; they end with the weights of the selected epoch.
-
-    Raises
-    ------
-    RecipeError
-        If the batch does not divide over processes and micro-batches, or is accumulated from more
-        records than there are.
-    TrainingError
-        If the loss is not finite.
-    """
+    """Train backbone and head in place; they end with the weights of the selected epoch."""
     regularise(classifier, settings)
     processes = context.processes
     micro = micro_batch(settings, records=len(train), world=processes.world)
@@ -60,13 +51,7 @@ def finetune(
             drop_last=settings.drop_last,
         ),
         groups=_groups(classifier, settings),
-        settings=loop_settings(
-            settings,
-            micro=micro,
-            world=processes.world,
-            precision=context.precision,
-            seed=context.seed,
-        ),
+        settings=loop_settings(settings, micro=micro, context=context),
         folder=folder,
         validate=partial(_validate, source=validation, context=context),
         processes=processes,
@@ -125,13 +110,7 @@ def without_effect(classifier: Classifier, settings: Stage2) -> list[str]:
 
 
 def extractor_of(backbone: Backbone) -> list[str]:
-    """Names of the parameters that `stage2.freeze_extractor` freezes.
-
-    Raises
-    ------
-    RecipeError
-        If the backbone has no such part.
-    """
+    """Names of the parameters that `stage2.freeze_extractor` freezes; refuses if there are none."""
     names = backbone.extractor_parameters()
     if not names:
         raise RecipeError(

@@ -27,7 +27,7 @@ from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, TrainingBatches
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.data import check_fit, loop_settings, micro_batch, resolved
+from einthoven.stages.data import Context, check_fit, loop_settings, micro_batch, resolved
 from einthoven.stages.leakage import check_pretraining_records, write_fingerprints
 from einthoven.stages.pretraining_data import Member, PretrainingData, pretraining_data_of
 from einthoven.stages.recipe import Pretraining, load_pretraining, recipe_names
@@ -114,6 +114,8 @@ def pretrain(
         request["backbone_options"] = {**(options or {}), **changed}
     if allow_leakage:
         request["allow_leakage"] = sorted(set(allow_leakage))
+    precision = resolved(recipe.precision, processes.device)
+    context = Context(seed=recipe.seed, precision=precision, processes=processes)
     micro = micro_batch(recipe, records=len(data.train), world=processes.world)
     check_fit(objective.backbone, data.train)
     config: Json = {}
@@ -142,14 +144,7 @@ def pretrain(
                 layers=parts_of(objective),
                 layer_decay=recipe.part_decay,
             ),
-            settings=loop_settings(
-                recipe,
-                micro=micro,
-                world=processes.world,
-                precision=resolved(recipe.precision, processes.device),
-                seed=recipe.seed,
-                shared_draws=True,
-            ),
+            settings=loop_settings(recipe, micro=micro, context=context, shared_draws=True),
             folder=run.stage("pretrain"),
             validate=data.held_out(processes),
             processes=processes,

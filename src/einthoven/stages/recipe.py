@@ -340,13 +340,7 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_pretraining(name: str | Path, overrides: Sequence[str] = ()) -> Pretraining:
-    """Read a pretraining recipe: the name of a preset, such as `mae`, or a TOML file.
-
-    Raises
-    ------
-    RecipeError
-        As `load_recipe`.
-    """
+    """Read a pretraining recipe: the name of a preset, such as `mae`, or a TOML file."""
     return _load(Pretraining, name, overrides)
 
 
@@ -368,24 +362,14 @@ def recipe_names(kind: type[BaseModel] = Recipe) -> list[str]:
 def recipe_for(backbone: str, name: str | Path | None = None) -> str | Path:
     """Name of the recipe to use for a backbone.
 
-    Parameters
-    ----------
-    backbone : str
-        Registered name.
-    name : str or path, optional
-        Requested recipe. `post-training`, `fine-tuning`, `linear-probe` and `scratch` are replaced
-        by those with settings for the backbone, if there are any, so that the four differ in
-        nothing else. Default: the recipe of a network that is trained for the task from random
-        weights, `post-training` for all others.
-
-    Raises
-    ------
-    BackboneError
-        If the backbone is unknown.
+    `post-training`, `fine-tuning`, `linear-probe` and `scratch` are replaced by those with settings
+    for the backbone, if there are any, so that the four differ in nothing else. The default is the
+    recipe of a network that is trained for the task from random weights, and `post-training` for
+    all others.
     """
-    known = entry(backbone)
-    recipe = name or known.recipe or "post-training"
-    specific = f"{known.recipes}/{recipe}"
+    catalogue_entry = entry(backbone)
+    recipe = name or catalogue_entry.recipe or "post-training"
+    specific = f"{catalogue_entry.recipes}/{recipe}"
     return specific if specific in recipe_names(Recipe) else recipe
 
 

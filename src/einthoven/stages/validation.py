@@ -62,10 +62,8 @@ def record_losses(logits: Tensor, owner: Tensor, targets: Tensor) -> Tensor:
 
     Parameters
     ----------
-    logits : Tensor
-        `(crops, labels)`.
-    owner : Tensor
-        `(crops,)`, record of each crop.
+    logits, owner : Tensor
+        `(crops, labels)`, and the record of each crop, `(crops,)`.
     targets : Tensor
         `(records, labels)` 0 and 1.
 
@@ -74,11 +72,11 @@ def record_losses(logits: Tensor, owner: Tensor, targets: Tensor) -> Tensor:
     Tensor
         `(records,)` float64.
     """
-    each = binary_cross_entropy_with_logits(
+    crop_losses = binary_cross_entropy_with_logits(
         logits.double(), targets.double()[owner], reduction="none"
     ).mean(dim=1)
     losses = torch.zeros(len(targets), dtype=torch.float64)
-    return losses.scatter_reduce(0, owner, each, "mean", include_self=False)
+    return losses.scatter_reduce(0, owner, crop_losses, "mean", include_self=False)
 
 
 _BATCH = 128
@@ -89,18 +87,9 @@ _SEED = 0x5EED
 class HeldOut:
     """Loss and metrics of an objective on validation records; `Loop.validate`.
 
-    Processes share the batches; the result does not depend on their number.
-
-    Attributes
-    ----------
-    sources : tuple of SignalSource
-        Validation records of each cohort that has any.
-    names : tuple of str
-        Names of these cohorts.
-    shares : tuple of float
-        Share of each cohort in the joint numbers, as in training.
-    processes : Processes
-        Processes that validate together.
+    Processes share the batches; the result does not depend on their number. `sources`, `names` and
+    `shares` are the validation records of each cohort that has any, its name, and its share in the
+    joint numbers, as in training.
     """
 
     sources: tuple[SignalSource, ...]

@@ -19,13 +19,7 @@ from einthoven.errors import TrainingError
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes that train together, and the device of this one.
-
-    Attributes
-    ----------
-    device_name : str
-        `auto`, `cpu` or `cuda`.
-    """
+    """Processes that train together, and the device of this one: `auto`, `cpu` or `cuda`."""
 
     device_name: str = "auto"
 

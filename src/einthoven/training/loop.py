@@ -70,18 +70,12 @@ class Loop(Generic[T]):
 
     Attributes
     ----------
-    name : str
-        Name of the stage.
     model : nn.Module
         Model on the CPU; the loop moves it to the device.
     loss : callable
         `(model, batch, device) -> scalar loss`; see `Settings.shared_draws`.
-    batches : Batches
-        Micro-batches.
     groups : list of dict
         Parameter groups with `lr_scale` (see `optim.parameter_groups`).
-    settings : Settings
-        Numbers.
     folder : Path
         Folder of metrics and checkpoints.
     validate : callable, optional
@@ -250,12 +244,12 @@ class Loop(Generic[T]):
     def _not_finite(self, loss: float, norm: float, at: Counters, lr: float) -> TrainingError:
         what = f"the gradient norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         file = self.folder / CHECKPOINT
-        kept = f"; the last good checkpoint is {file}" if file.is_file() else ""
+        good = f"; the last good checkpoint is {file}" if file.is_file() else ""
         return TrainingError(
             f"{self.name}: {what} in epoch {at.epoch + 1}, step {at.position + 1}, "
             f"at learning rate {lr:.2e} ({self.settings.precision})",
             remedy="lower base_lr, warm up for longer, clip gradients (clip = 1.0) or use "
-            f"precision = 'fp32'{kept}",
+            f"precision = 'fp32'{good}",
         )
 
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from einthoven import __version__
@@ -29,7 +30,6 @@ from einthoven.files import Json, locked, read_json, write_json
 from einthoven.training.distributed import Processes
 
 ABOUT, LOCK = "run.json", ".lock"
-_ABSENT = "absent"
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,7 @@ class RunFolder:
 
     @classmethod
     def begin(cls, path: str | Path, request: Json) -> RunFolder:
-        """Begin a run, or resume one of the same request.
-
-        Raises
-        ------
-        TrainingError
-            If the folder holds a run of another request, or cannot be written.
-        """
+        """Begin a run, or resume one of the same request; refuse a folder with another one."""
         folder = Path(path)
         if (folder / ABOUT).is_file():
             _refuse_other(read_json(folder / ABOUT)["request"], request, folder)
@@ -119,15 +113,14 @@ def environment() -> dict[str, str]:
 
 def _refuse_other(before: Json, now: Json, folder: Path) -> None:
     before, now = _comparable(before), _comparable(now)
-    different = [
+    differences = [
         key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)
     ]
-    if different:
-        key = different[0]
-        place, old, new = _first_difference(key, before.get(key), now.get(key))
+    if differences:
+        place, old, new = _first_difference("", before, now)
         raise TrainingError(
-            f"{folder} holds a run with another {', '.join(different)} "
-            f"({place}: {_short(old)}; now {_short(new)})",
+            f"{folder} holds a run with another {', '.join(differences)} "
+            f"({place}: {shorten(old, 120)}; now {shorten(new, 120)})",
             remedy="choose another folder, or repeat the original command to resume that run",
         )
 
@@ -142,17 +135,11 @@ def _comparable(request: Json) -> Json:
     return plain
 
 
-def _first_difference(place: str, before: Any, now: Any) -> tuple[str, Any, Any]:
-    """Innermost entry in which two different tables differ."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return place, before, now
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)  # null differs from absent
-        if old != new:
-            return _first_difference(f"{place}.{key}", old, new)
-    raise AssertionError(f"{place}: two equal tables")
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 120 else text[:117] + "..."
+def _first_difference(place: str, before: Any, now: Any) -> tuple[str, str, str]:
+    """Innermost entry in which two tables differ, and its two values as JSON."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            old, new = before.get(key, "absent"), now.get(key, "absent")  # null is a value
+            if old != new:
+                return _first_difference(f"{place}.{key}".lstrip("."), old, new)
+    return place, json.dumps(before), json.dumps(now)
