@@ -42,7 +42,7 @@ from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, GridSystem, grid_convolve
 from einthoven.backbones.layers.wavelet_features import COEFFICIENTS, wavelet_features
-from einthoven.backbones.spacetime import kernel_by_squaring, unit_column
+from einthoven.backbones.spacetime import unit_column
 from einthoven.training.loop import autocast
 from einthoven.training.optim import Precision, adamw, parameter_groups
 from table import Row, alternately, print_table, speed_row
@@ -198,6 +198,18 @@ def wavelet_nn(rounds: int, records: int = 64) -> list[Row]:
 
 
 # ---------------------------------------------------------------------- SpaceTime
+
+
+def kernel_by_squaring(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
+    """`companion_kernel` from powers of the whole matrix."""
+    kernels, state = a.shape
+    shift = torch.diag(a.new_ones(state - 1), -1).expand(kernels, state, state)
+    power = torch.cat([shift[..., :-1], a[..., None]], dim=-1)
+    states = b[..., None]
+    while states.shape[-1] < length:
+        states = torch.cat([states, power @ states], dim=-1)
+        power = power @ power
+    return (c[:, None] @ states[..., :length])[:, 0]
 
 
 class SquaredKernel(nn.Module):

@@ -96,7 +96,7 @@ def test_a_recipe_leaves_the_published_dropouts_alone(net: BenchmarkBackbone) ->
     regularise(classifier, Stage2(drop_path=0.2, dropout=0.1, dropout_where="stmem-all"))
     rates = [part.p for part in classifier.backbone.modules() if isinstance(part, nn.Dropout)]
     assert rates == [0.25, 0.5]
-    holders = [branch for block in classifier.residual_branches() for branch in block]
+    holders = [branch for block in classifier.backbone.residual_branches() for branch in block]
     assert not holders or holders[-1].rate == 0.2
 
 

@@ -1,3 +1,5 @@
+"""ECGFounder: convolutions of the published rule, preparation of fewer leads, refusals."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -6,13 +8,37 @@ import pytest
 import torch
 from small_networks import SMALL
 from torch import Tensor, nn
+from torch.nn.functional import conv1d, pad
 
-from einthoven.backbones.ecgfounder import ECGFounder
+from einthoven.backbones.ecgfounder import ECGFounder, same_conv
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_batch
+
+
+def _by_hand(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
+    """The published rule with an explicit padded copy."""
+    samples, kernel = x.shape[-1], weight.shape[-1]
+    out = -(-samples // stride)
+    total = max(0, (out - 1) * stride + kernel - samples)
+    padded = pad(x, (total // 2, total - total // 2))
+    result = conv1d(padded, weight, stride=stride, groups=groups)
+    assert result.shape[-1] == out
+    return result
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [2, 3, 5, 16])
+def test_convolution_is_same_padded_at_every_length(kernel: int, stride: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 2, kernel, generator=generator)
+    for samples in (1, 2, 3, 15, 16, 17, 40, 79, 80):
+        x = torch.randn(2, 4, samples, generator=generator)
+        ours = same_conv(x, weight, None, stride=stride, groups=2)
+        assert torch.allclose(ours, _by_hand(x, weight, stride, 2), atol=1e-5), samples
+
 
 TINY = SMALL["ecgfounder_12lead"]
 LIMB, CHEST = STANDARD_LEADS[:6], STANDARD_LEADS[6:]

@@ -26,7 +26,7 @@ def classifier(request: pytest.FixtureRequest) -> Classifier:
 
 
 def rates(classifier: Classifier) -> list[list[float]]:
-    return [[branch.rate for branch in block] for block in classifier.residual_branches()]
+    return [[branch.rate for branch in block] for block in classifier.backbone.residual_branches()]
 
 
 def test_drop_path_rises_over_depth_or_is_constant(classifier: Classifier) -> None:
@@ -52,11 +52,11 @@ def test_drop_path_without_residual_branches(depth: int, expected: list[float]) 
 def test_dropout_follows_dropout_where(
     classifier: Classifier, where: Any, elsewhere: float
 ) -> None:
-    for dropout in classifier.other_dropouts():
+    for dropout in classifier.backbone.other_dropouts():
         dropout.p = 0.9
     regularise(classifier, Stage2(dropout=0.3, dropout_where=where, head_dropout=0.4))
-    assert {dropout.p for dropout in classifier.feedforward_dropouts()} == {0.3}
-    assert {dropout.p for dropout in classifier.other_dropouts()} == {elsewhere}
+    assert {dropout.p for dropout in classifier.backbone.feedforward_dropouts()} == {0.3}
+    assert {dropout.p for dropout in classifier.backbone.other_dropouts()} == {elsewhere}
     assert classifier.head_dropout.p == 0.4
 
 

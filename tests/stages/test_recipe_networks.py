@@ -163,10 +163,12 @@ def test_the_published_fine_tuning_of_s4() -> None:
         learning_rates = rates(_groups(classifier, recipe.stage2), names, peak)
         keys = ("head.weight", "backbone.blocks.3.norm.weight", "backbone.stem.0.weight")
         assert [learning_rates[key] for key in keys] == pytest.approx(expected)
-    dropouts = {drop.p for drop in fine_tuned(recipe, "s4", None).feedforward_dropouts()}
+    dropouts = {drop.p for drop in fine_tuned(recipe, "s4", None).backbone.feedforward_dropouts()}
     assert dropouts == {0.0}
     published = experiment.recipe("as-ecg-cpc", "s4")
-    assert {drop.p for drop in fine_tuned(published, "s4", None).feedforward_dropouts()} == {0.2}
+    assert {
+        drop.p for drop in fine_tuned(published, "s4", None).backbone.feedforward_dropouts()
+    } == {0.2}
 
 
 @pytest.mark.parametrize("name", ["s4-240hz-gpu", "st-mem-250hz-gpu"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
-from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.registry import create_backbone, seeded
 from einthoven.errors import BackboneError
 
 if TYPE_CHECKING:
     from einthoven.signals.preparation import Preparation
 
-__all__ = ["Classifier", "create_classifier"]
+__all__ = ["Classifier", "create_classifier", "initialise_head", "start_at_prior"]
+
+# How a head's weights are drawn; its biases are zero then.
+_HEAD_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "zero": nn.init.zeros_,
+    "normal-0.01": partial(nn.init.normal_, std=0.01),
+    "kaiming-normal": nn.init.kaiming_normal_,
+    "glorot-uniform": nn.init.xavier_uniform_,
+}
 
 
 class Classifier(nn.Module):
@@ -71,27 +79,11 @@ class Classifier(nn.Module):
         """The backbone's."""
         return self.backbone.preparation
 
-    def residual_branches(self) -> list[list[StochasticDepth]]:
-        """The backbone's."""
-        return self.backbone.residual_branches()
-
-    def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """The backbone's."""
-        return self.backbone.feedforward_dropouts()
-
-    def other_dropouts(self) -> list[nn.Dropout]:
-        """The backbone's; the dropout in front of the head is `head_dropout`."""
-        return self.backbone.other_dropouts()
-
     def layer_groups(self) -> list[list[str]]:
         """The backbone's groups under this module's names; the head joins the final norm."""
         groups = [[f"backbone.{name}" for name in group] for group in self.backbone.layer_groups()]
         groups[-1] += [f"head.{name}" for name, _ in self.head.named_parameters()]
         return groups
-
-    def no_weight_decay(self) -> set[str]:
-        """The backbone's under this module's names."""
-        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
 
 
 def _count(labels: int | Sequence[str]) -> int:
@@ -116,22 +108,13 @@ def initialise_head(head: nn.Linear, kind: str) -> None:
     """
     if kind == "stock":
         head.reset_parameters()
-    elif kind == "zero":
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-    elif kind == "normal-0.01":
-        nn.init.normal_(head.weight, std=0.01)
-        nn.init.zeros_(head.bias)
-    elif kind == "kaiming-normal":
-        nn.init.kaiming_normal_(head.weight)
-        nn.init.zeros_(head.bias)
-    elif kind == "glorot-uniform":
-        nn.init.xavier_uniform_(head.weight)
+    elif kind in _HEAD_WEIGHTS:
+        _HEAD_WEIGHTS[kind](head.weight)
         nn.init.zeros_(head.bias)
     else:
         raise BackboneError(
             f"head_init = {kind!r} is unknown",
-            remedy="choose 'stock', 'zero', 'normal-0.01', 'kaiming-normal' or 'glorot-uniform'.",
+            remedy=f"choose stock, {', '.join(_HEAD_WEIGHTS)}",
         )
 
 

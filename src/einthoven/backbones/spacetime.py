@@ -22,8 +22,8 @@ kernel is ``f[t] = c^T A^t b``, with a, b and c all learned; a is divided by the
 magnitudes, so that no power of A enlarges a state's sum of magnitudes and f is bounded by ``max|c|
 sum|b|``.
 
-The published code forms the powers by repeated squaring (`kernel_by_squaring`), d^3 log L and d^2 L
-operations for a kernel of length L. A companion matrix needs no powers: its last entry w obeys an
+The published code forms the powers by repeated squaring, d^3 log L and d^2 L operations for a
+kernel of length L. A companion matrix needs no powers: its last entry w obeys an
 autoregression with coefficients a, and what the others hold are shifted copies of b and of w, so
 that f is the impulse response of an ARMA filter,
 
@@ -57,7 +57,6 @@ __all__ = [
     "SpaceTime",
     "SpaceTimeConfig",
     "companion_kernel",
-    "kernel_by_squaring",
     "unit_column",
 ]
 
@@ -96,18 +95,6 @@ def companion_kernel(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
         z = circle.points()
         response = circle.coefficients(direct + z * held * last / (1.0 - z * feedback))
     return response.to(c.dtype)
-
-
-def kernel_by_squaring(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
-    """`companion_kernel` from powers of the whole matrix, the reference of tests and benchmarks."""
-    kernels, state = a.shape
-    shift = torch.diag(a.new_ones(state - 1), -1).expand(kernels, state, state)
-    power = torch.cat([shift[..., :-1], a[..., None]], dim=-1)
-    states = b[..., None]
-    while states.shape[-1] < length:
-        states = torch.cat([states, power @ states], dim=-1)
-        power = power @ power
-    return (c[:, None] @ states[..., :length])[:, 0]
 
 
 class CompanionKernel(nn.Module):

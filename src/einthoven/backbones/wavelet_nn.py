@@ -38,7 +38,7 @@ from einthoven.backbones.layers.wavelet_features import (
     wavelet_features,
 )
 from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
-from einthoven.backbones.leads import check_leads, lead_rows, weight_of_leads
+from einthoven.backbones.leads import lead_rows, weight_of_leads
 from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
@@ -153,7 +153,7 @@ class WaveletNN(WindowedBackbone):
         mean = torch.zeros_like(self.feature_mean[rows], dtype=torch.float64)
         squares = torch.zeros_like(mean)
         for batch in batches:
-            check_leads(batch, self.leads)
+            self.input_leads(batch, None)
             values = wavelet_features(batch.to(mean.device), levels=self.config.levels)
             if not len(values):
                 continue

@@ -77,9 +77,9 @@ def _groups(classifier: Classifier, settings: Stage2) -> list[dict[str, Any]]:
 def regularise(classifier: Classifier, settings: Stage2) -> None:
     """Set drop rates, dropout, and frozen positions and extractor by the recipe."""
     set_drop_path(classifier.backbone, settings.drop_path, schedule=settings.drop_path_schedule)
-    for dropout in classifier.feedforward_dropouts():
+    for dropout in classifier.backbone.feedforward_dropouts():
         dropout.p = settings.dropout
-    for dropout in classifier.other_dropouts():
+    for dropout in classifier.backbone.other_dropouts():
         dropout.p = settings.dropout if settings.dropout_where == "stmem-all" else 0.0
     classifier.head_dropout.p = settings.head_dropout
     if settings.freeze_positions:
@@ -93,9 +93,9 @@ def regularise(classifier: Classifier, settings: Stage2) -> None:
 def without_effect(classifier: Classifier, settings: Stage2) -> list[str]:
     """Messages about settings that have no effect on a network."""
     backbone = classifier.backbone
-    dropouts = len(classifier.feedforward_dropouts())
+    dropouts = len(classifier.backbone.feedforward_dropouts())
     if settings.dropout_where == "stmem-all":
-        dropouts += len(classifier.other_dropouts())
+        dropouts += len(classifier.backbone.other_dropouts())
     positions = backbone.position_parameters()
     affected = {
         "drop_path": (settings.drop_path, any(backbone.residual_branches()), "residual branches"),

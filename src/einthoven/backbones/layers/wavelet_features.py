@@ -3,7 +3,7 @@
 A lead is decomposed by a discrete wavelet transform, db6 (Daubechies, "Orthonormal Bases of
 Compactly Supported Wavelets", 1988), extended at both ends by its mirror image; twelve numbers
 describe each of the coefficient arrays. Everything is in double precision: whether two coefficients
-are equal is among the questions.
+are equal decides the entropy.
 """
 
 from __future__ import annotations
@@ -14,16 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from einthoven.errors import BackboneError
-
-__all__ = [
-    "COEFFICIENTS",
-    "STATISTICS",
-    "array_lengths",
-    "array_statistics",
-    "wavelet_arrays",
-    "wavelet_features",
-]
+__all__ = ["COEFFICIENTS", "STATISTICS", "wavelet_arrays", "wavelet_features"]
 
 # The scaling filter of db6: the spectral factor whose zeros lie within the unit circle, computed
 # with 60 digits.
@@ -41,6 +32,8 @@ COEFFICIENTS = (
     0.0047772575109455106,
     -0.0010773010853084796,
 )
+# The wavelet filter: the scaling filter backwards, every other tap negated.
+_HIGH_PASS = tuple(tap * (-1) ** place for place, tap in enumerate(reversed(COEFFICIENTS)))
 PERCENTILES = (5, 25, 75, 95, 50)
 STATISTICS = (
     "entropy",
@@ -72,58 +65,24 @@ def wavelet_features(x: Tensor, *, levels: int = 5) -> Tensor:
     -------
     Tensor, shape (batch, leads, (levels + 1) * 12)
         Float64, without gradient: the `STATISTICS` of each of the arrays of `wavelet_arrays`.
-
-    Raises
-    ------
-    BackboneError
-        For another shape, or no level.
     """
-    if x.ndim != 3 or x.shape[2] < len(COEFFICIENTS) or levels < 1:
-        raise BackboneError(
-            f"input of shape {tuple(x.shape)}, levels = {levels}",
-            remedy=f"give (batch, leads, samples) with {len(COEFFICIENTS)} samples or more, and at "
-            "least one level.",
-        )
     rows = x.detach().flatten(0, 1)
-    with torch.no_grad():
-        rows_at_once = _CACHED_ROWS if x.device.type == "cpu" else max(1, len(rows))
-        parts = torch.split(rows, rows_at_once)
-        statistics = torch.cat([_statistics(part, levels) for part in parts])
+    rows_at_once = _CACHED_ROWS if x.device.type == "cpu" else max(1, len(rows))
+    statistics = torch.cat(
+        [
+            torch.cat([array_statistics(values) for values in wavelet_arrays(part, levels)], dim=1)
+            for part in torch.split(rows, rows_at_once)
+        ]
+    )
     return statistics.view(*x.shape[:2], (levels + 1) * len(STATISTICS))
 
 
-def _statistics(rows: Tensor, levels: int) -> Tensor:
-    arrays = wavelet_arrays(rows, levels=levels)
-    return torch.cat([array_statistics(values) for values in arrays], dim=1)
+def wavelet_arrays(x: Tensor, levels: int) -> list[Tensor]:
+    """The discrete wavelet transform of signals (rows, samples): a list of (rows, length), float64.
 
-
-def _high_pass() -> tuple[float, ...]:
-    """The wavelet filter: the scaling filter backwards, every other tap negated."""
-    return tuple(tap * (-1) ** place for place, tap in enumerate(reversed(COEFFICIENTS)))
-
-
-def array_lengths(samples: int, levels: int) -> list[int]:
-    """Lengths of a signal's arrays, the approximation first."""
-    lengths = [samples]
-    for _ in range(levels):
-        lengths.append((lengths[-1] + len(COEFFICIENTS) - 1) // 2)
-    return [lengths[-1], *reversed(lengths[1:])]
-
-
-def wavelet_arrays(x: Tensor, *, levels: int) -> list[Tensor]:
-    """The discrete wavelet transform of signals.
-
-    Parameters
-    ----------
-    x : Tensor, shape (rows, samples)
-    levels : int
-
-    Returns
-    -------
-    list of Tensor, shape (rows, length) each
-        Float64: the approximation, then the details from the coarsest to the finest. A level turns
-        n values into ``(n + 11) // 2`` of each kind, as PyWavelets does in its default mode
-        ("symmetric"), which the published features were computed with.
+    The approximation comes first, then the details from the coarsest to the finest. A level turns
+    n values into ``(n + 11) // 2`` of each kind, as PyWavelets does in its default mode
+    ("symmetric"), which the published features were computed with.
     """
     details: list[Tensor] = []
     x = x.double()
@@ -144,7 +103,7 @@ def _split(x: Tensor) -> tuple[Tensor, Tensor]:
     phases = [extended[:, phase::2].contiguous() for phase in (0, 1)]
     low, high = x.new_zeros(2, len(x), length).unbind()
     term = torch.empty_like(low)
-    for tap, weights in enumerate(zip(COEFFICIENTS, _high_pass(), strict=True)):
+    for tap, weights in enumerate(zip(COEFFICIENTS, _HIGH_PASS, strict=True)):
         values = phases[tap % 2][:, tap // 2 : tap // 2 + length]
         # Products and sums are rounded one by one, not fused for some values and not for others:
         # the same samples give the same coefficient wherever they stand.
@@ -154,20 +113,8 @@ def _split(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def array_statistics(values: Tensor) -> Tensor:
-    """Twelve numbers for every row.
+    """The `STATISTICS` of every row, (rows, length) float64 to (rows, 12).
 
-    Parameters
-    ----------
-    values : Tensor, shape (rows, length)
-        Float64.
-
-    Returns
-    -------
-    Tensor, shape (rows, 12)
-        In the order of `STATISTICS`.
-
-    Notes
-    -----
     Where our sources name a statistic without defining it, this is our definition. Entropy: of the
     shares of exactly equal values, in nats. Crossings: how often of two neighbours one lies above
     zero (or the mean) and the other does not. Percentiles: linear between neighbours in rank.
