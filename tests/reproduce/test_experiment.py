@@ -104,8 +104,7 @@ def test_the_ablation_takes_away_one_piece_each(name: str) -> None:
     without = experiment.recipe(NO_DEPTH, "x").stage2
     assert without == whole.stage2.model_copy(update={"drop_path": 0.0})
     assert changed(SCRATCH_POST) == set()  # its random weights come as a file
-    assert experiment.starts_random(SCRATCH_POST)
-    assert not experiment.starts_random(POST)
+    assert experiment.variants[SCRATCH_POST].start == "random"
     assert experiment.recipe(SCRATCH, "x").initialise == "random"
 
 
@@ -312,7 +311,7 @@ def test_the_peers_are_those_of_the_table(name: str) -> None:
         assert row.members or row.backbone == row.name
         if row.variant:
             assert experiment.variants[row.variant].recipe == entry(row.name).recipe
-            assert experiment.starts_random(row.variant)
+            assert experiment.recipe(row.variant, row.name).initialise == "random"
             assert experiment.recipe(row.variant, row.name).stage1 is None
     assert set(rows["ensemble of 7"].members) == {
         "xresnet1d101", "resnet1d_wang", "lstm", "lstm_bidir", "fcn_wang", "inception1d",

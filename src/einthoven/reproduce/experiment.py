@@ -152,7 +152,10 @@ class Experiment(Table):
     """By name."""
     backbones: dict[str, BackboneChange] = Field(default_factory=dict)
     """Changes for single backbones."""
-    rows: tuple[Row, ...] = ()
+    rows: tuple[Row, ...] = (
+        Row(name="plain fine-tuning", variant=PLAIN, published="Transformer-FM"),
+        Row(name="post-training", variant=POST, published="Transformer-FM-PT"),
+    )
     """Rows of table 1; by default the command's backbone, plain and post-trained."""
     folder: Path = Path()
     """Folder of the experiment's file; set when it is read."""
@@ -162,7 +165,7 @@ class Experiment(Table):
         used = [row.variant for row in self.rows if row.variant]
         used += [name for entry in self.more_seeds for name in entry.variants]
         if self.table_1_only:
-            if not self.rows or any(not (row.backbone or row.members) for row in self.rows):
+            if not all(row.backbone or row.members for row in self.rows):
                 raise ValueError("table_1_only needs rows that name their backbones")
         else:
             used += [POST, PLAIN, *self.table_variants]
@@ -182,19 +185,10 @@ class Experiment(Table):
             raise ValueError(f"no row {unknown[0]} with a variant")
         return self
 
-    @property
-    def table_rows(self) -> tuple[Row, ...]:
-        """Rows of table 1."""
-        return self.rows or (
-            Row(name="plain fine-tuning", variant=PLAIN, published="Transformer-FM"),
-            Row(name="post-training", variant=POST, published="Transformer-FM-PT"),
-        )
-
     def pairs(self, backbone: str) -> dict[str, tuple[tuple[str, str], ...]]:
         """Backbone and variant of every row of table 1, or of its members, by the row's name."""
-        rows = self.table_rows
-        single = {row.name: (row.backbone or backbone, row.variant) for row in rows if row.variant}
-        return {row.name: tuple(single[n] for n in row.members or [row.name]) for row in rows}
+        single = {row.name: (row.backbone or backbone, row.variant) for row in self.rows}
+        return {row.name: tuple(single[n] for n in row.members or [row.name]) for row in self.rows}
 
     def table_variants_of(self, task: str) -> tuple[str, ...]:
         """Variants of table 2 that are run on a task, in the order of its columns."""
@@ -236,14 +230,6 @@ class Experiment(Table):
         if definition.start == "random" and table["stage1"] is None:
             table["initialise"] = "random"
         return Recipe.model_validate(table)
-
-    def starts_random(self, variant: str) -> bool:
-        """Whether a variant starts from random weights."""
-        definition = self.variants[variant]
-        return "random" in (
-            definition.start,
-            load_recipe(self._file(definition.recipe)).initialise,
-        )
 
     def changes(self, variant: str, backbone: str) -> tuple[str, list[str]]:
         """Differences to the variant's recipe.

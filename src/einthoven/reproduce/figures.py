@@ -34,7 +34,7 @@ def figure_2(results: Results) -> Section:
     if comparison is not None:
         for metric in AUROC_AUPRC:
             name = f"figure-2-{metric}"
-            drawings[_file(results, name)] = label_differences(
+            drawings[name] = label_differences(
                 comparison.to_dict(), metric, names=(POST, PLAIN), name=name
             )
     numbers = {
@@ -62,7 +62,7 @@ def figure_3(results: Results) -> Section:
         best[metric] = max(plain)
         above = (epoch for epoch, mean in enumerate(post, 1) if mean > best[metric])
         passed[metric] = next(above, None)
-    drawings = {_file(results, "figure-3"): draw_curves(epochs)} if epochs else {}
+    drawings = {"figure-3": draw_curves(epochs)} if epochs else {}
     numbers = {"histories": histories, "passes_reference_in_epoch": passed}
     return section(results, "figure-3", groups, numbers, drawings, best=best)
 
@@ -82,7 +82,7 @@ def figure_4(results: Results) -> Section:
     ]
     drawings = {}
     if any(entry["auroc"] for entry in entries):
-        drawings[_file(results, "figure-4")] = draw_fractions(entries)
+        drawings["figure-4"] = draw_fractions(entries)
     return section(results, "figure-4", groups, {"groups": entries}, drawings)
 
 
@@ -114,7 +114,7 @@ def figure_5(results: Results) -> Section:
         "figure-5",
         list(groups.values()),
         numbers,
-        {_file(results, "figure-5"): draw_variants(finished)} if finished else {},
+        {"figure-5": draw_variants(finished)} if finished else {},
         corners=list(_corners(results, groups)),
     )
 
@@ -152,11 +152,6 @@ def _numbers(results: Results, group: Group, split: Split = "test") -> Json:
         "fraction": group.fraction,
         **{metric: results.macro(group, metric, split) for metric in AUROC_AUPRC},
     }
-
-
-def _file(results: Results, name: str) -> str:
-    reproduction = results.reproduction
-    return f"{name}--{reproduction.backbone}--{reproduction.experiment.name}.svg"
 
 
 def draw_curves(histories: Mapping[str, Sequence[History]]) -> str:

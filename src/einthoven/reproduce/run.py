@@ -135,11 +135,15 @@ class Reproduction:
         """Initial weights of a run, whether or not they exist yet; None for none."""
         if self.recipe(run).initialise == "random":
             return None
-        if self.experiment.starts_random(run.variant):  # its recipe probes the random network
+        if self._probes_random(run):
             return self.out / SHARED / f"{RANDOM}{run.backbone}--seed{run.seed}"
         if self.weights is not None and run.backbone == self.backbone:
             return self.weights
         return self.pretraining(run.backbone) / MODEL
+
+    def _probes_random(self, run: Run) -> bool:
+        # Only a recipe without probe builds the random network itself.
+        return self.experiment.variants[run.variant].start == "random"
 
     def state(self, run: Run) -> State:
         """Progress of a run."""
@@ -281,11 +285,11 @@ class Reproduction:
         weights = self.weights_of(run)
         if weights is None or weights == self.weights:
             return weights
-        is_random = self.experiment.starts_random(run.variant)
-        with locked(self.lock((weights if is_random else weights.parent).name)):
+        shared = weights if self._probes_random(run) else weights.parent
+        with locked(self.lock(shared.name)):
             if is_model(weights):
                 return weights
-            if is_random:
+            if self._probes_random(run):
                 options = self.experiment.options_of(run.backbone)
                 network = create_backbone(run.backbone, seed=run.seed, **options)
                 config = {"provenance": derived_provenance(None), "seed": run.seed}

@@ -73,6 +73,8 @@ def section(
     ----------
     sources : sequence of Source
         Everything that the section shows, to count its runs.
+    drawings : mapping of str to str, optional
+        SVG by the first part of its file name.
     context
         Variables of the template.
     """
@@ -80,13 +82,14 @@ def section(
     backbone, experiment = reproduction.backbone, reproduction.experiment
     groups = dict.fromkeys(group for source in sources for group in groups_of(source))
     done = sum(len(results.folders(group)) for group in groups)
+    file = f"{backbone}--{experiment.name}"
     text = _ENVIRONMENT.get_template(f"{target}.md.j2").render(
         results=results,
         numbers=numbers,
         drawn=bool(drawings),
         metrics=NAMES,
         name=backbone or experiment.name,
-        file=f"{backbone}--{experiment.name}",
+        file=file,
         task=experiment.main_task,
         done=done,
         total=sum(len(experiment.seeds_of(g.variant, g.task, g.fraction)) for g in groups),
@@ -96,9 +99,8 @@ def section(
         else {group.variant: reproduction.recipe(group.run(0)) for group in groups},
         **context,
     )
-    return Section(
-        target, backbone, experiment.name, text, numbers, drawings or {}, has_results=done > 0
-    )
+    files = {f"{name}--{file}.svg": svg for name, svg in (drawings or {}).items()}
+    return Section(target, backbone, experiment.name, text, numbers, files, has_results=done > 0)
 
 
 def _weights_text(reproduction: Reproduction) -> str:
@@ -161,7 +163,7 @@ def table_1(results: Results, stored: Json) -> Section:
     """
     reproduction = results.reproduction
     experiment = reproduction.experiment
-    tasks, rows = experiment.tasks, experiment.table_rows
+    tasks, rows = experiment.tasks, experiment.rows
     pairs = experiment.pairs(reproduction.backbone)
     sources: dict[str, dict[str, Source]] = {row.name: {} for row in rows}
     for row in rows:
@@ -255,7 +257,6 @@ def table_2(results: Results) -> Section:
             chain.from_iterable(_stratum_numbers(results, task) for task in experiment.tasks)
         ),
     }
-    by_group = {(entry["task"], entry["variant"]): entry for entry in numbers["groups"]}
     return section(
         results,
         "table-2",
@@ -263,11 +264,7 @@ def table_2(results: Results) -> Section:
         numbers,
         pair=PAIR,
         variants=experiment.table_variants,
-        by_group=by_group,
-        single_seeds={
-            gain["task"]: _single_seeds(gain, by_group[gain["task"], PLAIN])
-            for gain in numbers["gains"]
-        },
+        by_group={(entry["task"], entry["variant"]): entry for entry in numbers["groups"]},
     )
 
 
@@ -310,21 +307,6 @@ def _stratum_numbers(results: Results, task: str) -> list[Json]:
                 pooled = results.macro(group, metric, labels=labels)
                 stratum[f"{metric}_{group.variant}"] = pooled and pooled["mean"]
     return [{"task": task} | stratum for stratum in strata]
-
-
-def _single_seeds(gain: Json, plain: Json) -> list[Json]:
-    """The gain of every seed, if there are several."""
-    seeds = gain["auroc"]["seeds"] if gain["auroc"] else ()
-    lines: list[Json] = [{"seed": seed} for seed in seeds] if len(seeds) > 1 else []
-    for index, line in enumerate(lines):
-        for metric in AUROC_AUPRC:
-            change, base = gain[metric]["values"][index], plain[metric]
-            line[metric] = {
-                "mean": change,
-                "interval": gain[metric]["intervals"][index],
-                "relative": change / base["values"][base["seeds"].index(line["seed"])],
-            }
-    return lines
 
 
 def grid_table(results: Results) -> Section:
