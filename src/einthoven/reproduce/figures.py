@@ -16,7 +16,7 @@ from einthoven.report.data import stage_history
 from einthoven.report.figures import COLOURS, INK, drawing, label_differences, to_svg
 from einthoven.reproduce import published
 from einthoven.reproduce.experiment import NO_DEPTH, NO_PROBE, PLAIN, POST, SCRATCH, SCRATCH_POST
-from einthoven.reproduce.grid import ABLATION, PAIR, WHOLE, Group
+from einthoven.reproduce.grid import PAIR, Group, target_groups
 from einthoven.reproduce.results import AUROC_AUPRC, Metric, Results, Split
 from einthoven.reproduce.tables import NAMES, Section, pair_of, section
 
@@ -30,18 +30,14 @@ def figure_2(results: Results) -> Section:
     """Paired differences of every label on the main task."""
     post, plain = pair_of(results, results.reproduction.experiment.main_task)
     comparison = results.comparison(post, plain)
+    changes = None if comparison is None else comparison.to_dict()
     drawings = {}
-    if comparison is not None:
+    if changes is not None:
         for metric in AUROC_AUPRC:
             name = f"figure-2-{metric}"
-            drawings[name] = label_differences(
-                comparison.to_dict(), metric, names=(POST, PLAIN), name=name
-            )
-    numbers = {
-        "seeds": list(results.seeds(plain, post)),
-        "comparison": comparison and comparison.to_dict(),
-    }
-    return section(results, "figure-2", [plain, post], numbers, drawings)
+            drawings[name] = label_differences(changes, metric, names=(POST, PLAIN), name=name)
+    numbers = {"seeds": list(results.seeds(plain, post)), "comparison": changes}
+    return section(results, "figure-2", numbers, drawings)
 
 
 def figure_3(results: Results) -> Section:
@@ -64,36 +60,26 @@ def figure_3(results: Results) -> Section:
         passed[metric] = next(above, None)
     drawings = {"figure-3": draw_curves(epochs)} if epochs else {}
     numbers = {"histories": histories, "passes_reference_in_epoch": passed}
-    return section(results, "figure-3", groups, numbers, drawings, best=best)
+    return section(results, "figure-3", numbers, drawings, best=best)
 
 
 def figure_4(results: Results) -> Section:
     """Test values by share of the training records."""
     experiment, backbone = results.reproduction.experiment, results.reproduction.backbone
-    groups = [
-        Group(backbone, variant, experiment.main_task, share)
-        for share in sorted({*experiment.fractions, WHOLE})
-        for variant in PAIR
-    ]
     entries = [
         _numbers(results, group)
         | {"published": published.quoted(group.variant, group.task, group.fraction)}
-        for group in groups
+        for group in target_groups("figure-4", experiment, backbone)
     ]
-    drawings = {}
-    if any(entry["auroc"] for entry in entries):
-        drawings["figure-4"] = draw_fractions(entries)
-    return section(results, "figure-4", groups, {"groups": entries}, drawings)
+    has_results = any(entry["auroc"] for entry in entries)
+    drawings = {"figure-4": draw_fractions(entries)} if has_results else {}
+    return section(results, "figure-4", {"groups": entries}, drawings)
 
 
 def figure_5(results: Results) -> Section:
     """The ablation on validation, and {random, pretrained} x {plain, post-training} on test."""
     experiment, backbone = results.reproduction.experiment, results.reproduction.backbone
-    groups = {
-        variant: Group(backbone, variant, experiment.main_task)
-        for variant in ABLATION
-        if variant in experiment.variants
-    }
+    groups = {group.variant: group for group in target_groups("figure-5", experiment, backbone)}
     validation = {v: _numbers(results, group, "validation") for v, group in groups.items()}
     numbers: Json = {
         "validation": [
@@ -112,7 +98,6 @@ def figure_5(results: Results) -> Section:
     return section(
         results,
         "figure-5",
-        list(groups.values()),
         numbers,
         {"figure-5": draw_variants(finished)} if finished else {},
         corners=list(_corners(results, groups)),

@@ -84,10 +84,8 @@ def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
             f"experiment {experiment.name} has no {target}",
             remedy="choose another --experiment: `einthoven reproduce list`",
         )
-    targets = [t for t in targets_of(experiment) if t != GRID] if target == GRID else [target]
-    groups = [group for name in targets for group in _groups(name, experiment, backbone)]
-    if target == GRID and not experiment.table_1_only:
-        groups += [Group(backbone, name, experiment.main_task) for name in experiment.variants]
+    targets = targets_of(experiment) if target == GRID else [target]
+    groups = [group for name in targets for group in target_groups(name, experiment, backbone)]
     priorities = {
         group.run(seed): _priority(experiment, backbone, group, turn)
         for group in dict.fromkeys(groups)
@@ -96,7 +94,8 @@ def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
     return sorted(priorities, key=lambda run: priorities[run])
 
 
-def _groups(target: str, experiment: Experiment, backbone: str) -> Iterator[Group]:
+def target_groups(target: str, experiment: Experiment, backbone: str) -> Iterator[Group]:
+    """What a table or figure shows, in its order; `grid` for the table of every variant."""
     main = experiment.main_task
     if target == TABLE_1:
         for pairs in experiment.pairs(backbone).values():
@@ -109,8 +108,10 @@ def _groups(target: str, experiment: Experiment, backbone: str) -> Iterator[Grou
     elif target == "figure-4":
         shares = sorted({*experiment.fractions, WHOLE})
         yield from (Group(backbone, variant, main, s) for s in shares for variant in PAIR)
-    else:
+    elif target == "figure-5":
         yield from (Group(backbone, v, main) for v in ABLATION if v in experiment.variants)
+    elif not experiment.table_1_only:
+        yield from (Group(backbone, variant, main) for variant in experiment.variants)
 
 
 def _priority(experiment: Experiment, backbone: str, group: Group, turn: int) -> tuple[Any, ...]:

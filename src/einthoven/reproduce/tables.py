@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -22,15 +22,8 @@ from einthoven.report.format import (
 )
 from einthoven.reproduce import published
 from einthoven.reproduce.experiment import PLAIN, POST, Row
-from einthoven.reproduce.grid import GRID, PAIR, TABLE_1, Group
-from einthoven.reproduce.results import (
-    AUROC_AUPRC,
-    Metric,
-    Results,
-    Source,
-    groups_of,
-    with_stored_rows,
-)
+from einthoven.reproduce.grid import GRID, PAIR, TABLE_1, Group, target_groups
+from einthoven.reproduce.results import AUROC_AUPRC, Metric, Results, Source, with_stored_rows
 from einthoven.reproduce.run import Reproduction, weights_sha256
 
 NOT_RUN = "not run yet"
@@ -62,7 +55,6 @@ class Section:
 def section(
     results: Results,
     target: str,
-    sources: Sequence[Source],
     numbers: Json,
     drawings: Mapping[str, str] | None = None,
     **context: Any,
@@ -71,8 +63,6 @@ def section(
 
     Parameters
     ----------
-    sources : sequence of Source
-        Everything that the section shows, to count its runs.
     drawings : mapping of str to str, optional
         SVG by the first part of its file name.
     context
@@ -80,7 +70,7 @@ def section(
     """
     reproduction = results.reproduction
     backbone, experiment = reproduction.backbone, reproduction.experiment
-    groups = dict.fromkeys(group for source in sources for group in groups_of(source))
+    groups = dict.fromkeys(target_groups(target, experiment, backbone))
     done = sum(len(results.folders(group)) for group in groups)
     file = f"{backbone}--{experiment.name}"
     text = _ENVIRONMENT.get_template(f"{target}.md.j2").render(
@@ -191,7 +181,6 @@ def table_1(results: Results, stored: Json) -> Section:
     return section(
         results,
         TABLE_1,
-        [source for by_task in sources.values() for source in by_task.values()],
         numbers,
         tasks=tasks,
         beside=beside,
@@ -245,11 +234,7 @@ def _entry(
 def table_2(results: Results) -> Section:
     """Plain fine-tuning against post-training on every task, and the other table variants."""
     experiment, backbone = results.reproduction.experiment, results.reproduction.backbone
-    groups = [
-        Group(backbone, variant, task)
-        for task in experiment.tasks
-        for variant in experiment.table_variants_of(task)
-    ]
+    groups = target_groups("table-2", experiment, backbone)
     numbers = {
         "groups": [_group_numbers(results, group) for group in groups],
         "gains": [_gain_numbers(results, task) for task in experiment.tasks],
@@ -260,7 +245,6 @@ def table_2(results: Results) -> Section:
     return section(
         results,
         "table-2",
-        groups,
         numbers,
         pair=PAIR,
         variants=experiment.table_variants,
@@ -311,11 +295,10 @@ def _stratum_numbers(results: Results, task: str) -> list[Json]:
 
 def grid_table(results: Results) -> Section:
     """Every variant on the main task, and its difference to plain fine-tuning."""
-    experiment = results.reproduction.experiment
+    experiment, backbone = results.reproduction.experiment, results.reproduction.backbone
     _, plain = pair_of(results, experiment.main_task)
-    groups = [Group(plain.backbone, variant, plain.task) for variant in experiment.variants]
     numbers, rows = [], []
-    for group in groups:
+    for group in target_groups(GRID, experiment, backbone):
         cost = results.cost(group) or {"seconds": None}
         entry = _group_numbers(results, group) | {"seconds": cost["seconds"]}
         numbers.append(entry)
@@ -326,4 +309,4 @@ def grid_table(results: Results) -> Section:
         }
         validation = results.macro(group, "auroc", "validation")
         rows.append(entry | {"validation": validation, "differences": differences})
-    return section(results, GRID, groups, {"groups": numbers}, rows=rows)
+    return section(results, GRID, {"groups": numbers}, rows=rows)
