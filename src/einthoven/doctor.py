@@ -211,10 +211,8 @@ def inspect(
     Parameters
     ----------
     record : Record
-    backbone : str
-        A registered name.
-    options : mapping, optional
-        Fields of the backbone's config.
+    backbone, options
+        A registered name, and fields of its config.
     centred : bool
         Subtract the mean of each lead first, as the preparation of `einthoven-small` does.
     findings : sequence of str
@@ -241,12 +239,12 @@ def inspect(
     try:
         preparation, notes = _for_leads(network, record, options or {})
         preparation = preparation.centred() if centred else preparation
-        lines += [*notes, *_rate(preparation, record, backbone), *_filled(preparation, record)]
+        lines += [*notes, *_gaps(preparation, record, backbone)]
         crops = prepare_record(preparation, record).numpy()
     except EinthovenError as error:
         return [*lines, f"  warning: {error}"]
-    lines += [*_window(preparation, record), *_mains(preparation, record)]
-    lines += [*_offsets(preparation, record), *_flat(preparation, record, crops[0])]
+    lines += [*_window(preparation, record), *_artefacts(preparation, record)]
+    lines += _flat(preparation, record, crops[0])
     lines.append(
         f"  {counted(len(crops), 'crop')} of {crops.shape[1]} leads x {crops.shape[2]} samples, "
         f"mean {crops.mean():+.3f}, standard deviation {crops.std():.3f}"
@@ -298,15 +296,13 @@ def _for_leads(
     return preparation, notes
 
 
-def _rate(preparation: Preparation, record: Record, backbone: str) -> Iterator[str]:
+def _gaps(preparation: Preparation, record: Record, backbone: str) -> Iterator[str]:
+    """Frequencies and samples that the record lacks."""
     if record.rate < preparation.rate:
         yield (
             f"  warning: {record.rate:g} Hz is below the {preparation.rate:g} Hz of {backbone}: "
             f"resampling adds nothing above {record.rate / 2:g} Hz"
         )
-
-
-def _filled(preparation: Preparation, record: Record) -> Iterator[str]:
     rows = [record.leads.index(lead) for lead in preparation.sources]
     lost = [record.leads[row] for row in rows if not np.isfinite(record.signal[row]).all()]
     fills = [str(step) for step in preparation.steps if isinstance(step, Fill)]
@@ -315,7 +311,6 @@ def _filled(preparation: Preparation, record: Record) -> Iterator[str]:
 
 
 def _window(preparation: Preparation, record: Record) -> Iterator[str]:
-    """Report zeros added to a short record, and seconds of a long one outside all crops."""
     seconds = preparation.window / preparation.rate
     if record.duration < seconds - 0.5 / record.rate:
         yield (
@@ -332,14 +327,19 @@ def _window(preparation: Preparation, record: Record) -> Iterator[str]:
         )
 
 
-def _mains(preparation: Preparation, record: Record) -> Iterator[str]:
+def _artefacts(preparation: Preparation, record: Record) -> Iterator[str]:
+    """Whether the preparation removes mains hum and offsets."""
     hum = mains_hum(record)
-    if hum is None or set(hum.leads).isdisjoint(preparation.sources):
-        return
-    if _removes(preparation, hum.frequency):
-        yield f"  the preparation removes the {hum.frequency:g} Hz hum"
-    else:
-        yield f"  warning: the preparation keeps the {hum.frequency:g} Hz mains hum"
+    artefacts: dict[str, bool] = {}
+    if hum is not None and not set(hum.leads).isdisjoint(preparation.sources):
+        artefacts[f"{hum.frequency:g} Hz mains hum"] = _removes(preparation, hum.frequency)
+    if not set(offsets(record)).isdisjoint(preparation.sources):
+        artefacts["offset"] = not preparation.passes_offsets
+    for artefact, is_removed in artefacts.items():
+        if is_removed:
+            yield f"  the preparation removes the {artefact}"
+        else:
+            yield f"  warning: the preparation keeps the {artefact}"
 
 
 def _removes(preparation: Preparation, frequency: float) -> bool:
@@ -351,15 +351,6 @@ def _removes(preparation: Preparation, frequency: float) -> bool:
             if upper == frequency if step.kind == "notch" else upper < frequency:
                 return True
     return False
-
-
-def _offsets(preparation: Preparation, record: Record) -> Iterator[str]:
-    if set(offsets(record)).isdisjoint(preparation.sources):
-        return
-    if preparation.passes_offsets:
-        yield "  warning: the preparation keeps the offset"
-    else:
-        yield "  the preparation removes the offset"
 
 
 def _flat(preparation: Preparation, record: Record, crop: np.ndarray) -> Iterator[str]:

@@ -14,6 +14,7 @@ from einthoven.cli.progress import shown_warnings
 from einthoven.errors import BackboneError
 from einthoven.files import Json
 from einthoven.models import SHIPPED
+from einthoven.report.format import counted
 
 _ANSWERS = {True: "yes", False: "no", None: "unknown"}
 _PTBXL_MARKS = {True: "!", False: "", None: "?"}
@@ -111,12 +112,11 @@ def _full_text(entry: Json) -> str:
     ptbxl = _ANSWERS[entry["contains_ptbxl"]]
     if entry["classifiers_saw_ptbxl"]:
         ptbxl += "; yes for its fine-tuned classifiers"
-    leads = len(entry["leads"])
     facts = [
         ("parameters", f"{entry['parameters']:,} without a head"),
         (
             "input",
-            f"{leads} lead{'s' if leads > 1 else ''}, {entry['rate_hz']:g} Hz, "
+            f"{counted(len(entry['leads']), 'lead')}, {entry['rate_hz']:g} Hz, "
             f"{entry['window_seconds']:g} s ({entry['window_samples']} samples), in mV",
         ),
         ("leads", " ".join(entry["leads"])),
@@ -138,30 +138,25 @@ def _full_text(entry: Json) -> str:
 
 def _list_text(catalogue: Mapping[str, Json]) -> str:
     """One line a backbone, of at most 80 columns, in two groups."""
-    groups = {
-        "Foundation models (* public weights: ! PTB-XL in pretraining, ? unknown)": [
-            entry for entry in catalogue.values() if not entry["recipe"]
-        ],
-        "Task-specific networks, trained from random weights by their recipes": [
-            entry for entry in catalogue.values() if entry["recipe"]
-        ],
-    }
-    lines = []
-    for title, members in groups.items():
-        lines += [title, *map(_line, members), ""]
-    return "\n".join(
-        [*lines, f"In full: einthoven backbones NAME (also {SHIPPED}); all of them: --json"]
-    )
+    general = [_line(entry) for entry in catalogue.values() if not entry["recipe"]]
+    specific = [_line(entry) for entry in catalogue.values() if entry["recipe"]]
+    lines = [
+        "Foundation models (* public weights: ! PTB-XL in pretraining, ? unknown)",
+        *general,
+        "",
+        "Task-specific networks, trained from random weights by their recipes",
+        *specific,
+        "",
+        f"In full: einthoven backbones NAME (also {SHIPPED}); all of them: --json",
+    ]
+    return "\n".join(lines)
 
 
 def _line(entry: Json) -> str:
     is_public = not entry["recipe"] and entry["weights_from"] is not None
-    leads = len(entry["leads"])
-    size = (
-        f"{leads:>2} lead{'s' if leads > 1 else ' '} {entry['rate_hz']:>3g} Hz "
-        f"{entry['window_seconds']:g} s"
-    )
     name = entry["name"] + ("*" + _PTBXL_MARKS[entry["contains_ptbxl"]] if is_public else "")
+    leads = counted(len(entry["leads"]), "lead")
+    size = f"{leads:>8} {entry['rate_hz']:>3g} Hz {entry['window_seconds']:g} s"
     return f"{name:<19} {entry['parameters']:>11,}  {size:<22} {entry['origin']}".rstrip()
 
 

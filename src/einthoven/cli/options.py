@@ -97,23 +97,11 @@ def backbone_options(
     leads: str | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Parse `--option` and `--leads`, and check them on a network without weights.
+    """Fields of a backbone's config from `--option` and `--leads`, checked on a network without
+    weights.
 
-    Parameters
-    ----------
-    backbone : str
-        A registered name.
-    assignments : sequence of str, optional
-        `key=value`, the value as in TOML; text may go without quotes.
-    leads : str, optional
-        Names separated by commas.
-    defaults : mapping, optional
-        Fields that are set unless an assignment replaces them.
-
-    Returns
-    -------
-    dict
-        Fields of the config.
+    An assignment is `key=value`, the value as in TOML, or text without quotes. It replaces the
+    default of the same name.
 
     Raises
     ------
