@@ -13,7 +13,7 @@ import pytest
 from einthoven.cohorts import open_cohort
 from einthoven.errors import RecordError
 from einthoven.models import load_model
-from einthoven.predict import predict_files
+from einthoven.predict import predict_record
 from einthoven.records import (
     FORMATS,
     STANDARD_LEADS,
@@ -86,5 +86,6 @@ def test_a_format_from_outside_the_package(tmp_path: Path, monkeypatch: pytest.M
     np.testing.assert_array_equal(store.record("b.lines").signal, signal.astype(np.float32))
     assert store.index["notes"].tolist() == ["", ""]
 
-    for prediction in predict_files(load_model(), [tmp_path / "a.lines", tmp_path / "b.lines"]):
+    for name in ("a.lines", "b.lines"):
+        prediction = predict_record(load_model(), read_record(tmp_path / name))
         assert np.isfinite(list(prediction.probabilities.values())).all()

@@ -22,7 +22,6 @@ from einthoven.errors import EvaluationError
 from einthoven.predictions import listed
 
 Counts = NDArray[np.int32]
-Multiplicities = NDArray[np.uint8] | NDArray[np.int32]
 
 # A resample misses a class that k units hold with probability below exp(-k).
 DRAW_FIRST_UP_TO = 12  # units; classes that are missed often enough to decide a resample early
@@ -39,13 +38,13 @@ class Draws:
 
     Attributes
     ----------
-    multiplicities : array of uint8 (int32 where a count exceeds 255), shape (resamples, records)
+    multiplicities : array of unsigned integers, shape (resamples, records)
         Occurrences of each record in each resample.
     drawn : int
         Resamples drawn until the last accepted one.
     """
 
-    multiplicities: Multiplicities
+    multiplicities: NDArray[Any]
     drawn: int
 
     @property
@@ -100,7 +99,8 @@ def multiplicities(
         size = min(block, wanted)
         places, counts = source.draw(size)
         enough = places[: resamples - done]
-        accepted.append(_narrow(counts[: enough.size])[:, place])
+        smallest = np.min_scalar_type(int(counts.max(initial=0)))
+        accepted.append(counts[: enough.size, place].astype(smallest))
         drawn += int(enough[-1]) + 1 if done + enough.size == resamples else size
         done += enough.size
         if drawn >= DRAWS_BEFORE_GIVING_UP and done < drawn * LOWEST_ACCEPTANCE:
@@ -168,14 +168,8 @@ def _tally(source: np.random.Generator, draws: NDArray[np.integer], bins: int) -
 def _units(n: int, groups: ArrayLike | None) -> tuple[NDArray[np.intp], int]:
     if groups is None:
         return np.arange(n), n
-    names = np.asarray(groups)
-    if names.shape != (n,):
-        raise EvaluationError(
-            f"groups have shape {names.shape}, expected ({n},)",
-            remedy="pass the patient of every record",
-        )
     # Numbered by first occurrence: one record a patient then draws as if by record.
-    _, place, inverse = np.unique(names, return_index=True, return_inverse=True)
+    _, place, inverse = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
     number = np.empty_like(place)
     number[np.argsort(place)] = np.arange(place.size)
     return number[inverse], int(place.size)
@@ -187,11 +181,6 @@ def _presence(targets: NDArray[np.uint8], unit: NDArray[np.intp], count: int) ->
     present = np.zeros((count, both.shape[1]), dtype=bool)
     np.logical_or.at(present, unit, both)
     return present
-
-
-def _narrow(counts: Counts) -> Multiplicities:
-    fits = not counts.size or counts.max() <= np.iinfo(np.uint8).max
-    return counts.astype(np.uint8) if fits else counts
 
 
 def _too_few_accepted(

@@ -70,7 +70,6 @@ class Comparison:
     a, b : Score
     auroc, auprc : Difference
     labels : tuple of str
-    positives : array of int, shape (labels,)
     """
 
     a: Score
@@ -82,11 +81,6 @@ class Comparison:
     def labels(self) -> tuple[str, ...]:
         """The labels' names, in the order of a."""
         return self.a.labels
-
-    @property
-    def positives(self) -> NDArray[np.int64]:
-        """Positives of every label, shape (labels,)."""
-        return self.a.positives
 
     def to_dict(self) -> Json:
         """A JSON-serialisable dict with the labels under `per_label` of each metric."""

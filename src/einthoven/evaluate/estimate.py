@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,7 +204,7 @@ class Bootstrap:
 
     def part(self, rows: NDArray[np.bool_]) -> Bootstrap:
         """Part of the records, on the resamples of all of them."""
-        drawn: Any = np.ascontiguousarray(self.draws.multiplicities[:, rows])
+        drawn = np.ascontiguousarray(self.draws.multiplicities[:, rows])
         patients = None if self.patients is None else self.patients[rows]
         draws = Draws(drawn, self.draws.drawn)
         return replace(self, targets=self.targets[rows], patients=patients, draws=draws)

@@ -7,7 +7,6 @@ from einthoven.predict.records import (
     RecordPrediction,
     device_of,
     on_device,
-    predict_files,
     predict_record,
     with_leads,
 )
@@ -22,7 +21,6 @@ __all__ = [
     "embed_files",
     "on_device",
     "predict_cohort",
-    "predict_files",
     "predict_record",
     "with_leads",
 ]

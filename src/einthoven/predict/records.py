@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +15,7 @@ from einthoven.backbones.inference import aggregate_crops
 from einthoven.backbones.leads import LeadSubset
 from einthoven.errors import EvaluationError
 from einthoven.models.model import Model
-from einthoven.records import Record, read_record
+from einthoven.records import Record
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_record, seconds_left_out
 from einthoven.signals.quality import doubts, offset_text, offsets, refuse_flat
@@ -105,12 +104,6 @@ def predict_record(
     )
 
 
-def predict_files(model: Model, files: Iterable[str | Path]) -> Iterator[RecordPrediction]:
-    """Predict ECG files, one after the other."""
-    for file in files:
-        yield predict_record(model, read_record(file))
-
-
 # Subsets of leads by model, as long as the model exists: each costs a trial forward pass.
 _SUBSETS: WeakKeyDictionary[Model, dict[tuple[str, ...], LeadSubset]] = WeakKeyDictionary()
 
@@ -121,14 +114,10 @@ def with_leads(model: Model, leads: tuple[str, ...] | None) -> tuple[nn.Module, 
         return model.classifier, model.preparation
     subsets = _SUBSETS.setdefault(model, {})
     if leads not in subsets:
-        subsets[leads] = _subset(model, leads)
+        all_leads, samples = model.preparation.leads, model.preparation.window
+        subsets[leads] = LeadSubset(model.classifier, leads, all_leads=all_leads, samples=samples)
     subset = subsets[leads]
     return subset, model.preparation.with_leads(subset.rows).deriving(subset.leads)
-
-
-def _subset(model: Model, leads: tuple[str, ...]) -> LeadSubset:
-    all_leads, samples = model.preparation.leads, model.preparation.window
-    return LeadSubset(model.classifier, leads, all_leads=all_leads, samples=samples)
 
 
 def device_of(name: str) -> str:
