@@ -77,11 +77,9 @@ def test_predictions_are_the_unweighted_mean(make_run: MakeRun, tmp_path: Path) 
         assert np.array_equal(mean.targets, parts[0].targets)
         assert mean.records.tolist() == parts[0].records.tolist()
         stored = read_json(tmp_path / "out" / "metrics.json")[split]
-        truth = mean.targets.T
-        areas = [roc_auc_score(t, p) for t, p in zip(truth, expected.T, strict=True)]
-        precisions = [average_precision_score(t, p) for t, p in zip(truth, expected.T, strict=True)]
-        assert stored["macro_auroc"] == pytest.approx(np.mean(areas), abs=1e-12)
-        assert stored["macro_auprc"] == pytest.approx(np.mean(precisions), abs=1e-12)
+        for metric, score in (("auroc", roc_auc_score), ("auprc", average_precision_score)):
+            values = score(mean.targets, expected, average=None)
+            assert stored[f"macro_{metric}"] == pytest.approx(np.mean(values), abs=1e-12)
         low, high = stored["macro_auroc_interval"]
         assert low < stored["macro_auroc"] < high
     assert done.test.macro_auroc == stored["macro_auroc"]
@@ -133,53 +131,35 @@ def test_other_members_are_refused_in_the_same_folder(make_run: MakeRun, tmp_pat
     assert read_json(runs[0] / "run.json") == before
 
 
-def changed(field: str) -> dict[str, Any]:
-    """Changes of the test table, by the field that differs."""
-    whole = table(1)
-    assert whole.targets is not None
-    targets = whole.targets.copy()
-    targets[7, 1] ^= 1
-    return {
-        "labels": {"labels": ("AFIB", "NORM", "PAC")},
-        "order": {"labels": ("NORM", "AFIB", "PVC")},
-        "records": {"records": np.array([f"test-{i + 1}" for i in range(60)])},
-        "fewer": _first(whole, 50),
-        "patients": {"patients": np.array([f"q{i}" for i in range(60)])},
-        "targets": {"targets": targets},
-        "no targets": {"targets": None},
-        "task": {"metadata": dict(whole.metadata) | {"task": "form-19"}},
-        "version": {"metadata": dict(whole.metadata) | {"version": "1.0.1"}},
-        "split": {"metadata": dict(whole.metadata) | {"split": "validation"}},
-        "calibrated": {"metadata": dict(whole.metadata) | {"calibrated": "yes"}},
-    }[field]
+WHOLE = table(1)
+TARGETS = WHOLE.require_targets().copy()
+TARGETS[7, 1] ^= 1
 
 
-def _first(whole: Predictions, count: int) -> dict[str, Any]:
-    assert whole.targets is not None
-    names = ("records", "patients", "targets", "probabilities")
-    return {name: getattr(whole, name)[:count] for name in names}
+def metadata(**changes: str) -> dict[str, Any]:
+    return {"metadata": dict(WHOLE.metadata) | changes}
 
 
 @pytest.mark.parametrize(
-    ("field", "message"),
+    ("changes", "message"),
     [
-        ("labels", "labels"),
-        ("order", "labels"),
-        ("records", "records"),
-        ("fewer", "records"),
-        ("patients", "patients"),
-        ("targets", "targets"),
-        ("no targets", "targets"),
-        ("task", "form-19 and rhythm-3"),
-        ("version", "1.0.1 and 1.0.3"),
-        ("split", "validation and test"),
-        ("calibrated", "calibrated"),
+        ({"labels": ("AFIB", "NORM", "PAC")}, "labels"),
+        ({"labels": ("NORM", "AFIB", "PVC")}, "labels"),
+        ({"records": np.array([f"test-{i + 1}" for i in range(60)])}, "records"),
+        (vars(table(1, records=50)), "records, patients, targets"),
+        ({"patients": np.array([f"q{i}" for i in range(60)])}, "patients"),
+        ({"targets": TARGETS}, "targets"),
+        ({"targets": None}, "targets"),
+        (metadata(task="form-19"), "form-19 and rhythm-3"),
+        (metadata(version="1.0.1"), "1.0.1 and 1.0.3"),
+        (metadata(split="validation"), "validation and test"),
+        (metadata(calibrated="yes"), "calibrated"),
     ],
 )
 def test_a_member_that_differs_is_refused_by_name(
-    make_run: MakeRun, tmp_path: Path, field: str, message: str
+    make_run: MakeRun, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    runs = [make_run(0), make_run(1, test=changed(field)), make_run(2)]
+    runs = [make_run(0), make_run(1, test=changes), make_run(2)]
     with pytest.raises(EvaluationError, match=message) as caught:
         ensemble(runs, tmp_path / "out")
     assert str(runs[1]) in str(caught.value)
@@ -214,9 +194,8 @@ def test_a_member_named_twice_is_refused(make_run: MakeRun, tmp_path: Path) -> N
     assert "name the members" in str(caught.value)
 
 
-def test_the_mean_of_tables_names_the_one_that_differs() -> None:
-    whole = mean_predictions([table(0), table(1)])
-    assert whole.labels == LABELS
+def test_tables_without_names_are_numbered() -> None:
+    assert mean_predictions([table(0), table(1)]).labels == LABELS
     with pytest.raises(EvaluationError, match="table 2 and table 1 differ in records"):
         mean_predictions([table(0), table(1, records=50)])
 

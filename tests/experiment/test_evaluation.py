@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 import torch
 
@@ -87,27 +86,6 @@ def test_leakage_of_public_weights_is_that_of_the_evaluated_cohort(
         assert evaluation.items() >= seen.items()
         assert ("warning" in evaluation) is warned
     assert evaluation_of(model, ptbxl, tables["test"], resamples=0)["public_weights"] is None
-
-
-def test_subgroups_do_not_depend_on_the_order_of_the_table(
-    saved: Path, tables: dict[str, Predictions], synthetic: Cohort
-) -> None:
-    table = tables["test"]
-    order = np.random.default_rng(0).permutation(len(table))
-    shuffled = Predictions(
-        table.labels, table.records[order], table.patients[order],
-        table.targets[order], table.probabilities[order], table.metadata,  # type: ignore[index]
-    )  # fmt: skip
-    model = load_model(saved)
-    one, two = (
-        evaluation_of(model, synthetic, condition, resamples=0)["subgroups"]
-        for condition in (table, shuffled)
-    )
-    assert set(one["attributes"]) == {"sex", "age"}
-    for attribute, groups in one["attributes"].items():
-        for mine, other in zip(groups, two["attributes"][attribute], strict=True):
-            assert mine["records"] == other["records"]
-            assert mine["auroc"]["value"] == pytest.approx(other["auroc"]["value"], abs=1e-12)
 
 
 def test_a_cohort_without_sex_and_age_has_no_subgroups(
