@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import RecipeError, validated
-from einthoven.objectives.objective import ObjectiveOutput, Probability, with_options
+from einthoven.objectives.objective import ObjectiveOutput, with_options
+from einthoven.signals.augment import Probability
 from einthoven.signals.random import uniform
 
 

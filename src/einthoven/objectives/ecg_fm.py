@@ -27,7 +27,7 @@ from einthoven.backbones.ecg_fm import ECGFM, scaled_gradient
 from einthoven.backbones.layers.wav2vec import PostNormBlock
 from einthoven.errors import BackboneError, RecipeError, validated
 from einthoven.objectives.cmsc import cmsc_loss, halves, mask_leads, retrieval
-from einthoven.objectives.objective import ObjectiveOutput, Probability, with_options
+from einthoven.objectives.objective import ObjectiveOutput, with_options
 from einthoven.objectives.quantiser import GumbelQuantiser
 from einthoven.objectives.wav2vec2 import (
     contrastive_logits,
@@ -36,6 +36,7 @@ from einthoven.objectives.wav2vec2 import (
     hidden_tokens,
     other_positions,
 )
+from einthoven.signals.augment import Probability
 from einthoven.signals.random import integers
 
 

@@ -12,20 +12,20 @@ arXiv 2402.09450, released code); they run after standardisation and nothing is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol
 
 import torch
+from pydantic import Field
 from torch import Generator, Tensor
 
-from einthoven.errors import RecipeError
+from einthoven.errors import RecipeError, validated
 
-HIGHEST_LEVEL = 10.0
 _RATIO = 0.3
 _AMPLITUDE = 0.3
 _PERIOD = 0.5
+
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Augmentation(Protocol):
@@ -135,22 +135,20 @@ def _draw_stretch(x: Tensor, strength: float, generator: Generator) -> tuple[Ten
 
 Operation = Callable[[Tensor, float, Generator], Tensor]
 
-OPERATIONS: Mapping[str, Operation] = MappingProxyType(
-    {
-        "shift": _shift,
-        "cutout": _cutout,
-        "drop": _drop,
-        "flip": _flip,
-        "erase": _erase,
-        "sine": _sine,
-        "partial_sine": _partial_sine,
-        "partial_white_noise": _partial_white_noise,
-    }
-)
+OPERATIONS: dict[str, Operation] = {
+    "shift": _shift,
+    "cutout": _cutout,
+    "drop": _drop,
+    "flip": _flip,
+    "erase": _erase,
+    "sine": _sine,
+    "partial_sine": _partial_sine,
+    "partial_white_noise": _partial_white_noise,
+}
 """The eight operations: (batch, level / 10, generator) to a new batch."""
 
 
-@dataclass(frozen=True)
+@validated("rand-augment", RecipeError)
 class RandAugment:
     """Some different operations for every record, each applied with a probability.
 
@@ -170,14 +168,9 @@ class RandAugment:
     operations, probability 0.5.
     """
 
-    level: float = 10.0
-    operations: int = 2
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        _within(self.level, HIGHEST_LEVEL, "rand-augment: level")
-        _within(self.operations, len(OPERATIONS), "rand-augment: operations", integer=True)
-        _within(self.probability, 1.0, "rand-augment: probability")
+    level: Annotated[float, Field(ge=0, le=10)] = 10.0
+    operations: Annotated[int, Field(ge=0, le=len(OPERATIONS))] = 2
+    probability: Probability = 0.5
 
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
         """Return an augmented copy of x, (batch, leads, samples)."""
@@ -190,11 +183,11 @@ class RandAugment:
             for number, operation in enumerate(OPERATIONS.values()):
                 rows = ((order[:, turn] == number) & applied[:, turn]).nonzero().flatten()
                 if len(rows):
-                    x[rows] = operation(x[rows], self.level / HIGHEST_LEVEL, generator)
+                    x[rows] = operation(x[rows], self.level / 10, generator)
         return x
 
 
-@dataclass(frozen=True)
+@validated("lead-mask", RecipeError)
 class RandomLeadMask:
     """Zero every lead of every record with a probability, independently (ECG-FM, RLM).
 
@@ -208,10 +201,7 @@ class RandomLeadMask:
     As published, a record may lose all its leads; with twelve leads and 0.5, one in 4,096 does.
     """
 
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        _within(self.probability, 1.0, "lead-mask: probability")
+    probability: Probability = 0.5
 
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
         """Return a masked copy of x, (batch, leads, samples)."""
@@ -219,9 +209,10 @@ class RandomLeadMask:
         return torch.where(masked[:, :, None], 0.0, x)
 
 
-AUGMENTATIONS: Mapping[str, Callable[..., Augmentation]] = MappingProxyType(
-    {"rand-augment": RandAugment, "lead-mask": RandomLeadMask}
-)
+AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
+    "rand-augment": RandAugment,
+    "lead-mask": RandomLeadMask,
+}
 """Augmentations by their names in recipes."""
 
 
@@ -238,18 +229,4 @@ def create_augmentation(name: str, **options: Any) -> Augmentation:
             f"augmentation = {name!r} is unknown",
             remedy=f"use one of {', '.join(sorted(AUGMENTATIONS))}",
         )
-    try:
-        return AUGMENTATIONS[name](**options)
-    except TypeError as error:
-        raise RecipeError(
-            f"augmentation {name}: {error}", remedy="use only the options in its documentation"
-        ) from error
-
-
-def _within(value: float, highest: float, what: str, *, integer: bool = False) -> None:
-    kinds = int if integer else int | float
-    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value <= highest:
-        raise RecipeError(
-            f"{what} = {value!r}, but it must be between 0 and {highest:g}",
-            remedy=f"use {'an integer' if integer else 'a number'} from 0 to {highest:g}",
-        )
+    return AUGMENTATIONS[name](**options)

@@ -23,14 +23,6 @@ from einthoven.signals.prepare import evaluation_starts, prepare_mixed, random_s
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Chunk, Store
 
-__all__ = [
-    "Batch",
-    "SignalSource",
-    "Source",
-    "TrainingBatches",
-    "epoch_order",
-]
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -60,14 +52,14 @@ class Source(Protocol):
     def order(self, *, seed: int, epoch: int) -> NDArray[np.intp]:
         """Record of each draw of an epoch, a function of seed and epoch alone."""
 
-    def crop_starts(self, chosen: NDArray[np.intp], generator: torch.Generator) -> Tensor:
-        """First sample of a random crop of each chosen record, (chosen,), at the window's rate."""
+    def crop_starts(self, records: NDArray[np.intp], generator: torch.Generator) -> Tensor:
+        """First sample of a random crop of each record, (records,), at the window's rate."""
 
-    def crops(self, chosen: NDArray[np.intp], starts: Tensor) -> Tensor:
-        """The crops that begin there, (chosen, leads, window)."""
+    def crops(self, records: NDArray[np.intp], starts: Tensor) -> Tensor:
+        """The crops that begin there, (records, leads, window)."""
 
-    def targets_of(self, chosen: NDArray[np.intp]) -> Tensor:
-        """Labels of the chosen records, (chosen, labels)."""
+    def targets_of(self, records: NDArray[np.intp]) -> Tensor:
+        """Labels of records, (records, labels)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +89,10 @@ class SignalSource:
                 f"{len(self.rows)} records and {len(self.targets)} targets",
                 remedy="pass one row of targets a record",
             )
-        absent = [lead for lead in self.preparation.sources if lead not in self.store.leads]
-        if absent:
+        missing = [lead for lead in self.preparation.sources if lead not in self.store.leads]
+        if missing:
             raise StoreError(
-                f"{self.store.root} lacks the leads {', '.join(absent)}",
+                f"{self.store.root} lacks the leads {', '.join(missing)}",
                 remedy="pack the leads that the backbone reads, or build it for those of the store "
                 "(--leads); limb leads that follow from others are computed",
             )
@@ -112,18 +104,18 @@ class SignalSource:
         """Every record once, in random order."""
         return epoch_order(len(self), seed=seed, epoch=epoch)
 
-    def crop_starts(self, chosen: NDArray[np.intp], generator: torch.Generator) -> Tensor:
-        """First sample of a random crop of each chosen record; reads no signal."""
-        starts = torch.empty(len(chosen), dtype=torch.long)
-        for rate, samples, places in self.store.groups(self.rows[chosen]):
+    def crop_starts(self, records: NDArray[np.intp], generator: torch.Generator) -> Tensor:
+        """First sample of a random crop of each record; reads no signal."""
+        starts = torch.empty(len(records), dtype=torch.long)
+        for rate, samples, places in self.store.groups(self.rows[records]):
             starts[torch.from_numpy(places)] = random_starts(
                 self.preparation, samples, rate=rate, count=len(places), generator=generator
             )
         return starts
 
-    def crops(self, chosen: NDArray[np.intp], starts: Tensor) -> Tensor:
-        """One prepared crop of each chosen record."""
-        chunks = self.store.read(self.rows[chosen])
+    def crops(self, records: NDArray[np.intp], starts: Tensor) -> Tensor:
+        """One prepared crop of each record."""
+        chunks = self.store.read(self.rows[records])
         places = [torch.from_numpy(chunk.places) for chunk in chunks]
         batches = [
             self._batch(chunk, starts[where]) for chunk, where in zip(chunks, places, strict=True)
@@ -133,31 +125,26 @@ class SignalSource:
             return prepared
         return torch.empty_like(prepared).index_copy_(0, torch.cat(places), prepared)
 
-    def targets_of(self, chosen: NDArray[np.intp]) -> Tensor:
-        """Labels of the chosen records."""
-        return torch.from_numpy(self.targets[chosen].astype(np.float32))
+    def targets_of(self, records: NDArray[np.intp]) -> Tensor:
+        """Labels of records."""
+        return torch.from_numpy(self.targets[records].astype(np.float32))
 
     def training_batch(
-        self, chosen: NDArray[np.intp], generator: torch.Generator, augment: Augmentation | None
+        self, records: NDArray[np.intp], generator: torch.Generator, augment: Augmentation | None
     ) -> Batch:
-        """One random crop of each chosen record, augmented."""
-        signals = self.crops(chosen, self.crop_starts(chosen, generator))
+        """One random crop of each record, augmented."""
+        signals = self.crops(records, self.crop_starts(records, generator))
         if augment is not None:
             signals = augment(signals, generator)
-        return Batch(signals, self.targets_of(chosen), chosen)
+        return Batch(signals, self.targets_of(records), records)
 
-    def evaluation_crops(self, chosen: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
-        """All evaluation crops of the chosen records.
+    def evaluation_crops(self, records: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        """All evaluation crops of records, (crops, leads, window), and their owners.
 
-        Returns
-        -------
-        signals : Tensor
-            `(crops, leads, window)`, crops of all records one after the other.
-        owner : Tensor
-            `(crops,)` position in `chosen` that a crop belongs to.
+        An owner is the position of a crop's record in `records`, (crops,).
         """
         batches, owners = [], []
-        for chunk in self.store.read(self.rows[chosen]):
+        for chunk in self.store.read(self.rows[records]):
             samples = chunk.signals.shape[2]
             for start in evaluation_starts(self.preparation, samples, rate=chunk.rate):
                 starts = torch.full((len(chunk.places),), start, dtype=torch.long)
@@ -211,8 +198,8 @@ class TrainingBatches:
     def per_epoch(self) -> int:
         """Batches in an epoch, for each process."""
         whole, rest = divmod(len(self.source), self.batch_size * self.world)
-        kept = not self.drop_last and rest >= 2 * self.world
-        return max(1, whole + kept)
+        has_rest = not self.drop_last and rest >= 2 * self.world
+        return max(1, whole + has_rest)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a position on."""

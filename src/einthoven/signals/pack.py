@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -84,38 +85,36 @@ def pack(
         or the disk is full.
     """
     folder = Path(store)
-    plan = _plan(cohort, tuple(leads))
+    plan = {
+        "format": FORMAT_VERSION,
+        "records_digest": records_digest(cohort),
+        "leads": list(leads),
+        "shard_records": SHARD_RECORDS,
+    }
     with locked(lock_beside(folder)):  # another process may be packing the same cohort
-        return _packed(cohort, folder, plan, workers, progress)
+        if _is_finished(folder, plan):
+            finished = Store.open(folder)
+            check_sources(finished, cohort.root)
+            return finished
+        try:
+            _pack(cohort, folder, plan, workers or os.cpu_count() or 1, progress)
+        except OSError as error:
+            raise _disk_error(error, folder) from error
+        return Store.open(folder)
 
 
-def _packed(
-    cohort: Cohort,
-    folder: Path,
-    plan: dict[str, Any],
-    workers: int | None,
-    progress: Progress | None,
-) -> Store:
-    if _is_finished(folder, plan):
-        finished = Store.open(folder)
-        check_sources(finished, cohort.root)
-        return finished
+def _pack(
+    cohort: Cohort, folder: Path, plan: dict[str, Any], workers: int, progress: Progress | None
+) -> None:
     _begin(folder, plan)
-    leads = tuple(plan["leads"])
-    jobs = list(_jobs(cohort, folder, leads))
+    jobs = list(_jobs(cohort, folder, tuple(plan["leads"])))
     open_jobs = [job for job in jobs if not _part(folder, job.shard).is_file()]
     done = len(cohort) - sum(len(job.records) for job in open_jobs)
-    if progress:
-        progress("pack", done, len(cohort))
-    try:
-        for count in _run(open_jobs, workers or os.cpu_count() or 1):
-            done += count
-            if progress:
-                progress("pack", done, len(cohort))
-        _finish(cohort, folder, jobs, plan)
-    except OSError as error:
-        raise _disk_error(error, folder) from error
-    return Store.open(folder)
+    for count in chain([0], _run(open_jobs, workers)):  # finished shards are reported first
+        done += count
+        if progress:
+            progress("pack", done, len(cohort))
+    _finish(cohort, folder, jobs, plan)
 
 
 def records_digest(cohort: Cohort) -> str:
@@ -137,7 +136,7 @@ def check_sources(store: Store, root: Path) -> None:
         If a file differs; it is named.
     """
     rows = np.unique(np.linspace(0, len(store) - 1, CHECKED_SOURCES).astype(int))
-    for name, path, known in zip(
+    for name, path, packed_hash in zip(
         store.index.index[rows],
         store.index["path"].iloc[rows],
         store.index["source_hash"].iloc[rows],
@@ -147,21 +146,12 @@ def check_sources(store: Store, root: Path) -> None:
             source_hash = read_record(root / path).source_hash
         except (RecordError, OSError):
             continue
-        if source_hash != known:
+        if source_hash != packed_hash:
             raise StoreError(
                 f"record {name!r} of {store.root} is another recording than {root / path}",
                 remedy="pack the cohort into a new folder (--store), or delete this store if the "
                 "files were replaced",
             )
-
-
-def _plan(cohort: Cohort, leads: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "format": FORMAT_VERSION,
-        "records_digest": records_digest(cohort),
-        "leads": list(leads),
-        "shard_records": SHARD_RECORDS,
-    }
 
 
 def _is_finished(folder: Path, plan: dict[str, Any]) -> bool:
@@ -230,46 +220,20 @@ def _pack_shard(job: _Job) -> int:
 def _pack_record(
     job: _Job, name: str, path: str
 ) -> tuple[dict[str, Any], NDArray[np.int16] | None]:
-    row: dict[str, Any] = {
-        "record": name,
-        "path": path,
-        "shard": job.shard,
-        "offset": -1,
-        "rate": 0.0,
-        "samples": 0,
-        "source_hash": "",
-        "notes": "",
-        "reason": "",
-    }
+    row: dict[str, Any] = {"record": name, "path": path, "shard": job.shard, "offset": -1}
     try:
-        signal, rate, source_hash, notes = read_microvolts(job.root / path, job.leads)
+        signal, rate, source_hash, notes = _read_microvolts(job.root / path, job.leads)
     except RecordError as error:
-        row["reason"] = error.problem
-        return row, None
-    row |= {
-        "rate": rate,
-        "samples": int(signal.shape[1]),
-        "source_hash": source_hash,
-        "notes": notes,
-    }
-    return row, signal
+        empty = {"rate": 0.0, "samples": 0, "source_hash": "", "notes": ""}
+        return row | empty | {"reason": error.problem}, None
+    row |= {"rate": rate, "samples": int(signal.shape[1]), "source_hash": source_hash}
+    return row | {"notes": notes, "reason": ""}, signal
 
 
-def read_microvolts(path: Path, leads: Sequence[str]) -> tuple[NDArray[np.int16], float, str, str]:
-    """Read some leads of an ECG file of any format, as the store holds them.
+def _read_microvolts(path: Path, leads: Sequence[str]) -> tuple[NDArray[np.int16], float, str, str]:
+    """Read some leads of an ECG file: microvolts, Hz, hash of the files, and notes.
 
-    Millivolts are rounded to whole microvolts.
-
-    Returns
-    -------
-    signal : array of int16, shape (leads, samples)
-        Microvolts.
-    rate : float
-        Hz.
-    source_hash : str
-        SHA-256 of the record's files.
-    notes : str
-        `rounded`, and `flat:V3` for a lead without a signal.
+    Notes are `rounded`, and `flat:V3` for a lead without a signal.
 
     Raises
     ------

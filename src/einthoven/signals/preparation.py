@@ -171,29 +171,21 @@ class Preparation:
 
     def with_leads(self, leads: Sequence[str]) -> Preparation:
         """Return a copy for some of the leads; those that are computed still are."""
-        kept = tuple(lead for lead in self.derived if lead in leads)
-        return self._deriving(kept, leads=tuple(leads))
+        derived = tuple(lead for lead in self.derived if lead in leads)
+        return self._deriving(derived, leads=tuple(leads))
 
     def deriving(self, available: Sequence[str]) -> Preparation:
-        """Return a copy that computes missing limb leads from two that a record has.
+        """Return a copy that computes missing limb leads from two of a record's available leads.
 
-        Parameters
-        ----------
-        available : sequence of str
-            Leads of the record, in their standard spelling.
-
-        Returns
-        -------
-        Preparation
-            The preparation itself if no missing lead follows from the record's limb leads;
-            `derived` names the computed leads. Missing leads that do not follow stay in `sources`.
+        It is the preparation itself if no missing lead follows from the record's limb leads.
+        Missing leads that do not follow stay in `sources`.
         """
-        absent = [lead for lead in self.sources if lead not in available]
-        if not set(absent) & set(derivable_leads(available) if absent else ()):
+        missing = [lead for lead in self.sources if lead not in available]
+        if not missing or not set(missing) & set(derivable_leads(available)):
             return self
         pair, _ = derivation(available)
-        wanted = {*self.derived, *absent} & set(derivable_leads(pair))
-        return self._deriving(tuple(lead for lead in self.leads if lead in wanted), of=pair)
+        computed = {*self.derived, *missing} & set(derivable_leads(pair))
+        return self._deriving(tuple(lead for lead in self.leads if lead in computed), of=pair)
 
     def describe(self) -> str:
         """One line for people."""

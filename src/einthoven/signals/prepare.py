@@ -120,8 +120,6 @@ def prepare_batch(
 
     Parameters
     ----------
-    preparation : Preparation
-        Leads and steps.
     signals : Tensor
         (batch, leads, samples), floating point or integer, leads as `preparation.sources`.
     rate : float
@@ -158,19 +156,8 @@ def prepare_mixed(
     Up to the window, a batch is prepared on its own; the steps after the window work on the crops
     of all batches together, so that a cohort of many lengths costs little more than a uniform one.
 
-    Parameters
-    ----------
-    preparation : Preparation
-        Leads and steps.
-    batches : sequence of (signals, rate, starts)
-        As in `prepare_batch`; at least one.
-    unit : {"mV", "uV"}
-        Unit of the signals.
-
-    Returns
-    -------
-    Tensor
-        (records, leads, window), float32, batch after batch.
+    Batches are at least one (signals, rate, starts) as in `prepare_batch`; the result holds their
+    crops one after the other, (records, leads, window).
     """
     crops = []
     for signals, rate, starts in batches:

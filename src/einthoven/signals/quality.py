@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from einthoven.errors import PreparationError
 from einthoven.records.record import Record
-
-__all__ = ["Hum", "Size", "doubts", "mains_hum", "offset_text", "offsets", "refuse_flat", "size_of"]
 
 LARGEST = 5.0  # mV from a lead's median; a QRS above this is nearly always a wrong gain
 SMALLEST = 0.05  # mV of range in all leads together
@@ -53,11 +51,7 @@ class Size:
 
 def size_of(record: Record) -> Size | None:
     """Measure the amplitude of a recording; None if it has no values or only flat leads."""
-    leads = {}
-    for lead, signal in zip(record.leads, record.signal, strict=True):
-        values = signal[np.isfinite(signal)].astype(np.float64)
-        if len(values) and np.ptp(values) > 0:
-            leads[lead] = values
+    leads = {lead: values.astype(np.float64) for lead, values in _varying(record)}
     if not leads:
         return None
     ranges = [np.diff(np.quantile(values, (0.01, 0.99)))[0] for values in leads.values()]
@@ -70,14 +64,18 @@ def size_of(record: Record) -> Size | None:
     )
 
 
+def _varying(record: Record) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Leads that are not flat, with their finite values."""
+    for lead, signal in zip(record.leads, record.signal, strict=True):
+        values = signal[np.isfinite(signal)]
+        if len(values) and np.ptp(values) > 0:
+            yield lead, values
+
+
 def doubts(record: Record, size: Size | None = None) -> list[str]:
     """Describe what is unusual about a recording: flat leads, amplitude, unit; one phrase each.
 
-    Parameters
-    ----------
-    record : Record
-    size : Size, optional
-        Result of `size_of`, if it is known already.
+    `size` is the result of `size_of`, if there is one already.
     """
     messages = []
     for lead, signal in zip(record.leads, record.signal, strict=True):
@@ -102,29 +100,16 @@ def doubts(record: Record, size: Size | None = None) -> list[str]:
 
 
 def offsets(record: Record, size: Size | None = None) -> dict[str, float]:
-    """Find leads with an offset from zero, such as an amplifier's.
+    """Medians that are 0.3 mV or more from zero, as an amplifier's offset makes them, mV, by lead.
 
-    Parameters
-    ----------
-    record : Record
-    size : Size, optional
-        Result of `size_of`, if it is known already.
-
-    Returns
-    -------
-    dict of str to float
-        Medians that are 0.3 mV or more from zero, mV, by lead. Flat leads are left out; the result
-        is empty if the values do not look like millivolts.
+    Flat leads are left out; the result is empty if the values do not look like millivolts. `size`
+    is the result of `size_of`, if there is one already.
     """
     size = size or size_of(record)
-    medians: dict[str, float] = {}
     if size is None or size.unit != "mV":
-        return medians
-    for lead, signal in zip(record.leads, record.signal, strict=True):
-        finite = signal[np.isfinite(signal)]
-        if len(finite) and np.ptp(finite) > 0 and abs(rest := float(np.median(finite))) >= _OFFSET:
-            medians[lead] = rest
-    return medians
+        return {}
+    medians = {lead: float(np.median(values)) for lead, values in _varying(record)}
+    return {lead: median for lead, median in medians.items() if abs(median) >= _OFFSET}
 
 
 def offset_text(offsets: Mapping[str, float]) -> str:
@@ -179,21 +164,15 @@ def _hum(record: Record, frequency: float) -> Hum:
     samples = record.signal.shape[1]
     if record.rate < 2 * frequency + 12 or samples < _SECONDS * record.rate:
         return Hum(frequency, {})
-    frequencies = np.fft.rfftfreq(samples, 1 / record.rate)
-    distance = np.abs(frequencies - frequency)
+    distance = np.abs(np.fft.rfftfreq(samples, 1 / record.rate) - frequency)
     line, around = distance <= 0.5, (distance >= 2) & (distance <= 6)
+    window = np.hanning(samples)
     leads = {}
-    for lead, signal in zip(record.leads, record.signal, strict=True):
+    for lead, signal in zip(record.leads, record.signal.astype(np.float64), strict=True):
         if np.isfinite(signal).all():
-            amplitudes = _sines(signal.astype(np.float64))
-            amplitude = float(amplitudes[line].max())
-            if amplitude >= max(_HUM_MV, _HUM_RATIO * float(np.median(amplitudes[around]))):
+            # Amplitude of a single sine at every frequency.
+            sines = np.abs(np.fft.rfft((signal - signal.mean()) * window)) * (2 / window.sum())
+            amplitude = float(sines[line].max())
+            if amplitude >= max(_HUM_MV, _HUM_RATIO * float(np.median(sines[around]))):
                 leads[lead] = amplitude
     return Hum(frequency, leads)
-
-
-def _sines(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Amplitude of a single sine at every frequency."""
-    window = np.hanning(len(signal))
-    spectrum = np.fft.rfft((signal - signal.mean()) * window)
-    return np.asarray(np.abs(spectrum) * (2 / window.sum()), dtype=np.float64)

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["ShareGenerator", "generator_for", "integers", "share_of", "uniform"]
-
 
 class ShareGenerator(torch.Generator):
     """CPU generator that holds the share of this process in a batch.
@@ -59,16 +57,9 @@ def uniform(
     generator: torch.Generator | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Draw uniform numbers of [0, 1), one row a record.
+    """Draw uniform numbers of [0, 1), one row a record; shape is (records of this process, ...).
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (records of this process, ...).
-    generator : torch.Generator, optional
-        Source of the draw; a `ShareGenerator` draws for the other processes' records too.
-    device : torch.device, optional
-        Device of the result; without a generator the numbers are drawn there.
+    Without a generator they are drawn on the device.
     """
     rank, world = share_of(generator)
     source = device if generator is None else generator.device

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transfo
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 from scipy import signal as sps
 from torch import Tensor
 
@@ -27,8 +27,7 @@ from einthoven.signals import filters
 _FLAT = 1e-6
 _RANGE_EPSILON = 1e-8  # mV, of the published scaling by extremes
 
-Positive = Annotated[float, Field(gt=0)]
-Band = Annotated[tuple[Positive, Positive], Field(strict=False)]
+Band = Annotated[tuple[PositiveFloat, PositiveFloat], Field(strict=False)]
 Leads = Annotated[tuple[str, ...], Field(strict=False)]
 
 
@@ -156,7 +155,7 @@ class Resample(Step):
     """
 
     name: ClassVar[str] = "resample"
-    rate: Positive
+    rate: PositiveFloat
     method: Literal["fourier", "linear"] = "fourier"
 
     def __str__(self) -> str:
@@ -190,8 +189,8 @@ class Window(Step):
     """
 
     name: ClassVar[str] = "window"
-    samples: Annotated[int, Field(ge=1)]
-    evaluation_crops: Annotated[int, Field(ge=1)] = 3
+    samples: PositiveInt
+    evaluation_crops: PositiveInt = 3
     short: Literal["refuse", "pad"] = "refuse"
 
     def __str__(self) -> str:
@@ -331,8 +330,8 @@ class Filter(Step):
 
     name: ClassVar[str] = "filter"
     kind: Literal["highpass", "lowpass", "bandpass", "notch"]
-    cutoff: Positive | Band
-    order: Annotated[int, Field(ge=1)] = 5
+    cutoff: PositiveFloat | Band
+    order: PositiveInt = 5
     form: Literal["sos-zero-phase"] = "sos-zero-phase"
 
     def __post_init__(self) -> None:
@@ -395,7 +394,7 @@ class Fir(Step):
     removes_offsets = True
     kind: ClassVar[str] = "bandpass"
     cutoff: Band
-    seconds: Positive = 0.3
+    seconds: PositiveFloat = 0.3
 
     def __post_init__(self) -> None:
         _check_corners(self, 2)
@@ -404,15 +403,11 @@ class Fir(Step):
         low, high = self.cutoff
         return f"linear-phase bandpass {low:g}-{high:g} Hz ({self.seconds:g} s)"
 
-    def taps(self, rate: float) -> int:
-        """Number of taps at a rate: ``int(seconds * rate)``, plus one if that is even."""
-        return int(self.seconds * rate) | 1
-
     def check(self, frame: Frame) -> None:
         _check_below_nyquist(self, frame.rate)
 
     def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
-        taps = self.taps(frame.rate)
+        taps = int(self.seconds * frame.rate) | 1
         if frame.samples < taps:
             raise PreparationError(
                 f"a record of {frame.samples} samples at {frame.rate:g} Hz is shorter than its "
@@ -435,17 +430,13 @@ class Baseline(Step):
 
     name: ClassVar[str] = "baseline"
     removes_offsets = True
-    seconds: Positive
+    seconds: PositiveFloat
 
     def __str__(self) -> str:
         return f"minus a running median of {self.seconds:g} s"
 
-    def samples(self, rate: float) -> int:
-        """Length of the median's window at a rate."""
-        return (int(self.seconds * rate) + 1) | 1
-
     def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
-        return x - filters.running_median(x, self.samples(frame.rate))
+        return x - filters.running_median(x, (int(self.seconds * frame.rate) + 1) | 1)
 
 
 # ------------------------------------------------------------------ values
@@ -516,7 +507,7 @@ class Scale(Step):
 
     name: ClassVar[str] = "scale"
     mean: float
-    std: Positive
+    std: PositiveFloat
 
     def __str__(self) -> str:
         return f"minus {self.mean:g} mV, over {self.std:g} mV"

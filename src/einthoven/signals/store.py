@@ -125,11 +125,11 @@ class Store:
         """
         rows = self.index.index.get_indexer(pd.Index(np.asarray(ids, dtype=str)))
         if (rows < 0).any():
-            absent = np.asarray(ids, dtype=str)[rows < 0].tolist()
+            missing = np.asarray(ids, dtype=str)[rows < 0].tolist()
             reasons = dict(zip(self.quarantine["record"], self.quarantine["reason"], strict=True))
             raise StoreError(
-                f"{self.root}: {len(absent)} records are not in the store, first {absent[0]!r}"
-                + (f" (quarantined: {reasons[absent[0]]})" if absent[0] in reasons else ""),
+                f"{self.root}: {len(missing)} records are not in the store, first {missing[0]!r}"
+                + (f" (quarantined: {reasons[missing[0]]})" if missing[0] in reasons else ""),
                 remedy="pack the cohort of the training, or leave these records out",
             )
         return rows
@@ -139,11 +139,7 @@ class Store:
         return ~np.isin(np.asarray(ids, dtype=str), self.quarantine["record"].to_numpy(dtype=str))
 
     def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
-        """Read the signals of some rows, grouped by rate and length.
-
-        The arrays are copies; mapped pages are released, so that memory does not grow with the
-        number of records read.
-        """
+        """Read the signals of some rows, copied and grouped by rate and length."""
         shards = self.index["shard"].to_numpy()[rows]
         offsets = self.index["offset"].to_numpy()[rows]
         chunks = []
@@ -197,6 +193,7 @@ class Store:
         return flat.reshape(len(self.leads), samples)
 
     def _release_pages(self) -> None:
+        """Release mapped pages, so that memory does not grow with the number of records read."""
         if self._touched > _RELEASE_AFTER and hasattr(mmap, "MADV_DONTNEED"):
             for mapped in self._maps.values():
                 mapped.madvise(mmap.MADV_DONTNEED)
@@ -231,16 +228,7 @@ class ArrayStore(Store):
 
     @classmethod
     def over(cls, array: NDArray[Any], *, leads: Sequence[str], rate: float) -> ArrayStore:
-        """Open records of one rate and length; their ids are their row numbers.
-
-        Parameters
-        ----------
-        array : numpy.ndarray
-            (records, leads, samples), in millivolts.
-        leads : sequence of str
-            Lead names, along the second axis.
-        rate : float
-            In hertz.
+        """Open an array in millivolts at one rate in Hz; record ids are row numbers.
 
         Raises
         ------

@@ -64,33 +64,33 @@ class Mixture:
             drawn.append(self.ends[part] - len(source) + records)
         return np.concatenate(drawn)[epoch_order(len(self), seed=seed, epoch=epoch)]
 
-    def crop_starts(self, chosen: NDArray[np.intp], generator: torch.Generator) -> Tensor:
-        """First sample of a random crop of each chosen record, source by source."""
-        starts = torch.empty(len(chosen), dtype=torch.long)
-        for source, places, rows in self._shares(chosen):
+    def crop_starts(self, records: NDArray[np.intp], generator: torch.Generator) -> Tensor:
+        """First sample of a random crop of each record, source by source."""
+        starts = torch.empty(len(records), dtype=torch.long)
+        for source, places, rows in self._shares(records):
             starts[places] = source.crop_starts(rows, generator)
         return starts
 
-    def crops(self, chosen: NDArray[np.intp], starts: Tensor) -> Tensor:
-        """One prepared crop of each chosen record."""
+    def crops(self, records: NDArray[np.intp], starts: Tensor) -> Tensor:
+        """One prepared crop of each record."""
         preparation = self.sources[0].preparation
-        out = torch.empty(len(chosen), len(preparation.leads), preparation.window)
-        for source, places, rows in self._shares(chosen):
+        out = torch.empty(len(records), len(preparation.leads), preparation.window)
+        for source, places, rows in self._shares(records):
             out[places] = source.crops(rows, starts[places])
         return out
 
-    def targets_of(self, chosen: NDArray[np.intp]) -> Tensor:
+    def targets_of(self, records: NDArray[np.intp]) -> Tensor:
         """Targets without columns: sources share no labels."""
-        return torch.zeros(len(chosen), 0)
+        return torch.zeros(len(records), 0)
 
     def _shares(
-        self, chosen: NDArray[np.intp]
+        self, records: NDArray[np.intp]
     ) -> Iterator[tuple[SignalSource, Tensor, NDArray[np.intp]]]:
-        """Each source with places in `chosen`, and these places' rows in the source."""
-        owner = np.searchsorted(self.ends, chosen, side="right")
+        """Each source with places in `records`, and these places' rows in the source."""
+        owner = np.searchsorted(self.ends, records, side="right")
         for part in np.unique(owner):
             source, places = self.sources[part], np.flatnonzero(owner == part)
-            rows = chosen[places] - (self.ends[part] - len(source))
+            rows = records[places] - (self.ends[part] - len(source))
             yield source, torch.from_numpy(places), rows
 
 
