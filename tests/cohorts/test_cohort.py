@@ -58,9 +58,9 @@ def test_fractions_are_nested_whole_patients_and_leave_evaluation_alone() -> Non
     cohort = random_cohort()
     small, large = cohort.fraction(0.1, seed=3), cohort.fraction(0.4, seed=3)
     assert set(small.ids("train")) < set(large.ids("train")) < set(cohort.ids("train"))
-    kept = set(small.patients("train"))
+    patients = set(small.patients("train"))
     everyone = cohort.table[cohort.table["split"] == "train"]
-    assert set(everyone.index[everyone["patient"].isin(kept)]) == set(small.ids("train"))
+    assert set(everyone.index[everyone["patient"].isin(patients)]) == set(small.ids("train"))
     for split in ("validation", "test"):
         assert small.ids(split).tolist() == cohort.ids(split).tolist()
     assert len(small.ids("train")) == pytest.approx(0.1 * len(cohort.ids("train")), rel=0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 
 from einthoven.cohorts.synthetic import statements_made, synthesize
 from einthoven.cohorts.synthetic.patients import plan
-from einthoven.cohorts.synthetic.write import filename
 from einthoven.errors import CohortError
 
 RHYTHMS = {"SR", "SBRAD", "STACH", "SARRH", "AFIB", "AFLT", "PACE"}
@@ -47,8 +45,6 @@ def test_the_tables_have_the_columns_of_ptbxl(cohort: Path, database: pd.DataFra
     assert header[11] == "scp_codes"
     assert header[-3:] == ["strat_fold", "filename_lr", "filename_hr"]
     assert database.ecg_id.tolist() == list(range(1, 601))
-    first = (cohort / "ptbxl_database.csv").read_text().split("\n")[1].split(",")
-    assert first[1].endswith(".0")  # patient_id is float text
     assert database.validated_by_human.all()
     assert set(database.sex) == {0, 1}
     assert database.recording_date.is_monotonic_increasing
@@ -57,7 +53,7 @@ def test_the_tables_have_the_columns_of_ptbxl(cohort: Path, database: pd.DataFra
     assert all(len(RHYTHMS & set(codes)) == 1 for codes in database.codes)
 
 
-def test_the_tables_equal_real_ones_in_shape(cohort: Path, shared: Path) -> None:
+def test_the_statements_are_those_of_ptbxl(cohort: Path, shared: Path) -> None:
     real = shared / "data" / "ptbxl" / "scp_statements.csv"
     if not real.is_file():
         pytest.skip("PTB-XL is not on this machine")
@@ -66,31 +62,6 @@ def test_the_tables_equal_real_ones_in_shape(cohort: Path, shared: Path) -> None
     assert list(ours) == list(theirs)
     flags = ["diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"]
     pd.testing.assert_frame_equal(ours[flags], theirs[flags])
-
-
-def test_all_71_statements_with_their_groups(cohort: Path) -> None:
-    table = pd.read_csv(cohort / "scp_statements.csv", index_col=0)
-    assert len(table) == 71
-    assert table[["diagnostic", "form", "rhythm"]].sum().tolist() == [44, 19, 12]
-    assert sorted(set(table.diagnostic_class.dropna())) == ["CD", "HYP", "MI", "NORM", "STTC"]
-    assert table.diagnostic_subclass.nunique() == 23
-
-
-def test_wfdb_reads_the_records(cohort: Path, database: pd.DataFrame) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # importing wfdb warns under pandas 3.1
-        import wfdb
-    for name in database.filename_lr[::150]:
-        record = wfdb.rdrecord(str(cohort / name), physical=False)
-        assert (record.n_sig, record.fs, record.sig_len) == (12, 100, 1000)
-        assert record.fmt == ["16"] * 12
-        assert set(record.units) == {"mV"}
-        assert set(record.adc_gain) == {1000.0}
-        assert " ".join(record.sig_name).upper() == "I II III AVR AVL AVF V1 V2 V3 V4 V5 V6"
-        sums = record.d_signal.astype(np.int64).sum(axis=0)
-        stated = np.array(record.checksum).astype(np.int64)
-        assert np.array_equal(sums % 65536, stated % 65536)
-        assert record.init_value == record.d_signal[0].tolist()
 
 
 def test_recorded_leads_obey_einthoven(cohort: Path, database: pd.DataFrame) -> None:
@@ -131,11 +102,19 @@ def test_records_of_a_patient_share_chronic_statements(database: pd.DataFrame) -
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
     one = synthesize(tmp_path / "one", records=40, seed=5)
-    two = synthesize(tmp_path / "two", records=40, seed=5, workers=2)
+    two = synthesize(
+        tmp_path / "two",
+        records=40,
+        seed=5,
+        workers=2,
+        progress=lambda _, *counts: calls.append(counts),
+    )
     other = synthesize(tmp_path / "other", records=40, seed=6)
     assert digest(one) == digest(two)
     assert digest(one) != digest(other)
+    assert calls == [(done, 40) for done in range(1, 41)]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "other", "two"]
 
 
@@ -147,19 +126,6 @@ def test_500_hz_has_the_same_beats(tmp_path: Path) -> None:
     coarse = np.fromfile(low / "records100/00000/00003_lr.dat", "<i2").reshape(-1, 12)
     assert fine.shape == (5000, 12)
     assert np.corrcoef(fine[::5, 1], coarse[:, 1])[0, 1] > 0.9
-
-
-def test_progress_counts_every_record(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    synthesize(tmp_path / "c", records=30, progress=lambda _, *counts: seen.append(counts))
-    assert seen[-1] == (30, 30)
-    assert all(total == 30 for _, total in seen)
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
-
-
-def test_folder_names_of_thousands() -> None:
-    assert filename(999, 100) == "records100/00000/00999_lr"
-    assert filename(21837, 500) == "records500/21000/21837_hr"
 
 
 def test_refuses_a_folder_with_something_in_it(tmp_path: Path) -> None:

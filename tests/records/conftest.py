@@ -1,9 +1,7 @@
-"""A small record made by hand, and real ones."""
+"""A small record made by hand."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,19 +9,6 @@ import numpy as np
 import pytest
 
 LEADS = ("I", "II", "V1")
-
-
-@pytest.fixture(scope="session")
-def ptbxl(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 60 records of PTB-XL in PhysioNet's layout."""
-    folder = tmp_path_factory.mktemp("ptbxl")
-    unpack = shared / "data" / "ptbxl" / "unpack.py"
-    if not unpack.is_file():
-        pytest.skip("PTB-XL is not on this machine")
-    subprocess.run(
-        [sys.executable, unpack, folder, "--records", "60"], check=True, capture_output=True
-    )
-    return folder
 
 
 @pytest.fixture

@@ -41,10 +41,10 @@ def test_the_wfdb_package_reads_it(tmp_path: Path) -> None:
     assert (theirs.fs, theirs.checksum) == (500, stored.calc_checksum())
 
 
-def test_ptbxl_survives_a_round_trip(ptbxl: Path, tmp_path: Path) -> None:
-    source = read_record(ptbxl / "records100" / "00000" / "00007_lr")
+def test_ptbxl_survives_a_round_trip(ptbxl_60: Path, tmp_path: Path) -> None:
+    source = read_record(ptbxl_60 / "records100" / "00000" / "00007_lr")
     write_wfdb(tmp_path / "00007_lr", source.signal, rate=source.rate, leads=source.leads)
-    theirs = (ptbxl / "records100" / "00000" / "00007_lr.dat").read_bytes()
+    theirs = (ptbxl_60 / "records100" / "00000" / "00007_lr.dat").read_bytes()
     assert (tmp_path / "00007_lr.dat").read_bytes() == theirs
 
 
