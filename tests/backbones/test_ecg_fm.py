@@ -32,31 +32,6 @@ def test_refuses_less_than_a_token(net: ECGFM) -> None:
         _tiny(window=4)
 
 
-LEADS = {
-    8: ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6"),
-    6: ("I", "II", "III", "aVR", "aVL", "aVF"),
-    1: ("II",),
-}
-
-
-@pytest.mark.parametrize("count", LEADS)
-def test_fewer_leads_are_zeros_in_the_places_of_the_others(net: ECGFM, count: int) -> None:
-    leads = LEADS[count]
-    x = torch.zeros(2, 12, 320)
-    rows = [STANDARD_LEADS.index(lead) for lead in leads]
-    x[:, rows] = torch.randn(2, count, 320)
-    given = net(x[:, rows], leads=leads)
-    assert torch.equal(given, net(x))
-    assert torch.equal(net(x[:, rows[::-1]], leads=[lead.lower() for lead in leads[::-1]]), given)
-    built = _tiny(leads=leads).eval()
-    assert built.preparation.sources == leads
-    if count != 8:  # of eight, the preparation makes twelve
-        assert torch.equal(built(x[:, rows]), given)
-    # What is zero matters: the same rows in other places are other leads.
-    other = STANDARD_LEADS[-count:] if count < 6 else STANDARD_LEADS[12 - count :]
-    assert not torch.allclose(net(x[:, rows], leads=other), given, atol=1e-3)
-
-
 def test_fewer_leads_are_never_taken_silently(net: ECGFM) -> None:
     for count in (1, 6, 8, 11):
         with pytest.raises(BackboneError, match="for 12 leads"):

@@ -156,9 +156,9 @@ def test_takes_any_length_with_a_token_for_every_256_samples_begun(
     deep = {"widths": (16,) * 7, "depths": (1,) * 7, "stem_width": 16}
     net = _tiny(**deep)
     x = torch.randn(1, 12, samples)
-    found = net.tokens(x)
-    assert found.shape == (1, tokens, 16)
-    assert torch.allclose(net(x), found.mean(1), atol=1e-6)
+    result = net.tokens(x)
+    assert result.shape == (1, tokens, 16)
+    assert torch.allclose(net(x), result.mean(1), atol=1e-6)
 
 
 def test_batch_norm_is_a_choice() -> None:

@@ -54,9 +54,9 @@ def test_eight_leads_are_derived_before_they_are_scaled_or_refused(missing: str)
     twelve = torch.cat([volts[:, :2], limb, volts[:, 2:]], dim=1)
     starts = torch.tensor([0, 2500])
     expected = prepare_batch(whole.preparation, twelve, rate=500, starts=starts)
-    found = prepare_batch(eight.preparation, volts, rate=500, starts=starts)
-    assert torch.allclose(found, expected, atol=1e-5)
-    assert torch.allclose(eight(found), whole(expected), atol=1e-4)
+    result = prepare_batch(eight.preparation, volts, rate=500, starts=starts)
+    assert torch.allclose(result, expected, atol=1e-5)
+    assert torch.allclose(eight(result), whole(expected), atol=1e-4)
 
 
 def test_fill_value_of_a_missing_lead_is_that_of_the_release() -> None:

@@ -71,8 +71,8 @@ def test_batch_size_does_not_matter(source: SignalSource, size: int) -> None:
 def test_chosen_rows_come_in_their_order(source: SignalSource) -> None:
     whole = probabilities(Means(), source)
     rows = np.array([9, 3, 40])
-    found = probabilities(Means(), source, rows=rows, batch_size=2)
-    assert np.allclose(found, whole[rows], atol=1e-7)
+    result = probabilities(Means(), source, rows=rows, batch_size=2)
+    assert np.allclose(result, whole[rows], atol=1e-7)
 
 
 def test_mode_is_restored_after_evaluation(

@@ -45,7 +45,7 @@ def _weights(kernel: StateSpaceKernel, channel: int) -> NDArray[np.complex128]:
 
 def test_diagonal_kernel_is_the_matrix_exponential() -> None:
     kernel = _state_space("diagonal")
-    found = kernel(LENGTH)[0].detach().numpy()
+    result = kernel(LENGTH)[0].detach().numpy()
     for channel in range(3):
         step = math.exp(kernel.log_step[channel].item())
         half = -0.5 + 1j * math.pi * np.arange(4)
@@ -58,7 +58,7 @@ def test_diagonal_kernel_is_the_matrix_exponential() -> None:
         for _ in range(LENGTH):
             answers.append(2 * (_weights(kernel, channel) @ state).real)
             state = hold[:4, :4] @ state
-        assert np.allclose(found[channel], answers, atol=2e-6)
+        assert np.allclose(result[channel], answers, atol=2e-6)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -239,18 +239,18 @@ def test_states_that_never_fade_stay_exact_in_float32(column: str) -> None:
     columns["alternating"] = columns["constant"] * (-1.0) ** torch.arange(64)
     _, b, c = (part.detach() for part in _drawn(1, 64, torch.float32))
     a = columns[column][None]
-    found = companion_kernel(a, b, c, 1000)
+    result = companion_kernel(a, b, c, 1000)
     expected = _by_steps(a.double(), b.double(), c.double(), 1000)
-    assert found.dtype == torch.float32
-    assert (found - expected).abs().max() < 2e-7 * expected.abs().max()
+    assert result.dtype == torch.float32
+    assert (result - expected).abs().max() < 2e-7 * expected.abs().max()
 
 
 @pytest.mark.parametrize("length", [1, 7, 50, 999])
 def test_a_geometric_series_comes_back(length: int) -> None:
     circle, ratios = Circle(length), torch.tensor([0.5, -0.97, 0.9999, 1.0]).double()
-    found = circle.coefficients(1.0 / (1.0 - ratios[:, None] * circle.points()))
+    result = circle.coefficients(1.0 / (1.0 - ratios[:, None] * circle.points()))
     expected = ratios[:, None] ** torch.arange(length)
-    assert torch.allclose(found, expected, atol=1e-9)
+    assert torch.allclose(result, expected, atol=1e-9)
 
 
 def test_a_complex_one_comes_back_from_the_whole_circle() -> None:
@@ -259,8 +259,8 @@ def test_a_complex_one_comes_back_from_the_whole_circle() -> None:
     points = circle.points(whole=True)
     assert len(points) == circle.size
     assert torch.equal(points[: circle.size // 2 + 1], circle.points())
-    found = circle.whole_coefficients(1.0 / (1.0 - ratio * points))
-    assert torch.allclose(found, ratio ** torch.arange(60), atol=1e-9)
+    result = circle.whole_coefficients(1.0 / (1.0 - ratio * points))
+    assert torch.allclose(result, ratio ** torch.arange(60), atol=1e-9)
 
 
 @pytest.mark.parametrize("degree", [3, 40])
@@ -323,12 +323,12 @@ def _both_ways(kernel: GridKernel, x: Tensor, skip: Tensor) -> Tensor:
 def test_convolution_is_the_recursion_with_its_gradients(kernel: GridKernel, x: Tensor) -> None:
     skip = torch.randn(CHANNELS, dtype=torch.double).requires_grad_()
     x.requires_grad_()
-    found = grid_convolve(x, kernel(VARIATES, TOKENS), skip)
+    result = grid_convolve(x, kernel(VARIATES, TOKENS), skip)
     expected = _both_ways(kernel, x, skip)
-    assert torch.allclose(found, expected, atol=1e-8)
-    direction = torch.randn_like(found)
+    assert torch.allclose(result, expected, atol=1e-8)
+    direction = torch.randn_like(result)
     parts = [x, skip, *kernel.parameters()]
-    slopes = torch.autograd.grad(found, parts, direction)
+    slopes = torch.autograd.grad(result, parts, direction)
     wanted = torch.autograd.grad(expected, parts, direction)
     for slope, want in zip(slopes, wanted, strict=True):
         assert torch.allclose(slope, want, atol=1e-7)

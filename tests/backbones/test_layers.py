@@ -9,7 +9,7 @@ from torch.nn.functional import conv1d
 
 from einthoven.backbones.layers.convolution import ConvNorm, as_image, convolve
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.layers.transformer import Block, attend
+from einthoven.backbones.layers.transformer import attend
 from einthoven.backbones.msw_transformer import WindowAttention
 from einthoven.errors import RecipeError
 
@@ -32,19 +32,6 @@ def test_plain_products_in_bf16_training_equal_the_fused_kernel() -> None:
             theirs.grad.flatten(),
             dim=0,  # type: ignore[union-attr]
         ).item() == pytest.approx(1.0, abs=1e-3)
-
-
-def test_dropouts_act_where_they_are_asked_to() -> None:
-    block = Block(16, 2)
-    x = torch.randn(2, 5, 16)
-    plain = block(x)
-    block.mlp.drop1.p = 0.5
-    assert not torch.allclose(block(x), plain)
-    assert torch.allclose(block.eval()(x), plain, atol=1e-6)
-    block.train()
-    block.mlp.drop1.p = 0.0
-    block.attn.attention_dropout.p = 0.5
-    assert not torch.allclose(block(x), plain)
 
 
 def _layer(window: int) -> WindowAttention:
@@ -81,12 +68,12 @@ def _masked(layer: WindowAttention, x: Tensor) -> Tensor:
 def test_windows_are_masked_attention_with_its_gradients(window: int, tokens: int) -> None:
     layer = _layer(window)
     x = torch.randn(2, tokens, 16, dtype=torch.double, requires_grad=True)
-    found, expected = layer(x), _masked(layer, x)
-    assert torch.allclose(found, expected)
-    direction = torch.randn_like(found)
+    result, expected = layer(x), _masked(layer, x)
+    assert torch.allclose(result, expected)
+    direction = torch.randn_like(result)
     parts = [x, *layer.parameters()]
     for slope, wanted in zip(
-        torch.autograd.grad(found, parts, direction),
+        torch.autograd.grad(result, parts, direction),
         torch.autograd.grad(expected, parts, direction),
         strict=True,
     ):
@@ -106,8 +93,8 @@ def test_bf16_is_as_right_as_it_can_be(kernel: int, stride: int, channels: int) 
             rough = layer(as_image(x))
         pure = layer.bfloat16()(as_image(x.bfloat16()))
     assert rough.dtype is pure.dtype is torch.bfloat16
-    for found in (rough, pure):
-        assert (found.float() - exact).abs().max() < 0.03 * exact.abs().max()
+    for result in (rough, pure):
+        assert (result.float() - exact).abs().max() < 0.03 * exact.abs().max()
 
 
 def test_the_gradient_of_the_way_around_is_that_of_the_convolution() -> None:
@@ -141,11 +128,11 @@ def test_bf16_is_fp32_rounded(channels: int, groups: int, kernel: int, cast: boo
     assert torch.equal(convolve(x, weight, bias, **shape), expected)
     if cast:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = convolve(x, weight, bias, **shape)
+            result = convolve(x, weight, bias, **shape)
     else:
-        found = convolve(*(part.bfloat16() for part in (x, weight, bias)), **shape)
-        assert found.dtype == torch.bfloat16
-    assert float((found.float() - expected).abs().max()) < 0.02 * float(expected.abs().max())
+        result = convolve(*(part.bfloat16() for part in (x, weight, bias)), **shape)
+        assert result.dtype == torch.bfloat16
+    assert float((result.float() - expected).abs().max()) < 0.02 * float(expected.abs().max())
 
 
 def _with_generator(rate: float, seed: int = 0) -> StochasticDepth:

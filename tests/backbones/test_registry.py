@@ -29,15 +29,15 @@ def test_entries_state_the_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", backbone_names())
 def test_entries_are_complete(name: str) -> None:
-    known = entry(name)
-    assert known.summary
-    assert known.paper
-    assert 0 < len(known.origin) <= 24
-    public = (known.weights_from, known.licence, known.pretraining_data)
+    registered = entry(name)
+    assert registered.summary
+    assert registered.paper
+    assert 0 < len(registered.origin) <= 24
+    public = (registered.weights_from, registered.licence, registered.pretraining_data)
     assert all(public) or public == (None, None, None)
-    assert known.has_weights or known.contains_ptbxl is False
-    assert known.contains_ptbxl is False or "PTB-XL" in (known.pretraining_data or "")
-    assert re.fullmatch(r"([0-9a-f]{64})?", known.weights_sha256)
+    assert registered.has_weights or registered.contains_ptbxl is False
+    assert registered.contains_ptbxl is False or "PTB-XL" in (registered.pretraining_data or "")
+    assert re.fullmatch(r"([0-9a-f]{64})?", registered.weights_sha256)
 
 
 def test_a_name_belongs_to_one_backbone() -> None:

@@ -28,25 +28,25 @@ torch.set_num_threads(1)
 torch.distributed.init_process_group(
     "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2
 )
-found = {}
+results = {}
 for name, case in torch.load(f"{folder}/cases.pt").items():
     layer = getattr(nn, case["kind"])(case["channels"], **case["options"]).to(case["precision"])
     layer.load_state_dict(case["state"])
     with shared_batch_norms(layer, processes=2):
-        said, slopes = [], []
+        outputs, slopes = [], []
         for x, weights in case["batches"][rank]:
             x = x.requires_grad_()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=case["autocast"]):
                 y = layer(x)
             (y.float() * weights).sum().backward()
-            said.append(y.detach())
+            outputs.append(y.detach())
             slopes.append(x.grad)
         evaluated = layer.eval()(x)
     assert torch.equal(evaluated, layer(x))  # by PyTorch's own class
     gradients = [parameter.grad for parameter in layer.parameters()]
-    found[name] = {"said": said, "slopes": slopes, "gradients": gradients}
-    found[name]["state"] = layer.state_dict()
-torch.save(found, f"{folder}/found-{rank}.pt")
+    results[name] = {"outputs": outputs, "slopes": slopes, "gradients": gradients}
+    results[name]["state"] = layer.state_dict()
+torch.save(results, f"{folder}/found-{rank}.pt")
 torch.distributed.destroy_process_group()
 """
 CHANNELS, SHARED = 3, {"kind": "BatchNorm1d", "sizes": (4, 4), "rest": ()}
@@ -66,28 +66,28 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def _case(sizes: tuple[int, int], rest: tuple[int, ...], **given: Any) -> dict[str, Any]:
+def _case(sizes: tuple[int, int], rest: tuple[int, ...], **options: Any) -> dict[str, Any]:
     draw = torch.Generator().manual_seed(sum(sizes))
-    precision = given.get("precision", torch.float32)
-    low = torch.bfloat16 if given.get("autocast") else precision
+    precision = options.get("precision", torch.float32)
+    low = torch.bfloat16 if options.get("autocast") else precision
 
     def batch(size: int) -> tuple[Tensor, Tensor]:
         x, weights = (
             torch.randn(size, CHANNELS, *rest, generator=draw, dtype=precision) for _ in range(2)
         )
         # The processes' batches have means of their own.
-        x = (x * (1 + size) + size + given.get("offset", 0.0)).to(low)
-        return (x.to(memory_format=torch.channels_last) if "last" in given else x), weights
+        x = (x * (1 + size) + size + options.get("offset", 0.0)).to(low)
+        return (x.to(memory_format=torch.channels_last) if "last" in options else x), weights
 
-    layer = getattr(nn, given["kind"])(CHANNELS, **given.get("options", {})).to(precision)
+    layer = getattr(nn, options["kind"])(CHANNELS, **options.get("options", {})).to(precision)
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, 0.5, 2.0, generator=draw)
     return {
-        "kind": given["kind"],
+        "kind": options["kind"],
         "channels": CHANNELS,
-        "options": given.get("options", {}),
+        "options": options.get("options", {}),
         "precision": precision,
-        "autocast": given.get("autocast", False),
+        "autocast": options.get("autocast", False),
         "state": layer.state_dict(),
         "batches": [[batch(size) for _ in range(2)] for size in sizes],
     }
@@ -113,8 +113,8 @@ def found(tmp_path_factory: pytest.TempPathFactory, cases: dict[str, Any]) -> li
         for rank in range(2)
     ]
     for process in started:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        _, outputs = process.communicate(timeout=120)
+        assert process.returncode == 0, outputs
     return [torch.load(folder / f"found-{rank}.pt") for rank in range(2)]
 
 
@@ -131,13 +131,13 @@ def test_two_processes_normalise_as_one(
         x = torch.cat([x.detach() for x, _ in both]).requires_grad_()
         y = layer(x)
         (y.float() * torch.cat([weights for _, weights in both])).sum().backward()
-        said = [each["said"][step] for each in ours]
-        assert {each.dtype for each in said} == {y.dtype}
-        assert torch.allclose(torch.cat(said), y, **near)
+        outputs = [each["outputs"][step] for each in ours]
+        assert {each.dtype for each in outputs} == {y.dtype}
+        assert torch.allclose(torch.cat(outputs), y, **near)
         assert x.grad is not None
         assert torch.allclose(torch.cat([each["slopes"][step] for each in ours]), x.grad, **near)
         if "last" in CASES[name]:
-            assert all(each.is_contiguous(memory_format=torch.channels_last) for each in said)
+            assert all(each.is_contiguous(memory_format=torch.channels_last) for each in outputs)
     for place, parameter in enumerate(layer.parameters()):
         total = sum(each["gradients"][place] for each in ours)
         assert torch.allclose(total, parameter.grad, rtol=1e-5, atol=20 * near["atol"])

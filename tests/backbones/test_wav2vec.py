@@ -55,9 +55,9 @@ def test_layerdrop_skips_whole_blocks_for_the_batch() -> None:
     blocks, x = PostNormBlocks(3, 16, 4, layerdrop=0.5), torch.randn(4, 5, 16)
     outcomes = []
     for skipped in range(8):
-        chosen = [block for i, block in enumerate(blocks) if not skipped >> i & 1]
+        remaining = [block for i, block in enumerate(blocks) if not skipped >> i & 1]
         y = x
-        for block in chosen:
+        for block in remaining:
             y = block(y)
         outcomes.append(y)
     seen = set()

@@ -80,24 +80,24 @@ def _signals() -> Tensor:
 
 def test_arrays_are_the_transform_from_its_definition() -> None:
     x = _signals().flatten(0, 1)
-    found = wavelet_arrays(x, levels=3)
+    result = wavelet_arrays(x, levels=3)
     for row in range(len(x)):
         expected = _arrays(x[row].double().numpy(), 3)
-        assert [len(a) for a in expected] == [a.shape[1] for a in found]
-        for ours, theirs in zip(found, expected, strict=True):
+        assert [len(a) for a in expected] == [a.shape[1] for a in result]
+        for ours, theirs in zip(result, expected, strict=True):
             assert np.allclose(ours[row], theirs, atol=1e-14)
 
 
 def test_features_are_those_of_a_loop() -> None:
     x = _signals()
-    found = wavelet_features(x, levels=3)
-    assert found.shape == (3, 4, 4 * 12)
-    assert found.dtype == torch.float64
+    result = wavelet_features(x, levels=3)
+    assert result.shape == (3, 4, 4 * 12)
+    assert result.dtype == torch.float64
     for record in range(3):
         for lead in range(4):
             arrays = wavelet_arrays(x[record, lead][None], levels=3)
             expected = [s for a in arrays for s in _described(a[0].numpy())]
-            assert np.allclose(found[record, lead], expected, atol=1e-13, rtol=1e-12)
+            assert np.allclose(result[record, lead], expected, atol=1e-13, rtol=1e-12)
 
 
 def test_equal_samples_give_equal_coefficients() -> None:
@@ -174,14 +174,14 @@ def test_statistics_need_records() -> None:
 
 
 def test_missing_leads_are_at_their_training_means() -> None:
-    net, x, kept = _fitted(), _records(3), ("V2", "I")
-    rows = [STANDARD_LEADS.index(name) for name in kept]
+    net, x, leads = _fitted(), _records(3), ("V2", "I")
+    rows = [STANDARD_LEADS.index(name) for name in leads]
     tokens = torch.zeros(3, 12, 72)
     tokens[:, rows] = net.tokens(x)[:, rows]
     expected = torch.relu(net.dense(tokens.flatten(1)))
-    assert torch.allclose(net.features(x[:, rows], leads=kept), expected, atol=1e-5)
-    few = _fitted(leads=kept)
-    assert few.preparation.leads == kept
+    assert torch.allclose(net.features(x[:, rows], leads=leads), expected, atol=1e-5)
+    few = _fitted(leads=leads)
+    assert few.preparation.leads == leads
     assert few(x[:, :2]).shape == (3, 128)
     assert (few.feature_mean[0] == 0).sum() < 5  # lead I's were measured, II's were not
     assert not few.feature_mean[1].any()

@@ -26,10 +26,12 @@ OUTSIDE = "outside_mixer"  # registered by another package: `tests/extensions`
 
 def _is_slow(name: str) -> bool:
     """Whether a network is large, and a smaller one of its family runs the same code."""
-    known = entry(name)
-    family = [entry(other) for other in backbone_names() if entry(other).family == known.family]
+    registered = entry(name)
+    family = [
+        entry(other) for other in backbone_names() if entry(other).family == registered.family
+    ]
     smallest = min(other.parameters for other in family)
-    return known.parameters > (40e6 if known.parameters == smallest else 20e6)
+    return registered.parameters > (40e6 if registered.parameters == smallest else 20e6)
 
 
 @cache
@@ -163,11 +165,11 @@ def test_dropouts_are_listed_or_declared_in_the_config(net: Backbone) -> None:
     with torch.no_grad():
         plain = net.train().features(x)
         assert torch.allclose(net.features(x), plain, atol=1e-4)  # nothing else is drawn
-        for chosen in filter(None, (net.feedforward_dropouts(), net.other_dropouts(), own)):
-            for dropout in chosen:
+        for dropouts in filter(None, (net.feedforward_dropouts(), net.other_dropouts(), own)):
+            for dropout in dropouts:
                 dropout.p = 0.3
             assert not torch.allclose(net.features(x), plain, atol=1e-4)
-            for dropout in chosen:
+            for dropout in dropouts:
                 dropout.p = 0.0
     for dropout, rate in rates:
         dropout.p = rate

@@ -25,9 +25,9 @@ def _small(name: str) -> dict[str, Any]:
 
 def _pairs() -> Iterator[tuple[str, str]]:
     """Every objective on the smallest networks of the first families that it accepts."""
-    known = [entry(name) for name in backbone_names() if not entry(name).is_supervised]
+    entries = [entry(name) for name in backbone_names() if not entry(name).is_supervised]
     smallest: dict[str, str] = {}
-    for each in sorted(known, key=lambda each: each.parameters):
+    for each in sorted(entries, key=lambda each: each.parameters):
         smallest.setdefault(each.family, each.name)
     for objective in objective_names():
         with torch.device("meta"):

@@ -82,14 +82,14 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def compare(name: str, found: dict[str, list[float]]) -> None:
+def compare(name: str, result: dict[str, list[float]]) -> None:
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
     if os.environ.get("EINTHOVEN_WRITE_GOLDEN"):
-        rounded = {stage: [round(loss, 6) for loss in losses] for stage, losses in found.items()}
+        rounded = {stage: [round(loss, 6) for loss in losses] for stage, losses in result.items()}
         write_json(GOLDEN, dict(sorted((golden | {name: rounded}).items())))
         pytest.skip("written, not compared")
-    assert found.keys() == golden[name].keys()
-    for stage, losses in found.items():
+    assert result.keys() == golden[name].keys()
+    for stage, losses in result.items():
         # Sums are added up in another order from processor to processor.
         np.testing.assert_allclose(losses, golden[name][stage], rtol=1e-6, atol=1e-4, err_msg=stage)
 
@@ -160,7 +160,7 @@ def test_pretraining(name: str, tmp_path: Path, synthetic: Cohort, synthetic_sto
 
 
 def test_every_golden_recipe_still_exists() -> None:
-    known = {f"post-training/{name}" for name in recipe_names()}
-    known |= {f"pretraining/{name}" for name in recipe_names(Pretraining)}
-    known |= {f"backbones/{name}" for name in OTHERS}
-    assert json.loads(GOLDEN.read_text()).keys() == known
+    covered = {f"post-training/{name}" for name in recipe_names()}
+    covered |= {f"pretraining/{name}" for name in recipe_names(Pretraining)}
+    covered |= {f"backbones/{name}" for name in OTHERS}
+    assert json.loads(GOLDEN.read_text()).keys() == covered

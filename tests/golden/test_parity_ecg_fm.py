@@ -165,11 +165,11 @@ def test_vector_quantiser(parity: Callable[[str], Any]) -> None:
         }
     )
     with torch.no_grad():
-        found = quantiser(case.stored("in_x"))
+        result = quantiser(case.stored("in_x"))
         case.check(
-            quantised=found.vectors,
-            codes=found.codes.int(),
-            code_perplexity=found.code_perplexity,
-            prob_perplexity=found.prob_perplexity,
-            diversity_loss=quantiser.diversity_loss(found),
+            quantised=result.vectors,
+            codes=result.codes.int(),
+            code_perplexity=result.code_perplexity,
+            prob_perplexity=result.prob_perplexity,
+            diversity_loss=quantiser.diversity_loss(result),
         )

@@ -29,9 +29,9 @@ def _preparation(name: str, **options: Any) -> Preparation:
     return create_backbone(name, seed=0, **TINY[name], **options).preparation
 
 
-def _close(found: NDArray[np.float32], golden: NDArray[np.float32]) -> None:
-    assert found.shape == golden.shape
-    assert np.abs(found - golden).max() <= 1e-5 * np.abs(golden).max()
+def _close(result: NDArray[np.float32], golden: NDArray[np.float32]) -> None:
+    assert result.shape == golden.shape
+    assert np.abs(result - golden).max() <= 1e-5 * np.abs(golden).max()
 
 
 def _prepared(preparation: Preparation, raw: Any, rate: int, *starts: int) -> NDArray[np.float32]:
@@ -44,8 +44,8 @@ def _prepared(preparation: Preparation, raw: Any, rate: int, *starts: int) -> ND
 @pytest.mark.parametrize("rate", [500, 100])
 def test_hubert_ecg(shared: Path, rate: int) -> None:
     with np.load(shared / "parity" / "preprocess_hubert_ecg.npz") as golden:
-        found = _prepared(_preparation("hubert_ecg_small"), golden[f"raw{rate}_uV"], rate, 0)
-        _close(found.reshape(6000), golden[f"model_input_from_{rate}"])
+        result = _prepared(_preparation("hubert_ecg_small"), golden[f"raw{rate}_uV"], rate, 0)
+        _close(result.reshape(6000), golden[f"model_input_from_{rate}"])
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_ecg_fm(shared: Path) -> None:
     preparation = _preparation("ecg_fm")
     with np.load(shared / "parity" / "preprocess_ecg_fm.npz") as golden:
         _close(_prepared(preparation, golden["raw500_uV"], 500, 0, 2500), golden["segments_500"])
-        found = _prepared(preparation, golden["raw100_uV"], 100, 0)[0]
-        _close(found, golden["first_segment_100"])
+        result = _prepared(preparation, golden["raw100_uV"], 100, 0)[0]
+        _close(result, golden["first_segment_100"])
 
 
 @pytest.mark.parametrize("name", ["hubert_ecg_small", "ecgfounder_12lead", "ecg_fm"])

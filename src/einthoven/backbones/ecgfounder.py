@@ -4,11 +4,11 @@ Li et al., NEJM AI 2(7) 2025, AIoa2401033 (arXiv 2410.04133), as released: a ste
 residual blocks in seven stages (Net1D). The features are the mean
 over time; there is no final norm. Batch norm and dropout are part of the design and off in the
 release, whose file holds 66,368 batch-norm weights that nothing uses: they are no part of the
-network here. The paper says 76.3 M parameters; the release has 30.8 M with its head and these.
+network here. The paper states 76.3 M parameters; the release has 30.8 M with its head and these.
 
 Preparations
 ------------
-Paper and release know three that contradict each other; ``preparation=`` picks one by name.
+Paper and release describe three that contradict each other; ``preparation=`` picks one by name.
 
 * ``"fine-tuning"``, the default: the released fine-tuning code, which the authors declare mandatory
   and recommend over the others when asked. NaN becomes 0; piecewise linear resampling to 500 Hz (a
@@ -21,7 +21,8 @@ Paper and release know three that contradict each other; ``preparation=`` picks 
   50 and 60 Hz, mean and deviation of each segment. The paper does not say more, and its code is not
   public: the high-pass's order (2), that filters run without phase shift, that there are both
   notches and that the leads share a mean and a deviation are our reading. If the pretraining did
-  what the paper says, this is the one that the weights know; this cannot be checked from outside.
+  what the paper describes, the weights were trained with this one; it cannot be checked from
+  outside.
 
 In all of them a record's ten seconds are cut after the filters, as the whole recording was filtered
 there, and zeros fill up a shorter record. The standardisation is that of the window, or of the

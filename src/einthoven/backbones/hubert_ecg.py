@@ -3,8 +3,8 @@
 Coppola et al., "HuBERT-ECG: a self-supervised foundation model for broad and scalable cardiac
 applications", medRxiv 2024.11.14.24317328. Five seconds of twelve leads at 100 Hz become one
 signal of 6,000 samples; strided convolutions make 93 tokens of it, each 64 samples after the one
-before, so that tokens straddle the seams between leads. Nothing but its place in the row tells the
-network which lead it sees.
+before, so that tokens straddle the seams between leads. Only a sample's position in the row
+identifies its lead.
 """
 
 from __future__ import annotations

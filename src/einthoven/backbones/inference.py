@@ -50,17 +50,17 @@ def record_outputs(
         A pair a batch: float32 `(crops, outputs)` on the CPU, and which of its records a crop
         belongs to, counted from the batch's first.
     """
-    chosen = np.arange(len(source)) if rows is None else rows
+    rows = np.arange(len(source)) if rows is None else rows
     kind = torch.device(device).type
     outputs_by_batch = []
     with torch.no_grad():
-        for start in range(0, len(chosen), batch_size):
-            crops, owner = source.evaluation_crops(chosen[start : start + batch_size])
+        for start in range(0, len(rows), batch_size):
+            crops, owner = source.evaluation_crops(rows[start : start + batch_size])
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"):
                 outputs = model(crops.to(device))
             outputs_by_batch.append((outputs.float().cpu(), owner))
             if progress:
-                progress(task, min(start + batch_size, len(chosen)), len(chosen))
+                progress(task, min(start + batch_size, len(rows)), len(rows))
     return outputs_by_batch
 
 

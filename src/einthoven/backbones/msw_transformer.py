@@ -131,8 +131,8 @@ class MultiScaleBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, width) to the same shape."""
-        x = self.drop_path1(x, lambda kept: self.fused(self.norm1(kept)))
-        out: Tensor = self.drop_path2(x, lambda kept: self.mlp(self.norm2(kept)))
+        x = self.drop_path1(x, lambda part: self.fused(self.norm1(part)))
+        out: Tensor = self.drop_path2(x, lambda part: self.mlp(self.norm2(part)))
         return out
 
     def fused(self, x: Tensor) -> Tensor:

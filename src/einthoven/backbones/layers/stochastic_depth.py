@@ -73,15 +73,15 @@ class StochasticDepth(nn.Module):
         base = x if shortcut is None else shortcut
         if not self.training or self.rate == 0.0:
             return base + branch(x)
-        kept = self._draw(len(x))
-        if len(kept) == len(x):
+        rows = self._draw(len(x))
+        if len(rows) == len(x):
             return base + branch(x) / (1.0 - self.rate)
         scale = 1.0 / (1.0 - self.rate)
-        if len(kept) == 0:
+        if len(rows) == 0:
             # One sample at weight zero: every parameter still gets a (zero) gradient, without
             # which DistributedDataParallel would wait and AdamW would skip its decay.
-            kept, scale = torch.zeros(1, dtype=torch.long), 0.0
-        index = kept.to(x.device, non_blocking=True)
+            rows, scale = torch.zeros(1, dtype=torch.long), 0.0
+        index = rows.to(x.device, non_blocking=True)
         update = branch(x.index_select(0, index))
         return base.index_add(0, index, update.to(base.dtype), alpha=scale)
 

@@ -109,8 +109,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform the tokens of each sample; (batch, tokens, width) in and out."""
-        x = self.drop_path1(x, lambda kept: self.attn(self.norm1(kept)))
-        out: Tensor = self.drop_path2(x, lambda kept: self.mlp(self.norm2(kept)))
+        x = self.drop_path1(x, lambda part: self.attn(self.norm1(part)))
+        out: Tensor = self.drop_path2(x, lambda part: self.mlp(self.norm2(part)))
         return out
 
 

@@ -184,7 +184,7 @@ class PostNormBlock(Block):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Transform the tokens of each sample; (batch, tokens, width) in and out."""
-        x = self.norm1(self.drop_path1(x, lambda kept: self.attn(kept, valid)))
+        x = self.norm1(self.drop_path1(x, lambda part: self.attn(part, valid)))
         out: Tensor = self.norm2(self.drop_path2(x, self.mlp))
         return out
 
