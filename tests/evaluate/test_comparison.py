@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate import Comparison, Difference, compare, score
+from einthoven.evaluate import Comparison, Difference, compare, score_predictions
 from einthoven.evaluate.bootstrap import multiplicities
+from einthoven.evaluate.metrics import rank, resampled_metrics
 from einthoven.predictions import Predictions
 
 LABELS = ("NORM", "MI", "STTC", "2AVB")
@@ -35,13 +36,12 @@ def predictions(seed: int, gain: float = 0.2, **changes: Any) -> Predictions:
 def shuffled(table: Predictions) -> Predictions:
     rng = np.random.default_rng(4)
     rows, columns = rng.permutation(300), rng.permutation(4)
-    assert table.targets is not None
     return Predictions(
-        labels=tuple(table.labels[i] for i in columns),
-        records=table.records[rows],
-        patients=table.patients[rows],
-        targets=table.targets[rows][:, columns],
-        probabilities=table.probabilities[rows][:, columns],
+        tuple(table.labels[i] for i in columns),
+        table.records[rows],
+        table.patients[rows],
+        table.require_targets()[rows][:, columns],
+        table.probabilities[rows][:, columns],
     )
 
 
@@ -85,18 +85,10 @@ def test_swapping_the_models_changes_the_sign(interval: str, policy: str) -> Non
 
 def test_both_scores_equal_those_of_score() -> None:
     a, b = predictions(1), predictions(2)
-    result = compare(a, b, resamples=100, seed=5, by="patient")
-    assert a.targets is not None
-    for table, held in ((a, result.a), (b, result.b)):
-        alone = score(
-            table.targets,
-            table.probabilities,
-            labels=LABELS,
-            groups=table.patients,
-            resamples=100,
-            seed=5,
-        )
-        assert held.to_dict() == alone.to_dict()
+    settings: dict[str, Any] = {"resamples": 100, "seed": 5, "by": "patient"}
+    result = compare(a, b, **settings)
+    for table, one in ((a, result.a), (b, result.b)):
+        assert one.to_dict() == score_predictions(table, **settings).to_dict()
     assert result.auroc.macro == pytest.approx(result.a.macro_auroc - result.b.macro_auroc)
     gain = result.a.macro_auprc / result.b.macro_auprc - 1
     assert result.auprc.relative_gain == pytest.approx(gain)
@@ -105,12 +97,10 @@ def test_both_scores_equal_those_of_score() -> None:
 def test_the_interval_is_that_of_paired_differences() -> None:
     a, b = predictions(1, 0.3), predictions(2, 0.1)
     result = compare(a, b, resamples=80, seed=5)
-    assert a.targets is not None
-    from einthoven.evaluate.metrics import rank, resampled_metrics
-
-    drawn = multiplicities(300, 80, seed=5, accept=a.targets).multiplicities
+    targets = a.require_targets()
+    drawn = multiplicities(300, 80, seed=5, accept=targets).multiplicities
     ours, theirs = (
-        resampled_metrics(rank(a.targets, table.probabilities), drawn)[0].mean(axis=1)
+        resampled_metrics(rank(targets, table.probabilities), drawn)[0].mean(axis=1)
         for table in (a, b)
     )
     np.testing.assert_allclose(
@@ -166,9 +156,7 @@ def test_without_resamples_nothing_is_significant() -> None:
 
 
 def wrong_targets() -> np.ndarray:
-    targets = predictions(1).targets
-    assert targets is not None
-    changed = targets.copy()
+    changed = predictions(1).require_targets().copy()
     changed[7, 2] = 1 - changed[7, 2]
     return changed
 

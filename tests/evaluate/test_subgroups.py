@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate import score, score_subgroups
+from einthoven.evaluate import score_predictions, score_subgroups
 from einthoven.evaluate.bootstrap import multiplicities
 from einthoven.evaluate.metrics import auroc
 from einthoven.evaluate.subgroups import AGE_BANDS, age_bands, demographics, sexes
@@ -24,13 +24,9 @@ def table() -> Predictions:
     generator = np.random.default_rng(0)
     targets = (generator.random((RECORDS, 3)) < [0.5, 0.2, 0.03]).astype(np.uint8)
     noise = generator.normal(size=targets.shape)
-    return Predictions(
-        labels=("a", "b", "rare"),
-        records=np.array([f"r{i}" for i in range(RECORDS)]),
-        patients=np.array([f"p{i // 2}" for i in range(RECORDS)]),
-        targets=targets,
-        probabilities=1 / (1 + np.exp(-(targets * 1.5 + noise))),
-    )
+    probabilities = 1 / (1 + np.exp(-(targets * 1.5 + noise)))
+    patients = np.arange(RECORDS) // 2
+    return Predictions.from_arrays(targets, probabilities, ("a", "b", "rare"), patients=patients)
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +35,8 @@ def sex() -> np.ndarray:
 
 
 def part(table: Predictions, rows: np.ndarray) -> Predictions:
-    assert table.targets is not None
-    return Predictions(
-        table.labels,
-        table.records[rows],
-        table.patients[rows],
-        table.targets[rows],
-        table.probabilities[rows],
-    )
+    arrays = table.require_targets()[rows], table.probabilities[rows]
+    return Predictions.from_arrays(*arrays, table.labels, patients=table.patients[rows])
 
 
 def test_a_group_is_scored_like_a_separate_table(table: Predictions, sex: np.ndarray) -> None:
@@ -54,13 +44,7 @@ def test_a_group_is_scored_like_a_separate_table(table: Predictions, sex: np.nda
     assert [(g.attribute, g.name) for g in result.groups] == [("sex", "female"), ("sex", "male")]
     for group in result.groups:
         members = part(table, sex == group.name)
-        alone = score(
-            members.targets,
-            members.probabilities,
-            labels=members.labels,
-            resamples=0,
-            undefined_labels="skip",
-        )
+        alone = score_predictions(members, resamples=0, undefined_labels="skip")
         assert group.auroc.value == pytest.approx(alone.macro_auroc, abs=1e-12)
         assert group.auprc.value == pytest.approx(alone.macro_auprc, abs=1e-12)
         assert group.auroc.interval is None
