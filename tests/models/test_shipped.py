@@ -1,4 +1,4 @@
-"""The bundle that comes with einthoven."""
+"""The model that comes with einthoven."""
 
 from __future__ import annotations
 
@@ -34,31 +34,26 @@ from einthoven.stages.recipe import load_recipe, prepared_alike
 LARGEST = 10_000_000  # bytes
 
 
-def test_it_is_small_whole_and_calibrated() -> None:
+def test_it_is_small_complete_and_calibrated() -> None:
     folder = model_path(SHIPPED)
     assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST
     assert {file.name for file in folder.iterdir()} == {
         "README.md", "config.json", "evaluation.json", "reliability.svg", "model.safetensors",
     }  # fmt: skip
-    bundle = einthoven.load_model()
-    assert len(bundle.labels) == 71
-    assert bundle.calibration is not None
-    assert all(bundle.descriptions[label] for label in bundle.labels)
-    assert bundle.licence == CC_BY_4
+    model = einthoven.load_model()
+    assert len(model.labels) == 71
+    assert model.calibration is not None
+    assert all(model.descriptions[label] for label in model.labels)
+    assert model.licence == CC_BY_4
 
 
-def test_it_names_no_path_of_where_it_was_made() -> None:
-    text = "".join(
-        (model_path(SHIPPED) / name).read_text() for name in ("config.json", "README.md")
-    )
-    assert "/work/" not in text
-    assert "/home/" not in text
-
-
-def test_its_card_says_how_good_it_is() -> None:
+def test_its_card_has_every_part_and_no_path_of_this_machine() -> None:
     card = (model_path(SHIPPED) / "README.md").read_text()
     for part in ("Macro AUROC", "Calibration", "By sex", "Fewer leads", "Noise"):
         assert part.lower() in card.lower(), part
+    text = card + (model_path(SHIPPED) / "config.json").read_text()
+    assert "/work/" not in text
+    assert "/home/" not in text
 
 
 def test_checksums_and_evaluation_belong_to_the_model() -> None:
@@ -68,19 +63,17 @@ def test_checksums_and_evaluation_belong_to_the_model() -> None:
     assert found["measured_on"] == identity(about)
 
 
-def test_an_offset_of_the_recorder_changes_no_answer(synthetic: Cohort) -> None:
-    bundle = einthoven.load_model()
+def test_an_offset_of_the_recorder_changes_no_prediction(synthetic: Cohort) -> None:
+    model = einthoven.load_model()
     record = read_record(synthetic.paths("test")[0])
     offsets = np.linspace(-2, 2, 12, dtype=np.float32)[:, None]
     moved = replace(record, signal=record.signal + offsets)
-    one, other = (predict_record(bundle, each) for each in (record, moved))
-    assert list(other.probabilities.values()) == pytest.approx(
-        list(one.probabilities.values()), abs=1e-4
-    )
-    assert not other.doubts
+    plain, shifted = predict_record(model, record), predict_record(model, moved)
+    assert shifted.probabilities == pytest.approx(plain.probabilities, abs=1e-4)
+    assert not shifted.doubts
 
 
-def test_it_remembers_ptb_xl() -> None:
+def test_it_holds_fingerprints_of_ptb_xl() -> None:
     """Folds 1 to 8, without labels and with them, and fold 9; never fold 10."""
     assert {part.use: len(part.signals) for part in read_fingerprints(SHIPPED)} == {
         "pretraining": 17_418,
@@ -93,7 +86,7 @@ def test_it_remembers_ptb_xl() -> None:
 def test_its_records_cannot_become_the_test_of_another_table(
     ptbxl_60: Path, tmp_path: Path, split: str
 ) -> None:
-    """Somebody's own table of PTB-XL's files: those of folds 1 to 8 are refused, fold 10 is not."""
+    """A table of PTB-XL's files: those of folds 1 to 8 are refused, fold 10 is not."""
     public = open_cohort(ptbxl_60)
     lines = ["path,patient,split,AFIB"]
     for place, path in enumerate(public.table["path"]):
@@ -111,7 +104,7 @@ def test_its_records_cannot_become_the_test_of_another_table(
         check_initial_weights(weights, member)
 
 
-def test_ptb_xl_s_own_folds_are_as_free_as_ever(ptbxl_60: Path, tmp_path: Path) -> None:
+def test_the_test_fold_of_ptb_xl_may_be_scored(ptbxl_60: Path, tmp_path: Path) -> None:
     cohort = open_cohort(ptbxl_60)
     store = pack(open_cohort(ptbxl_60, empty_rows="keep"), tmp_path / "store", workers=1)
     assert len(cohort.ids("test"))
@@ -130,12 +123,12 @@ def test_a_folder_of_the_same_name_goes_first(
     assert not is_model(SHIPPED)
 
 
-def test_it_gives_training_its_start() -> None:
+def test_training_starts_from_it() -> None:
     start = start_from(SHIPPED)
     assert start.weights == model_path(SHIPPED)
     assert start_from(SHIPPED, random=True).weights is None
     assert start_from("mtecg_tiny", "some.pt") == type(start)("mtecg_tiny", "some.pt")
-    # Weights of a bundle bring their shape along, where they are of that network.
+    # The config of a model is used with its weights, if they are of that backbone.
     assert start_from("s4_small", SHIPPED) == start
     assert start_from("s4_small", str(model_path(SHIPPED))) == start
     assert start_from("s4_tiny", SHIPPED) == type(start)("s4_tiny", start.weights)
@@ -147,7 +140,7 @@ def test_it_gives_training_its_start() -> None:
         model_path("einthoven-large")
 
 
-def test_its_encoder_is_what_its_bundle_holds() -> None:
+def test_its_encoder_is_that_of_its_classifier() -> None:
     start = start_from(SHIPPED)
     assert start.weights is not None
     encoder = einthoven.load_backbone(start.backbone, weights=start.weights, **start.options)
@@ -171,17 +164,17 @@ def test_it_is_post_trained_on_a_small_cohort_in_seconds(
     assert not done.data.preparation.passes_offsets
 
 
-def test_training_prepares_as_its_start_was_prepared_unless_the_recipe_says() -> None:
-    silent = load_recipe("post-training")
-    assert prepared_alike(silent, centred=True).data.centre
-    assert prepared_alike(silent, centred=False) == silent
-    said = load_recipe("post-training", ["data.centre=false"])
-    assert prepared_alike(said, centred=True) == said
+def test_leads_are_centred_as_in_the_initial_model_unless_the_recipe_decides() -> None:
+    default = load_recipe("post-training")
+    assert prepared_alike(default, centred=True).data.centre
+    assert prepared_alike(default, centred=False) == default
+    explicit = load_recipe("post-training", ["data.centre=false"])
+    assert prepared_alike(explicit, centred=True) == explicit
 
 
 @pytest.mark.slow
-def test_its_card_s_numbers_come_out_again(shared: Path, tmp_path: Path) -> None:
-    """All of fold 10, predicted anew."""
+def test_the_numbers_of_its_card_are_reproduced(shared: Path, tmp_path: Path) -> None:
+    """All of fold 10 is predicted again."""
     unpack = shared / "data" / "ptbxl" / "unpack.py"
     subprocess.run([sys.executable, unpack, tmp_path / "data"], check=True, capture_output=True)
     cohort = open_cohort(tmp_path / "data")

@@ -16,8 +16,7 @@ from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import Cohort
 from einthoven.errors import EinthovenError, EvaluationError, RecordError
 from einthoven.models import Model
-from einthoven.predict import embed_cohort, embed_files
-from einthoven.predict import embedding_files as written
+from einthoven.predict import embed_cohort, embed_files, embedding_files
 from einthoven.records import read_record
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import prepare_record
@@ -28,7 +27,7 @@ CROPS, TOKENS, WIDTH = 3, 50, 32
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Model:
+def model() -> Model:
     classifier = create_classifier(
         "mtecg_tiny_100hz", labels=2, seed=5, depth=1, width=WIDTH, heads=1
     ).eval()
@@ -38,17 +37,17 @@ def bundle() -> Model:
     return Model(classifier, replace(preparation, steps=steps), config=config)
 
 
-def expected(bundle: Model, path: Path, level: str) -> np.ndarray:
-    """The same once more, without batches, stores or files."""
-    record, backbone = read_record(path), bundle.classifier.backbone
+def expected(model: Model, path: Path, level: str) -> np.ndarray:
+    """The same embedding, without batches, stores or files."""
+    record, backbone = read_record(path), model.classifier.backbone
     with torch.no_grad():
         if level == "token":
-            return backbone.tokens(prepare_record(bundle.preparation, record)).flatten(0, 1).numpy()
+            return backbone.tokens(prepare_record(model.preparation, record)).flatten(0, 1).numpy()
         if level == "pooled":
-            return backbone.features(prepare_record(bundle.preparation, record)).mean(0).numpy()
+            return backbone.features(prepare_record(model.preparation, record)).mean(0).numpy()
         rows = []
         for lead in STANDARD_LEADS:
-            crops = prepare_record(replace(bundle.preparation, leads=(lead,)), record)
+            crops = prepare_record(replace(model.preparation, leads=(lead,)), record)
             rows.append(backbone.features(crops, leads=(lead,)).mean(0))
         return torch.stack(rows).numpy()
 
@@ -58,12 +57,12 @@ def expected(bundle: Model, path: Path, level: str) -> np.ndarray:
     [("pooled", (WIDTH,)), ("token", (CROPS * TOKENS, WIDTH)), ("lead", (12, WIDTH))],
 )
 def test_a_cohort_as_an_array(
-    bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path, level: str,
+    model: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path, level: str,
     shape: tuple[int, ...],
 ) -> None:  # fmt: skip
     steps: list[tuple[Any, ...]] = []
     done = embed_cohort(
-        bundle, synthetic, synthetic_store, tmp_path / "x.npy", level=level, split="test",
+        model, synthetic, synthetic_store, tmp_path / "x.npy", level=level, split="test",
         batch_size=7, progress=lambda *step: steps.append(step),
     )  # fmt: skip
     ids = synthetic.ids("test").tolist()
@@ -77,48 +76,48 @@ def test_a_cohort_as_an_array(
     assert (sidecar["level"], sidecar["weights_sha256"]) == (level, "ab")
     assert steps[-1] == ("embed", len(ids), len(ids))
     for row in (0, 9, len(ids) - 1):
-        one = expected(bundle, synthetic.paths("test")[row], level)
+        one = expected(model, synthetic.paths("test")[row], level)
         assert array[row] == pytest.approx(one, abs=2e-4)  # the store holds whole microvolts
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.json", "x.npy"]
 
 
 @pytest.mark.parametrize("level", ["pooled", "token", "lead"])
 def test_files_as_a_table(
-    bundle: Model, synthetic: Cohort, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+    model: Model, synthetic: Cohort, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(written, "ROW_GROUP", 2 * WIDTH * 4)
+    monkeypatch.setattr(embedding_files, "ROW_GROUP", 2 * WIDTH * 4)
     files = synthetic.paths("test")[:5]
-    done = embed_files(bundle, files, tmp_path / "sub" / "x.parquet", level=level)
-    found = pq.read_table(done.file)
-    assert found.column_names[:2] == ["record", "patient"]
-    assert found["record"].to_pylist() == [str(file) for file in files]
+    done = embed_files(model, files, tmp_path / "sub" / "x.parquet", level=level)
+    table = pq.read_table(done.file)
+    assert table.column_names[:2] == ["record", "patient"]
+    assert table["record"].to_pylist() == [str(file) for file in files]
     assert pq.ParquetFile(done.file).num_row_groups == (3 if level == "pooled" else 5)
-    about = json.loads(found.schema.metadata[b"einthoven.embeddings"])
-    assert (about["level"], about["files"]) == (level, 5)
-    one = expected(bundle, files[3], level)
+    metadata = json.loads(table.schema.metadata[b"einthoven.embeddings"])
+    assert (metadata["level"], metadata["files"]) == (level, 5)
+    one = expected(model, files[3], level)
     if level == "pooled":
-        assert found.column_names[2:] == [f"e{i:04d}" for i in range(WIDTH)]
-        row = [found[name][3].as_py() for name in found.column_names[2:]]
+        assert table.column_names[2:] == [f"e{i:04d}" for i in range(WIDTH)]
+        row = [table[name][3].as_py() for name in table.column_names[2:]]
     elif level == "lead":
-        assert found.column_names[2:] == list(STANDARD_LEADS)
-        row = [found[lead][3].as_py() for lead in STANDARD_LEADS]
+        assert table.column_names[2:] == list(STANDARD_LEADS)
+        row = [table[lead][3].as_py() for lead in STANDARD_LEADS]
     else:
-        row = found["tokens"][3].as_py()
+        row = table["tokens"][3].as_py()
     assert np.array(row) == pytest.approx(one, abs=1e-6)
 
 
-def test_the_two_files_and_any_batches_say_the_same(
-    bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+def test_both_formats_and_any_batch_size_agree(
+    model: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
-    embed_cohort(bundle, synthetic, synthetic_store, tmp_path / "x.npy", batch_size=64)
-    embed_cohort(bundle, synthetic, synthetic_store, tmp_path / "x.parquet", batch_size=11)
+    embed_cohort(model, synthetic, synthetic_store, tmp_path / "x.npy", batch_size=64)
+    embed_cohort(model, synthetic, synthetic_store, tmp_path / "x.parquet", batch_size=11)
     array, frame = np.load(tmp_path / "x.npy"), pq.read_table(tmp_path / "x.parquet").to_pandas()
     assert frame["record"].tolist() == synthetic.ids().tolist()
     assert frame.iloc[:, 2:].to_numpy() == pytest.approx(array, abs=1e-5)
 
 
-def test_a_lead_s_vector_rests_on_that_lead_alone(
-    bundle: Model, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_vector_of_a_lead_depends_on_that_lead_alone(
+    model: Model, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = synthetic.paths("test")[0]
     record = read_record(file)
@@ -126,67 +125,69 @@ def test_a_lead_s_vector_rests_on_that_lead_alone(
     changed[1:] = changed[1:][:, ::-1] * 3
     other = replace(record, signal=changed)
     monkeypatch.setattr("einthoven.predict.embeddings.read_record", lambda path: path)
-    for name, each in (("one", record), ("two", other)):
-        embed_files(bundle, [each], tmp_path / f"{name}.npy", level="lead")  # type: ignore[list-item]
+    for name, source in (("one", record), ("two", other)):
+        embed_files(model, [source], tmp_path / f"{name}.npy", level="lead")  # type: ignore[list-item]
     one, two = (np.load(tmp_path / f"{name}.npy")[0] for name in ("one", "two"))
     assert np.array_equal(one[0], two[0])
     assert not np.isclose(one[1:], two[1:], atol=1e-3).all(axis=1).any()
 
 
-def test_records_of_other_lengths(bundle: Model, synthetic: Cohort, tmp_path: Path) -> None:
+def test_records_of_other_lengths(model: Model, synthetic: Cohort, tmp_path: Path) -> None:
     """Their tokens fit a table, not an array; a mean over crops fits both."""
-    every = replace(bundle, preparation=bundle.preparation.with_evaluation_crops(4))
+    overlapping = replace(model, preparation=model.preparation.with_evaluation_crops(4))
     record = read_record(synthetic.paths("test")[0])
     short = replace(record, signal=np.ascontiguousarray(record.signal[:, :252]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("einthoven.predict.embeddings.read_record", lambda path: path)
         both: Any = [record, short]
-        done = embed_files(every, both, tmp_path / "x.parquet", level="token")
+        done = embed_files(overlapping, both, tmp_path / "x.parquet", level="token")
         lengths = [len(row) for row in pq.read_table(done.file)["tokens"].to_pylist()]
         assert lengths == [4 * TOKENS, 3 * TOKENS]
         with pytest.raises(EvaluationError, match="150 tokens"):
-            embed_files(every, both, tmp_path / "x.npy", level="token")
-        assert embed_files(every, both, tmp_path / "y.npy").shape == (2, WIDTH)
+            embed_files(overlapping, both, tmp_path / "x.npy", level="token")
+        assert embed_files(overlapping, both, tmp_path / "y.npy").shape == (2, WIDTH)
     assert not (tmp_path / "x.npy").exists()
 
 
-def test_a_bad_file_is_told_of_or_ends_it(bundle: Model, synthetic: Cohort, tmp_path: Path) -> None:
+def test_an_unusable_file_is_reported_or_raises(
+    model: Model, synthetic: Cohort, tmp_path: Path
+) -> None:
     good = synthetic.paths("test")[:2]
     files = [good[0], tmp_path / "absent.hea", good[1]]
     refused: list[tuple[Path, EinthovenError]] = []
     done = embed_files(
-        bundle, files, tmp_path / "x.npy", refused=lambda *each: refused.append(each)
+        model, files, tmp_path / "x.npy", refused=lambda *fault: refused.append(fault)
     )
     assert done.shape == (2, WIDTH)
     assert [path for path, _ in refused] == [tmp_path / "absent.hea"]
     before = (tmp_path / "x.npy").read_bytes(), (tmp_path / "x.json").read_bytes()
     with pytest.raises(RecordError, match=r"absent\.hea"):
-        embed_files(bundle, files, tmp_path / "x.npy")
+        embed_files(model, files, tmp_path / "x.npy")
     assert before == ((tmp_path / "x.npy").read_bytes(), (tmp_path / "x.json").read_bytes())
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.json", "x.npy"]
 
 
 @pytest.mark.parametrize("suffix", ["npy", "parquet"])
 def test_an_interrupted_file_never_appears(
-    bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path, suffix: str
+    model: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path, suffix: str
 ) -> None:
     def stop(task: str, done: int, total: int, metrics: Any = None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed_cohort(bundle, synthetic, synthetic_store, tmp_path / f"x.{suffix}", progress=stop)
+        embed_cohort(model, synthetic, synthetic_store, tmp_path / f"x.{suffix}", progress=stop)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_embedded_is_refused(
-    bundle: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+def test_invalid_requests_are_refused(
+    model: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
     cohort = synthetic, synthetic_store
     with pytest.raises(EvaluationError, match="level = 'word' is unknown"):
-        embed_cohort(bundle, *cohort, tmp_path / "x.npy", level="word")
+        embed_cohort(model, *cohort, tmp_path / "x.npy", level="word")
     with pytest.raises(EvaluationError, match=r"end in \.parquet or \.npy, not in '\.csv'"):
-        embed_cohort(bundle, *cohort, tmp_path / "x.csv")
+        embed_cohort(model, *cohort, tmp_path / "x.csv")
     rest = synthetic.select((synthetic.table["split"] != "test").to_numpy())
     with pytest.raises(EvaluationError, match="no record to embed"):
-        embed_cohort(bundle, rest, synthetic_store, tmp_path / "x.npy", split="test")
+        embed_cohort(model, rest, synthetic_store, tmp_path / "x.npy", split="test")
     assert list(tmp_path.iterdir()) == []

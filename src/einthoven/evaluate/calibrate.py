@@ -13,12 +13,11 @@ request only.
 A label's threshold maximises F1 on the same predictions, after calibration: half way between the
 lowest probability called present and the highest that is not. Among thresholds with equal F1 the
 highest wins, so that fewer records are called. With a handful of positives the highest F1 is an
-accident: fitted on one half of fold 9 (four networks, halves by patients), such thresholds called
-labels with fewer than five positives in 4 to 14 of a hundred records of the other half, where 2 to
-4 in a thousand had them. A label with fewer than `FEWEST_POSITIVES_FOR_F1` positives is therefore
-called as often as it has positives (where precision equals recall), which had as high an F1 there;
-or as near to that as equal probabilities allow. A label without a positive or without a negative
-has `NO_THRESHOLD`.
+accident: fitted on one half of fold 9, such thresholds called labels with fewer than five positives
+in 4 to 14 of a hundred records of the other half, where 2 to 4 in a thousand had them. A label with
+fewer than `FEWEST_POSITIVES_FOR_F1` positives is therefore called as often as it has positives, or
+as near to that as equal probabilities allow; its F1 on the other half was as high. A label without
+a positive or without a negative has `NO_THRESHOLD`.
 """
 
 from __future__ import annotations

@@ -185,9 +185,13 @@ def load_network(path: str | Path) -> Classifier | Backbone:
     """
     folder, config = model_path(path), read_config(path)
     tensors = _tensors(folder, config)
+    network: Classifier | Backbone
     try:
         with torch.device("meta"):  # draws no random numbers
-            network = _skeleton(config)
+            network = create_backbone(config["backbone"], **config["backbone_options"])
+            if labels := config.get("id2label"):
+                names = [labels[str(place)] for place in range(len(labels))]
+                network = Classifier(network, names, head_dropout=config["head_dropout"])
         network.load_state_dict(tensors, assign=True)
     except (BackboneError, RuntimeError) as error:  # the checksums are right: another version
         raise ModelError(
@@ -195,14 +199,6 @@ def load_network(path: str | Path) -> Classifier | Backbone:
             remedy=f"use einthoven {config.get('einthoven_version')}, which saved it",
         ) from error
     return network
-
-
-def _skeleton(config: Json) -> Classifier | Backbone:
-    backbone = create_backbone(config["backbone"], **config["backbone_options"])
-    if "id2label" not in config:
-        return backbone
-    labels = [config["id2label"][str(place)] for place in range(len(config["id2label"]))]
-    return Classifier(backbone, labels, head_dropout=config.get("head_dropout", 0.0))
 
 
 def _tensors(folder: Path, config: Json) -> dict[str, Tensor]:
