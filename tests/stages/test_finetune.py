@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from einthoven.backbones.classifier import Classifier, create_classifier
-from einthoven.errors import RecipeError
 from einthoven.stages.finetune import regularise, set_drop_path
 from einthoven.stages.posttrain import Posttrained
 from einthoven.stages.recipe import Stage2
@@ -89,32 +88,38 @@ def test_frozen_positions_are_not_trained(tmp_path: Path, train: Train) -> None:
             assert torch.equal(value, before[name]) == (name == "backbone.pos_embed"), name
 
 
-def test_missing_extractor_is_refused_before_writing(tmp_path: Path, train: Train) -> None:
-    with pytest.raises(RecipeError, match="mtecg_tiny_100hz has no convolutional extractor"):
-        train(tmp_path / "run", stage1=None, stage2={"freeze_extractor": True})
-    assert not (tmp_path / "run").exists()
+Groups = Callable[[dict[str, Any]], dict[str, tuple[float, float]]]
 
 
-def test_layer_decay_scales_the_learning_rate_by_layer(
-    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def groups_of(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> Groups:
+    """Learning rate scale and weight decay of every parameter by settings of stage 2."""
+
+    def groups(stage2: dict[str, Any]) -> dict[str, tuple[float, float]]:
+        loops: list[Loop[Any]] = []
+
+        def stop(loop: Loop[Any]) -> Result:
+            loops.append(loop)
+            raise InterruptedError
+
+        monkeypatch.setattr(Loop, "run", stop)
+        with pytest.raises(InterruptedError):
+            train(tmp_path, stage1=None, stage2=stage2)
+        names = {id(p): name for name, p in loops[0].model.named_parameters()}
+        values = {
+            names[id(p)]: (group["lr_scale"], group["weight_decay"])
+            for group in loops[0].groups
+            for p in group["params"]
+        }
+        assert values.keys() == set(names.values())
+        return values
+
+    return groups
+
+
+def test_layer_decay_scales_the_learning_rate_by_layer(groups_of: Groups) -> None:
     """MAE's rule: norm and head have the whole rate, the last block one factor less."""
-    loops: list[Loop[Any]] = []
-
-    def kept(loop: Loop[Any]) -> Result:
-        loops.append(loop)
-        raise InterruptedError
-
-    monkeypatch.setattr(Loop, "run", kept)
-    with pytest.raises(InterruptedError):
-        train(tmp_path, stage1=None, stage2={"layer_decay": 0.5, "decay_exempt": "1d"})
-    names = {id(p): name for name, p in loops[0].model.named_parameters()}
-    scale = {
-        names[id(p)]: (group["lr_scale"], group["weight_decay"])
-        for group in loops[0].groups
-        for p in group["params"]
-    }
-    assert scale.keys() == set(names.values())
+    scale = groups_of({"layer_decay": 0.5, "decay_exempt": "1d"})
     assert scale["head.weight"] == (1.0, 0.05)
     assert scale["head.bias"] == (1.0, 0.0)
     assert scale["backbone.norm.weight"] == (1.0, 0.0)
@@ -124,23 +129,10 @@ def test_layer_decay_scales_the_learning_rate_by_layer(
     assert scale["backbone.patch_embed.weight"] == (0.125, 0.05)
 
 
-def test_weight_decay_exemptions_of_the_backbone(
-    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loops: list[Loop[Any]] = []
-
-    def kept(loop: Loop[Any]) -> Result:
-        loops.append(loop)
-        raise InterruptedError
-
-    monkeypatch.setattr(Loop, "run", kept)
-    with pytest.raises(InterruptedError):
-        train(tmp_path, stage1=None, stage2={"decay_exempt": "backbone"})
-    names = {id(p): name for name, p in loops[0].model.named_parameters()}
-    spared = {
-        names[id(p)] for g in loops[0].groups for p in g["params"] if g["weight_decay"] == 0.0
-    }
-    assert spared == {"backbone.pos_embed", "backbone.cls_token"}
+def test_weight_decay_exemptions_of_the_backbone(groups_of: Groups) -> None:
+    values = groups_of({"decay_exempt": "backbone"})
+    undecayed = {name for name, (_, decay) in values.items() if decay == 0.0}
+    assert undecayed == {"backbone.pos_embed", "backbone.cls_token"}
 
 
 def test_gradient_clipping_changes_training(tmp_path: Path, train: Train) -> None:
