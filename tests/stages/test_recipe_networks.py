@@ -171,16 +171,6 @@ def test_the_published_fine_tuning_of_s4() -> None:
     } == {0.2}
 
 
-@pytest.mark.parametrize("name", ["s4-240hz-gpu", "st-mem-250hz-gpu"])
-def test_the_grid_has_every_task_fraction_and_seed(name: str) -> None:
-    experiment = load_experiment(name)
-    assert len(experiment.tasks) == len(experiment.table_variants) == 4
-    assert len(experiment.fractions) == 10
-    assert {
-        experiment.seeds_of(v, t, 1.0) for v in experiment.variants for t in experiment.tasks
-    } == {(0, 1, 2)}
-
-
 def test_a_step_of_the_published_pretraining() -> None:
     """One record at full size, on the CPU."""
     recipe = load_pretraining("s4-240hz")

@@ -1,6 +1,6 @@
 """Killed pretrainings of what ships go on bit for bit: norms, codebooks, half precision, dropout.
 
-`test_pretrain.py` kills a masked autoencoder, `test_pretrain_processes.py` two processes, and
+`test_pretrain.py` kills a masked autoencoder, `test_processes.py` two processes, and
 `tests/objectives/test_stepped_objective.py` an objective with state beside its parameters.
 """
 
