@@ -95,6 +95,8 @@ def test_every_condition_is_measured_and_reported(
     for part, names in (("leads", [*LEAD_SETS]), ("noise", noisy), ("offsets", offsets)):
         assert [condition["name"] for condition in result[part]] == names
     assert [condition["snr"] for condition in result["noise"]] == [20.0, -10.0, 20.0, -10.0]
+    weak, strong = (abs(result["noise"][i]["auroc"]["difference"]) for i in (0, 1))
+    assert weak < strong
     assert (result["resamples"], result["seed"], result["by"]) == (30, 0, "record")
     records = len(synthetic.ids("test"))
     done = [name for name, count, total in tasks if count == total == records]
@@ -123,34 +125,6 @@ def test_a_condition_is_its_comparison_with_clean(
     loss = -np.where(alone.targets == 1, np.log(alone.probabilities),
                      np.log1p(-alone.probabilities)).mean()  # fmt: skip
     assert condition["log_loss"] == pytest.approx(loss)
-
-
-def test_all_leads_change_nothing_and_weak_noise_little(
-    model: Model, synthetic: Cohort, synthetic_store: Store, clean: Predictions
-) -> None:
-    leads = STANDARD_LEADS[::-1]
-    reversed_leads = predict_cohort(model, synthetic, synthetic_store, "test", leads=leads)
-    assert np.allclose(reversed_leads.probabilities, clean.probabilities, atol=1e-6)
-    distance = {}
-    for snr in (60.0, 10.0, -10.0):
-        store = noisy_store(synthetic_store, kind="white", snr=snr)
-        noisy = predict_cohort(model, synthetic, store, "test").probabilities
-        distance[snr] = float(np.abs(noisy - clean.probabilities).mean())
-    assert distance[60.0] < 1e-3 < distance[10.0] < distance[-10.0]
-
-
-def test_the_batch_size_does_not_change_the_numbers(
-    model: Model, synthetic: Cohort, synthetic_store: Store
-) -> None:
-    store = noisy_store(synthetic_store, kind="muscle", snr=0.0, seed=3)
-    one, two = (
-        predict_cohort(model, synthetic, store, "test", batch_size=size).probabilities
-        for size in (5, 64)
-    )
-    assert np.allclose(one, two, atol=1e-6)
-    other = noisy_store(synthetic_store, kind="muscle", snr=0.0, seed=4)
-    again = predict_cohort(model, synthetic, other, "test").probabilities
-    assert not np.allclose(one, again, atol=1e-3)
 
 
 def test_a_noisy_store_adds_noise(synthetic_store: Store) -> None:

@@ -90,11 +90,11 @@ def test_curves_show_every_run_under_its_name() -> None:
         "old": [line(1, 0.7)],
         "loss only": [{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.4}],
     }
-    drawn = curves(histories, reference="old", name="c7")
+    drawn = curves(histories, reference="old")
     names = [node.text for node in texts(drawn)]
     assert {"_new $x$", "old", "loss only", "Validation macro AUPRC", "epoch"} <= set(names)
-    assert set(re.findall(r' id="(\w+)-', drawn)) == {"c7"}
-    assert curves(histories, reference="old", name="c7") == drawn
+    assert set(re.findall(r' id="(\w+)-', drawn)) == {"curves"}
+    assert curves(histories, reference="old") == drawn
 
 
 def test_many_runs_have_different_styles() -> None:
@@ -113,10 +113,10 @@ def test_figures_are_self_contained(comparison: Json) -> None:
 
 def test_the_reliability_diagram_draws_both_series(evaluation: dict[str, Any]) -> None:
     calibration = evaluation["calibration"]
-    drawn = reliability_diagram(calibration, name="mine")
+    drawn = reliability_diagram(calibration)
     names = {node.text for node in texts(drawn)}
     assert {"before calibration", "after calibration", "0.1", "1"} <= names
-    assert all(i.startswith("mine-") for i in re.findall(r' id="([^"]+)"', drawn))
+    assert all(i.startswith("reliability-") for i in re.findall(r' id="([^"]+)"', drawn))
     assert "$" not in drawn
     for when, colour in (("before", WORSE), ("after", BETTER)):
         bins = calibration[when]["bins_width"]

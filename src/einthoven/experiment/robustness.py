@@ -44,22 +44,18 @@ SNRS = (12.0, 6.0, 0.0)  # dB
 OFFSETS = (0.1, 0.3)  # mV
 
 
+Change = Callable[[Chunk, Sequence[str]], NDArray[Any]]
+"""New signals of a chunk, from the chunk and the names of its records."""
+
+
 @dataclass(eq=False, kw_only=True)
 class ChangedStore(Store):
-    """A store whose signals are changed as they are read.
+    """A store whose signals are changed as they are read."""
 
-    Attributes
-    ----------
-    change : callable
-        Returns the signals of a chunk, whose records have the given names.
-    """
-
-    change: Callable[[Chunk, Sequence[str]], NDArray[Any]]
+    change: Change
 
     @classmethod
-    def over(
-        cls, store: Store, change: Callable[[Chunk, Sequence[str]], NDArray[Any]]
-    ) -> ChangedStore:
+    def over(cls, store: Store, change: Change) -> ChangedStore:
         """Change the signals of a store, which itself stays as it is."""
         return cls(
             **{field.name: getattr(store, field.name) for field in fields(Store)}, change=change

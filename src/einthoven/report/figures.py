@@ -156,7 +156,6 @@ def curves(
     panels: Mapping[str, str] = PANELS,
     *,
     reference: str | None = None,
-    name: str = "curves",
 ) -> Markup:
     """Draw numbers by epoch, one panel each; by default as in figure 3 of arXiv 2509.12991.
 
@@ -171,8 +170,6 @@ def curves(
         Key in a line to the title of the panel.
     reference : str, optional
         The run whose best value is drawn as a line.
-    name : str
-        Prefix of the ids, unique in a page.
     """
     handles = [
         Line2D([], [], color=colour, ls=style, lw=1.5)
@@ -190,7 +187,7 @@ def curves(
         figure.subplots_adjust(left=0.05, right=0.99, top=0.9, bottom=0.24, wspace=0.2)
         legend(figure, handles, list(histories))
         alt = f"{', '.join(panels.values())} by epoch, of {', '.join(histories)}"
-        return to_svg(figure, name=name, alt=alt)
+        return to_svg(figure, name="curves", alt=alt)
 
 
 def _draw_curve(
@@ -297,7 +294,7 @@ def _draw_bars(axes: Axes, entries: Sequence[Json], labels: Sequence[str]) -> No
         )
 
 
-def reliability_diagram(calibration: Mapping[str, Any], *, name: str = "reliability") -> Markup:
+def reliability_diagram(calibration: Json) -> Markup:
     """Draw a reliability diagram of all record-label pairs in two panels.
 
     The first has bins of equal width, the second bins of equal mass on logarithmic axes, which
@@ -305,10 +302,8 @@ def reliability_diagram(calibration: Mapping[str, Any], *, name: str = "reliabil
 
     Parameters
     ----------
-    calibration : mapping
+    calibration : dict
         `CalibrationReport.to_dict()`.
-    name : str
-        Prefix of the ids, unique in a page.
     """
     series = {when: calibration[when] for when in _RELIABILITY if calibration.get(when)}
     alt = f"Observed share of positives against probability, {' and '.join(series)} calibration"
@@ -335,7 +330,7 @@ def reliability_diagram(calibration: Mapping[str, Any], *, name: str = "reliabil
             axis.set_minor_formatter(NullFormatter())
         figure.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.21, wspace=0.24)
         legend(figure, *width.get_legend_handles_labels())
-        return to_svg(figure, name=name, alt=alt)
+        return to_svg(figure, name="reliability", alt=alt)
 
 
 def _draw_bins(axes: Axes, bins: Sequence[Json], when: str) -> None:
@@ -343,7 +338,7 @@ def _draw_bins(axes: Axes, bins: Sequence[Json], when: str) -> None:
     axes.plot(x, y, **_RELIABILITY[when], label=f"{when} calibration", lw=1.2, mew=0, zorder=3)
 
 
-def reliability_picture(calibration: Mapping[str, Any]) -> str:
+def reliability_picture(calibration: Json) -> str:
     """Draw a reliability diagram for a file: black on white, independent of the page."""
     opening, rest = reliability_diagram(calibration).split(">", 1)
     ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
