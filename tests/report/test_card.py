@@ -144,18 +144,12 @@ def test_ptbxl_is_attributed_where_it_was_used() -> None:
     assert "Wagner" not in model_card({"provenance": {"contains_ptbxl": False}})
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"commercial_use": False}, False),
-        ({"commercial_use": True}, True),
-        ({"commercial_use": None}, None),
-        ({}, None),
-    ],
-)
-def test_unknown_terms_stay_unknown(fields: Json, expected: bool | None) -> None:
-    assert describe(fields)["commercial_use"] is expected
-    assert ("Not for commercial use" in model_card(fields)) == (expected is False)
+@pytest.mark.parametrize("allowed", [False, True, None])
+def test_unknown_terms_stay_unknown(allowed: bool | None) -> None:
+    assert describe({})["commercial_use"] is None
+    assert describe({"commercial_use": allowed})["commercial_use"] is allowed
+    card = model_card({"commercial_use": allowed})
+    assert ("Not for commercial use" in card) == (allowed is False)
 
 
 def test_recipes_and_selection_in_words() -> None:

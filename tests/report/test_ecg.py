@@ -1,9 +1,10 @@
-"""ECGs on paper: a second is 25 mm, a millivolt 10 mm, without names of patients."""
+"""ECGs on paper, and before and after preparation: true to scale, without names of patients."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.report.ecg import ecg_paper
+from einthoven.report.page import before_and_after
 
 RATE = 500
 Make = Callable[..., Record]
@@ -34,8 +36,9 @@ class Sheet:
 
     def group(self, pattern: str) -> list[np.ndarray]:
         """The points of every path of the groups of that name, y upwards."""
-        found = [n for n in self.root.iter() if re.fullmatch(f"ecg-{pattern}", n.get("id") or "")]
-        return [points(path.attrib["d"]) * self.scale for node in found for path in paths(node)]
+        name = f"(ecg|doctor)-{pattern}"
+        nodes = [node for node in self.root.iter() if re.fullmatch(name, node.get("id") or "")]
+        return [points(path.attrib["d"]) * self.scale for node in nodes for path in paths(node)]
 
 
 def paths(node: ElementTree.Element) -> list[ElementTree.Element]:
@@ -123,3 +126,73 @@ def test_names_are_not_printed_and_titles_are_text(make_record: Make) -> None:
     assert "<script" not in drawn
     assert "&lt;script&gt;$x$" in drawn
     assert "25 mm/s" in drawn
+
+
+def before_after(record: Record, prepared: np.ndarray, file: Path, start: float = 0.0) -> str:
+    signal = prepared.astype(np.float32)
+    before_and_after(record, signal, ("II", "V1"), rate=100.0, file=file, start=start)
+    return file.read_text()
+
+
+def strips(svg: str) -> list[np.ndarray]:
+    """The traces of the first lead before and after."""
+    sheet = Sheet(svg)
+    return [sheet.group(f"strip-{row}-0")[0] for row in (0, 1)]
+
+
+def test_a_crop_lies_below_the_stretch_that_it_was_cut_from(
+    make_record: Make, tmp_path: Path
+) -> None:
+    beat = np.zeros(5000)
+    beat[2000:2010] = 1.2  # at 4 s
+    prepared = np.zeros((2, 500))
+    prepared[0, 100] = 3.0  # 1 s after the crop's beginning at 3 s
+    svg = before_after(make_record(beat), prepared, tmp_path / "x.svg", start=3.0)
+    before, after = strips(svg)
+    assert np.ptp(before[:, 0]) == pytest.approx(250, rel=0.01)
+    assert np.ptp(after[:, 0]) == pytest.approx(125, rel=0.01)
+    assert np.ptp(before[:, 1]) == pytest.approx(12, abs=0.2)
+    tops = [points[points[:, 1].argmax(), 0] for points in (before, after)]
+    assert tops[0] == pytest.approx(tops[1], abs=0.6)
+    assert before[:, 1].max() > after[:, 1].max()
+
+
+@pytest.mark.parametrize(
+    ("millivolts", "units", "caption"),
+    [
+        (1.0, 1.5, "recorded: 10 mm/mV, 500 Hz · prepared: 10 mm/unit, 100 Hz"),
+        (3.5, 12.0, "recorded: 5 mm/mV, 500 Hz · prepared: 1 mm/unit, 100 Hz"),
+        (900.0, 0.0, "recorded: 0.02 mm/mV, 500 Hz · prepared: 10 mm/unit, 100 Hz"),
+    ],
+)
+def test_tall_signals_are_drawn_smaller(
+    make_record: Make, tmp_path: Path, millivolts: float, units: float, caption: str
+) -> None:
+    wave = np.sin(np.arange(5000) / 50)
+    prepared = units * np.sin(np.arange(1000) / 10) * np.ones((2, 1))
+    svg = before_after(make_record(millivolts * wave), prepared, tmp_path / "x.svg")
+    assert caption in svg
+    assert all(np.ptp(strip[:, 1]) <= 41 for strip in strips(svg))
+
+
+def test_a_long_recording_is_shown_where_the_crop_is(make_record: Make, tmp_path: Path) -> None:
+    beat = np.zeros(60 * 500)
+    beat[20_000:20_010] = 1.0  # at 40 s
+    prepared = np.zeros((2, 1000))
+    prepared[0, 300] = 1.0
+    svg = before_after(make_record(beat, seconds=60.0), prepared, tmp_path / "x.svg", start=37.0)
+    before, after = strips(svg)
+    assert np.ptp(before[:, 0]) == pytest.approx(250, rel=0.01)
+    tops = [points[points[:, 1].argmax(), 0] for points in (before, after)]
+    assert tops[0] == pytest.approx(tops[1], abs=0.6)
+
+
+def test_gaps_and_names_are_left_out(make_record: Make, tmp_path: Path) -> None:
+    record = make_record(0.5 * np.sin(np.arange(5000) / 40))
+    signal = record.signal.copy()
+    signal[:, 1000:2000] = np.nan
+    gone = Record.create(signal, 500.0, leads=record.leads, name=record.name, patient="Jane Doe")
+    page = before_after(gone, np.zeros((2, 1000)), tmp_path / "x.html")
+    assert not re.search(r"\bnan\b", page, flags=re.IGNORECASE)
+    assert "MRN-4711" not in page
+    assert "Jane" not in page
