@@ -115,8 +115,8 @@ def placed(dest: Path) -> dict[str, bytes]:
 
 
 def expected(server: Server, *folders: str) -> dict[str, bytes]:
-    wanted = (*folders, "ptbxl_database.csv", "scp_statements.csv", "LICENSE.txt", SUMS)
-    return {k: v for k, v in server.behaviour.files.items() if k.startswith(wanted)}
+    selection = (*folders, "ptbxl_database.csv", "scp_statements.csv", "LICENSE.txt", SUMS)
+    return {k: v for k, v in server.behaviour.files.items() if k.startswith(selection)}
 
 
 @pytest.mark.parametrize(

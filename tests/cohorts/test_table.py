@@ -37,8 +37,8 @@ def test_folds_and_splits_are_honoured(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "folds.csv", index=False)
     cohort = open_cohort(tmp_path / "folds.csv")
     assert [len(cohort.ids(split)) for split in SPLITS] == [36, 12, 12]
-    named = rows().assign(split=["train"] * 40 + ["validation"] * 10 + ["test"] * 10)
-    named.to_csv(tmp_path / "splits.csv", index=False)
+    explicit = rows().assign(split=["train"] * 40 + ["validation"] * 10 + ["test"] * 10)
+    explicit.to_csv(tmp_path / "splits.csv", index=False)
     assert len(open_cohort(tmp_path / "splits.csv").ids("validation")) == 10
 
 
@@ -132,6 +132,6 @@ def test_a_table_without_labels_is_there_to_be_pretrained_on(tmp_path: Path) -> 
     sizes = [len(cohort.ids(split)) for split in SPLITS]
     assert sizes == [54, 6, 0]
     assert not set(cohort.patients("train")) & set(cohort.patients("validation"))
-    named = frame.assign(split=["train"] * 50 + ["test"] * 10)
-    named.to_csv(tmp_path / "split.csv", index=False)
+    explicit = frame.assign(split=["train"] * 50 + ["test"] * 10)
+    explicit.to_csv(tmp_path / "split.csv", index=False)
     assert len(open_cohort(tmp_path / "split.csv").ids("test")) == 10

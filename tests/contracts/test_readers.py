@@ -98,11 +98,11 @@ def test_empty_file(suffix: str, tmp_path: Path) -> None:
 
 
 @every_reader
-@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
-def test_truncated_file(suffix: str, tmp_path: Path, kept: float) -> None:
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated_file(suffix: str, tmp_path: Path, share: float) -> None:
     path = SOUND[suffix](tmp_path)
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept) - 8])
+    path.write_bytes(data[: int(len(data) * share) - 8])
     assert_refused(suffix, path)
 
 

@@ -167,8 +167,8 @@ class Cohort:
         training = (self.table["split"] == "train").to_numpy()
         order = patient_order(self.patients("train"), self.targets("train"), seed=seed)
         sizes = self.table[training].groupby("patient").size().reindex(order).to_numpy()
-        taken = int(np.searchsorted(np.cumsum(sizes), round(share * training.sum()))) + 1
-        patients = order[: min(taken, len(order))]
+        count = int(np.searchsorted(np.cumsum(sizes), round(share * training.sum()))) + 1
+        patients = order[:count]
         return self.select(~training | self.table["patient"].isin(patients).to_numpy())
 
     def _rows(self, split: str | None) -> NDArray[np.intp]:
@@ -189,9 +189,6 @@ def checked(cohort: Cohort) -> Cohort:
     CohortError
         For duplicated record ids or labels, a matrix of another shape, or a patient in two splits.
     """
-    missing = [name for name in REQUIRED_COLUMNS if name not in cohort.table]
-    if missing:
-        raise CohortError(f"the record table lacks {missing}", remedy="add these columns")
     duplicated = cohort.table.index[cohort.table.index.duplicated()]
     if len(duplicated):
         raise CohortError(

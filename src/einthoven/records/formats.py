@@ -57,18 +57,18 @@ def format_of(path: PathLike) -> Format:
         If no format has this suffix and there is no WFDB header of this name.
     """
     suffix = Path(path).suffix.lower()
-    for known in reversed(FORMATS):
-        if suffix in known.suffixes:
-            return known
+    for entry in reversed(FORMATS):
+        if suffix in entry.suffixes:
+            return entry
     if os.path.isfile(f"{os.fspath(path)}.hea"):
         return WFDB
-    suffixes = sorted({suffix for known in FORMATS for suffix in known.suffixes})
+    suffixes = sorted({suffix for entry in FORMATS for suffix in entry.suffixes})
     raise RecordError(
         os.fspath(path),
         "suffix",
         suffix,
         f"no reader for this suffix, and no {Path(path).name}.hea beside the file",
-        remedy=f"use a file of a known format ({', '.join(suffixes)}), or write the ECG as WFDB "
+        remedy=f"use one of the formats ({', '.join(suffixes)}), or write the ECG as WFDB "
         "(einthoven.records.wfdb.write_wfdb)",
     )
 
@@ -101,7 +101,7 @@ def is_record(path: PathLike) -> bool:
 
 def find_records(folder: Path) -> list[Path]:
     """Paths of all records below a folder, sorted; WFDB records without suffix."""
-    suffixes = {suffix for known in FORMATS for suffix in known.record_suffixes or known.suffixes}
+    suffixes = {suffix for entry in FORMATS for suffix in entry.record_suffixes or entry.suffixes}
     files = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
     return sorted(file.with_suffix("") if format_of(file) is WFDB else file for file in files)
 

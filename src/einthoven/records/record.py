@@ -133,8 +133,8 @@ class Record:
             If a lead is missing or repeated, or `leads` is empty.
         """
         rows = {lead.lower(): row for row, lead in enumerate(self.leads)}
-        wanted = [canonical_lead(lead) for lead in leads]
-        missing = [lead for lead in wanted if lead.lower() not in rows]
+        names = [canonical_lead(lead) for lead in leads]
+        missing = [lead for lead in names if lead.lower() not in rows]
         if missing:
             raise RecordError(
                 self.source or self.name,
@@ -143,14 +143,14 @@ class Record:
                 f"lead {', '.join(missing)} is not in the record",
                 remedy="choose leads that the record has, or leave this record out of the cohort",
             )
-        order = [rows[lead.lower()] for lead in wanted]
+        order = [rows[lead.lower()] for lead in names]
         if order == list(range(len(self.leads))):
             return self
-        names = tuple(self.leads[row] for row in order)
-        _check_leads(names, len(order), self.source or self.name)
-        taken = self.signal[order]
-        taken.flags.writeable = False
-        return replace(self, signal=taken, leads=names)
+        selected = tuple(self.leads[row] for row in order)
+        _check_leads(selected, len(order), self.source or self.name)
+        signal = self.signal[order]
+        signal.flags.writeable = False
+        return replace(self, signal=signal, leads=selected)
 
 
 def _frozen(signal: np.ndarray) -> np.ndarray:
@@ -176,7 +176,7 @@ def _check_signal(signal: np.ndarray, file: str) -> None:
             "signal",
             "inf",
             f"row {row} holds an infinite voltage",
-            remedy="check the gain in the file; mark samples that are not known as NaN",
+            remedy="check the gain in the file; mark missing samples as NaN",
         )
 
 

@@ -1,7 +1,7 @@
 """Waves of the heart vector in time, and their projection on the twelve leads.
 
 Every deflection of an ECG is one or a few bumps with an exact start and an exact end, so that
-intervals (PR, QRS, QT) are known rather than measured.
+the intervals (PR, QRS, QT) are exact.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ class Waves:
     Attributes
     ----------
     corners : numpy.ndarray
-        (waves, 4): start, end of the rise, start of the fall, end. Seconds, or fractions of an
-        interval if the owner requires it.
+        (waves, 4): start, end of the rise, start of the fall, end, in seconds.
     vectors : numpy.ndarray
         (waves, 3): the heart vector at the top, mV, Frank's axes (left, inferior, posterior).
     """
