@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from einthoven.errors import RecipeError
 from einthoven.objectives.quantiser import GumbelQuantiser
 
 
@@ -48,9 +47,3 @@ def test_diversity_is_lowest_when_all_codes_are_used_alike(quantiser: GumbelQuan
         quantiser.projection.bias[[0, 4]] = 100.0
         one = quantiser(torch.randn(1, 3, 6))
         assert quantiser.diversity_loss(one).item() == pytest.approx(0.75, abs=1e-3)
-
-
-@pytest.mark.parametrize("options", [{"codes": 0}, {"groups": 3}, {"groups": 0}])
-def test_refuses_impossible_sizes(options: dict[str, int]) -> None:
-    with pytest.raises(RecipeError, match="code_groups"):
-        GumbelQuantiser(6, **({"codes": 4, "groups": 2, "out_width": 10} | options))

@@ -12,7 +12,6 @@ from torch import Generator, Tensor
 from einthoven.errors import RecipeError
 from einthoven.signals import augment
 from einthoven.signals.augment import (
-    AUGMENTATIONS,
     OPERATIONS,
     RandAugment,
     RandomLeadMask,
@@ -53,6 +52,8 @@ def test_samples_are_zeroed_and_the_others_stay(x: Tensor, name: str) -> None:
     if name == "erase":
         assert (zeros.all(2).sum(1) == 1).all()
         assert zeros.sum() == 5 * T
+        erased = OPERATIONS["erase"](torch.ones(3000, 3, 4), 1.0, _generator()) == 0
+        np.testing.assert_allclose(erased[:, :, 0].double().mean(0), 1 / 3, atol=0.05)
     else:
         assert torch.equal(zeros, zeros[:, :1].expand_as(zeros))
     if name == "cutout":
@@ -115,12 +116,6 @@ def test_added_signals_have_the_levels_size_and_place() -> None:
     partial = OPERATIONS["partial_sine"](zeros, 1.0, _generator())
     assert torch.equal(partial[:, 0], partial[:, 1])
     assert float(partial.abs().max()) == pytest.approx(0.3, abs=1e-3)
-
-
-def test_erase_takes_every_lead_alike() -> None:
-    erased = OPERATIONS["erase"](torch.ones(3000, 3, 4), 1.0, _generator())[:, :, 0] == 0
-    assert erased.sum(1).eq(1).all()
-    np.testing.assert_allclose(erased.double().mean(0), 1 / 3, atol=0.05)
 
 
 def test_each_operation_is_used_as_often_as_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,10 +183,7 @@ def test_leads_are_masked_whole_and_independently() -> None:
 
 def test_names_build_augmentations_and_mistakes_are_refused() -> None:
     assert create_augmentation("rand-augment", level=5) == RandAugment(level=5)
-    assert {name: type(build()) for name, build in AUGMENTATIONS.items()} == {
-        "rand-augment": RandAugment,
-        "lead-mask": RandomLeadMask,
-    }
+    assert create_augmentation("lead-mask") == RandomLeadMask()
     for name, options in [
         ("mixup", {}),
         ("rand-augment", {"levl": 3}),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from beats import beats
 from numpy.typing import NDArray
 from scipy import signal as sps
 
@@ -22,7 +23,20 @@ from einthoven.signals.prepare import (
     random_starts,
     resampled_length,
 )
-from einthoven.signals.steps import Centre, Fill, Filter, Resample, Scale, Standardise, Window
+from einthoven.signals.steps import (
+    Baseline,
+    Centre,
+    Decimate,
+    Derive,
+    Fill,
+    Filter,
+    Fir,
+    MinMax,
+    Resample,
+    Scale,
+    Standardise,
+    Window,
+)
 
 ST_MEM = Preparation(
     leads=STANDARD_LEADS,
@@ -35,17 +49,6 @@ ST_MEM = Preparation(
     ),
 )
 TWO = ("II", "V5")
-
-
-def _ecg(records: int, leads: int, samples: int, rate: float, seed: int = 0) -> NDArray[np.float64]:
-    """Beats, drift, offset and noise, in mV."""
-    random = np.random.default_rng(seed)
-    time = np.arange(samples) / rate
-    beats = np.exp(-(((time * 1.2) % 1 - 0.5) ** 2) / 5e-4)
-    size = random.uniform(0.2, 2.0, (records, leads, 1))
-    drift = np.cumsum(random.standard_normal((records, leads, samples)), -1) / samples**0.5
-    noise = 0.03 * random.standard_normal((records, leads, samples))
-    return size * beats + drift + noise + random.uniform(-1, 1, (records, leads, 1))
 
 
 def _by_scipy(steps: tuple, x: NDArray[np.float64], rate: float, start: int) -> NDArray[np.float64]:
@@ -72,7 +75,7 @@ def _by_scipy(steps: tuple, x: NDArray[np.float64], rate: float, start: int) -> 
 
 
 def _check_against_scipy(preparation: Preparation, samples: int, rate: float) -> None:
-    x = _ecg(5, len(preparation.leads), samples, rate)
+    x = beats(5, len(preparation.leads), samples, rate)
     generator = torch.Generator().manual_seed(1)
     starts = random_starts(preparation, samples, rate=rate, count=5, generator=generator)
     ours = prepare_batch(preparation, torch.from_numpy(x).float(), rate=rate, starts=starts)
@@ -102,14 +105,10 @@ def test_st_mem_equals_the_published_transforms(
 @pytest.mark.parametrize(
     ("rate", "samples"),
     [
-        (500, 5000),
         (500, 4999),
-        (100, 1000),
         (100, 997),
-        (250, 2500),
         (250, 2250),
         (257, 2570),
-        (360, 3601),
         (1000, 15001),
         (128.5, 1285),
         (500, 100_000),
@@ -152,7 +151,7 @@ def test_short_records_are_padded_with_zeros_at_the_end() -> None:
 def test_microvolts_equal_millivolts_and_a_large_batch_equals_single_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    raw = torch.from_numpy((1000 * _ecg(7, 12, 5000, 500)).astype(np.int16))
+    raw = torch.from_numpy((1000 * beats(7, 12, 5000, 500)).astype(np.int16))
     starts = torch.tensor([0, 1, 7, 99, 125, 249, 250])
     whole = prepare_batch(ST_MEM, raw, rate=500, starts=starts, unit="uV")
     volts = prepare_batch(ST_MEM, raw.double() / 1000, rate=500, starts=starts)
@@ -164,7 +163,7 @@ def test_microvolts_equal_millivolts_and_a_large_batch_equals_single_records(
 
 def test_the_callers_signals_are_left_alone() -> None:
     for steps in (ST_MEM.steps, (Resample(500), Standardise(), Window(4000))):
-        signals = torch.from_numpy(_ecg(2, 12, 5000, 500)).float()
+        signals = torch.from_numpy(beats(2, 12, 5000, 500)).float()
         before = signals.clone()
         preparation = Preparation(STANDARD_LEADS, steps)
         prepare_batch(preparation, signals, rate=500, starts=torch.tensor([3, 5]))
@@ -173,7 +172,7 @@ def test_the_callers_signals_are_left_alone() -> None:
 
 def test_precision_does_not_follow_the_callers_settings() -> None:
     backend = torch.backends.mkldnn.matmul
-    signals = torch.from_numpy(_ecg(2, 12, 5000, 500)).float()
+    signals = torch.from_numpy(beats(2, 12, 5000, 500)).float()
     starts = torch.tensor([3, 200])
     plain = prepare_batch(ST_MEM, signals, rate=500, starts=starts)
     # Maps are checked when they are made, and this must not follow the settings either.
@@ -191,7 +190,7 @@ def test_precision_does_not_follow_the_callers_settings() -> None:
 
 
 def test_flat_signals_become_zero_and_never_nan() -> None:
-    signals = torch.from_numpy(_ecg(3, 12, 5000, 500)).float()
+    signals = torch.from_numpy(beats(3, 12, 5000, 500)).float()
     signals[0] = 0.0
     signals[1] = 2.5
     starts = torch.tensor([0, 10, 20])
@@ -211,7 +210,7 @@ def test_a_centred_preparation_passes_no_offset() -> None:
     assert centred.steps == (Centre(), *raw.steps)
     assert centred.centred() is centred
     assert (raw.passes_offsets, centred.passes_offsets) == (True, False)
-    x = torch.from_numpy(_ecg(3, 2, 5000, 500)).float()
+    x = torch.from_numpy(beats(3, 2, 5000, 500)).float()
     for preparation, moved in ((raw, 2.0), (centred, 0.0)):
         starts = torch.tensor([0, 5, 17])
         one, other = (
@@ -229,13 +228,37 @@ def test_centring_keeps_missing_values() -> None:
     assert out.tolist() == [[[-2.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]]]
 
 
-def test_json_round_trip_is_exact_and_the_digest_tells_preparations_apart() -> None:
-    steps = (Resample(500), Filter("bandpass", [0.67, 40.1], order=4), Window(100), Scale(0.1, 3))
-    for preparation in (ST_MEM, Preparation(TWO, steps)):
-        again = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
-        assert again == preparation
-        assert hash(again) == hash(preparation)
-        assert again.digest == preparation.digest
+EVERY_STEP = Preparation(
+    ("I", "II", "III"),
+    (
+        Derive(["III"], ["I", "II"]),
+        Centre(),
+        Scale(0.1, 3),
+        Fill("zero"),
+        Fir([0.05, 47]),
+        Resample(500, method="linear"),
+        Baseline(0.4),
+        MinMax(),
+        Window(100),
+        Fill("crop-mean"),
+        Filter("bandpass", [0.67, 40.1], order=4),
+        Decimate(5, over="end-to-end"),
+        Standardise("lead"),
+    ),
+)
+
+
+@pytest.mark.parametrize("preparation", [ST_MEM, EVERY_STEP])
+def test_json_round_trip_is_exact(preparation: Preparation) -> None:
+    again = Preparation.from_dict(json.loads(json.dumps(preparation.to_dict())))
+    assert again == preparation
+    assert hash(again) == hash(preparation)
+    assert again.digest == preparation.digest
+    assert len({str(step) for step in again.steps}) == len(again.steps)
+    assert "; " not in "".join(map(str, again.steps))  # a description is split there
+
+
+def test_the_digest_tells_preparations_apart() -> None:
     others = [
         ST_MEM.with_evaluation_crops(2),
         ST_MEM.with_window(seconds=8),
@@ -281,6 +304,11 @@ def test_evaluation_starts(samples: int, crops: int, expected: list[int]) -> Non
     assert evaluation_starts(preparation, samples, rate=250) == expected
 
 
+def test_resampled_length_rounds_down() -> None:
+    assert resampled_length(ST_MEM, 4096, rate=400) == 2560
+    assert resampled_length(ST_MEM, 2571, rate=257) == 2500
+
+
 def test_random_starts_reach_both_ends_and_follow_the_generator() -> None:
     def draw(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -290,14 +318,8 @@ def test_random_starts_reach_both_ends_and_follow_the_generator() -> None:
     assert set(draw(1).tolist()) == set(range(11))
 
 
-def test_resampled_length_rounds_down() -> None:
-    assert resampled_length(ST_MEM, 4096, rate=400) == 2560
-    assert resampled_length(ST_MEM, 2571, rate=257) == 2500
-    assert resampled_length(ST_MEM, 5000, rate=500.0) == 2500
-
-
 def _record(leads: tuple[str, ...], samples: int = 5000) -> Record:
-    signal = _ecg(1, len(leads), samples, 500)[0].astype(np.float32)
+    signal = beats(1, len(leads), samples, 500)[0].astype(np.float32)
     return Record(signal, 500.0, leads, "r1", None, "r1.hea", "0" * 64, {})
 
 

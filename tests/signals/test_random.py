@@ -43,11 +43,3 @@ def test_successive_draws_stay_in_step() -> None:
     assert torch.equal(
         integers(50, (4, 3), generator=alone)[0::2], integers(50, (2, 3), generator=first)
     )
-
-
-def test_without_a_generator_the_global_one_of_torch_is_used() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        ours = uniform((2, 3))
-        torch.manual_seed(0)
-        assert torch.equal(ours, torch.rand(2, 3))
