@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,8 @@ def figure_5(results: Results) -> Section:
         "figure-5",
         numbers,
         {"figure-5": draw_variants(finished)} if finished else {},
-        corners=list(_corners(results, groups)),
+        groups=groups,
+        starts=STARTS,
     )
 
 
@@ -115,19 +116,6 @@ def _ablation(results: Results, group: Group, whole: Group) -> Json:
         quote = published.ABLATION.get(group.variant, {}).get(metric)
         numbers[f"{metric}_published_relative"] = quote
     return numbers
-
-
-def _corners(results: Results, groups: Mapping[str, Group]) -> Iterator[Json]:
-    """Plain fine-tuning and post-training from the same start, and their paired difference."""
-    for start, (plain, post) in STARTS.items():
-        for metric in AUROC_AUPRC if {plain, post} <= groups.keys() else ():
-            yield {
-                "start": start,
-                "metric": metric,
-                "plain": results.macro(groups[plain], metric),
-                "post": results.macro(groups[post], metric),
-                "gain": results.macro(groups[post], metric, minus=groups[plain]),
-            }
 
 
 def _numbers(results: Results, group: Group, split: Split = "test") -> Json:

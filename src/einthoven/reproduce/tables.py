@@ -184,10 +184,6 @@ def table_1(results: Results, stored: Json) -> Section:
         numbers,
         tasks=tasks,
         beside=beside,
-        finished={
-            task: [entry for entry in numbers["rows"] if entry["tasks"][task]["auroc"]]
-            for task in tasks
-        },
     )
 
 
@@ -297,16 +293,10 @@ def grid_table(results: Results) -> Section:
     """Every variant on the main task, and its difference to plain fine-tuning."""
     experiment, backbone = results.reproduction.experiment, results.reproduction.backbone
     _, plain = pair_of(results, experiment.main_task)
-    numbers, rows = [], []
-    for group in target_groups(GRID, experiment, backbone):
-        cost = results.cost(group) or {"seconds": None}
-        entry = _group_numbers(results, group) | {"seconds": cost["seconds"]}
-        numbers.append(entry)
-        differences = {
-            metric: results.macro(group, metric, minus=plain)
-            for metric in AUROC_AUPRC
-            if group != plain
-        }
-        validation = results.macro(group, "auroc", "validation")
-        rows.append(entry | {"validation": validation, "differences": differences})
-    return section(results, GRID, {"groups": numbers}, rows=rows)
+    groups = list(target_groups(GRID, experiment, backbone))
+    costs = [results.cost(group) or {"seconds": None} for group in groups]
+    numbers = [
+        _group_numbers(results, group) | {"seconds": cost["seconds"]}
+        for group, cost in zip(groups, costs, strict=True)
+    ]
+    return section(results, GRID, {"groups": numbers}, groups=groups, plain=plain)
