@@ -14,7 +14,6 @@ from small_networks import same_weights
 from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, create_classifier
-from einthoven.backbones.registry import create_backbone
 from einthoven.errors import WeightsError
 from einthoven.weights import load_backbone, load_classifier
 
@@ -114,21 +113,3 @@ def test_other_heads_are_left_out_and_never_taken_for_a_linear_one(
     assert same_weights(load_backbone(NAME, weights=tmp_path / "x", **TINY), source.backbone)
     with pytest.raises(WeightsError):
         load_classifier(NAME, weights=tmp_path / "x", **TINY)
-
-
-def test_a_network_of_the_same_parts_over_twelve_channels_is_another(
-    source: Classifier, tmp_path: Path
-) -> None:
-    state = source.backbone.state_dict() | {"extractor.convs.0.weight": torch.rand(16, 12, 2)}
-    save_file(state, tmp_path / "x")
-    with pytest.raises(WeightsError):
-        load_backbone(NAME, weights=tmp_path / "x", **TINY)
-
-
-def test_names_the_size_that_a_file_fits(tmp_path: Path) -> None:
-    with torch.device("meta"):
-        small = to_public(create_backbone("hubert_ecg_small"))
-    save_file({k: torch.zeros(v.shape, dtype=torch.half) for k, v in small.items()}, tmp_path / "x")
-    with pytest.raises(WeightsError, match="reshaped") as refusal:
-        load_backbone("hubert_ecg_base", weights=tmp_path / "x")
-    assert "load it as hubert_ecg_small, which it fits" in refusal.value.remedy

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,11 @@ from einthoven.errors import BackboneError, WeightsError
 from einthoven.weights import load_backbone, load_classifier
 from einthoven.weights.load import FAMILIES
 
-DEPTH = {"depth": 2}
+NAME, DEPTH = "st_mem_tiny", {"depth": 2}
 
 
-@pytest.fixture
-def name() -> str:
-    return "st_mem_tiny"
-
-
-def _public(name: str, **options: Any) -> dict[str, Tensor]:
-    return to_public(create_classifier(name, labels=5, seed=0, **DEPTH, **options))
-
-
-def _same(net: torch.nn.Module, state: dict[str, Tensor]) -> bool:
-    return all(torch.equal(net.state_dict()[key], state[key]) for key in net.state_dict())
+def _public() -> dict[str, Tensor]:
+    return to_public(create_classifier(NAME, labels=5, seed=0, **DEPTH))
 
 
 @pytest.mark.parametrize("wrap", [
@@ -41,56 +33,56 @@ def _same(net: torch.nn.Module, state: dict[str, Tensor]) -> bool:
     lambda s: {k: v for k, v in s.items() if not k.startswith("head.")},
     lambda s: {k: v.half().float() if v.ndim == 0 else v.double() for k, v in s.items()},
 ])  # fmt: skip
-def test_reads_every_container(name: str, wrap: Callable[[Any], Any], tmp_path: Path) -> None:
-    source = create_classifier(name, labels=5, seed=0, **DEPTH)
+def test_reads_every_container(wrap: Callable[[Any], Any], tmp_path: Path) -> None:
+    source = create_classifier(NAME, labels=5, seed=0, **DEPTH)
     torch.save(wrap(to_public(source)), tmp_path / "x.pth")
-    net = load_backbone(name, weights=tmp_path / "x.pth", **DEPTH)
+    net = load_backbone(NAME, weights=tmp_path / "x.pth", **DEPTH)
     assert not net.training
-    assert _same(net, source.backbone.state_dict())
+    assert same_weights(net, source.backbone)
     assert all(p.requires_grad and p.dtype is torch.float32 for p in net.parameters())
 
 
-def test_reads_whole_classifiers(name: str, tmp_path: Path) -> None:
-    source = create_classifier(name, labels=5, seed=0, **DEPTH).eval()
+def test_reads_whole_classifiers(tmp_path: Path) -> None:
+    source = create_classifier(NAME, labels=5, seed=0, **DEPTH).eval()
     x = torch.randn(2, 12, 300)
     torch.save({"model": to_public(source)}, tmp_path / "public.pth")
     save_file(source.state_dict(), tmp_path / "own")
     for path in (tmp_path / "public.pth", tmp_path / "own"):
-        assert torch.equal(load_classifier(name, weights=path, **DEPTH)(x), source(x))
+        assert torch.equal(load_classifier(NAME, weights=path, **DEPTH)(x), source(x))
     with pytest.raises(WeightsError, match="head"):
-        load_classifier(name, weights=tmp_path / "own", labels=("A", "B"), **DEPTH)
+        load_classifier(NAME, weights=tmp_path / "own", labels=("A", "B"), **DEPTH)
     save_file(source.backbone.state_dict(), tmp_path / "encoder")
     with pytest.raises(WeightsError):
-        load_classifier(name, weights=tmp_path / "encoder", **DEPTH)
+        load_classifier(NAME, weights=tmp_path / "encoder", **DEPTH)
 
 
-def test_reading_draws_no_random_numbers(name: str, tmp_path: Path) -> None:
-    torch.save(_public(name), tmp_path / "x.pth")
+def test_reading_draws_no_random_numbers(tmp_path: Path) -> None:
+    torch.save(_public(), tmp_path / "x.pth")
     state = torch.get_rng_state()
-    load_backbone(name, weights=tmp_path / "x.pth", **DEPTH)
+    load_backbone(NAME, weights=tmp_path / "x.pth", **DEPTH)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_lists_missing_unexpected_and_reshaped_in_the_names_of_the_file(tmp_path: Path) -> None:
-    state = _public("st_mem_tiny")
+    state = _public()
     state["block1.extra"] = torch.ones(1)
     del state["lead_embeddings.3"]
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(WeightsError) as refusal:
-        load_backbone("st_mem_tiny", weights=tmp_path / "x.pth", **DEPTH)
+        load_backbone(NAME, weights=tmp_path / "x.pth", **DEPTH)
     assert "1 missing: lead_embeddings.3" in refusal.value.problem
     assert "1 unexpected: block1.extra" in refusal.value.problem
-    state = _public("st_mem_tiny")
+    state = _public()
     state["norm.weight"] = torch.ones(190)
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=r"norm.weight \(190,\) instead of \(192,\)"):
-        load_backbone("st_mem_tiny", weights=tmp_path / "x.pth", **DEPTH)
+        load_backbone(NAME, weights=tmp_path / "x.pth", **DEPTH)
 
 
 def test_names_the_backbone_that_a_file_fits(tmp_path: Path) -> None:
     torch.save(to_public(create_backbone("st_mem_small", seed=0)), tmp_path / "x.pth")
     with pytest.raises(WeightsError, match="reshaped") as refusal:
-        load_backbone("st_mem_tiny", weights=tmp_path / "x.pth")
+        load_backbone(NAME, weights=tmp_path / "x.pth")
     assert "st_mem_small" in refusal.value.remedy
 
 
@@ -98,28 +90,18 @@ def test_names_the_backbone_that_a_file_fits(tmp_path: Path) -> None:
     "fixture", ["ecgfounder_12lead", "hubert_ecg_small", "ecg_fm_pretrain", "ecg_fm_classifier"]
 )
 def test_recognises_real_key_lists(fixture: str, shared: Path, tmp_path: Path) -> None:
-    import json
-
     keys = json.loads((shared / "parity" / f"{fixture}.json").read_text())["keys"]
     torch.save({"model": {key: torch.ones(1) for key in keys}}, tmp_path / "x.pth")
     with pytest.raises(WeightsError) as refusal:
-        load_backbone("st_mem_tiny", weights=tmp_path / "x.pth")
+        load_backbone(NAME, weights=tmp_path / "x.pth")
     assert fixture.split("_")[0] in refusal.value.remedy
-
-
-def test_refuses_tensors_that_are_not_finite(name: str, tmp_path: Path) -> None:
-    state = {key: tensor.clone() for key, tensor in _public(name).items()}
-    state["norm.bias"][3] = float("nan")
-    torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"norm\.bias"):
-        load_backbone(name, weights=tmp_path / "x.pth", **DEPTH)
 
 
 def test_refuses_files_without_tensors_and_unknown_names(tmp_path: Path) -> None:
     torch.save({"epoch": 1, "best": 0.9}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match="epoch, best"):
         load_backbone("mtecg_tiny", weights=tmp_path / "x.pth")
-    torch.save(_public("st_mem_tiny"), tmp_path / "x.pth")
+    torch.save(_public(), tmp_path / "x.pth")
     with pytest.raises(BackboneError, match="vit"):
         load_backbone("vit", weights=tmp_path / "x.pth")
 
@@ -143,7 +125,7 @@ def test_networks_are_read_in_our_names(name: str, tmp_path: Path) -> None:
 def test_labels_are_as_many_as_outputs(tmp_path: Path) -> None:
     classifier = create_classifier("mtecg_tiny_100hz", labels=2, seed=0, depth=1)
     save_file(classifier.state_dict(), tmp_path / "x.safetensors")
-    given = {"weights": tmp_path / "x.safetensors", "depth": 1}
-    assert load_classifier("mtecg_tiny_100hz", labels=("A", "B"), **given).labels == ("A", "B")
+    options = {"weights": tmp_path / "x.safetensors", "depth": 1}
+    assert load_classifier("mtecg_tiny_100hz", labels=("A", "B"), **options).labels == ("A", "B")
     with pytest.raises(WeightsError, match="2 outputs for 3 labels"):
-        load_classifier("mtecg_tiny_100hz", labels=("A", "B", "C"), **given)
+        load_classifier("mtecg_tiny_100hz", labels=("A", "B", "C"), **options)
