@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,15 +131,12 @@ def whole(at: At, tmp_path_factory: pytest.TempPathFactory) -> Reproduction:
 @pytest.fixture(scope="session")
 def rows(whole: Reproduction, experiment_file: Path) -> Reproduction:
     """Three rows over the finished reproduction's runs; none of them is its post-trained model."""
-    keys = ("fractions", "table_variants")
-    kept = [
-        line
-        for line in experiment_file.read_text().splitlines()
-        if not line.startswith(tuple(f"{key} = " for key in keys))
-    ]
     folder = experiment_file.parent / "rows"
     folder.mkdir(exist_ok=True)
-    (folder / "tiny.toml").write_text("\n".join(kept))
+    text = re.sub(
+        r"(?m)^(fractions|table_variants) = .*\n", "", experiment_file.read_text(), count=2
+    )
+    (folder / "tiny.toml").write_text(text)
     (folder / "rows.toml").write_text(ROWS)
     return replace(whole, experiment=load_experiment(folder / "rows.toml"), backbone="")
 

@@ -188,15 +188,6 @@ def test_the_last_entry_of_seeds_that_matches_decides(tiny: Experiment) -> None:
     assert tiny.seeds_of(SCRATCH, "all-71", 1.0) == (0,)
 
 
-def test_the_variants_of_table_2(tiny: Experiment, tmp_path: Path) -> None:
-    assert written(tmp_path, SMALL).table_variants_of("all-71") == (PLAIN, POST)
-    four = (SCRATCH, PLAIN, "linear-probe", POST)
-    assert tiny.table_variants_of("all-71") == tiny.table_variants_of("superclass-5") == four
-    some = tiny.model_copy(update={"table_variants_on": ("superclass-5",)})
-    assert some.table_variants_of("superclass-5") == four
-    assert some.table_variants_of("all-71") == (PLAIN, POST)
-
-
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -308,16 +299,16 @@ def test_the_whole_schedules_are_the_networks_own() -> None:
     experiment = load_experiment("peers")
     variants = {row.name: row.variant for row in experiment.rows if row.variant}
     assert {experiment.changes(variant, name)[0] for name, variant in variants.items()} == {""}
-
-    def epochs(name: str) -> int:
+    assert variants["lstm"] == variants["lstm_bidir"] == "strodthoff-rnn"
+    for name, epochs in {
+        "xresnet1d101": 50,
+        "lstm": 50,
+        "wavelet_nn": 30,
+        "multiresnet": 100,
+    }.items():
         stage = experiment.recipe(variants[name], name).stage2
         assert stage is not None
-        return stage.epochs
-
-    assert [epochs(name) for name in ("xresnet1d101", "lstm", "wavelet_nn", "multiresnet")] == [
-        50, 50, 30, 100,
-    ]  # fmt: skip
-    assert variants["lstm"] == variants["lstm_bidir"] == "strodthoff-rnn"
+        assert stage.epochs == epochs
 
 
 def test_unknown_experiments_and_recipes(tmp_path: Path) -> None:

@@ -82,27 +82,16 @@ def test_table_2(page: Path, whole: Reproduction) -> None:
             for metric in ("auroc", "auprc"):
                 expected = test[f"macro_{metric}"]
                 assert group[metric]["values"][index] == pytest.approx(expected, abs=1e-12)
-    post = next(g for g in table["groups"] if (g["task"], g["variant"]) == ("all-71", POST))
+    groups = {g["variant"]: g["auroc"] for g in table["groups"] if g["task"] == "all-71"}
     row = next(line for line in lines if line[:2] == ["all-71", f"`{POST}`"])
-    assert row[2:5] == ["0, 1", value(post["auroc"]), "0.945 (0.938 to 0.951)"]
-    gains = [line for line in lines if len(line) >= 8 and line[1] in ("0", "1", "mean of 2")]
-    gains = [line for line in gains if line[0] == "all-71"]
+    assert row[2:5] == ["0, 1", value(groups[POST]), "0.945 (0.938 to 0.951)"]
+    gains = [line for line in lines if line[0] == "all-71" and line[1] in ("0", "1", "mean of 2")]
     assert [line[1] for line in gains] == ["0", "1", "mean of 2"]
-    gain = next(g for g in table["gains"] if g["task"] == "all-71")
-    assert gains[2][2] == value(gain["auroc"], signed=True)
-    assert (gains[2][4], gains[2][8]) == ("+5.2 %", "+34.9 %")
+    gain = value(next(g for g in table["gains"] if g["task"] == "all-71")["auroc"], signed=True)
+    assert [gains[2][column] for column in (2, 4, 8)] == [gain, "+5.2 %", "+34.9 %"]
     side = next(line for line in lines if line[:2] == ["macro AUROC", "all-71"])
-    assert side[2:] == [
-        *(
-            value(
-                next(g for g in table["groups"] if (g["task"], g["variant"]) == ("all-71", v))[
-                    "auroc"
-                ]
-            )
-            for v in ("scratch", PLAIN, "linear-probe", POST)
-        ),
-        value(gain["auroc"], signed=True),
-    ]
+    variants = ("scratch", PLAIN, "linear-probe", POST)
+    assert side[2:] == [*(value(groups[variant]) for variant in variants), gain]
     strata = [entry for entry in table["by_frequency"] if entry["task"] == "all-71"]
     assert len(strata) > 1
     for entry in strata:

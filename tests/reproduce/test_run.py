@@ -65,14 +65,6 @@ def predictions(reproduction: Reproduction, of: Run) -> list[bytes]:
     return [(folder / f"{split}.parquet").read_bytes() for split in ("validation", "test")]
 
 
-def test_every_run_is_done(whole: Reproduction) -> None:
-    runs = runs_of("grid", whole.experiment, BACKBONE)
-    assert {whole.state(each) for each in runs} == {State.DONE}
-    assert len(list((whole.out / "runs").iterdir())) == len(runs)
-    assert not list(whole.out.rglob("*.copying"))
-    assert not list(whole.out.rglob("*.tmp"))
-
-
 def test_a_run_equals_a_posttrain_run_by_its_recipe(
     whole: Reproduction, tmp_path: Path, synthetic_path: Path, synthetic_store: Store
 ) -> None:
@@ -96,7 +88,7 @@ def test_a_run_equals_a_posttrain_run_by_its_recipe(
 
 def test_a_probe_is_trained_once_for_all_runs_that_share_it(whole: Reproduction) -> None:
     def features(of: Run) -> int:
-        return (whole.folder(of) / "stage1" / "features" / "train-0.npy").stat().st_ino
+        return (whole.folder(of) / "stage1" / "features" / "train-0.safetensors").stat().st_ino
 
     assert features(run(POST)) == features(run(PROBE)) == features(run("without-stochastic-depth"))
     others = [run(POST, seed=1), run(POST, fraction=0.5), run(POST, "superclass-5")]
@@ -126,6 +118,9 @@ def test_finished_runs_are_not_touched(whole: Reproduction) -> None:
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
     lines: list[str] = []
     states = replace(whole, log=lines.append).run([run(POST), run(PLAIN)])
+    runs = runs_of("grid", whole.experiment, BACKBONE)
+    assert {file.name for file in (whole.out / "runs").iterdir()} == {each.key for each in runs}
+    assert not list(whole.out.rglob("*.tmp"))
     assert states == dict.fromkeys([run(POST), run(PLAIN)], State.DONE)
     assert not lines
     assert {file: file.stat().st_mtime_ns for file in before} == before
@@ -164,6 +159,7 @@ def test_two_processes_share_the_runs(
 
 
 def test_locked_runs_are_skipped(begun: Reproduction) -> None:
+    assert begun.plan([run(SCRATCH)]) == {run(SCRATCH): State.MISSING}
     with locked(begun.lock(run(PLAIN).key)):
         states = begun.run([run(PLAIN), run(SCRATCH)])
         assert begun.plan([run(PLAIN), run(SCRATCH)]) == states
@@ -211,12 +207,6 @@ def test_parts_of_two_machines_are_merged(
             shutil.copytree(whole.folder(each), machine.folder(each))
         shutil.copytree(machine.out, merged.out, dirs_exist_ok=True)
     assert merged.run(runs) == dict.fromkeys(runs, State.DONE)
-
-
-def test_plan(begun: Reproduction, whole: Reproduction) -> None:
-    shutil.copytree(whole.folder(run(PLAIN)), begun.folder(run(PLAIN)))
-    states = {run(PLAIN): State.DONE, run(SCRATCH): State.MISSING}
-    assert begun.plan(list(states)) == states
 
 
 def test_a_backbone_that_cannot_be_pretrained_is_refused(

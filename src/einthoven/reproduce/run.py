@@ -358,8 +358,8 @@ def weights_sha256(weights: Path) -> str:
 
 
 def _copy_or_link(source: str, target: str) -> None:
-    # Features are large and written once; everything else may be appended to.
-    if source.endswith(".npy"):
+    # Features are large, and their files are replaced as a whole; others are appended to.
+    if source.endswith(".safetensors"):
         with contextlib.suppress(OSError):
             os.link(source, target)
             return
