@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from einthoven.experiment.evaluation import (
     reusable_part,
     write_evaluation,
 )
-from einthoven.files import write_json
+from einthoven.files import Json, write_json
 from einthoven.models import Model, load_model, read_config, save_model, update_config
 from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
@@ -138,59 +139,58 @@ def test_evaluate_model_writes_the_card_and_keeps_the_model(
     assert evaluation["score"]["macro_auroc"] == plain["macro_auroc"]
 
 
+@pytest.fixture
+def evaluate(synthetic: Cohort, synthetic_store: Store) -> Callable[..., tuple[str, Json]]:
+    """Card and evaluation of a model folder, without resamples and robustness."""
+
+    def run(folder: Path, cohort: Cohort = synthetic) -> tuple[str, Json]:
+        card = evaluate_model(folder, cohort, synthetic_store, robustness=False, resamples=0)
+        return card.read_text(), read_evaluation(folder) or {}
+
+    return run
+
+
 def test_validation_numbers_are_reused_for_the_same_cohort_only(
-    saved: Path, synthetic: Cohort, synthetic_store: Store
+    saved: Path, synthetic: Cohort, evaluate: Callable[..., tuple[str, Json]]
 ) -> None:
-    options: Any = {"robustness": False, "resamples": 0}
-    evaluate_model(saved, synthetic, synthetic_store, **options)
-    evaluation = read_evaluation(saved) or {}
+    _, evaluation = evaluate(saved)
     validation = {"macro_auroc": 0.75, "macro_auprc": 0.25}
     write_json(saved / "evaluation.json", evaluation | {"validation": validation})
-    card = evaluate_model(saved, synthetic, synthetic_store, **options)
-    assert "| validation | 0.750 | 0.250 |" in card.read_text()
-    elsewhere = replace(synthetic, name="elsewhere")
-    card = evaluate_model(saved, elsewhere, synthetic_store, **options)
-    assert "| validation |" not in card.read_text()
-    assert "split of elsewhere" in card.read_text()
+    assert "| validation | 0.750 | 0.250 |" in evaluate(saved)[0]
+    card, _ = evaluate(saved, replace(synthetic, name="elsewhere"))
+    assert "| validation |" not in card
+    assert "split of elsewhere" in card
 
 
 def test_a_model_without_calibration_has_a_card_without_thresholds(
-    model: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+    model: Model, tmp_path: Path, evaluate: Callable[..., tuple[str, Json]]
 ) -> None:
     folder = save_model(model, tmp_path)
     assert read_evaluation(folder) is None
-    card = evaluate_model(folder, synthetic, synthetic_store, robustness=False, resamples=0)
-    assert "Threshold" not in card.read_text()
+    assert "Threshold" not in evaluate(folder)[0]
 
 
 def test_an_evaluation_of_other_weights_is_refused(
-    saved: Path, model: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+    saved: Path, model: Model, tmp_path: Path, evaluate: Callable[..., tuple[str, Json]]
 ) -> None:
-    evaluate_model(saved, synthetic, synthetic_store, robustness=False, resamples=0)
-    evaluation = read_evaluation(saved)
-    assert evaluation is not None
+    _, evaluation = evaluate(saved)
     other = copy.deepcopy(model.classifier)
     with torch.no_grad():
         other.head.bias.add_(1)
-    changed = replace(load_model(saved), network=other)
-    swapped = save_model(changed, tmp_path / "other")
+    swapped = save_model(replace(load_model(saved), network=other), tmp_path / "other")
     with pytest.raises(EvaluationError, match="other weights"):
         write_evaluation(swapped, evaluation)
     assert not (swapped / "evaluation.json").exists()
     write_json(swapped / "evaluation.json", evaluation | {"validation": {"macro_auroc": 1.0}})
     with pytest.warns(EvaluationWarning, match="einthoven card"):
         assert read_evaluation(swapped) is None
-    evaluate_model(swapped, synthetic, synthetic_store, robustness=False, resamples=0)
-    again = read_evaluation(swapped)
-    assert again is not None
-    assert again["validation"] is None  # of the other weights
+    assert evaluate(swapped)[1]["validation"] is None  # of the other weights
 
 
 def test_an_evaluation_before_another_calibration_is_left_out(
-    saved: Path, synthetic: Cohort, synthetic_store: Store
+    saved: Path, synthetic: Cohort, evaluate: Callable[..., tuple[str, Json]]
 ) -> None:
-    evaluate_model(saved, synthetic, synthetic_store, robustness=False, resamples=0)
-    evaluation = read_evaluation(saved) or {}
+    _, evaluation = evaluate(saved)
     both = {"validation": {"macro_auroc": 0.5, "macro_auprc": 0.5}, "robustness": {"records": 1}}
     write_json(saved / "evaluation.json", evaluation | both)
     calibration = read_config(saved)["calibration"]
@@ -198,10 +198,10 @@ def test_an_evaluation_before_another_calibration_is_left_out(
     with pytest.warns(EvaluationWarning, match="calibration"):
         assert read_evaluation(saved) is None
     measured = {**evaluation["measured_on"], "digest": read_config(saved)["digest"]}
-    now = evaluation | {"measured_on": measured}
+    current = evaluation | {"measured_on": measured}
     # Validation numbers depend on the weights only.
-    assert reusable_part(saved, now, "validation") == both["validation"]
-    assert reusable_part(saved, now, "robustness") is None
+    assert reusable_part(saved, current, "validation") == both["validation"]
+    assert reusable_part(saved, current, "robustness") is None
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

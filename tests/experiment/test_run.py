@@ -262,21 +262,16 @@ def test_too_few_resamples_are_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def stored_twice(store: Store, one: str, other: str) -> Store:
-    """The store with the signal of one record in another one's place."""
-    index = store.index.copy()
-    index.loc[one, ["shard", "offset"]] = index.loc[other, ["shard", "offset"]]
-    return replace(store, index=index, _maps={})
-
-
 def test_a_recording_in_two_splits_is_refused(
     experiment: Experiment, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
-    """Under another name, patient and file: nothing but the samples tells."""
+    """One record has the signal of another one, under its own name, patient and file."""
     one, other = synthetic.ids("train")[0], synthetic.ids("test")[0]
-    store = stored_twice(synthetic_store, one, other)
+    index = synthetic_store.index.copy()
+    index.loc[one, ["shard", "offset"]] = index.loc[other, ["shard", "offset"]]
+    store = replace(synthetic_store, index=index, _maps={})
     with pytest.raises(CohortError, match="1 recordings are in more than one split") as caught:
-        run_experiment(synthetic, store, "mtecg_tiny_100hz", recipe=RECIPE, out=tmp_path / "run")
+        experiment(tmp_path / "run", store=store)
     assert f"{str(one)!r} (train)" in str(caught.value)
     assert f"{str(other)!r} (test)" in str(caught.value)
     assert not (tmp_path / "run").exists()
