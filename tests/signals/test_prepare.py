@@ -365,34 +365,6 @@ def test_batches_that_do_not_fit_are_refused(change: dict, message: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Resample(0), "rate = 0"),
-        (lambda: Resample("250"), "rate = '250'"),
-        (lambda: Resample(250, method="cubic"), "method = 'cubic'"),
-        (lambda: Window(2250.0), "samples = 2250.0"),
-        (lambda: Window(2250, evaluation_crops=True), "evaluation_crops = True"),
-        (lambda: Filter("bandpass", 40), "cutoff = 40"),
-        (lambda: Filter("bandpass", (40, 0.67)), "lower one first"),
-        (lambda: Filter("lowpass", (0.67, 40)), "filter: lowpass with cutoff"),
-        (lambda: Filter("lowpass", -1), "cutoff = -1"),
-        (lambda: Filter("notch", 50, order=5), "order = 5"),
-        (lambda: Scale(float("nan"), 1.0), "mean = nan"),
-        (lambda: Preparation((), ST_MEM.steps), r"leads = \(\)"),
-        (lambda: Preparation(("I", "I"), ST_MEM.steps), "none twice"),
-        (lambda: Preparation(TWO, ST_MEM.steps[:1]), "0 windows"),
-        (lambda: Preparation(TWO, ST_MEM.steps[1:]), "no Resample"),
-        (lambda: ST_MEM.with_window(seconds=0.001), "whole number"),
-        (lambda: Preparation.from_dict({"leads": ["I"]}), "keys leads and steps"),
-        (lambda: Preparation.from_dict({"leads": "II", "steps": []}), "two lists"),
-    ],
-)
-def test_contradictions_are_refused_at_construction(make, message: str) -> None:
-    with pytest.raises(PreparationError, match=message):
-        make()
-
-
-@pytest.mark.parametrize(
     ("step", "message"),
     [
         ({"step": "median", "samples": 3}, "unknown preparation step 'median'"),
