@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,32 +44,19 @@ def public(tmp_path: Path) -> Path:
 def test_posttrain_warns_about_public_weights_and_records_it(
     ptbxl: Cohort, synthetic_store: Store, public: Path, tmp_path: Path
 ) -> None:
-    def run() -> dict[str, object]:
-        with pytest.warns(LeakageWarning, match="public weights of ecg_fm were pretrained on"):
-            posttrain(
-                ptbxl,
-                synthetic_store,
-                "ecg_fm",
-                recipe=RECIPE,
-                out=tmp_path / "run",
-                weights=public,
-                options=TINY,
-                processes=Processes("cpu"),
-            )
-        asked: dict[str, object] = json.loads((tmp_path / "run" / "run.json").read_text())[
-            "request"
-        ]
-        return asked
-
-    said = run()["public_weights"]
-    assert isinstance(said, dict)
-    assert said["cohort"] == "ptb-xl"
-    assert "PTB-XL" in said["pretraining_data"]
-    assert said["warning"]
-    # A later version may word it anew: the run is the same.
+    parts: dict[str, Any] = {"recipe": RECIPE, "weights": public, "options": TINY}
+    parts |= {"out": tmp_path / "run", "processes": Processes("cpu")}
+    with pytest.warns(LeakageWarning, match="public weights of ecg_fm were pretrained on"):
+        run = posttrain(ptbxl, synthetic_store, "ecg_fm", **parts).run
+    record = run.request["public_weights"]
+    assert record["cohort"] == "ptb-xl"
+    assert "PTB-XL" in record["pretraining_data"]
+    assert record["warning"]
+    # A later version may word it differently: the run is the same.
     file = tmp_path / "run" / "run.json"
     file.write_text(file.read_text().replace("unseen cohort", "other cohort"))
-    run()
+    with pytest.warns(LeakageWarning):
+        posttrain(ptbxl, synthetic_store, "ecg_fm", **parts)
 
 
 def test_public_weights_without_leakage_do_not_warn(
@@ -101,7 +88,7 @@ def test_unknown_pretraining_data_warn(ptbxl: Cohort, tmp_path: Path) -> None:
     network = create_backbone("hubert_ecg_small", seed=0, **TINY)
     torch.save(to_public(network), tmp_path / "ssl.pt")
     with pytest.warns(LeakageWarning, match="whether the public weights of hubert_ecg_small"):
-        said = check_public_weights("hubert_ecg_small", tmp_path / "ssl.pt", ptbxl)
-    assert said is not None
-    assert said["contains_ptbxl"] is None
-    assert "is unknown" in said["warning"]
+        record = check_public_weights("hubert_ecg_small", tmp_path / "ssl.pt", ptbxl)
+    assert record is not None
+    assert record["contains_ptbxl"] is None
+    assert "is unknown" in record["warning"]

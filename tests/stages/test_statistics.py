@@ -1,4 +1,4 @@
-"""What is measured before training: on training records, once, and carried by everything after."""
+"""Statistics of the training records: fitted once, and stored with the run and the model."""
 
 from __future__ import annotations
 
@@ -103,17 +103,6 @@ def test_steps_before_the_scaling_are_applied_to_whole_records() -> None:
     assert found.values == 40 * 2 * 400
 
 
-def test_records_of_several_lengths_count_by_their_samples(synthetic_store: Store) -> None:
-    rows = np.arange(8)
-    preparation = Preparation(synthetic_store.leads, (Resample(RATE), Window(50)))
-    source = SignalSource(synthetic_store, rows, np.zeros((8, 0), np.uint8), preparation)
-    values = np.concatenate([chunk.signals.ravel() for chunk in synthetic_store.read(rows)]) / 1000
-    found = fit_standardiser(source)
-    assert found.mean == pytest.approx(values.mean(), abs=1e-8)
-    assert found.std == pytest.approx(values.std(), rel=1e-7)
-    assert found.values == values.size
-
-
 def test_position_of_the_fitted_scale() -> None:
     found = Standardiser(0.1, 0.3, records=1, values=1)
     plain = Preparation(("I",), (Resample(RATE), Window(50)))
@@ -141,9 +130,6 @@ def test_scaling_twice_is_refused(step: Any) -> None:
     assert str(step) in str(caught.value)
     with pytest.raises(RecipeError, match="already scales"):
         with_scale(source.preparation, Standardiser(0.0, 1.0, 1, 1))
-
-
-def test_constant_records_are_refused() -> None:
     with pytest.raises(RecipeError, match="all 6000 samples are 0"):
         fit_standardiser(source_of(np.zeros((10, 2, 300)), Resample(RATE), Window(50)))
 
@@ -231,13 +217,6 @@ def test_killed_run_from_scratch_resumes_to_the_same_weights(
     assert lines[0] == lines[1]
 
 
-def test_the_epoch_of_the_lowest_loss_is_kept(scratch: Posttrained) -> None:
-    result = scratch.results["stage2"]
-    losses = [line["validation_loss"] for line in result.history]
-    assert result.best == min(losses)
-    assert result.best_epoch == 1 + int(np.argmin(losses))
-
-
 def test_fraction_has_its_own_standardiser(
     tmp_path: Path, train: Train, scratch: Posttrained
 ) -> None:
@@ -251,7 +230,7 @@ def test_fraction_has_its_own_standardiser(
 
 
 class Watched:
-    """What a network was given to measure; it keeps a number of it in a buffer."""
+    """Statistics of a network that records its crops, with a number in a buffer."""
 
     def __init__(self) -> None:
         self.calls: list[Tensor] = []
