@@ -115,14 +115,14 @@ def train(synthetic: Cohort, synthetic_store: Store, encoder: Path, recipe: Reci
     def run(
         out: Path, *, cohort: Cohort = synthetic, store: Store = synthetic_store, **changes: Any
     ) -> Posttrained:
-        asked = recipe
+        changed = recipe
         for section in ("data", "stage1", "stage2"):
             keys = changes.pop(section, {})
-            part = getattr(asked, section).model_copy(update=keys) if keys is not None else None
-            asked = asked.model_copy(update={section: part})
-        given: dict[str, Any] = {"weights": encoder, "processes": Processes("cpu")}
-        given |= {"options": TINY, "recipe": asked}
-        return posttrain(cohort, store, BACKBONE, out=out, **(given | changes))
+            part = getattr(changed, section).model_copy(update=keys) if keys is not None else None
+            changed = changed.model_copy(update={section: part})
+        arguments: dict[str, Any] = {"weights": encoder, "processes": Processes("cpu")}
+        arguments |= {"options": TINY, "recipe": changed}
+        return posttrain(cohort, store, BACKBONE, out=out, **(arguments | changes))
 
     return run
 

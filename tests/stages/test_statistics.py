@@ -69,10 +69,10 @@ def noise(records: int = 40, samples: int = 300) -> np.ndarray:
 def test_standardiser_uses_every_sample_once() -> None:
     array = noise()
     array[:, 1] *= 3  # leads differ, and are scaled alike
-    found = fit_standardiser(source_of(array, Resample(RATE), Window(50)))
-    assert found.mean == pytest.approx(array.mean(), abs=1e-7)
-    assert found.std == pytest.approx(array.std(), abs=1e-6)  # over n, not n - 1
-    assert (found.records, found.values) == (40, array.size)
+    fitted = fit_standardiser(source_of(array, Resample(RATE), Window(50)))
+    assert fitted.mean == pytest.approx(array.mean(), abs=1e-7)
+    assert fitted.std == pytest.approx(array.std(), abs=1e-6)  # over n, not n - 1
+    assert (fitted.records, fitted.values) == (40, array.size)
 
 
 def test_standardiser_does_not_depend_on_the_chunk_size(
@@ -93,23 +93,23 @@ def test_steps_before_the_scaling_are_applied_to_whole_records() -> None:
     """At the network's rate, behind its filters."""
     array = noise(samples=800)
     steps = (Resample(50.0), Window(100), Filter("highpass", 0.5, order=2))
-    found = fit_standardiser(source_of(array, *steps))
+    fitted = fit_standardiser(source_of(array, *steps))
     whole = Preparation(("I", "II"), (steps[0], Window(400), steps[2]))
     x = prepare_batch(
         whole, torch.from_numpy(array), rate=RATE, starts=torch.zeros(40, dtype=torch.long)
     )
-    assert found.mean == pytest.approx(float(x.double().mean()), abs=1e-8)
-    assert found.std == pytest.approx(float(x.double().std(correction=0)), rel=1e-7)
-    assert found.values == 40 * 2 * 400
+    assert fitted.mean == pytest.approx(float(x.double().mean()), abs=1e-8)
+    assert fitted.std == pytest.approx(float(x.double().std(correction=0)), rel=1e-7)
+    assert fitted.values == 40 * 2 * 400
 
 
 def test_position_of_the_fitted_scale() -> None:
-    found = Standardiser(0.1, 0.3, records=1, values=1)
+    fitted = Standardiser(0.1, 0.3, records=1, values=1)
     plain = Preparation(("I",), (Resample(RATE), Window(50)))
-    assert with_scale(plain, found).steps == (*plain.steps, Scale(0.1, 0.3))
+    assert with_scale(plain, fitted).steps == (*plain.steps, Scale(0.1, 0.3))
     filtered = Filter("lowpass", 40.0)
     own = Preparation(("I",), (Resample(RATE), Scale(0.0, 0.25), Window(50), filtered))
-    assert with_scale(own, found).steps == (
+    assert with_scale(own, fitted).steps == (
         Resample(RATE), Scale(0.1, 0.3), Window(50), filtered
     )  # fmt: skip
 
@@ -156,19 +156,19 @@ def start(**changes: Any) -> dict[str, Any]:
 def test_request_records_the_standardiser(
     scratch: Posttrained, synthetic: Cohort, synthetic_store: Store
 ) -> None:
-    asked = scratch.run.request
+    request = scratch.run.request
     rows = synthetic_store.rows(synthetic.ids("train"))
     values = np.concatenate([c.signals.ravel() for c in synthetic_store.read(rows)]) / 1000
-    assert asked["standardiser"] == {
+    assert request["standardiser"] == {
         "mean": pytest.approx(values.mean(), abs=1e-8),
         "std": pytest.approx(values.std(), rel=1e-7),
         "records": len(rows),
         "values": values.size,
     }
-    scale = Scale(asked["standardiser"]["mean"], asked["standardiser"]["std"])
+    scale = Scale(request["standardiser"]["mean"], request["standardiser"]["std"])
     steps = [step for step in scratch.data.preparation.steps if isinstance(step, Scale)]
     assert steps == [scale]
-    assert asked["recipe"]["data"]["standardise"] == "scalar"
+    assert request["recipe"]["data"]["standardise"] == "scalar"
 
 
 def test_model_folder_has_the_same_scale(
@@ -179,10 +179,10 @@ def test_model_folder_has_the_same_scale(
     bundle = load_model(tmp_path / "model")
     assert bundle.preparation == scratch.data.preparation
     record = read_record(next((synthetic.root / "records100").rglob("*.hea")))
-    said = predict_record(bundle, record).probabilities
+    probabilities = predict_record(bundle, record).probabilities
     steps = tuple(s for s in bundle.preparation.steps if not isinstance(s, Scale))
     unscaled = replace(bundle, preparation=replace(bundle.preparation, steps=steps))
-    assert predict_record(unscaled, record).probabilities != pytest.approx(said, abs=1e-3)
+    assert predict_record(unscaled, record).probabilities != pytest.approx(probabilities, abs=1e-3)
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])
@@ -315,12 +315,12 @@ def test_ptbxl_s_training_records_are_scaled_as_in_the_benchmark(
     store = pack(cohort, tmp_path / "store", workers=2)
     steps = (Resample(100), Window(250, evaluation_crops=7))
     source = Dataset(cohort, store, Preparation(store.leads, steps)).source("train")
-    found = fit_standardiser(source)
-    assert asdict(found) == {
+    fitted = fit_standardiser(source)
+    assert asdict(fitted) == {
         "mean": pytest.approx(-0.00081917150, abs=1e-9),
         "std": pytest.approx(0.23512899791, abs=1e-9),
         "records": 17_418,
         "values": 17_418 * 12 * 1000,
     }
-    assert found.mean == pytest.approx(-0.00077717, abs=1e-4)
-    assert found.std == pytest.approx(0.23895642, rel=0.02)
+    assert fitted.mean == pytest.approx(-0.00077717, abs=1e-4)
+    assert fitted.std == pytest.approx(0.23895642, rel=0.02)

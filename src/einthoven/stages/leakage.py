@@ -57,16 +57,9 @@ class LeakageWarning(UserWarning):
 class Leakage:
     """Records of a split that weights have seen.
 
-    Attributes
-    ----------
-    cohort, split : str
-        Names of the cohort and of its split.
-    records : int
-        Number of records in the split.
-    ways : dict of str to tuple of str
-        Ids of the seen records by the way they were recognised (`WAYS`).
-    uses : dict of str to int
-        Number of seen records by use; empty if all were seen in pretraining only.
+    `records` is the size of the split. `ways` has the ids of the seen records by the way in which
+    they were recognised (`WAYS`), and `uses` their number by use, which is empty if all were seen
+    in pretraining only.
     """
 
     cohort: str
@@ -102,17 +95,11 @@ def _sorted(numbers: ArrayLike = ()) -> Numbers:
 
 @dataclass(frozen=True, eq=False)
 class Fingerprints:
-    """Fingerprints of the records that weights have seen in one use.
+    """Fingerprints of the records that weights have seen in one use (a key of `USES`).
 
-    Attributes
-    ----------
-    use : str
-        Key of `USES`.
-    leads : tuple of str
-        Leads that the fingerprints of signals are computed from.
-    signals, patients, own_patients, records : numpy.ndarray
-        Sorted uint64. Fingerprints of record ids are compared when pretraining begins, and not
-        written.
+    They are sorted uint64. Those of signals are computed from `leads`. `own_patients` are patients
+    of a user's own tables. Those of record ids are compared when pretraining begins, and not
+    written.
     """
 
     use: str

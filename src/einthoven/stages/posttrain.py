@@ -277,7 +277,7 @@ def _dataset(
 def _check_recipe(backbone: str, recipe: Recipe) -> None:
     """Warn if the recipe was made for other networks and this one has its own."""
     specific = entry(backbone).recipe
-    owners = [known.name for known in catalogue().values() if known.recipe == recipe.name]
+    owners = [other.name for other in catalogue().values() if other.recipe == recipe.name]
     if specific and owners and backbone not in owners:
         warnings.warn(
             f"recipe {recipe.name} was made for {', '.join(owners)}, and {specific} for "

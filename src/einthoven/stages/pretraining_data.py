@@ -98,16 +98,9 @@ class Mixture:
 class PretrainingData:
     """Training and validation records of one or several cohorts.
 
-    Attributes
-    ----------
-    members : tuple of (Cohort, Store)
-        Cohorts without their quarantined records.
-    train : SignalSource or Mixture
-        Source of batches; its length is that of an epoch.
-    draws : tuple of int
-        Number of draws in an epoch from each member.
-    validation : tuple of (int, SignalSource)
-        Index of each member that has validation records, and these records.
+    `members` are the cohorts without their quarantined records, and `draws` the number of draws in
+    an epoch from each. `validation` has the index of each member that has validation records, and
+    these records.
     """
 
     members: tuple[Member, ...]

@@ -68,8 +68,8 @@ class FeatureBatches:
         order = torch.from_numpy(epoch_order(records, seed=self.seed, epoch=epoch))
         crop = torch.randint(crops, (records,), generator=generator_for(self.seed, epoch, 0xC809))
         for position in range(start, self.per_epoch):
-            chosen = order[position * self.batch_size :][: self.batch_size]
-            yield self.features[crop[chosen], chosen], self.targets[chosen]
+            rows = order[position * self.batch_size :][: self.batch_size]
+            yield self.features[crop[rows], rows], self.targets[rows]
 
 
 @dataclass(frozen=True, eq=False)

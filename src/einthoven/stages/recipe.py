@@ -323,13 +323,7 @@ class Pretraining(Optimisation):
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a post-training recipe: the name of a preset or a TOML file.
 
-    Parameters
-    ----------
-    name : str or path
-        `post-training`, `fine-tuning`, `linear-probe`, `scratch`, the recipe of one network
-        (`strodthoff`, `multiresnet`, ...), or a `.toml` file.
-    overrides : sequence of str
-        Assignments such as `stage2.drop_path=0.2`, in TOML; strings may be unquoted.
+    `overrides` are assignments such as `stage2.drop_path=0.2`, in TOML; strings may be unquoted.
 
     Raises
     ------

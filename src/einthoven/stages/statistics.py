@@ -123,6 +123,6 @@ def _whole_records(
         whole = replace(source, preparation=Preparation(leads, uncut))
         size = max(1, _CHUNK_VALUES // (len(leads) * max(length, samples)))
         for begin in range(0, len(places), size):
-            chosen = places[begin : begin + size]
-            starts = torch.zeros(len(chosen), dtype=torch.long)
-            yield whole.crops(chosen, starts).numpy().astype(np.float64)
+            rows = places[begin : begin + size]
+            starts = torch.zeros(len(rows), dtype=torch.long)
+            yield whole.crops(rows, starts).numpy().astype(np.float64)

@@ -131,8 +131,8 @@ class HeldOut:
         """Loss and metrics of a batch, multiplied by its number of records."""
         source = self.sources[part]
         key = (start, _SEED, part) if part else (start, _SEED)
-        chosen = np.arange(start, min(start + _BATCH, len(source)))
-        signals = source.training_batch(chosen, generator_for(*key), None).signals
+        rows = np.arange(start, min(start + _BATCH, len(source)))
+        signals = source.training_batch(rows, generator_for(*key), None).signals
         out = model(signals.to(self.processes.device), generator=generator_for(*key))
         values = {"loss": out.loss} | dict(out.metrics)
-        return {name: float(value) * len(chosen) for name, value in values.items()}
+        return {name: float(value) * len(rows) for name, value in values.items()}
