@@ -30,7 +30,7 @@ ROOMS = (
     "objectives",
     "training",
     "stages",
-    "predict",
+    "inference",
     "experiment",
     "reproduce",
     "doctor",
@@ -139,7 +139,7 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
 
 
 def test_the_prediction_path_holds_no_training_code() -> None:
-    found = loaded("import einthoven.models.folder, einthoven.predict")
+    found = loaded("import einthoven.models.folder, einthoven.inference")
     rooms = {room_in(name) for name in found}
     assert not rooms & {"training", "stages", "objectives", "experiment", "evaluate", "report"}
     assert not found & {"accelerate", "matplotlib", "wfdb", "sklearn", "typer"}

@@ -135,7 +135,7 @@ def model_labels(model: Any) -> list[str]:
 
 
 def predict_file(model: Any, path: Any, *, calibrated: bool = True, leads: Any = None) -> Any:
-    from einthoven.predict import predict_record
+    from einthoven.inference import predict_record
 
     model = model if calibrated else replace(model, calibration=None)
     found = predict_record(model, read_record(path), leads=leads)
@@ -153,21 +153,21 @@ def predict_cohort(
     model: Any, cohort: Any, store: Any, split: str, *, calibrated: bool = True, leads: Any = None
 ) -> Any:
     """A predictions table."""
-    from einthoven.predict import predict_cohort
+    from einthoven.inference import predict_cohort
 
     return predict_cohort(model, cohort, store, split, calibrated=calibrated, leads=leads)
 
 
 def embed_cohort(model: Any, cohort: Any, store: Any, out: Path, *, level: str, split: str) -> None:
     """Write a `.npy`."""
-    from einthoven.predict import embed_cohort
+    from einthoven.inference import embed_cohort
 
     embed_cohort(model, cohort, store, out, level=level, split=split)
 
 
 def embed_files(model: Any, files: Any, out: Path, *, level: str) -> None:
     """Write a `.npy`."""
-    from einthoven.predict import embed_files
+    from einthoven.inference import embed_files
 
     embed_files(model, files, out, level=level)
 
@@ -523,7 +523,7 @@ def mean_predictions(tables: list[Any]) -> Any:
 
 def robustness(model: Any, cohort: Any, store: Any, split: str, **options: Any) -> dict[str, Any]:
     from einthoven.experiment.robustness import measure_robustness
-    from einthoven.predict import predict_cohort
+    from einthoven.inference import predict_cohort
 
     clean = predict_cohort(model, cohort, store, split)
     result = measure_robustness(model, cohort, store, split, clean, **options)

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from einthoven.cohorts import Cohort, open_cohort
+from einthoven.inference import predict_record
 from einthoven.models import load_model, update_config
-from einthoven.predict import predict_record
 from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.store import Store

@@ -22,8 +22,8 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import EstimatorError, RecipeError, TrainingError
 from einthoven.estimator.arrays import Targets, set_aside
+from einthoven.inference import predict_cohort, predict_record
 from einthoven.models import Model
-from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
 from einthoven.signals.steps import Scale
 from einthoven.signals.store import Store

@@ -26,8 +26,8 @@ from einthoven.experiment.evaluation import (
     write_evaluation,
 )
 from einthoven.files import Json, write_json
+from einthoven.inference import predict_cohort
 from einthoven.models import Model, load_model, read_config, save_model, update_config
-from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.report.data import EvaluationWarning, read_evaluation
 from einthoven.signals.store import Store

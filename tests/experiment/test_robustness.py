@@ -21,8 +21,8 @@ from einthoven.experiment.robustness import (
     offset_store,
 )
 from einthoven.files import Json
+from einthoven.inference import predict_cohort
 from einthoven.models import Model
-from einthoven.predict import predict_cohort
 from einthoven.predictions import Calibration, Predictions
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.store import Store

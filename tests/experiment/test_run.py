@@ -18,8 +18,8 @@ from einthoven.errors import CohortError, EvaluationError
 from einthoven.evaluate import fit_calibration
 from einthoven.experiment.run import Finished, run_experiment
 from einthoven.files import Json, read_json, read_lines, write_json, write_tensors
+from einthoven.inference import predict_record
 from einthoven.models import Model, load_model
-from einthoven.predict import predict_record
 from einthoven.predictions import Predictions
 from einthoven.records import read_record
 from einthoven.report.data import read_evaluation, stage_history

@@ -14,6 +14,7 @@ import pytest
 import einthoven
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import CohortError, ModelError
+from einthoven.inference import predict_cohort, predict_record
 from einthoven.licences import CC_BY_4
 from einthoven.models import (
     SHIPPED,
@@ -24,7 +25,6 @@ from einthoven.models import (
     read_config,
     start_from,
 )
-from einthoven.predict import predict_cohort, predict_record
 from einthoven.records import read_record
 from einthoven.report.data import identity, read_evaluation
 from einthoven.signals.pack import pack

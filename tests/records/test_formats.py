@@ -12,8 +12,8 @@ import pytest
 
 from einthoven.cohorts import open_cohort
 from einthoven.errors import RecordError
+from einthoven.inference import predict_record
 from einthoven.models import load_model
-from einthoven.predict import predict_record
 from einthoven.records import (
     FORMATS,
     STANDARD_LEADS,

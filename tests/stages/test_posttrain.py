@@ -22,8 +22,8 @@ from einthoven.errors import (
 )
 from einthoven.experiment.run import model_of
 from einthoven.files import file_sha256, locked, read_lines, read_tensors
+from einthoven.inference import predict_record
 from einthoven.models import Model, weights_file
-from einthoven.predict import predict_record
 from einthoven.records import read_record
 from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset

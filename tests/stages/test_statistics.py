@@ -19,8 +19,8 @@ from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import RecipeError
 from einthoven.experiment.run import model_of
 from einthoven.files import read_tensors
+from einthoven.inference import predict_record
 from einthoven.models import load_model, save_model
-from einthoven.predict import predict_record
 from einthoven.records import read_record
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.pack import pack

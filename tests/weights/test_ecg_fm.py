@@ -14,10 +14,10 @@ from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.errors import WeightsError
+from einthoven.inference import predict_record
 from einthoven.models import Model, load_model, save_model
 from einthoven.objectives import create_objective
 from einthoven.objectives.pretrained import load_pretraining
-from einthoven.predict import predict_record
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.signals.prepare import prepare_record
 from einthoven.weights import ecg_fm as names

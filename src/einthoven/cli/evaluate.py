@@ -198,8 +198,8 @@ def card(
     """
     from einthoven.cli.paths import model_folder
     from einthoven.experiment.evaluation import evaluate_model
+    from einthoven.inference import device_of
     from einthoven.models import load_model
-    from einthoven.predict import device_of
 
     with shown_warnings():
         loaded = load_model(model_folder(model))
@@ -250,8 +250,8 @@ def _predict(
     device: str,
 ) -> Predictions:
     from einthoven.cli.paths import model_folder
+    from einthoven.inference import device_of, predict_cohort
     from einthoven.models import load_model
-    from einthoven.predict import device_of, predict_cohort
     from einthoven.stages.leakage import check_scored
 
     if cohort is None:

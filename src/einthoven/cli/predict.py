@@ -24,8 +24,8 @@ from einthoven.errors import BackboneError, CohortError, EinthovenError, Evaluat
 from einthoven.models import SHIPPED
 
 if TYPE_CHECKING:
+    from einthoven.inference import Embedded, RecordPrediction
     from einthoven.models import Model
-    from einthoven.predict import Embedded, RecordPrediction
 
 _VISIBLE_SHARE = 0.01  # of a record outside all crops, from which on it is mentioned
 
@@ -50,8 +50,8 @@ def predict(
     A file that cannot be used is reported, and the others are predicted; the exit status is then 1.
     """
     from einthoven.cli.paths import is_cohort, model_folder
+    from einthoven.inference import predict_record
     from einthoven.models import load_model
-    from einthoven.predict import predict_record
     from einthoven.records import read_record
 
     names = lead_names(leads) if leads else None
@@ -175,8 +175,8 @@ def embed(
     twelve leads: see "Fewer leads and noise" in its model card.
     """
     from einthoven.cli.paths import is_cohort, model_folder
+    from einthoven.inference import device_of
     from einthoven.models import load_model
-    from einthoven.predict import device_of
 
     cohorts = [source for source in sources if is_cohort(source)]
     if cohorts and len(sources) > 1:
@@ -214,7 +214,7 @@ def _embed_cohort(
     options: dict[str, Any],
 ) -> Embedded:
     from einthoven.cli.paths import full_cohort, store_of
-    from einthoven.predict import embed_cohort
+    from einthoven.inference import embed_cohort
 
     cohort = full_cohort(source, labels=labels)
     packed = store_of(source, store, labels=labels)
@@ -223,7 +223,7 @@ def _embed_cohort(
 
 
 def _embed_files(model: Model, files: list[Path], out: Path, options: dict[str, Any]) -> Embedded:
-    from einthoven.predict import embed_files
+    from einthoven.inference import embed_files
 
     with progress_bars() as progress:
         return embed_files(

@@ -25,9 +25,9 @@ from einthoven.errors import EstimatorError
 from einthoven.estimator.arrays import ArrayEstimator, Targets, set_aside, source
 from einthoven.estimator.embedder import Encoder, backbone_name, initial_config, open_encoder
 from einthoven.files import Json
+from einthoven.inference import device_of, on_device
 from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance
-from einthoven.predict import device_of, on_device
 from einthoven.stages.data import adapted
 from einthoven.stages.posttrain import check_stages, check_weights, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe, recipe_for

@@ -21,9 +21,9 @@ from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import EstimatorError
 from einthoven.estimator.arrays import ArrayEstimator, source
 from einthoven.files import Json
+from einthoven.inference import device_of, on_device
+from einthoven.inference.embeddings import crop_means
 from einthoven.models import Model, is_model, load_model, read_config
-from einthoven.predict import device_of, on_device
-from einthoven.predict.embeddings import crop_means
 from einthoven.signals.preparation import Preparation
 from einthoven.stages.data import adapted, check_fit
 from einthoven.stages.recipe import Data

@@ -15,7 +15,7 @@ import numpy as np
 from einthoven.errors import EvaluationError
 from einthoven.experiment.run import METRICS, SPLITS, Finished, score_splits, table_file
 from einthoven.files import Json, file_sha256, read_json, write_json
-from einthoven.predict import CALIBRATED
+from einthoven.inference import CALIBRATED
 from einthoven.predictions import Predictions
 from einthoven.training.run import ABOUT, RunFolder
 

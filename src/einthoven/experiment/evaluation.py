@@ -19,6 +19,7 @@ from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
 from einthoven.experiment.robustness import measure_robustness
 from einthoven.files import Json, read_json, write_json, write_text
+from einthoven.inference import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.models import (
     CARD,
     EVALUATION,
@@ -28,7 +29,6 @@ from einthoven.models import (
     model_path,
     read_config,
 )
-from einthoven.predict import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
 from einthoven.report.card import model_card

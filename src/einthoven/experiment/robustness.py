@@ -23,9 +23,9 @@ from einthoven.evaluate.reliability import measure_quality
 from einthoven.evaluate.scores import Score, plain, score_predictions
 from einthoven.experiment.noise import add_noise, add_offset
 from einthoven.files import Json
+from einthoven.inference import predict_cohort
+from einthoven.inference.records import with_leads
 from einthoven.models import Model
-from einthoven.predict import predict_cohort
-from einthoven.predict.records import with_leads
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
 from einthoven.signals.store import Chunk, Store

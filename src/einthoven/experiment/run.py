@@ -25,6 +25,7 @@ from einthoven.experiment.evaluation import (
     write_evaluation,
 )
 from einthoven.files import Json, read_lines, write_json
+from einthoven.inference import predict_cohort
 from einthoven.licences import Licence, combined
 from einthoven.models import (
     Model,
@@ -35,7 +36,6 @@ from einthoven.models import (
     update_config,
 )
 from einthoven.models.provenance import PTB_XL
-from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.predictions.calibration import Calibration
 from einthoven.progress import Progress

@@ -11,7 +11,7 @@ lead        (records, leads, feature_dim)           feature vector of each lead 
 Pooled and lead-level vectors are means over the crops of a record. Tokens are not averaged, because
 each belongs to a moment: the tokens of all crops are concatenated, and overlapping crops repeat
 moments. A lead is prepared alone, and the backbone's policy replaces the others
-(`einthoven.backbones.leads`). Files are described in `einthoven.predict.embedding_files`.
+(`einthoven.backbones.leads`). Files are described in `einthoven.inference.embedding_files`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.leads import LeadSubset
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError, EvaluationError
+from einthoven.inference.embedding_files import Embedded, Row, write_embeddings
+from einthoven.inference.records import on_device
 from einthoven.models.model import Model
-from einthoven.predict.embedding_files import Embedded, Row, write_embeddings
-from einthoven.predict.records import on_device
 from einthoven.progress import Progress
 from einthoven.records import read_record
 from einthoven.signals.batches import SignalSource

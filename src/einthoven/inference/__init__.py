@@ -1,9 +1,9 @@
 """Predictions and embeddings of records and cohorts by a model."""
 
-from einthoven.predict.cohorts import CALIBRATED, calibrate_table, predict_cohort
-from einthoven.predict.embedding_files import Embedded
-from einthoven.predict.embeddings import embed_cohort, embed_files
-from einthoven.predict.records import (
+from einthoven.inference.cohorts import CALIBRATED, calibrate_table, predict_cohort
+from einthoven.inference.embedding_files import Embedded
+from einthoven.inference.embeddings import embed_cohort, embed_files
+from einthoven.inference.records import (
     RecordPrediction,
     device_of,
     on_device,

@@ -12,8 +12,8 @@ import torch
 from einthoven.backbones.inference import probabilities
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
+from einthoven.inference.records import on_device, with_leads
 from einthoven.models.model import Model
-from einthoven.predict.records import on_device, with_leads
 from einthoven.predictions import Predictions, listed
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource

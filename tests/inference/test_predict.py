@@ -14,8 +14,8 @@ from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, EvaluationError, PreparationError
 from einthoven.evaluate.metrics import auroc
+from einthoven.inference import calibrate_table, predict_cohort, predict_record
 from einthoven.models import Model
-from einthoven.predict import calibrate_table, predict_cohort, predict_record
 from einthoven.predictions import Calibration
 from einthoven.records import Record, read_record
 from einthoven.signals.prepare import evaluation_seconds, prepare_record
@@ -216,7 +216,7 @@ def test_derived_leads_are_computed_and_listed(model: Model, record: Record) -> 
 def test_a_subset_of_leads_is_built_once_for_all_records(
     synthetic: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from einthoven.predict import records as module
+    from einthoven.inference import records as module
 
     built = []
     original = module.LeadSubset
@@ -233,7 +233,7 @@ def test_a_subset_of_leads_is_built_once_for_all_records(
 
 
 def test_prediction_on_another_device_copies_the_model(synthetic: Cohort) -> None:
-    from einthoven.predict.records import on_device
+    from einthoven.inference.records import on_device
 
     model = make(synthetic.labels)
     copy = on_device(model.classifier, "meta")
