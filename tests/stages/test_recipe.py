@@ -109,7 +109,7 @@ def test_to_dict_is_complete() -> None:
         ("stage2.one_cycle.warmup_share=1.0", "warmup_share = 1.0"),
         ("stage2.one_cycle.start_divisor=0.5", "start_divisor = 0.5"),
         ("stage2.one_cycle.momentum=[0.9, 0.8]", "momentum"),
-        ("stage2.schedule=cosine", "schedule = cosine"),
+        ("stage2.warmup_epochs=3", "stage2.schedule = one-cycle"),
         ("stage2.schedule=triangular", "schedule = 'triangular'"),
         ("stage2.optimiser=adamax", "set weight_decay = 0"),
         ("stage2.optimiser=sgd", "optimiser = 'sgd'"),
@@ -165,7 +165,7 @@ def test_mistakes_are_refused_before_any_data_is_read(override: str, message: st
 
 
 def test_unknown_recipes_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="choose fine-tuning"):
+    with pytest.raises(RecipeError, match="did you mean post-training"):
         load_recipe("posttraining")
     with pytest.raises(RecipeError, match="missing"):
         load_recipe(tmp_path / "absent.toml")
@@ -204,3 +204,117 @@ def test_overrides_cannot_add_a_stage() -> None:
     for name, setting in (("linear-probe", "stage2.epochs=1"), ("fine-tuning", "stage1.epochs=1")):
         with pytest.raises(RecipeError, match=rf"{name} has no \[{setting[:6]}\]"):
             load_recipe(name, [setting])
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        (folder / f"{name}.toml").write_text(text)
+
+
+def test_a_file_starts_from_the_recipe_that_suits_the_backbone(tmp_path: Path) -> None:
+    """Two epochs more are all that differs, with the stages that the file has."""
+    write(
+        tmp_path,
+        two="[stage1]\n[stage2]\nepochs = 26",
+        fine="[stage2]\nepochs = 26",
+        head="[stage1]\ncrops = 3",
+        start='initialise = "random"',
+    )
+    for file, base, key in (
+        ("two", "s4-100hz-cpu/post-training", "stage2.epochs=26"),
+        ("fine", "s4-100hz-cpu/fine-tuning", "stage2.epochs=26"),
+        ("head", "s4-100hz-cpu/linear-probe", "stage1.crops=3"),
+        ("start", "s4-100hz-cpu/scratch", "seed=0"),
+    ):
+        recipe = load_recipe(tmp_path / f"{file}.toml", backbone="s4_small")
+        same = {"name": file, "description": "", "extends": base}
+        assert recipe == load_recipe(base, [key]).model_copy(update=same)
+    fine = load_recipe(tmp_path / "fine.toml", ["initialise=random"], backbone="lstm")
+    assert fine.extends == "strodthoff-rnn"
+    assert load_recipe(tmp_path / "fine.toml").stage2 == Stage2(epochs=26)
+
+
+def test_a_pretraining_file_starts_from_the_recipe_of_the_backbone(tmp_path: Path) -> None:
+    write(tmp_path, longer="epochs = 20", masked='objective = "mae"')
+    longer = load_pretraining(tmp_path / "longer.toml", backbone="s4_small")
+    assert (longer.objective, longer.epochs, longer.base_lr) == ("cpc", 20, 4e-3)
+    assert longer.extends == "s4-ptbxl-100hz-cpu"
+    assert load_pretraining(tmp_path / "masked.toml", backbone="s4_small") == Pretraining(
+        name="masked"
+    )
+
+
+def test_extends_names_a_recipe_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, first='extends = "post-training"\n[data]\nfraction = 0.5')
+    write(tmp_path / "sub", second='extends = "../first.toml"\n[stage2]\ndrop_path = 0.2')
+    recipe = load_recipe(tmp_path / "sub" / "second.toml", backbone="s4_small")
+    assert (recipe.name, recipe.extends, recipe.data.fraction) == ("second", "../first.toml", 0.5)
+    assert recipe.stage2 is not None
+    assert (recipe.stage2.epochs, recipe.stage2.drop_path) == (24, 0.2)
+    exact = 'extends = "st-mem/post-training"'
+    write(tmp_path, exact=exact, cosine='extends = "strodthoff"\nstage2.schedule = "cosine"')
+    assert load_recipe(tmp_path / "exact.toml", backbone="s4_small").stage2 == Stage2(
+        drop_path=0.1, dropout=0.01
+    )
+    cosine = load_recipe(tmp_path / "cosine.toml").stage2  # without the keys of one-cycle
+    assert cosine is not None
+    assert (cosine.one_cycle, cosine.warmup_epochs, cosine.batch_size) == (None, 3, 128)
+
+
+def test_a_loop_of_files_and_unknown_bases_are_refused(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        a='extends = "b.toml"',
+        b='extends = "a.toml"',
+        c='extends = "c.toml"',
+        d='extends = "nothing"',
+        e="extends = 3",
+    )
+    for name, message in {
+        "a": "a.toml > b.toml > a.toml", "c": "extends itself", "d": "'nothing'", "e": "extends = 3"
+    }.items():  # fmt: skip
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(tmp_path / f"{name}.toml")
+    with pytest.raises(RecipeError, match="--set extends has no effect"):
+        load_recipe("post-training", ["extends=fine-tuning"])
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "other"),
+    [
+        ("post-training", "stage1.base_lr=1e-2", "stage1.base_lr_sweep"),
+        ("post-training", "stage2.head_init=zero", "stage1.head_init"),
+        ("fine-tuning", "stage2.drop_path_schedule=constant", "stage2.drop_path"),
+        ("fine-tuning", "stage2.dropout_where=stmem-all", "stage2.dropout"),
+        ("wavelet-nn", "stage2.decay_exempt=backbone", "stage2.weight_decay"),
+        ("wavelet-nn", "stage2.min_lr=0.0", "stage2.schedule"),
+        ("multiresnet", "data.augmentation_level=5", "data.augmentation"),
+        ("multiresnet", "data.aggregate=max", "data.evaluation_crops"),
+    ],
+)
+def test_a_key_without_effect_is_refused(
+    tmp_path: Path, name: str, override: str, other: str
+) -> None:
+    key, _, value = override.partition("=")
+    with pytest.raises(RecipeError, match=f"{key} has no effect with {other} = "):
+        load_recipe(name, [override])
+    changed = value if value[0].isdigit() else f'"{value}"'
+    write(tmp_path, own=f'extends = "{name}"\n{key} = {changed}')
+    if override != "stage2.min_lr=0.0":  # which is the value of the recipe: no change
+        with pytest.raises(RecipeError, match="has no effect"):
+            load_recipe(tmp_path / "own.toml")
+
+
+def test_a_key_regains_its_effect() -> None:
+    both = ["stage1.base_lr=1e-2", "stage1.base_lr_sweep=[]"]
+    assert load_recipe("post-training", both).stage1 == Stage1(base_lr=1e-2)
+    cosine = load_recipe("strodthoff", ["stage2.schedule=cosine", "stage2.warmup_epochs=2"]).stage2
+    assert cosine is not None
+    assert (cosine.warmup_epochs, cosine.one_cycle) == (2, None)
+
+
+def test_the_remedy_names_the_key() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("post-training", ["seed"])
+    assert caught.value.remedy == "write --set seed=VALUE"

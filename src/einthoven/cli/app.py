@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from einthoven.cli import backbones, data, demo, evaluate, predict, pretrain, reproduce, train
+from einthoven.cli import (
+    backbones,
+    data,
+    demo,
+    evaluate,
+    predict,
+    pretrain,
+    recipes,
+    reproduce,
+    train,
+)
 
 app = typer.Typer(
     name="einthoven",
@@ -61,7 +71,13 @@ def options(
 COMMANDS = {
     "Data": (data.synthesize, data.download, data.pack, predict.doctor),
     "Models": (backbones.backbones, backbones.convert),
-    "Training": (demo.demo, pretrain.pretrain, train.posttrain, train.ensemble),
+    "Training": (
+        demo.demo,
+        recipes.recipes,
+        pretrain.pretrain,
+        train.posttrain,
+        train.ensemble,
+    ),
     "Evaluation": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),
     "Prediction": (predict.predict, predict.embed),
     "Papers": (reproduce.reproduce,),

@@ -98,7 +98,8 @@ def pretrain(
     from einthoven.stages.recipe import load_pretraining
     from einthoven.training.distributed import Processes
 
-    settings = load_pretraining(recipe or entry(backbone).pretraining_recipe, overrides or ())
+    name = recipe or entry(backbone).pretraining_recipe
+    settings = load_pretraining(name, overrides or (), backbone=backbone)
     network = backbone_options(backbone, options, leads=leads)
     paths, packed, mix = _mixture(settings, cohorts, stores, weights)
     _check_recipe(settings, backbone, network)
@@ -106,6 +107,8 @@ def pretrain(
     use_threads(threads)
     if recipe is None:
         note(f"Recipe {settings.name}: {settings.description}")
+    if settings.extends:
+        note(f"Keys that {name} leaves out: recipe {settings.extends}")
     members, protected = _open(paths, packed, protect or (), labels, processes)
     with progress_bars() as progress, shown_warnings():
         result = run(

@@ -49,8 +49,8 @@ RecipeName = Annotated[
     str | None,
     typer.Option(
         help="post-training, fine-tuning, linear-probe or scratch, with the settings of the "
-        "backbone; a supervised baseline's, such as strodthoff; or a .toml file. Default: "
-        "post-training, or the backbone's own recipe for supervised baselines.",
+        "backbone; another of `einthoven recipes`; or a .toml file. Default: post-training, or the "
+        "backbone's own recipe for supervised baselines.",
         show_default=False,
     ),
 ]
@@ -95,8 +95,9 @@ def posttrain(
     from einthoven.stages.recipe import load_recipe, prepared_alike, recipe_for
     from einthoven.training.distributed import Processes
 
-    name = recipe_for(start_from(backbone, random=True).backbone, recipe)
-    requested = load_recipe(name, overrides or ())
+    network_name = start_from(backbone, random=True).backbone
+    name = recipe_for(network_name, recipe)
+    requested = load_recipe(name, overrides or (), backbone=network_name)
     start = start_from(backbone, weights, random=requested.initialise == "random")
     check_weights(requested, start.weights, start.backbone)
     network = backbone_options(start.backbone, options, leads=leads, defaults=start.options)
@@ -105,6 +106,8 @@ def posttrain(
     settings = prepared_alike(requested, centred=start.centred)
     if str(name) != recipe:
         note(f"Recipe {name}: {settings.description}")
+    if settings.extends:
+        note(f"Keys that {name} leaves out: recipe {settings.extends}")
     if settings != requested:
         note("Subtracting the mean of each lead, as in the preparation of the initial weights")
     labelled = labelled_cohort(cohort, task, labels=labels, min_records=min_records)

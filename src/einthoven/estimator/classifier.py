@@ -228,7 +228,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         """
         name = backbone_name(self.backbone)
         if not isinstance(self.recipe, Recipe):
-            recipe = load_recipe(recipe_for(name, self.recipe), self.overrides)
+            recipe = load_recipe(recipe_for(name, self.recipe), self.overrides, backbone=name)
         elif self.overrides:
             raise EstimatorError(
                 "`overrides` do not apply to a Recipe", remedy="change the Recipe: model_copy"

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
+from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,8 +23,10 @@ from einthoven.files import Json
 from einthoven.training.optim import Cycle
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
-_GENERAL, _PRETRAINING = "post-training", "pretraining"
+_GENERAL, _PRETRAINING = "st-mem", "pretraining"
 _STAGES = ("stage1", "stage2")
+GENERAL = ("post-training", "fine-tuning", "linear-probe", "scratch")
+"""Names that stand for the recipe of a backbone, or for ST-MEM's if it has none."""
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -33,7 +36,7 @@ Betas = tuple[Rate, Rate]
 HeadInit = Literal["stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"]
 
 Option = bool | int | float | str | tuple[float, ...]
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound="Table")
 
 
 class Table(BaseModel):
@@ -218,9 +221,12 @@ class Recipe(Table):
     """Recipe of post-training."""
 
     name: str
-    """Recipe name, shown in reports."""
+    """Recipe name, shown in reports; default: the name of the file."""
     description: str = ""
     """One-line description."""
+    extends: str = ""
+    """Recipe that sets the keys a file leaves out: a name of `einthoven recipes`, or the path of a
+    file; default: the recipe that suits the backbone."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of batches, crops, heads and dropout."""
     initialise: Literal["pretrained", "random"] = "pretrained"
@@ -276,9 +282,12 @@ class Pretraining(Optimisation):
     """Recipe of pretraining."""
 
     name: str
-    """Recipe name."""
+    """Recipe name; default: the name of the file."""
     description: str = ""
     """One-line description."""
+    extends: str = ""
+    """Recipe that sets the keys a file leaves out: a name of `einthoven recipes`, or the path of a
+    file; default: the recipe that suits the backbone."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of weights, batches, crops and masks."""
     objective: str = "mae"
@@ -320,22 +329,39 @@ class Pretraining(Optimisation):
         return self.model_dump(mode="json", exclude={"cohorts"})
 
 
-def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a post-training recipe: the name of a preset or a TOML file.
+def load_recipe(
+    name: str | Path, overrides: Sequence[str] = (), *, backbone: str | None = None
+) -> Recipe:
+    """Read a post-training recipe: a shipped name or a TOML file.
 
-    `overrides` are assignments such as `stage2.drop_path=0.2`, in TOML; strings may be unquoted.
+    Parameters
+    ----------
+    name : str or path
+        A general name, such as `post-training`, is that of the backbone, if there is one.
+    overrides : sequence of str
+        Assignments such as `stage2.drop_path=0.2`, in TOML; strings may be unquoted.
+    backbone : str, optional
+        A file without `extends` takes the keys that it leaves out from the recipe that suits this
+        backbone and has the same stages; without a backbone, from the defaults of the keys.
 
     Raises
     ------
     RecipeError
-        If the recipe or a key is unknown, a type is wrong, or a combination is impossible.
+        If the recipe or a key is unknown, a type is wrong, a combination is impossible, an override
+        or a changed key has no effect, or a file extends itself.
     """
-    return _load(Recipe, name, overrides)
+    return _load(Recipe, name, overrides, backbone)
 
 
-def load_pretraining(name: str | Path, overrides: Sequence[str] = ()) -> Pretraining:
-    """Read a pretraining recipe: the name of a preset, such as `mae`, or a TOML file."""
-    return _load(Pretraining, name, overrides)
+def load_pretraining(
+    name: str | Path, overrides: Sequence[str] = (), *, backbone: str | None = None
+) -> Pretraining:
+    """Read a pretraining recipe, as `load_recipe` does.
+
+    A file without `extends` takes what it leaves out from the default recipe of the backbone, if
+    that has the same objective.
+    """
+    return _load(Pretraining, name, overrides, backbone)
 
 
 def recipe_names(kind: type[BaseModel] = Recipe) -> list[str]:
@@ -343,24 +369,26 @@ def recipe_names(kind: type[BaseModel] = Recipe) -> list[str]:
     (`folder/name`)."""
     if kind is Pretraining:
         return sorted(file.stem for file in (RECIPES / _PRETRAINING).glob("*.toml"))
-    general = sorted(file.stem for file in (RECIPES / _GENERAL).glob("*.toml"))
+    general = [*GENERAL]
     networks = sorted(file.stem for file in RECIPES.glob("*.toml"))
     folders = sorted(
         f"{file.parent.name}/{file.stem}"
         for file in RECIPES.glob("*/*.toml")
-        if file.parent.name not in (_PRETRAINING, _GENERAL)
+        if file.parent.name != _PRETRAINING
     )
     return general + networks + folders
 
 
-def recipe_for(backbone: str, name: str | Path | None = None) -> str | Path:
-    """Name of the recipe to use for a backbone.
+def recipe_for(backbone: str | None, name: str | Path | None = None) -> str | Path:
+    """Name of the recipe to use for a backbone; without one, the name itself.
 
     `post-training`, `fine-tuning`, `linear-probe` and `scratch` are replaced by those with settings
     for the backbone, if there are any, so that the four differ in nothing else. The default is the
     recipe of a network that is trained for the task from random weights, and `post-training` for
     all others.
     """
+    if backbone is None:
+        return name or "post-training"
     catalogue_entry = entry(backbone)
     recipe = name or catalogue_entry.recipe or "post-training"
     specific = f"{catalogue_entry.recipes}/{recipe}"
@@ -375,44 +403,143 @@ def prepared_alike(recipe: Recipe, *, centred: bool) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"centre": True})})
 
 
-def _load(kind: type[M], name: str | Path, overrides: Sequence[str]) -> M:
-    table = _read(kind, name)
+def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: str | None) -> M:
+    table, changed = _read(kind, name, backbone)
     stages = {key for key in _STAGES if key in table}
+    changes: Json = {}
     for override in overrides:
-        _merge(table, _assignment(override))
+        _merge(changes, _assignment(override))
+    if "extends" in changes:
+        raise RecipeError(
+            "--set extends has no effect", remedy="choose the recipe with --recipe, or write a file"
+        )
+    _inherit(table, changes)
     if stages and (added := {key for key in _STAGES if key in table} - stages):
         raise RecipeError(
-            f"recipe {name} has no [{' or ['.join(sorted(added))}], and --set would add it",
+            f"recipe {name} has no [{'] or ['.join(sorted(added))}], and --set would add it",
             remedy="choose a recipe that has this stage, or write one (.toml)",
         )
     try:
-        return kind.model_validate(table)
+        recipe = kind.model_validate(table)
     except ValidationError as error:
         problems = "; ".join(_describe(kind, details) for details in error.errors())
         raise RecipeError(
             f"recipe {name}: {problems}",
             remedy="correct the recipe or the --set option; docs/recipes.md lists every key",
         ) from error
+    _check_effects(recipe, changed | set(dict(_entries(changes))))
+    return recipe
 
 
-def _read(kind: type[BaseModel], name: str | Path) -> Json:
-    file = Path(name)
-    if file.suffix != ".toml":
-        if str(name) not in recipe_names(kind):
-            raise RecipeError(
-                f"unknown recipe {str(name)!r}",
-                remedy=f"choose {', '.join(recipe_names(kind))}, or a .toml file",
-            )
-        general = RECIPES / (_PRETRAINING if kind is Pretraining else _GENERAL) / f"{name}.toml"
-        file = general if general.is_file() else RECIPES / f"{name}.toml"
+def _read(
+    kind: type[BaseModel], name: str | Path, backbone: str | None, above: tuple[Path, ...] = ()
+) -> tuple[Json, set[str]]:
+    """Table of a recipe with all that it extends, and the keys that its files change."""
+    file = recipe_file(recipe_for(backbone, name), kind)
+    if file.resolve() in above:
+        raise RecipeError(
+            f"{file} extends itself ({' > '.join(path.name for path in (*above, file))})",
+            remedy="extend a shipped recipe: `einthoven recipes` lists them",
+        )
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"{file} is missing", remedy="name an existing .toml file") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(
             f"{file} is not valid TOML: {error}", remedy="correct that line"
         ) from error
+    if file.is_relative_to(RECIPES):
+        return table, set()
+    base: Json = {}
+    changed: set[str] = set()
+    extended = table.get("extends") or _base(kind, backbone, table)
+    if isinstance(extended, str) and extended:
+        extended = str(recipe_for(backbone, extended))
+        place = file.parent / extended if extended.endswith(".toml") else extended
+        base, changed = _read(kind, place, backbone, (*above, file.resolve()))
+        table["extends"] = extended
+    before = dict(_entries(base))
+    changed |= {key for key, value in _entries(table) if before.get(key) != value}
+    _inherit(base, {"name": file.stem, "description": ""} | table)
+    return base, changed
+
+
+def recipe_file(name: str | Path, kind: type[BaseModel] = Recipe) -> Path:
+    """TOML file of a shipped recipe, or the path itself if it ends in `.toml`."""
+    if Path(name).suffix == ".toml":
+        return Path(name)
+    if str(name) not in recipe_names(kind):
+        near = get_close_matches(str(name), recipe_names(kind), n=1)
+        raise RecipeError(
+            f"unknown recipe {str(name)!r}" + (f" (did you mean {near[0]}?)" if near else ""),
+            remedy="choose one of `einthoven recipes`, or a .toml file",
+        )
+    folder = _PRETRAINING if kind is Pretraining else _GENERAL if name in GENERAL else ""
+    return RECIPES / folder / f"{name}.toml"
+
+
+def _base(kind: type[BaseModel], backbone: str | None, table: Json) -> str:
+    """Recipe that a file of a user extends by default: the suited one with the same stages."""
+    if backbone is None:
+        return ""
+    if kind is Pretraining:
+        name = entry(backbone).pretraining_recipe
+        objective = load_pretraining(name).objective
+        return name if table.get("objective", objective) == objective else ""
+    start, stages = table.get("initialise"), [key for key in _STAGES if key in table]
+    if entry(backbone).recipe and start != "pretrained" and "stage1" not in stages:
+        return str(recipe_for(backbone))
+    if start == "random":
+        return "scratch"
+    return {"stage1": "linear-probe", "stage2": "fine-tuning"}.get("".join(stages), "post-training")
+
+
+# A key, the key that overrules it, the values of that key which do, and the remedy.
+_OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
+    ("stage1.base_lr", "stage1.base_lr_sweep", bool, "set stage1.base_lr_sweep=[]"),
+    ("stage2.head_init", "stage1.head_init", bool, "set stage1.head_init"),
+    ("stage2.warmup_epochs", "stage2.schedule", "one-cycle".__eq__, "set one_cycle.warmup_share"),
+    ("stage2.min_lr", "stage2.schedule", "cosine".__ne__, "choose the schedule cosine"),
+    ("stage2.drop_path_schedule", "stage2.drop_path", not_, "set stage2.drop_path"),
+    ("stage2.dropout_where", "stage2.dropout", not_, "set stage2.dropout"),
+    ("stage2.decay_exempt", "stage2.weight_decay", not_, "set stage2.weight_decay"),
+    ("decay_exempt", "weight_decay", not_, "set weight_decay"),
+    ("data.augmentation_level", "data.augmentation", "rand-augment".__ne__,
+     "set data.augmentation=rand-augment"),
+    ("data.aggregate", "data.evaluation_crops", (1).__eq__, "set data.evaluation_crops"),
+)  # fmt: skip
+
+
+def _check_effects(recipe: Table, changed: set[str]) -> None:
+    """Refuse a key that a user sets and another key overrules."""
+    values = dict(_entries(recipe.to_dict()))
+    for key, other, overrules, remedy in _OVERRULED:
+        value = values.get(other)
+        if key in changed and value is not None and overrules(value):
+            raise RecipeError(
+                f"{key} has no effect with {other} = {value}", remedy=f"leave it out, or {remedy}"
+            )
+
+
+def _entries(table: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every entry of nested tables, as `stage2.epochs` and its value."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _entries(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _inherit(base: Json, changes: Json) -> None:
+    """Write changes into the table that they extend; another schedule has its own defaults."""
+    old, new = base.get("stage2"), changes.get("stage2")
+    if isinstance(old, dict) and isinstance(new, dict):
+        before = old.get("schedule", "cosine")
+        if new.get("schedule", before) != before:
+            for key in ("one_cycle", "warmup_epochs", "min_lr"):
+                old.pop(key, None)
+    _merge(base, changes)
 
 
 def _assignment(override: str) -> Json:
@@ -424,7 +551,8 @@ def _assignment(override: str) -> Json:
         except tomllib.TOMLDecodeError:
             continue
     raise RecipeError(
-        f"--set {override!r} is not an assignment", remedy="write --set stage2.drop_path=0.2"
+        f"--set {override!r} is not an assignment",
+        remedy=f"write --set {key.strip() or 'KEY'}=VALUE",
     )
 
 

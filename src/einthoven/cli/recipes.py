@@ -1,0 +1,97 @@
+"""The command `recipes`: list the shipped recipes, show one, copy one to edit it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
+
+from einthoven.cli.progress import note, output
+from einthoven.errors import RecipeError
+from einthoven.files import write_text
+from einthoven.models import SHIPPED, start_from
+
+
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show one recipe with its comments.")
+    ] = None,
+    backbone: Annotated[
+        str,
+        typer.Option(help="Backbone whose post-training, fine-tuning, ... NAME stands for."),
+    ] = SHIPPED,
+    copy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the recipe to a new .toml file, to edit."),
+    ] = None,
+) -> None:
+    """List the shipped recipes: name, backbones, content; with NAME, show one in full.
+
+    A file of your own is a recipe too, for `posttrain --recipe FILE` and `pretrain --recipe FILE`:
+    an edited copy, or a few keys. It takes the keys that it leaves out from the recipe that it
+    `extends`, or from the one that suits the backbone. docs/recipes.md describes every key.
+    """
+    from einthoven.stages.recipe import RECIPES, Pretraining, Recipe, recipe_file, recipe_for
+    from einthoven.stages.recipe import recipe_names as names
+
+    if name is None:
+        if copy:
+            raise RecipeError("--copy applies to one recipe", remedy="name the recipe")
+        _print_list()
+        return
+    kind = Pretraining if name in names(Pretraining) else Recipe
+    file = recipe_file(recipe_for(start_from(backbone, random=True).backbone, name), kind)
+    text = file.read_text(encoding="utf-8")
+    shipped = file.stem if kind is Pretraining else str(file.relative_to(RECIPES).with_suffix(""))
+    if shipped != name:
+        note(f"Recipe {shipped}, for {backbone}")
+    if copy is None:
+        typer.echo(text.rstrip())
+        return
+    if copy.suffix != ".toml" or copy.exists():
+        problem = "exists already" if copy.exists() else "does not end in .toml"
+        raise RecipeError(f"--copy: {copy} {problem}", remedy="name a new .toml file")
+    lines = f"extends = {json.dumps(shipped)}\nname = {json.dumps(copy.stem)}"
+    write_text(copy, re.sub(r"(?m)^name = .*$", lambda _: lines, text, count=1))
+    typer.echo(f"Recipe: {copy}")
+
+
+def _print_list() -> None:
+    from einthoven.backbones.registry import catalogue
+    from einthoven.stages.recipe import (
+        GENERAL,
+        Pretraining,
+        Recipe,
+        load_pretraining,
+        load_recipe,
+        recipe_names,
+    )
+
+    entries = catalogue().values()
+    general, pretraining = _table("posttrain --recipe"), _table("pretrain --recipe")
+    for name in recipe_names(Recipe):
+        folder = name.partition("/")[0]
+        names = [entry.name for entry in entries if name == entry.recipe or folder == entry.recipes]
+        if name not in GENERAL:
+            suited = "all others" if folder == "st-mem" else ", ".join(names)
+            general.add_row(name, suited, load_recipe(name).description)
+    for name in recipe_names(Pretraining):
+        names = [entry.name for entry in entries if name == entry.pretraining_recipe]
+        suited = "all others" if name == "release" else ", ".join(names)
+        pretraining.add_row(name, suited, load_pretraining(name).description)
+    output.print(general, pretraining)
+    typer.echo(
+        f"{', '.join(GENERAL)}, without a folder:\n"
+        "the recipe of this name for the backbone\n"
+        "In full: einthoven recipes NAME; as a file to edit: --copy FILE.toml"
+    )
+
+
+def _table(title: str) -> Table:
+    columns = Column("name", no_wrap=True), Column("default for", max_width=16), "content"
+    return Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, width=80)
