@@ -83,7 +83,7 @@ class ChimeraBlock(nn.Module):
         self.depth = StochasticDepth()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, variates, tokens, width) to the same shape."""
+        """Map (batch, variates, tokens, width) to the same shape."""
         out: Tensor = self.depth(x, self.branch)
         return out
 

@@ -41,10 +41,10 @@ class Classifier(nn.Module):
     head_dropout : float
         Dropout in front of the head.
     head_init : {"stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"}
-        Start of the head: PyTorch's for a linear layer (the recipe's choice), all zero, normal
-        weights of std 0.01, or of std sqrt(2 / inputs) (He et al. 2015), or uniform ones within
-        sqrt(6 / (inputs + outputs)) of zero (Glorot and Bengio 2010); biases are zero but for the
-        first.
+        Initialisation of the head: PyTorch's for a linear layer (the recipe's choice), all zero,
+        normal weights of std 0.01, or of std sqrt(2 / inputs) (He et al. 2015), or uniform ones
+        within sqrt(6 / (inputs + outputs)) of zero (Glorot and Bengio 2010); biases are zero but
+        for the first.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Classifier(nn.Module):
 
     @property
     def preparation(self) -> Preparation:
-        """The backbone's."""
+        """Preparation of the backbone."""
         return self.backbone.preparation
 
     def layer_groups(self) -> list[list[str]]:
@@ -91,15 +91,15 @@ def _count(labels: int | Sequence[str]) -> int:
     if count < 1 or isinstance(labels, str):
         raise BackboneError(
             f"labels = {labels!r} gives a head without outputs",
-            remedy="give the number of labels, or a sequence of their names.",
+            remedy="give the number of labels, or a sequence of their names",
         )
     if not isinstance(labels, int) and len(set(labels)) < count:
-        raise BackboneError("labels: a name comes twice", remedy="give every label once.")
+        raise BackboneError("labels: a name comes twice", remedy="give every label once")
     return count
 
 
 def initialise_head(head: nn.Linear, kind: str) -> None:
-    """Start a head by rule; see `Classifier`'s `head_init`.
+    """Initialise a head by a rule; see `Classifier`'s `head_init`.
 
     Raises
     ------

@@ -16,7 +16,17 @@ from einthoven.backbones.leads import canonical_leads
 from einthoven.errors import BackboneError, first_fault
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["BackboneConfig", "Count", "Counts", "Odd", "OddCounts", "Share"]
+__all__ = [
+    "TYPICAL_DEVIATION_MV",
+    "BackboneConfig",
+    "Count",
+    "Counts",
+    "Odd",
+    "OddCounts",
+    "Share",
+]
+
+TYPICAL_DEVIATION_MV = 0.25
 
 
 def _odd(value: int) -> int:
@@ -71,7 +81,7 @@ class BackboneConfig:
             raise BackboneError(
                 f"unknown option {', '.join(unknown)} of {self.name}",
                 remedy=(f"did you mean {' or '.join(close)}? " if close else "")
-                + f"Choose among {', '.join(self.options)}.",
+                + f"choose among {', '.join(self.options)}",
             )
         try:
             return dataclasses.replace(self, **{key: _plain(options[key]) for key in options})

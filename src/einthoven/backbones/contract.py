@@ -24,7 +24,7 @@ __all__ = ["Backbone", "PatchBackbone", "SequenceBackbone", "UnfittedWarning"]
 
 
 class UnfittedWarning(UserWarning):
-    """A network is used whose statistics were not measured; see `Backbone.fit_statistics`."""
+    """Warning about a network without measured statistics; see `Backbone.fit_statistics`."""
 
 
 class Backbone(nn.Module, ABC):
@@ -77,7 +77,7 @@ class Backbone(nn.Module, ABC):
         """The preparation that turns a record into an input."""
 
     def forward(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The same as `features`."""
+        """Compute the features; arguments as for `features`."""
         return self.features(x, leads=leads)
 
     @abstractmethod
@@ -129,7 +129,7 @@ class Backbone(nn.Module, ABC):
             raise BackboneError(
                 f"{self.name}: input of {samples} samples; it takes {multiples}"
                 f"{max(self.shortest, self.multiple)} {end}",
-                remedy="prepare the signal with the backbone's Preparation, or crop it.",
+                remedy="prepare the signal with the backbone's Preparation, or crop it",
             )
 
     def residual_branches(self) -> list[list[StochasticDepth]]:
@@ -142,7 +142,7 @@ class Backbone(nn.Module, ABC):
         return [dropout for part in parts for dropout in (part.drop1, part.drop2)]
 
     def other_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts on the embedding and on attention outputs (recipe option `stmem_all`)."""
+        """Dropouts on embedding and attention (`stage2.dropout_where = "stmem-all"`)."""
         return [part.output_dropout for part in self.modules() if isinstance(part, Attention)]
 
     def layer_prefixes(self) -> list[tuple[str, ...]]:
@@ -168,7 +168,7 @@ class Backbone(nn.Module, ABC):
         return set()
 
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Measure what the network standardises by, and keep it in buffers.
+        """Measure the statistics of the standardisation and keep them in buffers.
 
         Called once, where `fits_statistics`, before training from random weights. Such a network
         warns once (`UnfittedWarning`) where `features` is called before.
@@ -212,15 +212,15 @@ class PatchBackbone(Backbone):
 
     @abstractmethod
     def patch_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """(batch, leads, samples) to (batch, rows, patches, values), values lead-major."""
+        """Map (batch, leads, samples) to (batch, rows, patches, values), values lead-major."""
 
     @abstractmethod
     def embed_grid(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """(batch, leads, samples) to (batch, rows, patches, dim), positions added."""
+        """Map (batch, leads, samples) to (batch, rows, patches, dim), positions added."""
 
     @abstractmethod
     def encode_grid(self, grid: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """(batch, rows, kept, dim) to (batch, rows, special + kept, dim), after the norm."""
+        """Map (batch, rows, kept, dim) to (batch, rows, special + kept, dim), after the norm."""
 
 
 class SequenceBackbone(Backbone):
@@ -253,11 +253,11 @@ class SequenceBackbone(Backbone):
 
     @abstractmethod
     def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """(batch, leads, samples) to (batch, tokens, token_dim), from local samples."""
+        """Map (batch, leads, samples) to (batch, tokens, token_dim), from local samples."""
 
     @abstractmethod
     def contextualise(self, z: Tensor) -> Tensor:
-        """(batch, tokens, token_dim) to the same shape, in context."""
+        """Map (batch, tokens, token_dim) to the same shape, in context."""
 
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
         """Tokens in context, (batch, tokens, token_dim); arguments as in `Backbone.tokens`."""

@@ -83,7 +83,7 @@ class ECGFM(Wav2VecBackbone):
     zero in it. That is what the network was pretrained on: every lead of every segment was zeroed
     with probability 0.5. Leads are named (`leads=`, or the field `leads`); an input of fewer than
     twelve rows without names is refused, so that no row is taken for another lead.
-    ``missing_leads="refuse"`` takes nothing but twelve leads. Limb leads that follow from those of
+    ``missing_leads="refuse"`` requires twelve leads. Limb leads that follow from those of
     the field `leads` (III from I and II) are computed by the preparation, in millivolts; once each
     lead is scaled on its own their law is lost, so that what is missing at call time is zero
     whether or not it follows. With all leads zero the features are finite and mean nothing.
@@ -108,7 +108,7 @@ class ECGFM(Wav2VecBackbone):
 
     @property
     def preparation(self) -> Preparation:
-        """How a record becomes an input: the released chain.
+        """Preparation of a record: the released chain.
 
         Piecewise linear resampling to 500 Hz, every lead standardised on its own over the whole
         recording (a flat lead becomes zero), no filter, segments of 5 s. A recording is evaluated
@@ -174,7 +174,7 @@ class ECGFM(Wav2VecBackbone):
                 f"{self.name}: leads = {leads} leaves out {', '.join(missing)}, and "
                 "missing_leads is 'refuse'",
                 remedy="give all twelve leads, or take missing_leads='zero', which the public "
-                "weights were pretrained on.",
+                "weights were pretrained on",
             )
 
 

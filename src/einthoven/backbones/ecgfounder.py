@@ -3,15 +3,15 @@
 Li et al., NEJM AI 2(7) 2025, AIoa2401033 (arXiv 2410.04133), as released: a stem and twenty
 residual blocks in seven stages (Net1D). The features are the mean
 over time; there is no final norm. Batch norm and dropout are part of the design and off in the
-release, whose file holds 66,368 batch-norm weights that nothing uses: they are no part of the
-network here. The paper states 76.3 M parameters; the release has 30.8 M with its head and these.
+release, whose file holds 66,368 batch-norm weights that nothing uses: the network omits them
+here. The paper states 76.3 M parameters; the release has 30.8 M with its head and these.
 
 Preparations
 ------------
 Paper and release describe three that contradict each other; ``preparation=`` picks one by name.
 
 * ``"fine-tuning"``, the default: the released fine-tuning code, which the authors declare mandatory
-  and recommend over the others when asked. NaN becomes 0; piecewise linear resampling to 500 Hz (a
+  and recommend over the others. NaN becomes 0; piecewise linear resampling to 500 Hz (a
   broken call there, so that 500 Hz is all that it was used with); a notch at 50 Hz; a Butterworth
   band-pass of order 4, 0.67 to 40 Hz; minus a running median of 0.4 s; one mean and deviation for
   all leads together.
@@ -20,9 +20,8 @@ Paper and release describe three that contradict each other; ``preparation=`` pi
 * ``"paper"``: linear resampling, a high-pass at 0.5 Hz, a low-pass of order 2 at 50 Hz, notches at
   50 and 60 Hz, mean and deviation of each segment. The paper does not say more, and its code is not
   public: the high-pass's order (2), that filters run without phase shift, that there are both
-  notches and that the leads share a mean and a deviation are our reading. If the pretraining did
-  what the paper describes, the weights were trained with this one; it cannot be checked from
-  outside.
+  notches and that the leads share a mean and a deviation are our interpretation. If the
+  pretraining followed the paper, the weights were trained with this one; this cannot be verified.
 
 In all of them a record's ten seconds are cut after the filters, as the whole recording was filtered
 there, and zeros fill up a shorter record. The standardisation is that of the window, or of the
@@ -40,7 +39,7 @@ Fewer leads than twelve
 * ``leads=(...)`` at call time is refused where leads would have to be computed: a mean has been
   subtracted by then.
 
-`ecgfounder_1lead` reads lead I unless one other lead is named. It was pretrained on lead I and,
+`ecgfounder_1lead` reads lead I unless another lead is selected. It was pretrained on lead I and,
 half of the time, on another frontal lead or its negative (aVL, -aVR, II, -III, aVF, -aVF); chest
 leads are new to it.
 
@@ -121,7 +120,7 @@ class Stem(nn.Module):
         self.norm = nn.BatchNorm1d(width) if use_bn else nn.Identity()
 
     def forward(self, x: Tensor, leads: Sequence[str]) -> Tensor:
-        """(batch, leads, samples) to (batch, width, half the samples)."""
+        """Map (batch, leads, samples) to (batch, width, half the samples)."""
         weight = self.conv.weight
         if self.conv.in_channels == len(STANDARD_LEADS):
             weight = weight_of_leads(weight, leads)
@@ -140,7 +139,7 @@ class PreActivation(nn.Module):
         self.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, width, samples) in and out."""
+        """Map (batch, width, samples) to the same shape."""
         out: Tensor = self.dropout(silu(self.norm(x)))
         return out
 
@@ -154,7 +153,7 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Linear(width // 2, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, width, samples) in and out."""
+        """Map (batch, width, samples) to the same shape."""
         gate: Tensor = self.fc2(silu(self.fc1(x.mean(-1)))).sigmoid()
         return x * gate.unsqueeze(-1)
 
@@ -189,7 +188,7 @@ class Bottleneck(nn.Module):
         self.drop_path = StochasticDepth()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, samples) to (batch, width, samples / stride)."""
+        """Map (batch, inputs, samples) to (batch, width, samples / stride)."""
         out: Tensor = self.drop_path(x, self._branch, shortcut=self._shortcut(x))
         return out
 
@@ -247,20 +246,18 @@ class ECGFounderConfig(BackboneConfig):
     def __post_init__(self) -> None:
         widths = (self.stem_width, *self.widths)
         rising = list(widths) == sorted(widths)
-        self.require(rising, "widths", f"give widths that do not fall, from {widths[0]} on.")
-        self.require(
-            len(self.depths) == len(self.widths), "depths", "give a number for each width."
-        )
+        self.require(rising, "widths", f"give widths that do not fall, from {widths[0]} on")
+        self.require(len(self.depths) == len(self.widths), "depths", "give a number for each width")
         self.require(
             not any(width % self.group_width for width in self.widths),
             "group_width",
-            f"choose a number that divides the widths {self.widths}.",
+            f"choose a number that divides the widths {self.widths}",
         )
         if self.channels == 1:
             self.require(
                 len(self.leads) == 1,
                 "leads",
-                "name one lead, or use ecgfounder_12lead, which takes any number of them.",
+                "name one lead, or use ecgfounder_12lead, which takes any number of them",
             )
 
 
@@ -303,7 +300,7 @@ class ECGFounder(Backbone):
 
     @property
     def preparation(self) -> Preparation:
-        """How a record becomes an input, by the config; see the module."""
+        """Preparation of a record, by the config; see the module."""
         window = Window(self.config.window or SAMPLES, short="pad")
         steps = _steps(self.config.preparation, window)
         return Preparation(leads=self.leads, steps=(*self._derive, *steps))
@@ -329,12 +326,12 @@ class ECGFounder(Backbone):
                 f"{self.name} was built for leads {', '.join(self.leads)}; from "
                 f"{', '.join(names)} follow {', '.join(missing)}, but only in millivolts, and its "
                 "Preparation has subtracted a mean",
-                remedy=f"build it with leads={names!r}, whose preparation computes them first.",
+                remedy=f"build it with leads={names!r}, whose preparation computes them first",
             )
         if len(names) > self.config.channels:
             raise BackboneError(
                 f"{self.name} reads one lead, not {len(names)}: {', '.join(names)}",
-                remedy="name one lead, or use ecgfounder_12lead, which takes any number of them.",
+                remedy="name one lead, or use ecgfounder_12lead, which takes any number of them",
             )
         x = self.stem(x, names)
         for stage in self.stages:
@@ -357,7 +354,7 @@ class ECGFounder(Backbone):
         return [block.act2.dropout for block in self._blocks()]
 
     def layer_prefixes(self) -> list[tuple[str, ...]]:
-        """Stem, each block; nothing last, for there is no final norm."""
+        """Stem, then each block; there is no final norm."""
         parts = self.named_modules()
         blocks = [(f"{name}.",) for name, part in parts if isinstance(part, Bottleneck)]
         return [("stem.",), *blocks, ()]

@@ -1,4 +1,4 @@
-"""fcn_wang: three convolutions, batch norm and ReLU behind each, and nothing that shortens time.
+"""fcn_wang: three convolutions, each followed by batch norm and ReLU, without downsampling.
 
 The fully convolutional network of Wang et al., "Time Series Classification from Scratch with Deep
 Neural Networks", IJCNN 2017 (arXiv 1611.06455), with the kernels 8, 5 and 3 and the dense layers
@@ -41,7 +41,7 @@ class FCNWangConfig(BenchmarkConfig):
 
     def __post_init__(self) -> None:
         same = len(self.kernels) == len(self.widths)
-        self.require(same, "kernels", "give a number of taps for each width.")
+        self.require(same, "kernels", "give a number of taps for each width")
 
 
 class FCNWang(BenchmarkBackbone):
@@ -56,7 +56,7 @@ class FCNWang(BenchmarkBackbone):
         draw_weights(self)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(batch, 12, samples) to (batch, samples - 1, 128)."""
+        """Map (batch, 12, samples) to (batch, samples - 1, 128)."""
         return as_tokens(self.blocks(as_image(x)))
 
     def residual_branches(self) -> list[list[StochasticDepth]]:

@@ -67,27 +67,28 @@ class HubertECG(Wav2VecBackbone):
     -----
     The norms have eps 1e-5, and there is none behind the last block: its blocks normalise after
     each addition. Features are the mean of the tokens, as in the released classifier. The group
-    norm in the extractor takes out any factor and offset that all leads share.
+    norm in the extractor removes any factor and offset that all leads share.
 
     *Fewer leads.* All twelve places are always there. Limb leads that follow from those of
     `leads` (III from I and II) are computed by the preparation, in millivolts; at call time they
-    are refused whatever the setting, because scaling each lead on its own has undone the law by
-    which they follow. Other missing leads are refused too, unless `missing_leads` says what takes
-    their places. The authors publish no rule, and name missing leads as a cause of misleading
-    outputs; their code leaves two. A lead that is zero in the recording becomes -1 by their
-    scaling, and -0.989 by their decimation: ``"zero"`` fills in that. A lead whose values are not
-    numbers becomes the mean of the crop's others: ``"mean"`` fills in the mean of the leads given.
-    Either leaves out what the decimation's filter does at the seams to the neighbouring leads.
+    are always refused, because after each lead is scaled on its own their linear relation no longer
+    holds. Other missing leads are refused too, unless `missing_leads` determines their values. The
+    authors publish no rule, and name missing leads as a cause of misleading outputs; their code
+    leaves two. A lead that is zero in the recording becomes -1 by their scaling, and -0.989 by
+    their decimation: ``"zero"`` fills in that. A lead whose values are not numbers becomes the mean
+    of the crop's others: ``"mean"`` fills in the mean of the leads given. Either leaves out what
+    the decimation's filter does at the seams to the neighbouring leads.
 
     *What stays frozen.* Nothing by default. The released fine-tuning freezes the extractor, the
-    positional convolution and the norm behind it even when "all layers" are trained. Of a recipe,
-    `freeze_extractor` freezes the first and `freeze_positions` the second.
+    positional convolution and the norm behind it even when "all layers" are trained. The recipe's
+    `freeze_extractor` freezes the extractor, `freeze_positions` the positional convolution and its
+    norm.
 
     *Left out.* The vector that stands in for masked tokens in pretraining, and the heads that
-    predict cluster numbers: nothing else uses them. Neither is the attention mask of the released
-    training part of `features`: it marks as many tokens as there are samples that are not padding,
-    counted from the start of the row of leads, and so hides the last leads and not the padded
-    times. `contextualise` takes such a mask.
+    predict cluster numbers: nothing else uses them. `features` also omits the attention mask of the
+    released training. That mask counts the samples that are not padding from the start of the row
+    of leads, and so hides the last leads instead of the padded times. `contextualise` takes such a
+    mask.
     """
 
     family = "hubert_ecg"
@@ -101,22 +102,22 @@ class HubertECG(Wav2VecBackbone):
             raise BackboneError(
                 f"{self.name}: leads = {self.leads} are not in the standard order, and its "
                 "preparation lays them end to end",
-                remedy=f"name them as {ordered}; signals are picked by name.",
+                remedy=f"name them as {ordered}; signals are picked by name",
             )
         self._check_missing(self.leads)
         self.check_samples(config.window or config.max_samples)
 
     @property
     def preparation(self) -> Preparation:
-        """How a record becomes an input: the released chain.
+        """Preparation of a record: the released chain.
 
         At the record's own rate a linear-phase band-pass of 0.05 to 47 Hz, whose 0.3 s are too
         short for its lower corner (it lets 96 % of a constant through), so that records of 100 and
         of 500 Hz come out differently; Fourier resampling to 500 Hz, whatever the rate of the
         input is to be; every lead scaled to -1 ... 1 by its extremes over the whole recording; a
         crop of 5 s; the crop's mean for values that are not numbers; and decimation by 5 of the
-        leads laid end to end, whose filter smears their seams. One value of a lead that is not a
-        number makes all of the lead such, as it does there.
+        leads laid end to end, whose filter smears their seams. A single NaN makes the whole lead
+        NaN, as in the release.
 
         Evaluation takes three crops, the first of which is the one that the release evaluates.
         """
@@ -158,7 +159,7 @@ class HubertECG(Wav2VecBackbone):
         )
 
     def _end_to_end(self, x: Tensor, leads: Sequence[str] | None) -> Tensor:
-        """(batch, leads, samples) to (batch, 1, 12 * samples), leads in their standard order."""
+        """Map (batch, leads, samples) to (batch, 1, 12 * samples), leads in standard order."""
         names = self.input_leads(x, leads)
         if names != STANDARD_LEADS:
             self._check_missing(names)
@@ -179,15 +180,15 @@ class HubertECG(Wav2VecBackbone):
                 f"{self.name}: leads = {names} leaves out {', '.join(follow)}, which can be "
                 "derived from those, though not once each lead is scaled on its own",
                 remedy=f"build it with leads={names}, whose preparation computes them in "
-                "millivolts before anything else.",
+                "millivolts before anything else",
             )
         if missing and self.config.missing_leads == "refuse":
             raise BackboneError(
                 f"{self.name}: leads = {names} leaves out {', '.join(missing)}, and the network "
                 "reads all twelve",
                 remedy="build it with missing_leads='mean' or 'zero', which fills their places; "
-                "the public weights were not trained on that as far as is known. st_mem_base takes "
-                "any set of leads.",
+                "the public weights are not known to be trained with it; st_mem_base takes any set "
+                "of leads",
             )
 
 

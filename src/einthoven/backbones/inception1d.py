@@ -58,7 +58,7 @@ class InceptionModule(nn.Module):
         self.norm = nn.BatchNorm2d(width * (len(kernels) + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, 1, samples) to (batch, width * (kernels + 1), 1, samples)."""
+        """Map (batch, inputs, 1, samples) to (batch, width * (kernels + 1), 1, samples)."""
         narrow = self.bottleneck(x)
         branches = [conv(narrow) for conv in self.convs]
         joined = torch.cat([*branches, self.pooled(self.maximum(x))], dim=1)
@@ -79,7 +79,7 @@ class InceptionBlock(nn.Module):
         self.drop_path = StochasticDepth()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, 1, samples) to (batch, outputs, 1, samples)."""
+        """Map (batch, inputs, 1, samples) to (batch, outputs, 1, samples)."""
         out: Tensor = self.drop_path(x, self.layers, shortcut=self.shortcut(x))
         return out.relu_()
 
@@ -104,11 +104,11 @@ class Inception1d(BenchmarkBackbone):
         draw_weights(self)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(batch, 12, samples) to (batch, samples, 128)."""
+        """Map (batch, 12, samples) to (batch, samples, 128)."""
         return as_tokens(self.blocks(as_image(x)))
 
     def layer_prefixes(self) -> list[tuple[str, ...]]:
-        """What reads the leads, the rest of each block, the dense layers."""
+        """Layers that read the leads, the rest of each block, the dense layers."""
         first = ("blocks.0.layers.0.bottleneck.", "blocks.0.layers.0.pooled.", "blocks.0.shortcut.")
         return [first, *super().layer_prefixes()[1:]]
 

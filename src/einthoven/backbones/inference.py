@@ -65,7 +65,7 @@ def record_outputs(
 
 
 def aggregate_crops(
-    logits: Tensor, owner: Tensor, count: int, how: Aggregate | Sequence[Aggregate]
+    logits: Tensor, owner: Tensor, count: int, aggregate: Aggregate | Sequence[Aggregate]
 ) -> Tensor:
     """Probabilities of records from their crops' logits.
 
@@ -75,7 +75,7 @@ def aggregate_crops(
         `(crops, labels)`.
     owner : Tensor
         `(crops,)` record of each crop, 0 to `count` - 1.
-    how : {"probability", "logit", "max"}, or one of them for each label
+    aggregate : {"probability", "logit", "max"}, or one of them for each label
         Mean of probabilities, sigmoid of the mean logit, or the highest probability.
 
     Returns
@@ -88,15 +88,15 @@ def aggregate_crops(
     BackboneError
         If there are rules for another number of labels.
     """
-    if not isinstance(how, str):
-        return _aggregate_by_label(logits, owner, count, how)
-    values = logits.double() if how == "logit" else logits.double().sigmoid()
+    if not isinstance(aggregate, str):
+        return _aggregate_by_label(logits, owner, count, aggregate)
+    values = logits.double() if aggregate == "logit" else logits.double().sigmoid()
     index = owner[:, None].expand_as(values)
     out = torch.zeros(count, values.shape[1], dtype=torch.float64)
     reduced = out.scatter_reduce(
-        0, index, values, reduce="amax" if how == "max" else "mean", include_self=False
+        0, index, values, reduce="amax" if aggregate == "max" else "mean", include_self=False
     )
-    return reduced.sigmoid() if how == "logit" else reduced
+    return reduced.sigmoid() if aggregate == "logit" else reduced
 
 
 def _aggregate_by_label(
@@ -104,8 +104,8 @@ def _aggregate_by_label(
 ) -> Tensor:
     if len(rules) != logits.shape[1]:
         raise BackboneError(
-            f"{len(rules)} rules for joining the crops of {logits.shape[1]} labels",
-            remedy="give one rule, or one for each label.",
+            f"{len(rules)} aggregation rules for the outputs of {logits.shape[1]} labels",
+            remedy="give one rule or one for each label",
         )
     out = torch.empty(count, len(rules), dtype=torch.float64)
     for rule in set(rules):

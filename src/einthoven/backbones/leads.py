@@ -1,8 +1,8 @@
 """Leads by name: rows of an input, limb leads that follow from others, and inputs with some leads.
 
 Limb leads that follow from two recorded ones are computed in millivolts, before anything else,
-whatever the network: they equal what would have been recorded. What a network does about the other
-missing leads depends on the network: ST-MEM has fewer tokens, MTECG and S4 have a smaller kernel,
+whatever the network: they equal what would have been recorded. Treatment of the other missing leads
+depends on the network: ST-MEM has fewer tokens, MTECG and S4 have a smaller kernel,
 ECGFounder and ECG-FM read zeros, and some refuse.
 """
 
@@ -55,7 +55,7 @@ def lead_rows(leads: Sequence[str]) -> list[int]:
     if len(set(rows)) < len(rows):
         raise BackboneError(
             f"leads = {tuple(leads)!r} names a lead twice",
-            remedy="give every lead once.",
+            remedy="give every lead once",
         )
     return rows
 
@@ -76,12 +76,12 @@ def check_leads(x: Tensor, leads: Sequence[str]) -> None:
     if x.ndim != 3 or x.shape[1] != len(leads):
         raise BackboneError(
             f"input of shape {tuple(x.shape)} for {len(leads)} leads {tuple(leads)}",
-            remedy="give (batch, leads, samples), and leads=(...) with one name for each row.",
+            remedy="give (batch, leads, samples), and leads=(...) with one name for each row",
         )
 
 
 def on_twelve_leads(x: Tensor, leads: Sequence[str]) -> Tensor:
-    """(batch, leads, samples) to (batch, 12, samples) in the standard order, missing leads zero."""
+    """Map (batch, leads, samples) to (batch, 12, samples) in standard order, missing leads zero."""
     rows = lead_rows(leads)
     if rows == list(range(len(STANDARD_LEADS))):
         return x
@@ -172,7 +172,7 @@ class LeadSubset(nn.Module):
         self._check(samples)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, rows, samples), rows as `rows`, to the network's output."""
+        """Map (batch, rows, samples), rows as `rows`, to the network's output."""
         output: Tensor = self.network(x, leads=self.rows)
         return output
 

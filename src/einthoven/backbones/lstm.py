@@ -67,7 +67,7 @@ class LSTM(BenchmarkBackbone):
         draw_weights(self)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(batch, 12, samples) to (batch, samples, units of all directions)."""
+        """Map (batch, 12, samples) to (batch, samples, units of all directions)."""
         tokens: Tensor = self.lstm(x.transpose(1, 2))[0]
         return tokens
 

@@ -1,7 +1,7 @@
 """MSW-Transformer: one Transformer layer with several window sizes side by side; our reading.
 
 Cheng et al., "MSW-Transformer: Multi-Scale Shifted Windows Transformer Networks for 12-Lead ECG
-Classification", 2023 (arXiv 2306.12098). Nothing beyond the abstract could be read, and there is no
+Classification", 2023 (arXiv 2306.12098). Only the abstract was accessible, and there is no
 official code.
 
 Known
@@ -55,7 +55,7 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, tokens, width) in and out."""
+        """Map (batch, tokens, width) to the same shape."""
         bias = self._bias()
         halves = self.qkv(x).view(*x.shape[:2], 3, 2, x.shape[2] // 2).unbind(-2)
         mixed = [
@@ -112,7 +112,7 @@ class MSWTransformerConfig(WindowedConfig):
     heads: Annotated[int, Field(gt=0, multiple_of=2)] = 4
 
     def __post_init__(self) -> None:
-        self.require(self.width % self.heads == 0, "heads", "give a divisor of the width.")
+        self.require(self.width % self.heads == 0, "heads", "give a divisor of the width")
 
 
 class MultiScaleBlock(nn.Module):
@@ -130,7 +130,7 @@ class MultiScaleBlock(nn.Module):
         self.drop_path2 = StochasticDepth()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, tokens, width) to the same shape."""
+        """Map (batch, tokens, width) to the same shape."""
         x = self.drop_path1(x, lambda part: self.fused(self.norm1(part)))
         out: Tensor = self.drop_path2(x, lambda part: self.mlp(self.norm2(part)))
         return out

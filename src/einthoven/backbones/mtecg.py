@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from einthoven.backbones.config import Count
+from einthoven.backbones.config import TYPICAL_DEVIATION_MV, Count
 from einthoven.backbones.layers.patches import (
     PatchTransformer,
     PatchTransformerConfig,
@@ -30,8 +30,6 @@ from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Resample, Scale, Window
 
 __all__ = ["ENTRIES", "MTECG", "MTECGConfig"]
-
-TYPICAL_DEVIATION_MV = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +104,7 @@ class MTECG(PatchTransformer):
 
     @property
     def preparation(self) -> Preparation:
-        """How a record becomes an input: our choice, because MTECG's is not published.
+        """Preparation of a record: our choice, because MTECG's is not published.
 
         The network's rate, its whole window, no filter, and millivolts over 0.25, which brings an
         ordinary ECG near unit size and leaves low or high voltage visible as such.

@@ -121,7 +121,7 @@ class MultiresLayer(nn.Module):
         self.weights = nn.Parameter(torch.empty(channels, scales + 2).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, tokens, channels) to the same shape; causal."""
+        """Map (batch, tokens, channels) to the same shape; causal."""
         return multires(x, self.low, self.high, self.weights)
 
 
@@ -134,10 +134,11 @@ class MultiresNetConfig(WindowedConfig):
     width, depth : int
         Channels and blocks.
     scales : int
-        Of every layer. The published number is the least with which the last sample of the window
-        depends on the first, ``ceil(log2(window))``.
+        Dilation levels of every layer. The published number is the least with which the last sample
+        of the window depends on the first, ``ceil(log2(window))``.
     dropout : float
-        Of whole channels, twice a block. The network's own: a recipe does not change it.
+        Dropout of whole channels, applied twice a block. The network's own: a recipe does not
+        change it.
     """
 
     width: Count = 128
@@ -159,7 +160,7 @@ class MultiresBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, tokens, width) to the same shape."""
+        """Map (batch, tokens, width) to the same shape."""
         out: Tensor = self.norm(self.depth(x, self.branch))
         return out
 

@@ -61,7 +61,7 @@ class BasicBlock(nn.Module):
         self.drop_path = StochasticDepth()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, width, 1, samples) to (batch, width, 1, samples / stride)."""
+        """Map (batch, width, 1, samples) to (batch, width, 1, samples / stride)."""
         out: Tensor = self.drop_path(x, self._branch, shortcut=self.shortcut(x))
         return out.relu_()
 
@@ -83,7 +83,7 @@ class ResNet1dWang(BenchmarkBackbone):
         draw_weights(self)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(batch, 12, samples) to (batch, samples / 4, 128)."""
+        """Map (batch, 12, samples) to (batch, samples / 4, 128)."""
         return as_tokens(self.blocks(self.stem(as_image(x))))
 
 

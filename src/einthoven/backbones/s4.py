@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from einthoven.backbones.config import Count, Share
+from einthoven.backbones.config import TYPICAL_DEVIATION_MV, Count, Share
 from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.layers.state_space import (
     Dynamics,
@@ -36,8 +36,6 @@ from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Scale
 
 __all__ = ["ENTRIES", "S4", "S4Config"]
-
-TYPICAL_DEVIATION_MV = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +56,8 @@ class S4Config(WindowedConfig):
     stem_depth : int
         Convolutions in front; all but the first are over a single token.
     stem_norm : {"batch", "none"}
-        Batch norm as published, or none and a bias instead: the same in training and evaluation,
-        and whatever else is in the batch. (A norm over the channels of a token would hide the
+        Batch norm as published, or none and a bias instead: independent of training or evaluation
+        and of the other records of the batch. (A norm over the channels of a token would hide the
         ECG's amplitude from the network.)
     dropout : float
         Tied dropout in every state-space layer, unless a recipe changes it.
@@ -67,7 +65,7 @@ class S4Config(WindowedConfig):
         Features are the mean of the tokens, as published, or their mean and their maximum over
         time side by side, twice the width: a single ectopic beat is lost in a mean.
     scale : float or None
-        Millivolts that count as one; None leaves millivolts, as ECG-CPC does.
+        Scale, in mV, that the input is divided by; None keeps mV, as ECG-CPC does.
     """
 
     rate: Count = 240
@@ -100,7 +98,7 @@ class StemLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if norm == "none" else None
 
     def forward(self, patches: Tensor, leads: Sequence[str] | None = None) -> Tensor:
-        """(batch, tokens, inputs * size) to (batch, tokens, width); `leads` of the first layer."""
+        """Map (batch, tokens, inputs * size) to (batch, tokens, width); `leads` of layer 1."""
         weight = self.weight if leads is None else weight_of_leads(self.weight, leads)
         tokens = linear(patches, weight.flatten(1), self.bias)
         if self.norm is not None:
@@ -169,7 +167,7 @@ class S4(SequenceBackbone, WindowedBackbone):
     # ------------------------------------------------------------------ forward
 
     def embed(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """The stem: (batch, leads, samples) to (batch, samples / 2, width)."""
+        """Run the stem: (batch, leads, samples) to (batch, samples / 2, width)."""
         names, side = self.input_leads(x, leads), self.TAPS // 2
         patches = pad(x, (side, side)).unfold(2, self.TAPS, self.multiple)
         tokens = patches.transpose(1, 2).flatten(2)
@@ -178,7 +176,7 @@ class S4(SequenceBackbone, WindowedBackbone):
         return tokens
 
     def contextualise(self, z: Tensor) -> Tensor:
-        """The state-space layers: (batch, tokens, width) to the same shape."""
+        """Run the state-space layers: (batch, tokens, width) to the same shape."""
         for block in self.blocks:
             z = block(z)
         return z

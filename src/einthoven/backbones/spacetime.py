@@ -90,10 +90,10 @@ def companion_kernel(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
         spectra = torch.fft.rfft(torch.stack([column, entry, output]), 2 * state)
         # Lags 0 to state - 1 of the correlations with c; the negative ones are not reached.
         lags = torch.fft.irfft(spectra[2] * spectra[:2].conj(), 2 * state)[..., :state]
-        held, direct = circle.values(lags)
+        kernel, skip = circle.values(lags)
         feedback, last = circle.values(torch.stack([column, entry]).flip(-1))
         z = circle.points()
-        response = circle.coefficients(direct + z * held * last / (1.0 - z * feedback))
+        response = circle.coefficients(skip + z * kernel * last / (1.0 - z * feedback))
     return response.to(c.dtype)
 
 
@@ -148,14 +148,14 @@ class SpaceTimeConfig(WindowedConfig):
     dropout: Share = 0.2
 
     def __post_init__(self) -> None:
-        self.require(self.width % self.shared == 0, "shared", "give a divisor of the width.")
+        self.require(self.width % self.shared == 0, "shared", "give a divisor of the width")
 
 
 class Preprocessing(nn.Module):
     """Fixed filters: differences, and what is left when a moving average is subtracted.
 
-    Of every eight channels the first four are differenced (orders 0 to 3), the others lose the
-    mean of their last samples, as many as a draw between 4 and `taps` decided for each.
+    The first four of every eight channels are differenced (orders 0 to 3). From the others the mean
+    of their last samples is subtracted; the number of samples is drawn between 4 and `taps`.
     """
 
     windows: Tensor
@@ -178,7 +178,7 @@ class Preprocessing(nn.Module):
         return both.flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, tokens, width) to the same shape, in fp32: differences cancel most digits."""
+        """Map (batch, tokens, width) to the same shape, in fp32: differences cancel most digits."""
         with torch.autocast(x.device.type, enabled=False):
             past = pad(x.float().transpose(1, 2), (self.taps - 1, 0))
             weight = self.kernel().flip(-1).unsqueeze(1)
@@ -202,7 +202,7 @@ class SpaceTimeBlock(nn.Module):
         self.depth = StochasticDepth()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, tokens, width) to the same shape."""
+        """Map (batch, tokens, width) to the same shape."""
         if self.preprocessing is not None:
             x = self.preprocessing(x)
         out: Tensor = self.depth(x, self.branch)

@@ -2,8 +2,8 @@
 
 Na et al., "Guiding Masked Representation Learning to Capture Spatio-Temporal Relationship of
 Electrocardiogram", ICLR 2024 (arXiv 2402.09450). Every lead is cut into patches that share one
-embedding; positions say when, lead embeddings say where, a separator stands at both ends of every
-lead, and all tokens of all leads attend to each other. There is no class token.
+embedding; positional embeddings encode time, lead embeddings the lead, a separator stands at both
+ends of every lead, and all tokens of all leads attend to each other. There is no class token.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PatchEmbedding(nn.Module):
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """(..., patch) to (..., width)."""
+        """Map (..., patch) to (..., width)."""
         out: Tensor = self.norm2(self.proj(self.norm1(patches)))
         return out
 
@@ -106,7 +106,7 @@ class STMEM(PatchTransformer):
 
     @property
     def preparation(self) -> Preparation:
-        """How a record becomes an input, as the released code does it.
+        """Preparation of a record, as in the released code.
 
         250 Hz, a crop of 9 s (three of them in evaluation), zero-phase Butterworth filters of
         order 5 at 0.67 and 40 Hz on the crop, and one mean and deviation for the crop, so that

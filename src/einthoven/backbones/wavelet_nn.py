@@ -7,14 +7,14 @@ standardised by its mean and deviation over the training records; 128 ReLU units
 
 Known, from our sources
     The above, and the list of the statistics.
-Chosen here, where they are silent
+Chosen here, not specified by the sources
     The order of the features (lead, then array, then statistic) and the exact definitions of the
     statistics (`einthoven.backbones.layers.wavelet_features`); a feature that hardly varies over
     the training records is only centred; Glorot-uniform initial weights and zero biases, of the
     last layer too (the recipe's ``head_init``).
 
-Until `fit_statistics` has seen records the statistics pass through unscaled, hundreds beside
-thousandths, and the network warns.
+Before `fit_statistics` the features are unscaled, although their magnitudes differ by 10^5, and the
+network warns.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class WaveletNN(WindowedBackbone):
         if not count:
             raise BackboneError(
                 f"no records to measure the features of {self.name} on",
-                remedy="give at least one batch of training records.",
+                remedy="give at least one batch of training records",
             )
         std = (squares / count).sqrt()
         std[std <= CONSTANT * mean.abs()] = 1.0
@@ -174,7 +174,7 @@ class WaveletNN(WindowedBackbone):
         self.feature_std[rows] = std.to(self.feature_std.dtype)
 
     def residual_branches(self) -> list[list[StochasticDepth]]:
-        """None, as there are no blocks."""
+        """Not supported: the network has no blocks."""
         return []
 
     def layer_prefixes(self) -> list[tuple[str, ...]]:

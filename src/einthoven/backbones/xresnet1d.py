@@ -73,7 +73,7 @@ class Bottleneck(nn.Module):
         self.drop_path = StochasticDepth()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, 1, samples) to (batch, outputs, 1, samples / stride, rounded up)."""
+        """Map (batch, inputs, 1, samples) to (batch, outputs, 1, samples / stride, rounded up)."""
         shortcut = self.project(self.average(x))
         out: Tensor = self.drop_path(x, self._branch, shortcut=shortcut)
         return out.relu_()
@@ -111,7 +111,7 @@ class XResNet1d(BenchmarkBackbone):
         return Bottleneck(inputs, config.width, outputs, kernel=config.kernel, stride=stride)
 
     def encode(self, x: Tensor) -> Tensor:
-        """(batch, 12, samples) to (batch, samples / 32, 256); 250 samples give 8 tokens."""
+        """Map (batch, 12, samples) to (batch, samples / 32, 256); 250 samples give 8 tokens."""
         return as_tokens(self.stages(self.shorten(self.stem(as_image(x)))))
 
     def _blocks(self) -> dict[str, Bottleneck]:

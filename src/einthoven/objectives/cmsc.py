@@ -26,7 +26,7 @@ from einthoven.signals.random import uniform
 
 @validated("cmsc", RecipeError)
 class CMSCConfig:
-    """How segments are compared.
+    """Settings of the contrastive loss.
 
     Attributes
     ----------
@@ -86,8 +86,8 @@ def mask_leads(
     if not probability:
         return segments
     shape = (records, len(segments) // max(records, 1), segments.shape[1])
-    drawn = uniform(shape, generator=generator, device=segments.device).flatten(0, 1)
-    return segments.masked_fill((drawn < probability)[..., None], 0.0)
+    draws = uniform(shape, generator=generator, device=segments.device).flatten(0, 1)
+    return segments.masked_fill((draws < probability)[..., None], 0.0)
 
 
 def cmsc_loss(

@@ -1,4 +1,4 @@
-"""Contrastive predictive coding: tell the token that comes next from others of the same record.
+"""Contrastive predictive coding: distinguish the next token from others of the same record.
 
 Van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018; for ECGs
 as in arXiv 2605.12241 and its predecessor ECG-CPC (arXiv 2509.25095). A causal encoder sees the
@@ -15,8 +15,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from einthoven.backbones.config import TYPICAL_DEVIATION_MV
 from einthoven.backbones.contract import Backbone, SequenceBackbone
-from einthoven.backbones.s4 import TYPICAL_DEVIATION_MV
 from einthoven.errors import BackboneError, RecipeError, validated
 from einthoven.objectives.gathering import batch_places, tokens_of_batch
 from einthoven.objectives.objective import ObjectiveOutput, with_options
@@ -25,18 +25,18 @@ from einthoven.signals.random import integers, share_of
 
 @validated("cpc", RecipeError)
 class CPCConfig:
-    """How far ahead is predicted and what the truth competes with.
+    """Prediction offsets and negatives.
 
     Attributes
     ----------
     offsets_ms : tuple of float
-        How far ahead, in milliseconds; one linear head each.
+        Distance of the predicted token, in ms; one linear head each.
     negatives : int
         Other tokens of the same record, drawn with replacement for every position; 0 takes every
         other token of the record once.
     pool : int
         Tokens drawn from the whole batch, of all processes, that compete at every position as
-        well: what tells one record from another, not only one moment from the next.
+        well, so that records are distinguished, and not only moments of one record.
     normalise : bool
         Cosine similarities over `temperature`, instead of plain dot products.
     temperature : float
@@ -44,9 +44,9 @@ class CPCConfig:
     reduction : {"sum", "mean"}
         Over positions: summed as published, which scales the loss with the window, or averaged.
     scale : float or None
-        Millivolts that count as one in the encoder's inputs, where the encoder has no scale of its
-        own. It becomes part of the encoder's preparation, and of whatever is trained from it. None
-        leaves the encoder's inputs as they are.
+        Scale of the encoder's inputs, in mV, where the encoder has none of its own. It becomes part
+        of the encoder's preparation, and of whatever is trained from it. None leaves the encoder's
+        inputs as they are.
     """
 
     offsets_ms: Annotated[tuple[float, ...], Field(strict=False)] = (14 * 1000 / 120,)
@@ -83,9 +83,9 @@ def draw_negatives(
     `positives` are (...), records first; the result is (..., count).
     """
     # On the CPU, whatever the device: the same seed draws the same negatives everywhere.
-    drawn = integers(tokens - 1, (*positives.shape, count), generator=generator)
-    drawn = drawn.to(positives.device)
-    return drawn + (drawn >= positives.unsqueeze(-1))
+    indices = integers(tokens - 1, (*positives.shape, count), generator=generator)
+    indices = indices.to(positives.device)
+    return indices + (indices >= positives.unsqueeze(-1))
 
 
 class ContrastivePrediction(nn.Module):

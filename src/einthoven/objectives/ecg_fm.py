@@ -53,12 +53,13 @@ class WCRConfig:
     temperature : float
         Temperature of the contrastive scores.
     codes, code_groups, target_width : int
-        Of the quantiser, and width in which contexts meet targets.
+        Codes and groups of the quantiser, and width of the vectors that are compared.
     code_temperature : tuple of float
         Start, end and factor a training step of the quantiser's temperature.
     diversity_weight, penalty_weight, cmsc_weight : float
-        Weights beside the contrastive loss: that codes be used evenly; of the mean square of the
-        extractor's output; of the comparison of segments. Without the last, windows stay whole.
+        Weights of the diversity loss, of the mean square of the extractor's output, and of the
+        comparison of segments, relative to the contrastive loss. Without the last, windows stay
+        whole.
     cmsc_temperature : float
         Temperature of the comparison of segments.
     lead_mask : float
@@ -66,7 +67,7 @@ class WCRConfig:
     extractor_gradient : float
         Factor of the gradient that reaches the extractor, on top of the backbone's own.
     dropout : float
-        Of projection, embedding, attention, branches and targets in training; set on the backbone.
+        Dropout rate of projection, embedding, attention, branches and targets in training.
     """
 
     mask_probability: float = 0.65
@@ -256,7 +257,7 @@ class WCR(nn.Module):
         choices: Tensor,
         noise: Tensor | None,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Scores, codes, and the parts of the loss and the numbers beside them."""
+        """Scores, codes, and the terms of the loss with their logged values."""
         normed = self.backbone.projection.norm(local)
         sources = dropout(hidden_tokens(normed, mask), self.config.dropout, self.training)
         quantised = self.quantiser(sources, temperature=self._code_temperature(), noise=noise)
@@ -298,7 +299,7 @@ def create_ecg_fm(backbone: Backbone, **options: Any) -> WCR:
 
 
 def create_wav2vec2(backbone: Backbone, **options: Any) -> WCR:
-    """Its contrastive part alone, on whole windows with all leads; see `create_ecg_fm`."""
+    """The contrastive term alone, on whole windows with all leads; see `create_ecg_fm`."""
     return _create("wav2vec2", backbone, options)
 
 

@@ -20,7 +20,7 @@ class Masking:
     keep : Tensor, shape (batch, rows, kept), int64
         Indices of the patches that stay, in the order in which they are encoded.
     restore : Tensor, shape (batch, rows, patches), int64
-        Where each patch is found in "kept patches, then hidden patches".
+        Index of each patch in "kept patches, then hidden patches".
     mask : Tensor, shape (batch, rows, patches), float32
         1 where a patch was removed, 0 where it was kept.
     """

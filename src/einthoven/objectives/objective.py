@@ -61,7 +61,7 @@ class SteppedObjective(Protocol):
     """An objective that changes its state after an optimiser step; optional."""
 
     def after_step(self, step: int) -> None:
-        """Called once after every optimiser step, in every process.
+        """Update the state after an optimiser step; called once a step in every process.
 
         Parameters
         ----------

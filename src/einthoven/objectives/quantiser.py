@@ -38,7 +38,7 @@ class Quantised:
 
 
 class GumbelQuantiser(nn.Module):
-    """Chooses a code of every group for every vector.
+    """Choice of a code of every group for every vector.
 
     Parameters
     ----------
@@ -116,6 +116,6 @@ def _gumbel(uniform: Tensor) -> Tensor:
 
 
 def _perplexity(probabilities: Tensor) -> Tensor:
-    """(groups, codes) to a scalar."""
+    """Exponential of the entropy of (groups, codes), summed over groups, a scalar."""
     entropy = -(probabilities * (probabilities + 1e-7).log()).sum(-1)
     return entropy.exp().sum()

@@ -26,8 +26,8 @@ def draw_spans(
 
     ``int(probability * tokens / length + u)`` spans a row, at least two, with u uniform on [0, 1)
     and drawn once a batch. They begin at different tokens and may overlap, so rows differ in how
-    many tokens they hide; every row is then cut at random to the fewest of them. Of 156 tokens at
-    0.65, half is hidden in one row alone, and about 35 % in each row of a batch of 128.
+    many tokens they hide; every row is then cut at random to the fewest of them. At 0.65 half of
+    156 tokens is hidden in a single row, and about 35 % in each row of a batch of 128.
 
     Parameters
     ----------
@@ -107,8 +107,9 @@ def other_positions(
             f"{positions} hidden tokens in a row, which has no others to be told from",
             remedy="hide more tokens, or lengthen crop_seconds",
         )
-    drawn = integers(positions - 1, (*rows, positions, count), generator=generator).flatten(0, 1)
-    return drawn + (drawn >= torch.arange(positions)[:, None])
+    indices = integers(positions - 1, (*rows, positions, count), generator=generator)
+    indices = indices.flatten(0, 1)
+    return indices + (indices >= torch.arange(positions)[:, None])
 
 
 def hidden_tokens(x: Tensor, mask: Tensor) -> Tensor:

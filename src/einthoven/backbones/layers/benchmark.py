@@ -1,7 +1,7 @@
 """Input and dense layers that the networks of the PTB-XL benchmark share.
 
 Strodthoff et al., IEEE JBHI 25(5) 2021 (arXiv 2004.13701), trained seven networks in one way: 2.5 s
-at 100 Hz, and behind each a pooling over time, batch norm, dropout, a linear map to 128, ReLU,
+at 100 Hz, each followed by pooling over time, batch norm, dropout, a linear map to 128, ReLU,
 batch norm, dropout, and a linear map to the labels. All but that last map is the backbone here, so
 that a feature vector is what the last map saw there. The weights are drawn as there, before the
 first step: Kaiming-normal for convolutions and linear maps, biases at zero, norms at one and zero
@@ -77,7 +77,7 @@ class Dense(nn.Module):
         self.drop2 = nn.Dropout(config.hidden_dropouts[1])
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(batch, pooled) to (batch, hidden).
+        """Map (batch, pooled) to (batch, hidden).
 
         Raises
         ------
@@ -90,7 +90,7 @@ class Dense(nn.Module):
             raise BackboneError(
                 "a batch of one record in training has no variance for batch norm to divide by",
                 remedy="choose a batch size that leaves no single record at the end of an epoch, "
-                "or drop the incomplete batch (stage2.drop_last).",
+                "or drop the incomplete batch (stage2.drop_last)",
             )
         with torch.autocast(pooled.device.type, enabled=False):  # small, and as precise as the loss
             h = self.drop1(self.norm1(pooled.to(self.linear.weight.dtype)))
@@ -126,7 +126,7 @@ class BenchmarkBackbone(WindowedBackbone):
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        """(batch, 12, samples) to (batch, tokens, dim)."""
+        """Map (batch, 12, samples) to (batch, tokens, dim)."""
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Input of the dense layers: maximum and mean over time, (batch, 2 dim)."""

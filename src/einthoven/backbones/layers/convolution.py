@@ -47,12 +47,12 @@ def in_bf16_on_cpu(x: Tensor) -> bool:
 
 
 def as_image(x: Tensor) -> Tensor:
-    """(batch, channels, samples) to (batch, channels, 1, samples), channels last in memory."""
+    """Map (batch, channels, samples) to (batch, channels, 1, samples), channels last in memory."""
     return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
 
 
 def as_tokens(x: Tensor) -> Tensor:
-    """(batch, channels, 1, samples) to (batch, samples, channels), without a copy."""
+    """Map (batch, channels, 1, samples) to (batch, samples, channels), without a copy."""
     return x.squeeze(2).transpose(1, 2)
 
 
@@ -93,7 +93,7 @@ class ConvNorm(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, 1, samples) to (batch, outputs, 1, samples)."""
+        """Map (batch, inputs, 1, samples) to (batch, outputs, 1, samples)."""
         h: Tensor = self.norm(_convolved(self.conv, x))
         return h.relu_() if self.relu else h  # in place: the norm's gradient needs its input only
 

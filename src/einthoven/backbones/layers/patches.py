@@ -54,7 +54,7 @@ class PatchTransformer(PatchBackbone):
         self.check_samples(self.window)
 
     def other_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts on the embedding and behind each attention."""
+        """Dropouts on the embedding and after each attention."""
         return [self.embedding_dropout, *super().other_dropouts()]
 
     def position_parameters(self) -> list[str]:
@@ -91,5 +91,5 @@ def sincos_positions(count: int, width: int, *, before: int = 0, after: int = 0)
 
 
 def cut_patches(x: Tensor, patch: int) -> Tensor:
-    """(batch, leads, samples) to (batch, leads, patches, patch), without a copy."""
+    """Map (batch, leads, samples) to (batch, leads, patches, patch), without a copy."""
     return x.reshape(*x.shape[:2], x.shape[-1] // patch, patch)

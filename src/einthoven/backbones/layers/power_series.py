@@ -59,7 +59,7 @@ class Circle:
         if length < 1 or degree < 1:
             raise BackboneError(
                 f"length = {length}, degree = {degree} of a power series",
-                remedy="ask for one coefficient or more.",
+                remedy="ask for one coefficient or more",
             )
         self.length, self.device = length, device
         self.size = 2 * math.ceil(0.75 * max(length, degree))

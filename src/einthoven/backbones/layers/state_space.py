@@ -212,15 +212,15 @@ class StateSpaceKernel(nn.Module):
         if state < 2 or state % 2:
             raise BackboneError(
                 f"state = {state} is not a positive even number",
-                remedy="choose an even state size, such as 8: it holds conjugate pairs.",
+                remedy="choose an even state size, such as 8: it holds conjugate pairs",
             )
         if dynamics not in ("nplr", "diagonal"):
             raise BackboneError(
-                f"dynamics = {dynamics!r} is unknown", remedy="choose 'nplr' or 'diagonal'."
+                f"dynamics = {dynamics!r} is unknown", remedy="choose 'nplr' or 'diagonal'"
             )
         self.dynamics, self.causal, self.pairs = dynamics, causal, state // 2
-        drawn = torch.rand(channels) * (math.log(longest) - math.log(shortest))
-        self.register_buffer("log_step", drawn + math.log(shortest))
+        spread = torch.rand(channels) * (math.log(longest) - math.log(shortest))
+        self.register_buffer("log_step", spread + math.log(shortest))
         for name, value in self._system(state).items():
             self.register_buffer(name, torch.view_as_real(value).float())
         directions = 1 if causal else 2
@@ -289,7 +289,7 @@ class StateSpaceBlock(nn.Module):
     kernel : StateSpaceKernel
         Its convolution.
     dropout : float
-        Of both tied dropouts.
+        Rate of both tied dropouts.
     """
 
     def __init__(self, width: int, kernel: StateSpaceKernel, *, dropout: float = 0.0) -> None:
@@ -303,7 +303,7 @@ class StateSpaceBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, tokens, width) to the same shape."""
+        """Map (batch, tokens, width) to the same shape."""
         out: Tensor = self.norm(self.depth(x, self.branch))
         return out
 

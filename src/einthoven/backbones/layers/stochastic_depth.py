@@ -13,7 +13,7 @@ __all__ = ["StochasticDepth", "stochastic_depths"]
 
 
 class StochasticDepth(nn.Module):
-    """Holds the drop rate of one residual branch and adds that branch to its input.
+    """Sum of an input and its residual branch, which is dropped at a rate in training.
 
     In training every sample keeps the branch with probability ``1 - rate``, and what is kept is
     divided by that probability, so that the expectation is the undropped network (Huang et al.,
@@ -28,7 +28,7 @@ class StochasticDepth(nn.Module):
     Attributes
     ----------
     rate : float
-        As above; assigned by the recipe after the network was built.
+        Probability of dropping the branch; a recipe assigns it after the network was built.
     generator : torch.Generator or None
         A CPU generator to draw from; None draws from PyTorch's default CPU generator.
 
@@ -53,7 +53,7 @@ class StochasticDepth(nn.Module):
         if not 0.0 <= value < 1.0:
             raise RecipeError(
                 f"drop path rate = {value!r} is outside [0, 1)",
-                remedy="choose a rate from 0 (off) to below 1; 0.1 is the post-training default.",
+                remedy="choose a rate from 0 (off) to below 1; 0.1 is the post-training default",
             )
         self._rate = float(value)
 

@@ -20,7 +20,7 @@ class Attention(nn.Module):
         if width % heads:
             raise BackboneError(
                 f"width = {width} is not a multiple of heads = {heads}",
-                remedy="choose a number of heads that divides the width.",
+                remedy="choose a number of heads that divides the width",
             )
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)

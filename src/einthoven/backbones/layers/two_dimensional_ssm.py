@@ -18,7 +18,7 @@ transform over time and, for each frequency and channel, a small matrix over the
 
 Discretisation (our choice): each axis by zero-order hold with the other state as an input, so that
 a2, b1 and a3, b2 are held as long as a1 and a4 decay. With ``|A2| <= -Re A1`` and ``|A3| <= -A4``,
-which a tanh sees to, no frequency is amplified from one row to the next, however many there are.
+bounded by a tanh, no frequency is amplified from one row to the next, however many there are.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class GridSystem:
 
 
 def grid_response(system: GridSystem, variates: int, length: int) -> Tensor:
-    """What comes out of each variate and time after an impulse at the first of both.
+    """Output of each variate and time after an impulse at the first of both.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def _from_spectrum(spectrum: Tensor, back: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _time_first(x: Tensor) -> Tensor:
-    """(batch, variates, tokens, channels) to (channels, tokens, variates * batch)."""
+    """Map (batch, variates, tokens, channels) to (channels, tokens, variates * batch)."""
     batch, variates, tokens, channels = x.shape
     rows = x.reshape(batch, -1).t().contiguous().view(variates, tokens, channels, batch)
     return rows.permute(2, 1, 0, 3).reshape(channels, tokens, variates * batch)
@@ -185,7 +185,7 @@ def _over_variates(spectra: Tensor, variates: int) -> Tensor:
     """
     place = torch.arange(variates, device=spectra.device)
     lags = place[:, None] - place + variates - 1
-    # Of real, negative imaginary and imaginary parts, one after the other: where each entry is.
+    # Positions of the entries of the real, negative imaginary and imaginary parts, in turn.
     count = 2 * variates - 1
     upper, lower = torch.cat([lags, lags + count], 1), torch.cat([lags + 2 * count, lags], 1)
     places = torch.cat([upper, lower]).flatten()
@@ -234,7 +234,7 @@ class GridKernel(nn.Module):
             raise BackboneError(
                 f"width = {channels}, modes = {modes}",
                 remedy="give an even number of channels, half of them slow and half fast, and a "
-                "mode or more.",
+                "mode or more",
             )
         shape = (2, channels, modes)
         heads = [_log_uniform(channels // 2, *steps) for steps in (slow, fast)]
@@ -278,5 +278,5 @@ class GridKernel(nn.Module):
 
 
 def _log_uniform(channels: int, low: float, high: float) -> Tensor:
-    drawn = torch.rand(2, channels) * (math.log(high) - math.log(low))
-    return drawn + math.log(low)
+    spread = torch.rand(2, channels) * (math.log(high) - math.log(low))
+    return spread + math.log(low)

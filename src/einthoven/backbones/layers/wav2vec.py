@@ -89,7 +89,7 @@ class ConvExtractor(nn.Module):
         return samples
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, samples) to (batch, tokens, width)."""
+        """Map (batch, channels, samples) to (batch, tokens, width)."""
         weights = self.convs.parameters()
         for index, (weight, stride) in enumerate(zip(weights, self.strides, strict=True)):
             x = convolve(x, weight, stride=stride)
@@ -108,7 +108,7 @@ class FeatureProjection(nn.Module):
         initialise_linears(self, rule="normal")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., conv_width) to (..., width)."""
+        """Map (..., conv_width) to (..., width)."""
         out: Tensor = self.dropout(self.linear(self.norm(x)))
         return out
 
@@ -164,7 +164,7 @@ class PaddedAttention(Attention):
         if len(valid) != len(x):  # stochastic depth took some samples out, and hides which
             raise BackboneError(
                 "records of different lengths under stochastic depth",
-                remedy="train on whole windows, or set the drop path rate to 0.",
+                remedy="train on whole windows, or set the drop path rate to 0",
             )
         return super().forward(x, valid[:, None, None, :])
 
@@ -216,15 +216,15 @@ class PostNormBlocks(nn.ModuleList):
         return (block for block in self if isinstance(block, PostNormBlock))
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Run the blocks; (batch, tokens, width) in and out, `valid` as in `PaddedAttention`."""
+        """Run the blocks; (batch, tokens, width), `valid` as in `PaddedAttention`."""
         for block in self._blocks():
             x = self._skip(block, x) if self._skipped() else block(x, valid)
         return x
 
     def _skipped(self) -> bool:
         # On the CPU, as stochastic depth draws: the same seed skips the same blocks everywhere.
-        drawn = self.training and self.layerdrop > 0.0
-        return drawn and torch.rand((), device="cpu").item() < self.layerdrop
+        active = self.training and self.layerdrop > 0.0
+        return active and torch.rand((), device="cpu").item() < self.layerdrop
 
     def _skip(self, block: PostNormBlock, x: Tensor) -> Tensor:
         # One sample at weight zero: every parameter still gets a (zero) gradient, without which
@@ -247,7 +247,7 @@ def valid_tokens(extractor: ConvExtractor, valid_samples: Tensor, *, tokens: int
         raise BackboneError(
             f"valid samples between {int(valid_samples.min())} and {int(valid_samples.max())}; "
             f"a token takes {extractor.receptive_field}, and the input gives {tokens} tokens",
-            remedy="give for each record how many samples of its input are no padding.",
+            remedy="give for each record the number of samples that are not padding",
         )
     return torch.arange(tokens, device=counts.device) < counts[:, None]
 
@@ -294,9 +294,9 @@ class Wav2VecConfig(BackboneConfig):
 
     def __post_init__(self) -> None:
         same = len(self.conv_strides) == len(self.conv_kernels)
-        self.require(same, "conv_strides", "give a stride for each of conv_kernels.")
-        self.require(self.width % self.heads == 0, "heads", "give a divisor of the width.")
-        self.require(self.width % self.pos_groups == 0, "pos_groups", "give a divisor of width.")
+        self.require(same, "conv_strides", "give a stride for each of conv_kernels")
+        self.require(self.width % self.heads == 0, "heads", "give a divisor of the width")
+        self.require(self.width % self.pos_groups == 0, "pos_groups", "give a divisor of width")
 
 
 class Wav2VecBackbone(Backbone):
@@ -351,7 +351,7 @@ class Wav2VecBackbone(Backbone):
         return [[self.pos_conv.drop_path], *super().residual_branches()]
 
     def other_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts on the projection, on the embedding and behind each attention."""
+        """Dropouts on the projection, on the embedding and after each attention."""
         return [self.projection.dropout, self.embed_dropout, *super().other_dropouts()]
 
     def layer_prefixes(self) -> list[tuple[str, ...]]:
