@@ -18,10 +18,10 @@ from einthoven.errors import BackboneError, EinthovenError
 from einthoven.predictions import listed
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.formats import is_record
+from einthoven.records.quality import doubts, mains_hum, offset_text, offsets, size_of
 from einthoven.report.format import counted
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import evaluation_seconds, prepare_record, seconds_left_out
-from einthoven.signals.quality import doubts, mains_hum, offset_text, offsets, size_of
 from einthoven.signals.steps import Fill, Filter, Fir
 
 if TYPE_CHECKING:

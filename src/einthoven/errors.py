@@ -55,9 +55,10 @@ class RecordError(EinthovenError):
     file : str
         Path of the file.
     field : str
-        Field of the file (`gain`, `sampling rate`, `checksum of lead V2`, ...).
+        Field of the file (`gain`, `sampling rate`, `checksum of lead V2`, ...); empty for the file
+        itself.
     value : object
-        Value of the field.
+        Value of the field; None if `reason` continues a phrase that begins with the field.
     reason : str
         Why it is refused, with the limit if there is one.
     remedy : str
@@ -67,7 +68,8 @@ class RecordError(EinthovenError):
     def __init__(
         self, file: object, field: str, value: object, reason: str, *, remedy: str
     ) -> None:
-        super().__init__(f"{file}: {field} = {value!r}: {reason}", remedy=remedy)
+        place = f"{field} " if value is None else f"{field} = {value!r}: "
+        super().__init__(f"{file}: {place.lstrip()}{reason}", remedy=remedy)
         self.file = str(file)
         self.field = field
         self.value = value

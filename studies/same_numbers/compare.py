@@ -700,7 +700,7 @@ def noisy_signals(store: Any, chosen: list[str], **options: Any) -> np.ndarray:
 
 
 def quality(record: Any) -> dict[str, Any]:
-    from einthoven.signals.quality import doubts, mains_hum, offsets, size_of
+    from einthoven.records.quality import doubts, mains_hum, offsets, size_of
 
     size, hum = size_of(record), mains_hum(record)
     away = offsets(record)

@@ -135,3 +135,30 @@ def test_a_table_without_labels_is_there_to_be_pretrained_on(tmp_path: Path) -> 
     explicit = frame.assign(split=["train"] * 50 + ["test"] * 10)
     explicit.to_csv(tmp_path / "split.csv", index=False)
     assert len(open_cohort(tmp_path / "split.csv").ids("test")) == 10
+
+
+def test_a_data_frame_is_a_table(tmp_path: Path) -> None:
+    frame = rows().assign(patient=[i // 2 for i in range(60)]).set_index(pd.RangeIndex(100, 160))
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    file, memory = open_cohort(tmp_path / "own.csv"), open_cohort(frame, root=tmp_path)
+    assert memory.digest == file.digest
+    assert memory.paths() == file.paths()
+    assert open_cohort(frame).paths()[0] == Path("r/000")
+    with pytest.raises(CohortError, match="'patient'"):
+        open_cohort(frame.drop(columns="patient"))
+    with pytest.raises(CohortError, match="empty cells"):
+        open_cohort(frame.assign(path=None))
+
+
+def test_a_task_of_a_table_is_refused(tmp_path: Path) -> None:
+    rows().to_csv(tmp_path / "own.csv", index=False)
+    for source in (tmp_path / "own.csv", rows()):
+        with pytest.raises(CohortError, match="task"):
+            open_cohort(source, task="superclass-5")
+
+
+def test_without_labels_other_columns_and_patients_do_not_matter() -> None:
+    frame = rows().assign(notes="x")
+    assert open_cohort(frame, labels=[]).labels == ()
+    alone = open_cohort(frame.drop(columns="patient"), labels=[])
+    assert alone.patients().tolist() == frame["path"].tolist()

@@ -39,10 +39,18 @@ def test_a_record_name_may_hold_a_dot(record: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ecg.docx", "ecg", "ecg.hea.gz"])
 def test_unknown_suffix_names_the_known_formats(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("x")
     with pytest.raises(RecordError) as caught:
         read_record(tmp_path / name)
     assert caught.value.field == "suffix"
     assert all(suffix in str(caught.value) for suffix in FORMATS[0].suffixes)
+
+
+@pytest.mark.parametrize("name", ["ecg", "ecg.hea", "ecg.dat", "ecg.docx"])
+def test_the_message_of_a_missing_file_names_its_path_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        read_record(tmp_path / name)
+    assert caught.value.problem == f"{tmp_path / name}: no such ECG file"
 
 
 def test_a_matlab_file_without_header_is_refused(tmp_path: Path) -> None:

@@ -89,3 +89,45 @@ def test_records_travel_to_worker_processes() -> None:
     back = pickle.loads(pickle.dumps(record))
     assert (back.leads, back.rate, back.metadata) == (record.leads, 100.0, {"Age": "85"})
     np.testing.assert_array_equal(back.signal, record.signal)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mV", 1.0), ("uV", 1e-3), ("V", 1e3)])
+def test_an_array_is_converted_to_millivolts(unit: str, factor: float) -> None:
+    millivolts = np.random.default_rng(0).normal(0, 0.3, (2, 500))
+    values = millivolts / factor
+    record = Record.from_array(values, rate=250, leads=["i", "V2"], unit=unit, patient="p")
+    assert (record.leads, record.rate, record.patient) == (("I", "V2"), 250.0, "p")
+    np.testing.assert_allclose(record.signal, millivolts, rtol=1e-6)
+    values[0] = 9
+    assert record.signal[0, 0] != 9
+    whole = np.round(1000 * millivolts).astype(np.int16)
+    record = Record.from_array(whole, rate=250, leads=["I", "V2"], unit="uV")
+    np.testing.assert_allclose(record.signal, whole / 1000, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "unit", "field", "fault"),
+    [
+        ((2, 500), 1, "µV", "unit", "unknown"),
+        ((500, 2), 1, "mV", "shape of the signal", "samples, leads"),
+        ((3, 500), 1, "mV", "leads", "2 lead names for 3 rows"),
+        ((1, 2, 500), 1, "mV", "shape of the signal", "2-D"),
+        ((2, 500), 1000, "mV", "unit", "look like uV"),
+        ((2, 500), 1e-3, "mV", "unit", "look like V"),
+        ((2, 500), 1, "uV", "unit", "look like mV"),
+        ((2, 500), 1000, "V", "unit", "look like uV"),
+    ],
+)
+def test_an_array_of_another_unit_or_shape_is_refused(
+    shape: tuple[int, ...], scale: float, unit: str, field: str, fault: str
+) -> None:
+    signal = scale * np.random.default_rng(0).normal(0, 0.3, shape)
+    with pytest.raises(RecordError, match=fault) as caught:
+        Record.from_array(signal, rate=500, leads=("I", "II"), unit=unit)
+    assert caught.value.field == field
+
+
+def test_flat_and_text_arrays() -> None:
+    assert Record.from_array(np.zeros((1, 9)), rate=1, leads="I").signal.shape == (1, 9)
+    with pytest.raises(RecordError, match="no numbers"):
+        Record.from_array([["a", "b"]], rate=1, leads="I")

@@ -161,7 +161,7 @@ def test_folders_pipes_and_missing_files(record: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.hea")
     for name in ("folder.hea", "pipe.hea", "gone.hea", "null\0.hea"):
         with pytest.raises(RecordError) as caught:
-            read_record(tmp_path / name)
+            read_wfdb(tmp_path / name)
         assert caught.value.field == "header"
     record.with_suffix(".dat").unlink()
     os.mkfifo(record.with_suffix(".dat"))

@@ -15,6 +15,7 @@ from torch import Tensor
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import BackboneError, WeightsError
+from einthoven.models import load_model
 from einthoven.weights import load_backbone, load_classifier
 from einthoven.weights.load import FAMILIES
 
@@ -104,6 +105,19 @@ def test_refuses_files_without_tensors_and_unknown_names(tmp_path: Path) -> None
     torch.save(_public(), tmp_path / "x.pth")
     with pytest.raises(BackboneError, match="vit"):
         load_backbone("vit", weights=tmp_path / "x.pth")
+
+
+def test_a_model_has_its_own_weights() -> None:
+    loaded = load_backbone("einthoven-small").state_dict()
+    expected = load_model().backbone.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+    with pytest.raises(WeightsError, match="has its own weights"):
+        load_backbone("einthoven-small", weights="x.pth")
+    with pytest.raises(WeightsError, match="without weights"):
+        load_backbone(NAME)
+    with pytest.raises(BackboneError, match="foo"):
+        load_backbone("foo", weights="absent.pth")
 
 
 UNPUBLISHED = [name for name in backbone_names() if entry(name).family not in FAMILIES]

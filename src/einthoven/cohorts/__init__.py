@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pandas import DataFrame
 
 from einthoven.cohorts.cohort import SPLITS, Cohort
 from einthoven.errors import CohortError
@@ -14,19 +15,19 @@ from einthoven.errors import CohortError
 __all__ = ["SPLITS", "Cohort", "open_cohort"]
 
 
-def open_cohort(path: str | Path, task: str = "all-71", **options: Any) -> Cohort:
+def open_cohort(source: str | Path | DataFrame, task: str | None = None, **options: Any) -> Cohort:
     """Open a cohort: a folder in PTB-XL's layout, a table, or a plain folder of ECG files.
 
     Parameters
     ----------
-    path : path
+    source : path or pandas.DataFrame
         Folder with `ptbxl_database.csv` and `scp_statements.csv` (PTB-XL, or the output of
-        `einthoven synthesize`), a `.csv` or `.parquet` table (see
-        `einthoven.cohorts.table.open_table`), or a folder of ECG files (without labels: it can
+        `einthoven synthesize`), a `.csv` or `.parquet` table or a data frame
+        (see `einthoven.cohorts.table.open_table`), or a folder of ECG files (without labels: it can
         be packed, used for pretraining, and predicted).
-    task : str
-        For PTB-XL's layout: `all-71`, `diagnostic-44`, `subclass-23`, `superclass-5`, `form-19`
-        or `rhythm-12`. The task of a table is its label columns.
+    task : str, optional
+        For PTB-XL's layout only: `all-71` (the default), `diagnostic-44`, `subclass-23`,
+        `superclass-5`, `form-19` or `rhythm-12`. The task of a table is its label columns.
     **options
         PTB-XL's layout: `empty_rows`, `min_records`, `match_1_0_3`, `rate`. Table: `root`,
         `labels`, `min_records`, `seed`.
@@ -40,17 +41,20 @@ def open_cohort(path: str | Path, task: str = "all-71", **options: Any) -> Cohor
     Raises
     ------
     CohortError
-        If the path is none of these, an option does not apply to it, or its tables are
+        If the source is none of these, an option does not apply to it, or its tables are
         inconsistent.
     """
     from einthoven.cohorts.ptbxl import TABLES, open_ptbxl
     from einthoven.cohorts.table import open_folder, open_table
     from einthoven.records.formats import find_records
 
-    root = Path(path)
+    options |= {} if task is None else {"task": task}
     opener: Callable[..., Cohort]
+    if isinstance(source, DataFrame):
+        return _opened(open_table, source, options)
+    root = Path(source)
     if root.is_dir() and any((root / name).is_file() for name in TABLES):
-        opener = partial(open_ptbxl, task=task)
+        opener = open_ptbxl
     elif root.is_dir() and find_records(root):
         opener = open_folder
     elif not root.is_dir() and root.suffix in (".csv", ".parquet"):
@@ -66,11 +70,16 @@ def open_cohort(path: str | Path, task: str = "all-71", **options: Any) -> Cohor
             f"{root} is neither a folder in PTB-XL's layout nor a .csv or .parquet table",
             remedy="choose the folder that contains ptbxl_database.csv, or a table of labels",
         )
+    return _opened(opener, root, options)
+
+
+def _opened(opener: Callable[..., Cohort], source: Any, options: dict[str, Any]) -> Cohort:
     names = list(inspect.signature(opener).parameters)[1:]
     unknown = [name for name in options if name not in names]
     if unknown:
+        kind = "a data frame" if isinstance(source, DataFrame) else source
         raise CohortError(
-            f"{path}: unknown option {', '.join(unknown)}",
+            f"{kind}: unknown option {', '.join(unknown)}",
             remedy=f"the options are {', '.join(names)}" if names else "remove it",
         )
-    return opener(root, **options)
+    return opener(source, **options)

@@ -21,31 +21,38 @@ _NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex")
 
 
 def open_table(
-    path: str | Path,
+    source: str | Path | pd.DataFrame,
     *,
     root: str | Path | None = None,
     labels: Sequence[str] | None = None,
     min_records: int = 0,
     seed: int = 0,
 ) -> Cohort:
-    """Open a CSV or Parquet table as a cohort.
+    """Open a CSV or Parquet table, or a data frame, as a cohort.
 
-    Columns: `path` (relative to `root`, the table's folder by default), `patient`, and one column
-    of 0 and 1 a label. Optional: `record` (id; the path without it), `split` (`train`,
-    `validation`, `test`) or `fold` (whole numbers: the last fold tests, the last but one
-    validates). Without either, patients are split 80 / 10 / 10, stratified by label.
+    Columns: `path` (relative to `root`; default: the table's folder, or the current one for a data
+    frame), `patient`, and one column of 0 and 1 a label. Optional: `record` (id; the path without
+    it), `split` (`train`, `validation`, `test`) or `fold` (whole numbers: the last fold tests, the
+    last but one validates). Without either, patients are split 80 / 10 / 10, stratified by label.
 
-    With `min_records`, labels that fewer records carry are left out.
+    `labels` names the label columns of a table with further columns; an empty list reads none, and
+    without `patient` each record is then a patient of its own. With `min_records`, labels that
+    fewer records carry are left out.
 
-    A table without label columns serves for pretraining; no test split is set aside.
+    A table without label columns serves for pretraining and prediction; no test split is set aside.
 
     Raises
     ------
     CohortError
         For missing columns, label values other than 0 and 1, or a patient in two splits.
     """
-    file = Path(path)
-    frame = _read(file)
+    if isinstance(source, pd.DataFrame):
+        file, frame = Path("table"), _checked_frame(source, "data frame")
+    else:
+        file = Path(source)
+        frame = _read(file)
+    if labels is not None and not labels and "patient" not in frame and "path" in frame:
+        frame = frame.assign(patient=frame["path"])
     missing = [name for name in ("path", "patient") if name not in frame]
     if missing:
         sole = str(frame.columns[0]) if len(frame.columns) == 1 else ""
@@ -55,7 +62,9 @@ def open_table(
             if set(sole) & set(";\t|")
             else "name the ECG file in `path` and its patient in `patient`",
         )
-    names = tuple(labels) if labels else tuple(str(c) for c in frame if c not in _NOT_LABELS)
+    if labels is None:
+        labels = [str(c) for c in frame if c not in _NOT_LABELS]
+    names = tuple(labels)
     matrix = _label_matrix(frame, names, file)
     patients = frame["patient"].astype(str).to_numpy(dtype=str)
     table = pd.DataFrame({"path": frame["path"].astype(str), "patient": patients})
@@ -115,11 +124,15 @@ def _read(file: Path) -> pd.DataFrame:
         raise CohortError(f"{file} is not UTF-8: {error}", remedy="save it as UTF-8") from error
     except Exception as error:
         raise CohortError(f"{file} cannot be read: {error}", remedy="save it again") from error
+    return _checked_frame(frame, str(file))
+
+
+def _checked_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     needed = ("path", "patient", "record", "split", "fold")
-    gaps = [name for name in needed if name in frame and frame[name].isna().any()]
+    gaps = [column for column in needed if column in frame and frame[column].isna().any()]
     if gaps or frame.empty:
         raise CohortError(
-            f"{file}: {'no rows' if frame.empty else f'empty cells in {gaps}'}",
+            f"{name}: {'no rows' if frame.empty else f'empty cells in {gaps}'}",
             remedy="fill in every path, patient, record, split and fold",
         )
     return frame

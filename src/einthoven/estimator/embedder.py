@@ -261,7 +261,7 @@ def _opened(
             remedy="leave them out, or name a registered backbone",
         )
     if options:
-        network = load_backbone(backbone_name(encoder), weights=encoder, **options)
+        network = load_backbone(encoder, **options)
         return network, network.preparation
     if is_stored:
         _config(encoder)

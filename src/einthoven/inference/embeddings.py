@@ -34,9 +34,9 @@ from einthoven.inference.records import on_device
 from einthoven.models.model import Model
 from einthoven.progress import Progress
 from einthoven.records import read_record
+from einthoven.records.quality import refuse_flat
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import prepare_record
-from einthoven.signals.quality import refuse_flat
 from einthoven.signals.store import Store
 
 LEVELS = ("pooled", "token", "lead")

@@ -16,9 +16,9 @@ from einthoven.backbones.leads import LeadSubset
 from einthoven.errors import EvaluationError
 from einthoven.models.model import Model
 from einthoven.records import Record
+from einthoven.records.quality import doubts, offset_text, offsets, refuse_flat
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_record, seconds_left_out
-from einthoven.signals.quality import doubts, offset_text, offsets, refuse_flat
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RecordPrediction:
     seconds_left_out : float
         Duration of the record that is in none of the predicted crops, s.
     doubts : tuple of str
-        Findings about the quality of the recording (`einthoven.signals.quality.doubts`), and
+        Findings about the quality of the recording (`einthoven.records.quality.doubts`), and
         offsets that the preparation does not remove: the probabilities may be unreliable.
     """
 

@@ -89,8 +89,11 @@ def read_record(path: PathLike) -> Record:
     Raises
     ------
     RecordError
-        If no format has this suffix, or the file is damaged or ambiguous.
+        If there is no such file, no format has its suffix, or it is damaged or ambiguous.
     """
+    text = os.fspath(path)
+    if not any(map(os.path.lexists, (text, f"{text}.hea", f"{os.path.splitext(text)[0]}.hea"))):
+        raise RecordError(text, "", None, "no such ECG file", remedy="check the path")
     return format_of(path).read(path)
 
 

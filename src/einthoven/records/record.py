@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from einthoven.errors import RecordError
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 """Standard twelve leads, in the order of every array in this package."""
+
+MILLIVOLTS = {"mV": 1.0, "uV": 1e-3, "V": 1e3}
+"""Units of voltage, in millivolts."""
 
 _CANONICAL = {name.lower(): name for name in STANDARD_LEADS}
 
@@ -38,7 +42,7 @@ def canonical_lead(name: str) -> str:
 class Record:
     """One ECG.
 
-    Readers build it with `Record.create`, which checks the fields.
+    `Record.from_array` takes an array; readers use `Record.create`, which checks the fields.
 
     Attributes
     ----------
@@ -109,6 +113,62 @@ class Record:
             metadata=dict(metadata or {}),
         )
 
+    @classmethod
+    def from_array(
+        cls,
+        signal: ArrayLike,
+        *,
+        rate: float,
+        leads: Iterable[str],
+        unit: str = "mV",
+        name: str = "array",
+        patient: str | None = None,
+    ) -> Record:
+        """Build a Record from numbers.
+
+        Parameters
+        ----------
+        signal : array of shape (leads, samples)
+            Voltages; NaN marks a missing sample.
+        rate : float
+            Samples a second (Hz).
+        leads : iterable of str
+            Lead names in the order of the rows.
+        unit : {"mV", "uV", "V"}
+            Unit of the voltages.
+        name, patient : str, optional
+            Record name, and patient identifier.
+
+        Raises
+        ------
+        RecordError
+            If the unit is another one, the signal has another shape (such as the transposed one),
+            or its amplitude is implausible for the unit; and as `create`.
+        """
+        from einthoven.records.quality import refuse_unit
+
+        values, names = np.asarray(signal), tuple(leads)
+        if unit not in MILLIVOLTS:
+            raise RecordError(
+                name, "unit", unit, "is unknown", remedy=f"use {', '.join(MILLIVOLTS)}"
+            )
+        if values.dtype.kind not in "iuf":
+            raise RecordError(name, "signal", str(values.dtype), "holds no numbers", remedy=_SHAPE)
+        if values.ndim == 2 and len(values) != len(names) == values.shape[1]:
+            raise RecordError(
+                name,
+                "shape of the signal",
+                values.shape,
+                f"(samples, leads) of {len(names)} leads",
+                remedy="pass (leads, samples): signal.T",
+            )
+        with np.errstate(over="ignore"):  # create refuses infinities
+            millivolts = (values * MILLIVOLTS[unit]).astype(np.float32)
+        millivolts.flags.writeable = False
+        record = cls.create(millivolts, rate, leads=names, name=name, patient=patient)
+        refuse_unit(record, unit)
+        return record
+
     @property
     def duration(self) -> float:
         """Length in seconds."""
@@ -153,6 +213,9 @@ class Record:
         return replace(self, signal=signal, leads=selected)
 
 
+_SHAPE = "pass float32 millivolts of shape (leads, samples)"
+
+
 def _frozen(signal: np.ndarray) -> np.ndarray:
     """Make a signal C-contiguous and read-only without changing the flags of the caller's array."""
     owned = signal if not signal.flags.writeable else signal.copy(order="C")
@@ -162,13 +225,12 @@ def _frozen(signal: np.ndarray) -> np.ndarray:
 
 
 def _check_signal(signal: np.ndarray, file: str) -> None:
-    remedy = "pass float32 millivolts of shape (leads, samples)"
     if not isinstance(signal, np.ndarray) or signal.dtype != np.float32:
         kind = getattr(signal, "dtype", type(signal).__name__)
-        raise RecordError(file, "signal", str(kind), "not a float32 array", remedy=remedy)
+        raise RecordError(file, "signal", str(kind), "not a float32 array", remedy=_SHAPE)
     if signal.ndim != 2 or signal.size == 0:
         reason = "not a 2-D array with at least one lead and one sample"
-        raise RecordError(file, "shape of the signal", signal.shape, reason, remedy=remedy)
+        raise RecordError(file, "shape of the signal", signal.shape, reason, remedy=_SHAPE)
     if np.isinf(signal).any():
         row = int(np.isinf(signal).any(axis=1).argmax())
         raise RecordError(

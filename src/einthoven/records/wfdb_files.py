@@ -68,8 +68,8 @@ def read_file(path: str, field: str, *, least: int = 0, most: float = math.inf) 
         raise RecordError(
             path,
             field,
-            getattr(error, "strerror", None) or str(error),
-            "cannot be read",
+            None,
+            f"cannot be read: {getattr(error, 'strerror', None) or error}",
             remedy="check the path and its permissions; a WFDB record needs its .hea and signal "
             "files",
         ) from None

@@ -40,14 +40,17 @@ def _own_tensors(state: State, _: object) -> dict[str, Tensor]:
 _OWN = Naming(tensors=_own_tensors)
 
 
-def load_backbone(name: str, *, weights: str | PathLike[str], **overrides: Any) -> Backbone:
-    """Build a registered backbone with pretrained weights.
+def load_backbone(
+    name: str | PathLike[str], *, weights: str | PathLike[str] | None = None, **overrides: Any
+) -> Backbone:
+    """Build a backbone with pretrained weights.
 
     Parameters
     ----------
-    name : str
-        A registered backbone.
-    weights : path
+    name : str or path
+        A registered backbone with `weights`; or a model folder or the name of the included model,
+        `einthoven-small`, which have their own.
+    weights : path, optional
         A model folder (or its model.safetensors), or a public checkpoint of the family (encoder,
         classifier or pretraining model; safetensors or PyTorch). A model folder gives the fields
         of the backbone's config as well; `overrides` replace them.
@@ -63,11 +66,24 @@ def load_backbone(name: str, *, weights: str | PathLike[str], **overrides: Any) 
     ------
     WeightsError
         If the file is damaged, unsafe, of another network, or trained on another scale of its
-        inputs than `overrides`.
+        inputs than `overrides`, or if `weights` are missing, or given for a model.
     BackboneError
         For an unknown name or override.
     """
-    backbone, state, naming = _open(name, Path(weights), overrides)
+    if str(name) not in backbone_names() and is_model(name):
+        if weights is not None:
+            raise WeightsError(
+                f"{name} has its own weights, and weights={weights} is given",
+                remedy="leave weights out, or name the backbone that they belong to",
+            )
+        name, weights = str(read_config(name)["backbone"]), name
+    if weights is None:
+        entry(str(name))
+        raise WeightsError(
+            f"{name} without weights",
+            remedy="pass weights; create_backbone builds it with random ones",
+        )
+    backbone, state, naming = _open(str(name), Path(weights), overrides)
     _fill(backbone, state, naming, weights)
     return backbone.eval()
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from einthoven.errors import PreparationError
-from einthoven.records.record import Record
+from einthoven.errors import PreparationError, RecordError
+from einthoven.records.record import MILLIVOLTS, Record
 
 LARGEST = 5.0  # mV from a lead's median; a QRS above this is nearly always a wrong gain
 SMALLEST = 0.05  # mV of range in all leads together
@@ -131,6 +131,29 @@ def refuse_flat(record: Record) -> None:
             f"{record.source or record.name}: every lead is constant",
             remedy="leave out the record; there is no signal in it",
         )
+
+
+def refuse_unit(record: Record, unit: str = "mV") -> None:
+    """Refuse a recording whose values suit another unit than the one that was stated.
+
+    Raises
+    ------
+    RecordError
+        If the range of most leads is 50 mV or more, or 0.01 mV or less.
+    """
+    size = size_of(record)
+    if size is None or _VOLTS < size.usual < _MICROVOLTS:
+        return
+    ranges = {other: size.usual * MILLIVOLTS[other] / MILLIVOLTS[unit] for other in MILLIVOLTS}
+    fitting = [other for other, range in ranges.items() if _VOLTS < range < _MICROVOLTS]
+    raise RecordError(
+        record.source or record.name,
+        "unit",
+        unit,
+        f"the usual range of a lead is {size.usual:.3g} mV, that of an ECG about 1 mV"
+        + (f"; the values look like {fitting[0]}" if fitting else ""),
+        remedy="state the unit of the values: " + " or ".join(MILLIVOLTS),
+    )
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from einthoven.records.quality import mains_hum, offsets, size_of
 from einthoven.records.record import Record
-from einthoven.signals.quality import mains_hum, offsets, size_of
 
 LEADS = ("I", "II", "V1")
 
