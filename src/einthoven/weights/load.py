@@ -41,7 +41,7 @@ _OWN = Naming(tensors=_own_tensors)
 
 
 def load_backbone(
-    name: str | PathLike[str], *, weights: str | PathLike[str] | None = None, **overrides: Any
+    name: str | Path, *, weights: str | PathLike[str] | None = None, **overrides: Any
 ) -> Backbone:
     """Build a backbone with pretrained weights.
 
