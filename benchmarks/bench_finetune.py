@@ -1,7 +1,7 @@
 """One fine-tuning step against the same network in plain PyTorch.
 
     python benchmarks/bench_finetune.py
-    python benchmarks/bench_finetune.py --device cuda      # not run yet: there was no GPU
+    python benchmarks/bench_finetune.py --device cuda
 
 A step is forward, loss, backward and optimiser on 16 random inputs of `st_mem_tiny` (12 leads of
 9 s: 384 tokens), or on 64 of `st_mem_base` on a GPU, with 71 labels and a drop path of 0.1,

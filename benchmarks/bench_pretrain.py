@@ -1,7 +1,7 @@
 """Steps of the S4 encoder and of pretraining against straightforward PyTorch.
 
     python benchmarks/bench_pretrain.py
-    python benchmarks/bench_pretrain.py --device cuda      # not run yet: there was no GPU
+    python benchmarks/bench_pretrain.py --device cuda
 
 The baseline of an S4 is the same network with the same weights as one would first write it: kernels
 from the dynamics at every step, convolution by FFT in fp32, 1x1 convolutions on (batch, channels,

@@ -1,7 +1,7 @@
 """Memory of one training step against a straightforward PyTorch form of the same network.
 
     python benchmarks/bench_step_memory.py
-    python benchmarks/bench_step_memory.py --device cuda      # not run yet: there was no GPU
+    python benchmarks/bench_step_memory.py --device cuda
 
 Networks, baselines and batches are those of `bench_pretrain.py`. Each form takes three steps in a
 process of its own; what counts is the peak of the third, above what was held before the first:

@@ -65,6 +65,7 @@ class Result:
 
     task: str
     recipe: str
+    schedule: str
     changes: tuple[str, ...]
     experiment: str
     seeds: tuple[int, ...]
@@ -72,9 +73,17 @@ class Result:
     auprc: Mapping[str, Any]
 
     @property
+    def of_ensemble(self) -> bool:
+        """Whether the study of the ensemble trained it, as a member."""
+        return self.experiment.startswith("ensemble")
+
+    @property
     def title(self) -> str:
         """The recipe and what was changed in it."""
-        return ", ".join([f"`{self.recipe}`" if self.recipe else "mean of members", *self.changes])
+        recipe, schedule = f"`{self.recipe}`", self.schedule
+        if not self.recipe:
+            recipe, schedule = "mean of members", schedule and f"short schedule for {schedule}"
+        return ", ".join(filter(None, [recipe, schedule, *self.changes]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,17 +137,26 @@ def results(name: str) -> list[Result]:
     return sorted(found, key=lambda result: (BENCHMARK.index(result.task), result.recipe))
 
 
-def index_result(name: str, recipe: str) -> Result | None:
+def index_result(name: str, recipe: str, *, in_ensemble: bool = False) -> Result | None:
     """The main task's result of a recipe that is fixed in advance, not the best on the test fold.
 
-    Unchanged recipes come before changed ones, then more seeds.
+    Whole schedules come before shortened ones, then unchanged recipes before changed ones, more
+    seeds before fewer, and the study of single networks before that of the ensemble;
+    `in_ensemble` chooses among the runs that the ensemble consists of.
     """
     matching = [
         result
         for result in results(name)
-        if result.task == TASK and result.recipe == recipe.rsplit("/", 1)[-1]
+        if result.task == TASK
+        and result.recipe == recipe.rsplit("/", 1)[-1]
+        and (result.of_ensemble or not in_ensemble)
     ]
-    return max(matching, key=lambda result: (not result.changes, len(result.seeds)), default=None)
+
+    def rank(result: Result) -> tuple[bool, bool, int, bool]:
+        seeds = len(result.seeds)
+        return not result.schedule, not result.changes, seeds, not result.of_ensemble
+
+    return max(matching, key=rank, default=None)
 
 
 @cache
@@ -149,11 +167,11 @@ def all_results() -> tuple[tuple[str, Result], ...]:
         experiment = file.stem.rsplit("--", 1)[-1]
         for group in groups(json.loads(file.read_text())):
             owner = group["backbone"] or group.get("name", "")
-            schedule = group.get("short_schedule")
             result = Result(
                 task=group["task"],
                 recipe=group["variant"] if group["backbone"] else "",
-                changes=(*([schedule] if schedule else []), *group.get("changes", [])),
+                schedule=group.get("short_schedule") or "",
+                changes=tuple(group.get("changes", [])),
                 experiment=experiment,
                 seeds=tuple(group["auroc"]["seeds"]),
                 auroc=group["auroc"],

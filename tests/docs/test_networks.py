@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from links import dead_links
 
 from einthoven.backbones.registry import backbone_names, entry
 from einthoven.cli.app import app
@@ -56,10 +57,27 @@ def test_commands_parse(pages: dict[str, str]) -> None:
             assert {word for word in shlex.split(rest) if word.startswith("--")} <= options, name
 
 
-def test_links_lead_to_files(pages: dict[str, str]) -> None:
+def test_links_and_anchors_exist(pages: dict[str, str]) -> None:
+    assert "../backbones.md#missing-leads" in pages["s4.md"]
     for name, text in pages.items():
-        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-            assert (DOCS / "networks" / link).resolve().is_file() or link in pages, (name, link)
+        assert not dead_links(text, DOCS / "networks" / name), name
+
+
+@pytest.mark.parametrize(
+    ("name", "auroc"),
+    [
+        ("fcn_wang", "0.9159"),
+        ("inception1d", "0.9235"),
+        ("resnet1d_wang", "0.9222"),
+        ("lstm", "0.9099"),
+        ("xresnet1d101", "0.9255"),
+        ("wavelet_nn", "0.8474"),
+        ("lstm_bidir", "0.7966"),  # its only schedule is a short one
+    ],
+)
+def test_index_shows_the_whole_schedule(name: str, auroc: str, pages: dict[str, str]) -> None:
+    (row,) = re.findall(rf"^\| \[`{name}`\].*seeds.*", pages["README.md"], re.MULTILINE)
+    assert row.split("|")[-2].split()[0] == auroc
 
 
 @pytest.mark.parametrize("name", ["fcn_wang", "s4_tiny", "wavelet_nn"])
