@@ -20,8 +20,8 @@ from einthoven.backbones.mtecg import MTECG
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import (
     BackboneError,
+    EinthovenError,
     EstimatorError,
-    EvaluationError,
     ModelError,
     PreparationError,
 )
@@ -199,7 +199,7 @@ def test_short_records_are_refused_or_padded(arrays: Any) -> None:
         ({"weights": None}, EstimatorError, "without weights would be a network of random numbers"),
         ({"options": {"dept": 1}}, BackboneError, "unknown option dept"),
         ({"n_jobs": 0}, ValueError, "'n_jobs' parameter"),
-        ({"device": "gpu"}, EvaluationError, "device gpu does not exist"),
+        ({"device": "gpu"}, EinthovenError, "device gpu does not exist"),
         ({"short": "stretch"}, ValueError, "'short' parameter.*stretch"),
         ({"crop_seconds": 0.123456}, PreparationError, "whole number of samples"),
     ],

@@ -9,14 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from einthoven.backbones.inference import device_of
 from einthoven.backbones.registry import create_backbone
-from einthoven.errors import TrainingError
+from einthoven.errors import EinthovenError, TrainingError
 from einthoven.files import read_json, read_lines, write_tensors
 from einthoven.models import load_model
 from einthoven.predictions import Predictions
@@ -37,9 +39,31 @@ def test_a_single_process_is_the_main_one() -> None:
 
 
 def test_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(TrainingError, match="CUDA"):
-        _ = Processes("cuda").device
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for name in ("cuda", "cuda:0", "mps", "banana"):
+        with pytest.raises(EinthovenError, match=f"device {name} does not exist"):
+            Processes(name)
+    assert Processes("auto").device == torch.device("cpu")
+
+
+def test_devices_of_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    names = {"auto": "cuda"} | {n: n for n in ("cpu", "cuda", "cuda:0", "cuda:1", "mps")}
+    assert {name: device_of(name) for name in names} == names
+    with pytest.raises(EinthovenError, match="cuda:2") as caught:
+        device_of("cuda:2")
+    assert caught.value.remedy == "choose auto, cpu, cuda, cuda:0, cuda:1, mps"
+    used, world = [], 1
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    made = lambda cpu: SimpleNamespace(cpu=cpu, num_processes=world)  # noqa: E731
+    monkeypatch.setattr("accelerate.Accelerator", made)
+    assert [Processes(name).accelerator.cpu for name in ("cpu", "mps", "cuda:1")] == [True, 0, 0]
+    assert used == ["cuda:1"]
+    world = 2
+    with pytest.raises(TrainingError, match="cuda:1 for 2 processes"):
+        _ = Processes("cuda:1").accelerator
 
 
 # Every process says what it learned; the folder is shared.

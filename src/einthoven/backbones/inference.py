@@ -10,11 +10,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from einthoven.errors import BackboneError
+from einthoven.errors import BackboneError, EinthovenError
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
 
 Aggregate = Literal["probability", "logit", "max"]
+
+
+def device_of(name: str) -> str:
+    """Resolve the name of a device: `auto` is the first CUDA GPU, or the CPU if there is none.
+
+    Raises
+    ------
+    EinthovenError
+        If this machine, or its PyTorch, does not have the device.
+    """
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if name == "auto":
+        return "cuda" if gpus else "cpu"
+    devices = ["cpu", *(["cuda"] if gpus else []), *gpus]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    if name not in devices:
+        raise EinthovenError(
+            f"device {name} does not exist on this machine",
+            remedy=f"choose {', '.join(['auto', *devices])}",
+        )
+    return name
 
 
 def record_outputs(

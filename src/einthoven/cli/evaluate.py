@@ -11,8 +11,8 @@ from rich.table import Column, Table
 
 from einthoven.cli.options import (
     AsJson,
+    Device,
     ModelPath,
-    PredictionDevice,
     Resamples,
     Seed,
     Split,
@@ -86,7 +86,7 @@ def evaluate(
             help="Definition of the area under the precision-recall curve.",
         ),
     ] = "average-precision",
-    device: PredictionDevice = "auto",
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Score predictions: macro and per-label AUROC and average precision, with intervals."""
@@ -189,7 +189,7 @@ def card(
     resamples: Resamples = 1000,
     seed: Seed = 0,
     by: Unit = "record",
-    device: PredictionDevice = "auto",
+    device: Device = "auto",
 ) -> None:
     """Evaluate a model and write its card: scores, calibration, subgroups, leads, noise.
 

@@ -32,9 +32,23 @@ StorePath = Annotated[
 Out = Annotated[
     Path, typer.Option(help="Run folder; an unfinished run of the same request is resumed.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-PredictionDevice = Annotated[
-    str, typer.Option("--device", help="auto, cpu, or a GPU such as cuda or cuda:1.")
+
+
+def _check_device(name: str) -> str:
+    """Refuse a device that does not exist before anything is read."""
+    if name != "auto":
+        from einthoven.backbones.inference import device_of
+
+        device_of(name)
+    return name
+
+
+Device = Annotated[
+    str,
+    typer.Option(
+        callback=_check_device,
+        help="auto (a CUDA GPU, else the CPU), cpu, cuda, a GPU such as cuda:1, or mps.",
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all.")]
 Leads = Annotated[

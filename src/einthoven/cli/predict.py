@@ -10,10 +10,10 @@ import typer
 from rich.table import Column, Table
 
 from einthoven.cli.options import (
+    Device,
     Labels,
     ModelPath,
     Options,
-    PredictionDevice,
     StorePath,
     backbone_options,
     lead_names,
@@ -164,7 +164,7 @@ def embed(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Records of a cohort in one batch. Default: 64.")
     ] = None,
-    device: PredictionDevice = "auto",
+    device: Device = "auto",
 ) -> None:
     """Write embeddings by a model's backbone.
 

@@ -1,11 +1,11 @@
 """Predictions and embeddings of records and cohorts by a model."""
 
+from einthoven.backbones.inference import device_of
 from einthoven.inference.cohorts import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.inference.embedding_files import Embedded
 from einthoven.inference.embeddings import embed_cohort, embed_files
 from einthoven.inference.records import (
     RecordPrediction,
-    device_of,
     on_device,
     predict_record,
     with_leads,

@@ -13,7 +13,6 @@ from torch import nn
 
 from einthoven.backbones.inference import aggregate_crops
 from einthoven.backbones.leads import LeadSubset
-from einthoven.errors import EvaluationError
 from einthoven.models.model import Model
 from einthoven.records import Record
 from einthoven.records.quality import doubts, offset_text, offsets, refuse_flat
@@ -118,25 +117,6 @@ def with_leads(model: Model, leads: tuple[str, ...] | None) -> tuple[nn.Module, 
         subsets[leads] = LeadSubset(model.classifier, leads, all_leads=all_leads, samples=samples)
     subset = subsets[leads]
     return subset, model.preparation.with_leads(subset.rows).deriving(subset.leads)
-
-
-def device_of(name: str) -> str:
-    """Resolve the name of a device: `auto` is the first GPU, or the CPU if there is none.
-
-    Raises
-    ------
-    EvaluationError
-        If this machine does not have the device.
-    """
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if name == "auto":
-        return "cuda" if gpus else "cpu"
-    if name not in ("cpu", *gpus) and not (name == "cuda" and gpus):
-        raise EvaluationError(
-            f"device {name} does not exist; GPUs: {', '.join(gpus) or 'none'}",
-            remedy="choose auto or cpu",
-        )
-    return name
 
 
 def on_device(network: nn.Module, device: torch.device | str) -> nn.Module:

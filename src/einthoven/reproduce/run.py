@@ -77,7 +77,7 @@ class Reproduction:
     weights : Path or None
         The backbone's pretrained encoder; without it the experiment pretrains one.
     device : str
-        `auto`, `cpu` or `cuda`.
+        As `einthoven.inference.device_of` accepts it.
     threads : int or None
     progress : Progress, optional
         Progress of training and prediction.

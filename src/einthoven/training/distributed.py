@@ -14,23 +14,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from einthoven.backbones.inference import device_of
 from einthoven.errors import TrainingError
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes that train together, and the device of this one: `auto`, `cpu` or `cuda`."""
+    """Processes that train together, and the device of this one, as `device_of` accepts it."""
 
     device_name: str = "auto"
+
+    def __post_init__(self) -> None:
+        device_of(self.device_name)  # refuses one that does not exist
 
     @cached_property
     def accelerator(self) -> Any:
         """Accelerator of Accelerate, created on first use."""
         from accelerate import Accelerator
 
-        if self.device_name == "cuda" and not torch.cuda.is_available():
-            raise TrainingError("no CUDA device is available", remedy="use --device cpu or auto")
-        return Accelerator(cpu=self.device_name == "cpu" or not torch.cuda.is_available())
+        name = device_of(self.device_name)
+        accelerator = Accelerator(cpu=name == "cpu")
+        if ":" in name:  # Accelerate trains on the current GPU
+            if accelerator.num_processes > 1:
+                raise TrainingError(
+                    f"device {name} for {accelerator.num_processes} processes",
+                    remedy="choose cuda: each process takes its own GPU",
+                )
+            torch.cuda.set_device(name)
+        return accelerator
 
     @property
     def device(self) -> torch.device:
