@@ -10,7 +10,7 @@ import torch
 from einthoven.errors import FileError
 from einthoven.files import (
     append_line,
-    lock_beside,
+    lock_for,
     locked,
     read_json,
     read_lines,
@@ -94,9 +94,9 @@ def test_a_lock_is_another_process_s_until_that_one_dies(tmp_path: Path) -> None
 
 
 def test_locks_of_other_places_lie_apart(tmp_path: Path) -> None:
-    one, other = lock_beside(tmp_path / "a"), lock_beside(tmp_path / "b")
+    one, other = lock_for(tmp_path / "a"), lock_for(tmp_path / "b")
     assert one != other
-    assert one == lock_beside(tmp_path / "a")
+    assert one == lock_for(tmp_path / "a")
     assert tmp_path not in one.parents
 
 

@@ -16,9 +16,8 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import BackboneError, EinthovenError
 from einthoven.predictions import listed
-from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.records import STANDARD_LEADS, Record, quality, read_record
 from einthoven.records.formats import is_record
-from einthoven.records.quality import doubts, mains_hum, offset_text, offsets, size_of
 from einthoven.report.format import counted
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import evaluation_seconds, prepare_record, seconds_left_out
@@ -103,13 +102,13 @@ def _examine_record(record: Record) -> Iterator[str]:
     missing = [lead for lead in STANDARD_LEADS if lead not in record.leads]
     if missing:
         yield f"  warning: leads {' '.join(missing)} are missing"
-    size = size_of(record)
-    if size is not None:
-        yield f"  amplitude {size.low:.2f} to {size.high:.2f} mV"
-    yield from (f"  warning: {doubt}" for doubt in doubts(record, size))
-    if resting := offsets(record):
-        yield f"  warning: offset: {offset_text(resting)}"
-    hum = mains_hum(record)
+    amplitude = quality.amplitude_of(record)
+    if amplitude is not None:
+        yield f"  amplitude {amplitude.low:.2f} to {amplitude.high:.2f} mV"
+    yield from (f"  warning: {warning}" for warning in quality.quality_warnings(record, amplitude))
+    if resting := quality.offsets(record):
+        yield f"  warning: offset: {quality.offset_text(resting)}"
+    hum = quality.mains_hum(record)
     if hum is not None:
         yield (
             f"  warning: {hum.frequency:g} Hz mains hum in {' '.join(hum.leads)}, "
@@ -156,7 +155,9 @@ def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
             )
     missing = [file for file in cohort.paths() if not is_record(file)]
     if missing:
-        yield f"  warning: no file of {counted(len(missing), 'record')}, such as {missing[0]}"
+        yield (
+            f"  warning: {counted(len(missing), 'record')} without a file, for example {missing[0]}"
+        )
     yield "  signals were not read; `einthoven pack` reads and checks each of them"
 
 
@@ -183,8 +184,9 @@ def _duplicates(store: Store) -> Iterator[str]:
 
     from einthoven.stages.leakage import signal_fingerprints
 
-    prints = pd.Series(signal_fingerprints(store, np.arange(len(store)), store.leads))
-    repeated = prints[prints.duplicated(keep=False) & (prints != 0)].sort_values(kind="stable")
+    fingerprints = pd.Series(signal_fingerprints(store, np.arange(len(store)), store.leads))
+    repeated = fingerprints[fingerprints.duplicated(keep=False) & (fingerprints != 0)]
+    repeated = repeated.sort_values(kind="stable")
     if len(repeated):
         names = store.index.index[repeated.index[repeated == repeated.iloc[0]]]
         yield (
@@ -329,11 +331,11 @@ def _window(preparation: Preparation, record: Record) -> Iterator[str]:
 
 def _artefacts(preparation: Preparation, record: Record) -> Iterator[str]:
     """Whether the preparation removes mains hum and offsets."""
-    hum = mains_hum(record)
+    hum = quality.mains_hum(record)
     artefacts: dict[str, bool] = {}
     if hum is not None and not set(hum.leads).isdisjoint(preparation.sources):
         artefacts[f"{hum.frequency:g} Hz mains hum"] = _removes(preparation, hum.frequency)
-    if not set(offsets(record)).isdisjoint(preparation.sources):
+    if not set(quality.offsets(record)).isdisjoint(preparation.sources):
         artefacts["offset"] = not preparation.passes_offsets
     for artefact, is_removed in artefacts.items():
         if is_removed:

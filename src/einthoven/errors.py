@@ -131,20 +131,20 @@ class ReproduceError(EinthovenError):
     """A reproduction that cannot be planned, run or written."""
 
 
-# ------------------------------------------------------------------ options
+# ------------------------------------------------------------------ validation
 
 
 @dataclass_transform(frozen_default=True)
 def validated(name: str, refusal: type[EinthovenError]) -> Callable[[type[Kind]], type[Kind]]:
     """Decorate a frozen dataclass whose arguments pydantic checks against their annotations.
 
-    Numbers are finite, and a bool or 2.0 is no integer. A tuple that may be given as a list is
+    Numbers are finite, and a bool or 2.0 is not an integer. A tuple that may be given as a list is
     annotated with ``Field(strict=False)``.
 
     Parameters
     ----------
     name : str
-        What the class is called in messages.
+        Name of the class in messages.
     refusal : type of EinthovenError
         Exception for an unknown, missing or invalid argument; it names field, value and remedy.
     """

@@ -92,7 +92,7 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
         lock.release()
 
 
-def lock_beside(path: Path) -> Path:
+def lock_for(path: Path) -> Path:
     """Lock file for a path in a user's folder, kept in the temporary folder of this machine."""
     place = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:24]
     user = os.getuid() if hasattr(os, "getuid") else "user"

@@ -145,7 +145,7 @@ def predict_file(model: Any, path: Any, *, calibrated: bool = True, leads: Any =
         "derived": list(found.derived_leads),
         "left_out_leads": list(found.left_out_leads),
         "seconds_left_out": float(found.seconds_left_out),
-        "doubts": len(found.doubts),
+        "doubts": len(found.warnings),
     }
 
 
@@ -700,12 +700,12 @@ def noisy_signals(store: Any, chosen: list[str], **options: Any) -> np.ndarray:
 
 
 def quality(record: Any) -> dict[str, Any]:
-    from einthoven.records.quality import doubts, mains_hum, offsets, size_of
+    from einthoven.records.quality import amplitude_of, mains_hum, offsets, quality_warnings
 
-    size, hum = size_of(record), mains_hum(record)
+    size, hum = amplitude_of(record), mains_hum(record)
     away = offsets(record)
     found: dict[str, Any] = {
-        "doubts": len(doubts(record)),
+        "doubts": len(quality_warnings(record)),
         "offset_leads": list(away),
         "offsets": np.array(list(away.values()), dtype=float),
         "hum_leads": list(hum.leads) if hum else [],

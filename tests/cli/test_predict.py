@@ -25,7 +25,7 @@ def test_predict_prints_one_json_object_a_file(cli: Any, made: Any, synthetic: C
     lines = [json.loads(line) for line in result.out.splitlines()]
     assert [line["record"] for line in lines] == [str(file) for file in files]
     keys = {"record", "probabilities", "above_threshold", "derived_leads", "left_out_leads"}
-    keys |= {"doubts", "seconds_left_out"}
+    keys |= {"warnings", "seconds_left_out"}
     assert all(line.keys() == keys for line in lines)
     model = load_model(made.model)
     prediction = predict_record(model, read_record(files[1]))
@@ -38,16 +38,16 @@ def test_doubtful_recordings_are_marked_and_flat_ones_refused(
 ) -> None:
     signal = np.random.default_rng(0).normal(0, 0.3, (12, 1000))
     signal[4] = 0.2
-    doubts = {
+    expected = {
         "one": "aVL is flat",
         "microvolts": "look like microvolts that are declared as millivolts",
         "offset": "mV from zero",
     }
     values = {"one": signal, "microvolts": np.clip(1000 * signal, -30, 30), "offset": signal + 0.6}
-    for name, doubt in doubts.items():
+    for name, warning in expected.items():
         write_wfdb(tmp_path / name, values[name], rate=100, leads=STANDARD_LEADS)
         result = cli("predict", "--model", made.model, tmp_path / f"{name}.hea", "--json")
-        assert any(doubt in text for text in json.loads(result.out)["doubts"])
+        assert any(warning in text for text in json.loads(result.out)["warnings"])
     write_wfdb(tmp_path / "flat", 0 * signal, rate=100, leads=STANDARD_LEADS)
     for command in (["predict"], ["embed", "--out", tmp_path / "a.npy"]):
         result = cli(*command, "--model", made.model, tmp_path / "flat.hea", status=1)

@@ -70,7 +70,7 @@ def test_an_offset_of_the_recorder_changes_no_prediction(synthetic: Cohort) -> N
     moved = replace(record, signal=record.signal + offsets)
     plain, shifted = predict_record(model, record), predict_record(model, moved)
     assert shifted.probabilities == pytest.approx(plain.probabilities, abs=1e-4)
-    assert not shifted.doubts
+    assert not shifted.warnings
 
 
 def test_it_holds_fingerprints_of_ptb_xl() -> None:

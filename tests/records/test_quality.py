@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from einthoven.records.quality import mains_hum, offsets, size_of
+from einthoven.records.quality import amplitude_of, mains_hum, offsets
 from einthoven.records.record import Record
 
 LEADS = ("I", "II", "V1")
@@ -55,19 +55,19 @@ def test_hum_is_not_searched_for_in_unsuitable_recordings() -> None:
 
 @pytest.mark.parametrize(("factor", "unit"), [(1, "mV"), (1000, "uV"), (1e-3, "V"), (20, "?")])
 def test_units_by_size(factor: float, unit: str) -> None:
-    size = size_of(_record(factor * _beats()))
-    assert size is not None
-    assert size.unit == unit
+    amplitude = amplitude_of(_record(factor * _beats()))
+    assert amplitude is not None
+    assert amplitude.unit == unit
 
 
 def test_extreme_leads_and_flat_records() -> None:
     signal = _beats()
     signal[2, 10] = -6.0
-    size = size_of(_record(signal))
-    assert size is not None
-    assert (size.beyond, size.unit) == (("V1",), "mV")
-    assert size_of(_record(np.full((3, 100), 0.3))) is None
-    assert size_of(_record(np.full((3, 100), np.nan))) is None
+    amplitude = amplitude_of(_record(signal))
+    assert amplitude is not None
+    assert (amplitude.beyond, amplitude.unit) == (("V1",), "mV")
+    assert amplitude_of(_record(np.full((3, 100), 0.3))) is None
+    assert amplitude_of(_record(np.full((3, 100), np.nan))) is None
 
 
 def test_leads_with_an_offset() -> None:

@@ -46,7 +46,7 @@ class Entry:
     config : BackboneConfig
         Its configuration, which carries the registry name; options replace fields.
     summary : str
-        One line.
+        One-line description.
     parameters : int
         Number of parameters without a head.
     paper : str

@@ -88,7 +88,7 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
         "derived_leads": list(prediction.derived_leads),
         "left_out_leads": list(prediction.left_out_leads),
         "seconds_left_out": prediction.seconds_left_out,
-        "doubts": list(prediction.doubts),
+        "warnings": list(prediction.warnings),
     }
 
 
@@ -121,7 +121,7 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, to
 
 
 def _remarks(prediction: RecordPrediction, model: Model) -> list[str]:
-    remarks = [f"doubtful: {doubt}" for doubt in prediction.doubts]
+    remarks = [f"warning: {warning}" for warning in prediction.warnings]
     if model.calibration is None:
         remarks.append("not calibrated: the model has no calibration")
     if prediction.seconds_left_out > _VISIBLE_SHARE * prediction.record.duration:

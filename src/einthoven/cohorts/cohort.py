@@ -102,7 +102,7 @@ class Cohort:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of ids, patients, splits, labels and targets: two equal digests, one cohort."""
+        """SHA-256 of ids, patients, splits, labels and targets; equal for identical cohorts."""
         text = self.table[["patient", "split"]].to_csv() + json.dumps(self.labels)
         return hashlib.sha256(text.encode() + self.matrix.tobytes()).hexdigest()
 

@@ -77,7 +77,7 @@ def multiplicities(
         with all of its records.
     accept : array of 0 and 1, shape (n, labels), optional
         Targets; resamples without a positive or without a negative of some label are drawn again
-        (the rule of the PTB-XL benchmark asks for the positives).
+        (the rule of the PTB-XL benchmark requires only the positives).
     labels : sequence of str, optional
         Names of the labels, for messages.
 

@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 
 SPREAD = 0.1  # standard deviation of a label's slope, relative to the shared slope
 BIAS_SPREAD = 0.25  # standard deviation of a label's bias about 0; chosen like SPREAD
-SHARED_SPREAD = 1.0  # of the shared slope about 1: keeps it finite where every answer is right
+SHARED_SPREAD = 1.0  # of the shared slope about 1; keeps it finite if all predictions are correct
 LIMIT = 10.0  # largest factor between a temperature and 1 (shared) or the shared one (label)
 FEWEST_POSITIVES_FOR_F1 = 5
 NO_THRESHOLD = 0.5
@@ -51,7 +51,7 @@ def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibrat
     predictions : Predictions
         Uncalibrated validation predictions, with targets.
     bias : bool
-        Fit a bias beside the temperature (Platt scaling), with a normal prior of standard
+        Fit a bias in addition to the temperature (Platt scaling), with a normal prior of standard
         deviation `BIAS_SPREAD` about 0.
 
     Raises

@@ -92,8 +92,8 @@ def add_noise(
 
 def add_offset(signals: NDArray[np.int16], offset: float) -> NDArray[np.int16]:
     """Add a constant in mV to every lead, as a recorder with a wrong zero; clipped to int16."""
-    moved = signals.astype(np.int32) + round(1000 * offset)
-    return np.clip(moved, _INT16.min, _INT16.max).astype(signals.dtype)
+    shifted = signals.astype(np.int32) + round(1000 * offset)
+    return np.clip(shifted, _INT16.min, _INT16.max).astype(signals.dtype)
 
 
 def _band(low: float, high: float) -> Draw:

@@ -2,7 +2,7 @@
 
 Every condition is predicted again from the store and compared with the clean predictions on the
 same resamples. With fewer leads only those are prepared, as if no others had been recorded; the
-backbone's policy decides about the missing ones (`einthoven.backbones.leads`). Noise and offsets
+backbone's policy determines the missing ones (`einthoven.backbones.leads`). Noise and offsets
 are added to the recorded signals (`einthoven.experiment.noise`).
 """
 
@@ -156,7 +156,7 @@ def measure_robustness(
             }
         return {"name": name, **changes, **values}
 
-    fewer, left_out = [], {}
+    missing_leads, left_out = [], {}
     for name, leads in lead_sets.items():
         if set(leads) == set(model.preparation.leads):
             left_out[name] = "these are all leads that the model reads"
@@ -167,7 +167,7 @@ def measure_robustness(
             left_out[name] = error.problem
         else:
             changes = {"leads": list(leads), "policy": subset.policy}
-            fewer.append(condition(name, changes, store, leads))
+            missing_leads.append(condition(name, changes, store, leads))
     noisy = [
         condition(
             f"{kind}, {snr:g} dB",
@@ -177,16 +177,16 @@ def measure_robustness(
         for kind in noises
         for snr in snrs
     ]
-    moved = [
+    shifted = [
         condition(f"offset of {offset:g} mV", {"offset": offset}, offset_store(store, offset))
         for offset in offsets
     ]
     result = {
         "records": len(clean),
         "clean": _macro_values(score_predictions(clean, **settings), clean),
-        "leads": fewer,
+        "leads": missing_leads,
         "noise": noisy,
-        "offsets": moved,
+        "offsets": shifted,
         "left_out": left_out,
     }
     return plain(result | settings)

@@ -36,7 +36,7 @@ class Embedded:
     ----------
     file : Path
     shape : tuple of int
-        Of the whole array. If records have different numbers of tokens, which is possible in
+        Shape of the whole array. If records have different numbers of tokens, which is possible in
         Parquet, the second number is that of the first record.
     metadata : dict
         Level, leads, the policy for missing leads, crops, and the source of the vectors.

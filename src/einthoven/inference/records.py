@@ -15,7 +15,7 @@ from einthoven.backbones.inference import aggregate_crops
 from einthoven.backbones.leads import LeadSubset
 from einthoven.models.model import Model
 from einthoven.records import Record
-from einthoven.records.quality import doubts, offset_text, offsets, refuse_flat
+from einthoven.records.quality import offset_text, offsets, quality_warnings, refuse_flat
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_record, seconds_left_out
 
@@ -38,8 +38,8 @@ class RecordPrediction:
         Leads of the model that were not used.
     seconds_left_out : float
         Duration of the record that is in none of the predicted crops, s.
-    doubts : tuple of str
-        Findings about the quality of the recording (`einthoven.records.quality.doubts`), and
+    warnings : tuple of str
+        Warnings about the recording (`einthoven.records.quality.quality_warnings`), and
         offsets that the preparation does not remove: the probabilities may be unreliable.
     """
 
@@ -49,7 +49,7 @@ class RecordPrediction:
     derived_leads: tuple[str, ...] = ()
     left_out_leads: tuple[str, ...] = ()
     seconds_left_out: float = 0.0
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def predict_record(
@@ -99,7 +99,7 @@ def predict_record(
             lead for lead in model.preparation.leads if lead not in preparation.leads
         ),
         seconds_left_out=round(max(0.0, seconds_left_out(preparation, record)), 3),
-        doubts=(*doubts(record), *_offset_doubts(record, preparation)),
+        warnings=(*quality_warnings(record), *_offset_warnings(record, preparation)),
     )
 
 
@@ -130,7 +130,7 @@ def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def _offset_doubts(record: Record, preparation: Preparation) -> Iterator[str]:
+def _offset_warnings(record: Record, preparation: Preparation) -> Iterator[str]:
     away = {k: v for k, v in offsets(record).items() if k in preparation.sources}
     if away and preparation.passes_offsets:
         yield f"{offset_text(away)}, and the preparation removes no offsets: subtract them"

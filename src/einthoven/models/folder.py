@@ -52,7 +52,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
     Parameters
     ----------
     model : Model
-        What is saved.
+        Model to save.
     path : path
         The folder.
     overwrite : bool
@@ -176,7 +176,7 @@ def load_model(path_or_name: str | Path = SHIPPED, *, revision: str | None = Non
 
 
 def load_network(path: str | Path) -> Classifier | Backbone:
-    """The network of a model, in training mode, its checksums verified; warns of nothing.
+    """The network of a model, in training mode, its checksums verified; issues no warning.
 
     Raises
     ------
@@ -212,6 +212,6 @@ def _tensors(folder: Path, config: Json) -> dict[str, Tensor]:
             "expected",
             remedy=COPY_AGAIN,
         )
-    # Clones, because safetensors aligns to 8 bytes and PyTorch to 64: the alignment decides the
-    # order of summation on some processors, and with it the last bit of an answer.
+    # Clones, because safetensors aligns to 8 bytes and PyTorch to 64: the alignment determines
+    # the order of summation on some processors, and with it the last bit of an answer.
     return {name: tensor.clone() for name, tensor in read_tensors(file)[0].items()}

@@ -20,7 +20,7 @@ _SECONDS = 2.0  # least stretch that tells 50 Hz from its neighbours
 
 
 @dataclass(frozen=True)
-class Size:
+class Amplitude:
     """Amplitude of a recording.
 
     Attributes
@@ -49,14 +49,14 @@ class Size:
         return "mV" if plausible else "?"
 
 
-def size_of(record: Record) -> Size | None:
+def amplitude_of(record: Record) -> Amplitude | None:
     """Measure the amplitude of a recording; None if it has no values or only flat leads."""
     leads = {lead: values.astype(np.float64) for lead, values in _varying(record)}
     if not leads:
         return None
     ranges = [np.diff(np.quantile(values, (0.01, 0.99)))[0] for values in leads.values()]
     beyond = [x for x, v in leads.items() if np.abs(v - np.median(v)).max() > LARGEST]
-    return Size(
+    return Amplitude(
         low=float(min(values.min() for values in leads.values())),
         high=float(max(values.max() for values in leads.values())),
         usual=float(np.median(ranges)),
@@ -72,10 +72,10 @@ def _varying(record: Record) -> Iterator[tuple[str, NDArray[np.float32]]]:
             yield lead, values
 
 
-def doubts(record: Record, size: Size | None = None) -> list[str]:
-    """Describe what is unusual about a recording: flat leads, amplitude, unit; one phrase each.
+def quality_warnings(record: Record, amplitude: Amplitude | None = None) -> list[str]:
+    """Warnings about flat leads, amplitude and unit of a recording, one phrase each.
 
-    `size` is the result of `size_of`, if there is one already.
+    `amplitude` is the result of `amplitude_of`, if there is one already.
     """
     messages = []
     for lead, signal in zip(record.leads, record.signal, strict=True):
@@ -84,29 +84,30 @@ def doubts(record: Record, size: Size | None = None) -> list[str]:
             messages.append(f"{lead} has {len(signal) - len(finite)} missing samples")
         if len(finite) and np.ptp(finite) == 0:
             messages.append(f"{lead} is flat")
-    size = size or size_of(record)
-    if size is None:
+    amplitude = amplitude or amplitude_of(record)
+    if amplitude is None:
         return messages
-    unit = {"uV": "microvolts", "V": "volts"}.get(size.unit)
-    if unit or size.unit == "?":
+    unit = {"uV": "microvolts", "V": "volts"}.get(amplitude.unit)
+    if unit or amplitude.unit == "?":
         messages.append(
-            f"a range of {size.high - size.low:.3g} mV is unusual; check gain and units of the "
-            "header"
+            f"a range of {amplitude.high - amplitude.low:.3g} mV is unusual; check gain and units "
+            "of the header"
             + (f": the values look like {unit} that are declared as millivolts" if unit else "")
         )
-    elif size.beyond:
-        messages.append(f"{' '.join(size.beyond)} further than 5 mV from the median: artefacts?")
+    elif amplitude.beyond:
+        leads = " ".join(amplitude.beyond)
+        messages.append(f"{leads} further than 5 mV from the median: artefacts?")
     return messages
 
 
-def offsets(record: Record, size: Size | None = None) -> dict[str, float]:
+def offsets(record: Record, amplitude: Amplitude | None = None) -> dict[str, float]:
     """Medians that are 0.3 mV or more from zero, as an amplifier's offset makes them, mV, by lead.
 
-    Flat leads are left out; the result is empty if the values do not look like millivolts. `size`
-    is the result of `size_of`, if there is one already.
+    Flat leads are left out; the result is empty if the values do not look like millivolts.
+    `amplitude` is the result of `amplitude_of`, if there is one already.
     """
-    size = size or size_of(record)
-    if size is None or size.unit != "mV":
+    amplitude = amplitude or amplitude_of(record)
+    if amplitude is None or amplitude.unit != "mV":
         return {}
     medians = {lead: float(np.median(values)) for lead, values in _varying(record)}
     return {lead: median for lead, median in medians.items() if abs(median) >= _OFFSET}

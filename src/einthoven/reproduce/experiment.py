@@ -53,7 +53,7 @@ class Source(Table):
     recipe: str
     """A pretraining preset, or a `.toml` file."""
     set: tuple[str, ...] = ()
-    """Changes."""
+    """Changes of the recipe."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Fields of the backbone's config during pretraining, over those it has afterwards."""
 
@@ -62,7 +62,7 @@ class BackboneChange(Table):
     """Changes of an experiment for one backbone."""
 
     pretraining: Source | None = None
-    """Another pretraining."""
+    """Pretraining in place of the experiment's."""
     set: tuple[str, ...] = ()
     """Changes of every variant's recipe, where it has the section; before the variant's."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -73,7 +73,7 @@ class Seeds(Table):
     """Seeds of some runs; an empty list matches everything."""
 
     seeds: tuple[Seed, ...]
-    """The seeds."""
+    """Seeds of the matching runs."""
     variants: tuple[str, ...] = ()
     """Variants that they apply to."""
     tasks: tuple[str, ...] = ()
@@ -116,7 +116,7 @@ class Experiment(Table):
     name: FolderName
     """Name of the experiment."""
     description: str = ""
-    """One line."""
+    """One-line description."""
     tasks: tuple[str, ...] = ("all-71", "diagnostic-44", "subclass-23", "rhythm-12")
     """The columns of the tables."""
     main_task: str = "all-71"
@@ -144,12 +144,12 @@ class Experiment(Table):
     """Backbones for which this is the default experiment, if it is one of einthoven's. Not
     inherited by experiments that extend it."""
     extends: str = ""
-    """Another experiment, a name or a `.toml` file beside this one, that provides every missing
-    key."""
+    """Another experiment, a name or a `.toml` file in the same folder, that provides every
+    missing key."""
     pretraining: Source | None = None
     """Pretraining of backbones without given weights."""
     variants: dict[FolderName, Variant]
-    """By name."""
+    """Variants by name."""
     backbones: dict[str, BackboneChange] = Field(default_factory=dict)
     """Changes for single backbones."""
     rows: tuple[Row, ...] = (

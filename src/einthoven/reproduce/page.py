@@ -8,7 +8,7 @@ from pathlib import Path
 
 from einthoven.errors import ReproduceError
 from einthoven.evaluate.scores import plain
-from einthoven.files import lock_beside, locked, read_json, write_json, write_text
+from einthoven.files import lock_for, locked, read_json, write_json, write_text
 from einthoven.reproduce.figures import figure_2, figure_3, figure_4, figure_5
 from einthoven.reproduce.grid import GRID, TABLE_1, targets_of
 from einthoven.reproduce.results import Results
@@ -60,7 +60,7 @@ def write(reproduction: Reproduction, target: str, page: Path) -> list[Path]:
             sections.append(table_1(results, read_json(file) if file.is_file() else {}))
         elif not (name == GRID and reproduction.experiment.table_1_only):
             sections.append(_SECTIONS[name](results))
-    with locked(lock_beside(page)):  # other processes may write their sections
+    with locked(lock_for(page)):  # other processes may write their sections
         return write_sections(page, sections)
 
 

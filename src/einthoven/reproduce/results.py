@@ -33,7 +33,7 @@ from einthoven.reproduce.run import RANDOM, RUNS, Reproduction, State, request_o
 Metric = Literal["auroc", "auprc"]
 Split = Literal["validation", "test"]
 AUROC_AUPRC: tuple[Metric, Metric] = ("auroc", "auprc")
-# Positives of rare, less rare and common labels: one record decides about the first.
+# Positives of rare, less rare and common labels: the first is determined by one record.
 STRATA = ((1, 9), (10, 49), (50, None))
 
 Source = Group | tuple[Group, ...]  # of several groups the mean prediction, seed by seed

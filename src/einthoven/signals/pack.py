@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecordError, StoreError
-from einthoven.files import lock_beside, locked, replacing, write_text
+from einthoven.files import lock_for, locked, replacing, write_text
 from einthoven.progress import Progress
 from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.signals.store import (
@@ -91,7 +91,7 @@ def pack(
         "leads": list(leads),
         "shard_records": SHARD_RECORDS,
     }
-    with locked(lock_beside(folder)):  # another process may be packing the same cohort
+    with locked(lock_for(folder)):  # another process may be packing the same cohort
         if _is_finished(folder, plan):
             finished = Store.open(folder)
             check_sources(finished, cohort.root)

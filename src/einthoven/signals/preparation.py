@@ -188,7 +188,7 @@ class Preparation:
         return self._deriving(tuple(lead for lead in self.leads if lead in computed), of=pair)
 
     def describe(self) -> str:
-        """One line for people."""
+        """One-line description."""
         return f"{len(self.leads)} leads; " + "; ".join(str(step) for step in self.steps)
 
     def _deriving(

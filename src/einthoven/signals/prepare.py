@@ -87,7 +87,7 @@ def evaluation_seconds(preparation: Preparation, record: Record) -> list[tuple[f
 
 
 def seconds_left_out(preparation: Preparation, record: Record) -> float:
-    """How much of a record is in none of its evaluation crops, s."""
+    """Seconds of a record outside all evaluation crops."""
     covered, end = 0.0, 0.0
     for begin, until in evaluation_seconds(preparation, record):
         covered += until - max(begin, end)

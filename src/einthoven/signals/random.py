@@ -63,8 +63,8 @@ def uniform(
     """
     rank, world = share_of(generator)
     source = device if generator is None else generator.device
-    drawn = torch.rand((shape[0] * world, *shape[1:]), generator=generator, device=source)
-    return drawn[rank::world].to(device or drawn.device)
+    draws = torch.rand((shape[0] * world, *shape[1:]), generator=generator, device=source)
+    return draws[rank::world].to(device or draws.device)
 
 
 def integers(

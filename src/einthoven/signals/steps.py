@@ -38,9 +38,9 @@ class Frame:
     Attributes
     ----------
     leads : tuple of str
-        Its rows.
+        Lead of each row.
     samples : int
-        Its length; 0 where a preparation is checked without a record.
+        Number of samples; 0 where a preparation is checked without a record.
     rate : float
         Hz; infinite where a preparation is checked without a record.
     windowed : bool

@@ -126,11 +126,11 @@ def plan(records: int, seed: int) -> tuple[list[Recording], list[int]]:
 
 
 def _visit_counts(records: int, rng: np.random.Generator) -> list[int]:
-    drawn = rng.choice(4, size=records, p=[0.82, 0.11, 0.045, 0.025]) + 1
-    ends = np.cumsum(drawn)
+    counts = rng.choice(4, size=records, p=[0.82, 0.11, 0.045, 0.025]) + 1
+    ends = np.cumsum(counts)
     patients = int(np.searchsorted(ends, records)) + 1
-    drawn[patients - 1] -= ends[patients - 1] - records
-    return [int(count) for count in drawn[:patients]]
+    counts[patients - 1] -= ends[patients - 1] - records
+    return [int(count) for count in counts[:patients]]
 
 
 def _apportioned(weights: Sequence[float], total: int, rng: np.random.Generator) -> list[int]:

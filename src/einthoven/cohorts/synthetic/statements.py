@@ -175,9 +175,9 @@ def consistent(codes: Collection[str]) -> tuple[str, ...]:
     """
     unknown = sorted(set(codes) - set(statements_made()))
     if unknown:
-        made = " ".join(statements_made())
         raise CohortError(
-            f"statement {unknown[0]!r} cannot be simulated", remedy=f"choose among: {made}"
+            f"statement {unknown[0]!r} cannot be simulated",
+            remedy=f"choose among: {' '.join(statements_made())}",
         )
     clash = _contradiction(frozenset(codes))
     if clash:
