@@ -142,16 +142,16 @@ def refuse_unit(record: Record, unit: str = "mV") -> None:
     RecordError
         If the range of most leads is 50 mV or more, or 0.01 mV or less.
     """
-    size = size_of(record)
-    if size is None or _VOLTS < size.usual < _MICROVOLTS:
+    amplitude = amplitude_of(record)
+    if amplitude is None or _VOLTS < amplitude.usual < _MICROVOLTS:
         return
-    ranges = {other: size.usual * MILLIVOLTS[other] / MILLIVOLTS[unit] for other in MILLIVOLTS}
+    ranges = {other: amplitude.usual * MILLIVOLTS[other] / MILLIVOLTS[unit] for other in MILLIVOLTS}
     fitting = [other for other, range in ranges.items() if _VOLTS < range < _MICROVOLTS]
     raise RecordError(
         record.source or record.name,
         "unit",
         unit,
-        f"the usual range of a lead is {size.usual:.3g} mV, that of an ECG about 1 mV"
+        f"the usual range of a lead is {amplitude.usual:.3g} mV, that of an ECG about 1 mV"
         + (f"; the values look like {fitting[0]}" if fitting else ""),
         remedy="state the unit of the values: " + " or ".join(MILLIVOLTS),
     )
