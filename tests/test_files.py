@@ -110,6 +110,19 @@ def test_a_lock_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("error", [NotImplementedError("no locks here"), OSError(37, "No locks")])
+def test_file_systems_without_locks_are_refused(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def acquire(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("einthoven.files.FileLock.acquire", acquire)
+    with pytest.raises(FileError, match=r"\.lock") as caught, locked(tmp_path / ".lock"):
+        pass
+    assert caught.value.remedy
+
+
 def test_a_line_after_a_torn_one_is_read(tmp_path: Path) -> None:
     append_line(tmp_path / "log", {"a": 1})
     with open(tmp_path / "log", "a") as handle:

@@ -72,7 +72,7 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
     Raises
     ------
     FileError
-        If the lock file cannot be created.
+        If the lock file cannot be created or locked.
     """
     lock = FileLock(file)
     try:
@@ -81,10 +81,10 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
     except Timeout:
         yield False
         return
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter: no locks on this file system
         raise FileError(
-            f"{file}: the lock file cannot be created: {error.strerror}",
-            remedy="choose a folder that can be written to",
+            f"{file}: the lock file cannot be created or locked: {error}",
+            remedy="choose a folder that can be written to, on a file system with locks",
         ) from error
     try:
         yield True
@@ -125,12 +125,25 @@ def read_json(file: Path) -> Any:
         If the file is missing or damaged.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_bytes(), file)
     except FileNotFoundError as error:
         raise FileError(f"{file} is missing", remedy="check the path") from error
+
+
+def parse_json(content: bytes, source: Path | str) -> Any:
+    """Parse the JSON of a file.
+
+    Raises
+    ------
+    FileError
+        If it is damaged.
+    """
+    try:
+        return json.loads(content.decode())
     except ValueError as error:  # invalid JSON, or not UTF-8
         raise FileError(
-            f"{file} is damaged: {error}", remedy="delete it and repeat the command that wrote it"
+            f"{source} is damaged: {error}",
+            remedy="delete it and repeat the command that wrote it",
         ) from error
 
 

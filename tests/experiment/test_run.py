@@ -102,7 +102,7 @@ def test_run_folder_is_complete(
     assert numbers["seconds"] > 0
     assert numbers["parameters"] == sum(p.numel() for p in model.classifier.parameters())
     assert numbers["device"].startswith("CPU, ")
-    assert not list(folder.rglob("*.writing"))
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_validation_of_the_selected_epoch_equals_that_of_its_predictions(

@@ -29,9 +29,10 @@ from einthoven.reproduce.experiment import (
     load_experiment,
 )
 from einthoven.reproduce.grid import Run, only, runs_of, shard
-from einthoven.reproduce.run import Reproduction, State, request_of
+from einthoven.reproduce.run import Reproduction, State
 from einthoven.signals.store import Store
 from einthoven.training.distributed import Processes
+from einthoven.training.run import RunFolder
 
 BACKBONE = "mtecg_tiny_100hz"
 # Runs part of the pickled reproduction argv[1]; prints what starts and what is done.
@@ -83,7 +84,7 @@ def test_a_run_equals_a_posttrain_run_by_its_recipe(
     )
     other = replace(whole, out=tmp_path)
     assert predictions(other, run(POST)) == predictions(whole, run(POST))
-    assert request_of(alone) == request_of(whole.folder(run(POST)))
+    assert RunFolder(alone).request == RunFolder(whole.folder(run(POST))).request
 
 
 def test_a_probe_is_trained_once_for_all_runs_that_share_it(whole: Reproduction) -> None:
@@ -101,7 +102,7 @@ def test_initial_weights(whole: Reproduction, tmp_path: Path) -> None:
     assert len(list((whole.out / "shared").glob("pretraining--*"))) == 1
 
     def weights(of: Run) -> Any:
-        return request_of(whole.folder(of))["weights"]
+        return RunFolder(whole.folder(of)).request["weights"]
 
     assert weights(run(POST)) == weights(run(POST, seed=1)) == weights(run(PLAIN))
     assert weights(run(SCRATCH)) is None

@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.errors import StoreError
+from einthoven.errors import FileError, StoreError
 from einthoven.records import Format, Record, formats, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals import pack as packing
-from einthoven.signals.pack import check_sources, pack
+from einthoven.signals.pack import PLAN, check_sources, pack
 from einthoven.signals.store import Store
 
 
@@ -91,7 +91,7 @@ def test_a_stopped_pack_goes_on(
     with pytest.raises(KeyboardInterrupt):
         pack(everyone, tmp_path / "stopped", workers=1)
     assert not (tmp_path / "stopped" / "store.json").exists()
-    assert not list((tmp_path / "stopped").glob("*.writing"))
+    assert not list((tmp_path / "stopped").glob("*.tmp"))
     with pytest.raises(StoreError, match="not a finished store"):
         Store.open(tmp_path / "stopped")
 
@@ -189,6 +189,17 @@ def test_damaged_stores_are_refused(everyone: Cohort, tmp_path: Path) -> None:
     (tmp_path / "store" / "store.json").write_text(json.dumps(manifest | {"format": 99}))
     with pytest.raises(StoreError, match="format 99"):
         Store.open(tmp_path / "store")
+    (tmp_path / "store" / "store.json").write_text('{"format')
+    for read in (Store.open, lambda folder: pack(everyone, folder)):
+        with pytest.raises(FileError, match=r"store\.json") as caught:
+            read(tmp_path / "store")
+        assert caught.value.remedy
+
+
+def test_a_damaged_list_of_shards_is_refused(everyone: Cohort, tmp_path: Path) -> None:
+    (tmp_path / PLAN).write_text('{"records": [')
+    with pytest.raises(FileError, match=PLAN):
+        pack(everyone, tmp_path)
 
 
 def test_a_store_reads_the_same_from_another_file_system(synthetic_store: Store) -> None:

@@ -24,6 +24,7 @@ from einthoven.stages.leakage import (
     ALLOWED,
     BITS,
     LEAKAGE,
+    USES,
     Fingerprints,
     LeakageWarning,
     check_initial_weights,
@@ -299,7 +300,7 @@ def test_stores_are_compared_by_common_leads(
 
 @pytest.mark.parametrize(
     ("split", "use"),
-    [("train", "in training with labels"), ("validation", "in validation, which chose the epoch")],
+    [("train", "training"), ("validation", "validation")],
 )
 def test_initial_weights_that_saw_the_test_split_are_refused(
     model: Path, labelled: Member, ward: Member, split: str, use: str
@@ -312,12 +313,12 @@ def test_initial_weights_that_saw_the_test_split_are_refused(
     message = str(caught.value)
     assert f"has seen {count} of the {count} test records of table ({count} by signal)" in message
     assert f"such as '{sorted(cohort.ids('test'))[0]}'" in message
-    assert f": {count} {use}\n" in message
+    assert f": {count} {USES[use]}\n" in message
     assert "--allow-leakage" in message
     with pytest.warns(LeakageWarning, match="biased"):
         result = check_initial_weights(model, (cohort, store), allow=True)
     assert result is not None
-    assert result[use] == result["seen"] == count
+    assert result["uses"][use] == result["seen"] == result["ways"]["signal"] == count
 
 
 def test_encoder_that_saw_test_records_is_refused(
@@ -329,7 +330,7 @@ def test_encoder_that_saw_test_records_is_refused(
     with pytest.warns(LeakageWarning, match="biased"):
         result = check_initial_weights(file, labelled, allow=True)
     assert result is not None
-    assert result["seen"] == result["test records"] == len(labelled[0].ids("test"))
+    assert result["seen"] == result["records"] == len(labelled[0].ids("test"))
 
 
 def test_unseen_records_are_accepted_without_a_warning(
@@ -378,7 +379,7 @@ def test_posttrain_refuses_leakage_and_records_permission(
     with pytest.warns(LeakageWarning, match="biased"):
         run = train(tmp_path / "allowed", cohort=swapped, allow_leakage=True, **quick)
     tested = len(swapped.ids("test"))
-    assert run.run.request["leakage"]["in training with labels"] == tested
+    assert run.run.request["leakage"]["uses"]["training"] == tested
     assert json.loads(run.fingerprints[ALLOWED])[0]["seen"] == tested
     again = save_model(model_of(run, swapped, recipe), tmp_path / "again")
     assert {part.use for part in read_fingerprints(again)} == {"training", "validation"}
@@ -400,5 +401,5 @@ def test_check_scored_for_any_split_of_any_cohort(
         with pytest.warns(LeakageWarning, match=r"has seen 58 of the .* train records .*biased"):
             result = check_scored(file, member, "train")
         assert result is not None
-        assert (result["seen"], result["by signal"]) == (58, 58)
-        assert result["by patient"] == by_patient
+        assert (result["seen"], result["ways"]["signal"]) == (58, 58)
+        assert result["ways"]["patient"] == by_patient

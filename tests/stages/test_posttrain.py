@@ -426,4 +426,4 @@ def test_run_folder_contents(finished: Posttrained, encoder: Path) -> None:
     assert finished.run.request["weights"]["sha256"] == file_sha256(weights_file(encoder))
     names = {METRICS, CHECKPOINT, BEST}
     assert names <= {file.name for file in (finished.run.path / "stage2").iterdir()}
-    assert not list(finished.run.path.rglob("*.writing"))
+    assert not list(finished.run.path.rglob("*.tmp"))

@@ -39,3 +39,11 @@ def test_differing_entry_is_named(tmp_path: Path, recipe: dict[str, object], mes
     RunFolder.begin(tmp_path / "run", ASKED)
     with pytest.raises(TrainingError, match=message):
         RunFolder.begin(tmp_path / "run", ASKED | {"recipe": recipe})
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"request": 1}'])
+def test_a_foreign_run_file_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(TrainingError, match=r"run\.json") as caught:
+        RunFolder.begin(tmp_path, ASKED)
+    assert "folder" in caught.value.remedy

@@ -129,7 +129,7 @@ def _request_of(folder: Path) -> Json:
     """The request of a finished run of one classifier; refuses other folders."""
     if not (folder / ABOUT).is_file():
         raise EvaluationError(f"{folder} is not a run folder", remedy="name the folder of a run")
-    request: Json = read_json(folder / ABOUT)["request"]
+    request = RunFolder(folder).request
     if request.get("stage") != "posttrain":
         raise EvaluationError(
             f"{folder} is a run of {request.get('stage')}, not of one classifier",
@@ -168,6 +168,8 @@ def _check_distinct(folders: Sequence[Path], digests: Sequence[str]) -> None:
 
 def _request(members: Sequence[Json], requests: Sequence[Json]) -> Json:
     shared: Json = {key: requests[0].get(key) for key in ("cohort", "version", "task", "labels")}
+    if requests[0].get("cohort_synthetic"):
+        shared["cohort_synthetic"] = True
     # A member may have read the same records at another rate, and then has other digests.
     for key in ("cohort_digest", "records_digest"):
         digests = {request.get(key) for request in requests}

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from einthoven.files import Json
 from einthoven.report import tables
-from einthoven.report.data import UNKNOWN, cohort_of, describe, flat, is_synthetic, leakage, text
+from einthoven.report.data import UNKNOWN, cohort_of, describe, flat, leakage, text
 
 
 def model_card(
@@ -40,7 +40,7 @@ def model_card(
         model=model,
         values=values,
         hub_licence=str(model["license"] or "unknown").lower(),
-        is_synthetic=is_synthetic(cohort),
+        is_synthetic=bool(cohort["synthetic"]),
         is_ptbxl=cohort["name"] == "ptb-xl" or model["contains_ptbxl"] == "yes",
         evaluation=evaluation,
         leakage=leakage(config, evaluation),

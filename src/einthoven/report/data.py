@@ -167,7 +167,7 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
         "config": config,
         "command": shlex.join(config.get("command") or ()),
         "model": describe(config),
-        "synthetic": is_synthetic(cohort_of(flat(trained))),
+        "synthetic": bool(cohort_of(flat(trained))["synthetic"]),
         "leakage": leakage(config),
         "score": score,
         "validation": numbers["validation"],
@@ -378,14 +378,15 @@ def _flattened(values: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def cohort_of(config: Json) -> Json:
-    """Name, version, task and digest of the training cohort.
+    """Name, version, task and digest of the training cohort, and whether it was simulated.
 
     A model holds them as a table `cohort`, a run beside the name of the cohort.
     """
     cohort = config.get("cohort")
     if isinstance(cohort, Mapping):
-        return dict.fromkeys(("name", "version", "task", "digest")) | dict(cohort)
+        return dict.fromkeys(("name", "version", "task", "digest", "synthetic")) | dict(cohort)
     keys = {"version": "version", "task": "task", "digest": "cohort_digest"}
+    keys |= {"synthetic": "cohort_synthetic"}
     return {"name": cohort} | {key: config.get(source) for key, source in keys.items()}
 
 
@@ -413,9 +414,18 @@ def history_text(history: Sequence[Json]) -> str:
     return ", then ".join(stages)
 
 
-def is_synthetic(cohort: Json) -> bool:
-    """Whether the records were simulated."""
-    return bool(cohort.get("synthetic")) or "synthetic" in str(cohort.get("name")).lower()
+def public_weights_bias(data: Json) -> str:
+    """What public weights imply for results on PTB-XL, which they have seen or may have seen."""
+    name, source = data["backbone"], data["pretraining_data"]
+    if data["contains_ptbxl"]:
+        return (
+            f"the public weights of {name} were pretrained on data that include PTB-XL "
+            f"({source}): PTB-XL is not an unseen cohort for them"
+        )
+    return (
+        f"it is unknown whether the public weights of {name} were pretrained on PTB-XL "
+        f"({source}): PTB-XL may not be an unseen cohort for them"
+    )
 
 
 def leakage(config: Json, evaluation: Json | None = None) -> list[str]:
@@ -434,20 +444,18 @@ def leakage(config: Json, evaluation: Json | None = None) -> list[str]:
     cohort = (evaluation.get("cohort") or cohort_of(values)).get("name")
     split = evaluation.get("split") or "test"
     public = evaluation.get("public_weights") or values.get("public_weights") or {}
-    record = values.get("leakage") or {}
-    if (record.get("cohort"), split) != (cohort, "test"):
-        record = evaluation.get("leakage") or {}
     sentences = []
-    if public.get("warning") and public.get("cohort") == cohort:
-        sentences.append(str(public["warning"]))
-    if record.get("cohort") == cohort and record.get("seen"):
-        # Counts by use are there for weights that were trained with labels.
-        labelled = any(key.startswith("in ") for key in record)
-        sentences.append(
-            f"the weights were {'trained' if labelled else 'pretrained'} on {record['seen']} of "
-            f"the {text(record.get(f'{split} records'))} {split} records of {cohort}: results on "
-            "this split are optimistically biased"
-        )
+    if cohort and public.get("cohort") == cohort:
+        sentences.append(public_weights_bias(public))
+    for record in filter(None, (values.get("leakage"), evaluation.get("leakage"))):
+        if (record["cohort"], record["split"]) == (cohort, split) and record["seen"]:
+            # Only weights that were trained with labels have counts by use.
+            verb = "trained" if record["uses"] else "pretrained"
+            sentences.append(
+                f"the weights were {verb} on {record['seen']} of the {record['records']} {split} "
+                f"records of {cohort}: results on this split are optimistically biased"
+            )
+            break
     return [sentence[:1].upper() + sentence[1:] for sentence in sentences]
 
 

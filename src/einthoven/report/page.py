@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError, FileError
-from einthoven.files import Json, read_json, write_json, write_text
+from einthoven.files import Json, read_json, replacing, write_json, write_text
 from einthoven.records.record import Record
 from einthoven.report import format as form
 from einthoven.report import tables
@@ -178,12 +178,13 @@ def before_and_after(
         sheet = prepared_figure(record, prepared, leads, rate=rate, start=start, title=title)
         try:
             if kind == ".png":
-                sheet.savefig(file, dpi=_DPI, format="png")
+                with replacing(file) as temporary:
+                    sheet.savefig(temporary, dpi=_DPI, format="png")
                 return
             svg: str = to_svg(sheet, name="doctor", alt=f"{title}: {', '.join(leads)}")
             if kind == ".html":
                 svg = _render("preparation.html.j2", title=title, findings=findings, figure=svg)
-            file.write_text(svg, encoding="utf-8")
+            write_text(file, svg)
         except OSError as error:
             raise FileError(
                 f"{file} cannot be written: {error.strerror}", remedy="choose another folder"

@@ -28,7 +28,8 @@ from einthoven.experiment.run import METRICS, PREDICTIONS
 from einthoven.files import Json, read_json, read_lines
 from einthoven.predictions import Predictions
 from einthoven.reproduce.grid import Group
-from einthoven.reproduce.run import RANDOM, RUNS, Reproduction, State, request_of
+from einthoven.reproduce.run import RANDOM, RUNS, Reproduction, State
+from einthoven.training.run import RunFolder
 
 Metric = Literal["auroc", "auprc"]
 Split = Literal["validation", "test"]
@@ -85,7 +86,7 @@ class Results:
         """Finished post-training runs in the folder, of any experiment, by group and seed."""
         runs: dict[Group, dict[int, Path]] = defaultdict(dict)
         for file in sorted((self.reproduction.out / RUNS).glob(f"*/{METRICS}")):
-            request = request_of(file.parent)
+            request = RunFolder(file.parent).request
             if is_post_training(request):
                 recipe = request["recipe"]
                 group = Group(request["backbone"], recipe["name"], request["task"])
@@ -110,7 +111,7 @@ class Results:
             "recipe": group.variant,
             "seeds": list(seeds),
             "validation_auroc": self._validation(group),
-            "weights_sha256": request_of(seeds[min(seeds)][0])["weights"]["sha256"],
+            "weights_sha256": RunFolder(seeds[min(seeds)][0]).request["weights"]["sha256"],
         }
 
     def seeds(self, *sources: Source) -> tuple[int, ...]:

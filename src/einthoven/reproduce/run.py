@@ -31,7 +31,7 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import BackboneError, EinthovenError, PreparationError, ReproduceError
 from einthoven.experiment.run import METRICS, run_experiment
-from einthoven.files import Json, file_sha256, locked, read_json, write_json
+from einthoven.files import Json, file_sha256, locked, write_json
 from einthoven.models import Model, derived_provenance, is_model, save_model, weights_file
 from einthoven.progress import Progress
 from einthoven.reproduce.experiment import Experiment
@@ -42,7 +42,7 @@ from einthoven.stages.posttrain import posttrain
 from einthoven.stages.pretrain import MODEL, check_pretraining, pretrain
 from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
-from einthoven.training.run import ABOUT
+from einthoven.training.run import ABOUT, RunFolder
 
 RUNS, SHARED = "runs", "shared"
 RANDOM = "random--"  # prefix of encoders with random weights
@@ -150,7 +150,7 @@ class Reproduction:
         folder = self.folder(run)
         if not (folder / ABOUT).is_file():
             return State.MISSING
-        if not self._is_request_of(run, request_of(folder)):
+        if not self._is_request_of(run, RunFolder(folder).request):
             return State.OTHER
         return State.DONE if (folder / METRICS).is_file() else State.PARTIAL
 
@@ -338,12 +338,6 @@ class Reproduction:
         stage1 = folder / "stage1"
         shutil.rmtree(stage1, ignore_errors=True)
         shutil.copytree(shared / "stage1", stage1, copy_function=_copy_or_link)
-
-
-def request_of(folder: Path) -> Json:
-    """The request of a run folder."""
-    request: Json = read_json(folder / ABOUT)["request"]
-    return request
 
 
 @cache

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecordError, StoreError
-from einthoven.files import lock_for, locked, replacing, write_text
+from einthoven.files import lock_for, locked, read_json, replacing, write_text
 from einthoven.progress import Progress
 from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.signals.store import (
@@ -158,7 +158,7 @@ def _is_finished(folder: Path, plan: dict[str, Any]) -> bool:
     file = folder / MANIFEST
     if not file.is_file():
         return False
-    manifest = json.loads(file.read_text())
+    manifest = read_json(file)
     if any(manifest.get(key) != value for key, value in plan.items()):
         raise StoreError(
             f"{folder} holds another cohort or other leads ({manifest.get('name')}, "
@@ -171,7 +171,7 @@ def _is_finished(folder: Path, plan: dict[str, Any]) -> bool:
 def _begin(folder: Path, plan: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / PLAN
-    if file.is_file() and json.loads(file.read_text()) != plan:
+    if file.is_file() and read_json(file) != plan:
         raise StoreError(
             f"{folder} holds an unfinished store of another cohort",
             remedy="name another folder, or delete this one",

@@ -12,7 +12,6 @@ A store is a folder (or an fsspec URL) of plain files::
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from einthoven.errors import StoreError
+from einthoven.files import parse_json
 from einthoven.records import Record
 
 FORMAT_VERSION = 1
@@ -97,7 +97,7 @@ class Store:
                 f"{root} is not a finished store: {MANIFEST} is missing",
                 remedy=f"pack it, or let an interrupted run finish: einthoven pack SOURCE {root}",
             )
-        manifest = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}"))
+        manifest = parse_json(filesystem.cat_file(f"{path}/{MANIFEST}"), f"{root}/{MANIFEST}")
         if manifest.get("format") != FORMAT_VERSION:
             raise StoreError(
                 f"{root}: store format {manifest.get('format')}, this version reads "

@@ -28,6 +28,7 @@ from einthoven.cohorts.cohort import UNLABELLED, Cohort
 from einthoven.errors import CohortError
 from einthoven.files import Json, read_json, read_metadata, write_json
 from einthoven.models import weights_file
+from einthoven.report.data import public_weights_bias
 from einthoven.signals.store import Store
 from einthoven.stages.pretraining_data import Member
 from einthoven.weights.public import data_on_cohort, public_data
@@ -39,7 +40,7 @@ USES = {
     "training": "in training with labels",
     "validation": "in validation, which chose the epoch",
 }
-WAYS = ("signal", "record id", "patient")
+WAYS = ("signal", "record_id", "patient")
 BITS = 48
 """Bits of a fingerprint; two million recordings against ten thousand have a chance below 1e-4 of
 a false alarm."""
@@ -58,8 +59,8 @@ class Leakage:
     """Records of a split that weights have seen.
 
     `records` is the size of the split. `ways` has the ids of the seen records by the way in which
-    they were recognised (`WAYS`), and `uses` their number by use, which is empty if all were seen
-    in pretraining only.
+    they were recognised (`WAYS`), and `uses` their number by use (`USES`), which is empty if all
+    were seen in pretraining only.
     """
 
     cohort: str
@@ -74,9 +75,10 @@ class Leakage:
         return sorted({name for names in self.ways.values() for name in names})
 
     def __str__(self) -> str:
-        ways = ", ".join(f"{len(ids):,} by {way}" for way, ids in self.ways.items() if ids)
+        counts = {way.replace("_", " "): len(ids) for way, ids in self.ways.items()}
+        ways = ", ".join(f"{count:,} by {way}" for way, count in counts.items() if count)
         examples = ", ".join(repr(name) for name in self.ids[:3])
-        uses = ", ".join(f"{count:,} {use}" for use, count in self.uses.items() if count)
+        uses = ", ".join(f"{count:,} {USES[use]}" for use, count in self.uses.items() if count)
         return (
             f"{len(self.ids):,} of the {self.records:,} {self.split} records of {self.cohort} "
             f"({ways}), such as {examples}" + (f": {uses}" if uses else "")
@@ -84,9 +86,14 @@ class Leakage:
 
     def to_dict(self) -> Json:
         """Counts, for run folders and metadata."""
-        counts = {f"by {way}": len(ids) for way, ids in self.ways.items()}
-        total = {f"{self.split} records": self.records, "seen": len(self.ids)}
-        return {"cohort": self.cohort} | total | counts | self.uses
+        return {
+            "cohort": self.cohort,
+            "split": self.split,
+            "records": self.records,
+            "seen": len(self.ids),
+            "ways": {way: len(ids) for way, ids in self.ways.items()},
+            "uses": self.uses,
+        }
 
 
 def _sorted(numbers: ArrayLike = ()) -> Numbers:
@@ -241,7 +248,7 @@ def find_leakage(
     if not hits.any():
         return None
     ways = {way: tuple(map(str, ids[hits[:, i].any(axis=0)])) for i, way in enumerate(WAYS)}
-    uses = {text: int(hits[i].any(axis=0).sum()) for i, text in enumerate(USES.values())}
+    uses = {use: int(hits[i].any(axis=0).sum()) for i, use in enumerate(USES)}
     only_pretraining = all(part.use == "pretraining" for part in parts)
     return Leakage(cohort.name, len(ids), ways, {} if only_pretraining else uses, split)
 
@@ -336,8 +343,8 @@ def check_public_weights(backbone: str, weights: str | Path | None, cohort: Coho
     if data is None:
         return None
     data = data_on_cohort(data, cohort.name)
-    if "warning" in data:
-        warnings.warn(data["warning"], LeakageWarning, stacklevel=2)
+    if "cohort" in data:
+        warnings.warn(public_weights_bias(data), LeakageWarning, stacklevel=2)
     return data
 
 

@@ -146,6 +146,7 @@ def posttrain(
         "backbone_options": dict(options or {}),
         STANDARDISER: asdict(standardiser) if standardiser else None,
         "leakage": leakage,
+        "cohort_synthetic": cohort.is_synthetic,
     }
     request = {
         "stage": "posttrain",

@@ -43,8 +43,9 @@ class RunFolder:
         """Begin a run, or resume one of the same request; refuse a folder with another one."""
         folder = Path(path)
         if (folder / ABOUT).is_file():
-            _refuse_other(read_json(folder / ABOUT)["request"], request, folder)
-            return cls(folder)
+            run = cls(folder)
+            _refuse_other(run.request, request, folder)
+            return run
         try:
             folder.mkdir(parents=True, exist_ok=True)
             content = {"request": request, "environment": environment(), "command": sys.argv}
@@ -64,14 +65,22 @@ class RunFolder:
     @property
     def request(self) -> Json:
         """Request of the run."""
-        request: Json = read_json(self.path / ABOUT)["request"]
-        return request
+        return self._entry("request")
 
     @property
     def environment(self) -> dict[str, str]:
         """Versions that the run began with."""
-        versions: dict[str, str] = read_json(self.path / ABOUT)["environment"]
-        return versions
+        return self._entry("environment")
+
+    def _entry(self, key: str) -> Json:
+        content = read_json(self.path / ABOUT)
+        if not isinstance(content, dict) or not isinstance(content.get(key), dict):
+            raise TrainingError(
+                f"{self.path / ABOUT} is not about a run: {key} is missing",
+                remedy="choose another folder",
+            )
+        entry: Json = content[key]
+        return entry
 
 
 @contextmanager

@@ -65,22 +65,13 @@ def public_data(name: str, weights: str | PathLike[str]) -> Json | None:
 
 
 def data_on_cohort(data: Json, cohort: str) -> Json:
-    """The entries of `public_data`, with a warning about results on a cohort where one is due.
+    """The entries of `public_data`; also `cohort` if the data include that cohort, or may.
 
     PTB-XL is recognised by its own tables; an excerpt under another name is not.
     """
     data = {key: data[key] for key in _DATA}
-    name, description, contains_ptbxl = data.values()
-    if cohort != PTB_XL or contains_ptbxl is False:
-        return data
-    warning = (
-        f"the public weights of {name} were pretrained on data that include PTB-XL "
-        f"({description}): PTB-XL is not an unseen cohort for them"
-        if contains_ptbxl
-        else f"it is unknown whether the public weights of {name} were pretrained on PTB-XL "
-        f"({description}): PTB-XL may not be an unseen cohort for them"
-    )
-    return data | {"cohort": cohort, "warning": warning}
+    is_unseen = cohort != PTB_XL or data["contains_ptbxl"] is False
+    return data if is_unseen else data | {"cohort": cohort}
 
 
 def config_of_weights(name: str, weights: str | PathLike[str]) -> Json:
