@@ -135,3 +135,34 @@ def test_metadata_is_the_other_columns_of_a_split() -> None:
     assert list(result) == ["age", "sex"]
     assert result.index.tolist() == cohort.ids("test").tolist()
     assert len(replace(cohort, table=table).metadata()) == 40
+
+
+def test_folds_test_and_validate_every_record_once() -> None:
+    cohort = random_cohort(600)
+    parts = cohort.folds(5)
+    for split in ("validation", "test"):
+        names = np.concatenate([part.ids(split) for part in parts])
+        assert sorted(names) == sorted(cohort.ids())
+    for k, part in enumerate(parts):
+        checked(part)  # whole patients
+        assert part.ids("validation").tolist() == parts[(k + 1) % 5].ids("test").tolist()
+        assert len(part.ids("train")) == pytest.approx(0.6 * len(cohort), rel=0.1)
+        assert part.targets().tolist() == cohort.targets().tolist()
+
+
+@pytest.mark.parametrize("positives", [4, 5, 13])
+def test_folds_share_the_positives_of_a_label(positives: int) -> None:
+    """To within one patient, whatever the seed."""
+    targets = (np.arange(100) < positives).astype(int)[:, None]
+    cohort = cohort_of([f"p{i}" for i in range(100)], ["train"] * 100, targets.tolist())
+    for seed in range(10):
+        counts = [int(part.targets("test").sum()) for part in cohort.folds(5, seed=seed)]
+        assert set(counts) <= {positives // 5, positives // 5 + 1}
+
+
+def test_impossible_folds_are_refused() -> None:
+    cohort = cohort_of(["a", "b", "c", "c"], ["train"] * 4, [[1], [0], [1], [0]])
+    assert len(cohort.folds(3)) == 3
+    for count in (2, 4):
+        with pytest.raises(CohortError, match=f"{count} folds of 3 patients"):
+            cohort.folds(count)

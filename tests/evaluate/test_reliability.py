@@ -118,6 +118,29 @@ def test_calibration_improves_log_loss_and_brier_score(
         assert interval[0] < change < interval[1] < 0
 
 
+def test_folds_are_calibrated_by_the_other_folds(table: Predictions) -> None:
+    targets, probabilities = table.require_targets(), table.probabilities
+    places = np.arange(700) % 3
+    expected, called = np.empty_like(probabilities), np.empty(targets.shape, dtype=bool)
+    for fold in range(3):
+        rows = places == fold
+        part = Predictions.from_arrays(targets[~rows], probabilities[~rows], LABELS)
+        fitted = fit_calibration(part)
+        expected[rows] = fitted.apply(probabilities[rows])
+        called[rows] = fitted.decide(expected[rows])
+    whole = fit_calibration(table)
+    result = calibration_report(table, whole, folds=places, resamples=0)
+    assert result.after is not None
+    assert result.decisions is not None
+    assert result.after.macro == pytest.approx(quality(targets, expected).macro)
+    assert result.decisions["called"].tolist() == called.sum(axis=0).tolist()
+    assert result.decisions["threshold"].tolist() == list(whole.thresholds)
+    assert (
+        result.after.macro["log_loss"]
+        > quality(targets, whole.apply(probabilities)).macro["log_loss"]
+    )
+
+
 def test_intervals_are_those_of_the_resampled_means(table: Predictions) -> None:
     """Compare with the standard error of a mean."""
     targets, probabilities = table.require_targets(), table.probabilities

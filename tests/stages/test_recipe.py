@@ -151,6 +151,7 @@ def test_overrides_are_toml_or_unquoted_strings() -> None:
         ("stage2.drop_path=high", "drop_path = 'high'"),
         ("stage2.epochs=0", "epochs = 0"),
         ("stage2.epochs=2.5", "epochs = 2.5"),
+        ("stage2.stop_after=51", "stop_after = 51 of 50 epochs"),
         ("stage2.micro_batch=3", "does not divide"),
         ("stage2.base_lr=nan", "base_lr"),
         ("initialise=random", "initialise = random"),

@@ -116,6 +116,22 @@ def test_killed_run_resumes_to_the_same_weights(
     assert same(state(again), state(whole))
 
 
+def test_training_stops_on_the_schedule_of_all_epochs(tmp_path: Path) -> None:
+    """It ends with the weights that the whole training has after that epoch."""
+
+    def second(model: nn.Module) -> dict[str, float]:
+        return {"value": float(len((tmp_path / "whole" / METRICS).read_text().splitlines()) == 1)}
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / METRICS).touch()
+    loop(tmp_path / "whole", network(), settings={"select": "value"}, validate=second).run()
+    stopped, selected = network(), network()
+    result = loop(tmp_path / "stopped", stopped, settings={"stop_after": 2}).run()
+    load_weights(tmp_path / "whole" / BEST, selected)
+    assert (result.best_epoch, len(result.history)) == (2, 2)
+    assert same(state(stopped), state(selected))
+
+
 @pytest.mark.parametrize("settings", [{"optimiser": "adamax"}, {"clip": 1e-8}])
 def test_setting_changes_training(tmp_path: Path, settings: dict[str, Any]) -> None:
     plain, changed = network(), network()

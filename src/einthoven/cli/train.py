@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,12 +22,16 @@ from einthoven.cli.options import (
     use_threads,
 )
 from einthoven.cli.progress import note, progress_bars, shown_warnings
+from einthoven.files import read_json
 from einthoven.models import SHIPPED
 from einthoven.report.format import counted, number, with_interval
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
     from einthoven.experiment.run import Finished
+
+SMALL = 2000  # records below which --folds is recommended
+FEW = 5  # positives of a split below which it says little about a label
 
 Labelled = Annotated[
     Path, typer.Argument(metavar="COHORT", help="PTB-XL's folder, or a label table.")
@@ -55,6 +60,16 @@ RecipeName = Annotated[
     ),
 ]
 MinRecords = Annotated[int, typer.Option(min=0, help="Leave out labels that fewer records carry.")]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        min=3,
+        help=f"Cross-validation, recommended below {SMALL:,} records: every record is tested by a "
+        "model that has not seen its patient, and the final model is trained on all records. The "
+        "cohort's own splits are not used.",
+        show_default=False,
+    ),
+]
 AllowLeakage = Annotated[
     bool,
     typer.Option(
@@ -76,6 +91,7 @@ def posttrain(
     labels: Labels = None,
     overrides: Overrides = None,
     min_records: MinRecords = 0,
+    folds: Folds = None,
     resamples: Resamples = 1000,
     allow_leakage: AllowLeakage = False,
     options: Options = None,
@@ -86,9 +102,11 @@ def posttrain(
     """Post-train a classifier: linear probe, regularised fine-tuning, evaluation.
 
     The test split is predicted once, after training. OUT receives a model folder, predictions,
-    metrics.json and report.html. For several processes, start it with torchrun.
+    metrics.json and report.html; with --folds also folds/1 and so on, which are runs as well. For
+    several processes, start it with torchrun.
     """
     from einthoven.cli.paths import labelled_cohort, shared_store
+    from einthoven.experiment.folds import run_folds
     from einthoven.experiment.run import run_experiment
     from einthoven.models import start_from
     from einthoven.stages.posttrain import check_weights
@@ -112,9 +130,12 @@ def posttrain(
         note("Subtracting the mean of each lead, as in the preparation of the initial weights")
     labelled = labelled_cohort(cohort, task, labels=labels, min_records=min_records)
     packed = shared_store(cohort, store, processes, labels=labels)
-    _report_unlearnable(labelled)
+    if folds is None:
+        _recommend_folds(labelled)
+    _report_unlearnable(labelled if folds is None else labelled.with_splits("train"))
+    run = run_experiment if folds is None else partial(run_folds, folds=folds)
     with progress_bars() as progress, shown_warnings():
-        result = run_experiment(
+        result = run(
             labelled,
             packed,
             start.backbone,
@@ -163,6 +184,26 @@ def ensemble(
     _report(average(runs, out, resamples=resamples), out, resamples=resamples)
 
 
+def _recommend_folds(cohort: Cohort) -> None:
+    """Recommend --folds for a small cohort, and name labels with few positives in a split."""
+    from einthoven.predictions import listed
+
+    if len(cohort) >= SMALL:
+        return
+    note(
+        f"{counted(len(cohort), 'record')}: --folds 5 tests every one of them, and trains the "
+        "final model on all"
+    )
+    held_out = cohort.counts()[["validation", "test"]]
+    scarce = [
+        f"{label}: "
+        + ", ".join(f"{counted(n, 'positive')} in {split}" for split, n in row.items() if n < FEW)
+        for label, row in held_out[(held_out < FEW).any(axis=1)].iterrows()
+    ]
+    if scarce:
+        note(f"Warning: {listed(scarce, separator='; ')}: use --folds 5", style="yellow")
+
+
 def _report_unlearnable(cohort: Cohort) -> None:
     from einthoven.predictions import listed
 
@@ -180,10 +221,11 @@ def _report(
     result: Finished, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000
 ) -> None:
     """Write a finished run's report, and print its results and files."""
+    from einthoven.experiment.run import METRICS
     from einthoven.report.page import write_report
 
     page = write_report([out], out / "report.html", cohort=cohort, resamples=resamples)
-    score = result.test.to_dict()
+    score, folds = result.test.to_dict(), read_json(result.run.path / METRICS).get("folds")
     labels = f"{score['defined_labels']} of {len(score['per_label'])} labels"
     for name in ("AUROC", "AUPRC"):
         value, limits, bias = (
@@ -191,7 +233,10 @@ def _report(
         )
         text = f"{with_interval(value, limits, places=4)}, {labels}"
         text += f", bootstrap bias {number(bias, signed=True, places=4)}" if limits else ""
-        typer.echo(f"Test macro {name} {text}")
+        typer.echo(f"{'Out-of-fold' if folds else 'Test'} macro {name} {text}")
+        if folds:
+            mean, sd = (number(folds[f"macro_{name.lower()}"][k], places=4) for k in ("mean", "sd"))
+            typer.echo(f"  by fold: {mean} in the mean, standard deviation {sd}")
     if (out / "model").is_dir():
         typer.echo(f"Model: {out / 'model'}")
     typer.echo(f"Report: {page}")

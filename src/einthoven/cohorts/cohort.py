@@ -171,6 +171,36 @@ class Cohort:
         patients = order[:count]
         return self.select(~training | self.table["patient"].isin(patients).to_numpy())
 
+    def folds(self, count: int, *, seed: int = 0) -> list[Cohort]:
+        """Cross-validation: the same records in `count` other divisions into splits.
+
+        Patients are divided into `count` folds, stratified by their rarest label. The k-th cohort
+        tests on fold k, validates on the next one and trains on the others, so that every record
+        is in one test split and in one validation split. The present splits are not used.
+
+        Raises
+        ------
+        CohortError
+            If there are fewer than 3 folds, or fewer patients than folds.
+        """
+        patients = len(np.unique(self.patients()))
+        if not 3 <= count <= patients:
+            raise CohortError(
+                f"{count} folds of {patients} patients of {self.name}",
+                remedy="use 5 folds, or at least 3: one tests, one validates, the others train",
+            )
+        places = stratified_places(self.patients(), self.targets(), count=count, seed=seed)
+        return [
+            self.with_splits(
+                np.select([places == k, places == (k + 1) % count], ["test", "validation"], "train")
+            )
+            for k in range(count)
+        ]
+
+    def with_splits(self, splits: str | NDArray[np.str_]) -> Cohort:
+        """Put the records into other splits: one for all of them, or one for each."""
+        return replace(self, table=self.table.assign(split=splits))
+
     def _rows(self, split: str | None) -> NDArray[np.intp]:
         if split is None:
             return np.arange(len(self.table))

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.calibrate import PROBABILITY_MARGIN
+from einthoven.evaluate.calibrate import PROBABILITY_MARGIN, fit_calibration
 from einthoven.evaluate.estimate import Bootstrap, Estimate, Interval, Plan
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json
@@ -132,6 +132,8 @@ class CalibrationReport:
     decisions : DataFrame or None
         By label: `threshold`, `called` (the records at or above it), `sensitivity`, `specificity`,
         `precision` and `f1`; NaN where a denominator is 0.
+    cross_fitted : bool
+        Whether `after` and `decisions` are of calibrations that were fitted on the other folds.
     bins : int
     plan : Plan
         Settings of the bootstrap.
@@ -143,6 +145,7 @@ class CalibrationReport:
     after: Quality | None
     change: dict[str, tuple[float, Interval | None]] | None
     decisions: pd.DataFrame | None
+    cross_fitted: bool
     bins: int
     plan: Plan
 
@@ -152,6 +155,7 @@ class CalibrationReport:
         values = {
             "records": self.records,
             "bins": self.bins,
+            "cross_fitted": self.cross_fitted,
             "positives": self.positives,
             "before": self.before.to_dict(),
             "after": None if self.after is None else self.after.to_dict(),
@@ -167,6 +171,7 @@ def calibration_report(
     predictions: Predictions,
     calibration: Calibration | None = None,
     *,
+    folds: ArrayLike | None = None,
     bins: int = BINS,
     **settings: Any,
 ) -> CalibrationReport:
@@ -178,6 +183,9 @@ def calibration_report(
         Uncalibrated, with targets.
     calibration : Calibration, optional
         Without it only `before` is measured.
+    folds : array, shape (records,), optional
+        Fold of each record, if the calibration was fitted on these records: each fold is then
+        calibrated, and its labels are called, by a calibration that is fitted on the other folds.
     bins : int
         Number of bins of either kind.
     settings
@@ -196,12 +204,9 @@ def calibration_report(
     bootstrap = Bootstrap.of(predictions, Plan(undefined_labels="skip", **settings))
     after = change = decisions = None
     if calibration is not None:
-        calibrated = replace(
-            predictions, probabilities=calibration.apply(predictions.probabilities)
-        )
-        after = measure_quality(calibrated, bins=bins)
-        change = _change(bootstrap, predictions.probabilities, calibrated.probabilities)
-        called = calibration.decide(calibrated.probabilities)
+        values, called = _calibrated(predictions, calibration, folds)
+        after = measure_quality(replace(predictions, probabilities=values), bins=bins)
+        change = _change(bootstrap, predictions.probabilities, values)
         decisions = _decisions(bootstrap.targets, called)
         decisions.insert(0, "threshold", calibration.thresholds)
         decisions.index = pd.Index(predictions.labels)
@@ -213,9 +218,25 @@ def calibration_report(
         after=after,
         change=change,
         decisions=decisions,
+        cross_fitted=folds is not None,
         bins=bins,
         plan=bootstrap.plan,
     )
+
+
+def _calibrated(
+    predictions: Predictions, calibration: Calibration, folds: ArrayLike | None
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Calibrated probabilities and calls, cross-fitted over folds if there are any."""
+    values = np.empty_like(predictions.probabilities)
+    called = np.empty(values.shape, dtype=bool)
+    places = np.zeros(len(values)) if folds is None else np.asarray(folds)
+    for fold in np.unique(places):
+        rows = places == fold
+        fitted = calibration if folds is None else fit_calibration(predictions.select(~rows))
+        values[rows] = fitted.apply(predictions.probabilities[rows])
+        called[rows] = fitted.decide(values[rows])
+    return values, called
 
 
 def measure_quality(predictions: Predictions, *, bins: int = BINS) -> Quality:

@@ -67,7 +67,8 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
     run = RunFolder.begin(out, _request(members, requests))
     for split, table in means.items():
         table.save(table_file(run.path, split))
-    scores = score_splits(means, resamples=resamples)
+    by = "patient" if "folds" in means["test"].metadata else "record"  # as the members
+    scores = score_splits(means, resamples=resamples, by=by)
     numbers: Json = {split: score.to_dict() for split, score in scores.items()}
     numbers["seconds"] = float(sum(read_json(folder / METRICS)["seconds"] for folder in folders))
     write_json(run.path / METRICS, numbers)

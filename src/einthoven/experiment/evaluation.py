@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
@@ -80,6 +82,7 @@ def evaluation_of(
     resamples: int = 1000,
     seed: int = 0,
     by: str = "record",
+    folds: NDArray[np.intp] | None = None,
 ) -> Json:
     """Compute score, calibration and subgroups of a split.
 
@@ -94,6 +97,8 @@ def evaluation_of(
         `Score.to_dict()` of the table, if it was computed before.
     resamples, seed, by
         Settings of every bootstrap.
+    folds : array, shape (records,), optional
+        Fold of each record of out-of-fold predictions, on which the calibration was fitted.
 
     Returns
     -------
@@ -107,7 +112,7 @@ def evaluation_of(
     """
     calibrate_table(model, table)  # refuses a calibrated table
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
-    calibration = calibration_report(table, model.calibration, **options)
+    calibration = calibration_report(table, model.calibration, folds=folds, **options)
     groups = demographics(cohort.metadata().loc[table.records.tolist()])
     subgroups = score_subgroups(table, groups, **options).to_dict() if groups else None
     # The cohort may differ from the one that the model was trained on.
@@ -205,14 +210,24 @@ def evaluate_model(
     ------
     EinthovenError
         If loading, prediction or scoring fails.
+    EvaluationError
+        If the model was refitted on all records of its folds, and has seen records of this split.
     """
     model = load_model(folder)
+    leakage = check_scored(folder, (cohort, store), split)
+    stored = model_path(folder) / EVALUATION
+    if leakage and stored.is_file() and read_json(stored).get("folds"):
+        raise EvaluationError(
+            f"{folder} was refitted on all records of its folds: it has seen {leakage['seen']} "
+            f"{split} records of {cohort.name}",
+            remedy="read its card, which has the out-of-fold results, or name another cohort",
+        )
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
     work: Json = {"device": device, "progress": progress}
     table = predict_cohort(model, cohort, store, split, calibrated=False, **work)
     evaluation = evaluation_of(model, cohort, table, **options)
     evaluation["validation"] = reusable_part(folder, evaluation, "validation")
-    evaluation["leakage"] = check_scored(folder, (cohort, store), split)
+    evaluation["leakage"] = leakage
     if robustness:
         clean = calibrate_table(model, table)
         evaluation["robustness"] = measure_robustness(

@@ -79,6 +79,7 @@ def run_experiment(
     weights: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     resamples: int = 1000,
+    by: str = "record",
     allow_leakage: bool = False,
     processes: Processes | None = None,
     progress: Progress | None = None,
@@ -86,8 +87,8 @@ def run_experiment(
     """Post-train by a recipe, predict validation and test, calibrate, score, write the model.
 
     Parameters are those of `posttrain`; `allow_leakage` also allows recordings in two splits.
-    `resamples` is the number of bootstrap resamples. If there are several processes, only the main
-    one continues after training; the others return None.
+    `resamples` is the number of bootstrap resamples, `by` their unit. If there are several
+    processes, only the main one continues after training; the others return None.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def run_experiment(
         If training, prediction or scoring is refused.
     """
     processes = processes or Processes()
-    _check(cohort, store, resamples=resamples, allow_leakage=allow_leakage)
+    check_cohort(cohort, store, resamples=resamples, allow_leakage=allow_leakage)
     trained = posttrain(
         cohort,
         store,
@@ -116,11 +117,11 @@ def run_experiment(
     folder, device = trained.run.path, processes.device
     model = model_of(trained, cohort, recipe)
     tables = predict_splits(model, cohort, store, folder, device=device, progress=progress)
-    scores = score_splits(tables, resamples=resamples)
-    metrics = _metrics(trained, scores, device)
-    model = _saved(model, folder / MODEL, tables["validation"], scores["test"])
+    scores = score_splits(tables, resamples=resamples, by=by)
+    metrics = metrics_of(trained, scores, device)
+    model = saved_model(model, folder / MODEL, tables["validation"], scores["test"])
     evaluation = evaluation_of(
-        model, cohort, tables["test"], score=metrics["test"], resamples=resamples
+        model, cohort, tables["test"], score=metrics["test"], resamples=resamples, by=by
     )
     evaluation["validation"] = metrics["validation"]
     evaluation["robustness"] = reusable_part(folder / MODEL, evaluation, "robustness")
@@ -159,12 +160,12 @@ def predict_splits(
     return tables
 
 
-def score_splits(tables: Mapping[str, Predictions], *, resamples: int) -> dict[str, Score]:
-    """Scores of prediction tables, by split."""
-    return {split: score_predictions(table, resamples=resamples) for split, table in tables.items()}
+def score_splits(tables: Mapping[str, Predictions], **settings: Any) -> dict[str, Score]:
+    """Scores of prediction tables, by split; settings are those of `score_predictions`."""
+    return {split: score_predictions(table, **settings) for split, table in tables.items()}
 
 
-def _check(cohort: Cohort, store: Store, *, resamples: int, allow_leakage: bool) -> None:
+def check_cohort(cohort: Cohort, store: Store, *, resamples: int, allow_leakage: bool) -> None:
     """Refuse before training what could not be scored after it."""
     Plan(resamples=resamples)
     usable = cohort.select(store.without_quarantined(cohort.ids()))
@@ -235,7 +236,8 @@ def _provenance(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> dict[st
     }
 
 
-def _metrics(trained: Posttrained, scores: Mapping[str, Score], device: torch.device) -> Json:
+def metrics_of(trained: Posttrained, scores: Mapping[str, Score], device: torch.device) -> Json:
+    """Content of metrics.json: scores by split, training time, size."""
     return {
         **{split: score.to_dict() for split, score in scores.items()},
         "seconds": round(_training_seconds(trained.run.path), 1),
@@ -244,7 +246,7 @@ def _metrics(trained: Posttrained, scores: Mapping[str, Score], device: torch.de
     }
 
 
-def _saved(model: Model, folder: Path, validation: Predictions, test: Score) -> Model:
+def saved_model(model: Model, folder: Path, validation: Predictions, test: Score) -> Model:
     """Save the model with its calibration and headline metrics; of a saved one, update these."""
     metrics = {key: getattr(test, key) for key in HEADLINE}
     if is_model(folder):

@@ -142,6 +142,16 @@ class Predictions:
             probabilities=self.probabilities[:, columns],
         )
 
+    def select(self, keep: NDArray[np.bool_]) -> Predictions:
+        """Select the records where `keep` is true."""
+        return replace(
+            self,
+            records=self.records[keep],
+            patients=self.patients[keep],
+            targets=None if self.targets is None else self.targets[keep],
+            probabilities=self.probabilities[keep],
+        )
+
     def require_targets(self) -> NDArray[np.uint8]:
         """Return the targets.
 
@@ -238,9 +248,9 @@ class Predictions:
         )
 
 
-def listed(names: Sequence[object]) -> str:
+def listed(names: Sequence[object], *, separator: str = ", ") -> str:
     """Join the first few names for a message, with the number of the others."""
-    shown = ", ".join(str(name) for name in names[:SHOWN_NAMES])
+    shown = separator.join(str(name) for name in names[:SHOWN_NAMES])
     more = len(names) - SHOWN_NAMES
     return shown if more <= 0 else f"{shown} and {more} more"
 

@@ -89,7 +89,8 @@ def report_data(
         if run["name"] != reference:
             run["training"]["passes_reference_in_epoch"] = _passes(run, best["macro_auroc"])
     comparisons = [
-        {"run": name, "reference": reference} | _paired(tables, (name, reference), resamples)
+        {"run": name, "reference": reference}
+        | _paired(tables, (name, reference), resamples=resamples, by=entries[0]["score"]["unit"])
         for name in tables
         if name != reference
     ]
@@ -159,7 +160,7 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
     numbers, config, model = read_json(folder / METRICS), read_json(folder / RUN), folder / "model"
     score, history = numbers["test"], stage_history(folder)
     if score["resamples"] != resamples:
-        score = score_predictions(table, resamples=resamples).to_dict()
+        score = score_predictions(table, resamples=resamples, by=score["unit"]).to_dict()
     evaluation = read_evaluation(model) or {}
     trained = read_json(model / "config.json") if (model / "config.json").is_file() else config
     return {
@@ -171,6 +172,7 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
         "leakage": leakage(config),
         "score": score,
         "validation": numbers["validation"],
+        "folds": numbers.get("folds"),
         "training": {
             "epochs": len(history),
             "best": best_line(history),
@@ -191,9 +193,11 @@ def _passes(run: Json, best: float) -> int | None:
     return next(above, None)
 
 
-def _paired(tables: Mapping[str, Predictions], names: tuple[str, str], resamples: int) -> Json:
+def _paired(
+    tables: Mapping[str, Predictions], names: tuple[str, str], *, resamples: int, by: str
+) -> Json:
     table, reference = (tables[name] for name in names)
-    comparison = compare(table, reference, resamples=resamples, names=names)
+    comparison = compare(table, reference, resamples=resamples, by=by, names=names)
     return {"labels": len(table.labels)} | comparison.to_dict()
 
 

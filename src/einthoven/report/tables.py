@@ -267,7 +267,8 @@ def _difference(entry: Json) -> Value:
 
 def splits_table(evaluation: Json) -> Table:
     """Macro values of one model on the splits of its evaluation, as a card has them."""
-    splits = {evaluation.get("split") or "test": evaluation["score"]}
+    split = "out of fold" if evaluation.get("folds") else evaluation.get("split") or "test"
+    splits = {split: evaluation["score"]}
     if evaluation.get("validation"):
         splits["validation"] = evaluation["validation"]
     head = ["Split", *(f"Macro {name}" for name in METRICS.values())]
@@ -293,13 +294,18 @@ def evaluation_tables(evaluation: Json) -> dict[str, Any]:
     }
 
 
+def fitted_on(calibration: Json) -> str:
+    """Records that a calibration was fitted on, in words."""
+    return "the other folds" if calibration.get("cross_fitted") else "the validation split"
+
+
 def _calibration_table(calibration: Json) -> Table:
     """Measures of calibration before, after, and their change."""
     before, after = calibration["before"], calibration["after"]
     caption, head = "Calibration on the test split", ["Measure", "Before"]
     if after:
         caption += (
-            ", before and after the calibration that was fitted on the validation split, with "
+            f", before and after a calibration that was fitted on {fitted_on(calibration)}, with "
             f"{confidence(calibration['level'])} intervals of {resamples_of(calibration)}"
         )
         head += ["After", "Change"]
@@ -324,7 +330,9 @@ def _decisions_table(calibration: Json) -> Table:
         row: list[Cell] = [label, metric(entry["threshold"], places=4)]
         row += [calibration["positives"][label], entry["called"]]
         rows.append(row + [metric(entry[key]) for key in rates])
-    caption = "Decisions on the test split with thresholds from the validation split."
+    caption = f"Decisions on the test split with thresholds from {fitted_on(calibration)}."
+    if calibration.get("cross_fitted"):
+        caption += " The thresholds shown are those of the final model."
     return Table("table-decisions", caption, head, rows, kind="numbers dense")
 
 
@@ -417,6 +425,7 @@ def templates(**options: Any) -> Environment:
     environment.globals |= {
         "confidence": confidence,
         "count": count,
+        "fitted_on": fitted_on,
         "metric": metric,
         "metrics": METRICS,
         "policies": UNDEFINED,

@@ -33,7 +33,10 @@ def finetune(
     folder: Path,
     context: Context,
 ) -> Result:
-    """Train backbone and head in place; they end with the weights of the selected epoch."""
+    """Train backbone and head in place; they end with the weights of the selected epoch.
+
+    If the validation records are the training records, nothing is measured on them.
+    """
     regularise(classifier, settings)
     processes = context.processes
     micro = micro_batch(settings, records=len(train), world=processes.world)
@@ -53,7 +56,9 @@ def finetune(
         groups=_groups(classifier, settings),
         settings=loop_settings(settings, micro=micro, context=context),
         folder=folder,
-        validate=partial(_validate, source=validation, context=context),
+        validate=None
+        if validation is train
+        else partial(_validate, source=validation, context=context),
         processes=processes,
         progress=context.progress,
     )

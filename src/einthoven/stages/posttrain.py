@@ -95,8 +95,9 @@ def posttrain(
     """Train a classifier on a cohort by a recipe.
 
     The test split is not used, except that its signals are compared with those that the initial
-    weights have seen. A warning is issued, and recorded in `run.json`, if public weights were
-    pretrained on the cohort.
+    weights have seen. Validation may be empty if the recipe chooses nothing by it; the metrics of
+    a probe are then those of the training records. A warning is issued, and recorded in
+    `run.json`, if public weights were pretrained on the cohort.
 
     Parameters
     ----------
@@ -138,31 +139,17 @@ def posttrain(
             network = load_backbone(backbone, weights=weights, **(options or {}))
         classifier = Classifier(network, cohort.labels, head_init=head_init).train()
     data, standardiser = _dataset(member, classifier.preparation, recipe, out, processes)
-    train, validation = data.source("train"), data.source("validation")
+    train = data.source("train")
+    fixed = not recipe.uses_validation and not len(data.usable.ids("validation"))
+    validation = train if fixed else data.source("validation")
     data.check_lengths("train", "validation", "test")
     check_stages(classifier, train, recipe=recipe, processes=processes)
     leakage = check_initial_weights(weights, member, allow=allow_leakage)
-    optional = {
-        "backbone_options": dict(options or {}),
-        STANDARDISER: asdict(standardiser) if standardiser else None,
-        "leakage": leakage,
-        "cohort_synthetic": cohort.is_synthetic,
-    }
-    request = {
-        "stage": "posttrain",
-        "backbone": backbone,
-        "weights": _describe(backbone, weights) if weights else None,
-        "recipe": recipe.to_dict(),
-        "cohort": cohort_used.name,
-        "version": cohort_used.version,
-        "task": cohort_used.task,
-        "labels": list(cohort_used.labels),
-        "cohort_digest": cohort_used.digest,
-        "records_digest": store.manifest["records_digest"],
-        "world": processes.world,
-        **{key: value for key, value in optional.items() if value},
-        "public_weights": check_public_weights(backbone, weights, cohort_used),
-    }
+    request = request_of(
+        member, backbone, recipe, weights, options=options, leakage=leakage, world=processes.world
+    )
+    request |= {STANDARDISER: asdict(standardiser)} if standardiser else {}
+    request["public_weights"] = check_public_weights(backbone, weights, cohort_used)
     fingerprints: dict[str, str] = {}
     with open_run(out, request, processes) as run:
         if processes.is_main:
@@ -179,6 +166,39 @@ def posttrain(
             progress=progress,
         )
     return Posttrained(run, classifier.eval(), data, results, fingerprints)
+
+
+def request_of(
+    member: Member,
+    backbone: str,
+    recipe: Recipe,
+    weights: str | Path | None,
+    *,
+    options: Mapping[str, Any] | None,
+    leakage: Json | None,
+    world: int,
+) -> Json:
+    """The request of a run, for `run.json`."""
+    cohort, store = member
+    optional = {
+        "backbone_options": dict(options or {}),
+        "leakage": leakage,
+        "cohort_synthetic": cohort.is_synthetic,
+    }
+    return {
+        "stage": "posttrain",
+        "backbone": backbone,
+        "weights": _describe(backbone, weights) if weights else None,
+        "recipe": recipe.to_dict(),
+        "cohort": cohort.name,
+        "version": cohort.version,
+        "task": cohort.task,
+        "labels": list(cohort.labels),
+        "cohort_digest": cohort.digest,
+        "records_digest": store.manifest["records_digest"],
+        "world": world,
+        **{key: value for key, value in optional.items() if value},
+    }
 
 
 def check_stages(

@@ -169,9 +169,13 @@ class Stage2(Optimisation):
     """Freeze the convolutional feature extractor, as the releases of HuBERT-ECG and ECG-FM do."""
     select: Literal["best", "last", "lowest-loss"] = "best"
     """Epoch to keep: best validation macro AUROC (paper), the last, or lowest validation loss."""
+    stop_after: Positive | None = None
+    """Epoch after which training ends, on the schedule of all epochs; default: the last."""
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Stage2:
+        if self.stop_after is not None and self.stop_after > self.epochs:
+            raise ValueError(f"stop_after = {self.stop_after} of {self.epochs} epochs")
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}"
@@ -239,6 +243,15 @@ class Recipe(Table):
     """Linear probing; without it fine-tuning starts from a new head."""
     stage2: Stage2 | None = None
     """Full fine-tuning; without it only the head is trained."""
+
+    @property
+    def uses_validation(self) -> bool:
+        """Whether validation records choose an epoch or a learning rate."""
+        probe, tuning = self.stage1, self.stage2
+        return bool(
+            (probe and (probe.hand_on == "best" or len(probe.base_lr_sweep) > 1))
+            or (tuning and tuning.select in ("best", "lowest-loss"))
+        )
 
     @model_validator(mode="after")
     def _check_stages(self) -> Recipe:

@@ -118,14 +118,14 @@ class Loop(Generic[T]):
         """
         settings, processes = self.settings, self.processes
         steps = max(1, self.batches.per_epoch // settings.accumulation)
-        schedule = settings.schedule(steps)
+        schedule, total = settings.schedule(steps), settings.last_epoch * steps
         self.model.to(processes.device)
         optimizer = OPTIMISERS[settings.optimiser](self.groups, betas=settings.betas)
         at = self._resume(optimizer)
         network = processes.wrap(self.model)
         shared = shared_batch_norms(self.model, processes=processes.world)
         with torch.random.fork_rng(), shared:
-            while at.epoch < settings.epochs:
+            while at.epoch < settings.last_epoch:
                 network.train()
                 now = saved = time.monotonic()
                 batches = self.batches.epoch(at.epoch, start=at.position * settings.accumulation)
@@ -145,7 +145,7 @@ class Loop(Generic[T]):
                     at.position, at.loss_sum = at.position + 1, at.loss_sum + loss
                     if self.progress:
                         metrics = {"epoch": at.epoch + 1, "loss": loss, "lr": lr}
-                        self.progress(self.name, step + 1, settings.epochs * steps, metrics)
+                        self.progress(self.name, step + 1, total, metrics)
                     before, now = now, time.monotonic()
                     at.seconds += now - before
                     if now - saved > settings.checkpoint_seconds:
@@ -154,7 +154,7 @@ class Loop(Generic[T]):
                 entry = self._end_epoch(network, at, steps, lr)
                 self._save(optimizer, at)
                 if self.progress:
-                    self.progress(self.name, at.epoch * steps, settings.epochs * steps, entry)
+                    self.progress(self.name, at.epoch * steps, total, entry)
         processes.wait()
         return Result(read_lines(self.folder / METRICS), at.best_epoch, at.best)
 
@@ -221,7 +221,7 @@ class Loop(Generic[T]):
     def _is_best(self, entry: dict[str, Any], at: Counters) -> bool:
         select = self.settings.select
         if select is None:
-            return entry["epoch"] == self.settings.epochs  # type: ignore[no-any-return]
+            return entry["epoch"] == self.settings.last_epoch  # type: ignore[no-any-return]
         if at.best_epoch < 0:
             return True
         return bool(entry[select] < at.best if self.settings.lowest else entry[select] > at.best)

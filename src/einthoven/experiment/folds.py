@@ -1,0 +1,243 @@
+"""Cross-validation of an experiment, and a model of all records.
+
+Every fold is an experiment of its own, in `folds/1` and so on: its model has not seen the patients
+that it tests. Their predictions together are those of the run, one out-of-fold prediction for
+every record. The model of the run is trained on all records, in `refit`, with what the folds
+chose: nothing is left to select it by or to test it on, and the out-of-fold results, which are
+those of models with fewer training records, stand for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, median_high, stdev
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from einthoven.cohorts.cohort import Cohort
+from einthoven.experiment.evaluation import evaluation_of, write_evaluation
+from einthoven.experiment.run import (
+    HEADLINE,
+    METRICS,
+    MODEL,
+    SPLITS,
+    Finished,
+    check_cohort,
+    metrics_of,
+    model_of,
+    run_experiment,
+    saved_model,
+    score_splits,
+    table_file,
+)
+from einthoven.files import Json, read_json, read_lines, write_json
+from einthoven.models import read_config
+from einthoven.predictions import Predictions
+from einthoven.progress import Progress
+from einthoven.signals.store import Store
+from einthoven.stages.leakage import check_initial_weights, check_public_weights
+from einthoven.stages.posttrain import check_weights, posttrain, request_of
+from einthoven.stages.recipe import Recipe, Stage1
+from einthoven.training.distributed import Processes
+from einthoven.training.run import open_run
+
+FOLDS, REFIT = "folds", "refit"
+UNIT = "patient"  # of the bootstrap
+
+
+def run_folds(
+    cohort: Cohort,
+    store: Store,
+    backbone: str,
+    *,
+    folds: int,
+    recipe: Recipe,
+    out: str | Path,
+    weights: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    resamples: int = 1000,
+    allow_leakage: bool = False,
+    processes: Processes | None = None,
+    progress: Progress | None = None,
+) -> Finished | None:
+    """Cross-validate an experiment, then train a model on all records.
+
+    The folder is that of an experiment: its test predictions are out of fold, its validation
+    predictions those of the model that was selected by them. `metrics.json` also has the scores of
+    each fold. The calibration is fitted on the out-of-fold predictions, and measured on each fold
+    by one that is fitted on the others.
+
+    Parameters
+    ----------
+    folds : int
+        Number of folds (`Cohort.folds`); the cohort's own splits are not used.
+    cohort, store, backbone, recipe, out, weights, options, resamples, allow_leakage
+        As in `run_experiment`. Resamples are drawn by patient.
+
+    Returns
+    -------
+    Finished
+        The folder and the score of the out-of-fold predictions; None in other processes than the
+        main one.
+
+    Raises
+    ------
+    CohortError
+        If there are too few patients, a fold has no label that can be scored, a recording belongs
+        to two patients, or the weights have seen any record.
+    EinthovenError
+        If an experiment is refused.
+    """
+    processes = processes or Processes()
+    check_weights(recipe, weights, backbone)
+    parts, everyone = cohort.folds(folds), cohort.with_splits("train")
+    for part in parts:
+        check_cohort(part, store, resamples=resamples, allow_leakage=allow_leakage)
+    tested = cohort.with_splits("test"), store
+    leakage = check_initial_weights(weights, tested, allow=allow_leakage)
+    shared: dict[str, Any] = {"options": options, "processes": processes}
+    request = request_of(
+        (everyone, store), backbone, recipe, weights,
+        options=options, leakage=leakage, world=processes.world,
+    )  # fmt: skip
+    request |= {"folds": folds, "public_weights": check_public_weights(backbone, weights, cohort)}
+    shared |= {"weights": weights, "allow_leakage": allow_leakage}
+    with open_run(out, request, processes) as run:
+        folders = [run.path / FOLDS / str(number) for number in range(1, folds + 1)]
+        for number, (part, folder) in enumerate(zip(parts, folders, strict=True), 1):
+            run_experiment(
+                part,
+                store,
+                backbone,
+                recipe=recipe,
+                out=folder,
+                resamples=resamples,
+                by=UNIT,
+                progress=_named(progress, f"fold {number} of {folds}"),
+                **shared,
+            )
+        processes.wait()  # for the predictions of the last fold
+        final = refit_recipe(recipe, folders)
+        trained = posttrain(
+            everyone,
+            store,
+            backbone,
+            recipe=final,
+            out=run.path / REFIT,
+            progress=_named(progress, "all records"),
+            **shared,
+        )
+        if not processes.is_main:
+            return None
+        tables = {split: out_of_fold(folders, split, cohort.ids()) for split in SPLITS}
+        for split, (table, _) in tables.items():
+            table.save(table_file(run.path, split))
+        trained, (table, places) = replace(trained, run=run), tables["test"]
+        pooled = {split: table for split, (table, _) in tables.items()}
+        scores = score_splits(pooled, resamples=resamples, by=UNIT)
+        metrics = metrics_of(trained, scores, processes.device) | {"folds": fold_scores(folders)}
+        model = model_of(trained, everyone, final)
+        model.config["selection"] = f"epochs, calibration and thresholds from {folds} folds"
+        fitted = replace(table, metadata={**table.metadata, "split": "out of fold"})
+        model = saved_model(model, run.path / MODEL, fitted, scores["test"])
+        evaluation = evaluation_of(
+            model, cohort, table, score=metrics["test"], resamples=resamples, by=UNIT, folds=places
+        )
+        evaluation |= {"validation": metrics["validation"], "folds": metrics["folds"]}
+        write_evaluation(run.path / MODEL, evaluation)
+        write_json(run.path / METRICS, metrics)  # last: it makes the run complete
+        return Finished(run, scores["test"])
+
+
+def out_of_fold(
+    folders: Sequence[Path], split: str, ids: NDArray[np.str_]
+) -> tuple[Predictions, NDArray[np.intp]]:
+    """Join the predictions of a split of all folds.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Finished experiments of the folds.
+    split : str
+    ids : array of str
+        Records in the order of the table; those without a prediction are left out.
+
+    Returns
+    -------
+    Predictions
+    array of int, shape (records,)
+        Fold of each record, from 0.
+    """
+    tables = [Predictions.load(table_file(folder, split)) for folder in folders]
+    columns = {
+        name: np.concatenate([getattr(table, name) for table in tables])
+        for name in ("records", "patients", "targets", "probabilities")
+    }
+    place = pd.Index(columns["records"]).get_indexer(pd.Index(ids))
+    order = place[place >= 0]
+    joined = replace(
+        tables[0],
+        metadata={**tables[0].metadata, "folds": str(len(tables))},
+        **{name: values[order] for name, values in columns.items()},
+    )
+    return joined, np.repeat(np.arange(len(tables)), [len(table) for table in tables])[order]
+
+
+def refit_recipe(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
+    """Recipe of the model of all records, with what was selected in the folds.
+
+    Fine-tuning ends with the median of the selected epochs, on the schedule of all epochs. The
+    probe is trained to its last epoch, at the rate with the best mean over the folds.
+    """
+    changes: dict[str, Any] = {}
+    if recipe.stage1:
+        fixed = {"hand_on": "last", "base_lr_sweep": (), "base_lr": _rate(recipe.stage1, folders)}
+        changes["stage1"] = recipe.stage1.model_copy(update=fixed)
+    if recipe.stage2:
+        configs = [read_config(folder / MODEL) for folder in folders]
+        epochs = [config["provenance"]["selected_epoch"]["stage2"] for config in configs]
+        fixed = {"select": "last", "stop_after": median_high(epochs)}
+        changes["stage2"] = recipe.stage2.model_copy(update=fixed)
+    return recipe.model_copy(update=changes)
+
+
+def _rate(stage: Stage1, folders: Sequence[Path]) -> float:
+    """Learning rate with the highest validation AUROC of the kept epochs, as the mean of folds."""
+
+    def value(rate: float) -> float:
+        files = [folder / "stage1" / f"lr-{rate:g}" / "metrics.jsonl" for folder in folders]
+        kept = 0 if stage.hand_on == "best" else -1
+        values = [max(line["macro_auroc"] for line in read_lines(file)[kept:]) for file in files]
+        return float(mean(values))
+
+    rates = stage.base_lr_sweep
+    return max(rates, key=value) if rates else stage.base_lr
+
+
+def fold_scores(folders: Sequence[Path]) -> Json:
+    """Scores of each fold on its test records, and their mean and standard deviation."""
+    scores = [read_json(folder / METRICS)["test"] for folder in folders]
+    summary: Json = {"scores": [{key: score[key] for key in HEADLINE} for score in scores]}
+    for name in ("macro_auroc", "macro_auprc"):
+        values = [score[name] for score in scores]
+        summary[name] = {"mean": mean(values), "sd": stdev(values)}
+    return summary
+
+
+def _named(progress: Progress | None, part: str) -> Progress | None:
+    """Progress with the part of the run before the name of each task."""
+    if progress is None:
+        return None
+    whole = progress
+
+    def show(
+        task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
+    ) -> None:
+        whole(f"{part}, {task}", done, total, metrics)
+
+    return show

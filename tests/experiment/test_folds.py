@@ -1,0 +1,220 @@
+"""Cross-validation: out-of-fold predictions, the model of all records, resume, refusals."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.cohorts import Cohort
+from einthoven.errors import CohortError, EvaluationError, TrainingError
+from einthoven.evaluate import fit_calibration
+from einthoven.experiment.ensembles import ensemble
+from einthoven.experiment.evaluation import evaluate_model
+from einthoven.experiment.folds import run_folds
+from einthoven.experiment.run import Finished
+from einthoven.files import Json, file_sha256, read_json, write_tensors
+from einthoven.models import Model, load_model
+from einthoven.predict import predict_cohort
+from einthoven.predictions import Predictions
+from einthoven.report.data import read_evaluation
+from einthoven.report.format import number
+from einthoven.report.page import write_report
+from einthoven.signals.store import Store
+from einthoven.stages.leakage import LeakageWarning, find_leakage, read_fingerprints
+from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
+from einthoven.training.distributed import Processes
+
+TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
+RECIPE = Recipe(
+    name="tiny",
+    precision="fp32",
+    data=Data(crop_seconds=2.5, evaluation_crops=1, augmentation="none"),
+    stage1=Stage1(epochs=3, batch_size=16, base_lr_sweep=(1e-3, 1e-1), warmup_epochs=1),
+    stage2=Stage2(epochs=3, batch_size=16, base_lr=1e-2, warmup_epochs=1),
+)
+FOLDS = 3
+CrossValidation = Callable[..., Finished]
+
+
+@pytest.fixture(scope="module")
+def cross_validation(
+    synthetic: Cohort, synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> CrossValidation:
+    encoder = tmp_path_factory.mktemp("encoder") / "model"
+    network = create_backbone("mtecg_tiny_100hz", seed=0, init="pretraining", **TINY)
+    write_tensors(encoder, network.state_dict(), {})
+
+    def run(out: Path, recipe: Recipe = RECIPE, **changes: Any) -> Finished:
+        settings: dict[str, Any] = {"weights": encoder, "options": TINY, "resamples": 20}
+        settings |= {"processes": Processes("cpu"), "folds": FOLDS} | changes
+        result = run_folds(
+            synthetic, synthetic_store, "mtecg_tiny_100hz", recipe=recipe, out=out, **settings
+        )
+        assert result is not None
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(cross_validation: CrossValidation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cross_validation(tmp_path_factory.mktemp("folds") / "run").run.path
+
+
+@pytest.fixture
+def table(folder: Path) -> Predictions:
+    return Predictions.load(folder / "predictions" / "test.parquet")
+
+
+@pytest.fixture
+def numbers(folder: Path) -> Json:
+    return read_json(folder / "metrics.json")
+
+
+@pytest.fixture
+def model(folder: Path) -> Model:
+    return load_model(folder / "model")
+
+
+def test_a_record_is_predicted_by_a_model_that_has_not_seen_its_patient(
+    folder: Path, table: Predictions, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    assert table.records.tolist() == synthetic.ids().tolist()
+    assert np.array_equal(table.require_targets(), synthetic.targets())
+    assert (table.metadata["folds"], table.metadata["calibrated"]) == ("3", "no")
+    for k, part in enumerate(synthetic.folds(FOLDS), 1):
+        model = load_model(folder / "folds" / str(k) / "model")
+        rows = np.isin(table.records, part.ids("test"))
+        expected = predict_cohort(model, part, synthetic_store, "test", calibrated=False)
+        assert table.probabilities[rows] == pytest.approx(expected.probabilities, abs=1e-6)
+        seen = read_fingerprints(folder / "folds" / str(k) / "model")
+        assert find_leakage(seen, (part, synthetic_store)) is None
+        assert find_leakage(seen, (part, synthetic_store), "train") is not None
+
+
+def test_scores_are_pooled_and_by_fold_with_intervals_by_patient(
+    folder: Path, table: Predictions, numbers: Json
+) -> None:
+    areas = roc_auc_score(table.require_targets(), table.probabilities, average=None)
+    assert numbers["test"]["macro_auroc"] == pytest.approx(np.mean(areas), abs=1e-12)
+    assert numbers["test"]["unit"] == "patient"
+    tests = [
+        read_json(folder / "folds" / str(k) / "metrics.json")["test"] for k in range(1, FOLDS + 1)
+    ]
+    values = [test["macro_auroc"] for test in tests]
+    assert [score["macro_auroc"] for score in numbers["folds"]["scores"]] == values
+    assert {test["unit"] for test in tests} == {"patient"}
+    spread = numbers["folds"]["macro_auroc"]
+    assert (spread["mean"], spread["sd"]) == pytest.approx(
+        (np.mean(values), np.std(values, ddof=1))
+    )
+
+
+def test_the_final_model_is_trained_on_all_records_with_what_the_folds_chose(
+    folder: Path, model: Model, table: Predictions, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    provenance = model.config["provenance"]
+    chosen = [
+        load_model(folder / "folds" / str(k) / "model").config["provenance"]["selected_epoch"]
+        for k in range(1, FOLDS + 1)
+    ]
+    epoch = int(np.median([epochs["stage2"] for epochs in chosen]))
+    assert provenance["selected_epoch"] == {"stage1": 3, "stage2": epoch}
+    assert provenance["recipe"]["stage1"]["base_lr"] in (1e-3, 1e-1)
+    assert provenance["cohort"]["training_records"] == len(synthetic)
+    seen = find_leakage(
+        read_fingerprints(folder / "model"), (synthetic.with_splits("test"), synthetic_store)
+    )
+    assert seen is not None
+    assert len(seen.ids) == len(synthetic)
+    assert model.calibration == fit_calibration(table)
+    assert model.config["calibration_fit"]["split"] == "out of fold"
+
+
+def test_card_and_page_have_the_out_of_fold_results(
+    folder: Path, numbers: Json, tmp_path: Path
+) -> None:
+    evaluation = read_evaluation(folder / "model") or {}
+    assert evaluation["score"] == numbers["test"]
+    assert evaluation["folds"] == numbers["folds"]
+    assert evaluation["calibration"]["cross_fitted"]
+    mean = number(numbers["folds"]["macro_auroc"]["mean"])
+    card = (folder / "model" / "README.md").read_text()
+    assert "| out of fold | " in card
+    page = write_report([folder], tmp_path / "page.html", resamples=20)
+    for text in (card, page.read_text()):
+        assert "Cross-validation in" in text
+        assert "no test split is left" in text
+        assert mean in text
+
+
+def test_a_card_on_the_records_that_the_model_has_seen_is_refused(
+    folder: Path, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    before = (folder / "model" / "evaluation.json").read_bytes()
+    with (
+        pytest.warns(LeakageWarning),
+        pytest.raises(EvaluationError, match="refitted on all records"),
+    ):
+        evaluate_model(folder / "model", synthetic, synthetic_store, resamples=0)
+    assert (folder / "model" / "evaluation.json").read_bytes() == before
+
+
+def test_runs_of_the_same_folds_are_averaged_and_compared(
+    folder: Path, tmp_path: Path, cross_validation: CrossValidation, table: Predictions
+) -> None:
+    probe = RECIPE.model_copy(update={"stage2": None})
+    other = cross_validation(tmp_path / "other", probe).run.path
+    ensemble([folder, other], tmp_path / "both", resamples=20)
+    second = Predictions.load(other / "predictions" / "test.parquet")
+    both = Predictions.load(tmp_path / "both" / "predictions" / "test.parquet")
+    expected = (table.probabilities + second.probabilities) / 2
+    assert both.probabilities == pytest.approx(expected)
+    page = write_report([tmp_path / "both", folder], tmp_path / "page.html", resamples=20)
+    (pair,) = read_json(page.with_suffix(".json"))["comparisons"]
+    assert pair["a"]["unit"] == "patient"
+    assert read_json(tmp_path / "both" / "metrics.json")["test"]["unit"] == "patient"
+
+
+@pytest.mark.parametrize("moment", ["fold 2 of 3, predict test", "all records, stage 2"])
+def test_a_killed_run_resumes_to_the_same_weights(
+    folder: Path, tmp_path: Path, cross_validation: CrossValidation, moment: str
+) -> None:
+    def stop(task: str, *numbers: Any) -> None:
+        if task.startswith(moment):
+            raise KeyboardInterrupt
+
+    copy = shutil.copytree(folder, tmp_path / "run")
+    for name in ("metrics.json", "model", "predictions", "refit", "folds/2/metrics.json"):
+        path = copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (copy / "folds" / "2" / "predictions" / "test.parquet").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        cross_validation(copy, progress=stop)
+    assert not (copy / "metrics.json").exists()
+    cross_validation(copy)
+    for file in ("model/model.safetensors", "predictions/test.parquet"):
+        assert file_sha256(copy / file) == file_sha256(folder / file)
+
+
+def test_other_folds_in_the_same_folder_are_refused(
+    folder: Path, cross_validation: CrossValidation
+) -> None:
+    with pytest.raises(TrainingError, match=r"another folds \(folds: 3; now 4\)"):
+        cross_validation(folder, folds=4)
+
+
+def test_weights_that_have_seen_any_record_are_refused_before_training(
+    folder: Path, tmp_path: Path, cross_validation: CrossValidation
+) -> None:
+    """The model of fold 1 has not seen that fold, and has seen the others."""
+    with pytest.raises(CohortError, match="has seen"):
+        cross_validation(tmp_path / "run", weights=folder / "folds" / "1" / "model")
+    assert not (tmp_path / "run").exists()
