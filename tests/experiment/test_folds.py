@@ -20,8 +20,8 @@ from einthoven.experiment.evaluation import evaluate_model
 from einthoven.experiment.folds import run_folds
 from einthoven.experiment.run import Finished
 from einthoven.files import Json, file_sha256, read_json, write_tensors
+from einthoven.inference import predict_cohort
 from einthoven.models import Model, load_model
-from einthoven.predict import predict_cohort
 from einthoven.predictions import Predictions
 from einthoven.report.data import read_evaluation
 from einthoven.report.format import number
