@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import subprocess
 import sys
 import warnings
@@ -185,7 +186,7 @@ def write_by_package(folder: Path, digital: np.ndarray, fmt: str) -> None:
 
 
 @pytest.mark.parametrize("fmt", ["24", "32", "80", "212", "508", "516", "524"])
-def test_other_formats_come_from_the_package(tmp_path: Path, fmt: str) -> None:
+def test_other_formats_agree_with_the_package(tmp_path: Path, fmt: str) -> None:
     bound = {"80": 100, "508": 100, "212": 2000}.get(fmt, 30000)
     digital = np.random.default_rng(3).integers(-bound, bound, (400, 2))
     write_by_package(tmp_path, digital, fmt)
@@ -194,7 +195,59 @@ def test_other_formats_come_from_the_package(tmp_path: Path, fmt: str) -> None:
     assert_agrees_with_package(tmp_path / "other.hea")
 
 
-def test_formats_of_the_package_are_verified_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("per_frame", [1, 2])
+@pytest.mark.parametrize("fmt", ["16", "24", "32", "80", "212"])
+def test_common_formats_are_decoded_as_by_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fmt: str, per_frame: int
+) -> None:
+    """Every bit pattern of a byte, odd numbers of samples, several samples a frame."""
+    frames, size = 35, {"16": 2, "24": 3, "32": 4, "80": 1, "212": 1.5}[fmt]
+    count = math.ceil(3 * frames * per_frame * size)
+    content = np.random.default_rng(1).integers(0, 256, count, np.uint8).tobytes()
+    (tmp_path / "a.dat").write_bytes(content)
+    code = fmt if per_frame == 1 else f"{fmt}x{per_frame}"
+    lines = [f"a.dat {code} 100(3)/mV 16 0 {lead}\n" for lead in ("I", "II", "V1")]
+    (tmp_path / "a.hea").write_text(f"a 3 100 {frames}\n" + "".join(lines))
+    monkeypatch.setattr("einthoven.records.wfdb_samples._through_package", None)
+    ours = read_record(tmp_path / "a")
+    assert ours.rate == 100 * per_frame
+    theirs = wfdb.rdrecord(str(tmp_path / "a"), smooth_frames=False)
+    np.testing.assert_array_equal(ours.signal, np.array(theirs.e_p_signal, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("fmt", "mark"), [("24", b"\0\0\x80"), ("80", b"\0"), ("212", b"\0\x08\0")]
+)
+def test_the_smallest_value_of_a_format_is_invalid(tmp_path: Path, fmt: str, mark: bytes) -> None:
+    write_by_package(tmp_path, np.ones((5, 2), dtype=np.int64), fmt)
+    file, header = tmp_path / "other.dat", tmp_path / "other.hea"
+    file.write_bytes(mark + file.read_bytes()[len(mark) :])
+    lines = [f"other.dat {fmt} 1/mV 16 0 {lead}" for lead in ("I", "II")]
+    header.write_text("\n".join(["other 2 100 5", *lines]))
+    assert np.argwhere(np.isnan(read_record(header).signal)).tolist() == [[0, 0]]
+    assert_agrees_with_package(header)
+
+
+@pytest.mark.parametrize("size", [4, 7])
+def test_format_212_of_another_size_is_refused(tmp_path: Path, size: int) -> None:
+    """Three samples take five bytes, of which a sixth may follow."""
+    (tmp_path / "a.hea").write_text("a 1 100 3\na.dat 212 1/mV 12 0 I\n")
+    for allowed in (5, 6):
+        (tmp_path / "a.dat").write_bytes(bytes(allowed))
+        assert read_record(tmp_path / "a").signal.shape == (1, 3)
+    (tmp_path / "a.dat").write_bytes(bytes(size))
+    with pytest.raises(RecordError, match="size of the signal file"):
+        read_record(tmp_path / "a")
+
+
+def test_leads_of_one_file_in_two_formats_are_refused(record: Path) -> None:
+    record.write_text(record.read_text().replace("demo.dat 16", "demo.dat 212", 1))
+    with pytest.raises(RecordError) as caught:
+        read_record(record)
+    assert caught.value.field == "format"
+
+
+def test_other_formats_are_verified_too(tmp_path: Path) -> None:
     write_by_package(tmp_path, np.arange(-50, 50).reshape(50, 2), "80")
     raw = bytearray((tmp_path / "other.dat").read_bytes())
     raw[41] ^= 4

@@ -1,8 +1,8 @@
 """Stored samples of a WFDB record, checked against its header.
 
-Format 16 and the MATLAB v4 form of the PhysioNet/CinC Challenges (`16+24`) are decoded here, every
-other storage format by the wfdb package, under the same checks of path, size, first value and
-checksum.
+The formats 16 (also in the MATLAB v4 form of the PhysioNet/CinC Challenges, `16+24`), 24, 32, 80
+and 212 are decoded here; rare formats and skewed leads by the wfdb package, under the same checks
+of path, first value and checksum, and of the least size.
 
 Source: the WFDB Applications Guide, signal(5).
 """
@@ -14,9 +14,11 @@ import math
 import os
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import PurePath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from einthoven.errors import RecordError
 from einthoven.records.wfdb_files import read_file, signal_path
@@ -68,39 +70,83 @@ def read_samples(source: str, header: Header, data: bytes) -> tuple[np.ndarray, 
             remedy="resample the record to one rate for all leads, with WFDB's xform",
         )
     digest = hashlib.sha256(data)
-    plain = all(encoding[:3] == ("16", 1, 0) for encoding in encodings)
+    decodable = all(code.code in _DECODERS and not code.skew for code in encodings)
     files: dict[str, list[int]] = {}
     for row, lead in enumerate(header.leads):
         files.setdefault(lead.file, []).append(row)
     contents = {}
     for file, rows in files.items():
         leads = [header.leads[row] for row in rows]
-        contents[file] = _content(source, file, leads, header.samples, exactly=plain)
+        contents[file] = _content(source, file, leads, header.samples, exactly=decodable)
         digest.update(contents[file])
-    if not plain:
+    if not decodable:
         samples = _through_package(source, header)
         return samples, header.rate * per_frame[0], digest.hexdigest()
-    samples = np.empty((len(header.leads), header.samples), np.int16)
+    shape = len(header.leads), header.samples * per_frame[0]
+    samples = np.empty(shape, _sample_type(header))
     for file, rows in files.items():
-        values = np.frombuffer(contents[file], "<i2", offset=encodings[rows[0]].offset)
-        samples[rows] = values.reshape(header.samples, len(rows)).T
+        encoding = encodings[rows[0]]
+        values = _DECODERS[encoding.code](contents[file][encoding.offset :])
+        frames = values[: len(rows) * shape[1]].reshape(header.samples, len(rows), per_frame[0])
+        samples[rows] = frames.swapaxes(0, 1).reshape(len(rows), -1)
     _verify(samples, header, source)
-    return samples, header.rate, digest.hexdigest()
+    _mark_invalid(samples, samples, header)
+    return samples, header.rate * per_frame[0], digest.hexdigest()
+
+
+def _decode_24(content: bytes) -> NDArray[np.int32]:
+    padded = np.zeros((len(content) // 3, 4), np.uint8)
+    padded[:, 1:] = np.frombuffer(content, np.uint8).reshape(-1, 3)
+    return padded.view("<i4")[:, 0] >> 8
+
+
+def _decode_212(content: bytes) -> NDArray[np.int16]:
+    """Pairs of 12 bits in three bytes; the middle one holds the high bits of both."""
+    triples = np.frombuffer(content + bytes(-len(content) % 3), np.uint8).reshape(-1, 3)
+    low, middle, other = triples.astype(np.int16).T
+    pairs = np.stack([low | (middle & 0x0F) << 8, other | (middle & 0xF0) << 4], axis=1)
+    return (pairs.ravel() << 4) >> 4  # extends the sign
+
+
+_DECODERS: dict[str, Callable[[bytes], NDArray[np.signedinteger]]] = {
+    "16": lambda content: np.frombuffer(content, "<i2"),
+    "24": _decode_24,
+    "32": lambda content: np.frombuffer(content, "<i4"),
+    "80": lambda content: np.frombuffer(content, np.uint8).astype(np.int16) - np.int16(128),
+    "212": _decode_212,
+}
+
+
+def _sample_type(header: Header) -> type[np.int16 | np.int32]:
+    is_wide = any(lead.encoding.code in _WIDE for lead in header.leads)
+    return np.int32 if is_wide else np.int16
+
+
+def _mark_invalid(samples: np.ndarray, stored: np.ndarray, header: Header) -> None:
+    """Set samples whose stored value marks an invalid one to the smallest value of the type."""
+    smallest = np.iinfo(samples.dtype).min
+    for row, lead in enumerate(header.leads):
+        mark = -(2 ** (_BITS[lead.encoding.code] - 1)) if lead.encoding.code in _BITS else smallest
+        if mark != smallest:
+            samples[row, stored[row] == mark] = smallest
 
 
 def _content(
     source: str, file: str, leads: list[LeadSpec], samples: int, *, exactly: bool
 ) -> bytes:
     """Bytes of one signal file, of at least or exactly the size that its leads announce."""
-    offsets = sorted({lead.encoding.offset for lead in leads})
-    if len(offsets) > 1:
-        reason = f"leads of one file {file} begin at different bytes"
-        raise RecordError(source, "format", offsets, reason, remedy=_REFETCH)
-    steps = sum(_BYTES.get(lead.encoding.code, 0) * lead.encoding.per_frame for lead in leads)
-    size = offsets[0] + int(steps * samples)
+    formats = sorted({(lead.encoding.code, lead.encoding.offset) for lead in leads})
+    if len(formats) > 1:
+        reason = f"leads of one file {file} differ in format or first byte"
+        raise RecordError(source, "format", formats, reason, remedy=_REFETCH)
+    code, offset = formats[0]
+    step = sum(_BYTES.get(code, 0) * lead.encoding.per_frame for lead in leads) * samples
+    least = offset + (math.ceil(step) if exactly else int(step))
+    # Format 212 may fill up its last three bytes.
+    most = least + (-math.ceil(step) % 3 if code == "212" else 0) if exactly else math.inf
     path = signal_path(source, file)
-    content = read_file(path, "signal file", least=size, most=size if exactly else math.inf)
-    if exactly and offsets[0] == 24 and file.lower().endswith(".mat"):
+    content = read_file(path, "signal file", least=least, most=most)
+    if exactly and offset == 24 and file.lower().endswith(".mat"):
         # MATLAB v4: type (30: int16), rows, columns, and a name of 4 bytes.
         fields, expected = struct.unpack_from("<5i", content), (30, len(leads), samples, 0, 4)
         if fields != expected:
@@ -155,10 +201,6 @@ def _through_package(source: str, header: Header) -> np.ndarray:
         raise RecordError(source, "number of samples", expected, reason, remedy=_CONVERT)
     if not any(encoding.skew for encoding in encodings):  # Skewed leads lack their first samples.
         _verify(stored, header, source)
-    dtype = np.int32 if any(encoding.code in _WIDE for encoding in encodings) else np.int16
-    samples = stored.astype(dtype)
-    for row, encoding in enumerate(encodings):
-        if encoding.code in _BITS:
-            invalid = stored[row] == -(2 ** (_BITS[encoding.code] - 1))
-            samples[row, invalid] = np.iinfo(dtype).min
+    samples = stored.astype(_sample_type(header))
+    _mark_invalid(samples, stored, header)
     return samples
