@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from einthoven.errors import EinthovenError
     from einthoven.estimator import EcgClassifier, EcgEmbedder
     from einthoven.experiment.ensembles import ensemble
+    from einthoven.inference import predict
     from einthoven.models import Model, load_model, save_model
     from einthoven.predictions import Predictions
-    from einthoven.records import Record, read_record
+    from einthoven.records import STANDARD_LEADS, Record, read_record
     from einthoven.signals.preparation import Preparation
     from einthoven.signals.store import Store
     from einthoven.weights import load_backbone
@@ -34,6 +35,7 @@ _HOMES = {
     "Predictions": "predictions",
     "Preparation": "signals.preparation",
     "Record": "records",
+    "STANDARD_LEADS": "records",
     "Store": "signals.store",
     "backbone_names": "backbones.registry",
     "create_backbone": "backbones.registry",
@@ -42,11 +44,13 @@ _HOMES = {
     "load_backbone": "weights",
     "load_model": "models",
     "open_cohort": "cohorts",
+    "predict": "inference",
     "read_record": "records",
     "save_model": "models",
 }
 
 __all__ = [
+    "STANDARD_LEADS",
     "Cohort",
     "EcgClassifier",
     "EcgEmbedder",
@@ -65,6 +69,7 @@ __all__ = [
     "load_backbone",
     "load_model",
     "open_cohort",
+    "predict",
     "read_record",
     "save_model",
 ]

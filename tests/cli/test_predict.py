@@ -14,6 +14,7 @@ import pytest
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.inference import predict_record
 from einthoven.models import load_model, update_config
+from einthoven.predictions import Predictions
 from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.store import Store
@@ -92,13 +93,45 @@ def test_a_bad_file_does_not_stop_the_good_ones(
     (tmp_path / "empty.hea").write_text("")
     result = cli(
         "predict", "--model", made.model, "--json",
-        good[0], tmp_path / "empty.hea", tmp_path / "absent.hea", tmp_path, good[1],
+        good[0], tmp_path / "empty.hea", tmp_path / "absent.hea", good[1],
         status=1,
     )  # fmt: skip
     assert [json.loads(line)["record"] for line in result.out.splitlines()] == list(map(str, good))
-    assert result.err.count("What to do:") == 3
-    for name in ("empty.hea", "absent.hea", f"{tmp_path} is a cohort"):
+    assert result.err.count("What to do:") == 2
+    for name in ("empty.hea", "absent.hea"):
         assert name in result.err
+
+
+def test_a_table_is_predicted_into_a_file(
+    cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    paths = [str(path.resolve()) for path in synthetic.paths("test")[:5]]
+    table, out = tmp_path / "ecgs.csv", tmp_path / "p.csv"
+    pd.DataFrame({"path": [*paths[:2], "absent", *paths[2:]], "ward": "B"}).to_csv(table)
+    command = ("predict", table, "--model", made.model)
+    assert f"predict {table} --out" in cli(*command, status=1).err
+    result = cli(*command, "--out", out, "--batch-size", 2, "--device", "cpu", status=1)
+    assert f"{out} (5 records)" in result.out
+    refused = pd.read_csv(tmp_path / "p.refused.csv")
+    assert refused["record"].tolist() == ["absent"]
+    assert refused["refused"][0].endswith("absent: no such ECG file")
+    loaded = Predictions.load(out)
+    assert loaded.records.tolist() == paths
+    expected = predict_record(load_model(made.model), read_record(paths[3])).probabilities
+    assert loaded.probabilities[3] == pytest.approx(list(expected.values()), abs=1e-6)
+    cli("predict", *paths, "--model", made.model, "--out", tmp_path / "p.parquet")
+    assert len(Predictions.load(tmp_path / "p.parquet")) == 5
+    assert "--json" in cli(*command, "--out", out, "--json", status=1).err
+    assert "predictions.csv" in cli(*command, "--out", tmp_path / "p.txt", status=1).err
+
+
+@pytest.mark.parametrize("command", [("predict",), ("embed", "--out", "x.npy")])
+def test_a_model_given_as_an_ecg_is_refused_with_the_command(
+    cli: Any, made: Any, command: tuple[str, ...]
+) -> None:
+    for source in (made.model, made.run):
+        result = cli(*command, source, "some.hea", status=1)
+        assert f"einthoven {command[0]} --model {made.model} FILE" in result.err
 
 
 def test_an_unknown_model_is_refused_with_models_nearby(

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from einthoven.errors import EinthovenError
 
-RESUMABLE = ("demo", "download", "pack", "pretrain", "posttrain", "reproduce")
-"""Commands that continue an interrupted run when they are repeated."""
+RESUMABLE = ("demo", "download", "pack", "predict", "pretrain", "posttrain", "reproduce")
+"""Commands that continue an interrupted run when they are repeated; `predict` with --out."""
 
 GOMP_SPINCOUNT = "3000"
 """How many times an idle OpenMP thread polls before it sleeps: some microseconds, 1 % of the
@@ -69,5 +69,6 @@ def _shorten_busy_waiting() -> None:
 def _report_interrupt(arguments: Sequence[str] | None) -> None:
     typed = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in typed if not word.startswith("-")), "")
-    resumed = " Run the same command to resume." if command in RESUMABLE else ""
+    is_resumable = command in RESUMABLE and (command != "predict" or "--out" in typed)
+    resumed = " Run the same command to resume." if is_resumable else ""
     print(f"\neinthoven: Interrupted.{resumed}", file=sys.stderr)

@@ -47,6 +47,8 @@ Post-train ECG foundation models: a linear probe, then regularised fine-tuning, 
     einthoven report runs/pt runs/ft --out report.html
 
     einthoven predict --model runs/pt/model my_ecg.hea
+
+    einthoven predict --model runs/pt/model ecgs.csv --out predictions.csv
 """,
 )
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from einthoven.signals.store import Store
     from einthoven.training.distributed import Processes
 
-TABLES = (".csv", ".parquet")
 _SUGGESTIONS = 3
 
 
@@ -44,12 +43,6 @@ def model_folder(path: Path) -> Path:
         f"{path} is not a model folder: {reason}",
         remedy=f"name a model, such as {' or '.join([*near, SHIPPED])}",
     )
-
-
-def is_cohort(path: Path) -> bool:
-    """Whether a path is a cohort: a folder or a table, not a record's name without suffix."""
-    is_record_name = path.with_name(f"{path.name}.hea").is_file()
-    return (path.is_dir() and not is_record_name) or path.suffix in TABLES
 
 
 # ---------------------------------------------------------------------- cohorts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +21,9 @@ from einthoven.cli.options import (
     one_of,
 )
 from einthoven.cli.progress import note, output, progress_bars, shown_warnings
-from einthoven.errors import BackboneError, CohortError, EinthovenError, EvaluationError
+from einthoven.errors import BackboneError, CohortError, EvaluationError
 from einthoven.models import SHIPPED
+from einthoven.report.format import counted
 
 if TYPE_CHECKING:
     from einthoven.inference import Embedded, RecordPrediction
@@ -31,51 +33,86 @@ _VISIBLE_SHARE = 0.01  # of a record outside all crops, from which on it is ment
 
 
 def predict(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="ECG files.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="ECG files; with --out also a table or a folder."),
+    ],
     model: ModelPath = Path(SHIPPED),
+    out: Annotated[
+        Path | None, typer.Option(help="Write a .csv or .parquet table instead of printing.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of labels to print.")] = 8,
     leads: Annotated[
         str | None,
         typer.Option(help="Use these leads only, such as I,II,V5. Default: all."),
     ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Records in one batch, with --out.")] = 64,
+    device: PredictionDevice = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a file, with all labels.")
     ] = False,
 ) -> None:
-    """Print probabilities of labels for ECG files. Not a medical device.
+    """Predict probabilities of labels for ECGs. Not a medical device.
 
     Probabilities are calibrated if the model has a calibration. Labels above their threshold are
     marked, and always printed.
 
+    A table needs a column `path` only; labels are not read:
+
+        einthoven predict ecgs.csv --model RUN/model --out predictions.csv
+
     A file that cannot be used is reported, and the others are predicted; the exit status is then 1.
+    With --out, such records are listed in NAME.refused.csv beside the result, and an interrupted
+    command resumes when it is repeated.
     """
-    from einthoven.cli.paths import is_cohort, model_folder
-    from einthoven.inference import predict_record
+    from einthoven.cli.paths import model_folder
+    from einthoven.cohorts import is_cohort
+    from einthoven.inference import Predictor, device_of, refuse_models
     from einthoven.models import load_model
     from einthoven.records import read_record
 
+    refuse_models(sources)
     names = lead_names(leads) if leads else None
+    cohorts = [source for source in sources if is_cohort(source)]
+    if cohorts and (out is None or len(sources) > 1):
+        raise EvaluationError(
+            f"{cohorts[0]} is a table or a folder of ECGs"
+            + (f", and one of {len(sources)} sources" if len(sources) > 1 else ""),
+            remedy=f"predict it alone: einthoven predict {cohorts[0]} --out predictions.csv",
+        )
+    if out is not None and as_json:
+        raise EvaluationError("--out writes a table, not JSON", remedy="leave --json or --out out")
     with shown_warnings():
         loaded = load_model(model_folder(model))
+    if out is not None:
+        options = {"lead_subset": names, "batch_size": batch_size, "device": device}
+        _write_predictions(loaded, cohorts[0] if cohorts else sources, out, options)
+        return
+    predictor = Predictor(loaded, leads=names, device=device_of(device))
     failed = False
-    for file in files:
-        try:
-            if is_cohort(file):
-                raise CohortError(
-                    f"{file} is a cohort; this command reads ECG files",
-                    remedy="name ECG files; for cohorts, use `einthoven embed`, or `einthoven "
-                    f"evaluate --model MODEL --cohort {file}`",
-                )
-            prediction = predict_record(loaded, read_record(file), leads=names)
-        except EinthovenError as error:
+    for file in sources:
+        (prediction,) = predictor([partial(read_record, file)])
+        if isinstance(prediction, Exception):
             failed = True
-            typer.echo(f"einthoven: {error}", err=True)
-            continue
-        if as_json:
+            typer.echo(f"einthoven: {prediction}", err=True)
+        elif as_json:
             typer.echo(json.dumps(_as_json(file, prediction)))
         else:
             _print_prediction(file, prediction, loaded, top)
     if failed:
+        raise typer.Exit(1)
+
+
+def _write_predictions(
+    model: Model, source: Path | list[Path], out: Path, options: dict[str, Any]
+) -> None:
+    from einthoven.inference import write_predictions
+
+    with progress_bars() as progress:
+        result = write_predictions(source, out, model, progress=progress, **options)
+    typer.echo(f"Predictions: {result.file} ({counted(result.predicted, 'record')})")
+    if result.refused:
+        note(f"{counted(result.refused, 'record')} refused: {result.refused_file}", style="yellow")
         raise typer.Exit(1)
 
 
@@ -174,10 +211,12 @@ def embed(
     `--level lead` encodes each lead alone, which is less informative for an encoder trained on
     twelve leads: see "Fewer leads and noise" in its model card.
     """
-    from einthoven.cli.paths import is_cohort, model_folder
-    from einthoven.inference import device_of
+    from einthoven.cli.paths import model_folder
+    from einthoven.cohorts import is_cohort
+    from einthoven.inference import device_of, refuse_models
     from einthoven.models import load_model
 
+    refuse_models(sources, "embed")
     cohorts = [source for source in sources if is_cohort(source)]
     if cohorts and len(sources) > 1:
         raise EvaluationError(
@@ -257,11 +296,11 @@ def doctor(
 
     With --backbone, the ECG is drawn lead by lead as recorded and as that backbone receives it.
     """
-    from einthoven.cli.paths import TABLES
+    from einthoven.cohorts import TABLE_SUFFIXES
     from einthoven.doctor import examine, installation
     from einthoven.models import start_from
 
-    if labels and (file is None or file.suffix not in TABLES):
+    if labels and (file is None or file.suffix not in TABLE_SUFFIXES):
         raise CohortError("--label applies only to tables", remedy="name a table, or leave it out")
     if options and backbone is None:
         raise BackboneError("--option applies to a backbone", remedy="add --backbone NAME")

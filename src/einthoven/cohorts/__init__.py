@@ -12,7 +12,9 @@ from pandas import DataFrame
 from einthoven.cohorts.cohort import SPLITS, Cohort
 from einthoven.errors import CohortError
 
-__all__ = ["SPLITS", "Cohort", "open_cohort"]
+__all__ = ["SPLITS", "Cohort", "is_cohort", "open_cohort"]
+
+TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 def open_cohort(source: str | Path | DataFrame, task: str | None = None, **options: Any) -> Cohort:
@@ -57,7 +59,7 @@ def open_cohort(source: str | Path | DataFrame, task: str | None = None, **optio
         opener = open_ptbxl
     elif root.is_dir() and find_records(root):
         opener = open_folder
-    elif not root.is_dir() and root.suffix in (".csv", ".parquet"):
+    elif not root.is_dir() and root.suffix in TABLE_SUFFIXES:
         opener = open_table
     elif root.is_dir():
         raise CohortError(
@@ -71,6 +73,12 @@ def open_cohort(source: str | Path | DataFrame, task: str | None = None, **optio
             remedy="choose the folder that contains ptbxl_database.csv, or a table of labels",
         )
     return _opened(opener, root, options)
+
+
+def is_cohort(path: Path) -> bool:
+    """Whether a path is a cohort: a folder or a table, not a record's name without suffix."""
+    is_record_name = path.with_name(f"{path.name}.hea").is_file()
+    return (path.is_dir() and not is_record_name) or path.suffix in TABLE_SUFFIXES
 
 
 def _opened(opener: Callable[..., Cohort], source: Any, options: dict[str, Any]) -> Cohort:

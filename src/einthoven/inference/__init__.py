@@ -5,22 +5,29 @@ from einthoven.inference.cohorts import CALIBRATED, calibrate_table, predict_coh
 from einthoven.inference.embedding_files import Embedded
 from einthoven.inference.embeddings import embed_cohort, embed_files
 from einthoven.inference.records import (
+    Predictor,
     RecordPrediction,
     on_device,
     predict_record,
     with_leads,
 )
+from einthoven.inference.tables import Written, predict, refuse_models, write_predictions
 
 __all__ = [
     "CALIBRATED",
     "Embedded",
+    "Predictor",
     "RecordPrediction",
+    "Written",
     "calibrate_table",
     "device_of",
     "embed_cohort",
     "embed_files",
     "on_device",
+    "predict",
     "predict_cohort",
     "predict_record",
+    "refuse_models",
     "with_leads",
+    "write_predictions",
 ]

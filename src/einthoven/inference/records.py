@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from einthoven.backbones.inference import aggregate_crops
 from einthoven.backbones.leads import LeadSubset
+from einthoven.errors import EinthovenError
 from einthoven.models.model import Model
 from einthoven.records import Record
 from einthoven.records.quality import offset_text, offsets, quality_warnings, refuse_flat
@@ -75,15 +78,72 @@ def predict_record(
     BackboneError
         If the model does not read one of `leads`, or cannot go without the others.
     """
-    refuse_flat(record)
-    network, preparation = with_leads(model, None if leads is None else tuple(leads))
-    preparation = preparation.deriving(record.leads)
-    crops = prepare_record(preparation, record)
-    with torch.no_grad():
-        logits = network(crops.to(_device(network))).float().cpu()
-    rule: Any = model.aggregate
-    owner = torch.zeros(len(logits), dtype=torch.long)
-    values = aggregate_crops(logits, owner, 1, rule)[0].numpy()
+    (prediction,) = Predictor(model, leads=leads)([lambda: record])
+    if isinstance(prediction, Exception):
+        raise prediction
+    return prediction
+
+
+class Predictor:
+    """A model that predicts batches of records.
+
+    Parameters
+    ----------
+    model, leads
+        As in `predict_record`.
+    device : torch.device or str, optional
+        Where a copy of the network computes; by default the network stays where it is.
+
+    Raises
+    ------
+    BackboneError
+        As `predict_record`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        leads: Sequence[str] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        network, self.preparation = with_leads(model, None if leads is None else tuple(leads))
+        self.network = network if device is None else on_device(network, device)
+        self.model = model
+
+    def __call__(
+        self, readers: Sequence[Callable[[], Record]]
+    ) -> list[RecordPrediction | EinthovenError | OSError]:
+        """Predict the records that functions read; a record that is refused gives its error."""
+        results: list[Any] = [self._prepared(read) for read in readers]
+        usable = [place for place, result in enumerate(results) if isinstance(result, tuple)]
+        if usable:
+            owner = torch.repeat_interleave(torch.tensor([len(results[i][2]) for i in usable]))
+            crops = torch.cat([results[i][2] for i in usable])
+            with torch.no_grad():
+                logits = self.network(crops.to(_device(self.network))).float().cpu()
+            rule: Any = self.model.aggregate
+            rows = aggregate_crops(logits, owner, len(usable), rule).numpy()
+            for place, values in zip(usable, rows, strict=True):
+                record, preparation, _ = results[place]
+                results[place] = _prediction(self.model, record, preparation, values)
+        return results
+
+    def _prepared(
+        self, read: Callable[[], Record]
+    ) -> tuple[Record, Preparation, Tensor] | EinthovenError | OSError:
+        try:
+            record = read()
+            refuse_flat(record)
+            preparation = self.preparation.deriving(record.leads)
+            return record, preparation, prepare_record(preparation, record)
+        except (EinthovenError, OSError) as error:
+            return error
+
+
+def _prediction(
+    model: Model, record: Record, preparation: Preparation, values: NDArray[np.float64]
+) -> RecordPrediction:
     above = None
     if model.calibration is not None:
         values = model.calibration.apply(values)

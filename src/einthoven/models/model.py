@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
@@ -11,6 +12,9 @@ from einthoven.files import Json
 from einthoven.licences import Licence
 from einthoven.predictions.calibration import Calibration
 from einthoven.signals.preparation import Preparation
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,16 @@ class Model:
                 f"{len(self.labels)}",
                 remedy="fit the calibration on predictions of this model",
             )
+
+    def predict(self, source: Any, **options: Any) -> DataFrame:
+        """Predict ECGs by `einthoven.predict(source, model=self, **options)`.
+
+        The function is the primary form: it has the same arguments as the command, and its room
+        (`inference`) builds on this one, not the other way round.
+        """
+        from einthoven import predict
+
+        return predict(source, model=self, **options)
 
     @property
     def backbone(self) -> Backbone:

@@ -1,0 +1,329 @@
+"""Predictions of arrays, records, tables and folders, as one data frame or file.
+
+Columns: `record`, `patient`, `probability:LABEL`, `call:LABEL` (at or above its threshold; only if
+the model has thresholds) and `quality` (warnings about the recording; empty if there are none).
+`Predictions.load` and `einthoven evaluate` read the columns that they share with a predictions
+table.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from einthoven.backbones.inference import device_of
+from einthoven.cohorts import Cohort, is_cohort, open_cohort
+from einthoven.cohorts.ptbxl import is_ptbxl_layout
+from einthoven.errors import EinthovenError, EvaluationError, FileError
+from einthoven.files import Json, lock_beside, locked, read_json, replacing, write_json
+from einthoven.inference.records import Predictor, RecordPrediction
+from einthoven.models import SHIPPED, Model, is_model, load_model
+from einthoven.predictions.table import PROBABILITY
+from einthoven.progress import Progress
+from einthoven.records import Record, read_record
+
+CALL, REFUSED = "call:", "refused"
+SUFFIXES = (".csv", ".parquet")
+Source = Any  # a Record, an array, a path, a data frame, a Cohort, or a sequence of the first three
+
+
+class Item(NamedTuple):
+    """A record to predict."""
+
+    name: str
+    patient: str
+    path: str
+    read: Callable[[], Record]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file of predictions, and how many records are in it and were refused."""
+
+    file: Path
+    predicted: int
+    refused: int
+
+    @property
+    def refused_file(self) -> Path:
+        """Table of the records that were refused, with the reasons."""
+        return _refused_file(self.file)
+
+
+def predict(
+    source: Source,
+    model: Model | str | Path = SHIPPED,
+    *,
+    rate: float | None = None,
+    leads: Sequence[str] | None = None,
+    unit: str = "mV",
+    lead_subset: Sequence[str] | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Predict ECGs: arrays, Records, files, a table or a folder.
+
+    Parameters
+    ----------
+    source : Record, array, path, pandas.DataFrame, Cohort, or a sequence of Records, arrays, paths
+        Arrays are (leads, samples), or (records, leads, samples). A path is an ECG file, a folder,
+        or a table with the column `path`; a data frame is such a table. Labels are not read.
+    model : Model, path or str
+        A model, its folder, or its name.
+    rate, leads, unit
+        Sampling rate (Hz), lead names and unit of arrays, as in `Record.from_array`.
+    lead_subset : sequence of str, optional
+        Use these leads only; see `predict_record`.
+    batch_size : int
+        Records in one batch.
+    device : str
+        `auto`, `cpu`, or a GPU such as `cuda`.
+    progress : Progress, optional
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a record, in their order (index: `record`, the name, path or row number): `patient`,
+        `probability:LABEL`, `call:LABEL`, `quality`, and `refused`, the reason for which a record
+        has no prediction (its values are missing), or the empty string.
+
+    Raises
+    ------
+    EvaluationError
+        If there are no records or all are refused, or `rate` and `leads` of arrays are missing.
+    EinthovenError
+        If the model, the table or the folder cannot be read.
+    """
+    items = _items(source, {"rate": rate, "leads": leads, "unit": unit})
+    model = model if isinstance(model, Model) else load_model(model)
+    predictor = Predictor(model, leads=lead_subset, device=device_of(device))
+    frame = pd.concat(
+        _frame(predictor, items[start : start + batch_size], (start, len(items)), progress)
+        for start in range(0, len(items), batch_size)
+    )
+    _refuse_none(frame.loc[frame[REFUSED] != "", REFUSED], len(items))
+    return frame
+
+
+def write_predictions(
+    source: Source,
+    out: str | Path,
+    model: Model | str | Path = SHIPPED,
+    *,
+    lead_subset: Sequence[str] | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Written:
+    """Predict ECG files, a table or a folder in batches, and write a `.csv` or `.parquet` file.
+
+    Finished batches are kept beside `out` until it is complete: the same call resumes after an
+    interruption. Records that are refused are in `NAME.refused.csv`, with the reasons.
+
+    Parameters are those of `predict`.
+
+    Raises
+    ------
+    EvaluationError
+        For another suffix, and as `predict`.
+    """
+    file = Path(out)
+    if file.suffix not in SUFFIXES:
+        raise EvaluationError(
+            f"{file}: predictions end in {' or '.join(SUFFIXES)}, not in {file.suffix!r}",
+            remedy="name the file predictions.csv or predictions.parquet",
+        )
+    items = _items(source, {"rate": None, "leads": None, "unit": "mV"})
+    model = model if isinstance(model, Model) else load_model(model)
+    predictor = Predictor(model, leads=lead_subset, device=device_of(device))
+    listing = "\n".join(f"{item.name}\t{item.path}" for item in items)
+    request = {
+        "model": model.config.get("digest"),
+        "records": sha256(listing.encode()).hexdigest(),
+        "lead_subset": None if lead_subset is None else list(lead_subset),
+        "batch_size": batch_size,
+    }
+    folder = file.with_name(f".{file.name}.parts")
+    with locked(lock_beside(file)):
+        _begin(folder, request, resume=all(item.path for item in items))
+        parts = []
+        for start in range(0, len(items), batch_size):
+            parts.append(folder / f"{start:09d}.parquet")
+            part = items[start : start + batch_size]
+            if not parts[-1].is_file():
+                frame = _frame(predictor, part, (start, len(items)), progress)
+                with replacing(parts[-1]) as temporary:
+                    frame.reset_index().to_parquet(temporary, index=False)
+        refused = pd.concat(_rows(parts, refused=True))
+        _refused_file(file).unlink(missing_ok=True)
+        if len(refused):
+            with replacing(_refused_file(file)) as temporary:
+                refused[["record", "patient", REFUSED]].to_csv(temporary, index=False)
+        if len(refused) == len(items):
+            shutil.rmtree(folder)
+        _refuse_none(refused[REFUSED], len(items))
+        with replacing(file) as temporary:
+            _join(temporary, file.suffix, _rows(parts, refused=False))
+        shutil.rmtree(folder)
+    return Written(file, len(items) - len(refused), len(refused))
+
+
+def refuse_models(sources: Iterable[str | Path], command: str = "predict") -> None:
+    """Refuse a model or a run where ECGs are expected.
+
+    Raises
+    ------
+    EvaluationError
+        With the command that uses the model.
+    """
+    for source in map(Path, sources):
+        is_run = (source / "metrics.json").is_file() and is_model(source / "model")
+        if is_run or is_model(source):
+            raise EvaluationError(
+                f"{source} is a {'run' if is_run else 'model'}, not an ECG",
+                remedy=f"einthoven {command} --model {source / 'model' if is_run else source} FILE",
+            )
+
+
+# ---------------------------------------------------------------------- records
+
+
+def _items(source: Source, array: dict[str, Any]) -> list[Item]:
+    is_path = isinstance(source, str | Path)
+    if is_path:
+        refuse_models([source])
+    if isinstance(source, Cohort | pd.DataFrame) or (is_path and is_cohort(Path(source))):
+        cohort = source if isinstance(source, Cohort) else _unlabelled(source)
+        rows = zip(cohort.ids(), cohort.patients(), cohort.paths(), strict=True)
+        items = [
+            Item(str(name), str(patient), str(file), partial(read_record, file))
+            for name, patient, file in rows
+        ]
+    else:
+        records = [source] if is_path or isinstance(source, Record) else list(source)
+        if records and np.ndim(records[0]) == 1:  # one array, (leads, samples)
+            records = [source]
+        items = [_item(record, str(place), array) for place, record in enumerate(records)]
+    if not items:
+        raise EvaluationError("there is no record to predict", remedy="name ECG files")
+    return items
+
+
+def _item(record: Any, place: str, array: dict[str, Any]) -> Item:
+    if isinstance(record, Record):
+        return Item(record.name, record.patient or "", "", lambda: record)
+    if isinstance(record, str | Path):
+        refuse_models([record])
+        return Item(str(record), "", str(record), partial(read_record, record))
+    if array["rate"] is None or array["leads"] is None:
+        raise EvaluationError(
+            "an array has neither a sampling rate nor lead names",
+            remedy="pass rate= and leads=, or Records (Record.from_array)",
+        )
+    return Item(place, "", "", partial(Record.from_array, record, name=f"record {place}", **array))
+
+
+def _unlabelled(source: str | Path | pd.DataFrame) -> Cohort:
+    """Every record of a table or folder; labels are not read."""
+    if isinstance(source, pd.DataFrame) or Path(source).is_file():
+        return open_cohort(source, labels=())
+    return open_cohort(source, **({"empty_rows": "keep"} if is_ptbxl_layout(Path(source)) else {}))
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def _frame(
+    predictor: Predictor,
+    items: Sequence[Item],
+    place: tuple[int, int],
+    progress: Progress | None,
+) -> pd.DataFrame:
+    """Predictions of a batch; `place` is its start, and the number of all records."""
+    labels = predictor.model.labels
+    results = predictor([item.read for item in items])
+    good = [result if isinstance(result, RecordPrediction) else None for result in results]
+    columns: dict[str, Any] = {
+        "patient": [
+            item.patient or (result.record.patient or "" if result else "")
+            for item, result in zip(items, good, strict=True)
+        ]
+    }
+    for label in labels:
+        columns[PROBABILITY + label] = [r.probabilities[label] if r else np.nan for r in good]
+    if predictor.model.calibration is not None:
+        for label in labels:
+            calls = [label in (r.above_threshold or ()) if r else None for r in good]
+            columns[CALL + label] = pd.array(calls, dtype="boolean")
+    columns["quality"] = [_quality(result) if result else "" for result in good]
+    columns[REFUSED] = [
+        "" if isinstance(result, RecordPrediction) else _reason(result) for result in results
+    ]
+    if progress:
+        progress("predict", place[0] + len(items), place[1])
+    return pd.DataFrame(columns, index=pd.Index([item.name for item in items], name="record"))
+
+
+def _quality(prediction: RecordPrediction) -> str:
+    without = ", ".join(prediction.left_out_leads)
+    return "; ".join([*prediction.warnings, *([f"without {without}"] if without else [])])
+
+
+def _reason(error: EinthovenError | OSError) -> str:
+    return error.problem if isinstance(error, EinthovenError) else str(error)
+
+
+def _refuse_none(reasons: pd.Series, count: int) -> None:
+    if len(reasons) == count:
+        raise EvaluationError(
+            f"none of {count} records can be predicted; the first: {reasons.iloc[0]}",
+            remedy="check the records and what is stated about them (unit, rate, leads)",
+        )
+
+
+# ---------------------------------------------------------------------- files
+
+
+def _refused_file(file: Path) -> Path:
+    return file.with_name(f"{file.stem}.refused.csv")
+
+
+def _begin(folder: Path, request: Json, *, resume: bool) -> None:
+    """Keep the batches of an interrupted call with the same request, and no others."""
+    try:
+        same = resume and request["model"] and read_json(folder / "request.json") == request
+    except FileError:
+        same = False
+    if not same:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(folder / "request.json", request)
+
+
+def _rows(parts: Sequence[Path], *, refused: bool) -> Iterator[pd.DataFrame]:
+    for part in parts:
+        frame = pd.read_parquet(part)
+        yield frame[(frame[REFUSED] != "") == refused]
+
+
+def _join(file: Path, suffix: str, frames: Iterator[pd.DataFrame]) -> None:
+    kind: Any = pa.csv.CSVWriter if suffix == ".csv" else pq.ParquetWriter
+    writer = None
+    for frame in frames:
+        if len(frame):
+            table = pa.Table.from_pandas(frame.drop(columns=REFUSED), preserve_index=False)
+            writer = writer or kind(file, table.schema)
+            writer.write_table(table)
+    if writer is not None:
+        writer.close()

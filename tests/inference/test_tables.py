@@ -1,0 +1,131 @@
+"""Predictions of arrays, records, tables and folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import einthoven
+from einthoven.cohorts import Cohort
+from einthoven.errors import EvaluationError, RecordError
+from einthoven.inference import predict_record, tables, write_predictions
+from einthoven.models import Model
+from einthoven.predictions import Predictions
+from einthoven.records import STANDARD_LEADS, Record, read_record
+
+ARRAY: dict[str, Any] = {"rate": 500, "leads": STANDARD_LEADS, "unit": "uV"}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return einthoven.load_model()
+
+
+def probabilities(frame: pd.DataFrame) -> Any:
+    return frame.filter(like="probability:").to_numpy()
+
+
+def test_every_kind_of_source_gives_the_same_row(model: Model, synthetic: Cohort) -> None:
+    paths = synthetic.paths("test")[:3]
+    records = [read_record(path) for path in paths]
+    expected = [list(predict_record(model, record).probabilities.values()) for record in records]
+    microvolts = np.stack([1000 * record.signal for record in records])
+    options = ARRAY | {"rate": records[0].rate}
+    for source, extra in [
+        (records, {}),
+        (paths, {}),
+        (pd.DataFrame({"path": map(str, paths), "note": "x"}), {}),
+        (microvolts, options),
+        ([microvolts[0], microvolts[1], microvolts[2]], options),
+    ]:
+        frame = model.predict(source, batch_size=2, device="cpu", **extra)
+        assert probabilities(frame) == pytest.approx(np.array(expected), abs=1e-5)
+    assert probabilities(model.predict(microvolts[0], **options)).shape == (1, len(model.labels))
+    assert len(einthoven.predict(records[0])) == len(einthoven.predict(str(paths[0]))) == 1
+
+
+def test_calls_and_quality(model: Model, synthetic: Cohort) -> None:
+    record = read_record(synthetic.paths("test")[0])
+    signal = record.signal.copy()
+    signal[4] = 0.2
+    doubtful = Record.create(signal, record.rate, leads=record.leads, name="b", patient="p")
+    frame = einthoven.predict([record, doubtful], model)
+    above = predict_record(model, record).above_threshold
+    calls = frame.filter(like="call:").iloc[0]
+    assert {name.removeprefix("call:") for name in calls.index[calls]} == set(above or ())
+    assert "aVL is flat" in frame.loc["b", "quality"]
+    assert frame.loc["b", "patient"] == "p"
+    frame = einthoven.predict([record], model, lead_subset=["I", "II"])
+    assert "without V1, V2" in frame["quality"].iloc[0]
+
+
+def test_a_refused_record_keeps_its_row(model: Model, synthetic: Cohort) -> None:
+    record = read_record(synthetic.paths("test")[0])
+    arrays = [record.signal, 1000 * record.signal, record.signal.T]
+    frame = einthoven.predict(arrays, model, rate=record.rate, leads=record.leads)
+    assert np.isnan(probabilities(frame)).all(axis=1).tolist() == [False, True, True]
+    assert "look like uV" in frame["refused"].iloc[1]
+    assert frame.filter(like="call:").iloc[1].isna().all()
+    with pytest.raises(EvaluationError, match="none of 1 records"):
+        einthoven.predict(arrays[1:2], model, rate=record.rate, leads=record.leads)
+    with pytest.raises(EvaluationError, match="sampling rate"):
+        einthoven.predict(arrays, model)
+    with pytest.raises(EvaluationError, match="no record"):
+        einthoven.predict([], model)
+
+
+def test_an_interrupted_file_resumes(
+    model: Model, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, reads = synthetic.paths("test")[:7], []
+
+    def read(path: Path) -> Record:
+        reads.append(path)
+        if stop and len(reads) == 4:
+            raise KeyboardInterrupt
+        return read_record(path)
+
+    monkeypatch.setattr(tables, "read_record", read)
+    out, stop = tmp_path / "p.csv", True
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(paths, out, model, batch_size=2)
+    assert not out.exists()
+    stop = False
+    reads.clear()
+    assert write_predictions(paths, out, model, batch_size=2).predicted == 7
+    assert reads == paths[2:]
+    whole = tmp_path / "whole.parquet"
+    write_predictions(paths, whole, model, batch_size=2)
+    loaded = Predictions.load(out)
+    assert loaded.records.tolist() == [str(path) for path in paths]
+    np.testing.assert_array_equal(loaded.probabilities, Predictions.load(whole).probabilities)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv", "whole.parquet"]
+
+
+def test_another_request_does_not_resume(
+    model: Model, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = synthetic.paths("test")[:3]
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "_join", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_predictions(paths, tmp_path / "p.csv", model)
+    write_predictions(paths, tmp_path / "p.csv", model, lead_subset=["I", "II"])
+    frame = pd.read_csv(tmp_path / "p.csv")
+    assert frame["quality"].str.contains("without V1").all()
+
+
+def test_all_refused(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="none of 1 records"):
+        write_predictions(["absent.hea"], tmp_path / "p.csv", model)
+    assert [path.name for path in tmp_path.iterdir()] == ["p.refused.csv"]
+    with pytest.raises(RecordError):
+        predict_record(model, read_record("absent.hea"))
