@@ -47,7 +47,7 @@ def predict(
         typer.Option(help="Use these leads only, such as I,II,V5. Default: all."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Records in one batch, with --out.")] = 64,
-    device: PredictionDevice = "auto",
+    device: Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a file, with all labels.")
     ] = False,

@@ -26,7 +26,7 @@ from einthoven.backbones.inference import device_of
 from einthoven.cohorts import Cohort, is_cohort, open_cohort
 from einthoven.cohorts.ptbxl import is_ptbxl_layout
 from einthoven.errors import EinthovenError, EvaluationError, FileError
-from einthoven.files import Json, lock_beside, locked, read_json, replacing, write_json
+from einthoven.files import Json, lock_for, locked, read_json, replacing, write_json
 from einthoven.inference.records import Predictor, RecordPrediction
 from einthoven.models import SHIPPED, Model, is_model, load_model
 from einthoven.predictions.table import PROBABILITY
@@ -156,7 +156,7 @@ def write_predictions(
         "batch_size": batch_size,
     }
     folder = file.with_name(f".{file.name}.parts")
-    with locked(lock_beside(file)):
+    with locked(lock_for(file)):
         _begin(folder, request, resume=all(item.path for item in items))
         parts = []
         for start in range(0, len(items), batch_size):
