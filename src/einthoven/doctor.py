@@ -142,7 +142,8 @@ def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
     cohort = open_cohort(path, **options)
     records = counted(len(cohort), "record")
     patients = counted(len(np.unique(cohort.patients())), "patient")
-    yield f"{path}: {cohort.name} {cohort.version}, {records} of {patients}"
+    version = f" {cohort.version}" if cohort.version else ""
+    yield f"{path}: {cohort.name}{version}, {records} of {patients}"
     yield "  " + ", ".join(f"{split} {len(cohort.ids(split))}" for split in SPLITS)
     yield f"  {counted(len(cohort.labels), 'label')}; every patient is in one split only"
     counts = cohort.counts()
@@ -166,7 +167,7 @@ def _examine_store(path: Path) -> Iterator[str]:
 
     store = Store.open(path)
     records = counted(len(store), "record")
-    yield f"{path}: {records} of {store.manifest['name']} {store.manifest['version']}"
+    yield f"{path}: {records} of {store.manifest['name']} {store.manifest['version']}".rstrip()
     yield f"  leads {' '.join(store.leads)}; every shard has its original size"
     rates = store.index["rate"].value_counts()
     yield "  " + ", ".join(f"{counted(n, 'record')} at {rate:g} Hz" for rate, n in rates.items())

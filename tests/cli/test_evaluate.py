@@ -120,6 +120,9 @@ def test_the_printed_table_has_all_digits(cli: Any, made: Any) -> None:
     numbers = read_json(made.run / "metrics.json")["test"]
     result = cli("evaluate", made.run, "--resamples", 20)
     assert "…" not in result.out
+    rows = [line for line in result.out.splitlines() if " to " in line]
+    assert len(rows) == 1 + numbers["defined_labels"]  # no number is broken over lines
+    assert max(map(len, result.out.splitlines())) <= 80
     assert f"{numbers['macro_auroc']:.4f}" in result.out
     assert f"{numbers['per_label']['AFIB']['auprc']:.4f}" in result.out
     assert "20 record resamples, seed 0" in " ".join(result.err.split())
@@ -178,6 +181,7 @@ def test_a_report_of_two_runs(cli: Any, made: Any, synthetic_path: Path, tmp_pat
     assert result.out.strip() == f"Report: {page}"
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert len(numbers["comparisons"]) == 1
+    assert numbers["command"].endswith(f"--out {page} --resamples 20 --cohort {synthetic_path}")
     assert "<svg" in page.read_text()
 
 

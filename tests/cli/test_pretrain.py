@@ -9,15 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import typer
 
-from einthoven.cli.app import app
-from einthoven.cli.pretrain import RECIPES
 from einthoven.cohorts import open_cohort
 from einthoven.files import read_json
 from einthoven.models import load_model
 from einthoven.signals.store import Store
-from einthoven.stages.recipe import Pretraining, recipe_names
 
 QUICK = ("--recipe", "demo", "--set", "epochs=1", "--set", "precision=fp32", "--device", "cpu")
 
@@ -156,13 +152,6 @@ def test_the_default_recipe_is_that_of_the_backbone(
     assert "Recipe s4-ptbxl-100hz-cpu: " in result.err
     recipe = read_json(tmp_path / "run" / "run.json")["request"]["recipe"]
     assert (recipe["objective"], recipe["epochs"]) == ("cpc", 1)
-
-
-def test_the_help_names_every_recipe() -> None:
-    assert recipe_names(Pretraining) == RECIPES
-    command = typer.main.get_command(app).commands["pretrain"]  # type: ignore[attr-defined]
-    (help_,) = [each.help for each in command.params if each.name == "recipe"]
-    assert help_.startswith(", ".join(RECIPES))
 
 
 @pytest.mark.filterwarnings("default::einthoven.stages.leakage.LeakageWarning")

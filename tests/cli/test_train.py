@@ -36,6 +36,7 @@ def test_posttrain_writes_its_evaluation_and_is_repeated_without_training(
     assert f"{abs(numbers['macro_auprc_bias']):.4f}" in result.out
     assert f"Model: {made.model}" in result.out
     assert "epoch" not in result.err  # nothing was trained again
+    assert "already finished" in result.err
     assert (made.run / "report.html").stat().st_mtime_ns > page
 
 

@@ -18,7 +18,7 @@ def cohort_of(patients: list[str], splits: list[str], matrix: list[list[int]]) -
     table.index = pd.Index([f"r{i}" for i in range(len(patients))], name="record")
     labels = tuple(f"L{i}" for i in range(len(matrix[0])))
     targets = np.array(matrix, dtype=np.uint8)
-    return Cohort("own", "unversioned", "two", labels, Path("."), table, targets)
+    return Cohort("own", "", "two", labels, Path("."), table, targets)
 
 
 def random_cohort(records: int = 3000, seed: int = 0) -> Cohort:

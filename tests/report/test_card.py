@@ -141,7 +141,10 @@ def test_simulated_cohorts_are_named_as_such() -> None:
 def test_ptbxl_is_attributed_where_it_was_used() -> None:
     for cohort, contains in (("ptb-xl", None), ("ward", True), ("ptb-xl", True)):
         config = {"provenance": {"cohort": {"name": cohort}, "contains_ptbxl": contains}}
-        assert model_card(config).count("Wagner et al.") == 1
+        card = model_card(config)
+        assert card.count("Wagner et al.") == 1
+        # Not under the heading of the training data if only the initial weights have seen PTB-XL.
+        assert (card.index("Wagner") < card.index("## Training\n")) is (cohort == "ptb-xl")
     assert "Wagner" not in model_card({"provenance": {"contains_ptbxl": False}})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -240,8 +241,15 @@ def test_a_run_is_compared_with_the_reference_once(
 ) -> None:
     names, folders = [*runs][:2], [*runs.values()][:2]
     page = tmp_path / "page.html"
-    write_report([*folders, folders[0]], page, reference=folders[reference], resamples=40)
+    write_report(
+        [*folders, folders[0]], page, reference=folders[reference], resamples=40,
+        options=["--cohort", "my data"],
+    )  # fmt: skip
     data = read_json(tmp_path / "page.json")
+    assert shlex.split(data["command"]) == [
+        "einthoven", "report", *map(str, [*folders, folders[0]]), "--out", str(page),
+        "--reference", str(folders[reference]), "--resamples", "40", "--cohort", "my data",
+    ]  # fmt: skip
     assert [run["name"] for run in data["runs"]] == names
     assert data["reference"] == names[reference]
     assert [pair["run"] for pair in data["comparisons"]] == [names[other]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from einthoven.cli.options import (
@@ -173,7 +174,14 @@ def report(
 
     source = open_cohort(cohort) if cohort else None
     with shown_warnings():
-        page = write_report(runs, out, reference=reference, cohort=source, resamples=resamples)
+        page = write_report(
+            runs,
+            out,
+            reference=reference,
+            cohort=source,
+            resamples=resamples,
+            options=["--cohort", str(cohort)] if cohort else (),
+        )
     typer.echo(f"Report: {page}")
 
 
@@ -309,14 +317,16 @@ def _print_score(score: Any, predictions: Predictions) -> None:
     table = Table(
         "label",
         *(
-            Column(name, justify="right")
+            Column(name, justify="right", no_wrap=True)
             for name in ("positives", "AUROC", "95 % CI", "AP", "95 % CI")
         ),
         title=counted(score.records, "record") + (f" ({metadata})" if metadata else ""),
         title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     values = score.to_dict()
-    defined = f"{score.defined_labels} of {counted(len(score.labels), 'label')}"
+    defined = f"{score.defined_labels} of {len(score.labels)}"
     table.add_row("macro", defined, *_cells(values, prefix="macro_"), end_section=True)
     for label, entry in values["per_label"].items():
         table.add_row(label, str(entry["positives"]), *_cells(entry))

@@ -27,16 +27,12 @@ if TYPE_CHECKING:
     from einthoven.stages.recipe import Pretraining
     from einthoven.training.distributed import Processes
 
-# The folder is listed here, because importing the recipes would slow every command down.
-_FOLDER = Path(__file__).parents[1] / "stages" / "recipes" / "pretraining"
-RECIPES = sorted(file.stem for file in _FOLDER.glob("*.toml"))
-
 RecipeName = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        help=f"{', '.join(RECIPES)}, or a .toml file. Default: the backbone's own recipe if it has "
-        "one (S4), else release.",
+        help="One of `einthoven recipes`, or a .toml file. Default: the backbone's own, else "
+        "release.",
         show_default=False,
     ),
 ]

@@ -34,7 +34,7 @@ class Cohort:
     name : str
         `ptb-xl`, or the name of the table or folder.
     version : str
-        Version of the data, detected by content; `unversioned` for anything but PTB-XL.
+        Version of the data, detected by content; empty for anything but PTB-XL.
     task : str
         The labelling task (`all-71`, ...).
     labels : tuple of str

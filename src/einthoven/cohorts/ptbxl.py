@@ -104,7 +104,7 @@ def open_ptbxl(
         )
     present = [{mapping[code] for code in row & mapping.keys()} for row in codes]
     version = _version(database)
-    published = version != "unversioned"
+    published = bool(version)
     cohort = Cohort(
         name="ptb-xl" if published else root.resolve().name,
         version=version,
@@ -221,7 +221,7 @@ def _version(database: pd.DataFrame) -> str:
     """
     patients = database["patient_id"].reindex(list(_PATIENTS)).dropna()
     if patients.empty or any(patients != patients.index.map(_PATIENTS).astype(str)):
-        return "unversioned"
+        return ""
     if not REMOVED_IN_1_0_3.isdisjoint(database.index):
         return "1.0.1"
     return "1.0.3" if database.index.max() > min(REMOVED_IN_1_0_3) else "1.0.1 or 1.0.3"

@@ -75,7 +75,7 @@ def open_table(
     table.index = pd.Index(frame.get("record", frame["path"]).astype(str), name="record")
     cohort = Cohort(
         name=file.stem,
-        version="unversioned",
+        version="",
         task=UNLABELLED,
         labels=names,
         root=Path(root) if root else file.parent,
@@ -98,7 +98,7 @@ def open_folder(path: str | Path) -> Cohort:
     return checked(
         Cohort(
             name=root.resolve().name,
-            version="unversioned",
+            version="",
             task=UNLABELLED,
             labels=(),
             root=root,

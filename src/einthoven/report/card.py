@@ -41,7 +41,7 @@ def model_card(
         values=values,
         hub_licence=str(model["license"] or "unknown").lower(),
         is_synthetic=bool(cohort["synthetic"]),
-        is_ptbxl=cohort["name"] == "ptb-xl" or model["contains_ptbxl"] == "yes",
+        is_ptbxl=cohort["name"] == "ptb-xl",
         evaluation=evaluation,
         leakage=leakage(config, evaluation),
         cohort=cohort_of(evaluation),

@@ -414,7 +414,8 @@ def history_text(history: Sequence[Json]) -> str:
             details.insert(0, f"{stage['records']:,} records")
         if stage.get("recipe"):
             details.append(f"recipe {stage['recipe']}")
-        stages.append(f"{stage['cohort']} {stage['version']} ({', '.join(details)})")
+        name = f"{stage['cohort']} {stage['version'] or ''}".rstrip()
+        stages.append(f"{name} ({', '.join(details)})")
     return ", then ".join(stages)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from itertools import count as counter
@@ -42,6 +43,7 @@ def write_report(
     reference: str | Path | None = None,
     cohort: Cohort | None = None,
     resamples: int = 1000,
+    options: Sequence[str] = (),
 ) -> Path:
     """Write one HTML page about finished runs, and its numbers as JSON beside it.
 
@@ -59,6 +61,8 @@ def write_report(
         Source of the example ECGs; without it there are none.
     resamples : int
         Bootstrap resamples.
+    options : sequence of str
+        Further options of the command that the page states, such as `--cohort` and its path.
 
     Raises
     ------
@@ -73,8 +77,12 @@ def write_report(
             remedy="name it report.html; a browser prints it to a PDF",
         )
     folders = [Path(run) for run in runs]
+    command = ["einthoven", "report", *map(str, folders), "--out", str(out)]
+    command += ["--reference", str(reference)] if reference else []
+    command += ["--resamples", str(resamples)] if resamples != 1000 else []
+    command += options
     if all(_is_pretraining(folder) for folder in folders):
-        data = pretraining_data(_by_name(folders), _command(folders))
+        data = pretraining_data(_by_name(folders), shlex.join(command))
         html = _pretraining_page(data)
     else:
         other = Path(reference or folders[-1])
@@ -85,7 +93,7 @@ def write_report(
             next(name for name, folder in names.items() if folder == other),
             cohort=cohort,
             resamples=resamples,
-            command=_command(folders),
+            command=shlex.join(command),
         )
         html = build_page(data, records)
     write_text(page, html)
@@ -225,8 +233,8 @@ def _cohorts(request: Json) -> str:
     cohorts = request.get("cohorts") or [request]
     drawn = sum(cohort.get("draws", 0) for cohort in cohorts)
     return ", ".join(
-        f"{text(cohort.get('cohort'))} {text(cohort.get('version'))} "
-        f"({form.count(cohort.get('records', 0))} records"
+        f"{text(cohort.get('cohort'))} {cohort.get('version') or ''}".rstrip()
+        + f" ({form.count(cohort.get('records', 0))} records"
         + (f", {form.percent(cohort['draws'] / drawn)} of the mixture)" if drawn else ")")
         for cohort in cohorts
     )
@@ -256,10 +264,6 @@ def _by_name(folders: Sequence[Path]) -> dict[str, Path]:
         if len(set(names)) == len(folders):
             return dict(zip(names, folders, strict=True))
     return {str(folder): folder for folder in folders}
-
-
-def _command(folders: Sequence[Path]) -> str:
-    return f"einthoven report {' '.join(map(str, folders))}"
 
 
 _PAGES = tables.templates(autoescape=True)

@@ -46,7 +46,6 @@ BITS = 48
 a false alarm."""
 _BATCH = 256
 _PUBLIC, _PRIVATE = ("signals", "patients"), ("signals", "patients", "own_patients")
-_OWN = "unversioned"  # version of a cohort from a user's own table
 Numbers = NDArray[np.uint64]
 
 
@@ -123,7 +122,7 @@ class Fingerprints:
         """Fingerprints of a split of a cohort."""
         cohort, store = member
         ids = cohort.ids(split)
-        kind = "own_patients" if cohort.version == _OWN else "patients"
+        kind = "patients" if cohort.version else "own_patients"
         return cls(
             use,
             tuple(leads),
@@ -412,7 +411,7 @@ def _signals(member: Member, ids: NDArray[np.str_], leads: Sequence[str]) -> Num
 
 def _name_fingerprints(cohort: Cohort, kind: str, names: NDArray[np.str_]) -> Numbers:
     """Fingerprints of names within the data set that they belong to."""
-    space = str(cohort.root.resolve()) if cohort.version == _OWN else cohort.name
+    space = cohort.name if cohort.version else str(cohort.root.resolve())
     parts = ("\0".join((space, kind, name)).encode() for name in names)
     return np.fromiter(map(_number, parts), dtype=np.uint64, count=len(names))
 

@@ -345,17 +345,11 @@ class Pretraining(Optimisation):
 def load_recipe(
     name: str | Path, overrides: Sequence[str] = (), *, backbone: str | None = None
 ) -> Recipe:
-    """Read a post-training recipe: a shipped name or a TOML file.
+    """Read a post-training recipe: a shipped name, as for `recipe_for`, or a TOML file.
 
-    Parameters
-    ----------
-    name : str or path
-        A general name, such as `post-training`, is that of the backbone, if there is one.
-    overrides : sequence of str
-        Assignments such as `stage2.drop_path=0.2`, in TOML; strings may be unquoted.
-    backbone : str, optional
-        A file without `extends` takes the keys that it leaves out from the recipe that suits this
-        backbone and has the same stages; without a backbone, from the defaults of the keys.
+    A file without `extends` takes the keys that it leaves out from the recipe that suits the
+    backbone and has the same stages; without a backbone, from the defaults of the keys. `overrides`
+    are assignments such as `stage2.drop_path=0.2`, in TOML; strings may be unquoted.
 
     Raises
     ------
