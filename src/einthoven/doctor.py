@@ -15,6 +15,7 @@ from einthoven import __version__
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import BackboneError, EinthovenError
+from einthoven.files import STORE_FILE
 from einthoven.predictions import listed
 from einthoven.records import STANDARD_LEADS, Record, quality, read_record
 from einthoven.records.formats import is_record
@@ -75,7 +76,7 @@ def examine(
     EinthovenError
         If the path cannot be read.
     """
-    is_store = (path / "store.json").is_file()
+    is_store = (path / STORE_FILE).is_file()
     if is_store or path.is_dir() or path.suffix in (".csv", ".parquet"):
         if backbone is not None or picture is not None:
             raise BackboneError(

@@ -18,7 +18,11 @@ from einthoven.errors import FileError
 if TYPE_CHECKING:
     from torch import Tensor
 
-METADATA = "einthoven"
+# Names of the files of run folders, stores and model folders.
+RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "metrics.jsonl"
+STORE_FILE, CONFIG_FILE, EVALUATION_FILE = "store.json", "config.json", "evaluation.json"
+
+_METADATA_KEY = "einthoven"  # of all metadata that einthoven writes into a safetensors file
 Json = dict[str, Any]
 
 _MASK = os.umask(0)
@@ -191,7 +195,7 @@ def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     from safetensors.torch import save_file
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = {METADATA: json.dumps(metadata, sort_keys=True)}
+    header = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     with replacing(file) as temporary:
         save_file(whole, str(temporary), metadata=header)
         temporary.chmod(_MODE)
@@ -212,7 +216,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(str(file), framework="pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-            return tensors, json.loads((handle.metadata() or {}).get(METADATA, "{}"))
+            return tensors, json.loads((handle.metadata() or {}).get(_METADATA_KEY, "{}"))
     except (SafetensorError, OSError) as error:
         raise FileError(
             f"{file} is damaged: {error}", remedy="delete it and repeat the command that wrote it"
@@ -225,7 +229,9 @@ def read_metadata(file: Path) -> dict[str, str]:
 
     try:
         with safe_open(str(file), framework="pt") as handle:
-            metadata: dict[str, str] = json.loads((handle.metadata() or {}).get(METADATA, "{}"))
+            metadata: dict[str, str] = json.loads(
+                (handle.metadata() or {}).get(_METADATA_KEY, "{}")
+            )
             return metadata
     except (SafetensorError, OSError):
         return {}

@@ -21,7 +21,7 @@ from einthoven.errors import (
     TrainingError,
 )
 from einthoven.experiment.run import model_of
-from einthoven.files import file_sha256, locked, read_lines, read_tensors
+from einthoven.files import HISTORY_FILE, file_sha256, locked, read_lines, read_tensors
 from einthoven.inference import predict_record
 from einthoven.models import Model, weights_file
 from einthoven.records import read_record
@@ -31,7 +31,7 @@ from einthoven.stages.posttrain import Posttrained, RecipeWarning, posttrain
 from einthoven.stages.recipe import Recipe, Stage2, load_recipe
 from einthoven.training.checkpoint import save_checkpoint
 from einthoven.training.distributed import Processes
-from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop, Result
+from einthoven.training.loop import BEST, CHECKPOINT, Loop, Result
 from einthoven.training.run import LOCK
 
 Train = Callable[..., Posttrained]
@@ -136,7 +136,7 @@ def test_epoch_without_checkpoint_is_repeated(
         patch.setattr("einthoven.training.loop.save_checkpoint", dies)
         with pytest.raises(killed):
             train(tmp_path)
-    assert len(read_lines(tmp_path / "stage2" / METRICS)) == 1
+    assert len(read_lines(tmp_path / "stage2" / HISTORY_FILE)) == 1
     again = train(tmp_path)
     assert_same(weights(again), weights(finished))
     assert numbers(again) == numbers(finished)
@@ -424,6 +424,6 @@ def test_empty_split_is_refused(tmp_path: Path, train: Train, synthetic: Cohort)
 
 def test_run_folder_contents(finished: Posttrained, encoder: Path) -> None:
     assert finished.run.request["weights"]["sha256"] == file_sha256(weights_file(encoder))
-    names = {METRICS, CHECKPOINT, BEST}
+    names = {HISTORY_FILE, CHECKPOINT, BEST}
     assert names <= {file.name for file in (finished.run.path / "stage2").iterdir()}
     assert not list(finished.run.path.rglob("*.tmp"))

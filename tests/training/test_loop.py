@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from einthoven.errors import FileError, TrainingError
+from einthoven.files import HISTORY_FILE
 from einthoven.signals.random import generator_for
 from einthoven.training.checkpoint import load_weights
 from einthoven.training.distributed import Processes
-from einthoven.training.loop import BEST, CHECKPOINT, METRICS, Loop
+from einthoven.training.loop import BEST, CHECKPOINT, Loop
 from einthoven.training.optim import Cycle, Schedule, Settings, parameter_groups, scaled_lr
 
 
@@ -275,7 +276,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_metrics_are_json_lines_with_the_real_learning_rate(tmp_path: Path) -> None:
     loop(tmp_path, network()).run()
-    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / HISTORY_FILE).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     peak = scaled_lr(0.5, 8)
     assert lines[0]["lr"] == pytest.approx(peak * 5 / 6)

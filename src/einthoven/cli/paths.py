@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from einthoven.cli.progress import note, progress_bars
 from einthoven.errors import CohortError, ModelError
-from einthoven.models import CONFIG, SHIPPED, is_model
+from einthoven.files import CONFIG_FILE, STORE_FILE
+from einthoven.models import SHIPPED, is_model
 from einthoven.report.format import counted
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ def model_folder(path: Path) -> Path:
     """
     if path == Path(SHIPPED) or is_model(path):
         return path
-    reason = f"{CONFIG} is missing" if path.exists() else "no such folder"
+    reason = f"{CONFIG_FILE} is missing" if path.exists() else "no such folder"
     places = {path / "model", *path.parent.glob("*"), *path.parent.parent.glob("*/model")}
-    models = [str(place) for place in sorted(places) if (place / CONFIG).is_file()]
+    models = [str(place) for place in sorted(places) if (place / CONFIG_FILE).is_file()]
     near = get_close_matches(str(path), models, n=_SUGGESTIONS, cutoff=0.0)
     raise ModelError(
         f"{path} is not a model folder: {reason}",
@@ -126,13 +127,13 @@ def store_of(path: Path, store: Path | None, *, labels: Sequence[str] | None = N
     from einthoven.signals.pack import check_sources, pack
     from einthoven.signals.store import Store
 
-    if store is not None and (store / "store.json").is_file():
+    if store is not None and (store / STORE_FILE).is_file():
         existing = Store.open(store)
         check_sources(existing, path if path.is_dir() else path.parent)
         return existing
     cohort = full_cohort(path, labels=labels)
     folder = store or _cached(cohort)
-    if (folder / "store.json").is_file():
+    if (folder / STORE_FILE).is_file():
         return pack(cohort, folder)  # opens it, and checks that it belongs to the cohort
     note(f"Packing {counted(len(cohort), 'record')} into {folder} (once)")
     with progress_bars() as progress:

@@ -33,7 +33,7 @@ console = Console(
 LOG_SECONDS = 30.0
 _SPEED_SECONDS = 300.0  # the speed is a mean over this time
 _UNLOGGED_SPEED = 20_000  # samples a second: epochs of a cached probe would fill the log
-_METRICS = {
+_COLUMNS = {
     "macro_auroc": "val AUROC",
     "validation_loss": "val loss",
     "validation_accuracy": "val accuracy",
@@ -110,7 +110,7 @@ class Bars:
             )
 
     def _end_epoch(self, bar: Task, metrics: Mapping[str, float]) -> None:
-        values = " ".join(f"{_METRICS[k]} {metrics[k]:.4f}" for k in _METRICS if k in metrics)
+        values = " ".join(f"{_COLUMNS[k]} {metrics[k]:.4f}" for k in _COLUMNS if k in metrics)
         self._display.update(bar.id, epoch=values)
         speed = metrics["samples_per_second"]
         if self._is_log and speed < _UNLOGGED_SPEED:

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from einthoven.errors import EvaluationError
-from einthoven.experiment.run import METRICS, SPLITS, Finished, score_splits, table_file
-from einthoven.files import Json, file_sha256, read_json, write_json
+from einthoven.experiment.run import SPLITS, Finished, score_splits, table_file
+from einthoven.files import METRICS_FILE, RUN_FILE, Json, file_sha256, read_json, write_json
 from einthoven.inference import CALIBRATED
 from einthoven.predictions import Predictions
-from einthoven.training.run import ABOUT, RunFolder
+from einthoven.training.run import RunFolder
 
 ENSEMBLE = "ensemble"
 _SHARED = ("cohort", "version", "task", "split")  # keys of a table's metadata
@@ -70,8 +70,10 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
     by = "patient" if "folds" in means["test"].metadata else "record"  # as the members
     scores = score_splits(means, resamples=resamples, by=by)
     numbers: Json = {split: score.to_dict() for split, score in scores.items()}
-    numbers["seconds"] = float(sum(read_json(folder / METRICS)["seconds"] for folder in folders))
-    write_json(run.path / METRICS, numbers)
+    numbers["seconds"] = float(
+        sum(read_json(folder / METRICS_FILE)["seconds"] for folder in folders)
+    )
+    write_json(run.path / METRICS_FILE, numbers)
     return Finished(run, scores["test"])
 
 
@@ -128,7 +130,7 @@ def _check_alike(first: Predictions, other: Predictions, names: str) -> None:
 
 def _request_of(folder: Path) -> Json:
     """The request of a finished run of one classifier; refuses other folders."""
-    if not (folder / ABOUT).is_file():
+    if not (folder / RUN_FILE).is_file():
         raise EvaluationError(f"{folder} is not a run folder", remedy="name the folder of a run")
     request = RunFolder(folder).request
     if request.get("stage") != "posttrain":
@@ -138,7 +140,7 @@ def _request_of(folder: Path) -> Json:
             if request.get("stage") == ENSEMBLE
             else "name run folders of `einthoven posttrain`",
         )
-    for file in (folder / METRICS, *(table_file(folder, split) for split in SPLITS)):
+    for file in (folder / METRICS_FILE, *(table_file(folder, split) for split in SPLITS)):
         if not file.is_file():
             raise EvaluationError(
                 f"{folder} is not a finished run: {file.relative_to(folder)} is missing",

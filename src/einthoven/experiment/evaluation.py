@@ -20,11 +20,10 @@ from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
 from einthoven.experiment.robustness import measure_robustness
-from einthoven.files import Json, read_json, write_json, write_text
+from einthoven.files import EVALUATION_FILE, Json, read_json, write_json, write_text
 from einthoven.inference import CALIBRATED, calibrate_table, predict_cohort
 from einthoven.models import (
     CARD,
-    EVALUATION,
     RELIABILITY,
     Model,
     load_model,
@@ -152,7 +151,7 @@ def write_evaluation(folder: str | Path, evaluation: Json) -> Path:
     config = read_config(path)
     if difference := mismatch(config, evaluation):
         raise EvaluationError(f"{path}: the evaluation {difference}", remedy=REMEDY)
-    write_json(path / EVALUATION, evaluation)
+    write_json(path / EVALUATION_FILE, evaluation)
     write_text(path / RELIABILITY, reliability_picture(evaluation["calibration"]))
     write_text(path / CARD, model_card(config, evaluation, reliability=RELIABILITY))
     return path / CARD
@@ -164,7 +163,7 @@ def reusable_part(folder: str | Path, evaluation: Json, part: str) -> Any:
     Cohort and split must be the same, and so must the weights; robustness depends on the
     calibration as well.
     """
-    file = model_path(folder) / EVALUATION
+    file = model_path(folder) / EVALUATION_FILE
     stored = read_json(file) if file.is_file() else {}
     same = all(stored.get(key) == evaluation[key] for key in ("cohort", "split"))
     measured, current = stored.get("measured_on"), evaluation.get("measured_on")

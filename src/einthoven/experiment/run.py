@@ -24,7 +24,7 @@ from einthoven.experiment.evaluation import (
     reusable_part,
     write_evaluation,
 )
-from einthoven.files import Json, read_lines, write_json
+from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_lines, write_json
 from einthoven.inference import predict_cohort
 from einthoven.licences import Licence, combined
 from einthoven.models import (
@@ -48,7 +48,7 @@ from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
 from einthoven.weights.public import config_of_weights
 
-METRICS, MODEL, PREDICTIONS = "metrics.json", "model", "predictions"
+MODEL, PREDICTIONS = "model", "predictions"
 SPLITS = ("validation", "test")
 HEADLINE = (
     "macro_auroc",
@@ -126,7 +126,7 @@ def run_experiment(
     evaluation["validation"] = metrics["validation"]
     evaluation["robustness"] = reusable_part(folder / MODEL, evaluation, "robustness")
     write_evaluation(folder / MODEL, evaluation)
-    write_json(folder / METRICS, metrics)  # last: it makes the run complete
+    write_json(folder / METRICS_FILE, metrics)  # last: it makes the run complete
     return Finished(trained.run, scores["test"])
 
 
@@ -262,7 +262,7 @@ def saved_model(model: Model, folder: Path, validation: Predictions, test: Score
 
 def _training_seconds(folder: Path) -> float:
     """Time of all stages, all learning rates that were tried, and cached features."""
-    files = [*folder.glob("**/metrics.jsonl"), *folder.glob("**/seconds.jsonl")]
+    files = [*folder.glob(f"**/{HISTORY_FILE}"), *folder.glob("**/seconds.jsonl")]
     lines = [entry for file in files for entry in read_lines(file)]
     return float(sum(line["seconds"] + line.get("validation_seconds", 0.0) for line in lines))
 

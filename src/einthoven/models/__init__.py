@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from einthoven.models.config import (
     CARD,
-    CONFIG,
-    EVALUATION,
     RELIABILITY,
     SHIPPED,
     WEIGHTS,
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CARD",
-    "CONFIG",
-    "EVALUATION",
     "RELIABILITY",
     "SHIPPED",
     "WEIGHTS",

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from einthoven.errors import FileError, ModelError
-from einthoven.files import Json, read_json, write_json
+from einthoven.files import CONFIG_FILE, EVALUATION_FILE, Json, read_json, write_json
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-EVALUATION, RELIABILITY = "evaluation.json", "reliability.svg"
+WEIGHTS, CARD, RELIABILITY = "model.safetensors", "README.md", "reliability.svg"
 FORMAT = "einthoven-model-1"
 SHIPPED = "einthoven-small"
 
@@ -58,7 +57,7 @@ def model_path(name_or_path: str | Path, *, revision: str | None = None) -> Path
     if path.exists():
         return path
     shipped = _SHIPPED_FOLDER / path.name
-    if len(path.parts) == 1 and (shipped / CONFIG).is_file():
+    if len(path.parts) == 1 and (shipped / CONFIG_FILE).is_file():
         return shipped
     if _HUB_NAME.fullmatch(str(name_or_path)):
         return _download(str(name_or_path), revision)
@@ -76,7 +75,7 @@ def _download(name: str, revision: str | None) -> Path:
             f"{name}: no such folder, and huggingface_hub, which could download it, is missing",
             remedy="pip install 'einthoven[hub]', or download the folder and name it",
         ) from error
-    files = [CONFIG, WEIGHTS, CARD, EVALUATION, RELIABILITY]
+    files = [CONFIG_FILE, WEIGHTS, CARD, EVALUATION_FILE, RELIABILITY]
     try:
         return Path(snapshot_download(repo_id=name, revision=revision, allow_patterns=files))
     except (OSError, ValueError) as error:
@@ -97,7 +96,7 @@ def is_model(path: str | Path) -> bool:
     path = Path(path)
     if len(path.parts) == 1 and not path.exists():
         path = _SHIPPED_FOLDER / path
-    config = path.with_name(CONFIG) if path.name == WEIGHTS else path / CONFIG
+    config = path.with_name(CONFIG_FILE) if path.name == WEIGHTS else path / CONFIG_FILE
     return config.is_file()
 
 
@@ -109,13 +108,13 @@ def read_config(path: str | Path) -> Json:
     ModelError
         If the folder is incomplete or damaged, or an entry that decides a prediction was changed.
     """
-    file = model_path(path) / CONFIG
+    file = model_path(path) / CONFIG_FILE
     try:
         config: Json = read_json(file)
     except (FileError, OSError) as error:
         problem = "damaged" if file.is_file() else "missing"
         raise ModelError(
-            f"{file.parent} is not a model folder: {CONFIG} is {problem}",
+            f"{file.parent} is not a model folder: {CONFIG_FILE} is {problem}",
             remedy="name the folder `model` of a finished run",
         ) from error
     version = config.get("format") if isinstance(config, dict) else None
@@ -155,4 +154,4 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 def write_config(folder: Path, config: Json) -> None:
     """Write config.json with its digest."""
-    write_json(folder / CONFIG, config | {"digest": config_digest(config)})
+    write_json(folder / CONFIG_FILE, config | {"digest": config_digest(config)})

@@ -15,6 +15,8 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import BackboneError, ModelError
 from einthoven.files import (
+    CONFIG_FILE,
+    EVALUATION_FILE,
     Json,
     file_sha256,
     read_metadata,
@@ -25,9 +27,7 @@ from einthoven.files import (
 from einthoven.licences import Licence, LicenceWarning
 from einthoven.models.config import (
     CARD,
-    CONFIG,
     COPY_AGAIN,
-    EVALUATION,
     FORMAT,
     RELIABILITY,
     SHIPPED,
@@ -64,13 +64,13 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         If the folder holds a model already, or cannot be written.
     """
     folder = Path(path)
-    if (folder / CONFIG).exists() and not overwrite:
+    if (folder / CONFIG_FILE).exists() and not overwrite:
         raise ModelError(
             f"{folder} holds a model already", remedy="name another folder, or pass overwrite=True"
         )
     try:
-        if (folder / CONFIG).exists():
-            for name in (CONFIG, CARD, EVALUATION, RELIABILITY):
+        if (folder / CONFIG_FILE).exists():
+            for name in (CONFIG_FILE, CARD, EVALUATION_FILE, RELIABILITY):
                 (folder / name).unlink(missing_ok=True)
         metadata = model.fingerprints | {"format": FORMAT}
         write_tensors(folder / WEIGHTS, model.network.state_dict(), metadata)

@@ -15,13 +15,22 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, EvaluationError, RecordError
 from einthoven.evaluate.comparison import compare
 from einthoven.evaluate.scores import plain, score_predictions
-from einthoven.files import Json, read_json, read_lines
+from einthoven.files import (
+    CONFIG_FILE,
+    EVALUATION_FILE,
+    HISTORY_FILE,
+    METRICS_FILE,
+    RUN_FILE,
+    Json,
+    read_json,
+    read_lines,
+)
 from einthoven.licences import Licence
 from einthoven.predictions import Predictions
 from einthoven.records import read_record
 from einthoven.records.record import Record
 
-RUN, METRICS, PREDICTIONS = "run.json", "metrics.json", "predictions"
+PREDICTIONS = "predictions"
 EXAMPLES = 3
 RARE = 10
 """Labels with fewer positives are counted among the limitations."""
@@ -125,7 +134,10 @@ def pretraining_data(runs: Mapping[str, Path], command: str = "") -> Json:
     """
     entries = []
     for name, folder in runs.items():
-        config, history = read_json(folder / RUN), read_lines(folder / "pretrain" / "metrics.jsonl")
+        config, history = (
+            read_json(folder / RUN_FILE),
+            read_lines(folder / "pretrain" / HISTORY_FILE),
+        )
         if not history:
             raise EvaluationError(
                 f"{name} has not finished an epoch", remedy="wait for its first epoch"
@@ -148,21 +160,25 @@ def pretraining_data(runs: Mapping[str, Path], command: str = "") -> Json:
 
 
 def _test_table(folder: Path) -> Predictions:
-    if not (folder / METRICS).is_file():
+    if not (folder / METRICS_FILE).is_file():
         raise EvaluationError(
-            f"{folder} is not a finished run: {METRICS} is missing",
+            f"{folder} is not a finished run: {METRICS_FILE} is missing",
             remedy="run the same posttrain command again to finish it",
         )
     return Predictions.load(folder / PREDICTIONS / "test.parquet")
 
 
 def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
-    numbers, config, model = read_json(folder / METRICS), read_json(folder / RUN), folder / "model"
+    numbers, config, model = (
+        read_json(folder / METRICS_FILE),
+        read_json(folder / RUN_FILE),
+        folder / "model",
+    )
     score, history = numbers["test"], stage_history(folder)
     if score["resamples"] != resamples:
         score = score_predictions(table, resamples=resamples, by=score["unit"]).to_dict()
     evaluation = read_evaluation(model) or {}
-    trained = read_json(model / "config.json") if (model / "config.json").is_file() else config
+    trained = read_json(model / CONFIG_FILE) if (model / CONFIG_FILE).is_file() else config
     return {
         "name": name,
         "config": config,
@@ -250,13 +266,13 @@ def example(
 
 def stage_history(folder: Path) -> list[Json]:
     """The epochs of a run: those of fine-tuning, or of the selected rate of the linear probe."""
-    fine = folder / "stage2" / "metrics.jsonl"
+    fine = folder / "stage2" / HISTORY_FILE
     if fine.is_file():
         return read_lines(fine)
     if not (folder / "stage1").is_dir():  # an ensemble is not trained
         return []
-    probes = [read_lines(file) for file in sorted(folder.glob("stage1/lr-*/metrics.jsonl"))]
-    last = flat(read_json(folder / RUN))["recipe"]["stage1"]["hand_on"] == "last"
+    probes = [read_lines(file) for file in sorted(folder.glob(f"stage1/lr-*/{HISTORY_FILE}"))]
+    last = flat(read_json(folder / RUN_FILE))["recipe"]["stage1"]["hand_on"] == "last"
 
     def value(lines: list[Json]) -> float:
         return float(max(line["macro_auroc"] for line in lines[-1 if last else 0 :]))
@@ -272,11 +288,11 @@ def best_line(history: History, key: str = "macro_auroc", best: Callable[..., Js
 
 def read_evaluation(model: Path) -> Json | None:
     """Read the evaluation in a model folder; None, with a warning, if it is of another model."""
-    file = model / "evaluation.json"
+    file = model / EVALUATION_FILE
     if not file.is_file():
         return None
     evaluation: Json = read_json(file)
-    if difference := mismatch(read_json(model / "config.json"), evaluation):
+    if difference := mismatch(read_json(model / CONFIG_FILE), evaluation):
         warnings.warn(
             f"{file} {difference}; it is left out; {REMEDY}", EvaluationWarning, stacklevel=3
         )

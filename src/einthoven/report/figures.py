@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from einthoven.files import Json
 from einthoven.report.data import History, best_line
-from einthoven.report.tables import METRICS
+from einthoven.report.tables import SCORES
 
 INK = "#010203"
 """Colour that becomes the text colour of the page around the figure."""
@@ -231,7 +231,7 @@ def label_differences(
     name : str
         Prefix of the ids, unique in a page.
     """
-    difference, title = comparison[metric], METRICS[metric]
+    difference, title = comparison[metric], SCORES[metric]
     positives = {k: entry["positives"] for k, entry in comparison["a"]["per_label"].items()}
     defined = {k: e for k, e in difference["per_label"].items() if e["difference"] is not None}
     entries = dict(sorted(defined.items(), key=lambda item: -item[1]["difference"]))

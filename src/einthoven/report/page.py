@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError, FileError
-from einthoven.files import Json, read_json, replacing, write_json, write_text
+from einthoven.files import RUN_FILE, Json, read_json, replacing, write_json, write_text
 from einthoven.records.record import Record
 from einthoven.report import format as form
 from einthoven.report import tables
-from einthoven.report.data import RUN, flat, pretraining_data, report_data, text
+from einthoven.report.data import flat, pretraining_data, report_data, text
 from einthoven.report.ecg import ecg_paper, prepared_figure
 from einthoven.report.figures import (
     curves,
@@ -210,7 +210,7 @@ def _differences(pair: Json, place: int) -> list[str]:
     names = pair["run"], pair["reference"]
     return [
         label_differences(pair, key, names=names, name=f"difference-{place}-{key}")
-        for key in tables.METRICS
+        for key in tables.SCORES
     ]
 
 
@@ -253,13 +253,13 @@ def _panels(lines: Sequence[Json]) -> dict[str, str]:
 
 
 def _is_pretraining(folder: Path) -> bool:
-    file = folder / RUN
+    file = folder / RUN_FILE
     return file.is_file() and flat(read_json(file)).get("stage") == "pretrain"
 
 
 def _by_name(folders: Sequence[Path]) -> dict[str, Path]:
     """Folders by the names of their recipes where these differ, else by their own, or by path."""
-    recipes = [str(flat(read_json(folder / RUN))["recipe"]["name"]) for folder in folders]
+    recipes = [str(flat(read_json(folder / RUN_FILE))["recipe"]["name"]) for folder in folders]
     for names in (recipes, [folder.name for folder in folders]):
         if len(set(names)) == len(folders):
             return dict(zip(names, folders, strict=True))

@@ -18,7 +18,7 @@ from einthoven.report.data import flat, text
 from einthoven.report.format import NONE, Interval, Number, confidence
 
 TEMPLATES = Path(__file__).with_name("templates")
-METRICS = {"auroc": "AUROC", "auprc": "AUPRC"}
+SCORES = {"auroc": "AUROC", "auprc": "AUPRC"}
 ATTRIBUTES = {"sex": "sex", "age": "age in years"}
 MEASURES = (
     ("macro", "log_loss", "log loss"),
@@ -162,7 +162,7 @@ def results_tables(report: Json) -> Json:
     caption += f", and the paired difference to {reference}." if pair else "."
     return {
         "intervals": intervals,
-        "macro_tables": [_macro_table(report, key, intervals) for key in METRICS],
+        "macro_tables": [_macro_table(report, key, intervals) for key in SCORES],
         "paired_table": _paired_table(report) if report["comparisons"] else None,
         "training_table": _training_table(report),
         "label_table": labels_table(score, pair, report["descriptions"], caption),
@@ -172,7 +172,7 @@ def results_tables(report: Json) -> Json:
 
 def _macro_table(report: Json, key: str, intervals: str) -> Table:
     """Macro values of every run, and their gains over the reference."""
-    name, reference = METRICS[key], report["reference"]
+    name, reference = SCORES[key], report["reference"]
     caption = f"Macro {name} on the test split, with {intervals}."
     head = ["Run", "Labels", f"Macro {name}", "Bootstrap bias", "Validation"]
     if reference:
@@ -207,7 +207,7 @@ def _paired_table(report: Json) -> Table:
     head += ["Labels improved", "Better", "Worse"]
     rows: list[list[Cell]] = []
     for pair in report["comparisons"]:
-        for key, name in METRICS.items():
+        for key, name in SCORES.items():
             difference = pair[key]
             gain = metric(difference["macro"], difference["macro_interval"], signed=True)
             row: list[Cell] = [f"{pair['run']} minus {pair['reference']}", name, gain]
@@ -231,7 +231,7 @@ def _training_table(report: Json) -> Table:
     for run in report["runs"]:
         training, best = run["training"], run["training"]["best"]
         row: list[Cell] = [run["name"], training["epochs"], count(best.get("epoch"))]
-        row += [metric(best.get(f"macro_{key}")) for key in METRICS]
+        row += [metric(best.get(f"macro_{key}")) for key in SCORES]
         row.append(seconds(training["seconds"]))
         rows.append(row + ([count(training["passes_reference_in_epoch"])] if reference else []))
     return Table("table-training", caption, head, rows)
@@ -241,13 +241,13 @@ def labels_table(
     score: Json, pair: Json | None = None, descriptions: Json | None = None, caption: str = ""
 ) -> Table:
     """Positives, AUROC and AUPRC of every label, and the differences of a pair of runs."""
-    head = ["Label", "Positives", *METRICS.values()]
-    head += [f"{name} difference" for name in METRICS.values()] if pair else []
+    head = ["Label", "Positives", *SCORES.values()]
+    head += [f"{name} difference" for name in SCORES.values()] if pair else []
     rows: list[list[Cell]] = []
     for label, entry in score["per_label"].items():
         row: list[Cell] = [_label(label, (descriptions or {}).get(label)), entry["positives"]]
-        row += [metric(entry[key], entry[f"{key}_interval"]) for key in METRICS]
-        row += [_difference(pair[key]["per_label"][label]) for key in METRICS] if pair else []
+        row += [metric(entry[key], entry[f"{key}_interval"]) for key in SCORES]
+        row += [_difference(pair[key]["per_label"][label]) for key in SCORES] if pair else []
         rows.append(row)
     return Table("table-labels", caption, head, rows, kind="numbers dense")
 
@@ -271,10 +271,10 @@ def splits_table(evaluation: Json) -> Table:
     splits = {split: evaluation["score"]}
     if evaluation.get("validation"):
         splits["validation"] = evaluation["validation"]
-    head = ["Split", *(f"Macro {name}" for name in METRICS.values())]
+    head = ["Split", *(f"Macro {name}" for name in SCORES.values())]
     rows: list[list[Cell]] = [
         [split]
-        + [metric(score.get(f"macro_{key}"), score.get(f"macro_{key}_interval")) for key in METRICS]
+        + [metric(score.get(f"macro_{key}"), score.get(f"macro_{key}_interval")) for key in SCORES]
         for split, score in splits.items()
     ]
     return Table("", "", head, rows)
@@ -349,7 +349,7 @@ def _subgroup_tables(subgroups: Json) -> list[Table]:
         rows: list[list[Cell]] = []
         for group in groups:
             row: list[Cell] = [group[key] for key in ("name", "records", "patients", "labels")]
-            for key in METRICS:
+            for key in SCORES:
                 value, gap = group[key], group[f"{key}_gap"]
                 row.append(metric(value["value"], value["interval"]))
                 row.append(metric(gap["value"], gap["interval"], signed=True))
@@ -368,7 +368,7 @@ def _robustness_table(robustness: Json) -> Table:
     rows: list[list[Cell]] = []
     for condition in conditions:
         row: list[Cell] = [_condition(condition)]
-        for key in METRICS:
+        for key in SCORES:
             value = condition[key]
             row.append(metric(value["value"], value["interval"]))
             limits = value.get("difference_interval")
@@ -427,7 +427,7 @@ def templates(**options: Any) -> Environment:
         "count": count,
         "fitted_on": fitted_on,
         "metric": metric,
-        "metrics": METRICS,
+        "metrics": SCORES,
         "policies": UNDEFINED,
         "seconds": seconds,
         "share": share,

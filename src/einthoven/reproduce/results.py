@@ -24,8 +24,8 @@ from einthoven.evaluate.estimate import Bootstrap, Estimate, Plan
 from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.scores import Score, plain, summary
 from einthoven.experiment.ensembles import mean_predictions
-from einthoven.experiment.run import METRICS, PREDICTIONS
-from einthoven.files import Json, read_json, read_lines
+from einthoven.experiment.run import PREDICTIONS
+from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_json, read_lines
 from einthoven.predictions import Predictions
 from einthoven.reproduce.grid import Group
 from einthoven.reproduce.run import RANDOM, RUNS, Reproduction, State
@@ -85,7 +85,7 @@ class Results:
     def _post_trained(self) -> dict[Group, dict[int, Path]]:
         """Finished post-training runs in the folder, of any experiment, by group and seed."""
         runs: dict[Group, dict[int, Path]] = defaultdict(dict)
-        for file in sorted((self.reproduction.out / RUNS).glob(f"*/{METRICS}")):
+        for file in sorted((self.reproduction.out / RUNS).glob(f"*/{METRICS_FILE}")):
             request = RunFolder(file.parent).request
             if is_post_training(request):
                 recipe = request["recipe"]
@@ -100,7 +100,7 @@ class Results:
 
     def _validation(self, group: Group) -> float:
         folders = [folder for (folder,) in self.folders(group).values()]
-        scores = [read_json(folder / METRICS)["validation"] for folder in folders]
+        scores = [read_json(folder / METRICS_FILE)["validation"] for folder in folders]
         return float(mean(score["macro_auroc"] for score in scores))
 
     def description(self, group: Group) -> Json:
@@ -233,10 +233,10 @@ class Results:
         by_seed = list(self.folders(source).values())
         if not by_seed:
             return None
-        numbers = [[read_json(folder / METRICS) for folder in folders] for folders in by_seed]
+        numbers = [[read_json(folder / METRICS_FILE) for folder in folders] for folders in by_seed]
         parameters = [run.get("parameters") for run in numbers[0]]
         seconds = [[run["seconds"] for run in runs] for runs in numbers]
-        epochs = [read_lines(folders[0] / "stage2" / "metrics.jsonl") for folders in by_seed]
+        epochs = [read_lines(folders[0] / "stage2" / HISTORY_FILE) for folders in by_seed]
         rates = [median(line["samples_per_second"] for line in lines) for lines in epochs if lines]
         return {
             "parameters": None if None in parameters else sum(parameters),

@@ -30,8 +30,16 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import BackboneError, EinthovenError, PreparationError, ReproduceError
-from einthoven.experiment.run import METRICS, run_experiment
-from einthoven.files import Json, file_sha256, locked, write_json
+from einthoven.experiment.run import run_experiment
+from einthoven.files import (
+    METRICS_FILE,
+    RUN_FILE,
+    STORE_FILE,
+    Json,
+    file_sha256,
+    locked,
+    write_json,
+)
 from einthoven.models import Model, derived_provenance, is_model, save_model, weights_file
 from einthoven.progress import Progress
 from einthoven.reproduce.experiment import Experiment
@@ -42,7 +50,7 @@ from einthoven.stages.posttrain import posttrain
 from einthoven.stages.pretrain import MODEL, check_pretraining, pretrain
 from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
-from einthoven.training.run import ABOUT, RunFolder
+from einthoven.training.run import RunFolder
 
 RUNS, SHARED = "runs", "shared"
 RANDOM = "random--"  # prefix of encoders with random weights
@@ -99,7 +107,7 @@ class Reproduction:
     @cached_property
     def records_digest(self) -> str | None:
         """Digest of the store's records; None before it is packed."""
-        if not (self.store / "store.json").is_file():
+        if not (self.store / STORE_FILE).is_file():
             return None
         return str(Store.open(self.store).manifest["records_digest"])
 
@@ -148,11 +156,11 @@ class Reproduction:
     def state(self, run: Run) -> State:
         """Progress of a run."""
         folder = self.folder(run)
-        if not (folder / ABOUT).is_file():
+        if not (folder / RUN_FILE).is_file():
             return State.MISSING
         if not self._is_request_of(run, RunFolder(folder).request):
             return State.OTHER
-        return State.DONE if (folder / METRICS).is_file() else State.PARTIAL
+        return State.DONE if (folder / METRICS_FILE).is_file() else State.PARTIAL
 
     def _is_request_of(self, run: Run, request: Json) -> bool:
         # Absent weights, and the digest of an absent store, are not compared: runs may be read on
@@ -315,7 +323,7 @@ class Reproduction:
         from another run of the same request gives the same bits.
         """
         recipe, folder, weights = self.recipe(run), self.folder(run), arguments["weights"]
-        if recipe.stage1 is None or (folder / ABOUT).is_file():
+        if recipe.stage1 is None or (folder / RUN_FILE).is_file():
             return
         recipe = recipe.model_copy(
             update={"name": "linear-probe", "description": "", "stage2": None}

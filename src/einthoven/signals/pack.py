@@ -25,19 +25,18 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecordError, StoreError
-from einthoven.files import lock_for, locked, read_json, replacing, write_text
+from einthoven.files import STORE_FILE, lock_for, locked, read_json, replacing, write_text
 from einthoven.progress import Progress
 from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.signals.store import (
     FORMAT_VERSION,
     INDEX,
-    MANIFEST,
     QUARANTINE,
     Store,
     shard_name,
 )
 
-PLAN = "plan.json"
+REQUEST_FILE = "request.json"
 SHARD_RECORDS = 1024
 CHECKED_SOURCES = 8
 
@@ -85,36 +84,36 @@ def pack(
         or the disk is full.
     """
     folder = Path(store)
-    plan = {
+    request = {
         "format": FORMAT_VERSION,
         "records_digest": records_digest(cohort),
         "leads": list(leads),
         "shard_records": SHARD_RECORDS,
     }
     with locked(lock_for(folder)):  # another process may be packing the same cohort
-        if _is_finished(folder, plan):
+        if _is_finished(folder, request):
             finished = Store.open(folder)
             check_sources(finished, cohort.root)
             return finished
         try:
-            _pack(cohort, folder, plan, workers or os.cpu_count() or 1, progress)
+            _pack(cohort, folder, request, workers or os.cpu_count() or 1, progress)
         except OSError as error:
             raise _disk_error(error, folder) from error
         return Store.open(folder)
 
 
 def _pack(
-    cohort: Cohort, folder: Path, plan: dict[str, Any], workers: int, progress: Progress | None
+    cohort: Cohort, folder: Path, request: dict[str, Any], workers: int, progress: Progress | None
 ) -> None:
-    _begin(folder, plan)
-    jobs = list(_jobs(cohort, folder, tuple(plan["leads"])))
+    _begin(folder, request)
+    jobs = list(_jobs(cohort, folder, tuple(request["leads"])))
     open_jobs = [job for job in jobs if not _part(folder, job.shard).is_file()]
     done = len(cohort) - sum(len(job.records) for job in open_jobs)
     for count in chain([0], _run(open_jobs, workers)):  # finished shards are reported first
         done += count
         if progress:
             progress("pack", done, len(cohort))
-    _finish(cohort, folder, jobs, plan)
+    _finish(cohort, folder, jobs, request)
 
 
 def records_digest(cohort: Cohort) -> str:
@@ -154,12 +153,12 @@ def check_sources(store: Store, root: Path) -> None:
             )
 
 
-def _is_finished(folder: Path, plan: dict[str, Any]) -> bool:
-    file = folder / MANIFEST
+def _is_finished(folder: Path, request: dict[str, Any]) -> bool:
+    file = folder / STORE_FILE
     if not file.is_file():
         return False
     manifest = read_json(file)
-    if any(manifest.get(key) != value for key, value in plan.items()):
+    if any(manifest.get(key) != value for key, value in request.items()):
         raise StoreError(
             f"{folder} holds another cohort or other leads ({manifest.get('name')}, "
             f"{manifest.get('records')} records)",
@@ -168,10 +167,10 @@ def _is_finished(folder: Path, plan: dict[str, Any]) -> bool:
     return True
 
 
-def _begin(folder: Path, plan: dict[str, Any]) -> None:
+def _begin(folder: Path, request: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / PLAN
-    if file.is_file() and read_json(file) != plan:
+    file = folder / REQUEST_FILE
+    if file.is_file() and read_json(file) != request:
         raise StoreError(
             f"{folder} holds an unfinished store of another cohort",
             remedy="name another folder, or delete this one",
@@ -180,7 +179,7 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
         raise StoreError(
             f"{folder} is not empty and not a store", remedy="name a new or an empty folder"
         )
-    write_text(file, json.dumps(plan))
+    write_text(file, json.dumps(request))
 
 
 def _jobs(cohort: Cohort, folder: Path, leads: tuple[str, ...]) -> Iterator[_Job]:
@@ -196,8 +195,8 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
         return
     workers = min(workers, len(jobs))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(_pack_shard, job) for job in jobs]):
-            yield done.result()
+        for future in as_completed([pool.submit(_pack_shard, job) for job in jobs]):
+            yield future.result()
 
 
 def _pack_shard(job: _Job) -> int:
@@ -288,7 +287,7 @@ def _whole_microvolts(
     return np.ascontiguousarray(rounded, dtype="<i2"), changed
 
 
-def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]) -> None:
+def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, Any]) -> None:
     parts = [pd.read_parquet(_part(folder, job.shard)) for job in jobs]
     rows = pd.concat(parts, ignore_index=True)
     failed = rows["reason"] != ""
@@ -309,7 +308,7 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]
         index[~failed].to_parquet(file, index=False)
     with replacing(folder / QUARANTINE) as file:
         quarantine.to_csv(file, index=False)
-    manifest = plan | {
+    manifest = request | {
         "name": cohort.name,
         "version": cohort.version,
         "task": cohort.task,
@@ -319,10 +318,10 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], plan: dict[str, Any]
         "quarantined": int(failed.sum()),
         "shard_bytes": [os.path.getsize(folder / shard_name(job.shard)) for job in jobs],
     }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
+    write_text(folder / STORE_FILE, json.dumps(manifest, indent=1))
     for job in jobs:
         _part(folder, job.shard).unlink()
-    (folder / PLAN).unlink()
+    (folder / REQUEST_FILE).unlink()
 
 
 def _part(folder: Path, shard: int) -> Path:

@@ -26,11 +26,11 @@ from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from einthoven.errors import StoreError
-from einthoven.files import parse_json
+from einthoven.files import STORE_FILE, parse_json
 from einthoven.records import Record
 
 FORMAT_VERSION = 1
-MANIFEST, INDEX, QUARANTINE = "store.json", "index.parquet", "quarantine.csv"
+INDEX, QUARANTINE = "index.parquet", "quarantine.csv"
 # Pages of a shard that were read count as memory of this process until they are released.
 _RELEASE_AFTER = 16 * 1024 * 1024
 
@@ -92,12 +92,12 @@ class Store:
             If there is none, it is unfinished, or a file is missing or has another size.
         """
         filesystem, path = fsspec.url_to_fs(str(root))
-        if not filesystem.exists(f"{path}/{MANIFEST}"):
+        if not filesystem.exists(f"{path}/{STORE_FILE}"):
             raise StoreError(
-                f"{root} is not a finished store: {MANIFEST} is missing",
+                f"{root} is not a finished store: {STORE_FILE} is missing",
                 remedy=f"pack it, or let an interrupted run finish: einthoven pack SOURCE {root}",
             )
-        manifest = parse_json(filesystem.cat_file(f"{path}/{MANIFEST}"), f"{root}/{MANIFEST}")
+        manifest = parse_json(filesystem.cat_file(f"{path}/{STORE_FILE}"), f"{root}/{STORE_FILE}")
         if manifest.get("format") != FORMAT_VERSION:
             raise StoreError(
                 f"{root}: store format {manifest.get('format')}, this version reads "

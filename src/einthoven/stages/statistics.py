@@ -13,12 +13,13 @@ import torch
 
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import RecipeError
+from einthoven.files import RUN_FILE
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import resampled_length
 from einthoven.signals.random import generator_for
 from einthoven.signals.steps import MinMax, Scale, Standardise, Step, Window
-from einthoven.training.run import ABOUT, RunFolder
+from einthoven.training.run import RunFolder
 
 STANDARDISER = "standardiser"  # key of the request in run.json
 _CHUNK_VALUES = 1 << 20  # float64 values in memory at a time: 8 MiB
@@ -81,7 +82,7 @@ def recorded_standardiser(out: str | Path) -> Standardiser | None:
 
     Computing it again could differ in the last bit on another machine.
     """
-    is_run = (Path(out) / ABOUT).is_file()
+    is_run = (Path(out) / RUN_FILE).is_file()
     values = RunFolder(Path(out)).request.get(STANDARDISER) if is_run else None
     return Standardiser(**values) if values else None
 

@@ -20,14 +20,14 @@ from torch.optim import Optimizer
 
 from einthoven.backbones.layers.shared_batch_norm import shared_batch_norms
 from einthoven.errors import TrainingError
-from einthoven.files import append_line, read_lines, write_lines
+from einthoven.files import HISTORY_FILE, append_line, read_lines, write_lines
 from einthoven.progress import Progress
 from einthoven.signals.random import ShareGenerator, generator_for
 from einthoven.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from einthoven.training.distributed import Processes
 from einthoven.training.optim import OPTIMISERS, Precision, Settings, set_learning_rate
 
-METRICS, CHECKPOINT, BEST = "metrics.jsonl", "checkpoint.safetensors", "best.safetensors"
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -156,7 +156,7 @@ class Loop(Generic[T]):
                 if self.progress:
                     self.progress(self.name, at.epoch * steps, total, entry)
         processes.wait()
-        return Result(read_lines(self.folder / METRICS), at.best_epoch, at.best)
+        return Result(read_lines(self.folder / HISTORY_FILE), at.best_epoch, at.best)
 
     def _backward(self, network: nn.Module, batches: Iterator[T], step: int) -> float:
         """Accumulate gradients of a step; return the mean loss over all processes."""
@@ -213,9 +213,9 @@ class Loop(Generic[T]):
         if self.processes.is_main:
             if is_best:
                 save_weights(self.folder / BEST, self.model)
-            append_line(self.folder / METRICS, entry)
+            append_line(self.folder / HISTORY_FILE, entry)
             if self.after_epoch is not None:
-                self.after_epoch(read_lines(self.folder / METRICS))
+                self.after_epoch(read_lines(self.folder / HISTORY_FILE))
         return entry
 
     def _is_best(self, entry: dict[str, Any], at: Counters) -> bool:
@@ -236,8 +236,8 @@ class Loop(Generic[T]):
         if file.is_file():
             at = Counters(**load_checkpoint(file, self.model, optimizer))
         if self.processes.is_main:
-            lines = read_lines(self.folder / METRICS)
-            write_lines(self.folder / METRICS, [e for e in lines if e["epoch"] <= at.epoch])
+            lines = read_lines(self.folder / HISTORY_FILE)
+            write_lines(self.folder / HISTORY_FILE, [e for e in lines if e["epoch"] <= at.epoch])
         self.processes.wait()
         return at
 

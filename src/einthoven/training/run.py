@@ -26,10 +26,10 @@ from typing import Any
 
 from einthoven import __version__
 from einthoven.errors import TrainingError
-from einthoven.files import Json, locked, read_json, write_json
+from einthoven.files import RUN_FILE, Json, locked, read_json, write_json
 from einthoven.training.distributed import Processes
 
-ABOUT, LOCK = "run.json", ".lock"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class RunFolder:
     def begin(cls, path: str | Path, request: Json) -> RunFolder:
         """Begin a run, or resume one of the same request; refuse a folder with another one."""
         folder = Path(path)
-        if (folder / ABOUT).is_file():
+        if (folder / RUN_FILE).is_file():
             run = cls(folder)
             _refuse_other(run.request, request, folder)
             return run
         try:
             folder.mkdir(parents=True, exist_ok=True)
             content = {"request": request, "environment": environment(), "command": sys.argv}
-            write_json(folder / ABOUT, content)
+            write_json(folder / RUN_FILE, content)
         except OSError as error:
             raise TrainingError(
                 f"{folder} cannot be a run folder: {error.strerror}", remedy="choose another folder"
@@ -73,10 +73,10 @@ class RunFolder:
         return self._entry("environment")
 
     def _entry(self, key: str) -> Json:
-        content = read_json(self.path / ABOUT)
+        content = read_json(self.path / RUN_FILE)
         if not isinstance(content, dict) or not isinstance(content.get(key), dict):
             raise TrainingError(
-                f"{self.path / ABOUT} is not about a run: {key} is missing",
+                f"{self.path / RUN_FILE} is not about a run: {key} is missing",
                 remedy="choose another folder",
             )
         entry: Json = content[key]
