@@ -19,7 +19,7 @@ from einthoven.errors import FileError, StoreError
 from einthoven.records import Format, Record, formats, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals import pack as packing
-from einthoven.signals.pack import PLAN, check_sources, pack
+from einthoven.signals.pack import REQUEST_FILE, check_sources, pack
 from einthoven.signals.store import Store
 
 
@@ -197,8 +197,8 @@ def test_damaged_stores_are_refused(everyone: Cohort, tmp_path: Path) -> None:
 
 
 def test_a_damaged_list_of_shards_is_refused(everyone: Cohort, tmp_path: Path) -> None:
-    (tmp_path / PLAN).write_text('{"records": [')
-    with pytest.raises(FileError, match=PLAN):
+    (tmp_path / REQUEST_FILE).write_text('{"records": [')
+    with pytest.raises(FileError, match=REQUEST_FILE):
         pack(everyone, tmp_path)
 
 

@@ -121,10 +121,12 @@ def test_training_stops_on_the_schedule_of_all_epochs(tmp_path: Path) -> None:
     """It ends with the weights that the whole training has after that epoch."""
 
     def second(model: nn.Module) -> dict[str, float]:
-        return {"value": float(len((tmp_path / "whole" / METRICS).read_text().splitlines()) == 1)}
+        return {
+            "value": float(len((tmp_path / "whole" / HISTORY_FILE).read_text().splitlines()) == 1)
+        }
 
     (tmp_path / "whole").mkdir()
-    (tmp_path / "whole" / METRICS).touch()
+    (tmp_path / "whole" / HISTORY_FILE).touch()
     loop(tmp_path / "whole", network(), settings={"select": "value"}, validate=second).run()
     stopped, selected = network(), network()
     result = loop(tmp_path / "stopped", stopped, settings={"stop_after": 2}).run()

@@ -214,7 +214,7 @@ def evaluate_model(
     """
     model = load_model(folder)
     leakage = check_scored(folder, (cohort, store), split)
-    stored = model_path(folder) / EVALUATION
+    stored = model_path(folder) / EVALUATION_FILE
     if leakage and stored.is_file() and read_json(stored).get("folds"):
         raise EvaluationError(
             f"{folder} was refitted on all records of its folds: it has seen {leakage['seen']} "
