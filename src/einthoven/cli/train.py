@@ -22,7 +22,7 @@ from einthoven.cli.options import (
     use_threads,
 )
 from einthoven.cli.progress import note, progress_bars, shown_warnings
-from einthoven.files import read_json
+from einthoven.files import METRICS_FILE, read_json
 from einthoven.models import SHIPPED
 from einthoven.report.format import counted, number, with_interval
 
@@ -224,11 +224,10 @@ def _report(
     result: Finished, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000
 ) -> None:
     """Write a finished run's report, and print its results and files."""
-    from einthoven.experiment.run import METRICS
     from einthoven.report.page import write_report
 
     page = write_report([out], out / "report.html", cohort=cohort, resamples=resamples)
-    score, folds = result.test.to_dict(), read_json(result.run.path / METRICS).get("folds")
+    score, folds = result.test.to_dict(), read_json(result.run.path / METRICS_FILE).get("folds")
     labels = f"{score['defined_labels']} of {len(score['per_label'])} labels"
     for name in ("AUROC", "AUPRC"):
         value, limits, bias = (

@@ -23,7 +23,6 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.experiment.evaluation import evaluation_of, write_evaluation
 from einthoven.experiment.run import (
     HEADLINE,
-    METRICS,
     MODEL,
     SPLITS,
     Finished,
@@ -35,7 +34,7 @@ from einthoven.experiment.run import (
     score_splits,
     table_file,
 )
-from einthoven.files import Json, read_json, read_lines, write_json
+from einthoven.files import METRICS_FILE, Json, read_json, read_lines, write_json
 from einthoven.models import read_config
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
@@ -150,7 +149,7 @@ def run_folds(
         )
         evaluation |= {"validation": metrics["validation"], "folds": metrics["folds"]}
         write_evaluation(run.path / MODEL, evaluation)
-        write_json(run.path / METRICS, metrics)  # last: it makes the run complete
+        write_json(run.path / METRICS_FILE, metrics)  # last: it makes the run complete
         return Finished(run, scores["test"])
 
 
@@ -221,7 +220,7 @@ def _rate(stage: Stage1, folders: Sequence[Path]) -> float:
 
 def fold_scores(folders: Sequence[Path]) -> Json:
     """Scores of each fold on its test records, and their mean and standard deviation."""
-    scores = [read_json(folder / METRICS)["test"] for folder in folders]
+    scores = [read_json(folder / METRICS_FILE)["test"] for folder in folders]
     summary: Json = {"scores": [{key: score[key] for key in HEADLINE} for score in scores]}
     for name in ("macro_auroc", "macro_auprc"):
         values = [score[name] for score in scores]
