@@ -107,7 +107,7 @@ def posttrain(
     """
     from einthoven.cli.paths import labelled_cohort, shared_store
     from einthoven.experiment.folds import run_folds
-    from einthoven.experiment.run import METRICS, run_experiment
+    from einthoven.experiment.run import run_experiment
     from einthoven.models import start_from
     from einthoven.stages.posttrain import check_weights
     from einthoven.stages.recipe import load_recipe, prepared_alike, recipe_for
@@ -134,7 +134,7 @@ def posttrain(
         _recommend_folds(labelled)
     _report_unlearnable(labelled if folds is None else labelled.with_splits("train"))
     run = run_experiment if folds is None else partial(run_folds, folds=folds)
-    was_finished = (out / METRICS).is_file()
+    was_finished = (out / METRICS_FILE).is_file()
     with progress_bars() as progress, shown_warnings():
         result = run(
             labelled,
