@@ -85,19 +85,14 @@ def test_folds_are_recommended_for_few_records_and_give_a_run(
         "--recipe", made.recipe, "--store", synthetic_store.root, "--resamples", 0,
         "--device", "cpu", "--set", "stage2.epochs=1", "--out", tmp_path / "run",
     )  # fmt: skip
-    result = cli(*options, "--set", "stage2.base_lr=20", status=1)
-    assert "base_lr" in result.err  # refused before the cohort is read
-    assert "--folds" not in result.err
     result = cli(*options, "--folds", 3)
-    assert "recommended" not in result.err
+    assert "--folds" not in result.err
     score = read_json(tmp_path / "run" / "metrics.json")
     assert f"Out-of-fold macro AUROC {score['test']['macro_auroc']:.4f}" in result.out
     assert f"standard deviation {score['folds']['macro_auroc']['sd']:.4f}" in result.out
-    result = cli("compare", tmp_path / "run", tmp_path / "run", "--resamples", 0)
-    assert "A minus B" in result.out
     result = cli(*options, status=1)  # without folds: another run, in the same folder
     assert f"{len(synthetic)} records: --folds 5" in result.err
-    assert f"AFIB: {positives} positive" in " ".join(result.err.split())
+    assert f"AFIB: {positives} positive" in result.err
 
 
 def test_a_task_specific_network_is_trained_by_its_recipe(

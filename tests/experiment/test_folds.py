@@ -21,7 +21,7 @@ from einthoven.experiment.folds import run_folds
 from einthoven.experiment.run import Finished
 from einthoven.files import Json, file_sha256, read_json, write_tensors
 from einthoven.inference import predict_cohort
-from einthoven.models import Model, load_model
+from einthoven.models import load_model, read_config
 from einthoven.predictions import Predictions
 from einthoven.report.data import read_evaluation
 from einthoven.report.format import number
@@ -78,9 +78,8 @@ def numbers(folder: Path) -> Json:
     return read_json(folder / "metrics.json")
 
 
-@pytest.fixture
-def model(folder: Path) -> Model:
-    return load_model(folder / "model")
+def fold(folder: Path, number: int) -> Path:
+    return folder / "folds" / str(number)
 
 
 def test_a_record_is_predicted_by_a_model_that_has_not_seen_its_patient(
@@ -90,11 +89,11 @@ def test_a_record_is_predicted_by_a_model_that_has_not_seen_its_patient(
     assert np.array_equal(table.require_targets(), synthetic.targets())
     assert (table.metadata["folds"], table.metadata["calibrated"]) == ("3", "no")
     for k, part in enumerate(synthetic.folds(FOLDS), 1):
-        model = load_model(folder / "folds" / str(k) / "model")
+        model = load_model(fold(folder, k) / "model")
         rows = np.isin(table.records, part.ids("test"))
         expected = predict_cohort(model, part, synthetic_store, "test", calibrated=False)
         assert table.probabilities[rows] == pytest.approx(expected.probabilities, abs=1e-6)
-        seen = read_fingerprints(folder / "folds" / str(k) / "model")
+        seen = read_fingerprints(fold(folder, k) / "model")
         assert find_leakage(seen, (part, synthetic_store)) is None
         assert find_leakage(seen, (part, synthetic_store), "train") is not None
 
@@ -105,9 +104,7 @@ def test_scores_are_pooled_and_by_fold_with_intervals_by_patient(
     areas = roc_auc_score(table.require_targets(), table.probabilities, average=None)
     assert numbers["test"]["macro_auroc"] == pytest.approx(np.mean(areas), abs=1e-12)
     assert numbers["test"]["unit"] == "patient"
-    tests = [
-        read_json(folder / "folds" / str(k) / "metrics.json")["test"] for k in range(1, FOLDS + 1)
-    ]
+    tests = [read_json(fold(folder, k) / "metrics.json")["test"] for k in range(1, FOLDS + 1)]
     values = [test["macro_auroc"] for test in tests]
     assert [score["macro_auroc"] for score in numbers["folds"]["scores"]] == values
     assert {test["unit"] for test in tests} == {"patient"}
@@ -118,20 +115,17 @@ def test_scores_are_pooled_and_by_fold_with_intervals_by_patient(
 
 
 def test_the_final_model_is_trained_on_all_records_with_what_the_folds_chose(
-    folder: Path, model: Model, table: Predictions, synthetic: Cohort, synthetic_store: Store
+    folder: Path, table: Predictions, synthetic: Cohort, synthetic_store: Store
 ) -> None:
+    model = load_model(folder / "model")
     provenance = model.config["provenance"]
-    chosen = [
-        load_model(folder / "folds" / str(k) / "model").config["provenance"]["selected_epoch"]
-        for k in range(1, FOLDS + 1)
-    ]
-    epoch = int(np.median([epochs["stage2"] for epochs in chosen]))
+    folds = [read_config(fold(folder, k) / "model")["provenance"] for k in range(1, FOLDS + 1)]
+    epoch = int(np.median([each["selected_epoch"]["stage2"] for each in folds]))
     assert provenance["selected_epoch"] == {"stage1": 3, "stage2": epoch}
     assert provenance["recipe"]["stage1"]["base_lr"] in (1e-3, 1e-1)
     assert provenance["cohort"]["training_records"] == len(synthetic)
-    seen = find_leakage(
-        read_fingerprints(folder / "model"), (synthetic.with_splits("test"), synthetic_store)
-    )
+    everyone = synthetic.with_splits("test"), synthetic_store
+    seen = find_leakage(read_fingerprints(folder / "model"), everyone)
     assert seen is not None
     assert len(seen.ids) == len(synthetic)
     assert model.calibration == fit_calibration(table)
@@ -204,17 +198,12 @@ def test_a_killed_run_resumes_to_the_same_weights(
         assert file_sha256(copy / file) == file_sha256(folder / file)
 
 
-def test_other_folds_in_the_same_folder_are_refused(
-    folder: Path, cross_validation: CrossValidation
-) -> None:
-    with pytest.raises(TrainingError, match=r"another folds \(folds: 3; now 4\)"):
-        cross_validation(folder, folds=4)
-
-
-def test_weights_that_have_seen_any_record_are_refused_before_training(
+def test_other_folds_and_weights_that_have_seen_a_record_are_refused_before_training(
     folder: Path, tmp_path: Path, cross_validation: CrossValidation
 ) -> None:
     """The model of fold 1 has not seen that fold, and has seen the others."""
+    with pytest.raises(TrainingError, match=r"another folds \(folds: 3; now 4\)"):
+        cross_validation(folder, folds=4)
     with pytest.raises(CohortError, match="has seen"):
-        cross_validation(tmp_path / "run", weights=folder / "folds" / "1" / "model")
+        cross_validation(tmp_path / "run", weights=fold(folder, 1) / "model")
     assert not (tmp_path / "run").exists()

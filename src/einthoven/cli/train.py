@@ -193,16 +193,15 @@ def _recommend_folds(cohort: Cohort) -> None:
 
     if len(cohort) >= SMALL:
         return
-    note(
-        f"{counted(len(cohort), 'record')}: --folds 5 tests every one of them, and trains the "
-        "final model on all"
-    )
-    held_out = cohort.counts()[["validation", "test"]]
-    scarce = [
-        f"{label}: "
-        + ", ".join(f"{counted(n, 'positive')} in {split}" for split, n in row.items() if n < FEW)
-        for label, row in held_out[(held_out < FEW).any(axis=1)].iterrows()
+    records = counted(len(cohort), "record")
+    note(f"{records}: --folds 5 tests every one of them, and trains the final model on all")
+    counts = [
+        (int(positives), label, split)
+        for split in ("test", "validation")
+        for label, positives in zip(cohort.labels, cohort.targets(split).sum(axis=0), strict=True)
     ]
+    few = sorted(entry for entry in counts if entry[0] < FEW)
+    scarce = [f"{label}: {counted(n, 'positive')} in {split}" for n, label, split in few]
     if scarce:
         note(f"Warning: {listed(scarce, separator='; ')}: use --folds 5", style="yellow")
 

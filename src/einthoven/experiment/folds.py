@@ -99,53 +99,42 @@ def run_folds(
         check_cohort(part, store, resamples=resamples, allow_leakage=allow_leakage)
     tested = cohort.with_splits("test"), store
     leakage = check_initial_weights(weights, tested, allow=allow_leakage)
-    shared: dict[str, Any] = {"options": options, "processes": processes}
+    settings: dict[str, Any] = {"weights": weights, "options": options, "processes": processes}
     request = request_of(
         (everyone, store), backbone, recipe, weights,
         options=options, leakage=leakage, world=processes.world,
     )  # fmt: skip
     request |= {"folds": folds, "public_weights": check_public_weights(backbone, weights, cohort)}
-    shared |= {"weights": weights, "allow_leakage": allow_leakage}
+    settings |= {"allow_leakage": allow_leakage}
     with open_run(out, request, processes) as run:
         folders = [run.path / FOLDS / str(number) for number in range(1, folds + 1)]
+        bootstrap: dict[str, Any] = {"resamples": resamples, "by": UNIT}
         for number, (part, folder) in enumerate(zip(parts, folders, strict=True), 1):
+            settings["progress"] = _named(progress, f"fold {number} of {folds}")
             run_experiment(
-                part,
-                store,
-                backbone,
-                recipe=recipe,
-                out=folder,
-                resamples=resamples,
-                by=UNIT,
-                progress=_named(progress, f"fold {number} of {folds}"),
-                **shared,
+                part, store, backbone, recipe=recipe, out=folder, **bootstrap, **settings
             )
         processes.wait()  # for the predictions of the last fold
+        settings["progress"] = _named(progress, "all records")
         final = refit_recipe(recipe, folders)
         trained = posttrain(
-            everyone,
-            store,
-            backbone,
-            recipe=final,
-            out=run.path / REFIT,
-            progress=_named(progress, "all records"),
-            **shared,
+            everyone, store, backbone, recipe=final, out=run.path / REFIT, **settings
         )
         if not processes.is_main:
             return None
+        trained = replace(trained, run=run)
         tables = {split: out_of_fold(folders, split, cohort.ids()) for split in SPLITS}
-        for split, (table, _) in tables.items():
+        for split, table in tables.items():
             table.save(table_file(run.path, split))
-        trained, (table, places) = replace(trained, run=run), tables["test"]
-        pooled = {split: table for split, (table, _) in tables.items()}
-        scores = score_splits(pooled, resamples=resamples, by=UNIT)
+        scores, table = score_splits(tables, **bootstrap), tables["test"]
         metrics = metrics_of(trained, scores, processes.device) | {"folds": fold_scores(folders)}
         model = model_of(trained, everyone, final)
         model.config["selection"] = f"epochs, calibration and thresholds from {folds} folds"
         fitted = replace(table, metadata={**table.metadata, "split": "out of fold"})
         model = saved_model(model, run.path / MODEL, fitted, scores["test"])
+        places = np.argmax([np.isin(table.records, part.ids("test")) for part in parts], axis=0)
         evaluation = evaluation_of(
-            model, cohort, table, score=metrics["test"], resamples=resamples, by=UNIT, folds=places
+            model, cohort, table, score=metrics["test"], folds=places, **bootstrap
         )
         evaluation |= {"validation": metrics["validation"], "folds": metrics["folds"]}
         write_evaluation(run.path / MODEL, evaluation)
@@ -153,24 +142,10 @@ def run_folds(
         return Finished(run, scores["test"])
 
 
-def out_of_fold(
-    folders: Sequence[Path], split: str, ids: NDArray[np.str_]
-) -> tuple[Predictions, NDArray[np.intp]]:
-    """Join the predictions of a split of all folds.
+def out_of_fold(folders: Sequence[Path], split: str, ids: NDArray[np.str_]) -> Predictions:
+    """Join the predictions of a split of all folds, in the order of `ids`.
 
-    Parameters
-    ----------
-    folders : sequence of Path
-        Finished experiments of the folds.
-    split : str
-    ids : array of str
-        Records in the order of the table; those without a prediction are left out.
-
-    Returns
-    -------
-    Predictions
-    array of int, shape (records,)
-        Fold of each record, from 0.
+    Records without a prediction are left out.
     """
     tables = [Predictions.load(table_file(folder, split)) for folder in folders]
     columns = {
@@ -178,13 +153,9 @@ def out_of_fold(
         for name in ("records", "patients", "targets", "probabilities")
     }
     place = pd.Index(columns["records"]).get_indexer(pd.Index(ids))
-    order = place[place >= 0]
-    joined = replace(
-        tables[0],
-        metadata={**tables[0].metadata, "folds": str(len(tables))},
-        **{name: values[order] for name, values in columns.items()},
-    )
-    return joined, np.repeat(np.arange(len(tables)), [len(table) for table in tables])[order]
+    joined = {name: values[place[place >= 0]] for name, values in columns.items()}
+    metadata = {**tables[0].metadata, "folds": str(len(tables))}
+    return replace(tables[0], metadata=metadata, **joined)
 
 
 def refit_recipe(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
@@ -232,11 +203,4 @@ def _named(progress: Progress | None, part: str) -> Progress | None:
     """Progress with the part of the run before the name of each task."""
     if progress is None:
         return None
-    whole = progress
-
-    def show(
-        task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
-    ) -> None:
-        whole(f"{part}, {task}", done, total, metrics)
-
-    return show
+    return lambda task, *numbers: progress(f"{part}, {task}", *numbers)
