@@ -25,13 +25,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import Entry, catalogue
-from einthoven.reproduce.published import AUROC, BENCHMARK, LEADERBOARD, Value
+from einthoven.cohorts.ptbxl import TASKS
+from einthoven.reproduce.published import AUROC, LEADERBOARD, Value
 
 PAGES = Path(__file__).parent
 DOCS = PAGES.parent
 FOLDER = DOCS / "networks"
 LABELS = 71
 TASK = "all-71"
+BENCHMARK = tuple(TASKS)
 # Published rows whose names differ from the backbone's.
 PUBLISHED = {
     "hubert_ecg_base": ("HuBERT-ECG-BASE",),
@@ -116,7 +118,7 @@ class Network:
         """The initial weights that the page's command names."""
         if self.entry.is_supervised:
             return ""
-        return self.entry.weights_file if self.entry.has_weights else "runs/pretrain/model"
+        return self.entry.weights_file or "runs/pretrain/model"
 
     @property
     def description(self) -> str:

@@ -285,21 +285,10 @@ def losses(api: Any) -> list[Item]:
                 found[f"{name}/{kind}"] = summary(api.make_target(kind, x, backbone).numpy())
         return found
 
-    def distillation(api: Any) -> Any:
-        student, teacher = (torch.from_numpy(formula_input((6, 5), seed=s)) for s in (1, 2))
-        target = (torch.from_numpy(formula_input((6, 5), seed=3)) > 0.5).float()
-        return {
-            "default": float(api.distillation_loss(student, teacher, target)),
-            "other": float(
-                api.distillation_loss(student * 9, teacher, target, temperature=4.0, weight=0.5)
-            ),
-        }
-
     return [
         ("names", names),
         *((case, partial(of, case=case)) for case in LOSSES),
         ("targets", targets),
-        ("distillation", distillation),
     ]
 
 

@@ -256,12 +256,6 @@ def make_target(kind: str, x: torch.Tensor, backbone: Any) -> torch.Tensor:
     return make_target(kind, x, backbone)
 
 
-def distillation_loss(student: Any, teacher: Any, target: Any, **options: Any) -> torch.Tensor:
-    from einthoven.objectives.distill import distillation_loss
-
-    return distillation_loss(student, teacher, target, **options)
-
-
 # --- training -----------------------------------------------------------------------------------
 
 

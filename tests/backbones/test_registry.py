@@ -35,7 +35,7 @@ def test_entries_are_complete(name: str) -> None:
     assert 0 < len(registered.origin) <= 24
     public = (registered.weights_from, registered.licence, registered.pretraining_data)
     assert all(public) or public == (None, None, None)
-    assert registered.has_weights or registered.contains_ptbxl is False
+    assert registered.weights_from or registered.contains_ptbxl is False
     assert registered.contains_ptbxl is False or "PTB-XL" in (registered.pretraining_data or "")
     assert re.fullmatch(r"([0-9a-f]{64})?", registered.weights_sha256)
 

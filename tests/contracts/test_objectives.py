@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
-from einthoven.errors import RecipeError
+from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives import create_objective, create_pretraining, objective_names
 from einthoven.objectives.objective import ObjectiveOutput
-from einthoven.objectives.registry import suits
 
 
 def _small(name: str) -> dict[str, Any]:
@@ -31,12 +30,16 @@ def _pairs() -> Iterator[tuple[str, str]]:
         smallest.setdefault(each.family, each.name)
     for objective in objective_names():
         with torch.device("meta"):
-            accepted = [
-                name
-                for name in smallest.values()
-                if suits(objective, create_backbone(name, init="pretraining"))
-            ]
+            accepted = [name for name in smallest.values() if _accepts(objective, name)]
         yield from ((objective, name) for name in accepted[:3])
+
+
+def _accepts(objective: str, name: str) -> bool:
+    try:
+        create_pretraining(name, objective=objective)
+    except BackboneError:
+        return False
+    return True
 
 
 PAIRS = list(_pairs())

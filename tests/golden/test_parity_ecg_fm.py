@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from pretraining_models import load_pretraining
 from public_names import to_public
 from torch import Tensor
 
 from einthoven.objectives.cmsc import cmsc_loss
-from einthoven.objectives.pretrained import load_pretraining
 from einthoven.objectives.quantiser import GumbelQuantiser
 from einthoven.objectives.wav2vec2 import contrastive_logits, contrastive_loss
 from einthoven.weights import load_backbone, load_classifier

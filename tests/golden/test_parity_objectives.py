@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from pretraining_models import load_pretraining
 
 from einthoven.backbones.layers.patches import sincos_positions
-from einthoven.objectives.distill import distillation_loss
 from einthoven.objectives.mae import MaskedAutoencoder, masked_mse, standardise_patches
-from einthoven.objectives.pretrained import load_pretraining
 
 
 def test_masked_reconstruction_loss(parity: Callable[[str], Any]) -> None:
@@ -23,15 +22,6 @@ def test_masked_reconstruction_loss(parity: Callable[[str], Any]) -> None:
     case.check(
         loss_normalised_target=masked_mse(prediction, standardise_patches(patches), mask),
         loss_raw_target=masked_mse(prediction, patches, mask),
-    )
-
-
-def test_self_distillation_loss(parity: Callable[[str], Any]) -> None:
-    case = parity("ssl_self_distillation_loss")
-    three = [case.stored(f"in_{name}") for name in ("student", "teacher", "target")]
-    case.check(
-        loss=distillation_loss(*three),
-        loss_T4_w05=distillation_loss(*three, temperature=4.0, weight=0.5),
     )
 
 

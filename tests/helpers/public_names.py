@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from pretraining_models import COUNTERS, NAMINGS
 from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier
@@ -46,12 +47,12 @@ def _prefixed(prefix: str, naming: Naming, plain: State) -> dict[str, Tensor]:
 
 
 def _ecg_fm_pretraining(state: State) -> dict[str, Tensor]:
-    public = {key: tensor for key, tensor in state.items() if key not in ecg_fm.COUNTERS}
-    return export(public, ecg_fm.PRETRAINING)
+    public = {key: tensor for key, tensor in state.items() if key not in COUNTERS}
+    return export(public, NAMINGS["ecg_fm"])
 
 
 def _st_mem_pretraining(state: State) -> dict[str, Tensor]:
-    public = export(state, st_mem.PRETRAINING)
+    public = export(state, NAMINGS["st_mem"])
     aliases = {
         k.removeprefix("encoder."): v for k, v in public.items() if "to_patch_embedding." in k
     }

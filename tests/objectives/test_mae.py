@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from pretraining_models import load_pretraining
 from safetensors.torch import save_file
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import WeightsError
 from einthoven.objectives.mae import MaskedAutoencoder, create_mae
-from einthoven.objectives.pretrained import load_pretraining
 
 NAMES = ("st_mem_tiny", "mtecg_tiny_100hz")
 

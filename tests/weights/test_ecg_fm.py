@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pretraining_models import load_pretraining
 from public_names import to_public
 from safetensors.torch import save_file
 from small_networks import SMALL, same_weights
@@ -17,7 +18,6 @@ from einthoven.errors import WeightsError
 from einthoven.inference import predict_record
 from einthoven.models import Model, load_model, save_model
 from einthoven.objectives import create_objective
-from einthoven.objectives.pretrained import load_pretraining
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.signals.prepare import prepare_record
 from einthoven.weights import ecg_fm as names

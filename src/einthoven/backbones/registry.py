@@ -120,11 +120,6 @@ class Entry:
         """Whether it is trained for the task from random weights."""
         return bool(self.recipe)
 
-    @property
-    def has_weights(self) -> bool:
-        """Whether public weights exist."""
-        return self.weights_from is not None
-
     def build(self, **options: Any) -> Backbone:
         """The network with fresh weights; options replace fields of the configuration."""
         network: Callable[..., Backbone] = self.network

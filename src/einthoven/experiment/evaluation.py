@@ -21,7 +21,7 @@ from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
 from einthoven.experiment.robustness import measure_robustness
 from einthoven.files import EVALUATION_FILE, Json, read_json, write_json, write_text
-from einthoven.inference import CALIBRATED, calibrate_table, predict_cohort
+from einthoven.inference import CALIBRATED, calibrate_table, check_uncalibrated, predict_cohort
 from einthoven.models import (
     CARD,
     RELIABILITY,
@@ -109,7 +109,7 @@ def evaluation_of(
     EvaluationError
         If the table is calibrated already, or has no targets.
     """
-    calibrate_table(model, table)  # refuses a calibrated table
+    check_uncalibrated(model, table)
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
     calibration = calibration_report(table, model.calibration, folds=folds, **options)
     groups = demographics(cohort.metadata().loc[table.records.tolist()])

@@ -1,7 +1,12 @@
 """Predictions and embeddings of records and cohorts by a model."""
 
 from einthoven.backbones.inference import device_of
-from einthoven.inference.cohorts import CALIBRATED, calibrate_table, predict_cohort
+from einthoven.inference.cohorts import (
+    CALIBRATED,
+    calibrate_table,
+    check_uncalibrated,
+    predict_cohort,
+)
 from einthoven.inference.embedding_files import Embedded
 from einthoven.inference.embeddings import embed_cohort, embed_files
 from einthoven.inference.records import (
@@ -20,6 +25,7 @@ __all__ = [
     "RecordPrediction",
     "Written",
     "calibrate_table",
+    "check_uncalibrated",
     "device_of",
     "embed_cohort",
     "embed_files",

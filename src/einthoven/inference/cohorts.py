@@ -115,11 +115,7 @@ def calibrate_table(model: Model, table: Predictions) -> Predictions:
     EvaluationError
         If the table is calibrated already, or has other labels.
     """
-    if table.labels != model.labels or table.metadata.get(CALIBRATED) == "yes":
-        raise EvaluationError(
-            "the table is calibrated already, or its labels are not the model's",
-            remedy="pass the table of predict_cohort(..., calibrated=False) for this model",
-        )
+    check_uncalibrated(model, table)
     if model.calibration is None:
         return table
     return replace(
@@ -127,6 +123,21 @@ def calibrate_table(model: Model, table: Predictions) -> Predictions:
         probabilities=model.calibration.apply(table.probabilities),
         metadata=dict(table.metadata) | {CALIBRATED: "yes"},
     )
+
+
+def check_uncalibrated(model: Model, table: Predictions) -> None:
+    """Refuse a table that is calibrated already, or has other labels than the model.
+
+    Raises
+    ------
+    EvaluationError
+        If it is, or has.
+    """
+    if table.labels != model.labels or table.metadata.get(CALIBRATED) == "yes":
+        raise EvaluationError(
+            "the table is calibrated already, or its labels are not the model's",
+            remedy="pass the table of predict_cohort(..., calibrated=False) for this model",
+        )
 
 
 def _check_labels(model: Model, labels: Sequence[str], cohort: Cohort) -> None:

@@ -42,7 +42,9 @@ from einthoven.predictions.calibration import Calibration
 from einthoven.signals.preparation import Preparation
 
 
-def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
+def save_model(
+    model: Model, path: str | Path, *, overwrite: bool = False, card: bool = True
+) -> Path:
     """Write a model folder; config.json comes last and makes it complete.
 
     All fields of the backbone's config are written, because a later version may have another
@@ -57,6 +59,8 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         The folder.
     overwrite : bool
         Replace the model that is in the folder.
+    card : bool
+        Write the model card; False if one with an evaluation follows.
 
     Raises
     ------
@@ -75,7 +79,7 @@ def save_model(model: Model, path: str | Path, *, overwrite: bool = False) -> Pa
         metadata = model.fingerprints | {"format": FORMAT}
         write_tensors(folder / WEIGHTS, model.network.state_dict(), metadata)
         config = _config_of(model, file_sha256(folder / WEIGHTS))
-        if not (folder / CARD).is_file():
+        if card and not (folder / CARD).is_file():
             write_text(folder / CARD, _card(config))
         write_config(folder, config)
     except OSError as error:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from einthoven.backbones.registry import create_backbone, seeded
-from einthoven.errors import BackboneError, RecipeError
+from einthoven.errors import RecipeError
 
 if TYPE_CHECKING:
     from einthoven.backbones.contract import Backbone
@@ -50,18 +50,6 @@ def register_objective(name: str, create: Create) -> None:
         raise RecipeError(
             f"the name {name!r} belongs to another objective", remedy="choose another name"
         )
-
-
-def suits(name: str, backbone: Backbone) -> bool:
-    """Whether an objective accepts a backbone, with its default options.
-
-    The objective decides: nothing else lists which networks it is for.
-    """
-    try:
-        create_objective(name, backbone)
-    except BackboneError:
-        return False
-    return True
 
 
 def create_objective(name: str, backbone: Backbone, **options: Any) -> Objective:

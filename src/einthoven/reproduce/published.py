@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 TASKS = ("all-71", "diagnostic-44", "subclass-23", "rhythm-12")
-BENCHMARK = ("all-71", "diagnostic-44", "subclass-23", "superclass-5", "form-19", "rhythm-12")
 
 
 @dataclass(frozen=True)

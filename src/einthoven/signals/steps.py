@@ -312,6 +312,8 @@ class Derive(Step):
 class Filter(Step):
     """Filter every lead forwards and backwards (no phase shift).
 
+    Filters are second-order sections, and the ends are extended oddly, as by default in
+    `scipy.signal.sosfiltfilt`.
     Neighbouring filters after the window are one map, which is fast. Before the
     window they run in scipy, as records have any length.
 
@@ -323,16 +325,12 @@ class Filter(Step):
         Corner frequency in Hz (a pair for `bandpass`, the centre for `notch`).
     order : int
         Order of the Butterworth design; 2 for `notch`.
-    form : {"sos-zero-phase"}
-        Second-order sections, forward-backward with odd extension at the ends, as
-        `scipy.signal.sosfiltfilt` does by default.
     """
 
     name: ClassVar[str] = "filter"
     kind: Literal["highpass", "lowpass", "bandpass", "notch"]
     cutoff: PositiveFloat | Band
     order: PositiveInt = 5
-    form: Literal["sos-zero-phase"] = "sos-zero-phase"
 
     def __post_init__(self) -> None:
         _check_corners(self, 2 if self.kind == "bandpass" else 1)

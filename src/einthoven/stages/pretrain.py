@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone, PatchBackbone
-from einthoven.backbones.registry import create_backbone, entry, seeded
+from einthoven.backbones.registry import entry
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError
 from einthoven.files import Json
@@ -22,7 +22,7 @@ from einthoven.licences import combined
 from einthoven.models import Model, is_model, save_model
 from einthoven.models.provenance import contains_ptbxl
 from einthoven.objectives.objective import SteppedObjective
-from einthoven.objectives.registry import create_objective
+from einthoven.objectives.registry import create_pretraining
 from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, TrainingBatches
 from einthoven.signals.preparation import Preparation
@@ -195,11 +195,15 @@ def _objective(
     backbone: str, recipe: Pretraining, options: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Objective, and fields of the backbone's config that it changed, such as `scale`."""
-    with seeded(recipe.seed):
-        network = create_backbone(backbone, **{"init": "pretraining", **options})
-        before = network.config.options
-        objective = create_objective(recipe.objective, network, **recipe.options)
-    after = network.config.options
+    before = entry(backbone).config.override({"init": "pretraining", **options}).options
+    objective: Any = create_pretraining(
+        backbone,
+        objective=recipe.objective,
+        seed=recipe.seed,
+        backbone_options=options,
+        **recipe.options,
+    )
+    after = objective.backbone.config.options
     return objective, {key: value for key, value in after.items() if value != before[key]}
 
 

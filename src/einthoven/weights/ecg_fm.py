@@ -14,7 +14,7 @@ from torch import Tensor
 from einthoven.backbones.inference import Aggregate
 from einthoven.weights.fit import Naming, State, with_newer_weight_norm
 
-__all__ = ["AGGREGATES", "COUNTERS", "ENCODER", "LABELS", "PRETRAINING"]
+__all__ = ["AGGREGATES", "ENCODER", "LABELS"]
 
 _INSIDE, _HEAD = "encoder.", "proj"
 _IN_ENCODER = {
@@ -61,29 +61,23 @@ AGGREGATES: tuple[Aggregate, ...] = tuple(
 """Aggregation of the 5 s segments of a recording by its authors: the maximum for findings that may
 be present in one of them only, the mean for the others."""
 
-COUNTERS = ("steps",)  # of our pretraining, absent from public files
-_IN_PRETRAINING = {
-    "mask_vector": "mask_emb",
-    "quantiser.codebook": "quantizer.vars",
-    "quantiser.projection.weight": "quantizer.weight_proj.weight",
-    "quantiser.projection.bias": "quantizer.weight_proj.bias",
-    "target_projection.weight": "project_q.weight",
-    "target_projection.bias": "project_q.bias",
-    "context_projection.weight": "final_proj.weight",
-    "context_projection.bias": "final_proj.bias",
-}
+_PRETRAINING_ONLY = (
+    "mask_emb",
+    "quantizer.vars",
+    "quantizer.weight_proj.weight",
+    "quantizer.weight_proj.bias",
+    "project_q.weight",
+    "project_q.bias",
+    "final_proj.weight",
+    "final_proj.bias",
+)
 
 
 def _encoder(state: State, _: object) -> dict[str, Tensor]:
     if any(key.startswith(2 * _INSIDE) for key in state):  # a classifier
         state = {key.removeprefix(_INSIDE): tensor for key, tensor in state.items()}
-    pretraining = set(_IN_PRETRAINING.values())
     tensors = with_newer_weight_norm(state)
-    return {key: tensor for key, tensor in tensors.items() if key not in pretraining}
+    return {key: tensor for key, tensor in tensors.items() if key not in _PRETRAINING_ONLY}
 
 
 ENCODER = Naming(_IN_ENCODER, "layers.0.self_attn.k_proj.weight", head=_HEAD, tensors=_encoder)
-PRETRAINING = Naming(
-    _IN_PRETRAINING | {f"backbone.{ours}": name for ours, name in _IN_ENCODER.items()},
-    tensors=with_newer_weight_norm,
-)

@@ -11,7 +11,7 @@ from torch import Tensor
 from einthoven.weights.fit import Naming, State
 from einthoven.weights.safe import without_prefix
 
-__all__ = ["ENCODER", "PRETRAINING"]
+__all__ = ["ENCODER"]
 
 _IN_BLOCK = {
     "norm1": "attn.norm",
@@ -31,13 +31,6 @@ _IN_ENCODER = {
     "norm": "norm",
     "head": "head",
 } | {f"blocks.{{}}.{ours}": f"block{{}}.{name}" for ours, name in _IN_BLOCK.items()}
-_IN_DECODER = {
-    "mask_token": "mask_embedding",
-    "positions": "decoder_pos_embed",
-    "embed": "to_decoder_embedding",
-    "norm": "decoder_norm",
-    "head": "decoder_head",
-} | {f"blocks.{{}}.{ours}": f"decoder_blocks.{{}}.{name}" for ours, name in _IN_BLOCK.items()}
 # Prefixes of tensors that only the pretraining model has.
 _PRETRAINING_ONLY = ("decoder_", "to_decoder_embedding.", "mask_embedding")
 _PATCH_EMBEDDING = "to_patch_embedding."
@@ -48,14 +41,4 @@ def _encoder(state: State, _: object) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if not key.startswith(_PRETRAINING_ONLY)}
 
 
-def _pretraining(state: State, _: object) -> dict[str, Tensor]:
-    # The pretraining model contains the patch embedding twice; the other prefix is `encoder.`.
-    return {key: tensor for key, tensor in state.items() if not key.startswith(_PATCH_EMBEDDING)}
-
-
 ENCODER = Naming(_IN_ENCODER, f"{_PATCH_EMBEDDING}2.weight", tensors=_encoder)
-PRETRAINING = Naming(
-    {f"backbone.{ours}": f"encoder.{name}" for ours, name in _IN_ENCODER.items()}
-    | {f"decoder.{ours}": name for ours, name in _IN_DECODER.items()},
-    tensors=_pretraining,
-)
