@@ -128,7 +128,7 @@ class FileError(EinthovenError):
 
 
 class ReproduceError(EinthovenError):
-    """A reproduction that cannot be planned, run or written."""
+    """A reproduction that cannot be listed, run or written."""
 
 
 # ------------------------------------------------------------------ validation

@@ -58,7 +58,9 @@ UNKNOWN = Licence()
 CC_BY_4 = Licence(
     "CC-BY-4.0", "trained on PTB-XL; attribute Wagner et al., Scientific Data 7:154, 2020", True
 )
-OWN_DATA = Licence("other", "trained on the user's data; the owner of the data decides", None)
+OWN_DATA = Licence(
+    "other", "trained on the user's data; terms are set by the owner of the data", None
+)
 SIMULATED = Licence("other", "trained on simulated ECGs; no third-party rights", True)
 
 

@@ -64,7 +64,7 @@ def words(
 
 
 def test_plan_then_part_then_all_then_the_page(cli: Any, words: list[Any], tmp_path: Path) -> None:
-    result = cli("reproduce", "table-2", *words, "--plan")
+    result = cli("reproduce", "table-2", *words, "--list")
     keys = [
         "tiny--post-training--all-71--100pct--seed0",
         "tiny--fine-tuning--all-71--100pct--seed0",
@@ -79,7 +79,7 @@ def test_plan_then_part_then_all_then_the_page(cli: Any, words: list[Any], tmp_p
     result = cli("reproduce", "table-2", *words, "--only", "variant=fine-tuning")
     assert f"{keys[1]}: done" in result.err
     assert "1 of 2 runs" in (tmp_path / "out" / "results.md").read_text()
-    result = cli("reproduce", "table-2", *words, "--plan")
+    result = cli("reproduce", "table-2", *words, "--list")
     assert [line.split()[0] for line in result.out.splitlines()[1:3]] == ["missing", "done"]
 
     page = tmp_path / "docs" / "results.md"
@@ -112,7 +112,7 @@ def rows(made: Any, tmp_path: Path, synthetic_path: Path, synthetic_store: Store
 def test_one_row_alone_beside_a_post_trained_run(
     cli: Any, rows: list[Any], made: Any, tmp_path: Path
 ) -> None:
-    result = cli("reproduce", "table-1", *rows, "--plan")
+    result = cli("reproduce", "table-1", *rows, "--list")
     keys = [f"{name}--own--all-71--100pct--seed0" for name in ("tiny", "mtecg_tiny_100hz")]
     assert [line.split()[-1] for line in result.out.splitlines()[1:3]] == keys
     one = ["--only", "row=one", "--only", "task=all-71"]
@@ -124,7 +124,7 @@ def test_one_row_alone_beside_a_post_trained_run(
     text = (tmp_path / "out" / "results.md").read_text()
     own = read_json(tmp_path / "out" / "runs" / keys[0] / "metrics.json")["test"]["macro_auroc"]
     best = read_json(made.run / "metrics.json")["test"]["macro_auroc"]
-    (line,) = [line for line in text.splitlines() if line.startswith("| **one**, `tiny` § | 0 |")]
+    (line,) = [line for line in text.splitlines() if line.startswith("| **one**, `tiny`")]
     assert f"{own:.4f} (" in line
     assert number(best - own, signed=True, places=4) in line
     assert str(made.run) not in text
@@ -156,7 +156,7 @@ def test_a_failed_run_makes_the_command_fail(cli: Any, words: list[Any], tmp_pat
 
 def test_planning_packs_nothing(cli: Any, words: list[Any], tmp_path: Path) -> None:
     without_store = words[:2] + words[4:]
-    cli("reproduce", "grid", *without_store, "--plan")
+    cli("reproduce", "grid", *without_store, "--list")
     result = cli("reproduce", "grid", *without_store, "--only", "variant=x", status=1)
     assert "no run has variant x" in result.err
     assert not (tmp_path / "cache").exists()
@@ -168,7 +168,7 @@ def test_planning_packs_nothing(cli: Any, words: list[Any], tmp_path: Path) -> N
 def test_the_backbone_selects_the_experiment(
     cli: Any, tmp_path: Path, synthetic_path: Path, backbone: str, experiment: str
 ) -> None:
-    words = ["--cohort", synthetic_path, "--backbone", backbone, "--out", tmp_path, "--plan"]
+    words = ["--cohort", synthetic_path, "--backbone", backbone, "--out", tmp_path, "--list"]
     result = cli("reproduce", "table-2", *words)
     assert result.out.splitlines()[0].split() == ["experiment", experiment]
 
@@ -178,9 +178,9 @@ def test_a_pretraining_that_does_not_suit_is_refused_before_packing(
 ) -> None:
     words = ["--cohort", synthetic_path, "--out", tmp_path / "out", "--only", "task=all-71"]
     general = ["--experiment", "ptbxl-100hz-cpu"]
-    for plan in ([], ["--plan"]):
+    for option in ([], ["--list"]):
         result = cli(
-            "reproduce", "table-2", *words, "--backbone", "s4_tiny", *general, *plan, status=1
+            "reproduce", "table-2", *words, "--backbone", "s4_tiny", *general, *option, status=1
         )
         assert "experiment ptbxl-100hz-cpu cannot pretrain s4_tiny" in result.err
         assert "--weights" in result.err
@@ -190,7 +190,7 @@ def test_a_pretraining_that_does_not_suit_is_refused_before_packing(
     # What needs no pretraining is not refused: random weights, and weights that are given.
     for more in (["--only", "variant=scratch"], ["--weights", made.encoder]):
         result = cli(
-            "reproduce", "table-2", *words, "--backbone", "s4_tiny", *general, *more, "--plan"
+            "reproduce", "table-2", *words, "--backbone", "s4_tiny", *general, *more, "--list"
         )
 
 
@@ -230,5 +230,5 @@ def test_a_cohort_in_another_layout_is_refused(cli: Any, words: list[Any], tmp_p
     (tmp_path / "hospital").mkdir()
     (tmp_path / "hospital" / "records.csv").write_text("record,label\n1,0\n")
     words[1] = tmp_path / "hospital"
-    result = cli("reproduce", "table-2", *words, "--plan", status=1)
+    result = cli("reproduce", "table-2", *words, "--list", status=1)
     assert "not in PTB-XL's layout" in result.err

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from einthoven.cohorts.synthetic import statements_made, synthesize
-from einthoven.cohorts.synthetic.patients import plan
+from einthoven.cohorts.synthetic.patients import draw_recordings
 from einthoven.errors import CohortError
 
 RHYTHMS = {"SR", "SBRAD", "STACH", "SARRH", "AFIB", "AFLT", "PACE"}
@@ -86,7 +86,7 @@ def test_patients_stay_in_one_fold_and_some_come_back(database: pd.DataFrame) ->
 
 @pytest.mark.parametrize(("records", "seed"), [(400, 0), (400, 7), (600, 1), (600, 9)])
 def test_every_statement_is_in_train_validation_and_test(records: int, seed: int) -> None:
-    recordings, _ = plan(records, seed)
+    recordings, _ = draw_recordings(records, seed)
     assert len(recordings) == records
     for code in statements_made():
         folds = {r.patient: r.fold for r in recordings if code in r.statements}

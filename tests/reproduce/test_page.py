@@ -136,7 +136,7 @@ def test_a_half_finished_reproduction(whole: Reproduction, tmp_path: Path) -> No
     page = tmp_path / "results.md"
     write(half, "grid", page)
     text = text_of(page, "table-2")
-    assert "2 of 10 runs are finished" in text
+    assert "2 of 10 runs" in text
     assert ["superclass-5", f"`{POST}`", "–", "not run yet"] in [x[:4] for x in lines_of(text)]
     assert f"| `{NO_PROBE}` | – | not run yet |" in text_of(page, "figure-5")
 
@@ -163,9 +163,9 @@ def test_table_1(rows: Reproduction, tmp_path: Path) -> None:
     text = text_of(page, "table-1", whose)
     lines = lines_of(text)
     names = [line[0] for line in lines]
-    ours = f"**resnet1d_wang**, `{BACKBONE}` † ‡ §"
-    assert names[names.index("resnet1d_wang") + 1] == ours
-    assert names[names.index("ensemble of 7") + 1] == "**both** † §"
+    ours = names[names.index("resnet1d_wang") + 1]
+    assert ours.startswith(f"**resnet1d_wang**, `{BACKBONE}`")
+    assert names[names.index("ensemble of 7") + 1].startswith("**both**")
     assert set(published.AUROC) < set(names)
     assert "fcn_wang" not in names  # only on the leaderboard, and not a row
     entries = {row["name"]: row["tasks"]["all-71"] for row in table["rows"]}

@@ -160,10 +160,10 @@ def test_two_processes_share_the_runs(
 
 
 def test_locked_runs_are_skipped(begun: Reproduction) -> None:
-    assert begun.plan([run(SCRATCH)]) == {run(SCRATCH): State.MISSING}
+    assert begun.states([run(SCRATCH)]) == {run(SCRATCH): State.MISSING}
     with locked(begun.lock(run(PLAIN).key)):
         states = begun.run([run(PLAIN), run(SCRATCH)])
-        assert begun.plan([run(PLAIN), run(SCRATCH)]) == states
+        assert begun.states([run(PLAIN), run(SCRATCH)]) == states
     assert states == {run(PLAIN): State.RUNNING, run(SCRATCH): State.DONE}
 
 

@@ -148,7 +148,7 @@ class Backbone(nn.Module, ABC):
     def layer_prefixes(self) -> list[tuple[str, ...]]:
         """Name prefixes of each layer's parameters, embeddings first, the final norm last.
 
-        The longest matching prefix decides; the empty one takes what no other does. There is a
+        The longest matching prefix applies; the empty one takes the rest. There is a
         layer for each list of `residual_branches`, and one more at either end; the last is without
         prefixes where a network has no final norm.
         """

@@ -55,8 +55,8 @@ Only = Annotated[
         help="Runs: row=, backbone=, variant=, task=, seed=, fraction=. Repeatable.",
     ),
 ]
-PlanOnly = Annotated[
-    bool, typer.Option("--plan", help="Print the runs and their states; run nothing.")
+ListOnly = Annotated[
+    bool, typer.Option("--list", help="Print the runs and their states; run nothing.")
 ]
 RunThem = Annotated[
     bool, typer.Option("--run/--no-run", help="Train, or only write the finished runs' results.")
@@ -75,7 +75,7 @@ def reproduce(
     out: Out = Path("reproduction"),
     weights: Encoder = None,
     only: Only = None,
-    plan: PlanOnly = False,
+    only_list: ListOnly = False,
     run: RunThem = True,
     shard: Shard = None,
     threads: Threads = None,
@@ -92,7 +92,7 @@ def reproduce(
 
         einthoven reproduce list
 
-        einthoven reproduce table-2 --cohort data/ptb-xl --backbone mtecg_tiny_100hz --plan
+        einthoven reproduce table-2 --cohort data/ptb-xl --backbone mtecg_tiny_100hz --list
 
     **All of it, one seed of it, or half of it**
 
@@ -133,8 +133,8 @@ def reproduce(
     # Packed later, so that everything else is checked first.
     pack = store_folder(folder, store)
     reproduction = Reproduction(definition, name, folder, pack, out, weights, device, threads)
-    if plan:
-        _print_plan(reproduction, runs)
+    if only_list:
+        _print_states(reproduction, runs)
         return
     failed = []
     if run:
@@ -217,8 +217,8 @@ def _run(reproduction: Reproduction, runs: Sequence[Run]) -> list[str]:
     return [run.key for run, state in states.items() if state is State.FAILED]
 
 
-def _print_plan(reproduction: Reproduction, runs: Sequence[Run]) -> None:
-    states = reproduction.plan(runs)
+def _print_states(reproduction: Reproduction, runs: Sequence[Run]) -> None:
+    states = reproduction.states(runs)
     typer.echo(f"experiment {reproduction.experiment.name}")
     for run, state in states.items():
         typer.echo(f"{state:8} {run.key}")

@@ -169,7 +169,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         ]
         if recipe.data.standardise == "scalar":
             self.preparation_ = with_scale(self.preparation_, fit_standardiser(sources[0]))
-            sources = [replace(each, preparation=self.preparation_) for each in sources]
+            sources = [replace(item, preparation=self.preparation_) for item in sources]
         processes = Processes(self.device)
         with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder:
             check_stages(network, sources[0], recipe=recipe, processes=processes)

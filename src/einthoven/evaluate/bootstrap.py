@@ -150,8 +150,8 @@ class _Source:
 
 def _present(counts: Counts, required: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Whether a resample holds every required class; reads only units that hold one."""
-    held = np.flatnonzero(required.any(axis=1))
-    present = counts[:, held].astype(np.float32) @ required[held].astype(np.float32) > 0
+    holders = np.flatnonzero(required.any(axis=1))
+    present = counts[:, holders].astype(np.float32) @ required[holders].astype(np.float32) > 0
     return np.asarray(present.all(axis=1))
 
 

@@ -1,7 +1,7 @@
 """Estimates of a metric by label, their bootstrap distribution and its confidence intervals.
 
 A label of which a set of records, or a resample of it, holds one class only is undefined; a policy
-decides how a mean over labels treats it.
+determines how a mean over labels treats it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Metrics of predictions: AUROC and area under the precision-recall curve by label, and F-max.
 
 A label is *defined* where the records hold at least one of its positives and one of its negatives;
-both areas are NaN for other labels, and a policy of `estimate` decides how a mean treats them.
+both areas are NaN for other labels, and a policy of `estimate` determines how a mean treats them.
 
 One computation serves the whole set and its bootstrap resamples. Both areas are sums over the
 steps of a label's ranking, the groups of records with equal probability that hold a positive: only

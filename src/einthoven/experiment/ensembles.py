@@ -57,7 +57,7 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
             f"an ensemble of {len(folders)} runs", remedy="name at least two run folders"
         )
     requests = [_request_of(folder) for folder in folders]
-    members = [_member(folder, each) for folder, each in zip(folders, requests, strict=True)]
+    members = [_member(folder, request) for folder, request in zip(folders, requests, strict=True)]
     _check_distinct(folders, [member["predictions"]["test"] for member in members])
     names = [str(folder) for folder in folders]
     means = {

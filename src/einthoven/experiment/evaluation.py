@@ -191,7 +191,7 @@ def evaluate_model(
     Parameters
     ----------
     folder : path
-        A model folder. Nothing that decides a prediction changes.
+        A model folder. Nothing that determines a prediction changes.
     cohort, store, split
         As in `predict_cohort`.
     robustness : bool

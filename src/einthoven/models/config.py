@@ -1,6 +1,6 @@
 """Places and descriptions of models; reads no weights and imports no torch.
 
-`digest` in config.json covers every entry that decides a prediction, the checksum of the weights
+`digest` in config.json covers every entry that determines a prediction, the checksum of the weights
 among them; a folder with another digest is refused.
 """
 
@@ -22,7 +22,7 @@ SHIPPED = "einthoven-small"
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SHIPPED_FOLDER = Path(__file__).resolve().parent / "shipped"
-_DECIDING = (
+_DETERMINING = (
     "format",
     "backbone",
     "backbone_options",
@@ -106,7 +106,8 @@ def read_config(path: str | Path) -> Json:
     Raises
     ------
     ModelError
-        If the folder is incomplete or damaged, or an entry that decides a prediction was changed.
+        If the folder is incomplete or damaged, or an entry that determines a prediction was
+        changed.
     """
     file = model_path(path) / CONFIG_FILE
     try:
@@ -127,7 +128,7 @@ def read_config(path: str | Path) -> Json:
     digest = config_digest(config)
     if config.get("digest") != digest:
         raise ModelError(
-            f"{file} was edited: the entries that decide a prediction (labels, preparation, "
+            f"{file} was edited: the entries that determine a prediction (labels, preparation, "
             f"calibration, ...) have the digest {digest[:12]}..., another one is recorded",
             remedy="copy the model again; change entries with einthoven.models.update_config",
         )
@@ -146,9 +147,9 @@ def update_config(path: str | Path, **entries: Any) -> None:
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """SHA-256 of the entries that decide a prediction; descriptive entries are left out."""
-    deciding = {key: config.get(key) for key in _DECIDING}
-    text = json.dumps(deciding, sort_keys=True, separators=(",", ":"))
+    """SHA-256 of the entries that determine a prediction; descriptive entries are left out."""
+    determining = {key: config.get(key) for key in _DETERMINING}
+    text = json.dumps(determining, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

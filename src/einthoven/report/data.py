@@ -303,7 +303,7 @@ def read_evaluation(model: Path) -> Json | None:
 def identity(config: Json) -> Json | None:
     """Identify the model of an evaluation; None for one that was never saved.
 
-    `weights` is the checksum of the weights, `digest` that of all that decides a prediction.
+    `weights` is the checksum of the weights, `digest` that of all that determines a prediction.
     """
     checksum = config.get("weights_sha256")
     return {"weights": checksum, "digest": config["digest"]} if checksum else None

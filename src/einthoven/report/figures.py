@@ -144,10 +144,10 @@ def legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> N
     Matplotlib 3.9 leaves out names that start with an underscore, so they are set afterwards.
     """
     placeholders = [str(i) for i in range(len(names))]
-    drawn = figure.legend(
+    box = figure.legend(
         handles, placeholders, loc="lower center", ncols=4, frameon=False, fontsize=8.5
     )
-    for text, name in zip(drawn.get_texts(), names, strict=True):
+    for text, name in zip(box.get_texts(), names, strict=True):
         text.set_text(name)
 
 

@@ -231,11 +231,11 @@ def _histories(data: Json) -> Json:
 def _cohorts(request: Json) -> str:
     """`ptb-xl 1.0.3 (17,418 records)`, or every cohort with its share of the mixture."""
     cohorts = request.get("cohorts") or [request]
-    drawn = sum(cohort.get("draws", 0) for cohort in cohorts)
+    draws = sum(cohort.get("draws", 0) for cohort in cohorts)
     return ", ".join(
         f"{text(cohort.get('cohort'))} {cohort.get('version') or ''}".rstrip()
         + f" ({form.count(cohort.get('records', 0))} records"
-        + (f", {form.percent(cohort['draws'] / drawn)} of the mixture)" if drawn else ")")
+        + (f", {form.percent(cohort['draws'] / draws)} of the mixture)" if draws else ")")
         for cohort in cohorts
     )
 

@@ -102,7 +102,7 @@ def seconds(value: float | None) -> Value:
 
 def significant(value: Number) -> Value:
     """A number of any magnitude, to four digits."""
-    return Value(value, write=lambda each: NONE if each is None else f"{each:.4g}")
+    return Value(value, write=lambda value: NONE if value is None else f"{value:.4g}")
 
 
 Cell = str | int | Value

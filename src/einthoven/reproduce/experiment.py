@@ -130,7 +130,7 @@ class Experiment(Table):
     seeds: tuple[Seed, ...] = (0,)
     """Seeds of every run that no entry of `more_seeds` matches."""
     more_seeds: tuple[Seeds, ...] = ()
-    """Seeds of some runs; the last matching entry decides."""
+    """Seeds of some runs; the last matching entry applies."""
     schedule: tuple[str, ...] = ()
     """Changes of every recipe, where it has the section: `stage2.epochs=8`."""
     resamples: Annotated[int, Field(ge=0)] = 1000

@@ -67,21 +67,21 @@ def write(reproduction: Reproduction, target: str, page: Path) -> list[Path]:
 def write_sections(page: Path, sections: Sequence[Section]) -> list[Path]:
     """Write sections into a page, their numbers and drawings beside it; see `write`."""
     text = page.read_text(encoding="utf-8") if page.is_file() else "# Reproduction\n"
-    folder, written = page.parent / FIGURES, [page]
+    folder, paths = page.parent / FIGURES, [page]
     for section in sections:
         file = folder / f"{section.name}.json"
         if file.is_file() and not section.has_results and section.target != TABLE_1:
             continue
         text = with_section(text, section, page)
         write_json(file, plain(section.numbers))
-        written.append(file)
+        paths.append(file)
         for name, svg in section.drawings.items():
             # As a file of its own a drawing needs its colours: black on white.
             coloured = re.sub(r'style="', 'style="color: #111; background: #fff; ', svg, count=1)
             write_text(folder / name, coloured)
-            written.append(folder / name)
+            paths.append(folder / name)
     write_text(page, text)
-    return written
+    return paths
 
 
 def with_section(text: str, section: Section, page: Path) -> str:

@@ -207,7 +207,7 @@ class Reproduction:
                     "`einthoven reproduce list`",
                 ) from error
 
-    def plan(self, runs: Sequence[Run]) -> dict[Run, State]:
+    def states(self, runs: Sequence[Run]) -> dict[Run, State]:
         """Progress of runs; trains nothing and writes nothing.
 
         Raises

@@ -71,17 +71,17 @@ def section(
     reproduction = results.reproduction
     backbone, experiment = reproduction.backbone, reproduction.experiment
     groups = dict.fromkeys(target_groups(target, experiment, backbone))
-    done = sum(len(results.folders(group)) for group in groups)
+    finished_runs = sum(len(results.folders(group)) for group in groups)
     file = f"{backbone}--{experiment.name}"
     text = _ENVIRONMENT.get_template(f"{target}.md.j2").render(
         results=results,
         numbers=numbers,
-        drawn=bool(drawings),
+        has_drawings=bool(drawings),
         metrics=NAMES,
         name=backbone or experiment.name,
         file=file,
         task=experiment.main_task,
-        done=done,
+        finished_runs=finished_runs,
         total=sum(len(experiment.seeds_of(g.variant, g.task, g.fraction)) for g in groups),
         weights=_weights_text(reproduction),
         recipes={}
@@ -90,7 +90,9 @@ def section(
         **context,
     )
     files = {f"{name}--{file}.svg": svg for name, svg in (drawings or {}).items()}
-    return Section(target, backbone, experiment.name, text, numbers, files, has_results=done > 0)
+    return Section(
+        target, backbone, experiment.name, text, numbers, files, has_results=finished_runs > 0
+    )
 
 
 def _weights_text(reproduction: Reproduction) -> str:
@@ -175,15 +177,15 @@ def table_1(results: Results, stored: Json) -> Section:
         "rows": [_row_numbers(results, row, sources[row.name], best) for row in rows],
     }
     numbers = with_stored_rows(numbers, stored)
-    beside: dict[str, list[Json]] = {}  # our rows below the published ones
+    own_rows: dict[str, list[Json]] = {}  # our rows below the published ones
     for row, entry in zip(rows, numbers["rows"], strict=True):
-        beside.setdefault(row.published or "", []).append(entry)
+        own_rows.setdefault(row.published or "", []).append(entry)
     return section(
         results,
         TABLE_1,
         numbers,
         tasks=tasks,
-        beside=beside,
+        own_rows=own_rows,
     )
 
 

@@ -75,8 +75,8 @@ class Dataset:
 
     def check_lengths(self, *splits: str) -> None:
         """Refuse records of these splits that are too short for the crop, and name one."""
-        held = self.usable
-        rows = self.store.rows(np.concatenate([held.ids(split) for split in splits]))
+        usable = self.usable
+        rows = self.store.rows(np.concatenate([usable.ids(split) for split in splits]))
         for rate, samples, places in self.store.groups(rows):
             try:
                 resampled_length(self.preparation, samples, rate=rate)

@@ -95,7 +95,7 @@ def pretrain(
         If records are too short for the crop, or lack a lead.
     RecipeError
         If the batch does not divide over processes and micro-batches, is accumulated from more
-        records than there are, or the number of weights is not that of cohorts.
+        records than there are, or the number of shares is not the number of cohorts.
     TrainingError
         If the folder holds another run, or one with other training records, another process trains
         in it, or the loss is not finite.

@@ -33,9 +33,8 @@ class Mixture:
     """Several sources in one training; a `Source` for training batches.
 
     An epoch has as many draws as there are records in all sources. Each source gives a fixed number
-    of them, in an order that is random over the epoch. Within a source no record is drawn twice
-    before every record was drawn once: a pass continues in the next epoch, so that all of a source
-    with few draws is used, and one with many draws is repeated evenly.
+    of them, in an order that is random over the epoch. A source is used completely before one of
+    its records is drawn again; a pass continues in the next epoch.
 
     Attributes
     ----------
@@ -58,11 +57,11 @@ class Mixture:
 
     def order(self, *, seed: int, epoch: int) -> NDArray[np.intp]:
         """Record of each draw of an epoch, a function of seed and epoch alone."""
-        drawn = []
+        records = []
         for part, (source, count) in enumerate(zip(self.sources, self.draws, strict=True)):
-            records = _stretch(len(source), epoch * count, count, seed=seed, part=part)
-            drawn.append(self.ends[part] - len(source) + records)
-        return np.concatenate(drawn)[epoch_order(len(self), seed=seed, epoch=epoch)]
+            rows = _stretch(len(source), epoch * count, count, seed=seed, part=part)
+            records.append(self.ends[part] - len(source) + rows)
+        return np.concatenate(records)[epoch_order(len(self), seed=seed, epoch=epoch)]
 
     def crop_starts(self, records: NDArray[np.intp], generator: torch.Generator) -> Tensor:
         """First sample of a random crop of each record, source by source."""

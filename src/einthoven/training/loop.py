@@ -121,42 +121,44 @@ class Loop(Generic[T]):
         schedule, total = settings.schedule(steps), settings.last_epoch * steps
         self.model.to(processes.device)
         optimizer = OPTIMISERS[settings.optimiser](self.groups, betas=settings.betas)
-        at = self._resume(optimizer)
+        state = self._resume(optimizer)
         network = processes.wrap(self.model)
         shared = shared_batch_norms(self.model, processes=processes.world)
         with torch.random.fork_rng(), shared:
-            while at.epoch < settings.last_epoch:
+            while state.epoch < settings.last_epoch:
                 network.train()
                 now = saved = time.monotonic()
-                batches = self.batches.epoch(at.epoch, start=at.position * settings.accumulation)
+                batches = self.batches.epoch(
+                    state.epoch, start=state.position * settings.accumulation
+                )
                 # Rate of the step before, if a checkpoint was written after the last step.
-                lr = schedule.lr(at.epoch * steps + max(at.position - 1, 0))
-                while at.position < steps:
-                    step = at.epoch * steps + at.position
+                lr = schedule.lr(state.epoch * steps + max(state.position - 1, 0))
+                while state.position < steps:
+                    step = state.epoch * steps + state.position
                     lr = set_learning_rate(optimizer, schedule, step)
                     loss = self._backward(network, batches, step)
                     norm = self._clip(network)
                     if not (math.isfinite(loss) and math.isfinite(norm)):
-                        raise self._not_finite(loss, norm, at, lr)
+                        raise self._not_finite(loss, norm, state, lr)
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
                     if self.after_step is not None:
                         self.after_step(step + 1)
-                    at.position, at.loss_sum = at.position + 1, at.loss_sum + loss
+                    state.position, state.loss_sum = state.position + 1, state.loss_sum + loss
                     if self.progress:
-                        metrics = {"epoch": at.epoch + 1, "loss": loss, "lr": lr}
+                        metrics = {"epoch": state.epoch + 1, "loss": loss, "lr": lr}
                         self.progress(self.name, step + 1, total, metrics)
                     before, now = now, time.monotonic()
-                    at.seconds += now - before
+                    state.seconds += now - before
                     if now - saved > settings.checkpoint_seconds:
-                        self._save(optimizer, at)
+                        self._save(optimizer, state)
                         saved = time.monotonic()
-                entry = self._end_epoch(network, at, steps, lr)
-                self._save(optimizer, at)
+                entry = self._end_epoch(network, state, steps, lr)
+                self._save(optimizer, state)
                 if self.progress:
-                    self.progress(self.name, at.epoch * steps, total, entry)
+                    self.progress(self.name, state.epoch * steps, total, entry)
         processes.wait()
-        return Result(read_lines(self.folder / HISTORY_FILE), at.best_epoch, at.best)
+        return Result(read_lines(self.folder / HISTORY_FILE), state.best_epoch, state.best)
 
     def _backward(self, network: nn.Module, batches: Iterator[T], step: int) -> float:
         """Accumulate gradients of a step; return the mean loss over all processes."""
@@ -188,15 +190,17 @@ class Loop(Generic[T]):
         seed_for(seed, step, micro, 1 + rank)
         return {"generator": ShareGenerator(seed, step, micro, 0, rank=rank, world=world)}
 
-    def _end_epoch(self, network: nn.Module, at: Counters, steps: int, lr: float) -> dict[str, Any]:
+    def _end_epoch(
+        self, network: nn.Module, state: Counters, steps: int, lr: float
+    ) -> dict[str, Any]:
         """Validate, write the epoch's line, keep the best weights, and count the epoch."""
         settings = self.settings
-        speed = steps * settings.batch_size / max(at.seconds, 1e-9)
+        speed = steps * settings.batch_size / max(state.seconds, 1e-9)
         entry: dict[str, Any] = {
-            "epoch": at.epoch + 1,
-            "train_loss": at.loss_sum / steps,
+            "epoch": state.epoch + 1,
+            "train_loss": state.loss_sum / steps,
             "lr": lr,
-            "seconds": round(at.seconds, 3),
+            "seconds": round(state.seconds, 3),
             "samples_per_second": round(speed, 1),
         }
         if self.validate is not None:
@@ -205,11 +209,11 @@ class Loop(Generic[T]):
             self.processes.share_buffers(self.model)
             entry |= self.validate(self.model)
             entry["validation_seconds"] = round(time.monotonic() - started, 3)
-        is_best = self._is_best(entry, at)
+        is_best = self._is_best(entry, state)
         if is_best:
-            at.best_epoch = entry["epoch"]
-            at.best = entry[settings.select] if settings.select else at.best
-        at.epoch, at.position, at.loss_sum, at.seconds = at.epoch + 1, 0, 0.0, 0.0
+            state.best_epoch = entry["epoch"]
+            state.best = entry[settings.select] if settings.select else state.best
+        state.epoch, state.position, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
         if self.processes.is_main:
             if is_best:
                 save_weights(self.folder / BEST, self.model)
@@ -218,35 +222,37 @@ class Loop(Generic[T]):
                 self.after_epoch(read_lines(self.folder / HISTORY_FILE))
         return entry
 
-    def _is_best(self, entry: dict[str, Any], at: Counters) -> bool:
+    def _is_best(self, entry: dict[str, Any], state: Counters) -> bool:
         select = self.settings.select
         if select is None:
             return entry["epoch"] == self.settings.last_epoch  # type: ignore[no-any-return]
-        if at.best_epoch < 0:
+        if state.best_epoch < 0:
             return True
-        return bool(entry[select] < at.best if self.settings.lowest else entry[select] > at.best)
+        return bool(
+            entry[select] < state.best if self.settings.lowest else entry[select] > state.best
+        )
 
-    def _save(self, optimizer: Optimizer, at: Counters) -> None:
+    def _save(self, optimizer: Optimizer, state: Counters) -> None:
         if self.processes.is_main:
-            save_checkpoint(self.folder / CHECKPOINT, self.model, optimizer, asdict(at))
+            save_checkpoint(self.folder / CHECKPOINT, self.model, optimizer, asdict(state))
 
     def _resume(self, optimizer: Optimizer) -> Counters:
         """Load the checkpoint if there is one; drop metrics of epochs after it."""
-        file, at = self.folder / CHECKPOINT, Counters()
+        file, state = self.folder / CHECKPOINT, Counters()
         if file.is_file():
-            at = Counters(**load_checkpoint(file, self.model, optimizer))
+            state = Counters(**load_checkpoint(file, self.model, optimizer))
         if self.processes.is_main:
             lines = read_lines(self.folder / HISTORY_FILE)
-            write_lines(self.folder / HISTORY_FILE, [e for e in lines if e["epoch"] <= at.epoch])
+            write_lines(self.folder / HISTORY_FILE, [e for e in lines if e["epoch"] <= state.epoch])
         self.processes.wait()
-        return at
+        return state
 
-    def _not_finite(self, loss: float, norm: float, at: Counters, lr: float) -> TrainingError:
+    def _not_finite(self, loss: float, norm: float, state: Counters, lr: float) -> TrainingError:
         what = f"the gradient norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         file = self.folder / CHECKPOINT
         good = f"; the last good checkpoint is {file}" if file.is_file() else ""
         return TrainingError(
-            f"{self.name}: {what} in epoch {at.epoch + 1}, step {at.position + 1}, "
+            f"{self.name}: {what} in epoch {state.epoch + 1}, step {state.position + 1}, "
             f"at learning rate {lr:.2e} ({self.settings.precision})",
             remedy="lower base_lr, warm up for longer, clip gradients (clip = 1.0) or use "
             f"precision = 'fp32'{good}",

@@ -103,7 +103,7 @@ _LARGE = 230  # patients of a large cohort
 _HELD_OUT_PATIENTS = 2  # patients of every statement in validation and in test
 
 
-def plan(records: int, seed: int) -> tuple[list[Recording], list[int]]:
+def draw_recordings(records: int, seed: int) -> tuple[list[Recording], list[int]]:
     """Draw the patients of a cohort; about one in six has two to four recordings.
 
     Returns the recordings in order of date, and the `patient_id` of each patient.

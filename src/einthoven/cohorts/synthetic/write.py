@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from einthoven.cohorts.synthetic.ecg import Truth, simulate
-from einthoven.cohorts.synthetic.patients import Recording, plan
+from einthoven.cohorts.synthetic.patients import Recording, draw_recordings
 from einthoven.cohorts.synthetic.signs import INFARCTIONS
 from einthoven.cohorts.synthetic.statements import STATEMENTS
 from einthoven.errors import CohortError
@@ -80,7 +80,7 @@ def synthesize(
     partial_folder = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial_folder.mkdir(parents=True)
-        recordings, patient_ids = plan(records, seed)
+        recordings, patient_ids = draw_recordings(records, seed)
         write = partial(_write_record, partial_folder, seed, rate)
         results = []
         for result in _mapped(write, list(enumerate(recordings, start=1)), workers):
