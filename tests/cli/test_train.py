@@ -121,7 +121,7 @@ def test_the_included_model_is_trained_with_its_own_settings(
         requests[arm] = read_json(out / "run.json")["request"]["recipe"]
     ours, plain = requests["post-training"]["stage2"], requests["fine-tuning"]["stage2"]
     differing = {key for key in ours if ours[key] != plain.get(key)}
-    assert differing == {"drop_path", "dropout"}
+    assert differing == {"drop_path", "dropout", "keep"}
     assert (ours["batch_size"], ours["base_lr"]) == (64, 8e-3)
 
 

@@ -35,7 +35,9 @@ RECIPE = Recipe(
     name="tiny",
     precision="fp32",
     data=Data(crop_seconds=2.5, evaluation_crops=2),
-    stage1=Stage1(epochs=4, batch_size=32, base_lr_sweep=(1e-1, 1.0), warmup_epochs=1),
+    stage1=Stage1(
+        solver="adamw", epochs=4, batch_size=32, base_lr_sweep=(1e-1, 1.0), warmup_epochs=1
+    ),
 )
 BOTH = RECIPE.model_copy(
     update={"stage2": Stage2(epochs=2, batch_size=32, base_lr=1e-2, warmup_epochs=1, drop_path=0.2)}
@@ -95,7 +97,7 @@ def test_a_recipe_s_name_means_the_backbone_s_own_settings(arrays: Any) -> None:
     """`post-training` is ST-MEM's; an S4 has its own, and a Recipe is what it is."""
     network = create_backbone("s4_tiny", seed=7, width=16, depth=1)
     given = {key: arrays.given[key] for key in ("rate", "leads")} | {"validation_fraction": 0.25}
-    short = ["stage1.epochs=2", "stage2.epochs=1", "precision=fp32"]
+    short = ["stage1.epochs=2", "stage2.epochs=1", "stage2.min_steps=0", "precision=fp32"]
     named = EcgClassifier(network, recipe="post-training", overrides=short, random_state=3, **given)
     found = named.fit(arrays.x[:60], arrays.y[:60]).to_model().config["provenance"]["recipe"]
     assert (found["stage2"]["batch_size"], found["stage1"]["weight_decay"]) == (64, 1.0)
@@ -107,7 +109,12 @@ def test_a_recipe_s_name_means_the_backbone_s_own_settings(arrays: Any) -> None:
 
 def test_it_learns_what_can_be_learned(arrays: Any) -> None:
     """ECGs at three times their size, from others at their own; tested on records not seen."""
-    probe = ["stage1.epochs=30", "stage1.base_lr_sweep=[1.0]", "data.augmentation='none'"]
+    probe = [
+        "stage1.solver=adamw",
+        "stage1.epochs=30",
+        "stage1.base_lr_sweep=[1.0]",
+        "data.augmentation='none'",
+    ]
     model = EcgClassifier(
         create_backbone("s4_tiny", seed=7, width=32, depth=1, pool="mean"),
         rate=arrays.given["rate"],
@@ -215,7 +222,12 @@ def test_it_is_searched_over_keys_of_the_recipe(arrays: Any) -> None:
         FunctionTransformer(),
         EcgClassifier(**arrays.given, validation_fraction=None, random_state=0),
     )
-    base = ["stage1.epochs=3", "stage1.base_lr_sweep=[]", "data.crop_seconds=2.5"]
+    base = [
+        "stage1.solver=adamw",
+        "stage1.epochs=3",
+        "stage1.base_lr_sweep=[]",
+        "data.crop_seconds=2.5",
+    ]
     grid = {"ecgclassifier__overrides": [[*base, f"stage1.base_lr={lr}"] for lr in (1e-6, 1.0)]}
     x = arrays.x.reshape(len(arrays.x), -1)
     search = GridSearchCV(model, grid, cv=2, scoring="accuracy").fit(x, arrays.y[:, 0])

@@ -35,7 +35,9 @@ RECIPE = Recipe(
     name="tiny",
     precision="fp32",
     data=Data(crop_seconds=2.5, evaluation_crops=2, augmentation="none"),
-    stage1=Stage1(epochs=3, batch_size=16, base_lr_sweep=(1e-3, 1e-1), warmup_epochs=1),
+    stage1=Stage1(
+        solver="adamw", epochs=3, batch_size=16, base_lr_sweep=(1e-3, 1e-1), warmup_epochs=1
+    ),
     stage2=Stage2(epochs=3, batch_size=16, base_lr=1e-2, warmup_epochs=1, drop_path=0.1),
 )
 Experiment = Callable[..., Finished]

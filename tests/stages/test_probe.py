@@ -20,7 +20,12 @@ from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
 from einthoven.stages.data import Context, Dataset
-from einthoven.stages.probe import FeatureBatch, FeatureBatches, probe
+from einthoven.stages.probe import (
+    OUT_OF_FOLD,
+    FeatureBatch,
+    FeatureBatches,
+    probe,
+)
 from einthoven.stages.recipe import Stage1
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import BEST, Loop, Result
@@ -28,7 +33,7 @@ from einthoven.training.optim import Settings, parameter_groups
 from einthoven.weights import load_backbone
 
 TINY = {"depth": 2, "width": 32, "heads": 1}
-SETTINGS = Stage1(epochs=4, batch_size=16, base_lr=0.1, warmup_epochs=1)
+SETTINGS = Stage1(solver="adamw", epochs=4, batch_size=16, base_lr=0.1, warmup_epochs=1)
 Probe = Callable[..., Result]
 
 
@@ -197,3 +202,24 @@ def test_an_epoch_takes_one_of_the_crops_of_every_record() -> None:
     assert torch.equal(late[0][0], seen[3][0])
     small = FeatureBatches(features, targets, batch_size=1000, seed=0)
     assert [len(targets) for _, targets in small.epoch(0)] == [40]
+
+
+def test_few_records_are_solved_by_logistic_regression(
+    tmp_path: Path, classifier: Classifier, dataset: Dataset, run: Probe
+) -> None:
+    settings = Stage1(solver="logistic", crops=2)
+    first = run(tmp_path, settings)
+    head = state(classifier.head)
+    line = first.history[0]
+    assert set(line) >= {"penalty", "out_of_fold_loss", "macro_auroc", "validation_loss"}
+    logits = read_tensors(tmp_path / "logistic" / OUT_OF_FOLD)[0]["logits"]
+    assert logits.shape == (2, len(dataset.source("train")), len(dataset.cohort.labels))
+    targets = torch.from_numpy(dataset.source("train").targets).double().expand_as(logits)
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    assert loss.item() == pytest.approx(line["out_of_fold_loss"])
+    nn.init.zeros_(classifier.head.weight)
+    assert run(tmp_path, settings) == first
+    assert same(state(classifier.head), head)
+    fixed = run(tmp_path / "fixed", settings.model_copy(update={"penalty": line["penalty"]}))
+    assert fixed.best == first.best
+    assert same(state(classifier.head), head)

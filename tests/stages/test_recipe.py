@@ -36,7 +36,7 @@ def test_the_paper_s_recipe() -> None:
     assert recipe.stage1.epochs == 100
     assert (recipe.stage2.drop_path, recipe.stage2.dropout) == (0.1, 0.01)
     assert (recipe.stage2.base_lr, recipe.stage2.weight_decay) == (1e-3, 0.05)
-    assert recipe.stage2.select == recipe.stage1.hand_on == "best"
+    assert (recipe.stage1.hand_on, recipe.stage2.select) == ("best", "auto")
 
 
 @pytest.mark.parametrize("folder", ["", "ptbxl-100hz-cpu/", "demo/"])
@@ -46,7 +46,7 @@ def test_plain_fine_tuning_differs_only_in_regularisation(folder: str) -> None:
     assert plain.data == ours.data
     assert plain.stage2 is not None
     assert ours.stage2 is not None
-    pieces = {"drop_path": 0.0, "dropout": 0.0}
+    pieces = {"drop_path": 0.0, "dropout": 0.0, "keep": "always"}
     assert ours.stage2.model_copy(update=pieces) == plain.stage2
 
 
@@ -256,7 +256,7 @@ def test_extends_names_a_recipe_or_a_file(tmp_path: Path) -> None:
     exact = 'extends = "st-mem/post-training"'
     write(tmp_path, exact=exact, cosine='extends = "strodthoff"\nstage2.schedule = "cosine"')
     assert load_recipe(tmp_path / "exact.toml", backbone="s4_small").stage2 == Stage2(
-        drop_path=0.1, dropout=0.01
+        drop_path=0.1, dropout=0.01, min_steps=500, select="auto", keep="auto"
     )
     cosine = load_recipe(tmp_path / "cosine.toml").stage2  # without the keys of one-cycle
     assert cosine is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -132,11 +133,21 @@ def _time_left(bar: Task) -> str:
 
 @contextmanager
 def shown_warnings() -> Iterator[None]:
-    """Print warnings as one line each, without their place in the code."""
+    """Print warnings, and the library's log of decisions, as one line each."""
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(record.getMessage().capitalize())
 
     def show(message: Warning | str, *details: Any, **more: Any) -> None:
         note(f"Warning: {message}", style="yellow")
 
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
+    log, notes = logging.getLogger("einthoven"), Notes()
+    log.addHandler(notes)
+    log.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        log.removeHandler(notes)

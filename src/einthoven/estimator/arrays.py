@@ -107,11 +107,13 @@ def source(
     *,
     rows: NDArray[np.intp] | None = None,
     targets: NDArray[np.uint8] | None = None,
+    groups: Any = None,
 ) -> SignalSource:
-    """Rows of a store, or all of them, with their rows of the targets."""
+    """Rows of a store, or all of them, with their rows of targets and groups."""
     rows = np.arange(len(store)) if rows is None else rows
     labels = np.zeros((len(rows), 0), dtype=np.uint8) if targets is None else targets[rows]
-    return SignalSource(store, rows, labels, preparation)
+    patients = None if groups is None else np.asarray(groups).astype(str)[rows]
+    return SignalSource(store, rows, labels, preparation, patients)
 
 
 # ---------------------------------------------------------------------- targets

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from einthoven.backbones.classifier import Classifier
@@ -29,7 +29,8 @@ from einthoven.inference import device_of, on_device
 from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance
 from einthoven.stages.data import adapted
-from einthoven.stages.posttrain import check_stages, check_weights, train_stages
+from einthoven.stages.policy import settle
+from einthoven.stages.posttrain import check_stages, check_weights, settled, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
 from einthoven.stages.statistics import fit_standardiser, with_scale
 from einthoven.training.distributed import Processes
@@ -56,10 +57,11 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         backbone; a `.toml` file, or a Recipe.
     overrides : sequence of str
         Keys of the recipe, such as ``["stage1.epochs=20", "data.crop_seconds=2.5"]``.
-    validation_fraction : float or None
+    validation_fraction : float, "auto" or None
         Share of the groups that is held out, at most 0.5: it selects epoch and learning rate if the
         recipe requires it. None trains on all records and keeps the last epoch, and the learning
-        rate that is best on (some of) the training records.
+        rate that is best on (some of) the training records. "auto" is None for a linear probe by
+        logistic regression, which needs no validation, and otherwise 0.1.
     batch_size : int
         Records at a time in prediction; training batches are the recipe's.
     device : str
@@ -88,7 +90,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         **ArrayEstimator._parameter_constraints,
         "backbone": [str, Path, Backbone, Classifier, Model],
         "recipe": [str, Path, Recipe],
-        "validation_fraction": [Interval(Real, 0, 0.5, closed="right"), None],
+        "validation_fraction": [Interval(Real, 0, 0.5, closed="right"), StrOptions({"auto"}), None],
         "random_state": ["random_state"],
     }
 
@@ -104,7 +106,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         short: str = "refuse",
         recipe: str | Path | Recipe = "linear-probe",
         overrides: Sequence[str] = (),
-        validation_fraction: float | None = 0.1,
+        validation_fraction: float | str | None = "auto",
         batch_size: int = 64,
         device: str = "cpu",
         n_jobs: int | None = None,
@@ -157,20 +159,20 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             options=self.options,
             seed=recipe.seed if recipe.initialise == "random" else None,
         )
+        recipe, fraction = self._held_out(recipe, targets)
         init = recipe.stage2.head_init if recipe.stage2 else "stock"
         with seeded(recipe.seed):
             network = Classifier(backbone, targets.names, head_init=init)
         self.preparation_ = self._with_short(adapted(preparation, recipe.data))
         sources = [
-            source(store, self.preparation_, rows=rows, targets=targets.matrix)
-            for rows in set_aside(
-                targets.matrix, groups, fraction=self.validation_fraction, seed=recipe.seed
-            )
+            source(store, self.preparation_, rows=rows, targets=targets.matrix, groups=groups)
+            for rows in set_aside(targets.matrix, groups, fraction=fraction, seed=recipe.seed)
         ]
         if recipe.data.standardise == "scalar":
             self.preparation_ = with_scale(self.preparation_, fit_standardiser(sources[0]))
             sources = [replace(item, preparation=self.preparation_) for item in sources]
         processes = Processes(self.device)
+        recipe, _ = settled(recipe, sources[0], sources[1], processes)
         with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder:
             check_stages(network, sources[0], recipe=recipe, processes=processes)
             self.results_ = train_stages(
@@ -222,10 +224,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         )
 
     def _recipe(self) -> Recipe:
-        """The recipe with the settings of the backbone and this estimator's seed.
-
-        It keeps the last epoch if there are no validation records.
-        """
+        """The recipe with the settings of the backbone and this estimator's seed."""
         name = backbone_name(self.backbone)
         if not isinstance(self.recipe, Recipe):
             recipe = load_recipe(recipe_for(name, self.recipe), self.overrides, backbone=name)
@@ -243,12 +242,24 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         seed = recipe.seed if self.random_state is None else self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
-        changes: dict[str, Any] = {"seed": int(seed)}
-        if self.validation_fraction is None:
-            for stage, key in {"stage1": "hand_on", "stage2": "select"}.items():
-                if (settings := getattr(recipe, stage)) is not None:
-                    changes[stage] = settings.model_copy(update={key: "last"})
-        return recipe.model_copy(update=changes)
+        return recipe.model_copy(update={"seed": int(seed)})
+
+    def _held_out(self, recipe: Recipe, targets: Targets) -> tuple[Recipe, float | None]:
+        """The share of validation records, and a recipe that keeps the last epoch without any."""
+        fraction: Any = self.validation_fraction
+        if fraction == "auto":
+            probe = settle(recipe, targets.matrix, targets.matrix)[0].stage1
+            solved = recipe.stage2 is None and probe is not None and probe.solver == "logistic"
+            fraction = None if solved else 0.1
+        if fraction is not None:
+            return recipe, fraction
+        last = {"stage1": {"hand_on": "last"}, "stage2": {"select": "last", "keep": "always"}}
+        changes = {
+            stage: settings.model_copy(update=last[stage])
+            for stage in last
+            if (settings := getattr(recipe, stage)) is not None
+        }
+        return recipe.model_copy(update=changes), None
 
     def _origin(self, recipe: Recipe) -> Json:
         """Licence and provenance of the trained model."""

@@ -161,18 +161,24 @@ def out_of_fold(folders: Sequence[Path], split: str, ids: NDArray[np.str_]) -> P
 def refit_recipe(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
     """Recipe of the model of all records, with what was selected in the folds.
 
-    Fine-tuning ends with the median of the selected epochs, on the schedule of all epochs. The
-    probe is trained to its last epoch, at the rate with the best mean over the folds.
+    Fine-tuning ends with the median of the selected epochs, on the schedule of all epochs, and is
+    left out if most folds kept the probe. AdamW trains the probe to its last epoch, at the rate
+    with the best mean over the folds.
     """
+    models = [read_config(folder / MODEL)["provenance"] for folder in folders]
     changes: dict[str, Any] = {}
     if recipe.stage1:
-        fixed = {"hand_on": "last", "base_lr_sweep": (), "base_lr": _rate(recipe.stage1, folders)}
+        fixed: dict[str, Any] = {"solver": models[0]["recipe"]["stage1"]["solver"]}
+        if fixed["solver"] == "adamw":
+            rate = _rate(recipe.stage1, folders)
+            fixed |= {"hand_on": "last", "base_lr_sweep": (), "base_lr": rate}
         changes["stage1"] = recipe.stage1.model_copy(update=fixed)
     if recipe.stage2:
-        configs = [read_config(folder / MODEL) for folder in folders]
-        epochs = [config["provenance"]["selected_epoch"]["stage2"] for config in configs]
-        fixed = {"select": "last", "stop_after": median_high(epochs)}
-        changes["stage2"] = recipe.stage2.model_copy(update=fixed)
+        epochs = [model["selected_epoch"]["stage2"] for model in models]
+        probes = sum(model["kept_stage"] == "stage1" for model in models)
+        fixed = {"select": "last", "stop_after": median_high(epochs), "keep": "always"}
+        tuned = recipe.stage2.model_copy(update=fixed)
+        changes["stage2"] = None if probes > len(models) / 2 else tuned
     return recipe.model_copy(update=changes)
 
 

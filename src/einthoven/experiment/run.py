@@ -202,13 +202,13 @@ def model_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Model:
         config={
             **combined(*terms).to_dict(),
             "descriptions": cohort.descriptions,
-            "provenance": _provenance(trained, cohort, recipe),
+            "provenance": _provenance(trained, cohort),
         },
         fingerprints=trained.fingerprints,
     )
 
 
-def _provenance(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> dict[str, Any]:
+def _provenance(trained: Posttrained, cohort: Cohort) -> dict[str, Any]:
     request = trained.run.request
     weights, public = request["weights"], request.get("public_weights")
     initial = config_of_weights(request["backbone"], weights["path"]) if weights else None
@@ -217,7 +217,7 @@ def _provenance(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> dict[st
         weights = {"name": Path(weights["path"]).name} | weights
         del weights["path"]
     return {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": trained.recipe.to_dict(),
         "cohort": {
             "name": cohort.name,
             "version": cohort.version,
@@ -232,6 +232,7 @@ def _provenance(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> dict[st
         "contains_ptbxl": True if cohort.name == PTB_XL else before["contains_ptbxl"],
         "leakage": request.get("leakage"),
         "selected_epoch": {name: result.best_epoch for name, result in trained.results.items()},
+        "kept_stage": [name for name, result in trained.results.items() if result.kept][-1],
         "environment": trained.run.environment,
     }
 

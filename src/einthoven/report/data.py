@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from operator import itemgetter
 from pathlib import Path
 
@@ -265,13 +266,13 @@ def example(
 
 
 def stage_history(folder: Path) -> list[Json]:
-    """The epochs of a run: those of fine-tuning, or of the selected rate of the linear probe."""
+    """The epochs of fine-tuning, or of the linear probe at its selected rate or penalty."""
     fine = folder / "stage2" / HISTORY_FILE
     if fine.is_file():
         return read_lines(fine)
     if not (folder / "stage1").is_dir():  # an ensemble is not trained
         return []
-    probes = [read_lines(file) for file in sorted(folder.glob(f"stage1/lr-*/{HISTORY_FILE}"))]
+    probes = [read_lines(file) for file in sorted(folder.glob(f"stage1/*/{HISTORY_FILE}"))]
     last = flat(read_json(folder / RUN_FILE))["recipe"]["stage1"]["hand_on"] == "last"
 
     def value(lines: list[Json]) -> float:
@@ -369,9 +370,16 @@ def describe(config: Json) -> Json:
 
 
 def flat(config: Json) -> Json:
-    """The fields of a config.json with those of its provenance, or the request of a run.json."""
+    """The fields of a config.json with those of its provenance, or the request of a run.json.
+
+    Values of the recipe that were left to `auto` are replaced by those of the policy.
+    """
     if "request" in config:
-        return dict(config["request"])
+        request = deepcopy(config["request"])
+        for key, value in (request.get("policy") or {}).items():
+            stage, name = key.split(".")
+            request["recipe"][stage][name] = value
+        return request
     provenance = dict(config.get("provenance") or {})
     weights = {"weights": provenance["initial_weights"]} if "initial_weights" in provenance else {}
     return {**provenance, **weights, **config}
@@ -533,10 +541,15 @@ def _selected_epochs(values: Json, recipe: Json) -> str:
         stage = recipe.get(name) or {}
         rule = _SELECTIONS.get(str(stage.get("select") or stage.get("hand_on")))
         rates = stage.get("base_lr_sweep") or ()
+        if stage.get("solver") == "logistic":
+            stages.append("linear probe: logistic regression, solved to its optimum")
+            continue
+        kept = values.get("kept_stage", name) == name or name == "stage1"
         stages.append(
             f"{_STAGES.get(name, name)}: epoch {epoch}"
             + (f" of {stage['epochs']}" if stage.get("epochs") else "")
             + (f", {rule}" if rule else "")
             + (f", best of {len(rates)} learning rates" if len(rates) > 1 else "")
+            + ("" if kept else ", not kept: no better than the probe on the validation split")
         )
     return "; ".join(stages) or UNKNOWN

@@ -76,12 +76,15 @@ class SignalSource:
         `(records, labels)` 0 and 1, aligned with `rows`; no columns when there are no labels.
     preparation : Preparation
         Preparation of every signal.
+    patients : numpy.ndarray, optional
+        `(records,)` names; without them every record counts as a patient.
     """
 
     store: Store
     rows: NDArray[np.intp]
     targets: NDArray[np.uint8]
     preparation: Preparation
+    patients: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.targets):

@@ -70,7 +70,11 @@ class Dataset:
                 remedy="check the folds, or the number of records",
             )
         return SignalSource(
-            self.store, self.store.rows(ids), cohort.targets(split), self.preparation
+            self.store,
+            self.store.rows(ids),
+            cohort.targets(split),
+            self.preparation,
+            cohort.patients(split),
         )
 
     def check_lengths(self, *splits: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -149,7 +150,15 @@ def _classifier_loss(model: nn.Module, batch: Batch, device: torch.device) -> Te
 
 
 def _validate(model: nn.Module, *, source: SignalSource, context: Context) -> dict[str, float]:
-    """Metrics and loss on validation records, which the processes share."""
+    """Metrics and loss on validation records."""
+    probabilities, losses = validation_outputs(model, source, context)
+    return validation_metrics(source.targets, probabilities) | {LOSS: float(losses.mean())}
+
+
+def validation_outputs(
+    model: nn.Module, source: SignalSource, context: Context
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probabilities `(records, labels)` and losses `(records,)`; processes share the records."""
     processes = context.processes
     rows = np.array_split(np.arange(len(source)), processes.world)[processes.rank]
     # Empty parts, because a process has no records if there are more processes than records.
@@ -166,5 +175,4 @@ def _validate(model: nn.Module, *, source: SignalSource, context: Context) -> di
         done += count
     parts = processes.gather((np.concatenate(values), np.concatenate(losses)))
     probabilities, record_loss = map(np.concatenate, zip(*parts, strict=True))
-    loss = {LOSS: float(record_loss.mean())}
-    return validation_metrics(source.targets, probabilities) | loss
+    return probabilities, record_loss

@@ -6,17 +6,21 @@ recipe left out, so that comparisons differ in nothing else.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, start_at_prior
 from einthoven.backbones.registry import catalogue, create_backbone, entry, seeded
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecipeError
-from einthoven.files import Json, file_sha256
+from einthoven.files import Json, file_sha256, read_json, write_json
 from einthoven.licences import Licence
 from einthoven.models import derived_provenance, is_model, model_path, weights_file
 from einthoven.progress import Progress
@@ -33,13 +37,19 @@ from einthoven.stages.data import (
     resolved,
     with_fraction,
 )
-from einthoven.stages.finetune import extractor_of, finetune, without_effect
+from einthoven.stages.finetune import (
+    extractor_of,
+    finetune,
+    validation_outputs,
+    without_effect,
+)
 from einthoven.stages.leakage import (
     check_initial_weights,
     check_public_weights,
     training_fingerprints,
     write_fingerprints,
 )
+from einthoven.stages.policy import settle
 from einthoven.stages.pretraining_data import Member
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
@@ -57,6 +67,9 @@ from einthoven.training.run import RunFolder, open_run
 from einthoven.weights.load import load_backbone
 from einthoven.weights.public import config_of_weights
 
+log = logging.getLogger(__name__)
+GAIN = "gain.json"
+
 
 class RecipeWarning(UserWarning):
     """A recipe does not match the network that is trained by it."""
@@ -67,14 +80,15 @@ class Posttrained:
     """A trained classifier and its run.
 
     The classifier is in eval mode, on the device that it was trained on. `data` has the cohort with
-    the recipe's fraction of the training records, `results` the stages that ran, by `stage1` and
-    `stage2`, and `fingerprints` the metadata of the weights file about the records seen, empty
-    except in the main process.
+    the recipe's fraction of the training records, `recipe` no `auto` values, and `results` the
+    stages that ran, by `stage1` and `stage2`. `fingerprints` is the metadata of the weights file
+    about the records seen, empty except in the main process.
     """
 
     run: RunFolder
     classifier: Classifier
     data: Dataset
+    recipe: Recipe
     results: dict[str, Result]
     fingerprints: dict[str, str] = field(default_factory=dict)
 
@@ -143,12 +157,15 @@ def posttrain(
     fixed = not recipe.uses_validation and not len(data.usable.ids("validation"))
     validation = train if fixed else data.source("validation")
     data.check_lengths("train", "validation", "test")
+    requested = recipe
+    recipe, policy = settled(requested, train, validation, processes)
     check_stages(classifier, train, recipe=recipe, processes=processes)
     leakage = check_initial_weights(weights, member, allow=allow_leakage)
     request = request_of(
-        member, backbone, recipe, weights, options=options, leakage=leakage, world=processes.world
+        member, backbone, requested, weights, options=options, leakage=leakage, world=processes.world
     )
     request |= {STANDARDISER: asdict(standardiser)} if standardiser else {}
+    request |= {"policy": policy} if policy else {}
     request["public_weights"] = check_public_weights(backbone, weights, cohort_used)
     fingerprints: dict[str, str] = {}
     with open_run(out, request, processes) as run:
@@ -165,7 +182,20 @@ def posttrain(
             processes=processes,
             progress=progress,
         )
-    return Posttrained(run, classifier.eval(), data, results, fingerprints)
+    return Posttrained(run, classifier.eval(), data, recipe, results, fingerprints)
+
+
+def settled(
+    recipe: Recipe, train: SignalSource, validation: SignalSource, processes: Processes
+) -> tuple[Recipe, Json]:
+    """The recipe with its `auto` values decided for these records, and these values by key.
+
+    The decisions are logged with their reasons.
+    """
+    recipe, decisions = settle(recipe, train.targets, validation.targets)
+    if decisions and processes.is_main:
+        log.info("policy: " + "; ".join(map(str, decisions)))
+    return recipe, {decision.key: decision.value for decision in decisions}
 
 
 def request_of(
@@ -253,8 +283,50 @@ def train_stages(
         fits = recipe.initialise == "random" and classifier.backbone.fits_statistics
         if fits and not (folder / CHECKPOINT).is_file():
             fit_statistics(classifier.backbone, train, seed=recipe.seed)
-        results["stage2"] = finetune(classifier, train, validation, recipe.stage2, folder, context)
+        probed = {name: value.clone() for name, value in classifier.state_dict().items()}
+        result = finetune(classifier, train, validation, recipe.stage2, folder, context)
+        if recipe.stage1 and recipe.stage2.keep == "auto":
+            kept = _keep_better(classifier, probed, validation, folder, context)
+            result = replace(result, kept=kept)
+        results["stage2"] = result
     return results
+
+
+def _keep_better(
+    classifier: Classifier,
+    probed: dict[str, Tensor],
+    validation: SignalSource,
+    folder: Path,
+    context: Context,
+) -> bool:
+    """Whether fine-tuning gains; if not, the classifier is given the probe's weights again.
+
+    It gains if the loss of validation records falls by more than the standard error of the mean
+    paired difference. The outcome is written to `folder/gain.json`.
+    """
+    file, main = folder / GAIN, context.processes.is_main
+    if not file.is_file():
+        _, tuned = validation_outputs(classifier.eval(), validation, context)
+        reference = deepcopy(classifier)
+        reference.load_state_dict(probed)
+        _, before = validation_outputs(reference.eval(), validation, context)
+        falls = before - tuned
+        gain, error = falls.mean(), falls.std(ddof=1) / len(falls) ** 0.5
+        outcome = {"probe_loss": before.mean(), "gain": gain, "standard_error": error}
+        if main:
+            write_json(file, {name: float(value) for name, value in outcome.items()})
+    context.processes.wait()
+    outcome = read_json(file)
+    kept = outcome["gain"] > outcome["standard_error"]
+    if not kept:
+        classifier.load_state_dict(probed)
+    if main:
+        text = "is kept" if kept else "gains nothing here, and the probe is kept"
+        log.info(
+            f"fine-tuning {text}: validation loss {outcome['probe_loss']:.4f} before, lower by "
+            f"{outcome['gain']:.4f} (standard error {outcome['standard_error']:.4f})"
+        )
+    return bool(kept)
 
 
 def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = "") -> None:

@@ -1,8 +1,8 @@
 """Stage 1, linear probing: train the head on features that are computed once.
 
 The backbone is frozen and in eval mode, so the features of a crop never change. They are computed
-for `crops` augmented crops per record and cached in the run folder; an epoch uses a random one of
-these crops of every record.
+for `crops` augmented crops per record and cached in the run folder. The logistic solver uses all of
+them; an epoch of AdamW uses a random one of every record.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +23,20 @@ from einthoven.backbones.classifier import Classifier, initialise_head
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import aggregate_crops, record_outputs
 from einthoven.backbones.registry import seeded
-from einthoven.files import append_line, read_tensors, write_tensors
+from einthoven.files import append_line, read_lines, read_tensors, write_lines, write_tensors
 from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
 from einthoven.stages.data import Context
+from einthoven.stages.logistic import fit_logistic, search_penalty
 from einthoven.stages.recipe import Stage1
-from einthoven.stages.validation import SELECT, validation_metrics
-from einthoven.training.checkpoint import load_weights
-from einthoven.training.loop import BEST, Loop, Result, autocast
+from einthoven.stages.validation import LOSS, SELECT, record_losses, validation_metrics
+from einthoven.training.checkpoint import load_weights, save_weights
+from einthoven.training.loop import BEST, METRICS, Loop, Result, autocast
 from einthoven.training.optim import Settings, parameter_groups
 
 _FEATURE_BATCH = 64
 SECONDS = "seconds.jsonl"
+OUT_OF_FOLD = "out-of-fold.safetensors"
 
 
 # (batch, feature_dim) features and (batch, labels) targets
@@ -98,10 +101,13 @@ def probe(
 ) -> Result:
     """Train the classifier's head in place; the backbone is not changed.
 
-    The head is initialised again by `settings.head_init`. Features, metrics and checkpoints are
-    written to `folder`. The result is that of the learning rate that was best on validation.
+    AdamW starts from a head initialised by `settings.head_init`, and the result is that of the
+    learning rate that was best on validation. Features, metrics and checkpoints are written to
+    `folder`.
     """
     data = probe_data(classifier, train, validation, settings.crops, folder / "features", context)
+    if settings.solver == "logistic":
+        return solve_head(classifier.head, data, train, settings, folder / "logistic", context)
     rates = settings.base_lr_sweep or (settings.base_lr,)
     results, values = {}, {}
     for rate in rates:
@@ -116,6 +122,60 @@ def probe(
     return results[selected]
 
 
+def solve_head(
+    head: nn.Linear,
+    data: ProbeData,
+    train: SignalSource,
+    settings: Stage1,
+    folder: Path,
+    context: Context,
+) -> Result:
+    """Solve a head by logistic regression, with its one line of metrics.
+
+    Every crop of a record counts as a row of weight one over the number of crops. The logits of
+    every crop by the head that was fitted without its patient are in `OUT_OF_FOLD`, unless the
+    recipe sets the penalty.
+    """
+    if context.processes.is_main and not (folder / METRICS).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        crops, records = data.features.shape[:2]
+        rows = data.features.flatten(0, 1).numpy(), data.targets.repeat(crops, 1).numpy()
+        weights = np.full(crops * records, 1 / crops)
+        penalty = settings.penalty
+        entry: dict[str, float] = {"epoch": 1}
+        if penalty is None:
+            patients = np.arange(records) if train.patients is None else train.patients
+            groups = np.tile(patients.astype(str), crops)
+            search = search_penalty(*rows, groups, seed=context.seed, row_weights=weights)
+            penalty, entry["out_of_fold_loss"] = search.penalty, min(search.losses.values())
+            logits = torch.from_numpy(search.logits.reshape(crops, records, -1))
+            write_tensors(folder / OUT_OF_FOLD, {"logits": logits}, {})
+        fitted = fit_logistic(*rows, penalty, row_weights=weights)
+        head.load_state_dict(
+            {"weight": torch.from_numpy(fitted.weight), "bias": torch.from_numpy(fitted.bias)}
+        )
+        save_weights(folder / BEST, head)
+        entry |= {"penalty": penalty} | validate_head(head, data, context)
+        entry["seconds"] = round(time.monotonic() - start, 3)
+        write_lines(folder / METRICS, [entry])
+    context.processes.wait()
+    load_weights(folder / BEST, head)
+    history = read_lines(folder / METRICS)
+    return Result(history, best_epoch=1, best=history[0][SELECT])
+
+
+def validate_head(head: nn.Module, data: ProbeData, context: Context) -> dict[str, float]:
+    """Metrics and loss of a head on the cached validation features."""
+    with torch.no_grad():
+        device = next(head.parameters()).device
+        logits = head(data.validation.to(device)).float().cpu()
+    targets, owner = data.validation_targets, data.validation_owner
+    values = aggregate_crops(logits, owner, len(targets), context.aggregate)
+    losses = record_losses(logits, owner, torch.from_numpy(targets))
+    return validation_metrics(targets, values.numpy()) | {LOSS: float(losses.mean())}
+
+
 def train_head(
     head: nn.Linear,
     data: ProbeData,
@@ -125,15 +185,6 @@ def train_head(
     context: Context,
 ) -> Result:
     """Train a head on cached features; the selected one is `best.safetensors` in the folder."""
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        with torch.no_grad():
-            device = next(model.parameters()).device
-            logits = model(data.validation.to(device)).float().cpu()
-        count = len(data.validation_targets)
-        values = aggregate_crops(logits, data.validation_owner, count, context.aggregate)
-        return validation_metrics(data.validation_targets, values.numpy())
-
     loop = Loop(
         name=f"stage 1, linear probe, base lr {base_lr:g}",
         model=head,
@@ -152,7 +203,7 @@ def train_head(
             seed=context.seed,
         ),
         folder=folder,
-        validate=validate,
+        validate=partial(validate_head, data=data, context=context),
         processes=context.processes,
         progress=context.progress,
     )

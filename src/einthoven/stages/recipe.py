@@ -77,6 +77,12 @@ class Data(Table):
 class Stage1(Table):
     """Linear probing: a new head on the frozen backbone."""
 
+    solver: Literal["auto", "logistic", "adamw"] = "auto"
+    """`logistic` solves a penalised logistic regression to its optimum, and is what `auto` uses for
+    up to 5,000 training records; `adamw` takes steps, as in the papers. The keys below except
+    `crops` are those of `adamw`."""
+    penalty: Annotated[float, Field(gt=0)] | None = None
+    """Penalty of the logistic regression; default: cross-validated on the training patients."""
     epochs: Positive = 100
     """Passes over the training records; 100 in the paper."""
     crops: Positive = 1
@@ -167,8 +173,15 @@ class Stage2(Optimisation):
     """Freeze position embeddings; ST-MEM trains them."""
     freeze_extractor: bool = False
     """Freeze the convolutional feature extractor, as the releases of HuBERT-ECG and ECG-FM do."""
-    select: Literal["best", "last", "lowest-loss"] = "best"
-    """Epoch to keep: best validation macro AUROC (paper), the last, or lowest validation loss."""
+    min_steps: Annotated[int, Field(ge=0)] = 0
+    """Fewest optimiser steps; the batch, and with it the learning rate, is halved down to 8 records
+    until there are as many."""
+    select: Literal["auto", "best", "last", "lowest-loss"] = "best"
+    """Epoch to keep: best validation macro AUROC (paper), the last, or lowest validation loss;
+    `auto` is the loss where the labels have fewer than 10 positives (median) in validation."""
+    keep: Literal["always", "auto"] = "always"
+    """Whether the fine-tuned network is kept in any case, or (`auto`) only if its validation loss
+    is lower than the probe's by more than the standard error of the difference."""
     stop_after: Positive | None = None
     """Epoch after which training ends, on the schedule of all epochs; default: the last."""
 
@@ -246,11 +259,12 @@ class Recipe(Table):
 
     @property
     def uses_validation(self) -> bool:
-        """Whether validation records choose an epoch or a learning rate."""
+        """Whether validation records choose an epoch, a learning rate or a stage."""
         probe, tuning = self.stage1, self.stage2
+        steps = probe if probe and probe.solver != "logistic" else None
         return bool(
-            (probe and (probe.hand_on == "best" or len(probe.base_lr_sweep) > 1))
-            or (tuning and tuning.select in ("best", "lowest-loss"))
+            (steps and (steps.hand_on == "best" or len(steps.base_lr_sweep) > 1))
+            or (tuning and (tuning.select != "last" or (probe and tuning.keep == "auto")))
         )
 
     @model_validator(mode="after")

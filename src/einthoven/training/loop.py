@@ -57,11 +57,15 @@ class Counters:
 
 @dataclass(frozen=True)
 class Result:
-    """Lines of metrics.jsonl of a stage, and the epoch that was selected."""
+    """Lines of metrics.jsonl of a stage, and the epoch that was selected.
+
+    `kept` is False for a fine-tuning that was no better than the probe it started from.
+    """
 
     history: list[dict[str, Any]]
     best_epoch: int
     best: float = math.nan
+    kept: bool = True
 
 
 @dataclass

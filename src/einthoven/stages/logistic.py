@@ -1,0 +1,215 @@
+"""Penalised logistic regression on features: the linear probe of a small cohort.
+
+For features x, targets y and weights v of the rows, the weight matrix W and the biases b minimise
+
+    sum v * cross-entropy(x W + b, y)  +  penalty / 2 * |W|^2,
+
+on standardised features and without a penalty on b, which is convex and is solved to its optimum.
+A label without positives (or without negatives) has no weights, and the log odds of half a record.
+All labels share one penalty: on PTB-XL's fold 10, with 50 to 500 training records, a penalty of
+its own for each label had a mean log loss up to 16 % higher, because a handful of positives does
+not determine it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.model_selection import GroupKFold
+
+from einthoven.errors import RecipeError
+
+Floats = NDArray[np.float64]
+
+PENALTIES = tuple(float(10 ** (exponent / 2)) for exponent in range(7, -3, -1))
+"""Penalties that are compared, from 3,162 down to 0.1."""
+_STOP = 1.02  # relative log loss from which a smaller penalty is no longer tried
+_TOLERANCE = 1e-5  # largest gradient at the optimum, in units of the root of the curvature
+_FLAT = 1e-6  # features of a smaller standard deviation count as constant
+
+
+@dataclass(frozen=True, eq=False)
+class Logistic:
+    """A fitted logistic regression.
+
+    Attributes
+    ----------
+    weight : numpy.ndarray
+        `(labels, features)`, for features as they are, not standardised.
+    bias : numpy.ndarray
+        `(labels,)`.
+    """
+
+    weight: Floats
+    bias: Floats
+
+    def logits(self, features: ArrayLike) -> Floats:
+        """Logits of `(rows, features)`, as `(rows, labels)`."""
+        return np.asarray(np.asarray(features, dtype=np.float64) @ self.weight.T + self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class PenaltySearch:
+    """Result of a cross-validation over penalties.
+
+    Attributes
+    ----------
+    penalty : float
+        Penalty of the lowest log loss.
+    losses : dict of float to float
+        Mean log loss of the left-out rows by penalty, for the penalties that were tried.
+    logits : numpy.ndarray
+        `(rows, labels)` logits of every row by the model that was fitted without its group, at
+        `penalty`.
+    """
+
+    penalty: float
+    losses: dict[float, float]
+    logits: Floats
+
+
+def fit_logistic(
+    features: ArrayLike,
+    targets: ArrayLike,
+    penalty: float,
+    *,
+    row_weights: ArrayLike | None = None,
+) -> Logistic:
+    """Fit a logistic regression to its optimum.
+
+    Parameters
+    ----------
+    features : array, shape (rows, features)
+    targets : array, shape (rows, labels)
+        0 and 1.
+    penalty : float
+        Above 0.
+    row_weights : array, shape (rows,), optional
+        Weight of each row, such as one over the number of crops of its record; 1 by default.
+    """
+    return _Problem(features, targets, row_weights).solve(penalty)
+
+
+def search_penalty(
+    features: ArrayLike,
+    targets: ArrayLike,
+    groups: Sequence[object] | NDArray[np.generic],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    row_weights: ArrayLike | None = None,
+) -> PenaltySearch:
+    """Choose the penalty by cross-validated log loss; rows of a group stay together.
+
+    Penalties are tried from the largest to the smallest, until the loss has clearly risen.
+
+    Parameters
+    ----------
+    features, targets, row_weights
+        As for `fit_logistic`.
+    groups : sequence of length rows
+        Patient of each row.
+    folds : int
+        Number of folds; fewer if there are fewer groups.
+    seed : int
+        Seed of the assignment of groups to folds.
+
+    Raises
+    ------
+    RecipeError
+        If all rows belong to one group.
+    """
+    x, y, weights = _arrays(features, targets, row_weights)
+    names = np.asarray(groups).astype(str)
+    folds = min(folds, len(np.unique(names)))
+    if folds < 2:
+        raise RecipeError(
+            "a single patient cannot be divided for cross-validation",
+            remedy="add patients, or set stage1.penalty to a number",
+        )
+    splits = list(GroupKFold(folds, shuffle=True, random_state=seed).split(x, groups=names))
+    problems = [_Problem(x[train], y[train], weights[train]) for train, _ in splits]
+    losses: dict[float, float] = {}
+    best = PenaltySearch(PENALTIES[0], losses, np.empty_like(y))
+    for penalty in PENALTIES:
+        logits = np.empty_like(y)
+        for problem, (_, left_out) in zip(problems, splits, strict=True):
+            logits[left_out] = problem.solve(penalty).logits(x[left_out])
+        losses[penalty] = log_loss(logits, y, weights)
+        if losses[penalty] <= losses[best.penalty]:
+            best = PenaltySearch(penalty, losses, logits)
+        elif losses[penalty] > _STOP * losses[best.penalty]:
+            break
+    return best
+
+
+def log_loss(logits: Floats, targets: Floats, weights: Floats) -> float:
+    """Weighted mean over rows of the mean cross-entropy over labels."""
+    losses = (np.logaddexp(0, logits) - targets * logits).mean(axis=1)
+    return float(np.average(losses, weights=weights))
+
+
+class _Problem:
+    """Standardised features on their principal axes; a solution starts from the previous one.
+
+    The axes leave the optimum as it is and make the curvature nearly diagonal, so that dividing
+    every coefficient by the root of its curvature leaves a problem of a few dozen iterations.
+    """
+
+    def __init__(
+        self, features: ArrayLike, targets: ArrayLike, row_weights: ArrayLike | None
+    ) -> None:
+        x, self.targets, weights = _arrays(features, targets, row_weights)
+        self.weights = weights[:, None]
+        self.total = weights.sum()
+        self.mean = weights @ x / self.total
+        deviation = np.sqrt(weights @ (x - self.mean) ** 2 / self.total)
+        self.scale = np.where(deviation > _FLAT, deviation, np.inf)
+        standard = (x - self.mean) / self.scale
+        _, sizes, axes = np.linalg.svd(np.sqrt(self.weights) * standard, full_matrices=False)
+        sizes, axes = sizes[sizes > _FLAT * sizes[0]], axes[sizes > _FLAT * sizes[0]]
+        self.axes = axes.T
+        self.x = np.column_stack([standard @ self.axes, np.ones(len(x))])
+        share = weights @ self.targets / self.total
+        self.defined = (share > 0) & (share < 1)
+        share = np.clip(share, 0.5 / self.total, 1 - 0.5 / self.total)
+        self.curvature = np.append(sizes**2, self.total)[:, None] * share * (1 - share)
+        self.start = np.zeros_like(self.curvature)
+        self.start[-1] = np.log(share / (1 - share))
+
+    def solve(self, penalty: float) -> Logistic:
+        penalties = np.full((len(self.start), 1), penalty)
+        penalties[-1] = 0
+        units = np.sqrt(self.curvature + penalties)
+
+        def objective(scaled: Floats) -> tuple[float, Floats]:
+            values = scaled.reshape(units.shape) / units
+            logits = self.x @ values
+            losses = self.weights * self.defined * (np.logaddexp(0, logits) - self.targets * logits)
+            residuals = self.weights * self.defined * (expit(logits) - self.targets)
+            gradient = (self.x.T @ residuals + penalties * values) / units
+            return float(losses.sum() + (penalties * values**2).sum() / 2), gradient.ravel()
+
+        optimum = minimize(
+            objective,
+            (self.start * units).ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 2000, "ftol": 0.0, "gtol": _TOLERANCE * self.total**0.5},
+        )
+        self.start = optimum.x.reshape(units.shape) / units
+        weight = (self.axes @ self.start[:-1] / self.scale[:, None]).T
+        return Logistic(weight, self.start[-1] - weight @ self.mean)
+
+
+def _arrays(
+    features: ArrayLike, targets: ArrayLike, row_weights: ArrayLike | None
+) -> tuple[Floats, Floats, Floats]:
+    x = np.asarray(features, dtype=np.float64)
+    weights = np.ones(len(x)) if row_weights is None else np.asarray(row_weights, dtype=np.float64)
+    return x, np.asarray(targets, dtype=np.float64), weights

@@ -1,0 +1,93 @@
+"""Settings that depend on the size of the cohort: the values that a recipe leaves to `auto`.
+
+The limits were measured with the included encoder on records of PTB-XL's folds 9 and 10, whose
+labels it has not been trained on: docs/recipes.md, "Small cohorts".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einthoven.stages.recipe import Recipe, Stage2
+
+MOST_SOLVED = 5000
+"""Most training records for which the probe is a logistic regression."""
+FEWEST_POSITIVES = 10
+"""Fewest positives (median over labels) in validation for which AUROC selects the epoch."""
+SMALLEST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Value of a recipe's key that was left to `auto`, and its reason."""
+
+    key: str
+    value: object
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value} ({self.reason})"
+
+
+def settle(
+    recipe: Recipe, targets: NDArray[np.uint8], validation: NDArray[np.uint8]
+) -> tuple[Recipe, list[Decision]]:
+    """Replace every `auto` of a recipe's stages, for `(records, labels)` targets of both splits.
+
+    Returns
+    -------
+    recipe : Recipe
+        The recipe with concrete values.
+    decisions : list of Decision
+        What was decided, and why.
+    """
+    decisions: list[Decision] = []
+    records = len(targets)
+    if recipe.stage1 and recipe.stage1.solver == "auto":
+        few = records <= MOST_SOLVED
+        decisions.append(
+            Decision(
+                "stage1.solver",
+                "logistic" if few else "adamw",
+                f"{records:,} training records, limit {MOST_SOLVED:,}",
+            )
+        )
+    if recipe.stage2 and recipe.stage2.select == "auto":
+        positives = np.minimum(validation.sum(axis=0), (1 - validation).sum(axis=0))
+        median = float(np.median(positives[positives > 0])) if positives.any() else 0.0
+        decisions.append(
+            Decision(
+                "stage2.select",
+                "best" if median >= FEWEST_POSITIVES else "lowest-loss",
+                f"{median:g} positives a label in validation, limit {FEWEST_POSITIVES}",
+            )
+        )
+    if recipe.stage2 and (batch := _batch(recipe.stage2, records)) != recipe.stage2.batch_size:
+        decisions.append(
+            Decision(
+                "stage2.batch_size",
+                batch,
+                f"{records:,} training records, at least {recipe.stage2.min_steps} steps",
+            )
+        )
+    changes: dict[str, dict[str, object]] = {}
+    for decision in decisions:
+        stage, key = decision.key.split(".")
+        changes.setdefault(stage, {})[key] = decision.value
+    stages = {name: getattr(recipe, name).model_copy(update=new) for name, new in changes.items()}
+    return recipe.model_copy(update=stages), decisions
+
+
+def _batch(stage: Stage2, records: int) -> int:
+    """The recipe's batch, halved until the epochs have `min_steps` steps or it is the smallest."""
+    batch = stage.batch_size
+    while (
+        stage.epochs * max(1, records // batch) < stage.min_steps
+        and batch // 2 >= max(SMALLEST_BATCH, stage.micro_batch or 0)
+        and batch % 2 == 0
+    ):
+        batch //= 2
+    return batch
