@@ -375,7 +375,7 @@ def flat(config: Json) -> Json:
     Values of the recipe that were left to `auto` are replaced by those of the policy.
     """
     if "request" in config:
-        request = deepcopy(config["request"])
+        request: Json = deepcopy(config["request"])
         for key, value in (request.get("policy") or {}).items():
             stage, name = key.split(".")
             request["recipe"][stage][name] = value

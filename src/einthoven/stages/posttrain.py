@@ -162,7 +162,13 @@ def posttrain(
     check_stages(classifier, train, recipe=recipe, processes=processes)
     leakage = check_initial_weights(weights, member, allow=allow_leakage)
     request = request_of(
-        member, backbone, requested, weights, options=options, leakage=leakage, world=processes.world
+        member,
+        backbone,
+        requested,
+        weights,
+        options=options,
+        leakage=leakage,
+        world=processes.world,
     )
     request |= {STANDARDISER: asdict(standardiser)} if standardiser else {}
     request |= {"policy": policy} if policy else {}
