@@ -23,7 +23,14 @@ from einthoven.backbones.classifier import Classifier, initialise_head
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import aggregate_crops, record_outputs
 from einthoven.backbones.registry import seeded
-from einthoven.files import append_line, read_lines, read_tensors, write_lines, write_tensors
+from einthoven.files import (
+    HISTORY_FILE,
+    append_line,
+    read_lines,
+    read_tensors,
+    write_lines,
+    write_tensors,
+)
 from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
 from einthoven.stages.data import Context
@@ -31,7 +38,7 @@ from einthoven.stages.logistic import fit_logistic, search_penalty
 from einthoven.stages.recipe import Stage1
 from einthoven.stages.validation import LOSS, SELECT, record_losses, validation_metrics
 from einthoven.training.checkpoint import load_weights, save_weights
-from einthoven.training.loop import BEST, METRICS, Loop, Result, autocast
+from einthoven.training.loop import BEST, Loop, Result, autocast
 from einthoven.training.optim import Settings, parameter_groups
 
 _FEATURE_BATCH = 64
@@ -136,7 +143,7 @@ def solve_head(
     every crop by the head that was fitted without its patient are in `OUT_OF_FOLD`, unless the
     recipe sets the penalty.
     """
-    if context.processes.is_main and not (folder / METRICS).is_file():
+    if context.processes.is_main and not (folder / HISTORY_FILE).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         crops, records = data.features.shape[:2]
@@ -158,10 +165,10 @@ def solve_head(
         save_weights(folder / BEST, head)
         entry |= {"penalty": penalty} | validate_head(head, data, context)
         entry["seconds"] = round(time.monotonic() - start, 3)
-        write_lines(folder / METRICS, [entry])
+        write_lines(folder / HISTORY_FILE, [entry])
     context.processes.wait()
     load_weights(folder / BEST, head)
-    history = read_lines(folder / METRICS)
+    history = read_lines(folder / HISTORY_FILE)
     return Result(history, best_epoch=1, best=history[0][SELECT])
 
 
