@@ -304,6 +304,8 @@ def test_targets() -> None:
         ({"recipe": "scratch"}, RecipeError, "starts from random weights"),
         ({"recipe": "linear-prob"}, RecipeError, "linear-prob"),
         ({"recipe": RECIPE, "overrides": ["seed=1"]}, EstimatorError, "do not apply to a Recipe"),
+        ({"overrides": ["seed=1"], "random_state": 2}, EstimatorError, "seed has no effect"),
+        ({"overrides": ["stage2.select=best"], "validation_fraction": None}, EstimatorError, "sel"),
         ({"overrides": ["data.fraction=0.5"]}, EstimatorError, r"data\.fraction = 0\.5"),
         ({"overrides": ["stage1.epoch=5"]}, RecipeError, r"unknown key stage1\.epoch"),
         ({"overrides": ["data.crop_seconds=20.0"]}, Exception, "record"),

@@ -326,7 +326,7 @@ def _print_score(score: Any, predictions: Predictions) -> None:
         padding=(0, 1, 0, 0),
     )
     values = score.to_dict()
-    defined = f"{score.defined_labels} of {len(score.labels)}"
+    defined = f"{score.defined_labels} of {len(score.labels)}\nlabels"
     table.add_row("macro", defined, *_cells(values, prefix="macro_"), end_section=True)
     for label, entry in values["per_label"].items():
         table.add_row(label, str(entry["positives"]), *_cells(entry))

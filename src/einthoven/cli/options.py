@@ -141,7 +141,7 @@ def _parse(assignments: Sequence[str] | None, leads: str | None) -> dict[str, An
         if not key or not equals:
             raise BackboneError(
                 f"--option {text!r} is not an assignment",
-                remedy="write --option missing_leads=zero",
+                remedy=f"write --option {key or 'KEY'}=VALUE",
             )
         if key in fields:
             other = " (--leads sets it as well)" if key == "leads" and leads else ""

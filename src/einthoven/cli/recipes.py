@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -63,35 +64,27 @@ def recipes(
 
 def _print_list() -> None:
     from einthoven.backbones.registry import catalogue
-    from einthoven.stages.recipe import (
-        GENERAL,
-        Pretraining,
-        Recipe,
-        load_pretraining,
-        load_recipe,
-        recipe_names,
-    )
+    from einthoven.stages.recipe import GENERAL, Pretraining, Recipe, recipe_file, recipe_names
 
-    entries = catalogue().values()
-    general, pretraining = _table("posttrain --recipe"), _table("pretrain --recipe")
-    for name in recipe_names(Recipe):
-        folder = name.partition("/")[0]
-        names = [entry.name for entry in entries if name == entry.recipe or folder == entry.recipes]
-        if name not in GENERAL:
-            suited = "all others" if folder == "st-mem" else ", ".join(names)
-            general.add_row(name, suited, load_recipe(name).description)
-    for name in recipe_names(Pretraining):
-        names = [entry.name for entry in entries if name == entry.pretraining_recipe]
-        suited = "all others" if name == "release" else ", ".join(names)
-        pretraining.add_row(name, suited, load_pretraining(name).description)
-    output.print(general, pretraining)
+    for kind, command in ((Recipe, "posttrain"), (Pretraining, "pretrain")):
+        columns = Column("name", no_wrap=True), Column("default for", max_width=16), "content"
+        title = f"einthoven {command} --recipe"
+        table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, width=80)
+        defaults = [
+            (e.pretraining_recipe if kind is Pretraining else e.recipe or e.recipes, e.name)
+            for e in catalogue().values()
+        ]
+        for name in recipe_names(kind):
+            group = name.partition("/")[0]
+            suited = [backbone for recipe, backbone in defaults if recipe == group]
+            if group in ("st-mem", "release"):
+                suited = ["all others"]
+            content = tomllib.loads(recipe_file(name, kind).read_text("utf-8"))["description"]
+            if name not in GENERAL:
+                table.add_row(name, ", ".join(suited), content)
+        output.print(table)
     typer.echo(
         f"{', '.join(GENERAL)}, without a folder:\n"
         "the recipe of this name for the backbone\n"
         "In full: einthoven recipes NAME; as a file to edit: --copy FILE.toml"
     )
-
-
-def _table(title: str) -> Table:
-    columns = Column("name", no_wrap=True), Column("default for", max_width=16), "content"
-    return Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, width=80)

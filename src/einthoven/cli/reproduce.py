@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from einthoven.cli.options import Device, StorePath, Threads
-from einthoven.cli.progress import note, progress_bars, shown_warnings
+from einthoven.cli.progress import note, output, progress_bars, shown_warnings
 from einthoven.errors import ReproduceError
 from einthoven.report.format import counted
 
@@ -192,18 +193,21 @@ def _list() -> None:
     from einthoven.reproduce.grid import TARGETS, runs_of, targets_of
 
     experiments = [load_experiment(name) for name in experiment_names()]
+    table = Table.grid(padding=(0, 2, 0, 0))
     for target, description in TARGETS.items():
         counts = ", ".join(
             f"{len(runs_of(target, experiment, 'x'))} in {experiment.name}"
             for experiment in experiments
             if target in targets_of(experiment)
         )
-        typer.echo(f"{target:9} {description}; runs: {counts}")
-    typer.echo("\nExperiments (--experiment):")
+        table.add_row(target, f"{description}; runs: {counts}")
+    table.add_row()
+    table.add_row("experiment", "as a value of --experiment:")
     for experiment in experiments:
         backbones = ", ".join(experiment.made_for)
         default = f"; default of {backbones}" if backbones else ""
-        typer.echo(f"{experiment.name}: {experiment.description}{default}")
+        table.add_row(experiment.name, f"{experiment.description}{default}")
+    output.print(table)
 
 
 def _run(reproduction: Reproduction, runs: Sequence[Run]) -> list[str]:

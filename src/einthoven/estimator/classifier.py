@@ -226,6 +226,14 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
     def _recipe(self) -> Recipe:
         """The recipe with the settings of the backbone and this estimator's seed."""
         name = backbone_name(self.backbone)
+        overruled = {"seed"} if self.random_state is not None else set()
+        if self.validation_fraction is None:
+            overruled |= {"stage1.hand_on", "stage2.select"}
+        for key in overruled & {text.partition("=")[0].strip() for text in self.overrides}:
+            raise EstimatorError(
+                f"override {key} has no effect: random_state or validation_fraction decides it",
+                remedy="leave one of the two out",
+            )
         if not isinstance(self.recipe, Recipe):
             recipe = load_recipe(recipe_for(name, self.recipe), self.overrides, backbone=name)
         elif self.overrides:
