@@ -185,6 +185,19 @@ def test_a_report_of_two_runs(cli: Any, made: Any, synthetic_path: Path, tmp_pat
     assert "<svg" in page.read_text()
 
 
+def test_a_report_draws_examples_from_a_table_with_other_columns(
+    cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    table, page = tmp_path / "ecgs.csv", tmp_path / "report.html"
+    paths = [str(path.resolve()) for path in synthetic.paths()]
+    frame = pd.DataFrame({"path": paths, "record": synthetic.ids(), "ward": "B"})
+    frame.to_csv(table, index=False)
+    cli("report", made.run, "--out", page, "--cohort", table, "--resamples", 0)
+    with_examples = page.read_text().count("<svg")
+    cli("report", made.run, "--out", page, "--resamples", 0)
+    assert page.read_text().count("<svg") < with_examples
+
+
 def test_a_table_without_targets_cannot_be_scored(cli: Any, made: Any, tmp_path: Path) -> None:
     table = Predictions.load(made.run / "predictions" / "test.parquet")
     bare = Predictions(table.labels, table.records, table.patients, None, table.probabilities)

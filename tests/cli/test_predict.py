@@ -177,6 +177,23 @@ def test_embed_a_cohort(
     assert np.load(out).shape == (records, 12, 32)
 
 
+def test_embed_a_table_with_other_columns(
+    cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    paths = [str(path.resolve()) for path in synthetic.paths()[:30]]
+    table, out = tmp_path / "ecgs.csv", tmp_path / "x.npy"
+    pd.DataFrame({"path": paths, "ward": "B"}).to_csv(table, index=False)
+    cli("embed", "--model", made.model, table, "--out", out, "--device", "cpu")
+    assert np.load(out).shape == (30, 32)
+    frame = pd.DataFrame({"path": paths, "patient": paths, "ward": "B"})
+    frame.assign(AFIB=[0, 1, 1] * 10).to_csv(table, index=False)
+    command = ("embed", "--model", made.model, table, "--out", out, "--split", "test")
+    assert "--label" in cli(*command, status=1).err
+    result = cli(*command, "--label", "AFIB")
+    count = len(open_cohort(table, labels=["AFIB"]).ids("test"))
+    assert f"({count} x 32, pooled)" in result.out
+
+
 def test_embed_files_and_leave_out_the_bad(
     cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
 ) -> None:

@@ -11,13 +11,14 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from einthoven import EcgEmbedder
+from einthoven import EcgClassifier, EcgEmbedder
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.mtecg import MTECG
 from einthoven.backbones.registry import create_backbone
+from einthoven.cohorts import Cohort
 from einthoven.errors import (
     BackboneError,
     EinthovenError,
@@ -26,7 +27,7 @@ from einthoven.errors import (
     PreparationError,
 )
 from einthoven.models import Model, save_model
-from einthoven.records import Record
+from einthoven.records import Record, read_record
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import prepare_record
 from einthoven.weights import load_backbone
@@ -187,8 +188,8 @@ def test_short_records_are_refused_or_padded(arrays: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"rate": None}, ValueError, "'rate' parameter"),
-        ({"leads": None}, ValueError, "'leads' parameter"),
+        ({"rate": None}, EstimatorError, "rate and leads"),
+        ({"leads": None}, EstimatorError, "rate and leads"),
         ({"rate": -100}, ValueError, "'rate' parameter.*-100"),
         ({"rate": "100"}, ValueError, "'rate' parameter.*'100'"),
         ({"leads": STANDARD_LEADS[:7]}, EstimatorError, "12 leads; `leads` names 7"),
@@ -241,3 +242,33 @@ def test_a_shipped_bundle_is_a_backbone_too(arrays: Any, network: Any, tmp_path:
         save_model(bundle, tmp_path / "some-name")
         found = EcgEmbedder("some-name", **given).fit_transform(arrays.x[:2])
     assert np.array_equal(found, EcgEmbedder(**arrays.given).fit_transform(arrays.x[:2]))
+
+
+def test_lists_of_records_paths_and_ragged_arrays(
+    arrays: Any, synthetic: Cohort, encoder: Path
+) -> None:
+    paths = synthetic.paths()[:6]
+    records = [read_record(path) for path in paths]
+    expected = EcgEmbedder(**arrays.given).fit_transform(arrays.x[:6])
+    bare = {"backbone": encoder}
+    for X in (records, paths, [*map(str, paths[:3]), *records[3:]]):
+        assert EcgEmbedder(**bare).fit_transform(X) == pytest.approx(expected, abs=1e-4)
+    ragged = [signal[:, : 1000 - 50 * place] for place, signal in enumerate(arrays.x[:6])]
+    features = EcgEmbedder(**arrays.given, short="pad").fit_transform(ragged)
+    for place, signal in enumerate(ragged):
+        alone = EcgEmbedder(**arrays.given, short="pad").fit_transform(signal[None])
+        assert features[place] == pytest.approx(alone[0], abs=1e-4)
+    with pytest.raises(EstimatorError, match="rate and leads"):
+        EcgEmbedder(**bare).fit(ragged)
+    probe = EcgClassifier(**bare, validation_fraction=None, overrides=["stage1.epochs=1"])
+    assert cross_val_predict(probe, records, [0, 1] * 3, cv=2).shape == (6,)
+
+
+@pytest.mark.parametrize(("scale", "unit"), [(1000, "uV"), (1e-3, "V")])
+def test_other_units_are_refused(arrays: Any, scale: float, unit: str) -> None:
+    embedder = EcgEmbedder(**arrays.given).fit(arrays.x[:3])
+    for call in (embedder.fit, embedder.transform):
+        with pytest.raises(EstimatorError, match=f"look like {unit}"):
+            call(scale * arrays.x[:3])
+    with pytest.raises(EstimatorError, match=f"look like {unit}"):
+        embedder.transform([scale * arrays.x[0], scale * arrays.x[1][:, :900]])

@@ -172,7 +172,9 @@ def report(
     from einthoven.cohorts import open_cohort
     from einthoven.report.page import write_report
 
-    source = open_cohort(cohort) if cohort else None
+    # Only the paths of a table are used.
+    options: dict[str, Any] = {"labels": ()} if cohort and cohort.is_file() else {}
+    source = open_cohort(cohort, **options) if cohort else None
     with shown_warnings():
         page = write_report(
             runs,

@@ -74,7 +74,7 @@ def labelled_cohort(
 def full_cohort(
     path: Path, *, labels: Sequence[str] | None = None, rate: int | None = None
 ) -> Cohort:
-    """Open a cohort with all its records, with or without labels.
+    """Open a cohort with all its records, with or without labels; no labels with `labels=()`.
 
     Raises
     ------
@@ -110,7 +110,10 @@ def _open(
                 remedy="leave it out; --label NAME chooses label columns of a table",
             )
     options |= {"task": task, "labels": labels, "rate": rate}
-    return open_cohort(path, **{key: value for key, value in options.items() if value})
+    chosen = {key: value for key, value in options.items() if value}
+    if labels == () and path.is_file():
+        chosen["labels"] = ()
+    return open_cohort(path, **chosen)
 
 
 # ---------------------------------------------------------------------- stores

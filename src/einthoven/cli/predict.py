@@ -255,8 +255,10 @@ def _embed_cohort(
     from einthoven.cli.paths import full_cohort, store_of
     from einthoven.inference import embed_cohort
 
-    cohort = full_cohort(source, labels=labels)
-    packed = store_of(source, store, labels=labels)
+    # A table without splits is divided by its labels; apart from that they are not needed.
+    columns = labels if labels or options["split"] else ()
+    cohort = full_cohort(source, labels=columns)
+    packed = store_of(source, store, labels=columns)
     with progress_bars() as progress:
         return embed_cohort(model, cohort, packed, out, progress=progress, **options)
 

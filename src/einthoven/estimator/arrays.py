@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,13 +21,16 @@ from sklearn.utils.validation import validate_data
 
 from einthoven.backbones.leads import canonical_leads
 from einthoven.cohorts.cohort import patient_order, stratified_places
-from einthoven.errors import EstimatorError
+from einthoven.errors import EstimatorError, RecordError
+from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.records.quality import refuse_unit
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Window
 from einthoven.signals.store import ArrayStore
 
 Kind = Literal["binary", "multiclass", "multilabel"]
+_MEASURED = 16
 # Records that are scored after every epoch if none are held out.
 _SCORED = 512
 
@@ -41,8 +45,8 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
     n_jobs: int | None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "rate": [Interval(Real, 0, None, closed="neither")],
-        "leads": ["array-like"],
+        "rate": [Interval(Real, 0, None, closed="neither"), None],
+        "leads": ["array-like", None],
         "samples": [Interval(Integral, 1, None, closed="left"), None],
         "short": [StrOptions({"refuse", "pad"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -51,7 +55,13 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
     }
 
     def _flat(self, X: Any, *y: Any, **options: Any) -> Any:
-        """X as (records, leads * samples), and y, checked by scikit-learn."""
+        """X as (records, leads * samples), or as a list of Records; and y, both checked."""
+        if (records := self._records(X)) is not None:
+            if not y:
+                return records
+            check_consistent_length(records, *y)
+            return records, validate_data(self, y=y[0], multi_output=True)
+        self._check_layout()
         if (X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim) == 3:
             X = np.asarray(X)
             if X.shape[1] != len(self.leads):
@@ -62,8 +72,39 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
             X = X.reshape(len(X), -1)
         return validate_data(self, X, *y, **options)
 
-    def _store(self, x: NDArray[Any]) -> ArrayStore:
-        """The records of a flattened X, which is not copied."""
+    def _records(self, X: Any) -> list[Record] | None:
+        """A list of Records, paths or arrays of different lengths as Records; None otherwise."""
+        if not isinstance(X, list | tuple) or not X:
+            return None
+        if not isinstance(X[0], Record | str | Path):
+            shapes = {np.shape(each) for each in X}
+            if len(shapes) == 1 or any(len(shape) != 2 for shape in shapes):
+                return None
+        return [self._record(each, place) for place, each in enumerate(X)]
+
+    def _record(self, each: Any, place: int) -> Record:
+        if isinstance(each, Record):
+            return each
+        if isinstance(each, str | Path):
+            return read_record(each)
+        self._check_layout()
+        signal = np.asarray(each, dtype=np.float32)
+        return Record.create(signal, self.rate, leads=self.leads, name=f"record {place} of X")
+
+    def _check_layout(self) -> None:
+        if self.rate is None or self.leads is None:
+            raise EstimatorError(
+                "rate and leads of the arrays are missing",
+                remedy="set the parameters rate and leads, or pass a list of Records",
+            )
+
+    def _store(self, x: NDArray[Any] | list[Record]) -> ArrayStore:
+        """The records of a flattened X, or of a list of Records, which are not copied."""
+        if isinstance(x, list):
+            leads = self.leads
+            if leads is None:
+                leads = [lead for lead in STANDARD_LEADS if all(lead in r.leads for r in x)]
+            return _in_millivolts(ArrayStore.of(x, leads=canonical_leads(leads)))
         leads = canonical_leads(self.leads)
         samples, rest = divmod(x.shape[1], len(leads))
         if rest or self.samples not in (None, samples):
@@ -74,7 +115,7 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
                 "the number of columns, lead after lead",
             )
         signals = x.reshape(len(x), len(leads), samples)
-        return ArrayStore.over(signals, leads=leads, rate=float(self.rate))
+        return _in_millivolts(ArrayStore.over(signals, leads=leads, rate=float(self.rate)))
 
     def _with_short(self, preparation: Preparation) -> Preparation:
         """The preparation with this estimator's treatment of short records."""
@@ -99,6 +140,18 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _in_millivolts(store: ArrayStore) -> ArrayStore:
+    """Refuse signals whose amplitude suits another unit, judged by 16 records together."""
+    rows = np.linspace(0, len(store) - 1, min(_MEASURED, len(store))).astype(int)
+    length = int(store.index["samples"].iloc[rows].min())
+    signals = np.concatenate([store.array[row][:, :length] for row in rows]).astype(np.float32)
+    try:
+        refuse_unit(Record.create(signals, 1.0, leads=map(str, range(len(signals))), name="X"))
+    except RecordError as error:
+        raise EstimatorError(error.problem, remedy="pass millivolts") from error
+    return store
 
 
 def source(

@@ -132,8 +132,8 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array of shape (records, leads, samples) or (records, leads * samples)
-            Millivolts.
+        X : array of shape (records, leads, samples) or (records, leads * samples), or list
+            Millivolts; or a list of Records, of paths, or of arrays of different lengths.
         y : array of shape (records, labels) or (records,)
             Labels of 0 and 1, or classes.
         groups : array of shape (records,), optional

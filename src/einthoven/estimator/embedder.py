@@ -47,10 +47,11 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ArrayEstima
         Checkpoint of a registered name.
     options : mapping, optional
         Fields of a registered network's config.
-    rate : float
-        Sampling rate of X, in hertz.
-    leads : sequence of str
-        Names of X's leads, in its order. The backbone selects its own by name; if X lacks some,
+    rate : float, optional
+        Sampling rate of arrays, in hertz. Records have their own.
+    leads : sequence of str, optional
+        Names of X's leads, in its order; of Records, the leads to use (default: those that all
+        have). The backbone selects its own by name; if X lacks some,
         the backbone's policy for missing leads applies.
     samples : int, optional
         Samples of a lead in a flattened X. Default: its columns over its leads.
@@ -74,7 +75,7 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ArrayEstima
     preparation_ : Preparation
         Preparation of a record.
     n_features_in_ : int
-        Leads times samples.
+        Leads times samples; not set by lists.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -118,8 +119,8 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ArrayEstima
 
         Parameters
         ----------
-        X : array of shape (records, leads, samples) or (records, leads * samples)
-            Millivolts.
+        X : array of shape (records, leads, samples) or (records, leads * samples), or list
+            Millivolts; or a list of Records, of paths, or of arrays of different lengths.
         y : ignored
 
         Raises

@@ -220,8 +220,9 @@ class ArrayStore(Store):
 
     Attributes
     ----------
-    array : numpy.ndarray
-        (records, leads, samples) millivolts of any real type; also memory-mapped.
+    array : numpy.ndarray or list of numpy.ndarray
+        (records, leads, samples) millivolts of any real type, also memory-mapped; or one
+        (leads, samples) array a record.
     """
 
     array: Any = None
@@ -240,17 +241,39 @@ class ArrayStore(Store):
                 f"an array of shape {array.shape} for the leads {', '.join(leads)}",
                 remedy="use the shape (records, leads, samples)",
             )
+        return cls._over(array, leads, float(rate), array.shape[2])
+
+    @classmethod
+    def of(cls, records: Sequence[Record], *, leads: Sequence[str]) -> ArrayStore:
+        """Open Records of any rates and lengths; record ids are row numbers.
+
+        Raises
+        ------
+        RecordError
+            If a record lacks one of the leads.
+        """
+        signals = [record.select(leads).signal for record in records]
+        rates = [record.rate for record in records]
+        return cls._over(signals, leads, rates, [signal.shape[1] for signal in signals])
+
+    @classmethod
+    def _over(cls, array: Any, leads: Sequence[str], rate: Any, samples: Any) -> ArrayStore:
         ids = pd.RangeIndex(len(array)).astype(str)
-        index = pd.DataFrame({"rate": float(rate), "samples": array.shape[2]}, index=ids)
+        index = pd.DataFrame({"rate": rate, "samples": samples}, index=ids)
         quarantine = pd.DataFrame({"record": [], "path": [], "reason": []}, dtype=str)
         return cls("", tuple(leads), index, quarantine, {}, LocalFileSystem(), array=array)
 
     def read(self, rows: NDArray[np.intp]) -> list[Chunk]:
         """Read records as float32 microvolts, without rounding."""
-        if not len(rows):
-            return []
-        signals: Any = self.array[rows].astype(np.float32) * np.float32(1000)
-        return [Chunk(np.arange(len(rows)), float(self.index["rate"].iloc[0]), signals)]
+        chunks = []
+        for rate, _, places in self.groups(rows):
+            signals: Any = (
+                np.stack([self.array[row] for row in rows[places]])
+                if isinstance(self.array, list)
+                else self.array[rows[places]]
+            )
+            chunks.append(Chunk(places, rate, signals.astype(np.float32) * np.float32(1000)))
+        return chunks
 
 
 def shard_name(shard: int) -> str:
