@@ -26,7 +26,15 @@ from einthoven.backbones.inference import device_of
 from einthoven.cohorts import Cohort, is_cohort, open_cohort
 from einthoven.cohorts.ptbxl import is_ptbxl_layout
 from einthoven.errors import EinthovenError, EvaluationError, FileError
-from einthoven.files import Json, lock_for, locked, read_json, replacing, write_json
+from einthoven.files import (
+    METRICS_FILE,
+    Json,
+    lock_for,
+    locked,
+    read_json,
+    replacing,
+    write_json,
+)
 from einthoven.inference.records import Predictor, RecordPrediction
 from einthoven.models import SHIPPED, Model, is_model, load_model
 from einthoven.predictions.table import PROBABILITY
@@ -189,7 +197,7 @@ def refuse_models(sources: Iterable[str | Path], command: str = "predict") -> No
         With the command that uses the model.
     """
     for source in map(Path, sources):
-        is_run = (source / "metrics.json").is_file() and is_model(source / "model")
+        is_run = (source / METRICS_FILE).is_file() and is_model(source / "model")
         if is_run or is_model(source):
             raise EvaluationError(
                 f"{source} is a {'run' if is_run else 'model'}, not an ECG",
