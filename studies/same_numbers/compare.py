@@ -391,7 +391,7 @@ def _score_values(found: Any) -> dict[str, Any]:
         "acceptance",
     )
     values = {name: getattr(found, name) for name in names}
-    return values | {"resamples": found.plan.resamples}
+    return values | {"resamples": found.settings.resamples}
 
 
 def _renamed(options: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.estimate import Bootstrap, Estimate, Plan, macro
+from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, macro
 from einthoven.predictions import Predictions
 
 INTERVALS = ("percentile", "basic", "bca")
@@ -26,8 +26,8 @@ def intervals(
     level: float = 0.95,
     left_out: np.ndarray | None = None,
 ) -> np.ndarray:
-    plan = Plan(interval=method, level=level)
-    limits = Estimate(point, replicates, left_out, plan).limits()
+    settings = BootstrapSettings(interval=method, level=level)
+    limits = Estimate(point, replicates, left_out, settings).limits()
     assert limits is not None
     return limits
 
@@ -35,7 +35,7 @@ def intervals(
 def bootstrap_of(targets: np.ndarray, policy: Any, resamples: int = 0) -> Bootstrap:
     labels = ("A", "B", "C")[: targets.shape[1]]
     table = Predictions.from_arrays(targets, np.full(targets.shape, 0.5), labels)
-    return Bootstrap.of(table, Plan(resamples=resamples, undefined_labels=policy))
+    return Bootstrap.of(table, BootstrapSettings(resamples=resamples, undefined_labels=policy))
 
 
 def skewed(data: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -116,15 +116,15 @@ def test_strict_policies_name_the_undefined_labels(policy: str) -> None:
 
 def test_lenient_policies_need_one_defined_label() -> None:
     for policy in ("skip", "zero"):
-        assert bootstrap_of(TARGETS, policy).plan.undefined_labels == policy
+        assert bootstrap_of(TARGETS, policy).settings.undefined_labels == policy
     with pytest.raises(EvaluationError, match="2 of 2 labels") as caught:
         bootstrap_of(TARGETS[:, 1:], "skip")
     assert "skip" not in caught.value.remedy
 
 
 def test_auto_draws_again_only_where_every_label_is_defined() -> None:
-    assert bootstrap_of(TARGETS, "auto").plan.undefined_labels == "skip"
-    assert bootstrap_of(TARGETS[:, :1], "auto").plan.undefined_labels == "resample"
+    assert bootstrap_of(TARGETS, "auto").settings.undefined_labels == "skip"
+    assert bootstrap_of(TARGETS[:, :1], "auto").settings.undefined_labels == "resample"
 
 
 def test_only_error_refuses_resamples_that_lack_a_label() -> None:

@@ -53,10 +53,10 @@ def test_values_and_intervals_equal_those_of_a_plain_loop() -> None:
         assert values[f"macro_{name}_bias"] == pytest.approx(macro.mean() - point.mean(), abs=1e-12)
     assert result.f_max == f_max(targets, scores)
     assert result.positives.tolist() == targets.sum(axis=0).tolist()
-    assert (result.records, result.plan.resamples, result.drawn) == (240, 60, drawn.drawn)
+    assert (result.records, result.settings.resamples, result.drawn) == (240, 60, drawn.drawn)
     assert result.acceptance == pytest.approx(1 - 1 / math.e, abs=0.2)
-    assert (result.defined_labels, result.plan.by) == (4, "record")
-    assert result.plan.undefined_labels == "resample"
+    assert (result.defined_labels, result.settings.by) == (4, "record")
+    assert result.settings.undefined_labels == "resample"
 
 
 def test_precision_of_rare_labels_is_biased_upwards() -> None:
@@ -75,7 +75,7 @@ def test_intervals_of_every_option_contain_the_auroc(
     options: Any = {"interval": interval, "undefined_labels": policy}
     groups = np.arange(240) // 2 if by_patient else None
     result = score(*example(), labels=LABELS, resamples=200, groups=groups, **options)
-    assert result.plan.by == ("patient" if by_patient else "record")
+    assert result.settings.by == ("patient" if by_patient else "record")
     assert result.auroc_intervals is not None
     for i in range(3):
         low, high = result.auroc_intervals[i]
@@ -96,7 +96,7 @@ def test_bca_uses_the_jackknife_of_the_macro_value() -> None:
         np.array([macro(np.ones(60))]),
         np.array([[macro(w)] for w in drawn]),
         np.array([[macro(np.arange(60) != i)] for i in range(60)]),
-        result.plan,
+        result.settings,
     )
     np.testing.assert_allclose(result.macro_auroc_interval, expected.interval(), atol=1e-10)
 

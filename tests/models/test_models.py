@@ -22,12 +22,12 @@ from einthoven.models import (
     Model,
     config_digest,
     derived_provenance,
+    initialisation_of,
     is_model,
     load_model,
     model_path,
     read_config,
     save_model,
-    start_from,
     training_history,
     update_config,
 )
@@ -206,7 +206,7 @@ def test_non_commercial_models_warn(model: Model, tmp_path: Path) -> None:
 
 
 def test_training_starts_from_a_model_with_its_config(saved: Path) -> None:
-    start = start_from(NAME, saved)
+    start = initialisation_of(NAME, saved)
     assert start.options["depth"] == 1
     backbone: Any = load_backbone(NAME, weights=saved)
     assert backbone.config.width == 32

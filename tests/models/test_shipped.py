@@ -19,11 +19,11 @@ from einthoven.licences import CC_BY_4
 from einthoven.models import (
     SHIPPED,
     config_digest,
+    initialisation_of,
     is_model,
     load_model,
     model_path,
     read_config,
-    start_from,
 )
 from einthoven.records import read_record
 from einthoven.report.data import identity, read_evaluation
@@ -124,24 +124,24 @@ def test_a_folder_of_the_same_name_goes_first(
 
 
 def test_training_starts_from_it() -> None:
-    start = start_from(SHIPPED)
+    start = initialisation_of(SHIPPED)
     assert start.weights == model_path(SHIPPED)
-    assert start_from(SHIPPED, random=True).weights is None
-    assert start_from("mtecg_tiny", "some.pt") == type(start)("mtecg_tiny", "some.pt")
+    assert initialisation_of(SHIPPED, random=True).weights is None
+    assert initialisation_of("mtecg_tiny", "some.pt") == type(start)("mtecg_tiny", "some.pt")
     # The config of a model is used with its weights, if they are of that backbone.
-    assert start_from("s4_small", SHIPPED) == start
-    assert start_from("s4_small", str(model_path(SHIPPED))) == start
-    assert start_from("s4_tiny", SHIPPED) == type(start)("s4_tiny", start.weights)
+    assert initialisation_of("s4_small", SHIPPED) == start
+    assert initialisation_of("s4_small", str(model_path(SHIPPED))) == start
+    assert initialisation_of("s4_tiny", SHIPPED) == type(start)("s4_tiny", start.weights)
     assert start.centred
-    assert start_from(SHIPPED, random=True).centred
+    assert initialisation_of(SHIPPED, random=True).centred
     with pytest.raises(ModelError, match="some"):
-        start_from(SHIPPED, "some.pt")
+        initialisation_of(SHIPPED, "some.pt")
     with pytest.raises(ModelError, match="einthoven-large"):
         model_path("einthoven-large")
 
 
 def test_its_encoder_is_that_of_its_classifier() -> None:
-    start = start_from(SHIPPED)
+    start = initialisation_of(SHIPPED)
     assert start.weights is not None
     encoder = einthoven.load_backbone(start.backbone, weights=start.weights, **start.options)
     inside = load_model(SHIPPED).classifier.backbone.state_dict()
@@ -153,7 +153,7 @@ def test_it_is_post_trained_on_a_small_cohort_in_seconds(
 ) -> None:
     from einthoven.stages.posttrain import posttrain
 
-    start = start_from(SHIPPED)
+    start = initialisation_of(SHIPPED)
     recipe = load_recipe("demo/post-training", ["stage1.epochs=5", "stage2.epochs=1"])
     recipe = prepared_alike(recipe, centred=start.centred)
     done = posttrain(

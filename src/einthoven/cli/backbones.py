@@ -48,9 +48,9 @@ def backbones(
 
 def _entry_of(name: str, assignments: list[str] | None) -> Json:
     """Catalogue entry of a backbone or of the included model, with options."""
-    from einthoven.models import start_from
+    from einthoven.models import initialisation_of
 
-    start = start_from(name, random=True)
+    start = initialisation_of(name, random=True)
     options = backbone_options(start.backbone, assignments, defaults=start.options)
     entry = _entry(start.backbone, centred=start.centred, **options)
     return entry | _shipped(name) if name == SHIPPED else entry

@@ -49,7 +49,7 @@ def _train(folder: Path, records: int, seed: int, progress: Progress) -> None:
     from einthoven.cohorts import open_cohort
     from einthoven.cohorts.synthetic import synthesize
     from einthoven.experiment.run import run_experiment
-    from einthoven.models import start_from
+    from einthoven.models import initialisation_of
     from einthoven.signals.pack import pack
     from einthoven.stages.recipe import load_recipe, prepared_alike
 
@@ -59,7 +59,7 @@ def _train(folder: Path, records: int, seed: int, progress: Progress) -> None:
     store = pack(open_cohort(data, empty_rows="keep"), folder / "store", progress=progress)
     # The simulator produces about a quarter of the 71 statements; the others are left out.
     cohort = open_cohort(data, "all-71", min_records=1)
-    start = start_from(SHIPPED)
+    start = initialisation_of(SHIPPED)
     for name in RECIPES:
         recipe = load_recipe(f"demo/{name}", [f"seed={seed}"])
         run_experiment(

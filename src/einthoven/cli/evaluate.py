@@ -335,7 +335,7 @@ def _print_score(score: Any, predictions: Predictions) -> None:
     output.print(table)
     if score.macro_auprc_bias is not None:
         note(
-            f"{_bootstrap_text(score.plan)}. Bootstrap bias (mean minus estimate): AUROC "
+            f"{_bootstrap_text(score.settings)}. Bootstrap bias (mean minus estimate): AUROC "
             f"{number(score.macro_auroc_bias, signed=True, places=4)}, AP "
             f"{number(score.macro_auprc_bias, signed=True, places=4)}; repeated positives of rare "
             "labels raise AP."
@@ -352,10 +352,10 @@ def _cells(values: Json, *, prefix: str = "") -> list[str]:
     return cells
 
 
-def _bootstrap_text(plan: Any) -> str:
+def _bootstrap_text(settings: Any) -> str:
     return (
-        f"{plan.resamples} {plan.by} resamples, seed {plan.seed}, {plan.interval} intervals, "
-        f"undefined labels: {plan.undefined_labels}"
+        f"{settings.resamples} {settings.by} resamples, seed {settings.seed}, "
+        f"{settings.interval} intervals, undefined labels: {settings.undefined_labels}"
     )
 
 
@@ -372,9 +372,9 @@ def _print_comparison(comparison: Any, a: str, b: str) -> None:
     for name, value in aurocs.items():
         table.add_row(name, value, precisions[name])
     output.print(table)
-    if comparison.a.plan.resamples:
+    if comparison.a.settings.resamples:
         note(
-            f"{_bootstrap_text(comparison.a.plan)}. Intervals of labels are not corrected for "
+            f"{_bootstrap_text(comparison.a.settings)}. Intervals of labels are not corrected for "
             "multiple comparisons."
         )
 

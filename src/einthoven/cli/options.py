@@ -90,9 +90,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def _check_resamples(resamples: int) -> int:
     """Refuse too few resamples before anything is trained or predicted."""
-    from einthoven.evaluate.estimate import Plan
+    from einthoven.evaluate.estimate import BootstrapSettings
 
-    Plan(resamples=resamples)
+    BootstrapSettings(resamples=resamples)
     return resamples
 
 

@@ -300,7 +300,7 @@ def doctor(
     """
     from einthoven.cohorts import TABLE_SUFFIXES
     from einthoven.doctor import examine, installation
-    from einthoven.models import start_from
+    from einthoven.models import initialisation_of
 
     if labels and (file is None or file.suffix not in TABLE_SUFFIXES):
         raise CohortError("--label applies only to tables", remedy="name a table, or leave it out")
@@ -310,7 +310,7 @@ def doctor(
         raise BackboneError("--backbone and --picture need an ECG file", remedy="name an ECG file")
     arguments: dict[str, Any] = {"labels": labels, "picture": picture}
     if backbone is not None and file is not None:
-        start = start_from(backbone, random=True)
+        start = initialisation_of(backbone, random=True)
         fields = backbone_options(start.backbone, options, defaults=start.options)
         arguments |= {"backbone": start.backbone, "options": fields, "centred": start.centred}
         if picture is None and file.is_file():

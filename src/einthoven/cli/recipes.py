@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from einthoven.cli.progress import note, output
 from einthoven.errors import RecipeError
 from einthoven.files import write_text
-from einthoven.models import SHIPPED, start_from
+from einthoven.models import SHIPPED, initialisation_of
 
 
 def recipes(
@@ -46,7 +46,7 @@ def recipes(
         _print_list()
         return
     kind = Pretraining if name in names(Pretraining) else Recipe
-    file = recipe_file(recipe_for(start_from(backbone, random=True).backbone, name), kind)
+    file = recipe_file(recipe_for(initialisation_of(backbone, random=True).backbone, name), kind)
     text = file.read_text(encoding="utf-8")
     shipped = file.stem if kind is Pretraining else str(file.relative_to(RECIPES).with_suffix(""))
     if shipped != name:

@@ -108,15 +108,15 @@ def posttrain(
     from einthoven.cli.paths import labelled_cohort, shared_store
     from einthoven.experiment.folds import run_folds
     from einthoven.experiment.run import run_experiment
-    from einthoven.models import start_from
+    from einthoven.models import initialisation_of
     from einthoven.stages.posttrain import check_weights
     from einthoven.stages.recipe import load_recipe, prepared_alike, recipe_for
     from einthoven.training.distributed import Processes
 
-    network_name = start_from(backbone, random=True).backbone
+    network_name = initialisation_of(backbone, random=True).backbone
     name = recipe_for(network_name, recipe)
     requested = load_recipe(name, overrides or (), backbone=network_name)
-    start = start_from(backbone, weights, random=requested.initialise == "random")
+    start = initialisation_of(backbone, weights, random=requested.initialise == "random")
     check_weights(requested, start.weights, start.backbone)
     network = backbone_options(start.backbone, options, leads=leads, defaults=start.options)
     processes = Processes(device)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.estimate import Bootstrap, Estimate, Interval, Plan
+from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
 from einthoven.evaluate.scores import Score, by_label, plain, summary
 from einthoven.files import Json
 from einthoven.predictions import Predictions, listed
@@ -110,7 +110,7 @@ def compare(
     names : (str, str)
         Names of the two in messages.
     settings
-        The parameters of `einthoven.evaluate.estimate.Plan`.
+        The parameters of `einthoven.evaluate.estimate.BootstrapSettings`.
 
     Raises
     ------
@@ -119,8 +119,8 @@ def compare(
         first differences), if targets are missing, and as in `score`.
     """
     first, second = (x if isinstance(x, Predictions) else Predictions.load(x) for x in (a, b))
-    bootstrap = Bootstrap.of(first, Plan(**settings))
-    scores = _aligned(first, second, bootstrap.plan.by, names)
+    bootstrap = Bootstrap.of(first, BootstrapSettings(**settings))
+    scores = _aligned(first, second, bootstrap.settings.by, names)
     ours, theirs = bootstrap.estimate(first.probabilities), bootstrap.estimate(scores)
     return Comparison(
         a=summary(bootstrap, first.probabilities, ours),

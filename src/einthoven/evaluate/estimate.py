@@ -30,7 +30,7 @@ STRICT = ("resample", "error")
 
 
 @validated("settings of the bootstrap", EvaluationError)
-class Plan:
+class BootstrapSettings:
     """Settings of a bootstrap: the options of `score`, `compare` and `score_subgroups`.
 
     Parameters
@@ -91,13 +91,13 @@ class Estimate:
     replicates : array, shape (resamples, labels)
     left_out : array, shape (units, labels), or None
         NaN marks an undefined label in all three.
-    plan : Plan
+    settings : BootstrapSettings
     """
 
     point: Floats
     replicates: Floats
     left_out: Floats | None
-    plan: Plan
+    settings: BootstrapSettings
 
     def minus(self, other: Estimate) -> Estimate:
         """Subtract an estimate from the same resamples, pair by pair."""
@@ -105,20 +105,20 @@ class Estimate:
         if out is not None and other.left_out is not None:
             out = out - other.left_out
         point, replicates = self.point - other.point, self.replicates - other.replicates
-        return Estimate(point, replicates, out, self.plan)
+        return Estimate(point, replicates, out, self.settings)
 
     def among(self, columns: Sequence[int]) -> Estimate:
         """Restrict the estimate to the labels at these places."""
         places = list(columns)
         out = None if self.left_out is None else self.left_out[:, places]
-        return Estimate(self.point[places], self.replicates[:, places], out, self.plan)
+        return Estimate(self.point[places], self.replicates[:, places], out, self.settings)
 
     def macro(self) -> Estimate:
         """Average over labels, as an estimate with one column."""
-        policy = self.plan.undefined_labels
+        policy = self.settings.undefined_labels
         out = None if self.left_out is None else macro(self.left_out, policy)[:, None]
         point, replicates = macro(self.point, policy), macro(self.replicates, policy)
-        return Estimate(point[None], replicates[:, None], out, self.plan)
+        return Estimate(point[None], replicates[:, None], out, self.settings)
 
     def limits(self) -> Floats | None:
         """Compute confidence limits, shape (labels, 2); None without resamples.
@@ -129,9 +129,9 @@ class Estimate:
         """
         if not len(self.replicates):
             return None
-        tails = np.array([1 - self.plan.level, 1 + self.plan.level]) / 2
+        tails = np.array([1 - self.settings.level, 1 + self.settings.level]) / 2
         shares = np.broadcast_to(tails, (self.point.size, 2))
-        if self.plan.interval == "bca":
+        if self.settings.interval == "bca":
             assert self.left_out is not None
             shares = _bca_shares(tails, self.point, self.replicates, self.left_out)
         limits = np.full(shares.shape, np.nan)
@@ -139,7 +139,7 @@ class Estimate:
             defined = values[~np.isnan(values)]
             if defined.size:
                 limits[column] = np.quantile(defined, shares[column])
-        if self.plan.interval == "basic":
+        if self.settings.interval == "basic":
             limits = 2 * self.point[:, None] - limits[:, ::-1]
         return limits
 
@@ -165,7 +165,7 @@ class Bootstrap:
     labels : tuple of str
     patients : array of str, shape (records,), or None
         The units of resampling, if they are patients.
-    plan : Plan
+    settings : BootstrapSettings
         Its policy for undefined labels is not "auto".
     draws : Draws
     """
@@ -173,11 +173,11 @@ class Bootstrap:
     targets: NDArray[np.uint8]
     labels: tuple[str, ...]
     patients: NDArray[np.str_] | None
-    plan: Plan
+    settings: BootstrapSettings
     draws: Draws
 
     @classmethod
-    def of(cls, predictions: Predictions, plan: Plan) -> Bootstrap:
+    def of(cls, predictions: Predictions, settings: BootstrapSettings) -> Bootstrap:
         """Draw the resamples of a table's records.
 
         Raises
@@ -187,20 +187,20 @@ class Bootstrap:
             are drawn and some are unknown or all are the same.
         """
         targets, labels = predictions.require_targets(), predictions.labels
-        if plan.undefined_labels == "auto":
+        if settings.undefined_labels == "auto":
             defined = targets.any(axis=0) & ~targets.all(axis=0)
-            plan = replace(plan, undefined_labels="resample" if defined.all() else "skip")
-        _refuse_undefined(targets, labels, plan.undefined_labels)
-        patients = _patients(predictions) if plan.by == "patient" else None
+            settings = replace(settings, undefined_labels="resample" if defined.all() else "skip")
+        _refuse_undefined(targets, labels, settings.undefined_labels)
+        patients = _patients(predictions) if settings.by == "patient" else None
         draws = multiplicities(
             len(targets),
-            plan.resamples,
-            seed=plan.seed,
+            settings.resamples,
+            seed=settings.seed,
             groups=patients,
-            accept=targets if plan.undefined_labels == "resample" else None,
+            accept=targets if settings.undefined_labels == "resample" else None,
             labels=labels,
         )
-        return cls(targets, labels, patients, plan, draws)
+        return cls(targets, labels, patients, settings, draws)
 
     def part(self, rows: NDArray[np.bool_]) -> Bootstrap:
         """Part of the records, on the resamples of all of them."""
@@ -217,13 +217,13 @@ class Bootstrap:
         EvaluationError
             If a resample leaves a label undefined under the policy "error".
         """
-        ranking, auprc = rank(self.targets, probabilities), self.plan.auprc
+        ranking, auprc = rank(self.targets, probabilities), self.settings.auprc
         points = point_metrics(ranking, auprc=auprc)
         replicates = resampled_metrics(ranking, self.draws.multiplicities, auprc=auprc)
-        if self.plan.undefined_labels == "error":
+        if self.settings.undefined_labels == "error":
             _refuse_gaps(replicates[0], self.labels)
         left_out: Sequence[Floats | None] = (None, None)
-        if self.plan.interval == "bca" and self.plan.resamples:
+        if self.settings.interval == "bca" and self.settings.resamples:
             # As many units as records, so this costs what records / resamples bootstraps cost.
             # Where the unit left out was a label's only positive, the label drops out of the
             # acceleration.
@@ -233,7 +233,8 @@ class Bootstrap:
             ]
             left_out = [np.concatenate(metric) for metric in zip(*blocks, strict=True)]
         auroc, precision = (
-            Estimate(*parts, self.plan) for parts in zip(points, replicates, left_out, strict=True)
+            Estimate(*parts, self.settings)
+            for parts in zip(points, replicates, left_out, strict=True)
         )
         return auroc, precision
 

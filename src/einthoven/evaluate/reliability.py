@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import PROBABILITY_MARGIN, fit_calibration
-from einthoven.evaluate.estimate import Bootstrap, Estimate, Interval, Plan
+from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json
 from einthoven.predictions import Calibration, Predictions
@@ -135,7 +135,7 @@ class CalibrationReport:
     cross_fitted : bool
         Whether `after` and `decisions` are of calibrations that were fitted on the other folds.
     bins : int
-    plan : Plan
+    settings : BootstrapSettings
         Settings of the bootstrap.
     """
 
@@ -147,7 +147,7 @@ class CalibrationReport:
     decisions: pd.DataFrame | None
     cross_fitted: bool
     bins: int
-    plan: Plan
+    settings: BootstrapSettings
 
     def to_dict(self) -> Json:
         """A JSON-serialisable dict, without the bins of single labels."""
@@ -164,7 +164,7 @@ class CalibrationReport:
                 name: {"difference": x, "interval": limits} for name, (x, limits) in changes
             },
         }
-        return plain(values | self.plan.to_dict())
+        return plain(values | self.settings.to_dict())
 
 
 def calibration_report(
@@ -189,7 +189,7 @@ def calibration_report(
     bins : int
         Number of bins of either kind.
     settings
-        `resamples`, `seed`, `by` and `level` of `einthoven.evaluate.estimate.Plan`, for the
+        `resamples`, `seed`, `by` and `level` of `BootstrapSettings`, for the
         intervals of `change`.
 
     Raises
@@ -201,7 +201,7 @@ def calibration_report(
     """
     if bins < 1:
         raise EvaluationError(f"{bins} bins", remedy="pass at least one bin")
-    bootstrap = Bootstrap.of(predictions, Plan(undefined_labels="skip", **settings))
+    bootstrap = Bootstrap.of(predictions, BootstrapSettings(undefined_labels="skip", **settings))
     after = change = decisions = None
     if calibration is not None:
         values, called = _calibrated(predictions, calibration, folds)
@@ -220,7 +220,7 @@ def calibration_report(
         decisions=decisions,
         cross_fitted=folds is not None,
         bins=bins,
-        plan=bootstrap.plan,
+        settings=bootstrap.settings,
     )
 
 
@@ -296,7 +296,7 @@ def _change(
         differences = np.subtract(*losses).mean(axis=1)
         resampled = (weights @ differences) / weights.sum(axis=1)
         point = np.array([differences.mean()])
-        change = Estimate(point, resampled[:, None], None, bootstrap.plan)
+        change = Estimate(point, resampled[:, None], None, bootstrap.settings)
         changes[name] = float(point[0]), change.interval()
     return changes
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from einthoven.evaluate.estimate import Bootstrap, Estimate, Interval, Plan
+from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
 from einthoven.evaluate.metrics import f_max
 from einthoven.files import Json
 from einthoven.predictions import Predictions
@@ -25,7 +25,7 @@ class Score:
     Attributes
     ----------
     macro_auroc, macro_auprc : float
-        Means over labels, under the policy `plan.undefined_labels`.
+        Means over labels, under the policy `settings.undefined_labels`.
     f_max : float
         Sample-centric; NaN where some record has no true label.
     macro_auroc_interval, macro_auprc_interval : (low, high) or None
@@ -42,10 +42,10 @@ class Score:
         Labels with a positive and a negative, over which the macro values are means.
     records : int
     drawn : int
-        Resamples drawn until the last accepted one; `plan.resamples` were accepted.
+        Resamples drawn until the last accepted one; `settings.resamples` were accepted.
     acceptance : float
         Accepted resamples over drawn ones; 1 without resamples.
-    plan : Plan
+    settings : BootstrapSettings
         Settings of the bootstrap.
     """
 
@@ -66,12 +66,12 @@ class Score:
     records: int
     drawn: int
     acceptance: float
-    plan: Plan
+    settings: BootstrapSettings
 
     def to_dict(self) -> Json:
         """A JSON-serialisable dict with None for NaN and the labels under `per_label`."""
         columns = ("positives", "auroc", "auprc", "auroc_intervals", "auprc_intervals")
-        apart = ("labels", "plan", *columns)
+        apart = ("labels", "settings", *columns)
         shared = {name: value for name, value in vars(self).items() if name not in apart}
         per_label = by_label(
             self.labels,
@@ -81,7 +81,7 @@ class Score:
             auprc=self.auprc,
             auprc_interval=self.auprc_intervals,
         )
-        return plain(shared | self.plan.to_dict() | {"per_label": per_label})
+        return plain(shared | self.settings.to_dict() | {"per_label": per_label})
 
 
 def score(
@@ -103,7 +103,7 @@ def score(
     groups : array, shape (records,), optional
         Patient of each record: patients are drawn instead of records.
     settings
-        The parameters of `einthoven.evaluate.estimate.Plan`.
+        The parameters of `einthoven.evaluate.estimate.BootstrapSettings`.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def score(
 
 def score_predictions(predictions: Predictions, **settings: Any) -> Score:
     """Score a predictions table; settings and errors are those of `score`, and `by`."""
-    bootstrap = Bootstrap.of(predictions, Plan(**settings))
+    bootstrap = Bootstrap.of(predictions, BootstrapSettings(**settings))
     probabilities = predictions.probabilities
     return summary(bootstrap, probabilities, bootstrap.estimate(probabilities))
 
@@ -147,7 +147,7 @@ def summary(
         records=len(targets),
         drawn=bootstrap.draws.drawn,
         acceptance=bootstrap.draws.acceptance,
-        plan=bootstrap.plan,
+        settings=bootstrap.settings,
     )
 
 

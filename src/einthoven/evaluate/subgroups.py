@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.estimate import Bootstrap, Estimate, Interval, Plan
+from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json
 from einthoven.predictions import Predictions
@@ -85,14 +85,14 @@ class Subgroups:
         Number of records in no group because their attribute is unknown, by attribute.
     min_positives : int
         Positives that a label needs in a group to count there.
-    plan : Plan
+    settings : BootstrapSettings
         Settings of the bootstrap.
     """
 
     groups: tuple[Subgroup, ...]
     unknown: dict[str, int]
     min_positives: int
-    plan: Plan
+    settings: BootstrapSettings
 
     def to_dict(self) -> Json:
         """A JSON-serialisable dict with the groups under their attribute."""
@@ -101,7 +101,7 @@ class Subgroups:
             entry = group.to_dict()
             attributes[entry.pop("attribute")].append(entry)
         shared = {"unknown": self.unknown, "min_positives": self.min_positives}
-        return shared | self.plan.to_dict() | {"attributes": attributes}
+        return shared | self.settings.to_dict() | {"attributes": attributes}
 
 
 def demographics(metadata: pd.DataFrame) -> dict[str, NDArray[np.str_]]:
@@ -161,7 +161,7 @@ def score_subgroups(
     min_positives : int
         Positives that a label needs within a group to count there, 1 or more.
     settings
-        `resamples`, `seed`, `by`, `level` and `auprc` of `einthoven.evaluate.estimate.Plan`.
+        `resamples`, `seed`, `by`, `level` and `auprc` of `BootstrapSettings`.
         Intervals are percentile intervals.
 
     Raises
@@ -169,8 +169,9 @@ def score_subgroups(
     EvaluationError
         If an attribute has another length, targets are missing, or as in `score`.
     """
-    plan = Plan(undefined_labels="skip", interval="percentile", **settings)
-    bootstrap, least = Bootstrap.of(predictions, plan), max(1, min_positives)
+    fixed: Any = {"undefined_labels": "skip", "interval": "percentile"}
+    bootstrap = Bootstrap.of(predictions, BootstrapSettings(**fixed, **settings))
+    least = max(1, min_positives)
     groups: list[Subgroup] = []
     unknown = {}
     for attribute, column in attributes.items():
@@ -186,7 +187,7 @@ def score_subgroups(
             others = (values != name) & (values != UNKNOWN)
             rest = _part(bootstrap, predictions, others, least)
             groups.append(_subgroup(attribute, name, group, rest))
-    return Subgroups(tuple(groups), unknown, least, plan)
+    return Subgroups(tuple(groups), unknown, least, bootstrap.settings)
 
 
 def _ordered(values: NDArray[np.str_]) -> list[str]:

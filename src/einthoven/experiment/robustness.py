@@ -189,7 +189,7 @@ def measure_robustness(
         "offsets": shifted,
         "left_out": left_out,
     }
-    return plain(result | settings)
+    return plain(result | {"resamples": resamples, "seed": seed, "unit": by})
 
 
 def _macro_values(score: Score, table: Predictions) -> Json:

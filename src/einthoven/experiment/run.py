@@ -16,7 +16,7 @@ import torch
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError
-from einthoven.evaluate.estimate import Plan
+from einthoven.evaluate.estimate import BootstrapSettings
 from einthoven.evaluate.scores import Score, score_predictions
 from einthoven.experiment.evaluation import (
     evaluation_of,
@@ -167,7 +167,7 @@ def score_splits(tables: Mapping[str, Predictions], **settings: Any) -> dict[str
 
 def check_cohort(cohort: Cohort, store: Store, *, resamples: int, allow_leakage: bool) -> None:
     """Refuse before training what could not be scored after it."""
-    Plan(resamples=resamples)
+    BootstrapSettings(resamples=resamples)
     usable = cohort.select(store.without_quarantined(cohort.ids()))
     for split in SPLITS:
         _check_split(usable, split)

@@ -29,8 +29,8 @@ from einthoven.models.config import (
     update_config,
     weights_file,
 )
+from einthoven.models.initialisation import Initialisation, initialisation_of
 from einthoven.models.provenance import derived_provenance, training_history
-from einthoven.models.start import Start, start_from
 
 if TYPE_CHECKING:
     from einthoven.models.folder import load_model, load_network, save_model
@@ -41,17 +41,17 @@ __all__ = [
     "RELIABILITY",
     "SHIPPED",
     "WEIGHTS",
+    "Initialisation",
     "Model",
-    "Start",
     "config_digest",
     "derived_provenance",
+    "initialisation_of",
     "is_model",
     "load_model",
     "load_network",
     "model_path",
     "read_config",
     "save_model",
-    "start_from",
     "training_history",
     "update_config",
     "weights_file",

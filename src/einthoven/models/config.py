@@ -41,7 +41,7 @@ def model_path(name_or_path: str | Path, *, revision: str | None = None) -> Path
     Parameters
     ----------
     name_or_path : str or path
-        A model folder or its `model.safetensors`, the name of the shipped model, or `owner/model`
+        A model folder or its `model.safetensors`, the name of the included model, or `owner/model`
         on the Hugging Face hub, which is downloaded. Local folders come first.
     revision : str, optional
         Branch, tag or commit on the hub.
@@ -92,7 +92,7 @@ def weights_file(path: str | Path) -> Path:
 
 
 def is_model(path: str | Path) -> bool:
-    """Whether a path is a model folder or its weights file, or the name of the shipped model."""
+    """Whether a path is a model folder or its weights file, or the name of the included model."""
     path = Path(path)
     if len(path.parts) == 1 and not path.exists():
         path = _SHIPPED_FOLDER / path

@@ -146,7 +146,7 @@ def load_model(path_or_name: str | Path = SHIPPED, *, revision: str | None = Non
     Parameters
     ----------
     path_or_name : path or str
-        A model folder, the name of the shipped model, or `owner/model` on the Hugging Face hub.
+        A model folder, the name of the included model, or `owner/model` on the Hugging Face hub.
     revision : str, optional
         Branch, tag or commit on the hub; a commit always gives the same weights.
 

@@ -146,8 +146,7 @@ def resamples_of(result: Json) -> str:
     """`1,000 resamples by record, seed 0`."""
     if not result["resamples"]:
         return "no resamples"
-    unit = result.get("unit") or result["by"]
-    return f"{result['resamples']:,} resamples by {unit}, seed {result['seed']}"
+    return f"{result['resamples']:,} resamples by {result['unit']}, seed {result['seed']}"
 
 
 def results_tables(report: Json) -> Json:

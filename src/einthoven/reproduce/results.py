@@ -20,7 +20,7 @@ import numpy as np
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.comparison import Comparison, difference
-from einthoven.evaluate.estimate import Bootstrap, Estimate, Plan
+from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate
 from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.scores import Score, plain, summary
 from einthoven.experiment.ensembles import mean_predictions
@@ -256,8 +256,8 @@ class Results:
         if (folders, split) not in self._estimates:
             predictions = _predictions(folders, split)
             if (task, split) not in self._first:
-                plan = Plan(resamples=self.reproduction.experiment.resamples)
-                self._first[task, split] = predictions, Bootstrap.of(predictions, plan)
+                settings = BootstrapSettings(resamples=self.reproduction.experiment.resamples)
+                self._first[task, split] = predictions, Bootstrap.of(predictions, settings)
             first, bootstrap = self._first[task, split]
             if (
                 predictions.labels != first.labels
@@ -284,7 +284,7 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
         np.mean([estimate.point for estimate in estimates], axis=0),
         np.mean([estimate.replicates for estimate in estimates], axis=0),
         None,
-        estimates[0].plan,
+        estimates[0].settings,
     )
 
 

@@ -1,4 +1,4 @@
-"""Where training begins: a registered backbone, with or without the weights of a model."""
+"""Initialisation of a training: a registered backbone, with or without the weights of a model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from einthoven.models.config import SHIPPED, is_model, model_path, read_config
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where training begins.
+class Initialisation:
+    """Initialisation of a training.
 
     Attributes
     ----------
@@ -32,18 +32,20 @@ class Start:
     centred: bool = False
 
 
-def start_from(backbone: str, weights: str | Path | None = None, *, random: bool = False) -> Start:
-    """Resolve the name of a backbone, or of the shipped model.
+def initialisation_of(
+    backbone: str, weights: str | Path | None = None, *, random: bool = False
+) -> Initialisation:
+    """Resolve the name of a backbone, or of the included model.
 
     Parameters
     ----------
     backbone : str
-        A registered backbone, or the name of the shipped model.
+        A registered backbone, or the name of the included model.
     weights : path, optional
-        Pretrained weights; the shipped model has its own. The config of a model folder of this
+        Pretrained weights; the included model has its own. The config of a model folder of this
         backbone is used as well.
     random : bool
-        Start from random weights: only the network of the shipped model is used.
+        Start from random weights: only the network of the included model is used.
 
     Raises
     ------
@@ -56,18 +58,20 @@ def start_from(backbone: str, weights: str | Path | None = None, *, random: bool
                 f"{SHIPPED} has its own weights, and --weights {weights} is given",
                 remedy="leave --weights out, or name the backbone that the weights belong to",
             )
-        start = _start(model_path(backbone))
-        return replace(start, weights=None) if random else start
+        initialisation = _of_model(model_path(backbone))
+        return replace(initialisation, weights=None) if random else initialisation
     if weights is None or not is_model(weights):
-        return Start(backbone, weights)
-    start = _start(model_path(weights))
-    return start if start.backbone == backbone else Start(backbone, start.weights)
+        return Initialisation(backbone, weights)
+    initialisation = _of_model(model_path(weights))
+    if initialisation.backbone == backbone:
+        return initialisation
+    return Initialisation(backbone, initialisation.weights)
 
 
-def _start(folder: Path) -> Start:
+def _of_model(folder: Path) -> Initialisation:
     config = read_config(folder)
     steps = {step["step"]: step for step in config["preparation"]["steps"]}
     options = dict(config["backbone_options"])
     if "window" in steps and "evaluation_crops" in options:
         options["evaluation_crops"] = steps["window"]["evaluation_crops"]
-    return Start(config["backbone"], folder, options, "centre" in steps)
+    return Initialisation(config["backbone"], folder, options, "centre" in steps)
