@@ -18,7 +18,7 @@ from einthoven.evaluate import fit_calibration
 from einthoven.experiment.ensembles import ensemble
 from einthoven.experiment.evaluation import evaluate_model
 from einthoven.experiment.folds import refit_recipe, run_folds
-from einthoven.experiment.run import Finished
+from einthoven.experiment.run import RunResult
 from einthoven.files import Json, file_sha256, read_json, write_tensors
 from einthoven.inference import predict_cohort
 from einthoven.models import load_model, read_config
@@ -42,7 +42,7 @@ RECIPE = Recipe(
     stage2=Stage2(epochs=3, batch_size=16, base_lr=1e-2, warmup_epochs=1),
 )
 FOLDS = 3
-CrossValidation = Callable[..., Finished]
+CrossValidation = Callable[..., RunResult]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def cross_validation(
     network = create_backbone("mtecg_tiny_100hz", seed=0, init="pretraining", **TINY)
     write_tensors(encoder, network.state_dict(), {})
 
-    def run(out: Path, recipe: Recipe = RECIPE, **changes: Any) -> Finished:
+    def run(out: Path, recipe: Recipe = RECIPE, **changes: Any) -> RunResult:
         settings: dict[str, Any] = {"weights": encoder, "options": TINY, "resamples": 20}
         settings |= {"processes": Processes("cpu"), "folds": FOLDS} | changes
         result = run_folds(

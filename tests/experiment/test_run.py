@@ -16,7 +16,7 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, EvaluationError
 from einthoven.evaluate import fit_calibration
-from einthoven.experiment.run import Finished, run_experiment
+from einthoven.experiment.run import RunResult, run_experiment
 from einthoven.files import Json, read_json, read_lines, write_json, write_tensors
 from einthoven.inference import predict_record
 from einthoven.models import Model, load_model
@@ -40,7 +40,7 @@ RECIPE = Recipe(
     ),
     stage2=Stage2(epochs=3, batch_size=16, base_lr=1e-2, warmup_epochs=1, drop_path=0.1),
 )
-Experiment = Callable[..., Finished]
+Experiment = Callable[..., RunResult]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def experiment(
 
     def run(
         out: Path, recipe: Recipe = RECIPE, cohort: Cohort = synthetic, **changes: Any
-    ) -> Finished:
+    ) -> RunResult:
         settings: dict[str, Any] = {"weights": encoder, "options": TINY, "resamples": 20}
         settings |= {"processes": Processes("cpu"), "store": synthetic_store} | changes
         result = run_experiment(
@@ -66,12 +66,12 @@ def experiment(
 
 
 @pytest.fixture(scope="module")
-def finished(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return experiment(tmp_path_factory.mktemp("experiment") / "run")
 
 
 @pytest.fixture
-def folder(finished: Finished) -> Path:
+def folder(finished: RunResult) -> Path:
     return finished.run.path
 
 
@@ -94,7 +94,7 @@ def tables(folder: Path) -> dict[str, Predictions]:
 
 
 def test_run_folder_is_complete(
-    finished: Finished, folder: Path, numbers: Json, model: Model, tables: dict[str, Predictions]
+    finished: RunResult, folder: Path, numbers: Json, model: Model, tables: dict[str, Predictions]
 ) -> None:
     for split, table in tables.items():
         areas = roc_auc_score(table.require_targets(), table.probabilities, average=None)
@@ -128,7 +128,7 @@ def test_validation_of_the_linear_probe_equals_that_of_its_predictions(
 
 
 def test_the_model_records_its_provenance(
-    finished: Finished, model: Model, synthetic: Cohort
+    finished: RunResult, model: Model, synthetic: Cohort
 ) -> None:
     provenance = model.config["provenance"]
     assert model.labels == synthetic.labels
@@ -196,7 +196,7 @@ def test_robustness_is_kept_when_the_command_is_repeated(
 
 
 def test_the_test_split_is_predicted_once(
-    finished: Finished, folder: Path, numbers: Json, experiment: Experiment
+    finished: RunResult, folder: Path, numbers: Json, experiment: Experiment
 ) -> None:
     """A repeated command gives the same numbers, and the time of training stays."""
     files = [*(folder / "predictions").iterdir(), folder / "model" / "model.safetensors"]
@@ -210,7 +210,7 @@ def test_the_test_split_is_predicted_once(
 
 
 def test_run_stopped_before_test_predictions_resumes(
-    tmp_path: Path, finished: Finished, experiment: Experiment
+    tmp_path: Path, finished: RunResult, experiment: Experiment
 ) -> None:
     def stop(task: str, done: int, total: int, metrics: Any = None) -> None:
         if task == "predict test":

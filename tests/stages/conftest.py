@@ -14,8 +14,8 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.models import Model, save_model
 from einthoven.signals.store import Store
-from einthoven.stages.posttrain import Posttrained, posttrain
-from einthoven.stages.pretraining_data import Member
+from einthoven.stages.posttrain import PosttrainResult, posttrain
+from einthoven.stages.pretraining_data import PackedCohort
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
 from einthoven.training.distributed import Processes
 
@@ -90,7 +90,7 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def labelled(synthetic: Cohort, synthetic_store: Store) -> Member:
+def labelled(synthetic: Cohort, synthetic_store: Store) -> PackedCohort:
     """The simulated cohort and its store."""
     return synthetic, synthetic_store
 
@@ -111,7 +111,7 @@ def renamed(synthetic_path: Path) -> Callable[[Path], int]:
     return copy
 
 
-Train = Callable[..., Posttrained]
+Train = Callable[..., PosttrainResult]
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +121,7 @@ def train(synthetic: Cohort, synthetic_store: Store, encoder: Path, recipe: Reci
 
     def run(
         out: Path, *, cohort: Cohort = synthetic, store: Store = synthetic_store, **changes: Any
-    ) -> Posttrained:
+    ) -> PosttrainResult:
         changed = recipe
         for section in ("data", "stage1", "stage2"):
             keys = changes.pop(section, {})
@@ -135,6 +135,6 @@ def train(synthetic: Cohort, synthetic_store: Store, encoder: Path, recipe: Reci
 
 
 @pytest.fixture(scope="session")
-def finished(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Posttrained:
+def finished(train: Train, tmp_path_factory: pytest.TempPathFactory) -> PosttrainResult:
     """A run from its beginning to its end, uninterrupted."""
     return train(tmp_path_factory.mktemp("finished") / "run")

@@ -11,7 +11,7 @@ import torch
 
 from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.stages.finetune import regularise, set_drop_path
-from einthoven.stages.posttrain import Posttrained
+from einthoven.stages.posttrain import PosttrainResult
 from einthoven.stages.recipe import Stage2
 from einthoven.training.loop import Loop, Result
 from einthoven.weights import load_backbone
@@ -73,7 +73,7 @@ def test_freeze_positions_freezes_only_the_position_embedding(classifier: Classi
     assert frozen == ["backbone.pos_embed"]
 
 
-Train = Callable[..., Posttrained]
+Train = Callable[..., PosttrainResult]
 
 
 def test_frozen_positions_are_not_trained(tmp_path: Path, train: Train) -> None:

@@ -22,7 +22,7 @@ from einthoven.signals.batches import SignalSource
 from einthoven.signals.steps import Scale
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import posttrain
-from einthoven.stages.pretrain import Pretrained, pretrain
+from einthoven.stages.pretrain import PretrainResult, pretrain
 from einthoven.stages.recipe import Data, Pretraining, Recipe, Stage2
 from einthoven.training.distributed import Processes
 
@@ -39,7 +39,7 @@ FINE = Recipe(
 SCALED = Scale(mean=0.0, std=0.25)
 
 
-def pretrained(cohort: Cohort, store: Store, out: Path, preset: str) -> Pretrained:
+def pretrained(cohort: Cohort, store: Store, out: Path, preset: str) -> PretrainResult:
     """A small `s4` after an epoch, from records of another rate."""
     return pretrain(
         cohort,
@@ -55,13 +55,13 @@ def pretrained(cohort: Cohort, store: Store, out: Path, preset: str) -> Pretrain
 @pytest.fixture(scope="module")
 def corrected(
     synthetic: Cohort, synthetic_store: Store, tmp_path_factory: pytest.TempPathFactory
-) -> Pretrained:
+) -> PretrainResult:
     return pretrained(
         synthetic, synthetic_store, tmp_path_factory.mktemp("pretrained") / "run", "corrected"
     )
 
 
-def test_encoder_file_restores_its_input_scale(corrected: Pretrained) -> None:
+def test_encoder_file_restores_its_input_scale(corrected: PretrainResult) -> None:
     backbone = load_backbone("s4", weights=corrected.encoder, **SHAPE)
     assert backbone.preparation.steps[-1] == SCALED
     load_backbone("s4", weights=corrected.encoder, scale=0.25, **SHAPE)
@@ -69,7 +69,7 @@ def test_encoder_file_restores_its_input_scale(corrected: Pretrained) -> None:
         load_backbone("s4", weights=corrected.encoder, scale=1.0, **SHAPE)
 
 
-def test_request_records_options_changed_by_the_objective(corrected: Pretrained) -> None:
+def test_request_records_options_changed_by_the_objective(corrected: PretrainResult) -> None:
     asked = json.loads((corrected.run.path / "run.json").read_text())["request"]
     assert asked["backbone_options"] == SHAPE | {"scale": 0.25}
 
@@ -86,7 +86,7 @@ def test_published_preset_uses_millivolts(
 
 
 def test_pretraining_and_fine_tuning_share_the_input_scale(
-    corrected: Pretrained,
+    corrected: PretrainResult,
     synthetic: Cohort,
     synthetic_store: Store,
     tmp_path: Path,

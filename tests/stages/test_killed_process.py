@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from einthoven.signals.store import Store
-from einthoven.stages.posttrain import Posttrained
+from einthoven.stages.posttrain import PosttrainResult
 from einthoven.stages.recipe import Recipe
 
 # Trains what the fixture `train` trains, and says every step.
@@ -43,8 +43,8 @@ posttrain(
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 def test_killed_process_resumes_to_the_same_weights(
     tmp_path: Path,
-    train: Callable[..., Posttrained],
-    finished: Posttrained,
+    train: Callable[..., PosttrainResult],
+    finished: PosttrainResult,
     recipe: Recipe,
     encoder: Path,
     synthetic_path: Path,

@@ -27,9 +27,9 @@ from einthoven.stages.leakage import (
     USES,
     Fingerprints,
     LeakageWarning,
+    check_evaluation_records,
     check_initial_weights,
     check_pretraining_records,
-    check_scored,
     find_leakage,
     merge,
     read_fingerprints,
@@ -37,16 +37,18 @@ from einthoven.stages.leakage import (
     training_fingerprints,
     write_fingerprints,
 )
-from einthoven.stages.posttrain import Posttrained
-from einthoven.stages.pretraining_data import Member
+from einthoven.stages.posttrain import PosttrainResult
+from einthoven.stages.pretraining_data import PackedCohort
 from einthoven.stages.recipe import Recipe
 
 LEADS = ("I", "II", "V5")
-Train = Callable[..., Posttrained]
+Train = Callable[..., PosttrainResult]
 
 
 @pytest.fixture(scope="module")
-def folder(renamed: Callable[[Path], int], tmp_path_factory: pytest.TempPathFactory) -> Member:
+def folder(
+    renamed: Callable[[Path], int], tmp_path_factory: pytest.TempPathFactory
+) -> PackedCohort:
     """Renamed copies of the simulated recordings, without labels or patients."""
     root = tmp_path_factory.mktemp("copied") / "exports"
     renamed(root)
@@ -55,7 +57,7 @@ def folder(renamed: Callable[[Path], int], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def ward(folder: Member) -> Member:
+def ward(folder: PackedCohort) -> PackedCohort:
     """A user's own table of these copies."""
     root, names = folder[0].root, [f"ecg{number}" for number in range(len(folder[0].ids()))]
     rows = [f"{name},q{number},train,{number % 2}" for number, name in enumerate(names)]
@@ -65,7 +67,9 @@ def ward(folder: Member) -> Member:
 
 
 @pytest.fixture(scope="module")
-def model(finished: Posttrained, labelled: Member, recipe: Recipe, tmp_path_factory: Any) -> Path:
+def model(
+    finished: PosttrainResult, labelled: PackedCohort, recipe: Recipe, tmp_path_factory: Any
+) -> Path:
     """Model folder of a post-training, away from its run folder."""
     path = tmp_path_factory.mktemp("moved") / "model"
     return save_model(model_of(finished, labelled[0], recipe), path)
@@ -75,7 +79,7 @@ def model(finished: Posttrained, labelled: Member, recipe: Recipe, tmp_path_fact
 def pretrained(tmp_path: Path) -> Any:
     """Writes an encoder that has seen members: `pretrained(members, allow=...)`."""
 
-    def write(members: Sequence[Member], **options: Any) -> Path:
+    def write(members: Sequence[PackedCohort], **options: Any) -> Path:
         parts, leakages = check_pretraining_records(members, **options)
         metadata = write_fingerprints(
             tmp_path, [parts], [leakage.to_dict() for leakage in leakages]
@@ -86,14 +90,14 @@ def pretrained(tmp_path: Path) -> Any:
     return write
 
 
-def part(member: Member, ids: Sequence[str] | set[str], *, split: str) -> Member:
+def part(member: PackedCohort, ids: Sequence[str] | set[str], *, split: str) -> PackedCohort:
     """Some records of a cohort, all in one split."""
     cohort, store = member
     selected = cohort.select(np.isin(cohort.ids(), list(ids)))
     return replace(selected, table=selected.table.assign(split=split)), store
 
 
-def with_test_split(member: Member, other: Member, split: str) -> Member:
+def with_test_split(member: PackedCohort, other: PackedCohort, split: str) -> PackedCohort:
     """A table whose test split is the recordings of another cohort's split."""
     cohort, store = member
     whole = replace(cohort, table=cohort.table.assign(split="test"))
@@ -109,7 +113,7 @@ def with_test_split(member: Member, other: Member, split: str) -> Member:
 
 
 def test_signal_fingerprint_is_independent_of_name_and_lead_order(
-    synthetic_store: Store, folder: Member, tmp_path: Path
+    synthetic_store: Store, folder: PackedCohort, tmp_path: Path
 ) -> None:
     other = pack(folder[0], tmp_path / "few", leads=("V5", "II", "I"), workers=1)
     rows = np.arange(len(synthetic_store))
@@ -151,7 +155,7 @@ def test_merge_by_use_and_leads() -> None:
 
 
 def test_training_fingerprints_use_the_leads_of_the_initial_weights(
-    labelled: Member, tmp_path: Path
+    labelled: PackedCohort, tmp_path: Path
 ) -> None:
     for part, split in zip(training_fingerprints(labelled), ("train", "validation"), strict=True):
         expected = Fingerprints.of(labelled, sorted(labelled[1].leads), split=split)
@@ -165,7 +169,7 @@ def test_training_fingerprints_use_the_leads_of_the_initial_weights(
 
 
 def test_model_keeps_fingerprints_of_its_training_records(
-    model: Path, labelled: Member, tmp_path: Path
+    model: Path, labelled: PackedCohort, tmp_path: Path
 ) -> None:
     parts = read_fingerprints(model)
     assert {part.use: len(part.signals) for part in parts} == {
@@ -180,7 +184,9 @@ def test_model_keeps_fingerprints_of_its_training_records(
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_fingerprints_in_an_encoder_are_small_and_exact(labelled: Member, pretrained: Any) -> None:
+def test_fingerprints_in_an_encoder_are_small_and_exact(
+    labelled: PackedCohort, pretrained: Any
+) -> None:
     file = pretrained([labelled])
     (table,) = json.loads(read_metadata(file)["seen"])
     assert len(table["signals"]) == 58 * 8
@@ -194,7 +200,7 @@ def test_fingerprints_in_an_encoder_are_small_and_exact(labelled: Member, pretra
 
 
 def test_patients_of_public_data_are_stored_with_the_encoder(
-    labelled: Member, pretrained: Any, tmp_path: Path
+    labelled: PackedCohort, pretrained: Any, tmp_path: Path
 ) -> None:
     public = replace(labelled[0], name="ptb-xl", version="1.0.3"), labelled[1]
     moved = tmp_path / "elsewhere" / "moved.safetensors"
@@ -205,7 +211,7 @@ def test_patients_of_public_data_are_stored_with_the_encoder(
     assert len(part.own_patients) == 0
 
 
-def test_allowed_leakage_accumulates(labelled: Member, tmp_path: Path) -> None:
+def test_allowed_leakage_accumulates(labelled: PackedCohort, tmp_path: Path) -> None:
     before = {"cohort": "x", "seen": 1}
     file = tmp_path / "model"
     write_tensors(file, {"weight": torch.zeros(1)}, {ALLOWED: json.dumps([before])})
@@ -223,14 +229,14 @@ def test_allowed_leakage_accumulates(labelled: Member, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- pretraining
 
 
-def test_training_split_has_no_leakage_with_its_test_split(labelled: Member) -> None:
+def test_training_split_has_no_leakage_with_its_test_split(labelled: PackedCohort) -> None:
     parts, leakages = check_pretraining_records([labelled])
     assert leakages == []
     assert len(parts.signals) == 58
     assert len(parts.own_patients) == len(set(labelled[0].patients("train")))
 
 
-def test_renamed_copies_are_found_by_signal(labelled: Member, folder: Member) -> None:
+def test_renamed_copies_are_found_by_signal(labelled: PackedCohort, folder: PackedCohort) -> None:
     """The folder holds the test records of the labelled cohort, under other names."""
     with pytest.raises(CohortError) as caught:
         check_pretraining_records([labelled, folder])
@@ -244,7 +250,7 @@ def test_renamed_copies_are_found_by_signal(labelled: Member, folder: Member) ->
     assert leakage.ids == sorted(cohort.ids("test"))
 
 
-def test_protected_cohorts_and_their_names(labelled: Member, folder: Member) -> None:
+def test_protected_cohorts_and_their_names(labelled: PackedCohort, folder: PackedCohort) -> None:
     assert check_pretraining_records([folder])[1] == []
     with pytest.raises(CohortError, match="by signal"):
         check_pretraining_records([folder], protect=[labelled])
@@ -254,7 +260,7 @@ def test_protected_cohorts_and_their_names(labelled: Member, folder: Member) -> 
         check_pretraining_records([labelled], allow=["another"])
 
 
-def test_records_of_a_test_patient_are_found_by_patient(labelled: Member) -> None:
+def test_records_of_a_test_patient_are_found_by_patient(labelled: PackedCohort) -> None:
     """Patients are compared between tables of the same folder only."""
     cohort, store = labelled
     patient = cohort.patients("test")[0]
@@ -268,7 +274,7 @@ def test_records_of_a_test_patient_are_found_by_patient(labelled: Member) -> Non
     assert check_pretraining_records([(elsewhere, store)], protect=[labelled])[1] == []
 
 
-def test_copies_of_a_known_data_set_are_found_by_record_id(labelled: Member) -> None:
+def test_copies_of_a_known_data_set_are_found_by_record_id(labelled: PackedCohort) -> None:
     """Two copies of PTB-XL in different folders: another recording, the same id."""
     cohort, store = labelled
     tested = cohort.ids("test")[0]
@@ -283,7 +289,7 @@ def test_copies_of_a_known_data_set_are_found_by_record_id(labelled: Member) -> 
 
 
 def test_stores_are_compared_by_common_leads(
-    labelled: Member, folder: Member, tmp_path: Path
+    labelled: PackedCohort, folder: PackedCohort, tmp_path: Path
 ) -> None:
     few = folder[0], pack(folder[0], tmp_path / "few", leads=LEADS, workers=1)
     with pytest.raises(CohortError, match="by signal"):
@@ -303,7 +309,7 @@ def test_stores_are_compared_by_common_leads(
     [("train", "training"), ("validation", "validation")],
 )
 def test_initial_weights_that_saw_the_test_split_are_refused(
-    model: Path, labelled: Member, ward: Member, split: str, use: str
+    model: Path, labelled: PackedCohort, ward: PackedCohort, split: str, use: str
 ) -> None:
     cohort, store = with_test_split(ward, labelled, split)
     count = len(cohort.ids("test"))
@@ -322,7 +328,7 @@ def test_initial_weights_that_saw_the_test_split_are_refused(
 
 
 def test_encoder_that_saw_test_records_is_refused(
-    labelled: Member, folder: Member, pretrained: Any
+    labelled: PackedCohort, folder: PackedCohort, pretrained: Any
 ) -> None:
     file = pretrained([folder])
     with pytest.raises(CohortError, match=r"model was pretrained on \d+ of the"):
@@ -334,7 +340,7 @@ def test_encoder_that_saw_test_records_is_refused(
 
 
 def test_unseen_records_are_accepted_without_a_warning(
-    labelled: Member, folder: Member, pretrained: Any
+    labelled: PackedCohort, folder: PackedCohort, pretrained: Any
 ) -> None:
     file = pretrained([part(folder, set(folder[0].ids()[:20]), split="train")])
     leakage = find_leakage(read_fingerprints(file), labelled)
@@ -347,7 +353,7 @@ def test_unseen_records_are_accepted_without_a_warning(
 
 
 def test_leakage_allowed_in_pretraining_warns_later(
-    labelled: Member, folder: Member, pretrained: Any
+    labelled: PackedCohort, folder: PackedCohort, pretrained: Any
 ) -> None:
     file = pretrained([labelled, folder], allow=[labelled[0].name])
     assert json.loads(read_metadata(file)[ALLOWED])[0]["cohort"] == labelled[0].name
@@ -358,7 +364,9 @@ def test_leakage_allowed_in_pretraining_warns_later(
         check_initial_weights(file, other)
 
 
-def test_checkpoints_without_fingerprints_are_accepted(tmp_path: Path, labelled: Member) -> None:
+def test_checkpoints_without_fingerprints_are_accepted(
+    tmp_path: Path, labelled: PackedCohort
+) -> None:
     torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "public.pth")
     write_tensors(tmp_path / "plain.safetensors", {"x": torch.zeros(1)}, {})
     for file in (tmp_path / "public.pth", tmp_path / "plain.safetensors", None):
@@ -366,7 +374,7 @@ def test_checkpoints_without_fingerprints_are_accepted(tmp_path: Path, labelled:
 
 
 def test_posttrain_refuses_leakage_and_records_permission(
-    model: Path, train: Train, labelled: Member, tmp_path: Path, recipe: Recipe
+    model: Path, train: Train, labelled: PackedCohort, tmp_path: Path, recipe: Recipe
 ) -> None:
     """The same cohort with another split: its test records were trained on."""
     names = {"train": "test", "test": "train"}
@@ -389,17 +397,17 @@ def test_posttrain_refuses_leakage_and_records_permission(
 
 
 def test_check_scored_for_any_split_of_any_cohort(
-    labelled: Member, folder: Member, pretrained: Any
+    labelled: PackedCohort, folder: PackedCohort, pretrained: Any
 ) -> None:
     cohort = labelled[0]
     file = pretrained([part(labelled, set(cohort.ids("train")), split="train")])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert check_scored(file, labelled) is None
+        assert check_evaluation_records(file, labelled) is None
     copies = part(folder, set(folder[0].ids()), split="train")
     for member, by_patient in ((labelled, 58), (copies, 0)):
         with pytest.warns(LeakageWarning, match=r"has seen 58 of the .* train records .*biased"):
-            result = check_scored(file, member, "train")
+            result = check_evaluation_records(file, member, "train")
         assert result is not None
         assert (result["seen"], result["ways"]["signal"]) == (58, 58)
         assert result["ways"]["patient"] == by_patient

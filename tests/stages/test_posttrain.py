@@ -27,17 +27,17 @@ from einthoven.models import Model, weights_file
 from einthoven.records import read_record
 from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset
-from einthoven.stages.posttrain import Posttrained, RecipeWarning, posttrain
+from einthoven.stages.posttrain import PosttrainResult, RecipeWarning, posttrain
 from einthoven.stages.recipe import Recipe, Stage2, load_recipe
 from einthoven.training.checkpoint import save_checkpoint
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import BEST, CHECKPOINT, Loop, Result
 from einthoven.training.run import LOCK
 
-Train = Callable[..., Posttrained]
+Train = Callable[..., PosttrainResult]
 
 
-def weights(run: Posttrained) -> dict[str, torch.Tensor]:
+def weights(run: PosttrainResult) -> dict[str, torch.Tensor]:
     return run.classifier.state_dict()
 
 
@@ -47,7 +47,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert not different
 
 
-def numbers(run: Posttrained) -> list[dict[str, Any]]:
+def numbers(run: PosttrainResult) -> list[dict[str, Any]]:
     """What training measured, without its clocks."""
     clocks = {"seconds", "validation_seconds", "samples_per_second"}
     lines = [entry for name in sorted(run.results) for entry in run.results[name].history]
@@ -84,7 +84,7 @@ def test_run_killed_in_any_stage_resumes_to_the_same_weights(
     step: int,
     every_step: bool,
     train: Train,
-    finished: Posttrained,
+    finished: PosttrainResult,
     recorder: Any,
     killed: type[Exception],
     monkeypatch: pytest.MonkeyPatch,
@@ -103,7 +103,7 @@ def test_run_killed_in_any_stage_resumes_to_the_same_weights(
 
 
 def test_run_killed_in_validation_resumes(
-    tmp_path: Path, train: Train, finished: Posttrained, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, train: Train, finished: PosttrainResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of an epoch's last step: no step is left, only its end."""
 
@@ -121,7 +121,7 @@ def test_run_killed_in_validation_resumes(
 def test_epoch_without_checkpoint_is_repeated(
     tmp_path: Path,
     train: Train,
-    finished: Posttrained,
+    finished: PosttrainResult,
     killed: type[Exception],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -143,7 +143,7 @@ def test_epoch_without_checkpoint_is_repeated(
 
 
 def test_a_finished_run_is_not_trained_again(
-    tmp_path: Path, train: Train, finished: Posttrained, recorder: Any
+    tmp_path: Path, train: Train, finished: PosttrainResult, recorder: Any
 ) -> None:
     progress = recorder()
     again = train(finished.run.path, progress=progress)
@@ -160,7 +160,7 @@ def test_a_finished_run_is_not_trained_again(
     ],
 )
 def test_another_request_in_the_same_folder_is_refused(
-    finished: Posttrained, train: Train, changes: dict[str, Any], named: str
+    finished: PosttrainResult, train: Train, changes: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(TrainingError, match=f"holds a run with another {named}") as caught:
         train(finished.run.path, **changes)
@@ -170,7 +170,7 @@ def test_another_request_in_the_same_folder_is_refused(
 
 
 def test_other_labels_in_the_same_folder_are_refused(
-    finished: Posttrained, train: Train, synthetic: Cohort
+    finished: PosttrainResult, train: Train, synthetic: Cohort
 ) -> None:
     with pytest.raises(TrainingError, match="another cohort_digest, labels"):
         train(finished.run.path, cohort=synthetic.with_labels(synthetic.labels[1:]))
@@ -194,7 +194,7 @@ def test_stage_2_starts_from_the_probe_s_head_and_the_pretrained_backbone(
     assert_same(initial, expected)
 
 
-def test_the_run_ends_with_the_weights_of_the_selected_epoch(finished: Posttrained) -> None:
+def test_the_run_ends_with_the_weights_of_the_selected_epoch(finished: PosttrainResult) -> None:
     best, _ = read_tensors(finished.run.path / "stage2" / BEST)
     assert_same(weights(finished), best)
     assert not finished.classifier.training
@@ -210,14 +210,16 @@ def test_random_initialisation_refuses_weights(
     assert not list(tmp_path.iterdir())
 
 
-Scratch = Callable[..., Posttrained]
+Scratch = Callable[..., PosttrainResult]
 
 
 @pytest.fixture
 def scratch(tmp_path: Path, synthetic: Cohort, synthetic_store: Store) -> Scratch:
     """`scratch(backbone, recipe, **stage2)` trains for one epoch from random weights."""
 
-    def run(backbone: str, recipe: str, *, name: str | None = None, **stage2: Any) -> Posttrained:
+    def run(
+        backbone: str, recipe: str, *, name: str | None = None, **stage2: Any
+    ) -> PosttrainResult:
         settings = load_recipe(recipe, ["stage2.epochs=1", "stage2.batch_size=16"])
         assert settings.stage2 is not None
         changes = {"name": name or recipe, "stage2": settings.stage2.model_copy(update=stage2)}
@@ -364,7 +366,7 @@ def test_bf16_trains_and_keeps_weights_in_fp32(
 
 
 def test_a_fraction_takes_fewer_training_records_and_the_same_validation(
-    tmp_path: Path, train: Train, finished: Posttrained
+    tmp_path: Path, train: Train, finished: PosttrainResult
 ) -> None:
     half = train(tmp_path, data={"fraction": 0.5}, stage1=None, stage2={"epochs": 1})
     count = {split: len(half.data.usable.ids(split)) for split in ("train", "validation")}
@@ -422,7 +424,7 @@ def test_empty_split_is_refused(tmp_path: Path, train: Train, synthetic: Cohort)
     assert not (tmp_path / "run").exists()
 
 
-def test_run_folder_contents(finished: Posttrained, encoder: Path) -> None:
+def test_run_folder_contents(finished: PosttrainResult, encoder: Path) -> None:
     assert finished.run.request["weights"]["sha256"] == file_sha256(weights_file(encoder))
     names = {HISTORY_FILE, CHECKPOINT, BEST}
     assert names <= {file.name for file in (finished.run.path / "stage2").iterdir()}

@@ -23,7 +23,7 @@ from einthoven.objectives import create_pretraining
 from einthoven.signals.store import Store
 from einthoven.stages import validation
 from einthoven.stages.leakage import LeakageWarning, check_initial_weights
-from einthoven.stages.pretrain import Encoders, Pretrained, pretrain, snapshot_epochs
+from einthoven.stages.pretrain import Encoders, PretrainResult, pretrain, snapshot_epochs
 from einthoven.stages.pretraining_data import pretraining_data_of
 from einthoven.stages.recipe import Pretraining
 from einthoven.training.distributed import Processes
@@ -40,12 +40,12 @@ RECIPE = Pretraining(
 )
 OPTIONS = {"depth": 1, "width": 32, "heads": 1}
 
-Pretrain = Callable[..., Pretrained]
+Pretrain = Callable[..., PretrainResult]
 
 
 @pytest.fixture(scope="module")
 def run(synthetic: Cohort, synthetic_store: Store) -> Pretrain:
-    def start(out: Path, *, cohort: Cohort = synthetic, **changes: Any) -> Pretrained:
+    def start(out: Path, *, cohort: Cohort = synthetic, **changes: Any) -> PretrainResult:
         network = changes.pop("backbone", "mtecg_tiny_100hz")
         store = changes.pop("store", synthetic_store)
         given: dict[str, Any] = {"recipe": RECIPE, "options": OPTIONS}
@@ -56,7 +56,7 @@ def run(synthetic: Cohort, synthetic_store: Store) -> Pretrain:
 
 
 @pytest.fixture(scope="module")
-def whole(run: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> Pretrained:
+def whole(run: Pretrain, tmp_path_factory: pytest.TempPathFactory) -> PretrainResult:
     return run(tmp_path_factory.mktemp("pretrained") / "run")
 
 
@@ -68,7 +68,7 @@ def assert_same(a: Path, b: Path) -> None:
     assert all(torch.equal(ours[0][name], theirs[0][name]) for name in ours[0])
 
 
-def test_the_encoder_loads_strictly(whole: Pretrained) -> None:
+def test_the_encoder_loads_strictly(whole: PretrainResult) -> None:
     backbone = load_backbone("mtecg_tiny_100hz", weights=whole.encoder, **OPTIONS)
     tensors, _ = read_tensors(weights_file(whole.encoder))
     state = backbone.state_dict()
@@ -88,14 +88,14 @@ def test_other_families_pretrain_too(tmp_path: Path, run: Pretrain, backbone: st
 
 
 def test_labels_are_never_read(
-    tmp_path: Path, run: Pretrain, whole: Pretrained, synthetic: Cohort
+    tmp_path: Path, run: Pretrain, whole: PretrainResult, synthetic: Cohort
 ) -> None:
     shuffled = np.random.default_rng(0).permutation(synthetic.matrix.ravel())
     other = replace(synthetic, matrix=shuffled.reshape(synthetic.matrix.shape))
     assert_same(run(tmp_path, cohort=other).encoder, whole.encoder)
 
 
-def test_the_loss_falls_and_validation_is_logged(whole: Pretrained) -> None:
+def test_the_loss_falls_and_validation_is_logged(whole: PretrainResult) -> None:
     assert [line["epoch"] for line in whole.history] == [1, 2, 3]
     assert whole.history[-1]["validation_loss"] < whole.history[0]["validation_loss"]
     assert whole.history[-1]["train_loss"] < whole.history[0]["train_loss"]
@@ -113,7 +113,7 @@ def test_killed_run_resumes_to_the_same_encoder(
     tmp_path: Path,
     step: int,
     run: Pretrain,
-    whole: Pretrained,
+    whole: PretrainResult,
     recorder: Any,
     killed: type[Exception],
 ) -> None:
@@ -130,7 +130,9 @@ def test_finished_run_does_not_rewrite_its_encoder(tmp_path: Path, run: Pretrain
     assert run(tmp_path).encoder.stat().st_mtime_ns == before
 
 
-def test_another_request_in_the_same_folder_is_refused(run: Pretrain, whole: Pretrained) -> None:
+def test_another_request_in_the_same_folder_is_refused(
+    run: Pretrain, whole: PretrainResult
+) -> None:
     with pytest.raises(TrainingError, match="another recipe"):
         run(whole.run.path, recipe=RECIPE.model_copy(update={"options": {"mask_ratio": 0.6}}))
 
@@ -281,7 +283,7 @@ def test_snapshot_folder_after_every_epoch(tmp_path: Path) -> None:
 
 
 def test_snapshots_of_a_killed_run(
-    tmp_path: Path, run: Pretrain, whole: Pretrained, recorder: Any, killed: type[Exception]
+    tmp_path: Path, run: Pretrain, whole: PretrainResult, recorder: Any, killed: type[Exception]
 ) -> None:
     recipe = RECIPE.model_copy(update={"keep_every": 2, "keep_last": 1})
     with pytest.raises(killed):
@@ -315,7 +317,7 @@ def test_validation_does_not_depend_on_the_number_of_processes(
     objective = create_pretraining("mtecg_tiny_100hz", seed=0, backbone_options=OPTIONS)
     preparation = objective.backbone.preparation.with_window(seconds=2.5)
     data = pretraining_data_of([synthetic] * 2, [synthetic_store] * 2, preparation, weights=[1, 2])
-    alone = data.held_out(Processes("cpu"))
+    alone = data.validation_loss(Processes("cpu"))
     assert alone is not None
     model: Any = objective
     expected = alone(model.eval())

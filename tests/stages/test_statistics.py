@@ -30,12 +30,12 @@ from einthoven.signals.steps import Filter, MinMax, Resample, Scale, Standardise
 from einthoven.signals.store import ArrayStore, Store
 from einthoven.stages import posttrain as stage
 from einthoven.stages.data import Dataset
-from einthoven.stages.posttrain import Posttrained
+from einthoven.stages.posttrain import PosttrainResult
 from einthoven.stages.recipe import Data, Recipe, Stage2
 from einthoven.stages.statistics import Standardiser, fit_standardiser, with_scale
 from einthoven.training.loop import CHECKPOINT
 
-Train = Callable[..., Posttrained]
+Train = Callable[..., PosttrainResult]
 RATE = 100.0
 SCRATCH = Recipe(
     name="from-scratch",
@@ -138,7 +138,7 @@ def test_scaling_twice_is_refused(step: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def scratch(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Posttrained:
+def scratch(train: Train, tmp_path_factory: pytest.TempPathFactory) -> PosttrainResult:
     return train(tmp_path_factory.mktemp("scratch") / "run", **start())
 
 
@@ -154,7 +154,7 @@ def start(**changes: Any) -> dict[str, Any]:
 
 
 def test_request_records_the_standardiser(
-    scratch: Posttrained, synthetic: Cohort, synthetic_store: Store
+    scratch: PosttrainResult, synthetic: Cohort, synthetic_store: Store
 ) -> None:
     request = scratch.run.request
     rows = synthetic_store.rows(synthetic.ids("train"))
@@ -172,7 +172,7 @@ def test_request_records_the_standardiser(
 
 
 def test_model_folder_has_the_same_scale(
-    scratch: Posttrained, synthetic: Cohort, tmp_path: Path
+    scratch: PosttrainResult, synthetic: Cohort, tmp_path: Path
 ) -> None:
     bundle = model_of(scratch, synthetic, start()["recipe"])
     save_model(bundle, tmp_path / "model")
@@ -190,7 +190,7 @@ def test_killed_run_from_scratch_resumes_to_the_same_weights(
     tmp_path: Path,
     step: int,
     train: Train,
-    scratch: Posttrained,
+    scratch: PosttrainResult,
     recorder: Any,
     killed: type[Exception],
     monkeypatch: pytest.MonkeyPatch,
@@ -218,7 +218,7 @@ def test_killed_run_from_scratch_resumes_to_the_same_weights(
 
 
 def test_fraction_has_its_own_standardiser(
-    tmp_path: Path, train: Train, scratch: Posttrained
+    tmp_path: Path, train: Train, scratch: PosttrainResult
 ) -> None:
     half = train(tmp_path, **start(data={"fraction": 0.5}, stage2={"epochs": 1}))
     ours, whole = (run.run.request["standardiser"] for run in (half, scratch))

@@ -262,7 +262,7 @@ def _predict(
     from einthoven.cli.paths import model_folder
     from einthoven.inference import device_of, predict_cohort
     from einthoven.models import load_model
-    from einthoven.stages.leakage import check_scored
+    from einthoven.stages.leakage import check_evaluation_records
 
     if cohort is None:
         raise EvaluationError("--model without a cohort", remedy="add --cohort PATH")
@@ -275,7 +275,7 @@ def _predict(
             f"scored: those of {cohort}"
         )
     with shown_warnings():
-        check_scored(folder, (labelled, packed), split)
+        check_evaluation_records(folder, (labelled, packed), split)
     with progress_bars() as progress:
         return predict_cohort(
             model,

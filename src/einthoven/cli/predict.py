@@ -26,7 +26,7 @@ from einthoven.models import SHIPPED
 from einthoven.report.format import counted
 
 if TYPE_CHECKING:
-    from einthoven.inference import Embedded, RecordPrediction
+    from einthoven.inference import EmbeddingFile, RecordPrediction
     from einthoven.models import Model
 
 _VISIBLE_SHARE = 0.01  # of a record outside all crops, from which on it is mentioned
@@ -251,7 +251,7 @@ def _embed_cohort(
     store: Path | None,
     labels: list[str] | None,
     options: dict[str, Any],
-) -> Embedded:
+) -> EmbeddingFile:
     from einthoven.cli.paths import full_cohort, store_of
     from einthoven.inference import embed_cohort
 
@@ -263,7 +263,9 @@ def _embed_cohort(
         return embed_cohort(model, cohort, packed, out, progress=progress, **options)
 
 
-def _embed_files(model: Model, files: list[Path], out: Path, options: dict[str, Any]) -> Embedded:
+def _embed_files(
+    model: Model, files: list[Path], out: Path, options: dict[str, Any]
+) -> EmbeddingFile:
     from einthoven.inference import embed_files
 
     with progress_bars() as progress:

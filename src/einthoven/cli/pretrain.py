@@ -23,7 +23,7 @@ from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.errors import BackboneError, CohortError
 
 if TYPE_CHECKING:
-    from einthoven.stages.pretraining_data import Member
+    from einthoven.stages.pretraining_data import PackedCohort
     from einthoven.stages.recipe import Pretraining
     from einthoven.training.distributed import Processes
 
@@ -176,7 +176,7 @@ def _open(
     protect: Sequence[str],
     labels: Sequence[str] | None,
     processes: Processes,
-) -> tuple[list[Member], list[Member]]:
+) -> tuple[list[PackedCohort], list[PackedCohort]]:
     """Open cohorts and protected cohorts; pack them after all of them could be opened."""
     from einthoven.cli.paths import full_cohort, labelled_cohort, shared_store
 

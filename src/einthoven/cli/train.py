@@ -28,7 +28,7 @@ from einthoven.report.format import counted, number, with_interval
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
-    from einthoven.experiment.run import Finished
+    from einthoven.experiment.run import RunResult
 
 SMALL = 2000  # records below which --folds is recommended
 FEW = 5  # positives of a split below which it says little about a label
@@ -220,7 +220,7 @@ def _report_unlearnable(cohort: Cohort) -> None:
 
 
 def _report(
-    result: Finished, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000
+    result: RunResult, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000
 ) -> None:
     """Write a finished run's report, and print its results and files."""
     from einthoven.report.page import write_report

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from einthoven.errors import EvaluationError
-from einthoven.experiment.run import SPLITS, Finished, score_splits, table_file
+from einthoven.experiment.run import SPLITS, RunResult, score_splits, table_file
 from einthoven.files import METRICS_FILE, RUN_FILE, Json, file_sha256, read_json, write_json
 from einthoven.inference import CALIBRATED
 from einthoven.predictions import Predictions
@@ -23,7 +23,7 @@ ENSEMBLE = "ensemble"
 _SHARED = ("cohort", "version", "task", "split")  # keys of a table's metadata
 
 
-def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 1000) -> Finished:
+def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 1000) -> RunResult:
     """Average the predictions of finished runs, and score the mean like any run.
 
     The members' probabilities are those of their tables: crops are aggregated, nothing is
@@ -40,7 +40,7 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
 
     Returns
     -------
-    Finished
+    RunResult
         The folder, and the score on the test split.
 
     Raises
@@ -74,7 +74,7 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
         sum(read_json(folder / METRICS_FILE)["seconds"] for folder in folders)
     )
     write_json(run.path / METRICS_FILE, numbers)
-    return Finished(run, scores["test"])
+    return RunResult(run, scores["test"])
 
 
 def mean_predictions(

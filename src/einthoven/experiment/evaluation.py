@@ -35,7 +35,7 @@ from einthoven.progress import Progress
 from einthoven.report.card import model_card
 from einthoven.report.data import REMEDY, identity, mismatch
 from einthoven.signals.store import Store
-from einthoven.stages.leakage import check_scored
+from einthoven.stages.leakage import check_evaluation_records
 from einthoven.weights.public import data_on_cohort
 
 
@@ -213,7 +213,7 @@ def evaluate_model(
         If the model was refitted on all records of its folds, and has seen records of this split.
     """
     model = load_model(folder)
-    leakage = check_scored(folder, (cohort, store), split)
+    leakage = check_evaluation_records(folder, (cohort, store), split)
     stored = model_path(folder) / EVALUATION_FILE
     if leakage and stored.is_file() and read_json(stored).get("folds"):
         raise EvaluationError(

@@ -25,7 +25,7 @@ from einthoven.experiment.run import (
     HEADLINE,
     MODEL,
     SPLITS,
-    Finished,
+    RunResult,
     check_cohort,
     metrics_of,
     model_of,
@@ -63,7 +63,7 @@ def run_folds(
     allow_leakage: bool = False,
     processes: Processes | None = None,
     progress: Progress | None = None,
-) -> Finished | None:
+) -> RunResult | None:
     """Cross-validate an experiment, then train a model on all records.
 
     The folder is that of an experiment: its test predictions are out of fold, its validation
@@ -80,7 +80,7 @@ def run_folds(
 
     Returns
     -------
-    Finished
+    RunResult
         The folder and the score of the out-of-fold predictions; None in other processes than the
         main one.
 
@@ -139,7 +139,7 @@ def run_folds(
         evaluation |= {"validation": metrics["validation"], "folds": metrics["folds"]}
         write_evaluation(run.path / MODEL, evaluation)
         write_json(run.path / METRICS_FILE, metrics)  # last: it makes the run complete
-        return Finished(run, scores["test"])
+        return RunResult(run, scores["test"])
 
 
 def out_of_fold(folders: Sequence[Path], split: str, ids: NDArray[np.str_]) -> Predictions:

@@ -42,7 +42,7 @@ from einthoven.progress import Progress
 from einthoven.report.format import counted
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_duplicates
-from einthoven.stages.posttrain import Posttrained, posttrain
+from einthoven.stages.posttrain import PosttrainResult, posttrain
 from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
@@ -62,7 +62,7 @@ HEADLINE = (
 
 
 @dataclass(frozen=True)
-class Finished:
+class RunResult:
     """A finished experiment: its folder and its scores on the test split."""
 
     run: RunFolder
@@ -83,7 +83,7 @@ def run_experiment(
     allow_leakage: bool = False,
     processes: Processes | None = None,
     progress: Progress | None = None,
-) -> Finished | None:
+) -> RunResult | None:
     """Post-train by a recipe, predict validation and test, calibrate, score, write the model.
 
     Parameters are those of `posttrain`; `allow_leakage` also allows recordings in two splits.
@@ -127,7 +127,7 @@ def run_experiment(
     evaluation["robustness"] = reusable_part(folder / MODEL, evaluation, "robustness")
     write_evaluation(folder / MODEL, evaluation)
     write_json(folder / METRICS_FILE, metrics)  # last: it makes the run complete
-    return Finished(trained.run, scores["test"])
+    return RunResult(trained.run, scores["test"])
 
 
 def table_file(folder: Path, split: str) -> Path:
@@ -190,7 +190,7 @@ def _check_split(cohort: Cohort, split: str) -> None:
         )
 
 
-def model_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Model:
+def model_of(trained: PosttrainResult, cohort: Cohort, recipe: Recipe) -> Model:
     """Trained classifier as a model, with its provenance and licence."""
     request = trained.run.request
     weights = request["weights"]
@@ -208,7 +208,7 @@ def model_of(trained: Posttrained, cohort: Cohort, recipe: Recipe) -> Model:
     )
 
 
-def _provenance(trained: Posttrained, cohort: Cohort) -> dict[str, Any]:
+def _provenance(trained: PosttrainResult, cohort: Cohort) -> dict[str, Any]:
     request = trained.run.request
     weights, public = request["weights"], request.get("public_weights")
     initial = config_of_weights(request["backbone"], weights["path"]) if weights else None
@@ -237,7 +237,7 @@ def _provenance(trained: Posttrained, cohort: Cohort) -> dict[str, Any]:
     }
 
 
-def metrics_of(trained: Posttrained, scores: Mapping[str, Score], device: torch.device) -> Json:
+def metrics_of(trained: PosttrainResult, scores: Mapping[str, Score], device: torch.device) -> Json:
     """Content of metrics.json: scores by split, training time, size."""
     return {
         **{split: score.to_dict() for split, score in scores.items()},

@@ -7,7 +7,7 @@ from einthoven.inference.cohorts import (
     check_uncalibrated,
     predict_cohort,
 )
-from einthoven.inference.embedding_files import Embedded
+from einthoven.inference.embedding_files import EmbeddingFile
 from einthoven.inference.embeddings import embed_cohort, embed_files
 from einthoven.inference.records import (
     Predictor,
@@ -20,7 +20,7 @@ from einthoven.inference.tables import Written, predict, refuse_models, write_pr
 
 __all__ = [
     "CALIBRATED",
-    "Embedded",
+    "EmbeddingFile",
     "Predictor",
     "RecordPrediction",
     "Written",

@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddingFile:
     """A file of embeddings.
 
     Attributes
@@ -55,7 +55,7 @@ class Row(NamedTuple):
     array: Floats
 
 
-def write_embeddings(out: str | Path, rows: Iterable[Row], metadata: Json) -> Embedded:
+def write_embeddings(out: str | Path, rows: Iterable[Row], metadata: Json) -> EmbeddingFile:
     """Write rows as they come; `out` is replaced when the file is complete.
 
     Raises
@@ -73,12 +73,12 @@ def write_embeddings(out: str | Path, rows: Iterable[Row], metadata: Json) -> Em
         )
     with replacing(file) as temporary:
         if suffix == ".parquet":
-            return Embedded(file, _write_parquet(temporary, rows, metadata), metadata)
+            return EmbeddingFile(file, _write_parquet(temporary, rows, metadata), metadata)
         ids, shape = _write_array(temporary, rows)
         # Without its JSON file an array is incomplete.
         file.with_suffix(".json").unlink(missing_ok=True)
     write_json(file.with_suffix(".json"), metadata | {"shape": list(shape)} | ids)
-    return Embedded(file, shape, metadata)
+    return EmbeddingFile(file, shape, metadata)
 
 
 def _write_array(file: Path, rows: Iterable[Row]) -> tuple[dict[str, list[str]], tuple[int, ...]]:

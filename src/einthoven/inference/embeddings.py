@@ -29,7 +29,7 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.leads import LeadSubset
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError, EvaluationError
-from einthoven.inference.embedding_files import Embedded, Row, write_embeddings
+from einthoven.inference.embedding_files import EmbeddingFile, Row, write_embeddings
 from einthoven.inference.records import on_device
 from einthoven.models.model import Model
 from einthoven.progress import Progress
@@ -56,7 +56,7 @@ def embed_cohort(
     precision: str = "fp32",
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
-) -> Embedded:
+) -> EmbeddingFile:
     """Embed the records of a cohort, or of one of its splits; quarantined ones are left out.
 
     Parameters
@@ -111,7 +111,7 @@ def embed_files(
     device: torch.device | str = "cpu",
     refused: Refused | None = None,
     progress: Progress | None = None,
-) -> Embedded:
+) -> EmbeddingFile:
     """Embed ECG files, one after the other; the record id of a row is the path of its file.
 
     Parameters

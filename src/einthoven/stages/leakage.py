@@ -30,7 +30,7 @@ from einthoven.files import Json, read_json, read_metadata, write_json
 from einthoven.models import weights_file
 from einthoven.report.data import public_weights_bias
 from einthoven.signals.store import Store
-from einthoven.stages.pretraining_data import Member
+from einthoven.stages.pretraining_data import PackedCohort
 from einthoven.weights.public import data_on_cohort, public_data
 
 LEAKAGE = "leakage.json"  # in a run folder
@@ -117,7 +117,12 @@ class Fingerprints:
 
     @classmethod
     def of(
-        cls, member: Member, leads: Sequence[str], *, split: str = "train", use: str = "pretraining"
+        cls,
+        member: PackedCohort,
+        leads: Sequence[str],
+        *,
+        split: str = "train",
+        use: str = "pretraining",
     ) -> Fingerprints:
         """Fingerprints of a split of a cohort."""
         cohort, store = member
@@ -211,7 +216,9 @@ def write_fingerprints(
     return metadata | ({ALLOWED: json.dumps(total)} if total else {})
 
 
-def training_fingerprints(member: Member, weights: str | Path | None = None) -> list[Fingerprints]:
+def training_fingerprints(
+    member: PackedCohort, weights: str | Path | None = None
+) -> list[Fingerprints]:
     """Fingerprints of what weights have seen after training on a labelled cohort.
 
     Training and validation records count, except quarantined ones. The fingerprints of the initial
@@ -228,7 +235,7 @@ def training_fingerprints(member: Member, weights: str | Path | None = None) -> 
 
 
 def find_leakage(
-    parts: Sequence[Fingerprints], member: Member, split: str = "test"
+    parts: Sequence[Fingerprints], member: PackedCohort, split: str = "test"
 ) -> Leakage | None:
     """Find the records of a cohort's split that were seen; None if there are none."""
     cohort, _ = member
@@ -253,7 +260,10 @@ def find_leakage(
 
 
 def check_pretraining_records(
-    members: Sequence[Member], *, protect: Sequence[Member] = (), allow: Sequence[str] = ()
+    members: Sequence[PackedCohort],
+    *,
+    protect: Sequence[PackedCohort] = (),
+    allow: Sequence[str] = (),
 ) -> tuple[Fingerprints, list[Leakage]]:
     """Refuse to pretrain on records of test splits.
 
@@ -298,7 +308,7 @@ def check_pretraining_records(
 
 
 def check_initial_weights(
-    weights: str | Path | None, member: Member, *, allow: bool = False
+    weights: str | Path | None, member: PackedCohort, *, allow: bool = False
 ) -> Json | None:
     """Refuse initial weights that have seen records of the cohort's test split.
 
@@ -324,7 +334,9 @@ def check_initial_weights(
     return leakage.to_dict()
 
 
-def check_scored(model: str | Path, member: Member, split: str = "test") -> Json | None:
+def check_evaluation_records(
+    model: str | Path, member: PackedCohort, split: str = "test"
+) -> Json | None:
     """Warn if a model has seen records of the split that it is scored on; return the leakage."""
     leakage = find_leakage(read_fingerprints(model), member, split)
     if leakage is None:
@@ -347,7 +359,7 @@ def check_public_weights(backbone: str, weights: str | Path | None, cohort: Coho
     return data
 
 
-def check_duplicates(member: Member, *, allow: bool = False) -> None:
+def check_duplicates(member: PackedCohort, *, allow: bool = False) -> None:
     """Refuse a cohort with one recording in two splits, under two names and of two patients.
 
     Raises
@@ -391,7 +403,7 @@ def _allowed(weights: str | Path) -> list[Json]:
     return allowed
 
 
-def _common_leads(members: Sequence[Member], protected: Sequence[Member]) -> list[str]:
+def _common_leads(members: Sequence[PackedCohort], protected: Sequence[PackedCohort]) -> list[str]:
     """Leads that all stores have; those of the members if a protected store shares none."""
     common = set.intersection(*(set(store.leads) for _, store in members))
     for _, store in protected:
@@ -399,7 +411,7 @@ def _common_leads(members: Sequence[Member], protected: Sequence[Member]) -> lis
     return sorted(common)
 
 
-def _signals(member: Member, ids: NDArray[np.str_], leads: Sequence[str]) -> Numbers:
+def _signals(member: PackedCohort, ids: NDArray[np.str_], leads: Sequence[str]) -> Numbers:
     """Fingerprints of records; 0 if a record is quarantined or its store lacks a lead."""
     _, store = member
     numbers = np.zeros(len(ids), dtype=np.uint64)

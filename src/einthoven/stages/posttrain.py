@@ -50,7 +50,7 @@ from einthoven.stages.leakage import (
     write_fingerprints,
 )
 from einthoven.stages.policy import settle
-from einthoven.stages.pretraining_data import Member
+from einthoven.stages.pretraining_data import PackedCohort
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
 from einthoven.stages.statistics import (
@@ -76,7 +76,7 @@ class RecipeWarning(UserWarning):
 
 
 @dataclass(frozen=True, eq=False)
-class Posttrained:
+class PosttrainResult:
     """A trained classifier and its run.
 
     The classifier is in eval mode, on the device that it was trained on. `data` has the cohort with
@@ -105,7 +105,7 @@ def posttrain(
     allow_leakage: bool = False,
     processes: Processes | None = None,
     progress: Progress | None = None,
-) -> Posttrained:
+) -> PosttrainResult:
     """Train a classifier on a cohort by a recipe.
 
     The test split is not used, except that its signals are compared with those that the initial
@@ -188,7 +188,7 @@ def posttrain(
             processes=processes,
             progress=progress,
         )
-    return Posttrained(run, classifier.eval(), data, recipe, results, fingerprints)
+    return PosttrainResult(run, classifier.eval(), data, recipe, results, fingerprints)
 
 
 def settled(
@@ -205,7 +205,7 @@ def settled(
 
 
 def request_of(
-    member: Member,
+    member: PackedCohort,
     backbone: str,
     recipe: Recipe,
     weights: str | Path | None,
@@ -356,7 +356,7 @@ def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = ""
 
 
 def _dataset(
-    member: Member,
+    member: PackedCohort,
     preparation: Preparation,
     recipe: Recipe,
     out: str | Path,

@@ -29,7 +29,7 @@ from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import Context, check_fit, loop_settings, micro_batch, resolved
 from einthoven.stages.leakage import check_pretraining_records, write_fingerprints
-from einthoven.stages.pretraining_data import Member, PretrainingData, pretraining_data_of
+from einthoven.stages.pretraining_data import PackedCohort, PretrainingData, pretraining_data_of
 from einthoven.stages.recipe import Pretraining, load_pretraining, recipe_names
 from einthoven.stages.validation import LOSS
 from einthoven.training.distributed import Processes
@@ -41,7 +41,7 @@ MODEL, SNAPSHOTS = "model", "snapshots"
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class PretrainResult:
     """A finished run, the model folder of its encoder, and the lines of metrics.jsonl."""
 
     run: RunFolder
@@ -57,12 +57,12 @@ def pretrain(
     recipe: Pretraining,
     out: str | Path,
     mix: Sequence[float] | None = None,
-    protect: Sequence[Member] = (),
+    protect: Sequence[PackedCohort] = (),
     allow_leakage: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
     progress: Progress | None = None,
-) -> Pretrained:
+) -> PretrainResult:
     """Pretrain a backbone on the training split of one or several cohorts, without labels.
 
     An epoch has as many draws as there are training records. The loss on at most 1,024 validation
@@ -146,7 +146,7 @@ def pretrain(
             ),
             settings=loop_settings(recipe, micro=micro, context=context, shared_draws=True),
             folder=run.stage("pretrain"),
-            validate=data.held_out(processes),
+            validate=data.validation_loss(processes),
             processes=processes,
             progress=progress,
             after_step=objective.after_step if isinstance(objective, SteppedObjective) else None,
@@ -157,7 +157,7 @@ def pretrain(
         if processes.is_main and not is_model(encoders.final):
             encoders.save(encoders.final)
     processes.wait()
-    return Pretrained(run, encoders.final, result.history)
+    return PretrainResult(run, encoders.final, result.history)
 
 
 def check_pretraining(

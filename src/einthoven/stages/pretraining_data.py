@@ -20,12 +20,12 @@ from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset
-from einthoven.stages.validation import HeldOut
+from einthoven.stages.validation import ValidationLoss
 from einthoven.training.distributed import Processes
 
-Member = tuple[Cohort, Store]
+PackedCohort = tuple[Cohort, Store]
 IDS_DIGEST = "training_ids_digest"
-_HELD_OUT = 1024  # validation records
+_VALIDATION_RECORDS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class PretrainingData:
     these records.
     """
 
-    members: tuple[Member, ...]
+    members: tuple[PackedCohort, ...]
     train: SignalSource | Mixture
     draws: tuple[int, ...]
     validation: tuple[tuple[int, SignalSource], ...]
@@ -116,14 +116,14 @@ class PretrainingData:
             for index, name in enumerate(names)
         )
 
-    def held_out(self, processes: Processes) -> HeldOut | None:
+    def validation_loss(self, processes: Processes) -> ValidationLoss | None:
         """Validation on at most 1,024 records, shared equally by the cohorts that have any."""
         if not self.validation:
             return None
         indices, sources = zip(*self.validation, strict=True)
         draws = [self.draws[index] for index in indices]
-        records = slice(_HELD_OUT // len(sources))
-        return HeldOut(
+        records = slice(_VALIDATION_RECORDS // len(sources))
+        return ValidationLoss(
             sources=tuple(
                 replace(source, rows=source.rows[records], targets=source.targets[records])
                 for source in sources

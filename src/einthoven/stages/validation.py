@@ -84,7 +84,7 @@ _SEED = 0x5EED
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class ValidationLoss:
     """Loss and metrics of an objective on validation records; `Loop.validate`.
 
     Processes share the batches; the result does not depend on their number. `sources`, `names` and
