@@ -129,7 +129,7 @@ def run_folds(
         scores, table = score_splits(tables, **bootstrap), tables["test"]
         metrics = metrics_of(trained, scores, processes.device) | {"folds": fold_scores(folders)}
         model = model_of(trained, everyone, final)
-        model.config["selection"] = f"epochs, calibration and thresholds from {folds} folds"
+        model.config["selection"] = f"stages, epochs, calibration and thresholds from {folds} folds"
         fitted = replace(table, metadata={**table.metadata, "split": "out of fold"})
         model = saved_model(model, run.path / MODEL, fitted, scores["test"])
         places = np.argmax([np.isin(table.records, part.ids("test")) for part in parts], axis=0)
