@@ -286,6 +286,7 @@ def test_a_loop_of_files_and_unknown_bases_are_refused(tmp_path: Path) -> None:
     [
         ("post-training", "stage1.base_lr=1e-2", "stage1.base_lr_sweep"),
         ("post-training", "stage2.head_init=zero", "stage1.head_init"),
+        ("fine-tuning", "stage2.keep=auto", "stage1"),
         ("fine-tuning", "stage2.drop_path_schedule=constant", "stage2.drop_path"),
         ("fine-tuning", "stage2.dropout_where=stmem-all", "stage2.dropout"),
         ("wavelet-nn", "stage2.decay_exempt=backbone", "stage2.weight_decay"),
@@ -305,6 +306,13 @@ def test_a_key_without_effect_is_refused(
     if override != "stage2.min_lr=0.0":  # which is the value of the recipe: no change
         with pytest.raises(RecipeError, match="has no effect"):
             load_recipe(tmp_path / "own.toml")
+
+
+def test_keys_of_another_solver_have_no_effect() -> None:
+    for solver, setting in (("logistic", "epochs=5"), ("adamw", "penalty=1.0")):
+        with pytest.raises(RecipeError, match=f"no effect with stage1.solver = {solver}"):
+            load_recipe("linear-probe", [f"stage1.solver={solver}", f"stage1.{setting}"])
+    assert load_recipe("linear-probe", ["stage1.solver=logistic", "stage1.crops=2"])
 
 
 def test_a_key_regains_its_effect() -> None:

@@ -518,7 +518,11 @@ def _base(kind: type[BaseModel], backbone: str | None, table: Json) -> str:
 
 # A key, the key that overrules it, the values of that key which do, and the remedy.
 _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
+    *((f"stage1.{key}", "stage1.solver", "logistic".__eq__, "set stage1.solver=adamw")
+      for key in Stage1.model_fields if key not in ("solver", "penalty", "crops")),
+    ("stage1.penalty", "stage1.solver", "adamw".__eq__, "set stage1.solver=logistic"),
     ("stage1.base_lr", "stage1.base_lr_sweep", bool, "set stage1.base_lr_sweep=[]"),
+    ("stage2.keep", "stage1", not_, "choose a recipe with a stage 1"),
     ("stage2.head_init", "stage1.head_init", bool, "set stage1.head_init"),
     ("stage2.warmup_epochs", "stage2.schedule", "one-cycle".__eq__, "set one_cycle.warmup_share"),
     ("stage2.min_lr", "stage2.schedule", "cosine".__ne__, "choose the schedule cosine"),
@@ -528,7 +532,8 @@ _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ("decay_exempt", "weight_decay", not_, "set weight_decay"),
     ("data.augmentation_level", "data.augmentation", "rand-augment".__ne__,
      "set data.augmentation=rand-augment"),
-    ("data.aggregate", "data.evaluation_crops", (1).__eq__, "set data.evaluation_crops"),
+    ("data.aggregate", "data.evaluation_crops", lambda crops: crops == 1,
+     "set data.evaluation_crops"),
 )  # fmt: skip
 
 
@@ -536,10 +541,10 @@ def _check_effects(recipe: Table, changed: set[str]) -> None:
     """Refuse a key that a user sets and another key overrules."""
     values = dict(_entries(recipe.to_dict()))
     for key, other, overrules, remedy in _OVERRULED:
-        value = values.get(other)
-        if key in changed and value is not None and overrules(value):
+        if key in changed and other in values and overrules(values[other]):
             raise RecipeError(
-                f"{key} has no effect with {other} = {value}", remedy=f"leave it out, or {remedy}"
+                f"{key} has no effect with {other} = {values[other]}",
+                remedy=f"leave it out, or {remedy}",
             )
 
 
