@@ -347,7 +347,8 @@ def test_pictures(tmp_path: Path, record: Record, ending: str) -> None:
 
 
 def test_pictures_that_cannot_be_written_are_refused(tmp_path: Path, record: Record) -> None:
-    for file in (tmp_path / "view.gif", tmp_path / "absent" / "view.png"):
+    (tmp_path / "file").touch()
+    for file in (tmp_path / "view.gif", tmp_path / "file" / "view.png"):
         with pytest.raises(FileError) as error:
             inspect(record, "ecg_fm", picture=file)
         assert error.value.remedy is not None

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import Entry, catalogue
 from einthoven.cohorts.ptbxl import TASKS
+from einthoven.report.tables import templates
 from einthoven.reproduce.published import AUROC, LEADERBOARD, Value
 
 PAGES = Path(__file__).parent
@@ -241,13 +241,7 @@ def estimate(metric: Mapping[str, Any]) -> str:
 
 def pages() -> dict[str, str]:
     """Every page by file name."""
-    environment = Environment(
-        loader=FileSystemLoader(PAGES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(PAGES, keep_trailing_newline=True)
     environment.globals |= {
         "BENCHMARK": BENCHMARK,
         "LABELS": LABELS,

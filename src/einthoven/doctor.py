@@ -22,7 +22,7 @@ from einthoven.records.formats import is_record
 from einthoven.report.format import counted
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import evaluation_seconds, prepare_record, seconds_left_out
-from einthoven.signals.steps import Fill, Filter, Fir
+from einthoven.signals.steps import Fill
 
 if TYPE_CHECKING:
     from einthoven.signals.store import Store
@@ -349,12 +349,7 @@ def _artefacts(preparation: Preparation, record: Record) -> Iterator[str]:
 def _removes(preparation: Preparation, frequency: float) -> bool:
     if preparation.rate <= 2 * frequency:
         return True
-    for step in preparation.steps:
-        if isinstance(step, Filter | Fir) and step.kind != "highpass":
-            upper = float(np.max(step.cutoff))
-            if upper == frequency if step.kind == "notch" else upper < frequency:
-                return True
-    return False
+    return any(step.removes(frequency) for step in preparation.steps)
 
 
 def _flat(preparation: Preparation, record: Record, crop: np.ndarray) -> Iterator[str]:

@@ -181,4 +181,5 @@ def first_fault(error: ValidationError, names: list[str]) -> tuple[str, str]:
         return f"{field} is missing", f"the fields are {', '.join(names)}"
     if kind.startswith("unexpected"):
         return f"unknown field {field!r}", f"the fields are {', '.join(names)}"
-    return f"{field} = {fault['input']!r}", fault["msg"][0].lower() + fault["msg"][1:]
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{field} = {fault['input']!r}", message[0].lower() + message[1:]

@@ -154,9 +154,11 @@ def parse_json(content: bytes, source: Path | str) -> Any:
 def append_line(file: Path, entry: Mapping[str, Any]) -> None:
     """Append one JSON line; a last line that was cut off is removed first."""
     with open(file, "ab+") as handle:
-        handle.seek(0)
-        complete = handle.read().rfind(b"\n") + 1
-        handle.truncate(complete)
+        if size := handle.seek(0, os.SEEK_END):
+            handle.seek(size - 1)
+            if handle.read() != b"\n":
+                handle.seek(0)
+                handle.truncate(handle.read().rfind(b"\n") + 1)
         handle.write(json.dumps(entry).encode() + b"\n")
 
 

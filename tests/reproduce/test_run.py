@@ -106,7 +106,8 @@ def test_initial_weights(whole: Reproduction, tmp_path: Path) -> None:
 
     assert weights(run(POST)) == weights(run(POST, seed=1)) == weights(run(PLAIN))
     assert weights(run(SCRATCH)) is None
-    assert "random--" in weights(run(SCRATCH_POST))["path"]
+    assert weights(run(SCRATCH_POST))["is_random"]
+    assert not weights(run(POST))["is_random"]
     passed = replace(whole, out=tmp_path, weights=whole.weights_of(run(POST)))
     assert passed.weights_of(run(PLAIN)) == passed.weights
     assert passed.weights_of(run(SCRATCH)) is None

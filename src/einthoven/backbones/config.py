@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
 
 from einthoven.backbones.leads import canonical_leads
 from einthoven.errors import BackboneError, first_fault
@@ -31,7 +30,7 @@ TYPICAL_DEVIATION_MV = 0.25
 
 def _odd(value: int) -> int:
     if value % 2 == 0:
-        raise PydanticCustomError("odd", "Input should be an odd number")
+        raise ValueError("Input should be an odd number")
     return value
 
 

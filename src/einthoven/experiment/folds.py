@@ -34,7 +34,7 @@ from einthoven.experiment.run import (
     score_splits,
     table_file,
 )
-from einthoven.files import METRICS_FILE, Json, read_json, read_lines, write_json
+from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_json, read_lines, write_json
 from einthoven.models import read_config
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
@@ -186,7 +186,7 @@ def _rate(stage: Stage1, folders: Sequence[Path]) -> float:
     """Learning rate with the highest validation AUROC of the kept epochs, as the mean of folds."""
 
     def value(rate: float) -> float:
-        files = [folder / "stage1" / f"lr-{rate:g}" / "metrics.jsonl" for folder in folders]
+        files = [folder / "stage1" / f"lr-{rate:g}" / HISTORY_FILE for folder in folders]
         kept = 0 if stage.hand_on == "best" else -1
         values = [max(line["macro_auroc"] for line in read_lines(file)[kept:]) for file in files]
         return float(mean(values))

@@ -412,10 +412,10 @@ def epochs_table(run: Json, place: int) -> Table:
     return Table(f"table-epochs-{place}", f"Every epoch of {run['name']}.", head, rows)
 
 
-def templates(**options: Any) -> Environment:
-    """The environment of page or card, with the functions that both use."""
+def templates(folder: Path = TEMPLATES, **options: Any) -> Environment:
+    """The environment of a folder of templates, with the functions that several use."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

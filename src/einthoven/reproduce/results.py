@@ -28,7 +28,7 @@ from einthoven.experiment.run import PREDICTIONS
 from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_json, read_lines
 from einthoven.predictions import Predictions
 from einthoven.reproduce.grid import Group
-from einthoven.reproduce.run import RANDOM, RUNS, Reproduction, State
+from einthoven.reproduce.run import RUNS, Reproduction, State
 from einthoven.training.run import RunFolder
 
 Metric = Literal["auroc", "auprc"]
@@ -293,8 +293,8 @@ def is_post_training(request: Json) -> bool:
     weights, a linear probe, then fine-tuning with stochastic depth."""
     if request.get("stage") != "posttrain" or request["weights"] is None:
         return False
-    recipe, weights = request["recipe"], Path(request["weights"]["path"])
-    if weights.name.startswith(RANDOM) or recipe["data"]["fraction"] < 1:
+    recipe = request["recipe"]
+    if request["weights"].get("is_random") or recipe["data"]["fraction"] < 1:
         return False
     return bool(recipe["stage1"] and recipe["stage2"] and recipe["stage2"]["drop_path"] > 0)
 

@@ -53,7 +53,6 @@ from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
 
 RUNS, SHARED = "runs", "shared"
-RANDOM = "random--"  # prefix of encoders with random weights
 _COMPLETE = "complete.json"
 
 
@@ -144,7 +143,7 @@ class Reproduction:
         if self.recipe(run).initialise == "random":
             return None
         if self._probes_random(run):
-            return self.out / SHARED / f"{RANDOM}{run.backbone}--seed{run.seed}"
+            return self.out / SHARED / f"random--{run.backbone}--seed{run.seed}"
         if self.weights is not None and run.backbone == self.backbone:
             return self.weights
         return self.pretraining(run.backbone) / MODEL
@@ -300,7 +299,8 @@ class Reproduction:
             if self._probes_random(run):
                 options = self.experiment.options_of(run.backbone)
                 network = create_backbone(run.backbone, seed=run.seed, **options)
-                config = {"provenance": derived_provenance(None), "seed": run.seed}
+                provenance = derived_provenance(None) | {"initialisation": "random"}
+                config = {"provenance": provenance, "seed": run.seed}
                 save_model(Model(network, network.preparation, config=config), weights)
             else:
                 self._pretrain(run.backbone)

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from einthoven.files import Json
 from einthoven.report.format import (
@@ -20,6 +19,7 @@ from einthoven.report.format import (
     percent,
     with_interval,
 )
+from einthoven.report.tables import templates
 from einthoven.reproduce import published
 from einthoven.reproduce.experiment import PLAIN, POST, Row
 from einthoven.reproduce.grid import GRID, PAIR, TABLE_1, Group, target_groups
@@ -131,12 +131,7 @@ def _marks(entry: Json) -> list[tuple[str, str]]:
     return [(mark, text) for mark, text in zip("†‡§", notes, strict=True) if text]
 
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("einthoven.reproduce"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_ENVIRONMENT = templates(Path(__file__).parent / "templates")
 _ENVIRONMENT.filters["marks"] = _marks
 _ENVIRONMENT.globals.update(
     count=count, minutes=minutes, number=number, percent=percent, with_interval=with_interval,
@@ -177,6 +172,7 @@ def table_1(results: Results, stored: Json) -> Section:
         "rows": [_row_numbers(results, row, sources[row.name], best) for row in rows],
     }
     numbers = with_stored_rows(numbers, stored)
+    entries = [entry for row in numbers["rows"] for entry in row["tasks"].values()]
     own_rows: dict[str, list[Json]] = {}  # our rows below the published ones
     for row, entry in zip(rows, numbers["rows"], strict=True):
         own_rows.setdefault(row.published or "", []).append(entry)
@@ -185,6 +181,8 @@ def table_1(results: Results, stored: Json) -> Section:
         TABLE_1,
         numbers,
         tasks=tasks,
+        results_available=sum(entry["auroc"] is not None for entry in entries),
+        results_total=len(entries),
         own_rows=own_rows,
     )
 

@@ -70,6 +70,10 @@ class Step:
         """Whether a constant that is added to a lead has no effect on the result."""
         return False
 
+    def removes(self, frequency: float) -> bool:
+        """Whether the step removes mains hum of a frequency in Hz."""
+        return False
+
     def check(self, frame: Frame) -> None:
         """Raise PreparationError if the step cannot be applied to a signal."""
 
@@ -348,6 +352,12 @@ class Filter(Step):
     def removes_offsets(self) -> bool:
         return self.kind in ("highpass", "bandpass")
 
+    def removes(self, frequency: float) -> bool:
+        upper = _corners(self)[-1]
+        if self.kind == "notch":
+            return upper == frequency
+        return self.kind != "highpass" and upper < frequency
+
     def check(self, frame: Frame) -> None:
         _check_below_nyquist(self, frame.rate)
 
@@ -400,6 +410,9 @@ class Fir(Step):
     def __str__(self) -> str:
         low, high = self.cutoff
         return f"linear-phase bandpass {low:g}-{high:g} Hz ({self.seconds:g} s)"
+
+    def removes(self, frequency: float) -> bool:
+        return self.cutoff[1] < frequency
 
     def check(self, frame: Frame) -> None:
         _check_below_nyquist(self, frame.rate)

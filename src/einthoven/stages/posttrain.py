@@ -387,11 +387,13 @@ def _check_recipe(backbone: str, recipe: Recipe) -> None:
 
 
 def _describe(backbone: str, weights: str | Path) -> Json:
-    """Initial weights for the request: path, checksum, licence, and whether they saw PTB-XL."""
+    """Initial weights for the request: path, checksum, licence, whether they saw PTB-XL or are
+    random."""
     config = config_of_weights(backbone, weights)
     return {
         "path": str(model_path(weights) if is_model(weights) else weights),
         "sha256": file_sha256(weights_file(weights)),
         "contains_ptbxl": derived_provenance(config)["contains_ptbxl"],
+        "is_random": (config.get("provenance") or {}).get("initialisation") == "random",
         **Licence.from_dict(config).to_dict(),
     }

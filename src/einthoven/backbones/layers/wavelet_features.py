@@ -4,6 +4,10 @@ A lead is decomposed by a discrete wavelet transform, db6 (Daubechies, "Orthonor
 Compactly Supported Wavelets", 1988), extended at both ends by its mirror image; twelve numbers
 describe each of the coefficient arrays. Everything is in double precision: whether two coefficients
 are equal decides the entropy.
+
+PyWavelets is not used, because it rounds the ends of a signal differently from its inside: a flat
+lead of 1,000 samples of 0.1 has up to seven different values in an array of PyWavelets 1.8, and
+one here.
 """
 
 from __future__ import annotations
