@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from einthoven.errors import EinthovenError
     from einthoven.estimator import EcgClassifier, EcgEmbedder
     from einthoven.experiment.ensembles import ensemble
+    from einthoven.experiment.posttrain import posttrain
     from einthoven.inference import predict
     from einthoven.models import Model, load_model, save_model
     from einthoven.predictions import Predictions
@@ -44,6 +45,7 @@ _HOMES = {
     "load_backbone": "weights",
     "load_model": "models",
     "open_cohort": "cohorts",
+    "posttrain": "experiment.posttrain",
     "predict": "inference",
     "read_record": "records",
     "save_model": "models",
@@ -69,6 +71,7 @@ __all__ = [
     "load_backbone",
     "load_model",
     "open_cohort",
+    "posttrain",
     "predict",
     "read_record",
     "save_model",

@@ -107,26 +107,19 @@ def posttrain(
     """
     from einthoven.cli.paths import labelled_cohort, shared_store
     from einthoven.experiment.folds import run_folds
+    from einthoven.experiment.posttrain import plan_training
     from einthoven.experiment.run import run_experiment
-    from einthoven.models import initialisation_of
-    from einthoven.stages.posttrain import check_weights
-    from einthoven.stages.recipe import load_recipe, prepared_alike, recipe_for
     from einthoven.training.distributed import Processes
 
-    network_name = initialisation_of(backbone, random=True).backbone
-    name = recipe_for(network_name, recipe)
-    requested = load_recipe(name, overrides or (), backbone=network_name)
-    start = initialisation_of(backbone, weights, random=requested.initialise == "random")
-    check_weights(requested, start.weights, start.backbone)
+    start, name, settings, is_adapted = plan_training(backbone, weights, recipe, overrides or ())
     network = backbone_options(start.backbone, options, leads=leads, defaults=start.options)
     processes = Processes(device)
     use_threads(threads)
-    settings = prepared_alike(requested, centred=start.centred)
     if str(name) != recipe:
         note(f"Recipe {name}: {settings.description}")
     if settings.extends:
         note(f"Keys that {name} leaves out: recipe {settings.extends}")
-    if settings != requested:
+    if is_adapted:
         note("Subtracting the mean of each lead, as in the preparation of the initial weights")
     labelled = labelled_cohort(cohort, task, labels=labels, min_records=min_records)
     packed = shared_store(cohort, store, processes, labels=labels)

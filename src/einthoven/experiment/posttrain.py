@@ -1,0 +1,132 @@
+"""Post-training in one call, from a cohort to a finished run with its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pandas import DataFrame
+
+from einthoven.cohorts import Cohort, open_cohort
+from einthoven.errors import CohortError
+from einthoven.experiment.folds import run_folds
+from einthoven.experiment.run import RunResult, run_experiment
+from einthoven.models import SHIPPED, Initialisation, initialisation_of
+from einthoven.progress import Progress
+from einthoven.report.page import write_report
+from einthoven.signals.pack import pack
+from einthoven.signals.store import Store
+from einthoven.stages.posttrain import check_weights
+from einthoven.stages.recipe import Recipe, load_recipe, prepared_alike, recipe_for
+from einthoven.training.distributed import Processes
+
+
+class Plan(NamedTuple):
+    """Initial weights and recipe of a run.
+
+    `is_adapted` is true if the recipe subtracts means because the initial weights require it.
+    """
+
+    start: Initialisation
+    name: str | Path
+    recipe: Recipe
+    is_adapted: bool
+
+
+def plan_training(
+    backbone: str = SHIPPED,
+    weights: str | Path | None = None,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Plan:
+    """Resolve backbone, weights and recipe, as `posttrain` describes them."""
+    network = initialisation_of(backbone, random=True).backbone
+    name = recipe_for(network, recipe)
+    requested = load_recipe(name, overrides, backbone=network)
+    start = initialisation_of(backbone, weights, random=requested.initialise == "random")
+    check_weights(requested, start.weights, start.backbone)
+    adapted = prepared_alike(requested, centred=start.centred)
+    return Plan(start, name, adapted, adapted != requested)
+
+
+def posttrain(
+    cohort: Cohort | DataFrame | str | Path,
+    out: str | Path,
+    *,
+    backbone: str = SHIPPED,
+    weights: str | Path | None = None,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    store: Store | str | Path | None = None,
+    folds: int | None = None,
+    resamples: int = 1000,
+    allow_leakage: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> RunResult | None:
+    """Post-train a classifier and evaluate it, as the command `einthoven posttrain` does.
+
+    An unfinished run of the same request is resumed, a finished one is returned.
+
+    Parameters
+    ----------
+    cohort : Cohort, or its source
+        As `open_cohort` accepts it.
+    out : path
+        Run folder: `model`, `predictions`, `metrics.json`, `report.html`.
+    backbone : str
+        A registered name, or that of the included model, which has its own weights.
+    weights : path, optional
+        A public checkpoint or a model folder.
+    recipe, overrides
+        Name or file of a recipe (default: post-training with the settings of the backbone), and
+        keys to override, such as ``["stage1.epochs=20"]``.
+    options : mapping, optional
+        Fields of the backbone's config.
+    store : Store or path, optional
+        The packed cohort, or where to pack it. Default: `out` with the suffix `.store`.
+    folds : int, optional
+        Cross-validation, recommended below 2,000 records.
+    resamples, allow_leakage, progress
+        As in `einthoven.experiment.run.run_experiment`.
+    device : str
+        `auto`, `cpu`, or a GPU such as `cuda`.
+
+    Returns
+    -------
+    RunResult
+        Run folder and scores on the test split; None in other processes than the main one.
+
+    Raises
+    ------
+    EinthovenError
+        If cohort, store, recipe and weights do not match, or training is refused.
+    """
+    plan = plan_training(backbone, weights, recipe, overrides)
+    labelled = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
+    if not labelled.labels:
+        raise CohortError(
+            f"{labelled.name} has no labels", remedy="add a column of 0 and 1 for each label"
+        )
+    if not isinstance(store, Store):  # one process: others would import the calling script
+        store = pack(labelled, store or f"{out}.store", workers=1, progress=progress)
+    run = run_experiment if folds is None else partial(run_folds, folds=folds)
+    result = run(
+        labelled,
+        store,
+        plan.start.backbone,
+        recipe=plan.recipe,
+        out=out,
+        weights=plan.start.weights,
+        options={**plan.start.options, **(options or {})},
+        resamples=resamples,
+        allow_leakage=allow_leakage,
+        processes=Processes(device),
+        progress=progress,
+    )
+    if result is not None:
+        write_report([Path(out)], Path(out) / "report.html", cohort=labelled, resamples=resamples)
+    return result
