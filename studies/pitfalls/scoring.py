@@ -130,7 +130,7 @@ class Scored:
             How often each record occurs in each resample.
         """
         of_rows = np.ascontiguousarray(counts[:, self.records])
-        return resampled_metrics(rank(self.targets, self.probabilities), of_rows)
+        return resampled_metrics(rank(self.targets, self.probabilities), of_rows)[:2]
 
 
 def patient_resamples(patients: NDArray[np.str_], *, count: int, seed: int) -> NDArray[Any]:

@@ -12,6 +12,7 @@ import pytest
 from einthoven.errors import EvaluationError
 from einthoven.evaluate import Comparison, Difference, compare, score_predictions
 from einthoven.evaluate.bootstrap import multiplicities
+from einthoven.evaluate.estimate import CONSTANT
 from einthoven.evaluate.metrics import rank, resampled_metrics
 from einthoven.predictions import Predictions
 
@@ -55,10 +56,11 @@ def test_a_model_does_not_differ_from_itself(by: str, interval: str) -> None:
     a = predictions(1)
     result = compare(a, a, resamples=100, by=by, interval=interval)
     for one in differences(result):
-        assert (one.macro, one.macro_interval, one.bias) == (0, (0, 0), 0)
+        assert (one.macro, one.macro_interval, one.bias) == (0, None, 0)
+        assert one.macro_interval_reason == CONSTANT
         assert not one.per_label.any()
         assert one.intervals is not None
-        assert not one.intervals.any()
+        assert np.isnan(one.intervals).all()
         assert one.improved == one.significantly_better == one.significantly_worse == 0
         assert one.share_above_zero == 0
         assert one.relative_gain == 0
@@ -142,7 +144,9 @@ def test_the_dict_holds_every_label() -> None:
         assert list(values[metric]["per_label"]) == list(LABELS)
         for i, entry in enumerate(values[metric]["per_label"].values()):
             assert one.intervals is not None
-            assert entry["interval"] == one.intervals[i].tolist()
+            assert entry["interval"] == (
+                None if np.isnan(one.intervals[i]).all() else one.intervals[i].tolist()
+            )
             both = [values[side]["per_label"][LABELS[i]][metric] for side in "ab"]
             assert entry["difference"] == pytest.approx(both[0] - both[1])
 

@@ -90,7 +90,7 @@ def test_resamples_equal_scikit_learn_with_sample_weights(
     targets, scores = example(decimals)
     weights = np.random.default_rng(5).poisson(1.0, (9, len(targets))).astype(np.uint8)
     weights[:, :2] = 1
-    areas, precisions = resampled_metrics(rank(targets, scores), weights, auprc=auprc)
+    areas, precisions, _ = resampled_metrics(rank(targets, scores), weights, auprc=auprc)
     for i, weight in enumerate(weights):
         for j, (target, score) in enumerate(zip(targets.T, scores.T, strict=True)):
             expected = roc_auc_score(target, score, sample_weight=weight)
@@ -175,3 +175,29 @@ def test_f_max_refuses_a_record_without_a_label() -> None:
 def test_invalid_input_is_refused(targets: object, scores: object, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         auroc(targets, scores)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_leave_one_out_precision_equals_a_loop_over_positives(tied: bool) -> None:
+    targets, scores = example(1)
+    if not tied:
+        scores = (scores + np.random.default_rng(1).random(scores.shape)) / 2
+    ranking = rank(targets, scores)
+    points = point_metrics(ranking)[2]
+    weights = np.random.default_rng(5).poisson(1.0, (5, len(targets))).astype(np.uint8)
+    weights[:, :2] = 1
+    resampled = resampled_metrics(ranking, weights)[2]
+
+    def loop(target: np.ndarray, score: np.ndarray, weight: np.ndarray) -> float:
+        values = []
+        for i in np.flatnonzero(target):
+            above = (score >= score[i]) & (np.arange(score.size) != i)
+            total = weight[above].sum()
+            values.append((weight[above] * target[above]).sum() / total if total else 1.0)
+        return float(np.average(values, weights=weight[target == 1]))
+
+    for j, (target, score) in enumerate(zip(targets.T, scores.T, strict=True)):
+        assert points[j] == pytest.approx(loop(target, score, np.ones(score.size)))
+        if not tied:  # of tied positives the mean weight is left out
+            expected = [loop(target, score, weight) for weight in weights]
+            np.testing.assert_allclose(resampled[:, j], expected, atol=1e-12)

@@ -173,6 +173,10 @@ def test_decisions_equal_scikit_learn(table: Predictions) -> None:
         assert row["specificity"] == pytest.approx(recall_score(1 - y, ~c))
         assert row["precision"] == pytest.approx(precision_score(y, c))
         assert row["f1"] == pytest.approx(f1_score(y, c))
+        share, n, z = row["sensitivity"], y.sum(), 1.959964
+        middle, half = share + z**2 / 2 / n, z * np.sqrt(share * (1 - share) / n + (z / 2 / n) ** 2)
+        wilson = np.array([middle - half, middle + half]) / (1 + z**2 / n)
+        np.testing.assert_allclose(row["sensitivity_interval"], wilson, rtol=1e-6)
 
 
 def test_the_report_is_json(table: Predictions) -> None:
@@ -182,6 +186,8 @@ def test_the_report_is_json(table: Predictions) -> None:
     result = calibration_report(replace(table, targets=targets), fitted, resamples=20)
     stored = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert stored["decisions"]["c"]["sensitivity"] is None
+    assert stored["decisions"]["c"]["sensitivity_interval"] is None
+    assert stored["decisions"]["c"]["sensitivity_interval_reason"] == "too few to say"
     assert stored["before"]["per_label"]["a"]["brier"] == result.before.per_label["brier"].iloc[0]
     assert sum(each["records"] for each in stored["after"]["bins_mass"]) == 3 * 700
     assert [row["threshold"] for row in stored["decisions"].values()] == [0.5, 0.5, 1.0]

@@ -10,12 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from scipy.special import expit, logit
+from scipy.stats import binomtest
+from scipy.stats import t as student
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate import f_max, score
 from einthoven.evaluate.bootstrap import multiplicities
-from einthoven.evaluate.estimate import Estimate
+from einthoven.evaluate.estimate import CONSTANT, TOO_FEW, Estimate
+from einthoven.evaluate.metrics import point_metrics, rank, resampled_metrics
 
 LABELS = ("NORM", "MI", "STTC", "2AVB")
 
@@ -30,7 +34,7 @@ def example(n: int = 240) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
 
 def test_values_and_intervals_equal_those_of_a_plain_loop() -> None:
     targets, scores = example()
-    result = score(targets, scores, labels=LABELS, resamples=60, seed=4)
+    result = score(targets, scores, labels=LABELS, resamples=60, seed=4, interval="percentile")
     drawn = multiplicities(len(targets), 60, seed=4, accept=targets)
     for name, metric in (("auroc", roc_auc_score), ("auprc", average_precision_score)):
         loop = np.array(
@@ -47,9 +51,10 @@ def test_values_and_intervals_equal_those_of_a_plain_loop() -> None:
         np.testing.assert_allclose(
             values[f"macro_{name}_interval"], np.quantile(macro, [0.025, 0.975]), atol=1e-12
         )
-        np.testing.assert_allclose(
-            values[f"{name}_intervals"], np.quantile(loop, [0.025, 0.975], axis=0).T, atol=1e-12
-        )
+        limits = np.quantile(loop, [0.025, 0.975], axis=0).T
+        limits[3] = np.nan  # one positive
+        np.testing.assert_allclose(values[f"{name}_intervals"], limits, atol=1e-12)
+        assert result.reasons[name] == [None, None, None, TOO_FEW]
         assert values[f"macro_{name}_bias"] == pytest.approx(macro.mean() - point.mean(), abs=1e-12)
     assert result.f_max == f_max(targets, scores)
     assert result.positives.tolist() == targets.sum(axis=0).tolist()
@@ -125,7 +130,7 @@ def test_undefined_labels_follow_the_policy() -> None:
     assert zeroed.macro_auroc == pytest.approx(skipped.macro_auroc * 3 / 4)
     assert math.isnan(skipped.auroc[1])
     entry = skipped.to_dict()["per_label"]["MI"]
-    assert (entry["auroc"], entry["auroc_interval"]) == (None, [None, None])
+    assert (entry["auroc"], entry["auroc_interval"]) == (None, None)
 
 
 def test_f_max_is_none_where_records_have_no_label() -> None:
@@ -161,7 +166,11 @@ def test_the_dict_holds_every_label() -> None:
     assert list(values["per_label"]) == list(LABELS)
     for i, entry in enumerate(values["per_label"].values()):
         assert result.auroc_intervals is not None
-        assert entry["auroc_interval"] == result.auroc_intervals[i].tolist()
+        assert entry["auroc_interval"] == (
+            None
+            if np.isnan(result.auroc_intervals[i]).all()
+            else result.auroc_intervals[i].tolist()
+        )
         assert entry["auprc"] == result.auprc[i]
         assert entry["positives"] == result.positives[i]
 
@@ -203,3 +212,76 @@ def test_other_lengths_columns_and_logits_are_refused() -> None:
     mixed = pd.DataFrame(scores, columns=LABELS)[list(LABELS[::-1])]
     with pytest.raises(EvaluationError, match="columns 2AVB, STTC, MI, NORM, the labels are NORM"):
         score(targets, mixed, labels=LABELS)
+
+
+def rare(positives: int, negatives: int = 300, errors: int = 0) -> tuple[Any, Any]:
+    """A label whose positives rank first, `errors` negatives above the last of them."""
+    targets = np.r_[np.zeros(negatives, int), np.ones(positives, int)]
+    scores = np.linspace(0, 1, targets.size)
+    scores[:errors] = scores[negatives] + 1e-6 * np.arange(1, errors + 1)
+    return targets[:, None], scores[:, None]
+
+
+@pytest.mark.parametrize("interval", ["auto", "percentile", "basic", "bca"])
+def test_a_perfect_ranking_has_an_exact_auroc_interval(interval: str) -> None:
+    result = score(*rare(20), labels=("A",), resamples=100, interval=interval)
+    low = binomtest(20, 20).proportion_ci(0.95).low
+    assert result.macro_auroc_interval == pytest.approx((low, 1.0))
+    np.testing.assert_allclose(result.auroc_intervals, [[low, 1.0]])
+    assert result.macro_auprc_interval is None
+    assert result.reasons["auprc"] == result.reasons["macro_auprc"] == [CONSTANT]
+    reversed_ranking = score(rare(20)[0], 1 - rare(20)[1], labels=("A",), resamples=100)
+    assert reversed_ranking.macro_auroc_interval == pytest.approx((0.0, 1 - low))
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(4, 300), (300, 4)])
+def test_below_five_of_a_class_there_are_too_few_to_say(positives: int, negatives: int) -> None:
+    values = score(*rare(positives, negatives, 2), labels=("A",), resamples=50).to_dict()
+    assert values["macro_auroc"] < 1
+    for entry, prefix in ((values["per_label"]["A"], ""), (values, "macro_")):
+        for metric in ("auroc", "auprc"):
+            assert entry[f"{prefix}{metric}_interval"] is None
+            assert entry[f"{prefix}{metric}_interval_reason"] == TOO_FEW
+    five = score(*rare(max(positives, 5), max(negatives, 5), 2), labels=("A",), resamples=50)
+    assert five.reasons["auroc"] == five.reasons["macro_auprc"] == [None]
+
+
+def test_patients_are_counted_where_they_are_drawn() -> None:
+    targets, scores = rare(12, errors=3)
+    groups = np.r_[np.arange(300), np.repeat([300, 301, 302, 303], 3)]
+    assert score(targets, scores, labels=("A",), resamples=50).reasons["auroc"] == [None]
+    by_patient = score(targets, scores, labels=("A",), resamples=50, groups=groups)
+    assert by_patient.reasons["auroc"] == [TOO_FEW]
+
+
+def test_percentiles_that_reach_one_are_replaced() -> None:
+    settings: Any = {"labels": ("A",), "resamples": 400}
+    near, plain = (
+        score(*rare(8, errors=2), interval=i, **settings) for i in ("auto", "percentile")
+    )
+    assert plain.macro_auroc_interval is not None
+    assert near.macro_auroc_interval is not None
+    assert plain.macro_auroc_interval[1] == 1.0
+    low, high = near.macro_auroc_interval
+    assert low < plain.macro_auroc_interval[0] < near.macro_auroc < high < 1
+    targets, scores = example()
+    settings["labels"] = LABELS
+    kept, old = (score(targets, scores, interval=i, **settings) for i in ("auto", "percentile"))
+    np.testing.assert_array_equal(kept.auroc_intervals, old.auroc_intervals)
+    assert kept.macro_auroc_interval == old.macro_auroc_interval
+
+
+def test_auprc_intervals_surround_the_leave_one_out_value() -> None:
+    targets, scores = (table[:, :3] for table in example())
+    result = score(targets, scores, labels=LABELS[:3], resamples=80, seed=3)
+    drawn = multiplicities(240, 80, seed=3, accept=targets).multiplicities
+    ranking = rank(targets, scores)
+    _, raw, left_out = (values.mean(axis=1) for values in resampled_metrics(ranking, drawn))
+    centre = point_metrics(ranking)[2].mean()
+    width = np.sqrt((raw.var() + left_out.var()) / 2) / (centre * (1 - centre))
+    positives = np.minimum(targets.sum(axis=0), 240 - targets.sum(axis=0))
+    width *= student.ppf(0.975, positives.mean() - 1)
+    np.testing.assert_allclose(
+        result.macro_auprc_interval, expit(logit(centre) + width * np.array([-1, 1])), rtol=1e-12
+    )
+    assert result.macro_auprc_bias == pytest.approx(result.macro_auprc - centre)

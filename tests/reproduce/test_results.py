@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate import compare
+from einthoven.evaluate import compare, score_predictions
 from einthoven.files import read_json, write_json
 from einthoven.predictions import Predictions
 from einthoven.reproduce.experiment import PLAIN, POST, SCRATCH
@@ -34,14 +34,20 @@ def predictions(whole: Reproduction, variant: str, seed: int, split: str = "test
 
 
 def paired(whole: Reproduction, results: Results, a: str, b: str, seed: int) -> Any:
-    return compare(predictions(whole, a, seed), predictions(whole, b, seed), resamples=20)
+    return compare(
+        predictions(whole, a, seed),
+        predictions(whole, b, seed),
+        resamples=20,
+        interval="percentile",
+    )
 
 
 def test_one_seed_has_the_numbers_of_its_run(whole: Reproduction, results: Results) -> None:
     for split in ("test", "validation"):
         for metric in AUROC_AUPRC:
             pooled = results.macro(MAIN[SCRATCH], metric, split)
-            run = read_json(whole.folder(MAIN[SCRATCH].run(0)) / "metrics.json")[split]
+            table = predictions(whole, SCRATCH, 0, split)
+            run = score_predictions(table, resamples=20, interval="percentile").to_dict()
             assert pooled is not None
             assert pooled["mean"] == pytest.approx(run[f"macro_{metric}"], abs=1e-12)
             assert pooled["interval"] == pytest.approx(run[f"macro_{metric}_interval"], abs=1e-12)

@@ -46,7 +46,8 @@ UndefinedLabels = Annotated[
         help="Labels without both classes; auto: resample if possible, otherwise skip.",
     ),
 ]
-Interval = Annotated[str, one_of("percentile", "basic", "bca", help="Kind of confidence interval.")]
+KIND = "Kind of confidence interval; auto: percentile for AUROC, leave-one-out for AP."
+Interval = Annotated[str, one_of(AUTO, "percentile", "basic", "bca", help=KIND)]
 Unit = Annotated[str, one_of("record", "patient", help="Unit of the bootstrap.")]
 MinPositives = Annotated[
     int,
@@ -76,7 +77,7 @@ def evaluate(
     resamples: Resamples = 1000,
     seed: Seed = 0,
     undefined_labels: UndefinedLabels = AUTO,
-    interval: Interval = "percentile",
+    interval: Interval = AUTO,
     by: Unit = "record",
     min_positives: MinPositives = 0,
     auprc: Annotated[
@@ -128,7 +129,7 @@ def compare(
     resamples: Resamples = 1000,
     seed: Seed = 0,
     undefined_labels: UndefinedLabels = AUTO,
-    interval: Interval = "percentile",
+    interval: Interval = AUTO,
     by: Unit = "record",
     min_positives: MinPositives = 0,
     as_json: AsJson = False,
@@ -335,10 +336,11 @@ def _print_score(score: Any, predictions: Predictions) -> None:
     output.print(table)
     if score.macro_auprc_bias is not None:
         note(
-            f"{_bootstrap_text(score.settings)}. Bootstrap bias (mean minus estimate): AUROC "
+            f"{_bootstrap_text(score.settings)}. Estimated bias of the macro values: AUROC "
             f"{number(score.macro_auroc_bias, signed=True, places=4)}, AP "
-            f"{number(score.macro_auprc_bias, signed=True, places=4)}; repeated positives of rare "
-            "labels raise AP."
+            f"{number(score.macro_auprc_bias, signed=True, places=4)}. Intervals are for the value "
+            "in the population; with fewer than five positives or negatives there are too few to "
+            "say."
         )
 
 
@@ -347,7 +349,8 @@ def _cells(values: Json, *, prefix: str = "") -> list[str]:
     for metric in ("auroc", "auprc"):
         cells += [
             number(values[f"{prefix}{metric}"], places=4),
-            interval_text(values[f"{prefix}{metric}_interval"], places=4),
+            values[f"{prefix}{metric}_interval_reason"]
+            or interval_text(values[f"{prefix}{metric}_interval"], places=4),
         ]
     return cells
 
@@ -385,8 +388,9 @@ def _quantities(comparison: Any, metric: str) -> dict[str, str]:
         "A": number(getattr(comparison.a, f"macro_{metric}"), places=4),
         "B": number(getattr(comparison.b, f"macro_{metric}"), places=4),
         "A minus B": number(difference.macro, signed=True, places=4),
-        "95 % CI": interval_text(difference.macro_interval, signed=True, places=4),
-        "bootstrap bias": number(difference.bias, signed=True, places=4),
+        "95 % CI": difference.macro_interval_reason
+        or interval_text(difference.macro_interval, signed=True, places=4),
+        "estimated bias": number(difference.bias, signed=True, places=4),
         "defined labels": f"{comparison.a.defined_labels} of {len(comparison.labels)}",
         "relative gain": percent(difference.relative_gain, signed=True),
         "labels with A above B": f"{difference.improved} of {len(comparison.labels)}",

@@ -222,11 +222,13 @@ def _report(
     score, folds = result.test.to_dict(), read_json(result.run.path / METRICS_FILE).get("folds")
     labels = f"{score['defined_labels']} of {len(score['per_label'])} labels"
     for name in ("AUROC", "AUPRC"):
-        value, limits, bias = (
-            score[f"macro_{name.lower()}{part}"] for part in ("", "_interval", "_bias")
+        value, limits, reason, bias = (
+            score[f"macro_{name.lower()}{part}"]
+            for part in ("", "_interval", "_interval_reason", "_bias")
         )
-        text = f"{with_interval(value, limits, places=4)}, {labels}"
-        text += f", bootstrap bias {number(bias, signed=True, places=4)}" if limits else ""
+        text = with_interval(value, limits, places=4) + (f" ({reason})" if reason else "")
+        text += f", {labels}"
+        text += f", estimated bias {number(bias, signed=True, places=4)}" if limits else ""
         typer.echo(f"{'Out-of-fold' if folds else 'Test'} macro {name} {text}")
         if folds:
             mean, sd = (number(folds[f"macro_{name.lower()}"][k], places=4) for k in ("mean", "sd"))

@@ -28,15 +28,19 @@ class Difference:
     macro : float
         Difference of the macro values.
     macro_interval : (low, high) or None
-        Interval of the paired resamples; None without resamples.
+        Interval of the paired resamples; None without resamples, or for `macro_interval_reason`.
+    macro_interval_reason : str or None
     relative_gain : float
         a / b - 1 of the macro values.
     share_above_zero : float or None
         Share of the resamples in which the macro value of a is larger.
     bias : float or None
-        Mean of the resampled differences minus `macro`.
+        Estimated bias of `macro`, see `Estimate.bias`.
     per_label : array, shape (labels,)
     intervals : array, shape (labels, 2), or None
+        NaN for the reason in `reasons`.
+    reasons : list of (str or None)
+        By label, why the interval is absent.
     improved : int
         Labels with a positive difference.
     significantly_better, significantly_worse : int or None
@@ -45,19 +49,23 @@ class Difference:
 
     macro: float
     macro_interval: Interval | None
+    macro_interval_reason: str | None
     relative_gain: float
     share_above_zero: float | None
     bias: float | None
     per_label: Floats
     intervals: Floats | None
+    reasons: list[str | None]
     improved: int
     significantly_better: int | None
     significantly_worse: int | None
 
     def to_dict(self, labels: Sequence[str]) -> Json:
         """A JSON-serialisable dict with the labels under `per_label`."""
-        shared = {k: v for k, v in vars(self).items() if k not in ("per_label", "intervals")}
-        per_label = by_label(labels, difference=self.per_label, interval=self.intervals)
+        columns = ("per_label", "intervals", "reasons")
+        shared = {k: v for k, v in vars(self).items() if k not in columns}
+        entry = {"interval": self.intervals, "interval_reason": self.reasons}
+        per_label = by_label(labels, difference=self.per_label, **entry)
         return plain(shared | {"per_label": per_label})
 
 
@@ -138,11 +146,13 @@ def difference(ours: Estimate, theirs: Estimate) -> Difference:
     return Difference(
         macro=gain,
         macro_interval=whole.interval(),
+        macro_interval_reason=whole.reasons()[0],
         relative_gain=gain / base if base else float("nan"),
         share_above_zero=None if limits is None else float((whole.replicates > 0).mean()),
         bias=whole.bias(),
         per_label=labels.point,
         intervals=limits,
+        reasons=labels.reasons(),
         improved=int((labels.point > 0).sum()),
         significantly_better=None if limits is None else int((limits[:, 0] > 0).sum()),
         significantly_worse=None if limits is None else int((limits[:, 1] < 0).sum()),

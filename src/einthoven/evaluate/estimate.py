@@ -2,19 +2,24 @@
 
 A label of which a set of records, or a resample of it, holds one class only is undefined; a policy
 determines how a mean over labels treats it.
+
+Intervals are for the value in the population from which the records, or patients, were drawn.
+Average precision is biased upwards in a sample, and once more in a resample of it, so that its
+percentile intervals lie too high; docs/evaluation.md has the measured coverage.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.special import ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
 from einthoven.errors import EvaluationError, validated
 from einthoven.evaluate.bootstrap import Draws, jackknife, multiplicities
@@ -24,9 +29,14 @@ from einthoven.predictions import Predictions, listed
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
+Metric = Literal["auroc", "auprc", "difference"]
 
 STRICT = ("resample", "error")
 """Policies under which every label of the whole set must be defined."""
+FEWEST = 5
+"""Positives, and negatives, that an interval needs."""
+TOO_FEW, CONSTANT = "too few to say", "does not vary"
+"""Reasons for an absent interval."""
 
 
 @validated("settings of the bootstrap", EvaluationError)
@@ -44,7 +54,7 @@ class BootstrapSettings:
         every label has both, as the PTB-XL benchmark does; `skip` averages over the defined labels;
         `zero` counts an undefined label as 0, as torchmetrics does; `error` refuses. `auto` is
         `resample` if the whole set defines every label, else `skip`.
-    interval : {"percentile", "basic", "bca"}
+    interval : {"auto", "percentile", "basic", "bca"}
         Kind of the intervals; see `Estimate.limits`.
     level : float
         Confidence level, between 0 and 1.
@@ -62,7 +72,7 @@ class BootstrapSettings:
     resamples: Annotated[int, Field(ge=0)] = 1000
     seed: Annotated[int, Field(ge=0)] = 0
     undefined_labels: Literal["auto", "resample", "skip", "zero", "error"] = "auto"
-    interval: Literal["percentile", "basic", "bca"] = "percentile"
+    interval: Literal["auto", "percentile", "basic", "bca"] = "auto"
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     auprc: AuprcDefinition = "average-precision"
     by: Literal["record", "patient"] = "record"
@@ -92,43 +102,139 @@ class Estimate:
     left_out : array, shape (units, labels), or None
         NaN marks an undefined label in all three.
     settings : BootstrapSettings
+    metric : {"auroc", "auprc", "difference"}, optional
+        Without it, intervals are percentile, basic or BCa intervals whatever the data.
+    counts : array of int, shape (labels, 1), or (1, labels) of a mean over labels, optional
+        Records, or patients, in the smaller class of each label. Needed with `metric`.
+    unbiased : Estimate, optional
+        Leave-one-out estimate of the same value; with it, the interval is `auto`'s for AUPRC.
     """
 
     point: Floats
     replicates: Floats
     left_out: Floats | None
     settings: BootstrapSettings
+    metric: Metric | None = None
+    counts: NDArray[np.integer] | None = None
+    unbiased: Estimate | None = None
 
     def minus(self, other: Estimate) -> Estimate:
         """Subtract an estimate from the same resamples, pair by pair."""
-        out = self.left_out
+        out, counts, unbiased = self.left_out, self.counts, self.unbiased
         if out is not None and other.left_out is not None:
             out = out - other.left_out
+        if counts is not None and other.counts is not None:
+            counts = np.minimum(counts, other.counts)
+        if unbiased is not None and other.unbiased is not None:
+            unbiased = unbiased.minus(other.unbiased)
         point, replicates = self.point - other.point, self.replicates - other.replicates
-        return Estimate(point, replicates, out, self.settings)
+        metric: Metric | None = None if self.metric is None else "difference"
+        return Estimate(point, replicates, out, self.settings, metric, counts, unbiased)
 
     def among(self, columns: Sequence[int]) -> Estimate:
         """Restrict the estimate to the labels at these places."""
         places = list(columns)
-        out = None if self.left_out is None else self.left_out[:, places]
-        return Estimate(self.point[places], self.replicates[:, places], out, self.settings)
+        counts = None if self.counts is None else self.counts[places]
+        return self._map(lambda values: values[..., places], counts)
 
     def macro(self) -> Estimate:
         """Average over labels, as an estimate with one column."""
-        policy = self.settings.undefined_labels
-        out = None if self.left_out is None else macro(self.left_out, policy)[:, None]
-        point, replicates = macro(self.point, policy), macro(self.replicates, policy)
-        return Estimate(point[None], replicates[:, None], out, self.settings)
+        counts, policy = (
+            None if self.counts is None else self.counts.T,
+            self.settings.undefined_labels,
+        )
+        return self._map(lambda values: macro(values, policy)[..., None], counts)
+
+    def _map(
+        self, change: Callable[[Floats], Floats], counts: NDArray[np.integer] | None
+    ) -> Estimate:
+        return replace(
+            self,
+            point=change(self.point),
+            replicates=change(self.replicates),
+            left_out=None if self.left_out is None else change(self.left_out),
+            counts=counts,
+            unbiased=None if self.unbiased is None else self.unbiased._map(change, counts),
+        )
 
     def limits(self) -> Floats | None:
         """Compute confidence limits, shape (labels, 2); None without resamples.
 
         See Efron and Tibshirani 1993, chapters 13 and 14: `percentile` takes the quantiles of the
         replicates, `basic` reflects them about the point, `bca` corrects them for bias and
-        skewness. Replicates in which a label is undefined are left out; NaN where none is left.
+        skewness. `auto` takes percentiles for AUROC, and `_student_limits` for AUPRC and for an
+        AUROC whose percentiles reach 0 or 1. Replicates in which a label is undefined are left out.
+
+        NaN where a label is undefined or `reasons` has an entry. The limits of an AUROC of 1 or 0,
+        which is the same in every resample, are exact (`_perfect_limits`).
         """
         if not len(self.replicates):
             return None
+        if self.counts is None:
+            return self._quantiles()
+        limits = self._quantiles() if self.unbiased is None else self._student_limits()
+        if self.settings.interval == "auto" and self.metric == "auroc":
+            edge = (limits[:, :1] <= 0) | (limits[:, 1:] >= 1)
+            limits = np.where(edge, self._student_limits(), limits)
+        if self.metric == "auroc":
+            limits = np.where(self._constant[:, None], self._perfect_limits(), limits)
+        absent = np.array([reason is not None for reason in self.reasons()])
+        return np.where(absent[:, None], np.nan, limits)
+
+    def reasons(self) -> list[str | None]:
+        """Why a label has no interval, None where it has one.
+
+        A mean needs as many positives, over all of its labels, as one label does.
+        """
+        if self.counts is None or not len(self.replicates):
+            return [None] * self.point.size
+        few = self.counts.sum(axis=1) < FEWEST
+        constant = self._constant
+        if self.metric == "auroc":
+            constant &= (self.point > 0) & (self.point < 1)
+        return [
+            TOO_FEW if scarce else CONSTANT if fixed else None
+            for scarce, fixed in zip(few.tolist(), constant.tolist(), strict=True)
+        ]
+
+    @property
+    def _constant(self) -> NDArray[np.bool_]:
+        """Whether every resample gives the point, shape (labels,)."""
+        return np.asarray(((self.replicates == self.point) | np.isnan(self.replicates)).all(axis=0))
+
+    def _student_limits(self) -> Floats:
+        """Limits from Student's distribution about the leave-one-out value, or the point.
+
+        The variance is that of the replicates, averaged with that of the leave-one-out replicates;
+        the degrees of freedom are the mean size of the smaller class, less one. Limits of values
+        are computed on the logit scale.
+        """
+        assert self.counts is not None
+        parts = [self] if self.unbiased is None else [self, self.unbiased]
+        centre = parts[-1].point
+        variances = [pd.DataFrame(part.replicates).var(ddof=0) for part in parts]  # without NaN
+        spread = np.sqrt(np.mean(variances, axis=0))
+        size = self.counts.sum(axis=1) / np.maximum((self.counts > 0).sum(axis=1), 1)
+        width = spread * stdtrit(np.maximum(size - 1, 1), (1 + self.settings.level) / 2)
+        sides = width[:, None] * np.array([-1.0, 1.0])
+        if self.metric == "difference":
+            return np.asarray(centre[:, None] + sides)
+        inside = np.clip(centre, 1e-6, 1 - 1e-6)[:, None]
+        return np.asarray(expit(logit(inside) + sides / (inside * (1 - inside))))
+
+    def _perfect_limits(self) -> Floats:
+        """Clopper-Pearson limits of an AUROC of 1, or of 0, shape (labels, 2).
+
+        k records of the smaller class form k disjoint pairs with records of the other class. All
+        pairs of a perfect ranking are in order, those k included, and they are independent.
+        """
+        assert self.counts is not None
+        smallest = np.where(self.counts > 0, self.counts, np.inf).min(axis=1, keepdims=True)
+        far = 1 - ((1 - self.settings.level) / 2) ** (1 / smallest)
+        return np.asarray(np.where(self.point[:, None] > 0.5, 1 - far * [1, 0], far * [0, 1]))
+
+    def _quantiles(self) -> Floats:
+        """Percentile, basic or BCa limits, shape (labels, 2); NaN where no replicate is defined."""
         tails = np.array([1 - self.settings.level, 1 + self.settings.level]) / 2
         shares = np.broadcast_to(tails, (self.point.size, 2))
         if self.settings.interval == "bca":
@@ -144,13 +250,21 @@ class Estimate:
         return limits
 
     def interval(self) -> Interval | None:
-        """Compute the confidence interval of the first column; None without resamples."""
+        """Compute the confidence interval of the first column; None if it has none."""
         limits = self.limits()
-        return None if limits is None else (float(limits[0, 0]), float(limits[0, 1]))
+        if limits is None or np.isnan(limits[0]).any():
+            return None
+        return float(limits[0, 0]), float(limits[0, 1])
 
     def bias(self) -> float | None:
-        """Mean of the first column's defined replicates minus the point; None without any."""
+        """Estimate the bias of the first column's point; None without resamples.
+
+        The point minus the leave-one-out estimate if there is one, else the mean of the defined
+        replicates minus the point.
+        """
         values = self.replicates[:, 0]
+        if self.unbiased is not None and values.size:
+            return float(self.point[0] - self.unbiased.point[0])
         defined = values[~np.isnan(values)]
         return float(defined.mean() - self.point[0]) if defined.size else None
 
@@ -212,6 +326,8 @@ class Bootstrap:
     def estimate(self, probabilities: Floats) -> tuple[Estimate, Estimate]:
         """Compute AUROC and AUPRC of every label, with a replicate for every resample.
 
+        With `auto` intervals the estimate of AUPRC includes the leave-one-out estimate.
+
         Raises
         ------
         EvaluationError
@@ -222,7 +338,7 @@ class Bootstrap:
         replicates = resampled_metrics(ranking, self.draws.multiplicities, auprc=auprc)
         if self.settings.undefined_labels == "error":
             _refuse_gaps(replicates[0], self.labels)
-        left_out: Sequence[Floats | None] = (None, None)
+        left_out: Sequence[Floats | None] = (None, None, None)
         if self.settings.interval == "bca" and self.settings.resamples:
             # As many units as records, so this costs what records / resamples bootstraps cost.
             # Where the unit left out was a label's only positive, the label drops out of the
@@ -232,11 +348,26 @@ class Bootstrap:
                 for rows in jackknife(len(self.targets), groups=self.patients)
             ]
             left_out = [np.concatenate(metric) for metric in zip(*blocks, strict=True)]
-        auroc, precision = (
-            Estimate(*parts, self.settings)
-            for parts in zip(points, replicates, left_out, strict=True)
+        counts = self._smaller_class()
+        names: tuple[Metric, ...] = ("auroc", "auprc", "auprc")
+        auroc, precision, unbiased = (
+            Estimate(point, rows, out, self.settings, metric, counts)
+            for point, rows, out, metric in zip(points, replicates, left_out, names, strict=True)
         )
+        if self.settings.interval == "auto":
+            precision = replace(precision, unbiased=unbiased)
         return auroc, precision
+
+    def _smaller_class(self) -> NDArray[np.integer]:
+        """Records, or patients, of each label's smaller class, shape (labels, 1)."""
+        patients = np.arange(len(self.targets)) if self.patients is None else self.patients
+        units, names = pd.factorize(patients)
+        # A patient can be in both classes, but in only one of several disjoint pairs.
+        sizes = [
+            min(len(names) // 2, *(np.unique(units[column == value]).size for value in (0, 1)))
+            for column in self.targets.T
+        ]
+        return np.array(sizes)[:, None]
 
 
 def _patients(predictions: Predictions) -> NDArray[np.str_]:

@@ -157,11 +157,11 @@ def _ranking(targets: ArrayLike, probabilities: ArrayLike) -> Ranking:
 
 def point_metrics(
     ranking: Ranking, *, auprc: AuprcDefinition = "average-precision"
-) -> tuple[Floats, Floats]:
-    """AUROC and AUPRC of every label, each of shape (labels,), every record counted once."""
+) -> tuple[Floats, Floats, Floats]:
+    """The metrics of `resampled_metrics`, each of shape (labels,), every record counted once."""
     once = np.ones((1, ranking[0].shape[1]), np.uint8)
-    areas, precisions = resampled_metrics(ranking, once, auprc=auprc)
-    return areas[0], precisions[0]
+    areas, precisions, left_out = resampled_metrics(ranking, once, auprc=auprc)
+    return areas[0], precisions[0], left_out[0]
 
 
 def resampled_metrics(
@@ -169,8 +169,13 @@ def resampled_metrics(
     multiplicities: NDArray[np.integer[Any]],
     *,
     auprc: AuprcDefinition = "average-precision",
-) -> tuple[Floats, Floats]:
-    """AUROC and AUPRC of every label in every resample.
+) -> tuple[Floats, Floats, Floats]:
+    """AUROC, AUPRC and leave-one-out AUPRC of every label in every resample.
+
+    The precision at a positive's threshold counts that positive itself. Among the other records at
+    or above it, the expected share of positives is the precision in the population; the mean of
+    these shares over the positives is the leave-one-out AUPRC. A resampled positive leaves out all
+    of its copies; a positive with no other record at or above it counts as 1.
 
     Parameters
     ----------
@@ -182,26 +187,33 @@ def resampled_metrics(
 
     Returns
     -------
-    auroc, auprc : arrays of float64, shape (resamples, labels)
+    auroc, auprc, leave_one_out : arrays of float64, shape (resamples, labels)
         NaN where a resample holds no positive, or no negative, of the label.
     """
     shape = (len(multiplicities), len(ranking))
-    areas, precisions = np.empty(shape), np.empty(shape)
+    areas, precisions, left_out = np.empty(shape), np.empty(shape), np.empty(shape)
     for start in range(0, len(multiplicities), RESAMPLES_AT_A_TIME):
         rows = slice(start, start + RESAMPLES_AT_A_TIME)
         weights = np.ascontiguousarray(multiplicities[rows].T, dtype=np.float64)
         for label, steps in enumerate(ranking):
-            areas[rows, label], precisions[rows, label] = _areas(steps, weights, auprc)
-    return areas, precisions
+            areas[rows, label], precisions[rows, label], left_out[rows, label] = _areas(
+                steps, weights, auprc
+            )
+    return areas, precisions, left_out
 
 
-def _areas(steps: csr_array[Any], weights: Floats, auprc: AuprcDefinition) -> tuple[Floats, Floats]:
-    # Both areas of one label, shape (resamples,); `weights` has shape (records, resamples).
+def _areas(
+    steps: csr_array[Any], weights: Floats, auprc: AuprcDefinition
+) -> tuple[Floats, Floats, Floats]:
+    # The areas of one label, shape (resamples,); `weights` has shape (records, resamples).
     sums = (steps @ weights).reshape(-1, 3, weights.shape[1])
     tied, gained = sums[:, 1], sums[:, 2]
     misses = (sums[:, 0] + tied).cumsum(axis=0)
     hits = gained.cumsum(axis=0)
     precision = hits / np.maximum(hits + misses, 1)
+    own = gained / np.diff(steps.indptr)[2::3, None]  # mean weight of the step's positives
+    others = hits + misses - own
+    left_out = np.divide(hits - own, others, out=np.ones_like(own), where=others > 0)
     if auprc == "trapezoid":
         ranked = hits - gained + misses - tied
         before = np.where(ranked > 0, (hits - gained) / np.maximum(ranked, 1), 1.0)
@@ -212,5 +224,7 @@ def _areas(steps: csr_array[Any], weights: Floats, auprc: AuprcDefinition) -> tu
     # Pairs in the wrong order: negatives above each positive, and half of those tied with it.
     wrong = (gained * (misses - tied / 2)).sum(axis=0)
     pairs = np.where(defined, positives * negatives, 1)
-    area = (gained * precision).sum(axis=0) / np.where(defined, positives, 1)
-    return np.where(defined, 1 - wrong / pairs, np.nan), np.where(defined, area, np.nan)
+    auroc = np.where(defined, 1 - wrong / pairs, np.nan)
+    positives = np.where(defined, positives, np.nan)
+    area, area_left_out = ((gained * values).sum(axis=0) for values in (precision, left_out))
+    return auroc, area / positives, area_left_out / positives

@@ -18,10 +18,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import PROBABILITY_MARGIN, fit_calibration
-from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
+from einthoven.evaluate.estimate import (
+    FEWEST,
+    TOO_FEW,
+    Bootstrap,
+    BootstrapSettings,
+    Estimate,
+    Interval,
+)
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json
 from einthoven.predictions import Calibration, Predictions
@@ -131,7 +139,8 @@ class CalibrationReport:
         is a percentile interval of paired resamples, None without resamples.
     decisions : DataFrame or None
         By label: `threshold`, `called` (the records at or above it), `sensitivity`, `specificity`,
-        `precision` and `f1`; NaN where a denominator is 0.
+        `precision` and `f1`; NaN where a denominator is 0. `sensitivity_interval` and so on are
+        Wilson intervals, None where fewer than five records are in the denominator.
     cross_fitted : bool
         Whether `after` and `decisions` are of calibrations that were fitted on the other folds.
     bins : int
@@ -207,7 +216,7 @@ def calibration_report(
         values, called = _calibrated(predictions, calibration, folds)
         after = measure_quality(replace(predictions, probabilities=values), bins=bins)
         change = _change(bootstrap, predictions.probabilities, values)
-        decisions = _decisions(bootstrap.targets, called)
+        decisions = _decisions(bootstrap.targets, called, bootstrap.settings.level)
         decisions.insert(0, "threshold", calibration.thresholds)
         decisions.index = pd.Index(predictions.labels)
     positives = bootstrap.targets.sum(axis=0, dtype=int).tolist()
@@ -301,17 +310,30 @@ def _change(
     return changes
 
 
-def _decisions(targets: NDArray[np.uint8], called: NDArray[np.bool_]) -> pd.DataFrame:
+def _decisions(targets: NDArray[np.uint8], called: NDArray[np.bool_], level: float) -> pd.DataFrame:
     true = targets == 1
     hits, alarms, positives = (mask.sum(axis=0) for mask in (true & called, called, true))
-    columns = {
-        "called": alarms,
-        "sensitivity": _share(hits, positives),
-        "specificity": _share((~true & ~called).sum(axis=0), len(true) - positives),
-        "precision": _share(hits, alarms),
-        "f1": _share(2 * hits, alarms + positives),
+    counts = {
+        "sensitivity": (hits, positives),
+        "specificity": ((~true & ~called).sum(axis=0), len(true) - positives),
+        "precision": (hits, alarms),
     }
+    columns: dict[str, Any] = {"called": alarms}
+    for name, (part, whole) in counts.items():
+        columns[name] = _share(part, whole)
+        columns[f"{name}_interval"] = [
+            _wilson(*pair, level) for pair in zip(part, whole, strict=True)
+        ]
+        columns[f"{name}_interval_reason"] = [TOO_FEW if n < FEWEST else None for n in whole]
+    columns["f1"] = _share(2 * hits, alarms + positives)
     return pd.DataFrame(columns)
+
+
+def _wilson(part: int, whole: int, level: float) -> Interval | None:
+    if whole < FEWEST:
+        return None
+    low, high = binomtest(int(part), int(whole)).proportion_ci(level, "wilson")
+    return float(low), float(high)
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:

@@ -29,15 +29,18 @@ class Score:
     f_max : float
         Sample-centric; NaN where some record has no true label.
     macro_auroc_interval, macro_auprc_interval : (low, high) or None
-        None without resamples.
+        None without resamples, or for the reason in `reasons`.
     macro_auroc_bias, macro_auprc_bias : float or None
-        Mean of the resamples minus the value. The AUPRC of rare labels is biased upwards, because
-        copies of one positive rank next to each other.
+        Estimated bias of the value, see `Estimate.bias`. The AUPRC of rare labels is biased
+        upwards, because the precision at a positive counts that positive itself.
     labels : tuple of str
     positives : array of int, shape (labels,)
     auroc, auprc : arrays of float64, shape (labels,)
     auroc_intervals, auprc_intervals : arrays of float64, shape (labels, 2), or None
-        Over the resamples in which the label is defined.
+        Over the resamples in which the label is defined; NaN for the reason in `reasons`.
+    reasons : dict of str to list of (str or None)
+        Why an interval is absent: by label under `auroc` and `auprc`, and for the macro values, in
+        lists of one, under `macro_auroc` and `macro_auprc`.
     defined_labels : int
         Labels with a positive and a negative, over which the macro values are means.
     records : int
@@ -62,6 +65,7 @@ class Score:
     auprc: Floats
     auroc_intervals: Floats | None
     auprc_intervals: Floats | None
+    reasons: dict[str, list[str | None]]
     defined_labels: int
     records: int
     drawn: int
@@ -71,16 +75,20 @@ class Score:
     def to_dict(self) -> Json:
         """A JSON-serialisable dict with None for NaN and the labels under `per_label`."""
         columns = ("positives", "auroc", "auprc", "auroc_intervals", "auprc_intervals")
-        apart = ("labels", "settings", *columns)
+        apart = ("labels", "settings", "reasons", *columns)
         shared = {name: value for name, value in vars(self).items() if name not in apart}
         per_label = by_label(
             self.labels,
             positives=self.positives,
             auroc=self.auroc,
             auroc_interval=self.auroc_intervals,
+            auroc_interval_reason=self.reasons["auroc"],
             auprc=self.auprc,
             auprc_interval=self.auprc_intervals,
+            auprc_interval_reason=self.reasons["auprc"],
         )
+        for name in ("macro_auroc", "macro_auprc"):
+            shared[f"{name}_interval_reason"] = self.reasons[name][0]
         return plain(shared | self.settings.to_dict() | {"per_label": per_label})
 
 
@@ -143,6 +151,8 @@ def summary(
         auprc=auprc.point,
         auroc_intervals=auroc.limits(),
         auprc_intervals=auprc.limits(),
+        reasons={"auroc": auroc.reasons(), "auprc": auprc.reasons()}
+        | {"macro_auroc": macro_auroc.reasons(), "macro_auprc": macro_auprc.reasons()},
         defined_labels=int((~np.isnan(auroc.point)).sum()),
         records=len(targets),
         drawn=bootstrap.draws.drawn,
@@ -151,12 +161,19 @@ def summary(
     )
 
 
-def by_label(labels: Sequence[str], **columns: NDArray[Any] | None) -> Json:
-    """Entries of every label from arrays with one row for each; None for a missing array."""
+def by_label(labels: Sequence[str], **columns: NDArray[Any] | Sequence[Any] | None) -> Json:
+    """Entries of every label from columns; None for a missing column or an interval of NaN."""
     return {
-        label: {name: None if values is None else values[i] for name, values in columns.items()}
+        label: {
+            name: None if values is None or _is_gap(values[i]) else values[i]
+            for name, values in columns.items()
+        }
         for i, label in enumerate(labels)
     }
+
+
+def _is_gap(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and bool(np.isnan(value).all())
 
 
 def plain(values: Mapping[str, Any]) -> Json:

@@ -32,10 +32,14 @@ UNKNOWN = ""
 
 @dataclass(frozen=True)
 class Value:
-    """A macro value with its interval; NaN where no label is defined, None without resamples."""
+    """A macro value with its interval, or the reason why it has none.
+
+    NaN where no label is defined; no interval and no reason without resamples.
+    """
 
     value: float
     interval: Interval | None
+    interval_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,16 +166,14 @@ def score_subgroups(
         Positives that a label needs within a group to count there, 1 or more.
     settings
         `resamples`, `seed`, `by`, `level` and `auprc` of `BootstrapSettings`.
-        Intervals are percentile intervals.
 
     Raises
     ------
     EvaluationError
         If an attribute has another length, targets are missing, or as in `score`.
     """
-    fixed: Any = {"undefined_labels": "skip", "interval": "percentile"}
-    bootstrap = Bootstrap.of(predictions, BootstrapSettings(**fixed, **settings))
-    least = max(1, min_positives)
+    fixed = BootstrapSettings(undefined_labels="skip", **settings)
+    bootstrap, least = Bootstrap.of(predictions, fixed), max(1, min_positives)
     groups: list[Subgroup] = []
     unknown = {}
     for attribute, column in attributes.items():
@@ -239,4 +241,4 @@ def _macro(metric: Estimate, labels: NDArray[np.bool_]) -> Value:
     if not labels.any():
         return Value(math.nan, None)
     whole = metric.among(np.flatnonzero(labels).tolist()).macro()
-    return Value(float(whole.point[0]), whole.interval())
+    return Value(float(whole.point[0]), whole.interval(), whole.reasons()[0])

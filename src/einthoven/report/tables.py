@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,15 @@ _POLICIES = {
 class Value:
     """A number with its interval: in HTML as `<data>` elements of full precision, else as text.
 
-    `mark` is "better" or "worse" where the interval excludes zero.
+    `mark` is "better" or "worse" where the interval excludes zero; `reason` is shown in place of
+    an interval that is absent.
     """
 
     value: Number
     limits: Interval = None
     write: Callable[[Any], str] = form.number
     mark: str = ""
+    reason: str | None = None
 
     def __str__(self) -> str:
         return " ".join([self.write(self.value), *self._span(self.write)])
@@ -68,8 +70,11 @@ class Value:
 
     def _span(self, write: Callable[[Any], str]) -> list[str]:
         low, high = self.limits or (None, None)
-        defined = self.value is not None and low is not None and high is not None
-        return [f"({write(low)} to {write(high)})"] if defined else []
+        if self.value is None:
+            return []
+        if low is None or high is None:
+            return [f"({self.reason})"] if self.reason else []
+        return [f"({write(low)} to {write(high)})"]
 
     def _data(self, value: Number) -> Markup:
         shown = self.write(value)
@@ -83,6 +88,13 @@ def metric(
 ) -> Value:
     """A metric, or with a sign a difference of metrics."""
     return Value(value, limits, partial(form.number, signed=signed, places=places), mark)
+
+
+def metric_of(values: Json, name: str, *, signed: bool = False, mark: str = "") -> Value:
+    """The metric `name` of a score, comparison or label, with its interval."""
+    limits = "interval" if name in ("value", "difference") else f"{name}_interval"
+    value = metric(values.get(name), values.get(limits), signed=signed, mark=mark)
+    return replace(value, reason=values.get(f"{limits}_reason"))
 
 
 def share(value: Number, *, signed: bool = False) -> Value:
@@ -149,13 +161,19 @@ def resamples_of(result: Json) -> str:
     return f"{result['resamples']:,} resamples by {result['unit']}, seed {result['seed']}"
 
 
+def kind_of_intervals(score: Json) -> str:
+    """`percentile`; for `auto` the kind of either metric."""
+    kind = str(score["interval"])
+    return "percentile (AUROC) and leave-one-out (AUPRC)" if kind == "auto" else kind
+
+
 def results_tables(report: Json) -> Json:
     """The tables of a page about results, by name; None for missing parts."""
     run, reference = report["runs"][0], report["reference"]
     score, pair = run["score"], pair_of(report, run["name"])
     intervals = "no intervals, since no resamples were drawn"
     if score["resamples"]:
-        intervals = f"{confidence(score['level'])} {score['interval']} bootstrap intervals"
+        intervals = f"{confidence(score['level'])} {kind_of_intervals(score)} bootstrap intervals"
     caption = f"Every label of {run['name']} on the test split"
     caption += f" ({confidence(score['level'])} intervals)"
     caption += f", and the paired difference to {reference}." if pair else "."
@@ -173,7 +191,7 @@ def _macro_table(report: Json, key: str, intervals: str) -> Table:
     """Macro values of every run, and their gains over the reference."""
     name, reference = SCORES[key], report["reference"]
     caption = f"Macro {name} on the test split, with {intervals}."
-    head = ["Run", "Labels", f"Macro {name}", "Bootstrap bias", "Validation"]
+    head = ["Run", "Labels", f"Macro {name}", "Estimated bias", "Validation"]
     if reference:
         caption += f" Gains are relative to {reference}, on paired resamples."
         head += ["Gain", "Relative gain"]
@@ -181,12 +199,12 @@ def _macro_table(report: Json, key: str, intervals: str) -> Table:
     for run in report["runs"]:
         score, pair = run["score"], pair_of(report, run["name"])
         row: list[Cell] = [run["name"], score["defined_labels"]]
-        row.append(metric(score[f"macro_{key}"], score[f"macro_{key}_interval"]))
+        row.append(metric_of(score, f"macro_{key}"))
         row.append(metric(score[f"macro_{key}_bias"], signed=True))
         row.append(metric(run["validation"].get(f"macro_{key}")))
         if pair:
             gain = pair[key]
-            row.append(metric(gain["macro"], gain["macro_interval"], signed=True))
+            row.append(metric_of(gain, "macro", signed=True))
             row.append(share(gain["relative_gain"], signed=True))
         elif reference:
             row += ["reference", NONE]
@@ -208,7 +226,7 @@ def _paired_table(report: Json) -> Table:
     for pair in report["comparisons"]:
         for key, name in SCORES.items():
             difference = pair[key]
-            gain = metric(difference["macro"], difference["macro_interval"], signed=True)
+            gain = metric_of(difference, "macro", signed=True)
             row: list[Cell] = [f"{pair['run']} minus {pair['reference']}", name, gain]
             row.append(share(difference["relative_gain"], signed=True))
             row.append(share(difference["share_above_zero"]))
@@ -245,7 +263,7 @@ def labels_table(
     rows: list[list[Cell]] = []
     for label, entry in score["per_label"].items():
         row: list[Cell] = [_label(label, (descriptions or {}).get(label)), entry["positives"]]
-        row += [metric(entry[key], entry[f"{key}_interval"]) for key in SCORES]
+        row += [metric_of(entry, key) for key in SCORES]
         row += [_difference(pair[key]["per_label"][label]) for key in SCORES] if pair else []
         rows.append(row)
     return Table("table-labels", caption, head, rows, kind="numbers dense")
@@ -261,7 +279,7 @@ def _difference(entry: Json) -> Value:
     low, high = entry["interval"] or (None, None)
     better, worse = low is not None and low > 0, high is not None and high < 0
     mark = "better" if better else "worse" if worse else ""
-    return metric(entry["difference"], entry["interval"], signed=True, mark=mark)
+    return metric_of(entry, "difference", signed=True, mark=mark)
 
 
 def splits_table(evaluation: Json) -> Table:
@@ -270,10 +288,10 @@ def splits_table(evaluation: Json) -> Table:
     splits = {split: evaluation["score"]}
     if evaluation.get("validation"):
         splits["validation"] = evaluation["validation"]
-    head = ["Split", *(f"Macro {name}" for name in SCORES.values())]
+    head = ["Split", "Labels", *(f"Macro {name}" for name in SCORES.values())]
     rows: list[list[Cell]] = [
-        [split]
-        + [metric(score.get(f"macro_{key}"), score.get(f"macro_{key}_interval")) for key in SCORES]
+        [split, score.get("defined_labels", NONE)]
+        + [metric_of(score, f"macro_{key}") for key in SCORES]
         for split, score in splits.items()
     ]
     return Table("", "", head, rows)
@@ -328,7 +346,7 @@ def _decisions_table(calibration: Json) -> Table:
     for label, entry in calibration["decisions"].items():
         row: list[Cell] = [label, metric(entry["threshold"], places=4)]
         row += [calibration["positives"][label], entry["called"]]
-        rows.append(row + [metric(entry[key]) for key in rates])
+        rows.append(row + [metric_of(entry, key) for key in rates])
     caption = f"Decisions on the test split with thresholds from {fitted_on(calibration)}."
     if calibration.get("cross_fitted"):
         caption += " The thresholds shown are those of the final model."
@@ -350,8 +368,7 @@ def _subgroup_tables(subgroups: Json) -> list[Table]:
             row: list[Cell] = [group[key] for key in ("name", "records", "patients", "labels")]
             for key in SCORES:
                 value, gap = group[key], group[f"{key}_gap"]
-                row.append(metric(value["value"], value["interval"]))
-                row.append(metric(gap["value"], gap["interval"], signed=True))
+                row += [metric_of(value, "value"), metric_of(gap, "value", signed=True)]
             rows.append(row)
         identity = f"table-subgroups-{len(tables) + 1}"
         tables.append(Table(identity, caption, head, rows, kind="numbers dense"))
@@ -369,7 +386,7 @@ def _robustness_table(robustness: Json) -> Table:
         row: list[Cell] = [_condition(condition)]
         for key in SCORES:
             value = condition[key]
-            row.append(metric(value["value"], value["interval"]))
+            row.append(metric_of(value, "value"))
             limits = value.get("difference_interval")
             row.append(metric(value.get("difference"), limits, signed=True))
         rows.append(row + [metric(condition[key], places=4) for key in ("log_loss", "ece")])
@@ -426,6 +443,8 @@ def templates(folder: Path = TEMPLATES, **options: Any) -> Environment:
         "count": count,
         "fitted_on": fitted_on,
         "metric": metric,
+        "metric_of": metric_of,
+        "kind_of_intervals": kind_of_intervals,
         "metrics": SCORES,
         "policies": UNDEFINED,
         "seconds": seconds,

@@ -256,7 +256,9 @@ class Results:
         if (folders, split) not in self._estimates:
             predictions = _predictions(folders, split)
             if (task, split) not in self._first:
-                settings = BootstrapSettings(resamples=self.reproduction.experiment.resamples)
+                # As in the papers, and in the results that are stored beside the pages.
+                resamples = self.reproduction.experiment.resamples
+                settings = BootstrapSettings(resamples=resamples, interval="percentile")
                 self._first[task, split] = predictions, Bootstrap.of(predictions, settings)
             first, bootstrap = self._first[task, split]
             if (
@@ -280,11 +282,10 @@ def _predictions(folders: Folders, split: Split) -> Predictions:
 
 
 def _mean(estimates: Sequence[Estimate]) -> Estimate:
-    return Estimate(
-        np.mean([estimate.point for estimate in estimates], axis=0),
-        np.mean([estimate.replicates for estimate in estimates], axis=0),
-        None,
-        estimates[0].settings,
+    return replace(
+        estimates[0],
+        point=np.mean([estimate.point for estimate in estimates], axis=0),
+        replicates=np.mean([estimate.replicates for estimate in estimates], axis=0),
     )
 
 

@@ -46,7 +46,7 @@ def validation_metrics(
             remedy="use a larger cohort, or folds stratified by label",
         )
     ranking = rank(targets[:, defined], probabilities[:, defined])
-    areas, precisions = point_metrics(ranking)
+    areas, precisions, _ = point_metrics(ranking)
     return {
         SELECT: float(areas.mean()),
         "macro_auprc": float(precisions.mean()),

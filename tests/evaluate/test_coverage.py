@@ -1,0 +1,81 @@
+"""Coverage of the population value by 95 % intervals, in simulations with binormal scores."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate
+from einthoven.predictions import Predictions
+
+RECORDS, PREVALENCE, LABELS = 400, 0.05, 16
+WEAKER = 0.3  # the second model's scores are this much less far apart
+SHARED = 0.7  # correlation of the two models' scores in a class
+
+
+@cache
+def average_precision(apart: float) -> float:
+    thresholds = np.linspace(12 + apart, -12, 100_001)
+    found, false = norm.sf(thresholds - apart), norm.sf(thresholds)
+    hits = PREVALENCE * found
+    precision = hits / np.maximum(hits + (1 - PREVALENCE) * false, 1e-300)
+    return float(np.trapezoid(precision, found))
+
+
+def simulate(
+    rng: np.random.Generator, apart: float, settings: BootstrapSettings
+) -> list[tuple[Estimate, Estimate]]:
+    """AUROC and AUPRC of two models for labels drawn independently."""
+    targets = (rng.random((RECORDS, LABELS)) < PREVALENCE).astype(np.uint8)
+    first, second = rng.normal(size=(2, RECORDS, LABELS))
+    second = SHARED * first + np.sqrt(1 - SHARED**2) * second
+    models = [
+        norm.cdf(noise + distance * (targets - 0.5))
+        for noise, distance in ((first, apart), (second, apart - WEAKER))
+    ]
+    table = Predictions.from_arrays(targets, models[0])
+    bootstrap = Bootstrap.of(table, settings)
+    return [bootstrap.estimate(scores) for scores in models]
+
+
+def coverage(apart: float, simulations: int, **settings: object) -> dict[tuple[str, int], float]:
+    """Share of intervals that hold the population value, by kind and number of labels averaged."""
+    rng, hits = np.random.default_rng(17), defaultdict(list)
+    ap, weaker = average_precision(apart), average_precision(apart - WEAKER)
+    auroc = float(norm.cdf(apart / np.sqrt(2)))
+    for seed in range(simulations):
+        drawn = BootstrapSettings(seed=seed, **settings)  # type: ignore[arg-type]
+        ours, theirs = simulate(rng, apart, drawn)
+        for kind, estimate, truth in (
+            ("auroc", ours[0], auroc),
+            ("ap", ours[1], ap),
+            ("difference", ours[1].minus(theirs[1]), ap - weaker),
+        ):
+            for size in (1, 4, 16):
+                places = np.arange(LABELS).reshape(-1, size).tolist()
+                means = [estimate.among(place).macro().interval() for place in places]
+                hits[kind, size] += [low <= truth <= high for low, high in filter(None, means)]
+    return {key: float(np.mean(values)) for key, values in hits.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [1.0, 1.5])
+def test_average_precision_covers_the_population_value(apart: float) -> None:
+    shares = coverage(apart, 500, resamples=200)
+    for (kind, size), share in shares.items():
+        lowest = 0.9 if kind == "auroc" else 0.93
+        error = 2 * np.sqrt(0.05 * 0.95 / (500 * LABELS / size))
+        assert lowest - error < share < 0.97 + error, (kind, size)
+
+
+def test_few_simulations_tell_auto_from_percentile_intervals() -> None:
+    shares = coverage(1.0, 30, resamples=100)
+    assert min(shares.values()) > 0.88
+    assert shares["ap", 1] > 0.92
+    old = coverage(1.0, 30, resamples=100, interval="percentile")
+    assert old["ap", 16] < 0.4
+    assert old["auroc", 16] == shares["auroc", 16]
