@@ -10,7 +10,6 @@ import torch
 from einthoven.errors import FileError
 from einthoven.files import (
     append_line,
-    lock_for,
     locked,
     read_json,
     read_lines,
@@ -57,14 +56,6 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_an_unfinished_last_line_is_left_out(tmp_path: Path) -> None:
-    append_line(tmp_path / "log", {"a": 1})
-    with open(tmp_path / "log", "a") as handle:
-        handle.write('{"a": 2')
-    assert read_lines(tmp_path / "log") == [{"a": 1}]
-    assert read_lines(tmp_path / "absent") == []
-
-
 def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="missing"):
         read_json(tmp_path / "absent.json")
@@ -91,13 +82,6 @@ def test_a_lock_is_another_process_s_until_that_one_dies(tmp_path: Path) -> None
         other.communicate()
     with locked(file) as mine:
         assert mine
-
-
-def test_locks_of_other_places_lie_apart(tmp_path: Path) -> None:
-    one, other = lock_for(tmp_path / "a"), lock_for(tmp_path / "b")
-    assert one != other
-    assert one == lock_for(tmp_path / "a")
-    assert tmp_path not in one.parents
 
 
 def test_a_lock_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

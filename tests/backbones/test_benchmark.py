@@ -76,21 +76,6 @@ def test_a_batch_of_one_is_evaluated_but_not_trained_on(net: BenchmarkBackbone) 
     assert net(x[:2]).isfinite().all()
 
 
-@pytest.mark.parametrize("name", FULL)
-def test_bf16_in_training_is_like_rounding_the_input(name: str) -> None:
-    """Deep untrained networks enlarge any error: that of a rounded input is the measure."""
-    net = create_backbone(name, seed=0).train()
-    assert isinstance(net, BenchmarkBackbone)
-    x = _x(8, 125)
-    with torch.no_grad():
-        exact, near = (net.pool(net.tokens(each)) for each in (x, x.bfloat16().float()))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            rough = net.pool(net.tokens(x))
-            assert net(x).dtype is torch.float32
-    assert rough.dtype is torch.float32
-    assert (rough - exact).norm() < 8 * (near - exact).norm()
-
-
 def test_a_recipe_leaves_the_published_dropouts_alone(net: BenchmarkBackbone) -> None:
     classifier = create_classifier(net.name, labels=3, **SMALL[net.name])
     regularise(classifier, Stage2(drop_path=0.2, dropout=0.1, dropout_where="stmem-all"))

@@ -51,14 +51,6 @@ def test_a_head_that_starts_at_the_labels_shares() -> None:
     assert head.bias.sigmoid().tolist() == pytest.approx([0.0975, 0.0025, 0.9975], rel=1e-4)
 
 
-def test_leads_are_passed_on() -> None:
-    net = create_classifier(NAME, labels=4, depth=1, leads=("I", "II")).eval()
-    x = torch.randn(2, 2, 100)
-    assert net.preparation.leads == ("I", "II")
-    assert torch.equal(net(x), net(x, leads=("I", "II")))
-    assert not torch.equal(net(x), net(x, leads=("V1", "V2")))
-
-
 @pytest.mark.parametrize("labels", [0, (), "NORM", ("A", "A")])
 def test_refuses_impossible_labels(labels: object) -> None:
     net = create_classifier(NAME, labels=2, depth=1)

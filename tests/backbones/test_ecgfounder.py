@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from small_networks import SMALL
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
 from einthoven.backbones.ecgfounder import ECGFounder, same_conv
@@ -159,14 +159,3 @@ def test_takes_any_length_with_a_token_for_every_256_samples_begun(
     result = net.tokens(x)
     assert result.shape == (1, tokens, 16)
     assert torch.allclose(net(x), result.mean(1), atol=1e-6)
-
-
-def test_batch_norm_is_a_choice() -> None:
-    net = _tiny(use_bn=True)
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d)]
-    assert len(norms) == 1 + 3 * 3 - 1
-    assert not any(isinstance(m, nn.BatchNorm1d) for m in _tiny().modules())
-    groups = net.layer_groups()
-    assert sorted(n for group in groups for n in group) == sorted(dict(net.named_parameters()))
-    net.train()(torch.randn(4, 12, 300)).sum().backward()
-    assert all(p.grad is not None for p in net.parameters())

@@ -6,14 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.hubert_ecg import FLAT_LEAD, HubertECG
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.prepare import prepare_batch
-from einthoven.stages.finetune import regularise
-from einthoven.stages.recipe import Stage2
 
 TINY: dict[str, Any] = {"depth": 2, "width": 32, "heads": 2, "conv_width": 16, "pos_groups": 4}
 LIMB, CHEST = STANDARD_LEADS[:6], STANDARD_LEADS[6:]
@@ -120,10 +117,3 @@ def test_leads_that_are_laid_end_to_end_have_an_order() -> None:
     with pytest.raises(BackboneError, match="not in the standard order") as refusal:
         _tiny(leads=("V1", *STANDARD_LEADS[:6], *STANDARD_LEADS[7:]))
     assert f"name them as {STANDARD_LEADS}" in refusal.value.remedy
-
-
-def test_a_recipe_can_freeze_the_positional_convolution_alone() -> None:
-    classifier = create_classifier("hubert_ecg_small", labels=2, seed=0, **TINY)
-    regularise(classifier, Stage2(freeze_positions=True))
-    frozen = {name for name, p in classifier.named_parameters() if not p.requires_grad}
-    assert frozen == {f"backbone.pos_conv.{part}" for part in ("direction", "gain", "bias")}

@@ -13,19 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.layers import long_convolution
 from einthoven.backbones.layers.long_convolution import convolve
-from einthoven.backbones.layers.power_series import Circle
 from einthoven.backbones.layers.state_space import (
     Dynamics,
-    StateSpaceBlock,
     StateSpaceKernel,
 )
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, GridSystem, grid_convolve
-from einthoven.backbones.multiresnet import MultiresLayer, multires, response
+from einthoven.backbones.multiresnet import MultiresLayer, multires
 from einthoven.backbones.spacetime import companion_kernel, unit_column
-from einthoven.errors import BackboneError
 
 LENGTH = 40
 
@@ -92,29 +88,6 @@ def test_gradients_of_both_ways_of_convolving(way: Callable[[Tensor, Tensor], Te
     assert torch.autograd.gradcheck(way, (x, taps))
 
 
-def test_both_ways_of_convolving_agree_and_are_both_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(4)
-    block = StateSpaceBlock(8, _state_space("nplr", causal=False, channels=8)).eval()
-    x = torch.randn(2, 50, 8)
-    answers = []
-    for faster in (True, False):
-        monkeypatch.setattr(
-            long_convolution, "_toeplitz_is_faster", lambda *_, answer=faster, **__: answer
-        )
-        answers.append(block(x))
-    product, fourier = answers
-    assert torch.allclose(product, fourier, atol=1e-5)
-    assert not torch.equal(product, fourier)
-
-
-def test_only_the_output_weights_of_a_kernel_learn() -> None:
-    kernel = _state_space("nplr")
-    assert [name for name, _ in kernel.named_parameters()] == ["C"]
-    kernel(LENGTH).square().sum().backward()
-    assert kernel.C.grad is not None
-    assert kernel.C.grad.abs().min() > 0
-
-
 def test_loading_other_dynamics_forgets_the_cached_kernels() -> None:
     first, second = _state_space("diagonal"), _state_space("diagonal")
     second.log_step += 0.5
@@ -173,34 +146,6 @@ def test_values_and_gradients_are_the_cascades(
         assert (ours - theirs).abs().max() <= TOLERANCE[dtype] * theirs.abs().max()
 
 
-def test_the_response_is_the_answer_to_an_impulse() -> None:
-    layer = _multires(5)
-    for tokens in (50, 20, 1):
-        impulse = torch.zeros(1, tokens, 32, dtype=torch.float64)
-        impulse[0, 0] = 1.0
-        kernel = response(*layer.parameters(), tokens=tokens)
-        assert torch.allclose(kernel, cascade(impulse, *layer.parameters())[0].T, atol=1e-15)
-    whole = response(*layer.parameters(), tokens=50)
-    assert not whole[:, 32:].any()  # five scales see 2**5 samples
-    assert whole[:, 31].all()
-
-
-def test_network_in_bf16_is_close_to_fp32() -> None:
-    net = create_classifier("multiresnet", labels=5, seed=0, dropout=0.0)
-    x = torch.randn(2, 12, 300)
-    answers = []
-    for enabled in (False, True):
-        net.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            logits = net(x).float()
-        logits.square().sum().backward()
-        gradients = [p.grad.flatten() for p in net.parameters() if p.grad is not None]
-        answers.append((logits.detach(), torch.cat(gradients)))
-    (wide, wide_gradient), (low, low_gradient) = answers
-    assert torch.allclose(low, wide, atol=0.05)
-    assert torch.cosine_similarity(low_gradient, wide_gradient, dim=0) > 0.99
-
-
 def _drawn(kernels: int, state: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     generator = torch.Generator().manual_seed(state)
     a, b, c = (torch.randn(kernels, state, generator=generator) for _ in "abc")
@@ -243,42 +188,6 @@ def test_states_that_never_fade_stay_exact_in_float32(column: str) -> None:
     expected = _by_steps(a.double(), b.double(), c.double(), 1000)
     assert result.dtype == torch.float32
     assert (result - expected).abs().max() < 2e-7 * expected.abs().max()
-
-
-@pytest.mark.parametrize("length", [1, 7, 50, 999])
-def test_a_geometric_series_comes_back(length: int) -> None:
-    circle, ratios = Circle(length), torch.tensor([0.5, -0.97, 0.9999, 1.0]).double()
-    result = circle.coefficients(1.0 / (1.0 - ratios[:, None] * circle.points()))
-    expected = ratios[:, None] ** torch.arange(length)
-    assert torch.allclose(result, expected, atol=1e-9)
-
-
-def test_a_complex_one_comes_back_from_the_whole_circle() -> None:
-    circle = Circle(60)
-    ratio = torch.polar(torch.tensor(0.98).double(), torch.tensor(1.3).double())
-    points = circle.points(whole=True)
-    assert len(points) == circle.size
-    assert torch.equal(points[: circle.size // 2 + 1], circle.points())
-    result = circle.whole_coefficients(1.0 / (1.0 - ratio * points))
-    assert torch.allclose(result, ratio ** torch.arange(60), atol=1e-9)
-
-
-@pytest.mark.parametrize("degree", [3, 40])
-def test_a_polynomial_is_evaluated_and_comes_back(degree: int) -> None:
-    """A degree beyond the wanted coefficients is no reason to fold it."""
-    polynomial = torch.randn(2, degree, generator=torch.Generator().manual_seed(0)).double()
-    circle = Circle(12, degree)
-    by_hand = sum(polynomial[:, [k]] * circle.points() ** k for k in range(degree))
-    values = circle.values(polynomial)
-    assert torch.allclose(values, torch.as_tensor(by_hand), atol=1e-12)
-    expected = torch.cat([polynomial, torch.zeros(2, 12).double()], dim=1)[:, :12]
-    assert torch.allclose(circle.coefficients(values), expected, atol=1e-9)
-
-
-@pytest.mark.parametrize(("length", "degree"), [(0, 1), (5, 0)])
-def test_nothing_to_expand_is_refused(length: int, degree: int) -> None:
-    with pytest.raises(BackboneError, match=f"length = {length}, degree = {degree}"):
-        Circle(length, degree)
 
 
 VARIATES, TOKENS, CHANNELS = 5, 9, 4

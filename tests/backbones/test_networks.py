@@ -31,15 +31,6 @@ PARAMETERS = {
     "wavelet_nn": (119_879, 116_396, 113_687, 112_268),
 }
 # Sizes of the layer groups, and of the residual branches of each block.
-GROUPS: dict[str, tuple[list[int], list[int]]] = {
-    "fcn_wang": ([3, 3, 3, 6], [0, 0]),
-    "resnet1d_wang": ([3, 6, 9, 9, 6], [1, 1, 1]),
-    "xresnet1d50": ([9, 12, *[9] * 15, 6], [1] * 16),
-    "xresnet1d101": ([9, 12, *[9] * 32, 6], [1] * 33),
-    "inception1d": ([5, 19, 24, 6], [1, 1]),
-    "lstm": ([4, 4, 6], [0]),
-    "lstm_bidir": ([8, 8, 6], [0]),
-}
 # Values that do not fit each other; `test_config` has those that are impossible by themselves.
 IMPOSSIBLE_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "fcn_wang": [{"kernels": (8, 5)}],
@@ -76,14 +67,6 @@ def test_parameters_are_those_of_the_published_descriptions(name: str) -> None:
         )
     assert sizes == PARAMETERS[name]
     assert entry(name).parameters == sizes[0] - 71 * 129
-
-
-@pytest.mark.parametrize("name", GROUPS)
-def test_layer_groups_and_residual_branches(name: str) -> None:
-    with torch.device("meta"):
-        net = create_backbone(name)
-    groups, branches = net.layer_groups(), net.residual_branches()
-    assert ([len(group) for group in groups], [len(block) for block in branches]) == GROUPS[name]
 
 
 @pytest.mark.parametrize("name", ZERO_FILLED)

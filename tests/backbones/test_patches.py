@@ -70,13 +70,6 @@ def test_shorter_inputs_use_the_first_positions_and_the_last_separator(
     assert not torch.equal(net(x), before)
 
 
-def test_scratch_start_is_the_released_one() -> None:
-    net = create_backbone("st_mem_tiny", seed=0, depth=1)
-    for table in (net.pos_embed, net.sep_token, net.lead_embed):
-        assert table.std().item() == pytest.approx(1.0, abs=0.15)
-        assert table.requires_grad
-
-
 def test_pretraining_start_is_the_released_one() -> None:
     net = create_backbone("st_mem_tiny", seed=0, depth=1, init="pretraining")
     assert torch.equal(net.pos_embed, sincos_positions(30, 192, before=1, after=1))

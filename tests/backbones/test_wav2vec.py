@@ -23,20 +23,7 @@ from einthoven.stages.finetune import extractor_of, regularise
 from einthoven.stages.recipe import Stage2
 from einthoven.training.optim import parameter_groups
 
-HUBERT = {"kernels": (10, 3, 3, 2, 2), "strides": (4, 2, 2, 2, 2)}
 ECG_FM = {"kernels": (2, 2, 2, 2), "strides": (2, 2, 2, 2)}
-
-
-@pytest.mark.parametrize(("shape", "field"), [(HUBERT, 82), (ECG_FM, 16)])
-def test_tokens_are_counted_without_computing_them(
-    shape: dict[str, tuple[int, ...]], field: int
-) -> None:
-    extractor = ConvExtractor(1, 4, **shape)
-    assert extractor.receptive_field == field
-    assert extractor.tokens_of(field) == 1
-    assert extractor.tokens_of(field - 1) == 0
-    for samples in (field, field + 1, 500, 501, 563):
-        assert extractor(torch.randn(1, 1, samples)).shape == (1, extractor.tokens_of(samples), 4)
 
 
 def test_a_dropped_branch_leaves_the_norm_of_the_input() -> None:

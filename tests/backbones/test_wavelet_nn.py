@@ -125,16 +125,6 @@ def _fitted(**options: Any) -> Any:
     return net
 
 
-def test_features_are_a_dense_layer_of_standardised_statistics() -> None:
-    net, x = _fitted(), _records(4)
-    values = (wavelet_features(x) - net.feature_mean) / net.feature_std
-    assert torch.allclose(net.tokens(x), values.float())
-    assert net.tokens(x).shape == (4, 12, 72)
-    expected = torch.relu(net.dense(values.float().flatten(1)))
-    assert torch.allclose(net.features(x), expected, atol=1e-5)
-    assert (net.preparation.rate, net.preparation.window) == (100, 1000)
-
-
 def test_statistics_are_those_of_all_records_whatever_the_batches() -> None:
     x = _records()
     values = wavelet_features(x)

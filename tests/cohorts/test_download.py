@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -145,19 +144,6 @@ def test_a_second_run_fetches_nothing_but_the_list(server: Server, tmp_path: Pat
     assert server.behaviour.requests == [SUMS]
 
 
-def test_connections_are_kept_open(server: Server, tmp_path: Path) -> None:
-    opened = Counter[int]()
-    process = server.process_request
-
-    def count(request: object, address: tuple[str, int]) -> None:
-        opened[address[1]] += 1
-        process(request, address)  # type: ignore[arg-type]
-
-    server.process_request = count  # type: ignore[method-assign, assignment]
-    run(server, tmp_path, workers=2)
-    assert len(opened) <= 3
-
-
 @pytest.mark.parametrize(
     "failures",
     [{"cut": {BIG: 3}}, {"corrupt": {BIG: 1}}, {"status": {BIG: [503, 429]}}],
@@ -171,17 +157,6 @@ def test_passing_failures_are_retried(
     run(server, tmp_path)
     assert placed(tmp_path) == expected(server, "records100")
     assert server.behaviour.requests.count(BIG) > 1
-
-
-def test_a_server_that_always_cuts_ends_the_download(server: Server, tmp_path: Path) -> None:
-    server.behaviour.cut = {BIG: 10**6}
-    with pytest.raises(DownloadError, match=BIG) as caught:
-        run(server, tmp_path)
-    assert caught.value.remedy
-    assert not (tmp_path / BIG).exists()
-    server.behaviour.cut = {}
-    run(server, tmp_path)
-    assert placed(tmp_path) == expected(server, "records100")
 
 
 def test_permanent_corruption_is_reported_after_the_rest(server: Server, tmp_path: Path) -> None:
@@ -257,12 +232,6 @@ def test_invalid_arguments(tmp_path: Path, changes: dict[str, str], word: str) -
     arguments = {"dataset": "ptb-xl", "dest": tmp_path} | changes
     with pytest.raises(DownloadError, match=word):
         download(**arguments)  # type: ignore[arg-type]
-
-
-def test_a_destination_that_is_a_file(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DownloadError, match="file"):
-        run(server, tmp_path / "file")
 
 
 def test_a_disk_that_fills_up(

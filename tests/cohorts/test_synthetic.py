@@ -155,31 +155,3 @@ def test_an_empty_folder_is_filled_and_a_failure_leaves_nothing(tmp_path: Path) 
     assert [p.name for p in tmp_path.rglob("*")] == ["c"]
     assert synthesize(tmp_path / "c", records=3) == tmp_path / "c"
     assert (tmp_path / "c" / "ptbxl_database.csv").is_file()
-
-
-@pytest.mark.slow
-def test_simple_features_find_the_statements(cohort: Path, database: pd.DataFrame) -> None:
-    """Ridge regression on mean beats: far better than chance, in the held-out folds."""
-    from sklearn.metrics import roc_auc_score
-
-    truth = pd.read_csv(cohort / "ground_truth.csv")
-    features = []
-    for name, times in zip(database.filename_lr, truth.r_times, strict=True):
-        leads = np.fromfile(cohort / f"{name}.dat", "<i2").reshape(-1, 12) / 1000.0
-        peaks = np.array([round(float(t) * 100) for t in times.split()])
-        inside = peaks[(peaks > 30) & (peaks < 955)]
-        beats = np.stack([leads[p - 28 : p + 44] for p in inside])
-        rr = np.diff(peaks) / 100
-        extra = [rr.mean(), rr.std(), beats.std(axis=0).mean()]
-        features.append(np.concatenate([np.median(beats, axis=0).ravel(), extra]))
-    x = np.array(features)
-    y = np.array([[code in codes for code in statements_made()] for codes in database.codes])
-    train = (database.strat_fold < 9).to_numpy()
-    x = (x - x[train].mean(axis=0)) / (x[train].std(axis=0) + 1e-6)
-    kernel = x @ x[train].T / x.shape[1]
-    weights = np.linalg.solve(
-        kernel[train] + 0.3 * np.eye(train.sum()), y[train] - y[train].mean(0)
-    )
-    scores = kernel[~train] @ weights
-    areas = [roc_auc_score(y[~train][:, k], scores[:, k]) for k in range(y.shape[1])]
-    assert np.mean(areas) > 0.85

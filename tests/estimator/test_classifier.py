@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -173,19 +171,6 @@ def test_seeds(arrays: Any) -> None:
     assert torch.equal(*states)
 
 
-def test_from_scratch_needs_no_weights(arrays: Any) -> None:
-    given = {**arrays.given, "weights": None}
-    short = ["stage2.epochs=1", "stage2.batch_size=32", "data.crop_seconds=2.5"]
-    model = EcgClassifier(
-        **given, recipe="scratch", overrides=short, validation_fraction=0.25, random_state=3
-    )
-    model.fit(arrays.x, arrays.y)
-    assert list(model.results_) == ["stage2"]
-    other = clone(model).set_params(random_state=4).fit(arrays.x, arrays.y)
-    parts = [dict(m.classifier_.named_parameters()) for m in (model, other)]
-    assert not torch.allclose(parts[0]["head.weight"], parts[1]["head.weight"], atol=1e-2)
-
-
 def test_a_measured_scaling_is_that_of_the_records_it_trains_on(arrays: Any) -> None:
     given = arrays.given | {"weights": None}
     short = ["stage2.epochs=1", "data.crop_seconds=2.5", "data.standardise=scalar"]
@@ -209,12 +194,6 @@ def test_nothing_is_left_behind(
     assert list(tmp_path.iterdir()) == []
     assert torch.get_num_threads() == 1
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_pickles(arrays: Any, fitted: EcgClassifier) -> None:
-    again = pickle.loads(pickle.dumps(fitted))
-    x = arrays.x[:5].reshape(5, -1)
-    assert np.array_equal(again.predict_proba(x), fitted.predict_proba(arrays.x[:5]))
 
 
 def test_it_is_searched_over_keys_of_the_recipe(arrays: Any) -> None:
@@ -329,8 +308,3 @@ def test_labels_that_nobody_can_score_are_refused(arrays: Any) -> None:
     y = np.zeros((30, 2), int)
     with pytest.raises(TrainingError, match="none of 2 labels"):
         EcgClassifier(**arrays.given).fit(arrays.x[:30], y)
-
-
-def test_the_default_recipe_is_the_linear_probe(arrays: Any) -> None:
-    assert EcgClassifier(**arrays.given).recipe == "linear-probe"
-    assert load_recipe("linear-probe").stage2 is None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -166,16 +164,6 @@ def test_it_works_in_pipelines_and_searches(arrays: Any) -> None:
     assert (names[0], names[-1]) == ("ecgembedder0", "ecgembedder31")
 
 
-def test_clones_and_pickles(arrays: Any) -> None:
-    embed = EcgEmbedder(**arrays.given, n_jobs=1).fit(arrays.x[:2])
-    again = pickle.loads(pickle.dumps(embed))
-    assert np.array_equal(again.transform(arrays.x[:2]), embed.transform(arrays.x[:2]))
-    fresh = clone(embed)
-    assert not hasattr(fresh, "backbone_")
-    assert fresh.get_params() == embed.get_params()
-    assert fresh.set_params(rate=250).rate == 250
-
-
 def test_short_records_are_refused_or_padded(arrays: Any) -> None:
     x = arrays.x[:3, :, :400]
     with pytest.raises(PreparationError):
@@ -230,18 +218,6 @@ def test_what_does_not_go_together_is_refused(arrays: Any, network: Any, tmp_pat
     only_v1 = create_backbone("ecgfounder_1lead", seed=0)
     with pytest.raises(EstimatorError, match="the backbone reads I, and X has V1"):
         EcgEmbedder(only_v1, **(given | {"leads": ("V1",)})).fit(arrays.x[:2, :1])
-
-
-def test_a_shipped_bundle_is_a_backbone_too(arrays: Any, network: Any, tmp_path: Path) -> None:
-    from einthoven.models import config
-
-    given = {k: v for k, v in arrays.given.items() if k not in ("backbone", "weights", "options")}
-    bundle = Model(Classifier(network, ("a",)), network.preparation)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "_SHIPPED_FOLDER", tmp_path)
-        save_model(bundle, tmp_path / "some-name")
-        found = EcgEmbedder("some-name", **given).fit_transform(arrays.x[:2])
-    assert np.array_equal(found, EcgEmbedder(**arrays.given).fit_transform(arrays.x[:2]))
 
 
 def test_lists_of_records_paths_and_ragged_arrays(

@@ -12,10 +12,9 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import einthoven
-from einthoven.backbones.classifier import create_classifier
-from einthoven.errors import BackboneError, EvaluationError, TrainingError
+from einthoven.errors import EvaluationError, TrainingError
 from einthoven.evaluate import compare
-from einthoven.experiment.ensembles import ensemble, mean_predictions
+from einthoven.experiment.ensembles import ensemble
 from einthoven.files import read_json, write_json
 from einthoven.predictions import Predictions
 from einthoven.report.page import write_report
@@ -192,15 +191,3 @@ def test_a_member_named_twice_is_refused(make_run: MakeRun, tmp_path: Path) -> N
     with pytest.raises(EvaluationError, match="out is a run of ensemble") as caught:
         ensemble([tmp_path / "out", make_run(2)], tmp_path / "more")
     assert "name the members" in str(caught.value)
-
-
-def test_tables_without_names_are_numbered() -> None:
-    assert mean_predictions([table(0), table(1)]).labels == LABELS
-    with pytest.raises(EvaluationError, match="table 2 and table 1 differ in records"):
-        mean_predictions([table(0), table(1, records=50)])
-
-
-def test_an_ensemble_is_not_a_backbone() -> None:
-    with pytest.raises(BackboneError) as caught:
-        create_classifier("ensemble")
-    assert "einthoven ensemble" in caught.value.remedy

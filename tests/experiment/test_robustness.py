@@ -13,11 +13,9 @@ from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, PreparationError
 from einthoven.evaluate import compare
-from einthoven.experiment.noise import add_noise
 from einthoven.experiment.robustness import (
     LEAD_SETS,
     measure_robustness,
-    noisy_store,
     offset_store,
 )
 from einthoven.files import Json
@@ -125,19 +123,6 @@ def test_a_condition_is_its_comparison_with_clean(
     loss = -np.where(alone.targets == 1, np.log(alone.probabilities),
                      np.log1p(-alone.probabilities)).mean()  # fmt: skip
     assert condition["log_loss"] == pytest.approx(loss)
-
-
-def test_a_noisy_store_adds_noise(synthetic_store: Store) -> None:
-    rows = np.array([9, 4, 100])
-    store = noisy_store(synthetic_store, kind="powerline", snr=3.0, seed=7)
-    (clean,), (noisy,) = synthetic_store.read(rows), store.read(rows)
-    names = synthetic_store.index.index[rows].tolist()
-    expected = add_noise(
-        clean.signals, rate=clean.rate, kind="powerline", snr=3.0, names=names, seed=7
-    )
-    assert np.array_equal(noisy.signals, expected)
-    assert np.array_equal(noisy.places, clean.places)
-    assert len(store) == len(synthetic_store)
 
 
 def test_an_offset_is_one_constant_in_every_lead(result: Json, synthetic_store: Store) -> None:

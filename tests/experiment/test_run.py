@@ -223,18 +223,6 @@ def test_run_stopped_before_test_predictions_resumes(
     assert experiment(tmp_path).test.macro_auroc == finished.test.macro_auroc
 
 
-def test_a_report_of_runs_with_one_recipe_and_one_name(
-    tmp_path: Path, folder: Path, experiment: Experiment, synthetic: Cohort
-) -> None:
-    """The page names them by their paths."""
-    experiment(tmp_path / "other" / "run", RECIPE.model_copy(update={"seed": 1}))
-    runs = [folder, tmp_path / "other" / "run"]
-    page = write_report(runs, tmp_path / "page.html", cohort=synthetic, resamples=20)
-    data = read_json(page.with_suffix(".json"))
-    assert [run["name"] for run in data["runs"]] == [str(run) for run in runs]
-    assert (len(data["comparisons"]), len(data["examples"])) == (1, 3)
-
-
 def test_a_report_of_an_unfinished_run_is_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.copy(folder / "run.json", tmp_path / "run")

@@ -77,13 +77,6 @@ def test_a_classifier_comes_back_bit_for_bit(model: Model, saved: Path) -> None:
     assert torch.equal(again.classifier(x), model.classifier(x))
 
 
-def test_the_card_can_be_left_to_the_evaluation(model: Model, tmp_path: Path) -> None:
-    for name, card in (("with", True), ("without", False)):
-        folder = save_model(model, tmp_path / name, card=card)
-        assert (folder / "README.md").exists() is card
-    assert same(load_model(tmp_path / "without").network, model.network)
-
-
 def test_an_encoder_has_no_labels_and_no_head(tmp_path: Path) -> None:
     network = create_backbone("s4_tiny", seed=0)
     again = load_model(save_model(Model(network, network.preparation), tmp_path / "model"))

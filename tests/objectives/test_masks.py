@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from einthoven.errors import RecipeError
-from einthoven.objectives.masks import draw_masking, gather_patches, kept_count
+from einthoven.objectives.masks import draw_masking, kept_count
 
 
 @pytest.mark.parametrize(("ratio", "removed"), [(0.75, 23), (0.5, 15), (0.8, 25), (0.01, 1)])
@@ -22,16 +22,6 @@ def test_keeps_the_smallest_noise_in_its_order() -> None:
     masking = draw_masking((1, 1, 4), 0.5, noise=torch.tensor([[[0.3, 0.1, 0.9, 0.2]]]))
     assert masking.keep.tolist() == [[[1, 3]]]
     assert masking.mask.tolist() == [[[1.0, 0.0, 1.0, 0.0]]]
-
-
-def test_restore_undoes_the_shuffle() -> None:
-    grid = torch.randn(2, 3, 10, 4)
-    masking = draw_masking((2, 3, 10), 0.5)
-    assert masking.mask.sum(-1).eq(5).all()
-    both = torch.cat([gather_patches(grid, masking.keep), torch.zeros(2, 3, 5, 4)], dim=2)
-    restored = gather_patches(both, masking.restore)
-    hidden = masking.mask.unsqueeze(-1) == 1
-    assert torch.equal(restored, grid.masked_fill(hidden, 0.0))
 
 
 def test_refuses_noise_of_another_shape() -> None:

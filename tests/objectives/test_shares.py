@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from einthoven.objectives import create_pretraining
-from einthoven.objectives.gathering import batch_places, tokens_of_batch
 from einthoven.signals.random import ShareGenerator
 
 CASES: dict[str, dict[str, Any]] = {
@@ -39,12 +38,3 @@ def test_losses_of_shares_average_to_the_whole(objective: str, world: int) -> No
     torch.testing.assert_close(torch.stack(shares).mean(), whole, rtol=1e-6, atol=0)
     other = built(x, generator=ShareGenerator(8)).loss
     assert abs(float((other - whole).detach())) > 1e-4
-
-
-def test_single_process_picks_tokens_from_its_batch() -> None:
-    z = torch.randn(3, 5, 2, requires_grad=True)
-    index = torch.tensor([0, 14, 7])
-    tokens = tokens_of_batch(z, index, None)
-    assert torch.equal(tokens, torch.stack([z[0, 0], z[2, 4], z[1, 2]]))
-    assert batch_places(3, None).tolist() == [0, 1, 2]
-    assert batch_places(3, ShareGenerator(0, rank=1, world=4)).tolist() == [1, 5, 9]

@@ -40,8 +40,3 @@ def test_baseline_is_a_moving_average_that_takes_drift_and_leaves_beats() -> Non
     assert remove_baseline(values, rate)[0, 0, 100].item() == pytest.approx(
         by_hand.item(), abs=1e-5
     )
-
-
-def test_targets_carry_no_gradient(backbone: PatchBackbone) -> None:
-    x = torch.randn(1, 12, 300, requires_grad=True)
-    assert not make_target("raw", x, backbone).requires_grad

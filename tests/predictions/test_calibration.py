@@ -23,12 +23,6 @@ def test_apply_is_platt_scaling_of_the_logit() -> None:
     assert THREE.apply(probabilities[7]) == pytest.approx(expected[7], abs=1e-14)
 
 
-def test_values_by_hand() -> None:
-    """Odds of 16 to 1 at temperature 2 are odds of 4 to 1."""
-    assert THREE.apply([0.5, 16 / 17, 0.5])[1] == pytest.approx(4 / 5)
-    assert THREE.apply([0.5, 0.5, 0.5]).tolist() == pytest.approx([0.5, 0.5, expit(1.0)])
-
-
 def test_certain_probabilities_do_not_change() -> None:
     assert THREE.apply([[0.0] * 3, [1.0] * 3]).tolist() == [[0.0] * 3, [1.0] * 3]
     assert np.isfinite(THREE.apply([5e-324, 1e-300, 1 - 1e-16])).all()

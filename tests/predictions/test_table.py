@@ -60,18 +60,6 @@ def test_targets_may_be_unknown(tmp_path: Path, name: str) -> None:
     assert Predictions.load(tmp_path / name).targets is None
 
 
-def test_arrays_are_read_only_copies(tmp_path: Path) -> None:
-    mine = np.full((6, 4), 0.5, dtype=np.float32)
-    held = table(probabilities=mine)
-    mine[:] = 0.25
-    assert held.probabilities.dtype == np.float64
-    assert held.probabilities[0, 0] == 0.5
-    assert held.targets is not None
-    assert held.targets.dtype == np.uint8
-    with pytest.raises(ValueError, match="read-only"):
-        held.probabilities[0, 0] = 1
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -97,13 +85,6 @@ def test_invalid_values_are_refused(changes: dict[str, object], message: str) ->
     with pytest.raises(EvaluationError, match=message) as caught:
         table(**changes)
     assert caught.value.remedy
-
-
-def test_the_error_names_label_and_record() -> None:
-    probabilities = np.full((6, 4), 0.5)
-    probabilities[3, 2] = -0.1
-    with pytest.raises(EvaluationError, match=r"label LAO/LAE for record 00003_hr is -0\.1"):
-        table(probabilities=probabilities)
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p.csv"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -105,15 +104,6 @@ def test_names_do_not_break_the_markdown(card: str) -> None:
     assert [row.count("LONG\\|PIPE") for row in rows] == [1, 1]
 
 
-def test_tables_have_as_many_cells_as_columns(card: str) -> None:
-    widths = [
-        len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
-        for line in card.splitlines()
-    ]
-    assert all(a == b for a, b in pairwise(widths) if a and b)
-    assert sum(width > 0 for width in widths) > 30
-
-
 def test_sections_without_information_are_left_out(
     config: Json, evaluation: Json, card: str
 ) -> None:
@@ -153,20 +143,6 @@ def test_unknown_terms_stay_unknown(allowed: bool | None) -> None:
     assert describe({"commercial_use": allowed})["commercial_use"] is allowed
     card = model_card({"commercial_use": allowed})
     assert ("Not for commercial use" in card) == (allowed is False)
-
-
-def test_recipes_and_selection_in_words() -> None:
-    recipe = {
-        "stage1": {"epochs": 9, "hand_on": "best", "base_lr_sweep": [0.1, 1]},
-        "stage2": {"epochs": 4, "select": "last", "drop_path": 0.1},
-    }
-    model = describe({"recipe": recipe, "selected_epoch": {"stage1": 7, "stage2": 4}})
-    assert re.findall(r"[\d.]+", model["stages"]) == ["9", "4", "0.1"]
-    assert re.findall(r"\d+", model["selected_epochs"]) == ["7", "9", "2", "4", "4"]
-    scratch = describe({"recipe": {"initialise": "random", "stage2": {"epochs": 50}}})
-    assert "random" in scratch["stages"]
-    assert "random" in scratch["weights_text"]
-    assert describe({})["stages"] == describe({})["weights_text"] == "not recorded"
 
 
 def test_leakage_of_the_run_and_of_the_evaluation() -> None:

@@ -24,30 +24,6 @@ def test_a_number_keeps_the_sign_of_its_value(value: float | None, signed: bool,
     assert form.number(value, signed=signed) == text
 
 
-def test_intervals_shares_and_counts() -> None:
-    assert form.interval((0.938, 0.951)) == "0.938 to 0.951"
-    assert form.interval((-0.04, 0.055), signed=True) == "−0.040 to +0.055"
-    assert form.interval(None) == form.interval((None, None)) == "–"
-    assert form.with_interval(0.93949, (0.9312, 0.9456)) == "0.939 (0.931 to 0.946)"
-    assert form.with_interval(0.9, None) == "0.900"
-    assert form.with_interval(None, None) == "–"
-    assert form.percent(0.0523, signed=True) == "+5.2 %"
-    assert form.confidence(0.95) == "95 %"
-    assert form.count(2198) == "2,198"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(8.44, "8.44 s"), (59.6, "59.6 s"), (725, "12 min 5 s"), (5025, "1 h 23 min"), (None, "–")],
-)
-def test_duration(seconds: float | None, text: str) -> None:
-    assert form.duration(seconds) == text
-
-
-def test_minutes() -> None:
-    assert [form.minutes(each) for each in (30, 599, 600, 7230)] == ["0.5", "10.0", "10", "120"]
-
-
 def test_values_keep_full_precision_in_html() -> None:
     value = metric(0.1 + 0.2, (0.25, 0.5))
     assert str(value) == "0.300 (0.250 to 0.500)"

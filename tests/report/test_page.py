@@ -21,7 +21,7 @@ from einthoven.errors import EvaluationError
 from einthoven.files import Json, read_json, write_json
 from einthoven.predictions import Predictions
 from einthoven.records.record import Record
-from einthoven.report.data import best_line, report_data
+from einthoven.report.data import report_data
 from einthoven.report.page import build_page, write_report
 
 VOID = {"meta", "br", "hr", "link", "img", "input"}
@@ -253,20 +253,6 @@ def test_a_run_is_compared_with_the_reference_once(
     assert [run["name"] for run in data["runs"]] == names
     assert data["reference"] == names[reference]
     assert [pair["run"] for pair in data["comparisons"]] == [names[other]]
-
-
-def test_the_first_epoch_above_the_reference(report: Json) -> None:
-    epochs = [run["training"]["passes_reference_in_epoch"] for run in report["runs"]]
-    assert epochs == [2, None, None, None]
-
-
-def test_best_epochs_are_the_earliest_of_equals() -> None:
-    lines: list[Json] = [
-        {"epoch": i, "macro_auroc": auroc, "validation_loss": loss}
-        for i, auroc, loss in ((1, 0.8, 3.0), (2, 0.9, 2.0), (3, 0.9, 2.0), (4, None, None))
-    ]
-    assert best_line(lines) == best_line(lines, "validation_loss", min) == lines[1]
-    assert best_line([{"epoch": 1}]) == {}
 
 
 def pretraining(folder: Path, *, epochs: int = 3, **request: Any) -> Path:

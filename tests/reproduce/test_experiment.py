@@ -141,13 +141,6 @@ def test_changes_apply_in_order_and_for_one_backbone_only(tmp_path: Path) -> Non
     assert experiment.pretraining_of("one")[0].name == "demo"
 
 
-def test_a_backbone_can_be_pretrained_in_another_form() -> None:
-    s4 = load_experiment("s4-100hz-cpu")  # causal for its objective, in both directions after it
-    assert s4.pretraining_of("s4_small")[1] == {"causal": True}
-    assert s4.options_of("s4_small") == {"causal": False}
-    assert s4.pretraining_of("mtecg_tiny_100hz")[1] == {}
-
-
 @pytest.mark.parametrize(
     ("backbone", "expected"),
     [
@@ -295,22 +288,6 @@ def test_the_peers_are_those_of_the_table(name: str) -> None:
     }  # fmt: skip
     readings = {row.name for row in experiment.rows if row.our_reading}
     assert readings == {"spacetime", "msw_transformer", "chimera"}
-
-
-def test_the_whole_schedules_are_the_networks_own() -> None:
-    experiment = load_experiment("peers")
-    variants = {row.name: row.variant for row in experiment.rows if row.variant}
-    assert {experiment.changes(variant, name)[0] for name, variant in variants.items()} == {""}
-    assert variants["lstm"] == variants["lstm_bidir"] == "strodthoff-rnn"
-    for name, epochs in {
-        "xresnet1d101": 50,
-        "lstm": 50,
-        "wavelet_nn": 30,
-        "multiresnet": 100,
-    }.items():
-        stage = experiment.recipe(variants[name], name).stage2
-        assert stage is not None
-        assert stage.epochs == epochs
 
 
 def test_unknown_experiments_and_recipes(tmp_path: Path) -> None:

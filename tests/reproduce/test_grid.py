@@ -12,7 +12,6 @@ from einthoven.reproduce.experiment import (
     SCRATCH,
     SCRATCH_POST,
     Experiment,
-    Row,
     load_experiment,
 )
 from einthoven.reproduce.grid import TARGETS, only, runs_of, shard, targets_of
@@ -70,40 +69,6 @@ def test_a_grid_that_is_stopped_anywhere_has_what_says_most() -> None:
     ]
 
 
-def test_further_seeds_of_other_tasks_and_peers_come_last(experiment: Experiment) -> None:
-    wider = experiment.model_copy(
-        update={
-            "more_seeds": (),
-            "seeds": (4, 2),
-            "rows": (Row(name="a", backbone="a", variant=POST),),
-        }
-    )
-    runs = runs_of("grid", wider, BACKBONE)
-    assert [run.backbone for run in runs[-8:]] == ["a"] * 8
-    own = runs[:-8]
-    assert {run.backbone for run in own} == {BACKBONE}
-    assert [run.seed for run in own[-6:]] == [2] * 6  # the order is the experiment's
-    assert {run.task for run in own[-6:]} == set(experiment.tasks) - {"all-71"}
-    assert [(run.variant, run.seed) for run in own[:6]] == [
-        (POST, 4), (PLAIN, 4), (PROBE, 4), (SCRATCH, 4), (POST, 2), (PLAIN, 2),
-    ]  # fmt: skip
-
-
-def test_table_2_has_further_variants_where_the_experiment_says() -> None:
-    pair, four = {PLAIN, POST}, {PLAIN, POST, PROBE, SCRATCH}
-
-    def variants(name: str) -> dict[str, set[str]]:
-        by_task: dict[str, set[str]] = {}
-        for run in runs_of("table-2", load_experiment(name), BACKBONE):
-            by_task.setdefault(run.task, set()).add(run.variant)
-        return by_task
-
-    tasks = load_experiment("published").tasks
-    assert variants("s4-100hz-cpu") == dict.fromkeys(tasks, four)
-    assert variants("ptbxl-100hz-cpu") == dict.fromkeys(tasks, pair) | {"all-71": four}
-    assert variants("published") == dict.fromkeys(tasks, pair)
-
-
 @pytest.fixture(scope="module")
 def peers() -> Experiment:
     return load_experiment("peers")
@@ -144,14 +109,6 @@ def test_one_row_alone(peers: Experiment) -> None:
     assert "xresnet1d101" in str(refused.value)
     with pytest.raises(ReproduceError, match="not a filter"):
         only(runs, ["row=lstm"])
-
-
-def test_filters(experiment: Experiment) -> None:
-    runs = runs_of("grid", experiment, BACKBONE)
-    pair = only(runs, ["variant=post-training,fine-tuning", "task=all-71", "seed=0", "fraction=1"])
-    assert pair == runs[:2]
-    assert len(only(runs, ["fraction=0.1"])) == 2
-    assert only(runs, []) == runs
 
 
 @pytest.mark.parametrize(

@@ -55,18 +55,6 @@ def test_one_seed_has_the_numbers_of_its_run(whole: Reproduction, results: Resul
             assert pooled["spread"] is None
 
 
-def test_one_seed_is_compared_as_by_compare(whole: Reproduction, results: Results) -> None:
-    comparison = results.comparison(MAIN[POST], MAIN[SCRATCH])
-    reference = paired(whole, results, POST, SCRATCH, 0)
-    assert comparison is not None
-    assert comparison.to_dict() == reference.to_dict()
-    pooled = results.macro(MAIN[POST], "auprc", minus=MAIN[SCRATCH])
-    assert pooled is not None
-    assert pooled["mean"] == pytest.approx(reference.auprc.macro, abs=1e-12)
-    assert pooled["interval"] == pytest.approx(reference.auprc.macro_interval, abs=1e-12)
-    assert list(pooled["seeds"]) == [0]  # post-training has two; scratch has one
-
-
 def test_several_seeds_share_their_resamples(whole: Reproduction, results: Results) -> None:
     pooled = results.macro(MAIN[POST], "auroc", minus=MAIN[PLAIN])
     comparison = results.comparison(MAIN[POST], MAIN[PLAIN])

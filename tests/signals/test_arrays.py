@@ -63,12 +63,6 @@ def test_a_memory_map_is_read_by_rows_and_never_written(tmp_path: Path) -> None:
     assert mapped[0, 0, 1] == 1
 
 
-def test_ids_are_row_numbers() -> None:
-    store = ArrayStore.over(np.zeros((3, 1, 5)), leads=("I",), rate=100)
-    assert store.rows(["2", "0"]).tolist() == [2, 0]
-    assert store.groups(np.array([1]))[0][:2] == (100.0, 5)
-
-
 def test_other_shapes_are_refused() -> None:
     for shape in ((3, 5), (3, 2, 5)):
         with pytest.raises(StoreError, match="an array of shape"):

@@ -7,7 +7,7 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import StoreError
-from einthoven.signals.batches import SignalSource, TrainingBatches, epoch_order
+from einthoven.signals.batches import SignalSource, TrainingBatches
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_record
 from einthoven.signals.random import generator_for
@@ -114,11 +114,6 @@ def test_a_cohort_smaller_than_a_batch_still_trains(source: SignalSource) -> Non
 def test_the_number_of_targets_is_checked(source: SignalSource, synthetic_store: Store) -> None:
     with pytest.raises(StoreError, match="targets"):
         SignalSource(source.store, source.rows, source.targets[:-1], source.preparation)
-
-
-def test_orders_depend_on_their_key_alone() -> None:
-    assert np.array_equal(epoch_order(50, seed=1, epoch=2), epoch_order(50, seed=1, epoch=2))
-    assert not np.array_equal(epoch_order(50, seed=1, epoch=2), epoch_order(50, seed=2, epoch=1))
 
 
 def test_crops_do_not_depend_on_the_number_of_processes(

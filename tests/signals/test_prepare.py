@@ -21,7 +21,6 @@ from einthoven.signals.prepare import (
     prepare_batch,
     prepare_record,
     random_starts,
-    resampled_length,
 )
 from einthoven.signals.steps import (
     Baseline,
@@ -270,21 +269,6 @@ def test_the_digest_tells_preparations_apart() -> None:
     assert ST_MEM.digest == "46195d9efec2b27b6ed41fc6ba57a2a709a848b38b1721fe50176541708ae788"
 
 
-def test_derived_values_and_changed_copies() -> None:
-    assert (ST_MEM.rate, ST_MEM.window, ST_MEM.evaluation_crops) == (250.0, 2250, 3)
-    shorter = ST_MEM.with_window(seconds=2.4).with_evaluation_crops(5)
-    assert (shorter.window, shorter.evaluation_crops, shorter.steps[2:]) == (
-        600,
-        5,
-        ST_MEM.steps[2:],
-    )
-    later = Preparation(TWO, (Resample(500), Window(2500), Resample(100)))
-    assert (later.rate, later.window) == (100.0, 500)
-    assert later.with_window(seconds=10).window == 1000
-    assert "\n" not in ST_MEM.describe()
-    assert "highpass 0.67 Hz" in ST_MEM.describe()
-
-
 @pytest.mark.parametrize(
     ("samples", "crops", "expected"),
     [
@@ -302,11 +286,6 @@ def test_derived_values_and_changed_copies() -> None:
 def test_evaluation_starts(samples: int, crops: int, expected: list[int]) -> None:
     preparation = ST_MEM.with_evaluation_crops(crops)
     assert evaluation_starts(preparation, samples, rate=250) == expected
-
-
-def test_resampled_length_rounds_down() -> None:
-    assert resampled_length(ST_MEM, 4096, rate=400) == 2560
-    assert resampled_length(ST_MEM, 2571, rate=257) == 2500
 
 
 def test_random_starts_reach_both_ends_and_follow_the_generator() -> None:

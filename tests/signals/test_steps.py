@@ -180,15 +180,6 @@ def test_source_leads_are_read_even_if_they_are_not_prepared() -> None:
     _close(_prepared(alone, x, 500), np.stack([x[:, 0], x[:, 2] - x[:, 1]], axis=1))
 
 
-def test_a_subset_of_the_leads_is_still_computed() -> None:
-    whole = _derived((*LIMB, "V1"), Derive(FOLLOW, ("I", "II")))
-    part = whole.with_leads(("III", "V1"))
-    assert (part.leads, part.derived, part.sources) == (("III", "V1"), ("III",), ("V1", "I", "II"))
-    plain = whole.with_leads(("I", "V1"))
-    assert (plain.derived, plain.sources) == ((), ("I", "V1"))
-    assert whole.with_leads(whole.leads) == whole
-
-
 def test_a_preparation_derives_missing_leads() -> None:
     plain = Preparation((*LIMB, "V1"), (Resample(500), Window(1000)))
     assert plain.deriving((*LIMB, "V1", "V2")) is plain

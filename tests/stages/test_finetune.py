@@ -35,11 +35,6 @@ def test_drop_path_rises_over_depth_or_is_constant(classifier: Classifier) -> No
     assert rates(classifier) == [[0.2, 0.2]] * 3
 
 
-def test_a_single_block_takes_the_whole_rate() -> None:
-    small = create_classifier("mtecg_tiny_100hz", labels=4, **(SIZE | {"depth": 1}))
-    assert set_drop_path(small.backbone, 0.2) == [0.2]
-
-
 @pytest.mark.parametrize(("depth", "expected"), [(3, [0.0, 0.2]), (2, [0.2]), (1, [])])
 def test_drop_path_without_residual_branches(depth: int, expected: list[float]) -> None:
     plain = create_classifier("lstm", labels=4, width=4, depth=depth)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,10 @@ import pytest
 import torch
 
 from einthoven import load_backbone
-from einthoven.backbones.classifier import create_classifier
-from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import TrainingError, WeightsError
 from einthoven.files import write_tensors
-from einthoven.models import Model, save_model
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.steps import Scale
 from einthoven.signals.store import Store
@@ -69,11 +65,6 @@ def test_encoder_file_restores_its_input_scale(corrected: PretrainResult) -> Non
         load_backbone("s4", weights=corrected.encoder, scale=1.0, **SHAPE)
 
 
-def test_request_records_options_changed_by_the_objective(corrected: PretrainResult) -> None:
-    asked = json.loads((corrected.run.path / "run.json").read_text())["request"]
-    assert asked["backbone_options"] == SHAPE | {"scale": 0.25}
-
-
 def test_published_preset_uses_millivolts(
     synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
@@ -118,15 +109,6 @@ def test_pretraining_and_fine_tuning_share_the_input_scale(
     assert {steps[-1] for steps, _ in fine_tuned} == {steps[-1] for steps, _ in seen} == {SCALED}
     # The same record, whole windows from the start: the check that either run begins with.
     np.testing.assert_array_equal(fine_tuned[0][1], seen[0][1])
-
-
-def test_model_folder_restores_its_input_scale(tmp_path: Path) -> None:
-    classifier = create_classifier("s4", labels=["a", "b"], seed=0, scale=0.25, **SHAPE)
-    bundle = Model(classifier.eval(), classifier.preparation)
-    save_model(bundle, tmp_path / "model")
-    found: Any = load_backbone("s4", weights=tmp_path / "model", **SHAPE)
-    assert isinstance(found, SequenceBackbone)
-    assert found.input_scale == 0.25
 
 
 def test_plain_weights_have_no_input_scale(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import CohortError, PreparationError, RecipeError, StoreError
 from einthoven.records import STANDARD_LEADS
 from einthoven.records.wfdb_write import write_wfdb
-from einthoven.signals.batches import SignalSource, TrainingBatches
+from einthoven.signals.batches import SignalSource
 from einthoven.signals.pack import pack
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.random import generator_for
@@ -211,27 +211,6 @@ def test_no_record_is_drawn_twice_within_a_pass(mixture: Mixture) -> None:
     seen = Counter(drawn.tolist())
     assert {seen[record] for record in range(30)} == {5}
     assert {seen[record] for record in range(30, 37)} == {10, 11}
-
-
-def test_without_weights_every_record_is_drawn_once_an_epoch(source: SignalSource) -> None:
-    union = Mixture((part(source, 0, 30), part(source, 30, 37)), (30, 7))
-    for epoch in range(2):
-        assert sorted(union.order(seed=0, epoch=epoch)) == list(range(37))
-    assert not np.array_equal(union.order(seed=0, epoch=0), union.order(seed=0, epoch=1))
-
-
-def test_sources_are_mixed_within_an_epoch(mixture: Mixture) -> None:
-    order = mixture.order(seed=0, epoch=0)
-    assert 2 <= (order[:18] >= 30).sum() <= 10
-
-
-def test_a_batch_is_a_function_of_seed_epoch_and_position(mixture: Mixture) -> None:
-    batches = TrainingBatches(mixture, 8, seed=2)
-    whole = list(batches.epoch(3))
-    assert len(whole) == batches.per_epoch == 4
-    for ours, theirs in zip(batches.epoch(3, start=2), whole[2:], strict=True):
-        assert torch.equal(ours.signals, theirs.signals)
-        assert np.array_equal(ours.rows, theirs.rows)
 
 
 def test_a_record_of_a_mixture_is_the_record_of_its_source(

@@ -130,19 +130,6 @@ def test_head_of_the_last_epoch_can_be_kept(
     assert torch.equal(classifier.head.weight, checkpoint["model.weight"])
 
 
-@pytest.mark.parametrize("init", ["zero", "normal-0.01", "stock"])
-def test_head_is_initialised_again(tmp_path: Path, run: Probe, init: Any) -> None:
-    """Whatever the classifier's head was: two rates see the same start."""
-    still = SETTINGS.model_copy(
-        update={"head_init": init, "base_lr_sweep": (1e-20, 2e-20), "weight_decay": 0.0}
-    )
-    run(tmp_path, still)
-    heads = [read_tensors(tmp_path / f"lr-{rate}" / BEST)[0] for rate in ("1e-20", "2e-20")]
-    assert torch.allclose(heads[0]["weight"], heads[1]["weight"], atol=1e-12)
-    if init == "zero":
-        assert heads[0]["weight"].abs().max() < 1e-12
-
-
 @dataclass(frozen=True)
 class Recomputed:
     """What the cache replaces: every epoch encodes the same crop of every record again."""

@@ -17,7 +17,7 @@ from einthoven.stages.recipe import (
     recipe_names,
 )
 from einthoven.training.distributed import Processes
-from einthoven.training.optim import Cycle, OneCycle, Schedule
+from einthoven.training.optim import Cycle, OneCycle
 
 CONTEXT = Context(seed=0, processes=Processes("cpu"))
 
@@ -67,37 +67,6 @@ def test_recipe_of_the_ptbxl_benchmark() -> None:
     assert recurrent.data == recipe.data
     changed = {"base_lr": 0.002, "clip": 0.25}
     assert recurrent.stage2 == fine.model_copy(update=changed)
-
-
-def test_the_other_networks_recipes() -> None:
-    multires = load_recipe("multiresnet").stage2
-    assert multires is not None
-    schedule = loop_settings(multires, micro=50, context=CONTEXT).schedule(349)
-    assert schedule == Schedule(pytest.approx(0.0045), 0.0, 5 * 349, 100 * 349)
-    assert (multires.weight_decay, multires.select) == (0.06, "best")
-    wavelet = load_recipe("wavelet-nn").stage2
-    assert wavelet is not None
-    settings = loop_settings(wavelet, micro=128, context=CONTEXT)
-    rates = {settings.schedule(137).lr(step) for step in range(30 * 137)}
-    assert [*rates] == [pytest.approx(0.002)]  # one rate, of every step
-    assert (settings.optimiser, settings.select, settings.lowest) == (
-        "adamax", "validation_loss", True
-    )  # fmt: skip
-    assert wavelet.head_init == "glorot-uniform"
-    for name in ("multiresnet", "wavelet-nn", "spacetime", "msw-transformer"):
-        data = load_recipe(name).data
-        assert (data.crop_seconds, data.evaluation_crops, data.standardise) == (10, 1, "scalar")
-    data = load_recipe("chimera").data  # the benchmark's crops and windows
-    assert (data.crop_seconds, data.evaluation_crops, data.standardise) == (2.5, 7, "scalar")
-    assert data.aggregate == "max"
-
-
-def test_to_dict_is_complete() -> None:
-    whole = load_recipe("strodthoff")
-    assert whole.to_dict()["data"]["standardise"] == "scalar"
-    assert whole.to_dict()["stage2"]["one_cycle"]["momentum"] == [0.95, 0.85, 0.95]
-    assert Recipe.model_validate(whole.to_dict()) == whole
-    assert "cohorts" not in load_pretraining("mae").to_dict()
 
 
 @pytest.mark.parametrize(
@@ -321,9 +290,3 @@ def test_a_key_regains_its_effect() -> None:
     cosine = load_recipe("strodthoff", ["stage2.schedule=cosine", "stage2.warmup_epochs=2"]).stage2
     assert cosine is not None
     assert (cosine.warmup_epochs, cosine.one_cycle) == (2, None)
-
-
-def test_the_remedy_names_the_key() -> None:
-    with pytest.raises(RecipeError) as caught:
-        load_recipe("post-training", ["seed"])
-    assert caught.value.remedy == "write --set seed=VALUE"

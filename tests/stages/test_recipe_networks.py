@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +12,7 @@ from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.objectives import create_objective
 from einthoven.reproduce.experiment import POST, experiment_names, load_experiment
-from einthoven.reproduce.grid import runs_of
-from einthoven.reproduce.run import Reproduction, State
 from einthoven.signals.prepare import resampled_length
-from einthoven.signals.store import Store
 from einthoven.stages.data import adapted
 from einthoven.stages.finetune import _groups, regularise
 from einthoven.stages.pretrain import parts_of
@@ -184,32 +180,3 @@ def test_a_step_of_the_published_pretraining() -> None:
     chance = 286 * torch.tensor(129.0).log()
     assert 0.2 * chance < out.loss < 5 * chance
     assert all(p.grad is not None for p in objective.parameters() if p.requires_grad)
-
-
-@pytest.mark.parametrize(
-    ("name", "backbone", "recipe", "epochs"),
-    [
-        ("s4-240hz-gpu", "s4", "s4-240hz", 100),
-        ("s4-240hz-corrected-gpu", "s4", "s4-240hz-corrected", 100),
-        ("st-mem-250hz-gpu", "st_mem_base", "mae", 800),
-    ],
-)
-def test_the_grid_can_be_planned(
-    name: str,
-    backbone: str,
-    recipe: str,
-    epochs: int,
-    synthetic_path: Path,
-    synthetic_store: Store,
-    tmp_path: Path,
-) -> None:
-    experiment = load_experiment(name)
-    runs = runs_of("grid", experiment, backbone)
-    pair = [run for run in runs if run.variant == POST]
-    assert len(pair) == 4 * 3 + 9  # tasks and seeds on all records, and smaller fractions
-    reproduction = Reproduction(
-        experiment, backbone, synthetic_path, Path(synthetic_store.root), tmp_path, device="cpu"
-    )
-    assert {reproduction.state(run) for run in runs} == {State.MISSING}
-    pretraining, _ = experiment.pretraining_of(backbone)
-    assert (pretraining.name, pretraining.epochs) == (recipe, epochs)

@@ -114,14 +114,6 @@ def test_position_of_the_fitted_scale() -> None:
     )  # fmt: skip
 
 
-def test_scaled_records_have_mean_0_and_deviation_1() -> None:
-    source = source_of(noise(), Resample(RATE), Window(300, evaluation_crops=1))
-    scaled = replace(source, preparation=with_scale(source.preparation, fit_standardiser(source)))
-    x, _ = scaled.evaluation_crops(np.arange(40))
-    assert float(x.double().mean()) == pytest.approx(0, abs=1e-6)
-    assert float(x.double().std(correction=0)) == pytest.approx(1, rel=1e-6)
-
-
 @pytest.mark.parametrize("step", [Standardise(over="record"), Standardise(over="lead"), MinMax()])
 def test_scaling_twice_is_refused(step: Any) -> None:
     source = source_of(noise(), Resample(RATE), Window(50), step)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import f1_score
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import open_cohort
@@ -29,7 +27,6 @@ import leaks
 import run
 import selection
 import standardiser
-import undefined
 from data import Study, as_task, cohort_for, likelihoods, members, outputs_of
 from scoring import Scored, paired_effects, patient_resamples
 
@@ -102,33 +99,6 @@ def test_thresholds() -> None:
     ]
     assert choices.macro_f1(TARGETS, SCORES, best) == pytest.approx(np.mean(known))
     assert choices.best_thresholds(np.zeros((3, 1), np.uint8), SCORES[:3, :1]).tolist() == [2.0]
-
-
-def test_averages() -> None:
-    effects = {
-        (effect.what, effect.metric): effect
-        for effect in undefined.averages(Scored.of_records(TARGETS, SCORES))
-    }
-    for metric, judge in (("AUROC", roc_auc_score), ("AUPRC", average_precision_score)):
-        for what, name in (
-            ("micro average", "micro"),
-            ("average weighted by positives", "weighted"),
-        ):
-            effect = effects[what, f"macro {metric}"]
-            assert effect.wrong == pytest.approx(judge(TARGETS, SCORES, average=name))
-            assert effect.right == pytest.approx(judge(TARGETS, SCORES))
-
-
-def test_undefined_labels_in_scikit_learn() -> None:
-    """docs/protocol.md: NaN with a warning for AUROC, 0 with a warning for average precision."""
-    targets = np.array([[0, 1], [0, 0], [0, 1]])
-    scores = np.array([[0.1, 0.9], [0.2, 0.3], [0.3, 0.8]])
-    with pytest.warns(UndefinedMetricWarning):
-        assert np.isnan(roc_auc_score(targets, scores))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert average_precision_score(targets, scores) == pytest.approx(0.5)
-    assert caught
 
 
 def test_matched_split() -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from einthoven.backbones.inference import device_of
 from einthoven.backbones.registry import create_backbone
@@ -23,19 +22,6 @@ from einthoven.files import read_json, read_lines, write_tensors
 from einthoven.models import load_model
 from einthoven.predictions import Predictions
 from einthoven.training.distributed import Processes
-
-
-def test_a_single_process_is_the_main_one() -> None:
-    alone = Processes("cpu")
-    assert (alone.rank, alone.world, alone.is_main) == (0, 1, True)
-    assert alone.device == torch.device("cpu")
-    assert alone.gather("x") == ["x"]
-    assert float(alone.mean(torch.tensor(3.0))) == 3.0
-    alone.wait()
-    model = nn.Linear(2, 1)
-    assert alone.wrap(model) is model
-    with alone.unsynchronised(model, skip=True):
-        pass
 
 
 def test_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from einthoven.training.optim import (
     Cycle,
     OneCycle,
     Schedule,
-    Settings,
     adamax,
     parameter_groups,
     set_learning_rate,
@@ -39,25 +38,10 @@ def test_one_cycle_follows_its_formula(step: int, lr: float, momentum: float) ->
     assert BENCHMARK.momentum(step) == pytest.approx(momentum, rel=1e-12)
 
 
-def test_one_cycle_rises_to_one_peak_and_falls() -> None:
-    rates = np.array([BENCHMARK.lr(step) for step in range(6801)])
-    betas = np.array([BENCHMARK.momentum(step) for step in range(6801)])
-    assert rates.argmax() == betas.argmin() == 2040
-    assert (np.diff(rates[:2041]) > 0).all()
-    assert (np.diff(rates[2040:]) < 0).all()
-    assert (np.sign(np.diff(rates)) == -np.sign(np.diff(betas))).all()
-
-
 def test_a_cycle_without_a_rise_begins_at_its_peak() -> None:
     falling = OneCycle(1.0, 10, Cycle(warmup_share=0.0))
     assert falling.lr(0) == 1.0
     assert falling.momentum(0) == 0.85
-
-
-def test_settings_choose_the_schedule() -> None:
-    settings = Settings(epochs=50, base_lr=0.02, batch_size=128)
-    assert settings.schedule(136) == Schedule(0.01, 0.0, 0, 6800)
-    assert Settings(50, 0.02, 128, cycle=Cycle()).schedule(136) == BENCHMARK
 
 
 def test_set_learning_rate_by_group_and_first_beta() -> None:

@@ -28,19 +28,6 @@ def test_another_request_is_refused_by_name(tmp_path: Path, key: str, value: obj
         RunFolder.begin(tmp_path / "run", ASKED | {key: value})
 
 
-@pytest.mark.parametrize(
-    ("recipe", "message"),
-    [
-        ({"name": "a", "seed": 1}, "recipe.seed: 0; now 1"),
-        ({"name": "a", "seed": 0, "clip": None}, 'recipe.clip: "absent"; now null'),
-    ],
-)
-def test_differing_entry_is_named(tmp_path: Path, recipe: dict[str, object], message: str) -> None:
-    RunFolder.begin(tmp_path / "run", ASKED)
-    with pytest.raises(TrainingError, match=message):
-        RunFolder.begin(tmp_path / "run", ASKED | {"recipe": recipe})
-
-
 @pytest.mark.parametrize("content", ["{}", "[]", '{"request": 1}'])
 def test_a_foreign_run_file_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(content)

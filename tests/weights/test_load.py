@@ -57,13 +57,6 @@ def test_reads_whole_classifiers(tmp_path: Path) -> None:
         load_classifier(NAME, weights=tmp_path / "encoder", **DEPTH)
 
 
-def test_reading_draws_no_random_numbers(tmp_path: Path) -> None:
-    torch.save(_public(), tmp_path / "x.pth")
-    state = torch.get_rng_state()
-    load_backbone(NAME, weights=tmp_path / "x.pth", **DEPTH)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_lists_missing_unexpected_and_reshaped_in_the_names_of_the_file(tmp_path: Path) -> None:
     state = _public()
     state["block1.extra"] = torch.ones(1)

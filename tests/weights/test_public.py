@@ -14,7 +14,7 @@ from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import ModelError, WeightsError
 from einthoven.files import file_sha256
 from einthoven.licences import Licence
-from einthoven.models import Model, derived_provenance, load_model, read_config, save_model
+from einthoven.models import derived_provenance, load_model, read_config, save_model
 from einthoven.weights import load_backbone
 from einthoven.weights.public import (
     config_of_weights,
@@ -112,13 +112,6 @@ def test_the_origin_of_a_bare_weights_file_is_unknown(tmp_path: Path) -> None:
     assert converted["commercial_use"] is converted["provenance"]["contains_ptbxl"] is None
     assert converted["provenance"]["initial_weights"]["source"] == "bare weights file"
     assert public_data("ecg_fm", tmp_path / "model") is None
-
-
-def test_nothing_is_claimed_for_weights_of_unknown_origin(tmp_path: Path) -> None:
-    network = create_backbone("ecg_fm", seed=0, **TINY)
-    save_model(Model(network, network.preparation), tmp_path / "model")
-    assert public_data("ecg_fm", tmp_path / "model") is None
-    assert config_of_weights("ecg_fm", tmp_path / "model")["license"] == "unknown"
 
 
 @pytest.mark.parametrize(
