@@ -188,14 +188,9 @@ def _recommend_folds(cohort: Cohort) -> None:
         return
     records = counted(len(cohort), "record")
     note(f"{records}: --folds 5 tests every one of them, and trains the final model on all")
-    counts = [
-        (int(positives), label, split)
-        for split in ("test", "validation")
-        for label, positives in zip(cohort.labels, cohort.targets(split).sum(axis=0), strict=True)
-    ]
-    few = sorted(entry for entry in counts if entry[0] < FEW)
-    scarce = [f"{label}: {counted(n, 'positive')} in {split}" for n, label, split in few]
-    if scarce:
+    counts, splits = cohort.counts(), ("test", "validation")
+    positives = sorted((int(counts.at[x, s]), x, s) for x in cohort.labels for s in splits)
+    if scarce := [f"{x}: {counted(n, 'positive')} in {s}" for n, x, s in positives if n < FEW]:
         note(f"Warning: {listed(scarce, separator='; ')}: use --folds 5", style="yellow")
 
 
