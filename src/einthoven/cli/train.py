@@ -189,7 +189,7 @@ def _recommend_folds(cohort: Cohort) -> None:
     records = counted(len(cohort), "record")
     note(f"{records}: --folds 5 tests every one of them, and trains the final model on all")
     counts, splits = cohort.counts(), ("test", "validation")
-    positives = sorted((int(counts.at[x, s]), x, s) for x in cohort.labels for s in splits)
+    positives = sorted((int(counts[s][x]), x, s) for x in cohort.labels for s in splits)
     if scarce := [f"{x}: {counted(n, 'positive')} in {s}" for n, x, s in positives if n < FEW]:
         note(f"Warning: {listed(scarce, separator='; ')}: use --folds 5", style="yellow")
 
