@@ -15,6 +15,7 @@ from einthoven.cohorts import Cohort
 from einthoven.files import read_json
 from einthoven.models import load_model
 from einthoven.predictions import Predictions
+from einthoven.report.format import number
 from einthoven.signals.store import Store
 
 QUICK = ("--resamples", 20, "--json")
@@ -141,7 +142,7 @@ def test_two_runs_compared(cli: Any, made: Any) -> None:
     score = json.loads(cli("compare", made.run, made.other, *QUICK).out)
     assert score["auroc"]["macro"] == pytest.approx(difference)
     result = cli("compare", made.run, made.other, "--resamples", 20)
-    assert f"{difference:+.4f}" in result.out
+    assert number(difference, signed=True, places=4) in result.out
     assert f"{scores[0]['defined_labels']} of {len(scores[0]['per_label'])}" in result.out
     assert "…" not in result.out
     cli("compare", made.run, made.other, "--resamples", 0)
