@@ -138,8 +138,8 @@ class ReproduceError(EinthovenError):
 def validated(name: str, refusal: type[EinthovenError]) -> Callable[[type[Kind]], type[Kind]]:
     """Decorate a frozen dataclass whose arguments pydantic checks against their annotations.
 
-    Numbers are finite, and a bool or 2.0 is not an integer. A tuple that may be given as a list is
-    annotated with ``Field(strict=False)``.
+    Numbers are finite, and a bool or 2.0 is not an integer. Numbers may be NumPy's, and a list or
+    an array serves as a tuple.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def validated(name: str, refusal: type[EinthovenError]) -> Callable[[type[Kind]]
         @wraps(create)
         def init(self: Any, *args: Any, **values: Any) -> None:
             try:
-                create(self, *args, **values)
+                create(self, *map(plain, args), **{key: plain(values[key]) for key in values})
             except ValidationError as error:
                 problem, remedy = first_fault(error, [field.name for field in fields(checked)])
                 raise refusal(f"{name}: {problem}", remedy=remedy) from error
@@ -170,6 +170,14 @@ def validated(name: str, refusal: type[EinthovenError]) -> Callable[[type[Kind]]
         return checked  # type: ignore[no-any-return]
 
     return decorate
+
+
+def plain(value: Any) -> Any:
+    """Lists and arrays as tuples, NumPy's numbers as Python's."""
+    import numpy as np
+
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
 def first_fault(error: ValidationError, names: list[str]) -> tuple[str, str]:

@@ -167,6 +167,9 @@ def test_seeds(arrays: Any) -> None:
     assert torch.equal(recipe_s, head(random_state=RECIPE.seed))
     assert torch.equal(first, again)
     assert not torch.equal(first, recipe_s)
+    assert torch.equal(head(random_state=2**40), head(random_state=2**40, device="cpu:0"))
+    with pytest.raises(ValueError, match="'random_state' parameter"):
+        head(random_state=2**63)
     states = [head(random_state=np.random.RandomState(3)) for _ in range(2)]
     assert torch.equal(*states)
 

@@ -19,7 +19,6 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import (
     BackboneError,
-    EinthovenError,
     EstimatorError,
     ModelError,
     PreparationError,
@@ -164,6 +163,12 @@ def test_it_works_in_pipelines_and_searches(arrays: Any) -> None:
     assert (names[0], names[-1]) == ("ecgembedder0", "ecgembedder31")
 
 
+@pytest.mark.parametrize("device", ["cpu:0", torch.device("cpu"), torch.device("cpu", 0)])
+def test_devices_of_pytorch_are_accepted(arrays: Any, device: Any) -> None:
+    found = EcgEmbedder(**arrays.given, device=device).fit_transform(arrays.x[:2])
+    assert np.array_equal(found, EcgEmbedder(**arrays.given).fit_transform(arrays.x[:2]))
+
+
 def test_short_records_are_refused_or_padded(arrays: Any) -> None:
     x = arrays.x[:3, :, :400]
     with pytest.raises(PreparationError):
@@ -188,7 +193,8 @@ def test_short_records_are_refused_or_padded(arrays: Any) -> None:
         ({"weights": None}, EstimatorError, "without weights would be a network of random numbers"),
         ({"options": {"dept": 1}}, BackboneError, "unknown option dept"),
         ({"n_jobs": 0}, ValueError, "'n_jobs' parameter"),
-        ({"device": "gpu"}, EinthovenError, "device gpu does not exist"),
+        ({"device": "gpu"}, EstimatorError, "device gpu does not exist"),
+        ({"device": 3}, ValueError, "'device' parameter"),
         ({"short": "stretch"}, ValueError, "'short' parameter.*stretch"),
         ({"crop_seconds": 0.123456}, PreparationError, "whole number of samples"),
     ],

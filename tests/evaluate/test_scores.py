@@ -153,6 +153,8 @@ def test_same_seed_same_score_whatever_the_input_type() -> None:
     frames = [pd.DataFrame(values, columns=LABELS) for values in (targets, scores)]
     for values in (frames, [targets.tolist(), scores.tolist()], [targets.astype(bool), scores]):
         assert score(*values, labels=list(LABELS), resamples=50, seed=7).to_dict() == result
+    numpys = {"resamples": np.int64(50), "seed": np.uint8(7), "level": np.float64(0.95)}
+    assert score(targets, scores, labels=LABELS, **numpys).to_dict() == result
     other = score(targets, scores, labels=LABELS, resamples=50, seed=8)
     assert other.to_dict()["macro_auroc_interval"] != result["macro_auroc_interval"]
 

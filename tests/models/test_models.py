@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +139,43 @@ def test_changes_of_what_decides_a_prediction_are_refused(
         load_model(saved)
     write_json(saved / "config.json", config | {"metrics": {"macro_auroc": 1.0}})
     assert load_model(saved).config["metrics"] == {"macro_auroc": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, None) for key in ("backbone", "backbone_options", "preparation", "aggregate")),
+        *((key, None) for key in ("head_dropout", "weights_sha256")),
+        *((key, 3) for key in ("backbone", "backbone_options", "aggregate", "calibration")),
+        *((key, 3) for key in ("id2label", "preparation", "provenance", "descriptions")),
+        *((key, "3") for key in ("head_dropout", "calibration", "id2label")),
+        ("id2label", {"0": "A", "2": "B"}),
+        ("id2label", {"0": "A", "1": 2}),
+        ("backbone", "resnet1d_wong"),
+        ("backbone_options", {"depth": "deep"}),
+        ("preparation", {"leads": ["I"]}),
+        ("preparation", {"leads": ["I"], "steps": [3]}),
+        ("calibration", {}),
+        ("calibration", {"temperatures": "x", "biases": [0, 0], "thresholds": [1, 1]}),
+    ],
+)
+def test_entries_of_other_types_are_refused(key: str, value: object, saved: Path) -> None:
+    config = read_json(saved / "config.json") | {key: value}
+    for damaged in [config] + [{k: v for k, v in config.items() if k != key}] * (value is None):
+        write_json(saved / "config.json", damaged | {"digest": config_digest(damaged)})
+        with pytest.raises(ModelError) as caught:
+            load_model(saved)
+        assert str(saved) in caught.value.problem
+        assert any(word in caught.value.problem for word in re.findall(r"\w+", f"{key} {value}"))
+        assert caught.value.remedy
+
+
+def test_a_missing_calibration_is_refused(saved: Path) -> None:
+    config = read_json(saved / "config.json")
+    del config["calibration"]
+    write_json(saved / "config.json", config | {"digest": config_digest(config)})
+    with pytest.raises(ModelError, match="calibration is missing"):
+        load_model(saved)
 
 
 def test_entries_are_updated_with_their_digest(saved: Path) -> None:

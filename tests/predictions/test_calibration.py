@@ -61,7 +61,7 @@ def test_json_round_trip() -> None:
         (([1.0], [float("nan")], [0.5]), "biases = nan"),
         (([1.0], [0.0], [1.2]), "thresholds = 1.2"),
         ((["hot"], [0.0], [0.5]), "temperatures = 'hot'"),
-        (([[1.0]], [0.0], [0.5]), r"temperatures = \[1.0\]"),
+        (([[1.0]], [0.0], [0.5]), r"temperatures = \(1.0,\)"),
     ],
 )
 def test_impossible_calibrations_are_refused(values: Any, message: str) -> None:

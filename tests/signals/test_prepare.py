@@ -350,6 +350,8 @@ def test_batches_that_do_not_fit_are_refused(change: dict, message: str) -> None
         ({"step": "resample", "rate": 250, "methd": "fourier"}, "unknown field 'methd'"),
         ({"step": "resample"}, "rate is missing"),
         ("resample", "is not a table"),
+        ({1: 2, "step": "resample", "rate": 100}, "unknown field '1'"),
+        ({"step": ["resample"]}, "unknown preparation step"),
     ],
 )
 def test_unknown_steps_and_keys_are_refused(step: object, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,7 @@ from einthoven.signals.steps import (
     Standardise,
     Step,
     Window,
+    step_from_dict,
 )
 
 TWO = ("II", "V5")
@@ -234,7 +237,20 @@ def test_missing_leads_are_computed_only_by_a_preparation_that_derives_them() ->
         (lambda: Preparation(TWO, (Window(9),)), "no Resample"),
         (lambda: _whole(100).with_window(seconds=0.001), "whole number"),
         (lambda: Preparation.from_dict({"leads": ["I"]}), "keys leads and steps"),
-        (lambda: Preparation.from_dict({"leads": "II", "steps": []}), "two lists"),
+        *(
+            (lambda seconds=seconds: _whole(100).with_window(seconds=seconds), "whole number")
+            for seconds in (math.nan, math.inf, -math.inf)
+        ),
+        *(
+            (lambda values=values: Preparation.from_dict(values), "two lists")
+            for values in (
+                {"leads": "II", "steps": []},
+                {"leads": None, "steps": []},
+                {"leads": [1], "steps": []},
+                {"leads": ["II"], "steps": 3},
+                None,
+            )
+        ),
         (lambda: Fir(47), "cutoff = 47"),
         (lambda: Fir((47, 0.05)), "lower one first"),
         (lambda: Decimate(1), "factor = 1"),
@@ -266,6 +282,21 @@ def test_missing_leads_are_computed_only_by_a_preparation_that_derives_them() ->
 def test_contradictions_are_refused_at_construction(make, message: str) -> None:
     with pytest.raises(PreparationError, match=message):
         make()
+
+
+def test_one_corner_may_be_a_list_and_numbers_numpys() -> None:
+    x = beats(3, 2, 1000, 500)
+    alone = Filter("highpass", 0.67)
+    for step in (
+        Filter("highpass", (0.67,)),
+        step_from_dict({"step": "filter", "kind": "highpass", "cutoff": [0.67]}),
+        Filter("highpass", np.float64(0.67), order=np.int64(5)),
+    ):
+        found, expected = (_prepared(_whole(1000, each), x, 500) for each in (step, alone))
+        assert torch.equal(found, expected)
+    band = Filter("bandpass", np.array([0.5, 40]))
+    assert band == Filter("bandpass", (0.5, 40.0))
+    assert step_from_dict(band.to_dict()) == band
 
 
 def test_a_window_that_is_decimated_keeps_a_multiple() -> None:

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from einthoven.backbones.leads import canonical_leads
-from einthoven.errors import BackboneError, first_fault
+from einthoven.errors import BackboneError, first_fault, plain
 from einthoven.records.record import STANDARD_LEADS
 
 __all__ = [
@@ -83,7 +82,7 @@ class BackboneConfig:
                 + f"choose among {', '.join(self.options)}",
             )
         try:
-            return dataclasses.replace(self, **{key: _plain(options[key]) for key in options})
+            return dataclasses.replace(self, **{key: plain(options[key]) for key in options})
         except ValidationError as error:
             problem, remedy = first_fault(error, list(self.options))
             raise BackboneError(f"{self.name}: {problem}", remedy=remedy) from error
@@ -98,10 +97,3 @@ class BackboneConfig:
         """
         if not condition:
             raise BackboneError(f"{self.name}: {field} = {getattr(self, field)!r}", remedy=remedy)
-
-
-def _plain(value: Any) -> Any:
-    """Lists as tuples, NumPy's numbers as Python's."""
-    if isinstance(value, list | tuple):
-        return tuple(map(_plain, value))
-    return value.item() if isinstance(value, np.generic) else value

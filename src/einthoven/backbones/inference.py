@@ -17,7 +17,7 @@ from einthoven.signals.batches import SignalSource
 Aggregate = Literal["probability", "logit", "max"]
 
 
-def device_of(name: str) -> str:
+def device_of(name: str | torch.device) -> str:
     """Resolve the name of a device: `auto` is the first CUDA GPU, or the CPU if there is none.
 
     Raises
@@ -25,11 +25,14 @@ def device_of(name: str) -> str:
     EinthovenError
         If this machine, or its PyTorch, does not have the device.
     """
+    name = str(name)
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if name == "auto":
         return "cuda" if gpus else "cpu"
     devices = ["cpu", *(["cuda"] if gpus else []), *gpus]
     devices += ["mps"] if torch.backends.mps.is_available() else []
+    if name in ("cpu:0", "mps:0"):  # PyTorch's other names of the only one
+        name = name.removesuffix(":0")
     if name not in devices:
         raise EinthovenError(
             f"device {name} does not exist on this machine",

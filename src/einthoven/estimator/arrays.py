@@ -21,9 +21,10 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
+from einthoven.backbones.inference import device_of
 from einthoven.backbones.leads import canonical_leads
 from einthoven.cohorts.cohort import patient_order, stratified_places
-from einthoven.errors import EstimatorError, RecordError
+from einthoven.errors import EinthovenError, EstimatorError, RecordError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.quality import refuse_unit
 from einthoven.signals.batches import SignalSource
@@ -44,6 +45,7 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
     leads: Any
     samples: int | None
     short: Any
+    device: Any
     n_jobs: int | None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -52,7 +54,7 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
         "samples": [Interval(Integral, 1, None, closed="left"), None],
         "short": [StrOptions({"refuse", "pad"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "device": [str],
+        "device": [str, torch.device],
         "n_jobs": [Interval(Integral, 1, None, closed="left"), Options(Integral, {-1}), None],
     }
 
@@ -126,6 +128,13 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
             for step in preparation.steps
         )
         return replace(preparation, steps=tuple(steps))
+
+    def _device(self) -> str:
+        """Name of the device; one that does not exist is a ValueError, as other parameters."""
+        try:
+            return device_of(self.device)
+        except EinthovenError as error:
+            raise EstimatorError(error.problem, remedy=error.remedy) from error
 
     @contextmanager
     def _threads(self) -> Iterator[None]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.base import ClassifierMixin
@@ -25,7 +26,7 @@ from einthoven.errors import EstimatorError
 from einthoven.estimator.arrays import ArrayEstimator, Targets, set_aside, source
 from einthoven.estimator.embedder import Encoder, backbone_name, initial_config, open_encoder
 from einthoven.files import Json
-from einthoven.inference import device_of, on_device
+from einthoven.inference import on_device
 from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance
 from einthoven.stages.data import adapted
@@ -64,8 +65,8 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         logistic regression, which needs no validation, and otherwise 0.1.
     batch_size : int
         Records at a time in prediction; training batches are the recipe's.
-    device : str
-        `cpu`, `auto` or `cuda`.
+    device : str or torch.device
+        `cpu`, `auto`, `cuda`, ...
     n_jobs : int, optional
         Threads of PyTorch; -1 for all processors, None to leave them as they are.
     random_state : int, RandomState or None
@@ -91,7 +92,11 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         "backbone": [str, Path, Backbone, Classifier, Model],
         "recipe": [str, Path, Recipe],
         "validation_fraction": [Interval(Real, 0, 0.5, closed="right"), StrOptions({"auto"}), None],
-        "random_state": ["random_state"],
+        "random_state": [
+            Interval(Integral, 0, 2**63 - 1, closed="both"),
+            np.random.RandomState,
+            None,
+        ],
     }
 
     def __init__(
@@ -108,7 +113,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         overrides: Sequence[str] = (),
         validation_fraction: float | str | None = "auto",
         batch_size: int = 64,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         n_jobs: int | None = None,
         random_state: Any = None,
     ) -> None:
@@ -171,7 +176,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         if recipe.data.standardise == "scalar":
             self.preparation_ = with_scale(self.preparation_, fit_standardiser(sources[0]))
             sources = [replace(item, preparation=self.preparation_) for item in sources]
-        processes = Processes(self.device)
+        processes = Processes(self._device())
         recipe, _ = settled(recipe, sources[0], sources[1], processes)
         with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder:
             check_stages(network, sources[0], recipe=recipe, processes=processes)
@@ -283,7 +288,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         records = source(self._store(self._flat(X, reset=False)), self.preparation_)
-        device = device_of(self.device)
+        device = self._device()
         network: Any = on_device(self.classifier_, device)
         with self._threads():
             return probabilities(

@@ -21,7 +21,7 @@ from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import EstimatorError
 from einthoven.estimator.arrays import ArrayEstimator, source
 from einthoven.files import Json
-from einthoven.inference import device_of, on_device
+from einthoven.inference import on_device
 from einthoven.inference.embeddings import crop_means
 from einthoven.models import Model, is_model, load_model, read_config
 from einthoven.signals.preparation import Preparation
@@ -63,7 +63,7 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ArrayEstima
         Number of crops of a record, evenly spaced. Default: the backbone's.
     batch_size : int
         Records at a time; it bounds the memory.
-    device : str
+    device : str or torch.device
         `cpu`, `auto`, `cuda`, ...
     n_jobs : int, optional
         Threads of PyTorch; -1 for all processors, None to leave them as they are.
@@ -98,7 +98,7 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ArrayEstima
         crop_seconds: float | None = None,
         evaluation_crops: int | None = None,
         batch_size: int = 64,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         n_jobs: int | None = None,
     ) -> None:
         self.backbone = backbone
@@ -150,7 +150,7 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ArrayEstima
         """
         check_is_fitted(self)
         records = source(self._store(self._flat(X, reset=False)), self.preparation_)
-        device = device_of(self.device)
+        device = self._device()
         network: Any = on_device(self.backbone_, device)
         out = np.empty((len(records), self._n_features_out), dtype=np.float32)
         with self._threads(), torch.no_grad():

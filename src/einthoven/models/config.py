@@ -11,9 +11,11 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from einthoven.errors import FileError, ModelError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from einthoven.errors import FileError, ModelError, first_fault
 from einthoven.files import CONFIG_FILE, EVALUATION_FILE, Json, read_json, write_json
 
 WEIGHTS, CARD, RELIABILITY = "model.safetensors", "README.md", "reliability.svg"
@@ -33,6 +35,31 @@ _DETERMINING = (
     "weights_sha256",
 )
 COPY_AGAIN = "copy the whole model folder again"
+
+
+def _numbered(labels: dict[str, str]) -> dict[str, str]:
+    if set(labels) != {str(place) for place in range(len(labels))}:
+        raise ValueError("the keys should be the numbers of the outputs, from 0")
+    return labels
+
+
+class _Entries(BaseModel):
+    """Entries of config.json that are read; all others are descriptive."""
+
+    model_config = ConfigDict(strict=True)
+    backbone: str
+    backbone_options: dict[str, Any]
+    preparation: Annotated[dict[Literal["leads", "steps"], list[Any]], Field(min_length=2)]
+    aggregate: str | list[str]
+    calibration: dict[str, Any] | None
+    weights_sha256: str
+    provenance: dict[str, Any] | None = None
+    descriptions: dict[str, str] = {}
+
+
+class _ClassifierEntries(_Entries):
+    id2label: Annotated[dict[str, str], AfterValidator(_numbered)]
+    head_dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
 def model_path(name_or_path: str | Path, *, revision: str | None = None) -> Path:
@@ -106,8 +133,8 @@ def read_config(path: str | Path) -> Json:
     Raises
     ------
     ModelError
-        If the folder is incomplete or damaged, or an entry that determines a prediction was
-        changed.
+        If the folder is incomplete or damaged, an entry is missing or has another type, or one that
+        determines a prediction was changed.
     """
     file = model_path(path) / CONFIG_FILE
     try:
@@ -132,6 +159,12 @@ def read_config(path: str | Path) -> Json:
             f"calibration, ...) have the digest {digest[:12]}..., another one is recorded",
             remedy="copy the model again; change entries with einthoven.models.update_config",
         )
+    entries = _ClassifierEntries if config.get("id2label") else _Entries
+    try:
+        entries.model_validate(config)
+    except ValidationError as error:
+        problem, detail = first_fault(error, list(entries.model_fields))
+        raise ModelError(f"{file}: {problem} ({detail})", remedy=COPY_AGAIN) from error
     return config
 
 

@@ -13,7 +13,7 @@ from einthoven import __version__
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
-from einthoven.errors import BackboneError, ModelError
+from einthoven.errors import BackboneError, CalibrationError, ModelError, PreparationError
 from einthoven.files import (
     CONFIG_FILE,
     EVALUATION_FILE,
@@ -169,14 +169,17 @@ def load_model(path_or_name: str | Path = SHIPPED, *, revision: str | None = Non
     aggregate = config["aggregate"]
     calibration = config["calibration"]
     metadata = read_metadata(folder / WEIGHTS)
-    return Model(
-        network=network.eval().requires_grad_(False),
-        preparation=Preparation.from_dict(config["preparation"]),
-        aggregate=aggregate if isinstance(aggregate, str) else tuple(aggregate),
-        calibration=None if calibration is None else Calibration(**calibration),
-        config=config,
-        fingerprints={key: value for key, value in metadata.items() if key != "format"},
-    )
+    try:
+        return Model(
+            network=network.eval().requires_grad_(False),
+            preparation=Preparation.from_dict(config["preparation"]),
+            aggregate=aggregate if isinstance(aggregate, str) else tuple(aggregate),
+            calibration=None if calibration is None else Calibration(**calibration),
+            config=config,
+            fingerprints={key: value for key, value in metadata.items() if key != "format"},
+        )
+    except (CalibrationError, PreparationError) as error:
+        raise ModelError(f"{folder / CONFIG_FILE}: {error.problem}", remedy=COPY_AGAIN) from error
 
 
 def load_network(path: str | Path) -> Classifier | Backbone:

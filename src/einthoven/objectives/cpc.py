@@ -8,10 +8,10 @@ the true token competes with those of other tokens.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -49,7 +49,7 @@ class CPCConfig:
         inputs as they are.
     """
 
-    offsets_ms: Annotated[tuple[float, ...], Field(strict=False)] = (14 * 1000 / 120,)
+    offsets_ms: tuple[float, ...] = (14 * 1000 / 120,)
     negatives: NonNegativeInt = 128
     pool: NonNegativeInt = 0
     normalise: bool = False

@@ -77,7 +77,7 @@ class WCRConfig:
     codes: PositiveInt = 320
     code_groups: PositiveInt = 2
     target_width: PositiveInt = 256
-    code_temperature: Annotated[tuple[float, float, float], Field(strict=False)] = (
+    code_temperature: tuple[float, float, float] = (
         2.0,
         0.5,
         0.999995,

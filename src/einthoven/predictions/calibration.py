@@ -43,9 +43,9 @@ class Calibration:
         If lengths differ, or a value is out of range.
     """
 
-    temperatures: Annotated[tuple[Temperature, ...], Field(strict=False, min_length=1)]
-    biases: Annotated[tuple[float, ...], Field(strict=False)]
-    thresholds: Annotated[tuple[Share, ...], Field(strict=False)]
+    temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)]
+    biases: tuple[float, ...]
+    thresholds: tuple[Share, ...]
 
     def __post_init__(self) -> None:
         lengths = {name: len(values) for name, values in vars(self).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -135,11 +136,11 @@ class Preparation:
         Raises
         ------
         PreparationError
-            If a key is missing or unknown.
+            If a key is missing or unknown, or a value has another type.
         """
-        # A string would pass for a sequence of one-letter leads.
-        valid = set(values) == {"leads", "steps"} and not isinstance(values["leads"], str)
-        if not valid:
+        valid = isinstance(values, Mapping) and set(values) == {"leads", "steps"}
+        valid = valid and all(isinstance(value, list | tuple) for value in values.values())
+        if not (valid and all(isinstance(lead, str) for lead in values["leads"])):
             raise PreparationError(
                 f"a preparation has the keys leads and steps, two lists, but this is {values!r}",
                 remedy="use the dictionary that Preparation.to_dict wrote",
@@ -151,7 +152,7 @@ class Preparation:
         """Return a copy with shorter or longer crops of a whole number of samples."""
         rate = [step.rate for step in self.before_window if isinstance(step, Resample)][-1]
         samples = seconds * rate
-        if samples < 1 or abs(samples - round(samples)) > 1e-6:
+        if not 1 <= samples < math.inf or abs(samples - round(samples)) > 1e-6:
             raise PreparationError(
                 f"a window of {seconds} s is {samples:g} samples at {rate:g} Hz",
                 remedy="use a length that is a whole number of samples",

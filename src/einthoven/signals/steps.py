@@ -27,8 +27,7 @@ from einthoven.signals import filters
 _FLAT = 1e-6
 _RANGE_EPSILON = 1e-8  # mV, of the published scaling by extremes
 
-Band = Annotated[tuple[PositiveFloat, PositiveFloat], Field(strict=False)]
-Leads = Annotated[tuple[str, ...], Field(strict=False)]
+Band = tuple[PositiveFloat, PositiveFloat]
 
 
 @dataclass(frozen=True)
@@ -132,12 +131,12 @@ def step_from_dict(values: Mapping[str, Any]) -> Step:
             remedy='write the step as {"step": NAME, ...}',
         )
     options = dict(values)
-    name = options.pop("step", None)
+    name = str(options.pop("step", None))
     if name not in STEPS:
         raise PreparationError(
             f"unknown preparation step {name!r}", remedy=f"use one of {', '.join(sorted(STEPS))}"
         )
-    return STEPS[name](**options)
+    return STEPS[name](**{str(key): value for key, value in options.items()})
 
 
 # ------------------------------------------------------------------ rate, length and leads
@@ -285,8 +284,8 @@ class Derive(Step):
     """
 
     name: ClassVar[str] = "derive"
-    leads: Leads
-    of: Annotated[tuple[str, str], Field(strict=False)]
+    leads: tuple[str, ...]
+    of: tuple[str, str]
 
     def __post_init__(self) -> None:
         if not self.leads or not set(self.leads) <= set(derivable_leads(self.of)):
@@ -325,15 +324,15 @@ class Filter(Step):
     ----------
     kind : {"highpass", "lowpass", "bandpass", "notch"}
         Butterworth for the first three; `notch` is a second-order notch of quality 30.
-    cutoff : float or pair of float
-        Corner frequency in Hz (a pair for `bandpass`, the centre for `notch`).
+    cutoff : float or tuple of float
+        Corner frequency in Hz (two for `bandpass`, the centre for `notch`).
     order : int
         Order of the Butterworth design; 2 for `notch`.
     """
 
     name: ClassVar[str] = "filter"
     kind: Literal["highpass", "lowpass", "bandpass", "notch"]
-    cutoff: PositiveFloat | Band
+    cutoff: PositiveFloat | tuple[PositiveFloat, ...]
     order: PositiveInt = 5
 
     def __post_init__(self) -> None:
@@ -365,7 +364,8 @@ class Filter(Step):
         """Second-order sections at a rate in Hz, (sections, 6)."""
         if self.kind == "notch":
             return np.asarray(sps.tf2sos(*sps.iirnotch(_corners(self)[0], 30.0, fs=rate)))
-        design: Any = sps.butter(self.order, self.cutoff, self.kind, fs=rate, output="sos")
+        corners = _corners(self) if self.kind == "bandpass" else _corners(self)[0]
+        design: Any = sps.butter(self.order, corners, self.kind, fs=rate, output="sos")
         return np.asarray(design)
 
     def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
