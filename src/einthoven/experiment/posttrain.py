@@ -73,27 +73,13 @@ def posttrain(
 
     Parameters
     ----------
-    cohort : Cohort, or its source
-        As `open_cohort` accepts it.
+    cohort : Cohort, or a source that `open_cohort` accepts
     out : path
-        Run folder: `model`, `predictions`, `metrics.json`, `report.html`.
-    backbone : str
-        A registered name, or that of the included model, which has its own weights.
-    weights : path, optional
-        A public checkpoint or a model folder.
-    recipe, overrides
-        Name or file of a recipe (default: post-training with the settings of the backbone), and
-        keys to override, such as ``["stage1.epochs=20"]``.
-    options : mapping, optional
-        Fields of the backbone's config.
+        Run folder.
+    backbone, weights, recipe, overrides, options, folds, allow_leakage, resamples, device
+        As the options of the command; `overrides` are those of `--set`, `options` is a mapping.
     store : Store or path, optional
         The packed cohort, or where to pack it. Default: `out` with the suffix `.store`.
-    folds : int, optional
-        Cross-validation, recommended below 2,000 records.
-    resamples, allow_leakage, progress
-        As in `einthoven.experiment.run.run_experiment`.
-    device : str
-        `auto`, `cpu`, or a GPU such as `cuda`.
 
     Returns
     -------

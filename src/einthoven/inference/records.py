@@ -85,19 +85,9 @@ def predict_record(
 
 
 class Predictor:
-    """A model that predicts batches of records.
+    """A model that predicts batches of records, on a device if one is named.
 
-    Parameters
-    ----------
-    model, leads
-        As in `predict_record`.
-    device : torch.device or str, optional
-        Where a copy of the network computes; by default the network stays where it is.
-
-    Raises
-    ------
-    BackboneError
-        As `predict_record`.
+    Arguments and errors are those of `predict_record`; the caller's network stays in place.
     """
 
     def __init__(

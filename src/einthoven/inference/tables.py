@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -55,18 +54,13 @@ class Item(NamedTuple):
     read: Callable[[], Record]
 
 
-@dataclass(frozen=True)
-class Written:
-    """A file of predictions, and how many records are in it and were refused."""
+class Written(NamedTuple):
+    """A file of predictions, the numbers of records in it and refused, and the refused ones."""
 
     file: Path
     predicted: int
     refused: int
-
-    @property
-    def refused_file(self) -> Path:
-        """Table of the records that were refused, with the reasons."""
-        return _refused_file(self.file)
+    refused_file: Path
 
 
 def predict(
@@ -185,7 +179,7 @@ def write_predictions(
         with replacing(file) as temporary:
             _join(temporary, file.suffix, _rows(parts, refused=False))
         shutil.rmtree(folder)
-    return Written(file, len(items) - len(refused), len(refused))
+    return Written(file, len(items) - len(refused), len(refused), _refused_file(file))
 
 
 def refuse_models(sources: Iterable[str | Path], command: str = "predict") -> None:
