@@ -62,9 +62,9 @@ class Case:
     ours, plain : nn.Module
         With the same weights.
     loss : callable
-        Of a model and a batch.
+        Loss of a model on a batch.
     samples : int
-        Of an input.
+        Samples of an input.
     batch : int
     whole : bool
         Whether it is a training step as there are, and not a part of one.

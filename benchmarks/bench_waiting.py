@@ -49,16 +49,16 @@ def steps() -> Times:
 
 
 def mean(times: list[Times]) -> Times:
-    """Of wall clock and of processor time."""
+    """Mean wall clock and processor time."""
     return Times(*(sum(each) / len(times) for each in zip(*times, strict=True)))
 
 
 def measure(*, sleeps: bool) -> Times:
     """The mean step of a fresh process."""
-    asked = {key: value for key, value in os.environ.items() if key != NAME}
-    asked |= {NAME: GOMP_SPINCOUNT} if sleeps else {}
+    environment = {key: value for key, value in os.environ.items() if key != NAME}
+    environment |= {NAME: GOMP_SPINCOUNT} if sleeps else {}
     command = [sys.executable, __file__, "--child"]
-    answer = subprocess.run(command, env=asked, check=True, capture_output=True, text=True)
+    answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return Times(*json.loads(answer.stdout.splitlines()[-1]))
 
 

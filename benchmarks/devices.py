@@ -29,7 +29,7 @@ def chosen(name: str) -> torch.device:
 
 
 def finish(device: torch.device) -> None:
-    """Wait until everything that was asked of a GPU is done; a CPU has done it already."""
+    """Wait for the pending work of a GPU; a CPU has none."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -2,8 +2,8 @@
 
 Counted are matrix products, convolutions, attention and Fourier transforms of a forward pass, by
 PyTorch's own counter; nothing elementwise. A training step is three forward passes, the rule that
-model FLOPs utilisation is quoted by: what is computed once more, or in a roundabout way, is no
-credit.
+model FLOPs utilisation is quoted by: what is computed again, or in a roundabout way, is not
+credited.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def forward_flops(forward: Callable[[Tensor], object], x: Tensor) -> int:
     with torch.no_grad():
         forward(
             x
-        )  # what is computed once for all steps, such as frozen dynamics, is no part of one
+        )  # what is computed once for all steps, such as frozen dynamics, is not part of one
         with counter:
             forward(x)
     return counter.get_total_flops()
@@ -104,7 +104,7 @@ def _c2r(shape: Any, dim: Any, *rest: Any, out_shape: Any = None, **more: Any) -
 
 
 def _transforms(shape: Any, dim: Any) -> int:
-    """Of real numbers of this shape, along their only transformed axis."""
+    """Transform of real numbers of this shape, along one axis."""
     (axis,) = dim
     points: int = shape[axis]
     rows: int = math.prod(shape) // points

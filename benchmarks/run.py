@@ -52,7 +52,7 @@ def measure(name: str, ptbxl: Path | None, device: torch.device) -> list[Row]:
 
 
 def main() -> None:
-    """Measure, print, and write JSON when asked to."""
+    """Measure, print, and write JSON with --json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=NAMES)
     parser.add_argument("--ptbxl", type=Path, help="PTB-XL for `pack`; simulated records without")

@@ -103,12 +103,12 @@ def synthetic_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic(synthetic_path: Path) -> Cohort:
-    """It, opened with the labels that at least eight records carry."""
+    """Simulated cohort, opened with the labels of at least eight records."""
     return open_cohort(synthetic_path, min_records=8)
 
 
 @pytest.fixture(scope="session")
 def synthetic_store(synthetic_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """It, packed."""
+    """Packed store of the simulated cohort."""
     everyone = open_cohort(synthetic_path, empty_rows="keep")
     return pack(everyone, tmp_path_factory.mktemp("store") / "store", workers=1)

@@ -32,7 +32,7 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
-def test_whoever_may_read_other_files_may_read_tensors(tmp_path: Path) -> None:
+def test_tensors_have_the_permissions_of_other_files(tmp_path: Path) -> None:
     write_tensors(tmp_path / "tensors.safetensors", {"a": torch.ones(2)}, {})
     write_json(tmp_path / "plain.json", {})
     modes = [file.stat().st_mode for file in tmp_path.iterdir()]

@@ -188,8 +188,8 @@ def run_section(name: str, items: list[Item], api: Any, out: Path) -> None:
         seconds[item] = round(time.time() - begin, 2)
     out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out / f"{name}.npz", **{k.replace("/", "|"): v for k, v in arrays.items()})
-    told = {"values": plain, "errors": errors, "seconds": seconds}
-    (out / f"{name}.json").write_text(json.dumps(told, indent=0))
+    summary = {"values": plain, "errors": errors, "seconds": seconds}
+    (out / f"{name}.json").write_text(json.dumps(summary, indent=0))
 
 
 def load_section(
@@ -260,11 +260,11 @@ def compare_section(
             print(f"FAIL  missing   {key}")
             failed += 1
             continue
-        relative, fine, said = difference(stored[key], values[key], rtol)
+        relative, fine, note = difference(stored[key], values[key], rtol)
         passed, failed = passed + fine, failed + (not fine)
         if not fine or not quiet:
             print(
-                f"{'PASS' if fine else 'FAIL'}  {relative:8.1e}  {key}{'  ' + said if said else ''}"
+                f"{'PASS' if fine else 'FAIL'}  {relative:8.1e}  {key}{'  ' + note if note else ''}"
             )
     for key in sorted(values.keys() - stored.keys()):
         print(f"NEW   (not stored) {key}")

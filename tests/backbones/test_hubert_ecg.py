@@ -57,7 +57,7 @@ def test_eight_leads_are_derived_before_they_are_scaled_or_refused(missing: str)
 
 
 def test_fill_value_of_a_missing_lead_is_that_of_the_release() -> None:
-    """A lead of zeros, and one that is no number, all the way through the preparation."""
+    """A lead of zeros, and one that is not a number, all the way through the preparation."""
     preparation = _tiny().preparation
     volts = _x(12, 5000)
     for value in (0.0, float("nan")):

@@ -18,7 +18,7 @@ TINY = {"depth": 1, "width": 32, "heads": 1}
 
 
 class AllOrNothing(nn.Module):
-    """A network that refuses to be told of fewer leads."""
+    """A network that refuses fewer leads."""
 
     def __init__(self) -> None:
         super().__init__()

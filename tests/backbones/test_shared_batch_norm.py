@@ -143,7 +143,7 @@ def test_two_processes_normalise_as_one(
         assert torch.allclose(total, parameter.grad, rtol=1e-5, atol=20 * near["atol"])
     for key, value in layer.state_dict().items():
         first, second = (each["state"][key] for each in ours)
-        assert torch.equal(first, second), key  # bit for bit: nobody need be told
+        assert torch.equal(first, second), key  # bit for bit: no broadcast is needed
         assert torch.allclose(first, value, rtol=1e-5, atol=1e-6), key
 
 
@@ -182,4 +182,4 @@ def test_a_single_record_is_refused_unless_others_have_more() -> None:
     with pytest.raises(BackboneError, match="a batch of one record"):
         dense(torch.randn(1, 4))
     with shared_batch_norms(dense, processes=2), pytest.raises(ValueError, match="more than 1"):
-        dense(torch.randn(1, 4))  # nobody else is there: PyTorch's own refusal
+        dense(torch.randn(1, 4))  # a single process: PyTorch's own refusal

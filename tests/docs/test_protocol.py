@@ -1,4 +1,4 @@
-"""`docs/protocol.md`: its numbers are those beside it, and it names nobody's folders."""
+"""`docs/protocol.md`: its numbers are those of its JSON file, and it contains no local paths."""
 
 from __future__ import annotations
 

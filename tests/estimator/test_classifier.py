@@ -68,8 +68,8 @@ def test_it_is_the_training_of_the_stages(
         losses = [line["train_loss"] for line in result.history]
         found = [line["train_loss"] for line in model.results_[stage].history]
         assert found == pytest.approx(losses, rel=1e-4)
-    bundle = Model(trained.classifier, trained.data.preparation)
-    expected = predict_cohort(bundle, cohort, synthetic_store, "train").probabilities
+    saved = Model(trained.classifier, trained.data.preparation)
+    expected = predict_cohort(saved, cohort, synthetic_store, "train").probabilities
     assert np.allclose(model.predict_proba(arrays.x[train]), expected, atol=1e-3)
 
 
@@ -128,29 +128,29 @@ def test_it_learns_what_can_be_learned(arrays: Any) -> None:
 
 def test_labels_classes_and_shapes(arrays: Any, fitted: EcgClassifier, synthetic: Cohort) -> None:
     count = arrays.y.shape[1]
-    said = fitted.predict_proba(arrays.x[:9])
-    assert said.shape == (9, count)
+    probabilities = fitted.predict_proba(arrays.x[:9])
+    assert probabilities.shape == (9, count)
     assert fitted.classes_.tolist() == list(range(count))
-    assert np.array_equal(fitted.predict(arrays.x[:9]), (said > 0.5).astype(int))
+    assert np.array_equal(fitted.predict(arrays.x[:9]), (probabilities > 0.5).astype(int))
     decided = fitted.decision_function(arrays.x[:9])
-    assert np.allclose(1 / (1 + np.exp(-decided)), said)
+    assert np.allclose(1 / (1 + np.exp(-decided)), probabilities)
     frame = pd.DataFrame(arrays.y, columns=synthetic.labels)
     named = EcgClassifier(**arrays.given, recipe=RECIPE, validation_fraction=0.25)
     named.fit(arrays.x, frame, groups=arrays.patients)
     assert named.classes_.tolist() == list(synthetic.labels)
     assert named.classifier_.labels == synthetic.labels
-    assert np.array_equal(named.predict_proba(arrays.x[:9]), said)
+    assert np.array_equal(named.predict_proba(arrays.x[:9]), probabilities)
 
 
 @pytest.mark.parametrize("classes", [("no", "yes"), ("a", "b", "c")])
 def test_one_class_a_record(arrays: Any, classes: tuple[str, ...]) -> None:
     y = np.array(classes)[arrays.y[:, 0] if len(classes) == 2 else np.arange(len(arrays.y)) % 3]
     model = EcgClassifier(**arrays.given, recipe=RECIPE, validation_fraction=0.25)
-    said = model.fit(arrays.x, y).predict_proba(arrays.x)
+    probabilities = model.fit(arrays.x, y).predict_proba(arrays.x)
     assert model.classes_.tolist() == list(classes)
-    assert said.shape == (len(y), len(classes))
-    assert np.allclose(said.sum(axis=1), 1)
-    chosen = np.array(classes)[said.argmax(axis=1)]
+    assert probabilities.shape == (len(y), len(classes))
+    assert np.allclose(probabilities.sum(axis=1), 1)
+    chosen = np.array(classes)[probabilities.argmax(axis=1)]
     assert (model.predict(arrays.x) == chosen).all()
     decided = model.decision_function(arrays.x)
     assert decided.shape == ((len(y),) if len(classes) == 2 else (len(y), 3))
@@ -217,22 +217,22 @@ def test_it_is_searched_over_keys_of_the_recipe(arrays: Any) -> None:
     assert search.best_estimator_.predict(x).shape == (len(x),)
 
 
-def test_it_becomes_a_bundle(
+def test_to_model_is_a_model_folder_with_the_same_predictions(
     arrays: Any, fitted: EcgClassifier, synthetic: Cohort, tmp_path: Path
 ) -> None:
-    bundle = load_model(save_model(fitted.to_model(), tmp_path))
-    assert isinstance(bundle, Model)
-    assert bundle.preparation == fitted.preparation_
-    found = predict_record(bundle, read_record(synthetic.paths()[3])).probabilities
+    model = load_model(save_model(fitted.to_model(), tmp_path))
+    assert isinstance(model, Model)
+    assert model.preparation == fitted.preparation_
+    found = predict_record(model, read_record(synthetic.paths()[3])).probabilities
     expected = fitted.predict_proba(arrays.x[3:4])[0]
     assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-4)
-    assert bundle.config["provenance"]["recipe"]["name"] == "tiny"
+    assert model.config["provenance"]["recipe"]["name"] == "tiny"
 
 
 # ---------------------------------------------------------------------- who validates
 
 
-def test_nobody_is_trained_and_validated_on(arrays: Any) -> None:
+def test_training_and_validation_records_are_disjoint(arrays: Any) -> None:
     train, validation = set_aside(arrays.y, arrays.patients, fraction=0.2, seed=1)
     assert sorted([*train, *validation]) == list(range(len(arrays.y)))
     assert not set(arrays.patients[train]) & set(arrays.patients[validation])
@@ -241,7 +241,7 @@ def test_nobody_is_trained_and_validated_on(arrays: Any) -> None:
     assert validation.tolist() != other.tolist()
 
 
-def test_without_a_fraction_everybody_trains(arrays: Any) -> None:
+def test_without_a_fraction_all_records_train(arrays: Any) -> None:
     train, watched = set_aside(arrays.y, None, fraction=None, seed=0)
     assert train.tolist() == watched.tolist() == list(range(len(arrays.y)))
     many = np.random.default_rng(0).integers(0, 2, (2000, 1)).astype(np.uint8)
@@ -307,7 +307,7 @@ def test_groups_of_another_number_are_refused(arrays: Any) -> None:
         EcgClassifier(**arrays.given).fit(arrays.x[:30], arrays.y[:30], groups=[1, 2, 3])
 
 
-def test_labels_that_nobody_can_score_are_refused(arrays: Any) -> None:
+def test_labels_of_one_class_are_refused(arrays: Any) -> None:
     y = np.zeros((30, 2), int)
     with pytest.raises(TrainingError, match="none of 2 labels"):
         EcgClassifier(**arrays.given).fit(arrays.x[:30], y)

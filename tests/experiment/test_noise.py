@@ -1,4 +1,4 @@
-"""Noise has the size, the frequencies and the seed that it is said to have."""
+"""Noise has the size, the frequencies and the seed of its specification."""
 
 from __future__ import annotations
 

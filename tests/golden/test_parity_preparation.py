@@ -77,7 +77,7 @@ def test_ecg_fm(shared: Path) -> None:
 
 @pytest.mark.parametrize("name", ["hubert_ecg_small", "ecgfounder_12lead", "ecg_fm"])
 def test_leads_that_were_left_out_are_computed(shared: Path, name: str) -> None:
-    """Of eight leads the same as of twelve, to the microvolt that the records are rounded to."""
+    """Eight leads give the same as twelve, to the microvolt of the records' rounding."""
     eight = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
     whole, few = _preparation(name), _preparation(name, leads=eight)
     with np.load(shared / "parity" / "preprocess_ecg_fm.npz") as golden:

@@ -75,7 +75,7 @@ def test_leads_with_an_offset() -> None:
     assert offsets(_record(signal)) == {}
     signal[0] += 0.28
     signal[1] -= 0.5
-    signal[2] = 0.7  # flat, which is said elsewhere
+    signal[2] = 0.7  # flat, which is another warning
     away = offsets(_record(signal))
     assert away == {"II": pytest.approx(-0.5, abs=0.02)}
     assert offsets(_record(1000 * signal)) == {}  # another doubt comes first

@@ -124,9 +124,9 @@ def page(text: str) -> Page:
 def test_ids_are_unique_and_every_reference_has_its_target(text: str, page: Page) -> None:
     ids = page.values("id")
     assert [each for each, times in Counter(ids).items() if times > 1] == []
-    wanted = [value[1:] for value in page.values("href")] + page.values("aria-labelledby")
-    wanted += re.findall(r"url\(#([^)]+)\)", text)
-    assert set(wanted) <= set(ids)
+    references = [value[1:] for value in page.values("href")] + page.values("aria-labelledby")
+    references += re.findall(r"url\(#([^)]+)\)", text)
+    assert set(references) <= set(ids)
     assert SECTIONS | {*PARTS, "limitations", "table-auroc", "figure-training"} <= set(ids)
 
 

@@ -244,7 +244,7 @@ def test_a_shorter_schedule_is_noticed(tmp_path: Path) -> None:
     assert longer.changes("scratch", "s4_tiny")[0] == ""
 
 
-def test_an_experiment_takes_from_another_what_it_does_not_say(tmp_path: Path) -> None:
+def test_an_experiment_inherits_missing_keys(tmp_path: Path) -> None:
     (tmp_path / "rows.toml").write_text(ROWS_ALONE + 'our_reading = "all of it"\n')
     own = written(tmp_path, 'name = "own"\nextends = "rows.toml"\nseeds = [4]\n')
     base = load_experiment(tmp_path / "rows.toml")

@@ -47,7 +47,7 @@ def test_the_runs_of_every_table_and_figure(
     assert set(runs) <= set(runs_of("grid", experiment, BACKBONE))
 
 
-def test_a_grid_that_is_stopped_anywhere_has_what_says_most() -> None:
+def test_runs_are_in_the_order_of_their_importance() -> None:
     """All of it, in order; four recipes on four tasks are the last rungs."""
     runs = runs_of("grid", load_experiment("s4-100hz-cpu"), BACKBONE)
     main = [run for run in runs if run.task == "all-71"]

@@ -169,6 +169,12 @@ def test_table_1(rows: Reproduction, tmp_path: Path) -> None:
     assert set(published.AUROC) < set(names)
     assert "fcn_wang" not in names  # only on the leaderboard, and not a row
     entries = {row["name"]: row["tasks"]["all-71"] for row in table["rows"]}
+    notes = {
+        row["name"]: [bool(row[key]) for key in ("short_schedule", "our_reading", "changes")]
+        for row in table["rows"]
+    }
+    assert notes["resnet1d_wang"] == [True, True, True]
+    assert notes["both"] == [True, False, True]
     line = lines[names.index(ours)]
     assert line[1:3] == ["ours", value(entries["resnet1d_wang"]["auroc"])]
     gap = entries["plain one"]["post_trained_minus_this"]["auroc"]

@@ -195,7 +195,7 @@ def test_a_preparation_derives_missing_leads() -> None:
     assert plain.deriving(("I", "II", "aVF", "V1")).derived == ("III", "aVR", "aVL")
     again = eight.deriving(("II", "III", "V1"))
     assert (again.sources, again.derived) == (("II", "III", "V1"), ("I", "aVR", "aVL", "aVF"))
-    # Chest leads do not follow: they are still asked for.
+    # Chest leads do not follow: they are still required.
     assert plain.deriving(("I", "II")).sources == ("I", "II", "V1")
 
 

@@ -73,7 +73,7 @@ def test_public_weights_without_leakage_do_not_warn(
         elsewhere = check_public_weights("ecg_fm", public, replace(ptbxl, name="cart"))
         unseen = check_public_weights("st_mem_base", st_mem, ptbxl)
         assert check_public_weights("ecg_fm", own, ptbxl) is None
-    # Recorded all the same: the bundle may be measured on PTB-XL one day.
+    # Recorded all the same: the model may be evaluated on PTB-XL later.
     assert elsewhere is not None
     assert elsewhere["contains_ptbxl"] is True
     assert unseen is not None

@@ -288,8 +288,8 @@ def test_short_record_is_named_before_writing(
         index = synthetic_store.index.copy()
         index.loc[name, "samples"] = 150
         short = replace(synthetic_store, index=index, _maps={})
-        said = f"1 records of 1.5 s at 100 Hz, such as '{name}'"
-        with pytest.raises(PreparationError, match=said):
+        problem = f"1 records of 1.5 s at 100 Hz, such as '{name}'"
+        with pytest.raises(PreparationError, match=problem):
             train(tmp_path / "run", store=short)
         assert not (tmp_path / "run").exists()
 
@@ -363,11 +363,11 @@ def test_reduced_leads_train_and_predict_twelve_lead_records(
     options = {"depth": 2, "width": 32, "heads": 1, "leads": leads}
     run = train(tmp_path, options=options, stage2={"epochs": 1})
     assert run.data.preparation.leads == leads
-    bundle: Model = model_of(run, synthetic, recipe)
+    model: Model = model_of(run, synthetic, recipe)
     record = read_record(synthetic.paths("test")[0])
-    whole = predict_record(bundle, record).probabilities
-    assert whole == predict_record(bundle, record.select(leads)).probabilities
-    assert whole == predict_record(bundle, record.select(leads[::-1])).probabilities
+    whole = predict_record(model, record).probabilities
+    assert whole == predict_record(model, record.select(leads)).probabilities
+    assert whole == predict_record(model, record.select(leads[::-1])).probabilities
     assert set(whole) == set(synthetic.labels)
 
 

@@ -228,13 +228,13 @@ def test_killed_mixture_resumes_to_the_same_encoder(
     recorder: Any,
     killed: type[Exception],
 ) -> None:
-    asked = {"cohort": halves, "store": [synthetic_store] * 2, "mix": [1, 2]}
-    whole = run(tmp_path / "whole", **asked)
+    options = {"cohort": halves, "store": [synthetic_store] * 2, "mix": [1, 2]}
+    whole = run(tmp_path / "whole", **options)
     with pytest.raises(killed):
-        run(tmp_path / "killed", progress=recorder(kill=("pretrain", step)), **asked)
-    assert_same(run(tmp_path / "killed", **asked).encoder, whole.encoder)
+        run(tmp_path / "killed", progress=recorder(kill=("pretrain", step)), **options)
+    assert_same(run(tmp_path / "killed", **options).encoder, whole.encoder)
     with pytest.raises(TrainingError, match="another cohorts"):
-        run(tmp_path / "killed", **(asked | {"mix": [2, 1]}))
+        run(tmp_path / "killed", **(options | {"mix": [2, 1]}))
 
 
 # ---------------------------------------------------------------------- snapshots
@@ -354,12 +354,12 @@ def test_protected_test_split_is_refused_or_recorded(
     everything = replace(
         synthetic, name="all", task=UNLABELLED, table=synthetic.table.assign(split="train")
     )
-    asked: dict[str, Any] = {"cohort": everything, "protect": [(synthetic, synthetic_store)]}
+    options: dict[str, Any] = {"cohort": everything, "protect": [(synthetic, synthetic_store)]}
     once = RECIPE.model_copy(update={"epochs": 1})
     with pytest.raises(CohortError, match=f"test records of {synthetic.name}"):
-        run(tmp_path / "refused", recipe=once, **asked)
+        run(tmp_path / "refused", recipe=once, **options)
     assert not (tmp_path / "refused").exists()
-    done = run(tmp_path / "noted", recipe=once, allow_leakage=[synthetic.name], **asked)
+    done = run(tmp_path / "noted", recipe=once, allow_leakage=[synthetic.name], **options)
     assert done.run.request["allow_leakage"] == [synthetic.name]
     metadata = read_metadata(weights_file(done.encoder))
     assert json.loads(metadata["allowed_leakage"])[0]["cohort"] == synthetic.name

@@ -57,9 +57,9 @@ def test_description_of_one_cohort(
 ) -> None:
     data = pretraining_data_of(synthetic, synthetic_store, preparation)
     assert isinstance(data.train, SignalSource)
-    asked = data.describe()
-    assert len(asked["training_ids_digest"]) == 64
-    assert without_ids(asked) == {
+    request = data.describe()
+    assert len(request["training_ids_digest"]) == 64
+    assert without_ids(request) == {
         "cohort": synthetic.name,
         "version": synthetic.version,
         "records_digest": synthetic_store.manifest["records_digest"],
@@ -101,9 +101,9 @@ def test_cohorts_are_mixed_by_weight(
     weighted = pretraining_data_of(cohorts, stores, preparation, weights=[1, 0.5])
     assert len(weighted.train) == 218
     assert weighted.draws == (145, 73)
-    asked = weighted.describe()
-    assert asked["records"] == 218
-    assert [part["draws"] for part in asked["cohorts"]] == [145, 73]
+    request = weighted.describe()
+    assert request["records"] == 218
+    assert [part["draws"] for part in request["cohorts"]] == [145, 73]
     # The folder has no validation records; the labelled cohort's are what is held out.
     assert [place for place, _ in weighted.validation] == [0]
 

@@ -166,14 +166,14 @@ def test_request_records_the_standardiser(
 def test_model_folder_has_the_same_scale(
     scratch: PosttrainResult, synthetic: Cohort, tmp_path: Path
 ) -> None:
-    bundle = model_of(scratch, synthetic, start()["recipe"])
-    save_model(bundle, tmp_path / "model")
-    bundle = load_model(tmp_path / "model")
-    assert bundle.preparation == scratch.data.preparation
+    model = model_of(scratch, synthetic, start()["recipe"])
+    save_model(model, tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    assert model.preparation == scratch.data.preparation
     record = read_record(next((synthetic.root / "records100").rglob("*.hea")))
-    probabilities = predict_record(bundle, record).probabilities
-    steps = tuple(s for s in bundle.preparation.steps if not isinstance(s, Scale))
-    unscaled = replace(bundle, preparation=replace(bundle.preparation, steps=steps))
+    probabilities = predict_record(model, record).probabilities
+    steps = tuple(s for s in model.preparation.steps if not isinstance(s, Scale))
+    unscaled = replace(model, preparation=replace(model.preparation, steps=steps))
     assert predict_record(unscaled, record).probabilities != pytest.approx(probabilities, abs=1e-3)
 
 

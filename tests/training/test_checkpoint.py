@@ -19,7 +19,7 @@ from einthoven.training.checkpoint import (
 
 
 class Noted(nn.Linear):
-    """A layer that remembers something that is no tensor."""
+    """A layer that remembers state that is not a tensor."""
 
     def __init__(self, note: Any) -> None:
         super().__init__(2, 1)

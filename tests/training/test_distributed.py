@@ -103,18 +103,18 @@ def test_two_processes_share_a_folder_and_average_gradients(tmp_path: Path) -> N
         )
         for rank in range(2)
     ]
-    said: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for process in started:
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 0
-        said.append(json.loads(out.splitlines()[-1]))
-    assert [each["rank"] for each in said] == [0, 1]
-    for each in said:
-        assert each["world"] == 2
-        assert each["gathered"] == ["from 0", "from 1"]
-        assert each["mean"] == 0.5
-        assert each["running_mean"] == 5.0
-        assert each["gradients"] == [2.0, 1.0 + 2 * each["rank"]]
+        results.append(json.loads(out.splitlines()[-1]))
+    assert [result["rank"] for result in results] == [0, 1]
+    for result in results:
+        assert result["world"] == 2
+        assert result["gathered"] == ["from 0", "from 1"]
+        assert result["mean"] == 0.5
+        assert result["running_mean"] == 5.0
+        assert result["gradients"] == [2.0, 1.0 + 2 * result["rank"]]
     assert read_json(tmp_path / "run" / "run.json")["request"] == {"stage": "test"}
 
 
@@ -129,15 +129,15 @@ def test_torchrun_post_trains_with_two_processes(
         "precision=fp32", "data.crop_seconds=1.0", "data.evaluation_crops=1",
         "stage1.epochs=2", "stage1.crops=1", "stage2.epochs=2", "stage2.batch_size=16",
     ]  # fmt: skip
-    asked: list[Any] = [
+    arguments: list[Any] = [
         "-m", "einthoven", "posttrain", synthetic_path,
         "--backbone", "mtecg_tiny_100hz", "--weights", encoder, "--recipe", "demo/post-training",
         "--out", tmp_path / "run", "--min-records", "8", "--resamples", "20", "--device", "cpu",
     ]  # fmt: skip
     for setting in settings:
-        asked += ["--set", setting]
+        arguments += ["--set", setting]
     # The cache is empty: one process packs, the other waits.
-    done = torchrun(*asked, EINTHOVEN_CACHE=str(tmp_path / "cache"))
+    done = torchrun(*arguments, EINTHOVEN_CACHE=str(tmp_path / "cache"))
     assert done.stdout.count("Model:") == 1
     run = tmp_path / "run"
     assert read_json(run / "run.json")["request"]["world"] == 2

@@ -89,23 +89,23 @@ def multiplicities(
     unit, count = _units(n, groups)
     required = np.empty((count, 0), bool) if accept is None else _presence(accept, unit, count)
     block = int(np.clip(MOST_CELLS // count, 1, RESAMPLES_AT_A_TIME))
-    accepted: list[NDArray[Any]] = [np.empty((0, n), np.uint8)]
-    done = drawn = 0
+    blocks: list[NDArray[Any]] = [np.empty((0, n), np.uint8)]
+    accepted = drawn = 0
     source = _Source(count, required, seed)
     place = np.argsort(source.order)[unit]
-    while done < resamples:
+    while accepted < resamples:
         # As many as should suffice, judged by the acceptance so far.
-        wanted = (resamples - done) * max(drawn, 1) // max(done, 1) + 16
-        size = min(block, wanted)
+        batch = (resamples - accepted) * max(drawn, 1) // max(accepted, 1) + 16
+        size = min(block, batch)
         places, counts = source.draw(size)
-        enough = places[: resamples - done]
+        enough = places[: resamples - accepted]
         smallest = np.min_scalar_type(int(counts.max(initial=0)))
-        accepted.append(counts[: enough.size, place].astype(smallest))
-        drawn += int(enough[-1]) + 1 if done + enough.size == resamples else size
-        done += enough.size
-        if drawn >= DRAWS_BEFORE_GIVING_UP and done < drawn * LOWEST_ACCEPTANCE:
-            raise _too_few_accepted(done, drawn, required, labels)
-    return Draws(np.concatenate(accepted), drawn)
+        blocks.append(counts[: enough.size, place].astype(smallest))
+        drawn += int(enough[-1]) + 1 if accepted + enough.size == resamples else size
+        accepted += enough.size
+        if drawn >= DRAWS_BEFORE_GIVING_UP and accepted < drawn * LOWEST_ACCEPTANCE:
+            raise _too_few_accepted(accepted, drawn, required, labels)
+    return Draws(np.concatenate(blocks), drawn)
 
 
 def jackknife(n: int, *, groups: ArrayLike | None = None) -> Iterator[NDArray[np.uint8]]:
@@ -184,7 +184,7 @@ def _presence(targets: NDArray[np.uint8], unit: NDArray[np.intp], count: int) ->
 
 
 def _too_few_accepted(
-    done: int, drawn: int, required: NDArray[np.bool_], labels: Sequence[str] | None
+    accepted: int, drawn: int, required: NDArray[np.bool_], labels: Sequence[str] | None
 ) -> EvaluationError:
     holders = required.sum(axis=0)
     half = holders.size // 2
@@ -194,7 +194,7 @@ def _too_few_accepted(
         for i in np.argsort(holders, kind="stable")
     ]
     return EvaluationError(
-        f"only {done} of {drawn} resamples hold a positive and a negative of every label; the "
+        f"only {accepted} of {drawn} resamples hold a positive and a negative of every label; the "
         f"rarest are {listed(rarest)}",
         remedy='use undefined_labels="skip", or drop the rarest labels',
     )

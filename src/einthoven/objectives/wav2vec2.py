@@ -104,7 +104,7 @@ def other_positions(
     """
     if positions < 2:
         raise RecipeError(
-            f"{positions} hidden tokens in a row, which has no others to be told from",
+            f"{positions} hidden tokens in a row, without others to compete with",
             remedy="hide more tokens, or lengthen crop_seconds",
         )
     indices = integers(positions - 1, (*rows, positions, count), generator=generator)

@@ -168,7 +168,7 @@ def draw_fractions(entries: Sequence[Json]) -> str:
 
     def draw(axes: Axes, metric: Metric) -> None:
         for index, (variant, colour) in enumerate(zip(variants, COLOURS, strict=False)):
-            # Side by side, so that intervals at one share can be told apart.
+            # Side by side, so that intervals at one share can be distinguished.
             offset = 0.8 * (index - len(variants) / 2 + 0.5)
             points = [entry for entry in finished if entry["variant"] == variant]
             x = [100 * entry["fraction"] + offset for entry in points]

@@ -32,7 +32,7 @@ class Circle:
     Parameters
     ----------
     length : int
-        Coefficients that are wanted.
+        Coefficients to compute.
     degree : int
         Coefficients of the longest polynomial that is evaluated.
     device : torch.device, optional

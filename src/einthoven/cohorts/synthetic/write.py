@@ -141,7 +141,7 @@ def _write_record(folder: Path, seed: int, rate: int, item: tuple[int, Recording
         age=recording.heart_age,
         sex=recording.sex,
     )
-    comments = ["synthetic ECG by einthoven, not a patient"]
+    comments = ["synthetic ECG by einthoven: no patient"]
     path = folder / filename(ecg_id, rate)
     write_wfdb(path, ecg.signal, rate=rate, leads=STANDARD_LEADS, comments=comments)
     return ecg.truth, ecg.drifting, ecg.loose
