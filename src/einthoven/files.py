@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from einthoven.errors import FileError
+from einthoven.errors import EinthovenError, FileError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,6 +150,22 @@ def parse_json(content: bytes, source: Path | str) -> Any:
             f"{source} is damaged: {error}",
             remedy="delete it and repeat the command that wrote it",
         ) from error
+
+
+def read_toml(file: Path, refusal: type[EinthovenError]) -> Json:
+    """Read TOML that a user wrote.
+
+    Raises
+    ------
+    refusal
+        If the file is missing, or is not TOML in UTF-8.
+    """
+    try:
+        return tomllib.loads(file.read_bytes().decode())
+    except OSError as error:
+        raise refusal(f"{file} is missing, or no file", remedy="name a .toml file") from error
+    except ValueError as error:  # invalid TOML, or not UTF-8
+        raise refusal(f"{file} is not valid TOML: {error}", remedy="correct that line") from error
 
 
 def append_line(file: Path, entry: Mapping[str, Any]) -> None:

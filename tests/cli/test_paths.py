@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from einthoven.cli.paths import store_of
+from einthoven.cli.paths import refuse_inside, store_of
 from einthoven.cohorts import Cohort
-from einthoven.errors import StoreError
+from einthoven.errors import CohortError, StoreError
 from einthoven.records import STANDARD_LEADS
 from einthoven.records.wfdb import write_wfdb
 
@@ -85,3 +85,14 @@ def test_options_of_the_other_kind_of_cohort_are_refused(
         result = cli(*arguments, status=1)
         assert message in " ".join(result.err.split())
         assert not out.exists()
+
+
+def test_runs_inside_the_folder_of_a_cohort_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    (folder / "table.csv").write_text("")
+    for out in (folder, folder / "runs" / "a", folder / ".." / "cohort"):
+        with pytest.raises(CohortError, match="cohort"):
+            refuse_inside(out, folder)
+    refuse_inside(tmp_path / "cohort-run", folder)
+    refuse_inside(folder / "run", folder / "table.csv")

@@ -25,7 +25,7 @@ from einthoven.experiment.evaluation import (
     reusable_part,
     write_evaluation,
 )
-from einthoven.files import Json, write_json
+from einthoven.files import Json, read_json, write_json
 from einthoven.inference import predict_cohort
 from einthoven.models import Model, load_model, read_config, save_model, update_config
 from einthoven.predictions import Predictions
@@ -125,6 +125,8 @@ def test_evaluate_model_writes_the_card_and_keeps_the_model(
         assert condition["name"] in tasks
     assert (len(conditions["noise"]), len(conditions["offsets"])) == (9, 2)
     assert {name: (saved / name).read_bytes() for name in before} == before
+    evaluate_model(saved, synthetic, synthetic_store, robustness=False, resamples=0)
+    assert read_json(saved / "evaluation.json")["robustness"] == conditions
     assert evaluation["measured_on"] == {
         "weights": read_config(saved)["weights_sha256"],
         "digest": read_config(saved)["digest"],

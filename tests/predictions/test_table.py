@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from einthoven.errors import EvaluationError
 from einthoven.predictions import Predictions
+from einthoven.predictions.table import METADATA_KEY
 
 LABELS = ("NORM", "ISC_", "LAO/LAE", "PRC(S)")
 
@@ -143,6 +146,17 @@ def test_other_suffixes_missing_and_damaged_files_are_refused(tmp_path: Path) ->
     (tmp_path / "q.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(EvaluationError, match="not a readable"):
         Predictions.load(tmp_path / "q.parquet")
+    good = table().to_arrow()
+    for metadata in (b"3", b"[1]", b'"x"', b"null"):
+        changed = good.replace_schema_metadata({METADATA_KEY: metadata})
+        pq.write_table(changed, tmp_path / "q.parquet")
+        with pytest.raises(EvaluationError, match=r"q\.parquet"):
+            Predictions.load(tmp_path / "q.parquet")
+    for place, column in enumerate(("record", "patient")):
+        for values in ([["a"]] * len(good), [[str(i)] * (i + 1) for i in range(len(good))]):
+            pq.write_table(good.set_column(place, column, pa.array(values)), tmp_path / "q.parquet")
+            with pytest.raises(EvaluationError, match=column):
+                Predictions.load(tmp_path / "q.parquet")
 
 
 def test_a_failed_write_leaves_the_old_table(

@@ -153,7 +153,7 @@ def evaluation(report: Json) -> Json:
         "calibration": measured.to_dict(),
         "subgroups": score_subgroups(table, {"sex": sex}, resamples=20).to_dict(),
         "robustness": {
-            "records": 120, "resamples": 20, "seed": 0, "by": "record",
+            "records": 120, "resamples": 20, "seed": 0, "unit": "record",
             "clean": clean | {"log_loss": 0.25, "ece": 0.0125},
             "leads": [_condition("8 leads", leads=["I", "II", "V1"], policy="native")],
             "noise": [_condition("muscle, 6 dB", noise="muscle", snr=6.0)],

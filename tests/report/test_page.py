@@ -295,6 +295,13 @@ def test_pages_of_pretraining_have_losses(tmp_path: Path) -> None:
     assert caught.value.remedy
 
 
+def test_a_run_is_named_once(tmp_path: Path) -> None:
+    run = pretraining(tmp_path / "a")
+    with pytest.raises(EvaluationError, match="more than once"):
+        write_report([run, tmp_path / "." / "a"], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_a_report_is_an_html_file(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"\.html") as caught:
         write_report([pretraining(tmp_path / "a")], tmp_path / "page.pdf")

@@ -193,7 +193,7 @@ def test_the_last_entry_of_seeds_that_matches_decides(tiny: Experiment) -> None:
         ('table_variants = ["fine-tuning"]', "lacks post-training"),
         ('table_variants = ["fine-tuning", "post-training", "x"]', "unknown variant x"),
         ('table_variants_on = ["form-19"]', "form-19 is not among the tasks"),
-        ("[variants", "not TOML"),
+        ("[variants", "not valid TOML"),
     ],
 )
 def test_wrong_lines_are_refused(tmp_path: Path, line: str, message: str) -> None:
@@ -225,6 +225,15 @@ def test_contradictions_are_refused(
     assert old in text
     with pytest.raises(ReproduceError, match=message):
         written(tmp_path, text.replace(old, new))
+
+
+def test_files_that_are_not_text_and_experiments_of_no_rows_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b'description = "\xe9"')
+    with pytest.raises(ReproduceError, match=r"latin\.toml"):
+        load_experiment(tmp_path / "latin.toml")
+    text = "rows = []\n" + ROWS_ALONE.split("[[rows]]")[0]
+    with pytest.raises(ReproduceError, match="table_1_only needs rows"):
+        written(tmp_path, text)
 
 
 def test_an_experiment_of_rows_alone(tmp_path: Path) -> None:

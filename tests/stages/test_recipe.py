@@ -120,6 +120,8 @@ def test_overrides_are_toml_or_unquoted_strings() -> None:
         ("stage2.drop_path=high", "drop_path = 'high'"),
         ("stage2.epochs=0", "epochs = 0"),
         ("stage2.epochs=2.5", "epochs = 2.5"),
+        ("stage2.epochs=true", "epochs = True"),
+        ("seed=9223372036854775808", "seed = 9223372036854775808"),
         ("stage2.stop_after=51", "stop_after = 51 of 50 epochs"),
         ("stage2.micro_batch=3", "does not divide"),
         ("stage2.base_lr=nan", "base_lr"),
@@ -142,6 +144,9 @@ def test_unknown_recipes_and_broken_files(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(RecipeError, match="not valid TOML"):
         load_recipe(tmp_path / "broken.toml")
+    (tmp_path / "latin.toml").write_bytes(b'description = "\xe9"')
+    with pytest.raises(RecipeError, match=r"latin\.toml"):
+        load_recipe(tmp_path / "latin.toml")
     (tmp_path / "empty.toml").write_text('name = "nothing"\n')
     with pytest.raises(RecipeError, match="nothing would be trained"):
         load_recipe(tmp_path / "empty.toml")

@@ -71,6 +71,17 @@ def test_lists_missing_unexpected_and_reshaped_in_the_names_of_the_file(tmp_path
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=r"norm.weight \(190,\) instead of \(192,\)"):
         load_backbone(NAME, weights=tmp_path / "x.pth", **DEPTH)
+    state = _public()
+    state["norm.weight"] = torch.ones(192, dtype=torch.int32)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"norm.weight torch.int32"):
+        load_backbone(NAME, weights=tmp_path / "x.pth", **DEPTH)
+
+
+def test_names_the_network_of_a_model() -> None:
+    with pytest.raises(WeightsError) as refusal:
+        load_backbone("s4_tiny", weights="einthoven-small")
+    assert "s4_small" in refusal.value.remedy
 
 
 def test_names_the_backbone_that_a_file_fits(tmp_path: Path) -> None:

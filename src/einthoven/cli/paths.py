@@ -116,6 +116,22 @@ def _open(
     return open_cohort(path, **chosen)
 
 
+def refuse_inside(out: Path, *cohorts: Path) -> None:
+    """Refuse a run folder inside the folder of a cohort, whose files would be mixed with it.
+
+    Raises
+    ------
+    CohortError
+        If it lies in one of them.
+    """
+    for cohort in cohorts:
+        if cohort.is_dir() and out.resolve().is_relative_to(cohort.resolve()):
+            raise CohortError(
+                f"{out} lies in the folder of the cohort {cohort}",
+                remedy="choose a folder outside it",
+            )
+
+
 # ---------------------------------------------------------------------- stores
 
 

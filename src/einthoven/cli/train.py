@@ -105,12 +105,13 @@ def posttrain(
     metrics.json and report.html; with --folds also folds/1 and so on, which are runs as well. For
     several processes, start it with torchrun.
     """
-    from einthoven.cli.paths import labelled_cohort, shared_store
+    from einthoven.cli.paths import labelled_cohort, refuse_inside, shared_store
     from einthoven.experiment.folds import run_folds
     from einthoven.experiment.posttrain import plan_training
     from einthoven.experiment.run import run_experiment
     from einthoven.training.distributed import Processes
 
+    refuse_inside(out, cohort)
     start, name, settings, is_adapted = plan_training(backbone, weights, recipe, overrides or ())
     network = backbone_options(start.backbone, options, leads=leads, defaults=start.options)
     processes = Processes(device)

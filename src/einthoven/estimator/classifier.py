@@ -46,7 +46,8 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
 
     y contains labels of 0 and 1, (records, labels), any number of which apply to a record; or one
     class a record, (records,). Every output is a sigmoid; with several classes, the probabilities
-    are divided by their sum.
+    are divided by their sum. Probabilities are not calibrated, and `predict` uses 0.5 for labels:
+    for clinical thresholds, calibrate on records that were not trained on.
 
     Parameters
     ----------

@@ -195,7 +195,8 @@ def evaluate_model(
     cohort, store, split
         As in `predict_cohort`.
     robustness : bool
-        Predict the split 14 times again, with fewer leads, noise and offsets.
+        Predict the split 14 times again, with fewer leads, noise and offsets. Otherwise, an earlier
+        measurement that is still valid is kept.
     resamples, seed, by
         Settings of every bootstrap.
     progress : Progress, optional
@@ -227,6 +228,7 @@ def evaluate_model(
     evaluation = evaluation_of(model, cohort, table, **options)
     evaluation["validation"] = reusable_part(folder, evaluation, "validation")
     evaluation["leakage"] = leakage
+    evaluation["robustness"] = reusable_part(folder, evaluation, "robustness")
     if robustness:
         clean = calibrate_table(model, table)
         evaluation["robustness"] = measure_robustness(

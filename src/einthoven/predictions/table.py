@@ -227,8 +227,8 @@ class Predictions:
             raise EvaluationError(f"{path}: no such predictions table", remedy="check the path")
         try:
             table = read(path)
-            metadata = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
-        except (pa.ArrowException, ValueError, OSError) as error:
+            metadata = dict(json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}")))
+        except (pa.ArrowException, TypeError, ValueError, OSError) as error:
             raise EvaluationError(
                 f"{path} is not a readable predictions table: {error}",
                 remedy="write the table again",
@@ -257,7 +257,8 @@ def listed(names: Sequence[object], *, separator: str = ", ") -> str:
 
 def _names(values: ArrayLike, kind: str) -> NDArray[np.str_]:
     array = np.asarray(values)
-    if array.ndim != 1 or not array.size or array.dtype.kind not in "UOiu":
+    nested = array.dtype.kind == "O" and any(isinstance(x, np.ndarray | list) for x in array.flat)
+    if array.ndim != 1 or not array.size or nested or array.dtype.kind not in "UOiu":
         raise EvaluationError(
             f"{kind} have shape {array.shape} and dtype {array.dtype}, expected names",
             remedy=f"pass the names of the {kind}, one for each",

@@ -77,6 +77,11 @@ def write_report(
             remedy="name it report.html; a browser prints it to a PDF",
         )
     folders = [Path(run) for run in runs]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise EvaluationError(
+            f"a run is named more than once: {', '.join(map(str, folders))}",
+            remedy="name every run once",
+        )
     command = ["einthoven", "report", *map(str, folders), "--out", str(out)]
     command += ["--reference", str(reference)] if reference else []
     command += ["--resamples", str(resamples)] if resamples != 1000 else []

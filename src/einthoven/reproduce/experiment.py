@@ -6,7 +6,6 @@ all backbones or for one; the code contains no hyperparameter.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +13,9 @@ import pandas as pd
 from pydantic import Field, ValidationError, model_validator
 
 from einthoven.errors import ReproduceError
+from einthoven.files import read_toml
 from einthoven.reproduce import published
-from einthoven.stages.recipe import Pretraining, Recipe, Table, load_pretraining, load_recipe
+from einthoven.stages.recipe import Pretraining, Recipe, Seed, Table, load_pretraining, load_recipe
 
 POST, PLAIN = "post-training", "fine-tuning"
 PROBE, SCRATCH, SCRATCH_POST = "linear-probe", "scratch", "scratch-post-training"
@@ -24,7 +24,6 @@ GENERAL = "ptbxl-100hz-cpu"  # the experiment of backbones that no other is made
 EXPERIMENTS = Path(__file__).parent / "experiments"
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=0)]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _NOT_EXTENDED = {"name", "description", "made_for"}
 _NO_CHANGE = {"name", "description", "seed", "data.fraction"}  # fields that differ in every run
@@ -165,7 +164,7 @@ class Experiment(Table):
         used = [row.variant for row in self.rows if row.variant]
         used += [name for entry in self.more_seeds for name in entry.variants]
         if self.table_1_only:
-            if not all(row.backbone or row.members for row in self.rows):
+            if not self.rows or not all(row.backbone or row.members for row in self.rows):
                 raise ValueError("table_1_only needs rows that name their backbones")
         else:
             used += [POST, PLAIN, *self.table_variants]
@@ -333,22 +332,13 @@ def _file_of(name: str | Path) -> Path:
 
 def _with_base(file: Path) -> dict[str, Any]:
     """An experiment's keys, completed by those of the experiment that it extends."""
-    table = _read(file)
+    table = read_toml(file, ReproduceError)
     if not isinstance(name := table.get("extends", ""), str) or not name:
         return table
     base_file = _file_of(file.parent / name if name.endswith(".toml") else name)
-    base = _read(base_file)
+    base = read_toml(base_file, ReproduceError)
     if "extends" in base:
         raise ReproduceError(
             f"{file} extends {base_file}, which extends another", remedy="extend that one"
         )
     return {key: base[key] for key in base.keys() - _NOT_EXTENDED} | table
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ReproduceError(f"{file} is missing", remedy="check the path") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ReproduceError(f"{file} is not TOML: {error}", remedy="correct that line") from error

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from einthoven.backbones.registry import entry
 from einthoven.errors import RecipeError
-from einthoven.files import Json
+from einthoven.files import Json, read_toml
 from einthoven.training.optim import Cycle
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -28,7 +28,8 @@ _STAGES = ("stage1", "stage2")
 GENERAL = ("post-training", "fine-tuning", "linear-probe", "scratch")
 """Names that stand for the recipe of a backbone, or for ST-MEM's if it has none."""
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -244,7 +245,7 @@ class Recipe(Table):
     extends: str = ""
     """Recipe that sets the keys a file leaves out: a name of `einthoven recipes`, or the path of a
     file; default: the recipe that suits the backbone."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of batches, crops, heads and dropout."""
     initialise: Literal["pretrained", "random"] = "pretrained"
     """Initialisation of the backbone."""
@@ -315,7 +316,7 @@ class Pretraining(Optimisation):
     extends: str = ""
     """Recipe that sets the keys a file leaves out: a name of `einthoven recipes`, or the path of a
     file; default: the recipe that suits the backbone."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of weights, batches, crops and masks."""
     objective: str = "mae"
     """Objective: `mae` (masked reconstruction), `cpc` (contrastive predictive coding), `cmsc` and
@@ -462,14 +463,7 @@ def _read(
             f"{file} extends itself ({' > '.join(path.name for path in (*above, file))})",
             remedy="extend a shipped recipe: `einthoven recipes` lists them",
         )
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"{file} is missing", remedy="name an existing .toml file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(
-            f"{file} is not valid TOML: {error}", remedy="correct that line"
-        ) from error
+    table = read_toml(file, RecipeError)
     if file.is_relative_to(RECIPES):
         return table, set()
     base: Json = {}

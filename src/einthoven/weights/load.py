@@ -193,7 +193,7 @@ def _fill(network: Backbone | Classifier, state: State, naming: Naming, file: ob
     try:
         ours = convert(tensors, expected, naming, file=file, what=backbone.name)
     except WeightsError as error:
-        raise WeightsError(error.problem, remedy=_remedy(backbone, state, naming)) from error
+        raise WeightsError(error.problem, remedy=_remedy(backbone, state, naming, file)) from error
     network.load_state_dict({key: ours[name] for key, name in names.items()}, assign=True)
 
 
@@ -202,8 +202,13 @@ def _encoder_tensors(state: State, naming: Naming, backbone: Backbone) -> dict[s
     return {key: t for key, t in tensors.items() if not key.startswith(f"{naming.head}.")}
 
 
-def _remedy(backbone: Backbone, state: State, naming: Naming) -> str:
-    """Name the backbone of the same family that the tensors fit."""
+def _remedy(backbone: Backbone, state: State, naming: Naming, file: Any) -> str:
+    """Name the backbone of the model, or the one of the same family that the tensors fit."""
+    if is_model(file):  # its checksums are right
+        trained = read_config(file)["backbone"]
+        if trained != backbone.name:
+            return f"load it as {trained}: these are weights of that network"
+        return "leave out the options that change the network"
     for name in backbone_names():
         if entry(name).family != backbone.family:
             continue
