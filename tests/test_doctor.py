@@ -13,7 +13,7 @@ import pytest
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.doctor import examine, inspect
-from einthoven.errors import BackboneError, CohortError, FileError, RecordError
+from einthoven.errors import BackboneError, FileError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.pack import pack
@@ -173,13 +173,6 @@ def test_files_missing_from_a_cohort_are_counted(tmp_path: Path) -> None:
     assert "1 record " in line
 
 
-def test_folders_and_stores(synthetic_path: Path, synthetic_store: Store) -> None:
-    for path in (synthetic_path / "records100" / "00000", Path(synthetic_store.root)):
-        lines = examine(path)
-        assert "160 records" in lines[0]
-        assert not warnings(lines)
-
-
 def test_a_recording_under_two_names_is_found(record: Record, tmp_path: Path) -> None:
     """Neither file name, header nor order of leads hides it; flat recordings do not count."""
     backwards = STANDARD_LEADS[::-1]
@@ -192,13 +185,6 @@ def test_a_recording_under_two_names_is_found(record: Record, tmp_path: Path) ->
     (line,) = [line for line in warnings(examine(Path(store.root))) if "several names" in line]
     assert "1 recording," in line
     assert "'one' and 'two'" in line
-
-
-def test_missing_paths_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordError):
-        examine(tmp_path / "absent.hea")
-    with pytest.raises(CohortError):
-        examine(tmp_path / "absent.csv")
 
 
 # ---------------------------------------------------------------------- a backbone's input

@@ -120,16 +120,6 @@ def test_with_labels_takes_columns_by_name() -> None:
         cohort.with_labels(["L9"])
 
 
-def test_metadata_is_the_other_columns_of_a_split() -> None:
-    cohort = random_cohort(40)
-    assert cohort.metadata("test").shape[1] == 0
-    table = cohort.table.assign(fold=1, age=np.arange(40.0), sex="male")
-    result = replace(cohort, table=table).metadata("test")
-    assert list(result) == ["age", "sex"]
-    assert result.index.tolist() == cohort.ids("test").tolist()
-    assert len(replace(cohort, table=table).metadata()) == 40
-
-
 def test_folds_test_and_validate_every_record_once() -> None:
     cohort = random_cohort(600)
     parts = cohort.folds(5)

@@ -73,24 +73,6 @@ def test_it_is_the_training_of_the_stages(
     assert np.allclose(model.predict_proba(arrays.x[train]), expected, atol=1e-3)
 
 
-def test_the_probe_leaves_the_backbone_and_post_training_changes_it(arrays: Any) -> None:
-    network = create_backbone("mtecg_tiny_100hz", seed=1, **arrays.given["options"])
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    given = {k: v for k, v in arrays.given.items() if k not in ("backbone", "weights", "options")}
-    small = {"validation_fraction": 0.25, **given}
-    trained = [
-        EcgClassifier(network, recipe=recipe, **small).fit(arrays.x, arrays.y)
-        for recipe in (RECIPE, BOTH)
-    ]
-    same = [
-        all(torch.equal(m.classifier_.backbone.state_dict()[key], before[key]) for key in before)
-        for m in trained
-    ]
-    assert same == [True, False]
-    assert all(torch.equal(network.state_dict()[key], before[key]) for key in before)
-    assert list(trained[1].results_) == ["stage1", "stage2"]
-
-
 def test_a_recipe_s_name_means_the_backbone_s_own_settings(arrays: Any) -> None:
     """`post-training` is ST-MEM's; an S4 has its own, and a Recipe is what it is."""
     network = create_backbone("s4_tiny", seed=7, width=16, depth=1)

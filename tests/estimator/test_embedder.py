@@ -14,7 +14,6 @@ from sklearn.pipeline import make_pipeline
 
 from einthoven import EcgClassifier, EcgEmbedder
 from einthoven.backbones.classifier import Classifier
-from einthoven.backbones.mtecg import MTECG
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import (
@@ -133,22 +132,6 @@ def test_a_model_that_is_given_is_left_alone(arrays: Any, network: Any) -> None:
     assert network.training
     assert not embed.backbone_.training
     network.eval()
-
-
-def test_memory_is_bounded_by_the_batch(arrays: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, int]] = []
-    features = MTECG.features
-
-    def watched(self: Any, x: torch.Tensor, **given: Any) -> torch.Tensor:
-        seen.append((len(x), torch.get_num_threads()))
-        return features(self, x, **given)
-
-    monkeypatch.setattr(MTECG, "features", watched)
-    embed = EcgEmbedder(**arrays.given, batch_size=8, n_jobs=2, crop_seconds=5.0).fit(arrays.x)
-    seen.clear()
-    embed.transform(arrays.x[:30])
-    assert seen == [(24, 2), (24, 2), (24, 2), (18, 2)]  # three crops a record
-    assert torch.get_num_threads() == 1
 
 
 def test_it_works_in_pipelines_and_searches(arrays: Any) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-import einthoven
 from einthoven.errors import EvaluationError, TrainingError
 from einthoven.evaluate import compare
 from einthoven.experiment.ensembles import ensemble
@@ -83,23 +82,6 @@ def test_predictions_are_the_unweighted_mean(make_run: MakeRun, tmp_path: Path) 
         assert low < stored["macro_auroc"] < high
     assert done.test.macro_auroc == stored["macro_auroc"]
     assert done.run.path == tmp_path / "out"
-
-
-def test_the_folder_describes_the_members(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = [make_run(0), make_run(1)]
-    einthoven.ensemble(runs, tmp_path / "out", resamples=0)
-    request = read_json(tmp_path / "out" / "run.json")["request"]
-    assert request["stage"] == request["backbone"] == request["recipe"]["name"] == "ensemble"
-    assert [member["run"] for member in request["members"]] == ["run-0", "run-1"]
-    assert [member["backbone"] for member in request["members"]] == ["net-0", "net-1"]
-    assert [member["seed"] for member in request["members"]] == [0, 1]
-    assert (request["task"], request["labels"]) == ("rhythm-3", list(LABELS))
-    assert request["cohort_digest"] == "c"
-    assert "records_digest" not in request  # its members read other files of the same records
-    assert read_json(tmp_path / "out" / "metrics.json")["seconds"] == 21.0
-    metadata = Predictions.load(tmp_path / "out" / "predictions" / "test.parquet").metadata
-    assert (metadata["backbone"], metadata["members"]) == ("ensemble", "2")
-    assert (metadata["split"], metadata["calibrated"]) == ("test", "no")
 
 
 def test_an_ensemble_is_compared_and_reported_like_a_run(make_run: MakeRun, tmp_path: Path) -> None:

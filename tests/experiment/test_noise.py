@@ -62,16 +62,6 @@ def test_noise_depends_on_record_seed_and_kind_and_scales_with_the_ratio(
     assert added(signals, snr=-10.0) == pytest.approx(base * np.sqrt(10), abs=3)
 
 
-def test_the_powerline_has_one_phase_and_alternates_at_half_the_rate(
-    signals: NDArray[np.int16],
-) -> None:
-    noise = added(signals, kind="powerline", snr=-10.0)[0]
-    assert np.abs(np.corrcoef(noise)).min() > 0.99
-    noise = added(signals, rate=100.0, kind="powerline", snr=0.0)
-    assert np.abs(noise[..., 1:] + noise[..., :-1]).max() <= 1
-    assert np.square(noise).mean() > 1
-
-
 def test_flat_records_stay_flat_and_loud_ones_in_range() -> None:
     flat = np.full((1, 12, 1000), 7, dtype=np.int16)
     assert not added(flat, names=["x"]).any()

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from recorder import Recorder
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
@@ -65,19 +65,6 @@ SHRUNK_PRETRAINING = {
 }
 
 
-class Losses:
-    """Progress that keeps the loss of every step, by stage."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, list[float]] = {}
-
-    def __call__(
-        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        if metrics and "loss" in metrics:
-            self.seen.setdefault(task, []).append(metrics["loss"])
-
-
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("golden") / "model"
@@ -109,7 +96,7 @@ def test_post_training(
     if preset.stage2 and preset.stage2.schedule == "one-cycle":
         del changes["stage2.warmup_epochs"]  # its warm-up is a share of the steps
     recipe = load_recipe(name, [f"{key}={value}" for key, value in changes.items()])
-    losses = Losses()
+    recorder = Recorder()
     posttrain(
         synthetic,
         synthetic_store,
@@ -119,9 +106,9 @@ def test_post_training(
         weights=encoder if recipe.initialise == "pretrained" else None,
         options=TINY,
         processes=Processes("cpu"),
-        progress=losses,
+        progress=recorder,
     )
-    compare(f"post-training/{name}", losses.seen)
+    compare(f"post-training/{name}", recorder.losses)
 
 
 @pytest.mark.parametrize("backbone", OTHERS)
@@ -130,7 +117,7 @@ def test_other_backbones(
 ) -> None:
     network = create_backbone(backbone, seed=0, init="pretraining", **OTHERS[backbone])
     write_tensors(tmp_path / "model", network.state_dict(), {})
-    losses = Losses()
+    recorder = Recorder()
     posttrain(
         synthetic,
         synthetic_store,
@@ -140,14 +127,14 @@ def test_other_backbones(
         weights=tmp_path / "model",
         options=OTHERS[backbone],
         processes=Processes("cpu"),
-        progress=losses,
+        progress=recorder,
     )
-    compare(f"backbones/{backbone}", losses.seen)
+    compare(f"backbones/{backbone}", recorder.losses)
 
 
 @pytest.mark.parametrize("name", recipe_names(Pretraining))
 def test_pretraining(name: str, tmp_path: Path, synthetic: Cohort, synthetic_store: Store) -> None:
-    losses = Losses()
+    recorder = Recorder()
     recipe = load_pretraining(name, [f"{k}={v}" for k, v in SHRUNK_PRETRAINING.items()])
     backbone = LEARNERS.get(recipe.objective, BACKBONE)
     pretrain(
@@ -158,9 +145,9 @@ def test_pretraining(name: str, tmp_path: Path, synthetic: Cohort, synthetic_sto
         out=tmp_path,
         options=OTHERS.get(backbone, TINY),
         processes=Processes("cpu"),
-        progress=losses,
+        progress=recorder,
     )
-    compare(f"pretraining/{name}", losses.seen)
+    compare(f"pretraining/{name}", recorder.losses)
 
 
 def test_every_golden_recipe_still_exists() -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -146,22 +145,6 @@ def test_its_encoder_is_that_of_its_classifier() -> None:
     encoder = einthoven.load_backbone(start.backbone, weights=start.weights, **start.options)
     inside = load_model(SHIPPED).classifier.backbone.state_dict()
     assert all((encoder.state_dict()[key] == value).all() for key, value in inside.items())
-
-
-def test_it_is_post_trained_on_a_small_cohort_in_seconds(
-    synthetic: Any, synthetic_store: Any, tmp_path: Path
-) -> None:
-    from einthoven.stages.posttrain import posttrain
-
-    start = initialisation_of(SHIPPED)
-    recipe = load_recipe("demo/post-training", ["stage1.epochs=5", "stage2.epochs=1"])
-    recipe = prepared_alike(recipe, centred=start.centred)
-    done = posttrain(
-        synthetic, synthetic_store, start.backbone, recipe=recipe, out=tmp_path / "run",
-        weights=start.weights, options=start.options or None,
-    )  # fmt: skip
-    assert done.results["stage2"].history[-1]["macro_auroc"] > 0.5
-    assert not done.data.preparation.passes_offsets
 
 
 def test_leads_are_centred_as_in_the_initial_model_unless_the_recipe_decides() -> None:

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pretraining_models import load_pretraining
-from safetensors.torch import save_file
 
 from einthoven.backbones.registry import create_backbone
-from einthoven.errors import WeightsError
 from einthoven.objectives.mae import MaskedAutoencoder, create_mae
 
 NAMES = ("st_mem_tiny", "mtecg_tiny_100hz")
@@ -69,19 +65,3 @@ def test_reduced_leads_are_reconstructed_alone() -> None:
         out = net(torch.randn(2, 2, 300))
         assert out.prediction.shape[1] == rows
         assert out.prediction.shape[1] * out.prediction.shape[3] == 2 * net.backbone.patch
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_pretraining_models_are_read_back(name: str, tmp_path: Path) -> None:
-    small = {"depth": 1}
-    net = create_mae(create_backbone(name, init="pretraining", seed=0, **small)).eval()
-    save_file(net.state_dict(), tmp_path / "x.safetensors")
-    again = load_pretraining(name, weights=tmp_path / "x.safetensors", backbone_options=small)
-    x = torch.randn(1, 12, 300)
-    noise = torch.rand(*net.backbone.patch_grid(x).shape[:3])
-    assert torch.equal(again(x, noise=noise).loss, net(x, noise=noise).loss)
-    frozen = {n for n, p in again.named_parameters() if not p.requires_grad}
-    assert frozen == {n for n, p in net.named_parameters() if not p.requires_grad}
-    save_file(net.backbone.state_dict(), tmp_path / "model")
-    with pytest.raises(WeightsError):
-        load_pretraining(name, weights=tmp_path / "model", backbone_options=small)

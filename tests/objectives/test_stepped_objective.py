@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from recorder import KilledError, Recorder
 from torch import Tensor, nn
 
 from einthoven.objectives.objective import ObjectiveOutput, SteppedObjective
@@ -83,22 +84,6 @@ class Numbers:
             yield torch.randn(8, 4, generator=generator_for(epoch, position))
 
 
-class KilledError(Exception):
-    """Stands in for the signal that ends a process."""
-
-
-class Killer:
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def __call__(
-        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        self.left -= "loss" in (metrics or {})
-        if not self.left:
-            raise KilledError
-
-
 def train(folder: Path, *, kill: int | None = None, seconds: float = 0.0) -> Regression:
     model = Regression()
     assert isinstance(model, SteppedObjective)
@@ -113,7 +98,7 @@ def train(folder: Path, *, kill: int | None = None, seconds: float = 0.0) -> Reg
         ),
         folder=folder,
         processes=Processes("cpu"),
-        progress=Killer(kill) if kill else None,
+        progress=Recorder(("test", kill)) if kill else None,
         after_step=model.after_step,
     ).run()
     return model

@@ -159,24 +159,6 @@ def test_other_suffixes_missing_and_damaged_files_are_refused(tmp_path: Path) ->
                 Predictions.load(tmp_path / "q.parquet")
 
 
-def test_a_failed_write_leaves_the_old_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "p.csv"
-    table().save(path)
-    before = path.read_bytes()
-
-    def fail(_: object, target: Path) -> None:
-        Path(target).write_text("half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr("pyarrow.csv.write_csv", fail)
-    with pytest.raises(OSError, match="disk full"):
-        table(metadata={}).save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_with_labels_selects_columns_in_order() -> None:
     whole = table()
     few = whole.with_labels(["PRC(S)", "ISC_"])

@@ -135,24 +135,6 @@ def test_a_crop_lies_below_the_stretch_that_it_was_cut_from(
     assert before[:, 1].max() > after[:, 1].max()
 
 
-@pytest.mark.parametrize(
-    ("millivolts", "units", "caption"),
-    [
-        (1.0, 1.5, "recorded: 10 mm/mV, 500 Hz · prepared: 10 mm/unit, 100 Hz"),
-        (3.5, 12.0, "recorded: 5 mm/mV, 500 Hz · prepared: 1 mm/unit, 100 Hz"),
-        (900.0, 0.0, "recorded: 0.02 mm/mV, 500 Hz · prepared: 10 mm/unit, 100 Hz"),
-    ],
-)
-def test_tall_signals_are_drawn_smaller(
-    make_record: Make, tmp_path: Path, millivolts: float, units: float, caption: str
-) -> None:
-    wave = np.sin(np.arange(5000) / 50)
-    prepared = units * np.sin(np.arange(1000) / 10) * np.ones((2, 1))
-    svg = before_after(make_record(millivolts * wave), prepared, tmp_path / "x.svg")
-    assert caption in svg
-    assert all(np.ptp(strip[:, 1]) <= 41 for strip in strips(svg))
-
-
 def test_gaps_and_names_are_left_out(make_record: Make, tmp_path: Path) -> None:
     record = make_record(0.5 * np.sin(np.arange(5000) / 40))
     signal = record.signal.copy()

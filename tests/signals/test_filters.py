@@ -8,8 +8,8 @@ import torch
 from scipy import signal as sps
 
 from einthoven.signals import filters
-from einthoven.signals.filters import Recursive, crop_filter, running_median
-from einthoven.signals.steps import Decimate, Filter
+from einthoven.signals.filters import crop_filter, running_median
+from einthoven.signals.steps import Filter
 
 HIGH, LOW = Filter("highpass", 0.67), Filter("lowpass", 40)
 BAND = Filter("bandpass", (0.67, 40), order=4)
@@ -22,16 +22,6 @@ def test_the_transpose_is_the_transpose(design: Filter) -> None:
     x, y = np.random.default_rng(0).standard_normal((2, 300))
     forwards = sps.sosfiltfilt(sections, x) @ y
     assert filters._transposed(sections, y) @ x == pytest.approx(forwards, rel=1e-9)
-
-
-@pytest.mark.parametrize("design", [*KINDS, Decimate(5)], ids=str)
-def test_the_ends_are_extended_as_scipy_does_by_default(design: Recursive) -> None:
-    sections = design.sections(250)
-    x = np.random.default_rng(0).standard_normal((2, 300))
-    edge = filters._edge(sections)
-    expected = sps.sosfiltfilt(sections, x)
-    np.testing.assert_array_equal(sps.sosfiltfilt(sections, x, padlen=edge), expected)
-    assert not np.array_equal(sps.sosfiltfilt(sections, x, padlen=edge + 1), expected)
 
 
 @pytest.mark.parametrize("window", [2000, 1999, 2250])

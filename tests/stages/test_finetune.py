@@ -62,12 +62,6 @@ def test_plain_fine_tuning_has_no_regularisation(classifier: Classifier) -> None
     assert all(parameter.requires_grad for parameter in classifier.parameters())
 
 
-def test_freeze_positions_freezes_only_the_position_embedding(classifier: Classifier) -> None:
-    regularise(classifier, Stage2(freeze_positions=True))
-    frozen = [name for name, p in classifier.named_parameters() if not p.requires_grad]
-    assert frozen == ["backbone.pos_embed"]
-
-
 Train = Callable[..., PosttrainResult]
 
 

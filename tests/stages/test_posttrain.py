@@ -314,21 +314,6 @@ def test_file_as_run_folder_is_refused(encoder: Path, train: Train) -> None:
         train(weights_file(encoder))
 
 
-def test_micro_batches_add_up_to_the_batch(tmp_path: Path, train: Train, recipe: Recipe) -> None:
-    # A window of the whole record: crops are drawn a micro-batch at a time.
-    same = {"crop_seconds": 10.0, "augmentation": "none", "evaluation_crops": 1}
-    off = {"drop_path": 0.0, "dropout": 0.0, "select": "last"}
-    runs = [
-        train(tmp_path / str(micro), data=same, stage1=None, stage2=off | {"micro_batch": micro})
-        for micro in (16, 4)
-    ]
-    for a, b in zip(*(weights(run).values() for run in runs), strict=True):
-        assert torch.allclose(a, b, atol=2e-5)
-    assert any(
-        not torch.equal(a, b) for a, b in zip(*(weights(r).values() for r in runs), strict=True)
-    )
-
-
 def test_bf16_trains_and_keeps_weights_in_fp32(
     tmp_path: Path, train: Train, recipe: Recipe
 ) -> None:
@@ -337,18 +322,6 @@ def test_bf16_trains_and_keeps_weights_in_fp32(
     assert all(torch.isfinite(value).all() for value in weights(run).values())
     losses = [line["train_loss"] for line in run.results["stage2"].history]
     assert losses[-1] < losses[0]
-
-
-def test_a_fraction_takes_fewer_training_records_and_the_same_validation(
-    tmp_path: Path, train: Train, finished: PosttrainResult
-) -> None:
-    half = train(tmp_path, data={"fraction": 0.5}, stage1=None, stage2={"epochs": 1})
-    count = {split: len(half.data.usable.ids(split)) for split in ("train", "validation")}
-    before = {split: len(finished.data.usable.ids(split)) for split in count}
-    assert 0.4 * before["train"] < count["train"] < 0.8 * before["train"]
-    assert count["validation"] == before["validation"]
-    patients = set(half.data.usable.patients("train"))
-    assert patients < set(finished.data.usable.patients("train"))
 
 
 def test_reduced_leads_train_and_predict_twelve_lead_records(

@@ -141,14 +141,6 @@ def test_store_without_a_lead_is_refused(
     assert len(pretraining_data_of(few, store, two).train) == len(few)
 
 
-def test_equal_names_are_numbered(
-    synthetic: Cohort, synthetic_store: Store, preparation: Preparation
-) -> None:
-    renamed = replace(synthetic, name="other")
-    data = pretraining_data_of([synthetic, renamed, synthetic], [synthetic_store] * 3, preparation)
-    assert data.names == (f"{synthetic.name}#1", "other", f"{synthetic.name}#3")
-
-
 def test_cohorts_of_other_rates_and_leads_go_through_one_preparation(
     synthetic: Cohort, synthetic_store: Store, tmp_path: Path, preparation: Preparation
 ) -> None:

@@ -121,15 +121,6 @@ def test_best_learning_rate_is_kept(tmp_path: Path, classifier: Classifier, run:
     assert same(state(classifier.head), read_tensors(tmp_path / f"lr-{chosen:g}" / BEST)[0])
 
 
-def test_head_of_the_last_epoch_can_be_kept(
-    tmp_path: Path, classifier: Classifier, run: Probe
-) -> None:
-    result = run(tmp_path, SETTINGS.model_copy(update={"hand_on": "last"}))
-    assert result.best_epoch == SETTINGS.epochs
-    checkpoint, _ = read_tensors(tmp_path / "lr-0.1" / "checkpoint.safetensors")
-    assert torch.equal(classifier.head.weight, checkpoint["model.weight"])
-
-
 @dataclass(frozen=True)
 class Recomputed:
     """What the cache replaces: every epoch encodes the same crop of every record again."""

@@ -101,16 +101,6 @@ def test_more_impossible_combinations() -> None:
         load_recipe("wavelet-nn", ["stage2.min_lr=1e-4"])
 
 
-def test_overrides_are_toml_or_unquoted_strings() -> None:
-    recipe = load_recipe(
-        "post-training",
-        ["stage2.drop_path=0.2", "stage2.drop_path_schedule=constant", "data.crop_seconds=2.5"],
-    )
-    assert recipe.stage2 is not None
-    assert (recipe.stage2.drop_path, recipe.stage2.drop_path_schedule) == (0.2, "constant")
-    assert recipe.data.crop_seconds == 2.5
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -8,25 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import open_cohort
 from einthoven.cohorts.ptbxl import TASKS, open_ptbxl
-from einthoven.evaluate import f_max
 from einthoven.files import read_json
 from einthoven.models import Model
-from einthoven.signals.preparation import Preparation
-from einthoven.signals.steps import Resample, Scale, Window
 from einthoven.signals.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "studies" / "pitfalls"))
 
-import choices
 import leaks
 import run
 import selection
-import standardiser
 from data import Study, as_task, cohort_for, likelihoods, members, outputs_of
 from scoring import Scored, paired_effects, patient_resamples
 
@@ -90,17 +84,6 @@ def test_paired_effects() -> None:
     assert effect.interval[0] <= effect.difference <= effect.interval[1] < 0
 
 
-def test_thresholds() -> None:
-    assert choices.sample_f(TARGETS, SCORES).max() == pytest.approx(f_max(TARGETS, SCORES))
-    best = choices.best_thresholds(TARGETS, SCORES)
-    known = [
-        max(f1_score(TARGETS[:, i], SCORES[:, i] >= t) for t in np.unique(SCORES[:, i]))
-        for i in range(4)
-    ]
-    assert choices.macro_f1(TARGETS, SCORES, best) == pytest.approx(np.mean(known))
-    assert choices.best_thresholds(np.zeros((3, 1), np.uint8), SCORES[:3, :1]).tolist() == [2.0]
-
-
 def test_matched_split() -> None:
     patients = np.array(["a", "a", "b", "c", "c", "c", "d", "e", "f", "g", "h", "i"])
     split = leaks.matched_split(patients, np.array([0, 3, 6]), seed=0)
@@ -138,16 +121,3 @@ def test_key_presence_is_the_label_rule_of_every_task(synthetic_path: Path) -> N
         labels = members(cohort, task)
         assert tuple(labels) == known.labels
         np.testing.assert_array_equal(as_task(present, labels), known.matrix)
-
-
-@pytest.mark.parametrize("steps", [(Scale(0.01, 0.24),), ()])
-def test_the_changed_input_represents_the_wrong_constants(steps: tuple[Scale, ...]) -> None:
-    right, wrong = standardiser.Scaler(0.01, 0.24), standardiser.Scaler(-0.02, 0.3)
-    preparation = Preparation(("I", "II"), (Resample(100), Window(250), *steps))
-    factor, offset = standardiser.change_of(preparation, right, wrong)
-    x = np.array([-1.0, 0.0, 0.7])
-    scale = steps[0] if steps else Scale(0.0, 1.0)
-    changed = ((x - scale.mean) / scale.std * factor + offset) * scale.std + scale.mean
-    np.testing.assert_allclose(
-        (changed - right.mean) / right.deviation, (x - wrong.mean) / wrong.deviation
-    )

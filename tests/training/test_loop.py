@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from recorder import KilledError, Recorder
 from torch import Tensor, nn
 
 from einthoven.errors import FileError, TrainingError
@@ -31,25 +32,6 @@ class Numbers:
         for position in range(start, self.per_epoch):
             x = torch.randn(self.size, 4, generator=generator_for(epoch, position))
             yield x, (x @ torch.tensor([1.0, -2.0, 0.5, 0.0]))[:, None]
-
-
-class KilledError(Exception):
-    """Stands in for the signal that ends a process."""
-
-
-@dataclass
-class Killer:
-    """Progress that ends training after so many steps."""
-
-    after: int
-    seen: int = 0
-
-    def __call__(
-        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        self.seen += "loss" in (metrics or {})
-        if self.seen == self.after:
-            raise KilledError
 
 
 def squared(model: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device) -> Tensor:
@@ -111,7 +93,7 @@ def test_killed_run_resumes_to_the_same_weights(
 
     expected = trained("whole", whole)
     with pytest.raises(KilledError):
-        trained("killed", killed, progress=Killer(after))
+        trained("killed", killed, progress=Recorder(kill=("test", after)))
     assert trained("killed", again) == expected
     assert same(state(again), state(whole))
 
@@ -158,9 +140,9 @@ def test_one_cycle_uses_the_rate_and_the_momentum_of_every_step(
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first = network()
     loop(tmp_path, first).run()
-    again, counter = network(), Killer(after=1)
-    loop(tmp_path, again, progress=counter).run()
-    assert counter.seen == 0
+    again, recorder = network(), Recorder()
+    loop(tmp_path, again, progress=recorder).run()
+    assert not recorder.losses
     assert same(state(first), state(again))
 
 

@@ -14,7 +14,6 @@ from einthoven.training.optim import (
     OneCycle,
     Schedule,
     adamax,
-    parameter_groups,
     set_learning_rate,
 )
 
@@ -42,20 +41,6 @@ def test_a_cycle_without_a_rise_begins_at_its_peak() -> None:
     falling = OneCycle(1.0, 10, Cycle(warmup_share=0.0))
     assert falling.lr(0) == 1.0
     assert falling.momentum(0) == 0.85
-
-
-def test_set_learning_rate_by_group_and_first_beta() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    layers = [["0.weight", "0.bias"]]
-    groups = parameter_groups(model, weight_decay=0.0, layers=layers, layer_decay=0.5)
-    optimizer = adamax(groups, betas=(0.9, 0.99))
-    assert set_learning_rate(optimizer, BENCHMARK, 1020) == pytest.approx(0.0052)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.0026, 0.0052])
-    assert [g["betas"] for g in optimizer.param_groups] == [pytest.approx((0.9, 0.99))] * 2
-    set_learning_rate(optimizer, BENCHMARK, 2040)
-    assert [g["betas"] for g in optimizer.param_groups] == [pytest.approx((0.85, 0.99))] * 2
-    set_learning_rate(optimizer, Schedule(1.0, 0.0, 0, 10), 0)
-    assert optimizer.param_groups[0]["betas"] == pytest.approx((0.85, 0.99))
 
 
 def test_adamax_follows_its_paper() -> None:

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pretraining_models import load_pretraining
 from public_names import to_public
-from safetensors.torch import save_file
 from small_networks import SMALL, same_weights
 from torch import Tensor
 
@@ -79,22 +77,6 @@ def test_reads_the_older_spelling_of_the_weight_norm(source: Classifier, tmp_pat
     assert older.keys() != to_public(source).keys()
     path = _fairseq(older, tmp_path / "x.pt")
     assert same_weights(load_backbone("ecg_fm", weights=path, **TINY), source.backbone)
-
-
-def test_whole_pretraining_models_are_read_back(model: Any, tmp_path: Path) -> None:
-    model.after_step(7)
-    public = _fairseq(to_public(model), tmp_path / "x.pt")
-    save_file(model.state_dict(), tmp_path / "own")
-    options = {"backbone_options": TINY, **HEADS}
-    again = load_pretraining("ecg_fm", weights=tmp_path / "own", **options)
-    assert same_weights(again, model)
-    again = load_pretraining("ecg_fm", weights=public, **options)
-    assert int(again.steps) == 0  # absent from public files
-    again.after_step(7)
-    assert same_weights(again, model)
-    save_file(model.backbone.state_dict(), tmp_path / "encoder")
-    with pytest.raises(WeightsError, match=r"missing: .*mask"):
-        load_pretraining("ecg_fm", weights=tmp_path / "encoder", **options)
 
 
 def test_the_released_classifier_is_evaluated_as_its_authors_do(tmp_path: Path) -> None:
