@@ -153,13 +153,7 @@ def parse_json(content: bytes, source: Path | str) -> Any:
 
 
 def read_toml(file: Path, refusal: type[EinthovenError]) -> Json:
-    """Read TOML that a user wrote.
-
-    Raises
-    ------
-    refusal
-        If the file is missing, or is not TOML in UTF-8.
-    """
+    """Read a user's file; raises `refusal` if it is missing, or not TOML in UTF-8."""
     try:
         return tomllib.loads(file.read_bytes().decode())
     except OSError as error:

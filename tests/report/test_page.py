@@ -242,12 +242,12 @@ def test_a_run_is_compared_with_the_reference_once(
     names, folders = [*runs][:2], [*runs.values()][:2]
     page = tmp_path / "page.html"
     write_report(
-        [*folders, folders[0]], page, reference=folders[reference], resamples=40,
+        folders, page, reference=folders[reference], resamples=40,
         options=["--cohort", "my data"],
     )  # fmt: skip
     data = read_json(tmp_path / "page.json")
     assert shlex.split(data["command"]) == [
-        "einthoven", "report", *map(str, [*folders, folders[0]]), "--out", str(page),
+        "einthoven", "report", *map(str, folders), "--out", str(page),
         "--reference", str(folders[reference]), "--resamples", "40", "--cohort", "my data",
     ]  # fmt: skip
     assert [run["name"] for run in data["runs"]] == names

@@ -116,20 +116,10 @@ def _open(
     return open_cohort(path, **chosen)
 
 
-def refuse_inside(out: Path, *cohorts: Path) -> None:
-    """Refuse a run folder inside the folder of a cohort, whose files would be mixed with it.
-
-    Raises
-    ------
-    CohortError
-        If it lies in one of them.
-    """
-    for cohort in cohorts:
-        if cohort.is_dir() and out.resolve().is_relative_to(cohort.resolve()):
-            raise CohortError(
-                f"{out} lies in the folder of the cohort {cohort}",
-                remedy="choose a folder outside it",
-            )
+def refuse_inside(out: Path, cohort: Path) -> None:
+    """Raise CohortError if a run folder lies in the folder of a cohort, among its files."""
+    if cohort.is_dir() and out.resolve().is_relative_to(cohort.resolve()):
+        raise CohortError(f"{out} lies in the cohort {cohort}", remedy="choose a folder outside it")
 
 
 # ---------------------------------------------------------------------- stores

@@ -115,10 +115,8 @@ def convert(
         "not of floating point": [
             f"{name} {state[name].dtype}"
             for key, (names, _) in parts.items()
-            for name in names
-            if expected[key].is_floating_point()
-            and name in state
-            and not state[name].is_floating_point()
+            for name in state.keys() & names
+            if expected[key].is_floating_point() > state[name].is_floating_point()
         ],
         "missing": [name for name in shapes if name not in state],
         "unexpected": [name for name in state if name not in shapes],
