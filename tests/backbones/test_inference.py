@@ -68,13 +68,6 @@ def test_batch_size_does_not_matter(source: SignalSource, size: int) -> None:
     assert np.allclose(probabilities(Means(), source, batch_size=size), whole, atol=1e-7)
 
 
-def test_chosen_rows_come_in_their_order(source: SignalSource) -> None:
-    whole = probabilities(Means(), source)
-    rows = np.array([9, 3, 40])
-    result = probabilities(Means(), source, rows=rows, batch_size=2)
-    assert np.allclose(result, whole[rows], atol=1e-7)
-
-
 def test_mode_is_restored_after_evaluation(
     source: SignalSource,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from einthoven.backbones.leads import LeadSubset
 from einthoven.backbones.registry import create_backbone
@@ -17,26 +17,8 @@ from einthoven.records.record import STANDARD_LEADS
 TINY = {"depth": 1, "width": 32, "heads": 1}
 
 
-class AllOrNothing(nn.Module):
-    """A network that refuses fewer leads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.arange(12.0))
-
-    def forward(self, x: Tensor, leads: Sequence[str] | None = None) -> Tensor:
-        if leads is not None and tuple(leads) != STANDARD_LEADS:
-            raise BackboneError("twelve leads or nothing", remedy="give twelve")
-        return torch.einsum("l,bls->bs", self.weight, x)
-
-
 def fewer(network: nn.Module, leads: Sequence[str], samples: int = 500) -> LeadSubset:
     return LeadSubset(network, leads, all_leads=STANDARD_LEADS, samples=samples)
-
-
-def test_refusal_of_the_network_is_kept() -> None:
-    with pytest.raises(BackboneError, match="twelve leads or nothing"):
-        fewer(AllOrNothing(), ("aVF", "V6"))
 
 
 WAV2VEC = {"depth": 1, "width": 32, "heads": 1, "conv_width": 16, "pos_kernel": 8, "pos_groups": 4}

@@ -48,16 +48,6 @@ def test_a_cell_of_chimera_sees_all_leads_and_its_past_only() -> None:
     assert (apart[:, 6:] > 1e-5).all()
 
 
-def test_fusion_of_the_msw_transformer_is_a_convex_sum_of_branches() -> None:
-    block = _tiny("msw_transformer").blocks[0]
-    x = torch.randn(2, 9, 16)
-    with torch.no_grad():
-        single = [branch(x) for branch in block.branches]
-        assert torch.allclose(block.fused(x), sum(single) / 2, atol=1e-6)
-        block.fusion.copy_(torch.tensor([0.0, 40.0]))
-        assert torch.allclose(block.fused(x), single[1], atol=1e-6)
-
-
 def test_random_averages_of_spacetime_travel_with_the_weights() -> None:
     torch.manual_seed(1)
     config = _tiny("spacetime").config

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -166,15 +165,6 @@ def test_layers_are_shared_as_long_as_the_context_lasts() -> None:
     assert [type(norm) for norm in norms] == kinds
     with shared_batch_norms(net, processes=1):
         assert [type(norm) for norm in norms] == kinds
-
-
-def test_single_process_equals_pytorch() -> None:
-    net = create_backbone("resnet1d_wang", width=8, hidden_dropouts=(0.0, 0.0), seed=0).train()
-    other, x = deepcopy(net), torch.randn(4, 12, 60)
-    with shared_batch_norms(other, processes=2):
-        assert torch.equal(other.features(x), net.features(x))
-    with pytest.raises(ValueError, match="got 1 dimensions"):
-        SharedBatchNorm(3)(torch.zeros(3))
 
 
 def test_a_single_record_is_refused_unless_others_have_more() -> None:

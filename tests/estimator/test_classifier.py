@@ -11,9 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 
 from einthoven import EcgClassifier, load_model, save_model
 from einthoven.backbones.registry import create_backbone
@@ -179,24 +176,6 @@ def test_nothing_is_left_behind(
     assert list(tmp_path.iterdir()) == []
     assert torch.get_num_threads() == 1
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_it_is_searched_over_keys_of_the_recipe(arrays: Any) -> None:
-    model = make_pipeline(
-        FunctionTransformer(),
-        EcgClassifier(**arrays.given, validation_fraction=None, random_state=0),
-    )
-    base = [
-        "stage1.solver=adamw",
-        "stage1.epochs=3",
-        "stage1.base_lr_sweep=[]",
-        "data.crop_seconds=2.5",
-    ]
-    grid = {"ecgclassifier__overrides": [[*base, f"stage1.base_lr={lr}"] for lr in (1e-6, 1.0)]}
-    x = arrays.x.reshape(len(arrays.x), -1)
-    search = GridSearchCV(model, grid, cv=2, scoring="accuracy").fit(x, arrays.y[:, 0])
-    assert len(search.cv_results_["mean_test_score"]) == 2
-    assert search.best_estimator_.predict(x).shape == (len(x),)
 
 
 def test_to_model_is_a_model_folder_with_the_same_predictions(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -233,26 +232,6 @@ def test_a_run_without_history_resamples_or_patients(runs: dict[str, Path], tmp_
 def test_simulated_ecgs_are_named_as_such(data: Json) -> None:
     pages = [build_page(with_first(data, synthetic=x)) for x in (False, True)]
     assert ["simulated ECGs" in page for page in pages] == [False, True]
-
-
-@pytest.mark.parametrize(("reference", "other"), [(0, 1), (1, 0)])
-def test_a_run_is_compared_with_the_reference_once(
-    runs: dict[str, Path], tmp_path: Path, reference: int, other: int
-) -> None:
-    names, folders = [*runs][:2], [*runs.values()][:2]
-    page = tmp_path / "page.html"
-    write_report(
-        folders, page, reference=folders[reference], resamples=40,
-        options=["--cohort", "my data"],
-    )  # fmt: skip
-    data = read_json(tmp_path / "page.json")
-    assert shlex.split(data["command"]) == [
-        "einthoven", "report", *map(str, folders), "--out", str(page),
-        "--reference", str(folders[reference]), "--resamples", "40", "--cohort", "my data",
-    ]  # fmt: skip
-    assert [run["name"] for run in data["runs"]] == names
-    assert data["reference"] == names[reference]
-    assert [pair["run"] for pair in data["comparisons"]] == [names[other]]
 
 
 def pretraining(folder: Path, *, epochs: int = 3, **request: Any) -> Path:

@@ -168,14 +168,6 @@ def test_a_backbone_is_named_once_and_its_experiment_can_pretrain_it() -> None:
         check_pretraining(recipe, backbone, options)
 
 
-def test_recipes_beside_the_experiment_are_found(tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text('name = "own"\n[stage2]\nepochs = 3\n')
-    experiment = written(tmp_path, SMALL.replace('"fine-tuning"', '"own.toml"'))
-    recipe = experiment.recipe(PLAIN, "x")
-    assert recipe.stage2 is not None
-    assert (recipe.name, recipe.stage2.epochs) == (PLAIN, 3)
-
-
 def test_the_last_entry_of_seeds_that_matches_decides(tiny: Experiment) -> None:
     assert tiny.seeds_of(POST, "all-71", 1.0) == (0, 1)
     assert tiny.seeds_of(POST, "all-71", 0.5) == (0,)
@@ -234,13 +226,6 @@ def test_files_that_are_not_text_and_experiments_of_no_rows_are_refused(tmp_path
     text = "rows = []\n" + ROWS_ALONE.split("[[rows]]")[0]
     with pytest.raises(ReproduceError, match="table_1_only needs rows"):
         written(tmp_path, text)
-
-
-def test_an_experiment_of_rows_alone(tmp_path: Path) -> None:
-    experiment = written(tmp_path, ROWS_ALONE)
-    assert experiment.recipe("scratch", "s4_tiny").initialise == "random"
-    with pytest.raises(ReproduceError, match="no pretraining for s4_tiny"):
-        experiment.pretraining_of("s4_tiny")
 
 
 def test_a_shorter_schedule_is_noticed(tmp_path: Path) -> None:

@@ -99,16 +99,6 @@ def test_strata(whole: Reproduction, results: Results) -> None:
     for each in strata:
         low, high = each["low"], each["high"]
         assert all(low <= counts[s] <= (high or counts[s]) for s in each["labels"])
-    last = strata[-1]
-    pooled = results.macro(MAIN[POST], "auroc", minus=MAIN[SCRATCH], labels=last["labels"])
-    assert pooled is not None
-    _, bootstrap = results._first["all-71", "test"]
-    columns = [bootstrap.labels.index(label) for label in last["labels"]]
-    post, scratch = (
-        bootstrap.estimate(predictions(whole, v, 0).probabilities)[0] for v in (POST, SCRATCH)
-    )
-    drawn = (post.replicates - scratch.replicates)[:, columns].mean(axis=1)
-    assert pooled["interval"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=1e-12)
 
 
 def test_an_ensemble_is_the_mean_of_its_members_seed_by_seed(

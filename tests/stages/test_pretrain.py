@@ -19,12 +19,9 @@ from einthoven.cohorts.cohort import UNLABELLED
 from einthoven.errors import CohortError, RecipeError, TrainingError
 from einthoven.files import read_metadata, read_tensors
 from einthoven.models import read_config, weights_file
-from einthoven.objectives import create_pretraining
 from einthoven.signals.store import Store
-from einthoven.stages import validation
 from einthoven.stages.leakage import LeakageWarning, check_initial_weights
 from einthoven.stages.pretrain import Encoders, PretrainResult, pretrain, snapshot_epochs
-from einthoven.stages.pretraining_data import pretraining_data_of
 from einthoven.stages.recipe import Pretraining
 from einthoven.training.distributed import Processes
 
@@ -308,41 +305,6 @@ def test_the_objective_s_metrics_are_logged_on_validation(tmp_path: Path, run: P
     line = run(tmp_path, backbone="s4_tiny", recipe=recipe, options=shape).history[0]
     assert 0 <= line["validation_accuracy"] <= 1
     assert line["validation_contrastive_loss"] == line["validation_loss"]
-
-
-def test_validation_does_not_depend_on_the_number_of_processes(
-    synthetic: Cohort, synthetic_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(validation, "_BATCH", 4)
-    objective = create_pretraining("mtecg_tiny_100hz", seed=0, backbone_options=OPTIONS)
-    preparation = objective.backbone.preparation.with_window(seconds=2.5)
-    data = pretraining_data_of([synthetic] * 2, [synthetic_store] * 2, preparation, weights=[1, 2])
-    alone = data.validation_loss(Processes("cpu"))
-    assert alone is not None
-    model: Any = objective
-    expected = alone(model.eval())
-    shares: list[Any] = [[], []]
-
-    class One(Processes):
-        """A process of two that notes what it would give to the other one."""
-
-        def __init__(self, rank: int) -> None:
-            super().__init__("cpu")
-            object.__setattr__(self, "place", rank)
-
-        rank = property(lambda self: self.place)  # type: ignore[assignment]
-        world = property(lambda self: 2)  # type: ignore[assignment]
-
-        def gather(self, value: Any) -> list[Any]:
-            shares[self.rank] = value
-            return shares
-
-    def by(rank: int) -> dict[str, float]:
-        return replace(alone, processes=One(rank))(model)
-
-    with pytest.raises(IndexError):  # the other one's share is missing yet
-        by(0)
-    assert by(1) == expected
 
 
 # ---------------------------------------------------------------------- test folds

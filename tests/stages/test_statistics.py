@@ -75,20 +75,6 @@ def test_standardiser_uses_every_sample_once() -> None:
     assert (fitted.records, fitted.values) == (40, array.size)
 
 
-def test_standardiser_does_not_depend_on_the_chunk_size(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    source = source_of(noise() + 1000.0, Resample(RATE), Window(50))
-    whole = fit_standardiser(source)
-    monkeypatch.setattr("einthoven.stages.statistics._CHUNK_VALUES", 1)
-    single = fit_standardiser(source)
-    assert single.mean == pytest.approx(whole.mean, rel=1e-14)
-    # A mean of a thousand deviations costs float32 signals their digits, and the sums nothing.
-    expected = (noise() + 1000.0).astype(np.float32).astype(float).std()
-    assert whole.std == pytest.approx(expected, rel=1e-4)
-    assert single.std == pytest.approx(whole.std, rel=1e-12)
-
-
 def test_steps_before_the_scaling_are_applied_to_whole_records() -> None:
     """At the network's rate, behind its filters."""
     array = noise(samples=800)

@@ -22,12 +22,10 @@ import leaks
 import run
 import selection
 from data import Study, as_task, cohort_for, likelihoods, members, outputs_of
-from scoring import Scored, paired_effects, patient_resamples
 
 RANDOM = np.random.default_rng(1)
 TARGETS = (RANDOM.random((60, 4)) < 0.4).astype(np.uint8)
 TARGETS[:, 0] |= ~TARGETS.any(axis=1)
-SCORES = np.round(RANDOM.random((60, 4)), 1)  # with ties
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +65,6 @@ def test_the_whole_study(study: Study, tmp_path: Path, monkeypatch: pytest.Monke
         assert effect["difference"] == 0 or effect["what"] != "diagnostic-44, likelihood > 0"
     run.write_page(page, study, findings)
     assert page.read_text() == text
-
-
-def test_paired_effects() -> None:
-    patients = np.array([f"p{row // 2}" for row in range(60)])
-    counts = patient_resamples(patients, count=200, seed=0)
-    scored = Scored.of_records(TARGETS, SCORES)
-    assert all(e.interval == (0, 0) for e in paired_effects("same", scored, scored, counts))
-    twice = scored.rows(np.repeat(np.arange(60), 2))
-    for effect in paired_effects("twice", scored, twice, counts):
-        assert effect.difference == pytest.approx(0, abs=1e-12)
-        assert effect.interval == pytest.approx((0, 0), abs=1e-12)
-    better = Scored.of_records(TARGETS, np.clip(TARGETS * 0.5 + 0.5 * SCORES, 0, 1))
-    effect = paired_effects("noise", better, scored, counts)[0]
-    assert effect.interval is not None
-    assert effect.interval[0] <= effect.difference <= effect.interval[1] < 0
 
 
 def test_matched_split() -> None:
