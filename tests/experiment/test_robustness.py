@@ -95,7 +95,7 @@ def test_every_condition_is_measured_and_reported(
     assert [condition["snr"] for condition in result["noise"]] == [20.0, -10.0, 20.0, -10.0]
     weak, strong = (abs(result["noise"][i]["auroc"]["difference"]) for i in (0, 1))
     assert weak < strong
-    assert (result["resamples"], result["seed"], result["by"]) == (30, 0, "record")
+    assert (result["resamples"], result["seed"], result["unit"]) == (30, 0, "record")
     records = len(synthetic.ids("test"))
     done = [name for name, count, total in tasks if count == total == records]
     assert done == [*LEAD_SETS, *noisy, *offsets]
