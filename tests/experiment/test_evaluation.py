@@ -158,7 +158,7 @@ def test_validation_numbers_are_reused_for_the_same_cohort_only(
     _, evaluation = evaluate(saved)
     validation = {"macro_auroc": 0.75, "macro_auprc": 0.25}
     write_json(saved / "evaluation.json", evaluation | {"validation": validation})
-    assert "| validation | 0.750 | 0.250 |" in evaluate(saved)[0]
+    assert "| validation | – | 0.750 | 0.250 |" in evaluate(saved)[0]
     card, _ = evaluate(saved, replace(synthetic, name="elsewhere"))
     assert "| validation |" not in card
     assert "split of elsewhere" in card
