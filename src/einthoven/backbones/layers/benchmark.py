@@ -28,15 +28,6 @@ from einthoven.errors import BackboneError
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Scale
 
-__all__ = [
-    "BENCHMARK_PAPER",
-    "BenchmarkBackbone",
-    "BenchmarkConfig",
-    "Dense",
-    "benchmark_entry",
-    "draw_weights",
-]
-
 BENCHMARK_PAPER = (
     "Strodthoff et al., Deep Learning for ECG Analysis: Benchmarks and Insights from PTB-XL, "
     "IEEE JBHI 25(5) 2021 (arXiv 2004.13701)"

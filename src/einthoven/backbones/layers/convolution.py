@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv2d, pad
 
-__all__ = ["ConvNorm", "as_image", "as_tokens", "convolution", "convolve", "in_bf16_on_cpu"]
-
 NARROW = 16  # channels
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-__all__ = ["convolve"]
-
 # Nanoseconds on a CPU core, forward and backward: a Toeplitz product costs (a + b * batch) for
 # every channel and tokens squared, an FFT c * batch for every channel, token and doubling.
 _TOEPLITZ_FP32, _TOEPLITZ_BF16, _FFT = (4.2, 0.125), (2.9, 0.067), 3.2

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from einthoven.backbones.config import BackboneConfig, Count
 from einthoven.backbones.contract import PatchBackbone
 
-__all__ = ["PatchTransformer", "PatchTransformerConfig", "cut_patches", "sincos_positions"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PatchTransformerConfig(BackboneConfig):

@@ -20,8 +20,6 @@ from torch import Tensor
 
 from einthoven.errors import BackboneError
 
-__all__ = ["Circle"]
-
 # What comes back of a folded response. Round-off is divided by FOLDED ** (length / size).
 FOLDED = 1e-10
 

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["SharedBatchNorm", "shared_batch_norms"]
-
 
 class SharedBatchNorm(_BatchNorm):
     """Batch norm over (batch, channels, ...) of all processes of the default group.

@@ -21,17 +21,6 @@ from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.errors import BackboneError
 
-__all__ = [
-    "Dynamics",
-    "StateSpaceBlock",
-    "StateSpaceKernel",
-    "TiedDropout",
-    "diagonal_basis",
-    "hippo_legs",
-    "nplr_basis",
-    "nplr_system",
-]
-
 Dynamics = Literal["nplr", "diagonal"]
 
 

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from einthoven.errors import RecipeError
 
-__all__ = ["StochasticDepth", "stochastic_depths"]
-
 
 class StochasticDepth(nn.Module):
     """Sum of an input and its residual branch, which is dropped at a rate in training.

@@ -9,8 +9,6 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.errors import BackboneError
 
-__all__ = ["Attention", "Block", "FeedForward", "attend", "initialise_linears"]
-
 
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection, its output laid out q | k | v."""

@@ -34,8 +34,6 @@ from torch.autograd import Function
 from einthoven.backbones.layers.power_series import Circle
 from einthoven.errors import BackboneError
 
-__all__ = ["GridKernel", "GridSystem", "grid_convolve", "grid_response"]
-
 
 @dataclass(frozen=True)
 class GridSystem:

@@ -35,19 +35,6 @@ from einthoven.backbones.layers.transformer import Attention, Block, initialise_
 from einthoven.backbones.leads import with_derived
 from einthoven.errors import BackboneError
 
-__all__ = [
-    "ConvExtractor",
-    "ConvPositions",
-    "FeatureProjection",
-    "PaddedAttention",
-    "PostNormBlock",
-    "PostNormBlocks",
-    "Wav2VecBackbone",
-    "Wav2VecConfig",
-    "mean_of_valid",
-    "valid_tokens",
-]
-
 Samples = TypeVar("Samples", int, Tensor)
 
 

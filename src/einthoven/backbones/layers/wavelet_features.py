@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["COEFFICIENTS", "STATISTICS", "wavelet_arrays", "wavelet_features"]
-
 # The scaling filter of db6: the spectral factor whose zeros lie within the unit circle, computed
 # with 60 digits.
 COEFFICIENTS = (

@@ -16,8 +16,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Resample, Window
 
-__all__ = ["SampleStack", "WindowedBackbone", "WindowedConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class WindowedConfig(BackboneConfig):

@@ -18,7 +18,7 @@ import numpy as np
 from einthoven.cohorts.synthetic.ecg import Truth, simulate
 from einthoven.cohorts.synthetic.patients import Recording, draw_recordings
 from einthoven.cohorts.synthetic.signs import INFARCTIONS
-from einthoven.cohorts.synthetic.statements import STATEMENTS
+from einthoven.cohorts.synthetic.statements import STATEMENTS, STATEMENTS_FILE
 from einthoven.errors import CohortError
 from einthoven.progress import Progress
 from einthoven.records.record import STANDARD_LEADS
@@ -162,7 +162,7 @@ def _write_tables(
         database.append(_database_row(ecg_id, patient_id, recording, result, rng))
         truths.append(_truth_row(ecg_id, result[0]))
     _write_csv(folder / "ptbxl_database.csv", database)
-    _write_csv(folder / "scp_statements.csv", [_statement_row(code) for code in STATEMENTS])
+    shutil.copyfile(STATEMENTS_FILE, folder / STATEMENTS_FILE.name)
     _write_csv(folder / "ground_truth.csv", truths)
 
 
@@ -196,7 +196,7 @@ def _database_row(
         "site": float(rng.integers(4)),
         "device": "einthoven synthetic",
         "recording_date": recording.date.strftime("%Y-%m-%d %H:%M:%S"),
-        "report": ". ".join(STATEMENTS[code].description for code in codes),
+        "report": ". ".join(STATEMENTS[code]["description"] for code in codes),
         "scp_codes": str({code: _likelihood(code, rng) for code in codes}),
         "heart_axis": _axis_name(truth.axis_degrees),
         "infarction_stadium1": "unknown" if INFARCTIONS & set(codes) else "",
@@ -219,7 +219,7 @@ def _database_row(
 
 def _likelihood(code: str, rng: np.random.Generator) -> float:
     """Likelihood as in PTB-XL: percent for diagnoses, mostly 0 ("not stated") otherwise."""
-    if "D" in STATEMENTS[code].groups:
+    if STATEMENTS[code]["diagnostic"]:
         return float(rng.choice([100.0, 80.0, 50.0], p=[0.7, 0.2, 0.1]))
     return 100.0 if code in ("PVC", "PAC", "BIGU", "AFIB", "AFLT", "PACE") else 0.0
 
@@ -227,24 +227,6 @@ def _likelihood(code: str, rng: np.random.Generator) -> float:
 def _axis_name(degrees: float) -> str:
     limits = ((-90, "ARAD"), (-30, "ALAD"), (30, "LAD"), (90, "MID"), (120, "RAD"))
     return next((name for limit, name in limits if degrees < limit), "ARAD")
-
-
-def _statement_row(code: str) -> dict[str, object]:
-    statement = STATEMENTS[code]
-    groups = {"diagnostic": "D", "form": "F", "rhythm": "R"}
-    return {
-        "": code,
-        "description": statement.description,
-        **{name: "1.0" if flag in statement.groups else "" for name, flag in groups.items()},
-        "diagnostic_class": statement.superclass,
-        "diagnostic_subclass": statement.subclass,
-        "Statement Category": next(n for n, flag in groups.items() if flag == statement.groups[0]),
-        "SCP-ECG Statement Description": statement.description,
-        "AHA code": "",
-        "aECG REFID": "",
-        "CDISC Code": "",
-        "DICOM Code": "",
-    }
 
 
 def _truth_row(ecg_id: int, truth: Truth) -> dict[str, object]:
