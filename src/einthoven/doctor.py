@@ -53,28 +53,11 @@ def examine(
     labels: Sequence[str] | None = None,
     picture: Path | None = None,
 ) -> list[str]:
-    """Examine a cohort, a store or an ECG file.
+    """Examine a cohort (a folder, or a table with label columns `labels`), a store or an ECG file.
 
-    Parameters
-    ----------
-    path : Path
-        A folder, a label table, a store or an ECG file.
-    backbone, options, centred, picture
-        For an ECG file: as in `inspect`.
-    labels : sequence of str, optional
-        Label columns of a table.
-
-    Returns
-    -------
-    list of str
-        Findings, one line each; warnings contain `warning:`.
-
-    Raises
-    ------
-    BackboneError
-        If a backbone or a picture is requested for anything but an ECG file.
-    EinthovenError
-        If the path cannot be read.
+    The other options are for an ECG file, as in `inspect`. Returns findings, one line each;
+    warnings contain `warning:`. Raises BackboneError if a backbone or a picture is requested for
+    anything but an ECG file, and EinthovenError if the path cannot be read.
     """
     is_store = (path / STORE_FILE).is_file()
     if is_store or path.is_dir() or path.suffix in (".csv", ".parquet"):
@@ -212,11 +195,11 @@ def inspect(
 ) -> list[str]:
     """Prepare a record for a backbone and list what the preparation changes, lacks or leaves out.
 
+    Returns findings, one line each; warnings contain `warning:`. Raises BackboneError if the name
+    or an option is unknown, and FileError if the picture cannot be written.
+
     Parameters
     ----------
-    record : Record
-    backbone, options
-        A registered name, and fields of its config.
     centred : bool
         Subtract the mean of each lead first, as the preparation of `einthoven-small` does.
     findings : sequence of str
@@ -224,18 +207,6 @@ def inspect(
     picture : Path, optional
         Draw the record before and after preparation to this .png, .svg or .html file; the page
         includes the findings.
-
-    Returns
-    -------
-    list of str
-        Findings, one line each; warnings contain `warning:`.
-
-    Raises
-    ------
-    BackboneError
-        If the name or an option is unknown.
-    FileError
-        If the picture cannot be written.
     """
     network = _without_weights(backbone, **(options or {}))
     full = network.preparation.centred() if centred else network.preparation

@@ -68,10 +68,8 @@ class BackboneConfig:
     def override(self, options: Mapping[str, Any]) -> Self:
         """Copy the configuration with some fields replaced; a list serves as a tuple.
 
-        Raises
-        ------
-        BackboneError
-            If an option is not a field, or its value is of another type or impossible.
+        Raises BackboneError if an option is not a field, or its value is of another type or
+        impossible.
         """
         unknown = sorted(set(options) - set(self.options))
         if unknown:
@@ -90,10 +88,7 @@ class BackboneConfig:
     def require(self, condition: bool, field: str, remedy: str) -> None:
         """Refuse the value of a field that does not fit the other fields.
 
-        Raises
-        ------
-        BackboneError
-            If the condition does not hold.
+        Raises BackboneError if the condition does not hold.
         """
         if not condition:
             raise BackboneError(f"{self.name}: {field} = {getattr(self, field)!r}", remedy=remedy)

@@ -45,23 +45,11 @@ TAPS = 2  # of a filter
 
 
 def response(low: Tensor, high: Tensor, weights: Tensor, *, tokens: int) -> Tensor:
-    """Impulse response of the layer: one causal kernel for each channel.
+    """Impulse response of the layer, (channels, tokens): one causal kernel for each channel.
 
-    Parameters
-    ----------
-    low, high, weights : Tensor
-        As for `multires`.
-    tokens : int
-        Length of the kernel.
-
-    Returns
-    -------
-    Tensor, shape (channels, tokens)
-
-    Notes
-    -----
-    A kernel at one scale is that of the scale before times a polynomial of two terms, so that all
-    scales take as many products as the kernel has taps, a few times over.
+    `low`, `high` and `weights` are as for `multires`. A kernel at one scale is that of the scale
+    before times a polynomial of two terms, so that all scales take as many products as the kernel
+    has taps, a few times over.
     """
     scales = weights.shape[1] - 2
     smooth = torch.ones_like(weights[:, :1])
@@ -78,23 +66,12 @@ def response(low: Tensor, high: Tensor, weights: Tensor, *, tokens: int) -> Tens
 
 
 def multires(x: Tensor, low: Tensor, high: Tensor, weights: Tensor) -> Tensor:
-    """A weighted sum of a signal's details at all scales.
+    """A weighted sum of a signal's details at all scales, of its shape (batch, tokens, channels).
 
-    Parameters
-    ----------
-    x : Tensor, shape (batch, tokens, channels)
-    low, high : Tensor, shape (channels, 2)
-        Filters; the first tap is of the past, the second of the present.
-    weights : Tensor, shape (channels, scales + 2)
-        Weights of the last low-pass signal, of the details from coarse to fine, and of x.
-
-    Returns
-    -------
-    Tensor, shape (batch, tokens, channels)
-
-    Notes
-    -----
-    The layer is linear, so it is one long convolution with its `response`.
+    The filters `low` and `high` are (channels, 2): the first tap is of the past, the second of the
+    present. `weights`, (channels, scales + 2), are those of the last low-pass signal, of the
+    details from coarse to fine, and of x. The layer is linear, so it is one long convolution with
+    its `response`.
     """
     with torch.autocast(x.device.type, enabled=False):
         kernels = response(low, high, weights, tokens=x.shape[1])

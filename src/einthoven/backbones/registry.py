@@ -167,10 +167,7 @@ def backbone_names() -> list[str]:
 def entry(name: str) -> Entry:
     """The catalogue's entry of a backbone.
 
-    Raises
-    ------
-    BackboneError
-        If the name is not registered; the remedy lists similar ones.
+    Raises BackboneError if the name is not registered; the remedy lists similar ones.
     """
     if name == "ensemble":
         raise BackboneError(

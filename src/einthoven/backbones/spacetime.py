@@ -68,20 +68,10 @@ def unit_column(a: Tensor) -> Tensor:
 
 
 def companion_kernel(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
-    """``f[t] = c^T A^t b`` for t = 0 to length - 1, as the expansion of a rational function.
+    """``f[t] = c^T A^t b`` for t = 0 to length - 1, (kernels, length), by a rational function.
 
-    Parameters
-    ----------
-    a, b, c : Tensor, shape (kernels, state)
-        Last column of the companion matrix, its magnitudes of sum 1 or less; input and output
-        weights.
-    length : int
-        Time steps.
-
-    Returns
-    -------
-    Tensor, shape (kernels, length)
-        In the precision of c; computed in double.
+    All of shape (kernels, state): the last column of the companion matrix, `a`, its magnitudes of
+    sum 1 or less, and the input and output weights. In the precision of c; computed in double.
     """
     state = a.shape[-1]
     circle = Circle(length, state, device=a.device)

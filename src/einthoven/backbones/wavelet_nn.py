@@ -144,10 +144,7 @@ class WaveletNN(WindowedBackbone):
 
         Those of leads that are not this network's stay zero and one.
 
-        Raises
-        ------
-        BackboneError
-            If there are no records.
+        Raises BackboneError if there are no records.
         """
         rows, count = lead_rows(self.leads), 0
         mean = torch.zeros_like(self.feature_mean[rows], dtype=torch.float64)

@@ -29,10 +29,7 @@ _SUGGESTIONS = 3
 def model_folder(path: Path) -> Path:
     """Check that a path is a model folder, or the name of the included model.
 
-    Raises
-    ------
-    ModelError
-        If it is neither; the remedy lists model folders nearby.
+    Raises ModelError if it is neither; the remedy lists model folders nearby.
     """
     if path == Path(SHIPPED) or is_model(path):
         return path
@@ -58,10 +55,7 @@ def labelled_cohort(
 ) -> Cohort:
     """Open a cohort with the labels of a task (default all-71), or with a table's label columns.
 
-    Raises
-    ------
-    CohortError
-        If it has no labels, or an option applies to another kind of cohort.
+    Raises CohortError if it has no labels, or an option applies to another kind of cohort.
     """
     cohort = _open(path, task=task, labels=labels, min_records=min_records)
     if not cohort.labels:
@@ -76,10 +70,7 @@ def full_cohort(
 ) -> Cohort:
     """Open a cohort with all its records, with or without labels; no labels with `labels=()`.
 
-    Raises
-    ------
-    CohortError
-        If an option applies to another kind of cohort.
+    Raises CohortError if an option applies to another kind of cohort.
     """
     from einthoven.cohorts.ptbxl import is_ptbxl_layout
 
@@ -128,10 +119,7 @@ def refuse_inside(out: Path, cohort: Path) -> None:
 def store_of(path: Path, store: Path | None, *, labels: Sequence[str] | None = None) -> Store:
     """Open the cohort's store, or pack it: in `store`, or in the cache folder.
 
-    Raises
-    ------
-    StoreError
-        If it holds other recordings than the cohort.
+    Raises StoreError if it holds other recordings than the cohort.
     """
     from einthoven.signals.pack import check_sources, pack
     from einthoven.signals.store import Store

@@ -48,13 +48,7 @@ def note(text: str, *, style: str | None = None) -> None:
 
 @contextmanager
 def progress_bars(*, keep: bool = True) -> Iterator[Bars]:
-    """Show the progress of all tasks in the block.
-
-    Parameters
-    ----------
-    keep : bool
-        Whether the bars of finished tasks stay.
-    """
+    """Show the progress of all tasks in the block; `keep` the bars of finished tasks."""
     columns = [
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),

@@ -14,7 +14,7 @@ from einthoven.report.data import UNKNOWN, cohort_of, describe, flat, leakage, t
 def model_card(
     config: Json, evaluation: Json | None = None, *, reliability: str | None = None
 ) -> str:
-    """Write the model card of a model folder.
+    """Write the model card of a model folder: Markdown with the front matter of Hugging Face.
 
     Sections without information are left out: an encoder has no labels, a model without an
     evaluation no results.
@@ -28,11 +28,6 @@ def model_card(
         `robustness`; `cohort` and `split` name the records of the evaluation.
     reliability : str, optional
         File of the reliability diagram, relative to the card.
-
-    Returns
-    -------
-    str
-        Markdown with the YAML front matter of the Hugging Face hub.
     """
     model, values, evaluation = describe(config), flat(config), evaluation or {}
     score, cohort = evaluation.get("score"), model["cohort"]

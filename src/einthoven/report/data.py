@@ -63,7 +63,10 @@ def report_data(
     resamples: int = 1000,
     command: str = "",
 ) -> tuple[Json, list[Record]]:
-    """Collect every number of a page about finished runs.
+    """Collect every number of a page about finished runs, and the ECGs of its `examples`.
+
+    Raises EvaluationError if a run is not finished, or runs have different test records or labels,
+    and CohortError if a record of the predictions is not in the cohort.
 
     Parameters
     ----------
@@ -77,20 +80,6 @@ def report_data(
         Bootstrap resamples; scores of another number are computed again.
     command : str
         The command that writes the page.
-
-    Returns
-    -------
-    data : dict
-        JSON-serialisable.
-    records : list of Record
-        The ECGs of `data["examples"]`.
-
-    Raises
-    ------
-    EvaluationError
-        If a run is not finished, or runs have different test records or labels.
-    CohortError
-        If a record of the predictions is not in the cohort.
     """
     tables = {name: _test_table(folder) for name, folder in runs.items()}
     entries = [_run(name, runs[name], table, resamples) for name, table in tables.items()]
@@ -128,10 +117,7 @@ def report_data(
 def pretraining_data(runs: Mapping[str, Path], command: str = "") -> Json:
     """Collect every number of a page about pretraining runs, finished or not.
 
-    Raises
-    ------
-    EvaluationError
-        If a run has not finished an epoch.
+    Raises EvaluationError if a run has not finished an epoch.
     """
     entries = []
     for name, folder in runs.items():
@@ -324,19 +310,11 @@ def mismatch(config: Json, evaluation: Json) -> str:
 
 
 def describe(config: Json) -> Json:
-    """Describe how a model was made, for page and card.
+    """Describe how a model was made, for page and card, from its `config.json` or `run.json`.
 
-    Parameters
-    ----------
-    config : mapping
-        The contents of `config.json`, or of `run.json`.
-
-    Returns
-    -------
-    dict
-        Values as recorded, with `cohort_text`, `stages`, `weights_text`, `weights_licence`,
-        `selected_epochs`, `preparation_steps` and `settings` in words; what is not recorded is
-        None, empty or `not recorded`.
+    Values as recorded, with `cohort_text`, `stages`, `weights_text`, `weights_licence`,
+    `selected_epochs`, `preparation_steps` and `settings` in words; what is not recorded is None,
+    empty or `not recorded`.
     """
     values = flat(config)
     recipe = values.get("recipe") or {}

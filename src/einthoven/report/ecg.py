@@ -37,25 +37,15 @@ _TALLEST = 20.0  # mm above or below a baseline, for all but a thousandth of the
 
 
 def ecg_paper(record: Record, *, title: str = "", name: str = "ecg") -> str:
-    """Draw an ECG on paper, as SVG in its true size.
+    """Draw an ECG on paper, as one `<svg>` element in its true size.
 
     Twelve leads of at least 10 s have the standard layout: 2.5 s of each lead in three rows of
     four, continuous in time between columns, and 10 s of lead II below. Other records have all
     their leads one below the other, up to 10 s. Every lead is centred on its median; no filter is
     applied.
 
-    Parameters
-    ----------
-    record : Record
-    title : str
-        Text above the paper. The record's name and patient are not printed.
-    name : str
-        Prefix of the ids, unique in a page.
-
-    Returns
-    -------
-    str
-        One `<svg>` element.
+    The title stands above the paper; the record's name and patient are not printed. `name` is the
+    prefix of the ids, unique in a page.
     """
     whole = record.signal.shape[1] >= int(SHEET * record.rate)
     if whole and set(STANDARD_LEADS) <= set(record.leads):
@@ -84,25 +74,14 @@ def prepared_figure(
     start: float = 0.0,
     title: str = "Before and after preparation",
 ) -> Figure:
-    """Draw a record, and below each lead the signal that a backbone receives.
+    """Draw a record (in mV), and below each lead the signal that a backbone receives.
 
     Recordings are centred on their median, at 10 mm/mV or less where they are taller; leads that
     the preparation computes are marked. Prepared leads share one scale in the unit of the network;
-    both calibration pulses are one unit high.
+    both calibration pulses are one unit high. The record's name and patient are not printed.
 
-    Parameters
-    ----------
-    record : Record
-        As read, in mV. Its name and patient are not printed.
-    prepared : array, shape (leads, samples)
-        A crop after preparation.
-    leads : sequence of str
-        Names of the prepared rows.
-    rate : float
-        Sampling rate of the crop, Hz.
-    start : float
-        Start of the crop in the record, s.
-    title : str
+    `prepared` is a crop after preparation, (leads, samples), at `rate` Hz, which begins at `start`
+    s of the record.
     """
     whole = derive_limb_leads(record)
     crop = prepared.shape[1] / rate
@@ -180,8 +159,7 @@ def _paper(rows: Sequence[Row], pulses: Sequence[float], *, title: str, caption:
 def _layout(rows: Sequence[Row]) -> tuple[list[float], float]:
     """Heights of the baselines above the lower edge of the paper, and its height, in mm.
 
-    All are whole large squares, so that calibration pulses are on the grid; the gaps between rows
-    follow their complexes, within limits.
+    All are whole large squares, so that calibration pulses are on the grid.
     """
     above = [max(MM_PER_MV, *(_reach(strip.height) for strip in row)) for row in rows]
     below = [max(_reach(-strip.height) for strip in row) for row in rows]

@@ -76,18 +76,10 @@ def drawing() -> AbstractContextManager[None]:
 
 
 def to_svg(figure: Figure, *, name: str, alt: str) -> Markup:
-    """Write a figure as one `<svg>` element, in its true size.
+    """Write a figure as one `<svg>` element, in its true size, with `alt` as alternative text.
 
-    Text stays text, coordinates are rounded to a hundredth of a point (0.004 mm), and `INK`
-    becomes `currentColor`.
-
-    Parameters
-    ----------
-    figure : Figure
-    name : str
-        Prefix of every id, so that the ids of two figures of one page differ.
-    alt : str
-        Alternative text.
+    Text stays text, coordinates are rounded to a hundredth of a point (0.004 mm), and `INK` becomes
+    `currentColor`. `name` is the prefix of every id: ids of two figures of one page differ.
     """
     target = io.StringIO()
     unnamed = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -160,16 +152,8 @@ def curves(
     """Draw numbers by epoch, one panel each; by default as in figure 3 of arXiv 2509.12991.
 
     A dot marks the best epoch of a run by validation macro AUROC, the earliest on a tie; a thin
-    line is the best value of the reference.
-
-    Parameters
-    ----------
-    histories : mapping of str to sequence of mapping
-        Lines of `metrics.jsonl` by the name of the run; missing values are not drawn.
-    panels : mapping of str to str
-        Key in a line to the title of the panel.
-    reference : str, optional
-        The run whose best value is drawn as a line.
+    line is the best value of the run `reference`. `histories` are lines of `metrics.jsonl` by the
+    name of the run, `panels` titles by the key in a line; missing values are not drawn.
     """
     handles = [
         Line2D([], [], color=colour, ls=style, lw=1.5)
@@ -219,17 +203,9 @@ def label_differences(
     """Draw the difference of a metric for every label as sorted bars.
 
     Labels whose interval excludes zero are coloured and in bold; labels without a value are
-    omitted. (Figure 2 of arXiv 2509.12991.)
-
-    Parameters
-    ----------
-    comparison : dict
-        `Comparison.to_dict()`.
-    metric : {"auroc", "auprc"}
-    names : pair of str
-        Names of the two runs.
-    name : str
-        Prefix of the ids, unique in a page.
+    omitted. (Figure 2 of arXiv 2509.12991.) `comparison` is a `Comparison.to_dict()`, `metric`
+    "auroc" or "auprc", `names` those of the two runs, `name` the prefix of the ids, unique in a
+    page.
     """
     difference, title = comparison[metric], SCORES[metric]
     positives = {k: entry["positives"] for k, entry in comparison["a"]["per_label"].items()}
@@ -295,15 +271,11 @@ def _draw_bars(axes: Axes, entries: Sequence[Json], labels: Sequence[str]) -> No
 
 
 def reliability_diagram(calibration: Json) -> Markup:
-    """Draw a reliability diagram of all record-label pairs in two panels.
+    """Draw a reliability diagram (of `CalibrationReport.to_dict()`) in two panels.
 
-    The first has bins of equal width, the second bins of equal mass on logarithmic axes, which
-    show the small probabilities of rare labels. Points below the diagonal are over-confident.
-
-    Parameters
-    ----------
-    calibration : dict
-        `CalibrationReport.to_dict()`.
+    It counts all record-label pairs. The first has bins of equal width, the second bins of equal
+    mass on logarithmic axes, which show the small probabilities of rare labels. Points below the
+    diagonal are over-confident.
     """
     series = {when: calibration[when] for when in _RELIABILITY if calibration.get(when)}
     alt = f"Observed share of positives against probability, {' and '.join(series)} calibration"

@@ -109,14 +109,8 @@ def write_report(
 def build_page(data: Json, records: Sequence[Record] = ()) -> str:
     """Render a report as one HTML page without scripts, fonts or requests to the network.
 
-    Every number on the page is a `<data>` element, whose value has full precision and is in `data`.
-
-    Parameters
-    ----------
-    data : dict
-        As from `report_data`.
-    records : sequence of Record
-        The ECGs of `data["examples"]`.
+    Every number on the page is a `<data>` element, whose value has full precision and is in `data`;
+    `records` are the ECGs of `data["examples"]` (`report_data`).
     """
     first = data["runs"][0]
     evaluation, histories = first["evaluation"], _histories(data)
@@ -176,10 +170,7 @@ def before_and_after(
 ) -> None:
     """Write the drawing of `prepared_figure` as .png or .svg, or as .html with findings above it.
 
-    Raises
-    ------
-    FileError
-        If the ending is another one, or the file cannot be written.
+    Raises FileError if the ending is another one, or the file cannot be written.
     """
     kind = file.suffix.lower()
     if kind not in PICTURES:

@@ -128,13 +128,7 @@ def _numbers(results: Results, group: Group, split: Split = "test") -> Json:
 
 
 def draw_curves(histories: Mapping[str, Sequence[History]]) -> str:
-    """Draw validation metrics by epoch: thin lines are seeds, thick ones their mean.
-
-    Parameters
-    ----------
-    histories : mapping of str to sequence of history
-        One for every seed, by variant.
-    """
+    """Draw validation metrics by epoch: seeds of a variant thin, their mean thick."""
 
     def draw(axes: Axes, metric: Metric) -> None:
         key = f"macro_{metric}"

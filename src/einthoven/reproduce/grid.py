@@ -72,10 +72,7 @@ def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
     A grid that is stopped anywhere has the most informative runs: the main task's pair, its
     baselines, its other seeds, the ablation, smaller fractions, other tasks, peers.
 
-    Raises
-    ------
-    ReproduceError
-        If the target is unknown, or the experiment does not make it.
+    Raises ReproduceError if the target is unknown, or the experiment does not make it.
     """
     if target not in TARGETS:
         raise ReproduceError(f"no target {target!r}", remedy=f"choose {', '.join(TARGETS)}")
@@ -139,18 +136,8 @@ def _priority(experiment: Experiment, backbone: str, group: Group, turn: int) ->
 def only(runs: Sequence[Run], filters: Sequence[str], pairs: Pairs | None = None) -> list[Run]:
     """Runs that pass every filter: `variant=post-training,scratch`, `seed=0`, ...
 
-    Parameters
-    ----------
-    runs : sequence of Run
-    filters : sequence of str
-        `KEY=VALUE,...`; a key is a field of a run, or `row`.
-    pairs : mapping, optional
-        `Experiment.pairs`, for filters of rows.
-
-    Raises
-    ------
-    ReproduceError
-        If a filter has another form, or a value that no run has.
+    A key is a field of a run, or `row`, which needs `pairs` (`Experiment.pairs`). Raises
+    ReproduceError if a filter has another form, or a value that no run has.
     """
     keys = [*Run.__dataclass_fields__, *(["row"] if pairs else [])]
     selected = list(runs)
@@ -184,10 +171,7 @@ def _names(run: Run, key: str, pairs: Pairs) -> set[str]:
 def shard(runs: Sequence[Run], part: str | None) -> list[Run]:
     """Part I of N, written `I/N`: every N-th run; all of them if `part` is None.
 
-    Raises
-    ------
-    ReproduceError
-        If the part is not one of N.
+    Raises ReproduceError if the part is not one of N.
     """
     if part is None:
         return list(runs)

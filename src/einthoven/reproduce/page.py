@@ -27,29 +27,14 @@ _SECTIONS: dict[str, Callable[[Results], Section]] = {
 
 
 def write(reproduction: Reproduction, target: str, page: Path) -> list[Path]:
-    """Write a table or figure, or all of them, from the finished runs.
+    """Write a table or figure, or all of them (`grid`), from the finished runs.
 
     A section replaces the text between its markers, or is added at the end of the page. Numbers
     (JSON) and drawings (SVG) go into `figures/` beside it. A section without any finished run is
     left as it is on the page; table 1 keeps the stored numbers of rows without one.
 
-    Parameters
-    ----------
-    reproduction : Reproduction
-    target : str
-        A table or figure, or `grid`: all of them.
-    page : Path
-        Markdown.
-
-    Returns
-    -------
-    list of Path
-        Every file that was written, the page first.
-
-    Raises
-    ------
-    ReproduceError
-        If the markers of the page are damaged.
+    Returns every file that was written, the page first. Raises ReproduceError if the markers of the
+    page are damaged.
     """
     results = Results(reproduction)
     sections = []

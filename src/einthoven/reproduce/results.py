@@ -127,22 +127,11 @@ class Results:
         minus: Source | None = None,
         labels: Sequence[str] | None = None,
     ) -> Json | None:
-        """Macro value, or its paired difference to another source, over the shared seeds.
+        """Macro value, or its paired difference to `minus`, over shared seeds; of some `labels`.
 
-        Parameters
-        ----------
-        source, metric, split
-        minus : Source, optional
-            The other source.
-        labels : sequence of str, optional
-            Some of the task's labels.
-
-        Returns
-        -------
-        dict or None
-            `seeds`; `values` and 95 % `intervals` of every seed; `mean`, `spread` (standard
-            deviation over seeds), `interval` of the mean and its bootstrap `bias`. The interval of
-            the mean resamples records, the same for every seed. None if no seed is finished.
+        Returns `seeds`; `values` and 95 % `intervals` of every seed; `mean`, `spread` (standard
+        deviation over seeds), `interval` of the mean and its bootstrap `bias`. The interval of the
+        mean resamples records, the same for every seed. None if no seed is finished.
         """
         seeds = self.seeds(source) if minus is None else self.seeds(source, minus)
         if not seeds:
@@ -304,14 +293,7 @@ def with_stored_rows(numbers: Json, stored: Json) -> Json:
     """Table 1 with stored numbers of rows, and post-trained models, whose runs are not at hand.
 
     A row is the same if its name, backbone, variant, members and changes are. A stored lead of the
-    best post-trained model stays only if that model is still the best.
-
-    Parameters
-    ----------
-    numbers : dict
-        Table 1 of the runs at hand.
-    stored : dict
-        Table 1 of the results file; may be empty.
+    best post-trained model stays only if that model is still the best. `stored` may be empty.
     """
     stored_best = stored.get("best_post_trained", {})
     added = [task for task in stored_best if task not in numbers["best_post_trained"]]

@@ -113,10 +113,7 @@ class Reproduction:
     def open_cohort(self, task: str) -> Cohort:
         """The cohort with a task's labels, read once.
 
-        Raises
-        ------
-        CohortError
-            If it cannot be opened.
+        Raises CohortError if it cannot be opened.
         """
         return _opened(self.cohort.absolute(), task, self.experiment.min_records)
 
@@ -185,10 +182,7 @@ class Reproduction:
     def check(self, runs: Sequence[Run]) -> None:
         """Refuse, before anything is trained, runs whose backbone cannot be pretrained.
 
-        Raises
-        ------
-        ReproduceError
-            If the experiment's pretraining does not suit the backbone.
+        Raises ReproduceError if the experiment's pretraining does not suit the backbone.
         """
         needed = {self.weights_of(run) for run in runs}
         for backbone in dict.fromkeys(run.backbone for run in runs):
@@ -209,10 +203,7 @@ class Reproduction:
     def states(self, runs: Sequence[Run]) -> dict[Run, State]:
         """Progress of runs; trains nothing and writes nothing.
 
-        Raises
-        ------
-        ReproduceError
-            If `check` refuses the runs.
+        Raises ReproduceError if `check` refuses the runs.
         """
         self.check(runs)
         states = {}
@@ -226,19 +217,11 @@ class Reproduction:
     def run(self, runs: Sequence[Run]) -> dict[Run, State]:
         """Run everything that is neither done nor locked by another process.
 
-        A run that is refused or diverges is logged as failed and does not stop the others.
+        A run that is refused or diverges is logged as failed and does not stop the others. The
+        states are done, failed, or running in another process.
 
-        Returns
-        -------
-        dict of Run to State
-            Done, failed, or running in another process.
-
-        Raises
-        ------
-        EinthovenError
-            If a shared result (pretraining, random encoder) fails.
-        ReproduceError
-            If `check` refuses the runs, or under torchrun.
+        Raises EinthovenError if a shared result (pretraining, random encoder) fails, and
+        ReproduceError if `check` refuses the runs, or under torchrun.
         """
         if self._training["processes"].world > 1:
             raise ReproduceError(

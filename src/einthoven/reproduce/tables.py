@@ -59,14 +59,9 @@ def section(
     drawings: Mapping[str, str] | None = None,
     **context: Any,
 ) -> Section:
-    """Render the template of a table or figure.
+    """Render the template of a table or figure with the variables of `context`.
 
-    Parameters
-    ----------
-    drawings : mapping of str to str, optional
-        SVG by the first part of its file name.
-    context
-        Variables of the template.
+    `drawings` are SVG by the first part of their file name.
     """
     reproduction = results.reproduction
     backbone, experiment = reproduction.backbone, reproduction.experiment
@@ -142,11 +137,7 @@ _ENVIRONMENT.globals.update(
 def table_1(results: Results, stored: Json) -> Section:
     """Every row on every task beside the published peers, with costs and paired differences.
 
-    Parameters
-    ----------
-    results : Results
-    stored : dict
-        Numbers of table 1 beside the page, for rows whose runs are not at hand; may be empty.
+    `stored` has the numbers of table 1 beside the page, for rows whose runs are not at hand.
     """
     reproduction = results.reproduction
     experiment = reproduction.experiment

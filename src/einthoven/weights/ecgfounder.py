@@ -36,13 +36,7 @@ _NEVER_USED = "stage_list.0.block_list.0.bn1."
 
 
 def _tensors(state: State, config: ECGFounderConfig) -> dict[str, Tensor]:
-    """Tensors that a network needs: without batch norms that are switched off.
-
-    Raises
-    ------
-    WeightsError
-        If the file was trained with batch norm, and the network has none.
-    """
+    """Tensors that a network needs: without batch norms that are switched off."""
     if config.use_bn:
         return {key: t for key, t in state.items() if not key.startswith(_NEVER_USED)}
     norms = {key for key in state if _BATCH_NORM.match(key)}

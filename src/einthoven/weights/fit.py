@@ -89,20 +89,9 @@ def convert(
 ) -> dict[str, Tensor]:
     """Tensors in our naming from those of a file.
 
-    Parameters
-    ----------
-    state : mapping
-        The file's tensors.
-    expected : mapping
-        Our names with tensors of the right shapes (on any device).
-    naming : Naming
-    file, what : object, str
-        The file and the network, for error messages.
-
-    Raises
-    ------
-    WeightsError
-        Listing what is missing, unexpected or reshaped, in the file's own names.
+    `expected` has our names with tensors of the right shapes (on any device); `file` and `what`
+    name the file and the network in error messages. Raises WeightsError, listing what is missing,
+    unexpected or reshaped, in the file's own names.
     """
     parts = {key: naming.parts(key, tuple(like.shape)) for key, like in expected.items()}
     shapes = {name: shape for names, shape in parts.values() for name in names}
