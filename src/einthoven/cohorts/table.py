@@ -93,19 +93,8 @@ def open_folder(path: str | Path) -> Cohort:
     """Open every ECG file below a folder, all in `train`, each as a patient of its own."""
     root = Path(path)
     paths = [str(file.relative_to(root)) for file in find_records(root)]
-    table = pd.DataFrame({"path": paths, "patient": paths, "split": "train"})
-    table.index = pd.Index(paths, name="record")
-    return checked(
-        Cohort(
-            name=root.resolve().name,
-            version="",
-            task=UNLABELLED,
-            labels=(),
-            root=root,
-            table=table,
-            matrix=np.zeros((len(paths), 0), dtype=np.uint8),
-        )
-    )
+    frame = pd.DataFrame({"path": paths, "patient": paths, "split": "train"})
+    return replace(open_table(frame, root=root, labels=()), name=root.resolve().name)
 
 
 def columns_of(path: str | Path) -> list[str]:

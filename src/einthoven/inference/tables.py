@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from einthoven.backbones.inference import device_of
 from einthoven.cohorts import Cohort, is_cohort, open_cohort
 from einthoven.cohorts.ptbxl import is_ptbxl_layout
-from einthoven.errors import EinthovenError, EvaluationError, FileError
+from einthoven.errors import EvaluationError, FileError
 from einthoven.files import (
     METRICS_FILE,
     Json,
@@ -199,9 +199,6 @@ def refuse_models(sources: Iterable[str | Path], command: str = "predict") -> No
             )
 
 
-# ---------------------------------------------------------------------- records
-
-
 def _items(source: Source, array: dict[str, Any]) -> list[Item]:
     is_path = isinstance(source, str | Path)
     if is_path:
@@ -244,9 +241,6 @@ def _unlabelled(source: str | Path | pd.DataFrame) -> Cohort:
     return open_cohort(source, **({"empty_rows": "keep"} if is_ptbxl_layout(Path(source)) else {}))
 
 
-# ---------------------------------------------------------------------- tables
-
-
 def _frame(
     predictor: Predictor,
     items: Sequence[Item],
@@ -271,7 +265,8 @@ def _frame(
             columns[CALL + label] = pd.array(calls, dtype="boolean")
     columns["quality"] = [_quality(result) if result else "" for result in good]
     columns[REFUSED] = [
-        "" if isinstance(result, RecordPrediction) else _reason(result) for result in results
+        "" if isinstance(result, RecordPrediction) else getattr(result, "problem", str(result))
+        for result in results
     ]
     if progress:
         progress("predict", place[0] + len(items), place[1])
@@ -283,19 +278,12 @@ def _quality(prediction: RecordPrediction) -> str:
     return "; ".join([*prediction.warnings, *([f"without {without}"] if without else [])])
 
 
-def _reason(error: EinthovenError | OSError) -> str:
-    return error.problem if isinstance(error, EinthovenError) else str(error)
-
-
 def _refuse_none(reasons: pd.Series, count: int) -> None:
     if len(reasons) == count:
         raise EvaluationError(
             f"none of {count} records can be predicted; the first: {reasons.iloc[0]}",
             remedy="check the records and what is stated about them (unit, rate, leads)",
         )
-
-
-# ---------------------------------------------------------------------- files
 
 
 def _refused_file(file: Path) -> Path:

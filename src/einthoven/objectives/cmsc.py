@@ -44,17 +44,9 @@ class CMSCConfig:
 def halves(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Split every window into halves, as one batch.
 
-    Parameters
-    ----------
-    x : Tensor, shape (batch, leads, samples)
-        An odd sample at the end is left out.
-
-    Returns
-    -------
-    segments : Tensor, shape (2 * batch, leads, samples // 2)
-        First and second half of the first window, then of the next.
-    record, segment : Tensor, shape (2 * batch,), int64
-        Record of each row, and which half it is: 0 or 1.
+    Returns the segments, (2 * batch, leads, samples // 2), both halves of the first window, then of
+    the next; the record of each segment, and which half it is, 0 or 1, both (2 * batch,) int64. An
+    odd sample at the end is left out.
 
     Raises
     ------
@@ -95,25 +87,11 @@ def cmsc_loss(
 ) -> Tensor:
     """Cross-entropy of finding the other segment of a recording, in both directions.
 
-    Parameters
-    ----------
-    features : Tensor, shape (rows, dim)
-        One vector a segment.
-    record : Tensor, shape (rows,)
-        Rows of equal number belong together.
-    segment : Tensor, shape (rows,)
-        0 or 1.
-    temperature : float
-        Divides the cosine similarities.
+    `features` are (rows, dim), a vector a segment; `record` and `segment`, (rows,), are those of
+    `halves`. The scalar result is the mean negative log-softmax of the cosine similarities over the
+    temperature, over all pairs that belong together, with first segments as queries and with second
+    ones, averaged.
 
-    Returns
-    -------
-    Tensor, scalar
-        Mean negative log-softmax over all pairs that belong together, with first segments as
-        queries and with second ones, averaged.
-
-    Notes
-    -----
     Vectors are divided by their length, at least 1e-8, through which no gradient flows, as in
     ECG-FM's release. As there, several processes compare within their own records only.
     """

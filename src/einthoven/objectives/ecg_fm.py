@@ -77,11 +77,7 @@ class WCRConfig:
     codes: PositiveInt = 320
     code_groups: PositiveInt = 2
     target_width: PositiveInt = 256
-    code_temperature: tuple[float, float, float] = (
-        2.0,
-        0.5,
-        0.999995,
-    )
+    code_temperature: tuple[float, float, float] = (2.0, 0.5, 0.999995)
     diversity_weight: NonNegativeFloat = 0.1
     penalty_weight: NonNegativeFloat = 10.0
     cmsc_weight: NonNegativeFloat = 1.0

@@ -36,8 +36,6 @@ class Augmentation(Protocol):
         ...
 
 
-# ------------------------------------------------------------------ operations of RandAugment
-
 # Each takes a batch (batch, leads, samples), a strength (level / 10, above 0) and a generator, and
 # draws its parameters for every record.
 

@@ -46,9 +46,6 @@ class Recursive(Protocol):
         """Second-order sections at a rate in Hz, (sections, 6)."""
 
 
-# ------------------------------------------------------------------ resampling
-
-
 def fourier_resampled(x: Tensor, samples: int) -> Tensor:
     """Resample (..., old samples) as `scipy.signal.resample` does, for a length of any size.
 
@@ -70,9 +67,6 @@ def interpolated(x: Tensor, samples: int) -> Tensor:
     share = (places - before).float()
     left = x.index_select(-1, before)
     return left.lerp_(x.index_select(-1, (before + 1).clamp_(max=old - 1)), share)
-
-
-# ------------------------------------------------------------------ recursive filters of a crop
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,9 +226,6 @@ def _deviation(
     return float(np.abs(result - expected).max() / np.abs(expected).max())
 
 
-# ------------------------------------------------------------------ linear-phase filters
-
-
 def fir_filtered(x: Tensor, taps: int, cutoff: tuple[float, float], rate: float) -> Tensor:
     """Filter records forwards and backwards as `scipy.signal.filtfilt` does, to float32.
 
@@ -269,9 +260,6 @@ def _convolved(x: Tensor, h: Array, dtype: torch.dtype) -> Tensor:
     spectrum *= response.to(dtype)
     convolved: Tensor = torch.fft.irfft(spectrum, n=length)
     return convolved[..., edge : edge + samples].float()
-
-
-# ------------------------------------------------------------------ running median
 
 
 def running_median(x: Tensor, window: int) -> Tensor:

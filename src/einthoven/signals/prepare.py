@@ -198,9 +198,6 @@ def prepare_record(preparation: Preparation, record: Record) -> Tensor:
         raise PreparationError(problem, remedy=error.remedy) from error
 
 
-# ------------------------------------------------------------------ the steps, in order
-
-
 def _cut(
     preparation: Preparation, signals: Tensor, rate: float, starts: Tensor, unit: Unit, part: slice
 ) -> Tensor:
@@ -248,9 +245,6 @@ def _parts(x: Tensor, preparation: Preparation) -> Iterator[slice]:
 def _room(preparation: Preparation, samples: int, rate: float) -> int:
     """Largest possible start of a crop."""
     return resampled_length(preparation, samples, rate=rate) - preparation.crop.samples
-
-
-# ------------------------------------------------------------------ checks
 
 
 def _check_values(x: Tensor, first: int, *, fills_missing: bool) -> None:

@@ -139,9 +139,6 @@ def step_from_dict(values: Mapping[str, Any]) -> Step:
     return STEPS[name](**{str(key): value for key, value in options.items()})
 
 
-# ------------------------------------------------------------------ rate, length and leads
-
-
 @register_step
 class Resample(Step):
     """Bring the signal to another rate.
@@ -308,9 +305,6 @@ class Derive(Step):
         return torch.cat([x, torch.stack(computed, dim=1)], dim=1)
 
 
-# ------------------------------------------------------------------ filters
-
-
 @register_step
 class Filter(Step):
     """Filter every lead forwards and backwards (no phase shift).
@@ -450,9 +444,6 @@ class Baseline(Step):
         return x - filters.running_median(x, (int(self.seconds * frame.rate) + 1) | 1)
 
 
-# ------------------------------------------------------------------ values
-
-
 @register_step
 class Centre(Step):
     """Subtract each lead's mean over the signal as it is by then.
@@ -586,9 +577,6 @@ class Fill(Step):
                 remedy="leave this record out, or repair it before preparation",
             )
         return torch.where(x.isnan(), mean, x)
-
-
-# ------------------------------------------------------------------ checks
 
 
 def _check_windowed(step: Step, frame: Frame) -> None:

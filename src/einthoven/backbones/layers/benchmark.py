@@ -113,8 +113,6 @@ class BenchmarkBackbone(WindowedBackbone):
         mean, deviation = self.config.standardiser
         return Preparation(leads=self.leads, steps=(*plain.steps, Scale(mean=mean, std=deviation)))
 
-    # ------------------------------------------------------------------ forward
-
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
         """Map (batch, 12, samples) to (batch, tokens, dim)."""

@@ -40,24 +40,11 @@ class TiedDropout(nn.Dropout):
         return x * (mask / keep if keep else mask)
 
 
-# ---------------------------------------------------------------------- dynamics
-
-
 def hippo_legs(state: int) -> tuple[Tensor, Tensor, Tensor]:
     """The HiPPO-LegS system, which remembers the past as Legendre coefficients.
 
-    Parameters
-    ----------
-    state : int
-        Size N of the state.
-
-    Returns
-    -------
-    A : Tensor, shape (N, N)
-    B : Tensor, shape (N,)
-    P : Tensor, shape (N,)
-        The rank-1 correction: ``A + P P^T`` is normal, a skew-symmetric matrix minus half the
-        identity.
+    Returns A, (state, state), B and the rank-1 correction P, both (state,): ``A + P P^T`` is
+    normal, a skew-symmetric matrix minus half the identity.
     """
     n = torch.arange(state, dtype=torch.float64)
     root = torch.sqrt(2 * n + 1)
@@ -69,16 +56,7 @@ def nplr_system(state: int) -> tuple[Tensor, Tensor, Tensor]:
     """HiPPO-LegS in a basis that diagonalises its normal part, ``A = diag(values) - P P*``.
 
     The basis is free up to a phase for each eigenvector, which B and P share (and C takes back).
-
-    Parameters
-    ----------
-    state : int
-        Size N of the state.
-
-    Returns
-    -------
-    values, b, p : Tensor, shape (N,)
-        Complex128, one of each conjugate pair in the first half.
+    Returns values, B and P, each (state,) complex128, one of each conjugate pair in the first half.
     """
     a, b, p = hippo_legs(state)
     skew = a + torch.outer(p, p) + 0.5 * torch.eye(state, dtype=torch.float64)
@@ -102,24 +80,9 @@ def _powers(a: Tensor, b: Tensor, length: int) -> Tensor:
 def nplr_basis(step: Tensor, eigenvalues: Tensor, b: Tensor, p: Tensor, length: int) -> Tensor:
     """States of the bilinearly discretised ``A = diag(eigenvalues) - P P*`` after an impulse.
 
-    Parameters
-    ----------
-    step : Tensor, shape (channels,)
-        Step sizes.
-    eigenvalues, b, p : Tensor, shape (state,)
-        Complex, all conjugate pairs whole.
-    length : int
-        Time steps.
-
-    Returns
-    -------
-    Tensor, shape (channels, state, length)
-        Complex128.
-
-    Notes
-    -----
-    ``A_bar = (2/step - A)^-1 (2/step + A)``, the first factor by the Woodbury identity from its
-    diagonal, so that nothing is inverted but numbers.
+    From step sizes, (channels,), and complex eigenvalues, B and P, (state,), all conjugate pairs
+    whole, to (channels, state, length) complex128. ``A_bar = (2/step - A)^-1 (2/step + A)``, the
+    first factor by the Woodbury identity from its diagonal: nothing is inverted but numbers.
     """
     rate = 2.0 / step.double()
     inverse = 1.0 / (rate[:, None] - eigenvalues)  # of the diagonal part, (channels, state)
@@ -142,16 +105,8 @@ def nplr_basis(step: Tensor, eigenvalues: Tensor, b: Tensor, p: Tensor, length: 
 def diagonal_basis(step: Tensor, eigenvalues: Tensor, length: int) -> Tensor:
     """States of a diagonal system, discretised by zero-order hold, after an impulse.
 
-    Parameters
-    ----------
-    step : Tensor, shape (channels,)
-    eigenvalues : Tensor, shape (state,)
-    length : int
-
-    Returns
-    -------
-    Tensor, shape (channels, state, length)
-        Complex128 Vandermonde matrices times the discretised input weights (B is 1).
+    From step sizes, (channels,), and eigenvalues, (state,), to (channels, state, length), the
+    Vandermonde matrices, complex128, times the discretised input weights (B is 1).
     """
     scaled = step.double()[:, None] * eigenvalues
     b = (torch.exp(scaled) - 1.0) / eigenvalues
@@ -173,8 +128,6 @@ class StateSpaceKernel(nn.Module):
         hold.
     causal : bool
         One kernel over the past; otherwise a second one over the future.
-    shortest, longest : float
-        Step sizes are drawn log-uniformly between these.
 
     Raises
     ------
@@ -188,14 +141,7 @@ class StateSpaceKernel(nn.Module):
     correction: Tensor
 
     def __init__(
-        self,
-        channels: int,
-        state: int,
-        *,
-        dynamics: Dynamics = "nplr",
-        causal: bool = True,
-        shortest: float = 1e-3,
-        longest: float = 1e-1,
+        self, channels: int, state: int, *, dynamics: Dynamics = "nplr", causal: bool = True
     ) -> None:
         super().__init__()
         if state < 2 or state % 2:
@@ -208,8 +154,9 @@ class StateSpaceKernel(nn.Module):
                 f"dynamics = {dynamics!r} is unknown", remedy="choose 'nplr' or 'diagonal'"
             )
         self.dynamics, self.causal, self.pairs = dynamics, causal, state // 2
-        spread = torch.rand(channels) * (math.log(longest) - math.log(shortest))
-        self.register_buffer("log_step", spread + math.log(shortest))
+        # Step sizes are log-uniform between 0.001 and 0.1.
+        spread = torch.rand(channels) * (math.log(1e-1) - math.log(1e-3))
+        self.register_buffer("log_step", spread + math.log(1e-3))
         for name, value in self._system(state).items():
             self.register_buffer(name, torch.view_as_real(value).float())
         directions = 1 if causal else 2
@@ -263,9 +210,6 @@ class StateSpaceKernel(nn.Module):
 
 def _complex(pairs: Tensor) -> Tensor:
     return torch.view_as_complex(pairs.double().contiguous())
-
-
-# ---------------------------------------------------------------------- block
 
 
 class StateSpaceBlock(nn.Module):

@@ -50,19 +50,10 @@ class GridSystem:
 
 
 def grid_response(system: GridSystem, variates: int, length: int) -> Tensor:
-    """Output of each variate and time after an impulse at the first of both.
+    """Output of each variate and time after an impulse at the first of both, summed over the modes.
 
-    Parameters
-    ----------
-    system : GridSystem
-        Bounded responses only: see the module's note on discretisation.
-    variates, length : int
-        Size of the grid.
-
-    Returns
-    -------
-    Tensor, shape (..., variates, length)
-        Float64, summed over the modes.
+    The result is (..., variates, length) float64. Responses have to be bounded: see the module's
+    note on discretisation.
     """
     circle = Circle(length, device=system.a1.device)
     step = circle.points(whole=True)  # one step of time
@@ -201,10 +192,6 @@ class GridKernel(nn.Module):
         An even number: the first half is the slow head, the other the fast one.
     modes : int
         Complex modes of a channel's two states.
-    slow, fast : (float, float)
-        Between which the two heads' steps in time are drawn, log-uniformly, in tokens.
-    across : (float, float)
-        The same for the steps over the variates.
 
     Raises
     ------
@@ -218,15 +205,7 @@ class GridKernel(nn.Module):
     variance 1 / modes, which gives a kernel whose squares sum to about one.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        modes: int,
-        *,
-        slow: tuple[float, float] = (0.01, 0.1),
-        fast: tuple[float, float] = (0.1, 1.0),
-        across: tuple[float, float] = (0.1, 1.0),
-    ) -> None:
+    def __init__(self, channels: int, modes: int) -> None:
         super().__init__()
         if channels < 2 or channels % 2 or modes < 1:
             raise BackboneError(
@@ -235,9 +214,10 @@ class GridKernel(nn.Module):
                 "mode or more",
             )
         shape = (2, channels, modes)
-        heads = [_log_uniform(channels // 2, *steps) for steps in (slow, fast)]
+        # Steps in tokens: those of one half of the channels are slow.
+        heads = [_log_uniform(channels // 2, 0.01, 0.1), _log_uniform(channels // 2, 0.1, 1.0)]
         self.log_step_time = nn.Parameter(torch.cat(heads, dim=1))
-        self.log_step_variate = nn.Parameter(_log_uniform(channels, *across))
+        self.log_step_variate = nn.Parameter(_log_uniform(channels, 0.1, 1.0))
         self.log_decay_time = nn.Parameter(torch.full(shape, math.log(0.5)))
         self.frequency = nn.Parameter(math.pi * torch.arange(modes).float().expand(shape).clone())
         self.log_decay_variate = nn.Parameter(torch.zeros(shape))

@@ -28,6 +28,8 @@ from einthoven.records.wfdb import write_wfdb
 Result = tuple[Truth, bool, str]
 
 _SUFFIXES = {100: "lr", 500: "hr"}
+# Names of the heart's axis below a limit in degrees.
+_AXES = ((-90, "ARAD"), (-30, "ALAD"), (30, "LAD"), (90, "MID"), (120, "RAD"))
 
 
 def synthesize(
@@ -198,7 +200,7 @@ def _database_row(
         "recording_date": recording.date.strftime("%Y-%m-%d %H:%M:%S"),
         "report": ". ".join(STATEMENTS[code]["description"] for code in codes),
         "scp_codes": str({code: _likelihood(code, rng) for code in codes}),
-        "heart_axis": _axis_name(truth.axis_degrees),
+        "heart_axis": next((name for limit, name in _AXES if truth.axis_degrees < limit), "ARAD"),
         "infarction_stadium1": "unknown" if INFARCTIONS & set(codes) else "",
         "infarction_stadium2": "",
         "validated_by": float(rng.integers(2)),
@@ -222,11 +224,6 @@ def _likelihood(code: str, rng: np.random.Generator) -> float:
     if STATEMENTS[code]["diagnostic"]:
         return float(rng.choice([100.0, 80.0, 50.0], p=[0.7, 0.2, 0.1]))
     return 100.0 if code in ("PVC", "PAC", "BIGU", "AFIB", "AFLT", "PACE") else 0.0
-
-
-def _axis_name(degrees: float) -> str:
-    limits = ((-90, "ARAD"), (-30, "ALAD"), (30, "LAD"), (90, "MID"), (120, "RAD"))
-    return next((name for limit, name in limits if degrees < limit), "ARAD")
 
 
 def _truth_row(ecg_id: int, truth: Truth) -> dict[str, object]:
