@@ -270,12 +270,17 @@ def run_experiment(
         cohort,
         store,
         backbone,
-        recipe=load_recipe(recipe),
+        recipe=load_recipe(recipe, _solver(recipe)),
         out=out,
         weights=weights,
         options=options,
         resamples=100,
     )
+
+
+def _solver(recipe: Path) -> list[str]:
+    """The probe of 81ef7bd takes steps of AdamW, whatever the number of records."""
+    return ["stage1.solver=adamw"] if "[stage1]" in recipe.read_text() else []
 
 
 def pretrain(cohort: Any, store: Any, backbone: str, recipe: Path, out: Path, options: Any) -> Path:
@@ -342,6 +347,7 @@ def embedder_features(x: np.ndarray, **options: Any) -> np.ndarray:
 def classifier_probabilities(x: np.ndarray, y: np.ndarray, **options: Any) -> np.ndarray:
     from einthoven import EcgClassifier
 
+    options["overrides"] = ["stage1.solver=adamw", *options["overrides"]]
     return np.asarray(EcgClassifier(**options).fit(x, y).predict_proba(x))
 
 
