@@ -86,9 +86,6 @@ class BackboneConfig:
             raise BackboneError(f"{self.name}: {problem}", remedy=remedy) from error
 
     def require(self, condition: bool, field: str, remedy: str) -> None:
-        """Refuse the value of a field that does not fit the other fields.
-
-        Raises BackboneError if the condition does not hold.
-        """
+        """Raise BackboneError if a field's value does not fit the other fields."""
         if not condition:
             raise BackboneError(f"{self.name}: {field} = {getattr(self, field)!r}", remedy=remedy)

@@ -113,10 +113,7 @@ class Backbone(nn.Module, ABC):
         return names
 
     def check_samples(self, samples: int) -> None:
-        """Refuse a length that the network does not take.
-
-        Raises BackboneError, naming the length and what the network takes.
-        """
+        """Raise BackboneError for a length that the network does not take."""
         longest = samples if self.longest is None else self.longest
         if samples % self.multiple or not self.shortest <= samples <= longest:
             multiples = "" if self.multiple == 1 else f"multiples of {self.multiple}, "

@@ -74,12 +74,11 @@ def record_outputs(
 def aggregate_crops(
     logits: Tensor, owner: Tensor, count: int, aggregate: Aggregate | Sequence[Aggregate]
 ) -> Tensor:
-    """Probabilities of records, `(count, labels)` float64, from their crops' logits, `(crops,
-    labels)`.
+    """Probabilities of records, `(count, labels)` float64, from the logits of their crops.
 
-    `owner` is the record of each crop, 0 to `count` - 1. The rule is one, or one for each label:
-    mean of probabilities, sigmoid of the mean logit, or the highest probability. Raises
-    BackboneError if there are rules for another number of labels.
+    The logits are `(crops, labels)`; `owner` is the record of each crop, 0 to `count` - 1. The rule
+    is one, or one for each label: mean of probabilities, sigmoid of the mean logit, or the highest
+    probability. Raises BackboneError if there are rules for another number of labels.
     """
     if not isinstance(aggregate, str):
         return _aggregate_by_label(logits, owner, count, aggregate)

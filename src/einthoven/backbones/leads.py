@@ -63,10 +63,7 @@ def canonical_leads(leads: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_leads(x: Tensor, leads: Sequence[str]) -> None:
-    """Refuse an input that is not (batch, leads, samples) with a row for each name.
-
-    Raises BackboneError if x has another number of axes or of rows.
-    """
+    """Raise BackboneError if x is not (batch, leads, samples) with a row for each name."""
     if x.ndim != 3 or x.shape[1] != len(leads):
         raise BackboneError(
             f"input of shape {tuple(x.shape)} for {len(leads)} leads {tuple(leads)}",

@@ -68,10 +68,11 @@ def unit_column(a: Tensor) -> Tensor:
 
 
 def companion_kernel(a: Tensor, b: Tensor, c: Tensor, length: int) -> Tensor:
-    """``f[t] = c^T A^t b`` for t = 0 to length - 1, (kernels, length), by a rational function.
+    """``f[t] = c^T A^t b`` for t = 0 to length - 1, as the expansion of a rational function.
 
-    All of shape (kernels, state): the last column of the companion matrix, `a`, its magnitudes of
-    sum 1 or less, and the input and output weights. In the precision of c; computed in double.
+    The arguments are (kernels, state): the last column of the companion matrix, its magnitudes of
+    sum 1 or less; input weights; output weights. The result is (kernels, length), computed in
+    double and in the precision of c.
     """
     state = a.shape[-1]
     circle = Circle(length, state, device=a.device)
