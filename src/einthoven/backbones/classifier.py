@@ -101,7 +101,10 @@ def _count(labels: int | Sequence[str]) -> int:
 def initialise_head(head: nn.Linear, kind: str) -> None:
     """Initialise a head by a rule; see `Classifier`'s `head_init`.
 
-    Raises BackboneError for an unknown rule.
+    Raises
+    ------
+    BackboneError
+        For an unknown rule.
     """
     if kind == "stock":
         head.reset_parameters()
@@ -120,11 +123,14 @@ def start_at_prior(head: nn.Linear, targets: NDArray[np.uint8]) -> None:
 
     With a bias of zero every label begins at a probability of one half. Where most are rare, the
     gradients of the first steps all say "less", and backbone and head learn that before anything
-    about the signals (Lin et al., "Focal Loss for Dense Object Detection", 2017, section 4.1, for a
-    detector's head).
+    about the signals (Lin et al., "Focal Loss for Dense Object Detection", 2017, section 4.1, for
+    a detector's head).
 
-    `targets` are 0 and 1, (records, labels); half a record is added on either side, so that no bias
-    is infinite.
+    Parameters
+    ----------
+    head : nn.Linear
+    targets : numpy.ndarray, shape (records, labels)
+        0 and 1. Half a record is added on either side, so that no bias is infinite.
     """
     present = targets.sum(0, dtype=np.int64)
     odds = (present + 0.5) / (len(targets) - present + 0.5)

@@ -104,8 +104,10 @@ class Backbone(nn.Module, ABC):
     def input_leads(self, x: Tensor, leads: Sequence[str] | None) -> tuple[str, ...]:
         """Names of an input's rows in their standard spelling, once its shape is checked.
 
-        Raises BackboneError if names and rows disagree, or the network does not take inputs of that
-        length.
+        Raises
+        ------
+        BackboneError
+            If names and rows disagree, or the network does not take inputs of that length.
         """
         names = self.leads if leads is None else canonical_leads(leads)
         check_leads(x, names)
@@ -113,7 +115,13 @@ class Backbone(nn.Module, ABC):
         return names
 
     def check_samples(self, samples: int) -> None:
-        """Raise BackboneError for a length that the network does not take."""
+        """Refuse a length that the network does not take.
+
+        Raises
+        ------
+        BackboneError
+            Naming the length and what the network takes.
+        """
         longest = samples if self.longest is None else self.longest
         if samples % self.multiple or not self.shortest <= samples <= longest:
             multiples = "" if self.multiple == 1 else f"multiples of {self.multiple}, "
@@ -162,9 +170,13 @@ class Backbone(nn.Module, ABC):
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
         """Measure the statistics of the standardisation and keep them in buffers.
 
-        Called once, where `fits_statistics`, before training from random weights, with batches
-        (batch, leads, samples): one prepared crop, not augmented, of every training record. Such a
-        network warns once (`UnfittedWarning`) where `features` is called before.
+        Called once, where `fits_statistics`, before training from random weights. Such a network
+        warns once (`UnfittedWarning`) where `features` is called before.
+
+        Parameters
+        ----------
+        batches : iterable of Tensor
+            (batch, leads, samples): one prepared crop, not augmented, of every training record.
         """
 
     def extractor_parameters(self) -> list[str]:

@@ -137,10 +137,19 @@ class ECGFM(Wav2VecBackbone):
         leads: Sequence[str] | None = None,
         valid_samples: Tensor | None = None,
     ) -> Tensor:
-        """The mean of the tokens, (batch, feature_dim); input as for `tokens`.
+        """The mean of the tokens.
 
-        `valid_samples`, (batch,) integers, is how many samples of each input, from its start, are
-        the record. What follows is padding, which the blocks do not see and the mean leaves out.
+        Parameters
+        ----------
+        x, leads
+            As for `tokens`.
+        valid_samples : Tensor, optional
+            (batch,) integers: how many samples of each input, from its start, are the record. What
+            follows is padding, which the blocks do not see and the mean leaves out.
+
+        Returns
+        -------
+        Tensor, shape (batch, feature_dim)
         """
         if valid_samples is None:
             return self.tokens(x, leads=leads).mean(1)

@@ -20,7 +20,10 @@ Aggregate = Literal["probability", "logit", "max"]
 def device_of(name: str | torch.device) -> str:
     """Resolve the name of a device: `auto` is the first CUDA GPU, or the CPU if there is none.
 
-    Raises EinthovenError if this machine, or its PyTorch, does not have the device.
+    Raises
+    ------
+    EinthovenError
+        If this machine, or its PyTorch, does not have the device.
     """
     name = str(name)
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -49,13 +52,27 @@ def record_outputs(
     task: str = "predict",
     progress: Progress | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Outputs of a network, `(crops, leads, window) -> (crops, outputs)`, for evaluation crops.
+    """Outputs of a network for every evaluation crop.
 
-    Of all records, or of some `rows` of the source, `batch_size` records at a time; `task` is the
-    name of the work, for `progress`.
+    Parameters
+    ----------
+    model : callable
+        `(crops, leads, window) -> (crops, outputs)`.
+    source : SignalSource
+        The records.
+    batch_size : int
+        Records at a time.
+    rows : array of int, optional
+        Which records of the source; all of them by default.
+    task : str
+        Name of the work, for `progress`.
+    progress : Progress, optional
 
-    Returns a pair a batch: float32 `(crops, outputs)` on the CPU, and which of its records a crop
-    belongs to, counted from the batch's first.
+    Returns
+    -------
+    list of (outputs, owner)
+        A pair a batch: float32 `(crops, outputs)` on the CPU, and which of its records a crop
+        belongs to, counted from the batch's first.
     """
     rows = np.arange(len(source)) if rows is None else rows
     kind = torch.device(device).type
@@ -74,11 +91,26 @@ def record_outputs(
 def aggregate_crops(
     logits: Tensor, owner: Tensor, count: int, aggregate: Aggregate | Sequence[Aggregate]
 ) -> Tensor:
-    """Probabilities of records, `(count, labels)` float64, from the logits of their crops.
+    """Probabilities of records from their crops' logits.
 
-    The logits are `(crops, labels)`; `owner` is the record of each crop, 0 to `count` - 1. The rule
-    is one, or one for each label: mean of probabilities, sigmoid of the mean logit, or the highest
-    probability. Raises BackboneError if there are rules for another number of labels.
+    Parameters
+    ----------
+    logits : Tensor
+        `(crops, labels)`.
+    owner : Tensor
+        `(crops,)` record of each crop, 0 to `count` - 1.
+    aggregate : {"probability", "logit", "max"}, or one of them for each label
+        Mean of probabilities, sigmoid of the mean logit, or the highest probability.
+
+    Returns
+    -------
+    Tensor
+        `(count, labels)` float64.
+
+    Raises
+    ------
+    BackboneError
+        If there are rules for another number of labels.
     """
     if not isinstance(aggregate, str):
         return _aggregate_by_label(logits, owner, count, aggregate)

@@ -38,7 +38,10 @@ _ROW = {name.lower(): row for row, name in enumerate(STANDARD_LEADS)}
 def lead_rows(leads: Sequence[str]) -> list[int]:
     """Positions of leads among the twelve standard ones; names in any order and any case.
 
-    Raises BackboneError if a name is unknown or repeated, or there is none.
+    Raises
+    ------
+    BackboneError
+        If a name is unknown or repeated, or there is none.
     """
     if isinstance(leads, str):
         leads = (leads,)
@@ -63,7 +66,13 @@ def canonical_leads(leads: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_leads(x: Tensor, leads: Sequence[str]) -> None:
-    """Raise BackboneError if x is not (batch, leads, samples) with a row for each name."""
+    """Refuse an input that is not (batch, leads, samples) with a row for each name.
+
+    Raises
+    ------
+    BackboneError
+        If x has another number of axes or of rows.
+    """
     if x.ndim != 3 or x.shape[1] != len(leads):
         raise BackboneError(
             f"input of shape {tuple(x.shape)} for {len(leads)} leads {tuple(leads)}",
@@ -90,9 +99,18 @@ def weight_of_leads(weight: Tensor, leads: Sequence[str]) -> Tensor:
 def with_derived(leads: Sequence[str]) -> tuple[tuple[str, ...], tuple[Derive, ...]]:
     """Rows of an input made from recorded leads, and the step that computes those that follow.
 
-    The rows are the same leads in their standard spelling; when limb leads follow from two of them,
-    those too, and all in the standard order. A Preparation has to begin with the step; there is
-    none where nothing follows.
+    Parameters
+    ----------
+    leads : sequence of str
+        Leads that records have.
+
+    Returns
+    -------
+    rows : tuple of str
+        The same leads in their standard spelling; when limb leads follow from two of them, those
+        too, and all in the standard order.
+    steps : tuple of Derive
+        What a Preparation has to begin with: one step, or none where nothing follows.
     """
     recorded = canonical_leads(leads)
     derivable = derivable_leads(recorded)

@@ -167,7 +167,10 @@ def backbone_names() -> list[str]:
 def entry(name: str) -> Entry:
     """The catalogue's entry of a backbone.
 
-    Raises BackboneError if the name is not registered; the remedy lists similar ones.
+    Raises
+    ------
+    BackboneError
+        If the name is not registered; the remedy lists similar ones.
     """
     if name == "ensemble":
         raise BackboneError(

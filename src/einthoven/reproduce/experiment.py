@@ -210,7 +210,10 @@ class Experiment(Table):
     ) -> Recipe:
         """The recipe of a run, with every change applied.
 
-        Raises RecipeError if the variant's recipe or one of its changes is wrong.
+        Raises
+        ------
+        RecipeError
+            If the variant's recipe or one of its changes is wrong.
         """
         definition, file = self.variants[variant], self._file(self.variants[variant].recipe)
         original = load_recipe(file)
@@ -230,8 +233,12 @@ class Experiment(Table):
     def changes(self, variant: str, backbone: str) -> tuple[str, list[str]]:
         """Differences to the variant's recipe.
 
-        How much shorter the schedule is, "10 of 50 epochs" or empty, and the other differences,
-        such as "precision bf16 instead of fp32".
+        Returns
+        -------
+        str
+            How much shorter the schedule is: "10 of 50 epochs"; empty if it is not.
+        list of str
+            The other differences: "precision bf16 instead of fp32".
         """
         original = load_recipe(self._file(self.variants[variant].recipe))
         before, after = (
@@ -255,8 +262,12 @@ class Experiment(Table):
     def pretraining_of(self, backbone: str) -> tuple[Pretraining, dict[str, Any]]:
         """Pretraining recipe of a backbone, and fields of its config during pretraining.
 
-        Raises ReproduceError if the experiment does not define a pretraining, and RecipeError if
-        the recipe or one of its changes is wrong.
+        Raises
+        ------
+        ReproduceError
+            If the experiment does not define a pretraining.
+        RecipeError
+            If the recipe or one of its changes is wrong.
         """
         source = self._change(backbone).pretraining or self.pretraining
         if source is None:
@@ -288,8 +299,10 @@ def experiment_for(backbone: str) -> str:
 def load_experiment(name: str | Path) -> Experiment:
     """Read an experiment: one of einthoven's by name, or a TOML file.
 
-    Raises ReproduceError if the experiment or a key is unknown, a type is wrong, or parts
-    contradict each other.
+    Raises
+    ------
+    ReproduceError
+        If the experiment or a key is unknown, a type is wrong, or parts contradict each other.
     """
     file = _file_of(name)
     table = _with_base(file)

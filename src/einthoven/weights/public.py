@@ -35,9 +35,18 @@ _DATA = ("backbone", "pretraining_data", "contains_ptbxl")
 def public_data(name: str, weights: str | PathLike[str]) -> Json | None:
     """Pretraining data of public weights, through all models that were trained from them.
 
-    `weights` are as for `load_backbone`, and `name` is the backbone that they are loaded as.
-    Returns `backbone`, `pretraining_data` and `contains_ptbxl`, which is None if the published list
-    of data could not be checked. None for weights that do not come from a public checkpoint.
+    Parameters
+    ----------
+    name : str
+        The backbone that the weights are loaded as.
+    weights : path
+        As for `load_backbone`.
+
+    Returns
+    -------
+    dict or None
+        `backbone`, `pretraining_data` and `contains_ptbxl`, which is None if the published list of
+        data could not be checked. None for weights that do not come from a public checkpoint.
     """
     file, catalogue = Path(weights), entry(name)
     if is_model(file):
@@ -66,9 +75,15 @@ def data_on_cohort(data: Json, cohort: str) -> Json:
 
 
 def config_of_weights(name: str, weights: str | PathLike[str]) -> Json:
-    """Provenance and licence of weights, which are loaded as the backbone `name`.
+    """Provenance and licence of weights: the config of a model folder, or the same entries for a
+    weights file.
 
-    The config of a model folder, or the same entries for a weights file.
+    Parameters
+    ----------
+    name : str
+        The backbone that the weights are loaded as.
+    weights : path
+        As for `load_backbone`.
     """
     if is_model(Path(weights)):
         return read_config(Path(weights))

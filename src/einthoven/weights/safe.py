@@ -53,9 +53,16 @@ class _Inert:
 def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     """Read a safetensors file or a PyTorch checkpoint, on the CPU.
 
-    The format is recognised by the first bytes. Raises WeightsError if the file is missing or
-    damaged, is not a checkpoint, or contains objects other than tensors, plain values and
-    configurations.
+    Parameters
+    ----------
+    path : path
+        The file; its format is recognised by its first bytes.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing or damaged, is not a checkpoint, or contains objects other than
+        tensors, plain values and configurations.
     """
     file = Path(path)
     if not file.is_file():
@@ -75,8 +82,10 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
 def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Named tensors of a checkpoint, in float32, without the prefixes of wrappers.
 
-    Raises WeightsError as `read_checkpoint`, and if there are no tensors, or one holds NaN or
-    infinity.
+    Raises
+    ------
+    WeightsError
+        As `read_checkpoint`, and if there are no tensors, or one holds NaN or infinity.
     """
     content = read_checkpoint(path)
     inner = next((content[k] for k in _CONTAINERS if isinstance(content.get(k), Mapping)), content)
