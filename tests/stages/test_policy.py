@@ -85,7 +85,7 @@ def test_the_probe_is_kept_unless_fine_tuning_gains_more_than_an_error(
     write_json(tmp_path / "stage2" / GAIN, outcome | {"gain": gain, "standard_error": 0.01})
     with caplog.at_level(logging.INFO, "einthoven"):
         run = train(tmp_path, stage2={"keep": "auto"})
-    assert run.results["stage2"].kept == (gain > 0.01)
+    assert run.results["stage2"].is_kept == (gain > 0.01)
     head = run.classifier.head.weight.clone()
     load_weights(tmp_path / "stage2" / BEST, run.classifier)
     assert torch.equal(head, run.classifier.head.weight) == (gain > 0.01)

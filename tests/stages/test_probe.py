@@ -20,8 +20,8 @@ from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
 from einthoven.stages.data import Context, Dataset
+from einthoven.stages.logistic import search_penalty
 from einthoven.stages.probe import (
-    OUT_OF_FOLD,
     FeatureBatch,
     FeatureBatches,
     probe,
@@ -190,11 +190,19 @@ def test_few_records_are_solved_by_logistic_regression(
     head = state(classifier.head)
     line = first.history[0]
     assert set(line) >= {"penalty", "out_of_fold_loss", "macro_auroc", "validation_loss"}
-    logits = read_tensors(tmp_path / "logistic" / OUT_OF_FOLD)[0]["logits"]
-    assert logits.shape == (2, len(dataset.source("train")), len(dataset.cohort.labels))
-    targets = torch.from_numpy(dataset.source("train").targets).double().expand_as(logits)
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
-    assert loss.item() == pytest.approx(line["out_of_fold_loss"])
+    train = dataset.source("train")
+    assert train.patients is not None
+    crops = [read_tensors(tmp_path / f"features/train-{crop}.safetensors")[0] for crop in (0, 1)]
+    search = search_penalty(
+        torch.cat([crop["features"] for crop in crops]).numpy(),
+        np.tile(train.targets, (2, 1)),
+        np.tile(train.patients, 2),
+        seed=3,
+        row_weights=np.full(2 * len(train), 0.5),
+    )
+    assert (search.penalty, search.losses[search.penalty]) == pytest.approx(
+        (line["penalty"], line["out_of_fold_loss"])
+    )
     nn.init.zeros_(classifier.head.weight)
     assert run(tmp_path, settings) == first
     assert same(state(classifier.head), head)

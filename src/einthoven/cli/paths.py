@@ -101,10 +101,10 @@ def _open(
                 remedy="leave it out; --label NAME chooses label columns of a table",
             )
     options |= {"task": task, "labels": labels, "rate": rate}
-    chosen = {key: value for key, value in options.items() if value}
+    selected = {key: value for key, value in options.items() if value}
     if labels == () and path.is_file():
-        chosen["labels"] = ()
-    return open_cohort(path, **chosen)
+        selected["labels"] = ()
+    return open_cohort(path, **selected)
 
 
 def refuse_inside(out: Path, cohort: Path) -> None:

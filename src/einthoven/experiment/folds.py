@@ -187,8 +187,8 @@ def _rate(stage: Stage1, folders: Sequence[Path]) -> float:
 
     def value(rate: float) -> float:
         files = [folder / "stage1" / f"lr-{rate:g}" / HISTORY_FILE for folder in folders]
-        kept = 0 if stage.hand_on == "best" else -1
-        values = [max(line["macro_auroc"] for line in read_lines(file)[kept:]) for file in files]
+        first = 0 if stage.hand_on == "best" else -1
+        values = [max(line["macro_auroc"] for line in read_lines(file)[first:]) for file in files]
         return float(mean(values))
 
     rates = stage.base_lr_sweep

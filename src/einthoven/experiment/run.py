@@ -232,7 +232,7 @@ def _provenance(trained: PosttrainResult, cohort: Cohort) -> dict[str, Any]:
         "contains_ptbxl": True if cohort.name == PTB_XL else before["contains_ptbxl"],
         "leakage": request.get("leakage"),
         "selected_epoch": {name: result.best_epoch for name, result in trained.results.items()},
-        "kept_stage": [name for name, result in trained.results.items() if result.kept][-1],
+        "kept_stage": [name for name, result in trained.results.items() if result.is_kept][-1],
         "environment": trained.run.environment,
     }
 

@@ -522,12 +522,12 @@ def _selected_epochs(values: Json, recipe: Json) -> str:
         if stage.get("solver") == "logistic":
             stages.append("linear probe: logistic regression, solved to its optimum")
             continue
-        kept = values.get("kept_stage", name) == name or name == "stage1"
+        discarded = name == "stage2" and values.get("kept_stage") == "stage1"
         stages.append(
             f"{_STAGES.get(name, name)}: epoch {epoch}"
             + (f" of {stage['epochs']}" if stage.get("epochs") else "")
             + (f", {rule}" if rule else "")
             + (f", best of {len(rates)} learning rates" if len(rates) > 1 else "")
-            + ("" if kept else ", not kept: no better than the probe on the validation split")
+            + (", discarded: no better than the probe on the validation split" if discarded else "")
         )
     return "; ".join(stages) or UNKNOWN

@@ -1,7 +1,7 @@
 """Settings that depend on the size of the cohort: the values that a recipe leaves to `auto`.
 
-The limits were measured with the included encoder on records of PTB-XL's folds 9 and 10, whose
-labels it has not been trained on: docs/recipes.md, "Small cohorts".
+The limits are assumptions. The measurements in docs/recipes.md, "Small cohorts", support the
+logistic regression and the comparison of the stages with up to 500 records, not the limits.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def settle(
     recipe : Recipe
         The recipe with concrete values.
     decisions : list of Decision
-        What was decided, and why.
+        Every value that was left to `auto`, with its reason.
     """
     decisions: list[Decision] = []
     records = len(targets)

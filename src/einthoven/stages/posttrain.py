@@ -292,8 +292,8 @@ def train_stages(
         probed = {name: value.clone() for name, value in classifier.state_dict().items()}
         result = finetune(classifier, train, validation, recipe.stage2, folder, context)
         if recipe.stage1 and recipe.stage2.keep == "auto":
-            kept = _keep_better(classifier, probed, validation, folder, context)
-            result = replace(result, kept=kept)
+            gains = _keep_better(classifier, probed, validation, folder, context)
+            result = replace(result, is_kept=gains)
         results["stage2"] = result
     return results
 
@@ -323,16 +323,16 @@ def _keep_better(
             write_json(file, {name: float(value) for name, value in outcome.items()})
     context.processes.wait()
     outcome = read_json(file)
-    kept = outcome["gain"] > outcome["standard_error"]
-    if not kept:
+    gains = bool(outcome["gain"] > outcome["standard_error"])
+    if not gains:
         classifier.load_state_dict(probed)
     if main:
-        text = "is kept" if kept else "gains nothing here, and the probe is kept"
+        text = "is kept" if gains else "gains nothing here, and the probe is kept"
         log.info(
             f"fine-tuning {text}: validation loss {outcome['probe_loss']:.4f} before, lower by "
             f"{outcome['gain']:.4f} (standard error {outcome['standard_error']:.4f})"
         )
-    return bool(kept)
+    return gains
 
 
 def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = "") -> None:

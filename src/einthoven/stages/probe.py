@@ -43,7 +43,6 @@ from einthoven.training.optim import Settings, parameter_groups
 
 _FEATURE_BATCH = 64
 SECONDS = "seconds.jsonl"
-OUT_OF_FOLD = "out-of-fold.safetensors"
 
 
 # (batch, feature_dim) features and (batch, labels) targets
@@ -139,9 +138,7 @@ def solve_head(
 ) -> Result:
     """Solve a head by logistic regression, with its one line of metrics.
 
-    Every crop of a record counts as a row of weight one over the number of crops. The logits of
-    every crop by the head that was fitted without its patient are in `OUT_OF_FOLD`, unless the
-    recipe sets the penalty.
+    Every crop of a record counts as a row of weight one over the number of crops.
     """
     if context.processes.is_main and not (folder / HISTORY_FILE).is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,8 +153,6 @@ def solve_head(
             groups = np.tile(patients.astype(str), crops)
             search = search_penalty(*rows, groups, seed=context.seed, row_weights=weights)
             penalty, entry["out_of_fold_loss"] = search.penalty, min(search.losses.values())
-            logits = torch.from_numpy(search.logits.reshape(crops, records, -1))
-            write_tensors(folder / OUT_OF_FOLD, {"logits": logits}, {})
         fitted = fit_logistic(*rows, penalty, row_weights=weights)
         head.load_state_dict(
             {"weight": torch.from_numpy(fitted.weight), "bias": torch.from_numpy(fitted.bias)}

@@ -59,13 +59,13 @@ class Counters:
 class Result:
     """Lines of metrics.jsonl of a stage, and the epoch that was selected.
 
-    `kept` is False for a fine-tuning that was no better than the probe it started from.
+    `is_kept` is False for a fine-tuning that was no better than the probe it started from.
     """
 
     history: list[dict[str, Any]]
     best_epoch: int
     best: float = math.nan
-    kept: bool = True
+    is_kept: bool = True
 
 
 @dataclass
