@@ -23,11 +23,17 @@ from einthoven.experiment.evaluation import (
     evaluation_of,
     fitted_calibration,
     reusable_part,
-    write_evaluation,
 )
 from einthoven.files import Json, read_json, write_json
 from einthoven.inference import predict_cohort
-from einthoven.models import Model, load_model, read_config, save_model, update_config
+from einthoven.models import (
+    Model,
+    load_model,
+    read_config,
+    save_model,
+    update_config,
+    write_evaluation,
+)
 from einthoven.predictions import Predictions
 from einthoven.report.data import EvaluationWarning, read_evaluation
 from einthoven.signals.store import Store
@@ -187,6 +193,18 @@ def test_an_evaluation_of_other_weights_is_refused(
     with pytest.warns(EvaluationWarning, match="einthoven card"):
         assert read_evaluation(swapped) is None
     assert evaluate(swapped)[1]["validation"] is None  # of the other weights
+
+
+def test_a_model_that_is_saved_again_keeps_its_evaluation(
+    saved: Path, tmp_path: Path, evaluate: Callable[..., tuple[str, Json]]
+) -> None:
+    evaluate(saved)
+    again = save_model(load_model(saved), tmp_path / "again")
+    assert {file.name for file in again.iterdir()} == {file.name for file in saved.iterdir()}
+    for file in saved.iterdir():
+        assert (again / file.name).read_bytes() == file.read_bytes(), file.name
+    other = save_model(replace(load_model(saved), calibration=None), tmp_path / "other")
+    assert not (other / "evaluation.json").exists()
 
 
 def test_an_evaluation_before_another_calibration_is_left_out(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 import einthoven
 from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, RecipeError
+from einthoven.models import model_path, read_config
+from einthoven.report.page import write_report
 
 QUICK: dict[str, Any] = {
     "recipe": "linear-probe",
@@ -47,3 +51,37 @@ def test_a_data_frame_becomes_a_run(synthetic: Cohort, tmp_path: Path) -> None:
         einthoven.posttrain(frame.drop(columns="AFIB"), tmp_path / "none", **QUICK)
     with pytest.raises(RecipeError):
         einthoven.posttrain(frame, tmp_path / "none", recipe="nope")
+
+
+def test_nothing_of_a_path_leaves_the_machine(
+    synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A marker is the name of the folder of data, weights, recipes and runs."""
+    home = tmp_path / "MARKER"
+    shutil.copytree(synthetic.root, home / "ecgs")
+    shutil.copytree(model_path("einthoven-small"), home / "encoder")
+    (home / "base.toml").write_text('extends = "linear-probe"\n')
+    (home / "own.toml").write_text(f'extends = "{home / "base.toml"}"\n')
+    paths = [home / "ecgs" / path.relative_to(synthetic.root) for path in synthetic.paths()]
+    frame = pd.DataFrame({"path": map(str, paths), "patient": synthetic.patients()})
+    frame["split"] = synthetic.table["split"].to_numpy()
+    for label in ("AFIB", "NORM"):
+        frame[label] = synthetic.matrix[:, synthetic.labels.index(label)]
+    frame.to_csv(home / "ward.csv", index=False)
+    command = [f"{home}/bin/einthoven", "posttrain", "ward.csv", f"--out={home}/runs/one"]
+    monkeypatch.setattr(sys, "argv", [*command, "--store", f"{home}/my data/s"])
+    network = read_config(home / "encoder")["backbone"]
+    settings = QUICK | {"recipe": home / "own.toml", "overrides": ["stage1.solver=logistic"]}
+    settings |= {"backbone": network, "weights": home / "encoder", "store": home / "store"}
+    for name in ("one", "two"):
+        einthoven.posttrain(home / "ward.csv", home / name / "run", **settings)
+    cohort = einthoven.open_cohort(home / "ward.csv")
+    runs = [home / name / "run" for name in ("one", "two")]
+    page = write_report(runs, home / "pages" / "both.html", cohort=cohort, resamples=20)
+    encoder = ["--cohort", str(home / "ward.csv")]
+    shared = write_report(runs[:1], home / "pages" / "one.html", resamples=0, options=encoder)
+    files = [*page.parent.iterdir(), *runs[0].glob("report*"), *(runs[0] / "model").iterdir()]
+    assert {page, shared, runs[0] / "model" / "config.json"} <= set(files)
+    for file in files:
+        assert b"MARKER" not in file.read_bytes(), file
+    assert "einthoven posttrain ward.csv --out=one --store s" in shared.read_text()

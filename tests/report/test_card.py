@@ -125,6 +125,11 @@ def test_simulated_cohorts_are_named_as_such() -> None:
     for cohort in ({"name": "mine", "synthetic": True}, {"name": "synthetic_valves"}):
         card = model_card({"provenance": {"cohort": cohort}})
         assert ("simulated ECGs" in card) == (cohort["name"] == "mine")
+        assert ('- "simulated"' in card.split("---")[1]) == (cohort["name"] == "mine")
+    encoder = {"pretraining": [{"cohort": "mine", "synthetic": True}]}
+    assert "simulated ECGs" in model_card({"provenance": encoder})
+    assert "simulated ECGs" not in model_card({"provenance": encoder | {"cohort": PTB_XL}})
+    assert "simulated ECGs" in model_card({}, {"cohort": {"name": "mine", "synthetic": True}})
 
 
 def test_ptbxl_is_attributed_where_it_was_used() -> None:

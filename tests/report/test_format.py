@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from einthoven.report import format as form
+from einthoven.report.data import command_text, without_folder
 from einthoven.report.tables import metric
 
 
@@ -31,3 +32,19 @@ def test_values_keep_full_precision_in_html() -> None:
     assert value.__html__().count("<data") == 3
     for undefined in (metric(None, [None, None]), metric(float("nan"))):
         assert str(undefined) == undefined.__html__() == "–"
+
+
+@pytest.mark.parametrize(
+    ("argument", "bare"),
+    [
+        ("/home/ann/a=b/ward.csv", "ward.csv"),
+        ("--out=/home/ann/runs/mine/", "--out=mine"),
+        ("stage2.drop_path=0.2", "stage2.drop_path=0.2"),
+        ("C:\\Users\\ann\\ecg.hea", "ecg.hea"),
+        ("my data/01.hea", "01.hea"),
+        ("/", ""),
+    ],
+)
+def test_paths_lose_their_folders(argument: str, bare: str) -> None:
+    assert without_folder(argument) == bare
+    assert command_text(["einthoven", "my data", argument]).startswith("einthoven 'my data' ")

@@ -214,7 +214,7 @@ def test_extends_names_a_recipe_or_a_file(tmp_path: Path) -> None:
     write(tmp_path, first='extends = "post-training"\n[data]\nfraction = 0.5')
     write(tmp_path / "sub", second='extends = "../first.toml"\n[stage2]\ndrop_path = 0.2')
     recipe = load_recipe(tmp_path / "sub" / "second.toml", backbone="s4_small")
-    assert (recipe.name, recipe.extends, recipe.data.fraction) == ("second", "../first.toml", 0.5)
+    assert (recipe.name, recipe.extends, recipe.data.fraction) == ("second", "first.toml", 0.5)
     assert recipe.stage2 is not None
     assert (recipe.stage2.epochs, recipe.stage2.drop_path) == (24, 0.2)
     exact = 'extends = "st-mem/post-training"'

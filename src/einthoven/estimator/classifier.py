@@ -280,7 +280,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         initial = initial_config(self.backbone, self.weights)
         licences = [OWN_DATA] if initial is None else [OWN_DATA, Licence.from_dict(initial)]
         provenance = {
-            "recipe": recipe.model_dump(mode="json"),
+            "recipe": recipe.to_dict(),
             **derived_provenance(initial),
             "environment": environment(),
         }

@@ -20,20 +20,12 @@ from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
 from einthoven.experiment.robustness import measure_robustness
-from einthoven.files import EVALUATION_FILE, Json, read_json, write_json, write_text
+from einthoven.files import EVALUATION_FILE, Json, read_json
 from einthoven.inference import CALIBRATED, calibrate_table, check_uncalibrated, predict_cohort
-from einthoven.models import (
-    CARD,
-    RELIABILITY,
-    Model,
-    load_model,
-    model_path,
-    read_config,
-)
+from einthoven.models import Model, load_model, model_path, write_evaluation
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
-from einthoven.report.card import model_card
-from einthoven.report.data import REMEDY, identity, mismatch
+from einthoven.report.data import identity
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_evaluation_records
 from einthoven.weights.public import data_on_cohort
@@ -118,7 +110,12 @@ def evaluation_of(
     public = model.config.get("provenance", {}).get("public_weights")
     return {
         "split": table.metadata.get("split", ""),
-        "cohort": {"name": cohort.name, "version": cohort.version, "task": cohort.task},
+        "cohort": {
+            "name": cohort.name,
+            "version": cohort.version,
+            "task": cohort.task,
+            "synthetic": cohort.is_synthetic,
+        },
         "measured_on": identity(model.config),
         "public_weights": data_on_cohort(public, cohort.name) if public else None,
         "leakage": None,
@@ -128,33 +125,6 @@ def evaluation_of(
         "subgroups": subgroups,
         "robustness": None,
     }
-
-
-def write_evaluation(folder: str | Path, evaluation: Json) -> Path:
-    """Write `evaluation.json`, the model card and its reliability diagram into a model folder.
-
-    Returns
-    -------
-    Path
-        The card.
-
-    Raises
-    ------
-    ModelError
-        If the folder holds no model.
-    EvaluationError
-        If the evaluation belongs to another model.
-    """
-    from einthoven.report.figures import reliability_picture  # matplotlib imports slowly
-
-    path = model_path(folder)
-    config = read_config(path)
-    if difference := mismatch(config, evaluation):
-        raise EvaluationError(f"{path}: the evaluation {difference}", remedy=REMEDY)
-    write_json(path / EVALUATION_FILE, evaluation)
-    write_text(path / RELIABILITY, reliability_picture(evaluation["calibration"]))
-    write_text(path / CARD, model_card(config, evaluation, reliability=RELIABILITY))
-    return path / CARD
 
 
 def reusable_part(folder: str | Path, evaluation: Json, part: str) -> Any:

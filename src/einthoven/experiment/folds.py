@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.experiment.evaluation import evaluation_of, write_evaluation
+from einthoven.experiment.evaluation import evaluation_of
 from einthoven.experiment.run import (
     HEADLINE,
     MODEL,
@@ -35,7 +35,7 @@ from einthoven.experiment.run import (
     table_file,
 )
 from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_json, read_lines, write_json
-from einthoven.models import read_config
+from einthoven.models import read_config, write_evaluation
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
 from einthoven.signals.store import Store

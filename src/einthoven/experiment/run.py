@@ -22,7 +22,6 @@ from einthoven.experiment.evaluation import (
     evaluation_of,
     fitted_calibration,
     reusable_part,
-    write_evaluation,
 )
 from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_lines, write_json
 from einthoven.inference import predict_cohort
@@ -34,6 +33,7 @@ from einthoven.models import (
     read_config,
     save_model,
     update_config,
+    write_evaluation,
 )
 from einthoven.models.provenance import PTB_XL
 from einthoven.predictions import Predictions

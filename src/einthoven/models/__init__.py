@@ -33,7 +33,7 @@ from einthoven.models.initialisation import Initialisation, initialisation_of
 from einthoven.models.provenance import derived_provenance, training_history
 
 if TYPE_CHECKING:
-    from einthoven.models.folder import load_model, load_network, save_model
+    from einthoven.models.folder import load_model, load_network, save_model, write_evaluation
     from einthoven.models.model import Model
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "training_history",
     "update_config",
     "weights_file",
+    "write_evaluation",
 ]
 
 # Imported when they are first used, because they import torch.
@@ -63,6 +64,7 @@ _HOMES = {
     "load_model": "folder",
     "load_network": "folder",
     "save_model": "folder",
+    "write_evaluation": "folder",
 }
 
 

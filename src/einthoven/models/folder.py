@@ -13,14 +13,22 @@ from einthoven import __version__
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
-from einthoven.errors import BackboneError, CalibrationError, ModelError, PreparationError
+from einthoven.errors import (
+    BackboneError,
+    CalibrationError,
+    EvaluationError,
+    ModelError,
+    PreparationError,
+)
 from einthoven.files import (
     CONFIG_FILE,
     EVALUATION_FILE,
     Json,
     file_sha256,
+    read_json,
     read_metadata,
     read_tensors,
+    write_json,
     write_tensors,
     write_text,
 )
@@ -48,8 +56,9 @@ def save_model(
     """Write a model folder; config.json comes last and makes it complete.
 
     All fields of the backbone's config are written, because a later version may have another
-    preset under the same name. If the weights have changed since the model was loaded, the
-    provenance names the loaded model as the initial weights, and its metrics are left out.
+    preset under the same name. The evaluation of a loaded model is kept if nothing that determines
+    a prediction has changed. If the weights have changed, the provenance names the loaded model as
+    the initial weights, and its metrics are left out.
 
     Parameters
     ----------
@@ -82,12 +91,49 @@ def save_model(
         if card and not (folder / CARD).is_file():
             write_text(folder / CARD, _card(config))
         write_config(folder, config)
+        if card and model.evaluation and _is_of(model.evaluation, folder):
+            write_evaluation(folder, model.evaluation)
     except OSError as error:
         raise ModelError(
             f"{folder} cannot be written: {error.strerror or error}",
             remedy="choose a folder that can be written to, on a disk with enough space",
         ) from error
     return folder
+
+
+def write_evaluation(path: str | Path, evaluation: Json) -> Path:
+    """Write `evaluation.json`, the model card and its reliability diagram into a model folder.
+
+    Returns
+    -------
+    Path
+        The card.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds no model.
+    EvaluationError
+        If the evaluation belongs to another model.
+    """
+    from einthoven.report.card import model_card  # prediction needs neither templates
+    from einthoven.report.data import REMEDY, mismatch
+    from einthoven.report.figures import reliability_picture  # nor figures
+
+    folder = model_path(path)
+    config = read_config(folder)
+    if difference := mismatch(config, evaluation):
+        raise EvaluationError(f"{folder}: the evaluation {difference}", remedy=REMEDY)
+    write_json(folder / EVALUATION_FILE, evaluation)
+    write_text(folder / RELIABILITY, reliability_picture(evaluation["calibration"]))
+    write_text(folder / CARD, model_card(config, evaluation, reliability=RELIABILITY))
+    return folder / CARD
+
+
+def _is_of(evaluation: Json, folder: Path) -> bool:
+    from einthoven.report.data import mismatch
+
+    return not mismatch(read_config(folder), evaluation)
 
 
 def _card(config: Json) -> str:
@@ -168,7 +214,7 @@ def load_model(path_or_name: str | Path = SHIPPED, *, revision: str | None = Non
         warnings.warn(f"{folder.name}: {licence}", LicenceWarning, stacklevel=2)
     aggregate = config["aggregate"]
     calibration = config["calibration"]
-    metadata = read_metadata(folder / WEIGHTS)
+    metadata, evaluation = read_metadata(folder / WEIGHTS), folder / EVALUATION_FILE
     try:
         return Model(
             network=network.eval().requires_grad_(False),
@@ -177,6 +223,7 @@ def load_model(path_or_name: str | Path = SHIPPED, *, revision: str | None = Non
             calibration=None if calibration is None else Calibration(**calibration),
             config=config,
             fingerprints={key: value for key, value in metadata.items() if key != "format"},
+            evaluation=read_json(evaluation) if evaluation.is_file() else {},
         )
     except (CalibrationError, PreparationError) as error:
         raise ModelError(f"{folder / CONFIG_FILE}: {error.problem}", remedy=COPY_AGAIN) from error

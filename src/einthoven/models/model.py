@@ -38,6 +38,9 @@ class Model:
     fingerprints : dict of str to str
         Fingerprints of the records that the weights were trained on, for leakage checks
         (metadata of the weights file); empty if not recorded.
+    evaluation : dict
+        Contents of evaluation.json, which `save_model` keeps if it is of this model; empty if
+        there is none.
 
     Raises
     ------
@@ -51,6 +54,7 @@ class Model:
     calibration: Calibration | None = None
     config: Json = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    evaluation: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.calibration is not None and len(self.calibration) != len(self.labels):

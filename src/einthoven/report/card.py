@@ -35,7 +35,7 @@ def model_card(
         model=model,
         values=values,
         hub_licence=str(model["license"] or "unknown").lower(),
-        is_synthetic=bool(cohort["synthetic"]),
+        simulated=_simulated(values, evaluation),
         is_ptbxl=cohort["name"] == "ptb-xl",
         evaluation=evaluation,
         leakage=leakage(config, evaluation),
@@ -46,6 +46,14 @@ def model_card(
         reliability=reliability,
         **tables.evaluation_tables(evaluation),
     )
+
+
+def _simulated(values: Json, evaluation: Json) -> str:
+    """What was done with simulated ECGs: `Trained`, `Evaluated`, or nothing."""
+    pretraining = [] if cohort_of(values)["name"] else values.get("pretraining") or []
+    trained = cohort_of(values)["synthetic"] or any(s.get("synthetic") for s in pretraining)
+    evaluated = cohort_of(evaluation)["synthetic"]
+    return "Trained" if trained else "Evaluated" if evaluated else ""
 
 
 def _finalize(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -121,10 +122,7 @@ def pretraining_data(runs: Mapping[str, Path], command: str = "") -> Json:
     """
     entries = []
     for name, folder in runs.items():
-        config, history = (
-            read_json(folder / RUN_FILE),
-            read_lines(folder / "pretrain" / HISTORY_FILE),
-        )
+        config, history = _config(folder), read_lines(folder / "pretrain" / HISTORY_FILE)
         if not history:
             raise EvaluationError(
                 f"{name} has not finished an epoch", remedy="wait for its first epoch"
@@ -135,7 +133,7 @@ def pretraining_data(runs: Mapping[str, Path], command: str = "") -> Json:
             {
                 "name": name,
                 "config": config,
-                "command": shlex.join(config.get("command") or ()),
+                "command": command_text(config.get("command") or ()),
                 "model": describe(config),
                 "lowest": best_line(history, "validation_loss", min),
                 "predictions": {},
@@ -156,11 +154,7 @@ def _test_table(folder: Path) -> Predictions:
 
 
 def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
-    numbers, config, model = (
-        read_json(folder / METRICS_FILE),
-        read_json(folder / RUN_FILE),
-        folder / "model",
-    )
+    numbers, config, model = read_json(folder / METRICS_FILE), _config(folder), folder / "model"
     score, history = numbers["test"], stage_history(folder)
     if score["resamples"] != resamples:
         score = score_predictions(table, resamples=resamples, by=score["unit"]).to_dict()
@@ -169,7 +163,7 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
     return {
         "name": name,
         "config": config,
-        "command": shlex.join(config.get("command") or ()),
+        "command": command_text(config.get("command") or ()),
         "model": describe(config),
         "synthetic": bool(cohort_of(flat(trained))["synthetic"]),
         "leakage": leakage(config),
@@ -187,6 +181,29 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
         "predictions": dict(table.metadata),
         "evaluation": {key: evaluation[key] for key in PARTS if evaluation.get(key)},
     }
+
+
+def _config(folder: Path) -> Json:
+    """The `run.json` of a run, without the folders of this machine."""
+    config: Json = read_json(folder / RUN_FILE)
+    config["command"] = [without_folder(part) for part in config.get("command") or ()]
+    weights = config["request"].get("weights")
+    if isinstance(weights, dict) and "path" in weights:
+        weights["name"] = without_folder(weights.pop("path"))
+    return config
+
+
+def command_text(arguments: Sequence[str]) -> str:
+    """A command as it is typed, with names of files and folders in place of their paths."""
+    return shlex.join(map(without_folder, arguments))
+
+
+def without_folder(argument: str) -> str:
+    """The last part of a path; `--out=runs/mine` becomes `--out=mine`."""
+    key, equals, path = argument.partition("=")
+    if not equals or re.search(r"[/\\]", key):
+        key, equals, path = "", "", argument
+    return key + equals + re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def _passes(run: Json, best: float) -> int | None:
@@ -232,7 +249,8 @@ def _examples(table: Predictions, cohort: Cohort) -> list[tuple[Json, Record]]:
             continue  # the signals may be in the store alone
         truth = np.array(table.labels)[targets[row] == 1].tolist()
         probabilities = zip(table.labels, table.probabilities[row].tolist(), strict=True)
-        examples.append((example(record, name, truth, dict(probabilities)), record))
+        title = without_folder(name)  # a table without names has paths
+        examples.append((example(record, title, truth, dict(probabilities)), record))
     return examples
 
 
@@ -487,7 +505,7 @@ def _initial_weights(values: Json, recipe: Json) -> tuple[str, str]:
     if values.get("members"):
         return _MEMBERS, _MEMBERS
     if isinstance(weights, Mapping):
-        origin = text(weights.get("path") or weights.get("name"))
+        origin = without_folder(text(weights.get("path") or weights.get("name")))
         origin += f" (SHA-256 {weights['sha256']})" if weights.get("sha256") else ""
         origin += f", trained with einthoven: {history_text(history)}" if history else ""
         return origin, str(Licence.from_dict(weights))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from itertools import count as counter
@@ -19,7 +18,7 @@ from einthoven.files import RUN_FILE, Json, read_json, replacing, write_json, wr
 from einthoven.records.record import Record
 from einthoven.report import format as form
 from einthoven.report import tables
-from einthoven.report.data import flat, pretraining_data, report_data, text
+from einthoven.report.data import command_text, flat, pretraining_data, report_data, text
 from einthoven.report.ecg import ecg_paper, prepared_figure
 from einthoven.report.figures import (
     curves,
@@ -87,7 +86,7 @@ def write_report(
     command += ["--resamples", str(resamples)] if resamples != 1000 else []
     command += options
     if all(_is_pretraining(folder) for folder in folders):
-        data = pretraining_data(_by_name(folders), shlex.join(command))
+        data = pretraining_data(_by_name(folders), command_text(command))
         html = _pretraining_page(data)
     else:
         other = Path(reference or folders[-1])
@@ -98,7 +97,7 @@ def write_report(
             next(name for name, folder in names.items() if folder == other),
             cohort=cohort,
             resamples=resamples,
-            command=shlex.join(command),
+            command=command_text(command),
         )
         html = build_page(data, records)
     write_text(page, html)
@@ -130,6 +129,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
     return _render(
         "page.html.j2",
         data=data,
+        simulated=any(run["synthetic"] for run in data["runs"]),
         first=first,
         model=first["model"],
         score=first["score"],
@@ -148,6 +148,11 @@ def _pretraining_page(data: Json) -> str:
     return _render(
         "pretraining.html.j2",
         data=data,
+        simulated=any(
+            cohort.get("cohort_synthetic")
+            for run in data["runs"]
+            for cohort in _cohorts_of(flat(run["config"]))
+        ),
         sections={"losses": "Losses", "epochs": "Every epoch", "provenance": "Provenance"},
         cohorts=_cohorts(flat(data["runs"][0]["config"])),
         histories=histories,
@@ -187,7 +192,13 @@ def before_and_after(
                 return
             svg: str = to_svg(sheet, name="doctor", alt=f"{title}: {', '.join(leads)}")
             if kind == ".html":
-                svg = _render("preparation.html.j2", title=title, findings=findings, figure=svg)
+                svg = _render(
+                    "preparation.html.j2",
+                    simulated=False,
+                    title=title,
+                    findings=findings,
+                    figure=svg,
+                )
             write_text(file, svg)
         except OSError as error:
             raise FileError(
@@ -226,7 +237,7 @@ def _histories(data: Json) -> Json:
 
 def _cohorts(request: Json) -> str:
     """`ptb-xl 1.0.3 (17,418 records)`, or every cohort with its share of the mixture."""
-    cohorts = request.get("cohorts") or [request]
+    cohorts = _cohorts_of(request)
     draws = sum(cohort.get("draws", 0) for cohort in cohorts)
     return ", ".join(
         f"{text(cohort.get('cohort'))} {cohort.get('version') or ''}".rstrip()
@@ -234,6 +245,11 @@ def _cohorts(request: Json) -> str:
         + (f", {form.percent(cohort['draws'] / draws)} of the mixture)" if draws else ")")
         for cohort in cohorts
     )
+
+
+def _cohorts_of(request: Json) -> list[Json]:
+    """The cohorts of a pretraining run."""
+    return request.get("cohorts") or [request]
 
 
 def _panels(lines: Sequence[Json]) -> dict[str, str]:
@@ -254,12 +270,12 @@ def _is_pretraining(folder: Path) -> bool:
 
 
 def _by_name(folders: Sequence[Path]) -> dict[str, Path]:
-    """Folders by the names of their recipes where these differ, else by their own, or by path."""
+    """Folders by the names of their recipes where these differ, else by their own, or numbered."""
     recipes = [str(flat(read_json(folder / RUN_FILE))["recipe"]["name"]) for folder in folders]
     for names in (recipes, [folder.name for folder in folders]):
         if len(set(names)) == len(folders):
             return dict(zip(names, folders, strict=True))
-    return {str(folder): folder for folder in folders}
+    return {f"{folder.name} ({place})": folder for place, folder in enumerate(folders, 1)}
 
 
 _PAGES = tables.templates(autoescape=True)

@@ -62,7 +62,7 @@ def settle(
             Decision(
                 "stage2.select",
                 "best" if median >= FEWEST_POSITIVES else "lowest-loss",
-                f"{median:g} positives a label in validation, limit {FEWEST_POSITIVES}",
+                f"positives of a label in validation: median {median:g}, limit {FEWEST_POSITIVES}",
             )
         )
     if recipe.stage2 and (batch := _batch(recipe.stage2, records)) != recipe.stage2.batch_size:

@@ -243,7 +243,7 @@ def _config(recipe: Pretraining, data: PretrainingData, run: RunFolder) -> Json:
     history = data.history(recipe.name, recipe.objective)
     return {
         "provenance": {
-            "recipe": recipe.model_dump(mode="json"),
+            "recipe": recipe.to_dict(),
             "cohort": None,
             "initial_weights": None,
             "pretraining": history,

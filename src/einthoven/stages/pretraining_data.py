@@ -146,6 +146,7 @@ class PretrainingData:
                 "records_digest": store.manifest["records_digest"],
                 "records": len(cohort.ids("train")),
                 IDS_DIGEST: _digest(cohort.ids("train")),
+                **({"cohort_synthetic": True} if cohort.is_synthetic else {}),
             }
             for cohort, store in self.members
         ]
@@ -172,6 +173,7 @@ class PretrainingData:
                 "task": None,
                 "records": len(cohort.ids("train")),
                 "share": count / len(self.train),
+                "synthetic": cohort.is_synthetic,
                 "recipe": recipe,
                 "objective": objective,
             }

@@ -473,7 +473,7 @@ def _read(
         extended = str(recipe_for(backbone, extended))
         place = file.parent / extended if extended.endswith(".toml") else extended
         base, changed = _read(kind, place, backbone, (*above, file.resolve()))
-        table["extends"] = extended
+        table["extends"] = place.name if isinstance(place, Path) else extended
     before = dict(_entries(base))
     changed |= {key for key, value in _entries(table) if before.get(key) != value}
     _inherit(base, {"name": file.stem, "description": ""} | table)
