@@ -69,6 +69,9 @@ def test_folds_are_patient_disjoint_and_labels_per_record_match(tables: Path) ->
 
 def test_empty_rows_may_be_kept(tables: Path) -> None:
     cohort = open_cohort(tables, "form-19", empty_rows="keep")
+    dropped = open_cohort(tables, "form-19").left_out
+    assert cohort.left_out == {}
+    assert sum(dropped.values()) == int((cohort.matrix.sum(axis=1) == 0).sum())
     assert tuple(len(cohort.ids(split)) for split in SPLITS) == (17418, 2183, 2198)
     assert not cohort.targets("test").any(axis=1).all()
 
@@ -98,11 +101,12 @@ def test_sex_in_words_and_age_as_it_stands(synthetic_path: Path, tmp_path: Path)
     source = pd.read_csv(synthetic_path / "ptbxl_database.csv", index_col="ecg_id")
     rows = source.loc[cohort.ids("train").astype(int)]
     result = cohort.metadata("train")
-    assert list(result) == ["age", "sex"]
+    assert list(result) == ["age", "sex", "date", "device"]
+    assert result["date"].tolist() == rows["recording_date"].tolist()
     assert result["age"].tolist() == rows["age"].tolist()
     assert set(result["sex"]) == {"male", "female"}
     assert (result["sex"] == "female").tolist() == (rows["sex"] == 1).tolist()
-    bare = source.drop(columns=["age", "sex"])
+    bare = source.drop(columns=["age", "sex", "recording_date", "device"])
     shutil.copy(synthetic_path / "scp_statements.csv", tmp_path)
     bare.to_csv(tmp_path / "ptbxl_database.csv")
     assert list(open_cohort(tmp_path).metadata()) == []

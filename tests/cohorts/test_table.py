@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from einthoven.cohorts import SPLITS, open_cohort
+from einthoven.cohorts.table import CohortWarning
 from einthoven.errors import CohortError
 
 
@@ -162,3 +164,36 @@ def test_without_labels_other_columns_and_patients_do_not_matter() -> None:
     assert open_cohort(frame, labels=[]).labels == ()
     alone = open_cohort(frame.drop(columns="patient"), labels=[])
     assert alone.patients().tolist() == frame["path"].tolist()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_ages_are_read_with_a_unit_and_with_spaces(tmp_path: Path, suffix: str) -> None:
+    ages = ["88.0 y", " 88 ", "61", "61.5 Years", "", "088Y"] * 10
+    file = tmp_path / f"own{suffix}"
+    frame = rows().assign(age=ages)
+    frame.to_csv(file, index=False) if suffix == ".csv" else frame.to_parquet(file)
+    read = open_cohort(file).metadata()["age"].to_numpy()
+    np.testing.assert_array_equal(read[:6], [88, 88, 61, 61.5, np.nan, 88])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [*(("age", age) for age in ("6 months", "-1", "1950", "unknown")), ("date", "31.12.1999")],
+)
+def test_unreadable_ages_and_dates_count_as_missing_with_a_warning(column: str, value: str) -> None:
+    good = "61" if column == "age" else "1999-12-31 10:00:00"
+    frame = rows().assign(**{column: [good] * 58 + [value] * 2})
+    with pytest.warns(CohortWarning) as caught:
+        read = open_cohort(frame).metadata()[column]
+    assert all(part in str(caught[0].message) for part in (column, repr(value), "2 of 60"))
+    assert read.iloc[0] in (61.0, "1999-12-31")
+    assert pd.isna(read.iloc[58]) or read.iloc[58] == ""
+
+
+def test_numeric_ages_stay_as_they_are() -> None:
+    """300 is PTB-XL's code for an age above 89."""
+    ages = np.arange(60.0)
+    ages[[0, 1]] = np.nan, 300
+    read = open_cohort(rows().assign(age=ages, device="A")).metadata()
+    np.testing.assert_array_equal(read["age"], ages)
+    assert set(read["device"]) == {"A"}

@@ -19,6 +19,21 @@ from einthoven.report.data import example, report_data
 HOSTILE = '<script>alert("$x$")</script>'
 LABELS = ("NORM", "ISC_", HOSTILE, "LONG|PIPE", "窦性心律")
 RECORDS, RESAMPLES = 120, 40
+PART = {
+    "records": 120, "patients": 60, "without_label": {"records": 24, "share": 0.2},
+    "positives": {label: {"records": 6, "share": 0.05} for label in LABELS},
+    "age": {"median": 61.5, "lower_quartile": 47.0, "upper_quartile": 72.25,
+            "missing": {"records": 3, "share": 0.025}},
+    "sex": {"<b>odd</b>": {"records": 90, "share": 0.75}, "": {"records": 30, "share": 0.25}},
+    "date": {"first": "2019-02", "last": "2024-11", "missing": {"records": 12, "share": 0.1}},
+    "device": None,
+    "rate": {"500": {"records": 120, "share": 1.0}},
+    "seconds": {"median": 10.0, "lower_quartile": 10.0, "upper_quartile": 10.0},
+}  # fmt: skip
+POPULATION = {
+    "found": 777, "left_out": {"quarantined": 650, "without a label": 7}, "used": 120,
+    "descriptions": {"NORM": "normal <ECG>"}, "parts": {"test": PART, "all": PART},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -150,6 +165,7 @@ def evaluation(report: Json) -> Json:
         "cohort": {"name": "ptb-xl", "version": "1.0.3", "task": "all-71"},
         "score": run["score"],
         "validation": run["validation"],
+        "population": POPULATION,
         "calibration": measured.to_dict(),
         "subgroups": score_subgroups(table, {"sex": sex}, resamples=20).to_dict(),
         "robustness": {

@@ -25,7 +25,7 @@ from einthoven.report.page import build_page, write_report
 
 VOID = {"meta", "br", "hr", "link", "img", "input"}
 SECTIONS = {"summary", "results", "differences", "training", "labels", "examples", "provenance"}
-PARTS = ("calibration", "subgroups", "robustness")
+PARTS = ("population", "calibration", "subgroups", "robustness")
 
 
 class Page(HTMLParser):
@@ -164,8 +164,8 @@ def test_the_numbers_of_the_results_are_on_the_page(data: Json, page: Page) -> N
         assert {calibration[when][kind][name] for when in ("before", "after")} <= page.shown
     assert calibration["change"]["brier"]["difference"] in page.shown
     assert calibration["decisions"]["NORM"]["threshold"] in page.shown
-    assert {-0.0515, 0.3125, 0.845} <= page.shown
-    assert page.tags["caption"] == page.tags["table"] == 11
+    assert {-0.0515, 0.3125, 0.845, 777, 47, 0.025} <= page.shown
+    assert page.tags["caption"] == page.tags["table"] == 12
 
 
 def test_hostile_names_are_text(text: str, page: Page, labels: tuple[str, ...]) -> None:

@@ -297,6 +297,7 @@ def _cohort_of(
     With `some`, a table may have only some of them.
     """
     from einthoven.cli.paths import labelled_cohort, store_of
+    from einthoven.cohorts.cohort import WITHOUT_LABEL
     from einthoven.cohorts.ptbxl import TASKS, is_ptbxl_layout
     from einthoven.cohorts.table import columns_of
 
@@ -311,7 +312,7 @@ def _cohort_of(
     if len(model.labels) < len(cohort.labels):
         cohort = cohort.with_labels(model.labels)
         if path.is_dir():  # as for PTB-XL's tasks: a record without any label is left out
-            cohort = cohort.select(cohort.matrix.sum(axis=1) > 0)
+            cohort = cohort.select(cohort.matrix.sum(axis=1) > 0, reason=WITHOUT_LABEL)
     return cohort, store_of(path, store, labels=labels)
 
 

@@ -23,6 +23,10 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 REQUIRED_COLUMNS = ("path", "patient", "split")
 UNLABELLED = "unlabelled"
+ABOVE_89 = 300
+"""PTB-XL's code for an age of more than 89 years."""
+WITHOUT_LABEL = "without a label of the task"
+"""A reason in `Cohort.left_out`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +47,15 @@ class Cohort:
         Folder that `path` entries are relative to.
     table : pandas.DataFrame
         One row a record; index is the record id (text), columns `path`, `patient`, `split`, and
-        further columns of the source, such as `age` (years) and `sex`.
+        further columns of the source: `age` (years), `sex`, `date` and `device` of the recording.
     matrix : numpy.ndarray
         `(records, labels)` uint8, 1 where the label holds, row by row with `table`.
     descriptions : dict
         Label name to its description, where the source has one.
     licence : Licence
         Terms that the data set for models that are trained on them.
+    left_out : dict
+        Records of the source that are not in the table: their number by reason.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Cohort:
     matrix: NDArray[np.uint8]
     descriptions: dict[str, str] = field(default_factory=dict)
     licence: Licence = OWN_DATA
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -84,8 +91,8 @@ class Cohort:
     def metadata(self, split: str | None = None) -> pd.DataFrame:
         """Further columns of each record of a split, aligned with `ids` (index: record id).
 
-        Columns such as `age` (years; PTB-XL writes 300 for more than 89) and `sex` (`male`,
-        `female` in PTB-XL, otherwise the table's values); no columns if the source has none.
+        `age` (years; PTB-XL writes 300 for more than 89), `sex` (`male`, `female` in PTB-XL,
+        otherwise the table's values), `date` (ISO 8601) and `device`, where the source has them.
         """
         extra = [name for name in self.table if name not in (*REQUIRED_COLUMNS, "fold")]
         return self.table.iloc[self._rows(split)][extra]
@@ -106,9 +113,12 @@ class Cohort:
         text = self.table[["patient", "split"]].to_csv() + json.dumps(self.labels)
         return hashlib.sha256(text.encode() + self.matrix.tobytes()).hexdigest()
 
-    def select(self, keep: NDArray[np.bool_]) -> Cohort:
-        """Select the records where `keep` is true."""
-        return replace(self, table=self.table[keep], matrix=self.matrix[keep])
+    def select(self, keep: NDArray[np.bool_], *, reason: str = "") -> Cohort:
+        """Select the records where `keep` is true; with a reason, `left_out` counts the others."""
+        left_out, others = dict(self.left_out), int((~keep).sum())
+        if reason and others:
+            left_out[reason] = left_out.get(reason, 0) + others
+        return replace(self, table=self.table[keep], matrix=self.matrix[keep], left_out=left_out)
 
     def with_labels(self, labels: Sequence[str]) -> Cohort:
         """Select labels, in this order.
@@ -169,7 +179,8 @@ class Cohort:
         sizes = self.table[training].groupby("patient").size().reindex(order).to_numpy()
         count = int(np.searchsorted(np.cumsum(sizes), round(share * training.sum()))) + 1
         patients = order[:count]
-        return self.select(~training | self.table["patient"].isin(patients).to_numpy())
+        kept = ~training | self.table["patient"].isin(patients).to_numpy()
+        return self.select(kept, reason="not in the training fraction")
 
     def folds(self, count: int, *, seed: int = 0) -> list[Cohort]:
         """Cross-validation: the same records in `count` other divisions into splits.

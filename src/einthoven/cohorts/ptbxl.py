@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from einthoven.cohorts.cohort import Cohort, checked
+from einthoven.cohorts.cohort import WITHOUT_LABEL, Cohort, checked
 from einthoven.errors import CohortError
 from einthoven.licences import CC_BY_4, OWN_DATA, SIMULATED
 
@@ -119,10 +119,11 @@ def open_ptbxl(
     if cohort.is_synthetic:
         cohort = replace(cohort, licence=SIMULATED)
     if match_1_0_3:
-        cohort = cohort.select(~database.index.isin(list(REMOVED_IN_1_0_3)))
+        kept = ~database.index.isin(list(REMOVED_IN_1_0_3))
+        cohort = cohort.select(kept, reason="removed in version 1.0.3")
     cohort = cohort.with_common_labels(min_records)
     if empty_rows == "drop":
-        cohort = cohort.select(cohort.matrix.sum(axis=1) > 0)
+        cohort = cohort.select(cohort.matrix.sum(axis=1) > 0, reason=WITHOUT_LABEL)
     return checked(cohort)
 
 
@@ -184,6 +185,9 @@ def _record_table(database: pd.DataFrame, root: Path, rate: int | None) -> pd.Da
         table["age"] = database["age"]
     if "sex" in database:
         table["sex"] = database["sex"].map({0: "male", 1: "female"})
+    for name, source in {"date": "recording_date", "device": "device"}.items():
+        if source in database:
+            table[name] = database[source]
     table.index = pd.Index(database.index.astype(str), name="record")
     return table
 

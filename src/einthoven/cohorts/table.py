@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from einthoven.cohorts.cohort import SPLITS, UNLABELLED, Cohort, checked, split_by_patient
+from einthoven.cohorts.cohort import (
+    ABOVE_89,
+    SPLITS,
+    UNLABELLED,
+    Cohort,
+    checked,
+    split_by_patient,
+)
 from einthoven.errors import CohortError
 from einthoven.licences import OWN_DATA, SIMULATED
 from einthoven.records.formats import find_records
 
 # Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
 _TEXT = {"path": str, "patient": str, "record": str}
-_NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex")
+_NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex", "date", "device")
+_AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yrs?|years?)?\s*", re.IGNORECASE)
+_OLDEST = 130  # years
+
+
+class CohortWarning(UserWarning):
+    """Values of a table that are not understood and count as missing."""
 
 
 def open_table(
@@ -34,6 +50,8 @@ def open_table(
     frame), `patient`, and one column of 0 and 1 a label. Optional: `record` (id; the path without
     it), `split` (`train`, `validation`, `test`) or `fold` (whole numbers: the last fold tests, the
     last but one validates). Without either, patients are split 80 / 10 / 10, stratified by label.
+    Also optional: `age` in years (`88`, `88.0` or `88 y`), `sex`, `date` of the recording in
+    ISO 8601, `device`. An age or a date in another form counts as missing, with a CohortWarning.
 
     `labels` names the label columns of a table with further columns; an empty list reads none, and
     without `patient` each record is then a patient of its own. With `min_records`, labels that
@@ -69,9 +87,13 @@ def open_table(
     patients = frame["patient"].astype(str).to_numpy(dtype=str)
     table = pd.DataFrame({"path": frame["path"].astype(str), "patient": patients})
     table["split"] = _splits(frame, patients, matrix, seed, file)
-    for extra in ("fold", "age", "sex"):
+    for extra in ("fold", "sex", "device"):
         if extra in frame:
             table[extra] = frame[extra].to_numpy()
+    if "age" in frame:
+        table["age"] = _ages(frame["age"], file)
+    if "date" in frame:
+        table["date"] = _dates(frame["date"], file)
     table.index = pd.Index(frame.get("record", frame["path"]).astype(str), name="record")
     cohort = Cohort(
         name=file.stem,
@@ -125,6 +147,34 @@ def _checked_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
             remedy="fill in every path, patient, record, split and fold",
         )
     return frame
+
+
+def _ages(column: pd.Series[Any], file: Path) -> NDArray[np.float64]:
+    """Ages in years, NaN where missing; shape (records,)."""
+    texts = column.astype(str).where(column.notna(), "")
+    years = pd.to_numeric(texts.map(lambda text: m[1] if (m := _AGE.fullmatch(text)) else None))
+    years = years.where((years <= _OLDEST) | (years == ABOVE_89))
+    bad = texts.str.strip().ne("") & years.isna()
+    _warn(column, bad, f"a number of years up to {_OLDEST}", file)
+    return years.to_numpy(np.float64)
+
+
+def _dates(column: pd.Series[Any], file: Path) -> NDArray[np.str_]:
+    """Dates as text in ISO 8601, empty where missing; shape (records,)."""
+    texts = column.astype(str).str.strip().where(column.notna(), "")
+    dates = pd.to_datetime(texts.where(texts != ""), format="ISO8601", errors="coerce", utc=True)
+    _warn(column, texts.ne("") & dates.isna(), "a date such as 2024-07-31", file)
+    return dates.dt.strftime("%Y-%m-%d").fillna("").to_numpy(np.str_)
+
+
+def _warn(column: pd.Series[Any], bad: pd.Series[bool], expected: str, file: Path) -> None:
+    if bad.any():
+        warnings.warn(
+            f"{file}: {column.name} {str(column[bad].iloc[0])!r} is not {expected}; "
+            f"{int(bad.sum())} of {len(column)} rows count as missing",
+            CohortWarning,
+            stacklevel=4,
+        )
 
 
 def _label_matrix(frame: pd.DataFrame, names: Sequence[str], file: Path) -> NDArray[np.uint8]:

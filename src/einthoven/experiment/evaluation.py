@@ -19,6 +19,7 @@ from einthoven.evaluate.calibrate import fit_calibration
 from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
+from einthoven.experiment.population import population
 from einthoven.experiment.robustness import measure_robustness
 from einthoven.files import EVALUATION_FILE, Json, read_json
 from einthoven.inference import CALIBRATED, calibrate_table, check_uncalibrated, predict_cohort
@@ -94,7 +95,7 @@ def evaluation_of(
     Returns
     -------
     dict
-        The content of `evaluation.json`; validation, leakage and robustness are None.
+        The content of `evaluation.json`; population, validation, leakage and robustness are None.
 
     Raises
     ------
@@ -119,6 +120,7 @@ def evaluation_of(
         "measured_on": identity(model.config),
         "public_weights": data_on_cohort(public, cohort.name) if public else None,
         "leakage": None,
+        "population": None,
         "score": score or score_predictions(table, **options).to_dict(),
         "validation": None,
         "calibration": calibration.to_dict(),
@@ -198,6 +200,7 @@ def evaluate_model(
     evaluation = evaluation_of(model, cohort, table, **options)
     evaluation["validation"] = reusable_part(folder, evaluation, "validation")
     evaluation["leakage"] = leakage
+    evaluation["population"] = population(cohort, store)
     evaluation["robustness"] = reusable_part(folder, evaluation, "robustness")
     if robustness:
         clean = calibrate_table(model, table)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.experiment.evaluation import evaluation_of
+from einthoven.experiment.population import population
 from einthoven.experiment.run import (
     HEADLINE,
     MODEL,
@@ -137,6 +138,7 @@ def run_folds(
             model, cohort, table, score=metrics["test"], folds=places, **bootstrap
         )
         evaluation |= {"validation": metrics["validation"], "folds": metrics["folds"]}
+        evaluation["population"] = population(everyone, store)
         write_evaluation(run.path / MODEL, evaluation)
         write_json(run.path / METRICS_FILE, metrics)  # last: it makes the run complete
         return RunResult(run, scores["test"])

@@ -23,6 +23,7 @@ from einthoven.experiment.evaluation import (
     fitted_calibration,
     reusable_part,
 )
+from einthoven.experiment.population import population
 from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_lines, write_json
 from einthoven.inference import predict_cohort
 from einthoven.licences import Licence, combined
@@ -123,6 +124,7 @@ def run_experiment(
     evaluation = evaluation_of(
         model, cohort, tables["test"], score=metrics["test"], resamples=resamples, by=by
     )
+    evaluation["population"] = population(trained.data.cohort, store)
     evaluation["validation"] = metrics["validation"]
     evaluation["robustness"] = reusable_part(folder / MODEL, evaluation, "robustness")
     write_evaluation(folder / MODEL, evaluation)

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from einthoven.files import Json
 from einthoven.report import tables
+from einthoven.report.clinical import clinical_tables
 from einthoven.report.data import UNKNOWN, cohort_of, describe, flat, leakage, text
 
 
@@ -45,6 +46,7 @@ def model_card(
         label_table=tables.labels_table(score) if score else None,
         reliability=reliability,
         **tables.evaluation_tables(evaluation),
+        **clinical_tables(evaluation),
     )
 
 

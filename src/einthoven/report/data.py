@@ -36,7 +36,7 @@ PREDICTIONS = "predictions"
 EXAMPLES = 3
 RARE = 10
 """Labels with fewer positives are counted among the limitations."""
-PARTS = ("calibration", "subgroups", "robustness")
+PARTS = ("population", "calibration", "subgroups", "robustness")
 """Parts of an evaluation that the page shows besides the scores."""
 UNKNOWN = "not recorded"
 REMEDY = "evaluate it again: einthoven card --model MODEL --cohort PATH"

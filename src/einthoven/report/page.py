@@ -18,6 +18,7 @@ from einthoven.files import RUN_FILE, Json, read_json, replacing, write_json, wr
 from einthoven.records.record import Record
 from einthoven.report import format as form
 from einthoven.report import tables
+from einthoven.report.clinical import clinical_tables
 from einthoven.report.data import command_text, flat, pretraining_data, report_data, text
 from einthoven.report.ecg import ecg_paper, prepared_figure
 from einthoven.report.figures import (
@@ -115,6 +116,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
     evaluation, histories = first["evaluation"], _histories(data)
     sections = {
         "summary": "Summary",
+        "population": "population" in evaluation and "Records and patients",
         "results": "Results",
         "differences": data["comparisons"] and "Differences by label",
         "training": histories and "Training",
@@ -139,6 +141,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         histories=histories,
         records=records,
         **tables.results_tables(data),
+        **clinical_tables(evaluation),
     )
 
 

@@ -117,8 +117,21 @@ def significant(value: Number) -> Value:
     return Value(value, write=lambda value: NONE if value is None else f"{value:.4g}")
 
 
-Cell = str | int | Value
-"""Plain text or markup, a count, or a number."""
+@dataclass(frozen=True)
+class Phrase:
+    """Numbers with text between them: `48 (13.1 %)`."""
+
+    parts: Sequence[str | Value]
+
+    def __str__(self) -> str:
+        return "".join(map(str, self.parts))
+
+    def __html__(self) -> str:
+        return Markup("").join(self.parts)
+
+
+Cell = str | int | Value | Phrase
+"""Plain text or markup, a count, or numbers."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""The tables for a clinical reader: who was studied, and what the thresholds call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from markupsafe import Markup
+
+from einthoven.files import Json
+from einthoven.report.data import UNKNOWN
+from einthoven.report.tables import Cell, Phrase, Table, count, share, significant
+
+_PARTS = {"train": "Training", "validation": "Validation", "test": "Test", "all": "All"}
+_MOST_DEVICES = 8
+
+
+def clinical_tables(evaluation: Json) -> dict[str, Table | None]:
+    """The tables of this module by name; None for missing parts of an evaluation."""
+    population = evaluation.get("population")
+    return {"population_table": population_table(population) if population else None}
+
+
+def population_table(population: Json) -> Table:
+    """Table 1 of a study: the records of every split, and all of them."""
+    parts = population["parts"]
+    head = ["", *(_PARTS[name] for name in parts)]
+    caption = (
+        "Records, patients and labels. Numbers are of records unless stated otherwise, with their "
+        "share; ages are those at the time of the recording, with the quartiles in brackets."
+    )
+    rows = list(_population_rows(list(parts.values()), population["descriptions"]))
+    return Table("table-population", caption, head, rows, kind="numbers dense")
+
+
+def _population_rows(parts: list[Json], descriptions: Json) -> Iterator[list[Cell]]:
+    for key in ("records", "patients"):
+        yield [key.capitalize(), *(part[key] for part in parts)]
+    yield from _measured("Age, years", "age", parts)
+    yield from _counted("Sex", "sex", parts)
+    for label in parts[-1]["positives"]:
+        wording = descriptions.get(label)
+        name: str = "Label " + label
+        if wording and wording != label:
+            name = Markup('Label {} <span class="wording">{}</span>').format(label, wording)
+        yield [name, *(_shared(part["positives"][label]) for part in parts)]
+    if parts[-1]["positives"]:
+        yield ["No label", *(_shared(part["without_label"]) for part in parts)]
+    if any(part["date"] for part in parts):
+        yield ["Recorded", *(_months(part["date"]) for part in parts)]
+        yield ["Recorded: missing", *(_shared(part["date"]["missing"]) for part in parts)]
+    else:
+        yield ["Recorded", *(UNKNOWN for _ in parts)]
+    yield from _counted("Device", "device", parts)
+    yield from _counted("Sampling rate, Hz", "rate", parts)
+    yield from _measured("Length, s", "seconds", parts)
+
+
+def _months(dates: Json) -> str:
+    return f"{dates['first']} to {dates['last']}" if dates["first"] else UNKNOWN
+
+
+def _measured(name: str, key: str, parts: list[Json]) -> Iterator[list[Cell]]:
+    """A row of medians, and one of missing values."""
+    yield [name, *(_spread(part[key]) if part[key] else UNKNOWN for part in parts)]
+    if parts[-1][key] and "missing" in parts[-1][key]:
+        yield [f"{name.split(',')[0]}: missing", *(_shared(part[key]["missing"]) for part in parts)]
+
+
+def _counted(name: str, key: str, parts: list[Json]) -> Iterator[list[Cell]]:
+    """A row for every value, the most frequent ones of all records; the others together."""
+    if not parts[-1][key]:
+        yield [name, *(UNKNOWN for _ in parts)]
+        return
+    values = list(parts[-1][key])
+    shown = [value for value in values if value][:_MOST_DEVICES]
+    none = {"records": 0, "share": 0.0}
+    for value in [*shown, *([""] if "" in values else [])]:
+        row = [_shared(part[key].get(value, none)) for part in parts]
+        yield [f"{name}: {value or 'missing'}", *row]
+    if others := [value for value in values if value and value not in shown]:
+        yield [f"{name}: {len(others)} others", *("" for _ in parts)]
+
+
+def _shared(entry: Json) -> Phrase:
+    return Phrase([count(entry["records"]), " (", share(entry["share"]), ")"])
+
+
+def _spread(entry: Json) -> Cell:
+    if entry["median"] is None:
+        return UNKNOWN
+    values = (significant(entry[k]) for k in ("median", "lower_quartile", "upper_quartile"))
+    median, low, high = values
+    return Phrase([median, " (", low, " to ", high, ")"])
