@@ -64,6 +64,15 @@ def test_cohorts_are_mixed_by_weight(
     assert "of the mixture" in text
 
 
+def test_a_run_folder_among_the_files_of_a_cohort_is_refused(
+    cli: Any, tmp_path: Path, synthetic_path: Path, unlabelled: Path, tiny_backbone: str
+) -> None:
+    command = ("pretrain", "--backbone", tiny_backbone, "--out", synthetic_path / "run", *QUICK)
+    for cohorts in ((unlabelled, synthetic_path), (unlabelled, "--protect", synthetic_path)):
+        cli(*command, *cohorts, status=1)
+        assert not (synthetic_path / "run").exists()
+
+
 def test_a_recipe_may_name_its_cohorts(
     cli: Any, tmp_path: Path, synthetic_path: Path, unlabelled: Path, tiny_backbone: str
 ) -> None:

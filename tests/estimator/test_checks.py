@@ -26,11 +26,6 @@ GIVEN: dict[str, Any] = {
     "n_jobs": 1,
 }
 QUICK = [
-    "stage1.epochs=20",
-    "stage1.batch_size=32",
-    "stage1.base_lr=1.0",
-    "stage1.base_lr_sweep=[]",
-    "stage1.weight_decay=0.0",
     "data.augmentation='none'",
     "data.evaluation_crops=1",
 ]

@@ -16,6 +16,7 @@ from einthoven.inference import predict_record, tables, write_predictions
 from einthoven.models import Model
 from einthoven.predictions import Predictions
 from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.records.wfdb import write_wfdb
 
 ARRAY: dict[str, Any] = {"rate": 500, "leads": STANDARD_LEADS, "unit": "uV"}
 
@@ -104,6 +105,36 @@ def test_an_interrupted_file_resumes(
     assert loaded.records.tolist() == [str(path) for path in paths]
     np.testing.assert_array_equal(loaded.probabilities, Predictions.load(whole).probabilities)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv", "whole.parquet"]
+
+
+def test_a_changed_file_is_predicted_again(
+    model: Model, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *others = (read_record(path) for path in synthetic.paths("test")[:5])
+    files = [tmp_path / f"ecgs/{number}" for number in range(4)]
+    for file, record in zip(files, (first, second, *others), strict=False):
+        write_wfdb(file, record.signal, rate=record.rate, leads=record.leads)
+    reads: list[Path] = []
+
+    def read(path: Path) -> Record:
+        reads.append(path)
+        return read_record(path)
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tables, "read_record", read)
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "_join", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_predictions(files, tmp_path / "p.csv", model, batch_size=2)
+    write_wfdb(files[3], -first.signal, rate=first.rate, leads=first.leads)
+    reads.clear()
+    write_predictions(files, tmp_path / "p.csv", model, batch_size=2)
+    assert reads == files[2:]
+    expected = predict_record(model, read_record(files[3])).probabilities
+    written = pd.read_csv(tmp_path / "p.csv").filter(like="probability:").iloc[3]
+    assert written.to_numpy() == pytest.approx(list(expected.values()), abs=1e-5)
 
 
 def test_another_request_does_not_resume(

@@ -276,12 +276,38 @@ def test_keys_of_another_solver_have_no_effect() -> None:
     for solver, setting in (("logistic", "epochs=5"), ("adamw", "penalty=1.0")):
         with pytest.raises(RecipeError, match=f"no effect with stage1.solver = {solver}"):
             load_recipe("linear-probe", [f"stage1.solver={solver}", f"stage1.{setting}"])
+    with pytest.raises(RecipeError, match="penalty has no effect"):
+        load_recipe("linear-probe", ["stage1.penalty=1.0", "stage1.epochs=5"])
     assert load_recipe("linear-probe", ["stage1.solver=logistic", "stage1.crops=2"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "solver"),
+    [
+        ("stage1.base_lr_sweep=[0.01]", "adamw"),
+        ("stage1.epochs=100", "adamw"),  # the value of the recipe, but written by the user
+        ("stage1.penalty=1.0", "logistic"),
+        ("stage1.crops=2", "auto"),
+        ("stage2.epochs=2", "auto"),
+    ],
+)
+def test_a_key_of_one_solver_decides_auto(tmp_path: Path, setting: str, solver: str) -> None:
+    stage1 = load_recipe("post-training", [setting]).stage1
+    assert stage1 is not None
+    assert stage1.solver == solver
+    key, _, value = setting.partition("=")
+    section, name = key.split(".")
+    other = value.replace("100", "99")  # a file that repeats a value of its recipe changes nothing
+    (tmp_path / "own.toml").write_text(f'extends = "post-training"\n[{section}]\n{name} = {other}')
+    (tmp_path / "next.toml").write_text('extends = "own.toml"\nseed = 1')
+    stage1 = load_recipe(tmp_path / "next.toml").stage1
+    assert stage1 is not None
+    assert stage1.solver == solver
 
 
 def test_a_key_regains_its_effect() -> None:
     both = ["stage1.base_lr=1e-2", "stage1.base_lr_sweep=[]"]
-    assert load_recipe("post-training", both).stage1 == Stage1(base_lr=1e-2)
+    assert load_recipe("post-training", both).stage1 == Stage1(solver="adamw", base_lr=1e-2)
     cosine = load_recipe("strodthoff", ["stage2.schedule=cosine", "stage2.warmup_epochs=2"]).stage2
     assert cosine is not None
     assert (cosine.warmup_epochs, cosine.one_cycle) == (2, None)

@@ -90,6 +90,7 @@ def pretrain(
     draws the losses.
     """
     from einthoven.backbones.registry import entry
+    from einthoven.cli.paths import refuse_inside
     from einthoven.stages.pretrain import pretrain as run
     from einthoven.stages.recipe import load_pretraining
     from einthoven.training.distributed import Processes
@@ -98,6 +99,8 @@ def pretrain(
     settings = load_pretraining(name, overrides or (), backbone=backbone)
     network = backbone_options(backbone, options, leads=leads)
     paths, packed, mix = _mixture(settings, cohorts, stores, weights)
+    for path in (*paths, *(path for path, _ in map(_protected, protect or ()))):
+        refuse_inside(out, path)
     _check_recipe(settings, backbone, network)
     processes = Processes(device)
     use_threads(threads)

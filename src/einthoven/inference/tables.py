@@ -8,6 +8,7 @@ table.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -39,6 +40,7 @@ from einthoven.models import SHIPPED, Model, is_model, load_model
 from einthoven.predictions.table import PROBABILITY
 from einthoven.progress import Progress
 from einthoven.records import Record, read_record
+from einthoven.records.formats import files_of
 
 CALL, REFUSED = "call:", "refused"
 SUFFIXES = (".csv", ".parquet")
@@ -132,7 +134,8 @@ def write_predictions(
     """Predict ECG files, a table or a folder in batches, and write a `.csv` or `.parquet` file.
 
     Finished batches are kept beside `out` until it is complete: the same call resumes after an
-    interruption. Records that are refused are in `NAME.refused.csv`, with the reasons.
+    interruption, and predicts batches again with files of another size or date than before.
+    Records that are refused are in `NAME.refused.csv`, with the reasons.
 
     Parameters are those of `predict`.
 
@@ -150,10 +153,8 @@ def write_predictions(
     items = _items(source, {"rate": None, "leads": None, "unit": "mV"})
     model = model if isinstance(model, Model) else load_model(model)
     predictor = Predictor(model, leads=lead_subset, device=device_of(device))
-    listing = "\n".join(f"{item.name}\t{item.path}" for item in items)
     request = {
         "model": model.config.get("digest"),
-        "records": sha256(listing.encode()).hexdigest(),
         "lead_subset": None if lead_subset is None else list(lead_subset),
         "batch_size": batch_size,
     }
@@ -162,8 +163,8 @@ def write_predictions(
         _begin(folder, request, resume=all(item.path for item in items))
         parts = []
         for start in range(0, len(items), batch_size):
-            parts.append(folder / f"{start:09d}.parquet")
             part = items[start : start + batch_size]
+            parts.append(folder / f"{start:09d}-{_digest(part)}.parquet")
             if not parts[-1].is_file():
                 frame = _frame(predictor, part, (start, len(items)), progress)
                 with replacing(parts[-1]) as temporary:
@@ -288,6 +289,16 @@ def _refuse_none(reasons: pd.Series, count: int) -> None:
 
 def _refused_file(file: Path) -> Path:
     return file.with_name(f"{file.stem}.refused.csv")
+
+
+def _digest(items: Sequence[Item]) -> str:
+    """Digest of the names of records, and of the sizes and dates of their files."""
+    listing = [
+        (item.name, item.path, [(s.st_size, s.st_mtime_ns) for s in map(os.stat, files)])
+        for item in items
+        for files in [files_of(item.path) if item.path else []]
+    ]
+    return sha256(repr(listing).encode()).hexdigest()[:16]
 
 
 def _begin(folder: Path, request: Json, *, resume: bool) -> None:

@@ -102,6 +102,14 @@ def is_record(path: PathLike) -> bool:
     return os.path.isfile(path) or os.path.isfile(f"{os.fspath(path)}.hea")
 
 
+def files_of(path: PathLike) -> list[Path]:
+    """Existing files of a record: its file, or header and signal files of one name for WFDB."""
+    stem, suffix = os.path.splitext(os.fspath(path))
+    stem = stem if suffix.lower() in WFDB.suffixes else os.fspath(path)
+    names = [os.fspath(path), *(stem + suffix for suffix in WFDB.suffixes)]
+    return [Path(name) for name in dict.fromkeys(names) if os.path.isfile(name)]
+
+
 def find_records(folder: Path) -> list[Path]:
     """Paths of all records below a folder, sorted; WFDB records without suffix."""
     suffixes = {suffix for entry in FORMATS for suffix in entry.record_suffixes or entry.suffixes}

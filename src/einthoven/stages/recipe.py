@@ -80,8 +80,9 @@ class Stage1(Table):
 
     solver: Literal["auto", "logistic", "adamw"] = "auto"
     """`logistic` solves a penalised logistic regression to its optimum, and is what `auto` uses for
-    up to 5,000 training records; `adamw` takes steps, as in the papers. The keys below except
-    `crops` are those of `adamw`."""
+    up to 5,000 training records; `adamw` takes steps, as in the papers. `penalty` is a key of
+    `logistic`, and the keys below it except `crops` are those of `adamw`: setting one of them, in
+    a file or with `--set`, decides `auto`."""
     penalty: Annotated[float, Field(gt=0)] | None = None
     """Penalty of the logistic regression; default: cross-validated on the training patients."""
     epochs: Positive = 100
@@ -449,7 +450,11 @@ def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: s
             f"recipe {name}: {problems}",
             remedy="correct the recipe or the --set option; docs/recipes.md lists every key",
         ) from error
-    _check_effects(recipe, changed | set(dict(_entries(changes))))
+    changed |= set(dict(_entries(changes)))
+    if isinstance(recipe, Recipe) and recipe.stage1 and recipe.stage1.solver == "auto":
+        probe = recipe.stage1.model_copy(update={"solver": _solver(changed)})
+        recipe = recipe.model_copy(update={"stage1": probe})
+    _check_effects(recipe, changed)
     return recipe
 
 
@@ -510,10 +515,22 @@ def _base(kind: type[BaseModel], backbone: str | None, table: Json) -> str:
     return {"stage1": "linear-probe", "stage2": "fine-tuning"}.get("".join(stages), "post-training")
 
 
+_STEPS = {f"stage1.{key}" for key in Stage1.model_fields} - {
+    "stage1.solver", "stage1.penalty", "stage1.crops"
+}  # fmt: skip
+
+
+def _solver(changed: set[str]) -> str:
+    """Solver of stage 1 to which the keys that a user sets belong; `auto` without any."""
+    if changed & _STEPS:
+        return "adamw"
+    return "logistic" if "stage1.penalty" in changed else "auto"
+
+
 # A key, the key that overrules it, the values of that key which do, and the remedy.
 _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
-    *((f"stage1.{key}", "stage1.solver", "logistic".__eq__, "set stage1.solver=adamw")
-      for key in Stage1.model_fields if key not in ("solver", "penalty", "crops")),
+    *((key, "stage1.solver", "logistic".__eq__, "set stage1.solver=adamw")
+      for key in sorted(_STEPS)),
     ("stage1.penalty", "stage1.solver", "adamw".__eq__, "set stage1.solver=logistic"),
     ("stage1.base_lr", "stage1.base_lr_sweep", bool, "set stage1.base_lr_sweep=[]"),
     ("stage2.keep", "stage1", not_, "choose a recipe with a stage 1"),
