@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from einthoven.cli.progress import Bars, shown_warnings
+from einthoven.cli.progress import shown_warnings
+from einthoven.progress import Bars
 
 
 class Clock:

@@ -63,7 +63,7 @@ def test_it_is_the_training_of_the_stages(
     assert model.results_.keys() == trained.results.keys()
     for stage, result in trained.results.items():
         losses = [line["train_loss"] for line in result.history]
-        found = [line["train_loss"] for line in model.results_[stage].history]
+        found = [line["train_loss"] for line in model.history_[stage]]
         assert found == pytest.approx(losses, rel=1e-4)
     saved = Model(trained.classifier, trained.data.preparation)
     expected = predict_cohort(saved, cohort, synthetic_store, "train").probabilities
@@ -135,6 +135,57 @@ def test_one_class_a_record(arrays: Any, classes: tuple[str, ...]) -> None:
     assert decided.shape == ((len(y),) if len(classes) == 2 else (len(y), 3))
     outputs = ("yes",) if len(classes) == 2 else classes
     assert model.classifier_.labels == outputs
+
+
+def test_progress_goes_to_a_callable(
+    arrays: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events: list[tuple[str, int, int, Any]] = []
+
+    def progress(task: str, done: int, total: int, metrics: Any = None, /) -> None:
+        events.append((task, done, total, metrics))
+
+    x, y = arrays.x[:60], arrays.y[:60]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    both = EcgClassifier(**arrays.given, recipe=BOTH, validation_fraction=0.25)
+    both.fit(x, y, progress=progress)
+    assert capsys.readouterr().err == ""
+    epochs = [event[3] for event in events if event[3] and "train_loss" in event[3]]
+    assert epochs[-2:] == both.history_["stage2"]
+    assert all(line in epochs for line in both.history_["stage1"])  # of one of two learning rates
+    assert all(done <= total for _, done, total, _ in events)
+    for stage, settings in (("stage1", BOTH.stage1), ("stage2", BOTH.stage2)):
+        numbers = both.results_[stage]
+        assert numbers["epochs"] == settings.epochs  # type: ignore[union-attr]
+        selected = both.history_[stage][numbers["best_epoch"] - 1]
+        assert numbers["macro_auroc"] == selected["macro_auroc"]
+        assert all(type(value) in (int, float) for value in numbers.values())
+        assert len(numbers) < 8
+
+    def stop(*event: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        both.fit(x, y, progress=stop)
+
+
+@pytest.mark.parametrize(
+    ("verbose", "terminal", "shown"), [(1, True, True), (0, True, False), (1, False, False)]
+)
+def test_progress_is_shown_in_a_terminal(
+    arrays: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verbose: int,
+    terminal: bool,
+    shown: bool,
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    EcgClassifier(**arrays.given, verbose=verbose).fit(arrays.x[:40], arrays.y[:40])
+    out, err = capsys.readouterr()
+    assert (out, "features" in err) == ("", shown)
 
 
 def test_seeds(arrays: Any) -> None:
@@ -214,7 +265,7 @@ def test_without_a_fraction_all_records_train(arrays: Any) -> None:
 def test_without_a_fraction_the_last_epoch_is_kept(arrays: Any) -> None:
     model = EcgClassifier(**arrays.given, recipe=RECIPE, validation_fraction=None)
     model.fit(arrays.x[:60], arrays.y[:60])
-    assert model.results_["stage1"].best_epoch == RECIPE.stage1.epochs  # type: ignore[union-attr]
+    assert model.results_["stage1"]["best_epoch"] == RECIPE.stage1.epochs  # type: ignore[union-attr]
 
 
 def test_targets() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from einthoven.cli import (
     data,
     demo,
     evaluate,
+    init,
     predict,
     pretrain,
     recipes,
@@ -30,25 +32,25 @@ Post-train ECG foundation models: a linear probe, then regularised fine-tuning, 
 
 **Try it**
 
-    einthoven demo                            everything, on simulated ECGs
+    einthoven predict                   the included model on a simulated ECG
 
-    einthoven predict my_ecg.hea              with the included model
+    einthoven init first-cohort         a small simulated cohort, with commands
 
-**Your own study**
+    einthoven demo                      everything, on simulated ECGs
 
-    einthoven download ptb-xl data/ptb-xl     or write a table, as in docs/data.md
+**Your own ECGs** (a table: path, patient, labels of 0 and 1)
 
-    einthoven posttrain data/ptb-xl --out runs/pt
+    einthoven posttrain ecgs.csv --folds 5 --out runs/pt
 
-    einthoven posttrain data/ptb-xl --out runs/ft --recipe fine-tuning
+    einthoven posttrain ecgs.csv --folds 5 --out runs/lp --recipe linear-probe
 
-    einthoven compare runs/pt runs/ft         paired differences, with intervals
+    einthoven compare runs/pt runs/lp   paired differences, with intervals
 
-    einthoven report runs/pt runs/ft --out report.html
+    einthoven report runs/pt runs/lp --cohort ecgs.csv --out report.html
 
     einthoven predict --model runs/pt/model my_ecg.hea
 
-    einthoven predict --model runs/pt/model ecgs.csv --out predictions.csv
+    einthoven predict --model runs/pt/model new.csv --out predictions.csv
 """,
 )
 
@@ -70,18 +72,13 @@ def options(
     """Options without a command."""
 
 
-COMMANDS = {
-    "Data": (data.synthesize, data.download, data.pack, predict.doctor),
-    "Models": (backbones.backbones, backbones.convert),
-    "Training": (
-        demo.demo,
-        recipes.recipes,
-        pretrain.pretrain,
-        train.posttrain,
-        train.ensemble,
-    ),
-    "Evaluation": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),
-    "Prediction": (predict.predict, predict.embed),
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Start": (init.init, demo.demo, predict.doctor),
+    "Train on labelled ECGs": (train.posttrain, train.ensemble, recipes.recipes),
+    "Predict": (predict.predict, predict.embed),
+    "Evaluate": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),
+    "Data": (data.pack, data.download, data.synthesize),
+    "Encoders": (backbones.backbones, backbones.convert, pretrain.pretrain),
     "Papers": (reproduce.reproduce,),
 }
 for _panel, _commands in COMMANDS.items():

@@ -23,7 +23,7 @@ _UNKNOWN = "unknown"
 
 def backbones(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show one backbone in full.")
+        str | None, typer.Argument(metavar="NAME", help="Show one backbone in full.")
     ] = None,
     options: Options = None,
     as_json: AsJson = False,

@@ -29,14 +29,18 @@ if TYPE_CHECKING:
     from einthoven.inference import EmbeddingFile, RecordPrediction
     from einthoven.models import Model
 
+SAMPLE = Path("SIMULATED ECG")
 _VISIBLE_SHARE = 0.01  # of a record outside all crops, from which on it is mentioned
 
 
 def predict(
     sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="SOURCE...", help="ECG files; with --out also a table or a folder."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="SOURCE...",
+            help="ECG files; with --out also a table or a folder. Default: a simulated ECG.",
+        ),
+    ] = None,
     model: ModelPath = Path(SHIPPED),
     out: Annotated[
         Path | None, typer.Option(help="Write a .csv or .parquet table instead of printing.")
@@ -55,7 +59,7 @@ def predict(
     """Predict probabilities of labels for ECGs. Not a medical device.
 
     Probabilities are calibrated if the model has a calibration. Labels above their threshold are
-    marked, and always printed.
+    marked, and always printed. Without SOURCE, an ECG that einthoven simulates is predicted.
 
     A table needs a column `path` only; labels are not read:
 
@@ -67,12 +71,17 @@ def predict(
     """
     from einthoven.cli.paths import model_folder
     from einthoven.cohorts import is_cohort
+    from einthoven.cohorts.synthetic import sample_record
     from einthoven.inference import Predictor, device_of, refuse_models
     from einthoven.models import load_model
     from einthoven.records import read_record
+    from einthoven.records.formats import suffixes
 
+    sources = sources or []
     refuse_models(sources)
     names = lead_names(leads) if leads else None
+    if out is not None and not sources:
+        raise EvaluationError("--out without an ECG", remedy="name ECG files, a table or a folder")
     cohorts = [source for source in sources if is_cohort(source)]
     if cohorts and (out is None or len(sources) > 1):
         raise EvaluationError(
@@ -89,9 +98,12 @@ def predict(
         _write_predictions(loaded, cohorts[0] if cohorts else sources, out, options)
         return
     predictor = Predictor(loaded, leads=names, device=device_of(device))
+    if not sources:
+        note("No ECG file is named: this is the prediction of a SIMULATED ECG, not of a patient.")
     failed = False
-    for file in sources:
-        (prediction,) = predictor([partial(read_record, file)])
+    for file in sources or [SAMPLE]:
+        read = partial(read_record, file) if sources else sample_record
+        (prediction,) = predictor([read])
         if isinstance(prediction, Exception):
             failed = True
             typer.echo(f"einthoven: {prediction}", err=True)
@@ -99,6 +111,9 @@ def predict(
             typer.echo(json.dumps(_as_json(file, prediction)))
         else:
             _print_prediction(file, prediction, loaded, top)
+    if not sources:
+        note(f"Your own ECG: einthoven predict FILE ({', '.join(suffixes())})")
+        note("A table or a folder of ECGs: einthoven predict ecgs.csv --out predictions.csv")
     if failed:
         raise typer.Exit(1)
 

@@ -20,7 +20,7 @@ from einthoven.models import SHIPPED, initialisation_of
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show one recipe with its comments.")
+        str | None, typer.Argument(metavar="NAME", help="Show one recipe with its comments.")
     ] = None,
     backbone: Annotated[
         str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -29,12 +30,14 @@ from einthoven.files import Json
 from einthoven.inference import on_device
 from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance
+from einthoven.progress import Progress, live_bars
 from einthoven.stages.data import adapted
 from einthoven.stages.policy import settle
 from einthoven.stages.posttrain import check_stages, check_weights, settled, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
 from einthoven.stages.statistics import fit_standardiser, with_scale
 from einthoven.training.distributed import Processes
+from einthoven.training.loop import Result
 from einthoven.training.run import RunFolder, environment
 
 # Largest probability whose logit is finite: the last float64 below one.
@@ -72,6 +75,8 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         Threads of PyTorch; -1 for all processors, None to leave them as they are.
     random_state : int, RandomState or None
         Seed of training. None is the recipe's seed, so that two fits give the same result.
+    verbose : int
+        0 hides the progress of `fit`, which is shown in terminals and notebooks only.
 
     Attributes
     ----------
@@ -81,9 +86,13 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         The network, in eval mode, on the CPU.
     preparation_ : Preparation
         Preparation of a record.
-    results_ : dict of str to Result
-        `stage1`, `stage2`: the metrics of every epoch, and the selected epoch. `macro_auroc` is
-        that of the records held out, or of training records if there are none.
+    results_ : dict of str to dict of str to float
+        A few numbers of `stage1` and `stage2`: `epochs`, `best_epoch` (the selected one), its
+        `train_loss`, `validation_loss` and `macro_auroc`, `penalty` of a logistic regression, and
+        `is_kept` (0 if the probe was no worse than fine-tuning). Validation records are those held
+        out, or training records if there are none.
+    history_ : dict of str to list of dict
+        The metrics of every epoch of `stage1` and `stage2`.
     n_features_in_ : int
         Leads times samples.
     """
@@ -93,6 +102,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         "backbone": [str, Path, Backbone, Classifier, Model],
         "recipe": [str, Path, Recipe],
         "validation_fraction": [Interval(Real, 0, 0.5, closed="right"), StrOptions({"auto"}), None],
+        "verbose": ["verbose"],
         "random_state": [
             Interval(Integral, 0, 2**63 - 1, closed="both"),
             np.random.RandomState,
@@ -117,6 +127,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         device: str | torch.device = "cpu",
         n_jobs: int | None = None,
         random_state: Any = None,
+        verbose: int = 1,
     ) -> None:
         self.backbone = backbone
         self.weights = weights
@@ -132,8 +143,11 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
+        self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> EcgClassifier:
+    def fit(
+        self, X: Any, y: Any, groups: Any = None, *, progress: Progress | None = None
+    ) -> EcgClassifier:
         """Train by the recipe; temporary files are deleted at the end.
 
         Parameters
@@ -145,6 +159,10 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         groups : array of shape (records,), optional
             Patient of each record, whose records are not divided between training and validation.
             Default: each record is a group.
+        progress : callable, optional
+            Called as ``progress(task, done, total, metrics)`` after every step and every epoch
+            instead of showing progress; see `einthoven.progress.Progress`. An exception in it ends
+            training.
 
         Raises
         ------
@@ -179,11 +197,19 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             sources = [replace(item, preparation=self.preparation_) for item in sources]
         processes = Processes(self._device())
         recipe, _ = settled(recipe, sources[0], sources[1], processes)
-        with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder:
+        shown = live_bars() if self.verbose and progress is None else nullcontext(progress)
+        with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder, shown as progress:
             check_stages(network, sources[0], recipe=recipe, processes=processes)
-            self.results_ = train_stages(
-                network, *sources, recipe=recipe, run=RunFolder(Path(folder)), processes=processes
+            results = train_stages(
+                network,
+                *sources,
+                recipe=recipe,
+                run=RunFolder(Path(folder)),
+                processes=processes,
+                progress=progress,
             )
+        self.results_ = {stage: _summary(result) for stage, result in results.items()}
+        self.history_ = {stage: result.history for stage, result in results.items()}
         self.classes_, self._kind = targets.classes, targets.kind
         self._aggregate = recipe.data.aggregate
         self._config = self._origin(recipe)
@@ -304,3 +330,15 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _summary(result: Result) -> dict[str, float]:
+    """A few numbers of a stage: its epochs, and the metrics of the selected one."""
+    selected = next(line for line in result.history if line["epoch"] == result.best_epoch)
+    names = ("train_loss", "validation_loss", "macro_auroc", "penalty")
+    return {
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        **{name: selected[name] for name in names if name in selected},
+        "is_kept": int(result.is_kept),
+    }

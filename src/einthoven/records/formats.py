@@ -62,15 +62,19 @@ def format_of(path: PathLike) -> Format:
             return entry
     if os.path.isfile(f"{os.fspath(path)}.hea"):
         return WFDB
-    suffixes = sorted({suffix for entry in FORMATS for suffix in entry.suffixes})
     raise RecordError(
         os.fspath(path),
         "suffix",
         suffix,
         f"no reader for this suffix, and no {Path(path).name}.hea beside the file",
-        remedy=f"use one of the formats ({', '.join(suffixes)}), or write the ECG as WFDB "
+        remedy=f"use one of the formats ({', '.join(suffixes())}), or write the ECG as WFDB "
         "(einthoven.records.wfdb.write_wfdb)",
     )
+
+
+def suffixes() -> list[str]:
+    """Suffixes of all formats."""
+    return sorted({suffix for entry in FORMATS for suffix in entry.suffixes})
 
 
 def read_record(path: PathLike) -> Record:
@@ -112,8 +116,8 @@ def files_of(path: PathLike) -> list[Path]:
 
 def find_records(folder: Path) -> list[Path]:
     """Paths of all records below a folder, sorted; WFDB records without suffix."""
-    suffixes = {suffix for entry in FORMATS for suffix in entry.record_suffixes or entry.suffixes}
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
+    names = {suffix for entry in FORMATS for suffix in entry.record_suffixes or entry.suffixes}
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in names)
     return sorted(file.with_suffix("") if format_of(file) is WFDB else file for file in files)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from einthoven.cohorts.synthetic.ecg import Truth, simulate
+from einthoven.cohorts.synthetic.ecg import SyntheticECG, Truth, simulate
 from einthoven.cohorts.synthetic.patients import Recording, draw_recordings
 from einthoven.cohorts.synthetic.signs import INFARCTIONS
 from einthoven.cohorts.synthetic.statements import STATEMENTS, STATEMENTS_FILE
@@ -98,12 +98,17 @@ def synthesize(
     return folder
 
 
-def _check(folder: Path, *, records: int, seed: int, rate: int, workers: int) -> None:
+def check_empty(folder: Path) -> None:
+    """Raise CohortError if a path exists and is not an empty folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CohortError(
             f"{folder} exists and is not an empty folder",
             remedy="name a new folder, or delete this one",
         )
+
+
+def _check(folder: Path, *, records: int, seed: int, rate: int, workers: int) -> None:
+    check_empty(folder)
     for name, value, valid, limits in (
         ("records", records, 1 <= records <= 99999, "1 to 99999"),
         ("seed", seed, seed >= 0, "at least 0"),
@@ -133,8 +138,13 @@ def _mapped(
 
 
 def _write_record(folder: Path, seed: int, rate: int, item: tuple[int, Recording]) -> Result:
-    """Simulate and write one recording; its seeds depend on seed, patient and visit only."""
     ecg_id, recording = item
+    ecg = write_recording(folder / filename(ecg_id, rate), recording, seed=seed, rate=rate)
+    return ecg.truth, ecg.drifting, ecg.loose
+
+
+def write_recording(path: Path, recording: Recording, *, seed: int, rate: int) -> SyntheticECG:
+    """Simulate and write one recording; its seeds depend on seed, patient and visit only."""
     ecg = simulate(
         recording.statements,
         np.random.SeedSequence(seed, spawn_key=(1, recording.patient)),
@@ -143,10 +153,9 @@ def _write_record(folder: Path, seed: int, rate: int, item: tuple[int, Recording
         age=recording.heart_age,
         sex=recording.sex,
     )
-    comments = ["synthetic ECG by einthoven: no patient"]
-    path = folder / filename(ecg_id, rate)
+    comments = ["SIMULATED: synthetic ECG by einthoven, no patient"]
     write_wfdb(path, ecg.signal, rate=rate, leads=STANDARD_LEADS, comments=comments)
-    return ecg.truth, ecg.drifting, ecg.loose
+    return ecg
 
 
 def _write_tables(
@@ -162,13 +171,14 @@ def _write_tables(
     for ecg_id, (recording, result) in enumerate(zip(recordings, results, strict=True), start=1):
         patient_id = patient_ids[recording.patient]
         database.append(_database_row(ecg_id, patient_id, recording, result, rng))
-        truths.append(_truth_row(ecg_id, result[0]))
-    _write_csv(folder / "ptbxl_database.csv", database)
+        truths.append(truth_row(ecg_id, result[0]))
+    write_csv(folder / "ptbxl_database.csv", database)
     shutil.copyfile(STATEMENTS_FILE, folder / STATEMENTS_FILE.name)
-    _write_csv(folder / "ground_truth.csv", truths)
+    write_csv(folder / "ground_truth.csv", truths)
 
 
-def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    """Write rows of the same columns."""
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -226,7 +236,8 @@ def _likelihood(code: str, rng: np.random.Generator) -> float:
     return 100.0 if code in ("PVC", "PAC", "BIGU", "AFIB", "AFLT", "PACE") else 0.0
 
 
-def _truth_row(ecg_id: int, truth: Truth) -> dict[str, object]:
+def truth_row(ecg_id: int, truth: Truth) -> dict[str, object]:
+    """Row of `ground_truth.csv`."""
     row: dict[str, object] = {"ecg_id": ecg_id}
     for name, value in asdict(truth).items():
         if isinstance(value, tuple):
