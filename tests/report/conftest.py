@@ -14,7 +14,8 @@ from einthoven.evaluate.scores import score_predictions
 from einthoven.files import Json, write_json, write_lines
 from einthoven.predictions import Predictions
 from einthoven.records.record import STANDARD_LEADS, Record
-from einthoven.report.data import example, report_data
+from einthoven.report.cases import example
+from einthoven.report.data import report_data
 
 HOSTILE = '<script>alert("$x$")</script>'
 LABELS = ("NORM", "ISC_", HOSTILE, "LONG|PIPE", "窦性心律")
@@ -200,11 +201,33 @@ def make_record() -> Callable[..., Record]:
 
 @pytest.fixture(scope="session")
 def examples(make_record: Callable[..., Record]) -> tuple[list[Json], list[Record]]:
-    """Two ECGs: one has a true label of low probability, and one that the model does not have."""
+    """Two ECGs with the calls of two labels, and one of them without a threshold."""
     record = make_record(rate=100.0)
-    probabilities = dict(zip(LABELS, (0.9, 0.05, 0.6, 0.3, 0.01), strict=True))
+    call = {"label": HOSTILE, "call": "missed", "predicted": "absent", "truth": "present"}
+    call |= {"probability": 0.0625, "threshold": 0.125}
+    unknown = {"label": "NORM", "call": None, "predicted": None, "truth": "present"}
+    unknown |= {"probability": 0.96875, "threshold": None}
     entries = [
-        example(record, "Example", ["ISC_", "AFIB"], probabilities),
-        example(record, "<script>second</script>", [], probabilities),
+        example(record, title, {"row": row, "record": f"r{row}", "patient": "p<3>"}, labels)
+        for row, (title, labels) in enumerate(
+            [("Missed: ISC_", [call]), ("<script>second</script>", [unknown])]
+        )
     ]
     return entries, [record, record]
+
+
+@pytest.fixture(scope="session")
+def gallery(make_record: Callable[..., Record]) -> tuple[Json, list[Record]]:
+    """Wrong calls of three records, one of them drawn."""
+    call = {"call": "false alarm", "predicted": "present", "truth": "absent", "threshold": 0.375}
+    errors = [
+        {"row": row, "record": f"<i>{row}", "patient": "", "label": HOSTILE, "quality": quality}
+        | {"probability": 0.5 + row / 32}
+        | call
+        for row, quality in ((0, ""), (1, None), (2, "I is flat & loose"))
+    ]
+    drawn = {key: errors[2][key] for key in ("row", "record", "patient", "quality")}
+    summary = {"labels": 5, "pairs": 600, "missed": 0, "false_alarms": 3, "records": 3}
+    shown = [drawn | {"errors": errors[2:]}]
+    gallery = {**summary, "errors": errors, "drawn": shown, "file": "page.errors.csv"}
+    return gallery, [make_record(rate=100.0)]

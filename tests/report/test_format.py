@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from einthoven.report import format as form
-from einthoven.report.data import command_text, without_folder
+from einthoven.report.format import command_text, without_folder
 from einthoven.report.tables import metric
 
 

@@ -64,6 +64,7 @@ def test_description_of_one_cohort(
         "version": synthetic.version,
         "records_digest": synthetic_store.manifest["records_digest"],
         "records": 58,
+        "cohort_synthetic": True,
     }
 
 

@@ -213,10 +213,10 @@ def calibration_report(
     bootstrap = Bootstrap.of(predictions, BootstrapSettings(undefined_labels="skip", **settings))
     after = change = decisions = None
     if calibration is not None:
-        values, called = _calibrated(predictions, calibration, folds)
+        values, thresholds = calibrated(predictions, calibration, folds)
         after = measure_quality(replace(predictions, probabilities=values), bins=bins)
         change = _change(bootstrap, predictions.probabilities, values)
-        decisions = _decisions(bootstrap.targets, called, bootstrap.settings.level)
+        decisions = _decisions(bootstrap.targets, values >= thresholds, bootstrap.settings.level)
         decisions.insert(0, "threshold", calibration.thresholds)
         decisions.index = pd.Index(predictions.labels)
     positives = bootstrap.targets.sum(axis=0, dtype=int).tolist()
@@ -233,19 +233,34 @@ def calibration_report(
     )
 
 
-def _calibrated(
-    predictions: Predictions, calibration: Calibration, folds: ArrayLike | None
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Calibrated probabilities and calls, cross-fitted over folds if there are any."""
+def calibrated(
+    predictions: Predictions, calibration: Calibration, folds: ArrayLike | None = None
+) -> tuple[Floats, Floats]:
+    """Calibrate a table, and give the thresholds of its calls.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Uncalibrated; with folds, also with targets.
+    calibration : Calibration
+    folds : array, shape (records,), optional
+        Fold of each record, if the calibration was fitted on these records: each fold is then
+        calibrated by one that is fitted on the others.
+
+    Returns
+    -------
+    probabilities, thresholds : array of float64, shape (records, labels)
+        A label is called present where its probability reaches its threshold.
+    """
     values = np.empty_like(predictions.probabilities)
-    called = np.empty(values.shape, dtype=bool)
+    thresholds = np.empty_like(values)
     places = np.zeros(len(values)) if folds is None else np.asarray(folds)
     for fold in np.unique(places):
         rows = places == fold
         fitted = calibration if folds is None else fit_calibration(predictions.select(~rows))
         values[rows] = fitted.apply(predictions.probabilities[rows])
-        called[rows] = fitted.decide(values[rows])
-    return values, called
+        thresholds[rows] = fitted.thresholds
+    return values, thresholds
 
 
 def measure_quality(predictions: Predictions, *, bins: int = BINS) -> Quality:

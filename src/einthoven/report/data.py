@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -14,7 +12,7 @@ import numpy as np
 
 from einthoven import __version__
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import CohortError, EvaluationError, RecordError
+from einthoven.errors import EvaluationError
 from einthoven.evaluate.comparison import compare
 from einthoven.evaluate.scores import plain, score_predictions
 from einthoven.files import (
@@ -29,11 +27,11 @@ from einthoven.files import (
 )
 from einthoven.licences import Licence
 from einthoven.predictions import Predictions
-from einthoven.records import read_record
 from einthoven.records.record import Record
+from einthoven.report.cases import calls_of, examples_of, gallery_of, reader
+from einthoven.report.format import command_text, without_folder
 
 PREDICTIONS = "predictions"
-EXAMPLES = 3
 RARE = 10
 """Labels with fewer positives are counted among the limitations."""
 PARTS = ("population", "calibration", "subgroups", "robustness")
@@ -64,7 +62,9 @@ def report_data(
     resamples: int = 1000,
     command: str = "",
 ) -> tuple[Json, list[Record]]:
-    """Collect every number of a page about finished runs, and the ECGs of its `examples`.
+    """Collect every number of a page about finished runs, and the ECGs that it draws.
+
+    These are the ECGs of `examples`, then those of `gallery["drawn"]`.
 
     Raises EvaluationError if a run is not finished, or runs have different test records or labels,
     and CohortError if a record of the predictions is not in the cohort.
@@ -96,7 +96,12 @@ def report_data(
     ]
     first = entries[0]
     positives = [label["positives"] for label in first["score"]["per_label"].values()]
-    examples = _examples(tables[first["name"]], cohort) if cohort is not None else []
+    table = tables[first["name"]]
+    calls = calls_of(runs[first["name"]], table)
+    read = reader(cohort, table.records) if cohort is not None else None
+    examples = examples_of(calls, read) if calls and read else []
+    rows = [entry["row"] for entry, _ in examples]
+    gallery, drawn = gallery_of(calls, read, rows) if calls else (None, [])
     data = {
         "title": _title(first),
         "einthoven": __version__,
@@ -110,9 +115,10 @@ def report_data(
         },
         "descriptions": dict(cohort.descriptions) if cohort is not None else {},
         "examples": [entry for entry, _ in examples],
+        "gallery": gallery,
         "command": command,
     }
-    return plain(data), [record for _, record in examples]
+    return plain(data), [*(record for _, record in examples), *drawn]
 
 
 def pretraining_data(runs: Mapping[str, Path], command: str = "") -> Json:
@@ -193,19 +199,6 @@ def _config(folder: Path) -> Json:
     return config
 
 
-def command_text(arguments: Sequence[str]) -> str:
-    """A command as it is typed, with names of files and folders in place of their paths."""
-    return shlex.join(map(without_folder, arguments))
-
-
-def without_folder(argument: str) -> str:
-    """The last part of a path; `--out=runs/mine` becomes `--out=mine`."""
-    key, equals, path = argument.partition("=")
-    if not equals or re.search(r"[/\\]", key):
-        key, equals, path = "", "", argument
-    return key + equals + re.split(r"[/\\]", path.rstrip("/\\"))[-1]
-
-
 def _passes(run: Json, best: float) -> int | None:
     """The first epoch above the best one of the reference."""
     history = run["training"]["history"]
@@ -227,46 +220,6 @@ def _title(run: Json) -> str:
     if model["members"]:
         return f"Ensemble of {len(model['members'])} runs {records}"
     return f"{run['name']} of {text(model['backbone'])} {records}"
-
-
-def _examples(table: Predictions, cohort: Cohort) -> list[tuple[Json, Record]]:
-    """Test records with several true labels, spread over the table, independent of predictions."""
-    paths = dict(zip(cohort.ids(), cohort.paths(), strict=True))
-    targets = table.require_targets()
-    rich = np.argsort(-targets.sum(axis=1), kind="stable")
-    pool = rich[: max(EXAMPLES, len(rich) // 4)]
-    examples = []
-    for row in pool[np.unique(np.linspace(0, len(pool) - 1, EXAMPLES).astype(int))]:
-        name = str(table.records[row])
-        if name not in paths:
-            raise CohortError(
-                f"record {name} of the predictions is not in {cohort.name}",
-                remedy="use the cohort that the run was tested on",
-            )
-        try:
-            record = read_record(paths[name])
-        except RecordError:
-            continue  # the signals may be in the store alone
-        truth = np.array(table.labels)[targets[row] == 1].tolist()
-        probabilities = zip(table.labels, table.probabilities[row].tolist(), strict=True)
-        title = without_folder(name)  # a table without names has paths
-        examples.append((example(record, title, truth, dict(probabilities)), record))
-    return examples
-
-
-def example(
-    record: Record, title: str, truth: Sequence[str], probabilities: Mapping[str, float]
-) -> Json:
-    """Describe an ECG without its patient, with its true labels and probabilities."""
-    return {
-        "title": title,
-        "rate": record.rate,
-        "seconds": record.duration,
-        "leads": list(record.leads),
-        "source_hash": record.source_hash,
-        "truth": list(truth),
-        "probabilities": dict(probabilities),
-    }
 
 
 def stage_history(folder: Path) -> list[Json]:

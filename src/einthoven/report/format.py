@@ -1,7 +1,9 @@
-"""Numbers, intervals and durations as text: the one formatting of the whole program."""
+"""Numbers, durations and commands as text: the one formatting of the whole program."""
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 
 NONE = "–"
@@ -76,3 +78,16 @@ def minutes(seconds: float | None) -> str:
     if seconds is None:
         return NONE
     return f"{seconds / 60:.0f}" if seconds >= 600 else f"{seconds / 60:.1f}"
+
+
+def command_text(arguments: Sequence[str]) -> str:
+    """A command as it is typed, with names of files and folders in place of their paths."""
+    return shlex.join(map(without_folder, arguments))
+
+
+def without_folder(argument: str) -> str:
+    """The last part of a path; `--out=runs/mine` becomes `--out=mine`."""
+    key, equals, path = argument.partition("=")
+    if not equals or re.search(r"[/\\]", key):
+        key, equals, path = "", "", argument
+    return key + equals + re.split(r"[/\\]", path.rstrip("/\\"))[-1]

@@ -18,8 +18,9 @@ from einthoven.files import RUN_FILE, Json, read_json, replacing, write_json, wr
 from einthoven.records.record import Record
 from einthoven.report import format as form
 from einthoven.report import tables
+from einthoven.report.cases import write_errors
 from einthoven.report.clinical import clinical_tables
-from einthoven.report.data import command_text, flat, pretraining_data, report_data, text
+from einthoven.report.data import flat, pretraining_data, report_data, text
 from einthoven.report.ecg import ecg_paper, prepared_figure
 from einthoven.report.figures import (
     curves,
@@ -28,8 +29,9 @@ from einthoven.report.figures import (
     reliability_diagram,
     to_svg,
 )
+from einthoven.report.format import command_text
 
-LIKELY = 6  # labels with the highest probabilities; true ones are always shown
+LISTED = 200  # wrong calls on the page and in its JSON; the others are in the CSV file only
 PICTURES = (".html", ".png", ".svg")
 _DPI = 110
 _LOSSES = {"train_loss": "Training loss", "validation_loss": "Validation loss"}
@@ -47,7 +49,8 @@ def write_report(
 ) -> Path:
     """Write one HTML page about finished runs, and its numbers as JSON beside it.
 
-    The page of pretraining runs, finished or not, has their losses.
+    `NAME.errors.csv` lists every wrong call of the first run, if it has thresholds. The page of
+    pretraining runs, finished or not, has their losses.
 
     Parameters
     ----------
@@ -100,6 +103,10 @@ def write_report(
             resamples=resamples,
             command=command_text(command),
         )
+        if gallery := data["gallery"]:
+            gallery["file"] = page.with_suffix(".errors.csv").name
+            write_errors(page.with_name(gallery["file"]), gallery["errors"])
+            gallery["errors"] = gallery["errors"][:LISTED]
         html = build_page(data, records)
     write_text(page, html)
     write_json(page.with_suffix(".json"), data)
@@ -110,9 +117,11 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
     """Render a report as one HTML page without scripts, fonts or requests to the network.
 
     Every number on the page is a `<data>` element, whose value has full precision and is in `data`;
-    `records` are the ECGs of `data["examples"]` (`report_data`).
+    `records` are the ECGs of `data["examples"]` and `data["gallery"]["drawn"]` (`report_data`).
     """
-    first = data["runs"][0]
+    first, gallery = data["runs"][0], data["gallery"]
+    drawn = [*data["examples"], *(gallery["drawn"] if gallery else ())]
+    anchors = {entry["row"]: f"ecg-{place}" for place, entry in enumerate(drawn)}
     evaluation, histories = first["evaluation"], _histories(data)
     sections = {
         "summary": "Summary",
@@ -125,6 +134,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         "subgroups": "subgroups" in evaluation and "Subgroup analysis",
         "robustness": "robustness" in evaluation and "Fewer leads and noise",
         "examples": data["examples"] and "Examples",
+        "errors": "Wrong calls",
         "provenance": "Provenance",
         "limitations": "Limitations",
     }
@@ -139,7 +149,10 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         pair=tables.pair_of(data, first["name"]),
         sections={key: heading for key, heading in sections.items() if heading},
         histories=histories,
-        records=records,
+        gallery=gallery,
+        anchors=anchors,
+        sheets=dict(zip(anchors, records, strict=True)),
+        errors_table=tables.errors_table(gallery, anchors) if gallery else None,
         **tables.results_tables(data),
         **clinical_tables(evaluation),
     )
@@ -224,14 +237,6 @@ def _differences(pair: Json, place: int) -> list[str]:
     ]
 
 
-def _likely(example: Json) -> list[str]:
-    """The labels with the highest probabilities and the true ones, most probable first."""
-    probabilities, truth = example["probabilities"], example["truth"]
-    ranked = sorted(probabilities, key=lambda label: (-probabilities[label], label))
-    unknown = [label for label in truth if label not in probabilities]
-    return [x for i, x in enumerate(ranked) if i < LIKELY or x in truth] + unknown
-
-
 def _histories(data: Json) -> Json:
     """The epochs of every trained run by its name."""
     histories = {run["name"]: run["training"]["history"] for run in data["runs"]}
@@ -286,6 +291,5 @@ _PAGES.globals |= {
     "curves": curves,
     "differences": _differences,
     "ecg_paper": ecg_paper,
-    "likely": _likely,
     "reliability_diagram": reliability_diagram,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -415,6 +415,22 @@ def _condition(condition: Json) -> str:
         return str(condition.get("name", "all leads, no noise"))
     policy = _POLICIES.get(condition["policy"], condition["policy"])
     return f"{condition['name']} ({', '.join(condition['leads'])}; {policy})"
+
+
+def errors_table(gallery: Json, anchors: Mapping[int, str]) -> Table:
+    """Wrong calls; `anchors` are the ids of the elements that draw a record, by its row."""
+    head = ["Record", "Patient", "Label", "Verdict", "Truth", "Probability", "Threshold"]
+    head += ["Signal quality"]
+    rows: list[list[Cell]] = []
+    for error in gallery["errors"]:
+        anchor, record = anchors.get(error["row"]), error["record"]
+        name = Markup('<a href="#{}">{}</a>').format(anchor, record) if anchor else record
+        row: list[Cell] = [name, error["patient"], error["label"], error["call"], error["truth"]]
+        row += [metric(error[key]) for key in ("probability", "threshold")]
+        quality = error["quality"]
+        rows.append([*row, "not read" if quality is None else quality or "no warning"])
+    caption = "Wrong calls, missed labels first, the most confident of every label first."
+    return Table("table-errors", caption, head, rows, kind="words dense")
 
 
 def losses_table(report: Json) -> Table:

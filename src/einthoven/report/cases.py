@@ -1,0 +1,221 @@
+"""Single records of a run: example ECGs, and every wrong call.
+
+A label is called present where its calibrated probability reaches its threshold. Out-of-fold
+predictions are calibrated, and called, as in the evaluation of the run: by a calibration that was
+fitted on the other folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import CohortError, RecordError
+from einthoven.evaluate.reliability import calibrated
+from einthoven.files import CONFIG_FILE, Json, read_json, replacing
+from einthoven.predictions import Calibration, Predictions
+from einthoven.records import read_record
+from einthoven.records.quality import quality_warnings
+from einthoven.records.record import Record
+from einthoven.report.format import without_folder
+
+EXAMPLES = 2
+"""Example ECGs of each kind."""
+DRAWN = 24
+"""Most records with wrong calls that a page draws."""
+LIKELY = 6
+"""Labels of an example with the highest probabilities; called and true ones are always shown."""
+MISSED, FALSE_ALARM, HIT = "missed", "false alarm", "hit"
+_MARGIN = 1e-9  # probabilities and thresholds of 0 and 1 have no logit
+
+Read = Callable[[int], Record | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Calls:
+    """Calls of a run on its test records.
+
+    Attributes
+    ----------
+    table : Predictions
+        Calibrated, with targets.
+    thresholds : array of float64, shape (records, labels)
+        NaN for labels without a threshold, which are neither right nor wrong.
+    """
+
+    table: Predictions
+    thresholds: NDArray[np.float64]
+
+    @property
+    def called(self) -> NDArray[np.bool_]:
+        """Labels that are called present, shape (records, labels)."""
+        return np.asarray(self.table.probabilities >= self.thresholds)
+
+    def of_kind(self, kind: str) -> list[tuple[int, int]]:
+        """Record and label of every call of a kind, the most confident of each label first.
+
+        Confidence is the distance of the probability from the threshold, on the logit scale. The
+        first calls of all labels come before the second ones, so that a common label leaves room
+        for rare ones.
+        """
+        truth, called = self.table.require_targets() == 1, self.called
+        chosen = {MISSED: truth & ~called, FALSE_ALARM: ~truth & called, HIT: truth & called}[kind]
+        rows, columns = np.nonzero(chosen & np.isfinite(self.thresholds))
+        inside = np.clip([self.table.probabilities, self.thresholds], _MARGIN, 1 - _MARGIN)
+        distance = np.abs(np.subtract(*logit(inside)))[rows, columns]
+        frame = pd.DataFrame({"row": rows, "column": columns, "distance": -distance})
+        frame = frame.sort_values(["distance", "row"], kind="stable")
+        frame["place"] = frame.groupby("column").cumcount()
+        frame = frame.sort_values(["place", "distance", "row"], kind="stable")
+        return list(zip(frame["row"].tolist(), frame["column"].tolist(), strict=True))
+
+    def names(self, row: int) -> Json:
+        """Row of the table, and names of its record and patient; a path loses its folders."""
+        record, patient = str(self.table.records[row]), str(self.table.patients[row])
+        names = without_folder(record), without_folder(patient) if patient == record else patient
+        return {"row": row, "record": names[0], "patient": names[1]}
+
+    def describe(self, row: int, column: int) -> Json:
+        """One call, in numbers and words."""
+        truth = bool(self.table.require_targets()[row, column])
+        threshold = float(self.thresholds[row, column])
+        known, called = np.isfinite(threshold), bool(self.called[row, column])
+        words = {(True, True): HIT, (True, False): MISSED, (False, True): FALSE_ALARM}
+        return {
+            "label": self.table.labels[column],
+            "call": words.get((truth, called), "correct") if known else None,
+            "probability": float(self.table.probabilities[row, column]),
+            "threshold": threshold if known else None,
+            "predicted": _word(called) if known else None,
+            "truth": _word(truth),
+        }
+
+
+def calls_of(folder: Path, table: Predictions) -> Calls | None:
+    """Calls of a run, by its predictions; None without a calibrated model."""
+    file = folder / "model" / CONFIG_FILE
+    fitted = read_json(file).get("calibration") if file.is_file() else None
+    if fitted is None:
+        return None
+    folds: NDArray[np.intp] | None = None
+    if "folds" in table.metadata:
+        tables = sorted(folder.glob("folds/*/predictions/test.parquet"))
+        parts = [np.isin(table.records, Predictions.load(part).records) for part in tables]
+        if not parts or not np.any(parts, axis=0).all():
+            return None  # the folds were deleted, and with them who was tested by whom
+        folds = np.argmax(parts, axis=0)
+    values, thresholds = calibrated(table, Calibration(**fitted), folds)
+    return Calls(replace(table, probabilities=values), thresholds)
+
+
+def reader(cohort: Cohort, records: NDArray[np.str_]) -> Read:
+    """Read records of a table by their row; None where only the store holds the signals.
+
+    Raises CohortError if a record is not in the cohort.
+    """
+    paths = dict(zip(cohort.ids(), cohort.paths(), strict=True))
+    if absent := [str(name) for name in records if name not in paths]:
+        raise CohortError(
+            f"record {absent[0]} of the predictions is not in {cohort.name}",
+            remedy="use the cohort that the run was tested on",
+        )
+
+    def read(row: int) -> Record | None:
+        try:
+            return read_record(paths[records[row]])
+        except RecordError:
+            return None
+
+    return read
+
+
+def examples_of(calls: Calls, read: Read) -> list[tuple[Json, Record]]:
+    """Example ECGs: missed labels first, then false alarms and hits, the most confident of each."""
+    examples: dict[int, tuple[Json, Record]] = {}
+    for kind in (MISSED, FALSE_ALARM, HIT):
+        end = len(examples) + EXAMPLES
+        for row, column in calls.of_kind(kind):
+            if len(examples) == end:
+                break
+            if row not in examples and (record := read(row)) is not None:
+                title = f"{kind.capitalize()}: {calls.table.labels[column]}"
+                labels = [calls.describe(row, each) for each in _shown(calls, row)]
+                examples[row] = example(record, title, calls.names(row), labels), record
+    return list(examples.values())
+
+
+def example(record: Record, title: str, names: Json, labels: Sequence[Json]) -> Json:
+    """Describe an ECG with the calls of some labels; `names` are `Calls.names`."""
+    return names | {
+        "title": title,
+        "rate": record.rate,
+        "seconds": record.duration,
+        "leads": list(record.leads),
+        "source_hash": record.source_hash,
+        "quality": "; ".join(quality_warnings(record)),
+        "labels": list(labels),
+    }
+
+
+def gallery_of(
+    calls: Calls, read: Read | None, seen: Iterable[int] = ()
+) -> tuple[Json, list[Record]]:
+    """Every wrong call, missed labels first, and the ECGs of the first records with one.
+
+    Records of the rows `seen` are not drawn again. The signal quality is None where an ECG is not
+    read.
+    """
+    wrong: dict[int, list[Json]] = {}
+    errors = []
+    for kind in (MISSED, FALSE_ALARM):
+        for row, column in calls.of_kind(kind):
+            errors.append(calls.names(row) | calls.describe(row, column) | {"quality": None})
+            wrong.setdefault(row, []).append(errors[-1])
+    drawn: list[Json] = []
+    records: list[Record] = []
+    for row, entries in wrong.items() if read else ():
+        if read is None or (record := read(row)) is None:
+            continue
+        quality = "; ".join(quality_warnings(record))
+        for entry in entries:
+            entry["quality"] = quality
+        if row not in seen and len(drawn) < DRAWN:
+            drawn.append(calls.names(row) | {"quality": quality, "errors": entries})
+            records.append(record)
+    known = np.isfinite(calls.thresholds)
+    gallery = {
+        "labels": int(known.any(axis=0).sum()),
+        "pairs": int(known.sum()),
+        "missed": sum(error["call"] == MISSED for error in errors),
+        "false_alarms": sum(error["call"] == FALSE_ALARM for error in errors),
+        "records": len(wrong),
+        "errors": errors,
+        "drawn": drawn,
+    }
+    return gallery, records
+
+
+def write_errors(file: Path, errors: Sequence[Json]) -> None:
+    """Write every wrong call as CSV."""
+    columns = ["record", "patient", "label", "call", "truth", "probability", "threshold", "quality"]
+    with replacing(file) as temporary:
+        pd.DataFrame(errors, columns=columns).to_csv(temporary, index=False)
+
+
+def _shown(calls: Calls, row: int) -> list[int]:
+    """Columns of an example: the most probable labels, called and true ones."""
+    probabilities = calls.table.probabilities[row]
+    certain = calls.called[row] | (calls.table.require_targets()[row] == 1)
+    ranked = np.argsort(-probabilities, kind="stable")
+    return [int(x) for place, x in enumerate(ranked) if place < LIKELY or certain[x]]
+
+
+def _word(present: bool) -> str:
+    return "present" if present else "absent"
