@@ -26,7 +26,7 @@ def test_predict_prints_one_json_object_a_file(cli: Any, made: Any, synthetic: C
     lines = [json.loads(line) for line in result.out.splitlines()]
     assert [line["record"] for line in lines] == [str(file) for file in files]
     keys = {"record", "probabilities", "above_threshold", "derived_leads", "left_out_leads"}
-    keys |= {"warnings", "seconds_left_out"}
+    keys |= {"warnings", "seconds_left_out", "without_call"}
     assert all(line.keys() == keys for line in lines)
     model = load_model(made.model)
     prediction = predict_record(model, read_record(files[1]))
@@ -75,15 +75,31 @@ def test_predict_with_fewer_leads(cli: Any, made: Any, synthetic: Cohort) -> Non
     expected = predict_record(load_model(made.model), read_record(file), leads=("I", "II"))
     assert probabilities == expected.probabilities
     assert json.loads(result.out)["left_out_leads"] == list(STANDARD_LEADS[6:])
+    assert json.loads(result.out)["without_call"] == list(probabilities)
+    assert json.loads(result.out)["above_threshold"] == []
     printed = cli("predict", "--model", made.model, file, "--leads", "I,II")
     message = " ".join(printed.out.split())
     assert "III, aVR, aVL, aVF computed from the other limb leads" in message
     assert "without V1, V2, V3, V4, V5, V6" in message
+    assert " above" not in printed.out
     assert "without" not in cli("predict", "--model", made.model, file).out
     result = cli("predict", "--model", made.model, file, "--leads", "I,X1", status=1)
     assert "X1" in result.err
     result = cli("predict", "--model", made.model, file, "--leads", "I,", status=1)
     assert "--leads 'I,'" in result.err
+
+
+def test_the_included_model_answers_only_accurate_labels(cli: Any, synthetic: Cohort) -> None:
+    file = synthetic.paths("test")[0]
+    values = json.loads(cli("predict", file, "--json", "--leads", "I,II,V1,V5").out)
+    answered = [x for x, value in values["probabilities"].items() if value is not None]
+    assert set(answered).isdisjoint(values["without_call"])
+    assert len(answered) + len(values["without_call"]) == 71
+    printed = cli("predict", file, "--leads", "I,II,V1,V5").out
+    rows = [line.split("│")[1].strip() for line in printed.splitlines() if "│" in line]
+    assert sorted(rows) == sorted(answered)[:8]
+    refused = cli("predict", file, "--leads", "I", status=1).err
+    assert "posttrain COHORT --leads I" in " ".join(refused.split())
 
 
 def test_a_bad_file_does_not_stop_the_good_ones(

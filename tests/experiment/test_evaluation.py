@@ -116,8 +116,7 @@ def test_calibrated_tables_are_refused(
 def test_evaluate_model_writes_the_card_and_keeps_the_model(
     saved: Path, synthetic: Cohort, synthetic_store: Store, tables: dict[str, Predictions]
 ) -> None:
-    names = ("config.json", "model.safetensors")
-    before = {name: (saved / name).read_bytes() for name in names}
+    before, weights = read_config(saved), (saved / "model.safetensors").read_bytes()
     tasks: list[str] = []
     options: Any = {"resamples": 20, "progress": lambda task, done, total: tasks.append(task)}
     page = evaluate_model(saved, synthetic, synthetic_store, **options)
@@ -130,7 +129,14 @@ def test_evaluate_model_writes_the_card_and_keeps_the_model(
         assert f"{condition['auroc']['value']:.3f} (" in text
         assert condition["name"] in tasks
     assert (len(conditions["noise"]), len(conditions["offsets"])) == (9, 2)
-    assert {name: (saved / name).read_bytes() for name in before} == before
+    after = read_config(saved)
+    accuracy = after.pop("lead_accuracy")
+    assert (after, (saved / "model.safetensors").read_bytes()) == (before, weights)
+    assert (accuracy["digest"], accuracy["split"]) == (before["digest"], "validation")
+    for entry in accuracy["sets"]:
+        assert (
+            f"| {entry['name']} ({', '.join(entry['leads'])}) | {entry['macro_auroc']:.3f}" in text
+        )
     evaluate_model(saved, synthetic, synthetic_store, robustness=False, resamples=0)
     assert read_json(saved / "evaluation.json")["robustness"] == conditions
     assert evaluation["measured_on"] == {

@@ -12,9 +12,10 @@ import torch
 from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, PreparationError
-from einthoven.evaluate import compare
+from einthoven.evaluate import auroc, compare
 from einthoven.experiment.robustness import (
     LEAD_SETS,
+    measure_lead_accuracy,
     measure_robustness,
     offset_store,
 )
@@ -136,11 +137,42 @@ def test_an_offset_is_one_constant_in_every_lead(result: Json, synthetic_store: 
     assert (low.signals == -32768).all()
 
 
+def test_accuracy_by_label_with_fewer_leads(
+    model: Model, synthetic: Cohort, synthetic_store: Store
+) -> None:
+    measured = measure_lead_accuracy(model, synthetic, synthetic_store)
+    assert json.loads(json.dumps(measured)) == measured
+    names = {entry["name"]: entry["leads"] for entry in measured["sets"]}
+    limbs = list(STANDARD_LEADS[:6])
+    assert names == {
+        "4 leads": [*limbs, "V1", "V5"], "6 limb leads": limbs, "lead II": ["II"], "lead I": ["I"],
+    }  # fmt: skip
+    table = predict_cohort(model, synthetic, synthetic_store, "validation", leads=("I",))
+    targets = table.require_targets()
+    areas = auroc(targets, table.probabilities)
+    entry = measured["sets"][-1]
+    assert entry["macro_auroc"] == pytest.approx(np.nanmean(areas), abs=1e-4)
+    whole = measured["all"]["macro_auroc"]
+    assert entry["macro_loss"] == pytest.approx(whole - entry["macro_auroc"], abs=1e-4)
+    assert (measured["split"], measured["records"]) == ("validation", len(table))
+    count = targets.sum(axis=0)
+    enough = (count >= 5) & (len(targets) - count >= 5)
+    assert list(entry["labels"]) == np.array(model.labels)[enough].tolist()
+    assert 0 < enough.sum() < len(model.labels)
+    for place in np.flatnonzero(enough):
+        values, positives = entry["labels"][model.labels[place]], targets[:, place] == 1
+        called = table.probabilities[:, place] >= 0.5
+        assert values["auroc"] == pytest.approx(areas[place], abs=1e-4)
+        assert values["sensitivity"] == pytest.approx(called[positives].mean(), abs=1e-4)
+        precision = pytest.approx(positives[called].mean(), abs=1e-4) if called.any() else None
+        assert values["precision"] == precision
+
+
 def test_lead_sets_of_a_model_with_fewer_leads(synthetic: Cohort, synthetic_store: Store) -> None:
     limbs = make(synthetic.labels, LEAD_SETS["6 limb leads"])
     result = measured(limbs, synthetic, synthetic_store)
-    assert [condition["name"] for condition in result["leads"]] == ["lead I"]
-    assert set(result["left_out"]) == {"8 leads", "6 limb leads"}
+    assert [condition["name"] for condition in result["leads"]] == ["lead II", "lead I"]
+    assert set(result["left_out"]) == {"8 leads", "4 leads", "6 limb leads"}
     assert "V1, V2, V3, V4, V5, V6" in result["left_out"]["8 leads"]
     nothing = measured(limbs, synthetic, synthetic_store, lead_sets={})
     assert nothing["leads"] == nothing["noise"] == nothing["offsets"] == []
@@ -160,7 +192,7 @@ def test_a_lead_set_that_the_network_refuses_is_left_out(
     assert [(condition["name"], condition["policy"]) for condition in result["leads"]] == [
         ("8 leads", "derived")
     ]
-    assert set(result["left_out"]) == {"6 limb leads", "lead I"}
+    assert set(result["left_out"]) == {"4 leads", "6 limb leads", "lead II", "lead I"}
     assert "V1, V2, V3, V4, V5, V6" in result["left_out"]["6 limb leads"]
     # Nothing is lost but what the recorded leads were rounded by.
     whole, eight = (

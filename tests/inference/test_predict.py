@@ -213,6 +213,64 @@ def test_derived_leads_are_computed_and_listed(model: Model, record: Record) -> 
         predict_record(model, record.select(("I", "II", "V1", "V2")))
 
 
+LIMBS = ("I", "II", "III", "aVR", "aVL", "aVF")
+
+
+def with_accuracy(model: Model, kept: Sequence[str], digest: str | None = None) -> Model:
+    """A model that was measured with the limb leads, with which it keeps some labels only."""
+    best = {"auroc": 0.9, "sensitivity": 0.8, "precision": 0.7}
+    labels = {x: best if x in kept else best | {"auroc": 0.6} for x in model.labels}
+    accuracy = {
+        "digest": digest,
+        "all": {"labels": dict.fromkeys(model.labels, best)},
+        "sets": [{"leads": list(LIMBS), "labels": labels}],
+    }
+    return replace(model, config={"lead_accuracy": accuracy})
+
+
+def test_labels_below_the_floor_are_not_answered(
+    model: Model, record: Record, calibration: Calibration
+) -> None:
+    calibrated = replace(model, calibration=calibration)
+    whole = predict_record(calibrated, record, leads=("I", "II"))
+    kept = max(whole.probabilities, key=lambda x: whole.probabilities[x])
+    measured = with_accuracy(calibrated, [kept])
+    for leads in (("I", "II"), ("II", "aVF"), (*LIMBS, "V3")):
+        limited = predict_record(measured, record, leads=leads)
+        answered = {x for x, value in limited.probabilities.items() if not np.isnan(value)}
+        assert answered == {kept}
+        assert set(limited.without_call) == set(model.labels) - {kept}
+        assert set(limited.above_threshold or ()) <= {kept}
+        assert any("posttrain COHORT --leads" in warning for warning in limited.warnings)
+    assert predict_record(measured, record, leads=("I", "II")).above_threshold == (kept,)
+    complete = predict_record(measured, record, leads=("I", "II", *record.leads[6:]))
+    assert complete.without_call == complete.left_out_leads == ()
+    assert not np.isnan(list(complete.probabilities.values())).any()
+
+
+def test_predictions_without_an_accurate_label_are_refused(model: Model, record: Record) -> None:
+    measured = with_accuracy(model, model.labels[:1])
+    for refused, leads in ((measured, ("V3",)), (with_accuracy(model, []), ("I", "II"))):
+        with pytest.raises(BackboneError) as caught:
+            predict_record(refused, record, leads=leads)
+        assert all(lead in caught.value.problem for lead in (*leads, "V1", "V6"))
+        assert f"posttrain COHORT --leads {','.join(leads)}" in caught.value.remedy
+
+
+@pytest.mark.parametrize("digest", [None, "of other thresholds"])
+def test_without_a_valid_measurement_there_are_no_calls(
+    model: Model, record: Record, calibration: Calibration, digest: str | None
+) -> None:
+    unmeasured = replace(model, calibration=calibration)
+    if digest:
+        unmeasured = with_accuracy(unmeasured, model.labels, digest)
+    prediction = predict_record(unmeasured, record, leads=("I", "II"))
+    assert prediction.without_call == model.labels
+    assert prediction.above_threshold == ()
+    assert not np.isnan(list(prediction.probabilities.values())).any()
+    assert len(prediction.warnings) == 1 + len(predict_record(unmeasured, record).warnings)
+
+
 def test_a_subset_of_leads_is_built_once_for_all_records(
     synthetic: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:

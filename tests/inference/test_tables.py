@@ -11,7 +11,7 @@ import pytest
 
 import einthoven
 from einthoven.cohorts import Cohort
-from einthoven.errors import EvaluationError, RecordError
+from einthoven.errors import BackboneError, EvaluationError, RecordError
 from einthoven.inference import predict_record, tables, write_predictions
 from einthoven.models import Model
 from einthoven.predictions import Predictions
@@ -60,8 +60,22 @@ def test_calls_and_quality(model: Model, synthetic: Cohort) -> None:
     assert {name.removeprefix("call:") for name in calls.index[calls]} == set(above or ())
     assert "aVL is flat" in frame.loc["b", "quality"]
     assert frame.loc["b", "patient"] == "p"
-    frame = einthoven.predict([record], model, lead_subset=["I", "II"])
-    assert "without V1, V2" in frame["quality"].iloc[0]
+
+
+def test_a_label_that_is_not_answered_has_neither_probability_nor_call(
+    model: Model, synthetic: Cohort
+) -> None:
+    record = read_record(synthetic.paths("test")[0])
+    leads = ["I", "II", "V1", "V5"]
+    prediction = predict_record(model, record, leads=leads)
+    answered = [label for label in model.labels if label not in prediction.without_call]
+    assert 0 < len(answered) < len(model.labels)
+    row = einthoven.predict([record], model, lead_subset=leads).iloc[0]
+    for kind in ("probability:", "call:"):
+        assert [x for x in model.labels if pd.notna(row[kind + x])] == answered
+    assert "without V2, V3, V4, V6" in row["quality"]
+    with pytest.raises(BackboneError, match="V1"):
+        einthoven.predict([record], model, lead_subset=["I"])
 
 
 def test_a_refused_record_keeps_its_row(model: Model, synthetic: Cohort) -> None:
@@ -149,9 +163,10 @@ def test_another_request_does_not_resume(
         patch.setattr(tables, "_join", stopped)
         with pytest.raises(KeyboardInterrupt):
             write_predictions(paths, tmp_path / "p.csv", model)
-    write_predictions(paths, tmp_path / "p.csv", model, lead_subset=["I", "II"])
+    leads = ["I", "II", "V1", "V5"]
+    write_predictions(paths, tmp_path / "p.csv", model, lead_subset=leads)
     frame = pd.read_csv(tmp_path / "p.csv")
-    assert frame["quality"].str.contains("without V1").all()
+    assert frame["quality"].str.contains("without V2").all()
 
 
 def test_all_refused(model: Model, tmp_path: Path) -> None:

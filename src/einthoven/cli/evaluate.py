@@ -195,7 +195,7 @@ def card(
     split: Split = "test",
     store: StorePath = None,
     robustness: Annotated[
-        bool, typer.Option(help="Also predict with fewer leads, noise and offsets: 14 times.")
+        bool, typer.Option(help="Also predict with fewer leads, noise and offsets: 21 times.")
     ] = True,
     resamples: Resamples = 1000,
     seed: Seed = 0,
@@ -204,8 +204,10 @@ def card(
 ) -> None:
     """Evaluate a model and write its card: scores, calibration, subgroups, leads, noise.
 
-    Writes README.md and evaluation.json, with all numbers, to the model folder; its predictions do
-    not change. `einthoven report` of the model's run shows the same numbers.
+    Writes README.md and evaluation.json, with all numbers, to the model folder; its probabilities
+    do not change. The accuracy with fewer leads, measured on the validation split, is stored in
+    config.json: `einthoven predict` answers only the labels that keep theirs. `einthoven report` of
+    the model's run shows the same numbers.
     """
     from einthoven.cli.paths import model_folder
     from einthoven.experiment.evaluation import evaluate_model

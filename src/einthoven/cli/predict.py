@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,6 +65,9 @@ def predict(
     A table needs a column `path` only; labels are not read:
 
         einthoven predict ecgs.csv --model RUN/model --out predictions.csv
+
+    With --leads, a label is answered only where the model keeps its accuracy without the others, as
+    measured by `einthoven card`. A model without that measurement makes no calls.
 
     A file that cannot be used is reported, and the others are predicted; the exit status is then 1.
     With --out, such records are listed in NAME.refused.csv beside the result, and an interrupted
@@ -135,8 +139,12 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
     above = prediction.above_threshold
     return {
         "record": str(file),
-        "probabilities": prediction.probabilities,
+        "probabilities": {
+            label: None if math.isnan(value) else value
+            for label, value in prediction.probabilities.items()
+        },
         "above_threshold": None if above is None else list(above),
+        "without_call": list(prediction.without_call),
         "derived_leads": list(prediction.derived_leads),
         "left_out_leads": list(prediction.left_out_leads),
         "seconds_left_out": prediction.seconds_left_out,
@@ -158,13 +166,14 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, to
         caption_justify="left",
     )
     thresholds = calibration.thresholds if calibration else ()
-    limits = dict(zip(model.labels, thresholds, strict=False))
+    limits = {x: f"{limit:.3f}" for x, limit in zip(model.labels, thresholds, strict=False)}
+    limits |= dict.fromkeys(prediction.without_call if calibration else (), "no call")
     above = prediction.above_threshold or ()
-    ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
-    for place, (label, value) in enumerate(ranked):
+    answered = {x: value for x, value in prediction.probabilities.items() if not math.isnan(value)}
+    for place, (label, value) in enumerate(sorted(answered.items(), key=lambda item: -item[1])):
         is_above = label in above
         if place < top or is_above:
-            limit = [f"{limits[label]:.3f}"] if label in limits else []
+            limit = [limits[label]] if label in limits else []
             bar = "█" * round(10 * value) + " above" * is_above
             meaning = model.descriptions.get(label, "")
             style = "bold" if is_above else None
@@ -183,12 +192,6 @@ def _remarks(prediction: RecordPrediction, model: Model) -> list[str]:
         )
     if prediction.derived_leads:
         remarks.append(f"{', '.join(prediction.derived_leads)} computed from the other limb leads")
-    if prediction.left_out_leads:
-        remarks.append(
-            f"without {', '.join(prediction.left_out_leads)}: the model was trained and calibrated "
-            f"with all {len(model.preparation.leads)} leads and may be far less accurate with "
-            "fewer; see its model card"
-        )
     return remarks
 
 

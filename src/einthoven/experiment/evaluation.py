@@ -20,15 +20,15 @@ from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
 from einthoven.experiment.population import population
-from einthoven.experiment.robustness import measure_robustness
+from einthoven.experiment.robustness import measure_lead_accuracy, measure_robustness
 from einthoven.files import EVALUATION_FILE, Json, read_json
 from einthoven.inference import CALIBRATED, calibrate_table, check_uncalibrated, predict_cohort
-from einthoven.models import Model, load_model, model_path, write_evaluation
+from einthoven.models import Model, load_model, model_path, update_config, write_evaluation
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
 from einthoven.report.data import identity
 from einthoven.signals.store import Store
-from einthoven.stages.leakage import check_evaluation_records
+from einthoven.stages.leakage import check_evaluation_records, find_leakage, read_fingerprints
 from einthoven.weights.public import data_on_cohort
 
 
@@ -163,12 +163,14 @@ def evaluate_model(
     Parameters
     ----------
     folder : path
-        A model folder. Nothing that determines a prediction changes.
+        A model folder. Its probabilities and thresholds do not change.
     cohort, store, split
         As in `predict_cohort`.
     robustness : bool
-        Predict the split 14 times again, with fewer leads, noise and offsets. Otherwise, an earlier
-        measurement that is still valid is kept.
+        Predict the split 16 times again, with fewer leads, noise and offsets, and measure with the
+        validation split, unless the model was trained on it, which labels are answered with fewer
+        leads (`lead_accuracy` of config.json). Otherwise, earlier measurements that are still
+        valid are kept.
     resamples, seed, by
         Settings of every bootstrap.
     progress : Progress, optional
@@ -207,4 +209,8 @@ def evaluate_model(
         evaluation["robustness"] = measure_robustness(
             model, cohort, store, split, clean, **options, **work
         )
+        seen = find_leakage(read_fingerprints(folder), (cohort, store), "validation")
+        if len(cohort.ids("validation")) and not (seen and seen.uses.get("training")):
+            accuracy = measure_lead_accuracy(model, cohort, store, **work)
+            update_config(folder, lead_accuracy=accuracy)
     return write_evaluation(folder, evaluation)

@@ -13,12 +13,15 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError
 from einthoven.evaluate.comparison import compare
+from einthoven.evaluate.estimate import FEWEST
+from einthoven.evaluate.metrics import auroc
 from einthoven.evaluate.reliability import measure_quality
 from einthoven.evaluate.scores import Score, plain, score_predictions
 from einthoven.experiment.noise import add_noise, add_offset
@@ -26,19 +29,22 @@ from einthoven.files import Json
 from einthoven.inference import predict_cohort
 from einthoven.inference.records import with_leads
 from einthoven.models import Model
-from einthoven.predictions import Predictions
+from einthoven.predictions import Calibration, Predictions
 from einthoven.progress import Progress
 from einthoven.signals.store import Chunk, Store
 
 LEAD_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "8 leads": ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6"),
+        "4 leads": ("I", "II", "V1", "V5"),
         "6 limb leads": ("I", "II", "III", "aVR", "aVL", "aVF"),
+        "lead II": ("II",),
         "lead I": ("I",),
     }
 )
 """Lead sets by name: the eight that are measured independently (the other four follow from I and
-II), the limb leads (four electrodes), and the lead of a watch."""
+II), those of a monitor with six electrodes, the limb leads (four electrodes), the lead of a
+one-channel monitor, and that of a watch."""
 NOISE_KINDS = ("baseline-wander", "powerline", "muscle")
 SNRS = (12.0, 6.0, 0.0)  # dB
 OFFSETS = (0.1, 0.3)  # mV
@@ -190,6 +196,89 @@ def measure_robustness(
         "left_out": left_out,
     }
     return plain(result | {"resamples": resamples, "seed": seed, "unit": by})
+
+
+def measure_lead_accuracy(
+    model: Model,
+    cohort: Cohort,
+    store: Store,
+    split: str = "validation",
+    *,
+    lead_sets: Mapping[str, Sequence[str]] = LEAD_SETS,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Json:
+    """Measure the accuracy of every label with sets of leads.
+
+    It determines which labels a model answers without the other leads
+    (`einthoven.predictions.missing_leads`).
+
+    Parameters
+    ----------
+    model, cohort, store, device
+        As in `predict_cohort`.
+    split : str
+        Not the test split, because the result is part of the model.
+    lead_sets : mapping of str to sequence of str
+        Lead sets by name. Those that lack no lead of the model, or that it cannot read, are left
+        out.
+
+    Returns
+    -------
+    dict
+        The entry `lead_accuracy` of config.json, for `update_config`: cohort, split, number of
+        `records` and the model's `digest`. For `all` leads and each of the `sets`: `macro_auroc`,
+        and by label `auroc`, `sensitivity` and `precision` (the latter two at its threshold,
+        if the model has any). A set also has its `name`, its `leads`, the computed ones among
+        them, and `macro_loss`. A precision without calls is None. Labels with fewer than five
+        positives or negatives are left out.
+
+    Raises
+    ------
+    EinthovenError
+        If prediction fails.
+    """
+
+    def predicted(name: str, leads: Sequence[str] | None) -> Predictions:
+        return predict_cohort(
+            model, cohort, store, split, leads=leads, device=device, task=name, progress=progress
+        )
+
+    whole, sets = predicted("all leads", None), []
+    best = _label_values(whole, model.calibration)
+    for name, leads in lead_sets.items():
+        try:
+            subset: Any = with_leads(model, tuple(leads))[0]
+        except BackboneError:
+            continue
+        if set(subset.rows) != set(model.preparation.leads):
+            values = _label_values(predicted(name, leads), model.calibration)
+            loss = round(best["macro_auroc"] - values["macro_auroc"], 4)
+            sets.append({"name": name, "leads": subset.rows, "macro_loss": loss, **values})
+    origin: Json = {key: whole.metadata[key] for key in ("cohort", "version", "task", "split")}
+    origin |= {"records": len(whole), "digest": model.config.get("digest")}
+    return plain({**origin, "all": best, "sets": sets})
+
+
+def _label_values(table: Predictions, calibration: Calibration | None) -> Json:
+    targets = table.require_targets()
+    values = {"auroc": auroc(targets, table.probabilities)}
+    if calibration is not None:
+        called = calibration.decide(table.probabilities)
+        hits = (called & (targets == 1)).sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            values["sensitivity"] = hits / targets.sum(axis=0)
+            values["precision"] = hits / called.sum(axis=0)
+    positives = targets.sum(axis=0)
+    enough = np.minimum(positives, len(targets) - positives) >= FEWEST
+    rows = np.stack(list(values.values()), axis=1).round(4).tolist()
+    labels = {
+        x: dict(zip(values, row, strict=True)) for x, row in zip(table.labels, rows, strict=True)
+    }
+    return {
+        "macro_auroc": round(float(np.nanmean(values["auroc"])), 4),
+        "labels": {x: labels[x] for x, usable in zip(labels, enough, strict=True) if usable},
+    }
 
 
 def _macro_values(score: Score, table: Predictions) -> Json:

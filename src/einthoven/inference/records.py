@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from einthoven.backbones.inference import aggregate_crops
 from einthoven.backbones.leads import LeadSubset
-from einthoven.errors import EinthovenError
+from einthoven.errors import BackboneError, EinthovenError
 from einthoven.models.model import Model
+from einthoven.predictions.missing_leads import answered_labels
 from einthoven.records import Record
 from einthoven.records.quality import offset_text, offsets, quality_warnings, refuse_flat
 from einthoven.signals.preparation import Preparation
@@ -31,10 +32,13 @@ class RecordPrediction:
     ----------
     record : Record
     probabilities : dict of str to float
-        Calibrated if the model has a calibration.
+        Calibrated if the model has a calibration; NaN for labels that are not answered without the
+        missing leads.
     above_threshold : tuple of str, or None
         Labels at or above their decision threshold, most probable first; None if the model has no
         thresholds.
+    without_call : tuple of str
+        Labels that are not called, whatever their probability, because leads are missing.
     derived_leads : tuple of str
         Limb leads that the record lacked, computed from two others in mV.
     left_out_leads : tuple of str
@@ -42,13 +46,14 @@ class RecordPrediction:
     seconds_left_out : float
         Duration of the record that is in none of the predicted crops, s.
     warnings : tuple of str
-        Warnings about the recording (`einthoven.records.quality.quality_warnings`), and
-        offsets that the preparation does not remove: the probabilities may be unreliable.
+        Warnings about the recording (`einthoven.records.quality.quality_warnings`), offsets that
+        the preparation does not remove, and missing leads: the probabilities may be unreliable.
     """
 
     record: Record
     probabilities: dict[str, float]
     above_threshold: tuple[str, ...] | None = None
+    without_call: tuple[str, ...] = ()
     derived_leads: tuple[str, ...] = ()
     left_out_leads: tuple[str, ...] = ()
     seconds_left_out: float = 0.0
@@ -61,7 +66,9 @@ def predict_record(
     """Predict one ECG.
 
     Limb leads that the record lacks are computed if two of its leads determine them, which is
-    exact; the prediction names them.
+    exact; the prediction names them. Without other leads, labels are answered only where the
+    measured accuracy allows it (`einthoven.predictions.missing_leads`). A model without such a
+    measurement makes no calls.
 
     Parameters
     ----------
@@ -76,7 +83,8 @@ def predict_record(
     PreparationError
         If the record lacks another lead, is too short, flat in every lead, or not finite.
     BackboneError
-        If the model does not read one of `leads`, or cannot go without the others.
+        If the model does not read one of `leads`, cannot go without the others, or answers no label
+        without them.
     """
     (prediction,) = Predictor(model, leads=leads)([lambda: record])
     if isinstance(prediction, Exception):
@@ -98,6 +106,7 @@ class Predictor:
         device: torch.device | str | None = None,
     ) -> None:
         network, self.preparation = with_leads(model, None if leads is None else tuple(leads))
+        self.gap = _gap(model, self.preparation)
         self.network = network if device is None else on_device(network, device)
         self.model = model
 
@@ -116,7 +125,7 @@ class Predictor:
             rows = aggregate_crops(logits, owner, len(usable), rule).numpy()
             for place, values in zip(usable, rows, strict=True):
                 record, preparation, _ = results[place]
-                results[place] = _prediction(self.model, record, preparation, values)
+                results[place] = _prediction(self.model, record, preparation, values, self.gap)
         return results
 
     def _prepared(
@@ -131,25 +140,73 @@ class Predictor:
             return error
 
 
+class _Gap(NamedTuple):
+    """Missing leads, labels without a probability and without a call, and the warning."""
+
+    leads: tuple[str, ...] = ()
+    unanswered: tuple[str, ...] = ()
+    without_call: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def _gap(model: Model, preparation: Preparation) -> _Gap:
+    """What a model does not answer without the leads that a preparation lacks.
+
+    Raises BackboneError if that is every label.
+    """
+    missing = tuple(lead for lead in model.preparation.leads if lead not in preparation.leads)
+    if not missing:
+        return _Gap()
+    labels, accuracy = model.labels, model.config.get("lead_accuracy") or {}
+    leads = ",".join(preparation.sources)
+    remedy = f"train a model for these leads: einthoven posttrain COHORT --leads {leads} --out RUN"
+    without = f"without {', '.join(missing)}"
+    if not accuracy or accuracy["digest"] != model.config.get("digest"):
+        reason = "no calls, because the accuracy without them was not measured (einthoven card)"
+        return _Gap(missing, (), labels, (f"{without}: {reason}; {remedy}",))
+    answered = answered_labels(accuracy, preparation.leads)
+    unanswered = tuple(label for label in labels if label not in answered)
+    if len(unanswered) == len(labels):
+        raise BackboneError(
+            f"{model.name} is not accurate enough for any label {without}; it has "
+            f"{', '.join(preparation.leads)}",
+            remedy=remedy,
+        )
+    if not unanswered:
+        return _Gap(missing)
+    reason = (
+        f"no answer for {len(unanswered)} of {len(labels)} labels, which are not accurate enough"
+    )
+    return _Gap(missing, unanswered, unanswered, (f"{without}: {reason}; {remedy}",))
+
+
 def _prediction(
-    model: Model, record: Record, preparation: Preparation, values: NDArray[np.float64]
+    model: Model, record: Record, preparation: Preparation, values: NDArray[np.float64], gap: _Gap
 ) -> RecordPrediction:
     above = None
     if model.calibration is not None:
         values = model.calibration.apply(values)
         decisions = zip(model.labels, values, model.calibration.decide(values), strict=True)
-        present = [(label, value) for label, value, decision in decisions if decision]
+        present = [
+            (label, value)
+            for label, value, decision in decisions
+            if decision and label not in gap.without_call
+        ]
         above = tuple(label for label, _ in sorted(present, key=lambda pair: -pair[1]))
+    probabilities = dict(zip(model.labels, values.tolist(), strict=True))
     return RecordPrediction(
         record,
-        dict(zip(model.labels, values.tolist(), strict=True)),
+        probabilities | dict.fromkeys(gap.unanswered, np.nan),
         above,
+        without_call=gap.without_call,
         derived_leads=preparation.derived,
-        left_out_leads=tuple(
-            lead for lead in model.preparation.leads if lead not in preparation.leads
-        ),
+        left_out_leads=gap.leads,
         seconds_left_out=round(max(0.0, seconds_left_out(preparation, record)), 3),
-        warnings=(*quality_warnings(record), *_offset_warnings(record, preparation)),
+        warnings=(
+            *quality_warnings(record),
+            *_offset_warnings(record, preparation),
+            *gap.warnings,
+        ),
     )
 
 

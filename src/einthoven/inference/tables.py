@@ -2,6 +2,8 @@
 
 Columns: `record`, `patient`, `probability:LABEL`, `call:LABEL` (at or above its threshold; only if
 the model has thresholds) and `quality` (warnings about the recording; empty if there are none).
+Probabilities and calls are missing where leads are missing whose loss is too large
+(`einthoven.predictions.missing_leads`).
 `Predictions.load` and `einthoven evaluate` read the columns that they share with a predictions
 table.
 """
@@ -262,9 +264,12 @@ def _frame(
         columns[PROBABILITY + label] = [r.probabilities[label] if r else np.nan for r in good]
     if predictor.model.calibration is not None:
         for label in labels:
-            calls = [label in (r.above_threshold or ()) if r else None for r in good]
+            calls = [
+                label in (r.above_threshold or ()) if r and label not in r.without_call else None
+                for r in good
+            ]
             columns[CALL + label] = pd.array(calls, dtype="boolean")
-    columns["quality"] = [_quality(result) if result else "" for result in good]
+    columns["quality"] = ["; ".join(result.warnings) if result else "" for result in good]
     columns[REFUSED] = [
         "" if isinstance(result, RecordPrediction) else getattr(result, "problem", str(result))
         for result in results
@@ -272,11 +277,6 @@ def _frame(
     if progress:
         progress("predict", place[0] + len(items), place[1])
     return pd.DataFrame(columns, index=pd.Index([item.name for item in items], name="record"))
-
-
-def _quality(prediction: RecordPrediction) -> str:
-    without = ", ".join(prediction.left_out_leads)
-    return "; ".join([*prediction.warnings, *([f"without {without}"] if without else [])])
 
 
 def _refuse_none(reasons: pd.Series, count: int) -> None:

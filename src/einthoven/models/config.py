@@ -55,6 +55,7 @@ class _Entries(BaseModel):
     weights_sha256: str
     provenance: dict[str, Any] | None = None
     descriptions: dict[str, str] = {}
+    lead_accuracy: dict[str, Any] | None = None
 
 
 class _ClassifierEntries(_Entries):

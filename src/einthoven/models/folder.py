@@ -179,7 +179,7 @@ def _descriptive(config: Json, sha256: str) -> Json:
     loaded = config.get("weights_sha256", sha256)
     if loaded == sha256:
         return config
-    dropped = ("metrics", "calibration_fit", "name", "selection")
+    dropped = ("metrics", "calibration_fit", "lead_accuracy", "name", "selection")
     initial = {"initial_weights": {"name": config.get("name"), "sha256": loaded}}
     return {key: value for key, value in config.items() if key not in dropped} | {
         "provenance": initial | derived_provenance(config)

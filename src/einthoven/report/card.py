@@ -32,6 +32,8 @@ def model_card(
     """
     model, values, evaluation = describe(config), flat(config), evaluation or {}
     score, cohort = evaluation.get("score"), model["cohort"]
+    accuracy = config.get("lead_accuracy") or {}
+    is_valid = bool(accuracy) and accuracy["digest"] == config.get("digest")
     return _CARDS.get_template("card.md.j2").render(
         model=model,
         values=values,
@@ -45,6 +47,7 @@ def model_card(
         splits_table=tables.splits_table(evaluation) if score else None,
         label_table=tables.labels_table(score) if score else None,
         reliability=reliability,
+        answers_table=tables.answers_table(accuracy) if is_valid else None,
         **tables.evaluation_tables(evaluation),
         **clinical_tables(evaluation),
     )

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from einthoven.files import Json
+from einthoven.predictions.missing_leads import LARGEST_LOSS, LOWEST_AUROC, answered_labels
 from einthoven.report import format as form
 from einthoven.report.data import flat, text
 from einthoven.report.format import NONE, Interval, Number, confidence
@@ -431,6 +432,24 @@ def errors_table(gallery: Json, anchors: Mapping[int, str]) -> Table:
         rows.append([*row, "not read" if quality is None else quality or "no warning"])
     caption = "Wrong calls, missed labels first, the most confident of every label first."
     return Table("table-errors", caption, head, rows, kind="words dense")
+
+
+def answers_table(accuracy: Json) -> Table:
+    """The labels that a model answers with fewer leads."""
+    head = ["Leads", "Macro AUROC", "Change", "Labels answered"]
+    rows: list[list[Cell]] = [["all", metric(accuracy["all"]["macro_auroc"]), NONE, "all"]]
+    for entry in accuracy["sets"]:
+        answered = answered_labels(accuracy, entry["leads"])
+        row: list[Cell] = [f"{entry['name']} ({', '.join(entry['leads'])})"]
+        row += [metric(entry["macro_auroc"]), metric(-entry["macro_loss"], signed=True)]
+        rows.append([*row, ", ".join(answered) or "none: predictions are refused"])
+    caption = (
+        f"Accuracy with fewer leads on {accuracy['records']:,} records of the {accuracy['split']} "
+        f"split of {text(accuracy['cohort'])}, and the labels that are still answered: those that "
+        f"lose at most {LARGEST_LOSS:g} of AUROC, sensitivity and precision, and have an AUROC of "
+        f"{LOWEST_AUROC:g} or more."
+    )
+    return Table("table-answers", caption, head, rows)
 
 
 def losses_table(report: Json) -> Table:
