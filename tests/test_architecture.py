@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,3 +152,18 @@ def test_every_public_name_resolves() -> None:
         assert getattr(einthoven, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
         _ = einthoven.nonsense
+
+
+def packages_with_names() -> Iterator[str]:
+    """The package, and its packages and top-level modules that declare public names."""
+    for file in (*PACKAGE.glob("*.py"), *PACKAGE.glob("*/**/__init__.py")):
+        if "\n__all__ = " in file.read_text():
+            parts = file.relative_to(PACKAGE).with_suffix("").parts
+            yield ".".join(["einthoven", *(part for part in parts if part != "__init__")])
+
+
+@pytest.mark.parametrize("name", sorted(set(packages_with_names())))
+def test_dir_shows_the_public_names_only(name: str) -> None:
+    module = importlib.import_module(name)
+    assert dir(module) == sorted(module.__all__)
+    assert all(hasattr(module, each) for each in dir(module))

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["examine", "inspect", "installation"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "wfdb", "safetensors", "accelerate")
 _LIMB_LEAD_GAP = 0.1  # mV by which III may differ from II - I
 _WINDOW_SHARE = 0.01  # of a record that evaluation crops may leave out without a warning

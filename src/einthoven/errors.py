@@ -14,7 +14,30 @@ from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+__all__ = [
+    "BackboneError",
+    "CalibrationError",
+    "CohortError",
+    "DownloadError",
+    "EinthovenError",
+    "EstimatorError",
+    "EvaluationError",
+    "FileError",
+    "ModelError",
+    "PreparationError",
+    "RecipeError",
+    "RecordError",
+    "ReproduceError",
+    "StoreError",
+    "TrainingError",
+    "WeightsError",
+]
+
 Kind = TypeVar("Kind")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 class EinthovenError(Exception):

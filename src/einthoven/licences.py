@@ -9,6 +9,10 @@ from typing import Any
 __all__ = ["CC_BY_4", "OWN_DATA", "SIMULATED", "UNKNOWN", "Licence", "LicenceWarning", "combined"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 class LicenceWarning(UserWarning):
     """A model whose weights must not be used commercially."""
 

@@ -14,6 +14,11 @@ if TYPE_CHECKING:  # rich is imported when bars are shown
 
 __all__ = ["Bars", "Progress", "live_bars", "progress_bars"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 LOG_SECONDS = 30.0
 _SPEED_SECONDS = 300.0  # the speed is a mean over this time
 _UNLOGGED_SPEED = 20_000  # samples a second: epochs of a cached probe would fill the log

@@ -91,3 +91,7 @@ def _opened(opener: Callable[..., Cohort], source: Any, options: dict[str, Any])
             remedy=f"the options are {', '.join(names)}" if names else "remove it",
         )
     return opener(source, **options)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

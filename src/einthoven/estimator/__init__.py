@@ -21,3 +21,7 @@ from einthoven.estimator.classifier import EcgClassifier
 from einthoven.estimator.embedder import EcgEmbedder
 
 __all__ = ["EcgClassifier", "EcgEmbedder"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

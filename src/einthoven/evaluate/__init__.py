@@ -24,3 +24,7 @@ __all__ = [
     "score_subgroups",
     "trapezoid_auprc",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

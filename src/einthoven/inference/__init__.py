@@ -37,3 +37,7 @@ __all__ = [
     "with_leads",
     "write_predictions",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

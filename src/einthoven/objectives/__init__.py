@@ -8,3 +8,7 @@ from einthoven.objectives.registry import (
 )
 
 __all__ = ["create_objective", "create_pretraining", "objective_names", "register_objective"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

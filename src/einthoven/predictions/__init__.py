@@ -4,3 +4,7 @@ from einthoven.predictions.calibration import Calibration
 from einthoven.predictions.table import Predictions, listed
 
 __all__ = ["Calibration", "Predictions", "listed"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

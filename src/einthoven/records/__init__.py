@@ -12,3 +12,7 @@ __all__ = [
     "read_record",
     "register_format",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -15,3 +15,7 @@ __all__ = [
     "synthesize",
     "write_sample",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
