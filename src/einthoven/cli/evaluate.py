@@ -321,7 +321,7 @@ def _cohort_of(
 def _print_score(score: Any, predictions: Predictions) -> None:
     metadata = ", ".join(f"{key} {value}" for key, value in predictions.metadata.items() if value)
     table = Table(
-        "label",
+        Column("label", overflow="fold"),
         *(
             Column(name, justify="right", no_wrap=True)
             for name in ("positives", "AUROC", "95 % CI", "AP", "95 % CI")

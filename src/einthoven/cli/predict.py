@@ -155,11 +155,11 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
 def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, top: int) -> None:
     record, calibration = prediction.record, model.calibration
     table = Table(
-        "label",
+        Column("label", overflow="fold"),
         Column("probability", justify="right"),
         *([Column("threshold", justify="right")] if calibration else []),
         "",
-        "meaning",
+        Column("meaning", overflow="fold"),
         title=f"{file}: {len(record.leads)} leads, {record.duration:.1f} s at {record.rate:g} Hz",
         title_justify="left",
         caption="; ".join(_remarks(prediction, model)) or None,

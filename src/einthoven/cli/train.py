@@ -223,9 +223,9 @@ def _report(
             for part in ("", "_interval", "_interval_reason", "_bias")
         )
         text = with_interval(value, limits, places=4) + (f" ({reason})" if reason else "")
-        text += f", {labels}"
-        text += f", estimated bias {number(bias, signed=True, places=4)}" if limits else ""
-        typer.echo(f"{'Out-of-fold' if folds else 'Test'} macro {name} {text}")
+        typer.echo(f"{'Out-of-fold' if folds else 'Test'} macro {name} {text}, {labels}")
+        if limits:
+            typer.echo(f"  estimated bias {number(bias, signed=True, places=4)}")
         if folds:
             mean, sd = (number(folds[f"macro_{name.lower()}"][k], places=4) for k in ("mean", "sd"))
             typer.echo(f"  by fold: {mean} in the mean, standard deviation {sd}")
