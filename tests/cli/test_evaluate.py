@@ -13,7 +13,7 @@ import pytest
 
 from einthoven.cohorts import Cohort
 from einthoven.files import read_json
-from einthoven.models import load_model
+from einthoven.models import load_model, update_config
 from einthoven.predictions import Predictions
 from einthoven.report.format import number
 from einthoven.signals.store import Store
@@ -253,6 +253,31 @@ def test_a_card_and_the_report_that_shows_it(
     for section in ("calibration", "subgroups", "robustness"):
         assert f'<section id="{section}"' in shown
     assert repr(evaluation["robustness"]["noise"][0]["auroc"]["value"]) in shown
+
+
+def test_the_card_of_every_saved_folder(cli: Any, made: Any, tmp_path: Path) -> None:
+    ensemble = tmp_path / "both"
+    cli("ensemble", made.run, made.other, "--out", ensemble, "--resamples", 0)
+    stored = (made.model / "README.md").read_text()
+    for folder in (made.run, made.model):
+        assert cli("card", "--model", folder).out.strip() == stored.strip()
+    assert "feature-extraction" in cli("card", "--model", made.encoder).out
+    assert "Wagner" in cli("card", "--model", "einthoven-small").out
+    for folder in (made.model, ensemble):
+        assert "PTB-XL among the training data: unknown" in cli("card", "--model", folder).out
+    assert read_json(ensemble / "run.json")["request"]["contains_ptbxl"] is None
+    assert "such as" in cli("card", "--model", tmp_path / "absent", status=1).err
+
+
+def test_an_ensemble_has_seen_what_its_members_have(cli: Any, made: Any, tmp_path: Path) -> None:
+    members = [shutil.copytree(run, tmp_path / run.name) for run in (made.run, made.other)]
+    terms: Any = {"license": "CC-BY-NC-4.0", "license_text": "", "commercial_use": False}
+    update_config(members[0] / "model", provenance={"contains_ptbxl": True}, **terms)
+    cli("ensemble", *members, "--out", tmp_path / "both", "--resamples", 0)
+    card = cli("card", "--model", tmp_path / "both").out
+    assert "PTB-XL among the training data: yes" in card
+    assert "Not for commercial use" in card
+    assert "predict --model" not in card
 
 
 @pytest.mark.filterwarnings("always::einthoven.stages.leakage.LeakageWarning")

@@ -188,6 +188,28 @@ def test_progress_is_shown_in_a_terminal(
     assert (out, "features" in err) == ("", shown)
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_saved_model_states_what_its_weights_have_seen(
+    stored: bool, synthetic: Cohort, tmp_path: Path
+) -> None:
+    initial = load_model("einthoven-small")
+    records = [str(path) for path in synthetic.paths("train")[:20]]
+    classifier = EcgClassifier("einthoven-small" if stored else initial)
+    classifier.fit(records, np.arange(20) % 2)
+    saved = load_model(save_model(classifier.to_model(), tmp_path / "model"))
+    provenance = saved.config["provenance"]
+    assert provenance["contains_ptbxl"] is True
+    assert [stage["cohort"] for stage in provenance["pretraining"]] == ["ptb-xl", "ptb-xl"]
+    weights = provenance["initial_weights"]
+    assert weights["name"] == "einthoven-small"
+    assert weights["sha256"] == initial.config["weights_sha256"]
+    assert initial.licence.text in saved.licence.text
+    assert saved.fingerprints == initial.fingerprints != {}
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "PTB-XL among the training data: yes" in card
+    assert "Wagner" in card
+
+
 def test_seeds(arrays: Any) -> None:
     def head(**changes: Any) -> torch.Tensor:
         model = EcgClassifier(**arrays.given, recipe=RECIPE, validation_fraction=None, **changes)

@@ -90,6 +90,23 @@ def test_an_encoder_has_no_labels_and_no_head(tmp_path: Path) -> None:
         load_classifier("s4_tiny", weights=tmp_path / "model")
 
 
+def test_the_encoder_of_a_classifier_keeps_its_origin(saved: Path, tmp_path: Path) -> None:
+    model = load_model(saved)
+    encoder = replace(model, network=model.backbone, calibration=None)
+    again = load_model(save_model(encoder, tmp_path / "encoder"))
+    assert again.labels == ()
+    assert same(again.network, model.backbone)
+    assert not again.descriptions
+    assert again.fingerprints == model.fingerprints
+    assert again.licence == CC_BY_4
+    provenance = again.config["provenance"]
+    assert provenance["contains_ptbxl"] is True
+    assert provenance["initial_weights"] == {
+        "name": NAME, "sha256": model.config["weights_sha256"], **CC_BY_4.to_dict(),
+    }  # fmt: skip
+    assert "Wagner" in (tmp_path / "encoder" / "README.md").read_text()
+
+
 def test_saving_twice_gives_the_same_bytes(model: Model, saved: Path, tmp_path: Path) -> None:
     again = save_model(load_model(saved), tmp_path / "again")
     for file in saved.iterdir():

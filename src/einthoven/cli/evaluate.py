@@ -22,8 +22,8 @@ from einthoven.cli.options import (
 )
 from einthoven.cli.progress import note, output, progress_bars, shown_warnings
 from einthoven.errors import EvaluationError
-from einthoven.files import Json
-from einthoven.models import is_model
+from einthoven.files import RUN_FILE, Json, read_json
+from einthoven.models import CARD, is_model, model_path
 from einthoven.report.format import counted, number, percent
 from einthoven.report.format import interval as interval_text
 
@@ -190,7 +190,10 @@ def report(
 
 def card(
     model: ModelPath,
-    cohort: Annotated[Path, typer.Option(help="Labelled cohort to evaluate it on.")],
+    cohort: Annotated[
+        Path | None,
+        typer.Option(help="Labelled cohort to evaluate it on. Default: only print the card."),
+    ] = None,
     task: Task = None,
     split: Split = "test",
     store: StorePath = None,
@@ -202,18 +205,24 @@ def card(
     by: Unit = "record",
     device: Device = "auto",
 ) -> None:
-    """Evaluate a model and write its card: scores, calibration, subgroups, leads, noise.
+    """Print a model's card, or evaluate it: scores, calibration, subgroups, leads, noise.
 
-    Writes README.md and evaluation.json, with all numbers, to the model folder; its probabilities
-    do not change. The accuracy with fewer leads, measured on the validation split, is stored in
-    config.json: `einthoven predict` answers only the labels that keep theirs. `einthoven report` of
-    the model's run shows the same numbers.
+    Without --cohort, prints the card of a model, a run, an ensemble, a pretrained encoder or
+    converted weights: what it is, what it has been trained on, its results and its licence.
+
+    With --cohort, writes README.md and evaluation.json, with all numbers, to the model folder; its
+    probabilities do not change. The accuracy with fewer leads, measured on the validation split, is
+    stored in config.json: `einthoven predict` answers only the labels that keep theirs. `einthoven
+    report` of the model's run shows the same numbers.
     """
     from einthoven.cli.paths import model_folder
     from einthoven.experiment.evaluation import evaluate_model
     from einthoven.inference import device_of
     from einthoven.models import load_model
 
+    if cohort is None:
+        typer.echo(_stored_card(model))
+        return
     with shown_warnings():
         loaded = load_model(model_folder(model))
     labelled, packed = _cohort_of(loaded, cohort, task, store)
@@ -231,6 +240,20 @@ def card(
             progress=progress,
         )
     typer.echo(f"Card: {page}")
+
+
+def _stored_card(folder: Path) -> str:
+    """The card in a model folder or run; a run without a model has one written from its run.json.
+
+    Raises ModelError if the folder holds neither.
+    """
+    from einthoven.cli.paths import model_folder
+    from einthoven.report.card import model_card
+
+    inner = folder / "model" if is_model(folder / "model") else folder
+    if not is_model(inner) and (folder / RUN_FILE).is_file():
+        return model_card(read_json(folder / RUN_FILE))
+    return (model_path(model_folder(inner)) / CARD).read_text(encoding="utf-8")
 
 
 def load_predictions(source: Path, split: str) -> Predictions:

@@ -25,11 +25,17 @@ from einthoven.backbones.inference import probabilities
 from einthoven.backbones.registry import seeded
 from einthoven.errors import EstimatorError
 from einthoven.estimator.arrays import ArrayEstimator, Targets, set_aside, source
-from einthoven.estimator.embedder import Encoder, backbone_name, initial_config, open_encoder
+from einthoven.estimator.embedder import (
+    Encoder,
+    backbone_name,
+    initial_config,
+    initial_fingerprints,
+    open_encoder,
+)
 from einthoven.files import Json
 from einthoven.inference import on_device
 from einthoven.licences import OWN_DATA, Licence, combined
-from einthoven.models import Model, derived_provenance
+from einthoven.models import Model, derived_provenance, initial_weights
 from einthoven.progress import Progress, live_bars
 from einthoven.stages.data import adapted
 from einthoven.stages.policy import settle
@@ -213,6 +219,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         self.classes_, self._kind = targets.classes, targets.kind
         self._aggregate = recipe.data.aggregate
         self._config = self._origin(recipe)
+        self._fingerprints = initial_fingerprints(self.backbone, self.weights)
         self.classifier_ = network.cpu().eval()
         return self
 
@@ -253,6 +260,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             self.preparation_,
             aggregate=self._aggregate,
             config=self._config,
+            fingerprints=self._fingerprints,
         )
 
     def _recipe(self) -> Recipe:
@@ -310,6 +318,8 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             **derived_provenance(initial),
             "environment": environment(),
         }
+        if initial and "weights_sha256" in initial:
+            provenance["initial_weights"] = initial_weights(initial)
         return combined(*licences).to_dict() | {"provenance": provenance}
 
     def _outputs(self, X: Any) -> NDArray[np.float64]:

@@ -20,10 +20,18 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import EstimatorError
 from einthoven.estimator.arrays import ArrayEstimator, source
-from einthoven.files import Json
+from einthoven.files import Json, read_metadata
 from einthoven.inference import on_device
 from einthoven.inference.embeddings import crop_means
-from einthoven.models import Model, is_model, load_model, read_config
+from einthoven.models import (
+    WEIGHTS,
+    Model,
+    is_model,
+    load_model,
+    model_path,
+    read_config,
+    weights_file,
+)
 from einthoven.signals.preparation import Preparation
 from einthoven.stages.data import adapted, check_fit
 from einthoven.stages.recipe import Data
@@ -228,6 +236,17 @@ def initial_config(encoder: Any, weights: str | Path | None = None) -> Json | No
     if _is_registered(encoder):
         return None if weights is None else config_of_weights(encoder, weights)
     return _config(encoder) if isinstance(encoder, str | Path) else {}
+
+
+def initial_fingerprints(encoder: Any, weights: str | Path | None = None) -> dict[str, str]:
+    """Fingerprints of the records that the weights of `open_encoder` have seen, if recorded."""
+    if isinstance(encoder, Model):
+        return encoder.fingerprints
+    source = weights if _is_registered(encoder) else encoder
+    if not isinstance(source, str | Path):
+        return {}
+    file = weights_file(source) if _is_registered(encoder) else model_path(source) / WEIGHTS
+    return {key: value for key, value in read_metadata(file).items() if key != "format"}
 
 
 def _is_registered(encoder: Any) -> bool:

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from einthoven.errors import EvaluationError
-from einthoven.experiment.run import SPLITS, RunResult, score_splits, table_file
+from einthoven.experiment.run import MODEL, SPLITS, RunResult, score_splits, table_file
 from einthoven.files import METRICS_FILE, RUN_FILE, Json, file_sha256, read_json, write_json
 from einthoven.inference import CALIBRATED
+from einthoven.licences import Licence, combined
+from einthoven.models import is_model, read_config
 from einthoven.predictions import Predictions
 from einthoven.training.run import RunFolder
 
@@ -64,7 +66,7 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
         split: mean_predictions([Predictions.load(table_file(f, split)) for f in folders], names)
         for split in SPLITS
     }
-    run = RunFolder.begin(out, _request(members, requests))
+    run = RunFolder.begin(out, _request(members, requests) | _origin(folders))
     for split, table in means.items():
         table.save(table_file(run.path, split))
     by = "patient" if "folds" in means["test"].metadata else "record"  # as the members
@@ -167,6 +169,15 @@ def _check_distinct(folders: Sequence[Path], digests: Sequence[str]) -> None:
                 f"{folders[place]} and {folders[first]} hold the same predictions",
                 remedy="name every member once",
             )
+
+
+def _origin(folders: Sequence[Path]) -> Json:
+    """What the members' weights have seen of PTB-XL, and the licence that follows from theirs."""
+    models = [folder / MODEL for folder in folders]
+    configs = [read_config(model) if is_model(model) else {} for model in models]
+    seen = [(config.get("provenance") or {}).get("contains_ptbxl") for config in configs]
+    contains = True if True in seen else None if None in seen else False
+    return {"contains_ptbxl": contains, **combined(*map(Licence.from_dict, configs)).to_dict()}
 
 
 def _request(members: Sequence[Json], requests: Sequence[Json]) -> Json:

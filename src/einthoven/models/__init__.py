@@ -30,7 +30,7 @@ from einthoven.models.config import (
     weights_file,
 )
 from einthoven.models.initialisation import Initialisation, initialisation_of
-from einthoven.models.provenance import derived_provenance, training_history
+from einthoven.models.provenance import derived_provenance, initial_weights, training_history
 
 if TYPE_CHECKING:
     from einthoven.models.folder import load_model, load_network, save_model, write_evaluation
@@ -45,6 +45,7 @@ __all__ = [
     "Model",
     "config_digest",
     "derived_provenance",
+    "initial_weights",
     "initialisation_of",
     "is_model",
     "load_model",

@@ -45,9 +45,11 @@ from einthoven.models.config import (
     write_config,
 )
 from einthoven.models.model import Model
-from einthoven.models.provenance import derived_provenance
+from einthoven.models.provenance import derived_provenance, initial_weights
 from einthoven.predictions.calibration import Calibration
 from einthoven.signals.preparation import Preparation
+
+_OF_HEADS = ("problem_type", "id2label", "label2id", "head_dropout", "descriptions")
 
 
 def save_model(
@@ -161,6 +163,7 @@ def _config_of(model: Model, sha256: str) -> Json:
         **model.licence.to_dict(),
         "weights_sha256": sha256,
     }
+    descriptive = _descriptive(model.config, sha256)
     if isinstance(model.network, Classifier):
         config |= {
             "problem_type": "multi_label_classification",
@@ -170,7 +173,7 @@ def _config_of(model: Model, sha256: str) -> Json:
         }
     else:
         config["architectures"] = [Backbone.__name__]
-    descriptive = _descriptive(model.config, sha256)
+        descriptive = {key: value for key, value in descriptive.items() if key not in _OF_HEADS}
     return json.loads(json.dumps(descriptive | config))  # type: ignore[no-any-return]
 
 
@@ -180,9 +183,9 @@ def _descriptive(config: Json, sha256: str) -> Json:
     if loaded == sha256:
         return config
     dropped = ("metrics", "calibration_fit", "lead_accuracy", "name", "selection")
-    initial = {"initial_weights": {"name": config.get("name"), "sha256": loaded}}
+    provenance = {"initial_weights": initial_weights(config), **derived_provenance(config)}
     return {key: value for key, value in config.items() if key not in dropped} | {
-        "provenance": initial | derived_provenance(config)
+        "provenance": provenance
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from einthoven.files import Json
+from einthoven.licences import Licence
 
 PTB_XL = "ptb-xl"  # name of a cohort read from PTB-XL's own tables
 
@@ -40,6 +41,13 @@ def contains_ptbxl(
 ) -> bool | None:
     """Whether PTB-XL is among the training data; `initial`: among those of the initial weights."""
     return True if any(entry.get("cohort") == PTB_XL for entry in history) else initial
+
+
+def initial_weights(config: Mapping[str, Any]) -> Json:
+    """Name, checksum and licence of a model's weights, as `initial_weights` of another model."""
+    name = config.get("name") or config.get("backbone")
+    terms = Licence.from_dict(config).to_dict()
+    return {"name": name, "sha256": config.get("weights_sha256"), **terms}
 
 
 def derived_provenance(config: Mapping[str, Any] | None) -> Json:
