@@ -187,6 +187,22 @@ def test_a_report_of_two_runs(cli: Any, made: Any, synthetic_path: Path, tmp_pat
     assert "<svg" in page.read_text()
 
 
+def test_a_report_states_predictive_values_at_a_prevalence(
+    cli: Any, made: Any, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    options = ("report", made.run, "--out", page, "--resamples", 20)
+    cli(*options, "--prevalence", "NORM=0.3", "--prevalence", "AFIB=.02")
+    numbers = json.loads(page.with_suffix(".json").read_text())
+    assert {k: v["prevalence"] for k, v in numbers["prevalence"].items()} == {
+        "NORM": 0.3,
+        "AFIB": 0.02,
+    }
+    assert repr(numbers["prevalence"]["NORM"]["npv"]) in page.read_text()
+    for wrong in ("XYZ=0.1", "NORM=2", "NORM=2 %", "NORM"):
+        assert wrong.partition("=")[0] in cli(*options, "--prevalence", wrong, status=1).err
+
+
 def test_a_report_draws_examples_from_a_table_with_other_columns(
     cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
 ) -> None:

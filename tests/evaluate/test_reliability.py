@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 from scipy.special import expit
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss, f1_score, log_loss, precision_score, recall_score
+from sklearn.metrics import (
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_score,
+    recall_score,
+)
 
 from einthoven.errors import CalibrationError, EvaluationError
 from einthoven.evaluate import calibration_report, fit_calibration
-from einthoven.evaluate.reliability import Quality, measure_quality
+from einthoven.evaluate.estimate import TOO_FEW
+from einthoven.evaluate.reliability import Quality, measure_quality, predictive_values
 from einthoven.predictions import Calibration, Predictions
 
 LABELS = ("a", "b", "c")
@@ -27,7 +35,7 @@ def table() -> Predictions:
     return Predictions.from_arrays(targets, expit(z), LABELS)
 
 
-def quality(targets: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> Quality:
+def quality(targets: np.ndarray, probabilities: np.ndarray, bins: int | None = None) -> Quality:
     return measure_quality(Predictions.from_arrays(targets, probabilities), bins=bins)
 
 
@@ -172,6 +180,9 @@ def test_decisions_equal_scikit_learn(table: Predictions) -> None:
         assert row["sensitivity"] == pytest.approx(recall_score(y, c))
         assert row["specificity"] == pytest.approx(recall_score(1 - y, ~c))
         assert row["precision"] == pytest.approx(precision_score(y, c))
+        assert row["npv"] == pytest.approx(precision_score(1 - y, ~c))
+        names = ("true_negatives", "false_positives", "false_negatives", "true_positives")
+        assert [row[name] for name in names] == confusion_matrix(y, c).ravel().tolist()
         assert row["f1"] == pytest.approx(f1_score(y, c))
         share, n, z = row["sensitivity"], y.sum(), 1.959964
         middle, half = share + z**2 / 2 / n, z * np.sqrt(share * (1 - share) / n + (z / 2 / n) ** 2)
@@ -202,3 +213,52 @@ def test_invalid_input_is_refused(table: Predictions) -> None:
         calibration_report(table, bins=0)
     with pytest.raises(CalibrationError, match="2 labels"):
         calibration_report(table, Calibration((1.0,) * 2, (0.0,) * 2, (0.5,) * 2))
+
+
+def confusion(hits: int, missed: int, cleared: int, alarms: int) -> dict[str, int]:
+    return {
+        "true_positives": hits,
+        "false_negatives": missed,
+        "true_negatives": cleared,
+        "false_positives": alarms,
+    }
+
+
+def test_predictive_values_at_the_prevalence_of_the_records_are_those_of_the_calls() -> None:
+    values = predictive_values(confusion(40, 10, 180, 20), 50 / 250, 0.95)
+    assert values["ppv"] == pytest.approx(40 / 60)
+    assert values["npv"] == pytest.approx(180 / 190)
+
+
+def test_predictive_values_at_another_prevalence_follow_from_bayes() -> None:
+    """Of 10,000 people 200 are ill: 160 of them are called, and 980 of the others."""
+    values = predictive_values(confusion(40, 10, 180, 20), 0.02, 0.95)
+    assert values["ppv"] == pytest.approx(160 / (160 + 980))
+    assert values["npv"] == pytest.approx(8820 / (8820 + 40))
+    assert values["ppv_interval"][0] < values["ppv"] < values["ppv_interval"][1]
+
+
+def test_perfect_calls_have_predictive_values_with_intervals() -> None:
+    values = predictive_values(confusion(30, 0, 70, 0), 0.1, 0.95)
+    assert (values["ppv"], values["npv"]) == (1, 1)
+    assert values["ppv_interval"][0] < 1
+    few = predictive_values(confusion(4, 0, 70, 0), 0.1, 0.95)
+    assert few["ppv_interval"] is few["npv_interval"] is None
+    assert few["ppv_interval_reason"] == TOO_FEW
+    never = predictive_values(confusion(0, 30, 70, 0), 0.1, 0.95)
+    assert never["ppv"] is never["ppv_interval"] is None
+    assert never["npv"] == pytest.approx(0.9)
+
+
+def test_intervals_of_predictive_values_hold_the_population_value() -> None:
+    """60 positives, 300 negatives, sensitivity 0.8, specificity 0.95, prevalence 0.02."""
+    source = np.random.default_rng(1)
+    hits, cleared = source.binomial(60, 0.8, 2000), source.binomial(300, 0.95, 2000)
+    truth = {"ppv": 0.016 / (0.016 + 0.049), "npv": 0.931 / (0.931 + 0.004)}
+    held = dict.fromkeys(truth, 0)
+    for h, c in zip(hits, cleared, strict=True):
+        values = predictive_values(confusion(h, 60 - h, c, 300 - c), 0.02, 0.95)
+        for name, value in truth.items():
+            low, high = values[f"{name}_interval"]
+            held[name] += low <= value <= high
+    assert all(0.93 < number / 2000 < 0.98 for number in held.values()), held

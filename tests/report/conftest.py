@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from einthoven.evaluate import calibration_report, fit_calibration, score_subgroups
+from einthoven.evaluate.curves import curves
 from einthoven.evaluate.scores import score_predictions
 from einthoven.files import Json, write_json, write_lines
 from einthoven.predictions import Predictions
@@ -158,6 +159,8 @@ def evaluation(report: Json) -> Json:
     assert table.targets is not None
     fitted = fit_calibration(table)
     measured = calibration_report(table, fitted, resamples=20)
+    drawn = curves(table, measured, resamples=20)
+    assert drawn is not None
     sex = np.where(np.arange(len(table)) % 2, "female", "<b>odd</b>")
     sex[:7] = ""
     clean = {key: {"value": 0.845, "interval": [0.8, 0.9]} for key in ("auroc", "auprc")}
@@ -168,6 +171,7 @@ def evaluation(report: Json) -> Json:
         "validation": run["validation"],
         "population": POPULATION,
         "calibration": measured.to_dict(),
+        "curves": drawn.to_dict(),
         "subgroups": score_subgroups(table, {"sex": sex}, resamples=20).to_dict(),
         "robustness": {
             "records": 120, "resamples": 20, "seed": 0, "unit": "record",

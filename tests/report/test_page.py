@@ -25,7 +25,7 @@ from einthoven.report.page import build_page, write_report
 
 VOID = {"meta", "br", "hr", "link", "img", "input"}
 SECTIONS = {"summary", "results", "differences", "training", "labels", "examples", "provenance"}
-PARTS = ("population", "calibration", "subgroups", "robustness")
+PARTS = ("population", "curves", "calibration", "subgroups", "robustness")
 
 
 class Page(HTMLParser):
@@ -169,7 +169,7 @@ def test_the_numbers_of_the_results_are_on_the_page(data: Json, page: Page) -> N
     assert calibration["change"]["brier"]["difference"] in page.shown
     assert calibration["decisions"]["NORM"]["threshold"] in page.shown
     assert {-0.0515, 0.3125, 0.845, 777, 47, 0.025} <= page.shown
-    assert page.tags["caption"] == page.tags["table"] == 13
+    assert page.tags["caption"] == page.tags["table"] == 19
 
 
 def test_hostile_names_are_text(text: str, page: Page, labels: tuple[str, ...]) -> None:
@@ -219,7 +219,7 @@ def test_sections_follow_the_evaluation(data: Json, evaluation: Json, part: str 
 
 def test_a_calibration_that_was_not_fitted_has_no_decisions(data: Json, evaluation: Json) -> None:
     bare = evaluation["calibration"] | {"after": None, "change": {}, "decisions": {}}
-    assert "table-decisions" not in build_page(with_first(data, evaluation={"calibration": bare}))
+    assert "table-confusion" not in build_page(with_first(data, evaluation={"calibration": bare}))
 
 
 def test_one_run_has_no_differences(runs: dict[str, Path]) -> None:

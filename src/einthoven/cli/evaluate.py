@@ -164,6 +164,13 @@ def report(
         Path | None, typer.Option(help="Run to compare the others with. Default: the last.")
     ] = None,
     cohort: Annotated[Path | None, typer.Option(help="Cohort, to draw example ECGs from.")] = None,
+    prevalence: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=SHARE",
+            help="Also state predictive values at this prevalence, such as AFIB=0.02. Repeatable.",
+        ),
+    ] = None,
     resamples: Resamples = 1000,
 ) -> None:
     """Write one self-contained HTML page: tables, differences, curves and example ECGs.
@@ -183,9 +190,25 @@ def report(
             reference=reference,
             cohort=source,
             resamples=resamples,
+            prevalence=_shares(prevalence or []),
             options=["--cohort", str(cohort)] if cohort else (),
         )
     typer.echo(f"Report: {page}")
+
+
+def _shares(texts: list[str]) -> dict[str, float]:
+    """Shares by label, of texts such as `AFIB=0.02`."""
+    shares = {}
+    for text in texts:
+        label, _, share = text.rpartition("=")
+        try:
+            shares[label] = float(share)
+        except ValueError:
+            raise EvaluationError(
+                f"--prevalence {text}: {share!r} is not a number",
+                remedy="write LABEL=SHARE, such as AFIB=0.02",
+            ) from None
+    return shares
 
 
 def card(

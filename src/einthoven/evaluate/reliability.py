@@ -12,12 +12,15 @@ small; the Brier score and the log loss, which are means over records, have neit
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit, ndtri
 from scipy.stats import binomtest
 
 from einthoven.errors import EvaluationError
@@ -36,7 +39,8 @@ from einthoven.predictions import Calibration, Predictions
 
 Floats = NDArray[np.float64]
 
-BINS = 15
+MOST_BINS, FEWEST_BINS = 15, 3
+RECORDS_PER_BIN = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,15 +136,19 @@ class CalibrationReport:
         By label.
     records : int
     before, after : Quality
-        Uncalibrated and calibrated probabilities; without a calibration `after`, `change` and
-        `decisions` are None.
+        Uncalibrated and calibrated probabilities; without a calibration `after` and all that
+        follows from it are None.
+    probabilities : array of float64, shape (records, labels), or None
+        Calibrated probabilities.
     change : dict of str to (difference, interval)
         After minus before of the macro log loss and Brier score; below 0 is better. The interval
         is a percentile interval of paired resamples, None without resamples.
     decisions : DataFrame or None
-        By label: `threshold`, `called` (the records at or above it), `sensitivity`, `specificity`,
-        `precision` and `f1`; NaN where a denominator is 0. `sensitivity_interval` and so on are
-        Wilson intervals, None where fewer than five records are in the denominator.
+        By label: `threshold`, `called` (the records at or above it), the confusion matrix
+        (`true_positives`, `false_positives`, `false_negatives`, `true_negatives`), `sensitivity`,
+        `specificity`, `precision` (the positive predictive value), `npv` and `f1`; NaN where a
+        denominator is 0. `sensitivity_interval` and so on are Wilson intervals, None where fewer
+        than five records are in the denominator.
     cross_fitted : bool
         Whether `after` and `decisions` are of calibrations that were fitted on the other folds.
     bins : int
@@ -152,6 +160,7 @@ class CalibrationReport:
     records: int
     before: Quality
     after: Quality | None
+    probabilities: Floats | None
     change: dict[str, tuple[float, Interval | None]] | None
     decisions: pd.DataFrame | None
     cross_fitted: bool
@@ -181,7 +190,7 @@ def calibration_report(
     calibration: Calibration | None = None,
     *,
     folds: ArrayLike | None = None,
-    bins: int = BINS,
+    bins: int | None = None,
     **settings: Any,
 ) -> CalibrationReport:
     """Measure a calibration on records that it was not fitted on.
@@ -195,8 +204,8 @@ def calibration_report(
     folds : array, shape (records,), optional
         Fold of each record, if the calibration was fitted on these records: each fold is then
         calibrated, and its labels are called, by a calibration that is fitted on the other folds.
-    bins : int
-        Number of bins of either kind.
+    bins : int, optional
+        Number of bins of either kind; by default `suitable_bins`.
     settings
         `resamples`, `seed`, `by` and `level` of `BootstrapSettings`, for the
         intervals of `change`.
@@ -208,10 +217,11 @@ def calibration_report(
     CalibrationError
         If the calibration has another number of labels.
     """
+    bins = suitable_bins(len(predictions)) if bins is None else bins
     if bins < 1:
         raise EvaluationError(f"{bins} bins", remedy="pass at least one bin")
     bootstrap = Bootstrap.of(predictions, BootstrapSettings(undefined_labels="skip", **settings))
-    after = change = decisions = None
+    after = values = change = decisions = None
     if calibration is not None:
         values, thresholds = calibrated(predictions, calibration, folds)
         after = measure_quality(replace(predictions, probabilities=values), bins=bins)
@@ -225,6 +235,7 @@ def calibration_report(
         records=len(predictions),
         before=measure_quality(predictions, bins=bins),
         after=after,
+        probabilities=values,
         change=change,
         decisions=decisions,
         cross_fitted=folds is not None,
@@ -263,8 +274,14 @@ def calibrated(
     return values, thresholds
 
 
-def measure_quality(predictions: Predictions, *, bins: int = BINS) -> Quality:
+def suitable_bins(records: int) -> int:
+    """Number of bins that a number of records fills: one for every 50, from 3 to 15."""
+    return int(np.clip(records // RECORDS_PER_BIN, FEWEST_BINS, MOST_BINS))
+
+
+def measure_quality(predictions: Predictions, *, bins: int | None = None) -> Quality:
     """Measure the probabilities of a table with targets."""
+    bins = suitable_bins(len(predictions)) if bins is None else bins
     targets, probabilities = predictions.require_targets(), predictions.probabilities
     pairs = targets.reshape(-1, 1), probabilities.reshape(-1, 1)
     width, mass, pooled_width, pooled_mass = (
@@ -328,23 +345,83 @@ def _change(
 def _decisions(targets: NDArray[np.uint8], called: NDArray[np.bool_], level: float) -> pd.DataFrame:
     true = targets == 1
     hits, alarms, positives = (mask.sum(axis=0) for mask in (true & called, called, true))
+    rejected = (~true & ~called).sum(axis=0)
     counts = {
         "sensitivity": (hits, positives),
-        "specificity": ((~true & ~called).sum(axis=0), len(true) - positives),
+        "specificity": (rejected, len(true) - positives),
         "precision": (hits, alarms),
+        "npv": (rejected, len(true) - alarms),
     }
-    columns: dict[str, Any] = {"called": alarms}
+    columns: dict[str, Any] = {
+        "called": alarms,
+        "true_positives": hits,
+        "false_positives": alarms - hits,
+        "false_negatives": positives - hits,
+        "true_negatives": rejected,
+    }
     for name, (part, whole) in counts.items():
         columns[name] = _share(part, whole)
         columns[f"{name}_interval"] = [
-            _wilson(*pair, level) for pair in zip(part, whole, strict=True)
+            wilson(*pair, level) for pair in zip(part, whole, strict=True)
         ]
         columns[f"{name}_interval_reason"] = [TOO_FEW if n < FEWEST else None for n in whole]
     columns["f1"] = _share(2 * hits, alarms + positives)
     return pd.DataFrame(columns)
 
 
-def _wilson(part: int, whole: int, level: float) -> Interval | None:
+def predictive_values(decision: Mapping[str, Any], prevalence: float, level: float) -> Json:
+    """Predictive values of a label's calls at another prevalence, by Bayes' theorem.
+
+    Sensitivity and specificity are taken from the confusion matrix, and assumed to be the same at
+    the other prevalence. Intervals are computed on the logit scale (Mercaldo, Lau and Zhou 2007);
+    where a cell of the matrix is 0, half a record is added to every cell.
+
+    Parameters
+    ----------
+    decision : mapping
+        A row of `CalibrationReport.decisions`.
+    prevalence : float
+        In (0, 1).
+    level : float
+        Confidence level.
+
+    Returns
+    -------
+    dict
+        `prevalence`, `ppv`, `npv`, `ppv_interval`, `npv_interval` and the reasons for their
+        absence; a value is None where its denominator is 0.
+    """
+    names = ("true_positives", "false_negatives", "true_negatives", "false_positives")
+    counts = np.array([decision[name] for name in names], dtype=float)
+    smallest = min(counts[:2].sum(), counts[2:].sum())
+    values: Json = {"prevalence": prevalence}
+    points = _at_prevalence(counts, prevalence) if smallest else {"ppv": None, "npv": None}
+    filled = counts + 0.5 * (counts == 0).any()
+    hits, missed, cleared, alarms = filled
+    variances = {
+        "ppv": missed / (hits * (hits + missed)) + cleared / (alarms * (cleared + alarms)),
+        "npv": hits / (missed * (hits + missed)) + alarms / (cleared * (cleared + alarms)),
+    }
+    few = smallest < FEWEST
+    for name, centre in _at_prevalence(filled, prevalence).items():
+        width = ndtri((1 + level) / 2) * math.sqrt(variances[name])
+        limits = expit(logit(centre) + width * np.array([-1, 1])).tolist()
+        values[name] = points[name]
+        values[f"{name}_interval"] = None if few or points[name] is None else limits
+        values[f"{name}_interval_reason"] = TOO_FEW if few else None
+    return values
+
+
+def _at_prevalence(counts: Floats, prevalence: float) -> dict[str, float | None]:
+    """Predictive values of a confusion matrix at a prevalence; None where nothing is called."""
+    hits, missed, cleared, alarms = counts
+    ill, well = prevalence / (hits + missed), (1 - prevalence) / (cleared + alarms)
+    pairs = {"ppv": (hits * ill, alarms * well), "npv": (cleared * well, missed * ill)}
+    return {k: float(a / (a + b)) if a + b else None for k, (a, b) in pairs.items()}
+
+
+def wilson(part: int, whole: int, level: float) -> Interval | None:
+    """Wilson interval of a share; None for a whole of fewer than five records."""
     if whole < FEWEST:
         return None
     low, high = binomtest(int(part), int(whole)).proportion_ci(level, "wilson")

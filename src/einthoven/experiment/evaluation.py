@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import fit_calibration
+from einthoven.evaluate.curves import curves
 from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics, score_subgroups
@@ -76,7 +77,7 @@ def evaluation_of(
     by: str = "record",
     folds: NDArray[np.intp] | None = None,
 ) -> Json:
-    """Compute score, calibration and subgroups of a split.
+    """Compute score, calibration, curves and subgroups of a split.
 
     Parameters
     ----------
@@ -105,6 +106,7 @@ def evaluation_of(
     check_uncalibrated(model, table)
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
     calibration = calibration_report(table, model.calibration, folds=folds, **options)
+    drawn = curves(table, calibration, resamples=resamples, seed=seed)
     groups = demographics(cohort.metadata().loc[table.records.tolist()])
     subgroups = score_subgroups(table, groups, **options).to_dict() if groups else None
     # The cohort may differ from the one that the model was trained on.
@@ -124,6 +126,7 @@ def evaluation_of(
         "score": score or score_predictions(table, **options).to_dict(),
         "validation": None,
         "calibration": calibration.to_dict(),
+        "curves": drawn.to_dict() if drawn else None,
         "subgroups": subgroups,
         "robustness": None,
     }

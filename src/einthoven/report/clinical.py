@@ -8,16 +8,69 @@ from markupsafe import Markup
 
 from einthoven.files import Json
 from einthoven.report.data import UNKNOWN
-from einthoven.report.tables import Cell, Phrase, Table, count, share, significant
+from einthoven.report.tables import (
+    Cell,
+    Phrase,
+    Table,
+    Value,
+    count,
+    metric,
+    metric_of,
+    share,
+    significant,
+)
 
 _PARTS = {"train": "Training", "validation": "Validation", "test": "Test", "all": "All"}
 _MOST_DEVICES = 8
 
 
-def clinical_tables(evaluation: Json) -> dict[str, Table | None]:
-    """The tables of this module by name; None for missing parts of an evaluation."""
-    population = evaluation.get("population")
-    return {"population_table": population_table(population) if population else None}
+def clinical_tables(evaluation: Json, prevalence: Json | None = None) -> Json:
+    """The tables of this module by name; None for missing parts of an evaluation.
+
+    `prevalence` has the predictive values of labels at a prevalence (`report_data`).
+    """
+    population, curves = evaluation.get("population"), evaluation.get("curves")
+    per_label, left_out = (curves[k] if curves else {} for k in ("per_label", "left_out"))
+    without: dict[str, list[str]] = {}
+    for label, reason in left_out.items():
+        without.setdefault(reason, []).append(label)
+    return {
+        "population_table": population_table(population) if population else None,
+        "prevalence_table": _prevalence_table(prevalence) if prevalence else None,
+        "bins_tables": {
+            label: _bins_table(entry["bins"], label, place)
+            for place, (label, entry) in enumerate(per_label.items(), 1)
+        },
+        "without_curves": without,
+    }
+
+
+def _prevalence_table(prevalence: Json) -> Table:
+    caption = (
+        "Predictive values at a prevalence given by the author, with the sensitivity and "
+        "specificity of the test records, which can differ in another population."
+    )
+    rows: list[list[Cell]] = [
+        [label, share(entry["prevalence"]), metric_of(entry, "ppv"), metric_of(entry, "npv")]
+        for label, entry in prevalence.items()
+    ]
+    return Table("table-prevalence", caption, ["Label", "Prevalence", "PPV", "NPV"], rows)
+
+
+def _bins_table(bins: list[Json], label: str, place: int) -> Table:
+    """Records, probability and share of positives in every bin of a label."""
+    head = ["Bin", "Records", "Mean probability", "Share of positives"]
+    rows: list[list[Cell]] = [
+        [
+            str(number),
+            entry["records"],
+            metric(entry["probability"]),
+            Value(entry["observed"], entry["interval"], reason=entry["reason"]),
+        ]
+        for number, entry in enumerate(bins, 1)
+    ]
+    caption = f"Calibration of {label}, in bins of equal mass."
+    return Table(f"table-bins-{place}", caption, head, rows, kind="numbers dense")
 
 
 def population_table(population: Json) -> Table:

@@ -14,6 +14,7 @@ from einthoven import __version__
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.comparison import compare
+from einthoven.evaluate.reliability import predictive_values
 from einthoven.evaluate.scores import plain, score_predictions
 from einthoven.files import (
     CONFIG_FILE,
@@ -26,7 +27,7 @@ from einthoven.files import (
     read_lines,
 )
 from einthoven.licences import Licence
-from einthoven.predictions import Predictions
+from einthoven.predictions import Predictions, listed
 from einthoven.records.record import Record
 from einthoven.report.cases import calls_of, examples_of, gallery_of, reader
 from einthoven.report.format import command_text, without_folder
@@ -34,7 +35,7 @@ from einthoven.report.format import command_text, without_folder
 PREDICTIONS = "predictions"
 RARE = 10
 """Labels with fewer positives are counted among the limitations."""
-PARTS = ("population", "calibration", "subgroups", "robustness")
+PARTS = ("population", "curves", "calibration", "subgroups", "robustness")
 """Parts of an evaluation that the page shows besides the scores."""
 UNKNOWN = "not recorded"
 REMEDY = "evaluate it again: einthoven card --model MODEL --cohort PATH"
@@ -60,14 +61,16 @@ def report_data(
     *,
     cohort: Cohort | None = None,
     resamples: int = 1000,
+    prevalence: Mapping[str, float] | None = None,
     command: str = "",
 ) -> tuple[Json, list[Record]]:
     """Collect every number of a page about finished runs, and the ECGs that it draws.
 
     These are the ECGs of `examples`, then those of `gallery["drawn"]`.
 
-    Raises EvaluationError if a run is not finished, or runs have different test records or labels,
-    and CohortError if a record of the predictions is not in the cohort.
+    Raises EvaluationError if a run is not finished, runs have different test records or labels, or
+    a prevalence is not in (0, 1) or of a label without a threshold, and CohortError if a record of
+    the predictions is not in the cohort.
 
     Parameters
     ----------
@@ -79,6 +82,8 @@ def report_data(
         Source of the example ECGs and of the wording of labels.
     resamples : int
         Bootstrap resamples; scores of another number are computed again.
+    prevalence : mapping of str to float, optional
+        Prevalence by label, at which the predictive values of the first run are computed.
     command : str
         The command that writes the page.
     """
@@ -116,9 +121,29 @@ def report_data(
         "descriptions": dict(cohort.descriptions) if cohort is not None else {},
         "examples": [entry for entry, _ in examples],
         "gallery": gallery,
+        "prevalence": _at_prevalence(first["evaluation"], prevalence or {}),
         "command": command,
     }
     return plain(data), [*(record for _, record in examples), *drawn]
+
+
+def _at_prevalence(evaluation: Json, prevalence: Mapping[str, float]) -> Json:
+    """Predictive values of labels at given prevalences."""
+    calibration = evaluation.get("calibration") or {}
+    decisions, values = calibration.get("decisions") or {}, {}
+    for label, share in prevalence.items():
+        if label not in decisions:
+            raise EvaluationError(
+                f"prevalence of {label!r}, which has no threshold in this run",
+                remedy=f"name one of {listed(list(decisions)) or 'the labels of a calibrated run'}",
+            )
+        if not 0 < share < 1:
+            raise EvaluationError(
+                f"prevalence {share} of {label!r} is not between 0 and 1",
+                remedy="write a share, such as 0.02 for 2 %",
+            )
+        values[label] = predictive_values(decisions[label], share, calibration["level"])
+    return values
 
 
 def pretraining_data(runs: Mapping[str, Path], command: str = "") -> Json:

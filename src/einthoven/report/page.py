@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count as counter
 from pathlib import Path
@@ -30,6 +30,7 @@ from einthoven.report.figures import (
     to_svg,
 )
 from einthoven.report.format import command_text
+from einthoven.report.panels import label_panels, macro_panels
 
 LISTED = 200  # wrong calls on the page and in its JSON; the others are in the CSV file only
 PICTURES = (".html", ".png", ".svg")
@@ -45,6 +46,7 @@ def write_report(
     reference: str | Path | None = None,
     cohort: Cohort | None = None,
     resamples: int = 1000,
+    prevalence: Mapping[str, float] | None = None,
     options: Sequence[str] = (),
 ) -> Path:
     """Write one HTML page about finished runs, and its numbers as JSON beside it.
@@ -64,14 +66,16 @@ def write_report(
         Source of the example ECGs; without it there are none.
     resamples : int
         Bootstrap resamples.
+    prevalence : mapping of str to float, optional
+        Prevalence by label, for predictive values elsewhere than in the test records.
     options : sequence of str
         Further options of the command that the page states, such as `--cohort` and its path.
 
     Raises
     ------
     EvaluationError
-        If a run is not finished, runs have different test records or labels, or `out` does not end
-        in `.html`.
+        If a run is not finished, runs have different test records or labels, `out` does not end in
+        `.html`, or a prevalence is not in (0, 1) or of a label without a threshold.
     """
     page = Path(out)
     if page.suffix.lower() not in (".html", ".htm"):
@@ -88,6 +92,8 @@ def write_report(
     command = ["einthoven", "report", *map(str, folders), "--out", str(out)]
     command += ["--reference", str(reference)] if reference else []
     command += ["--resamples", str(resamples)] if resamples != 1000 else []
+    for label, value in (prevalence or {}).items():
+        command += ["--prevalence", f"{label}={value:g}"]
     command += options
     if all(_is_pretraining(folder) for folder in folders):
         data = pretraining_data(_by_name(folders), command_text(command))
@@ -101,6 +107,7 @@ def write_report(
             next(name for name, folder in names.items() if folder == other),
             cohort=cohort,
             resamples=resamples,
+            prevalence=prevalence,
             command=command_text(command),
         )
         if gallery := data["gallery"]:
@@ -123,6 +130,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
     drawn = [*data["examples"], *(gallery["drawn"] if gallery else ())]
     anchors = {entry["row"]: f"ecg-{place}" for place, entry in enumerate(drawn)}
     evaluation, histories = first["evaluation"], _histories(data)
+    parts = tables.results_tables(data) | clinical_tables(evaluation, data["prevalence"])
     sections = {
         "summary": "Summary",
         "population": "population" in evaluation and "Records and patients",
@@ -130,6 +138,8 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         "differences": data["comparisons"] and "Differences by label",
         "training": histories and "Training",
         "labels": "Every label",
+        "decisions": parts["decision_tables"] and "Decisions at the thresholds",
+        "curves": "curves" in evaluation and "Curves of every label",
         "calibration": "calibration" in evaluation and "Calibration",
         "subgroups": "subgroups" in evaluation and "Subgroup analysis",
         "robustness": "robustness" in evaluation and "Fewer leads and noise",
@@ -153,8 +163,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         anchors=anchors,
         sheets=dict(zip(anchors, records, strict=True)),
         errors_table=tables.errors_table(gallery, anchors) if gallery else None,
-        **tables.results_tables(data),
-        **clinical_tables(evaluation),
+        **parts,
     )
 
 
@@ -291,5 +300,7 @@ _PAGES.globals |= {
     "curves": curves,
     "differences": _differences,
     "ecg_paper": ecg_paper,
+    "label_panels": label_panels,
+    "macro_panels": macro_panels,
     "reliability_diagram": reliability_diagram,
 }

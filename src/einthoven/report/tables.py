@@ -21,6 +21,19 @@ from einthoven.report.format import NONE, Interval, Number, confidence
 TEMPLATES = Path(__file__).with_name("templates")
 SCORES = {"auroc": "AUROC", "auprc": "AUPRC"}
 ATTRIBUTES = {"sex": "sex", "age": "age in years"}
+CONFUSION = {
+    "true_positives": "True positives",
+    "false_positives": "False positives",
+    "false_negatives": "False negatives",
+    "true_negatives": "True negatives",
+}
+RATES = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+}
 MEASURES = (
     ("macro", "log_loss", "log loss"),
     ("macro", "brier", "Brier score"),
@@ -317,9 +330,9 @@ def evaluation_tables(evaluation: Json) -> dict[str, Any]:
     robustness = evaluation.get("robustness")
     return {
         "calibration_table": _calibration_table(calibration) if calibration else None,
-        "decisions_table": _decisions_table(calibration)
+        "decision_tables": _decision_tables(calibration)
         if calibration and calibration["after"]
-        else None,
+        else [],
         "subgroup_tables": _subgroup_tables(subgroups) if subgroups else [],
         "robustness_table": _robustness_table(robustness) if robustness else None,
     }
@@ -352,19 +365,32 @@ def _calibration_table(calibration: Json) -> Table:
     return Table("table-calibration", f"{caption}.", head, rows)
 
 
-def _decisions_table(calibration: Json) -> Table:
-    """The threshold of every label, and the decisions that follow from it."""
-    rates = ("sensitivity", "specificity", "precision", "f1")
-    head = ["Label", "Threshold", "Positives", "Called", *map(str.capitalize, rates)]
-    rows: list[list[Cell]] = []
+def _decision_tables(calibration: Json) -> list[Table]:
+    """Confusion matrix of every label at its threshold, and the rates that follow from it."""
+    confusion: list[list[Cell]] = []
+    rates: list[list[Cell]] = []
     for label, entry in calibration["decisions"].items():
-        row: list[Cell] = [label, metric(entry["threshold"], places=4)]
-        row += [calibration["positives"][label], entry["called"]]
-        rows.append(row + [metric_of(entry, key) for key in rates])
-    caption = f"Decisions on the test split with thresholds from {fitted_on(calibration)}."
+        confusion.append([label, metric(entry["threshold"], places=4)])
+        confusion[-1] += [entry[name] for name in CONFUSION]
+        rates.append([label, *(metric_of(entry, name) for name in RATES)])
+    caption = f"Calls on the test split at thresholds from {fitted_on(calibration)}."
     if calibration.get("cross_fitted"):
-        caption += " The thresholds shown are those of the final model."
-    return Table("table-decisions", caption, head, rows, kind="numbers dense")
+        caption = (
+            "Calls out of fold at thresholds from the other folds. The thresholds shown are those "
+            "of the final model."
+        )
+    head = ["Label", "Threshold", *CONFUSION.values()]
+    level = confidence(calibration["level"])
+    return [
+        Table("table-confusion", caption, head, confusion, kind="numbers dense"),
+        Table(
+            "table-rates",
+            f"Accuracy of these calls, with {level} intervals.",
+            ["Label", *RATES.values()],
+            rates,
+            kind="numbers dense",
+        ),
+    ]
 
 
 def _subgroup_tables(subgroups: Json) -> list[Table]:
