@@ -395,7 +395,7 @@ def predictive_values(decision: Mapping[str, Any], prevalence: float, level: flo
     counts = np.array([decision[name] for name in names], dtype=float)
     smallest = min(counts[:2].sum(), counts[2:].sum())
     values: Json = {"prevalence": prevalence}
-    points = _at_prevalence(counts, prevalence) if smallest else {"ppv": None, "npv": None}
+    points = _at_prevalence(counts, prevalence) if smallest else {}
     filled = counts + 0.5 * (counts == 0).any()
     hits, missed, cleared, alarms = filled
     variances = {
@@ -405,19 +405,19 @@ def predictive_values(decision: Mapping[str, Any], prevalence: float, level: flo
     few = smallest < FEWEST
     for name, centre in _at_prevalence(filled, prevalence).items():
         width = ndtri((1 + level) / 2) * math.sqrt(variances[name])
-        limits = expit(logit(centre) + width * np.array([-1, 1])).tolist()
-        values[name] = points[name]
-        values[f"{name}_interval"] = None if few or points[name] is None else limits
+        limits = [float(expit(logit(centre) + side)) for side in (-width, width)]
+        values[name] = points.get(name)
+        values[f"{name}_interval"] = None if few or name not in points else limits
         values[f"{name}_interval_reason"] = TOO_FEW if few else None
     return values
 
 
-def _at_prevalence(counts: Floats, prevalence: float) -> dict[str, float | None]:
-    """Predictive values of a confusion matrix at a prevalence; None where nothing is called."""
+def _at_prevalence(counts: Floats, prevalence: float) -> dict[str, float]:
+    """Predictive values of a confusion matrix at a prevalence, where they are defined."""
     hits, missed, cleared, alarms = counts
     ill, well = prevalence / (hits + missed), (1 - prevalence) / (cleared + alarms)
     pairs = {"ppv": (hits * ill, alarms * well), "npv": (cleared * well, missed * ill)}
-    return {k: float(a / (a + b)) if a + b else None for k, (a, b) in pairs.items()}
+    return {name: float(a / (a + b)) for name, (a, b) in pairs.items() if a + b}
 
 
 def wilson(part: int, whole: int, level: float) -> Interval | None:
