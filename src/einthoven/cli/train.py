@@ -112,7 +112,9 @@ def posttrain(
     from einthoven.training.distributed import Processes
 
     refuse_inside(out, cohort)
-    start, name, settings, is_adapted = plan_training(backbone, weights, recipe, overrides or ())
+    with shown_warnings():
+        plan = plan_training(backbone, weights, recipe, overrides or ())
+    start, name, settings, is_adapted = plan
     network = backbone_options(start.backbone, options, leads=leads, defaults=start.options)
     processes = Processes(device)
     use_threads(threads)

@@ -8,6 +8,7 @@ the networks of the PTB-XL benchmark need (Strodthoff et al. 2021) are off by de
 from __future__ import annotations
 
 import json
+import logging
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
@@ -21,6 +22,8 @@ from einthoven.backbones.registry import entry
 from einthoven.errors import RecipeError
 from einthoven.files import Json, read_toml
 from einthoven.training.optim import Cycle
+
+log = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 _GENERAL, _PRETRAINING = "st-mem", "pretraining"
@@ -451,9 +454,7 @@ def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: s
             remedy="correct the recipe or the --set option; docs/recipes.md lists every key",
         ) from error
     changed |= set(dict(_entries(changes)))
-    if isinstance(recipe, Recipe) and recipe.stage1 and recipe.stage1.solver == "auto":
-        probe = recipe.stage1.model_copy(update={"solver": _solver(changed)})
-        recipe = recipe.model_copy(update={"stage1": probe})
+    recipe = _with_solver(recipe, changed)
     _check_effects(recipe, changed)
     return recipe
 
@@ -520,11 +521,17 @@ _STEPS = {f"stage1.{key}" for key in Stage1.model_fields} - {
 }  # fmt: skip
 
 
-def _solver(changed: set[str]) -> str:
-    """Solver of stage 1 to which the keys that a user sets belong; `auto` without any."""
-    if changed & _STEPS:
-        return "adamw"
-    return "logistic" if "stage1.penalty" in changed else "auto"
+def _with_solver(recipe: M, changed: set[str]) -> M:
+    """Replace the solver `auto` of stage 1 by the one to which a key that a user sets belongs."""
+    stage1: Stage1 | None = getattr(recipe, "stage1", None)
+    if stage1 is None or stage1.solver != "auto":
+        return recipe
+    for solver, keys in (("adamw", _STEPS), ("logistic", {"stage1.penalty"})):
+        if decisive := sorted(changed & keys):
+            log.info("policy: stage1.solver = %s (%s is set)", solver, decisive[0])
+            decided = stage1.model_copy(update={"solver": solver})
+            return recipe.model_copy(update={"stage1": decided})
+    return recipe
 
 
 # A key, the key that overrules it, the values of that key which do, and the remedy.
