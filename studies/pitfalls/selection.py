@@ -97,7 +97,7 @@ def _on_the_folds(family: str, test: Floats, validation: Floats) -> str:
 
 
 def _epochs(x: Singles, targets: Targets, evaluation: Singles, *, seed: int) -> Iterator[Floats]:
-    """Probabilities of the evaluation records after each epoch of a probe: AdamW, cosine to zero."""
+    """Probabilities of the evaluation records after each epoch of a probe (AdamW, cosine)."""
     inside, outside = (torch.from_numpy(values) for values in standardised(x, evaluation))
     labels = torch.from_numpy(targets.astype(np.float32))
     generator = torch.Generator().manual_seed(seed)

@@ -748,9 +748,9 @@ def training_batches(
 
 
 def mixture_order(sources: list[Any], weights: list[float], *, seed: int, epoch: int) -> Any:
-    from einthoven.stages.pretraining_data import Mixture, draws_by_weight
+    from einthoven.stages.pretraining_data import Mixture, draws_by_share
 
-    draws = draws_by_weight([len(s) for s in sources], weights)
+    draws = draws_by_share([len(s) for s in sources], weights)
     return list(draws), Mixture(tuple(sources), draws).order(seed=seed, epoch=epoch)
 
 

@@ -40,7 +40,7 @@ def test_cohorts_are_mixed_by_weight(
 ) -> None:
     out = tmp_path / "mixed"
     cli(
-        "pretrain", synthetic_path, unlabelled, "--weight", 3, "--weight", 1,
+        "pretrain", synthetic_path, unlabelled, "--share", 3, "--share", 1,
         "--store", synthetic_store.root, "--store", tmp_path / "own.store",
         "--backbone", tiny_backbone, "--out", out, *QUICK,
     )  # fmt: skip
@@ -70,16 +70,16 @@ def test_a_recipe_may_name_its_cohorts(
     recipe = tmp_path / "mixture.toml"
     recipe.write_text(
         'name = "mixture"\nepochs = 1\nbatch_size = 32\ncrop_seconds = 2.5\nprecision = "fp32"\n'
-        f'[[cohorts]]\npath = "{synthetic_path}"\nweight = 1\n'
-        f'[[cohorts]]\npath = "{unlabelled}"\nweight = 0.5\n'
+        f'[[cohorts]]\npath = "{synthetic_path}"\nshare = 1\n'
+        f'[[cohorts]]\npath = "{unlabelled}"\nshare = 0.5\n'
     )
     command = ("pretrain", "--backbone", tiny_backbone, "--recipe", recipe, "--device", "cpu")
     result = cli(*command, "--out", tmp_path / "run")
     request = read_json(tmp_path / "run" / "run.json")["request"]
     assert len(request["cohorts"]) == 2
     assert "cohorts" not in request["recipe"]
-    result = cli(*command, "--out", tmp_path / "other", "--weight", 2, status=1)
-    assert "--weight" in result.err
+    result = cli(*command, "--out", tmp_path / "other", "--share", 2, status=1)
+    assert "--share" in result.err
 
 
 def test_contradicting_options_are_refused(
@@ -97,9 +97,9 @@ def test_contradicting_options_are_refused(
         synthetic_path,
         "--store",
         synthetic_store.root,
-        "--weight",
+        "--share",
         1,
-        "--weight",
+        "--share",
         2,
         status=1,
     )
@@ -109,9 +109,9 @@ def test_contradicting_options_are_refused(
 @pytest.mark.parametrize(
     ("more", "message", "remedy"),
     [
-        (["--weight", 1, "--weight", 2], "2 weights for 1 cohorts", "repeat --weight"),
-        (["--weight", 0], "weights [0.0]", "above zero"),
-        (["--weight", "inf"], "weights [inf]", "above zero"),
+        (["--share", 1, "--share", 2], "2 shares for 1 cohorts", "repeat --share"),
+        (["--share", 0], "shares [0.0]", "above zero"),
+        (["--share", "inf"], "shares [inf]", "above zero"),
         (
             ["--backbone", "s4_tiny"],
             "recipe demo does not suit s4_tiny: s4_tiny has no patches",

@@ -197,7 +197,7 @@ def test_validation_loss_of_each_cohort_is_logged(
 ) -> None:
     stores = [synthetic_store, synthetic_store]
     with_own = [halves[0], replace(halves[0], name="again")]
-    done = run(tmp_path, cohort=with_own, store=stores, mix=[1, 3])
+    done = run(tmp_path, cohort=with_own, store=stores, shares=[1, 3])
     line = done.history[-1]
     losses = {key: value for key, value in line.items() if key.startswith("validation_loss")}
     name = halves[0].name
@@ -225,13 +225,13 @@ def test_killed_mixture_resumes_to_the_same_encoder(
     recorder: Any,
     killed: type[Exception],
 ) -> None:
-    options = {"cohort": halves, "store": [synthetic_store] * 2, "mix": [1, 2]}
+    options = {"cohort": halves, "store": [synthetic_store] * 2, "shares": [1, 2]}
     whole = run(tmp_path / "whole", **options)
     with pytest.raises(killed):
         run(tmp_path / "killed", progress=recorder(kill=("pretrain", step)), **options)
     assert_same(run(tmp_path / "killed", **options).encoder, whole.encoder)
     with pytest.raises(TrainingError, match="another cohorts"):
-        run(tmp_path / "killed", **(options | {"mix": [2, 1]}))
+        run(tmp_path / "killed", **(options | {"shares": [2, 1]}))
 
 
 # ---------------------------------------------------------------------- snapshots

@@ -36,7 +36,7 @@ def test_the_paper_s_recipe() -> None:
     assert recipe.stage1.epochs == 100
     assert (recipe.stage2.drop_path, recipe.stage2.dropout) == (0.1, 0.01)
     assert (recipe.stage2.base_lr, recipe.stage2.weight_decay) == (1e-3, 0.05)
-    assert (recipe.stage1.hand_on, recipe.stage2.select) == ("best", "auto")
+    assert (recipe.stage1.select, recipe.stage2.select) == ("best", "auto")
 
 
 @pytest.mark.parametrize("folder", ["", "ptbxl-100hz-cpu/", "demo/"])

@@ -259,7 +259,7 @@ def stage_history(folder: Path) -> list[Json]:
     if not (folder / "stage1").is_dir():  # an ensemble is not trained
         return []
     probes = [read_lines(file) for file in sorted(folder.glob(f"stage1/*/{HISTORY_FILE}"))]
-    last = flat(read_json(folder / RUN_FILE))["recipe"]["stage1"]["hand_on"] == "last"
+    last = flat(read_json(folder / RUN_FILE))["recipe"]["stage1"]["select"] == "last"
 
     def value(lines: list[Json]) -> float:
         return float(max(line["macro_auroc"] for line in lines[-1 if last else 0 :]))
@@ -517,7 +517,7 @@ def _selected_epochs(values: Json, recipe: Json) -> str:
     stages = []
     for name, epoch in (values.get("selected_epoch") or {}).items():
         stage = recipe.get(name) or {}
-        rule = _SELECTIONS.get(str(stage.get("select") or stage.get("hand_on")))
+        rule = _SELECTIONS.get(str(stage.get("select")))
         rates = stage.get("base_lr_sweep") or ()
         if stage.get("solver") == "logistic":
             stages.append("linear probe: logistic regression, solved to its optimum")

@@ -104,7 +104,7 @@ class Stage1(Table):
     """AdamW beta coefficients."""
     head_init: HeadInit = "stock"
     """Initialisation of the head."""
-    hand_on: Literal["best", "last"] = "best"
+    select: Literal["best", "last"] = "best"
     """Head to keep: best validation macro AUROC (earliest on a tie), or the last."""
 
 
@@ -264,7 +264,7 @@ class Recipe(Table):
         probe, tuning = self.stage1, self.stage2
         steps = probe if probe and probe.solver != "logistic" else None
         return bool(
-            (steps and (steps.hand_on == "best" or len(steps.base_lr_sweep) > 1))
+            (steps and (steps.select == "best" or len(steps.base_lr_sweep) > 1))
             or (tuning and (tuning.select != "last" or (probe and tuning.keep == "auto")))
         )
 
@@ -295,13 +295,13 @@ _SECTIONS: dict[str | int, type[BaseModel]] = {
 }
 
 
-class CohortShare(Table):
-    """Cohort of a pretraining recipe."""
+class CohortSource(Table):
+    """Cohort of a pretraining recipe, with its store."""
 
     path: str
     """PTB-XL's folder, a table, or a folder of ECG files, as on the command line."""
-    weight: Annotated[float, Field(gt=0)] | None = None
-    """Share of every epoch, relative to the other cohorts; default: by number of records."""
+    share: Annotated[float, Field(gt=0)] | None = None
+    """Share of the draws of an epoch, relative to the other cohorts; default: by number of records."""
     store: str | None = None
     """Folder of the packed cohort; default: in the cache folder."""
 
@@ -343,13 +343,13 @@ class Pretraining(Optimisation):
     """Number of latest epochs whose encoders are kept."""
     keep_best: bool = False
     """Keep the encoder with the lowest validation loss."""
-    cohorts: tuple[CohortShare, ...] = ()
+    cohorts: tuple[CohortSource, ...] = ()
     """Cohorts to pretrain on if the command line has none."""
 
     @model_validator(mode="after")
-    def _check_weights(self) -> Pretraining:
-        if len({share.weight is None for share in self.cohorts}) > 1:
-            raise ValueError("only some cohorts have a weight")
+    def _check_shares(self) -> Pretraining:
+        if len({source.share is None for source in self.cohorts}) > 1:
+            raise ValueError("only some cohorts have a share")
         return self
 
     def to_dict(self) -> dict[str, Any]:
