@@ -103,7 +103,7 @@ def test_contradicting_options_are_refused(
         2,
         status=1,
     )
-    assert "2 weights for 1 cohorts" in result.err
+    assert "2 shares for 1 cohorts" in result.err
 
 
 @pytest.mark.parametrize(

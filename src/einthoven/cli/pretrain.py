@@ -47,7 +47,7 @@ Shares = Annotated[
     list[float] | None,
     typer.Option(
         "--share",
-        help="Share of a cohort in every epoch, relative to the others. Default: by number of records. Repeatable.",
+        help="Relative share of a cohort in an epoch. Default: by number of records. Repeatable.",
     ),
 ]
 StorePaths = Annotated[

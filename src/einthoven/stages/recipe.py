@@ -301,7 +301,7 @@ class CohortSource(Table):
     path: str
     """PTB-XL's folder, a table, or a folder of ECG files, as on the command line."""
     share: Annotated[float, Field(gt=0)] | None = None
-    """Share of the draws of an epoch, relative to the other cohorts; default: by number of records."""
+    """Share of every epoch, relative to the other cohorts; default: by number of records."""
     store: str | None = None
     """Folder of the packed cohort; default: in the cache folder."""
 
