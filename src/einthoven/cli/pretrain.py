@@ -127,8 +127,8 @@ def _mixture(
     recipe: Pretraining,
     cohorts: Sequence[Path] | None,
     stores: Sequence[Path] | None,
-    shares: Sequence[float] | None,
-) -> tuple[list[Path], Sequence[Path | None], Sequence[float] | None]:
+    shares: list[float] | None,
+) -> tuple[list[Path], Sequence[Path | None], list[float] | None]:
     """Cohorts, stores and shares, from the command line or from the recipe."""
     from einthoven.stages.pretraining_data import check_shares
 
