@@ -23,11 +23,16 @@ from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
 from einthoven.errors import EvaluationError, validated
 from einthoven.evaluate.bootstrap import Draws, jackknife, multiplicities
-from einthoven.evaluate.metrics import AuprcDefinition, point_metrics, rank, resampled_metrics
+from einthoven.evaluate.metrics import (
+    AuprcDefinition,
+    Floats,
+    point_metrics,
+    rank,
+    resampled_metrics,
+)
 from einthoven.files import Json
 from einthoven.predictions import Predictions, listed
 
-Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 Metric = Literal["auroc", "auprc", "difference"]
 

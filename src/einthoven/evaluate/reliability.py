@@ -30,11 +30,10 @@ from einthoven.evaluate.estimate import (
     Estimate,
     Interval,
 )
+from einthoven.evaluate.metrics import Floats
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json
 from einthoven.predictions import Calibration, Predictions
-
-Floats = NDArray[np.float64]
 
 BINS = 15
 

@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import PreparationError
+from einthoven.evaluate.metrics import Floats
 
 __all__ = ["NOISES", "add_noise", "add_offset"]
 
-Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, int], float], Floats]
 
 POWERLINE = 50.0  # Hz

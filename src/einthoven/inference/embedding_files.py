@@ -25,7 +25,6 @@ from einthoven.files import Json, replacing, write_json
 METADATA_KEY = b"einthoven.embeddings"
 ROW_GROUP = 1 << 25  # bytes of vectors in a row group
 SUFFIXES = (".parquet", ".npy")
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Row(NamedTuple):
 
     record: str
     patient: str
-    array: Floats
+    array: NDArray[np.float32]
 
 
 def write_embeddings(out: str | Path, rows: Iterable[Row], metadata: Json) -> EmbeddingFile:
@@ -154,7 +153,7 @@ def _table(group: Sequence[Row], metadata: Json) -> pa.Table:
     return pa.table(columns, metadata={METADATA_KEY: json.dumps(metadata).encode()})
 
 
-def _lists(rows: Floats) -> Any:
+def _lists(rows: NDArray[np.float32]) -> Any:
     flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, rows.shape[-1])
 

@@ -40,7 +40,6 @@ from einthoven.signals.prepare import prepare_record
 from einthoven.signals.store import Store
 
 LEVELS = ("pooled", "token", "lead")
-Floats = NDArray[np.float32]
 Refused = Callable[[Path, EinthovenError], None]
 
 
@@ -195,7 +194,9 @@ class Embedder:
             "precision": precision,
         }
 
-    def __call__(self, crops: Iterable[tuple[Tensor, Tensor]], count: int) -> list[Floats]:
+    def __call__(
+        self, crops: Iterable[tuple[Tensor, Tensor]], count: int
+    ) -> list[NDArray[np.float32]]:
         """The arrays of `count` records, from (signals, owner) of each preparation."""
         low = torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"

@@ -19,7 +19,6 @@ from scipy.special import expit, logit
 
 from einthoven.errors import CalibrationError, validated
 
-Floats = NDArray[np.float64]
 Temperature = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -58,7 +57,7 @@ class Calibration:
     def __len__(self) -> int:
         return len(self.temperatures)
 
-    def apply(self, probabilities: ArrayLike) -> Floats:
+    def apply(self, probabilities: ArrayLike) -> NDArray[np.float64]:
         """Calibrate a network's probabilities.
 
         Parameters
@@ -97,7 +96,7 @@ class Calibration:
         """A JSON-serialisable dict of lists, the arguments of an equal calibration."""
         return {name: list(values) for name, values in asdict(self).items()}
 
-    def _checked(self, values: ArrayLike) -> Floats:
+    def _checked(self, values: ArrayLike) -> NDArray[np.float64]:
         array = np.asarray(values, dtype=np.float64)
         if not array.ndim or array.shape[-1] != len(self):
             raise CalibrationError(

@@ -17,8 +17,6 @@ from einthoven.records.limb_leads import derive_limb_leads
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.report.figures import drawing, to_svg
 
-Floats = NDArray[np.float64]
-
 ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 RHYTHM = "II"
 SHEET = 10.0  # s on a sheet
@@ -120,10 +118,10 @@ class Strip:
     lead: str
     start: float
     rate: float
-    height: Floats
+    height: NDArray[np.float64]
 
     @property
-    def x(self) -> Floats:
+    def x(self) -> NDArray[np.float64]:
         """Position of every sample, in mm from the left edge of the paper."""
         seconds = self.start + np.arange(len(self.height)) / self.rate
         return LEFT + MM_PER_SECOND * seconds
@@ -177,14 +175,14 @@ def _strip(record: Record, lead: str, start: float = 0.0, *, seconds: float = SH
     return Strip(lead, first / record.rate, record.rate, shown)
 
 
-def _about_median(voltage: NDArray[np.float32]) -> Floats:
+def _about_median(voltage: NDArray[np.float32]) -> NDArray[np.float64]:
     values = voltage.astype(np.float64)
     finite = np.isfinite(values)
     centred = values - (np.median(values[finite]) if finite.any() else 0.0)
     return np.where(finite, centred, np.nan)
 
 
-def _scale(rows: Sequence[Floats]) -> float:
+def _scale(rows: Sequence[NDArray[np.float64]]) -> float:
     """The largest of the round scales at which the rows fit between baselines."""
     values = np.abs(np.concatenate(rows))
     finite = values[~np.isnan(values)]
@@ -201,7 +199,7 @@ def _gap(needed: float) -> float:
     return min(max(_to_square(needed + 2), _LEAST_GAP), _LARGEST_GAP)
 
 
-def _reach(height: Floats) -> float:
+def _reach(height: NDArray[np.float64]) -> float:
     return float(np.max(height, initial=0.0, where=~np.isnan(height)))
 
 
