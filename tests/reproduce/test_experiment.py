@@ -19,9 +19,9 @@ from einthoven.reproduce.experiment import (
     SCRATCH_POST,
     BackboneChange,
     Experiment,
+    PretrainingSource,
     Row,
     Seeds,
-    Source,
     Variant,
     experiment_for,
     experiment_names,
@@ -299,7 +299,7 @@ def test_docs_describe_every_key() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "reproduce.md").read_text()
     tables: list[tuple[type[BaseModel], str]] = [
         (Experiment, ""),
-        (Source, "pretraining."),
+        (PretrainingSource, "pretraining."),
         (Variant, "variants.NAME."),
         (Seeds, "more_seeds."),
         (BackboneChange, "backbones.NAME."),

@@ -29,7 +29,7 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.leads import LeadSubset
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError, EvaluationError
-from einthoven.inference.embedding_files import EmbeddingFile, Row, write_embeddings
+from einthoven.inference.embedding_files import Embedding, EmbeddingFile, write_embeddings
 from einthoven.inference.records import on_device
 from einthoven.models.model import Model
 from einthoven.progress import Progress
@@ -87,12 +87,12 @@ def embed_cohort(
     unlabelled = np.zeros((len(ids), 0), dtype=np.uint8)
     sources = [SignalSource(store, store.rows(ids), unlabelled, p) for p in network.preparations]
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Embedding]:
         for start in range(0, len(ids), batch_size):
             part = np.arange(start, min(start + batch_size, len(ids)))
             arrays = network((source.evaluation_crops(part) for source in sources), len(part))
             names = slice(start, start + batch_size)
-            yield from map(Row, ids[names], patients[names], arrays)
+            yield from map(Embedding, ids[names], patients[names], arrays)
             if progress:
                 progress("embed", int(part[-1]) + 1, len(ids))
 
@@ -129,7 +129,7 @@ def embed_files(
     """
     network = Embedder(model, level, precision=precision, device=device)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Embedding]:
         for done, file in enumerate(files, 1):
             try:
                 record = read_record(file)
@@ -142,7 +142,7 @@ def embed_files(
             else:
                 crops = ((x, torch.zeros(len(x), dtype=torch.long)) for x in prepared)
                 (array,) = network(crops, 1)
-                yield Row(str(file), record.patient or "", array)
+                yield Embedding(str(file), record.patient or "", array)
             if progress:
                 progress("embed", done, len(files))
 

@@ -20,7 +20,6 @@ from scipy.special import expit, logit
 from einthoven.errors import CalibrationError, validated
 
 Temperature = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @validated("calibration", CalibrationError)
@@ -44,7 +43,7 @@ class Calibration:
 
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)]
     biases: tuple[float, ...]
-    thresholds: tuple[Share, ...]
+    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...]
 
     def __post_init__(self) -> None:
         lengths = {name: len(values) for name, values in vars(self).items()}

@@ -48,7 +48,7 @@ def ecg_paper(record: Record, *, title: str = "", name: str = "ecg") -> str:
     whole = record.signal.shape[1] >= int(SHEET * record.rate)
     if whole and set(STANDARD_LEADS) <= set(record.leads):
         leads, step = "the twelve standard leads", SHEET / 4
-        rows: list[Row] = [
+        rows: list[Strips] = [
             [_strip(record, lead, i * step, seconds=step) for i, lead in enumerate(row)]
             for row in ROWS
         ]
@@ -88,7 +88,7 @@ def prepared_figure(
     before = [_about_median(whole.signal[whole.leads.index(lead)][shown]) for lead in leads]
     after = [row.astype(np.float64) for row in prepared]
     per_mv, per_unit = _scale(before), _scale(after)
-    rows: list[Row] = []
+    rows: list[Strips] = []
     for lead, voltage, row in zip(leads, before, after, strict=True):
         name = lead if lead in record.leads else f"{lead} (computed)"
         rows.append([Strip(name, 0.0, record.rate, per_mv * voltage)])
@@ -127,10 +127,10 @@ class Strip:
         return LEFT + MM_PER_SECOND * seconds
 
 
-Row = Sequence[Strip]
+Strips = Sequence[Strip]
 
 
-def _paper(rows: Sequence[Row], pulses: Sequence[float], *, title: str, caption: str) -> Figure:
+def _paper(rows: Sequence[Strips], pulses: Sequence[float], *, title: str, caption: str) -> Figure:
     """Draw rows of strips on paper, in true size, with calibration pulses of these heights, mm."""
     baselines, height = _layout(rows)
     width = _to_square(max(float(row[-1].x[-1]) for row in rows) + 2)
@@ -154,7 +154,7 @@ def _paper(rows: Sequence[Row], pulses: Sequence[float], *, title: str, caption:
     return figure
 
 
-def _layout(rows: Sequence[Row]) -> tuple[list[float], float]:
+def _layout(rows: Sequence[Strips]) -> tuple[list[float], float]:
     """Heights of the baselines above the lower edge of the paper, and its height, in mm.
 
     All are whole large squares, so that calibration pulses are on the grid.

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from einthoven.errors import ReproduceError
 from einthoven.files import read_toml
 from einthoven.reproduce import published
-from einthoven.stages.recipe import Pretraining, Recipe, Seed, Table, load_pretraining, load_recipe
+from einthoven.stages.recipe import Pretraining, Recipe, Seed, Toml, load_pretraining, load_recipe
 
 POST, PLAIN = "post-training", "fine-tuning"
 PROBE, SCRATCH, SCRATCH_POST = "linear-probe", "scratch", "scratch-post-training"
@@ -30,7 +30,7 @@ _NO_CHANGE = {"name", "description", "seed", "data.fraction"}  # fields that dif
 _EPOCHS = "stage2.epochs"
 
 
-class Variant(Table):
+class Variant(Toml):
     """A way to train a classifier: a recipe, and changes of it."""
 
     recipe: str
@@ -46,7 +46,7 @@ class Variant(Table):
     weights probes the frozen random network."""
 
 
-class Source(Table):
+class PretrainingSource(Toml):
     """Pretraining, for backbones without given weights."""
 
     recipe: str
@@ -57,10 +57,10 @@ class Source(Table):
     """Fields of the backbone's config during pretraining, over those it has afterwards."""
 
 
-class BackboneChange(Table):
+class BackboneChange(Toml):
     """Changes of an experiment for one backbone."""
 
-    pretraining: Source | None = None
+    pretraining: PretrainingSource | None = None
     """Pretraining in place of the experiment's."""
     set: tuple[str, ...] = ()
     """Changes of every variant's recipe, where it has the section; before the variant's."""
@@ -68,7 +68,7 @@ class BackboneChange(Table):
     """Fields of the backbone's config, such as `leads`."""
 
 
-class Seeds(Table):
+class Seeds(Toml):
     """Seeds of some runs; an empty list matches everything."""
 
     seeds: tuple[Seed, ...]
@@ -81,7 +81,7 @@ class Seeds(Table):
     """Shares of the training records that they apply to."""
 
 
-class Row(Table):
+class Row(Toml):
     """A row of table 1: a backbone and a variant, or the mean prediction of other rows."""
 
     name: str
@@ -109,7 +109,7 @@ class Row(Table):
         return self
 
 
-class Experiment(Table):
+class Experiment(Toml):
     """A grid of runs."""
 
     name: FolderName
@@ -145,7 +145,7 @@ class Experiment(Table):
     extends: str = ""
     """Another experiment, a name or a `.toml` file in the same folder, that provides every
     missing key."""
-    pretraining: Source | None = None
+    pretraining: PretrainingSource | None = None
     """Pretraining of backbones without given weights."""
     variants: dict[FolderName, Variant]
     """Variants by name."""

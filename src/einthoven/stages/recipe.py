@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from einthoven.backbones.config import Share
 from einthoven.backbones.registry import entry
 from einthoven.errors import RecipeError
 from einthoven.files import Json, read_toml
@@ -30,18 +31,17 @@ GENERAL = ("post-training", "fine-tuning", "linear-probe", "scratch")
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 NonNegative = Annotated[float, Field(ge=0)]
-Betas = tuple[Rate, Rate]
+Betas = tuple[Share, Share]
 HeadInit = Literal["stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"]
 
 Option = bool | int | float | str | tuple[float, ...]
-M = TypeVar("M", bound="Table")
+M = TypeVar("M", bound="Toml")
 
 
-class Table(BaseModel):
-    """Table of a recipe."""
+class Toml(BaseModel):
+    """Table of a TOML file (recipe or experiment): no unknown keys, no changes."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -52,7 +52,7 @@ class Table(BaseModel):
         return self.model_dump(mode="json")
 
 
-class Data(Table):
+class Data(Toml):
     """Preparation of records and batches."""
 
     crop_seconds: Annotated[float, Field(gt=0)] | None = None
@@ -75,7 +75,7 @@ class Data(Table):
     network; for backbones whose preparation does not."""
 
 
-class Stage1(Table):
+class Stage1(Toml):
     """Linear probing: a new head on the frozen backbone."""
 
     solver: Literal["auto", "logistic", "adamw"] = "auto"
@@ -108,7 +108,7 @@ class Stage1(Table):
     """Head to keep: best validation macro AUROC (earliest on a tie), or the last."""
 
 
-class Optimisation(Table):
+class Optimisation(Toml):
     """Settings that fine-tuning and pretraining share; those without a default differ in it."""
 
     epochs: Positive
@@ -155,15 +155,15 @@ class Stage2(Optimisation):
     """Beta coefficients of the optimiser; a one-cycle schedule replaces the first."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate from a layer to the one below; 1 is off, MAE uses 0.75."""
-    drop_path: Rate = 0.0
+    drop_path: Share = 0.0
     """Stochastic depth on every residual branch; 0.1 in the paper."""
     drop_path_schedule: Literal["linear", "constant"] = "linear"
     """Drop rates over depth: rising from 0 in the first block to `drop_path`, or constant."""
-    dropout: Rate = 0.0
+    dropout: Share = 0.0
     """Dropout rate; 0.01 in the feed-forward layers in the paper."""
     dropout_where: Literal["feed-forward", "stmem-all"] = "feed-forward"
     """Feed-forward layers only, or every dropout layer that ST-MEM's single option sets."""
-    head_dropout: Rate = 0.0
+    head_dropout: Share = 0.0
     """Dropout before the head; for backbones without feed-forward layers."""
     head_init: HeadInit = "stock"
     """Initialisation of the head if there is no stage 1."""
@@ -235,7 +235,7 @@ class Stage2(Optimisation):
         return self
 
 
-class Recipe(Table):
+class Recipe(Toml):
     """Recipe of post-training."""
 
     name: str
@@ -295,7 +295,7 @@ _SECTIONS: dict[str | int, type[BaseModel]] = {
 }
 
 
-class CohortSource(Table):
+class CohortSource(Toml):
     """Cohort of a pretraining recipe, with its store."""
 
     path: str
@@ -456,7 +456,7 @@ def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: s
 def _read(
     kind: type[BaseModel], name: str | Path, backbone: str | None, above: tuple[Path, ...] = ()
 ) -> tuple[Json, set[str]]:
-    """Table of a recipe with all that it extends, and the keys that its files change."""
+    """Keys of a recipe with all that it extends, and the keys that its files change."""
     file = recipe_file(recipe_for(backbone, name), kind)
     if file.resolve() in above:
         raise RecipeError(
@@ -531,7 +531,7 @@ _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
 )  # fmt: skip
 
 
-def _check_effects(recipe: Table, changed: set[str]) -> None:
+def _check_effects(recipe: Toml, changed: set[str]) -> None:
     """Refuse a key that a user sets and another key overrules."""
     values = dict(_entries(recipe.to_dict()))
     for key, other, overrules, remedy in _OVERRULED:
