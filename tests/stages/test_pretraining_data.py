@@ -112,21 +112,21 @@ def test_impossible_numbers_are_refused(
     synthetic: Cohort, synthetic_store: Store, preparation: Preparation
 ) -> None:
     both, stores = [synthetic, synthetic], [synthetic_store, synthetic_store]
-    with pytest.raises(CohortError, match="2 cohorts and 1 stores"):
+    with pytest.raises(CohortError, match=r"2 cohorts .*1 stores"):
         pretraining_data_of(both, synthetic_store, preparation)
-    with pytest.raises(RecipeError, match="1 shares for 2 cohorts"):
+    with pytest.raises(RecipeError, match=r"1 shares .*2 cohorts"):
         pretraining_data_of(both, stores, preparation, shares=[1])
     for bad in (0, -1, float("inf"), float("nan")):
-        with pytest.raises(RecipeError, match="above zero"):
+        with pytest.raises(RecipeError, match=r"shares \[1, \S+\]\n"):
             pretraining_data_of(both, stores, preparation, shares=[1, bad])
-    with pytest.raises(RecipeError, match="none of the 116 draws"):
+    with pytest.raises(RecipeError, match="116 draws"):
         pretraining_data_of(both, stores, preparation, shares=[1, 1e-6])
 
 
 def test_records_that_are_too_short_are_refused_before_training(
     synthetic: Cohort, synthetic_store: Store, preparation: Preparation
 ) -> None:
-    with pytest.raises(PreparationError, match=r"108 records of 10 s at 100 Hz, such as '\d+'"):
+    with pytest.raises(PreparationError, match=r"108 records .*'\d+'"):
         pretraining_data_of(synthetic, synthetic_store, preparation.with_window(seconds=12))
 
 
@@ -135,7 +135,7 @@ def test_store_without_a_lead_is_refused(
 ) -> None:
     few = folder.select(folder.ids() < folder.ids()[5])
     store = pack(few, tmp_path / "two", leads=("I", "II"), workers=1)
-    with pytest.raises(StoreError, match=r"two lacks the leads III"):
+    with pytest.raises(StoreError, match=r"two .*III"):
         pretraining_data_of(few, store, preparation)
     two = create_backbone("mtecg_tiny_100hz", depth=1, leads=("II", "I")).preparation
     assert len(pretraining_data_of(few, store, two).train) == len(few)
