@@ -9,12 +9,12 @@ from typing import Protocol
 class Progress(Protocol):
     """Callback of a task that takes long: records read, steps trained, resamples drawn.
 
-    The task calls it as `progress(task, done, total, metrics)`. `task` names the work ("pack",
-    "predict test", "stage 2"), `done` of `total` items are finished, and `metrics` holds numbers
+    The task calls it as `progress(task, completed, total, metrics)`. `task` names the work ("pack",
+    "predict test", "stage 2"), `completed` of `total` items are finished, and `metrics` has numbers
     worth showing (loss, learning rate, validation AUROC), or None.
     """
 
     def __call__(
-        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
+        self, task: str, completed: int, total: int, metrics: Mapping[str, float] | None = None, /
     ) -> None:
         """Show the progress of a task."""

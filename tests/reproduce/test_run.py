@@ -25,7 +25,7 @@ from einthoven.reproduce.experiment import (
     PROBE,
     SCRATCH,
     SCRATCH_POST,
-    Source,
+    PretrainingSource,
     load_experiment,
 )
 from einthoven.reproduce.grid import Run, only, runs_of, shard
@@ -224,7 +224,7 @@ def test_a_backbone_that_cannot_be_pretrained_is_refused(
 
 def test_a_pretraining_by_another_recipe_is_refused(whole: Reproduction, tmp_path: Path) -> None:
     """By the comparison of requests in the run folder; the other run's files stay."""
-    source = Source(recipe="demo", set=("epochs=2",))
+    source = PretrainingSource(recipe="demo", set=("epochs=2",))
     other = whole.experiment.model_copy(update={"pretraining": source})
     changed = replace(whole, experiment=other, out=tmp_path / "changed")
     folder = changed.pretraining(BACKBONE)

@@ -90,7 +90,7 @@ def pretrain(
     draws the losses.
     """
     from einthoven.backbones.registry import entry
-    from einthoven.stages.pretrain import pretrain as run
+    from einthoven.stages.pretrain import pretrain
     from einthoven.stages.recipe import load_pretraining
     from einthoven.training.distributed import Processes
 
@@ -107,7 +107,7 @@ def pretrain(
         note(f"Keys that {name} leaves out: recipe {settings.extends}")
     members, protected = _open(paths, packed, protect or (), labels, processes)
     with progress_bars() as progress, shown_warnings():
-        result = run(
+        result = pretrain(
             [cohort for cohort, _ in members],
             [store for _, store in members],
             backbone,

@@ -323,9 +323,9 @@ class Bootstrap:
 
     def part(self, rows: NDArray[np.bool_]) -> Bootstrap:
         """Part of the records, on the resamples of all of them."""
-        drawn = np.ascontiguousarray(self.draws.multiplicities[:, rows])
+        multiplicities = np.ascontiguousarray(self.draws.multiplicities[:, rows])
         patients = None if self.patients is None else self.patients[rows]
-        draws = Draws(drawn, self.draws.drawn)
+        draws = Draws(multiplicities, self.draws.drawn)
         return replace(self, targets=self.targets[rows], patients=patients, draws=draws)
 
     def estimate(self, probabilities: Floats) -> tuple[Estimate, Estimate]:

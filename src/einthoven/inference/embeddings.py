@@ -130,7 +130,7 @@ def embed_files(
     network = Embedder(model, level, precision=precision, device=device)
 
     def rows() -> Iterator[Embedding]:
-        for done, file in enumerate(files, 1):
+        for completed, file in enumerate(files, 1):
             try:
                 record = read_record(file)
                 refuse_flat(record)
@@ -144,7 +144,7 @@ def embed_files(
                 (array,) = network(crops, 1)
                 yield Embedding(str(file), record.patient or "", array)
             if progress:
-                progress("embed", done, len(files))
+                progress("embed", completed, len(files))
 
     return write_embeddings(out, rows(), network.metadata | {"files": len(files)})
 

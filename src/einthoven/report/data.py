@@ -472,11 +472,11 @@ def _stages(recipe: Json) -> str:
     for key, name in _STAGES.items():
         stage = recipe.get(key) or {}
         epochs, drops = stage.get("epochs"), {"stochastic depth": "drop_path", "dropout": "dropout"}
-        used = [f"{wording} {stage[drop]:g}" for wording, drop in drops.items() if stage.get(drop)]
+        parts = [f"{wording} {stage[drop]:g}" for wording, drop in drops.items() if stage.get(drop)]
         plural = "s" if epochs != 1 else ""
         name += f" for {epochs} epoch{plural}" if epochs else ""
         if stage:
-            stages.append(name + (f" with {' and '.join(used)}" if used else ""))
+            stages.append(name + (f" with {' and '.join(parts)}" if parts else ""))
     start = "from random weights: " if recipe.get("initialise") == "random" else ""
     return start + ", then ".join(stages) if stages else UNKNOWN
 

@@ -161,18 +161,18 @@ class Experiment(Toml):
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
-        used = [row.variant for row in self.rows if row.variant]
-        used += [name for entry in self.more_seeds for name in entry.variants]
+        names = [row.variant for row in self.rows if row.variant]
+        names += [name for entry in self.more_seeds for name in entry.variants]
         if self.table_1_only:
             if not self.rows or not all(row.backbone or row.members for row in self.rows):
                 raise ValueError("table_1_only needs rows that name their backbones")
         else:
-            used += [POST, PLAIN, *self.table_variants]
+            names += [POST, PLAIN, *self.table_variants]
             if self.pretraining is None:
                 raise ValueError("pretraining is missing; only table_1_only does without")
             if missing := {POST, PLAIN} - set(self.table_variants):
                 raise ValueError(f"table_variants lacks {sorted(missing)[0]}")
-        if unknown := sorted(set(used) - set(self.variants)):
+        if unknown := sorted(set(names) - set(self.variants)):
             raise ValueError(f"unknown variant {unknown[0]}; there are {', '.join(self.variants)}")
         if unknown := sorted({self.main_task, *self.table_variants_on} - set(self.tasks)):
             raise ValueError(f"{unknown[0]} is not among the tasks")
@@ -245,15 +245,15 @@ class Experiment(Toml):
             pd.json_normalize(recipe.model_dump(mode="json")).iloc[0].to_dict()
             for recipe in (original, self.recipe(variant, backbone))
         )
-        changed = {
+        changes = {
             key: (after[key], value)
             for key, value in before.items()
             if key in after and after[key] != value and key not in _NO_CHANGE
         }
         short = ""
-        if _EPOCHS in changed and after[_EPOCHS] < before[_EPOCHS]:
-            short = "{} of {} epochs".format(*changed.pop(_EPOCHS))
-        return short, [f"{key} {ours} instead of {value}" for key, (ours, value) in changed.items()]
+        if _EPOCHS in changes and after[_EPOCHS] < before[_EPOCHS]:
+            short = "{} of {} epochs".format(*changes.pop(_EPOCHS))
+        return short, [f"{key} {ours} instead of {value}" for key, (ours, value) in changes.items()]
 
     def options_of(self, backbone: str) -> dict[str, Any]:
         """Fields of a backbone's config that the experiment sets."""

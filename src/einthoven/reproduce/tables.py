@@ -13,7 +13,7 @@ from einthoven.files import Json
 from einthoven.report.format import (
     NONE,
     count,
-    interval,
+    interval_text,
     minutes,
     number,
     percent,
@@ -111,7 +111,7 @@ def value(pooled: Json | None, *, signed: bool = False) -> str:
     if pooled.get("spread") is not None:
         text += f" ± {number(pooled['spread'], places=4)}"
     if pooled["interval"] is not None:
-        text += f" ({interval(pooled['interval'], signed=signed, places=4)})"
+        text += f" ({interval_text(pooled['interval_text'], signed=signed, places=4)})"
     return text
 
 
@@ -183,8 +183,8 @@ def _row_numbers(
 ) -> Json:
     backbone, experiment = results.reproduction.backbone, results.reproduction.experiment
     pairs = experiment.pairs(backbone)[row.name]
-    shorter, changed = zip(*(experiment.changes(v, name) for name, v in pairs), strict=True)
-    counts = Counter(chain.from_iterable(changed))
+    shorter, changes = zip(*(experiment.changes(v, name) for name, v in pairs), strict=True)
+    counts = Counter(chain.from_iterable(changes))
     of_members = f"of {len(pairs)} members"
     quotes = published.ROWS.get(row.published or "", {})
     return {

@@ -101,7 +101,7 @@ def pretrain(
         in it, or the loss is not finite.
     """
     processes = processes or Processes()
-    objective, changed = _objective(backbone, recipe, options or {})
+    objective, network = _objective(backbone, recipe, options or {})
     data = pretraining_data_of(cohort, store, _preparation(objective, recipe), shares=shares)
     request = {
         "stage": "pretrain",
@@ -110,8 +110,8 @@ def pretrain(
         **data.describe(),
         "world": processes.world,
     }
-    if options or changed:
-        request["backbone_options"] = {**(options or {}), **changed}
+    if options or network:
+        request["backbone_options"] = {**(options or {}), **network}
     if allow_leakage:
         request["allow_leakage"] = sorted(set(allow_leakage))
     precision = resolved(recipe.precision, processes.device)

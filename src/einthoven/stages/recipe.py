@@ -426,7 +426,7 @@ def prepared_alike(recipe: Recipe, *, centred: bool) -> Recipe:
 
 
 def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: str | None) -> M:
-    table, changed = _read(kind, name, backbone)
+    table, changed_keys = _read(kind, name, backbone)
     stages = {key for key in _STAGES if key in table}
     changes: Json = {}
     for override in overrides:
@@ -449,7 +449,7 @@ def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: s
             f"recipe {name}: {problems}",
             remedy="correct the recipe or the --set option; docs/recipes.md lists every key",
         ) from error
-    _check_effects(recipe, changed | set(dict(_entries(changes))))
+    _check_effects(recipe, changed_keys | set(dict(_entries(changes))))
     return recipe
 
 
@@ -467,17 +467,17 @@ def _read(
     if file.is_relative_to(RECIPES):
         return table, set()
     base: Json = {}
-    changed: set[str] = set()
+    changed_keys: set[str] = set()
     extended = table.get("extends") or _base(kind, backbone, table)
     if isinstance(extended, str) and extended:
         extended = str(recipe_for(backbone, extended))
         place = file.parent / extended if extended.endswith(".toml") else extended
-        base, changed = _read(kind, place, backbone, (*above, file.resolve()))
+        base, changed_keys = _read(kind, place, backbone, (*above, file.resolve()))
         table["extends"] = extended
     before = dict(_entries(base))
-    changed |= {key for key, value in _entries(table) if before.get(key) != value}
+    changed_keys |= {key for key, value in _entries(table) if before.get(key) != value}
     _inherit(base, {"name": file.stem, "description": ""} | table)
-    return base, changed
+    return base, changed_keys
 
 
 def recipe_file(name: str | Path, kind: type[BaseModel] = Recipe) -> Path:
@@ -531,11 +531,11 @@ _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
 )  # fmt: skip
 
 
-def _check_effects(recipe: Toml, changed: set[str]) -> None:
+def _check_effects(recipe: Toml, changed_keys: set[str]) -> None:
     """Refuse a key that a user sets and another key overrules."""
     values = dict(_entries(recipe.to_dict()))
     for key, other, overrules, remedy in _OVERRULED:
-        if key in changed and other in values and overrules(values[other]):
+        if key in changed_keys and other in values and overrules(values[other]):
             raise RecipeError(
                 f"{key} has no effect with {other} = {values[other]}",
                 remedy=f"leave it out, or {remedy}",
