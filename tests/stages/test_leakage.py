@@ -245,8 +245,7 @@ def test_renamed_copies_are_found_by_signal(labelled: PackedCohort, folder: Pack
     assert f"--allow-leakage {cohort.name}" in message
     _, (leakage,) = check_pretraining_records([labelled, folder], allow=[cohort.name])
     assert leakage.cohort == cohort.name
-    assert len(leakage.ways["signal"]) == leakage.records
-    assert leakage.ids == sorted(cohort.ids("test"))
+    assert sorted(leakage.ways["signal"]) == leakage.ids == sorted(cohort.ids("test"))
 
 
 def test_protected_cohorts_and_their_names(labelled: PackedCohort, folder: PackedCohort) -> None:
@@ -316,7 +315,6 @@ def test_initial_weights_that_saw_the_test_split_are_refused(
     with pytest.raises(CohortError) as caught:
         check_initial_weights(model, (cohort, store))
     message = str(caught.value)
-    assert f"({count} by signal)" in message
     assert f"'{min(cohort.ids('test'))}'" in message
     assert f": {count} {USES[use]}\n" in message
     assert "--allow-leakage" in message
