@@ -117,7 +117,7 @@ def test_refusals_go_to_stderr_with_a_remedy(
     assert result.out == ""
     message = result.err[result.err.index("einthoven: ") :]
     assert value in message
-    assert result.remedies == 1
+    assert result.remedies
     assert not (tmp_path / "run").exists()
 
 

@@ -175,7 +175,7 @@ def test_a_protected_fold_is_refused_or_allowed_and_recorded(
         "--resamples", 0, "--device", "cpu", "--set", "stage2.epochs=1",
     )  # fmt: skip
     result = cli(*train, "--out", tmp_path / "pt")
-    assert str(encoder) in "".join(result.err.split())
+    assert re.search(rf"{encoder} .* test records of {name}", " ".join(result.err.split()))
     assert read_json(tmp_path / "pt" / "run.json")["request"]["leakage"]["cohort"] == name
 
 
