@@ -171,7 +171,8 @@ def test_the_evaluation_is_of_the_test_table(
     (row,) = re.findall(r"^\| test \|.*", card, re.MULTILINE)
     assert f"| {number(numbers['test']['macro_auroc'])} (" in row
     assert "## Calibration" in card
-    assert f"| {ages[0]['group']} | {ages[0]['records']} |" in card
+    values = [group["auroc"]["value"] for group in ages]
+    assert all(number(value) in card for value in values if value is not None)
 
 
 def test_robustness_is_kept_when_the_command_is_repeated(
