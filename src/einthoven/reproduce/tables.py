@@ -111,7 +111,7 @@ def value(pooled: Json | None, *, signed: bool = False) -> str:
     if pooled.get("spread") is not None:
         text += f" ± {number(pooled['spread'], places=4)}"
     if pooled["interval"] is not None:
-        text += f" ({interval_text(pooled['interval_text'], signed=signed, places=4)})"
+        text += f" ({interval_text(pooled['interval'], signed=signed, places=4)})"
     return text
 
 
