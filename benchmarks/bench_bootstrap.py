@@ -76,18 +76,18 @@ def run(resamples: int = 1000, baseline: int = 5, runs: int = 5) -> list[Row]:
     ours = fastest([timed(metrics) for _ in range(runs)])
     note = f"sort included; max deviation {deviation:.0e}"
     rows = [speed_row("bootstrap", ours, theirs, target=TARGET, note=note)]
-    drawn = [
+    drawing_times = [
         timed(lambda: multiplicities(RECORDS, resamples, seed=0, accept=targets))
         for _ in range(runs)
     ]
-    whole = [
+    score_times = [
         timed(lambda: score(targets, scores, labels=label_names(), resamples=resamples))
         for _ in range(runs)
     ]
     note = f"{resamples} accepted of {draws.drawn} drawn"
-    rows.append(speed_row("bootstrap, drawing alone", fastest(drawn), theirs, note=note))
+    rows.append(speed_row("bootstrap, drawing alone", fastest(drawing_times), theirs, note=note))
     note = "drawing, sort, both metrics, all intervals, F-max"
-    rows.append(speed_row("bootstrap, all of score()", fastest(whole), theirs, note=note))
+    rows.append(speed_row("bootstrap, all of score()", fastest(score_times), theirs, note=note))
     return rows
 
 

@@ -72,8 +72,8 @@ class MaskedDepth(nn.Module):
         """`x + branch(x)`, masked in training."""
         update = branch(x)
         if self.training:
-            kept = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
-            update = update * kept / (1 - self.rate)
+            mask = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
+            update = update * mask / (1 - self.rate)
         return x + update
 
 

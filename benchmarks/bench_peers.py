@@ -241,7 +241,7 @@ def spacetime(rounds: int) -> list[Row]:
     for block in plain.backbone.blocks:
         block.kernel = SquaredKernel(block.kernel)
     rows = step_rows("SpaceTime", ours, plain, rounds)
-    kernel, squared = (each.backbone.blocks[1].kernel for each in (ours, plain))
+    kernel, squared = (model.backbone.blocks[1].kernel for model in (ours, plain))
     times = alternately(
         lambda: kernel(SAMPLES).square().sum().backward(),
         lambda: squared(SAMPLES).square().sum().backward(),

@@ -105,13 +105,13 @@ def states(kernel: Any, tokens: int) -> Tensor:
     step, values = kernel.log_step.exp(), torch.view_as_complex(kernel.eigenvalues)
     if kernel.dynamics == "nplr":
         rest = (kernel.input_weights, kernel.correction)
-        whole = (values, *(torch.view_as_complex(part) for part in rest))
-        values, b, p = (torch.cat([each, each.conj()]).to(torch.complex128) for each in whole)
+        whole = (values, *(torch.view_as_complex(matrix) for matrix in rest))
+        values, b, p = (torch.cat([part, part.conj()]).to(torch.complex128) for part in whole)
         return nplr_basis(step, values, b, p, tokens)[:, : kernel.pairs].to(torch.complex64)
     scaled = step[:, None] * values
     powers = torch.exp(scaled[..., None] * torch.arange(tokens, device=step.device))
-    found: Tensor = ((scaled.exp() - 1) / values)[..., None] * powers
-    return found
+    response: Tensor = ((scaled.exp() - 1) / values)[..., None] * powers
+    return response
 
 
 class VectorNegatives(nn.Module):
@@ -128,10 +128,10 @@ class VectorNegatives(nn.Module):
         offset, (batch, tokens, width) = ours.offsets[0], z.shape
         predicted = ours.heads[0](ours.backbone.contextualise(z)[:, :-offset])
         truth = torch.arange(offset, tokens, device=x.device).expand(batch, -1)
-        drawn = draw_negatives(truth, tokens, ours.config.negatives, generator)
-        chosen = torch.cat([truth[..., None], drawn], dim=-1)
-        index = chosen.flatten(1)[..., None].expand(-1, -1, width)
-        vectors = z.gather(1, index).view(*chosen.shape, width)
+        negatives = draw_negatives(truth, tokens, ours.config.negatives, generator)
+        candidates = torch.cat([truth[..., None], negatives], dim=-1)
+        index = candidates.flatten(1)[..., None].expand(-1, -1, width)
+        vectors = z.gather(1, index).view(*candidates.shape, width)
         scores = (vectors * predicted.unsqueeze(2)).sum(-1).float().flatten(0, 1)
         zeros = torch.zeros(len(scores), dtype=torch.long, device=x.device)
         return type("Loss", (), {"loss": cross_entropy(scores, zeros)})()

@@ -120,23 +120,23 @@ def every_epoch(setting: Setting, epochs: int, *, fresh: bool) -> float:
         warmup_epochs=SETTINGS.warmup_epochs,
     ).schedule(steps)
     targets = torch.from_numpy(train.targets.astype(np.float32))
-    held = None if fresh else training_crops(train)
+    fixed_crops = None if fresh else training_crops(train)
     crops, _ = setting.validation.evaluation_crops(np.arange(len(setting.validation)))
     generator = torch.Generator().manual_seed(SEED)
     auroc = float("nan")
     for epoch in range(epochs):
         order = epoch_order(len(train), seed=SEED, epoch=epoch)
         for step in range(steps):
-            chosen = order[step * SETTINGS.batch_size :][: SETTINGS.batch_size]
-            if held is None:
-                signals = train.training_batch(chosen, generator, None).signals
+            rows = order[step * SETTINGS.batch_size :][: SETTINGS.batch_size]
+            if fixed_crops is None:
+                signals = train.training_batch(rows, generator, None).signals
             else:
-                signals = held[chosen]
+                signals = fixed_crops[rows]
             with torch.no_grad():
                 features = encode(signals)
             optimizer.param_groups[0]["lr"] = schedule.lr(epoch * steps + step)
             optimizer.zero_grad()
-            loss = binary_cross_entropy_with_logits(head(features), targets[chosen])
+            loss = binary_cross_entropy_with_logits(head(features), targets[rows])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         auroc = _validate(setting, head, crops)
@@ -162,7 +162,7 @@ def run(records: int = 600, rounds: int = 3, fresh_epochs: int = 2) -> list[Row]
             aurocs.append(cached(start, folder / f"probe-{next(number)}"))
 
         mine = fastest([timed(ours) for _ in range(rounds)])
-        held = timed(lambda: aurocs.append(every_epoch(start, SETTINGS.epochs, fresh=False)))
+        same_crops = timed(lambda: aurocs.append(every_epoch(start, SETTINGS.epochs, fresh=False)))
         few = timed(lambda: every_epoch(start, fresh_epochs, fresh=True))
     fresh = Times(*(t / fresh_epochs * SETTINGS.epochs for t in few))
     difference = abs(aurocs[0] - aurocs[-1])
@@ -170,7 +170,7 @@ def run(records: int = 600, rounds: int = 3, fresh_epochs: int = 2) -> list[Row]
     sizes = f"{len(start.train)} + {len(start.validation)} records"
     note = f"{sizes}; validation AUROC {aurocs[0]:.4f} and {aurocs[-1]:.4f}, {same}"
     return [
-        speed_row("probe, same crops", mine, held, target=TARGET, note=note),
+        speed_row("probe, same crops", mine, same_crops, target=TARGET, note=note),
         speed_row(
             "probe, fresh crops", mine, fresh, note=f"{sizes}; {fresh_epochs} epochs multiplied up"
         ),

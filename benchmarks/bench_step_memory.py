@@ -28,7 +28,7 @@ STEPS = 3
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
-def used(case: Case, form: str, precision: Precision, device: torch.device) -> float:
+def step_memory(case: Case, form: str, precision: Precision, device: torch.device) -> float:
     """Megabytes that a step takes, in this process."""
     ours, plain = (model.to(device) for model in (case.ours, case.plain))
     optimizer = optimisers(ours, plain)[form == "plain"]
@@ -40,7 +40,9 @@ def used(case: Case, form: str, precision: Precision, device: torch.device) -> f
     return peak(device) - before
 
 
-def measured(index: int, form: str, precision: Precision, device: torch.device) -> float:
+def step_memory_in_process(
+    index: int, form: str, precision: Precision, device: torch.device
+) -> float:
     """The same in a process of its own."""
     command = [sys.executable, __file__, "--child", str(index), form, precision]
     command += ["--device", str(device), "--threads", str(torch.get_num_threads())]
@@ -54,7 +56,9 @@ def run(device: torch.device = CPU) -> list[Row]:
     rows = []
     for index, case in enumerate(cases(device)):
         for precision in PRECISIONS if case.whole else ():
-            ours, plain = (measured(index, form, precision, device) for form in ("ours", "plain"))
+            ours, plain = (
+                step_memory_in_process(index, form, precision, device) for form in ("ours", "plain")
+            )
             name = f"memory of {case.name}, {precision}"
             note = f"{case.network}, batch {case.batch}, {device.type}"
             rows.append(Row(name, ours, plain, note=note, unit="MB"))
@@ -71,7 +75,11 @@ def main() -> None:
     if options.child:
         torch.set_num_threads(options.threads)
         index, form, precision = options.child
-        print(json.dumps(used(cases(options.device)[int(index)], form, precision, options.device)))
+        print(
+            json.dumps(
+                step_memory(cases(options.device)[int(index)], form, precision, options.device)
+            )
+        )
         return
     print_table(run(options.device), title="Memory of a training step")
 

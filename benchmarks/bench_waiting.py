@@ -50,7 +50,7 @@ def steps() -> Times:
 
 def mean(times: list[Times]) -> Times:
     """Mean wall clock and processor time."""
-    return Times(*(sum(each) / len(times) for each in zip(*times, strict=True)))
+    return Times(*(sum(parts) / len(times) for parts in zip(*times, strict=True)))
 
 
 def measure(*, sleeps: bool) -> Times:
@@ -71,9 +71,9 @@ def busy(processes: int) -> Iterator[None]:
     try:
         yield
     finally:
-        for each in burning:
-            each.kill()
-            each.wait()
+        for process in burning:
+            process.kill()
+            process.wait()
 
 
 def run(rounds: int = 3) -> list[Row]:

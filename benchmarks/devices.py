@@ -13,17 +13,17 @@ CPU = torch.device("cpu")
 def add_device(parser: argparse.ArgumentParser) -> None:
     """The option `--device`."""
     parser.add_argument(
-        "--device", type=chosen, default=CPU, help="cpu (the default), cuda, or auto"
+        "--device", type=device_named, default=CPU, help="cpu (the default), cuda, or auto"
     )
 
 
-def chosen(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU where there is one."""
-    there = torch.cuda.is_available()
+def device_named(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU if there is one, else the CPU."""
+    available = torch.cuda.is_available()
     if name == "auto":
-        name = "cuda" if there else "cpu"
+        name = "cuda" if available else "cpu"
     device = torch.device(name)
-    if device.type == "cuda" and not there:
+    if device.type == "cuda" and not available:
         raise argparse.ArgumentTypeError("PyTorch finds no GPU here")
     return device
 
@@ -35,7 +35,7 @@ def finish(device: torch.device) -> None:
 
 
 def reset_peak(device: torch.device) -> float:
-    """Begin to watch the memory in use, and say how many megabytes are in use now."""
+    """Reset the peak of the memory in use; return the megabytes in use now."""
     if device.type == "cuda":
         finish(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -43,9 +43,7 @@ def forward_flops(forward: Callable[[Tensor], object], x: Tensor) -> int:
     """Operations of a forward pass of `x`, as the network is, in fp32 on the CPU."""
     counter = FlopCounterMode(display=False, custom_mapping=_OURS)
     with torch.no_grad():
-        forward(
-            x
-        )  # what is computed once for all steps, such as frozen dynamics, is not part of one
+        forward(x)  # once before counting: frozen dynamics are computed in the first pass only
         with counter:
             forward(x)
     return counter.get_total_flops()
@@ -69,13 +67,15 @@ def step_flops(forward: Callable[[Tensor], object], record: Tensor, batch: int) 
 
 
 def utilisation(flops: float, seconds: float, device: torch.device, precision: Precision) -> str:
-    """A step's share of the card's peak, in words; nothing on a CPU."""
+    """Sentence on a step's share of the card's peak; empty on a CPU."""
     if device.type != "cuda":
         return ""
     name = torch.cuda.get_device_name(device)
-    known = PEAKS.get(name, {}).get(precision)
-    peak = known or matrix_product(device, precision)
-    source = "its data sheet" if known else f"a product of {SIZE} x {SIZE} matrices in this run"
+    datasheet_peak = PEAKS.get(name, {}).get(precision)
+    peak = datasheet_peak or matrix_product(device, precision)
+    source = (
+        "its data sheet" if datasheet_peak else f"a product of {SIZE} x {SIZE} matrices in this run"
+    )
     return (
         f"; {flops / 1e9:.0f} GFLOP, {flops / seconds / peak:.1%} of {name}'s "
         f"{peak / 1e12:.0f} TFLOP/s in {precision} ({source})"
@@ -112,8 +112,8 @@ def _transforms(shape: Any, dim: Any) -> int:
 
 
 def _attention(query: Any, key: Any, value: Any, *rest: Any, **more: Any) -> int:
-    found: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
-    return found
+    operations: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
+    return operations
 
 
 _OURS = {

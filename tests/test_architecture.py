@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,6 +117,16 @@ def test_files_have_a_docstring_and_a_telling_name() -> None:
     for file in FILES:
         assert ast.get_docstring(ast.parse(file.read_text())), file
         assert file.stem not in {"utils", "util", "helpers", "misc", "common"}, file
+
+
+def test_tests_match_values_and_names_not_phrases() -> None:
+    """No pattern has three words in a row; a placeholder of an f-string ends a row."""
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "match":
+                parts = [p.value for p in ast.walk(node.value) if isinstance(p, ast.Constant)]
+                text = "{}".join(map(str, parts))
+                assert not re.search(r"[A-Za-z]+ [a-z]+ [a-z]+", text), f"{file}: {text}"
 
 
 def loaded(statement: str) -> set[str]:

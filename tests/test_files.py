@@ -47,7 +47,7 @@ def run_out_of_disk(file: Path) -> None:
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert read_json(tmp_path / "a.json") == {"x": 1}
     with pytest.raises(OSError, match="full"):
@@ -57,13 +57,13 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
 
 
 def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="missing"):
+    with pytest.raises(FileError, match=r"absent\.json"):
         read_json(tmp_path / "absent.json")
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(FileError, match="damaged"):
+    with pytest.raises(FileError, match=r"bad\.json"):
         read_json(tmp_path / "bad.json")
     (tmp_path / "bad.safetensors").write_bytes(b"123")
-    with pytest.raises(FileError, match="damaged"):
+    with pytest.raises(FileError, match=r"bad\.safetensors"):
         read_tensors(tmp_path / "bad.safetensors")
 
 

@@ -26,7 +26,7 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import Entry, catalogue
 from einthoven.cohorts.ptbxl import TASKS
 from einthoven.report.tables import templates
-from einthoven.reproduce.published import AUROC, LEADERBOARD, Value
+from einthoven.reproduce.published import AUROC, LEADERBOARD, Quote
 
 PAGES = Path(__file__).parent
 DOCS = PAGES.parent
@@ -200,9 +200,9 @@ def groups(numbers: Any) -> Iterator[dict[str, Any]]:
                 yield from groups(part)
 
 
-def published(name: str) -> dict[str, dict[str, Value]]:
+def published(name: str) -> dict[str, dict[str, Quote]]:
     """Published macro AUROC by row and task."""
-    rows: dict[str, dict[str, Value]] = {}
+    rows: dict[str, dict[str, Quote]] = {}
     for row in PUBLISHED.get(name, (name,)):
         if values := AUROC.get(row, {}) | LEADERBOARD.get(row, {}):
             rows[row] = values
@@ -223,7 +223,7 @@ def _definition(match: re.Match[str]) -> str:
     return f"* *{match[1]}*: " + "\n  ".join(lines) + "\n"
 
 
-def number(value: Value | None) -> str:
+def number(value: Quote | None) -> str:
     """A published value with its interval or the leaderboard's uncertainty: `0.925(08)`."""
     if value is None:
         return "–"

@@ -32,14 +32,14 @@ _COLUMNS = {
 class Progress(Protocol):
     """Callback of a task that takes long: records read, steps trained, resamples drawn.
 
-    The task calls it as `progress(task, done, total, metrics)`. `task` names the work ("pack",
-    "predict test", "stage 2"), `done` of `total` items are finished, and `metrics` holds numbers
-    worth showing, or None: `epoch`, `loss` and `lr` after a training step; `epoch`, `train_loss`
+    The task calls it as `progress(task, completed, total, metrics)`. `task` names the work ("pack",
+    "predict test", "stage 2"), `completed` of `total` items are finished, and `metrics` has numbers
+    worth showing, or is None: `epoch`, `loss` and `lr` after a training step; `epoch`, `train_loss`
     and the validation metrics at the end of an epoch.
     """
 
     def __call__(
-        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
+        self, task: str, completed: int, total: int, metrics: Mapping[str, float] | None = None, /
     ) -> None:
         """Show the progress of a task."""
 
@@ -103,23 +103,25 @@ class Bars:
         self._written = 0.0
 
     def __call__(
-        self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
+        self, task: str, completed: int, total: int, metrics: Mapping[str, float] | None = None, /
     ) -> None:
         """Move the bar of a task; show its metrics."""
-        bar = self._bar(task, done, total)
+        bar = self._bar(task, completed, total)
         self._display.update(
-            bar.id, completed=done, visible=self._keep or done < total, refresh=False
+            bar.id, completed=completed, visible=self._keep or completed < total, refresh=False
         )
         if metrics and "train_loss" in metrics:
             self._end_epoch(bar, metrics)
         elif metrics and "loss" in metrics:
             self._step(bar, metrics)
 
-    def _bar(self, task: str, done: int, total: int) -> Task:
+    def _bar(self, task: str, completed: int, total: int) -> Task:
         bars = self._display.tasks
-        if not bars or task != bars[-1].description or done < bars[-1].completed:
+        if not bars or task != bars[-1].description or completed < bars[-1].completed:
             # A resumed task begins at its last step, which does not count for its speed.
-            self._display.add_task(task, total=total, completed=max(done - 1, 0), step="", epoch="")
+            self._display.add_task(
+                task, total=total, completed=max(completed - 1, 0), step="", epoch=""
+            )
             self._written = self._display.get_time()
         return self._display.tasks[-1]
 

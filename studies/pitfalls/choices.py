@@ -52,16 +52,16 @@ def thresholds(study: Study) -> Finding:
     test, targets = study.test, study.test.targets
     fold_9, fold_10 = study.validation.joined(), test.joined()
     curve = sample_f(targets, fold_10)
-    chosen = int(sample_f(study.validation.targets, fold_9).argmax())
+    best = int(sample_f(study.validation.targets, fold_9).argmax())
     limits = best_thresholds(study.validation.targets, fold_9), best_thresholds(targets, fold_10)
     counts = study.counts(test.rows).astype(np.float64)
-    right, wrong = (macro_f1(targets, fold_10, each) for each in limits)
+    right, wrong = (macro_f1(targets, fold_10, limit) for limit in limits)
     resampled = [
-        np.array([macro_f1(targets, fold_10, each, weights) for weights in counts])
-        for each in limits
+        np.array([macro_f1(targets, fold_10, limit, weights) for weights in counts])
+        for limit in limits
     ]
     effects = (
-        Effect("one threshold for all labels", "sample-centric F", curve[chosen], curve.max()),
+        Effect("one threshold for all labels", "sample-centric F", curve[best], curve.max()),
         Effect(
             "one threshold for each label",
             "macro F1",
@@ -74,7 +74,7 @@ def thresholds(study: Study) -> Finding:
         f"{study.name}. Right: thresholds chosen on fold 9; wrong: on the test fold itself. The "
         f"sample-centric F is the benchmark's F-max, which uses the best of {len(THRESHOLDS)} "
         f"thresholds on the evaluated set (here {THRESHOLDS[int(curve.argmax())]:.2f}; fold 9 "
-        f"selects {THRESHOLDS[chosen]:.2f}). Macro F1 covers the labels with a positive.",
+        f"selects {THRESHOLDS[best]:.2f}). Macro F1 covers the labels with a positive.",
     )
     headlines = tuple(effect.what for effect in effects)
     title = "Thresholds chosen on the test fold"
@@ -129,9 +129,9 @@ def trapezoid(study: Study) -> Finding:
     effect = Effect("trapezoid", METRICS[1], float(mean(right)), float(mean(wrong)))
     rare = scored.targets.sum(axis=0) < 10
     parts = [
-        f"{float(mean((wrong - right)[kept])):+.4f} over the {int(kept.sum())} labels {name}"
-        for kept, name in ((rare, "with fewer than ten positives"), (~rare, "with at least ten"))
-        if kept.any()
+        f"{float(mean((wrong - right)[mask])):+.4f} over the {int(mask.sum())} labels {name}"
+        for mask, name in ((rare, "with fewer than ten positives"), (~rare, "with at least ten"))
+        if mask.any()
     ]
     notes = (f"{study.name} on fold 10: {', '.join(parts)}.",)
     title = "Trapezoidal AUPRC instead of average precision"

@@ -196,8 +196,8 @@ def members(cohort: Cohort, task: str) -> dict[str, list[int]]:
     """Labels of a task, sorted, each with the columns of its statement codes."""
     flag, column, _ = TASKS[task]
     statements = pd.read_csv(cohort.root / STATEMENTS, index_col=0)
-    chosen = statements if flag is None else statements[statements[flag] == 1]
-    names = chosen.index.to_series() if column is None else chosen[column]
+    task_statements = statements if flag is None else statements[statements[flag] == 1]
+    names = task_statements.index.to_series() if column is None else task_statements[column]
     columns: dict[str, list[int]] = {}
     for place, code in enumerate(cohort.labels):
         if code in names.index:

@@ -84,8 +84,8 @@ def _bank(kernels: int, seed: int) -> list[tuple[int, Tensor, Tensor]]:
     random = np.random.default_rng(np.random.SeedSequence([seed, 0x20C7]))
     bank = []
     for dilation in DILATIONS:
-        used = random.random((kernels, len(STANDARD_LEADS), 1)) < LEADS
-        weights = random.normal(size=(kernels, len(STANDARD_LEADS), LENGTH)) * used
+        is_used = random.random((kernels, len(STANDARD_LEADS), 1)) < LEADS
+        weights = random.normal(size=(kernels, len(STANDARD_LEADS), LENGTH)) * is_used
         weights -= weights.mean(axis=-1, keepdims=True)  # blind to a lead's offset
         size = np.sqrt((weights**2).sum(axis=(1, 2), keepdims=True))
         weights /= np.where(size > 0, size, 1.0)

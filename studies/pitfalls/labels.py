@@ -55,21 +55,21 @@ def likelihood(study: Study, out_of_fold: Floats) -> Finding:
         Probabilities of every record by a model that did not see its fold.
     """
     values = likelihoods(study.cohort)
-    known = with_likelihoods(values)
+    rows = with_likelihoods(values)
     title = "Likelihood thresholds instead of key presence"
-    if not len(known):
+    if not len(rows):
         note = "This copy of PTB-XL has no likelihoods (every value is 0): nothing to measure."
         return Finding("likelihood", title, notes=(note,))
-    counts = study.counts(known)
+    counts = study.counts(rows)
     effects: list[Effect] = []
     table: list[dict[str, str]] = []
     for task in TASKS:
         labels = members(study.cohort, task)
         if not labels:
             continue
-        scores = as_task(out_of_fold[known], labels)
+        scores = as_task(out_of_fold[rows], labels)
         by_rule = {
-            rule: _with_labels(as_task(positive(values[known]).astype(np.uint8), labels), scores)
+            rule: _with_labels(as_task(positive(values[rows]).astype(np.uint8), labels), scores)
             for rule, positive in RULES.items()
         }
         right = by_rule["present"]
@@ -79,7 +79,7 @@ def likelihood(study: Study, out_of_fold: Floats) -> Finding:
                 changes = paired_effects(f"{task}, likelihood {rule}", right, scored, counts)
             table.append({"task": task, "positive if": rule, **_line(scored, right, changes)})
             effects += changes
-    share = "all" if len(known) == len(values) else f"the first {len(known):,}"
+    share = "all" if len(rows) == len(values) else f"the first {len(rows):,}"
     return Finding(
         "likelihood",
         title,
@@ -107,7 +107,7 @@ def _with_labels(targets: Targets, scores: Floats) -> Scored:
 
 def _line(scored: Scored, right: Scored, effects: list[Effect]) -> dict[str, str]:
     positives, before = int(scored.targets.sum()), int(right.targets.sum())
-    labels, all_labels = (int(each.targets.any(axis=0).sum()) for each in (scored, right))
+    labels, all_labels = (int(part.targets.any(axis=0).sum()) for part in (scored, right))
     lost = f" ({100 * (positives / before - 1):+.0f} %)" if positives < before else ""
     areas, precisions = scored.by_label() if positives else (np.array([]), np.array([]))
     defined = ~np.isnan(areas)
@@ -138,9 +138,9 @@ def empty_rows(study: Study) -> Finding:
         if not labels or task == "all-71":
             continue
         targets, values = as_task(test.targets, labels), as_task(scores, labels)
-        kept, right = Scored.of_records(targets, values), _with_labels(targets, values)
-        effects += study.test_effects(f"{task}, empty rows kept", right, kept)
-        dropped.append(f"{len(kept.records) - len(right.records):,} ({task})")
+        all_rows, right = Scored.of_records(targets, values), _with_labels(targets, values)
+        effects += study.test_effects(f"{task}, empty rows kept", right, all_rows)
+        dropped.append(f"{len(all_rows.records) - len(right.records):,} ({task})")
     notes = (
         f"{study.name} on fold 10, with its outputs reduced to the labels of the task; a class has "
         "the probability of its highest member. Records without any label: "
@@ -165,12 +165,14 @@ def versions(study: Study) -> Finding:
         return Finding("versions", title, direct, (note,), headlines=(what,))
     count = min(5, len(test.rows) // 10)
     random = study.random(0x5EC0)
-    kept = np.ones((DRAWS, len(test.rows)), dtype=np.uint8)
-    for row in kept:
+    subsets = np.ones((DRAWS, len(test.rows)), dtype=np.uint8)
+    for row in subsets:
         row[random.choice(len(row), count, replace=False)] = 0
     what = f"{count} test records left out at random"
     effects = []
-    for metric, full, values in zip(METRICS, scored.macros(), scored.resampled(kept), strict=True):
+    for metric, full, values in zip(
+        METRICS, scored.macros(), scored.resampled(subsets), strict=True
+    ):
         change = mean(values) - full
         effects.append(Effect(what, metric, full, full + float(change.mean()), middle(change)))
     notes = (

@@ -128,8 +128,8 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _wrapped(text: str) -> str:
-    kept = text.replace(" %", "\0%")  # a line never begins with the sign
-    lines = textwrap.fill(kept, 120, break_long_words=False, break_on_hyphens=False)
+    protected = text.replace(" %", "\0%")  # a line never begins with the sign
+    lines = textwrap.fill(protected, 120, break_long_words=False, break_on_hyphens=False)
     return lines.replace("\0", " ")
 
 

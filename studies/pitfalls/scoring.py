@@ -107,9 +107,11 @@ class Scored:
         """One row a record."""
         return cls(targets, probabilities, np.arange(len(targets)))
 
-    def rows(self, kept: NDArray[Any]) -> Scored:
+    def rows(self, selection: NDArray[Any]) -> Scored:
         """Some of the rows, by index or mask."""
-        return Scored(self.targets[kept], self.probabilities[kept], self.records[kept])
+        return Scored(
+            self.targets[selection], self.probabilities[selection], self.records[selection]
+        )
 
     def by_label(self) -> tuple[Floats, Floats]:
         """AUROC and average precision of every label; NaN where undefined."""

@@ -25,12 +25,12 @@ def best_of(study: Study, features: Singles) -> Finding:
     """Epochs of one probe, and twenty equally good probes, chosen on the reported records."""
     x, matrix = features.mean(axis=1), study.cohort.matrix
     folds = study.validation.rows, study.test.rows
-    train, held = (study.folds <= 8) & matrix.any(axis=1), np.concatenate(folds)
+    train, evaluation = (study.folds <= 8) & matrix.any(axis=1), np.concatenate(folds)
     is_test = np.repeat([False, True], [len(rows) for rows in folds])
-    halves = halved(study.patients[held], HALVINGS, seed=study.seed)
+    halves = halved(study.patients[evaluation], HALVINGS, seed=study.seed)
     sides = np.concatenate([halves, ~halves, is_test[None], ~is_test[None]]).astype(np.uint8)
     common = np.min([matrix[rows].sum(axis=0) for rows in folds], axis=0) >= COMMON
-    fitting = x[train], matrix[train], x[held]
+    fitting = x[train], matrix[train], x[evaluation]
     families = {
         "epochs of one probe": (_epochs(*fitting, seed=study.seed), (10, EPOCHS)),
         "probes on different random features": (_seeds(*fitting, seed=study.seed), (5, SEEDS)),
@@ -46,7 +46,9 @@ def best_of(study: Study, features: Singles) -> Finding:
     for family, (candidates, counts) in families.items():
         scores = []
         for probabilities in candidates:
-            areas, precisions = Scored.of_records(matrix[held], probabilities).resampled(sides)
+            areas, precisions = Scored.of_records(matrix[evaluation], probabilities).resampled(
+                sides
+            )
             scores.append([mean(areas), mean(precisions), mean(areas[:, common])])
         values = np.array(scores)  # (candidates, quantities, sides)
         for count in counts:
@@ -94,9 +96,9 @@ def _on_the_folds(family: str, test: Floats, validation: Floats) -> str:
     )
 
 
-def _epochs(x: Singles, targets: Targets, held: Singles, *, seed: int) -> Iterator[Floats]:
-    """Probabilities of the held records after each epoch of a probe: AdamW, cosine to zero."""
-    inside, outside = (torch.from_numpy(values) for values in standardised(x, held))
+def _epochs(x: Singles, targets: Targets, evaluation: Singles, *, seed: int) -> Iterator[Floats]:
+    """Probabilities of the evaluation records after each epoch of a probe (AdamW, cosine)."""
+    inside, outside = (torch.from_numpy(values) for values in standardised(x, evaluation))
     labels = torch.from_numpy(targets.astype(np.float32))
     generator = torch.Generator().manual_seed(seed)
     head = Linear(x.shape[1], targets.shape[1])
@@ -115,9 +117,9 @@ def _epochs(x: Singles, targets: Targets, held: Singles, *, seed: int) -> Iterat
             yield head(outside).double().sigmoid().numpy()
 
 
-def _seeds(x: Singles, targets: Targets, held: Singles, *, seed: int) -> Iterator[Floats]:
+def _seeds(x: Singles, targets: Targets, evaluation: Singles, *, seed: int) -> Iterator[Floats]:
     """Probabilities of probes on different random halves of the features."""
     random = np.random.default_rng(np.random.SeedSequence([seed, 0x5EED]))
     for _ in range(SEEDS):
         half = np.sort(random.permutation(x.shape[1])[: x.shape[1] // 2])
-        yield probe(x[:, half], targets, held[:, half])
+        yield probe(x[:, half], targets, evaluation[:, half])

@@ -82,8 +82,8 @@ def standardiser(study: Study) -> Finding:
     else:
         notes.insert(0, _WORST.format(study.name))
         for what, scaler in wrong.items():
-            changed = study.outputs(change=change_of(study.model.preparation, right, scaler))
-            effects += study.test_effects(what, study.test.scored(), changed.scored())
+            outputs = study.outputs(change=change_of(study.model.preparation, right, scaler))
+            effects += study.test_effects(what, study.test.scored(), outputs.scored())
     title = "Standardiser fitted on all folds or at another sampling rate"
     return Finding("standardiser", title, effects, notes, table, headlines)
 

@@ -79,7 +79,7 @@ def training_note(study: Study) -> str:
     train = cohort.targets("train")
     present = train.any(axis=0)
     subsets = random_subsets(len(train), SHARE, draws=DRAWS, seed=study.seed + 1)
-    lost = [int((present & ~train[chosen == 1].any(axis=0)).sum()) for chosen in subsets]
+    lost = [int((present & ~train[subset == 1].any(axis=0)).sum()) for subset in subsets]
     tenth = cohort.fraction(SHARE, seed=study.seed).targets("train")
     return (
         f"A random tenth of the training records has no positives for {np.mean(lost):.1f} labels "

@@ -131,10 +131,10 @@ def digest(*arrays: Any) -> str:
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries and lists of dictionaries to one level."""
     if isinstance(value, Mapping):
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key, inner in value.items():
-            found |= flatten(inner, f"{prefix}/{key}" if prefix else str(key))
-        return found
+            values |= flatten(inner, f"{prefix}/{key}" if prefix else str(key))
+        return values
     if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value):
         return flatten({str(i): v for i, v in enumerate(value)}, prefix) | {
             f"{prefix}/count": len(value)
@@ -340,15 +340,15 @@ def _only(items: list[str], section: str, out: Path) -> None:
     values, errors, _ = load_section(OLD, section)
     cut = out.parent / f".stored-{out.name}"
     cut.mkdir(parents=True, exist_ok=True)
-    kept = {k: v for k, v in values.items() if k.split("/")[1].startswith(tuple(items))}
-    arrays = {k.replace("/", "|"): v for k, v in kept.items() if isinstance(v, np.ndarray)}
+    selected = {k: v for k, v in values.items() if k.split("/")[1].startswith(tuple(items))}
+    arrays = {k.replace("/", "|"): v for k, v in selected.items() if isinstance(v, np.ndarray)}
     np.savez(cut / f"{section}.npz", **arrays)
-    plain = {k: v for k, v in kept.items() if not isinstance(v, np.ndarray)}
+    plain = {k: v for k, v in selected.items() if not isinstance(v, np.ndarray)}
     about = {"values": plain, "errors": errors, "seconds": {}}
     (cut / f"{section}.json").write_text(json.dumps(about))
 
 
-def _child(section: str, api: Any, src: Path, out: Path, chosen: list[str] | None) -> None:
+def _child(section: str, api: Any, src: Path, out: Path, prefixes: list[str] | None) -> None:
     import warnings
 
     import torch
@@ -361,5 +361,5 @@ def _child(section: str, api: Any, src: Path, out: Path, chosen: list[str] | Non
     torch.set_num_threads(1)
     from sections import SECTIONS
 
-    items = [i for i in SECTIONS[section](api) if not chosen or i[0].startswith(tuple(chosen))]
+    items = [i for i in SECTIONS[section](api) if not prefixes or i[0].startswith(tuple(prefixes))]
     run_section(section, items, api, out)

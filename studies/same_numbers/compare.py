@@ -69,8 +69,8 @@ def targets(cohort: Any, split: str | None = None) -> np.ndarray:
     return cohort.targets(split)
 
 
-def subset(cohort: Any, chosen: list[str]) -> Any:
-    return cohort.select(np.isin(cohort.ids(), chosen))
+def subset(cohort: Any, records: list[str]) -> Any:
+    return cohort.select(np.isin(cohort.ids(), records))
 
 
 def fraction(cohort: Any, share: float, seed: int) -> Any:
@@ -106,9 +106,9 @@ def open_store(path: Any) -> Any:
     return Store.open(str(path))
 
 
-def store_signals(store: Any, chosen: list[str]) -> np.ndarray:
+def store_signals(store: Any, records: list[str]) -> np.ndarray:
     """(records, leads, samples) int16 of records of one length."""
-    (chunk,) = store.read(store.rows(np.array(chosen)))
+    (chunk,) = store.read(store.rows(np.array(records)))
     return chunk.signals[np.argsort(chunk.places)]
 
 
@@ -138,14 +138,14 @@ def predict_file(model: Any, path: Any, *, calibrated: bool = True, leads: Any =
     from einthoven.inference import predict_record
 
     model = model if calibrated else replace(model, calibration=None)
-    found = predict_record(model, read_record(path), leads=leads)
+    result = predict_record(model, read_record(path), leads=leads)
     return {
-        "probabilities": np.array(list(found.probabilities.values())),
-        "above": list(found.above_threshold or ()),
-        "derived": list(found.derived_leads),
-        "left_out_leads": list(found.left_out_leads),
-        "seconds_left_out": float(found.seconds_left_out),
-        "doubts": len(found.warnings),
+        "probabilities": np.array(list(result.probabilities.values())),
+        "above": list(result.above_threshold or ()),
+        "derived": list(result.derived_leads),
+        "left_out_leads": list(result.left_out_leads),
+        "seconds_left_out": float(result.seconds_left_out),
+        "doubts": len(result.warnings),
     }
 
 
@@ -389,15 +389,15 @@ def table_values(table: Any) -> dict[str, Any]:
     }
 
 
-def _score_values(found: Any) -> dict[str, Any]:
+def _score_values(result: Any) -> dict[str, Any]:
     names = (
         *("macro_auroc", "macro_auprc", "f_max", "macro_auroc_interval", "macro_auprc_interval"),
         *("macro_auroc_bias", "macro_auprc_bias", "positives", "auroc", "auprc"),
         *("auroc_intervals", "auprc_intervals", "defined_labels", "records", "drawn"),
         "acceptance",
     )
-    values = {name: getattr(found, name) for name in names}
-    return values | {"resamples": found.settings.resamples}
+    values = {name: getattr(result, name) for name in names}
+    return values | {"resamples": result.settings.resamples}
 
 
 def _renamed(options: dict[str, Any]) -> dict[str, Any]:
@@ -418,14 +418,14 @@ def score(table: Any, *, by: str = "record", **options: Any) -> dict[str, Any]:
 def compare(a: Any, b: Any, **options: Any) -> dict[str, Any]:
     from einthoven.evaluate import compare
 
-    found = compare(a, b, **_renamed(options))
-    values = {"a": _score_values(found.a), "b": _score_values(found.b)}
+    result = compare(a, b, **_renamed(options))
+    values = {"a": _score_values(result.a), "b": _score_values(result.b)}
     names = (
         *("macro", "macro_interval", "relative_gain", "share_above_zero", "bias", "per_label"),
         *("intervals", "improved", "significantly_better", "significantly_worse"),
     )
     for metric in ("auroc", "auprc"):
-        values[metric] = {name: getattr(getattr(found, metric), name) for name in names}
+        values[metric] = {name: getattr(getattr(result, metric), name) for name in names}
     return values
 
 
@@ -451,18 +451,18 @@ def fit_calibration(table: Any, *, bias: bool = False) -> Any:
     return fit_calibration(table, bias=bias)
 
 
-def calibration_values(found: Any) -> dict[str, Any]:
+def calibration_values(result: Any) -> dict[str, Any]:
     return {
-        "temperatures": np.array(found.temperatures),
-        "biases": np.array(found.biases),
-        "thresholds": np.array(found.thresholds),
+        "temperatures": np.array(result.temperatures),
+        "biases": np.array(result.biases),
+        "thresholds": np.array(result.thresholds),
     }
 
 
-def calibrated(found: Any, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def calibrated(result: Any, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Calibrated probabilities and decisions."""
-    values = found.apply(probabilities)
-    return values, found.decide(values)
+    values = result.apply(probabilities)
+    return values, result.decide(values)
 
 
 def _bins(bins: Any) -> dict[str, Any]:
@@ -474,25 +474,25 @@ def _bins(bins: Any) -> dict[str, Any]:
     }
 
 
-def _quality(found: Any) -> dict[str, Any]:
+def _quality(result: Any) -> dict[str, Any]:
     bins = ("width", "mass", "pooled_width", "pooled_mass")
-    values = {str(name): column.to_numpy() for name, column in found.per_label.items()}
-    values |= {"macro": found.macro, "micro": found.micro}
-    return values | {n: _bins(getattr(found, n)) for n in bins}
+    values = {str(name): column.to_numpy() for name, column in result.per_label.items()}
+    values |= {"macro": result.macro, "micro": result.micro}
+    return values | {n: _bins(getattr(result, n)) for n in bins}
 
 
 def calibration_report(table: Any, calibration: Any, *, by_patient: bool, **options: Any) -> Any:
     from einthoven.evaluate import calibration_report
 
-    found = calibration_report(
+    result = calibration_report(
         table, calibration, by="patient" if by_patient else "record", **options
     )
-    values: dict[str, Any] = {"before": _quality(found.before)}
+    values: dict[str, Any] = {"before": _quality(result.before)}
     if calibration is not None:
         names = ("threshold", "called", "sensitivity", "specificity", "precision", "f1")
-        values["after"] = _quality(found.after)
-        values["decisions"] = {n: np.asarray(found.decisions[n]) for n in names}
-        for name, (value, limits) in found.change.items():
+        values["after"] = _quality(result.after)
+        values["decisions"] = {n: np.asarray(result.decisions[n]) for n in names}
+        for name, (value, limits) in result.change.items():
             values[f"change_{name}"] = {"value": value, "interval": limits}
     return values
 
@@ -500,9 +500,9 @@ def calibration_report(table: Any, calibration: Any, *, by_patient: bool, **opti
 def score_subgroups(table: Any, attributes: Any, **options: Any) -> dict[str, Any]:
     from einthoven.evaluate import score_subgroups
 
-    found = score_subgroups(table, attributes, **options)
-    values: dict[str, Any] = {"unknown": {k: int(v) for k, v in found.unknown.items()}}
-    for group in found.groups:
+    result = score_subgroups(table, attributes, **options)
+    values: dict[str, Any] = {"unknown": {k: int(v) for k, v in result.unknown.items()}}
+    for group in result.groups:
         own = values[f"{group.attribute}={group.name}"] = {
             "records": group.records,
             "patients": group.patients,
@@ -566,32 +566,32 @@ def single_steps() -> dict[str, Any]:
     from einthoven.signals import steps as p
     from einthoven.signals.preparation import Preparation
 
-    def made(*before: Any, after: tuple[Any, ...] = (), window: Any = None) -> Any:
+    def preparation(*before: Any, after: tuple[Any, ...] = (), window: Any = None) -> Any:
         cut = window or p.Window(500, evaluation_crops=2)
         steps = (*before, p.Resample(125), cut, *after)
         return Preparation(leads=("I", "II", "V1"), steps=steps)
 
     linear = (p.Resample(125, method="linear"), p.Window(500, evaluation_crops=2))
     return {
-        "resample-fourier": made(),
+        "resample-fourier": preparation(),
         "resample-linear": Preparation(leads=("I", "II", "V1"), steps=linear),
-        "window-pad": made(window=p.Window(1500, evaluation_crops=1, short="pad")),
-        "window-middle": made(window=p.Window(400, evaluation_crops=1)),
-        "highpass-before": made(p.Filter("highpass", 0.67, order=5)),
-        "highpass": made(after=(p.Filter("highpass", 0.67, order=5),)),
-        "lowpass": made(after=(p.Filter("lowpass", 40, order=5),)),
-        "bandpass": made(after=(p.Filter("bandpass", (0.5, 45), order=3),)),
-        "notch": made(after=(p.Filter("notch", 50, order=2),)),
-        "standardise-record": made(after=(p.Standardise(over="record"),)),
-        "standardise-lead": made(after=(p.Standardise(over="lead"),)),
-        "standardise-before": made(p.Standardise(over="lead")),
-        "centre": made(p.Centre()),
-        "scale": made(after=(p.Scale(0.1, 0.25),)),
-        "fill-zero": made(p.Fill("zero")),
-        "fir": made(p.Fir((3, 45))),
-        "baseline": made(p.Baseline(0.6)),
-        "min-max": made(after=(p.MinMax(),)),
-        "decimate": made(after=(p.Decimate(5),)),
+        "window-pad": preparation(window=p.Window(1500, evaluation_crops=1, short="pad")),
+        "window-middle": preparation(window=p.Window(400, evaluation_crops=1)),
+        "highpass-before": preparation(p.Filter("highpass", 0.67, order=5)),
+        "highpass": preparation(after=(p.Filter("highpass", 0.67, order=5),)),
+        "lowpass": preparation(after=(p.Filter("lowpass", 40, order=5),)),
+        "bandpass": preparation(after=(p.Filter("bandpass", (0.5, 45), order=3),)),
+        "notch": preparation(after=(p.Filter("notch", 50, order=2),)),
+        "standardise-record": preparation(after=(p.Standardise(over="record"),)),
+        "standardise-lead": preparation(after=(p.Standardise(over="lead"),)),
+        "standardise-before": preparation(p.Standardise(over="lead")),
+        "centre": preparation(p.Centre()),
+        "scale": preparation(after=(p.Scale(0.1, 0.25),)),
+        "fill-zero": preparation(p.Fill("zero")),
+        "fir": preparation(p.Fir((3, 45))),
+        "baseline": preparation(p.Baseline(0.6)),
+        "min-max": preparation(after=(p.MinMax(),)),
+        "decimate": preparation(after=(p.Decimate(5),)),
         "derive": Preparation(
             leads=("I", "II", "III", "aVR", "aVF"),
             steps=(
@@ -687,43 +687,43 @@ def add_noise(signals: np.ndarray, **options: Any) -> np.ndarray:
     return add_noise(signals, **options)
 
 
-def offset_signals(store: Any, chosen: list[str], offset: float) -> np.ndarray:
+def offset_signals(store: Any, records: list[str], offset: float) -> np.ndarray:
     from einthoven.experiment.robustness import offset_store
 
-    return store_signals(offset_store(store, offset), chosen)
+    return store_signals(offset_store(store, offset), records)
 
 
-def noisy_signals(store: Any, chosen: list[str], **options: Any) -> np.ndarray:
+def noisy_signals(store: Any, records: list[str], **options: Any) -> np.ndarray:
     from einthoven.experiment.robustness import noisy_store
 
-    return store_signals(noisy_store(store, **options), chosen)
+    return store_signals(noisy_store(store, **options), records)
 
 
 def quality(record: Any) -> dict[str, Any]:
     from einthoven.records.quality import amplitude_of, mains_hum, offsets, quality_warnings
 
     size, hum = amplitude_of(record), mains_hum(record)
-    away = offsets(record)
-    found: dict[str, Any] = {
+    shifts = offsets(record)
+    result: dict[str, Any] = {
         "doubts": len(quality_warnings(record)),
-        "offset_leads": list(away),
-        "offsets": np.array(list(away.values()), dtype=float),
+        "offset_leads": list(shifts),
+        "offsets": np.array(list(shifts.values()), dtype=float),
         "hum_leads": list(hum.leads) if hum else [],
         "hum": np.array([hum.frequency, *hum.leads.values()] if hum else [], dtype=float),
     }
     if size is not None:
-        found |= {
+        result |= {
             "size": np.array([size.low, size.high, size.usual]),
             "beyond": list(size.beyond),
             "unit": size.unit,
         }
-    return found
+    return result
 
 
-def source(store: Any, chosen: list[str], targets: np.ndarray, preparation: Any) -> Any:
+def source(store: Any, records: list[str], targets: np.ndarray, preparation: Any) -> Any:
     from einthoven.signals.batches import SignalSource
 
-    return SignalSource(store, store.rows(np.array(chosen)), targets, preparation)
+    return SignalSource(store, store.rows(np.array(records)), targets, preparation)
 
 
 def training_batches(
@@ -748,9 +748,9 @@ def training_batches(
 
 
 def mixture_order(sources: list[Any], weights: list[float], *, seed: int, epoch: int) -> Any:
-    from einthoven.stages.pretraining_data import Mixture, draws_by_weight
+    from einthoven.stages.pretraining_data import Mixture, draws_by_share
 
-    draws = draws_by_weight([len(s) for s in sources], weights)
+    draws = draws_by_share([len(s) for s in sources], weights)
     return list(draws), Mixture(tuple(sources), draws).order(seed=seed, epoch=epoch)
 
 

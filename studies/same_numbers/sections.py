@@ -34,32 +34,34 @@ def workplace() -> Path:
 def _ptbxl(api: Any) -> tuple[Any, Any, dict[str, list[str]]]:
     """PTB-XL, its store, and the 200 fixed records by split: 80, 60, 60."""
     cohort, store = api.open_cohort(common.PTBXL, "all-71"), api.open_store(common.PTBXL_STORE)
-    chosen = {}
+    sample = {}
     for split, count in zip(SPLITS, (80, 60, 60), strict=True):
         every = sorted(api.ids(cohort, split), key=int)
-        chosen[split] = every[7 :: len(every) // count][:count]
-    everyone = [name for names in chosen.values() for name in names]
-    return api.subset(cohort, everyone), store, chosen
+        sample[split] = every[7 :: len(every) // count][:count]
+    everyone = [name for names in sample.values() for name in names]
+    return api.subset(cohort, everyone), store, sample
 
 
 def predictions(api: Any) -> list[Item]:
     model = cache(api.load_model)
 
     def lists(api: Any) -> Any:
-        _, _, chosen = _ptbxl(api)
-        return chosen | {"labels": api.model_labels(model())}
+        _, _, sample = _ptbxl(api)
+        return sample | {"labels": api.model_labels(model())}
 
     def from_files(api: Any, calibrated: bool) -> Any:
         cohort, _, _ = _ptbxl(api)
-        found = [api.predict_file(model(), f, calibrated=calibrated) for f in api.paths(cohort)]
+        predictions = [
+            api.predict_file(model(), f, calibrated=calibrated) for f in api.paths(cohort)
+        ]
         return {
             "ids": api.ids(cohort),
-            "probabilities": np.stack([f["probabilities"] for f in found]),
-            "above": [",".join(f["above"]) for f in found],
-            "doubts": [f["doubts"] for f in found],
-            "doubts_in_all": sum(f["doubts"] for f in found),
-            "derived": [",".join(f["derived"]) for f in found],
-            "seconds_left_out": np.array([f["seconds_left_out"] for f in found]),
+            "probabilities": np.stack([f["probabilities"] for f in predictions]),
+            "above": [",".join(f["above"]) for f in predictions],
+            "doubts": [f["doubts"] for f in predictions],
+            "doubts_in_all": sum(f["doubts"] for f in predictions),
+            "derived": [",".join(f["derived"]) for f in predictions],
+            "seconds_left_out": np.array([f["seconds_left_out"] for f in predictions]),
         }
 
     def from_store(api: Any, calibrated: bool) -> Any:
@@ -80,47 +82,47 @@ def predictions(api: Any) -> list[Item]:
             "lead-I": ("I",),
         }
         files = api.paths(cohort, "test")[:10]
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         for name, leads in sets.items():
-            each = [api.predict_file(model(), f, leads=leads) for f in files]
+            predictions = [api.predict_file(model(), f, leads=leads) for f in files]
             table = api.predict_cohort(model(), cohort, store, "validation", leads=leads)
-            found[name] = {
-                "files": np.stack([e["probabilities"] for e in each]),
-                "derived": [",".join(e["derived"]) for e in each],
-                "left_out": [",".join(e["left_out_leads"]) for e in each],
+            results[name] = {
+                "files": np.stack([e["probabilities"] for e in predictions]),
+                "derived": [",".join(e["derived"]) for e in predictions],
+                "left_out": [",".join(e["left_out_leads"]) for e in predictions],
                 "store": api.table_values(table)["probabilities"],
             }
-        return found
+        return results
 
     def lacking_leads(api: Any) -> Any:
         """Files with some limb leads only, whose others are derived."""
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         chest = ("V1", "V2", "V3", "V4", "V5", "V6")
         for pair in (("I", "II"), ("I", "aVF"), ("III", "aVR"), ("aVL", "aVF")):
             signal, leads = formula_ecg(500, seed=4), (*pair, *chest)
             rows = [common.LEADS.index(lead) for lead in leads]
             file = workplace() / f"lacking-{'-'.join(pair)}"
             api.write_wfdb(file, signal[rows], 500, leads)
-            found["-".join(pair)] = api.predict_file(model(), f"{file}.hea")
-        return found
+            results["-".join(pair)] = api.predict_file(model(), f"{file}.hea")
+        return results
 
     def samples(api: Any) -> Any:
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         for file in sorted(common.SAMPLES.glob("*/*.hea")):
             name = f"{file.parent.name}-{file.stem}"
             record = api.read_record(file)
-            found[name] = {
+            results[name] = {
                 "signal": summary(record.signal, keep=400),
                 "rate": float(record.rate),
                 "leads": list(record.leads),
                 "calibrated": api.predict_file(model(), file),
                 "uncalibrated": api.predict_file(model(), file, calibrated=False)["probabilities"],
             }
-        return found
+        return results
 
     def embeddings(api: Any, level: str, count: int) -> Any:
-        cohort, store, chosen = _ptbxl(api)
-        part = api.subset(cohort, chosen["test"][:count])
+        cohort, store, sample = _ptbxl(api)
+        part = api.subset(cohort, sample["test"][:count])
         out = workplace() / f"embedding-{level}.npy"
         api.embed_cohort(model(), part, store, out, level=level, split="test")
         from_store = np.load(out)
@@ -164,7 +166,7 @@ def features(api: Any) -> list[Item]:
         parameters = dict(backbone.named_parameters())
         count = sum(p.numel() for p in parameters.values())
         keys = sorted((api.stored_key(name, key), key) for key in state)
-        found: dict[str, Any] = {
+        results: dict[str, Any] = {
             "parameters": count,
             "keys": [old for old, _ in keys],
             "shapes": [list(state[key].shape) for _, key in keys],
@@ -172,19 +174,19 @@ def features(api: Any) -> list[Item]:
         # The initial weights of seed 0.
         first = {old: state[key].float().numpy() for old, key in keys}
         sums = common.tensor_sums(first)
-        found |= {"initial_sum": sums["sum"], "initial_abs_sum": sums["abs_sum"]}
+        results |= {"initial_sum": sums["sum"], "initial_abs_sum": sums["abs_sum"]}
         # Tables that the network computes stay as they are.
         formula = {
             key: torch.from_numpy(formula_tensor(old, tuple(state[key].shape))).to(state[key].dtype)
             for old, key in keys
             if key in parameters or key.endswith(("running_mean", "running_var"))
         }
-        left = backbone.load_state_dict(formula, strict=False)
-        assert not left.unexpected_keys
+        mismatch = backbone.load_state_dict(formula, strict=False)
+        assert not mismatch.unexpected_keys
         backbone.eval()
         prepared = api.backbone_preparation(backbone)
         facts = api.preparation_facts(prepared)
-        found["preparation"] = facts
+        results["preparation"] = facts
         shape = (2, len(facts["leads"]), facts["window"])
         x = torch.from_numpy(formula_input(shape, seed=1))
         if api.fits_statistics(backbone):
@@ -193,12 +195,12 @@ def features(api: Any) -> list[Item]:
             buffers = {
                 api.stored_key(name, k): v.float().numpy() for k, v in backbone.named_buffers()
             }
-            found["fitted"] = common.tensor_sums(buffers)
+            results["fitted"] = common.tensor_sums(buffers)
         with torch.no_grad():
-            found["features"] = api.features(backbone, x).numpy()
+            results["features"] = api.features(backbone, x).numpy()
             if count < LARGE:
-                found["tokens"] = summary(api.tokens(backbone, x).numpy())
-        return found
+                results["tokens"] = summary(api.tokens(backbone, x).numpy())
+        return results
 
     return [("names", names), *((n, partial(of, name=n)) for n in sorted(api.backbone_names()))]
 
@@ -237,53 +239,55 @@ LOSSES: dict[str, tuple[str, tuple[str, dict[str, Any]], dict[str, Any], int]] =
 
 def losses(api: Any) -> list[Item]:
     def names(api: Any) -> Any:
-        used = {case[0] for case in LOSSES.values()}
-        assert used == set(api.objective_names()), "an objective without a case"
+        objectives = {case[0] for case in LOSSES.values()}
+        assert objectives == set(api.objective_names()), "an objective without a case"
         return {"names": sorted(api.objective_names()), "targets": api.target_names()}
 
     def of(api: Any, case: str) -> Any:
         objective, (backbone, options), own, samples = LOSSES[case]
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         for seed in (0, 1):
-            built = api.create_pretraining(
+            module = api.create_pretraining(
                 backbone, objective=objective, seed=seed, options=options, own=own
             )
             x = torch.from_numpy(formula_input((4, 12, samples), seed=10 + seed))
             values: list[float] = []
             logged: list[dict[str, float]] = []
-            built.train()
-            optimizer = torch.optim.SGD([p for p in built.parameters() if p.requires_grad], lr=1e-3)
+            module.train()
+            optimizer = torch.optim.SGD(
+                [p for p in module.parameters() if p.requires_grad], lr=1e-3
+            )
             for step in (1, 2):
                 torch.manual_seed(seed)
-                loss, metrics = api.objective_loss(built, x, 100 * seed + step)
+                loss, metrics = api.objective_loss(module, x, 100 * seed + step)
                 optimizer.zero_grad()
                 loss.backward()
                 if step == 1:
                     sizes = [
                         float(p.grad.double().abs().sum())
-                        for p in built.parameters()
+                        for p in module.parameters()
                         if p.grad is not None
                     ]
-                    found[f"seed-{seed}/gradients"] = np.array([sum(sizes), max(sizes)])
+                    results[f"seed-{seed}/gradients"] = np.array([sum(sizes), max(sizes)])
                 optimizer.step()
-                api.after_step(built, step)
+                api.after_step(module, step)
                 values.append(float(loss.detach()))
                 logged.append(metrics)
-            built.eval()
+            module.eval()
             with torch.no_grad():
-                loss, metrics = api.objective_loss(built, x, 7)
-            found[f"seed-{seed}/losses"] = np.array([*values, float(loss)])
-            found[f"seed-{seed}/metrics"] = [*logged, metrics]
-        return found
+                loss, metrics = api.objective_loss(module, x, 7)
+            results[f"seed-{seed}/losses"] = np.array([*values, float(loss)])
+            results[f"seed-{seed}/metrics"] = [*logged, metrics]
+        return results
 
     def targets(api: Any) -> Any:
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         for name, options in (_MTECG, _ST_MEM):
             backbone = api.create_backbone(name, seed=0, **options)
             x = torch.from_numpy(formula_input((2, 12, 1500), seed=3))[..., :600]
             for kind in api.target_names():
-                found[f"{name}/{kind}"] = summary(api.make_target(kind, x, backbone).numpy())
-        return found
+                results[f"{name}/{kind}"] = summary(api.make_target(kind, x, backbone).numpy())
+        return results
 
     return [
         ("names", names),
@@ -321,9 +325,9 @@ def training(api: Any) -> list[Item]:
         return {
             folder: [
                 {k: v for k, v in line.items() if not any(x in k for x in left_out)}
-                for line in each
+                for line in history
             ]
-            for folder, each in api.history_lines(run).items()
+            for folder, history in api.history_lines(run).items()
         }
 
     @cache
@@ -376,17 +380,20 @@ def training(api: Any) -> list[Item]:
         x = np.stack([formula_ecg(100, seed=s) for s in range(12)])
         y = np.array([[s % 2, s % 3 == 0] for s in range(12)], dtype=int)
         flat = x.reshape(12, -1)
-        given = {"rate": 100, "leads": common.LEADS}
-        named = given | {"options": dict(_TINY[1]), "weights": pretrained("cpc", _TINY[0])}
+        arguments = {"rate": 100, "leads": common.LEADS}
+        with_weights = arguments | {
+            "options": dict(_TINY[1]),
+            "weights": pretrained("cpc", _TINY[0]),
+        }
         model = api.run_model_folder(trained("fine-tuning"))
         return {
-            "embedder": api.embedder_features(flat, backbone=_TINY[0], **named),
-            "embedder-of-model": api.embedder_features(flat, backbone=str(model), **given),
+            "embedder": api.embedder_features(flat, backbone=_TINY[0], **with_weights),
+            "embedder-of-model": api.embedder_features(flat, backbone=str(model), **arguments),
             "classifier": api.classifier_probabilities(
                 flat,
                 y,
                 backbone=_TINY[0],
-                **named,
+                **with_weights,
                 overrides=["stage1.epochs=3", "stage1.base_lr_sweep=[0.1]"],
                 validation_fraction=None,
                 random_state=1,
@@ -476,11 +483,11 @@ def evaluation(api: Any) -> list[Item]:
             "tensor": some | {"engine": "tensor"},
             "none": {"resamples": 0},
         }
-        found = {name: api.score(table("a"), **case) for name, case in cases.items()}
-        found["b"] = api.score(table("b"), **some)
-        found["lacking"] = api.score(lacking(), **some)
-        found["lacking-zero"] = api.score(lacking(), **some, absent="zero")
-        return found
+        results = {name: api.score(table("a"), **case) for name, case in cases.items()}
+        results["b"] = api.score(table("b"), **some)
+        results["lacking"] = api.score(lacking(), **some)
+        results["lacking-zero"] = api.score(lacking(), **some, absent="zero")
+        return results
 
     def comparisons(api: Any) -> Any:
         some: dict[str, Any] = {"resamples": 300}
@@ -493,19 +500,19 @@ def evaluation(api: Any) -> list[Item]:
         }
 
     def calibration(api: Any) -> Any:
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         for name in "ab":
             for bias in (False, True):
                 fitted = api.fit_calibration(table(name), bias=bias)
                 values, decided = api.calibrated(fitted, data["c"])
-                found[f"{name}-{'bias' if bias else 'temperature'}"] = api.calibration_values(
+                results[f"{name}-{'bias' if bias else 'temperature'}"] = api.calibration_values(
                     fitted
                 ) | {"calibrated": values, "decided": decided.astype(np.uint8)}
-        found["lacking"] = api.calibration_values(api.fit_calibration(lacking()))
+        results["lacking"] = api.calibration_values(api.fit_calibration(lacking()))
         for bias in (False, True):
             fitted = api.fit_calibration(few(), bias=bias)
-            found[f"few-{bias}"] = api.calibration_values(fitted)
-        return found
+            results[f"few-{bias}"] = api.calibration_values(fitted)
+        return results
 
     def reliability(api: Any) -> Any:
         fitted = api.fit_calibration(table("b"))
@@ -534,13 +541,13 @@ def evaluation(api: Any) -> list[Item]:
     def means(api: Any) -> Any:
         return api.table_values(api.mean_predictions([table(n) for n in "abc"]))
 
-    def saved(api: Any) -> Any:
-        found: dict[str, Any] = {}
+    def round_trips(api: Any) -> Any:
+        results: dict[str, Any] = {}
         for kind in ("csv", "parquet"):
             file = workplace() / f"table.{kind}"
             api.save_table(table("a"), file)
-            found[kind] = api.table_values(api.load_table(file))
-        return found
+            results[kind] = api.table_values(api.load_table(file))
+        return results
 
     return [
         ("metrics", metrics),
@@ -551,7 +558,7 @@ def evaluation(api: Any) -> list[Item]:
         ("subgroups", subgroups),
         ("ptbxl-groups", ptbxl_groups),
         ("means", means),
-        ("saved", saved),
+        ("saved", round_trips),
     ]
 
 
@@ -568,18 +575,18 @@ def preparation(api: Any) -> list[Item]:
     @cache
     def presets() -> dict[str, Any]:
         """The backbones' preparations, each once."""
-        found: dict[str, Any] = {}
+        preparations: dict[str, Any] = {}
         for name in sorted(api.backbone_names()):
             with torch.device("meta"):
-                made = api.backbone_preparation(api.create_backbone(name))
+                preparation = api.backbone_preparation(api.create_backbone(name))
             if not any(
-                json.dumps(api.preparation_dict(made)) == json.dumps(api.preparation_dict(o))
-                for o in found.values()
+                json.dumps(api.preparation_dict(preparation)) == json.dumps(api.preparation_dict(o))
+                for o in preparations.values()
             ):
-                found[name] = made
-        return found
+                preparations[name] = preparation
+        return preparations
 
-    def tried(function: Any) -> Any:
+    def result_or_refusal(function: Any) -> Any:
         try:
             return function()
         except Exception as error:
@@ -587,69 +594,75 @@ def preparation(api: Any) -> list[Item]:
                 raise
             return {"refused": True}
 
-    def outputs(made: Any) -> Any:
+    def outputs(preparation: Any) -> Any:
         return {
-            str(rate): tried(lambda rate=rate: summary(api.prepare_record(made, record(rate))))
+            str(rate): result_or_refusal(
+                lambda rate=rate: summary(api.prepare_record(preparation, record(rate)))
+            )
             for rate in RATES
         }
 
     def of_presets(api: Any) -> Any:
         return {
-            name: outputs(made) | {"facts": api.preparation_facts(made)}
-            for name, made in presets().items()
+            name: outputs(preparation) | {"facts": api.preparation_facts(preparation)}
+            for name, preparation in presets().items()
         }
 
     def of_steps(api: Any) -> Any:
-        return {name: outputs(made) for name, made in api.single_steps().items()}
+        return {name: outputs(preparation) for name, preparation in api.single_steps().items()}
 
     def variants(api: Any) -> Any:
-        found: dict[str, Any] = {}
-        for name, made in presets().items():
-            found[f"{name}/centred"] = summary(
-                api.prepare_record(api.centred_preparation(made), record(500, seed=2))
+        results: dict[str, Any] = {}
+        for name, preparation in presets().items():
+            results[f"{name}/centred"] = summary(
+                api.prepare_record(api.centred_preparation(preparation), record(500, seed=2))
             )
-            found[f"{name}/crops"] = api.crop_seconds(made, record(257))
-            if len(api.preparation_facts(made)["leads"]) < 12:
+            results[f"{name}/crops"] = api.crop_seconds(preparation, record(257))
+            if len(api.preparation_facts(preparation)["leads"]) < 12:
                 continue
             few = ("I", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
             rows = [common.LEADS.index(lead) for lead in few]
             lacking = api.make_record(formula_ecg(500, seed=2)[rows], 500, few)
-            derived = api.derived_preparation(made, few)
-            found[f"{name}/derived"] = summary(api.prepare_record(derived, lacking))
+            derived = api.derived_preparation(preparation, few)
+            results[f"{name}/derived"] = summary(api.prepare_record(derived, lacking))
         every = api.single_steps()["highpass"]
-        found["all-crops"] = summary(api.prepare_record(every, record(360), crops="all"))
+        results["all-crops"] = summary(api.prepare_record(every, record(360), crops="all"))
         for unit in ("mV", "uV"):
             x = np.stack([formula_ecg(250, seed=s)[[0, 1, 6]] for s in range(3)])
             x = np.rint(1000 * x).astype(np.int16) if unit == "uV" else x
-            found[f"batch-{unit}"] = summary(
+            results[f"batch-{unit}"] = summary(
                 api.prepare_batch(every, x, rate=250, starts=[0, 77, 500], unit=unit)
             )
-        return found
+        return results
 
     def missing_values(api: Any) -> Any:
         x = formula_ecg(250, seed=6).copy()
         x[1, 40:60] = np.nan
-        odd = api.make_record(x, 250, common.LEADS)
-        found: dict[str, Any] = {}
-        for name, made in (presets() | api.single_steps()).items():
-            found[name] = tried(lambda made=made: summary(api.prepare_record(made, odd)))
-        return found
+        incomplete = api.make_record(x, 250, common.LEADS)
+        results: dict[str, Any] = {}
+        for name, preparation in (presets() | api.single_steps()).items():
+            results[name] = result_or_refusal(
+                lambda preparation=preparation: summary(api.prepare_record(preparation, incomplete))
+            )
+        return results
 
     def augmentations(api: Any) -> Any:
         x = torch.from_numpy(formula_input((16, 12, 250), seed=8))
-        found: dict[str, Any] = {"operations": api.operation_names()}
+        results: dict[str, Any] = {"operations": api.operation_names()}
         for name in api.operation_names():
             for strength, seed in ((1.0, 0), (0.4, 1)):
-                made = api.operation(name, x, strength, seed)
-                found[f"{name}/{strength}"] = summary(made.numpy())
+                signals = api.operation(name, x, strength, seed)
+                results[f"{name}/{strength}"] = summary(signals.numpy())
         for seed in (0, 1, 2):
-            found[f"rand-augment/{seed}"] = summary(api.augmented("rand-augment", x, seed).numpy())
-            found[f"lead-mask/{seed}"] = summary(api.augmented("lead-mask", x, seed).numpy())
-        found["rand-augment/weak"] = summary(
+            results[f"rand-augment/{seed}"] = summary(
+                api.augmented("rand-augment", x, seed).numpy()
+            )
+            results[f"lead-mask/{seed}"] = summary(api.augmented("lead-mask", x, seed).numpy())
+        results["rand-augment/weak"] = summary(
             api.augmented("rand-augment", x, 3, level=3, operations=4, probability=0.9).numpy()
         )
-        found["none"] = summary(api.augmented("none", x, 0).numpy())
-        return found
+        results["none"] = summary(api.augmented("none", x, 0).numpy())
+        return results
 
     def draws(api: Any) -> Any:
         return {
@@ -658,12 +671,12 @@ def preparation(api: Any) -> list[Item]:
         }
 
     def noise(api: Any) -> Any:
-        found: dict[str, Any] = {"kinds": sorted(api.noise_names())}
+        results: dict[str, Any] = {"kinds": sorted(api.noise_names())}
         for rate in (100, 250, 500):
             x = np.stack([np.rint(1000 * formula_ecg(rate, seed=s)) for s in range(3)])
             for kind in api.noise_names():
                 for snr, seed in ((12.0, 0), (0.0, 3)):
-                    made = api.add_noise(
+                    signals = api.add_noise(
                         x.astype(np.int16),
                         rate=rate,
                         kind=kind,
@@ -671,16 +684,16 @@ def preparation(api: Any) -> list[Item]:
                         names=["a", "b", "17"],
                         seed=seed,
                     )
-                    found[f"{kind}/{rate}/{snr:g}"] = summary(made, keep=600)
-        _, store, chosen = _ptbxl(api)
-        found["offset"] = summary(api.offset_signals(store, chosen["test"][:5], 0.3))
-        found["noisy"] = summary(
-            api.noisy_signals(store, chosen["test"][:5], kind="muscle", snr=6.0, seed=1)
+                    results[f"{kind}/{rate}/{snr:g}"] = summary(signals, keep=600)
+        _, store, sample = _ptbxl(api)
+        results["offset"] = summary(api.offset_signals(store, sample["test"][:5], 0.3))
+        results["noisy"] = summary(
+            api.noisy_signals(store, sample["test"][:5], kind="muscle", snr=6.0, seed=1)
         )
-        return found
+        return results
 
     def qualities(api: Any) -> Any:
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         for rate in RATES:
             x = formula_ecg(rate, seed=rate)
             t = np.arange(x.shape[1]) / rate
@@ -698,27 +711,27 @@ def preparation(api: Any) -> list[Item]:
             lost = x.copy()
             lost[2, :7] = np.nan
             for name, signal in (cases | {"nan": lost}).items():
-                made = api.make_record(signal.astype(np.float32), rate, common.LEADS)
-                found[f"{name}/{rate}"] = api.quality(made)
-        return found
+                case = api.make_record(signal.astype(np.float32), rate, common.LEADS)
+                results[f"{name}/{rate}"] = api.quality(case)
+        return results
 
     def ptbxl_quality(api: Any) -> Any:
         cohort, _, _ = _ptbxl(api)
-        each = [api.quality(api.read_record(f)) for f in api.paths(cohort)]
+        reports = [api.quality(api.read_record(f)) for f in api.paths(cohort)]
         return {
             "ids": api.ids(cohort),
-            "doubts": [e["doubts"] for e in each],
-            "units": [e["unit"] for e in each],
-            "offset_leads": [",".join(e["offset_leads"]) for e in each],
-            "sizes": np.stack([e["size"] for e in each]),
+            "doubts": [e["doubts"] for e in reports],
+            "units": [e["unit"] for e in reports],
+            "offset_leads": [",".join(e["offset_leads"]) for e in reports],
+            "sizes": np.stack([e["size"] for e in reports]),
         }
 
     def batches(api: Any) -> Any:
-        cohort, store, chosen = _ptbxl(api)
-        made = api.backbone_preparation(api.create_backbone("s4_tiny"))
-        part = api.subset(cohort, chosen["train"])
-        source = api.source(store, api.ids(part), api.targets(part), made)
-        found: dict[str, Any] = {}
+        cohort, store, sample = _ptbxl(api)
+        noisy = api.backbone_preparation(api.create_backbone("s4_tiny"))
+        part = api.subset(cohort, sample["train"])
+        source = api.source(store, api.ids(part), api.targets(part), noisy)
+        results: dict[str, Any] = {}
         for rank, world in ((0, 1), (0, 2), (1, 2)):
             every = api.training_batches(
                 source,
@@ -730,17 +743,17 @@ def preparation(api: Any) -> list[Item]:
                 world=world,
             )
             for i, batch in enumerate(every):
-                found[f"{rank}-of-{world}/{i}"] = {
+                results[f"{rank}-of-{world}/{i}"] = {
                     "rows": batch["rows"],
                     "targets": digest(batch["targets"].astype(np.uint8)),
                     "signals": summary(batch["signals"], keep=1000),
                 }
-        other = api.subset(cohort, chosen["test"])
-        second = api.source(store, api.ids(other), api.targets(other), made)
+        other = api.subset(cohort, sample["test"])
+        second = api.source(store, api.ids(other), api.targets(other), preparation)
         for epoch in (0, 1):
-            drawn, order = api.mixture_order([source, second], [1.0, 3.0], seed=2, epoch=epoch)
-            found[f"mixture/{epoch}"] = {"draws": drawn, "order": order}
-        return found
+            counts, order = api.mixture_order([source, second], [1.0, 3.0], seed=2, epoch=epoch)
+            results[f"mixture/{epoch}"] = {"draws": counts, "order": order}
+        return results
 
     return [
         ("presets", of_presets),
@@ -765,19 +778,19 @@ def cohorts(api: Any) -> list[Item]:
     def synthetic(api: Any, records: int, seed: int, rate: int) -> Any:
         folder = workplace() / f"synthetic-{seed}-{rate}"
         api.synthesize(folder, records=records, seed=seed, rate=rate)
-        found: dict[str, Any] = {"files": len([f for f in folder.rglob("*") if f.is_file()])}
+        results: dict[str, Any] = {"files": len([f for f in folder.rglob("*") if f.is_file()])}
         for name in ("ptbxl_database", "scp_statements", "ground_truth"):
             frame = pd.read_csv(folder / f"{name}.csv", dtype=str, keep_default_na=False)
-            found[f"{name}/rows"] = len(frame)
+            results[f"{name}/rows"] = len(frame)
             for column in frame:
                 text = "\n".join(frame[column]).encode()
-                found[f"{name}/{column}"] = digest(np.frombuffer(text, np.uint8))
+                results[f"{name}/{column}"] = digest(np.frombuffer(text, np.uint8))
         signals = [
             np.fromfile(f, "<i2").reshape(-1, 12).T
             for f in sorted(folder.rglob("records*/**/*.dat"))
         ]
         stacked = np.stack(signals)
-        found |= {
+        results |= {
             "signals": summary(stacked, keep=3000),
             "bytes": digest(stacked),
             "by_record": [digest(s) for s in signals],
@@ -785,7 +798,7 @@ def cohorts(api: Any) -> list[Item]:
                 *(np.frombuffer(f.read_bytes(), np.uint8) for f in sorted(folder.rglob("*.hea")))
             ),
         }
-        return found
+        return results
 
     def tables(api: Any) -> Any:
         rng = np.random.Generator(np.random.PCG64(77))
@@ -796,42 +809,44 @@ def cohorts(api: Any) -> list[Item]:
             frame[label] = (rng.random(records) < share).astype(int)
         frame["age"] = rng.integers(18, 95, records)
         frame["sex"] = np.array(["m", "F", "male", ""])[rng.integers(0, 4, records)]
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         plain = workplace() / "table.csv"
         frame.to_csv(plain, index=False)
         for seed in (0, 1):
             cohort = api.open_cohort(plain, seed=seed)
-            found[f"seed-{seed}"] = api.cohort_facts(cohort)
-            found[f"seed-{seed}/ids"] = {split: api.ids(cohort, split) for split in SPLITS}
+            results[f"seed-{seed}"] = api.cohort_facts(cohort)
+            results[f"seed-{seed}/ids"] = {split: api.ids(cohort, split) for split in SPLITS}
             for share in (0.1, 0.5):
                 part = api.fraction(cohort, share, seed)
-                found[f"seed-{seed}/fraction-{share}"] = api.ids(part, "train")
+                results[f"seed-{seed}/fraction-{share}"] = api.ids(part, "train")
         groups = api.demographics(api.open_cohort(plain), "train")
-        found["demographics"] = {k: list(map(str, v)) for k, v in groups.items()}
-        found["min-records"] = api.cohort_facts(api.open_cohort(plain, min_records=30))
+        results["demographics"] = {k: list(map(str, v)) for k, v in groups.items()}
+        results["min-records"] = api.cohort_facts(api.open_cohort(plain, min_records=30))
         folds = frame.assign(fold=frame["patient"].astype(int) % 7 + 1)
         folds.to_parquet(workplace() / "folds.parquet")
-        found["folds"] = api.cohort_facts(api.open_cohort(workplace() / "folds.parquet"))
-        named = frame[["path", "patient"]].assign(record=[f"r{i}" for i in range(records)])
-        named.to_csv(workplace() / "unlabelled.csv", index=False)
+        results["folds"] = api.cohort_facts(api.open_cohort(workplace() / "folds.parquet"))
+        unlabelled_frame = frame[["path", "patient"]].assign(
+            record=[f"r{i}" for i in range(records)]
+        )
+        unlabelled_frame.to_csv(workplace() / "unlabelled.csv", index=False)
         unlabelled = api.open_cohort(workplace() / "unlabelled.csv")
-        found["unlabelled"] = {split: api.ids(unlabelled, split) for split in SPLITS}
-        return found
+        results["unlabelled"] = {split: api.ids(unlabelled, split) for split in SPLITS}
+        return results
 
     def ptbxl(api: Any) -> Any:
-        found: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         tasks = ("all-71", "diagnostic-44", "subclass-23", "superclass-5", "form-19", "rhythm-12")
         for task in tasks:
-            found[task] = api.cohort_facts(api.open_cohort(common.PTBXL, task))
-        kept = api.open_cohort(common.PTBXL, "form-19", empty_rows="keep", min_records=50)
-        found["form-19-kept"] = api.cohort_facts(kept)
-        part = api.fraction(kept, 0.01, 3)
-        found["fraction"] = api.ids(part, "train")
-        return found
+            results[task] = api.cohort_facts(api.open_cohort(common.PTBXL, task))
+        form = api.open_cohort(common.PTBXL, "form-19", empty_rows="keep", min_records=50)
+        results["form-19-kept"] = api.cohort_facts(form)
+        part = api.fraction(form, 0.01, 3)
+        results["fraction"] = api.ids(part, "train")
+        return results
 
     def store(api: Any) -> Any:
-        _, opened, chosen = _ptbxl(api)
-        return {"signals": digest(api.store_signals(opened, chosen["test"]))}
+        _, opened, sample = _ptbxl(api)
+        return {"signals": digest(api.store_signals(opened, sample["test"]))}
 
     return [
         ("synthetic-100", partial(synthetic, records=60, seed=3, rate=100)),

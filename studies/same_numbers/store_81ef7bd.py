@@ -68,8 +68,8 @@ def targets(cohort: Any, split: str | None = None) -> np.ndarray:
     return cohort.targets(split)
 
 
-def subset(cohort: Any, chosen: list[str]) -> Any:
-    return cohort.select(np.isin(cohort.ids(), chosen))
+def subset(cohort: Any, records: list[str]) -> Any:
+    return cohort.select(np.isin(cohort.ids(), records))
 
 
 def fraction(cohort: Any, share: float, seed: int) -> Any:
@@ -105,9 +105,9 @@ def open_store(path: Any) -> Any:
     return Store.open(str(path))
 
 
-def store_signals(store: Any, chosen: list[str]) -> np.ndarray:
+def store_signals(store: Any, records: list[str]) -> np.ndarray:
     """(records, leads, samples) int16 of records of one length."""
-    (chunk,) = store.read(store.rows(np.array(chosen)))
+    (chunk,) = store.read(store.rows(np.array(records)))
     return chunk.signals[np.argsort(chunk.places)]
 
 
@@ -137,14 +137,14 @@ def predict_file(model: Any, path: Any, *, calibrated: bool = True, leads: Any =
     from einthoven.predict import predict_record
 
     model = model if calibrated else replace(model, calibration=None)
-    found = predict_record(model, read_record(path), leads=leads)
+    result = predict_record(model, read_record(path), leads=leads)
     return {
-        "probabilities": np.array(list(found.probabilities.values())),
-        "above": list(found.above_threshold or ()),
-        "derived": list(found.derived_leads),
-        "left_out_leads": list(found.left_out_leads),
-        "seconds_left_out": float(found.seconds_left_out),
-        "doubts": len(found.doubts),
+        "probabilities": np.array(list(result.probabilities.values())),
+        "above": list(result.above_threshold or ()),
+        "derived": list(result.derived_leads),
+        "left_out_leads": list(result.left_out_leads),
+        "seconds_left_out": float(result.seconds_left_out),
+        "doubts": len(result.doubts),
     }
 
 
@@ -382,14 +382,14 @@ def table_values(table: Any) -> dict[str, Any]:
     }
 
 
-def _score_values(found: Any) -> dict[str, Any]:
+def _score_values(result: Any) -> dict[str, Any]:
     names = (
         *("macro_auroc", "macro_auprc", "f_max", "macro_auroc_interval", "macro_auprc_interval"),
         *("macro_auroc_bias", "macro_auprc_bias", "positives", "auroc", "auprc"),
         *("auroc_intervals", "auprc_intervals", "defined_labels", "records", "resamples", "drawn"),
         "acceptance",
     )
-    return {name: getattr(found, name) for name in names}
+    return {name: getattr(result, name) for name in names}
 
 
 def _renamed(options: dict[str, Any]) -> dict[str, Any]:
@@ -406,14 +406,14 @@ def score(table: Any, *, by: str = "record", **options: Any) -> dict[str, Any]:
 def compare(a: Any, b: Any, **options: Any) -> dict[str, Any]:
     from einthoven.evaluate import compare
 
-    found = compare(a, b, **_renamed(options))
-    values = {"a": _score_values(found.a), "b": _score_values(found.b)}
+    result = compare(a, b, **_renamed(options))
+    values = {"a": _score_values(result.a), "b": _score_values(result.b)}
     names = (
         *("macro", "macro_interval", "relative_gain", "share_above_zero", "bias", "per_label"),
         *("intervals", "improved", "significantly_better", "significantly_worse"),
     )
     for metric in ("auroc", "auprc"):
-        values[metric] = {name: getattr(getattr(found, metric), name) for name in names}
+        values[metric] = {name: getattr(getattr(result, metric), name) for name in names}
     return values
 
 
@@ -439,18 +439,18 @@ def fit_calibration(table: Any, *, bias: bool = False) -> Any:
     return fit_calibration(table.targets, table.probabilities, table.labels, bias=bias)
 
 
-def calibration_values(found: Any) -> dict[str, Any]:
+def calibration_values(result: Any) -> dict[str, Any]:
     return {
-        "temperatures": np.array(found.temperatures),
-        "biases": np.array(found.biases),
-        "thresholds": np.array(found.thresholds),
+        "temperatures": np.array(result.temperatures),
+        "biases": np.array(result.biases),
+        "thresholds": np.array(result.thresholds),
     }
 
 
-def calibrated(found: Any, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def calibrated(result: Any, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Calibrated probabilities and decisions."""
-    values = found.apply(probabilities)
-    return values, found.decide(values)
+    values = result.apply(probabilities)
+    return values, result.decide(values)
 
 
 def _bins(bins: Any) -> dict[str, Any]:
@@ -462,16 +462,16 @@ def _bins(bins: Any) -> dict[str, Any]:
     }
 
 
-def _quality(found: Any) -> dict[str, Any]:
+def _quality(result: Any) -> dict[str, Any]:
     names = ("log_loss", "brier", "ece_width", "ece_mass", "macro", "micro")
     bins = ("width", "mass", "pooled_width", "pooled_mass")
-    return {n: getattr(found, n) for n in names} | {n: _bins(getattr(found, n)) for n in bins}
+    return {n: getattr(result, n) for n in names} | {n: _bins(getattr(result, n)) for n in bins}
 
 
 def calibration_report(table: Any, calibration: Any, *, by_patient: bool, **options: Any) -> Any:
     from einthoven.evaluate import calibration_report
 
-    found = calibration_report(
+    result = calibration_report(
         table.targets,
         table.probabilities,
         table.labels,
@@ -479,12 +479,12 @@ def calibration_report(table: Any, calibration: Any, *, by_patient: bool, **opti
         groups=table.patients if by_patient else None,
         **options,
     )
-    values: dict[str, Any] = {"before": _quality(found.before)}
+    values: dict[str, Any] = {"before": _quality(result.before)}
     if calibration is not None:
         names = ("threshold", "called", "sensitivity", "specificity", "precision", "f1")
-        values["after"] = _quality(found.after)
-        values["decisions"] = {n: getattr(found.decisions, n) for n in names}
-        for name, (value, limits) in found.change.items():
+        values["after"] = _quality(result.after)
+        values["decisions"] = {n: getattr(result.decisions, n) for n in names}
+        for name, (value, limits) in result.change.items():
             values[f"change_{name}"] = {"value": value, "interval": limits}
     return values
 
@@ -492,9 +492,9 @@ def calibration_report(table: Any, calibration: Any, *, by_patient: bool, **opti
 def score_subgroups(table: Any, attributes: Any, **options: Any) -> dict[str, Any]:
     from einthoven.evaluate import score_subgroups
 
-    found = score_subgroups(table, attributes, **options)
-    values: dict[str, Any] = {"unknown": {k: int(v) for k, v in found.unknown.items()}}
-    for group in found.groups:
+    result = score_subgroups(table, attributes, **options)
+    values: dict[str, Any] = {"unknown": {k: int(v) for k, v in result.unknown.items()}}
+    for group in result.groups:
         own = values[f"{group.attribute}={group.name}"] = {
             "records": group.records,
             "patients": group.patients,
@@ -516,16 +516,16 @@ def mean_predictions(tables: list[Any]) -> Any:
 def robustness(model: Any, cohort: Any, store: Any, split: str, **options: Any) -> dict[str, Any]:
     from einthoven.robustness import measure_robustness
 
-    found = measure_robustness(model, cohort, store, split, **options)
-    values: dict[str, Any] = {"log_loss": found.log_loss, "ece": found.ece}
+    result = measure_robustness(model, cohort, store, split, **options)
+    values: dict[str, Any] = {"log_loss": result.log_loss, "ece": result.ece}
     for kind in ("leads", "noise", "offsets"):
-        for each in getattr(found, kind):
-            differences = each.comparison.auroc
-            values[f"{kind}/{each.name}"] = {
-                "log_loss": each.log_loss,
-                "ece": each.ece,
-                "macro_auroc": each.comparison.a.macro_auroc,
-                "macro_auprc": each.comparison.a.macro_auprc,
+        for condition in getattr(result, kind):
+            differences = condition.comparison.auroc
+            values[f"{kind}/{condition.name}"] = {
+                "log_loss": condition.log_loss,
+                "ece": condition.ece,
+                "macro_auroc": condition.comparison.a.macro_auroc,
+                "macro_auprc": condition.comparison.a.macro_auprc,
                 "difference": differences.macro,
                 "difference_interval": differences.macro_interval,
             }
@@ -555,32 +555,32 @@ def single_steps() -> dict[str, Any]:
     """Preparations of three leads at 125 Hz that show every step, by name."""
     from einthoven.signals import prepare as p
 
-    def made(*before: Any, after: tuple[Any, ...] = (), window: Any = None) -> Any:
+    def preparation(*before: Any, after: tuple[Any, ...] = (), window: Any = None) -> Any:
         cut = window or p.Window(500, evaluation_crops=2)
         steps = (*before, p.Resample(125), cut, *after)
         return p.Preparation(leads=("I", "II", "V1"), steps=steps)
 
     linear = (p.Resample(125, method="linear"), p.Window(500, evaluation_crops=2))
     return {
-        "resample-fourier": made(),
+        "resample-fourier": preparation(),
         "resample-linear": p.Preparation(leads=("I", "II", "V1"), steps=linear),
-        "window-pad": made(window=p.Window(1500, evaluation_crops=1, short="pad")),
-        "window-middle": made(window=p.Window(400, evaluation_crops=1)),
-        "highpass-before": made(p.Filter("highpass", 0.67, order=5)),
-        "highpass": made(after=(p.Filter("highpass", 0.67, order=5),)),
-        "lowpass": made(after=(p.Filter("lowpass", 40, order=5),)),
-        "bandpass": made(after=(p.Filter("bandpass", (0.5, 45), order=3),)),
-        "notch": made(after=(p.Filter("notch", 50, order=2),)),
-        "standardise-record": made(after=(p.Standardise(over="record"),)),
-        "standardise-lead": made(after=(p.Standardise(over="lead"),)),
-        "standardise-before": made(p.Standardise(over="lead")),
-        "centre": made(p.Centre()),
-        "scale": made(after=(p.Scale(0.1, 0.25),)),
-        "fill-zero": made(p.Fill("zero")),
-        "fir": made(p.Fir((3, 45))),
-        "baseline": made(p.Baseline(0.6)),
-        "min-max": made(after=(p.MinMax(),)),
-        "decimate": made(after=(p.Decimate(5),)),
+        "window-pad": preparation(window=p.Window(1500, evaluation_crops=1, short="pad")),
+        "window-middle": preparation(window=p.Window(400, evaluation_crops=1)),
+        "highpass-before": preparation(p.Filter("highpass", 0.67, order=5)),
+        "highpass": preparation(after=(p.Filter("highpass", 0.67, order=5),)),
+        "lowpass": preparation(after=(p.Filter("lowpass", 40, order=5),)),
+        "bandpass": preparation(after=(p.Filter("bandpass", (0.5, 45), order=3),)),
+        "notch": preparation(after=(p.Filter("notch", 50, order=2),)),
+        "standardise-record": preparation(after=(p.Standardise(over="record"),)),
+        "standardise-lead": preparation(after=(p.Standardise(over="lead"),)),
+        "standardise-before": preparation(p.Standardise(over="lead")),
+        "centre": preparation(p.Centre()),
+        "scale": preparation(after=(p.Scale(0.1, 0.25),)),
+        "fill-zero": preparation(p.Fill("zero")),
+        "fir": preparation(p.Fir((3, 45))),
+        "baseline": preparation(p.Baseline(0.6)),
+        "min-max": preparation(after=(p.MinMax(),)),
+        "decimate": preparation(after=(p.Decimate(5),)),
         "derive": p.Preparation(
             leads=("I", "II", "III", "aVR", "aVF"),
             steps=(
@@ -667,43 +667,43 @@ def add_noise(signals: np.ndarray, **options: Any) -> np.ndarray:
     return add_noise(signals, **options)
 
 
-def offset_signals(store: Any, chosen: list[str], offset: float) -> np.ndarray:
+def offset_signals(store: Any, records: list[str], offset: float) -> np.ndarray:
     from einthoven.robustness import OffsetStore
 
-    return store_signals(OffsetStore.over(store, offset=offset), chosen)
+    return store_signals(OffsetStore.over(store, offset=offset), records)
 
 
-def noisy_signals(store: Any, chosen: list[str], **options: Any) -> np.ndarray:
+def noisy_signals(store: Any, records: list[str], **options: Any) -> np.ndarray:
     from einthoven.robustness import NoisyStore
 
-    return store_signals(NoisyStore.over(store, **options), chosen)
+    return store_signals(NoisyStore.over(store, **options), records)
 
 
 def quality(record: Any) -> dict[str, Any]:
     from einthoven.signals.quality import doubts, mains_hum, offsets, size_of
 
     size, hum = size_of(record), mains_hum(record)
-    away = offsets(record)
-    found: dict[str, Any] = {
+    shifts = offsets(record)
+    result: dict[str, Any] = {
         "doubts": len(doubts(record)),
-        "offset_leads": list(away),
-        "offsets": np.array(list(away.values()), dtype=float),
+        "offset_leads": list(shifts),
+        "offsets": np.array(list(shifts.values()), dtype=float),
         "hum_leads": list(hum.leads) if hum else [],
         "hum": np.array([hum.frequency, *hum.leads.values()] if hum else [], dtype=float),
     }
     if size is not None:
-        found |= {
+        result |= {
             "size": np.array([size.low, size.high, size.usual]),
             "beyond": list(size.beyond),
             "unit": size.unit,
         }
-    return found
+    return result
 
 
-def source(store: Any, chosen: list[str], targets: np.ndarray, preparation: Any) -> Any:
+def source(store: Any, records: list[str], targets: np.ndarray, preparation: Any) -> Any:
     from einthoven.signals.batches import SignalSource
 
-    return SignalSource(store, store.rows(np.array(chosen)), targets, preparation)
+    return SignalSource(store, store.rows(np.array(records)), targets, preparation)
 
 
 def training_batches(

@@ -71,7 +71,7 @@ def test_a_batch_of_one_is_evaluated_but_not_trained_on(net: BenchmarkBackbone) 
     x = _x()
     with torch.no_grad():
         assert torch.allclose(net(x[:1]), net(x)[:1], rtol=1e-3, atol=1e-4)
-    with pytest.raises(BackboneError, match=r"one record in training[\s\S]*drop_last"):
+    with pytest.raises(BackboneError, match="drop_last"):
         net.train()(x[:1])
     assert net(x[:2]).isfinite().all()
 

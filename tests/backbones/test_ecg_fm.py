@@ -26,7 +26,7 @@ def _tiny(**options: Any) -> ECGFM:
 
 
 def test_refuses_less_than_a_token(net: ECGFM) -> None:
-    with pytest.raises(BackboneError, match="15 samples; it takes 16"):
+    with pytest.raises(BackboneError, match="15 samples"):
         net(torch.randn(1, 12, 15))
     with pytest.raises(BackboneError, match="4 samples"):
         _tiny(window=4)
@@ -34,12 +34,12 @@ def test_refuses_less_than_a_token(net: ECGFM) -> None:
 
 def test_fewer_leads_are_never_taken_silently(net: ECGFM) -> None:
     for count in (1, 6, 8, 11):
-        with pytest.raises(BackboneError, match="for 12 leads"):
+        with pytest.raises(BackboneError, match=rf"\(1, {count}, 320\)"):
             net(torch.randn(1, count, 320))
     with pytest.raises(BackboneError, match="twice"):
         net(torch.randn(1, 2, 320), leads=("I", "I"))
     strict = _tiny(missing_leads="refuse")
-    with pytest.raises(BackboneError, match=r"leaves out I, III, aVR.*'refuse'"):
+    with pytest.raises(BackboneError, match=r"III, aVR.*'refuse'"):
         strict(torch.randn(1, 1, 320), leads=("II",))
     with pytest.raises(BackboneError, match="'refuse'"):
         _tiny(missing_leads="refuse", leads=("II",))
@@ -60,7 +60,7 @@ def test_padding_is_not_seen_by_the_blocks_nor_by_the_mean(net: ECGFM) -> None:
     tail[1, 30:] += 1.0  # beyond the reach of the positional convolution from token 19
     before, after = net.contextualise(z, valid), net.contextualise(tail, valid)
     assert torch.allclose(before[1, :20], after[1, :20], atol=1e-5)
-    with pytest.raises(BackboneError, match="valid samples between 8 and 640"):
+    with pytest.raises(BackboneError, match="8 and 640"):
         net.features(x, valid_samples=torch.tensor([640, 8]))
 
 

@@ -127,9 +127,9 @@ def test_leads_named_at_the_call() -> None:
 
 
 def test_refuses_leads_that_lack_others_whose_mean_is_gone() -> None:
-    with pytest.raises(BackboneError, match=r"follow III, aVR, aVL, aVF[\s\S]*leads=\('I', 'II'\)"):
+    with pytest.raises(BackboneError, match=r"leads=\('I', 'II'\)"):
         _tiny()(torch.randn(1, 2, 300), leads=("I", "II"))
-    with pytest.raises(BackboneError, match="follow III, aVR, aVL, aVF"):
+    with pytest.raises(BackboneError, match=r"leads=\('I', 'II'\)"):
         _tiny(leads=("I", "II", "V1"))(torch.randn(1, 2, 300), leads=("I", "II"))
 
 
@@ -141,9 +141,9 @@ def test_the_single_lead_network_takes_any_one_lead() -> None:
     assert _tiny("ecgfounder_1lead", leads=("aVF",)).preparation.leads == ("aVF",)
     with pytest.raises(BackboneError, match=r"leads = [\s\S]*12lead"):
         _tiny("ecgfounder_1lead", leads=("I", "II"))
-    with pytest.raises(BackboneError, match="reads one lead, not 12"):
+    with pytest.raises(BackboneError, match="not 12"):
         net(torch.randn(1, 12, 300), leads=STANDARD_LEADS)
-    with pytest.raises(BackboneError, match="for 1 leads"):
+    with pytest.raises(BackboneError, match=r"\(1, 12, 300\)"):
         net(torch.randn(1, 12, 300))
 
 

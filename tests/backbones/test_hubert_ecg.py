@@ -40,9 +40,9 @@ def _x(rows: int = 12, samples: int = 500) -> Tensor:
 @pytest.mark.parametrize("missing", ["refuse", "zero", "mean"])
 def test_eight_leads_are_derived_before_they_are_scaled_or_refused(missing: str) -> None:
     whole, eight = _tiny(missing_leads=missing), _tiny(missing_leads=missing, leads=EIGHT)
-    with pytest.raises(BackboneError, match="leaves out III, aVR, aVL, aVF, which") as refusal:
+    with pytest.raises(BackboneError, match=" III, aVR") as refusal:
         whole(_x(8), leads=EIGHT)
-    assert f"build it with leads={EIGHT}" in refusal.value.remedy
+    assert f"leads={EIGHT}" in refusal.value.remedy
     assert eight.preparation.sources == EIGHT
     assert eight.leads == eight.preparation.leads == STANDARD_LEADS
     volts = _x(8, 5000)
@@ -73,10 +73,10 @@ def test_fill_value_of_a_missing_lead_is_that_of_the_release() -> None:
 @pytest.mark.parametrize("leads", [LIMB, ("II",), ("V1", "V5")])
 def test_missing_leads_are_refused_or_filled(net: HubertECG, leads: tuple[str, ...]) -> None:
     x = _x(len(leads))
-    with pytest.raises(BackboneError, match=r"leaves out .*V6") as refusal:
+    with pytest.raises(BackboneError, match=" V6,") as refusal:
         net(x, leads=leads)
-    assert "missing_leads='mean' or 'zero'" in refusal.value.remedy
-    with pytest.raises(BackboneError, match="reads all twelve"):
+    assert "missing_leads='mean'" in refusal.value.remedy
+    with pytest.raises(BackboneError, match=" V6,"):
         _tiny(leads=leads)
     zeros = _tiny(missing_leads="zero", leads=leads)
     rows = [STANDARD_LEADS.index(lead) for lead in leads]
@@ -91,12 +91,12 @@ def test_missing_leads_are_refused_or_filled(net: HubertECG, leads: tuple[str, .
 
 
 def test_refuses_shapes_that_do_not_fit(net: HubertECG) -> None:
-    with pytest.raises(BackboneError, match="for 12 leads"):
+    with pytest.raises(BackboneError, match=r"\(2, 1, 6000\)"):
         net(torch.randn(2, 1, 6000))
-    with pytest.raises(BackboneError, match="for 12 leads"):
+    with pytest.raises(BackboneError, match=r"\(2, 6000\)"):
         net(torch.randn(2, 6000))
     for samples in (6, 501, 1000):
-        with pytest.raises(BackboneError, match=f"{samples} samples; it takes 7 to 500"):
+        with pytest.raises(BackboneError, match=f"{samples} samples"):
             net(_x(samples=samples))
     with pytest.raises(BackboneError, match="501 samples"):
         _tiny(window=501)
@@ -114,6 +114,6 @@ def test_tokens_of_the_released_window_and_of_shorter_ones(net: HubertECG) -> No
 
 
 def test_leads_that_are_laid_end_to_end_have_an_order() -> None:
-    with pytest.raises(BackboneError, match="not in the standard order") as refusal:
+    with pytest.raises(BackboneError, match=r"leads = \('V1', 'I'") as refusal:
         _tiny(leads=("V1", *STANDARD_LEADS[:6], *STANDARD_LEADS[7:]))
-    assert f"name them as {STANDARD_LEADS}" in refusal.value.remedy
+    assert str(STANDARD_LEADS) in refusal.value.remedy

@@ -50,7 +50,7 @@ def test_derivable_leads_are_computed_and_the_rest_is_native(
     with torch.no_grad():
         assert torch.equal(eight(x), network(x))
     if refuses:
-        with pytest.raises(BackboneError, match="leaves out"):
+        with pytest.raises(BackboneError, match="II, III"):
             fewer(network, ("I", "V1"), samples)
         return
     two = fewer(network, ("I", "V1"), samples)
@@ -80,7 +80,7 @@ def test_lead_subset_leaves_the_network_unchanged() -> None:
 
 def test_unread_leads_are_refused() -> None:
     network = create_backbone("mtecg_tiny_100hz", seed=0, leads=("I", "II"), **TINY).eval()
-    with pytest.raises(BackboneError, match="V1 is not among the leads that this network reads"):
+    with pytest.raises(BackboneError, match="V1 "):
         LeadSubset(network, ("I", "V1"), all_leads=("I", "II"), samples=500)
     for wrong in ((), ("X",), ("I", "i")):
         with pytest.raises(BackboneError):

@@ -48,12 +48,12 @@ def test_a_name_belongs_to_one_backbone() -> None:
 
 
 def test_unknown_names_and_overrides_are_answered_with_what_exists() -> None:
-    with pytest.raises(BackboneError, match=r"did you mean mtecg_tiny"):
+    with pytest.raises(BackboneError, match="mtecg_tiny"):
         create_backbone("mtecg_tny")
     with pytest.raises(BackboneError, match="einthoven backbones") as refused:
         entry("zzz")
     assert "st_mem_base" not in str(refused.value)
-    with pytest.raises(BackboneError, match=r"unknown option dept[\s\S]*depth"):
+    with pytest.raises(BackboneError, match=r"dept [\s\S]*depth"):
         create_backbone("mtecg_tiny", dept=3)
     with pytest.raises(BackboneError, match="init = 'best'"):
         create_backbone("mtecg_tiny", init="best")

@@ -169,7 +169,7 @@ def test_layers_are_shared_as_long_as_the_context_lasts() -> None:
 
 def test_a_single_record_is_refused_unless_others_have_more() -> None:
     dense = Dense(4, BenchmarkConfig(name="", hidden=3)).train()
-    with pytest.raises(BackboneError, match="a batch of one record"):
+    with pytest.raises(BackboneError, match="drop_last"):
         dense(torch.randn(1, 4))
-    with shared_batch_norms(dense, processes=2), pytest.raises(ValueError, match="more than 1"):
+    with shared_batch_norms(dense, processes=2), pytest.raises(ValueError, match=r"torch\.Size"):
         dense(torch.randn(1, 4))  # a single process: PyTorch's own refusal

@@ -64,7 +64,7 @@ def test_valid_tokens_are_those_whose_samples_are_all_there() -> None:
     assert torch.allclose(mean_of_valid(x, valid)[1], x[1, :2].mean(0), atol=1e-6)
     assert torch.equal(mean_of_valid(x), x.mean(1))
     for samples in (15, 176):
-        with pytest.raises(BackboneError, match=f"and {samples}|between {samples}"):
+        with pytest.raises(BackboneError, match=rf"\b{samples}\b"):
             valid_tokens(extractor, torch.tensor([samples]), tokens=10)
 
 
@@ -119,5 +119,5 @@ def test_a_frozen_extractor_stays_and_everything_else_moves(classifier: Classifi
 
 
 def test_backbones_without_an_extractor_are_refused_by_name() -> None:
-    with pytest.raises(RecipeError, match=r"mtecg_tiny_100hz has no convolutional extractor"):
+    with pytest.raises(RecipeError, match="mtecg_tiny_100hz"):
         extractor_of(create_backbone("mtecg_tiny_100hz", seed=0, depth=1))

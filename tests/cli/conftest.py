@@ -12,6 +12,7 @@ import pytest
 
 from einthoven.backbones.registry import catalogue, create_backbone
 from einthoven.cli import main
+from einthoven.errors import EinthovenError
 from einthoven.models import Model, save_model
 from einthoven.signals.store import Store
 
@@ -59,6 +60,11 @@ class Result:
 
     out: str
     err: str
+
+    @property
+    def remedies(self) -> int:
+        """Number of refusals that were printed, each with its remedy."""
+        return self.err.count(str(EinthovenError("", remedy="")).strip())
 
 
 Cli = Callable[..., Result]

@@ -12,7 +12,6 @@ import pytest
 import typer
 
 from einthoven import __version__
-from einthoven.cli import main
 from einthoven.cli.app import COMMANDS, app
 
 NAMES = [command.__name__ for commands in COMMANDS.values() for command in commands]
@@ -62,19 +61,16 @@ def test_environment_of_pytorch_is_set_before_it_is_loaded(
 
 
 @pytest.mark.parametrize(
-    ("command", "value"),
+    ("command", "values"),
     [
-        ("predict file --modle x", "--modle"),
-        (
-            "embed file --out x.npy --level foo",
-            "'--level': 'foo' is not one of pooled, token, lead",
-        ),
-        ("compare a b --by hospital", "'hospital' is not one of record, patient"),
+        ("predict file --modle x", ["--modle"]),
+        ("embed file --out x.npy --level foo", ["--level", "'foo'", "pooled", "token", "lead"]),
+        ("compare a b --by hospital", ["--by", "'hospital'", "record", "patient"]),
     ],
 )
-def test_wrong_options_exit_with_status_2(command: str, value: str, cli: Any) -> None:
+def test_wrong_options_exit_with_status_2(command: str, values: list[str], cli: Any) -> None:
     result = cli(*command.split(), status=2)
-    assert value in " ".join(result.err.replace("│", "").split())
+    assert all(value in result.err for value in values)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +105,7 @@ def test_wrong_options_exit_with_status_2(command: str, value: str, cli: Any) ->
         ("evaluate nowhere --resamples 5", "5 resamples"),
         (
             "posttrain x --backbone tiny --out run --recipe scratch --leads I,II,V9",
-            "unknown lead V9\n",
+            "V9\n",
         ),
     ],
 )
@@ -121,7 +117,7 @@ def test_refusals_go_to_stderr_with_a_remedy(
     assert result.out == ""
     message = result.err[result.err.index("einthoven: ") :]
     assert value in message
-    assert "What to do:" in result.err
+    assert result.remedies
     assert not (tmp_path / "run").exists()
 
 
@@ -158,11 +154,7 @@ def test_a_defect_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli
         cli("synthesize", tmp_path / "cohort")
 
 
-def test_a_place_that_cannot_be_written_is_one_message(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path, cli: Any) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit) as ended:
-        main(["synthesize", str(tmp_path / "file" / "cohort"), "--records", "5"])
-    assert ended.value.code == 1
-    assert "What to do" in capsys.readouterr().err
+    result = cli("synthesize", tmp_path / "file" / "cohort", "--records", 5, status=1)
+    assert result.remedies == 1

@@ -64,9 +64,8 @@ def test_one_entry_in_full(cli: Any) -> None:
     registered = entry("ecg_fm")
     for value in (registered.paper, registered.weights_sha256, registered.weights_from):
         assert str(value) in text
-    facts = {line[2:19].strip(): line[20:] for line in text.splitlines()[1:]}
-    assert facts["contains PTB-XL"] == "yes"
-    assert facts["file size"] == "1,090,825,421 bytes"
+    assert json.loads(cli("backbones", "ecg_fm", "--json").out)["contains_ptbxl"] is True
+    assert " 1,090,825,421 bytes" in text
     assert "width=768" in text
     assert "strodthoff-rnn" in cli("backbones", "lstm").out
     result = cli("backbones", "ecg_cp", status=1)
@@ -102,7 +101,7 @@ def test_convert_writes_a_model_folder(
     monkeypatch.setitem(catalogue(), tiny_backbone, bound)
     folder = tmp_path / "encoder"
     result = cli("convert", tiny_backbone, public, folder)
-    assert f"Model: {folder}" in result.out
+    assert str(folder) in result.out
     assert "CC-BY-NC-4.0" in result.out
     assert read_config(folder)["commercial_use"] is False
     assert (folder / "README.md").is_file()
@@ -156,7 +155,7 @@ def test_convert_refuses_a_pickle_that_would_run(
 
     torch.save({"model": Evil()}, tmp_path / "x.pth")
     result = cli("convert", tiny_backbone, tmp_path / "x.pth", tmp_path / "out", status=1)
-    assert "What to do:" in result.err
+    assert result.remedies == 1
     assert not (tmp_path / "trace").exists()
     assert not (tmp_path / "out").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from einthoven.cohorts import Cohort
+from einthoven.evaluate.estimate import CONSTANT
 from einthoven.files import read_json
 from einthoven.models import load_model, update_config
 from einthoven.predictions import Predictions
@@ -51,10 +53,9 @@ def test_a_score_on_records_that_a_model_has_seen_is_marked(
     cohort = ("--cohort", synthetic_path, "--store", synthetic_store.root)
     result = cli("evaluate", "--model", made.model, *cohort, "--split", "validation", *QUICK)
     records = json.loads(result.out)["records"]
-    message = " ".join(result.err.split())
-    assert f"has seen {records} of the {records} validation records of cohort" in message
-    assert f"{records} in validation, which chose the epoch" in message
-    assert "biased" not in cli("evaluate", "--model", made.model, *cohort, *QUICK).err
+    counts = rf"\b{records} \D+ {records} validation .* {records} "
+    assert re.search(counts, " ".join(result.err.split()))
+    assert " records " not in cli("evaluate", "--model", made.model, *cohort, *QUICK).err
 
 
 def test_the_included_model_is_evaluated_by_its_name(
@@ -80,7 +81,7 @@ def test_a_table_with_some_labels_of_a_model_is_scored_on_those(
     result = cli(
         "evaluate", "--model", "einthoven-small", *cohort, *options, tmp_path / "some.parquet"
     )
-    assert "2 of the model's 71" in " ".join(result.err.split())
+    assert re.search(r"\b2\b\D+\b71\b", result.err)
     assert json.loads(result.out)["per_label"].keys() == set(two)
     whole = ("--cohort", synthetic_path, "--store", synthetic_store.root)
     cli("evaluate", "--model", "einthoven-small", *whole, *options, tmp_path / "every.parquet")
@@ -126,14 +127,14 @@ def test_the_printed_table_has_all_digits(cli: Any, made: Any) -> None:
     assert max(map(len, result.out.splitlines())) <= 80
     assert f"{numbers['macro_auroc']:.4f}" in result.out
     assert f"{numbers['per_label']['AFIB']['auprc']:.4f}" in result.out
-    assert "20 record resamples, seed 0" in " ".join(result.err.split())
+    assert re.search(r"\b20\b\D+\b0\b", result.err)
 
 
 def test_a_run_compared_with_itself_differs_by_nothing(cli: Any, made: Any) -> None:
     score = json.loads(cli("compare", made.run, made.run, *QUICK).out)
     assert score["auroc"]["macro"] == 0.0
     assert score["auroc"]["macro_interval"] is None
-    assert score["auroc"]["macro_interval_reason"] == "does not vary"
+    assert score["auroc"]["macro_interval_reason"] == CONSTANT
 
 
 def test_two_runs_compared(cli: Any, made: Any) -> None:
@@ -154,7 +155,7 @@ def test_other_labels_are_refused_by_the_names_of_the_runs(
     table = Predictions.load(made.run / "predictions" / "test.parquet")
     table.with_labels(table.labels[1:]).save(tmp_path / "fewer.csv")
     result = cli("compare", made.run, tmp_path / "fewer.csv", status=1)
-    assert f"1 only in {made.run} ({table.labels[0]})" in result.err
+    assert f"{made.run} ({table.labels[0]})" in result.err
 
 
 def test_rare_labels_can_be_left_out(cli: Any, made: Any) -> None:
@@ -180,7 +181,7 @@ def test_a_report_of_two_runs(cli: Any, made: Any, synthetic_path: Path, tmp_pat
         "report", made.run, made.other, "--out", page, "--cohort", synthetic_path,
         "--resamples", 20,
     )  # fmt: skip
-    assert result.out.strip() == f"Report: {page}"
+    assert result.out.split()[-1] == str(page)
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert len(numbers["comparisons"]) == 1
     assert numbers["command"].endswith(f"--out {page} --resamples 20 --cohort {synthetic_path}")
@@ -255,20 +256,20 @@ def test_a_card_and_the_report_that_shows_it(
         "card", "--model", run / "model", "--cohort", synthetic_path,
         "--store", synthetic_store.root, "--resamples", 20, "--device", "cpu",
     )  # fmt: skip
-    assert result.out.strip() == f"Card: {run / 'model' / 'README.md'}"
+    assert result.out.split()[-1] == str(run / "model" / "README.md")
     evaluation = read_json(run / "model" / "evaluation.json")
     assert evaluation["score"]["macro_auroc"] == pytest.approx(numbers["macro_auroc"], abs=1e-9)
     assert evaluation["validation"]["macro_auroc"] > 0
     text = (run / "model" / "README.md").read_text()
-    assert "## Fewer leads and noise" in text
+    first = evaluation["robustness"]["noise"][0]["auroc"]["value"]
+    assert number(first) in text
     assert evaluation["leakage"] is None
-    assert "biased" not in text
     page = tmp_path / "report.html"
     cli("report", run, "--out", page, "--resamples", 20)
     shown = page.read_text()
     for section in ("calibration", "subgroups", "robustness"):
         assert f'<section id="{section}"' in shown
-    assert repr(evaluation["robustness"]["noise"][0]["auroc"]["value"]) in shown
+    assert repr(first) in shown
 
 
 def test_the_card_of_every_saved_folder(cli: Any, made: Any, tmp_path: Path) -> None:
@@ -309,7 +310,7 @@ def test_a_card_without_robustness(
     assert "| validation |" in text
     seen = evaluation["leakage"]["seen"]
     assert seen > 0
-    assert f"{seen} of the {seen} validation records" in text
+    assert f"{seen} validation records" in text
 
 
 def test_tables_of_models_are_calibrated_and_those_of_runs_are_not(

@@ -40,7 +40,7 @@ def test_each_folder_has_a_store_of_its_own(hospitals: tuple[Path, Path]) -> Non
 def test_another_folder_s_store_is_refused(hospitals: tuple[Path, Path], tmp_path: Path) -> None:
     store_of(hospitals[0], tmp_path / "store")
     assert len(store_of(hospitals[0], tmp_path / "store")) == 3
-    with pytest.raises(StoreError, match="record '00000'"):
+    with pytest.raises(StoreError, match="'00000'"):
         store_of(hospitals[1], tmp_path / "store")
     shutil.rmtree(hospitals[0])  # the store is enough
     hospitals[0].mkdir()
@@ -65,8 +65,7 @@ def test_columns_that_are_no_labels_are_left_out_by_name(
     label = synthetic.labels[int(synthetic.matrix.sum(axis=0).argmax())]
     for verb in (["doctor", own], ["embed", own, "--out", tmp_path / "e.npy", "--split", "test"]):
         result = cli(*verb, status=1)
-        assert "label 'device' holds 'AB-1'" in result.err
-        assert "--label NAME" in " ".join(result.err.split())
+        assert all(word in result.err for word in ("'device'", "'AB-1'", "--label"))
         cli(*verb, "--label", label)
     assert len(np.load(tmp_path / "e.npy")) == len(synthetic.ids("test"))
 
@@ -92,7 +91,7 @@ def test_runs_inside_the_folder_of_a_cohort_are_refused(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "table.csv").write_text("")
     for out in (folder, folder / "runs" / "a", folder / ".." / "cohort"):
-        with pytest.raises(CohortError, match="cohort"):
+        with pytest.raises(CohortError, match=str(out)):
             refuse_inside(out, folder)
     refuse_inside(tmp_path / "cohort-run", folder)
     refuse_inside(folder / "run", folder / "table.csv")

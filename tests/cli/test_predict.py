@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,7 @@ def test_doubtful_recordings_are_marked_and_flat_ones_refused(
 ) -> None:
     signal = np.random.default_rng(0).normal(0, 0.3, (12, 1000))
     signal[4] = 0.2
-    expected = {
-        "one": "aVL is flat",
-        "microvolts": "look like microvolts that are declared as millivolts",
-        "offset": "mV from zero",
-    }
+    expected = {"one": "aVL", "microvolts": "microvolts", "offset": " mV"}
     values = {"one": signal, "microvolts": np.clip(1000 * signal, -30, 30), "offset": signal + 0.6}
     for name, warning in expected.items():
         write_wfdb(tmp_path / name, values[name], rate=100, leads=STANDARD_LEADS)
@@ -52,7 +49,8 @@ def test_doubtful_recordings_are_marked_and_flat_ones_refused(
     write_wfdb(tmp_path / "flat", 0 * signal, rate=100, leads=STANDARD_LEADS)
     for command in (["predict"], ["embed", "--out", tmp_path / "a.npy"]):
         result = cli(*command, "--model", made.model, tmp_path / "flat.hea", status=1)
-        assert "What to do:" in result.err
+        assert result.remedies
+        assert "flat.hea" in result.err
 
 
 def test_predict_without_a_calibration(
@@ -64,8 +62,8 @@ def test_predict_without_a_calibration(
     assert (
         json.loads(cli("predict", "--model", bare, file, "--json").out)["above_threshold"] is None
     )
-    assert "not calibrated" in cli("predict", "--model", bare, file).out
-    assert "not calibrated" not in cli("predict", "--model", made.model, file).out
+    assert "calibrated" in cli("predict", "--model", bare, file).out
+    assert "calibrated" not in cli("predict", "--model", made.model, file).out
 
 
 def test_predict_with_fewer_leads(cli: Any, made: Any, synthetic: Cohort) -> None:
@@ -78,11 +76,11 @@ def test_predict_with_fewer_leads(cli: Any, made: Any, synthetic: Cohort) -> Non
     assert json.loads(result.out)["without_call"] == list(probabilities)
     assert json.loads(result.out)["above_threshold"] == []
     printed = cli("predict", "--model", made.model, file, "--leads", "I,II")
-    message = " ".join(printed.out.split())
-    assert "III, aVR, aVL, aVF computed from the other limb leads" in message
-    assert "without V1, V2, V3, V4, V5, V6" in message
+    whole = cli("predict", "--model", made.model, file)
+    for leads in ("III, aVR, aVL, aVF", "V1, V2, V3, V4, V5, V6"):
+        assert leads in " ".join(printed.out.split())
+        assert leads not in " ".join(whole.out.split())
     assert " above" not in printed.out
-    assert "without" not in cli("predict", "--model", made.model, file).out
     result = cli("predict", "--model", made.model, file, "--leads", "I,X1", status=1)
     assert "X1" in result.err
     result = cli("predict", "--model", made.model, file, "--leads", "I,", status=1)
@@ -113,7 +111,7 @@ def test_a_bad_file_does_not_stop_the_good_ones(
         status=1,
     )  # fmt: skip
     assert [json.loads(line)["record"] for line in result.out.splitlines()] == list(map(str, good))
-    assert result.err.count("What to do:") == 2
+    assert result.remedies == 2
     for name in ("empty.hea", "absent.hea"):
         assert name in result.err
 
@@ -130,7 +128,7 @@ def test_a_table_is_predicted_into_a_file(
     assert f"{out} (5 records)" in result.out
     refused = pd.read_csv(tmp_path / "p.refused.csv")
     assert refused["record"].tolist() == ["absent"]
-    assert refused["refused"][0].endswith("absent: no such ECG file")
+    assert "absent" in refused["refused"][0]
     loaded = Predictions.load(out)
     assert loaded.records.tolist() == paths
     expected = predict_record(load_model(made.model), read_record(paths[3])).probabilities
@@ -156,10 +154,10 @@ def test_an_unknown_model_is_refused_with_models_nearby(
     file = synthetic.paths("test")[0]
     result = cli("predict", "--model", "nope", file, status=1)
     assert "einthoven-small" in result.err
-    for folder, problem in ((made.run / "modle", "no such folder"), (made.run, "config.json")):
+    for folder, problem in ((made.run / "modle", "modle"), (made.run, "config.json")):
         result = cli("predict", "--model", folder, file, status=1)
         assert problem in result.err
-        assert f"such as {made.model} or" in result.err
+        assert f" {made.model} " in result.err
 
 
 def test_predict_prints_the_most_probable_labels(
@@ -189,7 +187,7 @@ def test_embed_a_cohort(
         "--out", out, "--split", "test", "--level", "lead", "--device", "cpu",
     )  # fmt: skip
     records = len(open_cohort(synthetic_path, empty_rows="keep").ids("test"))
-    assert result.out.strip() == f"Embeddings: {out} ({records} x 12 x 32, lead)"
+    assert f"{out} ({records} x 12 x 32, lead)" in result.out
     assert np.load(out).shape == (records, 12, 32)
 
 
@@ -216,8 +214,8 @@ def test_embed_files_and_leave_out_the_bad(
     good, out = synthetic.paths("test")[:2], tmp_path / "x.parquet"
     bad = tmp_path / "absent.hea"
     result = cli("embed", "--model", made.model, good[0], bad, good[1], "--out", out, status=1)
-    assert result.err.count("What to do:") == 1
-    assert result.out.strip() == f"Embeddings: {out} (2 x 32, pooled)"
+    assert result.remedies == 1
+    assert f"{out} (2 x 32, pooled)" in result.out
     assert pd.read_parquet(out)["record"].tolist() == [str(file) for file in good]
     result = cli("embed", "--model", made.model, bad, "--out", tmp_path / "y.parquet", status=1)
     assert "absent.hea" in result.err
@@ -233,7 +231,7 @@ def test_options_of_a_cohort_are_refused_for_files(
         result = cli(*command, option, value, status=1)
         assert option in result.err
     result = cli(*command, "--split", "test", "--store", tmp_path, status=1)
-    assert "--split and --store" in result.err
+    assert all(option in result.err for option in ("--split", "--store"))
     assert not list(tmp_path.glob("x.*"))
 
 
@@ -241,12 +239,12 @@ def test_doctor_of_everything(
     cli: Any, synthetic_path: Path, synthetic_store: Store, synthetic: Cohort, tmp_path: Path
 ) -> None:
     assert "torch" in cli("doctor").out
-    assert "160 records of 127 patients" in cli("doctor", synthetic_path).out
+    assert re.search("160 records.* 127 patients", cli("doctor", synthetic_path).out)
     assert "160 records" in cli("doctor", synthetic_store.root).out
     picture = tmp_path / "x.png"
     file = synthetic.paths("test")[0]
     result = cli("doctor", file, "--backbone", "mtecg_tiny_100hz", "--picture", picture)
-    assert "Einthoven's law" in result.out
+    assert "Einthoven" in result.out
     assert picture.is_file()
 
 
@@ -256,10 +254,10 @@ def test_doctor_shows_what_a_backbone_with_options_receives(
     file, picture = synthetic.paths("test")[0], tmp_path / "x.png"
     command = ["doctor", file, "--backbone", "ecgfounder_12lead", "--picture", picture]
     result = cli(*command, "--option", "preparation=evaluation", "--option", "window=2500")
-    assert "3 crops of 12 leads x 2500 samples" in result.out
+    assert re.search("3 crops.* 12 leads.* 2500 samples", result.out)
     assert "notch" not in result.out
     result = cli("doctor", file, "--backbone", "einthoven-small", "--picture", picture)
-    assert "12 leads; minus each lead's mean; fourier resampling to 100 Hz" in result.out
+    assert load_model("einthoven-small").preparation.describe() in result.out
     result = cli("doctor", file, "--option", "window=2500", status=1)
     assert "--backbone" in result.err
     result = cli(*command, "--option", "preparation=best", status=1)
@@ -273,8 +271,8 @@ def test_doctor_draws_in_this_folder_when_no_place_is_named(
     file = synthetic.paths("test")[0].with_suffix(".hea").resolve()
     result = cli("doctor", file, "--backbone", "ecg_fm")
     page = tmp_path / f"{file.stem}-ecg_fm.html"
-    assert f"picture: {page.name}" in result.out
-    assert "100 Hz is below the 500 Hz" in page.read_text()
+    assert page.name in result.out
+    assert re.search("100 Hz.* 500 Hz", page.read_text())
 
 
 @pytest.mark.filterwarnings("always::einthoven.licences.LicenceWarning")
@@ -289,7 +287,7 @@ def test_predict_reports_derived_leads_and_the_licence(
     assert json.loads(result.out)["derived_leads"] == ["III", "aVR", "aVL", "aVF"]
     assert not result.err
     result = cli("predict", "--model", model, tmp_path / "eight.hea")
-    assert "III, aVR, aVL, aVF computed" in " ".join(result.out.split())
+    assert "III, aVR, aVL, aVF" in " ".join(result.out.split())
     update_config(model, license="CC-BY-NC-4.0", license_text="", commercial_use=False)
     result = cli("predict", "--model", model, tmp_path / "eight.hea", "--json")
     assert "CC-BY-NC-4.0" in result.err
@@ -299,17 +297,17 @@ def test_predict_reports_derived_leads_and_the_licence(
 def test_synthesize_then_pack(cli: Any, tmp_path: Path) -> None:
     cohort, store = tmp_path / "cohort", tmp_path / "store"
     result = cli("synthesize", cohort, "--records", 12, "--workers", 1, "--seed", 4)
-    assert result.out.strip() == f"12 simulated ECGs in {cohort}"
+    assert re.match(rf"12 .*{cohort}$", result.out)
     signal = next((cohort / "records100").rglob("*.dat"))
     signal.write_bytes(signal.read_bytes()[:-7])
     result = cli("pack", cohort, store, "--leads", "ii,V1", "--workers", 1)
-    assert result.out.strip() == f"11 records in {store}"
-    assert "1 record in quarantine" in result.err
+    assert re.match(rf"11 .*{store}$", result.out)
+    assert "1 record " in result.err
     assert signal.stem in result.err
     packed = Store.open(store)
     assert packed.leads == ("II", "V1")
     result = cli("synthesize", cohort, status=1)
-    assert "What to do" in result.err
+    assert result.remedies == 1
 
 
 def test_a_store_of_another_cohort_is_not_overwritten(
@@ -317,4 +315,4 @@ def test_a_store_of_another_cohort_is_not_overwritten(
 ) -> None:
     cli("synthesize", tmp_path / "cohort", "--records", 3, "--workers", 1)
     result = cli("pack", tmp_path / "cohort", synthetic_store.root, status=1)
-    assert "another cohort" in result.err
+    assert str(synthetic_store.root) in result.err

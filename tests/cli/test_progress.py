@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 
 import pytest
@@ -54,33 +55,31 @@ def train(
         show("pretrain", epoch * steps, 2 * steps, entry)
 
 
+def numbers(line: str) -> list[str]:
+    return re.findall(r"\d+(?:[.:]\d+)*", line)
+
+
 def test_a_log_has_a_line_an_epoch_and_one_every_half_minute() -> None:
     show, out, clock, _ = bars(terminal=False)
     train(show, clock, step_seconds=8.0)
     lines = out.getvalue().splitlines()
-    assert lines[0] == (
-        "pretrain: epoch 1, step 5 of 20: loss 2.5000 (0.125 steps/s, 0:02:00 left)"
-    )
-    assert lines[2] == (
-        "pretrain: epoch 1: train loss 2.5000 val loss 2.2500 val accuracy 0.1250 "
-        "(8 samples/s, 0:01:20 left)"
-    )
+    assert numbers(lines[0]) == ["1", "5", "20", "2.5000", "0.125", "0:02:00"]
+    assert numbers(lines[2]) == ["1", "2.5000", "2.2500", "0.1250", "8", "0:01:20"]
     assert len(lines) == 6
-    assert lines[-1].endswith("0:00:00 left)")
+    assert numbers(lines[-1])[-1] == "0:00:00"
 
 
 def test_a_resumed_run_counts_from_where_it_was() -> None:
     show, out, clock, _ = bars(terminal=False)
     train(show, clock, step_seconds=40.0, first=8)
     lines = out.getvalue().splitlines()
-    assert lines[0].endswith("step 9 of 20: loss 2.5000 (0.025 steps/s, 0:07:20 left)")
+    assert numbers(lines[0])[1:] == ["9", "20", "2.5000", "0.025", "0:07:20"]
 
 
 def test_short_epochs_have_only_their_line() -> None:
     show, out, clock, _ = bars(terminal=False)
     train(show, clock, step_seconds=0.1)
-    starts = [line.split(" train")[0] for line in out.getvalue().splitlines()]
-    assert starts == ["pretrain: epoch 1:", "pretrain: epoch 2:"]
+    assert [numbers(line)[0] for line in out.getvalue().splitlines()] == ["1", "2"]
 
 
 def test_a_terminal_shows_speed_and_loss_beside_the_bar() -> None:
@@ -88,8 +87,8 @@ def test_a_terminal_shows_speed_and_loss_beside_the_bar() -> None:
     train(show, clock, step_seconds=8.0)
     assert out.getvalue() == ""
     (task,) = display.tasks
-    assert task.fields["step"] == "loss 2.5000 0.125 steps/s"
-    assert task.fields["epoch"] == "val loss 2.2500 val accuracy 0.1250"
+    assert numbers(task.fields["step"]) == ["2.5000", "0.125"]
+    assert numbers(task.fields["epoch"]) == ["2.2500", "0.1250"]
     assert task.completed == 20
 
 
@@ -105,4 +104,4 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with shown_warnings():
         warnings.simplefilter("default")
         warnings.warn("look [here]", UserWarning, stacklevel=1)
-    assert capsys.readouterr().err == "Warning: look [here]\n"
+    assert "look [here]\n" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from einthoven.files import read_json
 from einthoven.report.format import number
+from einthoven.reproduce.experiment import load_experiment
 from einthoven.signals.store import Store
 
 EXPERIMENT = """
@@ -73,12 +75,12 @@ def test_plan_then_part_then_all_then_the_page(cli: Any, words: list[Any], tmp_p
     assert first.split() == ["experiment", "short"]
     assert [line.split()[0] for line in lines[:2]] == ["missing"] * 2
     assert [line.split()[-1] for line in lines[:2]] == keys
-    assert lines[2].startswith("2 runs: 2 missing")
+    assert re.findall(r"\d+ \w+", lines[2])[:2] == ["2 runs", "2 missing"]
     assert not (tmp_path / "out").exists()
 
     result = cli("reproduce", "table-2", *words, "--only", "variant=fine-tuning")
     assert f"{keys[1]}: done" in result.err
-    assert "1 of 2 runs" in (tmp_path / "out" / "results.md").read_text()
+    assert "1 of 2" in (tmp_path / "out" / "results.md").read_text()
     result = cli("reproduce", "table-2", *words, "--list")
     assert [line.split()[0] for line in result.out.splitlines()[1:3]] == ["missing", "done"]
 
@@ -87,7 +89,7 @@ def test_plan_then_part_then_all_then_the_page(cli: Any, words: list[Any], tmp_p
     page.write_text("# By hand\n")
     result = cli("reproduce", "table-2", *words, "--shard", "1/1", "--write", page)
     assert keys[1] not in result.err
-    assert f"Page: {page}" in result.out
+    assert str(page) in result.out
     text = page.read_text()
     assert text.startswith("# By hand\n")
     run = read_json(tmp_path / "out" / "runs" / keys[0] / "metrics.json")
@@ -133,16 +135,16 @@ def test_one_row_alone_beside_a_post_trained_run(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--backbone", "tiny"], "name their backbones"),
-        (["--weights", "encoder.pth"], "name their backbones"),
-        (["--only", "row=three"], "no run has row three"),
+        (["--backbone", "tiny"], "experiment rows"),
+        (["--weights", "encoder.pth"], "experiment rows"),
+        (["--only", "row=three"], "row three"),
     ],
 )
 def test_refusals_of_rows(cli: Any, rows: list[Any], more: list[str], message: str) -> None:
     result = cli("reproduce", "table-1", *rows, *more, "--no-run", status=1)
     assert message in result.err
     result = cli("reproduce", "figure-3", *rows, status=1)
-    assert "has no figure-3" in result.err
+    assert "figure-3" in result.err
 
 
 def test_a_failed_run_makes_the_command_fail(cli: Any, words: list[Any], tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_a_failed_run_makes_the_command_fail(cli: Any, words: list[Any], tmp_pat
     folder.mkdir(parents=True)
     (folder / "run.json").write_text('{"request": {"backbone": "another"}}')
     result = cli("reproduce", "table-2", *words, "--only", "variant=fine-tuning", status=1)
-    assert "1 run failed" in result.err
+    assert "1 run " in result.err
     assert (tmp_path / "out" / "results.md").is_file()  # what there is, is written
 
 
@@ -158,7 +160,7 @@ def test_planning_packs_nothing(cli: Any, words: list[Any], tmp_path: Path) -> N
     without_store = words[:2] + words[4:]
     cli("reproduce", "grid", *without_store, "--list")
     result = cli("reproduce", "grid", *without_store, "--only", "variant=x", status=1)
-    assert "no run has variant x" in result.err
+    assert "variant x" in result.err
     assert not (tmp_path / "cache").exists()
 
 
@@ -182,7 +184,7 @@ def test_a_pretraining_that_does_not_suit_is_refused_before_packing(
         result = cli(
             "reproduce", "table-2", *words, "--backbone", "s4_tiny", *general, *option, status=1
         )
-        assert "experiment ptbxl-100hz-cpu cannot pretrain s4_tiny" in result.err
+        assert re.search("ptbxl-100hz-cpu .* s4_tiny", result.err)
         assert "--weights" in result.err
     assert not (tmp_path / "cache").exists()
     assert not (tmp_path / "out").exists()
@@ -200,23 +202,24 @@ def test_the_list(cli: Any) -> None:
         assert name in result.out
     assert max(map(len, result.out.splitlines())) <= 80
     words = " ".join(result.out.split())
-    assert "s4-100hz-cpu A small S4" in words
-    assert "default of s4_tiny, s4_small" in words
+    own = load_experiment("s4-100hz-cpu")
+    assert f"{own.name} {own.description[:20]}" in words
+    assert f" {', '.join(own.made_for)}" in words
     first, second = words.split("table-1")[1].split("table-2")[:2]
-    assert "216 in peers" in first
+    assert re.search(r"216 \w+ peers", first)
     assert "peers" not in second.split("figure-2")[0]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"--cohort": None}, "--cohort is missing"),
-        ({"--backbone": None}, "--backbone is missing"),
-        ({"--backbone": "s5"}, "unknown backbone"),
-        ({"--experiment": "tomorrow"}, "no experiment 'tomorrow'"),
-        ({"--weights": "nowhere.pth"}, "nowhere.pth is missing"),
-        ({"--cohort": "nowhere.csv"}, "not in PTB-XL's layout"),
-        ({"--only": "variant=x"}, "no run has variant x"),
+        ({"--cohort": None}, "--cohort"),
+        ({"--backbone": None}, "--backbone"),
+        ({"--backbone": "s5"}, "'s5'"),
+        ({"--experiment": "tomorrow"}, "'tomorrow'"),
+        ({"--weights": "nowhere.pth"}, "nowhere.pth"),
+        ({"--cohort": "nowhere.csv"}, "nowhere.csv"),
+        ({"--only": "variant=x"}, "variant x"),
         ({"--shard": "3/2"}, "--shard"),
     ],
 )
@@ -224,8 +227,8 @@ def test_refusals(cli: Any, words: list[Any], changes: dict[str, str | None], me
     options = dict(zip(words[::2], words[1::2], strict=True)) | changes
     arguments = [word for pair in options.items() if pair[1] is not None for word in pair]
     result = cli("reproduce", "table-2", *arguments, status=1)
-    assert message in result.err
-    assert "What to do" in result.err
+    assert message in result.err.partition("\n  ")[0]
+    assert result.remedies == 1
 
 
 def test_a_cohort_in_another_layout_is_refused(cli: Any, words: list[Any], tmp_path: Path) -> None:
@@ -233,4 +236,4 @@ def test_a_cohort_in_another_layout_is_refused(cli: Any, words: list[Any], tmp_p
     (tmp_path / "hospital" / "records.csv").write_text("record,label\n1,0\n")
     words[1] = tmp_path / "hospital"
     result = cli("reproduce", "table-2", *words, "--list", status=1)
-    assert "not in PTB-XL's layout" in result.err
+    assert f"{words[1]} " in result.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,21 @@ def test_posttrain_writes_its_evaluation_and_is_repeated_without_training(
     names = {"run.json", "stage1", "stage2", "model", "predictions", "metrics.json"}
     names |= {"report.html", "report.json", "leakage.json", ".lock"}
     assert {entry.name for entry in made.run.iterdir()} == names
-    page = (made.run / "report.html").stat().st_mtime_ns
+    files = made.run / "report.html", made.model / "model.safetensors"
+    page, weights = (file.stat().st_mtime_ns for file in files)
     result = cli(
         "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", made.encoder,
         "--recipe", made.recipe, "--store", synthetic_store.root, "--out", made.run,
         "--min-records", 8, "--resamples", 20, "--device", "cpu", "--set", "seed=0",
     )  # fmt: skip
     numbers = read_json(made.run / "metrics.json")["test"]
-    assert f"Test macro AUROC {numbers['macro_auroc']:.4f} (" in result.out
-    assert f"{numbers['defined_labels']} of {len(numbers['per_label'])} labels" in result.out
+    assert f" {numbers['macro_auroc']:.4f} (" in result.out
+    assert f"{numbers['defined_labels']} of {len(numbers['per_label'])}" in result.out
     assert f"{abs(numbers['macro_auprc_bias']):.4f}" in result.out
-    assert f"Model: {made.model}" in result.out
-    assert "epoch" not in result.err  # nothing was trained again
-    assert "already finished" in result.err
-    assert (made.run / "report.html").stat().st_mtime_ns > page
+    assert str(made.model) in result.out
+    assert "epoch" not in result.err
+    assert files[0].stat().st_mtime_ns > page
+    assert files[1].stat().st_mtime_ns == weights  # nothing was trained again
 
 
 def test_another_request_for_the_same_folder_is_refused(
@@ -49,7 +51,7 @@ def test_another_request_for_the_same_folder_is_refused(
         "--min-records", 8, "--set", "stage2.epochs=7",
         status=1,
     )  # fmt: skip
-    assert "another recipe" in result.err
+    assert "stage2.epochs: 2" in result.err
 
 
 def test_labels_without_positive_training_records_are_reported(
@@ -67,7 +69,7 @@ def test_labels_without_positive_training_records_are_reported(
         "--set", "stage2.epochs=1", "--set", "stage2.batch_size=16",
     )  # fmt: skip
     assert "ELSEWHERE" in result.err
-    assert "1 of 2 labels" in " ".join(result.out.split())
+    assert "1 of 2" in " ".join(result.out.split())
 
 
 def test_folds_are_recommended_for_few_records_and_give_a_run(
@@ -82,12 +84,12 @@ def test_folds_are_recommended_for_few_records_and_give_a_run(
     result = cli(*options, "--folds", 3)
     assert "--folds" not in result.err
     score = read_json(tmp_path / "run" / "metrics.json")
-    assert f"Out-of-fold macro AUROC {score['test']['macro_auroc']:.4f}" in result.out
-    assert f"standard deviation {score['folds']['macro_auroc']['sd']:.4f}" in result.out
+    assert f" {score['test']['macro_auroc']:.4f}" in result.out
+    assert f" {score['folds']['macro_auroc']['sd']:.4f}" in result.out
     result = cli(*options, status=1)  # without folds: another run, in the same folder
-    assert f"{len(synthetic)} records: --folds 5" in result.err
+    assert re.search(rf"\b{len(synthetic)} records.*--folds 5", result.err)
     fewest = synthetic.counts()[["test", "validation"]].min(axis=1)
-    assert f"{fewest.idxmin()}: {fewest.min()} positive" in result.err
+    assert f"{fewest.idxmin()}: {fewest.min()} " in result.err
 
 
 def test_a_task_specific_network_is_trained_by_its_recipe(
@@ -112,7 +114,7 @@ def test_the_included_model_is_trained_with_its_own_settings(
         names = [] if arm == "post-training" else ["--recipe", arm]
         out = tmp_path / arm
         result = cli("posttrain", synthetic_path, "--out", out, *names, *options, *more)
-        assert f"Recipe s4-100hz-cpu/{arm}: " in result.err
+        assert f"s4-100hz-cpu/{arm}" in result.err
         requests[arm] = read_json(out / "run.json")["request"]["recipe"]
     ours, plain = requests["post-training"]["stage2"], requests["fine-tuning"]["stage2"]
     differing = {key for key in ours if ours[key] != plain.get(key)}
@@ -128,9 +130,9 @@ def test_pretrain_packs_trains_and_posttrain_reads_it(
         "--recipe", "demo", "--set", "epochs=1", "--set", "precision=fp32", "--leads", "I, v2",
         "--device", "cpu", "--option", "depth=2",
     )  # fmt: skip
-    assert "Packing 160 records" in result.err
+    assert "160 records" in result.err
     encoder = tmp_path / "mae" / "model"
-    assert result.out.strip() == f"Model: {encoder}"
+    assert result.out.split()[-1] == str(encoder)
     assert read_json(tmp_path / "mae" / "run.json")["request"]["backbone_options"] == {
         "leads": ["I", "V2"],
         "depth": 2,
@@ -141,7 +143,7 @@ def test_pretrain_packs_trains_and_posttrain_reads_it(
         "superclass-5", "--resamples", 0, "--set", "stage2.epochs=1", "--device", "cpu",
         "--option", "depth=2",
     )  # fmt: skip
-    assert "Packing" not in result.err  # the cache has it
+    assert "160 records" not in result.err  # the cache has it
     model = load_model(tmp_path / "run" / "model")
     assert model.labels == ("CD", "HYP", "MI", "NORM", "STTC")
     # The whole config of the backbone, with the options of the command line.
@@ -164,7 +166,7 @@ def test_the_demo_ends_with_a_report_and_its_next_command_works(
     monkeypatch.setattr(recipes, "load_recipe", short)
     result = cli("demo", tmp_path / "demo", "--records", 200)
     report, following = result.out.strip().splitlines()
-    page = Path(report.removeprefix("Report: "))
+    page = Path(report.split()[-1])
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert len(numbers["comparisons"]) == 1
     for arm in RECIPES:  # prepared as the encoder that they start from was
@@ -192,9 +194,9 @@ def test_an_ensemble_is_a_run_folder(made: Any, cli: Any, tmp_path: Path) -> Non
     out = tmp_path / "ensemble"
     result = cli("ensemble", made.run, made.other, "--out", out, "--resamples", 20)
     numbers = read_json(out / "metrics.json")["test"]
-    assert f"Test macro AUROC {numbers['macro_auroc']:.4f} (" in result.out
-    assert f"Report: {out / 'report.html'}" in result.out
-    assert "Model:" not in result.out
+    assert f" {numbers['macro_auroc']:.4f} (" in result.out
+    assert str(out / "report.html") in result.out
+    assert str(out / "model") not in result.out
     tables = [
         Predictions.load(folder / "predictions" / "test.parquet")
         for folder in (out, made.run, made.other)

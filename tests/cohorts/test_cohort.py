@@ -32,14 +32,14 @@ def random_cohort(records: int = 3000, seed: int = 0) -> Cohort:
 
 def test_a_patient_in_two_splits_is_refused_by_name() -> None:
     broken = cohort_of(["a", "b", "a"], ["train", "train", "test"], [[1], [0], [1]])
-    with pytest.raises(CohortError, match=r"patient 'a' in test and train"):
+    with pytest.raises(CohortError, match="'a' in test"):
         checked(broken)
 
 
 def test_duplicated_ids_are_refused() -> None:
     broken = cohort_of(["a", "b"], ["train", "test"], [[1], [0]])
     broken.table.index = pd.Index(["x", "x"])
-    with pytest.raises(CohortError, match="occurs more than once"):
+    with pytest.raises(CohortError, match="'x'"):
         checked(broken)
 
 
@@ -50,7 +50,7 @@ def test_unknown_split_is_refused() -> None:
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.01])
 def test_impossible_fractions_are_refused(share: float) -> None:
-    with pytest.raises(CohortError, match="outside"):
+    with pytest.raises(CohortError, match=f"fraction {share}"):
         random_cohort(100).fraction(share)
 
 
@@ -147,5 +147,5 @@ def test_impossible_folds_are_refused() -> None:
     cohort = cohort_of(["a", "b", "c", "c"], ["train"] * 4, [[1], [0], [1], [0]])
     assert len(cohort.folds(3)) == 3
     for count in (2, 4):
-        with pytest.raises(CohortError, match=f"{count} folds of 3 patients"):
+        with pytest.raises(CohortError, match=f"{count} folds"):
             cohort.folds(count)

@@ -131,10 +131,10 @@ def _with(tables: Path, tmp_path: Path, **columns: str) -> Path:
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("strat_fold", "11", "outside 1 to 10"),
-        ("scp_codes", "__import__('os').getcwd()", "no dictionary|is not a dictionary"),
+        ("strat_fold", "11", "strat_fold 11"),
+        ("scp_codes", "__import__('os').getcwd()", "__import__"),
         ("scp_codes", "{'NOPE': 0.0}", "NOPE"),
-        ("patient_id", "", "lack a patient"),
+        ("patient_id", "", r"ecg_id \d"),
     ],
 )
 def test_damaged_tables_are_refused(
@@ -150,7 +150,7 @@ def test_folds_that_share_a_patient_are_refused(tables: Path, tmp_path: Path) ->
     frame = pd.read_csv(folder / "ptbxl_database.csv", dtype=str)
     frame.loc[frame["strat_fold"] == "10", "patient_id"] = "15709.0"
     frame.to_csv(folder / "ptbxl_database.csv", index=False)
-    with pytest.raises(CohortError, match="'15709' in test and train"):
+    with pytest.raises(CohortError, match="'15709'"):
         open_cohort(folder)
 
 
@@ -159,21 +159,21 @@ def test_the_header_of_a_spreadsheet_is_refused(tables: Path, tmp_path: Path) ->
     shutil.copytree(tables, folder)
     file = folder / "ptbxl_database.csv"
     file.write_text(file.read_text().replace("ecg_id", " ecg_id", 1))
-    with pytest.raises(CohortError, match=r"columns \['ecg_id'\] are missing"):
+    with pytest.raises(CohortError, match=r"\['ecg_id'\]"):
         open_cohort(folder)
 
 
 def test_unknown_tasks_missing_files_and_truncated_statements(tables: Path, tmp_path: Path) -> None:
-    with pytest.raises(CohortError, match="unknown task 'all'"):
+    with pytest.raises(CohortError, match="'all'"):
         open_cohort(tables, "all")
     with pytest.raises(CohortError, match="ptbxl_database"):
         open_cohort(tmp_path)
     (tmp_path / "half").mkdir()
     shutil.copy(tables / "scp_statements.csv", tmp_path / "half")
-    with pytest.raises(CohortError, match=r"ptbxl_database\.csv is missing"):
+    with pytest.raises(CohortError, match=r"ptbxl_database\.csv"):
         open_cohort(tmp_path / "half")
     shutil.copytree(tables, tmp_path / "short")
     statements = pd.read_csv(tables / "scp_statements.csv", index_col=0)
     statements.drop("NORM").to_csv(tmp_path / "short" / "scp_statements.csv")
-    with pytest.raises(CohortError, match="70 labels for task all-71, 71 expected"):
+    with pytest.raises(CohortError, match="70 labels"):
         open_cohort(tmp_path / "short")

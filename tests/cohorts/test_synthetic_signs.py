@@ -331,13 +331,13 @@ def test_a_patients_recordings_share_the_heart() -> None:
 @pytest.mark.parametrize(
     ("codes", "match"),
     [
-        ("XYZ", "'XYZ' cannot be simulated"),
-        ("2AVB", "'2AVB' cannot be simulated"),
-        ("CLBBB CRBBB", "CLBBB and CRBBB"),
-        ("SR AFIB", "SR and AFIB|AFIB and SR"),
-        ("NORM IMI", "NORM and IMI"),
-        ("AFIB 1AVB", "AFIB and 1AVB"),
-        ("LVOLT HVOLT", "HVOLT and LVOLT"),
+        ("XYZ", "'XYZ'"),
+        ("2AVB", "'2AVB'"),
+        ("CLBBB CRBBB", "CLBBB .*CRBBB"),
+        ("SR AFIB", "SR .*AFIB|AFIB .*SR"),
+        ("NORM IMI", "NORM .*IMI"),
+        ("AFIB 1AVB", "AFIB .*1AVB"),
+        ("LVOLT HVOLT", "HVOLT .*LVOLT"),
     ],
 )
 def test_contradicting_statements_are_refused(codes: str, match: str) -> None:

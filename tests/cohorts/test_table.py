@@ -47,16 +47,16 @@ def test_folds_and_splits_are_honoured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.drop(columns="patient"), r"columns \['patient'\] are missing"),
-        (lambda f: f.assign(AFIB=2), "label 'AFIB' holds '2'"),
-        (lambda f: f.assign(notes="x"), "label 'notes' holds 'x'"),
-        (lambda f: f.assign(fold=1), "1 folds, at least 3"),
+        (lambda f: f.drop(columns="patient"), r"\['patient'\]"),
+        (lambda f: f.assign(AFIB=2), "'AFIB' .*'2'"),
+        (lambda f: f.assign(notes="x"), "'notes' .*'x'"),
+        (lambda f: f.assign(fold=1), "1 folds"),
         (lambda f: f.assign(fold=0.5), "fold '0.5'"),
         (lambda f: f.assign(fold=["a", *range(59)]), "fold 'a'"),
-        (lambda f: f.assign(record=[None, *range(59)]), r"empty cells in \['record'\]"),
+        (lambda f: f.assign(record=[None, *range(59)]), r"\['record'\]"),
         (lambda f: f.assign(split="valid"), r"splits \['valid'\]"),
-        (lambda f: f.assign(fold=range(60)), "in more than one split"),
-        (lambda f: f.assign(path=None), "empty cells"),
+        (lambda f: f.assign(fold=range(60)), "'p29'"),
+        (lambda f: f.assign(path=None), r"\['path'\]"),
         (lambda f: f.head(0), "no rows"),
     ],
 )
@@ -92,7 +92,7 @@ def test_folds_are_numbers_even_where_they_are_stored_as_text(tmp_path: Path) ->
 def test_labels_can_be_chosen(tmp_path: Path) -> None:
     rows().assign(notes="x").to_csv(tmp_path / "own.csv", index=False)
     assert open_cohort(tmp_path / "own.csv", labels=["STEMI"]).labels == ("STEMI",)
-    with pytest.raises(CohortError, match="no label columns"):
+    with pytest.raises(CohortError, match=r"\['nope'\]"):
         open_cohort(tmp_path / "own.csv", labels=["nope"])
 
 
@@ -103,25 +103,25 @@ def test_rare_labels_can_be_left_out(tmp_path: Path) -> None:
     assert (common.task, common.labels) == ("AFIB", ("AFIB",))
     assert common.ids().tolist() == whole.ids().tolist()
     assert open_cohort(tmp_path / "own.csv", min_records=12).labels == whole.labels
-    with pytest.raises(CohortError, match="AFIB, has 20"):
+    with pytest.raises(CohortError, match=r"AFIB, .*20"):
         open_cohort(tmp_path / "own.csv", min_records=21)
 
 
 def test_separators_and_encodings_are_named(tmp_path: Path) -> None:
     rows().to_csv(tmp_path / "own.csv", index=False, sep=";")
-    with pytest.raises(CohortError, match="separate the columns with commas"):
+    with pytest.raises(CohortError, match="path;patient"):
         open_cohort(tmp_path / "own.csv")
     rows().assign(sex="männlich").to_csv(tmp_path / "own.csv", index=False, encoding="latin-1")
-    with pytest.raises(CohortError, match="save it as UTF-8"):
+    with pytest.raises(CohortError, match="UTF-8"):
         open_cohort(tmp_path / "own.csv")
 
 
 def test_neither_folder_nor_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("x")
     for name in ("x.txt", "absent"):
-        with pytest.raises(CohortError, match="neither a folder"):
+        with pytest.raises(CohortError, match=name):
             open_cohort(tmp_path / name)
-    with pytest.raises(CohortError, match="is missing"):
+    with pytest.raises(CohortError, match=r"absent\.csv"):
         open_cohort(tmp_path / "absent.csv")
 
 
@@ -148,7 +148,7 @@ def test_a_data_frame_is_a_table(tmp_path: Path) -> None:
     assert open_cohort(frame).paths()[0] == Path("r/000")
     with pytest.raises(CohortError, match="'patient'"):
         open_cohort(frame.drop(columns="patient"))
-    with pytest.raises(CohortError, match="empty cells"):
+    with pytest.raises(CohortError, match=r"\['path'\]"):
         open_cohort(frame.assign(path=None))
 
 

@@ -221,7 +221,7 @@ def test_supervised_networks_have_a_recipe(name: str) -> None:
     # The recipe's crops are those that the network is made for.
     assert adapted(made.preparation, recipe.data) == made.preparation
     check_weights(recipe, None, name)
-    with pytest.raises(RecipeError, match="no weights are given") as refused:
+    with pytest.raises(RecipeError, match="post-training") as refused:
         check_weights(load_recipe("post-training"), None, name)
     assert f"`{required}`" in refused.value.remedy
     assert "scratch" not in refused.value.remedy

@@ -15,7 +15,7 @@ import torch
 from einthoven import EcgClassifier, load_model, save_model
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
-from einthoven.errors import EstimatorError, RecipeError, TrainingError
+from einthoven.errors import EstimatorError, PreparationError, RecipeError, TrainingError
 from einthoven.estimator.arrays import Targets, set_aside
 from einthoven.inference import predict_cohort, predict_record
 from einthoven.models import Model
@@ -220,7 +220,7 @@ def test_seeds(arrays: Any) -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, recipe_s)
     assert torch.equal(head(random_state=2**40), head(random_state=2**40, device="cpu:0"))
-    with pytest.raises(ValueError, match="'random_state' parameter"):
+    with pytest.raises(ValueError, match="'random_state'"):
         head(random_state=2**63)
     states = [head(random_state=np.random.RandomState(3)) for _ in range(2)]
     assert torch.equal(*states)
@@ -300,33 +300,33 @@ def test_targets() -> None:
     assert two.matrix.tolist() == [[1], [0], [1]]
     three = Targets.of(np.array(["b", "a", "c"]))
     assert three.matrix.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
-    with pytest.raises(EstimatorError, match="one class only"):
-        Targets.of(np.array([1, 1]))
-    with pytest.raises(ValueError, match="Unknown label type"):
+    with pytest.raises(EstimatorError, match="17"):
+        Targets.of(np.array([17, 17]))
+    with pytest.raises(ValueError, match="continuous"):
         Targets.of(np.array([0.5, 1.2]))
-    with pytest.raises(EstimatorError, match=r"labels contain \[2\]"):
+    with pytest.raises(EstimatorError, match=r"\[2\]"):
         Targets.of(np.array([[0, 2], [2, 2], [2, 0]]))
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"weights": None}, RecipeError, "no weights are given"),
+        ({"weights": None}, RecipeError, "linear-probe.*weights"),
         (
             {"weights": None, "backbone": "lstm", "options": None},
             RecipeError,
             "recipe `strodthoff-rnn`",
         ),
-        ({"recipe": "scratch"}, RecipeError, "starts from random weights"),
+        ({"recipe": "scratch"}, RecipeError, "scratch.*model"),
         ({"recipe": "linear-prob"}, RecipeError, "linear-prob"),
-        ({"recipe": RECIPE, "overrides": ["seed=1"]}, EstimatorError, "do not apply to a Recipe"),
-        ({"overrides": ["seed=1"], "random_state": 2}, EstimatorError, "seed has no effect"),
+        ({"recipe": RECIPE, "overrides": ["seed=1"]}, EstimatorError, "`overrides`"),
+        ({"overrides": ["seed=1"], "random_state": 2}, EstimatorError, "seed.*random_state"),
         ({"overrides": ["stage2.select=best"], "validation_fraction": None}, EstimatorError, "sel"),
         ({"overrides": ["data.fraction=0.5"]}, EstimatorError, r"data\.fraction = 0\.5"),
-        ({"overrides": ["stage1.epoch=5"]}, RecipeError, r"unknown key stage1\.epoch"),
-        ({"overrides": ["data.crop_seconds=20.0"]}, Exception, "record"),
-        ({"validation_fraction": 0.9}, ValueError, r"'validation_fraction' parameter"),
-        ({"validation_fraction": 0.01}, EstimatorError, "of 30 groups is none"),
+        ({"overrides": ["stage1.epoch=5"]}, RecipeError, r"stage1\.epoch\b"),
+        ({"overrides": ["data.crop_seconds=20.0"]}, PreparationError, "2000"),
+        ({"validation_fraction": 0.9}, ValueError, "validation_fraction.*0.9"),
+        ({"validation_fraction": 0.01}, EstimatorError, "0.01.*30 groups"),
     ],
 )  # fmt: skip
 def test_refusals(
@@ -337,11 +337,11 @@ def test_refusals(
 
 
 def test_groups_of_another_number_are_refused(arrays: Any) -> None:
-    with pytest.raises(ValueError, match=r"\[3, 30\]"):
+    with pytest.raises(ValueError, match=r"3\D+30"):
         EcgClassifier(**arrays.given).fit(arrays.x[:30], arrays.y[:30], groups=[1, 2, 3])
 
 
 def test_labels_of_one_class_are_refused(arrays: Any) -> None:
     y = np.zeros((30, 2), int)
-    with pytest.raises(TrainingError, match="none of 2 labels"):
+    with pytest.raises(TrainingError, match="2 labels"):
         EcgClassifier(**arrays.given).fit(arrays.x[:30], y)

@@ -164,22 +164,22 @@ def test_short_records_are_refused_or_padded(arrays: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"rate": None}, EstimatorError, "rate and leads"),
-        ({"leads": None}, EstimatorError, "rate and leads"),
-        ({"rate": -100}, ValueError, "'rate' parameter.*-100"),
-        ({"rate": "100"}, ValueError, "'rate' parameter.*'100'"),
-        ({"leads": STANDARD_LEADS[:7]}, EstimatorError, "12 leads; `leads` names 7"),
+        ({"rate": None}, EstimatorError, "rate.*leads"),
+        ({"leads": None}, EstimatorError, "rate.*leads"),
+        ({"rate": -100}, ValueError, "'rate'.*-100"),
+        ({"rate": "100"}, ValueError, "'rate'.*'100'"),
+        ({"leads": STANDARD_LEADS[:7]}, EstimatorError, "12 leads.*7"),
         ({"leads": (*STANDARD_LEADS[:11], "V7")}, BackboneError, "V7"),
-        ({"samples": 500}, EstimatorError, "12000 columns, which is not 12 leads x 500 samples"),
-        ({"backbone": None, "weights": None}, ValueError, "'backbone' parameter"),
-        ({"backbone": "mtecg_tny", "weights": None, "options": None}, BackboneError, "you mean"),
-        ({"weights": None}, EstimatorError, "without weights would be a network of random numbers"),
-        ({"options": {"dept": 1}}, BackboneError, "unknown option dept"),
-        ({"n_jobs": 0}, ValueError, "'n_jobs' parameter"),
-        ({"device": "gpu"}, EstimatorError, "device gpu does not exist"),
-        ({"device": 3}, ValueError, "'device' parameter"),
-        ({"short": "stretch"}, ValueError, "'short' parameter.*stretch"),
-        ({"crop_seconds": 0.123456}, PreparationError, "whole number of samples"),
+        ({"samples": 500}, EstimatorError, "12000.*12 leads.*500 samples"),
+        ({"backbone": None, "weights": None}, ValueError, "'backbone'.*None"),
+        ({"backbone": "mtecg_tny", "weights": None, "options": None}, BackboneError, "mtecg_tny"),
+        ({"weights": None}, EstimatorError, "mtecg_tiny_100hz.*weights"),
+        ({"options": {"dept": 1}}, BackboneError, r"\bdept\b"),
+        ({"n_jobs": 0}, ValueError, "'n_jobs'.*0"),
+        ({"device": "gpu"}, EstimatorError, "gpu"),
+        ({"device": 3}, ValueError, "'device'.*3"),
+        ({"short": "stretch"}, ValueError, "'short'.*stretch"),
+        ({"crop_seconds": 0.123456}, PreparationError, r"12\.3456"),
     ],
 )  # fmt: skip
 def test_refusals(
@@ -196,16 +196,16 @@ def test_what_does_not_go_together_is_refused(arrays: Any, network: Any, tmp_pat
     torch.save({"model": network.state_dict()}, tmp_path / "x.pth")
     cases: list[tuple[EcgEmbedder, type[Exception], str]] = [
         (EcgEmbedder(folder, weights=weights, **given), EstimatorError, "weights"),
-        (EcgEmbedder(network, weights=weights, **given), EstimatorError, "a MTECG"),
+        (EcgEmbedder(network, weights=weights, **given), EstimatorError, "MTECG"),
         (EcgEmbedder(network, options={"depth": 1}, **given), EstimatorError, "options"),
-        (EcgEmbedder(tmp_path / "x.pth", **given), ModelError, "is not a model folder"),
+        (EcgEmbedder(tmp_path / "x.pth", **given), ModelError, r"x\.pth.*config\.json"),
         (EcgEmbedder(tmp_path / "absent", **given), ModelError, "absent"),
     ]
     for embed, error, message in cases:
         with pytest.raises(error, match=message):
             embed.fit(arrays.x[:2])
     only_v1 = create_backbone("ecgfounder_1lead", seed=0)
-    with pytest.raises(EstimatorError, match="the backbone reads I, and X has V1"):
+    with pytest.raises(EstimatorError, match=r"\bI\b.*V1"):
         EcgEmbedder(only_v1, **(given | {"leads": ("V1",)})).fit(arrays.x[:2, :1])
 
 
@@ -223,7 +223,7 @@ def test_lists_of_records_paths_and_ragged_arrays(
     for place, signal in enumerate(ragged):
         alone = EcgEmbedder(**arrays.given, short="pad").fit_transform(signal[None])
         assert features[place] == pytest.approx(alone[0], abs=1e-4)
-    with pytest.raises(EstimatorError, match="rate and leads"):
+    with pytest.raises(EstimatorError, match=r"rate.*leads"):
         EcgEmbedder(**bare).fit(ragged)
     probe = EcgClassifier(**bare, validation_fraction=None, overrides=["stage1.epochs=1"])
     assert cross_val_predict(probe, records, [0, 1] * 3, cv=2).shape == (6,)
@@ -233,7 +233,7 @@ def test_lists_of_records_paths_and_ragged_arrays(
 def test_other_units_are_refused(arrays: Any, scale: float, unit: str) -> None:
     embedder = EcgEmbedder(**arrays.given).fit(arrays.x[:3])
     for call in (embedder.fit, embedder.transform):
-        with pytest.raises(EstimatorError, match=f"look like {unit}"):
+        with pytest.raises(EstimatorError, match=rf"\b{unit}\n"):
             call(scale * arrays.x[:3])
-    with pytest.raises(EstimatorError, match=f"look like {unit}"):
+    with pytest.raises(EstimatorError, match=rf"\b{unit}\n"):
         embedder.transform([scale * arrays.x[0], scale * arrays.x[1][:, :900]])

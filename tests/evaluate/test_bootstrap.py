@@ -112,7 +112,7 @@ def test_too_low_an_acceptance_names_the_rarest_labels() -> None:
     targets = np.zeros((300, 20), np.uint8)
     targets[np.arange(20), np.arange(20)] = 1
     labels = [f"L{i}" for i in range(20)]
-    with pytest.raises(EvaluationError, match=r"L0 \(1 with a positive\)"):
+    with pytest.raises(EvaluationError, match=r"L0 \(1 "):
         multiplicities(300, 1000, accept=targets, labels=labels)
 
 

@@ -168,9 +168,9 @@ def wrong_targets() -> np.ndarray:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": ("NORM", "MI", "STTC", "3AVB")}, r"1 only in a \(2AVB\), 1 only in b \(3AVB\)"),
-        ({"records": [f"r{i}" for i in range(1, 301)]}, r"in a \(r0\), 1 only in b \(r300\)"),
-        ({"targets": wrong_targets()}, "targets differ: STTC of record r7"),
+        ({"labels": ("NORM", "MI", "STTC", "3AVB")}, r"\(2AVB\).*\(3AVB\)"),
+        ({"records": [f"r{i}" for i in range(1, 301)]}, r"\(r0\).*\(r300\)"),
+        ({"targets": wrong_targets()}, "STTC .*r7"),
         ({"targets": None}, "no targets"),
     ],
 )
@@ -182,10 +182,10 @@ def test_predictions_that_do_not_match_are_refused(changes: dict[str, Any], mess
 def test_patients_must_match_only_where_they_are_drawn() -> None:
     a, b = predictions(1), predictions(2, patients=["q"] + [f"p{i // 2}" for i in range(1, 300)])
     compare(a, b, resamples=20)
-    with pytest.raises(EvaluationError, match=r"patients differ: r0 \(p0 and q\)"):
+    with pytest.raises(EvaluationError, match=r"r0 \(p0 .*q\)"):
         compare(a, b, resamples=20, by="patient")
     unknown = predictions(1, patients=[""] * 300)
-    with pytest.raises(EvaluationError, match="300 of 300 records are unknown"):
+    with pytest.raises(EvaluationError, match="300 of 300"):
         compare(unknown, unknown, by="patient")
     with pytest.raises(EvaluationError, match="by = 'site'"):
         compare(a, b, by="site")

@@ -110,7 +110,7 @@ def test_macro_means(policy: str, expected: list[float]) -> None:
 def test_strict_policies_name_the_undefined_labels(policy: str) -> None:
     with pytest.raises(EvaluationError) as caught:
         bootstrap_of(TARGETS, policy)
-    assert re.search("no positive .* for B; no negative .* for C", str(caught.value))
+    assert re.search("positive.* B;.*negative.* C\\b", str(caught.value))
     assert 'undefined_labels="skip"' in caught.value.remedy
 
 
@@ -130,6 +130,6 @@ def test_auto_draws_again_only_where_every_label_is_defined() -> None:
 def test_only_error_refuses_resamples_that_lack_a_label() -> None:
     targets = np.array([[1, 0], [0, 1], [0, 1], [0, 1]])
     scores = np.full(targets.shape, 0.5)
-    with pytest.raises(EvaluationError, match=r"of 20 resamples lack a label: A in \d+, B in \d+"):
+    with pytest.raises(EvaluationError, match=r"20 .*A in \d+, B in \d+"):
         bootstrap_of(targets, "error", resamples=20).estimate(scores)
     bootstrap_of(targets, "skip", resamples=20).estimate(scores)

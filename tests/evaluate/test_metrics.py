@@ -158,17 +158,17 @@ def test_f_max_of_perfect_and_of_useless_predictions() -> None:
 
 
 def test_f_max_refuses_a_record_without_a_label() -> None:
-    with pytest.raises(EvaluationError, match="1 of 2 records have no true label"):
+    with pytest.raises(EvaluationError, match="1 of 2"):
         f_max([[0, 0], [1, 0]], [[0.1, 0.1], [0.1, 0.1]])
 
 
 @pytest.mark.parametrize(
     ("targets", "scores", "message"),
     [
-        ([[1], [0]], [[0.5]], r"shape \(2, 1\).*for 1 records"),
-        ([1, 2], [0.5, 0.5], "target of label 0 for record 1 is 2"),
-        ([1, 0], [0.5, 2.5], r"is 2\.5, expected a number from 0 to 1"),
-        ([1, 0], [0.5, np.nan], "is nan"),
+        ([[1], [0]], [[0.5]], r"\(2, 1\).*1 records"),
+        ([1, 2], [0.5, 0.5], "label 0 .*record 1 .*2"),
+        ([1, 0], [0.5, 2.5], r"2\.5"),
+        ([1, 0], [0.5, np.nan], "nan"),
         ([], [], "shape"),
     ],
 )

@@ -198,7 +198,7 @@ def test_the_report_is_json(table: Predictions) -> None:
     stored = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert stored["decisions"]["c"]["sensitivity"] is None
     assert stored["decisions"]["c"]["sensitivity_interval"] is None
-    assert stored["decisions"]["c"]["sensitivity_interval_reason"] == "too few to say"
+    assert stored["decisions"]["c"]["sensitivity_interval_reason"] == TOO_FEW
     assert stored["before"]["per_label"]["a"]["brier"] == result.before.per_label["brier"].iloc[0]
     assert sum(each["records"] for each in stored["after"]["bins_mass"]) == 3 * 700
     assert [row["threshold"] for row in stored["decisions"].values()] == [0.5, 0.5, 1.0]
@@ -209,7 +209,7 @@ def test_the_report_is_json(table: Predictions) -> None:
 
 
 def test_invalid_input_is_refused(table: Predictions) -> None:
-    with pytest.raises(EvaluationError, match="at least one bin"):
+    with pytest.raises(EvaluationError, match="0 bins"):
         calibration_report(table, bins=0)
     with pytest.raises(CalibrationError, match="2 labels"):
         calibration_report(table, Calibration((1.0,) * 2, (0.0,) * 2, (0.5,) * 2))

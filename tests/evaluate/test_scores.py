@@ -180,8 +180,8 @@ def test_the_dict_holds_every_label() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": LABELS[:3]}, r"target values have shape \(240, 4\).*shape \(240, 3\)"),
-        ({"labels": ("A", "A", "B", "C")}, "label names occur more than once: A"),
+        ({"labels": LABELS[:3]}, r"\(240, 4\).*\(240, 3\)"),
+        ({"labels": ("A", "A", "B", "C")}, r": A\b"),
         ({"resamples": -1}, "resamples = -1"),
         ({"resamples": 19}, "19 resamples"),
         ({"resamples": 99, "level": 0.99}, "99 resamples"),
@@ -192,11 +192,11 @@ def test_the_dict_holds_every_label() -> None:
         ({"interval": "bootstrap-t"}, "interval = 'bootstrap-t'"),
         ({"undefined_labels": "nan"}, "undefined_labels = 'nan'"),
         ({"auprc": "ap"}, "auprc = 'ap'"),
-        ({"sed": 3}, "unknown field 'sed'"),
-        ({"groups": ["p"] * 3}, "3 patients for 240 records"),
-        ({"groups": ["p"] * 239 + [""]}, "1 of 240 records are unknown"),
-        ({"groups": ["p"] * 240}, "all 240 records are of one patient, 'p'"),
-        ({"groups": pd.Series(["p"] * 239 + [None])}, "1 of 240 records are unknown"),
+        ({"sed": 3}, "'sed'"),
+        ({"groups": ["p"] * 3}, "3 patients"),
+        ({"groups": ["p"] * 239 + [""]}, "1 of 240"),
+        ({"groups": ["p"] * 240}, "240 .*'p'"),
+        ({"groups": pd.Series(["p"] * 239 + [None])}, "1 of 240"),
     ],
 )
 def test_invalid_options_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -207,12 +207,12 @@ def test_invalid_options_are_refused(changes: dict[str, Any], message: str) -> N
 
 def test_other_lengths_columns_and_logits_are_refused() -> None:
     targets, scores = example()
-    with pytest.raises(EvaluationError, match=r"\(240, 4\).*for 239 records"):
+    with pytest.raises(EvaluationError, match=r"\(240, 4\).*239 records"):
         score(targets, scores[1:], labels=LABELS)
-    with pytest.raises(EvaluationError, match="probability of label"):
+    with pytest.raises(EvaluationError, match="probability"):
         score(targets, scores * 9 - 4, labels=LABELS)
     mixed = pd.DataFrame(scores, columns=LABELS)[list(LABELS[::-1])]
-    with pytest.raises(EvaluationError, match="columns 2AVB, STTC, MI, NORM, the labels are NORM"):
+    with pytest.raises(EvaluationError, match="columns 2AVB"):
         score(targets, mixed, labels=LABELS)
 
 

@@ -150,7 +150,7 @@ def test_demographics_of_the_available_columns() -> None:
 
 
 def test_invalid_groups_are_refused(table: Predictions, sex: np.ndarray) -> None:
-    with pytest.raises(EvaluationError, match=r"sex has shape \(239,\) for 240 records"):
+    with pytest.raises(EvaluationError, match=r"sex .*\(239,\)"):
         score_subgroups(table, {"sex": sex[1:]})
     with pytest.raises(EvaluationError, match="no targets"):
         score_subgroups(replace(table, targets=None), {"sex": sex})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -91,12 +92,11 @@ def test_an_ensemble_is_compared_and_reported_like_a_run(make_run: MakeRun, tmp_
     comparison = compare(*tables, resamples=20)
     assert comparison.auroc.macro != 0
     written = write_report([tmp_path / "out"], tmp_path / "page.html", resamples=20)
-    text = written.read_text()
-    assert "Ensemble of 2 runs on ptb-xl, rhythm-3" in text
-    assert "unweighted mean" in text
-    assert "net-0 (strodthoff), net-1 (strodthoff)" in text
-    numbers = read_json(written.with_suffix(".json"))["runs"][0]["score"]
-    assert numbers["macro_auroc"] == comparison.a.macro_auroc
+    (run,) = read_json(written.with_suffix(".json"))["runs"]
+    members = run["config"]["request"]["members"]
+    assert [member["run"] for member in members] == ["run-0", "run-1"]
+    assert all(member["backbone"] in written.read_text() for member in members)
+    assert run["score"]["macro_auroc"] == comparison.a.macro_auroc
 
 
 def test_other_members_are_refused_in_the_same_folder(make_run: MakeRun, tmp_path: Path) -> None:
@@ -127,13 +127,13 @@ def metadata(**changes: str) -> dict[str, Any]:
         ({"labels": ("AFIB", "NORM", "PAC")}, "labels"),
         ({"labels": ("NORM", "AFIB", "PVC")}, "labels"),
         ({"records": np.array([f"test-{i + 1}" for i in range(60)])}, "records"),
-        (vars(table(1, records=50)), "records, patients, targets"),
+        (vars(table(1, records=50)), "records.*patients.*targets"),
         ({"patients": np.array([f"q{i}" for i in range(60)])}, "patients"),
         ({"targets": TARGETS}, "targets"),
         ({"targets": None}, "targets"),
-        (metadata(task="form-19"), "form-19 and rhythm-3"),
-        (metadata(version="1.0.1"), "1.0.1 and 1.0.3"),
-        (metadata(split="validation"), "validation and test"),
+        (metadata(task="form-19"), "form-19.*rhythm-3"),
+        (metadata(version="1.0.1"), r"1\.0\.1.*1\.0\.3"),
+        (metadata(split="validation"), "validation.*test"),
         (metadata(calibrated="yes"), "calibrated"),
     ],
 )
@@ -141,8 +141,9 @@ def test_a_member_that_differs_is_refused_by_name(
     make_run: MakeRun, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     runs = [make_run(0), make_run(1, test=changes), make_run(2)]
-    with pytest.raises(EvaluationError, match=message) as caught:
+    with pytest.raises(EvaluationError) as caught:
         ensemble(runs, tmp_path / "out")
+    assert re.search(message, caught.value.problem)
     assert str(runs[1]) in str(caught.value)
     assert str(runs[2]) not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -154,22 +155,22 @@ def test_an_unfinished_run_is_refused_by_name(make_run: MakeRun, tmp_path: Path)
     ):
         run = make_run(seed)
         (run / missing).unlink()
-        with pytest.raises(EvaluationError, match=f"run-{seed} is not a finished run: {missing}"):
+        with pytest.raises(EvaluationError, match=f"{run}.*{missing}"):
             ensemble([run, run], tmp_path / "out")
-    with pytest.raises(EvaluationError, match="absent is not a run folder"):
+    with pytest.raises(EvaluationError, match="absent"):
         ensemble([tmp_path / "absent", run], tmp_path / "out")
     pretrained = make_run(9, stage="pretrain")
-    with pytest.raises(EvaluationError, match="run-9 is a run of pretrain"):
+    with pytest.raises(EvaluationError, match=r"run-9.*pretrain"):
         ensemble([pretrained, run], tmp_path / "out")
 
 
 def test_a_member_named_twice_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(0), make_run(1)]
-    with pytest.raises(EvaluationError, match="an ensemble of 1 runs"):
+    with pytest.raises(EvaluationError, match="1 runs"):
         ensemble(runs[:1], tmp_path / "out")
-    with pytest.raises(EvaluationError, match="hold the same predictions"):
+    with pytest.raises(EvaluationError, match=r"run-0.*run-0"):
         ensemble([*runs, runs[0]], tmp_path / "out")
     ensemble(runs, tmp_path / "out", resamples=0)
-    with pytest.raises(EvaluationError, match="out is a run of ensemble") as caught:
+    with pytest.raises(EvaluationError, match=r"out.*ensemble") as caught:
         ensemble([tmp_path / "out", make_run(2)], tmp_path / "more")
-    assert "name the members" in str(caught.value)
+    assert "members" in caught.value.remedy

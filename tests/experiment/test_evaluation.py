@@ -173,7 +173,7 @@ def test_validation_numbers_are_reused_for_the_same_cohort_only(
     assert "| validation | – | 0.750 | 0.250 |" in evaluate(saved)[0]
     card, _ = evaluate(saved, replace(synthetic, name="elsewhere"))
     assert "| validation |" not in card
-    assert "split of elsewhere" in card
+    assert "elsewhere" in card
 
 
 def test_a_model_without_calibration_has_a_card_without_thresholds(
@@ -192,11 +192,12 @@ def test_an_evaluation_of_other_weights_is_refused(
     with torch.no_grad():
         other.head.bias.add_(1)
     swapped = save_model(replace(load_model(saved), network=other), tmp_path / "other")
-    with pytest.raises(EvaluationError, match="other weights"):
+    first = evaluation["measured_on"]["weights"][:12]
+    with pytest.raises(EvaluationError, match=first):
         write_evaluation(swapped, evaluation)
     assert not (swapped / "evaluation.json").exists()
     write_json(swapped / "evaluation.json", evaluation | {"validation": {"macro_auroc": 1.0}})
-    with pytest.warns(EvaluationWarning, match="einthoven card"):
+    with pytest.warns(EvaluationWarning, match=first):
         assert read_evaluation(swapped) is None
     assert evaluate(swapped)[1]["validation"] is None  # of the other weights
 

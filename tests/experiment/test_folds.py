@@ -137,20 +137,18 @@ def test_the_final_model_is_trained_on_all_records_with_what_the_folds_chose(
 def test_card_and_page_have_the_out_of_fold_results_and_keep_them(
     folder: Path, numbers: Json, tmp_path: Path, synthetic: Cohort, synthetic_store: Store
 ) -> None:
-    with pytest.warns(LeakageWarning), pytest.raises(EvaluationError, match="refitted on all"):
+    seen = f"{folder / 'model'}.*{len(synthetic.ids('test'))}"
+    with pytest.warns(LeakageWarning), pytest.raises(EvaluationError, match=seen):
         evaluate_model(folder / "model", synthetic, synthetic_store, resamples=0)
     evaluation = read_evaluation(folder / "model") or {}
     assert evaluation["score"] == numbers["test"]
     assert evaluation["folds"] == numbers["folds"]
     assert evaluation["calibration"]["cross_fitted"]
-    mean = number(numbers["folds"]["macro_auroc"]["mean"])
     card = (folder / "model" / "README.md").read_text()
-    assert "| out of fold | " in card
     page = write_report([folder], tmp_path / "page.html", resamples=20)
     for text in (card, page.read_text()):
-        assert "Cross-validation in" in text
-        assert "no test split is left" in text
-        assert mean in text
+        for value in (*numbers["folds"]["macro_auroc"].values(), numbers["test"]["macro_auroc"]):
+            assert number(value) in text
 
 
 def test_runs_of_the_same_folds_are_averaged_and_compared(
@@ -194,9 +192,9 @@ def test_other_folds_and_weights_that_have_seen_a_record_are_refused_before_trai
     folder: Path, tmp_path: Path, cross_validation: CrossValidation
 ) -> None:
     """The model of fold 1 has not seen that fold, and has seen the others."""
-    with pytest.raises(TrainingError, match=r"another folds \(folds: 3; now 4\)"):
+    with pytest.raises(TrainingError, match=r"folds\D+3\D+4\D"):
         cross_validation(folder, folds=4)
-    with pytest.raises(CohortError, match="has seen"):
+    with pytest.raises(CohortError, match=f"{fold(folder, 1)}.*test"):
         cross_validation(tmp_path / "run", weights=fold(folder, 1) / "model")
     assert not (tmp_path / "run").exists()
 

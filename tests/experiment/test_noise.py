@@ -75,11 +75,11 @@ def test_flat_records_stay_flat_and_loud_ones_in_range() -> None:
 
 def test_impossible_noise_is_refused(signals: NDArray[np.int16]) -> None:
     for options, message in (
-        ({"kind": "hum"}, "noise 'hum' is unknown"),
-        ({"snr": float("nan")}, "not finite"),
-        ({"kind": "powerline", "rate": 80.0}, "above half of the rate 80"),
-        ({"kind": "muscle", "rate": 30.0}, "no frequency from 20 to 150"),
-        ({"kind": "baseline-wander", "rate": 10_000.0}, "no frequency from 0.05 to 0.5"),
+        ({"kind": "hum"}, "hum"),
+        ({"snr": float("nan")}, "nan"),
+        ({"kind": "powerline", "rate": 80.0}, "50.*80"),
+        ({"kind": "muscle", "rate": 30.0}, "20.*150"),
+        ({"kind": "baseline-wander", "rate": 10_000.0}, r"0\.05.*0\.5"),
     ):
         with pytest.raises(PreparationError, match=message):
             added(signals, **options)

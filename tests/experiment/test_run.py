@@ -166,12 +166,13 @@ def test_the_evaluation_is_of_the_test_table(
     assert evaluation["calibration"]["records"] == len(synthetic.ids("test"))
     ages = evaluation["subgroups"]["attributes"]["age"]
     assert sum(group["records"] for group in ages) == len(synthetic.ids("test"))
+    assert evaluation["robustness"] is None
     card = (folder / "model" / "README.md").read_text()
     (row,) = re.findall(r"^\| test \|.*", card, re.MULTILINE)
     assert f"| {number(numbers['test']['macro_auroc'])} (" in row
     assert "## Calibration" in card
-    assert "## Subgroup analysis" in card
-    assert "## Fewer leads" not in card
+    values = [group["auroc"]["value"] for group in ages]
+    assert all(number(value) in card for value in values if value is not None)
 
 
 def test_robustness_is_kept_when_the_command_is_repeated(
@@ -226,11 +227,11 @@ def test_a_split_that_cannot_be_scored_is_refused_before_training(
     experiment: Experiment, synthetic: Cohort, tmp_path: Path, split: str
 ) -> None:
     inside = (synthetic.table["split"] == split).to_numpy()
-    with pytest.raises(CohortError, match=f"cohort: no records in {split}"):
+    with pytest.raises(CohortError, match=rf"^{synthetic.name}\D*{split}"):
         experiment(tmp_path / "run", cohort=synthetic.select(~inside))
     matrix = synthetic.matrix.copy()
     matrix[inside] = 1
-    with pytest.raises(CohortError, match=f"both positives and negatives among the .* {split}"):
+    with pytest.raises(CohortError, match=f"{len(synthetic.labels)} labels.*{split}"):
         experiment(tmp_path / "run", cohort=replace(synthetic, matrix=matrix))
     assert not (tmp_path / "run").exists()
 
@@ -251,10 +252,10 @@ def test_a_recording_in_two_splits_is_refused(
     index = synthetic_store.index.copy()
     index.loc[one, ["shard", "offset"]] = index.loc[other, ["shard", "offset"]]
     store = replace(synthetic_store, index=index, _maps={})
-    with pytest.raises(CohortError, match="1 recordings are in more than one split") as caught:
+    with pytest.raises(CohortError, match="1 recordings") as caught:
         experiment(tmp_path / "run", store=store)
     assert f"{str(one)!r} (train)" in str(caught.value)
     assert f"{str(other)!r} (test)" in str(caught.value)
     assert not (tmp_path / "run").exists()
-    with pytest.warns(LeakageWarning, match="biased"):
+    with pytest.warns(LeakageWarning, match=str(one)):
         experiment(tmp_path / "run", store=store, allow_leakage=True)

@@ -183,11 +183,12 @@ def test_invalid_requests_are_refused(
     model: Model, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
     cohort = synthetic, synthetic_store
-    with pytest.raises(EvaluationError, match="level = 'word' is unknown"):
+    with pytest.raises(EvaluationError, match=r"level.*'word'"):
         embed_cohort(model, *cohort, tmp_path / "x.npy", level="word")
-    with pytest.raises(EvaluationError, match=r"end in \.parquet or \.npy, not in '\.csv'"):
+    with pytest.raises(EvaluationError, match=r"x\.csv.*'\.csv'"):
         embed_cohort(model, *cohort, tmp_path / "x.csv")
     rest = synthetic.select((synthetic.table["split"] != "test").to_numpy())
-    with pytest.raises(EvaluationError, match="no record to embed"):
+    with pytest.raises(EvaluationError) as caught:
         embed_cohort(model, rest, synthetic_store, tmp_path / "x.npy", split="test")
+    assert "split" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []

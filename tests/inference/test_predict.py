@@ -111,15 +111,15 @@ def test_columns_are_in_the_order_of_the_model(
 
 def test_other_labels_are_refused(model: Model, synthetic: Cohort, synthetic_store: Store) -> None:
     fewer = synthetic.with_labels(synthetic.labels[2:])
-    with pytest.raises(EvaluationError, match=r"the cohort lacks AFIB, IMI"):
+    with pytest.raises(EvaluationError, match=r"cohort\W\w+\WAFIB\W+IMI"):
         predict_cohort(model, fewer, synthetic_store, "test")
-    with pytest.raises(EvaluationError, match=r"the model lacks AFIB"):
+    with pytest.raises(EvaluationError, match=r"model\W\w+\WAFIB"):
         predict_cohort(make(synthetic.labels[1:]), synthetic, synthetic_store, "test")
 
 
 def test_an_empty_split_is_refused(model: Model, synthetic: Cohort, synthetic_store: Store) -> None:
     rest = synthetic.select((synthetic.table["split"] != "test").to_numpy())
-    with pytest.raises(EvaluationError, match="no records in test"):
+    with pytest.raises(EvaluationError, match=f"{synthetic.name}.*test"):
         predict_cohort(model, rest, synthetic_store, "test")
 
 
@@ -178,7 +178,7 @@ def test_a_table_records_whether_it_is_calibrated(
     assert np.array_equal(*areas)
     again = calibrate_table(with_calibration, raw)
     assert np.array_equal(again.probabilities, table.probabilities)
-    with pytest.raises(EvaluationError, match="calibrated already"):
+    with pytest.raises(EvaluationError, match="calibrated"):
         calibrate_table(with_calibration, table)
 
 
@@ -209,7 +209,7 @@ def test_derived_leads_are_computed_and_listed(model: Model, record: Record) -> 
     assert predict_record(model, eight).derived_leads == ("III", "aVR", "aVL", "aVF")
     # To the microvolts that the recorded leads were rounded to.
     assert values(model, eight) == pytest.approx(values(model, record), abs=0.02)
-    with pytest.raises(PreparationError, match="leads V3, V4, V5, V6 are missing"):
+    with pytest.raises(PreparationError, match=r"V3.*V4.*V5.*V6"):
         predict_record(model, record.select(("I", "II", "V1", "V2")))
 
 

@@ -58,7 +58,7 @@ def test_calls_and_quality(model: Model, synthetic: Cohort) -> None:
     above = predict_record(model, record).above_threshold
     calls = frame.filter(like="call:").iloc[0]
     assert {name.removeprefix("call:") for name in calls.index[calls]} == set(above or ())
-    assert "aVL is flat" in frame.loc["b", "quality"]
+    assert ["aVL" in quality for quality in frame["quality"]] == [False, True]
     assert frame.loc["b", "patient"] == "p"
 
 
@@ -73,7 +73,7 @@ def test_a_label_that_is_not_answered_has_neither_probability_nor_call(
     row = einthoven.predict([record], model, lead_subset=leads).iloc[0]
     for kind in ("probability:", "call:"):
         assert [x for x in model.labels if pd.notna(row[kind + x])] == answered
-    assert "without V2, V3, V4, V6" in row["quality"]
+    assert "V2, V3, V4, V6" in row["quality"]
     with pytest.raises(BackboneError, match="V1"):
         einthoven.predict([record], model, lead_subset=["I"])
 
@@ -83,14 +83,15 @@ def test_a_refused_record_keeps_its_row(model: Model, synthetic: Cohort) -> None
     arrays = [record.signal, 1000 * record.signal, record.signal.T]
     frame = einthoven.predict(arrays, model, rate=record.rate, leads=record.leads)
     assert np.isnan(probabilities(frame)).all(axis=1).tolist() == [False, True, True]
-    assert "look like uV" in frame["refused"].iloc[1]
+    assert "uV" in frame["refused"].iloc[1]
     assert frame.filter(like="call:").iloc[1].isna().all()
-    with pytest.raises(EvaluationError, match="none of 1 records"):
+    with pytest.raises(EvaluationError, match=r"1 records.*uV"):
         einthoven.predict(arrays[1:2], model, rate=record.rate, leads=record.leads)
-    with pytest.raises(EvaluationError, match="sampling rate"):
+    with pytest.raises(EvaluationError, match="rate"):
         einthoven.predict(arrays, model)
-    with pytest.raises(EvaluationError, match="no record"):
+    with pytest.raises(EvaluationError) as caught:
         einthoven.predict([], model)
+    assert "files" in caught.value.remedy
 
 
 def test_an_interrupted_file_resumes(
@@ -166,11 +167,11 @@ def test_another_request_does_not_resume(
     leads = ["I", "II", "V1", "V5"]
     write_predictions(paths, tmp_path / "p.csv", model, lead_subset=leads)
     frame = pd.read_csv(tmp_path / "p.csv")
-    assert frame["quality"].str.contains("without V2").all()
+    assert frame["quality"].str.contains("V2").all()
 
 
 def test_all_refused(model: Model, tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="none of 1 records"):
+    with pytest.raises(EvaluationError, match=r"1 records.*absent\.hea"):
         write_predictions(["absent.hea"], tmp_path / "p.csv", model)
     assert [path.name for path in tmp_path.iterdir()] == ["p.refused.csv"]
     with pytest.raises(RecordError):

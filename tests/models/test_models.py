@@ -124,9 +124,9 @@ def test_a_model_is_replaced_only_on_demand(model: Model, saved: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_refused(model: Model, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     for place in ("/proc/einthoven", tmp_path / "file" / "model"):
-        with pytest.raises(ModelError, match="cannot be written") as caught:
+        with pytest.raises(ModelError, match=str(place)) as caught:
             save_model(model, place)
-        assert "choose a folder" in caught.value.remedy
+        assert "folder" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -191,7 +191,7 @@ def test_a_missing_calibration_is_refused(saved: Path) -> None:
     config = read_json(saved / "config.json")
     del config["calibration"]
     write_json(saved / "config.json", config | {"digest": config_digest(config)})
-    with pytest.raises(ModelError, match="calibration is missing"):
+    with pytest.raises(ModelError, match=r"config\.json: calibration\b"):
         load_model(saved)
 
 

@@ -17,7 +17,7 @@ def test_halves_are_neighbours_of_one_record() -> None:
     assert segments[:, 0].tolist() == [[0, 1, 2], [3, 4, 5], [7, 8, 9], [10, 11, 12]]
     assert record.tolist() == [0, 0, 1, 1]
     assert segment.tolist() == [0, 1, 0, 1]
-    with pytest.raises(RecipeError, match="1 samples has no halves"):
+    with pytest.raises(RecipeError, match="1 samples"):
         halves(torch.zeros(1, 1, 1))
 
 

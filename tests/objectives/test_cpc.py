@@ -85,12 +85,12 @@ def test_negatives_are_uniform_over_all_but_the_truth() -> None:
 
 
 def test_windows_shorter_than_an_offset_are_refused() -> None:
-    with pytest.raises(RecipeError, match="window of 24 tokens"):
+    with pytest.raises(RecipeError, match="24 tokens"):
         _cpc()(X[..., :48])
 
 
 def test_encoders_that_see_the_future_are_refused() -> None:
-    with pytest.raises(BackboneError, match="sees the future"):
+    with pytest.raises(BackboneError, match="causal=True"):
         create_objective("cpc", create_backbone("s4_tiny", causal=False))
 
 
@@ -114,7 +114,7 @@ def test_scale_of_the_backbone_is_kept() -> None:
     assert create_objective("cpc", scaled).backbone.preparation.steps[-1] == Scale(0.0, 0.5)
     plain = create_objective("cpc", create_backbone("s4_tiny", depth=1, scale=None), scale=2.0)
     assert plain.backbone.preparation.steps[-1] == Scale(0.0, 2.0)
-    with pytest.raises(RecipeError, match=r"counts? 0.25 mV as one"):
+    with pytest.raises(RecipeError, match=r"0\.25 mV"):
         _cpc(scale=0.5)
     for wrong in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(RecipeError, match="scale"):

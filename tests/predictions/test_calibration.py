@@ -55,7 +55,7 @@ def test_json_round_trip() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (([1.0], [0.0, 0.0], [0.5]), "one number of each kind"),
+        (([1.0], [0.0, 0.0], [0.5]), "'biases': 2"),
         (([], [], []), "temperatures"),
         (([1.0, 0.0], [0.0] * 2, [0.5] * 2), "temperatures = 0.0"),
         (([1.0], [float("nan")], [0.5]), "biases = nan"),

@@ -66,22 +66,19 @@ def test_targets_may_be_unknown(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"records": ["a", "b", "a", "c", "d", "e"]}, "record names occur more than once: a"),
-        ({"labels": ("A", "B", "A", "C")}, "label names occur more than once: A"),
-        ({"labels": ("A", "B")}, r"shape \(6, 4\).*of shape \(6, 2\)"),
-        ({"labels": "ABCD"}, "expected names"),
-        ({"labels": ("A", "B", "C", "")}, "labels that are not empty"),
-        ({"patients": ["a"]}, "1 patients for 6 records"),
-        ({"records": ["a", "b"], "patients": ["", ""]}, "2 patients for 6|for 2 records"),
-        ({"targets": np.full((6, 4), 2)}, "target of label NORM for record 00000_hr is 2"),
-        ({"targets": np.zeros((5, 4))}, r"shape \(5, 4\).*for 6 records"),
-        ({"targets": np.full((6, 4), "1")}, "dtype <U1"),
-        (
-            {"probabilities": np.full((6, 4), 1.5)},
-            "is 1.5, expected a number from 0 to 1; 24 values",
-        ),
-        ({"probabilities": np.full((6, 4), np.nan)}, "is nan"),
-        ({"records": np.zeros((6, 1), dtype=int)}, "expected names"),
+        ({"records": ["a", "b", "a", "c", "d", "e"]}, r": a\b"),
+        ({"labels": ("A", "B", "A", "C")}, r": A\b"),
+        ({"labels": ("A", "B")}, r"\(6, 4\).*\(6, 2\)"),
+        ({"labels": "ABCD"}, "<U4"),
+        ({"labels": ("A", "B", "C", "")}, "labels A, B, C, "),
+        ({"patients": ["a"]}, "1 patients"),
+        ({"records": ["a", "b"], "patients": ["", ""]}, "2 (patients|records)"),
+        ({"targets": np.full((6, 4), 2)}, "NORM .*00000_hr .*2"),
+        ({"targets": np.zeros((5, 4))}, r"\(5, 4\).*6 records"),
+        ({"targets": np.full((6, 4), "1")}, "<U1"),
+        ({"probabilities": np.full((6, 4), 1.5)}, r"1\.5.*24 values"),
+        ({"probabilities": np.full((6, 4), np.nan)}, "nan"),
+        ({"records": np.zeros((6, 1), dtype=int)}, r"\(6, 1\)"),
     ],
 )
 def test_invalid_values_are_refused(changes: dict[str, object], message: str) -> None:
@@ -94,9 +91,9 @@ def test_invalid_values_are_refused(changes: dict[str, object], message: str) ->
 @pytest.mark.parametrize(
     ("dropped", "message"),
     [
-        (["record"], "the columns record are missing"),
-        (["target:ISC_"], "the columns target:ISC_ are missing"),
-        (["probability:NORM"], "the columns probability:NORM are missing"),
+        (["record"], "columns record "),
+        (["target:ISC_"], "columns target:ISC_ "),
+        (["probability:NORM"], "columns probability:NORM "),
         ([f"probability:{s}" for s in LABELS], "probability:NORM, probability:ISC_"),
         ([f"{k}:{s}" for k in ("target", "probability") for s in LABELS], "probability:LABEL"),
     ],
@@ -116,12 +113,12 @@ def test_the_error_names_missing_columns(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("record,patient,probability:A,probability:A\n1,1,0.5,0.5\n", "column names occur more"),
+        ("record,patient,probability:A,probability:A\n1,1,0.5,0.5\n", r": probability:A\b"),
         ("record,patient,probability:A\n1,1,high\n", "probability:A hold"),
-        ("record,patient,probability:A\n1,1,\n2,1,0.5\n", "label A for record 1 is nan"),
+        ("record,patient,probability:A\n1,1,\n2,1,0.5\n", "A .*1 .*nan"),
         ("record,patient,probability:A\n1,1,nan\n", "probability:A"),
-        ("", "not a readable"),
-        ("record,patient,probability:A\n1,1,0.5\n1,1,0.5,0.5,0.5\n", "not a readable"),
+        ("", r"p\.csv"),
+        ("record,patient,probability:A\n1,1,0.5\n1,1,0.5,0.5,0.5\n", r"p\.csv"),
     ],
 )
 def test_a_damaged_csv_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -139,12 +136,12 @@ def test_integer_ids_of_another_program_become_names(tmp_path: Path) -> None:
 
 
 def test_other_suffixes_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match=r"\.parquet, \.pq or \.csv"):
+    with pytest.raises(EvaluationError, match=r"\.parquet, \.pq"):
         table().save(tmp_path / "p.xlsx")
-    with pytest.raises(EvaluationError, match="no such predictions table"):
+    with pytest.raises(EvaluationError, match=r"p\.parquet"):
         Predictions.load(tmp_path / "p.parquet")
     (tmp_path / "q.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(EvaluationError, match="not a readable"):
+    with pytest.raises(EvaluationError, match=r"q\.parquet"):
         Predictions.load(tmp_path / "q.parquet")
     good = table().to_arrow()
     for metadata in (b"3", b"[1]", b'"x"', b"null"):
@@ -170,7 +167,7 @@ def test_with_labels_selects_columns_in_order() -> None:
     assert few.records.tolist() == whole.records.tolist()
     assert few.metadata == whole.metadata
     assert table(targets=None).with_labels(["NORM"]).targets is None
-    with pytest.raises(EvaluationError, match="lack LVH; they have NORM"):
+    with pytest.raises(EvaluationError, match="lack LVH"):
         whole.with_labels(["NORM", "LVH"])
     with pytest.raises(EvaluationError):
         whole.with_labels([])
@@ -182,7 +179,7 @@ def test_with_positives_selects_labels() -> None:
     assert counted.with_positives(1).labels == ("NORM", "ISC_", "PRC(S)")
     assert counted.with_positives(2).labels == ("NORM", "ISC_")
     assert counted.with_positives(0).labels == LABELS
-    with pytest.raises(EvaluationError, match=r"no label has 4 positives.*NORM, has 3"):
+    with pytest.raises(EvaluationError, match=r"4 positives.*NORM.*3"):
         counted.with_positives(4)
     with pytest.raises(EvaluationError, match="no targets"):
         table(targets=None).with_positives(1)

@@ -50,7 +50,7 @@ def test_unknown_suffix_names_the_known_formats(tmp_path: Path, name: str) -> No
 def test_the_message_of_a_missing_file_names_its_path_once(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecordError) as caught:
         read_record(tmp_path / name)
-    assert caught.value.problem == f"{tmp_path / name}: no such ECG file"
+    assert caught.value.problem.count(str(tmp_path / name)) == 1
 
 
 def test_a_matlab_file_without_header_is_refused(tmp_path: Path) -> None:

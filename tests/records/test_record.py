@@ -75,9 +75,9 @@ def test_select_refuses_missing_repeated_and_no_leads(leads: list[str]) -> None:
     ],
 )
 def test_create_refuses(changes: dict[str, object], field: str) -> None:
-    with pytest.raises(RecordError, match="What to do") as caught:
+    with pytest.raises(RecordError) as caught:
         make(**changes)  # type: ignore[arg-type]
-    assert caught.value.field == field
+    assert (caught.value.field, bool(caught.value.remedy)) == (field, True)
 
 
 def test_nan_marks_an_invalid_sample_and_is_kept() -> None:
@@ -110,12 +110,12 @@ def test_an_array_is_converted_to_millivolts(unit: str, factor: float) -> None:
     [
         ((2, 500), 1, "µV", "unit", "unknown"),
         ((500, 2), 1, "mV", "shape of the signal", "samples, leads"),
-        ((3, 500), 1, "mV", "leads", "2 lead names for 3 rows"),
+        ((3, 500), 1, "mV", "leads", "2 .*3 rows"),
         ((1, 2, 500), 1, "mV", "shape of the signal", "2-D"),
-        ((2, 500), 1000, "mV", "unit", "look like uV"),
-        ((2, 500), 1e-3, "mV", "unit", "look like V"),
-        ((2, 500), 1, "uV", "unit", "look like mV"),
-        ((2, 500), 1000, "V", "unit", "look like uV"),
+        ((2, 500), 1000, "mV", "unit", "like uV"),
+        ((2, 500), 1e-3, "mV", "unit", "like V"),
+        ((2, 500), 1, "uV", "unit", "like mV"),
+        ((2, 500), 1000, "V", "unit", "like uV"),
     ],
 )
 def test_an_array_of_another_unit_or_shape_is_refused(
@@ -129,5 +129,5 @@ def test_an_array_of_another_unit_or_shape_is_refused(
 
 def test_flat_and_text_arrays() -> None:
     assert Record.from_array(np.zeros((1, 9)), rate=1, leads="I").signal.shape == (1, 9)
-    with pytest.raises(RecordError, match="no numbers"):
+    with pytest.raises(RecordError, match="<U1"):
         Record.from_array([["a", "b"]], rate=1, leads="I")

@@ -236,7 +236,7 @@ def test_format_212_of_another_size_is_refused(tmp_path: Path, size: int) -> Non
         (tmp_path / "a.dat").write_bytes(bytes(allowed))
         assert read_record(tmp_path / "a").signal.shape == (1, 3)
     (tmp_path / "a.dat").write_bytes(bytes(size))
-    with pytest.raises(RecordError, match="size of the signal file"):
+    with pytest.raises(RecordError, match=f"file = {size}:"):
         read_record(tmp_path / "a")
 
 
@@ -252,10 +252,10 @@ def test_other_formats_are_verified_too(tmp_path: Path) -> None:
     raw = bytearray((tmp_path / "other.dat").read_bytes())
     raw[41] ^= 4
     (tmp_path / "other.dat").write_bytes(raw)
-    with pytest.raises(RecordError, match="checksum of lead II"):
+    with pytest.raises(RecordError, match=r"checksum .*II"):
         read_record(tmp_path / "other")
     (tmp_path / "other.dat").write_bytes(raw[:60])
-    with pytest.raises(RecordError, match="size of the signal file"):
+    with pytest.raises(RecordError, match="file = 60:"):
         read_record(tmp_path / "other")
 
 

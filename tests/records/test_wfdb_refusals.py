@@ -112,7 +112,7 @@ def test_a_flipped_bit_anywhere_is_found(record: Path) -> None:
         damaged = bytearray(sound)
         damaged[position] ^= 1 << (position % 8)
         record.with_suffix(".dat").write_bytes(damaged)
-        with pytest.raises(RecordError, match=r"(checksum|initial value) of lead"):
+        with pytest.raises(RecordError, match=r"checksum|initial"):
             read_record(record)
 
 
@@ -152,7 +152,7 @@ def test_a_header_cut_anywhere_is_refused_or_whole(record: Path) -> None:
 
 def test_a_signal_file_without_its_header_is_named(tmp_path: Path) -> None:
     (tmp_path / "other.mat").write_bytes(b"of another format")
-    with pytest.raises(RecordError, match=r"other\.mat: header = 'other\.hea': is missing"):
+    with pytest.raises(RecordError, match=r"other\.mat: .*'other\.hea'"):
         read_wfdb(tmp_path / "other.mat")
 
 
@@ -165,7 +165,7 @@ def test_folders_pipes_and_missing_files(record: Path, tmp_path: Path) -> None:
         assert caught.value.field == "header"
     record.with_suffix(".dat").unlink()
     os.mkfifo(record.with_suffix(".dat"))
-    with pytest.raises(RecordError, match="regular file"):
+    with pytest.raises(RecordError, match=r"demo\.dat"):
         read_record(record)
 
 

@@ -75,13 +75,13 @@ def test_unwritable_records(tmp_path: Path, changes: dict[str, object], field: s
 
 @pytest.mark.parametrize("name", ["a b", "", "a\nb", "x.y"])
 def test_invalid_record_names(tmp_path: Path, name: str) -> None:
-    with pytest.raises(RecordError, match="record name"):
+    with pytest.raises(RecordError, match="name ="):
         write_wfdb(f"{tmp_path}/{name}", signal(), rate=100, leads=["I", "II"])
 
 
 def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RecordError, match="cannot be written"):
+    with pytest.raises(RecordError, match="file ="):
         write_wfdb(tmp_path / "file" / "mine", signal(), rate=100, leads=["I", "II"])
 
 

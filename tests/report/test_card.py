@@ -10,7 +10,7 @@ import pytest
 
 from einthoven.files import Json, read_json, write_json
 from einthoven.report.card import model_card
-from einthoven.report.data import describe, leakage
+from einthoven.report.data import UNKNOWN, describe, leakage
 from einthoven.report.format import with_interval
 from einthoven.report.page import write_report
 
@@ -72,8 +72,7 @@ def test_config_fields_are_on_the_card(card: str) -> None:
     for field in ("ab" * 32, "cd" * 32, "2.13.0", "0.67, 40 Hz", "for research &amp; teaching"):
         assert field in card
     assert "| stage2.drop_path | 0.1 |" in card
-    assert card.count("Wagner et al.") == 1
-    assert "Not for commercial use" in card
+    assert card.count("Wagner") == 1
     assert "simulated" not in card
     assert "None" not in card
 
@@ -87,7 +86,7 @@ def test_numbers_of_the_evaluation_are_on_the_card(card: str, evaluation: Json) 
     interval = with_interval(entry["auroc"], entry["auroc_interval"])
     assert f"| NORM | {entry['positives']} | {interval} |" in card
     before, after = (calibration[when]["macro"]["brier"] for when in ("before", "after"))
-    assert f"| Brier score | {before:.5f} | {after:.5f} |" in card
+    assert f" | {before:.5f} | {after:.5f} |" in card
     group = evaluation["subgroups"]["attributes"]["sex"][1]["auroc"]
     assert f"| {with_interval(group['value'], group['interval'])} |" in card
     assert "| muscle, 6 dB | 0.812 (0.762 to 0.852) | −0.033 (−0.051 to −0.013) |" in card
@@ -107,15 +106,14 @@ def test_names_do_not_break_the_markdown(card: str) -> None:
 def test_sections_without_information_are_left_out(
     config: Json, evaluation: Json, card: str
 ) -> None:
-    results = {"Results", "Calibration", "Subgroup analysis", "Fewer leads and noise"}
-    assert results | {"Labels", "Training data"} <= set(headings(card))
-    plain = headings(model_card(config))
-    assert not (results | {"Results by label"}) & set(plain)
-    encoder = {key: value for key, value in config.items() if key != "id2label"}
-    assert "Labels" not in headings(model_card(encoder))
-    assert "Training data" not in headings(model_card({"backbone": "s4_tiny"}))
+    plain = set(headings(model_card(config)))
+    assert plain < set(headings(card))
+    assert len(headings(card)) == len(plain) + 5
+    for key in ("id2label", "provenance"):
+        without = {name: value for name, value in config.items() if name != key}
+        assert len(plain - set(headings(model_card(without)))) == 1
     bare = model_card({})
-    assert bare.count("not recorded") > 4
+    assert bare.count(UNKNOWN) > 4
     assert "None" not in bare
     bins = evaluation["calibration"] | {"after": None, "change": {}, "decisions": {}}
     assert "Threshold" not in model_card(config, {**evaluation, "calibration": bins})
@@ -124,19 +122,19 @@ def test_sections_without_information_are_left_out(
 def test_simulated_cohorts_are_named_as_such() -> None:
     for cohort in ({"name": "mine", "synthetic": True}, {"name": "synthetic_valves"}):
         card = model_card({"provenance": {"cohort": cohort}})
-        assert ("simulated ECGs" in card) == (cohort["name"] == "mine")
+        assert ("simulated" in card) == (cohort["name"] == "mine")
         assert ('- "simulated"' in card.split("---")[1]) == (cohort["name"] == "mine")
     encoder = {"pretraining": [{"cohort": "mine", "synthetic": True}]}
-    assert "simulated ECGs" in model_card({"provenance": encoder})
-    assert "simulated ECGs" not in model_card({"provenance": encoder | {"cohort": PTB_XL}})
-    assert "simulated ECGs" in model_card({}, {"cohort": {"name": "mine", "synthetic": True}})
+    assert "simulated" in model_card({"provenance": encoder})
+    assert "simulated" not in model_card({"provenance": encoder | {"cohort": PTB_XL}})
+    assert "simulated" in model_card({}, {"cohort": {"name": "mine", "synthetic": True}})
 
 
 def test_ptbxl_is_attributed_where_it_was_used() -> None:
     for cohort, contains in (("ptb-xl", None), ("ward", True), ("ptb-xl", True)):
         config = {"provenance": {"cohort": {"name": cohort}, "contains_ptbxl": contains}}
         card = model_card(config)
-        assert card.count("Wagner et al.") == 1
+        assert card.count("Wagner") == 1
         # Not under the heading of the training data if only the initial weights have seen PTB-XL.
         assert (card.index("Wagner") < card.index("## Training\n")) is (cohort == "ptb-xl")
     assert "Wagner" not in model_card({"provenance": {"contains_ptbxl": False}})
@@ -147,19 +145,19 @@ def test_unknown_terms_stay_unknown(allowed: bool | None) -> None:
     assert describe({})["commercial_use"] is None
     assert describe({"commercial_use": allowed})["commercial_use"] is allowed
     card = model_card({"commercial_use": allowed})
-    assert ("Not for commercial use" in card) == (allowed is False)
+    assert ("**" in card.partition("## Licence")[2]) == (allowed is False)
 
 
 def test_leakage_of_the_run_and_of_the_evaluation() -> None:
     """The weights may be evaluated on other records than those of their run."""
     run = {"cohort": {"name": "ptb-xl"}, "leakage": LEAKAGE}
-    assert ["7 of the 200 test records" in sentence for sentence in leakage(run)] == [True]
+    assert [re.findall(r"\d+", sentence) for sentence in leakage(run)] == [["7", "200"]]
     (labelled,) = leakage({**run, "leakage": {**LEAKAGE, "uses": {"training": 5}}})
     assert labelled != leakage(run)[0]
     assert PUBLIC["pretraining_data"] in leakage({**run, "public_weights": PUBLIC})[0]
     other = {"cohort": "cart", "split": "train", "records": 90, "seen": 8, "uses": {}}
     evaluation = {"cohort": {"name": "cart"}, "split": "train", "leakage": other}
-    assert ["8 of the 90 train" in sentence for sentence in leakage(run, evaluation)] == [True]
+    assert [re.findall(r"\d+", text) for text in leakage(run, evaluation)] == [["8", "90"]]
     elsewhere = {"cohort": {"name": "cart"}, "split": "test"}
     assert leakage({**run, "public_weights": PUBLIC}, elsewhere) == []
     later = {"cohort": {"name": "ptb-xl"}, "split": "test", "public_weights": PUBLIC}

@@ -54,7 +54,7 @@ def test_labels_are_sorted_and_significant_ones_marked(comparison: Json, metric:
     better, worse = (difference[f"significantly_{way}"] for way in ("better", "worse"))
     assert len(bold) == better + worse
     assert bars(drawn).count(BETTER) == better + 1  # and in the legend
-    assert f"{metric.upper()} of new minus {metric.upper()} of old" in names
+    assert any(re.fullmatch(f"{metric}.*new.*{metric}.*old", x or "", re.I) for x in names)
     assert "<script" not in drawn
     assert "currentColor" in drawn
 
@@ -82,7 +82,8 @@ def test_curves_show_every_run_under_its_name() -> None:
     }
     drawn = curves(histories, reference="old")
     names = [node.text for node in texts(drawn)]
-    assert {"_new $x$", "old", "loss only", "Validation macro AUPRC", "epoch"} <= set(names)
+    assert {"_new $x$", "old", "loss only", "epoch"} <= set(names)
+    assert any("AUPRC" in (name or "") for name in names)
     assert set(re.findall(r' id="(\w+)-', drawn)) == {"curves"}
     assert curves(histories, reference="old") == drawn
 
@@ -90,11 +91,12 @@ def test_curves_show_every_run_under_its_name() -> None:
 def test_the_reliability_diagram_draws_both_series(evaluation: dict[str, Any]) -> None:
     calibration = evaluation["calibration"]
     drawn = reliability_diagram(calibration)
-    names = {node.text for node in texts(drawn)}
-    assert {"before calibration", "after calibration", "0.1", "1"} <= names
+    names = [node.text or "" for node in texts(drawn)]
+    assert {"0.1", "1"} <= set(names)
     assert all(i.startswith("reliability-") for i in re.findall(r' id="([^"]+)"', drawn))
     assert "$" not in drawn
     for when, colour in (("before", WORSE), ("after", BETTER)):
+        assert any(when in name for name in names)
         bins = calibration[when]["bins_width"]
         bins = bins + [b for b in calibration[when]["bins_mass"] if b["observed"]]
         assert len(re.findall(rf"<use[^>]*{colour}", drawn)) == len(bins) + 1  # and in the legend

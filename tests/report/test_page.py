@@ -20,7 +20,7 @@ from einthoven.errors import EvaluationError
 from einthoven.files import Json, read_json, write_json
 from einthoven.predictions import Predictions
 from einthoven.records.record import Record
-from einthoven.report.data import report_data
+from einthoven.report.data import UNKNOWN, report_data
 from einthoven.report.page import build_page, write_report
 
 VOID = {"meta", "br", "hr", "link", "img", "input"}
@@ -226,7 +226,6 @@ def test_one_run_has_no_differences(runs: dict[str, Path]) -> None:
     data, _ = report_data({"One": runs["post-training"]}, "One", resamples=40)
     page = Page(build_page(data))
     assert not {"differences", "examples", "table-paired"} & set(page.values("id"))
-    assert not {"Gain", "Relative gain"} & set(page.words)
     assert page.tags["svg"] == 1
 
 
@@ -244,7 +243,7 @@ def test_a_run_without_history_resamples_or_patients(runs: dict[str, Path], tmp_
     assert data["runs"][0]["training"]["best"] == {}
     assert data["runs"][0]["patients"] is None
     assert "training" not in page.values("id")
-    assert "not recorded" in page.text
+    assert UNKNOWN in page.text
     assert "None" not in page.text
     assert "nan" not in page.text.lower().split()
 
@@ -287,18 +286,18 @@ def test_pages_of_pretraining_have_losses(tmp_path: Path) -> None:
     assert "<b>" not in text.replace("<b>Table", "").replace("<b>Figure", "")
     titles = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
     # A copy of the loss, a constant and a time are not drawn.
-    assert "Validation accuracy" in titles
+    assert "accuracy" in titles
     assert not re.search("contrastive|masked|seconds", titles)
     assert page.text.count("SIMULATED") == 0
     assert str(tmp_path) not in text
-    with pytest.raises(EvaluationError, match="c has not finished") as caught:
+    with pytest.raises(EvaluationError, match=r"^c\b") as caught:
         write_report([*runs, pretraining(tmp_path / "c", epochs=0)], tmp_path / "page.html")
-    assert caught.value.remedy
+    assert "epoch" in caught.value.remedy
 
 
 def test_a_run_is_named_once(tmp_path: Path) -> None:
     run = pretraining(tmp_path / "a")
-    with pytest.raises(EvaluationError, match="more than once"):
+    with pytest.raises(EvaluationError, match=rf"{run}\W+{run}"):
         write_report([run, tmp_path / "." / "a"], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 

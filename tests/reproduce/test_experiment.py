@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,9 @@ from einthoven.reproduce.experiment import (
     SCRATCH_POST,
     BackboneChange,
     Experiment,
+    PretrainingSource,
     Row,
     Seeds,
-    Source,
     Variant,
     experiment_for,
     experiment_names,
@@ -179,13 +180,13 @@ def test_the_last_entry_of_seeds_that_matches_decides(tiny: Experiment) -> None:
     ("line", "message"),
     [
         ("epochs = 3", "epochs"),
-        ('main_task = "form-19"', "not among the tasks"),
+        ('main_task = "form-19"', "form-19"),
         ("fractions = [0.0]", "fractions"),
-        ('[[rows]]\nname = "x"\nvariant = "y"', "unknown variant y"),
-        ('table_variants = ["fine-tuning"]', "lacks post-training"),
-        ('table_variants = ["fine-tuning", "post-training", "x"]', "unknown variant x"),
-        ('table_variants_on = ["form-19"]', "form-19 is not among the tasks"),
-        ("[variants", "not valid TOML"),
+        ('[[rows]]\nname = "x"\nvariant = "y"', "variant y"),
+        ('table_variants = ["fine-tuning"]', "table_variants.*post-training"),
+        ('table_variants = ["fine-tuning", "post-training", "x"]', "variant x"),
+        ('table_variants_on = ["form-19"]', "form-19"),
+        ("[variants", "TOML"),
     ],
 )
 def test_wrong_lines_are_refused(tmp_path: Path, line: str, message: str) -> None:
@@ -196,19 +197,19 @@ def test_wrong_lines_are_refused(tmp_path: Path, line: str, message: str) -> Non
 @pytest.mark.parametrize(
     ("text", "old", "new", "message"),
     [
-        (SMALL, "[variants.fine-tuning]", "[variants.plain]", "unknown variant fine-tuning"),
-        (SMALL, '"small"', '"a b"', "name: String should match"),
-        (SMALL, '[pretraining]\nrecipe = "demo"\n', "", "pretraining is missing"),
-        (ROWS_ALONE, "table_1_only = true\n", "", "pretraining is missing"),
-        (ROWS_ALONE, ROWS_ALONE[ROWS_ALONE.index("[[rows]]") :], "", "name their backbones"),
-        (ROWS_ALONE, 'backbone = "s4_tiny"\n', "", "name their backbones"),
-        (ROWS_ALONE, '["two", "one"]', '["two", "three"]', "no row three"),
-        (ROWS_ALONE, '["two", "one"]', '["both"]', "no row both"),
-        (ROWS_ALONE, 'members = ["two", "one"]', "", "variant or members"),
-        (ROWS_ALONE, "members", 'variant = "start"\nmembers', "variant or members"),
-        (ROWS_ALONE, 'name = "two"', 'name = "one"', "two rows have the same name"),
+        (SMALL, "[variants.fine-tuning]", "[variants.plain]", "variant fine-tuning"),
+        (SMALL, '"small"', '"a b"', "toml: name"),
+        (SMALL, '[pretraining]\nrecipe = "demo"\n', "", "pretraining.*table_1_only"),
+        (ROWS_ALONE, "table_1_only = true\n", "", "pretraining.*table_1_only"),
+        (ROWS_ALONE, ROWS_ALONE[ROWS_ALONE.index("[[rows]]") :], "", "table_1_only.*backbones"),
+        (ROWS_ALONE, 'backbone = "s4_tiny"\n', "", "table_1_only.*backbones"),
+        (ROWS_ALONE, '["two", "one"]', '["two", "three"]', "row three"),
+        (ROWS_ALONE, '["two", "one"]', '["both"]', "row both"),
+        (ROWS_ALONE, 'members = ["two", "one"]', "", "both.*variant.*members"),
+        (ROWS_ALONE, "members", 'variant = "start"\nmembers', "both.*variant.*members"),
+        (ROWS_ALONE, 'name = "two"', 'name = "one"', "one, one"),
         (ROWS_ALONE, "MULTIRESNET", "MULTIRESNETT", "MULTIRESNETT"),
-        (ROWS_ALONE, "table_1_only", 'main_task = "rhythm-12"\ntable_1_only', "not among"),
+        (ROWS_ALONE, "table_1_only", 'main_task = "rhythm-12"\ntable_1_only', "rhythm-12"),
     ],
 )
 def test_contradictions_are_refused(
@@ -224,7 +225,7 @@ def test_files_that_are_not_text_and_experiments_of_no_rows_are_refused(tmp_path
     with pytest.raises(ReproduceError, match=r"latin\.toml"):
         load_experiment(tmp_path / "latin.toml")
     text = "rows = []\n" + ROWS_ALONE.split("[[rows]]")[0]
-    with pytest.raises(ReproduceError, match="table_1_only needs rows"):
+    with pytest.raises(ReproduceError, match=r"table_1_only.*backbones"):
         written(tmp_path, text)
 
 
@@ -232,7 +233,7 @@ def test_a_shorter_schedule_is_noticed(tmp_path: Path) -> None:
     experiment = written(
         tmp_path, ROWS_ALONE + '[backbones]\ns4_tiny = { set = ["stage2.epochs=20"] }\n'
     )
-    assert experiment.changes("scratch", "s4_tiny")[0] == "20 of 50 epochs"
+    assert re.findall(r"\d+", experiment.changes("scratch", "s4_tiny")[0]) == ["20", "50"]
     assert experiment.changes("scratch", "s4")[0] == ""
     longer = written(tmp_path, ROWS_ALONE + '[backbones.s4_tiny]\nset = ["stage2.epochs=60"]\n')
     assert longer.changes("scratch", "s4_tiny")[0] == ""
@@ -247,13 +248,13 @@ def test_an_experiment_inherits_missing_keys(tmp_path: Path) -> None:
     (tmp_path / "rows.toml").write_text('made_for = ["s4"]\n' + ROWS_ALONE)
     own = written(tmp_path, 'name = "own"\nextends = "rows.toml"\n')
     assert (load_experiment(tmp_path / "rows.toml").made_for, own.made_for) == (("s4",), ())
-    with pytest.raises(ReproduceError, match=r"name: Field required"):
+    with pytest.raises(ReproduceError, match="toml: name"):
         written(tmp_path, 'extends = "rows.toml"\n')
     (tmp_path / "third.toml").write_text('name = "third"\nextends = "small.toml"\n')
     written(tmp_path, 'name = "own"\nextends = "rows.toml"\n')
-    with pytest.raises(ReproduceError, match="extends another"):
+    with pytest.raises(ReproduceError, match=r"third\.toml.*small\.toml"):
         load_experiment(tmp_path / "third.toml")
-    with pytest.raises(ReproduceError, match="no experiment 'nowhere'"):
+    with pytest.raises(ReproduceError, match="'nowhere'"):
         written(tmp_path, 'name = "own"\nextends = "nowhere"\n')
 
 
@@ -285,9 +286,9 @@ def test_the_peers_are_those_of_the_table(name: str) -> None:
 
 
 def test_unknown_experiments_and_recipes(tmp_path: Path) -> None:
-    with pytest.raises(ReproduceError, match=r"choose .*published"):
+    with pytest.raises(ReproduceError, match=r"(?s)'publishd'.*published"):
         load_experiment("publishd")
-    with pytest.raises(ReproduceError, match="missing"):
+    with pytest.raises(ReproduceError, match=r"absent\.toml"):
         load_experiment(tmp_path / "absent.toml")
     experiment = written(tmp_path, SMALL + 'set = ["stage2.drop=1"]\n')
     with pytest.raises(RecipeError, match=r"stage2\.drop"):
@@ -299,7 +300,7 @@ def test_docs_describe_every_key() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "reproduce.md").read_text()
     tables: list[tuple[type[BaseModel], str]] = [
         (Experiment, ""),
-        (Source, "pretraining."),
+        (PretrainingSource, "pretraining."),
         (Variant, "variants.NAME."),
         (Seeds, "more_seeds."),
         (BackboneChange, "backbones.NAME."),

@@ -25,7 +25,7 @@ from einthoven.reproduce.experiment import (
     PROBE,
     SCRATCH,
     SCRATCH_POST,
-    Source,
+    PretrainingSource,
     load_experiment,
 )
 from einthoven.reproduce.grid import Run, only, runs_of, shard
@@ -224,13 +224,13 @@ def test_a_backbone_that_cannot_be_pretrained_is_refused(
 
 def test_a_pretraining_by_another_recipe_is_refused(whole: Reproduction, tmp_path: Path) -> None:
     """By the comparison of requests in the run folder; the other run's files stay."""
-    source = Source(recipe="demo", set=("epochs=2",))
+    source = PretrainingSource(recipe="demo", set=("epochs=2",))
     other = whole.experiment.model_copy(update={"pretraining": source})
     changed = replace(whole, experiment=other, out=tmp_path / "changed")
     folder = changed.pretraining(BACKBONE)
     folder.mkdir(parents=True)
     shutil.copy(whole.pretraining(BACKBONE) / "run.json", folder)
-    with pytest.raises(TrainingError, match="another recipe"):
+    with pytest.raises(TrainingError, match=r"recipe\W\w+: \d; now \d"):
         changed.run([run(PLAIN)])
 
 

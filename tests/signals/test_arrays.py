@@ -65,5 +65,5 @@ def test_a_memory_map_is_read_by_rows_and_never_written(tmp_path: Path) -> None:
 
 def test_other_shapes_are_refused() -> None:
     for shape in ((3, 5), (3, 2, 5)):
-        with pytest.raises(StoreError, match="an array of shape"):
+        with pytest.raises(StoreError, match=r"\(3, .*5\)"):
             ArrayStore.over(np.zeros(shape), leads=("I",), rate=100)

@@ -324,12 +324,12 @@ def test_missing_and_infinite_values_are_refused(bad: float) -> None:
     ("change", "message"),
     [
         ({"signals": torch.zeros(2, 11, 5000)}, "12, samples"),
-        ({"signals": torch.zeros(2, 12, 4400)}, "shorter than the window"),
+        ({"signals": torch.zeros(2, 12, 4400)}, "2200 samples"),
         ({"rate": 0.0}, "rate = 0.0"),
         ({"rate": float("nan")}, "rate = nan"),
-        ({"starts": torch.tensor([0, 251])}, "between 0 and 250"),
-        ({"starts": torch.tensor([-1, 0])}, "between 0 and 250"),
-        ({"starts": torch.tensor([0])}, "for 2 records"),
+        ({"starts": torch.tensor([0, 251])}, "251"),
+        ({"starts": torch.tensor([-1, 0])}, "-1"),
+        ({"starts": torch.tensor([0])}, r"\(1,\)"),
         ({"starts": torch.tensor([0.0, 1.0])}, "float32"),
         ({"unit": "V"}, "unit = 'V'"),
     ],
@@ -344,12 +344,12 @@ def test_batches_that_do_not_fit_are_refused(change: dict, message: str) -> None
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        ({"step": "median", "samples": 3}, "unknown preparation step 'median'"),
-        ({"step": "resample", "rate": 250, "methd": "fourier"}, "unknown field 'methd'"),
-        ({"step": "resample"}, "rate is missing"),
-        ("resample", "is not a table"),
-        ({1: 2, "step": "resample", "rate": 100}, "unknown field '1'"),
-        ({"step": ["resample"]}, "unknown preparation step"),
+        ({"step": "median", "samples": 3}, "'median'"),
+        ({"step": "resample", "rate": 250, "methd": "fourier"}, "'methd'"),
+        ({"step": "resample"}, "resample: rate"),
+        ("resample", " 'resample' "),
+        ({1: 2, "step": "resample", "rate": 100}, "'1'"),
+        ({"step": ["resample"]}, r"\['resample'\]"),
     ],
 )
 def test_unknown_steps_and_keys_are_refused(step: object, message: str) -> None:
@@ -358,10 +358,10 @@ def test_unknown_steps_and_keys_are_refused(step: object, message: str) -> None:
 
 
 def test_filters_that_the_rate_or_the_window_cannot_carry_are_refused() -> None:
-    with pytest.raises(PreparationError, match="50 Hz is not below half the rate of 100 Hz"):
+    with pytest.raises(PreparationError, match="cutoff 50 Hz"):
         Preparation(TWO, (Resample(100), Window(900), Filter("lowpass", 50)))
     first = Preparation(TWO, (Filter("lowpass", 60), Resample(500), Window(900)))
     short = Preparation(TWO, (Resample(100), Window(18), Filter("lowpass", 40)))
-    for preparation, message in [(first, "60 Hz is not below half"), (short, "more than 18 ")]:
+    for preparation, message in [(first, "cutoff 60 Hz"), (short, "18 samples")]:
         with pytest.raises(PreparationError, match=message):
             prepare_batch(preparation, torch.zeros(1, 2, 1000), rate=100, starts=torch.tensor([0]))

@@ -124,7 +124,7 @@ def test_gaps_are_refused_or_filled(case: Case, data: st.DataObject) -> None:
     signals = case.signals.clone()
     begin = data.draw(st.integers(0, signals.shape[2] - 1))
     signals[-1, 0, begin : begin + 50] = torch.nan
-    with pytest.raises(PreparationError, match="NaN or infinity in 1 of") as refusal:
+    with pytest.raises(PreparationError, match=f"number {len(signals) - 1}") as refusal:
         case.prepared(signals)
     assert refusal.value.remedy is not None
     steps = (Fill("zero"), *case.preparation.steps)
@@ -182,8 +182,8 @@ def test_a_step_of_another_package_is_registered_and_applied(
     x = torch.arange(100.0)[None, None]
     out = prepare_batch(preparation, x, rate=100, starts=torch.tensor([4]))
     assert out[0, 0].tolist() == list(range(4, 94, 3))
-    with pytest.raises(PreparationError, match="exists already"):
+    with pytest.raises(PreparationError, match="'test-every'"):
         register_step(type("Other", (Step,), {"name": "test-every"}))
-    with pytest.raises(PreparationError, match="count =") as refusal:
+    with pytest.raises(PreparationError, match=r"count = 0\.5") as refusal:
         replace(every, count=0.5)
     assert refusal.value.remedy is not None

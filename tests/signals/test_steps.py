@@ -70,9 +70,9 @@ def test_fir_is_scipys_filter_forwards_and_backwards(rate: float, samples: int) 
 
 def test_fir_refuses_low_rates_and_short_records() -> None:
     first = Preparation(TWO, (Fir((0.05, 47)), Resample(500), Window(100)))
-    with pytest.raises(PreparationError, match="47 Hz is not below half the rate of 90 Hz"):
+    with pytest.raises(PreparationError, match="cutoff 47 Hz"):
         _prepared(first, beats(3, 2, 900, 90), 90)
-    with pytest.raises(PreparationError, match="150 samples at 500 Hz is shorter than its filter"):
+    with pytest.raises(PreparationError, match="150 samples"):
         _prepared(first, beats(3, 2, 150, 500), 500)
 
 
@@ -145,10 +145,10 @@ def test_infinity_and_records_without_values_are_refused_even_with_a_fill_step()
     x = beats(3, 2, 1000, 500)
     preparation = Preparation(TWO, (Resample(500), Window(500), Fill("crop-mean")))
     x[1, 1, 3] = np.inf
-    with pytest.raises(PreparationError, match=r"infinity in 1 of .* number 1"):
+    with pytest.raises(PreparationError, match="number 1"):
         _prepared(preparation, x, 500)
     x[1] = np.nan
-    with pytest.raises(PreparationError, match="no value left"):
+    with pytest.raises(PreparationError, match=r"^fill: .*NaN"):
         _prepared(preparation, x, 500)
 
 
@@ -190,7 +190,7 @@ def test_a_preparation_derives_missing_leads() -> None:
     eight = plain.deriving(("V1", "II", "I"))
     assert eight == _derived((*LIMB, "V1"), Derive(FOLLOW, ("I", "II")))
     assert eight.digest != plain.digest
-    assert eight.describe().startswith("7 leads; III, aVR, aVL, aVF computed from I and II, in mV;")
+    assert ", ".join(FOLLOW) in eight.describe()
     # What was measured stays, and a record without the first pair is computed from another.
     assert plain.deriving(("I", "II", "aVF", "V1")).derived == ("III", "aVR", "aVL")
     again = eight.deriving(("II", "III", "V1"))
@@ -204,14 +204,14 @@ def test_missing_leads_are_computed_only_by_a_preparation_that_derives_them() ->
     signal = beats(3, 3, 1000, 500)[0].astype(np.float32)
     record = Record(signal, 500.0, leads, "r1", None, "r1.hea", "0" * 64, {})
     plain = Preparation((*LIMB, "V1"), (Resample(500), Window(1000)))
-    with pytest.raises(PreparationError, match="III, aVR, aVL, aVF are missing") as refusal:
+    with pytest.raises(PreparationError, match=", ".join(FOLLOW)) as refusal:
         prepare_record(plain, record)
     assert "preparation.deriving(record.leads)" in refusal.value.remedy
     out = prepare_record(plain.deriving(record.leads), record)[0].numpy()
     np.testing.assert_allclose(out[2], signal[1] - signal[0], atol=1e-6)
-    with pytest.raises(PreparationError, match="leads V2 are missing") as refusal:
+    with pytest.raises(PreparationError, match="leads V2") as refusal:
         prepare_record(plain.with_leads(("I", "V2")), record)
-    assert "go without them" in refusal.value.remedy
+    assert "--leads" in refusal.value.remedy
 
 
 # ------------------------------------------------------------------ values
@@ -225,21 +225,21 @@ def test_missing_leads_are_computed_only_by_a_preparation_that_derives_them() ->
         (lambda: Resample(250, method="cubic"), "method = 'cubic'"),
         (lambda: Window(2250.0), "samples = 2250.0"),
         (lambda: Window(2250, evaluation_crops=True), "evaluation_crops = True"),
-        (lambda: Filter("lowpass", (0.67, 40)), "filter: lowpass with cutoff"),
+        (lambda: Filter("lowpass", (0.67, 40)), r"filter: lowpass .*\(0\.67, 40"),
         (lambda: Filter("notch", 50, order=5), "order = 5"),
         (lambda: Scale(float("nan"), 1.0), "mean = nan"),
         (lambda: Preparation((), (Resample(500), Window(9))), r"leads = \(\)"),
-        (lambda: Preparation(("I", "I"), (Resample(500), Window(9))), "none twice"),
+        (lambda: Preparation(("I", "I"), (Resample(500), Window(9))), r"leads = \('I', 'I'\)"),
         (lambda: Preparation(TWO, (Resample(500),)), "0 windows"),
-        (lambda: Preparation(TWO, (Window(9),)), "no Resample"),
-        (lambda: _whole(100).with_window(seconds=0.001), "whole number"),
-        (lambda: Preparation.from_dict({"leads": ["I"]}), "keys leads and steps"),
+        (lambda: Preparation(TWO, (Window(9),)), "Resample"),
+        (lambda: _whole(100).with_window(seconds=0.001), "0.001 s"),
+        (lambda: Preparation.from_dict({"leads": ["I"]}), r"\{'leads': \['I'\]\}"),
         *(
-            (lambda seconds=seconds: _whole(100).with_window(seconds=seconds), "whole number")
+            (lambda seconds=seconds: _whole(100).with_window(seconds=seconds), f"{seconds} s")
             for seconds in (math.nan, math.inf, -math.inf)
         ),
         *(
-            (lambda values=values: Preparation.from_dict(values), "two lists")
+            (lambda values=values: Preparation.from_dict(values), r"\.to_dict")
             for values in (
                 {"leads": "II", "steps": []},
                 {"leads": None, "steps": []},
@@ -249,27 +249,27 @@ def test_missing_leads_are_computed_only_by_a_preparation_that_derives_them() ->
             )
         ),
         (lambda: Fir(47), "cutoff = 47"),
-        (lambda: Fir((47, 0.05)), "lower one first"),
+        (lambda: Fir((47, 0.05)), r"fir: .*\(47\.0, 0\.05\)"),
         (lambda: Decimate(1), "factor = 1"),
         (lambda: Derive("III", ("I", "II")), "leads = 'III'"),
-        (lambda: Derive(("V1",), ("I", "II")), "V1 from I, II"),
+        (lambda: Derive(("V1",), ("I", "II")), "derive: V1"),
         (lambda: Derive(("III",), ("I", "II", "aVR")), r"of = \('I', 'II', 'aVR'\)"),
-        (lambda: _derived(("I", "II"), Derive(("III",), ("I", "II"))), "only leads of the prepar"),
+        (lambda: _derived(("I", "II"), Derive(("III",), ("I", "II"))), "derive: III"),
         (
             lambda: Preparation(TWO, (Resample(500), Derive(("I",), ("II", "III")), Window(9))),
-            "derive is step 2",
+            "step 2",
         ),
-        (lambda: _whole(100, Decimate(5)), "decimate before the window"),
-        (lambda: _whole(100, Fill("crop-mean")), "fill before the window"),
+        (lambda: _whole(100, Decimate(5)), "^decimate .*crops"),
+        (lambda: _whole(100, Fill("crop-mean")), "^fill .*crops"),
         (
             lambda: Preparation(TWO, (Resample(500), Window(99), Decimate(5))),
-            "99 samples cannot be decimated by 5",
+            "99 samples .*5",
         ),
         (
             lambda: Preparation(
                 TWO, (Resample(500), Window(100), Decimate(5), Filter("lowpass", 50))
             ),
-            "not below half the rate of 100 Hz",
+            "cutoff 50 Hz",
         ),
     ],
 )
@@ -297,5 +297,5 @@ def test_a_window_that_is_decimated_keeps_a_multiple() -> None:
     steps = (Resample(500), Window(2500), Decimate(5, over="end-to-end"), Standardise())
     preparation = Preparation(TWO, steps)
     assert preparation.with_window(seconds=2.5).window == 250
-    with pytest.raises(PreparationError, match="1252 samples cannot be decimated"):
+    with pytest.raises(PreparationError, match="1252 samples"):
         preparation.with_window(seconds=2.504)

@@ -92,7 +92,7 @@ def test_a_stopped_pack_goes_on(
         pack(everyone, tmp_path / "stopped", workers=1)
     assert not (tmp_path / "stopped" / "store.json").exists()
     assert not list((tmp_path / "stopped").glob("*.tmp"))
-    with pytest.raises(StoreError, match="not a finished store"):
+    with pytest.raises(StoreError, match=r"store\.json"):
         Store.open(tmp_path / "stopped")
 
     def counted(job, name, path):
@@ -118,9 +118,9 @@ def test_a_full_disk_is_an_error_with_a_remedy_and_loses_nothing(
         return original(job, name, path)
 
     monkeypatch.setattr(packing, "_pack_record", full)
-    with pytest.raises(StoreError, match="disk is full") as caught:
+    with pytest.raises(StoreError, match="No space") as caught:
         pack(everyone, tmp_path / "store", workers=1)
-    assert "same command again" in str(caught.value)
+    assert caught.value.remedy
     assert sorted(f.name for f in (tmp_path / "store").glob("*.i16")) == [
         f"shard-{i:05d}.i16" for i in range(shard)
     ]
@@ -155,10 +155,10 @@ def test_bad_records_go_to_quarantine_with_their_reason(
     assert set(reasons) == {"1", "2", "3", "4", "5"}
     assert "00001_lr" in reasons["1"]
     assert "gain" in reasons["3"]
-    assert "every lead is constant" in reasons["4"]
+    assert "'flat'" in reasons["4"]
     assert "missing" in reasons["5"]
     assert store.index.loc["6", "notes"] == "flat:V3"
-    with pytest.raises(StoreError, match=r"'4' \(quarantined: .*constant"):
+    with pytest.raises(StoreError, match=r"'4' .*'flat'"):
         store.rows(["7", "4"])
     assert store.without_quarantined(["4", "7"]).tolist() == [False, True]
 
@@ -167,10 +167,10 @@ def test_the_folder_of_another_cohort_is_refused(
     everyone: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
     part = everyone.select(np.arange(len(everyone)) < 20)
-    with pytest.raises(StoreError, match="another cohort"):
+    with pytest.raises(StoreError, match="160 records"):
         pack(part, synthetic_store.root)
     (tmp_path / "x").write_text("mine")
-    with pytest.raises(StoreError, match="not empty"):
+    with pytest.raises(StoreError, match=tmp_path.name):
         pack(part, tmp_path)
     assert (tmp_path / "x").read_text() == "mine"
 
@@ -180,10 +180,10 @@ def test_damaged_stores_are_refused(everyone: Cohort, tmp_path: Path) -> None:
     shard = tmp_path / "store" / "shard-00000.i16"
     data = shard.read_bytes()
     shard.write_bytes(data[:-2])
-    with pytest.raises(StoreError, match="bytes were packed"):
+    with pytest.raises(StoreError, match=f"{len(data) - 2} bytes"):
         Store.open(tmp_path / "store")
     shard.unlink()
-    with pytest.raises(StoreError, match="missing"):
+    with pytest.raises(StoreError, match=shard.name):
         Store.open(tmp_path / "store")
     manifest = json.loads((tmp_path / "store" / "store.json").read_text())
     (tmp_path / "store" / "store.json").write_text(json.dumps(manifest | {"format": 99}))
@@ -237,7 +237,7 @@ def test_a_store_of_other_recordings_is_refused(
         place = tmp_path / "other" / header.relative_to(synthetic_path)
         place.write_text(next_one.read_text().replace(next_one.stem, header.stem))
         place.with_suffix(".dat").write_bytes(next_one.with_suffix(".dat").read_bytes())
-    with pytest.raises(StoreError, match=r"record '\w+' of"):
+    with pytest.raises(StoreError, match=r"record '\w+'"):
         pack(other, store.root)
 
 

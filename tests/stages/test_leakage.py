@@ -241,22 +241,20 @@ def test_renamed_copies_are_found_by_signal(labelled: PackedCohort, folder: Pack
     with pytest.raises(CohortError) as caught:
         check_pretraining_records([labelled, folder])
     cohort, message = labelled[0], str(caught.value)
-    tested = len(cohort.ids("test"))
-    assert f"{tested} of the {tested} test records of {cohort.name} ({tested} by sig" in message
-    assert f"such as '{sorted(cohort.ids('test'))[0]}'" in message
+    assert f"'{min(cohort.ids('test'))}'" in message
     assert f"--allow-leakage {cohort.name}" in message
     _, (leakage,) = check_pretraining_records([labelled, folder], allow=[cohort.name])
     assert leakage.cohort == cohort.name
-    assert leakage.ids == sorted(cohort.ids("test"))
+    assert sorted(leakage.ways["signal"]) == leakage.ids == sorted(cohort.ids("test"))
 
 
 def test_protected_cohorts_and_their_names(labelled: PackedCohort, folder: PackedCohort) -> None:
     assert check_pretraining_records([folder])[1] == []
-    with pytest.raises(CohortError, match="by signal"):
+    with pytest.raises(CohortError, match="signal"):
         check_pretraining_records([folder], protect=[labelled])
-    with pytest.raises(CohortError, match="exports has no test split"):
+    with pytest.raises(CohortError, match=folder[0].name):
         check_pretraining_records([folder], protect=[folder])
-    with pytest.raises(CohortError, match="leakage from another"):
+    with pytest.raises(CohortError, match="another"):
         check_pretraining_records([labelled], allow=["another"])
 
 
@@ -284,7 +282,7 @@ def test_copies_of_a_known_data_set_are_found_by_record_id(labelled: PackedCohor
     table.index = [tested]
     moved = replace(training, root=Path("/elsewhere"), table=table)
     fake = replace(store, index=store.index.rename(index={training.ids()[0]: tested, tested: "_"}))
-    with pytest.raises(CohortError, match="1 by record id"):
+    with pytest.raises(CohortError, match="1 by record"):
         check_pretraining_records([(moved, fake)], protect=[(public, store)])
 
 
@@ -292,7 +290,7 @@ def test_stores_are_compared_by_common_leads(
     labelled: PackedCohort, folder: PackedCohort, tmp_path: Path
 ) -> None:
     few = folder[0], pack(folder[0], tmp_path / "few", leads=LEADS, workers=1)
-    with pytest.raises(CohortError, match="by signal"):
+    with pytest.raises(CohortError, match="signal"):
         check_pretraining_records([few], protect=[labelled])
     assert find_leakage([Fingerprints.of(few, LEADS)], labelled) is not None
     # A store without a lead of the fingerprints cannot be compared by signal.
@@ -317,11 +315,10 @@ def test_initial_weights_that_saw_the_test_split_are_refused(
     with pytest.raises(CohortError) as caught:
         check_initial_weights(model, (cohort, store))
     message = str(caught.value)
-    assert f"has seen {count} of the {count} test records of table ({count} by signal)" in message
-    assert f"such as '{sorted(cohort.ids('test'))[0]}'" in message
+    assert f"'{min(cohort.ids('test'))}'" in message
     assert f": {count} {USES[use]}\n" in message
     assert "--allow-leakage" in message
-    with pytest.warns(LeakageWarning, match="biased"):
+    with pytest.warns(LeakageWarning, match=cohort.name):
         result = check_initial_weights(model, (cohort, store), allow=True)
     assert result is not None
     assert result["uses"][use] == result["seen"] == result["ways"]["signal"] == count
@@ -331,9 +328,9 @@ def test_encoder_that_saw_test_records_is_refused(
     labelled: PackedCohort, folder: PackedCohort, pretrained: Any
 ) -> None:
     file = pretrained([folder])
-    with pytest.raises(CohortError, match=r"model was pretrained on \d+ of the"):
+    with pytest.raises(CohortError, match=r"pretrained on \d+"):
         check_initial_weights(file, labelled)
-    with pytest.warns(LeakageWarning, match="biased"):
+    with pytest.warns(LeakageWarning, match=labelled[0].name):
         result = check_initial_weights(file, labelled, allow=True)
     assert result is not None
     assert result["seen"] == result["records"] == len(labelled[0].ids("test"))
@@ -357,10 +354,10 @@ def test_leakage_allowed_in_pretraining_warns_later(
 ) -> None:
     file = pretrained([labelled, folder], allow=[labelled[0].name])
     assert json.loads(read_metadata(file)[ALLOWED])[0]["cohort"] == labelled[0].name
-    with pytest.warns(LeakageWarning, match="allowed in pretraining"):
+    with pytest.warns(LeakageWarning, match=r"\(allowed"):
         assert check_initial_weights(file, labelled) is not None
     other = replace(labelled[0], name="another"), labelled[1]
-    with pytest.raises(CohortError, match="test records of another"):
+    with pytest.raises(CohortError, match="another"):
         check_initial_weights(file, other)
 
 
@@ -381,10 +378,10 @@ def test_posttrain_refuses_leakage_and_records_permission(
     table = labelled[0].table.assign(split=labelled[0].table["split"].replace(names))
     swapped = replace(labelled[0], table=table)
     quick: dict[str, Any] = {"stage1": None, "stage2": {"epochs": 1}, "weights": model}
-    with pytest.raises(CohortError, match="in training with labels"):
+    with pytest.raises(CohortError, match=USES["training"]):
         train(tmp_path / "refused", cohort=swapped, **quick)
     assert not (tmp_path / "refused").exists()
-    with pytest.warns(LeakageWarning, match="biased"):
+    with pytest.warns(LeakageWarning, match=swapped.name):
         run = train(tmp_path / "allowed", cohort=swapped, allow_leakage=True, **quick)
     tested = len(swapped.ids("test"))
     assert run.run.request["leakage"]["uses"]["training"] == tested
@@ -406,7 +403,7 @@ def test_check_scored_for_any_split_of_any_cohort(
         assert check_evaluation_records(file, labelled) is None
     copies = part(folder, set(folder[0].ids()), split="train")
     for member, by_patient in ((labelled, 58), (copies, 0)):
-        with pytest.warns(LeakageWarning, match=r"has seen 58 of the .* train records .*biased"):
+        with pytest.warns(LeakageWarning, match="58 .* train "):
             result = check_evaluation_records(file, member, "train")
         assert result is not None
         assert (result["seen"], result["ways"]["signal"]) == (58, 58)

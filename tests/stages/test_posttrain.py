@@ -162,11 +162,11 @@ def test_a_finished_run_is_not_trained_again(
 def test_another_request_in_the_same_folder_is_refused(
     finished: PosttrainResult, train: Train, changes: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(TrainingError, match=f"holds a run with another {named}") as caught:
+    with pytest.raises(TrainingError, match=f"another {named}") as caught:
         train(finished.run.path, **changes)
-    assert "another folder" in str(caught.value)
+    assert caught.value.remedy
     if named == "recipe":  # of a long table the entry that differs
-        assert "(recipe.stage2.drop_path: 0.2; now 0.3)" in str(caught.value)
+        assert all(p in caught.value.problem for p in ("stage2.drop_path", "0.2", "0.3"))
 
 
 def test_stage_2_starts_from_the_probe_s_head_and_the_pretrained_backbone(
@@ -198,7 +198,7 @@ def test_the_run_ends_with_the_weights_of_the_selected_epoch(finished: Posttrain
 def test_random_initialisation_refuses_weights(
     tmp_path: Path, train: Train, recipe: Recipe
 ) -> None:
-    with pytest.raises(RecipeError, match="starts from random weights"):
+    with pytest.raises(RecipeError, match="leave --weights"):
         train(tmp_path, recipe=recipe.model_copy(update={"initialise": "random"}))
     assert not list(tmp_path.iterdir())
 
@@ -230,20 +230,15 @@ def scratch(tmp_path: Path, synthetic: Cohort, synthetic_store: Store) -> Scratc
 
 
 def test_recipe_of_another_network_warns(scratch: Scratch) -> None:
-    with pytest.warns(RecipeWarning, match="made for fcn_wang, .* strodthoff-rnn for lstm"):
+    with pytest.warns(RecipeWarning, match="strodthoff-rnn .*lstm"):
         scratch("lstm", "strodthoff")
     scratch("lstm", "strodthoff-rnn")  # a warning would be an error here
     scratch("lstm", "strodthoff", name="copy")
 
 
 def test_settings_without_effect_warn(scratch: Scratch) -> None:
-    for key, value, part in (
-        ("drop_path", 0.3, "residual branches"),
-        ("dropout", 0.2, "adjustable dropout"),
-        ("freeze_positions", True, "positions"),
-    ):
-        message = f"stage2.{key} = {value} has no effect: lstm has no {part}"
-        with pytest.warns(RecipeWarning, match=message):
+    for key, value in (("drop_path", 0.3), ("dropout", 0.2), ("freeze_positions", True)):
+        with pytest.warns(RecipeWarning, match=f"stage2.{key} = {value} .*lstm"):
             scratch("lstm", "strodthoff-rnn", **{key: value})
 
 
@@ -264,10 +259,10 @@ def test_head_bias_starts_at_the_prior(tmp_path: Path, train: Train) -> None:
     [
         ({"stage2": {"batch_size": 18, "micro_batch": 4}}, "batch_size 18"),  # does not divide
         ({"stage2": {"batch_size": 640, "micro_batch": 8}}, "batch_size 640"),  # too few records
-        ({"data": {"crop_seconds": 20.0}}, "shorter than the window"),
-        ({"data": {"crop_seconds": 2.52}}, "multiples of 5"),
-        ({"stage2": {"freeze_extractor": True}}, "mtecg_tiny_100hz has no convolutional extractor"),
-        ({"weights": None}, "no weights are given"),
+        ({"data": {"crop_seconds": 20.0}}, "10 s|1000 samples"),
+        ({"data": {"crop_seconds": 2.52}}, "252 samples"),
+        ({"stage2": {"freeze_extractor": True}}, "mtecg_tiny_100hz"),
+        ({"weights": None}, "--weights"),
         ({"weights": Path("absent.safetensors")}, "absent.safetensors"),
     ],
 )
@@ -288,8 +283,7 @@ def test_short_record_is_named_before_writing(
         index = synthetic_store.index.copy()
         index.loc[name, "samples"] = 150
         short = replace(synthetic_store, index=index, _maps={})
-        problem = f"1 records of 1.5 s at 100 Hz, such as '{name}'"
-        with pytest.raises(PreparationError, match=problem):
+        with pytest.raises(PreparationError, match=f"1.5 s .*'{name}'"):
             train(tmp_path / "run", store=short)
         assert not (tmp_path / "run").exists()
 
@@ -302,7 +296,7 @@ def test_locked_run_folder_is_refused(
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*.jsonl")}
     with (
         locked(tmp_path / "run" / LOCK),
-        pytest.raises(TrainingError, match="another process is training in"),
+        pytest.raises(TrainingError, match=str(tmp_path / "run")),
     ):
         train(tmp_path / "run")
     assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*.jsonl")}
@@ -310,7 +304,7 @@ def test_locked_run_folder_is_refused(
 
 
 def test_file_as_run_folder_is_refused(encoder: Path, train: Train) -> None:
-    with pytest.raises(TrainingError, match="cannot be a run folder"):
+    with pytest.raises(TrainingError, match=weights_file(encoder).name):
         train(weights_file(encoder))
 
 
@@ -366,6 +360,6 @@ def test_quarantined_records_are_left_out(
 
 def test_empty_split_is_refused(tmp_path: Path, train: Train, synthetic: Cohort) -> None:
     without = synthetic.select((synthetic.table["split"] != "validation").to_numpy())
-    with pytest.raises(CohortError, match="no records in validation"):
+    with pytest.raises(CohortError, match="validation"):
         train(tmp_path / "run", cohort=without)
     assert not (tmp_path / "run").exists()

@@ -171,10 +171,10 @@ def test_an_unlabelled_folder_is_pretrained_on(
 
 
 def test_micro_batches_that_do_not_divide_are_refused(tmp_path: Path, run: Pretrain) -> None:
-    with pytest.raises(RecipeError, match="batch_size 16 does not divide"):
+    with pytest.raises(RecipeError, match="batch_size 16"):
         run(tmp_path / "a", recipe=RECIPE.model_copy(update={"micro_batch": 5}))
     large = RECIPE.model_copy(update={"batch_size": 4096, "micro_batch": 16})
-    with pytest.raises(RecipeError, match="batch_size 4096 is more than the 58 training records"):
+    with pytest.raises(RecipeError, match=r"batch_size 4096 .*58 "):
         run(tmp_path / "b", recipe=large)
     assert not list(tmp_path.iterdir())
 
@@ -197,7 +197,7 @@ def test_validation_loss_of_each_cohort_is_logged(
 ) -> None:
     stores = [synthetic_store, synthetic_store]
     with_own = [halves[0], replace(halves[0], name="again")]
-    done = run(tmp_path, cohort=with_own, store=stores, mix=[1, 3])
+    done = run(tmp_path, cohort=with_own, store=stores, shares=[1, 3])
     line = done.history[-1]
     losses = {key: value for key, value in line.items() if key.startswith("validation_loss")}
     name = halves[0].name
@@ -225,13 +225,13 @@ def test_killed_mixture_resumes_to_the_same_encoder(
     recorder: Any,
     killed: type[Exception],
 ) -> None:
-    options = {"cohort": halves, "store": [synthetic_store] * 2, "mix": [1, 2]}
+    options = {"cohort": halves, "store": [synthetic_store] * 2, "shares": [1, 2]}
     whole = run(tmp_path / "whole", **options)
     with pytest.raises(killed):
         run(tmp_path / "killed", progress=recorder(kill=("pretrain", step)), **options)
     assert_same(run(tmp_path / "killed", **options).encoder, whole.encoder)
     with pytest.raises(TrainingError, match="another cohorts"):
-        run(tmp_path / "killed", **(options | {"mix": [2, 1]}))
+        run(tmp_path / "killed", **(options | {"shares": [2, 1]}))
 
 
 # ---------------------------------------------------------------------- snapshots
@@ -318,12 +318,12 @@ def test_protected_test_split_is_refused_or_recorded(
     )
     options: dict[str, Any] = {"cohort": everything, "protect": [(synthetic, synthetic_store)]}
     once = RECIPE.model_copy(update={"epochs": 1})
-    with pytest.raises(CohortError, match=f"test records of {synthetic.name}"):
+    with pytest.raises(CohortError, match=f"--allow-leakage {synthetic.name}"):
         run(tmp_path / "refused", recipe=once, **options)
     assert not (tmp_path / "refused").exists()
     done = run(tmp_path / "noted", recipe=once, allow_leakage=[synthetic.name], **options)
     assert done.run.request["allow_leakage"] == [synthetic.name]
     metadata = read_metadata(weights_file(done.encoder))
     assert json.loads(metadata["allowed_leakage"])[0]["cohort"] == synthetic.name
-    with pytest.warns(LeakageWarning, match="allowed in pretraining"):
+    with pytest.warns(LeakageWarning, match=r"\(allowed"):
         check_initial_weights(done.encoder, (synthetic, synthetic_store))

@@ -145,7 +145,7 @@ class Recomputed:
 def test_the_cache_changes_nothing(
     tmp_path: Path, classifier: Classifier, dataset: Dataset, run: Probe
 ) -> None:
-    run(tmp_path / "cached", SETTINGS.model_copy(update={"hand_on": "last", "head_init": "zero"}))
+    run(tmp_path / "cached", SETTINGS.model_copy(update={"select": "last", "head_init": "zero"}))
     head = nn.Linear(32, len(dataset.cohort.labels))
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)

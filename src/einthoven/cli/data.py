@@ -23,10 +23,10 @@ def synthesize(
     The ECGs come from a dipole model of the heart. They serve for trials and tests; a model
     trained on them is not valid for patients.
     """
-    from einthoven.cohorts.synthetic import synthesize as write
+    from einthoven.cohorts.synthetic import synthesize
 
     with progress_bars() as progress:
-        write(dest, records=records, seed=seed, workers=workers, progress=progress)
+        synthesize(dest, records=records, seed=seed, workers=workers, progress=progress)
     typer.echo(f"{counted(records, 'simulated ECG')} in {dest}")
 
 
@@ -42,10 +42,10 @@ def download(
     ] = None,
 ) -> None:
     """Download a public data set and verify each file by the publisher's SHA-256 sum."""
-    from einthoven.cohorts.download import download as fetch
+    from einthoven.cohorts.download import download
 
     with progress_bars() as progress:
-        transferred = fetch(
+        transferred = download(
             dataset,
             dest,
             base_url=mirror,
@@ -77,11 +77,11 @@ def pack(
     """
     from einthoven.cli.paths import full_cohort, report_quarantine
     from einthoven.records import STANDARD_LEADS
-    from einthoven.signals.pack import pack as write
+    from einthoven.signals.pack import pack
 
     cohort = full_cohort(source, rate=rate, labels=labels)
     names = lead_names(leads) if leads else STANDARD_LEADS
     with progress_bars() as progress:
-        packed = write(cohort, store, leads=names, workers=workers, progress=progress)
+        packed = pack(cohort, store, leads=names, workers=workers, progress=progress)
     report_quarantine(packed)
     typer.echo(f"{counted(len(packed), 'record')} in {store}")

@@ -24,8 +24,7 @@ from einthoven.cli.progress import note, output, progress_bars, shown_warnings
 from einthoven.errors import EvaluationError
 from einthoven.files import RUN_FILE, Json, read_json
 from einthoven.models import CARD, is_model, model_path
-from einthoven.report.format import counted, number, percent
-from einthoven.report.format import interval as interval_text
+from einthoven.report.format import counted, interval_text, number, percent
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
@@ -135,13 +134,13 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two sets of predictions: paired differences A minus B, with intervals."""
-    from einthoven.evaluate import compare as paired
+    from einthoven.evaluate import compare
 
     first, second = load_predictions(a, split), load_predictions(b, split)
     if min_positives:
         first = first.with_positives(min_positives)
         second = second.with_labels(first.labels)
-    comparison = paired(
+    comparison = compare(
         first,
         second,
         undefined_labels=undefined_labels,

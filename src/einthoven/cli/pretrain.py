@@ -43,11 +43,11 @@ CohortPaths = Annotated[
         help="PTB-XL's folder, a table, or a folder of ECG files. Default: the recipe's cohorts.",
     ),
 ]
-Weights = Annotated[
+Shares = Annotated[
     list[float] | None,
     typer.Option(
-        "--weight",
-        help="A cohort's share of every epoch. Default: its number of records. Repeatable.",
+        "--share",
+        help="Relative share of a cohort in an epoch. Default: by number of records. Repeatable.",
     ),
 ]
 StorePaths = Annotated[
@@ -72,7 +72,7 @@ def pretrain(
     backbone: Annotated[str, typer.Option(help="A name of `einthoven backbones`.")],
     cohorts: CohortPaths = None,
     recipe: RecipeName = None,
-    weights: Weights = None,
+    shares: Shares = None,
     stores: StorePaths = None,
     protect: Protect = None,
     allow_leakage: AllowLeakage = None,
@@ -91,14 +91,14 @@ def pretrain(
     """
     from einthoven.backbones.registry import entry
     from einthoven.cli.paths import refuse_inside
-    from einthoven.stages.pretrain import pretrain as run
+    from einthoven.stages.pretrain import pretrain
     from einthoven.stages.recipe import load_pretraining
     from einthoven.training.distributed import Processes
 
     name = recipe or entry(backbone).pretraining_recipe
     settings = load_pretraining(name, overrides or (), backbone=backbone)
     network = backbone_options(backbone, options, leads=leads)
-    paths, packed, mix = _mixture(settings, cohorts, stores, weights)
+    paths, packed, shares = _mixture(settings, cohorts, stores, shares)
     for path in (*paths, *(path for path, _ in map(_protected, protect or ()))):
         refuse_inside(out, path)
     _check_recipe(settings, backbone, network)
@@ -110,13 +110,13 @@ def pretrain(
         note(f"Keys that {name} leaves out: recipe {settings.extends}")
     members, protected = _open(paths, packed, protect or (), labels, processes)
     with progress_bars() as progress, shown_warnings():
-        result = run(
+        result = pretrain(
             [cohort for cohort, _ in members],
             [store for _, store in members],
             backbone,
             recipe=settings,
             out=out,
-            mix=mix,
+            shares=shares,
             protect=protected,
             allow_leakage=allow_leakage or (),
             options=network,
@@ -130,32 +130,32 @@ def _mixture(
     recipe: Pretraining,
     cohorts: Sequence[Path] | None,
     stores: Sequence[Path] | None,
-    weights: Sequence[float] | None,
-) -> tuple[list[Path], Sequence[Path | None], Sequence[float] | None]:
-    """Cohorts, stores and weights, from the command line or from the recipe."""
-    from einthoven.stages.pretraining_data import check_mixture
+    shares: list[float] | None,
+) -> tuple[list[Path], Sequence[Path | None], list[float] | None]:
+    """Cohorts, stores and shares, from the command line or from the recipe."""
+    from einthoven.stages.pretraining_data import check_shares
 
     if not cohorts and not recipe.cohorts:
         raise CohortError(
             "no cohort to pretrain on", remedy="name a cohort, or add [[cohorts]] to the recipe"
         )
-    if not cohorts and (stores or weights):
+    if not cohorts and (stores or shares):
         raise CohortError(
-            "--store and --weight need a cohort", remedy="set them in the recipe's [[cohorts]]"
+            "--store and --share need a cohort", remedy="set them in the recipe's [[cohorts]]"
         )
     if not cohorts:
-        shares = recipe.cohorts
-        folders = [Path(share.store) if share.store else None for share in shares]
-        mix = [share.weight for share in shares if share.weight is not None]
-        return [Path(share.path) for share in shares], folders, mix or None
+        sources = recipe.cohorts
+        folders = [Path(source.store) if source.store else None for source in sources]
+        shares = [source.share for source in sources if source.share is not None]
+        return [Path(source.path) for source in sources], folders, shares or None
     if stores and len(stores) != len(cohorts):
         raise CohortError(
             f"{len(stores)} stores for {len(cohorts)} cohorts",
             remedy="repeat --store for each cohort, in their order, or leave it out",
         )
-    if weights:
-        check_mixture(weights, len(cohorts))  # before anything is packed
-    return list(cohorts), stores or [None] * len(cohorts), weights or None
+    if shares:
+        check_shares(shares, len(cohorts))  # before anything is packed
+    return list(cohorts), stores or [None] * len(cohorts), shares or None
 
 
 def _check_recipe(recipe: Pretraining, backbone: str, options: Mapping[str, Any]) -> None:

@@ -37,15 +37,21 @@ def recipes(
     an edited copy, or a few keys. It takes the keys that it leaves out from the recipe that it
     `extends`, or from the one that suits the backbone. docs/recipes.md describes every key.
     """
-    from einthoven.stages.recipe import RECIPES, Pretraining, Recipe, recipe_file, recipe_for
-    from einthoven.stages.recipe import recipe_names as names
+    from einthoven.stages.recipe import (
+        RECIPES,
+        Pretraining,
+        Recipe,
+        recipe_file,
+        recipe_for,
+        recipe_names,
+    )
 
     if name is None:
         if copy:
             raise RecipeError("--copy applies to one recipe", remedy="name the recipe")
         _print_list()
         return
-    kind = Pretraining if name in names(Pretraining) else Recipe
+    kind = Pretraining if name in recipe_names(Pretraining) else Recipe
     file = recipe_file(recipe_for(initialisation_of(backbone, random=True).backbone, name), kind)
     text = file.read_text(encoding="utf-8")
     shipped = file.stem if kind is Pretraining else str(file.relative_to(RECIPES).with_suffix(""))

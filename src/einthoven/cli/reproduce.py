@@ -121,15 +121,13 @@ def reproduce(
         _list()
         return
     from einthoven.cli.paths import store_folder, store_of
-    from einthoven.reproduce.grid import only as filtered
-    from einthoven.reproduce.grid import runs_of
-    from einthoven.reproduce.grid import shard as part
+    from einthoven.reproduce import grid
     from einthoven.reproduce.run import Reproduction
 
     definition = _experiment(experiment, cohort, backbone, weights)
     name = backbone or ""
-    runs = filtered(runs_of(target, definition, name), only or (), definition.pairs(name))
-    runs = part(runs, shard)
+    runs = grid.only(grid.runs_of(target, definition, name), only or (), definition.pairs(name))
+    runs = grid.shard(runs, shard)
     folder = _ptbxl_folder(cohort)
     # Packed later, so that everything else is checked first.
     pack = store_folder(folder, store)

@@ -178,9 +178,9 @@ def ensemble(
 
     It contains no model. To predict new ECGs, run `predict` with the model of each member.
     """
-    from einthoven.experiment.ensembles import ensemble as average
+    from einthoven.experiment.ensembles import ensemble
 
-    _report(average(runs, out, resamples=resamples), out, resamples=resamples)
+    _report(ensemble(runs, out, resamples=resamples), out, resamples=resamples)
 
 
 def _recommend_folds(cohort: Cohort) -> None:

@@ -182,7 +182,7 @@ def _fetch_all(
         for folder in {Path(registry.path, path).parent for path in paths}:
             folder.mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
-    done = 0
+    completed = 0
     pool = ThreadPoolExecutor(workers, thread_name_prefix="download")
     try:
         futures = {pool.submit(registry.fetch, path, downloader=transfer): path for path in paths}
@@ -193,9 +193,9 @@ def _fetch_all(
                 except (FileNotFoundError, ValueError) as error:  # ValueError: a wrong hash
                     failures[futures[future]] = str(error)
                     continue
-            done += 1
+            completed += 1
             if progress:
-                progress("download", done, len(paths))
+                progress("download", completed, len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
     if failures:

@@ -81,18 +81,18 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
         if not isinstance(X, list | tuple) or not X:
             return None
         if not isinstance(X[0], Record | str | Path):
-            shapes = {np.shape(each) for each in X}
+            shapes = {np.shape(value) for value in X}
             if len(shapes) == 1 or any(len(shape) != 2 for shape in shapes):
                 return None
-        return [self._record(each, place) for place, each in enumerate(X)]
+        return [self._record(value, place) for place, value in enumerate(X)]
 
-    def _record(self, each: Any, place: int) -> Record:
-        if isinstance(each, Record):
-            return each
-        if isinstance(each, str | Path):
-            return read_record(each)
+    def _record(self, value: Any, place: int) -> Record:
+        if isinstance(value, Record):
+            return value
+        if isinstance(value, str | Path):
+            return read_record(value)
         self._check_layout()
-        signal = np.asarray(each, dtype=np.float32)
+        signal = np.asarray(value, dtype=np.float32)
         return Record.create(signal, self.rate, leads=self.leads, name=f"record {place} of X")
 
     def _check_layout(self) -> None:

@@ -268,7 +268,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         name = backbone_name(self.backbone)
         overruled = {"seed"} if self.random_state is not None else set()
         if self.validation_fraction is None:
-            overruled |= {"stage1.hand_on", "stage2.select"}
+            overruled |= {"stage1.select", "stage2.select"}
         for key in overruled & {text.partition("=")[0].strip() for text in self.overrides}:
             raise EstimatorError(
                 f"override {key} has no effect: random_state or validation_fraction decides it",
@@ -301,7 +301,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             fraction = None if solved else 0.1
         if fraction is not None:
             return recipe, fraction
-        last = {"stage1": {"hand_on": "last"}, "stage2": {"select": "last", "keep": "always"}}
+        last = {"stage1": {"select": "last"}, "stage2": {"select": "last", "keep": "always"}}
         changes = {
             stage: settings.model_copy(update=last[stage])
             for stage in last

@@ -29,9 +29,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from einthoven.evaluate.metrics import Floats
 from einthoven.predictions import Calibration, Predictions
-
-Floats = NDArray[np.float64]
 
 SPREAD = 0.1  # standard deviation of a label's slope, relative to the shared slope
 BIAS_SPREAD = 0.25  # standard deviation of a label's bias about 0; chosen like SPREAD

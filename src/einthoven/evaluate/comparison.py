@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
+from einthoven.evaluate.metrics import Floats
 from einthoven.evaluate.scores import Score, by_label, plain, summary
 from einthoven.files import Json
 from einthoven.predictions import Predictions, listed
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,11 +23,16 @@ from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
 from einthoven.errors import EvaluationError, validated
 from einthoven.evaluate.bootstrap import Draws, jackknife, multiplicities
-from einthoven.evaluate.metrics import AuprcDefinition, point_metrics, rank, resampled_metrics
+from einthoven.evaluate.metrics import (
+    AuprcDefinition,
+    Floats,
+    point_metrics,
+    rank,
+    resampled_metrics,
+)
 from einthoven.files import Json
 from einthoven.predictions import Predictions, listed
 
-Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 Metric = Literal["auroc", "auprc", "difference"]
 
@@ -318,9 +323,9 @@ class Bootstrap:
 
     def part(self, rows: NDArray[np.bool_]) -> Bootstrap:
         """Part of the records, on the resamples of all of them."""
-        drawn = np.ascontiguousarray(self.draws.multiplicities[:, rows])
+        multiplicities = np.ascontiguousarray(self.draws.multiplicities[:, rows])
         patients = None if self.patients is None else self.patients[rows]
-        draws = Draws(drawn, self.draws.drawn)
+        draws = Draws(multiplicities, self.draws.drawn)
         return replace(self, targets=self.targets[rows], patients=patients, draws=draws)
 
     def estimate(self, probabilities: Floats) -> tuple[Estimate, Estimate]:

@@ -33,11 +33,10 @@ from einthoven.evaluate.estimate import (
     Estimate,
     Interval,
 )
+from einthoven.evaluate.metrics import Floats
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json
 from einthoven.predictions import Calibration, Predictions
-
-Floats = NDArray[np.float64]
 
 MOST_BINS, FEWEST_BINS = 15, 3
 RECORDS_PER_BIN = 50

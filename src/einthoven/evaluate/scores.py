@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
-from einthoven.evaluate.metrics import f_max
+from einthoven.evaluate.metrics import Floats, f_max
 from einthoven.files import Json
 from einthoven.predictions import Predictions
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ UNKNOWN = ""
 
 
 @dataclass(frozen=True)
-class Value:
+class MacroValue:
     """A macro value with its interval, or the reason why it has none.
 
     NaN where no label is defined; no interval and no reason without resamples.
@@ -53,10 +53,10 @@ class Subgroup:
     records, patients : int
     labels : tuple of str
         Labels that the group defines; the macro values are means over them.
-    auroc, auprc : Value
+    auroc, auprc : MacroValue
     gap_labels : tuple of str
         Labels that both the group and the rest define.
-    auroc_gap, auprc_gap : Value
+    auroc_gap, auprc_gap : MacroValue
         The group minus the rest.
     """
 
@@ -65,11 +65,11 @@ class Subgroup:
     records: int
     patients: int
     labels: tuple[str, ...]
-    auroc: Value
-    auprc: Value
+    auroc: MacroValue
+    auprc: MacroValue
     gap_labels: tuple[str, ...]
-    auroc_gap: Value
-    auprc_gap: Value
+    auroc_gap: MacroValue
+    auprc_gap: MacroValue
 
     def to_dict(self) -> Json:
         """A JSON-serialisable dict with the number of labels instead of their names."""
@@ -236,9 +236,9 @@ def _subgroup(attribute: str, name: str, group: _Part, rest: _Part) -> Subgroup:
     )
 
 
-def _macro(metric: Estimate, labels: NDArray[np.bool_]) -> Value:
+def _macro(metric: Estimate, labels: NDArray[np.bool_]) -> MacroValue:
     """The mean over some labels; NaN without an interval if there are none."""
     if not labels.any():
-        return Value(math.nan, None)
+        return MacroValue(math.nan, None)
     whole = metric.among(np.flatnonzero(labels).tolist()).macro()
-    return Value(float(whole.point[0]), whole.interval(), whole.reasons()[0])
+    return MacroValue(float(whole.point[0]), whole.interval(), whole.reasons()[0])

@@ -173,7 +173,7 @@ def refit_recipe(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
         fixed: dict[str, Any] = {"solver": models[0]["recipe"]["stage1"]["solver"]}
         if fixed["solver"] == "adamw":
             rate = _rate(recipe.stage1, folders)
-            fixed |= {"hand_on": "last", "base_lr_sweep": (), "base_lr": rate}
+            fixed |= {"select": "last", "base_lr_sweep": (), "base_lr": rate}
         changes["stage1"] = recipe.stage1.model_copy(update=fixed)
     if recipe.stage2:
         epochs = [model["selected_epoch"]["stage2"] for model in models]
@@ -189,7 +189,7 @@ def _rate(stage: Stage1, folders: Sequence[Path]) -> float:
 
     def value(rate: float) -> float:
         files = [folder / "stage1" / f"lr-{rate:g}" / HISTORY_FILE for folder in folders]
-        first = 0 if stage.hand_on == "best" else -1
+        first = 0 if stage.select == "best" else -1
         values = [max(line["macro_auroc"] for line in read_lines(file)[first:]) for file in files]
         return float(mean(values))
 

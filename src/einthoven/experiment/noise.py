@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import PreparationError
+from einthoven.evaluate.metrics import Floats
 
 __all__ = ["NOISES", "add_noise", "add_offset"]
 
-Floats = NDArray[np.float64]
-Draw = Callable[[np.random.Generator, tuple[int, int], float], Floats]
+Noise = Callable[[np.random.Generator, tuple[int, int], float], Floats]
 
 POWERLINE = 50.0  # Hz
 _INT16 = np.iinfo(np.int16)
@@ -96,7 +96,7 @@ def add_offset(signals: NDArray[np.int16], offset: float) -> NDArray[np.int16]:
     return np.clip(shifted, _INT16.min, _INT16.max).astype(signals.dtype)
 
 
-def _band(low: float, high: float) -> Draw:
+def _band(low: float, high: float) -> Noise:
     def draw(generator: np.random.Generator, shape: tuple[int, int], rate: float) -> Floats:
         frequency = np.fft.rfftfreq(shape[1], 1 / rate)
         inside = (frequency >= low) & (frequency <= high)
@@ -127,7 +127,7 @@ def _white(generator: np.random.Generator, shape: tuple[int, int], rate: float) 
     return generator.standard_normal(shape)
 
 
-NOISES: Mapping[str, Draw] = MappingProxyType(
+NOISES: Mapping[str, Noise] = MappingProxyType(
     {
         "baseline-wander": _band(0.05, 0.5),
         "powerline": _powerline,

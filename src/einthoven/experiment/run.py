@@ -258,8 +258,8 @@ def saved_model(model: Model, folder: Path, validation: Predictions, test: Score
         entries = fitted_calibration(validation)
         calibration = Calibration(**entries.pop("calibration"))
         config = model.config | entries | {"metrics": metrics}
-        changed = replace(model, calibration=calibration, config=config)
-        save_model(changed, folder, card=False)  # the evaluation comes with one
+        calibrated = replace(model, calibration=calibration, config=config)
+        save_model(calibrated, folder, card=False)  # the evaluation comes with one
     config = read_config(folder)
     return replace(model, calibration=Calibration(**config["calibration"]), config=config)
 

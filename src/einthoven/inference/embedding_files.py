@@ -25,7 +25,6 @@ from einthoven.files import Json, replacing, write_json
 METADATA_KEY = b"einthoven.embeddings"
 ROW_GROUP = 1 << 25  # bytes of vectors in a row group
 SUFFIXES = (".parquet", ".npy")
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -47,15 +46,15 @@ class EmbeddingFile:
     metadata: Json
 
 
-class Row(NamedTuple):
-    """The embedding of one record."""
+class Embedding(NamedTuple):
+    """Embedding of one record."""
 
     record: str
     patient: str
-    array: Floats
+    array: NDArray[np.float32]
 
 
-def write_embeddings(out: str | Path, rows: Iterable[Row], metadata: Json) -> EmbeddingFile:
+def write_embeddings(out: str | Path, rows: Iterable[Embedding], metadata: Json) -> EmbeddingFile:
     """Write rows as they come; `out` is replaced when the file is complete.
 
     Raises
@@ -81,7 +80,9 @@ def write_embeddings(out: str | Path, rows: Iterable[Row], metadata: Json) -> Em
     return EmbeddingFile(file, shape, metadata)
 
 
-def _write_array(file: Path, rows: Iterable[Row]) -> tuple[dict[str, list[str]], tuple[int, ...]]:
+def _write_array(
+    file: Path, rows: Iterable[Embedding]
+) -> tuple[dict[str, list[str]], tuple[int, ...]]:
     ids: dict[str, list[str]] = {"records": [], "patients": []}
     shape: tuple[int, ...] = ()
     with open(file, "wb") as handle:
@@ -110,7 +111,7 @@ def _write_header(handle: Any, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(handle, header)
 
 
-def _write_parquet(file: Path, rows: Iterable[Row], metadata: Json) -> tuple[int, ...]:
+def _write_parquet(file: Path, rows: Iterable[Embedding], metadata: Json) -> tuple[int, ...]:
     count, shape, writer = 0, (), None
     try:
         for group in _groups(rows):
@@ -125,9 +126,9 @@ def _write_parquet(file: Path, rows: Iterable[Row], metadata: Json) -> tuple[int
     return (_some(count), *shape)
 
 
-def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def _groups(rows: Iterable[Embedding]) -> Iterator[list[Embedding]]:
     """Collect rows into groups of at least `ROW_GROUP` bytes."""
-    group: list[Row] = []
+    group: list[Embedding] = []
     size = 0
     for row in rows:
         group.append(row)
@@ -139,7 +140,7 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield group
 
 
-def _table(group: Sequence[Row], metadata: Json) -> pa.Table:
+def _table(group: Sequence[Embedding], metadata: Json) -> pa.Table:
     records, patients, arrays = (list(column) for column in zip(*group, strict=True))
     columns = {"record": pa.array(records), "patient": pa.array(patients)}
     if metadata["level"] == "token":
@@ -154,7 +155,7 @@ def _table(group: Sequence[Row], metadata: Json) -> pa.Table:
     return pa.table(columns, metadata={METADATA_KEY: json.dumps(metadata).encode()})
 
 
-def _lists(rows: Floats) -> Any:
+def _lists(rows: NDArray[np.float32]) -> Any:
     flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, rows.shape[-1])
 

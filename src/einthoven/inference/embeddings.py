@@ -29,7 +29,7 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.leads import LeadSubset
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError, EvaluationError
-from einthoven.inference.embedding_files import EmbeddingFile, Row, write_embeddings
+from einthoven.inference.embedding_files import Embedding, EmbeddingFile, write_embeddings
 from einthoven.inference.records import on_device
 from einthoven.models.model import Model
 from einthoven.progress import Progress
@@ -40,7 +40,6 @@ from einthoven.signals.prepare import prepare_record
 from einthoven.signals.store import Store
 
 LEVELS = ("pooled", "token", "lead")
-Floats = NDArray[np.float32]
 Refused = Callable[[Path, EinthovenError], None]
 
 
@@ -88,12 +87,12 @@ def embed_cohort(
     unlabelled = np.zeros((len(ids), 0), dtype=np.uint8)
     sources = [SignalSource(store, store.rows(ids), unlabelled, p) for p in network.preparations]
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Embedding]:
         for start in range(0, len(ids), batch_size):
             part = np.arange(start, min(start + batch_size, len(ids)))
             arrays = network((source.evaluation_crops(part) for source in sources), len(part))
             names = slice(start, start + batch_size)
-            yield from map(Row, ids[names], patients[names], arrays)
+            yield from map(Embedding, ids[names], patients[names], arrays)
             if progress:
                 progress("embed", int(part[-1]) + 1, len(ids))
 
@@ -130,8 +129,8 @@ def embed_files(
     """
     network = Embedder(model, level, precision=precision, device=device)
 
-    def rows() -> Iterator[Row]:
-        for done, file in enumerate(files, 1):
+    def rows() -> Iterator[Embedding]:
+        for completed, file in enumerate(files, 1):
             try:
                 record = read_record(file)
                 refuse_flat(record)
@@ -143,9 +142,9 @@ def embed_files(
             else:
                 crops = ((x, torch.zeros(len(x), dtype=torch.long)) for x in prepared)
                 (array,) = network(crops, 1)
-                yield Row(str(file), record.patient or "", array)
+                yield Embedding(str(file), record.patient or "", array)
             if progress:
-                progress("embed", done, len(files))
+                progress("embed", completed, len(files))
 
     return write_embeddings(out, rows(), network.metadata | {"files": len(files)})
 
@@ -195,7 +194,9 @@ class Embedder:
             "precision": precision,
         }
 
-    def __call__(self, crops: Iterable[tuple[Tensor, Tensor]], count: int) -> list[Floats]:
+    def __call__(
+        self, crops: Iterable[tuple[Tensor, Tensor]], count: int
+    ) -> list[NDArray[np.float32]]:
         """The arrays of `count` records, from (signals, owner) of each preparation."""
         low = torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"

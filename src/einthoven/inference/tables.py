@@ -46,7 +46,6 @@ from einthoven.records.formats import files_of
 
 CALL, REFUSED = "call:", "refused"
 SUFFIXES = (".csv", ".parquet")
-Source = Any  # a Record, an array, a path, a data frame, a Cohort, or a sequence of the first three
 
 
 class Item(NamedTuple):
@@ -68,7 +67,7 @@ class Written(NamedTuple):
 
 
 def predict(
-    source: Source,
+    source: Any,
     model: Model | str | Path = SHIPPED,
     *,
     rate: float | None = None,
@@ -124,7 +123,7 @@ def predict(
 
 
 def write_predictions(
-    source: Source,
+    source: Any,
     out: str | Path,
     model: Model | str | Path = SHIPPED,
     *,
@@ -202,7 +201,7 @@ def refuse_models(sources: Iterable[str | Path], command: str = "predict") -> No
             )
 
 
-def _items(source: Source, array: dict[str, Any]) -> list[Item]:
+def _items(source: Any, array: dict[str, Any]) -> list[Item]:
     is_path = isinstance(source, str | Path)
     if is_path:
         refuse_models([source])

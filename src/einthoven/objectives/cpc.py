@@ -192,8 +192,8 @@ class ContrastivePrediction(nn.Module):
             flat = truth + tokens * batch_places(batch, generator).to(z.device)[:, None]
             candidates.append(others.masked_fill(flat[..., None] == pool, -torch.inf))
         if self.config.negatives:
-            drawn = draw_negatives(truth, tokens, self.config.negatives, generator)
-            candidates[0] = scores.gather(-1, torch.cat([truth[..., None], drawn], dim=-1))
+            negatives = draw_negatives(truth, tokens, self.config.negatives, generator)
+            candidates[0] = scores.gather(-1, torch.cat([truth[..., None], negatives], dim=-1))
             truth = torch.zeros_like(truth)
         return torch.cat(candidates, dim=-1), truth
 

@@ -19,9 +19,7 @@ from scipy.special import expit, logit
 
 from einthoven.errors import CalibrationError, validated
 
-Floats = NDArray[np.float64]
 Temperature = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @validated("calibration", CalibrationError)
@@ -45,7 +43,7 @@ class Calibration:
 
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)]
     biases: tuple[float, ...]
-    thresholds: tuple[Share, ...]
+    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...]
 
     def __post_init__(self) -> None:
         lengths = {name: len(values) for name, values in vars(self).items()}
@@ -58,7 +56,7 @@ class Calibration:
     def __len__(self) -> int:
         return len(self.temperatures)
 
-    def apply(self, probabilities: ArrayLike) -> Floats:
+    def apply(self, probabilities: ArrayLike) -> NDArray[np.float64]:
         """Calibrate a network's probabilities.
 
         Parameters
@@ -97,7 +95,7 @@ class Calibration:
         """A JSON-serialisable dict of lists, the arguments of an equal calibration."""
         return {name: list(values) for name, values in asdict(self).items()}
 
-    def _checked(self, values: ArrayLike) -> Floats:
+    def _checked(self, values: ArrayLike) -> NDArray[np.float64]:
         array = np.asarray(values, dtype=np.float64)
         if not array.ndim or array.shape[-1] != len(self):
             raise CalibrationError(

@@ -262,9 +262,9 @@ def _check_leads(leads: tuple[str, ...], rows: int, file: str) -> None:
             f"{len(leads)} lead names for {rows} rows of signal",
             remedy="name every lead once, and at least one",
         )
-    seen: set[str] = set()
+    names: set[str] = set()
     for lead in leads:
-        if not lead or lead.lower() in seen:
+        if not lead or lead.lower() in names:
             raise RecordError(
                 file,
                 "leads",
@@ -272,4 +272,4 @@ def _check_leads(leads: tuple[str, ...], rows: int, file: str) -> None:
                 "a lead name that is repeated" if lead else "a lead without a name",
                 remedy="use a different name for each lead; case is ignored",
             )
-        seen.add(lead.lower())
+        names.add(lead.lower())

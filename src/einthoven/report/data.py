@@ -255,7 +255,7 @@ def stage_history(folder: Path) -> list[Json]:
     if not (folder / "stage1").is_dir():  # an ensemble is not trained
         return []
     probes = [read_lines(file) for file in sorted(folder.glob(f"stage1/*/{HISTORY_FILE}"))]
-    last = flat(read_json(folder / RUN_FILE))["recipe"]["stage1"]["hand_on"] == "last"
+    last = flat(read_json(folder / RUN_FILE))["recipe"]["stage1"]["select"] == "last"
 
     def value(lines: list[Json]) -> float:
         return float(max(line["macro_auroc"] for line in lines[-1 if last else 0 :]))
@@ -468,11 +468,11 @@ def _stages(recipe: Json) -> str:
     for key, name in _STAGES.items():
         stage = recipe.get(key) or {}
         epochs, drops = stage.get("epochs"), {"stochastic depth": "drop_path", "dropout": "dropout"}
-        used = [f"{wording} {stage[drop]:g}" for wording, drop in drops.items() if stage.get(drop)]
+        parts = [f"{wording} {stage[drop]:g}" for wording, drop in drops.items() if stage.get(drop)]
         plural = "s" if epochs != 1 else ""
         name += f" for {epochs} epoch{plural}" if epochs else ""
         if stage:
-            stages.append(name + (f" with {' and '.join(used)}" if used else ""))
+            stages.append(name + (f" with {' and '.join(parts)}" if parts else ""))
     start = "from random weights: " if recipe.get("initialise") == "random" else ""
     return start + ", then ".join(stages) if stages else UNKNOWN
 
@@ -513,7 +513,7 @@ def _selected_epochs(values: Json, recipe: Json) -> str:
     stages = []
     for name, epoch in (values.get("selected_epoch") or {}).items():
         stage = recipe.get(name) or {}
-        rule = _SELECTIONS.get(str(stage.get("select") or stage.get("hand_on")))
+        rule = _SELECTIONS.get(str(stage.get("select")))
         rates = stage.get("base_lr_sweep") or ()
         if stage.get("solver") == "logistic":
             stages.append("linear probe: logistic regression, solved to its optimum")

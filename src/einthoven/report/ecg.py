@@ -17,8 +17,6 @@ from einthoven.records.limb_leads import derive_limb_leads
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.report.figures import drawing, to_svg
 
-Floats = NDArray[np.float64]
-
 ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 RHYTHM = "II"
 SHEET = 10.0  # s on a sheet
@@ -50,7 +48,7 @@ def ecg_paper(record: Record, *, title: str = "", name: str = "ecg") -> str:
     whole = record.signal.shape[1] >= int(SHEET * record.rate)
     if whole and set(STANDARD_LEADS) <= set(record.leads):
         leads, step = "the twelve standard leads", SHEET / 4
-        rows: list[Row] = [
+        rows: list[Strips] = [
             [_strip(record, lead, i * step, seconds=step) for i, lead in enumerate(row)]
             for row in ROWS
         ]
@@ -90,7 +88,7 @@ def prepared_figure(
     before = [_about_median(whole.signal[whole.leads.index(lead)][shown]) for lead in leads]
     after = [row.astype(np.float64) for row in prepared]
     per_mv, per_unit = _scale(before), _scale(after)
-    rows: list[Row] = []
+    rows: list[Strips] = []
     for lead, voltage, row in zip(leads, before, after, strict=True):
         name = lead if lead in record.leads else f"{lead} (computed)"
         rows.append([Strip(name, 0.0, record.rate, per_mv * voltage)])
@@ -120,19 +118,19 @@ class Strip:
     lead: str
     start: float
     rate: float
-    height: Floats
+    height: NDArray[np.float64]
 
     @property
-    def x(self) -> Floats:
+    def x(self) -> NDArray[np.float64]:
         """Position of every sample, in mm from the left edge of the paper."""
         seconds = self.start + np.arange(len(self.height)) / self.rate
         return LEFT + MM_PER_SECOND * seconds
 
 
-Row = Sequence[Strip]
+Strips = Sequence[Strip]
 
 
-def _paper(rows: Sequence[Row], pulses: Sequence[float], *, title: str, caption: str) -> Figure:
+def _paper(rows: Sequence[Strips], pulses: Sequence[float], *, title: str, caption: str) -> Figure:
     """Draw rows of strips on paper, in true size, with calibration pulses of these heights, mm."""
     baselines, height = _layout(rows)
     width = _to_square(max(float(row[-1].x[-1]) for row in rows) + 2)
@@ -156,7 +154,7 @@ def _paper(rows: Sequence[Row], pulses: Sequence[float], *, title: str, caption:
     return figure
 
 
-def _layout(rows: Sequence[Row]) -> tuple[list[float], float]:
+def _layout(rows: Sequence[Strips]) -> tuple[list[float], float]:
     """Heights of the baselines above the lower edge of the paper, and its height, in mm.
 
     All are whole large squares, so that calibration pulses are on the grid.
@@ -177,14 +175,14 @@ def _strip(record: Record, lead: str, start: float = 0.0, *, seconds: float = SH
     return Strip(lead, first / record.rate, record.rate, shown)
 
 
-def _about_median(voltage: NDArray[np.float32]) -> Floats:
+def _about_median(voltage: NDArray[np.float32]) -> NDArray[np.float64]:
     values = voltage.astype(np.float64)
     finite = np.isfinite(values)
     centred = values - (np.median(values[finite]) if finite.any() else 0.0)
     return np.where(finite, centred, np.nan)
 
 
-def _scale(rows: Sequence[Floats]) -> float:
+def _scale(rows: Sequence[NDArray[np.float64]]) -> float:
     """The largest of the round scales at which the rows fit between baselines."""
     values = np.abs(np.concatenate(rows))
     finite = values[~np.isnan(values)]
@@ -201,7 +199,7 @@ def _gap(needed: float) -> float:
     return min(max(_to_square(needed + 2), _LEAST_GAP), _LARGEST_GAP)
 
 
-def _reach(height: Floats) -> float:
+def _reach(height: NDArray[np.float64]) -> float:
     return float(np.max(height, initial=0.0, where=~np.isnan(height)))
 
 

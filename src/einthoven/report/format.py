@@ -11,7 +11,7 @@ NONE = "–"
 MINUS = "−"
 
 Number = float | int | None
-Interval = Sequence[float | None] | None
+Limits = Sequence[float | None] | None
 
 
 def number(value: Number, *, signed: bool = False, places: int = 3) -> str:
@@ -25,7 +25,7 @@ def number(value: Number, *, signed: bool = False, places: int = 3) -> str:
     return f"+{text}" if signed and value else text
 
 
-def interval(limits: Interval, *, signed: bool = False, places: int = 3) -> str:
+def interval_text(limits: Limits, *, signed: bool = False, places: int = 3) -> str:
     """`0.931 to 0.946`, signed `+0.040 to +0.055`."""
     low, high = (None, None) if limits is None else limits
     if low is None or high is None:
@@ -33,10 +33,10 @@ def interval(limits: Interval, *, signed: bool = False, places: int = 3) -> str:
     return " to ".join(number(limit, signed=signed, places=places) for limit in (low, high))
 
 
-def with_interval(value: Number, limits: Interval, *, signed: bool = False, places: int = 3) -> str:
+def with_interval(value: Number, limits: Limits, *, signed: bool = False, places: int = 3) -> str:
     """`0.939 (0.931 to 0.946)`; the value alone where there is no interval."""
     text = number(value, signed=signed, places=places)
-    span = interval(limits, signed=signed, places=places)
+    span = interval_text(limits, signed=signed, places=places)
     return text if span == NONE else f"{text} ({span})"
 
 

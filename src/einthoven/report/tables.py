@@ -16,7 +16,7 @@ from einthoven.files import Json
 from einthoven.predictions.missing_leads import LARGEST_LOSS, LOWEST_AUROC, answered_labels
 from einthoven.report import format as form
 from einthoven.report.data import flat, text
-from einthoven.report.format import NONE, Interval, Number, confidence
+from einthoven.report.format import NONE, Limits, Number, confidence
 
 TEMPLATES = Path(__file__).with_name("templates")
 SCORES = {"auroc": "AUROC", "auprc": "AUPRC"}
@@ -65,7 +65,7 @@ class Value:
     """
 
     value: Number
-    limits: Interval = None
+    limits: Limits = None
     write: Callable[[Any], str] = form.number
     mark: str = ""
     reason: str | None = None
@@ -98,7 +98,7 @@ class Value:
 
 
 def metric(
-    value: Number, limits: Interval = None, *, signed: bool = False, places: int = 3, mark: str = ""
+    value: Number, limits: Limits = None, *, signed: bool = False, places: int = 3, mark: str = ""
 ) -> Value:
     """A metric, or with a sign a difference of metrics."""
     return Value(value, limits, partial(form.number, signed=signed, places=places), mark)

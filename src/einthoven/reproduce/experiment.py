@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from einthoven.errors import ReproduceError
 from einthoven.files import read_toml
 from einthoven.reproduce import published
-from einthoven.stages.recipe import Pretraining, Recipe, Seed, Table, load_pretraining, load_recipe
+from einthoven.stages.recipe import Pretraining, Recipe, Seed, Toml, load_pretraining, load_recipe
 
 POST, PLAIN = "post-training", "fine-tuning"
 PROBE, SCRATCH, SCRATCH_POST = "linear-probe", "scratch", "scratch-post-training"
@@ -30,7 +30,7 @@ _NO_CHANGE = {"name", "description", "seed", "data.fraction"}  # fields that dif
 _EPOCHS = "stage2.epochs"
 
 
-class Variant(Table):
+class Variant(Toml):
     """A way to train a classifier: a recipe, and changes of it."""
 
     recipe: str
@@ -46,7 +46,7 @@ class Variant(Table):
     weights probes the frozen random network."""
 
 
-class Source(Table):
+class PretrainingSource(Toml):
     """Pretraining, for backbones without given weights."""
 
     recipe: str
@@ -57,10 +57,10 @@ class Source(Table):
     """Fields of the backbone's config during pretraining, over those it has afterwards."""
 
 
-class BackboneChange(Table):
+class BackboneChange(Toml):
     """Changes of an experiment for one backbone."""
 
-    pretraining: Source | None = None
+    pretraining: PretrainingSource | None = None
     """Pretraining in place of the experiment's."""
     set: tuple[str, ...] = ()
     """Changes of every variant's recipe, where it has the section; before the variant's."""
@@ -68,7 +68,7 @@ class BackboneChange(Table):
     """Fields of the backbone's config, such as `leads`."""
 
 
-class Seeds(Table):
+class Seeds(Toml):
     """Seeds of some runs; an empty list matches everything."""
 
     seeds: tuple[Seed, ...]
@@ -81,7 +81,7 @@ class Seeds(Table):
     """Shares of the training records that they apply to."""
 
 
-class Row(Table):
+class Row(Toml):
     """A row of table 1: a backbone and a variant, or the mean prediction of other rows."""
 
     name: str
@@ -109,7 +109,7 @@ class Row(Table):
         return self
 
 
-class Experiment(Table):
+class Experiment(Toml):
     """A grid of runs."""
 
     name: FolderName
@@ -145,7 +145,7 @@ class Experiment(Table):
     extends: str = ""
     """Another experiment, a name or a `.toml` file in the same folder, that provides every
     missing key."""
-    pretraining: Source | None = None
+    pretraining: PretrainingSource | None = None
     """Pretraining of backbones without given weights."""
     variants: dict[FolderName, Variant]
     """Variants by name."""
@@ -161,18 +161,18 @@ class Experiment(Table):
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
-        used = [row.variant for row in self.rows if row.variant]
-        used += [name for entry in self.more_seeds for name in entry.variants]
+        names = [row.variant for row in self.rows if row.variant]
+        names += [name for entry in self.more_seeds for name in entry.variants]
         if self.table_1_only:
             if not self.rows or not all(row.backbone or row.members for row in self.rows):
                 raise ValueError("table_1_only needs rows that name their backbones")
         else:
-            used += [POST, PLAIN, *self.table_variants]
+            names += [POST, PLAIN, *self.table_variants]
             if self.pretraining is None:
                 raise ValueError("pretraining is missing; only table_1_only does without")
             if missing := {POST, PLAIN} - set(self.table_variants):
                 raise ValueError(f"table_variants lacks {sorted(missing)[0]}")
-        if unknown := sorted(set(used) - set(self.variants)):
+        if unknown := sorted(set(names) - set(self.variants)):
             raise ValueError(f"unknown variant {unknown[0]}; there are {', '.join(self.variants)}")
         if unknown := sorted({self.main_task, *self.table_variants_on} - set(self.tasks)):
             raise ValueError(f"{unknown[0]} is not among the tasks")
@@ -245,15 +245,15 @@ class Experiment(Table):
             pd.json_normalize(recipe.model_dump(mode="json")).iloc[0].to_dict()
             for recipe in (original, self.recipe(variant, backbone))
         )
-        changed = {
+        changes = {
             key: (after[key], value)
             for key, value in before.items()
             if key in after and after[key] != value and key not in _NO_CHANGE
         }
         short = ""
-        if _EPOCHS in changed and after[_EPOCHS] < before[_EPOCHS]:
-            short = "{} of {} epochs".format(*changed.pop(_EPOCHS))
-        return short, [f"{key} {ours} instead of {value}" for key, (ours, value) in changed.items()]
+        if _EPOCHS in changes and after[_EPOCHS] < before[_EPOCHS]:
+            short = "{} of {} epochs".format(*changes.pop(_EPOCHS))
+        return short, [f"{key} {ours} instead of {value}" for key, (ours, value) in changes.items()]
 
     def options_of(self, backbone: str) -> dict[str, Any]:
         """Fields of a backbone's config that the experiment sets."""

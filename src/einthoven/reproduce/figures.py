@@ -11,17 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from einthoven.cohorts.cohort import Split
 from einthoven.files import Json
-from einthoven.report.data import stage_history
+from einthoven.report.data import History, stage_history
 from einthoven.report.figures import COLOURS, INK, drawing, label_differences, to_svg
 from einthoven.reproduce import published
 from einthoven.reproduce.experiment import NO_DEPTH, NO_PROBE, PLAIN, POST, SCRATCH, SCRATCH_POST
 from einthoven.reproduce.grid import PAIR, Group, target_groups
-from einthoven.reproduce.results import AUROC_AUPRC, Metric, Results, Split
+from einthoven.reproduce.results import AUROC_AUPRC, Metric, Results
 from einthoven.reproduce.tables import NAMES, Section, pair_of, section
 
-History = Sequence[Mapping[str, Any]]  # lines of a run's `metrics.jsonl`
-Draw = Callable[[Axes, Metric], None]
 STARTS = {"random": (SCRATCH, SCRATCH_POST), "pretrained": (PLAIN, POST)}
 _GRID: dict[str, Any] = {"color": "#a3a9b0", "alpha": 0.3, "lw": 0.5}
 
@@ -208,7 +207,7 @@ def _means_and_limits(pooled: Sequence[Json]) -> tuple[list[float], Any]:
 def _two_panels(
     name: str,
     split: str,
-    draw: Draw,
+    draw: Callable[[Axes, Metric], None],
     alt: str,
     *,
     legend: Sequence[str] = (),

@@ -17,7 +17,7 @@ TASKS = ("all-71", "diagnostic-44", "subclass-23", "rhythm-12")
 
 
 @dataclass(frozen=True)
-class Value:
+class Quote:
     """A published macro value, with its 95 % interval or the leaderboard's uncertainty, if any."""
 
     value: float
@@ -25,7 +25,7 @@ class Value:
     thousandths: int | None = None
 
 
-_TABLES = TypeAdapter(dict[str, dict[str, dict[str, Value]]]).validate_python(
+_TABLES = TypeAdapter(dict[str, dict[str, dict[str, Quote]]]).validate_python(
     tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 )
 AUROC, AUPRC, LEADERBOARD = _TABLES["auroc"], _TABLES["auprc"], _TABLES["leaderboard"]

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from einthoven.cohorts.cohort import Split
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.comparison import Comparison, difference
 from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate
@@ -32,16 +33,15 @@ from einthoven.reproduce.run import RUNS, Reproduction, State
 from einthoven.training.run import RunFolder
 
 Metric = Literal["auroc", "auprc"]
-Split = Literal["validation", "test"]
 AUROC_AUPRC: tuple[Metric, Metric] = ("auroc", "auprc")
 # Positives of rare, less rare and common labels: the first is determined by one record.
 STRATA = ((1, 9), (10, 49), (50, None))
 
-Source = Group | tuple[Group, ...]  # of several groups the mean prediction, seed by seed
+Groups = Group | tuple[Group, ...]  # of several groups the mean prediction, seed by seed
 Folders = tuple[Path, ...]  # one run, or those whose mean prediction is scored
 
 
-def groups_of(source: Source) -> tuple[Group, ...]:
+def groups_of(source: Groups) -> tuple[Group, ...]:
     """Groups of a source."""
     return source if isinstance(source, tuple) else (source,)
 
@@ -58,9 +58,9 @@ class Results:
     # The first table of every task and split, and its resamples, which all others share.
     _first: dict[tuple[str, Split], tuple[Predictions, Bootstrap]] = field(default_factory=dict)
     _estimates: dict[tuple[Folders, Split], tuple[Estimate, Estimate]] = field(default_factory=dict)
-    _folders: dict[Source, dict[int, Folders]] = field(default_factory=dict)
+    _folders: dict[Groups, dict[int, Folders]] = field(default_factory=dict)
 
-    def folders(self, source: Source) -> dict[int, Folders]:
+    def folders(self, source: Groups) -> dict[int, Folders]:
         """Finished runs by seed: one folder, or those of several groups."""
         if source not in self._folders:
             members = [self._finished(group) for group in groups_of(source)]
@@ -114,17 +114,17 @@ class Results:
             "weights_sha256": RunFolder(seeds[min(seeds)][0]).request["weights"]["sha256"],
         }
 
-    def seeds(self, *sources: Source) -> tuple[int, ...]:
+    def seeds(self, *sources: Groups) -> tuple[int, ...]:
         """Seeds that are finished in every source."""
         return tuple(sorted(set.intersection(*(set(self.folders(source)) for source in sources))))
 
     def macro(
         self,
-        source: Source,
+        source: Groups,
         metric: Metric,
         split: Split = "test",
         *,
-        minus: Source | None = None,
+        minus: Groups | None = None,
         labels: Sequence[str] | None = None,
     ) -> Json | None:
         """Macro value, or its paired difference to `minus`, over shared seeds; of some `labels`.
@@ -159,7 +159,7 @@ class Results:
             }
         )
 
-    def gap(self, a: Source, b: Source, metric: Metric) -> Json | None:
+    def gap(self, a: Groups, b: Groups, metric: Metric) -> Json | None:
         """Macro value of `a` minus that of `b` on test, each a mean over all of its seeds."""
         seeds, others = self.seeds(a), self.seeds(b)
         if not seeds or not others:
@@ -217,7 +217,7 @@ class Results:
                 strata.append({"low": low, "high": high, "labels": labels})
         return strata
 
-    def cost(self, source: Source) -> Json | None:
+    def cost(self, source: Groups) -> Json | None:
         """Parameters, seconds and training records a second (median epoch); means over seeds."""
         by_seed = list(self.folders(source).values())
         if not by_seed:
@@ -235,7 +235,7 @@ class Results:
         }
 
     def _of_seeds(
-        self, source: Source, seeds: Sequence[int], metric: Metric, split: Split
+        self, source: Groups, seeds: Sequence[int], metric: Metric, split: Split
     ) -> list[Estimate]:
         task, folders = groups_of(source)[0].task, self.folders(source)
         index = AUROC_AUPRC.index(metric)

@@ -13,7 +13,7 @@ from einthoven.files import Json
 from einthoven.report.format import (
     NONE,
     count,
-    interval,
+    interval_text,
     minutes,
     number,
     percent,
@@ -23,7 +23,7 @@ from einthoven.report.tables import templates
 from einthoven.reproduce import published
 from einthoven.reproduce.experiment import PLAIN, POST, Row
 from einthoven.reproduce.grid import GRID, PAIR, TABLE_1, Group, target_groups
-from einthoven.reproduce.results import AUROC_AUPRC, Metric, Results, Source, with_stored_rows
+from einthoven.reproduce.results import AUROC_AUPRC, Groups, Metric, Results, with_stored_rows
 from einthoven.reproduce.run import Reproduction, weights_sha256
 
 NOT_RUN = "not run yet"
@@ -111,7 +111,7 @@ def value(pooled: Json | None, *, signed: bool = False) -> str:
     if pooled.get("spread") is not None:
         text += f" ± {number(pooled['spread'], places=4)}"
     if pooled["interval"] is not None:
-        text += f" ({interval(pooled['interval'], signed=signed, places=4)})"
+        text += f" ({interval_text(pooled['interval'], signed=signed, places=4)})"
     return text
 
 
@@ -143,7 +143,7 @@ def table_1(results: Results, stored: Json) -> Section:
     experiment = reproduction.experiment
     tasks, rows = experiment.tasks, experiment.rows
     pairs = experiment.pairs(reproduction.backbone)
-    sources: dict[str, dict[str, Source]] = {row.name: {} for row in rows}
+    sources: dict[str, dict[str, Groups]] = {row.name: {} for row in rows}
     for row in rows:
         for task in tasks:
             groups = tuple(Group(*pair, task) for pair in pairs[row.name])
@@ -179,12 +179,12 @@ def table_1(results: Results, stored: Json) -> Section:
 
 
 def _row_numbers(
-    results: Results, row: Row, sources: Mapping[str, Source], best: Mapping[str, Group]
+    results: Results, row: Row, sources: Mapping[str, Groups], best: Mapping[str, Group]
 ) -> Json:
     backbone, experiment = results.reproduction.backbone, results.reproduction.experiment
     pairs = experiment.pairs(backbone)[row.name]
-    shorter, changed = zip(*(experiment.changes(v, name) for name, v in pairs), strict=True)
-    counts = Counter(chain.from_iterable(changed))
+    shorter, changes = zip(*(experiment.changes(v, name) for name, v in pairs), strict=True)
+    counts = Counter(chain.from_iterable(changes))
     of_members = f"of {len(pairs)} members"
     quotes = published.ROWS.get(row.published or "", {})
     return {
@@ -205,7 +205,7 @@ def _row_numbers(
 
 
 def _entry(
-    results: Results, source: Source, quote: published.Value | None, best: Group | None
+    results: Results, source: Groups, quote: published.Quote | None, best: Group | None
 ) -> Json:
     gaps = {}
     if best is not None and source != best:

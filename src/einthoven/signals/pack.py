@@ -108,11 +108,11 @@ def _pack(
     _begin(folder, request)
     jobs = list(_jobs(cohort, folder, tuple(request["leads"])))
     open_jobs = [job for job in jobs if not _part(folder, job.shard).is_file()]
-    done = len(cohort) - sum(len(job.records) for job in open_jobs)
+    completed = len(cohort) - sum(len(job.records) for job in open_jobs)
     for count in chain([0], _run(open_jobs, workers)):  # finished shards are reported first
-        done += count
+        completed += count
         if progress:
-            progress("pack", done, len(cohort))
+            progress("pack", completed, len(cohort))
     _finish(cohort, folder, jobs, request)
 
 
@@ -283,8 +283,8 @@ def _whole_microvolts(
             remedy="check the file's gain and units",
         )
     # Float32 millivolts differ from whole microvolts by up to 0.002.
-    changed = bool(np.abs(microvolts - rounded).max() > 0.01)
-    return np.ascontiguousarray(rounded, dtype="<i2"), changed
+    inexact = bool(np.abs(microvolts - rounded).max() > 0.01)
+    return np.ascontiguousarray(rounded, dtype="<i2"), inexact
 
 
 def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, Any]) -> None:

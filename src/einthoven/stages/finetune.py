@@ -164,15 +164,15 @@ def validation_outputs(
     # Empty parts, because a process has no records if there are more processes than records.
     values = [np.zeros((0, source.targets.shape[1]), dtype=np.float32)]
     losses = [np.zeros(0)]
-    done = 0
+    start = 0
     for logits, owner in record_outputs(
         model, source, precision=context.precision, device=processes.device, rows=rows
     ):
         count = int(owner.max()) + 1
-        targets = source.targets_of(rows[done : done + count])
+        targets = source.targets_of(rows[start : start + count])
         values.append(aggregate_crops(logits, owner, count, context.aggregate).numpy())
         losses.append(record_losses(logits, owner, targets).numpy())
-        done += count
+        start += count
     parts = processes.gather((np.concatenate(values), np.concatenate(losses)))
     probabilities, record_loss = map(np.concatenate, zip(*parts, strict=True))
     return probabilities, record_loss

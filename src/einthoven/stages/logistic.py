@@ -23,8 +23,7 @@ from scipy.special import expit
 from sklearn.model_selection import GroupKFold
 
 from einthoven.errors import RecipeError
-
-Floats = NDArray[np.float64]
+from einthoven.evaluate.metrics import Floats
 
 PENALTIES = tuple(float(10 ** (exponent / 2)) for exponent in range(7, -3, -1))
 """Penalties that are compared, from 3,162 down to 0.1."""

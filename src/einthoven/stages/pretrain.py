@@ -56,7 +56,7 @@ def pretrain(
     *,
     recipe: Pretraining,
     out: str | Path,
-    mix: Sequence[float] | None = None,
+    shares: Sequence[float] | None = None,
     protect: Sequence[PackedCohort] = (),
     allow_leakage: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
@@ -76,7 +76,7 @@ def pretrain(
         Packed cohorts, of any rate, with the leads that the backbone reads.
     out : path
         Run folder; an unfinished run of the same request is resumed.
-    mix : sequence of float, optional
+    shares : sequence of float, optional
         Relative share of each cohort in the draws of an epoch. Default: every record is drawn once
         per epoch.
     protect : sequence of (Cohort, Store)
@@ -101,8 +101,8 @@ def pretrain(
         in it, or the loss is not finite.
     """
     processes = processes or Processes()
-    objective, changed = _objective(backbone, recipe, options or {})
-    data = pretraining_data_of(cohort, store, _preparation(objective, recipe), weights=mix)
+    objective, network = _objective(backbone, recipe, options or {})
+    data = pretraining_data_of(cohort, store, _preparation(objective, recipe), shares=shares)
     request = {
         "stage": "pretrain",
         "backbone": backbone,
@@ -110,8 +110,8 @@ def pretrain(
         **data.describe(),
         "world": processes.world,
     }
-    if options or changed:
-        request["backbone_options"] = {**(options or {}), **changed}
+    if options or network:
+        request["backbone_options"] = {**(options or {}), **network}
     if allow_leakage:
         request["allow_leakage"] = sorted(set(allow_leakage))
     precision = resolved(recipe.precision, processes.device)

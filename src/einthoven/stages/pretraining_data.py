@@ -1,4 +1,4 @@
-"""Pretraining data: one cohort, or a weighted mixture of several."""
+"""Pretraining data: one cohort, or a mixture of several."""
 
 from __future__ import annotations
 
@@ -186,17 +186,17 @@ def pretraining_data_of(
     stores: Store | Sequence[Store],
     preparation: Preparation,
     *,
-    weights: Sequence[float] | None = None,
+    shares: Sequence[float] | None = None,
 ) -> PretrainingData:
     """Combine cohorts and their stores.
 
-    `weights` are relative shares of the cohorts in the draws of an epoch. Without them every record
-    is drawn once per epoch.
+    `shares` of the cohorts in the draws of an epoch are relative to each other. Without them every
+    record is drawn once per epoch.
 
     Raises
     ------
     RecipeError
-        If there is not one weight above zero for each cohort.
+        If there is not one share above zero for each cohort.
     CohortError, PreparationError, StoreError
         If a cohort and its store do not match, or a cohort has no training records, has records
         that are too short, or lacks a lead.
@@ -207,20 +207,20 @@ def pretraining_data_of(
         raise CohortError(
             f"{len(cohorts)} cohorts and {len(stores)} stores", remedy="give each cohort its store"
         )
-    if weights is not None:
-        check_mixture(weights, len(cohorts))
+    if shares is not None:
+        check_shares(shares, len(cohorts))
     pairs = zip(cohorts, stores, strict=True)
     parts = [Dataset(cohort, store, preparation) for cohort, store in pairs]
     sources = [_unlabelled(part, "train") for part in parts]
     for part in parts:
         part.check_lengths("train", "validation")
     records = [len(source) for source in sources]
-    draws = tuple(records) if weights is None else draws_by_weight(records, weights)
+    draws = tuple(records) if shares is None else draws_by_share(records, shares)
     if min(draws) < 1:
         raise RecipeError(
-            f"weights {list(weights or ())} give {cohorts[draws.index(min(draws))].name} none of "
+            f"shares {list(shares or ())} give {cohorts[draws.index(min(draws))].name} none of "
             f"the {sum(draws)} draws of an epoch",
-            remedy="raise its weight, or leave the cohort out",
+            remedy="raise its share, or leave the cohort out",
         )
     return PretrainingData(
         members=tuple((part.usable, part.store) for part in parts),
@@ -240,17 +240,17 @@ def _unlabelled(part: Dataset, split: str) -> SignalSource:
     return replace(source, targets=np.zeros((len(source), 0), dtype=np.uint8))
 
 
-def check_mixture(weights: Sequence[float], cohorts: int) -> None:
-    """Refuse weights unless there is a finite one above zero for each cohort."""
-    if len(weights) != cohorts:
+def check_shares(shares: Sequence[float], cohorts: int) -> None:
+    """Refuse shares unless there is a finite one above zero for each cohort."""
+    if len(shares) != cohorts:
         raise RecipeError(
-            f"{len(weights)} weights for {cohorts} cohorts",
-            remedy="give each cohort a weight, in their order (repeat --weight), or none at all",
+            f"{len(shares)} shares for {cohorts} cohorts",
+            remedy="give each cohort a share, in their order (repeat --share), or none at all",
         )
-    if not all(0 < weight < float("inf") for weight in weights):
+    if not all(0 < share < float("inf") for share in shares):
         raise RecipeError(
-            f"weights {list(weights)}",
-            remedy="give finite weights above zero, and leave out cohorts that are not to be used",
+            f"shares {list(shares)}",
+            remedy="give finite shares above zero, and leave out cohorts that are not to be used",
         )
 
 
@@ -258,10 +258,10 @@ def _digest(ids: NDArray[np.str_]) -> str:
     return hashlib.sha256(json.dumps(ids.tolist()).encode()).hexdigest()
 
 
-def draws_by_weight(records: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
-    """Divide an epoch of ``sum(records)`` draws by weight, in whole draws (largest remainders)."""
+def draws_by_share(records: Sequence[int], shares: Sequence[float]) -> tuple[int, ...]:
+    """Divide an epoch of ``sum(records)`` draws by share, in whole draws (largest remainders)."""
     total = sum(records)
-    exact = np.asarray(weights, dtype=np.float64) / sum(weights) * total
+    exact = np.asarray(shares, dtype=np.float64) / sum(shares) * total
     draws = np.floor(exact).astype(int)
     short = total - int(draws.sum())
     draws[np.argsort(draws - exact, kind="stable")[:short]] += 1

@@ -121,7 +121,7 @@ def probe(
             head = nn.Linear(classifier.head.in_features, classifier.head.out_features)
             initialise_head(head, settings.head_init)
         result = train_head(head, data, rate, settings, folder / f"lr-{rate:g}", context)
-        best = settings.hand_on == "best"
+        best = settings.select == "best"
         results[rate], values[rate] = result, result.best if best else result.history[-1][SELECT]
     selected = max(rates, key=lambda rate: values[rate])
     load_weights(folder / f"lr-{selected:g}" / BEST, classifier.head)
@@ -201,7 +201,7 @@ def train_head(
             warmup_epochs=settings.warmup_epochs,
             min_lr=settings.min_lr,
             betas=settings.betas,
-            select=SELECT if settings.hand_on == "best" else None,
+            select=SELECT if settings.select == "best" else None,
             seed=context.seed,
         ),
         folder=folder,

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from einthoven.backbones.config import Share
 from einthoven.backbones.registry import entry
 from einthoven.errors import RecipeError
 from einthoven.files import Json, read_toml
@@ -33,18 +34,17 @@ GENERAL = ("post-training", "fine-tuning", "linear-probe", "scratch")
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 NonNegative = Annotated[float, Field(ge=0)]
-Betas = tuple[Rate, Rate]
+Betas = tuple[Share, Share]
 HeadInit = Literal["stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"]
 
 Option = bool | int | float | str | tuple[float, ...]
-M = TypeVar("M", bound="Table")
+M = TypeVar("M", bound="Toml")
 
 
-class Table(BaseModel):
-    """Table of a recipe."""
+class Toml(BaseModel):
+    """Table of a TOML file (recipe or experiment): no unknown keys, no changes."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -55,7 +55,7 @@ class Table(BaseModel):
         return self.model_dump(mode="json")
 
 
-class Data(Table):
+class Data(Toml):
     """Preparation of records and batches."""
 
     crop_seconds: Annotated[float, Field(gt=0)] | None = None
@@ -78,7 +78,7 @@ class Data(Table):
     network; for backbones whose preparation does not."""
 
 
-class Stage1(Table):
+class Stage1(Toml):
     """Linear probing: a new head on the frozen backbone."""
 
     solver: Literal["auto", "logistic", "adamw"] = "auto"
@@ -108,11 +108,11 @@ class Stage1(Table):
     """AdamW beta coefficients."""
     head_init: HeadInit = "stock"
     """Initialisation of the head."""
-    hand_on: Literal["best", "last"] = "best"
+    select: Literal["best", "last"] = "best"
     """Head to keep: best validation macro AUROC (earliest on a tie), or the last."""
 
 
-class Optimisation(Table):
+class Optimisation(Toml):
     """Settings that fine-tuning and pretraining share; those without a default differ in it."""
 
     epochs: Positive
@@ -159,15 +159,15 @@ class Stage2(Optimisation):
     """Beta coefficients of the optimiser; a one-cycle schedule replaces the first."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate from a layer to the one below; 1 is off, MAE uses 0.75."""
-    drop_path: Rate = 0.0
+    drop_path: Share = 0.0
     """Stochastic depth on every residual branch; 0.1 in the paper."""
     drop_path_schedule: Literal["linear", "constant"] = "linear"
     """Drop rates over depth: rising from 0 in the first block to `drop_path`, or constant."""
-    dropout: Rate = 0.0
+    dropout: Share = 0.0
     """Dropout rate; 0.01 in the feed-forward layers in the paper."""
     dropout_where: Literal["feed-forward", "stmem-all"] = "feed-forward"
     """Feed-forward layers only, or every dropout layer that ST-MEM's single option sets."""
-    head_dropout: Rate = 0.0
+    head_dropout: Share = 0.0
     """Dropout before the head; for backbones without feed-forward layers."""
     head_init: HeadInit = "stock"
     """Initialisation of the head if there is no stage 1."""
@@ -239,7 +239,7 @@ class Stage2(Optimisation):
         return self
 
 
-class Recipe(Table):
+class Recipe(Toml):
     """Recipe of post-training."""
 
     name: str
@@ -268,7 +268,7 @@ class Recipe(Table):
         probe, tuning = self.stage1, self.stage2
         steps = probe if probe and probe.solver != "logistic" else None
         return bool(
-            (steps and (steps.hand_on == "best" or len(steps.base_lr_sweep) > 1))
+            (steps and (steps.select == "best" or len(steps.base_lr_sweep) > 1))
             or (tuning and (tuning.select != "last" or (probe and tuning.keep == "auto")))
         )
 
@@ -299,12 +299,12 @@ _SECTIONS: dict[str | int, type[BaseModel]] = {
 }
 
 
-class CohortShare(Table):
-    """Cohort of a pretraining recipe."""
+class CohortSource(Toml):
+    """Cohort of a pretraining recipe, with its store."""
 
     path: str
     """PTB-XL's folder, a table, or a folder of ECG files, as on the command line."""
-    weight: Annotated[float, Field(gt=0)] | None = None
+    share: Annotated[float, Field(gt=0)] | None = None
     """Share of every epoch, relative to the other cohorts; default: by number of records."""
     store: str | None = None
     """Folder of the packed cohort; default: in the cache folder."""
@@ -347,13 +347,13 @@ class Pretraining(Optimisation):
     """Number of latest epochs whose encoders are kept."""
     keep_best: bool = False
     """Keep the encoder with the lowest validation loss."""
-    cohorts: tuple[CohortShare, ...] = ()
+    cohorts: tuple[CohortSource, ...] = ()
     """Cohorts to pretrain on if the command line has none."""
 
     @model_validator(mode="after")
-    def _check_weights(self) -> Pretraining:
-        if len({share.weight is None for share in self.cohorts}) > 1:
-            raise ValueError("only some cohorts have a weight")
+    def _check_shares(self) -> Pretraining:
+        if len({source.share is None for source in self.cohorts}) > 1:
+            raise ValueError("only some cohorts have a share")
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -430,7 +430,7 @@ def prepared_alike(recipe: Recipe, *, centred: bool) -> Recipe:
 
 
 def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: str | None) -> M:
-    table, changed = _read(kind, name, backbone)
+    table, changed_keys = _read(kind, name, backbone)
     stages = {key for key in _STAGES if key in table}
     changes: Json = {}
     for override in overrides:
@@ -453,16 +453,16 @@ def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: s
             f"recipe {name}: {problems}",
             remedy="correct the recipe or the --set option; docs/recipes.md lists every key",
         ) from error
-    changed |= set(dict(_entries(changes)))
-    recipe = _with_solver(recipe, changed)
-    _check_effects(recipe, changed)
+    changed_keys |= set(dict(_entries(changes)))
+    recipe = _with_solver(recipe, changed_keys)
+    _check_effects(recipe, changed_keys)
     return recipe
 
 
 def _read(
     kind: type[BaseModel], name: str | Path, backbone: str | None, above: tuple[Path, ...] = ()
 ) -> tuple[Json, set[str]]:
-    """Table of a recipe with all that it extends, and the keys that its files change."""
+    """Keys of a recipe with all that it extends, and the keys that its files change."""
     file = recipe_file(recipe_for(backbone, name), kind)
     if file.resolve() in above:
         raise RecipeError(
@@ -473,17 +473,17 @@ def _read(
     if file.is_relative_to(RECIPES):
         return table, set()
     base: Json = {}
-    changed: set[str] = set()
+    changed_keys: set[str] = set()
     extended = table.get("extends") or _base(kind, backbone, table)
     if isinstance(extended, str) and extended:
         extended = str(recipe_for(backbone, extended))
         place = file.parent / extended if extended.endswith(".toml") else extended
-        base, changed = _read(kind, place, backbone, (*above, file.resolve()))
+        base, changed_keys = _read(kind, place, backbone, (*above, file.resolve()))
         table["extends"] = place.name if isinstance(place, Path) else extended
     before = dict(_entries(base))
-    changed |= {key for key, value in _entries(table) if before.get(key) != value}
+    changed_keys |= {key for key, value in _entries(table) if before.get(key) != value}
     _inherit(base, {"name": file.stem, "description": ""} | table)
-    return base, changed
+    return base, changed_keys
 
 
 def recipe_file(name: str | Path, kind: type[BaseModel] = Recipe) -> Path:
@@ -555,11 +555,11 @@ _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
 )  # fmt: skip
 
 
-def _check_effects(recipe: Table, changed: set[str]) -> None:
+def _check_effects(recipe: Toml, changed_keys: set[str]) -> None:
     """Refuse a key that a user sets and another key overrules."""
     values = dict(_entries(recipe.to_dict()))
     for key, other, overrules, remedy in _OVERRULED:
-        if key in changed and other in values and overrules(values[other]):
+        if key in changed_keys and other in values and overrules(values[other]):
             raise RecipeError(
                 f"{key} has no effect with {other} = {values[other]}",
                 remedy=f"leave it out, or {remedy}",

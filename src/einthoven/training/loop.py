@@ -131,7 +131,7 @@ class Loop(Generic[T]):
         with torch.random.fork_rng(), shared:
             while state.epoch < settings.last_epoch:
                 network.train()
-                now = saved = time.monotonic()
+                now = last_save = time.monotonic()
                 batches = self.batches.epoch(
                     state.epoch, start=state.position * settings.accumulation
                 )
@@ -154,9 +154,9 @@ class Loop(Generic[T]):
                         self.progress(self.name, step + 1, total, metrics)
                     before, now = now, time.monotonic()
                     state.seconds += now - before
-                    if now - saved > settings.checkpoint_seconds:
+                    if now - last_save > settings.checkpoint_seconds:
                         self._save(optimizer, state)
-                        saved = time.monotonic()
+                        last_save = time.monotonic()
                 entry = self._end_epoch(network, state, steps, lr)
                 self._save(optimizer, state)
                 if self.progress:

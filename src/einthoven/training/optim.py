@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.optim import Adamax, AdamW, Optimizer
 
+from einthoven.backbones.config import Share
+
 REFERENCE_BATCH = 256  # learning rates are quoted per 256 samples, as in the MAE family
 OptimiserName = Literal["adamw", "adamax"]
 Precision = Literal["fp32", "bf16"]
-Share = Annotated[float, Field(ge=0, lt=1)]
 Divisor = Annotated[float, Field(ge=1)]
 
 
