@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # rich is imported when bars are shown
     from rich.progress import Progress as Display
     from rich.progress import Task
 
-__all__ = ["Bars", "Progress", "live_bars", "progress_bars"]
+__all__ = ["Bars", "Progress", "live_bars", "part_of", "progress_bars"]
 
 
 def __dir__() -> list[str]:
@@ -42,6 +42,13 @@ class Progress(Protocol):
         self, task: str, done: int, total: int, metrics: Mapping[str, float] | None = None, /
     ) -> None:
         """Show the progress of a task."""
+
+
+def part_of(progress: Progress | None, part: str) -> Progress | None:
+    """Progress with the part of the work before the name of each task."""
+    if progress is None:
+        return None
+    return lambda task, *numbers: progress(f"{part}, {task}", *numbers)
 
 
 @contextmanager
