@@ -20,6 +20,7 @@ def __dir__() -> list[str]:
 
 
 LOG_SECONDS = 30.0
+_WIDE = 120  # columns from which the bar is long, and the time that has passed is shown
 _SPEED_SECONDS = 300.0  # the speed is a mean over this time
 _UNLOGGED_SPEED = 20_000  # samples a second: epochs of a cached probe would fill the log
 _COLUMNS = {
@@ -66,15 +67,18 @@ def progress_bars(console: Console | None = None, *, keep: bool = True) -> Itera
         TimeRemainingColumn,
     )
     from rich.progress import Progress as Display
+    from rich.table import Column
 
     console = console or _stderr()
+    is_wide = console.width >= _WIDE
+    numbers = "{task.fields[step]} {task.fields[epoch]}"
     columns = [
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24 if is_wide else 8),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if is_wide else []),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[step]} {task.fields[epoch]}", markup=False),
+        TextColumn(numbers, markup=False, table_column=Column(no_wrap=False)),
     ]
     with Display(
         *columns,
