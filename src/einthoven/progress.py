@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # rich is imported when bars are shown
     from rich.progress import Progress as Display
     from rich.progress import Task
 
-__all__ = ["Bars", "Progress", "live_bars", "progress_bars"]
+__all__ = ["Bars", "Progress", "live_bars", "part_of", "progress_bars"]
 
 
 def __dir__() -> list[str]:
@@ -20,6 +20,7 @@ def __dir__() -> list[str]:
 
 
 LOG_SECONDS = 30.0
+_WIDE = 120  # columns from which the bar is long, and the time that has passed is shown
 _SPEED_SECONDS = 300.0  # the speed is a mean over this time
 _UNLOGGED_SPEED = 20_000  # samples a second: epochs of a cached probe would fill the log
 _COLUMNS = {
@@ -44,6 +45,13 @@ class Progress(Protocol):
         """Show the progress of a task."""
 
 
+def part_of(progress: Progress | None, part: str) -> Progress | None:
+    """Progress with the part of the work before the name of each task."""
+    if progress is None:
+        return None
+    return lambda task, *numbers: progress(f"{part}, {task}", *numbers)
+
+
 @contextmanager
 def progress_bars(console: Console | None = None, *, keep: bool = True) -> Iterator[Bars]:
     """Show the progress of all tasks in the block; `keep` the bars of finished tasks.
@@ -59,15 +67,18 @@ def progress_bars(console: Console | None = None, *, keep: bool = True) -> Itera
         TimeRemainingColumn,
     )
     from rich.progress import Progress as Display
+    from rich.table import Column
 
     console = console or _stderr()
+    is_wide = console.width >= _WIDE
+    numbers = "{task.fields[step]} {task.fields[epoch]}"
     columns = [
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24 if is_wide else 8),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if is_wide else []),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[step]} {task.fields[epoch]}", markup=False),
+        TextColumn(numbers, markup=False, table_column=Column(no_wrap=False)),
     ]
     with Display(
         *columns,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from einthoven.cli.progress import shown_warnings
-from einthoven.progress import Bars
+from einthoven.progress import Bars, progress_bars
 
 
 class Clock:
@@ -90,6 +90,18 @@ def test_a_terminal_shows_speed_and_loss_beside_the_bar() -> None:
     assert numbers(task.fields["step"]) == ["2.5000", "0.125"]
     assert numbers(task.fields["epoch"]) == ["2.2500", "0.1250"]
     assert task.completed == 20
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_bars_are_never_truncated(width: int) -> None:
+    out, task = io.StringIO(), "fold 1 of 5, stage 2, fine-tuning"
+    with progress_bars(Console(file=out, force_terminal=True, width=width)) as show:
+        show(task, 10000, 12000, {"epoch": 1, "loss": 0.5, "lr": 0.1})
+        entry = {"epoch": 1, "train_loss": 0.5, "macro_auroc": 0.875, "validation_loss": 0.25}
+        show(task, 12000, 12000, entry | {"samples_per_second": 12})
+    text = out.getvalue()
+    assert "…" not in text
+    assert all(part in text for part in (task, "12000/12000", "0.8750", "0.2500"))
 
 
 def test_a_task_without_metrics_moves_its_bar() -> None:

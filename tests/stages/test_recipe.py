@@ -39,7 +39,7 @@ def test_the_paper_s_recipe() -> None:
     assert (recipe.stage1.select, recipe.stage2.select) == ("best", "auto")
 
 
-@pytest.mark.parametrize("folder", ["", "ptbxl-100hz-cpu/", "demo/"])
+@pytest.mark.parametrize("folder", ["", "ptbxl-100hz-cpu/"])
 def test_plain_fine_tuning_differs_only_in_regularisation(folder: str) -> None:
     plain, ours = load_recipe(f"{folder}fine-tuning"), load_recipe(f"{folder}post-training")
     assert plain.stage1 is None
@@ -47,6 +47,26 @@ def test_plain_fine_tuning_differs_only_in_regularisation(folder: str) -> None:
     assert plain.stage2 is not None
     assert ours.stage2 is not None
     pieces = {"drop_path": 0.0, "dropout": 0.0, "keep": "always"}
+    assert ours.stage2.model_copy(update=pieces) == plain.stage2
+
+
+def test_the_recipes_of_the_demo_have_equal_budgets() -> None:
+    """As many steps of the same batches, whether of the head or of the whole network."""
+    recipes = [load_recipe(f"demo/{n}") for n in ("linear-probe", "fine-tuning", "post-training")]
+    stages = [[s for s in (recipe.stage1, recipe.stage2) if s] for recipe in recipes]
+    assert [len(each) for each in stages] == [1, 1, 2]
+    assert len({sum(stage.epochs for stage in each) for each in stages}) == 1
+    assert len({stage.batch_size for each in stages for stage in each}) == 1
+    probe, plain, ours = recipes
+    assert probe.data == plain.data == ours.data
+    assert probe.stage1 is not None
+    assert plain.stage2 is not None
+    assert ours.stage1 is not None
+    assert ours.stage2 is not None
+    assert probe.stage1.solver == "adamw"  # a solver's iterations are not steps
+    assert not probe.stage1.base_lr_sweep
+    assert ours.stage1.model_copy(update={"epochs": probe.stage1.epochs}) == probe.stage1
+    pieces = {"drop_path": 0.0, "dropout": 0.0, "epochs": plain.stage2.epochs}
     assert ours.stage2.model_copy(update=pieces) == plain.stage2
 
 

@@ -38,7 +38,7 @@ from einthoven.experiment.run import (
 from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_json, read_lines, write_json
 from einthoven.models import read_config, write_evaluation
 from einthoven.predictions import Predictions
-from einthoven.progress import Progress
+from einthoven.progress import Progress, part_of
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_initial_weights, check_public_weights
 from einthoven.stages.posttrain import check_weights, posttrain, request_of
@@ -111,12 +111,12 @@ def run_folds(
         folders = [run.path / FOLDS / str(number) for number in range(1, folds + 1)]
         bootstrap: dict[str, Any] = {"resamples": resamples, "by": UNIT}
         for number, (part, folder) in enumerate(zip(parts, folders, strict=True), 1):
-            settings["progress"] = _named(progress, f"fold {number} of {folds}")
+            settings["progress"] = part_of(progress, f"fold {number} of {folds}")
             run_experiment(
                 part, store, backbone, recipe=recipe, out=folder, **bootstrap, **settings
             )
         processes.wait()  # for the predictions of the last fold
-        settings["progress"] = _named(progress, "all records")
+        settings["progress"] = part_of(progress, "all records")
         final = refit_recipe(recipe, folders)
         trained = posttrain(
             everyone, store, backbone, recipe=final, out=run.path / REFIT, **settings
@@ -205,10 +205,3 @@ def fold_scores(folders: Sequence[Path]) -> Json:
         values = [score[name] for score in scores]
         summary[name] = {"mean": mean(values), "sd": stdev(values)}
     return summary
-
-
-def _named(progress: Progress | None, part: str) -> Progress | None:
-    """Progress with the part of the run before the name of each task."""
-    if progress is None:
-        return None
-    return lambda task, *numbers: progress(f"{part}, {task}", *numbers)
