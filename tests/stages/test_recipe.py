@@ -296,7 +296,7 @@ def test_keys_of_another_solver_have_no_effect() -> None:
     for solver, setting in (("logistic", "epochs=5"), ("adamw", "penalty=1.0")):
         with pytest.raises(RecipeError, match=f"stage1.solver = {solver}"):
             load_recipe("linear-probe", [f"stage1.solver={solver}", f"stage1.{setting}"])
-    with pytest.raises(RecipeError, match="penalty has no effect"):
+    with pytest.raises(RecipeError, match="penalty"):
         load_recipe("linear-probe", ["stage1.penalty=1.0", "stage1.epochs=5"])
     assert load_recipe("linear-probe", ["stage1.solver=logistic", "stage1.crops=2"])
 
