@@ -184,7 +184,9 @@ def test_a_report_of_two_runs(cli: Any, made: Any, synthetic_path: Path, tmp_pat
     assert result.out.split()[-1] == str(page)
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert len(numbers["comparisons"]) == 1
-    assert numbers["command"].endswith(f"--out {page} --resamples 20 --cohort {synthetic_path}")
+    assert numbers["command"].endswith(
+        f"--out {page.name} --resamples 20 --cohort {synthetic_path.name}"
+    )
     assert "<svg" in page.read_text()
 
 

@@ -55,6 +55,7 @@ def test_a_finished_page_is_complete(page: Path) -> None:
     assert not re.search(r"\n{3}", text)
     for target in TARGETS:
         assert text_of(page, target).strip().startswith("### ")
+        assert "SIMULATED" in text_of(page, target)
     linked = set(re.findall(r"\]\(figures/(.+?)\)", text))
     drawn = {file.name for file in (page.parent / "figures").glob("*.svg")}
     assert linked == drawn

@@ -172,9 +172,9 @@ def report(
     ] = None,
     resamples: Resamples = 1000,
 ) -> None:
-    """Write one self-contained HTML page: tables, differences, curves and example ECGs.
+    """Write one self-contained HTML page: tables, differences, curves, examples and wrong calls.
 
-    All its numbers are also written to a .json file of the same name.
+    Beside it, a .json file has its numbers, and a .errors.csv file all wrong calls of the main run.
     """
     from einthoven.cohorts import open_cohort
     from einthoven.report.page import write_report

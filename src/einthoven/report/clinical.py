@@ -81,6 +81,8 @@ def population_table(population: Json) -> Table:
         "Records, patients and labels. Numbers are of records unless stated otherwise, with their "
         "share; ages are those at the time of the recording, with the quartiles in brackets."
     )
+    if len(parts) > 1:
+        caption += " No patient is in two splits."
     rows = list(_population_rows(list(parts.values()), population["descriptions"]))
     return Table("table-population", caption, head, rows, kind="numbers dense")
 

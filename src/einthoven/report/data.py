@@ -30,7 +30,7 @@ from einthoven.licences import Licence
 from einthoven.predictions import Predictions, listed
 from einthoven.records.record import Record
 from einthoven.report.cases import calls_of, examples_of, gallery_of, reader
-from einthoven.report.format import command_text, without_folder
+from einthoven.report.format import command_text, counted, without_folder
 
 PREDICTIONS = "predictions"
 RARE = 10
@@ -399,7 +399,7 @@ def _cohort_text(values: Json) -> str:
         text(cohort["name"])
         + (f" {cohort['version']}" if cohort["version"] else "")
         + (f", task {cohort['task']}" if cohort["task"] else "")
-        + (f" ({len(labels)} labels)" if labels else "")
+        + (f" ({counted(len(labels), 'label')})" if labels else "")
     )
 
 

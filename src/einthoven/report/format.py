@@ -54,7 +54,7 @@ def count(value: int | None) -> str:
 
 def counted(number: int, noun: str) -> str:
     """`1 label`, `39 labels`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def confidence(level: float) -> str:

@@ -19,6 +19,7 @@ from einthoven.records.record import Record
 from einthoven.report import format as form
 from einthoven.report import tables
 from einthoven.report.cases import write_errors
+from einthoven.report.checklists import CHECKLISTS
 from einthoven.report.clinical import clinical_tables
 from einthoven.report.data import flat, pretraining_data, report_data, text
 from einthoven.report.ecg import ecg_paper, prepared_figure
@@ -147,7 +148,9 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         "errors": "Wrong calls",
         "provenance": "Provenance",
         "limitations": "Limitations",
+        "checklists": "Reporting checklists",
     }
+    headings = {key: str(heading) for key, heading in sections.items() if heading}
     return _render(
         "page.html.j2",
         data=data,
@@ -157,7 +160,8 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         score=first["score"],
         evaluation=evaluation,
         pair=tables.pair_of(data, first["name"]),
-        sections={key: heading for key, heading in sections.items() if heading},
+        sections=headings,
+        checklists=[(checklist, checklist.table(headings)) for checklist in CHECKLISTS],
         histories=histories,
         gallery=gallery,
         anchors=anchors,

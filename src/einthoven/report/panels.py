@@ -42,7 +42,7 @@ def label_panels(curves: Json, label: str, decision: Json | None, place: int) ->
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=_SIZE)
-    axes = figure.add_axes((0.17, 0.17, 0.79, 0.72))
+    axes = figure.add_axes((0.2, 0.17, 0.76, 0.72))
     axes.set_title(title, fontsize=8.5, loc="left")
     axes.set(xlabel=x, ylabel=y)
     axes.grid(color=GREY, alpha=0.3, lw=0.5)

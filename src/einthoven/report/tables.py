@@ -515,6 +515,7 @@ def templates(folder: Path = TEMPLATES, **options: Any) -> Environment:
     environment.globals |= {
         "confidence": confidence,
         "count": count,
+        "counted": form.counted,
         "fitted_on": fitted_on,
         "metric": metric,
         "metric_of": metric_of,

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from einthoven.files import Json
+from einthoven.files import RUN_FILE, Json, read_json
 from einthoven.report.format import (
     NONE,
     count,
@@ -27,6 +27,7 @@ from einthoven.reproduce.results import AUROC_AUPRC, Groups, Metric, Results, wi
 from einthoven.reproduce.run import Reproduction, weights_sha256
 
 NOT_RUN = "not run yet"
+SIMULATED = "> **SIMULATED ECGs: nothing here was measured in patients.**"
 NAMES: dict[Metric, str] = {"auroc": "macro AUROC", "auprc": "macro AUPRC"}
 
 
@@ -66,7 +67,8 @@ def section(
     reproduction = results.reproduction
     backbone, experiment = reproduction.backbone, reproduction.experiment
     groups = dict.fromkeys(target_groups(target, experiment, backbone))
-    finished_runs = sum(len(results.folders(group)) for group in groups)
+    finished = [run for group in groups for runs in results.folders(group).values() for run in runs]
+    finished_runs = len(finished)
     file = f"{backbone}--{experiment.name}"
     text = _ENVIRONMENT.get_template(f"{target}.md.j2").render(
         results=results,
@@ -84,6 +86,9 @@ def section(
         else {group.variant: reproduction.recipe(group.run(0)) for group in groups},
         **context,
     )
+    if any(read_json(run / RUN_FILE)["request"].get("cohort_synthetic") for run in finished):
+        heading, _, rest = text.strip().partition("\n")
+        text = f"{heading}\n\n{SIMULATED}\n{rest}"
     files = {f"{name}--{file}.svg": svg for name, svg in (drawings or {}).items()}
     return Section(
         target, backbone, experiment.name, text, numbers, files, has_results=finished_runs > 0
