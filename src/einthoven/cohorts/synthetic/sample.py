@@ -1,4 +1,4 @@
-"""A small simulated cohort with a table of one rare label, and one simulated ECG, to try things."""
+"""A small simulated cohort with a table of one label, and one simulated ECG: the samples to try."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FOLDER = "simulated-ecgs"
 
 
 def write_sample(folder: Path) -> Path:
-    """Write 40 simulated ECGs of 32 patients, ten of them with atrial fibrillation.
+    """Write 40 simulated ECGs of 32 patients; ten of the ECGs show atrial fibrillation.
 
     `folder` must exist. Returns `labels.csv`, with the columns `path`, `patient`, `age`, `sex` and
     `AFIB`. `ground_truth.csv` holds rate, intervals and beats of every record, and marks the cohort
