@@ -130,6 +130,15 @@ def test_simulated_cohorts_are_named_as_such() -> None:
     assert "simulated" in model_card({}, {"cohort": {"name": "mine", "synthetic": True}})
 
 
+def test_the_training_data_of_an_encoder_and_of_initial_weights_are_listed() -> None:
+    stage = {"cohort": "ward", "version": "2", "task": None, "records": 1234, "recipe": "cpc"}
+    for weights in (None, {"name": "encoder"}, {"file": "w.pt", "sha256": "abc"}):
+        provenance = {"initial_weights": weights, "pretraining": [stage]}
+        card = model_card({"backbone": "s4_tiny", "provenance": provenance})
+        assert card.count("ward 2 (1,234 records") == 1
+    assert "w.pt (SHA-256 abc)" in card
+
+
 def test_ptbxl_is_attributed_where_it_was_used() -> None:
     for cohort, contains in (("ptb-xl", None), ("ward", True), ("ptb-xl", True)):
         config = {"provenance": {"cohort": {"name": cohort}, "contains_ptbxl": contains}}

@@ -9,7 +9,15 @@ from markupsafe import Markup
 from einthoven.files import Json
 from einthoven.report import tables
 from einthoven.report.clinical import clinical_tables
-from einthoven.report.data import UNKNOWN, cohort_of, describe, flat, leakage, text
+from einthoven.report.data import (
+    UNKNOWN,
+    cohort_of,
+    describe,
+    flat,
+    history_text,
+    leakage,
+    text,
+)
 
 
 def model_card(
@@ -75,4 +83,4 @@ def _code(value: object) -> Markup:
 
 _CARDS = tables.templates(finalize=_finalize, keep_trailing_newline=True)
 _CARDS.filters["code"] = _code
-_CARDS.globals["resamples_of"] = tables.resamples_of
+_CARDS.globals |= {"resamples_of": tables.resamples_of, "history_text": history_text}

@@ -412,7 +412,7 @@ def history_text(history: Sequence[Json]) -> str:
             details.insert(0, f"{stage['records']:,} records")
         if stage.get("recipe"):
             details.append(f"recipe {stage['recipe']}")
-        name = f"{stage['cohort']} {stage['version'] or ''}".rstrip()
+        name = f"{stage['cohort']} {stage.get('version') or ''}".rstrip()
         stages.append(f"{name} ({', '.join(details)})")
     return ", then ".join(stages)
 
@@ -483,7 +483,8 @@ def _initial_weights(values: Json, recipe: Json) -> tuple[str, str]:
     if values.get("members"):
         return _MEMBERS, _MEMBERS
     if isinstance(weights, Mapping):
-        origin = without_folder(text(weights.get("path") or weights.get("name")))
+        names = (weights.get(key) for key in ("path", "name", "file"))
+        origin = without_folder(text(next(filter(None, names), None)))
         origin += f" (SHA-256 {weights['sha256']})" if weights.get("sha256") else ""
         origin += f", trained with einthoven: {history_text(history)}" if history else ""
         return origin, str(Licence.from_dict(weights))
