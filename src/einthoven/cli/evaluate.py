@@ -220,7 +220,7 @@ def card(
     split: Split = "test",
     store: StorePath = None,
     robustness: Annotated[
-        bool, typer.Option(help="Also predict with fewer leads, noise and offsets: 21 times.")
+        bool, typer.Option(help="Also predict with fewer leads, noise and offsets: 27 times.")
     ] = True,
     resamples: Resamples = 1000,
     seed: Seed = 0,

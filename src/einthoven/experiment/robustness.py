@@ -45,6 +45,12 @@ LEAD_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Lead sets by name: the eight that are measured independently (the other four follow from I and
 II), those of a monitor with six electrodes, the limb leads (four electrodes), the lead of a
 one-channel monitor, and that of a watch."""
+_CHEST = ("V1", "V2", "V3", "V4", "V5", "V6")
+ACCURACY_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    dict(LEAD_SETS)
+    | {f"without {lead}": ("I", "II", *(x for x in _CHEST if x != lead)) for lead in _CHEST}
+)
+"""`LEAD_SETS`, and those of records in which one chest electrode was off."""
 NOISE_KINDS = ("baseline-wander", "powerline", "muscle")
 SNRS = (12.0, 6.0, 0.0)  # dB
 OFFSETS = (0.1, 0.3)  # mV
@@ -204,7 +210,7 @@ def measure_lead_accuracy(
     store: Store,
     split: str = "validation",
     *,
-    lead_sets: Mapping[str, Sequence[str]] = LEAD_SETS,
+    lead_sets: Mapping[str, Sequence[str]] = ACCURACY_SETS,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Json:
@@ -261,6 +267,7 @@ def measure_lead_accuracy(
 
 
 def _label_values(table: Predictions, calibration: Calibration | None) -> Json:
+    """Macro AUROC, and AUROC, sensitivity and precision of the labels that are not too rare."""
     targets = table.require_targets()
     values = {"auroc": auroc(targets, table.probabilities)}
     if calibration is not None:
@@ -271,14 +278,11 @@ def _label_values(table: Predictions, calibration: Calibration | None) -> Json:
             values["precision"] = hits / called.sum(axis=0)
     positives = targets.sum(axis=0)
     enough = np.minimum(positives, len(targets) - positives) >= FEWEST
-    rows = np.stack(list(values.values()), axis=1).round(4).tolist()
     labels = {
-        x: dict(zip(values, row, strict=True)) for x, row in zip(table.labels, rows, strict=True)
+        table.labels[i]: {name: round(float(column[i]), 4) for name, column in values.items()}
+        for i in np.flatnonzero(enough)
     }
-    return {
-        "macro_auroc": round(float(np.nanmean(values["auroc"])), 4),
-        "labels": {x: labels[x] for x, usable in zip(labels, enough, strict=True) if usable},
-    }
+    return {"macro_auroc": round(float(np.nanmean(values["auroc"])), 4), "labels": labels}
 
 
 def _macro_values(score: Score, table: Predictions) -> Json:

@@ -165,19 +165,18 @@ def _gap(model: Model, preparation: Preparation) -> _Gap:
         reason = "no calls, because the accuracy without them was not measured (einthoven card)"
         return _Gap(missing, (), labels, (f"{without}: {reason}; {remedy}",))
     answered = answered_labels(accuracy, preparation.leads)
-    unanswered = tuple(label for label in labels if label not in answered)
-    if len(unanswered) == len(labels):
+    if not answered:
         raise BackboneError(
-            f"{model.name} is not accurate enough for any label {without}; it has "
+            f"{model.name} is not accurate enough for any label {without}; the leads present are "
             f"{', '.join(preparation.leads)}",
             remedy=remedy,
         )
-    if not unanswered:
-        return _Gap(missing)
+    unanswered = tuple(label for label in labels if label not in answered)
     reason = (
-        f"no answer for {len(unanswered)} of {len(labels)} labels, which are not accurate enough"
+        f": no answer for {len(unanswered)} of {len(labels)} labels, which are not accurate "
+        f"enough; {remedy}"
     )
-    return _Gap(missing, unanswered, unanswered, (f"{without}: {reason}; {remedy}",))
+    return _Gap(missing, unanswered, unanswered, (without + reason * bool(unanswered),))
 
 
 def _prediction(
