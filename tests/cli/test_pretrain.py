@@ -83,6 +83,11 @@ def test_a_recipe_may_name_its_cohorts(
     request = read_json(tmp_path / "run" / "run.json")["request"]
     assert len(request["cohorts"]) == 2
     assert "cohorts" not in request["recipe"]
+    cli("report", tmp_path / "run", "--out", tmp_path / "pages" / "losses.html")
+    assert "SIMULATED" in (tmp_path / "pages" / "losses.html").read_text()
+    assert "SIMULATED" in (tmp_path / "run" / "model" / "README.md").read_text()
+    for file in (*(tmp_path / "run" / "model").iterdir(), *(tmp_path / "pages").iterdir()):
+        assert str(tmp_path.parent).encode() not in file.read_bytes(), file
     result = cli(*command, "--out", tmp_path / "other", "--share", 2, status=1)
     assert "--share" in result.err
 
