@@ -97,6 +97,23 @@ def test_unknown_samples_leave_a_gap(make_record: Make) -> None:
     ecg_paper(make_record(np.nan))
 
 
+def test_small_drawings_keep_the_extremes_of_every_10_ms(make_record: Make) -> None:
+    """A pacing spike of one sample, and a gap, in noise at 500 Hz; records of 100 Hz stay."""
+    signal = np.random.default_rng(0).normal(0, 0.02, 10 * RATE).astype(np.float32)
+    signal[1713], signal[3000:3500] = 2.0, np.nan
+    record = make_record(signal)
+    whole, small = (ecg_paper(record, small=small) for small in (False, True))
+    assert len(small) < 0.6 * len(whole)
+    rows = [Sheet(drawing).group("strip-3-0") for drawing in (whole, small)]
+    (full,), (thin,) = rows
+    assert full.min(axis=0) == pytest.approx(thin.min(axis=0), abs=0.3)  # mm
+    assert full.max(axis=0) == pytest.approx(thin.max(axis=0), abs=0.3)
+    tops = [row[row[:, 1].argmax(), 0] for row in (full, thin)]
+    assert tops[0] == pytest.approx(tops[1], abs=0.3)
+    slow = make_record(signal[::5], rate=100.0)
+    assert ecg_paper(slow, small=True) == ecg_paper(slow)
+
+
 def test_names_are_not_printed_and_titles_are_text(make_record: Make) -> None:
     drawn = ecg_paper(make_record(), title='<script>$x$ "a"')
     assert "MRN-4711" not in drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,10 +31,11 @@ _MARGIN, _HEADER = 2.0, 8.0
 _LEAST_GAP, _LARGEST_GAP = 20.0, 45.0  # mm between baselines; taller complexes overlap
 _MM_PER_UNIT = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 _PULSE = (1.0, 2.0, 2.0, 7.0, 7.0, 8.0)  # mm from the left edge: 200 ms, of 1 mV or one unit
+_BUCKET = 0.01  # s
 _TALLEST = 20.0  # mm above or below a baseline, for all but a thousandth of the samples
 
 
-def ecg_paper(record: Record, *, title: str = "", name: str = "ecg") -> str:
+def ecg_paper(record: Record, *, title: str = "", name: str = "ecg", small: bool = False) -> str:
     """Draw an ECG on paper, as one `<svg>` element in its true size.
 
     Twelve leads of at least 10 s have the standard layout: 2.5 s of each lead in three rows of
@@ -43,8 +44,11 @@ def ecg_paper(record: Record, *, title: str = "", name: str = "ecg") -> str:
     applied.
 
     The title stands above the paper; the record's name and patient are not printed. `name` is the
-    prefix of the ids, unique in a page.
+    prefix of the ids, unique in a page. A drawing to be shown `small` has the lowest and the
+    highest sample of every 10 ms, a fraction of the size of all samples.
     """
+    rate = record.rate
+    record = _extremes(record) if small else record
     whole = record.signal.shape[1] >= int(SHEET * record.rate)
     if whole and set(STANDARD_LEADS) <= set(record.leads):
         leads, step = "the twelve standard leads", SHEET / 4
@@ -55,7 +59,7 @@ def ecg_paper(record: Record, *, title: str = "", name: str = "ecg") -> str:
         rows.append([_strip(record, RHYTHM)])
     else:
         leads, rows = ", ".join(record.leads), [[_strip(record, x)] for x in record.leads]
-    caption = f"25 mm/s · 10 mm/mV · {record.rate:g} Hz · no display filter"
+    caption = f"25 mm/s · 10 mm/mV · {rate:g} Hz · no display filter"
     seconds = min(record.duration, SHEET)
     alt = f"Electrocardiogram, {seconds:.3g} s of {leads}, at 25 mm/s and 10 mm/mV"
     with drawing():
@@ -173,6 +177,19 @@ def _strip(record: Record, lead: str, start: float = 0.0, *, seconds: float = SH
     # One sample more, so that a strip reaches the start of the next one.
     shown = MM_PER_MV * voltage[first : last + 1]
     return Strip(lead, first / record.rate, record.rate, shown)
+
+
+def _extremes(record: Record) -> Record:
+    """The lowest and the highest sample of every 10 ms, in their order; evenly spaced."""
+    width = int(_BUCKET * record.rate)
+    if width < 3:  # two of two
+        return record
+    buckets = record.signal.shape[1] // width
+    signal = record.signal[:, : buckets * width].reshape(-1, buckets, width)
+    places = np.sort([signal.argmin(axis=2), signal.argmax(axis=2)], axis=0)
+    kept = np.stack([np.take_along_axis(signal, p[..., None], 2)[..., 0] for p in places], axis=2)
+    thinned = kept.reshape(len(record.leads), -1)
+    return replace(record, signal=thinned, rate=2 * record.rate / width)
 
 
 def _about_median(voltage: NDArray[np.float32]) -> NDArray[np.float64]:
