@@ -54,7 +54,7 @@ def own(tmp_path: Path, synthetic: Cohort) -> Path:
     label = synthetic.labels[int(synthetic.matrix.sum(axis=0).argmax())]
     table[label] = synthetic.matrix[:, synthetic.labels.index(label)]
     table["path"] = [str(path) for path in synthetic.paths()]
-    table.assign(device="AB-1").to_csv(tmp_path / "own.csv", index=False)
+    table.assign(ward="AB-1").to_csv(tmp_path / "own.csv", index=False)
     return tmp_path / "own.csv"
 
 
@@ -65,7 +65,7 @@ def test_columns_that_are_no_labels_are_left_out_by_name(
     label = synthetic.labels[int(synthetic.matrix.sum(axis=0).argmax())]
     for verb in (["doctor", own], ["embed", own, "--out", tmp_path / "e.npy", "--split", "test"]):
         result = cli(*verb, status=1)
-        assert all(word in result.err for word in ("'device'", "'AB-1'", "--label"))
+        assert all(word in result.err for word in ("'ward'", "'AB-1'", "--label"))
         cli(*verb, "--label", label)
     assert len(np.load(tmp_path / "e.npy")) == len(synthetic.ids("test"))
 
