@@ -16,7 +16,7 @@ from einthoven.evaluate.curves import (
     Curves,
     curves,
 )
-from einthoven.evaluate.estimate import TOO_FEW
+from einthoven.evaluate.estimate import TOO_FEW, Bootstrap, BootstrapSettings
 from einthoven.predictions import Calibration, Predictions
 
 
@@ -89,18 +89,24 @@ def test_net_benefit_is_of_calibrated_probabilities() -> None:
     )
 
 
-def test_bands_are_percentiles_of_resampled_curves() -> None:
-    """One curve is computed from copied records, as a resample holds them."""
+def test_bands_are_percentiles_over_resampled_patients() -> None:
+    """A resample is scored by scikit-learn with weights, the number of copies of each record."""
     predictions = table(records=80, labels=1)
-    result = drawn(predictions, 200)
-    entry = result.labels["0"]
-    assert result.settings.by == "patient"
-    for band in (entry.roc, entry.precision, entry.net_benefit, result.roc):
-        assert band.limits is not None
-        low, high = band.limits
-        assert (low <= high).all()
-        assert ((low <= band.value + 1e-9) & (band.value <= high + 1e-9)).mean() > 0.9
-        assert (high - low).max() > 0.05
+    entry = drawn(predictions, 60).labels["0"]
+    settings = BootstrapSettings(60, 0, "skip", by="patient")
+    copies = Bootstrap.of(predictions, settings).draws.multiplicities
+    assert (copies[:, ::2] == copies[:, 1::2]).all()  # the two records of a patient
+    y, p = predictions.require_targets()[:, 0], predictions.probabilities[:, 0]
+    inside, rocs, benefits = np.nextafter(FALSE_POSITIVE_RATES, 2), [], []
+    for weights in copies:
+        fpr, tpr, _ = roc_curve(y, p, sample_weight=weights, drop_intermediate=False)
+        rocs.append(np.interp(inside, fpr, tpr))
+        called = p[:, None] >= THRESHOLDS
+        gains = np.where(y[:, None] == 1, 1, -THRESHOLDS / (1 - THRESHOLDS)) * called
+        benefits.append(np.average(gains, axis=0, weights=weights))
+    for band, curves_ in ((entry.roc, rocs), (entry.net_benefit, benefits)):
+        expected = np.quantile(curves_, [0.025, 0.975], axis=0)
+        np.testing.assert_allclose(band.limits, expected, atol=1e-5)
     assert drawn(predictions, 0).labels["0"].roc.limits is None
 
 

@@ -48,10 +48,8 @@ class Checklist:
 
     def filled(self, sections: Mapping[str, str]) -> int:
         """Number of items that need nothing from the author, on a page with these sections."""
-        done = [
-            not item.author and any(s in sections for s in item.sections) for item in self.items
-        ]
-        return sum(done)
+        complete = [item for item in self.items if not item.author]
+        return sum(any(s in sections for s in item.sections) for item in complete)
 
     def table(self, sections: Mapping[str, str]) -> Table:
         """Table of the items; `sections` are the headings of a page by identity."""

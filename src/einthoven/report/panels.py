@@ -46,6 +46,7 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     axes.set_title(title, fontsize=8.5, loc="left")
     axes.set(xlabel=x, ylabel=y)
     axes.grid(color=GREY, alpha=0.3, lw=0.5)
+    axes.tick_params(length=0)  # the grid is enough
     return figure, axes
 
 
