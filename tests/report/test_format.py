@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from einthoven.report import format as form
-from einthoven.report.format import command_text, without_folder
+from einthoven.report.format import without_folder
 from einthoven.report.tables import metric
 
 
@@ -47,4 +47,3 @@ def test_values_keep_full_precision_in_html() -> None:
 )
 def test_paths_lose_their_folders(argument: str, bare: str) -> None:
     assert without_folder(argument) == bare
-    assert command_text(["einthoven", "my data", argument]).startswith("einthoven 'my data' ")

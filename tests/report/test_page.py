@@ -233,7 +233,9 @@ def test_a_run_without_history_resamples_or_patients(runs: dict[str, Path], tmp_
     """One label has no positives."""
     bare = shutil.copytree(runs["post-training"], tmp_path / "bare")
     shutil.rmtree(bare / "stage2")
-    write_json(bare / "run.json", {"request": {"recipe": {"name": "bare"}}})
+    request = {"recipe": {"name": "bare"}, "labels": ["LAO/LAE"]}
+    command = ["/usr/bin/einthoven", "--label", "LAO/LAE"]
+    write_json(bare / "run.json", {"request": request, "command": command})
     table = Predictions.load(bare / "predictions" / "test.parquet")
     targets = table.require_targets() * np.array([0, 1, 1, 1, 1], dtype=np.uint8)
     changed = replace(table, targets=targets, patients=np.full(len(table), ""))
@@ -241,6 +243,7 @@ def test_a_run_without_history_resamples_or_patients(runs: dict[str, Path], tmp_
     out = write_report([bare], tmp_path / "page.html", resamples=0)
     page, data = Page(out.read_text()), read_json(out.with_suffix(".json"))
     assert data["runs"][0]["training"]["best"] == {}
+    assert data["runs"][0]["command"] == "einthoven --label LAO/LAE"  # a label is not a path
     assert data["runs"][0]["patients"] is None
     assert "training" not in page.values("id")
     assert UNKNOWN in page.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -30,7 +31,7 @@ from einthoven.licences import Licence
 from einthoven.predictions import Predictions, listed
 from einthoven.records.record import Record
 from einthoven.report.cases import calls_of, examples_of, gallery_of, reader
-from einthoven.report.format import command_text, counted, without_folder
+from einthoven.report.format import counted, without_folder
 
 PREDICTIONS = "predictions"
 RARE = 10
@@ -164,7 +165,7 @@ def pretraining_data(runs: Mapping[str, Path], command: str = "") -> Json:
             {
                 "name": name,
                 "config": config,
-                "command": command_text(config.get("command") or ()),
+                "command": shlex.join(config["command"]),
                 "model": describe(config),
                 "lowest": best_line(history, "validation_loss", min),
                 "predictions": {},
@@ -194,7 +195,7 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
     return {
         "name": name,
         "config": config,
-        "command": command_text(config.get("command") or ()),
+        "command": shlex.join(config["command"]),
         "model": describe(config),
         "synthetic": bool(cohort_of(flat(trained))["synthetic"]),
         "leakage": leakage(config),
@@ -217,7 +218,9 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
 def _config(folder: Path) -> Json:
     """The `run.json` of a run, without the folders of this machine."""
     config: Json = read_json(folder / RUN_FILE)
-    config["command"] = [without_folder(part) for part in config.get("command") or ()]
+    labels = config["request"].get("labels") or ()  # their names may have slashes
+    parts = config.get("command") or ()
+    config["command"] = [part if part in labels else without_folder(part) for part in parts]
     weights = config["request"].get("weights")
     if isinstance(weights, dict) and "path" in weights:
         weights["name"] = without_folder(weights.pop("path"))

@@ -1,9 +1,8 @@
-"""Numbers, durations and commands as text: the one formatting of the whole program."""
+"""Numbers, durations and paths as text: the one formatting of the whole program."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 
 NONE = "–"
@@ -78,11 +77,6 @@ def minutes(seconds: float | None) -> str:
     if seconds is None:
         return NONE
     return f"{seconds / 60:.0f}" if seconds >= 600 else f"{seconds / 60:.1f}"
-
-
-def command_text(arguments: Sequence[str]) -> str:
-    """A command as it is typed, with names of files and folders in place of their paths."""
-    return shlex.join(map(without_folder, arguments))
 
 
 def without_folder(argument: str) -> str:

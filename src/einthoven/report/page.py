@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count as counter
@@ -30,7 +31,7 @@ from einthoven.report.figures import (
     reliability_diagram,
     to_svg,
 )
-from einthoven.report.format import command_text
+from einthoven.report.format import without_folder
 from einthoven.report.panels import label_panels, macro_panels
 
 LISTED = 200  # wrong calls on the page and in its JSON; the others are in the CSV file only
@@ -90,14 +91,14 @@ def write_report(
             f"a run is named more than once: {', '.join(map(str, folders))}",
             remedy="name every run once",
         )
-    command = ["einthoven", "report", *map(str, folders), "--out", str(out)]
-    command += ["--reference", str(reference)] if reference else []
+    command = ["einthoven", "report", *(run.resolve().name for run in folders), "--out", page.name]
+    command += ["--reference", Path(reference).resolve().name] if reference else []
     command += ["--resamples", str(resamples)] if resamples != 1000 else []
     for label, value in (prevalence or {}).items():
         command += ["--prevalence", f"{label}={value:g}"]
-    command += options
+    command += map(without_folder, options)
     if all(_is_pretraining(folder) for folder in folders):
-        data = pretraining_data(_by_name(folders), command_text(command))
+        data = pretraining_data(_by_name(folders), shlex.join(command))
         html = _pretraining_page(data)
     else:
         other = Path(reference or folders[-1])
@@ -109,7 +110,7 @@ def write_report(
             cohort=cohort,
             resamples=resamples,
             prevalence=prevalence,
-            command=command_text(command),
+            command=shlex.join(command),
         )
         if gallery := data["gallery"]:
             gallery["file"] = page.with_suffix(".errors.csv").name
