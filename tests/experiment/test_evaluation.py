@@ -147,6 +147,9 @@ def test_evaluate_model_writes_the_card_and_keeps_the_model(
     assert "](reliability.svg)\n" in text
     root = ElementTree.fromstring(picture)
     assert root.attrib["color"] == "#000000"
+    curves = ElementTree.fromstring((saved / "curves.svg").read_text())
+    assert all(label in curves.attrib["aria-label"] for label in evaluation["curves"]["per_label"])
+    assert "](curves.svg)\n" in text
     assert (root[0].tag.rpartition("}")[2], root[0].attrib["fill"]) == ("rect", "#ffffff")
     assert load_model(saved).labels == synthetic.labels
     plain = score_predictions(tables["test"], resamples=20).to_dict()

@@ -37,7 +37,8 @@ def test_it_is_small_complete_and_calibrated() -> None:
     folder = model_path(SHIPPED)
     assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST
     assert {file.name for file in folder.iterdir()} == {
-        "README.md", "config.json", "evaluation.json", "reliability.svg", "model.safetensors",
+        "README.md", "config.json", "curves.svg", "evaluation.json", "model.safetensors",
+        "reliability.svg",
     }  # fmt: skip
     model = einthoven.load_model()
     assert len(model.labels) == 71

@@ -309,3 +309,8 @@ def test_a_report_is_an_html_file(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"\.html") as caught:
         write_report([pretraining(tmp_path / "a")], tmp_path / "page.pdf")
     assert caught.value.remedy
+
+
+def test_a_prevalence_does_not_apply_to_pretraining(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="prevalence"):
+        write_report([pretraining(tmp_path / "a")], tmp_path / "page.html", prevalence={"A": 0.1})

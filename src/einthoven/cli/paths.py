@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from einthoven.cli.progress import note, progress_bars
+from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.errors import CohortError, ModelError
 from einthoven.files import CONFIG_FILE, STORE_FILE
 from einthoven.models import SHIPPED, is_model
@@ -73,9 +74,12 @@ def full_cohort(
     Raises CohortError if an option applies to another kind of cohort.
     """
     from einthoven.cohorts.ptbxl import is_ptbxl_layout
+    from einthoven.cohorts.table import CohortWarning
 
     empty_rows = "keep" if is_ptbxl_layout(path) else None
-    return _open(path, labels=labels, rate=rate, empty_rows=empty_rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CohortWarning)  # no use is made of ages and dates
+        return _open(path, labels=labels, rate=rate, empty_rows=empty_rows)
 
 
 def _open(
@@ -104,7 +108,8 @@ def _open(
     selected = {key: value for key, value in options.items() if value}
     if labels == () and path.is_file():
         selected["labels"] = ()
-    return open_cohort(path, **selected)
+    with shown_warnings():
+        return open_cohort(path, **selected)
 
 
 def refuse_inside(out: Path, cohort: Path) -> None:

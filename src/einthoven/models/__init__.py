@@ -7,6 +7,7 @@
     README.md             the model card
     evaluation.json       scores, calibration, subgroups, robustness; only after an evaluation
     reliability.svg       reliability diagram of the card
+    curves.svg            ROC and precision-recall curves of the card
 
 The same folder holds a post-trained classifier, a pretrained encoder, and a converted public
 checkpoint. Nothing in it is executed: the network is built from its registered name.

@@ -18,7 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from einthoven.errors import FileError, ModelError, first_fault
 from einthoven.files import CONFIG_FILE, EVALUATION_FILE, Json, read_json, write_json
 
-WEIGHTS, CARD, RELIABILITY = "model.safetensors", "README.md", "reliability.svg"
+WEIGHTS, CARD = "model.safetensors", "README.md"
+RELIABILITY, CURVES = "reliability.svg", "curves.svg"
 FORMAT = "einthoven-model-1"
 SHIPPED = "einthoven-small"
 
@@ -103,7 +104,7 @@ def _download(name: str, revision: str | None) -> Path:
             f"{name}: no such folder, and huggingface_hub, which could download it, is missing",
             remedy="pip install 'einthoven[hub]', or download the folder and name it",
         ) from error
-    files = [CONFIG_FILE, WEIGHTS, CARD, EVALUATION_FILE, RELIABILITY]
+    files = [CONFIG_FILE, WEIGHTS, CARD, EVALUATION_FILE, RELIABILITY, CURVES]
     try:
         return Path(snapshot_download(repo_id=name, revision=revision, allow_patterns=files))
     except (OSError, ValueError) as error:

@@ -36,6 +36,7 @@ from einthoven.licences import Licence, LicenceWarning
 from einthoven.models.config import (
     CARD,
     COPY_AGAIN,
+    CURVES,
     FORMAT,
     RELIABILITY,
     SHIPPED,
@@ -85,7 +86,7 @@ def save_model(
         )
     try:
         if (folder / CONFIG_FILE).exists():
-            for name in (CONFIG_FILE, CARD, EVALUATION_FILE, RELIABILITY):
+            for name in (CONFIG_FILE, CARD, EVALUATION_FILE, RELIABILITY, CURVES):
                 (folder / name).unlink(missing_ok=True)
         metadata = model.fingerprints | {"format": FORMAT}
         write_tensors(folder / WEIGHTS, model.network.state_dict(), metadata)
@@ -104,7 +105,7 @@ def save_model(
 
 
 def write_evaluation(path: str | Path, evaluation: Json) -> Path:
-    """Write `evaluation.json`, the model card and its reliability diagram into a model folder.
+    """Write `evaluation.json`, the model card and its figures into a model folder.
 
     Returns
     -------
@@ -121,6 +122,7 @@ def write_evaluation(path: str | Path, evaluation: Json) -> Path:
     from einthoven.report.card import model_card  # prediction needs neither templates
     from einthoven.report.data import REMEDY, mismatch
     from einthoven.report.figures import reliability_picture  # nor figures
+    from einthoven.report.panels import curves_picture
 
     folder = model_path(path)
     config = read_config(folder)
@@ -128,7 +130,12 @@ def write_evaluation(path: str | Path, evaluation: Json) -> Path:
         raise EvaluationError(f"{folder}: the evaluation {difference}", remedy=REMEDY)
     write_json(folder / EVALUATION_FILE, evaluation)
     write_text(folder / RELIABILITY, reliability_picture(evaluation["calibration"]))
-    write_text(folder / CARD, model_card(config, evaluation, reliability=RELIABILITY))
+    pictures = {"reliability": RELIABILITY}
+    if curves := evaluation.get("curves"):
+        decisions = evaluation["calibration"]["decisions"] or {}
+        write_text(folder / CURVES, curves_picture(curves, decisions))
+        pictures["curves"] = CURVES
+    write_text(folder / CARD, model_card(config, evaluation, **pictures))
     return folder / CARD
 
 

@@ -21,7 +21,11 @@ from einthoven.report.data import (
 
 
 def model_card(
-    config: Json, evaluation: Json | None = None, *, reliability: str | None = None
+    config: Json,
+    evaluation: Json | None = None,
+    *,
+    reliability: str | None = None,
+    curves: str | None = None,
 ) -> str:
     """Write the model card of a model folder: Markdown with the front matter of Hugging Face.
 
@@ -35,8 +39,8 @@ def model_card(
     evaluation : mapping, optional
         The contents of `evaluation.json`: `score`, `validation`, `calibration`, `subgroups`,
         `robustness`; `cohort` and `split` name the records of the evaluation.
-    reliability : str, optional
-        File of the reliability diagram, relative to the card.
+    reliability, curves : str, optional
+        Files of the reliability diagram and of the curves of labels, relative to the card.
     """
     model, values, evaluation = describe(config), flat(config), evaluation or {}
     score, cohort = evaluation.get("score"), model["cohort"]
@@ -55,6 +59,7 @@ def model_card(
         splits_table=tables.splits_table(evaluation) if score else None,
         label_table=tables.labels_table(score) if score else None,
         reliability=reliability,
+        curves=curves,
         answers_table=tables.answers_table(accuracy) if is_valid else None,
         **tables.evaluation_tables(evaluation),
         **clinical_tables(evaluation),

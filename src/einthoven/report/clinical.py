@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from markupsafe import Markup
-
 from einthoven.files import Json
 from einthoven.report.data import UNKNOWN
 from einthoven.report.tables import (
@@ -94,9 +92,7 @@ def _population_rows(parts: list[Json], descriptions: Json) -> Iterator[list[Cel
     yield from _counted("Sex", "sex", parts)
     for label in parts[-1]["positives"]:
         wording = descriptions.get(label)
-        name: str = "Label " + label
-        if wording and wording != label:
-            name = Markup('Label {} <span class="wording">{}</span>').format(label, wording)
+        name = f"Label {label}: {wording}" if wording and wording != label else f"Label {label}"
         yield [name, *(_shared(part["positives"][label]) for part in parts)]
     if parts[-1]["positives"]:
         yield ["No label", *(_shared(part["without_label"]) for part in parts)]

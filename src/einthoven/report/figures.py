@@ -311,7 +311,12 @@ def _draw_bins(axes: Axes, bins: Sequence[Json], when: str) -> None:
 
 
 def reliability_picture(calibration: Json) -> str:
-    """Draw a reliability diagram for a file: black on white, independent of the page."""
-    opening, rest = reliability_diagram(calibration).split(">", 1)
+    """Draw a reliability diagram for a file."""
+    return standing_alone(reliability_diagram(calibration))
+
+
+def standing_alone(svg: Markup) -> str:
+    """A figure as the content of a file: black on white, independent of the page."""
+    opening, rest = svg.split(">", 1)
     ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
     return f'{opening} color="#000000">{ground}{rest}\n'

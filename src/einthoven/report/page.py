@@ -77,7 +77,7 @@ def write_report(
     ------
     EvaluationError
         If a run is not finished, runs have different test records or labels, `out` does not end in
-        `.html`, or a prevalence is not in (0, 1) or of a label without a threshold.
+        `.html`, or a prevalence is not in (0, 1), of a label without a threshold or of pretraining.
     """
     page = Path(out)
     if page.suffix.lower() not in (".html", ".htm"):
@@ -98,6 +98,11 @@ def write_report(
         command += ["--prevalence", f"{label}={value:g}"]
     command += map(without_folder, options)
     if all(_is_pretraining(folder) for folder in folders):
+        if prevalence:
+            raise EvaluationError(
+                "a prevalence applies to calls, which pretraining does not make",
+                remedy="leave it out, or name runs of posttrain",
+            )
         data = pretraining_data(_by_name(folders), shlex.join(command))
         html = _pretraining_page(data)
     else:

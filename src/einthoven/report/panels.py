@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from markupsafe import Markup
@@ -10,19 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from einthoven.files import Json
-from einthoven.report.figures import COLOURS, GREY, INK, drawing, to_svg
+from einthoven.report.figures import COLOURS, GREY, INK, drawing, standing_alone, to_svg
 
 _SIZE = (3.1, 2.75)  # inches: readable in one column of a phone
 _LINE, _POINT = COLOURS[0], COLOURS[1]
 
+Draw = Callable[[Axes, Json, str, Json | None], str]
+"""Draws a part of the curves of a label, or of the mean without one; returns what it shows."""
+
 
 def macro_panels(curves: Json) -> list[Markup]:
     """Draw ROC and precision-recall of the mean over labels."""
-    macro, name = curves["macro"], "panel-macro"
-    return [
-        _roc(curves, macro["roc"], None, "mean over labels", name),
-        _precision(curves, macro["precision"], None, None, "mean over labels", name),
-    ]
+    return [_panel(part, curves, "", None, "macro") for part in (_roc, _precision)]
 
 
 def label_panels(curves: Json, label: str, decision: Json | None, place: int) -> list[Markup]:
@@ -30,24 +30,45 @@ def label_panels(curves: Json, label: str, decision: Json | None, place: int) ->
 
     `curves` is a `Curves.to_dict()`, `place` makes the ids unique.
     """
-    entry, name = curves["per_label"][label], f"panel-{place}"
-    prevalence = entry["positives"] / (entry["positives"] + entry["negatives"])
-    return [
-        _roc(curves, entry["roc"], decision, label, name),
-        _precision(curves, entry["precision"], decision, prevalence, label, name),
-        _net_benefit(curves, entry, decision, label, name),
-        _calibration(entry["bins"], label, name),
-    ]
+    parts = (_roc, _precision, _net_benefit, _calibration)
+    return [_panel(part, curves, label, decision, str(place)) for part in parts]
 
 
-def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE)
-    axes = figure.add_axes((0.2, 0.17, 0.76, 0.72))
+def curves_picture(curves: Json, decisions: Json) -> str:
+    """Draw the ROC and the precision-recall curve of every label for a file, black on white."""
+    labels = ["", *curves["per_label"]]
+    rows = -(-len(labels) // 2)
+    with drawing():
+        figure = Figure(figsize=(4 * _SIZE[0], rows * _SIZE[1]))
+        places = figure.subplots(rows, 4, squeeze=False).reshape(-1, 2)
+        for (left, right), label in zip_longest(places, labels):
+            if label is None:
+                left.set_visible(False)
+                right.set_visible(False)
+                continue
+            for axes, draw in ((left, _roc), (right, _precision)):
+                draw(axes, curves, label, decisions.get(label))
+                axes.set_title(f"{axes.get_title(loc='left')}: {label or 'mean'}", fontsize=8.5)
+                axes.set_title("", loc="left")
+        edge = 0.5 / rows
+        figure.subplots_adjust(0.05, 0.4 * edge, 0.99, 1 - 0.25 * edge, 0.3, 0.4)
+        alt = f"ROC and precision-recall curves of {', '.join(labels[1:])}, and their mean"
+        return standing_alone(to_svg(figure, name="curves", alt=alt))
+
+
+def _panel(draw: Draw, curves: Json, label: str, decision: Json | None, place: str) -> Markup:
+    with drawing():
+        figure = Figure(figsize=_SIZE)
+        alt = draw(figure.add_axes((0.2, 0.17, 0.76, 0.72)), curves, label, decision)
+        name = f"panel-{place}-{draw.__name__.strip('_').replace('_', '-')}"
+        return to_svg(figure, name=name, alt=f"{alt}: {label or 'mean over labels'}")
+
+
+def _frame(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, fontsize=8.5, loc="left")
     axes.set(xlabel=x, ylabel=y)
     axes.grid(color=GREY, alpha=0.3, lw=0.5)
     axes.tick_params(length=0)  # the grid is enough
-    return figure, axes
 
 
 def _band(axes: Axes, x: Sequence[float], curve: Json) -> None:
@@ -62,61 +83,59 @@ def _mark(axes: Axes, x: float | None, y: float | None) -> None:
         axes.plot([x], [y], ls="", marker="o", ms=6, mfc=_POINT, mec="white", mew=0.9, zorder=4)
 
 
-def _roc(curves: Json, curve: Json, decision: Json | None, label: str, name: str) -> Markup:
-    with drawing():
-        figure, axes = _axes("ROC", "1 − specificity", "sensitivity")
-        axes.plot([0, 1], [0, 1], color=GREY, lw=0.9, ls="--")
-        _band(axes, curves["false_positive_rates"], curve)
-        if decision and decision["specificity"] is not None:
-            _mark(axes, 1 - decision["specificity"], decision["sensitivity"])
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03))
-        return to_svg(figure, name=f"{name}-roc", alt=f"ROC curve with its band: {label}")
+def _of(curves: Json, label: str) -> Json:
+    """Curves of a label; of the mean over labels without one."""
+    entry: Json = curves["per_label"][label] if label else curves["macro"]
+    return entry
 
 
-def _precision(
-    curves: Json, curve: Json, decision: Json | None, prevalence: float | None, label: str,
-    name: str,
-) -> Markup:  # fmt: skip
-    with drawing():
-        figure, axes = _axes("Precision and recall", "recall (sensitivity)", "precision (PPV)")
-        if prevalence is not None:
-            axes.axhline(prevalence, color=GREY, lw=0.9, ls="--")
-        _band(axes, curves["recalls"], curve)
-        if decision:
-            _mark(axes, decision["sensitivity"], decision["precision"])
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03))
-        alt = f"Precision-recall curve with its band: {label}"
-        return to_svg(figure, name=f"{name}-precision", alt=alt)
+def _roc(axes: Axes, curves: Json, label: str, decision: Json | None) -> str:
+    _frame(axes, "ROC", "1 − specificity", "sensitivity")
+    axes.plot([0, 1], [0, 1], color=GREY, lw=0.9, ls="--")
+    _band(axes, curves["false_positive_rates"], _of(curves, label)["roc"])
+    if decision and decision["specificity"] is not None:
+        _mark(axes, 1 - decision["specificity"], decision["sensitivity"])
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03))
+    return "ROC curve with its band"
 
 
-def _net_benefit(curves: Json, entry: Json, decision: Json | None, label: str, name: str) -> Markup:
-    with drawing():
-        figure, axes = _axes("Net benefit", "threshold probability", "net benefit")
-        thresholds = np.array(curves["thresholds"])
-        axes.axhline(0, color=INK, lw=0.8, ls=":")
-        axes.plot(thresholds, entry["treat_all"], color=GREY, lw=1.1, ls="--")
-        _band(axes, curves["thresholds"], entry["net_benefit"])
-        if decision:
-            axes.axvline(decision["threshold"], color=_POINT, lw=1.0, ls="-.")
-        benefit = entry["net_benefit"]
-        top = max(entry["treat_all"] + (benefit["high"] or benefit["value"]))
-        axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.05 * top))
-        handles = [axes.plot([], [], color=c, ls=s)[0] for c, s in ((GREY, "--"), (INK, ":"))]
-        names = ["call all", "call none"]
-        axes.legend(handles, names, fontsize=7, frameon=False, loc="upper right")
-        alt = f"Net benefit by threshold, against calling all and calling none: {label}"
-        return to_svg(figure, name=f"{name}-benefit", alt=alt)
+def _precision(axes: Axes, curves: Json, label: str, decision: Json | None) -> str:
+    _frame(axes, "Precision and recall", "recall (sensitivity)", "precision (PPV)")
+    entry = _of(curves, label)
+    if label:
+        prevalence = entry["positives"] / (entry["positives"] + entry["negatives"])
+        axes.axhline(prevalence, color=GREY, lw=0.9, ls="--")
+    _band(axes, curves["recalls"], entry["precision"])
+    if decision:
+        _mark(axes, decision["sensitivity"], decision["precision"])
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03))
+    return "Precision-recall curve with its band"
 
 
-def _calibration(bins: Sequence[Json], label: str, name: str) -> Markup:
+def _net_benefit(axes: Axes, curves: Json, label: str, decision: Json | None) -> str:
+    _frame(axes, "Net benefit", "threshold probability", "net benefit")
+    entry = _of(curves, label)
+    benefit, everyone = entry["net_benefit"], entry["treat_all"]
+    axes.axhline(0, color=INK, lw=0.8, ls=":")
+    axes.plot(curves["thresholds"], everyone, color=GREY, lw=1.1, ls="--")
+    _band(axes, curves["thresholds"], benefit)
+    if decision:
+        axes.axvline(decision["threshold"], color=_POINT, lw=1.0, ls="-.")
+    top = max(everyone + (benefit["high"] or benefit["value"]))
+    axes.set(xlim=(0, 1), ylim=(-0.3 * top, 1.05 * top))
+    handles = [axes.plot([], [], color=c, ls=s)[0] for c, s in ((GREY, "--"), (INK, ":"))]
+    axes.legend(handles, ["call all", "call none"], fontsize=7, frameon=False, loc="upper right")
+    return "Net benefit by threshold, against calling all and calling none"
+
+
+def _calibration(axes: Axes, curves: Json, label: str, decision: Json | None) -> str:
+    _frame(axes, "Calibration", "mean probability", "share of positives")
+    bins = _of(curves, label)["bins"]
     x, y = (np.array([entry[key] for entry in bins]) for key in ("probability", "observed"))
-    with drawing():
-        figure, axes = _axes("Calibration", "mean probability", "share of positives")
-        limits = np.array([entry["interval"] or (np.nan, np.nan) for entry in bins])
-        axes.vlines(x, *limits.T, color=_LINE, lw=1.2, alpha=0.7)
-        axes.plot(x, y, color=_LINE, marker="s", ms=4, lw=1.0, mew=0)
-        top = min(1.02, 1.1 * max(x.max(), np.nanmax(limits), y.max()))
-        axes.plot([0, top], [0, top], color=GREY, lw=0.9, ls="--")
-        axes.set(xlim=(0, top), ylim=(0, top))
-        alt = f"Share of positives by mean probability, with intervals: {label}"
-        return to_svg(figure, name=f"{name}-calibration", alt=alt)
+    low, high = np.transpose([entry["interval"] or [entry["observed"]] * 2 for entry in bins])
+    axes.vlines(x, low, high, color=_LINE, lw=1.2, alpha=0.7)
+    axes.plot(x, y, color=_LINE, marker="s", ms=4, lw=1.0, mew=0)
+    top = min(1.02, 1.1 * max(x.max(), high.max()))
+    axes.plot([0, top], [0, top], color=GREY, lw=0.9, ls="--")
+    axes.set(xlim=(0, top), ylim=(0, top))
+    return "Share of positives by mean probability, with intervals"
