@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, median_high, stdev
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from einthoven.cohorts.cohort import Cohort
 from einthoven.experiment.evaluation import evaluation_of
 from einthoven.experiment.population import population
+from einthoven.experiment.refit import REFIT, refit_recipe
 from einthoven.experiment.run import (
     HEADLINE,
     MODEL,
@@ -35,18 +36,18 @@ from einthoven.experiment.run import (
     score_splits,
     table_file,
 )
-from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_json, read_lines, write_json
+from einthoven.files import METRICS_FILE, Json, read_json, write_json
 from einthoven.models import read_config, write_evaluation
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress, part_of
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_initial_weights, check_public_weights
 from einthoven.stages.posttrain import check_weights, posttrain, request_of
-from einthoven.stages.recipe import Recipe, Stage1
+from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
 from einthoven.training.run import open_run
 
-FOLDS, REFIT = "folds", "refit"
+FOLDS = "folds"
 UNIT = "patient"  # of the bootstrap
 
 
@@ -117,7 +118,8 @@ def run_folds(
             )
         processes.wait()  # for the predictions of the last fold
         settings["progress"] = part_of(progress, "all records")
-        final = refit_recipe(recipe, folders)
+        selections = [read_config(folder / MODEL)["provenance"] for folder in folders]
+        final = refit_recipe(recipe, selections, folders)
         trained = posttrain(
             everyone, store, backbone, recipe=final, out=run.path / REFIT, **settings
         )
@@ -158,43 +160,6 @@ def out_of_fold(folders: Sequence[Path], split: str, ids: NDArray[np.str_]) -> P
     joined = {name: values[place[place >= 0]] for name, values in columns.items()}
     metadata = {**tables[0].metadata, "folds": str(len(tables))}
     return replace(tables[0], metadata=metadata, **joined)
-
-
-def refit_recipe(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
-    """Recipe of the model of all records, with what was selected in the folds.
-
-    Fine-tuning ends with the median of the selected epochs, on the schedule of all epochs, and is
-    left out if most folds kept the probe. AdamW trains the probe to its last epoch, at the rate
-    with the best mean over the folds.
-    """
-    models = [read_config(folder / MODEL)["provenance"] for folder in folders]
-    changes: dict[str, Any] = {}
-    if recipe.stage1:
-        fixed: dict[str, Any] = {"solver": models[0]["recipe"]["stage1"]["solver"]}
-        if fixed["solver"] == "adamw":
-            rate = _rate(recipe.stage1, folders)
-            fixed |= {"select": "last", "base_lr_sweep": (), "base_lr": rate}
-        changes["stage1"] = recipe.stage1.model_copy(update=fixed)
-    if recipe.stage2:
-        epochs = [model["selected_epoch"]["stage2"] for model in models]
-        probes = sum(model["kept_stage"] == "stage1" for model in models)
-        fixed = {"select": "last", "stop_after": median_high(epochs), "keep": "always"}
-        tuned = recipe.stage2.model_copy(update=fixed)
-        changes["stage2"] = None if probes > len(models) / 2 else tuned
-    return recipe.model_copy(update=changes)
-
-
-def _rate(stage: Stage1, folders: Sequence[Path]) -> float:
-    """Learning rate with the highest validation AUROC of the kept epochs, as the mean of folds."""
-
-    def value(rate: float) -> float:
-        files = [folder / "stage1" / f"lr-{rate:g}" / HISTORY_FILE for folder in folders]
-        first = 0 if stage.select == "best" else -1
-        values = [max(line["macro_auroc"] for line in read_lines(file)[first:]) for file in files]
-        return float(mean(values))
-
-    rates = stage.base_lr_sweep
-    return max(rates, key=value) if rates else stage.base_lr
 
 
 def fold_scores(folders: Sequence[Path]) -> Json:

@@ -2,7 +2,12 @@
 
 Training can be resumed at any step, prediction by split. The test split is predicted once; a run
 whose predictions exist is not predicted again. Prediction tables are uncalibrated; the calibration
-fitted on the validation table is part of the model, which applies it in later predictions.
+is part of the model, which applies it in later predictions.
+
+If the recipe trains the model again on training and validation records, the validation predictions
+are those of the first training and the test predictions those of the final model. The calibration
+is fitted on the validation predictions, or, if the final model is a logistic regression, on its
+out-of-fold predictions of training and validation records.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from einthoven.experiment.evaluation import (
     reusable_part,
 )
 from einthoven.experiment.population import population
+from einthoven.experiment.refit import REFIT, refit_recipe
 from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_lines, write_json
 from einthoven.inference import predict_cohort
 from einthoven.licences import Licence, combined
@@ -44,6 +50,7 @@ from einthoven.report.format import counted
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_duplicates
 from einthoven.stages.posttrain import PosttrainResult, posttrain
+from einthoven.stages.probe import out_of_fold_probabilities
 from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
@@ -101,26 +108,21 @@ def run_experiment(
     """
     processes = processes or Processes()
     check_cohort(cohort, store, resamples=resamples, allow_leakage=allow_leakage)
-    trained = posttrain(
-        cohort,
-        store,
-        backbone,
-        recipe=recipe,
-        out=out,
-        weights=weights,
-        options=options,
-        allow_leakage=allow_leakage,
-        processes=processes,
-        progress=progress,
-    )
+    settings: dict[str, Any] = {"weights": weights, "options": options, "processes": processes}
+    settings |= {"allow_leakage": allow_leakage, "progress": progress}
+    trained = final = posttrain(cohort, store, backbone, recipe=recipe, out=out, **settings)
+    if trained.recipe.refit == "always":
+        final = _refitted(trained, store, backbone, **settings)
     if not processes.is_main:
         return None
     folder, device = trained.run.path, processes.device
-    model = model_of(trained, cohort, recipe)
-    tables = predict_splits(model, cohort, store, folder, device=device, progress=progress)
+    model = model_of(final, cohort, recipe)
+    models = {"validation": model_of(trained, cohort, recipe), "test": model}
+    tables = predict_splits(models, cohort, store, folder, device=device, progress=progress)
     scores = score_splits(tables, resamples=resamples, by=by)
-    metrics = metrics_of(trained, scores, device)
-    model = saved_model(model, folder / MODEL, tables["validation"], scores["test"])
+    metrics = metrics_of(final, scores, device)
+    fitted = _out_of_fold(final, tables["validation"]) if final is not trained else None
+    model = saved_model(model, folder / MODEL, fitted or tables["validation"], scores["test"])
     evaluation = evaluation_of(
         model, cohort, tables["test"], score=metrics["test"], resamples=resamples, by=by
     )
@@ -132,13 +134,50 @@ def run_experiment(
     return RunResult(trained.run, scores["test"])
 
 
+def _refitted(
+    trained: PosttrainResult, store: Store, backbone: str, **settings: Any
+) -> PosttrainResult:
+    """Train again on training and validation records, with what was selected on the latter.
+
+    The run, its recipe and what was selected remain those of the first training.
+    """
+    data, folder = trained.data.cohort, trained.run.path
+    splits = data.table["split"].replace("validation", "train").to_numpy(dtype=str)
+    recipe = refit_recipe(trained.recipe, [_selection(trained)], [folder])
+    # `data` already has the share of the training records.
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"fraction": 1.0})})
+    again = posttrain(
+        data.with_splits(splits), store, backbone, recipe=recipe, out=folder / REFIT, **settings
+    )
+    return replace(again, run=trained.run, recipe=trained.recipe, results=trained.results)
+
+
+def _out_of_fold(refitted: PosttrainResult, validation: Predictions) -> Predictions | None:
+    """Out-of-fold predictions of all records that the final model was trained on.
+
+    None unless it is a logistic regression.
+    """
+    values = out_of_fold_probabilities(refitted.run.path / REFIT / "stage1")
+    if values is None or _selection(refitted)["kept_stage"] != "stage1":
+        return None
+    records = refitted.data.usable
+    return replace(
+        validation,
+        records=records.ids("train"),
+        patients=records.patients("train"),
+        targets=records.targets("train"),
+        probabilities=values,
+        metadata={**validation.metadata, "split": "out of fold"},
+    )
+
+
 def table_file(folder: Path, split: str) -> Path:
     """File of the predictions of a split in a run folder."""
     return folder / PREDICTIONS / f"{split}.parquet"
 
 
 def predict_splits(
-    model: Model,
+    models: Mapping[str, Model],
     cohort: Cohort,
     store: Store,
     folder: Path,
@@ -146,13 +185,13 @@ def predict_splits(
     device: torch.device,
     progress: Progress | None = None,
 ) -> dict[str, Predictions]:
-    """Predict validation and test without calibration, and write the tables to a run folder.
+    """Predict each split by its model, without calibration, and write the tables to a run folder.
 
     A table that exists is not predicted again.
     """
     options: dict[str, Any] = {"calibrated": False, "device": device, "progress": progress}
     tables = {}
-    for split in SPLITS:
+    for split, model in models.items():
         file = table_file(folder, split)
         if file.is_file():
             tables[split] = Predictions.load(file)
@@ -219,7 +258,6 @@ def _provenance(trained: PosttrainResult, cohort: Cohort) -> dict[str, Any]:
         weights = {"name": Path(weights["path"]).name} | weights
         del weights["path"]
     return {
-        "recipe": trained.recipe.to_dict(),
         "cohort": {
             "name": cohort.name,
             "version": cohort.version,
@@ -233,9 +271,18 @@ def _provenance(trained: PosttrainResult, cohort: Cohort) -> dict[str, Any]:
         "public_weights": public,
         "contains_ptbxl": True if cohort.name == PTB_XL else before["contains_ptbxl"],
         "leakage": request.get("leakage"),
-        "selected_epoch": {name: result.best_epoch for name, result in trained.results.items()},
-        "kept_stage": [name for name, result in trained.results.items() if result.is_kept][-1],
+        **_selection(trained),
         "environment": trained.run.environment,
+    }
+
+
+def _selection(trained: PosttrainResult) -> Json:
+    """What a training selected: its settled recipe, the epoch of each stage and the stage kept."""
+    results = trained.results.items()
+    return {
+        "recipe": trained.recipe.to_dict(),
+        "selected_epoch": {name: result.best_epoch for name, result in results},
+        "kept_stage": [name for name, result in results if result.is_kept][-1],
     }
 
 

@@ -18,6 +18,8 @@ MOST_SOLVED = 5000
 FEWEST_POSITIVES = 10
 """Fewest positives (median over labels) in validation for which AUROC selects the epoch."""
 SMALLEST_BATCH = 8
+MOST_REFITTED = 2000
+"""Most training and validation records for which the model is trained again on both."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,19 @@ def settle(
                 f"{records:,} training records, at least {recipe.stage2.min_steps} steps",
             )
         )
+    if recipe.refit == "auto":
+        total = records + len(validation)
+        few = len(validation) > 0 and total <= MOST_REFITTED
+        reason = f"{total:,} training and validation records, limit {MOST_REFITTED:,}"
+        decisions.append(Decision("refit", "always" if few else "never", reason))
     changes: dict[str, dict[str, object]] = {}
     for decision in decisions:
-        stage, key = decision.key.split(".")
-        changes.setdefault(stage, {})[key] = decision.value
-    stages = {name: getattr(recipe, name).model_copy(update=new) for name, new in changes.items()}
-    return recipe.model_copy(update=stages), decisions
+        section, _, key = decision.key.rpartition(".")
+        changes.setdefault(section, {})[key] = decision.value
+    updates = changes.pop("", {})
+    for name, new in changes.items():
+        updates[name] = getattr(recipe, name).model_copy(update=new)
+    return recipe.model_copy(update=updates), decisions
 
 
 def _batch(stage: Stage2, records: int) -> int:

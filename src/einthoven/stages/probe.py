@@ -43,6 +43,8 @@ from einthoven.training.optim import Settings, parameter_groups
 
 _FEATURE_BATCH = 64
 SECONDS = "seconds.jsonl"
+LOGISTIC = "logistic"
+OUT_OF_FOLD = "out_of_fold.safetensors"
 
 
 # (batch, feature_dim) features and (batch, labels) targets
@@ -113,7 +115,7 @@ def probe(
     """
     data = probe_data(classifier, train, validation, settings.crops, folder / "features", context)
     if settings.solver == "logistic":
-        return solve_head(classifier.head, data, train, settings, folder / "logistic", context)
+        return solve_head(classifier.head, data, train, settings, folder / LOGISTIC, context)
     rates = settings.base_lr_sweep or (settings.base_lr,)
     results, values = {}, {}
     for rate in rates:
@@ -138,7 +140,9 @@ def solve_head(
 ) -> Result:
     """Solve a head by logistic regression, with its one line of metrics.
 
-    Every crop of a record counts as a row of weight one over the number of crops.
+    Every crop of a record counts as a row of weight one over the number of crops. If the penalty is
+    searched, `folder/out_of_fold.safetensors` holds the probabilities of the training records,
+    each by a regression fitted without its patient.
     """
     if context.processes.is_main and not (folder / HISTORY_FILE).is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +157,10 @@ def solve_head(
             groups = np.tile(patients.astype(str), crops)
             search = search_penalty(*rows, groups, seed=context.seed, row_weights=weights)
             penalty, entry["out_of_fold_loss"] = search.penalty, min(search.losses.values())
+            owner = torch.arange(records).repeat(crops)
+            logits = torch.from_numpy(search.logits)
+            left_out = aggregate_crops(logits, owner, records, context.aggregate)
+            write_tensors(folder / OUT_OF_FOLD, {"probabilities": left_out}, {})
         fitted = fit_logistic(*rows, penalty, row_weights=weights)
         head.load_state_dict(
             {"weight": torch.from_numpy(fitted.weight), "bias": torch.from_numpy(fitted.bias)}
@@ -165,6 +173,15 @@ def solve_head(
     load_weights(folder / BEST, head)
     history = read_lines(folder / HISTORY_FILE)
     return Result(history, best_epoch=1, best=history[0][SELECT])
+
+
+def out_of_fold_probabilities(folder: Path) -> NDArray[np.float64] | None:
+    """Probabilities `(records, labels)` of the training records by heads that have not seen them.
+
+    None if the folder of stage 1 has no logistic regression with a searched penalty.
+    """
+    file = folder / LOGISTIC / OUT_OF_FOLD
+    return read_tensors(file)[0]["probabilities"].numpy() if file.is_file() else None
 
 
 def validate_head(head: nn.Module, data: ProbeData, context: Context) -> dict[str, float]:

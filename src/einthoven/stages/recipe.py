@@ -261,6 +261,9 @@ class Recipe(Toml):
     """Linear probing; without it fine-tuning starts from a new head."""
     stage2: Stage2 | None = None
     """Full fine-tuning; without it only the head is trained."""
+    refit: Literal["never", "auto", "always"] = "never"
+    """Train the model again on training and validation records, with the stage and the number of
+    epochs that were selected on validation; `auto` does if they are at most 2,000 together."""
 
     @property
     def uses_validation(self) -> bool:

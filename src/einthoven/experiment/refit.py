@@ -1,0 +1,61 @@
+"""Training of a final model on the records by which another was selected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, median_high
+from typing import Any
+
+from einthoven.files import HISTORY_FILE, read_lines
+from einthoven.stages.recipe import Recipe, Stage1
+
+REFIT = "refit"
+"""Folder of the training in a run folder."""
+
+
+def refit_recipe(
+    recipe: Recipe, selections: Sequence[Mapping[str, Any]], folders: Sequence[Path]
+) -> Recipe:
+    """Recipe of a final training, with what was selected in one or more earlier ones.
+
+    Fine-tuning ends with the median of the epochs selected where it was kept, on the schedule of
+    all epochs, and is left out if most trainings kept the probe. AdamW trains the probe to its last epoch, at the rate
+    with the best mean over the trainings.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Recipe of the earlier trainings.
+    selections : sequence of mapping
+        Provenance of each: its settled `recipe`, `selected_epoch` by stage and `kept_stage`.
+    folders : sequence of path
+        Run folder of each.
+    """
+    changes: dict[str, Any] = {"refit": "never"}
+    if recipe.stage1:
+        fixed: dict[str, Any] = {"solver": selections[0]["recipe"]["stage1"]["solver"]}
+        if fixed["solver"] == "adamw":
+            rate = _rate(recipe.stage1, folders)
+            fixed |= {"select": "last", "base_lr_sweep": (), "base_lr": rate}
+        changes["stage1"] = recipe.stage1.model_copy(update=fixed)
+    if recipe.stage2:
+        tuned = [s["selected_epoch"]["stage2"] for s in selections if s["kept_stage"] == "stage2"]
+        changes["stage2"] = None
+        if len(tuned) >= len(selections) / 2:
+            fixed = {"select": "last", "stop_after": median_high(tuned), "keep": "always"}
+            changes["stage2"] = recipe.stage2.model_copy(update=fixed)
+    return recipe.model_copy(update=changes)
+
+
+def _rate(stage: Stage1, folders: Sequence[Path]) -> float:
+    """Learning rate with the highest validation AUROC of the kept epochs, as the mean of runs."""
+
+    def value(rate: float) -> float:
+        files = [folder / "stage1" / f"lr-{rate:g}" / HISTORY_FILE for folder in folders]
+        first = 0 if stage.select == "best" else -1
+        values = [max(line["macro_auroc"] for line in read_lines(file)[first:]) for file in files]
+        return float(mean(values))
+
+    rates = stage.base_lr_sweep
+    return max(rates, key=value) if rates else stage.base_lr
