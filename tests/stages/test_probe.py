@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from torch import Tensor, nn
 
 from einthoven.backbones.classifier import Classifier
@@ -24,6 +25,7 @@ from einthoven.stages.logistic import search_penalty
 from einthoven.stages.probe import (
     FeatureBatch,
     FeatureBatches,
+    out_of_fold_probabilities,
     probe,
 )
 from einthoven.stages.recipe import Stage1
@@ -185,24 +187,30 @@ def test_an_epoch_takes_one_of_the_crops_of_every_record() -> None:
 def test_few_records_are_solved_by_logistic_regression(
     tmp_path: Path, classifier: Classifier, dataset: Dataset, run: Probe
 ) -> None:
-    settings = Stage1(solver="logistic", crops=2)
+    settings = Stage1(solver="logistic")
     first = run(tmp_path, settings)
     head = state(classifier.head)
     line = first.history[0]
     assert set(line) >= {"penalty", "out_of_fold_loss", "macro_auroc", "validation_loss"}
     train = dataset.source("train")
     assert train.patients is not None
-    crops = [read_tensors(tmp_path / f"features/train-{crop}.safetensors")[0] for crop in (0, 1)]
+    crops = read_tensors(tmp_path / "features/train.safetensors")[0]
+    owner, number = crops["owner"].numpy(), len(crops["owner"]) // len(train)
     search = search_penalty(
-        torch.cat([crop["features"] for crop in crops]).numpy(),
-        np.tile(train.targets, (2, 1)),
-        np.tile(train.patients, 2),
+        crops["features"].numpy(),
+        train.targets[owner],
+        train.patients[owner],
         seed=3,
-        row_weights=np.full(2 * len(train), 0.5),
+        row_weights=np.full(len(owner), 1 / number),
     )
     assert (search.penalty, search.losses[search.penalty]) == pytest.approx(
         (line["penalty"], line["out_of_fold_loss"])
     )
+    left_out = out_of_fold_probabilities(tmp_path)
+    assert left_out is not None
+    of_first = expit(search.logits[owner == 0]).mean(axis=0)
+    assert left_out.shape == train.targets.shape
+    assert left_out[0] == pytest.approx(of_first, abs=1e-6)
     nn.init.zeros_(classifier.head.weight)
     assert run(tmp_path, settings) == first
     assert same(state(classifier.head), head)

@@ -18,6 +18,8 @@ MOST_SOLVED = 5000
 FEWEST_POSITIVES = 10
 """Fewest positives (median over labels) in validation for which AUROC selects the epoch."""
 SMALLEST_BATCH = 8
+FEWEST_TUNED = 500
+"""Fewest training and validation records for which fine-tuning is tried after a probe."""
 MOST_REFITTED = 2000
 """Most training and validation records for which the model is trained again on both."""
 
@@ -48,6 +50,12 @@ def settle(
     """
     decisions: list[Decision] = []
     records = len(targets)
+    total = records + len(validation)
+    together = f"{total:,} training and validation records, limit"
+    tried = recipe.stage1 is None or recipe.stage2 is None or recipe.stage2.keep == "always"
+    if not tried and total < FEWEST_TUNED:
+        decisions.append(Decision("stage2", "none", f"{together} {FEWEST_TUNED}"))
+        recipe = recipe.model_copy(update={"stage2": None})
     if recipe.stage1 and recipe.stage1.solver == "auto":
         few = records <= MOST_SOLVED
         decisions.append(
@@ -76,15 +84,14 @@ def settle(
             )
         )
     if recipe.refit == "auto":
-        total = records + len(validation)
         few = len(validation) > 0 and total <= MOST_REFITTED
-        reason = f"{total:,} training and validation records, limit {MOST_REFITTED:,}"
-        decisions.append(Decision("refit", "always" if few else "never", reason))
+        value = "always" if few else "never"
+        decisions.append(Decision("refit", value, f"{together} {MOST_REFITTED:,}"))
     changes: dict[str, dict[str, object]] = {}
     for decision in decisions:
         section, _, key = decision.key.rpartition(".")
         changes.setdefault(section, {})[key] = decision.value
-    updates = changes.pop("", {})
+    updates = {key: value for key, value in changes.pop("", {}).items() if key != "stage2"}
     for name, new in changes.items():
         updates[name] = getattr(recipe, name).model_copy(update=new)
     return recipe.model_copy(update=updates), decisions

@@ -1,8 +1,9 @@
 """Stage 1, linear probing: train the head on features that are computed once.
 
 The backbone is frozen and in eval mode, so the features of a crop never change. They are computed
-for `crops` augmented crops per record and cached in the run folder. The logistic solver uses all of
-them; an epoch of AdamW uses a random one of every record.
+once and cached in the run folder. The logistic solver uses the evaluation crops of the training
+records, which have no augmentation; an epoch of AdamW uses one of `crops` augmented crops of every
+record.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from einthoven.training.optim import Settings, parameter_groups
 
 _FEATURE_BATCH = 64
 SECONDS = "seconds.jsonl"
-LOGISTIC = "logistic"
+LOGISTIC, FEATURES = "logistic", "features"
 OUT_OF_FOLD = "out_of_fold.safetensors"
 
 
@@ -84,18 +85,24 @@ class FeatureBatches:
 
 
 @dataclass(frozen=True, eq=False)
+class EvaluationFeatures:
+    """Features `(crops, feature_dim)` of evaluation crops, and the record `(crops,)` of each."""
+
+    features: Tensor
+    owner: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class ProbeData:
     """Features and targets of training and validation records.
 
-    Training features and targets are those of `FeatureBatches`. `validation` is `(evaluation crops,
-    feature_dim)`, `validation_owner` the record of each of these crops, and `validation_targets`
+    Training features and targets are those of `FeatureBatches`; `validation_targets` are
     `(records, labels)` uint8.
     """
 
     features: Tensor
     targets: Tensor
-    validation: Tensor
-    validation_owner: Tensor
+    validation: EvaluationFeatures
     validation_targets: NDArray[np.uint8]
 
 
@@ -113,9 +120,9 @@ def probe(
     learning rate that was best on validation. Features, metrics and checkpoints are written to
     `folder`.
     """
-    data = probe_data(classifier, train, validation, settings.crops, folder / "features", context)
     if settings.solver == "logistic":
-        return solve_head(classifier.head, data, train, settings, folder / LOGISTIC, context)
+        return solve_head(classifier, train, validation, settings, folder, context)
+    data = probe_data(classifier, train, validation, settings.crops, folder / FEATURES, context)
     rates = settings.base_lr_sweep or (settings.base_lr,)
     results, values = {}, {}
     for rate in rates:
@@ -131,47 +138,52 @@ def probe(
 
 
 def solve_head(
-    head: nn.Linear,
-    data: ProbeData,
+    classifier: Classifier,
     train: SignalSource,
+    validation: SignalSource,
     settings: Stage1,
     folder: Path,
     context: Context,
 ) -> Result:
-    """Solve a head by logistic regression, with its one line of metrics.
+    """Solve the head by logistic regression, with its one line of metrics.
 
-    Every crop of a record counts as a row of weight one over the number of crops. If the penalty is
-    searched, `folder/out_of_fold.safetensors` holds the probabilities of the training records,
-    each by a regression fitted without its patient.
+    Every evaluation crop of a training record is a row, of weight one over their number. If the
+    penalty is searched, `out_of_fold_probabilities` are written to the folder.
     """
-    if context.processes.is_main and not (folder / HISTORY_FILE).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        start = time.monotonic()
-        crops, records = data.features.shape[:2]
-        rows = data.features.flatten(0, 1).numpy(), data.targets.repeat(crops, 1).numpy()
-        weights = np.full(crops * records, 1 / crops)
+    solved, features = folder / LOGISTIC, folder / FEATURES
+    solved.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    crops = evaluation_features(classifier, train, features / "train.safetensors", context)
+    measured = crops
+    if validation is not train:
+        file = features / "validation.safetensors"
+        measured = evaluation_features(classifier, validation, file, context)
+    if context.processes.is_main and not (solved / HISTORY_FILE).is_file():
+        owner = crops.owner.numpy()
+        rows = crops.features.numpy(), train.targets[owner].astype(np.float64)
+        weights = 1 / np.bincount(owner)[owner]
         penalty = settings.penalty
         entry: dict[str, float] = {"epoch": 1}
         if penalty is None:
-            patients = np.arange(records) if train.patients is None else train.patients
-            groups = np.tile(patients.astype(str), crops)
+            patients = np.arange(len(train)) if train.patients is None else train.patients
+            groups = patients.astype(str)[owner]
             search = search_penalty(*rows, groups, seed=context.seed, row_weights=weights)
             penalty, entry["out_of_fold_loss"] = search.penalty, min(search.losses.values())
-            owner = torch.arange(records).repeat(crops)
             logits = torch.from_numpy(search.logits)
-            left_out = aggregate_crops(logits, owner, records, context.aggregate)
-            write_tensors(folder / OUT_OF_FOLD, {"probabilities": left_out}, {})
+            left_out = aggregate_crops(logits, crops.owner, len(train), context.aggregate)
+            write_tensors(solved / OUT_OF_FOLD, {"probabilities": left_out}, {})
         fitted = fit_logistic(*rows, penalty, row_weights=weights)
-        head.load_state_dict(
+        classifier.head.load_state_dict(
             {"weight": torch.from_numpy(fitted.weight), "bias": torch.from_numpy(fitted.bias)}
         )
-        save_weights(folder / BEST, head)
-        entry |= {"penalty": penalty} | validate_head(head, data, context)
+        save_weights(solved / BEST, classifier.head)
+        scores = validate_head(classifier.head, measured, validation.targets, context)
+        entry |= {"penalty": penalty} | scores
         entry["seconds"] = round(time.monotonic() - start, 3)
-        write_lines(folder / HISTORY_FILE, [entry])
+        write_lines(solved / HISTORY_FILE, [entry])
     context.processes.wait()
-    load_weights(folder / BEST, head)
-    history = read_lines(folder / HISTORY_FILE)
+    load_weights(solved / BEST, classifier.head)
+    history = read_lines(solved / HISTORY_FILE)
     return Result(history, best_epoch=1, best=history[0][SELECT])
 
 
@@ -184,14 +196,15 @@ def out_of_fold_probabilities(folder: Path) -> NDArray[np.float64] | None:
     return read_tensors(file)[0]["probabilities"].numpy() if file.is_file() else None
 
 
-def validate_head(head: nn.Module, data: ProbeData, context: Context) -> dict[str, float]:
-    """Metrics and loss of a head on the cached validation features."""
+def validate_head(
+    head: nn.Module, crops: EvaluationFeatures, targets: NDArray[np.uint8], context: Context
+) -> dict[str, float]:
+    """Metrics and loss of a head on the cached features of records with these targets."""
     with torch.no_grad():
         device = next(head.parameters()).device
-        logits = head(data.validation.to(device)).float().cpu()
-    targets, owner = data.validation_targets, data.validation_owner
-    values = aggregate_crops(logits, owner, len(targets), context.aggregate)
-    losses = record_losses(logits, owner, torch.from_numpy(targets))
+        logits = head(crops.features.to(device)).float().cpu()
+    values = aggregate_crops(logits, crops.owner, len(targets), context.aggregate)
+    losses = record_losses(logits, crops.owner, torch.from_numpy(targets))
     return validation_metrics(targets, values.numpy()) | {LOSS: float(losses.mean())}
 
 
@@ -222,7 +235,12 @@ def train_head(
             seed=context.seed,
         ),
         folder=folder,
-        validate=partial(validate_head, data=data, context=context),
+        validate=partial(
+            validate_head,
+            crops=data.validation,
+            targets=data.validation_targets,
+            context=context,
+        ),
         processes=context.processes,
         progress=context.progress,
     )
@@ -244,42 +262,48 @@ def probe_data(
 ) -> ProbeData:
     """Features of both splits, from the cache if they are in it."""
     start = time.monotonic()
-    processes = context.processes
-    classifier.to(processes.device).eval()
-    folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"train-{crop}.safetensors" for crop in range(crops)]
-    held_out = folder / "validation.safetensors"
-    if processes.is_main:
+    measured = evaluation_features(
+        classifier, validation, folder / "validation.safetensors", context
+    )
+    if context.processes.is_main:
         for crop, file in enumerate(files):
             if not file.is_file():
                 features = _training_features(classifier.backbone, train, crop, context)
                 write_tensors(file, {"features": features}, {})
-        if not held_out.is_file():
-            write_tensors(held_out, _validation(classifier.backbone, validation, context), {})
         if time.monotonic() - start > 0.1:
             append_line(folder / SECONDS, {"seconds": round(time.monotonic() - start, 3)})
-    processes.wait()
-    tensors, _ = read_tensors(held_out)
+    context.processes.wait()
     return ProbeData(
         features=torch.stack([read_tensors(file)[0]["features"] for file in files]),
         targets=torch.from_numpy(train.targets.astype(np.float32)),
-        validation=tensors["features"],
-        validation_owner=tensors["owner"],
+        validation=measured,
         validation_targets=validation.targets,
     )
 
 
-def _validation(backbone: Backbone, source: SignalSource, context: Context) -> dict[str, Tensor]:
-    """Features of every evaluation crop, and the record that each belongs to."""
-    parts = record_outputs(
-        backbone.features,
-        source,
-        batch_size=_FEATURE_BATCH,
-        precision=context.precision,
-        device=context.processes.device,
-    )
-    owners = [owner + i * _FEATURE_BATCH for i, (_, owner) in enumerate(parts)]
-    return {"features": torch.cat([part for part, _ in parts]), "owner": torch.cat(owners)}
+def evaluation_features(
+    classifier: Classifier, source: SignalSource, file: Path, context: Context
+) -> EvaluationFeatures:
+    """Features of the evaluation crops of all records, from the file if it exists."""
+    classifier.to(context.processes.device).eval()
+    if context.processes.is_main and not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        parts = record_outputs(
+            classifier.backbone.features,
+            source,
+            batch_size=_FEATURE_BATCH,
+            precision=context.precision,
+            device=context.processes.device,
+            task=f"features, {file.stem}",
+            progress=context.progress,
+        )
+        owners = [owner + i * _FEATURE_BATCH for i, (_, owner) in enumerate(parts)]
+        features = torch.cat([part for part, _ in parts])
+        write_tensors(file, {"features": features, "owner": torch.cat(owners)}, {})
+    context.processes.wait()
+    tensors, _ = read_tensors(file)
+    return EvaluationFeatures(tensors["features"], tensors["owner"])
 
 
 def _training_features(

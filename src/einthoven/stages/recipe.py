@@ -84,8 +84,8 @@ class Stage1(Toml):
     solver: Literal["auto", "logistic", "adamw"] = "auto"
     """`logistic` solves a penalised logistic regression to its optimum, and is what `auto` uses for
     up to 5,000 training records; `adamw` takes steps, as in the papers. `penalty` is a key of
-    `logistic`, and the keys below it except `crops` are those of `adamw`: setting one of them, in
-    a file or with `--set`, decides `auto`."""
+    `logistic`, and the keys below it are those of `adamw`: setting one of them, in a file or with
+    `--set`, decides `auto`."""
     penalty: Annotated[float, Field(gt=0)] | None = None
     """Penalty of the logistic regression; default: cross-validated on the training patients."""
     epochs: Positive = 100
@@ -520,7 +520,7 @@ def _base(kind: type[BaseModel], backbone: str | None, table: Json) -> str:
 
 
 _STEPS = {f"stage1.{key}" for key in Stage1.model_fields} - {
-    "stage1.solver", "stage1.penalty", "stage1.crops"
+    "stage1.solver", "stage1.penalty"
 }  # fmt: skip
 
 
