@@ -70,7 +70,7 @@ def recipe(name: str | None, backbone: str = "einthoven-small", *overrides: str)
             out=folder,
             weights=plan.start.weights,
             options=plan.start.options,
-            resamples=10,
+            resamples=0,
             processes=Processes("cpu"),
         )
         seconds = time.monotonic() - start
