@@ -17,7 +17,7 @@ from einthoven.errors import CohortError, EvaluationError, TrainingError
 from einthoven.evaluate import fit_calibration
 from einthoven.experiment.ensembles import ensemble
 from einthoven.experiment.evaluation import evaluate_model
-from einthoven.experiment.folds import refit_recipe, run_folds
+from einthoven.experiment.folds import run_folds
 from einthoven.experiment.run import RunResult
 from einthoven.files import Json, file_sha256, read_json, write_tensors
 from einthoven.inference import predict_cohort
@@ -197,27 +197,3 @@ def test_other_folds_and_weights_that_have_seen_a_record_are_refused_before_trai
     with pytest.raises(CohortError, match=f"{fold(folder, 1)}.*test"):
         cross_validation(tmp_path / "run", weights=fold(folder, 1) / "model")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(("probes", "tuned"), [(0, True), (1, True), (2, False), (3, False)])
-def test_the_final_model_is_the_probe_where_most_folds_kept_it(
-    probes: int, tuned: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = Recipe(name="r", stage1=Stage1(), stage2=Stage2(select="auto", keep="auto"))
-    provenance = [
-        {
-            "recipe": {"stage1": {"solver": "logistic"}},
-            "selected_epoch": {"stage1": 1, "stage2": 2 + fold},
-            "kept_stage": "stage1" if fold < probes else "stage2",
-        }
-        for fold in range(3)
-    ]
-    configs = iter([{"provenance": entry} for entry in provenance])
-    monkeypatch.setattr("einthoven.experiment.folds.read_config", lambda folder: next(configs))
-    final = refit_recipe(recipe, [Path(str(fold)) for fold in range(3)])
-    assert final.stage1 is not None
-    assert final.stage1.solver == "logistic"
-    assert not final.uses_validation
-    assert (final.stage2 is not None) == tuned
-    if final.stage2 is not None:
-        assert (final.stage2.stop_after, final.stage2.keep) == (3, "always")

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from einthoven.files import read_json, write_json
-from einthoven.stages.policy import settle
+from einthoven.stages import policy
+from einthoven.stages.policy import FEWEST_TUNED, MOST_REFITTED, settle
 from einthoven.stages.posttrain import GAIN
 from einthoven.stages.recipe import Recipe, Stage1, Stage2
 from einthoven.training.checkpoint import load_weights
@@ -60,6 +61,32 @@ def test_batch_shrinks_until_there_are_enough_steps(records: int, batch: int) ->
     assert stage2.batch_size == batch
 
 
+@pytest.mark.parametrize(
+    ("records", "keep", "tuned"),
+    [(FEWEST_TUNED - 101, "auto", False), (FEWEST_TUNED - 100, "auto", True), (50, "always", True)],
+)
+def test_fine_tuning_is_tried_from_a_number_of_records(
+    records: int, keep: str, tuned: bool
+) -> None:
+    assert (settled(records, keep=keep).stage2 is not None) == tuned
+
+
+@pytest.mark.parametrize(
+    ("records", "validation", "refit"),
+    [
+        (MOST_REFITTED - 100, 100, "always"),
+        (MOST_REFITTED - 99, 100, "never"),
+        (100, 0, "never"),
+    ],
+)
+def test_small_cohorts_are_trained_again_with_the_validation_records(
+    records: int, validation: int, refit: str
+) -> None:
+    recipe = Recipe(name="r", refit="auto", stage1=Stage1())
+    settings, _ = settle(recipe, targets(records, 20), targets(validation, validation // 2))
+    assert settings.refit == refit
+
+
 def test_explicit_values_and_settled_recipes_stay() -> None:
     fixed = Recipe(name="r", stage1=Stage1(solver="adamw"), stage2=Stage2(select="last"))
     assert settle(fixed, targets(20, 5), targets(20, 5)) == (fixed, [])
@@ -76,9 +103,14 @@ def test_decisions_name_key_value_and_numbers() -> None:
 
 @pytest.mark.parametrize("gain", [0.02, 0.005, -0.02])
 def test_the_probe_is_kept_unless_fine_tuning_gains_more_than_an_error(
-    tmp_path: Path, train: Any, gain: float, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    train: Any,
+    gain: float,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The measured gain is replaced in a finished run, which is then read again."""
+    monkeypatch.setattr(policy, "FEWEST_TUNED", 0)
     train(tmp_path, stage2={"keep": "auto"})
     outcome = read_json(tmp_path / "stage2" / GAIN)
     assert set(outcome) == {"probe_loss", "gain", "standard_error"}

@@ -20,8 +20,8 @@ def refit_recipe(
     """Recipe of a final training, with what was selected in one or more earlier ones.
 
     Fine-tuning ends with the median of the epochs selected where it was kept, on the schedule of
-    all epochs, and is left out if most trainings kept the probe. AdamW trains the probe to its last epoch, at the rate
-    with the best mean over the trainings.
+    all epochs, and is left out if most trainings kept the probe. AdamW trains the probe to its last
+    epoch, at the rate with the best mean over the trainings.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ from einthoven.models import (
 from einthoven.models.provenance import PTB_XL
 from einthoven.predictions import Predictions
 from einthoven.predictions.calibration import Calibration
-from einthoven.progress import Progress
+from einthoven.progress import Progress, part_of
 from einthoven.report.format import counted
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_duplicates
@@ -112,6 +112,7 @@ def run_experiment(
     settings |= {"allow_leakage": allow_leakage, "progress": progress}
     trained = final = posttrain(cohort, store, backbone, recipe=recipe, out=out, **settings)
     if trained.recipe.refit == "always":
+        settings["progress"] = part_of(progress, "with validation records")
         final = _refitted(trained, store, backbone, **settings)
     if not processes.is_main:
         return None

@@ -1,0 +1,120 @@
+"""The final training of a small cohort, on training and validation records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from einthoven.backbones.registry import create_backbone
+from einthoven.cohorts import Cohort
+from einthoven.evaluate import fit_calibration
+from einthoven.experiment.refit import REFIT, refit_recipe
+from einthoven.experiment.run import run_experiment
+from einthoven.files import read_json, write_tensors
+from einthoven.inference import predict_cohort
+from einthoven.models import load_model
+from einthoven.predictions import Predictions
+from einthoven.signals.store import Store
+from einthoven.stages.leakage import find_leakage, read_fingerprints
+from einthoven.stages.probe import out_of_fold_probabilities
+from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
+from einthoven.training.distributed import Processes
+
+TINY: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
+DATA = Data(crop_seconds=2.5, evaluation_crops=2, augmentation="none")
+
+
+@pytest.mark.parametrize(
+    ("probes", "stop_after"), [(0, 3), (1, 4), (2, None), (3, None)], ids=lambda value: str(value)
+)
+def test_what_most_trainings_selected_is_trained(probes: int, stop_after: int | None) -> None:
+    recipe = Recipe(
+        name="r", refit="always", stage1=Stage1(), stage2=Stage2(select="auto", keep="auto")
+    )
+    selections = [
+        {
+            "recipe": {"stage1": {"solver": "logistic"}},
+            "selected_epoch": {"stage1": 1, "stage2": 2 + number},
+            "kept_stage": "stage1" if number < probes else "stage2",
+        }
+        for number in range(3)
+    ]
+    final = refit_recipe(recipe, selections, [Path("a"), Path("b"), Path("c")])
+    assert final.stage1 is not None
+    assert (final.stage1.solver, final.refit) == ("logistic", "never")
+    assert not final.uses_validation
+    assert (final.stage2.stop_after if final.stage2 else None) == stop_after
+    assert final.stage2 is None or final.stage2.keep == "always"
+
+
+def run(cohort: Cohort, store: Store, folder: Path, **recipe: Any) -> Path:
+    encoder = folder / "encoder"
+    if not encoder.is_file():
+        network = create_backbone("mtecg_tiny_100hz", seed=0, init="pretraining", **TINY)
+        write_tensors(encoder, network.state_dict(), {})
+    out = folder / "run"
+    run_experiment(
+        cohort,
+        store,
+        "mtecg_tiny_100hz",
+        recipe=Recipe(name="tiny", precision="fp32", data=DATA, refit="auto", **recipe),
+        out=out,
+        weights=encoder,
+        options=TINY,
+        resamples=0,
+        processes=Processes("cpu"),
+    )
+    return out
+
+
+def test_a_probe_of_a_small_cohort_is_solved_on_all_but_the_test_records(
+    synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+) -> None:
+    out = run(synthetic, synthetic_store, tmp_path, stage1=Stage1())
+    model = load_model(out / "model")
+    assert read_json(out / "run.json")["request"]["policy"]["refit"] == "always"
+    first, final = (
+        Predictions.load(out / "predictions" / f"{split}.parquet")
+        for split in ("validation", "test")
+    )
+    expected = predict_cohort(model, synthetic, synthetic_store, "test", calibrated=False)
+    assert final.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+    again = predict_cohort(model, synthetic, synthetic_store, "validation", calibrated=False)
+    # The validation predictions are those of a model that has not seen these records.
+    assert np.abs(first.probabilities - again.probabilities).max() > 1e-3
+
+    seen = read_fingerprints(out / "model")
+    assert find_leakage(seen, (synthetic, synthetic_store), "test") is None
+    assert find_leakage(seen, (synthetic, synthetic_store), "validation") is not None
+
+    splits = np.isin(synthetic.table["split"], ["train", "validation"])
+    fitted = synthetic.select(splits)
+    left_out = out_of_fold_probabilities(out / REFIT / "stage1")
+    assert left_out is not None
+    table = Predictions(
+        labels=synthetic.labels,
+        records=fitted.ids(),
+        patients=fitted.patients(),
+        targets=fitted.targets(),
+        probabilities=left_out,
+    )
+    assert model.calibration == fit_calibration(table)
+    assert model.config["calibration_fit"]["records"] == len(fitted)
+    assert model.config["provenance"]["cohort"]["training_records"] == len(fitted)
+
+
+def test_fine_tuning_ends_with_the_selected_epoch(
+    synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+) -> None:
+    tuning = Stage2(epochs=3, batch_size=16, base_lr=1e-2, warmup_epochs=1, select="best")
+    out = run(synthetic, synthetic_store, tmp_path, stage2=tuning)
+    model = load_model(out / "model")
+    epoch = model.config["provenance"]["selected_epoch"]["stage2"]
+    recipe = read_json(out / REFIT / "run.json")["request"]["recipe"]
+    assert (recipe["stage2"]["stop_after"], recipe["stage2"]["select"]) == (epoch, "last")
+    assert model.config["calibration_fit"]["split"] == "validation"
+    # Stage 2 on another cohort: no out-of-fold predictions to calibrate by.
+    assert out_of_fold_probabilities(out / REFIT / "stage1") is None
