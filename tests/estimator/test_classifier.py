@@ -75,6 +75,7 @@ def test_a_recipe_s_name_means_the_backbone_s_own_settings(arrays: Any) -> None:
     network = create_backbone("s4_tiny", seed=7, width=16, depth=1)
     given = {key: arrays.given[key] for key in ("rate", "leads")} | {"validation_fraction": 0.25}
     short = ["stage1.epochs=2", "stage2.epochs=1", "stage2.min_steps=0", "precision=fp32"]
+    short.append("stage2.keep=always")
     named = EcgClassifier(network, recipe="post-training", overrides=short, random_state=3, **given)
     found = named.fit(arrays.x[:60], arrays.y[:60]).to_model().config["provenance"]["recipe"]
     assert (found["stage2"]["batch_size"], found["stage1"]["weight_decay"]) == (64, 1.0)

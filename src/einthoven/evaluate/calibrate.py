@@ -10,6 +10,11 @@ Five-fold cross-validation by patients within PTB-XL's fold 9, for four networks
 loss at a spread of 0.05 or 0.1 and rose to both sides; 0.1 is the default. A bias is fitted on
 request only.
 
+With fewer than `FEWEST_POSITIVES` positives or negatives, counted over all labels, temperatures are
+1. For ten tasks on PTB-XL's folds 9 and 10 and logistic regressions of 50 to 1,000 records,
+temperatures fitted out of fold changed the mean log loss by +1.2 % with up to 10 positives, +0.1 %
+with 11 to 20, +0.9 % with 21 to 40, -0.3 % with 41 to 80 and -0.5 % with more.
+
 A label's threshold maximises F1 on the same predictions, after calibration: half way between the
 lowest probability called present and the highest that is not. Among thresholds with equal F1 the
 highest wins, so that fewer records are called. With a handful of positives the highest F1 is an
@@ -36,6 +41,8 @@ SPREAD = 0.1  # standard deviation of a label's slope, relative to the shared sl
 BIAS_SPREAD = 0.25  # standard deviation of a label's bias about 0; chosen like SPREAD
 SHARED_SPREAD = 1.0  # of the shared slope about 1; keeps it finite if all predictions are correct
 LIMIT = 10.0  # largest factor between a temperature and 1 (shared) or the shared one (label)
+FEWEST_POSITIVES = 40
+"""Fewest positives, and negatives, over all labels, for which temperatures are fitted."""
 FEWEST_POSITIVES_FOR_F1 = 5
 NO_THRESHOLD = 0.5
 PROBABILITY_MARGIN = 1e-15  # logits and log losses clip probabilities this far from 0 and 1
@@ -44,6 +51,8 @@ GRADIENT_TOLERANCE = 1e-8
 
 def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibration:
     """Fit the temperature and threshold of every label, and optionally a bias.
+
+    With few positives, temperatures are 1 and biases 0; see the module.
 
     Parameters
     ----------
@@ -59,6 +68,10 @@ def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibrat
         If the table has no targets.
     """
     targets, uncalibrated = predictions.require_targets(), predictions.probabilities
+    if not has_enough(targets):
+        number = targets.shape[1]
+        thresholds = best_thresholds(targets, uncalibrated)
+        return Calibration((1.0,) * number, (0.0,) * number, thresholds)
     z, true = logits(uncalibrated), targets.astype(np.float64)
     pairs = z.reshape(-1, 1), true.ravel()
     (shared,) = _regression(*pairs, centre=[1.0], spread=[SHARED_SPREAD])
@@ -69,6 +82,12 @@ def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibrat
     fitted = Calibration(temperatures, shifts, (NO_THRESHOLD,) * len(temperatures))
     thresholds = best_thresholds(targets, fitted.apply(uncalibrated))
     return Calibration(temperatures, shifts, thresholds)
+
+
+def has_enough(targets: NDArray[np.uint8]) -> bool:
+    """Whether `(records, labels)` targets have enough positives and negatives for temperatures."""
+    positives = targets.sum(axis=0, dtype=np.int64)
+    return int(np.minimum(positives, len(targets) - positives).sum()) >= FEWEST_POSITIVES
 
 
 def best_thresholds(targets: NDArray[np.uint8], calibrated: Floats) -> tuple[float, ...]:

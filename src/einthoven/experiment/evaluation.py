@@ -6,6 +6,7 @@ records that it was not fitted on.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.calibrate import fit_calibration
+from einthoven.evaluate.calibrate import FEWEST_POSITIVES, fit_calibration, has_enough
 from einthoven.evaluate.curves import curves
 from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.scores import score_predictions
@@ -31,6 +32,8 @@ from einthoven.report.data import identity
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_evaluation_records, find_leakage, read_fingerprints
 from einthoven.weights.public import data_on_cohort
+
+log = logging.getLogger(__name__)
 
 
 def fitted_calibration(validation: Predictions) -> Json:
@@ -54,6 +57,12 @@ def fitted_calibration(validation: Predictions) -> Json:
     targets = validation.require_targets()
     calibration = fit_calibration(validation)
     positives = targets.sum(axis=0, dtype=int).tolist()
+    is_fitted = has_enough(targets)
+    if not is_fitted:
+        log.info(
+            f"calibration: probabilities stay as they are ({sum(positives)} positives in "
+            f"{len(validation)} records, limit {FEWEST_POSITIVES})"
+        )
     return {
         "calibration": calibration.to_dict(),
         "calibration_fit": {
@@ -61,6 +70,7 @@ def fitted_calibration(validation: Predictions) -> Json:
             "cohort": validation.metadata.get("cohort", ""),
             "records": len(validation),
             "positives": dict(zip(validation.labels, positives, strict=True)),
+            "temperatures": is_fitted,
             "bias": False,
         },
     }
