@@ -127,6 +127,10 @@ def test_rare_labels_have_no_curves_and_many_are_cut_to_the_most_frequent() -> N
     assert result.averaged == MOST_LABELS + 2
     few = Predictions.from_arrays(targets[:, 0], scores[:, 0])
     assert curves(few, calibration_report(few)) is None
+    # Ten positive records of two patients.
+    patients = np.arange(200) // 5
+    two = Predictions.from_arrays(targets[:, 6], scores[:, 6], patients=patients)
+    assert curves(two, calibration_report(two)) is None
 
 
 def test_the_mean_curve_is_the_mean_over_labels() -> None:

@@ -112,7 +112,8 @@ class Curves:
     ----------
     labels : dict of str to LabelCurves
     roc, precision : Band
-        Mean over `averaged` labels: those with at least five positives and five negatives.
+        Mean over `averaged` labels: those with at least five positives and five negatives, counted
+        in patients where these are resampled.
     averaged : int
     left_out : dict of str to str
         Why a label has no curves.
@@ -171,15 +172,14 @@ def curves(
         If the table has no targets, or a setting is invalid.
     """
     targets = predictions.require_targets()
-    positives = targets.sum(axis=0, dtype=np.int64)
-    enough = np.flatnonzero(np.minimum(positives, len(targets) - positives) >= FEWEST)
-    if not enough.size:
-        return None
-    labels = predictions.labels
-    shown = enough[np.argsort(-positives[enough], kind="stable")][:MOST_LABELS]
+    labels, positives = predictions.labels, targets.sum(axis=0, dtype=np.int64)
     by: Any = "patient" if _patients_known(predictions) else "record"
     settings = BootstrapSettings(min(resamples, MOST_RESAMPLES), seed, "skip", level=level, by=by)
     bootstrap = Bootstrap.of(predictions, settings)
+    enough = np.flatnonzero(bootstrap.smaller_class()[:, 0] >= FEWEST)
+    if not enough.size:
+        return None
+    shown = enough[np.argsort(-positives[enough], kind="stable")][:MOST_LABELS]
     bands, (roc, precision) = _bands(bootstrap, predictions.probabilities, enough, shown)
     probabilities = predictions.probabilities
     quality = calibration.before

@@ -353,7 +353,7 @@ class Bootstrap:
                 for rows in jackknife(len(self.targets), groups=self.patients)
             ]
             left_out = [np.concatenate(metric) for metric in zip(*blocks, strict=True)]
-        counts = self._smaller_class()
+        counts = self.smaller_class()
         names: tuple[Metric, ...] = ("auroc", "auprc", "auprc")
         auroc, precision, unbiased = (
             Estimate(point, rows, out, self.settings, metric, counts)
@@ -363,7 +363,7 @@ class Bootstrap:
             precision = replace(precision, unbiased=unbiased)
         return auroc, precision
 
-    def _smaller_class(self) -> NDArray[np.integer]:
+    def smaller_class(self) -> NDArray[np.integer]:
         """Records, or patients, of each label's smaller class, shape (labels, 1)."""
         patients = np.arange(len(self.targets)) if self.patients is None else self.patients
         units, names = pd.factorize(patients)
