@@ -176,12 +176,10 @@ def report(
 
     Beside it, a .json file has its numbers, and a .errors.csv file all wrong calls of the main run.
     """
-    from einthoven.cohorts import open_cohort
+    from einthoven.cli.paths import full_cohort
     from einthoven.report.page import write_report
 
-    # Only the paths of a table are used.
-    options: dict[str, Any] = {"labels": ()} if cohort and cohort.is_file() else {}
-    source = open_cohort(cohort, **options) if cohort else None
+    source = full_cohort(cohort, labels=()) if cohort else None  # only its paths are used
     with shown_warnings():
         page = write_report(
             runs,
