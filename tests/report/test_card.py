@@ -10,7 +10,7 @@ import pytest
 
 from einthoven.files import Json, read_json, write_json
 from einthoven.report.card import model_card
-from einthoven.report.data import UNKNOWN, describe, leakage
+from einthoven.report.data import UNKNOWN, describe, flat, leakage
 from einthoven.report.format import with_interval
 from einthoven.report.page import write_report
 
@@ -155,6 +155,15 @@ def test_unknown_terms_stay_unknown(allowed: bool | None) -> None:
     assert describe({"commercial_use": allowed})["commercial_use"] is allowed
     card = model_card({"commercial_use": allowed})
     assert ("**" in card.partition("## Licence")[2]) == (allowed is False)
+
+
+def test_values_of_the_policy_replace_those_of_the_recipe() -> None:
+    recipe = {"refit": "auto", "stage1": {"solver": "auto"}, "stage2": {"epochs": 3}}
+    policy = {"stage2": "none", "stage1.solver": "logistic", "refit": "always"}
+    request = {"recipe": recipe, "policy": policy}
+    settled = {"refit": "always", "stage1": {"solver": "logistic"}, "stage2": None}
+    assert flat({"request": request})["recipe"] == settled
+    assert recipe["refit"] == "auto"
 
 
 def test_leakage_of_the_run_and_of_the_evaluation() -> None:

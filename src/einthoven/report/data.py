@@ -354,8 +354,9 @@ def flat(config: Json) -> Json:
     if "request" in config:
         request: Json = deepcopy(config["request"])
         for key, value in (request.get("policy") or {}).items():
-            stage, name = key.split(".")
-            request["recipe"][stage][name] = value
+            section, _, name = key.rpartition(".")
+            part = request["recipe"][section] if section else request["recipe"]
+            part[name] = None if (key, value) == ("stage2", "none") else value
         return request
     provenance = dict(config.get("provenance") or {})
     weights = {"weights": provenance["initial_weights"]} if "initial_weights" in provenance else {}
