@@ -41,7 +41,8 @@ def steps() -> Times:
 
     def step() -> None:
         optimizer.zero_grad()
-        binary_cross_entropy_with_logits(model(signals), targets).backward()
+        loss = binary_cross_entropy_with_logits(model(signals), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     times = [timed(step) for _ in range(WARM + STEPS)][WARM:]
