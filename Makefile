@@ -23,6 +23,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy studies/pitfalls
 
 # docs/networks: a page a network, from the code and the results.
 docs: $(VENV)/.ready

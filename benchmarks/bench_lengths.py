@@ -35,8 +35,10 @@ from einthoven.signals.pack import pack
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Filter, Resample, Standardise, Window
 from einthoven.signals.store import Store
+from einthoven.stages.data import Context
 from einthoven.stages.finetune import finetune
 from einthoven.stages.recipe import Stage2
+from einthoven.training.distributed import Processes
 from table import Row, alternately, print_table, speed_row
 
 RECORDS, BATCH, RATE, ROUNDS = 300, 60, 500, 3
@@ -77,10 +79,9 @@ def _train(store: Store, folder: Path) -> None:
         classifier,
         _source(store, classifier.preparation),
         _source(store, classifier.preparation, BATCH),
-        settings=Stage2(epochs=1, batch_size=BATCH, warmup_epochs=0),
-        folder=folder,
-        seed=0,
-        augment=None,
+        Stage2(epochs=1, batch_size=BATCH, warmup_epochs=0),
+        folder,
+        Context(seed=0, processes=Processes("cpu")),
     )
 
 

@@ -30,7 +30,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.cohorts.synthetic import synthesize
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
-from einthoven.stages.data import Dataset
+from einthoven.stages.data import Context, Dataset
 from einthoven.stages.finetune import finetune
 from einthoven.stages.recipe import Stage2
 from einthoven.training.distributed import Processes
@@ -63,11 +63,9 @@ def train(table: Path, store: Path, folder: Path) -> dict[str, float]:
         classifier,
         source,
         data.source("validation"),
-        settings=Stage2(epochs=MANY // len(source), batch_size=BATCH, warmup_epochs=0),
-        folder=folder,
-        seed=0,
-        augment=None,
-        processes=Processes("cpu"),
+        Stage2(epochs=MANY // len(source), batch_size=BATCH, warmup_epochs=0),
+        folder,
+        Context(seed=0, processes=Processes("cpu")),
     )
     return memory()
 

@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -23,7 +24,11 @@ from torch.optim import AdamW
 from einthoven.backbones.classifier import create_classifier
 from table import Row, Times, fastest, print_table, speed_row, timed
 
-NETWORKS = {"s4_small": {"causal": False}, "mtecg_tiny_100hz": {}, "resnet1d_wang": {}}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "s4_small": {"causal": False},
+    "mtecg_tiny_100hz": {},
+    "resnet1d_wang": {},
+}
 BATCH, SAMPLES, LABELS = 64, 250, 71
 WARM, STEPS = 3, 8
 
@@ -40,7 +45,8 @@ def steps(name: str) -> list[Times]:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(signals)
-        binary_cross_entropy_with_logits(logits.float(), targets).backward()
+        loss = binary_cross_entropy_with_logits(logits.float(), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return [timed(step) for _ in range(WARM + STEPS)][WARM:]

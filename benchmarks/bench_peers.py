@@ -84,6 +84,11 @@ def step_of(
     return step
 
 
+def backward(out: Tensor) -> None:
+    """Gradients of the sum of squares of a layer's output."""
+    out.square().sum().backward()  # type: ignore[no-untyped-call]
+
+
 def step_rows(name: str, ours: nn.Module, plain: nn.Module, rounds: int) -> list[Row]:
     """A training step of two networks with the same weights, in fp32 and in bf16."""
     x, rows = signals(), []
@@ -125,7 +130,8 @@ class PlainLayer(nn.Module):
             detail = conv1d(padded, high[:, None], dilation=2**scale, groups=channels)
             signal = conv1d(padded, low[:, None], dilation=2**scale, groups=channels)
             total = total + weights[:, scales - scale] * detail
-        return (total + weights[:, 0] * signal).transpose(1, 2)
+        out: Tensor = (total + weights[:, 0] * signal).transpose(1, 2)
+        return out
 
 
 def layer_call(layer: nn.Module) -> Callable[[], None]:
@@ -243,9 +249,7 @@ def spacetime(rounds: int) -> list[Row]:
     rows = step_rows("SpaceTime", ours, plain, rounds)
     kernel, squared = (model.backbone.blocks[1].kernel for model in (ours, plain))
     times = alternately(
-        lambda: kernel(SAMPLES).square().sum().backward(),
-        lambda: squared(SAMPLES).square().sum().backward(),
-        rounds,
+        lambda: backward(kernel(SAMPLES)), lambda: backward(squared(SAMPLES)), rounds
     )
     rows.append(speed_row("  its kernels, a layer, fp32", *times))
     taps = kernel(SAMPLES).detach()[None].requires_grad_()
@@ -253,9 +257,7 @@ def spacetime(rounds: int) -> list[Row]:
     skip = torch.zeros(taps.shape[1])
     apart = (convolve(x, taps, skip) - by_autograd(x, taps)).abs().max().item()
     times = alternately(
-        lambda: convolve(x, taps, skip).square().sum().backward(),
-        lambda: by_autograd(x, taps).square().sum().backward(),
-        rounds,
+        lambda: backward(convolve(x, taps, skip)), lambda: backward(by_autograd(x, taps)), rounds
     )
     note = f"{apart:.0e} apart"
     return [*rows, speed_row("  its convolution, a layer, fp32", *times, note=note)]
@@ -299,9 +301,7 @@ def chimera(rounds: int, crops: int = 16) -> list[Row]:
         expected = by_cells(kernel, x, skip)
         apart = float((ours() - expected).abs().max() / expected.abs().max())
     times = alternately(
-        lambda: ours().square().sum().backward(),
-        lambda: by_cells(kernel, x, skip).square().sum().backward(),
-        rounds,
+        lambda: backward(ours()), lambda: backward(by_cells(kernel, x, skip)), rounds
     )
     return [speed_row("Chimera's layer, fp32", *times, note=f"{crops} crops; {apart:.0e} apart")]
 

@@ -37,7 +37,7 @@ from cohorts import synthetic, temporary
 from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
-from einthoven.stages.data import Dataset
+from einthoven.stages.data import Context, Dataset
 from einthoven.stages.probe import probe_data, train_head
 from einthoven.stages.recipe import Stage1
 from einthoven.stages.validation import SELECT, validation_metrics
@@ -70,28 +70,12 @@ def setting(folder: Path, records: int) -> Setting:
 
 def cached(setting: Setting, folder: Path) -> float:
     """Ours: features once, then the head; returns the last epoch's validation AUROC."""
-    alone = Processes("cpu")
+    context = Context(seed=SEED, processes=Processes("cpu"))
     data = probe_data(
-        setting.classifier,
-        setting.train,
-        setting.validation,
-        crops=1,
-        folder=folder,
-        seed=SEED,
-        augment=None,
-        precision="fp32",
-        processes=alone,
+        setting.classifier, setting.train, setting.validation, SETTINGS.crops, folder, context
     )
-    result = train_head(
-        deepcopy(setting.classifier.head),
-        data,
-        settings=SETTINGS,
-        base_lr=SETTINGS.base_lr,
-        folder=folder,
-        seed=SEED,
-        aggregate="probability",
-        processes=alone,
-    )
+    head = deepcopy(setting.classifier.head)
+    result = train_head(head, data, SETTINGS.base_lr, SETTINGS, folder, context)
     return float(result.history[-1][SELECT])
 
 

@@ -47,7 +47,7 @@ class Outputs:
 
     def joined(self, aggregate: str | tuple[str, ...] | None = None) -> Floats:
         """Probabilities of the records, `(records, labels)`."""
-        method = aggregate or self.aggregate
+        method: Any = aggregate or self.aggregate
         return aggregate_crops(self.logits, self.owner, len(self.rows), method).numpy()
 
     def scored(self, aggregate: str | tuple[str, ...] | None = None) -> Scored:

@@ -102,7 +102,7 @@ def with_likelihoods(values: Floats) -> Indices:
 
 def _with_labels(targets: Targets, scores: Floats) -> Scored:
     """The records that have at least one label."""
-    return Scored.of_records(targets, scores).rows(targets.any(axis=1))
+    return Scored.of_records(targets, scores).rows(np.flatnonzero(targets.any(axis=1)))
 
 
 def _line(scored: Scored, right: Scored, effects: list[Effect]) -> dict[str, str]:

@@ -94,7 +94,7 @@ def section_text(study: Study, findings: Sequence[Finding]) -> str:
 
 
 def _overview(finding: Finding) -> list[dict[str, str]]:
-    lines = []
+    lines: list[dict[str, str]] = []
     for what in finding.headlines:
         effects = [effect for effect in finding.effects if effect.what == what]
         changes = "; ".join(f"{effect.metric} {_change(effect)}" for effect in effects)

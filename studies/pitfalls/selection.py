@@ -107,7 +107,7 @@ def _epochs(x: Singles, targets: Targets, evaluation: Singles, *, seed: int) -> 
     optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=0.05)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(x), generator=generator).split(BATCH):
+        for rows in torch.split(torch.randperm(len(x), generator=generator), BATCH):
             loss = binary_cross_entropy_with_logits(head(inside[rows]), labels[rows])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

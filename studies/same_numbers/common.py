@@ -29,7 +29,7 @@ PTBXL = DATA / "ptbxl"  # unpacked PTB-XL at 100 Hz
 PTBXL_STORE = DATA / "ptbxl.store"
 SAMPLES = REPOSITORY.parent / "shared" / "data" / "samples"
 RECIPES = HERE / "recipes"
-TRAINING_COHORT = OLD / "training_cohort"  # simulated by the old code, read by both
+TRAINING_COHORT = OLD / "training_cohort"  # simulated when the answers are stored
 TABLES = OLD / "tables.npz"
 RTOL = 1e-6
 
@@ -275,12 +275,13 @@ def compare_section(
 # --- running ------------------------------------------------------------------------------------
 
 
-def main(script: str, api: Any, *, stores: bool, default_src: str) -> None:
+def main(script: str, api: Any) -> None:
     """Run sections, each in its own process; store their answers, or compare with the stored."""
     from sections import SECTIONS
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--src", default=default_src, help="the tree's src folder")
+    parser = argparse.ArgumentParser(description="The same numbers after a change.")
+    parser.add_argument("--store", action="store_true", help="store the answers to compare with")
+    parser.add_argument("--src", default=str(REPOSITORY / "src"), help="the tree's src folder")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--items", nargs="+", help="only items whose name starts with one of these")
     parser.add_argument("--rtol", type=float, default=RTOL)
@@ -288,6 +289,7 @@ def main(script: str, api: Any, *, stores: bool, default_src: str) -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    stores = options.store
     if stores and options.items and not options.out:
         parser.error("--items would store a part of a section only; name another --out")
     src = Path(options.src).resolve()

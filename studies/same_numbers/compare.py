@@ -1,9 +1,9 @@
-"""Compare the new code with the stored answers: `python compare.py --src SRC`. The adapter.
+"""Store what the code computes, or compare it with what was stored: the adapter to the API.
 
-Every function here wraps one thing of einthoven and returns plain values under fixed names; the
-sections (sections.py) call nothing else. It began as a copy of `store_81ef7bd.py`: follow
-renames here, and keep the names, keys and units of what is returned. What changed on purpose is
-mapped here as well (`stored_key` for state-dict entries, `_renamed` for options of scoring).
+Every function wraps one thing of einthoven and returns plain values under fixed names; the sections
+(sections.py) call nothing else. Follow renames here, and keep the names, keys and units of what is
+returned. What changed on purpose is mapped here as well (`stored_key` for state-dict entries,
+`_renamed` for options of scoring).
 """
 
 from __future__ import annotations
@@ -755,6 +755,6 @@ def mixture_order(sources: list[Any], weights: list[float], *, seed: int, epoch:
 
 
 if __name__ == "__main__":
-    from common import REPOSITORY, main
+    from common import main
 
-    main(__file__, sys.modules[__name__], stores=False, default_src=str(REPOSITORY / "src"))
+    main(__file__, sys.modules[__name__])
