@@ -161,7 +161,13 @@ def test_convert_refuses_a_pickle_that_would_run(
 
 
 FULL = [
-    *("stage1.epochs=1", "stage1.batch_size=4", "stage2.epochs=1", "stage2.batch_size=4"),
+    *(
+        "stage1.solver=adamw",
+        "stage1.epochs=1",
+        "stage1.batch_size=4",
+        "stage2.epochs=1",
+        "stage2.batch_size=4",
+    ),
     *("data.fraction=0.03", "data.augmentation=none", "stage1.base_lr_sweep=[]"),
 ]
 
