@@ -62,7 +62,8 @@ def draw_cohort(cohort: Cohort, records: int, draw: int) -> Cohort | None:
         return None
     splits = cohort.table["split"].to_numpy(dtype=object)
     parts = stratified_places(patients[drawn], cohort.matrix[drawn], count=9, seed=draw)
-    splits[drawn] = np.where(parts == 0, "validation", "train")
+    part = parts[cohort.matrix[drawn, 0] == 1].min()  # with few positives, not all parts have one
+    splits[drawn] = np.where(parts == part, "validation", "train")
     kept = ~pool
     kept[drawn] = True
     return cohort.with_splits(splits.astype(str)).select(kept)
