@@ -7,9 +7,10 @@ from functools import cache
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate
+from einthoven.evaluate.reliability import predictive_values
 from einthoven.predictions import Predictions
 
 RECORDS, PREVALENCE, LABELS = 400, 0.05, 16
@@ -79,3 +80,53 @@ def test_few_simulations_tell_auto_from_percentile_intervals() -> None:
     old = coverage(1.0, 30, resamples=100, interval="percentile")
     assert old["ap", 16] < 0.4
     assert old["auroc", 16] == shares["auroc", 16]
+
+
+# Positives, negatives, sensitivity, specificity and the other prevalence.
+CALLS = (
+    (10, 100, 0.8, 0.9, 0.05),
+    (10, 400, 0.9, 0.99, 0.01),
+    (20, 400, 0.7, 0.98, 0.01),
+    (20, 400, 0.95, 0.95, 0.1),
+    (50, 500, 0.9, 0.9, 0.02),
+    (60, 300, 0.8, 0.95, 0.02),
+    (200, 1000, 0.9, 0.99, 0.005),
+)
+
+
+def coverage_of_calls(
+    ill: int, well: int, sensitivity: float, specificity: float, prevalence: float
+) -> dict[str, float]:
+    """Probability that intervals of predictive values hold the population value, given a call.
+
+    It is the sum over all tables of calls, less those of a probability below 1e-6.
+    """
+    hits = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
+    cleared = (1 - prevalence) * specificity, prevalence * (1 - sensitivity)
+    truth = {"ppv": hits[0] / sum(hits), "npv": cleared[0] / sum(cleared)}
+    held, total = dict.fromkeys(truth, 0.0), dict.fromkeys(truth, 0.0)
+    chances = np.outer(
+        binom.pmf(np.arange(ill + 1), ill, sensitivity),
+        binom.pmf(np.arange(well + 1), well, specificity),
+    )
+    for a, c in np.argwhere(chances > 1e-6).tolist():
+        calls = {
+            "true_positives": a,
+            "false_negatives": ill - a,
+            "true_negatives": c,
+            "false_positives": well - c,
+        }
+        values = predictive_values(calls, prevalence, 0.95)
+        for name, value in truth.items():
+            if values[name] is not None:
+                low, high = values[f"{name}_interval"]
+                total[name] += chances[a, c]
+                held[name] += chances[a, c] * (low <= value <= high)
+    return {name: held[name] / total[name] for name in truth}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calls", CALLS)
+def test_intervals_of_predictive_values_hold_the_population_value(calls: tuple[float, ...]) -> None:
+    for share in coverage_of_calls(*calls).values():
+        assert 0.92 < share < 0.99

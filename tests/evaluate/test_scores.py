@@ -287,3 +287,16 @@ def test_auprc_intervals_surround_the_leave_one_out_value() -> None:
         result.macro_auprc_interval, expit(logit(centre) + width * np.array([-1, 1])), rtol=1e-12
     )
     assert result.macro_auprc_bias == pytest.approx(result.macro_auprc - centre)
+
+
+def test_a_mean_over_labels_that_are_all_too_few_has_no_interval() -> None:
+    """Three and two positives, then three and five, of 60."""
+    probabilities = np.random.default_rng(0).random((60, 2))
+    for second, reason in ((2, TOO_FEW), (5, None)):
+        targets = np.zeros((60, 2), dtype=np.uint8)
+        targets[:3, 0] = targets[:second, 1] = 1
+        result = score(targets, probabilities, labels=["a", "b"], resamples=40)
+        for metric in ("auroc", "auprc"):
+            assert result.reasons[f"macro_{metric}"] == [reason]
+            interval = getattr(result, f"macro_{metric}_interval")
+            assert (interval is None) == (reason is not None)

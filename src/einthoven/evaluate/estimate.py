@@ -189,11 +189,11 @@ class Estimate:
     def reasons(self) -> list[str | None]:
         """Why a label has no interval, None where it has one.
 
-        A mean needs as many positives, over all of its labels, as one label does.
+        A mean needs a label that has enough positives and negatives for an interval of its own.
         """
         if self.counts is None or not len(self.replicates):
             return [None] * self.point.size
-        few = self.counts.sum(axis=1) < FEWEST
+        few = self.counts.max(axis=1) < FEWEST
         constant = self._constant
         if self.metric == "auroc":
             constant &= (self.point > 0) & (self.point < 1)

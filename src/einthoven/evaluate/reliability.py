@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit, ndtri
 from scipy.stats import binomtest
 
 from einthoven.errors import EvaluationError
@@ -372,8 +371,9 @@ def predictive_values(decision: Mapping[str, Any], prevalence: float, level: flo
     """Predictive values of a label's calls at another prevalence, by Bayes' theorem.
 
     Sensitivity and specificity are taken from the confusion matrix, and assumed to be the same at
-    the other prevalence. Intervals are computed on the logit scale (Mercaldo, Lau and Zhou 2007);
-    where a cell of the matrix is 0, half a record is added to every cell.
+    the other prevalence. Their Wilson limits are combined into limits of the likelihood ratio
+    (`_ratio_limits`), which are carried over to the predictive value: an interval always contains
+    its value, and ends at 1 where no record was wrongly called, or rejected.
 
     Parameters
     ----------
@@ -391,39 +391,60 @@ def predictive_values(decision: Mapping[str, Any], prevalence: float, level: flo
         absence; a value is None where its denominator is 0.
     """
     names = ("true_positives", "false_negatives", "true_negatives", "false_positives")
-    counts = np.array([decision[name] for name in names], dtype=float)
-    smallest = min(counts[:2].sum(), counts[2:].sum())
-    values: Json = {"prevalence": prevalence}
-    points = _at_prevalence(counts, prevalence) if smallest else {}
-    filled = counts + 0.5 * (counts == 0).any()
-    hits, missed, cleared, alarms = filled
-    variances = {
-        "ppv": missed / (hits * (hits + missed)) + cleared / (alarms * (cleared + alarms)),
-        "npv": hits / (missed * (hits + missed)) + alarms / (cleared * (cleared + alarms)),
+    hits, missed, cleared, alarms = (int(decision[name]) for name in names)
+    ill, well = hits + missed, cleared + alarms
+    few = min(ill, well) < FEWEST
+    # Calls that are right and wrong, among how many, and the prevalence of these people.
+    calls = {
+        "ppv": ((hits, ill, prevalence), (alarms, well, 1 - prevalence)),
+        "npv": ((cleared, well, 1 - prevalence), (missed, ill, prevalence)),
     }
-    few = smallest < FEWEST
-    for name, centre in _at_prevalence(filled, prevalence).items():
-        width = ndtri((1 + level) / 2) * math.sqrt(variances[name])
-        limits = [float(expit(logit(centre) + side)) for side in (-width, width)]
-        values[name] = points.get(name)
-        values[f"{name}_interval"] = None if few or name not in points else limits
+    values: Json = {"prevalence": prevalence}
+    for name, ((right, of, share), (wrong, rest, other)) in calls.items():
+        is_defined = min(of, rest) > 0 and right + wrong > 0
+        limits = None
+        if is_defined and not few:
+            ratios = _ratio_limits((right, of), (wrong, rest), level)
+            limits = [_share_of_odds(ratio * share / other) for ratio in ratios]
+        part, whole = (right / of * share, wrong / rest * other) if is_defined else (0.0, 0.0)
+        values[name] = part / (part + whole) if is_defined else None
+        values[f"{name}_interval"] = limits
         values[f"{name}_interval_reason"] = TOO_FEW if few else None
     return values
 
 
-def _at_prevalence(counts: Floats, prevalence: float) -> dict[str, float]:
-    """Predictive values of a confusion matrix at a prevalence, where they are defined."""
-    hits, missed, cleared, alarms = counts
-    ill, well = prevalence / (hits + missed), (1 - prevalence) / (cleared + alarms)
-    pairs = {"ppv": (hits * ill, alarms * well), "npv": (cleared * well, missed * ill)}
-    return {name: float(a / (a + b)) for name, (a, b) in pairs.items() if a + b}
+def _ratio_limits(first: tuple[int, int], second: tuple[int, int], level: float) -> Interval:
+    """Limits of the ratio of two independent shares, given as part and whole.
+
+    Those of the shares are recovered into a variance on either side of the ratio (Donner and Zou
+    2012). The upper limit is infinite where the second share is 0.
+    """
+    a, b = (part / whole for part, whole in (first, second))
+    (low_a, high_a), (low_b, high_b) = (_wilson(*pair, level) for pair in (first, second))
+
+    def root(x: float, y: float) -> float:
+        return math.sqrt(max((a * b) ** 2 - x * y, 0.0))
+
+    least = low_a * (2 * a - low_a)
+    low = least / (a * b + root(least, high_b * (2 * b - high_b))) if least else 0.0
+    rest = low_b * (2 * b - low_b)
+    high = (a * b + root(high_a * (2 * a - high_a), rest)) / rest if rest else math.inf
+    return low, high
+
+
+def _share_of_odds(odds: float) -> float:
+    return 1.0 if odds == math.inf else odds / (1 + odds)
 
 
 def wilson(part: int, whole: int, level: float) -> Interval | None:
     """Wilson interval of a share; None for a whole of fewer than five records."""
     if whole < FEWEST:
         return None
-    low, high = binomtest(int(part), int(whole)).proportion_ci(level, "wilson")
+    return _wilson(int(part), int(whole), level)
+
+
+def _wilson(part: int, whole: int, level: float) -> Interval:
+    low, high = binomtest(part, whole).proportion_ci(level, "wilson")
     return float(low), float(high)
 
 
