@@ -310,3 +310,19 @@ def test_pictures_that_cannot_be_written_are_refused(tmp_path: Path, record: Rec
         with pytest.raises(FileError) as error:
             inspect(record, "ecg_fm", picture=file)
         assert error.value.remedy is not None
+
+
+def test_a_table_shows_the_positives_of_each_label_and_recommends_folds(
+    synthetic: Cohort, tmp_path: Path
+) -> None:
+    paths = [str(path.resolve()) for path in synthetic.paths()]
+    table = pd.DataFrame({"path": paths, "patient": synthetic.patients(), "AFIB": 0})
+    table.loc[:6, "AFIB"] = 1
+    file = tmp_path / "own.csv"
+    table.to_csv(file, index=False)
+    (line,) = [line for line in examine(file) if "AFIB:" in line]
+    patients = table.loc[:6, "patient"].nunique()
+    assert re.findall(r"\d+", line) == ["7", str(patients)]
+    assert any("--folds 5" in line for line in examine(file))
+    pd.concat([table] * 15).assign(record=range(15 * len(table))).to_csv(file, index=False)
+    assert not any("--folds 5" in line for line in examine(file))

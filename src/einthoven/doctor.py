@@ -126,6 +126,7 @@ def _limb_leads(record: Record) -> Iterator[str]:
 
 def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
     from einthoven.cohorts import SPLITS, open_cohort
+    from einthoven.cohorts.cohort import SMALL
 
     options: dict[str, Any] = {"labels": labels} if labels else {}
     cohort = open_cohort(path, **options)
@@ -136,6 +137,14 @@ def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
     yield "  " + ", ".join(f"{split} {len(cohort.ids(split))}" for split in SPLITS)
     yield f"  {counted(len(cohort.labels), 'label')}; every patient is in one split only"
     counts = cohort.counts()
+    for label, positives in counts.sum(axis=1).items() if path.is_file() else ():
+        carriers = np.unique(cohort.patients()[cohort.matrix[:, cohort.labels.index(label)] == 1])
+        yield (
+            f"  {label}: {counted(positives, 'positive record')} of "
+            f"{counted(len(carriers), 'patient')}"
+        )
+    if cohort.labels and len(cohort) < SMALL:
+        yield f"  fewer than {SMALL:,} records: cross-validate, posttrain --folds 5"
     for split in SPLITS:
         without = counts.index[counts[split] == 0].tolist()
         if without:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -12,7 +13,7 @@ if TYPE_CHECKING:  # rich is imported when bars are shown
     from rich.progress import Progress as Display
     from rich.progress import Task
 
-__all__ = ["Bars", "Progress", "live_bars", "part_of", "progress_bars"]
+__all__ = ["Bars", "Progress", "decisions", "live_bars", "part_of", "progress_bars"]
 
 
 def __dir__() -> list[str]:
@@ -92,13 +93,41 @@ def progress_bars(console: Console | None = None, *, keep: bool = True) -> Itera
 
 @contextmanager
 def live_bars() -> Iterator[Bars | None]:
-    """Show bars that vanish at the end; None if stderr is neither a terminal nor a notebook."""
+    """Show decisions, and bars that vanish at the end.
+
+    If stderr is neither a terminal nor a notebook, nothing is shown, and the bars are None.
+    """
     console = _stderr()
     if not _is_live(console):
         yield None
         return
-    with progress_bars(console, keep=False) as bars:
+    with progress_bars(console, keep=False) as bars, decisions(console.print):
         yield bars
+
+
+@contextmanager
+def decisions(show: Callable[[str], object]) -> Iterator[None]:
+    """Pass every decision that the library logs in the block to a function.
+
+    Of the records with the same `topic`, such as those of the folds of a run, or without one the
+    same message, only the first is passed.
+    """
+    shown: set[str] = set()
+
+    class Decisions(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            topic = str(getattr(record, "topic", record.getMessage()))
+            if topic not in shown:
+                shown.add(topic)
+                show(record.getMessage().capitalize())
+
+    log, handler = logging.getLogger("einthoven"), Decisions()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 class Bars:

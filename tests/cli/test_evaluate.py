@@ -95,6 +95,33 @@ def test_a_table_with_some_labels_of_a_model_is_scored_on_those(
     assert np.array_equal(some.targets, columns.targets[same])
 
 
+def test_all_records_of_a_table_without_splits_are_scored(
+    cli: Any, made: Any, synthetic: Cohort, synthetic_path: Path, synthetic_store: Store,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Unless the model has seen some of them, or a split is named."""
+    model = load_model(made.model)
+    targets = pd.DataFrame(synthetic.matrix, synthetic.table.index, list(synthetic.labels))
+    table = synthetic.table[["path", "patient"]].assign(**targets[list(model.labels)])
+    table["path"] = [str(synthetic_path / path) for path in table["path"]]
+    tested = (synthetic.table["split"] == "test").to_numpy()
+    table[tested].to_csv(tmp_path / "unseen.csv")
+    table.to_csv(tmp_path / "seen.csv")
+    records = {}
+    for name, options in (("unseen", ()), ("unseen", ("--split", "test")), ("seen", ())):
+        cohort = ("--cohort", tmp_path / f"{name}.csv", "--store", synthetic_store.root)
+        result = cli("evaluate", "--model", made.model, *cohort, *options, *QUICK)
+        records[name, *options] = json.loads(result.out)["records"]
+    assert records["unseen",] == tested.sum()
+    assert records["unseen", "--split", "test"] < tested.sum() / 4
+    assert records["seen",] < len(table) / 4
+    cohort = ("--cohort", tmp_path / "unseen.csv", "--store", synthetic_store.root)
+    copy = shutil.copytree(made.model, tmp_path / "model")
+    cli("card", "--model", copy, *cohort, "--resamples", 0, "--no-robustness")
+    evaluation = read_json(copy / "evaluation.json")
+    assert (evaluation["split"], evaluation["score"]["records"]) == ("all", tested.sum())
+
+
 def test_another_split_and_other_definitions(cli: Any, made: Any) -> None:
     score = json.loads(cli("evaluate", made.run, "--split", "validation", *QUICK).out)
     stored = read_json(made.run / "metrics.json")["validation"]

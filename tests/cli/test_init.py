@@ -112,7 +112,7 @@ def test_the_commands_run(source: tuple[Path, str], cli: Any, here: Path) -> Non
         if verb == "init":
             continue
         more = ["--resamples", 20] if verb in ("posttrain", "report") else []
-        if verb == "posttrain" and "linear-probe" not in words:
+        if verb == "posttrain":
             more += [word for text in QUICK for word in ("--set", text)]
         cli(verb, *words, *more)
     assert len(Predictions.load("runs/first/predictions/test.parquet").records) == 40
@@ -128,7 +128,7 @@ def test_the_script_runs_as_a_user_runs_it(here: Path, tmp_path: Path) -> None:
     command.parent.mkdir()
     options = " ".join(f"--set {text}" for text in QUICK)
     command.write_text(
-        f'#!/bin/sh\ncase "$*" in *probe*) ;; posttrain*) set -- "$@" {options} ;; esac\n'
+        f'#!/bin/sh\ncase "$*" in posttrain*) set -- "$@" {options} ;; esac\n'
         f'exec {sys.executable} -m einthoven "$@"\n'
     )
     command.chmod(0o755)
@@ -166,7 +166,7 @@ def test_the_cells_that_train_nothing_run(here: Path) -> None:
 @pytest.mark.slow  # 20 s: two arms of five folds
 def test_the_cells_run_in_order(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def quick(*arguments: Any, **options: Any) -> Any:
-        overrides = [] if options.get("recipe") == "linear-probe" else QUICK
+        overrides = [*options.pop("overrides", ()), *QUICK]
         return posttrain(*arguments, overrides=overrides, resamples=20, **options)
 
     posttrain = einthoven.posttrain

@@ -190,10 +190,12 @@ def test_unreadable_ages_and_dates_count_as_missing_with_a_warning(column: str, 
     assert pd.isna(read.iloc[58]) or read.iloc[58] == ""
 
 
-def test_numeric_ages_stay_as_they_are() -> None:
-    """300 is PTB-XL's code for an age above 89."""
+def test_ages_stay_as_they_are_up_to_120() -> None:
+    """300, PTB-XL's code for an age above 89, is a code in PTB-XL only."""
     ages = np.arange(60.0)
-    ages[[0, 1]] = np.nan, 300
-    read = open_cohort(rows().assign(age=ages, device="A")).metadata()
+    ages[[0, 1, 2, 3]] = np.nan, 300, 121, 120
+    with pytest.warns(CohortWarning, match=r"age.*300.*2 of 60"):
+        read = open_cohort(rows().assign(age=ages, device="A")).metadata()
+    ages[[1, 2]] = np.nan
     np.testing.assert_array_equal(read["age"], ages)
     assert set(read["device"]) == {"A"}

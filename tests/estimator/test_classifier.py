@@ -22,7 +22,7 @@ from einthoven.models import Model
 from einthoven.records import read_record
 from einthoven.signals.steps import Scale
 from einthoven.signals.store import Store
-from einthoven.stages.posttrain import posttrain
+from einthoven.stages.posttrain import RecipeWarning, posttrain
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2, load_recipe
 from einthoven.training.distributed import Processes
 
@@ -83,6 +83,19 @@ def test_a_recipe_s_name_means_the_backbone_s_own_settings(arrays: Any) -> None:
     general = EcgClassifier(network, recipe=load_recipe("post-training", short), **given)
     found = general.fit(arrays.x[:60], arrays.y[:60]).to_model().config["provenance"]["recipe"]
     assert (found["stage2"]["batch_size"], found["stage1"]["weight_decay"]) == (16, 0.05)
+
+
+def test_a_stage_that_is_left_out_is_a_warning(arrays: Any) -> None:
+    """With few records stage 2 is not tried, unless one of its keys is set."""
+    given = arrays.given | {"backbone": arrays.given["backbone"]}
+    probe = EcgClassifier(**given, recipe="post-training", overrides=["data.crop_seconds=2.5"])
+    with pytest.warns(RecipeWarning, match="stage 2"):
+        probe.fit(arrays.x, arrays.y)
+    assert list(probe.results_) == ["stage1"]
+    short = [*probe.overrides, "stage2.epochs=1", "stage2.min_steps=0"]
+    tuned = EcgClassifier(**given, recipe="post-training", overrides=short)
+    tuned.fit(arrays.x, arrays.y)
+    assert list(tuned.results_) == ["stage1", "stage2"]
 
 
 def test_it_learns_what_can_be_learned(arrays: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,11 +191,33 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
 
 def test_other_folds_and_weights_that_have_seen_a_record_are_refused_before_training(
-    folder: Path, tmp_path: Path, cross_validation: CrossValidation
+    folder: Path, tmp_path: Path, cross_validation: CrossValidation, synthetic: Cohort
 ) -> None:
     """The model of fold 1 has not seen that fold, and has seen the others."""
     with pytest.raises(TrainingError, match=r"folds\D+3\D+4\D"):
         cross_validation(folder, folds=4)
     with pytest.raises(CohortError, match=f"{fold(folder, 1)}.*test"):
         cross_validation(tmp_path / "run", weights=fold(folder, 1) / "model")
+    with pytest.raises(CohortError) as refused:
+        cross_validation(tmp_path / "run", folds=10_000)
+    patients = len(np.unique(synthetic.patients()))
+    assert str(patients) in refused.value.remedy
     assert not (tmp_path / "run").exists()
+
+
+def test_too_many_folds_are_refused_with_a_number_that_works(
+    synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+) -> None:
+    """Four patients with the label: with five folds, one has none."""
+    targets = np.zeros((len(synthetic), 1), dtype=np.uint8)
+    carriers = np.unique(synthetic.patients())[:4]
+    targets[np.isin(synthetic.patients(), carriers)] = 1
+    rare = replace(synthetic, labels=("rare",), matrix=targets)
+    options: Any = {"recipe": RECIPE, "out": tmp_path / "run", "weights": tmp_path}
+    with pytest.raises(CohortError) as refused:
+        run_folds(rare, synthetic_store, "mtecg_tiny_100hz", folds=6, **options)
+    assert re.findall(r"\d+", refused.value.remedy) == ["4"]
+    few = replace(rare, matrix=targets * (synthetic.patients() == carriers[0])[:, None])
+    with pytest.raises(CohortError) as refused:
+        run_folds(few, synthetic_store, "mtecg_tiny_100hz", folds=5, **options)
+    assert not re.findall(r"\d+", refused.value.remedy)

@@ -63,7 +63,12 @@ def test_batch_shrinks_until_there_are_enough_steps(records: int, batch: int) ->
 
 @pytest.mark.parametrize(
     ("records", "keep", "tuned"),
-    [(FEWEST_TUNED - 101, "auto", False), (FEWEST_TUNED - 100, "auto", True), (50, "always", True)],
+    [
+        (FEWEST_TUNED - 101, "auto", False),
+        (FEWEST_TUNED - 100, "auto", True),
+        (50, "always", True),
+        (50, "better", True),
+    ],
 )
 def test_fine_tuning_is_tried_from_a_number_of_records(
     records: int, keep: str, tuned: bool
@@ -101,22 +106,25 @@ def test_decisions_name_key_value_and_numbers() -> None:
     assert "266" in str(decision)
 
 
-@pytest.mark.parametrize("gain", [0.02, 0.005, -0.02])
+@pytest.mark.parametrize(
+    ("gain", "keep"), [(0.02, "auto"), (0.005, "auto"), (-0.02, "auto"), (-0.02, "better")]
+)
 def test_the_probe_is_kept_unless_fine_tuning_gains_more_than_an_error(
     tmp_path: Path,
     train: Any,
     gain: float,
+    keep: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The measured gain is replaced in a finished run, which is then read again."""
     monkeypatch.setattr(policy, "FEWEST_TUNED", 0)
-    train(tmp_path, stage2={"keep": "auto"})
+    train(tmp_path, stage2={"keep": keep})
     outcome = read_json(tmp_path / "stage2" / GAIN)
     assert set(outcome) == {"probe_loss", "gain", "standard_error"}
     write_json(tmp_path / "stage2" / GAIN, outcome | {"gain": gain, "standard_error": 0.01})
     with caplog.at_level(logging.INFO, "einthoven"):
-        run = train(tmp_path, stage2={"keep": "auto"})
+        run = train(tmp_path, stage2={"keep": keep})
     assert run.results["stage2"].is_kept == (gain > 0.01)
     head = run.classifier.head.weight.clone()
     load_weights(tmp_path / "stage2" / BEST, run.classifier)

@@ -324,6 +324,22 @@ def test_a_key_of_one_solver_decides_auto(tmp_path: Path, setting: str, solver: 
     assert stage1.solver == solver
 
 
+@pytest.mark.parametrize(
+    ("settings", "keep"),
+    [
+        ([], "auto"),
+        (["stage1.epochs=2", "seed=1"], "auto"),
+        (["stage2.epochs=50"], "better"),
+        (["stage2.epochs=1", "stage2.keep=auto"], "auto"),
+        (["stage2.epochs=1", "stage2.keep=always"], "always"),
+    ],
+)
+def test_a_key_of_stage_2_means_that_it_is_trained(settings: list[str], keep: str) -> None:
+    stage2 = load_recipe("post-training", settings).stage2
+    assert stage2 is not None
+    assert stage2.keep == keep
+
+
 def test_a_key_regains_its_effect() -> None:
     both = ["stage1.base_lr=1e-2", "stage1.base_lr_sweep=[]"]
     assert load_recipe("post-training", both).stage1 == Stage1(solver="adamw", base_lr=1e-2)

@@ -15,6 +15,7 @@ from einthoven.cli.options import (
     Device,
     ModelPath,
     Resamples,
+    ScoredSplit,
     Seed,
     Split,
     StorePath,
@@ -70,7 +71,7 @@ def evaluate(
     ] = None,
     cohort: Annotated[Path | None, typer.Option(help="Labelled cohort for --model.")] = None,
     task: Task = None,
-    split: Split = "test",
+    split: ScoredSplit = None,
     store: StorePath = None,
     save: Annotated[Path | None, typer.Option(help="Write the predictions to this table.")] = None,
     resamples: Resamples = 1000,
@@ -96,7 +97,7 @@ def evaluate(
     if model is not None:
         predictions = _predict(model, cohort, task, split, store, device)
     elif source is not None:
-        predictions = load_predictions(source, split)
+        predictions = load_predictions(source, split or "test")
     else:
         raise EvaluationError(
             "nothing to evaluate",
@@ -215,7 +216,7 @@ def card(
         typer.Option(help="Labelled cohort to evaluate it on. Default: only print the card."),
     ] = None,
     task: Task = None,
-    split: Split = "test",
+    split: ScoredSplit = None,
     store: StorePath = None,
     robustness: Annotated[
         bool, typer.Option(help="Also predict with fewer leads, noise and offsets: 27 times.")
@@ -251,7 +252,7 @@ def card(
             model,
             labelled,
             packed,
-            split,
+            split or _scored_split(model, labelled, packed),
             robustness=robustness,
             resamples=resamples,
             seed=seed,
@@ -301,7 +302,7 @@ def _predict(
     folder: Path,
     cohort: Path | None,
     task: str | None,
-    split: str,
+    split: str | None,
     store: Path | None,
     device: str,
 ) -> Predictions:
@@ -320,6 +321,7 @@ def _predict(
             f"Only {len(labelled.labels)} of the model's {counted(len(model.labels), 'label')} are "
             f"scored: those of {cohort}"
         )
+    split = split or _scored_split(folder, labelled, packed)
     with shown_warnings():
         check_evaluation_records(folder, (labelled, packed), split)
     with progress_bars() as progress:
@@ -332,6 +334,17 @@ def _predict(
             device=device_of(device),
             progress=progress,
         )
+
+
+def _scored_split(model: Path, cohort: Cohort, store: Store) -> str:
+    """The split to score by default; says so if it is all records."""
+    from einthoven.stages.leakage import evaluation_split
+
+    split = evaluation_split(model, (cohort, store))
+    if split != "test":
+        records = counted(len(cohort), "record")
+        note(f"{cohort.name} states no splits, and the model has not seen it: {records} scored")
+    return split
 
 
 def _cohort_of(

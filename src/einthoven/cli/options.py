@@ -85,6 +85,13 @@ ModelPath = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
 Split = Annotated[str, typer.Option(help="train, validation or test.")]
+ScoredSplit = Annotated[
+    str | None,
+    typer.Option(
+        help="train, validation, test or all. Default: test, but all records of a table without "
+        "splits that the model has not seen."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -36,19 +35,9 @@ def note(text: str, *, style: str | None = None) -> None:
 def shown_warnings() -> Iterator[None]:
     """Print warnings, and the library's log of decisions, as one line each."""
 
-    class Notes(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            note(record.getMessage().capitalize())
-
     def show(message: Warning | str, *details: Any, **more: Any) -> None:
         note(f"Warning: {message}", style="yellow")
 
-    log, notes = logging.getLogger("einthoven"), Notes()
-    log.addHandler(notes)
-    log.setLevel(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = show
-            yield
-    finally:
-        log.removeHandler(notes)
+    with warnings.catch_warnings(), progress.decisions(note):
+        warnings.showwarning = show
+        yield

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
     from einthoven.experiment.run import RunResult
 
-SMALL = 2000  # records below which --folds is recommended
 FEW = 5  # positives of a split below which it says little about a label
 
 Labelled = Annotated[
@@ -64,7 +63,7 @@ Folds = Annotated[
     int | None,
     typer.Option(
         min=3,
-        help=f"Cross-validation, recommended below {SMALL:,} records: every record is tested by a "
+        help="Cross-validation, recommended below 2,000 records: every record is tested by a "
         "model that has not seen its patient, and the final model is trained on all records. The "
         "cohort's own splits are not used.",
         show_default=False,
@@ -185,6 +184,7 @@ def ensemble(
 
 def _recommend_folds(cohort: Cohort) -> None:
     """Recommend --folds for a small cohort, and name labels with few positives in a split."""
+    from einthoven.cohorts.cohort import SMALL
     from einthoven.predictions import listed
 
     if len(cohort) >= SMALL:

@@ -21,8 +21,13 @@ from einthoven.licences import OWN_DATA, Licence
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+ALL = "all"
+"""Name of all records together, where a split is expected."""
 REQUIRED_COLUMNS = ("path", "patient", "split")
 UNLABELLED = "unlabelled"
+FEWEST_FOLDS = 3
+SMALL = 2000
+"""Records below which cross-validation is recommended."""
 ABOVE_89 = 300
 """PTB-XL's code for an age of more than 89 years."""
 WITHOUT_LABEL = "without a label of the task"
@@ -56,6 +61,9 @@ class Cohort:
         Terms that the data set for models that are trained on them.
     left_out : dict
         Records of the source that are not in the table: their number by reason.
+    has_splits : bool
+        Whether the source states the splits. Otherwise einthoven has divided the patients, which
+        only matters for training.
     """
 
     name: str
@@ -68,12 +76,13 @@ class Cohort:
     descriptions: dict[str, str] = field(default_factory=dict)
     licence: Licence = OWN_DATA
     left_out: dict[str, int] = field(default_factory=dict)
+    has_splits: bool = True
 
     def __len__(self) -> int:
         return len(self.table)
 
     def ids(self, split: str | None = None) -> NDArray[np.str_]:
-        """Record ids of a split (all records without one), in the order of `targets`."""
+        """Record ids of a split (all records with `all` or None), in the order of `targets`."""
         return self.table.index.to_numpy(dtype=str)[self._rows(split)]
 
     def patients(self, split: str | None = None) -> NDArray[np.str_]:
@@ -195,10 +204,13 @@ class Cohort:
             If there are fewer than 3 folds, or fewer patients than folds.
         """
         patients = len(np.unique(self.patients()))
-        if not 3 <= count <= patients:
+        if not FEWEST_FOLDS <= count <= patients:
             raise CohortError(
                 f"{count} folds of {patients} patients of {self.name}",
-                remedy="use 5 folds, or at least 3: one tests, one validates, the others train",
+                remedy=f"use {FEWEST_FOLDS} to {patients} folds: one tests, one validates, the "
+                "others train"
+                if patients >= FEWEST_FOLDS
+                else "add patients",
             )
         places = stratified_places(self.patients(), self.targets(), count=count, seed=seed)
         return [
@@ -210,14 +222,14 @@ class Cohort:
 
     def with_splits(self, splits: str | NDArray[np.str_]) -> Cohort:
         """Put the records into other splits: one for all of them, or one for each."""
-        return replace(self, table=self.table.assign(split=splits))
+        return replace(self, table=self.table.assign(split=splits), has_splits=True)
 
     def _rows(self, split: str | None) -> NDArray[np.intp]:
-        if split is None:
+        if split in (None, ALL):
             return np.arange(len(self.table))
         if split not in SPLITS:
             raise CohortError(
-                f"unknown split {split!r}", remedy=f"the splits are {', '.join(SPLITS)}"
+                f"unknown split {split!r}", remedy=f"the splits are {', '.join(SPLITS)}, or {ALL}"
             )
         return np.flatnonzero((self.table["split"] == split).to_numpy())
 

@@ -14,7 +14,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import (
-    ABOVE_89,
     SPLITS,
     UNLABELLED,
     Cohort,
@@ -29,7 +28,7 @@ from einthoven.records.formats import find_records
 _TEXT = {"path": str, "patient": str, "record": str}
 _NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex", "date", "device")
 _AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yrs?|years?)?\s*", re.IGNORECASE)
-_OLDEST = 130  # years
+_OLDEST = 120  # years
 
 
 class CohortWarning(UserWarning):
@@ -51,7 +50,8 @@ def open_table(
     it), `split` (`train`, `validation`, `test`) or `fold` (whole numbers: the last fold tests, the
     last but one validates). Without either, patients are split 80 / 10 / 10, stratified by label.
     Also optional: `age` in years (`88`, `88.0` or `88 y`), `sex`, `date` of the recording in
-    ISO 8601, `device`. An age or a date in another form counts as missing, with a CohortWarning.
+    ISO 8601, `device`. An age or a date in another form counts as missing, with a CohortWarning;
+    so does an age above 120, among them PTB-XL's code 300.
 
     `labels` names the label columns of a table with further columns; an empty list reads none, and
     without `patient` each record is then a patient of its own. With `min_records`, labels that
@@ -103,6 +103,7 @@ def open_table(
         root=Path(root) if root else file.parent,
         table=table,
         matrix=matrix,
+        has_splits="split" in frame or "fold" in frame,
     ).with_common_labels(min_records)
     task = f"{len(cohort.labels)} labels"
     if len(cohort.labels) < 5:
@@ -116,7 +117,8 @@ def open_folder(path: str | Path) -> Cohort:
     root = Path(path)
     paths = [str(file.relative_to(root)) for file in find_records(root)]
     frame = pd.DataFrame({"path": paths, "patient": paths, "split": "train"})
-    return replace(open_table(frame, root=root, labels=()), name=root.resolve().name)
+    cohort = open_table(frame, root=root, labels=())
+    return replace(cohort, name=root.resolve().name, has_splits=False)
 
 
 def columns_of(path: str | Path) -> list[str]:
@@ -153,7 +155,7 @@ def _ages(column: pd.Series[Any], file: Path) -> NDArray[np.float64]:
     """Ages in years, NaN where missing; shape (records,)."""
     texts = column.astype(str).where(column.notna(), "")
     years = pd.to_numeric(texts.map(lambda text: m[1] if (m := _AGE.fullmatch(text)) else None))
-    years = years.where((years <= _OLDEST) | (years == ABOVE_89))
+    years = years.where(years <= _OLDEST)
     bad = texts.str.strip().ne("") & years.isna()
     _warn(column, bad, f"a number of years up to {_OLDEST}", file)
     return years.to_numpy(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -38,8 +39,14 @@ from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance, initial_weights
 from einthoven.progress import Progress, live_bars
 from einthoven.stages.data import adapted
-from einthoven.stages.policy import settle
-from einthoven.stages.posttrain import check_stages, check_weights, settled, train_stages
+from einthoven.stages.policy import FEWEST_TUNED, settle
+from einthoven.stages.posttrain import (
+    RecipeWarning,
+    check_stages,
+    check_weights,
+    settled,
+    train_stages,
+)
 from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
 from einthoven.stages.statistics import fit_standardiser, with_scale
 from einthoven.training.distributed import Processes
@@ -82,7 +89,8 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
     random_state : int, RandomState or None
         Seed of training. None is the recipe's seed, so that two fits give the same result.
     verbose : int
-        0 hides the progress of `fit`, which is shown in terminals and notebooks only.
+        0 hides the progress and the decisions of `fit`, which are shown in terminals and notebooks
+        only.
 
     Attributes
     ----------
@@ -156,6 +164,8 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
     ) -> EcgClassifier:
         """Train by the recipe; temporary files are deleted at the end.
 
+        Warns (`RecipeWarning`) if stage 2 of the recipe is left out, because there are few records.
+
         Parameters
         ----------
         X : array of shape (records, leads, samples) or (records, leads * samples), or list
@@ -202,9 +212,17 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             self.preparation_ = with_scale(self.preparation_, fit_standardiser(sources[0]))
             sources = [replace(item, preparation=self.preparation_) for item in sources]
         processes = Processes(self._device())
-        recipe, _ = settled(recipe, sources[0], sources[1], processes)
         shown = live_bars() if self.verbose and progress is None else nullcontext(progress)
         with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder, shown as progress:
+            requested = recipe
+            recipe, _ = settled(requested, sources[0], sources[1], processes)
+            if requested.stage2 and not recipe.stage2:
+                warnings.warn(
+                    f"stage 2 of the recipe {requested.name} is left out with fewer than "
+                    f"{FEWEST_TUNED} records; stage2.keep=better or always trains it",
+                    RecipeWarning,
+                    stacklevel=2,
+                )
             check_stages(network, sources[0], recipe=recipe, processes=processes)
             results = train_stages(
                 network,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from einthoven.cohorts.cohort import Cohort
+from einthoven.cohorts.cohort import ALL, Cohort
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import FEWEST_POSITIVES, fit_calibration, has_enough
 from einthoven.evaluate.curves import curves
@@ -30,7 +30,12 @@ from einthoven.predictions import Predictions
 from einthoven.progress import Progress
 from einthoven.report.data import identity
 from einthoven.signals.store import Store
-from einthoven.stages.leakage import check_evaluation_records, find_leakage, read_fingerprints
+from einthoven.stages.leakage import (
+    check_evaluation_records,
+    evaluation_split,
+    find_leakage,
+    read_fingerprints,
+)
 from einthoven.weights.public import data_on_cohort
 
 log = logging.getLogger(__name__)
@@ -61,7 +66,8 @@ def fitted_calibration(validation: Predictions) -> Json:
     if not is_fitted:
         log.info(
             f"calibration: probabilities stay as they are ({sum(positives)} positives in "
-            f"{len(validation)} records, limit {FEWEST_POSITIVES})"
+            f"{len(validation)} records, limit {FEWEST_POSITIVES})",
+            extra={"topic": "calibration"},
         )
     return {
         "calibration": calibration.to_dict(),
@@ -162,7 +168,7 @@ def evaluate_model(
     folder: str | Path,
     cohort: Cohort,
     store: Store,
-    split: str = "test",
+    split: str | None = None,
     *,
     robustness: bool = True,
     resamples: int = 1000,
@@ -178,12 +184,12 @@ def evaluate_model(
     folder : path
         A model folder. Its probabilities and thresholds do not change.
     cohort, store, split
-        As in `predict_cohort`.
+        As in `predict_cohort`. The default split is that of `evaluation_split`.
     robustness : bool
-        Predict the split 16 times again, with fewer leads, noise and offsets, and measure with the
-        validation split, unless the model was trained on it, which labels are answered with fewer
-        leads (`lead_accuracy` of config.json). Otherwise, earlier measurements that are still
-        valid are kept.
+        Predict the split 16 times again, with fewer leads, noise and offsets. Unless all records
+        are scored or the model was trained on the validation split, this split decides which labels
+        are answered with fewer leads (`lead_accuracy` of config.json). Otherwise, earlier
+        measurements that are still valid are kept.
     resamples, seed, by
         Settings of every bootstrap.
     progress : Progress, optional
@@ -201,6 +207,7 @@ def evaluate_model(
         If the model was refitted on all records of its folds, and has seen records of this split.
     """
     model = load_model(folder)
+    split = split or evaluation_split(folder, (cohort, store))
     leakage = check_evaluation_records(folder, (cohort, store), split)
     stored = model_path(folder) / EVALUATION_FILE
     if leakage and stored.is_file() and read_json(stored).get("folds"):
@@ -223,7 +230,8 @@ def evaluate_model(
             model, cohort, store, split, clean, **options, **work
         )
         seen = find_leakage(read_fingerprints(folder), (cohort, store), "validation")
-        if len(cohort.ids("validation")) and not (seen and seen.uses.get("training")):
+        is_apart = split != ALL and len(cohort.ids("validation"))
+        if is_apart and not (seen and seen.uses.get("training")):
             accuracy = measure_lead_accuracy(model, cohort, store, **work)
             update_config(folder, lead_accuracy=accuracy)
     return write_evaluation(folder, evaluation)

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from einthoven.cohorts.cohort import Cohort
+from einthoven.cohorts.cohort import FEWEST_FOLDS, Cohort
+from einthoven.errors import CohortError
 from einthoven.experiment.evaluation import evaluation_of
 from einthoven.experiment.population import population
 from einthoven.experiment.refit import REFIT, refit_recipe
@@ -35,6 +36,7 @@ from einthoven.experiment.run import (
     saved_model,
     score_splits,
     table_file,
+    unscorable,
 )
 from einthoven.files import METRICS_FILE, Json, read_json, write_json
 from einthoven.models import read_config, write_evaluation
@@ -97,6 +99,7 @@ def run_folds(
     processes = processes or Processes()
     check_weights(recipe, weights, backbone)
     parts, everyone = cohort.folds(folds), cohort.with_splits("train")
+    _check_folds(cohort, store, folds)
     for part in parts:
         check_cohort(part, store, resamples=resamples, allow_leakage=allow_leakage)
     tested = cohort.with_splits("test"), store
@@ -144,6 +147,23 @@ def run_folds(
         write_evaluation(run.path / MODEL, evaluation)
         write_json(run.path / METRICS_FILE, metrics)  # last: it makes the run complete
         return RunResult(run, scores["test"])
+
+
+def _check_folds(cohort: Cohort, store: Store, folds: int) -> None:
+    """Refuse a number of folds of which one cannot be scored; the remedy is one that works."""
+    usable = store.without_quarantined(cohort.ids())
+
+    def problem(count: int) -> str:
+        parts = (part.select(usable) for part in cohort.folds(count))
+        problems = (unscorable(part, split) for part in parts for split in SPLITS)
+        return next(filter(None, problems), "")
+
+    if found := problem(folds):
+        fewer = next((n for n in range(folds - 1, FEWEST_FOLDS - 1, -1) if not problem(n)), None)
+        raise CohortError(
+            f"--folds {folds}: {found}",
+            remedy=f"use fewer folds, such as {fewer}" if fewer else "add patients with the label",
+        )
 
 
 def out_of_fold(folders: Sequence[Path], split: str, ids: NDArray[np.str_]) -> Predictions:

@@ -212,24 +212,27 @@ def check_cohort(cohort: Cohort, store: Store, *, resamples: int, allow_leakage:
     BootstrapSettings(resamples=resamples)
     usable = cohort.select(store.without_quarantined(cohort.ids()))
     for split in SPLITS:
-        _check_split(usable, split)
+        if problem := unscorable(usable, split):
+            raise CohortError(
+                problem,
+                remedy=f"write `{split}` into the `split` column of more patients, add patients "
+                "with the label, or cross-validate (--folds 5)",
+            )
     check_duplicates((usable, store), allow=allow_leakage)
 
 
-def _check_split(cohort: Cohort, split: str) -> None:
+def unscorable(cohort: Cohort, split: str) -> str:
+    """The reason for which a split cannot be scored, or the empty string."""
     targets = cohort.targets(split)
     if not len(targets):
-        raise CohortError(
-            f"{cohort.name}: no records in {split}",
-            remedy=f"write `{split}` into the `split` column of some patients, or add patients",
-        )
+        return f"{cohort.name}: no records in {split}"
     positives = targets.sum(axis=0)
-    if not ((positives > 0) & (positives < len(targets))).any():
-        raise CohortError(
-            f"{cohort.name}: none of {targets.shape[1]} labels has both positives and negatives "
-            f"among the {len(targets)} {split} records",
-            remedy="use a larger cohort, or folds stratified by label",
-        )
+    if ((positives > 0) & (positives < len(targets))).any():
+        return ""
+    return (
+        f"{cohort.name}: none of {counted(targets.shape[1], 'label')} has both positives and "
+        f"negatives among the {len(targets)} {split} records"
+    )
 
 
 def model_of(trained: PosttrainResult, cohort: Cohort, recipe: Recipe) -> Model:

@@ -42,7 +42,7 @@ def predict_cohort(
     Parameters
     ----------
     model, cohort, store, split
-        The model, and the records to predict.
+        The model, and the records to predict: a split of the cohort, or `all`.
     calibrated : bool
         Apply the model's calibration, if it has one; the metadata of the table records it
         (`calibrated`: yes or no). False gives the probabilities of the network.

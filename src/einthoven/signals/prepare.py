@@ -190,6 +190,7 @@ def prepare_record(preparation: Preparation, record: Record) -> Tensor:
     _check_leads(preparation, record)
     signal = record.select(preparation.sources).signal.astype(np.float32)  # a writeable copy
     try:
+        _check_values(torch.from_numpy(signal)[None], preparation)
         starts = evaluation_starts(preparation, signal.shape[1], rate=record.rate)
         batch = torch.from_numpy(signal).expand(len(starts), -1, -1)
         return prepare_batch(preparation, batch, rate=record.rate, starts=torch.tensor(starts))
@@ -203,7 +204,7 @@ def _cut(
 ) -> Tensor:
     """Apply the steps up to the window to a part of a batch."""
     x = signals[part].float()
-    _check_values(x, part.start, fills_missing=preparation.fills_missing)
+    _check_values(x, preparation, first=part.start)
     if unit == "uV":
         x = x * 1e-3
     steps = (*preparation.before_window, preparation.crop)
@@ -247,18 +248,28 @@ def _room(preparation: Preparation, samples: int, rate: float) -> int:
     return resampled_length(preparation, samples, rate=rate) - preparation.crop.samples
 
 
-def _check_values(x: Tensor, first: int, *, fills_missing: bool) -> None:
-    """Refuse infinity, and NaN unless a step fills it; `first` is the first record's number."""
+def _check_values(x: Tensor, preparation: Preparation, *, first: int | None = None) -> None:
+    """Refuse infinity, and NaN unless a step fills it, in (records, leads, samples).
+
+    `first` is the number of the first record in its batch; None for a single record.
+    """
     # NaN and infinity survive a sum, which is cheaper than a look at every value.
     if bool(torch.isfinite(x.sum())):
         return
-    bad = (x.isinf() if fills_missing else ~x.isfinite()).flatten(1).any(1).nonzero().flatten()
-    if len(bad):
-        values = "infinity" if fills_missing else "NaN or infinity"
-        raise PreparationError(
-            f"{values} in {len(bad)} of the records; the first is number {int(bad[0]) + first}",
-            remedy="leave these records out, or repair them before preparation",
-        )
+    counts = (x.isinf() if preparation.fills_missing else ~x.isfinite()).sum(dim=2)
+    bad = counts.any(dim=1).nonzero().flatten()
+    if not len(bad):
+        return
+    values = "infinity" if preparation.fills_missing else "NaN or infinity"
+    row = int(bad[0])
+    leads = zip(preparation.sources, counts[row].tolist(), strict=True)
+    text = ", ".join(f"{lead} ({count} of {x.shape[2]} samples)" for lead, count in leads if count)
+    others = f"; {len(bad) - 1} other records as well" if len(bad) > 1 else ""
+    raise PreparationError(
+        ("" if first is None else f"record {first + row} of the batch: ")
+        + f"{values} in lead {text}{others}",
+        remedy="leave these records out, or repair them before preparation",
+    )
 
 
 def _check_leads(preparation: Preparation, record: Record) -> None:

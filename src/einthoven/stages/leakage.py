@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from einthoven.cohorts.cohort import UNLABELLED, Cohort
+from einthoven.cohorts.cohort import ALL, UNLABELLED, Cohort
 from einthoven.errors import CohortError
 from einthoven.files import Json, read_json, read_metadata, write_json
 from einthoven.models import weights_file
@@ -343,6 +343,17 @@ def check_evaluation_records(
         return None
     _warn_of_bias(f"{model} has seen {leakage}")
     return leakage.to_dict()
+
+
+def evaluation_split(model: str | Path, member: PackedCohort) -> str:
+    """Split of a cohort on which a model is scored, unless another is named.
+
+    It is `test`, or `all` records if the cohort's source states no splits and the model has seen
+    none of the records.
+    """
+    if member[0].has_splits or find_leakage(read_fingerprints(model), member, ALL):
+        return "test"
+    return ALL
 
 
 def check_public_weights(backbone: str, weights: str | Path | None, cohort: Cohort) -> Json | None:

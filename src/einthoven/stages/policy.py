@@ -52,8 +52,8 @@ def settle(
     records = len(targets)
     total = records + len(validation)
     together = f"{total:,} training and validation records, limit"
-    tried = recipe.stage1 is None or recipe.stage2 is None or recipe.stage2.keep == "always"
-    if not tried and total < FEWEST_TUNED:
+    undecided = recipe.stage1 and recipe.stage2 and recipe.stage2.keep == "auto"
+    if undecided and total < FEWEST_TUNED:
         decisions.append(Decision("stage2", "none", f"{together} {FEWEST_TUNED}"))
         recipe = recipe.model_copy(update={"stage2": None})
     if recipe.stage1 and recipe.stage1.solver == "auto":

@@ -72,7 +72,7 @@ GAIN = "gain.json"
 
 
 class RecipeWarning(UserWarning):
-    """A recipe does not match the network that is trained by it."""
+    """A recipe does not match the network or the cohort that it is applied to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +200,8 @@ def settled(
     """
     recipe, decisions = settle(recipe, train.targets, validation.targets)
     if decisions and processes.is_main:
-        log.info("policy: " + "; ".join(map(str, decisions)))
+        topic = [(decision.key, decision.value) for decision in decisions]
+        log.info("policy: " + "; ".join(map(str, decisions)), extra={"topic": topic})
     return recipe, {decision.key: decision.value for decision in decisions}
 
 
@@ -291,7 +292,7 @@ def train_stages(
             fit_statistics(classifier.backbone, train, seed=recipe.seed)
         probed = {name: value.clone() for name, value in classifier.state_dict().items()}
         result = finetune(classifier, train, validation, recipe.stage2, folder, context)
-        if recipe.stage1 and recipe.stage2.keep == "auto":
+        if recipe.stage1 and recipe.stage2.keep != "always":
             gains = _keep_better(classifier, probed, validation, folder, context)
             result = replace(result, is_kept=gains)
         results["stage2"] = result

@@ -184,9 +184,11 @@ class Stage2(Optimisation):
     select: Literal["auto", "best", "last", "lowest-loss"] = "best"
     """Epoch to keep: best validation macro AUROC (paper), the last, or lowest validation loss;
     `auto` is the loss where the labels have fewer than 10 positives (median) in validation."""
-    keep: Literal["always", "auto"] = "always"
-    """Whether the fine-tuned network is kept in any case, or (`auto`) only if its validation loss
-    is lower than the probe's by more than the standard error of the difference."""
+    keep: Literal["always", "better", "auto"] = "always"
+    """Whether the fine-tuned network is kept in any case, or (`better`) only if its validation loss
+    is lower than the probe's by more than the standard error of the difference. `auto` is `better`
+    from 500 records on, and leaves stage 2 out with fewer; setting another key of [stage2], in a
+    file or with `--set`, decides `auto`: `better`."""
     stop_after: Positive | None = None
     """Epoch after which training ends, on the schedule of all epochs; default: the last."""
 
@@ -272,7 +274,7 @@ class Recipe(Toml):
         steps = probe if probe and probe.solver != "logistic" else None
         return bool(
             (steps and (steps.select == "best" or len(steps.base_lr_sweep) > 1))
-            or (tuning and (tuning.select != "last" or (probe and tuning.keep == "auto")))
+            or (tuning and (tuning.select != "last" or (probe and tuning.keep != "always")))
         )
 
     @model_validator(mode="after")
@@ -457,7 +459,7 @@ def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: s
             remedy="correct the recipe or the --set option; docs/recipes.md lists every key",
         ) from error
     changed_keys |= set(dict(_entries(changes)))
-    recipe = _with_solver(recipe, changed_keys)
+    recipe = _with_stage2(_with_solver(recipe, changed_keys), changed_keys)
     _check_effects(recipe, changed_keys)
     return recipe
 
@@ -535,6 +537,16 @@ def _with_solver(recipe: M, changed: set[str]) -> M:
             decided = stage1.model_copy(update={"solver": solver})
             return recipe.model_copy(update={"stage1": decided})
     return recipe
+
+
+def _with_stage2(recipe: M, changed: set[str]) -> M:
+    """Replace the value `auto` of `stage2.keep`, which may leave out a stage whose keys are set."""
+    stage2: Stage2 | None = getattr(recipe, "stage2", None)
+    keys = sorted(key for key in changed if key.startswith("stage2."))
+    if stage2 is None or stage2.keep != "auto" or not keys or "stage2.keep" in keys:
+        return recipe
+    log.info("policy: stage2.keep = better (%s is set)", keys[0])
+    return recipe.model_copy(update={"stage2": stage2.model_copy(update={"keep": "better"})})
 
 
 # A key, the key that overrules it, the values of that key which do, and the remedy.
