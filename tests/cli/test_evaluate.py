@@ -95,6 +95,7 @@ def test_a_table_with_some_labels_of_a_model_is_scored_on_those(
     assert np.array_equal(some.targets, columns.targets[same])
 
 
+@pytest.mark.filterwarnings("always::einthoven.stages.leakage.LeakageWarning")
 def test_all_records_of_a_table_without_splits_are_scored(
     cli: Any, made: Any, synthetic: Cohort, synthetic_path: Path, synthetic_store: Store,
     tmp_path: Path,
