@@ -490,9 +490,10 @@ def calibration_report(table: Any, calibration: Any, *, by_patient: bool, **opti
     values: dict[str, Any] = {"before": _quality(result.before)}
     if calibration is not None:
         names = ("threshold", "called", "sensitivity", "specificity", "precision", "f1")
-        values["after"] = _quality(result.after)
         values["decisions"] = {n: np.asarray(result.decisions[n]) for n in names}
-        for name, (value, limits) in result.change.items():
+        if result.after is not None:
+            values["after"] = _quality(result.after)
+        for name, (value, limits) in (result.change or {}).items():
             values[f"change_{name}"] = {"value": value, "interval": limits}
     return values
 

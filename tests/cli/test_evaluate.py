@@ -14,10 +14,12 @@ import pytest
 
 from einthoven.cohorts import Cohort
 from einthoven.evaluate.estimate import CONSTANT
-from einthoven.files import read_json
+from einthoven.files import read_json, write_json
 from einthoven.models import load_model, update_config
 from einthoven.predictions import Predictions
+from einthoven.report.data import EvaluationWarning
 from einthoven.report.format import number
+from einthoven.report.page import write_report
 from einthoven.signals.store import Store
 
 QUICK = ("--resamples", 20, "--json")
@@ -300,6 +302,14 @@ def test_a_card_and_the_report_that_shows_it(
     for section in ("calibration", "subgroups", "robustness"):
         assert f'<section id="{section}"' in shown
     assert repr(first) in shown
+    # The evaluation of other records in the run's folder is not mixed with the run's own numbers.
+    other = evaluation | {"score": evaluation["score"] | {"records": 7}}
+    write_json(run / "model" / "evaluation.json", other)
+    with pytest.warns(EvaluationWarning):
+        write_report([run], page, resamples=20)
+    data = read_json(page.with_suffix(".json"))["runs"][0]
+    assert data["evaluation"] == {}
+    assert data["score"]["macro_auroc"] == numbers["macro_auroc"]
 
 
 def test_the_card_of_every_saved_folder(cli: Any, made: Any, tmp_path: Path) -> None:
@@ -331,12 +341,14 @@ def test_an_ensemble_has_seen_what_its_members_have(cli: Any, made: Any, tmp_pat
 def test_a_card_without_robustness(
     cli: Any, made: Any, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
 ) -> None:
-    model = shutil.copytree(made.model, tmp_path / "model")
-    options = ("--cohort", synthetic_path, "--store", synthetic_store.root, "--resamples", 0)
-    cli("card", "--model", model, *options, "--no-robustness", "--split", "validation")
-    evaluation = read_json(model / "evaluation.json")
+    out = tmp_path / "validation"
+    command = ["card", "--model", made.model, "--cohort", synthetic_path, "--resamples", 0]
+    command += ["--store", synthetic_store.root, "--no-robustness", "--split", "validation"]
+    assert "--out" in cli(*command, status=1).err
+    cli(*command, "--out", out)
+    evaluation = read_json(out / "evaluation.json")
     assert (evaluation["split"], evaluation["robustness"]) == ("validation", None)
-    text = (model / "README.md").read_text()
+    text = (out / "README.md").read_text()
     assert "| validation |" in text
     seen = evaluation["leakage"]["seen"]
     assert seen > 0

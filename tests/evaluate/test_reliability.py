@@ -150,6 +150,21 @@ def test_folds_are_calibrated_by_the_other_folds(table: Predictions) -> None:
     )
 
 
+def test_thresholds_without_temperatures_leave_the_probabilities_as_they_are() -> None:
+    """Ten positives are too few for temperatures."""
+    rng = np.random.default_rng(4)
+    targets, probabilities = np.zeros((200, 1), dtype=np.uint8), rng.random((200, 1))
+    targets[:10] = 1
+    few = Predictions.from_arrays(targets, probabilities, ["a"])
+    for folds in (None, np.arange(200) % 4):
+        result = calibration_report(few, fit_calibration(few), folds=folds, resamples=20)
+        assert result.after is result.change is None
+        assert result.probabilities == pytest.approx(probabilities)
+        assert result.decisions is not None
+        assert result.decisions.loc["a", "called"] > 0
+        assert result.to_dict()["change"] == {}
+
+
 def test_intervals_are_those_of_the_resampled_means(table: Predictions) -> None:
     """Compare with the standard error of a mean."""
     targets, probabilities = table.require_targets(), table.probabilities
@@ -194,7 +209,7 @@ def test_decisions_equal_scikit_learn(table: Predictions) -> None:
 def test_the_report_is_json(table: Predictions) -> None:
     targets = table.require_targets().copy()
     targets[:, 2] = 0
-    fitted = Calibration((1.0,) * 3, (0.0,) * 3, (0.5, 0.5, 1.0))
+    fitted = Calibration((2.0,) * 3, (0.0,) * 3, (0.5, 0.5, 1.0))
     result = calibration_report(replace(table, targets=targets), fitted, resamples=20)
     stored = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert stored["decisions"]["c"]["sensitivity"] is None

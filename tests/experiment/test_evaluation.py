@@ -74,7 +74,10 @@ def test_parts_equal_the_results_of_their_functions(
     options: Any = {"resamples": 20, "seed": 2, "by": "patient"}
     assert evaluation["score"] == score_predictions(table, **options).to_dict()
     expected = calibration_report(table, model.calibration, **options)
+    fit = evaluation["calibration"].pop("fit")
     assert evaluation["calibration"] == expected.to_dict()
+    assert fit == model.config["calibration_fit"]
+    assert fit["records"] == len(synthetic.ids("validation"))
     groups = demographics(synthetic.metadata("test"))
     assert evaluation["subgroups"] == score_subgroups(table, groups, **options).to_dict()
     assert (evaluation["split"], evaluation["cohort"]["task"]) == ("test", "all-71")
@@ -160,9 +163,12 @@ def test_evaluate_model_writes_the_card_and_keeps_the_model(
 def evaluate(synthetic: Cohort, synthetic_store: Store) -> Callable[..., tuple[str, Json]]:
     """Card and evaluation of a model folder, without resamples and robustness."""
 
-    def run(folder: Path, cohort: Cohort = synthetic) -> tuple[str, Json]:
-        card = evaluate_model(folder, cohort, synthetic_store, robustness=False, resamples=0)
-        return card.read_text(), read_evaluation(folder) or {}
+    def run(
+        folder: Path, cohort: Cohort = synthetic, split: str = "test", out: Path | None = None
+    ) -> tuple[str, Json]:
+        options: Any = {"out": out, "robustness": False, "resamples": 0}
+        card = evaluate_model(folder, cohort, synthetic_store, split, **options)
+        return card.read_text(), read_json(card.with_name("evaluation.json"))
 
     return run
 
@@ -174,9 +180,28 @@ def test_validation_numbers_are_reused_for_the_same_cohort_only(
     validation = {"macro_auroc": 0.75, "macro_auprc": 0.25}
     write_json(saved / "evaluation.json", evaluation | {"validation": validation})
     assert "| validation | – | 0.750 | 0.250 |" in evaluate(saved)[0]
-    card, _ = evaluate(saved, replace(synthetic, name="elsewhere"))
+    card, _ = evaluate(saved, replace(synthetic, name="elsewhere"), out=saved.parent / "beside")
     assert "| validation |" not in card
     assert "elsewhere" in card
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_an_evaluation_on_other_records_does_not_replace_the_first(
+    saved: Path, synthetic: Cohort, evaluate: Callable[..., tuple[str, Json]], split: str
+) -> None:
+    """The same name, with one record less in the training split, and another split."""
+    evaluate(saved)
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    keep = synthetic.table.index != synthetic.ids("train")[0]
+    other = synthetic if split == "validation" else synthetic.select(keep)
+    with pytest.raises(EvaluationError, match=split) as caught:
+        evaluate(saved, other, split)
+    assert "--out" in caught.value.remedy
+    card, evaluation = evaluate(saved, other, split, saved.parent / "beside")
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    assert (evaluation["cohort"]["digest"], evaluation["split"]) == (other.digest, split)
+    assert "](reliability.svg)" in card
+    assert (saved.parent / "beside" / "reliability.svg").is_file()
 
 
 def test_a_model_without_calibration_has_a_card_without_thresholds(

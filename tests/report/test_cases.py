@@ -36,7 +36,7 @@ def calls() -> Calls:
     targets, probabilities = zip(*TABLE.values(), strict=True)
     names = [f"folder/{name}" for name in TABLE]
     table = Predictions(("A", "B", "C"), names, ["p"] * len(names), targets, probabilities)
-    return Calls(table, np.tile([0.5, 0.2, np.nan], (len(names), 1)))
+    return Calls(table, np.tile([0.5, 0.2, np.nan], (len(names), 1)), True)
 
 
 def named(entries: list[Json]) -> list[tuple[str, str]]:
@@ -141,6 +141,8 @@ def test_all_wrong_calls_are_in_a_file_beside_the_page(
         row, column = places[record], labels.index(label)
         assert wrong[row, column]
         assert table.require_targets()[row, column] == (call == "missed")
-    gallery = read_json(page.with_suffix(".json"))["gallery"]
+    data = read_json(page.with_suffix(".json"))
+    gallery = data["gallery"]
+    assert data["recalibrated"] is False  # all temperatures are 1
     assert len(gallery["errors"]) == LISTED
     assert "page.errors.csv" in page.read_text()

@@ -22,6 +22,7 @@ from einthoven.predictions import Predictions
 from einthoven.records.record import Record
 from einthoven.report.data import UNKNOWN, report_data
 from einthoven.report.page import build_page, write_report
+from einthoven.report.tables import MEASURES, evaluation_tables, fitted_on
 
 VOID = {"meta", "br", "hr", "link", "img", "input"}
 SECTIONS = {"summary", "results", "differences", "training", "labels", "examples", "provenance"}
@@ -220,6 +221,27 @@ def test_sections_follow_the_evaluation(data: Json, evaluation: Json, part: str 
 def test_a_calibration_that_was_not_fitted_has_no_decisions(data: Json, evaluation: Json) -> None:
     bare = evaluation["calibration"] | {"after": None, "change": {}, "decisions": {}}
     assert "table-confusion" not in build_page(with_first(data, evaluation={"calibration": bare}))
+
+
+def test_a_calibration_of_thresholds_only_has_calls_and_no_change(
+    data: Json, evaluation: Json
+) -> None:
+    measured = evaluation["calibration"]
+    bare = {**measured, "after": None, "change": {}, "fit": {"temperatures": False}}
+    made = evaluation_tables({"calibration": bare})
+    assert [len(row) for row in made["calibration_table"].rows] == [2] * len(MEASURES)
+    assert len(made["decision_tables"]) == 2
+    page = Page(build_page(with_first(data, evaluation={"calibration": bare})))
+    assert {"table-confusion", "table-rates"} <= set(page.values("id"))
+    assert measured["before"]["macro"]["brier"] in page.shown
+    assert measured["after"]["macro"]["brier"] not in page.shown
+
+
+@pytest.mark.parametrize(
+    ("fit", "words"), [({"split": "out of fold", "records": 280}, "280"), (None, "validation")]
+)
+def test_the_records_of_a_calibration_are_those_of_its_fit(fit: Json | None, words: str) -> None:
+    assert words in fitted_on({"cross_fitted": False, "fit": fit})
 
 
 def test_one_run_has_no_differences(runs: dict[str, Path]) -> None:

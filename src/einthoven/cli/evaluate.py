@@ -218,6 +218,13 @@ def card(
     task: Task = None,
     split: ScoredSplit = None,
     store: StorePath = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for README.md and evaluation.json. Default: the model folder, which must "
+            "not have an evaluation on other records."
+        ),
+    ] = None,
     robustness: Annotated[
         bool, typer.Option(help="Also predict with fewer leads, noise and offsets: 27 times.")
     ] = True,
@@ -231,7 +238,8 @@ def card(
     Without --cohort, prints the card of a model, a run, an ensemble, a pretrained encoder or
     converted weights: what it is, what it has been trained on, its results and its licence.
 
-    With --cohort, writes README.md and evaluation.json, with all numbers, to the model folder; its
+    With --cohort, writes README.md and evaluation.json, with all numbers, to the model folder, or
+    to --out, so that results on another cohort do not replace those of the model's own run; its
     probabilities do not change. The accuracy with fewer leads, measured on the validation split, is
     stored in config.json: `einthoven predict` answers only the labels that keep theirs. `einthoven
     report` of the model's run shows the same numbers.
@@ -253,6 +261,7 @@ def card(
             labelled,
             packed,
             split or _scored_split(model, labelled, packed),
+            out=out,
             robustness=robustness,
             resamples=resamples,
             seed=seed,

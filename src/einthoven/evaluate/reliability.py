@@ -39,6 +39,7 @@ from einthoven.predictions import Calibration, Predictions
 
 MOST_BINS, FEWEST_BINS = 15, 3
 RECORDS_PER_BIN = 50
+_ROUNDING = 1e-9  # of a probability that is converted to a logit and back
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +135,10 @@ class CalibrationReport:
         By label.
     records : int
     before, after : Quality
-        Uncalibrated and calibrated probabilities; without a calibration `after` and all that
-        follows from it are None.
+        Uncalibrated and calibrated probabilities; `after` and `change` are None without a
+        calibration, and with one that leaves the probabilities as they are.
     probabilities : array of float64, shape (records, labels), or None
-        Calibrated probabilities.
+        Those that the calls are made by; None without a calibration.
     change : dict of str to (difference, interval)
         After minus before of the macro log loss and Brier score; below 0 is better. The interval
         is a percentile interval of paired resamples, None without resamples.
@@ -222,8 +223,9 @@ def calibration_report(
     after = values = change = decisions = None
     if calibration is not None:
         values, thresholds = calibrated(predictions, calibration, folds)
-        after = measure_quality(replace(predictions, probabilities=values), bins=bins)
-        change = _change(bootstrap, predictions.probabilities, values)
+        if is_recalibrated(predictions, values):
+            after = measure_quality(replace(predictions, probabilities=values), bins=bins)
+            change = _change(bootstrap, predictions.probabilities, values)
         decisions = _decisions(bootstrap.targets, values >= thresholds, bootstrap.settings.level)
         decisions.insert(0, "threshold", calibration.thresholds)
         decisions.index = pd.Index(predictions.labels)
@@ -270,6 +272,14 @@ def calibrated(
         values[rows] = fitted.apply(predictions.probabilities[rows])
         thresholds[rows] = fitted.thresholds
     return values, thresholds
+
+
+def is_recalibrated(predictions: Predictions, values: Floats) -> bool:
+    """Whether the probabilities of `calibrated` differ from those of the table.
+
+    They do not if there were too few positives for temperatures: only thresholds are fitted then.
+    """
+    return not np.allclose(values, predictions.probabilities, rtol=0, atol=_ROUNDING)
 
 
 def suitable_bins(records: int) -> int:

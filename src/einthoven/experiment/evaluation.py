@@ -25,10 +25,17 @@ from einthoven.experiment.population import population
 from einthoven.experiment.robustness import measure_lead_accuracy, measure_robustness
 from einthoven.files import EVALUATION_FILE, Json, read_json
 from einthoven.inference import CALIBRATED, calibrate_table, check_uncalibrated, predict_cohort
-from einthoven.models import Model, load_model, model_path, update_config, write_evaluation
+from einthoven.models import (
+    Model,
+    load_model,
+    model_path,
+    read_config,
+    update_config,
+    write_evaluation,
+)
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress
-from einthoven.report.data import identity
+from einthoven.report.data import identity, mismatch
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import (
     check_evaluation_records,
@@ -129,23 +136,29 @@ def evaluation_of(
     public = model.config.get("provenance", {}).get("public_weights")
     return {
         "split": table.metadata.get("split", ""),
-        "cohort": {
-            "name": cohort.name,
-            "version": cohort.version,
-            "task": cohort.task,
-            "synthetic": cohort.is_synthetic,
-        },
+        "cohort": _description(cohort),
         "measured_on": identity(model.config),
         "public_weights": data_on_cohort(public, cohort.name) if public else None,
         "leakage": None,
         "population": None,
         "score": score or score_predictions(table, **options).to_dict(),
         "validation": None,
-        "calibration": calibration.to_dict(),
+        "calibration": calibration.to_dict() | {"fit": model.config.get("calibration_fit")},
         "curves": drawn.to_dict() if drawn else None,
         "subgroups": subgroups,
         "robustness": None,
     }
+
+
+def is_of_records(stored: Json, evaluation: Json) -> bool:
+    """Whether a stored evaluation is of the same split of the same cohort as another one.
+
+    Out-of-fold results are of no split. Fields that the stored one lacks are not compared.
+    """
+    if stored.get("folds") or stored.get("split") != evaluation["split"]:
+        return False
+    cohort = stored.get("cohort") or {}
+    return all(evaluation["cohort"].get(key) == value for key, value in cohort.items())
 
 
 def reusable_part(folder: str | Path, evaluation: Json, part: str) -> Any:
@@ -156,7 +169,7 @@ def reusable_part(folder: str | Path, evaluation: Json, part: str) -> Any:
     """
     file = model_path(folder) / EVALUATION_FILE
     stored = read_json(file) if file.is_file() else {}
-    same = all(stored.get(key) == evaluation[key] for key in ("cohort", "split"))
+    same = is_of_records(stored, evaluation)
     measured, current = stored.get("measured_on"), evaluation.get("measured_on")
     if measured and current:
         key = "weights" if part == "validation" else "digest"
@@ -170,6 +183,7 @@ def evaluate_model(
     store: Store,
     split: str | None = None,
     *,
+    out: str | Path | None = None,
     robustness: bool = True,
     resamples: int = 1000,
     seed: int = 0,
@@ -185,11 +199,14 @@ def evaluate_model(
         A model folder. Its probabilities and thresholds do not change.
     cohort, store, split
         As in `predict_cohort`. The default split is that of `evaluation_split`.
+    out : path, optional
+        Folder for evaluation and card; by default the model folder. With it, the model folder
+        keeps its own.
     robustness : bool
         Predict the split 16 times again, with fewer leads, noise and offsets. Unless all records
         are scored or the model was trained on the validation split, this split decides which labels
-        are answered with fewer leads (`lead_accuracy` of config.json). Otherwise, earlier
-        measurements that are still valid are kept.
+        are answered with fewer leads (`lead_accuracy` of config.json; with `out` only if the model
+        has none). Otherwise, earlier measurements that are still valid are kept.
     resamples, seed, by
         Settings of every bootstrap.
     progress : Progress, optional
@@ -204,17 +221,26 @@ def evaluate_model(
     EinthovenError
         If loading, prediction or scoring fails.
     EvaluationError
-        If the model was refitted on all records of its folds, and has seen records of this split.
+        If the model was refitted on all records of its folds, and has seen records of this split,
+        or the folder has an evaluation on other records and there is no `out`.
     """
     model = load_model(folder)
     split = split or evaluation_split(folder, (cohort, store))
     leakage = check_evaluation_records(folder, (cohort, store), split)
-    stored = model_path(folder) / EVALUATION_FILE
-    if leakage and stored.is_file() and read_json(stored).get("folds"):
+    stored = _stored_evaluation(folder)
+    if leakage and stored.get("folds"):
         raise EvaluationError(
             f"{folder} was refitted on all records of its folds: it has seen {leakage['seen']} "
             f"{split} records of {cohort.name}",
             remedy="read its card, which has the out-of-fold results, or name another cohort",
+        )
+    records: Json = {"cohort": _description(cohort), "split": split}
+    if stored and out is None and not is_of_records(stored, records):
+        kind = "out-of-fold" if stored.get("folds") else stored["split"]
+        raise EvaluationError(
+            f"{folder} has an evaluation on {kind} records of {stored['cohort']['name']}, which "
+            f"one on the {split} records of {cohort.name} would replace",
+            remedy="name a folder for the new one with --out",
         )
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
     work: Json = {"device": device, "progress": progress}
@@ -231,7 +257,25 @@ def evaluate_model(
         )
         seen = find_leakage(read_fingerprints(folder), (cohort, store), "validation")
         is_apart = split != ALL and len(cohort.ids("validation"))
-        if is_apart and not (seen and seen.uses.get("training")):
+        is_kept = out is not None and "lead_accuracy" in model.config
+        if is_apart and not is_kept and not (seen and seen.uses.get("training")):
             accuracy = measure_lead_accuracy(model, cohort, store, **work)
             update_config(folder, lead_accuracy=accuracy)
-    return write_evaluation(folder, evaluation)
+    return write_evaluation(folder, evaluation, out)
+
+
+def _stored_evaluation(folder: str | Path) -> Json:
+    """The evaluation in a model folder; empty if there is none, or it is of another model."""
+    file = model_path(folder) / EVALUATION_FILE
+    stored: Json = read_json(file) if file.is_file() else {}
+    return {} if mismatch(read_config(folder), stored) else stored
+
+
+def _description(cohort: Cohort) -> Json:
+    return {
+        "name": cohort.name,
+        "version": cohort.version,
+        "task": cohort.task,
+        "digest": cohort.digest,
+        "synthetic": cohort.is_synthetic,
+    }

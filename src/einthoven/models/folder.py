@@ -104,8 +104,8 @@ def save_model(
     return folder
 
 
-def write_evaluation(path: str | Path, evaluation: Json) -> Path:
-    """Write `evaluation.json`, the model card and its figures into a model folder.
+def write_evaluation(path: str | Path, evaluation: Json, out: str | Path | None = None) -> Path:
+    """Write `evaluation.json`, the model card and its figures into a model folder, or into `out`.
 
     Returns
     -------
@@ -128,6 +128,7 @@ def write_evaluation(path: str | Path, evaluation: Json) -> Path:
     config = read_config(folder)
     if difference := mismatch(config, evaluation):
         raise EvaluationError(f"{folder}: the evaluation {difference}", remedy=REMEDY)
+    folder = folder if out is None else Path(out)
     write_json(folder / EVALUATION_FILE, evaluation)
     write_text(folder / RELIABILITY, reliability_picture(evaluation["calibration"]))
     pictures = {"reliability": RELIABILITY}

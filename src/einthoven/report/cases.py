@@ -1,8 +1,8 @@
 """Single records of a run: example ECGs, and every wrong call.
 
-A label is called present where its calibrated probability reaches its threshold. Out-of-fold
-predictions are calibrated, and called, as in the evaluation of the run: by a calibration that was
-fitted on the other folds.
+A label is called present where its probability, calibrated if temperatures were fitted, reaches
+its threshold. Out-of-fold predictions are calibrated, and called, as in the evaluation of the run:
+by a calibration that was fitted on the other folds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.special import logit
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, RecordError
-from einthoven.evaluate.reliability import calibrated
+from einthoven.evaluate.reliability import calibrated, is_recalibrated
 from einthoven.files import CONFIG_FILE, Json, read_json, replacing
 from einthoven.predictions import Calibration, Predictions
 from einthoven.records import read_record
@@ -45,13 +45,16 @@ class Calls:
     Attributes
     ----------
     table : Predictions
-        Calibrated, with targets.
+        As the calls are made by, with targets.
     thresholds : array of float64, shape (records, labels)
         NaN for labels without a threshold, which are neither right nor wrong.
+    is_recalibrated : bool
+        Whether the probabilities are calibrated ones; False if only thresholds were fitted.
     """
 
     table: Predictions
     thresholds: NDArray[np.float64]
+    is_recalibrated: bool
 
     @property
     def called(self) -> NDArray[np.bool_]:
@@ -99,7 +102,7 @@ class Calls:
 
 
 def calls_of(folder: Path, table: Predictions) -> Calls | None:
-    """Calls of a run, by its predictions; None without a calibrated model."""
+    """Calls of a run, by its predictions; None without a model that has thresholds."""
     file = folder / "model" / CONFIG_FILE
     fitted = read_json(file).get("calibration") if file.is_file() else None
     if fitted is None:
@@ -112,7 +115,8 @@ def calls_of(folder: Path, table: Predictions) -> Calls | None:
             return None  # the folds were deleted, and with them who was tested by whom
         folds = np.argmax(parts, axis=0)
     values, thresholds = calibrated(table, Calibration(**fitted), folds)
-    return Calls(replace(table, probabilities=values), thresholds)
+    changed = is_recalibrated(table, values)
+    return Calls(replace(table, probabilities=values), thresholds, changed)
 
 
 def reader(cohort: Cohort, records: NDArray[np.str_]) -> Read:

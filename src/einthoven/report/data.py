@@ -47,6 +47,7 @@ _SELECTIONS = {
     "lowest-loss": "lowest loss on the validation split",
     "last": "last epoch, not selected by validation",
 }
+_ROUNDING = 1e-3  # of a macro value that is predicted again
 _MEMBERS = "those of the ensemble's members"
 
 History = Sequence[Json]
@@ -120,6 +121,7 @@ def report_data(
             "few": sum(0 < count < RARE for count in positives),
         },
         "descriptions": dict(cohort.descriptions) if cohort is not None else {},
+        "recalibrated": calls.is_recalibrated if calls else None,
         "examples": [entry for entry, _ in examples],
         "gallery": gallery,
         "prevalence": _at_prevalence(first["evaluation"], prevalence or {}),
@@ -190,7 +192,7 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
     score, history = numbers["test"], stage_history(folder)
     if score["resamples"] != resamples:
         score = score_predictions(table, resamples=resamples, by=score["unit"]).to_dict()
-    evaluation = read_evaluation(model) or {}
+    evaluation = _evaluation_of_run(model, score)
     trained = read_json(model / CONFIG_FILE) if (model / CONFIG_FILE).is_file() else config
     return {
         "name": name,
@@ -284,6 +286,28 @@ def read_evaluation(model: Path) -> Json | None:
         )
         return None
     return evaluation
+
+
+def _evaluation_of_run(model: Path, score: Json) -> Json:
+    """The evaluation in a run's model folder; empty, with a warning, if it is on other records."""
+    evaluation = read_evaluation(model) or {}
+    pair = evaluation.get("score") or score, score
+    counts = [(each["records"], _positives(each)) for each in pair]
+    ours, theirs = ([x["macro_auroc"], x["macro_auprc"]] for x in pair)
+    # The model may have been evaluated again on another device.
+    if counts[0] == counts[1] and np.allclose(ours, theirs, rtol=0, atol=_ROUNDING):
+        return evaluation
+    warnings.warn(
+        f"{model / EVALUATION_FILE} is on other records than the predictions of the run; it is "
+        f"left out; {REMEDY}",
+        EvaluationWarning,
+        stacklevel=3,
+    )
+    return {}
+
+
+def _positives(score: Json) -> tuple[tuple[str, int], ...]:
+    return tuple((label, entry["positives"]) for label, entry in score["per_label"].items())
 
 
 def identity(config: Json) -> Json | None:

@@ -278,15 +278,16 @@ def reliability_diagram(calibration: Json) -> Markup:
     diagonal are over-confident.
     """
     series = {when: calibration[when] for when in _RELIABILITY if calibration.get(when)}
-    alt = f"Observed share of positives against probability, {' and '.join(series)} calibration"
+    names = {when: f"{when} calibration" for when in series} if len(series) > 1 else {}
+    alt = f"Observed share of positives against probability, {' and '.join(names.values())}"
     with drawing():
         figure = Figure(figsize=(8.6, 4.1))
         width, mass = figure.subplots(1, 2)
         for when, quality in series.items():
-            _draw_bins(width, quality["bins_width"], when)
+            _draw_bins(width, quality["bins_width"], when, names.get(when))
             # A logarithmic axis has no zero.
             positive = [b for b in quality["bins_mass"] if min(b["probability"], b["observed"]) > 0]
-            _draw_bins(mass, positive, when)
+            _draw_bins(mass, positive, when, names.get(when))
         _grid(width, "bins of equal width")
         _grid(mass, "bins of equal mass, logarithmic axes")
         mass.set(xscale="log", yscale="log")
@@ -301,13 +302,14 @@ def reliability_diagram(calibration: Json) -> Markup:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
         figure.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.21, wspace=0.24)
-        legend(figure, *width.get_legend_handles_labels())
-        return to_svg(figure, name="reliability", alt=alt)
+        if names:
+            legend(figure, *width.get_legend_handles_labels())
+        return to_svg(figure, name="reliability", alt=alt.removesuffix(", "))
 
 
-def _draw_bins(axes: Axes, bins: Sequence[Json], when: str) -> None:
+def _draw_bins(axes: Axes, bins: Sequence[Json], when: str, name: str | None) -> None:
     x, y = ([entry[key] for entry in bins] for key in ("probability", "observed"))
-    axes.plot(x, y, **_RELIABILITY[when], label=f"{when} calibration", lw=1.2, mew=0, zorder=3)
+    axes.plot(x, y, **_RELIABILITY[when], label=name, lw=1.2, mew=0, zorder=3)
 
 
 def reliability_picture(calibration: Json) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from einthoven.evaluate.calibrate import FEWEST_POSITIVES
 from einthoven.files import Json
 from einthoven.predictions.missing_leads import LARGEST_LOSS, LOWEST_AUROC, answered_labels
 from einthoven.report import format as form
@@ -331,7 +332,7 @@ def evaluation_tables(evaluation: Json) -> dict[str, Any]:
     return {
         "calibration_table": _calibration_table(calibration) if calibration else None,
         "decision_tables": _decision_tables(calibration)
-        if calibration and calibration["after"]
+        if calibration and calibration["decisions"]
         else [],
         "subgroup_tables": _subgroup_tables(subgroups) if subgroups else [],
         "robustness_table": _robustness_table(robustness) if robustness else None,
@@ -340,13 +341,18 @@ def evaluation_tables(evaluation: Json) -> dict[str, Any]:
 
 def fitted_on(calibration: Json) -> str:
     """Records that a calibration was fitted on, in words."""
-    return "the other folds" if calibration.get("cross_fitted") else "the validation split"
+    if calibration.get("cross_fitted"):
+        return "the other folds"
+    fit = calibration.get("fit") or {}
+    if fit.get("split") == "out of fold":
+        return f"out-of-fold predictions of {form.counted(fit['records'], 'training record')}"
+    return "the validation split"
 
 
 def _calibration_table(calibration: Json) -> Table:
-    """Measures of calibration before, after, and their change."""
+    """Measures of calibration before, after, and their change; without `after`, only values."""
     before, after = calibration["before"], calibration["after"]
-    caption, head = "Calibration on the test split", ["Measure", "Before"]
+    caption, head = "Calibration on the test split", ["Measure", "Before" if after else "Value"]
     if after:
         caption += (
             f", before and after a calibration that was fitted on {fitted_on(calibration)}, with "
@@ -516,6 +522,7 @@ def templates(folder: Path = TEMPLATES, **options: Any) -> Environment:
         "confidence": confidence,
         "count": count,
         "counted": form.counted,
+        "fewest_positives": FEWEST_POSITIVES,
         "fitted_on": fitted_on,
         "metric": metric,
         "metric_of": metric_of,
