@@ -119,9 +119,9 @@ def test_all_records_of_a_table_without_splits_are_scored(
     assert records["unseen", "--split", "test"] < tested.sum() / 4
     assert records["seen",] < len(table) / 4
     cohort = ("--cohort", tmp_path / "unseen.csv", "--store", synthetic_store.root)
-    copy = shutil.copytree(made.model, tmp_path / "model")
-    cli("card", "--model", copy, *cohort, "--resamples", 0, "--no-robustness")
-    evaluation = read_json(copy / "evaluation.json")
+    options = ("--resamples", 0, "--no-robustness", "--out", tmp_path / "out")
+    cli("card", "--model", made.model, *cohort, *options)
+    evaluation = read_json(tmp_path / "out" / "evaluation.json")
     assert (evaluation["split"], evaluation["score"]["records"]) == ("all", tested.sum())
 
 

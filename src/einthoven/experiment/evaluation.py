@@ -238,8 +238,8 @@ def evaluate_model(
     if stored and out is None and not is_of_records(stored, records):
         kind = "out-of-fold" if stored.get("folds") else stored["split"]
         raise EvaluationError(
-            f"{folder} has an evaluation on {kind} records of {stored['cohort']['name']}, which "
-            f"one on the {split} records of {cohort.name} would replace",
+            f"{folder} has an evaluation ({stored['cohort']['name']}, {kind}) that another one "
+            f"({cohort.name}, {split}) would replace",
             remedy="name a folder for the new one with --out",
         )
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
