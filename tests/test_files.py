@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,19 @@ def test_two_writers_of_one_file_do_not_collide(tmp_path: Path) -> None:
         assert one != two
     assert file.read_text() == "one"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_tensors_for_which_there_is_no_space_are_refused(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(FileError, match=r"large\.safetensors") as caught:
+            write_tensors(tmp_path / "large.safetensors", {"a": torch.ones(10_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "space" in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []

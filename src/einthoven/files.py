@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ STORE_FILE, CONFIG_FILE, EVALUATION_FILE = "store.json", "config.json", "evaluat
 _METADATA_KEY = "einthoven"  # of all metadata that einthoven writes into a safetensors file
 Json = dict[str, Any]
 
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # names of mkstemp in `replacing`
 _MASK = os.umask(0)
 os.umask(_MASK)
 # Permissions of an ordinary new file; mkstemp and safetensors create private ones.
@@ -63,6 +65,13 @@ def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def delete_temporary(folder: Path) -> None:
+    """Delete temporary files of `replacing` anywhere in a folder, which killed processes left."""
+    for file in folder.rglob(".*.tmp"):
+        if _TEMPORARY.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -204,13 +213,25 @@ def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Write a safetensors file atomically; the same content gives the same bytes.
 
     All metadata is stored under one key, because safetensors writes several in random order.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written, as on a full disk.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     header = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     with replacing(file) as temporary:
-        save_file(whole, str(temporary), metadata=header)
+        try:
+            save_file(whole, str(temporary), metadata=header)
+        except (SafetensorError, OSError) as error:  # the former: a full disk, among others
+            raise FileError(
+                f"{file} cannot be written: {error}",
+                remedy="free some space, or choose another place, and repeat the command",
+            ) from error
         temporary.chmod(_MODE)
 
 

@@ -107,6 +107,8 @@ def test_wrong_options_exit_with_status_2(command: str, values: list[str], cli: 
             "posttrain x --backbone tiny --out run --recipe scratch --leads I,II,V9",
             "V9\n",
         ),
+        ("posttrain x --backbone tiny --out run --recipe scratch --leads=", "--leads ''"),
+        ("pack x store --leads=", "--leads ''"),
     ],
 )
 def test_refusals_go_to_stderr_with_a_remedy(

@@ -31,6 +31,16 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "first-cohort.md"
 QUICK = ["stage2.epochs=1", "stage2.min_steps=0"]
 
 
+def test_commands_of_a_folder_with_spaces_can_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a; b"
+    init(folder)
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()[-6:]]
+    assert ["cd", str(folder)] in lines
+    assert ["bash", str(folder / "commands.sh")] in [line[-2:] for line in lines]
+
+
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("init") / "first-cohort"

@@ -339,6 +339,7 @@ def test_targets() -> None:
         ({"overrides": ["data.fraction=0.5"]}, EstimatorError, r"data\.fraction = 0\.5"),
         ({"overrides": ["stage1.epoch=5"]}, RecipeError, r"stage1\.epoch\b"),
         ({"overrides": ["data.crop_seconds=20.0"]}, PreparationError, "2000"),
+        ({"overrides": ["refit=always"]}, EstimatorError, "validation_fraction|refit"),
         ({"validation_fraction": 0.9}, ValueError, "validation_fraction.*0.9"),
         ({"validation_fraction": 0.01}, EstimatorError, "0.01.*30 groups"),
     ],
@@ -359,3 +360,11 @@ def test_labels_of_one_class_are_refused(arrays: Any) -> None:
     y = np.zeros((30, 2), int)
     with pytest.raises(TrainingError, match="2 labels"):
         EcgClassifier(**arrays.given).fit(arrays.x[:30], y)
+
+
+@pytest.mark.parametrize("fraction", [0.2, None])
+def test_the_recorded_recipe_trains_no_second_time(arrays: Any, fraction: float | None) -> None:
+    recipe = RECIPE.model_copy(update={"refit": "auto"})
+    given = arrays.given | {"recipe": recipe, "validation_fraction": fraction}
+    model = EcgClassifier(**given).fit(arrays.x[:30], arrays.y[:30]).to_model()
+    assert model.config["provenance"]["recipe"].get("refit", "never") == "never"

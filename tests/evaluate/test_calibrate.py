@@ -20,6 +20,8 @@ from einthoven.evaluate.calibrate import (
     NO_THRESHOLD,
     SPREAD,
     best_thresholds,
+    has_enough,
+    rarer_class,
 )
 from einthoven.predictions import Calibration, Predictions
 
@@ -183,3 +185,10 @@ def test_the_order_of_records_changes_nothing() -> None:
     two = fit_calibration(Predictions.from_arrays(targets, probabilities, LABELS))
     for name, values in one.to_dict().items():
         assert values == pytest.approx(two.to_dict()[name], rel=1e-9)
+
+
+def test_the_rarer_class_is_counted_by_label() -> None:
+    targets = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.uint8)
+    assert rarer_class(targets) == 2
+    assert not has_enough(np.tile(targets, (19, 1)))
+    assert has_enough(np.tile(targets, (20, 1)))

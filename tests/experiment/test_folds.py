@@ -29,6 +29,7 @@ from einthoven.report.data import read_evaluation
 from einthoven.report.format import number
 from einthoven.report.page import write_report
 from einthoven.signals.store import Store
+from einthoven.stages import policy
 from einthoven.stages.leakage import LeakageWarning, find_leakage, read_fingerprints
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
 from einthoven.training.distributed import Processes
@@ -221,3 +222,24 @@ def test_too_many_folds_are_refused_with_a_number_that_works(
     with pytest.raises(CohortError) as refused:
         run_folds(few, synthetic_store, "mtecg_tiny_100hz", folds=5, **options)
     assert not re.findall(r"\d+", refused.value.remedy)
+
+
+def test_folds_on_both_sides_of_a_limit_are_trained_alike(
+    cross_validation: CrossValidation,
+    synthetic: Cohort,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = [len(part.ids("train")) for part in synthetic.folds(FOLDS)]
+    assert min(sizes) < max(sizes)
+    monkeypatch.setattr(policy, "MOST_SOLVED", min(sizes))
+    recipe = RECIPE.model_copy(
+        update={"stage1": Stage1(base_lr_sweep=(1e-3, 1e-1)), "stage2": None, "refit": "auto"}
+    )
+    path = cross_validation(tmp_path / "run", recipe, resamples=0).run.path
+    decided = {"stage1.solver": "logistic", "refit": "always"}
+    assert read_json(path / "run.json")["request"]["policy"] == decided
+    models = [fold(path, number) / "model" for number in range(1, FOLDS + 1)]
+    recipes = [read_config(folder)["provenance"]["recipe"] for folder in [*models, path / "model"]]
+    assert {recipe["stage1"]["solver"] for recipe in recipes} == {"logistic"}
+    assert [recipe.get("refit", "never") for recipe in recipes] == ["always"] * FOLDS + ["never"]

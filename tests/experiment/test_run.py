@@ -236,6 +236,16 @@ def test_a_split_that_cannot_be_scored_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_records_in_quarantine_are_counted_where_a_split_cannot_be_scored(
+    experiment: Experiment, synthetic: Cohort, synthetic_store: Store, tmp_path: Path
+) -> None:
+    inside = np.flatnonzero(synthetic.table["split"] == "test")[1:]
+    quarantine = synthetic.table.iloc[inside].reset_index().assign(reason="no file")
+    store = replace(synthetic_store, quarantine=quarantine[["record", "path", "reason"]])
+    with pytest.raises(CohortError, match=rf"among the 1 test records; {len(inside)} others"):
+        experiment(tmp_path / "run", store=store)
+
+
 def test_too_few_resamples_are_refused_before_training(
     experiment: Experiment, tmp_path: Path
 ) -> None:

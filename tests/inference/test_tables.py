@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,27 @@ def test_all_refused(model: Model, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["p.refused.csv"]
     with pytest.raises(RecordError):
         predict_record(model, read_record("absent.hea"))
+
+
+def test_a_file_holds_answers_by_one_measurement_of_accuracy(
+    model: Model, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches, the second after the accuracy without the missing leads was measured again."""
+    paths, reads = synthetic.paths("test")[:4], []
+
+    def read(path: Path) -> Record:
+        reads.append(path)
+        if len(reads) == 3:
+            raise KeyboardInterrupt
+        return read_record(path)
+
+    monkeypatch.setattr(tables, "read_record", read)
+    options: dict[str, Any] = {"batch_size": 2, "lead_subset": ["I", "II", "V1", "V5"]}
+    out = tmp_path / "p.csv"
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(paths, out, model, **options)
+    unmeasured = replace(model, config=model.config | {"lead_accuracy": None})
+    write_predictions(paths, out, unmeasured, **options)
+    calls = pd.read_csv(out).filter(like="call:")
+    assert calls.shape == (4, len(model.labels))
+    assert calls.isna().all(axis=None)

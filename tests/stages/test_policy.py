@@ -12,7 +12,7 @@ import torch
 
 from einthoven.files import read_json, write_json
 from einthoven.stages import policy
-from einthoven.stages.policy import FEWEST_TUNED, MOST_REFITTED, settle
+from einthoven.stages.policy import FEWEST_TUNED, MOST_REFITTED, resolve_auto
 from einthoven.stages.posttrain import GAIN
 from einthoven.stages.recipe import Recipe, Stage1, Stage2
 from einthoven.training.checkpoint import load_weights
@@ -27,7 +27,7 @@ def targets(records: int, positives: int, labels: int = 3) -> np.ndarray:
 
 def settled(records: int, positives: int = 50, **stage2: Any) -> Recipe:
     recipe = Recipe(name="r", stage1=Stage1(), stage2=Stage2(select="auto", **stage2))
-    return settle(recipe, targets(records, 20), targets(max(100, positives), positives))[0]
+    return resolve_auto(recipe, targets(records, 20), targets(max(100, positives), positives))[0]
 
 
 @pytest.mark.parametrize(
@@ -88,20 +88,20 @@ def test_small_cohorts_are_trained_again_with_the_validation_records(
     records: int, validation: int, refit: str
 ) -> None:
     recipe = Recipe(name="r", refit="auto", stage1=Stage1())
-    settings, _ = settle(recipe, targets(records, 20), targets(validation, validation // 2))
+    settings, _ = resolve_auto(recipe, targets(records, 20), targets(validation, validation // 2))
     assert settings.refit == refit
 
 
 def test_explicit_values_and_settled_recipes_stay() -> None:
     fixed = Recipe(name="r", stage1=Stage1(solver="adamw"), stage2=Stage2(select="last"))
-    assert settle(fixed, targets(20, 5), targets(20, 5)) == (fixed, [])
+    assert resolve_auto(fixed, targets(20, 5), targets(20, 5)) == (fixed, [])
     once = settled(300, epochs=24, batch_size=64, min_steps=500)
-    assert settle(once, targets(300, 20), targets(100, 50)) == (once, [])
+    assert resolve_auto(once, targets(300, 20), targets(100, 50)) == (once, [])
 
 
 def test_decisions_name_key_value_and_numbers() -> None:
     recipe = Recipe(name="r", stage1=Stage1())
-    _, (decision,) = settle(recipe, targets(266, 20), targets(30, 3))
+    _, (decision,) = resolve_auto(recipe, targets(266, 20), targets(30, 3))
     assert (decision.key, decision.value) == ("stage1.solver", "logistic")
     assert "266" in str(decision)
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from einthoven.errors import TrainingError
-from einthoven.training.run import RunFolder
+from einthoven.files import locked
+from einthoven.training.distributed import Processes
+from einthoven.training.run import LOCK, RunFolder, open_run
 
 ASKED = {"recipe": {"name": "a", "seed": 0}, "weights": {"path": "/x/w", "sha256": "12"}}
 
@@ -34,3 +36,19 @@ def test_a_foreign_run_file_is_refused(content: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"run\.json") as caught:
         RunFolder.begin(tmp_path, ASKED)
     assert "folder" in caught.value.remedy
+
+
+def test_temporary_files_of_a_killed_process_are_deleted_under_the_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    RunFolder.begin(folder, ASKED)
+    left = [folder / ".run.json.a1b2c3d_.tmp", folder / "stage1" / ".x.safetensors.abcdefgh.tmp"]
+    kept = [folder / "notes.tmp", folder / ".editor.tmp"]
+    (folder / "stage1").mkdir()
+    for file in (*left, *kept):
+        file.touch()
+    with locked(folder / LOCK), pytest.raises(TrainingError), open_run(folder, ASKED, Processes()):
+        pass
+    assert all(file.is_file() for file in (*left, *kept))
+    with open_run(folder, ASKED, Processes()):
+        assert not any(file.exists() for file in left)
+        assert all(file.is_file() for file in kept)

@@ -79,8 +79,8 @@ def pack(
     from einthoven.records import STANDARD_LEADS
     from einthoven.signals.pack import pack
 
+    names = STANDARD_LEADS if leads is None else lead_names(leads)
     cohort = full_cohort(source, rate=rate, labels=labels)
-    names = lead_names(leads) if leads else STANDARD_LEADS
     with progress_bars() as progress:
         packed = pack(cohort, store, leads=names, workers=workers, progress=progress)
     report_quarantine(packed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,8 +38,8 @@ def init(
   commands.sh: from here to a model, a report and predictions, step by step
   notebook.ipynb: the same in Python
 Next:
-  cd {dest}
+  cd {shlex.quote(str(dest))}
   einthoven doctor {table}
   einthoven posttrain {table} --folds 5 --out runs/first
   einthoven predict --model runs/first/model simulated-ecgs/0008.hea
-or all of it: bash {dest}/commands.sh""")
+or all of it: bash {shlex.quote(str(dest / "commands.sh"))}""")

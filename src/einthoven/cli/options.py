@@ -142,7 +142,7 @@ def backbone_options(
 
 
 def _parse(assignments: Sequence[str] | None, leads: str | None) -> dict[str, Any]:
-    fields: dict[str, Any] = {"leads": lead_names(leads)} if leads else {}
+    fields: dict[str, Any] = {"leads": lead_names(leads)} if leads is not None else {}
     for text in assignments or ():
         key, equals, value = (part.strip() for part in text.partition("="))
         if not key or not equals:

@@ -83,7 +83,7 @@ def predict(
 
     sources = sources or []
     refuse_models(sources)
-    names = lead_names(leads) if leads else None
+    names = None if leads is None else lead_names(leads)
     if out is not None and not sources:
         raise EvaluationError("--out without an ECG", remedy="name ECG files, a table or a folder")
     cohorts = [source for source in sources if is_cohort(source)]

@@ -125,9 +125,10 @@ def posttrain(
         note("Subtracting the mean of each lead, as in the preparation of the initial weights")
     labelled = labelled_cohort(cohort, task, labels=labels, min_records=min_records)
     packed = shared_store(cohort, store, processes, labels=labels)
+    usable = labelled.select(packed.without_quarantined(labelled.ids()))
     if folds is None:
-        _recommend_folds(labelled)
-    _report_unlearnable(labelled if folds is None else labelled.with_splits("train"))
+        _recommend_folds(usable)
+    _report_unlearnable(usable if folds is None else usable.with_splits("train"))
     run = run_experiment if folds is None else partial(run_folds, folds=folds)
     was_finished = (out / METRICS_FILE).is_file()
     with progress_bars() as progress, shown_warnings():

@@ -39,12 +39,12 @@ from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance, initial_weights
 from einthoven.progress import Progress, live_bars
 from einthoven.stages.data import adapted
-from einthoven.stages.policy import FEWEST_TUNED, settle
+from einthoven.stages.policy import FEWEST_TUNED, resolve_auto
 from einthoven.stages.posttrain import (
     RecipeWarning,
     check_stages,
     check_weights,
-    settled,
+    resolve_recipe,
     train_stages,
 )
 from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
@@ -77,9 +77,10 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         Keys of the recipe, such as ``["stage1.epochs=20", "data.crop_seconds=2.5"]``.
     validation_fraction : float, "auto" or None
         Share of the groups that is held out, at most 0.5: it selects epoch and learning rate if the
-        recipe requires it. None trains on all records and keeps the last epoch, and the learning
-        rate that is best on (some of) the training records. "auto" is None for a linear probe by
-        logistic regression, which needs no validation, and otherwise 0.1.
+        recipe requires it, and is not trained on afterwards (no `refit`, unlike in `posttrain`).
+        None trains on all records and keeps the last epoch, and the learning rate that is best on
+        (some of) the training records. "auto" is None for a linear probe by logistic regression,
+        which needs no validation, and otherwise 0.1.
     batch_size : int
         Records at a time in prediction; training batches are the recipe's.
     device : str or torch.device
@@ -215,7 +216,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         shown = live_bars() if self.verbose and progress is None else nullcontext(progress)
         with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder, shown as progress:
             requested = recipe
-            recipe, _ = settled(requested, sources[0], sources[1], processes)
+            recipe, _ = resolve_recipe(requested, sources[0].targets, sources[1].targets, processes)
             if requested.stage2 and not recipe.stage2:
                 warnings.warn(
                     f"stage 2 of the recipe {requested.name} is left out with fewer than "
@@ -305,16 +306,21 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             raise EstimatorError(
                 f"data.fraction = {recipe.data.fraction}", remedy="pass fewer records"
             )
+        if recipe.refit == "always":
+            raise EstimatorError(
+                "refit = always has no effect: records that are held out are not trained on",
+                remedy="leave it out; `validation_fraction=None` trains on all records",
+            )
         seed = recipe.seed if self.random_state is None else self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
-        return recipe.model_copy(update={"seed": int(seed)})
+        return recipe.model_copy(update={"seed": int(seed), "refit": "never"})
 
     def _held_out(self, recipe: Recipe, targets: Targets) -> tuple[Recipe, float | None]:
         """The share of validation records, and a recipe that keeps the last epoch without any."""
         fraction: Any = self.validation_fraction
         if fraction == "auto":
-            probe = settle(recipe, targets.matrix, targets.matrix)[0].stage1
+            probe = resolve_auto(recipe, targets.matrix, targets.matrix)[0].stage1
             solved = recipe.stage2 is None and probe is not None and probe.solver == "logistic"
             fraction = None if solved else 0.1
         if fraction is not None:

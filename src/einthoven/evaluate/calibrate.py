@@ -86,8 +86,13 @@ def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibrat
 
 def has_enough(targets: NDArray[np.uint8]) -> bool:
     """Whether `(records, labels)` targets have enough positives and negatives for temperatures."""
+    return rarer_class(targets) >= FEWEST_POSITIVES
+
+
+def rarer_class(targets: NDArray[np.uint8]) -> int:
+    """Positives or negatives of `(records, labels)` targets, whichever are fewer, over labels."""
     positives = targets.sum(axis=0, dtype=np.int64)
-    return int(np.minimum(positives, len(targets) - positives).sum()) >= FEWEST_POSITIVES
+    return int(np.minimum(positives, len(targets) - positives).sum())
 
 
 def best_thresholds(targets: NDArray[np.uint8], calibrated: Floats) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import ALL, Cohort
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.calibrate import FEWEST_POSITIVES, fit_calibration, has_enough
+from einthoven.evaluate.calibrate import FEWEST_POSITIVES, fit_calibration, has_enough, rarer_class
 from einthoven.evaluate.curves import curves
 from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.scores import score_predictions
@@ -72,8 +72,8 @@ def fitted_calibration(validation: Predictions) -> Json:
     is_fitted = has_enough(targets)
     if not is_fitted:
         log.info(
-            f"calibration: probabilities stay as they are ({sum(positives)} positives in "
-            f"{len(validation)} records, limit {FEWEST_POSITIVES})",
+            f"calibration: probabilities stay as they are ({rarer_class(targets)} records of the "
+            f"rarer class, summed over labels; limit {FEWEST_POSITIVES})",
             extra={"topic": "calibration"},
         )
     return {

@@ -43,8 +43,9 @@ from einthoven.models import read_config, write_evaluation
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress, part_of
 from einthoven.signals.store import Store
+from einthoven.stages.data import with_fraction
 from einthoven.stages.leakage import check_initial_weights, check_public_weights
-from einthoven.stages.posttrain import check_weights, posttrain, request_of
+from einthoven.stages.posttrain import check_weights, posttrain, request_of, resolve_recipe
 from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
 from einthoven.training.run import open_run
@@ -110,6 +111,8 @@ def run_folds(
         options=options, leakage=leakage, world=processes.world,
     )  # fmt: skip
     request |= {"folds": folds, "public_weights": check_public_weights(backbone, weights, cohort)}
+    resolved, policy = _resolved(recipe, parts, store, processes)
+    request |= {"policy": policy} if policy else {}
     settings |= {"allow_leakage": allow_leakage}
     with open_run(out, request, processes) as run:
         folders = [run.path / FOLDS / str(number) for number in range(1, folds + 1)]
@@ -117,12 +120,12 @@ def run_folds(
         for number, (part, folder) in enumerate(zip(parts, folders, strict=True), 1):
             settings["progress"] = part_of(progress, f"fold {number} of {folds}")
             run_experiment(
-                part, store, backbone, recipe=recipe, out=folder, **bootstrap, **settings
+                part, store, backbone, recipe=resolved, out=folder, **bootstrap, **settings
             )
         processes.wait()  # for the predictions of the last fold
         settings["progress"] = part_of(progress, "all records")
         selections = [read_config(folder / MODEL)["provenance"] for folder in folders]
-        final = refit_recipe(recipe, selections, folders)
+        final = refit_recipe(resolved, selections, folders)
         trained = posttrain(
             everyone, store, backbone, recipe=final, out=run.path / REFIT, **settings
         )
@@ -164,6 +167,21 @@ def _check_folds(cohort: Cohort, store: Store, folds: int) -> None:
             f"--folds {folds}: {found}",
             remedy=f"use fewer folds, such as {fewer}" if fewer else "add patients with the label",
         )
+
+
+def _resolved(
+    recipe: Recipe, parts: Sequence[Cohort], store: Store, processes: Processes
+) -> tuple[Recipe, Json]:
+    """The recipe and policy of all folds, those of the fold with the fewest training records.
+
+    Folds differ by some records, and those on the two sides of a limit would train by different
+    solvers and stages.
+    """
+    used = [with_fraction(part, recipe.data, seed=recipe.seed) for part in parts]
+    usable = [part.select(store.without_quarantined(part.ids())) for part in used]
+    smallest = min(usable, key=lambda part: len(part.ids("train")))
+    targets = smallest.targets("train"), smallest.targets("validation")
+    return resolve_recipe(recipe, *targets, processes)
 
 
 def out_of_fold(folders: Sequence[Path], split: str, ids: NDArray[np.str_]) -> Predictions:

@@ -213,9 +213,13 @@ def check_cohort(cohort: Cohort, store: Store, *, resamples: int, allow_leakage:
     usable = cohort.select(store.without_quarantined(cohort.ids()))
     for split in SPLITS:
         if problem := unscorable(usable, split):
+            quarantined = len(cohort.ids(split)) - len(usable.ids(split))
             raise CohortError(
-                problem,
-                remedy=f"write `{split}` into the `split` column of more patients, add patients "
+                problem
+                + (f"; {counted(quarantined, 'other')} in quarantine" if quarantined else ""),
+                remedy="repair or leave out the files in quarantine (quarantine.csv of the store)"
+                if quarantined
+                else f"write `{split}` into the `split` column of more patients, add patients "
                 "with the label, or cross-validate (--folds 5)",
             )
     check_duplicates((usable, store), allow=allow_leakage)

@@ -156,6 +156,8 @@ def write_predictions(
     predictor = Predictor(model, leads=lead_subset, device=device_of(device))
     request = {
         "model": model.config.get("digest"),
+        # Decides what is answered, but not in the digest, which it contains itself.
+        "lead_accuracy": model.config.get("lead_accuracy"),
         "lead_subset": None if lead_subset is None else list(lead_subset),
         "batch_size": batch_size,
     }

@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecordError, StoreError
-from einthoven.files import STORE_FILE, lock_for, locked, read_json, replacing, write_text
+from einthoven.files import (
+    STORE_FILE,
+    delete_temporary,
+    lock_for,
+    locked,
+    read_json,
+    replacing,
+    write_text,
+)
 from einthoven.progress import Progress
 from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.signals.store import (
@@ -106,6 +114,7 @@ def _pack(
     cohort: Cohort, folder: Path, request: dict[str, Any], workers: int, progress: Progress | None
 ) -> None:
     _begin(folder, request)
+    delete_temporary(folder)
     jobs = list(_jobs(cohort, folder, tuple(request["leads"])))
     open_jobs = [job for job in jobs if not _part(folder, job.shard).is_file()]
     completed = len(cohort) - sum(len(job.records) for job in open_jobs)

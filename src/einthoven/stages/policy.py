@@ -36,7 +36,7 @@ class Decision:
         return f"{self.key} = {self.value} ({self.reason})"
 
 
-def settle(
+def resolve_auto(
     recipe: Recipe, targets: NDArray[np.uint8], validation: NDArray[np.uint8]
 ) -> tuple[Recipe, list[Decision]]:
     """Replace every `auto` of a recipe's stages, for `(records, labels)` targets of both splits.
@@ -72,7 +72,7 @@ def settle(
             Decision(
                 "stage2.select",
                 "best" if median >= FEWEST_POSITIVES else "lowest-loss",
-                f"positives of a label in validation: median {median:g}, limit {FEWEST_POSITIVES}",
+                f"positives per label in validation: median {median:g}, limit {FEWEST_POSITIVES}",
             )
         )
     if recipe.stage2 and (batch := _batch(recipe.stage2, records)) != recipe.stage2.batch_size:

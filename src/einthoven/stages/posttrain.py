@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, start_at_prior
@@ -49,7 +51,7 @@ from einthoven.stages.leakage import (
     training_fingerprints,
     write_fingerprints,
 )
-from einthoven.stages.policy import settle
+from einthoven.stages.policy import resolve_auto
 from einthoven.stages.pretraining_data import PackedCohort
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
@@ -144,7 +146,7 @@ def posttrain(
     check_weights(recipe, weights, backbone)
     processes = processes or Processes()
     cohort_used = with_fraction(cohort, recipe.data, seed=recipe.seed)
-    member = cohort_used, store
+    packed_cohort = cohort_used, store
     head_init = recipe.stage2.head_init if recipe.stage2 else "stock"
     with seeded(recipe.seed):
         if weights is None:
@@ -152,17 +154,17 @@ def posttrain(
         else:
             network = load_backbone(backbone, weights=weights, **(options or {}))
         classifier = Classifier(network, cohort.labels, head_init=head_init).train()
-    data, standardiser = _dataset(member, classifier.preparation, recipe, out, processes)
+    data, standardiser = _dataset(packed_cohort, classifier.preparation, recipe, out, processes)
     train = data.source("train")
     fixed = not recipe.uses_validation and not len(data.usable.ids("validation"))
     validation = train if fixed else data.source("validation")
     data.check_lengths("train", "validation", "test")
     requested = recipe
-    recipe, policy = settled(requested, train, validation, processes)
+    recipe, policy = resolve_recipe(requested, train.targets, validation.targets, processes)
     check_stages(classifier, train, recipe=recipe, processes=processes)
-    leakage = check_initial_weights(weights, member, allow=allow_leakage)
+    leakage = check_initial_weights(weights, packed_cohort, allow=allow_leakage)
     request = request_of(
-        member,
+        packed_cohort,
         backbone,
         requested,
         weights,
@@ -176,7 +178,7 @@ def posttrain(
     fingerprints: dict[str, str] = {}
     with open_run(out, request, processes) as run:
         if processes.is_main:
-            parts = training_fingerprints(member, weights)
+            parts = training_fingerprints(packed_cohort, weights)
             allowed = [leakage] if leakage else []
             fingerprints = write_fingerprints(run.path, parts, allowed, weights=weights)
         results = train_stages(
@@ -191,14 +193,14 @@ def posttrain(
     return PosttrainResult(run, classifier.eval(), data, recipe, results, fingerprints)
 
 
-def settled(
-    recipe: Recipe, train: SignalSource, validation: SignalSource, processes: Processes
+def resolve_recipe(
+    recipe: Recipe, train: NDArray[np.uint8], validation: NDArray[np.uint8], processes: Processes
 ) -> tuple[Recipe, Json]:
-    """The recipe with its `auto` values decided for these records, and these values by key.
+    """Replace the `auto` values of a recipe for the `(records, labels)` targets of both splits.
 
-    The decisions are logged with their reasons.
+    Returns the recipe and these values by key. The decisions are logged with their reasons.
     """
-    recipe, decisions = settle(recipe, train.targets, validation.targets)
+    recipe, decisions = resolve_auto(recipe, train, validation)
     if decisions and processes.is_main:
         topic = [(decision.key, decision.value) for decision in decisions]
         log.info("policy: " + "; ".join(map(str, decisions)), extra={"topic": topic})
@@ -206,7 +208,7 @@ def settled(
 
 
 def request_of(
-    member: PackedCohort,
+    packed_cohort: PackedCohort,
     backbone: str,
     recipe: Recipe,
     weights: str | Path | None,
@@ -216,7 +218,7 @@ def request_of(
     world: int,
 ) -> Json:
     """The request of a run, for `run.json`."""
-    cohort, store = member
+    cohort, store = packed_cohort
     optional = {
         "backbone_options": dict(options or {}),
         "leakage": leakage,
@@ -357,7 +359,7 @@ def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = ""
 
 
 def _dataset(
-    member: PackedCohort,
+    packed_cohort: PackedCohort,
     preparation: Preparation,
     recipe: Recipe,
     out: str | Path,
@@ -365,13 +367,13 @@ def _dataset(
 ) -> tuple[Dataset, Standardiser | None]:
     """Training data by the recipe, and the standardiser that its preparation was fitted with."""
     preparation = adapted(preparation, recipe.data)
-    data = Dataset(*member, preparation)
+    data = Dataset(*packed_cohort, preparation)
     if recipe.data.standardise == "none":
         return data, None
     fitted = recorded_standardiser(out)
     if fitted is None:
         fitted = processes.gather(fit_standardiser(data.source("train")))[0]
-    return Dataset(*member, with_scale(preparation, fitted)), fitted
+    return Dataset(*packed_cohort, with_scale(preparation, fitted)), fitted
 
 
 def _check_recipe(backbone: str, recipe: Recipe) -> None:

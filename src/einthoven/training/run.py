@@ -26,7 +26,7 @@ from typing import Any
 
 from einthoven import __version__
 from einthoven.errors import TrainingError
-from einthoven.files import RUN_FILE, Json, locked, read_json, write_json
+from einthoven.files import RUN_FILE, Json, delete_temporary, locked, read_json, write_json
 from einthoven.training.distributed import Processes
 
 LOCK = ".lock"
@@ -100,13 +100,14 @@ def open_run(path: str | Path, request: Json, processes: Processes) -> Iterator[
         yield RunFolder.begin(path, request)
         return
     run = RunFolder.begin(path, request)
-    processes.wait()
     with locked(run.path / LOCK, wait=False) as acquired:
         if not acquired:
             raise TrainingError(
                 f"another process is training in {run.path}",
                 remedy="let it finish, or choose another folder",
             )
+        delete_temporary(run.path)
+        processes.wait()
         yield run
 
 
