@@ -209,8 +209,18 @@ def test_derived_leads_are_computed_and_listed(model: Model, record: Record) -> 
     assert predict_record(model, eight).derived_leads == ("III", "aVR", "aVL", "aVF")
     # To the microvolts that the recorded leads were rounded to.
     assert values(model, eight) == pytest.approx(values(model, record), abs=0.02)
-    with pytest.raises(PreparationError, match=r"V3.*V4.*V5.*V6"):
-        predict_record(model, record.select(("I", "II", "V1", "V2")))
+
+
+def test_a_record_is_predicted_with_the_leads_that_it_has(model: Model, record: Record) -> None:
+    four = record.select(("I", "II", "V1", "V2"))
+    found, named = predict_record(model, four), predict_record(model, record, leads=four.leads)
+    assert found.probabilities == pytest.approx(named.probabilities, abs=1e-6)
+    assert found.left_out_leads == named.left_out_leads == ("V3", "V4", "V5", "V6")
+    assert found.without_call == model.labels
+    with pytest.raises(PreparationError, match="V3"):
+        predict_record(model, four, leads=("I", "V3"))
+    with pytest.raises(PreparationError, match="X"):
+        predict_record(model, replace(record.select(("I",)), leads=("X",)))
 
 
 LIMBS = ("I", "II", "III", "aVR", "aVL", "aVF")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,8 @@ def test_an_interrupted_file_resumes(
     loaded = Predictions.load(out)
     assert loaded.records.tolist() == [str(path) for path in paths]
     np.testing.assert_array_equal(loaded.probabilities, Predictions.load(whole).probabilities)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv", "whole.parquet"]
+    requests = [".p.csv.request.json", ".whole.parquet.request.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*requests, "p.csv", "whole.parquet"]
 
 
 def test_a_changed_file_is_predicted_again(
@@ -201,3 +203,52 @@ def test_a_file_holds_answers_by_one_measurement_of_accuracy(
     calls = pd.read_csv(out).filter(like="call:")
     assert calls.shape == (4, len(model.labels))
     assert calls.isna().all(axis=None)
+
+
+def test_a_finished_file_of_another_request_is_not_replaced(
+    model: Model, synthetic: Cohort, tmp_path: Path
+) -> None:
+    paths, out = synthetic.paths("test")[:2], tmp_path / "p.csv"
+    write_predictions(paths, out, model)
+    before = out.read_bytes()
+    leads = ["I", "II", "V1", "V5"]
+    for source, options in ((paths, {"lead_subset": leads}), (paths[:1], {})):
+        with pytest.raises(EvaluationError, match=re.escape(str(out))):
+            write_predictions(source, out, model, **options)
+    assert out.read_bytes() == before
+    assert write_predictions(paths, out, model, batch_size=1).predicted == 2
+    foreign = tmp_path / "labels.csv"
+    foreign.write_text("path\n")
+    with pytest.raises(EvaluationError):
+        write_predictions(paths, foreign, model)
+
+
+def test_a_mixed_folder_is_predicted_with_the_leads_that_each_file_has(
+    model: Model, synthetic: Cohort, tmp_path: Path
+) -> None:
+    """Record names are those of a table beside the folder, and no patient is invented."""
+    folder = tmp_path / "mixed"
+    records = [read_record(path) for path in synthetic.paths("test")[:3]]
+    some = ("I", "II", "V1", "V5")
+    for name, record, leads in zip("abc", records, (STANDARD_LEADS, some, ("I",)), strict=True):
+        chosen = record.select(leads)
+        write_wfdb(folder / name, chosen.signal, rate=chosen.rate, leads=leads)
+    frame = einthoven.predict(folder, model)
+    assert frame.index.tolist() == ["a.hea", "b.hea", "c.hea"]
+    assert set(frame["patient"]) == {""}
+    expected = [
+        list(predict_record(model, read_record(folder / name), leads=leads).probabilities.values())
+        for name, leads in (("a", None), ("b", some))
+    ]
+    assert probabilities(frame)[:2] == pytest.approx(np.array(expected), abs=1e-5, nan_ok=True)
+    assert ["V2" in text for text in frame["quality"]] == [False, True, False]
+    table = pd.DataFrame({"path": ["a.hea", "b.hea", "c.hea"]})
+    again = einthoven.predict(table, model, root=folder)
+    pd.testing.assert_frame_equal(again, frame)
+    result = write_predictions(folder, tmp_path / "p.csv", model)
+    assert (result.predicted, result.refused) == (2, 1)
+    refused = pd.read_csv(result.refused_file)
+    assert "--leads I " in refused["remedy"][0]
+    with pytest.raises(EvaluationError) as caught:
+        einthoven.predict([folder / "c"], model)
+    assert caught.value.remedy == refused["remedy"][0]

@@ -49,7 +49,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Number of labels to print.")] = 8,
     leads: Annotated[
         str | None,
-        typer.Option(help="Use these leads only, such as I,II,V5. Default: all."),
+        typer.Option(help="Use these leads only, such as I,II,V5. Default: all of each file."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Records in one batch, with --out.")] = 64,
     device: Device = "auto",
@@ -66,12 +66,13 @@ def predict(
 
         einthoven predict ecgs.csv --model RUN/model --out predictions.csv
 
-    With --leads, a label is answered only where the model keeps its accuracy without the others, as
-    measured by `einthoven card`. A model without that measurement makes no calls.
+    Each file is predicted with the leads that it has, or with --leads. Without leads of the model,
+    a label is answered only where it keeps its accuracy, as measured by `einthoven card`. A model
+    without that measurement makes no calls; `einthoven posttrain --leads` trains one for the leads.
 
     A file that cannot be used is reported, and the others are predicted; the exit status is then 1.
     With --out, such records are listed in NAME.refused.csv beside the result, and an interrupted
-    command resumes when it is repeated.
+    command resumes when it is repeated. A finished table of another request is not replaced.
     """
     from einthoven.cli.paths import model_folder
     from einthoven.cohorts import is_cohort

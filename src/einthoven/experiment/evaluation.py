@@ -232,7 +232,8 @@ def evaluate_model(
         raise EvaluationError(
             f"{folder} was refitted on all records of its folds: it has seen {leakage['seen']} "
             f"{split} records of {cohort.name}",
-            remedy="read its card, which has the out-of-fold results, or name another cohort",
+            remedy="read its card, which has the out-of-fold results, or name another cohort; for "
+            "fewer leads, cross-validate a model of them (posttrain --folds 5 --leads I,II)",
         )
     records: Json = {"cohort": _description(cohort), "split": split}
     if stored and out is None and not is_of_records(stored, records):

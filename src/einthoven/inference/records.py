@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,6 +22,8 @@ from einthoven.records import Record
 from einthoven.records.quality import offset_text, offsets, quality_warnings, refuse_flat
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_record, seconds_left_out
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ def predict_record(
     """Predict one ECG.
 
     Limb leads that the record lacks are computed if two of its leads determine them, which is
-    exact; the prediction names them. Without other leads, labels are answered only where the
-    measured accuracy allows it (`einthoven.predictions.missing_leads`). A model without such a
-    measurement makes no calls.
+    exact; the prediction names them. Without other leads, those of `leads` or those that the record
+    lacks, labels are answered only where the measured accuracy allows it
+    (`einthoven.predictions.missing_leads`). A model without such a measurement makes no calls.
 
     Parameters
     ----------
@@ -76,12 +78,13 @@ def predict_record(
     record : Record
     leads : sequence of str, optional
         Use these leads only, as for a record that lacks the others; see
-        `einthoven.backbones.leads`.
+        `einthoven.backbones.leads`. Default: all leads of the model that the record has.
 
     Raises
     ------
     PreparationError
-        If the record lacks another lead, is too short, flat in every lead, or not finite.
+        If the record lacks one of `leads` or has none of the model's, is too short, flat in every
+        lead, or not finite.
     BackboneError
         If the model does not read one of `leads`, cannot go without the others, or answers no label
         without them.
@@ -105,39 +108,77 @@ class Predictor:
         leads: Sequence[str] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        network, self.preparation = with_leads(model, None if leads is None else tuple(leads))
-        self.gap = _gap(model, self.preparation)
-        self.network = network if device is None else on_device(network, device)
         self.model = model
+        self._placed = model
+        network = model.classifier if device is None else on_device(model.classifier, device)
+        if network is not model.network:
+            self._placed = replace(model, network=network)
+        self._routes: dict[tuple[str, ...] | None, _Route] = {}
+        self.leads = None if leads is None else tuple(leads)
+        self._route(self.leads)
 
     def __call__(
         self, readers: Sequence[Callable[[], Record]]
     ) -> list[RecordPrediction | EinthovenError | OSError]:
         """Predict the records that functions read; a record that is refused gives its error."""
         results: list[Any] = [self._prepared(read) for read in readers]
-        usable = [place for place, result in enumerate(results) if isinstance(result, tuple)]
-        if usable:
-            owner = torch.repeat_interleave(torch.tensor([len(results[i][2]) for i in usable]))
-            crops = torch.cat([results[i][2] for i in usable])
+        routes: dict[_Route, list[int]] = {}
+        for place, result in enumerate(results):
+            if isinstance(result, _Prepared):
+                routes.setdefault(result.route, []).append(place)
+        for route, places in routes.items():
+            crops = [results[place].crops for place in places]
+            owner = torch.repeat_interleave(torch.tensor([len(x) for x in crops]))
             with torch.no_grad():
-                logits = self.network(crops.to(_device(self.network))).float().cpu()
+                logits = route.network(torch.cat(crops).to(_device(route.network))).float().cpu()
             rule: Any = self.model.aggregate
-            rows = aggregate_crops(logits, owner, len(usable), rule).numpy()
-            for place, values in zip(usable, rows, strict=True):
-                record, preparation, _ = results[place]
-                results[place] = _prediction(self.model, record, preparation, values, self.gap)
+            rows = aggregate_crops(logits, owner, len(places), rule).numpy()
+            for place, values in zip(places, rows, strict=True):
+                record, preparation = results[place].record, results[place].preparation
+                results[place] = _prediction(self.model, record, preparation, values, route.gap)
         return results
 
-    def _prepared(
-        self, read: Callable[[], Record]
-    ) -> tuple[Record, Preparation, Tensor] | EinthovenError | OSError:
+    def _prepared(self, read: Callable[[], Record]) -> _Prepared | EinthovenError | OSError:
         try:
             record = read()
             refuse_flat(record)
-            preparation = self.preparation.deriving(record.leads)
-            return record, preparation, prepare_record(preparation, record)
+            route = self._route(self.leads or self._present(record))
+            preparation = route.preparation.deriving(record.leads)
+            return _Prepared(record, preparation, prepare_record(preparation, record), route)
         except (EinthovenError, OSError) as error:
             return error
+
+    def _present(self, record: Record) -> tuple[str, ...] | None:
+        """Leads of the model that a record has, if others are missing and do not follow."""
+        whole = self.model.preparation
+        if set(whole.deriving(record.leads).sources) <= set(record.leads):
+            return None
+        return tuple(lead for lead in whole.leads if lead in record.leads) or None
+
+    def _route(self, leads: tuple[str, ...] | None) -> _Route:
+        if leads not in self._routes:
+            network, preparation = with_leads(self._placed, leads)
+            gap = _gap(self.model, preparation)
+            self._routes[leads] = _Route(network, preparation, gap)
+        return self._routes[leads]
+
+
+@dataclass(frozen=True, eq=False)
+class _Route:
+    """Network and preparation for a set of leads, and what is not answered without the others."""
+
+    network: nn.Module
+    preparation: Preparation
+    gap: _Gap
+
+
+class _Prepared(NamedTuple):
+    """A record, its preparation, its crops, and the route that they take."""
+
+    record: Record
+    preparation: Preparation
+    crops: Tensor
+    route: _Route
 
 
 class _Gap(NamedTuple):
@@ -162,7 +203,7 @@ def _gap(model: Model, preparation: Preparation) -> _Gap:
     remedy = f"train a model for these leads: einthoven posttrain COHORT --leads {leads} --out RUN"
     without = f"without {', '.join(missing)}"
     if not accuracy or accuracy["digest"] != model.config.get("digest"):
-        reason = "no calls, because the accuracy without them was not measured (einthoven card)"
+        reason = f"no calls, because {_unmeasured(model)}"
         return _Gap(missing, (), labels, (f"{without}: {reason}; {remedy}",))
     answered = answered_labels(accuracy, preparation.leads)
     if not answered:
@@ -177,6 +218,14 @@ def _gap(model: Model, preparation: Preparation) -> _Gap:
         f"enough; {remedy}"
     )
     return _Gap(missing, unanswered, unanswered, (without + reason * bool(unanswered),))
+
+
+def _unmeasured(model: Model) -> str:
+    """Why the accuracy without some leads was not measured, and the command if there is one."""
+    recipe = (model.config.get("provenance") or {}).get("recipe") or {}
+    if "selection" in model.config or recipe.get("refit") == "always":
+        return "the model was trained on all records, and none are left to measure the accuracy on"
+    return "the accuracy without them was not measured (einthoven card)"
 
 
 def _prediction(
@@ -225,7 +274,7 @@ def with_leads(model: Model, leads: tuple[str, ...] | None) -> tuple[nn.Module, 
     return subset, model.preparation.with_leads(subset.rows).deriving(subset.leads)
 
 
-def on_device(network: nn.Module, device: torch.device | str) -> nn.Module:
+def on_device(network: Network, device: torch.device | str) -> Network:
     """The network itself on the CPU, or a copy on another device; the caller's stays in place."""
     if _device(network).type == torch.device(device).type == "cpu":
         return network

@@ -1,7 +1,8 @@
 """Predictions of arrays, records, tables and folders, as one data frame or file.
 
 Columns: `record`, `patient`, `probability:LABEL`, `call:LABEL` (at or above its threshold; only if
-the model has thresholds) and `quality` (warnings about the recording; empty if there are none).
+the model has thresholds) and `quality` (warnings about the recording, and missing leads; empty if
+there are none).
 Probabilities and calls are missing where leads are missing whose loss is too large
 (`einthoven.predictions.missing_leads`).
 `Predictions.load` and `einthoven evaluate` read the columns that they share with a predictions
@@ -44,7 +45,7 @@ from einthoven.progress import Progress
 from einthoven.records import Record, read_record
 from einthoven.records.formats import files_of
 
-CALL, REFUSED = "call:", "refused"
+CALL, REFUSED, REMEDY = "call:", "refused", "remedy"
 SUFFIXES = (".csv", ".parquet")
 
 
@@ -73,6 +74,7 @@ def predict(
     rate: float | None = None,
     leads: Sequence[str] | None = None,
     unit: str = "mV",
+    root: str | Path | None = None,
     lead_subset: Sequence[str] | None = None,
     batch_size: int = 64,
     device: str = "auto",
@@ -89,8 +91,10 @@ def predict(
         A model, its folder, or its name.
     rate, leads, unit
         Sampling rate (Hz), lead names and unit of arrays, as in `Record.from_array`.
+    root : path, optional
+        Folder of the paths in a table or data frame. Default: the table's own, or the current one.
     lead_subset : sequence of str, optional
-        Use these leads only; see `predict_record`.
+        Use these leads only; see `predict_record`. Default: of each record, all that it has.
     batch_size : int
         Records in one batch.
     device : str
@@ -101,8 +105,10 @@ def predict(
     -------
     pandas.DataFrame
         A row a record, in their order (index: `record`, the name, path or row number): `patient`,
-        `probability:LABEL`, `call:LABEL`, `quality`, and `refused`, the reason for which a record
-        has no prediction (its values are missing), or the empty string.
+        `probability:LABEL`, `call:LABEL`, `quality`, `refused`, the reason for which a record has
+        no prediction (its values are missing), or the empty string, and `remedy`. A record of a
+        table or folder without patients has the empty string as `patient`, unless its file names
+        one.
 
     Raises
     ------
@@ -111,14 +117,14 @@ def predict(
     EinthovenError
         If the model, the table or the folder cannot be read.
     """
-    items = _items(source, {"rate": rate, "leads": leads, "unit": unit})
+    items = _items(source, {"rate": rate, "leads": leads, "unit": unit}, root)
     model = model if isinstance(model, Model) else load_model(model)
     predictor = Predictor(model, leads=lead_subset, device=device_of(device))
     frame = pd.concat(
         _frame(predictor, items[start : start + batch_size], (start, len(items)), progress)
         for start in range(0, len(items), batch_size)
     )
-    _refuse_none(frame.loc[frame[REFUSED] != "", REFUSED], len(items))
+    _refuse_none(frame[frame[REFUSED] != ""], len(items))
     return frame
 
 
@@ -127,6 +133,7 @@ def write_predictions(
     out: str | Path,
     model: Model | str | Path = SHIPPED,
     *,
+    root: str | Path | None = None,
     lead_subset: Sequence[str] | None = None,
     batch_size: int = 64,
     device: str = "auto",
@@ -136,14 +143,16 @@ def write_predictions(
 
     Finished batches are kept beside `out` until it is complete: the same call resumes after an
     interruption, and predicts batches again with files of another size or date than before.
-    Records that are refused are in `NAME.refused.csv`, with the reasons.
+    Records that are refused are in `NAME.refused.csv`, with the reasons and remedies. The hidden
+    file `.NAME.request.json` holds the request.
 
     Parameters are those of `predict`.
 
     Raises
     ------
     EvaluationError
-        For another suffix, and as `predict`.
+        For another suffix, if `out` exists and is not of the same model, source and leads, and as
+        `predict`.
     """
     file = Path(out)
     if file.suffix not in SUFFIXES:
@@ -151,7 +160,7 @@ def write_predictions(
             f"{file}: predictions end in {' or '.join(SUFFIXES)}, not in {file.suffix!r}",
             remedy="name the file predictions.csv or predictions.parquet",
         )
-    items = _items(source, {"rate": None, "leads": None, "unit": "mV"})
+    items = _items(source, {"rate": None, "leads": None, "unit": "mV"}, root)
     model = model if isinstance(model, Model) else load_model(model)
     predictor = Predictor(model, leads=lead_subset, device=device_of(device))
     request = {
@@ -159,11 +168,12 @@ def write_predictions(
         # Decides what is answered, but not in the digest, which it contains itself.
         "lead_accuracy": model.config.get("lead_accuracy"),
         "lead_subset": None if lead_subset is None else list(lead_subset),
+        "source": _described(source, items),
         "batch_size": batch_size,
     }
     folder = file.with_name(f".{file.name}.parts")
     with locked(lock_for(file)):
-        _begin(folder, request, resume=all(item.path for item in items))
+        _begin(file, folder, request, resume=all(item.path for item in items))
         parts = []
         for start in range(0, len(items), batch_size):
             part = items[start : start + batch_size]
@@ -176,10 +186,11 @@ def write_predictions(
         _refused_file(file).unlink(missing_ok=True)
         if len(refused):
             with replacing(_refused_file(file)) as temporary:
-                refused[["record", "patient", REFUSED]].to_csv(temporary, index=False)
+                refused[["record", "patient", REFUSED, REMEDY]].to_csv(temporary, index=False)
         if len(refused) == len(items):
             shutil.rmtree(folder)
-        _refuse_none(refused[REFUSED], len(items))
+            _request_file(file).unlink()
+        _refuse_none(refused, len(items))
         with replacing(file) as temporary:
             _join(temporary, file.suffix, _rows(parts, refused=False))
         shutil.rmtree(folder)
@@ -203,16 +214,22 @@ def refuse_models(sources: Iterable[str | Path], command: str = "predict") -> No
             )
 
 
-def _items(source: Any, array: dict[str, Any]) -> list[Item]:
+def _items(source: Any, array: dict[str, Any], root: str | Path | None) -> list[Item]:
     is_path = isinstance(source, str | Path)
     if is_path:
         refuse_models([source])
     if isinstance(source, Cohort | pd.DataFrame) or (is_path and is_cohort(Path(source))):
-        cohort = source if isinstance(source, Cohort) else _unlabelled(source)
-        rows = zip(cohort.ids(), cohort.patients(), cohort.paths(), strict=True)
+        cohort = source if isinstance(source, Cohort) else _unlabelled(source, root)
+        rows = zip(cohort.ids(), cohort.patients(), cohort.table["path"], strict=True)
+        is_folder = is_path and Path(source).is_dir()
         items = [
-            Item(str(name), str(patient), str(file), partial(read_record, file))
-            for name, patient, file in rows
+            Item(
+                _file_name(cohort.root, name, path) if is_folder else str(name),
+                "" if patient == path else str(patient),  # a table or folder without patients
+                str(cohort.root / path),
+                partial(read_record, cohort.root / path),
+            )
+            for name, patient, path in rows
         ]
     else:
         records = [source] if is_path or isinstance(source, Record) else list(source)
@@ -238,10 +255,16 @@ def _item(record: Any, place: str, array: dict[str, Any]) -> Item:
     return Item(place, "", "", partial(Record.from_array, record, name=f"record {place}", **array))
 
 
-def _unlabelled(source: str | Path | pd.DataFrame) -> Cohort:
+def _file_name(root: Path, name: str, path: str) -> str:
+    """Name of a record of a folder; one that is called by its path has the suffix of its file."""
+    header = f"{path}.hea"
+    return header if name == path and (root / header).is_file() else str(name)
+
+
+def _unlabelled(source: str | Path | pd.DataFrame, root: str | Path | None) -> Cohort:
     """Every record of a table or folder; labels are not read."""
     if isinstance(source, pd.DataFrame) or Path(source).is_file():
-        return open_cohort(source, labels=())
+        return open_cohort(source, labels=(), root=root)
     return open_cohort(source, **({"empty_rows": "keep"} if is_ptbxl_layout(Path(source)) else {}))
 
 
@@ -275,16 +298,22 @@ def _frame(
         "" if isinstance(result, RecordPrediction) else getattr(result, "problem", str(result))
         for result in results
     ]
+    columns[REMEDY] = [
+        ""
+        if isinstance(result, RecordPrediction)
+        else getattr(result, REMEDY, "check that the file can be read")
+        for result in results
+    ]
     if progress:
         progress("predict", place[0] + len(items), place[1])
     return pd.DataFrame(columns, index=pd.Index([item.name for item in items], name="record"))
 
 
-def _refuse_none(reasons: pd.Series, count: int) -> None:
-    if len(reasons) == count:
+def _refuse_none(refused: pd.DataFrame, count: int) -> None:
+    if len(refused) == count:
         raise EvaluationError(
-            f"none of {count} records can be predicted; the first: {reasons.iloc[0]}",
-            remedy="check the records and what is stated about them (unit, rate, leads)",
+            f"none of {count} records can be predicted; the first: {refused[REFUSED].iloc[0]}",
+            remedy=refused[REMEDY].iloc[0],
         )
 
 
@@ -302,15 +331,37 @@ def _digest(items: Sequence[Item]) -> str:
     return sha256(repr(listing).encode()).hexdigest()[:16]
 
 
-def _begin(folder: Path, request: Json, *, resume: bool) -> None:
-    """Keep the batches of an interrupted call with the same request, and no others."""
+def _begin(file: Path, folder: Path, request: Json, *, resume: bool) -> None:
+    """Keep the batches of an interrupted call with the same request, and no others.
+
+    Raises EvaluationError if the finished file is of another request.
+    """
+    stored = _request_file(file)
     try:
-        same = resume and request["model"] and read_json(folder / "request.json") == request
+        before: Json = read_json(stored)
     except FileError:
-        same = False
-    if not same:
+        before = {}
+    same = bool(request["model"]) and before | {"batch_size": 0} == request | {"batch_size": 0}
+    if file.exists() and not same:
+        raise EvaluationError(
+            f"{file} exists, and its predictions are not of this model, source and leads",
+            remedy="write to another file (--out), or delete this one",
+        )
+    if not (same and resume and before["batch_size"] == request["batch_size"]):
         shutil.rmtree(folder, ignore_errors=True)
-        write_json(folder / "request.json", request)
+    folder.mkdir(exist_ok=True)
+    write_json(stored, request)
+
+
+def _request_file(file: Path) -> Path:
+    return file.with_name(f".{file.name}.request.json")
+
+
+def _described(source: Any, items: Sequence[Item]) -> str:
+    """A table or folder by its place, other sources by a digest of the names of their records."""
+    if isinstance(source, str | Path):
+        return str(Path(source).absolute())
+    return sha256(repr([item.name for item in items]).encode()).hexdigest()
 
 
 def _rows(parts: Sequence[Path], *, refused: bool) -> Iterator[pd.DataFrame]:
@@ -324,7 +375,9 @@ def _join(file: Path, suffix: str, frames: Iterator[pd.DataFrame]) -> None:
     writer = None
     for frame in frames:
         if len(frame):
-            table = pa.Table.from_pandas(frame.drop(columns=REFUSED), preserve_index=False)
+            table = pa.Table.from_pandas(
+                frame.drop(columns=[REFUSED, REMEDY]), preserve_index=False
+            )
             writer = writer or kind(file, table.schema)
             writer.write_table(table)
     if writer is not None:

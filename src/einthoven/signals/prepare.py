@@ -277,8 +277,8 @@ def _check_leads(preparation: Preparation, record: Record) -> None:
     if not missing:
         return
     remedy = (
-        "use a record with these leads, or go without them: --leads of `einthoven predict`, "
-        "leads=... of the function"
+        "use a record with these leads, or name some that it has: --leads of `einthoven predict`, "
+        "lead_subset= in Python"
     )
     if set(missing) <= set(derivable_leads(record.leads)):
         remedy = "they follow from the others: preparation.deriving(record.leads) computes them"
