@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.evaluate import fit_calibration
-from einthoven.experiment.refit import REFIT, refit_recipe
+from einthoven.experiment.refit import REFIT, joint_policy, refit_recipe
 from einthoven.experiment.run import run_experiment
-from einthoven.files import read_json, write_tensors
+from einthoven.files import read_json, read_lines, write_tensors
 from einthoven.inference import predict_cohort
 from einthoven.models import load_model
 from einthoven.predictions import Predictions
@@ -103,7 +104,28 @@ def test_a_probe_of_a_small_cohort_is_solved_on_all_but_the_test_records(
     )
     assert model.calibration == fit_calibration(table)
     assert model.config["calibration_fit"]["records"] == len(fitted)
-    assert model.config["provenance"]["cohort"]["training_records"] == len(fitted)
+    provenance = model.config["provenance"]
+    assert provenance["cohort"]["training_records"] == len(fitted)
+    (line,) = read_lines(out / REFIT / "stage1" / "logistic" / "metrics.jsonl")
+    assert provenance["penalty"] == line["penalty"]
+    assert {entry["key"]: entry["value"] for entry in provenance["policy"]} == {
+        "stage1.solver": "logistic",
+        "refit": "always",
+    }
+    assert all(re.search(r"\d", entry["reason"]) for entry in provenance["policy"])
+    assert {"stage1.base_lr", "data.augmentation"} <= set(provenance["without_effect"])
+
+
+def test_decisions_of_several_trainings_are_stated_once() -> None:
+    probe = {"key": "stage2", "value": "none", "reason": "499 records"}
+    tuned = {"key": "stage2", "value": "discarded", "reason": "no gain"}
+    refit = {"key": "refit", "value": "always", "reason": "few"}
+    policies = [[probe, refit], [tuned, refit], [{**probe, "reason": "498 records"}, refit]]
+    assert joint_policy([{"policy": policy} for policy in policies]) == [
+        {**probe, "folds": [1, 3]},
+        {**refit, "folds": [1, 2, 3]},
+        {**tuned, "folds": [2]},
+    ]
 
 
 def test_fine_tuning_ends_with_the_selected_epoch(

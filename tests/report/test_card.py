@@ -13,6 +13,7 @@ from einthoven.report.card import model_card
 from einthoven.report.data import UNKNOWN, describe, flat, leakage
 from einthoven.report.format import with_interval
 from einthoven.report.page import write_report
+from einthoven.report.tables import policy_table
 
 PREPARATION = "2 leads; Fourier resampling to 250 Hz; bandpass 0.67, 40 Hz (order 5)"
 PUBLIC: Json = {
@@ -164,6 +165,41 @@ def test_values_of_the_policy_replace_those_of_the_recipe() -> None:
     settled = {"refit": "always", "stage1": {"solver": "logistic"}, "stage2": None}
     assert flat({"request": request})["recipe"] == settled
     assert recipe["refit"] == "auto"
+
+
+def test_what_was_done_replaces_what_was_requested() -> None:
+    """A logistic regression, although the recipe has AdamW's keys and a second stage."""
+    probe = {"solver": "auto", "penalty": None, "epochs": 100, "base_lr": 0.01}
+    recipe = {"name": "r", "description": "two stages", "refit": "auto", "stage1": probe}
+    run = {"request": {"recipe": recipe | {"stage2": {"epochs": 24, "dropout": 0.01}}}}
+    made = {
+        "recipe": recipe | {"refit": "always", "stage1": probe | {"solver": "logistic"}},
+        "policy": [{"key": "stage2", "value": "none", "reason": "279 records, limit 500"}],
+        "without_effect": ["stage1.base_lr", "stage1.epochs"],
+        "penalty": 0.31622776601683794,
+        "selected_epoch": {"stage1": 1},
+    }
+    for described in (describe(run, {"provenance": made}), describe({"provenance": made})):
+        assert {"0.316", "279", "500"} <= set(re.findall(r"[\d.]*\d", described["stages"]))
+        assert not re.search("100|24|0.01", described["stages"])
+        assert dict(described["settings"]) == {
+            "name": "r",
+            "refit": "always",
+            "stage1.solver": "logistic",
+            "stage1.penalty": "0.316, cross-validated",
+        }
+        (row,) = policy_table(described["policy"]).rows
+        assert row == ["stage2", "none", "279 records, limit 500"]
+    folds = [*made["policy"], {**made["policy"][0], "folds": [1, 3]}]
+    rows = policy_table(describe({"provenance": made | {"policy": folds}})["policy"]).rows
+    assert [row[-1] for row in rows] == ["all", "1, 3"]
+
+
+def test_a_second_stage_that_was_discarded_is_described_as_such() -> None:
+    recipe = {"stage1": {"epochs": 3}, "stage2": {"epochs": 24, "stop_after": 7}}
+    policy = [{"key": "stage2", "value": "discarded", "reason": "no gain of 0.5"}]
+    stages = describe({"provenance": {"recipe": recipe, "policy": policy}})["stages"]
+    assert re.findall(r"[\d.]*\d", stages) == ["3", "7", "24", "0.5"]
 
 
 def test_leakage_of_the_run_and_of_the_evaluation() -> None:

@@ -10,7 +10,7 @@ those of models with fewer training records, stand for it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -23,7 +23,7 @@ from einthoven.cohorts.cohort import FEWEST_FOLDS, Cohort
 from einthoven.errors import CohortError
 from einthoven.experiment.evaluation import evaluation_of
 from einthoven.experiment.population import population
-from einthoven.experiment.refit import REFIT, refit_recipe
+from einthoven.experiment.refit import REFIT, joint_policy, refit_recipe
 from einthoven.experiment.run import (
     HEADLINE,
     MODEL,
@@ -45,6 +45,7 @@ from einthoven.progress import Progress, part_of
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
 from einthoven.stages.leakage import check_initial_weights, check_public_weights
+from einthoven.stages.policy import Decision
 from einthoven.stages.posttrain import check_weights, posttrain, request_of, resolve_recipe
 from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
@@ -112,7 +113,7 @@ def run_folds(
     )  # fmt: skip
     request |= {"folds": folds, "public_weights": check_public_weights(backbone, weights, cohort)}
     resolved, policy = _resolved(recipe, parts, store, processes)
-    request |= {"policy": policy} if policy else {}
+    request |= {"policy": {each.key: each.value for each in policy}} if policy else {}
     settings |= {"allow_leakage": allow_leakage}
     with open_run(out, request, processes) as run:
         folders = [run.path / FOLDS / str(number) for number in range(1, folds + 1)]
@@ -131,7 +132,10 @@ def run_folds(
         )
         if not processes.is_main:
             return None
-        trained = replace(trained, run=run)
+        decisions = [*map(asdict, policy), *joint_policy(selections)]
+        refit = selections[0]["recipe"]["refit"]  # of each fold; it makes no difference here
+        settled = trained.recipe.model_copy(update={"refit": refit})
+        trained = replace(trained, run=run, recipe=settled, policy=decisions)
         tables = {split: out_of_fold(folders, split, cohort.ids()) for split in SPLITS}
         for split, table in tables.items():
             table.save(table_file(run.path, split))
@@ -171,7 +175,7 @@ def _check_folds(cohort: Cohort, store: Store, folds: int) -> None:
 
 def _resolved(
     recipe: Recipe, parts: Sequence[Cohort], store: Store, processes: Processes
-) -> tuple[Recipe, Json]:
+) -> tuple[Recipe, list[Decision]]:
     """The recipe and policy of all folds, those of the fold with the fewest training records.
 
     Folds differ by some records, and those on the two sides of a limit would train by different

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, median_high
 from typing import Any
 
-from einthoven.files import HISTORY_FILE, read_lines
+from einthoven.files import HISTORY_FILE, Json, read_lines
 from einthoven.stages.recipe import Recipe, Stage1
 
 REFIT = "refit"
@@ -46,6 +46,16 @@ def refit_recipe(
             fixed = {"select": "last", "stop_after": median_high(tuned), "keep": "always"}
             changes["stage2"] = recipe.stage2.model_copy(update=fixed)
     return recipe.model_copy(update=changes)
+
+
+def joint_policy(selections: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """Decisions of several trainings, each once, with its `folds` and the reason in the first."""
+    decisions: dict[tuple[str, object], Json] = {}
+    for number, selection in enumerate(selections, 1):
+        for decision in selection.get("policy") or ():
+            key = decision["key"], decision["value"]
+            decisions.setdefault(key, {**decision, "folds": []})["folds"].append(number)
+    return list(decisions.values())
 
 
 def _rate(stage: Stage1, folders: Sequence[Path]) -> float:

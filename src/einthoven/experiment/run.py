@@ -51,11 +51,12 @@ from einthoven.signals.store import Store
 from einthoven.stages.leakage import check_duplicates
 from einthoven.stages.posttrain import PosttrainResult, posttrain
 from einthoven.stages.probe import out_of_fold_probabilities
-from einthoven.stages.recipe import Recipe
+from einthoven.stages.recipe import Recipe, keys_without_effect
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
 from einthoven.weights.public import config_of_weights
 
+_NO_GAIN = "no better than the probe on the validation split"
 MODEL, PREDICTIONS = "model", "predictions"
 SPLITS = ("validation", "test")
 HEADLINE = (
@@ -150,7 +151,12 @@ def _refitted(
     again = posttrain(
         data.with_splits(splits), store, backbone, recipe=recipe, out=folder / REFIT, **settings
     )
-    return replace(again, run=trained.run, recipe=trained.recipe, results=trained.results)
+    results = trained.results
+    if recipe.stage1 and recipe.stage1.solver == "logistic":  # its penalty is searched again
+        results = results | {"stage1": again.results["stage1"]}
+    return replace(
+        again, run=trained.run, recipe=trained.recipe, policy=trained.policy, results=results
+    )
 
 
 def _out_of_fold(refitted: PosttrainResult, validation: Predictions) -> Predictions | None:
@@ -285,12 +291,22 @@ def _provenance(trained: PosttrainResult, cohort: Cohort) -> dict[str, Any]:
 
 
 def _selection(trained: PosttrainResult) -> Json:
-    """What a training selected: its settled recipe, the epoch of each stage and the stage kept."""
-    results = trained.results.items()
+    """What a training selected: its settled recipe, the epoch of each stage and the stage kept.
+
+    `policy` has the reasons of what was decided by the size of the cohort, or by validation,
+    `penalty` the penalty of the final logistic regression, and `without_effect` keys of the recipe.
+    """
+    results, policy = trained.results.items(), trained.policy
+    kept = [name for name, result in results if result.is_kept][-1]
+    if kept == "stage1" and "stage2" in trained.results:
+        policy = [*policy, {"key": "stage2", "value": "discarded", "reason": _NO_GAIN}]
     return {
         "recipe": trained.recipe.to_dict(),
+        "policy": policy,
+        "without_effect": keys_without_effect(trained.recipe),
+        "penalty": next((result.history[-1].get("penalty") for _, result in results), None),
         "selected_epoch": {name: result.best_epoch for name, result in results},
-        "kept_stage": [name for name, result in results if result.is_kept][-1],
+        "kept_stage": kept,
     }
 
 

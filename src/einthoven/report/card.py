@@ -56,6 +56,7 @@ def model_card(
         leakage=leakage(config, evaluation),
         cohort=cohort_of(evaluation),
         score=score,
+        policy_table=tables.policy_table(model["policy"]) if model["policy"] else None,
         splits_table=tables.splits_table(evaluation) if score else None,
         label_table=tables.labels_table(score) if score else None,
         reliability=reliability,

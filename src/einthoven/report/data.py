@@ -47,6 +47,11 @@ _SELECTIONS = {
     "lowest-loss": "lowest loss on the validation split",
     "last": "last epoch, not selected by validation",
 }
+_MADE = (
+    "recipe", "policy", "without_effect", "penalty", "pretraining", "selected_epoch", "kept_stage",
+    "selection",
+)  # fmt: skip
+_NOT_SETTINGS = ("description", "extends")  # of a recipe; it may describe what was left out
 _ROUNDING = 1e-3  # of a macro value that is predicted again
 _MEMBERS = "those of the ensemble's members"
 
@@ -198,7 +203,7 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
         "name": name,
         "config": config,
         "command": shlex.join(config["command"]),
-        "model": describe(config),
+        "model": describe(config, trained),
         "synthetic": bool(cohort_of(flat(trained))["synthetic"]),
         "leakage": leakage(config),
         "score": score,
@@ -332,14 +337,16 @@ def mismatch(config: Json, evaluation: Json) -> str:
     return "was measured before the model's labels, preparation or calibration were changed"
 
 
-def describe(config: Json) -> Json:
+def describe(config: Json, trained: Json | None = None) -> Json:
     """Describe how a model was made, for page and card, from its `config.json` or `run.json`.
 
+    `trained` is the `config.json` of a run's model: what was done replaces what was requested.
     Values as recorded, with `cohort_text`, `stages`, `weights_text`, `weights_licence`,
     `selected_epochs`, `preparation_steps` and `settings` in words; what is not recorded is None,
     empty or `not recorded`.
     """
-    values = flat(config)
+    values, made = flat(config), flat(trained or {})
+    values |= {key: made[key] for key in _MADE if key in made}
     recipe = values.get("recipe") or {}
     weights, licence = _initial_weights(values, recipe)
     return {
@@ -351,8 +358,9 @@ def describe(config: Json) -> Json:
         "cohort": cohort_of(values),
         "cohort_text": _cohort_text(values),
         "recipe": text(recipe.get("name")),
-        "stages": _stages(recipe),
-        "settings": list(_flattened(recipe)),
+        "stages": _stages(values, recipe),
+        "settings": _settings(values, recipe),
+        "policy": _policy(values),
         "weights_text": weights,
         "weights_licence": licence,
         "public_weights": values.get("public_weights") or None,
@@ -490,19 +498,63 @@ def leakage(config: Json, evaluation: Json | None = None) -> list[str]:
     return [sentence[:1].upper() + sentence[1:] for sentence in sentences]
 
 
-def _stages(recipe: Json) -> str:
+def _stages(values: Json, recipe: Json) -> str:
     """`linear probe for 100 epochs, then fine-tuning for 2 epochs with dropout 0.01`."""
     stages = []
     for key, name in _STAGES.items():
         stage = recipe.get(key) or {}
         epochs, drops = stage.get("epochs"), {"stochastic depth": "drop_path", "dropout": "dropout"}
         parts = [f"{wording} {stage[drop]:g}" for wording, drop in drops.items() if stage.get(drop)]
-        plural = "s" if epochs != 1 else ""
-        name += f" for {epochs} epoch{plural}" if epochs else ""
+        if stage.get("solver") == "logistic":
+            stages.append(f"logistic regression on frozen features (penalty {_penalty(values)})")
+            continue
+        if stop := stage.get("stop_after"):
+            name += f" for {stop} of {epochs} epochs"
+        elif epochs:
+            name += f" for {counted(epochs, 'epoch')}"
         if stage:
             stages.append(name + (f" with {' and '.join(parts)}" if parts else ""))
+    if not stages:
+        return UNKNOWN
+    remarks = [
+        f"; fine-tuning {'discarded' if each['value'] == 'discarded' else 'left out'}: "
+        f"{text(each['reason'])}"
+        for each in _policy(values)
+        if each["key"] == "stage2" and (each["value"] == "discarded" or not recipe.get("stage2"))
+    ]
+    if recipe.get("refit") == "always":
+        remarks.append("; then trained again on training and validation records")
     start = "from random weights: " if recipe.get("initialise") == "random" else ""
-    return start + ", then ".join(stages) if stages else UNKNOWN
+    return start + ", then ".join(stages) + "".join(remarks)
+
+
+def _policy(values: Json) -> list[Json]:
+    """Values that a recipe left to `auto`: `key`, `value`, `reason` and, of several runs, `folds`.
+
+    A `run.json` has no reasons.
+    """
+    policy = values.get("policy") or []
+    if isinstance(policy, Mapping):
+        policy = [{"key": k, "value": value, "reason": None} for k, value in policy.items()]
+    return [{"folds": None, **each} for each in policy]
+
+
+def _penalty(values: Json) -> str:
+    """`0.316, cross-validated`, or the penalty of the recipe."""
+    requested = ((values.get("recipe") or {}).get("stage1") or {}).get("penalty")
+    if requested is not None:
+        return f"{requested:.3g}"
+    found = values.get("penalty")
+    return "cross-validated" if found is None else f"{found:.3g}, cross-validated"
+
+
+def _settings(values: Json, recipe: Json) -> list[tuple[str, str]]:
+    """Keys of a recipe that have an effect, and their values."""
+    ignored = {*_NOT_SETTINGS, *(values.get("without_effect") or ())}
+    settings = {key: value for key, value in _flattened(recipe) if key not in ignored}
+    if "stage1.penalty" in settings:
+        settings["stage1.penalty"] = _penalty(values)
+    return list(settings.items())
 
 
 def _initial_weights(values: Json, recipe: Json) -> tuple[str, str]:
@@ -545,7 +597,7 @@ def _selected_epochs(values: Json, recipe: Json) -> str:
         rule = _SELECTIONS.get(str(stage.get("select")))
         rates = stage.get("base_lr_sweep") or ()
         if stage.get("solver") == "logistic":
-            stages.append("linear probe: logistic regression, solved to its optimum")
+            stages.append("logistic regression: solved to its optimum")
             continue
         discarded = name == "stage2" and values.get("kept_stage") == "stage1"
         stages.append(

@@ -138,6 +138,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
     anchors = {entry["row"]: f"ecg-{place}" for place, entry in enumerate(drawn)}
     evaluation, histories = first["evaluation"], _histories(data)
     parts = tables.results_tables(data) | clinical_tables(evaluation, data["prevalence"])
+    policy = first["model"]["policy"]
     sections = {
         "summary": "Summary",
         "population": "population" in evaluation and "Records and patients",
@@ -169,6 +170,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         sections=headings,
         checklists=[(checklist, checklist.table(headings)) for checklist in CHECKLISTS],
         histories=histories,
+        policy_table=tables.policy_table(policy) if policy else None,
         gallery=gallery,
         anchors=anchors,
         sheets=dict(zip(anchors, records, strict=True)),

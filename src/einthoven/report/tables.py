@@ -466,6 +466,20 @@ def errors_table(gallery: Json, anchors: Mapping[int, str]) -> Table:
     return Table("table-errors", caption, head, rows, kind="words dense")
 
 
+def policy_table(policy: Sequence[Json]) -> Table:
+    """What the size of the cohort, or validation, decided, and why."""
+    several = any(each["folds"] for each in policy)
+    head = ["Setting", "Value", "Reason", *(["Folds"] if several else [])]
+    caption = "Settings that the recipe leaves open, with the reason of each decision"
+    caption += ", the first one if folds differ." if several else "."
+    rows: list[list[Cell]] = [
+        [each["key"], text(each["value"]), text(each["reason"])]
+        + ([text(each["folds"] or "all")] if several else [])
+        for each in policy
+    ]
+    return Table("table-policy", caption, head, rows, kind="words")
+
+
 def answers_table(accuracy: Json) -> Table:
     """The labels that a model answers with fewer leads."""
     head = ["Leads", "Macro AUROC", "Change", "Labels answered"]

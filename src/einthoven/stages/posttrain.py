@@ -51,7 +51,7 @@ from einthoven.stages.leakage import (
     training_fingerprints,
     write_fingerprints,
 )
-from einthoven.stages.policy import resolve_auto
+from einthoven.stages.policy import Decision, resolve_auto
 from einthoven.stages.pretraining_data import PackedCohort
 from einthoven.stages.probe import probe
 from einthoven.stages.recipe import Recipe
@@ -84,7 +84,8 @@ class PosttrainResult:
     The classifier is in eval mode, on the device that it was trained on. `data` has the cohort with
     the recipe's fraction of the training records, `recipe` no `auto` values, and `results` the
     stages that ran, by `stage1` and `stage2`. `fingerprints` is the metadata of the weights file
-    about the records seen, empty except in the main process.
+    about the records seen, empty except in the main process. `policy` has the `key`, `value` and
+    `reason` of every value that was left to `auto`.
     """
 
     run: RunFolder
@@ -93,6 +94,7 @@ class PosttrainResult:
     recipe: Recipe
     results: dict[str, Result]
     fingerprints: dict[str, str] = field(default_factory=dict)
+    policy: list[Json] = field(default_factory=list)
 
 
 def posttrain(
@@ -173,7 +175,7 @@ def posttrain(
         world=processes.world,
     )
     request |= {STANDARDISER: asdict(standardiser)} if standardiser else {}
-    request |= {"policy": policy} if policy else {}
+    request |= {"policy": {each.key: each.value for each in policy}} if policy else {}
     request["public_weights"] = check_public_weights(backbone, weights, cohort_used)
     fingerprints: dict[str, str] = {}
     with open_run(out, request, processes) as run:
@@ -190,21 +192,22 @@ def posttrain(
             processes=processes,
             progress=progress,
         )
-    return PosttrainResult(run, classifier.eval(), data, recipe, results, fingerprints)
+    decisions = [asdict(each) for each in policy]
+    return PosttrainResult(run, classifier.eval(), data, recipe, results, fingerprints, decisions)
 
 
 def resolve_recipe(
     recipe: Recipe, train: NDArray[np.uint8], validation: NDArray[np.uint8], processes: Processes
-) -> tuple[Recipe, Json]:
+) -> tuple[Recipe, list[Decision]]:
     """Replace the `auto` values of a recipe for the `(records, labels)` targets of both splits.
 
-    Returns the recipe and these values by key. The decisions are logged with their reasons.
+    Returns the recipe and the decisions, which are logged with their reasons.
     """
     recipe, decisions = resolve_auto(recipe, train, validation)
     if decisions and processes.is_main:
         topic = [(decision.key, decision.value) for decision in decisions]
         log.info("policy: " + "; ".join(map(str, decisions)), extra={"topic": topic})
-    return recipe, {decision.key: decision.value for decision in decisions}
+    return recipe, decisions
 
 
 def request_of(

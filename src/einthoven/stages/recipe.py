@@ -570,6 +570,19 @@ _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
 )  # fmt: skip
 
 
+def keys_without_effect(recipe: Recipe) -> list[str]:
+    """Keys of a recipe that others overrule, such as those of AdamW for a logistic regression."""
+    values = dict(_entries(recipe.to_dict()))
+    overruled = {
+        key
+        for key, other, overrules, _ in _OVERRULED
+        if key in values and other in values and overrules(values[other])
+    }
+    if recipe.stage2 is None and recipe.stage1 and recipe.stage1.solver == "logistic":
+        overruled |= {"data.augmentation", "data.augmentation_level"}  # evaluation crops only
+    return sorted(overruled)
+
+
 def _check_effects(recipe: Toml, changed_keys: set[str]) -> None:
     """Refuse a key that a user sets and another key overrules."""
     values = dict(_entries(recipe.to_dict()))
