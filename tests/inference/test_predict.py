@@ -14,7 +14,13 @@ from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import Cohort
 from einthoven.errors import BackboneError, EvaluationError, PreparationError
 from einthoven.evaluate.metrics import auroc
-from einthoven.inference import calibrate_table, predict_cohort, predict_record
+from einthoven.inference import (
+    Predictor,
+    RecordPrediction,
+    calibrate_table,
+    predict_cohort,
+    predict_record,
+)
 from einthoven.models import Model
 from einthoven.predictions import Calibration
 from einthoven.records import Record, read_record
@@ -308,3 +314,52 @@ def test_prediction_on_another_device_copies_the_model(synthetic: Cohort) -> Non
     assert next(copy.parameters()).device.type == "meta"
     assert next(model.classifier.parameters()).device.type == "cpu"
     assert on_device(model.classifier, "cpu") is model.classifier
+
+
+def padded(record: Record, *leads: str) -> Record:
+    """The record with a constant in place of some leads."""
+    signal = record.signal.copy()
+    signal[[record.leads.index(lead) for lead in leads]] = 0.1
+    return replace(record, signal=signal)
+
+
+def test_a_constant_lead_is_a_missing_one(
+    model: Model, record: Record, calibration: Calibration
+) -> None:
+    chest = record.leads[6:]
+    measured = with_accuracy(replace(model, calibration=calibration), model.labels[:1])
+    expected = predict_record(measured, record, leads=LIMBS)
+    flat = predict_record(measured, padded(record, *chest))
+    assert flat.left_out_leads == chest
+    assert flat.without_call == expected.without_call == model.labels[1:]
+    assert list(flat.probabilities.values()) == pytest.approx(
+        list(expected.probabilities.values()), nan_ok=True
+    )
+    assert set(expected.warnings) < set(flat.warnings)
+    assert all(any(lead in text for text in flat.warnings) for lead in chest)
+    limb = predict_record(measured, padded(record, "I", "aVF"))
+    assert (limb.derived_leads, limb.left_out_leads, limb.without_call) == (("I", "aVF"), (), ())
+    assert values(model, padded(record, "I", "aVF")) == values(
+        model, record.select(("II", "III", "aVR", "aVL", *chest))
+    )
+
+
+def test_records_with_too_few_leads_that_vary_are_refused(model: Model, record: Record) -> None:
+    measured = with_accuracy(model, model.labels[:1])
+    with pytest.raises(BackboneError, match="V1"):
+        predict_record(measured, padded(record, *record.leads[1:]))
+    with pytest.raises(PreparationError, match="V3"):
+        predict_record(model, padded(record, "V3"), leads=("V3",))
+
+
+def test_records_of_a_batch_keep_their_own_leads(model: Model, record: Record) -> None:
+    records = [record, padded(record, "V2"), padded(record, *record.leads), record]
+    first, second, third, last = Predictor(model)([lambda item=item: item for item in records])
+    assert isinstance(third, PreparationError)
+    for one, other in ((first, record), (second, records[1]), (last, record)):
+        assert isinstance(one, RecordPrediction)
+        alone = predict_record(model, other)
+        assert one.left_out_leads == alone.left_out_leads
+        assert list(one.probabilities.values()) == pytest.approx(
+            list(alone.probabilities.values()), abs=1e-6
+        )

@@ -15,11 +15,18 @@ from torch import Tensor, nn
 
 from einthoven.backbones.inference import aggregate_crops
 from einthoven.backbones.leads import LeadSubset
-from einthoven.errors import BackboneError, EinthovenError
+from einthoven.errors import BackboneError, EinthovenError, PreparationError
 from einthoven.models.model import Model
 from einthoven.predictions.missing_leads import answered_labels
-from einthoven.records import Record
-from einthoven.records.quality import offset_text, offsets, quality_warnings, refuse_flat
+from einthoven.records import Record, canonical_lead
+from einthoven.records.limb_leads import derivable_leads
+from einthoven.records.quality import (
+    flat_leads,
+    offset_text,
+    offsets,
+    quality_warnings,
+    refuse_flat,
+)
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_record, seconds_left_out
 
@@ -69,7 +76,7 @@ def predict_record(
 
     Limb leads that the record lacks are computed if two of its leads determine them, which is
     exact; the prediction names them. Without other leads, those of `leads` or those that the record
-    lacks, labels are answered only where the measured accuracy allows it
+    lacks or holds constant, labels are answered only where the measured accuracy allows it
     (`einthoven.predictions.missing_leads`). A model without such a measurement makes no calls.
 
     Parameters
@@ -142,11 +149,29 @@ class Predictor:
         try:
             record = read()
             refuse_flat(record)
-            route = self._route(self.leads or self._present(record))
-            preparation = route.preparation.deriving(record.leads)
-            return _Prepared(record, preparation, prepare_record(preparation, record), route)
+            flat = flat_leads(record)
+            usable = record.select([lead for lead in record.leads if lead not in flat])
+            route = self._route_of(usable, flat)
+            preparation = route.preparation.deriving(usable.leads)
+            return _Prepared(record, preparation, prepare_record(preparation, usable), route)
         except (EinthovenError, OSError) as error:
             return error
+
+    def _route_of(self, usable: Record, flat: Sequence[str]) -> _Route:
+        """The route of a record without its flat leads; its error names these."""
+        if not flat:
+            return self._route(self.leads or self._present(usable))
+        leads = self._present(usable)
+        if self.leads is not None:
+            missing = {*flat} - {*derivable_leads(usable.leads)}
+            leads = tuple(lead for lead in self.leads if canonical_lead(lead) not in missing)
+        name = f"{usable.source or usable.name}: {', '.join(flat)} constant over the whole record"
+        if leads == ():
+            raise PreparationError(name, remedy="leave out the record, or use other leads")
+        try:
+            return self._route(leads)
+        except BackboneError as error:
+            raise BackboneError(f"{name}; {error.problem}", remedy=error.remedy) from error
 
     def _present(self, record: Record) -> tuple[str, ...] | None:
         """Leads of the model that a record has, if others are missing and do not follow."""

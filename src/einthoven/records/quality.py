@@ -118,6 +118,12 @@ def offset_text(offsets: Mapping[str, float]) -> str:
     return f"{' '.join(offsets)} at rest up to {max(map(abs, offsets.values())):.2f} mV from zero"
 
 
+def flat_leads(record: Record) -> tuple[str, ...]:
+    """Leads that are constant over the whole record, as those that a file pads with zeros."""
+    flat = (record.signal == record.signal[:, :1]).all(axis=1)
+    return tuple(lead for lead, constant in zip(record.leads, flat, strict=True) if constant)
+
+
 def refuse_flat(record: Record) -> None:
     """Refuse a recording without a signal, for which networks would give confident predictions.
 
@@ -126,8 +132,7 @@ def refuse_flat(record: Record) -> None:
     PreparationError
         If every lead is constant.
     """
-    signals = record.signal
-    if not (signals != signals[:, :1]).any():
+    if len(flat_leads(record)) == len(record.leads):
         raise PreparationError(
             f"{record.source or record.name}: every lead is constant",
             remedy="leave out the record; there is no signal in it",
