@@ -259,6 +259,7 @@ def test_doctor_shows_what_a_backbone_with_options_receives(
     assert "notch" not in result.out
     result = cli("doctor", file, "--backbone", "einthoven-small", "--picture", picture)
     assert load_model("einthoven-small").preparation.describe() in result.out
+    assert cli("doctor", file, "--picture", picture).out == result.out
     result = cli("doctor", file, "--option", "window=2500", status=1)
     assert "--backbone" in result.err
     result = cli(*command, "--option", "preparation=best", status=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 
@@ -117,3 +118,15 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
         warnings.simplefilter("default")
         warnings.warn("look [here]", UserWarning, stacklevel=1)
     assert "look [here]\n" in capsys.readouterr().err
+
+
+def test_a_topic_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """The folds of a run decide the same with other numbers of records."""
+    log = logging.getLogger("einthoven.test")
+    with shown_warnings():
+        for records in (336, 335):
+            log.info("solver (%d records)", records, extra={"topic": "solver"})
+            log.info("loss of %d records", records)
+        log.info("solver (%d records)", 9, extra={"topic": "another solver"})
+    printed = [int(number) for number in re.findall(r"\d+", capsys.readouterr().err)]
+    assert printed == [336, 336, 335, 9]

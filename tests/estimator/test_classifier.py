@@ -280,6 +280,38 @@ def test_to_model_is_a_model_folder_with_the_same_predictions(
 # ---------------------------------------------------------------------- who validates
 
 
+LOGISTIC: dict[str, Any] = {"overrides": ["data.crop_seconds=2.5", "stage1.solver=logistic"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "split"),
+    [
+        (LOGISTIC, "out of fold"),
+        ({"recipe": RECIPE, "validation_fraction": 0.25}, "validation"),
+        ({"recipe": RECIPE, "validation_fraction": None}, None),
+    ],
+    ids=["logistic", "held out", "all records"],
+)
+def test_a_model_has_thresholds_of_unseen_records(
+    arrays: Any, options: dict[str, Any], split: str | None
+) -> None:
+    """The name of a series is the label."""
+    common = int(arrays.y.sum(axis=0).argmax())
+    y = pd.Series(arrays.y[:, common], name="rhythm")
+    classifier = EcgClassifier(**arrays.given, **options).fit(arrays.x, y, arrays.patients)
+    model = classifier.to_model()
+    assert (model.labels, classifier.classes_.tolist()) == (("rhythm",), [0, 1])
+    if split is None:
+        assert model.calibration is None
+        return
+    fit = model.config["calibration_fit"]
+    assert fit["split"] == split
+    assert (fit["records"] == len(y)) == (split == "out of fold")
+    assert model.calibration is not None
+    assert model.calibration.temperatures == (1.0,)
+    assert model.calibration.thresholds[0] not in (0.0, 0.5, 1.0)
+
+
 def test_training_and_validation_records_are_disjoint(arrays: Any) -> None:
     train, validation = set_aside(arrays.y, arrays.patients, fraction=0.2, seed=1)
     assert sorted([*train, *validation]) == list(range(len(arrays.y)))

@@ -16,8 +16,12 @@ import torch
 from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone
+from einthoven.cohorts import Cohort
 from einthoven.errors import ModelError, WeightsError
+from einthoven.evaluate.scores import score_predictions
+from einthoven.experiment.run import RunResult
 from einthoven.files import read_json, write_json
+from einthoven.inference import predict_cohort
 from einthoven.licences import CC_BY_4, OWN_DATA, SIMULATED, UNKNOWN, Licence, combined
 from einthoven.models import (
     Model,
@@ -33,6 +37,8 @@ from einthoven.models import (
     update_config,
 )
 from einthoven.predictions.calibration import Calibration
+from einthoven.signals.store import Store
+from einthoven.training.run import RunFolder
 from einthoven.weights import load_backbone, load_classifier
 
 NAME = "mtecg_tiny_100hz"
@@ -291,3 +297,19 @@ def test_the_config_is_plain_json_in_the_form_of_the_hub(saved: Path) -> None:
     assert config["license"] == "CC-BY-4.0"
     card = (saved / "README.md").read_text()
     assert 'license: "cc-by-4.0"' in card.split("---\n")[1]
+
+
+def test_representations_are_short(synthetic: Cohort, synthetic_store: Store) -> None:
+    model = load_model()
+    table = predict_cohort(model, synthetic, synthetic_store, "test", some_labels=True)
+    score = score_predictions(table, resamples=0)
+    result = RunResult(RunFolder(Path("runs/first")), score)
+    for value, content in (
+        (model, f"einthoven-small.*{model.labels[0]}.*I II III.*{model.preparation.rate:g} Hz"),
+        (synthetic, f"{len(synthetic)} records.*{len(synthetic.labels)} labels"),
+        (synthetic_store, f"{len(synthetic_store)} records"),
+        (table, f"{len(table)} records.*{table.labels[0]}"),
+        (result, rf"runs/first.*{score.macro_auroc:.4f}"),
+    ):
+        assert len(repr(value)) < 300
+        assert re.search(content, repr(value))

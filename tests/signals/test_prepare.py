@@ -320,6 +320,14 @@ def test_missing_and_infinite_values_are_refused(bad: float) -> None:
         prepare_batch(ST_MEM, signals, rate=500, starts=torch.zeros(40, dtype=torch.long))
 
 
+def test_a_missing_value_of_a_record_is_named_by_lead() -> None:
+    signal = np.zeros((12, 5000), dtype=np.float32)
+    signal[2, 4999] = np.nan
+    record = Record.create(signal, 500, leads=STANDARD_LEADS, name="an ECG")
+    with pytest.raises(PreparationError, match=r"^an ECG: .*lead III \(1 of 5000 samples\)\n"):
+        prepare_record(ST_MEM, record)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -73,7 +73,9 @@ def test_batch_shrinks_until_there_are_enough_steps(records: int, batch: int) ->
 def test_fine_tuning_is_tried_from_a_number_of_records(
     records: int, keep: str, tuned: bool
 ) -> None:
-    assert (settled(records, keep=keep).stage2 is not None) == tuned
+    stage2 = settled(records, keep=keep).stage2
+    assert (stage2 is not None) == tuned
+    assert stage2 is None or stage2.keep == keep.replace("auto", "better")
 
 
 @pytest.mark.parametrize(

@@ -311,17 +311,19 @@ def doctor(
         Path | None,
         typer.Option(
             help="Draw the ECG before and after preparation: .html, .png or .svg. Default: "
-            "FILE-BACKBONE.html in the current folder."
+            f"FILE-BACKBONE.html in the current folder. The default backbone is {SHIPPED}'s."
         ),
     ] = None,
 ) -> None:
     """Examine an installation, an ECG file, a cohort or a store, and list problems.
 
-    With --backbone, the ECG is drawn lead by lead as recorded and as that backbone receives it.
+    With --backbone or --picture, the ECG is drawn lead by lead as recorded and as that backbone
+    receives it.
     """
     from einthoven.cohorts import TABLE_SUFFIXES
     from einthoven.doctor import examine, installation
     from einthoven.models import initialisation_of
+    from einthoven.records.formats import is_record
 
     if labels and (file is None or file.suffix not in TABLE_SUFFIXES):
         raise CohortError("--label applies only to tables", remedy="name a table, or leave it out")
@@ -329,6 +331,8 @@ def doctor(
         raise BackboneError("--option applies to a backbone", remedy="add --backbone NAME")
     if file is None and (backbone is not None or picture is not None):
         raise BackboneError("--backbone and --picture need an ECG file", remedy="name an ECG file")
+    if picture is not None and backbone is None and file is not None and is_record(file):
+        backbone = SHIPPED
     arguments: dict[str, Any] = {"labels": labels, "picture": picture}
     if backbone is not None and file is not None:
         start = initialisation_of(backbone, random=True)

@@ -34,7 +34,7 @@ WITHOUT_LABEL = "without a label of the task"
 """A reason in `Cohort.left_out`."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cohort:
     """Labelled records in patient-disjoint splits.
 
@@ -80,6 +80,13 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{split} {len(self.ids(split))}" for split in SPLITS)
+        return (
+            f"<Cohort {self.name}: {len(self)} records ({counts}) of "
+            f"{self.table['patient'].nunique()} patients, {len(self.labels)} labels>"
+        )
 
     def ids(self, split: str | None = None) -> NDArray[np.str_]:
         """Record ids of a split (all records with `all` or None), in the order of `targets`."""

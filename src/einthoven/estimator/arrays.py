@@ -195,17 +195,20 @@ class Targets:
         The classes in order, or the names (or numbers) of the labels.
     matrix : numpy.ndarray
         (records, outputs) uint8: the second class, every class, or every label.
+    label : str
+        Name of the second of the classes 0 and 1; the empty string is its value.
     """
 
     kind: Kind
     classes: NDArray[Any]
     matrix: NDArray[np.uint8]
+    label: str = ""
 
     @classmethod
     def of(cls, y: NDArray[Any], names: Sequence[Any] | None = None) -> Targets:
         """Read y: labels of 0 and 1, (records, labels), or one class a record, (records,).
 
-        `names` are those of the labels, such as the columns of a data frame.
+        `names` are those of the labels, such as the columns of a data frame, or of a series.
 
         Raises
         ------
@@ -229,12 +232,16 @@ class Targets:
                 remedy="pass records of at least two classes",
             )
         if len(classes) == 2:
-            return cls("binary", classes, place.astype(np.uint8)[:, None])
+            is_label = names is not None and len(names) == 1 and np.isin(classes, (0, 1)).all()
+            label = str(names[0]) if names is not None and is_label else ""
+            return cls("binary", classes, place.astype(np.uint8)[:, None], label)
         return cls("multiclass", classes, np.eye(len(classes), dtype=np.uint8)[place])
 
     @property
     def names(self) -> list[str]:
         """Names of the network's outputs."""
+        if self.label:
+            return [self.label]
         return [str(name) for name in (self.classes[1:] if self.kind == "binary" else self.classes)]
 
 

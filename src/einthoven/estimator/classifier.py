@@ -33,11 +33,14 @@ from einthoven.estimator.embedder import (
     initial_fingerprints,
     open_encoder,
 )
+from einthoven.evaluate.calibrate import best_thresholds
 from einthoven.files import Json
 from einthoven.inference import on_device
 from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance, initial_weights
+from einthoven.predictions import Calibration
 from einthoven.progress import Progress, live_bars
+from einthoven.signals.batches import SignalSource
 from einthoven.stages.data import adapted
 from einthoven.stages.policy import FEWEST_TUNED, resolve_auto
 from einthoven.stages.posttrain import (
@@ -47,6 +50,7 @@ from einthoven.stages.posttrain import (
     resolve_recipe,
     train_stages,
 )
+from einthoven.stages.probe import out_of_fold_probabilities
 from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
 from einthoven.stages.statistics import fit_standardiser, with_scale
 from einthoven.training.distributed import Processes
@@ -190,7 +194,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             carried out.
         """
         self._validate_params()
-        names = getattr(y, "columns", None)
+        names = _names(y)
         x, y = self._flat(X, y, multi_output=True, ensure_min_samples=2)
         targets, store, recipe = Targets.of(y, names), self._store(x), self._recipe()
         backbone, preparation = open_encoder(
@@ -233,6 +237,8 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
                 processes=processes,
                 progress=progress,
             )
+            unseen = _unseen(network, sources, results, Path(folder), recipe, fraction)
+        self._calibration = None if unseen is None else _with_thresholds(targets.names, *unseen)
         self.results_ = {stage: _summary(result) for stage, result in results.items()}
         self.history_ = {stage: result.history for stage, result in results.items()}
         self.classes_, self._kind = targets.classes, targets.kind
@@ -271,14 +277,17 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         """The trained network with its preparation, which predicts ECG files and can be saved.
 
         Probabilities of several classes are not divided by their sum: a model's labels do not
-        exclude each other.
+        exclude each other. Its thresholds are chosen on out-of-fold predictions of a logistic
+        regression, or on records that were held out; without either, it has none.
         """
         check_is_fitted(self)
+        calibration, fit = self._calibration or (None, {})
         return Model(
             self.classifier_,
             self.preparation_,
             aggregate=self._aggregate,
-            config=self._config,
+            calibration=calibration,
+            config=self._config | fit,
             fingerprints=self._fingerprints,
         )
 
@@ -364,6 +373,56 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _names(y: Any) -> Sequence[Any] | None:
+    """Names of the labels in the columns of a data frame, or in a series."""
+    if hasattr(y, "columns"):
+        return list(y.columns)
+    name = getattr(y, "name", None)
+    return None if name is None else [name]
+
+
+def _unseen(
+    network: Classifier,
+    sources: Sequence[SignalSource],
+    results: Mapping[str, Result],
+    folder: Path,
+    recipe: Recipe,
+    fraction: float | None,
+) -> tuple[str, NDArray[np.uint8], NDArray[np.float64]] | None:
+    """Split, targets and probabilities of records that the network predicts without having seen.
+
+    Those of a logistic regression are out of fold, the others held out; None if there are none.
+    """
+    train, held_out = sources
+    values = out_of_fold_probabilities(folder / "stage1") if recipe.stage1 else None
+    kept = [stage for stage, result in results.items() if result.is_kept][-1]
+    if values is not None and kept == "stage1":
+        return "out of fold", train.targets, values
+    if fraction is None:
+        return None
+    rule, device = recipe.data.aggregate, next(network.parameters()).device
+    values = probabilities(network.eval(), held_out, aggregate=rule, device=device)
+    return "validation", held_out.targets, values
+
+
+def _with_thresholds(
+    labels: Sequence[str], split: str, targets: NDArray[np.uint8], values: NDArray[np.float64]
+) -> tuple[Calibration, Json]:
+    """A calibration that only has thresholds, and its entry in config.json."""
+    positives = targets.sum(axis=0, dtype=int).tolist()
+    fit = {
+        "split": split,
+        "cohort": "",
+        "records": len(targets),
+        "positives": dict(zip(labels, positives, strict=True)),
+        "temperatures": False,
+        "bias": False,
+    }
+    count = len(labels)
+    calibration = Calibration((1.0,) * count, (0.0,) * count, best_thresholds(targets, values))
+    return calibration, {"calibration_fit": fit}
 
 
 def _summary(result: Result) -> dict[str, float]:

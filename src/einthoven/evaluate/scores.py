@@ -16,7 +16,7 @@ from einthoven.files import Json
 from einthoven.predictions import Predictions
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Score:
     """Metrics of one set of predictions. Undefined values are NaN here and None in `to_dict`.
 
@@ -69,6 +69,12 @@ class Score:
     drawn: int
     acceptance: float
     settings: BootstrapSettings
+
+    def __repr__(self) -> str:
+        return (
+            f"<Score: {self.records} records, macro AUROC {self.macro_auroc:.4f}, macro AP "
+            f"{self.macro_auprc:.4f}, {self.defined_labels} of {len(self.labels)} labels>"
+        )
 
     def to_dict(self) -> Json:
         """A JSON-serialisable dict with None for NaN and the labels under `per_label`."""

@@ -11,13 +11,14 @@ from einthoven.errors import ModelError
 from einthoven.files import Json
 from einthoven.licences import Licence
 from einthoven.predictions.calibration import Calibration
+from einthoven.predictions.table import listed
 from einthoven.signals.preparation import Preparation
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A classifier or an encoder, with its preparation, calibration and provenance.
 
@@ -63,6 +64,13 @@ class Model:
                 f"{len(self.labels)}",
                 remedy="fit the calibration on predictions of this model",
             )
+
+    def __repr__(self) -> str:
+        head = f"labels: {listed(self.labels)}" if self.labels else "no labels"
+        return (
+            f"<Model {self.name}: {self.backbone.name}, {head}; leads "
+            f"{' '.join(self.preparation.leads)}, {self.preparation.rate:g} Hz>"
+        )
 
     def predict(self, source: Any, **options: Any) -> DataFrame:
         """Predict ECGs by `einthoven.predict(source, model=self, **options)`.

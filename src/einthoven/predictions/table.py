@@ -29,7 +29,7 @@ METADATA_KEY = b"einthoven.predictions"
 SHOWN_NAMES = 5  # in a message
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     """Probabilities of every label for every record, with targets where known.
 
@@ -116,6 +116,10 @@ class Predictions:
         names: Any = [str(i) for i in range(width)] if labels is None else labels
         groups: Any = np.full(count, "") if patients is None else patients
         return cls(names, np.arange(count).astype(np.str_), groups, *tables)
+
+    def __repr__(self) -> str:
+        kind = "without targets" if self.targets is None else "with targets"
+        return f"<Predictions: {len(self)} records {kind}, labels: {listed(self.labels)}>"
 
     def __len__(self) -> int:
         return int(self.records.size)

@@ -54,7 +54,7 @@ class Chunk:
     signals: NDArray[np.int16]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Store:
     """A packed cohort, open for reading.
 
@@ -81,6 +81,12 @@ class Store:
     _filesystem: Any = field(repr=False)
     _maps: dict[int, mmap.mmap] = field(default_factory=dict, repr=False)
     _touched: int = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.root}: {len(self.index)} records, leads "
+            f"{' '.join(self.leads)}, {len(self.quarantine)} in quarantine>"
+        )
 
     @classmethod
     def open(cls, root: str | Path) -> Store:
@@ -214,7 +220,7 @@ class Store:
         return self.__dict__ | {"_maps": {}, "_touched": 0}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ArrayStore(Store):
     """A store over records that are in memory: nothing is written, rounded or held twice.
 

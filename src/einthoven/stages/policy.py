@@ -53,9 +53,13 @@ def resolve_auto(
     total = records + len(validation)
     together = f"{total:,} training and validation records, limit"
     undecided = recipe.stage1 and recipe.stage2 and recipe.stage2.keep == "auto"
-    if undecided and total < FEWEST_TUNED:
-        decisions.append(Decision("stage2", "none", f"{together} {FEWEST_TUNED}"))
-        recipe = recipe.model_copy(update={"stage2": None})
+    if undecided:
+        reason = f"{together} {FEWEST_TUNED}"
+        if total < FEWEST_TUNED:
+            decisions.append(Decision("stage2", "none", reason))
+            recipe = recipe.model_copy(update={"stage2": None})
+        else:
+            decisions.append(Decision("stage2.keep", "better", reason))
     if recipe.stage1 and recipe.stage1.solver == "auto":
         few = records <= MOST_SOLVED
         decisions.append(
