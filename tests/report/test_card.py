@@ -195,6 +195,25 @@ def test_what_was_done_replaces_what_was_requested() -> None:
     assert [row[-1] for row in rows] == ["all", "1, 3"]
 
 
+@pytest.mark.parametrize(
+    ("made", "numbers"),
+    [
+        ({"compared_records": 420}, ["420"]),
+        ({"compared_records": 420, "leakage": LEAKAGE}, ["7", "200"]),
+        ({"compared_records": 0}, []),
+        ({}, []),
+    ],
+)
+def test_records_that_the_initial_weights_have_seen(made: Json, numbers: list[str]) -> None:
+    history = [{"cohort": "ptb-xl", "version": "1.0.3", "records": 17418}]
+    described = describe({"provenance": {**made, "pretraining": history}})
+    assert re.findall(r"\d+", described["records_among_them"]) == numbers
+    assert (described["records_among_them"] == UNKNOWN) == (not made)
+    assert "17,418" in described["weights_data"]
+    public = describe({"provenance": {"public_weights": PUBLIC}})
+    assert public["weights_data"] == PUBLIC["pretraining_data"]
+
+
 def test_a_second_stage_that_was_discarded_is_described_as_such() -> None:
     recipe = {"stage1": {"epochs": 3}, "stage2": {"epochs": 24, "stop_after": 7}}
     policy = [{"key": "stage2", "value": "discarded", "reason": "no gain of 0.5"}]

@@ -30,6 +30,7 @@ from einthoven.stages.leakage import (
     check_evaluation_records,
     check_initial_weights,
     check_pretraining_records,
+    compared_records,
     find_leakage,
     merge,
     read_fingerprints,
@@ -179,6 +180,7 @@ def test_model_keeps_fingerprints_of_its_training_records(
     # Patients of own tables stay in the run folder.
     assert not any(len(part.own_patients) for part in parts)
     assert check_initial_weights(model, labelled) is None
+    assert compared_records(model, labelled) == len(labelled[0].ids("test"))
     again = save_model(load_model(model), tmp_path / "again")
     weights = [path / "model.safetensors" for path in (model, again)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
@@ -368,6 +370,7 @@ def test_checkpoints_without_fingerprints_are_accepted(
     write_tensors(tmp_path / "plain.safetensors", {"x": torch.zeros(1)}, {})
     for file in (tmp_path / "public.pth", tmp_path / "plain.safetensors", None):
         assert check_initial_weights(file, labelled) is None
+        assert compared_records(file, labelled) == 0
 
 
 def test_posttrain_refuses_leakage_and_records_permission(

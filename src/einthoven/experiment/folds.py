@@ -44,7 +44,7 @@ from einthoven.predictions import Predictions
 from einthoven.progress import Progress, part_of
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
-from einthoven.stages.leakage import check_initial_weights, check_public_weights
+from einthoven.stages.leakage import check_initial_weights, check_public_weights, compared_records
 from einthoven.stages.policy import Decision
 from einthoven.stages.posttrain import check_weights, posttrain, request_of, resolve_recipe
 from einthoven.stages.recipe import Recipe
@@ -112,6 +112,7 @@ def run_folds(
         options=options, leakage=leakage, world=processes.world,
     )  # fmt: skip
     request |= {"folds": folds, "public_weights": check_public_weights(backbone, weights, cohort)}
+    request["compared_records"] = compared_records(weights, tested)
     resolved, policy = _resolved(recipe, parts, store, processes)
     request |= {"policy": {each.key: each.value for each in policy}} if policy else {}
     settings |= {"allow_leakage": allow_leakage}

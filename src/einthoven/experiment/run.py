@@ -285,6 +285,7 @@ def _provenance(trained: PosttrainResult, cohort: Cohort) -> dict[str, Any]:
         "public_weights": public,
         "contains_ptbxl": True if cohort.name == PTB_XL else before["contains_ptbxl"],
         "leakage": request.get("leakage"),
+        "compared_records": request.get("compared_records"),
         **_selection(trained),
         "environment": trained.run.environment,
     }

@@ -124,6 +124,8 @@ def report_data(
             "all": len(positives),
             "few_limit": RARE,
             "few": sum(0 < count < RARE for count in positives),
+            "fewest": min(filter(None, positives), default=0),
+            "most": max(positives, default=0),
         },
         "descriptions": dict(cohort.descriptions) if cohort is not None else {},
         "recalibrated": calls.is_recalibrated if calls else None,
@@ -365,6 +367,8 @@ def describe(config: Json, trained: Json | None = None) -> Json:
         "weights_licence": licence,
         "public_weights": values.get("public_weights") or None,
         "contains_ptbxl": _contains_ptbxl(values),
+        "weights_data": _weights_data(values, recipe),
+        "records_among_them": _records_among_them(values, recipe),
         "selected_epochs": _selected_epochs(values, recipe),
         "selection": values.get("selection") or None,
         "preparation_steps": text(values.get("preparation_text")).split("; "),
@@ -573,6 +577,29 @@ def _initial_weights(values: Json, recipe: Json) -> tuple[str, str]:
     if weights is None and "weights" in values and not values.get("public_weights"):
         return "random initialisation", UNKNOWN
     return text(weights), UNKNOWN
+
+
+def _weights_data(values: Json, recipe: Json) -> str:
+    """The data that the initial weights were trained on."""
+    if recipe.get("initialise") == "random":
+        return "no data: random initialisation"
+    if public := values.get("public_weights"):
+        return text(public.get("pretraining_data"))
+    return history_text(values.get("pretraining") or ()) or UNKNOWN
+
+
+def _records_among_them(values: Json, recipe: Json) -> str:
+    """`none of 420 tested records`: those that the initial weights have seen."""
+    if recipe.get("initialise") == "random":
+        return "none: random initialisation"
+    leakage, compared = values.get("leakage"), values.get("compared_records")
+    if leakage and leakage["seen"]:
+        return f"{leakage['seen']:,} of {counted(leakage['records'], 'tested record')}"
+    if compared is None:
+        return UNKNOWN
+    if not compared:
+        return "not checkable, because the weights have no fingerprints of what they have seen"
+    return f"none of {counted(compared, 'tested record')}"
 
 
 def _contains_ptbxl(values: Json) -> str | None:

@@ -334,6 +334,18 @@ def check_initial_weights(
     return leakage.to_dict()
 
 
+def compared_records(
+    weights: str | Path | None, packed_cohort: PackedCohort, split: str = "test"
+) -> int:
+    """Number of records of a split whose signals are compared with those that weights have seen.
+
+    0 if the weights have no fingerprints, or those of leads that the records do not have.
+    """
+    ids, parts = packed_cohort[0].ids(split), read_fingerprints(weights) if weights else []
+    signals = [_signals(packed_cohort, ids, leads) for leads in {part.leads for part in parts}]
+    return max((int((numbers != 0).sum()) for numbers in signals), default=0)
+
+
 def check_evaluation_records(
     model: str | Path, member: PackedCohort, split: str = "test"
 ) -> Json | None:

@@ -48,6 +48,7 @@ from einthoven.stages.finetune import (
 from einthoven.stages.leakage import (
     check_initial_weights,
     check_public_weights,
+    compared_records,
     training_fingerprints,
     write_fingerprints,
 )
@@ -176,6 +177,7 @@ def posttrain(
     )
     request |= {STANDARDISER: asdict(standardiser)} if standardiser else {}
     request |= {"policy": {each.key: each.value for each in policy}} if policy else {}
+    request["compared_records"] = compared_records(weights, packed_cohort)
     request["public_weights"] = check_public_weights(backbone, weights, cohort_used)
     fingerprints: dict[str, str] = {}
     with open_run(out, request, processes) as run:
