@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from einthoven.cli.paths import refuse_inside, store_of
 from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, StoreError
-from einthoven.records import STANDARD_LEADS
+from einthoven.models import load_model
+from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.records.wfdb import write_wfdb
+from einthoven.signals.store import Store
 
 
 @pytest.fixture
@@ -95,3 +98,51 @@ def test_runs_inside_the_folder_of_a_cohort_are_refused(tmp_path: Path) -> None:
             refuse_inside(out, folder)
     refuse_inside(tmp_path / "cohort-run", folder)
     refuse_inside(folder / "run", folder / "table.csv")
+
+
+@pytest.fixture
+def limb(tmp_path: Path, synthetic: Cohort, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table of 60 records that hold only I and II."""
+    monkeypatch.setenv("EINTHOVEN_CACHE", str(tmp_path / "cache"))
+    label = int(synthetic.matrix.sum(axis=0).argmax())
+    rows = []
+    for number, file in enumerate(synthetic.paths()[:60]):
+        record = read_record(file).select(("I", "II"))
+        write_wfdb(tmp_path / f"r{number}", record.signal, rate=record.rate, leads=record.leads)
+        rows.append((f"r{number}.hea", f"p{number}", int(synthetic.matrix[number, label])))
+    table = pd.DataFrame(rows, columns=["path", "patient", "label"])
+    table.to_csv(tmp_path / "limb.csv", index=False)
+    return tmp_path / "limb.csv"
+
+
+@pytest.mark.filterwarnings("ignore::einthoven.stages.leakage.LeakageWarning")
+def test_a_network_of_few_leads_is_trained_on_records_of_these(
+    cli: Any, made: Any, limb: Path, tiny_backbone: str, tmp_path: Path
+) -> None:
+    options = (
+        "posttrain", limb, "--backbone", tiny_backbone, "--weights", made.encoder, "--recipe",
+        "linear-probe", "--device", "cpu", "--resamples", 0, "--allow-leakage", "--folds", 3,
+    )  # fmt: skip
+    refused = cli(*options, "--out", tmp_path / "twelve", status=1)
+    assert "--leads" in refused.err
+    cli(*options, "--leads", "I,II", "--out", tmp_path / "run")
+    assert load_model(tmp_path / "run" / "model").preparation.sources == ("I", "II")
+    packed = [Store.open(file.parent) for file in tmp_path.glob("cache/stores/*/store.json")]
+    assert [(store.leads, len(store)) for store in packed] == [(("I", "II"), 60)]
+    cli("evaluate", "--model", tmp_path / "run" / "model", "--cohort", limb, "--split", "test",
+        "--resamples", 0, "--device", "cpu")  # fmt: skip
+
+
+def test_the_leads_that_are_packed_are_all_twelve_where_records_have_them(
+    hospitals: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A store of twelve leads shows what weights have seen; it is used until a record lacks one."""
+    whole = store_of(hospitals[0], None, leads=("I", "II"))
+    assert whole.leads == STANDARD_LEADS
+    assert store_of(hospitals[0], None).root == whole.root
+    signal = np.random.default_rng(1).normal(0, 0.3, (2, 500))
+    write_wfdb(hospitals[1] / "00003", signal, rate=100, leads=("I", "II"))
+    assert len(store_of(hospitals[1], None)) == 3
+    for _ in range(2):
+        few = store_of(hospitals[1], None, leads=("I", "II"))
+        assert (few.leads, len(few)) == (("I", "II"), 4)

@@ -14,6 +14,8 @@ import einthoven
 from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, RecipeError
 from einthoven.models import model_path, read_config
+from einthoven.records import read_record
+from einthoven.records.wfdb import write_wfdb
 from einthoven.report.page import write_report
 
 QUICK: dict[str, Any] = {
@@ -85,3 +87,18 @@ def test_nothing_of_a_path_leaves_the_machine(
     for file in files:
         assert b"MARKER" not in file.read_bytes(), file
     assert "einthoven posttrain ward.csv --out=one --store s" in shared.read_text()
+
+
+def test_records_of_few_leads_train_a_network_of_these(synthetic: Cohort, tmp_path: Path) -> None:
+    label = synthetic.labels.index("AFIB")
+    frame = synthetic.table[["patient", "split"]].assign(AFIB=synthetic.matrix[:, label])
+    frame["path"] = [f"{number}.hea" for number in range(len(frame))]
+    for name, file in zip(frame["path"], synthetic.paths(), strict=True):
+        record = read_record(file).select(("I", "II"))
+        path = (tmp_path / name).with_suffix("")
+        write_wfdb(path, record.signal, rate=record.rate, leads=record.leads)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    settings = QUICK | {"options": {"leads": ["I", "II"]}, "out": tmp_path / "run"}
+    for _ in range(2):
+        assert einthoven.posttrain(tmp_path / "t.csv", **settings) is not None
+    assert einthoven.load_model(tmp_path / "run" / "model").preparation.sources == ("I", "II")

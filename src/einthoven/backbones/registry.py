@@ -188,6 +188,14 @@ def entry(name: str) -> Entry:
     return catalogue()[name]
 
 
+def leads_of(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Leads that a backbone with some options reads from a record; no weights are made."""
+    import torch
+
+    with torch.device("meta"):
+        return entry(name).build(**options).preparation.sources
+
+
 def create_backbone(name: str, *, seed: int | None = None, **overrides: Any) -> Backbone:
     """Build a registered backbone with fresh weights.
 

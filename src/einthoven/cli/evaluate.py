@@ -380,7 +380,7 @@ def _cohort_of(
         cohort = cohort.with_labels(model.labels)
         if path.is_dir():  # as for PTB-XL's tasks: a record without any label is left out
             cohort = cohort.select(cohort.matrix.sum(axis=1) > 0, reason=WITHOUT_LABEL)
-    return cohort, store_of(path, store, labels=labels)
+    return cohort, store_of(path, store, labels=labels, leads=model.preparation.sources)
 
 
 def _print_score(score: Any, predictions: Predictions) -> None:

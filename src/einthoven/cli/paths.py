@@ -14,6 +14,7 @@ from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.errors import CohortError, ModelError
 from einthoven.files import CONFIG_FILE, STORE_FILE
 from einthoven.models import SHIPPED, is_model
+from einthoven.records import STANDARD_LEADS
 from einthoven.report.format import counted
 
 if TYPE_CHECKING:
@@ -121,12 +122,19 @@ def refuse_inside(out: Path, cohort: Path) -> None:
 # ---------------------------------------------------------------------- stores
 
 
-def store_of(path: Path, store: Path | None, *, labels: Sequence[str] | None = None) -> Store:
+def store_of(
+    path: Path,
+    store: Path | None,
+    *,
+    labels: Sequence[str] | None = None,
+    leads: Sequence[str] = STANDARD_LEADS,
+) -> Store:
     """Open the cohort's store, or pack it: in `store`, or in the cache folder.
 
-    Raises StoreError if it holds other recordings than the cohort.
+    It has twelve leads, or those that a network needs, `leads`, if the records lack others. Raises
+    StoreError if it holds other recordings than the cohort.
     """
-    from einthoven.signals.pack import check_sources, pack
+    from einthoven.signals.pack import check_sources, leads_to_pack, pack
     from einthoven.signals.store import Store
 
     if store is not None and (store / STORE_FILE).is_file():
@@ -134,23 +142,32 @@ def store_of(path: Path, store: Path | None, *, labels: Sequence[str] | None = N
         check_sources(existing, path if path.is_dir() else path.parent)
         return existing
     cohort = full_cohort(path, labels=labels)
-    folder = store or _cached(cohort)
+    whole, suspects = _cached(cohort), None
+    if (whole / STORE_FILE).is_file():
+        suspects = Store.open(whole).quarantine["record"].tolist()
+    leads = leads_to_pack(cohort, leads, suspects)
+    folder = store or _cached(cohort, leads)
     if (folder / STORE_FILE).is_file():
-        return pack(cohort, folder)  # opens it, and checks that it belongs to the cohort
+        return pack(cohort, folder, leads=leads)  # opens it, and checks that it is the cohort's
     note(f"Packing {counted(len(cohort), 'record')} into {folder} (once)")
     with progress_bars() as progress:
-        packed = pack(cohort, folder, progress=progress)
+        packed = pack(cohort, folder, leads=leads, progress=progress)
     report_quarantine(packed)
     return packed
 
 
 def shared_store(
-    path: Path, store: Path | None, processes: Processes, *, labels: Sequence[str] | None = None
+    path: Path,
+    store: Path | None,
+    processes: Processes,
+    *,
+    labels: Sequence[str] | None = None,
+    leads: Sequence[str] = STANDARD_LEADS,
 ) -> Store:
     """`store_of` for processes that train together: the main one packs, the others wait."""
     if not processes.is_main:
         processes.wait()
-    packed = store_of(path, store, labels=labels)
+    packed = store_of(path, store, labels=labels, leads=leads)
     if processes.is_main:
         processes.wait()
     return packed
@@ -161,11 +178,13 @@ def store_folder(path: Path, store: Path | None) -> Path:
     return store or _cached(full_cohort(path))
 
 
-def _cached(cohort: Cohort) -> Path:
+def _cached(cohort: Cohort, leads: Sequence[str] = STANDARD_LEADS) -> Path:
     from einthoven.signals.pack import records_digest
 
     # The folder is part of the key: two hospitals may number their files alike.
     key = f"{cohort.root.resolve()} {records_digest(cohort)}"
+    if tuple(leads) != STANDARD_LEADS:
+        key += f" {','.join(leads)}"
     return cache() / "stores" / f"{cohort.name}-{sha256(key.encode()).hexdigest()[:12]}"
 
 

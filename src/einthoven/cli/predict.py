@@ -277,7 +277,7 @@ def _embed_cohort(
     # A table without splits is divided by its labels; apart from that they are not needed.
     columns = labels if labels or options["split"] else ()
     cohort = full_cohort(source, labels=columns)
-    packed = store_of(source, store, labels=columns)
+    packed = store_of(source, store, labels=columns, leads=model.preparation.sources)
     with progress_bars() as progress:
         return embed_cohort(model, cohort, packed, out, progress=progress, **options)
 

@@ -89,7 +89,7 @@ def pretrain(
     receives a model folder, which `posttrain --weights OUT/model` reads; `einthoven report OUT`
     draws the losses.
     """
-    from einthoven.backbones.registry import entry
+    from einthoven.backbones.registry import entry, leads_of
     from einthoven.cli.paths import refuse_inside
     from einthoven.stages.pretrain import pretrain
     from einthoven.stages.recipe import load_pretraining
@@ -108,7 +108,9 @@ def pretrain(
         note(f"Recipe {settings.name}: {settings.description}")
     if settings.extends:
         note(f"Keys that {name} leaves out: recipe {settings.extends}")
-    members, protected = _open(paths, packed, protect or (), labels, processes)
+    members, protected = _open(
+        paths, packed, protect or (), labels, processes, leads_of(backbone, network)
+    )
     with progress_bars() as progress, shown_warnings():
         result = pretrain(
             [cohort for cohort, _ in members],
@@ -179,6 +181,7 @@ def _open(
     protect: Sequence[str],
     labels: Sequence[str] | None,
     processes: Processes,
+    leads: Sequence[str],
 ) -> tuple[list[PackedCohort], list[PackedCohort]]:
     """Open cohorts and protected cohorts; pack them after all of them could be opened."""
     from einthoven.cli.paths import full_cohort, labelled_cohort, shared_store
@@ -188,13 +191,13 @@ def _open(
     guarded = [_protected(text) for text in protect]
     others = [labelled_cohort(path, task) if task else full_cohort(path) for path, task in guarded]
     packed = {
-        path: shared_store(path, store, processes, labels=columns[path])
+        path: shared_store(path, store, processes, labels=columns[path], leads=leads)
         for path, store in zip(paths, stores, strict=True)
     }
     members = [(cohort, packed[path]) for cohort, path in zip(cohorts, paths, strict=True)]
     for path, _ in guarded:
         if path not in packed:
-            packed[path] = shared_store(path, None, processes)
+            packed[path] = shared_store(path, None, processes, leads=leads)
     return members, [
         (cohort, packed[path]) for cohort, (path, _) in zip(others, guarded, strict=True)
     ]

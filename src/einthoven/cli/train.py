@@ -104,6 +104,7 @@ def posttrain(
     metrics.json and report.html; with --folds also folds/1 and so on, which are runs as well. For
     several processes, start it with torchrun.
     """
+    from einthoven.backbones.registry import leads_of
     from einthoven.cli.paths import labelled_cohort, refuse_inside, shared_store
     from einthoven.experiment.folds import run_folds
     from einthoven.experiment.posttrain import plan_training
@@ -124,7 +125,8 @@ def posttrain(
     if is_adapted:
         note("Subtracting the mean of each lead, as in the preparation of the initial weights")
     labelled = labelled_cohort(cohort, task, labels=labels, min_records=min_records)
-    packed = shared_store(cohort, store, processes, labels=labels)
+    needed = leads_of(start.backbone, network)
+    packed = shared_store(cohort, store, processes, labels=labels, leads=needed)
     usable = labelled.select(packed.without_quarantined(labelled.ids()))
     if folds is None:
         _recommend_folds(usable)

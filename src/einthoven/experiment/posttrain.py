@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 from pandas import DataFrame
 
+from einthoven.backbones.registry import leads_of
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import CohortError
 from einthoven.experiment.folds import run_folds
 from einthoven.experiment.run import RunResult, run_experiment
+from einthoven.files import STORE_FILE
 from einthoven.models import SHIPPED, Initialisation, initialisation_of
 from einthoven.progress import Progress
 from einthoven.report.page import write_report
-from einthoven.signals.pack import pack
+from einthoven.signals.pack import leads_to_pack, pack
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import check_weights
 from einthoven.stages.recipe import Recipe, load_recipe, prepared_alike, recipe_for
@@ -97,8 +99,15 @@ def posttrain(
         raise CohortError(
             f"{labelled.name} has no labels", remedy="add a column of 0 and 1 for each label"
         )
-    if not isinstance(store, Store):  # one process: others would import the calling script
-        store = pack(labelled, store or f"{out}.store", workers=1, progress=progress)
+    network = {**plan.start.options, **(options or {})}
+    if not isinstance(store, Store):
+        folder = Path(store or f"{out}.store")
+        if (folder / STORE_FILE).is_file():
+            leads = Store.open(folder).leads
+        else:
+            leads = leads_to_pack(labelled, leads_of(plan.start.backbone, network))
+        # One process: others would import the calling script.
+        store = pack(labelled, folder, leads=leads, workers=1, progress=progress)
     run = run_experiment if folds is None else partial(run_folds, folds=folds)
     result = run(
         labelled,
@@ -107,7 +116,7 @@ def posttrain(
         recipe=plan.recipe,
         out=out,
         weights=plan.start.weights,
-        options={**plan.start.options, **(options or {})},
+        options=network,
         resamples=resamples,
         allow_leakage=allow_leakage,
         processes=Processes(device),

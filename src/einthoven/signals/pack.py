@@ -125,6 +125,34 @@ def _pack(
     _finish(cohort, folder, jobs, request)
 
 
+def leads_to_pack(
+    cohort: Cohort, needed: Sequence[str], records: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The twelve leads if the cohort's records have them, else those that a network needs.
+
+    A store with all leads serves other networks, and shows whether weights that were trained on
+    twelve leads have seen a recording. Records that cannot be read are passed over.
+
+    Parameters
+    ----------
+    needed : sequence of str
+        Leads that a network reads.
+    records : sequence of str, optional
+        Ids of the records to look at, if the others are known to have the twelve leads.
+    """
+    if set(STANDARD_LEADS) <= set(needed):
+        return tuple(needed)
+    looked_at = cohort if records is None else cohort.select(np.isin(cohort.ids(), records))
+    for path in looked_at.paths():
+        try:
+            leads = read_record(path).leads
+        except (RecordError, OSError):
+            continue
+        if not set(STANDARD_LEADS) <= set(leads):
+            return tuple(needed)
+    return STANDARD_LEADS
+
+
 def records_digest(cohort: Cohort) -> str:
     """SHA-256 of which records a cohort holds: ids, paths and patients."""
     listing = cohort.table[["path", "patient"]].to_csv()
@@ -303,7 +331,7 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, A
     if failed.all():
         raise StoreError(
             f"none of the {len(rows)} records could be packed; the first: {rows['reason'].iloc[0]}",
-            remedy="check the paths of the cohort",
+            remedy="check the paths of the cohort, and the leads: --leads names those of a network",
         )
     quarantine = rows.loc[failed, ["record", "path", "reason"]]
     people = cohort.table.loc[rows["record"], ["patient", "split"]].reset_index(drop=True)
