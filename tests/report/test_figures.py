@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 from xml.etree import ElementTree
@@ -101,3 +102,12 @@ def test_the_reliability_diagram_draws_both_series(evaluation: dict[str, Any]) -
         bins = bins + [b for b in calibration[when]["bins_mass"] if b["observed"]]
         assert len(re.findall(rf"<use[^>]*{colour}", drawn)) == len(bins) + 1  # and in the legend
     ElementTree.fromstring(reliability_picture(calibration))
+
+
+def test_a_panel_of_a_single_point_is_left_out(evaluation: Json) -> None:
+    calibration = copy.deepcopy(evaluation["calibration"]) | {"after": None}
+    both = reliability_diagram(calibration)
+    for place, entry in enumerate(calibration["before"]["bins_mass"]):
+        entry["observed"] = 0.5 * (place == 0)
+    one = reliability_diagram(calibration)
+    assert [figure.count("mean probability") for figure in (both, one)] == [2, 1]

@@ -22,7 +22,13 @@ from einthoven.predictions import Predictions
 from einthoven.records.record import Record
 from einthoven.report.data import UNKNOWN, report_data
 from einthoven.report.page import build_page, write_report
-from einthoven.report.tables import MEASURES, evaluation_tables, fitted_on
+from einthoven.report.tables import (
+    MEASURES,
+    evaluation_tables,
+    fitted_on,
+    kind_of_intervals,
+    macro_name,
+)
 
 VOID = {"meta", "br", "hr", "link", "img", "input"}
 SECTIONS = {"summary", "results", "differences", "training", "labels", "examples", "provenance"}
@@ -228,7 +234,7 @@ def test_a_calibration_of_thresholds_only_has_calls_and_no_change(
 ) -> None:
     measured = evaluation["calibration"]
     bare = {**measured, "after": None, "change": {}, "fit": {"temperatures": False}}
-    made = evaluation_tables({"calibration": bare})
+    made = evaluation_tables({"calibration": bare}, 5)
     assert [len(row) for row in made["calibration_table"].rows] == [2] * len(MEASURES)
     assert len(made["decision_tables"]) == 2
     page = Page(build_page(with_first(data, evaluation={"calibration": bare})))
@@ -242,6 +248,30 @@ def test_a_calibration_of_thresholds_only_has_calls_and_no_change(
 )
 def test_the_records_of_a_calibration_are_those_of_its_fit(fit: Json | None, words: str) -> None:
     assert words in fitted_on({"cross_fitted": False, "fit": fit})
+
+
+def test_a_single_label_has_no_macro_values_and_a_single_epoch_no_figure(data: Json) -> None:
+    score = data["runs"][0]["score"]
+    one = score | {"per_label": {"NORM": score["per_label"]["NORM"]}, "defined_labels": 1}
+    training = data["runs"][0]["training"]
+    short = training | {"history": training["history"][:1]}
+    alone = with_first(data, score=one, training=short, evaluation={}) | {"comparisons": []}
+    alone |= {"runs": alone["runs"][:1], "reference": None}
+    page = Page(build_page(alone))
+    assert not re.search("macro", page.text.partition("Reporting checklists")[0], re.IGNORECASE)
+    assert page.tags["svg"] == 0
+    assert "training" not in page.values("id")
+    for labels, name in ((1, "AUROC"), (2, "Macro AUROC")):
+        assert macro_name("auroc", labels) == name
+
+
+def test_an_exact_interval_is_not_called_percentile(report: Json) -> None:
+    score = report["runs"][0]["score"]
+    entry = score["per_label"]["NORM"]
+    values = {auroc: {"A": entry | {"auroc": auroc}} for auroc in (1.0, 0.9)}
+    for auroc, per_label in values.items():
+        kinds = kind_of_intervals(score | {"macro_auroc": auroc, "per_label": per_label})
+        assert ("exact" in kinds, "percentile" in kinds) == (auroc == 1, auroc < 1)
 
 
 def test_one_run_has_no_differences(runs: dict[str, Path]) -> None:

@@ -222,13 +222,14 @@ def _report(
     page = write_report([out], out / "report.html", cohort=cohort, resamples=resamples)
     score, folds = result.test.to_dict(), read_json(result.run.path / METRICS_FILE).get("folds")
     labels = f"{score['defined_labels']} of {len(score['per_label'])} labels"
+    macro = "macro " if len(score["per_label"]) > 1 else ""
     for name in ("AUROC", "AUPRC"):
         value, limits, reason, bias = (
             score[f"macro_{name.lower()}{part}"]
             for part in ("", "_interval", "_interval_reason", "_bias")
         )
         text = with_interval(value, limits, places=4) + (f" ({reason})" if reason else "")
-        typer.echo(f"{'Out-of-fold' if folds else 'Test'} macro {name} {text}, {labels}")
+        typer.echo(f"{'Out-of-fold' if folds else 'Test'} {macro}{name} {text}, {labels}")
         if limits:
             typer.echo(f"  estimated bias {number(bias, signed=True, places=4)}")
         if folds:

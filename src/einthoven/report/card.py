@@ -61,8 +61,8 @@ def model_card(
         label_table=tables.labels_table(score) if score else None,
         reliability=reliability,
         curves=curves,
-        answers_table=tables.answers_table(accuracy) if is_valid else None,
-        **tables.evaluation_tables(evaluation),
+        answers_table=tables.answers_table(accuracy, len(model["labels"])) if is_valid else None,
+        **tables.evaluation_tables(evaluation, len(score["per_label"]) if score else 0),
         **clinical_tables(evaluation),
     )
 

@@ -618,10 +618,11 @@ def _commercial_use(values: Json) -> bool | None:
 
 def _selected_epochs(values: Json, recipe: Json) -> str:
     """`fine-tuning: epoch 2 of 5, highest macro AUROC on the validation split`."""
-    stages = []
+    stages, one = [], len(values.get("labels") or values.get("id2label") or ()) == 1
     for name, epoch in (values.get("selected_epoch") or {}).items():
         stage = recipe.get(name) or {}
-        rule = _SELECTIONS.get(str(stage.get("select")))
+        rule = _SELECTIONS.get(str(stage.get("select")), "")
+        rule = rule.replace("macro ", "") if one else rule
         rates = stage.get("base_lr_sweep") or ()
         if stage.get("solver") == "logistic":
             stages.append("logistic regression: solved to its optimum")

@@ -274,34 +274,42 @@ def reliability_diagram(calibration: Json) -> Markup:
     """Draw a reliability diagram (of `CalibrationReport.to_dict()`) in two panels.
 
     It counts all record-label pairs. The first has bins of equal width, the second bins of equal
-    mass on logarithmic axes, which show the small probabilities of rare labels. Points below the
-    diagonal are over-confident.
+    mass on logarithmic axes, which show the small probabilities of rare labels; it is left out
+    where it would have a single point. Points below the diagonal are over-confident.
     """
     series = {when: calibration[when] for when in _RELIABILITY if calibration.get(when)}
     names = {when: f"{when} calibration" for when in series} if len(series) > 1 else {}
     alt = f"Observed share of positives against probability, {' and '.join(names.values())}"
+    # A logarithmic axis has no zero.
+    positive = {
+        when: [b for b in quality["bins_mass"] if min(b["probability"], b["observed"]) > 0]
+        for when, quality in series.items()
+    }
+    is_drawn = max(map(len, positive.values())) > 1
     with drawing():
-        figure = Figure(figsize=(8.6, 4.1))
-        width, mass = figure.subplots(1, 2)
+        figure = Figure(figsize=(8.6 if is_drawn else 4.3, 4.1))
+        places = figure.subplots(1, 2 if is_drawn else 1, squeeze=False)[0]
+        width, mass = places[0], places[-1]
         for when, quality in series.items():
             _draw_bins(width, quality["bins_width"], when, names.get(when))
-            # A logarithmic axis has no zero.
-            positive = [b for b in quality["bins_mass"] if min(b["probability"], b["observed"]) > 0]
-            _draw_bins(mass, positive, when, names.get(when))
+            if is_drawn:
+                _draw_bins(mass, positive[when], when, names.get(when))
         _grid(width, "bins of equal width")
-        _grid(mass, "bins of equal mass, logarithmic axes")
-        mass.set(xscale="log", yscale="log")
-        least = 1e-6  # smaller probabilities would compress all others
-        mass.set_xlim(max(mass.get_xlim()[0], least), None)
-        mass.set_ylim(max(mass.get_ylim()[0], least), None)
-        for axes in (width, mass):
+        if is_drawn:
+            _grid(mass, "bins of equal mass, logarithmic axes")
+            mass.set(xscale="log", yscale="log")
+            least = 1e-6  # smaller probabilities would compress all others
+            mass.set_xlim(max(mass.get_xlim()[0], least), None)
+            mass.set_ylim(max(mass.get_ylim()[0], least), None)
+            for axis in (mass.xaxis, mass.yaxis):  # plain numbers instead of TeX
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
+        for axes in places:
             axes.set(xlabel="mean probability", ylabel="share of positives", box_aspect=0.85)
             start = 0.0 if axes is width else min(*axes.get_xlim(), *axes.get_ylim())
             axes.plot([start, 1], [start, 1], color=GREY, lw=0.8, zorder=2)
-        for axis in (mass.xaxis, mass.yaxis):  # plain numbers instead of TeX
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
-        figure.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.21, wspace=0.24)
+        left = 0.07 if is_drawn else 0.14
+        figure.subplots_adjust(left=left, right=0.98, top=0.92, bottom=0.21, wspace=0.24)
         if names:
             legend(figure, *width.get_legend_handles_labels())
         return to_svg(figure, name="reliability", alt=alt.removesuffix(", "))

@@ -25,6 +25,7 @@ from einthoven.report.clinical import clinical_tables
 from einthoven.report.data import flat, pretraining_data, report_data, text
 from einthoven.report.ecg import ecg_paper, prepared_figure
 from einthoven.report.figures import (
+    PANELS,
     curves,
     drawing,
     label_differences,
@@ -137,6 +138,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
     drawn = [*data["examples"], *(gallery["drawn"] if gallery else ())]
     anchors = {entry["row"]: f"ecg-{place}" for place, entry in enumerate(drawn)}
     evaluation, histories = first["evaluation"], _histories(data)
+    labels = len(first["score"]["per_label"])
     parts = tables.results_tables(data) | clinical_tables(evaluation, data["prevalence"])
     policy = first["model"]["policy"]
     sections = {
@@ -170,6 +172,10 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         sections=headings,
         checklists=[(checklist, checklist.table(headings)) for checklist in CHECKLISTS],
         histories=histories,
+        panels={
+            key: title.replace("macro ", tables.macro(labels)) for key, title in PANELS.items()
+        },
+        labels=labels,
         policy_table=tables.policy_table(policy) if policy else None,
         gallery=gallery,
         anchors=anchors,
@@ -259,8 +265,10 @@ def _differences(pair: Json, place: int) -> list[str]:
 
 
 def _histories(data: Json) -> Json:
-    """The epochs of every trained run by its name."""
+    """The epochs of every trained run by its name; empty if no run has two to draw."""
     histories = {run["name"]: run["training"]["history"] for run in data["runs"]}
+    if max(map(len, histories.values())) < 2:
+        return {}
     return {name: history for name, history in histories.items() if history}
 
 

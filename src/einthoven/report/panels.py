@@ -36,7 +36,8 @@ def label_panels(curves: Json, label: str, decision: Json | None, place: int) ->
 
 def curves_picture(curves: Json, decisions: Json) -> str:
     """Draw the ROC and the precision-recall curve of every label for a file, black on white."""
-    labels = ["", *curves["per_label"]]
+    mean = [""] if curves["averaged"] > 1 else []
+    labels = [*mean, *curves["per_label"]]
     rows = -(-len(labels) // 2)
     with drawing():
         figure = Figure(figsize=(4 * _SIZE[0], rows * _SIZE[1]))
@@ -52,7 +53,8 @@ def curves_picture(curves: Json, decisions: Json) -> str:
                 axes.set_title("", loc="left")
         edge = 0.5 / rows
         figure.subplots_adjust(0.05, 0.4 * edge, 0.99, 1 - 0.25 * edge, 0.3, 0.4)
-        alt = f"ROC and precision-recall curves of {', '.join(labels[1:])}, and their mean"
+        alt = f"ROC and precision-recall curves of {', '.join(curves['per_label'])}"
+        alt += ", and their mean" if mean else ""
         return standing_alone(to_svg(figure, name="curves", alt=alt))
 
 

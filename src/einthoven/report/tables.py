@@ -190,9 +190,24 @@ def resamples_of(result: Json) -> str:
 
 
 def kind_of_intervals(score: Json) -> str:
-    """`percentile`; for `auto` the kind of either metric."""
-    kind = str(score["interval"])
-    return "percentile (AUROC) and leave-one-out (AUPRC)" if kind == "auto" else kind
+    """`percentile`; for `auto` the kinds of either metric, exact for an AUROC of 1 or 0."""
+    if score["interval"] != "auto":
+        return str(score["interval"])
+    values = [score["macro_auroc"], *(each["auroc"] for each in score["per_label"].values())]
+    exact = [value in (0, 1) for value in values if value is not None]
+    kinds = [*(["exact"] if any(exact) else []), *(["percentile"] if not all(exact) else [])]
+    return f"{' or '.join(kinds)} (AUROC) and leave-one-out (AUPRC)"
+
+
+def macro(labels: int) -> str:
+    """`macro ` before the name of a metric that is a mean over labels."""
+    return "macro " if labels != 1 else ""
+
+
+def macro_name(key: str, labels: int) -> str:
+    """`Macro AUROC`, or `AUROC` of a single label."""
+    name = macro(labels) + SCORES[key]
+    return name[0].upper() + name[1:]
 
 
 def results_tables(report: Json) -> Json:
@@ -201,7 +216,7 @@ def results_tables(report: Json) -> Json:
     score, pair = run["score"], pair_of(report, run["name"])
     intervals = "no intervals, since no resamples were drawn"
     if score["resamples"]:
-        intervals = f"{confidence(score['level'])} {kind_of_intervals(score)} bootstrap intervals"
+        intervals = f"{confidence(score['level'])} intervals"
     caption = f"Every label of {run['name']} on the test split"
     caption += f" ({confidence(score['level'])} intervals)"
     caption += f", and the paired difference to {reference}." if pair else "."
@@ -211,15 +226,16 @@ def results_tables(report: Json) -> Json:
         "paired_table": _paired_table(report) if report["comparisons"] else None,
         "training_table": _training_table(report),
         "label_table": labels_table(score, pair, report["descriptions"], caption),
-        **evaluation_tables(run["evaluation"]),
+        **evaluation_tables(run["evaluation"], len(score["per_label"])),
     }
 
 
 def _macro_table(report: Json, key: str, intervals: str) -> Table:
     """Macro values of every run, and their gains over the reference."""
-    name, reference = SCORES[key], report["reference"]
-    caption = f"Macro {name} on the test split, with {intervals}."
-    head = ["Run", "Labels", f"Macro {name}", "Estimated bias", "Validation"]
+    reference = report["reference"]
+    name = macro_name(key, len(report["runs"][0]["score"]["per_label"]))
+    caption = f"{name} on the test split, with {intervals}."
+    head = ["Run", "Labels", name, "Estimated bias", "Validation"]
     if reference:
         caption += f" Gains are relative to {reference}, on paired resamples."
         head += ["Gain", "Relative gain"]
@@ -266,9 +282,10 @@ def _paired_table(report: Json) -> Table:
 
 def _training_table(report: Json) -> Table:
     """The best epoch of every run by validation, and the time of training."""
-    reference = report["reference"]
-    caption = "Best epochs by validation macro AUROC."
-    head = ["Run", "Epochs", "Best epoch", "Macro AUROC", "Macro AUPRC", "Wall time"]
+    reference, labels = report["reference"], len(report["runs"][0]["score"]["per_label"])
+    caption = f"Best epochs by validation {macro(labels)}AUROC."
+    names = [macro_name(key, labels) for key in SCORES]
+    head = ["Run", "Epochs", "Best epoch", *names, "Wall time"]
     if reference:
         caption += f" A run exceeds {reference} where it is above the best epoch of {reference}."
         head.append(f"Exceeds {reference} in epoch")
@@ -316,7 +333,8 @@ def splits_table(evaluation: Json) -> Table:
     splits = {split: evaluation["score"]}
     if evaluation.get("validation"):
         splits["validation"] = evaluation["validation"]
-    head = ["Split", "Labels", *(f"Macro {name}" for name in SCORES.values())]
+    labels = len(evaluation["score"]["per_label"])
+    head = ["Split", "Labels", *(macro_name(key, labels) for key in SCORES)]
     rows: list[list[Cell]] = [
         [split, score.get("defined_labels", NONE)]
         + [metric_of(score, f"macro_{key}") for key in SCORES]
@@ -325,8 +343,11 @@ def splits_table(evaluation: Json) -> Table:
     return Table("", "", head, rows)
 
 
-def evaluation_tables(evaluation: Json) -> dict[str, Any]:
-    """The tables of calibration, decisions, subgroups and robustness; None for missing parts."""
+def evaluation_tables(evaluation: Json, labels: int) -> dict[str, Any]:
+    """The tables of calibration, decisions, subgroups and robustness; None for missing parts.
+
+    `labels` is the number of labels of the run.
+    """
     calibration, subgroups = evaluation.get("calibration"), evaluation.get("subgroups")
     robustness = evaluation.get("robustness")
     return {
@@ -334,8 +355,8 @@ def evaluation_tables(evaluation: Json) -> dict[str, Any]:
         "decision_tables": _decision_tables(calibration)
         if calibration and calibration["decisions"]
         else [],
-        "subgroup_tables": _subgroup_tables(subgroups) if subgroups else [],
-        "robustness_table": _robustness_table(robustness) if robustness else None,
+        "subgroup_tables": _subgroup_tables(subgroups, labels) if subgroups else [],
+        "robustness_table": _robustness_table(robustness, labels) if robustness else None,
     }
 
 
@@ -399,9 +420,10 @@ def _decision_tables(calibration: Json) -> list[Table]:
     ]
 
 
-def _subgroup_tables(subgroups: Json) -> list[Table]:
+def _subgroup_tables(subgroups: Json, labels: int) -> list[Table]:
     """A table for every attribute."""
-    head = ["Group", "Records", "Patients", "Labels", "Macro AUROC", "Gap", "Macro AUPRC", "Gap"]
+    head = ["Group", "Records", "Patients", "Labels"]
+    head += [name for key in SCORES for name in (macro_name(key, labels), "Gap")]
     level, resamples = confidence(subgroups["level"]), resamples_of(subgroups)
     tables: list[Table] = []
     for attribute, groups in subgroups["attributes"].items():
@@ -421,9 +443,10 @@ def _subgroup_tables(subgroups: Json) -> list[Table]:
     return tables
 
 
-def _robustness_table(robustness: Json) -> Table:
+def _robustness_table(robustness: Json, labels: int) -> Table:
     """The clean split, then every condition beside it."""
-    head = ["Condition", "Macro AUROC", "Difference", "Macro AUPRC", "Difference"]
+    head = ["Condition"]
+    head += [name for key in SCORES for name in (macro_name(key, labels), "Difference")]
     head += ["Log loss", "ECE"]
     conditions = [robustness["clean"]] if robustness["clean"] else []
     conditions += [c for key in ("leads", "noise", "offsets") for c in robustness.get(key, ())]
@@ -480,9 +503,9 @@ def policy_table(policy: Sequence[Json]) -> Table:
     return Table("table-policy", caption, head, rows, kind="words")
 
 
-def answers_table(accuracy: Json) -> Table:
-    """The labels that a model answers with fewer leads."""
-    head = ["Leads", "Macro AUROC", "Change", "Labels answered"]
+def answers_table(accuracy: Json, labels: int) -> Table:
+    """Which of its labels a model answers with fewer leads."""
+    head = ["Leads", macro_name("auroc", labels), "Change", "Labels answered"]
     rows: list[list[Cell]] = [["all", metric(accuracy["all"]["macro_auroc"]), NONE, "all"]]
     for entry in accuracy["sets"]:
         answered = answered_labels(accuracy, entry["leads"])
@@ -541,6 +564,7 @@ def templates(folder: Path = TEMPLATES, **options: Any) -> Environment:
         "metric": metric,
         "metric_of": metric_of,
         "kind_of_intervals": kind_of_intervals,
+        "macro": macro,
         "metrics": SCORES,
         "policies": UNDEFINED,
         "seconds": seconds,
