@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import re
 import shutil
@@ -19,7 +20,7 @@ from einthoven.errors import FileError, StoreError
 from einthoven.records import Format, Record, formats, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals import pack as packing
-from einthoven.signals.pack import REQUEST_FILE, check_sources, pack
+from einthoven.signals.pack import CHECKED_SOURCES, REQUEST_FILE, check_sources, pack
 from einthoven.signals.store import Store
 
 
@@ -239,6 +240,37 @@ def test_a_store_of_other_recordings_is_refused(
         place.with_suffix(".dat").write_bytes(next_one.with_suffix(".dat").read_bytes())
     with pytest.raises(StoreError, match=r"record '\w+'"):
         pack(other, store.root)
+
+
+def test_one_replaced_file_among_many_is_found(everyone: Cohort, tmp_path: Path) -> None:
+    shutil.copytree(everyone.root, tmp_path / "ecgs")
+    copied = replace(everyone, root=tmp_path / "ecgs")
+    store = pack(copied, tmp_path / "store", workers=1)
+    looked_at = np.linspace(0, len(store) - 1, CHECKED_SOURCES).astype(int)
+    place = next(row for row in range(len(store)) if row not in looked_at)
+    file = (copied.root / store.index["path"].iloc[place]).with_suffix("")
+    os.utime(file.with_suffix(".dat"), (0, 0))  # another date, as of a copy, and the same content
+    check_sources(store, copied.root)
+    record = read_record(file)
+    write_wfdb(file, record.signal[::-1], rate=record.rate, leads=record.leads)
+    with pytest.raises(StoreError, match=re.escape(repr(store.index.index[place]))):
+        pack(copied, store.root)
+
+
+def test_a_repaired_file_leaves_the_quarantine(everyone: Cohort, tmp_path: Path) -> None:
+    shutil.copytree(everyone.root, tmp_path / "ecgs")
+    few = replace(everyone.select(np.arange(len(everyone)) < 4), root=tmp_path / "ecgs")
+    first, second = (path.with_suffix(".dat") for path in few.paths()[:2])
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-20])
+    second.unlink()
+    store = pack(few, tmp_path / "store", workers=1)
+    assert len(store) == 2
+    first.write_bytes(whole[:-22])  # changed, and still damaged
+    assert len(pack(few, store.root)) == 2
+    first.write_bytes(whole)
+    with pytest.raises(StoreError, match="quarantine"):
+        pack(few, store.root)
 
 
 def test_records_of_several_segments_are_packed(tmp_path: Path) -> None:

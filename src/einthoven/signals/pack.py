@@ -36,6 +36,7 @@ from einthoven.files import (
 )
 from einthoven.progress import Progress
 from einthoven.records import STANDARD_LEADS, read_record
+from einthoven.records.formats import files_of
 from einthoven.signals.store import (
     FORMAT_VERSION,
     INDEX,
@@ -47,6 +48,9 @@ from einthoven.signals.store import (
 REQUEST_FILE = "request.json"
 SHARD_RECORDS = 1024
 CHECKED_SOURCES = 8
+_PACK_AGAIN = (
+    "pack the cohort into a new folder (--store), or delete this store if the files were replaced"
+)
 
 
 @dataclass(frozen=True)
@@ -162,16 +166,17 @@ def records_digest(cohort: Cohort) -> str:
 def check_sources(store: Store, root: Path) -> None:
     """Refuse a store whose recordings differ from those in a cohort's folder.
 
-    Two hospitals may number their files alike, and files may be replaced. The files of a few
-    records, spread over the store, are read again and their hashes compared. Absent files are
-    skipped, as a store may be copied without them.
+    Two hospitals may number their files alike, and files may be replaced. Files of another size or
+    date than when they were packed, and those of a few other records, are read again and their
+    hashes compared. Absent files are skipped, as a store may be copied without them.
 
     Raises
     ------
     StoreError
-        If a file differs; it is named.
+        If a file differs, or one in quarantine can be read now; it is named.
     """
-    rows = np.unique(np.linspace(0, len(store) - 1, CHECKED_SOURCES).astype(int))
+    spread = np.linspace(0, len(store) - 1, CHECKED_SOURCES).astype(int).tolist()
+    rows = sorted({*spread, *_changed(store.index, root)})
     for name, path, packed_hash in zip(
         store.index.index[rows],
         store.index["path"].iloc[rows],
@@ -185,9 +190,40 @@ def check_sources(store: Store, root: Path) -> None:
         if source_hash != packed_hash:
             raise StoreError(
                 f"record {name!r} of {store.root} is another recording than {root / path}",
-                remedy="pack the cohort into a new folder (--store), or delete this store if the "
-                "files were replaced",
+                remedy=_PACK_AGAIN,
             )
+    for row in _changed(store.quarantine, root):
+        name, path = store.quarantine[["record", "path"]].iloc[row]
+        try:
+            _read_microvolts(root / path, store.leads)
+        except (RecordError, OSError):
+            continue
+        raise StoreError(
+            f"record {name!r} is in the quarantine of {store.root}, but {root / path} has changed "
+            "and can be read",
+            remedy=_PACK_AGAIN,
+        )
+
+
+def _changed(rows: pd.DataFrame, root: Path) -> list[int]:
+    """Places of rows whose files exist and have another size or date than when they were packed.
+
+    Empty for a store of an earlier version, which did not record them.
+    """
+    if "files" not in rows:
+        return []
+    pairs = zip(rows["path"], rows["files"].fillna(""), strict=True)
+    return [
+        place
+        for place, (path, packed) in enumerate(pairs)
+        if (now := _stamp(root / path)) and now != packed
+    ]
+
+
+def _stamp(path: Path) -> str:
+    """Names, sizes and dates of the files of a record; empty without any."""
+    files = [(file.name, file.stat()) for file in files_of(path)]
+    return " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in files)
 
 
 def _is_finished(folder: Path, request: dict[str, Any]) -> bool:
@@ -257,6 +293,7 @@ def _pack_record(
     job: _Job, name: str, path: str
 ) -> tuple[dict[str, Any], NDArray[np.int16] | None]:
     row: dict[str, Any] = {"record": name, "path": path, "shard": job.shard, "offset": -1}
+    row["files"] = _stamp(job.root / path)  # before reading
     try:
         signal, rate, source_hash, notes = _read_microvolts(job.root / path, job.leads)
     except RecordError as error:
@@ -333,7 +370,7 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, A
             f"none of the {len(rows)} records could be packed; the first: {rows['reason'].iloc[0]}",
             remedy="check the paths of the cohort, and the leads: --leads names those of a network",
         )
-    quarantine = rows.loc[failed, ["record", "path", "reason"]]
+    quarantine = rows.loc[failed, ["record", "path", "reason", "files"]]
     people = cohort.table.loc[rows["record"], ["patient", "split"]].reset_index(drop=True)
     names = [
         [label for label, present in zip(cohort.labels, row, strict=True) if present]

@@ -66,9 +66,10 @@ class Store:
         Lead names, in the order of the rows of every signal.
     index : pandas.DataFrame
         One row a record (index: record id); columns `patient`, `split`, `labels`, `path`, `rate`
-        (Hz), `samples`, `shard`, `offset` (int16 values), `source_hash`, `notes`.
+        (Hz), `samples`, `shard`, `offset` (int16 values), `source_hash`, `notes`, `files` (names,
+        sizes and dates).
     quarantine : pandas.DataFrame
-        Records that could not be packed: `record`, `path`, `reason`.
+        Records that could not be packed: `record`, `path`, `reason`, `files`.
     manifest : dict
         The contents of `store.json`.
     """
