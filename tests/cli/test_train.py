@@ -23,7 +23,7 @@ def test_posttrain_writes_its_evaluation_and_is_repeated_without_training(
     made: Any, cli: Any, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str
 ) -> None:
     names = {"run.json", "stage1", "stage2", "model", "predictions", "metrics.json"}
-    names |= {"report.html", "report.json", "leakage.json", ".lock"}
+    names |= {"report.html", "report.json", "report.errors.csv", "leakage.json", "refit", ".lock"}
     assert {entry.name for entry in made.run.iterdir()} == names
     files = made.run / "report.html", made.model / "model.safetensors"
     page, weights = (file.stat().st_mtime_ns for file in files)

@@ -340,5 +340,7 @@ def doctor(
         arguments |= {"backbone": start.backbone, "options": fields, "centred": start.centred}
         if picture is None and file.is_file():
             arguments["picture"] = Path(f"{file.stem}-{backbone}.html")
-    for line in installation() if file is None else examine(file, **arguments):
+    with shown_warnings():
+        lines = installation() if file is None else examine(file, **arguments)
+    for line in lines:
         typer.echo(line)
