@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.bootstrap import jackknife, multiplicities
+from einthoven.evaluate.bootstrap import jackknife_draws, multiplicities
 
 
 def rare_targets(n: int = 300) -> NDArray[np.uint8]:
@@ -70,7 +70,7 @@ def test_depends_on_the_seed_and_not_on_the_block(
 ) -> None:
     drawn = []
     for block in (1, 7, 64, 1024):
-        monkeypatch.setattr("einthoven.evaluate.bootstrap.RESAMPLES_AT_A_TIME", block)
+        monkeypatch.setattr("einthoven.evaluate.bootstrap.DRAWS_AT_A_TIME", block)
         drawn.append(multiplicities(300, 200, seed=9, accept=accept))
     for other in drawn[1:]:
         np.testing.assert_array_equal(other.multiplicities, drawn[0].multiplicities)
@@ -123,8 +123,8 @@ def test_no_resamples() -> None:
 
 
 def test_jackknife_leaves_out_each_unit_once() -> None:
-    np.testing.assert_array_equal(np.concatenate(list(jackknife(4))), 1 - np.eye(4))
-    rows = np.concatenate(list(jackknife(4, groups=["b", "a", "b", "c"])))
+    np.testing.assert_array_equal(np.concatenate(list(jackknife_draws(4))), 1 - np.eye(4))
+    rows = np.concatenate(list(jackknife_draws(4, groups=["b", "a", "b", "c"])))
     np.testing.assert_array_equal(rows, [[0, 1, 0, 1], [1, 0, 1, 1], [1, 1, 1, 0]])
 
 

@@ -12,11 +12,12 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.metrics import f1_score
 
+from einthoven.errors import EvaluationError
 from einthoven.evaluate import calibrate, fit_calibration
 from einthoven.evaluate.calibrate import (
     BIAS_SPREAD,
-    FEWEST_POSITIVES_FOR_F1,
     LIMIT,
+    MIN_FOR_F1,
     NO_THRESHOLD,
     SPREAD,
     best_thresholds,
@@ -160,18 +161,18 @@ def test_the_highest_threshold_wins_among_equal_f1() -> None:
     targets = np.array([1, 0, 0, 1, 0, 0] + [0] * 4, dtype=np.uint8)
     probabilities = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.1] + [0.05] * 4)
     many = (
-        np.tile(targets, FEWEST_POSITIVES_FOR_F1)[:, None],
-        np.tile(probabilities, FEWEST_POSITIVES_FOR_F1)[:, None],
+        np.tile(targets, MIN_FOR_F1)[:, None],
+        np.tile(probabilities, MIN_FOR_F1)[:, None],
     )
     assert best_thresholds(*many) == (pytest.approx(0.85),)
 
 
 def test_labels_with_few_positives_are_called_as_often_as_they_occur() -> None:
     targets = np.zeros((100, 2), dtype=np.uint8)
-    targets[[50, 80], 0] = targets[: FEWEST_POSITIVES_FOR_F1 + 1, 1] = 1
+    targets[[50, 80], 0] = targets[: MIN_FOR_F1 + 1, 1] = 1
     probabilities = np.linspace(0.99, 0.01, 100)[:, None].repeat(2, axis=1)
     result = Calibration((1.0, 1.0), (0.0, 0.0), best_thresholds(targets, probabilities))
-    assert result.decide(probabilities).sum(axis=0).tolist() == [2, FEWEST_POSITIVES_FOR_F1 + 1]
+    assert result.decide(probabilities).sum(axis=0).tolist() == [2, MIN_FOR_F1 + 1]
     tied = np.round(probabilities, 1)
     limits = Calibration((1.0, 1.0), (0.0, 0.0), best_thresholds(targets, tied))
     assert limits.decide(tied).sum(axis=0)[0] == 5  # the five that share the highest probability
@@ -185,6 +186,21 @@ def test_the_order_of_records_changes_nothing() -> None:
     two = fit_calibration(Predictions.from_arrays(targets, probabilities, LABELS))
     for name, values in one.to_dict().items():
         assert values == pytest.approx(two.to_dict()[name], rel=1e-9)
+
+
+def test_a_fit_that_does_not_converge_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((200, 1)) < 0.5).astype(np.uint8)
+    table = Predictions.from_arrays(targets, rng.random((200, 1)))
+    fit_calibration(table)
+
+    def stopped(*args: Any, **options: Any) -> Any:
+        options["options"] = {"maxiter": 1}
+        return minimize(*args, **options)
+
+    monkeypatch.setattr(calibrate, "minimize", stopped)
+    with pytest.raises(EvaluationError, match="converge"):
+        fit_calibration(table)
 
 
 def test_the_rarer_class_is_counted_by_label() -> None:

@@ -58,7 +58,7 @@ def coverage(apart: float, simulations: int, **settings: object) -> dict[tuple[s
         ):
             for size in (1, 4, 16):
                 places = np.arange(LABELS).reshape(-1, size).tolist()
-                means = [estimate.among(place).macro().interval() for place in places]
+                means = [estimate.select_labels(place).macro().interval() for place in places]
                 hits[kind, size] += [low <= truth <= high for low, high in filter(None, means)]
     return {key: float(np.mean(values)) for key, values in hits.items()}
 

@@ -24,10 +24,10 @@ def intervals(
     replicates: np.ndarray,
     *,
     level: float = 0.95,
-    left_out: np.ndarray | None = None,
+    jackknife: np.ndarray | None = None,
 ) -> np.ndarray:
     settings = BootstrapSettings(interval=method, level=level)
-    limits = Estimate(point, replicates, left_out, settings).limits()
+    limits = Estimate(point, replicates, jackknife, settings).limits()
     assert limits is not None
     return limits
 
@@ -47,23 +47,23 @@ def skewed(data: np.ndarray, axis: int = -1) -> np.ndarray:
 def test_equals_scipy_on_the_same_replicates(method: str, level: float) -> None:
     data = np.random.default_rng(0).exponential(size=40)
     theirs = bootstrap((data,), skewed, n_resamples=999, method=method, confidence_level=level)
-    left_out = np.array([skewed(np.delete(data, i)) for i in range(40)])
+    jackknife = np.array([skewed(np.delete(data, i)) for i in range(40)])
     ours = intervals(
         method,
         np.array([skewed(data)]),
         theirs.bootstrap_distribution[:, None],
         level=level,
-        left_out=left_out[:, None],
+        jackknife=jackknife[:, None],
     )
     np.testing.assert_allclose(ours[0], theirs.confidence_interval, rtol=1e-12)
 
 
 def test_bca_moves_with_the_bias() -> None:
     replicates = np.random.default_rng(0).normal(0.5, 1, (4000, 1))
-    left_out = np.linspace(-1, 1, 11)[:, None]
+    jackknife = np.linspace(-1, 1, 11)[:, None]
     point = np.zeros(1)
     plain = intervals("percentile", point, replicates)[0]
-    corrected = intervals("bca", point, replicates, left_out=left_out)[0]
+    corrected = intervals("bca", point, replicates, jackknife=jackknife)[0]
     # The point is at the replicates' -0.5 quantile, so both limits move by about twice that.
     np.testing.assert_allclose(corrected, plain - 1, atol=0.15)
 
@@ -71,25 +71,25 @@ def test_bca_moves_with_the_bias() -> None:
 @pytest.mark.parametrize("method", INTERVALS)
 def test_gaps_are_left_out_by_column(method: str) -> None:
     rng = np.random.default_rng(0)
-    replicates, left_out, point = rng.random((200, 3)), rng.random((50, 3)), np.full(3, 0.5)
-    gapped, gapped_out = replicates.copy(), left_out.copy()
+    replicates, jackknife, point = rng.random((200, 3)), rng.random((50, 3)), np.full(3, 0.5)
+    gapped, gapped_out = replicates.copy(), jackknife.copy()
     gapped[::2, 1] = gapped_out[::5, 1] = np.nan
     gapped[:, 2] = gapped_out[:, 2] = np.nan
-    ours = intervals(method, point, gapped, left_out=gapped_out)
-    whole = intervals(method, point, replicates, left_out=left_out)
+    ours = intervals(method, point, gapped, jackknife=gapped_out)
+    whole = intervals(method, point, replicates, jackknife=jackknife)
     np.testing.assert_array_equal(ours[0], whole[0])
     defined = ~np.isnan(gapped_out[:, 1])
-    alone = intervals(method, point[:1], replicates[1::2, 1:2], left_out=left_out[defined, 1:2])
+    alone = intervals(method, point[:1], replicates[1::2, 1:2], jackknife=jackknife[defined, 1:2])
     np.testing.assert_allclose(ours[1], alone[0], rtol=1e-12)
     assert np.isnan(ours[2]).all()
 
 
 def test_degenerate_bca_intervals_are_finite() -> None:
     replicates = np.linspace(0.4, 0.6, 101)[:, None]
-    beyond = intervals("bca", np.array([0.3]), replicates, left_out=np.zeros((5, 1)))
+    beyond = intervals("bca", np.array([0.3]), replicates, jackknife=np.zeros((5, 1)))
     assert np.isfinite(beyond).all()
     assert beyond[0, 0] == pytest.approx(0.4)
-    constant = intervals("bca", np.ones(1), np.ones((50, 1)), left_out=np.ones((9, 1)))
+    constant = intervals("bca", np.ones(1), np.ones((50, 1)), jackknife=np.ones((9, 1)))
     np.testing.assert_array_equal(constant, [[1.0, 1.0]])
 
 

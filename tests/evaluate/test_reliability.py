@@ -22,7 +22,7 @@ from sklearn.metrics import (
 from einthoven.errors import CalibrationError, EvaluationError
 from einthoven.evaluate import calibration_report, fit_calibration
 from einthoven.evaluate.estimate import TOO_FEW
-from einthoven.evaluate.reliability import Quality, measure_quality, predictive_values
+from einthoven.evaluate.reliability import ProbabilityQuality, measure_quality, predictive_values
 from einthoven.predictions import Calibration, Predictions
 
 LABELS = ("a", "b", "c")
@@ -36,7 +36,9 @@ def table() -> Predictions:
     return Predictions.from_arrays(targets, expit(z), LABELS)
 
 
-def quality(targets: np.ndarray, probabilities: np.ndarray, bins: int | None = None) -> Quality:
+def quality(
+    targets: np.ndarray, probabilities: np.ndarray, bins: int | None = None
+) -> ProbabilityQuality:
     return measure_quality(Predictions.from_arrays(targets, probabilities), bins=bins)
 
 

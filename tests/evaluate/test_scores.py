@@ -20,6 +20,8 @@ from einthoven.evaluate import f_max, score
 from einthoven.evaluate.bootstrap import multiplicities
 from einthoven.evaluate.estimate import CONSTANT, TOO_FEW, Estimate
 from einthoven.evaluate.metrics import point_metrics, rank, resampled_metrics
+from einthoven.evaluate.scores import score_predictions
+from einthoven.predictions import Predictions
 
 LABELS = ("NORM", "MI", "STTC", "2AVB")
 
@@ -300,3 +302,16 @@ def test_a_mean_over_labels_that_are_all_too_few_has_no_interval() -> None:
             assert result.reasons[f"macro_{metric}"] == [reason]
             interval = getattr(result, f"macro_{metric}_interval")
             assert (interval is None) == (reason is not None)
+
+
+@pytest.mark.parametrize("by", ["record", "patient"])
+def test_a_mean_needs_five_records_or_patients_of_both_classes(by: str) -> None:
+    """71 labels on three records have many positives; nine patients have four disjoint pairs."""
+    rng = np.random.default_rng(3)
+    records, owners = (3, np.arange(3)) if by == "record" else (40, np.arange(40) % 9)
+    targets = (rng.random((records, 71)) < 0.5).astype(np.uint8)
+    table = Predictions.from_arrays(targets, rng.random(targets.shape), patients=owners.astype(str))
+    result = score_predictions(table, resamples=40, by=by, undefined_labels="skip")
+    for metric in ("auroc", "auprc"):
+        assert result.reasons[f"macro_{metric}"] == [TOO_FEW]
+        assert getattr(result, f"macro_{metric}_interval") is None

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
     from einthoven.experiment.run import RunResult
 
-FEW = 5  # positives of a split below which it says little about a label
 
 Labelled = Annotated[
     Path, typer.Argument(metavar="COHORT", help="PTB-XL's folder, or a label table.")
@@ -188,6 +187,7 @@ def ensemble(
 def _recommend_folds(cohort: Cohort) -> None:
     """Recommend --folds for a small cohort, and name labels with few positives in a split."""
     from einthoven.cohorts.cohort import SMALL
+    from einthoven.evaluate.estimate import MIN_PER_CLASS
     from einthoven.predictions import listed
 
     if len(cohort) >= SMALL:
@@ -196,7 +196,9 @@ def _recommend_folds(cohort: Cohort) -> None:
     note(f"{records}: --folds 5 tests every one of them, and trains the final model on all")
     counts, splits = cohort.counts(), ("test", "validation")
     positives = sorted((int(counts[s][x]), x, s) for x in cohort.labels for s in splits)
-    if scarce := [f"{x}: {counted(n, 'positive')} in {s}" for n, x, s in positives if n < FEW]:
+    if scarce := [
+        f"{x}: {counted(n, 'positive')} in {s}" for n, x, s in positives if n < MIN_PER_CLASS
+    ]:
         note(f"Warning: {listed(scarce, separator='; ')}: use --folds 5", style="yellow")
 
 

@@ -26,7 +26,7 @@ Counts = NDArray[np.int32]
 # A resample misses a class that k units hold with probability below exp(-k).
 DRAW_FIRST_UP_TO = 12  # units; classes that are missed often enough to decide a resample early
 NO_CHECK_ABOVE = 64  # units; P(class absent) < exp(-64)
-RESAMPLES_AT_A_TIME = 1024  # changes nothing but speed and memory
+DRAWS_AT_A_TIME = 1024  # changes nothing but speed and memory
 MOST_CELLS = 500_000  # of a table of counts
 DRAWS_BEFORE_GIVING_UP = 20_000
 LOWEST_ACCEPTANCE = 1e-3  # drawing stops below it
@@ -88,7 +88,7 @@ def multiplicities(
     """
     unit, count = _units(n, groups)
     required = np.empty((count, 0), bool) if accept is None else _presence(accept, unit, count)
-    block = int(np.clip(MOST_CELLS // count, 1, RESAMPLES_AT_A_TIME))
+    block = int(np.clip(MOST_CELLS // count, 1, DRAWS_AT_A_TIME))
     blocks: list[NDArray[Any]] = [np.empty((0, n), np.uint8)]
     accepted = drawn = 0
     source = _Source(count, required, seed)
@@ -108,13 +108,13 @@ def multiplicities(
     return Draws(np.concatenate(blocks), drawn)
 
 
-def jackknife(n: int, *, groups: ArrayLike | None = None) -> Iterator[NDArray[np.uint8]]:
+def jackknife_draws(n: int, *, groups: ArrayLike | None = None) -> Iterator[NDArray[np.uint8]]:
     """Multiplicities with one record, or one patient, left out; blocks of (some, n) rows."""
     unit, count = _units(n, groups)
-    step = int(np.clip(MOST_CELLS // n, 1, RESAMPLES_AT_A_TIME))
+    step = int(np.clip(MOST_CELLS // n, 1, DRAWS_AT_A_TIME))
     for start in range(0, count, step):
-        left_out = np.arange(start, min(start + step, count))[:, None]
-        yield (unit != left_out).astype(np.uint8)
+        omitted = np.arange(start, min(start + step, count))[:, None]
+        yield (unit != omitted).astype(np.uint8)
 
 
 class _Source:

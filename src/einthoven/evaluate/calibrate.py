@@ -10,17 +10,17 @@ Five-fold cross-validation by patients within PTB-XL's fold 9, for four networks
 loss at a spread of 0.05 or 0.1 and rose to both sides; 0.1 is the default. A bias is fitted on
 request only.
 
-With fewer than `FEWEST_POSITIVES` positives or negatives, counted over all labels, temperatures are
-1. For ten tasks on PTB-XL's folds 9 and 10 and logistic regressions of 50 to 1,000 records,
-temperatures fitted out of fold changed the mean log loss by +1.2 % with up to 10 positives, +0.1 %
-with 11 to 20, +0.9 % with 21 to 40, -0.3 % with 41 to 80 and -0.5 % with more.
+With fewer than `MIN_FOR_TEMPERATURES` positives or negatives, counted over all labels,
+temperatures are 1. For ten tasks on PTB-XL's folds 9 and 10 and logistic regressions of 50 to 1,000
+records, temperatures fitted out of fold changed the mean log loss by +1.2 % with up to 10
+positives, +0.1 % with 11 to 20, +0.9 % with 21 to 40, -0.3 % with 41 to 80 and -0.5 % with more.
 
 A label's threshold maximises F1 on the same predictions, after calibration: half way between the
 lowest probability called present and the highest that is not. Among thresholds with equal F1 the
 highest wins, so that fewer records are called. With a handful of positives the highest F1 is an
 accident: fitted on one half of fold 9, such thresholds called labels with fewer than five positives
 in 4 to 14 of a hundred records of the other half, where 2 to 4 in a thousand had them. A label with
-fewer than `FEWEST_POSITIVES_FOR_F1` positives is therefore called as often as it has positives, or
+fewer than `MIN_FOR_F1` positives is therefore called as often as it has positives, or
 as near to that as equal probabilities allow; its F1 on the other half was as high. A label without
 a positive or without a negative has `NO_THRESHOLD`.
 """
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from einthoven.errors import EvaluationError
 from einthoven.evaluate.metrics import Floats
 from einthoven.predictions import Calibration, Predictions
 
@@ -41,12 +42,14 @@ SPREAD = 0.1  # standard deviation of a label's slope, relative to the shared sl
 BIAS_SPREAD = 0.25  # standard deviation of a label's bias about 0; chosen like SPREAD
 SHARED_SPREAD = 1.0  # of the shared slope about 1; keeps it finite if all predictions are correct
 LIMIT = 10.0  # largest factor between a temperature and 1 (shared) or the shared one (label)
-FEWEST_POSITIVES = 40
+MIN_FOR_TEMPERATURES = 40
 """Fewest positives, and negatives, over all labels, for which temperatures are fitted."""
-FEWEST_POSITIVES_FOR_F1 = 5
+MIN_FOR_F1 = 5
+"""Fewest positives of a label whose threshold maximises F1."""
 NO_THRESHOLD = 0.5
 PROBABILITY_MARGIN = 1e-15  # logits and log losses clip probabilities this far from 0 and 1
 GRADIENT_TOLERANCE = 1e-8
+LARGEST_STEP = 1e-4  # of Newton's method at an accepted optimum, in units of the coefficients
 
 
 def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibration:
@@ -86,7 +89,7 @@ def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibrat
 
 def has_enough(targets: NDArray[np.uint8]) -> bool:
     """Whether `(records, labels)` targets have enough positives and negatives for temperatures."""
-    return rarer_class(targets) >= FEWEST_POSITIVES
+    return rarer_class(targets) >= MIN_FOR_TEMPERATURES
 
 
 def rarer_class(targets: NDArray[np.uint8]) -> int:
@@ -114,7 +117,7 @@ def best_thresholds(targets: NDArray[np.uint8], calibrated: Floats) -> tuple[flo
     called = np.arange(1, len(ranked) + 1)[:, None]
     positives = true.sum(axis=0, dtype=np.int64)
     f1 = 2 * true.cumsum(axis=0, dtype=np.int64) / (called + positives)
-    quality = np.where(positives < FEWEST_POSITIVES_FOR_F1, -np.abs(called - positives), f1)
+    quality = np.where(positives < MIN_FOR_F1, -np.abs(called - positives), f1)
     # A threshold cannot separate equal probabilities. The first of equal maxima calls the fewest.
     quality[:-1][ranked[:-1] == ranked[1:]] = -np.inf
     best = quality.argmax(axis=0)[None]
@@ -185,4 +188,11 @@ def _regression(
         method="trust-exact",
         options={"gtol": GRADIENT_TOLERANCE},
     )
+    # The method also stops, without success, where rounding of the loss hides further progress.
+    step = np.linalg.solve(hessian(optimum.x), gradient(optimum.x))
+    if not optimum.success and not np.abs(step).max() < LARGEST_STEP:
+        raise EvaluationError(
+            f"the calibration did not converge: {optimum.message}",
+            remedy="check the predictions: probabilities lie between 0 and 1",
+        )
     return [float(value) for value in optimum.x]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from einthoven.evaluate.estimate import FEWEST, TOO_FEW, Bootstrap, BootstrapSettings
+from einthoven.evaluate.estimate import MIN_PER_CLASS, TOO_FEW, Bootstrap, BootstrapSettings
 from einthoven.evaluate.metrics import RESAMPLES_AT_A_TIME, rank
 from einthoven.evaluate.reliability import CalibrationReport, wilson
 from einthoven.evaluate.scores import plain
@@ -176,7 +176,7 @@ def curves(
     by: Any = "patient" if _patients_known(predictions) else "record"
     settings = BootstrapSettings(min(resamples, MOST_RESAMPLES), seed, "skip", level=level, by=by)
     bootstrap = Bootstrap.of(predictions, settings)
-    enough = np.flatnonzero(bootstrap.smaller_class()[:, 0] >= FEWEST)
+    enough = np.flatnonzero(bootstrap.smaller_class()[:, 0] >= MIN_PER_CLASS)
     if not enough.size:
         return None
     shown = enough[np.argsort(-positives[enough], kind="stable")][:MOST_LABELS]
@@ -310,7 +310,7 @@ def _with_intervals(bins: list[dict[str, Any]], level: float) -> list[Json]:
         entry
         | {
             "interval": wilson(round(entry["observed"] * n), n, level),
-            "reason": TOO_FEW if n < FEWEST else None,
+            "reason": TOO_FEW if n < MIN_PER_CLASS else None,
         }
         for entry in bins
         for n in [int(entry["records"])]

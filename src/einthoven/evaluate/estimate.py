@@ -22,7 +22,7 @@ from pydantic import Field
 from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
 from einthoven.errors import EvaluationError, validated
-from einthoven.evaluate.bootstrap import Draws, jackknife, multiplicities
+from einthoven.evaluate.bootstrap import Draws, jackknife_draws, multiplicities
 from einthoven.evaluate.metrics import (
     AuprcDefinition,
     Floats,
@@ -38,7 +38,7 @@ Metric = Literal["auroc", "auprc", "difference"]
 
 STRICT = ("resample", "error")
 """Policies under which every label of the whole set must be defined."""
-FEWEST = 5
+MIN_PER_CLASS = 5
 """Positives, and negatives, that an interval needs."""
 TOO_FEW, CONSTANT = "too few to say", "does not vary"
 """Reasons for an absent interval."""
@@ -104,7 +104,7 @@ class Estimate:
     ----------
     point : array, shape (labels,)
     replicates : array, shape (resamples, labels)
-    left_out : array, shape (units, labels), or None
+    jackknife : array, shape (units, labels), or None
         NaN marks an undefined label in all three.
     settings : BootstrapSettings
     metric : {"auroc", "auprc", "difference"}, optional
@@ -117,7 +117,7 @@ class Estimate:
 
     point: Floats
     replicates: Floats
-    left_out: Floats | None
+    jackknife: Floats | None
     settings: BootstrapSettings
     metric: Metric | None = None
     counts: NDArray[np.integer] | None = None
@@ -125,9 +125,9 @@ class Estimate:
 
     def minus(self, other: Estimate) -> Estimate:
         """Subtract an estimate from the same resamples, pair by pair."""
-        out, counts, unbiased = self.left_out, self.counts, self.unbiased
-        if out is not None and other.left_out is not None:
-            out = out - other.left_out
+        out, counts, unbiased = self.jackknife, self.counts, self.unbiased
+        if out is not None and other.jackknife is not None:
+            out = out - other.jackknife
         if counts is not None and other.counts is not None:
             counts = np.minimum(counts, other.counts)
         if unbiased is not None and other.unbiased is not None:
@@ -136,7 +136,7 @@ class Estimate:
         metric: Metric | None = None if self.metric is None else "difference"
         return Estimate(point, replicates, out, self.settings, metric, counts, unbiased)
 
-    def among(self, columns: Sequence[int]) -> Estimate:
+    def select_labels(self, columns: Sequence[int]) -> Estimate:
         """Restrict the estimate to the labels at these places."""
         places = list(columns)
         counts = None if self.counts is None else self.counts[places]
@@ -157,7 +157,7 @@ class Estimate:
             self,
             point=change(self.point),
             replicates=change(self.replicates),
-            left_out=None if self.left_out is None else change(self.left_out),
+            jackknife=None if self.jackknife is None else change(self.jackknife),
             counts=counts,
             unbiased=None if self.unbiased is None else self.unbiased._map(change, counts),
         )
@@ -193,7 +193,7 @@ class Estimate:
         """
         if self.counts is None or not len(self.replicates):
             return [None] * self.point.size
-        few = self.counts.max(axis=1) < FEWEST
+        few = self.counts.max(axis=1) < MIN_PER_CLASS
         constant = self._constant
         if self.metric == "auroc":
             constant &= (self.point > 0) & (self.point < 1)
@@ -243,8 +243,8 @@ class Estimate:
         tails = np.array([1 - self.settings.level, 1 + self.settings.level]) / 2
         shares = np.broadcast_to(tails, (self.point.size, 2))
         if self.settings.interval == "bca":
-            assert self.left_out is not None
-            shares = _bca_shares(tails, self.point, self.replicates, self.left_out)
+            assert self.jackknife is not None
+            shares = _bca_shares(tails, self.point, self.replicates, self.jackknife)
         limits = np.full(shares.shape, np.nan)
         for column, values in enumerate(self.replicates.T):
             defined = values[~np.isnan(values)]
@@ -343,21 +343,21 @@ class Bootstrap:
         replicates = resampled_metrics(ranking, self.draws.multiplicities, auprc=auprc)
         if self.settings.undefined_labels == "error":
             _refuse_gaps(replicates[0], self.labels)
-        left_out: Sequence[Floats | None] = (None, None, None)
+        jackknife: Sequence[Floats | None] = (None, None, None)
         if self.settings.interval == "bca" and self.settings.resamples:
             # As many units as records, so this costs what records / resamples bootstraps cost.
             # Where the unit left out was a label's only positive, the label drops out of the
             # acceleration.
             blocks = [
                 resampled_metrics(ranking, rows, auprc=auprc)
-                for rows in jackknife(len(self.targets), groups=self.patients)
+                for rows in jackknife_draws(len(self.targets), groups=self.patients)
             ]
-            left_out = [np.concatenate(metric) for metric in zip(*blocks, strict=True)]
+            jackknife = [np.concatenate(metric) for metric in zip(*blocks, strict=True)]
         counts = self.smaller_class()
         names: tuple[Metric, ...] = ("auroc", "auprc", "auprc")
         auroc, precision, unbiased = (
             Estimate(point, rows, out, self.settings, metric, counts)
-            for point, rows, out, metric in zip(points, replicates, left_out, names, strict=True)
+            for point, rows, out, metric in zip(points, replicates, jackknife, names, strict=True)
         )
         if self.settings.interval == "auto":
             precision = replace(precision, unbiased=unbiased)
@@ -441,7 +441,7 @@ def _refuse_gaps(replicates: Floats, labels: Sequence[str]) -> None:
     )
 
 
-def _bca_shares(tails: Floats, point: Floats, replicates: Floats, left_out: Floats) -> Floats:
+def _bca_shares(tails: Floats, point: Floats, replicates: Floats, jackknife: Floats) -> Floats:
     """Shares of the replicates at which the limits lie, shape (labels, 2)."""
     defined = np.maximum((~np.isnan(replicates)).sum(axis=0), 1)
     # Equal replicates count one half. A point beyond all of them would put both limits at
@@ -450,13 +450,13 @@ def _bca_shares(tails: Floats, point: Floats, replicates: Floats, left_out: Floa
     edge = 0.5 / defined
     correction = ndtri(np.clip(below / defined, edge, 1 - edge))[:, None]
     shifted = correction + ndtri(tails)
-    skew = _acceleration(left_out)[:, None]
+    skew = _acceleration(jackknife)[:, None]
     return np.asarray(ndtr(correction + shifted / (1 - skew * shifted)))
 
 
-def _acceleration(left_out: Floats) -> Floats:
-    defined = ~np.isnan(left_out)
-    mean = np.where(defined, left_out, 0.0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
-    away = np.where(defined, mean - left_out, 0.0)
+def _acceleration(jackknife: Floats) -> Floats:
+    defined = ~np.isnan(jackknife)
+    mean = np.where(defined, jackknife, 0.0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
+    away = np.where(defined, mean - jackknife, 0.0)
     spread = (away**2).sum(axis=0) ** 1.5
     return np.asarray((away**3).sum(axis=0) / np.where(spread > 0, 6 * spread, 1.0))

@@ -160,8 +160,8 @@ def point_metrics(
 ) -> tuple[Floats, Floats, Floats]:
     """The metrics of `resampled_metrics`, each of shape (labels,), every record counted once."""
     once = np.ones((1, ranking[0].shape[1]), np.uint8)
-    areas, precisions, left_out = resampled_metrics(ranking, once, auprc=auprc)
-    return areas[0], precisions[0], left_out[0]
+    areas, precisions, leave_one_out = resampled_metrics(ranking, once, auprc=auprc)
+    return areas[0], precisions[0], leave_one_out[0]
 
 
 def resampled_metrics(
@@ -191,15 +191,15 @@ def resampled_metrics(
         NaN where a resample holds no positive, or no negative, of the label.
     """
     shape = (len(multiplicities), len(ranking))
-    areas, precisions, left_out = np.empty(shape), np.empty(shape), np.empty(shape)
+    areas, precisions, leave_one_out = np.empty(shape), np.empty(shape), np.empty(shape)
     for start in range(0, len(multiplicities), RESAMPLES_AT_A_TIME):
         rows = slice(start, start + RESAMPLES_AT_A_TIME)
         weights = np.ascontiguousarray(multiplicities[rows].T, dtype=np.float64)
         for label, steps in enumerate(ranking):
-            areas[rows, label], precisions[rows, label], left_out[rows, label] = _areas(
+            areas[rows, label], precisions[rows, label], leave_one_out[rows, label] = _areas(
                 steps, weights, auprc
             )
-    return areas, precisions, left_out
+    return areas, precisions, leave_one_out
 
 
 def _areas(
@@ -213,7 +213,7 @@ def _areas(
     precision = hits / np.maximum(hits + misses, 1)
     own = gained / np.diff(steps.indptr)[2::3, None]  # mean weight of the step's positives
     others = hits + misses - own
-    left_out = np.divide(hits - own, others, out=np.ones_like(own), where=others > 0)
+    leave_one_out = np.divide(hits - own, others, out=np.ones_like(own), where=others > 0)
     if auprc == "trapezoid":
         ranked = hits - gained + misses - tied
         before = np.where(ranked > 0, (hits - gained) / np.maximum(ranked, 1), 1.0)
@@ -226,5 +226,5 @@ def _areas(
     pairs = np.where(defined, positives * negatives, 1)
     auroc = np.where(defined, 1 - wrong / pairs, np.nan)
     positives = np.where(defined, positives, np.nan)
-    area, area_left_out = ((gained * values).sum(axis=0) for values in (precision, left_out))
-    return auroc, area / positives, area_left_out / positives
+    area, unbiased = ((gained * values).sum(axis=0) for values in (precision, leave_one_out))
+    return auroc, area / positives, unbiased / positives

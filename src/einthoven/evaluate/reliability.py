@@ -25,7 +25,7 @@ from scipy.stats import binomtest
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import PROBABILITY_MARGIN, fit_calibration
 from einthoven.evaluate.estimate import (
-    FEWEST,
+    MIN_PER_CLASS,
     TOO_FEW,
     Bootstrap,
     BootstrapSettings,
@@ -84,7 +84,7 @@ class Bins:
 
 
 @dataclass(frozen=True, eq=False)
-class Quality:
+class ProbabilityQuality:
     """Accuracy of one set of probabilities.
 
     Attributes
@@ -134,7 +134,7 @@ class CalibrationReport:
     positives : dict of str to int
         By label.
     records : int
-    before, after : Quality
+    before, after : ProbabilityQuality
         Uncalibrated and calibrated probabilities; `after` and `change` are None without a
         calibration, and with one that leaves the probabilities as they are.
     probabilities : array of float64, shape (records, labels), or None
@@ -157,8 +157,8 @@ class CalibrationReport:
 
     positives: dict[str, int]
     records: int
-    before: Quality
-    after: Quality | None
+    before: ProbabilityQuality
+    after: ProbabilityQuality | None
     probabilities: Floats | None
     change: dict[str, tuple[float, Interval | None]] | None
     decisions: pd.DataFrame | None
@@ -287,7 +287,7 @@ def suitable_bins(records: int) -> int:
     return int(np.clip(records // RECORDS_PER_BIN, FEWEST_BINS, MOST_BINS))
 
 
-def measure_quality(predictions: Predictions, *, bins: int | None = None) -> Quality:
+def measure_quality(predictions: Predictions, *, bins: int | None = None) -> ProbabilityQuality:
     """Measure the probabilities of a table with targets."""
     bins = suitable_bins(len(predictions)) if bins is None else bins
     targets, probabilities = predictions.require_targets(), predictions.probabilities
@@ -299,7 +299,7 @@ def measure_quality(predictions: Predictions, *, bins: int | None = None) -> Qua
     )
     per_label = {name: loss(targets, probabilities).mean(axis=0) for name, loss in _LOSSES.items()}
     micro = {name: float(values.mean()) for name, values in per_label.items()}
-    return Quality(
+    return ProbabilityQuality(
         per_label=pd.DataFrame(
             per_label | {"ece_width": width.error(), "ece_mass": mass.error()},
             index=list(predictions.labels),
@@ -352,28 +352,29 @@ def _change(
 
 def _decisions(targets: NDArray[np.uint8], called: NDArray[np.bool_], level: float) -> pd.DataFrame:
     true = targets == 1
-    hits, alarms, positives = (mask.sum(axis=0) for mask in (true & called, called, true))
+    hits, positives = ((true & called).sum(axis=0), true.sum(axis=0))
+    predicted_positives = called.sum(axis=0)
     rejected = (~true & ~called).sum(axis=0)
     counts = {
         "sensitivity": (hits, positives),
         "specificity": (rejected, len(true) - positives),
-        "precision": (hits, alarms),
-        "npv": (rejected, len(true) - alarms),
+        "precision": (hits, predicted_positives),
+        "npv": (rejected, len(true) - predicted_positives),
     }
     columns: dict[str, Any] = {
-        "called": alarms,
+        "called": predicted_positives,
         "true_positives": hits,
-        "false_positives": alarms - hits,
+        "false_positives": predicted_positives - hits,
         "false_negatives": positives - hits,
         "true_negatives": rejected,
     }
     for name, (part, whole) in counts.items():
-        columns[name] = _share(part, whole)
+        columns[name] = _ratio(part, whole)
         columns[f"{name}_interval"] = [
             wilson(*pair, level) for pair in zip(part, whole, strict=True)
         ]
-        columns[f"{name}_interval_reason"] = [TOO_FEW if n < FEWEST else None for n in whole]
-    columns["f1"] = _share(2 * hits, alarms + positives)
+        columns[f"{name}_interval_reason"] = [TOO_FEW if n < MIN_PER_CLASS else None for n in whole]
+    columns["f1"] = _ratio(2 * hits, predicted_positives + positives)
     return pd.DataFrame(columns)
 
 
@@ -401,12 +402,12 @@ def predictive_values(decision: Mapping[str, Any], prevalence: float, level: flo
         absence; a value is None where its denominator is 0.
     """
     names = ("true_positives", "false_negatives", "true_negatives", "false_positives")
-    hits, missed, cleared, alarms = (int(decision[name]) for name in names)
-    ill, well = hits + missed, cleared + alarms
-    few = min(ill, well) < FEWEST
+    hits, missed, cleared, false_positives = (int(decision[name]) for name in names)
+    ill, well = hits + missed, cleared + false_positives
+    few = min(ill, well) < MIN_PER_CLASS
     # Calls that are right and wrong, among how many, and the prevalence of these people.
     calls = {
-        "ppv": ((hits, ill, prevalence), (alarms, well, 1 - prevalence)),
+        "ppv": ((hits, ill, prevalence), (false_positives, well, 1 - prevalence)),
         "npv": ((cleared, well, 1 - prevalence), (missed, ill, prevalence)),
     }
     values: Json = {"prevalence": prevalence}
@@ -448,7 +449,7 @@ def _share_of_odds(odds: float) -> float:
 
 def wilson(part: int, whole: int, level: float) -> Interval | None:
     """Wilson interval of a share; None for a whole of fewer than five records."""
-    if whole < FEWEST:
+    if whole < MIN_PER_CLASS:
         return None
     return _wilson(int(part), int(whole), level)
 
@@ -458,5 +459,5 @@ def _wilson(part: int, whole: int, level: float) -> Interval:
     return float(low), float(high)
 
 
-def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)

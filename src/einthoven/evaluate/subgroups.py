@@ -173,7 +173,8 @@ def score_subgroups(
         If an attribute has another length, targets are missing, or as in `score`.
     """
     fixed = BootstrapSettings(undefined_labels="skip", **settings)
-    bootstrap, least = Bootstrap.of(predictions, fixed), max(1, min_positives)
+    bootstrap = Bootstrap.of(predictions, fixed)
+    min_positives = max(1, min_positives)
     groups: list[Subgroup] = []
     unknown = {}
     for attribute, column in attributes.items():
@@ -185,11 +186,11 @@ def score_subgroups(
             )
         unknown[attribute] = int((values == UNKNOWN).sum())
         for name in _ordered(values):
-            group = _part(bootstrap, predictions, values == name, least)
+            group = _part(bootstrap, predictions, values == name, min_positives)
             others = (values != name) & (values != UNKNOWN)
-            rest = _part(bootstrap, predictions, others, least)
+            rest = _part(bootstrap, predictions, others, min_positives)
             groups.append(_subgroup(attribute, name, group, rest))
-    return Subgroups(tuple(groups), unknown, least, bootstrap.settings)
+    return Subgroups(tuple(groups), unknown, min_positives, bootstrap.settings)
 
 
 def _ordered(values: NDArray[np.str_]) -> list[str]:
@@ -211,11 +212,11 @@ class _Part:
 
 
 def _part(
-    bootstrap: Bootstrap, predictions: Predictions, rows: NDArray[np.bool_], least: int
+    bootstrap: Bootstrap, predictions: Predictions, rows: NDArray[np.bool_], min_positives: int
 ) -> _Part:
     part = bootstrap.part(rows)
     positives = part.targets.sum(axis=0, dtype=np.int64)
-    defined = (positives >= least) & (positives < len(part.targets))
+    defined = (positives >= min_positives) & (positives < len(part.targets))
     estimates = part.estimate(predictions.probabilities[rows])
     return _Part(predictions.patients[rows], part.labels, defined, *estimates)
 
@@ -240,5 +241,5 @@ def _macro(metric: Estimate, labels: NDArray[np.bool_]) -> MacroValue:
     """The mean over some labels; NaN without an interval if there are none."""
     if not labels.any():
         return MacroValue(math.nan, None)
-    whole = metric.among(np.flatnonzero(labels).tolist()).macro()
+    whole = metric.select_labels(np.flatnonzero(labels).tolist()).macro()
     return MacroValue(float(whole.point[0]), whole.interval(), whole.reasons()[0])

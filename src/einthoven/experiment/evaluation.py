@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import ALL, Cohort
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.calibrate import FEWEST_POSITIVES, fit_calibration, has_enough, rarer_class
+from einthoven.evaluate.calibrate import (
+    MIN_FOR_TEMPERATURES,
+    fit_calibration,
+    has_enough,
+    rarer_class,
+)
 from einthoven.evaluate.curves import curves
 from einthoven.evaluate.reliability import calibration_report
 from einthoven.evaluate.scores import score_predictions
@@ -73,7 +78,7 @@ def fitted_calibration(validation: Predictions) -> Json:
     if not is_fitted:
         log.info(
             f"calibration: probabilities stay as they are ({rarer_class(targets)} records of the "
-            f"rarer class, summed over labels; limit {FEWEST_POSITIVES})",
+            f"rarer class, summed over labels; limit {MIN_FOR_TEMPERATURES})",
             extra={"topic": "calibration"},
         )
     return {

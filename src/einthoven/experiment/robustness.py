@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError
 from einthoven.evaluate.comparison import compare
-from einthoven.evaluate.estimate import FEWEST
+from einthoven.evaluate.estimate import MIN_PER_CLASS
 from einthoven.evaluate.metrics import auroc
 from einthoven.evaluate.reliability import measure_quality
 from einthoven.evaluate.scores import Score, plain, score_predictions
@@ -277,7 +277,7 @@ def _label_values(table: Predictions, calibration: Calibration | None) -> Json:
             values["sensitivity"] = hits / targets.sum(axis=0)
             values["precision"] = hits / called.sum(axis=0)
     positives = targets.sum(axis=0)
-    enough = np.minimum(positives, len(targets) - positives) >= FEWEST
+    enough = np.minimum(positives, len(targets) - positives) >= MIN_PER_CLASS
     labels = {
         table.labels[i]: {name: round(float(column[i]), 4) for name, column in values.items()}
         for i in np.flatnonzero(enough)

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from einthoven.evaluate.calibrate import FEWEST_POSITIVES
+from einthoven.evaluate.calibrate import MIN_FOR_TEMPERATURES
 from einthoven.files import Json
 from einthoven.predictions.missing_leads import LARGEST_LOSS, LOWEST_AUROC, answered_labels
 from einthoven.report import format as form
@@ -559,7 +559,7 @@ def templates(folder: Path = TEMPLATES, **options: Any) -> Environment:
         "confidence": confidence,
         "count": count,
         "counted": form.counted,
-        "fewest_positives": FEWEST_POSITIVES,
+        "fewest_positives": MIN_FOR_TEMPERATURES,
         "fitted_on": fitted_on,
         "metric": metric,
         "metric_of": metric_of,

@@ -143,7 +143,7 @@ class Results:
         if labels is not None:
             _, bootstrap = self._first[groups_of(source)[0].task, split]
             columns = [bootstrap.labels.index(label) for label in labels]
-            estimates = [estimate.among(columns) for estimate in estimates]
+            estimates = [estimate.select_labels(columns) for estimate in estimates]
         macros = [estimate.macro() for estimate in estimates]
         values = [float(macro.point[0]) for macro in macros]
         pooled = _mean(macros)

@@ -15,7 +15,7 @@ from einthoven.stages.recipe import Recipe, Stage2
 
 MOST_SOLVED = 5000
 """Most training records for which the probe is a logistic regression."""
-FEWEST_POSITIVES = 10
+MIN_FOR_SELECTION = 10
 """Fewest positives (median over labels) in validation for which AUROC selects the epoch."""
 SMALLEST_BATCH = 8
 FEWEST_TUNED = 500
@@ -75,8 +75,8 @@ def resolve_auto(
         decisions.append(
             Decision(
                 "stage2.select",
-                "best" if median >= FEWEST_POSITIVES else "lowest-loss",
-                f"positives per label in validation: median {median:g}, limit {FEWEST_POSITIVES}",
+                "best" if median >= MIN_FOR_SELECTION else "lowest-loss",
+                f"positives per label in validation: median {median:g}, limit {MIN_FOR_SELECTION}",
             )
         )
     if recipe.stage2 and (batch := _batch(recipe.stage2, records)) != recipe.stage2.batch_size:
