@@ -160,15 +160,16 @@ def test_the_demo_ends_with_a_report_and_its_next_command_works(
     load = recipes.load_recipe
 
     def short(name: str, overrides: list[str]) -> Any:
-        epochs = ["stage2.epochs=1"] + ["stage1.epochs=2"] * ("post" in name)
+        epochs = ["stage2.epochs=1"] * ("tuning" in name or "post" in name)
+        epochs += ["stage1.epochs=2"] * ("probe" in name or "post" in name)
         return load(name, [*overrides, *epochs, "precision=fp32"])
 
     monkeypatch.setattr(recipes, "load_recipe", short)
     result = cli("demo", tmp_path / "demo", "--records", 200)
-    report, following = result.out.strip().splitlines()
+    report, following = result.out.strip().splitlines()[-2:]
     page = Path(report.split()[-1])
     numbers = json.loads(page.with_suffix(".json").read_text())
-    assert len(numbers["comparisons"]) == 1
+    assert len(numbers["comparisons"]) == 2
     for arm in RECIPES:  # prepared as the encoder that they start from was
         requests = read_json(tmp_path / "demo" / arm / "run.json")["request"]
         assert requests["recipe"]["data"]["centre"] is True
