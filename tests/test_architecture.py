@@ -16,6 +16,7 @@ import einthoven
 PACKAGE = Path(einthoven.__file__).parent
 ROOMS = (
     "errors",
+    "extensions",
     "progress",
     "files",
     "licences",

@@ -19,9 +19,36 @@ from einthoven.errors import RecipeError
 from einthoven.signals.preparation import Preparation
 from einthoven.stages.data import adapted
 from einthoven.stages.posttrain import check_weights
-from einthoven.stages.recipe import load_recipe
+from einthoven.stages.recipe import load_pretraining, load_recipe, recipe_for
+from einthoven.weights.fit import Naming
+from einthoven.weights.load import reader_of
 
 OUTSIDE = "outside_mixer"  # registered by another package: `tests/extensions`
+
+
+@pytest.fixture(params=[*backbone_names(), OUTSIDE])
+def name(request: pytest.FixtureRequest) -> str:
+    """A registered name."""
+    if request.param == OUTSIDE:
+        request.getfixturevalue("outside_backbone")
+    registered: str = request.param
+    return registered
+
+
+def test_the_entry_states_the_parameters(name: str) -> None:
+    with torch.device("meta"):
+        net = create_backbone(name)
+    assert sum(p.numel() for p in net.parameters()) == entry(name).parameters
+    assert (net.name, net.family) == (name, entry(name).family)
+
+
+def test_the_entry_names_recipes_that_exist(name: str) -> None:
+    load_recipe(recipe_for(name), backbone=name)
+    load_pretraining(entry(name).pretraining_recipe, backbone=name)
+
+
+def test_the_reader_is_a_naming(name: str) -> None:
+    assert isinstance(reader_of(name), Naming if entry(name).reader else type(None))
 
 
 def _is_slow(name: str) -> bool:

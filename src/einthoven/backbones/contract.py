@@ -44,7 +44,10 @@ class Backbone(nn.Module, ABC):
     name : str
         Registry name.
     family : str
-        Family of networks that share a reader of checkpoints (`einthoven.weights`).
+        Family of networks that share tensor names and a reader.
+    reader : str
+        Tensor names in public checkpoints: an `einthoven.weights.fit.Naming`, as `module:NAME`,
+        which is imported when a checkpoint is read. Empty if there are no public checkpoints.
     leads : tuple of str
         Leads of an input when `leads` is not given.
     shortest, longest, multiple : int
@@ -57,6 +60,7 @@ class Backbone(nn.Module, ABC):
     """
 
     fits_statistics: ClassVar[bool] = False
+    reader: ClassVar[str] = ""
     final_parameters: tuple[str, ...] = ()
     shortest: int = 1
     longest: int | None = None
@@ -233,7 +237,7 @@ class SequenceBackbone(Backbone):
     causal : bool
         Whether a token of `contextualise` depends on no later one.
     token_rate : float
-        Tokens a second.
+        Tokens per second.
     token_dim : int
         Size of a token; features may be larger.
     """

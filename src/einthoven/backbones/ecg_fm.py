@@ -97,6 +97,7 @@ class ECGFM(Wav2VecBackbone):
     """
 
     family = "ecg_fm"
+    reader = "einthoven.weights.ecg_fm:ENCODER"
 
     def __init__(self, config: ECGFMConfig) -> None:
         super().__init__(config, channels=len(STANDARD_LEADS))

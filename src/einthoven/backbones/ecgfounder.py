@@ -271,6 +271,7 @@ class ECGFounder(Backbone):
     """
 
     family = "ecgfounder"
+    reader = "einthoven.weights.ecgfounder:ENCODER"
 
     def __init__(self, config: ECGFounderConfig) -> None:
         super().__init__(config, config.widths[-1])
@@ -406,6 +407,7 @@ ENTRIES = tuple(
             "MIT for the code; others use the weights as MIT, and their card does not exclude it",
             None,
         ),
+        contains_ptbxl=False,
         missing_leads="the channels of the missing ones are zero",
     )
     for number, read, leads, parameters in _SIZES

@@ -92,6 +92,7 @@ class HubertECG(Wav2VecBackbone):
     """
 
     family = "hubert_ecg"
+    reader = "einthoven.weights.hubert_ecg:ENCODER"
 
     def __init__(self, config: HubertECGConfig) -> None:
         super().__init__(config, channels=1)

@@ -110,7 +110,7 @@ def _full_text(entry: Json) -> str:
     """One fact a line; lines are not wrapped, so that they can be copied."""
     steps = [f"{place}. {step}" for place, step in enumerate(entry["preparation"], 1)]
     options = [f"{key}={json.dumps(value)}" for key, value in entry["options"].items()]
-    ptbxl = _ANSWERS[entry["contains_ptbxl"]]
+    ptbxl = _ANSWERS[entry["contains_ptbxl"]] if entry["weights_from"] else "no public weights"
     if entry["classifiers_saw_ptbxl"]:
         ptbxl += "; yes for its fine-tuned classifiers"
     facts = [

@@ -413,8 +413,19 @@ def recipe_for(backbone: str | None, name: str | Path | None = None) -> str | Pa
         return name or "post-training"
     catalogue_entry = entry(backbone)
     recipe = name or catalogue_entry.recipe or "post-training"
-    specific = f"{catalogue_entry.recipes}/{recipe}"
-    return specific if specific in recipe_names(Recipe) else recipe
+    if not catalogue_entry.recipes:
+        return recipe
+    folder = RECIPES / catalogue_entry.recipes  # another package gives an absolute path
+    if not folder.is_dir():
+        raise RecipeError(
+            f"the catalogue entry of {backbone} names a folder of recipes that does not exist: "
+            f"{folder}",
+            remedy="correct `recipes` of the entry, or leave it out",
+        )
+    file = folder / f"{recipe}.toml"
+    if not file.is_file():
+        return recipe
+    return f"{folder.name}/{recipe}" if folder.is_relative_to(RECIPES) else file
 
 
 def prepared_alike(recipe: Recipe, *, centred: bool) -> Recipe:
@@ -468,7 +479,7 @@ def _read(
         return table, set()
     base: Json = {}
     changed_keys: set[str] = set()
-    extended = table.get("extends") or _base(kind, backbone, table)
+    extended = table.get("extends") or _base(kind, backbone, table, file)
     if isinstance(extended, str) and extended:
         extended = str(recipe_for(backbone, extended))
         place = file.parent / extended if extended.endswith(".toml") else extended
@@ -494,8 +505,15 @@ def recipe_file(name: str | Path, kind: type[BaseModel] = Recipe) -> Path:
     return RECIPES / folder / f"{name}.toml"
 
 
-def _base(kind: type[BaseModel], backbone: str | None, table: Json) -> str:
-    """Recipe that a file of a user extends by default: the suited one with the same stages."""
+def _base(kind: type[BaseModel], backbone: str | None, table: Json, file: Path) -> str:
+    """Recipe that a file of a user extends by default; none for a backbone's own recipe."""
+    suited = _suited(kind, backbone, table)
+    own = suited and recipe_file(recipe_for(backbone, suited), kind).resolve() == file.resolve()
+    return "" if own else suited
+
+
+def _suited(kind: type[BaseModel], backbone: str | None, table: Json) -> str:
+    """Recipe of a backbone with the stages, or the objective, of a table."""
     if backbone is None:
         return ""
     if kind is Pretraining:
