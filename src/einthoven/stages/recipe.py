@@ -507,15 +507,18 @@ def recipe_file(name: str | Path, kind: type[BaseModel] = Recipe) -> Path:
 
 def _base(kind: type[BaseModel], backbone: str | None, table: Json, file: Path) -> str:
     """Recipe that a file of a user extends by default; none for a backbone's own recipe."""
-    suited = _suited(kind, backbone, table)
-    own = suited and recipe_file(recipe_for(backbone, suited), kind).resolve() == file.resolve()
-    return "" if own else suited
-
-
-def _suited(kind: type[BaseModel], backbone: str | None, table: Json) -> str:
-    """Recipe of a backbone with the stages, or the objective, of a table."""
     if backbone is None:
         return ""
+    registered = entry(backbone)
+    own = (
+        RECIPES / path
+        for path in (registered.recipe, registered.pretraining_recipe, registered.recipes)
+    )
+    return "" if {file, file.parent} & {*own} else _suited(kind, backbone, table)
+
+
+def _suited(kind: type[BaseModel], backbone: str, table: Json) -> str:
+    """Recipe of a backbone with the stages, or the objective, of a table."""
     if kind is Pretraining:
         name = entry(backbone).pretraining_recipe
         objective = load_pretraining(name).objective
