@@ -17,7 +17,7 @@ from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import RecipeError
 from einthoven.signals.preparation import Preparation
-from einthoven.stages.data import adapted
+from einthoven.stages.data import adapt_preparation
 from einthoven.stages.posttrain import check_weights
 from einthoven.stages.recipe import load_pretraining, load_recipe, recipe_for
 from einthoven.weights.fit import Naming
@@ -246,7 +246,7 @@ def test_supervised_networks_have_a_recipe(name: str) -> None:
             name, head_init=recipe.stage2.head_init if recipe.stage2 else "stock"
         )
     # The recipe's crops are those that the network is made for.
-    assert adapted(made.preparation, recipe.data) == made.preparation
+    assert adapt_preparation(made.preparation, recipe.data) == made.preparation
     check_weights(recipe, None, name)
     with pytest.raises(RecipeError, match="post-training") as refused:
         check_weights(load_recipe("post-training"), None, name)

@@ -128,11 +128,11 @@ class Backbone(nn.Module, ABC):
         """
         longest = samples if self.longest is None else self.longest
         if samples % self.multiple or not self.shortest <= samples <= longest:
-            multiples = "" if self.multiple == 1 else f"multiples of {self.multiple}, "
-            end = "or more" if self.longest is None else f"to {self.longest}"
+            multiple = "" if self.multiple == 1 else f"a multiple of {self.multiple}, "
+            most = "" if self.longest is None else f" and at most {self.longest}"
             raise BackboneError(
-                f"{self.name}: input of {samples} samples; it takes {multiples}"
-                f"{max(self.shortest, self.multiple)} {end}",
+                f"{self.name}: input of {samples} samples; it takes {multiple}"
+                f"at least {max(self.shortest, self.multiple)}{most}",
                 remedy="prepare the signal with the backbone's Preparation, or crop it",
             )
 

@@ -71,7 +71,7 @@ def record_outputs(
     Returns
     -------
     list of (outputs, owner)
-        A pair a batch: float32 `(crops, outputs)` on the CPU, and which of its records a crop
+        One pair per batch: float32 `(crops, outputs)` on the CPU, and which of its records a crop
         belongs to, counted from the batch's first.
     """
     rows = np.arange(len(source)) if rows is None else rows

@@ -190,7 +190,7 @@ def embed(
             "pooled",
             "token",
             "lead",
-            help="One vector a record, all tokens, or one vector a lead.",
+            help="One vector per record, all tokens, or one vector per lead.",
         ),
     ] = "pooled",
     split: Annotated[

@@ -29,7 +29,7 @@ from einthoven.files import Json
 from einthoven.inference import on_device
 from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance
-from einthoven.stages.data import adapted
+from einthoven.stages.data import adapt_preparation
 from einthoven.stages.policy import settle
 from einthoven.stages.posttrain import check_stages, check_weights, settled, train_stages
 from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
@@ -169,7 +169,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         init = recipe.stage2.head_init if recipe.stage2 else "stock"
         with seeded(recipe.seed):
             network = Classifier(backbone, targets.names, head_init=init)
-        self.preparation_ = self._with_short(adapted(preparation, recipe.data))
+        self.preparation_ = self._with_short(adapt_preparation(preparation, recipe.data))
         sources = [
             source(store, self.preparation_, rows=rows, targets=targets.matrix, groups=groups)
             for rows in set_aside(targets.matrix, groups, fraction=fraction, seed=recipe.seed)

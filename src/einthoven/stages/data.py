@@ -98,7 +98,7 @@ class Dataset:
         return self.cohort.select(self.store.without_quarantined(self.cohort.ids()))
 
 
-def adapted(preparation: Preparation, data: Data) -> Preparation:
+def adapt_preparation(preparation: Preparation, data: Data) -> Preparation:
     """Preparation with the recipe's crop length, evaluation crops and centring."""
     if data.crop_seconds is not None:
         preparation = preparation.with_window(seconds=data.crop_seconds)
@@ -149,7 +149,7 @@ def micro_batch(settings: Optimisation, *, records: int, world: int) -> int:
     return micro
 
 
-def resolved(precision: str, device: torch.device) -> Precision:
+def resolve_precision(precision: str, device: torch.device) -> Precision:
     """Precision on a device: `auto` is bf16 on a GPU and fp32 on a CPU."""
     if precision == "auto":
         return "bf16" if device.type == "cuda" else "fp32"

@@ -30,18 +30,18 @@ from einthoven.signals.store import Store
 from einthoven.stages.data import (
     Context,
     Dataset,
-    adapted,
+    adapt_preparation,
     augmentation,
     check_fit,
     micro_batch,
-    resolved,
+    resolve_precision,
     with_fraction,
 )
 from einthoven.stages.finetune import (
     extractor_of,
     finetune,
+    ineffective_settings,
     validation_outputs,
-    without_effect,
 )
 from einthoven.stages.leakage import (
     check_initial_weights,
@@ -155,7 +155,7 @@ def posttrain(
     data, standardiser = _dataset(member, classifier.preparation, recipe, out, processes)
     train = data.source("train")
     fixed = not recipe.uses_validation and not len(data.usable.ids("validation"))
-    validation = train if fixed else data.source("validation")
+    validation = None if fixed else data.source("validation")
     data.check_lengths("train", "validation", "test")
     requested = recipe
     recipe, policy = settled(requested, train, validation, processes)
@@ -192,13 +192,14 @@ def posttrain(
 
 
 def settled(
-    recipe: Recipe, train: SignalSource, validation: SignalSource, processes: Processes
+    recipe: Recipe, train: SignalSource, validation: SignalSource | None, processes: Processes
 ) -> tuple[Recipe, Json]:
     """The recipe with its `auto` values decided for these records, and these values by key.
 
     The decisions are logged with their reasons.
     """
-    recipe, decisions = settle(recipe, train.targets, validation.targets)
+    held_out = train if validation is None else validation
+    recipe, decisions = settle(recipe, train.targets, held_out.targets)
     if decisions and processes.is_main:
         log.info("policy: " + "; ".join(map(str, decisions)))
     return recipe, {decision.key: decision.value for decision in decisions}
@@ -249,7 +250,7 @@ def check_stages(
         micro_batch(recipe.stage2, records=len(train), world=processes.world)
         if recipe.stage2.freeze_extractor:
             extractor_of(classifier.backbone)
-        for message in without_effect(classifier, recipe.stage2):
+        for message in ineffective_settings(classifier, recipe.stage2):
             warnings.warn(message, RecipeWarning, stacklevel=2)
     _check_recipe(classifier.backbone.name, recipe)
     check_fit(classifier.backbone, train)
@@ -258,7 +259,7 @@ def check_stages(
 def train_stages(
     classifier: Classifier,
     train: SignalSource,
-    validation: SignalSource,
+    validation: SignalSource | None,
     *,
     recipe: Recipe,
     run: RunFolder,
@@ -267,20 +268,22 @@ def train_stages(
 ) -> dict[str, Result]:
     """Train a classifier in place by the stages of a recipe; each resumes from its folder.
 
-    Returns the results of the stages that ran, by `stage1` and `stage2`.
+    Without `validation`, which a recipe with `uses_validation` needs, nothing is measured while
+    fine-tuning. Returns the results of the stages that ran, by `stage1` and `stage2`.
     """
     results: dict[str, Result] = {}
     context = Context(
         seed=recipe.seed,
         augment=augmentation(recipe.data),
         aggregate=recipe.data.aggregate,
-        precision=resolved(recipe.precision, processes.device),
+        precision=resolve_precision(recipe.precision, processes.device),
         processes=processes,
         progress=progress,
     )
     if recipe.stage1:
         folder = run.stage("stage1")
-        results["stage1"] = probe(classifier, train, validation, recipe.stage1, folder, context)
+        held_out = train if validation is None else validation
+        results["stage1"] = probe(classifier, train, held_out, recipe.stage1, folder, context)
     if recipe.stage2:
         folder = run.stage("stage2")
         if recipe.stage2.head_bias == "prior":
@@ -291,7 +294,7 @@ def train_stages(
             fit_statistics(classifier.backbone, train, seed=recipe.seed)
         probed = {name: value.clone() for name, value in classifier.state_dict().items()}
         result = finetune(classifier, train, validation, recipe.stage2, folder, context)
-        if recipe.stage1 and recipe.stage2.keep == "auto":
+        if recipe.stage1 and recipe.stage2.keep == "auto" and validation is not None:
             gains = _keep_better(classifier, probed, validation, folder, context)
             result = replace(result, is_kept=gains)
         results["stage2"] = result
@@ -363,7 +366,7 @@ def _dataset(
     processes: Processes,
 ) -> tuple[Dataset, Standardiser | None]:
     """Training data by the recipe, and the standardiser that its preparation was fitted with."""
-    preparation = adapted(preparation, recipe.data)
+    preparation = adapt_preparation(preparation, recipe.data)
     data = Dataset(*member, preparation)
     if recipe.data.standardise == "none":
         return data, None

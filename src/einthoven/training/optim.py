@@ -92,7 +92,7 @@ def scaled_lr(base_lr: float, effective_batch: int) -> float:
 
 @dataclass(frozen=True)
 class Settings:
-    """Numbers of a stage.
+    """Hyperparameters of a training loop.
 
     Attributes
     ----------
@@ -208,13 +208,13 @@ def adamax(groups: list[dict[str, Any]], *, betas: tuple[float, float]) -> Adama
 OPTIMISERS: dict[OptimiserName, Callable[..., Optimizer]] = {"adamw": adamw, "adamax": adamax}
 
 
-def set_learning_rate(optimizer: Optimizer, schedule: Schedule | OneCycle, step: int) -> float:
+def set_learning_rate(optimiser: Optimizer, schedule: Schedule | OneCycle, step: int) -> float:
     """Set every group's learning rate, and the first beta if the schedule has one.
 
     Returns the learning rate of a group with `lr_scale` 1.
     """
     lr, momentum = schedule.lr(step), schedule.momentum(step)
-    for group in optimizer.param_groups:
+    for group in optimiser.param_groups:
         group["lr"] = lr * group["lr_scale"]
         if momentum is not None:
             group["betas"] = (momentum, group["betas"][1])
