@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from einthoven.backbones.config import BackboneConfig
     from einthoven.signals.preparation import Preparation
 
-__all__ = ["Backbone", "PatchBackbone", "SequenceBackbone", "UnfittedWarning"]
-
 
 class UnfittedWarning(UserWarning):
     """Warning about a network without measured statistics; see `Backbone.fit_statistics`."""

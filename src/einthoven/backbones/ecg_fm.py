@@ -32,8 +32,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Resample, Standardise, Window
 
-__all__ = ["ECGFM", "ENTRIES", "ECGFMConfig", "scaled_gradient"]
-
 RATE = 500
 
 

@@ -74,18 +74,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Baseline, Fill, Filter, Resample, Standardise, Step, Window
 
-__all__ = [
-    "ENTRIES",
-    "Bottleneck",
-    "ECGFounder",
-    "ECGFounderConfig",
-    "PreActivation",
-    "SqueezeExcitation",
-    "Stem",
-    "halve",
-    "same_conv",
-]
-
 
 def same_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, groups: int

@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from einthoven.backbones.config import BackboneConfig
     from einthoven.backbones.contract import Backbone
 
-__all__ = [
-    "Entry",
-    "backbone_names",
-    "catalogue",
-    "create_backbone",
-    "entry",
-    "register_backbone",
-    "seeded",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:

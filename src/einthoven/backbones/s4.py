@@ -35,8 +35,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Scale
 
-__all__ = ["ENTRIES", "S4", "S4Config"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class S4Config(WindowedConfig):

@@ -29,8 +29,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Filter, Resample, Standardise, Window
 
-__all__ = ["ENTRIES", "STMEM", "STMEMConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class STMEMConfig(PatchTransformerConfig):

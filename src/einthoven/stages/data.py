@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from einthoven.backbones.contract import Backbone, UnfittedWarning
-from einthoven.backbones.inference import Aggregate
+from einthoven.backbones.inference import Aggregate, Precision
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, PreparationError, RecipeError
 from einthoven.progress import Progress
@@ -22,7 +22,7 @@ from einthoven.signals.store import Store
 from einthoven.stages.recipe import Data, Optimisation, Stage2
 from einthoven.stages.validation import LOSS, SELECT
 from einthoven.training.distributed import Processes
-from einthoven.training.optim import Cycle, Precision, Settings, scaled_lr
+from einthoven.training.optim import Cycle, Settings, scaled_lr
 
 # Metric, and whether its lowest value is the best; None keeps the last epoch.
 _SELECTED = {"best": (SELECT, False), "lowest-loss": (LOSS, True), "last": (None, False)}

@@ -15,13 +15,15 @@ from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from einthoven.backbones.classifier import HeadInit
 from einthoven.backbones.config import Share
+from einthoven.backbones.inference import Aggregate, Precision
 from einthoven.backbones.registry import entry
 from einthoven.errors import RecipeError
 from einthoven.files import Json, read_toml
-from einthoven.training.optim import Cycle
+from einthoven.training.optim import Cycle, OptimiserName, Toml
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 _GENERAL, _PRETRAINING = "st-mem", "pretraining"
@@ -34,22 +36,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 NonNegative = Annotated[float, Field(ge=0)]
 Betas = tuple[Share, Share]
-HeadInit = Literal["stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"]
 
 Option = bool | int | float | str | tuple[float, ...]
-M = TypeVar("M", bound="Toml")
-
-
-class Toml(BaseModel):
-    """Table of a TOML file (recipe or experiment): no unknown keys, no changes."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for run.json."""
-        return self.model_dump(mode="json")
+M = TypeVar("M", bound=Toml)
 
 
 class Data(Toml):
@@ -63,7 +52,7 @@ class Data(Toml):
     """Strength of RandAugment; 0 changes nothing."""
     evaluation_crops: Positive | None = None
     """Evenly spaced evaluation crops per record; default: the number of the backbone."""
-    aggregate: Literal["probability", "logit", "max"] = "probability"
+    aggregate: Aggregate = "probability"
     """Aggregation of crops: mean probability (ST-MEM), mean logit, or highest probability."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training records, by whole patients; nested and stratified."""
@@ -141,7 +130,7 @@ class Stage2(Optimisation):
     """Records per optimiser step, over all processes and micro-batches."""
     drop_last: bool = True
     """Drop the incomplete last batch of an epoch, which has other records in every epoch."""
-    optimiser: Literal["adamw", "adamax"] = "adamw"
+    optimiser: OptimiserName = "adamw"
     """AdamW with decoupled weight decay, or Adamax, which requires `weight_decay = 0`."""
     base_lr: LearningRate = 1e-3
     """Learning rate per 256 samples; the default is ST-MEM's release."""
@@ -235,8 +224,8 @@ class Stage2(Optimisation):
         return self
 
 
-class Recipe(Toml):
-    """Recipe of post-training."""
+class Common(Toml):
+    """Keys of every recipe."""
 
     name: str
     """Recipe name, shown in reports; default: the name of the file."""
@@ -246,11 +235,16 @@ class Recipe(Toml):
     """Recipe that sets the keys a file leaves out: a name of `einthoven recipes`, or the path of a
     file; default: the recipe that suits the backbone."""
     seed: Seed = 0
-    """Seed of batches, crops, heads and dropout."""
+    """Seed of weights, batches, crops, masks and dropout."""
+    precision: Literal["auto", Precision] = "auto"
+    """Forward-pass precision; `auto` uses bf16 on a GPU and fp32 on a CPU."""
+
+
+class Recipe(Common):
+    """Recipe of post-training."""
+
     initialise: Literal["pretrained", "random"] = "pretrained"
     """Initialisation of the backbone."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Forward-pass precision; `auto` uses bf16 on a GPU and fp32 on a CPU."""
     data: Data = Data()
     """Preparation of records and batches."""
     stage1: Stage1 | None = None
@@ -306,18 +300,9 @@ class CohortSource(Toml):
     """Folder of the packed cohort; default: in the cache folder."""
 
 
-class Pretraining(Optimisation):
+class Pretraining(Common, Optimisation):
     """Recipe of pretraining."""
 
-    name: str
-    """Recipe name; default: the name of the file."""
-    description: str = ""
-    """One-line description."""
-    extends: str = ""
-    """Recipe that sets the keys a file leaves out: a name of `einthoven recipes`, or the path of a
-    file; default: the recipe that suits the backbone."""
-    seed: Seed = 0
-    """Seed of weights, batches, crops and masks."""
     objective: str = "mae"
     """Objective: `mae` (masked reconstruction), `cpc` (contrastive predictive coding), `cmsc` and
     `wav2vec2` (the two parts of ECG-FM), or `ecg_fm` (both)."""
@@ -335,8 +320,6 @@ class Pretraining(Optimisation):
     """Epochs of linear warm-up."""
     betas: Betas = (0.9, 0.95)
     """AdamW beta coefficients."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Forward-pass precision; `auto` uses bf16 on a GPU and fp32 on a CPU."""
     keep_every: Positive | None = None
     """Keep the encoder of every n-th epoch in `snapshots/epoch-0010` and so on."""
     keep_last: Annotated[int, Field(ge=0)] = 0

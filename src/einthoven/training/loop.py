@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from einthoven.backbones.inference import Precision
 from einthoven.backbones.layers.shared_batch_norm import shared_batch_norms
 from einthoven.errors import TrainingError
 from einthoven.files import HISTORY_FILE, append_line, read_lines, write_lines
@@ -25,7 +26,7 @@ from einthoven.progress import Progress
 from einthoven.signals.random import ShareGenerator, generator_for
 from einthoven.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from einthoven.training.distributed import Processes
-from einthoven.training.optim import OPTIMISERS, Precision, Settings, set_learning_rate
+from einthoven.training.optim import OPTIMISERS, Settings, set_learning_rate
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 T = TypeVar("T")

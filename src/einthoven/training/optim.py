@@ -13,10 +13,10 @@ from torch import nn
 from torch.optim import Adamax, AdamW, Optimizer
 
 from einthoven.backbones.config import Share
+from einthoven.backbones.inference import Precision
 
 REFERENCE_BATCH = 256  # learning rates are quoted per 256 samples, as in the MAE family
 OptimiserName = Literal["adamw", "adamax"]
-Precision = Literal["fp32", "bf16"]
 Divisor = Annotated[float, Field(ge=1)]
 
 
@@ -40,12 +40,20 @@ class Schedule:
         """First beta: unchanged."""
 
 
-class Cycle(BaseModel):
-    """Shape of a one-cycle schedule (Smith 2018): one cosine up to the peak and one down."""
+class Toml(BaseModel):
+    """Table of a TOML file (recipe or experiment): no unknown keys, no changes."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for run.json."""
+        return self.model_dump(mode="json")
+
+
+class Cycle(Toml):
+    """Shape of a one-cycle schedule (Smith 2018): one cosine up to the peak and one down."""
 
     warmup_share: Share = 0.3
     """Share of the steps in which the learning rate rises."""

@@ -20,8 +20,6 @@ from einthoven.models import is_model, load_network, read_config
 from einthoven.weights.fit import Naming, State, convert
 from einthoven.weights.safe import read_state, without_prefix
 
-__all__ = ["load_backbone", "load_classifier"]
-
 
 def reader_of(name: str) -> Naming | None:
     """Tensor names in a backbone's public checkpoints; None if it has none."""

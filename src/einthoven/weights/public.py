@@ -22,13 +22,6 @@ from einthoven.models.provenance import PTB_XL
 from einthoven.weights.load import load_backbone, load_classifier, reader_of
 from einthoven.weights.safe import read_state
 
-__all__ = [
-    "config_of_weights",
-    "convert_checkpoint",
-    "data_on_cohort",
-    "public_data",
-]
-
 _DATA = ("backbone", "pretraining_data", "contains_ptbxl")
 
 
