@@ -121,6 +121,8 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
     return {
         "record": str(file),
         "probabilities": prediction.probabilities,
+        "uncalibrated": prediction.uncalibrated,
+        "thresholds": prediction.thresholds,
         "above_threshold": None if above is None else list(above),
         "derived_leads": list(prediction.derived_leads),
         "left_out_leads": list(prediction.left_out_leads),
@@ -142,8 +144,7 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, to
         caption="; ".join(_remarks(prediction, model)) or None,
         caption_justify="left",
     )
-    thresholds = calibration.thresholds if calibration else ()
-    limits = dict(zip(model.labels, thresholds, strict=False))
+    limits = prediction.thresholds or {}
     above = prediction.above_threshold or ()
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
     for place, (label, value) in enumerate(ranked):

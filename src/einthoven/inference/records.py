@@ -44,6 +44,9 @@ class RecordPrediction:
     warnings : tuple of str
         Warnings about the recording (`einthoven.records.quality.quality_warnings`), and
         offsets that the preparation does not remove: the probabilities may be unreliable.
+    uncalibrated, thresholds : dict of str to float, or None
+        Probabilities before calibration, and calibrated probabilities from which a label is called
+        present; None if the model has no calibration.
     """
 
     record: Record
@@ -53,6 +56,8 @@ class RecordPrediction:
     left_out_leads: tuple[str, ...] = ()
     seconds_left_out: float = 0.0
     warnings: tuple[str, ...] = ()
+    uncalibrated: dict[str, float] | None = None
+    thresholds: dict[str, float] | None = None
 
 
 def predict_record(
@@ -134,8 +139,10 @@ class Predictor:
 def _prediction(
     model: Model, record: Record, preparation: Preparation, values: NDArray[np.float64]
 ) -> RecordPrediction:
-    above = None
+    above = uncalibrated = thresholds = None
     if model.calibration is not None:
+        uncalibrated = dict(zip(model.labels, values.tolist(), strict=True))
+        thresholds = dict(zip(model.labels, model.calibration.thresholds, strict=True))
         values = model.calibration.apply(values)
         decisions = zip(model.labels, values, model.calibration.decide(values), strict=True)
         present = [(label, value) for label, value, decision in decisions if decision]
@@ -150,6 +157,8 @@ def _prediction(
         ),
         seconds_left_out=round(max(0.0, seconds_left_out(preparation, record)), 3),
         warnings=(*quality_warnings(record), *_offset_warnings(record, preparation)),
+        uncalibrated=uncalibrated,
+        thresholds=thresholds,
     )
 
 
