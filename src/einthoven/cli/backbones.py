@@ -70,8 +70,7 @@ def _entry(name: str, *, centred: bool = False, **options: Any) -> Json:
     with torch.device("meta"):  # without weights
         network = create_backbone(name, **options)
     preparation = network.preparation.centred() if centred else network.preparation
-    if options:
-        fields["parameters"] = sum(p.numel() for p in network.parameters())
+    fields["parameters"] = sum(p.numel() for p in network.parameters())
     return {
         **fields,
         "name": name,
