@@ -224,7 +224,7 @@ class Stage2(Optimisation):
         return self
 
 
-class Common(Toml):
+class BaseRecipe(Toml):
     """Keys of every recipe."""
 
     name: str
@@ -240,7 +240,7 @@ class Common(Toml):
     """Forward-pass precision; `auto` uses bf16 on a GPU and fp32 on a CPU."""
 
 
-class Recipe(Common):
+class Recipe(BaseRecipe):
     """Recipe of post-training."""
 
     initialise: Literal["pretrained", "random"] = "pretrained"
@@ -300,7 +300,7 @@ class CohortSource(Toml):
     """Folder of the packed cohort; default: in the cache folder."""
 
 
-class Pretraining(Common, Optimisation):
+class Pretraining(BaseRecipe, Optimisation):
     """Recipe of pretraining."""
 
     objective: str = "mae"
