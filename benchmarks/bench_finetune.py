@@ -29,11 +29,12 @@ from torch.optim import AdamW
 
 from devices import CPU, add_device, finish
 from einthoven.backbones.classifier import Classifier, create_classifier
+from einthoven.backbones.inference import Precision
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.transformer import Attention
 from einthoven.stages.finetune import set_drop_path
 from einthoven.training.loop import autocast
-from einthoven.training.optim import Precision, adamw, parameter_groups
+from einthoven.training.optim import adamw, parameter_groups
 from flops import step_flops, utilisation
 from table import Row, alternately, print_table, speed_row
 

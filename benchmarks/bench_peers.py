@@ -39,12 +39,13 @@ from torch.optim import AdamW
 
 from devices import CPU
 from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.inference import Precision
 from einthoven.backbones.layers.long_convolution import convolve
 from einthoven.backbones.layers.two_dimensional_ssm import GridKernel, GridSystem, grid_convolve
 from einthoven.backbones.layers.wavelet_features import COEFFICIENTS, wavelet_features
 from einthoven.backbones.spacetime import unit_column
 from einthoven.training.loop import autocast
-from einthoven.training.optim import Precision, adamw, parameter_groups
+from einthoven.training.optim import adamw, parameter_groups
 from table import Row, alternately, print_table, speed_row
 
 BATCH, SAMPLES, LABELS = 50, 1000, 71

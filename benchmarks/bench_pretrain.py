@@ -38,11 +38,12 @@ from torch.optim import AdamW
 from bench_finetune import EagerAttention
 from devices import CPU, add_device, finish
 from einthoven.backbones.classifier import create_classifier
+from einthoven.backbones.inference import Precision
 from einthoven.backbones.layers.state_space import nplr_basis
 from einthoven.objectives import create_pretraining
 from einthoven.objectives.cpc import draw_negatives
 from einthoven.training.loop import autocast
-from einthoven.training.optim import Precision, adamw, parameter_groups
+from einthoven.training.optim import adamw, parameter_groups
 from flops import step_flops, utilisation
 from table import Row, alternately, print_table, speed_row
 

@@ -21,7 +21,7 @@ import torch
 
 from bench_pretrain import Case, cases, optimisers, step_of
 from devices import CPU, add_device, peak, reset_peak
-from einthoven.training.optim import Precision
+from einthoven.backbones.inference import Precision
 from table import Row, print_table
 
 STEPS = 3

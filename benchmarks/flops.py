@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from devices import finish
-from einthoven.training.optim import Precision
+from einthoven.backbones.inference import Precision
 from table import timed
 
 ATEN = torch.ops.aten

@@ -17,6 +17,7 @@ import einthoven
 PACKAGE = Path(einthoven.__file__).parent
 ROOMS = (
     "errors",
+    "extensions",
     "progress",
     "files",
     "licences",

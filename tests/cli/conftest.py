@@ -42,7 +42,8 @@ def registered() -> Iterator[str]:
     """Register a tiny network for a while; other tests read the catalogue too."""
     with pytest.MonkeyPatch.context() as patch:
         entry = catalogue()["mtecg_tiny_100hz"]
-        entry = replace(entry, config=replace(entry.config, name=BACKBONE, **TINY))
+        config = replace(entry.config, name=BACKBONE, **TINY)
+        entry = replace(entry, config=config, parameters=21_184)
         patch.setitem(catalogue(), BACKBONE, entry)
         yield BACKBONE
 

@@ -99,6 +99,7 @@ def test_convert_writes_a_model_folder(
 ) -> None:
     bound = replace(catalogue()[tiny_backbone], licence=Licence("CC-BY-NC-4.0", "", False))
     monkeypatch.setitem(catalogue(), tiny_backbone, bound)
+    monkeypatch.setattr(bound.network, "reader", "einthoven.weights.load:_OWN")
     folder = tmp_path / "encoder"
     result = cli("convert", tiny_backbone, public, folder)
     assert str(folder) in result.out

@@ -17,11 +17,38 @@ from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import RecipeError
 from einthoven.signals.preparation import Preparation
-from einthoven.stages.data import adapted
+from einthoven.stages.data import adapt_preparation
 from einthoven.stages.posttrain import check_weights
-from einthoven.stages.recipe import load_recipe
+from einthoven.stages.recipe import load_pretraining, load_recipe, recipe_for
+from einthoven.weights.fit import Naming
+from einthoven.weights.load import reader_of
 
 OUTSIDE = "outside_mixer"  # registered by another package: `tests/extensions`
+
+
+@pytest.fixture(params=[*backbone_names(), OUTSIDE])
+def name(request: pytest.FixtureRequest) -> str:
+    """A registered name."""
+    if request.param == OUTSIDE:
+        request.getfixturevalue("outside_backbone")
+    registered: str = request.param
+    return registered
+
+
+def test_the_entry_states_the_parameters(name: str) -> None:
+    with torch.device("meta"):
+        net = create_backbone(name)
+    assert sum(p.numel() for p in net.parameters()) == entry(name).parameters
+    assert (net.name, net.family) == (name, entry(name).family)
+
+
+def test_the_entry_names_recipes_that_exist(name: str) -> None:
+    load_recipe(recipe_for(name), backbone=name)
+    load_pretraining(entry(name).pretraining_recipe, backbone=name)
+
+
+def test_the_reader_is_a_naming(name: str) -> None:
+    assert isinstance(reader_of(name), Naming if entry(name).reader else type(None))
 
 
 def _is_slow(name: str) -> bool:
@@ -219,7 +246,7 @@ def test_supervised_networks_have_a_recipe(name: str) -> None:
             name, head_init=recipe.stage2.head_init if recipe.stage2 else "stock"
         )
     # The recipe's crops are those that the network is made for.
-    assert adapted(made.preparation, recipe.data) == made.preparation
+    assert adapt_preparation(made.preparation, recipe.data) == made.preparation
     check_weights(recipe, None, name)
     with pytest.raises(RecipeError, match="post-training") as refused:
         check_weights(load_recipe("post-training"), None, name)

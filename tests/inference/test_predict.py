@@ -161,7 +161,10 @@ def test_a_calibration_is_applied_to_the_aggregate(
     calibrated = predict_record(replace(model, calibration=calibration), record)
     probabilities = calibrated.probabilities
     assert list(probabilities.values()) == calibration.apply(values(model, record)).tolist()
-    assert predict_record(model, record).above_threshold is None
+    assert calibrated.uncalibrated == predict_record(model, record).probabilities
+    assert calibrated.thresholds == dict(zip(model.labels, calibration.thresholds, strict=True))
+    bare = predict_record(model, record)
+    assert (bare.above_threshold, bare.uncalibrated, bare.thresholds) == (None, None, None)
     above = [label for label, value in probabilities.items() if value >= 0.45]
     assert 0 < len(above) < len(model.labels)
     ordered = sorted(above, key=lambda label: -probabilities[label])

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from einthoven.backbones.registry import catalogue, entry
 from einthoven.errors import RecipeError
 from einthoven.stages.data import Context, loop_settings
 from einthoven.stages.recipe import (
@@ -14,6 +17,7 @@ from einthoven.stages.recipe import (
     Stage2,
     load_pretraining,
     load_recipe,
+    recipe_for,
     recipe_names,
 )
 from einthoven.training.distributed import Processes
@@ -245,6 +249,32 @@ def test_extends_names_a_recipe_or_a_file(tmp_path: Path) -> None:
     cosine = load_recipe(tmp_path / "cosine.toml").stage2  # without the keys of one-cycle
     assert cosine is not None
     assert (cosine.one_cycle, cosine.warmup_epochs, cosine.batch_size) == (None, 3, 128)
+
+
+def test_another_package_ships_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(
+        tmp_path,
+        own='initialise = "random"\n[stage2]\nepochs = 7',
+        masked="epochs = 8",
+        user="[stage2]\nmin_lr = 1e-6",
+    )
+    (folder := tmp_path / "folder").mkdir()
+    write(folder, scratch='initialise = "random"\n[stage2]\nepochs = 9')
+    own, masked = (str(tmp_path / f"{name}.toml") for name in ("own", "masked"))
+    changes = {"recipe": own, "pretraining_recipe": masked, "recipes": str(folder)}
+    monkeypatch.setitem(catalogue(), "other", replace(entry("s4_small"), **changes))
+    load = partial(load_recipe, backbone="other")
+    assert load(recipe_for("other")) == load_recipe(own)
+    assert load("scratch") == load_recipe(folder / "scratch.toml")
+    assert load("fine-tuning") == load_recipe("fine-tuning")
+    user = load(tmp_path / "user.toml")
+    assert (user.extends, user.stage2) == (own, Stage2(epochs=7, min_lr=1e-6))
+    assert load_pretraining(masked, backbone="other") == Pretraining(name="masked", epochs=8)
+    changes["recipes"] = str(tmp_path / "missing")
+    monkeypatch.setitem(catalogue(), "other", replace(entry("s4_small"), **changes))
+    with pytest.raises(RecipeError, match="missing") as refused:
+        load("fine-tuning")
+    assert "recipes" in refused.value.remedy
 
 
 def test_a_loop_of_files_and_unknown_bases_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.objectives import create_objective
 from einthoven.reproduce.experiment import POST, experiment_names, load_experiment
 from einthoven.signals.prepare import resampled_length
-from einthoven.stages.data import adapted
+from einthoven.stages.data import adapt_preparation
 from einthoven.stages.finetune import _groups, regularise
 from einthoven.stages.pretrain import parts_of
 from einthoven.stages.recipe import Pretraining, Recipe, load_pretraining, recipe_names
@@ -104,7 +104,7 @@ def test_fine_tuning_continues_the_pretrained_network(name: str, backbone: str) 
     for variant in experiment.variants:
         recipe = experiment.recipe(variant, backbone)
         classifier = fine_tuned(recipe, backbone, options)
-        preparation = adapted(classifier.preparation, recipe.data)
+        preparation = adapt_preparation(classifier.preparation, recipe.data)
         assert resampled_length(preparation, 5000, rate=500) >= preparation.window
         if recipe.stage2 is not None:
             groups = _groups(classifier, recipe.stage2)

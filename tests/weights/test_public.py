@@ -114,6 +114,15 @@ def test_the_origin_of_a_bare_weights_file_is_unknown(tmp_path: Path) -> None:
     assert public_data("ecg_fm", tmp_path / "model") is None
 
 
+def test_without_a_reader_no_file_is_a_public_one(
+    ecg_fm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A licence in the catalogue is that of a published file, and any file may be named."""
+    monkeypatch.setattr(entry("ecg_fm").network, "reader", "")
+    assert public_data("ecg_fm", ecg_fm) is None
+    assert config_of_weights("ecg_fm", ecg_fm)["commercial_use"] is None
+
+
 @pytest.mark.parametrize(
     ("inside", "cohort", "warns"),
     [(True, "ptb-xl", True), (None, "ptb-xl", True), (False, "ptb-xl", False), (True, "x", False)],

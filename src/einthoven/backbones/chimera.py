@@ -41,8 +41,6 @@ from einthoven.backbones.leads import on_twelve_leads
 from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["ENTRIES", "Chimera", "ChimeraConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ChimeraConfig(WindowedConfig):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from einthoven.errors import BackboneError
 if TYPE_CHECKING:
     from einthoven.signals.preparation import Preparation
 
-__all__ = ["Classifier", "create_classifier", "initialise_head", "start_at_prior"]
 
+HeadInit = Literal["stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"]
 # How a head's weights are drawn; its biases are zero then.
-_HEAD_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+_HEAD_WEIGHTS: dict[HeadInit, Callable[[Tensor], Tensor]] = {
     "zero": nn.init.zeros_,
     "normal-0.01": partial(nn.init.normal_, std=0.01),
     "kaiming-normal": nn.init.kaiming_normal_,
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         labels: int | Sequence[str] = 71,
         *,
         head_dropout: float = 0.0,
-        head_init: str = "stock",
+        head_init: HeadInit = "stock",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -98,7 +98,7 @@ def _count(labels: int | Sequence[str]) -> int:
     return count
 
 
-def initialise_head(head: nn.Linear, kind: str) -> None:
+def initialise_head(head: nn.Linear, kind: HeadInit) -> None:
     """Initialise a head by a rule; see `Classifier`'s `head_init`.
 
     Raises
@@ -145,7 +145,7 @@ def create_classifier(
     leads: Sequence[str] | None = None,
     seed: int | None = None,
     head_dropout: float = 0.0,
-    head_init: str = "stock",
+    head_init: HeadInit = "stock",
     **overrides: Any,
 ) -> Classifier:
     """Build a registered backbone with fresh weights and a linear head.

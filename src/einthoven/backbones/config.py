@@ -14,16 +14,6 @@ from einthoven.backbones.leads import canonical_leads
 from einthoven.errors import BackboneError, first_fault, plain
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = [
-    "TYPICAL_DEVIATION_MV",
-    "BackboneConfig",
-    "Count",
-    "Counts",
-    "Odd",
-    "OddCounts",
-    "Share",
-]
-
 TYPICAL_DEVIATION_MV = 0.25
 
 

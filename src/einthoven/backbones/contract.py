@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from einthoven.backbones.config import BackboneConfig
     from einthoven.signals.preparation import Preparation
 
-__all__ = ["Backbone", "PatchBackbone", "SequenceBackbone", "UnfittedWarning"]
-
 
 class UnfittedWarning(UserWarning):
     """Warning about a network without measured statistics; see `Backbone.fit_statistics`."""
@@ -44,7 +42,10 @@ class Backbone(nn.Module, ABC):
     name : str
         Registry name.
     family : str
-        Family of networks that share a reader of checkpoints (`einthoven.weights`).
+        Family of networks that share tensor names and a reader.
+    reader : str
+        Tensor names in public checkpoints: an `einthoven.weights.fit.Naming`, as `module:NAME`,
+        which is imported when a checkpoint is read. Empty if there are no public checkpoints.
     leads : tuple of str
         Leads of an input when `leads` is not given.
     shortest, longest, multiple : int
@@ -57,6 +58,7 @@ class Backbone(nn.Module, ABC):
     """
 
     fits_statistics: ClassVar[bool] = False
+    reader: ClassVar[str] = ""
     final_parameters: tuple[str, ...] = ()
     shortest: int = 1
     longest: int | None = None
@@ -124,11 +126,11 @@ class Backbone(nn.Module, ABC):
         """
         longest = samples if self.longest is None else self.longest
         if samples % self.multiple or not self.shortest <= samples <= longest:
-            multiples = "" if self.multiple == 1 else f"multiples of {self.multiple}, "
-            end = "or more" if self.longest is None else f"to {self.longest}"
+            multiple = "" if self.multiple == 1 else f"a multiple of {self.multiple}, "
+            most = "" if self.longest is None else f" and at most {self.longest}"
             raise BackboneError(
-                f"{self.name}: input of {samples} samples; it takes {multiples}"
-                f"{max(self.shortest, self.multiple)} {end}",
+                f"{self.name}: input of {samples} samples; it takes {multiple}"
+                f"at least {max(self.shortest, self.multiple)}{most}",
                 remedy="prepare the signal with the backbone's Preparation, or crop it",
             )
 
@@ -233,7 +235,7 @@ class SequenceBackbone(Backbone):
     causal : bool
         Whether a token of `contextualise` depends on no later one.
     token_rate : float
-        Tokens a second.
+        Tokens per second.
     token_dim : int
         Size of a token; features may be larger.
     """

@@ -32,8 +32,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Resample, Standardise, Window
 
-__all__ = ["ECGFM", "ENTRIES", "ECGFMConfig", "scaled_gradient"]
-
 RATE = 500
 
 
@@ -97,6 +95,7 @@ class ECGFM(Wav2VecBackbone):
     """
 
     family = "ecg_fm"
+    reader = "einthoven.weights.ecg_fm:ENCODER"
 
     def __init__(self, config: ECGFMConfig) -> None:
         super().__init__(config, channels=len(STANDARD_LEADS))

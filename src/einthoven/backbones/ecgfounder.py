@@ -74,18 +74,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Baseline, Fill, Filter, Resample, Standardise, Step, Window
 
-__all__ = [
-    "ENTRIES",
-    "Bottleneck",
-    "ECGFounder",
-    "ECGFounderConfig",
-    "PreActivation",
-    "SqueezeExcitation",
-    "Stem",
-    "halve",
-    "same_conv",
-]
-
 
 def same_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, groups: int
@@ -271,6 +259,7 @@ class ECGFounder(Backbone):
     """
 
     family = "ecgfounder"
+    reader = "einthoven.weights.ecgfounder:ENCODER"
 
     def __init__(self, config: ECGFounderConfig) -> None:
         super().__init__(config, config.widths[-1])
@@ -406,6 +395,7 @@ ENTRIES = tuple(
             "MIT for the code; others use the weights as MIT, and their card does not exclude it",
             None,
         ),
+        contains_ptbxl=False,
         missing_leads="the channels of the missing ones are zero",
     )
     for number, read, leads, parameters in _SIZES

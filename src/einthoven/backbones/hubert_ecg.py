@@ -26,8 +26,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Decimate, Fill, Fir, MinMax, Resample, Window
 
-__all__ = ["ENTRIES", "HubertECG", "HubertECGConfig"]
-
 RATE = 500  # Hz at which recordings are scaled and cropped
 DECIMATION = 5
 # What a lead of zero volts is in the prepared input: -1, times the decimation's gain at 0 Hz.
@@ -92,6 +90,7 @@ class HubertECG(Wav2VecBackbone):
     """
 
     family = "hubert_ecg"
+    reader = "einthoven.weights.hubert_ecg:ENCODER"
 
     def __init__(self, config: HubertECGConfig) -> None:
         super().__init__(config, channels=1)

@@ -24,8 +24,6 @@ from einthoven.backbones.layers.convolution import ConvNorm, as_image, as_tokens
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["ENTRIES", "Inception1d", "Inception1dConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Inception1dConfig(BenchmarkConfig):

@@ -15,6 +15,7 @@ from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource
 
 Aggregate = Literal["probability", "logit", "max"]
+Precision = Literal["fp32", "bf16"]
 
 
 def device_of(name: str | torch.device) -> str:
@@ -46,7 +47,7 @@ def record_outputs(
     source: SignalSource,
     *,
     batch_size: int = 64,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     device: torch.device | str = "cpu",
     rows: NDArray[np.intp] | None = None,
     task: str = "predict",
@@ -71,7 +72,7 @@ def record_outputs(
     Returns
     -------
     list of (outputs, owner)
-        A pair a batch: float32 `(crops, outputs)` on the CPU, and which of its records a crop
+        One pair per batch: float32 `(crops, outputs)` on the CPU, and which of its records a crop
         belongs to, counted from the batch's first.
     """
     rows = np.arange(len(source)) if rows is None else rows
@@ -144,7 +145,7 @@ def probabilities(
     *,
     aggregate: Aggregate | Sequence[Aggregate] = "probability",
     batch_size: int = 64,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     device: torch.device | str = "cpu",
     rows: NDArray[np.intp] | None = None,
     task: str = "predict",

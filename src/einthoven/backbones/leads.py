@@ -19,17 +19,6 @@ from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.steps import Derive
 
-__all__ = [
-    "LeadSubset",
-    "Policy",
-    "canonical_leads",
-    "check_leads",
-    "lead_rows",
-    "on_twelve_leads",
-    "weight_of_leads",
-    "with_derived",
-]
-
 Policy = Literal["native", "derived"]
 
 _ROW = {name.lower(): row for row, name in enumerate(STANDARD_LEADS)}

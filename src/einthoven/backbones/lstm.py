@@ -28,8 +28,6 @@ from einthoven.backbones.layers.benchmark import (
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["ENTRIES", "LSTM", "LSTMConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class LSTMConfig(BenchmarkConfig):

@@ -36,8 +36,6 @@ from einthoven.backbones.leads import weight_of_leads
 from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["ENTRIES", "MSWTransformer", "MSWTransformerConfig", "WindowAttention"]
-
 
 class WindowAttention(nn.Module):
     """Attention among the tokens of a window, with a learned weight for every distance.

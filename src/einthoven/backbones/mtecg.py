@@ -29,8 +29,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Resample, Scale, Window
 
-__all__ = ["ENTRIES", "MTECG", "MTECGConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MTECGConfig(PatchTransformerConfig):

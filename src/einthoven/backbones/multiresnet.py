@@ -30,17 +30,6 @@ from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.windowed import SampleStack, WindowedConfig
 from einthoven.backbones.registry import Entry
 
-__all__ = [
-    "ENTRIES",
-    "TAPS",
-    "MultiresBlock",
-    "MultiresLayer",
-    "MultiresNet",
-    "MultiresNetConfig",
-    "multires",
-    "response",
-]
-
 TAPS = 2  # of a filter
 
 

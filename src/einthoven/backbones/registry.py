@@ -1,8 +1,8 @@
 """The catalogue of backbones.
 
 Each network's module ends with `ENTRIES`, and the catalogue is the entries of all modules of this
-package. Other packages add theirs with `register_backbone`, or declare an `Entry` (or several) as
-an entry point of the group `einthoven.backbones`. Nothing is imported before the catalogue is used.
+package. Other packages add theirs with `register_backbone`, in a module that they declare as an
+entry point (`einthoven.extensions`). Nothing is imported before the catalogue is used.
 """
 
 from __future__ import annotations
@@ -14,25 +14,15 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from einthoven.errors import BackboneError
+from einthoven.extensions import import_extensions
 from einthoven.licences import Licence
 
 if TYPE_CHECKING:
     from einthoven.backbones.config import BackboneConfig
     from einthoven.backbones.contract import Backbone
-
-__all__ = [
-    "Entry",
-    "backbone_names",
-    "catalogue",
-    "create_backbone",
-    "entry",
-    "register_backbone",
-    "seeded",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +57,13 @@ class Entry:
     licence : Licence or None
         Licence of the public weights.
     contains_ptbxl : bool or None
-        Whether the pretraining data contain PTB-XL; None if that could not be checked.
+        Whether the pretraining data of the public weights contain PTB-XL; None if that could not be
+        checked, or there are no public weights.
     classifiers_saw_ptbxl : bool
         Whether the public fine-tuned classifiers of the family were trained on PTB-XL.
     recipe : str
         Recipe of a network that is trained for the task from random weights; empty for one that is
-        pretrained.
+        pretrained. Here and below, another package gives the absolute path of its own.
     recipes : str
         Folder of recipes with settings for this backbone, which replace the general ones of the
         same name; empty if the general ones suit.
@@ -97,7 +88,7 @@ class Entry:
     weights_sha256: str = ""
     pretraining_data: str | None = None
     licence: Licence | None = None
-    contains_ptbxl: bool | None = False
+    contains_ptbxl: bool | None = None
     classifiers_saw_ptbxl: bool = False
     recipe: str = ""
     recipes: str = ""
@@ -116,6 +107,11 @@ class Entry:
         return self.network.family
 
     @property
+    def reader(self) -> str:
+        """Reader of public checkpoints, see `Backbone.reader`; empty if there is none."""
+        return self.network.reader
+
+    @property
     def is_supervised(self) -> bool:
         """Whether it is trained for the task from random weights."""
         return bool(self.recipe)
@@ -126,19 +122,19 @@ class Entry:
         return network(self.config.override(options))
 
 
-@cache
 def catalogue() -> dict[str, Entry]:
     """All entries by name: pretrained networks, then supervised ones, then other packages'."""
+    import_extensions()
+    return _entries()
+
+
+@cache
+def _entries() -> dict[str, Entry]:
     package = import_module("einthoven.backbones")
     entries: list[Entry] = []
     for module in pkgutil.iter_modules(package.__path__, prefix="einthoven.backbones."):
         entries += getattr(import_module(module.name), "ENTRIES", ())
-    by_name = {one.name: one for one in sorted(entries, key=lambda one: one.is_supervised)}
-    for point in entry_points(group="einthoven.backbones"):
-        loaded = point.load()
-        for one in (loaded,) if isinstance(loaded, Entry) else loaded:
-            _add(by_name, one)
-    return by_name
+    return {one.name: one for one in sorted(entries, key=lambda one: one.is_supervised)}
 
 
 def register_backbone(entry: Entry) -> None:
@@ -149,11 +145,7 @@ def register_backbone(entry: Entry) -> None:
     BackboneError
         If the name belongs to another backbone.
     """
-    _add(catalogue(), entry)
-
-
-def _add(entries: dict[str, Entry], entry: Entry) -> None:
-    if entries.setdefault(entry.name, entry) != entry:
+    if _entries().setdefault(entry.name, entry) != entry:
         raise BackboneError(
             f"the name {entry.name!r} belongs to another backbone", remedy="choose another name"
         )

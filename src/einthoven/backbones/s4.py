@@ -35,8 +35,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Scale
 
-__all__ = ["ENTRIES", "S4", "S4Config"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class S4Config(WindowedConfig):
@@ -117,6 +115,7 @@ class S4(SequenceBackbone, WindowedBackbone):
     """
 
     family = "s4"
+    reader = "einthoven.weights.ecg_cpc:ENCODER"
     multiple = 2  # the stride of the first convolution
     TAPS = 3
 
@@ -239,6 +238,7 @@ ENTRIES = (
         pretraining_data="Harvard-Emory ECG Database (10 million records, crops of 10 s), by "
         "contrastive predictive coding; not PTB-XL",
         licence=Licence("unknown", "not stated in our sources", None),
+        contains_ptbxl=False,
         recipes="s4-240hz",
         pretraining_recipe="s4-240hz",
     ),

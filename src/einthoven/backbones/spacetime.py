@@ -51,15 +51,6 @@ from einthoven.backbones.layers.stochastic_depth import StochasticDepth
 from einthoven.backbones.layers.windowed import SampleStack, WindowedConfig
 from einthoven.backbones.registry import Entry
 
-__all__ = [
-    "ENTRIES",
-    "CompanionKernel",
-    "SpaceTime",
-    "SpaceTimeConfig",
-    "companion_kernel",
-    "unit_column",
-]
-
 
 def unit_column(a: Tensor) -> Tensor:
     """Columns over the sum of their magnitudes, shape (..., state); a column of zeros stays."""

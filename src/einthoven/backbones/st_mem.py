@@ -29,8 +29,6 @@ from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Filter, Resample, Standardise, Window
 
-__all__ = ["ENTRIES", "STMEM", "STMEMConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class STMEMConfig(PatchTransformerConfig):
@@ -69,6 +67,7 @@ class STMEM(PatchTransformer):
     """
 
     family = "st_mem"
+    reader = "einthoven.weights.st_mem:ENCODER"
     special_tokens = (1, 1)  # a separator at both ends of a lead
 
     def __init__(self, config: STMEMConfig) -> None:
@@ -203,6 +202,7 @@ ENTRIES = (
         weights_file="st_mem_vit_base_encoder.pth",
         pretraining_data="Chapman-Shaoxing, Ningbo and CODE-15 (188,480 records)",
         licence=Licence("CC-BY-NC-4.0", "with VUNO Inc.'s all-rights-reserved notice", False),
+        contains_ptbxl=False,
         missing_leads=_MISSING_LEADS,
         mae=_MAE,
     ),

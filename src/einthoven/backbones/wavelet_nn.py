@@ -43,8 +43,6 @@ from einthoven.backbones.registry import Entry
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS
 
-__all__ = ["ENTRIES", "WaveletNN", "WaveletNNConfig"]
-
 # A feature with less than this share of its mean as deviation counts as constant: what varies then
 # is its rounding.
 CONSTANT = 1e-7

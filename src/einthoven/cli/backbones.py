@@ -70,8 +70,7 @@ def _entry(name: str, *, centred: bool = False, **options: Any) -> Json:
     with torch.device("meta"):  # without weights
         network = create_backbone(name, **options)
     preparation = network.preparation.centred() if centred else network.preparation
-    if options:
-        fields["parameters"] = sum(p.numel() for p in network.parameters())
+    fields["parameters"] = sum(p.numel() for p in network.parameters())
     return {
         **fields,
         "name": name,
@@ -110,7 +109,7 @@ def _full_text(entry: Json) -> str:
     """One fact a line; lines are not wrapped, so that they can be copied."""
     steps = [f"{place}. {step}" for place, step in enumerate(entry["preparation"], 1)]
     options = [f"{key}={json.dumps(value)}" for key, value in entry["options"].items()]
-    ptbxl = _ANSWERS[entry["contains_ptbxl"]]
+    ptbxl = _ANSWERS[entry["contains_ptbxl"]] if entry["weights_from"] else "no public weights"
     if entry["classifiers_saw_ptbxl"]:
         ptbxl += "; yes for its fine-tuned classifiers"
     facts = [

@@ -144,6 +144,8 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
             label: None if math.isnan(value) else value
             for label, value in prediction.probabilities.items()
         },
+        "uncalibrated": prediction.uncalibrated,
+        "thresholds": prediction.thresholds,
         "above_threshold": None if above is None else list(above),
         "without_call": list(prediction.without_call),
         "derived_leads": list(prediction.derived_leads),
@@ -166,9 +168,8 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, to
         caption="; ".join(_remarks(prediction, model)) or None,
         caption_justify="left",
     )
-    thresholds = calibration.thresholds if calibration else ()
-    limits = {x: f"{limit:.3f}" for x, limit in zip(model.labels, thresholds, strict=False)}
-    limits |= dict.fromkeys(prediction.without_call if calibration else (), "no call")
+    limits = {x: f"{limit:.3f}" for x, limit in (prediction.thresholds or {}).items()}
+    limits |= dict.fromkeys(prediction.without_call if limits else (), "no call")
     above = prediction.above_threshold or ()
     answered = {x: value for x, value in prediction.probabilities.items() if not math.isnan(value)}
     for place, (label, value) in enumerate(sorted(answered.items(), key=lambda item: -item[1])):
@@ -209,7 +210,7 @@ def embed(
             "pooled",
             "token",
             "lead",
-            help="One vector a record, all tokens, or one vector a lead.",
+            help="One vector per record, all tokens, or one vector per lead.",
         ),
     ] = "pooled",
     split: Annotated[

@@ -41,7 +41,7 @@ from einthoven.models import Model, derived_provenance, initial_weights
 from einthoven.predictions import Calibration
 from einthoven.progress import Progress, live_bars
 from einthoven.signals.batches import SignalSource
-from einthoven.stages.data import adapted
+from einthoven.stages.data import adapt_preparation
 from einthoven.stages.policy import FEWEST_TUNED, resolve_auto
 from einthoven.stages.posttrain import (
     RecipeWarning,
@@ -208,7 +208,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         init = recipe.stage2.head_init if recipe.stage2 else "stock"
         with seeded(recipe.seed):
             network = Classifier(backbone, targets.names, head_init=init)
-        self.preparation_ = self._with_short(adapted(preparation, recipe.data))
+        self.preparation_ = self._with_short(adapt_preparation(preparation, recipe.data))
         sources = [
             source(store, self.preparation_, rows=rows, targets=targets.matrix, groups=groups)
             for rows in set_aside(targets.matrix, groups, fraction=fraction, seed=recipe.seed)

@@ -33,7 +33,7 @@ from einthoven.models import (
     weights_file,
 )
 from einthoven.signals.preparation import Preparation
-from einthoven.stages.data import adapted, check_fit
+from einthoven.stages.data import adapt_preparation, check_fit
 from einthoven.stages.recipe import Data
 from einthoven.weights import load_backbone
 from einthoven.weights.public import config_of_weights
@@ -144,7 +144,7 @@ class EcgEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ArrayEstima
             self.backbone, leads=store.leads, weights=self.weights, options=self.options
         )
         crops = Data(crop_seconds=self.crop_seconds, evaluation_crops=self.evaluation_crops)
-        self.preparation_ = self._with_short(adapted(preparation, crops))
+        self.preparation_ = self._with_short(adapt_preparation(preparation, crops))
         check_fit(self.backbone_, source(store, self.preparation_))
         return self
 

@@ -57,6 +57,9 @@ class RecordPrediction:
     warnings : tuple of str
         Warnings about the recording (`einthoven.records.quality.quality_warnings`), offsets that
         the preparation does not remove, and missing leads: the probabilities may be unreliable.
+    uncalibrated, thresholds : dict of str to float, or None
+        Probabilities before calibration, and calibrated probabilities from which a label is called
+        present; None if the model has no calibration.
     """
 
     record: Record
@@ -67,6 +70,8 @@ class RecordPrediction:
     left_out_leads: tuple[str, ...] = ()
     seconds_left_out: float = 0.0
     warnings: tuple[str, ...] = ()
+    uncalibrated: dict[str, float] | None = None
+    thresholds: dict[str, float] | None = None
 
 
 def predict_record(
@@ -256,8 +261,10 @@ def _unmeasured(model: Model) -> str:
 def _prediction(
     model: Model, record: Record, preparation: Preparation, values: NDArray[np.float64], gap: _Gap
 ) -> RecordPrediction:
-    above = None
+    above = uncalibrated = thresholds = None
     if model.calibration is not None:
+        uncalibrated = dict(zip(model.labels, values.tolist(), strict=True))
+        thresholds = dict(zip(model.labels, model.calibration.thresholds, strict=True))
         values = model.calibration.apply(values)
         decisions = zip(model.labels, values, model.calibration.decide(values), strict=True)
         present = [
@@ -280,6 +287,8 @@ def _prediction(
             *_offset_warnings(record, preparation),
             *gap.warnings,
         ),
+        uncalibrated=uncalibrated,
+        thresholds=thresholds,
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from einthoven.backbones.registry import create_backbone, seeded
 from einthoven.errors import RecipeError
+from einthoven.extensions import import_extensions
 
 if TYPE_CHECKING:
     from einthoven.backbones.contract import Backbone
@@ -27,6 +28,7 @@ OBJECTIVES: dict[str, str | Create] = {
 
 def objective_names() -> list[str]:
     """Every registered name."""
+    import_extensions()
     return list(OBJECTIVES)
 
 
@@ -64,15 +66,14 @@ def create_objective(name: str, backbone: Backbone, **options: Any) -> Objective
     BackboneError
         If the backbone does not fit the objective.
     """
-    if name not in OBJECTIVES:
-        near = get_close_matches(str(name), OBJECTIVES, n=3, cutoff=0.4) or objective_names()
+    names = objective_names()
+    if name not in names:
+        near = get_close_matches(str(name), names, n=3, cutoff=0.4) or names
         raise RecipeError(
             f"unknown objective {name!r}", remedy=f"did you mean {' or '.join(near)}?"
         )
-    create = OBJECTIVES[name]
-    if isinstance(create, str):
-        module, function = create.split(":")
-        create = getattr(import_module(module), function)
+    registered = OBJECTIVES[name]
+    create: Create = resolve_name(registered) if isinstance(registered, str) else registered
     return create(backbone, **options)
 
 

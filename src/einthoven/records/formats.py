@@ -1,7 +1,8 @@
 """Catalogue of file formats, and the one function that reads an ECG file.
 
-A format is added by one reader and one line, `register_format(Format(...))`. Prediction,
-embedding, packing, table cohorts, folder cohorts and `doctor` then take its files.
+A format is added by one reader and one line, `register_format(Format(...))`, in a module that a
+package declares as an entry point (`einthoven.extensions`). Prediction, embedding, packing, table
+cohorts, folder cohorts and `doctor` then take its files.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from einthoven.errors import RecordError
+from einthoven.extensions import import_extensions
 from einthoven.records.record import Record
 
 PathLike = str | os.PathLike[str]
@@ -56,6 +58,7 @@ def format_of(path: PathLike) -> Format:
     RecordError
         If no format has this suffix and there is no WFDB header of this name.
     """
+    import_extensions()
     suffix = Path(path).suffix.lower()
     for entry in reversed(FORMATS):
         if suffix in entry.suffixes:
@@ -116,6 +119,7 @@ def files_of(path: PathLike) -> list[Path]:
 
 def find_records(folder: Path) -> list[Path]:
     """Paths of all records below a folder, sorted; WFDB records without suffix."""
+    import_extensions()
     names = {suffix for entry in FORMATS for suffix in entry.record_suffixes or entry.suffixes}
     files = (file for file in folder.rglob("*") if file.suffix.lower() in names)
     return sorted(file.with_suffix("") if format_of(file) is WFDB else file for file in files)

@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError, model_validator
 from einthoven.errors import ReproduceError
 from einthoven.files import read_toml
 from einthoven.reproduce import published
-from einthoven.stages.recipe import Pretraining, Recipe, Seed, Toml, load_pretraining, load_recipe
+from einthoven.stages.recipe import Pretraining, Recipe, Seed, load_pretraining, load_recipe
+from einthoven.training.optim import Toml
 
 POST, PLAIN = "post-training", "fine-tuning"
 PROBE, SCRATCH, SCRATCH_POST = "linear-probe", "scratch", "scratch-post-training"

@@ -512,7 +512,7 @@ class Scale(Step):
     std: PositiveFloat
 
     def __str__(self) -> str:
-        return f"minus {self.mean:g} mV, over {self.std:g} mV"
+        return f"subtract {self.mean:g} mV, divide by {self.std:g} mV"
 
     def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
         return (x - self.mean) / self.std

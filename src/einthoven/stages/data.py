@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from einthoven.backbones.contract import Backbone, UnfittedWarning
-from einthoven.backbones.inference import Aggregate
+from einthoven.backbones.inference import Aggregate, Precision
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, PreparationError, RecipeError
 from einthoven.progress import Progress
@@ -22,7 +22,7 @@ from einthoven.signals.store import Store
 from einthoven.stages.recipe import Data, Optimisation, Stage2
 from einthoven.stages.validation import LOSS, SELECT
 from einthoven.training.distributed import Processes
-from einthoven.training.optim import Cycle, Precision, Settings, scaled_lr
+from einthoven.training.optim import Cycle, Settings, scaled_lr
 
 # Metric, and whether its lowest value is the best; None keeps the last epoch.
 _SELECTED = {"best": (SELECT, False), "lowest-loss": (LOSS, True), "last": (None, False)}
@@ -98,7 +98,7 @@ class Dataset:
         return self.cohort.select(self.store.without_quarantined(self.cohort.ids()))
 
 
-def adapted(preparation: Preparation, data: Data) -> Preparation:
+def adapt_preparation(preparation: Preparation, data: Data) -> Preparation:
     """Preparation with the recipe's crop length, evaluation crops and centring."""
     if data.crop_seconds is not None:
         preparation = preparation.with_window(seconds=data.crop_seconds)
@@ -149,7 +149,7 @@ def micro_batch(settings: Optimisation, *, records: int, world: int) -> int:
     return micro
 
 
-def resolved(precision: str, device: torch.device) -> Precision:
+def resolve_precision(precision: str, device: torch.device) -> Precision:
     """Precision on a device: `auto` is bf16 on a GPU and fp32 on a CPU."""
     if precision == "auto":
         return "bf16" if device.type == "cuda" else "fp32"

@@ -29,14 +29,14 @@ from einthoven.training.optim import parameter_groups
 def finetune(
     classifier: Classifier,
     train: SignalSource,
-    validation: SignalSource,
+    validation: SignalSource | None,
     settings: Stage2,
     folder: Path,
     context: Context,
 ) -> Result:
     """Train backbone and head in place; they end with the weights of the selected epoch.
 
-    If the validation records are the training records, nothing is measured on them.
+    Nothing is measured without validation records.
     """
     regularise(classifier, settings)
     processes = context.processes
@@ -58,7 +58,7 @@ def finetune(
         settings=loop_settings(settings, micro=micro, context=context),
         folder=folder,
         validate=None
-        if validation is train
+        if validation is None
         else partial(_validate, source=validation, context=context),
         processes=processes,
         progress=context.progress,
@@ -96,7 +96,7 @@ def regularise(classifier: Classifier, settings: Stage2) -> None:
             classifier.backbone.get_parameter(name).requires_grad_(False)
 
 
-def without_effect(classifier: Classifier, settings: Stage2) -> list[str]:
+def ineffective_settings(classifier: Classifier, settings: Stage2) -> list[str]:
     """Messages about settings that have no effect on a network."""
     backbone = classifier.backbone
     dropouts = len(classifier.backbone.feedforward_dropouts())

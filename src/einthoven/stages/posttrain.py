@@ -32,18 +32,18 @@ from einthoven.signals.store import Store
 from einthoven.stages.data import (
     Context,
     Dataset,
-    adapted,
+    adapt_preparation,
     augmentation,
     check_fit,
     micro_batch,
-    resolved,
+    resolve_precision,
     with_fraction,
 )
 from einthoven.stages.finetune import (
     extractor_of,
     finetune,
+    ineffective_settings,
     validation_outputs,
-    without_effect,
 )
 from einthoven.stages.leakage import (
     check_initial_weights,
@@ -160,10 +160,11 @@ def posttrain(
     data, standardiser = _dataset(packed_cohort, classifier.preparation, recipe, out, processes)
     train = data.source("train")
     fixed = not recipe.uses_validation and not len(data.usable.ids("validation"))
-    validation = train if fixed else data.source("validation")
+    validation = None if fixed else data.source("validation")
     data.check_lengths("train", "validation", "test")
     requested = recipe
-    recipe, policy = resolve_recipe(requested, train.targets, validation.targets, processes)
+    held_out = train.targets[:0] if validation is None else validation.targets
+    recipe, policy = resolve_recipe(requested, train.targets, held_out, processes)
     check_stages(classifier, train, recipe=recipe, processes=processes)
     leakage = check_initial_weights(weights, packed_cohort, allow=allow_leakage)
     request = request_of(
@@ -257,7 +258,7 @@ def check_stages(
         micro_batch(recipe.stage2, records=len(train), world=processes.world)
         if recipe.stage2.freeze_extractor:
             extractor_of(classifier.backbone)
-        for message in without_effect(classifier, recipe.stage2):
+        for message in ineffective_settings(classifier, recipe.stage2):
             warnings.warn(message, RecipeWarning, stacklevel=2)
     _check_recipe(classifier.backbone.name, recipe)
     check_fit(classifier.backbone, train)
@@ -266,7 +267,7 @@ def check_stages(
 def train_stages(
     classifier: Classifier,
     train: SignalSource,
-    validation: SignalSource,
+    validation: SignalSource | None,
     *,
     recipe: Recipe,
     run: RunFolder,
@@ -275,20 +276,22 @@ def train_stages(
 ) -> dict[str, Result]:
     """Train a classifier in place by the stages of a recipe; each resumes from its folder.
 
-    Returns the results of the stages that ran, by `stage1` and `stage2`.
+    Without `validation`, which a recipe with `uses_validation` needs, nothing is measured while
+    fine-tuning. Returns the results of the stages that ran, by `stage1` and `stage2`.
     """
     results: dict[str, Result] = {}
     context = Context(
         seed=recipe.seed,
         augment=augmentation(recipe.data),
         aggregate=recipe.data.aggregate,
-        precision=resolved(recipe.precision, processes.device),
+        precision=resolve_precision(recipe.precision, processes.device),
         processes=processes,
         progress=progress,
     )
     if recipe.stage1:
         folder = run.stage("stage1")
-        results["stage1"] = probe(classifier, train, validation, recipe.stage1, folder, context)
+        held_out = train if validation is None else validation
+        results["stage1"] = probe(classifier, train, held_out, recipe.stage1, folder, context)
     if recipe.stage2:
         folder = run.stage("stage2")
         if recipe.stage2.head_bias == "prior":
@@ -299,7 +302,7 @@ def train_stages(
             fit_statistics(classifier.backbone, train, seed=recipe.seed)
         probed = {name: value.clone() for name, value in classifier.state_dict().items()}
         result = finetune(classifier, train, validation, recipe.stage2, folder, context)
-        if recipe.stage1 and recipe.stage2.keep != "always":
+        if recipe.stage1 and recipe.stage2.keep != "always" and validation is not None:
             gains = _keep_better(classifier, probed, validation, folder, context)
             result = replace(result, is_kept=gains)
         results["stage2"] = result
@@ -371,7 +374,7 @@ def _dataset(
     processes: Processes,
 ) -> tuple[Dataset, Standardiser | None]:
     """Training data by the recipe, and the standardiser that its preparation was fitted with."""
-    preparation = adapted(preparation, recipe.data)
+    preparation = adapt_preparation(preparation, recipe.data)
     data = Dataset(*packed_cohort, preparation)
     if recipe.data.standardise == "none":
         return data, None

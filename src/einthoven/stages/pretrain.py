@@ -27,7 +27,7 @@ from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, TrainingBatches
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
-from einthoven.stages.data import Context, check_fit, loop_settings, micro_batch, resolved
+from einthoven.stages.data import Context, check_fit, loop_settings, micro_batch, resolve_precision
 from einthoven.stages.leakage import check_pretraining_records, write_fingerprints
 from einthoven.stages.pretraining_data import PackedCohort, PretrainingData, pretraining_data_of
 from einthoven.stages.recipe import Pretraining, load_pretraining, recipe_names
@@ -114,7 +114,7 @@ def pretrain(
         request["backbone_options"] = {**(options or {}), **network}
     if allow_leakage:
         request["allow_leakage"] = sorted(set(allow_leakage))
-    precision = resolved(recipe.precision, processes.device)
+    precision = resolve_precision(recipe.precision, processes.device)
     context = Context(seed=recipe.seed, precision=precision, processes=processes)
     micro = micro_batch(recipe, records=len(data.train), world=processes.world)
     check_fit(objective.backbone, data.train)

@@ -16,13 +16,15 @@ from operator import not_
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from einthoven.backbones.classifier import HeadInit
 from einthoven.backbones.config import Share
+from einthoven.backbones.inference import Aggregate, Precision
 from einthoven.backbones.registry import entry
 from einthoven.errors import RecipeError
 from einthoven.files import Json, read_toml
-from einthoven.training.optim import Cycle
+from einthoven.training.optim import Cycle, OptimiserName, Toml
 
 log = logging.getLogger(__name__)
 
@@ -37,22 +39,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 NonNegative = Annotated[float, Field(ge=0)]
 Betas = tuple[Share, Share]
-HeadInit = Literal["stock", "zero", "normal-0.01", "kaiming-normal", "glorot-uniform"]
 
 Option = bool | int | float | str | tuple[float, ...]
-M = TypeVar("M", bound="Toml")
-
-
-class Toml(BaseModel):
-    """Table of a TOML file (recipe or experiment): no unknown keys, no changes."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for run.json."""
-        return self.model_dump(mode="json")
+M = TypeVar("M", bound=Toml)
 
 
 class Data(Toml):
@@ -66,7 +55,7 @@ class Data(Toml):
     """Strength of RandAugment; 0 changes nothing."""
     evaluation_crops: Positive | None = None
     """Evenly spaced evaluation crops per record; default: the number of the backbone."""
-    aggregate: Literal["probability", "logit", "max"] = "probability"
+    aggregate: Aggregate = "probability"
     """Aggregation of crops: mean probability (ST-MEM), mean logit, or highest probability."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training records, by whole patients; nested and stratified."""
@@ -145,7 +134,7 @@ class Stage2(Optimisation):
     """Records per optimiser step, over all processes and micro-batches."""
     drop_last: bool = True
     """Drop the incomplete last batch of an epoch, which has other records in every epoch."""
-    optimiser: Literal["adamw", "adamax"] = "adamw"
+    optimiser: OptimiserName = "adamw"
     """AdamW with decoupled weight decay, or Adamax, which requires `weight_decay = 0`."""
     base_lr: LearningRate = 1e-3
     """Learning rate per 256 samples; the default is ST-MEM's release."""
@@ -241,8 +230,8 @@ class Stage2(Optimisation):
         return self
 
 
-class Recipe(Toml):
-    """Recipe of post-training."""
+class BaseRecipe(Toml):
+    """Keys of every recipe."""
 
     name: str
     """Recipe name, shown in reports; default: the name of the file."""
@@ -252,11 +241,16 @@ class Recipe(Toml):
     """Recipe that sets the keys a file leaves out: a name of `einthoven recipes`, or the path of a
     file; default: the recipe that suits the backbone."""
     seed: Seed = 0
-    """Seed of batches, crops, heads and dropout."""
+    """Seed of weights, batches, crops, masks and dropout."""
+    precision: Literal["auto", Precision] = "auto"
+    """Forward-pass precision; `auto` uses bf16 on a GPU and fp32 on a CPU."""
+
+
+class Recipe(BaseRecipe):
+    """Recipe of post-training."""
+
     initialise: Literal["pretrained", "random"] = "pretrained"
     """Initialisation of the backbone."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Forward-pass precision; `auto` uses bf16 on a GPU and fp32 on a CPU."""
     data: Data = Data()
     """Preparation of records and batches."""
     stage1: Stage1 | None = None
@@ -315,18 +309,9 @@ class CohortSource(Toml):
     """Folder of the packed cohort; default: in the cache folder."""
 
 
-class Pretraining(Optimisation):
+class Pretraining(BaseRecipe, Optimisation):
     """Recipe of pretraining."""
 
-    name: str
-    """Recipe name; default: the name of the file."""
-    description: str = ""
-    """One-line description."""
-    extends: str = ""
-    """Recipe that sets the keys a file leaves out: a name of `einthoven recipes`, or the path of a
-    file; default: the recipe that suits the backbone."""
-    seed: Seed = 0
-    """Seed of weights, batches, crops and masks."""
     objective: str = "mae"
     """Objective: `mae` (masked reconstruction), `cpc` (contrastive predictive coding), `cmsc` and
     `wav2vec2` (the two parts of ECG-FM), or `ecg_fm` (both)."""
@@ -344,8 +329,6 @@ class Pretraining(Optimisation):
     """Epochs of linear warm-up."""
     betas: Betas = (0.9, 0.95)
     """AdamW beta coefficients."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Forward-pass precision; `auto` uses bf16 on a GPU and fp32 on a CPU."""
     keep_every: Positive | None = None
     """Keep the encoder of every n-th epoch in `snapshots/epoch-0010` and so on."""
     keep_last: Annotated[int, Field(ge=0)] = 0
@@ -422,8 +405,19 @@ def recipe_for(backbone: str | None, name: str | Path | None = None) -> str | Pa
         return name or "post-training"
     catalogue_entry = entry(backbone)
     recipe = name or catalogue_entry.recipe or "post-training"
-    specific = f"{catalogue_entry.recipes}/{recipe}"
-    return specific if specific in recipe_names(Recipe) else recipe
+    if not catalogue_entry.recipes:
+        return recipe
+    folder = RECIPES / catalogue_entry.recipes  # another package gives an absolute path
+    if not folder.is_dir():
+        raise RecipeError(
+            f"the catalogue entry of {backbone} names a folder of recipes that does not exist: "
+            f"{folder}",
+            remedy="correct `recipes` of the entry, or leave it out",
+        )
+    file = folder / f"{recipe}.toml"
+    if not file.is_file():
+        return recipe
+    return f"{folder.name}/{recipe}" if folder.is_relative_to(RECIPES) else file
 
 
 def prepared_alike(recipe: Recipe, *, centred: bool) -> Recipe:
@@ -479,7 +473,7 @@ def _read(
         return table, set()
     base: Json = {}
     changed_keys: set[str] = set()
-    extended = table.get("extends") or _base(kind, backbone, table)
+    extended = table.get("extends") or _base(kind, backbone, table, file)
     if isinstance(extended, str) and extended:
         extended = str(recipe_for(backbone, extended))
         place = file.parent / extended if extended.endswith(".toml") else extended
@@ -505,10 +499,20 @@ def recipe_file(name: str | Path, kind: type[BaseModel] = Recipe) -> Path:
     return RECIPES / folder / f"{name}.toml"
 
 
-def _base(kind: type[BaseModel], backbone: str | None, table: Json) -> str:
-    """Recipe that a file of a user extends by default: the suited one with the same stages."""
+def _base(kind: type[BaseModel], backbone: str | None, table: Json, file: Path) -> str:
+    """Recipe that a file of a user extends by default; none for a backbone's own recipe."""
     if backbone is None:
         return ""
+    registered = entry(backbone)
+    own = (
+        RECIPES / path
+        for path in (registered.recipe, registered.pretraining_recipe, registered.recipes)
+    )
+    return "" if {file, file.parent} & {*own} else _suited(kind, backbone, table)
+
+
+def _suited(kind: type[BaseModel], backbone: str, table: Json) -> str:
+    """Recipe of a backbone with the stages, or the objective, of a table."""
     if kind is Pretraining:
         name = entry(backbone).pretraining_recipe
         objective = load_pretraining(name).objective

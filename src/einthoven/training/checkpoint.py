@@ -21,17 +21,17 @@ _COUNTERS, _EXTRA = "counters", "extra_state"
 
 
 def save_checkpoint(
-    file: Path, model: nn.Module, optimizer: Optimizer, counters: dict[str, Any]
+    file: Path, model: nn.Module, optimiser: Optimizer, counters: dict[str, Any]
 ) -> None:
     """Write model, optimiser state and counters, which must be JSON-serialisable."""
     weights, extra = _split(model)
     tensors = {_MODEL + name: value for name, value in weights.items()}
-    for number, state in optimizer.state_dict()["state"].items():
+    for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{number}.{key}": value for key, value in state.items()}
     write_tensors(file, tensors, {_COUNTERS: json.dumps(counters)} | extra)
 
 
-def load_checkpoint(file: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+def load_checkpoint(file: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
     """Restore model and optimiser from a checkpoint, and return its counters.
 
     Raises
@@ -53,7 +53,7 @@ def load_checkpoint(file: Path, model: nn.Module, optimizer: Optimizer) -> dict[
         if key.startswith(_OPTIMIZER):
             number, name = key.removeprefix(_OPTIMIZER).split(".", 1)
             state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
     counters: dict[str, Any] = json.loads(metadata[_COUNTERS])
     return counters
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from einthoven.backbones.inference import Precision
 from einthoven.backbones.layers.shared_batch_norm import shared_batch_norms
 from einthoven.errors import TrainingError
 from einthoven.files import HISTORY_FILE, append_line, read_lines, write_lines
@@ -25,7 +26,7 @@ from einthoven.progress import Progress
 from einthoven.signals.random import ShareGenerator, generator_for
 from einthoven.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from einthoven.training.distributed import Processes
-from einthoven.training.optim import OPTIMISERS, Precision, Settings, set_learning_rate
+from einthoven.training.optim import OPTIMISERS, Settings, set_learning_rate
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 T = TypeVar("T")
@@ -124,8 +125,8 @@ class Loop(Generic[T]):
         steps = max(1, self.batches.per_epoch // settings.accumulation)
         schedule, total = settings.schedule(steps), settings.last_epoch * steps
         self.model.to(processes.device)
-        optimizer = OPTIMISERS[settings.optimiser](self.groups, betas=settings.betas)
-        state = self._resume(optimizer)
+        optimiser = OPTIMISERS[settings.optimiser](self.groups, betas=settings.betas)
+        state = self._resume(optimiser)
         network = processes.wrap(self.model)
         shared = shared_batch_norms(self.model, processes=processes.world)
         with torch.random.fork_rng(), shared:
@@ -139,13 +140,13 @@ class Loop(Generic[T]):
                 lr = schedule.lr(state.epoch * steps + max(state.position - 1, 0))
                 while state.position < steps:
                     step = state.epoch * steps + state.position
-                    lr = set_learning_rate(optimizer, schedule, step)
+                    lr = set_learning_rate(optimiser, schedule, step)
                     loss = self._backward(network, batches, step)
                     norm = self._clip(network)
                     if not (math.isfinite(loss) and math.isfinite(norm)):
                         raise self._not_finite(loss, norm, state, lr)
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
+                    optimiser.step()
+                    optimiser.zero_grad(set_to_none=True)
                     if self.after_step is not None:
                         self.after_step(step + 1)
                     state.position, state.loss_sum = state.position + 1, state.loss_sum + loss
@@ -155,10 +156,10 @@ class Loop(Generic[T]):
                     before, now = now, time.monotonic()
                     state.seconds += now - before
                     if now - last_save > settings.checkpoint_seconds:
-                        self._save(optimizer, state)
+                        self._save(optimiser, state)
                         last_save = time.monotonic()
                 entry = self._end_epoch(network, state, steps, lr)
-                self._save(optimizer, state)
+                self._save(optimiser, state)
                 if self.progress:
                     self.progress(self.name, state.epoch * steps, total, entry)
         processes.wait()
@@ -236,15 +237,15 @@ class Loop(Generic[T]):
             entry[select] < state.best if self.settings.lowest else entry[select] > state.best
         )
 
-    def _save(self, optimizer: Optimizer, state: Counters) -> None:
+    def _save(self, optimiser: Optimizer, state: Counters) -> None:
         if self.processes.is_main:
-            save_checkpoint(self.folder / CHECKPOINT, self.model, optimizer, asdict(state))
+            save_checkpoint(self.folder / CHECKPOINT, self.model, optimiser, asdict(state))
 
-    def _resume(self, optimizer: Optimizer) -> Counters:
+    def _resume(self, optimiser: Optimizer) -> Counters:
         """Load the checkpoint if there is one; drop metrics of epochs after it."""
         file, state = self.folder / CHECKPOINT, Counters()
         if file.is_file():
-            state = Counters(**load_checkpoint(file, self.model, optimizer))
+            state = Counters(**load_checkpoint(file, self.model, optimiser))
         if self.processes.is_main:
             lines = read_lines(self.folder / HISTORY_FILE)
             write_lines(self.folder / HISTORY_FILE, [e for e in lines if e["epoch"] <= state.epoch])

@@ -13,10 +13,10 @@ from torch import nn
 from torch.optim import Adamax, AdamW, Optimizer
 
 from einthoven.backbones.config import Share
+from einthoven.backbones.inference import Precision
 
 REFERENCE_BATCH = 256  # learning rates are quoted per 256 samples, as in the MAE family
 OptimiserName = Literal["adamw", "adamax"]
-Precision = Literal["fp32", "bf16"]
 Divisor = Annotated[float, Field(ge=1)]
 
 
@@ -40,12 +40,20 @@ class Schedule:
         """First beta: unchanged."""
 
 
-class Cycle(BaseModel):
-    """Shape of a one-cycle schedule (Smith 2018): one cosine up to the peak and one down."""
+class Toml(BaseModel):
+    """Table of a TOML file (recipe or experiment): no unknown keys, no changes."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for run.json."""
+        return self.model_dump(mode="json")
+
+
+class Cycle(Toml):
+    """Shape of a one-cycle schedule (Smith 2018): one cosine up to the peak and one down."""
 
     warmup_share: Share = 0.3
     """Share of the steps in which the learning rate rises."""
@@ -92,7 +100,7 @@ def scaled_lr(base_lr: float, effective_batch: int) -> float:
 
 @dataclass(frozen=True)
 class Settings:
-    """Numbers of a stage.
+    """Hyperparameters of a training loop.
 
     Attributes
     ----------
@@ -208,13 +216,13 @@ def adamax(groups: list[dict[str, Any]], *, betas: tuple[float, float]) -> Adama
 OPTIMISERS: dict[OptimiserName, Callable[..., Optimizer]] = {"adamw": adamw, "adamax": adamax}
 
 
-def set_learning_rate(optimizer: Optimizer, schedule: Schedule | OneCycle, step: int) -> float:
+def set_learning_rate(optimiser: Optimizer, schedule: Schedule | OneCycle, step: int) -> float:
     """Set every group's learning rate, and the first beta if the schedule has one.
 
     Returns the learning rate of a group with `lr_scale` 1.
     """
     lr, momentum = schedule.lr(step), schedule.momentum(step)
-    for group in optimizer.param_groups:
+    for group in optimiser.param_groups:
         group["lr"] = lr * group["lr_scale"]
         if momentum is not None:
             group["betas"] = (momentum, group["betas"][1])

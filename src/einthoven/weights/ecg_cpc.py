@@ -16,8 +16,6 @@ from torch import Tensor
 from einthoven.errors import WeightsError
 from einthoven.weights.fit import Naming, State
 
-__all__ = ["ENCODER"]
-
 _STEM, _PREDICTOR = "ts_encoder.encoder.layers", "ts_encoder.predictor.predictor"
 _IN_KERNEL = {"w": "eigenvalues", "B": "input_weights", "P": "correction"}
 

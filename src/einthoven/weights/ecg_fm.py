@@ -14,8 +14,6 @@ from torch import Tensor
 from einthoven.backbones.inference import Aggregate
 from einthoven.weights.fit import Naming, State, with_newer_weight_norm
 
-__all__ = ["AGGREGATES", "ENCODER", "LABELS"]
-
 _INSIDE, _HEAD = "encoder.", "proj"
 _IN_ENCODER = {
     "extractor.convs.{}": "feature_extractor.conv_layers.{}.0",

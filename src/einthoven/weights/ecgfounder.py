@@ -19,8 +19,6 @@ from einthoven.backbones.ecgfounder import ECGFounderConfig
 from einthoven.errors import WeightsError
 from einthoven.weights.fit import Naming, State
 
-__all__ = ["ENCODER"]
-
 _BLOCK = "stage_list.{}.block_list.{}"
 _NAMES = {
     "stem.conv": "first_conv.conv",

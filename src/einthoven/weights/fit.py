@@ -12,8 +12,6 @@ from torch import Tensor
 
 from einthoven.errors import WeightsError
 
-__all__ = ["Naming", "State", "all_tensors", "convert", "with_newer_weight_norm"]
-
 State: TypeAlias = Mapping[str, Tensor]
 Shape: TypeAlias = tuple[int, ...]
 

@@ -17,8 +17,6 @@ from torch import Tensor
 from einthoven.weights.fit import Naming, State, with_newer_weight_norm
 from einthoven.weights.safe import without_prefix
 
-__all__ = ["ENCODER"]
-
 _INSIDE, _HEAD = "hubert_ecg.", "classifier"
 # Prefixes of tensors outside the encoder: the vector of masked tokens, the prediction of cluster
 # numbers, and the released alternatives to a linear head.

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -16,20 +17,15 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import WeightsError
 from einthoven.models import is_model, load_network, read_config
-from einthoven.weights import ecg_cpc, ecg_fm, ecgfounder, hubert_ecg, st_mem
 from einthoven.weights.fit import Naming, State, convert
 from einthoven.weights.safe import read_state, without_prefix
 
-__all__ = ["load_backbone", "load_classifier"]
 
-FAMILIES = {
-    "st_mem": st_mem.ENCODER,
-    "hubert_ecg": hubert_ecg.ENCODER,
-    "ecgfounder": ecgfounder.ENCODER,
-    "ecg_fm": ecg_fm.ENCODER,
-    "s4": ecg_cpc.ENCODER,
-}
-"""Tensor names in public checkpoints, by family."""
+def reader_of(name: str) -> Naming | None:
+    """Tensor names in a backbone's public checkpoints; None if it has none."""
+    reader = entry(name).reader
+    naming: Naming | None = resolve_name(reader) if reader else None
+    return naming
 
 
 def _own_tensors(state: State, _: object) -> dict[str, Tensor]:
@@ -146,13 +142,13 @@ def _open(
     if is_model(weights):
         return backbone, load_network(weights).state_dict(), _OWN
     state = read_state(weights)
-    public = FAMILIES.get(entry(name).family)
+    public = reader_of(name)
     if public is not None and public.matches(state):
         return backbone, state, public
     if backbone.state_dict().keys() & _OWN.tensors(state, None).keys():
         return backbone, state, _OWN
-    families = [family for family, naming in FAMILIES.items() if naming.matches(state)]
-    fitting = [other for other in backbone_names() if entry(other).family in families]
+    readers = {other: reader_of(other) for other in backbone_names()}
+    fitting = [other for other, naming in readers.items() if naming and naming.matches(state)]
     raise WeightsError(
         f"{weights}: not a checkpoint of {name}",
         remedy=f"load it as {' or '.join(fitting)}"

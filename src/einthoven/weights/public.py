@@ -19,15 +19,8 @@ from einthoven.files import Json, file_sha256
 from einthoven.licences import UNKNOWN
 from einthoven.models import Model, is_model, read_config, save_model
 from einthoven.models.provenance import PTB_XL
-from einthoven.weights.load import FAMILIES, load_backbone, load_classifier
+from einthoven.weights.load import load_backbone, load_classifier, reader_of
 from einthoven.weights.safe import read_state
-
-__all__ = [
-    "config_of_weights",
-    "convert_checkpoint",
-    "data_on_cohort",
-    "public_data",
-]
 
 _DATA = ("backbone", "pretraining_data", "contains_ptbxl")
 
@@ -48,20 +41,21 @@ def public_data(name: str, weights: str | PathLike[str]) -> Json | None:
         `backbone`, `pretraining_data` and `contains_ptbxl`, which is None if the published list of
         data could not be checked. None for weights that do not come from a public checkpoint.
     """
-    file, catalogue = Path(weights), entry(name)
+    file, catalogue_entry = Path(weights), entry(name)
     if is_model(file):
         data = (read_config(file).get("provenance") or {}).get("public_weights")
         return {key: data[key] for key in _DATA} if data else None
-    if catalogue.licence is None:
+    reader = reader_of(name)
+    if reader is None or catalogue_entry.licence is None:
         return None
-    contains_ptbxl = catalogue.contains_ptbxl
-    if family := FAMILIES.get(catalogue.family):
-        names = _names(file)
-        if not family.matches(names):
-            return None
-        if catalogue.classifiers_saw_ptbxl and family.is_classifier(names):
-            contains_ptbxl = True
-    return dict(zip(_DATA, (name, catalogue.pretraining_data or "", contains_ptbxl), strict=True))
+    names = _names(file)
+    if not reader.matches(names):
+        return None
+    contains_ptbxl = catalogue_entry.contains_ptbxl
+    if catalogue_entry.classifiers_saw_ptbxl and reader.is_classifier(names):
+        contains_ptbxl = True
+    values = (name, catalogue_entry.pretraining_data or "", contains_ptbxl)
+    return dict(zip(_DATA, values, strict=True))
 
 
 def data_on_cohort(data: Json, cohort: str) -> Json:
@@ -139,7 +133,7 @@ def convert_checkpoint(
     BackboneError
         For an unknown name or override.
     """
-    file, catalogue = Path(weights), entry(name)
+    file, catalogue_entry = Path(weights), entry(name)
     if is_model(file):
         raise WeightsError(
             f"{file} is a model folder already", remedy="use it as it is: --weights takes it"
@@ -150,11 +144,11 @@ def convert_checkpoint(
     source: Json = {"file": file.name, "sha256": file_sha256(file)}
     provenance = config["provenance"]
     if public := provenance["public_weights"]:
-        expected = catalogue.weights_sha256
+        expected = catalogue_entry.weights_sha256
         public |= source | {
             "sha256_matches_catalogue": source["sha256"] == expected if expected else None,
-            "source": catalogue.weights_from,
-            "paper": catalogue.paper,
+            "source": catalogue_entry.weights_from,
+            "paper": catalogue_entry.paper,
         }
     else:
         provenance["initial_weights"] = source | {"source": provenance.pop("source")}

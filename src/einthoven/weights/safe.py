@@ -21,8 +21,6 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from einthoven.errors import WeightsError
 
-__all__ = ["read_checkpoint", "read_state", "without_prefix"]
-
 _AGAIN = "download the file again"
 # Entries under which a checkpoint keeps its tensors.
 _CONTAINERS = ("model", "state_dict", "model_state_dict")

@@ -11,8 +11,6 @@ from torch import Tensor
 from einthoven.weights.fit import Naming, State
 from einthoven.weights.safe import without_prefix
 
-__all__ = ["ENCODER"]
-
 _IN_BLOCK = {
     "norm1": "attn.norm",
     "attn.qkv": "attn.fn.to_qkv",
