@@ -268,7 +268,7 @@ def test_another_package_ships_recipes(tmp_path: Path, monkeypatch: pytest.Monke
     assert load("scratch") == load_recipe(folder / "scratch.toml")
     assert load("fine-tuning") == load_recipe("fine-tuning")
     user = load(tmp_path / "user.toml")
-    assert (user.extends, user.stage2) == (own, Stage2(epochs=7, min_lr=1e-6))
+    assert (user.extends, user.stage2) == ("own.toml", Stage2(epochs=7, min_lr=1e-6))
     assert load_pretraining(masked, backbone="other") == Pretraining(name="masked", epochs=8)
     changes["recipes"] = str(tmp_path / "missing")
     monkeypatch.setitem(catalogue(), "other", replace(entry("s4_small"), **changes))
