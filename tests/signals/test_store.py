@@ -255,6 +255,11 @@ def test_one_replaced_file_among_many_is_found(everyone: Cohort, tmp_path: Path)
     write_wfdb(file, record.signal[::-1], rate=record.rate, leads=record.leads)
     with pytest.raises(StoreError, match=re.escape(repr(store.index.index[place]))):
         pack(copied, store.root)
+    file.with_suffix(".dat").write_bytes(b"no recording")
+    with pytest.raises(StoreError, match=re.escape(repr(store.index.index[place]))):
+        pack(copied, store.root)
+    file.with_suffix(".dat").unlink()  # a store is enough without the files
+    assert len(pack(copied, store.root)) == len(store)
 
 
 def test_a_repaired_file_leaves_the_quarantine(everyone: Cohort, tmp_path: Path) -> None:

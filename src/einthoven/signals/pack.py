@@ -176,8 +176,10 @@ def check_sources(store: Store, root: Path) -> None:
         If a file differs, or one in quarantine can be read now; it is named.
     """
     spread = np.linspace(0, len(store) - 1, CHECKED_SOURCES).astype(int).tolist()
-    rows = sorted({*spread, *_changed(store.index, root)})
-    for name, path, packed_hash in zip(
+    changed = _changed(store.index, root)
+    rows = sorted({*spread, *changed})
+    for row, name, path, packed_hash in zip(
+        rows,
         store.index.index[rows],
         store.index["path"].iloc[rows],
         store.index["source_hash"].iloc[rows],
@@ -186,7 +188,9 @@ def check_sources(store: Store, root: Path) -> None:
         try:
             source_hash = read_record(root / path).source_hash
         except (RecordError, OSError):
-            continue
+            if row not in changed:
+                continue
+            source_hash = ""  # replaced by something that is no recording
         if source_hash != packed_hash:
             raise StoreError(
                 f"record {name!r} of {store.root} is another recording than {root / path}",
@@ -206,7 +210,7 @@ def check_sources(store: Store, root: Path) -> None:
 
 
 def _changed(rows: pd.DataFrame, root: Path) -> list[int]:
-    """Places of rows whose files exist and have another size or date than when they were packed.
+    """Places of rows whose files all exist, with another size or date than when they were packed.
 
     Empty for a store of an earlier version, which did not record them.
     """
@@ -216,8 +220,12 @@ def _changed(rows: pd.DataFrame, root: Path) -> list[int]:
     return [
         place
         for place, (path, packed) in enumerate(pairs)
-        if (now := _stamp(root / path)) and now != packed
+        if (now := _stamp(root / path)) != packed and _names(packed) <= _names(now) != set()
     ]
+
+
+def _names(stamp: str) -> set[str]:
+    return {entry.rsplit(":", 2)[0] for entry in stamp.split()}
 
 
 def _stamp(path: Path) -> str:
