@@ -23,6 +23,8 @@ from einthoven.reproduce.tables import Section
 PAGE = Path(__file__).parents[2] / "docs" / "small-cohorts.md"
 REFERENCE = "auto"
 RESAMPLES, SEED = 2000, 0
+FEWEST_TASKS = 12
+"""Fewest tasks behind a point of a curve: means over other tasks would not be comparable."""
 CELL = ["task", "records", "draw"]
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 METRICS = {"auroc": "AUROC", "log_loss": "log loss", "recall": "recall at the threshold"}
@@ -79,12 +81,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def differences_table(numbers: Json, metric: str, places: int, factor: float = 1) -> str:
     """Differences of every arm from `auto`, a column a size."""
-    entries = {(e["arm"], e["records"]): e for e in numbers["entries"]}
+    entries = {(e["arm"], e["records"]): e for e in numbers["entries"] if "compared" in e}
     sizes = sorted({size for _, size in entries})
     rows = [["arm", *(f"{size:,}" for size in sizes)]]
-    for arm in ARMS:
-        if arm == REFERENCE:
-            continue
+    for arm in dict.fromkeys(arm for arm, _ in entries):
         cells = []
         for size in sizes:
             entry = entries.get((arm, size), {}).get(f"{metric}_difference")
@@ -121,7 +121,11 @@ def figure(numbers: Json) -> str:
     drawing = Figure(figsize=(11, 3.6), layout="constrained")
     for axes, (metric, name) in zip(drawing.subplots(1, 3), METRICS.items(), strict=True):
         for arm, colour in zip(ARMS, COLOURS, strict=True):
-            entries = [e for e in numbers["entries"] if e["arm"] == arm]
+            entries = [
+                e for e in numbers["entries"] if e["arm"] == arm and e["tasks"] >= FEWEST_TASKS
+            ]
+            if not entries:
+                continue
             sizes = [e["records"] for e in entries]
             low, high = ([e[metric]["interval"][i] for e in entries] for i in (0, 1))
             axes.plot(sizes, [e[metric]["mean"] for e in entries], "o-", ms=3, c=colour, label=arm)
@@ -142,8 +146,9 @@ def section(results: pd.DataFrame) -> Section:
     file = "small-cohorts.svg"
     parts = [
         "## Results",
-        f"{len(results):,} trainings are finished.",
-        f"![Curves of all arms](figures/{file})",
+        f"{len(results):,} trainings are finished; the tables have what they allow to compare.",
+        f"![Curves by the number of records](figures/{file})",
+        f"A point of a curve needs {FEWEST_TASKS} tasks.",
         "Means of `auto`, with 95 % intervals over tasks:",
         means_table(numbers),
         "AUROC of each arm minus that of `auto` on the same cohorts, with the number of cohorts:",
