@@ -124,7 +124,7 @@ def test_gaps_are_refused_or_filled(case: Case, data: st.DataObject) -> None:
     signals = case.signals.clone()
     begin = data.draw(st.integers(0, signals.shape[2] - 1))
     signals[-1, 0, begin : begin + 50] = torch.nan
-    with pytest.raises(PreparationError, match=f"number {len(signals) - 1}") as refusal:
+    with pytest.raises(PreparationError, match=f"record {len(signals) - 1} ") as refusal:
         case.prepared(signals)
     assert refusal.value.remedy is not None
     steps = (Fill("zero"), *case.preparation.steps)
