@@ -14,12 +14,13 @@ from einthoven.cohorts import Cohort
 from einthoven.evaluate import fit_calibration
 from einthoven.experiment.refit import REFIT, joint_policy, refit_recipe
 from einthoven.experiment.run import run_experiment
-from einthoven.files import read_json, read_lines, write_tensors
+from einthoven.files import read_json, read_lines, write_json, write_tensors
 from einthoven.inference import predict_cohort
 from einthoven.models import load_model
 from einthoven.predictions import Predictions
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import find_leakage, read_fingerprints
+from einthoven.stages.posttrain import GAIN
 from einthoven.stages.probe import out_of_fold_probabilities
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
 from einthoven.training.distributed import Processes
@@ -29,26 +30,38 @@ DATA = Data(crop_seconds=2.5, evaluation_crops=2, augmentation="none")
 
 
 @pytest.mark.parametrize(
-    ("probes", "stop_after"), [(0, 3), (1, 4), (2, None), (3, None)], ids=lambda value: str(value)
+    ("falls", "stop_after"),
+    [
+        ((0.02, -0.005, 0.01), 3),  # 0.0083 in the mean, standard error 0.0058
+        ((0.02, -0.02, 0.01), None),
+        ((-0.01, -0.01, 0.05), 3),  # most folds kept the probe, all records together gain
+        (None, 3),
+    ],
 )
-def test_what_most_trainings_selected_is_trained(probes: int, stop_after: int | None) -> None:
+def test_fine_tuning_is_trained_if_it_gains_on_all_records_together(
+    falls: tuple[float, ...] | None, stop_after: int | None, tmp_path: Path
+) -> None:
     recipe = Recipe(
         name="r", refit="always", stage1=Stage1(), stage2=Stage2(select="auto", keep="auto")
     )
+    folders = [tmp_path / str(number) for number in range(3)]
     selections = [
         {
             "recipe": {"stage1": {"solver": "logistic"}},
             "selected_epoch": {"stage1": 1, "stage2": 2 + number},
-            "kept_stage": "stage1" if number < probes else "stage2",
         }
         for number in range(3)
     ]
-    final = refit_recipe(recipe, selections, [Path("a"), Path("b"), Path("c")])
+    for folder, gain in zip(folders, falls or (), strict=falls is not None):
+        write_json(folder / "stage2" / GAIN, {"gain": gain, "standard_error": 0.01, "records": 40})
+    final = refit_recipe(recipe, selections, folders)
     assert final.stage1 is not None
     assert (final.stage1.solver, final.refit) == ("logistic", "never")
     assert not final.uses_validation
     assert (final.stage2.stop_after if final.stage2 else None) == stop_after
     assert final.stage2 is None or final.stage2.keep == "always"
+    without = [{**s, "selected_epoch": {"stage1": 1}} for s in selections]
+    assert refit_recipe(recipe, without, folders).stage2 is None
 
 
 def run(cohort: Cohort, store: Store, folder: Path, **recipe: Any) -> Path:

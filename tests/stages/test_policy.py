@@ -123,7 +123,7 @@ def test_the_probe_is_kept_unless_fine_tuning_gains_more_than_an_error(
     monkeypatch.setattr(policy, "FEWEST_TUNED", 0)
     train(tmp_path, stage2={"keep": keep})
     outcome = read_json(tmp_path / "stage2" / GAIN)
-    assert set(outcome) == {"probe_loss", "gain", "standard_error"}
+    assert set(outcome) == {"probe_loss", "gain", "standard_error", "records"}
     write_json(tmp_path / "stage2" / GAIN, outcome | {"gain": gain, "standard_error": 0.01})
     with caplog.at_level(logging.INFO, "einthoven"):
         run = train(tmp_path, stage2={"keep": keep})

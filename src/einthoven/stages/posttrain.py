@@ -330,6 +330,7 @@ def _keep_better(
         falls = before - tuned
         gain, error = falls.mean(), falls.std(ddof=1) / len(falls) ** 0.5
         outcome = {"probe_loss": before.mean(), "gain": gain, "standard_error": error}
+        outcome["records"] = len(falls)
         if main:
             write_json(file, {name: float(value) for name, value in outcome.items()})
     context.processes.wait()
