@@ -7,8 +7,11 @@ from functools import cache
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
+from einthoven.evaluate import calibration_report
+from einthoven.evaluate.curves import FALSE_POSITIVE_RATES, RECALLS, curves
 from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate
 from einthoven.evaluate.reliability import predictive_values
 from einthoven.predictions import Predictions
@@ -130,3 +133,45 @@ def coverage_of_calls(
 def test_intervals_of_predictive_values_hold_the_population_value(calls: tuple[float, ...]) -> None:
     for share in coverage_of_calls(*calls).values():
         assert 0.92 < share < 0.99
+
+
+def coverage_of_bands(
+    positives: int, apart: float, rates: list[float], recalls: list[float], simulations: int
+) -> tuple[list[float], list[float]]:
+    """Share of ROC and precision-recall bands that hold the population's value, by point."""
+    rng = np.random.default_rng(5)
+    targets = np.zeros((RECORDS, 1), dtype=np.uint8)
+    targets[:positives] = 1
+    share = positives / RECORDS
+    at = [int(np.abs(FALSE_POSITIVE_RATES - rate).argmin()) for rate in rates]
+    reached = [int(np.abs(RECALLS - recall).argmin()) for recall in recalls]
+    sensitivity = norm.sf(norm.isf(FALSE_POSITIVE_RATES[at]) - apart)
+    alarms = norm.sf(norm.isf(RECALLS[reached]) + apart)
+    precision = share * RECALLS[reached] / (share * RECALLS[reached] + (1 - share) * alarms)
+    hits: list[list[NDArray[np.bool_]]] = [[], []]
+    for seed in range(simulations):
+        scores = norm.cdf(rng.normal(size=(RECORDS, 1)) + apart * (targets - 0.5))
+        table = Predictions.from_arrays(targets, scores)
+        report = calibration_report(table, resamples=0)
+        result = curves(table, report, resamples=300, seed=seed)
+        assert result is not None
+        (label,) = result.labels.values()
+        for kind, band, places, truth in (
+            (0, label.roc, at, sensitivity),
+            (1, label.precision, reached, precision),
+        ):
+            assert band.limits is not None
+            low, high = band.limits[:, places]
+            hits[kind].append((low <= truth) & (truth <= high))
+    return np.mean(hits[0], axis=0).tolist(), np.mean(hits[1], axis=0).tolist()
+
+
+@pytest.mark.slow
+def test_bands_hold_the_curve_of_the_population_away_from_one() -> None:
+    rates, recalls = [0.05, 0.1, 0.2], [0.25, 0.5, 0.75, 0.9]
+    for positives in (20, 80):
+        for shares in coverage_of_bands(positives, 1.5, rates, recalls, 300):
+            assert min(shares) > 0.92
+            assert max(shares) < 0.995
+    (narrow,), _ = coverage_of_bands(10, 2.5, [0.2], recalls, 100)
+    assert narrow < 0.6

@@ -135,8 +135,8 @@ def run_folds(
             return None
         decisions = [*map(asdict, policy), *joint_policy(selections)]
         refit = selections[0]["recipe"]["refit"]  # of each fold; it makes no difference here
-        settled = trained.recipe.model_copy(update={"refit": refit})
-        trained = replace(trained, run=run, recipe=settled, policy=decisions)
+        described = trained.recipe.model_copy(update={"refit": refit})
+        trained = replace(trained, run=run, recipe=described, policy=decisions)
         tables = {split: out_of_fold(folders, split, cohort.ids()) for split in SPLITS}
         for split, table in tables.items():
             table.save(table_file(run.path, split))
@@ -166,10 +166,10 @@ def _check_folds(cohort: Cohort, store: Store, folds: int) -> None:
         problems = (unscorable(part, split) for part in parts for split in SPLITS)
         return next(filter(None, problems), "")
 
-    if found := problem(folds):
+    if reason := problem(folds):
         fewer = next((n for n in range(folds - 1, FEWEST_FOLDS - 1, -1) if not problem(n)), None)
         raise CohortError(
-            f"--folds {folds}: {found}",
+            f"--folds {folds}: {reason}",
             remedy=f"use fewer folds, such as {fewer}" if fewer else "add patients with the label",
         )
 

@@ -64,8 +64,8 @@ def _part(cohort: Cohort, store: Store, split: str | None) -> Json:
 
 def _age(column: pd.Series[Any]) -> Json:
     years = pd.to_numeric(column, errors="coerce")
-    known = years.mask(years == ABOVE_89, _OLDEST_CODED).dropna()
-    return _spread(known) | {"missing": _share(len(years) - len(known), len(years))}
+    ages = years.mask(years == ABOVE_89, _OLDEST_CODED).dropna()
+    return _spread(ages) | {"missing": _share(len(years) - len(ages), len(years))}
 
 
 def _spread(values: pd.Series[Any]) -> Json:
@@ -84,11 +84,11 @@ def _counts(values: Any) -> Json:
 
 def _dates(column: pd.Series[Any]) -> Json:
     """First and last month."""
-    dates = pd.to_datetime(column.where(column != ""), format="ISO8601", errors="coerce")
-    known = dates.dropna()
-    limits = {"first": known.min(), "last": known.max()}
-    months = {k: f"{date:%Y-%m}" if len(known) else None for k, date in limits.items()}
-    return months | {"missing": _share(len(dates) - len(known), len(dates))}
+    parsed = pd.to_datetime(column.where(column != ""), format="ISO8601", errors="coerce")
+    dates = parsed.dropna()
+    limits = {"first": dates.min(), "last": dates.max()}
+    months = {k: f"{date:%Y-%m}" if len(dates) else None for k, date in limits.items()}
+    return months | {"missing": _share(len(parsed) - len(dates), len(parsed))}
 
 
 def _share(records: int, of: int) -> Json:

@@ -7,10 +7,8 @@ from pathlib import Path
 from statistics import mean, median_high
 from typing import Any
 
-import pandas as pd
-
-from einthoven.files import HISTORY_FILE, Json, read_json, read_lines
-from einthoven.stages.posttrain import GAIN
+from einthoven.files import HISTORY_FILE, Json, read_lines
+from einthoven.stages.posttrain import GAIN, gains
 from einthoven.stages.recipe import Recipe, Stage1
 
 REFIT = "refit"
@@ -23,7 +21,8 @@ def refit_recipe(
     """Recipe of a final training, with what was selected in one or more earlier ones.
 
     Fine-tuning ends with the median of the selected epochs, on the schedule of all epochs, and is
-    left out if it was compared with the probe and did not gain (`gains`). AdamW trains the probe to
+    left out if it was compared with the probe and does not gain on the validation records of all
+    trainings together (`gains`). AdamW trains the probe to
     its last epoch, at the rate with the best mean over the trainings.
 
     Parameters
@@ -31,7 +30,7 @@ def refit_recipe(
     recipe : Recipe
         Recipe of the earlier trainings.
     selections : sequence of mapping
-        Provenance of each: its settled `recipe`, `selected_epoch` by stage and `kept_stage`.
+        Provenance of each: its `recipe` without `auto`, `selected_epoch` by stage and `kept_stage`.
     folders : sequence of path
         Run folder of each.
     """
@@ -45,7 +44,9 @@ def refit_recipe(
     if recipe.stage2:
         epochs = [s["selected_epoch"].get("stage2") for s in selections]
         changes["stage2"] = None
-        if None not in epochs and gains(folders):
+        outcomes = [folder / "stage2" / GAIN for folder in folders]
+        compared = all(file.is_file() for file in outcomes)
+        if None not in epochs and (not compared or gains(outcomes)):
             fixed = {"select": "last", "stop_after": median_high(epochs), "keep": "always"}
             changes["stage2"] = recipe.stage2.model_copy(update=fixed)
     return recipe.model_copy(update=changes)
@@ -59,21 +60,6 @@ def joint_policy(selections: Sequence[Mapping[str, Any]]) -> list[Json]:
             key = decision["key"], decision["value"]
             decisions.setdefault(key, {**decision, "folds": []})["folds"].append(number)
     return list(decisions.values())
-
-
-def gains(folders: Sequence[Path]) -> bool:
-    """Whether fine-tuning gains on the validation records of all trainings together.
-
-    It gains if their mean loss falls by more than the standard error of the mean, or if it was
-    never compared with the probe. The validation records of folds are all records.
-    """
-    files = [folder / "stage2" / GAIN for folder in folders]
-    if not all(file.is_file() for file in files):
-        return True
-    outcomes = pd.DataFrame([read_json(file) for file in files])
-    total = (outcomes["records"] * outcomes["gain"]).sum()
-    error = ((outcomes["records"] * outcomes["standard_error"]) ** 2).sum() ** 0.5
-    return bool(total > error)
 
 
 def _rate(stage: Stage1, folders: Sequence[Path]) -> float:

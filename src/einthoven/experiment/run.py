@@ -292,14 +292,14 @@ def _provenance(trained: PosttrainResult, cohort: Cohort) -> dict[str, Any]:
 
 
 def _selection(trained: PosttrainResult) -> Json:
-    """What a training selected: its settled recipe, the epoch of each stage and the stage kept.
+    """Selection of a training: recipe without `auto`, epoch of each stage, stage that is kept.
 
     `policy` has the reasons of what was decided by the size of the cohort, or by validation,
     `penalty` the penalty of the final logistic regression, and `without_effect` keys of the recipe.
     """
     results, policy = trained.results.items(), trained.policy
-    kept = [name for name, result in results if result.is_kept][-1]
-    if kept == "stage1" and "stage2" in trained.results:
+    kept_stage = [name for name, result in results if result.is_kept][-1]
+    if kept_stage == "stage1" and "stage2" in trained.results:
         policy = [*policy, {"key": "stage2", "value": "discarded", "reason": _NO_GAIN}]
     return {
         "recipe": trained.recipe.to_dict(),
@@ -307,7 +307,7 @@ def _selection(trained: PosttrainResult) -> Json:
         "without_effect": keys_without_effect(trained.recipe),
         "penalty": next((result.history[-1].get("penalty") for _, result in results), None),
         "selected_epoch": {name: result.best_epoch for name, result in results},
-        "kept_stage": kept,
+        "kept_stage": kept_stage,
     }
 
 

@@ -7,8 +7,9 @@ recipe left out, so that comparisons differ in nothing else.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -303,8 +304,8 @@ def train_stages(
         probed = {name: value.clone() for name, value in classifier.state_dict().items()}
         result = finetune(classifier, train, validation, recipe.stage2, folder, context)
         if recipe.stage1 and recipe.stage2.keep != "always" and validation is not None:
-            gains = _keep_better(classifier, probed, validation, folder, context)
-            result = replace(result, is_kept=gains)
+            is_kept = _keep_better(classifier, probed, validation, folder, context)
+            result = replace(result, is_kept=is_kept)
         results["stage2"] = result
     return results
 
@@ -316,10 +317,9 @@ def _keep_better(
     folder: Path,
     context: Context,
 ) -> bool:
-    """Whether fine-tuning gains; if not, the classifier is given the probe's weights again.
+    """Whether fine-tuning gains (`gains`); if not, the classifier has the probe's weights again.
 
-    It gains if the loss of validation records falls by more than the standard error of the mean
-    paired difference. The outcome is written to `folder/gain.json`.
+    The losses of validation records are compared, and the outcome is written to `folder/gain.json`.
     """
     file, main = folder / GAIN, context.processes.is_main
     if not file.is_file():
@@ -334,17 +334,28 @@ def _keep_better(
         if main:
             write_json(file, {name: float(value) for name, value in outcome.items()})
     context.processes.wait()
-    outcome = read_json(file)
-    gains = bool(outcome["gain"] > outcome["standard_error"])
-    if not gains:
+    outcome, is_kept = read_json(file), gains([file])
+    if not is_kept:
         classifier.load_state_dict(probed)
     if main:
-        text = "is kept" if gains else "gains nothing here, and the probe is kept"
+        text = "is kept" if is_kept else "gains nothing here, and the probe is kept"
         log.info(
             f"fine-tuning {text}: validation loss {outcome['probe_loss']:.4f} before, lower by "
             f"{outcome['gain']:.4f} (standard error {outcome['standard_error']:.4f})"
         )
-    return gains
+    return is_kept
+
+
+def gains(files: Sequence[Path]) -> bool:
+    """Whether fine-tuning gains, by the outcomes (`gain.json`) of one or more trainings.
+
+    It gains if the mean loss of their validation records falls by more than the standard error of
+    the mean. The validation records of all folds are all records.
+    """
+    outcomes = [read_json(file) for file in files]
+    total = sum(outcome["records"] * outcome["gain"] for outcome in outcomes)
+    errors = [outcome["records"] * outcome["standard_error"] for outcome in outcomes]
+    return bool(total > math.hypot(*errors))
 
 
 def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = "") -> None:
