@@ -54,11 +54,13 @@ def outside() -> Callable[[str], ModuleType]:
 
 @pytest.fixture
 def outside_backbone(outside: Callable[[str], ModuleType]) -> Iterator[str]:
-    """The name of a backbone that another package has registered, for one test."""
-    entry = outside("outside_backbone").ENTRY
-    register_backbone(entry)
-    yield entry.name
-    del catalogue()[entry.name]
+    """The name of the first backbone that another package has registered, for one test."""
+    entries = outside("outside_backbone").ENTRIES
+    for entry in entries:
+        register_backbone(entry)
+    yield entries[0].name
+    for entry in entries:
+        del catalogue()[entry.name]
 
 
 @pytest.fixture(scope="session")

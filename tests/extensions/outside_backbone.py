@@ -1,4 +1,4 @@
-"""A backbone as another package would add it: config, network and entry in one file."""
+"""Backbones as another package would add them: a mixer with branches to drop, a CNN without."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from einthoven.backbones.config import BackboneConfig, Count
-from einthoven.backbones.contract import PatchBackbone
+from einthoven.backbones.contract import Backbone, PatchBackbone
 from einthoven.backbones.layers.stochastic_depth import StochasticDepth
-from einthoven.backbones.leads import weight_of_leads
+from einthoven.backbones.leads import on_twelve_leads, weight_of_leads
 from einthoven.backbones.registry import Entry
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.preparation import Preparation
@@ -88,13 +88,55 @@ class Mixer(PatchBackbone):
         return ["positions"]
 
 
-ENTRY = Entry(
-    network=Mixer,
-    config=MixerConfig(name="outside_mixer"),
-    summary="A mixer of patches from another package",
-    paper="none",
-    origin="another package",
-    parameters=8_640,
-    missing_leads="the missing ones count as zero",
-    mae={"mask_ratio": 0.5, "decoder_width": 16, "decoder_depth": 1},
+@dataclass(frozen=True, kw_only=True)
+class PlainConfig(BackboneConfig):
+    """Configuration of the plain CNN."""
+
+    width: Count = 8
+    depth: Count = 2
+
+
+class PlainCNN(Backbone):
+    """Convolutions in a row: no residual branches, no dropouts, and so no lists of them."""
+
+    family = "outside_cnn"
+    multiple = 10
+
+    def __init__(self, config: PlainConfig) -> None:
+        super().__init__(config, config.width)
+        self.stem = nn.Conv1d(len(STANDARD_LEADS), config.width, 10, stride=10)
+        self.blocks = nn.ModuleList(
+            nn.Conv1d(config.width, config.width, 3, padding=1) for _ in range(config.depth)
+        )
+
+    @property
+    def preparation(self) -> Preparation:
+        return Preparation(leads=self.leads, steps=(Resample(100), Window(1000)))
+
+    def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
+        x = self.stem(on_twelve_leads(x, self.input_leads(x, leads)))
+        for block in self.blocks:
+            x = block(x.relu())
+        return x.transpose(1, 2)
+
+
+ENTRIES = (
+    Entry(
+        network=Mixer,
+        config=MixerConfig(name="outside_mixer"),
+        summary="A mixer of patches from another package",
+        paper="none",
+        origin="another package",
+        parameters=8_640,
+        missing_leads="the missing ones count as zero",
+        mae={"mask_ratio": 0.5, "decoder_width": 16, "decoder_depth": 1},
+    ),
+    Entry(
+        network=PlainCNN,
+        config=PlainConfig(name="outside_cnn"),
+        summary="A CNN of another package",
+        paper="none",
+        origin="another package",
+        parameters=1_368,
+    ),
 )

@@ -135,11 +135,15 @@ class Backbone(nn.Module, ABC):
             )
 
     def residual_branches(self) -> list[list[StochasticDepth]]:
-        """Stochastic-depth holders: one inner list for each block, in depth order."""
+        """Stochastic-depth holders: one inner list for each block, in depth order.
+
+        Every block has some, or none has: the inner lists of a network without residual branches
+        are empty.
+        """
         return [stochastic_depths(block) for block in self.blocks]
 
     def feedforward_dropouts(self) -> list[nn.Dropout]:
-        """Dropouts that the recipe sets: both of every feed-forward by default."""
+        """Dropouts that the recipe sets, if any: both of every feed-forward by default."""
         parts = [part for part in self.modules() if isinstance(part, FeedForward)]
         return [dropout for part in parts for dropout in (part.drop1, part.drop2)]
 
