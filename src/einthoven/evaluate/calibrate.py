@@ -10,10 +10,11 @@ Five-fold cross-validation by patients within PTB-XL's fold 9, for four networks
 loss at a spread of 0.05 or 0.1 and rose to both sides; 0.1 is the default. A bias is fitted on
 request only.
 
-With fewer than `MIN_FOR_TEMPERATURES` positives or negatives, counted over all labels,
-temperatures are 1. For ten tasks on PTB-XL's folds 9 and 10 and logistic regressions of 50 to 1,000
-records, temperatures fitted out of fold changed the mean log loss by +1.2 % with up to 10
-positives, +0.1 % with 11 to 20, +0.9 % with 21 to 40, -0.3 % with 41 to 80 and -0.5 % with more.
+With fewer than `MIN_FOR_TEMPERATURES` positives or negatives, counted over all labels, temperatures
+are 1: nothing is gained. For ten tasks on PTB-XL's folds 9 and 10 and logistic regressions of 50 to
+1,000 records, temperatures fitted out of fold changed the mean log loss by +0.1 % with up to 10
+records of the rarer class, by -0.3 % with 11 to 20, 0.0 % with 21 to 40, -0.2 % with 41 to 80 and
+-0.3 % with more (`studies/small-cohorts/probes.py`).
 
 A label's threshold maximises F1 on the same predictions, after calibration: half way between the
 lowest probability called present and the highest that is not. Among thresholds with equal F1 the

@@ -1,7 +1,7 @@
 """Settings that depend on the size of the cohort: the values that a recipe leaves to `auto`.
 
-The limits are assumptions. The measurements in docs/recipes.md, "Small cohorts", support the
-logistic regression and the comparison of the stages with up to 500 records, not the limits.
+The limits are assumptions. What has been measured about them, and about the logistic regression, is
+in docs/recipes.md, "Small cohorts".
 """
 
 from __future__ import annotations
