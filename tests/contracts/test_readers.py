@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from einthoven.errors import RecordError
-from einthoven.records import FORMATS, read_record
+from einthoven.records import FORMATS, EcgFile, read_record
 from einthoven.records.formats import format_of
 from einthoven.records.wfdb import write_wfdb
 
@@ -43,14 +43,16 @@ SOUND: dict[str, Callable[[Path], Path]] = {
     ".mat": sound_mat,
 }
 
-SUFFIXES = sorted({suffix for known in FORMATS for suffix in known.suffixes})
+OF_SEVERAL_FILES = {"WFDB"}
+READERS = {suffix: entry.read for entry in FORMATS for suffix in entry.suffixes}
+SUFFIXES = sorted(READERS)
 every_reader = pytest.mark.parametrize("suffix", SUFFIXES)
 
 
 def assert_refused(suffix: str, path: Path, at_fault: Path | None = None) -> None:
-    for read in (format_of(f"a{suffix}").read, read_record):
+    for read in (READERS[suffix], lambda file: read_record(file.name)):
         with pytest.raises(RecordError) as caught:
-            read(path)
+            read(EcgFile.of(path))
         assert (at_fault or path).stem in Path(caught.value.file).name
         assert caught.value.file in str(caught.value)
         assert caught.value.remedy
@@ -64,7 +66,7 @@ def test_every_reader_has_a_sound_file() -> None:
 @every_reader
 def test_record_invariants(suffix: str, tmp_path: Path) -> None:
     path = SOUND[suffix](tmp_path)
-    record = format_of(path).read(path)
+    record = read_record(path)
     assert record.signal.dtype == np.float32
     assert record.signal.ndim == 2
     assert record.signal.flags.c_contiguous
@@ -80,9 +82,44 @@ def test_record_invariants(suffix: str, tmp_path: Path) -> None:
 @every_reader
 def test_reading_twice_gives_the_same(suffix: str, tmp_path: Path) -> None:
     path = SOUND[suffix](tmp_path)
-    once, twice = format_of(path).read(path), read_record(str(path))
+    once, twice = format_of(path).read(EcgFile.of(path)), read_record(str(path))
     np.testing.assert_array_equal(once.signal, twice.signal)
     assert once.source_hash == twice.source_hash
+
+
+@every_reader
+def test_a_part_equals_the_whole(suffix: str, tmp_path: Path) -> None:
+    path = SOUND[suffix](tmp_path)
+    whole = read_record(path)
+    part = read_record(path, start=20 / whole.rate, stop=50 / whole.rate)
+    np.testing.assert_array_equal(part.signal, whole.signal[:, 20:50])
+    assert (part.rate, part.leads) == (whole.rate, whole.leads)
+    assert not part.signal.flags.writeable
+    with pytest.raises(RecordError):
+        read_record(path, start=whole.duration)
+
+
+@every_reader
+def test_the_folder_does_not_matter(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = SOUND[suffix](tmp_path)
+    whole = read_record(path)
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(read_record(path.name).signal, whole.signal)
+
+
+@every_reader
+def test_bytes_equal_the_file(suffix: str, tmp_path: Path) -> None:
+    path = SOUND[suffix](tmp_path)
+    if format_of(path).name in OF_SEVERAL_FILES:
+        with pytest.raises(RecordError):
+            read_record(path.read_bytes())
+    else:
+        once, twice = read_record(path), read_record(path.read_bytes())
+        np.testing.assert_array_equal(once.signal, twice.signal)
+        assert (once.rate, once.leads, once.metadata) == (twice.rate, twice.leads, twice.metadata)
+        assert once.source_hash == twice.source_hash
 
 
 @every_reader

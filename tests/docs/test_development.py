@@ -28,8 +28,8 @@ from einthoven.objectives import register_objective
 from einthoven.records import STANDARD_LEADS, Format, Record, register_format
 
 
-def read(path):
-    return Record.from_array(np.loadtxt(path), rate=100, leads=STANDARD_LEADS, unit="mV")
+def read(file):
+    return Record.from_array(np.loadtxt(file.name), rate=100, leads=STANDARD_LEADS, unit="mV")
 
 
 register_objective("sample-prediction", create)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +17,7 @@ from einthoven.models import load_model
 from einthoven.records import (
     FORMATS,
     STANDARD_LEADS,
+    EcgFile,
     Format,
     Record,
     formats,
@@ -42,8 +43,8 @@ def test_unknown_suffix_names_the_known_formats(tmp_path: Path, name: str) -> No
     (tmp_path / name).write_text("x")
     with pytest.raises(RecordError) as caught:
         read_record(tmp_path / name)
-    assert caught.value.field == "suffix"
-    assert all(suffix in str(caught.value) for suffix in FORMATS[0].suffixes)
+    assert caught.value.field == "format"
+    assert all(entry.name in str(caught.value) for entry in FORMATS)
 
 
 @pytest.mark.parametrize("name", ["ecg", "ecg.hea", "ecg.dat", "ecg.docx"])
@@ -65,16 +66,16 @@ def test_readers_load_no_format_before_its_first_file() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
-def read_lines(path: str | os.PathLike[str]) -> Record:
+def read_lines(file: EcgFile) -> Record:
     """Reader of a format of this test: twelve columns of mV at 100 Hz."""
-    values = np.loadtxt(path, dtype=np.float32).T
+    values = np.loadtxt(io.BytesIO(file.content), dtype=np.float32).T
     return Record.create(
         values,
         100,
         leads=STANDARD_LEADS,
-        name=Path(path).stem,
-        source=str(path),
-        source_hash="0" * 64,
+        name=file.label,
+        source=file.name,
+        source_hash=file.sha256,
     )
 
 

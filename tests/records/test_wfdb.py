@@ -15,7 +15,7 @@ import pytest
 
 from einthoven.errors import RecordError
 from einthoven.records import STANDARD_LEADS, read_record
-from einthoven.records.wfdb import read_wfdb, write_wfdb
+from einthoven.records.wfdb import write_wfdb
 from einthoven.records.wfdb_header import Header, parse_header
 
 wfdb = pytest.importorskip("wfdb")
@@ -88,7 +88,7 @@ def test_hash_is_of_header_then_signal_and_comments_become_metadata(record: Path
 def test_units_become_millivolts(
     edit: Callable[[str, str], Path], samples: np.ndarray, units: str, factor: float
 ) -> None:
-    record = read_wfdb(edit("1000(0)/mV", f"50(7)/{units}"))
+    record = read_record(edit("1000(0)/mV", f"50(7)/{units}"))
     expected = (samples[0].astype(np.float64) - 7) / 50 * factor
     np.testing.assert_allclose(record.signal[0], expected, rtol=2e-7)
     np.testing.assert_allclose(record.signal[1], samples[1] / 1000, rtol=2e-7)

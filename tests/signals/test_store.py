@@ -17,7 +17,7 @@ import pytest
 
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import FileError, StoreError
-from einthoven.records import Format, Record, formats, read_record
+from einthoven.records import EcgFile, Format, Record, formats, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals import pack as packing
 from einthoven.signals.pack import CHECKED_SOURCES, REQUEST_FILE, check_sources, pack
@@ -295,10 +295,10 @@ def test_records_of_another_format_are_packed_in_whole_microvolts(
 ) -> None:
     """A format without stored integers gives millivolts, which are rounded."""
 
-    def read(path: str | Path) -> Record:
-        with np.load(path) as content:
+    def read(file: EcgFile) -> Record:
+        with np.load(file.name) as content:
             signal = content["signal"]
-        return Record(signal, 200.0, ("II", "V1"), "r", None, str(path), "ab" * 32, {})
+        return Record(signal, 200.0, ("II", "V1"), "r", None, file.name, "ab" * 32, {})
 
     monkeypatch.setattr(formats, "FORMATS", [*formats.FORMATS, Format("NPZ", (".npz",), read)])
     signal = np.sin(np.arange(800, dtype=np.float32).reshape(2, 400) / 9)

@@ -7,16 +7,22 @@ cohorts, folder cohorts and `doctor` then take its files.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from einthoven.errors import RecordError
 from einthoven.extensions import import_extensions
-from einthoven.records.record import Record
+from einthoven.records.file import SEPARATOR, EcgFile, PathLike
+from einthoven.records.record import Record, frozen
 
-PathLike = str | os.PathLike[str]
+
+def _one_record(file: EcgFile) -> list[str]:
+    return [""]
 
 
 @dataclass(frozen=True)
@@ -28,17 +34,25 @@ class Format:
     name : str
         Name of the format, such as `WFDB`.
     suffixes : tuple of str
-        Suffixes of its files, in lower case, with the dot.
+        Suffixes of its files, in lower case, with the dot. A hint: content decides where it can.
     read : callable
-        Read a file as a Record; raise RecordError for a file that is damaged or ambiguous.
-    record_suffixes : tuple of str, optional
-        Suffixes of the files that stand for one record each in a folder; all by default.
+        Read an EcgFile as a Record; raise RecordError for a file that is damaged or ambiguous.
+    recognises : callable, optional
+        Whether the first 4,096 bytes of a file are of this format. Without it, the suffix decides.
+    members : callable, optional
+        Names of the records in an EcgFile; `[""]` (the default) if it is one record, and empty
+        if it is none, such as a table with this suffix.
+    read_part : callable, optional
+        Read the samples from one time to another (seconds, the end excluded), as `read_record`
+        defines them, without reading the rest. For formats of long recordings.
     """
 
     name: str
     suffixes: tuple[str, ...]
-    read: Callable[[PathLike], Record]
-    record_suffixes: tuple[str, ...] = ()
+    read: Callable[[EcgFile], Record]
+    recognises: Callable[[bytes], bool] | None = None
+    members: Callable[[EcgFile], list[str]] = _one_record
+    read_part: Callable[[EcgFile, float, float], Record] | None = None
 
 
 FORMATS: list[Format] = []
@@ -50,43 +64,50 @@ def register_format(new: Format) -> None:
     FORMATS.append(new)
 
 
-def format_of(path: PathLike) -> Format:
-    """Format of an ECG file, by its suffix. A WFDB record may be named without one.
+def format_of(source: PathLike | bytes) -> Format:
+    """Format of an ECG file: by its content, else by its suffix.
+
+    A WFDB record may be named by its header, by its signal file, or without suffix.
 
     Raises
     ------
     RecordError
-        If no format has this suffix and there is no WFDB header of this name.
+        If the file cannot be read, or has the content and suffix of no format.
     """
     import_extensions()
-    suffix = Path(path).suffix.lower()
-    for entry in reversed(FORMATS):
-        if suffix in entry.suffixes:
-            return entry
-    if os.path.isfile(f"{os.fspath(path)}.hea"):
+    file = EcgFile.of(source)
+    if _is_wfdb(file):
         return WFDB
-    raise RecordError(
-        os.fspath(path),
-        "suffix",
-        suffix,
-        f"no reader for this suffix, and no {Path(path).name}.hea beside the file",
-        remedy=f"use one of the formats ({', '.join(suffixes())}), or write the ECG as WFDB "
-        "(einthoven.records.wfdb.write_wfdb)",
-    )
+    entry = _recognised(file) or _by_suffix(file.suffix)
+    if entry is None:
+        names = ", ".join(dict.fromkeys(entry.name for entry in FORMATS))
+        raise file.refusal(
+            "format",
+            file.suffix,
+            "neither content nor suffix is of a known format",
+            remedy=f"use one of {names}",
+        )
+    return entry
 
 
 def suffixes() -> list[str]:
     """Suffixes of all formats."""
+    import_extensions()
     return sorted({suffix for entry in FORMATS for suffix in entry.suffixes})
 
 
-def read_record(path: PathLike) -> Record:
+def read_record(source: PathLike | bytes, *, start: float = 0, stop: float = math.inf) -> Record:
     """Read one ECG file of any registered format.
 
     Parameters
     ----------
-    path : path-like
-        The file. A WFDB record may be named by its header, by its signal file, or without suffix.
+    source : path-like or bytes
+        The file. A WFDB record may be named by its header, by its signal file, or without suffix;
+        a record in a file of many by `FILE::NAME`. Bytes are the content of a file, of a format
+        whose records are one file.
+    start, stop : float, optional
+        Part of a long recording, in seconds from its first sample: the samples at or after `start`
+        and before `stop`.
 
     Returns
     -------
@@ -96,49 +117,124 @@ def read_record(path: PathLike) -> Record:
     Raises
     ------
     RecordError
-        If there is no such file, no format has its suffix, or it is damaged or ambiguous.
+        If there is no such file, it is of no known format, it is unreadable, damaged or ambiguous,
+        or the part has no samples.
     """
-    text = os.fspath(path)
-    if not any(map(os.path.lexists, (text, f"{text}.hea", f"{os.path.splitext(text)[0]}.hea"))):
-        raise RecordError(text, "", None, "no such ECG file", remedy="check the path")
-    return format_of(path).read(path)
+    file = EcgFile.of(source)
+    if file.data is None and not any(map(os.path.lexists, (file.name, *_headers(file.name)))):
+        raise file.refusal("", None, "no such ECG file", remedy="check the path")
+    entry = format_of(source)
+    if start <= 0 and stop == math.inf:
+        return entry.read(file)
+    if entry.read_part is not None:
+        return entry.read_part(file, start, stop)
+    record = entry.read(file)
+    first, last = part_of(file, record.rate, record.signal.shape[1], start, stop)
+    return replace(record, signal=frozen(record.signal[:, first:last]))
+
+
+def part_of(file: EcgFile, rate: float, samples: int, start: float, stop: float) -> tuple[int, int]:
+    """First sample, and the one after the last, of a part in seconds. RecordError if it is empty.
+
+    A time within a millionth of a sample of one counts as that sample.
+    """
+    first, last = (
+        min(max(math.ceil(time * rate - 1e-6), 0), samples) if time < math.inf else samples
+        for time in (start, stop)
+    )
+    if first >= last:
+        raise file.refusal(
+            "part",
+            (start, stop),
+            f"has no samples; the recording lasts {samples / rate:g} s",
+            remedy="choose a part of the recording, in seconds",
+        )
+    return first, last
 
 
 def is_record(path: PathLike) -> bool:
-    """Whether a path names an existing file, or a WFDB record without its suffix."""
-    return os.path.isfile(path) or os.path.isfile(f"{os.fspath(path)}.hea")
+    """Whether a path names an existing file, a record in one, or a WFDB record without suffix."""
+    name = EcgFile.of(path).name
+    return os.path.isfile(name) or os.path.isfile(f"{name}.hea")
 
 
 def files_of(path: PathLike) -> list[Path]:
-    """Existing files of a record: its file, or header and signal files of one name for WFDB."""
-    stem, suffix = os.path.splitext(os.fspath(path))
-    stem = stem if suffix.lower() in WFDB.suffixes else os.fspath(path)
-    names = [os.fspath(path), *(stem + suffix for suffix in WFDB.suffixes)]
+    """Existing files of a record: its file and its sidecar, or header and signal files for WFDB."""
+    name = EcgFile.of(path).name
+    stem, suffix = os.path.splitext(name)
+    stem = stem if suffix.lower() in WFDB.suffixes else name
+    sidecar = os.path.splitext(name)[0] + ".toml"
+    names = [name, *(stem + suffix for suffix in WFDB.suffixes), sidecar]
     return [Path(name) for name in dict.fromkeys(names) if os.path.isfile(name)]
 
 
 def find_records(folder: Path) -> list[Path]:
-    """Paths of all records below a folder, sorted; WFDB records without suffix."""
+    """Paths of all records below a folder, sorted.
+
+    WFDB records have no suffix, and a record in a file of many is `FILE::NAME`. A file without a
+    known suffix counts if its content is of a known format. Hidden files are left out.
+    """
     import_extensions()
-    names = {suffix for entry in FORMATS for suffix in entry.record_suffixes or entry.suffixes}
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in names)
-    return sorted(file.with_suffix("") if format_of(file) is WFDB else file for file in files)
+    return sorted(path for file in folder.rglob("*") for path in _records_in(file))
 
 
-# The reader is imported when the first file is opened, so that a catalogue of many formats costs
-# no start-up time.
+def _records_in(path: Path) -> Iterator[Path]:
+    if path.name.startswith(".") or not path.is_file():
+        return
+    file = EcgFile(os.fspath(path))
+    if _is_wfdb(file):
+        if file.suffix == ".hea":
+            yield path.with_suffix("")
+        return
+    try:
+        entry = _recognised(file) or _by_suffix(file.suffix)
+        members = entry.members(file) if entry and entry is not WFDB else []
+    except RecordError:
+        members = [""]  # named in the quarantine
+    for member in members:
+        yield path.with_name(path.name + SEPARATOR + member) if member else path
 
 
-def _read_wfdb(path: PathLike) -> Record:
-    from einthoven.records.wfdb import read_wfdb
+def _headers(name: str) -> tuple[str, str]:
+    """Headers that may belong to the name of a WFDB record: with and without a suffix."""
+    return f"{name}.hea", f"{os.path.splitext(name)[0]}.hea"
 
-    return read_wfdb(path)
+
+def _is_wfdb(file: EcgFile) -> bool:
+    if file.data is not None:
+        return False
+    whole, stem = _headers(file.name)
+    if file.suffix in WFDB.suffixes:
+        return file.suffix == ".hea" or os.path.isfile(stem)
+    return not os.path.isfile(file.name) and os.path.isfile(whole)
 
 
-WFDB = Format(
-    name="WFDB",
-    suffixes=(".hea", ".dat", ".mat"),
-    read=_read_wfdb,
-    record_suffixes=(".hea",),
-)
+def _recognised(file: EcgFile) -> Format | None:
+    """Format by content; with several, the one that has the file's suffix."""
+    fitting = [
+        entry
+        for entry in reversed(FORMATS)
+        if entry.recognises is not None and entry.recognises(file.head)
+    ]
+    fitting.sort(key=lambda entry: file.suffix not in entry.suffixes)
+    return fitting[0] if fitting else None
+
+
+def _by_suffix(suffix: str) -> Format | None:
+    return next((entry for entry in reversed(FORMATS) if suffix in entry.suffixes), None)
+
+
+def _reader(module: str, function: str = "read") -> Callable[[EcgFile], Any]:
+    """Function of a module in `records` that is imported when the first file is opened.
+
+    A catalogue of many formats then costs no start-up time.
+    """
+
+    def call(file: EcgFile) -> Any:
+        return getattr(import_module(f"einthoven.records.{module}"), function)(file)
+
+    return call
+
+
+WFDB = Format("WFDB", (".hea", ".dat", ".mat"), _reader("wfdb", "read_wfdb"))
 register_format(WFDB)

@@ -103,7 +103,7 @@ class Record:
         names = tuple(canonical_lead(lead) for lead in leads)
         _check_leads(names, len(signal), file)
         return cls(
-            signal=_frozen(signal),
+            signal=frozen(signal),
             rate=float(rate),
             leads=names,
             name=name,
@@ -216,7 +216,7 @@ class Record:
 _SHAPE = "pass float32 millivolts of shape (leads, samples)"
 
 
-def _frozen(signal: np.ndarray) -> np.ndarray:
+def frozen(signal: np.ndarray) -> np.ndarray:
     """Make a signal C-contiguous and read-only without changing the flags of the caller's array."""
     owned = signal if not signal.flags.writeable else signal.copy(order="C")
     frozen = np.ascontiguousarray(owned)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from einthoven.errors import RecordError
+from einthoven.records.file import EcgFile, read_file
 from einthoven.records.record import Record
-from einthoven.records.wfdb_files import read_file
 from einthoven.records.wfdb_header import Header, LeadSpec, parse_header
 from einthoven.records.wfdb_samples import read_samples
 from einthoven.records.wfdb_write import write_wfdb
@@ -25,13 +25,13 @@ _LARGEST_HEADER = 4 << 20
 _SEGMENTS = "correct the header of the whole record, or read its segments one by one"
 
 
-def read_wfdb(path: str | os.PathLike[str]) -> Record:
+def read_wfdb(file: EcgFile) -> Record:
     """Read a WFDB record, of one or several segments, in millivolts.
 
     Parameters
     ----------
-    path : path-like
-        The record, with or without `.hea`, `.dat` or `.mat`.
+    file : EcgFile
+        The record, with or without `.hea`, `.dat` or `.mat`, on disk.
 
     Returns
     -------
@@ -45,19 +45,24 @@ def read_wfdb(path: str | os.PathLike[str]) -> Record:
     RecordError
         If anything in the header or the signal files is inconsistent.
     """
-    stem, suffix = os.path.splitext(os.fspath(path))
+    if file.data is not None:
+        raise file.refusal(
+            "header",
+            None,
+            "names files, which bytes in memory do not have",
+            remedy="read a WFDB record by its path",
+        )
+    stem, suffix = os.path.splitext(file.name)
     if suffix.lower() == ".hea":
         source = stem + suffix
     else:
         source = f"{stem if suffix.lower() in _SUFFIXES else stem + suffix}.hea"
-    if os.path.isfile(path) and not os.path.lexists(source):
-        raise RecordError(
-            os.fspath(path),
+    if os.path.isfile(file.name) and not os.path.lexists(source):
+        raise file.refusal(
             "header",
             os.path.basename(source),
             "is missing: such a file is read as the signal of a WFDB record",
-            remedy="fetch the header too; another format can be written as WFDB "
-            "(einthoven.records.wfdb.write_wfdb)",
+            remedy="fetch the header too",
         )
     header, data = _open(source)
     return (_joined if header.segments else _single)(source, header, data)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import RecordError
-from einthoven.records.wfdb_files import read_file, signal_path
+from einthoven.records.file import read_file
 from einthoven.records.wfdb_header import Header, LeadSpec
 
 # signal(5): bytes a sample takes (compressed formats: unknown), and the bits whose smallest value
@@ -144,7 +144,7 @@ def _content(
     least = offset + (math.ceil(step) if exactly else int(step))
     # Format 212 may fill up its last three bytes.
     most = least + (-math.ceil(step) % 3 if code == "212" else 0) if exactly else math.inf
-    path = signal_path(source, file)
+    path = _signal_path(source, file)
     content = read_file(path, "signal file", least=least, most=most)
     if exactly and offset == 24 and file.lower().endswith(".mat"):
         # MATLAB v4: type (30: int16), rows, columns, and a name of 4 bytes.
@@ -153,6 +153,26 @@ def _content(
             reason = f"must be {expected}: int16, leads, samples, real, name of 4 bytes"
             raise RecordError(path, "MATLAB v4 header", fields, reason, remedy=_REFETCH)
     return content
+
+
+def _signal_path(source: str, file: str) -> str:
+    """Path of a signal file that the header at `source` names.
+
+    Raises RecordError if a symbolic link leads out of the header's folder.
+    """
+    path = os.path.join(os.path.dirname(source), file)
+    if os.path.basename(file) == file and not os.path.islink(path):
+        return path
+    folder, real = os.path.realpath(os.path.dirname(source)), os.path.realpath(path)
+    if not real.startswith(os.path.join(folder, "")):
+        raise RecordError(
+            path,
+            "signal file",
+            real,
+            f"lies outside {folder}",
+            remedy="copy the signal file into the folder of its header",
+        )
+    return path
 
 
 def _verify(samples: np.ndarray, header: Header, source: str) -> None:

@@ -1,0 +1,138 @@
+"""What a reader receives: an ECG file, on disk or in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import stat
+from dataclasses import dataclass
+from functools import cached_property
+
+from einthoven.errors import RecordError
+
+PathLike = str | os.PathLike[str]
+
+SEPARATOR = "::"
+"""Between the path of a file of many records and the name of one of them: `exams.hdf5::1234`."""
+_HEAD = 4096
+
+
+@dataclass(frozen=True)
+class EcgFile:
+    """An ECG file, or a record in a file of many.
+
+    Attributes
+    ----------
+    name : str
+        Path of the file, for messages and as `Record.source`; `memory` for bytes without one.
+    member : str
+        Name of a record in a file of many; empty for the only one.
+    data : bytes or None
+        Content of a file in memory. None for a file on disk.
+    """
+
+    name: str
+    member: str = ""
+    data: bytes | None = None
+
+    @classmethod
+    def of(cls, source: PathLike | bytes) -> EcgFile:
+        """File of a path, which may end with `::` and the name of a record, or of bytes."""
+        if isinstance(source, bytes):
+            return cls("memory", data=source)
+        path, separator, member = os.fspath(source).rpartition(SEPARATOR)
+        if separator and not os.path.lexists(source):
+            return cls(path, member)
+        return cls(os.fspath(source))
+
+    @property
+    def label(self) -> str:
+        """Name of the record: that of its member, or the file's without folder and suffix."""
+        return self.member or os.path.splitext(os.path.basename(self.name))[0]
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the file in lower case, with the dot; empty without one."""
+        return os.path.splitext(self.name)[1].lower()
+
+    @cached_property
+    def content(self) -> bytes:
+        """All bytes. RecordError if the file cannot be read or is not a regular file."""
+        return read_file(self.name, "") if self.data is None else self.data
+
+    @cached_property
+    def head(self) -> bytes:
+        """First 4,096 bytes, by which a format is recognised. RecordError as for `content`."""
+        return self.content[:_HEAD] if self.data is not None else read_file(self.name, "", _HEAD)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the content, and of the member's name if there is one; hexadecimal."""
+        if self.data is None and "content" not in self.__dict__:
+            try:
+                with open(self.name, "rb") as handle:  # of a long recording, in pieces
+                    digest = hashlib.file_digest(handle, "sha256")
+            except OSError:
+                digest = hashlib.sha256(self.content)  # raises the RecordError
+        else:
+            digest = hashlib.sha256(self.content)
+        if self.member:
+            digest.update(self.member.encode())
+        return digest.hexdigest()
+
+    def beside(self, suffix: str) -> EcgFile | None:
+        """File of the same name with another suffix, such as a sidecar; None if there is none."""
+        path = os.path.splitext(self.name)[0] + suffix
+        return EcgFile(path) if self.data is None and os.path.isfile(path) else None
+
+    def refusal(self, field: str, value: object, reason: str, *, remedy: str) -> RecordError:
+        """RecordError about this file; the arguments are those of `RecordError`."""
+        place = self.name + (SEPARATOR + self.member if self.member else "")
+        return RecordError(place, field, value, reason, remedy=remedy)
+
+
+def read_file(
+    path: str, field: str, length: int = -1, *, least: int = 0, most: float = math.inf
+) -> bytes:
+    """Read a regular file whose size lies between `least` and `most` bytes.
+
+    `field` is what the file holds (`header`, `signal file`), for messages. With `length`, at most
+    so many bytes are read.
+
+    Raises
+    ------
+    RecordError
+        If it is missing, cannot be read, is not a regular file, or has another size.
+    """
+    try:
+        # A named pipe is refused before it is opened, which would wait for its other end.
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            reason = "is not a regular file"
+            raise RecordError(path, field, path, reason, remedy="name a file, not a folder or pipe")
+        size = status.st_size
+        if least <= size <= most:
+            with open(path, "rb") as handle:
+                content = handle.read(length)
+            size = len(content) if length < 0 else size  # the file may have changed
+            if least <= size <= most:
+                return content
+        bound = f"at least {least}" if size < least else f"at most {most}"
+        raise RecordError(
+            path,
+            f"size of the {field}",
+            size,
+            f"must be {least if least == most else bound} bytes: the file is cut off, or not the "
+            "one that its header describes",
+            remedy="fetch the record again from its source",
+        )
+    except (OSError, ValueError) as error:  # A path with a null byte is a ValueError.
+        raise RecordError(
+            path,
+            field,
+            None,
+            f"cannot be read: {getattr(error, 'strerror', None) or error}",
+            remedy="check the path and its permissions; a WFDB record needs its .hea and signal "
+            "files",
+        ) from None

@@ -1,0 +1,76 @@
+"""Statements of an ECG file about its recording, under the same names for every format."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+KEYS = {
+    "time": "start of the recording, ISO 8601, local time of the device: 2024-05-17T09:30:00",
+    "age": "age of the patient in years",
+    "sex": "male or female",
+    "height_cm": "height of the patient",
+    "weight_kg": "weight of the patient",
+    "statements": "the device's own interpretation, one statement a line",
+    "confirmed_by": "who confirmed the interpretation; absent if nobody has",
+    "device": "manufacturer and model of the device",
+    "filters": "filters of the device, such as 0.05 to 150 Hz, notch 50 Hz",
+    "heart_rate_bpm": "the device's measurements: ventricular rate",
+    "pr_ms": "PR interval",
+    "qrs_ms": "QRS duration",
+    "qt_ms": "QT interval",
+    "qtc_ms": "corrected QT interval, by the device's own formula",
+    "p_axis_deg": "frontal axis of the P wave",
+    "qrs_axis_deg": "frontal axis of the QRS complex",
+    "t_axis_deg": "frontal axis of the T wave",
+    "derived_leads": "leads that were computed from others (`limb_leads`)",
+}
+"""Names with the same meaning in every format; all values are text. A format may add its own."""
+
+_SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
+
+
+def metadata(**values: object) -> dict[str, str]:
+    """Metadata of a Record: values as text, without those that the file leaves empty.
+
+    Parameters
+    ----------
+    **values
+        Values by the names in `KEYS`. None, blank text and NaN are left out; a whole float loses
+        its decimals; several lines may be passed as a list.
+
+    Raises
+    ------
+    KeyError
+        For a name that is not in `KEYS`.
+    """
+    texts = {}
+    for key, value in values.items():
+        KEYS[key]  # a reader with a misspelt name fails in its first test
+        text = _text(value)
+        if text:
+            texts[key] = text
+    return texts
+
+
+def sex_of(text: object) -> str:
+    """`male` or `female` for the spellings M, F, male and female; empty for any other."""
+    return _SEXES.get(str(text).strip().lower(), "")
+
+
+def iso_time(date: dt.date | None, time: dt.time | None = None) -> str:
+    """ISO 8601 text of a date and a time of day, without the zone; empty without a date."""
+    if date is None:
+        return ""
+    if time is None:
+        return date.isoformat()
+    return dt.datetime.combine(date, time.replace(tzinfo=None)).isoformat(timespec="seconds")
+
+
+def _text(value: object) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, list | tuple):
+        return "\n".join(filter(None, map(_text, value)))
+    return str(value).strip()
