@@ -14,6 +14,7 @@ import torch
 from einthoven import __version__
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
+from einthoven.cohorts import is_cohort
 from einthoven.errors import BackboneError, EinthovenError
 from einthoven.files import STORE_FILE
 from einthoven.predictions import listed
@@ -65,7 +66,7 @@ def examine(
     anything but an ECG file, and EinthovenError if the path cannot be read.
     """
     is_store = (path / STORE_FILE).is_file()
-    if is_store or path.is_dir() or path.suffix in (".csv", ".parquet"):
+    if is_store or is_cohort(path):
         if backbone is not None or picture is not None:
             raise BackboneError(
                 f"{path} holds many ECGs; a backbone's input can be shown for one",

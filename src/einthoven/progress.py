@@ -109,8 +109,8 @@ def live_bars() -> Iterator[Bars | None]:
 def decisions(show: Callable[[str], object]) -> Iterator[None]:
     """Pass every decision that the library logs in the block to a function.
 
-    Of the records with the same `topic`, such as those of the folds of a run, or without one the
-    same message, only the first is passed.
+    Of the log records with the same `topic`, such as those of the folds of a run, or without one
+    the same message, only the first is passed.
     """
     shown: set[str] = set()
 
@@ -119,7 +119,8 @@ def decisions(show: Callable[[str], object]) -> Iterator[None]:
             topic = str(getattr(record, "topic", record.getMessage()))
             if topic not in shown:
                 shown.add(topic)
-                show(record.getMessage().capitalize())
+                message = record.getMessage()
+                show(message[:1].upper() + message[1:])
 
     log, handler = logging.getLogger("einthoven"), Decisions()
     log.addHandler(handler)

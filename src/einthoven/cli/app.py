@@ -11,6 +11,7 @@ from einthoven.cli import (
     backbones,
     data,
     demo,
+    doctor,
     evaluate,
     init,
     predict,
@@ -73,7 +74,7 @@ def options(
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Start": (init.init, demo.demo, predict.doctor),
+    "Start": (init.init, demo.demo, doctor.doctor),
     "Train on labelled ECGs": (train.posttrain, train.ensemble, recipes.recipes),
     "Predict": (predict.predict, predict.embed),
     "Evaluate": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),

@@ -1,4 +1,4 @@
-"""What a path on the command line refers to: a model, a cohort and its store, or an ECG file."""
+"""What a path on the command line refers to: a model, or a cohort and its store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SUGGESTIONS = 3
 
 
-# ---------------------------------------------------------------------- models and ECG files
+# ---------------------------------------------------------------------- models
 
 
 def model_folder(path: Path) -> Path:

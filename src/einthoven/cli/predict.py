@@ -1,4 +1,4 @@
-"""Commands that apply a model or examine its input: predict, embed, doctor."""
+"""Commands that apply a model: predict, embed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from einthoven.cli.options import (
     Device,
     Labels,
     ModelPath,
-    Options,
     StorePath,
-    backbone_options,
     lead_names,
     one_of,
 )
 from einthoven.cli.progress import note, output, progress_bars, shown_warnings
-from einthoven.errors import BackboneError, CohortError, EvaluationError
+from einthoven.errors import EvaluationError
 from einthoven.models import SHIPPED
 from einthoven.report.format import counted
 
@@ -76,11 +74,8 @@ def predict(
     """
     from einthoven.cli.paths import model_folder
     from einthoven.cohorts import is_cohort
-    from einthoven.cohorts.synthetic import sample_record
-    from einthoven.inference import Predictor, device_of, refuse_models
+    from einthoven.inference import refuse_models
     from einthoven.models import load_model
-    from einthoven.records import read_record
-    from einthoven.records.formats import suffixes
 
     sources = sources or []
     refuse_models(sources)
@@ -101,8 +96,25 @@ def predict(
     if out is not None:
         options = {"lead_subset": names, "batch_size": batch_size, "device": device}
         _write_predictions(loaded, cohorts[0] if cohorts else sources, out, options)
-        return
-    predictor = Predictor(loaded, leads=names, device=device_of(device))
+    else:
+        _print_predictions(loaded, sources, names, device, top=None if as_json else top)
+
+
+def _print_predictions(
+    model: Model,
+    sources: list[Path],
+    leads: tuple[str, ...] | None,
+    device: str,
+    *,
+    top: int | None,
+) -> None:
+    """Print a table for each ECG file, or for a simulated ECG without any; JSON without `top`."""
+    from einthoven.cohorts.synthetic import sample_record
+    from einthoven.inference import Predictor, device_of
+    from einthoven.records import read_record
+    from einthoven.records.formats import suffixes
+
+    predictor = Predictor(model, leads=leads, device=device_of(device))
     if not sources:
         note("No ECG file is named: this is the prediction of a SIMULATED ECG, not of a patient.")
     failed = False
@@ -112,10 +124,10 @@ def predict(
         if isinstance(prediction, Exception):
             failed = True
             typer.echo(f"einthoven: {prediction}", err=True)
-        elif as_json:
+        elif top is None:
             typer.echo(json.dumps(_as_json(file, prediction)))
         else:
-            _print_prediction(file, prediction, loaded, top)
+            _print_prediction(file, prediction, model, top)
     if not sources:
         note(f"Your own ECG: einthoven predict FILE ({', '.join(suffixes())})")
         note("A table or a folder of ECGs: einthoven predict ecgs.csv --out predictions.csv")
@@ -297,51 +309,3 @@ def _embed_files(
             progress=progress,
             **options,
         )
-
-
-def doctor(
-    file: Annotated[
-        Path | None, typer.Argument(help="An ECG file, a cohort or a store to examine.")
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Show the ECG as this backbone receives it.")
-    ] = None,
-    options: Options = None,
-    labels: Labels = None,
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            help="Draw the ECG before and after preparation: .html, .png or .svg. Default: "
-            f"FILE-BACKBONE.html in the current folder. The default backbone is {SHIPPED}'s."
-        ),
-    ] = None,
-) -> None:
-    """Examine an installation, an ECG file, a cohort or a store, and list problems.
-
-    With --backbone or --picture, the ECG is drawn lead by lead as recorded and as that backbone
-    receives it.
-    """
-    from einthoven.cohorts import TABLE_SUFFIXES
-    from einthoven.doctor import examine, installation
-    from einthoven.models import initialisation_of
-    from einthoven.records.formats import is_record
-
-    if labels and (file is None or file.suffix not in TABLE_SUFFIXES):
-        raise CohortError("--label applies only to tables", remedy="name a table, or leave it out")
-    if options and backbone is None:
-        raise BackboneError("--option applies to a backbone", remedy="add --backbone NAME")
-    if file is None and (backbone is not None or picture is not None):
-        raise BackboneError("--backbone and --picture need an ECG file", remedy="name an ECG file")
-    if picture is not None and backbone is None and file is not None and is_record(file):
-        backbone = SHIPPED
-    arguments: dict[str, Any] = {"labels": labels, "picture": picture}
-    if backbone is not None and file is not None:
-        start = initialisation_of(backbone, random=True)
-        fields = backbone_options(start.backbone, options, defaults=start.options)
-        arguments |= {"backbone": start.backbone, "options": fields, "centred": start.centred}
-        if picture is None and file.is_file():
-            arguments["picture"] = Path(f"{file.stem}-{backbone}.html")
-    with shown_warnings():
-        lines = installation() if file is None else examine(file, **arguments)
-    for line in lines:
-        typer.echo(line)

@@ -10,11 +10,12 @@ from typing import Any
 from pandas import DataFrame
 
 from einthoven.cohorts.cohort import SPLITS, Cohort
+from einthoven.cohorts.ptbxl import TABLES, open_ptbxl
+from einthoven.cohorts.table import TABLE_SUFFIXES, open_folder, open_table
 from einthoven.errors import CohortError
+from einthoven.records.formats import find_records
 
-__all__ = ["SPLITS", "Cohort", "is_cohort", "open_cohort"]
-
-TABLE_SUFFIXES = (".csv", ".parquet")
+__all__ = ["SPLITS", "TABLE_SUFFIXES", "Cohort", "is_cohort", "open_cohort"]
 
 
 def open_cohort(source: str | Path | DataFrame, task: str | None = None, **options: Any) -> Cohort:
@@ -46,10 +47,6 @@ def open_cohort(source: str | Path | DataFrame, task: str | None = None, **optio
         If the source is none of these, an option does not apply to it, or its tables are
         inconsistent.
     """
-    from einthoven.cohorts.ptbxl import TABLES, open_ptbxl
-    from einthoven.cohorts.table import open_folder, open_table
-    from einthoven.records.formats import find_records
-
     options |= {} if task is None else {"task": task}
     opener: Callable[..., Cohort]
     if isinstance(source, DataFrame):

@@ -190,13 +190,13 @@ class Cohort:
                 f"training fraction {share} is outside (0, 1]",
                 remedy="use the share of training records to keep, such as 0.1",
             )
-        training = (self.table["split"] == "train").to_numpy()
+        is_training = (self.table["split"] == "train").to_numpy()
         order = patient_order(self.patients("train"), self.targets("train"), seed=seed)
-        sizes = self.table[training].groupby("patient").size().reindex(order).to_numpy()
-        count = int(np.searchsorted(np.cumsum(sizes), round(share * training.sum()))) + 1
+        sizes = self.table[is_training].groupby("patient").size().reindex(order).to_numpy()
+        count = int(np.searchsorted(np.cumsum(sizes), round(share * is_training.sum()))) + 1
         patients = order[:count]
-        kept = ~training | self.table["patient"].isin(patients).to_numpy()
-        return self.select(kept, reason="not in the training fraction")
+        keep = ~is_training | self.table["patient"].isin(patients).to_numpy()
+        return self.select(keep, reason="not in the training fraction")
 
     def folds(self, count: int, *, seed: int = 0) -> list[Cohort]:
         """Cross-validation: the same records in `count` other divisions into splits.

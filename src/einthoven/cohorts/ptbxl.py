@@ -119,8 +119,8 @@ def open_ptbxl(
     if cohort.is_synthetic:
         cohort = replace(cohort, licence=SIMULATED)
     if match_1_0_3:
-        kept = ~database.index.isin(list(REMOVED_IN_1_0_3))
-        cohort = cohort.select(kept, reason="removed in version 1.0.3")
+        keep = ~database.index.isin(list(REMOVED_IN_1_0_3))
+        cohort = cohort.select(keep, reason="removed in version 1.0.3")
     cohort = cohort.with_common_labels(min_records)
     if empty_rows == "drop":
         cohort = cohort.select(cohort.matrix.sum(axis=1) > 0, reason=WITHOUT_LABEL)

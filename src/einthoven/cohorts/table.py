@@ -24,6 +24,7 @@ from einthoven.errors import CohortError
 from einthoven.licences import OWN_DATA, SIMULATED
 from einthoven.records.formats import find_records
 
+TABLE_SUFFIXES = (".csv", ".parquet")
 # Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
 _TEXT = {"path": str, "patient": str, "record": str}
 _NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex", "date", "device")
@@ -129,8 +130,9 @@ def columns_of(path: str | Path) -> list[str]:
 def _read(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise CohortError(f"{file} is missing", remedy="name an existing CSV or Parquet table")
-    if file.suffix not in (".csv", ".parquet"):
-        raise CohortError(f"{file}: unknown kind of table", remedy="use .csv or .parquet")
+    if file.suffix not in TABLE_SUFFIXES:
+        kinds = " or ".join(TABLE_SUFFIXES)
+        raise CohortError(f"{file}: unknown kind of table", remedy=f"use {kinds}")
     try:
         frame = pd.read_csv(file, dtype=_TEXT) if file.suffix == ".csv" else pd.read_parquet(file)
     except UnicodeDecodeError as error:

@@ -59,6 +59,8 @@ from einthoven.training.run import RunFolder, environment
 
 # Largest probability whose logit is finite: the last float64 below one.
 _LARGEST = 1.0 - 2.0**-53
+# Split, targets and probabilities.
+Unseen = tuple[str, NDArray[np.uint8], NDArray[np.float64]]
 
 
 class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
@@ -204,7 +206,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             options=self.options,
             seed=recipe.seed if recipe.initialise == "random" else None,
         )
-        recipe, fraction = self._held_out(recipe, targets)
+        recipe, fraction = self._validation(recipe, targets)
         init = recipe.stage2.head_init if recipe.stage2 else "stock"
         with seeded(recipe.seed):
             network = Classifier(backbone, targets.names, head_init=init)
@@ -216,17 +218,36 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         if recipe.data.standardise == "scalar":
             self.preparation_ = with_scale(self.preparation_, fit_standardiser(sources[0]))
             sources = [replace(item, preparation=self.preparation_) for item in sources]
-        processes = Processes(self._device())
-        shown = live_bars() if self.verbose and progress is None else nullcontext(progress)
-        with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder, shown as progress:
-            requested = recipe
-            recipe, _ = resolve_recipe(requested, sources[0].targets, sources[1].targets, processes)
-            if requested.stage2 and not recipe.stage2:
+        recipe, results, unseen = self._train(network, sources, recipe, fraction, progress)
+        self._calibration = None if unseen is None else _with_thresholds(targets.names, *unseen)
+        self.results_ = {stage: _summary(result) for stage, result in results.items()}
+        self.history_ = {stage: result.history for stage, result in results.items()}
+        self.classes_, self._kind = targets.classes, targets.kind
+        self._aggregate = recipe.data.aggregate
+        self._config = self._origin(recipe)
+        self._fingerprints = initial_fingerprints(self.backbone, self.weights)
+        self.classifier_ = network.cpu().eval()
+        return self
+
+    def _train(
+        self,
+        network: Classifier,
+        sources: Sequence[SignalSource],
+        recipe: Recipe,
+        fraction: float | None,
+        progress: Progress | None,
+    ) -> tuple[Recipe, dict[str, Result], Unseen | None]:
+        """Train the network; the recipe has no `auto` values any more."""
+        processes, stage2 = Processes(self._device()), recipe.stage2
+        bars = live_bars() if self.verbose and progress is None else nullcontext(progress)
+        with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder, bars as progress:
+            recipe, _ = resolve_recipe(recipe, sources[0].targets, sources[1].targets, processes)
+            if stage2 and not recipe.stage2:
                 warnings.warn(
-                    f"stage 2 of the recipe {requested.name} is left out with fewer than "
+                    f"stage 2 of the recipe {recipe.name} is left out with fewer than "
                     f"{FEWEST_TUNED} records; stage2.keep=better or always trains it",
                     RecipeWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
             check_stages(network, sources[0], recipe=recipe, processes=processes)
             results = train_stages(
@@ -238,15 +259,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
                 progress=progress,
             )
             unseen = _unseen(network, sources, results, Path(folder), recipe, fraction)
-        self._calibration = None if unseen is None else _with_thresholds(targets.names, *unseen)
-        self.results_ = {stage: _summary(result) for stage, result in results.items()}
-        self.history_ = {stage: result.history for stage, result in results.items()}
-        self.classes_, self._kind = targets.classes, targets.kind
-        self._aggregate = recipe.data.aggregate
-        self._config = self._origin(recipe)
-        self._fingerprints = initial_fingerprints(self.backbone, self.weights)
-        self.classifier_ = network.cpu().eval()
-        return self
+        return recipe, results, unseen
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities, (records, classes) or (records, labels)."""
@@ -294,10 +307,10 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
     def _recipe(self) -> Recipe:
         """The recipe with the settings of the backbone and this estimator's seed."""
         name = backbone_name(self.backbone)
-        overruled = {"seed"} if self.random_state is not None else set()
+        keys = {"seed"} if self.random_state is not None else set()
         if self.validation_fraction is None:
-            overruled |= {"stage1.select", "stage2.select"}
-        for key in overruled & {text.partition("=")[0].strip() for text in self.overrides}:
+            keys |= {"stage1.select", "stage2.select"}
+        for key in keys & {text.partition("=")[0].strip() for text in self.overrides}:
             raise EstimatorError(
                 f"override {key} has no effect: random_state or validation_fraction decides it",
                 remedy="leave one of the two out",
@@ -325,13 +338,13 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             seed = check_random_state(seed).randint(2**31 - 1)
         return recipe.model_copy(update={"seed": int(seed), "refit": "never"})
 
-    def _held_out(self, recipe: Recipe, targets: Targets) -> tuple[Recipe, float | None]:
+    def _validation(self, recipe: Recipe, targets: Targets) -> tuple[Recipe, float | None]:
         """The share of validation records, and a recipe that keeps the last epoch without any."""
         fraction: Any = self.validation_fraction
         if fraction == "auto":
             probe = resolve_auto(recipe, targets.matrix, targets.matrix)[0].stage1
-            solved = recipe.stage2 is None and probe is not None and probe.solver == "logistic"
-            fraction = None if solved else 0.1
+            is_solved = recipe.stage2 is None and probe is not None and probe.solver == "logistic"
+            fraction = None if is_solved else 0.1
         if fraction is not None:
             return recipe, fraction
         last = {"stage1": {"select": "last"}, "stage2": {"select": "last", "keep": "always"}}
@@ -390,21 +403,21 @@ def _unseen(
     folder: Path,
     recipe: Recipe,
     fraction: float | None,
-) -> tuple[str, NDArray[np.uint8], NDArray[np.float64]] | None:
+) -> Unseen | None:
     """Split, targets and probabilities of records that the network predicts without having seen.
 
     Those of a logistic regression are out of fold, the others held out; None if there are none.
     """
-    train, held_out = sources
+    train, validation = sources
     values = out_of_fold_probabilities(folder / "stage1") if recipe.stage1 else None
-    kept = [stage for stage, result in results.items() if result.is_kept][-1]
-    if values is not None and kept == "stage1":
+    last = [stage for stage, result in results.items() if result.is_kept][-1]
+    if values is not None and last == "stage1":
         return "out of fold", train.targets, values
     if fraction is None:
         return None
     rule, device = recipe.data.aggregate, next(network.parameters()).device
-    values = probabilities(network.eval(), held_out, aggregate=rule, device=device)
-    return "validation", held_out.targets, values
+    values = probabilities(network.eval(), validation, aggregate=rule, device=device)
+    return "validation", validation.targets, values
 
 
 def _with_thresholds(

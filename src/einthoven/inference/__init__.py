@@ -16,14 +16,19 @@ from einthoven.inference.records import (
     predict_record,
     with_leads,
 )
-from einthoven.inference.tables import Written, predict, refuse_models, write_predictions
+from einthoven.inference.tables import (
+    PredictionFile,
+    predict,
+    refuse_models,
+    write_predictions,
+)
 
 __all__ = [
     "CALIBRATED",
     "EmbeddingFile",
+    "PredictionFile",
     "Predictor",
     "RecordPrediction",
-    "Written",
     "calibrate_table",
     "check_uncalibrated",
     "device_of",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from einthoven.backbones.inference import probabilities
+from einthoven.backbones.inference import Precision, probabilities
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EvaluationError
 from einthoven.inference.records import on_device, with_leads
@@ -32,7 +32,7 @@ def predict_cohort(
     leads: Sequence[str] | None = None,
     some_labels: bool = False,
     batch_size: int = 64,
-    precision: Any = "fp32",
+    precision: Precision = "fp32",
     device: torch.device | str = "cpu",
     task: str | None = None,
     progress: Progress | None = None,
@@ -50,9 +50,10 @@ def predict_cohort(
         Use these leads only; see `predict_record`.
     some_labels : bool
         Accept a cohort that has some of the model's labels only, and predict those.
+    batch_size, precision, device, progress
+        As for `einthoven.backbones.inference.probabilities`.
     task : str, optional
         Name of the work, for `progress`. Default: "predict" and the split.
-    progress : Progress, optional
 
     Raises
     ------
@@ -74,7 +75,6 @@ def predict_cohort(
     targets[:, places] = usable.with_labels(labels).targets(split)
     network, preparation = with_leads(model, None if leads is None else tuple(leads))
     rule: Any = model.aggregate
-    provenance = model.config.get("provenance") or {}
     values = probabilities(
         on_device(network, device),
         SignalSource(store, store.rows(ids), targets, preparation),
@@ -91,20 +91,25 @@ def predict_cohort(
         patients=usable.patients(split),
         targets=targets,
         probabilities=values,
-        metadata={
-            "cohort": cohort.name,
-            "version": cohort.version,
-            "task": cohort.task,
-            "split": split,
-            "backbone": model.backbone.name,
-            "recipe": str((provenance.get("recipe") or {}).get("name", "")),
-            "quarantined": str(len(cohort) - len(usable)),
-            CALIBRATED: "no",
-        }
+        metadata=_metadata(model, cohort, split)
+        | {"quarantined": str(len(cohort) - len(usable)), CALIBRATED: "no"}
         | ({} if leads is None else {"leads": ",".join(preparation.sources)}),
     )
     table = calibrate_table(model, table) if calibrated else table
     return table if len(labels) == len(model.labels) else table.with_labels(labels)
+
+
+def _metadata(model: Model, cohort: Cohort, split: str) -> dict[str, str]:
+    """Origin of a table of predictions: the cohort, the network and its recipe."""
+    provenance = model.config.get("provenance") or {}
+    return {
+        "cohort": cohort.name,
+        "version": cohort.version,
+        "task": cohort.task,
+        "split": split,
+        "backbone": model.backbone.name,
+        "recipe": str((provenance.get("recipe") or {}).get("name", "")),
+    }
 
 
 def calibrate_table(model: Model, table: Predictions) -> Predictions:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
+from einthoven.backbones.inference import Precision
 from einthoven.backbones.leads import LeadSubset
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError, EvaluationError
@@ -52,7 +53,7 @@ def embed_cohort(
     level: str = "pooled",
     split: str | None = None,
     batch_size: int = 64,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> EmbeddingFile:
@@ -106,7 +107,7 @@ def embed_files(
     out: str | Path,
     *,
     level: str = "pooled",
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     device: torch.device | str = "cpu",
     refused: Refused | None = None,
     progress: Progress | None = None,
@@ -161,7 +162,7 @@ class Embedder:
     """
 
     def __init__(
-        self, model: Model, level: str, *, precision: str, device: torch.device | str
+        self, model: Model, level: str, *, precision: Precision, device: torch.device | str
     ) -> None:
         if level not in LEVELS:
             raise EvaluationError(

@@ -2,11 +2,9 @@
 
 Columns: `record`, `patient`, `probability:LABEL`, `call:LABEL` (at or above its threshold; only if
 the model has thresholds) and `quality` (warnings about the recording, and missing leads; empty if
-there are none).
-Probabilities and calls are missing where leads are missing whose loss is too large
-(`einthoven.predictions.missing_leads`).
-`Predictions.load` and `einthoven evaluate` read the columns that they share with a predictions
-table.
+there are none). Probabilities and calls are missing for labels that lose too much accuracy without
+the missing leads (`einthoven.predictions.missing_leads`). `Predictions.load` and `einthoven
+evaluate` read the columns that a table of predictions has as well.
 """
 
 from __future__ import annotations
@@ -58,8 +56,8 @@ class Item(NamedTuple):
     read: Callable[[], Record]
 
 
-class Written(NamedTuple):
-    """A file of predictions, the numbers of records in it and refused, and the refused ones."""
+class PredictionFile(NamedTuple):
+    """A file of predictions, and the file of the records that were refused, with their numbers."""
 
     file: Path
     predicted: int
@@ -138,7 +136,7 @@ def write_predictions(
     batch_size: int = 64,
     device: str = "auto",
     progress: Progress | None = None,
-) -> Written:
+) -> PredictionFile:
     """Predict ECG files, a table or a folder in batches, and write a `.csv` or `.parquet` file.
 
     Finished batches are kept beside `out` until it is complete: the same call resumes after an
@@ -194,7 +192,7 @@ def write_predictions(
         with replacing(file) as temporary:
             _join(temporary, file.suffix, _rows(parts, refused=False))
         shutil.rmtree(folder)
-    return Written(file, len(items) - len(refused), len(refused), _refused_file(file))
+    return PredictionFile(file, len(items) - len(refused), len(refused), _refused_file(file))
 
 
 def refuse_models(sources: Iterable[str | Path], command: str = "predict") -> None:
@@ -294,16 +292,8 @@ def _frame(
             ]
             columns[CALL + label] = pd.array(calls, dtype="boolean")
     columns["quality"] = ["; ".join(result.warnings) if result else "" for result in good]
-    columns[REFUSED] = [
-        "" if isinstance(result, RecordPrediction) else getattr(result, "problem", str(result))
-        for result in results
-    ]
-    columns[REMEDY] = [
-        ""
-        if isinstance(result, RecordPrediction)
-        else getattr(result, REMEDY, "check that the file can be read")
-        for result in results
-    ]
+    columns[REFUSED] = ["" if isinstance(r, RecordPrediction) else r.problem for r in results]
+    columns[REMEDY] = ["" if isinstance(r, RecordPrediction) else r.remedy for r in results]
     if progress:
         progress("predict", place[0] + len(items), place[1])
     return pd.DataFrame(columns, index=pd.Index([item.name for item in items], name="record"))
