@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from einthoven.cli.options import (
-    Device,
-    Labels,
-    ModelPath,
-    StorePath,
-    lead_names,
-    one_of,
-)
+from einthoven.cli.options import Device, Labels, ModelPath, StorePath, lead_names, one_of
 from einthoven.cli.progress import note, output, progress_bars, shown_warnings
 from einthoven.errors import EvaluationError
 from einthoven.models import SHIPPED
@@ -73,7 +66,6 @@ def predict(
     command resumes when it is repeated. A finished table of another request is not replaced.
     """
     from einthoven.cli.paths import model_folder
-    from einthoven.cohorts import is_cohort
     from einthoven.inference import refuse_models
     from einthoven.models import load_model
 
@@ -82,12 +74,11 @@ def predict(
     names = None if leads is None else lead_names(leads)
     if out is not None and not sources:
         raise EvaluationError("--out without an ECG", remedy="name ECG files, a table or a folder")
-    cohorts = [source for source in sources if is_cohort(source)]
-    if cohorts and (out is None or len(sources) > 1):
+    cohort = _cohort_of(sources, "predict")
+    if cohort is not None and out is None:
         raise EvaluationError(
-            f"{cohorts[0]} is a table or a folder of ECGs"
-            + (f", and one of {len(sources)} sources" if len(sources) > 1 else ""),
-            remedy=f"predict it alone: einthoven predict {cohorts[0]} --out predictions.csv",
+            f"{cohort} is a table or a folder of ECGs",
+            remedy=f"write a table: einthoven predict {cohort} --out predictions.csv",
         )
     if out is not None and as_json:
         raise EvaluationError("--out writes a table, not JSON", remedy="leave --json or --out out")
@@ -95,9 +86,22 @@ def predict(
         loaded = load_model(model_folder(model))
     if out is not None:
         options = {"lead_subset": names, "batch_size": batch_size, "device": device}
-        _write_predictions(loaded, cohorts[0] if cohorts else sources, out, options)
+        _write_predictions(loaded, cohort or sources, out, options)
     else:
         _print_predictions(loaded, sources, names, device, top=None if as_json else top)
+
+
+def _cohort_of(sources: list[Path], command: str) -> Path | None:
+    """The table or folder that is the only source; None if all sources are ECG files."""
+    from einthoven.cohorts import is_cohort
+
+    cohorts = [source for source in sources if is_cohort(source)]
+    if cohorts and len(sources) > 1:
+        raise EvaluationError(
+            f"{cohorts[0]} is a table or a folder of ECGs, and one of {len(sources)} sources",
+            remedy=f"{command} it alone, or name ECG files only",
+        )
+    return cohorts[0] if cohorts else None
 
 
 def _print_predictions(
@@ -244,20 +248,14 @@ def embed(
     twelve leads: see "Fewer leads and noise" in its model card.
     """
     from einthoven.cli.paths import model_folder
-    from einthoven.cohorts import is_cohort
     from einthoven.inference import device_of, refuse_models
     from einthoven.models import load_model
 
     refuse_models(sources, "embed")
-    cohorts = [source for source in sources if is_cohort(source)]
-    if cohorts and len(sources) > 1:
-        raise EvaluationError(
-            f"{cohorts[0]} is a cohort, and one of {len(sources)} sources",
-            remedy="embed one cohort at a time, or ECG files only",
-        )
+    cohort = _cohort_of(sources, "embed")
     only = {"--split": split, "--store": store, "--label": labels, "--batch-size": batch_size}
     names = [name for name, value in only.items() if value is not None]
-    if names and not cohorts:
+    if names and cohort is None:
         raise EvaluationError(
             f"{' and '.join(names)}: only for cohorts, not for ECG files",
             remedy="leave it out, or name a cohort: PTB-XL's folder, a table or a folder of files",
@@ -265,14 +263,14 @@ def embed(
     with shown_warnings():
         loaded = load_model(model_folder(model))
     options: dict[str, Any] = {"level": level, "device": device_of(device)}
-    if cohorts:
+    if cohort is not None:
         options |= {"split": split, "batch_size": batch_size or 64}
-        result = _embed_cohort(loaded, cohorts[0], out, store, labels, options)
+        result = _embed_cohort(loaded, cohort, out, store, labels, options)
     else:
         result = _embed_files(loaded, sources, out, options)
     shape = " x ".join(map(str, result.shape))
     typer.echo(f"Embeddings: {result.file} ({shape}, {level})")
-    if not cohorts and result.shape[0] < len(sources):
+    if cohort is None and result.shape[0] < len(sources):
         raise typer.Exit(1)
 
 

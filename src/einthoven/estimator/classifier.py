@@ -60,7 +60,7 @@ from einthoven.training.run import RunFolder, environment
 # Largest probability whose logit is finite: the last float64 below one.
 _LARGEST = 1.0 - 2.0**-53
 # Split, targets and probabilities.
-Unseen = tuple[str, NDArray[np.uint8], NDArray[np.float64]]
+_Unseen = tuple[str, NDArray[np.uint8], NDArray[np.float64]]
 
 
 class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
@@ -183,7 +183,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             Patient of each record, whose records are not divided between training and validation.
             Default: each record is a group.
         progress : callable, optional
-            Called as ``progress(task, done, total, metrics)`` after every step and every epoch
+            Called as ``progress(task, completed, total, metrics)`` after every step and every epoch
             instead of showing progress; see `einthoven.progress.Progress`. An exception in it ends
             training.
 
@@ -210,23 +210,22 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         init = recipe.stage2.head_init if recipe.stage2 else "stock"
         with seeded(recipe.seed):
             network = Classifier(backbone, targets.names, head_init=init)
-        self.preparation_ = self._with_short(adapt_preparation(preparation, recipe.data))
+        preparation = self._with_short(adapt_preparation(preparation, recipe.data))
         sources = [
-            source(store, self.preparation_, rows=rows, targets=targets.matrix, groups=groups)
+            source(store, preparation, rows=rows, targets=targets.matrix, groups=groups)
             for rows in set_aside(targets.matrix, groups, fraction=fraction, seed=recipe.seed)
         ]
         if recipe.data.standardise == "scalar":
-            self.preparation_ = with_scale(self.preparation_, fit_standardiser(sources[0]))
-            sources = [replace(item, preparation=self.preparation_) for item in sources]
+            preparation = with_scale(preparation, fit_standardiser(sources[0]))
+            sources = [replace(item, preparation=preparation) for item in sources]
         recipe, results, unseen = self._train(network, sources, recipe, fraction, progress)
-        self._calibration = None if unseen is None else _with_thresholds(targets.names, *unseen)
+        self.classifier_, self.preparation_ = network.cpu().eval(), preparation
+        self.classes_, self._kind = targets.classes, targets.kind
         self.results_ = {stage: _summary(result) for stage, result in results.items()}
         self.history_ = {stage: result.history for stage, result in results.items()}
-        self.classes_, self._kind = targets.classes, targets.kind
-        self._aggregate = recipe.data.aggregate
-        self._config = self._origin(recipe)
+        self._aggregate, self._config = recipe.data.aggregate, self._origin(recipe)
+        self._calibration = None if unseen is None else _with_thresholds(targets.names, *unseen)
         self._fingerprints = initial_fingerprints(self.backbone, self.weights)
-        self.classifier_ = network.cpu().eval()
         return self
 
     def _train(
@@ -236,8 +235,12 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         recipe: Recipe,
         fraction: float | None,
         progress: Progress | None,
-    ) -> tuple[Recipe, dict[str, Result], Unseen | None]:
-        """Train the network; the recipe has no `auto` values any more."""
+    ) -> tuple[Recipe, dict[str, Result], _Unseen | None]:
+        """Train the network.
+
+        Returns the recipe without `auto` values, the result of each stage, and predictions of
+        records that the network has not seen.
+        """
         processes, stage2 = Processes(self._device()), recipe.stage2
         bars = live_bars() if self.verbose and progress is None else nullcontext(progress)
         with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder, bars as progress:
@@ -339,7 +342,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         return recipe.model_copy(update={"seed": int(seed), "refit": "never"})
 
     def _validation(self, recipe: Recipe, targets: Targets) -> tuple[Recipe, float | None]:
-        """The share of validation records, and a recipe that keeps the last epoch without any."""
+        """The recipe and the share of validation records; without any, it keeps the last epoch."""
         fraction: Any = self.validation_fraction
         if fraction == "auto":
             probe = resolve_auto(recipe, targets.matrix, targets.matrix)[0].stage1
@@ -403,7 +406,7 @@ def _unseen(
     folder: Path,
     recipe: Recipe,
     fraction: float | None,
-) -> Unseen | None:
+) -> _Unseen | None:
     """Split, targets and probabilities of records that the network predicts without having seen.
 
     Those of a logistic regression are out of fold, the others held out; None if there are none.

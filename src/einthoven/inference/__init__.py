@@ -16,12 +16,7 @@ from einthoven.inference.records import (
     predict_record,
     with_leads,
 )
-from einthoven.inference.tables import (
-    PredictionFile,
-    predict,
-    refuse_models,
-    write_predictions,
-)
+from einthoven.inference.tables import PredictionFile, predict, refuse_models, write_predictions
 
 __all__ = [
     "CALIBRATED",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from einthoven.backbones.inference import Precision, probabilities
 from einthoven.cohorts.cohort import Cohort
@@ -70,15 +71,12 @@ def predict_cohort(
         raise EvaluationError(
             f"{cohort.name}: no records in {split}", remedy="choose a split that has records"
         )
-    targets = np.zeros((len(ids), len(model.labels)), dtype=np.uint8)
-    places = [model.labels.index(label) for label in labels]
-    targets[:, places] = usable.with_labels(labels).targets(split)
+    targets = _targets(model, labels, usable, split)
     network, preparation = with_leads(model, None if leads is None else tuple(leads))
-    rule: Any = model.aggregate
     values = probabilities(
         on_device(network, device),
         SignalSource(store, store.rows(ids), targets, preparation),
-        aggregate=rule,
+        aggregate=cast(Any, model.aggregate),
         batch_size=batch_size,
         precision=precision,
         device=device,
@@ -97,6 +95,14 @@ def predict_cohort(
     )
     table = calibrate_table(model, table) if calibrated else table
     return table if len(labels) == len(model.labels) else table.with_labels(labels)
+
+
+def _targets(model: Model, labels: Sequence[str], cohort: Cohort, split: str) -> NDArray[np.uint8]:
+    """Targets in the order of the model's labels, (records, labels); 0 for other labels."""
+    targets = np.zeros((len(cohort.ids(split)), len(model.labels)), dtype=np.uint8)
+    places = [model.labels.index(label) for label in labels]
+    targets[:, places] = cohort.with_labels(labels).targets(split)
+    return targets
 
 
 def _metadata(model: Model, cohort: Cohort, split: str) -> dict[str, str]:

@@ -292,8 +292,16 @@ def _frame(
             ]
             columns[CALL + label] = pd.array(calls, dtype="boolean")
     columns["quality"] = ["; ".join(result.warnings) if result else "" for result in good]
-    columns[REFUSED] = ["" if isinstance(r, RecordPrediction) else r.problem for r in results]
-    columns[REMEDY] = ["" if isinstance(r, RecordPrediction) else r.remedy for r in results]
+    columns[REFUSED] = [
+        "" if isinstance(result, RecordPrediction) else getattr(result, "problem", str(result))
+        for result in results
+    ]
+    columns[REMEDY] = [
+        ""
+        if isinstance(result, RecordPrediction)
+        else getattr(result, REMEDY, "check that the file can be read")
+        for result in results
+    ]
     if progress:
         progress("predict", place[0] + len(items), place[1])
     return pd.DataFrame(columns, index=pd.Index([item.name for item in items], name="record"))
