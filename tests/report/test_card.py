@@ -10,7 +10,7 @@ import pytest
 
 from einthoven.files import Json, read_json, write_json
 from einthoven.report.card import model_card
-from einthoven.report.data import UNKNOWN, describe, flat, leakage
+from einthoven.report.description import UNKNOWN, describe, flat, leakage
 from einthoven.report.format import with_interval
 from einthoven.report.page import write_report
 from einthoven.report.tables import policy_table

@@ -15,7 +15,7 @@ from einthoven.predictions import Calibration, Predictions
 from einthoven.records.record import Record
 from einthoven.report import cases
 from einthoven.report.cases import Calls, calls_of, examples_of, gallery_of
-from einthoven.report.page import LISTED, write_report
+from einthoven.report.page import MOST_ERRORS, write_report
 
 # Targets and calibrated probabilities of labels A, B and C; the thresholds are 0.5, 0.2 and none.
 TABLE: dict[str, tuple[list[int], list[float]]] = {
@@ -45,7 +45,7 @@ def named(entries: list[Json]) -> list[tuple[str, str]]:
 
 def test_wrong_calls_are_complete_and_missed_labels_come_first(calls: Calls) -> None:
     """The most confident one of each label comes before the second of any."""
-    gallery, records = gallery_of(calls, None)
+    gallery, records = gallery_of(calls, lambda row: None)
     assert named(gallery["errors"]) == [
         ("surely missed A", "A"),
         ("alarm A, missed B", "B"),
@@ -86,9 +86,9 @@ def test_records_with_errors_are_drawn_once_up_to_a_limit(
     calls: Calls, make_record: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat = make_record()
-    monkeypatch.setattr(cases, "DRAWN", 2)
-    seen = list(TABLE).index("surely missed A")
-    gallery, records = gallery_of(calls, lambda row: flat, [seen])
+    monkeypatch.setattr(cases, "MOST_DRAWINGS", 2)
+    example = list(TABLE).index("surely missed A")
+    gallery, records = gallery_of(calls, lambda row: flat, [example])
     assert [entry["record"] for entry in gallery["drawn"]] == ["alarm A, missed B", "missed A"]
     assert [error["call"] for error in gallery["drawn"][0]["errors"]] == ["missed", "false alarm"]
     assert records == [flat, flat]
@@ -133,7 +133,7 @@ def test_all_wrong_calls_are_in_a_file_beside_the_page(
     write_json(run / "model" / "config.json", {"calibration": calibration})
     page = write_report([run], tmp_path / "page.html", resamples=40)
     wrong = (table.probabilities >= 0.1) != (table.require_targets() == 1)
-    assert wrong.sum() > LISTED
+    assert wrong.sum() > MOST_ERRORS
     file = pd.read_csv(tmp_path / "page.errors.csv")
     assert len(file) == wrong.sum()
     places = {record: row for row, record in enumerate(table.records)}
@@ -144,5 +144,5 @@ def test_all_wrong_calls_are_in_a_file_beside_the_page(
     data = read_json(page.with_suffix(".json"))
     gallery = data["gallery"]
     assert data["recalibrated"] is False  # all temperatures are 1
-    assert len(gallery["errors"]) == LISTED
+    assert len(gallery["errors"]) == MOST_ERRORS
     assert "page.errors.csv" in page.read_text()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from einthoven.files import Json
-from einthoven.report.checklists import CHECKLISTS, CLAIM, TRIPOD_AI
+from einthoven.report.checklists import CHECKLISTS
 from einthoven.report.page import build_page
+
+TRIPOD_AI, CLAIM = CHECKLISTS
 
 
 def test_tripod_ai_has_27_items_and_52_with_their_parts() -> None:

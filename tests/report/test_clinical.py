@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from einthoven.files import Json
 from einthoven.report.clinical import population_table
-from einthoven.report.data import UNKNOWN
+from einthoven.report.description import UNKNOWN
 
 
 def test_table_1_has_a_column_for_every_split_and_says_what_is_not_recorded(

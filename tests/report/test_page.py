@@ -20,7 +20,8 @@ from einthoven.errors import EvaluationError
 from einthoven.files import Json, read_json, write_json
 from einthoven.predictions import Predictions
 from einthoven.records.record import Record
-from einthoven.report.data import UNKNOWN, report_data
+from einthoven.report.data import report_data
+from einthoven.report.description import UNKNOWN
 from einthoven.report.page import build_page, write_report
 from einthoven.report.tables import (
     MEASURES,

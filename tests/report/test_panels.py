@@ -50,3 +50,11 @@ def test_the_smallest_set_of_records_is_drawn(resamples: int) -> None:
     root = ElementTree.fromstring(curves_picture(stored, {}))
     assert "A$B$ & <C>" in root.attrib["aria-label"]
     assert root.attrib["color"] == "#000000"
+
+
+def test_the_calibration_of_a_constant_probability_is_not_drawn() -> None:
+    table = Predictions.from_arrays(np.repeat([0, 1], 5), np.full(10, 0.3), ["A"])
+    constant = curves(table, calibration_report(table, resamples=0), resamples=0)
+    assert constant is not None
+    assert len(constant.labels["A"].bins) == 1
+    assert len(label_panels(constant.to_dict(), "A", None, 1)) == 3

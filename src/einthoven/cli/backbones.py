@@ -88,7 +88,7 @@ def _shipped(name: str) -> Json:
     """Fields in which the included model differs from its network's entry."""
     from einthoven.licences import Licence
     from einthoven.models import WEIGHTS, model_path, read_config, training_history
-    from einthoven.report.data import history_text
+    from einthoven.report.description import history_text
 
     folder = model_path(name)
     config = read_config(folder)

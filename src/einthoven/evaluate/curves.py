@@ -13,20 +13,24 @@ for a true positive (Vickers and Elkin 2006). Calling nobody has a net benefit o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from einthoven.evaluate.estimate import MIN_PER_CLASS, TOO_FEW, Bootstrap, BootstrapSettings
-from einthoven.evaluate.metrics import RESAMPLES_AT_A_TIME, rank
+from einthoven.evaluate.estimate import (
+    MIN_PER_CLASS,
+    TOO_FEW,
+    Bootstrap,
+    BootstrapSettings,
+    macro,
+)
+from einthoven.evaluate.metrics import Floats, count_steps, rank, weight_blocks
 from einthoven.evaluate.reliability import CalibrationReport, wilson
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json
 from einthoven.predictions import Predictions
-
-Floats = NDArray[np.float64]
 
 # Denser near 0, where a good model has its whole curve, and rare labels their probabilities.
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 61) ** 2
@@ -173,14 +177,14 @@ def curves(
     """
     targets = predictions.require_targets()
     labels, positives = predictions.labels, targets.sum(axis=0, dtype=np.int64)
-    by: Any = "patient" if _patients_known(predictions) else "record"
+    by: Literal["patient", "record"] = "patient" if _has_patients(predictions) else "record"
     settings = BootstrapSettings(min(resamples, MOST_RESAMPLES), seed, "skip", level=level, by=by)
     bootstrap = Bootstrap.of(predictions, settings)
-    enough = np.flatnonzero(bootstrap.smaller_class()[:, 0] >= MIN_PER_CLASS)
-    if not enough.size:
+    columns = np.flatnonzero(bootstrap.smaller_class()[:, 0] >= MIN_PER_CLASS)
+    if not columns.size:
         return None
-    shown = enough[np.argsort(-positives[enough], kind="stable")][:MOST_LABELS]
-    bands, (roc, precision) = _bands(bootstrap, predictions.probabilities, enough, shown)
+    frequent = columns[np.argsort(-positives[columns], kind="stable")][:MOST_LABELS]
+    bands, (roc, precision) = _bands(bootstrap, predictions.probabilities, columns, frequent)
     probabilities = predictions.probabilities
     quality = calibration.before
     if calibration.after is not None and calibration.probabilities is not None:
@@ -194,72 +198,69 @@ def curves(
                 *_net_benefit(bootstrap, targets[:, i] == 1, probabilities[:, i]),
                 _with_intervals(quality.mass.to_list(i), level),
             )
-            for i in sorted(shown.tolist())
+            for i in sorted(frequent.tolist())
         },
         roc=roc,
         precision=precision,
-        averaged=enough.size,
+        averaged=columns.size,
         left_out={
-            label: MANY_LABELS if i in enough else TOO_FEW
+            label: MANY_LABELS if i in columns else TOO_FEW
             for i, label in enumerate(labels)
-            if i not in shown
+            if i not in frequent
         },
         settings=bootstrap.settings,
     )
 
 
-def _patients_known(predictions: Predictions) -> bool:
+def _has_patients(predictions: Predictions) -> bool:
     patients = np.unique(predictions.patients)
     return "" not in patients and len(patients) > 1
 
 
+Bands = tuple[Band, Band]
+"""Of the ROC and of the precision-recall curve."""
+
+
 def _bands(
-    bootstrap: Bootstrap, probabilities: Floats, enough: NDArray[np.intp], shown: NDArray[np.intp]
-) -> tuple[dict[int, tuple[Band, Band]], tuple[Band, Band]]:
-    """ROC and precision-recall bands of the shown labels, and of the mean over enough labels."""
-    level, drawn = bootstrap.settings.level, bootstrap.draws.multiplicities
-    ranking = rank(bootstrap.targets, probabilities)
-    # The first column is the whole set.
-    counts = np.concatenate([np.ones((1, drawn.shape[1]), drawn.dtype), drawn]).T
-    blocks = [
-        np.ascontiguousarray(counts[:, start : start + RESAMPLES_AT_A_TIME], dtype=np.float64)
-        for start in range(0, counts.shape[1], RESAMPLES_AT_A_TIME)
-    ]
-    totals: list[Any] = [0.0, 0.0]
-    defined: list[Any] = [0, 0]
-    bands = {}
-    for i in enough:
-        sampled = zip(*(_sample(ranking[i], weights) for weights in blocks), strict=True)
-        values = [np.concatenate(parts, axis=1) for parts in sampled]
-        known = [~np.isnan(curve) for curve in values]
-        totals = [x + np.where(k, v, 0.0) for x, k, v in zip(totals, known, values, strict=True)]
-        defined = [n + k for n, k in zip(defined, known, strict=True)]
-        if i in shown:
-            roc, precision = (Band.of(curve[:, 0], curve[:, 1:], level) for curve in values)
-            bands[i] = roc, precision
-    means = [x / np.where(n > 0, n, np.nan) for x, n in zip(totals, defined, strict=True)]
-    roc, precision = (Band.of(mean[:, 0], mean[:, 1:], level) for mean in means)
-    return bands, (roc, precision)
+    bootstrap: Bootstrap,
+    probabilities: Floats,
+    columns: NDArray[np.intp],
+    frequent: NDArray[np.intp],
+) -> tuple[dict[int, Bands], Bands]:
+    """Bands of the `frequent` labels, and of the mean over all labels of `columns`."""
+    ranking, multiplicities = rank(bootstrap.targets, probabilities), bootstrap.draws.multiplicities
+    whole = np.ones((1, multiplicities.shape[1]), multiplicities.dtype)  # the first "resample"
+    blocks = [weights for _, weights in weight_blocks(np.concatenate([whole, multiplicities]))]
+
+    def band(curve: Floats) -> Band:
+        return Band.of(curve[:, 0], curve[:, 1:], bootstrap.settings.level)
+
+    samples: dict[int, list[Floats]] = {}
+    for i in columns.tolist():
+        pairs = (_curves_on_grids(ranking[i], weights) for weights in blocks)
+        samples[i] = [np.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True)]
+    rocs, precisions = zip(*samples.values(), strict=True)
+    means = [macro(np.stack(values, axis=-1), "skip") for values in (rocs, precisions)]
+    bands = {i: (band(samples[i][0]), band(samples[i][1])) for i in frequent.tolist()}
+    return bands, (band(means[0]), band(means[1]))
 
 
-def _sample(steps: csr_array[Any], weights: Floats) -> tuple[Floats, Floats]:
+def _curves_on_grids(steps: csr_array[Any], weights: Floats) -> tuple[Floats, Floats]:
     """ROC and precision-recall curve of one label on the grids, shape (points, resamples).
 
     `steps` is of `Ranking`, `weights` the number of copies of each record, shape (records,
     resamples).
     """
-    sums = (steps @ weights).reshape(-1, 3, weights.shape[1])
-    tied, gained = sums[:, 1], sums[:, 2]
-    misses, hits = (sums[:, 0] + tied).cumsum(axis=0), gained.cumsum(axis=0)
+    ties, gains, misses, hits = count_steps(steps, weights)
     positives = np.where(hits[-1] > 0, hits[-1], np.nan)
     negatives = weights.sum(axis=0) - hits[-1]
     negatives = np.where(negatives > 0, negatives, np.nan)
     # Vertices of the ROC curve: where a step begins, and where it ends.
-    x = np.stack([misses - tied, misses], axis=1).reshape(-1, weights.shape[1]) / negatives
-    y = np.stack([hits - gained, hits], axis=1).reshape(-1, weights.shape[1]) / positives
-    ends = np.zeros((1, weights.shape[1])), np.ones((1, weights.shape[1]))
-    x, y = (np.concatenate([ends[0], values, ends[1]]) for values in (x, y))
-    places = _last_at_most(x, FALSE_POSITIVE_RATES)
+    x = np.stack([misses - ties, misses], axis=1).reshape(-1, weights.shape[1]) / negatives
+    y = np.stack([hits - gains, hits], axis=1).reshape(-1, weights.shape[1]) / positives
+    origin, corner = np.zeros((1, weights.shape[1])), np.ones((1, weights.shape[1]))
+    x, y = (np.concatenate([origin, values, corner]) for values in (x, y))
+    places = _last_at_most(x, FALSE_POSITIVE_RATES + _NEARLY)
     after = np.minimum(places + 1, len(x) - 1)
     (left, right), (low, high) = (
         [np.take_along_axis(values, at, axis=0) for at in (places, after)] for values in (x, y)
@@ -270,24 +271,20 @@ def _sample(steps: csr_array[Any], weights: Floats) -> tuple[Floats, Floats]:
     )
     roc = low + np.clip(part, 0, 1) * (high - low)
     # The last vertex below a recall, plus one, is the first step that reaches it.
-    recall = np.concatenate([np.zeros((1, weights.shape[1])), hits / positives])
-    first = np.minimum(_last_at_most(recall, RECALLS - 2 * _NEARLY), len(hits) - 1)
+    recall = np.concatenate([origin, hits / positives])
+    first = np.minimum(_last_at_most(recall, RECALLS - _NEARLY), len(hits) - 1)
     precision = np.take_along_axis(hits / np.maximum(hits + misses, 1), first, axis=0)
-    undefined = np.isnan(positives) | np.isnan(negatives)
-    return np.where(undefined, np.nan, roc), np.where(undefined, np.nan, precision)
+    is_undefined = np.isnan(positives) | np.isnan(negatives)
+    return np.where(is_undefined, np.nan, roc), np.where(is_undefined, np.nan, precision)
 
 
 def _last_at_most(columns: Floats, grid: Floats) -> NDArray[np.intp]:
     """Row of the last value of each ascending column that is at most a grid value.
 
-    Values are in [0, 1]; shape (grid, columns).
+    Shape (grid, columns); 0 where there is none.
     """
-    rows, count = columns.shape
-    offset = 2.0 * np.arange(count)[:, None]  # makes one ascending sequence of all columns
-    flat = (np.where(np.isnan(columns), 1.0, columns).T + offset).ravel()
-    wanted = grid + _NEARLY + offset
-    found = np.searchsorted(flat, wanted.ravel(), side="right").reshape(wanted.shape).T
-    return np.asarray(np.clip(found - 1 - rows * np.arange(count), 0, rows - 1))
+    counts = [np.searchsorted(column, grid, side="right") for column in columns.T]
+    return np.maximum(np.stack(counts, axis=1) - 1, 0)
 
 
 def _net_benefit(
@@ -306,12 +303,8 @@ def _net_benefit(
 
 
 def _with_intervals(bins: list[dict[str, Any]], level: float) -> list[Json]:
-    return [
-        entry
-        | {
-            "interval": wilson(round(entry["observed"] * n), n, level),
-            "reason": TOO_FEW if n < MIN_PER_CLASS else None,
-        }
-        for entry in bins
-        for n in [int(entry["records"])]
-    ]
+    entries = []
+    for entry in bins:
+        interval = wilson(round(entry["observed"] * entry["records"]), entry["records"], level)
+        entries.append(entry | {"interval": interval, "reason": None if interval else TOO_FEW})
+    return entries

@@ -144,10 +144,8 @@ class Estimate:
 
     def macro(self) -> Estimate:
         """Average over labels, as an estimate with one column."""
-        counts, policy = (
-            None if self.counts is None else self.counts.T,
-            self.settings.undefined_labels,
-        )
+        counts = None if self.counts is None else self.counts.T
+        policy = self.settings.undefined_labels
         return self._map(lambda values: macro(values, policy)[..., None], counts)
 
     def _map(

@@ -11,7 +11,8 @@ needs three weighted sums, which one sparse product takes for all steps and all 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -192,9 +193,7 @@ def resampled_metrics(
     """
     shape = (len(multiplicities), len(ranking))
     areas, precisions, leave_one_out = np.empty(shape), np.empty(shape), np.empty(shape)
-    for start in range(0, len(multiplicities), RESAMPLES_AT_A_TIME):
-        rows = slice(start, start + RESAMPLES_AT_A_TIME)
-        weights = np.ascontiguousarray(multiplicities[rows].T, dtype=np.float64)
+    for rows, weights in weight_blocks(multiplicities):
         for label, steps in enumerate(ranking):
             areas[rows, label], precisions[rows, label], leave_one_out[rows, label] = _areas(
                 steps, weights, auprc
@@ -202,29 +201,53 @@ def resampled_metrics(
     return areas, precisions, leave_one_out
 
 
+def weight_blocks(multiplicities: NDArray[np.integer[Any]]) -> Iterator[tuple[slice, Floats]]:
+    """Blocks of resamples: their rows, and the weights of the records, (records, resamples)."""
+    for start in range(0, len(multiplicities), RESAMPLES_AT_A_TIME):
+        rows = slice(start, start + RESAMPLES_AT_A_TIME)
+        yield rows, np.ascontiguousarray(multiplicities[rows].T, dtype=np.float64)
+
+
+class StepCounts(NamedTuple):
+    """Weighted counts of records at the steps of a label's ranking, shape (steps, resamples).
+
+    `ties` are the negatives and `gains` the positives of a step itself, `misses` the negatives and
+    `hits` the positives down to its end.
+    """
+
+    ties: Floats
+    gains: Floats
+    misses: Floats
+    hits: Floats
+
+
+def count_steps(steps: csr_array[Any], weights: Floats) -> StepCounts:
+    """Count the records at the steps of one label; `weights` has shape (records, resamples)."""
+    sums = (steps @ weights).reshape(-1, 3, weights.shape[1])
+    ties, gains = sums[:, 1], sums[:, 2]
+    return StepCounts(ties, gains, (sums[:, 0] + ties).cumsum(axis=0), gains.cumsum(axis=0))
+
+
 def _areas(
     steps: csr_array[Any], weights: Floats, auprc: AuprcDefinition
 ) -> tuple[Floats, Floats, Floats]:
     # The areas of one label, shape (resamples,); `weights` has shape (records, resamples).
-    sums = (steps @ weights).reshape(-1, 3, weights.shape[1])
-    tied, gained = sums[:, 1], sums[:, 2]
-    misses = (sums[:, 0] + tied).cumsum(axis=0)
-    hits = gained.cumsum(axis=0)
+    ties, gains, misses, hits = count_steps(steps, weights)
     precision = hits / np.maximum(hits + misses, 1)
-    own = gained / np.diff(steps.indptr)[2::3, None]  # mean weight of the step's positives
+    own = gains / np.diff(steps.indptr)[2::3, None]  # mean weight of the step's positives
     others = hits + misses - own
     leave_one_out = np.divide(hits - own, others, out=np.ones_like(own), where=others > 0)
     if auprc == "trapezoid":
-        ranked = hits - gained + misses - tied
-        before = np.where(ranked > 0, (hits - gained) / np.maximum(ranked, 1), 1.0)
+        ranked = hits - gains + misses - ties
+        before = np.where(ranked > 0, (hits - gains) / np.maximum(ranked, 1), 1.0)
         precision = (precision + before) / 2
-    positives = gained.sum(axis=0)
+    positives = gains.sum(axis=0)
     negatives = weights.sum(axis=0) - positives
     defined = (positives > 0) & (negatives > 0)
     # Pairs in the wrong order: negatives above each positive, and half of those tied with it.
-    wrong = (gained * (misses - tied / 2)).sum(axis=0)
+    wrong = (gains * (misses - ties / 2)).sum(axis=0)
     pairs = np.where(defined, positives * negatives, 1)
     auroc = np.where(defined, 1 - wrong / pairs, np.nan)
     positives = np.where(defined, positives, np.nan)
-    area, unbiased = ((gained * values).sum(axis=0) for values in (precision, leave_one_out))
+    area, unbiased = ((gains * values).sum(axis=0) for values in (precision, leave_one_out))
     return auroc, area / positives, unbiased / positives

@@ -352,21 +352,21 @@ def _change(
 
 def _decisions(targets: NDArray[np.uint8], called: NDArray[np.bool_], level: float) -> pd.DataFrame:
     true = targets == 1
-    hits, positives = ((true & called).sum(axis=0), true.sum(axis=0))
-    predicted_positives = called.sum(axis=0)
-    rejected = (~true & ~called).sum(axis=0)
+    positives, calls = true.sum(axis=0), called.sum(axis=0)
+    true_positives = (true & called).sum(axis=0)
+    true_negatives = (~true & ~called).sum(axis=0)
     counts = {
-        "sensitivity": (hits, positives),
-        "specificity": (rejected, len(true) - positives),
-        "precision": (hits, predicted_positives),
-        "npv": (rejected, len(true) - predicted_positives),
+        "sensitivity": (true_positives, positives),
+        "specificity": (true_negatives, len(true) - positives),
+        "precision": (true_positives, calls),
+        "npv": (true_negatives, len(true) - calls),
     }
     columns: dict[str, Any] = {
-        "called": predicted_positives,
-        "true_positives": hits,
-        "false_positives": predicted_positives - hits,
-        "false_negatives": positives - hits,
-        "true_negatives": rejected,
+        "called": calls,
+        "true_positives": true_positives,
+        "false_positives": calls - true_positives,
+        "false_negatives": positives - true_positives,
+        "true_negatives": true_negatives,
     }
     for name, (part, whole) in counts.items():
         columns[name] = _ratio(part, whole)
@@ -374,7 +374,7 @@ def _decisions(targets: NDArray[np.uint8], called: NDArray[np.bool_], level: flo
             wilson(*pair, level) for pair in zip(part, whole, strict=True)
         ]
         columns[f"{name}_interval_reason"] = [TOO_FEW if n < MIN_PER_CLASS else None for n in whole]
-    columns["f1"] = _ratio(2 * hits, predicted_positives + positives)
+    columns["f1"] = _ratio(2 * true_positives, calls + positives)
     return pd.DataFrame(columns)
 
 
@@ -384,7 +384,8 @@ def predictive_values(decision: Mapping[str, Any], prevalence: float, level: flo
     Sensitivity and specificity are taken from the confusion matrix, and assumed to be the same at
     the other prevalence. Their Wilson limits are combined into limits of the likelihood ratio
     (`_ratio_limits`), which are carried over to the predictive value: an interval always contains
-    its value, and ends at 1 where no record was wrongly called, or rejected.
+    its value. That of the PPV ends at 1 without false positives, that of the NPV without false
+    negatives.
 
     Parameters
     ----------
@@ -402,13 +403,13 @@ def predictive_values(decision: Mapping[str, Any], prevalence: float, level: flo
         absence; a value is None where its denominator is 0.
     """
     names = ("true_positives", "false_negatives", "true_negatives", "false_positives")
-    hits, missed, cleared, false_positives = (int(decision[name]) for name in names)
-    ill, well = hits + missed, cleared + false_positives
-    few = min(ill, well) < MIN_PER_CLASS
-    # Calls that are right and wrong, among how many, and the prevalence of these people.
+    tp, fn, tn, fp = (int(decision[name]) for name in names)
+    positives, negatives = tp + fn, tn + fp
+    few = min(positives, negatives) < MIN_PER_CLASS
+    # Right and wrong calls, each with the number and the prevalence of its class.
     calls = {
-        "ppv": ((hits, ill, prevalence), (false_positives, well, 1 - prevalence)),
-        "npv": ((cleared, well, 1 - prevalence), (missed, ill, prevalence)),
+        "ppv": ((tp, positives, prevalence), (fp, negatives, 1 - prevalence)),
+        "npv": ((tn, negatives, 1 - prevalence), (fn, positives, prevalence)),
     }
     values: Json = {"prevalence": prevalence}
     for name, ((right, of, share), (wrong, rest, other)) in calls.items():

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from einthoven.files import Json
 from einthoven.report import tables
 from einthoven.report.clinical import clinical_tables
-from einthoven.report.data import (
+from einthoven.report.description import (
     UNKNOWN,
     cohort_of,
     describe,
@@ -50,7 +50,7 @@ def model_card(
         model=model,
         values=values,
         hub_licence=str(model["license"] or "unknown").lower(),
-        simulated=_simulated(values, evaluation),
+        simulated=_use_of_simulated_ecgs(values, evaluation),
         is_ptbxl=cohort["name"] == "ptb-xl",
         evaluation=evaluation,
         leakage=leakage(config, evaluation),
@@ -67,12 +67,12 @@ def model_card(
     )
 
 
-def _simulated(values: Json, evaluation: Json) -> str:
-    """What was done with simulated ECGs: `Trained`, `Evaluated`, or nothing."""
+def _use_of_simulated_ecgs(values: Json, evaluation: Json) -> str:
+    """`Trained` or `Evaluated`, of simulated ECGs; empty without any."""
     pretraining = [] if cohort_of(values)["name"] else values.get("pretraining") or []
-    trained = cohort_of(values)["synthetic"] or any(s.get("synthetic") for s in pretraining)
-    evaluated = cohort_of(evaluation)["synthetic"]
-    return "Trained" if trained else "Evaluated" if evaluated else ""
+    if cohort_of(values)["synthetic"] or any(stage.get("synthetic") for stage in pretraining):
+        return "Trained"
+    return "Evaluated" if cohort_of(evaluation)["synthetic"] else ""
 
 
 def _finalize(value: Any) -> Any:

@@ -7,7 +7,7 @@ by a calibration that was fitted on the other folds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,14 +28,15 @@ from einthoven.report.format import without_folder
 
 EXAMPLES = 2
 """Example ECGs of each kind."""
-DRAWN = 24
+MOST_DRAWINGS = 24
 """Most records with wrong calls that a page draws."""
-LIKELY = 6
+FEWEST_LABELS = 6
 """Labels of an example with the highest probabilities; called and true ones are always shown."""
 MISSED, FALSE_ALARM, HIT = "missed", "false alarm", "hit"
 _MARGIN = 1e-9  # probabilities and thresholds of 0 and 1 have no logit
 
-Read = Callable[[int], Record | None]
+Reader = Callable[[int], Record | None]
+"""Function from a row of a table to its record; None where it cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +70,8 @@ class Calls:
         for rare ones.
         """
         truth, called = self.table.require_targets() == 1, self.called
-        chosen = {MISSED: truth & ~called, FALSE_ALARM: ~truth & called, HIT: truth & called}[kind]
-        rows, columns = np.nonzero(chosen & np.isfinite(self.thresholds))
+        calls = {MISSED: truth & ~called, FALSE_ALARM: ~truth & called, HIT: truth & called}[kind]
+        rows, columns = np.nonzero(calls & np.isfinite(self.thresholds))
         inside = np.clip([self.table.probabilities, self.thresholds], _MARGIN, 1 - _MARGIN)
         distance = np.abs(np.subtract(*logit(inside)))[rows, columns]
         frame = pd.DataFrame({"row": rows, "column": columns, "distance": -distance})
@@ -82,21 +83,22 @@ class Calls:
     def names(self, row: int) -> Json:
         """Row of the table, and names of its record and patient; a path loses its folders."""
         record, patient = str(self.table.records[row]), str(self.table.patients[row])
-        names = without_folder(record), without_folder(patient) if patient == record else patient
-        return {"row": row, "record": names[0], "patient": names[1]}
+        if patient == record:
+            patient = without_folder(patient)
+        return {"row": row, "record": without_folder(record), "patient": patient}
 
     def describe(self, row: int, column: int) -> Json:
         """One call, in numbers and words."""
         truth = bool(self.table.require_targets()[row, column])
         threshold = float(self.thresholds[row, column])
-        known, called = np.isfinite(threshold), bool(self.called[row, column])
+        has_threshold, called = np.isfinite(threshold), bool(self.called[row, column])
         words = {(True, True): HIT, (True, False): MISSED, (False, True): FALSE_ALARM}
         return {
             "label": self.table.labels[column],
-            "call": words.get((truth, called), "correct") if known else None,
+            "call": words.get((truth, called), "correct") if has_threshold else None,
             "probability": float(self.table.probabilities[row, column]),
-            "threshold": threshold if known else None,
-            "predicted": _word(called) if known else None,
+            "threshold": threshold if has_threshold else None,
+            "predicted": _word(called) if has_threshold else None,
             "truth": _word(truth),
         }
 
@@ -104,26 +106,28 @@ class Calls:
 def calls_of(folder: Path, table: Predictions) -> Calls | None:
     """Calls of a run, by its predictions; None without a model that has thresholds."""
     file = folder / "model" / CONFIG_FILE
-    fitted = read_json(file).get("calibration") if file.is_file() else None
-    if fitted is None:
+    calibration = read_json(file).get("calibration") if file.is_file() else None
+    if calibration is None:
         return None
     folds: NDArray[np.intp] | None = None
     if "folds" in table.metadata:
         tables = sorted(folder.glob("folds/*/predictions/test.parquet"))
         parts = [np.isin(table.records, Predictions.load(part).records) for part in tables]
         if not parts or not np.any(parts, axis=0).all():
-            return None  # the folds were deleted, and with them who was tested by whom
+            return None  # the folds were deleted, and with them the fold of each record
         folds = np.argmax(parts, axis=0)
-    values, thresholds = calibrated(table, Calibration(**fitted), folds)
-    changed = is_recalibrated(table, values)
-    return Calls(replace(table, probabilities=values), thresholds, changed)
+    values, thresholds = calibrated(table, Calibration(**calibration), folds)
+    return Calls(replace(table, probabilities=values), thresholds, is_recalibrated(table, values))
 
 
-def reader(cohort: Cohort, records: NDArray[np.str_]) -> Read:
-    """Read records of a table by their row; None where only the store holds the signals.
+def reader_of(cohort: Cohort | None, records: NDArray[np.str_]) -> Reader:
+    """Reader of the records of a table; without a cohort it reads none.
 
-    Raises CohortError if a record is not in the cohort.
+    A record cannot be read where only the store holds its signal. Raises CohortError if a record is
+    not in the cohort.
     """
+    if cohort is None:
+        return lambda row: None
     paths = dict(zip(cohort.ids(), cohort.paths(), strict=True))
     if absent := [str(name) for name in records if name not in paths]:
         raise CohortError(
@@ -140,7 +144,7 @@ def reader(cohort: Cohort, records: NDArray[np.str_]) -> Read:
     return read
 
 
-def examples_of(calls: Calls, read: Read) -> list[tuple[Json, Record]]:
+def examples_of(calls: Calls, read: Reader) -> list[tuple[Json, Record]]:
     """Example ECGs: missed labels first, then false alarms and hits, the most confident of each."""
     examples: dict[int, tuple[Json, Record]] = {}
     for kind in (MISSED, FALSE_ALARM, HIT):
@@ -150,7 +154,7 @@ def examples_of(calls: Calls, read: Read) -> list[tuple[Json, Record]]:
                 break
             if row not in examples and (record := read(row)) is not None:
                 title = f"{kind.capitalize()}: {calls.table.labels[column]}"
-                labels = [calls.describe(row, each) for each in _shown(calls, row)]
+                labels = [calls.describe(row, place) for place in _columns(calls, row)]
                 examples[row] = example(record, title, calls.names(row), labels), record
     return list(examples.values())
 
@@ -169,39 +173,39 @@ def example(record: Record, title: str, names: Json, labels: Sequence[Json]) -> 
 
 
 def gallery_of(
-    calls: Calls, read: Read | None, seen: Iterable[int] = ()
+    calls: Calls, read: Reader, examples: Container[int] = ()
 ) -> tuple[Json, list[Record]]:
     """Every wrong call, missed labels first, and the ECGs of the first records with one.
 
-    Records of the rows `seen` are not drawn again. The signal quality is None where an ECG is not
-    read.
+    Records in the rows of `examples` are not drawn again. The signal quality is None where an ECG
+    is not read.
     """
-    wrong: dict[int, list[Json]] = {}
-    errors = []
+    errors: list[Json] = []
+    errors_by_row: dict[int, list[Json]] = {}
     for kind in (MISSED, FALSE_ALARM):
         for row, column in calls.of_kind(kind):
             errors.append(calls.names(row) | calls.describe(row, column) | {"quality": None})
-            wrong.setdefault(row, []).append(errors[-1])
-    drawn: list[Json] = []
+            errors_by_row.setdefault(row, []).append(errors[-1])
+    drawings: list[Json] = []
     records: list[Record] = []
-    for row, entries in wrong.items() if read else ():
-        if read is None or (record := read(row)) is None:
+    for row, entries in errors_by_row.items():
+        if (record := read(row)) is None:
             continue
         quality = "; ".join(quality_warnings(record))
         for entry in entries:
             entry["quality"] = quality
-        if row not in seen and len(drawn) < DRAWN:
-            drawn.append(calls.names(row) | {"quality": quality, "errors": entries})
+        if row not in examples and len(drawings) < MOST_DRAWINGS:
+            drawings.append(calls.names(row) | {"quality": quality, "errors": entries})
             records.append(record)
-    known = np.isfinite(calls.thresholds)
+    has_threshold = np.isfinite(calls.thresholds)
     gallery = {
-        "labels": int(known.any(axis=0).sum()),
-        "pairs": int(known.sum()),
+        "labels": int(has_threshold.any(axis=0).sum()),
+        "pairs": int(has_threshold.sum()),
         "missed": sum(error["call"] == MISSED for error in errors),
         "false_alarms": sum(error["call"] == FALSE_ALARM for error in errors),
-        "records": len(wrong),
+        "records": len(errors_by_row),
         "errors": errors,
-        "drawn": drawn,
+        "drawn": drawings,
     }
     return gallery, records
 
@@ -213,12 +217,11 @@ def write_errors(file: Path, errors: Sequence[Json]) -> None:
         pd.DataFrame(errors, columns=columns).to_csv(temporary, index=False)
 
 
-def _shown(calls: Calls, row: int) -> list[int]:
-    """Columns of an example: the most probable labels, called and true ones."""
-    probabilities = calls.table.probabilities[row]
-    certain = calls.called[row] | (calls.table.require_targets()[row] == 1)
-    ranked = np.argsort(-probabilities, kind="stable")
-    return [int(x) for place, x in enumerate(ranked) if place < LIKELY or certain[x]]
+def _columns(calls: Calls, row: int) -> list[int]:
+    """Columns of an example, by probability: the most probable labels, called and true ones."""
+    is_present = calls.called[row] | (calls.table.require_targets()[row] == 1)
+    order = np.argsort(-calls.table.probabilities[row], kind="stable")
+    return [int(x) for place, x in enumerate(order) if place < FEWEST_LABELS or is_present[x]]
 
 
 def _word(present: bool) -> str:

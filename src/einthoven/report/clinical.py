@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from einthoven.files import Json
-from einthoven.report.data import UNKNOWN
+from einthoven.report.description import UNKNOWN
 from einthoven.report.tables import (
     Cell,
     Phrase,
@@ -19,11 +19,11 @@ from einthoven.report.tables import (
 )
 
 _PARTS = {"train": "Training", "validation": "Validation", "test": "Test", "all": "All"}
-_MOST_DEVICES = 8
+_MOST_VALUES = 8  # rows of one attribute
 
 
 def clinical_tables(evaluation: Json, prevalence: Json | None = None) -> Json:
-    """The tables of this module by name; None for missing parts of an evaluation.
+    """The population, predictive values and bins as tables by name; None for missing parts.
 
     `prevalence` has the predictive values of labels at a prevalence (`report_data`).
     """
@@ -88,55 +88,57 @@ def population_table(population: Json) -> Table:
 def _population_rows(parts: list[Json], descriptions: Json) -> Iterator[list[Cell]]:
     for key in ("records", "patients"):
         yield [key.capitalize(), *(part[key] for part in parts)]
-    yield from _measured("Age, years", "age", parts)
-    yield from _counted("Sex", "sex", parts)
+    yield from _median_rows("Age, years", "age", parts)
+    yield from _count_rows("Sex", "sex", parts)
     for label in parts[-1]["positives"]:
-        wording = descriptions.get(label)
-        name = f"Label {label}: {wording}" if wording and wording != label else f"Label {label}"
-        yield [name, *(_shared(part["positives"][label]) for part in parts)]
+        name, description = f"Label {label}", descriptions.get(label)
+        if description and description != label:
+            name += f": {description}"
+        yield [name, *(_count_and_share(part["positives"][label]) for part in parts)]
     if parts[-1]["positives"]:
-        yield ["No label", *(_shared(part["without_label"]) for part in parts)]
+        yield ["No label", *(_count_and_share(part["without_label"]) for part in parts)]
     if any(part["date"] for part in parts):
         yield ["Recorded", *(_months(part["date"]) for part in parts)]
-        yield ["Recorded: missing", *(_shared(part["date"]["missing"]) for part in parts)]
+        yield ["Recorded: missing", *(_count_and_share(part["date"]["missing"]) for part in parts)]
     else:
         yield ["Recorded", *(UNKNOWN for _ in parts)]
-    yield from _counted("Device", "device", parts)
-    yield from _counted("Sampling rate, Hz", "rate", parts)
-    yield from _measured("Length, s", "seconds", parts)
+    yield from _count_rows("Device", "device", parts)
+    yield from _count_rows("Sampling rate, Hz", "rate", parts)
+    yield from _median_rows("Length, s", "seconds", parts)
 
 
 def _months(dates: Json) -> str:
     return f"{dates['first']} to {dates['last']}" if dates["first"] else UNKNOWN
 
 
-def _measured(name: str, key: str, parts: list[Json]) -> Iterator[list[Cell]]:
+def _median_rows(name: str, key: str, parts: list[Json]) -> Iterator[list[Cell]]:
     """A row of medians, and one of missing values."""
-    yield [name, *(_spread(part[key]) if part[key] else UNKNOWN for part in parts)]
+    yield [name, *(_quartiles(part[key]) if part[key] else UNKNOWN for part in parts)]
     if parts[-1][key] and "missing" in parts[-1][key]:
-        yield [f"{name.split(',')[0]}: missing", *(_shared(part[key]["missing"]) for part in parts)]
+        missing = (_count_and_share(part[key]["missing"]) for part in parts)
+        yield [f"{name.split(',')[0]}: missing", *missing]
 
 
-def _counted(name: str, key: str, parts: list[Json]) -> Iterator[list[Cell]]:
+def _count_rows(name: str, key: str, parts: list[Json]) -> Iterator[list[Cell]]:
     """A row for every value, the most frequent ones of all records; the others together."""
     if not parts[-1][key]:
         yield [name, *(UNKNOWN for _ in parts)]
         return
     values = list(parts[-1][key])
-    shown = [value for value in values if value][:_MOST_DEVICES]
+    frequent = [value for value in values if value][:_MOST_VALUES]
     none = {"records": 0, "share": 0.0}
-    for value in [*shown, *([""] if "" in values else [])]:
-        row = [_shared(part[key].get(value, none)) for part in parts]
+    for value in [*frequent, *([""] if "" in values else [])]:
+        row = [_count_and_share(part[key].get(value, none)) for part in parts]
         yield [f"{name}: {value or 'missing'}", *row]
-    if others := [value for value in values if value and value not in shown]:
+    if others := [value for value in values if value and value not in frequent]:
         yield [f"{name}: {len(others)} others", *("" for _ in parts)]
 
 
-def _shared(entry: Json) -> Phrase:
+def _count_and_share(entry: Json) -> Phrase:
     return Phrase([count(entry["records"]), " (", share(entry["share"]), ")"])
 
 
-def _spread(entry: Json) -> Cell:
+def _quartiles(entry: Json) -> Cell:
     if entry["median"] is None:
         return UNKNOWN
     values = (significant(entry[k]) for k in ("median", "lower_quartile", "upper_quartile"))

@@ -88,8 +88,8 @@ def prepared_figure(
     whole = derive_limb_leads(record)
     crop = prepared.shape[1] / rate
     begin = 0.0 if start + crop <= SHEET else start  # a long recording is shown around the crop
-    shown = slice(round(begin * record.rate), round((begin + max(SHEET, crop)) * record.rate))
-    before = [_about_median(whole.signal[whole.leads.index(lead)][shown]) for lead in leads]
+    section = slice(round(begin * record.rate), round((begin + max(SHEET, crop)) * record.rate))
+    before = [_about_median(whole.signal[whole.leads.index(lead)][section]) for lead in leads]
     after = [row.astype(np.float64) for row in prepared]
     per_mv, per_unit = _scale(before), _scale(after)
     rows: list[Strips] = []
@@ -175,8 +175,8 @@ def _strip(record: Record, lead: str, start: float = 0.0, *, seconds: float = SH
     voltage = _about_median(record.signal[record.leads.index(lead)])
     first, last = (round(time * record.rate) for time in (start, start + seconds))
     # One sample more, so that a strip reaches the start of the next one.
-    shown = MM_PER_MV * voltage[first : last + 1]
-    return Strip(lead, first / record.rate, record.rate, shown)
+    height = MM_PER_MV * voltage[first : last + 1]
+    return Strip(lead, first / record.rate, record.rate, height)
 
 
 def _extremes(record: Record) -> Record:
@@ -187,9 +187,9 @@ def _extremes(record: Record) -> Record:
     buckets = record.signal.shape[1] // width
     signal = record.signal[:, : buckets * width].reshape(-1, buckets, width)
     places = np.sort([signal.argmin(axis=2), signal.argmax(axis=2)], axis=0)
-    kept = np.stack([np.take_along_axis(signal, p[..., None], 2)[..., 0] for p in places], axis=2)
-    thinned = kept.reshape(len(record.leads), -1)
-    return replace(record, signal=thinned, rate=2 * record.rate / width)
+    values = [np.take_along_axis(signal, p[..., None], 2)[..., 0] for p in places]
+    extremes = np.stack(values, axis=2).reshape(len(record.leads), -1)
+    return replace(record, signal=extremes, rate=2 * record.rate / width)
 
 
 def _about_median(voltage: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -212,8 +212,8 @@ def _to_square(millimetres: float) -> float:
     return float(SQUARE * math.ceil(millimetres / SQUARE))
 
 
-def _gap(needed: float) -> float:
-    return min(max(_to_square(needed + 2), _LEAST_GAP), _LARGEST_GAP)
+def _gap(height: float) -> float:
+    return min(max(_to_square(height + 2), _LEAST_GAP), _LARGEST_GAP)
 
 
 def _reach(height: NDArray[np.float64]) -> float:

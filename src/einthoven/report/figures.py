@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from einthoven.files import Json
 from einthoven.report.data import History, best_line
-from einthoven.report.tables import SCORES
+from einthoven.report.tables import SCORES, verdict
 
 INK = "#010203"
 """Colour that becomes the text colour of the page around the figure."""
@@ -163,7 +163,7 @@ def curves(
         figure = Figure(figsize=(10.2, 3.4))
         places = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (key, title) in zip(places, panels.items(), strict=True):
-            _grid(axes, title)
+            add_title_and_grid(axes, title)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             for (run, history), handle in zip(histories.items(), handles, strict=True):
@@ -188,7 +188,8 @@ def _draw_curve(
             axes.axhline(best[key], color=colour, lw=0.7, alpha=0.8)
 
 
-def _grid(axes: Axes, title: str) -> None:
+def add_title_and_grid(axes: Axes, title: str) -> None:
+    """Add the title and the grid that all panels have."""
     axes.set_title(title, fontsize=8.5, loc="left")
     axes.grid(color=GREY, alpha=0.3, lw=0.5)
 
@@ -231,12 +232,6 @@ def label_differences(
 
 def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-
-
-def verdict(entry: Json) -> int:
-    """1 for a label whose interval is above zero, -1 below zero, else 0."""
-    low, high = entry["interval"] or (0.0, 0.0)
-    return int(low > 0) - int(high < 0)
 
 
 def _draw_bars(axes: Axes, entries: Sequence[Json], labels: Sequence[str]) -> None:
@@ -294,9 +289,9 @@ def reliability_diagram(calibration: Json) -> Markup:
             _draw_bins(width, quality["bins_width"], when, names.get(when))
             if is_drawn:
                 _draw_bins(mass, positive[when], when, names.get(when))
-        _grid(width, "bins of equal width")
+        add_title_and_grid(width, "bins of equal width")
         if is_drawn:
-            _grid(mass, "bins of equal mass, logarithmic axes")
+            add_title_and_grid(mass, "bins of equal mass, logarithmic axes")
             mass.set(xscale="log", yscale="log")
             least = 1e-6  # smaller probabilities would compress all others
             mass.set_xlim(max(mass.get_xlim()[0], least), None)

@@ -22,7 +22,8 @@ from einthoven.report import tables
 from einthoven.report.cases import write_errors
 from einthoven.report.checklists import CHECKLISTS
 from einthoven.report.clinical import clinical_tables
-from einthoven.report.data import flat, pretraining_data, report_data, text
+from einthoven.report.data import pretraining_data, report_data
+from einthoven.report.description import flat, text
 from einthoven.report.ecg import ecg_paper, prepared_figure
 from einthoven.report.figures import (
     PANELS,
@@ -35,7 +36,7 @@ from einthoven.report.figures import (
 from einthoven.report.format import without_folder
 from einthoven.report.panels import label_panels, macro_panels
 
-LISTED = 200  # wrong calls on the page and in its JSON; the others are in the CSV file only
+MOST_ERRORS = 200  # wrong calls on the page and in its JSON; the others are in the CSV file only
 PICTURES = (".html", ".png", ".svg")
 _DPI = 110
 _LOSSES = {"train_loss": "Training loss", "validation_loss": "Validation loss"}
@@ -80,24 +81,11 @@ def write_report(
         If a run is not finished, runs have different test records or labels, `out` does not end in
         `.html`, or a prevalence is not in (0, 1), of a label without a threshold or of pretraining.
     """
-    page = Path(out)
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise EvaluationError(
-            f"the report {out} does not end in .html",
-            remedy="name it report.html; a browser prints it to a PDF",
-        )
-    folders = [Path(run) for run in runs]
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise EvaluationError(
-            f"a run is named more than once: {', '.join(map(str, folders))}",
-            remedy="name every run once",
-        )
+    page, folders = Path(out), [Path(run) for run in runs]
+    _check_names(page, folders)
     command = ["einthoven", "report", *(run.resolve().name for run in folders), "--out", page.name]
     command += ["--reference", Path(reference).resolve().name] if reference else []
-    command += ["--resamples", str(resamples)] if resamples != 1000 else []
-    for label, value in (prevalence or {}).items():
-        command += ["--prevalence", f"{label}={value:g}"]
-    command += map(without_folder, options)
+    command += _options(resamples, prevalence or {}, options)
     if all(_is_pretraining(folder) for folder in folders):
         if prevalence:
             raise EvaluationError(
@@ -107,12 +95,11 @@ def write_report(
         data = pretraining_data(_by_name(folders), shlex.join(command))
         html = _pretraining_page(data)
     else:
-        other = Path(reference or folders[-1])
-        folders = list(dict.fromkeys([*folders, other]))
-        names = _by_name(folders)
+        reference_folder = Path(reference or folders[-1])
+        names = _by_name(list(dict.fromkeys([*folders, reference_folder])))
         data, records = report_data(
             names,
-            next(name for name, folder in names.items() if folder == other),
+            next(name for name, folder in names.items() if folder == reference_folder),
             cohort=cohort,
             resamples=resamples,
             prevalence=prevalence,
@@ -121,11 +108,32 @@ def write_report(
         if gallery := data["gallery"]:
             gallery["file"] = page.with_suffix(".errors.csv").name
             write_errors(page.with_name(gallery["file"]), gallery["errors"])
-            gallery["errors"] = gallery["errors"][:LISTED]
+            gallery["errors"] = gallery["errors"][:MOST_ERRORS]
         html = build_page(data, records)
     write_text(page, html)
     write_json(page.with_suffix(".json"), data)
     return page
+
+
+def _check_names(page: Path, folders: Sequence[Path]) -> None:
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise EvaluationError(
+            f"the report {page} does not end in .html",
+            remedy="name it report.html; a browser prints it to a PDF",
+        )
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise EvaluationError(
+            f"a run is named more than once: {', '.join(map(str, folders))}",
+            remedy="name every run once",
+        )
+
+
+def _options(resamples: int, prevalence: Mapping[str, float], options: Sequence[str]) -> list[str]:
+    """The options of the command that the page states, without the folders of this machine."""
+    changes = ["--resamples", str(resamples)] if resamples != 1000 else []
+    for label, value in prevalence.items():
+        changes += ["--prevalence", f"{label}={value:g}"]
+    return [*changes, *map(without_folder, options)]
 
 
 def build_page(data: Json, records: Sequence[Record] = ()) -> str:
@@ -135,8 +143,8 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
     `records` are the ECGs of `data["examples"]` and `data["gallery"]["drawn"]` (`report_data`).
     """
     first, gallery = data["runs"][0], data["gallery"]
-    drawn = [*data["examples"], *(gallery["drawn"] if gallery else ())]
-    anchors = {entry["row"]: f"ecg-{place}" for place, entry in enumerate(drawn)}
+    ecgs = [*data["examples"], *(gallery["drawn"] if gallery else ())]
+    anchors = {entry["row"]: f"ecg-{place}" for place, entry in enumerate(ecgs)}
     evaluation, histories = first["evaluation"], _histories(data)
     labels = len(first["score"]["per_label"])
     parts = tables.results_tables(data) | clinical_tables(evaluation, data["prevalence"])
@@ -197,7 +205,7 @@ def _pretraining_page(data: Json) -> str:
             for cohort in _cohorts_of(flat(run["config"]))
         ),
         sections={"losses": "Losses", "epochs": "Every epoch", "provenance": "Provenance"},
-        cohorts=_cohorts(flat(data["runs"][0]["config"])),
+        cohorts=_cohorts_text(flat(data["runs"][0]["config"])),
         histories=histories,
         panels=_panels([line for history in histories.values() for line in history]),
         losses=tables.losses_table(data),
@@ -272,7 +280,7 @@ def _histories(data: Json) -> Json:
     return {name: history for name, history in histories.items() if history}
 
 
-def _cohorts(request: Json) -> str:
+def _cohorts_text(request: Json) -> str:
     """`ptb-xl 1.0.3 (17,418 records)`, or every cohort with its share of the mixture."""
     cohorts = _cohorts_of(request)
     draws = sum(cohort.get("draws", 0) for cohort in cohorts)

@@ -11,7 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from einthoven.files import Json
-from einthoven.report.figures import COLOURS, GREY, INK, drawing, standing_alone, to_svg
+from einthoven.report.figures import (
+    COLOURS,
+    GREY,
+    INK,
+    add_title_and_grid,
+    drawing,
+    standing_alone,
+    to_svg,
+)
 
 _SIZE = (3.1, 2.75)  # inches: readable in one column of a phone
 _LINE, _POINT = COLOURS[0], COLOURS[1]
@@ -22,15 +30,18 @@ Draw = Callable[[Axes, Json, str, Json | None], str]
 
 def macro_panels(curves: Json) -> list[Markup]:
     """Draw ROC and precision-recall of the mean over labels."""
-    return [_panel(part, curves, "", None, "macro") for part in (_roc, _precision)]
+    return [_panel(part, curves, "", None, "macro") for part in ("roc", "precision")]
 
 
 def label_panels(curves: Json, label: str, decision: Json | None, place: int) -> list[Markup]:
     """Draw the curves of a label; a dot marks its threshold, if there is a `decision`.
 
-    `curves` is a `Curves.to_dict()`, `place` makes the ids unique.
+    `curves` is a `Curves.to_dict()`, `place` makes the ids unique. A calibration of one bin, that
+    of a constant probability, is no curve and is not drawn.
     """
-    parts = (_roc, _precision, _net_benefit, _calibration)
+    parts = list(_PARTS)
+    if len(_curves_of(curves, label)["bins"]) < 2:
+        parts.remove("calibration")
     return [_panel(part, curves, label, decision, str(place)) for part in parts]
 
 
@@ -58,18 +69,17 @@ def curves_picture(curves: Json, decisions: Json) -> str:
         return standing_alone(to_svg(figure, name="curves", alt=alt))
 
 
-def _panel(draw: Draw, curves: Json, label: str, decision: Json | None, place: str) -> Markup:
+def _panel(part: str, curves: Json, label: str, decision: Json | None, place: str) -> Markup:
     with drawing():
         figure = Figure(figsize=_SIZE)
-        alt = draw(figure.add_axes((0.2, 0.17, 0.76, 0.72)), curves, label, decision)
-        name = f"panel-{place}-{draw.__name__.strip('_').replace('_', '-')}"
-        return to_svg(figure, name=name, alt=f"{alt}: {label or 'mean over labels'}")
+        axes = figure.add_axes((0.2, 0.17, 0.76, 0.72))
+        alt = f"{_PARTS[part](axes, curves, label, decision)}: {label or 'mean over labels'}"
+        return to_svg(figure, name=f"panel-{place}-{part}", alt=alt)
 
 
 def _frame(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=8.5, loc="left")
+    add_title_and_grid(axes, title)
     axes.set(xlabel=x, ylabel=y)
-    axes.grid(color=GREY, alpha=0.3, lw=0.5)
     axes.tick_params(length=0)  # the grid is enough
 
 
@@ -85,7 +95,7 @@ def _mark(axes: Axes, x: float | None, y: float | None) -> None:
         axes.plot([x], [y], ls="", marker="o", ms=6, mfc=_POINT, mec="white", mew=0.9, zorder=4)
 
 
-def _of(curves: Json, label: str) -> Json:
+def _curves_of(curves: Json, label: str) -> Json:
     """Curves of a label; of the mean over labels without one."""
     entry: Json = curves["per_label"][label] if label else curves["macro"]
     return entry
@@ -94,7 +104,7 @@ def _of(curves: Json, label: str) -> Json:
 def _roc(axes: Axes, curves: Json, label: str, decision: Json | None) -> str:
     _frame(axes, "ROC", "1 − specificity", "sensitivity")
     axes.plot([0, 1], [0, 1], color=GREY, lw=0.9, ls="--")
-    _band(axes, curves["false_positive_rates"], _of(curves, label)["roc"])
+    _band(axes, curves["false_positive_rates"], _curves_of(curves, label)["roc"])
     if decision and decision["specificity"] is not None:
         _mark(axes, 1 - decision["specificity"], decision["sensitivity"])
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.03))
@@ -103,7 +113,7 @@ def _roc(axes: Axes, curves: Json, label: str, decision: Json | None) -> str:
 
 def _precision(axes: Axes, curves: Json, label: str, decision: Json | None) -> str:
     _frame(axes, "Precision and recall", "recall (sensitivity)", "precision (PPV)")
-    entry = _of(curves, label)
+    entry = _curves_of(curves, label)
     if label:
         prevalence = entry["positives"] / (entry["positives"] + entry["negatives"])
         axes.axhline(prevalence, color=GREY, lw=0.9, ls="--")
@@ -116,7 +126,7 @@ def _precision(axes: Axes, curves: Json, label: str, decision: Json | None) -> s
 
 def _net_benefit(axes: Axes, curves: Json, label: str, decision: Json | None) -> str:
     _frame(axes, "Net benefit", "threshold probability", "net benefit")
-    entry = _of(curves, label)
+    entry = _curves_of(curves, label)
     benefit, everyone = entry["net_benefit"], entry["treat_all"]
     axes.axhline(0, color=INK, lw=0.8, ls=":")
     axes.plot(curves["thresholds"], everyone, color=GREY, lw=1.1, ls="--")
@@ -132,7 +142,7 @@ def _net_benefit(axes: Axes, curves: Json, label: str, decision: Json | None) ->
 
 def _calibration(axes: Axes, curves: Json, label: str, decision: Json | None) -> str:
     _frame(axes, "Calibration", "mean probability", "share of positives")
-    bins = _of(curves, label)["bins"]
+    bins = _curves_of(curves, label)["bins"]
     x, y = (np.array([entry[key] for entry in bins]) for key in ("probability", "observed"))
     low, high = np.transpose([entry["interval"] or [entry["observed"]] * 2 for entry in bins])
     axes.vlines(x, low, high, color=_LINE, lw=1.2, alpha=0.7)
@@ -141,3 +151,11 @@ def _calibration(axes: Axes, curves: Json, label: str, decision: Json | None) ->
     axes.plot([0, top], [0, top], color=GREY, lw=0.9, ls="--")
     axes.set(xlim=(0, top), ylim=(0, top))
     return "Share of positives by mean probability, with intervals"
+
+
+_PARTS: dict[str, Draw] = {
+    "roc": _roc,
+    "precision": _precision,
+    "net-benefit": _net_benefit,
+    "calibration": _calibration,
+}

@@ -16,7 +16,7 @@ from einthoven.evaluate.calibrate import MIN_FOR_TEMPERATURES
 from einthoven.files import Json
 from einthoven.predictions.missing_leads import LARGEST_LOSS, LOWEST_AUROC, answered_labels
 from einthoven.report import format as form
-from einthoven.report.data import flat, text
+from einthoven.report.description import flat, text
 from einthoven.report.format import NONE, Limits, Number, confidence
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -75,13 +75,13 @@ class Value:
         return " ".join([self.write(self.value), *self._span(self.write)])
 
     def __html__(self) -> str:
-        shown = self._data(self.value)
+        markup = self._data(self.value)
         for span in self._span(self._data):
-            shown += Markup(' <span class="limits">{}</span>').format(Markup(span))
+            markup += Markup(' <span class="limits">{}</span>').format(Markup(span))
         if self.mark:
             arrow = "▲" if self.mark == "better" else "▼"
-            return Markup('<strong class="{}">{} {}</strong>').format(self.mark, shown, arrow)
-        return shown
+            return Markup('<strong class="{}">{} {}</strong>').format(self.mark, markup, arrow)
+        return markup
 
     def _span(self, write: Callable[[Any], str]) -> list[str]:
         low, high = self.limits or (None, None)
@@ -92,10 +92,10 @@ class Value:
         return [f"({write(low)} to {write(high)})"]
 
     def _data(self, value: Number) -> Markup:
-        shown = self.write(value)
+        string = self.write(value)
         if value is None or value != value:
-            return Markup(shown)
-        return Markup('<data value="{}">{}</data>').format(repr(value), shown)
+            return Markup(string)
+        return Markup('<data value="{}">{}</data>').format(repr(value), string)
 
 
 def metric(
@@ -193,7 +193,7 @@ def kind_of_intervals(score: Json) -> str:
     """`percentile`; for `auto` the kinds of either metric, exact for an AUROC of 1 or 0."""
     if score["interval"] != "auto":
         return str(score["interval"])
-    values = [score["macro_auroc"], *(each["auroc"] for each in score["per_label"].values())]
+    values = [score["macro_auroc"], *(entry["auroc"] for entry in score["per_label"].values())]
     exact = [value in (0, 1) for value in values if value is not None]
     kinds = [*(["exact"] if any(exact) else []), *(["percentile"] if not all(exact) else [])]
     return f"{' or '.join(kinds)} (AUROC) and leave-one-out (AUPRC)"
@@ -217,7 +217,7 @@ def results_tables(report: Json) -> Json:
     intervals = "no intervals, since no resamples were drawn"
     if score["resamples"]:
         intervals = f"{confidence(score['level'])} intervals"
-    caption = f"Every label of {run['name']} on the test split"
+    caption = f"Every label of {run['name']} {_split(run['folds'])}"
     caption += f" ({confidence(score['level'])} intervals)"
     caption += f", and the paired difference to {reference}." if pair else "."
     return {
@@ -230,11 +230,16 @@ def results_tables(report: Json) -> Json:
     }
 
 
+def _split(folds: object) -> str:
+    """The records of a result in words; `folds` is true for out-of-fold predictions."""
+    return "out of fold" if folds else "on the test split"
+
+
 def _macro_table(report: Json, key: str, intervals: str) -> Table:
     """Macro values of every run, and their gains over the reference."""
     reference = report["reference"]
     name = macro_name(key, len(report["runs"][0]["score"]["per_label"]))
-    caption = f"{name} on the test split, with {intervals}."
+    caption = f"{name} {_split(report['runs'][0]['folds'])}, with {intervals}."
     head = ["Run", "Labels", name, "Estimated bias", "Validation"]
     if reference:
         caption += f" Gains are relative to {reference}, on paired resamples."
@@ -314,16 +319,20 @@ def labels_table(
     return Table("table-labels", caption, head, rows, kind="numbers dense")
 
 
-def _label(name: str, wording: str | None) -> str:
-    if not wording or wording == name:
+def _label(name: str, description: str | None) -> str:
+    if not description or description == name:
         return name
-    return Markup('{} <span class="wording">{}</span>').format(name, wording)
+    return Markup('{} <span class="description">{}</span>').format(name, description)
+
+
+def verdict(entry: Json) -> int:
+    """1 for a difference whose interval is above zero, -1 below zero, else 0."""
+    low, high = entry["interval"] or (0.0, 0.0)
+    return int(low > 0) - int(high < 0)
 
 
 def _difference(entry: Json) -> Value:
-    low, high = entry["interval"] or (None, None)
-    better, worse = low is not None and low > 0, high is not None and high < 0
-    mark = "better" if better else "worse" if worse else ""
+    mark = ("", "better", "worse")[verdict(entry)]
     return metric_of(entry, "difference", signed=True, mark=mark)
 
 
@@ -373,7 +382,8 @@ def fitted_on(calibration: Json) -> str:
 def _calibration_table(calibration: Json) -> Table:
     """Measures of calibration before, after, and their change; without `after`, only values."""
     before, after = calibration["before"], calibration["after"]
-    caption, head = "Calibration on the test split", ["Measure", "Before" if after else "Value"]
+    caption = f"Calibration {_split(calibration.get('cross_fitted'))}"
+    head = ["Measure", "Before" if after else "Value"]
     if after:
         caption += (
             f", before and after a calibration that was fitted on {fitted_on(calibration)}, with "
@@ -400,12 +410,9 @@ def _decision_tables(calibration: Json) -> list[Table]:
         confusion.append([label, metric(entry["threshold"], places=4)])
         confusion[-1] += [entry[name] for name in CONFUSION]
         rates.append([label, *(metric_of(entry, name) for name in RATES)])
-    caption = f"Calls on the test split at thresholds from {fitted_on(calibration)}."
-    if calibration.get("cross_fitted"):
-        caption = (
-            "Calls out of fold at thresholds from the other folds. The thresholds shown are those "
-            "of the final model."
-        )
+    is_cross_fitted = calibration.get("cross_fitted")
+    caption = f"Calls {_split(is_cross_fitted)} at thresholds from {fitted_on(calibration)}."
+    caption += " The table has the thresholds of the final model." if is_cross_fitted else ""
     head = ["Label", "Threshold", *CONFUSION.values()]
     level = confidence(calibration["level"])
     return [
@@ -490,21 +497,21 @@ def errors_table(gallery: Json, anchors: Mapping[int, str]) -> Table:
 
 
 def policy_table(policy: Sequence[Json]) -> Table:
-    """What the size of the cohort, or validation, decided, and why."""
-    several = any(each["folds"] for each in policy)
-    head = ["Setting", "Value", "Reason", *(["Folds"] if several else [])]
+    """Settings that the size of the cohort, or validation, determines, with the reasons."""
+    has_folds = any(entry["folds"] for entry in policy)
+    head = ["Setting", "Value", "Reason", *(["Folds"] if has_folds else [])]
     caption = "Settings that the recipe leaves open, with the reason of each decision"
-    caption += ", the first one if folds differ." if several else "."
+    caption += ", the first one if folds differ." if has_folds else "."
     rows: list[list[Cell]] = [
-        [each["key"], text(each["value"]), text(each["reason"])]
-        + ([text(each["folds"] or "all")] if several else [])
-        for each in policy
+        [entry["key"], text(entry["value"]), text(entry["reason"])]
+        + ([text(entry["folds"] or "all")] if has_folds else [])
+        for entry in policy
     ]
     return Table("table-policy", caption, head, rows, kind="words")
 
 
 def answers_table(accuracy: Json, labels: int) -> Table:
-    """Which of its labels a model answers with fewer leads."""
+    """Accuracy with fewer leads, and the labels that are still answered."""
     head = ["Leads", macro_name("auroc", labels), "Change", "Labels answered"]
     rows: list[list[Cell]] = [["all", metric(accuracy["all"]["macro_auroc"]), NONE, "all"]]
     for entry in accuracy["sets"]:

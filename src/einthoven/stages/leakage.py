@@ -28,7 +28,7 @@ from einthoven.cohorts.cohort import ALL, UNLABELLED, Cohort
 from einthoven.errors import CohortError
 from einthoven.files import Json, read_json, read_metadata, write_json
 from einthoven.models import weights_file
-from einthoven.report.data import public_weights_bias
+from einthoven.report.description import public_weights_bias
 from einthoven.signals.store import Store
 from einthoven.stages.pretraining_data import PackedCohort
 from einthoven.weights.public import data_on_cohort, public_data
