@@ -80,7 +80,7 @@ def test_options_change_the_entry(cli: Any) -> None:
     cli("backbones", "--option", "window=500", status=1)
 
 
-# ---------------------------------------------------------------------- convert
+# ---------------------------------------------------------------------- convert-weights
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_convert_writes_a_model_folder(
     monkeypatch.setitem(catalogue(), tiny_backbone, bound)
     monkeypatch.setattr(bound.network, "reader", "einthoven.weights.load:_OWN")
     folder = tmp_path / "encoder"
-    result = cli("convert", tiny_backbone, public, folder)
+    result = cli("convert-weights", tiny_backbone, public, folder)
     assert str(folder) in result.out
     assert "CC-BY-NC-4.0" in result.out
     assert read_config(folder)["commercial_use"] is False
@@ -109,7 +109,7 @@ def test_convert_writes_a_model_folder(
     x = torch.randn(1, 12, 250)
     first = load_backbone(tiny_backbone, weights=public)
     assert torch.equal(first(x), load_backbone(tiny_backbone, weights=folder)(x))
-    again = cli("convert", tiny_backbone, public, folder, status=1)
+    again = cli("convert-weights", tiny_backbone, public, folder, status=1)
     assert str(folder) in again.err
 
 
@@ -119,7 +119,7 @@ def test_convert_takes_fields_of_the_config(cli: Any, tmp_path: Path, tiny_backb
     public = checkpoint(network, tmp_path / "x.pth")
     assignments = ["--option", "depth=2", "--option", "global_pool=mean"]
     assignments += ["--option", 'leads=["I", "II"]']
-    cli("convert", tiny_backbone, public, tmp_path / "encoder", *assignments)
+    cli("convert-weights", tiny_backbone, public, tmp_path / "encoder", *assignments)
     again = load_backbone(tiny_backbone, weights=tmp_path / "encoder", **options)
     x = torch.randn(1, 2, 250)
     assert torch.equal(again(x), network.eval()(x))
@@ -142,7 +142,7 @@ def test_wrong_options_are_refused(
     cli: Any, public: Path, tmp_path: Path, assignments: list[str], value: str
 ) -> None:
     words = [word for text in assignments for word in ("--option", text)]
-    result = cli("convert", "ecg_cpc", public, tmp_path / "x", *words, status=1)
+    result = cli("convert-weights", "ecg_cpc", public, tmp_path / "x", *words, status=1)
     assert value in result.err
     assert not (tmp_path / "x").exists()
 
@@ -155,7 +155,7 @@ def test_convert_refuses_a_pickle_that_would_run(
             return Path.touch, (tmp_path / "trace",)
 
     torch.save({"model": Evil()}, tmp_path / "x.pth")
-    result = cli("convert", tiny_backbone, tmp_path / "x.pth", tmp_path / "out", status=1)
+    result = cli("convert-weights", tiny_backbone, tmp_path / "x.pth", tmp_path / "out", status=1)
     assert result.remedies == 1
     assert not (tmp_path / "trace").exists()
     assert not (tmp_path / "out").exists()
@@ -178,7 +178,7 @@ def test_ecg_fm_at_full_size(cli: Any, synthetic_path: Path, tmp_path: Path) -> 
     """Convert, one step of the probe, one of fine-tuning, and evaluation."""
     encoder, public = tmp_path / "model", tmp_path / "public.pt"
     torch.save({"args": None, "model": create_backbone("ecg_fm", seed=0).state_dict()}, public)
-    cli("convert", "ecg_fm", public, encoder)
+    cli("convert-weights", "ecg_fm", public, encoder)
     arguments: list[Any] = ["--backbone", "ecg_fm", "--weights", encoder, "--resamples", 0]
     arguments += [word for key in FULL for word in ("--set", key)] + ["--min-records", 8]
     run = tmp_path / "run"

@@ -79,7 +79,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Predict": (predict.predict, predict.embed),
     "Evaluate": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),
     "Data": (data.pack, data.download, data.synthesize),
-    "Encoders": (backbones.backbones, backbones.convert, pretrain.pretrain),
+    "Encoders": (backbones.backbones, backbones.convert_weights, pretrain.pretrain),
     "Papers": (reproduce.reproduce,),
 }
 for _panel, _commands in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""Commands for networks: backbones, convert."""
+"""Commands for networks: backbones, convert-weights."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _line(entry: Json) -> str:
     return f"{name:<19} {entry['parameters']:>11,}  {size:<22} {entry['origin']}".rstrip()
 
 
-def convert(
+def convert_weights(
     name: Annotated[str, typer.Argument(help="The backbone: a name of `einthoven backbones`.")],
     checkpoint: Annotated[
         Path, typer.Argument(help="A public checkpoint: .pt, .pth, .ckpt, .bin or .safetensors.")
