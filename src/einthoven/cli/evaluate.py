@@ -364,17 +364,17 @@ def _cohort_of(
     With `some`, a table may have only some of them.
     """
     from einthoven.cli.paths import labelled_cohort, store_of
+    from einthoven.cohorts import layout_of
     from einthoven.cohorts.cohort import WITHOUT_LABEL
-    from einthoven.cohorts.ptbxl import TASKS, is_ptbxl_layout
     from einthoven.cohorts.table import columns_of
 
     labels = None
     if path.is_file():
         columns = columns_of(path) if some else model.labels
         labels = [label for label in model.labels if label in columns] or list(model.labels)
-    if task is None and is_ptbxl_layout(path):
+    if task is None:
         trained = ((model.config.get("provenance") or {}).get("cohort") or {}).get("task")
-        task = trained if trained in TASKS else None
+        task = trained if trained in layout_of(path).tasks else None
     cohort = labelled_cohort(path, task, labels=labels)
     if len(model.labels) < len(cohort.labels):
         cohort = cohort.with_labels(model.labels)

@@ -74,10 +74,10 @@ def full_cohort(
 
     Raises CohortError if an option applies to another kind of cohort.
     """
-    from einthoven.cohorts.ptbxl import is_ptbxl_layout
+    from einthoven.cohorts import layout_of
     from einthoven.cohorts.table import CohortWarning
 
-    empty_rows = "keep" if is_ptbxl_layout(path) else None
+    empty_rows = "keep" if "empty_rows" in layout_of(path).options else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CohortWarning)  # no use is made of ages and dates
         return _open(path, labels=labels, rate=rate, empty_rows=empty_rows)
@@ -91,18 +91,18 @@ def _open(
     rate: int | None = None,
     **options: Any,
 ) -> Cohort:
-    from einthoven.cohorts import open_cohort
-    from einthoven.cohorts.ptbxl import is_ptbxl_layout
+    from einthoven.cohorts import layout_of, open_cohort
 
+    layout = layout_of(path)
     if labels and path.is_dir():
         raise CohortError(
             f"--label applies only to tables; {path} is a folder",
-            remedy="leave it out; --task chooses labels of PTB-XL",
+            remedy="leave it out; --task chooses the labels of a data set",
         )
-    for name, value in {"--task": task, "--rate": rate}.items():
-        if value is not None and path.exists() and not is_ptbxl_layout(path):
+    for name, value in {"task": task, "rate": rate}.items():
+        if value is not None and name not in layout.options:
             raise CohortError(
-                f"{name} applies only to PTB-XL's folder; {path} is not one",
+                f"--{name} does not apply to {path}: {layout.name}",
                 remedy="leave it out; --label NAME chooses label columns of a table",
             )
     options |= {"task": task, "labels": labels, "rate": rate}

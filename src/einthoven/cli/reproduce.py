@@ -175,11 +175,11 @@ def _experiment(
 
 
 def _ptbxl_folder(cohort: Path | None) -> Path:
-    from einthoven.cohorts.ptbxl import TABLES, is_ptbxl_layout
+    from einthoven.cohorts.ptbxl import LAYOUT
 
-    if cohort is None or not is_ptbxl_layout(cohort):
+    if cohort is None or not LAYOUT.recognises(cohort):
         raise ReproduceError(
-            f"{cohort} is not in PTB-XL's layout: it lacks {' or '.join(TABLES)}",
+            f"{cohort} is not {LAYOUT.holds}",
             remedy="pass PTB-XL's folder (`einthoven download ptb-xl`), or train on other cohorts "
             "with `einthoven posttrain`",
         )

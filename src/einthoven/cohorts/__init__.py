@@ -1,25 +1,66 @@
-"""Cohorts: records, labels and patient-disjoint splits, from PTB-XL, a table or a folder."""
+"""Cohorts: records, labels and patient-disjoint splits, from a data set, a table or a folder.
+
+Each layout of files is one entry of the catalogue. One is added by a module with a `Layout` and a
+line in `LAYOUTS` below, or by `register_layout` in a module that a package declares as an entry
+point (`einthoven.extensions`).
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pandas import DataFrame
 
+from einthoven.cohorts import ptbxl, table
 from einthoven.cohorts.cohort import SPLITS, Cohort
-from einthoven.cohorts.ptbxl import TABLES, open_ptbxl
-from einthoven.cohorts.table import TABLE_SUFFIXES, open_folder, open_table
+from einthoven.cohorts.layout import Layout, options_of
+from einthoven.cohorts.table import TABLE_SUFFIXES, open_table
 from einthoven.errors import CohortError
-from einthoven.records.formats import find_records
+from einthoven.extensions import import_extensions
 
-__all__ = ["SPLITS", "TABLE_SUFFIXES", "Cohort", "is_cohort", "open_cohort"]
+__all__ = [
+    "SPLITS",
+    "TABLE_SUFFIXES",
+    "Cohort",
+    "Layout",
+    "is_cohort",
+    "layout_of",
+    "open_cohort",
+    "register_layout",
+]
+
+LAYOUTS = [table.FOLDER, table.TABLE, ptbxl.LAYOUT]
+"""Registered layouts; the last one that recognises a path is used. Plain folders come first."""
+
+
+def register_layout(new: Layout) -> None:
+    """Add a layout to the catalogue."""
+    LAYOUTS.append(new)
+
+
+def layout_of(path: str | Path) -> Layout:
+    """Layout of a cohort's path.
+
+    Raises
+    ------
+    CohortError
+        If it has none.
+    """
+    import_extensions()
+    root = Path(path)
+    for layout in reversed(LAYOUTS):
+        if layout.recognises(root):
+            return layout
+    holds = ", ".join(layout.holds for layout in reversed(LAYOUTS))
+    raise CohortError(
+        f"{root} is not a cohort" if root.exists() else f"{root} is missing",
+        remedy=f"choose one of: {holds}",
+    )
 
 
 def open_cohort(source: str | Path | DataFrame, task: str | None = None, **options: Any) -> Cohort:
-    """Open a cohort: a folder in PTB-XL's layout, a table, or a plain folder of ECG files.
+    """Open a cohort: a data set in its publisher's layout, a table, or a folder of ECG files.
 
     Parameters
     ----------
@@ -29,8 +70,9 @@ def open_cohort(source: str | Path | DataFrame, task: str | None = None, **optio
         (see `einthoven.cohorts.table.open_table`), or a folder of ECG files (without labels: it can
         be packed, used for pretraining, and predicted).
     task : str, optional
-        For PTB-XL's layout only: `all-71` (the default), `diagnostic-44`, `subclass-23`,
-        `superclass-5`, `form-19` or `rhythm-12`. The task of a table is its label columns.
+        Labels of a data set, such as `all-71` (the default), `diagnostic-44`, `subclass-23`,
+        `superclass-5`, `form-19` or `rhythm-12` of PTB-XL. The task of a table is its label
+        columns.
     **options
         PTB-XL's layout: `empty_rows`, `min_records`, `match_1_0_3`, `rate`. Table: `root`,
         `labels`, `min_records`, `seed`.
@@ -47,47 +89,24 @@ def open_cohort(source: str | Path | DataFrame, task: str | None = None, **optio
         If the source is none of these, an option does not apply to it, or its tables are
         inconsistent.
     """
+    opener, kind = open_table, "a data frame"
+    if not isinstance(source, DataFrame):
+        opener, kind = layout_of(source).open, str(source)
+        source = Path(source)
     options |= {} if task is None else {"task": task}
-    opener: Callable[..., Cohort]
-    if isinstance(source, DataFrame):
-        return _opened(open_table, source, options)
-    root = Path(source)
-    if root.is_dir() and any((root / name).is_file() for name in TABLES):
-        opener = open_ptbxl
-    elif root.is_dir() and find_records(root):
-        opener = open_folder
-    elif not root.is_dir() and root.suffix in TABLE_SUFFIXES:
-        opener = open_table
-    elif root.is_dir():
+    names = options_of(opener)
+    if unknown := [name for name in options if name not in names]:
         raise CohortError(
-            f"{root} contains neither PTB-XL's tables ({', '.join(TABLES)}) nor ECG files",
-            remedy="choose a folder that does, or a .csv or .parquet table with the path of each "
-            "ECG file; `einthoven download ptb-xl DEST` downloads PTB-XL",
+            f"{kind}: unknown option {', '.join(unknown)}",
+            remedy=f"the options are {', '.join(names)}" if names else "remove it",
         )
-    else:
-        raise CohortError(
-            f"{root} is neither a folder in PTB-XL's layout nor a .csv or .parquet table",
-            remedy="choose the folder that contains ptbxl_database.csv, or a table of labels",
-        )
-    return _opened(opener, root, options)
+    return opener(source, **options)
 
 
 def is_cohort(path: Path) -> bool:
     """Whether a path is a cohort: a folder or a table, not a record's name without suffix."""
     is_record_name = path.with_name(f"{path.name}.hea").is_file()
     return (path.is_dir() and not is_record_name) or path.suffix in TABLE_SUFFIXES
-
-
-def _opened(opener: Callable[..., Cohort], source: Any, options: dict[str, Any]) -> Cohort:
-    names = list(inspect.signature(opener).parameters)[1:]
-    unknown = [name for name in options if name not in names]
-    if unknown:
-        kind = "a data frame" if isinstance(source, DataFrame) else source
-        raise CohortError(
-            f"{kind}: unknown option {', '.join(unknown)}",
-            remedy=f"the options are {', '.join(names)}" if names else "remove it",
-        )
-    return opener(source, **options)
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from einthoven.cohorts.cohort import WITHOUT_LABEL, Cohort, checked
+from einthoven.cohorts.layout import Layout
 from einthoven.errors import CohortError
 from einthoven.licences import CC_BY_4, OWN_DATA, SIMULATED
 
@@ -127,9 +128,8 @@ def open_ptbxl(
     return checked(cohort)
 
 
-def is_ptbxl_layout(path: Path) -> bool:
-    """Whether a folder holds PTB-XL's two tables."""
-    return all((path / name).is_file() for name in TABLES)
+def _recognises(path: Path) -> bool:
+    return any((path / name).is_file() for name in TABLES)
 
 
 def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -229,3 +229,8 @@ def _version(database: pd.DataFrame) -> str:
     if not REMOVED_IN_1_0_3.isdisjoint(database.index):
         return "1.0.1"
     return "1.0.3" if database.index.max() > min(REMOVED_IN_1_0_3) else "1.0.1 or 1.0.3"
+
+
+LAYOUT = Layout(
+    "PTB-XL", f"a folder with {' and '.join(TABLES)}", _recognises, open_ptbxl, tuple(TASKS)
+)

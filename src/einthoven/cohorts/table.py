@@ -20,6 +20,7 @@ from einthoven.cohorts.cohort import (
     checked,
     split_by_patient,
 )
+from einthoven.cohorts.layout import Layout
 from einthoven.errors import CohortError
 from einthoven.licences import OWN_DATA, SIMULATED
 from einthoven.records.formats import find_records
@@ -114,9 +115,18 @@ def open_table(
 
 
 def open_folder(path: str | Path) -> Cohort:
-    """Open every ECG file below a folder, all in `train`, each as a patient of its own."""
+    """Open every ECG file below a folder, all in `train`, each as a patient of its own.
+
+    Raises CohortError if there is none.
+    """
     root = Path(path)
     paths = [str(file.relative_to(root)) for file in find_records(root)]
+    if not paths:
+        raise CohortError(
+            f"{root} contains neither ECG files nor the tables of a known data set",
+            remedy="choose a folder that does, or a .csv or .parquet table with the path of each "
+            "ECG file; `einthoven download ptb-xl DEST` downloads PTB-XL",
+        )
     frame = pd.DataFrame({"path": paths, "patient": paths, "split": "train"})
     cohort = open_table(frame, root=root, labels=())
     return replace(cohort, name=root.resolve().name, has_splits=False)
@@ -230,3 +240,11 @@ def _splits(
         )
     names = {folds[-1]: "test", folds[-2]: "validation"}
     return np.array([names.get(fold, "train") for fold in numbers], dtype=str)
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix in TABLE_SUFFIXES and not path.is_dir()
+
+
+TABLE = Layout("table", "a .csv or .parquet table with the path of each ECG", _is_table, open_table)
+FOLDER = Layout("folder", "a folder of ECG files", Path.is_dir, open_folder)

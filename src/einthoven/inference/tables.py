@@ -24,8 +24,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from einthoven.backbones.inference import device_of
-from einthoven.cohorts import Cohort, is_cohort, open_cohort
-from einthoven.cohorts.ptbxl import is_ptbxl_layout
+from einthoven.cohorts import Cohort, is_cohort, layout_of, open_cohort
 from einthoven.errors import EvaluationError, FileError
 from einthoven.files import (
     METRICS_FILE,
@@ -263,7 +262,8 @@ def _unlabelled(source: str | Path | pd.DataFrame, root: str | Path | None) -> C
     """Every record of a table or folder; labels are not read."""
     if isinstance(source, pd.DataFrame) or Path(source).is_file():
         return open_cohort(source, labels=(), root=root)
-    return open_cohort(source, **({"empty_rows": "keep"} if is_ptbxl_layout(Path(source)) else {}))
+    keeps = "empty_rows" in layout_of(source).options
+    return open_cohort(source, **({"empty_rows": "keep"} if keeps else {}))
 
 
 def _frame(

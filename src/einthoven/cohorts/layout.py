@@ -1,0 +1,46 @@
+"""Layouts of cohorts: how a data set lies in its folder, and the function that opens it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from einthoven.cohorts.cohort import Cohort
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout of cohorts.
+
+    Attributes
+    ----------
+    name : str
+        Name of the layout, such as `PTB-XL`.
+    holds : str
+        Files by which it is known, for messages: "a folder with ptbxl_database.csv".
+    recognises : callable
+        Whether a path, which need not exist, has this layout. It reads as little as it can.
+    open : callable
+        Open a path as a Cohort. Its first parameter is the path, the others are the options of
+        `open_cohort`; raise CohortError for files that are missing or inconsistent.
+    tasks : tuple of str
+        Names of its labelling tasks, the default first; empty without an option `task`.
+    """
+
+    name: str
+    holds: str
+    recognises: Callable[[Path], bool]
+    open: Callable[..., Cohort]
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options of `open`."""
+        return options_of(self.open)
+
+
+def options_of(opener: Callable[..., Cohort]) -> tuple[str, ...]:
+    """Parameters of an opener after the first one."""
+    return tuple(inspect.signature(opener).parameters)[1:]
