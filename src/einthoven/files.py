@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from einthoven.errors import EinthovenError, FileError
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from torch import Tensor
 
 # Names of the files of run folders, stores and model folders.
@@ -169,6 +170,103 @@ def read_toml(file: Path, refusal: type[EinthovenError]) -> Json:
         raise refusal(f"{file} is missing, or no file", remedy="name a .toml file") from error
     except ValueError as error:  # invalid TOML, or not UTF-8
         raise refusal(f"{file} is not valid TOML: {error}", remedy="correct that line") from error
+
+
+def read_table(
+    file: Path,
+    refusal: type[EinthovenError],
+    *,
+    text: Collection[str] = (),
+    unnamed: Collection[str] = (),
+) -> DataFrame:
+    """Read a user's table, CSV or Parquet by its suffix.
+
+    A CSV table is in UTF-8, with or without a byte order mark, and has commas between its cells.
+    Blanks around the names of columns are removed.
+
+    Parameters
+    ----------
+    file : Path
+    refusal : type of EinthovenError
+        Exception for a table that cannot be read.
+    text : collection of str
+        Columns that are read as text: `007` is neither 7 nor `7`.
+    unnamed : collection of str
+        Names for columns without one, in their order; without such names they are refused.
+
+    Raises
+    ------
+    EinthovenError
+        `refusal`, if the file is missing, is not such a table, has a column twice or without a
+        name, or a row with more cells than columns.
+    """
+    import pandas as pd
+
+    if not file.is_file():
+        raise refusal(f"{file} is missing, or no file", remedy="name an existing table")
+    is_csv = file.suffix.lower() == ".csv"
+    names: list[str] = []
+    try:
+        if is_csv:
+            # Pandas renames columns that are there twice, so the header is read by itself.
+            head = pd.read_csv(
+                file, encoding="utf-8-sig", header=None, nrows=1, dtype=str, keep_default_na=False
+            )
+            header = head.iloc[0].str.strip().tolist()
+            names = _column_names(header, list(unnamed), file, refusal)
+            frame = pd.read_csv(
+                file,
+                encoding="utf-8-sig",
+                names=names,
+                header=0,
+                dtype=dict.fromkeys(text, str),
+                low_memory=False,  # the type of a column is that of all its cells
+            )
+        else:
+            frame = pd.read_parquet(file)
+            frame.columns = _column_names([str(name) for name in frame], [], file, refusal)
+    except EinthovenError:
+        raise
+    except UnicodeDecodeError as error:
+        raise refusal(
+            f"{file} is not UTF-8: {error}", remedy="save it as CSV in UTF-8, with commas"
+        ) from error
+    except Exception as error:  # pandas and pyarrow raise whatever their parsers run into
+        remedy = "save it as CSV in UTF-8, with commas" if is_csv else "write the table again"
+        raise refusal(
+            f"{file} cannot be read as a table: {str(error).strip() or type(error).__name__}",
+            remedy=remedy,
+        ) from error
+    if is_csv and not isinstance(frame.index, pd.RangeIndex):
+        raise refusal(
+            f"{file}: the first row has more cells than the {len(names)} columns of the header",
+            remedy="give every column a name, and put texts with commas in quotation marks",
+        )
+    return frame
+
+
+def _column_names(
+    names: list[str], unnamed: list[str], file: Path, refusal: type[EinthovenError]
+) -> list[str]:
+    """Names of a table's columns, each once."""
+    if len(names) == 1 and (separators := set(names[0]) & set(";\t|")):
+        raise refusal(
+            f"{file}: the header {names[0][:80]!r} is separated by {min(separators)!r}",
+            remedy="separate the cells with commas",
+        )
+    spare = iter(unnamed)
+    named = [name or next(spare, "") for name in names]
+    if "" in named:
+        raise refusal(
+            f"{file}: column {named.index('') + 1} has no name",
+            remedy="name every column; pandas writes a table without its index by index=False",
+        )
+    twice = [name for place, name in enumerate(named) if name in named[:place]]
+    if twice:
+        raise refusal(
+            f"{file}: the column {twice[0]!r} is there twice", remedy="use each name once"
+        )
+    return named
 
 
 def append_line(file: Path, entry: Mapping[str, Any]) -> None:

@@ -158,7 +158,7 @@ def test_the_header_of_a_spreadsheet_is_refused(tables: Path, tmp_path: Path) ->
     folder = tmp_path / "spreadsheet"
     shutil.copytree(tables, folder)
     file = folder / "ptbxl_database.csv"
-    file.write_text(file.read_text().replace("ecg_id", " ecg_id", 1))
+    file.write_text(file.read_text().replace("ecg_id", "ECG-ID", 1))
     with pytest.raises(CohortError, match=r"\['ecg_id'\]"):
         open_cohort(folder)
 
@@ -177,3 +177,12 @@ def test_unknown_tasks_missing_files_and_truncated_statements(tables: Path, tmp_
     statements.drop("NORM").to_csv(tmp_path / "short" / "scp_statements.csv")
     with pytest.raises(CohortError, match="70 labels"):
         open_cohort(tmp_path / "short")
+
+
+def test_a_row_that_is_there_twice_is_named(tables: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    shutil.copytree(tables, folder)
+    table = pd.read_csv(folder / "ptbxl_database.csv", dtype=str)
+    pd.concat([table, table[:1]]).to_csv(folder / "ptbxl_database.csv", index=False)
+    with pytest.raises(CohortError, match=rf"ecg_id {table['ecg_id'].iloc[0]} "):
+        open_cohort(folder)

@@ -111,8 +111,76 @@ def test_separators_and_encodings_are_named(tmp_path: Path) -> None:
     rows().to_csv(tmp_path / "own.csv", index=False, sep=";")
     with pytest.raises(CohortError, match="path;patient"):
         open_cohort(tmp_path / "own.csv")
-    rows().assign(sex="männlich").to_csv(tmp_path / "own.csv", index=False, encoding="latin-1")
-    with pytest.raises(CohortError, match="UTF-8"):
+    for encoding in ("latin-1", "utf-16"):
+        rows().assign(sex="männlich").to_csv(tmp_path / "own.csv", index=False, encoding=encoding)
+        with pytest.raises(CohortError, match="UTF-8"):
+            open_cohort(tmp_path / "own.csv")
+    rows().to_csv(tmp_path / "plain.csv", index=False)
+    rows().to_csv(tmp_path / "marked.csv", index=False, encoding="utf-8-sig")
+    plain, marked = (open_cohort(tmp_path / f"{name}.csv") for name in ("plain", "marked"))
+    assert marked.digest == plain.digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("STEMI", "AFIB", 1), "'AFIB'"),
+        (lambda text: text.replace("STEMI", " AFIB ", 1), "'AFIB'"),
+        (lambda text: text.replace("STEMI", "", 1), r"own\.csv.* 4 "),
+        (lambda text: text.replace("0\n", "0,0\n").replace("1\n", "1,0\n"), r"own\.csv.* 4 "),
+        (lambda text: text.replace("r/003,", '"r/003,', 1), r"own\.csv"),
+        (lambda text: "", r"own\.csv"),
+    ],
+)
+def test_headers_and_cells_that_do_not_fit_are_refused(tmp_path: Path, change, message) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text(change(rows().to_csv(index=False)))
+    with pytest.raises(CohortError, match=message):
+        open_cohort(file)
+    with pytest.raises(CohortError, match="'path'"):
+        open_cohort(pd.concat([rows(), rows()["path"]], axis=1))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("other", ["17.0", "17 ", " 17,00", "17\u200b", "\ufeff17"])
+def test_a_patient_is_one_however_its_number_is_spelt(
+    tmp_path: Path, suffix: str, other: str
+) -> None:
+    people = ["17", *(f"p{i}" for i in range(58)), other]
+    frame = rows().assign(patient=people, split=["train"] * 40 + ["test"] * 20)
+    file = tmp_path / f"own{suffix}"
+    frame.to_csv(file, index=False) if suffix == ".csv" else frame.to_parquet(file)
+    with pytest.raises(CohortError, match="'17'"):
+        open_cohort(file)
+    free = frame.drop(columns="split")
+    free.to_csv(file, index=False) if suffix == ".csv" else free.to_parquet(file)
+    patients = open_cohort(file).patients()
+    assert patients[0] == patients[-1] == "17"
+
+
+def test_numbers_of_patients_are_the_same_as_floats() -> None:
+    """A join with gaps elsewhere turns whole numbers into floats, also large ones."""
+    numbers = np.arange(60) + 2**52
+    whole, floats = (
+        open_cohort(rows().assign(patient=numbers.astype(kind))) for kind in (int, float)
+    )
+    assert whole.digest == floats.digest
+
+
+def test_labels_may_be_true_and_false_or_text(tmp_path: Path) -> None:
+    frame, expected = rows(), open_cohort(rows()).matrix
+    for spelling in ({0: "FALSE", 1: "TRUE"}, {0: "false", 1: "True "}, {0: "0", 1: "1.0"}):
+        for suffix in (".csv", ".parquet"):
+            texts, file = frame.assign(AFIB=frame["AFIB"].map(spelling)), tmp_path / f"own{suffix}"
+            texts.to_csv(file, index=False) if suffix == ".csv" else texts.to_parquet(file)
+            np.testing.assert_array_equal(open_cohort(file).matrix, expected)
+
+
+def test_an_odd_cell_is_shown_with_its_row(tmp_path: Path) -> None:
+    frame = rows().astype({"AFIB": str})
+    frame.loc[7, "AFIB"] = "?"
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(CohortError, match=r"'AFIB' .*'\?' .* 1 .* 8 "):
         open_cohort(tmp_path / "own.csv")
 
 

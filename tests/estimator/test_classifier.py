@@ -321,6 +321,14 @@ def test_training_and_validation_records_are_disjoint(arrays: Any) -> None:
     assert validation.tolist() != other.tolist()
 
 
+def test_groups_are_told_apart_as_patients_are() -> None:
+    groups = np.array(["17", "17.0", *(str(i) for i in range(100, 138))], dtype=object)
+    targets = np.ones((len(groups), 1), np.uint8)
+    for seed in range(20):
+        train, _ = set_aside(targets, groups, fraction=0.5, seed=seed)
+        assert (0 in train) == (1 in train)
+
+
 def test_without_a_fraction_all_records_train(arrays: Any) -> None:
     train, watched = set_aside(arrays.y, None, fraction=None, seed=0)
     assert train.tolist() == watched.tolist() == list(range(len(arrays.y)))

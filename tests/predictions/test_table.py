@@ -195,3 +195,9 @@ def test_missing_patients_are_unknown(tmp_path: Path) -> None:
         assert Predictions.load(file).patients.tolist() == ["", "p"]
     frame.assign(patient=None).to_parquet(file)
     assert Predictions.load(file).patients.tolist() == ["", ""]
+
+
+def test_patients_are_spelt_in_one_way() -> None:
+    spelt = table(patients=["17", "17.0", " 17", "007", "p 1 ", ""])
+    assert spelt.patients.tolist() == ["17", "17", "17", "007", "p 1", ""]
+    assert table(patients=[17.0, np.nan, 3, 4, 5, 6]).patients[:3].tolist() == ["17", "", "3"]

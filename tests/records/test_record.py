@@ -9,6 +9,7 @@ import pytest
 
 from einthoven.errors import RecordError
 from einthoven.records import STANDARD_LEADS, Record, canonical_lead
+from einthoven.records.record import canonical_patient
 
 
 def make(signal: np.ndarray | None = None, rate: float = 100.0, **changes: object) -> Record:
@@ -21,6 +22,28 @@ def test_standard_leads_are_spelled_one_way() -> None:
     for lead in STANDARD_LEADS:
         assert canonical_lead(lead.upper()) == canonical_lead(f" {lead.lower()} ") == lead
     assert [canonical_lead(name) for name in ("MLII", "vx")] == ["MLII", "vx"]
+
+
+@pytest.mark.parametrize(
+    ("value", "spelling"),
+    [
+        ("17", "17"),
+        ("17.0", "17"),
+        ("\u00a017,00 ", "17"),
+        (17, "17"),
+        (np.float64(17), "17"),
+        (1e17, "100000000000000000"),
+        ("007.0", "007"),
+        ("17.5", "17.5"),
+        ("1.2.840.0", "1.2.840.0"),
+        ("Mu\u0308ller", "M\u00fcller"),
+        (" ", ""),
+    ],
+)
+def test_a_patient_is_spelled_one_way(value: object, spelling: str) -> None:
+    assert canonical_patient(value) == spelling
+    record = make(patient=value)
+    assert record.patient == (spelling or None)
 
 
 def test_create_names_leads_and_measures_duration() -> None:

@@ -17,7 +17,9 @@ import pandas as pd
 from einthoven.cohorts.cohort import WITHOUT_LABEL, Cohort, checked
 from einthoven.cohorts.layout import Layout
 from einthoven.errors import CohortError
+from einthoven.files import read_table
 from einthoven.licences import CC_BY_4, OWN_DATA, SIMULATED
+from einthoven.records.record import canonical_patient
 
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
@@ -139,8 +141,7 @@ def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
             remedy="choose a folder with both tables, or download it: einthoven download ptb-xl "
             "DEST",
         )
-    table = pd.read_csv(file, dtype={"scp_codes": str, "patient_id": str})
-    table = table.rename(columns={"Unnamed: 0": "code"})
+    table = read_table(file, CohortError, text=("scp_codes", "patient_id"), unnamed=("code",))
     missing = [name for name in columns if name not in table]
     if missing:
         raise CohortError(
@@ -165,8 +166,14 @@ def _read_database(file: Path) -> pd.DataFrame:
             f"{file}: strat_fold {table.loc[outside, 'strat_fold'].iloc[0]} is outside 1 to 10",
             remedy="use the folds as PhysioNet publishes them",
         )
+    twice = table["ecg_id"][table["ecg_id"].duplicated()]
+    if len(twice):
+        raise CohortError(
+            f"{file}: ecg_id {twice.iloc[0]} occurs more than once ({len(twice)} such rows)",
+            remedy="drop the duplicates, or use the file as PhysioNet publishes it",
+        )
     # PTB-XL writes patients as `15709.0`.
-    table["patient_id"] = table["patient_id"].str.removesuffix(".0")
+    table["patient_id"] = table["patient_id"].map(canonical_patient)
     return table.set_index("ecg_id")
 
 

@@ -22,12 +22,14 @@ from einthoven.cohorts.cohort import (
 )
 from einthoven.cohorts.layout import Layout
 from einthoven.errors import CohortError
+from einthoven.files import read_table
 from einthoven.licences import OWN_DATA, SIMULATED
 from einthoven.records.formats import find_records
+from einthoven.records.record import canonical_patient
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 # Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
-_TEXT = {"path": str, "patient": str, "record": str}
+_TEXT = ("path", "patient", "record")
 _NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex", "date", "device")
 _AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yrs?|years?)?\s*", re.IGNORECASE)
 _OLDEST = 120  # years
@@ -75,12 +77,9 @@ def open_table(
         frame = frame.assign(patient=frame["path"])
     missing = [name for name in ("path", "patient") if name not in frame]
     if missing:
-        sole = str(frame.columns[0]) if len(frame.columns) == 1 else ""
         raise CohortError(
             f"{file}: columns {missing} are missing; it has {list(frame.columns[:8])}",
-            remedy="separate the columns with commas"
-            if set(sole) & set(";\t|")
-            else "name the ECG file in `path` and its patient in `patient`",
+            remedy="name the ECG file in `path` and its patient in `patient`",
         )
     if labels is None:
         labels = [str(c) for c in frame if c not in _NOT_LABELS]
@@ -138,29 +137,35 @@ def columns_of(path: str | Path) -> list[str]:
 
 
 def _read(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        raise CohortError(f"{file} is missing", remedy="name an existing CSV or Parquet table")
     if file.suffix not in TABLE_SUFFIXES:
         kinds = " or ".join(TABLE_SUFFIXES)
         raise CohortError(f"{file}: unknown kind of table", remedy=f"use {kinds}")
-    try:
-        frame = pd.read_csv(file, dtype=_TEXT) if file.suffix == ".csv" else pd.read_parquet(file)
-    except UnicodeDecodeError as error:
-        raise CohortError(f"{file} is not UTF-8: {error}", remedy="save it as UTF-8") from error
-    except Exception as error:
-        raise CohortError(f"{file} cannot be read: {error}", remedy="save it again") from error
-    return _checked_frame(frame, str(file))
+    return _checked_frame(read_table(file, CohortError, text=_TEXT), str(file))
 
 
 def _checked_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    needed = ("path", "patient", "record", "split", "fold")
-    gaps = [column for column in needed if column in frame and frame[column].isna().any()]
+    twice = frame.columns[frame.columns.duplicated()].tolist()
+    if twice:  # in a data frame; `read_table` refuses files
+        raise CohortError(
+            f"{name}: the column {twice[0]!r} is there twice", remedy="use each name once"
+        )
+    texts = [column for column in (*_TEXT, "split") if column in frame]
+    frame = frame.assign(**{column: _stripped(frame[column]) for column in texts})
+    needed = [column for column in (*texts, "fold") if column in frame]
+    gaps = [column for column in needed if frame[column].isna().any()]
     if gaps or frame.empty:
         raise CohortError(
             f"{name}: {'no rows' if frame.empty else f'empty cells in {gaps}'}",
             remedy="fill in every path, patient, record, split and fold",
         )
     return frame
+
+
+def _stripped(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column as text without surrounding blanks, patients in one spelling; NaN where empty."""
+    spell = canonical_patient if column.name == "patient" else lambda value: str(value).strip()
+    texts = column.map(spell, na_action="ignore").astype(object)
+    return texts.where(texts != "", np.nan)
 
 
 def _ages(column: pd.Series[Any], file: Path) -> NDArray[np.float64]:
@@ -198,15 +203,29 @@ def _label_matrix(frame: pd.DataFrame, names: Sequence[str], file: Path) -> NDAr
             f"{file}: no label columns {absent}",
             remedy="add one column of 0 and 1 for every label",
         )
+    values = pd.DataFrame({name: _numbers(frame[name]) for name in names}, index=frame.index)
     for name in names:
-        bad = ~frame[name].isin([0, 1])
+        bad = ~values[name].isin([0, 1]).to_numpy()
         if bad.any():
+            count = int(bad.sum())
             raise CohortError(
-                f"{file}: label {name!r} holds {str(frame.loc[bad, name].iloc[0])!r} "
-                f"in {int(bad.sum())} rows",
+                f"{file}: label {name!r} holds {str(frame[name].to_numpy()[bad][0])!r} "
+                f"in {count} row{'s' * (count > 1)}, first in row {int(bad.argmax()) + 1} below "
+                "the header",
                 remedy="write 0 or 1, or name the label columns (--label NAME; labels=[...])",
             )
-    return np.ascontiguousarray(frame[list(names)].to_numpy(dtype=np.uint8))
+    return np.ascontiguousarray(values.to_numpy(dtype=np.uint8))
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Numbers of a column of numbers, of texts such as `1`, or of true and false in any case.
+
+    NaN for other cells, whose texts a message shows.
+    """
+    if column.dtype.kind in "biuf":
+        return column.astype(float)
+    texts = column.astype(object).where(column.notna(), "").astype(str).str.strip().str.lower()
+    return pd.to_numeric(texts.replace({"true": "1", "false": "0"}), errors="coerce")
 
 
 def _splits(

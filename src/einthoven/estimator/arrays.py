@@ -27,6 +27,7 @@ from einthoven.cohorts.cohort import patient_order, stratified_places
 from einthoven.errors import EinthovenError, EstimatorError, RecordError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.quality import refuse_unit
+from einthoven.records.record import canonical_patient
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Window
@@ -176,8 +177,13 @@ def source(
     """Rows of a store, or all of them, with their rows of targets and groups."""
     rows = np.arange(len(store)) if rows is None else rows
     labels = np.zeros((len(rows), 0), dtype=np.uint8) if targets is None else targets[rows]
-    patients = None if groups is None else np.asarray(groups).astype(str)[rows]
+    patients = None if groups is None else spelled(groups)[rows]
     return SignalSource(store, rows, labels, preparation, patients)
+
+
+def spelled(groups: Any) -> NDArray[np.str_]:
+    """Groups as text, patients in one spelling (`einthoven.records.record.canonical_patient`)."""
+    return np.array([canonical_patient(group) for group in column_or_1d(groups)], np.str_)
 
 
 # ---------------------------------------------------------------------- targets
@@ -258,7 +264,7 @@ def set_aside(
         If the groups are too few for the fraction.
     """
     rows = np.arange(len(targets))
-    owners: NDArray[np.str_] = column_or_1d(rows if groups is None else groups).astype(str)
+    owners = spelled(rows if groups is None else groups)
     check_consistent_length(owners, targets)
     if fraction is None:
         scored = patient_order(owners, targets, seed=seed)[:_SCORED]

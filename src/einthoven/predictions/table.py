@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
 from einthoven.files import replacing
+from einthoven.records.record import canonical_patient
 
 TARGET = "target:"
 PROBABILITY = "probability:"
@@ -67,7 +68,7 @@ class Predictions:
 
     def __post_init__(self) -> None:
         labels = tuple(_names(self.labels, "labels").tolist())
-        records, patients = _names(self.records, "records"), _names(self.patients, "patients")
+        records, patients = _names(self.records, "records"), _patients(self.patients)
         if patients.shape != records.shape or "" in labels:
             raise EvaluationError(
                 f"{len(patients)} patients for {len(records)} records, labels {listed(labels)}",
@@ -270,6 +271,14 @@ def _names(values: ArrayLike, kind: str) -> NDArray[np.str_]:
     if array.dtype.kind == "O":  # a missing value is unknown, not a patient called "nan"
         array = np.where(pd.isna(array), "", array)
     return array.astype(np.str_)
+
+
+def _patients(values: ArrayLike) -> NDArray[np.str_]:
+    """Patients in one spelling; a float column with gaps holds numbers of patients."""
+    array = np.asarray(values)
+    if array.dtype.kind == "f":
+        array = array.astype(object)
+    return np.array([canonical_patient(name) for name in _names(array, "patients")], np.str_)
 
 
 def _refuse_repeats(names: Sequence[str], kind: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +20,8 @@ MILLIVOLTS = {"mV": 1.0, "uV": 1e-3, "V": 1e3}
 """Units of voltage, in millivolts."""
 
 _CANONICAL = {name.lower(): name for name in STANDARD_LEADS}
+_WHOLE = re.compile(r"([+-]?\d+)[.,]0+")  # a whole number that a program wrote as a decimal one
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060"))
 
 
 def canonical_lead(name: str) -> str:
@@ -38,6 +42,30 @@ def canonical_lead(name: str) -> str:
     return _CANONICAL.get(name.lower(), name)
 
 
+def canonical_patient(value: object) -> str:
+    """Spell a patient identifier in one way: `17`, `17.0` and `17 ` are one patient.
+
+    Tables that were joined or passed through a spreadsheet write whole numbers as decimal ones,
+    and add blanks. Leading zeros and the case of letters are kept: `007` is not `7`.
+
+    Parameters
+    ----------
+    value : object
+        Identifier as a file or table holds it, text or number.
+
+    Returns
+    -------
+    str
+        Unicode normal form C, without surrounding blanks, invisible characters and a decimal part
+        of zeros; empty if nothing is left.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = unicodedata.normalize("NFC", str(value).translate(_INVISIBLE)).strip()
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     """One ECG.
@@ -56,7 +84,7 @@ class Record:
     name : str
         Record name.
     patient : str or None
-        Patient identifier, where the file holds one.
+        Patient identifier, where the file holds one; see `canonical_patient`.
     source : str
         Path of the file.
     source_hash : str
@@ -107,7 +135,7 @@ class Record:
             rate=float(rate),
             leads=names,
             name=name,
-            patient=patient,
+            patient=None if patient is None else canonical_patient(patient) or None,
             source=source,
             source_hash=source_hash,
             metadata=dict(metadata or {}),
