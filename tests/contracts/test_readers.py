@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ishne_files import sound_ishne
 
 from einthoven.errors import RecordError
 from einthoven.records import FORMATS, EcgFile, read_record
@@ -41,6 +42,7 @@ SOUND: dict[str, Callable[[Path], Path]] = {
     ".hea": sound_wfdb,
     ".dat": sound_dat,
     ".mat": sound_mat,
+    ".ecg": sound_ishne,
 }
 
 OF_SEVERAL_FILES = {"WFDB"}

@@ -67,6 +67,23 @@ class EcgFile:
         return self.content[:_HEAD] if self.data is not None else read_file(self.name, "", _HEAD)
 
     @cached_property
+    def size(self) -> int:
+        """Number of bytes. RecordError as for `content`."""
+        if self.data is not None:
+            return len(self.data)
+        self.part(0, 0)
+        return os.stat(self.name).st_size
+
+    def part(self, start: int, stop: int) -> bytes:
+        """Bytes from one offset to another, the end excluded; fewer at the end of the file.
+
+        The rest of a file on disk is not read. RecordError as for `content`.
+        """
+        if self.data is not None:
+            return self.data[start:stop]
+        return read_file(self.name, "", stop - start, start=start)
+
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 of the content, and of the member's name if there is one; hexadecimal."""
         if self.data is None and "content" not in self.__dict__:
@@ -93,12 +110,18 @@ class EcgFile:
 
 
 def read_file(
-    path: str, field: str, length: int = -1, *, least: int = 0, most: float = math.inf
+    path: str,
+    field: str,
+    length: int = -1,
+    *,
+    start: int = 0,
+    least: int = 0,
+    most: float = math.inf,
 ) -> bytes:
     """Read a regular file whose size lies between `least` and `most` bytes.
 
     `field` is what the file holds (`header`, `signal file`), for messages. With `length`, at most
-    so many bytes are read.
+    so many bytes are read, from offset `start`.
 
     Raises
     ------
@@ -114,6 +137,7 @@ def read_file(
         size = status.st_size
         if least <= size <= most:
             with open(path, "rb") as handle:
+                handle.seek(start)
                 content = handle.read(length)
             size = len(content) if length < 0 else size  # the file may have changed
             if least <= size <= most:

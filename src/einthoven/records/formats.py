@@ -224,17 +224,26 @@ def _by_suffix(suffix: str) -> Format | None:
     return next((entry for entry in reversed(FORMATS) if suffix in entry.suffixes), None)
 
 
-def _reader(module: str, function: str = "read") -> Callable[[EcgFile], Any]:
+def _reader(module: str, function: str = "read") -> Callable[..., Any]:
     """Function of a module in `records` that is imported when the first file is opened.
 
     A catalogue of many formats then costs no start-up time.
     """
 
-    def call(file: EcgFile) -> Any:
-        return getattr(import_module(f"einthoven.records.{module}"), function)(file)
+    def call(*arguments: Any) -> Any:
+        return getattr(import_module(f"einthoven.records.{module}"), function)(*arguments)
 
     return call
 
 
 WFDB = Format("WFDB", (".hea", ".dat", ".mat"), _reader("wfdb", "read_wfdb"))
 register_format(WFDB)
+register_format(
+    Format(
+        "ISHNE Holter",
+        (".ecg",),
+        _reader("ishne"),
+        recognises=_reader("ishne", "recognises"),
+        read_part=_reader("ishne", "read_part"),
+    )
+)

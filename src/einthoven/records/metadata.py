@@ -22,6 +22,7 @@ KEYS = {
     "p_axis_deg": "frontal axis of the P wave",
     "qrs_axis_deg": "frontal axis of the QRS complex",
     "t_axis_deg": "frontal axis of the T wave",
+    "left_out": "channels of the file that are not in the record, and the reason",
     "derived_leads": "leads that were computed from others (`limb_leads`)",
 }
 """Names with the same meaning in every format; all values are text. A format may add its own."""
@@ -55,6 +56,13 @@ def metadata(**values: object) -> dict[str, str]:
 def sex_of(text: object) -> str:
     """`male` or `female` for the spellings M, F, male and female; empty for any other."""
     return _SEXES.get(str(text).strip().lower(), "")
+
+
+def age_at(birth: dt.date | None, date: dt.date | None) -> int | None:
+    """Completed years from birth to a date; None if either is missing or birth comes later."""
+    if birth is None or date is None or birth > date:
+        return None
+    return date.year - birth.year - ((date.month, date.day) < (birth.month, birth.day))
 
 
 def iso_time(date: dt.date | None, time: dt.time | None = None) -> str:
