@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edf_files import sound_bdf, sound_edf
 from ishne_files import sound_ishne
 
 from einthoven.errors import RecordError
@@ -43,6 +44,8 @@ SOUND: dict[str, Callable[[Path], Path]] = {
     ".dat": sound_dat,
     ".mat": sound_mat,
     ".ecg": sound_ishne,
+    ".edf": sound_edf,
+    ".bdf": sound_bdf,
 }
 
 OF_SEVERAL_FILES = {"WFDB"}

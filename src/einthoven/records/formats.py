@@ -247,3 +247,12 @@ register_format(
         read_part=_reader("ishne", "read_part"),
     )
 )
+register_format(
+    Format(
+        "EDF",
+        (".edf", ".bdf"),
+        _reader("edf"),
+        recognises=_reader("edf", "recognises"),
+        read_part=_reader("edf", "read_part"),
+    )
+)
