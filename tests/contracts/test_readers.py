@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import sound_dicom
 from edf_files import sound_bdf, sound_edf
 from ishne_files import sound_ishne
 
@@ -43,6 +44,7 @@ SOUND: dict[str, Callable[[Path], Path]] = {
     ".hea": sound_wfdb,
     ".dat": sound_dat,
     ".mat": sound_mat,
+    ".dcm": sound_dicom,
     ".ecg": sound_ishne,
     ".edf": sound_edf,
     ".bdf": sound_bdf,

@@ -240,6 +240,15 @@ WFDB = Format("WFDB", (".hea", ".dat", ".mat"), _reader("wfdb", "read_wfdb"))
 register_format(WFDB)
 register_format(
     Format(
+        "DICOM",
+        (".dcm",),
+        _reader("dicom"),
+        recognises=_reader("dicom_head", "recognises"),
+        members=_reader("dicom_head", "members"),
+    )
+)
+register_format(
+    Format(
         "ISHNE Holter",
         (".ecg",),
         _reader("ishne"),
