@@ -1,6 +1,7 @@
 """Contract of readers, for every suffix of every registered format.
 
-A new format adds one entry to `SOUND`: a function that writes a small sound file of it.
+A new format adds one entry to `SOUND`: a function that writes a small sound file of it. Formats
+that share a suffix have one each, `.xml GE MUSE` for instance.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import sound_dicom
-from edf_files import sound_bdf, sound_edf
 from ishne_files import sound_ishne
+from xml_files import sound_aecg, sound_cardiosoft, sound_muse, sound_philips
 
 from einthoven.errors import RecordError
 from einthoven.records import FORMATS, EcgFile, read_record
@@ -44,16 +44,22 @@ SOUND: dict[str, Callable[[Path], Path]] = {
     ".hea": sound_wfdb,
     ".dat": sound_dat,
     ".mat": sound_mat,
-    ".dcm": sound_dicom,
     ".ecg": sound_ishne,
-    ".edf": sound_edf,
-    ".bdf": sound_bdf,
+    ".xml HL7 aECG": sound_aecg,
+    ".xml GE MUSE": sound_muse,
+    ".xml GE CardioSoft": sound_cardiosoft,
+    ".xml Philips Sierra": sound_philips,
 }
 
 OF_SEVERAL_FILES = {"WFDB"}
-READERS = {suffix: entry.read for entry in FORMATS for suffix in entry.suffixes}
-SUFFIXES = sorted(READERS)
-every_reader = pytest.mark.parametrize("suffix", SUFFIXES)
+READERS = {
+    name: entry.read
+    for entry in FORMATS
+    for suffix in entry.suffixes
+    for name in (suffix, f"{suffix} {entry.name}")
+    if name in SOUND
+}
+every_reader = pytest.mark.parametrize("suffix", sorted(SOUND))
 
 
 def assert_refused(suffix: str, path: Path, at_fault: Path | None = None) -> None:
@@ -66,8 +72,12 @@ def assert_refused(suffix: str, path: Path, at_fault: Path | None = None) -> Non
 
 
 def test_every_reader_has_a_sound_file() -> None:
-    assert set(SOUND) == set(SUFFIXES)
-    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in SUFFIXES)
+    for entry in FORMATS:
+        for suffix in entry.suffixes:
+            assert suffix == suffix.lower()
+            assert suffix.startswith(".")
+            assert suffix in SOUND or f"{suffix} {entry.name}" in SOUND
+    assert set(READERS) == set(SOUND)
 
 
 @every_reader
@@ -131,7 +141,7 @@ def test_bytes_equal_the_file(suffix: str, tmp_path: Path) -> None:
 
 @every_reader
 def test_missing_file(suffix: str, tmp_path: Path) -> None:
-    assert_refused(suffix, tmp_path / f"gone{suffix}")
+    assert_refused(suffix, tmp_path / f"gone{suffix.split()[0]}")
 
 
 @every_reader
@@ -160,5 +170,6 @@ def test_random_bytes(suffix: str, tmp_path: Path) -> None:
 
 @every_reader
 def test_a_folder_of_that_name(suffix: str, tmp_path: Path) -> None:
-    (tmp_path / f"folder{suffix}").mkdir()
-    assert_refused(suffix, tmp_path / f"folder{suffix}")
+    folder = tmp_path / f"folder{suffix.split()[0]}"
+    folder.mkdir()
+    assert_refused(suffix, folder)

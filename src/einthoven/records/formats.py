@@ -240,15 +240,6 @@ WFDB = Format("WFDB", (".hea", ".dat", ".mat"), _reader("wfdb", "read_wfdb"))
 register_format(WFDB)
 register_format(
     Format(
-        "DICOM",
-        (".dcm",),
-        _reader("dicom"),
-        recognises=_reader("dicom_head", "recognises"),
-        members=_reader("dicom_head", "members"),
-    )
-)
-register_format(
-    Format(
         "ISHNE Holter",
         (".ecg",),
         _reader("ishne"),
@@ -256,12 +247,12 @@ register_format(
         read_part=_reader("ishne", "read_part"),
     )
 )
-register_format(
-    Format(
-        "EDF",
-        (".edf", ".bdf"),
-        _reader("edf"),
-        recognises=_reader("edf", "recognises"),
-        read_part=_reader("edf", "read_part"),
+for _name, _module in (
+    ("GE CardioSoft", "cardiosoft"),
+    ("GE MUSE", "muse"),
+    ("Philips Sierra", "philips"),
+    ("HL7 aECG", "aecg"),
+):
+    register_format(
+        Format(_name, (".xml",), _reader(_module), recognises=_reader(_module, "recognises"))
     )
-)

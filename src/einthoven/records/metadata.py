@@ -11,6 +11,8 @@ KEYS = {
     "height_cm": "height of the patient",
     "weight_kg": "weight of the patient",
     "statements": "the device's own interpretation, one statement a line",
+    "severity": "the device's summary of its statements, such as ABNORMAL ECG",
+    "confirmed_statements": "the interpretation as a reader edited it, where it differs",
     "confirmed_by": "who confirmed the interpretation; absent if nobody has",
     "device": "manufacturer and model of the device",
     "filters": "filters of the device, such as 0.05 to 150 Hz, notch 50 Hz",
@@ -24,6 +26,7 @@ KEYS = {
     "t_axis_deg": "frontal axis of the T wave",
     "left_out": "channels of the file that are not in the record, and the reason",
     "derived_leads": "leads that were computed from others (`limb_leads`)",
+    "calibration_s": "where the device's calibration pulse begins, seconds; no ECG follows it",
 }
 """Names with the same meaning in every format; all values are text. A format may add its own."""
 
@@ -72,6 +75,12 @@ def iso_time(date: dt.date | None, time: dt.time | None = None) -> str:
     if time is None:
         return date.isoformat()
     return dt.datetime.combine(date, time.replace(tzinfo=None)).isoformat(timespec="seconds")
+
+
+def filters_text(high_pass: str | None, low_pass: str | None, notch: str | None) -> str:
+    """Text of the key `filters` from cut-off frequencies in Hz; empty without any."""
+    band = " to ".join(filter(None, (high_pass, low_pass)))
+    return ", ".join(filter(None, (band and f"{band} Hz", notch and f"notch {notch} Hz")))
 
 
 def _text(value: object) -> str:

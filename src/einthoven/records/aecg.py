@@ -1,0 +1,335 @@
+"""HL7 annotated ECG (aECG), as the FDA receives it and many carts export it.
+
+Source: HL7 Version 3 Implementation Guide, Annotated ECG, 21 March 2005. A lead is a sequence with
+`value = origin + scale * digit`; a sequence of times beside it has the sampling interval.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einthoven.records.file import EcgFile
+from einthoven.records.metadata import age_at, filters_text, iso_time, metadata, sex_of
+from einthoven.records.record import STANDARD_LEADS, Record, canonical_lead
+from einthoven.records.xml import (
+    add_lead,
+    attribute_of,
+    date_of,
+    figure,
+    format_name,
+    interval,
+    millivolts,
+    number,
+    parse,
+    samples,
+    stack,
+    text_of,
+    time_of,
+)
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+NAME = "HL7 aECG"
+
+_EXPORT = "export the ECG again"
+_CODE = "MDC_ECG_"
+_LEAD = f"{_CODE}LEAD_"
+_TIMES = {"TIME_ABSOLUTE", "TIME_RELATIVE"}
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_AGE = "21612-7"  # LOINC: reported age
+_YEARS = {"a": 1.0, "mo": 1 / 12, "wk": 7 / 365.25, "d": 1 / 365.25}
+_INTERVALS = {
+    "heart_rate_bpm": ("HEART_RATE",),
+    "pr_ms": ("TIME_PD_PR",),
+    "qrs_ms": ("TIME_PD_QRS",),
+    "qt_ms": ("TIME_PD_QT",),
+    "qtc_ms": ("TIME_PD_QTC", "TIME_PD_QTCB", "TIME_PD_QTCF"),
+}
+_AXES = {
+    "p_axis_deg": ("ANGLE_P_FRONT",),
+    "qrs_axis_deg": ("ANGLE_QRS_FRONT",),
+    "t_axis_deg": ("ANGLE_T_FRONT",),
+}
+_MINIMUM_SHARE = 0.1  # of a tracing in several parts that has to have samples
+
+
+class _Part(NamedTuple):
+    """Leads that were sampled at the same times, in millivolts."""
+
+    start: float | None
+    rate: float
+    leads: dict[str, NDArray[np.float64]]
+    others: tuple[str, ...]
+
+
+def recognises(head: bytes) -> bool:
+    """Whether the first bytes of a file have the root element of this format."""
+    return format_name(head) == NAME
+
+
+def read(file: EcgFile) -> Record:
+    """Read the rhythm of an HL7 annotated ECG, in millivolts.
+
+    Parameters
+    ----------
+    file : EcgFile
+        The file, on disk or in memory.
+
+    Returns
+    -------
+    Record
+        The series with the code RHYTHM; averaged beats are never returned. NaN where a tracing
+        that is stored in several parts has no samples of a lead.
+
+    Raises
+    ------
+    RecordError
+        If the file has no rhythm or several, no sampling interval or unit, no lead, or leads that
+        differ in length.
+    """
+    root = parse(file, NAME)
+    series = _rhythm(file, root)
+    parts = [_part(file, each) for each in series.iterfind("component/sequenceSet")]
+    if not parts:
+        raise file.refusal("sequence set", None, "is missing: no samples", remedy=_EXPORT)
+    if {part.rate for part in parts} != {parts[0].rate}:
+        rates = ", ".join(f"{part.rate:g}" for part in parts)
+        raise file.refusal("sampling rate", rates, "differs between parts", remedy=_EXPORT)
+    leads = parts[0].leads if len(parts) == 1 else _joined(file, parts)
+    return Record.create(
+        stack(file, leads).astype(np.float32),
+        parts[0].rate,
+        leads=leads,
+        name=file.label,
+        patient=_patient(root),
+        source=file.name,
+        source_hash=file.sha256,
+        metadata=_metadata(root, series) | metadata(left_out=_left_out(parts)),
+    )
+
+
+def _rhythm(file: EcgFile, root: Element) -> Element:
+    every = root.findall("component/series")
+    codes = [attribute_of(series, "code", "code") for series in every]
+    # A series without a code is a rhythm; averaged beats always say so.
+    rhythms = [series for series, code in zip(every, codes, strict=True) if code in ("RHYTHM", "")]
+    if len(rhythms) == 1:
+        return rhythms[0]
+    if rhythms:
+        reason = f"{len(rhythms)} rhythms in one file, of which none is the main one"
+        remedy = f"{_EXPORT}, one file for each recording"
+    else:
+        reason = "no rhythm: averaged beats are no tracing"
+        remedy = f"{_EXPORT} with its rhythm"
+    raise file.refusal("series", ", ".join(codes), reason, remedy=remedy)
+
+
+# ------------------------------------------------------------------ samples
+
+
+def _part(file: EcgFile, sequence_set: Element) -> _Part:
+    """Leads of a sequence set, with the rate and the start that its times have."""
+    start = rate = None
+    leads: dict[str, NDArray[np.float64]] = {}
+    others = []
+    for sequence in sequence_set.iterfind("component/sequence"):
+        code = attribute_of(sequence, "code", "code")
+        value = sequence.find("value")
+        name = code.removeprefix(_LEAD)
+        if code in _TIMES and value is not None:
+            start, rate = _times(file, value)
+        elif value is not None and (code.startswith(_LEAD) or name in STANDARD_LEADS):
+            lead = canonical_lead(name)
+            add_lead(file, leads, lead, _lead(file, lead, value))
+        else:
+            others.append(code)
+    if rate is None:
+        reason = "is missing: no sequence of times"
+        raise file.refusal("sampling interval", None, reason, remedy=_EXPORT)
+    if not leads:
+        reason = f"no sequence is a lead; a lead is {_LEAD}I, ..."
+        raise file.refusal("leads", ", ".join(others), reason, remedy=_EXPORT)
+    stack(file, leads)
+    return _Part(start, rate, leads, tuple(others))
+
+
+def _times(file: EcgFile, value: Element) -> tuple[float | None, float]:
+    """Start in seconds, None if it is not stated, and samples a second."""
+    increment = number(
+        file, "sampling interval", attribute_of(value, "increment", "value"), positive=True
+    )
+    unit = attribute_of(value, "increment", "unit")
+    if unit not in _SECONDS:
+        reason = "is no unit of time" if unit else "is missing"
+        raise file.refusal("unit of the sampling interval", unit, reason, remedy=_EXPORT)
+    for name in ("period", "denominator"):
+        if attribute_of(value, name, "value") not in ("", "1"):
+            reason = "times that repeat are not supported"
+            raise file.refusal(name, attribute_of(value, name, "value"), reason, remedy=_EXPORT)
+    # A sampling interval is written in few digits: 0.002 s is 500 Hz, not 499.99999999999994.
+    rate = float(f"{1 / (increment * _SECONDS[unit]):.10g}")
+    return _seconds(value.find("head")), rate
+
+
+def _seconds(head: Element | None) -> float | None:
+    """Seconds of a point in time, from any fixed origin; None if it is none."""
+    text = attribute_of(head, ".", "value")
+    day, time = _moment(text)
+    if day is not None:
+        since = dt.datetime.combine(day, time or dt.time()) - dt.datetime(1970, 1, 1)
+        return since.total_seconds()
+    value, unit = figure(text), attribute_of(head, ".", "unit")
+    return None if value is None or unit not in _SECONDS else value * _SECONDS[unit]
+
+
+def _lead(file: EcgFile, lead: str, value: Element) -> NDArray[np.float64]:
+    """Millivolts of a lead."""
+    scale, origin = (_voltage(file, lead, name, value) for name in ("scale", "origin"))
+    digits = samples(file, f"digits of {lead}", value.findtext("digits"))
+    if scale == 0:
+        raise file.refusal(f"scale of {lead}", 0, "makes every sample 0", remedy=_EXPORT)
+    return origin + scale * digits
+
+
+def _voltage(file: EcgFile, lead: str, name: str, value: Element) -> float:
+    field = f"{name} of {lead}"
+    quantity = number(file, field, attribute_of(value, name, "value"))
+    return quantity * millivolts(file, f"unit of the {field}", attribute_of(value, name, "unit"))
+
+
+def _joined(file: EcgFile, parts: list[_Part]) -> dict[str, NDArray[np.float64]]:
+    """Parts of a tracing, such as four groups of three leads one after the other, as one."""
+    if any(part.start is None for part in parts):
+        reason = "is not stated for each of several parts"
+        raise file.refusal("start of a sequence set", None, reason, remedy=_EXPORT)
+    lengths = [len(next(iter(part.leads.values()))) for part in parts]
+    first = min(part.start or 0 for part in parts)
+    starts = [round(((part.start or 0) - first) * part.rate) for part in parts]
+    total = max(start + length for start, length in zip(starts, lengths, strict=True))
+    if total * _MINIMUM_SHARE > sum(lengths):
+        reason = "parts too far from each other for one tracing"
+        raise file.refusal("start of a sequence set", total / parts[0].rate, reason, remedy=_EXPORT)
+    leads: dict[str, NDArray[np.float64]] = {}
+    for part, start in zip(parts, starts, strict=True):
+        for lead, values in part.leads.items():
+            whole = leads.setdefault(lead, np.full(total, np.nan))
+            place = whole[start : start + len(values)]
+            if not np.isnan(place).all():
+                reason = "parts overlap in this lead"
+                raise file.refusal("leads", lead, reason, remedy=_EXPORT)
+            place[:] = values
+    return leads
+
+
+# ------------------------------------------------------------------ metadata
+
+
+def _left_out(parts: list[_Part]) -> str:
+    codes = dict.fromkeys(code or "without a code" for part in parts for code in part.others)
+    return ", ".join(f"{code} (no ECG lead)" for code in codes)
+
+
+def _patient(root: Element) -> str | None:
+    subject = root.find("componentOf/timepointEvent/componentOf/subjectAssignment/subject")
+    identifier = attribute_of(subject, "trialSubject/id", "extension")
+    # Mindray writes it into an element of its own.
+    return identifier or text_of(subject, "trialSubject/*/PatientID") or None
+
+
+def _metadata(root: Element, series: Element) -> dict[str, str]:
+    person = root.find(".//subjectDemographicPerson")
+    starts = (
+        attribute_of(series, "effectiveTime/low", "value"),
+        attribute_of(root, "effectiveTime/low", "value"),
+        attribute_of(root, "effectiveTime/center", "value"),
+    )
+    day, time = next((moment for moment in map(_moment, starts) if moment[0]), (None, None))
+    birth, _ = _moment(attribute_of(person, "birthTime", "value"))
+    author = series.find("author/seriesAuthor")
+    device = (
+        text_of(author, "manufacturerOrganization/name"),
+        text_of(author, "manufacturedSeriesDevice/manufacturerModelName"),
+    )
+    found = _annotations(series)
+    return metadata(
+        time=iso_time(day, time),
+        age=_age(root) or age_at(birth, day),
+        sex=sex_of(attribute_of(person, "administrativeGenderCode", "code")),
+        statements=_statements(series),
+        device=" ".join(filter(None, device)),
+        filters=_filters(series),
+        **{key: _first(found, codes, interval) for key, codes in _INTERVALS.items()},
+        **{key: _first(found, codes, figure) for key, codes in _AXES.items()},
+    )
+
+
+def _moment(text: str) -> tuple[dt.date | None, dt.time | None]:
+    """Date and time of day in text such as `20021122091000.000`; None where it has none."""
+    match = re.fullmatch(
+        r"(\d{8})(?:(\d\d)(\d\d)(?:(\d\d)(?:\.(\d{1,6})\d*)?)?)?(?:[-+]\d{4})?", text, re.ASCII
+    )
+    if match is None:
+        return None, None
+    date, hour, minute, second, fraction = match.groups()
+    day = date_of(date, "%Y%m%d")
+    if hour is None:
+        return day, None
+    return day, time_of(f"{hour}:{minute}:{second or '00'}.{(fraction or '').ljust(6, '0')}")
+
+
+def _age(root: Element) -> float | None:
+    """Reported age in years."""
+    for observation in root.iterfind("controlVariable/relatedObservation"):
+        if attribute_of(observation, "code", "code") == _AGE:
+            age = figure(attribute_of(observation, "value", "value"))
+            years = _YEARS.get(attribute_of(observation, "value", "unit"))
+            return None if age is None or years is None else round(age * years, 2)
+    return None
+
+
+def _statements(series: Element) -> list[str]:
+    """Statements of the device, in the order of the file, each once."""
+    texts = [
+        text_of(annotation, "value")
+        for annotation in series.iterfind("subjectOf/annotationSet//annotation")
+        if attribute_of(annotation, "code", "code") == f"{_CODE}INTERPRETATION_STATEMENT"
+    ]
+    return list(dict.fromkeys(filter(None, texts)))
+
+
+def _annotations(series: Element) -> dict[str, str]:
+    """Values of the annotations of the whole tracing, else of its averaged beat, by their codes.
+
+    Annotations inside others belong to single beats or leads.
+    """
+    found: dict[str, str] = {}
+    for path in ("subjectOf", "derivation/derivedSeries/subjectOf"):
+        for annotation in series.iterfind(f"{path}/annotationSet/component/annotation"):
+            code = attribute_of(annotation, "code", "code").upper().removeprefix(_CODE)
+            found.setdefault(code, attribute_of(annotation, "value", "value"))
+    return found
+
+
+def _first(
+    found: dict[str, str], codes: tuple[str, ...], read: Callable[[str], float | None]
+) -> float | None:
+    values = (read(found.get(code, "")) for code in codes)
+    return next((value for value in values if value is not None), None)
+
+
+def _filters(series: Element) -> str:
+    """Filters of the device: `0.05 to 150 Hz, notch 60 Hz`."""
+    cutoffs = {}
+    for variable in series.iterfind("controlVariable/controlVariable"):
+        code = attribute_of(variable, "code", "code").rpartition("FILTER_")[2]
+        value = variable.find("component/controlVariable/value")
+        if attribute_of(value, ".", "unit") == "Hz":
+            cutoffs[code] = attribute_of(value, ".", "value")
+    return filters_text(cutoffs.get("HIGH_PASS"), cutoffs.get("LOW_PASS"), cutoffs.get("NOTCH"))

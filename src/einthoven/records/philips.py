@@ -1,0 +1,346 @@
+"""Philips Sierra XML 1.03, 1.04 and 1.04.01, root element `restingecgdata`.
+
+Source: the schemas of the format, and the package sierraecg, whose decoder of the LZW step is used.
+Its other functions read paths only, take the limb leads of uncompressed files for differences, and
+raise exceptions of many kinds; what follows that step is computed here and tested against it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einthoven.records.file import EcgFile
+from einthoven.records.metadata import age_at, filters_text, iso_time, metadata, sex_of
+from einthoven.records.record import STANDARD_LEADS, Record
+from einthoven.records.xml import (
+    attribute_of,
+    count,
+    date_of,
+    decode_base64,
+    figure,
+    format_name,
+    interval,
+    number,
+    parse,
+    samples,
+    statements_of,
+    text_of,
+    time_of,
+)
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+NAME = "Philips Sierra"
+
+_EXPORT = "export the ECG again"
+_VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
+_TWELVE = ("STD-12", "10-WIRE")  # acquisitions whose channels are the standard leads, in order
+_LIMB_LEADS = STANDARD_LEADS[:6]
+_CODE_BITS = 10
+_INT16 = 32768
+_USUAL_DIFFERENCE = 10  # counts; stored limb leads obey Einthoven's law within 2
+_PULSE_SECONDS = 0.15  # the calibration pulse lasts 0.2 s
+_INTERVALS = {
+    "heart_rate_bpm": ("heartrate",),
+    "pr_ms": ("print", "meanprint"),
+    "qrs_ms": ("qrsdur", "meanqrsdur"),
+    "qt_ms": ("qtint", "meanqtint"),
+    "qtc_ms": ("qtcb", "meanqtc"),
+}
+_AXES = {
+    "p_axis_deg": ("pfrontaxis",),
+    "qrs_axis_deg": ("qrsfrontaxis",),
+    "t_axis_deg": ("tfrontaxis",),
+}
+
+
+def recognises(head: bytes) -> bool:
+    """Whether the first bytes of a file have the root element of this format."""
+    return format_name(head) == NAME
+
+
+def read(file: EcgFile) -> Record:
+    """Read the tracing of a Philips file, in millivolts.
+
+    Parameters
+    ----------
+    file : EcgFile
+        The file, on disk or in memory.
+
+    Returns
+    -------
+    Record
+        All samples. The device's calibration pulse at the end is part of them; `calibration_s` in
+        the metadata has its beginning.
+
+    Raises
+    ------
+    RecordError
+        If the file has another version, no rate, resolution or lead names, another number of
+        samples than announced, damaged compression, or limb leads that are neither leads nor
+        differences.
+    """
+    root = parse(file, NAME)
+    version = text_of(root, "documentinfo/documentversion")
+    if version not in _VERSIONS:
+        reason = f"is not supported; versions are {', '.join(_VERSIONS)}"
+        raise file.refusal("documentversion", version, reason, remedy=_EXPORT)
+    waveforms = root.find("waveforms/parsedwaveforms")
+    if waveforms is None:
+        raise file.refusal("parsedwaveforms", None, "is missing: no samples", remedy=_EXPORT)
+    settings = _Settings(file, root, waveforms)
+    counts = _counts(file, waveforms, settings)
+    signal = (counts - settings.offset) * (settings.resolution / 1000)
+    return Record.create(
+        signal.astype(np.float32),
+        settings.rate,
+        leads=settings.leads,
+        name=file.label,
+        patient=text_of(root, "patient/generalpatientdata/patientid") or None,
+        source=file.name,
+        source_hash=file.sha256,
+        metadata=_metadata(root) | metadata(calibration_s=_calibration(signal, settings.rate)),
+    )
+
+
+class _Settings:
+    """What the samples mean.
+
+    Version 1.04 states it beside the samples. The characteristics of the acquisition, which
+    version 1.03 has alone, need not hold for samples that were processed later.
+    """
+
+    def __init__(self, file: EcgFile, root: Element, waveforms: Element) -> None:
+        acquired = root.find("dataacquisition/signalcharacteristics")
+
+        def setting(name: str, *elements: str) -> str:
+            others = (text_of(acquired, element) for element in elements)
+            return (waveforms.get(name) or "").strip() or next(filter(None, others), "")
+
+        self.rate = number(
+            file, "samplingrate", setting("samplespersecond", "samplingrate"), positive=True
+        )
+        # In microvolts by the schemas, which have no place for another unit.
+        resolution = setting("resolution", "resolution", "signalresolution")
+        self.resolution = number(file, "resolution", resolution, positive=True)
+        self.offset = number(file, "signaloffset", setting("signaloffset", "signaloffset") or "0")
+        bits = waveforms.get("bitspersample") or waveforms.get("nbitspersample") or ""
+        signed = setting("signalsigned", "signalsigned")
+        for field, value, usual in (
+            ("bitspersample", bits, "16"),
+            ("signalsigned", signed, "True"),
+        ):
+            if value not in ("", usual):
+                raise file.refusal(field, value, f"only {usual} is supported", remedy=_EXPORT)
+        self.leads = self._leads(file, waveforms, acquired)
+        milliseconds = number(
+            file, "durationperchannel", waveforms.get("durationperchannel") or "", positive=True
+        )
+        self.samples = round(milliseconds * self.rate / 1000)
+        if self.samples < 1:
+            reason = "is shorter than a sample"
+            raise file.refusal("durationperchannel", milliseconds, reason, remedy=_EXPORT)
+
+    @staticmethod
+    def _leads(file: EcgFile, waveforms: Element, acquired: Element | None) -> tuple[str, ...]:
+        labels = tuple((waveforms.get("leadlabels") or "").split())
+        announced = waveforms.get("numberofleads") or text_of(acquired, "numberchannelsallocated")
+        number_of_leads = count(file, "numberofleads", announced)
+        kind = text_of(acquired, "acquisitiontype")
+        if not labels and kind in _TWELVE and number_of_leads == len(STANDARD_LEADS):
+            return STANDARD_LEADS
+        if len(labels) < number_of_leads:
+            reason = f"names {len(labels)} of {number_of_leads} leads"
+            raise file.refusal("leadlabels", " ".join(labels), reason, remedy=_EXPORT)
+        return labels[:number_of_leads]
+
+
+# ------------------------------------------------------------------ samples
+
+
+def _counts(file: EcgFile, waveforms: Element, settings: _Settings) -> NDArray[np.float64]:
+    """Samples as they were counted, (leads, samples)."""
+    method = waveforms.get("compressmethod") or waveforms.get("compression") or "Uncompressed"
+    if waveforms.get("compressflag") == "False":
+        method = "Uncompressed"
+    encoding = waveforms.get("dataencoding") or ""
+    shape = len(settings.leads), settings.samples
+    if encoding == "Plain" and method == "Uncompressed":
+        counts = samples(file, "parsedwaveforms", waveforms.text)
+    elif encoding == "Base64":
+        data = decode_base64(file, "parsedwaveforms", waveforms.text)
+        if method == "XLI":
+            return _with_limb_leads(file, _decompressed(file, data, shape), settings)
+        counts = np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float64)
+    else:
+        reason = "only Base64 and Plain are supported"
+        raise file.refusal("dataencoding", encoding, reason, remedy=_EXPORT)
+    if method != "Uncompressed":
+        reason = "only XLI and uncompressed samples are supported"
+        raise file.refusal("compression", method, reason, remedy=_EXPORT)
+    if len(counts) != shape[0] * shape[1]:
+        reason = f"the file has {len(counts)} samples of {shape[0]} leads"
+        raise file.refusal("durationperchannel", shape[1], reason, remedy=_EXPORT)
+    counts = counts.reshape(shape)
+    if settings.leads[:3] == _LIMB_LEADS[:3]:
+        _check(file, counts[1] - counts[0] - counts[2], "III")
+    return counts
+
+
+def _decompressed(file: EcgFile, data: bytes, shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Samples of XLI compression: for each lead a header of 8 bytes and a body.
+
+    A header has the length of the body and a first difference. A file may have further leads,
+    without a signal, behind those that it names.
+    """
+    rows, position = [], 0
+    for lead in range(shape[0]):
+        length = int.from_bytes(data[position : position + 4], "little", signed=True)
+        body = data[position + 8 : position + 8 + length]
+        if length < 1 or len(body) < length:
+            reason = f"ends before lead {lead + 1} of {shape[0]}"
+            raise file.refusal("parsedwaveforms", None, reason, remedy=_EXPORT)
+        first = int.from_bytes(data[position + 6 : position + 8], "little", signed=True)
+        rows.append(_second_sum(_unpacked(file, body, shape[1]), first))
+        position += 8 + length
+    counts = np.array(rows)
+    if np.abs(counts).max() >= _INT16:
+        reason = "has a value beyond 16 bits: the compressed samples are damaged"
+        raise file.refusal("parsedwaveforms", None, reason, remedy=_EXPORT)
+    return counts
+
+
+def _unpacked(file: EcgFile, body: bytes, length: int) -> NDArray[np.int64]:
+    """Second differences of a lead. All high bytes come before all low bytes."""
+    # Imported with the first compressed file.
+    from sierraecg.lzw import LzwDecoder
+
+    decoder = LzwDecoder(body, _CODE_BITS)
+    try:
+        # Never more bytes than are needed: a few bytes can stand for a thousand times as many.
+        unpacked = np.array(decoder.read_bytes(2 * length), np.uint8).reshape(2, length)
+        end = decoder.read()
+    except (OverflowError, IndexError):  # too few bytes, or a code without a meaning
+        reason = f"has fewer than {length} samples of a lead, or is damaged"
+        raise file.refusal("parsedwaveforms", None, reason, remedy=_EXPORT) from None
+    if end != -1:
+        reason = f"has more than {length} samples of a lead"
+        raise file.refusal("parsedwaveforms", None, reason, remedy=_EXPORT)
+    high, low = unpacked.astype(np.int64)
+    return (high << 8 | low) - ((high >> 7) << 16)
+
+
+def _second_sum(values: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+    """Samples of second differences.
+
+    The first two values are samples. Sample i is 2 s[i-1] - s[i-2] - d[i-1], where d[1] is `first`
+    and every later d is the value less 64.
+    """
+    steps = values.copy()
+    steps[1:2] -= values[:1]
+    steps[2:3] = -first
+    steps[3:] = 64 - values[2:-1]
+    steps[1:] = np.cumsum(steps[1:])
+    return np.cumsum(steps)
+
+
+def _with_limb_leads(
+    file: EcgFile, counts: NDArray[np.int64], settings: _Settings
+) -> NDArray[np.float64]:
+    """Add to III and the augmented leads what compression has taken from them.
+
+    They are stored as what remains when they are computed from I and II, in whole counts.
+    """
+    if settings.leads[:6] != _LIMB_LEADS or settings.offset:
+        shown = f"{' '.join(settings.leads[:6])}, offset {settings.offset:g}"
+        reason = "limb leads are only known to be stored as I II III aVR aVL aVF, without offset"
+        raise file.refusal("leadlabels", shown, reason, remedy=_EXPORT)
+    for lead, rest in zip(_LIMB_LEADS[2:], counts[2:6], strict=True):
+        _check(file, rest, lead)
+    whole = counts.copy()
+    whole[2] = counts[1] - counts[0] - counts[2]
+    whole[3] = -counts[3] - (counts[0] + counts[1]) // 2
+    whole[4] = (counts[0] - whole[2]) // 2 - counts[4]
+    whole[5] = (counts[1] + whole[2]) // 2 - counts[5]
+    return whole.astype(np.float64)
+
+
+def _check(file: EcgFile, difference: NDArray[np.generic], lead: str) -> None:
+    """Refuse a limb lead that contradicts I and II: it is stored in a way that is not known."""
+    usual = float(np.median(np.abs(difference.astype(np.float64))))
+    if usual > _USUAL_DIFFERENCE:
+        reason = "counts from the value that follows from I and II: stored in an unknown way"
+        raise file.refusal(f"lead {lead}", usual, reason, remedy=_EXPORT)
+
+
+def _calibration(signal: NDArray[np.float64], rate: float) -> float | None:
+    """Beginning in seconds of the calibration pulse: 1 mV in all leads at once, in the last second.
+
+    It lies between two stretches of zeros, of which the first counts as its beginning.
+    """
+    start = max(signal.shape[1] - round(rate), 0)
+    last = signal[:, start:]
+    pulse = np.flatnonzero((np.abs(last - 1) < 0.01).all(axis=0))
+    if len(pulse) < _PULSE_SECONDS * rate:
+        return None
+    other = np.flatnonzero((last[:, : pulse[0]] != 0).any(axis=0))
+    return float((start + (other[-1] + 1 if len(other) else 0)) / rate)
+
+
+# ------------------------------------------------------------------ metadata
+
+
+def _metadata(root: Element) -> dict[str, str]:
+    patient = root.find("patient/generalpatientdata")
+    acquired = root.find("dataacquisition")
+    report = root.find("interpretations/interpretation")
+    measured = report.find("globalmeasurements") if report is not None else None
+    if measured is None and report is not None:
+        measured = report.find("interpretationmeasurements")
+    day = date_of(attribute_of(acquired, ".", "date"))
+    years = figure(text_of(patient, "age/years"))
+    inches, pounds = text_of(patient, "height/inch"), text_of(patient, "weight/lb")
+    machine = text_of(acquired, "machine")
+    signature = text_of(report, "mdsignatureline")
+    confirmed = signature.lower().startswith("confirmed by")
+    band = root.find("dataacquisition/signalcharacteristics")
+    return metadata(
+        time=iso_time(day, time_of(attribute_of(acquired, ".", "time"))),
+        age=age_at(date_of(text_of(patient, "age/dateofbirth")), day) if years is None else years,
+        sex=sex_of(text_of(patient, "sex")),
+        height_cm=interval(text_of(patient, "height/cm")) or _times(interval(inches), 2.54),
+        weight_kg=interval(text_of(patient, "weight/kg")) or _times(interval(pounds), 0.45359237),
+        statements=statements_of(
+            report.findall("statement") if report is not None else [],
+            "leftstatement",
+            "rightstatement",
+        ),
+        severity=text_of(report, "severity").strip("- "),
+        confirmed_by=signature[len("confirmed by") :].strip(": ") if confirmed else None,
+        device=machine and f"Philips {machine}",
+        filters=filters_text(text_of(band, "hipass"), text_of(band, "lowpass"), None)
+        or filters_text(*_band(text_of(band, "signalbandwidth")), None),
+        **{key: _measurement(measured, names, positive=True) for key, names in _INTERVALS.items()},
+        **{key: _measurement(measured, names, positive=False) for key, names in _AXES.items()},
+    )
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else round(value * factor, 1)
+
+
+def _band(text: str) -> tuple[str, str]:
+    """Cut-off frequencies of text such as `0.05-150`."""
+    low, _, high = text.partition("-")
+    return (low, high) if figure(low) is not None and figure(high) is not None else ("", "")
+
+
+def _measurement(
+    element: Element | None, names: tuple[str, ...], *, positive: bool
+) -> float | None:
+    values = ((interval if positive else figure)(text_of(element, name)) for name in names)
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,340 @@
+"""Shared by the readers of XML formats: parsing, root element, numbers, samples."""
+
+from __future__ import annotations
+
+import binascii
+import datetime as dt
+import math
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einthoven.records.file import EcgFile
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+ROOTS = {
+    "AnnotatedECG": ("HL7 aECG", "urn:hl7-org:v3"),
+    "RestingECG": ("GE MUSE", ""),
+    "CardiologyXML": ("GE CardioSoft", ""),
+    "restingecgdata": ("Philips Sierra", "http://www3.medical.philips.com"),
+}
+"""Root element of each format, with the format's name and namespace."""
+
+UNITS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
+"""Units of voltage in millivolts, in lower case; micro is written in three ways."""
+
+_EXPORT = "export the ECG again"
+_LARGEST = 64 << 20  # bytes; the largest known, 15 minutes of twelve leads in decimals, has 25 MB
+_ELEMENTS, _DEPTH = 500_000, 200
+_BEGINNINGS = (b"<", b"\xef\xbb\xbf<", b"\xff\xfe<\0", b"\xfe\xff\0<", b"<\0", b"\0<")
+_INTEGER = r"[-+]?+\d{1,18}+"
+_NUMBER = r"[-+]?+(?:\d{1,18}+(?:\.\d{0,18}+)?+|\.\d{1,18}+)(?:[eE][-+]?\d{1,3}+)?+"
+_BETWEEN = {" ": r"\s++", ",": r"\s*+,\s*+"}
+_INTEGERS, _NUMBERS = (
+    {
+        separator: re.compile(rf"{value}(?:{between}{value})*+", re.ASCII)
+        for separator, between in _BETWEEN.items()
+    }
+    for value in (_INTEGER, _NUMBER)
+)
+_LARGEST_SAMPLE = 1e12
+
+
+# ------------------------------------------------------------------ elements
+
+
+@lru_cache(maxsize=1)
+def _parser() -> tuple[type[Any], type[Any]]:
+    """Classes of the parser and of the tree, imported with the first XML file."""
+    from xml.etree.ElementTree import TreeBuilder
+
+    from defusedxml import DTDForbidden
+    from defusedxml.ElementTree import DefusedXMLParser
+
+    class Parser(DefusedXMLParser):  # type: ignore[misc]
+        """Parser without entities, and without the files that a document type names.
+
+        MUSE writes `<!DOCTYPE RestingECG SYSTEM "restecg.dtd">` into every file. That much is
+        accepted and never opened; declarations inside the file are refused.
+        """
+
+        def __init__(self, target: object) -> None:
+            super().__init__(target=target, forbid_dtd=True)
+
+        def defused_start_doctype_decl(
+            self, name: str, sysid: str | None, pubid: str | None, has_internal_subset: int
+        ) -> None:
+            if has_internal_subset:
+                raise DTDForbidden(name, sysid, pubid)
+
+    class Tree(TreeBuilder):
+        """Elements by their local names, of bounded number and depth."""
+
+        elements = depth = 0
+
+        def start(self, tag: str, attributes: dict[str, str]) -> Element:
+            self.elements += 1
+            self.depth += 1
+            if self.depth > _DEPTH or self.elements > _ELEMENTS:
+                raise ValueError(f"more than {_ELEMENTS} elements, or nested deeper than {_DEPTH}")
+            return super().start(tag.rpartition("}")[2], attributes)
+
+        def end(self, tag: str) -> Element:
+            self.depth -= 1
+            return super().end(tag.rpartition("}")[2])
+
+    return Parser, Tree
+
+
+class _RootFoundError(Exception):
+    """Ends parsing at the first element."""
+
+
+class _Root:
+    """Target of a parser that ends at the first element."""
+
+    name = ""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self.name = tag
+        raise _RootFoundError
+
+    def end(self, tag: str) -> None: ...
+
+    def data(self, data: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@lru_cache(maxsize=8)
+def format_name(head: bytes) -> str:
+    """Name of the format of an XML file, by its root element; empty if it is none of them.
+
+    Parameters
+    ----------
+    head : bytes
+        First bytes of the file, at least as far as the start tag of the root element.
+    """
+    head = _without_blanks(head)
+    if not head.startswith(_BEGINNINGS):
+        return ""
+    parser, _ = _parser()
+    root = _Root()
+    try:
+        parser(root).feed(head)
+    except _RootFoundError:
+        namespace, _, tag = root.name.rpartition("}")
+        name, expected = ROOTS.get(tag, ("", ""))
+        # Exports without a namespace are read; one of another standard is another format.
+        return name if namespace.removeprefix("{") in ("", expected) else ""
+    except Exception:
+        pass  # not XML, or refused by `parse` with the reason
+    return ""
+
+
+def parse(file: EcgFile, name: str) -> Element:
+    """Root element of a file; namespaces are removed from the names of elements.
+
+    Parameters
+    ----------
+    file : EcgFile
+        The file, in any encoding that it declares.
+    name : str
+        Name of the format that it has to be of.
+
+    Raises
+    ------
+    RecordError
+        If the file is not well-formed, declares entities, is too large or nested too deeply, or
+        has the root element of another format.
+    """
+    if file.size > _LARGEST:
+        reason = f"an ECG in XML has at most {_LARGEST} bytes"
+        raise file.refusal(
+            "size", file.size, reason, remedy="export a shorter part of the recording"
+        )
+    content = _without_blanks(file.content)
+    if not content.strip(b"\0\xff\xfe"):
+        raise file.refusal("content", None, "is empty", remedy=_EXPORT)
+    parser, tree = _parser()
+    reader = parser(tree())
+    try:
+        reader.feed(content)
+        root: Element = reader.close()
+    # The parsers raise ParseError, ValueError, LookupError, AssertionError and others.
+    except Exception as error:
+        raise file.refusal(
+            "XML", None, f"cannot be parsed: {_reason(error)}", remedy=_EXPORT
+        ) from None
+    expected = next(root for root, (format_name, _) in ROOTS.items() if format_name == name)
+    if root.tag != expected:
+        names = ", ".join(format_name for format_name, _ in ROOTS.values())
+        reason = f"no known format of ECGs; the XML formats are {names}"
+        raise file.refusal("root element", root.tag, reason, remedy=f"{_EXPORT} in one of them")
+    return root
+
+
+def _without_blanks(content: bytes) -> bytes:
+    """Content without leading blanks, which XML forbids and hand-made exports have."""
+    return content.lstrip(b" \t\r\n") if content[:1] in b" \t\r\n" else content
+
+
+def _reason(error: Exception) -> str:
+    kind = type(error).__name__
+    if kind in {"DTDForbidden", "EntitiesForbidden", "ExternalReferenceForbidden"}:
+        return "it declares a document type or entities, which no ECG needs"
+    return str(error) or kind
+
+
+def text_of(element: Element | None, path: str) -> str:
+    """Text of the first element at a path, without surrounding blanks; empty if there is none."""
+    return ((element.findtext(path) if element is not None else None) or "").strip()
+
+
+def attribute_of(element: Element | None, path: str, name: str) -> str:
+    """Attribute of the first element at a path; empty if there is none."""
+    found = element.find(path) if element is not None else None
+    return (found.get(name) or "").strip() if found is not None else ""
+
+
+def statements_of(elements: list[Element], *paths: str) -> list[str]:
+    """Statements: one for each element, of the texts at some paths."""
+    lines = (" ".join(filter(None, (text_of(each, path) for path in paths))) for each in elements)
+    return [line for line in lines if line]
+
+
+# ------------------------------------------------------------------ numbers
+
+
+def figure(text: str) -> float | None:
+    """Number in a text; None for anything else, such as `Indeterminate`."""
+    if not re.fullmatch(_NUMBER, text, re.ASCII):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def interval(text: str) -> float | None:
+    """Rate or interval in a text; None for anything else, and for 0, which means not measured."""
+    return figure(text) or None
+
+
+def number(file: EcgFile, field: str, text: str, *, positive: bool = False) -> float:
+    """Number that a file has to state. RecordError if it does not, naming `field`."""
+    value = figure(text)
+    if value is None or (positive and value <= 0):
+        reason = f"must be a {'positive ' if positive else ''}number"
+        raise file.refusal(field, text, reason if text else "is missing", remedy=_EXPORT)
+    return value
+
+
+def count(file: EcgFile, field: str, text: str) -> int:
+    """Whole number above zero that a file has to state. RecordError if it does not."""
+    value = number(file, field, text, positive=True)
+    if not value.is_integer():
+        raise file.refusal(field, text, "must be a whole number", remedy=_EXPORT)
+    return int(value)
+
+
+def millivolts(file: EcgFile, field: str, unit: str) -> float:
+    """Unit of voltage in millivolts. RecordError if it is none."""
+    try:
+        return UNITS[unit.lower()]
+    except KeyError:
+        known = "uV, mV, V or nV"
+        reason = f"is no unit of voltage that is known: {known}" if unit else "is missing"
+        remedy = f"{_EXPORT} with the unit; it is never guessed"
+        raise file.refusal(field, unit or None, reason, remedy=remedy) from None
+
+
+def samples(
+    file: EcgFile, field: str, text: str | None, separator: str = " "
+) -> NDArray[np.float64]:
+    """Samples of a lead, written as decimals.
+
+    Parameters
+    ----------
+    file, field
+        For messages.
+    text : str or None
+        The numbers.
+    separator : {" ", ","}
+        What stands between two numbers; a last comma is ignored.
+
+    Raises
+    ------
+    RecordError
+        If there are none, or anything but numbers.
+    """
+    text = (text or "").strip().rstrip(separator)
+    if not text:
+        raise file.refusal(field, None, "has no samples", remedy=_EXPORT)
+    # The patterns leave nothing that np.fromstring would read differently. Integers, which nearly
+    # every file has, are read three times as fast as decimals.
+    kind: type[np.number] = np.int64
+    if not _INTEGERS[separator].fullmatch(text):
+        kind = np.float64
+        if not _NUMBERS[separator].fullmatch(text):
+            words = text.replace(separator, " ").split()
+            wrong = next((word for word in words if figure(word) is None), text)
+            raise file.refusal(field, wrong[:40], "is no number", remedy=_EXPORT)
+    values = np.fromstring(text, dtype=kind, sep=separator).astype(np.float64)
+    if not np.abs(values).max() < _LARGEST_SAMPLE:
+        raise file.refusal(field, None, "holds a value beyond any ECG", remedy=_EXPORT)
+    return values
+
+
+def decode_base64(file: EcgFile, field: str, text: str | None) -> bytes:
+    """Bytes written in base64. RecordError if there are none, or they are damaged."""
+    packed = "".join((text or "").split())
+    if not packed:
+        raise file.refusal(field, None, "has no samples", remedy=_EXPORT)
+    try:
+        return binascii.a2b_base64(packed, strict_mode=True)
+    except ValueError as error:  # binascii.Error, or characters outside ASCII
+        raise file.refusal(field, None, f"is no base64: {error}", remedy=_EXPORT) from None
+
+
+def stack(file: EcgFile, leads: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """Leads of equal length as one array (leads, samples). RecordError if they differ, or none."""
+    if not leads:
+        raise file.refusal("leads", None, "are missing: the file has no ECG", remedy=_EXPORT)
+    lengths = {len(values) for values in leads.values()}
+    if len(lengths) > 1:
+        shown = ", ".join(f"{lead} {len(values)}" for lead, values in leads.items())
+        raise file.refusal("number of samples", shown, "leads differ in length", remedy=_EXPORT)
+    return np.array(list(leads.values()), np.float64)
+
+
+def add_lead(
+    file: EcgFile, leads: dict[str, NDArray[Any]], name: str, values: NDArray[Any]
+) -> None:
+    """Add a lead to others. RecordError if it has no name, or the name of another."""
+    if not name or name in leads:
+        reason = "is there twice" if name else "a lead without a name"
+        raise file.refusal("leads", name, reason, remedy=_EXPORT)
+    leads[name] = values
+
+
+# ------------------------------------------------------------------ dates
+
+
+def date_of(text: str, order: str = "%Y-%m-%d") -> dt.date | None:
+    """Date in a text; None if it is none."""
+    try:
+        return dt.datetime.strptime(text, order).date()
+    except ValueError:
+        return None
+
+
+def time_of(text: str) -> dt.time | None:
+    """Time of day in a text such as `09:30:00`; None if it is none."""
+    try:
+        return dt.time.fromisoformat(text)
+    except ValueError:
+        return None
