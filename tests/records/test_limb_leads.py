@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from einthoven.records.limb_leads import derivable_leads, derivation, derive_limb_leads
+from einthoven.records.limb_leads import (
+    derivable_leads,
+    derivation,
+    derive_limb_leads,
+    repair_leads,
+)
 from einthoven.records.record import STANDARD_LEADS, Record
 
 LIMB = STANDARD_LEADS[:6]
@@ -34,6 +40,33 @@ def test_any_two_limb_leads_give_the_others(pair: tuple[str, str]) -> None:
     rows = _twelve()
     for lead, row in zip(whole.leads, whole.signal, strict=True):
         np.testing.assert_allclose(row, rows[lead], atol=1e-6, err_msg=lead)
+
+
+def test_invalid_samples_follow_from_two_valid_leads() -> None:
+    """Where two other limb leads are valid; a lead that is invalid throughout is left out."""
+    rows = _twelve()
+    record = _record(*LIMB, "V1", "V2")
+    signal = record.signal.copy()
+    signal[3, 10:20] = np.nan  # aVR, while all others are valid
+    signal[:5, 30] = np.nan  # only aVF is left: nothing follows
+    signal[0, 40] = signal[1, 40] = np.nan  # I and II follow from III and aVR
+    signal[6, 5] = np.nan  # V1 never follows
+    signal[7] = np.nan
+    repaired = repair_leads(replace(record, signal=signal))
+    assert repaired.leads == (*LIMB, "V1")
+    assert np.argwhere(np.isnan(repaired.signal)).tolist() == [*([x, 30] for x in range(5)), [6, 5]]
+    for row, lead in enumerate(LIMB):
+        valid = np.arange(50) != 30
+        np.testing.assert_allclose(repaired.signal[row, valid], rows[lead][valid], atol=1e-6)
+    assert repaired.metadata["repaired_leads"].startswith("I (1 samples), II (1 samples), aVR (10")
+    assert np.isnan(signal[7]).all()  # the caller's record is as it was
+
+
+def test_a_record_without_gaps_or_values_stays_as_it_is() -> None:
+    record = _record("I", "II")
+    assert repair_leads(record) is record
+    empty = replace(record, signal=np.full_like(record.signal, np.nan))
+    assert repair_leads(empty) is empty
 
 
 def test_derived_leads_are_named_and_recorded_ones_kept() -> None:

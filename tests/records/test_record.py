@@ -151,6 +151,6 @@ def test_an_array_of_another_unit_or_shape_is_refused(
 
 
 def test_flat_and_text_arrays() -> None:
-    assert Record.from_array(np.zeros((1, 9)), rate=1, leads="I").signal.shape == (1, 9)
+    assert Record.from_array(np.zeros((1, 9)), rate=100, leads="I").signal.shape == (1, 9)
     with pytest.raises(RecordError, match="<U1"):
-        Record.from_array([["a", "b"]], rate=1, leads="I")
+        Record.from_array([["a", "b"]], rate=100, leads="I")

@@ -159,6 +159,75 @@ def test_invalid_samples_are_nan(record: Path, samples: np.ndarray) -> None:
     assert_agrees_with_package(record)
 
 
+@pytest.mark.parametrize("line", ["demo 3 100", "demo 3 100 0"])
+def test_a_length_that_is_left_out_follows_from_the_file(
+    record: Path, edit: Callable[[str, str], Path], samples: np.ndarray, line: str
+) -> None:
+    np.testing.assert_array_equal(microvolts(edit("demo 3 100 50", line)), samples)
+    content = record.with_suffix(".dat").read_bytes()
+    record.with_suffix(".dat").write_bytes(content[:-1])
+    with pytest.raises(RecordError) as caught:
+        read_record(record)
+    assert caught.value.field == "size of the signal file"
+
+
+@pytest.mark.parametrize("fmt", ["24", "32", "80", "212"])
+def test_a_length_that_is_left_out_follows_in_other_formats(tmp_path: Path, fmt: str) -> None:
+    write_by_package(tmp_path, np.arange(-51, 51).reshape(51, 2), fmt)
+    whole = read_record(tmp_path / "other").signal
+    header = tmp_path / "other.hea"
+    header.write_text(header.read_text().replace(" 100 51", " 100", 1))
+    np.testing.assert_array_equal(read_record(header).signal, whole)
+
+
+def test_a_folder_in_the_names_may_be_lost(record: Path) -> None:
+    """PTB-XL+ names `ge/00001_medians.dat` in a header that lies beside the file."""
+    whole = read_record(record)
+    record.write_text(record.read_text().replace("demo", "ge/demo"))
+    read = read_record(record)
+    assert read.name == "demo"
+    np.testing.assert_array_equal(read.signal, whole.signal)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{file} 16 20(-1600)/mmHg 16 0 {first} 5 0 ABP",
+        "{file} 16 0(0)/mV 16 0 {first} 5 0 ECG1",
+        "{file} 16 1000(x)/mV 16 0 {first} 5 0 ECG1",
+        "{file} 16x2 1000/mV 16 0 {first} 5 0 ECG1",
+        "{file} 16x3 2000/Ohm",
+        "gone.dat 311 12/NU 16 0 0 5 0 PLETH",
+        "~ 0 12/NU 16 0 0 5 0 PLETH",
+    ],
+)
+def test_what_lies_beside_the_leads_does_not_matter(
+    record: Path, samples: np.ndarray, line: str
+) -> None:
+    """Another signal's unit, gain, rate or file; it is named, and the leads are read."""
+    count = 2 if "16x2" in line else 3 if "16x3" in line else 1 if line.startswith("{") else 0
+    frames = np.concatenate([samples[:1], np.full((count, 50), 9), samples[1:]]).T
+    record.with_suffix(".dat").write_bytes(frames.astype("<i2").tobytes())
+    lines = record.read_text().replace("demo 3", "demo 4").split("\n")
+    lines.insert(2, line.format(file="demo.dat", first=9))
+    record.write_text("\n".join(lines))
+    read = read_record(record)
+    assert read.leads == ("I", "II", "V1")
+    np.testing.assert_array_equal(np.rint(read.signal * 1000), samples)
+    name = next((x for x in ("ABP", "ECG1", "PLETH") if x in line), "demo.dat")
+    assert read.metadata["left_out"].startswith(f"{name} (")
+
+
+def test_a_record_without_ecg_leads_is_refused_with_the_unit(record: Path) -> None:
+    text = record.read_text().replace("/mV", "/mmHg")
+    for lead, name in {" I\n": " ABP\n", " II\n": " PAP\n", " V1\n": " CVP\n"}.items():
+        text = text.replace(lead, name)
+    record.write_text(text)
+    with pytest.raises(RecordError) as caught:
+        read_record(record)
+    assert (caught.value.field, caught.value.value) == ("units of lead ABP", "mmHg")
+
+
 def test_leads_of_two_signal_files(record: Path, samples: np.ndarray) -> None:
     text = record.read_text().split("\n")
     text[2] = text[2].replace("demo.dat", "other.dat")
@@ -277,10 +346,23 @@ def test_segments_are_joined_by_lead_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(record.signal[:, 40:], two.signal)
 
 
+def test_segments_may_leave_out_the_length_and_hold_no_ecg(tmp_path: Path) -> None:
+    whole = read_record(segments(tmp_path)).signal
+    np.testing.assert_array_equal(read_record(segments(tmp_path, head="all/3 2 250")).signal, whole)
+    header = tmp_path / "two.hea"
+    text = header.read_text().replace("/mV", "/mmHg")
+    header.write_text(text.replace(" II\n", " ABP\n").replace(" I\n", " PAP\n"))
+    read = read_record(tmp_path / "all").signal
+    np.testing.assert_array_equal(read[:, :40], whole[:, :40])
+    assert np.isnan(read[:, 40:]).all()
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
         ({"head": "all/3 2 250 71"}, "number of samples"),
+        ({"head": "all/3 2 250 100000060", "b": "~ 100000000"}, "number of samples"),
+        ({"b": "one 30", "head": "all/3 2 250 90"}, "segment"),
         ({"head": "all/4 2 250 70"}, "number of segments"),
         ({"head": "all/3 2 500 70"}, "segment one"),
         ({"a": "../one 30"}, "segment"),

@@ -39,13 +39,16 @@ HEADER_FAULTS = [
     ("demo 3 100 50", "demo 0 100 50", "number of leads"),
     ("demo 3 100 50", "demo three 100 50", "number of leads"),
     ("demo 3 100 50", "demo 99999999999999999999 100 50", "number of leads"),
-    ("demo 3 100 50", "demo 3 100", "number of samples"),
-    ("demo 3 100 50", "demo 3 100 0", "number of samples"),
     ("demo 3 100 50", "demo 3 100 5.5", "number of samples"),
     ("demo 3 100 50", "demo 3 100 51", "size of the signal file"),
     ("demo 3 100 50", "demo 3 100 49", "size of the signal file"),
     ("demo 3 100 50", "demo 3 100 99999999999999999", "size of the signal file"),
-    ("demo 3 100 50", "demo/1 3 100 50", "number of segments"),
+    ("demo 3 100 50", "demo 3 0.001 50", "sampling rate"),
+    ("demo 3 100 50", f"demo 3 {'9' * 5000} 50", "sampling rate"),
+    ("demo 3 100 50", f"demo 3 100 {'9' * 5000}", "number of samples"),
+    ("demo.dat 16 1000", f"demo.dat 16x{'9' * 5000} 1000", "format of lead I"),
+    ("1000(0)/mV", f"{'9' * 5000}(0)/mV", "gain of lead I"),
+    ("1000(0)/mV", f"1000({'9' * 5000})/mV", "baseline of lead I"),
     (" 0 II\n", " 0 i\n", "leads"),
     (" 0 II\n", " 0\n", "lead name"),
     ("demo.dat 16 1000(0)/mV", "demo.dat 16+2 1000(0)/mV", "format"),
@@ -175,9 +178,30 @@ def test_a_link_out_of_the_folder_is_refused(record: Path, tmp_path: Path) -> No
     record.rename(links / "demo.hea")
     record.with_suffix(".dat").rename(store / "blob")
     (links / "demo.dat").symlink_to(store / "blob")
-    with pytest.raises(RecordError, match="outside") as caught:
-        read_record(links / "demo")
-    assert caught.value.field == "signal file"
+    for root in (None, links):
+        with pytest.raises(RecordError, match="outside") as caught:
+            read_record(links / "demo", root=root)
+        assert caught.value.field == "signal file"
+
+
+def test_links_are_followed_within_a_cohort_and_from_a_linked_header(
+    record: Path, tmp_path: Path
+) -> None:
+    """git-annex, DVC and `ln -s` leave links, of the signals alone or of both files."""
+    whole = read_record(record)
+    objects, ecgs = tmp_path / "cohort" / ".git" / "objects", tmp_path / "cohort" / "ecgs"
+    objects.mkdir(parents=True)
+    ecgs.mkdir()
+    record.with_suffix(".dat").rename(objects / "KEY1")
+    (ecgs / "demo.dat").symlink_to("../.git/objects/KEY1")
+    (ecgs / "demo.hea").write_bytes(record.read_bytes())
+    np.testing.assert_array_equal(
+        read_record(ecgs / "demo", root=tmp_path / "cohort").signal, whole.signal
+    )
+    record.rename(objects / "KEY2")
+    (ecgs / "demo.hea").unlink()
+    (ecgs / "demo.hea").symlink_to("../.git/objects/KEY2")
+    assert read_record(ecgs / "demo").source_hash == whole.source_hash
 
 
 def test_a_link_inside_the_folder_is_followed(record: Path) -> None:

@@ -150,10 +150,11 @@ def test_leads_that_a_preparation_computes_need_not_be_in_the_store(
     volts = chunk.signals[:, rows].astype(np.float32) / 1000
     store = ArrayStore.over(volts, leads=eight, rate=chunk.rate)
     targets = np.zeros((4, 0), dtype=np.uint8)
+    short = ArrayStore.over(volts[:, :-1], leads=eight[:-1], rate=chunk.rate)
     with pytest.raises(StoreError, match="III") as refusal:
-        SignalSource(store, np.arange(4), targets, source.preparation)
+        SignalSource(short, np.arange(4), targets, source.preparation)
     assert "--leads" in refusal.value.remedy
-    fitted = SignalSource(store, np.arange(4), targets, source.preparation.deriving(eight))
+    fitted = SignalSource(store, np.arange(4), targets, source.preparation)
     starts = torch.tensor([0, 10, 99, 750])
     whole = source.crops(chunk.places, starts)
     result = fitted.crops(np.arange(4), starts)

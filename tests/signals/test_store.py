@@ -17,7 +17,7 @@ import pytest
 
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import FileError, StoreError
-from einthoven.records import EcgFile, Format, Record, formats, read_record
+from einthoven.records import STANDARD_LEADS, EcgFile, Format, Record, formats, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals import pack as packing
 from einthoven.signals.pack import CHECKED_SOURCES, REQUEST_FILE, check_sources, pack
@@ -144,7 +144,7 @@ def test_bad_records_go_to_quarantine_with_their_reason(
     flat = np.zeros((12, 1000), dtype=np.float32)
     write_wfdb(where / "00004_lr", flat, rate=100, leads=leads)
     missing = flat + np.sin(np.arange(1000) / 9).astype(np.float32)
-    missing[3, 100:120] = np.nan
+    missing[7, 100:120] = np.nan
     write_wfdb(where / "00005_lr", missing, rate=100, leads=leads)
     half_flat = np.nan_to_num(missing)
     half_flat[8] = 0
@@ -157,11 +157,34 @@ def test_bad_records_go_to_quarantine_with_their_reason(
     assert "00001_lr" in reasons["1"]
     assert "gain" in reasons["3"]
     assert "'flat'" in reasons["4"]
-    assert "missing" in reasons["5"]
+    assert re.search(r"V2 .*20 .*1000", reasons["5"])
     assert store.index.loc["6", "notes"] == "flat:V3"
     with pytest.raises(StoreError, match=r"'4' .*'flat'"):
         store.rows(["7", "4"])
     assert store.without_quarantined(["4", "7"]).tolist() == [False, True]
+
+
+def test_limb_leads_that_follow_from_others_are_packed(
+    synthetic_path: Path, tmp_path: Path
+) -> None:
+    """Files of eight leads, and a limb lead with invalid samples, as from any export."""
+    name = "records100/00000/00007_lr"
+    whole = read_record(synthetic_path / name)
+    eight = whole.select(["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"])
+    gaps = whole.signal.copy()
+    gaps[2, :50], gaps[4] = np.nan, np.nan
+    write_wfdb(tmp_path / "eight", eight.signal, rate=100, leads=eight.leads)
+    write_wfdb(tmp_path / "gaps", gaps, rate=100, leads=whole.leads)
+    write_wfdb(tmp_path / "whole", whole.signal, rate=100, leads=whole.leads)
+    store = pack(open_cohort(tmp_path), tmp_path / "store", workers=1)
+    assert store.leads == STANDARD_LEADS
+    (chunk,) = store.read(store.rows(["whole", "eight", "gaps"]))
+    for other in chunk.signals[1:]:
+        np.testing.assert_allclose(other, chunk.signals[0], atol=2)  # microvolts
+    notes = store.index["notes"]
+    assert notes["eight"].endswith("derived:III derived:aVR derived:aVL derived:aVF")
+    assert "derived:aVL" in notes["gaps"].split()
+    assert "derived" not in notes["whole"]
 
 
 def test_the_folder_of_another_cohort_is_refused(

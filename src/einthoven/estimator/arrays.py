@@ -26,8 +26,9 @@ from einthoven.backbones.leads import canonical_leads
 from einthoven.cohorts.cohort import patient_order, stratified_places
 from einthoven.errors import EinthovenError, EstimatorError, RecordError
 from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.records.limb_leads import repair_leads
 from einthoven.records.quality import refuse_unit
-from einthoven.records.record import canonical_patient
+from einthoven.records.record import LOWEST_RATE, canonical_patient
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Window
@@ -89,9 +90,9 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _record(self, value: Any, place: int) -> Record:
         if isinstance(value, Record):
-            return value
+            return repair_leads(value)
         if isinstance(value, str | Path):
-            return read_record(value)
+            return repair_leads(read_record(value))
         self._check_layout()
         signal = np.asarray(value, dtype=np.float32)
         return Record.create(signal, self.rate, leads=self.leads, name=f"record {place} of X")
@@ -160,7 +161,9 @@ def _in_millivolts(store: ArrayStore) -> ArrayStore:
     length = int(store.index["samples"].iloc[rows].min())
     signals = np.concatenate([store.array[row][:, :length] for row in rows]).astype(np.float32)
     try:
-        refuse_unit(Record.create(signals, 1.0, leads=map(str, range(len(signals))), name="X"))
+        refuse_unit(
+            Record.create(signals, LOWEST_RATE, leads=map(str, range(len(signals))), name="X")
+        )
     except RecordError as error:
         raise EstimatorError(error.problem, remedy="pass millivolts") from error
     return store

@@ -35,6 +35,7 @@ from einthoven.inference.records import on_device
 from einthoven.models.model import Model
 from einthoven.progress import Progress
 from einthoven.records import read_record
+from einthoven.records.limb_leads import derive_limb_leads, repair_leads
 from einthoven.records.quality import refuse_flat
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.prepare import prepare_record
@@ -133,7 +134,7 @@ def embed_files(
     def rows() -> Iterator[Embedding]:
         for completed, file in enumerate(files, 1):
             try:
-                record = read_record(file)
+                record = derive_limb_leads(repair_leads(read_record(file)))
                 refuse_flat(record)
                 prepared = [prepare_record(p, record) for p in network.preparations]
             except EinthovenError as error:

@@ -19,7 +19,7 @@ from einthoven.errors import BackboneError, EinthovenError, PreparationError
 from einthoven.models.model import Model
 from einthoven.predictions.missing_leads import answered_labels
 from einthoven.records import Record, canonical_lead
-from einthoven.records.limb_leads import derivable_leads
+from einthoven.records.limb_leads import derivable_leads, repair_leads
 from einthoven.records.quality import (
     flat_leads,
     offset_text,
@@ -152,7 +152,7 @@ class Predictor:
 
     def _prepared(self, read: Callable[[], Record]) -> _Prepared | EinthovenError | OSError:
         try:
-            record = read()
+            record = repair_leads(read())
             refuse_flat(record)
             flat = flat_leads(record)
             usable = record.select([lead for lead in record.leads if lead not in flat])
@@ -165,7 +165,11 @@ class Predictor:
     def _route_of(self, usable: Record, flat: Sequence[str]) -> _Route:
         """The route of a record without its flat leads; its error names these."""
         if not flat:
-            return self._route(self.leads or self._present(usable))
+            try:
+                return self._route(self.leads or self._present(usable))
+            except BackboneError as error:
+                name = f"{usable.source or usable.name} with leads {', '.join(usable.leads)}"
+                raise BackboneError(f"{name}: {error.problem}", remedy=error.remedy) from error
         leads = self._present(usable)
         if self.leads is not None:
             missing = {*flat} - {*derivable_leads(usable.leads)}

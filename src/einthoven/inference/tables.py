@@ -224,7 +224,7 @@ def _items(source: Any, array: dict[str, Any], root: str | Path | None) -> list[
                 _file_name(cohort.root, name, path) if is_folder else str(name),
                 "" if patient == path else str(patient),  # a table or folder without patients
                 str(cohort.root / path),
-                partial(read_record, cohort.root / path),
+                partial(read_record, cohort.root / path, root=cohort.root),
             )
             for name, patient, path in rows
         ]

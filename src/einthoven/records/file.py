@@ -30,21 +30,26 @@ class EcgFile:
         Name of a record in a file of many; empty for the only one.
     data : bytes or None
         Content of a file in memory. None for a file on disk.
+    root : str
+        Folder of the cohort, in which links between the files of a record may lead; empty without
+        a cohort.
     """
 
     name: str
     member: str = ""
     data: bytes | None = None
+    root: str = ""
 
     @classmethod
-    def of(cls, source: PathLike | bytes) -> EcgFile:
+    def of(cls, source: PathLike | bytes, root: PathLike | None = None) -> EcgFile:
         """File of a path, which may end with `::` and the name of a record, or of bytes."""
         if isinstance(source, bytes):
             return cls("memory", data=source)
+        folder = "" if root is None else os.fspath(root)
         path, separator, member = os.fspath(source).rpartition(SEPARATOR)
         if separator and not os.path.lexists(source):
-            return cls(path, member)
-        return cls(os.fspath(source))
+            return cls(path, member, root=folder)
+        return cls(os.fspath(source), root=folder)
 
     @property
     def label(self) -> str:

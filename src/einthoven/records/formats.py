@@ -96,7 +96,13 @@ def suffixes() -> list[str]:
     return sorted({suffix for entry in FORMATS for suffix in entry.suffixes})
 
 
-def read_record(source: PathLike | bytes, *, start: float = 0, stop: float = math.inf) -> Record:
+def read_record(
+    source: PathLike | bytes,
+    *,
+    start: float = 0,
+    stop: float = math.inf,
+    root: PathLike | None = None,
+) -> Record:
     """Read one ECG file of any registered format.
 
     Parameters
@@ -108,6 +114,8 @@ def read_record(source: PathLike | bytes, *, start: float = 0, stop: float = mat
     start, stop : float, optional
         Part of a long recording, in seconds from its first sample: the samples at or after `start`
         and before `stop`.
+    root : path-like, optional
+        Folder of the cohort: symbolic links of signal files may lead anywhere within it.
 
     Returns
     -------
@@ -120,7 +128,7 @@ def read_record(source: PathLike | bytes, *, start: float = 0, stop: float = mat
         If there is no such file, it is of no known format, it is unreadable, damaged or ambiguous,
         or the part has no samples.
     """
-    file = EcgFile.of(source)
+    file = EcgFile.of(source, root)
     if file.data is None and not any(map(os.path.lexists, (file.name, *_headers(file.name)))):
         raise file.refusal("", None, "no such ECG file", remedy="check the path")
     entry = format_of(source)

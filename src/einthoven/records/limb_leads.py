@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,50 @@ def derivation(leads: Iterable[str]) -> tuple[tuple[str, str], NDArray[np.float6
     pair = np.array([LIMB_LEADS[first], LIMB_LEADS[second]])
     shares: NDArray[np.float64] = rows @ np.linalg.inv(pair)
     return (first, second), shares
+
+
+def repair_leads(record: Record) -> Record:
+    """Leave out leads that are invalid throughout, and compute invalid samples of limb leads.
+
+    A lead without a valid sample is as good as none. An invalid sample of a limb lead follows from
+    two other limb leads that are valid at that moment.
+
+    Parameters
+    ----------
+    record : Record
+        In millivolts, as read; NaN marks invalid samples.
+
+    Returns
+    -------
+    Record
+        The record itself if it has no invalid sample. Otherwise with the number of computed
+        samples of each lead under `repaired_leads` in its metadata. Invalid samples that follow
+        from nothing stay NaN, and a record without any valid sample stays as it is.
+    """
+    invalid = np.isnan(record.signal)
+    if not invalid.any() or invalid.all():
+        return record
+    kept = [row for row, gone in enumerate(invalid.all(axis=1)) if not gone]
+    leads, signal, invalid = [record.leads[row] for row in kept], record.signal[kept], invalid[kept]
+    limb = [row for row, lead in enumerate(leads) if lead in LIMB_LEADS]
+    repaired = {}
+    for row in limb:
+        gaps = invalid[row].copy()
+        for one, other in combinations([x for x in limb if x != row], 2):
+            here = gaps & ~invalid[one] & ~invalid[other]
+            if here.any():
+                (first, second), shares = derivation([leads[one], leads[other]])
+                pair = [leads.index(first), leads.index(second)]
+                place = derivable_leads([first, second]).index(leads[row])
+                values = record.signal[[kept[x] for x in pair]][:, here].astype(np.float64)
+                signal[row, here] = shares[place] @ values
+                gaps &= ~here
+        if count := int(invalid[row].sum() - gaps.sum()):
+            repaired[leads[row]] = count
+    signal.flags.writeable = False
+    note = ", ".join(f"{lead} ({count} samples)" for lead, count in repaired.items())
+    metadata = {**record.metadata, **({"repaired_leads": note} if note else {})}
+    return replace(record, signal=signal, leads=tuple(leads), metadata=metadata)
 
 
 def derive_limb_leads(record: Record) -> Record:

@@ -25,6 +25,7 @@ KEYS = {
     "qrs_axis_deg": "frontal axis of the QRS complex",
     "t_axis_deg": "frontal axis of the T wave",
     "left_out": "channels of the file that are not in the record, and the reason",
+    "repaired_leads": "leads with invalid samples that were computed from others, and their number",
     "derived_leads": "leads that were computed from others (`limb_leads`)",
     "calibration_s": "where the device's calibration pulse begins, seconds; no ECG follows it",
 }

@@ -19,6 +19,9 @@ STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4",
 MILLIVOLTS = {"mV": 1.0, "uV": 1e-3, "V": 1e3}
 """Units of voltage, in millivolts."""
 
+LOWEST_RATE = 20.0
+"""Hz. A lower rate holds no QRS complex, and resampling would need many times the file's memory."""
+
 _CANONICAL = {name.lower(): name for name in STANDARD_LEADS}
 _WHOLE = re.compile(r"([+-]?\d+)[.,]0+")  # a whole number that a program wrote as a decimal one
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060"))
@@ -271,12 +274,12 @@ def _check_signal(signal: np.ndarray, file: str) -> None:
 
 
 def _check_rate(rate: float, file: str) -> None:
-    if not (math.isfinite(rate) and rate > 0):
+    if not LOWEST_RATE <= rate < math.inf:
         raise RecordError(
             file,
             "sampling rate",
             rate,
-            "must be a positive finite number of samples a second",
+            f"must be a finite number of samples a second, at least {LOWEST_RATE:g}",
             remedy="correct the rate; it is never guessed from the number of samples",
         )
 

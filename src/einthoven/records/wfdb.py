@@ -22,6 +22,8 @@ __all__ = ["read_wfdb", "write_wfdb"]
 
 _SUFFIXES = (".hea", ".dat", ".mat")
 _LARGEST_HEADER = 4 << 20
+# A recording of more than 200 MB in memory must hold more than a fifth of its samples.
+_LARGE, _MOST_GAPS = 50_000_000, 5
 _SEGMENTS = "correct the header of the whole record, or read its segments one by one"
 
 
@@ -65,7 +67,7 @@ def read_wfdb(file: EcgFile) -> Record:
             remedy="fetch the header too",
         )
     header, data = _open(source)
-    return (_joined if header.segments else _single)(source, header, data)
+    return (_joined if header.segments else _single)(source, header, data, file.root)
 
 
 def _open(source: str) -> tuple[Header, bytes]:
@@ -73,16 +75,21 @@ def _open(source: str) -> tuple[Header, bytes]:
     return parse_header(data, source), data
 
 
-def _single(source: str, header: Header, data: bytes) -> Record:
-    samples, rate, digest = read_samples(source, header, data)
+def _single(source: str, header: Header, data: bytes, root: str) -> Record:
+    header.require_leads(source)
+    samples, rate, digest = read_samples(source, header, data, root)
+    leads = [header.leads[row] for row in header.rows]
+    others = [
+        f"{each.name or each.file} ({each.fault.reason})" for each in header.leads if each.fault
+    ]
     return Record.create(
-        _millivolts(samples, header.leads),
+        _millivolts(samples, leads),
         rate,
-        leads=[lead.name for lead in header.leads],
+        leads=[lead.name for lead in leads],
         name=header.name,
         source=source,
         source_hash=digest,
-        metadata=header.comments,
+        metadata=header.comments | ({"left_out": ", ".join(others)} if others else {}),
     )
 
 
@@ -106,7 +113,7 @@ def _millivolts(samples: np.ndarray, leads: Sequence[LeadSpec]) -> np.ndarray:
     return signal
 
 
-def _joined(source: str, header: Header, data: bytes) -> Record:
+def _joined(source: str, header: Header, data: bytes, root: str) -> Record:
     """Record of several segments, see header(5), "Multi-segment records"."""
     total = sum(length for _, length in header.segments)
     if total != header.samples:
@@ -114,23 +121,30 @@ def _joined(source: str, header: Header, data: bytes) -> Record:
         raise RecordError(source, "number of samples", header.samples, reason, remedy=_SEGMENTS)
     starts = np.cumsum([0, *(length for _, length in header.segments)])
     # A layout segment has no samples, and `~` is a gap.
-    parts = [
-        (int(start), _segment(source, header, name, length))
+    stored = {
+        name: (int(start), length)
         for start, (name, length) in zip(starts, header.segments, strict=False)
         if length and name != "~"
-    ]
+    }
+    if len(stored) < sum(length > 0 and name != "~" for name, length in header.segments):
+        repeated = max(stored, key=[name for name, _ in header.segments].count)
+        reason = "is there more than once"
+        raise RecordError(source, "segment", repeated, reason, remedy=_SEGMENTS)
+    read = ((start, _segment(source, header, name, n, root)) for name, (start, n) in stored.items())
+    parts = [(start, part) for start, part in read if part is not None]
+    if not parts:
+        reason = "none of the segments has an ECG lead"
+        raise RecordError(source, "segments", len(header.segments), reason, remedy=_SEGMENTS)
     leads = tuple(dict.fromkeys(lead for _, part in parts for lead in part.leads))
     for _, part in parts:
         if header.segments[0][1] and set(part.leads) != set(leads):
             reason = f"{part.name} has other leads, and there is no layout segment"
             raise RecordError(source, "leads", ", ".join(part.leads), reason, remedy=_SEGMENTS)
-    try:
-        signal = np.full((len(leads), header.samples), np.nan, np.float32)
-    except (MemoryError, ValueError):
-        reason = "more than fits into memory"
-        raise RecordError(
-            source, "number of samples", header.samples, reason, remedy=_SEGMENTS
-        ) from None
+    held = sum(part.signal.shape[1] for _, part in parts)
+    if header.samples > _MOST_GAPS * held and len(leads) * header.samples > _LARGE:
+        reason = f"only {held} of them are stored, the others are gaps"
+        raise RecordError(source, "number of samples", header.samples, reason, remedy=_SEGMENTS)
+    signal = np.full((len(leads), header.samples), np.nan, np.float32)
     digest = hashlib.sha256(data)
     for start, part in parts:
         rows = [leads.index(lead) for lead in part.leads]
@@ -148,7 +162,8 @@ def _joined(source: str, header: Header, data: bytes) -> Record:
     )
 
 
-def _segment(whole: str, header: Header, name: str, length: int) -> Record:
+def _segment(whole: str, header: Header, name: str, length: int, root: str) -> Record | None:
+    """Record of a segment; None if it has no ECG lead."""
     source = os.path.join(os.path.dirname(whole), f"{name}.hea")
     own_header, data = _open(source)
     if own_header.segments:
@@ -159,7 +174,9 @@ def _segment(whole: str, header: Header, name: str, length: int) -> Record:
             "a segment cannot have segments",
             remedy="name the segments of this record in the header of the whole one",
         )
-    part = _single(source, own_header, data)
+    if not own_header.rows:
+        return None
+    part = _single(source, own_header, data, root)
     actual = (part.rate, part.signal.shape[1])
     if actual != (header.rate, length):
         reason = f"the whole record announces {header.rate} Hz and {length} samples"

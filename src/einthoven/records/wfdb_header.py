@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from einthoven.errors import RecordError
-from einthoven.records.record import canonical_lead
+from einthoven.records.record import STANDARD_LEADS, canonical_lead
 
 # Storage formats of signal(5) that a header may name.
 _FORMATS = ("8", "16", "24", "32", "61", "80", "160", "212", "310", "311", "508", "516", "524")
@@ -22,7 +22,7 @@ _UNITS = {"mv": "mV", "uv": "uV", "\u00b5v": "uV", "\u03bcv": "uV", "v": "V"}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _CALIBRATION = re.compile(r"([^(/]*)(?:\(([^)]*)\))?(?:/(.*))?")
-_ENCODING = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?", re.ASCII)
+_ENCODING = re.compile(r"(\d{1,9})(?:x(\d{1,9}))?(?::(\d{1,9}))?(?:\+(\d{1,9}))?", re.ASCII)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SEGMENT = re.compile(r"([-\w]+|~)\s+(\d{1,18})")
 _NUMBERS = ("ADC resolution", "ADC zero", "initial value", "checksum", "block size")
@@ -38,11 +38,20 @@ class Encoding(NamedTuple):
     offset: int
 
 
+class _FieldError(Exception):
+    """An invalid field; the caller adds the file and the lead."""
+
+    def __init__(self, field: str, value: object, reason: str, remedy: str) -> None:
+        super().__init__(field, value, reason, remedy)
+        self.field, self.value, self.reason, self.remedy = field, value, reason, remedy
+
+
 class LeadSpec(NamedTuple):
     """One signal line of a header.
 
     `gain` is units of the file per `units` (mV, uV or V); `baseline` the digital value of 0 V;
-    `initial` and `checksum` are None where the header leaves them out.
+    `initial` and `checksum` are None where the header leaves them out. `fault` is the reason why
+    the signal is not read, such as the unit of a blood pressure.
     """
 
     name: str
@@ -52,7 +61,8 @@ class LeadSpec(NamedTuple):
     initial: int | None
     checksum: int | None
     file: str
-    encoding: Encoding
+    encoding: Encoding | None
+    fault: _FieldError | None = None
 
 
 @dataclass(frozen=True)
@@ -66,9 +76,10 @@ class Header:
     rate : float
         Frames a second (Hz).
     samples : int
-        Frames in every lead.
+        Frames in every lead; 0 if the header of a single segment leaves them out.
     leads : tuple of LeadSpec
-        One a signal line; empty for a record of several segments.
+        One a signal line, also of signals that are no ECG leads; empty for a record of several
+        segments.
     comments : dict of str to str
         The lines `#Age: 85` as `{"Age": "85"}`; lines without a colon under `comments`.
     segments : tuple of (str, int)
@@ -82,13 +93,15 @@ class Header:
     comments: dict[str, str]
     segments: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def rows(self) -> list[int]:
+        """Places of the ECG leads among the signals."""
+        return [row for row, lead in enumerate(self.leads) if lead.fault is None]
 
-class _FieldError(Exception):
-    """An invalid field; the caller adds the file and the lead."""
-
-    def __init__(self, field: str, value: object, reason: str, remedy: str) -> None:
-        super().__init__(reason)
-        self.field, self.value, self.reason, self.remedy = field, value, reason, remedy
+    def require_leads(self, file: str) -> None:
+        """Raise RecordError if none of the signals is an ECG lead."""
+        if self.leads and not self.rows:
+            raise refusal(file, self.leads[0].fault)
 
 
 def parse_header(data: bytes, file: str) -> Header:
@@ -103,9 +116,13 @@ def parse_header(data: bytes, file: str) -> Header:
     try:
         return _header(_text(data))
     except _FieldError as error:
-        raise RecordError(
-            file, error.field, error.value, error.reason, remedy=error.remedy
-        ) from None
+        raise refusal(file, error) from None
+
+
+def refusal(file: str, fault: _FieldError | None) -> RecordError:
+    """RecordError about a field of the header at `file`."""
+    assert fault is not None
+    return RecordError(file, fault.field, fault.value, fault.reason, remedy=fault.remedy)
 
 
 def _text(data: bytes) -> str:
@@ -126,9 +143,14 @@ def _header(text: str) -> Header:
     if not lines:
         raise _FieldError("header", "", "has no record line", _REFETCH)
     words = lines.pop(0).split()
-    name, _, segments = words[0].partition("/")
+    name, _, segments = words[0].rpartition("/") if "/" in words[0] else (words[0], "", "")
+    if segments and any(len(line.split()) > 2 for line in lines):
+        # Signals follow: this is a record whose name holds a folder, as in PTB-XL+.
+        name, segments = segments, ""
     leads, rate, samples = (words[1:] + [""] * 3)[:3]
-    hertz, length = _rate(rate), _count("number of samples", samples)
+    hertz = _rate(rate)
+    # header(5): the number of samples may be left out, or 0.
+    length = 0 if samples in ("", "0") else _count("number of samples", samples)
     field, count = ("number of segments", segments) if segments else ("number of leads", leads)
     if _count(field, count) != len(lines):
         raise _FieldError(
@@ -138,7 +160,8 @@ def _header(text: str) -> Header:
             "fetch the header again, or make the record line agree with the lines below it",
         )
     if segments:
-        return Header(name, hertz, length, (), comments, tuple(map(_segment, lines)))
+        parts = tuple(map(_segment, lines))
+        return Header(name, hertz, length or sum(n for _, n in parts), (), comments, parts)
     return Header(name, hertz, length, _leads(lines), comments)
 
 
@@ -194,17 +217,21 @@ def _segment(line: str) -> tuple[str, int]:
 
 
 def _leads(lines: list[str]) -> tuple[LeadSpec, ...]:
-    leads = tuple(map(_lead, lines))
-    names = [lead.name.lower() for lead in leads]
-    for lead in leads:
-        if names.count(lead.name.lower()) > 1:
-            raise _FieldError(
-                "leads",
-                lead.name,
-                "a lead name that is repeated",
-                "use a different lead name in each signal line; case is ignored",
-            )
-    for file in {lead.file for lead in leads}:
+    leads = _with_own_names(tuple(map(_lead, lines)))
+    # Signals that are stored at another rate than the standard leads, such as respiration.
+    standard = {
+        lead.encoding.per_frame
+        for lead in leads
+        if lead.encoding and lead.fault is None and lead.name in STANDARD_LEADS
+    }
+    if len(standard) == 1:
+        leads = tuple(
+            lead._replace(fault=_rate_fault(lead))
+            if lead.fault is None and lead.encoding and lead.encoding.per_frame not in standard
+            else lead
+            for lead in leads
+        )
+    for file in {lead.file for lead in leads if lead.fault is None}:
         # Names that reach outside the header's folder; links are checked when opening.
         parts = file.replace("\\", "/").split("/")
         if file in ("~", "-") or ":" in file or not all(parts) or ".." in parts:
@@ -215,6 +242,34 @@ def _leads(lines: list[str]) -> tuple[LeadSpec, ...]:
                 "move the signal file next to its header and name it without a folder",
             )
     return leads
+
+
+def _rate_fault(lead: LeadSpec) -> _FieldError:
+    return _FieldError(
+        f"format of lead {lead.name}",
+        lead.encoding and lead.encoding.per_frame,
+        "has another sampling rate than the standard leads",
+        "resample the record to one rate for all leads, with WFDB's xform",
+    )
+
+
+def _with_own_names(leads: tuple[LeadSpec, ...]) -> tuple[LeadSpec, ...]:
+    """Refuse a standard lead that is there twice; pass over other signals of the same name."""
+    names = [lead.name.lower() for lead in leads if lead.fault is None]
+    checked = []
+    for lead in leads:
+        if lead.fault is None and names.count(lead.name.lower()) > 1:
+            fault = _FieldError(
+                "leads",
+                lead.name,
+                "a lead name that is repeated",
+                "use a different lead name in each signal line; case is ignored",
+            )
+            if lead.name in STANDARD_LEADS:
+                raise fault
+            lead = lead._replace(fault=fault)
+        checked.append(lead)
+    return tuple(checked)
 
 
 def _lead(line: str) -> LeadSpec:
@@ -231,20 +286,23 @@ def _lead(line: str) -> LeadSpec:
     if len(numbers) < 5 and len(words) > 8:
         field, word = _NUMBERS[len(numbers)], words[3 + len(numbers)]
         raise _FieldError(field, word, "must be a whole number", "correct the signal line")
+    _, zero, initial, checksum, *_ = [*numbers, None, None, None, None]
+    spec = LeadSpec(name, math.nan, 0, "", initial, checksum, words[0], None)
+    try:
+        spec = spec._replace(encoding=_encoding(words[1]))
+        gain, baseline, units = _calibration(words[2])
+    except _FieldError as error:
+        fault = _FieldError(f"{error.field} of lead {name or words[0]}", *error.args[1:])
+        if name in STANDARD_LEADS:
+            raise fault from None
+        return spec._replace(units=words[2].partition("/")[2], fault=fault)
     if not name:
         raise _FieldError(
             "lead name", words[-1], "is missing", "end the signal line with the name of its lead"
         )
-    _, zero, initial, checksum, *_ = [*numbers, None, None, None, None]
-    try:
-        gain, baseline, units = _calibration(words[2])
-        encoding = _encoding(words[1])
-    except _FieldError as error:
-        error.field = f"{error.field} of lead {name}"
-        raise
     if baseline is None:  # header(5): a baseline that is left out is the ADC zero.
         baseline = zero or 0
-    return LeadSpec(name, gain, baseline, units, initial, checksum, words[0], encoding)
+    return spec._replace(gain=gain, baseline=baseline, units=units)
 
 
 @lru_cache(maxsize=1024)

@@ -137,7 +137,7 @@ def reader_of(cohort: Cohort | None, records: NDArray[np.str_]) -> Reader:
 
     def read(row: int) -> Record | None:
         try:
-            return read_record(paths[records[row]])
+            return read_record(paths[records[row]], root=cohort.root)
         except RecordError:
             return None
 

@@ -75,7 +75,7 @@ class SignalSource:
     targets : numpy.ndarray
         `(records, labels)` 0 and 1, aligned with `rows`; no columns when there are no labels.
     preparation : Preparation
-        Preparation of every signal.
+        Preparation of every signal. Limb leads that the store lacks are computed from two others.
     patients : numpy.ndarray, optional
         `(records,)` names; without them every record counts as a patient.
     """
@@ -92,7 +92,9 @@ class SignalSource:
                 f"{len(self.rows)} records and {len(self.targets)} targets",
                 remedy="pass one row of targets a record",
             )
-        missing = [lead for lead in self.preparation.sources if lead not in self.store.leads]
+        preparation = self.preparation.deriving(self.store.leads)
+        object.__setattr__(self, "preparation", preparation)
+        missing = [lead for lead in preparation.sources if lead not in self.store.leads]
         if missing:
             raise StoreError(
                 f"{self.store.root} lacks the leads {', '.join(missing)}",

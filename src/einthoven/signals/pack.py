@@ -35,8 +35,9 @@ from einthoven.files import (
     write_text,
 )
 from einthoven.progress import Progress
-from einthoven.records import STANDARD_LEADS, read_record
+from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.formats import files_of
+from einthoven.records.limb_leads import derive_limb_leads, repair_leads
 from einthoven.signals.store import (
     FORMAT_VERSION,
     INDEX,
@@ -132,7 +133,7 @@ def _pack(
 def leads_to_pack(
     cohort: Cohort, needed: Sequence[str], records: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """The twelve leads if the cohort's records have them, else those that a network needs.
+    """The twelve leads if the cohort's records have or determine them, else those of a network.
 
     A store with all leads serves other networks, and shows whether weights that were trained on
     twelve leads have seen a recording. Records that cannot be read are passed over.
@@ -149,10 +150,10 @@ def leads_to_pack(
     looked_at = cohort if records is None else cohort.select(np.isin(cohort.ids(), records))
     for path in looked_at.paths():
         try:
-            leads = read_record(path).leads
+            record = derive_limb_leads(repair_leads(read_record(path, root=cohort.root)))
         except (RecordError, OSError):
             continue
-        if not set(STANDARD_LEADS) <= set(leads):
+        if not set(STANDARD_LEADS) <= set(record.leads):
             return tuple(needed)
     return STANDARD_LEADS
 
@@ -186,7 +187,7 @@ def check_sources(store: Store, root: Path) -> None:
         strict=True,
     ):
         try:
-            source_hash = read_record(root / path).source_hash
+            source_hash = read_record(root / path, root=root).source_hash
         except (RecordError, OSError):
             if row not in changed:
                 continue
@@ -199,7 +200,7 @@ def check_sources(store: Store, root: Path) -> None:
     for row in _changed(store.quarantine, root):
         name, path = store.quarantine[["record", "path"]].iloc[row]
         try:
-            _read_microvolts(root / path, store.leads)
+            _read_microvolts(root / path, store.leads, root)
         except (RecordError, OSError):
             continue
         raise StoreError(
@@ -303,7 +304,7 @@ def _pack_record(
     row: dict[str, Any] = {"record": name, "path": path, "shard": job.shard, "offset": -1}
     row["files"] = _stamp(job.root / path)  # before reading
     try:
-        signal, rate, source_hash, notes = _read_microvolts(job.root / path, job.leads)
+        signal, rate, source_hash, notes = _read_microvolts(job.root / path, job.leads, job.root)
     except RecordError as error:
         empty = {"rate": 0.0, "samples": 0, "source_hash": "", "notes": ""}
         return row | empty | {"reason": error.problem}, None
@@ -311,10 +312,13 @@ def _pack_record(
     return row | {"notes": notes, "reason": ""}, signal
 
 
-def _read_microvolts(path: Path, leads: Sequence[str]) -> tuple[NDArray[np.int16], float, str, str]:
+def _read_microvolts(
+    path: Path, leads: Sequence[str], root: Path
+) -> tuple[NDArray[np.int16], float, str, str]:
     """Read some leads of an ECG file: microvolts, Hz, hash of the files, and notes.
 
-    Notes are `rounded`, and `flat:V3` for a lead without a signal.
+    Limb leads that the file lacks or holds as invalid are computed from two others. Notes are
+    `rounded`, `flat:V3` for a lead without a signal, and `derived:III` for a lead that is computed.
 
     Raises
     ------
@@ -322,13 +326,15 @@ def _read_microvolts(path: Path, leads: Sequence[str]) -> tuple[NDArray[np.int16
         If the file cannot be trusted, lacks a lead, has missing samples or only flat leads, or
         exceeds the range of 16 bits.
     """
-    record = read_record(path)
+    recorded = repair_leads(read_record(path, root=root))
+    record = derive_limb_leads(recorded)
     missing = [lead for lead in leads if lead not in record.leads]
     if missing:
         raise RecordError(
             path, "leads", record.leads, f"lacks {missing}", remedy="pack fewer leads: --leads"
         )
     order = [record.leads.index(lead) for lead in leads]
+    _refuse_gaps(record, leads, path)
     signal, rounded = _whole_microvolts(record.signal[order], path)
     notes = []
     if rounded:
@@ -338,22 +344,31 @@ def _read_microvolts(path: Path, leads: Sequence[str]) -> tuple[NDArray[np.int16
         raise RecordError(
             path, "signal", "flat", "every lead is constant", remedy="leave out the record"
         )
+    notes += [f"derived:{lead}" for lead in leads if lead not in recorded.leads]
     notes += [f"flat:{lead}" for lead, is_flat in zip(leads, flat, strict=True) if is_flat]
     return signal, float(record.rate), record.source_hash, " ".join(notes)
+
+
+def _refuse_gaps(record: Record, leads: Sequence[str], path: Path) -> None:
+    """Raise RecordError if a lead has invalid samples."""
+    invalid = np.isnan(record.signal).sum(axis=1)
+    counts = {x: n for x, n in zip(record.leads, invalid, strict=True) if n and x in leads}
+    if counts:
+        samples = record.signal.shape[1]
+        text = ", ".join(f"{lead} ({count} of {samples})" for lead, count in counts.items())
+        raise RecordError(
+            path,
+            "samples",
+            None,
+            f"marked as invalid: {text}",
+            remedy="repair or leave out the record, or pack other leads: --leads",
+        )
 
 
 def _whole_microvolts(
     millivolts: NDArray[np.float32], path: Path
 ) -> tuple[NDArray[np.int16], bool]:
     """Round to int16 microvolts; the flag tells whether that changed a value visibly."""
-    if np.isnan(millivolts).any():
-        raise RecordError(
-            path,
-            "samples",
-            "invalid (NaN)",
-            "some samples are marked as missing",
-            remedy="repair or leave out the record",
-        )
     microvolts = millivolts * np.float64(1000)
     rounded = np.rint(microvolts)
     if np.abs(rounded).max() > np.iinfo(np.int16).max:
