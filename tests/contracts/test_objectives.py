@@ -43,6 +43,13 @@ def _accepts(objective: str, name: str) -> bool:
 
 
 PAIRS = list(_pairs())
+WITHOUT_DROPOUT = {
+    "wav2vec2": {"dropout": 0.0},
+    "ecg_fm": {"dropout": 0.0},
+    "jepa": {"head_dropout": 0.0},
+    "data2vec": {"head_dropout": 0.0},
+    "dinosr": {"head_dropout": 0.0},
+}
 
 
 def test_every_objective_suits_a_network() -> None:
@@ -52,7 +59,7 @@ def test_every_objective_suits_a_network() -> None:
 @pytest.fixture(params=PAIRS, ids="-".join)
 def built(request: pytest.FixtureRequest) -> Any:
     objective, backbone = request.param
-    own = {"dropout": 0.0} if objective in ("wav2vec2", "ecg_fm") else {}
+    own = WITHOUT_DROPOUT.get(objective, {})
     return create_pretraining(
         backbone, objective=objective, seed=0, backbone_options=_small(backbone), **own
     )

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import sound_dicom
+from edf_files import sound_bdf, sound_edf
 from ishne_files import sound_ishne
 from xml_files import sound_aecg, sound_cardiosoft, sound_muse, sound_philips
 
@@ -44,7 +46,10 @@ SOUND: dict[str, Callable[[Path], Path]] = {
     ".hea": sound_wfdb,
     ".dat": sound_dat,
     ".mat": sound_mat,
+    ".dcm": sound_dicom,
     ".ecg": sound_ishne,
+    ".edf": sound_edf,
+    ".bdf": sound_bdf,
     ".xml HL7 aECG": sound_aecg,
     ".xml GE MUSE": sound_muse,
     ".xml GE CardioSoft": sound_cardiosoft,

@@ -12,6 +12,7 @@ import torch
 from pretraining_models import load_pretraining
 
 from einthoven.backbones.layers.patches import sincos_positions
+from einthoven.objectives.hubert import cluster_logits, cluster_losses
 from einthoven.objectives.mae import MaskedAutoencoder, masked_mse, standardise_patches
 
 
@@ -23,6 +24,18 @@ def test_masked_reconstruction_loss(parity: Callable[[str], Any]) -> None:
         loss_normalised_target=masked_mse(prediction, standardise_patches(patches), mask),
         loss_raw_target=masked_mse(prediction, patches, mask),
     )
+
+
+def test_cluster_prediction_loss(parity: Callable[[str], Any]) -> None:
+    case = parity("ssl_cluster_prediction_loss")
+    hidden = case.stored("in_mask")
+    logits = cluster_logits(case.stored("in_projected"), case.stored("in_codes"))
+    at_hidden, elsewhere = cluster_losses(logits, case.stored("in_labels"), hidden, hidden)
+    case.check(logits=logits, masked_loss=at_hidden, unmasked_loss=elsewhere)
+    mixtures = [name for name in case.meta["outputs"] if name.startswith("mixed_loss_alpha_")]
+    for name in mixtures:
+        share = float(name.removeprefix("mixed_loss_alpha_").replace("_", "."))
+        case.check(**{name: share * at_hidden + (1 - share) * elsewhere})
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ X = torch.randn(3, 12, 80, generator=torch.Generator().manual_seed(0))
 
 
 def test_published_loss_is_that_of_gathered_vectors() -> None:
-    cpc = _cpc(preset="published", negatives=7)
+    cpc = _cpc(preset="as-published", negatives=7)
     loss = cpc(X, generator=torch.Generator().manual_seed(5)).loss
     z = cpc.backbone.embed(X)
     tokens, offset = z.shape[1], cpc.offsets[0]
@@ -105,7 +105,7 @@ def test_the_corrected_preset_gives_every_backbone_a_scale_of_inputs() -> None:
         assert objective.backbone.config.scale == 0.25
         assert (raw.steps == steps) == (name == "s4_tiny")  # which has one by itself
     with torch.device("meta"):
-        published = create_objective("cpc", create_backbone("s4"), preset="published")
+        published = create_objective("cpc", create_backbone("s4"), preset="as-published")
     assert not any(isinstance(step, Scale) for step in published.backbone.preparation.steps)
 
 

@@ -63,6 +63,7 @@ def recipes(
     if copy.suffix != ".toml" or copy.exists():
         problem = "exists already" if copy.exists() else "does not end in .toml"
         raise RecipeError(f"--copy: {copy} {problem}", remedy="name a new .toml file")
+    text = re.sub(r"(?m)^extends = .*\n", "", text)
     lines = f"extends = {json.dumps(shipped)}\nname = {json.dumps(copy.stem)}"
     write_text(copy, re.sub(r"(?m)^name = .*$", lambda _: lines, text, count=1))
     typer.echo(f"Recipe: {copy}")

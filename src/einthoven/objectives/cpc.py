@@ -62,7 +62,7 @@ CPC_PRESETS: dict[str, CPCConfig] = {
     # One offset of 14 tokens of 8.33 ms, 128 negatives of the same record, raw dot products, raw
     # millivolts. (The study's other objectives pretrain on standardised signals and are fine-tuned
     # on raw millivolts, three to seven times smaller; CPC alone meets one scale in both.)
-    "published": CPCConfig(),
+    "as-published": CPCConfig(),
     # Several offsets, from inside a QRS complex to half a beat, every other token as a negative;
     # inputs of about unit deviation, in pretraining and in all that follows.
     "corrected": CPCConfig(

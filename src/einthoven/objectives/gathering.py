@@ -43,3 +43,28 @@ def tokens_of_batch(z: Tensor, index: Tensor, generator: torch.Generator | None)
     # One process has the token and the others add zeros, so that the sum is exact.
     result: Tensor = all_reduce(torch.where(is_local, local.float(), 0.0))  # type: ignore[no-untyped-call]
     return result.to(z.dtype)
+
+
+@torch.no_grad()
+def sum_over_processes(x: Tensor) -> Tensor:
+    """Sum of a tensor over all processes, without gradients; the tensor itself in a single one."""
+    if not _is_distributed():
+        return x
+    total = x.clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
+@torch.no_grad()
+def records_of_batch(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Rows of all processes, in the order of the batch; (records, ...), without gradients."""
+    world = share_of(generator)[1]
+    if world == 1 or not _is_distributed():
+        return x
+    parts = [torch.empty_like(x) for _ in range(world)]
+    torch.distributed.all_gather(parts, x.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -13,7 +13,7 @@ State other than parameters has to survive a killed run, and to be equal in all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -67,6 +67,25 @@ class SteppedObjective(Protocol):
         ----------
         step : int
             Optimiser steps done since the beginning of training, from 1; a resumed run counts on.
+        """
+
+
+@runtime_checkable
+class FittedObjective(Protocol):
+    """An objective with state that is fitted on training records before the first step; optional.
+
+    The state is in buffers, so that it is part of the checkpoint.
+    """
+
+    fit_records: int
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Fit the state.
+
+        Parameters
+        ----------
+        batches : iterable of Tensor, shape (batch, leads, samples)
+            One prepared crop, not augmented, of each of at most `fit_records` training records.
         """
 
 

@@ -94,8 +94,8 @@ class GumbelQuantiser(nn.Module):
             return Quantised(
                 vectors=vectors,
                 codes=choice.detach().argmax(-1),
-                code_perplexity=_perplexity(hard),
-                prob_perplexity=_perplexity(logits.softmax(-1).mean((0, 1))),
+                code_perplexity=perplexity(hard),
+                prob_perplexity=perplexity(logits.softmax(-1).mean((0, 1))),
             )
 
     def diversity_loss(self, quantised: Quantised) -> Tensor:
@@ -115,7 +115,7 @@ def _gumbel(uniform: Tensor) -> Tensor:
     return -exponential.clamp(min=tiny).log()
 
 
-def _perplexity(probabilities: Tensor) -> Tensor:
+def perplexity(probabilities: Tensor) -> Tensor:
     """Exponential of the entropy of (groups, codes), summed over groups, a scalar."""
     entropy = -(probabilities * (probabilities + 1e-7).log()).sum(-1)
     return entropy.exp().sum()

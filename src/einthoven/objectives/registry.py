@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from einthoven.backbones.registry import create_backbone, seeded
+from einthoven.backbones.registry import create_backbone, entry, seeded
 from einthoven.errors import RecipeError
 from einthoven.extensions import import_extensions
 
@@ -17,12 +18,39 @@ if TYPE_CHECKING:
 
 Create = Callable[..., "Objective"]
 
-OBJECTIVES: dict[str, str | Create] = {
-    "mae": "einthoven.objectives.mae:create_mae",
-    "cpc": "einthoven.objectives.cpc:create_cpc",
-    "cmsc": "einthoven.objectives.cmsc:create_cmsc",
-    "wav2vec2": "einthoven.objectives.ecg_fm:create_wav2vec2",
-    "ecg_fm": "einthoven.objectives.ecg_fm:create_ecg_fm",
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered objective.
+
+    Attributes
+    ----------
+    create : str or callable
+        Function that creates it, or its place as `module:name`.
+    backbone_options : mapping
+        Fields of the backbone's config that differ from its defaults under this objective, where
+        the config has them and nobody sets them.
+    """
+
+    create: str | Create
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_BOTH_SIDES = {"causal": False}
+
+OBJECTIVES: dict[str, Registered] = {
+    "mae": Registered("einthoven.objectives.mae:create_mae"),
+    "cpc": Registered("einthoven.objectives.cpc:create_cpc"),
+    "jepa": Registered("einthoven.objectives.jepa:create_jepa", _BOTH_SIDES),
+    "data2vec": Registered("einthoven.objectives.data2vec:create_data2vec", _BOTH_SIDES),
+    "dinosr": Registered("einthoven.objectives.dinosr:create_dinosr", _BOTH_SIDES),
+    "sinkhorn_kmeans": Registered(
+        "einthoven.objectives.sinkhorn_kmeans:create_sinkhorn_kmeans", _BOTH_SIDES
+    ),
+    "hubert": Registered("einthoven.objectives.hubert:create_hubert", _BOTH_SIDES),
+    "cmsc": Registered("einthoven.objectives.cmsc:create_cmsc"),
+    "wav2vec2": Registered("einthoven.objectives.ecg_fm:create_wav2vec2"),
+    "ecg_fm": Registered("einthoven.objectives.ecg_fm:create_ecg_fm"),
 }
 
 
@@ -32,7 +60,9 @@ def objective_names() -> list[str]:
     return list(OBJECTIVES)
 
 
-def register_objective(name: str, create: Create) -> None:
+def register_objective(
+    name: str, create: Create, *, backbone_options: Mapping[str, Any] | None = None
+) -> None:
     """Add an objective to the catalogue.
 
     Parameters
@@ -42,13 +72,15 @@ def register_objective(name: str, create: Create) -> None:
     create : callable
         `create(backbone, **options)` returns the objective, or raises BackboneError if the backbone
         does not suit it.
+    backbone_options : mapping, optional
+        Fields of the backbone's config under this objective; see `Registered`.
 
     Raises
     ------
     RecipeError
         If the name belongs to another objective.
     """
-    if OBJECTIVES.setdefault(name, create) != create:
+    if OBJECTIVES.setdefault(name, Registered(create, backbone_options or {})).create != create:
         raise RecipeError(
             f"the name {name!r} belongs to another objective", remedy="choose another name"
         )
@@ -66,15 +98,19 @@ def create_objective(name: str, backbone: Backbone, **options: Any) -> Objective
     BackboneError
         If the backbone does not fit the objective.
     """
+    create = _registered(name).create
+    function: Create = resolve_name(create) if isinstance(create, str) else create
+    return function(backbone, **options)
+
+
+def _registered(name: str) -> Registered:
     names = objective_names()
     if name not in names:
         near = get_close_matches(str(name), names, n=3, cutoff=0.4) or names
         raise RecipeError(
             f"unknown objective {name!r}", remedy=f"did you mean {' or '.join(near)}?"
         )
-    registered = OBJECTIVES[name]
-    create: Create = resolve_name(registered) if isinstance(registered, str) else registered
-    return create(backbone, **options)
+    return OBJECTIVES[name]
 
 
 def create_pretraining(
@@ -90,7 +126,13 @@ def create_pretraining(
     All weights follow from the seed, and the caller's random state is left as it was.
     `backbone_options` are fields of the backbone's config, the others the objective's.
     """
-    overrides = {"init": "pretraining", **(backbone_options or {})}
+    fields = entry(backbone).config.options
+    own = _registered(objective).backbone_options
+    overrides = {
+        "init": "pretraining",
+        **{key: value for key, value in own.items() if key in fields},
+        **(backbone_options or {}),
+    }
     with seeded(seed):
         encoder = create_backbone(backbone, **overrides)
         return create_objective(objective, encoder, **options)

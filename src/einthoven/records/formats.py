@@ -248,11 +248,29 @@ WFDB = Format("WFDB", (".hea", ".dat", ".mat"), _reader("wfdb", "read_wfdb"))
 register_format(WFDB)
 register_format(
     Format(
+        "DICOM",
+        (".dcm",),
+        _reader("dicom"),
+        recognises=_reader("dicom_head", "recognises"),
+        members=_reader("dicom_head", "members"),
+    )
+)
+register_format(
+    Format(
         "ISHNE Holter",
         (".ecg",),
         _reader("ishne"),
         recognises=_reader("ishne", "recognises"),
         read_part=_reader("ishne", "read_part"),
+    )
+)
+register_format(
+    Format(
+        "EDF",
+        (".edf", ".bdf"),
+        _reader("edf"),
+        recognises=_reader("edf", "recognises"),
+        read_part=_reader("edf", "read_part"),
     )
 )
 for _name, _module in (

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,23 +22,30 @@ from einthoven.files import Json
 from einthoven.licences import combined
 from einthoven.models import Model, is_model, save_model
 from einthoven.models.provenance import contains_ptbxl
-from einthoven.objectives.objective import SteppedObjective
+from einthoven.objectives.objective import FittedObjective, SteppedObjective
 from einthoven.objectives.registry import create_pretraining
 from einthoven.progress import Progress
-from einthoven.signals.batches import Batch, TrainingBatches
+from einthoven.signals.batches import Batch, SignalSource, TrainingBatches
 from einthoven.signals.preparation import Preparation
+from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
 from einthoven.stages.data import Context, check_fit, loop_settings, micro_batch, resolve_precision
 from einthoven.stages.leakage import check_pretraining_records, write_fingerprints
-from einthoven.stages.pretraining_data import PackedCohort, PretrainingData, pretraining_data_of
+from einthoven.stages.pretraining_data import (
+    Mixture,
+    PackedCohort,
+    PretrainingData,
+    pretraining_data_of,
+)
 from einthoven.stages.recipe import Pretraining, load_pretraining, recipe_names
 from einthoven.stages.validation import LOSS
 from einthoven.training.distributed import Processes
-from einthoven.training.loop import Loop
+from einthoven.training.loop import CHECKPOINT, Loop
 from einthoven.training.optim import parameter_groups
 from einthoven.training.run import RunFolder, open_run
 
-MODEL, SNAPSHOTS = "model", "snapshots"
+MODEL, SNAPSHOTS, STAGE = "model", "snapshots", "pretrain"
+_FIT_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -130,8 +138,10 @@ def pretrain(
             fingerprints = write_fingerprints(run.path, [parts], allowed)
             config = _config(recipe, data, run)
         encoders = Encoders(run.path, objective.backbone, recipe, config, fingerprints)
+        if isinstance(objective, FittedObjective) and not (run.stage(STAGE) / CHECKPOINT).exists():
+            objective.fit(_crops(data.train, objective.fit_records, recipe.seed))
         loop = Loop(
-            name="pretrain",
+            name=STAGE,
             model=objective,
             loss=_objective_loss,
             batches=TrainingBatches(
@@ -145,7 +155,7 @@ def pretrain(
                 layer_decay=recipe.part_decay,
             ),
             settings=loop_settings(recipe, micro=micro, context=context, shared_draws=True),
-            folder=run.stage("pretrain"),
+            folder=run.stage(STAGE),
             validate=data.validation_loss(processes),
             processes=processes,
             progress=progress,
@@ -212,6 +222,14 @@ def _preparation(objective: Any, recipe: Pretraining) -> Preparation:
     if recipe.crop_seconds is None:
         return preparation
     return preparation.with_window(seconds=recipe.crop_seconds)
+
+
+def _crops(train: SignalSource | Mixture, count: int, seed: int) -> Iterator[Tensor]:
+    """One crop, not augmented, of some training records, in random order."""
+    rows = np.random.default_rng([seed, 0xF17]).permutation(len(train))[:count]
+    for start in range(0, len(rows), _FIT_BATCH):
+        part = np.sort(rows[start : start + _FIT_BATCH])
+        yield train.crops(part, train.crop_starts(part, generator_for(seed, start, 0xF17)))
 
 
 def _objective_loss(

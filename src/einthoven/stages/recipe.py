@@ -313,7 +313,8 @@ class Pretraining(BaseRecipe, Optimisation):
     """Recipe of pretraining."""
 
     objective: str = "mae"
-    """Objective: `mae` (masked reconstruction), `cpc` (contrastive predictive coding), `cmsc` and
+    """Objective: `mae` (masked reconstruction), `cpc` (contrastive predictive coding), `jepa`,
+    `data2vec`, `dinosr`, `sinkhorn_kmeans`, `hubert` (hidden tokens from the others), `cmsc` and
     `wav2vec2` (the two parts of ECG-FM), or `ecg_fm` (both)."""
     options: dict[str, Option] = Field(default_factory=dict)
     """Options of the objective, such as `mask_ratio` or `preset`; see its module."""
@@ -469,16 +470,18 @@ def _read(
             remedy="extend a shipped recipe: `einthoven recipes` lists them",
         )
     table = read_toml(file, RecipeError)
-    if file.is_relative_to(RECIPES):
-        return table, set()
+    is_shipped = file.is_relative_to(RECIPES)
     base: Json = {}
     changed_keys: set[str] = set()
-    extended = table.get("extends") or _base(kind, backbone, table, file)
+    extended = table.get("extends") or ("" if is_shipped else _base(kind, backbone, table, file))
     if isinstance(extended, str) and extended:
         extended = str(recipe_for(backbone, extended))
         place = file.parent / extended if extended.endswith(".toml") else extended
         base, changed_keys = _read(kind, place, backbone, (*above, file.resolve()))
         table["extends"] = place.name if isinstance(place, Path) else extended
+    if is_shipped:
+        _inherit(base, table)
+        return base, set()
     before = dict(_entries(base))
     changed_keys |= {key for key, value in _entries(table) if before.get(key) != value}
     _inherit(base, {"name": file.stem, "description": ""} | table)
