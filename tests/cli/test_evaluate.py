@@ -97,6 +97,43 @@ def test_a_table_with_some_labels_of_a_model_is_scored_on_those(
     assert np.array_equal(some.targets, columns.targets[same])
 
 
+def test_a_cohort_of_another_vocabulary_is_scored_by_the_statement_map(
+    cli: Any, synthetic: Cohort, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    """Codes of SNOMED CT, and of CODE-15 %, which does not distinguish degrees of block."""
+    table = synthetic.table[["path", "patient", "split"]].assign(height=180)
+    table["path"] = [str(synthetic_path / path) for path in table["path"]]
+    table[["164889003", "RBBB"]] = synthetic.matrix[:, :2]
+    table.to_csv(tmp_path / "own.csv")
+    saved = [tmp_path / name for name in ("mapped.parquet", "every.parquet")]
+    for cohort, file in zip((tmp_path / "own.csv", synthetic_path), saved, strict=True):
+        command = ("--cohort", cohort, "--store", synthetic_store.root, "--split", "test")
+        command += ("--save", file, "--device", "cpu")
+        cli("evaluate", "--model", "einthoven-small", *command, *QUICK)
+    mapped, every = map(Predictions.load, saved)
+    assert mapped.labels == ("AFIB", "RBBB")
+    assert mapped.metadata["task"] == "statements"
+    parts = every.with_labels(["AFIB", "CRBBB", "IRBBB"]).probabilities
+    expected = np.stack([parts[:, 0], parts[:, 1:].max(axis=1)], axis=1)
+    expected = expected[np.isin(every.records, mapped.records)]
+    assert np.allclose(mapped.probabilities, expected, atol=1e-6)
+    assert mapped.targets is not None
+    split = (table["split"] == "test").to_numpy()
+    assert np.array_equal(mapped.targets, table.loc[split, ["164889003", "RBBB"]].to_numpy())
+
+
+def test_a_cohort_without_a_shared_statement_is_refused(
+    cli: Any, synthetic: Cohort, synthetic_path: Path, synthetic_store: Store, tmp_path: Path
+) -> None:
+    table = synthetic.table[["path", "patient"]].assign(**{"426627000": 1})  # bradycardia
+    table.iloc[0, -1] = 0
+    table["path"] = [str(synthetic_path / path) for path in table["path"]]
+    table.to_csv(tmp_path / "own.csv")
+    cohort = ("--cohort", tmp_path / "own.csv", "--store", synthetic_store.root)
+    result = cli("evaluate", "--model", "einthoven-small", *cohort, *QUICK, status=1)
+    assert "426627000" in result.err
+
+
 @pytest.mark.filterwarnings("always::einthoven.stages.leakage.LeakageWarning")
 def test_all_records_of_a_table_without_splits_are_scored(
     cli: Any, made: Any, synthetic: Cohort, synthetic_path: Path, synthetic_store: Store,
@@ -261,17 +298,9 @@ def test_a_model_needs_a_cohort_with_its_labels(
     cli: Any, made: Any, synthetic_path: Path, synthetic: Cohort
 ) -> None:
     assert "--model" in cli("evaluate", made.model, status=1).err
-    result = cli(
-        "evaluate",
-        "--model",
-        made.model,
-        "--cohort",
-        synthetic_path,
-        "--task",
-        "superclass-5",
-        status=1,
-    )
-    assert "labels" in result.err
+    cohort = ("--model", made.model, "--cohort", synthetic_path, "--task", "superclass-5")
+    result = cli("evaluate", *cohort, *QUICK)  # both have normal ECGs
+    assert list(json.loads(result.out)["per_label"]) == ["NORM"]
 
 
 def test_a_run_without_predictions_of_a_split(cli: Any, made: Any) -> None:

@@ -58,7 +58,7 @@ MinPositives = Annotated[
 ]
 Task = Annotated[
     str | None,
-    typer.Option(help="PTB-XL: task. Default: the one that the model was trained for."),
+    typer.Option(help="Labels of a data set. Default: those that the model was trained for."),
 ]
 
 
@@ -317,6 +317,7 @@ def _predict(
 ) -> Predictions:
     from einthoven.cli.paths import model_folder
     from einthoven.inference import device_of, predict_cohort
+    from einthoven.inference.cohorts import predict_statements
     from einthoven.models import load_model
     from einthoven.stages.leakage import check_evaluation_records
 
@@ -325,7 +326,10 @@ def _predict(
     with shown_warnings():
         model = load_model(model_folder(folder))
     labelled, packed = _cohort_of(model, cohort, task, store, some=True)
-    if len(labelled.labels) < len(model.labels):
+    shared = None
+    if not set(labelled.labels) <= set(model.labels):
+        shared = _shared_statements(model, labelled)
+    elif len(labelled.labels) < len(model.labels):
         note(
             f"Only {len(labelled.labels)} of the model's {counted(len(model.labels), 'label')} are "
             f"scored: those of {cohort}"
@@ -334,15 +338,42 @@ def _predict(
     with shown_warnings():
         check_evaluation_records(folder, (labelled, packed), split)
     with progress_bars() as progress:
-        return predict_cohort(
-            model,
-            labelled,
-            packed,
-            split,
-            some_labels=True,
-            device=device_of(device),
-            progress=progress,
+        options: dict[str, Any] = {"device": device_of(device), "progress": progress}
+        if shared is not None:
+            return predict_statements(model, labelled, packed, split, shared, **options)
+        return predict_cohort(model, labelled, packed, split, some_labels=True, **options)
+
+
+def _shared_statements(model: Model, cohort: Cohort) -> dict[str, list[tuple[int, ...]]]:
+    """Statements that model and cohort share, printed with the labels that have no counterpart.
+
+    Raises EvaluationError if there is none.
+    """
+    from einthoven.cohorts.statements import shared_statements
+    from einthoven.predictions import listed
+
+    sides = {"the model": model.labels, cohort.name: cohort.labels}
+    shared = shared_statements(*sides.values())
+    if not shared:
+        raise EvaluationError(
+            f"no statement is shared by the model ({listed(model.labels)}) and {cohort.name} "
+            f"({listed(cohort.labels)})",
+            remedy="name a cohort that has the model's labels, or statements of the map "
+            "(docs/cohorts.md)",
         )
+    note(f"Scored by the statement map: {counted(len(shared), 'statement')} of {cohort.name}")
+    for name, places in shared.items():
+        names = [
+            " or ".join(labels[place] for place in of)
+            for labels, of in zip(sides.values(), places, strict=True)
+        ]
+        note(f"  {name}: model {names[0]}; cohort {names[1]}")
+    for index, (side, labels) in enumerate(sides.items()):
+        used = {place for places in shared.values() for place in places[index]}
+        rest = [label for place, label in enumerate(labels) if place not in used]
+        if rest:
+            note(f"Without counterpart, of {side}: {', '.join(rest)}")
+    return shared
 
 
 def _scored_split(model: Path, cohort: Cohort, store: Store) -> str:
@@ -361,24 +392,25 @@ def _cohort_of(
 ) -> tuple[Cohort, Store]:
     """Open a cohort with the model's labels, and its store.
 
-    With `some`, a table may have only some of them.
+    With `some`, it may have only some of them (a table), or codes of another vocabulary.
     """
     from einthoven.cli.paths import labelled_cohort, store_of
-    from einthoven.cohorts import layout_of
+    from einthoven.cohorts import layout_of, ptbxl, table
     from einthoven.cohorts.cohort import WITHOUT_LABEL
-    from einthoven.cohorts.table import columns_of
+    from einthoven.cohorts.statements import codes_in
 
-    labels = None
-    if path.is_file():
-        columns = columns_of(path) if some else model.labels
-        labels = [label for label in model.labels if label in columns] or list(model.labels)
+    labels, layout = None, layout_of(path)
+    if layout is table.TABLE:
+        columns = table.columns_of(path) if some else model.labels
+        labels = [label for label in model.labels if label in columns] or codes_in(columns)
+        labels = labels or list(model.labels)
     if task is None:
         trained = ((model.config.get("provenance") or {}).get("cohort") or {}).get("task")
-        task = trained if trained in layout_of(path).tasks else None
+        task = trained if trained in layout.tasks else layout.codes or None
     cohort = labelled_cohort(path, task, labels=labels)
-    if len(model.labels) < len(cohort.labels):
+    if set(model.labels) < set(cohort.labels):
         cohort = cohort.with_labels(model.labels)
-        if path.is_dir():  # as for PTB-XL's tasks: a record without any label is left out
+        if layout is ptbxl.LAYOUT:  # as for its tasks: a record without any label is left out
             cohort = cohort.select(cohort.matrix.sum(axis=1) > 0, reason=WITHOUT_LABEL)
     return cohort, store_of(path, store, labels=labels, leads=model.preparation.sources)
 

@@ -92,6 +92,7 @@ def _open(
     **options: Any,
 ) -> Cohort:
     from einthoven.cohorts import layout_of, open_cohort
+    from einthoven.cohorts.statements import STATEMENTS
 
     layout = layout_of(path)
     if labels and path.is_dir():
@@ -100,7 +101,7 @@ def _open(
             remedy="leave it out; --task chooses the labels of a data set",
         )
     for name, value in {"task": task, "rate": rate}.items():
-        if value is not None and name not in layout.options:
+        if value not in (None, STATEMENTS) and name not in layout.options:
             raise CohortError(
                 f"--{name} does not apply to {path}: {layout.name}",
                 remedy="leave it out; --label NAME chooses label columns of a table",

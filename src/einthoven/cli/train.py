@@ -44,8 +44,9 @@ Weights = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
-        help="PTB-XL: all-71, diagnostic-44, subclass-23, superclass-5, form-19 or rhythm-12. "
-        "Default: all-71."
+        help="Labels of a data set: all-71 (default), diagnostic-44, subclass-23, superclass-5, "
+        "form-19 or rhythm-12 of PTB-XL; cinc-2021 (default), cinc-2020 or all of the Challenges; "
+        "statements of any."
     ),
 ]
 RecipeName = Annotated[

@@ -12,10 +12,11 @@ from typing import Any
 
 from pandas import DataFrame
 
-from einthoven.cohorts import ptbxl, table
+from einthoven.cohorts import cinc, ptbxl, table
 from einthoven.cohorts.cohort import SPLITS, Cohort
-from einthoven.cohorts.layout import Layout, options_of
-from einthoven.cohorts.table import TABLE_SUFFIXES, open_table
+from einthoven.cohorts.layout import Layout
+from einthoven.cohorts.statements import STATEMENTS, with_statements
+from einthoven.cohorts.table import TABLE_SUFFIXES
 from einthoven.errors import CohortError
 from einthoven.extensions import import_extensions
 
@@ -30,7 +31,7 @@ __all__ = [
     "register_layout",
 ]
 
-LAYOUTS = [table.FOLDER, table.TABLE, ptbxl.LAYOUT]
+LAYOUTS = [table.FOLDER, table.TABLE, cinc.LAYOUT, ptbxl.LAYOUT]
 """Registered layouts; the last one that recognises a path is used. Plain folders come first."""
 
 
@@ -65,16 +66,18 @@ def open_cohort(source: str | Path | DataFrame, task: str | None = None, **optio
     Parameters
     ----------
     source : path or pandas.DataFrame
-        Folder with `ptbxl_database.csv` and `scp_statements.csv` (PTB-XL, or the output of
-        `einthoven synthesize`), a `.csv` or `.parquet` table or a data frame
-        (see `einthoven.cohorts.table.open_table`), or a folder of ECG files (without labels: it can
+        Folder of a data set of the catalogue (docs/cohorts.md), such as PTB-XL or the output of
+        `einthoven synthesize`; a `.csv` or `.parquet` table or a data frame
+        (see `einthoven.cohorts.table.open_table`); or a folder of ECG files (without labels: it can
         be packed, used for pretraining, and predicted).
     task : str, optional
         Labels of a data set, such as `all-71` (the default), `diagnostic-44`, `subclass-23`,
-        `superclass-5`, `form-19` or `rhythm-12` of PTB-XL. The task of a table is its label
-        columns.
+        `superclass-5`, `form-19` or `rhythm-12` of PTB-XL, `cinc-2021`, `cinc-2020` or `all` of
+        the Challenges; or `statements`, of any source whose labels are codes of the statement map.
+        Otherwise, the task of a table is its label columns.
     **options
-        PTB-XL's layout: `empty_rows`, `min_records`, `match_1_0_3`, `rate`. Table: `root`,
+        Those of the layout (`layout_of(source).options`). PTB-XL: `empty_rows`, `min_records`,
+        `match_1_0_3`, `rate`. Challenges: `empty_rows`, `min_records`, `seed`. Table: `root`,
         `labels`, `min_records`, `seed`.
 
     Returns
@@ -89,18 +92,20 @@ def open_cohort(source: str | Path | DataFrame, task: str | None = None, **optio
         If the source is none of these, an option does not apply to it, or its tables are
         inconsistent.
     """
-    opener, kind = open_table, "a data frame"
+    layout, kind = table.TABLE, "a data frame"
     if not isinstance(source, DataFrame):
-        opener, kind = layout_of(source).open, str(source)
+        layout, kind = layout_of(source), str(source)
         source = Path(source)
+    if task == STATEMENTS:
+        return with_statements(open_cohort(source, layout.codes or None, **options))
     options |= {} if task is None else {"task": task}
-    names = options_of(opener)
+    names = layout.options
     if unknown := [name for name in options if name not in names]:
         raise CohortError(
             f"{kind}: unknown option {', '.join(unknown)}",
             remedy=f"the options are {', '.join(names)}" if names else "remove it",
         )
-    return opener(source, **options)
+    return layout.open(source, **options)
 
 
 def is_cohort(path: Path) -> bool:

@@ -27,6 +27,9 @@ class Layout:
         `open_cohort`; raise CohortError for files that are missing or inconsistent.
     tasks : tuple of str
         Names of its labelling tasks, the default first; empty without an option `task`.
+    codes : str
+        Task whose labels are codes of the statement map (`einthoven.cohorts.statements`); empty
+        for the default labels.
     """
 
     name: str
@@ -34,13 +37,9 @@ class Layout:
     recognises: Callable[[Path], bool]
     open: Callable[..., Cohort]
     tasks: tuple[str, ...] = ()
+    codes: str = ""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the options of `open`."""
-        return options_of(self.open)
-
-
-def options_of(opener: Callable[..., Cohort]) -> tuple[str, ...]:
-    """Parameters of an opener after the first one."""
-    return tuple(inspect.signature(opener).parameters)[1:]
+        """Names of the options of `open`: its parameters after the first."""
+        return tuple(inspect.signature(self.open).parameters)[1:]

@@ -239,5 +239,10 @@ def _version(database: pd.DataFrame) -> str:
 
 
 LAYOUT = Layout(
-    "PTB-XL", f"a folder with {' and '.join(TABLES)}", _recognises, open_ptbxl, tuple(TASKS)
+    "PTB-XL",
+    f"a folder with {' and '.join(TABLES)}",
+    _recognises,
+    open_ptbxl,
+    tuple(TASKS),
+    "all-71",
 )

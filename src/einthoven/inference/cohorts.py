@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from einthoven.backbones.inference import Precision, probabilities
 from einthoven.cohorts.cohort import Cohort
+from einthoven.cohorts.statements import STATEMENTS
 from einthoven.errors import EvaluationError
 from einthoven.inference.records import on_device, with_leads
 from einthoven.models.model import Model
@@ -95,6 +96,43 @@ def predict_cohort(
     )
     table = calibrate_table(model, table) if calibrated else table
     return table if len(labels) == len(model.labels) else table.with_labels(labels)
+
+
+def predict_statements(
+    model: Model,
+    cohort: Cohort,
+    store: Store,
+    split: str,
+    shared: Mapping[str, Sequence[Sequence[int]]],
+    **options: Any,
+) -> Predictions:
+    """Predict a split of a cohort whose labels are codes of another vocabulary than the model's.
+
+    The probability of a statement is the highest one of its labels: no less than that of the most
+    likely label, and no more than that of any of them. Its target is 1 if one of its labels holds.
+
+    Parameters
+    ----------
+    shared : mapping
+        `einthoven.cohorts.statements.shared_statements` of the labels of model and cohort.
+    **options
+        Those of `predict_cohort`, whose errors are raised.
+    """
+    usable = cohort.select(store.without_quarantined(cohort.ids()))
+    blank = np.zeros((len(cohort), len(model.labels)), dtype=np.uint8)
+    table = predict_cohort(
+        model, replace(cohort, labels=model.labels, matrix=blank), store, split, **options
+    )
+    targets = usable.targets(split)
+    return replace(
+        table,
+        labels=tuple(shared),
+        targets=np.stack([targets[:, list(of)].max(axis=1) for _, of in shared.values()], axis=1),
+        probabilities=np.stack(
+            [table.probabilities[:, list(of)].max(axis=1) for of, _ in shared.values()], axis=1
+        ),
+        metadata=dict(table.metadata) | {"task": STATEMENTS},
+    )
 
 
 def _targets(model: Model, labels: Sequence[str], cohort: Cohort, split: str) -> NDArray[np.uint8]:

@@ -1,0 +1,175 @@
+"""Folders of the PhysioNet/CinC Challenges 2020 and 2021, and others with `#Dx` in their headers.
+
+One database or several, as downloaded: Chapman-Shaoxing, Ningbo, Georgia, CPSC 2018, CPSC-Extra,
+PTB, PTB-XL and St Petersburg, in nested folders or not. Age, sex and SNOMED CT codes are lines of
+the WFDB headers. `cinc.csv` lists the codes of the Challenges and the classes that they score
+(Reyna et al. 2021; physionetchallenges/evaluation-2021).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from einthoven.cohorts.cohort import WITHOUT_LABEL, Cohort
+from einthoven.cohorts.layout import Layout
+from einthoven.cohorts.ptbxl import TABLES
+from einthoven.cohorts.table import CohortWarning, open_table
+from einthoven.errors import CohortError
+from einthoven.licences import Licence
+
+ALL_CODES = "all"
+TASKS = ("cinc-2021", "cinc-2020", ALL_CODES)
+PAIRS = {
+    "cinc-2021": (("CLBBB", "LBBB"), ("CRBBB", "RBBB"), ("PAC", "SVPB"), ("PVC", "VPB")),
+    "cinc-2020": (("CRBBB", "RBBB"), ("PAC", "SVPB"), ("PVC", "VPB")),
+}
+"""Classes that each Challenge scores as the same diagnosis."""
+LICENCE = Licence(
+    "CC-BY-4.0",
+    "trained on data of the PhysioNet/CinC Challenges; attribute Reyna et al., Computing in "
+    "Cardiology 2021, and the databases that were used",
+    True,
+)
+_LINE = re.compile(r"^#\s*(age|sex|dx)\s*:[ \t]*(.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+_SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
+_UNKNOWN = {"", "nan", "unknown"}
+_SAMPLE = 3  # headers that are read to recognise a folder
+
+
+def open_cinc(
+    path: str | Path,
+    task: str = TASKS[0],
+    *,
+    empty_rows: Literal["drop", "keep"] = "drop",
+    min_records: int = 0,
+    seed: int = 0,
+) -> Cohort:
+    """Open a folder of records with SNOMED CT codes in their headers.
+
+    The headers name no patients: each record counts as a patient of its own, with a CohortWarning.
+    Records are split 80 / 10 / 10, stratified by label.
+
+    Parameters
+    ----------
+    path : path
+        Folder; records of all folders below it are read.
+    task : str
+        `cinc-2021` (26 classes of 30 codes), `cinc-2020` (24 of 27), or `all`: every code.
+    empty_rows : {"drop", "keep"}
+        Treatment of records without any code. A record with other codes than those of the task is
+        negative for all of its labels.
+    min_records : int
+        Leave out labels that fewer records carry.
+    seed : int
+        Seed of the split.
+
+    Raises
+    ------
+    CohortError
+        For an unknown task, or headers that cannot be read.
+    """
+    root = Path(path)
+    if task not in TASKS:
+        raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(TASKS)}")
+    headers = sorted(file for file in root.rglob("*.hea") if not file.name.startswith("."))
+    ages, sexes, codes = zip(*map(_read, headers), strict=True)
+    classes = _each(codes) if task == ALL_CODES else scored(task)
+    names = [str(file.relative_to(root).with_suffix("")) for file in headers]
+    frame = pd.DataFrame({"path": names, "patient": names, "age": ages, "sex": sexes})
+    matrix = [[not row.isdisjoint(those) for those in classes.values()] for row in codes]
+    frame[list(classes)] = np.array(matrix, dtype=np.uint8)
+    cohort = open_table(frame, root=root, labels=list(classes), seed=seed)
+    cohort = replace(
+        cohort,
+        name=root.resolve().name,
+        task=task,
+        licence=LICENCE,
+        descriptions=_descriptions(classes),
+    ).with_common_labels(min_records)
+    _warn_of_patients(cohort)
+    if empty_rows == "drop":
+        cohort = cohort.select(np.array(list(map(bool, codes))), reason=WITHOUT_LABEL)
+    return cohort
+
+
+@cache
+def _codes() -> pd.DataFrame:
+    """The Challenges' codes (index): `abbreviation`, `description`, `scored` (years)."""
+    with files("einthoven.cohorts").joinpath("cinc.csv").open(encoding="utf-8") as lines:
+        return pd.read_csv(lines, dtype=str, keep_default_na=False).set_index("code")
+
+
+def scored(task: str) -> dict[str, tuple[str, ...]]:
+    """Classes that a Challenge scores, such as `CRBBB|RBBB`, and the codes of each."""
+    table = _codes()
+    table = table[table["scored"].str.contains(task.removeprefix("cinc-"))]
+    code_of = dict(zip(table["abbreviation"], table.index, strict=True))
+    pairs = {name: pair for pair in PAIRS[task] for name in pair}
+    groups = dict.fromkeys(pairs.get(name, (name,)) for name in sorted(code_of, key=str.lower))
+    return {"|".join(group): tuple(code_of[name] for name in group) for group in groups}
+
+
+def _descriptions(classes: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    known = _codes()["description"].to_dict()
+    texts = {label: [known[c] for c in codes if c in known] for label, codes in classes.items()}
+    return {label: " or ".join(names) for label, names in texts.items() if names}
+
+
+def _each(codes: Iterable[Collection[str]]) -> dict[str, tuple[str, ...]]:
+    """Every code that a record has, as a class of its own."""
+    carried = set().union(*codes)
+    return {code: (code,) for code in sorted(carried, key=lambda code: (len(code), code))}
+
+
+def _read(file: Path) -> tuple[str, str, frozenset[str]]:
+    """Age, sex (`female`, `male` or empty) and codes of a header."""
+    try:
+        text = file.read_text(encoding="latin-1")
+    except OSError as error:
+        raise CohortError(
+            f"{file} cannot be read: {error.strerror}", remedy="check the file and its permissions"
+        ) from None
+    lines = {name.lower(): value for name, value in _LINE.findall(text)}
+    age, sex = lines.get("age", ""), lines.get("sex", "").lower()
+    codes = {code.strip() for code in lines.get("dx", "").split(",")}
+    known = frozenset(code for code in codes if code.lower() not in _UNKNOWN)
+    return "" if age.lower() in _UNKNOWN else age, _SEXES.get(sex, ""), known
+
+
+def _warn_of_patients(cohort: Cohort) -> None:
+    message = f"{cohort.name}: the headers name no patients; each record counts as a patient"
+    copies = sum(Path(path).name.startswith("HR") for path in cohort.table["path"])
+    if copies:
+        message += (
+            f". {copies} records are PTB-XL's (HR...), of which patients have several: open PTB-XL "
+            "itself for them"
+        )
+    warnings.warn(message, CohortWarning, stacklevel=3)
+
+
+def _recognises(path: Path) -> bool:
+    if not path.is_dir() or any((path / name).is_file() for name in TABLES):
+        return False
+    texts = (file.read_text(encoding="latin-1") for file in islice(path.rglob("*.hea"), _SAMPLE))
+    return any(name.lower() == "dx" for text in texts for name, _ in _LINE.findall(text))
+
+
+LAYOUT = Layout(
+    "PhysioNet/CinC Challenge",
+    "a folder of WFDB records with #Dx in their headers",
+    _recognises,
+    open_cinc,
+    TASKS,
+    ALL_CODES,
+)

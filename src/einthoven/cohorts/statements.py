@@ -1,0 +1,157 @@
+"""The statement map: codes of several vocabularies that mean the same finding.
+
+`statements.csv` has one row for each statement, and one column for each vocabulary:
+
+* `scp`: the SCP-ECG statements of PTB-XL;
+* `snomed`: SNOMED CT, as in the headers of the PhysioNet/CinC Challenges;
+* `aha`: the AHA codes of Mason et al. 2007, as in the data set of Shandong (SPH);
+* `challenge`: abbreviations of the classes that the Challenges score;
+* `code15`: the labels of CODE-15 %;
+* `text`: sentences of MIMIC-IV-ECG and LUDB, in lower case.
+
+Codes with `;` between them mean the statement, each by itself. With `&` between them they are its
+parts: the statement holds if one of them does, and it cannot be derived without all of them.
+The column `source` states on what a row rests: the AHA code in PTB-XL's `scp_statements.csv`; the
+number of PTB-XL's records that the Challenge gave this code, if PTB-XL 1.0.1 has as many with the
+statement; or that the descriptions agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+
+from einthoven.cohorts.cohort import Cohort, checked
+from einthoven.errors import CohortError
+
+STATEMENTS = "statements"
+"""Name of the task of statements, which every data set of a known vocabulary has."""
+VOCABULARIES = ("scp", "snomed", "aha", "challenge", "code15", "text")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A finding, and its codes.
+
+    Attributes
+    ----------
+    name, description, source : str
+        As in `statements.csv`.
+    codes : dict
+        By vocabulary, the parts of the statement, each a set of codes with the same meaning.
+    """
+
+    name: str
+    description: str
+    source: str
+    codes: dict[str, tuple[frozenset[str], ...]]
+
+    def parts(self, labels: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Places of the labels of each part of the statement; empty if a part has none.
+
+        Of several vocabularies that express it, the one with the fewest parts.
+        """
+        names = [(place, form) for place, label in enumerate(labels) for form in _forms(label)]
+        found = (
+            tuple(tuple(i for i, form in names if form in part) for part in parts)
+            for parts in self.codes.values()
+        )
+        return min((parts for parts in found if parts and all(parts)), key=len, default=())
+
+
+def _forms(label: str) -> set[str]:
+    """The label, and as a sentence in lower case."""
+    return {label, label.lower()} if " " in label else {label}
+
+
+@cache
+def statements() -> tuple[Statement, ...]:
+    """All statements of the map."""
+    file = files("einthoven.cohorts").joinpath("statements.csv")
+    with file.open(encoding="utf-8") as lines:
+        table = pd.read_csv(lines, dtype=str, keep_default_na=False)
+    return tuple(
+        Statement(
+            row["statement"],
+            row["description"],
+            row["source"],
+            {
+                "statement": (frozenset([row["statement"]]),),
+                **{name: _parts(row[name]) for name in VOCABULARIES if row[name]},
+            },
+        )
+        for _, row in table.iterrows()
+    )
+
+
+def shared_statements(*sides: Sequence[str]) -> dict[str, list[tuple[int, ...]]]:
+    """Statements that all lists of labels express.
+
+    A statement that is made up of parts on every side is left out: its parts are there instead.
+
+    Parameters
+    ----------
+    *sides : sequence of str
+        Labels of a model or of a cohort, in one or several vocabularies.
+
+    Returns
+    -------
+    dict
+        Name of the statement to the places of its labels in each list. The statement holds if one
+        of them does. Labels that are no code of the map are statements if all lists have them.
+    """
+    shared: dict[str, list[tuple[int, ...]]] = {}
+    for statement in statements():
+        parts = [statement.parts(labels) for labels in sides]
+        if all(parts) and any(len(of_side) == 1 for of_side in parts):
+            shared[statement.name] = [tuple(np.unique(np.concatenate(p)).tolist()) for p in parts]
+    known = {place for places in shared.values() for place in places[0]}
+    others = [label for place, label in enumerate(sides[0]) if place not in known]
+    for label in others if len(sides) > 1 else ():
+        if label not in shared and all(label in side for side in sides):
+            shared[label] = [(list(side).index(label),) for side in sides]
+    return shared
+
+
+def codes_in(labels: Sequence[str]) -> list[str]:
+    """Labels that are codes of the map."""
+    known = set().union(
+        *(part for s in statements() for parts in s.codes.values() for part in parts)
+    )
+    return [label for label in labels if _forms(label) & known]
+
+
+def with_statements(cohort: Cohort) -> Cohort:
+    """The cohort with the statements that its labels express, as the task `statements`.
+
+    Raises
+    ------
+    CohortError
+        If none of its labels is a code of the map.
+    """
+    places = {name: sides[0] for name, sides in shared_statements(cohort.labels).items()}
+    if not places:
+        raise CohortError(
+            f"{cohort.name}: none of the labels {', '.join(cohort.labels[:5])} is a code of the "
+            "statement map",
+            remedy="use the codes in einthoven/cohorts/statements.csv as labels",
+        )
+    columns = [cohort.matrix[:, list(labels)].any(axis=1) for labels in places.values()]
+    return checked(
+        replace(
+            cohort,
+            task=STATEMENTS,
+            labels=tuple(places),
+            matrix=np.stack(columns, axis=1).astype(np.uint8),
+            descriptions={s.name: s.description for s in statements() if s.name in places},
+        )
+    )
+
+
+def _parts(cell: str) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(part.split(";")) for part in cell.split("&"))
