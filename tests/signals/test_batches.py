@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from einthoven.backbones.registry import create_backbone
-from einthoven.cohorts import Cohort
-from einthoven.errors import StoreError
-from einthoven.signals.batches import SignalSource, TrainingBatches
+from einthoven.cohorts import Cohort, open_cohort
+from einthoven.errors import PreparationError, StoreError
+from einthoven.records import STANDARD_LEADS
+from einthoven.records.wfdb_write import write_wfdb
+from einthoven.signals.batches import TOO_SHORT, SignalSource, TrainingBatches, long_enough
+from einthoven.signals.pack import pack
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_record
 from einthoven.signals.random import generator_for
+from einthoven.signals.steps import Resample, Window
 from einthoven.signals.store import ArrayStore, Store
 
 
@@ -139,6 +145,24 @@ def test_each_process_augments_differently(source: SignalSource) -> None:
         for rank in range(2)
     ]
     assert not set(shares[0].signals[:, 0, 0].tolist()) & set(shares[1].signals[:, 0, 0].tolist())
+
+
+def test_records_shorter_than_a_crop_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Or padded, where the preparation says so; records in quarantine stay in the cohort."""
+    rng = np.random.default_rng(0)
+    for place, seconds in enumerate((10, 2, 3, 2.49)):
+        signal = rng.normal(size=(12, round(seconds * 100))).astype(np.float32)
+        write_wfdb(tmp_path / f"r{place}", signal, rate=100, leads=STANDARD_LEADS)
+    (tmp_path / "r4.hea").write_text("nothing")
+    cohort = open_cohort(tmp_path)
+    store = pack(cohort, tmp_path / "store", workers=1)
+    preparation = Preparation(STANDARD_LEADS, (Resample(100), Window(250)))
+    kept = long_enough(cohort, store, preparation)
+    assert kept.ids().tolist() == ["r0", "r2", "r4"]
+    assert kept.left_out == {TOO_SHORT: 2}
+    assert long_enough(cohort, store, preparation.padding()) is cohort
+    with pytest.raises(PreparationError, match="'r0'"):
+        long_enough(cohort, store, Preparation(STANDARD_LEADS, (Resample(100), Window(1001))))
 
 
 def test_leads_that_a_preparation_computes_need_not_be_in_the_store(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from public_names import to_public
@@ -29,6 +30,9 @@ def _public() -> dict[str, Tensor]:
     lambda s: {"model": s},
     lambda s: {"epoch": 1, "model": s, "optimizer": {"state": {}}},
     lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+    lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}},
+    lambda s: {f"module.net.encoder.{k}": v for k, v in s.items()},
+    lambda s: {"model": s, "optimizer": [np.float64(1e-3), np.zeros(3)], "epoch": np.int64(3)},
     lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
     lambda s: {k: v for k, v in s.items() if not k.startswith("head.")},
     lambda s: {k: v.half().float() if v.ndim == 0 else v.double() for k, v in s.items()},
@@ -40,6 +44,19 @@ def test_reads_every_container(wrap: Callable[[Any], Any], tmp_path: Path) -> No
     assert not net.training
     assert same_weights(net, source.backbone)
     assert all(p.requires_grad and p.dtype is torch.float32 for p in net.parameters())
+
+
+def test_reads_the_only_checkpoint_of_a_folder_also_a_link(tmp_path: Path) -> None:
+    """A snapshot in the Hub's cache is a folder of links to files without a suffix."""
+    source = create_backbone(NAME, seed=0, **DEPTH)
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    save_file(to_public(source), tmp_path / "blob")
+    (folder / "model.safetensors").symlink_to("../blob")
+    assert same_weights(load_backbone(NAME, weights=folder, **DEPTH), source)
+    (folder / "other.safetensors").symlink_to("../blob")
+    with pytest.raises(WeightsError, match=r"other\.safetensors"):
+        load_backbone(NAME, weights=folder, **DEPTH)
 
 
 def test_reads_whole_classifiers(tmp_path: Path) -> None:

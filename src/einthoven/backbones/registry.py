@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from einthoven.errors import BackboneError
 from einthoven.extensions import import_extensions
 from einthoven.licences import Licence
+from einthoven.signals.preparation import Preparation
 
 if TYPE_CHECKING:
     from einthoven.backbones.config import BackboneConfig
@@ -180,12 +181,17 @@ def entry(name: str) -> Entry:
     return catalogue()[name]
 
 
-def leads_of(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Leads that a backbone with some options reads from a record; no weights are made."""
+def preparation_of(name: str, options: Mapping[str, Any]) -> Preparation:
+    """Preparation of a backbone with some options; no weights are made."""
     import torch
 
     with torch.device("meta"):
-        return entry(name).build(**options).preparation.sources
+        return entry(name).build(**options).preparation
+
+
+def leads_of(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Leads that a backbone with some options reads from a record; no weights are made."""
+    return preparation_of(name, options).sources
 
 
 def create_backbone(name: str, *, seed: int | None = None, **overrides: Any) -> Backbone:

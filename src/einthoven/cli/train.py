@@ -108,7 +108,7 @@ def posttrain(
     from einthoven.cli.paths import labelled_cohort, refuse_inside, shared_store
     from einthoven.experiment.folds import run_folds
     from einthoven.experiment.posttrain import plan_training
-    from einthoven.experiment.run import run_experiment
+    from einthoven.experiment.run import check_splits, run_experiment
     from einthoven.training.distributed import Processes
 
     refuse_inside(out, cohort)
@@ -125,6 +125,8 @@ def posttrain(
     if is_adapted:
         note("Subtracting the mean of each lead, as in the preparation of the initial weights")
     labelled = labelled_cohort(cohort, task, labels=labels, min_records=min_records)
+    if folds is None:
+        check_splits(labelled)
     needed = leads_of(start.backbone, network)
     packed = shared_store(cohort, store, processes, labels=labels, leads=needed)
     usable = labelled.select(packed.without_quarantined(labelled.ids()))

@@ -32,6 +32,7 @@ from einthoven.experiment.run import (
     check_cohort,
     metrics_of,
     model_of,
+    recipe_preparation,
     run_experiment,
     saved_model,
     score_splits,
@@ -42,6 +43,7 @@ from einthoven.files import METRICS_FILE, Json, read_json, write_json
 from einthoven.models import read_config, write_evaluation
 from einthoven.predictions import Predictions
 from einthoven.progress import Progress, part_of
+from einthoven.signals.batches import long_enough
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
 from einthoven.stages.leakage import check_initial_weights, check_public_weights, compared_records
@@ -100,6 +102,7 @@ def run_folds(
     """
     processes = processes or Processes()
     check_weights(recipe, weights, backbone)
+    cohort = long_enough(cohort, store, recipe_preparation(backbone, options, recipe))
     parts, everyone = cohort.folds(folds), cohort.with_splits("train")
     _check_folds(cohort, store, folds)
     for part in parts:

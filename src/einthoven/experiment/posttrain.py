@@ -13,7 +13,7 @@ from einthoven.backbones.registry import leads_of
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.errors import CohortError
 from einthoven.experiment.folds import run_folds
-from einthoven.experiment.run import RunResult, run_experiment
+from einthoven.experiment.run import RunResult, check_splits, run_experiment
 from einthoven.files import STORE_FILE
 from einthoven.models import SHIPPED, Initialisation, initialisation_of
 from einthoven.progress import Progress
@@ -99,6 +99,8 @@ def posttrain(
         raise CohortError(
             f"{labelled.name} has no labels", remedy="add a column of 0 and 1 for each label"
         )
+    if folds is None:
+        check_splits(labelled)
     network = {**plan.start.options, **(options or {})}
     if not isinstance(store, Store):
         folder = Path(store or f"{out}.store")

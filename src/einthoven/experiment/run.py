@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from einthoven.backbones.registry import preparation_of
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError
 from einthoven.evaluate.estimate import BootstrapSettings
@@ -47,7 +48,10 @@ from einthoven.predictions import Predictions
 from einthoven.predictions.calibration import Calibration
 from einthoven.progress import Progress, part_of
 from einthoven.report.format import counted
+from einthoven.signals.batches import TOO_SHORT, long_enough
+from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
+from einthoven.stages.data import adapt_preparation
 from einthoven.stages.leakage import check_duplicates
 from einthoven.stages.posttrain import PosttrainResult, posttrain
 from einthoven.stages.probe import out_of_fold_probabilities
@@ -108,6 +112,7 @@ def run_experiment(
         If training, prediction or scoring is refused.
     """
     processes = processes or Processes()
+    cohort = long_enough(cohort, store, recipe_preparation(backbone, options, recipe))
     check_cohort(cohort, store, resamples=resamples, allow_leakage=allow_leakage)
     settings: dict[str, Any] = {"weights": weights, "options": options, "processes": processes}
     settings |= {"allow_leakage": allow_leakage, "progress": progress}
@@ -178,6 +183,13 @@ def _out_of_fold(refitted: PosttrainResult, validation: Predictions) -> Predicti
     )
 
 
+def recipe_preparation(
+    backbone: str, options: Mapping[str, Any] | None, recipe: Recipe
+) -> Preparation:
+    """Preparation of a backbone's records by a recipe."""
+    return adapt_preparation(preparation_of(backbone, options or {}), recipe.data)
+
+
 def table_file(folder: Path, split: str) -> Path:
     """File of the predictions of a split in a run folder."""
     return folder / PREDICTIONS / f"{split}.parquet"
@@ -216,19 +228,28 @@ def score_splits(tables: Mapping[str, Predictions], **settings: Any) -> dict[str
 def check_cohort(cohort: Cohort, store: Store, *, resamples: int, allow_leakage: bool) -> None:
     """Refuse before training what could not be scored after it."""
     BootstrapSettings(resamples=resamples)
+    check_splits(cohort)
     usable = cohort.select(store.without_quarantined(cohort.ids()))
     for split in SPLITS:
         if problem := unscorable(usable, split):
             quarantined = len(cohort.ids(split)) - len(usable.ids(split))
             raise CohortError(
-                problem
-                + (f"; {counted(quarantined, 'other')} in quarantine" if quarantined else ""),
-                remedy="repair or leave out the files in quarantine (quarantine.csv of the store)"
-                if quarantined
-                else f"write `{split}` into the `split` column of more patients, add patients "
-                "with the label, or cross-validate (--folds 5)",
+                f"{problem}; {counted(quarantined, 'other')} in quarantine",
+                remedy="repair or leave out the files in quarantine (quarantine.csv of the store)",
             )
     check_duplicates((usable, store), allow=allow_leakage)
+
+
+def check_splits(cohort: Cohort) -> None:
+    """Refuse a cohort whose table shows that validation or test cannot be scored."""
+    for split in SPLITS:
+        if problem := unscorable(cohort, split):
+            short = cohort.left_out.get(TOO_SHORT, 0)
+            raise CohortError(
+                problem + (f"; {counted(short, 'record')} {TOO_SHORT}" if short else ""),
+                remedy=f"write `{split}` into the `split` column of more patients, add patients "
+                "with the label, or cross-validate (--folds 5)",
+            )
 
 
 def unscorable(cohort: Cohort, split: str) -> str:

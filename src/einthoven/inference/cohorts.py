@@ -18,7 +18,7 @@ from einthoven.inference.records import on_device, with_leads
 from einthoven.models.model import Model
 from einthoven.predictions import Predictions, listed
 from einthoven.progress import Progress
-from einthoven.signals.batches import SignalSource
+from einthoven.signals.batches import SignalSource, long_enough
 from einthoven.signals.store import Store
 
 CALIBRATED = "calibrated"  # key of a table's metadata: yes or no
@@ -64,6 +64,7 @@ def predict_cohort(
     BackboneError
         If the model does not read one of `leads`, or cannot go without the others.
     """
+    cohort = long_enough(cohort, store, model.preparation)
     usable = cohort.select(store.without_quarantined(cohort.ids()))
     labels = [label for label in model.labels if label in usable.labels or not some_labels]
     _check_labels(model, labels, usable)

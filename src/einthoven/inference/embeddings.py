@@ -37,7 +37,7 @@ from einthoven.progress import Progress
 from einthoven.records import read_record
 from einthoven.records.limb_leads import derive_limb_leads, repair_leads
 from einthoven.records.quality import refuse_flat
-from einthoven.signals.batches import SignalSource
+from einthoven.signals.batches import SignalSource, long_enough
 from einthoven.signals.prepare import prepare_record
 from einthoven.signals.store import Store
 
@@ -84,6 +84,7 @@ def embed_cohort(
         have different numbers of tokens.
     """
     network = Embedder(model, level, precision=precision, device=device)
+    cohort = long_enough(cohort, store, model.preparation)
     usable = cohort.select(store.without_quarantined(cohort.ids()))
     ids, patients = usable.ids(split).tolist(), usable.patients(split).tolist()
     unlabelled = np.zeros((len(ids), 0), dtype=np.uint8)

@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,12 +17,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from einthoven.errors import StoreError
+from einthoven.cohorts.cohort import Cohort
+from einthoven.errors import PreparationError, StoreError
 from einthoven.signals.augment import Augmentation
 from einthoven.signals.preparation import Preparation
-from einthoven.signals.prepare import evaluation_starts, prepare_mixed, random_starts
+from einthoven.signals.prepare import (
+    evaluation_starts,
+    prepare_mixed,
+    random_starts,
+    resampled_length,
+)
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Chunk, Store
+
+log = logging.getLogger(__name__)
+TOO_SHORT = "shorter than a crop"
+"""A reason in `Cohort.left_out`."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,41 @@ class SignalSource:
             order = [self.store.leads.index(lead) for lead in self.preparation.sources]
             signals = signals[:, order]
         return torch.from_numpy(signals), chunk.rate, starts
+
+
+def long_enough(cohort: Cohort, store: Store, preparation: Preparation) -> Cohort:
+    """Leave out records that are too short for a crop; `left_out` of the cohort counts them.
+
+    Records in quarantine stay. The number is logged, with the name of one record.
+
+    Raises
+    ------
+    PreparationError
+        If every packed record is too short.
+    """
+    packed = np.flatnonzero(np.isin(cohort.ids(), store.index.index.to_numpy(dtype=str)))
+    keep = np.ones(len(cohort), dtype=bool)
+    shortest, reason = np.inf, None
+    for rate, samples, places in store.groups(store.rows(cohort.ids()[packed])):
+        try:
+            resampled_length(preparation, samples, rate=rate)
+        except PreparationError as error:
+            keep[packed[places]] = False
+            shortest, reason = min(shortest, samples / rate), error
+    if reason is None:
+        return cohort
+    if not keep[packed].any():
+        raise PreparationError(
+            f"{cohort.name}: all {len(packed)} packed records are shorter than a crop, such as "
+            f"{cohort.ids()[packed][0]!r}: {reason.problem}",
+            remedy=reason.remedy,
+        )
+    count, first = int((~keep).sum()), cohort.ids()[~keep][0]
+    log.info(
+        f"records shorter than a crop are left out: {count} of {len(cohort)} of {cohort.name}, "
+        f"such as {first} (the shortest has {shortest:g} s; {reason.remedy})"
+    )
+    return cohort.select(keep, reason=TOO_SHORT)
 
 
 @dataclass(frozen=True)

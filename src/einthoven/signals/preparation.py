@@ -163,6 +163,10 @@ class Preparation:
         """Return a copy that evaluates on another number of crops."""
         return self._with(replace(self.crop, evaluation_crops=count))
 
+    def padding(self) -> Preparation:
+        """Return a copy that adds zeros at the end of records shorter than the window."""
+        return self._with(replace(self.crop, short="pad"))
+
     def centred(self) -> Preparation:
         """Return a copy that first subtracts each lead's mean over the record, unless one does."""
         if any(isinstance(step, Centre) for step in self.steps):

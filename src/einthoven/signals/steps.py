@@ -205,8 +205,8 @@ class Window(Step):
         raise PreparationError(
             f"a record of {frame.samples} samples at {frame.rate:g} Hz is shorter than the window "
             f"of {self.samples}",
-            remedy=f"use records of at least {self.samples / frame.rate:g} s, a shorter window "
-            "(with_window), or zeros at the end (Window(short='pad'))",
+            remedy=f"leave out records of less than {self.samples / frame.rate:g} s, or train a "
+            "model for them: --set data.crop_seconds=SECONDS, or --set data.short=pad",
         )
 
     def after(self, frame: Frame) -> Frame:

@@ -99,11 +99,13 @@ class Dataset:
 
 
 def adapt_preparation(preparation: Preparation, data: Data) -> Preparation:
-    """Preparation with the recipe's crop length, evaluation crops and centring."""
+    """Preparation with the recipe's crop length, short records, evaluation crops and centring."""
     if data.crop_seconds is not None:
         preparation = preparation.with_window(seconds=data.crop_seconds)
     if data.evaluation_crops is not None:
         preparation = preparation.with_evaluation_crops(data.evaluation_crops)
+    if data.short == "pad":
+        preparation = preparation.padding()
     return preparation.centred() if data.centre else preparation
 
 

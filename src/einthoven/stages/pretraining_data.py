@@ -16,7 +16,7 @@ from torch import Tensor
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError, RecipeError
 from einthoven.files import Json
-from einthoven.signals.batches import SignalSource, epoch_order
+from einthoven.signals.batches import SignalSource, epoch_order, long_enough
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset
@@ -209,11 +209,11 @@ def pretraining_data_of(
         )
     if shares is not None:
         check_shares(shares, len(cohorts))
-    pairs = zip(cohorts, stores, strict=True)
-    parts = [Dataset(cohort, store, preparation) for cohort, store in pairs]
+    parts = [
+        Dataset(long_enough(cohort, store, preparation), store, preparation)
+        for cohort, store in zip(cohorts, stores, strict=True)
+    ]
     sources = [_unlabelled(part, "train") for part in parts]
-    for part in parts:
-        part.check_lengths("train", "validation")
     records = [len(source) for source in sources]
     draws = tuple(records) if shares is None else draws_by_share(records, shares)
     if min(draws) < 1:

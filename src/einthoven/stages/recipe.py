@@ -49,6 +49,8 @@ class Data(Toml):
 
     crop_seconds: Annotated[float, Field(gt=0)] | None = None
     """Length of training and evaluation crops; default: the window of the backbone."""
+    short: Literal["leave-out", "pad"] = "leave-out"
+    """Records shorter than a crop: left out and counted, or zeros are added at their end."""
     augmentation: Literal["none", "rand-augment", "lead-mask"] = "rand-augment"
     """Augmentation of prepared training crops. ST-MEM: RandAugment, 2 of 8 at level 10."""
     augmentation_level: Annotated[float, Field(ge=0, le=10)] = 10

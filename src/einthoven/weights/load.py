@@ -144,9 +144,10 @@ def _open(
     state = read_state(weights)
     public = reader_of(name)
     if public is not None and public.matches(state):
-        return backbone, state, public
-    if backbone.state_dict().keys() & _OWN.tensors(state, None).keys():
-        return backbone, state, _OWN
+        return backbone, _unwrapped(state, backbone, public), public
+    own = _unwrapped(state, backbone, _OWN)
+    if backbone.state_dict().keys() & _OWN.tensors(own, None).keys():
+        return backbone, own, _OWN
     readers = {other: reader_of(other) for other in backbone_names()}
     fitting = [other for other, naming in readers.items() if naming and naming.matches(state)]
     raise WeightsError(
@@ -154,6 +155,27 @@ def _open(
         remedy=f"load it as {' or '.join(fitting)}"
         if fitting
         else "name a model folder, or a public checkpoint of the backbone",
+    )
+
+
+def _unwrapped(state: dict[str, Tensor], backbone: Backbone, naming: Naming) -> dict[str, Tensor]:
+    """Tensors without a prefix of all of them, such as Lightning's `model.`, where names then fit.
+
+    Training frameworks keep a network as an attribute of another module.
+    """
+    expected = {
+        part
+        for key, tensor in backbone.state_dict().items()
+        for part in naming.parts(key, tuple(tensor.shape))[0]
+    }
+    variants = [state]
+    while len(heads := {key.partition(".")[0] for key in variants[-1]}) == 1:
+        prefix = f"{heads.pop()}."
+        if not all(key.startswith(prefix) for key in variants[-1]):
+            break
+        variants.append({key.removeprefix(prefix): value for key, value in variants[-1].items()})
+    return max(
+        variants, key=lambda each: len(expected & naming.tensors(each, backbone.config).keys())
     )
 
 

@@ -28,6 +28,8 @@ _CONTAINERS = ("model", "state_dict", "model_state_dict")
 _CONFIGURATION = re.compile(
     r"argparse\.Namespace|omegaconf\.[\w.]+|fairseq[\w.]*|typing\.Any|([\w.]+\.)?\w*Config(uration)?"
 )
+# NumPy's numbers and arrays, such as a learning rate beside the tensors; their values are not kept.
+_NUMPY = re.compile(r"numpy\.(dtype|ndarray|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct))")
 _PLAIN = {f"builtins.{kind.__name__}": kind for kind in (dict, list, set, tuple, int, float, str)}
 
 
@@ -48,13 +50,23 @@ class _Inert:
         self.attributes = state
 
 
+class _InertNumber(_Inert):
+    """Stand-in for a number or array of NumPy, whose state is a tuple."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore the state."""
+
+
 def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     """Read a safetensors file or a PyTorch checkpoint, on the CPU.
 
     Parameters
     ----------
     path : path
-        The file; its format is recognised by its first bytes.
+        The file, or a folder with one such file, as the Hub's cache has it; the format is
+        recognised by its first bytes.
 
     Raises
     ------
@@ -62,7 +74,7 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
         If the file is missing or damaged, is not a checkpoint, or contains objects other than
         tensors, plain values and configurations.
     """
-    file = Path(path)
+    file = _file_of(Path(path))
     if not file.is_file():
         raise WeightsError(f"{file}: no such file", remedy="name a checkpoint or a model folder")
     with file.open("rb") as handle:
@@ -75,6 +87,20 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
             remedy="save the state_dict() of the network",
         )
     return content
+
+
+def _file_of(path: Path) -> Path:
+    """The checkpoint in a folder: its only safetensors file, else its only PyTorch file."""
+    for suffixes in ((".safetensors",), (".pt", ".pth", ".ckpt", ".bin")):
+        files = sorted(x for x in path.glob("*") if x.suffix in suffixes and x.is_file())
+        if len(files) > 1:
+            raise WeightsError(
+                f"{path} holds {len(files)} checkpoints: {', '.join(x.name for x in files[:4])}",
+                remedy="name one of them",
+            )
+        if files:
+            return files[0]
+    return path
 
 
 def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
@@ -169,8 +195,9 @@ def _stand_ins(file: Path) -> list[Any]:
     for name in get_unsafe_globals_in_checkpoint(file):
         if name in _PLAIN:
             allowed.append((_PLAIN[name], name))
-        elif _CONFIGURATION.fullmatch(name):
-            stand_in = type(name.rpartition(".")[2], (_Inert,), {"__slots__": ()})
+        elif _CONFIGURATION.fullmatch(name) or _NUMPY.fullmatch(name):
+            kind = _InertNumber if _NUMPY.fullmatch(name) else _Inert
+            stand_in = type(name.rpartition(".")[2], (kind,), {"__slots__": ()})
             allowed.append((stand_in, name))
         else:
             raise WeightsError(
