@@ -99,3 +99,14 @@ def test_an_interrupted_write_leaves_no_header(
     with pytest.raises(KeyboardInterrupt):
         write_wfdb(tmp_path / "mine", signal(), rate=100, leads=["I", "II"])
     assert [p.name for p in tmp_path.iterdir()] == ["mine.dat"]
+
+
+@pytest.mark.parametrize("microvolts", [0.5, 2.5, 4.88])
+def test_steps_of_another_size(microvolts: float, tmp_path: Path) -> None:
+    counts = np.random.default_rng(1).integers(-32767, 32768, (2, 40))
+    mine = (counts * microvolts / 1000).astype(np.float32)
+    write_wfdb(tmp_path / "mine", mine, rate=500, leads=["I", "II"], microvolts=microvolts)
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "mine.dat", "<i2"), counts.T.ravel())
+    np.testing.assert_allclose(read_record(tmp_path / "mine").signal, mine, rtol=1e-7)
+    with pytest.raises(RecordError):
+        write_wfdb(tmp_path / "x", mine, rate=500, leads=["I", "II"], microvolts=microvolts / 2)

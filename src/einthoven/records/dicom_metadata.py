@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 
-from einthoven.records.metadata import age_at, iso_time, metadata, sex_of
+from einthoven.records.metadata import age_at, filters_text, iso_time, metadata, sex_of
 
 _DAYS = {"D": 1, "W": 7, "M": 30.4375, "Y": 365.25}
+PLACEHOLDER = dt.date(1900, 1, 1)
+"""Date of files whose dates were removed, since DICOM demands one; nothing was recorded then."""
 _MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 _LONGEST = 5000  # ms; SCP-ECG writes 29999 for an interval that was not measured
 _LARGEST_ANGLE = 360  # degrees; 999 for an axis that is not defined
@@ -24,7 +26,7 @@ MEASUREMENTS = {
     "qrs_axis_deg": ("5.10.3-13", "2:16132"),
     "t_axis_deg": ("5.10.3-15", "2:16136"),
 }
-"""Codes of SCP-ECG and MDC for the global measurements; the first one is written."""
+"""Codes of SCP-ECG and MDC for the global measurements."""
 _EMPTY = Dataset()
 _KEYS = {code: key for key, codes in MEASUREMENTS.items() for code in codes}
 _RATES = ("heart rate", "ventricular rate", "ventricular heart rate")
@@ -82,7 +84,7 @@ def _recorded(dataset: Dataset) -> tuple[dt.date | None, dt.time | None]:
     ]
     for day, clock in pairs:
         date = _date(day)
-        if date is not None:
+        if date is not None and date > PLACEHOLDER:
             return date, _clock(clock)
     return None, None
 
@@ -125,14 +127,17 @@ def _device(dataset: Dataset) -> Iterator[str]:
 
 
 def _filters(group: Dataset) -> str:
-    """Filters of the first channel: `0.05 to 150 Hz, notch 50 Hz`."""
+    """Filters of the first channel; a notch of 0 Hz is none."""
     channel = first(group, "ChannelDefinitionSequence")
     low, high, notch = (
-        number(channel, keyword)
-        for keyword in ("FilterLowFrequency", "FilterHighFrequency", "NotchFilterFrequency")
+        None if cutoff is None else f"{cutoff:g}"
+        for cutoff in (
+            number(channel, "FilterLowFrequency"),
+            number(channel, "FilterHighFrequency"),
+            number(channel, "NotchFilterFrequency") or None,
+        )
     )
-    band = f"{low:g} to {high:g} Hz" if low is not None and high else ""
-    return ", ".join(filter(None, [band, f"notch {notch:g} Hz" if notch else ""]))
+    return filters_text(low, high, notch)
 
 
 def _annotations(dataset: Dataset) -> tuple[list[str], dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Write WFDB records: format 16, microvolts, checksums, and never half a record under its name."""
+"""Write WFDB records: format 16, checksums, and never half a record under its name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import numpy as np
 
 from einthoven.errors import RecordError
 from einthoven.files import replacing
+from einthoven.records.digital import LARGEST, counts_of
 from einthoven.records.record import canonical_lead
 
-_LARGEST = 32767
 _INVALID = -32768
-_STEPS_PER_MILLIVOLT = 1000
 _NAME = re.compile(r"[-\w]+", re.ASCII)
 
 
@@ -27,8 +26,9 @@ def write_wfdb(
     rate: float,
     leads: Sequence[str],
     comments: Iterable[str] = (),
+    microvolts: float = 1.0,
 ) -> None:
-    """Write a WFDB record in format 16 with 1000 steps a millivolt and baseline 0.
+    """Write a WFDB record in format 16 with baseline 0.
 
     The signal file is put in place first and the header last, each in one step, so a record that
     has a header is complete. An existing record of this name is replaced.
@@ -38,23 +38,42 @@ def write_wfdb(
     path : path-like
         The record, with or without `.hea`; its folder is created if it does not exist.
     signal_mv : np.ndarray
-        Millivolts, shape (leads, samples), rounded to the nearest microvolt. NaN becomes WFDB's
-        mark for an invalid sample.
+        Millivolts, shape (leads, samples), rounded to the nearest step. NaN becomes WFDB's mark for
+        an invalid sample.
     rate : float
         Hz.
     leads : sequence of str
         Lead names, one a row.
     comments : iterable of str
         Lines for the end of the header, without the `#`: `Age: 85`.
+    microvolts : float
+        Size of a digital step.
 
     Raises
     ------
     RecordError
-        If a value lies outside +-32.767 mV, if name, leads, comments, shape or rate cannot be
+        If a value lies outside +-32,767 steps, if name, leads, comments, shape or rate cannot be
         written to a header, or if the files cannot be written.
     """
     stem = os.fspath(path)
     stem = stem[:-4] if stem.lower().endswith(".hea") else stem
+    header, samples = wfdb_content(
+        stem, signal_mv, rate=rate, leads=leads, comments=comments, microvolts=microvolts
+    )
+    _write(f"{stem}.dat", samples)
+    _write(f"{stem}.hea", header)
+
+
+def wfdb_content(
+    stem: str,
+    signal_mv: np.ndarray,
+    *,
+    rate: float,
+    leads: Sequence[str],
+    comments: Iterable[str] = (),
+    microvolts: float = 1.0,
+) -> tuple[bytes, bytes]:
+    """Header and signal file of a record; parameters and errors are those of `write_wfdb`."""
     names = [canonical_lead(lead) for lead in leads]
     notes = list(comments)
     _check_texts(stem, names, notes)
@@ -63,22 +82,22 @@ def write_wfdb(
     if signal_mv.ndim != 2 or signal_mv.size == 0 or len(signal_mv) != len(names):
         reason = f"must be (leads, samples), with one row for each of {len(names)} leads"
         raise _refusal(stem, "shape of the signal", signal_mv.shape, reason)
-    digital = _digital(stem, signal_mv, names)
-    header = _header(os.path.basename(stem), digital, rate, names, notes)
-    _write(f"{stem}.dat", np.ascontiguousarray(digital.T).astype("<i2").tobytes())
-    _write(f"{stem}.hea", header.encode())
+    digital = _digital(stem, signal_mv, names, microvolts)
+    header = _header(os.path.basename(stem), digital, rate, names, notes, 1000 / microvolts)
+    return header.encode(), np.ascontiguousarray(digital.T).astype("<i2").tobytes()
 
 
-def _digital(stem: str, signal_mv: np.ndarray, leads: list[str]) -> np.ndarray:
-    steps = np.rint(signal_mv.astype(np.float64) * _STEPS_PER_MILLIVOLT)
-    over = np.abs(steps) > _LARGEST
+def _digital(stem: str, signal_mv: np.ndarray, leads: list[str], microvolts: float) -> np.ndarray:
+    steps = counts_of(signal_mv, microvolts)
+    over = np.abs(steps) > LARGEST
     if over.any():
         row, column = np.argwhere(over)[0]
         raise _refusal(
             stem,
             f"signal of lead {leads[row]}",
             float(signal_mv[row, column]),
-            f"sample {column} exceeds the +-{_LARGEST / 1000} mV that 16 bits of 1 uV hold",
+            f"sample {column} exceeds the +-{LARGEST * microvolts / 1000:g} mV that 16 bits of "
+            f"{microvolts:g} uV hold",
             remedy="check the units of the signal (millivolts), or leave the record out",
         )
     steps[np.isnan(steps)] = _INVALID
@@ -86,15 +105,19 @@ def _digital(stem: str, signal_mv: np.ndarray, leads: list[str]) -> np.ndarray:
 
 
 def _header(
-    name: str, digital: np.ndarray, rate: float, leads: list[str], comments: list[str]
+    name: str,
+    digital: np.ndarray,
+    rate: float,
+    leads: list[str],
+    comments: list[str],
+    gain: float,
 ) -> str:
     shown = int(rate) if float(rate).is_integer() else float(rate)
+    steps = int(gain) if gain.is_integer() else gain
     lines = [f"{name} {len(leads)} {shown} {digital.shape[1]}"]
     for lead, row in zip(leads, digital, strict=True):
         checksum = int(row.sum(dtype=np.int64)) & 0xFFFF
-        lines.append(
-            f"{name}.dat 16 {_STEPS_PER_MILLIVOLT}(0)/mV 16 0 {row[0]} {checksum} 0 {lead}"
-        )
+        lines.append(f"{name}.dat 16 {steps}(0)/mV 16 0 {row[0]} {checksum} 0 {lead}")
     return "\n".join(lines + [f"#{comment}" for comment in comments]) + "\n"
 
 
