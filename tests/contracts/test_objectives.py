@@ -11,7 +11,7 @@ import torch
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives import create_objective, create_pretraining, objective_names
-from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.objectives.objective import ObjectiveOutput, SteppedObjective
 
 
 def _small(name: str) -> dict[str, Any]:
@@ -77,6 +77,15 @@ def test_gives_a_finite_scalar_and_detached_metrics(built: Any) -> None:
     assert out.loss.shape == ()
     assert out.loss.isfinite()
     assert all(not value.requires_grad and value.ndim == 0 for value in out.metrics.values())
+
+
+def test_trains_in_bf16(built: Any) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = built(_x(built), generator=torch.Generator().manual_seed(0)).loss
+    loss.backward()
+    assert loss.isfinite()
+    if isinstance(built, SteppedObjective):
+        built.after_step(1)
 
 
 def test_all_randomness_comes_from_the_generator(built: Any) -> None:

@@ -98,10 +98,7 @@ class Codebook(nn.Module):
 
     def assign(self, x: Tensor) -> Tensor:
         """Nearest code of each vector, by Euclidean distance; (..., width) to (...), int64."""
-        flat = x.flatten(0, -2)
-        # |x - c|^2 = |x|^2 - 2 x c + |c|^2, and |x| is the same for all codes.
-        scores = self.vectors.square().sum(1) - 2 * flat @ self.vectors.t()
-        return scores.argmin(1).view(x.shape[:-1])
+        return nearest(x, self.vectors)
 
     def collect(self, x: Tensor, codes: Tensor) -> None:
         """Add vectors to the sums of their codes, until the next `update`."""
@@ -123,6 +120,14 @@ class Codebook(nn.Module):
         moved = counts > 0
         self.vectors[moved] = self.sums[moved] / self.counts[moved, None]
         self._collected = None
+
+
+def nearest(x: Tensor, centres: Tensor) -> Tensor:
+    """Index of the nearest centre (centres, width) of each vector; (..., width) to (...), int64."""
+    with torch.autocast(x.device.type, enabled=False):
+        # |x - c|^2 = |x|^2 - 2 x c + |c|^2, and |x| is the same for all centres.
+        scores = centres.square().sum(1) - 2 * x.float().flatten(0, -2) @ centres.t()
+        return scores.argmin(1).view(x.shape[:-1])
 
 
 class DinoSR(MaskedStudent):

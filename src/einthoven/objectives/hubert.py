@@ -20,6 +20,7 @@ from einthoven.backbones.config import Share
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import BackboneError, RecipeError, TrainingError, validated
 from einthoven.objectives.data2vec import mean_over_hidden
+from einthoven.objectives.dinosr import nearest
 from einthoven.objectives.masks import draw_centred_spans, own_rows
 from einthoven.objectives.objective import ObjectiveOutput
 from einthoven.objectives.quantiser import perplexity
@@ -236,10 +237,7 @@ class HuBERT(nn.Module):
     @torch.no_grad()
     def labels(self, x: Tensor) -> Tensor:
         """Cluster of each token of signals (batch, leads, samples); (batch, tokens) int64."""
-        features = self._normalised(self._raw_features(x).float())
-        flat = features.flatten(0, 1)
-        scores = self.centres.square().sum(1) - 2 * flat @ self.centres.t()
-        return scores.argmin(1).view(features.shape[:2])
+        return nearest(self._normalised(self._raw_features(x).float()), self.centres)
 
     def _normalised(self, features: Tensor) -> Tensor:
         """Features standardised by those of `fit`, at unit length."""

@@ -223,13 +223,14 @@ class SinkhornKMeans(MaskedStudent):
         self, prototypes: Any, features: Tensor, generator: torch.Generator | None
     ) -> Tensor:
         """Balanced soft assignments of the tokens, (records, tokens, clusters)."""
-        if self.training:
-            prototypes.start(features, generator)
         flat = features.flatten(0, 1)
         temperature = self._temperature(self.config.teacher_temperature)
-        weights = sinkhorn(flat @ prototypes.vectors.t() / temperature, self.config.iterations)
-        if self.training:
-            prototypes.collect(flat, weights)
+        with torch.autocast(features.device.type, enabled=False):
+            if self.training:
+                prototypes.start(features, generator)
+            weights = sinkhorn(flat @ prototypes.vectors.t() / temperature, self.config.iterations)
+            if self.training:
+                prototypes.collect(flat, weights)
         return weights.view(*features.shape[:2], -1)
 
     def _loss(
