@@ -14,6 +14,7 @@ import pytest
 from dicom_files import sound_dicom
 from edf_files import sound_bdf, sound_edf
 from ishne_files import sound_ishne
+from scp_files import sound_scp
 from xml_files import sound_aecg, sound_cardiosoft, sound_muse, sound_philips
 
 from einthoven.errors import RecordError
@@ -50,6 +51,7 @@ SOUND: dict[str, Callable[[Path], Path]] = {
     ".ecg": sound_ishne,
     ".edf": sound_edf,
     ".bdf": sound_bdf,
+    ".scp": sound_scp,
     ".xml HL7 aECG": sound_aecg,
     ".xml GE MUSE": sound_muse,
     ".xml GE CardioSoft": sound_cardiosoft,

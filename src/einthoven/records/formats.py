@@ -282,3 +282,6 @@ for _name, _module in (
     register_format(
         Format(_name, (".xml",), _reader(_module), recognises=_reader(_module, "recognises"))
     )
+register_format(
+    Format("SCP-ECG", (".scp",), _reader("scp"), recognises=_reader("scp_sections", "recognises"))
+)

@@ -80,8 +80,11 @@ def iso_time(date: dt.date | None, time: dt.time | None = None) -> str:
 
 def filters_text(high_pass: str | None, low_pass: str | None, notch: str | None) -> str:
     """Text of the key `filters` from cut-off frequencies in Hz; empty without any."""
-    band = " to ".join(filter(None, (high_pass, low_pass)))
-    return ", ".join(filter(None, (band and f"{band} Hz", notch and f"notch {notch} Hz")))
+    if high_pass and low_pass:
+        band = f"{high_pass} to {low_pass} Hz"
+    else:
+        band = f"above {high_pass} Hz" if high_pass else f"below {low_pass} Hz" if low_pass else ""
+    return ", ".join(filter(None, (band, notch and f"notch {notch} Hz")))
 
 
 def _text(value: object) -> str:
