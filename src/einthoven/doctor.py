@@ -20,6 +20,7 @@ from einthoven.files import STORE_FILE
 from einthoven.predictions import listed
 from einthoven.records import STANDARD_LEADS, Record, quality, read_record
 from einthoven.records.formats import is_record
+from einthoven.records.limb_leads import contradiction
 from einthoven.report.format import counted
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import evaluation_seconds, prepare_record, seconds_left_out
@@ -36,7 +37,7 @@ def __dir__() -> list[str]:
 
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "wfdb", "safetensors", "accelerate")
-_LIMB_LEAD_GAP = 0.1  # mV by which III may differ from II - I
+_PREFIXES = {"unusable": "warning: unusable", "doubt": "warning", "note": "note"}
 _WINDOW_SHARE = 0.01  # of a record that evaluation crops may leave out without a warning
 _EXAMPLES = 5
 
@@ -95,34 +96,10 @@ def _examine_record(record: Record) -> Iterator[str]:
     amplitude = quality.amplitude_of(record)
     if amplitude is not None:
         yield f"  amplitude {amplitude.low:.2f} to {amplitude.high:.2f} mV"
-    yield from (f"  warning: {warning}" for warning in quality.quality_warnings(record, amplitude))
-    if resting := quality.offsets(record):
-        yield f"  warning: offset: {quality.offset_text(resting)}"
-    hum = quality.mains_hum(record)
-    if hum is not None:
-        yield (
-            f"  warning: {hum.frequency:g} Hz mains hum in {' '.join(hum.leads)}, "
-            f"up to {max(hum.leads.values()):.2f} mV"
-        )
-    yield from _limb_leads(record)
-
-
-def _limb_leads(record: Record) -> Iterator[str]:
-    """Check Einthoven's law, III = II - I: exchanged or separately scaled leads break it."""
-    if not {"I", "II", "III"} <= set(record.leads):
-        return
-    one, two, three = (record.signal[record.leads.index(lead)] for lead in ("I", "II", "III"))
-    distance = np.abs(three - (two - one))
-    finite = distance[np.isfinite(distance)]
-    if not len(finite):
-        return
-    gap = float(finite.max())
-    yield f"  Einthoven's law: III differs from II - I by at most {gap:.3f} mV"
-    if gap > _LIMB_LEAD_GAP:
-        yield (
-            "  warning: the limb leads contradict each other (exchanged, or filtered or scaled "
-            "separately)"
-        )
+    if (limb := contradiction(record)) is not None:
+        yield f"  limb leads: up to {limb.millivolts:.3f} mV from Einthoven's law"
+    for finding in quality.findings(record):
+        yield f"  {_PREFIXES[finding.level]}: {finding.text}"
 
 
 def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
@@ -162,7 +139,8 @@ def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
 
 
 def _examine_store(path: Path) -> Iterator[str]:
-    from einthoven.signals.store import Store
+    from einthoven.signals.pack import DERIVED, ROUNDED
+    from einthoven.signals.store import Store, store_amplitude
 
     store = Store.open(path)
     records = counted(len(store), "record")
@@ -170,9 +148,11 @@ def _examine_store(path: Path) -> Iterator[str]:
     yield f"  leads {' '.join(store.leads)}; every shard has its original size"
     rates = store.index["rate"].value_counts()
     yield "  " + ", ".join(f"{counted(n, 'record')} at {rate:g} Hz" for rate, n in rates.items())
-    for note, number in store.index["notes"].value_counts().head(_EXAMPLES).items():
-        if note:
-            yield f"  note: {counted(number, 'record')}: {note}"
+    for kind, names in store.noted().items():
+        prefix = "note" if kind in (ROUNDED, DERIVED) else "warning"
+        yield f"  {prefix}: {kind}: {counted(len(names), 'record')}, such as {names[0]}"
+    if (finding := store_amplitude(store)) is not None:
+        yield f"  {_PREFIXES[finding.level]}: {finding.text}"
     yield from _duplicates(store)
     for row in store.quarantine.head(_EXAMPLES).itertuples():
         yield f"  quarantine: {row.record}: {row.reason}"

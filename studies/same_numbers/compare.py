@@ -701,12 +701,12 @@ def noisy_signals(store: Any, records: list[str], **options: Any) -> np.ndarray:
 
 
 def quality(record: Any) -> dict[str, Any]:
-    from einthoven.records.quality import amplitude_of, mains_hum, offsets, quality_warnings
+    from einthoven.records.quality import amplitude_of, findings, mains_hum, offsets
 
     size, hum = amplitude_of(record), mains_hum(record)
     shifts = offsets(record)
     result: dict[str, Any] = {
-        "doubts": len(quality_warnings(record)),
+        "findings": [finding.name for finding in findings(record)],
         "offset_leads": list(shifts),
         "offsets": np.array(list(shifts.values()), dtype=float),
         "hum_leads": list(hum.leads) if hum else [],

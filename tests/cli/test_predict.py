@@ -27,7 +27,14 @@ def test_predict_prints_one_json_object_a_file(cli: Any, made: Any, synthetic: C
     lines = [json.loads(line) for line in result.out.splitlines()]
     assert [line["record"] for line in lines] == [str(file) for file in files]
     keys = {"record", "probabilities", "above_threshold", "derived_leads", "left_out_leads"}
-    keys |= {"warnings", "seconds_left_out", "without_call", "uncalibrated", "thresholds"}
+    keys |= {
+        "findings",
+        "warnings",
+        "seconds_left_out",
+        "without_call",
+        "uncalibrated",
+        "thresholds",
+    }
     assert all(line.keys() == keys for line in lines)
     model = load_model(made.model)
     prediction = predict_record(model, read_record(files[1]))

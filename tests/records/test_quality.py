@@ -1,12 +1,23 @@
-"""Amplitude, mains hum and offsets are found where they are, and nowhere else."""
+"""Findings are made where there is a fault, and nowhere else."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from einthoven.records.quality import amplitude_of, mains_hum, offsets
-from einthoven.records.record import Record
+from einthoven.cohorts.synthetic import sample_record
+from einthoven.records.quality import (
+    amplitude_of,
+    cohort_amplitude,
+    findings,
+    mains_hum,
+    offsets,
+    warnings,
+)
+from einthoven.records.record import STANDARD_LEADS, Record
 
 LEADS = ("I", "II", "V1")
 
@@ -53,11 +64,12 @@ def test_hum_is_not_searched_for_in_unsuitable_recordings() -> None:
     assert mains_hum(_record(_beats(1000, 100), 100.0)) is None
 
 
-@pytest.mark.parametrize(("factor", "unit"), [(1, "mV"), (1000, "uV"), (1e-3, "V"), (20, "?")])
+@pytest.mark.parametrize(("factor", "unit"), [(1, "mV"), (1000, "uV"), (1e-3, "V"), (20, "mV")])
 def test_units_by_size(factor: float, unit: str) -> None:
     amplitude = amplitude_of(_record(factor * _beats()))
     assert amplitude is not None
     assert amplitude.unit == unit
+    assert amplitude.is_plausible == (factor == 1)
 
 
 def test_extreme_leads_and_flat_records() -> None:
@@ -79,3 +91,171 @@ def test_leads_with_an_offset() -> None:
     away = offsets(_record(signal))
     assert away == {"II": pytest.approx(-0.5, abs=0.02)}
     assert offsets(_record(1000 * signal)) == {}  # another doubt comes first
+
+
+# ---------------------------------------------------------------------- findings
+
+
+@pytest.fixture(scope="module")
+def sound() -> Record:
+    """Twelve leads, 10 s, without a finding."""
+    record = sample_record()
+    assert findings(record) == ()
+    return record
+
+
+def changed(record: Record, change: Callable[[np.ndarray, int], None]) -> Record:
+    """Change a copy of the signal; `change` is called with it and the samples in a second."""
+    signal = record.signal.copy()
+    change(signal, round(record.rate))
+    return replace(record, signal=signal)
+
+
+def half(x: np.ndarray, second: int) -> None:
+    x[:, 5 * second :] = 0
+
+
+def a_second(x: np.ndarray, second: int) -> None:
+    x[:, -second:] = x[:, -second - 1 : -second]
+
+
+def padded_ends(x: np.ndarray, second: int) -> None:
+    x[:, : 2 * second] = 0
+    x[:, 8 * second :] = 0
+
+
+def loose(x: np.ndarray, second: int) -> None:
+    x[7, : 3 * second] = 0.1
+
+
+def flat(x: np.ndarray, second: int) -> None:
+    x[[7, 8]] = 0.1
+
+
+def all_flat(x: np.ndarray, second: int) -> None:
+    x[:] = 0
+
+
+def rail(x: np.ndarray, second: int) -> None:
+    np.clip(x[9], -9, 0.4 * x[9].max(), out=x[9])
+
+
+def copied(x: np.ndarray, second: int) -> None:
+    x[10] = x[9]
+
+
+def volts(x: np.ndarray, second: int) -> None:
+    x /= 1000
+
+
+def microvolts(x: np.ndarray, second: int) -> None:
+    x *= 1000
+
+
+def tenfold(x: np.ndarray, second: int) -> None:
+    x *= 10
+
+
+def a_tenth(x: np.ndarray, second: int) -> None:
+    x /= 10
+
+
+def spike(x: np.ndarray, second: int) -> None:
+    x[6, second : second + 3] += 8
+
+
+def missing(x: np.ndarray, second: int) -> None:
+    x[3:5, :second] = np.nan
+
+
+def wander(x: np.ndarray, second: int) -> None:
+    x[6:8] += np.sin(0.2 * np.pi * np.arange(x.shape[1]) / second).astype(np.float32)
+
+
+def noisy(x: np.ndarray, second: int) -> None:
+    x += np.random.default_rng(0).normal(0, 0.06, x.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "level", "leads"),
+    [
+        (half, "no-signal", "unusable", ()),
+        (padded_ends, "no-signal", "unusable", ()),
+        (a_second, "no-signal", "doubt", ()),
+        (loose, "lead-off", "doubt", ("V2",)),
+        (flat, "flat", "doubt", ("V2", "V3")),
+        (all_flat, "flat", "unusable", STANDARD_LEADS),
+        (rail, "clipping", "doubt", ("V4",)),
+        (copied, "identical-leads", "unusable", ("V4", "V5")),
+        (volts, "unit", "unusable", ()),
+        (microvolts, "unit", "unusable", ()),
+        (tenfold, "amplitude", "doubt", ()),
+        (a_tenth, "amplitude", "doubt", ()),
+        (spike, "artefact", "doubt", ("V1",)),
+        (missing, "missing", "doubt", ("aVR", "aVL")),
+        (wander, "baseline-wander", "note", ("V1", "V2")),
+    ],
+)
+def test_each_fault_is_found_and_nothing_else(
+    sound: Record,
+    change: Callable[[np.ndarray, int], None],
+    name: str,
+    level: str,
+    leads: tuple[str, ...],
+) -> None:
+    (finding,) = findings(changed(sound, change))
+    assert (finding.name, finding.level, finding.leads) == (name, level, leads)
+    assert all(lead in finding.text for lead in leads)
+    assert len(warnings([finding])) == (level != "note")
+
+
+def test_noise_in_all_leads_is_a_doubt_and_the_gravest_finding_is_first(sound: Record) -> None:
+    noise = next(x for x in findings(changed(sound, noisy)) if x.name == "noise")
+    assert (noise.level, len(noise.leads)) == ("doubt", 12)
+    several = changed(changed(changed(sound, wander), half), loose)
+    levels = [finding.level for finding in findings(several)]
+    assert levels == sorted(levels, key=["unusable", "doubt", "note"].index)
+    assert len(set(levels)) == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("aVR", "aVL"), ("I", "II"), ("II", "III"), ("I", "aVF"), ("aVL", "aVF")]
+)
+def test_exchanged_limb_leads_are_named(sound: Record, one: str, other: str) -> None:
+    rows = [STANDARD_LEADS.index(one), STANDARD_LEADS.index(other)]
+    signal = sound.signal.copy()
+    signal[rows] = signal[rows[::-1]]
+    exchanged = replace(sound, signal=signal)
+    (finding,) = findings(exchanged)
+    assert (finding.name, finding.level) == ("limb-leads", "unusable")
+    assert set(finding.leads) == {one, other}
+    assert findings(exchanged.select(("V1", one, other))) == ()  # two limb leads fit always
+
+
+def test_inverted_and_rescaled_limb_leads(sound: Record) -> None:
+    signal = sound.signal.copy()
+    signal[2] *= -1
+    (finding,) = findings(replace(sound, signal=signal))
+    assert (finding.name, finding.leads) == ("limb-leads", ("III",))
+    signal[2] *= -0.5
+    (finding,) = findings(replace(sound, signal=signal))
+    assert (finding.name, finding.level, finding.leads) == ("limb-leads", "doubt", ())
+    offset = sound.signal + np.linspace(0, 0.1, 12, dtype=np.float32)[:, None]
+    assert findings(replace(sound, signal=offset)) == ()
+
+
+def test_a_cohort_is_judged_by_the_median_of_its_records(sound: Record) -> None:
+    def scaled(factor: float, count: int = 20) -> list[Record]:
+        return [replace(sound, signal=sound.signal * np.float32(factor))] * count
+
+    assert cohort_amplitude([]) is None
+    assert cohort_amplitude(scaled(1)) is None
+    assert cohort_amplitude([*scaled(1, 11), *scaled(10, 9)]) is None
+    levels = {factor: cohort_amplitude(scaled(factor)) for factor in (5, 10, 0.2, 0.1, 1000, 1e-3)}
+    assert [finding.level for finding in levels.values() if finding] == [
+        *["doubt"] * 4,
+        *["unusable"] * 2,
+    ]
+    factor = 2.7 / amplitude_of(sound).usual  # type: ignore[union-attr]
+    assert cohort_amplitude(scaled(factor, 1)) is None
+    assert cohort_amplitude(scaled(factor)) is not None

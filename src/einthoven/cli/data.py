@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from einthoven.cli.options import Labels, lead_names, one_of
-from einthoven.cli.progress import progress_bars
+from einthoven.cli.progress import note, progress_bars
 from einthoven.report.format import counted
 
 
@@ -73,15 +73,19 @@ def pack(
     """Read and verify every record once, into a store that training reads from.
 
     A missing, damaged or flat record is listed in the store's quarantine.csv with the reason; the
-    others are packed.
+    others are packed. Records with doubts, such as limb leads that do not fit each other, are
+    counted; `einthoven doctor STORE` lists them.
     """
-    from einthoven.cli.paths import full_cohort, report_quarantine
+    from einthoven.cli.paths import full_cohort, report_packing
     from einthoven.records import STANDARD_LEADS
     from einthoven.signals.pack import pack
+    from einthoven.signals.store import store_amplitude
 
     names = STANDARD_LEADS if leads is None else lead_names(leads)
     cohort = full_cohort(source, rate=rate, labels=labels)
     with progress_bars() as progress:
         packed = pack(cohort, store, leads=names, workers=workers, progress=progress)
-    report_quarantine(packed)
+    report_packing(packed)
+    if (finding := store_amplitude(packed)) is not None:
+        note(f"Warning: {finding.text}", style="yellow")
     typer.echo(f"{counted(len(packed), 'record')} in {store}")

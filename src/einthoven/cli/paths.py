@@ -153,7 +153,7 @@ def store_of(
     note(f"Packing {counted(len(cohort), 'record')} into {folder} (once)")
     with progress_bars() as progress:
         packed = pack(cohort, folder, leads=leads, progress=progress)
-    report_quarantine(packed)
+    report_packing(packed)
     return packed
 
 
@@ -189,13 +189,26 @@ def _cached(cohort: Cohort, leads: Sequence[str] = STANDARD_LEADS) -> Path:
     return cache() / "stores" / f"{cohort.name}-{sha256(key.encode()).hexdigest()[:12]}"
 
 
-def report_quarantine(store: Store) -> None:
-    """Print how many records could not be packed, and the reason of the first."""
+def report_packing(store: Store) -> None:
+    """Print how many records could not be packed, and why the first; and how many are doubtful."""
+    from einthoven.predictions import listed
+    from einthoven.signals.pack import DERIVED, ROUNDED
+
     if len(store.quarantine):
         first = store.quarantine.iloc[0]
         note(
             f"Warning: {counted(len(store.quarantine), 'record')} in quarantine and left out "
             f"({store.root}/quarantine.csv), such as {first['record']}: {first['reason']}",
+            style="yellow",
+        )
+    noted = store.noted().items()
+    doubts = {kind: names for kind, names in noted if kind not in (ROUNDED, DERIVED)}
+    if doubts:
+        count = len({name for names in doubts.values() for name in names})
+        kinds = listed([f"{kind} in {len(names)}" for kind, names in doubts.items()])
+        note(
+            f"Warning: {counted(count, 'record')} with doubts: {kinds} (einthoven doctor "
+            f"{store.root})",
             style="yellow",
         )
 

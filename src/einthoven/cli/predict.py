@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -167,6 +168,7 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
         "derived_leads": list(prediction.derived_leads),
         "left_out_leads": list(prediction.left_out_leads),
         "seconds_left_out": prediction.seconds_left_out,
+        "findings": [asdict(finding) for finding in prediction.findings],
         "warnings": list(prediction.warnings),
     }
 
@@ -196,11 +198,13 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, to
             meaning = model.descriptions.get(label, "")
             style = "bold" if is_above else None
             table.add_row(label, f"{value:.3f}", *limit, bar, meaning, style=style)
+    for warning in prediction.warnings:  # before the answer, which may rest on an artefact
+        output.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
     output.print(table)
 
 
 def _remarks(prediction: RecordPrediction, model: Model) -> list[str]:
-    remarks = [f"warning: {warning}" for warning in prediction.warnings]
+    remarks = []
     if model.calibration is None:
         remarks.append("not calibrated: the model has no calibration")
     if prediction.seconds_left_out > _VISIBLE_SHARE * prediction.record.duration:

@@ -24,18 +24,16 @@ from sklearn.utils.validation import validate_data
 from einthoven.backbones.inference import device_of
 from einthoven.backbones.leads import canonical_leads
 from einthoven.cohorts.cohort import patient_order, stratified_places
-from einthoven.errors import EinthovenError, EstimatorError, RecordError
+from einthoven.errors import EinthovenError, EstimatorError, StoreError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.limb_leads import repair_leads
-from einthoven.records.quality import refuse_unit
-from einthoven.records.record import LOWEST_RATE, canonical_patient
+from einthoven.records.record import canonical_patient
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Window
-from einthoven.signals.store import ArrayStore
+from einthoven.signals.store import ArrayStore, check_amplitude
 
 Kind = Literal["binary", "multiclass", "multilabel"]
-_MEASURED = 16
 # Records that are scored after every epoch if none are held out.
 _SCORED = 512
 
@@ -156,15 +154,10 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 def _in_millivolts(store: ArrayStore) -> ArrayStore:
-    """Refuse signals whose amplitude suits another unit, judged by 16 records together."""
-    rows = np.linspace(0, len(store) - 1, min(_MEASURED, len(store))).astype(int)
-    length = int(store.index["samples"].iloc[rows].min())
-    signals = np.concatenate([store.array[row][:, :length] for row in rows]).astype(np.float32)
+    """Refuse signals that look like another unit, and warn of other implausible amplitudes."""
     try:
-        refuse_unit(
-            Record.create(signals, LOWEST_RATE, leads=map(str, range(len(signals))), name="X")
-        )
-    except RecordError as error:
+        check_amplitude(store)
+    except StoreError as error:
         raise EstimatorError(error.problem, remedy="pass millivolts") from error
     return store
 

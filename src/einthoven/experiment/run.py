@@ -50,7 +50,7 @@ from einthoven.progress import Progress, part_of
 from einthoven.report.format import counted
 from einthoven.signals.batches import TOO_SHORT, long_enough
 from einthoven.signals.preparation import Preparation
-from einthoven.signals.store import Store
+from einthoven.signals.store import Store, check_amplitude
 from einthoven.stages.data import adapt_preparation
 from einthoven.stages.leakage import check_duplicates
 from einthoven.stages.posttrain import PosttrainResult, posttrain
@@ -226,7 +226,7 @@ def score_splits(tables: Mapping[str, Predictions], **settings: Any) -> dict[str
 
 
 def check_cohort(cohort: Cohort, store: Store, *, resamples: int, allow_leakage: bool) -> None:
-    """Refuse before training what could not be scored after it."""
+    """Refuse before training what could not be scored after it, and another unit than mV."""
     BootstrapSettings(resamples=resamples)
     check_splits(cohort)
     usable = cohort.select(store.without_quarantined(cohort.ids()))
@@ -237,6 +237,7 @@ def check_cohort(cohort: Cohort, store: Store, *, resamples: int, allow_leakage:
                 f"{problem}; {counted(quarantined, 'other')} in quarantine",
                 remedy="repair or leave out the files in quarantine (quarantine.csv of the store)",
             )
+    check_amplitude(store, store.rows(usable.ids()))
     check_duplicates((usable, store), allow=allow_leakage)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -21,11 +21,12 @@ from einthoven.predictions.missing_leads import answered_labels
 from einthoven.records import Record, canonical_lead
 from einthoven.records.limb_leads import derivable_leads, repair_leads
 from einthoven.records.quality import (
+    Finding,
+    by_level,
+    findings,
     flat_leads,
-    offset_text,
-    offsets,
-    quality_warnings,
     refuse_flat,
+    warnings,
 )
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_record, seconds_left_out
@@ -47,16 +48,19 @@ class RecordPrediction:
         Labels at or above their decision threshold, most probable first; None if the model has no
         thresholds.
     without_call : tuple of str
-        Labels that are not called, whatever their probability, because leads are missing.
+        Labels that are not called, whatever their probability, because leads are missing or the
+        recording is unusable.
     derived_leads : tuple of str
         Limb leads that the record lacked, computed from two others in mV.
     left_out_leads : tuple of str
         Leads of the model that were not used.
     seconds_left_out : float
         Duration of the record that is in none of the predicted crops, s.
+    findings : tuple of Finding
+        Findings on the recording (`einthoven.records.quality.findings`), the gravest first. An
+        offset that the preparation does not remove is a doubt, and otherwise a note.
     warnings : tuple of str
-        Warnings about the recording (`einthoven.records.quality.quality_warnings`), offsets that
-        the preparation does not remove, and missing leads: the probabilities may be unreliable.
+        Findings that are more than notes, and missing leads: the probabilities may be unreliable.
     uncalibrated, thresholds : dict of str to float, or None
         Probabilities before calibration, and calibrated probabilities from which a label is called
         present; None if the model has no calibration.
@@ -69,6 +73,7 @@ class RecordPrediction:
     derived_leads: tuple[str, ...] = ()
     left_out_leads: tuple[str, ...] = ()
     seconds_left_out: float = 0.0
+    findings: tuple[Finding, ...] = ()
     warnings: tuple[str, ...] = ()
     uncalibrated: dict[str, float] | None = None
     thresholds: dict[str, float] | None = None
@@ -266,6 +271,9 @@ def _prediction(
     model: Model, record: Record, preparation: Preparation, values: NDArray[np.float64], gap: _Gap
 ) -> RecordPrediction:
     above = uncalibrated = thresholds = None
+    results = _findings(record, preparation)
+    is_unusable = any(finding.level == "unusable" for finding in results)
+    without_call = model.labels if is_unusable else gap.without_call
     if model.calibration is not None:
         uncalibrated = dict(zip(model.labels, values.tolist(), strict=True))
         thresholds = dict(zip(model.labels, model.calibration.thresholds, strict=True))
@@ -274,7 +282,7 @@ def _prediction(
         present = [
             (label, value)
             for label, value, decision in decisions
-            if decision and label not in gap.without_call
+            if decision and label not in without_call
         ]
         above = tuple(label for label, _ in sorted(present, key=lambda pair: -pair[1]))
     probabilities = dict(zip(model.labels, values.tolist(), strict=True))
@@ -282,15 +290,12 @@ def _prediction(
         record,
         probabilities | dict.fromkeys(gap.unanswered, np.nan),
         above,
-        without_call=gap.without_call,
+        without_call=without_call,
         derived_leads=preparation.derived,
         left_out_leads=gap.leads,
         seconds_left_out=round(max(0.0, seconds_left_out(preparation, record)), 3),
-        warnings=(
-            *quality_warnings(record),
-            *_offset_warnings(record, preparation),
-            *gap.warnings,
-        ),
+        findings=results,
+        warnings=(*warnings(results), *gap.warnings),
         uncalibrated=uncalibrated,
         thresholds=thresholds,
     )
@@ -323,7 +328,15 @@ def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def _offset_warnings(record: Record, preparation: Preparation) -> Iterator[str]:
-    away = {k: v for k, v in offsets(record).items() if k in preparation.sources}
-    if away and preparation.passes_offsets:
-        yield f"{offset_text(away)}, and the preparation removes no offsets: subtract them"
+def _findings(record: Record, preparation: Preparation) -> tuple[Finding, ...]:
+    """Findings on a record for a preparation, which may remove offsets; the gravest first."""
+
+    def judged(finding: Finding) -> Finding:
+        if finding.name != "offset" or not preparation.passes_offsets:
+            return finding
+        if set(finding.leads).isdisjoint(preparation.sources):
+            return finding
+        text = f"{finding.text}, and the preparation removes no offsets: subtract them"
+        return replace(finding, level="doubt", text=text)
+
+    return by_level(map(judged, findings(record)))

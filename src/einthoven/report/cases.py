@@ -22,7 +22,7 @@ from einthoven.evaluate.reliability import calibrated, is_recalibrated
 from einthoven.files import CONFIG_FILE, Json, read_json, replacing
 from einthoven.predictions import Calibration, Predictions
 from einthoven.records import read_record
-from einthoven.records.quality import quality_warnings
+from einthoven.records.quality import findings, warnings
 from einthoven.records.record import Record
 from einthoven.report.format import without_folder
 
@@ -167,7 +167,7 @@ def example(record: Record, title: str, names: Json, labels: Sequence[Json]) -> 
         "seconds": record.duration,
         "leads": list(record.leads),
         "source_hash": record.source_hash,
-        "quality": "; ".join(quality_warnings(record)),
+        "quality": "; ".join(warnings(findings(record))),
         "labels": list(labels),
     }
 
@@ -191,7 +191,7 @@ def gallery_of(
     for row, entries in errors_by_row.items():
         if (record := read(row)) is None:
             continue
-        quality = "; ".join(quality_warnings(record))
+        quality = "; ".join(warnings(findings(record)))
         for entry in entries:
             entry["quality"] = quality
         if row not in examples and len(drawings) < MOST_DRAWINGS:

@@ -38,6 +38,7 @@ from einthoven.progress import Progress
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.formats import files_of
 from einthoven.records.limb_leads import derive_limb_leads, repair_leads
+from einthoven.records.quality import findings
 from einthoven.signals.store import (
     FORMAT_VERSION,
     INDEX,
@@ -47,6 +48,8 @@ from einthoven.signals.store import (
 )
 
 REQUEST_FILE = "request.json"
+ROUNDED, DERIVED = "rounded", "derived"
+"""Notes on a record that are no doubts: values between whole microvolts, computed limb leads."""
 SHARD_RECORDS = 1024
 CHECKED_SOURCES = 8
 _PACK_AGAIN = (
@@ -318,13 +321,14 @@ def _read_microvolts(
     """Read some leads of an ECG file: microvolts, Hz, hash of the files, and notes.
 
     Limb leads that the file lacks or holds as invalid are computed from two others. Notes are
-    `rounded`, `flat:V3` for a lead without a signal, and `derived:III` for a lead that is computed.
+    `rounded`, `derived:III` for a lead that is computed, and the findings on the recording that are
+    more than notes: `no-signal`, or with each lead concerned `flat:V3`.
 
     Raises
     ------
     RecordError
-        If the file cannot be trusted, lacks a lead, has missing samples or only flat leads, or
-        exceeds the range of 16 bits.
+        If the file cannot be trusted, lacks a lead, has missing samples or only flat leads, or its
+        values look like another unit or exceed the range of 16 bits.
     """
     recorded = repair_leads(read_record(path, root=root))
     record = derive_limb_leads(recorded)
@@ -333,19 +337,19 @@ def _read_microvolts(
         raise RecordError(
             path, "leads", record.leads, f"lacks {missing}", remedy="pack fewer leads: --leads"
         )
-    order = [record.leads.index(lead) for lead in leads]
     _refuse_gaps(record, leads, path)
-    signal, rounded = _whole_microvolts(record.signal[order], path)
-    notes = []
-    if rounded:
-        notes.append("rounded")
-    flat = (signal == signal[:, :1]).all(axis=1)
-    if flat.all():
-        raise RecordError(
-            path, "signal", "flat", "every lead is constant", remedy="leave out the record"
-        )
-    notes += [f"derived:{lead}" for lead in leads if lead not in recorded.leads]
-    notes += [f"flat:{lead}" for lead, is_flat in zip(leads, flat, strict=True) if is_flat]
+    selected = record.select(leads)
+    signal, rounded = _whole_microvolts(selected.signal, path)
+    results = findings(selected)
+    for finding in results:
+        if finding.name == "unit" or (finding.name == "flat" and finding.level == "unusable"):
+            remedy = "correct the header, or leave out the record"
+            raise RecordError(path, "signal", finding.name, finding.text, remedy=remedy)
+    notes = [ROUNDED] if rounded else []
+    for finding in results:
+        if finding.level != "note":
+            notes += [f"{finding.name}:{lead}" for lead in finding.leads] or [finding.name]
+    notes += [f"{DERIVED}:{lead}" for lead in leads if lead not in recorded.leads]
     return signal, float(record.rate), record.source_hash, " ".join(notes)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +29,14 @@ from numpy.typing import NDArray
 from einthoven.errors import StoreError
 from einthoven.files import STORE_FILE, parse_json
 from einthoven.records import Record
+from einthoven.records.quality import Finding, cohort_amplitude
 
 FORMAT_VERSION = 1
 INDEX, QUARANTINE = "index.parquet", "quarantine.csv"
 # Pages of a shard that were read count as memory of this process until they are released.
 _RELEASE_AFTER = 16 * 1024 * 1024
+_MEASURED = 64
+_MILLIVOLTS = "correct the gain or the unit of the files, or pass millivolts"
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,14 @@ class Store:
         self._release_pages()
         return chunks
 
+    def noted(self) -> dict[str, list[str]]:
+        """Records by kind of their notes, such as `limb-leads`; the most frequent kind first."""
+        kinds: dict[str, list[str]] = {}
+        for record, notes in self.index.loc[self.index["notes"] != "", "notes"].items():
+            for kind in dict.fromkeys(note.partition(":")[0] for note in notes.split()):
+                kinds.setdefault(kind, []).append(str(record))
+        return dict(sorted(kinds.items(), key=lambda item: -len(item[1])))
+
     def groups(self, rows: NDArray[np.intp]) -> list[tuple[float, int, NDArray[np.intp]]]:
         """Rates and lengths among some rows, each with its places, in the order of `read`.
 
@@ -281,6 +293,46 @@ class ArrayStore(Store):
             )
             chunks.append(Chunk(places, rate, signals.astype(np.float32) * np.float32(1000)))
         return chunks
+
+
+class AmplitudeWarning(UserWarning):
+    """Warning about the amplitude of a cohort as a whole: a wrong gain, or standardised signals."""
+
+
+def store_amplitude(store: Store, rows: NDArray[np.intp] | None = None) -> Finding | None:
+    """Judge the amplitude of up to 64 records together, of some rows or of all; None if plausible.
+
+    It is that of `einthoven.records.quality.cohort_amplitude`.
+    """
+    rows = np.arange(len(store)) if rows is None else rows
+    measured = rows[np.linspace(0, len(rows) - 1, min(_MEASURED, len(rows))).astype(int)]
+    return cohort_amplitude(
+        Record.create(
+            signal.astype(np.float32) / np.float32(1000), chunk.rate, leads=store.leads, name=""
+        )
+        for chunk in store.read(measured)
+        for signal in chunk.signals
+    )
+
+
+def check_amplitude(store: Store, rows: NDArray[np.intp] | None = None) -> None:
+    """Warn if the records of a store are far smaller or larger than ECGs (`AmplitudeWarning`).
+
+    Raises
+    ------
+    StoreError
+        If the values look like another unit.
+    """
+    finding = store_amplitude(store, rows)
+    if finding is None:
+        return
+    if finding.level == "unusable":
+        raise StoreError(finding.text, remedy=_MILLIVOLTS)
+    warnings.warn(
+        f"{finding.text}. What is trained on them misjudges ECGs of the usual size: {_MILLIVOLTS}",
+        AmplitudeWarning,
+        stacklevel=3,
+    )
 
 
 def shard_name(shard: int) -> str:

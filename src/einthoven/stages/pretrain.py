@@ -28,7 +28,7 @@ from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, SignalSource, TrainingBatches
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.random import generator_for
-from einthoven.signals.store import Store
+from einthoven.signals.store import Store, check_amplitude
 from einthoven.stages.data import Context, check_fit, loop_settings, micro_batch, resolve_precision
 from einthoven.stages.leakage import check_pretraining_records, write_fingerprints
 from einthoven.stages.pretraining_data import (
@@ -126,6 +126,8 @@ def pretrain(
     context = Context(seed=recipe.seed, precision=precision, processes=processes)
     micro = micro_batch(recipe, records=len(data.train), world=processes.world)
     check_fit(objective.backbone, data.train)
+    for member, packed in data.members:
+        check_amplitude(packed, packed.rows(member.ids()))
     config: Json = {}
     fingerprints: dict[str, str] = {}
     if processes.is_main:
