@@ -11,6 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from array_files import (
+    sound_csv,
+    sound_h5,
+    sound_hdf5,
+    sound_mat,
+    sound_npy,
+    sound_npz,
+    sound_tsv,
+)
 from dicom_files import sound_dicom
 from edf_files import sound_bdf, sound_edf
 from ishne_files import sound_ishne
@@ -33,7 +42,7 @@ def sound_dat(folder: Path) -> Path:
     return sound_wfdb(folder).with_suffix(".dat")
 
 
-def sound_mat(folder: Path) -> Path:
+def sound_mat_of_wfdb(folder: Path) -> Path:
     header = sound_wfdb(folder)
     body = header.with_suffix(".dat")
     matlab = np.array([30, 3, 200, 0, 4], "<i4").tobytes() + b"val\0" + body.read_bytes()
@@ -46,8 +55,15 @@ def sound_mat(folder: Path) -> Path:
 SOUND: dict[str, Callable[[Path], Path]] = {
     ".hea": sound_wfdb,
     ".dat": sound_dat,
+    ".mat WFDB": sound_mat_of_wfdb,
     ".mat": sound_mat,
     ".dcm": sound_dicom,
+    ".h5": sound_h5,
+    ".hdf5": sound_hdf5,
+    ".npy": sound_npy,
+    ".npz": sound_npz,
+    ".csv": sound_csv,
+    ".tsv": sound_tsv,
     ".ecg": sound_ishne,
     ".edf": sound_edf,
     ".bdf": sound_bdf,
@@ -58,7 +74,7 @@ SOUND: dict[str, Callable[[Path], Path]] = {
     ".xml Philips Sierra": sound_philips,
 }
 
-OF_SEVERAL_FILES = {"WFDB"}
+OF_SEVERAL_FILES = {"WFDB", "CSV", "NumPy"}
 READERS = {
     name: entry.read
     for entry in FORMATS

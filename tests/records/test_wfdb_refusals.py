@@ -154,7 +154,7 @@ def test_a_header_cut_anywhere_is_refused_or_whole(record: Path) -> None:
 
 def test_a_signal_file_without_its_header_is_named(tmp_path: Path) -> None:
     (tmp_path / "other.mat").write_bytes(b"of another format")
-    with pytest.raises(RecordError, match=r"other\.mat: .*'other\.hea'"):
+    with pytest.raises(RecordError, match=r"(?s)other\.mat: .*other\.hea"):
         read_record(tmp_path / "other.mat")
 
 

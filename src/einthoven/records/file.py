@@ -15,6 +15,8 @@ PathLike = str | os.PathLike[str]
 
 SEPARATOR = "::"
 """Between the path of a file of many records and the name of one of them: `exams.hdf5::1234`."""
+FOLDER_SIDECAR = "ecg.toml"
+"""Sidecar of all files of its folder; `name.toml` is that of one file (`records.sidecar`)."""
 _HEAD = 4096
 
 

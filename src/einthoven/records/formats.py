@@ -17,7 +17,7 @@ from typing import Any
 
 from einthoven.errors import RecordError
 from einthoven.extensions import import_extensions
-from einthoven.records.file import SEPARATOR, EcgFile, PathLike
+from einthoven.records.file import FOLDER_SIDECAR, SEPARATOR, EcgFile, PathLike
 from einthoven.records.record import Record, frozen
 
 
@@ -167,12 +167,13 @@ def is_record(path: PathLike) -> bool:
 
 
 def files_of(path: PathLike) -> list[Path]:
-    """Existing files of a record: its file and its sidecar, or header and signal files for WFDB."""
+    """Existing files of a record: its file and sidecars, or header and signal files for WFDB."""
     name = EcgFile.of(path).name
     stem, suffix = os.path.splitext(name)
     stem = stem if suffix.lower() in WFDB.suffixes else name
-    sidecar = os.path.splitext(name)[0] + ".toml"
-    names = [name, *(stem + suffix for suffix in WFDB.suffixes), sidecar]
+    shared = os.path.join(os.path.dirname(name), FOLDER_SIDECAR)
+    sidecars = (os.path.splitext(name)[0] + ".toml", shared)
+    names = [name, *(stem + suffix for suffix in WFDB.suffixes), *sidecars]
     return [Path(name) for name in dict.fromkeys(names) if os.path.isfile(name)]
 
 
@@ -285,3 +286,18 @@ for _name, _module in (
 register_format(
     Format("SCP-ECG", (".scp",), _reader("scp"), recognises=_reader("scp_sections", "recognises"))
 )
+for _name, _suffixes, _module in (
+    ("HDF5", (".h5", ".hdf5"), "hdf5"),
+    ("MATLAB", (".mat",), "matlab"),
+    ("NumPy", (".npy", ".npz"), "npy"),
+):
+    register_format(
+        Format(
+            _name,
+            _suffixes,
+            _reader(_module),
+            recognises=_reader(_module, "recognises"),
+            members=_reader(_module, "members"),
+        )
+    )
+register_format(Format("CSV", (".csv", ".tsv"), _reader("csv"), members=_reader("csv", "members")))

@@ -26,6 +26,7 @@ KEYS = {
     "t_axis_deg": "frontal axis of the T wave",
     "left_out": "channels of the file that are not in the record, and the reason",
     "repaired_leads": "leads with invalid samples that were computed from others, and their number",
+    "padding_s": "seconds of zeros before and after the recording that are left out: 1.45 1.45",
     "derived_leads": "leads that were computed from others (`limb_leads`)",
     "calibration_s": "where the device's calibration pulse begins, seconds; no ECG follows it",
 }

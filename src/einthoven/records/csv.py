@@ -1,0 +1,338 @@
+"""Delimited text (.csv, .tsv), with a sidecar: a column a lead, or a row a lead.
+
+A comma is the decimal point where it does not separate columns, as spreadsheets write it in most of
+Europe.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from einthoven.errors import RecordError
+from einthoven.records.file import EcgFile
+from einthoven.records.record import STANDARD_LEADS, Record, canonical_lead
+from einthoven.records.sidecar import (
+    Sidecar,
+    described,
+    record_of,
+    sidecar_of,
+    sidecar_path,
+    source_hash,
+)
+
+_FURTHER_LEADS = ("V3R", "V4R", "V5R", "V6R", "V7", "V8", "V9", "X", "Y", "Z", "MLI", "MLII")
+_LEADS = {lead.lower(): lead for lead in (*STANDARD_LEADS, *_FURTHER_LEADS)}
+_TIME = re.compile(r"(elapsed )?(time|t|samples?|index|n|no|ms|s|sec|seconds|#)?", re.IGNORECASE)
+_SIGNAL = re.compile(r"(ecg|ekg|signal|voltage|amplitude|lead|ch|channel)[ _]?\w*", re.IGNORECASE)
+_BRACKETS = re.compile(r"\s*[\[(].*[\])]\s*$")
+_NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
+_MARKS = ("", "nan", "NaN", "NAN")  # of a missing sample in any file
+_DELIMITERS = (";", "\t", ",", "|")
+_WIDE = 512  # columns; more are slow in pandas
+_CELLS = 1 << 16
+_STEP = 0.01  # relative deviation of a time column from the rate
+_ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16"}
+_ENCODINGS[codecs.BOM_UTF16_BE] = "utf-16"
+
+
+def read(file: EcgFile) -> Record:
+    """Read a text of numbers, whose rate, unit and leads a sidecar states.
+
+    A header line with names of leads states the leads. Empty cells, `NaN` and the values of
+    `missing` are missing samples; an empty column is no lead of the record. A column of times is
+    compared with the rate.
+
+    Raises
+    ------
+    RecordError
+        If something is not stated, a cell is no number, or a line has fewer cells than the others.
+    """
+    text = _text(file)
+    layout = _layout(text, sidecar_of(file))
+    if layout.is_table:
+        raise file.refusal(
+            "columns",
+            layout.names[:8],
+            "are those of a table of ECG files",
+            remedy="name an ECG file, or use the table as a cohort",
+        )
+    sidecar = described(file, columns=[lead for lead in layout.leads if lead])
+    columns = _columns(file, layout, sidecar)
+    values = _numbers(file, text, layout, sidecar, columns)
+    values = _checked_times(file, values, layout, sidecar, columns)
+    if columns is not None:
+        sidecar = replace(sidecar, leads_in="columns")
+    return record_of(file, values, sidecar, digest=source_hash(file))
+
+
+def members(file: EcgFile) -> list[str]:
+    """One record; none for a table that is no ECG, as its first line shows."""
+    path = sidecar_path(file)
+    whole_lines, newline, _ = file.head.rpartition(b"\n")
+    sidecar = sidecar_of(file)
+    layout = _layout(_decoded(whole_lines if newline else file.head), sidecar)
+    own = path is not None and os.path.splitext(path)[0] == os.path.splitext(file.name)[0]
+    return [""] if (own and not layout.is_table) or layout.is_signal(sidecar) else []
+
+
+# ---------------------------------------------------------------------- layout
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Layout of a text: delimiter (None: blanks), lines before the samples, names of columns."""
+
+    delimiter: str | None
+    header: int
+    names: tuple[str, ...]
+
+    @property
+    def leads(self) -> list[str]:
+        """Lead of each column by its name; empty for a column that is none."""
+        return [_LEADS.get(name.lower(), "") for name in self.names]
+
+    @property
+    def times(self) -> list[int]:
+        """Columns of times or sample numbers by their names."""
+        return [place for place, name in enumerate(self.names) if _TIME.fullmatch(name)]
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the columns are those of a table of ECG files (`cohorts.table`)."""
+        return "path" in self.names
+
+    def is_signal(self, sidecar: Sidecar) -> bool:
+        """Whether the columns may be leads: by their names, those of a sidecar, or without any."""
+        if self.is_table or not self.names:
+            return not self.is_table
+        stated = {canonical_lead(lead) for lead in sidecar.leads or ()} - {""}
+        leads = [
+            lead or canonical_lead(name) in stated or _SIGNAL.fullmatch(name)
+            for lead, name in zip(self.leads, self.names, strict=True)
+        ]
+        signals = len(list(filter(None, leads)))
+        return 2 * (signals + len(self.times)) >= len(self.names) and signals > 0
+
+    def pieces(self, line: str) -> Iterator[list[str]]:
+        """Cells of a line, without blanks and quotes, at most 65,536 at a time."""
+        rest: list[str] = [line]
+        while rest:
+            cells = rest[0].split(self.delimiter, _CELLS)
+            cells, rest = cells[:_CELLS], cells[_CELLS:]
+            yield [cell.strip(" \t\"'") for cell in cells]
+
+    def cells(self, line: str) -> list[str]:
+        """Cells of a line, or the first 65,536 of them."""
+        return next(self.pieces(line))
+
+    def width(self, line: str) -> int:
+        """Number of cells of a line."""
+        if self.delimiter is not None:
+            return line.count(self.delimiter) + 1
+        return sum(map(len, self.pieces(line)))
+
+
+def _text(file: EcgFile) -> str:
+    text = _decoded(file.content)
+    if "\0" in text or not text.strip():
+        raise file.refusal(
+            "content",
+            None,
+            "is no text of numbers" if text.strip() else "is empty",
+            remedy="export it again as CSV",
+        )
+    return text
+
+
+def _decoded(content: bytes) -> str:
+    """Text with `\\n` as the end of lines; in Latin-1 if it is neither UTF-8 nor UTF-16."""
+    encoding = next((name for bom, name in _ENCODINGS.items() if content.startswith(bom)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _layout(text: str, sidecar: Sidecar) -> _Layout:
+    """Layout of a text: as its sidecar states, else by its first two lines."""
+    lines = text.lstrip("\n").split("\n", int(sidecar.header or 1) + 1)
+    marks = {*_MARKS, *map(str, sidecar.missing_values)}
+    header = sidecar.header
+    if header is None:
+        first = _Layout(_delimiter(lines[0], sidecar), 0, ()).cells(lines[0])
+        header = not all(_is_number(cell, marks) for cell in first)
+    sample = lines[header] if int(header) < len(lines) else ""
+    layout = _Layout(_delimiter(sample, sidecar), int(header), ())
+    width = len(layout.cells(sample))
+    named = (layout.cells(line) for line in lines[: layout.header])
+    names = next((cells for cells in named if len(cells) == width), [])
+    return replace(layout, names=tuple(_BRACKETS.sub("", name) for name in names))
+
+
+def _delimiter(line: str, sidecar: Sidecar) -> str | None:
+    found = next((delimiter for delimiter in _DELIMITERS if delimiter in line), None)
+    return (sidecar.delimiter or found or "").strip(" ") or None
+
+
+def _is_number(cell: str, marks: set[str]) -> bool:
+    return cell in marks or _NUMBER.fullmatch(cell) is not None
+
+
+def _columns(file: EcgFile, layout: _Layout, sidecar: Sidecar) -> list[int] | None:
+    """Columns of the leads; None for all of them.
+
+    Columns are chosen by name where one of the leads is a column, else by their order, without
+    columns of times. RecordError if some leads are columns and others are not.
+    """
+    leads = [canonical_lead(lead) for lead in sidecar.leads or ()]
+    places = {canonical_lead(name): place for place, name in enumerate(layout.names)}
+    absent = [lead for lead in leads if lead not in places]
+    if not layout.names or sidecar.leads_in == "rows":
+        return None
+    if not absent:
+        return [places[lead] for lead in leads]
+    if len(absent) < len(leads):
+        raise file.refusal(
+            "leads",
+            absent,
+            f"are no columns; the columns are {', '.join(layout.names[:16])}",
+            remedy="name columns in the sidecar, or leave `leads` out",
+        )
+    return [place for place in range(len(layout.names)) if place not in layout.times]
+
+
+# ---------------------------------------------------------------------- numbers
+
+
+def _numbers(
+    file: EcgFile, text: str, layout: _Layout, sidecar: Sidecar, columns: list[int] | None
+) -> NDArray[Any]:
+    """Cells as float64, (lines, columns); of all columns, or of these and of times.
+
+    RecordError for a cell that is no number, or a line with another number of cells.
+    """
+    body = text.lstrip("\n").split("\n", layout.header)[layout.header :]
+    first = body[0].lstrip("\n").partition("\n")[0] if body else ""
+    marks = {*_MARKS, *(mark for mark in sidecar.missing_values if isinstance(mark, str))}
+    width = layout.width(first)
+    if width > _WIDE:
+        return _wide(file, body[0], layout, marks)
+    # Imported here because pandas takes 0.5 s.
+    import pandas as pd
+
+    wanted = range(width) if columns is None else {*columns, *_numeric_times(first, layout)}
+    try:
+        table = pd.read_csv(
+            io.StringIO("".join(body)),
+            sep=layout.delimiter or r"\s+",
+            header=None,
+            usecols=sorted(wanted),
+            dtype=np.float64,
+            na_values=list(marks),
+            keep_default_na=False,
+            decimal="," if layout.delimiter != "," and "," in body[0] else ".",
+            skipinitialspace=True,
+        )
+    except (ValueError, OverflowError, IndexError) as error:
+        raise _fault(file, "".join(body), layout, marks, str(error)) from None
+    if layout.delimiter is None:
+        cells = sum(map(layout.width, filter(None, body[0].split("\n"))))
+    else:
+        cells = body[0].count(layout.delimiter) + len(table)
+    if cells != len(table) * width:  # pandas fills short lines up
+        raise _fault(file, body[0], layout, marks)
+    values = np.full((len(table), width), np.nan)
+    values[:, sorted(wanted)] = table.to_numpy()
+    return values
+
+
+def _numeric_times(line: str, layout: _Layout) -> Iterator[int]:
+    """Columns of times that are numbers, not clock times, in a line."""
+    cells = layout.cells(line)
+    return (place for place in layout.times if _NUMBER.fullmatch(cells[place]))
+
+
+def _wide(file: EcgFile, body: str, layout: _Layout, marks: set[str]) -> NDArray[Any]:
+    """Cells of a text with a row a lead: few lines of many cells, slow in pandas."""
+    rows = []
+    for line in filter(None, body.split("\n")):
+        parts = []
+        for cells in layout.pieces(line):
+            if not all(_is_number(cell, marks) for cell in cells):
+                raise _fault(file, body, layout, marks)
+            numbers = [np.nan if x in marks else float(x.replace(",", ".")) for x in cells]
+            parts.append(np.array(numbers, np.float64))
+        rows.append(np.concatenate(parts))
+    if len({len(row) for row in rows}) > 1:
+        raise _fault(file, body, layout, marks)
+    return np.stack(rows)
+
+
+def _fault(
+    file: EcgFile, body: str, layout: _Layout, marks: set[str], error: str = ""
+) -> RecordError:
+    """RecordError that names the first line at fault."""
+    width = 0
+    for number, line in enumerate(body.split("\n"), layout.header + 1):
+        if not line.strip():
+            continue
+        width = width or layout.width(line)
+        if layout.width(line) != width:
+            return file.refusal(
+                f"line {number}",
+                layout.width(line),
+                f"cells, and {width} in the lines before: cut off, or several tables in one file",
+                remedy="export the ECG again",
+            )
+        bad = next((x for y in layout.pieces(line) for x in y if not _is_number(x, marks)), None)
+        if bad is not None:
+            return file.refusal(
+                f"line {number}",
+                bad[:40],
+                "is no number",
+                remedy="state in the sidecar: the lines in front of the samples (header), or a "
+                "text that marks missing samples (missing)",
+            )
+    return file.refusal(
+        "samples", None, f"cannot be read: {error}", remedy="export the ECG again as CSV"
+    )
+
+
+def _checked_times(
+    file: EcgFile,
+    values: NDArray[Any],
+    layout: _Layout,
+    sidecar: Sidecar,
+    columns: list[int] | None,
+) -> NDArray[Any]:
+    """Samples without columns of times, after comparing these with the rate.
+
+    RecordError for times in s or ms, or sample numbers, that contradict the rate.
+    """
+    assert sidecar.rate is not None
+    for place in layout.times if len(values) > 2 and columns is not None else ():
+        times = values[:, place]
+        step = (times[-1] - times[0]) / (len(times) - 1)
+        per_sample = (1 / sidecar.rate, 1000 / sidecar.rate, 1.0)
+        if np.isfinite(step) and not any(abs(step / x - 1) <= _STEP for x in per_sample):
+            raise file.refusal(
+                "sampling rate",
+                sidecar.rate,
+                f"the column {layout.names[place]!r} rises by {step:.6g} a sample",
+                remedy="correct the rate in the sidecar",
+            )
+    if columns is not None:
+        return values[:, columns]
+    count = len(sidecar.leads or ())
+    ends_empty = values.shape[1] == count + 1 and np.isnan(values[:, -1]).all()
+    return values[:, :-1] if ends_empty else values  # lines that end with a delimiter
