@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from einthoven.cohorts import open_cohort
+from einthoven.cohorts import SPLITS, Cohort, open_cohort
+from einthoven.cohorts.table import CohortWarning
 from einthoven.errors import CohortError
 from einthoven.experiment.run import model_of
 from einthoven.files import read_json, read_metadata, write_tensors
@@ -27,11 +28,13 @@ from einthoven.stages.leakage import (
     USES,
     Fingerprints,
     LeakageWarning,
+    check_duplicates,
     check_evaluation_records,
     check_initial_weights,
     check_pretraining_records,
     compared_records,
     find_leakage,
+    joined_duplicates,
     merge,
     read_fingerprints,
     signal_fingerprints,
@@ -108,6 +111,32 @@ def with_test_split(member: PackedCohort, other: PackedCohort, split: str) -> Pa
     assert leakage is not None
     names = np.where(np.isin(cohort.ids(), leakage.ways["signal"]), "test", "train")
     return replace(cohort, table=cohort.table.assign(split=names)), store
+
+
+def test_equal_recordings_of_different_patients_count_as_one_patient(
+    synthetic: Cohort, synthetic_store: Store
+) -> None:
+    """With all other records of these patients, in one split, and only if it is not stated."""
+    counts = synthetic.table["patient"].value_counts()
+    several = synthetic.table["patient"].isin(counts.index[counts > 1])
+    of = {split: synthetic.table[several & (synthetic.table["split"] == split)] for split in SPLITS}
+    one, other = of["train"].index[0], of["test"].index[0]
+    index = synthetic_store.index.copy()
+    index.loc[one, ["shard", "offset"]] = index.loc[other, ["shard", "offset"]]
+    store = replace(synthetic_store, index=index, _maps={})
+    assert joined_duplicates((synthetic, store)) is synthetic
+    cohort = replace(synthetic, has_splits=False)
+    assert joined_duplicates((cohort, synthetic_store)) is cohort
+    with pytest.warns(CohortWarning, match=f"'{one}'"):
+        joined = joined_duplicates((cohort, store))
+    pair = synthetic.table.loc[[one, other], "patient"].tolist()
+    moved = joined.table[synthetic.table["patient"].isin(pair)]
+    assert len(moved) > 2
+    assert set(moved["split"]) == {"train"}
+    assert moved["patient"].nunique() == 1
+    others = ~synthetic.table["patient"].isin(pair)
+    assert joined.table[others].equals(synthetic.table[others])
+    check_duplicates((joined, store))
 
 
 # ---------------------------------------------------------------------- fingerprints

@@ -46,7 +46,12 @@ from einthoven.progress import Progress, part_of
 from einthoven.signals.batches import long_enough
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
-from einthoven.stages.leakage import check_initial_weights, check_public_weights, compared_records
+from einthoven.stages.leakage import (
+    check_initial_weights,
+    check_public_weights,
+    compared_records,
+    joined_duplicates,
+)
 from einthoven.stages.policy import Decision
 from einthoven.stages.posttrain import check_weights, posttrain, request_of, resolve_recipe
 from einthoven.stages.recipe import Recipe
@@ -95,14 +100,15 @@ def run_folds(
     Raises
     ------
     CohortError
-        If there are too few patients, a fold has no label that can be scored, a recording belongs
-        to two patients, or the weights have seen any record.
+        If there are too few patients, a fold has no label that can be scored, or the weights have
+        seen any record.
     EinthovenError
         If an experiment is refused.
     """
     processes = processes or Processes()
     check_weights(recipe, weights, backbone)
     cohort = long_enough(cohort, store, recipe_preparation(backbone, options, recipe))
+    cohort = joined_duplicates((replace(cohort, has_splits=False), store))
     parts, everyone = cohort.folds(folds), cohort.with_splits("train")
     _check_folds(cohort, store, folds)
     for part in parts:

@@ -52,7 +52,7 @@ from einthoven.signals.batches import TOO_SHORT, long_enough
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store, check_amplitude
 from einthoven.stages.data import adapt_preparation
-from einthoven.stages.leakage import check_duplicates
+from einthoven.stages.leakage import check_duplicates, joined_duplicates
 from einthoven.stages.posttrain import PosttrainResult, posttrain
 from einthoven.stages.probe import out_of_fold_probabilities
 from einthoven.stages.recipe import Recipe, keys_without_effect
@@ -113,6 +113,7 @@ def run_experiment(
     """
     processes = processes or Processes()
     cohort = long_enough(cohort, store, recipe_preparation(backbone, options, recipe))
+    cohort = joined_duplicates((cohort, store))
     check_cohort(cohort, store, resamples=resamples, allow_leakage=allow_leakage)
     settings: dict[str, Any] = {"weights": weights, "options": options, "processes": processes}
     settings |= {"allow_leakage": allow_leakage, "progress": progress}

@@ -17,14 +17,17 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from einthoven.cohorts.cohort import ALL, UNLABELLED, Cohort
+from einthoven.cohorts.cohort import ALL, SPLITS, UNLABELLED, Cohort
+from einthoven.cohorts.table import CohortWarning
 from einthoven.errors import CohortError
 from einthoven.files import Json, read_json, read_metadata, write_json
 from einthoven.models import weights_file
@@ -45,6 +48,7 @@ BITS = 48
 """Bits of a fingerprint; two million recordings against ten thousand have a chance below 1e-4 of
 a false alarm."""
 _BATCH = 256
+_SHOWN = 3  # records of a group, in a message
 _PUBLIC, _PRIVATE = ("signals", "patients"), ("signals", "patients", "own_patients")
 Numbers = NDArray[np.uint64]
 
@@ -380,6 +384,53 @@ def check_public_weights(backbone: str, weights: str | Path | None, cohort: Coho
     if "cohort" in data:
         warnings.warn(public_weights_bias(data), LeakageWarning, stacklevel=2)
     return data
+
+
+def joined_duplicates(member: PackedCohort) -> Cohort:
+    """Count equal recordings of different patients as one patient, and put it into one split.
+
+    A file that was archived twice has two names, and in a data set without patients two patients.
+    The split is training if one of the records is there, otherwise validation. A cohort whose
+    source states the splits stays as it is: `check_duplicates` refuses equal records in two splits.
+    A CohortWarning names the first group.
+    """
+    cohort, store = member
+    if cohort.has_splits:
+        return cohort
+    table = cohort.table[["patient", "split"]].astype(str)
+    table["signal"] = _signals(member, cohort.ids(), store.leads)
+    table["joint"] = _joint_patients(table)
+    changed = table["joint"] != table["patient"]
+    if not changed.any():
+        return cohort
+    order = {split: rank for rank, split in enumerate(SPLITS)}
+    ranks = table["split"].map(order).groupby(table["joint"]).transform("min")
+    splits = np.array(SPLITS)[ranks]
+    joint = table.loc[changed, "joint"]
+    first = table[table["joint"] == joint.iloc[0]].index[:_SHOWN]
+    warnings.warn(
+        f"{cohort.name}: recordings of different patients are equal in every sample, such as "
+        f"{' and '.join(map(repr, first))}; each such group ({joint.nunique()} in all) counts as "
+        "one patient, in one split",
+        CohortWarning,
+        stacklevel=3,
+    )
+    joined = cohort.table.assign(patient=table["joint"], split=splits)
+    return replace(cohort, table=joined)
+
+
+def _joint_patients(table: pd.DataFrame) -> NDArray[np.str_]:
+    """First patient of all that are connected by patients and signals in common, by record."""
+    records = np.arange(len(table))
+    patients, names = pd.factorize(table["patient"])
+    signals, _ = pd.factorize(table["signal"])
+    known = table["signal"].to_numpy() != 0
+    ends = np.concatenate([patients, signals[known] + len(names)]) + len(table)
+    starts = np.concatenate([records, records[known]])
+    size = ends.max() + 1
+    links = coo_array((np.ones(len(ends)), (starts, ends)), shape=(size, size))
+    _, groups = connected_components(links, directed=False)
+    return table["patient"].groupby(groups[: len(table)]).transform("first").to_numpy(dtype=str)
 
 
 def check_duplicates(member: PackedCohort, *, allow: bool = False) -> None:
