@@ -121,9 +121,14 @@ def test_a_document_type_alone_is_accepted_and_not_opened(
     assert root.attrib == {}
 
 
-@pytest.mark.parametrize("text", ["<a>" * 10_000, "<a>" + "<b/>" * 600_000 + "</a>"])
-def test_depth_and_number_of_elements_are_bounded(text: str) -> None:
-    assert refusal(text).field == "XML"
+@pytest.mark.parametrize("text", ["<b/>" * 600_000, "<b " + 'a="1" ' * 600_000 + "/>"])
+def test_elements_and_attributes_are_bounded(text: str) -> None:
+    assert refusal(f"<AnnotatedECG>{text}</AnnotatedECG>").field == "XML"
+
+
+def test_elements_may_be_nested_as_deeply_as_they_are_many() -> None:
+    text = "<b>" * 200_000 + "</b>" * 200_000
+    assert refusal(text).field == "root element"
 
 
 def test_the_size_is_bounded_before_reading(
@@ -179,7 +184,9 @@ def test_a_comma_is_between_two_numbers(text: str) -> None:
         xml.samples(EcgFile("a"), "digits", text, ",")
 
 
-@pytest.mark.parametrize("text", ["", "x", "5,0", "1e999", "nan", "1_0", "0", "-5", "5 uV"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "5,0", "1e999", "1e38", "1e-320", "nan", "1_0", "0", "-5", "5 uV"]
+)
 def test_a_number_that_a_file_has_to_state(text: str) -> None:
     with pytest.raises(RecordError) as caught:
         xml.number(EcgFile("a"), "scale", text, positive=True)

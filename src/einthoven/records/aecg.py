@@ -57,7 +57,7 @@ _AXES = {
     "qrs_axis_deg": ("ANGLE_QRS_FRONT",),
     "t_axis_deg": ("ANGLE_T_FRONT",),
 }
-_MINIMUM_SHARE = 0.1  # of a tracing in several parts that has to have samples
+_MINIMUM_SHARE = 0.2  # of a tracing in several parts; four groups of three leads have a quarter
 
 
 class _Part(NamedTuple):
@@ -65,7 +65,7 @@ class _Part(NamedTuple):
 
     start: float | None
     rate: float
-    leads: dict[str, NDArray[np.float64]]
+    leads: dict[str, NDArray[np.float32]]
     others: tuple[str, ...]
 
 
@@ -99,12 +99,12 @@ def read(file: EcgFile) -> Record:
     parts = [_part(file, each) for each in series.iterfind("component/sequenceSet")]
     if not parts:
         raise file.refusal("sequence set", None, "is missing: no samples", remedy=_EXPORT)
-    if {part.rate for part in parts} != {parts[0].rate}:
-        rates = ", ".join(f"{part.rate:g}" for part in parts)
+    if len({part.rate for part in parts}) > 1:
+        rates = ", ".join(f"{rate:g}" for rate in sorted({part.rate for part in parts})[:5])
         raise file.refusal("sampling rate", rates, "differs between parts", remedy=_EXPORT)
     leads = parts[0].leads if len(parts) == 1 else _joined(file, parts)
     return Record.create(
-        stack(file, leads).astype(np.float32),
+        stack(file, leads),
         parts[0].rate,
         leads=leads,
         name=file.label,
@@ -122,6 +122,8 @@ def _rhythm(file: EcgFile, root: Element) -> Element:
     rhythms = [series for series, code in zip(every, codes, strict=True) if code in ("RHYTHM", "")]
     if len(rhythms) == 1:
         return rhythms[0]
+    if not every:
+        raise file.refusal("series", None, "is missing: no samples", remedy=_EXPORT)
     if rhythms:
         reason = f"{len(rhythms)} rhythms in one file, of which none is the main one"
         remedy = f"{_EXPORT}, one file for each recording"
@@ -137,7 +139,7 @@ def _rhythm(file: EcgFile, root: Element) -> Element:
 def _part(file: EcgFile, sequence_set: Element) -> _Part:
     """Leads of a sequence set, with the rate and the start that its times have."""
     start = rate = None
-    leads: dict[str, NDArray[np.float64]] = {}
+    leads: dict[str, NDArray[np.float32]] = {}
     others = []
     for sequence in sequence_set.iterfind("component/sequence"):
         code = attribute_of(sequence, "code", "code")
@@ -204,7 +206,7 @@ def _voltage(file: EcgFile, lead: str, name: str, value: Element) -> float:
     return quantity * millivolts(file, f"unit of the {field}", attribute_of(value, name, "unit"))
 
 
-def _joined(file: EcgFile, parts: list[_Part]) -> dict[str, NDArray[np.float64]]:
+def _joined(file: EcgFile, parts: list[_Part]) -> dict[str, NDArray[np.float32]]:
     """Parts of a tracing, such as four groups of three leads one after the other, as one."""
     if any(part.start is None for part in parts):
         reason = "is not stated for each of several parts"
@@ -213,13 +215,15 @@ def _joined(file: EcgFile, parts: list[_Part]) -> dict[str, NDArray[np.float64]]
     first = min(part.start or 0 for part in parts)
     starts = [round(((part.start or 0) - first) * part.rate) for part in parts]
     total = max(start + length for start, length in zip(starts, lengths, strict=True))
-    if total * _MINIMUM_SHARE > sum(lengths):
+    names = {lead for part in parts for lead in part.leads}
+    stored = sum(len(part.leads) * length for part, length in zip(parts, lengths, strict=True))
+    if total * len(names) * _MINIMUM_SHARE > stored:
         reason = "parts too far from each other for one tracing"
         raise file.refusal("start of a sequence set", total / parts[0].rate, reason, remedy=_EXPORT)
-    leads: dict[str, NDArray[np.float64]] = {}
+    leads: dict[str, NDArray[np.float32]] = {}
     for part, start in zip(parts, starts, strict=True):
         for lead, values in part.leads.items():
-            whole = leads.setdefault(lead, np.full(total, np.nan))
+            whole = leads.setdefault(lead, np.full(total, np.nan, np.float32))
             place = whole[start : start + len(values)]
             if not np.isnan(place).all():
                 reason = "parts overlap in this lead"

@@ -79,7 +79,8 @@ def read(file: EcgFile) -> Record:
         kind = text_of(root, "ObservationType")
         reason = "no StripData: only resting ECGs are supported"
         raise file.refusal("ObservationType", kind, reason, remedy="export a resting ECG")
-    leads: dict[str, NDArray[np.float64]] = {}
+    resolution = _resolution(file, strip)
+    leads: dict[str, NDArray[np.float32]] = {}
     total = count(file, "ChannelSampleCountTotal", text_of(strip, "ChannelSampleCountTotal"))
     for element in strip.iterfind("WaveformData"):
         lead = canonical_lead(element.get("lead") or "")
@@ -87,14 +88,13 @@ def read(file: EcgFile) -> Record:
         if len(values) != total:
             reason = f"lead {lead} has {len(values)}"
             raise file.refusal("ChannelSampleCountTotal", total, reason, remedy=_EXPORT)
-        add_lead(file, leads, lead, values)
+        add_lead(file, leads, lead, resolution * values)
     announced = text_of(strip, "NumberOfLeads")
     if announced and count(file, "NumberOfLeads", announced) != len(leads):
         reason = f"the file has {len(leads)}: {', '.join(leads)}"
         raise file.refusal("NumberOfLeads", announced, reason, remedy=_EXPORT)
-    signal = _resolution(file, strip) * stack(file, leads)
     return Record.create(
-        signal.astype(np.float32),
+        stack(file, leads),
         _rate(file, strip),
         leads=leads,
         name=file.label,

@@ -89,7 +89,7 @@ def read(file: EcgFile) -> Record:
         raise file.refusal("waveforms", kinds, reason, remedy=f"{_EXPORT} with its rhythm")
     rate, leads = max(rhythms, key=lambda rhythm: (len(rhythm[1]), rhythm[0]))
     record = Record.create(
-        stack(file, leads).astype(np.float32),
+        stack(file, leads),
         rate,
         leads=leads,
         name=file.label,
@@ -101,7 +101,7 @@ def read(file: EcgFile) -> Record:
     return derive_limb_leads(record)
 
 
-def _rhythm(file: EcgFile, waveform: Element) -> tuple[float, dict[str, NDArray[np.float64]]]:
+def _rhythm(file: EcgFile, waveform: Element) -> tuple[float, dict[str, NDArray[np.float32]]]:
     """Rate in Hz, and millivolts by lead."""
     base = number(file, "SampleBase", text_of(waveform, "SampleBase"), positive=True)
     exponent = number(file, "SampleExponent", text_of(waveform, "SampleExponent") or "0")
@@ -111,7 +111,7 @@ def _rhythm(file: EcgFile, waveform: Element) -> tuple[float, dict[str, NDArray[
     if text_of(waveform, "SampleType") not in ("", "CONTINUOUS_SAMPLES"):
         kind = text_of(waveform, "SampleType")
         raise file.refusal("SampleType", kind, "is not supported", remedy=_EXPORT)
-    leads: dict[str, NDArray[np.float64]] = {}
+    leads: dict[str, NDArray[np.float32]] = {}
     for element in waveform.iterfind("LeadData"):
         lead = canonical_lead(text_of(element, "LeadID"))
         add_lead(file, leads, lead, _lead(file, lead, element))

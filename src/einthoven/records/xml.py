@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import binascii
 import datetime as dt
-import math
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from xml.etree.ElementTree import Element, TreeBuilder
 
 import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.records.file import EcgFile
-
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
 
 ROOTS = {
     "AnnotatedECG": ("HL7 aECG", "urn:hl7-org:v3"),
@@ -29,8 +26,8 @@ UNITS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
 """Units of voltage in millivolts, in lower case; micro is written in three ways."""
 
 _EXPORT = "export the ECG again"
-_LARGEST = 64 << 20  # bytes; the largest known, 15 minutes of twelve leads in decimals, has 25 MB
-_ELEMENTS, _DEPTH = 500_000, 200
+_LARGEST = 32 << 20  # bytes; 15 minutes of twelve leads at 500 Hz have about 25 MB in decimals
+_MARKS = {b"<": 500_000, b"=": 500_000}  # bounds the memory of elements and attributes
 _BEGINNINGS = (b"<", b"\xef\xbb\xbf<", b"\xff\xfe<\0", b"\xfe\xff\0<", b"<\0", b"\0<")
 _INTEGER = r"[-+]?+\d{1,18}+"
 _NUMBER = r"[-+]?+(?:\d{1,18}+(?:\.\d{0,18}+)?+|\.\d{1,18}+)(?:[eE][-+]?\d{1,3}+)?+"
@@ -42,17 +39,15 @@ _INTEGERS, _NUMBERS = (
     }
     for value in (_INTEGER, _NUMBER)
 )
-_LARGEST_SAMPLE = 1e12
+_SMALLEST_NUMBER, _LARGEST_NUMBER = 1e-12, 1e12  # in any unit that the formats have
 
 
 # ------------------------------------------------------------------ elements
 
 
 @lru_cache(maxsize=1)
-def _parser() -> tuple[type[Any], type[Any]]:
-    """Classes of the parser and of the tree, imported with the first XML file."""
-    from xml.etree.ElementTree import TreeBuilder
-
+def _parser() -> type[Any]:
+    """Class of the parser, imported with the first XML file."""
     from defusedxml import DTDForbidden
     from defusedxml.ElementTree import DefusedXMLParser
 
@@ -72,23 +67,7 @@ def _parser() -> tuple[type[Any], type[Any]]:
             if has_internal_subset:
                 raise DTDForbidden(name, sysid, pubid)
 
-    class Tree(TreeBuilder):
-        """Elements by their local names, of bounded number and depth."""
-
-        elements = depth = 0
-
-        def start(self, tag: str, attributes: dict[str, str]) -> Element:
-            self.elements += 1
-            self.depth += 1
-            if self.depth > _DEPTH or self.elements > _ELEMENTS:
-                raise ValueError(f"more than {_ELEMENTS} elements, or nested deeper than {_DEPTH}")
-            return super().start(tag.rpartition("}")[2], attributes)
-
-        def end(self, tag: str) -> Element:
-            self.depth -= 1
-            return super().end(tag.rpartition("}")[2])
-
-    return Parser, Tree
+    return Parser
 
 
 class _RootFoundError(Exception):
@@ -123,10 +102,9 @@ def format_name(head: bytes) -> str:
     head = _without_blanks(head)
     if not head.startswith(_BEGINNINGS):
         return ""
-    parser, _ = _parser()
     root = _Root()
     try:
-        parser(root).feed(head)
+        _parser()(root).feed(head)
     except _RootFoundError:
         namespace, _, tag = root.name.rpartition("}")
         name, expected = ROOTS.get(tag, ("", ""))
@@ -161,16 +139,21 @@ def parse(file: EcgFile, name: str) -> Element:
     content = _without_blanks(file.content)
     if not content.strip(b"\0\xff\xfe"):
         raise file.refusal("content", None, "is empty", remedy=_EXPORT)
-    parser, tree = _parser()
-    reader = parser(tree())
+    for mark, most in _MARKS.items():
+        if content.count(mark) > most:
+            reason = "is in the file more often than in any ECG"
+            raise file.refusal("XML", mark.decode(), reason, remedy=_EXPORT)
+    parser = _parser()(TreeBuilder())
     try:
-        reader.feed(content)
-        root: Element = reader.close()
+        parser.feed(content)
+        root: Element = parser.close()
     # The parsers raise ParseError, ValueError, LookupError, AssertionError and others.
     except Exception as error:
         raise file.refusal(
             "XML", None, f"cannot be parsed: {_reason(error)}", remedy=_EXPORT
         ) from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
     expected = next(root for root, (format_name, _) in ROOTS.items() if format_name == name)
     if root.tag != expected:
         names = ", ".join(format_name for format_name, _ in ROOTS.values())
@@ -212,11 +195,11 @@ def statements_of(elements: list[Element], *paths: str) -> list[str]:
 
 
 def figure(text: str) -> float | None:
-    """Number in a text; None for anything else, such as `Indeterminate`."""
+    """Number in a text; None for anything else, such as `Indeterminate` or a number beyond use."""
     if not re.fullmatch(_NUMBER, text, re.ASCII):
         return None
     value = float(text)
-    return value if math.isfinite(value) else None
+    return value if not value or _SMALLEST_NUMBER < abs(value) < _LARGEST_NUMBER else None
 
 
 def interval(text: str) -> float | None:
@@ -284,7 +267,7 @@ def samples(
             wrong = next((word for word in words if figure(word) is None), text)
             raise file.refusal(field, wrong[:40], "is no number", remedy=_EXPORT)
     values = np.fromstring(text, dtype=kind, sep=separator).astype(np.float64)
-    if not np.abs(values).max() < _LARGEST_SAMPLE:
+    if not np.abs(values).max() < _LARGEST_NUMBER:
         raise file.refusal(field, None, "holds a value beyond any ECG", remedy=_EXPORT)
     return values
 
@@ -300,7 +283,7 @@ def decode_base64(file: EcgFile, field: str, text: str | None) -> bytes:
         raise file.refusal(field, None, f"is no base64: {error}", remedy=_EXPORT) from None
 
 
-def stack(file: EcgFile, leads: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+def stack(file: EcgFile, leads: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
     """Leads of equal length as one array (leads, samples). RecordError if they differ, or none."""
     if not leads:
         raise file.refusal("leads", None, "are missing: the file has no ECG", remedy=_EXPORT)
@@ -308,17 +291,19 @@ def stack(file: EcgFile, leads: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
     if len(lengths) > 1:
         shown = ", ".join(f"{lead} {len(values)}" for lead, values in leads.items())
         raise file.refusal("number of samples", shown, "leads differ in length", remedy=_EXPORT)
-    return np.array(list(leads.values()), np.float64)
+    signal = np.array(list(leads.values()))
+    signal.flags.writeable = False
+    return signal
 
 
 def add_lead(
-    file: EcgFile, leads: dict[str, NDArray[Any]], name: str, values: NDArray[Any]
+    file: EcgFile, leads: dict[str, NDArray[np.float32]], name: str, values: NDArray[np.float64]
 ) -> None:
-    """Add a lead to others. RecordError if it has no name, or the name of another."""
+    """Add a lead in millivolts. RecordError if it has no name, or the name of another."""
     if not name or name in leads:
         reason = "is there twice" if name else "a lead without a name"
         raise file.refusal("leads", name, reason, remedy=_EXPORT)
-    leads[name] = values
+    leads[name] = values.astype(np.float32)
 
 
 # ------------------------------------------------------------------ dates
