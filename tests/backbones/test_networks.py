@@ -27,6 +27,8 @@ IMPOSSIBLE_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "chimera": [{"width": 7}],
     "msw_transformer": [{"heads": 3}, {"heads": 32}],
     "s4_tiny": [{"state": 3}],
+    "transformer_small": [{"heads": 5}, {"width": 24, "heads": 8}],
+    "net1d_small": [{"widths": (32, 16)}, {"depths": (1,)}, {"group_width": 7}, {"width": 64}],
     "ecgfounder_12lead": [{"widths": (32, 16)}, {"depths": (1,)}, {"group_width": 7}],
     "ecg_fm": [{"heads": 5}, {"conv_strides": (2,)}, {"pos_groups": 5}],
     "mtecg_tiny_100hz": [{"heads": 5}],

@@ -10,6 +10,7 @@ from small_networks import SMALL
 
 from einthoven.backbones.registry import create_backbone
 from einthoven.backbones.spacetime import SpaceTime
+from einthoven.backbones.transformer import RotaryAttention
 
 
 def _tiny(name: str, **options: Any) -> Any:
@@ -23,6 +24,9 @@ def _tiny(name: str, **options: Any) -> Any:
         ("spacetime", {}, 60, range(30, 60), range(30, 60), 1e-5),
         ("s4_tiny", {}, 100, range(50, 100), range(25, 50), 1e-5),
         ("s4_tiny", {"causal": False}, 100, range(99, 100), range(50), 1e-7),
+        ("transformer_small", {"causal": True}, 100, range(50, 100), range(25, 50), 1e-6),
+        ("transformer_small", {}, 100, range(99, 100), range(50), 1e-9),
+        ("net1d_small", {"causal": True}, 100, range(50, 100), range(25, 50), 1e-7),
         # Token 5 is in the windows of tokens 4 to 7 and, shifted, 2 to 5.
         ("msw_transformer", {}, 80, range(25, 30), range(2, 8), 1e-6),
     ],
@@ -36,6 +40,22 @@ def test_samples_reach_certain_tokens_only(
     with torch.no_grad():
         apart = (net.tokens(x) - net.tokens(other)).abs().amax((0, 2))
     assert (apart > noise).nonzero().flatten().tolist() == list(tokens)
+
+
+def test_rotary_attention_depends_on_distances_only() -> None:
+    attention = RotaryAttention(8, 2, base=10_000.0, causal=False).eval()
+    x = torch.zeros(1, 20, 8)
+    x[0, [4, 6]] = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+
+    def scores(x: torch.Tensor) -> torch.Tensor:
+        parts = attention.qkv(x).chunk(3, dim=-1)
+        query, key = (part.reshape(1, 20, 2, 4).transpose(1, 2) for part in parts[:2])
+        return attention._rotated(query) @ attention._rotated(key).transpose(2, 3)
+
+    with torch.no_grad():
+        before, after = scores(x), scores(torch.roll(x, 7, dims=1))
+    torch.testing.assert_close(before[..., 4, 6], after[..., 11, 13])
+    assert not torch.allclose(before[..., 4, 6], before[..., 6, 4])
 
 
 def test_a_cell_of_chimera_sees_all_leads_and_its_past_only() -> None:

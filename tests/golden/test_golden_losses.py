@@ -39,9 +39,13 @@ OTHERS: dict[str, dict[str, Any]] = {
     "ecgfounder_12lead": {"stem_width": 16, "widths": (16, 32), "depths": (1, 2)},
     "ecg_fm": {"depth": 2, "width": 32, "heads": 2, "conv_width": 16, "pos_groups": 4},
     "s4_small": {"depth": 2, "width": 16, "state": 4},
+    "transformer_small": {"depth": 2, "width": 16, "heads": 2, "hidden": 32},
+    "net1d_small": {"width": 32, "first_width": 16, "widths": (16, 32), "depths": (1, 1)},
 }
 # The networks of objectives that the one above does not fit.
-LEARNERS = {"ecg_fm": "ecg_fm", "cpc": "s4_small"}
+LEARNERS = {"ecg_fm": "ecg_fm"} | dict.fromkeys(
+    ("cpc", "jepa", "data2vec", "dinosr", "sinkhorn_kmeans", "hubert"), "s4_small"
+)
 # Only sizes are changed: whatever else a recipe says is what is tested. The learning rates are
 # those of the recipes for batches that are larger, so that a few steps go somewhere.
 SHRUNK = {

@@ -26,6 +26,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "chimera": {"width": 8, "depth": 2, "modes": 2, "features": 16},
     "msw_transformer": {"width": 16, "scales": (2, 4)},
     "s4_tiny": {},
+    "transformer_small": {"depth": 2},
+    "net1d_small": {"first_width": 16, "widths": (16, 128), "depths": (1, 2)},
     "mtecg_tiny_100hz": {"depth": 2},
     "st_mem_tiny": {"depth": 2},
     "ecgfounder_12lead": {"stem_width": 16, "widths": (16, 32), "depths": (1, 2)},

@@ -172,7 +172,7 @@ class Bottleneck(nn.Module):
         self.conv2 = nn.Conv1d(width, width, kernel, stride=stride, groups=groups)
         self.act3 = PreActivation(width, use_bn=use_bn)
         self.conv3 = nn.Conv1d(width, width, 1)
-        self.se = SqueezeExcitation(width)
+        self.se: nn.Module = SqueezeExcitation(width)
         self.drop_path = StochasticDepth()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,11 +181,13 @@ class Bottleneck(nn.Module):
         return out
 
     def _branch(self, x: Tensor) -> Tensor:
-        conv = self.conv2
-        h = self.act2(self.conv1(self.act1(x)))
-        h = same_conv(h, conv.weight, conv.bias, stride=self.stride, groups=conv.groups)
+        h = self._convolve(self.act2(self.conv1(self.act1(x))))
         out: Tensor = self.se(self.conv3(self.act3(h)))
         return out
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        conv = self.conv2
+        return same_conv(x, conv.weight, conv.bias, stride=self.stride, groups=conv.groups)
 
     def _shortcut(self, x: Tensor) -> Tensor:
         x = halve(x) if self.stride == 2 else x
