@@ -12,7 +12,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from einthoven.cohorts import cinc, ptbxl, table
+from einthoven.cohorts import cinc, code15, ptbxl, sph, table
 from einthoven.cohorts.cohort import SPLITS, Cohort
 from einthoven.cohorts.layout import Layout
 from einthoven.cohorts.statements import STATEMENTS, with_statements
@@ -31,7 +31,7 @@ __all__ = [
     "register_layout",
 ]
 
-LAYOUTS = [table.FOLDER, table.TABLE, cinc.LAYOUT, ptbxl.LAYOUT]
+LAYOUTS = [table.FOLDER, table.TABLE, cinc.LAYOUT, code15.LAYOUT, sph.LAYOUT, ptbxl.LAYOUT]
 """Registered layouts; the last one that recognises a path is used. Plain folders come first."""
 
 

@@ -264,15 +264,17 @@ def _numeric_times(line: str, layout: _Layout) -> Iterator[int]:
 
 def _wide(file: EcgFile, body: str, layout: _Layout, marks: set[str]) -> NDArray[Any]:
     """Cells of a text with a row a lead: few lines of many cells, slow in pandas."""
+    letters = set("0123456789+-.,eE \t\"'").union(layout.delimiter or "", *marks)
     rows = []
     for line in filter(None, body.split("\n")):
-        parts = []
-        for cells in layout.pieces(line):
-            if not all(_is_number(cell, marks) for cell in cells):
-                raise _fault(file, body, layout, marks)
-            numbers = [np.nan if x in marks else float(x.replace(",", ".")) for x in cells]
-            parts.append(np.array(numbers, np.float64))
-        rows.append(np.concatenate(parts))
+        cells = (cell for piece in layout.pieces(line) for cell in piece)
+        numbers = (np.nan if cell in marks else float(cell.replace(",", ".")) for cell in cells)
+        try:
+            if not set(line) <= letters:  # float() would read `1_0` and `inf` as well
+                raise ValueError
+            rows.append(np.fromiter(numbers, np.float64))
+        except ValueError:
+            raise _fault(file, body, layout, marks) from None
     if len({len(row) for row in rows}) > 1:
         raise _fault(file, body, layout, marks)
     return np.stack(rows)

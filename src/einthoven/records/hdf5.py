@@ -65,7 +65,8 @@ def read(file: EcgFile) -> Record:
             if (ecg := _sph(root)) is not None:
                 layout = described(file, known_layout(500, STANDARD_LEADS))
                 member_row(file, ecg.shape)
-                return record_of(file, stored(file, ecg), layout, digest=source_hash(file))
+                values, digest = stored(file, ecg), source_hash(file)
+                return record_of(file, values, layout, digest=digest, is_documented=True)
         return _read_described(file, root)
 
 
@@ -165,6 +166,7 @@ def _read_tracing(file: EcgFile, root: Any, tracings: Any) -> Record:
         layout,
         digest=source_hash(file, values.tobytes()),
         statements={"padding_s": " ".join(padding) if first or last < len(values) else None},
+        is_documented=True,
     )
 
 

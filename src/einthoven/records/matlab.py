@@ -74,7 +74,12 @@ def read(file: EcgFile) -> Record:
         statements = {"age": _scalar(arrays["ECG.age"]), "sex": sex_of(_scalar(arrays["ECG.sex"]))}
         member_row(file, (1,))
         return record_of(
-            file, arrays["ECG.data"], layout, digest=source_hash(file), statements=statements
+            file,
+            arrays["ECG.data"],
+            layout,
+            digest=source_hash(file),
+            statements=statements,
+            is_documented=True,
         )
     if sidecar_path(file) is None and set(arrays) == {"val"}:
         raise file.refusal(

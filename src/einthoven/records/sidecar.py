@@ -13,7 +13,8 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from einthoven.records.file import FOLDER_SIDECAR, EcgFile, read_file
 from einthoven.records.metadata import KEYS, metadata, sex_of
 from einthoven.records.quality import refuse_unit
 from einthoven.records.record import MILLIVOLTS, Record
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _LARGEST_SIDECAR = 1 << 20  # bytes
 _ANY_FILE, _PACKED = 64 << 20, 20  # bytes, and multiple of its size, that a file may unpack to
@@ -123,17 +127,16 @@ def sidecar_of(file: EcgFile) -> Sidecar:
         If the sidecar is no TOML, or a key is unknown or has a value of another kind; it names the
         sidecar and the key.
     """
-    # Imported here because pydantic takes 0.1 s.
-    from pydantic import TypeAdapter, ValidationError
-
     path = sidecar_path(file)
     if path is None:
         return Sidecar()
+    from pydantic import ValidationError
+
     source = EcgFile(path)
     try:
         values = tomllib.loads(_sidecar_bytes(path).decode("utf-8-sig"))
         # As JSON, because strict Python input would have to be a Sidecar already.
-        sidecar = TypeAdapter(Sidecar).validate_json(json.dumps(values, default=str))
+        sidecar = _schema().validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         key = str(fault["loc"][0])
@@ -157,6 +160,13 @@ def sidecar_of(file: EcgFile) -> Sidecar:
             f"metadata.{unknown[0]}", None, "is not a key", remedy=f"use {', '.join(KEYS)}"
         )
     return sidecar
+
+
+@cache
+def _schema() -> TypeAdapter[Sidecar]:
+    from pydantic import TypeAdapter  # takes 0.1 s to import
+
+    return TypeAdapter(Sidecar)
 
 
 def _sidecar_bytes(path: str) -> bytes:
@@ -370,6 +380,7 @@ def record_of(
     *,
     digest: str,
     statements: Mapping[str, object] | None = None,
+    is_documented: bool = False,
 ) -> Record:
     """Record of an array of one ECG, as its sidecar describes it.
 
@@ -383,6 +394,8 @@ def record_of(
         `Record.source_hash`.
     statements : mapping, optional
         Further metadata that the file holds, by the names of `KEYS`.
+    is_documented : bool
+        Whether the unit is that of a data set's documentation, not one that a user has stated.
 
     Raises
     ------
@@ -434,7 +447,8 @@ def record_of(
         source_hash=digest,
         metadata=metadata(**stated),
     )
-    refuse_unit(record, sidecar.unit)
+    if not is_documented:
+        refuse_unit(record, sidecar.unit)
     return record
 
 
