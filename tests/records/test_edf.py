@@ -55,7 +55,7 @@ def test_units_and_offsets(counts: np.ndarray, unit: str, factor: float) -> None
 def test_twenty_four_bits() -> None:
     counts = np.array([-(1 << 23), -1, 0, 1, 255, 256, 65536, (1 << 23) - 1])
     channel = Channel("I", counts, physical=(-262144, 262143), digital=(-(1 << 23), (1 << 23) - 1))
-    signal = read_record(edf_bytes([channel], bits=24, records=2)).signal
+    signal = read_record(edf_bytes([channel], bits=24, records=2, seconds=0.1)).signal
     step = 524287 / ((1 << 24) - 1)
     expected = ((counts + (1 << 23)) * step - 262144) / 1000
     np.testing.assert_allclose(signal[0], expected, rtol=1e-6, atol=1e-7)
@@ -154,6 +154,17 @@ def test_a_last_data_record_that_is_cut_off(counts: np.ndarray) -> None:
 def test_no_duration_no_rate(counts: np.ndarray, seconds: float | str) -> None:
     error = refused(edf_bytes([Channel("II", counts)], seconds=seconds))
     assert error.field == "duration of a data record"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate"),
+    [("0.001250", 800), ("0.007813", 128), ("0.001953", 512), ("0.0125", 80), ("0.013", 1 / 0.013)],
+)
+def test_durations_of_eight_characters_may_be_rounded(
+    counts: np.ndarray, seconds: str, rate: float
+) -> None:
+    content = edf_bytes([Channel("II", counts)], records=400, seconds=seconds)
+    assert read_record(content).rate == pytest.approx(rate, rel=1e-12)
 
 
 def test_patient_and_recording(counts: np.ndarray) -> None:

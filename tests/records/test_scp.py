@@ -19,7 +19,6 @@ from scp_files import (
 
 from einthoven.errors import RecordError
 from einthoven.records import Record, read_record
-from einthoven.records.scp import rate_of
 
 
 @pytest.fixture
@@ -75,29 +74,8 @@ def test_the_unit_is_the_files(counts: np.ndarray) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("interval", "rate"),
-    [
-        (2000, 500),
-        (1000, 1000),
-        (4000, 250),
-        (1667, 600),
-        (1666, 600),
-        (1953, 512),
-        (3906, 256),
-        (7813, 128),
-        (8000, 125),
-        (2778, 360),
-        (333, 3000),
-        (100, 10000),
-        (45000, 1e6 / 45000),
-    ],
-)
-def test_rates_of_intervals_in_whole_microseconds(
-    counts: np.ndarray, interval: int, rate: float
-) -> None:
-    assert rate_of(interval) == pytest.approx(rate, rel=1e-12)
-    assert read(simple_bodies(counts, interval=interval)).rate == pytest.approx(rate, rel=1e-12)
+def test_the_rate_of_a_rounded_interval(counts: np.ndarray) -> None:
+    assert read(simple_bodies(counts, interval=1667)).rate == 600
 
 
 def test_leads_without_a_name_have_their_number(counts: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from einthoven.records.file import EcgFile
 from einthoven.records.formats import part_of
 from einthoven.records.metadata import age_at, iso_time, metadata, sex_of
+from einthoven.records.rates import roundest_rate
 from einthoven.records.record import MILLIVOLTS, Record, canonical_lead
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _LEAD = r"I{1,3}|aV[RLF]|V[1-9]R?|ML(?:I{1,3}|V[1-6])|MCL[16]|CM[1-5]|CC5"
 _LABEL = re.compile(rf"{_PREFIX}?(?:lead[ _]*)?({_LEAD})|{_PREFIX}([XYZ])", re.IGNORECASE)
 _ECG = re.compile(r"(?:ECG|EKG).*|.*[ _.:-](?:ECG|EKG)", re.IGNORECASE)
 _WIDEST_MV, _COARSEST_MV = 1000.0, 0.010
+_HIGHEST_RATE = 1e6  # Hz
 _AGAIN = "export the recording again, as EDF+ or in another format"
 
 
@@ -136,7 +138,12 @@ class _Recording:
 
     @property
     def rate(self) -> float:
-        return float(self._any_lead.header.sampling_frequency)
+        """Hz. The duration of a data record has eight characters, which may round it."""
+        seconds = self.text[244:252].strip()
+        decimals = len(seconds.partition(".")[2]) if len(seconds) == 8 else 0
+        if not decimals:
+            return float(self._any_lead.header.sampling_frequency)
+        return roundest_rate(float(seconds) / self.samples, 0.1**decimals / self.samples)
 
     @property
     def samples(self) -> int:
@@ -234,7 +241,7 @@ def _channels(file: EcgFile, header: edfio.Edf) -> list[_Channel]:
     channels: list[_Channel] = []
     for signal in header.signals:
         samples = signal.samples_per_data_record
-        if samples <= 0 or not math.isfinite(signal.sampling_frequency):
+        if samples <= 0 or not signal.sampling_frequency < _HIGHEST_RATE:
             field = f"samples of {signal.label} in a data record"
             reason = f"must be a positive number; the rate is {signal.sampling_frequency} Hz"
             raise file.refusal(field, samples, reason, remedy=_AGAIN)

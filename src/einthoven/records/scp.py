@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from einthoven.records.file import EcgFile
 from einthoven.records.lead_codes import LEADS
+from einthoven.records.rates import roundest_rate
 from einthoven.records.record import Record
 from einthoven.records.scp_huffman import Table, decode, tables_of
 from einthoven.records.scp_metadata import metadata_of, patient_of
 from einthoven.records.scp_sections import AGAIN, Section, read_sections
 
 _MOST_DECIMATED = 8
+_LEAST_SHARE = 16  # a sixteenth: twelve leads may follow each other
 _VERSION_3 = 30
 
 
@@ -57,7 +59,7 @@ def read(file: EcgFile) -> Record:
     ]
     return Record.create(
         _together(sections[3], leads, voltages),
-        rate_of(compression.interval),
+        roundest_rate(compression.interval * 1e-6, 1e-6),
         leads=[lead.name for lead in leads],
         name=file.label,
         patient=patient_of(sections.get(1)),
@@ -65,18 +67,6 @@ def read(file: EcgFile) -> Record:
         source_hash=file.sha256,
         metadata=metadata_of(sections),
     )
-
-
-def rate_of(interval: int) -> float:
-    """Samples a second of an interval in microseconds, which the file rounds or cuts off.
-
-    The roundest rate is taken whose interval is less than a microsecond away: 1,667 us are 600 Hz.
-    """
-    for step in (500, 100, 50, 25, 10, 1):
-        rate = round(1e6 / interval / step) * step
-        if rate and abs(1e6 / rate - interval) < 1:
-            return float(rate)
-    return 1e6 / interval
 
 
 # ------------------------------------------------------------------ leads
@@ -110,8 +100,10 @@ def _together(
 ) -> NDArray[np.float32]:
     """Float32 mV of shape (leads, samples) from nV; NaN where a lead was not recorded."""
     start, stop = min(lead.start for lead in leads), max(lead.stop for lead in leads)
-    if stop - start > sum(map(len, voltages)):
-        raise section.refusal("samples", (start + 1, stop), "there are some that no lead has")
+    held = sum(map(len, voltages))
+    if stop - start > held or (stop - start) * len(leads) > _LEAST_SHARE * held:
+        reason = f"the leads have {held} of them together, and would be nearly empty"
+        raise section.refusal("samples", (start + 1, stop), reason)
     signal = np.full((len(leads), stop - start), np.nan, np.float32)
     for row, lead, nanovolts in zip(signal, leads, voltages, strict=True):
         row[lead.start - start : lead.stop - start] = nanovolts / 1e6
