@@ -363,12 +363,32 @@ def test_groups_of_one_time_are_joined() -> None:
     assert record.signal.shape == (9, 5000)
 
 
-@pytest.mark.parametrize(
-    "later", [{"rate": 250}, {"MultiplexGroupTimeOffset": "2500"}], ids=["rate", "offset"]
-)
-def test_leads_of_other_times_and_rates(later: dict[str, Any]) -> None:
+@pytest.mark.parametrize("later", [{"rate": 250}, {"MultiplexGroupTimeOffset": "5000"}, {}])
+def test_leads_of_other_rates_and_unknown_times(later: dict[str, Any]) -> None:
     chest = [channel(code(f"2:{number}", "MDC")) for number in (3, 4)]
-    refuse("groups", group(counts(1250), limb_leads()), group(counts(1250, 2), chest, **later))
+    refuse("groups", group(counts(1250), limb_leads()), group(counts(1500, 2), chest, **later))
+
+
+def test_leads_recorded_in_turn_beside_a_strip() -> None:
+    chest = [channel(code(f"2:{number}", "MDC")) for number in (3, 4, 5)]
+    record = read(
+        group(counts(1250), limb_leads(), MultiplexGroupTimeOffset="0"),
+        group(counts(1250, seed=6), chest, MultiplexGroupTimeOffset="2500"),
+        group(counts(2500, 1, seed=7), limb_leads()[1:2], MultiplexGroupTimeOffset="0"),
+    )
+    assert record.leads == ("I", "II", "III", "V1", "V2", "V3")
+    nothing = np.full((3, 1250), np.nan)
+    expected = np.block(
+        [[counts(1250).T * MV_A_STEP, nothing], [nothing, counts(1250, seed=6).T * MV_A_STEP]]
+    )
+    expected[1] = counts(2500, 1, seed=7)[:, 0] * MV_A_STEP
+    np.testing.assert_array_equal(record.signal, np.float32(expected))
+
+
+def test_an_original_is_preferred_to_what_was_derived_from_it() -> None:
+    derived = group(counts(2500, seed=6), limb_leads(), WaveformOriginality="DERIVED")
+    record = read(derived, group(counts(2500), limb_leads()))
+    np.testing.assert_array_equal(record.signal, np.float32(counts(2500).T * MV_A_STEP))
 
 
 # ---------------------------------------------------------------------- metadata

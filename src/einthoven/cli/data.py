@@ -1,4 +1,4 @@
-"""Commands for data: synthesize, download, pack."""
+"""Commands for data: synthesize, download, convert-ecg, pack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from einthoven.cli.options import Labels, lead_names, one_of
-from einthoven.cli.progress import note, progress_bars
+from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.report.format import counted
 
 
@@ -54,6 +54,57 @@ def download(
             progress=progress,
         )
     typer.echo(f"{dataset} is complete in {dest}; {transferred} files transferred")
+
+
+def convert_ecg(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="ECG files and folders, or a table."),
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist, or be empty.")
+    ],
+    to: Annotated[str, one_of("wfdb", "dicom", "csv", help="Format to write.")] = "wfdb",
+    anonymise: Annotated[
+        bool,
+        typer.Option(
+            "--anonymise",
+            help="Leave out names, identifiers, dates, devices and texts; number records and "
+            "patients in random order.",
+        ),
+    ] = False,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(help="With --anonymise: a .csv file for the numbers. Keep it apart."),
+    ] = None,
+) -> None:
+    """Convert ECG files of any format to WFDB, DICOM or CSV, and verify them by reading.
+
+        einthoven convert-ecg export/ ecgs --to wfdb
+
+    OUT holds a file for each record, and `ecgs.csv`, a table for the other commands. WFDB and DICOM
+    hold 16 bits in the step in which the signal was digitised; if it has none, samples are rounded,
+    and that is said. CSV holds millivolts, with rate, unit and leads in a `.toml` file beside it.
+
+    A file that cannot be used is left out and listed in OUT.refused.csv; the exit status is then 1.
+    """
+    from einthoven.cohorts.convert import TABLE, convert
+
+    with progress_bars() as progress, shown_warnings():
+        result = convert(
+            sources, out, to=to, anonymise=anonymise, mapping=mapping, progress=progress
+        )
+    typer.echo(f"{counted(result.converted, 'record')} in {out}; table: {out / TABLE}")
+    if result.rounded:
+        note(
+            f"{counted(result.rounded, 'record')} rounded by at most {result.step / 2:g} uV: no "
+            "step of 16 bits fits"
+        )
+    if result.dropped:
+        note(f"Columns left out of {TABLE}: {', '.join(result.dropped)}")
+    if result.refused:
+        note(f"{counted(result.refused, 'record')} refused: {result.refused_file}", style="yellow")
+        raise typer.Exit(1)
 
 
 def pack(

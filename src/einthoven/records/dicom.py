@@ -54,8 +54,9 @@ def read(file: EcgFile) -> Record:
     -------
     Record
         The rhythm, not an averaged beat: the group with the most leads, and the longest of several
-        with equally many; groups recorded with it at the same rate are added. NaN marks
-        padding and the samples of a channel that the file declares disconnected or invalid.
+        with equally many; groups of the same time and rate are added, and so are those of leads
+        that were recorded in turn. NaN marks samples at which a lead was not recorded, padding,
+        and channels that the file declares disconnected or invalid.
 
     Raises
     ------
@@ -77,20 +78,17 @@ def read(file: EcgFile) -> Record:
 
 def _read(file: EcgFile) -> Record:
     dataset = _dataset(file)
-    chosen, *others = _groups(file, dataset)
-    rhythm = sorted([chosen, *filter(chosen.joins, others)], key=lambda group: group.place)
-    _refuse_parts(file, rhythm, others)
-    signal = np.concatenate([_millivolts(file, group) for group in rhythm])
-    signal.flags.writeable = False
+    groups = _groups(file, dataset)
+    leads, signal = _together(file, _simultaneous(groups) or _in_turn(file, groups))
     return Record.create(
         signal,
-        chosen.rate,
-        leads=[lead for group in rhythm for lead in group.leads.values()],
+        groups[0].rate,
+        leads=leads,
         name=file.label,
         patient=text(dataset, "PatientID") or None,
         source=file.name,
         source_hash=file.sha256,
-        metadata=statements_of(dataset, chosen.item, chosen.left_out),
+        metadata=statements_of(dataset, groups[0].item, groups[0].left_out),
     )
 
 
@@ -172,14 +170,15 @@ class _Group:
         is_original = text(self.item, "WaveformOriginality") != "DERIVED"
         return len(self.leads), self.seconds, is_original
 
-    def joins(self, other: _Group) -> bool:
-        """Whether both were recorded at the same time and rate, with different leads."""
-        offsets = [number(group.item, "MultiplexGroupTimeOffset") or 0 for group in (self, other)]
-        return (self.rate, self.samples, offsets[0]) == (
-            other.rate,
-            other.samples,
-            offsets[1],
-        ) and not {*self.leads.values()} & {*other.leads.values()}
+    @property
+    def start(self) -> int:
+        """First sample, from the reference time of the file; 0 if that is not stated."""
+        offset = number(self.item, "MultiplexGroupTimeOffset") or 0.0  # milliseconds
+        return round(offset * self.rate / 1000)
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.samples
 
 
 def _groups(file: EcgFile, dataset: Dataset) -> list[_Group]:
@@ -251,18 +250,61 @@ def _leads(file: EcgFile, channels: list[Dataset], is_ecg: bool) -> Iterator[tup
             yield place, lead
 
 
-def _refuse_parts(file: EcgFile, rhythm: list[_Group], others: list[_Group]) -> None:
-    """Refuse standard leads that were recorded at other times or rates than the chosen ones."""
-    held = {lead for group in rhythm for lead in group.leads.values()}
-    for other in others:
-        absent = [lead for lead in other.leads.values() if lead in set(STANDARD_LEADS) - held]
-        if absent:
-            raise file.refusal(
-                "multiplex groups",
-                ", ".join(absent),
-                f"recorded at another time, rate or length than {', '.join(sorted(held))}",
-                remedy="export all leads of the same time (12 x 10 s instead of 3 x 4 x 2.5 s)",
-            )
+def _simultaneous(groups: list[_Group]) -> list[_Group]:
+    """Groups of the rate and time of the first; empty if they lack standard leads of others."""
+    best = groups[0]
+    span = (best.rate, best.start, best.stop)
+    rhythm = [group for group in groups if (group.rate, group.start, group.stop) == span]
+    return [] if _standard(groups) - _standard(rhythm) else rhythm
+
+
+def _in_turn(file: EcgFile, groups: list[_Group]) -> list[_Group]:
+    """Groups of leads that were recorded in turn: 3 x 4, perhaps with a strip of one lead.
+
+    RecordError if they have several rates, or their times are not stated: the same time for groups
+    of different lengths is none.
+    """
+    rates = {group.rate for group in groups}
+    times = {(group.start, group.stop) for group in groups}
+    total = max(group.stop for group in groups) - min(group.start for group in groups)
+    is_stated = len({start for start, _ in times}) > 1
+    if len(rates) > 1 or not is_stated or total > sum(group.samples for group in groups):
+        absent = _standard(groups) - _standard(groups[:1])
+        reason = f"recorded at another time or rate than {', '.join(groups[0].leads.values())}"
+        raise file.refusal(
+            "multiplex groups",
+            ", ".join(lead for lead in STANDARD_LEADS if lead in absent),
+            reason,
+            remedy="export all leads of the same time (12 x 10 s instead of 3 x 4 x 2.5 s)",
+        )
+    return groups
+
+
+def _standard(groups: list[_Group]) -> set[str]:
+    return {lead for group in groups for lead in group.leads.values()} & set(STANDARD_LEADS)
+
+
+def _together(file: EcgFile, groups: list[_Group]) -> tuple[list[str], NDArray[np.float32]]:
+    """Leads, and their float32 mV of shape (leads, samples); NaN where one was not recorded.
+
+    A lead of several groups is taken from the longest, or the first of several.
+    """
+    owners: dict[str, _Group] = {}
+    for group in sorted(groups, key=lambda group: group.samples, reverse=True):
+        for lead in group.leads.values():
+            owners.setdefault(lead, group)
+    parts = sorted(groups, key=lambda group: group.place)
+    leads = list(dict.fromkeys(lead for group in parts for lead in group.leads.values()))
+    decoded = [_millivolts(file, group) for group in parts]  # after their lengths were checked
+    start = min(group.start for group in parts)
+    stop = max(group.stop for group in parts)
+    signal = np.full((len(leads), stop - start), np.nan, np.float32)
+    for group, rows in zip(parts, decoded, strict=True):
+        for lead, row in zip(group.leads.values(), rows, strict=True):
+            if owners[lead] is group:
+                signal[leads.index(lead), group.start - start : group.stop - start] = row
+    signal.flags.writeable = False
+    return leads, signal
 
 
 def _title(channel: Dataset) -> str:

@@ -52,7 +52,7 @@ def step_of(signal_mv: NDArray[np.float32]) -> Step:
     exponent = np.floor(np.log10(max(values[-1] / LARGEST, _FINEST)))
     steps = (float(f"{mantissa}e{exponent:.0f}") for mantissa in (1, 2, 5, 10))
     step = next(step for step in steps if step >= _FINEST and values[-1] <= LARGEST * step)
-    return Step(step, is_exact=False)
+    return Step(step, is_exact=_is_exact(signal_mv, step))
 
 
 def counts_of(signal_mv: NDArray[np.float32], microvolts: float) -> NDArray[np.float64]:

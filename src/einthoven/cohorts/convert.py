@@ -1,0 +1,442 @@
+"""Conversion of ECG files of any format to WFDB, DICOM or CSV, with or without identities."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from einthoven.cohorts import TABLE_SUFFIXES, is_cohort, layout_of, open_cohort
+from einthoven.cohorts.table import columns_of
+from einthoven.errors import CohortError, RecordError
+from einthoven.files import read_table, replacing, write_text
+from einthoven.progress import Progress
+from einthoven.records import Record, read_record
+from einthoven.records.digital import Step, check_written, step_of
+from einthoven.records.file import SEPARATOR
+from einthoven.records.formats import files_of
+from einthoven.records.metadata import KEYS, sex_of
+from einthoven.records.record import canonical_patient
+from einthoven.records.wfdb_write import wfdb_content
+
+FORMATS = ("wfdb", "dicom", "csv")
+TABLE = "ecgs.csv"
+_OLDEST = 90  # years; higher ages identify a patient, and are written as this one
+_NUMBERS = tuple(key for key in KEYS if key.endswith(("_bpm", "_ms", "_deg", "_cm", "_kg", "_s")))
+_NUMBER = re.compile(r"-?\d{1,5}(\.\d{1,6})?")
+_FILTERS = re.compile(r"[\d. ]+(to [\d. ]+)?Hz(, notch [\d.]+ Hz)?|notch [\d.]+ Hz")
+_CODES = re.compile(r"\d{6,9}([,\s]+\d{6,9})*")  # SNOMED CT, under `Dx`
+_LEAD = re.compile(r"-?[A-Za-z]{1,3}\d{0,2}R?(-cal)?|ECG\d*")
+_KEPT = ("split", "fold", "age", "sex")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
+
+
+class Conversion(NamedTuple):
+    """What was converted.
+
+    Attributes
+    ----------
+    folder : Path
+        Files, and the table `ecgs.csv`.
+    converted, refused : int
+        Numbers of records.
+    refused_file : Path
+        Table of the records that were refused, with reason and remedy, if there are any.
+    rounded : int
+        Number of records that are multiples of no step of 16 bits.
+    step : float
+        Largest step of these, in microvolts; samples differ by at most half of it.
+    dropped : tuple of str
+        Columns of the table that anonymisation left out.
+    """
+
+    folder: Path
+    converted: int
+    refused: int
+    refused_file: Path
+    rounded: int = 0
+    step: float = 0.0
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A record to convert; `patient` is empty where the source names none."""
+
+    path: Path
+    root: Path | None = None
+    patient: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def convert(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    to: str,
+    anonymise: bool = False,
+    mapping: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Convert ECG files, folders, or a table, and verify each file by reading it.
+
+    `out` appears when all records are converted. It holds a file for each record, at the place that
+    it has among the sources, and `ecgs.csv` with `path`, `patient`, `age`, `sex` and the columns of
+    a table, so that the result can be used as a cohort at once. A record without patient counts as
+    a patient of its own.
+
+    Anonymisation keeps the signal, sex, age (90 for higher ones), height, weight, measurements,
+    filters and SNOMED CT codes (`Dx`). It leaves out everything else, among it names, dates,
+    devices, institutions and the text of statements, which may contain names; unique identifiers
+    are new. Records and patients get running numbers in random order: the same patient has the same
+    number. Columns of a table are kept if they hold only 0 and 1, or are called `split`, `fold`,
+    `age` or `sex`.
+
+    Parameters
+    ----------
+    sources : sequence of paths
+        ECG files and folders, or one table or data set.
+    out : path
+        Folder to write; must be empty or not exist.
+    to : {"wfdb", "dicom", "csv"}
+    anonymise : bool
+    mapping : path, optional
+        CSV file for the numbers of anonymised records and patients. Whoever has it can undo the
+        anonymisation; without it, nobody can.
+    progress : Progress, optional
+
+    Raises
+    ------
+    CohortError
+        If a source or a place is not suitable, or no record can be converted.
+    """
+    folder = Path(os.path.abspath(out))
+    _check(sources, folder, to, anonymise, mapping)
+    items = _items([Path(source) for source in sources])
+    names: Iterator[str]
+    if anonymise:
+        secrets.SystemRandom().shuffle(items)
+        names = (f"{number:0{len(str(len(items)))}}" for number in range(1, len(items) + 1))
+    else:
+        names = _names(items)
+    staging = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        result, tables = _converted(items, names, staging, to, anonymise, progress)
+        refused_file = Path(f"{out}.refused.csv")
+        result = result._replace(folder=Path(out), refused_file=refused_file)
+        refused_file.unlink(missing_ok=True)  # of an earlier conversion
+        _write_table(refused_file, tables["refused"])
+        if not result.converted:
+            first = tables["refused"].iloc[0]
+            raise CohortError(
+                f"none of {len(items)} records can be converted; the first: {first['refused']}",
+                remedy=str(first["remedy"]),
+            )
+        table, dropped = _table(tables["ecgs"], anonymise=anonymise)
+        _write_table(staging / TABLE, table)
+        if mapping is not None:
+            _write_table(Path(mapping), tables["mapping"])
+        if folder.exists():
+            folder.rmdir()
+        os.replace(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return result._replace(dropped=dropped)
+
+
+# ---------------------------------------------------------------------- sources
+
+
+def _check(
+    sources: Sequence[str | Path],
+    folder: Path,
+    to: str,
+    anonymise: bool,
+    mapping: str | Path | None,
+) -> None:
+    if to not in FORMATS:
+        raise CohortError(f"unknown format {to!r}", remedy=f"choose {', '.join(FORMATS)}")
+    if mapping is not None and not anonymise:
+        raise CohortError(
+            "a mapping is written of anonymised records only", remedy="anonymise, or leave it out"
+        )
+    if mapping is not None and (
+        Path(mapping).exists() or Path(mapping).resolve().is_relative_to(folder.resolve())
+    ):
+        raise CohortError(
+            f"{mapping} exists, or lies in {folder}",
+            remedy="name a new file outside the folder, so that it is not passed on with the ECGs",
+        )
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise CohortError(f"{folder} exists and is not empty", remedy="name a new folder")
+    for source in map(Path, sources):
+        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+            raise CohortError(f"{folder} lies in {source}", remedy="choose a folder outside it")
+
+
+def _items(sources: list[Path]) -> list[_Item]:
+    tables = [source for source in sources if _is_table(source)]
+    if tables and len(sources) > 1:
+        raise CohortError(
+            f"{tables[0]} is a table, and one of {len(sources)} sources",
+            remedy="convert it alone, or name ECG files and folders only",
+        )
+    if tables:
+        items = _rows(tables[0])
+    else:
+        items = [
+            item
+            for source in sources
+            for item in (_folder(source) if _is_folder(source) else [_Item(source)])
+        ]
+    if not items:
+        raise CohortError("there is no ECG file to convert", remedy="name ECG files or folders")
+    return items
+
+
+def _is_table(source: Path) -> bool:
+    """Whether a CSV or Parquet file is a table of ECGs; a CSV file may be an ECG."""
+    try:
+        return source.suffix in TABLE_SUFFIXES and "path" in columns_of(source)
+    except CohortError:
+        return False
+
+
+def _is_folder(source: Path) -> bool:
+    return source.suffix not in TABLE_SUFFIXES and is_cohort(source)
+
+
+def _rows(file: Path) -> list[_Item]:
+    """Records of a table, each with all its cells."""
+    cohort = open_cohort(file, labels=())  # refuses tables that are inconsistent
+    frame = read_table(file, CohortError, text=("path", "patient", "record"))
+    has_patients = "patient" in frame
+    rows: Any = frame.drop(columns=["path", "patient"], errors="ignore").to_dict("records")
+    return [
+        _Item(cohort.root / path, cohort.root, patient if has_patients else "", row)
+        for path, patient, row in zip(cohort.table["path"], cohort.patients(), rows, strict=True)
+    ]
+
+
+def _folder(folder: Path) -> list[_Item]:
+    """Records of a folder or data set."""
+    keeps = "empty_rows" in layout_of(folder).options
+    cohort = open_cohort(folder, **({"empty_rows": "keep"} if keeps else {}))
+    return [
+        _Item(cohort.root / path, cohort.root, "" if patient == path else str(patient))
+        for path, patient in zip(cohort.table["path"], cohort.patients(), strict=True)
+    ]
+
+
+def _names(items: list[_Item]) -> Iterator[str]:
+    """Paths of records without suffix, relative to their common folder; each is unique."""
+    paths = [Path(os.path.abspath(item.path)) for item in items]
+    common = os.path.commonpath([path.parent for path in paths])
+    taken = {Path(TABLE).stem}
+    for path in paths:
+        file, _, member = path.name.partition(SEPARATOR)
+        label = os.path.splitext(file)[0] if path.with_name(file).is_file() else file
+        label += f"-{member}" if member else ""
+        stem = re.sub(r"[^-\w]+", "_", label, flags=re.ASCII) or "_"
+        name = wanted = str(path.parent.relative_to(common) / stem)
+        number = 1
+        while name.casefold() in taken:  # many file systems ignore case
+            number += 1
+            name = f"{wanted}-{number}"
+        taken.add(name.casefold())
+        yield name
+
+
+# ---------------------------------------------------------------------- records
+
+
+def _converted(
+    items: list[_Item],
+    names: Iterator[str],
+    folder: Path,
+    to: str,
+    anonymise: bool,
+    progress: Progress | None,
+) -> tuple[Conversion, dict[str, pd.DataFrame]]:
+    """Write a file for each record; tables of the converted, of the refused, and of numbers."""
+    ecgs: list[dict[str, Any]] = []
+    refused: list[dict[str, str]] = []
+    mapping: list[dict[str, str]] = []
+    numbers: dict[str, str] = {}
+    steps: list[float] = []
+    width = len(str(len(items)))
+    for done, (item, name) in enumerate(zip(items, names, strict=True), 1):
+        try:
+            record = read_record(item.path, root=item.root)
+            patient = canonical_patient(item.patient or record.patient or "")
+            original = patient
+            if anonymise:
+                new = f"P{len(numbers) + 1:0{width}}"
+                patient = numbers.setdefault(patient or f"{SEPARATOR}{name}", new)
+                record = anonymised(record)
+            record = replace(record, name=Path(name).name, patient=patient or None)
+            path, step = _write(record, folder / name, to)
+        except RecordError as error:
+            problem = error.problem.replace(str(folder / name), str(item.path))
+            refused.append({"record": str(item.path), "refused": problem, "remedy": error.remedy})
+        else:
+            if step is not None and not step.is_exact:
+                steps.append(step.microvolts)
+            statements = {key: record.metadata.get(key, "") for key in ("age", "sex")}
+            row = {"path": path.relative_to(folder).as_posix(), "patient": patient or name}
+            ecgs.append(row | statements | dict(item.columns))
+            mapping.append(
+                {
+                    "source": str(item.path),
+                    "patient": original,
+                    "path": row["path"],
+                    "number": row["patient"],
+                }
+            )
+        if progress:
+            progress("convert", done, len(items))
+    tables = {"ecgs": ecgs, "refused": refused, "mapping": mapping}
+    result = Conversion(folder, len(ecgs), len(refused), folder, len(steps), max(steps, default=0))
+    return result, {key: pd.DataFrame(rows) for key, rows in tables.items()}
+
+
+def anonymised(record: Record) -> Record:
+    """Record without name, patient, source and everything that may identify a patient.
+
+    Of the metadata, only what has the form of a number, a code or a word of a closed list is kept.
+    """
+    given = {key.lower(): value.strip() for key, value in record.metadata.items()}
+    kept = {key: given[key] for key in _NUMBERS if _NUMBER.fullmatch(given.get(key, ""))}
+    if _NUMBER.fullmatch(given.get("age", "")):
+        kept["age"] = str(_OLDEST) if float(given["age"]) >= _OLDEST else given["age"]
+    if sex_of(given.get("sex", "")):
+        kept["sex"] = sex_of(given["sex"])
+    for key, form in {"filters": _FILTERS, "Dx": _CODES}.items():
+        if form.fullmatch(given.get(key.lower(), "")):
+            kept[key] = given[key.lower()]
+    leads = [
+        lead if _LEAD.fullmatch(lead) else f"lead{place}"
+        for place, lead in enumerate(record.leads, 1)
+    ]
+    return replace(
+        record,
+        leads=tuple(leads),
+        name="anonymous",
+        patient=None,
+        source="",
+        source_hash="",
+        metadata=kept,
+    )
+
+
+def _write(record: Record, stem: Path, to: str) -> tuple[Path, Step | None]:
+    """Write the files of a record, the first-named one last, and verify them."""
+    if to == "wfdb":  # whose lead names are words
+        record = replace(record, leads=tuple(re.sub(r"\s+", "_", lead) for lead in record.leads))
+    files, step = _ENCODERS[to](record, stem)
+    for suffix, content in reversed(files.items()):
+        with replacing(stem.with_name(stem.name + suffix), sync=False) as temporary:
+            temporary.write_bytes(content)
+    path = stem.with_name(stem.name + next(iter(files)))
+    try:
+        check_written(record, read_record(path), step)
+    except RecordError:
+        for file in files_of(path):
+            file.unlink()
+        raise
+    return path, step
+
+
+def _wfdb(record: Record, stem: Path) -> tuple[dict[str, bytes], Step]:
+    step = step_of(record.signal)
+    statements = {**record.metadata, **({"patient": record.patient} if record.patient else {})}
+    header, samples = wfdb_content(
+        str(stem),
+        record.signal,
+        rate=record.rate,
+        leads=record.leads,
+        comments=[
+            f"{key}: {_UNPRINTABLE.sub(' ', line)}"
+            for key, value in statements.items()
+            for line in value.splitlines()
+        ],
+        microvolts=step.microvolts,
+    )
+    return {".hea": header, ".dat": samples}, step
+
+
+def _dicom(record: Record, stem: Path) -> tuple[dict[str, bytes], Step]:
+    from einthoven.records.dicom_write import dicom_content  # pydicom takes 0.2 s
+
+    content, step = dicom_content(record)
+    return {".dcm": content}, step
+
+
+def _csv(record: Record, stem: Path) -> tuple[dict[str, bytes], None]:
+    """Millivolts, a column a lead; and their description as a sidecar."""
+    buffer = BytesIO()
+    columns = pa.table(dict(zip(record.leads, record.signal, strict=True)))
+    pyarrow.csv.write_csv(columns, buffer)
+    lines = [
+        f"rate = {record.rate!r}",
+        'unit = "mV"',
+        f"leads = {json.dumps(list(record.leads), ensure_ascii=False)}",
+        f"samples = {record.signal.shape[1]}",
+    ]
+    if record.patient:
+        lines.append(f"patient = {_quoted(record.patient)}")
+    lines.append("\n[metadata]")
+    lines += [f"{key} = {_quoted(text)}" for key, text in record.metadata.items() if key in KEYS]
+    sidecar = "\n".join(lines) + "\n"
+    return {".csv": buffer.getvalue(), ".toml": sidecar.encode()}, None
+
+
+_ENCODERS = {"wfdb": _wfdb, "dicom": _dicom, "csv": _csv}
+
+
+def _quoted(text: str) -> str:
+    """A string of TOML, which has the escapes of JSON."""
+    lines = (_UNPRINTABLE.sub(" ", line) for line in text.splitlines())
+    return json.dumps("\n".join(lines), ensure_ascii=False)
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def _table(frame: pd.DataFrame, *, anonymise: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Table of the records, without empty columns; and the columns that were left out."""
+    frame = frame.dropna(axis="columns", how="all")
+    frame = frame.loc[:, [name for name in frame if (frame[name].astype(str) != "").any()]]
+    if not anonymise:
+        return frame, ()
+    kept = [
+        name
+        for name in frame
+        if name in ("path", "patient", *_KEPT) or frame[name].dropna().isin([0, 1]).all()
+    ]
+    dropped = tuple(str(name) for name in frame if name not in kept)
+    frame = frame[kept].sort_values("path")
+    if "age" in frame:
+        years = frame["age"].astype(str).str.extract(r"(\d+(?:\.\d+)?)")[0]
+        frame["age"] = years.astype(float).clip(upper=_OLDEST)
+    if "sex" in frame:
+        frame["sex"] = frame["sex"].where(frame["sex"].isin([0, 1]), frame["sex"].map(sex_of))
+    return frame, dropped
+
+
+def _write_table(file: Path, frame: pd.DataFrame) -> None:
+    if len(frame):
+        write_text(file, frame.to_csv(index=False))

@@ -1,0 +1,265 @@
+"""`einthoven convert-ecg`: formats, identities, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_files import channel, code, counts, data_set, group, limb_leads, write
+from pydicom.dataset import Dataset
+
+from einthoven.cohorts import open_cohort
+from einthoven.cohorts.convert import anonymised, convert
+from einthoven.errors import CohortError
+from einthoven.records import Record, read_record
+from einthoven.records.formats import suffixes
+from einthoven.records.wfdb import write_wfdb
+
+Cli = Callable[..., Any]
+SECRETS = ("Doe", "Jane", "4711", "1953", "2024", "Galliera", "Cart", "rhythm", "2.25.777")
+
+
+def text_annotation(text: str) -> Dataset:
+    item = Dataset()
+    item.AnnotationGroupNumber, item.UnformattedTextValue = 1, text
+    return item
+
+
+def ecg(path: Path, patient: str = "4711", *, seed: int = 5, **elements: Any) -> Path:
+    """DICOM file full of identities."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    given = {
+        "PatientName": "Doe^Jane",
+        "PatientID": patient,
+        "PatientBirthDate": "19530508",
+        "PatientSex": "F",
+        "PatientAge": "093Y",
+        "AcquisitionDateTime": "20240517093000",
+        "InstitutionName": "Galliera",
+        "Manufacturer": "Cart of Doe",
+        "SOPInstanceUID": "2.25.777",
+        "WaveformAnnotationSequence": [text_annotation("Sinus rhythm, Jane Doe")],
+    }
+    dataset = data_set(group(counts(600, seed=seed), limb_leads()), **(given | elements))
+    return write(path, dataset)
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """Folder of three ECGs of two patients."""
+    folder = tmp_path / "export"
+    ecg(folder / "ward 1" / "Doe_Jane.dcm")
+    ecg(folder / "ward 1" / "second.dcm", seed=6)
+    ecg(folder / "other.dcm", "0815", seed=7, PatientSex="M", PatientAge="041Y")
+    return folder
+
+
+def all_bytes(folder: Path) -> bytes:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return b"".join(str(file.relative_to(folder)).encode() + file.read_bytes() for file in files)
+
+
+# ---------------------------------------------------------------------- formats
+
+
+@pytest.mark.parametrize(("to", "suffix"), [("wfdb", ".hea"), ("dicom", ".dcm"), ("csv", ".csv")])
+def test_signals_and_statements_survive(
+    to: str, suffix: str, cli: Cli, export: Path, tmp_path: Path
+) -> None:
+    if suffix not in suffixes():
+        pytest.skip(f"no reader of {suffix} files")
+    out = tmp_path / "new" / "ecgs"
+    cli("convert-ecg", export, out, "--to", to)
+    table = pd.read_csv(out / "ecgs.csv", dtype=str)
+    assert table.columns.tolist() == ["path", "patient", "age", "sex"]
+    assert sorted(table["path"]) == [
+        f"other{suffix}", f"ward 1/Doe_Jane{suffix}", f"ward 1/second{suffix}"
+    ]  # fmt: skip
+    assert sorted(table["patient"]) == ["0815", "4711", "4711"]
+    before, after = read_record(export / "other.dcm"), read_record(out / f"other{suffix}")
+    np.testing.assert_array_equal(after.signal, before.signal)
+    assert (after.rate, after.leads) == (before.rate, before.leads)
+    assert before.metadata.items() <= after.metadata.items()
+    cohort = open_cohort(out / "ecgs.csv", labels=())
+    assert len(cohort) == 3
+    assert not list(out.parent.glob("*.refused.csv"))
+    assert sorted(path.name for path in out.parent.iterdir()) == ["ecgs"]
+
+
+def test_files_of_one_name(cli: Cli, tmp_path: Path) -> None:
+    ecg(tmp_path / "a.dcm")
+    write_wfdb(tmp_path / "A", counts(300, 2).T / 1000, rate=250, leads=["I", "II"])
+    ecg(tmp_path / "ecgs.dcm")
+    cli(
+        "convert-ecg", tmp_path / "a.dcm", tmp_path / "A.hea", tmp_path / "ecgs.dcm", tmp_path / "o"
+    )
+    table = pd.read_csv(tmp_path / "o" / "ecgs.csv")
+    assert table["path"].tolist() == ["a.hea", "A-2.hea", "ecgs-2.hea"]
+    assert read_record(tmp_path / "o" / "A-2.hea").rate == 250
+    assert table["patient"].tolist() == ["4711", "A-2", "4711"]
+
+
+def test_columns_of_a_table_stay(cli: Cli, export: Path, tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "path": ["other.dcm", "ward 1/second.dcm"],
+            "patient": ["007", "8"],
+            "record": ["x", "y"],
+            "AFIB": [1, 0],
+            "lvef": [55.5, None],
+            "comment": ["Doe", "none"],
+        }
+    )
+    table.to_csv(export / "labels.csv", index=False)
+    cli("convert-ecg", export / "labels.csv", tmp_path / "o", "--to", "dicom")
+    new = pd.read_csv(tmp_path / "o" / "ecgs.csv", dtype={"patient": str})
+    assert new["patient"].tolist() == ["007", "8"]
+    pd.testing.assert_frame_equal(
+        new[["record", "AFIB", "lvef", "comment"]], table[["record", "AFIB", "lvef", "comment"]]
+    )
+    cohort = open_cohort(tmp_path / "o" / "ecgs.csv", labels=["AFIB"])
+    assert cohort.targets().ravel().tolist() == [1, 0]
+
+
+def test_signals_of_no_step_are_rounded(tmp_path: Path) -> None:
+    lead = channel(code("I", "99X"), ChannelBaseline="0.33", ChannelSensitivity="4.9")
+    write(tmp_path / "a.dcm", data_set(group(counts(600, 1), [lead])))
+    result = convert([tmp_path / "a.dcm"], tmp_path / "o", to="wfdb")
+    assert (result.converted, result.rounded, result.step) == (1, 1, 0.1)
+    difference = read_record(tmp_path / "o/a").signal - read_record(tmp_path / "a.dcm").signal
+    assert 0 < np.abs(difference).max() < 0.051e-3
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+def test_a_bad_file_does_not_stop_the_others(cli: Cli, export: Path, tmp_path: Path) -> None:
+    (export / "bad.dcm").write_bytes((export / "other.dcm").read_bytes()[:900])
+    result = cli("convert-ecg", export, tmp_path / "o", status=1)
+    refused = pd.read_csv(tmp_path / "o.refused.csv")
+    assert refused["record"].tolist() == [str(export / "bad.dcm")]
+    assert refused[["refused", "remedy"]].notna().all(axis=None)
+    assert "o.refused.csv" in result.err
+    assert len(pd.read_csv(tmp_path / "o" / "ecgs.csv")) == 3
+    (export / "bad.dcm").unlink()
+    cli("convert-ecg", export, tmp_path / "p")
+    cli("convert-ecg", export, tmp_path / "o", status=1)  # not empty
+
+
+def test_nothing_is_left_of_a_conversion_without_result(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "bad.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    result = cli("convert-ecg", tmp_path / "bad.dcm", tmp_path / "gone", tmp_path / "o", status=1)
+    assert result.remedies == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.dcm", "o.refused.csv"]
+    assert len(pd.read_csv(tmp_path / "o.refused.csv")) == 2
+
+
+@pytest.mark.parametrize("rate", [100, 5000])
+def test_a_rate_that_only_some_formats_allow(rate: int, tmp_path: Path) -> None:
+    leads = [f"V{number}" for number in range(1, 10)] + ["I", "II", "III", "X"]
+    write_wfdb(tmp_path / "a", counts(600, 13).T / 1000, rate=rate, leads=leads)
+    with pytest.raises(CohortError):
+        convert([tmp_path / "a.hea"], tmp_path / "o", to="dicom")
+    refused = pd.read_csv(tmp_path / "o.refused.csv")
+    assert refused["record"].tolist() == [str(tmp_path / "a.hea")]
+    assert convert([tmp_path / "a.hea"], tmp_path / "o", to="wfdb").converted == 1
+    assert not (tmp_path / "o.refused.csv").exists()
+
+
+def test_places_that_are_refused(cli: Cli, export: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "map.csv"
+    for arguments in (
+        (export, export / "o"),
+        (export, tmp_path / "o", "--mapping", outside),
+        (export, tmp_path / "o", "--anonymise", "--mapping", tmp_path / "o" / "map.csv"),
+        (export, tmp_path / "o", "--anonymise", "--mapping", export / "other.dcm"),
+        (export, export / "other.dcm"),
+        (tmp_path / "gone", tmp_path / "o"),
+    ):
+        assert cli("convert-ecg", *arguments, status=1).remedies == 1
+    assert cli("convert-ecg", export, tmp_path / "o", "--to", "pdf", status=2)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".csv") == ["export"]
+    assert not outside.exists()
+
+
+# ---------------------------------------------------------------------- identities
+
+
+@pytest.mark.parametrize("to", ["wfdb", "dicom", "csv"])
+def test_nothing_identifies(to: str, cli: Cli, export: Path, tmp_path: Path) -> None:
+    if to == "csv" and ".csv" not in suffixes():
+        pytest.skip("no reader of CSV files")
+    out, mapping = tmp_path / "o", tmp_path / "map.csv"
+    assert all(secret.encode() in all_bytes(export) for secret in SECRETS)
+    cli("convert-ecg", export, out, "--to", to, "--anonymise", "--mapping", mapping)
+    written = all_bytes(out)
+    assert [secret for secret in (*SECRETS, "0815", "ward") if secret.encode() in written] == []
+    table = pd.read_csv(out / "ecgs.csv")
+    assert [Path(path).stem for path in table["path"]] == ["1", "2", "3"]
+    assert sorted(table["age"]) == [41, 90, 90]
+    assert sorted(table["patient"]) in (["P1", "P1", "P2"], ["P1", "P2", "P2"])
+    numbers = pd.read_csv(mapping, dtype=str)
+    assert numbers["source"].map(lambda path: Path(path).name).sort_values().tolist() == [
+        "Doe_Jane.dcm", "other.dcm", "second.dcm"
+    ]  # fmt: skip
+    assert numbers.groupby("patient")["number"].nunique().tolist() == [1, 1]
+    for source, path in zip(numbers["source"], numbers["path"], strict=True):
+        before, after = read_record(source), read_record(out / path)
+        np.testing.assert_array_equal(after.signal, before.signal)
+        assert after.metadata["sex"] == before.metadata["sex"]
+
+
+def test_columns_that_may_identify_are_left_out(export: Path, tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "path": ["other.dcm", "ward 1/second.dcm", "ward 1/Doe_Jane.dcm"],
+            "patient": ["a", "b", "b"],
+            "record": ["x", "y", "z"],
+            "mrn": [100001, 100002, 100003],
+            "comment": ["Doe", "", ""],
+            "split": ["train", "test", "test"],
+            "AFIB": [1, 0, 0],
+            "age": ["95 y", "50", ""],
+            "sex": ["F", "male", "Jane"],
+        }
+    )
+    table.to_csv(export / "labels.csv", index=False)
+    result = convert([export / "labels.csv"], tmp_path / "o", to="wfdb", anonymise=True)
+    assert set(result.dropped) == {"record", "mrn", "comment"}
+    new = pd.read_csv(tmp_path / "o" / "ecgs.csv")
+    assert new.columns.tolist() == ["path", "patient", "age", "sex", "split", "AFIB"]
+    assert sorted(new["age"].dropna()) == [50, 90]
+    assert set(new["sex"].dropna()) == {"female", "male"}
+    assert new.loc[new["AFIB"] == 1, "split"].tolist() == ["train"]
+
+
+def test_values_of_another_form_are_free_text() -> None:
+    record = Record.from_array(
+        counts(100, 3).T / 1000, rate=100, leads=["I", "Jane Doe", "V3R"], patient="4711"
+    )
+    record.metadata.update(  # type: ignore[attr-defined]
+        {
+            "qt_ms": "400",
+            "pr_ms": "160 Doe",
+            "Age": "300",
+            "Sex": "Male",
+            "Dx": "426783006,164889003",
+            "filters": "0.05 to 150 Hz, notch 50 Hz",
+            "device": "Cart 1",
+            "comments": "Jane",
+            "left_out": "Doe: no ECG lead",
+        }
+    )
+    clean = anonymised(record)
+    assert clean.metadata == {
+        "qt_ms": "400",
+        "age": "90",
+        "sex": "male",
+        "Dx": "426783006,164889003",
+        "filters": "0.05 to 150 Hz, notch 50 Hz",
+    }
+    assert (clean.leads, clean.patient, clean.source) == (("I", "lead2", "V3R"), None, "")
