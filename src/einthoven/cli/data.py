@@ -109,7 +109,7 @@ def convert_ecg(
 
 def pack(
     source: Annotated[
-        Path, typer.Argument(help="PTB-XL's folder, a label table, or a folder of ECG files.")
+        Path, typer.Argument(help="Folder of a data set, a label table, or a folder of ECG files.")
     ],
     store: Annotated[Path, typer.Argument(help="Folder to write; unfinished packing is resumed.")],
     leads: Annotated[

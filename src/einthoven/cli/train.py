@@ -46,7 +46,7 @@ Task = Annotated[
     typer.Option(
         help="Labels of a data set: all-71 (default), diagnostic-44, subclass-23, superclass-5, "
         "form-19 or rhythm-12 of PTB-XL; cinc-2021 (default), cinc-2020 or all of the Challenges; "
-        "statements of any."
+        "statements of any; others in docs/cohorts.md."
     ),
 ]
 RecipeName = Annotated[

@@ -12,7 +12,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from einthoven.cohorts import cinc, code15, ptbxl, sph, table
+from einthoven.cohorts import cinc, code15, ludb, mimic_iv_ecg, ptbxl, sph, table
 from einthoven.cohorts.cohort import SPLITS, Cohort
 from einthoven.cohorts.layout import Layout
 from einthoven.cohorts.statements import STATEMENTS, with_statements
@@ -31,7 +31,16 @@ __all__ = [
     "register_layout",
 ]
 
-LAYOUTS = [table.FOLDER, table.TABLE, cinc.LAYOUT, code15.LAYOUT, sph.LAYOUT, ptbxl.LAYOUT]
+LAYOUTS = [
+    table.FOLDER,
+    table.TABLE,
+    cinc.LAYOUT,
+    code15.LAYOUT,
+    ludb.LAYOUT,
+    mimic_iv_ecg.LAYOUT,
+    sph.LAYOUT,
+    ptbxl.LAYOUT,
+]
 """Registered layouts; the last one that recognises a path is used. Plain folders come first."""
 
 
@@ -73,11 +82,11 @@ def open_cohort(source: str | Path | DataFrame, task: str | None = None, **optio
     task : str, optional
         Labels of a data set, such as `all-71` (the default), `diagnostic-44`, `subclass-23`,
         `superclass-5`, `form-19` or `rhythm-12` of PTB-XL, `cinc-2021`, `cinc-2020` or `all` of
-        the Challenges; or `statements`, of any source whose labels are codes of the statement map.
-        Otherwise, the task of a table is its label columns.
+        the Challenges (docs/cohorts.md has the others); or `statements`, of any source whose
+        labels are codes of the statement map. Otherwise, the task of a table is its label columns.
     **options
         Those of the layout (`layout_of(source).options`). PTB-XL: `empty_rows`, `min_records`,
-        `match_1_0_3`, `rate`. Challenges: `empty_rows`, `min_records`, `seed`. Table: `root`,
+        `match_1_0_3`, `rate`. Other data sets: `empty_rows`, `min_records`, `seed`. Table: `root`,
         `labels`, `min_records`, `seed`.
 
     Returns

@@ -11,20 +11,19 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from einthoven.cohorts.cohort import WITHOUT_LABEL, Cohort
+from einthoven.cohorts.cohort import Cohort
+from einthoven.cohorts.data_sets import EmptyRows, data_set, marked
 from einthoven.cohorts.layout import Layout
 from einthoven.cohorts.ptbxl import TABLES
-from einthoven.cohorts.table import CohortWarning, open_table
+from einthoven.cohorts.table import CohortWarning
 from einthoven.errors import CohortError
 from einthoven.licences import Licence
 
@@ -51,7 +50,7 @@ def open_cinc(
     path: str | Path,
     task: str = TASKS[0],
     *,
-    empty_rows: Literal["drop", "keep"] = "drop",
+    empty_rows: EmptyRows = "drop",
     min_records: int = 0,
     seed: int = 0,
 ) -> Cohort:
@@ -86,20 +85,22 @@ def open_cinc(
     ages, sexes, codes = zip(*map(_read, headers), strict=True)
     classes = _each(codes) if task == ALL_CODES else scored(task)
     names = [str(file.relative_to(root).with_suffix("")) for file in headers]
-    frame = pd.DataFrame({"path": names, "patient": names, "age": ages, "sex": sexes})
-    matrix = [[not row.isdisjoint(those) for those in classes.values()] for row in codes]
-    frame[list(classes)] = np.array(matrix, dtype=np.uint8)
-    cohort = open_table(frame, root=root, labels=list(classes), seed=seed)
-    cohort = replace(
-        cohort,
+    pairs = [(number, code) for number, row in enumerate(codes) for code in row]
+    cohort = data_set(
+        root,
+        pd.DataFrame({"path": names, "patient": names, "age": ages, "sex": sexes}),
+        list(classes),
+        marked(pairs, classes, len(headers)),
         name=root.resolve().name,
         task=task,
         licence=LICENCE,
         descriptions=_descriptions(classes),
-    ).with_common_labels(min_records)
+        empty=np.array([not row for row in codes]),
+        empty_rows=empty_rows,
+        min_records=min_records,
+        seed=seed,
+    )
     _warn_of_patients(cohort)
-    if empty_rows == "drop":
-        cohort = cohort.select(np.array(list(map(bool, codes))), reason=WITHOUT_LABEL)
     return cohort
 
 
