@@ -19,6 +19,7 @@ from einthoven.errors import BackboneError, EinthovenError
 from einthoven.files import STORE_FILE
 from einthoven.predictions import listed
 from einthoven.records import STANDARD_LEADS, Record, quality, read_record
+from einthoven.records.calibration import without_calibration
 from einthoven.records.formats import is_record
 from einthoven.records.limb_leads import contradiction
 from einthoven.report.format import counted
@@ -93,10 +94,11 @@ def _examine_record(record: Record) -> Iterator[str]:
     missing = [lead for lead in STANDARD_LEADS if lead not in record.leads]
     if missing:
         yield f"  warning: leads {' '.join(missing)} are missing"
-    amplitude = quality.amplitude_of(record)
+    ecg = without_calibration(record)
+    amplitude = quality.amplitude_of(ecg)
     if amplitude is not None:
         yield f"  amplitude {amplitude.low:.2f} to {amplitude.high:.2f} mV"
-    if (limb := contradiction(record)) is not None:
+    if (limb := contradiction(ecg)) is not None:
         yield f"  limb leads: up to {limb.millivolts:.3f} mV from Einthoven's law"
     for finding in quality.findings(record):
         yield f"  {_PREFIXES[finding.level]}: {finding.text}"

@@ -12,6 +12,7 @@ from xml_files import STANDARD, counts_of, philips, sound_philips
 
 from einthoven.errors import RecordError
 from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.records.calibration import calibration_start, without_calibration
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "formats"
 COUNTS = counts_of(STANDARD)
@@ -173,20 +174,6 @@ def test_few_bytes_do_not_become_many() -> None:
     assert peak < 10 * len(text)
 
 
-# ------------------------------------------------------------------ calibration pulse
-
-
-def test_the_calibration_pulse_is_named() -> None:
-    counts = counts_of(STANDARD, 5500)
-    counts[:, 5300:] = 0
-    counts[:, 5350:5450] = 200
-    text = philips(counts, compression="Uncompressed", encoding="Plain")
-    assert read(text).metadata["calibration_s"] == "10.6"
-    counts[3, 5350:5450] = 190
-    text = philips(counts, compression="Uncompressed", encoding="Plain")
-    assert "calibration_s" not in read(text).metadata
-
-
 # ------------------------------------------------------------------ real files
 
 
@@ -218,12 +205,14 @@ def test_the_library_reads_the_same(tmp_path: Path) -> None:
 def test_the_library_reads_the_same_of_real_files(name: str) -> None:
     record = assert_equals_the_library(shared(name)[0])
     assert (record.signal.shape, record.rate) == ((12, 5500), 500)
-    assert 10 < float(record.metadata["calibration_s"]) < 10.7
+    assert 10.5 < without_calibration(record).duration < 10.7
 
 
 def test_the_twin_in_aecg() -> None:
     _, record = shared("ad4d3d80-d165_1-04_orig")
     twin = read_record(SHARED / "philips/ad4d3d80-d165_1-04_converted.xml")
+    assert calibration_start(record) == 5300
+    assert calibration_start(twin) == pytest.approx(5300, abs=5)
     assert np.abs(record.signal - twin.signal).max() < 0.0201
     assert record.signal.min() == pytest.approx(-17.225)
     assert record.metadata["heart_rate_bpm"] == twin.metadata["heart_rate_bpm"] == "41"

@@ -16,6 +16,7 @@ from itertools import combinations, compress
 import numpy as np
 from numpy.typing import NDArray
 
+from einthoven.records.calibration import without_calibration
 from einthoven.records.record import Record, canonical_lead
 
 # Shares of I and of II, in the standard order.
@@ -65,10 +66,11 @@ def derivation(leads: Iterable[str]) -> tuple[tuple[str, str], NDArray[np.float6
 
 
 def repair_leads(record: Record) -> Record:
-    """Leave out leads that are invalid throughout, and compute invalid samples of limb leads.
+    """Leave out what is no ECG, and compute invalid samples of limb leads.
 
-    A lead without a valid sample is as good as none. An invalid sample of a limb lead follows from
-    two other limb leads that are valid at that moment.
+    A calibration pulse at the end is left out (`records/calibration.py`). A lead without a valid
+    sample is as good as none. An invalid sample of a limb lead follows from two other limb leads
+    that are valid at that moment.
 
     Parameters
     ----------
@@ -78,10 +80,12 @@ def repair_leads(record: Record) -> Record:
     Returns
     -------
     Record
-        The record itself if it has no invalid sample. Otherwise with the number of computed
-        samples of each lead under `repaired_leads` in its metadata. Invalid samples that follow
-        from nothing stay NaN, and a record without any valid sample stays as it is.
+        The record itself if it has neither a pulse nor an invalid sample. Otherwise with the
+        number of computed samples of each lead under `repaired_leads` in its metadata. Invalid
+        samples that follow from nothing stay NaN, and a record without any valid sample stays as
+        it is.
     """
+    record = without_calibration(record)
     invalid = np.isnan(record.signal)
     if not invalid.any() or invalid.all():
         return record

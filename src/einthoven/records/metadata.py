@@ -28,7 +28,6 @@ KEYS = {
     "repaired_leads": "leads with invalid samples that were computed from others, and their number",
     "padding_s": "seconds of zeros before and after the recording that are left out: 1.45 1.45",
     "derived_leads": "leads that were computed from others (`limb_leads`)",
-    "calibration_s": "where the device's calibration pulse begins, seconds; no ECG follows it",
 }
 """Names with the same meaning in every format; all values are text. A format may add its own."""
 

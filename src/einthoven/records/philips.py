@@ -45,7 +45,6 @@ _CODE_BITS = 10
 _END = (1 << _CODE_BITS) - 1  # code that ends the data
 _INT16 = 32768
 _USUAL_DIFFERENCE = 10  # counts; stored limb leads obey Einthoven's law within 2
-_PULSE_SECONDS = 0.15  # the calibration pulse lasts 0.2 s
 _INTERVALS = {
     "heart_rate_bpm": ("heartrate",),
     "pr_ms": ("print", "meanprint"),
@@ -76,8 +75,8 @@ def read(file: EcgFile) -> Record:
     Returns
     -------
     Record
-        All samples. The device's calibration pulse at the end is part of them; `calibration_s` in
-        the metadata has its beginning.
+        All samples, the device's calibration pulse at the end among them; `records/calibration.py`
+        leaves it out before the ECG is used.
 
     Raises
     ------
@@ -105,7 +104,7 @@ def read(file: EcgFile) -> Record:
         patient=text_of(root, "patient/generalpatientdata/patientid") or None,
         source=file.name,
         source_hash=file.sha256,
-        metadata=_metadata(root) | metadata(calibration_s=_calibration(signal, settings.rate)),
+        metadata=_metadata(root),
     )
 
 
@@ -299,20 +298,6 @@ def _check(file: EcgFile, difference: NDArray[np.generic], lead: str) -> None:
     if usual > _USUAL_DIFFERENCE:
         reason = "counts from the value that follows from I and II: stored in an unknown way"
         raise file.refusal(f"lead {lead}", usual, reason, remedy=_EXPORT)
-
-
-def _calibration(signal: NDArray[np.float64], rate: float) -> float | None:
-    """Beginning in seconds of the calibration pulse: 1 mV in all leads at once, in the last second.
-
-    It lies between two stretches of zeros, of which the first counts as its beginning.
-    """
-    start = max(signal.shape[1] - round(rate), 0)
-    last = signal[:, start:]
-    pulse = np.flatnonzero((np.abs(last - 1) < 0.01).all(axis=0))
-    if len(pulse) < _PULSE_SECONDS * rate:
-        return None
-    other = np.flatnonzero((last[:, : pulse[0]] != 0).any(axis=0))
-    return float((start + (other[-1] + 1 if len(other) else 0)) / rate)
 
 
 # ------------------------------------------------------------------ metadata

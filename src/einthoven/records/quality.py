@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from einthoven.errors import PreparationError, RecordError
+from einthoven.records.calibration import calibration_start, without_calibration
 from einthoven.records.limb_leads import contradiction
 from einthoven.records.record import MILLIVOLTS, Record
 
@@ -49,7 +50,8 @@ class Finding:
     ----------
     name : str
         `missing`, `flat`, `no-signal`, `lead-off`, `clipping`, `identical-leads`, `unit`,
-        `amplitude`, `artefact`, `limb-leads`, `offset`, `baseline-wander`, `noise` or `mains-hum`.
+        `amplitude`, `artefact`, `limb-leads`, `offset`, `baseline-wander`, `noise`, `mains-hum` or
+        `calibration-pulse`.
     level : {"note", "doubt", "unusable"}
         A note leaves predictions as they are, a doubt is stated with them, and an unusable
         recording has no calls.
@@ -67,7 +69,9 @@ class Finding:
 
 def findings(record: Record) -> tuple[Finding, ...]:
     """Find what is unusual about a recording in millivolts, the gravest first."""
-    results = [*_gaps(record), *_flat(record), *_identical(record), *_limb_leads(record)]
+    results = list(_calibration(record))
+    record = without_calibration(record)
+    results += [*_gaps(record), *_flat(record), *_identical(record), *_limb_leads(record)]
     amplitude = amplitude_of(record)
     if amplitude is not None:
         results += _amplitude(amplitude)
@@ -90,6 +94,13 @@ def warnings(results: Iterable[Finding]) -> list[str]:
 
 
 # ---------------------------------------------------------------------- samples and leads
+
+
+def _calibration(record: Record) -> Iterator[Finding]:
+    start = calibration_start(record)
+    if start is not None:
+        text = f"calibration pulse from {start / record.rate:.4g} s on: left out"
+        yield Finding("calibration-pulse", "note", text)
 
 
 def _gaps(record: Record) -> Iterator[Finding]:
