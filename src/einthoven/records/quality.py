@@ -6,8 +6,9 @@ they find, and in how many recordings as published they find one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -33,11 +34,13 @@ _OFFSET = 0.3  # mV; 148 of PTB-XL's 21,799 records have a lead whose median is 
 _RESOLUTION = 0.0011  # mV; smaller steps are no signal
 _NO_SIGNAL, _LEAD_OFF = 0.5, 1.0  # s without a step in all leads, and in a single one
 _NO_SIGNAL_SHARE = 0.25  # of the recording, from which on it is unusable
-_RAIL, _RAIL_SAMPLES = 0.04, 3  # s at a lead's extreme, in stretches of three samples or more
+_RAIL_SHARE = 0.004  # of the recording at a lead's extreme, in stretches of
+_RAIL_SAMPLES = 3
 _CONTRADICTION = 0.05  # share of the limb leads that Einthoven's law leaves unexplained
 _CONTRADICTION_MV = 0.05
 _UNRELATED = 0.6  # the same share, of leads that are not what they are called
 _WANDER, _NOISE = 1.0, 0.025  # mV
+_MAINS = (50.0, 60.0)  # Hz
 _HUM_MV, _HUM_RATIO = 0.02, 5.0
 _SECONDS = 2.0  # least stretch that tells 50 Hz from its neighbours
 
@@ -151,8 +154,9 @@ def _long(mask: NDArray[np.bool_], least: float) -> NDArray[np.intp]:
 
 
 def _identical(record: Record) -> Iterator[Finding]:
-    rows = {lead: values.tobytes() for lead, values in _varying(record)}
-    repeated = [lead for lead in rows if list(rows.values()).count(rows[lead]) > 1]
+    leads, x = _varying(record)
+    rows = [row.tobytes() for row in x]
+    repeated = [lead for lead, row in zip(leads, rows, strict=True) if rows.count(row) > 1]
     if repeated:
         text = f"{' '.join(repeated)} hold the same samples"
         yield Finding("identical-leads", "unusable", text, tuple(repeated))
@@ -218,29 +222,31 @@ class Amplitude:
 
 def amplitude_of(record: Record) -> Amplitude | None:
     """Measure the amplitude of a recording; None if it has no values or only flat leads."""
-    leads = {lead: values.astype(np.float64) for lead, values in _varying(record)}
+    leads, x = _varying(record)
     if not leads:
         return None
-    second = max(1, round(record.rate))
-    logs = []
-    for values in leads.values():
-        steady = values - uniform_filter1d(values, second, mode="nearest")
-        logs.append(np.log(np.subtract(*np.quantile(steady, (0.99, 0.01))) + 1e-9))
-    beyond = [x for x, v in leads.items() if np.abs(v - np.median(v)).max() > _BEYOND]
+    low, median, high = x.min(axis=1), np.median(x, axis=1), x.max(axis=1)
+    steady = x - uniform_filter1d(x, max(1, round(record.rate)), axis=1, mode="nearest")
+    ranges = np.subtract(*np.quantile(steady, (0.99, 0.01), axis=1))
+    beyond = np.maximum(high - median, median - low) > _BEYOND
     return Amplitude(
-        low=float(min(values.min() for values in leads.values())),
-        high=float(max(values.max() for values in leads.values())),
-        usual=float(np.exp(np.mean(logs))),
-        beyond=tuple(beyond),
+        low=float(low.min()),
+        high=float(high.max()),
+        usual=float(np.exp(np.log(ranges + 1e-9).mean())),
+        beyond=tuple(compress(leads, beyond)),
     )
 
 
-def _varying(record: Record) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Leads that are not flat, with their finite values."""
-    for lead, signal in zip(record.leads, record.signal, strict=True):
-        values = signal[np.isfinite(signal)]
-        if len(values) and np.ptp(values) > 0:
-            yield lead, values
+def _varying(record: Record) -> tuple[list[str], NDArray[np.float64]]:
+    """Leads that are not flat, and their values, with a lead's median for the missing ones."""
+    x = record.signal.astype(np.float64)
+    missing = np.isnan(x)
+    if missing.any():
+        rows = ~missing.all(axis=1)
+        x[rows] = np.where(missing[rows], np.nanmedian(x[rows], axis=1)[:, None], x[rows])
+        x[~rows] = 0
+    rows = np.ptp(x, axis=1) > 0
+    return list(compress(record.leads, rows)), x[rows]
 
 
 def _amplitude(amplitude: Amplitude) -> Iterator[Finding]:
@@ -279,23 +285,21 @@ def cohort_amplitude(records: Iterable[Record]) -> Finding | None:
 
 def _clipping(record: Record) -> Iterator[Finding]:
     """Leads that stay at their extreme, as at the limit of an amplifier or of a file's numbers."""
-    seconds = np.array([_at_the_rail(row) for row in record.signal]) / record.rate
-    if (rows := seconds >= _RAIL).any():
-        text = f"cut off at an extreme for {seconds.max():.2g} s in all"
-        yield _of_leads("clipping", "doubt", record, rows, text)
-
-
-def _at_the_rail(signal: NDArray[np.float32]) -> int:
-    """Samples at the further extreme of a lead, in stretches of three or more."""
-    values = signal[np.isfinite(signal)]
-    if not len(values) or np.ptp(values) == 0:
-        return 0
-    median = np.median(values)
-    low, high = float(values.min()), float(values.max())
-    extremes = [x for x in (low, high) if abs(x - median) >= 0.5 * max(median - low, high - median)]
-    return max(
-        int(_long(np.abs(values - x) <= _RESOLUTION / 2, _RAIL_SAMPLES).sum()) for x in extremes
-    )
+    leads, x = _varying(record)
+    x -= np.median(x, axis=1, keepdims=True)
+    largest = np.abs(x).max(axis=1, keepdims=True)
+    least = _RAIL_SHARE * x.shape[1]
+    clipped: dict[str, float] = {}
+    for extreme in (x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)):
+        at_rail = (np.abs(x - extreme) <= _RESOLUTION / 2) & (np.abs(extreme) >= 0.5 * largest)
+        for row in np.flatnonzero(at_rail.sum(axis=1) >= least):
+            samples = int(_long(at_rail[row], _RAIL_SAMPLES).sum())
+            if samples >= least:
+                clipped[leads[row]] = samples / record.rate
+    if clipped:
+        names = tuple(lead for lead in leads if lead in clipped)
+        text = f"{' '.join(names)}: at an extreme for {max(clipped.values()):.2g} s in all, cut off"
+        yield Finding("clipping", "doubt", text, names)
 
 
 def offsets(record: Record, amplitude: Amplitude | None = None) -> dict[str, float]:
@@ -307,8 +311,9 @@ def offsets(record: Record, amplitude: Amplitude | None = None) -> dict[str, flo
     amplitude = amplitude or amplitude_of(record)
     if amplitude is None or not amplitude.is_plausible:
         return {}
-    medians = {lead: float(np.median(values)) for lead, values in _varying(record)}
-    return {lead: median for lead, median in medians.items() if abs(median) >= _OFFSET}
+    leads, x = _varying(record)
+    medians = zip(leads, np.median(x, axis=1).tolist(), strict=True)
+    return {lead: median for lead, median in medians if abs(median) >= _OFFSET}
 
 
 def flat_leads(record: Record) -> tuple[str, ...]:
@@ -386,13 +391,19 @@ def _common(
 
 
 def baseline_wander(record: Record) -> NDArray[np.float64]:
-    """Range of the medians of whole seconds in each lead, mV; 0 below three seconds."""
+    """Range of the medians of seconds within ten of them in each lead, mV; 0 below three seconds.
+
+    It is the median over a longer recording's stretches of ten seconds.
+    """
     second = max(1, round(record.rate))
     count = record.signal.shape[1] // second
     if count < 3:
         return np.zeros(len(record.leads))
     blocks = np.nan_to_num(record.signal[:, : count * second]).reshape(-1, count, second)
-    return np.asarray(np.ptp(np.median(blocks, axis=2), axis=1), dtype=np.float64)
+    medians = np.median(blocks, axis=2)
+    length = min(count, 10)
+    stretches = medians[:, : count // length * length].reshape(len(blocks), -1, length)
+    return np.asarray(np.median(np.ptp(stretches, axis=2), axis=1), dtype=np.float64)
 
 
 def noise(record: Record) -> NDArray[np.float64]:
@@ -433,24 +444,24 @@ def mains_hum(record: Record) -> Hum | None:
     A visible sine has 0.02 mV or more and five times the amplitude of its neighbours. Leads with
     missing values are left out, and so are recordings below 2 s or of too low a rate.
     """
-    hums = [_hum(record, frequency) for frequency in (50.0, 60.0)]
+    samples = record.signal.shape[1]
+    if record.rate < 2 * _MAINS[0] + 12 or samples < _SECONDS * record.rate:
+        return None
+    rows = np.isfinite(record.signal).all(axis=1)
+    leads, x = list(compress(record.leads, rows)), record.signal[rows].astype(np.float64)
+    window = np.hanning(samples)
+    # Amplitude of a single sine at every frequency.
+    sines = np.abs(np.fft.rfft((x - x.mean(axis=1, keepdims=True)) * window)) * (2 / window.sum())
+    hums = [_hum(record.rate, frequency, leads, sines) for frequency in _MAINS]
     visible = [hum for hum in hums if hum.leads]
     return max(visible, key=lambda hum: max(hum.leads.values()), default=None)
 
 
-def _hum(record: Record, frequency: float) -> Hum:
-    samples = record.signal.shape[1]
-    if record.rate < 2 * frequency + 12 or samples < _SECONDS * record.rate:
+def _hum(rate: float, frequency: float, leads: Sequence[str], sines: NDArray[np.float64]) -> Hum:
+    if rate < 2 * frequency + 12 or not leads:
         return Hum(frequency, {})
-    distance = np.abs(np.fft.rfftfreq(samples, 1 / record.rate) - frequency)
-    line, around = distance <= 0.5, (distance >= 2) & (distance <= 6)
-    window = np.hanning(samples)
-    leads = {}
-    for lead, signal in zip(record.leads, record.signal.astype(np.float64), strict=True):
-        if np.isfinite(signal).all():
-            # Amplitude of a single sine at every frequency.
-            sines = np.abs(np.fft.rfft((signal - signal.mean()) * window)) * (2 / window.sum())
-            amplitude = float(sines[line].max())
-            if amplitude >= max(_HUM_MV, _HUM_RATIO * float(np.median(sines[around]))):
-                leads[lead] = amplitude
-    return Hum(frequency, leads)
+    distance = np.abs(np.linspace(0, rate / 2, sines.shape[1]) - frequency)
+    amplitude = sines[:, distance <= 0.5].max(axis=1)
+    around = np.median(sines[:, (distance >= 2) & (distance <= 6)], axis=1)
+    visible = amplitude >= np.maximum(_HUM_MV, _HUM_RATIO * around)
+    return Hum(frequency, dict(compress(zip(leads, amplitude.tolist(), strict=True), visible)))
